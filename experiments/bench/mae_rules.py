@@ -1,0 +1,166 @@
+"""MAE's two rules against the truth: which tool answers are errors.
+
+    TLTRAIN_SHARED=../shared python experiments/bench/mae_rules.py [--quick]
+
+Truth is known in two places: 150 answers of RoTBench's third turn labelled by reading (the labels and how they were
+given: experiments/results/rotbench_answer_labels.json) and toolworld, which knows whether its tools failed. Prints
+precision and recall, where the released rule errs and by which pattern, and what a turn costs at 1,000 and at 100,000.
+The last line is one JSON object. `--quick` halves the sizes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+from omegaconf import OmegaConf
+
+from tltrain.data.toolworld import generate
+from tltrain.mae import Rule, error_kind, verdicts
+from tltrain.trajectory import Call, Message, Trajectory
+
+ROOT = Path(__file__).resolve().parents[2]
+LABELS = ROOT / "experiments/results/rotbench_answer_labels.json"
+SHARED = Path(os.environ.get("TLTRAIN_SHARED", ROOT / "../shared"))
+TOOLWORLD_SIZE, TOOLWORLD_SEED = 4000, 2025
+TURNS = (1_000, 100_000)
+ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A tool's answer and whether it is an error."""
+
+    answer: str
+    error: bool
+
+
+def rotbench_labelled() -> list[Labelled]:
+    """The labelled answers in the order of the labels; a text that is not the one labelled ends the run."""
+    folder = SHARED / "data/rotbench/third_turn"
+    levels: dict[str, list] = {}
+    labelled = []
+    for label in json.loads(LABELS.read_text())["labels"]:
+        level = label["level"]
+        if level not in levels:
+            levels[level] = json.loads((folder / f"{level}.json").read_text(encoding="utf-8"))
+        answer = levels[level][label["record"]]["conversations"][label["message"]]["value"]
+        if hashlib.sha256(answer.encode()).hexdigest()[:16] != label["sha256"]:
+            sys.exit(f"{folder / level}.json, record {label['record']}: not the text that was labelled")
+        labelled.append(Labelled(answer, label["error"]))
+    return labelled
+
+
+def toolworld_labelled(size: int) -> list[Labelled]:
+    """Every answered call of generated trajectories; `meta["failed"]` holds the truth."""
+    labelled = []
+    for trajectory in generate(size, seed=TOOLWORLD_SEED):
+        failed = iter(trajectory.meta["failed"])
+        for message, following in zip(trajectory.messages, (*trajectory.messages[1:], None), strict=True):
+            if message.role == "assistant":
+                truth = next(failed)
+                if following is not None and following.role == "tool":
+                    labelled.append(Labelled(following.content, bool(truth)))
+    return labelled
+
+
+def score(labelled: Iterable[Labelled], rule: Rule) -> dict[str, float | int | None]:
+    """Counts, precision and recall in percent (None where nothing is flagged, or nothing is an error)."""
+    pairs = Counter((error_kind(one.answer, rule) is not None, one.error) for one in labelled)
+    hit, false_alarm, missed = pairs[True, True], pairs[True, False], pairs[False, True]
+    return {
+        "answers": pairs.total(),
+        "errors": hit + missed,
+        "flagged": hit + false_alarm,
+        "precision": round(100 * hit / (hit + false_alarm), 2) if hit + false_alarm else None,
+        "recall": round(100 * hit / (hit + missed), 2) if hit + missed else None,
+    }
+
+
+def mistakes(labelled: Iterable[Labelled], rule: Rule, other: Rule) -> dict[str, list[str]]:
+    """Where `rule` errs: results it drops, by the kind of pattern that matched; errors it keeps, by `other`'s kind."""
+    found: dict[str, list[str]] = {}
+    for one in labelled:
+        kind = error_kind(one.answer, rule)
+        if (kind is not None) != one.error:
+            other_kind = error_kind(one.answer, other) or "seen by neither rule"
+            group = f"dropped a result, matched {kind}" if kind else f"kept an error, {other_kind}"
+            found.setdefault(group, []).append(one.answer)
+    return dict(sorted(found.items(), key=lambda group: -len(group[1])))
+
+
+def cost_per_turn(answers: list[str], rule: Rule, turns: int) -> float:
+    """Microseconds a turn, over trajectories of four turns; the median of several rounds over the same answers."""
+    trajectories = [_trajectory([answers[(4 * n + i) % len(answers)] for i in range(4)]) for n in range(turns // 4)]
+    repeats = max(1, TURNS[-1] // turns // 20)  # so that a round is long enough to be timed
+    times = []
+    for _ in range(ROUNDS):
+        start = perf_counter()
+        for _ in range(repeats):
+            for trajectory in trajectories:
+                verdicts(trajectory, rule)
+        times.append((perf_counter() - start) / repeats / turns)
+    return 1e6 * median(times)
+
+
+def _trajectory(answers: list[str]) -> Trajectory:
+    messages = [Message("user", "query")]
+    for answer in answers:
+        messages += [Message("assistant", call=Call("tool", {})), Message("tool", answer)]
+    return Trajectory("bench", (), tuple(messages))
+
+
+def main(quick: bool) -> None:
+    names = ("paper", "strict")
+    rules = {name: Rule.from_config(OmegaConf.to_container(OmegaConf.load(ROOT / f"conf/mae/{name}.yaml")))
+             for name in names}
+    sources: dict[str, list[Labelled]] = {}
+    if (SHARED / "data/rotbench").is_dir():
+        labelled = rotbench_labelled()
+        sources["rotbench"] = labelled
+        sources["rotbench, even places"], sources["rotbench, odd places"] = labelled[::2], labelled[1::2]
+    else:
+        print(f"rotbench skipped: no folder {SHARED / 'data/rotbench'} (set TLTRAIN_SHARED)")
+    sources["toolworld"] = toolworld_labelled(TOOLWORLD_SIZE // 2 if quick else TOOLWORLD_SIZE)
+
+    results = {f"{source}/{name}": score(labelled, rules[name]) for source, labelled in sources.items()
+               for name in names}
+    print(f"{'source':22} {'rule':8} {'answers':>8} {'errors':>7} {'flagged':>8} {'precision':>10} {'recall':>7}")
+    for key, row in results.items():
+        source, name = key.rsplit("/", 1)
+        print(f"{source:22} {name:8} {row['answers']:8} {row['errors']:7} {row['flagged']:8}"
+              f" {row['precision']!s:>10} {row['recall']!s:>7}")
+
+    errs: dict[str, dict[str, int]] = {}
+    for source in ("rotbench", "toolworld"):
+        for name, other in (names, names[::-1]):
+            groups = mistakes(sources.get(source, []), rules[name], rules[other])
+            errs[f"{source}/{name}"] = {group: len(answers) for group, answers in groups.items()}
+            if groups:
+                print(f"\nwhere {name} errs on {source}:")
+            for group, answers in groups.items():
+                print(f"  {len(answers):5}  {group}   e.g. {' '.join(answers[0].split())[:70]!r}")
+
+    answers = [one.answer for labelled in sources.values() for one in labelled]
+    print(f"\ncost of a turn: {'turns':>8} {'us/turn':>8}")
+    costs = {}
+    for name in names:
+        for turns in TURNS:
+            turns = turns // 2 if quick else turns
+            costs[f"{name}/{turns}"] = cost_per_turn(answers[: TURNS[0] // 2], rules[name], turns)
+            print(f"{name:14} {turns:9} {costs[f'{name}/{turns}']:8.2f}")
+    print(json.dumps({"rules": results, "errs": errs, "us_per_turn": costs}))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] not in ([], ["--quick"]):
+        sys.exit("usage: python experiments/bench/mae_rules.py [--quick]")
+    main(quick="--quick" in sys.argv)

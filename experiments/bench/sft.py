@@ -1,0 +1,203 @@
+"""How fast supervised training on trajectories is, against the two ways users have today.
+
+    python experiments/bench/sft.py [--quick]
+
+The same trajectories, every turn a target, through
+  released   one turn a sample, batch 1, the model's own loss over the logits of the whole sequence (as the authors' code)
+  trl        TRL's SFTTrainer on prompt/completion turns, batch 1
+  tltrain    stage=sft: a trajectory a sample, logits at targets only
+  pkt        stage=pkt: the same with weighted key tokens
+each for one epoch and one optimizer step over the same turns (learning rate 0, so that all rounds do the same work),
+alternating within one run; medians over the rounds. Peak memory is that of a process of its own for each contender.
+Losses of single turns are compared in float32. The RoTBench folder is $TLTRAIN_SHARED/data/rotbench (default ../shared);
+without it that half is skipped and said so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from omegaconf import OmegaConf
+from transformers import Trainer, default_data_collator
+from trl import SFTConfig, SFTTrainer
+
+from tltrain import config, models, terminal
+from tltrain.data import rotbench, toolworld
+from tltrain.data.reading import ReadReport
+from tltrain.stages.supervised import corpus
+from tltrain.tokens import Encoder, PackingReport, pack
+from tltrain.training import sft
+from tltrain.trajectory import Trajectory
+
+ROTBENCH = Path(os.environ.get("TLTRAIN_SHARED", Path(__file__).parents[2].parent / "shared")) / "data" / "rotbench"
+CONTENDERS = ("released", "trl", "tltrain", "pkt")
+IGNORED = -100
+
+
+def trajectories(source: str, count: int) -> list[Trajectory]:
+    """The first `count` trajectories of a source."""
+    if source == "toolworld":
+        return list(toolworld.generate(count, seed=0))
+    return list(rotbench.read_training(ROTBENCH, ["clean"], "stop", ReadReport()))[:count]
+
+
+def load(model_name: str, items: list[Trajectory]):  # noqa: ANN201
+    """Model (float32), tokenizer and encoder of a `conf/model/` choice."""
+    cfg = OmegaConf.merge(OmegaConf.structured(config.Model), {
+        key: value for key, value in OmegaConf.load(config.CONF_DIR / "model" / f"{model_name}.yaml").items()
+        if key != "defaults"})
+    path = models.resolve(cfg, "outputs/cache", lambda: corpus(items))
+    tokenizer = models.load_tokenizer(path, cfg)
+    return models.load_model(path, cfg, torch.float32, torch.device("cpu")), tokenizer, Encoder(tokenizer)
+
+
+def datasets_of(items: list[Trajectory], encoder: Encoder) -> dict[str, Dataset]:
+    """What each contender trains on; the same token ids for all."""
+    def packed(packing: str, w_max: float | None) -> list:
+        return list(pack(items, encoder, packing=packing, w_max=w_max, max_length=10**6, truncation="error",
+                         report=PackingReport()))
+
+    turns = []
+    for layout in packed("turn", None):
+        ids = [*layout.input_ids, layout.targets[-1]]  # the end token stands in the input here, as their code has it
+        labels = [IGNORED] * len(ids)
+        for position, token in zip(layout.positions, layout.targets, strict=True):
+            labels[position + 1] = token
+        turns.append({"input_ids": ids, "labels": labels})
+    rows = Dataset.from_list(turns)
+    return {"released": rows, "trl": rows, "tltrain": sft.dataset(packed("trajectory", None)),
+            "pkt": sft.dataset(packed("trajectory", 9.0))}
+
+
+def trainer_of(contender: str, model, tokenizer, rows: Dataset, bf16: bool, folder: str) -> Trainer:  # noqa: ANN001
+    """A trainer that makes one optimizer step over all rows."""
+    args = SFTConfig(
+        output_dir=folder, per_device_train_batch_size=1, gradient_accumulation_steps=len(rows), num_train_epochs=1,
+        learning_rate=0.0, bf16=bf16, use_cpu=True, gradient_checkpointing=False, report_to=[], save_strategy="no",
+        logging_strategy="no", disable_tqdm=True, max_length=None, dataloader_pin_memory=False,
+        dataset_kwargs={"skip_prepare_dataset": True})
+    if contender == "released":
+        return Trainer(model, args, default_data_collator, rows)
+    if contender == "trl":
+        return SFTTrainer(model, args, train_dataset=rows, processing_class=tokenizer)
+    return sft.TurnTrainer(model, args, sft.Collator(tokenizer.pad_token_id), rows, processing_class=tokenizer)
+
+
+def turn_losses(contender: str, trainer: Trainer) -> list[float]:
+    """The loss of every turn, in order, without training."""
+    losses = []
+    trainer.model.eval()
+    with torch.no_grad():
+        for row in trainer.train_dataset:
+            batch = trainer.data_collator([row])
+            if contender in ("tltrain", "pkt"):
+                nll = sft.target_nll(trainer.model, batch, fused=False)
+                count = int(batch["turns"].max()) + 1
+                losses += sft.turn_losses(nll, batch["weights"], batch["turns"], count).tolist()
+            elif contender == "released":
+                losses.append(trainer.model(**batch).loss.item())
+            else:
+                losses.append(trainer.compute_loss(trainer.model, batch).item())
+    trainer.model.train()
+    return losses
+
+
+def peak_memory(contender: str, source: str, model_name: str, count: int, bf16: bool) -> float:
+    """Peak resident memory in GiB of a process that trains this contender alone."""
+    command = [sys.executable, __file__, "--alone", contender, "--source", source, "--model", model_name,
+               "--count", str(count), *([] if bf16 else ["--fp32"])]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def bench(source: str, model_name: str, count: int, rounds: int, bf16: bool) -> dict:
+    """One table: the contenders on `count` trajectories of `source`."""
+    items = trajectories(source, count)
+    model, tokenizer, encoder = load(model_name, items)
+    rows = datasets_of(items, encoder)
+    tokens = {name: sum(map(len, rows[name]["input_ids"])) for name in CONTENDERS}
+    turns = len(rows["released"])
+    losses, seconds = {}, {name: [] for name in CONTENDERS}
+    with tempfile.TemporaryDirectory() as folder:
+        trainers = {}
+        for name in CONTENDERS:
+            # TRL patches the model's forward, so each contender has a model of its own.
+            own, _, _ = load(model_name, items)
+            trainers[name] = trainer_of(name, own, tokenizer, rows[name], bf16, folder)
+            losses[name] = turn_losses(name, trainers[name])
+        for turn in terminal.track(range(rounds + 1), f"{model_name} on {source}"):
+            for name in CONTENDERS[turn % 4 :] + CONTENDERS[: turn % 4]:  # nobody always follows the same one
+                start = time.perf_counter()
+                trainers[name].train()
+                if turn:  # the first round warms up
+                    seconds[name].append(time.perf_counter() - start)
+    memory = {name: peak_memory(name, source, model_name, count, bf16) for name in CONTENDERS}
+    median = {name: statistics.median(seconds[name]) for name in CONTENDERS}
+    result = {
+        "source": source, "model": model_name, "precision": "bf16" if bf16 else "fp32", "trajectories": count,
+        "turns": turns, "rounds": rounds, "tokens": tokens, "median_seconds": median,
+        "turns_per_second": {name: turns / median[name] for name in CONTENDERS},
+        "speedup_over_released": median["released"] / median["tltrain"],
+        "speedup_over_trl": median["trl"] / median["tltrain"],
+        "floor_by_tokens": tokens["released"] / tokens["tltrain"],
+        "pkt_cost": statistics.median(p / s for p, s in zip(seconds["pkt"], seconds["tltrain"], strict=True)) - 1,
+        "peak_memory_gib": memory,
+        "largest_loss_difference": max(
+            abs(a - b) for other in ("released", "trl") for a, b in zip(losses[other], losses["tltrain"], strict=True)),
+    }
+    terminal.table(
+        f"{model_name} ({result['precision']}) on {source}: {count} trajectories, {turns} turns, {rounds} rounds",
+        ["contender", "tokens", "s (median)", "turns/s", "peak GiB"],
+        [[name, tokens[name], f"{median[name]:.2f}", f"{turns / median[name]:.2f}", f"{memory[name]:.2f}"]
+         for name in CONTENDERS])
+    print(f"tltrain is {result['speedup_over_released']:.2f} x released, {result['speedup_over_trl']:.2f} x trl; the number "
+          f"of tokens alone allows {result['floor_by_tokens']:.2f} x; pkt costs {result['pkt_cost']:+.1%}; largest "
+          f"difference in a turn's loss (fp32) {result['largest_loss_difference']:.1e}\n")
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="half the rounds and trajectories")
+    parser.add_argument("--fp32", action="store_true", help="train in float32 (default: bfloat16 where the CPU has it)")
+    parser.add_argument("--alone", choices=CONTENDERS, help=argparse.SUPPRESS)
+    parser.add_argument("--source", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--model", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--count", type=int, default=0, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    bf16 = not options.fp32 and models.device_and_dtype(OmegaConf.structured(config.Hardware))[1]
+    if options.alone:
+        items = trajectories(options.source, options.count)
+        model, tokenizer, encoder = load(options.model, items)
+        rows = datasets_of(items, encoder)[options.alone]
+        with tempfile.TemporaryDirectory() as folder:
+            trainer_of(options.alone, model, tokenizer, rows, bf16, folder).train()
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+        return
+    sizes = {"smollm2_135m": (6, 5), "tiny": (24, 9)}
+    sources = ["toolworld"]
+    if ROTBENCH.is_dir():
+        sources.insert(0, "rotbench")
+    else:
+        print(f"rotbench skipped: there is no {ROTBENCH}; set TLTRAIN_SHARED")
+    results = []
+    for model_name, (count, rounds) in sizes.items():
+        for source in sources:
+            if options.quick:
+                count, rounds = max(count // 2, 1), max(rounds // 2, 1)
+            results.append(bench(source, model_name, count, rounds, bf16))
+    print(json.dumps({"bench": "sft", "torch": torch.__version__, "threads": torch.get_num_threads(), "results": results}))
+
+
+if __name__ == "__main__":
+    main()

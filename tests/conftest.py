@@ -1,0 +1,108 @@
+"""Shared fixtures: where public data is, the command line in this process, small tokenizers of both families."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SHARED = Path(os.environ.get("TLTRAIN_SHARED", ROOT.parent / "shared"))
+ROTBENCH = SHARED / "data" / "rotbench"
+
+needs_rotbench = pytest.mark.skipif(not ROTBENCH.is_dir(), reason=f"RoTBench's files are not at {ROTBENCH}")
+
+
+@dataclass
+class Ran:
+    """What a command line left: exit status, standard output and error, and its run folder."""
+
+    status: int
+    out: str
+    err: str
+    folder: Path
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        return json.loads((self.folder / "metrics.json").read_text())
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        """A JSON-lines file of the run."""
+        return [json.loads(line) for line in (self.folder / name).read_text().splitlines()]
+
+
+@pytest.fixture
+def tltrain(tmp_path, monkeypatch, capfd, models_cache):
+    """`tltrain("stage=mae", ...) -> Ran`: the command line, in this process, with a run folder of its own."""
+    runs = 0
+
+    def run(*words: str, folder: Path | None = None, status: int = 0) -> Ran:
+        nonlocal runs
+        runs += 1
+        from hydra.core.global_hydra import GlobalHydra
+
+        from tltrain import __main__ as entry
+
+        folder = folder or tmp_path / f"run{runs}"
+        monkeypatch.setattr(sys, "argv", [
+            "tltrain", *words, "tracking=none", f"hydra.run.dir={folder}", f"cache.dir={models_cache}"])
+        GlobalHydra.instance().clear()
+        capfd.readouterr()
+        try:
+            entry.main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        finally:
+            GlobalHydra.instance().clear()
+        out, err = capfd.readouterr()
+        assert code == status, f"{words} ended with status {code}:\n{out}\n{err}"
+        return Ran(code, out, err, folder)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def models_cache(tmp_path_factory) -> Path:
+    """Base models are made ready once a test session."""
+    return tmp_path_factory.mktemp("cache")
+
+
+TEXT = [
+    "System: Function:\ndef getPapersByKeywords(words: string):\n    \"\"\"\n    Find papers.\n    \"\"\"",
+    "User: get paper details by keywords, then finish", "Assistant: getPaperDetails(id=\"12\", full=true)",
+    "Output: {\"papers\": [1, 2, 3]}", "Assistant: finish(answer=\"Done: 3 papers\")",
+] * 4
+
+
+@pytest.fixture(scope="session")
+def byte_level():
+    """A byte-level BPE tokenizer (as GPT-2, SmolLM2, Qwen)."""
+    from tltrain.models import byte_level_tokenizer
+
+    return byte_level_tokenizer(TEXT, 400)
+
+
+@pytest.fixture(scope="session")
+def sentencepiece():
+    """A SentencePiece-like tokenizer (as LLaMA's): `▁` for spaces, one put before the text, bytes where it knows none."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    trained = Tokenizer(models.BPE())
+    words = ["▁" + piece for text in TEXT for piece in text.replace("\n", " ").split(" ")]
+    trained.train_from_iterator(words, trainers.BpeTrainer(vocab_size=400, show_progress=False))
+    model = json.loads(trained.to_str())["model"]
+    bytes_first = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    vocab = {token: number for number, token in enumerate([*bytes_first, *model["vocab"]])}
+    merges = [tuple(merge) for merge in model["merges"]]
+    tokenizer = Tokenizer(models.BPE(vocab, merges, byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence([
+        decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", bos_token="<s>", unk_token="<unk>")

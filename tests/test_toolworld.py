@@ -1,0 +1,469 @@
+"""Toolworld: what is generated, that it really ran, and that its truth is the truth."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from functools import cache
+from itertools import islice
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tltrain.data import tl_training
+from tltrain.data.toolworld import KINDS, World, generate, samples, write_raw
+from tltrain.data.toolworld.domains import FUNCTIONS, SPLITS, TEST, TRAIN
+from tltrain.data.toolworld.domains.storage import files
+from tltrain.data.toolworld.domains.user import user
+from tltrain.data.toolworld.registry import Domain, document, fill
+from tltrain.errors import TltrainError
+from tltrain.grading import Outcome, grade
+from tltrain.trajectory import ANY, Call, Trajectory
+
+
+@cache
+def trajectories(split: str = "train", size: int = 2000, error_rate: float = 0.17) -> list[Trajectory]:
+    return list(generate(size, 0, error_rate, split))
+
+
+def turns(trajectory: Trajectory) -> list[tuple[int, Call, str | None, bool]]:
+    """Position in the messages, call, kind of mistake and whether the answer is an error, of every turn."""
+    calls = [(at, message.call) for at, message in enumerate(trajectory.messages) if message.role == "assistant"]
+    truth = zip(calls, trajectory.meta["errors"], trajectory.meta["failed"], strict=True)
+    return [(at, call, kind, failed) for (at, call), kind, failed in truth]
+
+
+def world_of(trajectory: Trajectory) -> World:
+    return World(trajectory.id, [tool.name for tool in trajectory.tools], trajectory.meta["reply"])
+
+
+def digest_elsewhere(hash_seed: str) -> str:
+    code = (
+        "import hashlib; from tltrain.data.toolworld import generate;"
+        "print(hashlib.sha256(repr(list(generate(60, 5))).encode()).hexdigest())"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    ).stdout
+
+
+# -- reproducible ---------------------------------------------------------------------------------------------------
+
+
+def test_same_seed_gives_the_same_bytes_whatever_the_hash_seed():
+    assert digest_elsewhere("1") == digest_elsewhere("2")
+
+
+def test_a_larger_size_only_appends():
+    assert list(generate(40, 3)) == list(islice(generate(90, 3), 40))
+    assert list(samples(40, 3)) == list(islice(samples(90, 3), 40))
+
+
+def test_seeds_and_splits_give_different_queries():
+    first, second = ({t.query for t in generate(200, seed)} for seed in (1, 2))
+    assert len(first & second) < 20 and len(first) > 190
+
+
+def test_error_rate_leaves_the_golden_conversation_as_it_is():
+    for clean, noisy in zip(trajectories(size=200, error_rate=0), generate(200, 0, 0.5), strict=True):
+        golden = [call for _, call, kind, _ in turns(noisy) if kind is None]
+        assert golden == [call for _, call, _, _ in turns(clean)]
+        assert (clean.query, clean.tools) == (noisy.query, noisy.tools)
+
+
+def test_generate_is_lazy():
+    assert next(generate(10**9)).id == "toolworld-train-0-0"
+
+
+# -- domains, tools, splits -----------------------------------------------------------------------------------------
+
+
+def test_there_are_at_least_60_tools_in_12_domains():
+    domains = (*TRAIN, *TEST)
+    assert len(domains) >= 12 and len({domain.name for domain in domains}) == len(domains)
+    assert sum(len(domain.tools) for domain in domains) >= 60
+    assert len(FUNCTIONS) == sum(len(domain.tools) for domain in domains) + 2
+
+
+def test_every_json_type_and_both_styles_of_name_occur():
+    tools = [function.tool for function in FUNCTIONS.values()]
+    types = {schema["type"] for tool in tools for schema in tool.properties.values()}
+    assert types == {"string", "integer", "number", "boolean", "array", "object"}
+    assert any("_" in tool.name for tool in tools) and any(tool.name != tool.name.lower() for tool in tools)
+    assert any(set(tool.properties) - set(tool.required) for tool in tools)
+
+
+def test_most_tools_share_a_prefix_with_another_of_their_domain():
+    def first_word(name: str) -> str:
+        return name.split("_")[0] if "_" in name else "".join(c if c.islower() else " " for c in name).split()[0]
+
+    shared = total = 0
+    for domain in (*TRAIN, *TEST):
+        words = Counter(map(first_word, domain.tools))
+        shared += sum(words[first_word(name)] > 1 for name in domain.tools)
+        total += len(domain.tools)
+    assert shared / total > 0.6
+
+
+def test_splits_share_neither_tools_nor_documentation_nor_wordings():
+    def told(split: str) -> tuple[set, set, set]:
+        tools = [function.tool for domain in SPLITS[split] for function in domain.tools.values()]
+        wordings = {query for domain in SPLITS[split] for task in domain.tasks for query in task.queries}
+        return {tool.name for tool in tools}, {tool.description for tool in tools}, wordings
+
+    for train, test in zip(told("train"), told("test"), strict=True):
+        assert train and test and not train & test
+    assert len(TEST) >= len(TRAIN) / 4
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_conversation_offers_4_to_8_tools_of_its_split_and_ends_with_the_users(split):
+    own = {name for domain in SPLITS[split] for name in domain.tools}
+    for trajectory in trajectories(split):
+        *names, asking, ending = (tool.name for tool in trajectory.tools)
+        assert (asking, ending) == ("ask_to_user", "finish")
+        assert set(names) <= own and len(set(names)) == len(names)
+        assert 4 <= len(trajectory.tools) <= 8
+    assert {tool.name for trajectory in trajectories(split) for tool in trajectory.tools} == own | set(user.tools)
+
+
+def test_tools_offered_sets_the_number_of_tools():
+    assert {len(t.tools) for t in generate(50, tools_offered=(8, 10))} == {8, 9, 10}
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_every_task_occurs_with_one_to_four_calls_of_tools(split):
+    lengths, seen = Counter(), set()
+    for trajectory in trajectories(split):
+        golden = [call for _, call, kind, _ in turns(trajectory) if kind is None]
+        lengths[sum(call.name not in user.tools for call in golden)] += 1
+        seen |= {name for name in trajectory.meta["task"].split("+")}
+        assert golden[-1].name == "finish" and golden[-1].arguments["answer"]
+    assert set(lengths) == {1, 2, 3, 4} and min(lengths.values()) > 0.05 * len(trajectories(split))
+    assert seen == {task.name for domain in SPLITS[split] for task in domain.tasks}
+
+
+# -- golden calls ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_golden_calls_fit_their_documentation_and_never_fail(split):
+    types = {"string": str, "integer": int, "number": (int, float), "boolean": bool, "array": list, "object": dict}
+    for trajectory in trajectories(split):
+        tools = {tool.name: tool for tool in trajectory.tools}
+        for _, call, kind, failed in turns(trajectory):
+            if kind is None:
+                tool = tools[call.name]
+                assert not failed, (trajectory.id, call)
+                assert set(tool.required) <= set(call.arguments) <= set(tool.properties)
+                for name, value in call.arguments.items():
+                    assert isinstance(value, types[tool.properties[name]["type"]]), (call, name)
+
+
+def _parts(value: object) -> list[str]:
+    """A value as the strings somebody would have to copy."""
+    if isinstance(value, list):
+        return [part for item in value for part in _parts(item)]
+    if isinstance(value, dict):
+        return [part for item in value.items() for part in _parts(list(item))]
+    return [] if isinstance(value, bool) else [str(value)]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_golden_values_stand_in_the_query_or_in_earlier_answers(split):
+    for trajectory in trajectories(split, 2000, 0):
+        for at, call, _, _ in turns(trajectory):
+            seen = "\n".join(message.content for message in trajectory.messages[:at])
+            lacking = [p for p in _parts(list(call.arguments.values())) if p not in seen]
+            if call.name not in user.tools:
+                assert not lacking, (trajectory.query, call, lacking)
+
+
+def test_later_calls_use_earlier_answers():
+    later = using = 0
+    for trajectory in trajectories(size=2000, error_rate=0):
+        for at, call, _, _ in turns(trajectory):
+            if at > 1 and call.name not in user.tools:
+                later += 1
+                using += any(part not in trajectory.query for part in _parts(list(call.arguments.values())))
+    assert using / later > 0.5
+
+
+def test_a_missing_detail_is_asked_for_and_then_used():
+    asking = [t for t in trajectories(size=2000, error_rate=0) if t.meta["reply"] is not None]
+    assert 0.03 < len(asking) / 2000 < 0.2
+    for trajectory in asking:
+        assert trajectory.messages[1].call.name == "ask_to_user"
+        assert trajectory.messages[1].call.arguments["question"].endswith("?")
+        assert trajectory.messages[2].content == trajectory.meta["reply"]
+        assert set(_parts(list(trajectory.messages[3].call.arguments.values()))) - set(trajectory.query.split())
+
+
+# -- wrong calls and their truth ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("rate", [0, 0.17, 0.5])
+def test_share_of_wrong_calls_is_the_error_rate(split, rate):
+    kinds = [kind for t in trajectories(split, 2000, rate) for kind in t.meta["errors"]]
+    assert sum(kind is not None for kind in kinds) / len(kinds) == pytest.approx(rate, abs=0.01)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_every_kind_of_mistake_occurs(split):
+    kinds = Counter(kind for t in trajectories(split) for kind in t.meta["errors"] if kind)
+    assert set(kinds) == set(KINDS)
+
+
+def test_a_kind_is_what_the_grade_against_the_next_golden_call_says():
+    for trajectory in trajectories(size=500):
+        golden = None
+        for _, call, kind, _ in reversed(turns(trajectory)):
+            if kind is None:
+                golden = call
+                continue
+            found = grade(call, golden, trajectory.tools)
+            sets = [name for name in ("hallucinated", "redundant", "missing") if getattr(found, name)]
+            assert kind == ("+".join(sets) if found.outcome is Outcome.PARAMETERS else found.outcome.value)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_answers_and_truth_are_what_running_the_calls_says(split):
+    for trajectory in trajectories(split, 500):
+        world = world_of(trajectory)
+        for at, call, _, failed in turns(trajectory):
+            answer = world.run(call)
+            assert answer.failed == failed
+            if call.name != "finish":
+                assert trajectory.messages[at + 1].content == answer.text
+
+
+def test_wrong_calls_leave_the_world_as_it_was():
+    for clean, noisy in zip(trajectories(size=300, error_rate=0), generate(300, 0, 0.6), strict=True):
+        worlds = world_of(clean), world_of(noisy)
+        for world, trajectory in zip(worlds, (clean, noisy), strict=True):
+            for _, call, _, _ in turns(trajectory):
+                world.call(call)
+        for domain in {FUNCTIONS[tool.name].domain for tool in clean.tools}:
+            assert worlds[0].snapshot(domain) == worlds[1].snapshot(domain)
+
+
+def test_wrong_calls_may_go_unnoticed_and_all_hallucinated_ones_fail():
+    failed_by_kind: dict[str, Counter] = {kind: Counter() for kind in KINDS}
+    for trajectory in trajectories():
+        for _, _, kind, failed in turns(trajectory):
+            if kind:
+                failed_by_kind[kind][failed] += 1
+    for kind, failed in failed_by_kind.items():
+        assert failed[True]
+        assert not (failed[False] and "hallucina" in kind)
+    for kind in ("wrong_tool", "wrong_value", "redundant"):
+        assert failed_by_kind[kind][False]
+
+
+def test_errors_come_in_many_shapes_and_right_answers_may_speak_of_errors():
+    wrong, right = set(), []
+    for trajectory in trajectories():
+        for at, call, _, failed in turns(trajectory):
+            if call.name != "finish":
+                (wrong.add if failed else right.append)(trajectory.messages[at + 1].content)
+    objects = ('{"error": ', '{"status": 404', '{"success": false')
+    lines = ("Error: ", "Invalid API call: ", "ValueError: ", "Traceback ", "TypeError: ", "NameError: ")
+    for shape in (*objects, *lines):
+        assert any(text.startswith(shape) for text in wrong), shape
+    assert any(" got an unexpected keyword argument " in text for text in wrong)
+    assert 0.03 < sum("error" in text.lower() for text in right) / len(right) < 0.15
+
+
+# -- worlds ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_world_answers_with_what_python_says():
+    world = World("w", ["get_order_status"])
+    assert "name 'get_ordr' is not defined" in world.call(Call("get_ordr", {}))
+    assert "name 'add_numbers' is not defined" in world.call(Call("add_numbers", {"a": 1, "b": 2}))  # not on offer
+    assert "get_order_status() missing 1 required positional argument: 'order_id'" in world.call(
+        Call("get_order_status", {})
+    )
+    assert "get_order_status() got an unexpected keyword argument 'id'" in world.call(
+        Call("get_order_status", {"order_id": "O-1", "id": 1})
+    )
+    assert world.call(Call("get_order_status", {"order_id": "O-1"})) == '{"error": "no order with id O-1"}'
+
+
+def test_tools_compute_what_they_say():
+    world = World("w")
+    assert world.call(Call("add_numbers", {"a": 2, "b": 3.5})) == "5.5"
+    assert world.call(Call("computeMean", {"values": [1, 2, 4], "decimals": 3})) == '{"mean": 2.333}'
+    assert world.call(Call("convertLength", {"value": 2, "fromUnit": "km", "toUnit": "m"})) == (
+        '{"value": 2000, "unit": "m"}'
+    )
+    assert world.call(Call("get_weekday_of_date", {"date": "2024-12-20"})) == "Friday"
+    assert world.call(Call("decode_base64", {"data": "aGVsbG8="})) == "hello"
+    assert world.call(Call("splitAmount", {"amount": 10, "people": ["A", "B", "C", "D"]})).startswith('{"share": 2.5')
+
+
+def test_the_user_replies_and_keeps_the_answer():
+    world = World("w", ["ask_to_user", "finish"], reply="O-12")
+    assert world.call(Call("ask_to_user", {"question": "Which order?"})) == "O-12"
+    assert world.call(Call("finish", {"answer": "Done."})) == ""
+    assert world.state(user).answer == "Done."
+
+
+@pytest.mark.parametrize(
+    "path", ["../../etc/passwd", "/etc/passwd", "reports/../../x", "..", "..\\x", "", "./.", "~/x", "\0", "a/./../b"]
+)
+def test_paths_never_leave_the_virtual_folder(path):
+    world = World("w")
+    before = world.snapshot(files)
+    for call in (
+        Call("read_file", {"path": path}),
+        Call("list_folder", {"folder": path}),
+        Call("get_file_size", {"path": path}),
+        Call("delete_file", {"path": path}),
+        Call("copy_file", {"source": path, "target": "logs/x.txt"}),
+    ):
+        assert world.run(call).failed, call
+    assert world.snapshot(files) == before
+
+
+def test_worlds_of_one_seed_are_equal_and_do_not_share_state():
+    one, two = World("same"), World("same")
+    path = next(iter(one.state(files)))
+    assert one.call(Call("read_file", {"path": path})) == two.call(Call("read_file", {"path": path}))
+    one.call(Call("delete_file", {"path": path}))
+    assert two.run(Call("read_file", {"path": path})).failed is False
+    assert one.snapshot(files) != two.snapshot(files)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_no_call_whatever_raises(data):
+    world = World("w")
+    tool = FUNCTIONS[data.draw(st.sampled_from(sorted(FUNCTIONS)))].tool
+    names = st.sampled_from([*tool.properties, "x"]) | st.text(max_size=5)
+    own = st.fixed_dictionaries({name: values for name in tool.properties})
+    arguments = data.draw(own | st.dictionaries(names, values, max_size=4))
+    assert isinstance(world.call(Call(tool.name, arguments)), str)
+    assert isinstance(world.call(Call(data.draw(st.text(max_size=10)), arguments)), str)
+
+
+# -- samples, raw file, arguments -----------------------------------------------------------------------------------
+
+
+def test_samples_are_turns_of_golden_conversations():
+    drawn = list(samples(300, 7))
+    assert len({sample.id.split("/")[0] for sample in drawn}) == 300
+    assert {sample.meta["turn"] for sample in drawn} >= {1, 2, 3, 4}
+    assert {sample.meta["scenario"] for sample in drawn} == {domain.name for domain in TEST}
+    for sample in drawn:
+        (golden,) = sample.goldens
+        assert golden.name == sample.meta["tool"] in {tool.name for tool in sample.tools}
+        assert len(sample.messages) == 2 * sample.meta["turn"] - 1
+        assert sample.messages[-1].role == ("user" if sample.meta["turn"] == 1 else "tool")
+        if golden.name in user.tools:
+            assert list(golden.arguments.values()) == [ANY]
+    assert 0.15 < sum(sample.meta["tool"] == "finish" for sample in drawn) / 300 < 0.5
+
+
+def test_raw_file_has_the_papers_shape_and_reads_back(tmp_path):
+    path = tmp_path / "raw_data.json"
+    made = trajectories(size=20)
+    assert write_raw(iter(made), path) == 20
+    assert [file.name for file in tmp_path.iterdir()] == ["raw_data.json"]
+    records = json.loads(path.read_text(encoding="utf-8"))
+    for record, trajectory in zip(records, made, strict=True):
+        system, question, answer, *_ = record["conversations"]
+        tools = json.loads(system["content"])
+        assert system["role"] == "system" and [set(tool) for tool in tools] == [{"type", "function"}] * len(tools)
+        assert question == {"role": "user", "content": trajectory.query}
+        name, arguments = answer["content"].split("\n", 1)
+        assert Call(name, json.loads(arguments)) == trajectory.messages[1].call
+        assert {m["role"] for m in record["conversations"][3:]} == {"assistant", "function"}
+        (read,) = tl_training.parse(record, 1, Counter())
+        assert (read.tools, read.messages) == (trajectory.tools, trajectory.messages)
+
+
+def test_raw_file_of_nothing_is_an_empty_list(tmp_path):
+    assert write_raw([], tmp_path / "raw.json") == 0
+    assert json.loads((tmp_path / "raw.json").read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"split": "dev"}, "split"),
+        ({"error_rate": 1}, "error_rate"),
+        ({"error_rate": -0.1}, "error_rate"),
+        ({"tools_offered": (2, 8)}, "tools_offered"),
+        ({"tools_offered": (8, 4)}, "tools_offered"),
+    ],
+)
+def test_a_wrong_argument_is_one_line_that_names_it(arguments, named):
+    with pytest.raises(TltrainError, match=f"^{named}: expected .*, found .*$"):
+        next(generate(1, **arguments))
+
+
+def test_a_world_cannot_offer_a_tool_that_is_not_toolworlds():
+    with pytest.raises(TltrainError, match="no tool named 'search_web'"):
+        World("w", ["finish", "search_web"])
+
+
+# -- how a tool documents itself ------------------------------------------------------------------------------------
+
+
+def test_a_function_documents_its_tool():
+    def book_seats(train: dict, /, names: list[str], price: float, quiet: bool = False, note: str | None = None) -> str:
+        """Book seats.
+
+        names: who travels
+        price: price of one
+        quiet: true for a quiet car
+        note: remark
+        """
+        return ""
+
+    tool, stateful = document(book_seats)
+    assert stateful and (tool.name, tool.description) == ("book_seats", "Book seats.")
+    assert tool.parameters == {
+        "type": "object",
+        "properties": {
+            "names": {"type": "array", "items": {"type": "string"}, "description": "who travels"},
+            "price": {"type": "number", "description": "price of one"},
+            "quiet": {"type": "boolean", "description": "true for a quiet car"},
+            "note": {"type": "string", "description": "remark"},
+        },
+        "required": ["names", "price"],
+    }
+
+
+def test_a_tool_whose_docstring_lags_behind_is_refused():
+    def pay(amount: float) -> None:
+        """Pay.
+
+        sum: how much
+        """
+
+    with pytest.raises(ValueError, match="pay"):
+        Domain("till", failure=str).tool(pay)
+
+
+def test_templates_choose_wordings_and_write_values():
+    class Last:
+        def choice(self, options):
+            return options[-1]
+
+    filled = fill("[Add|Sum] {values}[.|, {n} times]", {"values": [1, 2], "n": "[a|b]"}, Last())
+    assert filled == "Sum 1, 2, [a|b] times"

@@ -1,0 +1,88 @@
+"""The one entry: `python -m tltrain [group=choice ...] [key=value ...]`.
+
+Composes the configuration from `conf/`, checks it, and calls the stage it names (`tltrain/stages/`). Mistakes of the
+user end in one line and exit status 1; a traceback is a bug of ours.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import re
+import sys
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from tltrain import config, runs
+from tltrain.errors import TltrainError
+
+STAGES = {"demo": "demo", "mae": "mae", "sft": "supervised", "pkt": "supervised", "eval": "eval", "predict": "predict",
+          "inspect": "inspect"}
+log = logging.getLogger("tltrain")
+
+
+def run_stage(cfg: DictConfig) -> None:
+    """Check the configuration and run the stage it names."""
+    config.check(cfg)
+    module = importlib.import_module(f"tltrain.stages.{STAGES[cfg.stage.name]}")
+    module.run(cfg, runs.folder())
+
+
+def main() -> None:
+    """Run the command line in `sys.argv`; exits with status 1 after a user's mistake."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us whole; we say them in one line
+    config.register()
+    failed: list[str] = []
+
+    def task(cfg: DictConfig) -> None:
+        try:
+            run_stage(cfg)
+        except TltrainError as error:  # caught here: Hydra would add a line, and end a sweep at its first failure
+            failed.append(str(error))
+            log.error("%s", error)
+            runs.write_lines(runs.folder() / "error.txt", [str(error)])
+
+    try:
+        hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="config")(task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        print(one_line(error), file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+    if failed:
+        sys.exit(1)
+
+
+def one_line(error: BaseException) -> str:
+    """A composition error of Hydra or OmegaConf in one line that names the key and what would be right."""
+    texts = []
+    cause: BaseException | None = error
+    while cause is not None:
+        texts.append(str(cause))
+        cause = cause.__cause__ or cause.__context__
+    text = "\n".join(texts)
+    if found := re.search(r"Could not find '(?P<group>\w+)/(?P<choice>[^']+)'", text):
+        choices = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
+        return f"{found['group']}={found['choice']}: no such choice; there are: {', '.join(choices)}"
+    if found := re.search(r"(?:Could not override|Could not append to config.*) '(?P<key>[^']+)'", text):
+        return f"{found['key']}: no such key{_near_key(found['key'])}; see `python -m tltrain --cfg job`"
+    if found := re.search(r"(?P<what>(?:Value|Invalid value|Cannot).*)\n\s*full_key: (?P<key>\S+)", text):
+        return f"{found['key']}: {found['what']}"
+    return " ".join(texts[0].partition("expecting {")[0].partition("\nSee https")[0].split())
+
+
+def _near_key(key: str) -> str:
+    """A suggestion for a misspelt `node.key`, from the schemas."""
+    node, _, name = key.rpartition(".")
+    fields = {f for place, schema in config.SCHEMAS.items() if place.split("/")[1] == (node or "config")
+              for f in schema.__dataclass_fields__}
+    return config.suggestion(name, sorted(fields))
+
+
+if __name__ == "__main__":
+    main()

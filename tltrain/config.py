@@ -1,0 +1,307 @@
+"""The configuration's shape: one dataclass a node, so that a misspelt key or a wrong type fails before anything loads.
+
+The values stand in `conf/`. Arguments of libraries (`stage.args`, `model.args`) keep the library's names; they are
+checked against its source text, since importing it would take seconds. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib.util
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Any, Optional
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from tltrain.errors import TltrainError
+
+CONF_DIR = next(folder for folder in (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf")
+                if folder.is_dir())
+"""`conf/` inside an installed wheel, else beside the package in a checkout."""
+
+# The groups' keys are stated once, here; `Optional[...]` because OmegaConf reads the annotations at run time.
+# ruff: noqa: UP045
+
+
+class OnError(Enum):
+    stop = "stop"
+    skip = "skip"
+
+
+class Rule(Enum):
+    paper = "paper"
+    strict = "strict"
+
+
+class Write(Enum):
+    trajectories = "trajectories"
+    turns = "turns"
+    raw = "raw"
+
+
+class Packing(Enum):
+    trajectory = "trajectory"
+    turn = "turn"
+
+
+class Truncation(Enum):
+    drop_oldest_turns = "drop_oldest_turns"
+    error = "error"
+    skip = "skip"
+
+
+class Values(Enum):
+    strict = "strict"
+    lenient = "lenient"
+
+
+class Scoring(Enum):
+    official = "official"
+    fixed = "fixed"
+
+
+class Device(Enum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+@dataclass
+class DemoStage:
+    name: str = "demo"
+    train_size: int = 96  # toolworld trajectories
+    test_size: int = 60  # toolworld questions over unseen tools
+    max_new_tokens: int = 96
+    batch_size: int = 8
+    args: Any = field(default_factory=dict)  # of trl.SFTConfig, for both trainings
+
+
+@dataclass
+class MaeStage:
+    name: str = "mae"
+    rule: Rule = Rule.paper
+    mae: bool = True  # false keeps the calls with errors: only turns without an answer are dropped
+    write: Write = Write.trajectories  # train.jsonl; turns: the released mae_data.json; raw: the paper's raw_data.json
+
+
+@dataclass
+class SupervisedStage:
+    name: str = MISSING
+    mae: bool = MISSING  # leave out calls that the tool answered with an error
+    rule: Rule = Rule.paper  # which answers are errors
+    w_max: Optional[float] = MISSING  # largest weight of a key token; null: every token weighs 1
+    packing: Packing = Packing.trajectory  # one sample a trajectory, or one a turn as released
+    truncation: Truncation = Truncation.drop_oldest_turns  # of samples over args.max_length tokens
+    args: Any = field(default_factory=dict)  # of trl.SFTConfig; above model.args
+
+
+@dataclass
+class EvalStage:
+    name: str = "eval"
+    predictions: Optional[str] = None  # score this file instead of generating
+    values: Values = Values.strict  # lenient: 1, 1.0 and "1" are equal
+    max_new_tokens: int = 256
+    batch_size: int = 8
+
+
+@dataclass
+class PredictStage:
+    name: str = "predict"
+    max_new_tokens: int = 512
+
+
+@dataclass
+class InspectStage:
+    name: str = "inspect"
+    mae: bool = True
+    rule: Rule = Rule.paper
+    w_max: Optional[float] = 9.0
+    limit: int = 3  # how many trajectories
+
+
+@dataclass
+class Model:
+    name: str = MISSING
+    path: Optional[str] = None  # a local folder or a hub id; above the two below
+    hub: Optional[str] = None
+    package: Optional[str] = None  # a Python package that ships the model as GGUF
+    random: Optional[dict[str, int]] = None  # LlamaConfig of a model with random weights
+    dtype: str = "float32"  # of the weights while training
+    attn_implementation: str = "sdpa"
+    trust_remote_code: bool = False
+    args: Any = field(default_factory=dict)  # of trl.SFTConfig: what suits this model
+    demo: dict[str, int] = field(default_factory=dict)  # sizes of the demo for this model, above stage=demo's
+
+
+@dataclass
+class Data:
+    name: str = MISSING
+    path: Optional[str] = None
+    on_error: OnError = OnError.stop  # skip: count unreadable records and go on
+    limit: Optional[int] = None  # read at most so many trajectories
+    holdout: float = 0.1  # share of the trajectories kept from training, to watch the loss on
+    levels: list[str] = field(default_factory=list)  # rotbench
+    size: int = 0  # toolworld: trajectories
+    error_rate: float = 0.17  # toolworld: share of wrong calls
+
+
+@dataclass
+class Benchmark:
+    name: str = MISSING
+    path: Optional[str] = None
+    levels: list[str] = field(default_factory=list)  # rotbench: clean slight medium heavy union
+    turns: list[str] = field(default_factory=list)  # rotbench: first third
+    scoring: Scoring = Scoring.fixed  # which of rotbench's two scorings is the headline; both are written
+    size: int = 0  # toolworld: questions
+    limit: Optional[int] = None  # ask at most so many questions
+
+
+@dataclass
+class Hardware:
+    device: Device = Device.auto
+    bf16: Optional[bool] = None  # null: where the device computes in it
+    threads: Optional[int] = None  # CPU threads; null: as many as cores
+
+
+@dataclass
+class Tracking:
+    name: str = MISSING
+    project: str = "tltrain"
+    mode: str = "offline"  # wandb's: offline online disabled
+    group: Optional[str] = None
+
+
+@dataclass
+class Cache:
+    dir: str = MISSING
+    enabled: bool = True
+
+
+@dataclass
+class Config:
+    stage: Any = MISSING
+    model: Any = MISSING
+    data: Any = MISSING
+    benchmark: Any = MISSING
+    hardware: Any = MISSING
+    tracking: Any = MISSING
+    mae: Any = field(default_factory=dict)
+    reward: Any = field(default_factory=dict)
+    cache: Cache = field(default_factory=Cache)
+    seed: int = 0
+
+
+SCHEMAS: dict[str, type] = {
+    "schema/stage/demo": DemoStage, "schema/stage/mae": MaeStage, "schema/stage/supervised": SupervisedStage,
+    "schema/stage/eval": EvalStage, "schema/stage/predict": PredictStage, "schema/stage/inspect": InspectStage,
+    "schema/model": Model, "schema/data": Data, "schema/benchmark": Benchmark, "schema/hardware": Hardware,
+    "schema/tracking": Tracking, "schema/config": Config,
+}
+OPEN = ("args", "mae", "reward")  # nodes whose keys are a library's, or data
+
+
+def register() -> None:
+    """Put the schemas where the files in `conf/` name them in their defaults lists."""
+    store = ConfigStore.instance()
+    for place, schema in SCHEMAS.items():
+        node = OmegaConf.structured(schema)
+        for key in OPEN:
+            if key in node and isinstance(node[key], DictConfig) and not OmegaConf.is_missing(node, key):
+                OmegaConf.set_struct(node[key], False)
+        group, _, name = place.rpartition("/")
+        store.store(group=group, name=name, node=node, provider="tltrain")
+
+
+# --- arguments that belong to a library -----------------------------------------------------------------------------
+
+SFT_CONFIG = (("trl", "trainer/sft_config.py", "SFTConfig"), ("trl", "trainer/base_config.py", "_BaseConfig"),
+              ("transformers", "training_args.py", "TrainingArguments"))
+
+OURS = {
+    "output_dir": "hydra.run.dir", "seed": "seed", "data_seed": "seed", "packing": "stage.packing",
+    "report_to": "tracking", "use_cpu": "hardware", "bf16": "hardware.bf16", "run_name": "hydra.run.dir",
+    "assistant_only_loss": "stage=sft (only turns are learned, always)",
+    "completion_only_loss": "stage=sft (only turns are learned, always)", "loss_type": "stage.w_max",
+    "padding_free": "stage.packing", "dataset_kwargs": "data", "remove_unused_columns": "data",
+    "model_init_kwargs": "model", "chat_template_path": "model", "eos_token": "model", "pad_token": "model",
+    "dataset_text_field": "data", "truncation_mode": "stage.truncation", "push_to_hub": "model",
+}
+"""Arguments of SFTConfig that have their place elsewhere in our configuration, and where."""
+
+
+@cache
+def library_fields(sources: tuple[tuple[str, str, str], ...]) -> dict[str, str]:
+    """Field name -> annotation, of a library's dataclass, read from its source without importing it.
+
+    Args:
+        sources: (package, file, class) of the class and its bases; the first that has a field decides.
+    """
+    fields: dict[str, str] = {}
+    for package, file, name in sources:
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise TltrainError(f"the package {package} is not installed: pip install {package}")
+        tree = ast.parse((Path(next(iter(spec.submodule_search_locations))) / file).read_text(encoding="utf-8"))
+        body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+        for node in body:
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                fields.setdefault(node.target.id, ast.unparse(node.annotation))
+    return fields
+
+
+PYTHON_TYPES = {"float": (float, int), "int": (int,), "bool": (bool,), "str": (str,), "dict": (dict,), "list": (list,),
+                "None": (type(None),)}
+
+
+def check_arguments(arguments: dict[str, Any], where: str) -> None:
+    """Raise a TltrainError unless every argument is one of trl.SFTConfig's, of its type, and not set elsewhere."""
+    fields = library_fields(SFT_CONFIG)
+    for name, value in arguments.items():
+        key = f"{where}.{name}"
+        if name not in fields:
+            raise TltrainError(f"{key}: trl.SFTConfig has no such argument{suggestion(name, fields)}")
+        if name in OURS:
+            raise TltrainError(f"{key}: this is set by {OURS[name]}")
+        allowed = [PYTHON_TYPES.get(part.strip().partition("[")[0].strip()) for part in fields[name].split("|")]
+        known = [t for types in allowed if types for t in types]
+        if not all(allowed):  # an enumeration or another class of the library: given by its name
+            known += [str, dict, type(None)]
+        if not isinstance(value, tuple(known)) or (isinstance(value, bool) and bool not in known):
+            raise TltrainError(f"{key}: expected {fields[name]}, found {value!r}")
+
+
+def suggestion(word: str, choices: Any) -> str:
+    """`, did you mean ...?` where one of `choices` is near `word`."""
+    near = difflib.get_close_matches(word, [str(choice) for choice in choices], n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def check(cfg: DictConfig) -> None:
+    """What the schemas cannot say. Run before a stage loads anything; `++key=value` passes by the schemas, not by this."""
+    stage = {"sft": "supervised", "pkt": "supervised"}.get(cfg.stage.name, cfg.stage.name)
+    if f"schema/stage/{stage}" not in SCHEMAS:
+        raise TltrainError(f"stage.name: expected the name of a stage, found {cfg.stage.name}")
+    _check_keys(cfg.stage, SCHEMAS[f"schema/stage/{stage}"], "stage")
+    for node in ("model", "data", "benchmark", "hardware", "tracking"):
+        _check_keys(cfg[node], SCHEMAS[f"schema/{node}"], node)
+    for where in ("stage", "model"):
+        if "args" in cfg[where]:
+            arguments = OmegaConf.to_container(cfg[where].args, resolve=True)
+            check_arguments(arguments, f"{where}.args")
+    if not 0 <= cfg.data.holdout < 1:
+        raise TltrainError(f"data.holdout: expected a share from 0 to below 1, found {cfg.data.holdout}")
+    if not 0 <= cfg.data.error_rate < 1:
+        raise TltrainError(f"data.error_rate: expected a share from 0 to below 1, found {cfg.data.error_rate}")
+    if cfg.stage.get("w_max") is not None and cfg.stage.w_max < 1:
+        raise TltrainError(f"stage.w_max: expected 1 or more, or null, found {cfg.stage.w_max}")
+
+
+def _check_keys(node: DictConfig, schema: type, where: str) -> None:
+    for key in node:
+        if key not in schema.__dataclass_fields__:
+            raise TltrainError(f"{where}.{key}: no such key{suggestion(str(key), schema.__dataclass_fields__)}")

@@ -1,0 +1,71 @@
+"""Where trajectories come from: one reader a source, chosen by `data=...`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
+
+from omegaconf import DictConfig
+
+from tltrain.data import native, openai, rotbench, tl_training, toolworld, turns
+from tltrain.data.reading import ReadReport, read_file
+from tltrain.errors import TltrainError
+from tltrain.trajectory import Trajectory
+
+Reader = Callable[[DictConfig, int, ReadReport], Iterator[Trajectory]]
+
+
+def _file(parse: Callable, data: DictConfig, seed: int, report: ReadReport) -> Iterator[Trajectory]:
+    return read_file(data.path, parse, data.on_error.name, report)
+
+
+def _turns(data: DictConfig, seed: int, report: ReadReport) -> Iterator[Trajectory]:
+    return turns.read(data.path, data.on_error.name, report)
+
+
+def _rotbench(data: DictConfig, seed: int, report: ReadReport) -> Iterator[Trajectory]:
+    return rotbench.read_training(data.path, list(data.levels), data.on_error.name, report)
+
+
+def _toolworld(data: DictConfig, seed: int, report: ReadReport) -> Iterator[Trajectory]:
+    for trajectory in toolworld.generate(data.size, seed, data.error_rate):
+        report.read += 1
+        yield trajectory
+
+
+READERS: dict[str, Reader] = {
+    "tl_training": partial(_file, tl_training.parse), "openai": partial(_file, openai.parse),
+    "tltrain": partial(_file, native.parse), "turns": _turns, "rotbench": _rotbench, "toolworld": _toolworld,
+}
+
+
+def trajectories(data: DictConfig, seed: int, report: ReadReport) -> Iterator[Trajectory]:
+    """The configured source's trajectories, one at a time; what could not be read is listed in `report`.
+
+    Raises:
+        TltrainError: no `data.path` where the source needs one, or (`data.on_error=stop`) a record that cannot be read.
+    """
+    if data.name not in READERS:
+        raise TltrainError(f"data.name: expected one of {', '.join(READERS)}, found {data.name}")
+    if data.name != "toolworld" and data.path is None:
+        raise TltrainError(f"data={data.name} reads a file: give data.path=PATH")
+    return islice(READERS[data.name](data, seed, report), data.limit)
+
+
+def hold_out(items: Iterable[Trajectory], share: float, seed: int) -> tuple[list[Trajectory], list[Trajectory]]:
+    """Training and held-out trajectories. All of one query go to the same side; `share` is of the queries."""
+    items = list(items)
+    queries = sorted({item.query for item in items}, key=lambda query: _digest(f"{seed}:{query}"))
+    held = set(queries[: round(share * len(queries))])
+    return [item for item in items if item.query not in held], [item for item in items if item.query in held]
+
+
+def query_key(query: str) -> str:
+    """A short digest by which a trained model's folder remembers a query without holding its text."""
+    return _digest(" ".join(query.split()))[:16]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

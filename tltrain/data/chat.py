@@ -1,0 +1,50 @@
+r"""One conversation to continue (`stage=predict`), from a file in either of two forms.
+
+The paper's inference format, a JSON list with the tools as stubs and the calls as text:
+
+    [{"role": "System", "content": "Function:\ndef search(query:str):\n ..."}, {"role": "User", "content": "..."},
+     {"role": "Assistant", "content": "search(query = 'love') "}, {"role": "Output", "content": "..."}]
+
+or chat-completions, an object with `messages` and `tools` as `data/openai.py` reads them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from os import PathLike
+
+from tltrain.data.openai import conversation
+from tltrain.data.reading import expect, expect_choice, read_json
+from tltrain.data.turns import text_conversation
+from tltrain.errors import FieldError, TltrainError
+from tltrain.trajectory import Message, Role, Tool
+
+ROLES: dict[str, Role] = {
+    "User": "user", "Assistant": "assistant", "Output": "tool",
+    "user": "user", "assistant": "assistant", "function": "tool", "tool": "tool",
+}
+
+
+def read_history(path: str | PathLike[str]) -> tuple[tuple[Tool, ...], tuple[Message, ...], str]:
+    """Tools, messages and instructions of the conversation in a file.
+
+    Raises:
+        TltrainError: the file has neither form, offers no tools, or leaves nothing for the assistant to answer.
+    """
+    content = read_json(path)
+    notes: Counter[str] = Counter()  # nothing is trained on here; what a note would say changes no call
+    try:
+        if isinstance(content, dict):
+            tools, messages, instructions = conversation(content, notes)
+        else:
+            entries = expect(content, list, "content")
+            instructions, tools, messages = text_conversation(entries, ROLES, "messages", notes)
+        if not tools:
+            raise FieldError("tools", "at least one tool to call", "none")
+        if not messages:
+            raise FieldError("messages", "a user's message", "none")
+        last = f"messages, the role of the last of {len(messages)}"
+        expect_choice(messages[-1].role, ["user", "tool"], last)
+    except FieldError as error:
+        raise TltrainError(f"{path}: {error}") from None
+    return tools, messages, instructions

@@ -1,0 +1,172 @@
+"""Chat-completions conversations, the shape most public sets are published in: JSON lines or a JSON list.
+
+    {"messages": [
+       {"role": "system", "content": "..."},
+       {"role": "user", "content": "..."},
+       {"role": "assistant", "content": null, "tool_calls": [
+          {"id": "1", "type": "function", "function": {"name": "...", "arguments": "{...}"}}]},
+       {"role": "tool", "tool_call_id": "1", "content": "..."}],
+     "tools": [{"type": "function", "function": {"name": ..., "description": ..., "parameters": {...}}}]}
+
+Also read: `arguments` as an object, `tools` as the text of a JSON list, text content as a list of text parts, and the
+older `functions`, `function_call` and role `function`. The TL format has one call a turn: several calls in one message
+become turns in their order, each followed by its own answer. System and developer messages become `instructions`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tltrain.data.reading import (
+    expect,
+    expect_choice,
+    expect_id,
+    expect_tools,
+    member,
+    note_rest,
+    optional,
+    parse_json,
+    rest,
+    shown,
+)
+from tltrain.errors import FieldError
+from tltrain.trajectory import Call, Message, Tool, Trajectory
+
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+INSTRUCTIONS = ("system", "developer")
+ANSWERS = ("tool", "function")
+
+
+def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]:
+    """The one trajectory of a record: its id is its number if it has none, other fields are `meta`."""
+    tools, messages, instructions = conversation(record, notes)
+    identity = str(number) if record.get("id") is None else expect_id(record)
+    yield Trajectory(identity, tools, messages, instructions, rest(record, "id", "messages", "tools", "functions"))
+
+
+def conversation(record: Any, notes: Counter[str]) -> tuple[tuple[Tool, ...], tuple[Message, ...], str]:
+    """Tools, messages and instructions of an object with `messages` and `tools`. Raises FieldError."""
+    record = expect(record, dict, "record")
+    key = "functions" if record.get("tools") is None and "functions" in record else "tools"
+    if record.get(key) is None:
+        raise FieldError("tools", "a list of tools", "no such field" if key not in record else "null")
+    tools = expect_tools(record[key], key, notes)
+    entries = [
+        (expect(entry, dict, f"messages[{i}]"), f"messages[{i}]")
+        for i, entry in enumerate(member(record, "messages", list))
+    ]
+    instructions: list[str] = []
+    messages: list[Message] = []
+    at = 0
+    while at < len(entries):
+        entry, where = entries[at]
+        at += 1
+        role = expect_choice(entry.get("role"), ROLES, f"{where}.role")
+        if role in INSTRUCTIONS:
+            if messages:
+                notes[f"messages: a later `{role}` message moved to the instructions"] += 1
+            instructions.append(_text(entry, where))
+        elif role == "user":
+            messages.append(Message("user", _text(entry, where)))
+        elif role == "assistant":
+            behind = at
+            while at < len(entries) and entries[at][0].get("role") in ANSWERS:
+                at += 1
+            messages += _turns(entry, where, entries[behind:at], notes)
+        else:
+            raise FieldError(where, "an answer to a call of the assistant message before it", shown(entry))
+        note_rest(entry, notes, "role", "content", "tool_calls", "function_call", "tool_call_id", "name")
+    return tools, tuple(messages), "\n\n".join(instructions)
+
+
+def _turns(
+    entry: dict[str, Any], where: str, answers: Sequence[tuple[dict[str, Any], str]], notes: Counter[str]
+) -> list[Message]:
+    """An assistant message and its tools' answers: one turn a call, each followed by its answer."""
+    calls = _calls(entry, where)
+    content = _text(entry, where, required=not calls)
+    if not calls:
+        if answers:
+            raise FieldError(answers[0][1], "no tool's answer where nothing was called", shown(answers[0][0]))
+        return [Message("assistant", content)]
+    if content:
+        notes["messages: text beside a call is not in the TL format"] += 1
+    matched = _match([call_id for call_id, _ in calls], answers, notes)
+    messages = []
+    for i, ((_, call), answer) in enumerate(zip(calls, matched, strict=True)):
+        messages.append(Message("assistant", "" if i else content, call))
+        if answer is not None:
+            messages.append(Message("tool", answer))
+    unanswered = sum(answer is None for answer in matched[:-1])
+    if unanswered:
+        notes["messages: calls without an answer before the next call"] += unanswered
+    return messages
+
+
+def _calls(entry: dict[str, Any], where: str) -> list[tuple[str | None, Call]]:
+    """The calls of an assistant message with their ids."""
+    calls = [
+        (_call_id(call, f"{where}.tool_calls[{i}]"), _call(call["function"], f"{where}.tool_calls[{i}].function"))
+        for i, call in enumerate(optional(entry, "tool_calls", [], where))
+    ]
+    if entry.get("function_call") is not None:
+        calls.append((None, _call(entry["function_call"], f"{where}.function_call")))
+    return calls
+
+
+def _call_id(call: Any, where: str) -> str | None:
+    member(expect(call, dict, where), "function", dict, where)
+    return optional(call, "id", "", where) or None
+
+
+def _call(function: Any, where: str) -> Call:
+    function = expect(function, dict, where)
+    name = member(function, "name", str, where)
+    if not name.strip():
+        raise FieldError(f"{where}.name", "a tool's name", shown(name))
+    where = f"{where}.arguments"
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        arguments = parse_json(arguments, where) if arguments.strip() else {}
+    return Call(name, expect({} if arguments is None else arguments, dict, where))
+
+
+def _match(
+    ids: list[str | None], answers: Sequence[tuple[dict[str, Any], str]], notes: Counter[str]
+) -> list[str | None]:
+    """The answer to each call: the one that names its id, then, for answers that name none of them, by order."""
+    matched: list[str | None] = [None] * len(ids)
+    others = []
+    for entry, where in answers:
+        note_rest(entry, notes, "role", "content", "tool_call_id", "name")
+        content = _text(entry, where, required=False)
+        call_id = entry.get("tool_call_id")
+        free = (i for i, known in enumerate(ids) if call_id and known == call_id and matched[i] is None)
+        at = next(free, None)
+        if at is None:
+            others.append((content, where, entry))
+        else:
+            matched[at] = content
+    for content, where, entry in others:
+        if None not in matched:
+            raise FieldError(where, f"at most {len(ids)} answers to {len(ids)} calls", shown(entry))
+        matched[matched.index(None)] = content
+        if entry.get("tool_call_id"):
+            notes["messages: answers whose `tool_call_id` names no call, matched by order"] += 1
+    return matched
+
+
+def _text(entry: dict[str, Any], where: str, required: bool = True) -> str:
+    """A message's text: a string or a list of text parts; null or absent only where it is not `required`."""
+    content = entry.get("content")
+    where = f"{where}.content"
+    if content is None and not required:
+        return ""
+    if not isinstance(content, list):
+        return expect(content, str, where)
+    parts = [expect(part, dict, f"{where}[{i}]") for i, part in enumerate(content)]
+    for i, part in enumerate(parts):
+        expect_choice(part.get("type"), ["text"], f"{where}[{i}].type")
+    return "".join(member(part, "text", str, f"{where}[{i}]") for i, part in enumerate(parts))

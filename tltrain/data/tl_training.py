@@ -1,0 +1,97 @@
+r"""The paper's raw trajectories (`raw_data.json`; PAPER.md, "The data"): a JSON list, or the same as JSON lines.
+
+    {"id": "...", "conversations": [
+      {"role": "system",    "content": "<JSON list of {type: function, function: {name, description, parameters}}>"},
+      {"role": "user",      "content": "..."},
+      {"role": "assistant", "content": "tool_name\n{\"param\": value}"},
+      {"role": "function",  "content": "<the tool's answer, as text>"}]}
+
+Other fields of a record become the trajectory's `meta`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from tltrain.data.reading import (
+    expect,
+    expect_choice,
+    expect_id,
+    expect_tools,
+    member,
+    note_rest,
+    parse_json_at,
+    rest,
+    shown,
+)
+from tltrain.errors import FieldError, TltrainError
+from tltrain.trajectory import Call, Message, Trajectory
+
+ROLES = {"user": "user", "assistant": "assistant", "function": "tool"}
+
+
+def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]:
+    """The one trajectory of a record. Raises FieldError."""
+    record = expect(record, dict, "record")
+    conversation = member(record, "conversations", list)
+    if not conversation:
+        raise FieldError("conversations", "a system message", "an empty list")
+    first = expect(conversation[0], dict, "conversations[0]")
+    expect_choice(first.get("role"), ["system"], "conversations[0].role")
+    tools = expect_tools(member(first, "content", str, "conversations[0]"), "conversations[0].content", notes)
+    messages = tuple(
+        _message(expect(message, dict, f"conversations[{i}]"), f"conversations[{i}]", notes)
+        for i, message in enumerate(conversation[1:], 1)
+    )
+    yield Trajectory(expect_id(record), tools, messages, meta=rest(record, "id", "conversations"))
+
+
+def _message(message: dict[str, Any], where: str, notes: Counter[str]) -> Message:
+    role = ROLES[expect_choice(message.get("role"), ROLES, f"{where}.role")]
+    content = member(message, "content", str, where)
+    note_rest(message, notes, "role", "content")
+    if role != "assistant":
+        return Message(role, content)
+    return Message(role, call=_call(content, f"{where}.content", notes))
+
+
+def _call(content: str, where: str, notes: Counter[str]) -> Call:
+    """The call in `name\n{arguments}`. The released code, too, looks at no further line."""
+    name, newline, text = content.partition("\n")
+    if not name.strip() or not newline:
+        raise FieldError(where, "a tool's name, a line break and its arguments as JSON", shown(content))
+    arguments, end = parse_json_at(text, 0, where)
+    behind = text[end:]
+    if behind.partition("\n")[0].strip():
+        raise FieldError(where, "nothing behind the arguments", shown(behind))
+    if behind.strip():
+        notes["messages: text below a call's arguments not kept"] += 1
+    return Call(name, expect(arguments, dict, where))
+
+
+def raw_record(trajectory: Trajectory) -> dict[str, Any]:
+    """The trajectory in the format above (`learn` has no place in it, nor have thoughts).
+
+    Raises:
+        TltrainError: it has instructions or an assistant message without a call, which the format cannot say.
+    """
+    if trajectory.instructions:
+        raise TltrainError(f"trajectory {trajectory.id}: the paper's raw format has no place for instructions")
+    tools = [
+        {"type": "function",
+         "function": {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}}
+        for tool in trajectory.tools
+    ]
+    conversation = [{"role": "system", "content": json.dumps(tools, ensure_ascii=False)}]
+    names = {role: name for name, role in ROLES.items()}
+    for message in trajectory.messages:
+        content = message.content
+        if message.role == "assistant":
+            if message.call is None:
+                raise TltrainError(f"trajectory {trajectory.id}: the paper's raw format knows no text without a call")
+            content = f"{message.call.name}\n{json.dumps(dict(message.call.arguments), ensure_ascii=False)}"
+        conversation.append({"role": names[message.role], "content": content})
+    return {"id": trajectory.id, "conversations": conversation, **rest(trajectory.meta, "id", "conversations")}

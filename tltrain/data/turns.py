@@ -1,0 +1,168 @@
+r"""The released per-turn file (`mae_data.json`; PAPER.md, "The data"): one record a turn to learn, everything as text.
+
+    {"id": "Turn 2: abc", "conversations": [
+      {"role": "system", "content": "Function:\ndef search(query: string):\n ..."},
+      {"role": "user", "content": "..."},
+      {"role": "assistant", "content": "search(query=\"love\")"},
+      {"role": "function", "content": "..."},
+      {"role": "assistant", "content": "finish(answer=\"...\")"}]}
+
+The last message is the one to learn, and the number counts the assistant's messages up to it. Read back, the records of
+one trajectory become one `Trajectory` again whose other assistant messages have `learn=False`: one forward serves all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from typing import Any
+
+from tltrain.data.reading import (
+    OnError,
+    ReadReport,
+    expect,
+    expect_choice,
+    member,
+    note_rest,
+    read_file,
+    shown,
+)
+from tltrain.errors import FieldError, TltrainError
+from tltrain.formats.calls import CallSyntaxError, read_call, render_call
+from tltrain.formats.stubs import read_system
+from tltrain.formats.tl import message_text, system_text
+from tltrain.trajectory import Message, Role, Tool, Trajectory
+
+ROLES: Mapping[str, Role] = {"user": "user", "assistant": "assistant", "function": "tool"}
+
+_ID = re.compile(r"Turn ([0-9]{1,9}): (.*)", re.DOTALL)
+
+
+def turn_records(trajectory: Trajectory) -> list[dict[str, Any]]:
+    """One record for each assistant message with `learn`, in order: what the released script writes, to the letter."""
+    names = {role: name for name, role in ROLES.items()}
+    conversation = [{"role": "system", "content": system_text(trajectory)}] + [
+        {"role": names[message.role], "content": message_text(message)} for message in trajectory.messages
+    ]
+    turns = [i for i, message in enumerate(trajectory.messages, 1) if message.role == "assistant"]
+    return [
+        {"id": f"Turn {number}: {trajectory.id}", "conversations": conversation[: i + 1]}
+        for number, i in enumerate(turns, 1)
+        if trajectory.messages[i - 1].learn
+    ]
+
+
+def read(
+    path: str | PathLike[str], on_error: OnError = "stop", report: ReadReport | None = None
+) -> Iterator[Trajectory]:
+    """The trajectories of a file of turns.
+
+    Records that follow one another belong to one trajectory if they have the same id, a rising number, and each
+    conversation begins with all of the one before it; so trajectories that share an id stay apart.
+
+    Raises:
+        TltrainError: the file or a record cannot be read, as `reading.read_file`.
+    """
+    last: _Turn | None = None
+    learned: set[int] = set()
+    for turn in read_file(path, _parse, on_error, report):
+        if last is not None and not turn.continues(last):
+            yield _merge(last, learned)
+            learned = set()
+        last = turn
+        learned.add(turn.number)
+    if last is not None:
+        yield _merge(last, learned)
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """A record: its trajectory up to its turn, and the texts it was read from."""
+
+    number: int
+    trajectory: Trajectory
+    texts: list[tuple[str, str]]
+
+    def continues(self, before: _Turn) -> bool:
+        """Whether this is a later turn of the same trajectory as `before`."""
+        return (
+            self.trajectory.id == before.trajectory.id
+            and self.number > before.number
+            and self.texts[: len(before.texts)] == before.texts
+        )
+
+
+def _merge(last: _Turn, learned: Collection[int]) -> Trajectory:
+    """The trajectory up to its last record, with `learn` on the turns that have one."""
+    messages, number = [], 0
+    for message in last.trajectory.messages:
+        if message.role == "assistant":
+            number += 1
+            message = replace(message, learn=number in learned)
+        messages.append(message)
+    return replace(last.trajectory, messages=tuple(messages))
+
+
+def _parse(record: Any, number: int, notes: Counter[str]) -> Iterator[_Turn]:
+    record = expect(record, dict, "record")
+    found = _ID.fullmatch(member(record, "id", str))
+    if found is None:
+        raise FieldError("id", "`Turn {n}: {id}`", shown(record["id"]))
+    entries = member(record, "conversations", list)
+    instructions, tools, messages = text_conversation(entries, ROLES, "conversations", notes)
+    count = sum(message.role == "assistant" for message in messages)
+    if not messages or messages[-1].role != "assistant":
+        raise FieldError("conversations", "an assistant message at the end", shown(entries[-1]))
+    if count != int(found[1]):
+        raise FieldError("id", f"`Turn {count}: ...`, as there are {count} assistant messages", shown(record["id"]))
+    texts = [(entry["role"], entry["content"]) for entry in entries]
+    if system_text(Trajectory("", tools, (), instructions)) != texts[0][1]:
+        notes["system messages: tools written otherwise than read"] += 1
+    yield _Turn(count, Trajectory(found[2], tools, messages, instructions), texts)
+
+
+def text_conversation(
+    entries: Sequence[Any], roles: Mapping[str, Role], where: str, notes: Counter[str]
+) -> tuple[str, tuple[Tool, ...], tuple[Message, ...]]:
+    """Instructions, tools and messages of a conversation whose tools are stubs and whose calls are text.
+
+    Args:
+        entries: `{"role", "content"}` objects; the first is the system message (`system`, in any case of letters).
+        roles: what the others' roles mean.
+        where: the field that the entries stand in, for errors.
+    """
+    entries = [expect(entry, dict, f"{where}[{i}]") for i, entry in enumerate(entries)]
+    if not entries or str(entries[0].get("role")).lower() != "system":
+        found = shown(entries[0].get("role")) if entries else "an empty list"
+        raise FieldError(f"{where}[0].role", "system", found)
+    try:
+        instructions, tools = read_system(member(entries[0], "content", str, f"{where}[0]"))
+    except FieldError:
+        raise
+    except TltrainError as error:
+        raise FieldError(f"{where}[0].content", "tools as Python stubs", str(error)) from None
+    names = {tool.name for tool in tools}
+    messages = []
+    for i, entry in enumerate(entries[1:], 1):
+        role = roles[expect_choice(entry.get("role"), roles, f"{where}[{i}].role")]
+        content = member(entry, "content", str, f"{where}[{i}]")
+        note_rest(entry, notes, "role", "content")
+        messages.append(_assistant(content, names, notes) if role == "assistant" else Message(role, content))
+    return instructions, tools, tuple(messages)
+
+
+def _assistant(text: str, names: Collection[str], notes: Counter[str]) -> Message:
+    """The assistant's call, or its text if that is none: prose with a bracket in it calls no tool on offer."""
+    try:
+        call = read_call(text)
+    except CallSyntaxError:
+        call = None
+    if call is None or (call.name not in names and render_call(call) != text):
+        notes["messages: assistant text that is no call, kept as text"] += 1
+        return Message("assistant", text)
+    if render_call(call) != text:
+        notes["messages: calls written otherwise than read"] += 1
+    return Message("assistant", call=call)

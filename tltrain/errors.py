@@ -1,0 +1,39 @@
+"""Errors a user can cause. Each is one line; `__main__` prints it and exits with status 1."""
+
+from __future__ import annotations
+
+
+class TltrainError(Exception):
+    """A mistake in the command line, the configuration, a file or the machine: one line that says what to do."""
+
+
+class FieldError(TltrainError):
+    """One field of one record is not what its format says.
+
+    Raised by the parser of a single record, which knows neither file nor position;
+    `tltrain.data.reading` adds both and turns it into a `RecordError`.
+
+    Args:
+        field: where in the record, e.g. `conversations[3].content`.
+        expected: what the format asks for there.
+        found: what stands there (shortened before it is shown).
+    """
+
+    def __init__(self, field: str, expected: str, found: object) -> None:
+        self.field, self.expected, self.found = field, expected, found
+        shown = found if isinstance(found, str) else repr(found)
+        super().__init__(f"{field}: expected {expected}, found {_shorten(shown)}")
+
+
+class RecordError(TltrainError):
+    """A `FieldError` with its file and record number (1-based)."""
+
+    def __init__(self, path: object, record: int, error: FieldError) -> None:
+        self.path, self.record, self.error = path, record, error
+        super().__init__(f"{path}, record {record}: {error}")
+
+
+def _shorten(text: str, limit: int = 80) -> str:
+    """`text` on one line, cut to `limit` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"

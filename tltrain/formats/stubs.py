@@ -1,0 +1,200 @@
+'''Tools as Python function stubs, the form in which the paper's models read documentation (PAPER.md, "The data").
+
+    Function:
+    def search(query: string, limit: integer = None):
+        """
+        Searches the archive.
+
+        Args:
+        query (string): What to look for.
+        limit (integer): How many results.
+        """
+
+Required parameters come first, in the order of the schema's `required`; the others follow in the order of its
+`properties`. Stubs are joined by a blank line. For a schema whose parameters have a `type` string and a `description`
+the text is the released one to the letter. What the released code cannot write becomes:
+
+- no `type`: the types of `anyOf` / `oneOf`, else `any`; a list of types is joined by ` | `;
+- no `description`: nothing after the colon;
+- a name in `required` that `properties` lacks: a parameter of type `any`.
+
+Other keywords of a parameter (`enum`, `default`, `items`, ...) have no place in this form. `not_rendered` names them,
+so that a reader can count what the model will not see.
+'''
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tltrain.errors import TltrainError
+from tltrain.trajectory import Tool
+
+ANY_TYPE = "any"
+"""Written for a parameter whose schema does not say its type."""
+
+
+def render_tools(tools: Sequence[Tool]) -> str:
+    """The stubs of `tools`, joined by a blank line."""
+    return "\n\n".join(map(render_tool, tools))
+
+
+def render_tool(tool: Tool) -> str:
+    """One tool as a stub."""
+    parameters = [*tool.required, *(name for name in tool.properties if name not in tool.required)]
+    types = {name: _type(_schema(tool, name)) for name in parameters}
+    signature = ", ".join(
+        f"{name}: {types[name]}" + ("" if name in tool.required else " = None") for name in parameters
+    )
+    lines = (f"\n    {name} ({types[name]}): {_schema(tool, name).get('description') or ''}" for name in parameters)
+    return (
+        f'Function:\ndef {tool.name}({signature}):\n    """\n    {tool.description}\n\n    Args:'
+        + "".join(lines)
+        + '\n    """'
+    )
+
+
+def not_rendered(tool: Tool) -> set[str]:
+    """Keywords of the parameters' schemas that the stub does not show, such as `enum`."""
+    shown = {"type", "description", "anyOf", "oneOf"}
+    return {keyword for name in tool.properties for keyword in _schema(tool, name)} - shown
+
+
+def _schema(tool: Tool, name: str) -> Mapping[str, Any]:
+    return tool.properties.get(name) or {}
+
+
+def _type(schema: Mapping[str, Any]) -> str:
+    """The type as the stub writes it."""
+    declared = schema.get("type")
+    if isinstance(declared, str):
+        return declared
+    if isinstance(declared, Sequence) and declared:
+        return " | ".join(map(str, declared))
+    choices = schema.get("anyOf") or schema.get("oneOf")
+    choices = choices if isinstance(choices, Sequence) else ()
+    types = dict.fromkeys(_type(choice) for choice in choices if isinstance(choice, Mapping))
+    return " | ".join(types) or ANY_TYPE
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+_START = re.compile(r"Function:\s*\ndef ")
+_BETWEEN = re.compile(r'\n    """[ \t]*\n\s*(?=Function:\s*\ndef )')
+_END = re.compile(r'\n[ \t]*"""\Z')
+_HEAD = re.compile(r'Function:\s*\ndef ([^(\n]+)\(([^\n]*)\):[ \t]*\n    """[ \t]*(?:\n(?:    )?|\Z)')
+_ARGS = "\n\n    Args:"
+_PYTHON_TYPES = {
+    "string": "str", "integer": "int", "number": "float", "boolean": "bool", "array": "list", "object": "dict",
+}
+
+
+def read_system(text: str) -> tuple[str, tuple[Tool, ...]]:
+    """A system message taken apart: the instructions before the first stub (often none), and the tools.
+
+    Raises:
+        TltrainError: a stub cannot be read.
+    """
+    start = _START.search(text)
+    if start is None:
+        return text.strip(), ()
+    return text[: start.start()].strip(), read_tools(text[start.start() :])
+
+
+def read_tools(text: str) -> tuple[Tool, ...]:
+    """The tools that `render_tools` wrote, or a person in the manner of the README of the released code.
+
+    That example says `slip_id:str` in the signature where the line under `Args:`, which counts, says `string`; it
+    indents these lines further, leaves out an empty `Args:` and ends in blank lines. Names may hold anything but line
+    breaks and space at their ends, a tool's name no `(`. `required` is what has no `= None`, properties come in the
+    order written, and `any` becomes a schema without type.
+
+    Raises:
+        TltrainError: text that is not a row of stubs, or a parameter of a signature without its line under `Args:`.
+    """
+    text = _END.sub("", text.strip())
+    return tuple(map(_read_stub, _BETWEEN.split(text))) if text else ()
+
+
+def _read_stub(stub: str) -> Tool:
+    """One tool, from a stub without its last line of quotes."""
+    head = _HEAD.match(stub)
+    if head is None:
+        shown = " ".join(stub[:60].split())
+        raise TltrainError(f'tool documentation: expected `Function:`, `def name(...):` and `"""`, found `{shown}`')
+    name = head[1].strip()
+    description, parameters = _split_body(name, head[2], stub[head.end() :])
+    return Tool(
+        name,
+        description,
+        {
+            "type": "object",
+            "properties": {parameter: schema for parameter, schema, _ in parameters},
+            "required": list(dict.fromkeys(parameter for parameter, _, required in parameters if required)),
+        },
+    )
+
+
+_Parameter = tuple[str, dict[str, Any], bool]
+"""Name, schema, whether required."""
+
+
+def _split_body(name: str, signature: str, body: str) -> tuple[str, list[_Parameter]]:
+    """A docstring's description and its parameters.
+
+    `Args:` may also stand in the description: the last one counts under which every parameter has its line.
+    """
+    if not signature.strip():
+        return body.removesuffix(_ARGS), []
+    at = len(body)
+    while (at := body.rfind(_ARGS, 0, at)) >= 0:
+        parameters = _read_parameters(signature, body[at + len(_ARGS) :])
+        if parameters is not None:
+            return body[:at], parameters
+    raise TltrainError(
+        f"tool documentation: `{name}({signature})`: expected under `Args:` a line `name (type): ...` for each "
+        "parameter, in the signature's order"
+    )
+
+
+def _read_parameters(signature: str, block: str) -> list[_Parameter] | None:
+    """The parameters of `signature`, described by the lines of `block`; None if the two do not fit together.
+
+    A line belongs to the description before it unless it begins as the signature's next parameter must. So names may
+    hold what signatures are written with, as RoTBench's `code:` and `return_err_outputpersistent=False` do.
+    """
+    parameters: list[_Parameter] = []
+    at = 0
+    for line in block.removeprefix("\n").split("\n"):
+        found = _read_parameter(signature, at, line.lstrip(" "))
+        if found is not None:
+            parameter, at = found
+            parameters.append(parameter)
+        elif parameters:
+            parameters[-1][1]["description"] += f"\n{line}"
+        else:
+            return None
+    return parameters if at == len(signature) else None
+
+
+def _read_parameter(signature: str, at: int, line: str) -> tuple[_Parameter, int] | None:
+    """`line` as `name (type): description` of the parameter at `at` in the signature, and where that one ends."""
+    for opening in re.finditer(r" \(", line):
+        name = line[: opening.start()]
+        if not signature.startswith(f"{name}:", at):
+            continue
+        for closing in re.compile(r"\):(?: |$)").finditer(line, opening.end()):
+            type_ = line[opening.end() : closing.start()]
+            written = "|".join(map(re.escape, (type_, _PYTHON_TYPES.get(type_, type_))))
+            piece = re.compile(rf" ?(?:{written})( ?= ?None)?(?:, ?|$)").match(signature, at + len(name) + 1)
+            if piece:
+                schema = {**_type_schema(type_), "description": line[closing.end() :]}
+                return (name, schema, piece[1] is None), piece.end()
+    return None
+
+
+def _type_schema(type_: str) -> dict[str, Any]:
+    if type_ == ANY_TYPE:
+        return {}
+    return {"type": type_.split(" | ") if " | " in type_ else type_}

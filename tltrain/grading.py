@@ -1,0 +1,316 @@
+"""One judgement of a call, from which everything else derives: reward, TS, PI, CF, DE, and the statistics of errors.
+
+`grade` puts a prediction beside the accepted calls and the tools on offer and says, in the order of the paper's reward
+table (IRM), where it first goes wrong. Nothing here knows of models or of benchmarks.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from typing import Any, Literal
+
+from tltrain.errors import TltrainError
+from tltrain.formats.calls import MAX_DIGITS, CallSyntaxError, read_call
+from tltrain.trajectory import ANY, Call, Tool
+
+__all__ = ["ANY", "PAPER_REWARD", "Grade", "Outcome", "RewardTable", "Values", "grade", "same_value"]
+
+Values = Literal["strict", "lenient"]
+
+
+class Outcome(StrEnum):
+    """Where a call first goes wrong, from worst to best."""
+
+    FORMAT_ERROR = "format_error"
+    TOOL_HALLUCINATION = "tool_hallucination"
+    WRONG_TOOL = "wrong_tool"
+    PARAMETERS = "parameters"
+    WRONG_VALUE = "wrong_value"
+    CORRECT = "correct"
+
+
+@dataclass(frozen=True)
+class RewardTable:
+    """The reward of each row of the paper's table (IRM); the defaults are the paper's numbers."""
+
+    format_error: float = -2.0  # cannot be parsed
+    tool_hallucination: float = -2.0  # the tool is not on offer
+    wrong_tool: float = -1.5  # on offer, but not the right one
+    hallucinated_redundant_missing: float = -1.8  # the right tool; parameters of all three kinds
+    hallucinated_and_redundant_or_missing: float = -1.3
+    redundant_missing: float = -1.0
+    hallucinated: float = -0.8  # only
+    redundant_or_missing: float = -0.5  # one of the two only
+    wrong_value: float = -0.25  # the right parameters
+    correct: float = 1.0
+
+    @classmethod
+    def from_config(cls, table: Mapping[str, Any]) -> RewardTable:
+        """A table from `cfg.reward`.
+
+        Raises:
+            TltrainError: a row is missing, unknown, or not a finite number; the message names it.
+        """
+        rows = [row.name for row in fields(cls)]
+        for row in rows:
+            if row not in table:
+                raise TltrainError(f"reward: no value for `{row}`; the rows are {', '.join(rows)}")
+        for row, value in table.items():
+            if row not in rows:
+                raise TltrainError(f"reward: unknown row `{row}`; the rows are {', '.join(rows)}")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise TltrainError(f"reward.{row}: expected a number, found {value!r}")
+        return cls(**{row: float(table[row]) for row in rows})
+
+    def __getitem__(self, row: str) -> float:
+        return getattr(self, row)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the greatest reward there is."""
+        values = asdict(self).values()
+        return min(values), max(values)
+
+
+PAPER_REWARD = RewardTable()
+
+# (hallucinated, redundant, missing): are there any? -> the row of the table
+_PARAMETER_ROWS = {
+    (True, True, True): "hallucinated_redundant_missing",
+    (True, True, False): "hallucinated_and_redundant_or_missing",
+    (True, False, True): "hallucinated_and_redundant_or_missing",
+    (False, True, True): "redundant_missing",
+    (True, False, False): "hallucinated",
+    (False, True, False): "redundant_or_missing",
+    (False, False, True): "redundant_or_missing",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """How good a call is, and why.
+
+    `golden` is the accepted call the prediction was measured against. The three tuples of parameter names are filled
+    when the tool is right, `wrong_values` (names too) when the names are right as well. `contradictions` says, in
+    words, where the call departs from the tools' documentation, whatever the golden call is.
+    """
+
+    outcome: Outcome
+    reason: str
+    prediction: Call | None = None
+    golden: Call | None = None
+    hallucinated: tuple[str, ...] = ()
+    redundant: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    wrong_values: tuple[str, ...] = ()
+    contradictions: tuple[str, ...] = ()
+
+    @property
+    def row(self) -> str:
+        """The row of the reward table: a field of `RewardTable`."""
+        if self.outcome is Outcome.PARAMETERS:
+            return _PARAMETER_ROWS[bool(self.hallucinated), bool(self.redundant), bool(self.missing)]
+        return self.outcome.value
+
+    def reward(self, table: RewardTable = PAPER_REWARD) -> float:
+        """The reward of IRM."""
+        return table[self.row]
+
+    @property
+    def ts(self) -> bool:
+        """Tool selection: the tool of an accepted call."""
+        return self.outcome in (Outcome.PARAMETERS, Outcome.WRONG_VALUE, Outcome.CORRECT)
+
+    @property
+    def pi(self) -> bool:
+        """Parameter identification: TS, and the parameter names of an accepted call."""
+        return self.outcome in (Outcome.WRONG_VALUE, Outcome.CORRECT)
+
+    @property
+    def cf(self) -> bool:
+        """Content filling: PI, and every value right."""
+        return self.outcome is Outcome.CORRECT
+
+    @property
+    def de(self) -> bool:
+        """Documentation error: unparseable, unknown tool, unknown parameter, or a required one missing."""
+        return bool(self.contradictions)
+
+
+def grade(
+    prediction: str | Call,
+    golden: Call | Sequence[Call] | None,
+    tools: Sequence[Tool],
+    values: Values = "strict",
+) -> Grade:
+    """Judge a predicted call (PAPER.md, IRM).
+
+    Args:
+        prediction: what the model said, or the call read from it.
+        golden: the accepted call, or several, of which the one that gives the best grade counts: the outcome nearest to
+            `CORRECT`, then the highest of the paper's rewards, then the first. None at all checks against the
+            documentation alone; `missing` then means a parameter the schema requires, and `CORRECT` that nothing is
+            contradicted.
+        tools: the tools on offer. A tool not among them is hallucinated even if the golden call has it: it cannot be
+            called. A parameter of the golden call is never hallucinated, though documentation may lack it (RoTBench's
+            sometimes does): the golden call would be no right answer otherwise.
+        values: how values are compared, see `same_value`. A golden value `ANY` accepts every value.
+
+    Never raises for what a model says.
+    """
+    try:
+        call = read_call(prediction) if isinstance(prediction, str) else prediction
+    except CallSyntaxError as error:
+        return Grade(Outcome.FORMAT_ERROR, str(error), contradictions=(str(error),))
+    # Public data may offer two tools by one name (RoTBench: `drivers`): the call is of the one that it fits best.
+    tool = min((tool for tool in tools if tool.name == call.name), key=lambda tool: _misfit(call, tool), default=None)
+    if tool is None:
+        reason = f"{_quote([call.name])} is not on offer"
+        return Grade(Outcome.TOOL_HALLUCINATION, reason, call, contradictions=(reason,))
+    unknown, lacking = _unknown(call, tool), _lacking(call, tool)
+    contradictions = _parameter_faults(call.name, unknown, (), lacking)
+    if not golden:
+        outcome = Outcome.PARAMETERS if contradictions else Outcome.CORRECT
+        reason = "; ".join(contradictions) or "agrees with the documentation"
+        return Grade(outcome, reason, call, None, unknown, (), lacking, (), contradictions)
+    accepted = (golden,) if isinstance(golden, Call) else tuple(golden)
+    same_tool = [right for right in accepted if right.name == call.name]
+    if not same_tool:
+        names = dict.fromkeys(right.name for right in accepted)
+        reason = f"{_quote([call.name])} was called, not {_quote(names, ' or ')}"
+        return Grade(Outcome.WRONG_TOOL, reason, call, accepted[0], contradictions=contradictions)
+    return _best(_compare(call, right, tool, values, contradictions) for right in same_tool)
+
+
+def _unknown(call: Call, tool: Tool) -> tuple[str, ...]:
+    return tuple(name for name in call.arguments if name not in tool.properties)
+
+
+def _lacking(call: Call, tool: Tool) -> tuple[str, ...]:
+    return tuple(name for name in tool.required if name not in call.arguments)
+
+
+def _misfit(call: Call, tool: Tool) -> int:
+    return len(_unknown(call, tool)) + len(_lacking(call, tool))
+
+
+def _best(grades: Iterable[Grade]) -> Grade:
+    """The first of the best. Once the tool is right the paper's rewards rise with the outcome, so they alone decide."""
+    best = None
+    for candidate in grades:
+        if candidate.outcome is Outcome.CORRECT:
+            return candidate
+        if best is None or candidate.reward() > best.reward():
+            best = candidate
+    return best
+
+
+def _compare(call: Call, golden: Call, tool: Tool, values: Values, contradictions: tuple[str, ...]) -> Grade:
+    """The grade of a call of the right tool."""
+    extra = [name for name in call.arguments if name not in golden.arguments]
+    hallucinated = tuple(name for name in extra if name not in tool.properties)
+    redundant = tuple(name for name in extra if name in tool.properties)
+    missing = tuple(name for name in golden.arguments if name not in call.arguments)
+    if extra or missing:
+        reason = "; ".join(_parameter_faults(call.name, hallucinated, redundant, missing))
+        return Grade(
+            Outcome.PARAMETERS, reason, call, golden, hallucinated, redundant, missing, contradictions=contradictions
+        )
+    wrong = tuple(
+        name for name, value in golden.arguments.items() if not same_value(call.arguments[name], value, values)
+    )
+    if wrong:
+        shown = {name: (_show(call.arguments[name]), _show(golden.arguments[name])) for name in wrong}
+        reason = "; ".join(f"{_quote([name])} is {found}, not {right}" for name, (found, right) in shown.items())
+        outcome = Outcome.WRONG_VALUE
+    else:
+        outcome, reason = Outcome.CORRECT, "the accepted call"
+    return Grade(outcome, reason, call, golden, wrong_values=wrong, contradictions=contradictions)
+
+
+def _parameter_faults(
+    tool: str, hallucinated: Sequence[str], redundant: Sequence[str], missing: Sequence[str]
+) -> tuple[str, ...]:
+    """What is wrong with the parameters of a call, a phrase a kind."""
+    kinds = (
+        (hallucinated, f"is not one of {tool}'s", f"are not among {tool}'s"),
+        (redundant, "is not asked for", "are not asked for"),
+        (missing, "is missing", "are missing"),
+    )
+    return tuple(
+        f"parameter{'s' if len(names) > 1 else ''} {_quote(names)} {many if len(names) > 1 else one}"
+        for names, one, many in kinds
+        if names
+    )
+
+
+def _quote(names: Iterable[str], between: str = ", ") -> str:
+    return _cut(between.join(f"`{_cut(' '.join(name.split()))}`" for name in names), 200)
+
+
+def _show(value: Any) -> str:
+    return _cut(json.dumps(value, ensure_ascii=False, default=repr))
+
+
+def _cut(text: str, limit: int = 60) -> str:
+    """`text`, which a model may have made long, for a reason that fits a line."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def same_value(prediction: Any, golden: Any, values: Values = "strict") -> bool:
+    """Whether two JSON values are equal; an `ANY` anywhere in `golden` equals everything in its place.
+
+    `strict`: equal as JSON. Numbers by their value (`1` is `1.0`), booleans are no numbers, text character by
+    character, lists in order, dicts without order.
+
+    `lenient`: the same after each string, at whatever depth, is put in Unicode's NFKC form and freed of space around
+    it, and one that then spells a JSON number, or `true`, `false`, `null` in JSON's or Python's way, is taken for that
+    value. So `1`, `1.0` and `"1"` are equal, and `true` and `"True"`; upper and lower case of other text differ, as do
+    `1` and `true`, `"007"` and `7`. Dict keys are compared as they are.
+
+    Both are equivalences on JSON values: symmetric and transitive. Neither recurses, so depth is no matter.
+    """
+    pending = [(prediction, golden)]
+    while pending:
+        left, right = pending.pop()
+        if right is ANY:
+            continue
+        if isinstance(left, dict) and isinstance(right, dict):
+            if left.keys() != right.keys():
+                return False
+            pending.extend((left[key], right[key]) for key in right)
+        elif isinstance(left, list | tuple) and isinstance(right, list | tuple):
+            if len(left) != len(right):
+                return False
+            pending.extend(zip(left, right, strict=True))
+        else:
+            if values == "lenient":
+                left, right = _plain(left), _plain(right)
+            # Python has True == 1, JSON has not.
+            if isinstance(left, bool) != isinstance(right, bool) or left != right:
+                return False
+    return True
+
+
+_CONSTANTS = {"true": True, "True": True, "false": False, "False": False, "null": None, "None": None}
+_JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+
+
+def _plain(value: Any) -> Any:
+    """The value that stands for all that `lenient` takes for equal to `value` (which is neither list nor dict)."""
+    if not isinstance(value, str):
+        return value
+    text = unicodedata.normalize("NFKC", value).strip()
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    number = _JSON_NUMBER.fullmatch(text)
+    if number and len(text) <= MAX_DIGITS:
+        plain = float(text) if number[1] or number[2] else int(text)
+        return plain if math.isfinite(plain) else text
+    return text

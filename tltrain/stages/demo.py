@@ -1,0 +1,75 @@
+"""stage=demo: what MAE and PKT do to a real model, in one command.
+
+    python -m tltrain                 SmolLM2-135M, ten minutes on two cores
+    python -m tltrain model=tiny      a model from scratch, under a minute
+
+Runs other stages as a user would (each in its own folder below this run's): `stage=sft`, `stage=pkt` on the same generated
+trajectories, then `stage=eval` of the base model and of both on tools that are never in the training split.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from tltrain import config, runs, terminal
+
+MODELS = {"base": None, "sft": "SFT", "pkt": "MAE + PKT"}
+
+
+def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
+    start = time.monotonic()
+    sizes = OmegaConf.merge({"train_size": cfg.stage.train_size, "test_size": cfg.stage.test_size}, cfg.model.demo)
+    arguments = [f"++stage.args.{key}={value}" for key, value in cfg.stage.args.items()]
+    for stage in ("sft", "pkt"):
+        run_stage(folder / stage, [f"stage={stage}", f"data.size={sizes.train_size}", *arguments])
+    scores = {}
+    for name in MODELS:
+        path = [] if name == "base" else [f"model.path={folder / name / 'model'}"]
+        scores[name] = run_stage(folder / f"eval_{name}", [
+            "stage=eval", "benchmark=toolworld", f"benchmark.size={sizes.test_size}", f"data.size={sizes.train_size}",
+            f"stage.max_new_tokens={cfg.stage.max_new_tokens}", f"stage.batch_size={cfg.stage.batch_size}", *path])
+    metrics = {f"{name}/{level}": score[f"toolworld/{level}"] for name, score in scores.items()
+               for level in ("ts", "pi", "cf", "n")} | {"seconds": round(time.monotonic() - start, 1)}
+    runs.finish(folder, cfg, metrics)
+    show(cfg, folder, scores, metrics["seconds"])
+    return metrics
+
+
+def run_stage(folder: Path, overrides: list[str]) -> dict[str, Any]:
+    """Another stage, composed from `conf/` with the user's own choices of everything but the stage, into `folder`."""
+    own = [word for word in HydraConfig.get().overrides.task if not word.lstrip("+~").startswith("stage")]
+    cfg = compose("config", [*own, "data=toolworld", *overrides])
+    config.check(cfg)
+    folder.mkdir(parents=True, exist_ok=True)
+    terminal.errors.rule(f"{folder.name}: {' '.join(word for word in overrides if '=' in word)}", align="left")
+    from tltrain.__main__ import STAGES
+
+    return importlib.import_module(f"tltrain.stages.{STAGES[cfg.stage.name]}").run(cfg, folder)
+
+
+def show(cfg: DictConfig, folder: Path, scores: dict[str, dict[str, Any]], seconds: float) -> None:
+    """The one table, and where everything is."""
+    rows = []
+    for name, label in MODELS.items():
+        found = scores[name]["details"]["toolworld"]["scoring"]["fixed"]["all"]
+        rows.append([f"{cfg.model.name}{f' + {label}' if label else ' (base)'}", *(
+            f"{found[level]['percent']:.1f} [{found[level]['low']:.0f}, {found[level]['high']:.0f}]"
+            for level in ("ts", "pi", "cf"))])
+    n = scores["base"]["toolworld/n"]
+    terminal.table(f"{n} questions over tools never trained on, % right [95 % interval]", ["model", "TS", "PI", "CF"], rows)
+    print_lines = [
+        "TS: the right tool. PI: and the right parameters. CF: and the right values.",
+        f"Took {seconds:.0f} s. Written to {folder}:",
+        "  sft/model, pkt/model           the trained models (AutoModelForCausalLM, AutoTokenizer)",
+        "  sft/losses.png, pkt/losses.png loss on key tokens and on others",
+        "  eval_*/predictions.jsonl       every answer, its grade and why",
+    ]
+    terminal.console.print("\n".join(print_lines), markup=False)

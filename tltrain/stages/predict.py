@@ -1,0 +1,42 @@
+"""stage=predict: the next call of one conversation.
+
+    python -m tltrain stage=predict data.path=messages.json model.path=outputs/pkt/TIME/model
+
+Reads the paper's inference format (a list of messages with roles System, User, Assistant, Output) or a chat-completions
+object with `messages` and `tools`. Prints the call as text and as JSON, and writes both to `prediction.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from tltrain import runs, terminal
+from tltrain.data.chat import read_history
+from tltrain.errors import TltrainError
+from tltrain.grading import grade
+from tltrain.stages.eval import answer
+from tltrain.trajectory import Sample
+
+
+def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
+    if cfg.data.path is None:
+        raise TltrainError("stage=predict reads a conversation: give data.path=messages.json")
+    tools, messages, instructions = read_history(cfg.data.path)
+    sample = Sample(str(cfg.data.path), tools, messages, (), instructions)
+    texts, model_path = answer(cfg, [sample])
+    judged = grade(texts[0], None, tools)
+    call = judged.prediction and {"name": judged.prediction.name, "arguments": dict(judged.prediction.arguments)}
+    metrics = {"model": model_path, "text": texts[0], "call": call, "agrees_with_documentation": not judged.de,
+               "reason": judged.reason}
+    runs.write_json(folder / "prediction.json", metrics)
+    runs.finish(folder, cfg, metrics)
+    terminal.console.print(texts[0], markup=False)
+    terminal.console.print(json.dumps(call, ensure_ascii=False), markup=False)
+    if judged.de:
+        terminal.errors.print(f"This is no call that the tools' documentation allows: {judged.reason}", markup=False)
+    return metrics

@@ -1,0 +1,93 @@
+"""What the user sees while something runs: progress bars, plain lines where the output is no terminal, tables."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+T = TypeVar("T")
+
+console = Console(highlight=False, soft_wrap=True)
+"""Standard output: results."""
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+"""Standard error: progress and what went wrong, so that results can be piped."""
+
+
+class Handler(logging.Handler):
+    """Logging to the terminal, above a progress bar that may be running."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        style = "yellow" if record.levelno >= logging.WARNING else None
+        errors.print(self.format(record), style=style, markup=False)
+
+
+@contextmanager
+def progress(description: str, total: int | None) -> Iterator[Callable[..., None]]:
+    """A progress bar; yields `advance(steps=1, note="")`. Where there is no terminal, a line every 10 seconds."""
+    if not errors.is_terminal:
+        with _plain_progress(description, total) as advance:
+            yield advance
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+               TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, console=errors, transient=True) as bar:
+        task = bar.add_task(description, total=total, note="")
+
+        def advance(steps: int = 1, note: str | None = None) -> None:
+            bar.update(task, advance=steps, **({} if note is None else {"note": note}))
+
+        yield advance
+
+
+@contextmanager
+def _plain_progress(description: str, total: int | None) -> Iterator[Callable[..., None]]:
+    done, start, last = 0, time.monotonic(), time.monotonic()
+
+    def advance(steps: int = 1, note: str | None = None) -> None:
+        nonlocal done, last
+        done += steps
+        if time.monotonic() - last > 10:
+            last = time.monotonic()
+            errors.print(f"{description}: {done}/{total or '?'} {note or ''}".rstrip(), markup=False)
+
+    yield advance
+    if time.monotonic() - start > 2:
+        errors.print(f"{description}: done in {time.monotonic() - start:.0f} s", markup=False)
+
+
+def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """The items, with a progress bar."""
+    with progress(description, total if total is not None or not hasattr(items, "__len__") else len(items)) as advance:
+        for item in items:
+            yield item
+            advance()
+
+
+@contextmanager
+def status(description: str) -> Iterator[None]:
+    """A spinner for work whose length is not known (loading libraries, reading weights)."""
+    if not errors.is_terminal:
+        with _plain_progress(description, None):
+            yield
+        return
+    with errors.status(description):
+        yield
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table, the first column aligned left, the others right."""
+    grid = Table(title=title, title_justify="left", title_style="bold")
+    for number, column in enumerate(columns):
+        grid.add_column(column, justify="left" if number == 0 else "right")
+    for row in rows:
+        grid.add_row(*(str(cell) for cell in row))
+    wide = Console(width=None if console.is_terminal else 160, highlight=False, file=sys.stdout)
+    wide.print(grid)

@@ -1,0 +1,201 @@
+"""Supervised training on weighted targets: TRL's SFTTrainer with another loss.
+
+    loss of a turn = sum(w * nll) / sum(w)        over its target tokens
+    loss of a step = mean over all turns of the optimizer step, across micro-batches and processes
+
+With all weights 1 this is standard SFT by turns; MAE leaves turns out; PKT raises weights (paper section 4, released code).
+Everything else (optimizers, schedules, DeepSpeed, checkpoints, callbacks) is TRL's and transformers'.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from datasets import Dataset
+from transformers import TrainerCallback
+from trl import SFTTrainer
+
+from tltrain import terminal
+from tltrain.tokens import Layout
+
+COLUMNS = ("input_ids", "positions", "targets", "weights", "keys", "turns")
+IGNORED = -100
+
+
+def dataset(layouts: Iterable[Layout]) -> Dataset:
+    """The layouts of `tokens.pack` as a dataset, one row a sample."""
+    return Dataset.from_list([{column: getattr(layout, column) for column in COLUMNS} for layout in layouts])
+
+
+def turn_losses(nll: torch.Tensor, weights: torch.Tensor, turns: torch.Tensor, count: int) -> torch.Tensor:
+    """The weighted mean loss of each turn: [count].
+
+    Args:
+        nll: [N] negative log-likelihood of each target token.
+        weights: [N] its weight. turns: [N] the turn it belongs to, 0 to count - 1.
+    """
+    total = torch.zeros(count, dtype=nll.dtype, device=nll.device)
+    return total.index_add(0, turns, weights * nll) / total.index_add(0, turns, weights)
+
+
+class Collator:
+    """Rows of `dataset` as a batch of B sequences of T tokens with N targets in all.
+
+    Gives `input_ids`, `attention_mask`: [B, T], padded on the right; `keep`: [B, T], True where a hidden state predicts a
+    target; `shift_labels`: [B, T], that target there and -100 elsewhere; `weights`, `keys`, `turns`: [N], targets in the
+    order of `keep`, turns numbered through the batch.
+    """
+
+    def __init__(self, pad_id: int) -> None:
+        self.pad_id = pad_id
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        size = (len(rows), max(len(row["input_ids"]) for row in rows))
+        input_ids = torch.full(size, self.pad_id)
+        mask = torch.zeros(size, dtype=torch.long)
+        labels = torch.full(size, IGNORED)
+        turns, turn_count = [], 0
+        for i, row in enumerate(rows):
+            length = len(row["input_ids"])
+            input_ids[i, :length] = torch.tensor(row["input_ids"])
+            mask[i, :length] = 1
+            labels[i, row["positions"]] = torch.tensor(row["targets"])
+            _, numbers = torch.unique(torch.tensor(row["turns"]), return_inverse=True)
+            turns.append(numbers + turn_count)
+            turn_count += int(numbers.max()) + 1
+        return {
+            "input_ids": input_ids, "attention_mask": mask, "shift_labels": labels, "keep": labels != IGNORED,
+            "weights": torch.tensor([w for row in rows for w in row["weights"]]),
+            "keys": torch.tensor([k for row in rows for k in row["keys"]], dtype=torch.bool),
+            "turns": torch.cat(turns),
+        }
+
+
+def target_nll(model: torch.nn.Module, batch: dict[str, torch.Tensor], fused: bool) -> torch.Tensor:
+    """Negative log-likelihood of each target, [N] in float32; logits are computed for target positions alone.
+
+    Args:
+        fused: through TRL's fused head, which never holds all logits at once; it pays on an accelerator only.
+    """
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    if fused:
+        outputs = model(**inputs, shift_labels=batch["shift_labels"], fused_lm_head=True, use_cache=False)
+        return -outputs.log_probs[batch["keep"]].float()
+    logits = model(**inputs, logits_to_keep=batch["keep"], use_cache=False).logits
+    return F.cross_entropy(logits.float(), batch["shift_labels"][batch["keep"]], reduction="none")
+
+
+class TurnTrainer(SFTTrainer):
+    """SFTTrainer whose unit is the turn.
+
+    Logs, besides TRL's own: `key_token_loss` and `other_token_loss` (unweighted means over tokens), `mean_weight`,
+    `key_token_share`, `tokens_per_second` (processed, per process) and `num_tokens`.
+    """
+
+    loss_is_scaled_for_ga = True  # the loss below divides by the turns of the whole optimizer step
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._sums = {"train": _Sums(), "eval": _Sums()}
+        self._last_log = (time.perf_counter(), 0)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        self._signature_columns = list(COLUMNS)
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor:
+        """Number of turns in the optimizer step, on all processes."""
+        turns = sum(int(batch["turns"].max()) + 1 for batch in batch_samples)
+        return self.accelerator.gather(torch.tensor([turns], device=device)).sum()
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # noqa: ANN001, ANN201
+        """Sum of the micro-batch's turn losses over the number of turns in the step (scaled for DDP's averaging)."""
+        nll = target_nll(model, inputs, fused=inputs["input_ids"].device.type in ("cuda", "xpu"))
+        losses = turn_losses(nll, inputs["weights"], inputs["turns"], int(inputs["turns"].max()) + 1)
+        self._sums["train" if model.training else "eval"].add(nll, losses, inputs)
+        if num_items_in_batch is None:
+            loss = losses.mean()
+        else:
+            loss = losses.sum() / num_items_in_batch * self.accelerator.num_processes
+        return (loss, {}) if return_outputs else loss
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):  # noqa: ANN001, ANN201
+        """Mean turn loss and the token statistics over the held-out set (Trainer's own would average batches)."""
+        self.model.eval()
+        self._sums["eval"] = _Sums()
+        loader = self.get_eval_dataloader(eval_dataset)
+        with torch.no_grad():
+            for batch in terminal.track(loader, "held-out loss"):
+                with self.compute_loss_context_manager():
+                    self.compute_loss(self.model, self._prepare_inputs(batch))
+        metrics = {f"{metric_key_prefix}_{k}": v for k, v in self._sums["eval"].means(self.accelerator).items()}
+        super(SFTTrainer, self).log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the token statistics since the last log."""
+        if "loss" in logs:
+            sums = self._sums["train"].means(self.accelerator)
+            sums.pop("loss")  # the Trainer's own is the optimizer steps' mean
+            now, tokens = time.perf_counter(), self._sums["train"].processed
+            logs.update(sums, tokens_per_second=(tokens - self._last_log[1]) / (now - self._last_log[0]), num_tokens=tokens)
+            self._last_log = (now, tokens)
+            self._sums["train"].reset()
+        super().log(logs, start_time)
+
+
+class _Sums:
+    """Running sums of what is logged, on the device; `processed` counts input tokens from the beginning."""
+
+    def __init__(self) -> None:
+        self.processed = 0
+        self.reset()
+
+    def reset(self) -> None:
+        self.values: torch.Tensor | float = 0.0
+
+    def add(self, nll: torch.Tensor, losses: torch.Tensor, batch: dict[str, torch.Tensor]) -> None:
+        nll, key = nll.detach(), batch["keys"]
+        self.values = self.values + torch.stack([
+            losses.detach().sum(), torch.tensor(len(losses), device=nll.device), (nll * key).sum(), key.sum(),
+            (nll * ~key).sum(), (~key).sum(), batch["weights"].sum(),
+        ]).double()
+        self.processed += int(batch["attention_mask"].sum())
+
+    def means(self, accelerator: Any) -> dict[str, float]:
+        if isinstance(self.values, float):
+            return {"loss": math.nan}
+        values = accelerator.reduce(self.values, reduction="sum").tolist()
+        loss, turns, key_nll, keys, other_nll, others, weight = values
+        return {
+            "loss": loss / turns, "key_token_loss": key_nll / keys if keys else math.nan,
+            "other_token_loss": other_nll / others if others else math.nan,
+            "mean_weight": weight / (keys + others), "key_token_share": keys / (keys + others),
+        }
+
+
+class Progress(TrainerCallback):
+    """The trainer's progress on the terminal, with the metric that matters."""
+
+    def __init__(self, description: str) -> None:
+        self.description = description
+
+    def on_train_begin(self, args, state, control, **kwargs):  # noqa: ANN001, ANN003, ANN201
+        if state.is_world_process_zero:
+            self._context = terminal.progress(self.description, state.max_steps)
+            self._advance = self._context.__enter__()
+
+    def on_step_end(self, args, state, control, **kwargs):  # noqa: ANN001, ANN003, ANN201
+        if state.is_world_process_zero:
+            logs = next((entry for entry in reversed(state.log_history) if "loss" in entry), {})
+            note = f"loss {logs['loss']:.3f}, key tokens {logs['key_token_loss']:.3f}" if logs else None
+            self._advance(1, note)
+
+    def on_train_end(self, args, state, control, **kwargs):  # noqa: ANN001, ANN003, ANN201
+        if state.is_world_process_zero:
+            self._context.__exit__(None, None, None)
