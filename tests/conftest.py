@@ -49,8 +49,9 @@ def tltrain(tmp_path, monkeypatch, capfd, models_cache):
         from tltrain import __main__ as entry
 
         folder = folder or tmp_path / f"run{runs}"
-        monkeypatch.setattr(sys, "argv", [
-            "tltrain", *words, "tracking=none", f"hydra.run.dir={folder}", f"cache.dir={models_cache}"])
+        monkeypatch.setattr(
+            sys, "argv", ["tltrain", *words, "tracking=none", f"hydra.run.dir={folder}", f"cache.dir={models_cache}"]
+        )
         GlobalHydra.instance().clear()
         capfd.readouterr()
         try:
@@ -74,9 +75,11 @@ def models_cache(tmp_path_factory) -> Path:
 
 
 TEXT = [
-    "System: Function:\ndef getPapersByKeywords(words: string):\n    \"\"\"\n    Find papers.\n    \"\"\"",
-    "User: get paper details by keywords, then finish", "Assistant: getPaperDetails(id=\"12\", full=true)",
-    "Output: {\"papers\": [1, 2, 3]}", "Assistant: finish(answer=\"Done: 3 papers\")",
+    'System: Function:\ndef getPapersByKeywords(words: string):\n    """\n    Find papers.\n    """',
+    "User: get paper details by keywords, then finish",
+    'Assistant: getPaperDetails(id="12", full=true)',
+    'Output: {"papers": [1, 2, 3]}',
+    'Assistant: finish(answer="Done: 3 papers")',
 ] * 4
 
 
@@ -90,7 +93,7 @@ def byte_level():
 
 @pytest.fixture(scope="session")
 def sentencepiece():
-    """A SentencePiece-like tokenizer (as LLaMA's): `▁` for spaces, one put before the text, bytes where it knows none."""
+    """A SentencePiece-like tokenizer (as LLaMA's): `▁` for spaces, one put before the text, bytes for the unknown."""
     from tokenizers import Tokenizer, decoders, models, normalizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -103,6 +106,7 @@ def sentencepiece():
     merges = [tuple(merge) for merge in model["merges"]]
     tokenizer = Tokenizer(models.BPE(vocab, merges, byte_fallback=True, unk_token="<unk>", fuse_unk=True))
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    tokenizer.decoder = decoders.Sequence([
-        decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", bos_token="<s>", unk_token="<unk>")

@@ -6,36 +6,59 @@ import json
 
 from tltrain.trajectory import Call, Message, Tool, Trajectory
 
-SEARCH = {"name": "search", "description": "Finds advice.", "parameters": {
-    "type": "object",
-    "properties": {"limit": {"type": "integer", "description": "How many."},
-                   "query": {"type": "string", "description": "What."}},
-    "required": ["query"]}}
-FINISH = {"name": "finish", "description": "Ends.", "parameters": {
-    "type": "object", "properties": {"answer": {"type": "string", "description": "The answer."}},
-    "required": ["answer"]}}
+SEARCH = {
+    "name": "search",
+    "description": "Finds advice.",
+    "parameters": {
+        "type": "object",
+        "properties": {
+            "limit": {"type": "integer", "description": "How many."},
+            "query": {"type": "string", "description": "What."},
+        },
+        "required": ["query"],
+    },
+}
+FINISH = {
+    "name": "finish",
+    "description": "Ends.",
+    "parameters": {
+        "type": "object",
+        "properties": {"answer": {"type": "string", "description": "The answer."}},
+        "required": ["answer"],
+    },
+}
 TOOLS = (Tool(**SEARCH), Tool(**FINISH))
 STUBS = (
     'Function:\ndef search(query: string, limit: integer = None):\n    """\n    Finds advice.\n\n    Args:\n'
     '    query (string): What.\n    limit (integer): How many.\n    """\n\n'
     'Function:\ndef finish(answer: string):\n    """\n    Ends.\n\n    Args:\n    answer (string): The answer.\n    """'
 )
-RAW = {"id": "love", "scenario": "PL", "conversations": [
-    {"role": "system", "content": json.dumps([{"type": "function", "function": SEARCH}, FINISH])},
-    {"role": "user", "content": "Advice on love?"},
-    {"role": "assistant", "content": 'search\n{"q": "love"}'},
-    {"role": "function", "content": "search() got an unexpected keyword argument 'q'"},
-    {"role": "assistant", "content": 'search\n{"query": "l\\u00f6ve", "limit": 2, "deep": [null, {"a": true}]}'},
-    {"role": "function", "content": "Listen."},
-    {"role": "assistant", "content": 'finish\n{"answer": "Listen \\"well\\"."}'}]}
-LOVE = Trajectory("love", TOOLS, (
-    Message("user", "Advice on love?"),
-    Message("assistant", call=Call("search", {"q": "love"})),
-    Message("tool", "search() got an unexpected keyword argument 'q'"),
-    Message("assistant", call=Call("search", {"query": "löve", "limit": 2, "deep": [None, {"a": True}]})),
-    Message("tool", "Listen."),
-    Message("assistant", call=Call("finish", {"answer": 'Listen "well".'})),
-), meta={"scenario": "PL"})
+RAW = {
+    "id": "love",
+    "scenario": "PL",
+    "conversations": [
+        {"role": "system", "content": json.dumps([{"type": "function", "function": SEARCH}, FINISH])},
+        {"role": "user", "content": "Advice on love?"},
+        {"role": "assistant", "content": 'search\n{"q": "love"}'},
+        {"role": "function", "content": "search() got an unexpected keyword argument 'q'"},
+        {"role": "assistant", "content": 'search\n{"query": "l\\u00f6ve", "limit": 2, "deep": [null, {"a": true}]}'},
+        {"role": "function", "content": "Listen."},
+        {"role": "assistant", "content": 'finish\n{"answer": "Listen \\"well\\"."}'},
+    ],
+}
+LOVE = Trajectory(
+    "love",
+    TOOLS,
+    (
+        Message("user", "Advice on love?"),
+        Message("assistant", call=Call("search", {"q": "love"})),
+        Message("tool", "search() got an unexpected keyword argument 'q'"),
+        Message("assistant", call=Call("search", {"query": "löve", "limit": 2, "deep": [None, {"a": True}]})),
+        Message("tool", "Listen."),
+        Message("assistant", call=Call("finish", {"answer": 'Listen "well".'})),
+    ),
+    meta={"scenario": "PL"},
+)
 
 
 def changed(record, *path, to):
@@ -71,8 +94,11 @@ CHAT = {
     "messages": [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": [{"type": "text", "text": "Advice "}, {"type": "text", "text": "please"}]},
-        {"role": "assistant", "content": "Two at once.", "tool_calls": [
-            call("a", "search", '{"query": "love"}'), call("b", "search", {"query": "work"})]},
+        {
+            "role": "assistant",
+            "content": "Two at once.",
+            "tool_calls": [call("a", "search", '{"query": "love"}'), call("b", "search", {"query": "work"})],
+        },
         {"role": "tool", "tool_call_id": "b", "content": "Rest."},
         {"role": "tool", "tool_call_id": "a", "content": "Listen."},
         {"role": "assistant", "content": "Listen, and rest."},

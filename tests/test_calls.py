@@ -47,8 +47,8 @@ CALLS = st.builds(Call, TOOL_NAMES, st.dictionaries(PARAMETER_NAMES, JSON_VALUES
         ("f(a=[1, [2,], ], b=(1, 2))", "f", {"a": [1, [2]], "b": [1, 2]}),
         ("f(c=(1,), d=(1), e=())", "f", {"c": [1], "d": 1, "e": []}),
         ("f(a={'x': {\"y\": null,},}, b={1: 2, None: 3})", "f", {"a": {"x": {"y": None}}, "b": {"1": 2, "null": 3}}),
-        ("f(a='it\\'s', b=\"say \\\"x\\\"\", c='say \"x\"')", "f", {"a": "it's", "b": 'say "x"', "c": 'say "x"'}),
-        ("f(a='''it's''', b=\"\"\"\"x\" \"\"\")", "f", {"a": "it's", "b": '"x" '}),
+        ('f(a=\'it\\\'s\', b="say \\"x\\"", c=\'say "x"\')', "f", {"a": "it's", "b": 'say "x"', "c": 'say "x"'}),
+        ('f(a=\'\'\'it\'s\'\'\', b=""""x" """)', "f", {"a": "it's", "b": '"x" '}),
         ("f(a='line\nbreak', b='x' \"y\")", "f", {"a": "line\nbreak", "b": "xy"}),
         ("f(c=r'\\d', d=u'z')", "f", {"c": "\\d", "d": "z"}),
         (r"f(a='\n\t\\\/\x41\101\u00e9\U0001F600\N{DIGIT ONE}\d')", "f", {"a": "\n\t\\/AAé😀1\\d"}),
@@ -120,7 +120,7 @@ def test_refuses_saying_what_and_where(text, problem, character):
         "f(a=__import__('os').system('touch x'))",
         "f(a=[open('x', 'w')])",
         "f(open('x', 'w'))",
-        "f(a=f'{open(\"x\", \"w\")}')",
+        'f(a=f\'{open("x", "w")}\')',
     ],
 )
 def test_nothing_is_evaluated(text, tmp_path, monkeypatch):
@@ -143,7 +143,7 @@ def test_reading_what_was_written_gives_the_same_call(call):
 
 
 def test_written_as_in_the_released_data():
-    call = Call("add", {"a": 1, "b": "é \"x\"", "c": [True, None]})
+    call = Call("add", {"a": 1, "b": 'é "x"', "c": [True, None]})
     assert render_call(call) == 'add(a=1, b="é \\"x\\"", c=[true, null])'
 
 

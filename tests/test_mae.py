@@ -227,8 +227,16 @@ PIECES = [*"{}[]()\"',:\\ \n.-x1", "error", "'error'", "not found", "Traceback (
 ERROR_LIKE = st.lists(st.sampled_from(PIECES)).map("".join)
 
 
-@given(st.text() | ERROR_LIKE | st.recursive(st.text() | st.none() | st.floats(), lambda inner: st.lists(inner) |
-       st.dictionaries(st.sampled_from(["error", "status", "message", "response", "x"]), inner)).map(json.dumps))
+@given(
+    st.text()
+    | ERROR_LIKE
+    | st.recursive(
+        st.text() | st.none() | st.floats(),
+        lambda inner: (
+            st.lists(inner) | st.dictionaries(st.sampled_from(["error", "status", "message", "response", "x"]), inner)
+        ),
+    ).map(json.dumps)
+)
 @example("[" * 100_000)
 @example('{"a":' * 100_000)
 @example("{'response': " * 5_000)
@@ -242,8 +250,16 @@ def test_no_answer_makes_a_rule_raise(answer: str) -> None:
         assert kind is None or kind.islower()
 
 
-@given(st.lists(st.builds(Message, st.sampled_from(["user", "assistant", "tool"]), st.sampled_from(["ok", "Error: x"]),
-                          learn=st.booleans())))
+@given(
+    st.lists(
+        st.builds(
+            Message,
+            st.sampled_from(["user", "assistant", "tool"]),
+            st.sampled_from(["ok", "Error: x"]),
+            learn=st.booleans(),
+        )
+    )
+)
 def test_every_assistant_message_gets_one_verdict(messages: list[Message]) -> None:
     trajectory = conversation(*messages)
     turns = [message for message in messages if message.role == "assistant"]
@@ -311,7 +327,7 @@ def test_strict_agrees_with_the_labels_of_150_rotbench_answers() -> None:
 
 @needs_rotbench
 def test_the_released_rule_drops_23_percent_of_rotbench_turns() -> None:
-    """Of 1,260 turns 42 have no answer; of the others the rule drops 276, 22.7 % (PAPER.md: about 23 %)."""
+    """Of 1,260 turns 42 have no answer; of the others the rule drops 276, 22.7 % (about 23 %)."""
     roles = {"system": "user", "user": "user", "assistant": "assistant", "function": "tool"}
     found = [
         verdict

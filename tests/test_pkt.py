@@ -12,7 +12,11 @@ from tltrain.trajectory import Call, Tool
 
 # The paper's example in token ids: get|P|aper|Details, get|P|apers|By|Key|words, finish, and "(" ")" after a name.
 GET, P, APER, DETAILS, APERS, BY, KEY, WORDS, FINISH, OPEN, CLOSE, END = range(12)
-PAPER_DETAILS, BY_KEYWORDS, FINISHING = [GET, P, APER, DETAILS, OPEN], [GET, P, APERS, BY, KEY, WORDS, OPEN], [FINISH, OPEN]
+PAPER_DETAILS, BY_KEYWORDS, FINISHING = (
+    [GET, P, APER, DETAILS, OPEN],
+    [GET, P, APERS, BY, KEY, WORDS, OPEN],
+    [FINISH, OPEN],
+)
 
 
 def test_the_papers_example():

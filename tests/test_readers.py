@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reader_samples import CHAT, CHAT_READ, LOVE, RAW, SEARCH, TOOLS, call, changed, lines, writer
+from .reader_samples import CHAT, CHAT_READ, LOVE, RAW, SEARCH, TOOLS, call, changed, lines, writer
 
 from tltrain.data import openai, tl_training
 from tltrain.data.reading import MAX_DEPTH, ReadReport, parse_json, read_file, records
@@ -140,12 +140,21 @@ def test_raw_trajectories_are_read_from_a_list_or_json_lines(write, content):
         (["conversations", 0, "role"], "user", 'conversations[0].role: expected one of system, found "user"'),
         (["conversations", 0, "content"], "{}", "conversations[0].content: expected a list, found {}"),
         (["conversations", 0, "content"], "[", "conversations[0].content: expected valid JSON, found the end"),
-        (["conversations", 0, "content"], '[{"name": 1}]',
-         "conversations[0].content[0].name: expected a string, found 1"),
-        (["conversations", 0, "content"], '[{"type": "function", "function": {"description": "x"}}]',
-         "conversations[0].content[0].function.name: expected a string, found no such field"),
-        (["conversations", 0, "content"], '[{"name": "f", "parameters": {"properties": {"p": "string"}}}]',
-         'conversations[0].content[0].parameters.properties.p: expected an object, found "string"'),
+        (
+            ["conversations", 0, "content"],
+            '[{"name": 1}]',
+            "conversations[0].content[0].name: expected a string, found 1",
+        ),
+        (
+            ["conversations", 0, "content"],
+            '[{"type": "function", "function": {"description": "x"}}]',
+            "conversations[0].content[0].function.name: expected a string, found no such field",
+        ),
+        (
+            ["conversations", 0, "content"],
+            '[{"name": "f", "parameters": {"properties": {"p": "string"}}}]',
+            'conversations[0].content[0].parameters.properties.p: expected an object, found "string"',
+        ),
         (["conversations", 2, "content"], "search", "conversations[2].content: expected a tool's name, a line break"),
         (["conversations", 2, "content"], "search\n[1]", "conversations[2].content: expected an object, found [1]"),
         (["conversations", 2, "content"], "search\n{} {}", "conversations[2].content: expected nothing behind"),
@@ -173,8 +182,11 @@ def test_what_is_left_out_of_raw_records_is_counted(write):
     report = ReadReport()
     (read,) = read_file(write(lines(record)), tl_training.parse, report=report)
     assert read.messages[1].call == Call("search", {"q": 1})
-    assert report.notes == {"messages: text below a call's arguments not kept": 1, "messages: `name` not kept": 1,
-                            "tools: `enum` of a parameter is not in the stub": 1}
+    assert report.notes == {
+        "messages: text below a call's arguments not kept": 1,
+        "messages: `name` not kept": 1,
+        "tools: `enum` of a parameter is not in the stub": 1,
+    }
 
 
 def test_a_raw_record_can_be_written_back():
@@ -222,27 +234,44 @@ def test_an_answer_by_id_is_not_taken_by_one_without(write):
 
 
 def test_the_older_function_call_form_is_read(write):
-    record = {"functions": [SEARCH], "messages": [
-        {"role": "user", "content": "Hi"},
-        {"role": "assistant", "content": None, "function_call": {"name": "search", "arguments": ""}},
-        {"role": "function", "name": "search", "content": "None."}]}
+    record = {
+        "functions": [SEARCH],
+        "messages": [
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": None, "function_call": {"name": "search", "arguments": ""}},
+            {"role": "function", "name": "search", "content": "None."},
+        ],
+    }
     (read,) = read_file(write(lines(record)), openai.parse)
-    assert read.messages == (Message("user", "Hi"), Message("assistant", call=Call("search", {})),
-                             Message("tool", "None."))
+    assert read.messages == (
+        Message("user", "Hi"),
+        Message("assistant", call=Call("search", {})),
+        Message("tool", "None."),
+    )
 
 
 def test_calls_without_answers_and_late_system_messages_are_counted(write):
-    record = {"tools": [SEARCH], "messages": [
-        {"role": "user", "content": "Hi"},
-        {"role": "developer", "content": "Now."},
-        {"role": "assistant", "reasoning": "hm", "tool_calls": [call("a", "search", "{}"), call("b", "finish", "{}")]}]}
+    record = {
+        "tools": [SEARCH],
+        "messages": [
+            {"role": "user", "content": "Hi"},
+            {"role": "developer", "content": "Now."},
+            {
+                "role": "assistant",
+                "reasoning": "hm",
+                "tool_calls": [call("a", "search", "{}"), call("b", "finish", "{}")],
+            },
+        ],
+    }
     report = ReadReport()
     (read,) = read_file(write(lines(record)), openai.parse, report=report)
     assert [message.role for message in read.messages] == ["user", "assistant", "assistant"]
     assert read.instructions == "Now."
-    assert report.notes == {"messages: calls without an answer before the next call": 1,
-                            "messages: a later `developer` message moved to the instructions": 1,
-                            "messages: `reasoning` not kept": 1}
+    assert report.notes == {
+        "messages: calls without an answer before the next call": 1,
+        "messages: a later `developer` message moved to the instructions": 1,
+        "messages: `reasoning` not kept": 1,
+    }
 
 
 @pytest.mark.parametrize(
@@ -252,14 +281,26 @@ def test_calls_without_answers_and_late_system_messages_are_counted(write):
         (["messages"], "x", 'messages: expected a list, found "x"'),
         (["messages", 1, "role"], "human", "messages[1].role: expected one of system, developer, user"),
         (["messages", 1, "content"], None, "messages[1].content: expected a string, found null"),
-        (["messages", 1, "content", 0, "type"], "image_url",
-         'messages[1].content[0].type: expected one of text, found "image_url"'),
-        (["messages", 2, "tool_calls", 1, "function"], None,
-         "messages[2].tool_calls[1].function: expected an object, found null"),
-        (["messages", 2, "tool_calls", 0, "function", "arguments"], "{'a': 1}",
-         "messages[2].tool_calls[0].function.arguments: expected valid JSON"),
-        (["messages", 2, "tool_calls", 0, "function", "arguments"], "[]",
-         "messages[2].tool_calls[0].function.arguments: expected an object, found []"),
+        (
+            ["messages", 1, "content", 0, "type"],
+            "image_url",
+            'messages[1].content[0].type: expected one of text, found "image_url"',
+        ),
+        (
+            ["messages", 2, "tool_calls", 1, "function"],
+            None,
+            "messages[2].tool_calls[1].function: expected an object, found null",
+        ),
+        (
+            ["messages", 2, "tool_calls", 0, "function", "arguments"],
+            "{'a': 1}",
+            "messages[2].tool_calls[0].function.arguments: expected valid JSON",
+        ),
+        (
+            ["messages", 2, "tool_calls", 0, "function", "arguments"],
+            "[]",
+            "messages[2].tool_calls[0].function.arguments: expected an object, found []",
+        ),
         (["messages", 2, "tool_calls"], [], "messages[3]: expected no tool's answer where nothing was called"),
         (["messages", 5], {"role": "tool", "content": "x"}, "messages[5]: expected at most 2 answers to 2 calls"),
         (["messages", 5], {"role": "assistant", "content": None}, "messages[5].content: expected a string, found null"),

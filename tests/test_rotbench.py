@@ -21,8 +21,15 @@ needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="RoTBench's release is
 
 
 def tool(name):
-    return {"name": name, "description": f"Is {name}.", "parameters": {
-        "type": "object", "properties": {"q": {"type": "string", "description": "Q."}}, "required": ["q"]}}
+    return {
+        "name": name,
+        "description": f"Is {name}.",
+        "parameters": {
+            "type": "object",
+            "properties": {"q": {"type": "string", "description": "Q."}},
+            "required": ["q"],
+        },
+    }
 
 
 def step(name, thought="", **arguments):
@@ -33,16 +40,34 @@ def message(role, value):
     return {"from": role, "value": value}
 
 
-SYSTEM = message("system", "You are an expert.\nYou have access of the following tools:\n"
-                 + json.dumps([tool("find"), tool("ask"), tool("end")]) + "\n\nLet's Begin!")
-FIRST = {"id": "Turn 1: a", "scenario": "PL", "conversations": [
-    SYSTEM, message("user", "Find x.\nBegin!\n"),
-    message("assistant", [step("find", q="x", limit="None"), step("end", q="None of it")])]}
-THIRD = {"id": "Turn 3: a", "scenario": "PL", "conversations": [
-    SYSTEM, message("user", "Find x.\nBegin!\n"),
-    message("assistant", step("ask", " Which?", q="Which\nx?")), message("user", "That one.\n"),
-    message("assistant", step("find", q="None")), message("function", "error"),
-    message("assistant", [step("find", q="None"), step("find", q="it"), step("end", q="it")])]}
+SYSTEM = message(
+    "system",
+    "You are an expert.\nYou have access of the following tools:\n"
+    + json.dumps([tool("find"), tool("ask"), tool("end")])
+    + "\n\nLet's Begin!",
+)
+FIRST = {
+    "id": "Turn 1: a",
+    "scenario": "PL",
+    "conversations": [
+        SYSTEM,
+        message("user", "Find x.\nBegin!\n"),
+        message("assistant", [step("find", q="x", limit="None"), step("end", q="None of it")]),
+    ],
+}
+THIRD = {
+    "id": "Turn 3: a",
+    "scenario": "PL",
+    "conversations": [
+        SYSTEM,
+        message("user", "Find x.\nBegin!\n"),
+        message("assistant", step("ask", " Which?", q="Which\nx?")),
+        message("user", "That one.\n"),
+        message("assistant", step("find", q="None")),
+        message("function", "error"),
+        message("assistant", [step("find", q="None"), step("find", q="it"), step("end", q="it")]),
+    ],
+}
 OTHER = {**FIRST, "conversations": [SYSTEM, message("user", "Find y.\nBegin!\n"), *FIRST["conversations"][2:]]}
 
 
@@ -82,9 +107,11 @@ def test_a_third_turn_becomes_a_trajectory_that_ends_in_the_first_golden_with_ev
     )
     assert [tool.name for tool in read.tools] == ["find", "ask", "end"] and read.instructions == ""
     assert read.meta == {"scenario": "PL", "level": "clean", "turn": 3, "query": "Find x."}
-    assert report.notes == {"system messages: RoTBench's words around the tools not kept": 1,
-                            "messages: thoughts are not in the TL format": 1,
-                            "goldens: accepted calls besides the one learned": 2}
+    assert report.notes == {
+        "system messages: RoTBench's words around the tools not kept": 1,
+        "messages: thoughts are not in the TL format": 1,
+        "goldens: accepted calls besides the one learned": 2,
+    }
 
 
 def test_where_every_golden_says_none_the_first_is_learned_as_it_stands(release):
@@ -100,11 +127,21 @@ def test_where_every_golden_says_none_the_first_is_learned_as_it_stands(release)
 def test_samples_keep_every_golden_and_none_accepts_anything(release):
     first, other, third = samples(release[0])
     assert [sample.id for sample in (first, other, third)] == [
-        "first_turn/clean/1", "first_turn/clean/2", "third_turn/clean/1"]
+        "first_turn/clean/1",
+        "first_turn/clean/2",
+        "third_turn/clean/1",
+    ]
     assert first.goldens == (Call("find", {"q": "x", "limit": ANY}), Call("end", {"q": "None of it"}))
     assert first.messages == (Message("user", "Find x."),) and len(third.messages) == 5
-    assert first.meta == {"scenario": "PL", "level": "clean", "turn": "first", "query": "Find x.",
-                          "finish_tool": "end", "ask_tool": "ask", "query_in_third_turn": True}
+    assert first.meta == {
+        "scenario": "PL",
+        "level": "clean",
+        "turn": "first",
+        "query": "Find x.",
+        "finish_tool": "end",
+        "ask_tool": "ask",
+        "query_in_third_turn": True,
+    }
     assert (other.meta["query_in_third_turn"], third.meta["query_in_third_turn"]) == (False, True)
     assert third.meta["turn"] == "third"
 
@@ -158,15 +195,21 @@ def broken(*path, to):
         (broken("conversations", to=[SYSTEM]), "conversations: expected a system message, a query and golden calls"),
         (broken("conversations", 0, to=message("user", "x")), "conversations: expected a system message, a query, ..."),
         (broken("conversations", 0, "value", to="x"), "conversations[0].value: expected the words `following tools:`"),
-        (broken("conversations", 0, "value", to="following tools:\n[{]"),
-         "conversations[0].value, tools: expected valid JSON"),
+        (
+            broken("conversations", 0, "value", to="following tools:\n[{]"),
+            "conversations[0].value, tools: expected valid JSON",
+        ),
         (broken("conversations", 3, "from", to="human"), "conversations[3].from: expected one of system, user, "),
         (broken("conversations", 5, to={"from": "function"}), "conversations[5].value: expected a string, found no"),
         (broken("conversations", 4, "value", to="find(q)"), "conversations[4].value: expected lines `Thought:`, "),
-        (broken("conversations", 4, "value", to="Thought:\nAction: find\nAction Input: {'q': 1}"),
-         "conversations[4].value, Action Input: expected valid JSON"),
-        (broken("conversations", 4, "value", to="Thought:\nAction: find\nAction Input: [1]"),
-         "conversations[4].value, Action Input: expected an object, found [1]"),
+        (
+            broken("conversations", 4, "value", to="Thought:\nAction: find\nAction Input: {'q': 1}"),
+            "conversations[4].value, Action Input: expected valid JSON",
+        ),
+        (
+            broken("conversations", 4, "value", to="Thought:\nAction: find\nAction Input: [1]"),
+            "conversations[4].value, Action Input: expected an object, found [1]",
+        ),
         (broken("conversations", 6, "value", to=[]), "conversations[6].value: expected at least one golden call"),
         (broken("conversations", 6, "value", to="x"), 'conversations[6].value: expected a list, found "x"'),
         (broken("conversations", 6, "value", 1, to="x"), "conversations[6].value[1]: expected lines `Thought:`, "),
@@ -188,8 +231,15 @@ def test_every_record_of_the_release_reads():
     report = ReadReport()
     read = list(rotbench.read_samples(DATA, LEVELS, report=report))
     assert Counter((sample.meta["turn"], sample.meta["level"]) for sample in read) == {
-        ("first", "clean"): 105, ("first", "slight"): 210, ("first", "heavy"): 210, ("first", "union"): 105,
-        ("third", "clean"): 70, ("third", "slight"): 140, ("third", "heavy"): 140, ("third", "union"): 70}
+        ("first", "clean"): 105,
+        ("first", "slight"): 210,
+        ("first", "heavy"): 210,
+        ("first", "union"): 105,
+        ("third", "clean"): 70,
+        ("third", "slight"): 140,
+        ("third", "heavy"): 140,
+        ("third", "union"): 70,
+    }
     assert len({sample.id for sample in read}) == len(read) == report.read
     assert all(sample.goldens and sample.messages[-1].role in ("user", "tool") for sample in read)
     assert {sample.meta["finish_tool"] for sample in read if sample.meta["level"] == "clean"} == {"finish"}

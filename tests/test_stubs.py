@@ -79,13 +79,35 @@ def test_not_rendered_names_what_the_stub_does_not_show():
 # No line breaks or space at the ends of names; a call's name ends at the first "(".
 plain = st.text(st.characters(codec="utf-8", exclude_categories=["Zl", "Zp", "Cc"]), min_size=1, max_size=8)
 awkward = st.sampled_from(
-    ["preferred-routes_get", ":edoc", "from", "code:", "a, b", "x = None", "p: string", "km (h)", "é", "Args:",
-     "return_err_outputpersistent=False", '"""', "def", "a b"]
+    [
+        "preferred-routes_get",
+        ":edoc",
+        "from",
+        "code:",
+        "a, b",
+        "x = None",
+        "p: string",
+        "km (h)",
+        "é",
+        "Args:",
+        "return_err_outputpersistent=False",
+        '"""',
+        "def",
+        "a b",
+    ]
 )
 names = (awkward | plain).map(str.strip).filter(bool)
 texts = st.text(max_size=30) | st.sampled_from(
-    ["One.\n\nTwo.", 'Says """hi""".', "(a), b: c = None", "x\n\n    Args:", "\n    p (string)", "ends\n", "  ",
-     '\n"""']
+    [
+        "One.\n\nTwo.",
+        'Says """hi""".',
+        "(a), b: c = None",
+        "x\n\n    Args:",
+        "\n    p (string)",
+        "ends\n",
+        "  ",
+        '\n"""',
+    ]
 )
 types = st.sampled_from(["string", "integer", "number", "boolean", "array", "object", "file", ["string", "null"]])
 

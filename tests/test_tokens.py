@@ -14,12 +14,29 @@ from tltrain.tokens import Encoder, PackingReport, Run, Target, flatten, pack
 from tltrain.trajectory import Call, Message, Tool, Trajectory
 
 TOOLS = (
-    Tool("getPaperDetails", "Details of a paper.", {"type": "object", "properties": {
-        "id": {"type": "string", "description": "Its id."}}, "required": ["id"]}),
-    Tool("getPapersByKeywords", "Find papers.", {"type": "object", "properties": {
-        "words": {"type": "string", "description": "Keywords."}}, "required": ["words"]}),
-    Tool("finish", "End.", {"type": "object", "properties": {
-        "answer": {"type": "string", "description": "The answer."}}, "required": ["answer"]}),
+    Tool(
+        "getPaperDetails",
+        "Details of a paper.",
+        {"type": "object", "properties": {"id": {"type": "string", "description": "Its id."}}, "required": ["id"]},
+    ),
+    Tool(
+        "getPapersByKeywords",
+        "Find papers.",
+        {
+            "type": "object",
+            "properties": {"words": {"type": "string", "description": "Keywords."}},
+            "required": ["words"],
+        },
+    ),
+    Tool(
+        "finish",
+        "End.",
+        {
+            "type": "object",
+            "properties": {"answer": {"type": "string", "description": "The answer."}},
+            "required": ["answer"],
+        },
+    ),
 )
 
 
@@ -30,8 +47,11 @@ def conversation(*calls: Call, query: str = "Find papers", answer: str = "[]") -
     return Trajectory("t", TOOLS, tuple(messages[:-1]))
 
 
-TRAJECTORY = conversation(Call("getPapersByKeywords", {"words": "llm"}), Call("getPaperDetails", {"id": "7"}),
-                          Call("finish", {"answer": "done"}))
+TRAJECTORY = conversation(
+    Call("getPapersByKeywords", {"words": "llm"}),
+    Call("getPaperDetails", {"id": "7"}),
+    Call("finish", {"answer": "done"}),
+)
 
 
 @pytest.fixture(params=["byte_level", "sentencepiece"])
@@ -39,17 +59,27 @@ def encoder(request) -> Encoder:
     return Encoder(request.getfixturevalue(request.param))
 
 
-def packed(encoder: Encoder, *items: Trajectory, packing="trajectory", w_max=9.0, max_length=10**6,
-           truncation="drop_oldest_turns"):
+def packed(
+    encoder: Encoder,
+    *items: Trajectory,
+    packing="trajectory",
+    w_max=9.0,
+    max_length=10**6,
+    truncation="drop_oldest_turns",
+):
     report = PackingReport()
-    return list(pack(items, encoder, packing=packing, w_max=w_max, max_length=max_length, truncation=truncation,
-                     report=report)), report
+    return list(
+        pack(items, encoder, packing=packing, w_max=w_max, max_length=max_length, truncation=truncation, report=report)
+    ), report
 
 
 def test_a_tree_is_flattened_by_hand():
     # root a b; branches c d and e behind b. The first token of each branch is predicted from b.
-    runs = [Run([1, 2], -1, []), Run([3, 4], 0, [Target(-1, 3, 1.0, True, 0), Target(0, 4, 1.0, False, 0)]),
-            Run([5], 0, [Target(-1, 5, 2.0, True, 1), Target(0, 9, 1.0, False, 1)])]
+    runs = [
+        Run([1, 2], -1, []),
+        Run([3, 4], 0, [Target(-1, 3, 1.0, True, 0), Target(0, 4, 1.0, False, 0)]),
+        Run([5], 0, [Target(-1, 5, 2.0, True, 1), Target(0, 9, 1.0, False, 1)]),
+    ]
     layout = flatten(runs)
     assert layout.input_ids == [1, 2, 3, 4, 5]
     assert layout.position_ids == [0, 1, 2, 3, 2]
@@ -60,7 +90,9 @@ def test_a_tree_is_flattened_by_hand():
 
 def test_targets_are_the_calls_and_their_end_tokens(encoder):
     (layout,), report = packed(encoder, TRAJECTORY)
-    for turn, call in enumerate(('getPapersByKeywords(words="llm")', 'getPaperDetails(id="7")', 'finish(answer="done")')):
+    for turn, call in enumerate(
+        ('getPapersByKeywords(words="llm")', 'getPaperDetails(id="7")', 'finish(answer="done")')
+    ):
         tokens = [token for token, t in zip(layout.targets, layout.turns, strict=True) if t == turn]
         assert tokens[-1] == encoder.eos_id
         assert encoder.decode(tokens[:-1]).strip() == call
@@ -157,11 +189,20 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(query=TEXT, answer=TEXT, value=st.recursive(st.none() | st.booleans() | st.integers() | TEXT, lambda inner: (
-    st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3)), max_leaves=6))
+@given(
+    query=TEXT,
+    answer=TEXT,
+    value=st.recursive(
+        st.none() | st.booleans() | st.integers() | TEXT,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+        max_leaves=6,
+    ),
+)
 def test_any_content_is_packed_and_both_packings_agree(byte_level, query, answer, value):
     encoder = Encoder(byte_level)
-    item = conversation(Call("finish", {"answer": value}), Call("getPaperDetails", {"id": "1"}), query=query, answer=answer)
+    item = conversation(
+        Call("finish", {"answer": value}), Call("getPaperDetails", {"id": "1"}), query=query, answer=answer
+    )
     (whole,), _ = packed(encoder, item)
     turns, _ = packed(encoder, item, packing="turn")
     assert [t for layout in turns for t in layout.targets] == whole.targets

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reader_samples import CHAT, CHAT_READ, LOVE, RAW, STUBS, TEXTS, TOOLS, changed, lines, writer
+from .reader_samples import CHAT, CHAT_READ, LOVE, RAW, STUBS, TEXTS, TOOLS, changed, lines, writer
 
 from tltrain.data import native, tl_training, turns
 from tltrain.data.chat import read_history
@@ -46,17 +46,39 @@ def test_turn_records_are_those_of_the_released_script():
 
 
 def test_an_empty_call_and_a_tool_without_parameters_in_turn_records():
-    raw = {"id": 7, "conversations": [
-        {"role": "system", "content": json.dumps([{"type": "function", "function": {
-            "name": "now", "description": "The time.",
-            "parameters": {"type": "object", "properties": {}, "required": []}}}])},
-        {"role": "user", "content": "Time?"},
-        {"role": "assistant", "content": "now\n{}"}]}
+    raw = {
+        "id": 7,
+        "conversations": [
+            {
+                "role": "system",
+                "content": json.dumps(
+                    [
+                        {
+                            "type": "function",
+                            "function": {
+                                "name": "now",
+                                "description": "The time.",
+                                "parameters": {"type": "object", "properties": {}, "required": []},
+                            },
+                        }
+                    ]
+                ),
+            },
+            {"role": "user", "content": "Time?"},
+            {"role": "assistant", "content": "now\n{}"},
+        ],
+    }
     (read,) = tl_training.parse(raw, 1, Counter())
-    assert turns.turn_records(read) == [{"id": "Turn 1: 7", "conversations": [
-        {"role": "system", "content": 'Function:\ndef now():\n    """\n    The time.\n\n    Args:\n    """'},
-        {"role": "user", "content": "Time?"},
-        {"role": "assistant", "content": "now()"}]}]
+    assert turns.turn_records(read) == [
+        {
+            "id": "Turn 1: 7",
+            "conversations": [
+                {"role": "system", "content": 'Function:\ndef now():\n    """\n    The time.\n\n    Args:\n    """'},
+                {"role": "user", "content": "Time?"},
+                {"role": "assistant", "content": "now()"},
+            ],
+        }
+    ]
 
 
 def test_text_without_a_call_is_written_and_read_as_it_stands(write):
@@ -95,13 +117,18 @@ def test_another_trajectory_with_the_same_id_and_a_later_turn_is_not_merged(writ
 
 
 def test_calls_and_tools_written_in_another_manner_are_read_and_counted(write):
-    seed = [{"role": "system", "content": STUBS.replace("query: string", "query:str") + "\n\n"},
-            TEXTS[1], {"role": "assistant", "content": "search(query = 'love') "}]
+    seed = [
+        {"role": "system", "content": STUBS.replace("query: string", "query:str") + "\n\n"},
+        TEXTS[1],
+        {"role": "assistant", "content": "search(query = 'love') "},
+    ]
     report = ReadReport()
     (read,) = turns.read(write(lines({"id": "Turn 1: x", "conversations": seed})), report=report)
     assert read.messages[-1].call == Call("search", {"query": "love"}) and render_tools(read.tools) == STUBS
-    assert report.notes == {"messages: calls written otherwise than read": 1,
-                            "system messages: tools written otherwise than read": 1}
+    assert report.notes == {
+        "messages: calls written otherwise than read": 1,
+        "system messages: tools written otherwise than read": 1,
+    }
 
 
 @pytest.mark.parametrize(
@@ -112,8 +139,10 @@ def test_calls_and_tools_written_in_another_manner_are_read_and_counted(write):
         ({"id": "Turn 3: love", "conversations": TEXTS[:6]}, "conversations: expected an assistant message at the end"),
         ({"id": "Turn 3: love", "conversations": TEXTS[1:]}, 'conversations[0].role: expected system, found "user"'),
         ({"id": "Turn 3: love", "conversations": []}, "conversations[0].role: expected system, found an empty list"),
-        ({"id": "Turn 1: love", "conversations": [{"role": "system", "content": "Function:\ndef f"}, *TEXTS[1:3]]},
-         "conversations[0].content: expected tools as Python stubs"),
+        (
+            {"id": "Turn 1: love", "conversations": [{"role": "system", "content": "Function:\ndef f"}, *TEXTS[1:3]]},
+            "conversations[0].content: expected tools as Python stubs",
+        ),
     ],
 )
 def test_a_wrong_turn_record_is_said_with_its_field(write, record, said):
@@ -148,8 +177,12 @@ schemas = st.fixed_dictionaries(
     optional={"required": st.lists(words, max_size=2), "type": st.just("object")},
 )
 trajectories = st.builds(
-    Trajectory, words, st.lists(st.builds(Tool, names, words, schemas), max_size=2).map(tuple),
-    st.lists(messages, max_size=4).map(tuple), words, objects,
+    Trajectory,
+    words,
+    st.lists(st.builds(Tool, names, words, schemas), max_size=2).map(tuple),
+    st.lists(messages, max_size=4).map(tuple),
+    words,
+    objects,
 )
 
 
@@ -172,10 +205,16 @@ def test_what_json_cannot_hold_is_not_written(value):
     [
         (["extra"], 1, "record: expected the fields id, tools, messages, instructions, meta, found extra"),
         (["tools"], "[]", 'tools: expected a list, found "[]"'),
-        (["messages", 0, "role"], "function",
-         'messages[0].role: expected one of user, assistant, tool, found "function"'),
-        (["messages", 0, "call"], {"name": "f"},
-         "messages[0].call: expected a call with role assistant only, found user"),
+        (
+            ["messages", 0, "role"],
+            "function",
+            'messages[0].role: expected one of user, assistant, tool, found "function"',
+        ),
+        (
+            ["messages", 0, "call"],
+            {"name": "f"},
+            "messages[0].call: expected a call with role assistant only, found user",
+        ),
         (["messages", 1, "call", "arguments"], [], "messages[1].call.arguments: expected an object, found []"),
         (["messages", 1, "learn"], 0, "messages[1].learn: expected true or false, found 0"),
     ],
@@ -191,15 +230,24 @@ def test_a_wrong_line_of_our_own_is_said_with_its_field(write, path, to, said):
 
 
 def test_the_inference_format_of_the_released_readme_is_read(write):
-    path = write(json.dumps([
-        {"role": "System", "content": STUBS + "\n\n"},
-        {"role": "User", "content": "Could you give me some advice about 'love'?"},
-        {"role": "Assistant", "content": "search(query = 'love') "},
-        {"role": "Output", "content": "..."}], indent=4))
+    path = write(
+        json.dumps(
+            [
+                {"role": "System", "content": STUBS + "\n\n"},
+                {"role": "User", "content": "Could you give me some advice about 'love'?"},
+                {"role": "Assistant", "content": "search(query = 'love') "},
+                {"role": "Output", "content": "..."},
+            ],
+            indent=4,
+        )
+    )
     tools, history, instructions = read_history(path)
     assert render_tools(tools) == STUBS and instructions == ""
-    assert history == (Message("user", "Could you give me some advice about 'love'?"),
-                       Message("assistant", call=Call("search", {"query": "love"})), Message("tool", "..."))
+    assert history == (
+        Message("user", "Could you give me some advice about 'love'?"),
+        Message("assistant", call=Call("search", {"query": "love"})),
+        Message("tool", "..."),
+    )
 
 
 def test_chat_completions_messages_with_tools_are_read(write):

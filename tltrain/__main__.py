@@ -20,8 +20,15 @@ from omegaconf.errors import OmegaConfBaseException
 from tltrain import config, runs
 from tltrain.errors import TltrainError
 
-STAGES = {"demo": "demo", "mae": "mae", "sft": "supervised", "pkt": "supervised", "eval": "eval", "predict": "predict",
-          "inspect": "inspect"}
+STAGES = {
+    "demo": "demo",
+    "mae": "mae",
+    "sft": "supervised",
+    "pkt": "supervised",
+    "eval": "eval",
+    "predict": "predict",
+    "inspect": "inspect",
+}
 log = logging.getLogger("tltrain")
 
 
@@ -79,8 +86,12 @@ def one_line(error: BaseException) -> str:
 def _near_key(key: str) -> str:
     """A suggestion for a misspelt `node.key`, from the schemas."""
     node, _, name = key.rpartition(".")
-    fields = {f for place, schema in config.SCHEMAS.items() if place.split("/")[1] == (node or "config")
-              for f in schema.__dataclass_fields__}
+    fields = {
+        f
+        for place, schema in config.SCHEMAS.items()
+        if place.split("/")[1] == (node or "config")
+        for f in schema.__dataclass_fields__
+    }
     return config.suggestion(name, sorted(fields))
 
 

@@ -39,7 +39,8 @@ def _rotbench(benchmark: DictConfig, seed: int) -> dict[str, list[Sample]]:
         for level in benchmark.levels:
             report = ReadReport()
             sets[TURNS[turn] + level] = list(
-                rotbench.read_samples(benchmark.path, [level], turns=(turn,), on_error="stop", report=report))
+                rotbench.read_samples(benchmark.path, [level], turns=(turn,), on_error="stop", report=report)
+            )
     return sets
 
 

@@ -20,8 +20,9 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from tltrain.errors import TltrainError
 
-CONF_DIR = next(folder for folder in (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf")
-                if folder.is_dir())
+CONF_DIR = next(
+    folder for folder in (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf") if folder.is_dir()
+)
 """`conf/` inside an installed wheel, else beside the package in a checkout."""
 
 # The groups' keys are stated once, here; `Optional[...]` because OmegaConf reads the annotations at run time.
@@ -55,7 +56,7 @@ class Truncation(Enum):
     skip = "skip"
 
 
-class Values(Enum):
+class Matching(Enum):
     strict = "strict"
     lenient = "lenient"
 
@@ -104,7 +105,7 @@ class SupervisedStage:
 class EvalStage:
     name: str = "eval"
     predictions: Optional[str] = None  # score this file instead of generating
-    values: Values = Values.strict  # lenient: 1, 1.0 and "1" are equal
+    matching: Matching = Matching.strict  # of values; lenient: 1, 1.0 and "1" are equal
     max_new_tokens: int = 256
     batch_size: int = 8
 
@@ -197,10 +198,18 @@ class Config:
 
 
 SCHEMAS: dict[str, type] = {
-    "schema/stage/demo": DemoStage, "schema/stage/mae": MaeStage, "schema/stage/supervised": SupervisedStage,
-    "schema/stage/eval": EvalStage, "schema/stage/predict": PredictStage, "schema/stage/inspect": InspectStage,
-    "schema/model": Model, "schema/data": Data, "schema/benchmark": Benchmark, "schema/hardware": Hardware,
-    "schema/tracking": Tracking, "schema/config": Config,
+    "schema/stage/demo": DemoStage,
+    "schema/stage/mae": MaeStage,
+    "schema/stage/supervised": SupervisedStage,
+    "schema/stage/eval": EvalStage,
+    "schema/stage/predict": PredictStage,
+    "schema/stage/inspect": InspectStage,
+    "schema/model": Model,
+    "schema/data": Data,
+    "schema/benchmark": Benchmark,
+    "schema/hardware": Hardware,
+    "schema/tracking": Tracking,
+    "schema/config": Config,
 }
 OPEN = ("args", "mae", "reward")  # nodes whose keys are a library's, or data
 
@@ -219,17 +228,34 @@ def register() -> None:
 
 # --- arguments that belong to a library -----------------------------------------------------------------------------
 
-SFT_CONFIG = (("trl", "trainer/sft_config.py", "SFTConfig"), ("trl", "trainer/base_config.py", "_BaseConfig"),
-              ("transformers", "training_args.py", "TrainingArguments"))
+SFT_CONFIG = (
+    ("trl", "trainer/sft_config.py", "SFTConfig"),
+    ("trl", "trainer/base_config.py", "_BaseConfig"),
+    ("transformers", "training_args.py", "TrainingArguments"),
+)
 
 OURS = {
-    "output_dir": "hydra.run.dir", "seed": "seed", "data_seed": "seed", "packing": "stage.packing",
-    "report_to": "tracking", "use_cpu": "hardware", "bf16": "hardware.bf16", "run_name": "hydra.run.dir",
+    "output_dir": "hydra.run.dir",
+    "seed": "seed",
+    "data_seed": "seed",
+    "packing": "stage.packing",
+    "report_to": "tracking",
+    "use_cpu": "hardware",
+    "bf16": "hardware.bf16",
+    "run_name": "hydra.run.dir",
     "assistant_only_loss": "stage=sft (only turns are learned, always)",
-    "completion_only_loss": "stage=sft (only turns are learned, always)", "loss_type": "stage.w_max",
-    "padding_free": "stage.packing", "dataset_kwargs": "data", "remove_unused_columns": "data",
-    "model_init_kwargs": "model", "chat_template_path": "model", "eos_token": "model", "pad_token": "model",
-    "dataset_text_field": "data", "truncation_mode": "stage.truncation", "push_to_hub": "model",
+    "completion_only_loss": "stage=sft (only turns are learned, always)",
+    "loss_type": "stage.w_max",
+    "padding_free": "stage.packing",
+    "dataset_kwargs": "data",
+    "remove_unused_columns": "data",
+    "model_init_kwargs": "model",
+    "chat_template_path": "model",
+    "eos_token": "model",
+    "pad_token": "model",
+    "dataset_text_field": "data",
+    "truncation_mode": "stage.truncation",
+    "push_to_hub": "model",
 }
 """Arguments of SFTConfig that have their place elsewhere in our configuration, and where."""
 
@@ -254,8 +280,15 @@ def library_fields(sources: tuple[tuple[str, str, str], ...]) -> dict[str, str]:
     return fields
 
 
-PYTHON_TYPES = {"float": (float, int), "int": (int,), "bool": (bool,), "str": (str,), "dict": (dict,), "list": (list,),
-                "None": (type(None),)}
+PYTHON_TYPES = {
+    "float": (float, int),
+    "int": (int,),
+    "bool": (bool,),
+    "str": (str,),
+    "dict": (dict,),
+    "list": (list,),
+    "None": (type(None),),
+}
 
 
 def check_arguments(arguments: dict[str, Any], where: str) -> None:
@@ -282,7 +315,7 @@ def suggestion(word: str, choices: Any) -> str:
 
 
 def check(cfg: DictConfig) -> None:
-    """What the schemas cannot say. Run before a stage loads anything; `++key=value` passes by the schemas, not by this."""
+    """What the schemas cannot say, before a stage loads anything; `++key=value` passes by the schemas, not by this."""
     stage = {"sft": "supervised", "pkt": "supervised"}.get(cfg.stage.name, cfg.stage.name)
     if f"schema/stage/{stage}" not in SCHEMAS:
         raise TltrainError(f"stage.name: expected the name of a stage, found {cfg.stage.name}")

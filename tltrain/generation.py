@@ -29,7 +29,7 @@ class AnswerEnds(StoppingCriteria):
         length = input_ids.shape[1] - self.prompt_length
         if length % self.EVERY:
             return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-        texts = (self.encoder.decode(row) for row in input_ids[:, self.prompt_length:].tolist())
+        texts = (self.encoder.decode(row) for row in input_ids[:, self.prompt_length :].tolist())
         return torch.tensor([answer_length(text) is not None for text in texts], device=input_ids.device)
 
 
@@ -41,8 +41,15 @@ def answer_length(text: str) -> int | None:
 
 
 @torch.inference_mode()
-def generate(model: PreTrainedModel, encoder: Encoder, prompts: Sequence[Sequence[int]], *, max_new_tokens: int,
-             batch_size: int, description: str = "answering") -> list[str]:
+def generate(
+    model: PreTrainedModel,
+    encoder: Encoder,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    description: str = "answering",
+) -> list[str]:
     """The model's greedy answer to each prompt (token ids from `Encoder.prompt`), as text, in the prompts' order.
 
     Raises:
@@ -51,27 +58,39 @@ def generate(model: PreTrainedModel, encoder: Encoder, prompts: Sequence[Sequenc
     limit = getattr(model.config, "max_position_embeddings", None)
     longest = max(map(len, prompts), default=0)
     if limit and longest + max_new_tokens > limit:
-        raise TltrainError(f"a prompt of {longest} tokens and max_new_tokens={max_new_tokens} exceed the model's context "
-                           f"of {limit}: lower stage.max_new_tokens, or leave the longest samples out")
+        raise TltrainError(
+            f"a prompt of {longest} tokens and max_new_tokens={max_new_tokens} exceed the model's context "
+            f"of {limit}: lower stage.max_new_tokens, or leave the longest samples out"
+        )
     answers: list[str] = [""] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
-    config = GenerationConfig(do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=encoder.eos_id,
-                              pad_token_id=encoder.tokenizer.pad_token_id)
+    config = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=encoder.eos_id,
+        pad_token_id=encoder.tokenizer.pad_token_id,
+    )
     model.eval()
     with progress(description, len(prompts)) as advance:
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             ids, mask = _left_padded([prompts[i] for i in rows], encoder.tokenizer.pad_token_id, model.device)
-            out = model.generate(ids, attention_mask=mask, generation_config=config,
-                                 stopping_criteria=[AnswerEnds(encoder, ids.shape[1])])
-            for i, row in zip(rows, out[:, ids.shape[1]:].tolist(), strict=True):
+            out = model.generate(
+                ids,
+                attention_mask=mask,
+                generation_config=config,
+                stopping_criteria=[AnswerEnds(encoder, ids.shape[1])],
+            )
+            for i, row in zip(rows, out[:, ids.shape[1] :].tolist(), strict=True):
                 text = encoder.decode(row)
                 answers[i] = text[: answer_length(text)].strip()
             advance(len(rows))
     return answers
 
 
-def _left_padded(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def _left_padded(
+    prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids and mask, [B, T] each, so that every row ends where its answer begins."""
     length = max(map(len, prompts))
     ids = torch.tensor([[pad_id] * (length - len(prompt)) + list(prompt) for prompt in prompts], device=device)

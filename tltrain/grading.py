@@ -149,7 +149,7 @@ def grade(
     tools: Sequence[Tool],
     values: Values = "strict",
 ) -> Grade:
-    """Judge a predicted call (PAPER.md, IRM).
+    """Judge a predicted call (the paper, IRM).
 
     Args:
         prediction: what the model said, or the call read from it.

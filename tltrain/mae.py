@@ -1,4 +1,4 @@
-"""MAE, mitigate adverse effects: which calls of a trajectory may be learned (TL-Training, section 4.1).
+"""MAE, mitigate adverse effects: which calls of a trajectory may be learned (TL-Training, arXiv 2412.15495).
 
 A call whose tool answered with an error must not be learned, but stays in the history of later calls. What counts as
 an error is a `Rule`, data in `conf/mae/`: `paper` is the released one, `strict` ours. The idea is `verdicts`; the rest

@@ -59,16 +59,25 @@ def load_tokenizer(path: str, model: DictConfig) -> PreTrainedTokenizerBase:
     tokenizer = _fetch(path, lambda: AutoTokenizer.from_pretrained(path, trust_remote_code=model.trust_remote_code))
     tokenizer.chat_template = CHAT_TEMPLATE
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token  # every batch carries its mask: what stands in the padding is not read
+        tokenizer.pad_token = (
+            tokenizer.eos_token
+        )  # every batch carries its mask: what stands in the padding is not read
     return tokenizer
 
 
 def load_model(path: str, model: DictConfig, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
     """The causal language model at `path`, from safetensors only."""
     with status(f"loading {path}"):
-        loaded = _fetch(path, lambda: AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, attn_implementation=model.attn_implementation, use_safetensors=True,
-            trust_remote_code=model.trust_remote_code))
+        loaded = _fetch(
+            path,
+            lambda: AutoModelForCausalLM.from_pretrained(
+                path,
+                dtype=dtype,
+                attn_implementation=model.attn_implementation,
+                use_safetensors=True,
+                trust_remote_code=model.trust_remote_code,
+            ),
+        )
         return loaded.to(device)
 
 
@@ -84,7 +93,7 @@ def _checked_path(path: str) -> str:
     return path
 
 
-def _fetch(path: str, load: Callable):  # noqa: ANN202 - whatever `load` gives
+def _fetch(path: str, load: Callable):
     try:
         return load()
     except (OSError, ValueError) as error:
@@ -119,8 +128,9 @@ def _from_package(package: Path, cache_dir: Path, name: str) -> Path:
     def convert(folder: Path) -> None:
         with status(f"converting {files[0].name} to safetensors, once"):
             source, gguf = files[0].parent, files[0].name
-            AutoModelForCausalLM.from_pretrained(source, gguf_file=gguf, quantization_config=GgufConfig(dequantize=True),
-                                                 dtype=torch.float32).save_pretrained(folder)
+            AutoModelForCausalLM.from_pretrained(
+                source, gguf_file=gguf, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+            ).save_pretrained(folder)
             AutoTokenizer.from_pretrained(source, gguf_file=gguf).save_pretrained(folder)
 
     return _make_once(cache_dir / "models" / name, convert)
@@ -134,8 +144,13 @@ def _at_random(sizes: dict[str, int], texts: Iterable[str], cache_dir: Path, nam
         tokenizer = byte_level_tokenizer(corpus, sizes["vocab_size"])
         tokenizer.save_pretrained(folder)
         set_seed(0)
-        config = LlamaConfig(**sizes, bos_token_id=None, tie_word_embeddings=True,
-                             eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+        config = LlamaConfig(
+            **sizes,
+            bos_token_id=None,
+            tie_word_embeddings=True,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
         LlamaForCausalLM(config).save_pretrained(folder)
 
     return _make_once(cache_dir / "models" / f"{name}-{key}", make)
@@ -148,8 +163,12 @@ def byte_level_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTok
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[END, PAD], show_progress=False,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END, PAD],
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
     tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD)
 

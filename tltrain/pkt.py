@@ -1,7 +1,7 @@
-"""PKT, prioritize key tokens: how much each target token of a call counts (paper section 4.2).
+"""PKT, prioritize key tokens: how much each target token of a call counts (TL-Training, arXiv 2412.15495).
 
-Which tool is called is decided by few tokens: the first of its name, and those at which its name parts from the names of
-other tools on offer. Their weight is
+Which tool is called is decided by few tokens: the first of its name, and those at which its name parts from the names
+of other tools on offer. Their weight is
 
     w = clip(|NK| / |K|, 1, w_max)
 
@@ -36,7 +36,7 @@ def key_positions(target: Sequence[int], first: int, others: Iterable[Sequence[i
 
 
 def token_weights(length: int, keys: frozenset[int], w_max: float) -> list[float]:
-    """Weight of each of the `length` target tokens of a turn; 1 everywhere for a turn without key tokens (plain text)."""
+    """Weight of each of a turn's `length` target tokens; 1 everywhere in a turn without key tokens (plain text)."""
     if not keys:
         return [1.0] * length
     key_weight = min(max((length - len(keys)) / len(keys), 1.0), w_max)

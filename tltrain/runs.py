@@ -1,4 +1,4 @@
-"""Run folders. A run writes into Hydra's folder; `metrics.json` comes last, so that a folder without it is unfinished."""
+"""Run folders: Hydra's. `metrics.json` is written last, so that a folder without it is unfinished."""
 
 from __future__ import annotations
 

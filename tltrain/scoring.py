@@ -70,7 +70,7 @@ def metric(right: Iterable[bool], seed: int = 0, denominator: float | None = Non
 
 
 def score(judged: Sequence[Judged], seed: int = 0, denominator: float | None = None) -> dict[str, Metric]:
-    """TS, PI and CF (PAPER.md, "What is measured") over all samples: `{"ts": Metric, "pi": ..., "cf": ...}`."""
+    """TS, PI and CF (as in the paper) over all samples: `{"ts": Metric, "pi": ..., "cf": ...}`."""
     return {level: metric((getattr(one, level) for one in judged), seed, denominator) for level in LEVELS}
 
 

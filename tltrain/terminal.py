@@ -36,8 +36,14 @@ def progress(description: str, total: int | None) -> Iterator[Callable[..., None
         with _plain_progress(description, total) as advance:
             yield advance
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-               TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     with Progress(*columns, console=errors, transient=True) as bar:
         task = bar.add_task(description, total=total, note="")
 

@@ -1,11 +1,12 @@
 """Conversations as token ids: what is fed in, what is to be predicted where, and how much each prediction counts.
 
 Everything that is trained is one layout: a tree of token *runs* with *targets* hung on their positions. One turn a
-sample is a chain with targets at its end. A whole trajectory is a chain with targets along the way: attention is causal,
-so one forward gives every turn's loss, if the last target of a turn is the end token although the input goes on with the
-tool's answer. A target therefore says itself which token is expected; it is not the input shifted by one.
+sample is a chain with targets at its end. A whole trajectory is a chain with targets along the way: attention is
+causal, so one forward gives every turn's loss, if the last target of a turn is the end token although the input goes on
+with the tool's answer. A target therefore says itself which token is expected; it is not the input shifted by one.
 
-Text that comes from tools and users is tokenized as text: the name of a special token in it stays a string of characters.
+Text that comes from tools and users is tokenized as text: the name of a special token in it stays a string of
+characters.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Encoded(NamedTuple):
 
 
 class Target(NamedTuple):
-    """A token to predict. `offset` is the position in its run whose hidden state predicts it; -1 is the parent's last."""
+    """A token to predict; `offset` is the position in its run whose hidden state predicts it, -1 the parent's last."""
 
     offset: int
     token: int
@@ -106,11 +107,15 @@ class Encoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         if not tokenizer.is_fast:
-            raise TltrainError(f"the tokenizer {tokenizer.name_or_path} has no fast version, which gives the "
-                               "characters each token stands for: choose a model with a tokenizer.json")
+            raise TltrainError(
+                f"the tokenizer {tokenizer.name_or_path} has no fast version, which gives the "
+                "characters each token stands for: choose a model with a tokenizer.json"
+            )
         if tokenizer.eos_token_id is None:
-            raise TltrainError(f"the tokenizer {tokenizer.name_or_path} has no end token (eos_token): name one in its "
-                               "tokenizer_config.json")
+            raise TltrainError(
+                f"the tokenizer {tokenizer.name_or_path} has no end token (eos_token): name one in its "
+                "tokenizer_config.json"
+            )
         self.tokenizer = tokenizer
         self.eos_id: int = tokenizer.eos_token_id
         self._call_heads: dict[str, list[int]] = {}
@@ -130,8 +135,14 @@ class Encoder:
         return encoded
 
     def _batch(self, texts: list[str]) -> dict:
-        return self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True,
-                              return_attention_mask=False, verbose=False)
+        return self.tokenizer(
+            texts,
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            verbose=False,
+        )
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated ids, without special tokens."""
@@ -148,7 +159,9 @@ class Encoder:
 
     def prompt(self, conversation: Trajectory | Sample) -> list[int]:
         """Ids of a conversation's history and `Assistant:`, cut into pieces as in training."""
-        return [token for piece in self.encode([s.text for s in tl.prompt_segments(conversation)]) for token in piece.ids]
+        return [
+            token for piece in self.encode([s.text for s in tl.prompt_segments(conversation)]) for token in piece.ids
+        ]
 
     def runs(self, trajectory: Trajectory, w_max: float | None) -> list[Run]:
         """The trajectory as a chain of runs, targets on every turn that may be learned.
@@ -162,17 +175,22 @@ class Encoder:
         runs = []
         for number, (piece, encoded) in enumerate(zip(pieces, self.encode([p.text for p in pieces]), strict=True)):
             learn = piece.turn is not None and assistants[piece.turn].learn
-            targets = self._targets(assistants[piece.turn], piece.turn, encoded, trajectory.tools, w_max) if learn else []
+            targets = (
+                self._targets(assistants[piece.turn], piece.turn, encoded, trajectory.tools, w_max) if learn else []
+            )
             runs.append(Run(encoded.ids, number - 1, targets, piece.text == tl.GENERATION_PROMPT))
         return runs
 
-    def _targets(self, message: Message, turn: int, encoded: Encoded, tools: tuple[Tool, ...],
-                 w_max: float | None) -> list[Target]:
+    def _targets(
+        self, message: Message, turn: int, encoded: Encoded, tools: tuple[Tool, ...], w_max: float | None
+    ) -> list[Target]:
         keys = self.key_positions(message.call, encoded, tools) if message.call is not None else frozenset()
         tokens = [*encoded.ids, self.eos_id]
         weights = [1.0] * len(tokens) if w_max is None else pkt.token_weights(len(tokens), keys, w_max)
-        return [Target(position - 1, token, weight, position in keys, turn)
-                for position, (token, weight) in enumerate(zip(tokens, weights, strict=True))]
+        return [
+            Target(position - 1, token, weight, position in keys, turn)
+            for position, (token, weight) in enumerate(zip(tokens, weights, strict=True))
+        ]
 
 
 @dataclass
@@ -188,8 +206,16 @@ class PackingReport:
     too_long: int = 0
 
 
-def pack(trajectories: Iterable[Trajectory], encoder: Encoder, *, packing: Packing, w_max: float | None,
-         max_length: int, truncation: Truncation, report: PackingReport) -> Iterator[Layout]:
+def pack(
+    trajectories: Iterable[Trajectory],
+    encoder: Encoder,
+    *,
+    packing: Packing,
+    w_max: float | None,
+    max_length: int,
+    truncation: Truncation,
+    report: PackingReport,
+) -> Iterator[Layout]:
     """Training samples of the trajectories, counted in `report`.
 
     Args:
@@ -209,8 +235,10 @@ def pack(trajectories: Iterable[Trajectory], encoder: Encoder, *, packing: Packi
             fitted = _fit(chain, max_length)
             if fitted is not chain:
                 if truncation == "error":
-                    raise TltrainError(f"trajectory {trajectory.id} has {_length(chain)} tokens, more than {max_length}: "
-                                       "raise stage.args.max_length, or choose stage.truncation=drop_oldest_turns or skip")
+                    raise TltrainError(
+                        f"trajectory {trajectory.id} has {_length(chain)} tokens, more than {max_length}: "
+                        "raise stage.args.max_length, or choose stage.truncation=drop_oldest_turns or skip"
+                    )
                 if truncation == "skip" or fitted is None:
                     report.too_long += 1
                     continue
@@ -239,9 +267,7 @@ def _without_tail(runs: list[Run]) -> list[Run]:
 
 def _turn_chains(runs: list[Run]) -> list[list[Run]]:
     """One chain a learnable turn: everything before it as history, targets on it alone."""
-    return [
-        [*(run._replace(targets=[]) for run in runs[:i]), run] for i, run in enumerate(runs) if run.targets
-    ]
+    return [[*(run._replace(targets=[]) for run in runs[:i]), run] for i, run in enumerate(runs) if run.targets]
 
 
 def _fit(chain: list[Run], max_length: int) -> list[Run] | None:

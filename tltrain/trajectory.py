@@ -1,7 +1,8 @@
 """What everything else speaks of: tools, calls, messages, trajectories. Plain values, no torch, no I/O.
 
 A trajectory is one conversation: a user asks, the assistant calls tools one at a time, each tool answers, and a last
-call (usually `finish`) ends it. Formats and readers turn files into these objects; nothing above them looks at raw JSON.
+call (usually `finish`) ends it. Formats and readers turn files into these objects; nothing above them looks at raw
+JSON.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ class Trajectory:
     """A conversation over a set of tools.
 
     `instructions` is system text other than the tools' documentation. `meta` carries what a source knows besides, such
-    as `scenario` and `level` (RoTBench), or `errors` (toolworld: per assistant message None or the kind of its mistake).
+    as `scenario` and `level` (RoTBench), or `errors` (toolworld: per assistant message None or the kind of its
+    mistake).
     """
 
     id: str

@@ -120,8 +120,9 @@ def _trajectory(answers: list[str]) -> Trajectory:
 
 def main(quick: bool) -> None:
     names = ("paper", "strict")
-    rules = {name: Rule.from_config(OmegaConf.to_container(OmegaConf.load(ROOT / f"conf/mae/{name}.yaml")))
-             for name in names}
+    rules = {
+        name: Rule.from_config(OmegaConf.to_container(OmegaConf.load(ROOT / f"conf/mae/{name}.yaml"))) for name in names
+    }
     sources: dict[str, list[Labelled]] = {}
     if (SHARED / "data/rotbench").is_dir():
         labelled = rotbench_labelled()
@@ -131,13 +132,16 @@ def main(quick: bool) -> None:
         print(f"rotbench skipped: no folder {SHARED / 'data/rotbench'} (set TLTRAIN_SHARED)")
     sources["toolworld"] = toolworld_labelled(TOOLWORLD_SIZE // 2 if quick else TOOLWORLD_SIZE)
 
-    results = {f"{source}/{name}": score(labelled, rules[name]) for source, labelled in sources.items()
-               for name in names}
+    results = {
+        f"{source}/{name}": score(labelled, rules[name]) for source, labelled in sources.items() for name in names
+    }
     print(f"{'source':22} {'rule':8} {'answers':>8} {'errors':>7} {'flagged':>8} {'precision':>10} {'recall':>7}")
     for key, row in results.items():
         source, name = key.rsplit("/", 1)
-        print(f"{source:22} {name:8} {row['answers']:8} {row['errors']:7} {row['flagged']:8}"
-              f" {row['precision']!s:>10} {row['recall']!s:>7}")
+        print(
+            f"{source:22} {name:8} {row['answers']:8} {row['errors']:7} {row['flagged']:8}"
+            f" {row['precision']!s:>10} {row['recall']!s:>7}"
+        )
 
     errs: dict[str, dict[str, int]] = {}
     for source in ("rotbench", "toolworld"):

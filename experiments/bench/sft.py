@@ -3,14 +3,14 @@
     python experiments/bench/sft.py [--quick]
 
 The same trajectories, every turn a target, through
-  released   one turn a sample, batch 1, the model's own loss over the logits of the whole sequence (as the authors' code)
-  trl        TRL's SFTTrainer on prompt/completion turns, batch 1
+  released   one turn a sample, batch 1, the model's own loss over the logits of the whole sequence (as the authors'
+  code) trl        TRL's SFTTrainer on prompt/completion turns, batch 1
   tltrain    stage=sft: a trajectory a sample, logits at targets only
   pkt        stage=pkt: the same with weighted key tokens
 each for one epoch and one optimizer step over the same turns (learning rate 0, so that all rounds do the same work),
 alternating within one run; medians over the rounds. Peak memory is that of a process of its own for each contender.
-Losses of single turns are compared in float32. The RoTBench folder is $TLTRAIN_SHARED/data/rotbench (default ../shared);
-without it that half is skipped and said so.
+Losses of single turns are compared in float32. The RoTBench folder is $TLTRAIN_SHARED/data/rotbench (default
+../shared); without it that half is skipped and said so.
 """
 
 from __future__ import annotations
@@ -52,11 +52,16 @@ def trajectories(source: str, count: int) -> list[Trajectory]:
     return list(rotbench.read_training(ROTBENCH, ["clean"], "stop", ReadReport()))[:count]
 
 
-def load(model_name: str, items: list[Trajectory]):  # noqa: ANN201
+def load(model_name: str, items: list[Trajectory]):
     """Model (float32), tokenizer and encoder of a `conf/model/` choice."""
-    cfg = OmegaConf.merge(OmegaConf.structured(config.Model), {
-        key: value for key, value in OmegaConf.load(config.CONF_DIR / "model" / f"{model_name}.yaml").items()
-        if key != "defaults"})
+    cfg = OmegaConf.merge(
+        OmegaConf.structured(config.Model),
+        {
+            key: value
+            for key, value in OmegaConf.load(config.CONF_DIR / "model" / f"{model_name}.yaml").items()
+            if key != "defaults"
+        },
+    )
     path = models.resolve(cfg, "outputs/cache", lambda: corpus(items))
     tokenizer = models.load_tokenizer(path, cfg)
     return models.load_model(path, cfg, torch.float32, torch.device("cpu")), tokenizer, Encoder(tokenizer)
@@ -64,9 +69,19 @@ def load(model_name: str, items: list[Trajectory]):  # noqa: ANN201
 
 def datasets_of(items: list[Trajectory], encoder: Encoder) -> dict[str, Dataset]:
     """What each contender trains on; the same token ids for all."""
+
     def packed(packing: str, w_max: float | None) -> list:
-        return list(pack(items, encoder, packing=packing, w_max=w_max, max_length=10**6, truncation="error",
-                         report=PackingReport()))
+        return list(
+            pack(
+                items,
+                encoder,
+                packing=packing,
+                w_max=w_max,
+                max_length=10**6,
+                truncation="error",
+                report=PackingReport(),
+            )
+        )
 
     turns = []
     for layout in packed("turn", None):
@@ -76,17 +91,33 @@ def datasets_of(items: list[Trajectory], encoder: Encoder) -> dict[str, Dataset]
             labels[position + 1] = token
         turns.append({"input_ids": ids, "labels": labels})
     rows = Dataset.from_list(turns)
-    return {"released": rows, "trl": rows, "tltrain": sft.dataset(packed("trajectory", None)),
-            "pkt": sft.dataset(packed("trajectory", 9.0))}
+    return {
+        "released": rows,
+        "trl": rows,
+        "tltrain": sft.dataset(packed("trajectory", None)),
+        "pkt": sft.dataset(packed("trajectory", 9.0)),
+    }
 
 
-def trainer_of(contender: str, model, tokenizer, rows: Dataset, bf16: bool, folder: str) -> Trainer:  # noqa: ANN001
+def trainer_of(contender: str, model, tokenizer, rows: Dataset, bf16: bool, folder: str) -> Trainer:
     """A trainer that makes one optimizer step over all rows."""
     args = SFTConfig(
-        output_dir=folder, per_device_train_batch_size=1, gradient_accumulation_steps=len(rows), num_train_epochs=1,
-        learning_rate=0.0, bf16=bf16, use_cpu=True, gradient_checkpointing=False, report_to=[], save_strategy="no",
-        logging_strategy="no", disable_tqdm=True, max_length=None, dataloader_pin_memory=False,
-        dataset_kwargs={"skip_prepare_dataset": True})
+        output_dir=folder,
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=len(rows),
+        num_train_epochs=1,
+        learning_rate=0.0,
+        bf16=bf16,
+        use_cpu=True,
+        gradient_checkpointing=False,
+        report_to=[],
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+        max_length=None,
+        dataloader_pin_memory=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
     if contender == "released":
         return Trainer(model, args, default_data_collator, rows)
     if contender == "trl":
@@ -115,15 +146,26 @@ def turn_losses(contender: str, trainer: Trainer) -> list[float]:
 
 def peak_memory(contender: str, source: str, model_name: str, count: int, bf16: bool) -> float:
     """Peak resident memory in GiB of a process that trains this contender alone."""
-    command = [sys.executable, __file__, "--alone", contender, "--source", source, "--model", model_name,
-               "--count", str(count), *([] if bf16 else ["--fp32"])]
+    command = [
+        sys.executable,
+        __file__,
+        "--alone",
+        contender,
+        "--source",
+        source,
+        "--model",
+        model_name,
+        "--count",
+        str(count),
+        *([] if bf16 else ["--fp32"]),
+    ]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
 def bench(source: str, model_name: str, count: int, rounds: int, bf16: bool) -> dict:
     """One table: the contenders on `count` trajectories of `source`."""
     items = trajectories(source, count)
-    model, tokenizer, encoder = load(model_name, items)
+    _, tokenizer, encoder = load(model_name, items)
     rows = datasets_of(items, encoder)
     tokens = {name: sum(map(len, rows[name]["input_ids"])) for name in CONTENDERS}
     turns = len(rows["released"])
@@ -144,8 +186,14 @@ def bench(source: str, model_name: str, count: int, rounds: int, bf16: bool) -> 
     memory = {name: peak_memory(name, source, model_name, count, bf16) for name in CONTENDERS}
     median = {name: statistics.median(seconds[name]) for name in CONTENDERS}
     result = {
-        "source": source, "model": model_name, "precision": "bf16" if bf16 else "fp32", "trajectories": count,
-        "turns": turns, "rounds": rounds, "tokens": tokens, "median_seconds": median,
+        "source": source,
+        "model": model_name,
+        "precision": "bf16" if bf16 else "fp32",
+        "trajectories": count,
+        "turns": turns,
+        "rounds": rounds,
+        "tokens": tokens,
+        "median_seconds": median,
         "turns_per_second": {name: turns / median[name] for name in CONTENDERS},
         "speedup_over_released": median["released"] / median["tltrain"],
         "speedup_over_trl": median["trl"] / median["tltrain"],
@@ -153,16 +201,22 @@ def bench(source: str, model_name: str, count: int, rounds: int, bf16: bool) -> 
         "pkt_cost": statistics.median(p / s for p, s in zip(seconds["pkt"], seconds["tltrain"], strict=True)) - 1,
         "peak_memory_gib": memory,
         "largest_loss_difference": max(
-            abs(a - b) for other in ("released", "trl") for a, b in zip(losses[other], losses["tltrain"], strict=True)),
+            abs(a - b) for other in ("released", "trl") for a, b in zip(losses[other], losses["tltrain"], strict=True)
+        ),
     }
     terminal.table(
         f"{model_name} ({result['precision']}) on {source}: {count} trajectories, {turns} turns, {rounds} rounds",
         ["contender", "tokens", "s (median)", "turns/s", "peak GiB"],
-        [[name, tokens[name], f"{median[name]:.2f}", f"{turns / median[name]:.2f}", f"{memory[name]:.2f}"]
-         for name in CONTENDERS])
-    print(f"tltrain is {result['speedup_over_released']:.2f} x released, {result['speedup_over_trl']:.2f} x trl; the number "
-          f"of tokens alone allows {result['floor_by_tokens']:.2f} x; pkt costs {result['pkt_cost']:+.1%}; largest "
-          f"difference in a turn's loss (fp32) {result['largest_loss_difference']:.1e}\n")
+        [
+            [name, tokens[name], f"{median[name]:.2f}", f"{turns / median[name]:.2f}", f"{memory[name]:.2f}"]
+            for name in CONTENDERS
+        ],
+    )
+    print(
+        f"tltrain is {result['speedup_over_released']:.2f} x released, {result['speedup_over_trl']:.2f} x trl; the "
+        f"number of tokens alone allows {result['floor_by_tokens']:.2f} x; pkt costs {result['pkt_cost']:+.1%}; "
+        f"largest difference in a turn's loss (fp32) {result['largest_loss_difference']:.1e}\n"
+    )
     return result
 
 
@@ -196,7 +250,9 @@ def main() -> None:
             if options.quick:
                 count, rounds = max(count // 2, 1), max(rounds // 2, 1)
             results.append(bench(source, model_name, count, rounds, bf16))
-    print(json.dumps({"bench": "sft", "torch": torch.__version__, "threads": torch.get_num_threads(), "results": results}))
+    print(
+        json.dumps({"bench": "sft", "torch": torch.__version__, "threads": torch.get_num_threads(), "results": results})
+    )
 
 
 if __name__ == "__main__":

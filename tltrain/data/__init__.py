@@ -36,8 +36,12 @@ def _toolworld(data: DictConfig, seed: int, report: ReadReport) -> Iterator[Traj
 
 
 READERS: dict[str, Reader] = {
-    "tl_training": partial(_file, tl_training.parse), "openai": partial(_file, openai.parse),
-    "tltrain": partial(_file, native.parse), "turns": _turns, "rotbench": _rotbench, "toolworld": _toolworld,
+    "tl_training": partial(_file, tl_training.parse),
+    "openai": partial(_file, openai.parse),
+    "tltrain": partial(_file, native.parse),
+    "turns": _turns,
+    "rotbench": _rotbench,
+    "toolworld": _toolworld,
 }
 
 

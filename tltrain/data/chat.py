@@ -20,8 +20,13 @@ from tltrain.errors import FieldError, TltrainError
 from tltrain.trajectory import Message, Role, Tool
 
 ROLES: dict[str, Role] = {
-    "User": "user", "Assistant": "assistant", "Output": "tool",
-    "user": "user", "assistant": "assistant", "function": "tool", "tool": "tool",
+    "User": "user",
+    "Assistant": "assistant",
+    "Output": "tool",
+    "user": "user",
+    "assistant": "assistant",
+    "function": "tool",
+    "tool": "tool",
 }
 
 

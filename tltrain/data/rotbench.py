@@ -108,8 +108,14 @@ def read_samples(
         found = _parse(record, notes)
         if len(found.tools) < 2:
             raise FieldError("conversations[0].value", "at least two tools, ask_to_user and finish", len(found.tools))
-        meta = {"scenario": found.scenario, "level": level, "turn": turn, "query": found.query,
-                "finish_tool": found.tools[-1].name, "ask_tool": found.tools[-2].name}
+        meta = {
+            "scenario": found.scenario,
+            "level": level,
+            "turn": turn,
+            "query": found.query,
+            "finish_tool": found.tools[-1].name,
+            "ask_tool": found.tools[-2].name,
+        }
         if third_turn_queries is not None:
             meta["query_in_third_turn"] = found.query in third_turn_queries
         goldens = tuple(
@@ -151,7 +157,12 @@ def _level_file(path: str | PathLike[str], turn: str, level: str) -> Path:
 
 
 def _read_level(
-    path: str | PathLike[str], turn: str, level: str, parse: Parse[T], on_error: OnError, report: ReadReport | None,
+    path: str | PathLike[str],
+    turn: str,
+    level: str,
+    parse: Parse[T],
+    on_error: OnError,
+    report: ReadReport | None,
     check_counts: bool,
 ) -> Iterator[T]:
     file = _level_file(path, turn, level)

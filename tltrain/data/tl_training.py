@@ -1,4 +1,4 @@
-r"""The paper's raw trajectories (`raw_data.json`; PAPER.md, "The data"): a JSON list, or the same as JSON lines.
+r"""The paper's raw trajectories (`raw_data.json`, TL-Training): a JSON list, or the same as JSON lines.
 
     {"id": "...", "conversations": [
       {"role": "system",    "content": "<JSON list of {type: function, function: {name, description, parameters}}>"},
@@ -81,8 +81,10 @@ def raw_record(trajectory: Trajectory) -> dict[str, Any]:
     if trajectory.instructions:
         raise TltrainError(f"trajectory {trajectory.id}: the paper's raw format has no place for instructions")
     tools = [
-        {"type": "function",
-         "function": {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}}
+        {
+            "type": "function",
+            "function": {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)},
+        }
         for tool in trajectory.tools
     ]
     conversation = [{"role": "system", "content": json.dumps(tools, ensure_ascii=False)}]

@@ -1,4 +1,4 @@
-r"""The released per-turn file (`mae_data.json`; PAPER.md, "The data"): one record a turn to learn, everything as text.
+r"""The released per-turn file (`mae_data.json`, TL-Training): one record a turn to learn, everything as text.
 
     {"id": "Turn 2: abc", "conversations": [
       {"role": "system", "content": "Function:\ndef search(query: string):\n ..."},

@@ -1,7 +1,7 @@
 """A call as text, `name(k=value, k=value)`: written for training, read back from whatever a model said.
 
-The reader follows PAPER.md, "Reading a call": it is not Python's parser, because tools are named `preferred-routes_get`
-and parameters `from` or `:edoc`, and it evaluates nothing. It goes over the text once, left to right, in linear time:
+The reader is not Python's parser, because tools are named `preferred-routes_get` and parameters `from` or `:edoc`, and
+it evaluates nothing. It goes over the text once, left to right, in linear time:
 
     call      = name "(" [ item { "," item } [ "," ] ] ")"      what follows the ")" is not looked at
     name      = everything before the first "("

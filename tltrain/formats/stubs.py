@@ -1,4 +1,4 @@
-'''Tools as Python function stubs, the form in which the paper's models read documentation (PAPER.md, "The data").
+'''Tools as Python function stubs, the form in which the paper's models read documentation (released `mae.py`).
 
     Function:
     def search(query: string, limit: integer = None):
@@ -86,7 +86,12 @@ _END = re.compile(r'\n[ \t]*"""\Z')
 _HEAD = re.compile(r'Function:\s*\ndef ([^(\n]+)\(([^\n]*)\):[ \t]*\n    """[ \t]*(?:\n(?:    )?|\Z)')
 _ARGS = "\n\n    Args:"
 _PYTHON_TYPES = {
-    "string": "str", "integer": "int", "number": "float", "boolean": "bool", "array": "list", "object": "dict",
+    "string": "str",
+    "integer": "int",
+    "number": "float",
+    "boolean": "bool",
+    "array": "list",
+    "object": "dict",
 }
 
 

@@ -1,12 +1,12 @@
-"""The TL format: what the paper's models read and write (paper section 4; released chat template).
+"""The TL format: what the paper's models read and write (the released chat template).
 
     System: <tools as Python stubs>
     User: <query>
     Assistant: <call><end token>
 
-Later turns add `Output: <the tool's answer>` and the next `Assistant: <call>`. A conversation becomes *segments*: pieces of
-text that are tokenized one by one, so that no token crosses the boundary between what is given and what is to be
-predicted. Training and inference cut at the same places.
+Later turns add `Output: <the tool's answer>` and the next `Assistant: <call>`. A conversation becomes *segments*:
+pieces of text that are tokenized one by one, so that no token crosses the boundary between what is given and what is to
+be predicted. Training and inference cut at the same places.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def chat_messages(conversation: Trajectory | Sample) -> list[dict[str, str]]:
 def segments(conversation: Trajectory | Sample) -> list[Segment]:
     """The conversation cut where given text and predicted text meet.
 
-    Joined, the texts are the chat template's output without the final end token. An assistant message gives two segments:
-    `"\\nAssistant:"`, which is given, and `" <call>"`, which carries the turn's number.
+    Joined, the texts are the chat template's output without the final end token. An assistant message gives two
+    segments: `"\\nAssistant:"`, which is given, and `" <call>"`, which carries the turn's number.
     """
     pieces = [Segment(f"{ROLES['system']}: {system_text(conversation)}")]
     turn = 0

@@ -3,8 +3,8 @@
     python -m tltrain                 SmolLM2-135M, ten minutes on two cores
     python -m tltrain model=tiny      a model from scratch, under a minute
 
-Runs other stages as a user would (each in its own folder below this run's): `stage=sft`, `stage=pkt` on the same generated
-trajectories, then `stage=eval` of the base model and of both on tools that are never in the training split.
+Runs other stages as a user would (each in its own folder below this run's): `stage=sft`, `stage=pkt` on the same
+generated trajectories, then `stage=eval` of the base model and of both on tools that are never in the training split.
 """
 
 from __future__ import annotations
@@ -33,11 +33,23 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     scores = {}
     for name in MODELS:
         path = [] if name == "base" else [f"model.path={folder / name / 'model'}"]
-        scores[name] = run_stage(folder / f"eval_{name}", [
-            "stage=eval", "benchmark=toolworld", f"benchmark.size={sizes.test_size}", f"data.size={sizes.train_size}",
-            f"stage.max_new_tokens={cfg.stage.max_new_tokens}", f"stage.batch_size={cfg.stage.batch_size}", *path])
-    metrics = {f"{name}/{level}": score[f"toolworld/{level}"] for name, score in scores.items()
-               for level in ("ts", "pi", "cf", "n")} | {"seconds": round(time.monotonic() - start, 1)}
+        scores[name] = run_stage(
+            folder / f"eval_{name}",
+            [
+                "stage=eval",
+                "benchmark=toolworld",
+                f"benchmark.size={sizes.test_size}",
+                f"data.size={sizes.train_size}",
+                f"stage.max_new_tokens={cfg.stage.max_new_tokens}",
+                f"stage.batch_size={cfg.stage.batch_size}",
+                *path,
+            ],
+        )
+    metrics = {
+        f"{name}/{level}": score[f"toolworld/{level}"]
+        for name, score in scores.items()
+        for level in ("ts", "pi", "cf", "n")
+    } | {"seconds": round(time.monotonic() - start, 1)}
     runs.finish(folder, cfg, metrics)
     show(cfg, folder, scores, metrics["seconds"])
     return metrics
@@ -60,11 +72,19 @@ def show(cfg: DictConfig, folder: Path, scores: dict[str, dict[str, Any]], secon
     rows = []
     for name, label in MODELS.items():
         found = scores[name]["details"]["toolworld"]["scoring"]["fixed"]["all"]
-        rows.append([f"{cfg.model.name}{f' + {label}' if label else ' (base)'}", *(
-            f"{found[level]['percent']:.1f} [{found[level]['low']:.0f}, {found[level]['high']:.0f}]"
-            for level in ("ts", "pi", "cf"))])
+        rows.append(
+            [
+                f"{cfg.model.name}{f' + {label}' if label else ' (base)'}",
+                *(
+                    f"{found[level]['percent']:.1f} [{found[level]['low']:.0f}, {found[level]['high']:.0f}]"
+                    for level in ("ts", "pi", "cf")
+                ),
+            ]
+        )
     n = scores["base"]["toolworld/n"]
-    terminal.table(f"{n} questions over tools never trained on, % right [95 % interval]", ["model", "TS", "PI", "CF"], rows)
+    terminal.table(
+        f"{n} questions over tools never trained on, % right [95 % interval]", ["model", "TS", "PI", "CF"], rows
+    )
     print_lines = [
         "TS: the right tool. PI: and the right parameters. CF: and the right values.",
         f"Took {seconds:.0f} s. Written to {folder}:",

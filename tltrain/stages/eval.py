@@ -48,8 +48,10 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         metrics["details"][name] = details(cfg, grades, members) | {"seen_is": seen_by}
         metrics |= headline(cfg, name, metrics["details"][name])
         metrics[f"{name}/reward"] = round(sum(grade.reward(table) for grade in grades) / len(grades), 4)
-        lines += [prediction_line(name, sample, text, grade, table)
-                  for sample, text, grade in zip(members, texts, grades, strict=True)]
+        lines += [
+            prediction_line(name, sample, text, grade, table)
+            for sample, text, grade in zip(members, texts, grades, strict=True)
+        ]
     runs.write_lines(folder / "predictions.jsonl", lines)
     runs.finish(folder, cfg, metrics)
     show(metrics, cfg, folder)
@@ -66,13 +68,20 @@ def answer(cfg: DictConfig, samples: list[Sample]) -> tuple[list[str], str]:
     from tltrain.tokens import Encoder
 
     device, bf16 = models.device_and_dtype(cfg.hardware)
-    path = models.resolve(cfg.model, cfg.cache.dir,
-                          lambda: corpus(list(trajectories(cfg.data, cfg.seed, ReadReport()))))
+    path = models.resolve(
+        cfg.model, cfg.cache.dir, lambda: corpus(list(trajectories(cfg.data, cfg.seed, ReadReport())))
+    )
     encoder = Encoder(models.load_tokenizer(path, cfg.model))
     model = models.load_model(path, cfg.model, torch.bfloat16 if bf16 else torch.float32, device)
     prompts = [encoder.prompt(sample) for sample in terminal.track(samples, "tokenizing")]
-    texts = generation.generate(model, encoder, prompts, max_new_tokens=cfg.stage.max_new_tokens,
-                                batch_size=cfg.stage.batch_size, description=f"answering {cfg.benchmark.name}")
+    texts = generation.generate(
+        model,
+        encoder,
+        prompts,
+        max_new_tokens=cfg.stage.max_new_tokens,
+        batch_size=cfg.stage.batch_size,
+        description=f"answering {cfg.benchmark.name}",
+    )
     return texts, path
 
 
@@ -81,11 +90,13 @@ def read_predictions(path: Path, expected: int) -> list[str]:
     texts = []
     for number, record in records(path):
         if not isinstance(record, dict) or not isinstance(record.get("prediction"), str):
-            raise TltrainError(f"{path}, record {number}: expected {{\"prediction\": text}}, found {str(record)[:80]}")
+            raise TltrainError(f'{path}, record {number}: expected {{"prediction": text}}, found {str(record)[:80]}')
         texts.append(record["prediction"])
     if len(texts) != expected:
-        raise TltrainError(f"{path}: expected {expected} predictions, one for each sample of the benchmark in its order, "
-                           f"found {len(texts)}")
+        raise TltrainError(
+            f"{path}: expected {expected} predictions, one for each sample of the benchmark in its order, "
+            f"found {len(texts)}"
+        )
     return texts
 
 
@@ -106,7 +117,7 @@ def mark_seen(samples: list[Sample], model_path: str | None) -> tuple[list[Sampl
 
 def judge(cfg: DictConfig, texts: Sequence[str], samples: list[Sample]) -> list[Grade]:
     """One grade a sample. On RoTBench the words of an answer to the user are not compared (see `scoring`)."""
-    return scoring.rotbench_fixed(texts, samples, cfg.stage.values.name)
+    return scoring.rotbench_fixed(texts, samples, cfg.stage.matching.name)
 
 
 def details(cfg: DictConfig, grades: list[Grade], samples: list[Sample]) -> dict[str, Any]:
@@ -119,14 +130,19 @@ def details(cfg: DictConfig, grades: list[Grade], samples: list[Sample]) -> dict
         "scoring": {
             name: {
                 "all": _plain(scoring.score(judged, cfg.seed)),
-                "by_scenario": {key: _plain(value) for key, value in scoring.score_by(
-                    judged, samples, "scenario", cfg.seed, scenario_size).items()},
-                "by_seen": {"seen" if key else "unseen": _plain(value) for key, value in scoring.score_by(
-                    judged, samples, "seen", cfg.seed).items()},
+                "by_scenario": {
+                    key: _plain(value)
+                    for key, value in scoring.score_by(judged, samples, "scenario", cfg.seed, scenario_size).items()
+                },
+                "by_seen": {
+                    "seen" if key else "unseen": _plain(value)
+                    for key, value in scoring.score_by(judged, samples, "seen", cfg.seed).items()
+                },
             }
             for name, (judged, scenario_size) in scorings.items()
         },
-        "outcomes": scoring.count_outcomes(grades), "rows": scoring.count_rows(grades),
+        "outcomes": scoring.count_outcomes(grades),
+        "rows": scoring.count_rows(grades),
         "contradicts_documentation": sum(grade.de for grade in grades),
     }
 
@@ -155,19 +171,32 @@ def chosen_scoring(cfg: DictConfig, found: dict[str, Any]) -> str:
 
 def prediction_line(name: str, sample: Sample, text: str, grade: Grade, table: RewardTable) -> str:
     """One line of `predictions.jsonl`."""
-    return json.dumps({
-        "set": name, "id": sample.id, "prediction": text, "call": _call(grade.prediction),
-        "goldens": [_call(golden) for golden in sample.goldens], "grade": grade.row, "ts": grade.ts, "pi": grade.pi,
-        "cf": grade.cf, "reward": grade.reward(table), "reason": grade.reason,
-        "meta": {key: value for key, value in sample.meta.items() if isinstance(value, str | int | float | bool)},
-    }, ensure_ascii=False)
+    return json.dumps(
+        {
+            "set": name,
+            "id": sample.id,
+            "prediction": text,
+            "call": _call(grade.prediction),
+            "goldens": [_call(golden) for golden in sample.goldens],
+            "grade": grade.row,
+            "ts": grade.ts,
+            "pi": grade.pi,
+            "cf": grade.cf,
+            "reward": grade.reward(table),
+            "reason": grade.reason,
+            "meta": {key: value for key, value in sample.meta.items() if isinstance(value, str | int | float | bool)},
+        },
+        ensure_ascii=False,
+    )
 
 
 def _call(call: Call | None) -> dict[str, Any] | None:
     if call is None:
         return None
-    return {"name": call.name,
-            "arguments": {key: "<any>" if value is ANY else value for key, value in call.arguments.items()}}
+    return {
+        "name": call.name,
+        "arguments": {key: "<any>" if value is ANY else value for key, value in call.arguments.items()},
+    }
 
 
 def show(metrics: dict[str, Any], cfg: DictConfig, folder: Path) -> None:
@@ -190,6 +219,11 @@ def show(metrics: dict[str, Any], cfg: DictConfig, folder: Path) -> None:
 
 
 def _row(label: str, metric: dict[str, dict[str, float]]) -> list[object]:
-    return [label, metric["ts"]["n"], *(
-        f"{metric[level]['percent']:.1f} [{metric[level]['low']:.0f}, {metric[level]['high']:.0f}]"
-        for level in scoring.LEVELS)]
+    return [
+        label,
+        metric["ts"]["n"],
+        *(
+            f"{metric[level]['percent']:.1f} [{metric[level]['low']:.0f}, {metric[level]['high']:.0f}]"
+            for level in scoring.LEVELS
+        ),
+    ]

@@ -38,13 +38,28 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             break
     path = models.resolve(cfg.model, cfg.cache.dir, lambda: corpus(items))
     encoder = Encoder(models.load_tokenizer(path, cfg.model))
-    recorder = Console(record=True, file=terminal.console.file, highlight=False, soft_wrap=True,
-                       force_terminal=terminal.console.is_terminal)
+    recorder = Console(
+        record=True,
+        file=terminal.console.file,
+        highlight=False,
+        soft_wrap=True,
+        force_terminal=terminal.console.is_terminal,
+    )
     for item in items[: cfg.stage.limit]:
         recorder.rule(item.id)
         recorder.print(picture(item, encoder, cfg.stage.w_max))
-    recorder.print(Text.assemble(("read", READ), "  ", ("target", PLAIN), "  ", ("key token", _key_style(9)), "  ",
-                                 ("left out by MAE", LEFT_OUT), f"  {END} end of a turn"))
+    recorder.print(
+        Text.assemble(
+            ("read", READ),
+            "  ",
+            ("target", PLAIN),
+            "  ",
+            ("key token", _key_style(9)),
+            "  ",
+            ("left out by MAE", LEFT_OUT),
+            f"  {END} end of a turn",
+        )
+    )
     with runs.writing(folder / "inspect.html") as file:
         file.write(recorder.export_html())
     metrics = {"shown": min(cfg.stage.limit, len(items)), "base_model": path, **mae.read_metrics(read, folder)}
@@ -65,7 +80,7 @@ def picture(trajectory: Trajectory, encoder: Encoder, w_max: float | None) -> Te
         for target, (start, end) in zip(run_.targets, encoded.spans, strict=False):
             style = _key_style(target.weight) if target.key else PLAIN
             out.append(piece.text[at:start], READ)
-            out.append(piece.text[max(at, start):end], style)
+            out.append(piece.text[max(at, start) : end], style)
             at = max(at, end)
         last = run_.targets[-1]
         out.append(END, _key_style(last.weight) if last.key else PLAIN)

@@ -2,9 +2,9 @@
 
     python -m tltrain stage=mae data=tl_training data.path=raw_data.json
 
-Writes `train.jsonl` (reads back as `data=tltrain`), or with `stage.write=turns` the released per-turn `mae_data.json`, or
-with `stage.write=raw` the paper's `raw_data.json`; `metrics.json` with the counts; `error_kinds.png`. One trajectory is
-held at a time, so memory does not grow with a JSON-lines file.
+Writes `train.jsonl` (reads back as `data=tltrain`), or with `stage.write=turns` the released per-turn `mae_data.json`,
+or with `stage.write=raw` the paper's `raw_data.json`; `metrics.json` with the counts; `error_kinds.png`. One trajectory
+is held at a time, so memory does not grow with a JSON-lines file.
 """
 
 from __future__ import annotations
@@ -77,12 +77,18 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if report.error_kinds:
         from tltrain.report.plots import bar_chart  # matplotlib takes a second to load
 
-        bar_chart(folder / "error_kinds.png", counts["error_kinds"], "Training calls dropped, by kind of error",
-                  "calls")
+        bar_chart(
+            folder / "error_kinds.png", counts["error_kinds"], "Training calls dropped, by kind of error", "calls"
+        )
     runs.finish(folder, cfg, metrics)
-    terminal.table("MAE", ["calls", "number", "share"], [
-        [name.replace("_", " "), counts[name], f"{counts[name] / max(report.calls, 1):.1%}"]
-        for name in ("calls", "kept", "dropped_error", "dropped_no_answer", "not_learned_by_source")])
+    terminal.table(
+        "MAE",
+        ["calls", "number", "share"],
+        [
+            [name.replace("_", " "), counts[name], f"{counts[name] / max(report.calls, 1):.1%}"]
+            for name in ("calls", "kept", "dropped_error", "dropped_no_answer", "not_learned_by_source")
+        ],
+    )
     terminal.console.print(f"Written to {path}", markup=False)
     return metrics
 
@@ -118,5 +124,8 @@ def _write_list(path: Path, records: Iterable[Any]) -> None:
         file.write("\n]\n")
 
 
-WRITERS = {"trajectories": ("train.jsonl", _write_trajectories), "turns": ("mae_data.json", _write_turns),
-           "raw": ("raw_data.json", _write_raw)}
+WRITERS = {
+    "trajectories": ("train.jsonl", _write_trajectories),
+    "turns": ("mae_data.json", _write_turns),
+    "raw": ("raw_data.json", _write_raw),
+}

@@ -31,8 +31,13 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     texts, model_path = answer(cfg, [sample])
     judged = grade(texts[0], None, tools)
     call = judged.prediction and {"name": judged.prediction.name, "arguments": dict(judged.prediction.arguments)}
-    metrics = {"model": model_path, "text": texts[0], "call": call, "agrees_with_documentation": not judged.de,
-               "reason": judged.reason}
+    metrics = {
+        "model": model_path,
+        "text": texts[0],
+        "call": call,
+        "agrees_with_documentation": not judged.de,
+        "reason": judged.reason,
+    }
     runs.write_json(folder / "prediction.json", metrics)
     runs.finish(folder, cfg, metrics)
     terminal.console.print(texts[0], markup=False)

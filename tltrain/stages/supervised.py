@@ -2,10 +2,10 @@
 
     python -m tltrain stage=pkt data=rotbench data.path=FOLDER model=smollm2_135m
 
-One path for both: MAE says which turns are learned (`stage.mae`), PKT how much each token of a turn counts (`stage.w_max`).
-Writes `model/` (safetensors, tokenizer with the TL chat template), `history.jsonl` and `losses.png` (what was logged),
-`metrics.json`. A model remembers digests of the queries it was trained on (`model/trained_on.json`), so that an evaluation
-can tell seen from unseen ones.
+One path for both: MAE says which turns are learned (`stage.mae`), PKT how much each token of a turn counts
+(`stage.w_max`). Writes `model/` (safetensors, tokenizer with the TL chat template), `history.jsonl` and `losses.png`
+(what was logged), `metrics.json`. A model remembers digests of the queries it was trained on (`model/trained_on.json`),
+so that an evaluation can tell seen from unseen ones.
 """
 
 from __future__ import annotations
@@ -54,61 +54,109 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     encoder = Encoder(tokenizer)
     reports = {"train": PackingReport(), "held_out": PackingReport()}
     sets = {
-        part: sft.dataset(pack(
-            terminal.track(items, f"tokenizing ({part.replace('_', '-')})"), encoder, packing=cfg.stage.packing.name,
-            w_max=cfg.stage.w_max, max_length=arguments.max_length, truncation=cfg.stage.truncation.name,
-            report=reports[part]))
+        part: sft.dataset(
+            pack(
+                terminal.track(items, f"tokenizing ({part.replace('_', '-')})"),
+                encoder,
+                packing=cfg.stage.packing.name,
+                w_max=cfg.stage.w_max,
+                max_length=arguments.max_length,
+                truncation=cfg.stage.truncation.name,
+                report=reports[part],
+            )
+        )
         for part, items in (("train", train), ("held_out", held_out))
     }
     if not len(sets["train"]):
-        raise TltrainError(f"there is nothing to learn: {judged.trajectories} trajectories, {judged.kept} calls kept, "
-                           f"{reports['train'].too_long} too long for stage.args.max_length={arguments.max_length}")
+        raise TltrainError(
+            f"there is nothing to learn: {judged.trajectories} trajectories, {judged.kept} calls kept, "
+            f"{reports['train'].too_long} too long for stage.args.max_length={arguments.max_length}"
+        )
     model = models.load_model(path, cfg.model, models.weights_dtype(cfg.model), device)
-    log.info("%s: %d turns in %d samples, %d tokens", cfg.stage.name, reports["train"].turns, len(sets["train"]),
-             reports["train"].tokens)
-    trainer = sft.TurnTrainer(model, arguments, sft.Collator(tokenizer.pad_token_id), sets["train"],
-                              sets["held_out"] if len(sets["held_out"]) else None, tokenizer,
-                              callbacks=[sft.Progress(f"training ({cfg.stage.name})")])
+    log.info(
+        "%s: %d turns in %d samples, %d tokens",
+        cfg.stage.name,
+        reports["train"].turns,
+        len(sets["train"]),
+        reports["train"].tokens,
+    )
+    trainer = sft.TurnTrainer(
+        model,
+        arguments,
+        sft.Collator(tokenizer.pad_token_id),
+        sets["train"],
+        sets["held_out"] if len(sets["held_out"]) else None,
+        tokenizer,
+        callbacks=[sft.Progress(f"training ({cfg.stage.name})")],
+    )
     trainer.remove_callback(PrinterCallback)
     outcome = trainer.train()
     held_out_loss = trainer.evaluate(metric_key_prefix="held_out") if len(sets["held_out"]) else {}
     if not math.isfinite(outcome.training_loss):
-        raise TltrainError(f"the loss is {outcome.training_loss}: lower stage.args.learning_rate, or hardware.bf16=false")
+        raise TltrainError(
+            f"the loss is {outcome.training_loss}: lower stage.args.learning_rate, or hardware.bf16=false"
+        )
 
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     save_model(trainer, tokenizer, [*train], folder / "model")
     runs.write_lines(folder / "history.jsonl", map(json.dumps, trainer.state.log_history))
     from tltrain.report.plots import loss_curves
 
-    loss_curves(folder / "losses.png", {
-        label: [(entry["step"], entry[name]) for entry in history if math.isfinite(entry.get(name, math.nan))]
-        for label, name in (("turns (weighted)", "loss"), ("key tokens", "key_token_loss"),
-                            ("other tokens", "other_token_loss"))}, f"Training loss, stage={cfg.stage.name}")
+    loss_curves(
+        folder / "losses.png",
+        {
+            label: [(entry["step"], entry[name]) for entry in history if math.isfinite(entry.get(name, math.nan))]
+            for label, name in (
+                ("turns (weighted)", "loss"),
+                ("key tokens", "key_token_loss"),
+                ("other tokens", "other_token_loss"),
+            )
+        },
+        f"Training loss, stage={cfg.stage.name}",
+    )
     metrics = {
-        "train": outcome.metrics | {k: history[-1][k] for k in ("key_token_loss", "other_token_loss")} | asdict(reports["train"]),
+        "train": outcome.metrics
+        | {k: history[-1][k] for k in ("key_token_loss", "other_token_loss")}
+        | asdict(reports["train"]),
         "held_out": held_out_loss | asdict(reports["held_out"]),
-        "mae": asdict(judged), "base_model": path, "seed": cfg.seed, **mae.read_metrics(read, folder),
+        "mae": asdict(judged),
+        "base_model": path,
+        "seed": cfg.seed,
+        **mae.read_metrics(read, folder),
     }
     runs.finish(folder, cfg, metrics)
     terminal.console.print(summary(cfg.stage.name, metrics, folder), markup=False)
     return metrics
 
 
-def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool):  # noqa: ANN201 - trl.SFTConfig
+def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool):
     """trl.SFTConfig from `model.args`, above them `stage.args`, and what the other groups say."""
     from trl import SFTConfig
 
     chosen = OmegaConf.to_container(OmegaConf.merge(cfg.model.args, cfg.stage.args), resolve=True)
     check_arguments(chosen, "stage.args")
-    defaults = {"gradient_checkpointing": False, "logging_steps": 1, "save_strategy": "no", "max_grad_norm": 1.0,
-                "dataloader_pin_memory": device != "cpu"}
+    defaults = {
+        "gradient_checkpointing": False,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "max_grad_norm": 1.0,
+        "dataloader_pin_memory": device != "cpu",
+    }
     tracked = cfg.tracking.name == "wandb"
     if tracked:
         track_with_wandb(cfg, folder)
     return SFTConfig(
-        **(defaults | chosen), output_dir=str(folder / "checkpoints"), run_name=str(folder), seed=cfg.seed,
-        data_seed=cfg.seed, use_cpu=device == "cpu", bf16=bf16, disable_tqdm=True, remove_unused_columns=True,
-        report_to=["wandb"] if tracked else [], dataset_kwargs={"skip_prepare_dataset": True},
+        **(defaults | chosen),
+        output_dir=str(folder / "checkpoints"),
+        run_name=str(folder),
+        seed=cfg.seed,
+        data_seed=cfg.seed,
+        use_cpu=device == "cpu",
+        bf16=bf16,
+        disable_tqdm=True,
+        remove_unused_columns=True,
+        report_to=["wandb"] if tracked else [],
+        dataset_kwargs={"skip_prepare_dataset": True},
     )
 
 
@@ -116,9 +164,16 @@ def track_with_wandb(cfg: DictConfig, folder: Path) -> None:
     """Start a wandb run in the run's folder; transformers' own callback logs into it."""
     import wandb
 
-    wandb.init(project=cfg.tracking.project, mode=cfg.tracking.mode, group=cfg.tracking.group, job_type=cfg.stage.name,
-               dir=str(folder), config=OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
-               settings=wandb.Settings(silent=True, console="off"), reinit="finish_previous")
+    wandb.init(
+        project=cfg.tracking.project,
+        mode=cfg.tracking.mode,
+        group=cfg.tracking.group,
+        job_type=cfg.stage.name,
+        dir=str(folder),
+        config=OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
+        settings=wandb.Settings(silent=True, console="off"),
+        reinit="finish_previous",
+    )
 
 
 def save_model(trainer: Any, tokenizer: Any, train: list[Trajectory], folder: Path) -> None:
@@ -140,6 +195,8 @@ def summary(stage: str, metrics: dict[str, Any], folder: Path) -> str:
     train, held = metrics["train"], metrics["held_out"]
     lines = [f"{stage}: {train['turns']} turns in {train['train_runtime']:.0f} s, loss {train['train_loss']:.3f}"]
     if "held_out_loss" in held:
-        lines.append(f"held out: loss {held['held_out_loss']:.3f}, key tokens {held['held_out_key_token_loss']:.3f}, "
-                     f"other tokens {held['held_out_other_token_loss']:.3f} ({held['turns']} turns)")
+        lines.append(
+            f"held out: loss {held['held_out_loss']:.3f}, key tokens {held['held_out_key_token_loss']:.3f}, "
+            f"other tokens {held['held_out_other_token_loss']:.3f} ({held['turns']} turns)"
+        )
     return "\n".join([*lines, f"Written to {folder / 'model'}"])

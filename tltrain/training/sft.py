@@ -3,8 +3,8 @@
     loss of a turn = sum(w * nll) / sum(w)        over its target tokens
     loss of a step = mean over all turns of the optimizer step, across micro-batches and processes
 
-With all weights 1 this is standard SFT by turns; MAE leaves turns out; PKT raises weights (paper section 4, released code).
-Everything else (optimizers, schedules, DeepSpeed, checkpoints, callbacks) is TRL's and transformers'.
+With all weights 1 this is standard SFT by turns; MAE leaves turns out; PKT raises weights (paper section 4, released
+code). Everything else (optimizers, schedules, DeepSpeed, checkpoints, callbacks) is TRL's and transformers'.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def turn_losses(nll: torch.Tensor, weights: torch.Tensor, turns: torch.Tensor, c
 class Collator:
     """Rows of `dataset` as a batch of B sequences of T tokens with N targets in all.
 
-    Gives `input_ids`, `attention_mask`: [B, T], padded on the right; `keep`: [B, T], True where a hidden state predicts a
-    target; `shift_labels`: [B, T], that target there and -100 elsewhere; `weights`, `keys`, `turns`: [N], targets in the
-    order of `keep`, turns numbered through the batch.
+    Gives `input_ids`, `attention_mask`: [B, T], padded on the right; `keep`: [B, T], True where a hidden state predicts
+    a target; `shift_labels`: [B, T], that target there and -100 elsewhere; `weights`, `keys`, `turns`: [N], targets in
+    the order of `keep`, turns numbered through the batch.
     """
 
     def __init__(self, pad_id: int) -> None:
@@ -69,7 +69,10 @@ class Collator:
             turns.append(numbers + turn_count)
             turn_count += int(numbers.max()) + 1
         return {
-            "input_ids": input_ids, "attention_mask": mask, "shift_labels": labels, "keep": labels != IGNORED,
+            "input_ids": input_ids,
+            "attention_mask": mask,
+            "shift_labels": labels,
+            "keep": labels != IGNORED,
             "weights": torch.tensor([w for row in rows for w in row["weights"]]),
             "keys": torch.tensor([k for row in rows for k in row["keys"]], dtype=torch.bool),
             "turns": torch.cat(turns),
@@ -112,7 +115,7 @@ class TurnTrainer(SFTTrainer):
         turns = sum(int(batch["turns"].max()) + 1 for batch in batch_samples)
         return self.accelerator.gather(torch.tensor([turns], device=device)).sum()
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # noqa: ANN001, ANN201
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Sum of the micro-batch's turn losses over the number of turns in the step (scaled for DDP's averaging)."""
         nll = target_nll(model, inputs, fused=inputs["input_ids"].device.type in ("cuda", "xpu"))
         losses = turn_losses(nll, inputs["weights"], inputs["turns"], int(inputs["turns"].max()) + 1)
@@ -123,7 +126,7 @@ class TurnTrainer(SFTTrainer):
             loss = losses.sum() / num_items_in_batch * self.accelerator.num_processes
         return (loss, {}) if return_outputs else loss
 
-    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):  # noqa: ANN001, ANN201
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
         """Mean turn loss and the token statistics over the held-out set (Trainer's own would average batches)."""
         self.model.eval()
         self._sums["eval"] = _Sums()
@@ -143,7 +146,9 @@ class TurnTrainer(SFTTrainer):
             sums = self._sums["train"].means(self.accelerator)
             sums.pop("loss")  # the Trainer's own is the optimizer steps' mean
             now, tokens = time.perf_counter(), self._sums["train"].processed
-            logs.update(sums, tokens_per_second=(tokens - self._last_log[1]) / (now - self._last_log[0]), num_tokens=tokens)
+            logs.update(
+                sums, tokens_per_second=(tokens - self._last_log[1]) / (now - self._last_log[0]), num_tokens=tokens
+            )
             self._last_log = (now, tokens)
             self._sums["train"].reset()
         super().log(logs, start_time)
@@ -161,10 +166,20 @@ class _Sums:
 
     def add(self, nll: torch.Tensor, losses: torch.Tensor, batch: dict[str, torch.Tensor]) -> None:
         nll, key = nll.detach(), batch["keys"]
-        self.values = self.values + torch.stack([
-            losses.detach().sum(), torch.tensor(len(losses), device=nll.device), (nll * key).sum(), key.sum(),
-            (nll * ~key).sum(), (~key).sum(), batch["weights"].sum(),
-        ]).double()
+        self.values = (
+            self.values
+            + torch.stack(
+                [
+                    losses.detach().sum(),
+                    torch.tensor(len(losses), device=nll.device),
+                    (nll * key).sum(),
+                    key.sum(),
+                    (nll * ~key).sum(),
+                    (~key).sum(),
+                    batch["weights"].sum(),
+                ]
+            ).double()
+        )
         self.processed += int(batch["attention_mask"].sum())
 
     def means(self, accelerator: Any) -> dict[str, float]:
@@ -173,9 +188,11 @@ class _Sums:
         values = accelerator.reduce(self.values, reduction="sum").tolist()
         loss, turns, key_nll, keys, other_nll, others, weight = values
         return {
-            "loss": loss / turns, "key_token_loss": key_nll / keys if keys else math.nan,
+            "loss": loss / turns,
+            "key_token_loss": key_nll / keys if keys else math.nan,
             "other_token_loss": other_nll / others if others else math.nan,
-            "mean_weight": weight / (keys + others), "key_token_share": keys / (keys + others),
+            "mean_weight": weight / (keys + others),
+            "key_token_share": keys / (keys + others),
         }
 
 
@@ -185,17 +202,17 @@ class Progress(TrainerCallback):
     def __init__(self, description: str) -> None:
         self.description = description
 
-    def on_train_begin(self, args, state, control, **kwargs):  # noqa: ANN001, ANN003, ANN201
+    def on_train_begin(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
             self._context = terminal.progress(self.description, state.max_steps)
             self._advance = self._context.__enter__()
 
-    def on_step_end(self, args, state, control, **kwargs):  # noqa: ANN001, ANN003, ANN201
+    def on_step_end(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
             logs = next((entry for entry in reversed(state.log_history) if "loss" in entry), {})
             note = f"loss {logs['loss']:.3f}, key tokens {logs['key_token_loss']:.3f}" if logs else None
             self._advance(1, note)
 
-    def on_train_end(self, args, state, control, **kwargs):  # noqa: ANN001, ANN003, ANN201
+    def on_train_end(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
             self._context.__exit__(None, None, None)

@@ -325,7 +325,5 @@ def transfer_between_owners(accounts: dict, rng: Random) -> Plan:
     yield {"amount": amount, "one": one, "two": two}
     source = yield call(get_account_by_owner, owner=one)
     target = yield call(get_account_by_owner, owner=two)
-    yield call(
-        transfer_money, from_account=source["account_id"], to_account=target["account_id"], amount=amount
-    )
+    yield call(transfer_money, from_account=source["account_id"], to_account=target["account_id"], amount=amount)
     return f"{amount} was transferred from {one} to {two}."

@@ -268,9 +268,7 @@ def _iso(text: str) -> str:
 @calendar.task(
     "[What do I have|What is planned] on {day}?",
     "[Show|List] my events on {day}[.|, please.]",
-    vague=Vague(
-        "[What do I have planned?|Show me my events.]", "For which date?", "[For |It is for |On ]{day}"
-    ),
+    vague=Vague("[What do I have planned?|Show me my events.]", "For which date?", "[For |It is for |On ]{day}"),
 )
 def agenda(events: dict, rng: Random) -> Plan:
     day = rng.choice(list(events.values()))["date"]
