@@ -9,12 +9,13 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from .reader_samples import CHAT, CHAT_READ, LOVE, RAW, SEARCH, TOOLS, call, changed, lines, writer
 
 from tltrain.data import openai, tl_training
 from tltrain.data.reading import MAX_DEPTH, ReadReport, parse_json, read_file, records
 from tltrain.errors import FieldError, RecordError, TltrainError
 from tltrain.trajectory import Call, Message, Trajectory
+
+from .reader_samples import CHAT, CHAT_READ, LOVE, RAW, SEARCH, TOOLS, call, changed, lines, writer
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from .reader_samples import CHAT, CHAT_READ, LOVE, RAW, STUBS, TEXTS, TOOLS, changed, lines, writer
 
 from tltrain.data import native, tl_training, turns
 from tltrain.data.chat import read_history
@@ -16,6 +15,8 @@ from tltrain.data.reading import ReadReport, parse_json, read_file
 from tltrain.errors import RecordError, TltrainError
 from tltrain.formats.stubs import render_tools
 from tltrain.trajectory import ANY, Call, Message, Tool, Trajectory
+
+from .reader_samples import CHAT, CHAT_READ, LOVE, RAW, STUBS, TEXTS, TOOLS, changed, lines, writer
 
 
 @pytest.fixture

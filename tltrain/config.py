@@ -180,7 +180,6 @@ class Tracking:
 @dataclass
 class Cache:
     dir: str = MISSING
-    enabled: bool = True
 
 
 @dataclass
@@ -326,12 +325,25 @@ def check(cfg: DictConfig) -> None:
         if "args" in cfg[where]:
             arguments = OmegaConf.to_container(cfg[where].args, resolve=True)
             check_arguments(arguments, f"{where}.args")
+    if cfg.model.path is not None:
+        check_model_path(cfg.model.path)
     if not 0 <= cfg.data.holdout < 1:
         raise TltrainError(f"data.holdout: expected a share from 0 to below 1, found {cfg.data.holdout}")
     if not 0 <= cfg.data.error_rate < 1:
         raise TltrainError(f"data.error_rate: expected a share from 0 to below 1, found {cfg.data.error_rate}")
     if cfg.stage.get("w_max") is not None and cfg.stage.w_max < 1:
         raise TltrainError(f"stage.w_max: expected 1 or more, or null, found {cfg.stage.w_max}")
+
+
+def check_model_path(path: str) -> None:
+    """Raise a TltrainError unless `path` is a folder with a model, or may be a hub id."""
+    if Path(path).is_dir():
+        if not (Path(path) / "config.json").is_file():
+            inside = Path(path) / "model"
+            hint = f"did you mean {inside}?" if (inside / "config.json").is_file() else "it has no config.json"
+            raise TltrainError(f"model.path={path} is not a model folder: {hint}")
+    elif path.startswith((".", "/", "~")) or path.count("/") > 1:
+        raise TltrainError(f"model.path={path}: there is no such folder")
 
 
 def _check_keys(node: DictConfig, schema: type, where: str) -> None:

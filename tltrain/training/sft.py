@@ -3,8 +3,8 @@
     loss of a turn = sum(w * nll) / sum(w)        over its target tokens
     loss of a step = mean over all turns of the optimizer step, across micro-batches and processes
 
-With all weights 1 this is standard SFT by turns; MAE leaves turns out; PKT raises weights (paper section 4, released
-code). Everything else (optimizers, schedules, DeepSpeed, checkpoints, callbacks) is TRL's and transformers'.
+With all weights 1 this is standard SFT by turns; MAE leaves turns out; PKT raises weights. Everything
+else (optimizers, schedules, DeepSpeed, checkpoints, callbacks) is TRL's and transformers'.
 """
 
 from __future__ import annotations
