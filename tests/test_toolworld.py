@@ -13,7 +13,7 @@ from itertools import islice
 import pytest
 
 from tltrain.data import tl_training
-from tltrain.data.toolworld import KINDS, World, generate, samples, write_raw
+from tltrain.data.toolworld import KINDS, World, generate, samples
 from tltrain.data.toolworld.domains import FUNCTIONS, SPLITS, TEST, TRAIN
 from tltrain.data.toolworld.domains.user import user
 from tltrain.errors import TltrainError
@@ -294,13 +294,9 @@ def test_samples_are_turns_of_golden_conversations():
     assert 0.15 < sum(sample.meta["tool"] == "finish" for sample in drawn) / 300 < 0.5
 
 
-def test_raw_file_has_the_papers_shape_and_reads_back(tmp_path):
-    path = tmp_path / "raw_data.json"
-    made = trajectories(size=20)
-    assert write_raw(iter(made), path) == 20
-    assert [file.name for file in tmp_path.iterdir()] == ["raw_data.json"]
-    records = json.loads(path.read_text(encoding="utf-8"))
-    for record, trajectory in zip(records, made, strict=True):
+def test_a_raw_record_has_the_papers_shape_and_reads_back():
+    for trajectory in trajectories(size=20):
+        record = json.loads(json.dumps(tl_training.raw_record(trajectory)))
         system, question, answer, *_ = record["conversations"]
         tools = json.loads(system["content"])
         assert system["role"] == "system" and [set(tool) for tool in tools] == [{"type", "function"}] * len(tools)
@@ -310,11 +306,6 @@ def test_raw_file_has_the_papers_shape_and_reads_back(tmp_path):
         assert {m["role"] for m in record["conversations"][3:]} == {"assistant", "function"}
         (read,) = tl_training.parse(record, 1, Counter())
         assert (read.tools, read.messages) == (trajectory.tools, trajectory.messages)
-
-
-def test_raw_file_of_nothing_is_an_empty_list(tmp_path):
-    assert write_raw([], tmp_path / "raw.json") == 0
-    assert json.loads((tmp_path / "raw.json").read_text()) == []
 
 
 @pytest.mark.parametrize(

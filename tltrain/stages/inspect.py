@@ -8,6 +8,7 @@ through; `⏎` marks the end token that closes a turn. Writes the same as `inspe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,11 @@ from tltrain.data.reading import ReadReport
 from tltrain.formats import tl
 from tltrain.stages import mae
 from tltrain.stages.supervised import CORPUS, corpus
-from tltrain.tokens import Encoder
+from tltrain.tokens import Encoder, Target
 from tltrain.trajectory import Trajectory
 
 END = "⏎"
-READ, LEFT_OUT, PLAIN, KEY = "dim", "dim red strike", "green", "bold underline"
+READ, LEFT_OUT, PLAIN, KEY, NOTE = "dim", "red strike", "green", "bold underline", "italic cyan"
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
@@ -72,22 +73,29 @@ def picture(trajectory: Trajectory, encoder: Encoder, w_max: float | None) -> Te
     """The trajectory's text, each token in the style of what the trainer makes of it."""
     out = Text()
     for piece, run_ in zip(tl.segments(trajectory), encoder.runs(trajectory, w_max), strict=True):
-        if not run_.targets:
-            out.append(piece.text, READ if piece.turn is None else LEFT_OUT)
-            continue
-        encoded = encoder.encode([piece.text])[0]
-        at = 0
-        for target, (start, end) in zip(run_.targets, encoded.spans, strict=False):
-            style = _key_style(target.weight) if target.key else PLAIN
-            out.append(piece.text[at:start], READ)
-            out.append(piece.text[max(at, start) : end], style)
-            at = max(at, end)
-        last = run_.targets[-1]
-        out.append(END, _key_style(last.weight) if last.key else PLAIN)
-        keys = [target.weight for target in run_.targets if target.key]
-        if keys:
-            out.append(f"  [{len(keys)} key of {len(run_.targets)}, weight {keys[0]:.2g}]", "italic cyan")
+        if run_.targets:
+            _append_turn(out, piece.text, run_.targets, encoder)
+        elif piece.turn is not None:
+            out.append(piece.text, LEFT_OUT)
+            out.append("  [left out]", NOTE)
+        else:
+            out.append(piece.text, READ)
     return out
+
+
+def _append_turn(out: Text, text: str, targets: Sequence[Target], encoder: Encoder) -> None:
+    """A turn that is learned: its tokens, its end, and in brackets what is key in it."""
+    at, keys = 0, []
+    for target, (start, end) in zip(targets, encoder.encode([text])[0].spans, strict=False):
+        token = text[max(at, start) : end]  # tokens that share a character (bytes of one letter) show it once
+        out.append(text[at:start], READ)
+        out.append(token, _key_style(target.weight) if target.key else PLAIN)
+        at = max(at, end)
+        keys += [token] if target.key else []
+    out.append(END, _key_style(targets[-1].weight) if targets[-1].key else PLAIN)
+    if keys:
+        weight = max(target.weight for target in targets)
+        out.append(f"  [{len(keys)} key of {len(targets)}: {' '.join(map(repr, keys))}, weight {weight:.2g}]", NOTE)
 
 
 def _key_style(weight: float) -> str:

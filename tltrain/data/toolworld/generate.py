@@ -1,14 +1,10 @@
-"""Trajectories with mistakes, benchmark samples without, and the paper's raw file format."""
+"""Trajectories with mistakes, and benchmark samples without."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from random import Random
 
-from tltrain.data.tl_training import raw_record
 from tltrain.data.toolworld.domains import FUNCTIONS, SPLITS
 from tltrain.data.toolworld.domains.user import finish, user
 from tltrain.data.toolworld.mistakes import wrong_calls
@@ -69,24 +65,6 @@ def samples(
             goldens=(golden,),
             meta={"scenario": script.domain, "turn": turn + 1, "tool": golden.name},
         )
-
-
-def write_raw(trajectories: Iterable[Trajectory], path: str | Path) -> int:
-    """Write trajectories as the paper's `raw_data.json`, a record at a time; returns their number.
-
-    The file is written aside and renamed, so that one found under `path` is whole. Raises TltrainError for what the
-    raw format has no place for (see `raw_record`).
-    """
-    path, count = Path(path), 0
-    aside = path.with_name(path.name + ".partial")
-    with aside.open("w", encoding="utf-8") as file:
-        for trajectory in trajectories:
-            file.write(",\n" if count else "[\n")
-            file.write(json.dumps(raw_record(trajectory), ensure_ascii=False))
-            count += 1
-        file.write("\n]\n" if count else "[]\n")
-    os.replace(aside, path)
-    return count
 
 
 def _scripts(size: int, seed: int, split: str, tools_offered: tuple[int, int]) -> Iterator[Script]:
