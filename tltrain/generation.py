@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria
 
-from tltrain.errors import TltrainError
 from tltrain.formats.calls import call_end
 from tltrain.terminal import progress
 from tltrain.tokens import Encoder
@@ -52,18 +52,11 @@ def generate(
 ) -> list[str]:
     """The model's greedy answer to each prompt (token ids from `Encoder.prompt`), as text, in the prompts' order.
 
-    Raises:
-        TltrainError: a prompt and its answer do not fit into the model's context.
+    A prompt that does not fit into the model's context (see `fits`) is not asked; its answer is empty.
     """
-    limit = getattr(model.config, "max_position_embeddings", None)
-    longest = max(map(len, prompts), default=0)
-    if limit and longest + max_new_tokens > limit:
-        raise TltrainError(
-            f"a prompt of {longest} tokens and max_new_tokens={max_new_tokens} exceed the model's context "
-            f"of {limit}: lower stage.max_new_tokens, or leave the longest samples out"
-        )
     answers: list[str] = [""] * len(prompts)
-    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    asked = [i for i, prompt in enumerate(prompts) if fits(model, len(prompt), max_new_tokens)]
+    order = sorted(asked, key=lambda i: -len(prompts[i]))
     config = GenerationConfig(
         do_sample=False,
         max_new_tokens=max_new_tokens,
@@ -71,7 +64,7 @@ def generate(
         pad_token_id=encoder.tokenizer.pad_token_id,
     )
     model.eval()
-    with progress(description, len(prompts)) as advance:
+    with progress(description, len(order)) as advance:
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             ids, mask = _left_padded([prompts[i] for i in rows], encoder.tokenizer.pad_token_id, model.device)
@@ -86,6 +79,16 @@ def generate(
                 answers[i] = text[: answer_length(text)].strip()
             advance(len(rows))
     return answers
+
+
+def fits(model: PreTrainedModel, prompt_length: int, max_new_tokens: int) -> bool:
+    """Whether a prompt and its answer are within the model's context."""
+    return prompt_length + max_new_tokens <= (context(model) or math.inf)
+
+
+def context(model: PreTrainedModel) -> int | None:
+    """The most tokens the model was made for, where its configuration says."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
 
 def _left_padded(

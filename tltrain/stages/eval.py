@@ -11,6 +11,7 @@ Writes `predictions.jsonl` (a line a sample: prompt id, raw text, parsed call, g
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,6 +26,8 @@ from tltrain.errors import TltrainError
 from tltrain.grading import Grade, RewardTable
 from tltrain.trajectory import ANY, Call, Sample
 
+log = logging.getLogger(__name__)
+
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
@@ -34,11 +37,16 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if not samples:
         raise TltrainError("the benchmark has no samples: raise benchmark.size or benchmark.limit")
     if cfg.stage.predictions is not None:
-        predictions, model_path = read_predictions(Path(cfg.stage.predictions), len(samples)), None
+        predictions, model_path, too_long = read_predictions(Path(cfg.stage.predictions), len(samples)), None, 0
     else:
-        predictions, model_path = answer(cfg, samples)
+        predictions, model_path, too_long = answer(cfg, samples)
 
-    metrics: dict[str, Any] = {"model": model_path, "predictions": cfg.stage.predictions, "details": {}}
+    metrics: dict[str, Any] = {
+        "model": model_path,
+        "predictions": cfg.stage.predictions,
+        "too_long": too_long,
+        "details": {},
+    }
     lines, start = [], 0
     for name, members in sets.items():
         members, seen_by = mark_seen(members, model_path)
@@ -58,8 +66,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     return metrics
 
 
-def answer(cfg: DictConfig, samples: list[Sample]) -> tuple[list[str], str]:
-    """The model's answers, and where the model came from."""
+def answer(cfg: DictConfig, samples: list[Sample]) -> tuple[list[str], str, int]:
+    """The model's answers, where the model came from, and how many prompts are too long for it (their answer: "")."""
     with terminal.status("loading torch and transformers"):
         import torch
 
@@ -82,7 +90,15 @@ def answer(cfg: DictConfig, samples: list[Sample]) -> tuple[list[str], str]:
         batch_size=cfg.stage.batch_size,
         description=f"answering {cfg.benchmark.name}",
     )
-    return texts, path
+    too_long = sum(not generation.fits(model, len(prompt), cfg.stage.max_new_tokens) for prompt in prompts)
+    if too_long:
+        log.warning(
+            "%d of %d prompts are too long for the model's context of %d tokens: they count as not answered",
+            too_long,
+            len(prompts),
+            generation.context(model),
+        )
+    return texts, path, too_long
 
 
 def read_predictions(path: Path, expected: int) -> list[str]:

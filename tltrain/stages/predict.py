@@ -28,7 +28,9 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         raise TltrainError("stage=predict reads a conversation: give data.path=messages.json")
     tools, messages, instructions = read_history(cfg.data.path)
     sample = Sample(str(cfg.data.path), tools, messages, (), instructions)
-    texts, model_path = answer(cfg, [sample])
+    texts, model_path, too_long = answer(cfg, [sample])
+    if too_long:
+        raise TltrainError(f"{cfg.data.path}: the conversation is too long for the model, see the line above")
     judged = grade(texts[0], None, tools)
     call = judged.prediction and {"name": judged.prediction.name, "arguments": dict(judged.prediction.arguments)}
     metrics = {

@@ -13,9 +13,10 @@ from __future__ import annotations
 import json
 import logging
 import math
+import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -28,6 +29,11 @@ from tltrain.formats import tl
 from tltrain.stages import mae
 from tltrain.trajectory import Trajectory
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from tltrain.tokens import Encoder, PackingReport
+
 log = logging.getLogger(__name__)
 CORPUS = 500
 """Trajectories whose text trains the tokenizer of a model with random weights."""
@@ -36,11 +42,9 @@ CORPUS = 500
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
     with terminal.status("loading torch, transformers and trl"):
-        from transformers import PrinterCallback
-
-        from tltrain import models
+        from tltrain import generation, models
         from tltrain.training import sft
-    from tltrain.tokens import Encoder, PackingReport, pack
+    from tltrain.tokens import Encoder
 
     read, judged = ReadReport(), mae.MaeReport()
     source = terminal.track(trajectories(cfg.data, cfg.seed, read), "reading trajectories")
@@ -50,75 +54,40 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     path = models.resolve(cfg.model, cfg.cache.dir, lambda: corpus(train))
     tokenizer = models.load_tokenizer(path, cfg.model)
     arguments = training_arguments(cfg, folder, device.type, bf16)
+    model = models.load_model(path, cfg.model, models.weights_dtype(cfg.model), device)
 
-    encoder = Encoder(tokenizer)
-    reports = {"train": PackingReport(), "held_out": PackingReport()}
-    sets = {
-        part: sft.dataset(
-            pack(
-                terminal.track(items, f"tokenizing ({part.replace('_', '-')})"),
-                encoder,
-                packing=cfg.stage.packing.name,
-                w_max=cfg.stage.w_max,
-                max_length=arguments.max_length,
-                truncation=cfg.stage.truncation.name,
-                report=reports[part],
-            )
-        )
-        for part, items in (("train", train), ("held_out", held_out))
+    limit = min(filter(None, (arguments.max_length, generation.context(model))), default=sys.maxsize)
+    packed = {
+        "train": pack_all(cfg, train, Encoder(tokenizer), limit, "tokenizing"),
+        "held_out": pack_all(cfg, held_out, Encoder(tokenizer), limit, "tokenizing (held-out)"),
     }
-    if not len(sets["train"]):
+    rows, report = packed["train"]
+    if not len(rows):
         raise TltrainError(
             f"there is nothing to learn: {judged.trajectories} trajectories, {judged.kept} calls kept, "
-            f"{reports['train'].too_long} too long for stage.args.max_length={arguments.max_length}"
+            f"{report.too_long} samples longer than {limit} tokens"
         )
-    model = models.load_model(path, cfg.model, models.weights_dtype(cfg.model), device)
-    log.info(
-        "%s: %d turns in %d samples, %d tokens",
-        cfg.stage.name,
-        reports["train"].turns,
-        len(sets["train"]),
-        reports["train"].tokens,
-    )
+    log.info("%s: %d turns in %d samples, %d tokens", cfg.stage.name, report.turns, len(rows), report.tokens)
     trainer = sft.TurnTrainer(
         model,
         arguments,
         sft.Collator(tokenizer.pad_token_id),
-        sets["train"],
-        sets["held_out"] if len(sets["held_out"]) else None,
+        rows,
+        packed["held_out"][0] or None,
         tokenizer,
         callbacks=[sft.Progress(f"training ({cfg.stage.name})")],
     )
-    trainer.remove_callback(PrinterCallback)
     outcome = trainer.train()
-    held_out_loss = trainer.evaluate(metric_key_prefix="held_out") if len(sets["held_out"]) else {}
+    held_out_loss = trainer.evaluate(metric_key_prefix="held_out") if packed["held_out"][0] else {}
     if not math.isfinite(outcome.training_loss):
         raise TltrainError(
             f"the loss is {outcome.training_loss}: lower stage.args.learning_rate, or hardware.bf16=false"
         )
 
-    history = [entry for entry in trainer.state.log_history if "loss" in entry]
-    save_model(trainer, tokenizer, [*train], folder / "model")
-    runs.write_lines(folder / "history.jsonl", map(json.dumps, trainer.state.log_history))
-    from tltrain.report.plots import loss_curves
-
-    loss_curves(
-        folder / "losses.png",
-        {
-            label: [(entry["step"], entry[name]) for entry in history if math.isfinite(entry.get(name, math.nan))]
-            for label, name in (
-                ("turns (weighted)", "loss"),
-                ("key tokens", "key_token_loss"),
-                ("other tokens", "other_token_loss"),
-            )
-        },
-        f"Training loss, stage={cfg.stage.name}",
-    )
+    save_model(trainer, tokenizer, train, folder / "model")
     metrics = {
-        "train": outcome.metrics
-        | {k: history[-1][k] for k in ("key_token_loss", "other_token_loss")}
-        | asdict(reports["train"]),
-        "held_out": held_out_loss | asdict(reports["held_out"]),
+        "train": outcome.metrics | write_history(trainer.state.log_history, cfg.stage.name, folder) | asdict(report),
+        "held_out": held_out_loss | asdict(packed["held_out"][1]),
         "mae": asdict(judged),
         "base_model": path,
         "seed": cfg.seed,
@@ -127,6 +96,45 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     runs.finish(folder, cfg, metrics)
     terminal.console.print(summary(cfg.stage.name, metrics, folder), markup=False)
     return metrics
+
+
+def pack_all(
+    cfg: DictConfig, items: list[Trajectory], encoder: Encoder, limit: int, description: str
+) -> tuple[Dataset, PackingReport]:
+    """The trajectories as rows for the trainer, and what became of them."""
+    from tltrain.tokens import PackingReport, pack
+    from tltrain.training.sft import dataset
+
+    report = PackingReport()
+    layouts = pack(
+        terminal.track(items, description),
+        encoder,
+        packing=cfg.stage.packing.name,
+        w_max=cfg.stage.w_max,
+        max_length=limit,
+        truncation=cfg.stage.truncation.name,
+        report=report,
+    )
+    return dataset(layouts), report
+
+
+def write_history(logs: list[dict[str, float]], stage: str, folder: Path) -> dict[str, float]:
+    """Leave what was logged as `history.jsonl` and `losses.png`; returns the last losses on key and other tokens."""
+    from tltrain.report.plots import loss_curves
+
+    runs.write_lines(folder / "history.jsonl", map(json.dumps, logs))
+    steps = [entry for entry in logs if "loss" in entry]
+    names = {"turns (weighted)": "loss", "key tokens": "key_token_loss", "other tokens": "other_token_loss"}
+    curves = {
+        label: [(entry["step"], entry[name]) for entry in steps if math.isfinite(entry[name])]
+        for label, name in names.items()
+    }
+    loss_curves(
+        folder / "losses.png",
+        {label: points for label, points in curves.items() if points},
+        f"Training loss, stage={stage}",
+    )
+    return {name: steps[-1][name] for name in ("key_token_loss", "other_token_loss") if steps}
 
 
 def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool):

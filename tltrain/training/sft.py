@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from datasets import Dataset
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from trl import SFTTrainer
 
 from tltrain import terminal
@@ -104,6 +104,7 @@ class TurnTrainer(SFTTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.remove_callback(PrinterCallback)  # `Progress` says it
         self._sums = {"train": _Sums(), "eval": _Sums()}
         self._last_log = (time.perf_counter(), 0)
 
