@@ -67,11 +67,12 @@ def main() -> None:
 
 def one_line(error: BaseException) -> str:
     """A composition error of Hydra or OmegaConf in one line that names the key and what would be right."""
-    texts = []
+    chain: list[BaseException] = []
     cause: BaseException | None = error
-    while cause is not None:
-        texts.append(str(cause))
+    while cause is not None and cause not in chain:  # OmegaConf's chains may be circular
+        chain.append(cause)
         cause = cause.__cause__ or cause.__context__
+    texts = [str(link) for link in chain]
     text = "\n".join(texts)
     if found := re.search(r"Could not find '(?P<group>\w+)/(?P<choice>[^']+)'", text):
         choices = re.findall(r"^\t(\S+)$", text, re.MULTILINE)

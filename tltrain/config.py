@@ -319,6 +319,7 @@ def check(cfg: DictConfig) -> None:
     if f"schema/stage/{stage}" not in SCHEMAS:
         raise TltrainError(f"stage.name: expected the name of a stage, found {cfg.stage.name}")
     _check_keys(cfg.stage, SCHEMAS[f"schema/stage/{stage}"], "stage")
+    _check_keys(cfg, Config, "")
     for node in ("model", "data", "benchmark", "hardware", "tracking"):
         _check_keys(cfg[node], SCHEMAS[f"schema/{node}"], node)
     for where in ("stage", "model"):
@@ -349,4 +350,6 @@ def check_model_path(path: str) -> None:
 def _check_keys(node: DictConfig, schema: type, where: str) -> None:
     for key in node:
         if key not in schema.__dataclass_fields__:
-            raise TltrainError(f"{where}.{key}: no such key{suggestion(str(key), schema.__dataclass_fields__)}")
+            raise TltrainError(
+                f"{where}.{key}".lstrip(".") + f": no such key{suggestion(str(key), schema.__dataclass_fields__)}"
+            )

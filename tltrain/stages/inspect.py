@@ -26,6 +26,11 @@ from tltrain.tokens import Encoder, Target
 from tltrain.trajectory import Trajectory
 
 END = "⏎"
+PAGE = (
+    '<!doctype html><html lang="en"><meta charset="utf-8"><title>What the trainer sees</title>'
+    '<body style="background: {background}; color: {foreground}">'
+    '<pre style="font-family: monospace; white-space: pre-wrap; overflow-wrap: anywhere">{code}</pre></body></html>'
+)
 READ, LEFT_OUT, PLAIN, KEY, NOTE = "dim", "red strike", "green", "bold underline", "italic cyan"
 
 
@@ -62,7 +67,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         )
     )
     with runs.writing(folder / "inspect.html") as file:
-        file.write(recorder.export_html())
+        file.write(recorder.export_html(inline_styles=True, code_format=PAGE))
     metrics = {"shown": min(cfg.stage.limit, len(items)), "base_model": path, **mae.read_metrics(read, folder)}
     runs.finish(folder, cfg, metrics)
     terminal.console.print(f"Written to {folder / 'inspect.html'}", markup=False)
