@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -36,34 +39,36 @@ class Ran:
         return [json.loads(line) for line in (self.folder / name).read_text().splitlines()]
 
 
-@pytest.fixture
-def tltrain(tmp_path, monkeypatch, capfd, models_cache):
-    """`tltrain("stage=mae", ...) -> Ran`: the command line, in this process, with a run folder of its own."""
-    runs = 0
+def command_line(*words: str, folder: Path, cache: Path) -> Ran:
+    """`python -m tltrain words...` in this process, its run folder `folder`, its base models in `cache`."""
+    from hydra.core.global_hydra import GlobalHydra
 
-    def run(*words: str, folder: Path | None = None, status: int = 0) -> Ran:
-        nonlocal runs
-        runs += 1
-        from hydra.core.global_hydra import GlobalHydra
+    from tltrain import __main__ as entry
 
-        from tltrain import __main__ as entry
-
-        folder = folder or tmp_path / f"run{runs}"
-        monkeypatch.setattr(
-            sys, "argv", ["tltrain", *words, "tracking=none", f"hydra.run.dir={folder}", f"cache.dir={models_cache}"]
-        )
-        GlobalHydra.instance().clear()
-        capfd.readouterr()
+    argv = ["tltrain", "tracking=none", f"cache.dir={cache}", f"hydra.run.dir={folder}", *words]
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    GlobalHydra.instance().clear()
+    with mock.patch.object(sys, "argv", argv), redirect_stdout(out), redirect_stderr(err):
         try:
             entry.main()
-            code = 0
         except SystemExit as stop:
-            code = int(stop.code or 0)
+            status = int(stop.code or 0)
         finally:
             GlobalHydra.instance().clear()
-        out, err = capfd.readouterr()
-        assert code == status, f"{words} ended with status {code}:\n{out}\n{err}"
-        return Ran(code, out, err, folder)
+    return Ran(status, out.getvalue(), err.getvalue(), folder)
+
+
+@pytest.fixture
+def tltrain(tmp_path, models_cache):
+    """`tltrain("stage=mae", ...) -> Ran`: the command line, in this process, with a run folder of its own."""
+    count = 0
+
+    def run(*words: str, folder: Path | None = None, status: int = 0) -> Ran:
+        nonlocal count
+        count += 1
+        ran = command_line(*words, folder=folder or tmp_path / f"run{count}", cache=models_cache)
+        assert ran.status == status, f"{words} ended with status {ran.status}:\n{ran.out}\n{ran.err}"
+        return ran
 
     return run
 

@@ -76,8 +76,8 @@ class Device(Enum):
 class DemoStage:
     name: str = "demo"
     train_size: int = 96  # toolworld trajectories
-    test_size: int = 60  # toolworld questions over unseen tools
-    max_new_tokens: int = 96
+    test_size: int = 80  # toolworld questions over unseen tools
+    max_new_tokens: int = 64
     batch_size: int = 8
     args: Any = field(default_factory=dict)  # of trl.SFTConfig, for both trainings
 
