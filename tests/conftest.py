@@ -45,7 +45,9 @@ def command_line(*words: str, folder: Path, cache: Path) -> Ran:
 
     from tltrain import __main__ as entry
 
-    argv = ["tltrain", "tracking=none", f"cache.dir={cache}", f"hydra.run.dir={folder}", *words]
+    given = {word.partition("=")[0] for word in words}
+    defaults = {"tracking": "none", "hardware.threads": 1, "cache.dir": cache, "hydra.run.dir": f"'{folder}'"}
+    argv = ["tltrain", *words, *(f"{key}={value}" for key, value in defaults.items() if key not in given)]
     out, err, status = io.StringIO(), io.StringIO(), 0
     GlobalHydra.instance().clear()
     with mock.patch.object(sys, "argv", argv), redirect_stdout(out), redirect_stderr(err):

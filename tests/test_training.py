@@ -120,7 +120,7 @@ def trained(model, encoder: Encoder, folder, *, batch: int, accumulation: int, w
         lr_scheduler_type="constant",
         bf16=False,
         use_cpu=True,
-        gradient_checkpointing=False,
+        activation_checkpointing=False,
         report_to=[],
         logging_steps=1,
         disable_tqdm=True,

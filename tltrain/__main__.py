@@ -13,8 +13,8 @@ import re
 import sys
 
 import hydra
-from hydra.errors import HydraException
-from omegaconf import DictConfig
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tltrain import config, runs
@@ -34,6 +34,8 @@ log = logging.getLogger("tltrain")
 
 def run_stage(cfg: DictConfig) -> None:
     """Check the configuration and run the stage it names."""
+    for name in ("metrics.json", "error.txt"):  # of an earlier run into the same folder: this one is not finished
+        (runs.folder() / name).unlink(missing_ok=True)
     config.check(cfg)
     module = importlib.import_module(f"tltrain.stages.{STAGES[cfg.stage.name]}")
     module.run(cfg, runs.folder())
@@ -41,6 +43,9 @@ def run_stage(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Run the command line in `sys.argv`; exits with status 1 after a user's mistake."""
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print_help()
+        return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us whole; we say them in one line
     config.register()
     failed: list[str] = []
@@ -48,13 +53,17 @@ def main() -> None:
     def task(cfg: DictConfig) -> None:
         try:
             run_stage(cfg)
-        except TltrainError as error:  # caught here: Hydra would add a line, and end a sweep at its first failure
+        except (TltrainError, OSError) as error:
+            # Caught here: Hydra would add a line, and end a sweep at its first failure.
             failed.append(str(error))
             log.error("%s", error)
             runs.write_lines(runs.folder() / "error.txt", [str(error)])
 
     try:
         hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="config")(task)()
+    except OSError as error:  # the run folder cannot be made
+        print(error, file=sys.stderr)
+        sys.exit(1)
     except (HydraException, OmegaConfBaseException) as error:
         print(one_line(error), file=sys.stderr)
         sys.exit(1)
@@ -63,6 +72,12 @@ def main() -> None:
         sys.exit(130)
     if failed:
         sys.exit(1)
+
+
+def print_help() -> None:
+    """What Hydra's `--help` prints; Hydra itself would look through all groups for it, which takes half a second."""
+    page = OmegaConf.create({"hydra": {"help": OmegaConf.load(config.CONF_DIR / "hydra" / "help" / "tltrain.yaml")}})
+    print(page.hydra.help.template)
 
 
 def one_line(error: BaseException) -> str:
@@ -74,6 +89,9 @@ def one_line(error: BaseException) -> str:
         cause = cause.__cause__ or cause.__context__
     texts = [str(link) for link in chain]
     text = "\n".join(texts)
+    if isinstance(error, OverrideParseException):
+        problem = texts[0].partition("\nSee https")[0].splitlines()[-1].partition(" expecting {")[0]
+        return f"{error.override}: expected key=value, found: {problem}"
     if found := re.search(r"Could not find '(?P<group>\w+)/(?P<choice>[^']+)'", text):
         choices = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
         return f"{found['group']}={found['choice']}: no such choice; there are: {', '.join(choices)}"
@@ -81,7 +99,7 @@ def one_line(error: BaseException) -> str:
         return f"{found['key']}: no such key{_near_key(found['key'])}; see `python -m tltrain --cfg job`"
     if found := re.search(r"(?P<what>(?:Value|Invalid value|Cannot).*)\n\s*full_key: (?P<key>\S+)", text):
         return f"{found['key']}: {found['what']}"
-    return " ".join(texts[0].partition("expecting {")[0].partition("\nSee https")[0].split())
+    return " ".join(texts[0].split())
 
 
 def _near_key(key: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Optional
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from tltrain.errors import TltrainError
 
@@ -75,10 +76,10 @@ class Device(Enum):
 @dataclass
 class DemoStage:
     name: str = "demo"
-    train_size: int = 96  # toolworld trajectories
-    test_size: int = 80  # toolworld questions over unseen tools
-    max_new_tokens: int = 64
-    batch_size: int = 8
+    train_size: int = MISSING  # toolworld trajectories
+    test_size: int = MISSING  # toolworld questions over unseen tools
+    max_new_tokens: int = MISSING
+    batch_size: int = MISSING
     args: Any = field(default_factory=dict)  # of trl.SFTConfig, for both trainings
 
 
@@ -136,7 +137,7 @@ class Model:
     attn_implementation: str = "sdpa"
     trust_remote_code: bool = False
     args: Any = field(default_factory=dict)  # of trl.SFTConfig: what suits this model
-    demo: dict[str, int] = field(default_factory=dict)  # sizes of the demo for this model, above stage=demo's
+    demo: dict[str, int] = field(default_factory=dict)  # numbers of stage=demo that suit this model
 
 
 @dataclass
@@ -210,6 +211,23 @@ SCHEMAS: dict[str, type] = {
     "schema/tracking": Tracking,
     "schema/config": Config,
 }
+LEAST = {
+    "stage.w_max": 1,
+    "stage.train_size": 1,
+    "stage.test_size": 1,
+    "stage.max_new_tokens": 1,
+    "stage.batch_size": 1,
+    "stage.limit": 1,
+    "stage.args.per_device_train_batch_size": 1,
+    "stage.args.gradient_accumulation_steps": 1,
+    "stage.args.max_length": 1,
+    "data.limit": 1,
+    "data.size": 0,
+    "benchmark.limit": 1,
+    "benchmark.size": 0,
+    "hardware.threads": 1,
+}
+"""The least value of numbers that have one."""
 OPEN = ("args", "mae", "reward")  # nodes whose keys are a library's, or data
 
 
@@ -232,6 +250,7 @@ SFT_CONFIG = (
     ("trl", "trainer/base_config.py", "_BaseConfig"),
     ("transformers", "training_args.py", "TrainingArguments"),
 )
+LLAMA_CONFIG = (("transformers", "models/llama/configuration_llama.py", "LlamaConfig"),)
 
 OURS = {
     "output_dir": "hydra.run.dir",
@@ -318,22 +337,36 @@ def check(cfg: DictConfig) -> None:
     stage = {"sft": "supervised", "pkt": "supervised"}.get(cfg.stage.name, cfg.stage.name)
     if f"schema/stage/{stage}" not in SCHEMAS:
         raise TltrainError(f"stage.name: expected the name of a stage, found {cfg.stage.name}")
+    try:
+        OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise TltrainError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     _check_keys(cfg.stage, SCHEMAS[f"schema/stage/{stage}"], "stage")
     _check_keys(cfg, Config, "")
+    _check_keys(cfg.cache, Cache, "cache")
+    _check_keys(cfg.model.demo, DemoStage, "model.demo")
     for node in ("model", "data", "benchmark", "hardware", "tracking"):
         _check_keys(cfg[node], SCHEMAS[f"schema/{node}"], node)
     for where in ("stage", "model"):
         if "args" in cfg[where]:
             arguments = OmegaConf.to_container(cfg[where].args, resolve=True)
             check_arguments(arguments, f"{where}.args")
+    for name in cfg.model.random or ():
+        if name not in (fields := library_fields(LLAMA_CONFIG)):
+            raise TltrainError(f"model.random.{name}: LlamaConfig has no such argument{suggestion(name, fields)}")
     if cfg.model.path is not None:
         check_model_path(cfg.model.path)
+    checkpoint = OmegaConf.select(cfg, "stage.args.resume_from_checkpoint")
+    if checkpoint is not None and not Path(checkpoint).is_dir():
+        raise TltrainError(f"stage.args.resume_from_checkpoint={checkpoint}: there is no such folder")
     if not 0 <= cfg.data.holdout < 1:
         raise TltrainError(f"data.holdout: expected a share from 0 to below 1, found {cfg.data.holdout}")
     if not 0 <= cfg.data.error_rate < 1:
         raise TltrainError(f"data.error_rate: expected a share from 0 to below 1, found {cfg.data.error_rate}")
-    if cfg.stage.get("w_max") is not None and cfg.stage.w_max < 1:
-        raise TltrainError(f"stage.w_max: expected 1 or more, or null, found {cfg.stage.w_max}")
+    for key, least in LEAST.items():
+        value = OmegaConf.select(cfg, key)
+        if value is not None and not value >= least:  # so put, NaN is refused too
+            raise TltrainError(f"{key}: expected {least} or more, found {value}")
 
 
 def check_model_path(path: str) -> None:

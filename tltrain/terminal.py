@@ -12,12 +12,13 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 T = TypeVar("T")
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, emoji=False)
 """Standard output: results."""
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 """Standard error: progress and what went wrong, so that results can be piped."""
 
 
@@ -84,7 +85,7 @@ def status(description: str) -> Iterator[None]:
         with _plain_progress(description, None):
             yield
         return
-    with errors.status(description):
+    with errors.status(Text(description)):
         yield
 
 
@@ -94,6 +95,6 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     for number, column in enumerate(columns):
         grid.add_column(column, justify="left" if number == 0 else "right")
     for row in rows:
-        grid.add_row(*(str(cell) for cell in row))
+        grid.add_row(*(Text(str(cell)) for cell in row))  # as it stands: a cell may hold words from the data
     wide = Console(width=None if console.is_terminal else 160, highlight=False, file=sys.stdout)
     wide.print(grid)

@@ -109,7 +109,7 @@ def trainer_of(contender: str, model, tokenizer, rows: Dataset, bf16: bool, fold
         learning_rate=0.0,
         bf16=bf16,
         use_cpu=True,
-        gradient_checkpointing=False,
+        activation_checkpointing=False,
         report_to=[],
         save_strategy="no",
         logging_strategy="no",
@@ -238,7 +238,7 @@ def main() -> None:
             trainer_of(options.alone, model, tokenizer, rows, bf16, folder).train()
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
         return
-    sizes = {"smollm2_135m": (6, 5), "tiny": (24, 9)}
+    sizes = {"smollm2_135m": (3, 5), "tiny": (12, 7)}
     sources = ["toolworld"]
     if ROTBENCH.is_dir():
         sources.insert(0, "rotbench")
@@ -247,9 +247,8 @@ def main() -> None:
     results = []
     for model_name, (count, rounds) in sizes.items():
         for source in sources:
-            if options.quick:
-                count, rounds = max(count // 2, 1), max(rounds // 2, 1)
-            results.append(bench(source, model_name, count, rounds, bf16))
+            share = 2 if options.quick else 1
+            results.append(bench(source, model_name, max(count // share, 1), max(rounds // share, 1), bf16))
     print(
         json.dumps({"bench": "sft", "torch": torch.__version__, "threads": torch.get_num_threads(), "results": results})
     )

@@ -35,6 +35,7 @@ def loss_curves(path: Path, curves: Mapping[str, list[tuple[float, float]]], tit
     axes.set(title=title, xlabel="optimizer step", ylabel="loss (nats per token)")
     axes.set_ylim(bottom=0)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    if axes.lines:
+        axes.legend(frameon=False)
     figure.savefig(path, dpi=150)
     plt.close(figure)

@@ -10,13 +10,15 @@ generated trajectories, then `stage=eval` of the base model and of both on tools
 from __future__ import annotations
 
 import importlib
+import json
 import time
 from pathlib import Path
 from typing import Any
 
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
+from rich.text import Text
 
 from tltrain import config, runs, terminal
 
@@ -26,20 +28,18 @@ MODELS = {"base": None, "sft": "SFT", "pkt": "MAE + PKT"}
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
     start = time.monotonic()
-    sizes = OmegaConf.merge({"train_size": cfg.stage.train_size, "test_size": cfg.stage.test_size}, cfg.model.demo)
-    arguments = [f"++stage.args.{key}={value}" for key, value in cfg.stage.args.items()]
     for stage in ("sft", "pkt"):
-        run_stage(folder / stage, [f"stage={stage}", f"data.size={sizes.train_size}", *arguments])
+        run_stage(folder / stage, [f"stage={stage}", f"data.size={cfg.stage.train_size}"], cfg.stage.args)
     scores = {}
     for name in MODELS:
-        path = [] if name == "base" else [f"model.path={folder / name / 'model'}"]
+        path = [] if name == "base" else [f"model.path={json.dumps(str(folder / name / 'model'))}"]
         scores[name] = run_stage(
             folder / f"eval_{name}",
             [
                 "stage=eval",
                 "benchmark=toolworld",
-                f"benchmark.size={sizes.test_size}",
-                f"data.size={sizes.train_size}",
+                f"benchmark.size={cfg.stage.test_size}",
+                f"data.size={cfg.stage.train_size}",
                 f"stage.max_new_tokens={cfg.stage.max_new_tokens}",
                 f"stage.batch_size={cfg.stage.batch_size}",
                 *path,
@@ -55,13 +55,19 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     return metrics
 
 
-def run_stage(folder: Path, overrides: list[str]) -> dict[str, Any]:
-    """Another stage, composed from `conf/` with the user's own choices of everything but the stage, into `folder`."""
+def run_stage(folder: Path, overrides: list[str], arguments: DictConfig | None = None) -> dict[str, Any]:
+    """Another stage, composed from `conf/` with the user's own choices of everything but the stage, into `folder`.
+
+    Args:
+        arguments: of trl.SFTConfig, as `stage.args`.
+    """
     own = [word for word in HydraConfig.get().overrides.task if not word.lstrip("+~").startswith("stage")]
     cfg = compose("config", [*own, "data=toolworld", *overrides])
+    if arguments:
+        cfg.stage.args = arguments
     config.check(cfg)
     folder.mkdir(parents=True, exist_ok=True)
-    terminal.errors.rule(f"{folder.name}: {' '.join(word for word in overrides if '=' in word)}", align="left")
+    terminal.errors.rule(Text(f"{folder.name}: {' '.join(overrides)}"), align="left")
     from tltrain.__main__ import STAGES
 
     return importlib.import_module(f"tltrain.stages.{STAGES[cfg.stage.name]}").run(cfg, folder)

@@ -35,7 +35,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     sets = benchmarks.load(cfg.benchmark, cfg.seed)
     samples = [sample for members in sets.values() for sample in members]
     if not samples:
-        raise TltrainError("the benchmark has no samples: raise benchmark.size or benchmark.limit")
+        raise TltrainError("the benchmark has no samples: see benchmark.size and benchmark.levels")
     if cfg.stage.predictions is not None:
         predictions, model_path, too_long = read_predictions(Path(cfg.stage.predictions), len(samples)), None, 0
     else:
@@ -87,7 +87,7 @@ def answer(cfg: DictConfig, samples: list[Sample]) -> tuple[list[str], str, int]
         encoder,
         prompts,
         max_new_tokens=cfg.stage.max_new_tokens,
-        batch_size=cfg.stage.batch_size,
+        batch_size=cfg.stage.get("batch_size", 1),  # stage=predict asks one question
         description=f"answering {cfg.benchmark.name}",
     )
     too_long = sum(not generation.fits(model, len(prompt), cfg.stage.max_new_tokens) for prompt in prompts)
@@ -220,13 +220,12 @@ def show(metrics: dict[str, Any], cfg: DictConfig, folder: Path) -> None:
     rows = []
     for name, found in metrics["details"].items():
         for kind, numbers in found["scoring"].items():
-            label = f"{name} ({kind})" if len(found["scoring"]) > 1 else name
-            rows.append(_row(label, numbers["all"]))
-            if len(numbers["by_seen"]) > 1:
-                rows += [_row(f"  {key} queries", value) for key, value in sorted(numbers["by_seen"].items())]
-        if len(found["scoring"][chosen_scoring(cfg, found)]["by_scenario"]) > 1:
-            by_scenario = found["scoring"][chosen_scoring(cfg, found)]["by_scenario"]
-            rows += [_row(f"  {key} ({chosen_scoring(cfg, found)})", value) for key, value in by_scenario.items()]
+            label = f" ({kind})" if len(found["scoring"]) > 1 else ""
+            rows.append(_row(name + label, numbers["all"]))
+            groups = {f"{key} queries": value for key, value in sorted(numbers["by_seen"].items())}
+            if kind == chosen_scoring(cfg, found):
+                groups |= numbers["by_scenario"]
+            rows += [_row(f"  {key}{label}", value) for key, value in groups.items() if len(groups) > 1]
     terminal.table("Evaluation, % of samples [95 % interval]", ["benchmark", "n", "TS", "PI", "CF"], rows)
     for name, found in metrics["details"].items():
         counts = ", ".join(f"{key.replace('_', ' ')} {n}" for key, n in found["outcomes"].items() if n)

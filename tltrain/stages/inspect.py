@@ -52,7 +52,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         force_terminal=terminal.console.is_terminal,
     )
     for item in items[: cfg.stage.limit]:
-        recorder.rule(item.id)
+        recorder.rule(Text(item.id))
         recorder.print(picture(item, encoder, cfg.stage.w_max))
     recorder.print(
         Text.assemble(

@@ -14,6 +14,8 @@ import json
 import logging
 import math
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,26 +70,29 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             f"{report.too_long} samples longer than {limit} tokens"
         )
     log.info("%s: %d turns in %d samples, %d tokens", cfg.stage.name, report.turns, len(rows), report.tokens)
-    trainer = sft.TurnTrainer(
-        model,
-        arguments,
-        sft.Collator(tokenizer.pad_token_id),
-        rows,
-        packed["held_out"][0] or None,
-        tokenizer,
-        callbacks=[sft.Progress(f"training ({cfg.stage.name})")],
-    )
-    outcome = trainer.train()
-    held_out_loss = trainer.evaluate(metric_key_prefix="held_out") if packed["held_out"][0] else {}
-    if not math.isfinite(outcome.training_loss):
-        raise TltrainError(
-            f"the loss is {outcome.training_loss}: lower stage.args.learning_rate, or hardware.bf16=false"
+    if cfg.tracking.name == "wandb":
+        track_with_wandb(cfg, folder)
+    with refused_arguments():
+        trainer = sft.TurnTrainer(
+            model,
+            arguments,
+            sft.Collator(tokenizer.pad_token_id),
+            rows,
+            packed["held_out"][0] or None,
+            tokenizer,
+            callbacks=[sft.Progress(f"training ({cfg.stage.name})")],
         )
+    outcome = trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
+    held_out_loss = trainer.evaluate(metric_key_prefix="held_out") if packed["held_out"][0] else {}
+    if not math.isfinite(outcome.training_loss + held_out_loss.get("held_out_loss", 0)):
+        raise TltrainError("the loss became infinite: lower stage.args.learning_rate, or hardware.bf16=false")
 
     save_model(trainer, tokenizer, train, folder / "model")
+    with suppress(OSError):  # the Trainer makes it even where it saves nothing
+        (folder / "checkpoints").rmdir()
     metrics = {
         "train": outcome.metrics | write_history(trainer.state.log_history, cfg.stage.name, folder) | asdict(report),
-        "held_out": held_out_loss | asdict(packed["held_out"][1]),
+        "held_out": known(held_out_loss) | asdict(packed["held_out"][1]),
         "mae": asdict(judged),
         "base_model": path,
         "seed": cfg.seed,
@@ -122,7 +127,7 @@ def write_history(logs: list[dict[str, float]], stage: str, folder: Path) -> dic
     """Leave what was logged as `history.jsonl` and `losses.png`; returns the last losses on key and other tokens."""
     from tltrain.report.plots import loss_curves
 
-    runs.write_lines(folder / "history.jsonl", map(json.dumps, logs))
+    runs.write_lines(folder / "history.jsonl", map(json.dumps, map(known, logs)))
     steps = [entry for entry in logs if "loss" in entry]
     names = {"turns (weighted)": "loss", "key tokens": "key_token_loss", "other tokens": "other_token_loss"}
     curves = {
@@ -134,7 +139,12 @@ def write_history(logs: list[dict[str, float]], stage: str, folder: Path) -> dic
         {label: points for label, points in curves.items() if points},
         f"Training loss, stage={stage}",
     )
-    return {name: steps[-1][name] for name in ("key_token_loss", "other_token_loss") if steps}
+    return known({name: steps[-1][name] for name in ("key_token_loss", "other_token_loss") if steps})
+
+
+def known(numbers: dict[str, float]) -> dict[str, float]:
+    """Without NaN, which is no JSON: there is no loss on key tokens where nothing has any."""
+    return {name: number for name, number in numbers.items() if number == number}
 
 
 def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool):
@@ -144,24 +154,32 @@ def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool):
     chosen = OmegaConf.to_container(OmegaConf.merge(cfg.model.args, cfg.stage.args), resolve=True)
     check_arguments(chosen, "stage.args")
     defaults = {"logging_steps": 1, "save_strategy": "no", "dataloader_pin_memory": device != "cpu"}
+    defaults["logging_nan_inf_filter"] = False  # it would hide that a training has diverged
     if not {"activation_checkpointing", "gradient_checkpointing"} & set(chosen):
         defaults["activation_checkpointing"] = False  # TRL's default is True, which costs a small model a third
-    tracked = cfg.tracking.name == "wandb"
-    if tracked:
-        track_with_wandb(cfg, folder)
-    return SFTConfig(
-        **(defaults | chosen),
-        output_dir=str(folder / "checkpoints"),
-        run_name=str(folder),
-        seed=cfg.seed,
-        data_seed=cfg.seed,
-        use_cpu=device == "cpu",
-        bf16=bf16,
-        disable_tqdm=True,
-        remove_unused_columns=True,
-        report_to=["wandb"] if tracked else [],
-        dataset_kwargs={"skip_prepare_dataset": True},
-    )
+    with refused_arguments():
+        return SFTConfig(
+            **(defaults | chosen),
+            output_dir=str(folder / "checkpoints"),
+            run_name=str(folder),
+            seed=cfg.seed,
+            data_seed=cfg.seed,
+            use_cpu=device == "cpu",
+            bf16=bf16,
+            disable_tqdm=True,
+            remove_unused_columns=True,
+            report_to=["wandb"] if cfg.tracking.name == "wandb" else [],
+            dataset_kwargs={"skip_prepare_dataset": True},
+        )
+
+
+@contextmanager
+def refused_arguments() -> Iterator[None]:
+    """Says in one line what only the library can know to be wrong with its arguments, or missing for them."""
+    try:
+        yield
+    except (ValueError, ImportError) as error:
+        raise TltrainError(f"stage.args: {' '.join(str(error).split())}") from error
 
 
 def track_with_wandb(cfg: DictConfig, folder: Path) -> None:
@@ -200,7 +218,8 @@ def summary(stage: str, metrics: dict[str, Any], folder: Path) -> str:
     lines = [f"{stage}: {train['turns']} turns in {train['train_runtime']:.0f} s, loss {train['train_loss']:.3f}"]
     if "held_out_loss" in held:
         lines.append(
-            f"held out: loss {held['held_out_loss']:.3f}, key tokens {held['held_out_key_token_loss']:.3f}, "
+            f"held out: loss {held['held_out_loss']:.3f}, "
+            f"key tokens {held.get('held_out_key_token_loss', math.nan):.3f}, "
             f"other tokens {held['held_out_other_token_loss']:.3f} ({held['turns']} turns)"
         )
     return "\n".join([*lines, f"Written to {folder / 'model'}"])
