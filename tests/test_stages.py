@@ -302,7 +302,7 @@ def test_nothing_unfinished_is_left(trained, models_cache):
 
 def test_the_same_seed_gives_the_same_weights_and_answers(tltrain, trained):
     again = tltrain("stage=pkt", *FEW)
-    other = tltrain("stage=pkt", *FEW, "seed=1", "data.limit=12")
+    other = tltrain("stage=pkt", *FEW, "seed=1")
     weights = [run.folder / "model" / "model.safetensors" for run in (trained["pkt"], again, other)]
     first, second, third = (path.read_bytes() for path in weights)
     assert first == second != third
@@ -316,12 +316,12 @@ def test_the_same_seed_gives_the_same_weights_and_answers(tltrain, trained):
 def test_both_packings_give_the_same_losses(tltrain):
     still = ["stage.args.learning_rate=0", "stage.args.gradient_accumulation_steps=100", "stage.args.max_steps=1"]
     runs = {
-        packing: tltrain("stage=pkt", *TINY, "data.size=8", *still, "data.holdout=0.25", f"stage.packing={packing}")
+        packing: tltrain("stage=pkt", *TINY, "data.size=5", *still, "data.holdout=0.25", f"stage.packing={packing}")
         for packing in ("turn", "trajectory")
     }
     turn, trajectory = (runs[packing].metrics for packing in ("turn", "trajectory"))
     assert turn["train"]["samples"] == turn["train"]["turns"] == trajectory["train"]["turns"]
-    assert trajectory["train"]["samples"] == 6
+    assert trajectory["train"]["samples"] == 4
     assert turn["train"]["tokens"] > 1.5 * trajectory["train"]["tokens"]
     for part, name in (
         ("train", "train_loss"),
@@ -609,12 +609,12 @@ def test_inspect_names_the_key_tokens(tltrain):
 
 
 def test_the_demo_compares_base_sft_and_pkt(tltrain, tmp_path):
-    sizes = ["model.demo.train_size=12", "model.demo.test_size=4", "stage.max_new_tokens=8", "stage.args.max_steps=2"]
+    sizes = ["model.demo.train_size=6", "model.demo.test_size=3", "stage.max_new_tokens=8", "stage.args.max_steps=2"]
     ran = tltrain(*TINY, *sizes, folder=tmp_path / "a run, with = and spaces")
     table = ran.out[ran.out.index("tools never trained on") :]
     assert [name in table for name in ("tiny (base)", "tiny + SFT", "tiny + MAE + PKT")] == [True, True, True]
     assert {f"{name}/{level}" for name in ("base", "sft", "pkt") for level in ("ts", "pi", "cf")} < ran.metrics.keys()
-    assert ran.metrics["pkt/n"] == 4
+    assert ran.metrics["pkt/n"] == 3
     for stage in ("sft", "pkt", "eval_base", "eval_sft", "eval_pkt"):
         assert (ran.folder / stage / "metrics.json").is_file(), stage
     used = [json.loads((ran.folder / f"eval_{name}" / "metrics.json").read_text())["model"] for name in ("sft", "pkt")]

@@ -61,11 +61,11 @@ def main() -> None:
 
     try:
         hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="config")(task)()
+    except (HydraException, OmegaConfBaseException) as error:  # first: some of Hydra's are OSErrors too
+        print(one_line(error), file=sys.stderr)
+        sys.exit(1)
     except OSError as error:  # the run folder cannot be made
         print(error, file=sys.stderr)
-        sys.exit(1)
-    except (HydraException, OmegaConfBaseException) as error:
-        print(one_line(error), file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -18,7 +18,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
+import random
+import re
 import statistics
 import subprocess
 import sys
@@ -125,6 +126,13 @@ def trainer_of(contender: str, model, tokenizer, rows: Dataset, bf16: bool, fold
     return sft.TurnTrainer(model, args, sft.Collator(tokenizer.pad_token_id), rows, processing_class=tokenizer)
 
 
+def timed(trainer: Trainer) -> float:
+    """Seconds that one epoch takes."""
+    start = time.perf_counter()
+    trainer.train()
+    return time.perf_counter() - start
+
+
 def turn_losses(contender: str, trainer: Trainer) -> list[float]:
     """The loss of every turn, in order, without training."""
     losses = []
@@ -178,11 +186,15 @@ def bench(source: str, model_name: str, count: int, rounds: int, bf16: bool) -> 
             trainers[name] = trainer_of(name, own, tokenizer, rows[name], bf16, folder)
             losses[name] = turn_losses(name, trainers[name])
         for turn in terminal.track(range(rounds + 1), f"{model_name} on {source}"):
-            for name in CONTENDERS[turn % 4 :] + CONTENDERS[: turn % 4]:  # nobody always follows the same one
-                start = time.perf_counter()
-                trainers[name].train()
+            for name in random.Random(turn).sample(CONTENDERS, len(CONTENDERS)):  # nobody always follows the same one
+                elapsed = timed(trainers[name])
                 if turn:  # the first round warms up
-                    seconds[name].append(time.perf_counter() - start)
+                    seconds[name].append(elapsed)
+        pairs = []  # what PKT costs is small: more rounds, in turns the one first and the other
+        for turn in terminal.track(range(2 * rounds), "pkt against sft"):
+            first, second = ("pkt", "tltrain") if turn % 2 else ("tltrain", "pkt")
+            times = {first: timed(trainers[first]), second: timed(trainers[second])}
+            pairs.append(times["pkt"] / times["tltrain"])
     memory = {name: peak_memory(name, source, model_name, count, bf16) for name in CONTENDERS}
     median = {name: statistics.median(seconds[name]) for name in CONTENDERS}
     result = {
@@ -198,7 +210,7 @@ def bench(source: str, model_name: str, count: int, rounds: int, bf16: bool) -> 
         "speedup_over_released": median["released"] / median["tltrain"],
         "speedup_over_trl": median["trl"] / median["tltrain"],
         "floor_by_tokens": tokens["released"] / tokens["tltrain"],
-        "pkt_cost": statistics.median(p / s for p, s in zip(seconds["pkt"], seconds["tltrain"], strict=True)) - 1,
+        "pkt_cost": statistics.median(pairs) - 1,
         "peak_memory_gib": memory,
         "largest_loss_difference": max(
             abs(a - b) for other in ("released", "trl") for a, b in zip(losses[other], losses["tltrain"], strict=True)
@@ -236,7 +248,8 @@ def main() -> None:
         rows = datasets_of(items, encoder)[options.alone]
         with tempfile.TemporaryDirectory() as folder:
             trainer_of(options.alone, model, tokenizer, rows, bf16, folder).train()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+        status = Path("/proc/self/status").read_text()  # getrusage would give the parent's peak where that is higher
+        print(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 2**20)
         return
     sizes = {"smollm2_135m": (3, 5), "tiny": (12, 7)}
     sources = ["toolworld"]
