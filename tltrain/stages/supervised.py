@@ -155,6 +155,8 @@ def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool):
     check_arguments(chosen, "stage.args")
     defaults = {"logging_steps": 1, "save_strategy": "no", "dataloader_pin_memory": device != "cpu"}
     defaults["logging_nan_inf_filter"] = False  # it would hide that a training has diverged
+    if "per_device_train_batch_size" in chosen:  # the library's default of 8 would pad long trajectories to the longest
+        defaults["per_device_eval_batch_size"] = chosen["per_device_train_batch_size"]
     if not {"activation_checkpointing", "gradient_checkpointing"} & set(chosen):
         defaults["activation_checkpointing"] = False  # TRL's default is True, which costs a small model a third
     with refused_arguments():
