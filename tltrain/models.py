@@ -95,6 +95,8 @@ def _fetch(path: str, load: Callable[[bool], T]) -> T:
     local = Path(path).is_dir()
     try:
         return load(local or not _hub_answers())
+    except ImportError as error:  # such as model.attn_implementation=flash_attention_2 without its package
+        raise TltrainError(f"model {path}: {' '.join(str(error).split())}") from error
     except (OSError, ValueError) as error:
         if local:
             raise TltrainError(f"{path} cannot be read as a model: {' '.join(str(error).split())}") from error
