@@ -27,6 +27,7 @@ STAGES = {
     "pkt": "supervised",
     "eval": "eval",
     "predict": "predict",
+    "irm": "irm",
     "inspect": "inspect",
 }
 log = logging.getLogger("tltrain")

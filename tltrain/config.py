@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib.util
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
@@ -67,6 +68,29 @@ class Scoring(Enum):
     fixed = "fixed"
 
 
+class Algorithm(Enum):
+    ppo = "ppo"
+    rloo = "rloo"
+    grpo = "grpo"
+
+
+class CriticInit(Enum):
+    sft = "sft"
+    random = "random"
+
+
+class OnKlLimit(Enum):
+    stop = "stop"
+    adapt = "adapt"
+
+
+class PromptTruncation(Enum):
+    drop_oldest_turns = "drop_oldest_turns"
+    left = "left"
+    error = "error"
+    skip = "skip"
+
+
 class Device(Enum):
     auto = "auto"
     cpu = "cpu"
@@ -80,7 +104,8 @@ class DemoStage:
     test_size: int = MISSING  # toolworld questions over unseen tools
     max_new_tokens: int = MISSING
     batch_size: int = MISSING
-    args: Any = field(default_factory=dict)  # of trl.SFTConfig, for both trainings
+    irm_steps: int = MISSING  # rollouts, and optimizer steps on them
+    args: Any = field(default_factory=dict)  # of trl.SFTConfig, for both supervised trainings
 
 
 @dataclass
@@ -100,6 +125,48 @@ class SupervisedStage:
     packing: Packing = Packing.trajectory  # one sample a trajectory, or one a turn as released
     truncation: Truncation = Truncation.drop_oldest_turns  # of samples over args.max_length tokens
     args: Any = field(default_factory=dict)  # of trl.SFTConfig; above model.args
+
+
+@dataclass
+class Critic:
+    init: CriticInit = CriticInit.sft  # the policy's checkpoint with a head that is 0, or random weights
+    path: Optional[str] = None  # a critic that an earlier run saved; above init
+    learning_rate: float = MISSING
+    save: bool = False  # leave it beside the model, as critic/
+
+
+@dataclass
+class IrmStage:
+    name: str = "irm"
+    algorithm: Algorithm = Algorithm.ppo  # rloo and grpo are TRL's trainers, without a critic
+    mae: bool = True  # do not ask for calls that the tool answered with an error
+    rule: Rule = Rule.paper  # which answers are errors
+    packing: Packing = Packing.trajectory  # a row is a trajectory's calls, what they share computed once; or one call
+    truncation: PromptTruncation = PromptTruncation.drop_oldest_turns  # of prompts that are too long
+    max_prompt_length: Optional[int] = None  # tokens; null: what the model's context leaves
+    max_new_tokens: int = 128  # of a sampled call
+    do_sample: bool = True  # false: greedy
+    temperature: float = 0.7
+    kl: float = 0.3  # reward lost for each nat by which a token departs from the reference
+    kl_limit: Optional[float] = None  # of the mean over responses of the KL summed over tokens
+    on_kl_limit: OnKlLimit = OnKlLimit.stop  # end the training there, or raise kl until it is below
+    gamma: float = 1.0
+    lam: float = 0.95  # of generalized advantage estimation
+    clip: float = 0.2  # of the ratio of probabilities
+    value_clip: float = 0.2
+    reward_clip: float = 5.0
+    ppo_epochs: int = 1  # optimizer steps on each rollout
+    critic: Critic = field(default_factory=Critic)
+    generation_batch_size: Optional[int] = None  # calls sampled at once; null: all of a step
+    matching: Matching = Matching.strict  # of values
+    eval_size: Optional[int] = 100  # held-out questions asked before and after; null: all, 0: none
+    eval_batch_size: int = 8
+    samples_every: int = 10  # steps between two entries of samples.jsonl
+    samples: int = 8  # calls an entry
+    resume: bool = False  # go on from the last whole checkpoint in hydra.run.dir
+    keep_checkpoints: bool = False  # after the run has ended well
+    algorithm_args: dict[str, Any] = field(default_factory=dict)  # arguments that suit one algorithm; stage.args above
+    args: Any = field(default_factory=dict)  # of the algorithm's trainer; above model.irm.args
 
 
 @dataclass
@@ -137,6 +204,7 @@ class Model:
     attn_implementation: str = "sdpa"
     trust_remote_code: bool = False
     args: Any = field(default_factory=dict)  # of trl.SFTConfig: what suits this model
+    irm: Any = field(default_factory=dict)  # what suits this model in stage=irm: critic_learning_rate, args
     demo: dict[str, int] = field(default_factory=dict)  # numbers of stage=demo that suit this model
 
 
@@ -201,6 +269,7 @@ SCHEMAS: dict[str, type] = {
     "schema/stage/demo": DemoStage,
     "schema/stage/mae": MaeStage,
     "schema/stage/supervised": SupervisedStage,
+    "schema/stage/irm": IrmStage,
     "schema/stage/eval": EvalStage,
     "schema/stage/predict": PredictStage,
     "schema/stage/inspect": InspectStage,
@@ -217,7 +286,22 @@ LEAST = {
     "stage.test_size": 1,
     "stage.max_new_tokens": 1,
     "stage.batch_size": 1,
+    "stage.irm_steps": 1,
     "stage.limit": 1,
+    "stage.max_prompt_length": 1,
+    "stage.kl": 0,
+    "stage.kl_limit": 0,
+    "stage.gamma": 0,
+    "stage.lam": 0,
+    "stage.clip": 0,
+    "stage.value_clip": 0,
+    "stage.reward_clip": 0,
+    "stage.ppo_epochs": 1,
+    "stage.generation_batch_size": 1,
+    "stage.eval_size": 0,
+    "stage.eval_batch_size": 1,
+    "stage.samples_every": 1,
+    "stage.samples": 0,
     "stage.args.per_device_train_batch_size": 1,
     "stage.args.gradient_accumulation_steps": 1,
     "stage.args.max_length": 1,
@@ -228,7 +312,7 @@ LEAST = {
     "hardware.threads": 1,
 }
 """The least value of numbers that have one."""
-OPEN = ("args", "mae", "reward")  # nodes whose keys are a library's, or data
+OPEN = ("args", "irm", "algorithm_args", "mae", "reward")  # nodes whose keys are a library's, or data
 
 
 def register() -> None:
@@ -245,11 +329,16 @@ def register() -> None:
 
 # --- arguments that belong to a library -----------------------------------------------------------------------------
 
-SFT_CONFIG = (
-    ("trl", "trainer/sft_config.py", "SFTConfig"),
-    ("trl", "trainer/base_config.py", "_BaseConfig"),
-    ("transformers", "training_args.py", "TrainingArguments"),
-)
+TRAINING_ARGUMENTS = (("transformers", "training_args.py", "TrainingArguments"),)
+_TRL = (("trl", "trainer/base_config.py", "_BaseConfig"), *TRAINING_ARGUMENTS)
+ARGUMENTS = {
+    "trl.SFTConfig": (("trl", "trainer/sft_config.py", "SFTConfig"), *_TRL),
+    "trl.RLOOConfig": (("trl", "trainer/rloo_config.py", "RLOOConfig"), *_TRL),
+    "trl.GRPOConfig": (("trl", "trainer/grpo_config.py", "GRPOConfig"), *_TRL),
+    "transformers.TrainingArguments": TRAINING_ARGUMENTS,
+}
+"""The libraries' classes of arguments: (package, file, class) of each and of its bases."""
+IRM_ARGUMENTS = {"ppo": "transformers.TrainingArguments", "rloo": "trl.RLOOConfig", "grpo": "trl.GRPOConfig"}
 LLAMA_CONFIG = (("transformers", "models/llama/configuration_llama.py", "LlamaConfig"),)
 
 OURS = {
@@ -274,8 +363,12 @@ OURS = {
     "dataset_text_field": "data",
     "truncation_mode": "stage.truncation",
     "push_to_hub": "model",
+    "beta": "stage.kl",
+    "temperature": "stage.temperature",
+    "max_completion_length": "stage.max_new_tokens",
+    "reward_weights": "reward",
 }
-"""Arguments of SFTConfig that have their place elsewhere in our configuration, and where."""
+"""Arguments of the libraries that have their place elsewhere in our configuration, and where."""
 
 
 @cache
@@ -309,13 +402,13 @@ PYTHON_TYPES = {
 }
 
 
-def check_arguments(arguments: dict[str, Any], where: str) -> None:
-    """Raise a TltrainError unless every argument is one of trl.SFTConfig's, of its type, and not set elsewhere."""
-    fields = library_fields(SFT_CONFIG)
+def check_arguments(arguments: dict[str, Any], where: str, kind: str = "trl.SFTConfig") -> None:
+    """Raise a TltrainError unless all are arguments of `kind` (of `ARGUMENTS`), of its types, and not set elsewhere."""
+    fields = library_fields(ARGUMENTS[kind])
     for name, value in arguments.items():
         key = f"{where}.{name}"
         if name not in fields:
-            raise TltrainError(f"{key}: trl.SFTConfig has no such argument{suggestion(name, fields)}")
+            raise TltrainError(f"{key}: {kind} has no such argument{suggestion(name, fields)}")
         if name in OURS:
             raise TltrainError(f"{key}: this is set by {OURS[name]}")
         allowed = [PYTHON_TYPES.get(part.strip().partition("[")[0].strip()) for part in fields[name].split("|")]
@@ -347,10 +440,7 @@ def check(cfg: DictConfig) -> None:
     _check_keys(cfg.model.demo, DemoStage, "model.demo")
     for node in ("model", "data", "benchmark", "hardware", "tracking"):
         _check_keys(cfg[node], SCHEMAS[f"schema/{node}"], node)
-    for where in ("stage", "model"):
-        if "args" in cfg[where]:
-            arguments = OmegaConf.to_container(cfg[where].args, resolve=True)
-            check_arguments(arguments, f"{where}.args")
+    _check_arguments(cfg)
     for name in cfg.model.random or ():
         if name not in (fields := library_fields(LLAMA_CONFIG)):
             raise TltrainError(f"model.random.{name}: LlamaConfig has no such argument{suggestion(name, fields)}")
@@ -369,6 +459,30 @@ def check(cfg: DictConfig) -> None:
             raise TltrainError(f"{key}: expected {least} or more, found {value}")
 
 
+def _check_arguments(cfg: DictConfig) -> None:
+    """Every argument that is passed on to a library, and `model.irm`."""
+    _check_keys(cfg.model.irm, {"critic_learning_rate", "args"}, "model.irm")
+    irm = cfg.stage.name == "irm"
+    nodes = {"model.args": "trl.SFTConfig", "model.irm.args": "transformers.TrainingArguments"}
+    nodes["stage.args"] = IRM_ARGUMENTS[cfg.stage.algorithm.name] if irm else "trl.SFTConfig"
+    if irm:
+        _check_keys(cfg.stage.critic, Critic, "stage.critic")
+        _check_keys(cfg.stage.algorithm_args, IRM_ARGUMENTS, "stage.algorithm_args")
+        nodes |= {f"stage.algorithm_args.{name}": kind for name, kind in IRM_ARGUMENTS.items()}
+        if not cfg.stage.temperature > 0:
+            raise TltrainError(
+                f"stage.temperature: expected a number above 0, found {cfg.stage.temperature}; greedy sampling is "
+                "stage.do_sample=false"
+            )
+        for key in ("gamma", "lam"):
+            if cfg.stage[key] > 1:
+                raise TltrainError(f"stage.{key}: expected a number from 0 to 1, found {cfg.stage[key]}")
+    for where, kind in nodes.items():
+        node = OmegaConf.select(cfg, where)
+        if node is not None:
+            check_arguments(OmegaConf.to_container(node, resolve=True), where, kind)
+
+
 def check_model_path(path: str) -> None:
     """Raise a TltrainError unless `path` is a folder with a model, or may be a hub id."""
     if Path(path).is_dir():
@@ -380,9 +494,8 @@ def check_model_path(path: str) -> None:
         raise TltrainError(f"model.path={path}: there is no such folder")
 
 
-def _check_keys(node: DictConfig, schema: type, where: str) -> None:
+def _check_keys(node: DictConfig, schema: type | Collection[str], where: str) -> None:
+    known = schema.__dataclass_fields__ if isinstance(schema, type) else schema
     for key in node:
-        if key not in schema.__dataclass_fields__:
-            raise TltrainError(
-                f"{where}.{key}".lstrip(".") + f": no such key{suggestion(str(key), schema.__dataclass_fields__)}"
-            )
+        if key not in known:
+            raise TltrainError(f"{where}.{key}".lstrip(".") + f": no such key{suggestion(str(key), known)}")

@@ -97,6 +97,19 @@ def flatten(runs: Sequence[Run]) -> Layout:
     return layout
 
 
+def lineage(runs: Sequence[Run]) -> tuple[list[int], list[list[bool]]]:
+    """What each token of `flatten(runs)` may attend to, where it stands before it in the sequence.
+
+    Returns:
+        [T] the run of each token, and [len(runs)][len(runs)] whether run j is run i itself or one of its ancestors.
+    """
+    seen: list[list[bool]] = []
+    for number, run in enumerate(runs):
+        seen.append(list(seen[run.parent]) if run.parent >= 0 else [False] * len(runs))
+        seen[-1][number] = True
+    return [number for number, run in enumerate(runs) for _ in run.ids], seen
+
+
 class Encoder:
     """A fast tokenizer that reads text piece by piece.
 
@@ -232,7 +245,7 @@ def pack(
         if not any(chains):
             report.nothing_to_learn += 1
         for chain in filter(None, chains):
-            fitted = _fit(chain, max_length)
+            fitted = fit(chain, max_length)
             if fitted is not chain:
                 if truncation == "error":
                     raise TltrainError(
@@ -270,7 +283,7 @@ def _turn_chains(runs: list[Run]) -> list[list[Run]]:
     return [[*(run._replace(targets=[]) for run in runs[:i]), run] for i, run in enumerate(runs) if run.targets]
 
 
-def _fit(chain: list[Run], max_length: int) -> list[Run] | None:
+def fit(chain: list[Run], max_length: int) -> list[Run] | None:
     """The chain if it is short enough; else what stands before its first turn (tools, query) and as many of its newest
     turns as fit; None where not even the last one does. It is cut where a turn begins: no answer without its call.
     """

@@ -36,7 +36,7 @@ from trl import SFTConfig, SFTTrainer
 from tltrain import config, models, terminal
 from tltrain.data import rotbench, toolworld
 from tltrain.data.reading import ReadReport
-from tltrain.stages.supervised import corpus
+from tltrain.stages.shared import corpus
 from tltrain.tokens import Encoder, PackingReport, pack
 from tltrain.training import sft
 from tltrain.trajectory import Trajectory

@@ -9,7 +9,7 @@ from itertools import islice
 
 from omegaconf import DictConfig
 
-from tltrain.data import native, openai, rotbench, tl_training, toolworld, turns
+from tltrain.data import irm, native, openai, rotbench, tl_training, toolworld, turns
 from tltrain.data.reading import ReadReport, read_file
 from tltrain.errors import TltrainError
 from tltrain.trajectory import Trajectory
@@ -40,6 +40,7 @@ READERS: dict[str, Reader] = {
     "openai": partial(_file, openai.parse),
     "tltrain": partial(_file, native.parse),
     "turns": _turns,
+    "irm": partial(_file, irm.parse),
     "rotbench": _rotbench,
     "toolworld": _toolworld,
 }

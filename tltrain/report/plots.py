@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -37,5 +37,33 @@ def loss_curves(path: Path, curves: Mapping[str, list[tuple[float, float]]], tit
     axes.spines[["top", "right"]].set_visible(False)
     if axes.lines:
         axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+GRADE_COLOURS = ("#999999", "#cc79a7", "#d55e00", "#e69f00", "#56b4e9", "#009e73")  # worst to best (Okabe and Ito)
+HATCHES = ("..", "xx", "//", "\\\\", "--", "")
+
+
+def reward_curves(
+    path: Path, steps: Sequence[int], rewards: Sequence[float], shares: Mapping[str, Sequence[float]], title: str
+) -> None:
+    """The mean reward over steps; below it the shares of grades (0 to 1), from worst to best one upon the other."""
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(7, 6), sharex=True, layout="constrained")
+    top.plot(steps, rewards, color=BLUE, alpha=0.35, label="step")
+    window = max(len(rewards) // 10, 1)
+    means = [sum(part) / len(part) for i in range(len(rewards)) for part in [rewards[max(i - window + 1, 0) : i + 1]]]
+    top.plot(steps, means, color=BLUE, label=f"mean of {window} steps")
+    top.set(title=title, ylabel="reward")
+    top.legend(frameon=False)
+    areas = bottom.stackplot(steps, *shares.values(), labels=[name.replace("_", " ") for name in shares])
+    for area, colour, hatch in zip(areas, GRADE_COLOURS, HATCHES, strict=True):
+        area.set(facecolor=colour, hatch=hatch, edgecolor="white", linewidth=0)
+    bottom.set(xlabel="optimizer step", ylabel="share of sampled calls", ylim=(0, 1))
+    bottom.margins(x=0)
+    handles, labels = bottom.get_legend_handles_labels()
+    figure.legend(handles[::-1], labels[::-1], loc="outside right center", frameon=False)
+    for axes in (top, bottom):
+        axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
     plt.close(figure)

@@ -1,10 +1,11 @@
-"""stage=demo: what MAE and PKT do to a real model, in one command.
+"""stage=demo: what MAE, PKT and IRM do to a real model, in one command.
 
     python -m tltrain                 SmolLM2-135M, ten minutes on two cores
     python -m tltrain model=tiny      a model from scratch, under a minute
 
 Runs other stages as a user would (each in its own folder below this run's): `stage=sft`, `stage=pkt` on the same
-generated trajectories, then `stage=eval` of the base model and of both on tools that are never in the training split.
+generated trajectories, `stage=irm` from there, then `stage=eval` of the base model and of all three on tools that are
+never in the training split.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from rich.text import Text
 
 from tltrain import config, runs, terminal
 
-MODELS = {"base": None, "sft": "SFT", "pkt": "MAE + PKT"}
+MODELS = {"base": None, "sft": "SFT", "pkt": "MAE + PKT", "irm": "MAE + PKT + IRM"}
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
@@ -30,9 +31,11 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     start = time.monotonic()
     for stage in ("sft", "pkt"):
         run_stage(folder / stage, [f"stage={stage}", f"data.size={cfg.stage.train_size}"], cfg.stage.args)
+    steps = [f"stage.args.max_steps={cfg.stage.irm_steps}", "stage.args.save_strategy=no", "stage.eval_size=0"]
+    run_stage(folder / "irm", ["stage=irm", f"data.size={cfg.stage.train_size}", *trained(folder / "pkt"), *steps])
     scores = {}
     for name in MODELS:
-        path = [] if name == "base" else [f"model.path={json.dumps(str(folder / name / 'model'))}"]
+        path = [] if name == "base" else trained(folder / name)
         scores[name] = run_stage(
             folder / f"eval_{name}",
             [
@@ -53,6 +56,11 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     runs.finish(folder, cfg, metrics)
     show(cfg, folder, scores, metrics["seconds"])
     return metrics
+
+
+def trained(folder: Path) -> list[str]:
+    """The override that starts from the model a stage left in `folder`."""
+    return [f"model.path={json.dumps(str(folder / 'model'))}"]
 
 
 def run_stage(folder: Path, overrides: list[str], arguments: DictConfig | None = None) -> dict[str, Any]:
@@ -94,8 +102,9 @@ def show(cfg: DictConfig, folder: Path, scores: dict[str, dict[str, Any]], secon
     print_lines = [
         "TS: the right tool. PI: and the right parameters. CF: and the right values.",
         f"Took {seconds:.0f} s. Written to {folder}:",
-        "  sft/model, pkt/model           the trained models (AutoModelForCausalLM, AutoTokenizer)",
-        "  sft/losses.png, pkt/losses.png loss on key tokens and on others",
-        "  eval_*/predictions.jsonl       every answer, its grade and why",
+        "  sft/model, pkt/model, irm/model the trained models (AutoModelForCausalLM, AutoTokenizer)",
+        "  sft/losses.png, pkt/losses.png  loss on key tokens and on others",
+        "  irm/rewards.png, samples.jsonl  reward and grades of sampled calls; the calls",
+        "  eval_*/predictions.jsonl        every answer, its grade and why",
     ]
     terminal.console.print("\n".join(print_lines), markup=False)

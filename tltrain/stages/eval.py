@@ -72,7 +72,7 @@ def answer(cfg: DictConfig, samples: list[Sample]) -> tuple[list[str], str, int]
         import torch
 
         from tltrain import generation, models
-    from tltrain.stages.supervised import corpus
+    from tltrain.stages.shared import corpus
     from tltrain.tokens import Encoder
 
     device, bf16 = models.device_and_dtype(cfg.hardware)

@@ -21,7 +21,7 @@ from tltrain.data import trajectories
 from tltrain.data.reading import ReadReport
 from tltrain.formats import tl
 from tltrain.stages import mae
-from tltrain.stages.supervised import CORPUS, corpus
+from tltrain.stages.shared import CORPUS, corpus
 from tltrain.tokens import Encoder, Target
 from tltrain.trajectory import Trajectory
 

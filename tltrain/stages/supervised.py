@@ -10,12 +10,10 @@ so that an evaluation can tell seen from unseen ones.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,12 +21,11 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from tltrain import runs, terminal
-from tltrain.config import check_arguments
-from tltrain.data import hold_out, query_key, trajectories
+from tltrain.data import hold_out, trajectories
 from tltrain.data.reading import ReadReport
 from tltrain.errors import TltrainError
-from tltrain.formats import tl
-from tltrain.stages import mae
+from tltrain.stages import mae, shared
+from tltrain.stages.shared import corpus, known, library_arguments, refused_arguments, save_model, track_with_wandb
 from tltrain.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -37,8 +34,6 @@ if TYPE_CHECKING:
     from tltrain.tokens import Encoder, PackingReport
 
 log = logging.getLogger(__name__)
-CORPUS = 500
-"""Trajectories whose text trains the tokenizer of a model with random weights."""
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
@@ -46,6 +41,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     with terminal.status("loading torch, transformers and trl"):
         from tltrain import generation, models
         from tltrain.training import sft
+        from tltrain.training.progress import Progress
     from tltrain.tokens import Encoder
 
     read, judged = ReadReport(), mae.MaeReport()
@@ -80,18 +76,19 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             rows,
             packed["held_out"][0] or None,
             tokenizer,
-            callbacks=[sft.Progress(f"training ({cfg.stage.name})")],
+            callbacks=[Progress(f"training ({cfg.stage.name})", {"loss": "loss", "key tokens": "key_token_loss"})],
         )
     outcome = trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
     held_out_loss = trainer.evaluate(metric_key_prefix="held_out") if packed["held_out"][0] else {}
     if not math.isfinite(outcome.training_loss + held_out_loss.get("held_out_loss", 0)):
         raise TltrainError("the loss became infinite: lower stage.args.learning_rate, or hardware.bf16=false")
 
-    save_model(trainer, tokenizer, train, folder / "model")
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    save_model(model, tokenizer, (item.query for item in train), folder / "model")
     with suppress(OSError):  # the Trainer makes it even where it saves nothing
         (folder / "checkpoints").rmdir()
     metrics = {
-        "train": outcome.metrics | write_history(trainer.state.log_history, cfg.stage.name, folder) | asdict(report),
+        "train": outcome.metrics | write_losses(trainer.state.log_history, cfg.stage.name, folder) | asdict(report),
         "held_out": known(held_out_loss) | asdict(packed["held_out"][1]),
         "mae": asdict(judged),
         "base_model": path,
@@ -123,11 +120,11 @@ def pack_all(
     return dataset(layouts), report
 
 
-def write_history(logs: list[dict[str, float]], stage: str, folder: Path) -> dict[str, float]:
+def write_losses(logs: list[dict[str, float]], stage: str, folder: Path) -> dict[str, float]:
     """Leave what was logged as `history.jsonl` and `losses.png`; returns the last losses on key and other tokens."""
     from tltrain.report.plots import loss_curves
 
-    runs.write_lines(folder / "history.jsonl", map(json.dumps, map(known, logs)))
+    shared.write_history(logs, folder)
     steps = [entry for entry in logs if "loss" in entry]
     names = {"turns (weighted)": "loss", "key tokens": "key_token_loss", "other tokens": "other_token_loss"}
     curves = {
@@ -142,76 +139,23 @@ def write_history(logs: list[dict[str, float]], stage: str, folder: Path) -> dic
     return known({name: steps[-1][name] for name in ("key_token_loss", "other_token_loss") if steps})
 
 
-def known(numbers: dict[str, float]) -> dict[str, float]:
-    """Without NaN, which is no JSON: there is no loss on key tokens where nothing has any."""
-    return {name: number for name, number in numbers.items() if number == number}
-
-
 def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool):
     """trl.SFTConfig from `model.args`, above them `stage.args`, and what the other groups say."""
     from trl import SFTConfig
 
     chosen = OmegaConf.to_container(OmegaConf.merge(cfg.model.args, cfg.stage.args), resolve=True)
-    check_arguments(chosen, "stage.args")
-    defaults = {"logging_steps": 1, "save_strategy": "no", "dataloader_pin_memory": device != "cpu"}
-    defaults["logging_nan_inf_filter"] = False  # it would hide that a training has diverged
     if "per_device_train_batch_size" in chosen:  # the library's default of 8 would pad long trajectories to the longest
-        defaults["per_device_eval_batch_size"] = chosen["per_device_train_batch_size"]
-    if not {"activation_checkpointing", "gradient_checkpointing"} & set(chosen):
-        defaults["activation_checkpointing"] = False  # TRL's default is True, which costs a small model a third
-    with refused_arguments():
-        return SFTConfig(
-            **(defaults | chosen),
-            output_dir=str(folder / "checkpoints"),
-            run_name=str(folder),
-            seed=cfg.seed,
-            data_seed=cfg.seed,
-            use_cpu=device == "cpu",
-            bf16=bf16,
-            disable_tqdm=True,
-            remove_unused_columns=True,
-            report_to=["wandb"] if cfg.tracking.name == "wandb" else [],
-            dataset_kwargs={"skip_prepare_dataset": True},
-        )
-
-
-@contextmanager
-def refused_arguments() -> Iterator[None]:
-    """Says in one line what only the library can know to be wrong with its arguments, or missing for them."""
-    try:
-        yield
-    except (ValueError, ImportError) as error:
-        raise TltrainError(f"stage.args: {' '.join(str(error).split())}") from error
-
-
-def track_with_wandb(cfg: DictConfig, folder: Path) -> None:
-    """Start a wandb run in the run's folder; transformers' own callback logs into it."""
-    import wandb
-
-    wandb.init(
-        project=cfg.tracking.project,
-        mode=cfg.tracking.mode,
-        group=cfg.tracking.group,
-        job_type=cfg.stage.name,
-        dir=str(folder),
-        config=OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
-        settings=wandb.Settings(silent=True, console="off"),
-        reinit="finish_previous",
+        chosen.setdefault("per_device_eval_batch_size", chosen["per_device_train_batch_size"])
+    return library_arguments(
+        cfg,
+        SFTConfig,
+        chosen,
+        folder,
+        device,
+        bf16,
+        remove_unused_columns=True,
+        dataset_kwargs={"skip_prepare_dataset": True},
     )
-
-
-def save_model(trainer: Any, tokenizer: Any, train: list[Trajectory], folder: Path) -> None:
-    """`folder` with safetensors, tokenizer, chat template and the digests of the queries learned from."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    with terminal.status("saving the model"):
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        runs.write_json(folder / "trained_on.json", sorted({query_key(item.query) for item in train}))
-
-
-def corpus(items: list[Trajectory]) -> list[str]:
-    """Text for a tokenizer of the model's own: what it will read and write."""
-    return [tl.text(tl.segments(item)) for item in items[:CORPUS]]
 
 
 def summary(stage: str, metrics: dict[str, Any], folder: Path) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from datasets import Dataset
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback
 from trl import SFTTrainer
 
 from tltrain import terminal
@@ -195,25 +195,3 @@ class _Sums:
             "mean_weight": weight / (keys + others),
             "key_token_share": keys / (keys + others),
         }
-
-
-class Progress(TrainerCallback):
-    """The trainer's progress on the terminal, with the metric that matters."""
-
-    def __init__(self, description: str) -> None:
-        self.description = description
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        if state.is_world_process_zero:
-            self._context = terminal.progress(self.description, state.max_steps)
-            self._advance = self._context.__enter__()
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.is_world_process_zero:
-            logs = next((entry for entry in reversed(state.log_history) if "loss" in entry), {})
-            note = f"loss {logs['loss']:.3f}, key tokens {logs['key_token_loss']:.3f}" if logs else None
-            self._advance(1, note)
-
-    def on_train_end(self, args, state, control, **kwargs):
-        if state.is_world_process_zero:
-            self._context.__exit__(None, None, None)

@@ -1,0 +1,447 @@
+"""How fast PPO with the rule reward is, against the two ways users have today.
+
+    python experiments/bench/irm.py [--quick]
+
+The same prompts (every call of the first RoTBench third-turn trajectories), checkpoint, reward and settings, through
+  released   the authors' order of work: one sample at a time, logits of whole sequences from actor and reference and
+             values from the critic, then a forward, backward and optimizer step of actor and critic
+             (`released_ppo_worker.py`)
+  trl        PPOTrainer of trl 1.12.0, the last that had one, its reward model replaced by the rule
+             (`trl_ppo_worker.py`), in an environment of its own that is made at the first use
+  tltrain    stage=irm: a step is one rollout of all prompts
+at temperature 0.7, one PPO epoch a rollout, a learning rate at which the policy stays what it is, and where the CPU has
+bfloat16 under its autocast over float32 weights. Every round starts each of them anew, in another order. Times are
+taken inside the processes, without loading and without the first sample or step. Peak memory is VmHWM of each process.
+
+The checkpoint comes from a short `stage=sft`, made once, so that answers end; another by --model. --tiny --quick
+tries the script itself in a minute or two. The RoTBench folder is $TLTRAIN_SHARED/data/rotbench (default ../shared).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+import torch
+from omegaconf import OmegaConf
+from transformers import AutoTokenizer
+
+from tltrain import config, mae, models, runs, terminal
+from tltrain.data import native, rotbench, toolworld
+from tltrain.data.reading import ReadReport
+from tltrain.prompts import questions
+from tltrain.tokens import Encoder
+from tltrain.trajectory import Trajectory
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "outputs" / "bench"
+ROTBENCH = Path(os.environ.get("TLTRAIN_SHARED", ROOT.parent / "shared")) / "data" / "rotbench"
+CONTENDERS = ("released", "trl", "tltrain")
+TRL_PACKAGES = (
+    "torch==2.13.0",  # first and alone: by this exact name the package indexes give a build for the CPU
+    "trl==1.12.0",
+    "transformers==5.23.0",
+    "accelerate==1.15.0",
+    "datasets==5.2.0",
+    "numpy==2.4.6",
+)
+"""The environment of the contender trl; its libraries are those that tltrain was tested with."""
+SETTINGS = {
+    "max_new_tokens": 64,
+    "temperature": 0.7,
+    "kl": 0.3,
+    "gamma": 1.0,
+    "lam": 0.95,
+    "clip": 0.2,
+    "learning_rate": 1e-7,
+}
+BACKWARD = 2
+"""A backward pass computes what two forward passes do: gradients by inputs and by weights."""
+
+
+# --- what is trained on ----------------------------------------------------------------------------------------------
+
+
+def trajectories(tiny: bool, count: int) -> list[Trajectory]:
+    """The first `count` trajectories, every call in them to be asked."""
+    if tiny:
+        items = list(toolworld.generate(count))
+    elif ROTBENCH.is_dir():
+        items = list(rotbench.read_training(ROTBENCH, ["clean"], "stop", ReadReport()))[:count]
+    else:
+        raise SystemExit(f"there is no {ROTBENCH}: set TLTRAIN_SHARED to the folder with data/rotbench in it")
+    return [mae.apply(item, None) for item in items]
+
+
+def prompts_of(items: Sequence[Trajectory], encoder: Encoder) -> list[dict]:
+    """Each call's history as token ids, what the reward needs, and the number of its trajectory."""
+    return [
+        {
+            "trajectory": number,
+            "ids": encoder.prompt(sample),
+            "golden": {"name": sample.goldens[0].name, "arguments": dict(sample.goldens[0].arguments)},
+            "tools": [
+                {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
+                for tool in sample.tools
+            ],
+        }
+        for number, item in enumerate(items)
+        for _, sample in questions(item)
+    ]
+
+
+def checkpoint(tiny: bool) -> Path:
+    """A model that has learned to answer with a call and the end token; trained once."""
+    folder = FOLDER / ("irm_sft_tiny" if tiny else "irm_sft")
+    if not (folder / "metrics.json").is_file():
+        source = ["data=toolworld", "data.size=150"] if tiny else ["data=rotbench", f"data.path={ROTBENCH}"]
+        limit = [] if tiny else ["data.limit=16"]
+        model = f"model={'tiny' if tiny else 'smollm2_135m'}"
+        with terminal.status("training a checkpoint that ends its answers, once"):
+            run([*TLTRAIN, "stage=sft", model, *source, *limit, *outcome(folder)], folder.with_suffix(".log"))
+    return folder / "model"
+
+
+TLTRAIN = (sys.executable, "-m", "tltrain")
+
+
+def outcome(folder: Path) -> list[str]:
+    """Where a run of tltrain leaves what it made."""
+    return ["tracking=none", f"hydra.run.dir={folder}"]
+
+
+# --- processes -------------------------------------------------------------------------------------------------------
+
+
+def run(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> float:
+    """Run a command to its end, its output into `log`; returns its peak resident memory in GiB.
+
+    That is the high-water mark the kernel keeps of each process (VmHWM), summed over the command and its children.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    peaks: dict[int, int] = {}
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, **(environment or {})}, stdout=output, stderr=subprocess.STDOUT
+        )
+        try:
+            while process.poll() is None:
+                for pid in family(process.pid):
+                    peaks[pid] = max(peaks.get(pid, 0), high_water(pid))
+                time.sleep(0.25)
+        finally:
+            process.kill()
+    if process.returncode:
+        last = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        raise SystemExit(f"{last}\n`{' '.join(command)}` ended with status {process.returncode}: see {log}")
+    return sum(peaks.values()) / 2**20
+
+
+def family(pid: int) -> list[int]:
+    """A process and its children, and theirs; none where it has just ended."""
+    try:
+        return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def high_water(pid: int) -> int:
+    """VmHWM in KiB; 0 where the process has just ended."""
+    try:
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return int(found[1]) if found else 0
+
+
+def trl_python() -> str:
+    """The Python of the environment with trl 1.12.0, made where it is not there yet or has other packages."""
+    folder = FOLDER / "trl112"
+    python, made = str(folder / "bin" / "python"), folder / "packages.json"
+    if not made.is_file() or json.loads(made.read_text()) != list(TRL_PACKAGES):
+        with terminal.status(f"making {folder}, once"):
+            log = FOLDER / "trl112.log"
+            run([sys.executable, "-m", "venv", "--clear", str(folder)], log)
+            for packages in (TRL_PACKAGES[:1], TRL_PACKAGES):
+                run([python, "-m", "pip", "install", *packages], log)
+        runs.write_json(made, list(TRL_PACKAGES))
+    return python
+
+
+# --- contenders ------------------------------------------------------------------------------------------------------
+
+
+def measure(contender: str, work: dict, folder: Path) -> dict:
+    """Train with one contender in a process of its own.
+
+    Args:
+        work: settings and prompts; the workers read it from a file.
+        folder: for what the processes read, write and say.
+
+    Returns:
+        `samples`, `response_tokens`, `seconds` (all measured ones), of these `seconds_generation` and
+        `seconds_scoring`; `peak_gib`; and what shows that the numbers are sane, such as `reward` and `kl`.
+    """
+    if contender == "tltrain":
+        return measure_tltrain(work, folder)
+    written, result = folder / "work.json", folder / "result.json"
+    runs.write_json(written, work)
+    python = trl_python() if contender == "trl" else sys.executable
+    worker = Path(__file__).with_name(f"{contender}_ppo_worker.py")
+    environment = {"PYTHONPATH": str(ROOT)}  # tltrain's modules that need no library, above all the grading
+    if contender == "trl":
+        # What `accelerate launch --cpu --mixed_precision` sets: PPOTrainer hands none of it on from its arguments.
+        precision = "bf16" if work["bf16"] else "no"
+        environment |= {"ACCELERATE_USE_CPU": "true", "ACCELERATE_MIXED_PRECISION": precision}
+        environment["TRL_EXPERIMENTAL_SILENCE"] = "1"
+    peak = run([python, str(worker), str(written), str(result)], folder / "log.txt", environment)
+    return json.loads(result.read_text()) | {"peak_gib": peak}
+
+
+def measure_tltrain(work: dict, folder: Path) -> dict:
+    """`measure` of stage=irm, whose times are in its `history.jsonl`, a line a step."""
+    peak = run(tltrain_command(work, folder), folder / "log.txt")
+    lines = map(json.loads, (folder / "history.jsonl").read_text().splitlines())
+    steps = [line for line in lines if "seconds_generation" in line and line["step"] > 1]  # the first warms up
+    if not steps:
+        raise SystemExit(f"{folder / 'history.jsonl'} has no step with `seconds_generation` after the first")
+    summed = ("samples", "response_tokens", "seconds", "seconds_generation", "seconds_scoring")
+    means = [name for name in ("reward", "kl") if name in steps[0]]
+    return (
+        {name: sum(step[name] for step in steps) for name in summed}
+        | {name: statistics.mean(step[name] for step in steps) for name in means}
+        | {"peak_gib": peak}
+    )
+
+
+def tltrain_command(work: dict, folder: Path) -> list[str]:
+    """The command a user would type; a step takes every trajectory, one at a time through the models."""
+    return [
+        *TLTRAIN,
+        "stage=irm",
+        "stage.mae=false",
+        f"model.path={work['model']}",
+        "data=tltrain",
+        f"data.path={work['trajectories']}",
+        "data.holdout=0",
+        f"stage.max_new_tokens={work['max_new_tokens']}",
+        f"stage.temperature={work['temperature']}",
+        f"stage.kl={work['kl']}",
+        "stage.eval_size=0",
+        f"stage.args.max_steps={1 + work['steps']}",
+        "stage.args.per_device_train_batch_size=1",
+        f"stage.args.gradient_accumulation_steps={1 + work['prompts'][-1]['trajectory']}",
+        f"stage.args.learning_rate={work['learning_rate']}",
+        "stage.args.lr_scheduler_type=constant",
+        "stage.args.warmup_steps=0",
+        f"stage.critic.learning_rate={work['learning_rate']}",
+        "hardware=cpu",
+        f"hardware.bf16={str(work['bf16']).lower()}",
+        f"seed={work['seed']}",
+        *outcome(folder),
+    ]
+
+
+# --- what is made of it ----------------------------------------------------------------------------------------------
+
+
+def summary(rounds: Sequence[dict]) -> dict:
+    """One contender's numbers over the rounds: medians, the largest peak, means of what varies by sampling."""
+    result = {
+        "samples_per_second": statistics.median(one["samples"] / one["seconds"] for one in rounds),
+        "generation_share": statistics.median(one["seconds_generation"] / one["seconds"] for one in rounds),
+        "response_tokens_per_sample": statistics.mean(one["response_tokens"] / one["samples"] for one in rounds),
+        "peak_gib": max(one["peak_gib"] for one in rounds),
+    }
+    for name in ("reward", "kl", "ratio", "ratio_error", "approximate_kl"):
+        if name in rounds[0]:
+            result[name] = statistics.mean(one[name] for one in rounds)
+    return result
+
+
+def floor(prompts: Sequence[dict], released: Sequence[dict]) -> dict:
+    """What computing every token once would take, from what `released` measured on these prompts.
+
+    The histories of one trajectory's calls are prefixes of one another: of P prompt tokens, D are distinct; R are
+    sampled. In passes of one token through one model, a backward counting as two forwards,
+
+        released   sampling 1, scoring 3 (actor, reference, critic), updates 2 x 3, each over P + R       10 (P + R)
+        at least   sampling 1, reference 1, updates 2 x 3, each over D + R                                 8 (D + R)
+
+    as old log-probabilities and values come with the update's own forward where a rollout is learned from once. The
+    time is that of these tokens at the rates of `released`: forward and backward of a model without its logits (the
+    critic), as many steps of decoding as the longest response has, and one optimizer step of each model.
+
+    Returns:
+        `tokens`: P, D and R; `ratio_of_tokens`: of the two lines above; `rates`: tokens/s of a forward pass and of
+        forward and backward, seconds of a decoding step and of both optimizer steps; `samples_per_second`.
+    """
+    passes = sum(one["samples"] for one in released) / len(prompts)  # over all prompts
+    laps = {name: sum(one["laps"][name] for one in released) / passes for name in released[0]["laps"]}
+    p = sum(len(prompt["ids"]) for prompt in prompts)
+    longest = {prompt["trajectory"]: len(prompt["ids"]) for prompt in prompts}  # the last of each is its longest
+    d, r = sum(longest.values()), sum(one["response_tokens"] for one in released) / passes
+    forward, update = (p + r) / laps["critic_forward"], (p + r) / laps["critic_update"]
+    decoding = max(laps["generation"] - p / forward, 0) / r
+    step = (laps["actor_step"] + laps["critic_step"]) / len(prompts)
+    steps = statistics.mean(one["longest_response"] for one in released)
+    seconds = (d + d + r) / forward + steps * decoding + 2 * (d + r) / update + step
+    return {
+        "tokens": {"prompts": p, "distinct": d, "responses": r},
+        "ratio_of_tokens": (1 + 3 + 2 * (1 + BACKWARD)) * (p + r) / ((1 + 1 + 2 * (1 + BACKWARD)) * (d + r)),
+        "rates": {
+            "forward_tokens_per_second": forward,
+            "forward_and_backward_tokens_per_second": update,
+            "decoding_step_seconds": decoding,
+            "optimizer_steps_seconds": step,
+        },
+        "samples_per_second": len(prompts) / seconds,
+    }
+
+
+def show(title: str, results: Mapping[str, dict]) -> None:
+    def cell(result: dict, name: str) -> str:
+        return f"{result[name]:.4f}" if name in result else "-"
+
+    terminal.table(
+        title,
+        ["contender", "samples/s", "s/sample", "generation", "response tokens", "peak GiB", "reward", "KL"],
+        [
+            [
+                name,
+                f"{one['samples_per_second']:.3f}",
+                f"{1 / one['samples_per_second']:.2f}",
+                f"{one['generation_share']:.0%}",
+                f"{one['response_tokens_per_sample']:.1f}",
+                f"{one['peak_gib']:.2f}",
+                cell(one, "reward"),
+                cell(one, "kl"),
+            ]
+            for name, one in results.items()
+        ],
+    )
+
+
+def comparison(results: Mapping[str, dict], least: dict | None) -> dict:
+    """The ratios that matter, of those contenders that ran; printed and returned."""
+    found = {}
+    ours = results.get("tltrain")
+    if ours:
+        for name in [other for other in results if other != "tltrain"]:
+            found[f"speedup_over_{name}"] = ours["samples_per_second"] / results[name]["samples_per_second"]
+            found[f"memory_over_{name}"] = ours["peak_gib"] / results[name]["peak_gib"]
+            print(
+                f"tltrain makes {found[f'speedup_over_{name}']:.2f} x the samples/s of {name} "
+                f"in {found[f'memory_over_{name}']:.2f} x its peak memory"
+            )
+    if least:
+        tokens, rates = least["tokens"], least["rates"]
+        print(
+            f"floor: {tokens['prompts']} prompt tokens, {tokens['distinct']} of them distinct, and "
+            f"{tokens['responses']:.0f} sampled; the number of passes alone allows "
+            f"{least['ratio_of_tokens']:.2f} x released; at {rates['forward_tokens_per_second']:.0f} tokens/s forward, "
+            f"{rates['forward_and_backward_tokens_per_second']:.0f} forward and backward, "
+            f"{rates['decoding_step_seconds']:.3f} s a decoding step and {rates['optimizer_steps_seconds']:.2f} s for "
+            f"the optimizer, {least['samples_per_second']:.3f} samples/s"
+        )
+        if ours:
+            found["share_of_floor"] = ours["samples_per_second"] / least["samples_per_second"]
+            print(f"tltrain reaches {found['share_of_floor']:.0%} of it")
+    return found
+
+
+def largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor of `number` that is at most `limit`."""
+    return max(divisor for divisor in range(1, max(limit, 1) + 1) if number % divisor == 0)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="half the rounds and trajectories")
+    parser.add_argument("--tiny", action="store_true", help="a random model on toolworld, to try the script")
+    parser.add_argument("--fp32", action="store_true", help="float32 (default: bfloat16 where the CPU has it)")
+    parser.add_argument("--model", type=Path, metavar="FOLDER", help="the checkpoint to start from")
+    parser.add_argument("--trl-batch", type=int, default=4, metavar="N", help="trl: samples in a micro-batch, at most")
+    parser.add_argument(
+        "--trl-rollout-batch", type=int, default=64, metavar="N", help="trl: samples in a rollout's forward, at most"
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=1, help="measured steps (passes over the prompts) in a round")
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=CONTENDERS, help="leave others out")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = arguments()
+    share = 2 if options.quick else 1
+    count, rounds = max(5 // share, 1), max(options.rounds // share, 1)
+    bf16 = (
+        not options.fp32 and models.device_and_dtype(OmegaConf.structured(config.Hardware(device=config.Device.cpu)))[1]
+    )
+    model = (options.model or checkpoint(options.tiny)).resolve()
+    if not (model / "config.json").is_file():
+        raise SystemExit(f"--model: {model} has no config.json, expected the folder of a model")
+    if "trl" in options.only:
+        trl_python()
+    items = trajectories(options.tiny, count)
+    prompts = prompts_of(items, Encoder(AutoTokenizer.from_pretrained(model)))
+    folder = FOLDER / "irm" / time.strftime("%Y-%m-%d_%H-%M-%S")
+    runs.write_lines(folder / "trajectories.jsonl", map(native.dumps, items))
+    work = SETTINGS | {
+        "model": str(model),
+        "bf16": bf16,
+        "steps": options.steps,
+        "micro_batch": largest_divisor(len(prompts), options.trl_batch),
+        "rollout_batch": min(options.trl_rollout_batch, len(prompts)),
+        "trajectories": str(folder / "trajectories.jsonl"),
+        "prompts": prompts,
+    }
+    measured: dict[str, list[dict]] = {name: [] for name in options.only}
+    for turn in terminal.track(range(rounds), "rounds"):
+        for name in in_turn(options.only, turn):
+            measured[name].append(measure(name, work | {"seed": turn}, folder / f"{turn}_{name}"))
+    results = {name: summary(found) for name, found in measured.items()}
+    precision = "bf16" if bf16 else "fp32"
+    show(f"{len(prompts)} prompts of {count} trajectories, {rounds} rounds, {precision}: {model}", results)
+    least = floor(prompts, measured["released"]) if "released" in measured else None
+    found = comparison(results, least)
+    print(
+        json.dumps(
+            {
+                "bench": "irm",
+                "model": model.parent.name if model.name == "model" else model.name,
+                "precision": precision,
+                "trajectories": count,
+                "prompts": len(prompts),
+                "rounds": rounds,
+                "steps": options.steps,
+                "trl_micro_batch": work["micro_batch"],
+                "trl_rollout_batch": work["rollout_batch"],
+                "contenders": results,
+                **found,
+                "floor": least,
+                "torch": torch.__version__,
+                "threads": torch.get_num_threads(),
+            }
+        )
+    )
+
+
+def in_turn(contenders: Iterable[str], turn: int) -> list[str]:
+    """An order of the round's own, so that nobody always follows the same one."""
+    names = list(contenders)
+    return random.Random(turn).sample(names, len(names))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,331 @@
+"""stage=irm: reinforcement learning of tool calls with a reward by kind of mistake.
+
+    python -m tltrain stage=irm model.path=outputs/pkt/TIME/model data=rotbench data.path=FOLDER
+    python -m tltrain stage=irm stage.algorithm=grpo model.path=...            TRL's GRPO, same prompts, same reward
+    python -m tltrain stage=irm hydra.run.dir=FOLDER stage.resume=true ...     go on after a stop
+
+Every call that may be learned is a prompt (its history) with a golden call; the policy samples a call, `grading` judges
+it. Writes `model/` (as stage=sft), `history.jsonl` and `rewards.png` (reward and shares of grades over steps),
+`samples.jsonl` (sampled beside golden calls), `metrics.json` with reward and TS, PI, CF on held-out trajectories,
+before and after.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from tltrain import runs, scoring, terminal
+from tltrain.config import IRM_ARGUMENTS
+from tltrain.data import hold_out, trajectories
+from tltrain.data.reading import ReadReport
+from tltrain.errors import TltrainError
+from tltrain.grading import RewardTable
+from tltrain.prompts import PromptReport, PromptTree, prompt_trees, questions
+from tltrain.stages import mae, shared
+from tltrain.trajectory import Sample, Trajectory
+
+if TYPE_CHECKING:
+    from tltrain.tokens import Encoder
+    from tltrain.training.judging import Judge
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
+    with terminal.status("loading torch, transformers and trl"):
+        import torch
+
+        from tltrain import generation, models
+        from tltrain.training import judging
+        from tltrain.training.progress import Progress
+    from tltrain.tokens import Encoder
+
+    checkpoint = checkpoint_to_resume(cfg, folder)
+    read, judged = ReadReport(), mae.MaeReport()
+    source = terminal.track(trajectories(cfg.data, cfg.seed, read), "reading trajectories")
+    train, held_out = hold_out(mae.apply(source, mae.rule_of(cfg), judged), cfg.data.holdout, cfg.seed)
+
+    device, bf16 = models.device_and_dtype(cfg.hardware)
+    path = models.resolve(cfg.model, cfg.cache.dir, lambda: shared.corpus(train))
+    tokenizer = models.load_tokenizer(path, cfg.model)
+    encoder = Encoder(tokenizer)
+    arguments = training_arguments(cfg, folder, device.type, bf16)
+    if cfg.stage.algorithm.name == "ppo":  # the others set it themselves
+        torch.manual_seed(cfg.seed)
+    model = models.load_model(path, cfg.model, models.weights_dtype(cfg.model), device)
+
+    trees, report = prompts(cfg, train, encoder, generation.context(model))
+    log.info("irm: %d prompts in %d trees, %d tokens", report.prompts, len(trees), report.tokens)
+    asked = [sample for item in held_out for _, sample in questions(item)][: cfg.stage.eval_size]
+    judge = judging.Judge(RewardTable.from_config(OmegaConf.to_container(cfg.reward)), cfg.stage.matching.name)
+    examine = Examination(cfg, encoder, asked, judge)
+    before = examine.once(folder / "before.json", model, bf16, "asking held-out questions before")
+
+    if cfg.tracking.name == "wandb":
+        shared.track_with_wandb(cfg, folder)
+    samples = judging.SampleLog(folder / "samples.jsonl", cfg.stage.samples_every, cfg.stage.samples)
+    samples.forget_after(step_of(checkpoint))
+    with shared.refused_arguments():
+        trainer = make_trainer(
+            cfg,
+            path,
+            model,
+            arguments,
+            trees,
+            encoder,
+            judge=judge,
+            on_samples=samples,
+            callbacks=[Progress(f"training (irm, {cfg.stage.algorithm.name})", {"reward": "reward", "kl": "kl"})],
+        )
+    outcome = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    if not math.isfinite(outcome.training_loss):
+        raise TltrainError("the loss became infinite: lower stage.args.learning_rate, or hardware.bf16=false")
+    unwrapped = trainer.accelerator.unwrap_model(trainer.model)
+    policy = getattr(unwrapped, "policy", unwrapped)
+    after = examine(policy, bf16, "asking held-out questions after")
+
+    shared.save_model(policy, tokenizer, (item.query for item in train), folder / "model")
+    if cfg.stage.critic.save and hasattr(unwrapped, "critic"):
+        unwrapped.critic.save_pretrained(folder / "critic")
+    shared.write_history(trainer.state.log_history, folder)
+    show_rewards(trainer.state.log_history, cfg.stage.algorithm.name, folder)
+    metrics = {
+        "train": shared.known(outcome.metrics) | asdict(report) | last_step(trainer.state.log_history),
+        "steps": trainer.state.global_step,
+        "stopped": trainer.stopped,
+        "before": before,
+        "after": after,
+        "mae": asdict(judged),
+        "base_model": path,
+        "seed": cfg.seed,
+        **mae.read_metrics(read, folder),
+    }
+    runs.finish(folder, cfg, metrics)
+    if not cfg.stage.keep_checkpoints:
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    show(metrics, folder)
+    return metrics
+
+
+def checkpoint_to_resume(cfg: DictConfig, folder: Path) -> Path | None:
+    """The last whole checkpoint where `stage.resume=true`; without it, checkpoints of an earlier run are removed."""
+    from tltrain.training.checkpoints import last_checkpoint
+
+    checkpoints = folder / "checkpoints"
+    if not cfg.stage.resume:
+        for left in ("samples.jsonl", "before.json"):
+            (folder / left).unlink(missing_ok=True)
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        return None
+    found = last_checkpoint(checkpoints)
+    if found is None:
+        log.warning("stage.resume=true: there is no whole checkpoint in %s, so it begins at the beginning", checkpoints)
+    else:
+        log.info("going on from %s", found)
+    return found
+
+
+def step_of(checkpoint: Path | None) -> int:
+    """The optimizer step a checkpoint was made after."""
+    return 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
+
+
+def prompts(
+    cfg: DictConfig, train: list[Trajectory], encoder: Encoder, context: int | None
+) -> tuple[list[PromptTree], PromptReport]:
+    """What is asked in training.
+
+    Raises:
+        TltrainError: a prompt does not fit, or there is none.
+    """
+    room = (context or sys.maxsize) - cfg.stage.max_new_tokens
+    if room < 1:
+        raise TltrainError(
+            f"stage.max_new_tokens={cfg.stage.max_new_tokens} leaves no room for a prompt: the model's context is "
+            f"{context} tokens"
+        )
+    report = PromptReport()
+    trees = list(
+        prompt_trees(
+            terminal.track(train, "tokenizing"),
+            encoder,
+            packing=cfg.stage.packing.name,
+            max_length=min(room, cfg.stage.max_prompt_length or room),
+            truncation=cfg.stage.truncation.name,
+            report=report,
+        )
+    )
+    if not trees:
+        raise TltrainError(
+            f"there is nothing to ask: {report.trajectories} trajectories, {report.nothing_to_ask} of them without a "
+            f"call that may be learned, {report.too_long} prompts left out as too long"
+        )
+    return trees, report
+
+
+def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool) -> Any:
+    """Arguments of the algorithm's trainer: `model.irm.args`, above them `stage.algorithm_args`, then `stage.args`."""
+    import transformers
+    import trl
+
+    algorithm = cfg.stage.algorithm.name
+    kind = {"ppo": transformers.TrainingArguments, "rloo": trl.RLOOConfig, "grpo": trl.GRPOConfig}[algorithm]
+    assert IRM_ARGUMENTS[algorithm].endswith(kind.__name__)
+    nodes = (cfg.model.irm.get("args", {}), cfg.stage.algorithm_args.get(algorithm, {}), cfg.stage.args)
+    chosen = OmegaConf.to_container(OmegaConf.merge(*nodes), resolve=True)
+    ours: dict[str, Any] = {"remove_unused_columns": False}
+    if algorithm != "ppo":
+        ours |= {
+            "beta": cfg.stage.kl,
+            "temperature": cfg.stage.temperature,
+            "max_completion_length": cfg.stage.max_new_tokens,
+        }
+        if not cfg.stage.do_sample:
+            raise TltrainError(f"stage.do_sample=false: {algorithm} compares sampled calls; stage.algorithm=ppo can")
+        if cfg.stage.resume and chosen.get("save_strategy") == "no":
+            raise TltrainError("stage.resume=true needs checkpoints: stage.args.save_strategy=steps")
+    return shared.library_arguments(cfg, kind, chosen, folder, device, bf16, **ours)
+
+
+def make_trainer(
+    cfg: DictConfig, path: str, model: Any, arguments: Any, trees: list[PromptTree], encoder: Encoder, **shown: Any
+) -> Any:
+    """The algorithm's trainer.
+
+    Args:
+        path: of the policy, from which reference and critic are loaded anew.
+        shown: `judge`, `on_samples` and `callbacks`, the same for all.
+    """
+    from tltrain import models
+
+    stage = cfg.stage
+    if stage.algorithm.name != "ppo":
+        from tltrain.training.group import TRAINERS
+
+        return TRAINERS[stage.algorithm.name](model, arguments, trees, tokenizer=encoder.tokenizer, **shown)
+    from tltrain.training.actor_critic import new_critic
+    from tltrain.training.ppo import PPOTrainer, Settings
+    from tltrain.training.rollout import Sampling
+
+    dtype = models.weights_dtype(cfg.model)
+    with terminal.status("loading the critic"):
+        critic = new_critic(
+            stage.critic.path or path,
+            "sft" if stage.critic.path else stage.critic.init.name,
+            dtype=dtype,
+            attn_implementation=cfg.model.attn_implementation,
+            trust_remote_code=cfg.model.trust_remote_code,
+        ).to(model.device)
+    settings = Settings(
+        kl=stage.kl,
+        gamma=stage.gamma,
+        lam=stage.lam,
+        clip=stage.clip,
+        value_clip=stage.value_clip,
+        reward_clip=stage.reward_clip,
+        ppo_epochs=stage.ppo_epochs,
+        critic_learning_rate=stage.critic.learning_rate,
+        kl_limit=stage.kl_limit,
+        on_kl_limit=stage.on_kl_limit.name,
+        generation_batch_size=stage.generation_batch_size,
+    )
+    sampling = Sampling(
+        max_new_tokens=stage.max_new_tokens,
+        temperature=stage.temperature if stage.do_sample else None,
+        eos_id=encoder.eos_id,
+        pad_id=encoder.tokenizer.pad_token_id,
+    )
+    reference = models.load_model(path, cfg.model, dtype, model.device)
+    return PPOTrainer(
+        model, critic, reference, arguments, trees, encoder=encoder, settings=settings, sampling=sampling, **shown
+    )
+
+
+class Examination:
+    """Held-out questions, answered greedily and graded: reward, and TS, PI, CF with intervals."""
+
+    def __init__(self, cfg: DictConfig, encoder: Encoder, samples: list[Sample], judge: Judge) -> None:
+        self.cfg, self.encoder, self.samples, self.judge = cfg, encoder, samples, judge
+
+    def __call__(self, model: Any, bf16: bool, description: str) -> dict[str, Any]:
+        """`reward`, `ts`, `pi`, `cf` (percent), `n`, each metric's interval, outcomes, and every reward in order."""
+        import torch
+
+        from tltrain import generation
+
+        if not self.samples:
+            return {"n": 0}
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+            texts = generation.generate(
+                model,
+                self.encoder,
+                [self.encoder.prompt(sample) for sample in self.samples],
+                max_new_tokens=self.cfg.stage.max_new_tokens,
+                batch_size=self.cfg.stage.eval_batch_size,
+                description=description,
+            )
+        judged = [self.judge(sample, text) for sample, text in zip(self.samples, texts, strict=True)]
+        grades, rewards = [one.grade for one in judged], [one.reward for one in judged]
+        levels = scoring.score(grades, self.cfg.seed)
+        return {
+            "reward": sum(rewards) / len(rewards),
+            **{level: metric.percent for level, metric in levels.items()},
+            "n": len(rewards),
+            "intervals": {level: [metric.low, metric.high] for level, metric in levels.items()},
+            "outcomes": scoring.count_outcomes(grades),
+            "rewards": rewards,
+        }
+
+    def once(self, path: Path, model: Any, bf16: bool, description: str) -> dict[str, Any]:
+        """The same, kept in `path` for a run that is resumed."""
+        if not path.is_file():
+            runs.write_json(path, self(model, bf16, description))
+        return json.loads(path.read_text(encoding="utf-8"))
+
+
+def last_step(logs: list[dict[str, float]]) -> dict[str, float]:
+    """What the last step logged, without what it shares with the whole run."""
+    steps = [entry for entry in logs if "reward" in entry]
+    return shared.known({f"last_{name}": steps[-1][name] for name in ("reward", "kl", "entropy") if steps})
+
+
+def show_rewards(logs: list[dict[str, float]], algorithm: str, folder: Path) -> None:
+    """`rewards.png`: the mean reward, and the shares of grades, over steps."""
+    from tltrain.report.plots import reward_curves
+    from tltrain.training.judging import GRADES
+
+    steps = [entry for entry in logs if "reward" in entry]
+    if steps:
+        reward_curves(
+            folder / "rewards.png",
+            [entry["step"] for entry in steps],
+            [entry["reward"] for entry in steps],
+            {name.partition("/")[2]: [entry[name] for entry in steps] for name in GRADES},
+            f"Sampled calls, stage=irm ({algorithm})",
+        )
+
+
+def show(metrics: dict[str, Any], folder: Path) -> None:
+    """The table on the terminal."""
+    if metrics["stopped"]:
+        terminal.errors.print(f"stopped early: {metrics['stopped']}", markup=False)
+    if metrics["before"]["n"]:
+        rows = [
+            [when, f"{found['reward']:.3f}", *(f"{found[level]:.1f}" for level in scoring.LEVELS)]
+            for when, found in ((when, metrics[when]) for when in ("before", "after"))
+        ]
+        n = metrics["before"]["n"]
+        terminal.table(
+            f"{n} held-out questions, {metrics['steps']} steps", ["", "reward", "TS %", "PI %", "CF %"], rows
+        )
+    terminal.console.print(f"Written to {folder / 'model'}", markup=False)

@@ -1,0 +1,104 @@
+"""What the stages that train have in common: arguments for the libraries, tracking, what is left behind."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from tltrain import runs, terminal
+from tltrain.config import check_arguments
+from tltrain.data import query_key
+from tltrain.errors import TltrainError
+from tltrain.formats import tl
+from tltrain.trajectory import Trajectory
+
+CORPUS = 500
+"""Trajectories whose text trains the tokenizer of a model with random weights."""
+
+
+def library_arguments(
+    cfg: DictConfig, kind: type, chosen: dict[str, Any], folder: Path, device: str, bf16: bool, **ours: Any
+) -> Any:
+    """An object of the library's class of arguments from the user's choices and what other groups say.
+
+    Args:
+        kind: a subclass of transformers.TrainingArguments. chosen: its arguments in the configuration.
+        ours: more of its arguments, which the configuration states elsewhere.
+    """
+    name = f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
+    check_arguments(chosen, "stage.args", name)
+    defaults: dict[str, Any] = {
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "dataloader_pin_memory": device != "cpu",
+        "logging_nan_inf_filter": False,  # it would hide that a training has diverged
+    }
+    if name.startswith("trl.") and not {"activation_checkpointing", "gradient_checkpointing"} & set(chosen):
+        defaults["activation_checkpointing"] = False  # TRL's default is True, which costs a small model a third
+    with refused_arguments():
+        return kind(
+            **(defaults | chosen),
+            output_dir=str(folder / "checkpoints"),
+            run_name=str(folder),
+            seed=cfg.seed,
+            data_seed=cfg.seed,
+            use_cpu=device == "cpu",
+            bf16=bf16,
+            disable_tqdm=True,
+            report_to=["wandb"] if cfg.tracking.name == "wandb" else [],
+            **ours,
+        )
+
+
+@contextmanager
+def refused_arguments() -> Iterator[None]:
+    """Says in one line what only the library can know to be wrong with its arguments, or missing for them."""
+    try:
+        yield
+    except (ValueError, ImportError) as error:
+        raise TltrainError(f"stage.args: {' '.join(str(error).split())}") from error
+
+
+def track_with_wandb(cfg: DictConfig, folder: Path) -> None:
+    """Start a wandb run in the run's folder; transformers' own callback logs into it."""
+    import wandb
+
+    wandb.init(
+        project=cfg.tracking.project,
+        mode=cfg.tracking.mode,
+        group=cfg.tracking.group,
+        job_type=cfg.stage.name,
+        dir=str(folder),
+        config=OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
+        settings=wandb.Settings(silent=True, console="off"),
+        reinit="finish_previous",
+    )
+
+
+def save_model(model: Any, tokenizer: Any, queries: Iterable[str], folder: Path) -> None:
+    """`folder` with safetensors, tokenizer, chat template and the digests of the queries learned from."""
+    with terminal.status("saving the model"):
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        runs.write_json(folder / "trained_on.json", sorted({query_key(query) for query in queries}))
+
+
+def write_history(logs: list[dict[str, float]], folder: Path) -> None:
+    """Leave what was logged as `history.jsonl`."""
+    runs.write_lines(folder / "history.jsonl", map(json.dumps, map(known, logs)))
+
+
+def known(numbers: dict[str, Any]) -> dict[str, Any]:
+    """Without NaN, which is no JSON: there is no loss on key tokens where nothing has any."""
+    return {name: number for name, number in numbers.items() if not isinstance(number, float) or math.isfinite(number)}
+
+
+def corpus(items: list[Trajectory]) -> list[str]:
+    """Text for a tokenizer of the model's own: what it will read and write."""
+    return [tl.text(tl.segments(item)) for item in items[:CORPUS]]

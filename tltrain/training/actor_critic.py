@@ -1,0 +1,126 @@
+"""The models of PPO: the policy, and a critic that says what reward to expect before each token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForTokenClassification, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from tltrain.errors import TltrainError
+from tltrain.tokens import Encoder
+from tltrain.training import policy_gradient as pg
+
+
+class ActorCritic(nn.Module):
+    """The policy and the critic as one module, so that one optimizer, one engine and one checkpoint hold both."""
+
+    def __init__(self, policy: PreTrainedModel, critic: PreTrainedModel) -> None:
+        super().__init__()
+        self.policy, self.critic = policy, critic
+
+    def forward(self, temperature: float, **batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Log-probability, entropy (nats, without gradient) and value of each response token, [N] each in float32."""
+        logits = response_logits(self.policy, batch, temperature)
+        logprobs = token_logprobs(logits, batch["targets"])
+        with torch.no_grad():
+            entropy = pg.entropy(logits)
+        values = self.critic(**inputs_of(batch), use_cache=False).logits
+        return logprobs, entropy, values[..., 0][batch["keep"]].float()
+
+    # The names by which the Trainer and TRL ask for recomputed activations.
+
+    @property
+    def is_activation_checkpointing(self) -> bool:
+        return self.policy.is_activation_checkpointing
+
+    def activation_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+        for model in (self.policy, self.critic):
+            model.activation_checkpointing_enable(*args, **kwargs)
+
+    def activation_checkpointing_disable(self) -> None:
+        for model in (self.policy, self.critic):
+            model.activation_checkpointing_disable()
+
+    is_gradient_checkpointing = is_activation_checkpointing
+    gradient_checkpointing_enable = activation_checkpointing_enable
+    gradient_checkpointing_disable = activation_checkpointing_disable
+
+
+def inputs_of(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
+
+
+def response_logits(model: nn.Module, batch: dict[str, torch.Tensor], temperature: float) -> torch.Tensor:
+    """Logits over the temperature where a response's token is predicted, [N, V] in float32, and nowhere else."""
+    logits = model(**inputs_of(batch), logits_to_keep=batch["keep"], use_cache=False).logits
+    return logits.float() / temperature
+
+
+def token_logprobs(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """[N, V], [N] -> [N]."""
+    return -nn.functional.cross_entropy(logits, targets, reduction="none")
+
+
+def new_critic(path: str, init: Literal["sft", "random"], **kwargs: Any) -> PreTrainedModel:
+    """A model with a scalar head on each token.
+
+    Args:
+        path: a causal language model (its body is taken over, the head is 0, so that every value is), or a critic.
+        init: `random` takes the shape alone, as the released code did in effect.
+        kwargs: of `from_pretrained`.
+
+    Raises:
+        TltrainError: the model has no such head, or its head does not give one number.
+    """
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=kwargs.get("trust_remote_code", False))
+        is_critic = any("TokenClassification" in name for name in config.architectures or ())
+        if is_critic and config.num_labels != 1:
+            raise TltrainError(f"the critic {path} gives {config.num_labels} numbers a token, not one")
+        config.num_labels = 1
+        config.classifier_dropout = 0.0
+        if init == "random":
+            model = AutoModelForTokenClassification.from_config(
+                config, dtype=kwargs["dtype"], attn_implementation=kwargs["attn_implementation"]
+            )
+        else:
+            with _without_warnings():  # that the head is new is known
+                model = AutoModelForTokenClassification.from_pretrained(
+                    path, config=config, use_safetensors=True, **kwargs
+                )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise TltrainError(f"{path} cannot be read as a critic: {' '.join(str(error).split())[:300]}") from error
+    if init == "sft" and not is_critic:
+        for parameter in _head(model).parameters():
+            nn.init.zeros_(parameter)
+    return model
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+
+
+def _head(model: PreTrainedModel) -> nn.Module:
+    return next(module for name, module in model.named_children() if isinstance(module, nn.Linear))
+
+
+def check_shapes(policy: PreTrainedModel, critic: PreTrainedModel, encoder: Encoder) -> None:
+    """The critic must read the policy's tokens, in as long a context."""
+    for name in ("vocab_size", "max_position_embeddings"):
+        own, wanted = (getattr(model.config.get_text_config(), name, None) for model in (critic, policy))
+        if own is not None and wanted is not None and own < wanted:
+            raise TltrainError(
+                f"stage.critic.path: the critic has {name} {own}, the policy {wanted}: "
+                "a critic reads the policy's tokens, so take it from the same base model"
+            )

@@ -1,0 +1,120 @@
+"""RLOO and GRPO for tool calls: TRL's own trainers, with our prompts, our reward, and the names PPO logs under.
+
+A row of the dataset is one prompt, of which TRL samples `num_generations` calls and compares them with one another, so
+no critic is needed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
+from trl import GRPOTrainer, RLOOTrainer
+
+from tltrain.prompts import PromptTree
+from tltrain.training.judging import Judged, grade_counts
+
+NAMES = {
+    "completions/mean_length": "response_length",
+    "clip_ratio/region_mean": "policy_clip_fraction",
+}
+"""TRL's names of what PPO logs too, and ours."""
+
+
+class _ToolCalls:
+    """What both trainers share; mixed in before TRL's class."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: Any,
+        trees: Sequence[PromptTree],
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        judge: Callable[..., Judged],
+        on_samples: Callable[[int, Sequence[Judged]], None],
+        callbacks: Sequence[Any] = (),
+    ) -> None:
+        prompts = [
+            (list(tree.ids[:end]), own) for tree in trees for end, own in zip(tree.ends, tree.samples, strict=True)
+        ]
+        self.samples = [own for _, own in prompts]
+        # TRL carries a prompt as text and reads it anew; ours is already cut into tokens as in training.
+        self.prompt_ids = {str(number): ids for number, (ids, _) in enumerate(prompts)}
+        self.judge, self.on_samples = judge, on_samples
+        self.stopped: str | None = None
+        self._seconds = {"seconds_generation": 0.0, "seconds_scoring": 0.0}
+        self._tokens, self._last_log = 0, time.perf_counter()
+        super().__init__(
+            model,
+            self._reward,
+            args,
+            Dataset.from_list([{"prompt": number} for number in self.prompt_ids]),
+            processing_class=tokenizer,
+            callbacks=list(callbacks),
+        )
+        self.remove_callback(PrinterCallback)
+
+    def _reward(self, prompts, completions, trainer_state, log_metric, **_: Any) -> list[float]:
+        """TRL's reward function."""
+        judged = [self.judge(self.samples[int(n)], text) for n, text in zip(prompts, completions, strict=True)]
+        for name, count in grade_counts(judged).items():
+            log_metric(name, count / len(judged))
+        if trainer_state.is_world_process_zero:
+            self.on_samples(trainer_state.global_step + 1, judged)
+        return [one.reward for one in judged]
+
+    def _tokenize_prompts(self, prompts: list[str]):
+        return [list(self.prompt_ids[number]) for number in prompts], None, {}
+
+    def _generate(self, *args: Any, **kwargs: Any):
+        return self._timed("seconds_generation", super()._generate, *args, **kwargs)
+
+    def _calculate_rewards(self, *args: Any, **kwargs: Any):
+        return self._timed("seconds_scoring", super()._calculate_rewards, *args, **kwargs)
+
+    def _timed(self, name: str, do: Callable, *args: Any, **kwargs: Any):
+        start = time.perf_counter()
+        try:
+            return do(*args, **kwargs)
+        finally:
+            self._seconds[name] += time.perf_counter() - start
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """TRL's logs under our names, and the time since the last log."""
+        if "loss" in logs:
+            now, tokens = time.perf_counter(), self.state.num_input_tokens_seen
+            whole = now - self._last_log
+            self._metrics["train"] = _renamed(self._metrics["train"])
+            logs |= self._seconds | {
+                "seconds": whole,
+                "seconds_update": whole - sum(self._seconds.values()),
+                "tokens_per_second": (tokens - self._tokens) / whole,
+            }
+            self._seconds = dict.fromkeys(self._seconds, 0.0)
+            self._tokens, self._last_log = tokens, now
+        super().log(logs, start_time)
+
+
+def _renamed(metrics: dict[str, list[float]]) -> Any:
+    """The same object with `NAMES` applied and `ended` beside TRL's share of responses that did not end."""
+    for theirs, ours in NAMES.items():
+        if theirs in metrics:
+            metrics[ours] = metrics.pop(theirs)
+    if "completions/clipped_ratio" in metrics:
+        metrics["ended"] = [1 - share for share in metrics["completions/clipped_ratio"]]
+    return metrics
+
+
+class RLOO(_ToolCalls, RLOOTrainer):
+    """REINFORCE leave-one-out (Ahmadian et al. 2024) as TRL has it."""
+
+
+class GRPO(_ToolCalls, GRPOTrainer):
+    """Group relative policy optimization (Shao et al. 2024) as TRL has it."""
+
+
+TRAINERS = {"rloo": RLOO, "grpo": GRPO}

@@ -1,0 +1,90 @@
+"""The mathematics of IRM's PPO (the paper, IRM; Schulman et al. 2017), as pure functions.
+
+Shapes: M sampled responses of at most R tokens. `mask` is True on the tokens of a response, which stand at the
+beginning of its row; whatever else stands in a row is not looked at, and results are 0 there. All functions are
+elementwise or run along rows, so a batch may be split between responses: sums over tokens add up.
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+def token_rewards(
+    scores: torch.Tensor,
+    logprobs: torch.Tensor,
+    reference: torch.Tensor,
+    mask: torch.Tensor,
+    *,
+    kl: float,
+    clip: float,
+) -> torch.Tensor:
+    """Reward of each token, [M, R]: `-kl * (logprob - reference)`, and on the last token also the response's score.
+
+    Args:
+        scores: [M] reward of each response; cut to [-clip, clip].
+        logprobs: [M, R] of each token under the policy that sampled it. reference: [M, R] under the reference.
+    """
+    rewards = torch.where(mask, -kl * (logprobs - reference), 0.0)
+    last = mask.sum(dim=1, keepdim=True) - 1
+    return rewards.scatter_add(1, last, scores.clamp(-clip, clip).to(rewards.dtype).unsqueeze(1))
+
+
+def generalized_advantages(
+    rewards: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, *, gamma: float, lam: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Advantages and returns, [M, R] each (Schulman et al. 2016, equation 16).
+
+        delta_t = reward_t + gamma * value_(t+1) - value_t         with value 0 after the last token
+        advantage_t = sum over k of (gamma * lam)^k * delta_(t+k)
+        return_t = advantage_t + value_t
+
+    Args:
+        values: [M, R] the critic's value before each token.
+    """
+    values = torch.where(mask, values, 0.0)
+    following = torch.nn.functional.pad(values[:, 1:], (0, 1))
+    delta = torch.where(mask, rewards + gamma * following - values, 0.0)
+    advantages = torch.zeros_like(delta)
+    running = torch.zeros_like(delta[:, 0])
+    for t in reversed(range(delta.shape[1])):
+        running = delta[:, t] + gamma * lam * running
+        advantages[:, t] = running
+    return advantages, torch.where(mask, advantages + values, 0.0)
+
+
+def policy_loss(
+    logprobs: torch.Tensor, old: torch.Tensor, advantages: torch.Tensor, mask: torch.Tensor, *, clip: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss of each token, [M, R] (PPO's clipped surrogate, negated), and where clipping decided, [M, R] of bool.
+
+        ratio = exp(logprob - old)
+        loss = max(-advantage * ratio, -advantage * clamp(ratio, 1 - clip, 1 + clip))
+
+    Args:
+        old: [M, R] log-probabilities under the policy that sampled the response. advantages: [M, R], constants.
+    """
+    ratio = torch.exp(torch.where(mask, logprobs - old, 0.0))
+    free, clipped = -advantages * ratio, -advantages * ratio.clamp(1 - clip, 1 + clip)
+    return torch.where(mask, torch.maximum(free, clipped), 0.0), mask & (clipped > free)
+
+
+def value_loss(
+    values: torch.Tensor, old: torch.Tensor, returns: torch.Tensor, mask: torch.Tensor, *, clip: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss of each token's value, [M, R], and where clipping decided, [M, R] of bool.
+
+        loss = 0.5 * max((value - return)^2, (clamp(value, old - clip, old + clip) - return)^2)
+
+    Args:
+        old: [M, R] values when the response was sampled. returns: [M, R], constants.
+    """
+    free = (values - returns).square()
+    clipped = (torch.clamp(values, old - clip, old + clip) - returns).square()
+    return torch.where(mask, 0.5 * torch.maximum(free, clipped), 0.0), mask & (clipped > free)
+
+
+def entropy(logits: torch.Tensor) -> torch.Tensor:
+    """Entropy in nats of each distribution over the last dimension: [..., V] -> [...]."""
+    logprobs = torch.log_softmax(logits, dim=-1)
+    return -(logprobs.exp() * logprobs).sum(dim=-1)

@@ -1,0 +1,399 @@
+"""IRM: proximal policy optimization with the rule reward, on transformers' Trainer.
+
+An optimizer step is one rollout: sample a call for every prompt of the step, grade it, and learn from it once (or
+`ppo_epochs` times, a step each). Within a step, in this order:
+
+    get_batch_samples   prompts -> responses -> grades -> micro-batches                 (rollout.py, judging.py)
+    compute_loss        reference, policy and critic on each micro-batch -> rewards with KL -> advantages -> losses
+                                                                                        (policy_gradient.py)
+
+Losses are means over all response tokens of the step, however it is split into micro-batches and processes. In the
+first epoch the policy is still the one that sampled, so its log-probabilities and values are taken from the forward
+that is differentiated anyway. Optimizers, schedules, DeepSpeed, checkpoints and callbacks are transformers'.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForTokenClassification,
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+)
+from transformers.trainer_utils import rotate_checkpoints
+from trl.models import unwrap_model_for_generation
+
+from tltrain import runs
+from tltrain.errors import TltrainError
+from tltrain.prompts import PromptTree
+from tltrain.tokens import Encoder
+from tltrain.training import policy_gradient as pg
+from tltrain.training import rollout
+from tltrain.training.actor_critic import ActorCritic, check_shapes, response_logits, token_logprobs
+from tltrain.training.checkpoints import COMPLETE, last_checkpoint
+from tltrain.training.judging import Judged, grade_counts
+from tltrain.training.rollout import Sampling
+from tltrain.training.rollout_metrics import RolloutMetrics
+
+ROLLOUT = "rollout.pt"
+"""A rollout that PPO epochs are still to come of."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """PPO's numbers; the defaults are the paper's (IRM, released code)."""
+
+    kl: float = 0.3
+    gamma: float = 1.0
+    lam: float = 0.95
+    clip: float = 0.2
+    value_clip: float = 0.2
+    reward_clip: float = 5.0
+    ppo_epochs: int = 1
+    critic_learning_rate: float = 1e-7
+    kl_limit: float | None = None  # of the mean over responses of the sum over tokens
+    on_kl_limit: Literal["stop", "adapt"] = "stop"
+    generation_batch_size: int | None = None  # responses sampled at once; None: all of a step
+
+
+class RolloutSampler(torch.utils.data.Sampler[int]):
+    """Indices in an order of each epoch's own; each rollout's `size` indices follow one another `repeats` times."""
+
+    def __init__(self, count: int, size: int, repeats: int, seed: int) -> None:
+        self.count, self.size, self.repeats, self.seed, self.epoch = count, size, repeats, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count * self.repeats
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(rollout.seed_of(self.seed, self.epoch))
+        order = torch.randperm(self.count, generator=generator).tolist()
+        for start in range(0, self.count, self.size):
+            for _ in range(self.repeats):
+                yield from order[start : start + self.size]
+
+
+class PPOTrainer(Trainer):
+    """PPO over prompt trees.
+
+    Logs a step: `reward`, `grade/<outcome>` (shares), `kl` (sum over a response's tokens, mean over responses),
+    `entropy`, `policy_loss`, `value_loss`, `policy_clip_fraction`, `value_clip_fraction`, `explained_variance`,
+    `value`, `advantage`, `response_length`, `ended` (share of responses with an end token), `samples`,
+    `response_tokens`, `tokens_per_second` (prompt and response tokens), `seconds` and its parts `seconds_generation`,
+    `seconds_scoring`, `seconds_update`.
+
+    Args:
+        reference: the frozen policy; None where `policy` is a PEFT model, whose adapter is then switched off.
+        trees: the prompts; a row of the dataset is a tree.
+        judge: grades a response to a sample.
+        on_samples: called with the number of the step and what was judged in it (on the first process).
+    """
+
+    loss_is_scaled_for_ga = True  # the losses below are divided by the tokens of the whole step
+
+    def __init__(
+        self,
+        policy: PreTrainedModel,
+        critic: PreTrainedModel,
+        reference: PreTrainedModel | None,
+        args: Any,
+        trees: Sequence[PromptTree],
+        *,
+        encoder: Encoder,
+        judge: Callable[..., Judged],
+        settings: Settings,
+        sampling: Sampling,
+        on_samples: Callable[[int, Sequence[Judged]], None] = lambda step, judged: None,
+        callbacks: Sequence[Any] = (),
+    ) -> None:
+        check_shapes(policy, critic, encoder)
+        self.trees, self.encoder, self.judge = trees, encoder, judge
+        self.settings, self.sampling, self.on_samples = settings, sampling, on_samples
+        self.temperature = sampling.temperature or 1.0
+        self.kl = settings.kl  # may adapt
+        super().__init__(
+            ActorCritic(policy, critic),
+            args,
+            data_collator=torch.tensor,
+            train_dataset=list(range(len(trees))),
+            callbacks=list(callbacks),
+        )
+        self.remove_callback(PrinterCallback)
+        self.reference = None if reference is None else self._frozen(reference)
+        self.stopped: str | None = None
+        self._micro_batches: list[dict[str, torch.Tensor]] = []
+        self._sums = RolloutMetrics()
+        self._clock = time.perf_counter()
+
+    def _frozen(self, reference: PreTrainedModel) -> nn.Module:
+        reference.requires_grad_(False).eval()
+        if self.is_deepspeed_enabled:
+            from trl.models import prepare_deepspeed
+
+            return prepare_deepspeed(reference, self.accelerator)
+        return self.accelerator.prepare_model(reference, evaluation_mode=True)
+
+    # --- rollout ---------------------------------------------------------------------------------------------------
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> RolloutSampler:
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return RolloutSampler(len(self.trees), size, self.settings.ppo_epochs, self.args.seed)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, torch.Tensor]], torch.Tensor]:
+        """The step's micro-batches and its number of response tokens on all processes."""
+        batches = [batch.tolist() for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
+        first_epoch = self.state.global_step % self.settings.ppo_epochs == 0
+        if first_epoch or not self._micro_batches:
+            self._clock = time.perf_counter()
+            self._micro_batches = self._roll_out([[self.trees[i] for i in batch] for batch in batches])
+        tokens = sum(int(batch["mask"].sum()) for batch in self._micro_batches)
+        return self._micro_batches, self.accelerator.gather(torch.tensor([tokens], device=device)).sum()
+
+    def _roll_out(self, batches: Sequence[Sequence[PromptTree]]) -> list[dict[str, torch.Tensor]]:
+        """Sample, grade and lay out the step's prompts, a micro-batch for each of `batches`."""
+        trees = [tree for batch in batches for tree in batch]
+        step = self.state.global_step + 1
+        with torch.random.fork_rng(devices=[self.args.device] if self.args.device.type == "cuda" else []):
+            torch.manual_seed(rollout.seed_of(self.args.seed, step, self.args.process_index))
+            responses = self._sample(trees)
+        self._sums.add(seconds_generation=self._lap())
+        judged = [
+            [self.judge(sample, self.encoder.decode(tokens)) for sample, tokens in zip(tree.samples, own, strict=True)]
+            for tree, own in zip(trees, responses, strict=True)
+        ]
+        everything = [one for own in judged for one in own]
+        for one in everything:
+            if not math.isfinite(one.reward):
+                raise TltrainError(self._broken(f"the reward of {one.sample.id} is {one.reward}", step))
+        if self.is_world_process_zero():
+            self.on_samples(step, everything)
+        lengths = [len(tokens) for own in responses for tokens in own]
+        self._sums.add(
+            samples=len(everything),
+            reward=sum(one.reward for one in everything),
+            response_length=sum(lengths),
+            prompt_tokens=sum(end for tree in trees for end in tree.ends),
+            ended=sum(tokens[-1] == self.sampling.eos_id for own in responses for tokens in own),
+            **grade_counts(everything),
+        )
+        micro_batches, start = [], 0
+        for batch in batches:
+            part = slice(start, start + len(batch))
+            start += len(batch)
+            scores = [one.reward for own in judged[part] for one in own]
+            laid_out = rollout.batch_of(batch, responses[part], scores, self.sampling.pad_id)
+            micro_batches.append(rollout.to_device(laid_out, self.args.device))
+        self._sums.add(seconds_scoring=self._lap())
+        return micro_batches
+
+    def _sample(self, trees: Sequence[PromptTree]) -> list[list[list[int]]]:
+        responses: list[list[list[int]]] = []
+        with (
+            unwrap_model_for_generation(
+                self.model_wrapped, self.accelerator, gather_deepspeed3_params=True
+            ) as unwrapped,
+            self.compute_loss_context_manager(),
+        ):
+            policy = unwrapped.policy
+            policy.eval()
+            for part in _parts(trees, self.settings.generation_batch_size):
+                responses += rollout.sample(policy, part, self.sampling)
+        return responses
+
+    # --- update ----------------------------------------------------------------------------------------------------
+
+    def _prepare_inputs(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return inputs  # on the device already; what the first PPO epoch leaves in it serves the next
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """Policy loss plus value loss of a micro-batch's tokens over the number of tokens of the step."""
+        s, mask, index = self.settings, inputs["mask"], inputs["index"]
+        batch = {name: inputs[name] for name in ("input_ids", "attention_mask", "position_ids", "keep", "targets")}
+        if "old_logprobs" not in inputs:  # first: before the policy's own tensors take their memory
+            reference = self._reference_logprobs(batch)[index]
+        logprobs, entropy, values = model(temperature=self.temperature, **batch)
+        logprobs, values = logprobs[index], values[index]
+        if "old_logprobs" not in inputs:
+            old, old_values = logprobs.detach(), values.detach()
+            rewards = pg.token_rewards(inputs["scores"], old, reference, mask, kl=self.kl, clip=s.reward_clip)
+            advantages, returns = pg.generalized_advantages(rewards, old_values, mask, gamma=s.gamma, lam=s.lam)
+            inputs |= {"old_logprobs": old, "old_values": old_values, "advantages": advantages, "returns": returns}
+            self._sums.add(kl=((old - reference) * mask).sum())
+        policy_losses, clipped = pg.policy_loss(
+            logprobs, inputs["old_logprobs"], inputs["advantages"], mask, clip=s.clip
+        )
+        value_losses, value_clipped = pg.value_loss(
+            values, inputs["old_values"], inputs["returns"], mask, clip=s.value_clip
+        )
+        error = (inputs["returns"] - values.detach())[mask]
+        returns = inputs["returns"][mask]
+        self._sums.add(
+            tokens=mask.sum(),
+            policy_loss=policy_losses.detach().sum(),
+            value_loss=value_losses.detach().sum(),
+            policy_clip_fraction=clipped.sum(),
+            value_clip_fraction=value_clipped.sum(),
+            entropy=entropy.sum(),
+            value=values.detach()[mask].sum(),
+            advantage=inputs["advantages"][mask].sum(),
+            returns=returns.sum(),
+            returns_squared=returns.double().square().sum(),
+            error=error.sum(),
+            error_squared=error.double().square().sum(),
+        )
+        loss = (policy_losses.sum() + value_losses.sum()) / num_items_in_batch * self.accelerator.num_processes
+        if not torch.isfinite(loss):
+            raise TltrainError(self._broken(f"the loss is {loss.item()}", self.state.global_step + 1))
+        return (loss, {}) if return_outputs else loss
+
+    @torch.no_grad()
+    def _reference_logprobs(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """[N] under the reference, at the same temperature."""
+        if self.reference is not None:
+            model, switched_off = self.reference, nullcontext()
+        else:
+            model = self.accelerator.unwrap_model(self.model).policy
+            switched_off = model.disable_adapter()
+        with switched_off:
+            return token_logprobs(response_logits(model, batch, self.temperature), batch["targets"])
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The Trainer's, with the critic's parameters at their own learning rate."""
+        if self.optimizer is None:
+            optimizer = super().create_optimizer(model)
+            critic = {id(parameter) for parameter in (model or self.model).critic.parameters()}
+            for group in list(optimizer.param_groups):
+                own = [parameter for parameter in group["params"] if id(parameter) in critic]
+                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in critic]
+                optimizer.add_param_group({**group, "params": own, "lr": self.settings.critic_learning_rate})
+        return self.optimizer
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        """Policy and critic are clipped apart, as the two models they are; the policy's norm is what is logged."""
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:  # one engine holds both
+            return super()._clip_grad_norm(model)
+        whole = self.accelerator.unwrap_model(model)
+        norms = [
+            self.accelerator.clip_grad_norm_(part.parameters(), self.args.max_grad_norm)
+            for part in (whole.policy, whole.critic)
+        ]
+        return norms[0]
+
+    # --- what one sees ---------------------------------------------------------------------------------------------
+
+    def _lap(self) -> float:
+        """Seconds since the last lap."""
+        if self.args.device.type == "cuda":
+            torch.cuda.synchronize()
+        before, self._clock = self._clock, time.perf_counter()
+        return self._clock - before
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add what was counted since the last log."""
+        if "loss" in logs:
+            self._sums.add(seconds_update=self._lap())
+            logs.update(self._sums.take(self.accelerator), kl_coefficient=self.kl)
+            self._heed_kl(logs.get("kl"))
+        super().log(logs, start_time)
+
+    def _heed_kl(self, kl: float | None) -> None:
+        """Stop, or change the coefficient, where the policy is further from the reference than `kl_limit`."""
+        limit = self.settings.kl_limit
+        if limit is None or kl is None:
+            return
+        if self.settings.on_kl_limit == "adapt":
+            if kl > limit:
+                self.kl *= 1.5
+            elif kl < limit / 1.5:
+                self.kl = max(self.kl / 1.5, self.settings.kl)
+        elif kl > limit:
+            self.stopped = f"kl {kl:.3f} is beyond stage.kl_limit={limit} at step {self.state.global_step}"
+            self.control.should_training_stop = True
+
+    def _broken(self, what: str, step: int) -> str:
+        checkpoint = last_checkpoint(Path(self.args.output_dir))
+        return (
+            f"step {step}: {what}; the last checkpoint is {checkpoint or 'none'}; lower stage.args.learning_rate or "
+            "stage.critic.learning_rate, or set hardware.bf16=false"
+        )
+
+    # --- checkpoints -----------------------------------------------------------------------------------------------
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Policy and critic as plain folders, `policy/` and `critic/`."""
+        folder = Path(output_dir or self.args.output_dir)
+        for name in ("policy", "critic"):
+            own = state_dict and {k.removeprefix(f"{name}."): v for k, v in state_dict.items() if k.startswith(name)}
+            getattr(self.model, name).save_pretrained(
+                folder / name, state_dict=own or None, is_main_process=self.args.should_save
+            )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        target = model or self.model
+        folder = Path(resume_from_checkpoint)
+        for own, kind, name in (
+            (target.policy, AutoModelForCausalLM, "policy"),
+            (target.critic, AutoModelForTokenClassification, "critic"),
+        ):
+            if (folder / name / "adapter_config.json").is_file():
+                from peft import set_peft_model_state_dict
+                from peft.utils import load_peft_weights
+
+                set_peft_model_state_dict(own, load_peft_weights(str(folder / name)))
+            else:
+                saved = kind.from_pretrained(folder / name, dtype=own.dtype, use_safetensors=True)
+                own.load_state_dict(saved.state_dict())
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """The Trainer's, then the mark that it is whole, and only then the removal of older ones."""
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        if self.state.global_step % self.settings.ppo_epochs:
+            torch.save(self._micro_batches, folder / f"{self.args.process_index}_{ROLLOUT}")
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            runs.write_json(folder / COMPLETE, {"kl_coefficient": self.kl})
+            rotate_checkpoints(str(folder.parent), save_total_limit=limit, use_mtime=True)
+
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any):
+        """Train, from a checkpoint of `last_checkpoint` where one is given."""
+        if resume_from_checkpoint is not None:
+            folder = Path(resume_from_checkpoint)
+            self.kl = json.loads((folder / COMPLETE).read_text())["kl_coefficient"]
+            kept = folder / f"{self.args.process_index}_{ROLLOUT}"
+            if kept.is_file():
+                self._micro_batches = torch.load(kept, map_location=self.args.device, weights_only=True)
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+
+def _parts(trees: Sequence[PromptTree], limit: int | None) -> Iterator[list[PromptTree]]:
+    """The trees in groups of at most `limit` prompts (or one tree)."""
+    part: list[PromptTree] = []
+    for tree in trees:
+        if part and limit is not None and sum(len(own.ends) for own in [*part, tree]) > limit:
+            yield part
+            part = []
+        part.append(tree)
+    if part:
+        yield part

@@ -1,0 +1,187 @@
+"""Rollouts: sample a response to every prompt of a batch of trees, and lay trees and responses out for the update.
+
+What prompts share is computed once in both halves. Sampling fills the key-value cache from each tree's longest prompt
+and gives every prompt its part of it; the update runs over the tree, each response a branch that sees its own prompt
+and itself alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import DynamicCache, GenerationConfig, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+from tltrain.prompts import PromptTree
+from tltrain.tokens import Run, Target, flatten, lineage
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How responses are drawn. `temperature` None is greedy."""
+
+    max_new_tokens: int
+    temperature: float | None
+    eos_id: int
+    pad_id: int
+
+    @property
+    def config(self) -> GenerationConfig:
+        """For `generate`; with `top_k`, which has another default there."""
+        return GenerationConfig(
+            max_new_tokens=self.max_new_tokens,
+            do_sample=self.temperature is not None,
+            temperature=self.temperature or 1.0,
+            top_k=0,
+            top_p=1.0,
+            repetition_penalty=1.0,
+            eos_token_id=self.eos_id,
+            pad_token_id=self.pad_id,
+            use_cache=True,
+        )
+
+
+def sample(model: PreTrainedModel, trees: Sequence[PromptTree], sampling: Sampling) -> list[list[list[int]]]:
+    """A response to each prompt of each tree: token ids up to the end token, with it where the model gave it."""
+    owners = [(b, end) for b, tree in enumerate(trees) for end in tree.ends]
+    width = max(end for _, end in owners)
+    ids = torch.full((len(owners), width), sampling.pad_id)
+    mask = torch.zeros_like(ids)
+    for row, (b, end) in enumerate(owners):
+        ids[row, width - end :] = torch.tensor(trees[b].ids[:end])
+        mask[row, width - end :] = 1
+    ids, mask = ids.to(model.device), mask.to(model.device)
+    with torch.inference_mode(), _own_settings_aside(model):
+        cache = shared_cache(model, trees, owners, width) if any(len(tree.ends) > 1 for tree in trees) else None
+        out = model.generate(ids, attention_mask=mask, past_key_values=cache, generation_config=sampling.config)
+    responses = iter(_until_end(row, sampling.eos_id) for row in out[:, width:].tolist())
+    return [[next(responses) for _ in tree.ends] for tree in trees]
+
+
+@contextmanager
+def _own_settings_aside(model: PreTrainedModel) -> Iterator[None]:
+    """Without the generation settings that came with the model: `generate` takes from them whatever is not said to it
+    (`min_p`, `suppress_tokens`, ...), and responses would be drawn from another distribution than the update knows.
+    """
+    own, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+def _until_end(tokens: list[int], eos_id: int) -> list[int]:
+    return tokens[: tokens.index(eos_id) + 1] if eos_id in tokens else tokens
+
+
+def shared_cache(
+    model: PreTrainedModel, trees: Sequence[PromptTree], owners: Sequence[tuple[int, int]], width: int
+) -> DynamicCache | None:
+    """The key-value cache of all prompts but their last tokens, padded on the left to `width - 1`.
+
+    Each tree's longest prompt is run once; keys carry their own positions, so a row is a copy of its beginning.
+
+    Args:
+        owners: (tree, length) of each prompt.
+
+    Returns:
+        None for models whose layers keep something else than every key and value.
+    """
+    cache = DynamicCache(config=model.config)
+    if any(type(layer) is not DynamicLayer for layer in cache.layers):
+        return None
+    length = max(len(tree.ids) for tree in trees) - 1
+    trunks = torch.tensor([list(tree.ids[:-1]) + [0] * (length - len(tree.ids) + 1) for tree in trees])
+    # Padding stands behind, where attention does not look, so no mask is needed.
+    model(trunks.to(model.device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+    rows = torch.tensor([b for b, _ in owners], device=model.device)
+    shift = torch.tensor([width - end for _, end in owners], device=model.device)
+    source = (torch.arange(width - 1, device=model.device) - shift[:, None]).clamp(min=0)  # [rows, width - 1]
+    for layer in cache.layers:
+        at = source.to(layer.keys.device)[:, None, :, None]
+        for name in ("keys", "values"):
+            whole = getattr(layer, name)[rows]  # [rows, heads, length, size]
+            setattr(layer, name, whole.gather(2, at.expand(-1, whole.shape[1], -1, whole.shape[3])))
+    return cache
+
+
+def batch_of(
+    trees: Sequence[PromptTree], responses: Sequence[Sequence[Sequence[int]]], scores: Sequence[float], pad_id: int
+) -> dict[str, torch.Tensor]:
+    """B trees with their M responses of N tokens in all, at most R each, as one batch of T positions.
+
+    Returns:
+        `input_ids`, `position_ids`: [B, T]. `attention_mask`: [B, T], or [B, 1, T, T] to be added to attention scores
+        where a tree has branches. `keep`: [B, T], True where a hidden state predicts a response's token.
+        `targets`: [N] those tokens in the order of `keep`. `index`, `mask`: [M, R], where in that order each token of
+        each response is, and which of these there are. `scores`: [M].
+    """
+    rows = [_layout(tree, own) for tree, own in zip(trees, responses, strict=True)]
+    width = max(len(layout.input_ids) for layout, _ in rows)
+    ids = torch.full((len(rows), width), pad_id)
+    positions, real = torch.zeros_like(ids), torch.zeros_like(ids)
+    labels = torch.full_like(ids, -1)
+    for b, (layout, _) in enumerate(rows):
+        length = len(layout.input_ids)
+        ids[b, :length] = torch.tensor(layout.input_ids)
+        positions[b, :length] = torch.tensor(layout.position_ids)
+        real[b, :length] = 1
+        labels[b, layout.positions] = torch.tensor(layout.targets)
+    keep = labels >= 0
+    order = keep.flatten().cumsum(0).view_as(keep) - 1
+    lengths = [len(response) for own in responses for response in own]
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    index = torch.zeros(mask.shape, dtype=torch.long)
+    index[mask] = torch.cat([order[b, layout.positions] for b, (layout, _) in enumerate(rows)])
+    branching = any(len(tree.ends) > 1 for tree in trees)
+    return {
+        "input_ids": ids,
+        "position_ids": positions,
+        "attention_mask": _tree_mask([seen for _, seen in rows], width) if branching else real,
+        "keep": keep,
+        "targets": labels[keep],
+        "index": index,
+        "mask": mask,
+        "scores": torch.tensor(scores, dtype=torch.float32),
+    }
+
+
+def _layout(tree: PromptTree, responses: Sequence[Sequence[int]]):
+    """The tree as runs: the prompt cut where responses branch off, then each response but its last token."""
+    starts = (0, *tree.ends[:-1])
+    trunk = [
+        Run(list(tree.ids[start:end]), m - 1, []) for m, (start, end) in enumerate(zip(starts, tree.ends, strict=True))
+    ]
+    branches = [
+        Run(list(tokens[:-1]), m, [Target(k - 1, token, 1.0, False, m) for k, token in enumerate(tokens)])
+        for m, tokens in enumerate(responses)
+    ]
+    runs = [*trunk, *branches]
+    return flatten(runs), lineage(runs)
+
+
+def _tree_mask(lineages: Sequence[tuple[list[int], list[list[bool]]]], width: int) -> torch.Tensor:
+    """[B, 1, width, width] in float32: 0 where a token may attend, else the least number there is.
+
+    Padding attends to itself, since a row of attention with nothing in it has no softmax.
+    """
+    allowed = torch.eye(width, dtype=torch.bool).repeat(len(lineages), 1, 1)
+    for b, (run_of, seen) in enumerate(lineages):
+        runs, length = torch.tensor(run_of), len(run_of)
+        allowed[b, :length, :length] = torch.tensor(seen)[runs[:, None], runs[None, :]].tril()
+    return torch.zeros(allowed.shape).masked_fill_(~allowed, torch.finfo(torch.float32).min).unsqueeze(1)
+
+
+def seed_of(*numbers: int) -> int:
+    """A seed from a run's seed, a step and a process: a step made again after a stop has the same rollouts."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """The batch with its tensors on `device`."""
+    return {name: value.to(device) for name, value in batch.items()}
