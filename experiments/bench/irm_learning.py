@@ -25,7 +25,7 @@ from tltrain import terminal
 
 FOLDER = Path("outputs/bench/irm_learning")
 TRAINING = {
-    "tiny": ["data.size=1500"],
+    "tiny": ["data.size=500"],
     "smollm2_135m": ["data.size=200"],
 }
 RUNS = {
@@ -33,14 +33,14 @@ RUNS = {
         "algorithms": ("ppo", "rloo", "grpo"),
         "seeds": (1, 2, 3),
         "words": ["data.size=1500", "stage.max_new_tokens=64", "stage.eval_size=200", "stage.eval_batch_size=16"],
-        "steps": {"ppo": 80, "rloo": 80, "grpo": 80},
+        "steps": {"ppo": 40, "rloo": 40, "grpo": 40},
         "threads": 1,
     },
     "smollm2_135m": {
         "algorithms": ("ppo",),
         "seeds": (1,),
-        "words": ["data.size=400", "stage.max_new_tokens=64", "stage.eval_size=100"],
-        "steps": {"ppo": 40},
+        "words": ["data.size=1500", "stage.max_new_tokens=64", "stage.eval_size=100"],
+        "steps": {"ppo": 24},
         "threads": 2,
     },
 }

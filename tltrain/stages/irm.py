@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
     with terminal.status("loading torch, transformers and trl"):
-        import torch
+        from transformers import set_seed
 
         from tltrain import generation, models
         from tltrain.training import judging
@@ -60,8 +60,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     tokenizer = models.load_tokenizer(path, cfg.model)
     encoder = Encoder(tokenizer)
     arguments = training_arguments(cfg, folder, device.type, bf16)
-    if cfg.stage.algorithm.name == "ppo":  # the others set it themselves
-        torch.manual_seed(cfg.seed)
+    set_seed(cfg.seed)
     model = models.load_model(path, cfg.model, models.weights_dtype(cfg.model), device)
 
     trees, report = prompts(cfg, train, encoder, generation.context(model))
@@ -94,7 +93,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     policy = getattr(unwrapped, "policy", unwrapped)
     after = examine(policy, bf16, "asking held-out questions after")
 
-    shared.save_model(policy, tokenizer, (item.query for item in train), folder / "model")
+    shared.save_model(policy, tokenizer, (item.query for item in train), path, folder / "model")
     if cfg.stage.critic.save and hasattr(unwrapped, "critic"):
         unwrapped.critic.save_pretrained(folder / "critic")
     shared.write_history(trainer.state.log_history, folder)
@@ -207,8 +206,10 @@ def make_trainer(
         shown: `judge`, `on_samples` and `callbacks`, the same for all.
     """
     from tltrain import models
+    from tltrain.training.kl import KlControl
 
     stage = cfg.stage
+    shown["kl"] = KlControl(stage.kl, stage.kl_limit, stage.on_kl_limit.name)
     if stage.algorithm.name != "ppo":
         from tltrain.training.group import TRAINERS
 
@@ -227,7 +228,6 @@ def make_trainer(
             trust_remote_code=cfg.model.trust_remote_code,
         ).to(model.device)
     settings = Settings(
-        kl=stage.kl,
         gamma=stage.gamma,
         lam=stage.lam,
         clip=stage.clip,
@@ -235,8 +235,6 @@ def make_trainer(
         reward_clip=stage.reward_clip,
         ppo_epochs=stage.ppo_epochs,
         critic_learning_rate=stage.critic.learning_rate,
-        kl_limit=stage.kl_limit,
-        on_kl_limit=stage.on_kl_limit.name,
         generation_batch_size=stage.generation_batch_size,
     )
     sampling = Sampling(

@@ -81,12 +81,18 @@ def track_with_wandb(cfg: DictConfig, folder: Path) -> None:
     )
 
 
-def save_model(model: Any, tokenizer: Any, queries: Iterable[str], folder: Path) -> None:
-    """`folder` with safetensors, tokenizer, chat template and the digests of the queries learned from."""
+def save_model(model: Any, tokenizer: Any, queries: Iterable[str], base: str, folder: Path) -> None:
+    """`folder` with safetensors, tokenizer, chat template and the digests of the queries learned from.
+
+    Args:
+        base: where the model came from; what that was trained on counts too.
+    """
+    record = Path(base) / "trained_on.json"
+    known = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else []
     with terminal.status("saving the model"):
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        runs.write_json(folder / "trained_on.json", sorted({query_key(query) for query in queries}))
+        runs.write_json(folder / "trained_on.json", sorted({*known, *map(query_key, queries)}))
 
 
 def write_history(logs: list[dict[str, float]], folder: Path) -> None:

@@ -84,7 +84,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         raise TltrainError("the loss became infinite: lower stage.args.learning_rate, or hardware.bf16=false")
 
     model = trainer.accelerator.unwrap_model(trainer.model)
-    save_model(model, tokenizer, (item.query for item in train), folder / "model")
+    save_model(model, tokenizer, (item.query for item in train), path, folder / "model")
     with suppress(OSError):  # the Trainer makes it even where it saves nothing
         (folder / "checkpoints").rmdir()
     metrics = {

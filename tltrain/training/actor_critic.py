@@ -12,7 +12,6 @@ from transformers import AutoConfig, AutoModelForTokenClassification, PreTrained
 from transformers.utils import logging as transformers_logging
 
 from tltrain.errors import TltrainError
-from tltrain.tokens import Encoder
 from tltrain.training import policy_gradient as pg
 
 
@@ -115,7 +114,7 @@ def _head(model: PreTrainedModel) -> nn.Module:
     return next(module for name, module in model.named_children() if isinstance(module, nn.Linear))
 
 
-def check_shapes(policy: PreTrainedModel, critic: PreTrainedModel, encoder: Encoder) -> None:
+def check_shapes(policy: PreTrainedModel, critic: PreTrainedModel) -> None:
     """The critic must read the policy's tokens, in as long a context."""
     for name in ("vocab_size", "max_position_embeddings"):
         own, wanted = (getattr(model.config.get_text_config(), name, None) for model in (critic, policy))

@@ -6,16 +6,24 @@ no critic is needed.
 
 from __future__ import annotations
 
+import json
+import math
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
+from transformers.trainer_utils import rotate_checkpoints
 from trl import GRPOTrainer, RLOOTrainer
 
+from tltrain import runs
+from tltrain.errors import TltrainError
 from tltrain.prompts import PromptTree
+from tltrain.training.checkpoints import COMPLETE
 from tltrain.training.judging import Judged, grade_counts
+from tltrain.training.kl import KlControl
 
 NAMES = {
     "completions/mean_length": "response_length",
@@ -35,6 +43,7 @@ class _ToolCalls:
         *,
         tokenizer: PreTrainedTokenizerBase,
         judge: Callable[..., Judged],
+        kl: KlControl,
         on_samples: Callable[[int, Sequence[Judged]], None],
         callbacks: Sequence[Any] = (),
     ) -> None:
@@ -44,7 +53,7 @@ class _ToolCalls:
         self.samples = [own for _, own in prompts]
         # TRL carries a prompt as text and reads it anew; ours is already cut into tokens as in training.
         self.prompt_ids = {str(number): ids for number, (ids, _) in enumerate(prompts)}
-        self.judge, self.on_samples = judge, on_samples
+        self.judge, self.kl, self.on_samples = judge, kl, on_samples
         self.stopped: str | None = None
         self._seconds = {"seconds_generation": 0.0, "seconds_scoring": 0.0}
         self._tokens, self._last_log = 0, time.perf_counter()
@@ -65,6 +74,10 @@ class _ToolCalls:
             log_metric(name, count / len(judged))
         if trainer_state.is_world_process_zero:
             self.on_samples(trainer_state.global_step + 1, judged)
+        for one in judged:
+            if not math.isfinite(one.reward):
+                step = trainer_state.global_step + 1
+                raise TltrainError(f"step {step}: the reward of {one.sample.id} is {one.reward}")
         return [one.reward for one in judged]
 
     def _tokenize_prompts(self, prompts: list[str]):
@@ -94,9 +107,45 @@ class _ToolCalls:
                 "seconds_update": whole - sum(self._seconds.values()),
                 "tokens_per_second": (tokens - self._tokens) / whole,
             }
+            self._heed(logs["loss"])
             self._seconds = dict.fromkeys(self._seconds, 0.0)
             self._tokens, self._last_log = tokens, now
         super().log(logs, start_time)
+
+    def _heed(self, loss: float) -> None:
+        """Stop where something is not finite, or the policy too far from the reference."""
+        if not math.isfinite(loss):
+            raise TltrainError(
+                f"step {self.state.global_step}: the loss is {loss}; lower stage.args.learning_rate, or set "
+                "hardware.bf16=false"
+            )
+        found = self._metrics["train"]
+        if found.get("kl") and found.get("response_length"):
+            # TRL's is a mean over tokens.
+            kl = found["kl"][-1] * found["response_length"][-1]
+            if reason := self.kl.heed(kl, self.state.global_step):
+                self.stopped, self.control.should_training_stop = reason, True
+            self.beta = self.kl.coefficient
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """The Trainer's, then the mark that it is whole, and only then the removal of older ones."""
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            runs.write_json(folder / COMPLETE, {"kl_coefficient": self.kl.coefficient})
+            rotate_checkpoints(str(folder.parent), save_total_limit=limit, use_mtime=True)
+
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any):
+        """Train, from a checkpoint of `last_checkpoint` where one is given."""
+        if resume_from_checkpoint is not None:
+            written = (Path(resume_from_checkpoint) / COMPLETE).read_text(encoding="utf-8")
+            self.beta = self.kl.coefficient = json.loads(written)["kl_coefficient"]
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
 
 def _renamed(metrics: dict[str, list[float]]) -> Any:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -44,6 +44,7 @@ from tltrain.training import rollout
 from tltrain.training.actor_critic import ActorCritic, check_shapes, response_logits, token_logprobs
 from tltrain.training.checkpoints import COMPLETE, last_checkpoint
 from tltrain.training.judging import Judged, grade_counts
+from tltrain.training.kl import KlControl
 from tltrain.training.rollout import Sampling
 from tltrain.training.rollout_metrics import RolloutMetrics
 
@@ -55,7 +56,6 @@ ROLLOUT = "rollout.pt"
 class Settings:
     """PPO's numbers; the defaults are the paper's (IRM, released code)."""
 
-    kl: float = 0.3
     gamma: float = 1.0
     lam: float = 0.95
     clip: float = 0.2
@@ -63,13 +63,14 @@ class Settings:
     reward_clip: float = 5.0
     ppo_epochs: int = 1
     critic_learning_rate: float = 1e-7
-    kl_limit: float | None = None  # of the mean over responses of the sum over tokens
-    on_kl_limit: Literal["stop", "adapt"] = "stop"
     generation_batch_size: int | None = None  # responses sampled at once; None: all of a step
 
 
 class RolloutSampler(torch.utils.data.Sampler[int]):
-    """Indices in an order of each epoch's own; each rollout's `size` indices follow one another `repeats` times."""
+    """Indices in an order of each epoch's own; each rollout's `size` indices follow one another `repeats` times.
+
+    With repeats the last rollout is filled from the beginning of the order, so that all have the same number of steps.
+    """
 
     def __init__(self, count: int, size: int, repeats: int, seed: int) -> None:
         self.count, self.size, self.repeats, self.seed, self.epoch = count, size, repeats, seed, 0
@@ -78,14 +79,17 @@ class RolloutSampler(torch.utils.data.Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.count * self.repeats
+        return self.count if self.repeats == 1 else math.ceil(self.count / self.size) * self.size * self.repeats
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(rollout.seed_of(self.seed, self.epoch))
         order = torch.randperm(self.count, generator=generator).tolist()
+        if self.repeats == 1:
+            yield from order
+            return
         for start in range(0, self.count, self.size):
             for _ in range(self.repeats):
-                yield from order[start : start + self.size]
+                yield from (order[i % self.count] for i in range(start, start + self.size))
 
 
 class PPOTrainer(Trainer):
@@ -116,16 +120,17 @@ class PPOTrainer(Trainer):
         *,
         encoder: Encoder,
         judge: Callable[..., Judged],
+        kl: KlControl,
         settings: Settings,
         sampling: Sampling,
         on_samples: Callable[[int, Sequence[Judged]], None] = lambda step, judged: None,
         callbacks: Sequence[Any] = (),
     ) -> None:
-        check_shapes(policy, critic, encoder)
+        check_shapes(policy, critic)
         self.trees, self.encoder, self.judge = trees, encoder, judge
         self.settings, self.sampling, self.on_samples = settings, sampling, on_samples
         self.temperature = sampling.temperature or 1.0
-        self.kl = settings.kl  # may adapt
+        self.kl = kl
         super().__init__(
             ActorCritic(policy, critic),
             args,
@@ -199,7 +204,8 @@ class PPOTrainer(Trainer):
             start += len(batch)
             scores = [one.reward for own in judged[part] for one in own]
             laid_out = rollout.batch_of(batch, responses[part], scores, self.sampling.pad_id)
-            micro_batches.append(rollout.to_device(laid_out, self.args.device))
+            names = [one.sample.id for own in judged[part] for one in own]
+            micro_batches.append(rollout.to_device(laid_out, self.args.device) | {"samples": names})
         self._sums.add(seconds_scoring=self._lap())
         return micro_batches
 
@@ -214,7 +220,13 @@ class PPOTrainer(Trainer):
             policy = unwrapped.policy
             policy.eval()
             for part in _parts(trees, self.settings.generation_batch_size):
-                responses += rollout.sample(policy, part, self.sampling)
+                try:
+                    responses += rollout.sample(policy, part, self.sampling)
+                except RuntimeError as error:
+                    if "probability tensor" not in str(error):
+                        raise
+                    what = f"the policy's probabilities are not finite at {part[0].samples[0].id} or near it"
+                    raise TltrainError(self._broken(what, self.state.global_step + 1)) from error
         return responses
 
     # --- update ----------------------------------------------------------------------------------------------------
@@ -232,7 +244,9 @@ class PPOTrainer(Trainer):
         logprobs, values = logprobs[index], values[index]
         if "old_logprobs" not in inputs:
             old, old_values = logprobs.detach(), values.detach()
-            rewards = pg.token_rewards(inputs["scores"], old, reference, mask, kl=self.kl, clip=s.reward_clip)
+            rewards = pg.token_rewards(
+                inputs["scores"], old, reference, mask, kl=self.kl.coefficient, clip=s.reward_clip
+            )
             advantages, returns = pg.generalized_advantages(rewards, old_values, mask, gamma=s.gamma, lam=s.lam)
             inputs |= {"old_logprobs": old, "old_values": old_values, "advantages": advantages, "returns": returns}
             self._sums.add(kl=((old - reference) * mask).sum())
@@ -260,8 +274,14 @@ class PPOTrainer(Trainer):
         )
         loss = (policy_losses.sum() + value_losses.sum()) / num_items_in_batch * self.accelerator.num_processes
         if not torch.isfinite(loss):
-            raise TltrainError(self._broken(f"the loss is {loss.item()}", self.state.global_step + 1))
+            which = f"the loss is {loss.item()} on {inputs['samples'][self._worst(policy_losses + value_losses)]}"
+            raise TltrainError(self._broken(which, self.state.global_step + 1))
         return (loss, {}) if return_outputs else loss
+
+    @staticmethod
+    def _worst(losses: torch.Tensor) -> int:
+        """The first response with a loss that is not finite."""
+        return int((~torch.isfinite(losses)).any(dim=1).int().argmax())
 
     @torch.no_grad()
     def _reference_logprobs(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -294,6 +314,8 @@ class PPOTrainer(Trainer):
             self.accelerator.clip_grad_norm_(part.parameters(), self.args.max_grad_norm)
             for part in (whole.policy, whole.critic)
         ]
+        if not all(torch.isfinite(norm) for norm in norms):
+            raise TltrainError(self._broken("the gradient is not finite", self.state.global_step + 1))
         return norms[0]
 
     # --- what one sees ---------------------------------------------------------------------------------------------
@@ -309,23 +331,10 @@ class PPOTrainer(Trainer):
         """Add what was counted since the last log."""
         if "loss" in logs:
             self._sums.add(seconds_update=self._lap())
-            logs.update(self._sums.take(self.accelerator), kl_coefficient=self.kl)
-            self._heed_kl(logs.get("kl"))
+            logs.update(self._sums.take(self.accelerator), kl_coefficient=self.kl.coefficient)
+            if "kl" in logs and (reason := self.kl.heed(logs["kl"], self.state.global_step)):
+                self.stopped, self.control.should_training_stop = reason, True
         super().log(logs, start_time)
-
-    def _heed_kl(self, kl: float | None) -> None:
-        """Stop, or change the coefficient, where the policy is further from the reference than `kl_limit`."""
-        limit = self.settings.kl_limit
-        if limit is None or kl is None:
-            return
-        if self.settings.on_kl_limit == "adapt":
-            if kl > limit:
-                self.kl *= 1.5
-            elif kl < limit / 1.5:
-                self.kl = max(self.kl / 1.5, self.settings.kl)
-        elif kl > limit:
-            self.stopped = f"kl {kl:.3f} is beyond stage.kl_limit={limit} at step {self.state.global_step}"
-            self.control.should_training_stop = True
 
     def _broken(self, what: str, step: int) -> str:
         checkpoint = last_checkpoint(Path(self.args.output_dir))
@@ -373,14 +382,14 @@ class PPOTrainer(Trainer):
             torch.save(self._micro_batches, folder / f"{self.args.process_index}_{ROLLOUT}")
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            runs.write_json(folder / COMPLETE, {"kl_coefficient": self.kl})
+            runs.write_json(folder / COMPLETE, {"kl_coefficient": self.kl.coefficient})
             rotate_checkpoints(str(folder.parent), save_total_limit=limit, use_mtime=True)
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any):
         """Train, from a checkpoint of `last_checkpoint` where one is given."""
         if resume_from_checkpoint is not None:
             folder = Path(resume_from_checkpoint)
-            self.kl = json.loads((folder / COMPLETE).read_text())["kl_coefficient"]
+            self.kl.coefficient = json.loads((folder / COMPLETE).read_text())["kl_coefficient"]
             kept = folder / f"{self.args.process_index}_{ROLLOUT}"
             if kept.is_file():
                 self._micro_batches = torch.load(kept, map_location=self.args.device, weights_only=True)
