@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tltrain.formats.calls import MAX_DEPTH, CallSyntaxError, call_end, read_call, render_call
+from tltrain.formats.calls import MAX_DEPTH, CallSyntaxError, call_end, read_call, read_calls, render_call
 from tltrain.trajectory import Call
 
 CHARACTERS = st.characters(codec="utf-8")
@@ -197,3 +197,43 @@ def test_a_megabyte_is_read_in_linear_time(text):
     start = time.perf_counter()
     call_end(text)
     assert time.perf_counter() - start < 5  # about half a second; a quadratic reader would take hours
+
+
+F, G = Call("f", {"a": 1}), Call("m.g", {"b": ["(", ", h("]})
+
+
+@pytest.mark.parametrize(
+    ("text", "calls"),
+    [
+        ("f(a=1)", [F]),
+        ('f(a=1)\nm.g(b=["(", ", h("])', [F, G]),
+        ('[f(a=1), m.g(b=["(", ", h("])]', [F, G]),
+        (" [f(a=1)] and more", [F]),
+        ("f(a=1); f(a=1),f(a=1) f(a=1)", [F] * 4),
+        ("f(a=1)\nOutput: g(a=1)", [F]),  # the next role's words are no call
+        ("f(a=1), then g(a=1)", [F]),
+        ("f(a=1), g(a=", [F]),
+        ("I say: f(a=1)", [Call("I say: f", F.arguments)]),  # as read_call does
+        ("none", []),
+        ("", []),
+    ],
+)
+def test_all_calls_that_a_text_begins_with(text, calls):
+    assert read_calls(text) == calls
+
+
+@given(st.text(st.sampled_from("f(a=1)[],; \n'\"{}:x")))
+def test_the_first_of_all_calls_is_the_one_call_unless_a_list_opens(text):
+    try:
+        first = read_call(text)
+    except CallSyntaxError:
+        first = None
+    calls = read_calls(text)
+    if not text.strip().startswith("["):
+        assert calls[:1] == ([first] if first else [])
+
+
+def test_many_calls_are_read_in_linear_time():
+    start = time.perf_counter()
+    assert len(read_calls("f(a=1)\n" * 50_000)) == 50_000
+    assert time.perf_counter() - start < 5

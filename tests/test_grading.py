@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tltrain.errors import TltrainError
 from tltrain.formats.calls import render_call
 from tltrain.grading import ANY, PAPER_REWARD, Outcome, RewardTable, grade, same_value
-from tltrain.trajectory import Call, Tool
+from tltrain.trajectory import Call, OneOf, Tool, example
 
 SEARCH = Tool(
     "search_advice",
@@ -92,6 +92,53 @@ def test_the_best_of_several_golden_calls_counts_and_the_first_of_equals():
     assert grade(text, [wrong, near], TOOLS).golden is near
     twins = [Call("search_advice", {"query": "a"}), Call("search_advice", {"query": "b"})]
     assert grade("search_advice(query='c')", twins, TOOLS).golden is twins[0]
+
+
+def test_one_of_several_values_is_right_and_an_optional_parameter_may_be_missing():
+    golden = Call("search_advice", {"query": OneOf(("love", "Love")), "page": OneOf((1, 2), optional=True)})
+
+    def row(text):
+        return grade(text, golden, TOOLS).row
+
+    assert row("search_advice(query='Love', page=2)") == row("search_advice(query='love')") == "correct"
+    assert row("search_advice(page=1)") == "redundant_or_missing"  # the query may not be left out
+    judged = grade("search_advice(query='hate', page=3)", golden, TOOLS)
+    assert (judged.row, judged.wrong_values) == ("wrong_value", ("query", "page"))
+    assert judged.reason == '`query` is "hate", not "love" or "Love"; `page` is 3, not 1 or 2'
+
+
+def test_a_parameter_that_may_only_be_left_out():
+    golden = Call("search_advice", {"query": "love", "page": OneOf((), optional=True)})
+    assert grade("search_advice(query='love')", golden, TOOLS).cf
+    judged = grade("search_advice(query='love', page='')", golden, TOOLS)
+    assert (judged.row, judged.reason) == ("wrong_value", '`page` is "", not left out')
+
+
+def test_one_of_several_values_inside_dicts_and_lists():
+    golden = [{"size": OneOf(("L", "large")), "milk": OneOf(("oat",), optional=True)}, 1]
+    assert same_value([{"size": "large"}, 1], golden) and same_value([{"size": "L", "milk": "oat"}, 1], golden)
+    for wrong in (
+        [{"size": "S"}, 1],
+        [{"milk": "oat"}, 1],
+        [{"size": "L", "milk": "soy"}, 1],
+        [{"size": "L", "x": 1}, 1],
+    ):
+        assert not same_value(wrong, golden)
+    assert same_value("2", OneOf((1, 2)), "lenient") and not same_value("2", OneOf((1, 2)))
+    assert same_value(7, OneOf((ANY,)))
+
+
+def test_an_example_of_a_golden_call_is_accepted_by_it():
+    golden = Call(
+        "search_advice",
+        {
+            "query": ANY,
+            "page": OneOf(([{"a": OneOf((3, 4))}], 2)),
+            "size": OneOf((), optional=True),
+        },
+    )
+    assert example(golden) == Call("search_advice", {"query": "any", "page": [{"a": 3}]})
+    assert grade(example(golden), golden, TOOLS).cf
 
 
 def test_a_tool_that_one_golden_call_accepts_is_never_the_wrong_tool():

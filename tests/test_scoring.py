@@ -13,15 +13,18 @@ from tltrain.formats.calls import render_call
 from tltrain.grading import grade
 from tltrain.scoring import (
     Levels,
+    any_call,
     count_outcomes,
     count_rows,
+    every_call,
     metric,
+    paired,
     rotbench_fixed,
     rotbench_official,
     score,
     score_by,
 )
-from tltrain.trajectory import ANY, Call, Sample, Tool
+from tltrain.trajectory import ANY, Call, OneOf, Sample, Tool
 
 RIGHT, TOOL_ONLY, NAMES_ONLY, WRONG = Levels(True, True, True), Levels(True), Levels(True, True), Levels()
 
@@ -93,6 +96,72 @@ def test_errors_are_counted_by_outcome_and_by_row():
     assert list(count_outcomes([])) == [
         "format_error", "tool_hallucination", "wrong_tool", "parameters", "wrong_value", "correct",
     ]  # fmt: skip
+
+
+# --- several calls asked for ----------------------------------------------------------------------------------------
+
+
+def whole(text: str, *goldens: Call) -> Levels:
+    (levels,) = every_call([text], [sample(*goldens)])
+    return levels
+
+
+def test_the_first_call_may_agree_with_any_golden_call():
+    goldens = (Call("get", {"a": 1}), Call("set", {"a": 2}))
+    texts = ["set(a=2)", "[set(a=2), get(a=1)]", "get(a=2); set(a=2)", "no call"]
+    grades = any_call(texts, [sample(*goldens)] * 4)
+    assert [one.outcome.value for one in grades] == ["correct", "correct", "wrong_value", "format_error"]
+
+
+def test_every_golden_call_is_matched_by_a_call_of_its_own_in_any_order():
+    goldens = (Call("get", {"a": 1}), Call("get", {"a": 2}), Call("set", {"a": 3}))
+    assert whole("set(a=3)\nget(a=2), get(a=1)", *goldens) == RIGHT
+    assert whole("set(a=3), get(a=1), get(a=1)", *goldens) == NAMES_ONLY  # one golden call is answered twice
+    assert whole("set(a=3), get(a=1), get(b=2)", *goldens) == TOOL_ONLY
+    assert whole("set(a=3), set(a=3), get(a=1)", *goldens) == WRONG
+    assert whole("set(a=3), get(a=1)", *goldens) == WRONG  # one too few
+    assert whole("set(a=3), get(a=1), get(a=2), get(a=2)", *goldens) == WRONG  # one too many
+    assert whole("", *goldens) == WRONG
+
+
+def test_calls_that_several_golden_calls_accept_are_dealt_out_so_that_all_are_matched():
+    # The first call fits both golden calls, the second one only the first: taking the first fit for each would fail.
+    goldens = (Call("get", {"a": OneOf((1, 2))}), Call("get", {"a": 1}))
+    assert whole("get(a=1), get(a=2)", *goldens) == whole("get(a=2), get(a=1)", *goldens) == RIGHT
+    assert whole("get(a=2), get(a=2)", *goldens) == NAMES_ONLY
+
+
+# --- two systems on the same samples --------------------------------------------------------------------------------
+
+
+def test_a_paired_difference_has_an_interval_and_a_p_value():
+    a = [0] * 60 + [100] * 40
+    b = [100] * 20 + [0] * 40 + [100] * 40  # 20 of 100 improve, none gets worse
+    found = paired(a, b)
+    assert (found.a, found.b, found.difference, found.n) == (40, 60, 20, 100)
+    assert (found.low, found.high) == (pytest.approx(12, abs=1.5), pytest.approx(28, abs=1.5))  # 1.96 * 4 points
+    assert found.p == 1 / 10_001  # 2 ** -19 of all swaps
+    assert found == paired(a, b)
+    back = paired(b, a)
+    assert (back.difference, back.p) == (-20, found.p)
+
+
+def test_what_differs_both_ways_proves_less():
+    assert paired([0] * 100, [1] * 6 + [0] * 94).p == pytest.approx(2 / 64, abs=0.01)  # all six swaps on one side
+    mixed = paired([1] * 47 + [0] * 53, [0] * 47 + [1] * 53)
+    assert mixed.difference == pytest.approx(0.06)
+    assert mixed.p == pytest.approx(0.62, abs=0.05)  # 53 or more of 100 coins on one side
+
+
+def test_a_single_sample_or_none_that_differs_proves_nothing():
+    assert paired([0], [100]).p == 1
+    same = paired([1, 0, 1], [1, 0, 1])
+    assert (same.difference, same.low, same.high, same.p) == (0, 0, 0, 1)
+    with pytest.raises(TltrainError, match="1 and 2 results: expected as many of both"):
+        paired([1], [1, 2])
+
+
+# --- RoTBench -------------------------------------------------------------------------------------------------------
 
 
 def test_official_a_call_without_arguments_or_unreadable_is_wrong_at_every_level():

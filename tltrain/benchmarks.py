@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
+
 from omegaconf import DictConfig
 
-from tltrain.data import rotbench, toolworld
-from tltrain.data.reading import ReadReport
+from tltrain.data import bfcl, openai, rotbench, toolalpaca, toolworld
+from tltrain.data.reading import ReadReport, read_file
 from tltrain.errors import TltrainError
 from tltrain.trajectory import Sample
+
+log = logging.getLogger(__name__)
+
+ALL_ASKED_FOR = ("bfcl", "openai")
+"""Benchmarks whose golden calls, where a sample has several, are all asked for; elsewhere they are alternatives."""
 
 TURNS = {"first": "rotbench_", "third": "rotbench_third_"}
 
 
 def load(benchmark: DictConfig, seed: int) -> dict[str, list[Sample]]:
-    """Set name (`rotbench_clean`, `rotbench_third_clean`, `toolworld`) -> its samples.
+    """Set name (`rotbench_clean`, `rotbench_third_clean`, `toolalpaca_real`, `bfcl_exec`, ...) -> its samples.
 
     Raises:
-        TltrainError: the benchmark has no such level or turn, or its files are not those that were published.
+        TltrainError: the benchmark has no such part, or its files are not those that were published.
     """
     sets = LOADERS[benchmark.name](benchmark, seed) if benchmark.name in LOADERS else None
     if sets is None:
@@ -44,4 +52,45 @@ def _rotbench(benchmark: DictConfig, seed: int) -> dict[str, list[Sample]]:
     return sets
 
 
-LOADERS = {"toolworld": _toolworld, "rotbench": _rotbench}
+def _toolalpaca(benchmark: DictConfig, seed: int) -> dict[str, list[Sample]]:
+    if benchmark.path is None:
+        raise TltrainError("benchmark=toolalpaca reads ToolAlpaca's data: give benchmark.path=FOLDER with eval_*.json")
+    sets: dict[str, list[Sample]] = {}
+    for kind, file in toolalpaca.files(benchmark.path).items():
+        samples = sets[f"toolalpaca_{kind}"] = toolalpaca.read_samples(file, kind)
+        lost = sum(not sample.meta["golden_on_offer"] for sample in samples)
+        if lost:
+            log.warning(
+                "%s: the golden tool of %d of %d samples is not on offer: they count as wrong whatever is answered",
+                file,
+                lost,
+                len(samples),
+            )
+    return sets
+
+
+def _bfcl(benchmark: DictConfig, seed: int) -> dict[str, list[Sample]]:
+    unknown = [name for name in benchmark.categories if name not in bfcl.SETS]
+    if unknown or not benchmark.categories:
+        raise TltrainError(
+            f"benchmark.categories: expected some of {', '.join(bfcl.SETS)}, found {list(benchmark.categories)}"
+        )
+    return {
+        f"bfcl_{name}": [sample for part in bfcl.SETS[name] for sample in bfcl.read_samples(benchmark.path, part)]
+        for name in benchmark.categories
+    }
+
+
+def _openai(benchmark: DictConfig, seed: int) -> dict[str, list[Sample]]:
+    if benchmark.path is None:
+        raise TltrainError("benchmark=openai reads a file: give benchmark.path=FILE of messages, tools, tool_calls")
+    return {Path(benchmark.path).stem: list(read_file(benchmark.path, openai.parse_sample))}
+
+
+LOADERS = {
+    "toolworld": _toolworld,
+    "rotbench": _rotbench,
+    "toolalpaca": _toolalpaca,
+    "bfcl": _bfcl,
+    "openai": _openai,
+}

@@ -173,6 +173,7 @@ class IrmStage:
 class EvalStage:
     name: str = "eval"
     predictions: Optional[str] = None  # score this file instead of generating
+    compare: list[str] = field(default_factory=list)  # two result folders to set side by side, instead of both
     matching: Matching = Matching.strict  # of values; lenient: 1, 1.0 and "1" are equal
     max_new_tokens: int = 256
     batch_size: int = 8
@@ -226,6 +227,7 @@ class Benchmark:
     path: Optional[str] = None
     levels: list[str] = field(default_factory=list)  # rotbench: clean slight medium heavy union
     turns: list[str] = field(default_factory=list)  # rotbench: first third
+    categories: list[str] = field(default_factory=list)  # bfcl: exec, the paper's 240; simple_python, live_simple, ...
     scoring: Scoring = Scoring.fixed  # which of rotbench's two scorings is the headline; both are written
     size: int = 0  # toolworld: questions
     limit: Optional[int] = None  # ask at most so many questions

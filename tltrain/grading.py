@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from tltrain.errors import TltrainError
 from tltrain.formats.calls import MAX_DIGITS, CallSyntaxError, read_call
-from tltrain.trajectory import ANY, Call, Tool
+from tltrain.trajectory import ANY, Call, OneOf, Tool
 
 __all__ = ["ANY", "PAPER_REWARD", "Grade", "Outcome", "RewardTable", "Values", "grade", "same_value"]
 
@@ -160,7 +160,8 @@ def grade(
         tools: the tools on offer. A tool not among them is hallucinated even if the golden call has it: it cannot be
             called. A parameter of the golden call is never hallucinated, though documentation may lack it (RoTBench's
             sometimes does): the golden call would be no right answer otherwise.
-        values: how values are compared, see `same_value`. A golden value `ANY` accepts every value.
+        values: how values are compared, see `same_value`. A golden value `ANY` accepts every value, a `OneOf` any of
+            its own; where that is optional, the parameter may be missing.
 
     Never raises for what a model says.
     """
@@ -216,17 +217,21 @@ def _compare(call: Call, golden: Call, tool: Tool, values: Values, contradiction
     extra = [name for name in call.arguments if name not in golden.arguments]
     hallucinated = tuple(name for name in extra if name not in tool.properties)
     redundant = tuple(name for name in extra if name in tool.properties)
-    missing = tuple(name for name in golden.arguments if name not in call.arguments)
+    missing = tuple(
+        name for name, value in golden.arguments.items() if name not in call.arguments and not _optional(value)
+    )
     if extra or missing:
         reason = "; ".join(_parameter_faults(call.name, hallucinated, redundant, missing))
         return Grade(
             Outcome.PARAMETERS, reason, call, golden, hallucinated, redundant, missing, contradictions=contradictions
         )
     wrong = tuple(
-        name for name, value in golden.arguments.items() if not same_value(call.arguments[name], value, values)
+        name
+        for name, value in golden.arguments.items()
+        if name in call.arguments and not same_value(call.arguments[name], value, values)
     )
     if wrong:
-        shown = {name: (_show(call.arguments[name]), _show(golden.arguments[name])) for name in wrong}
+        shown = {name: (_show(call.arguments[name]), _show_golden(golden.arguments[name])) for name in wrong}
         reason = "; ".join(f"{_quote([name])} is {found}, not {right}" for name, (found, right) in shown.items())
         outcome = Outcome.WRONG_VALUE
     else:
@@ -258,13 +263,24 @@ def _show(value: Any) -> str:
     return _cut(json.dumps(value, ensure_ascii=False, default=repr))
 
 
+def _show_golden(value: Any) -> str:
+    if not isinstance(value, OneOf):
+        return _show(value)
+    return _cut(" or ".join(map(_show, value.values)), 200) if value.values else "left out"
+
+
 def _cut(text: str, limit: int = 60) -> str:
     """`text`, which a model may have made long, for a reason that fits a line."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def _optional(value: Any) -> bool:
+    return isinstance(value, OneOf) and value.optional
+
+
 def same_value(prediction: Any, golden: Any, values: Values = "strict") -> bool:
-    """Whether two JSON values are equal; an `ANY` anywhere in `golden` equals everything in its place.
+    """Whether two JSON values are equal; an `ANY` anywhere in `golden` equals everything in its place, a `OneOf` what
+    any of its values equals.
 
     `strict`: equal as JSON. Numbers by their value (`1` is `1.0`), booleans are no numbers, text character by
     character, lists in order, dicts without order.
@@ -274,17 +290,21 @@ def same_value(prediction: Any, golden: Any, values: Values = "strict") -> bool:
     value. So `1`, `1.0` and `"1"` are equal, and `true` and `"True"`; upper and lower case of other text differ, as do
     `1` and `true`, `"007"` and `7`. Dict keys are compared as they are.
 
-    Both are equivalences on JSON values: symmetric and transitive. Neither recurses, so depth is no matter.
+    Both are equivalences on JSON values: symmetric and transitive. Only a `OneOf` recurses, so the depth of what a
+    model says is no matter.
     """
     pending = [(prediction, golden)]
     while pending:
         left, right = pending.pop()
         if right is ANY:
             continue
-        if isinstance(left, dict) and isinstance(right, dict):
-            if left.keys() != right.keys():
+        if isinstance(right, OneOf):
+            if not any(same_value(left, accepted, values) for accepted in right.values):
                 return False
-            pending.extend((left[key], right[key]) for key in right)
+        elif isinstance(left, dict) and isinstance(right, dict):
+            if not left.keys() <= right.keys() or any(key not in left and not _optional(right[key]) for key in right):
+                return False
+            pending.extend((left[key], right[key]) for key in left)
         elif isinstance(left, list | tuple) and isinstance(right, list | tuple):
             if len(left) != len(right):
                 return False

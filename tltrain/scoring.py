@@ -1,8 +1,9 @@
-"""From judged calls to numbers: TS, PI and CF with intervals, by group, and the two ways to score RoTBench.
+"""From judged calls to numbers: TS, PI and CF with intervals, by group, and the ways to score RoTBench and BFCL.
 
 Scoring has two halves. The first judges each sample: `rotbench_fixed` through `tltrain.grading`, `rotbench_official`
-as RoTBench's released scorer does, quirks included; other benchmarks call `grade` themselves. The second, `score` and
-`score_by`, sums up whatever has `ts`, `pi` and `cf`, so that both scorings share it.
+as RoTBench's released scorer does, quirks included; `any_call` and `every_call` where several calls are asked for. The
+second, `score` and `score_by`, sums up whatever has `ts`, `pi` and `cf`, so that all scorings share it; `paired` says
+whether two such results differ.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tltrain.errors import TltrainError
+from tltrain.formats.calls import read_calls
 from tltrain.grading import ANY, Grade, Outcome, RewardTable, Values, grade
 from tltrain.trajectory import Call, Sample
 
@@ -69,6 +71,42 @@ def metric(right: Iterable[bool], seed: int = 0, denominator: float | None = Non
     return Metric(percent, count, n, low, high)
 
 
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """`b - a` of two means over the same n samples, with a 95 % interval and a two-sided p-value."""
+
+    a: float
+    b: float
+    difference: float
+    low: float
+    high: float
+    p: float
+    n: int
+
+
+def paired(a: Sequence[float], b: Sequence[float], seed: int = 0, resamples: int = 10_000) -> Difference:
+    """Compare two systems on the same samples, of which `a[i]` and `b[i]` are the results.
+
+    The interval is that of a paired bootstrap: samples are drawn with replacement, both systems' results together, and
+    the ends are percentiles of the mean difference. The p-value is that of a paired randomization test, which asks how
+    often swapping the two systems' results at random gives a mean difference as large; unlike the bootstrap's it also
+    holds for a handful of samples. Never 0: at least 1 / (resamples + 1).
+    """
+    if len(a) != len(b) or not a:
+        raise TltrainError(f"{len(a)} and {len(b)} results: expected as many of both, and at least one")
+    # Results take few values, so that counting how often each difference is drawn stands for drawing samples.
+    differences, counts = np.unique(np.round(np.subtract(b, a, dtype=float), 9), return_counts=True)
+    n, rng = len(a), np.random.default_rng(seed)
+    mean = float(differences @ counts) / n
+    low, high = np.percentile(rng.multinomial(n, counts / n, resamples) @ differences / n, [2.5, 97.5])
+    swapped = sum(
+        (difference * (2 * rng.binomial(count, 0.5, resamples) - count) / n)
+        for difference, count in zip(differences, counts, strict=True)
+    )
+    p = (1 + int(np.sum(np.abs(swapped) >= abs(mean) - 1e-9))) / (resamples + 1)
+    return Difference(float(np.mean(a)), float(np.mean(b)), mean, float(low), float(high), p, n)
+
+
 def score(judged: Sequence[Judged], seed: int = 0, denominator: float | None = None) -> dict[str, Metric]:
     """TS, PI and CF (as in the paper) over all samples: `{"ts": Metric, "pi": ..., "cf": ...}`."""
     return {level: metric((getattr(one, level) for one in judged), seed, denominator) for level in LEVELS}
@@ -103,6 +141,44 @@ def _count(keys: Sequence[str], found: Iterable[str]) -> dict[str, int]:
     for key in found:
         counts[key] += 1
     return counts
+
+
+def any_call(predictions: Sequence[str], samples: Sequence[Sample], values: Values = "strict") -> list[Grade]:
+    """Answers whose first call has to agree with any golden call, for models that make one call at a time."""
+    return [
+        grade((read_calls(prediction) or [prediction])[0], sample.goldens, sample.tools, values)
+        for prediction, sample in _pairs(predictions, samples)
+    ]
+
+
+def every_call(predictions: Sequence[str], samples: Sequence[Sample], values: Values = "strict") -> list[Levels]:
+    """Answers as a whole, where every golden call is asked for: a level is reached if the calls of the answer and the
+    golden calls are as many and can be put in pairs, in any order, each of which reaches it.
+    """
+    return [_every(read_calls(prediction), sample, values) for prediction, sample in _pairs(predictions, samples)]
+
+
+def _every(calls: Sequence[Call], sample: Sample, values: Values) -> Levels:
+    if len(calls) != len(sample.goldens):
+        return Levels()
+    grades = [[grade(call, golden, sample.tools, values) for golden in sample.goldens] for call in calls]
+    return Levels(*(_matching([[getattr(one, level) for one in row] for row in grades]) for level in LEVELS))
+
+
+def _matching(fits: Sequence[Sequence[bool]]) -> bool:
+    """Whether each row can have a column of its own that fits it (augmenting paths, as for bipartite graphs)."""
+    row_of: dict[int, int] = {}
+
+    def place(row: int, tried: set[int]) -> bool:
+        for column, fit in enumerate(fits[row]):
+            if fit and column not in tried:
+                tried.add(column)
+                if column not in row_of or place(row_of[column], tried):
+                    row_of[column] = row
+                    return True
+        return False
+
+    return all(place(row, set()) for row in range(len(fits)))
 
 
 def rotbench_fixed(

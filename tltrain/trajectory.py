@@ -31,6 +31,17 @@ ANY: Final = _Any()
 
 
 @dataclass(frozen=True, slots=True)
+class OneOf:
+    """A golden argument value that accepts any of `values` (BFCL's possible answers), at any depth of an argument.
+
+    `optional`: the argument, or the key of a dict, may be left out as well; with no `values` it must be.
+    """
+
+    values: tuple[Any, ...]
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Tool:
     """A tool on offer: its name, what it does, and `parameters`, a JSON schema object (`properties`, `required`)."""
 
@@ -51,10 +62,26 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a tool; argument values are JSON-like (or `ANY` in a golden call)."""
+    """One call of a tool; argument values are JSON-like (in a golden call also `ANY` and `OneOf`)."""
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+def example(golden: Call) -> Call:
+    """A call that `golden` accepts, such as a model would make it: of `OneOf` the first value, for `ANY` a word."""
+    return Call(golden.name, _example(dict(golden.arguments)))
+
+
+def _example(value: Any) -> Any:
+    if value is ANY:
+        return "any"
+    if isinstance(value, OneOf):
+        return _example(value.values[0])
+    if isinstance(value, dict):
+        stated = {key: inner for key, inner in value.items() if inner != OneOf((), optional=True)}
+        return {key: _example(inner) for key, inner in stated.items()}
+    return [_example(inner) for inner in value] if isinstance(value, list) else value
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,9 @@
 Also read: `arguments` as an object, `tools` as the text of a JSON list, text content as a list of text parts, and the
 older `functions`, `function_call` and role `function`. The TL format has one call a turn: several calls in one message
 become turns in their order, each followed by its own answer. System and developer messages become `instructions`.
+
+As a benchmark (`parse_sample`) a record asks for the calls in its field `tool_calls`, after all of its `messages`, or,
+without that field, for those of the last assistant message that has any, after what stands before it.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from tltrain.data.reading import (
     shown,
 )
 from tltrain.errors import FieldError
-from tltrain.trajectory import Call, Message, Tool, Trajectory
+from tltrain.trajectory import Call, Message, Sample, Tool, Trajectory
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 INSTRUCTIONS = ("system", "developer")
@@ -44,6 +47,37 @@ def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]
     tools, messages, instructions = conversation(record, notes)
     identity = str(number) if record.get("id") is None else expect_id(record)
     yield Trajectory(identity, tools, messages, instructions, rest(record, "id", "messages", "tools", "functions"))
+
+
+def parse_sample(record: Any, number: int, notes: Counter[str]) -> Iterator[Sample]:
+    """The one question of a record; several golden calls are calls that are all asked for. Other fields are `meta`."""
+    record = expect(record, dict, "record")
+    messages = member(record, "messages", list)
+    if record.get("tool_calls") is None:
+        at = next((i for i in reversed(range(len(messages))) if _has_calls(messages[i])), None)
+        if at is None:
+            raise FieldError("tool_calls", "golden calls here or in an assistant message", "neither")
+        golden = [call for _, call in _calls(messages[at], f"messages[{at}]")]
+        if messages[at + 1 :]:
+            notes["messages: what follows the golden calls is not shown"] += 1
+        messages = messages[:at]
+    else:
+        golden = [call for _, call in _calls(record, "")]
+    tools, prompt, instructions = conversation({**record, "messages": messages}, notes)
+    if not golden:
+        raise FieldError("tool_calls", "at least one golden call", "an empty list")
+    if not prompt or prompt[-1].role == "assistant":
+        raise FieldError("messages", "a user's or tool's message before the golden calls", "none")
+    identity = str(number) if record.get("id") is None else expect_id(record)
+    meta = rest(record, "id", "messages", "tools", "functions", "tool_calls")
+    yield Sample(identity, tools, prompt, tuple(golden), instructions, meta)
+
+
+def _has_calls(entry: Any) -> bool:
+    """Whether this is an assistant message that calls something."""
+    if not isinstance(entry, dict) or entry.get("role") != "assistant":
+        return False
+    return bool(entry.get("tool_calls") or entry.get("function_call"))
 
 
 def conversation(record: Any, notes: Counter[str]) -> tuple[tuple[Tool, ...], tuple[Message, ...], str]:
@@ -107,8 +141,9 @@ def _turns(
 
 def _calls(entry: dict[str, Any], where: str) -> list[tuple[str | None, Call]]:
     """The calls of an assistant message with their ids."""
+    place = f"{where}.tool_calls".lstrip(".")
     calls = [
-        (_call_id(call, f"{where}.tool_calls[{i}]"), _call(call["function"], f"{where}.tool_calls[{i}].function"))
+        (_call_id(call, f"{place}[{i}]"), _call(call["function"], f"{place}[{i}].function"))
         for i, call in enumerate(optional(entry, "tool_calls", [], where))
     ]
     if entry.get("function_call") is not None:

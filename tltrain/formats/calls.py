@@ -49,6 +49,23 @@ def read_call(text: str) -> Call:
     return _scan(text)[0]
 
 
+def read_calls(text: str) -> list[Call]:
+    """All calls that `text` begins with: one after another, or `[f(...), g(...)]` as the Berkeley benchmark asks for.
+
+    Between two calls may stand space, commas and semicolons. A later call's name holds no space and no quote, so that
+    words which follow a call, or the next role of a conversation, are not taken for another. Never raises.
+    """
+    at, calls = _LIST_OPENS.match(text).end(), []
+    while not calls or _NEXT_CALL.match(text, at):
+        try:
+            call, end = _scan(text, at)
+        except CallSyntaxError:
+            break
+        calls.append(call)
+        at = _BETWEEN_CALLS.match(text, end).end()
+    return calls
+
+
 def call_end(text: str) -> int | None:
     """Index just after the `)` that closes the call `text` begins with; None while there is no complete call."""
     try:
@@ -69,6 +86,9 @@ def render_call(call: Call) -> str:
 
 
 _SPACE = re.compile(r"\s*")
+_LIST_OPENS = re.compile(r"\s*(?:\[(?=[^\s\[\](){}'\",=]+\())?")
+_BETWEEN_CALLS = re.compile(r"[\s,;]*")
+_NEXT_CALL = re.compile(r"[^\s\[\](){}'\",;=]+\(")
 _PARAMETER = re.compile(r"[^=(),]*+=(?:\s*+\w++\s*+=)*+")
 _WORD = re.compile(r"[^\W\d]\w*")
 _INTEGER = re.compile(r"[+-]?(?:0[xX][0-9a-fA-F_]+|0[oO][0-7_]+|0[bB][01_]+|[0-9][0-9_]*)")
@@ -109,12 +129,12 @@ def _skip(text: str, at: int) -> int:
     return _SPACE.match(text, at).end()
 
 
-def _scan(text: str) -> tuple[Call, int]:
-    """The call that `text` begins with, and the index just after it."""
-    opening = text.find("(")
+def _scan(text: str, start: int = 0) -> tuple[Call, int]:
+    """The call that begins at `start`, and the index just after it."""
+    opening = text.find("(", start)
     if opening < 0:
         _fail("no `(`", len(text))
-    name = text[:opening].strip()
+    name = text[start:opening].strip()
     if not name:
         _fail("no name before `(`", opening)
     arguments: dict[str, Any] = {}
@@ -128,7 +148,7 @@ def _scan(text: str) -> tuple[Call, int]:
                 _fail("no name before `=`", at)
             arguments[key] = value
         at = _separator(text, after, ")")
-    surrogate = _SURROGATE.search(text, 0, at)
+    surrogate = _SURROGATE.search(text, start, at)
     if surrogate:
         _fail("a lone surrogate", surrogate.start())
     return Call(name, arguments), at + 1

@@ -2,10 +2,16 @@
 
     python -m tltrain stage=eval benchmark=rotbench benchmark.path=FOLDER model.path=outputs/pkt/TIME/model
     python -m tltrain stage=eval benchmark=rotbench benchmark.path=FOLDER stage.predictions=answers.jsonl
+    python -m tltrain stage=eval stage.compare=[outputs/eval/TIME_A,outputs/eval/TIME_B]
 
 Writes `predictions.jsonl` (a line a sample: prompt id, raw text, parsed call, golden calls, grade, reason) and
 `metrics.json`: `SET/ts`, `/pi`, `/cf` in percent and `/n`; for RoTBench under both scorings, `SET/official/ts` and
-`SET/fixed/ts`; under `details` the counts, 95 % intervals, and the same by scenario and by seen and unseen queries.
+`SET/fixed/ts`; where samples ask for several calls (BFCL's parallel sets, `benchmark=openai`) under `SET/any/ts`, the
+first call of the answer against any golden call, which is `SET/ts`, and `SET/every/ts`, all calls against all; for BFCL
+`SET/ast`, what its own checker says of the whole answer; under `details` the counts, 95 % intervals, and the same by
+scenario and by seen and unseen queries. Where the paper has numbers for the benchmark, `table.md` has both.
+
+`stage.compare` sets two such folders side by side, see `tltrain.stages.compare`.
 """
 
 from __future__ import annotations
@@ -20,22 +26,27 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from tltrain import benchmarks, runs, scoring, terminal
-from tltrain.data import query_key, trajectories
+from tltrain.data import bfcl, query_key, trajectories
 from tltrain.data.reading import ReadReport, records
 from tltrain.errors import TltrainError
-from tltrain.grading import Grade, RewardTable
-from tltrain.trajectory import ANY, Call, Sample
+from tltrain.formats.calls import read_calls
+from tltrain.grading import Grade, RewardTable, grade
+from tltrain.report import tables
+from tltrain.stages import compare
+from tltrain.trajectory import ANY, Call, OneOf, Sample
 
 log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
+    if cfg.stage.compare:
+        return compare.run(cfg, folder)
     table = RewardTable.from_config(OmegaConf.to_container(cfg.reward))
     sets = benchmarks.load(cfg.benchmark, cfg.seed)
     samples = [sample for members in sets.values() for sample in members]
     if not samples:
-        raise TltrainError("the benchmark has no samples: see benchmark.size and benchmark.levels")
+        raise TltrainError("the benchmark has no samples: see benchmark.size, benchmark.levels, benchmark.categories")
     if cfg.stage.predictions is not None:
         predictions, model_path, too_long = read_predictions(Path(cfg.stage.predictions), len(samples)), None, 0
     else:
@@ -53,16 +64,23 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         texts = predictions[start : start + len(members)]
         start += len(members)
         grades = judge(cfg, texts, members)
-        metrics["details"][name] = details(cfg, grades, members) | {"seen_is": seen_by}
-        metrics |= headline(cfg, name, metrics["details"][name])
+        found = details(cfg, name, texts, grades, members) | {"seen_is": seen_by}
+        metrics["details"][name] = found
+        metrics |= headline(cfg, name, found)
         metrics[f"{name}/reward"] = round(sum(grade.reward(table) for grade in grades) / len(grades), 4)
         lines += [
             prediction_line(name, sample, text, grade, table)
             for sample, text, grade in zip(members, texts, grades, strict=True)
         ]
     runs.write_lines(folder / "predictions.jsonl", lines)
+    published = beside_the_paper(metrics)
+    if published:
+        runs.write_lines(folder / "table.md", [tables.markdown(title, WITH_PAPER, rows) for title, rows in published])
     runs.finish(folder, cfg, metrics)
-    show(metrics, cfg, folder)
+    show(metrics, cfg)
+    for title, rows in published:
+        terminal.table(title, WITH_PAPER, rows)
+    terminal.console.print(f"Written to {folder}", markup=False)
     return metrics
 
 
@@ -133,12 +151,23 @@ def mark_seen(samples: list[Sample], model_path: str | None) -> tuple[list[Sampl
 
 def judge(cfg: DictConfig, texts: Sequence[str], samples: list[Sample]) -> list[Grade]:
     """One grade a sample. On RoTBench the words of an answer to the user are not compared (see `scoring`)."""
-    return scoring.rotbench_fixed(texts, samples, cfg.stage.matching.name)
+    values = cfg.stage.matching.name
+    if cfg.benchmark.name in benchmarks.ALL_ASKED_FOR:
+        return scoring.any_call(texts, samples, values)
+    if cfg.benchmark.name in ("rotbench", "toolworld"):
+        return scoring.rotbench_fixed(texts, samples, values)
+    return [grade(text, sample.goldens, sample.tools, values) for text, sample in zip(texts, samples, strict=True)]
 
 
-def details(cfg: DictConfig, grades: list[Grade], samples: list[Sample]) -> dict[str, Any]:
+def details(
+    cfg: DictConfig, name: str, texts: Sequence[str], grades: list[Grade], samples: list[Sample]
+) -> dict[str, Any]:
     """Every number of one set: by scoring, and within that overall, by scenario, and by seen and unseen queries."""
-    scorings: dict[str, tuple[Sequence[scoring.Judged], float | None]] = {"fixed": (grades, None)}
+    several = cfg.benchmark.name in benchmarks.ALL_ASKED_FOR and any(len(sample.goldens) > 1 for sample in samples)
+    scorings: dict[str, tuple[Sequence[scoring.Judged], float | None]]
+    scorings = {"any" if several else "fixed": (grades, None)}
+    if several:
+        scorings["every"] = (scoring.every_call(texts, samples, cfg.stage.matching.name), None)
     if cfg.benchmark.name == "rotbench":
         official = scoring.rotbench_official([grade.prediction for grade in grades], samples)
         scorings["official"] = (official, len(samples) / 7)
@@ -160,11 +189,24 @@ def details(cfg: DictConfig, grades: list[Grade], samples: list[Sample]) -> dict
         "outcomes": scoring.count_outcomes(grades),
         "rows": scoring.count_rows(grades),
         "contradicts_documentation": sum(grade.de for grade in grades),
+        **official_accuracy(cfg, name, texts),
     }
 
 
+def official_accuracy(cfg: DictConfig, name: str, texts: Sequence[str]) -> dict[str, Any]:
+    """`ast`: how many answers BFCL's own checker accepts, where it has an opinion."""
+    if cfg.benchmark.name != "bfcl":
+        return {}
+    right = bfcl.official([read_calls(text) for text in texts], cfg.benchmark.path, name.removeprefix("bfcl_"))
+    return {} if right is None else {"ast": _rounded(scoring.metric(right, cfg.seed))}
+
+
+def _rounded(metric: scoring.Metric) -> dict[str, float]:
+    return {key: round(value, 4) for key, value in asdict(metric).items()}
+
+
 def _plain(metrics: dict[str, scoring.Metric]) -> dict[str, dict[str, float]]:
-    return {level: {key: round(value, 4) for key, value in asdict(metric).items()} for level, metric in metrics.items()}
+    return {level: _rounded(metric) for level, metric in metrics.items()}
 
 
 def headline(cfg: DictConfig, name: str, found: dict[str, Any]) -> dict[str, float]:
@@ -177,12 +219,15 @@ def headline(cfg: DictConfig, name: str, found: dict[str, Any]) -> dict[str, flo
                 flat[f"{name}/{level}"] = metric["percent"]
             if len(found["scoring"]) > 1:
                 flat[f"{name}/{kind}/{level}"] = metric["percent"]
+    if "ast" in found:
+        flat[f"{name}/ast"] = found["ast"]["percent"]
     return flat | {f"{name}/n": found["scoring"][chosen]["all"]["ts"]["n"]}
 
 
 def chosen_scoring(cfg: DictConfig, found: dict[str, Any]) -> str:
-    """The scoring whose numbers stand first: `benchmark.scoring` where there are two."""
-    return cfg.benchmark.scoring.name if cfg.benchmark.scoring.name in found["scoring"] else "fixed"
+    """The scoring whose numbers stand first: `benchmark.scoring` where RoTBench has two, else the one by calls."""
+    wanted = cfg.benchmark.scoring.name
+    return wanted if wanted in found["scoring"] else next(iter(found["scoring"]))
 
 
 def prediction_line(name: str, sample: Sample, text: str, grade: Grade, table: RewardTable) -> str:
@@ -209,36 +254,62 @@ def prediction_line(name: str, sample: Sample, text: str, grade: Grade, table: R
 def _call(call: Call | None) -> dict[str, Any] | None:
     if call is None:
         return None
-    return {
-        "name": call.name,
-        "arguments": {key: "<any>" if value is ANY else value for key, value in call.arguments.items()},
-    }
+    return {"name": call.name, "arguments": _json(dict(call.arguments))}
 
 
-def show(metrics: dict[str, Any], cfg: DictConfig, folder: Path) -> None:
-    """The table on the terminal."""
-    rows = []
+def _json(value: Any) -> Any:
+    """A value of a golden call in JSON: `"<any>"`, `{"<one of>": [...]}`, and what is optional marked so."""
+    if value is ANY:
+        return "<any>"
+    if isinstance(value, OneOf):
+        return {"<one of>": [_json(one) for one in value.values], **({"<optional>": True} if value.optional else {})}
+    if isinstance(value, dict):
+        return {key: _json(inner) for key, inner in value.items()}
+    return [_json(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+WITH_PAPER = ["who", "TS", "PI", "CF"]
+
+
+def beside_the_paper(metrics: dict[str, Any]) -> list[tuple[str, list[list[str]]]]:
+    """Title and rows of a table for each set the paper has numbers for: this run, once a scoring, then the paper's."""
+    with_paper = []
+    for name, found in metrics["details"].items():
+        scorings = {kind: numbers["all"] for kind, numbers in found["scoring"].items()}
+        published = tables.published(name, next(iter(scorings.values()))["ts"]["n"])
+        ours = [
+            [
+                "this run" + (f" ({kind})" if len(scorings) > 1 else ""),
+                *(f"{numbers[level]['percent']:.2f}" for level in scoring.LEVELS),
+            ]
+            for kind, numbers in scorings.items()
+        ]
+        if published:
+            with_paper.append((f"{name} beside the paper, %", ours + published))
+    return with_paper
+
+
+def show(metrics: dict[str, Any], cfg: DictConfig) -> None:
+    """The tables on the terminal: what is right, and how calls are wrong."""
+    rows, official = [], any("ast" in found for found in metrics["details"].values())
     for name, found in metrics["details"].items():
         for kind, numbers in found["scoring"].items():
             label = f" ({kind})" if len(found["scoring"]) > 1 else ""
+            first = kind == chosen_scoring(cfg, found)
             rows.append(_row(name + label, numbers["all"]))
-            groups = {f"{key} queries": value for key, value in sorted(numbers["by_seen"].items())}
-            if kind == chosen_scoring(cfg, found):
-                groups |= numbers["by_scenario"]
-            rows += [_row(f"  {key}{label}", value) for key, value in groups.items() if len(groups) > 1]
-    terminal.table("Evaluation, % of samples [95 % interval]", ["benchmark", "n", "TS", "PI", "CF"], rows)
-    for name, found in metrics["details"].items():
-        counts = ", ".join(f"{key.replace('_', ' ')} {n}" for key, n in found["outcomes"].items() if n)
-        terminal.console.print(f"{name}: {counts}", markup=False)
-    terminal.console.print(f"Written to {folder}", markup=False)
+            if official:
+                rows[-1].append(_percent(found["ast"]) if first and "ast" in found else "")
+            seen = {f"{key} queries": value for key, value in sorted(numbers["by_seen"].items())}
+            for groups in (seen, numbers["by_scenario"] if first else {}):
+                rows += [_row(f"  {key}{label}", value) for key, value in groups.items() if len(groups) > 1]
+    columns = ["benchmark", "n", "TS", "PI", "CF", *(["BFCL's AST"] if official else [])]
+    terminal.table("Evaluation, % of samples [95 % interval]", columns, rows)
+    tables.show_kinds({name: found["rows"] for name, found in metrics["details"].items()})
 
 
 def _row(label: str, metric: dict[str, dict[str, float]]) -> list[object]:
-    return [
-        label,
-        metric["ts"]["n"],
-        *(
-            f"{metric[level]['percent']:.1f} [{metric[level]['low']:.0f}, {metric[level]['high']:.0f}]"
-            for level in scoring.LEVELS
-        ),
-    ]
+    return [label, metric["ts"]["n"], *(_percent(metric[level]) for level in scoring.LEVELS)]
+
+
+def _percent(metric: dict[str, float]) -> str:
+    return f"{metric['percent']:.1f} [{metric['low']:.0f}, {metric['high']:.0f}]"

@@ -1,0 +1,352 @@
+"""The Berkeley function calling leaderboard's single-turn sets (BFCL), as the package `bfcl-eval` ships them.
+
+    data/BFCL_v4_{category}.json           a line a question: {"id", "question": [[message, ...]], "function": [...]}
+    data/possible_answer/                  {"id", "ground_truth": [{name: {parameter: [accepted value, ...]}}, ...]}
+    data/unused_datasets/question/         BFCL_v4_exec_*.json: the executable sets of BFCL v3, the paper's 240
+    data/unused_datasets/possible_answer/  {"id", "ground_truth": ["name(parameter=literal)", ...]}
+
+Several golden calls are calls that are all asked for, in any order. They all become `goldens`, so that a model which
+makes one call at a time is right with any of them; `tltrain.scoring.every` takes an answer as a whole.
+
+Where the possible answers accept "", the parameter may be left out (`OneOf.optional`). Types are renamed to those of
+JSON schemas (`dict` is `object`, `float` is `number`, `tuple` is `array`, `any` is `string`, as the package does it).
+The Java and JavaScript sets are left out: their answers are literals of those languages.
+
+Six golden calls fail BFCL's own checker (they name parameters that the documentation lacks, or accept nothing), so its
+accuracy ends at 99.0 for parallel_multiple, 99.2 for live_simple and 99.8 for live_multiple.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import logging
+import operator
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from os import PathLike
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+from tltrain.data.reading import ReadReport, expect, expect_choice, expect_tools, member, read_file, records, shown
+from tltrain.errors import FieldError, RecordError, TltrainError
+from tltrain.trajectory import Call, Message, OneOf, Sample, Tool
+
+log = logging.getLogger(__name__)
+
+PACKAGE = "bfcl_eval"
+EXECUTABLE = ("exec_simple", "exec_multiple", "exec_parallel", "exec_parallel_multiple")
+EXPECTED_COUNTS = {
+    **dict(zip(EXECUTABLE, (100, 50, 50, 40), strict=True)),
+    "simple_python": 400,
+    "multiple": 200,
+    "parallel": 200,
+    "parallel_multiple": 200,
+    "live_simple": 258,
+    "live_multiple": 1053,
+    "live_parallel": 16,
+    "live_parallel_multiple": 24,
+}
+"""Questions of each category. Those of the executable sets are the paper's; the others may change between releases."""
+
+SETS = {"exec": EXECUTABLE, **{category: (category,) for category in EXPECTED_COUNTS}}
+"""What `benchmark.categories` may name -> the categories it reads. `exec` is the paper's 240, as one set."""
+
+_OLD_NAMES = {"simple_python": "simple"}  # up to BFCL v3
+
+
+def folder(path: str | PathLike[str] | None) -> Path:
+    """The folder with BFCL's data: `path`, or that of the installed package, which is found without importing it.
+
+    Raises:
+        TltrainError: there is no such folder, or no such package.
+    """
+    if path is None:
+        spec = importlib.util.find_spec(PACKAGE)
+        if spec is None or not spec.submodule_search_locations:
+            raise TltrainError(
+                "benchmark=bfcl reads the data of the package bfcl-eval: pip install --no-deps bfcl-eval (its pinned "
+                "dependencies conflict with ours and are not needed), or give benchmark.path=FOLDER"
+            )
+        path = next(iter(spec.submodule_search_locations))
+    data = Path(path)
+    if (data / "data").is_dir():
+        data = data / "data"
+    if not data.is_dir():
+        raise TltrainError(f"{path}: expected the folder `data` of bfcl-eval, found no folder")
+    return data
+
+
+def read_samples(
+    path: str | PathLike[str] | None, category: str, report: ReadReport | None = None, check_counts: bool = True
+) -> list[Sample]:
+    """The samples of one category of `EXPECTED_COUNTS`; `meta["scenario"]` is the category.
+
+    Args:
+        path: see `folder`.
+        check_counts: raise unless an executable set has as many questions as published; warn for the others.
+
+    Raises:
+        TltrainError: there are no such files, they do not belong together, or a record is not as said above.
+    """
+    questions, answers = _files(folder(path), category)
+    golden = dict(_answers(answers))
+    position = iter(golden)
+
+    def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Sample]:
+        record = expect(record, dict, "record")
+        identity = member(record, "id", str)
+        if identity != next(position, None):
+            raise FieldError("id", f"the one that {answers} has in this place", identity)
+        functions = member(record, "function", list)
+        tools = expect_tools(
+            [_function(entry, f"function[{i}]") for i, entry in enumerate(functions)], "function", notes
+        )
+        messages, instructions = _question(record)
+        calls = tuple(_golden(entry, tools, answers, identity) for entry in golden[identity])
+        yield Sample(identity, tools, messages, calls, instructions, meta={"scenario": category})
+
+    samples = list(read_file(questions, parse, report=report))
+    if len(samples) != len(golden):
+        raise TltrainError(
+            f"{answers}: expected {len(samples)} records, one for each of {questions}, found {len(golden)}"
+        )
+    expected = EXPECTED_COUNTS[category]
+    if check_counts and len(samples) != expected:
+        said = f"{questions}: expected BFCL's {expected} questions, found {len(samples)}"
+        if category in EXECUTABLE:
+            raise TltrainError(said)
+        log.warning("%s: another release?", said)
+    return samples
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def _files(data: Path, category: str) -> tuple[Path, Path]:
+    """Questions and answers of a category, of whichever version of BFCL."""
+    pairs = (
+        (data, data / "possible_answer"),
+        (data / "unused_datasets" / "question", data / "unused_datasets" / "possible_answer"),
+    )
+    for name in filter(None, (category, _OLD_NAMES.get(category))):
+        for questions, answers in pairs:
+            found = sorted(file.name for file in questions.glob("BFCL_v*.json") if _is_of(file.name, name))
+            if found and (answers / found[-1]).is_file():
+                return questions / found[-1], answers / found[-1]
+    raise TltrainError(f"{data}: expected BFCL_v4_{category}.json, and the same in possible_answer/")
+
+
+def _is_of(file: str, category: str) -> bool:
+    """Whether this is the category's file: `multiple` is not `live_multiple`."""
+    return re.fullmatch(rf"BFCL_v\d+_{category}\.json", file) is not None
+
+
+def _answers(path: Path) -> Iterator[tuple[str, list[Any]]]:
+    """Id -> golden calls, as they stand in the file."""
+    for number, record in records(path):
+        try:
+            record = expect(record, dict, "record")
+            identity, golden = member(record, "id", str), member(record, "ground_truth", list)
+            if not golden:
+                raise FieldError("ground_truth", "at least one golden call", "an empty list")
+        except FieldError as error:
+            raise RecordError(path, number, error) from None
+        yield identity, golden
+
+
+def _question(record: dict[str, Any]) -> tuple[tuple[Message, ...], str]:
+    """The messages of the one turn, and the system message."""
+    turns = member(record, "question", list)
+    if len(turns) != 1:
+        raise FieldError("question", "one turn", f"{len(turns)} turns")
+    messages, instructions = [], []
+    for i, entry in enumerate(expect(turns[0], list, "question[0]")):
+        where = f"question[0][{i}]"
+        entry = expect(entry, dict, where)
+        role = expect_choice(entry.get("role"), ["system", "user", "assistant"], f"{where}.role")
+        content = member(entry, "content", str, where)
+        if role == "system":
+            instructions.append(content)
+        else:
+            messages.append(Message(role, content))
+    if not messages or messages[-1].role != "user":
+        raise FieldError("question[0]", "a user's message at its end", shown(turns[0])[:80])
+    return tuple(messages), "\n\n".join(instructions)
+
+
+# --- tools ----------------------------------------------------------------------------------------------------------
+
+_TYPES = {"dict": "object", "float": "number", "tuple": "array", "any": "string"}
+
+
+def _function(entry: Any, where: str) -> dict[str, Any]:
+    entry = expect(entry, dict, where)
+    return {**entry, "parameters": _schema(member(entry, "parameters", dict, where))}
+
+
+def _schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A schema with the types of JSON schemas, at every depth."""
+    changed = dict(schema)
+    if isinstance(schema.get("type"), str):
+        changed["type"] = _TYPES.get(schema["type"], schema["type"])
+    if isinstance(schema.get("items"), dict):
+        changed["items"] = _schema(schema["items"])
+    if isinstance(schema.get("properties"), dict):
+        changed["properties"] = {
+            name: _schema(inner) if isinstance(inner, dict) else inner for name, inner in schema["properties"].items()
+        }
+    return changed
+
+
+# --- golden calls ---------------------------------------------------------------------------------------------------
+
+
+def _golden(entry: Any, tools: Sequence[Tool], path: Path, identity: str) -> Call:
+    try:
+        return _python_call(entry, tools) if isinstance(entry, str) else _possible_answer(entry, tools)
+    except FieldError as error:
+        raise TltrainError(f"{path}, {identity}: {error}") from None
+
+
+def _possible_answer(entry: Any, tools: Sequence[Tool]) -> Call:
+    """A golden call from `{name: {parameter: accepted values}}`."""
+    entry = expect(entry, dict, "ground_truth")
+    if len(entry) != 1:
+        raise FieldError("ground_truth", "one tool's name", ", ".join(entry) or "none")
+    ((name, parameters),) = entry.items()
+    where = f"ground_truth.{name}"
+    tool = next((tool for tool in tools if tool.name == name), Tool(name, "", {}))
+    accepted = {
+        parameter: _accepted(
+            expect(options, list, f"{where}.{parameter}"),
+            tool.properties.get(parameter, {}),
+            parameter in tool.required,
+        )
+        for parameter, options in expect(parameters, dict, where).items()
+    }
+    return Call(name, accepted)
+
+
+def _accepted(options: list[Any], schema: Mapping[str, Any], required: bool = False) -> Any:
+    """The golden value that accepts any of `options`: one value alone, or a `OneOf`.
+
+    "" says that the parameter may be left out, unless the tool requires it; it is a value besides where the parameter
+    is a text. No options at all: two records of the live sets write so that an empty list is asked for.
+    """
+    if not options:
+        return []
+    optional = "" in options and not required
+    values = [_option(option, schema) for option in options if option != ""]
+    if "" in options and (schema.get("type", "string") == "string" or (required and not values)):
+        values.append("")
+    return values[0] if len(values) == 1 and not optional else OneOf(tuple(values), optional)
+
+
+def _option(option: Any, schema: Mapping[str, Any]) -> Any:
+    """One accepted value. Each key of a dict, also of one in a list, has accepted values of its own; what is deeper
+    stands for itself.
+    """
+    properties = schema.get("properties") or {}
+    if isinstance(option, dict):
+        return {
+            key: _accepted(inner, properties.get(key, {})) if isinstance(inner, list) else inner
+            for key, inner in option.items()
+        }
+    items = schema.get("items") or {}
+    if isinstance(option, list) and items.get("type") == "object":
+        return [_option(inner, items) if isinstance(inner, dict) else inner for inner in option]
+    return option
+
+
+_OPERATORS: dict[type, Callable[[Any, Any], Any]] = {ast.Mult: operator.mul, ast.Div: operator.truediv}
+
+
+def _python_call(text: str, tools: Sequence[Tool]) -> Call:
+    """A golden call from Python's text, whose values are literals or, twice, `1/6` and `500*500`; nothing is evaluated.
+
+    Positional arguments (one record has some) are the tool's parameters in the order of its documentation.
+    """
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+        if not isinstance(node, ast.Call) or any(keyword.arg is None for keyword in node.keywords):
+            raise ValueError
+        name = ast.unparse(node.func)
+        properties = next((tuple(tool.properties) for tool in tools if tool.name == name), ())
+        positional = dict(zip(properties, map(_literal, node.args), strict=False))
+        if len(positional) < len(node.args):
+            raise ValueError
+        return Call(name, positional | {keyword.arg: _literal(keyword.value) for keyword in node.keywords})
+    except (ValueError, SyntaxError, ArithmeticError, RecursionError, MemoryError):
+        raise FieldError("ground_truth", "a call `name(parameter=literal, ...)`", text) from None
+
+
+def _literal(node: ast.expr) -> Any:
+    """The value that a literal writes, tuples as lists. Raises ValueError for anything else."""
+    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+        left, right = _literal(node.left), _literal(node.right)
+        if not all(isinstance(side, int | float) for side in (left, right)):
+            raise ValueError
+        return _OPERATORS[type(node.op)](left, right)
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_literal(item) for item in node.elts]
+    if isinstance(node, ast.Dict) and None not in node.keys:
+        return {str(_literal(key)): _literal(value) for key, value in zip(node.keys, node.values, strict=True)}
+    value = ast.literal_eval(node)
+    if not isinstance(value, str | int | float | bool | None):
+        raise ValueError
+    return value
+
+
+# --- BFCL's own checker ---------------------------------------------------------------------------------------------
+
+_CHECKER = f"{PACKAGE}.eval_checker.ast_eval.ast_checker"
+_MODEL_TABLE = f"{PACKAGE}.constants.model_config"
+_US = "tltrain"
+
+
+def official(answers: Sequence[Sequence[Call]], path: str | PathLike[str] | None, category: str) -> list[bool] | None:
+    """What BFCL's `ast_checker` says of the answers to the first questions of a category, each a list of calls.
+
+    None for the executable sets, which have no possible answers (BFCL ran the calls), and where the package cannot be
+    imported. An answer that makes the checker raise is wrong.
+    """
+    checker = _checker() if category in EXPECTED_COUNTS and category not in EXECUTABLE else None
+    if checker is None:
+        return None
+    questions, possible = _files(folder(path), category)
+    language = sys.modules[checker.__module__].Language.PYTHON
+    verdicts = []
+    for calls, (_, record), (_, golden) in zip(answers, records(questions), _answers(possible), strict=False):
+        said = [{call.name: dict(call.arguments)} for call in calls]
+        try:
+            verdicts.append(bool(checker(record["function"], said, golden, language, category, _US)["valid"]))
+        except Exception:  # it was not written for whatever a model may say
+            verdicts.append(False)
+    return verdicts
+
+
+@cache
+def _checker() -> Callable[..., dict[str, Any]] | None:
+    """`ast_checker`, imported with our one line in place of its table of models, which imports the vendors' SDKs."""
+    if importlib.util.find_spec(PACKAGE) is None:
+        log.warning("BFCL's own accuracy (SET/ast) is left out: pip install --no-deps bfcl-eval for its checker")
+        return None
+    table = ModuleType(_MODEL_TABLE)
+    table.MODEL_CONFIG_MAPPING = {_US: SimpleNamespace(underscore_to_dot=False)}
+    before = sys.modules.get(_MODEL_TABLE)
+    sys.modules[_MODEL_TABLE] = table
+    try:
+        return importlib.import_module(_CHECKER).ast_checker
+    except Exception as error:  # another release may be made otherwise
+        log.warning("BFCL's own accuracy (SET/ast) is left out: its checker cannot be imported: %s", error)
+        return None
+    finally:
+        if before is None:
+            del sys.modules[_MODEL_TABLE]
+        else:
+            sys.modules[_MODEL_TABLE] = before
