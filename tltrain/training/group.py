@@ -21,7 +21,7 @@ from trl import GRPOTrainer, RLOOTrainer
 from tltrain import runs
 from tltrain.errors import TltrainError
 from tltrain.prompts import PromptTree
-from tltrain.training.checkpoints import COMPLETE
+from tltrain.training.checkpoints import COMPLETE, last_checkpoint
 from tltrain.training.judging import Judged, grade_counts
 from tltrain.training.kl import KlControl
 
@@ -70,14 +70,14 @@ class _ToolCalls:
     def _reward(self, prompts, completions, trainer_state, log_metric, **_: Any) -> list[float]:
         """TRL's reward function."""
         judged = [self.judge(self.samples[int(n)], text) for n, text in zip(prompts, completions, strict=True)]
+        step = trainer_state.global_step + 1
+        for one in judged:
+            if not math.isfinite(one.reward):
+                raise TltrainError(self._broken(f"the reward of {one.sample.id} is {one.reward}", step))
         for name, count in grade_counts(judged).items():
             log_metric(name, count / len(judged))
         if trainer_state.is_world_process_zero:
-            self.on_samples(trainer_state.global_step + 1, judged)
-        for one in judged:
-            if not math.isfinite(one.reward):
-                step = trainer_state.global_step + 1
-                raise TltrainError(f"step {step}: the reward of {one.sample.id} is {one.reward}")
+            self.on_samples(step, judged)
         return [one.reward for one in judged]
 
     def _tokenize_prompts(self, prompts: list[str]):
@@ -115,10 +115,7 @@ class _ToolCalls:
     def _heed(self, loss: float) -> None:
         """Stop where something is not finite, or the policy too far from the reference."""
         if not math.isfinite(loss):
-            raise TltrainError(
-                f"step {self.state.global_step}: the loss is {loss}; lower stage.args.learning_rate, or set "
-                "hardware.bf16=false"
-            )
+            raise TltrainError(self._broken(f"the loss is {loss}", self.state.global_step))
         found = self._metrics["train"]
         if found.get("kl") and found.get("response_length"):
             # TRL's is a mean over tokens.
@@ -126,6 +123,13 @@ class _ToolCalls:
             if reason := self.kl.heed(kl, self.state.global_step):
                 self.stopped, self.control.should_training_stop = reason, True
             self.beta = self.kl.coefficient
+
+    def _broken(self, what: str, step: int) -> str:
+        checkpoint = last_checkpoint(Path(self.args.output_dir))
+        return (
+            f"step {step}: {what}; the last checkpoint is {checkpoint or 'none'}; lower stage.args.learning_rate, or "
+            "set hardware.bf16=false"
+        )
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """The Trainer's, then the mark that it is whole, and only then the removal of older ones."""
