@@ -34,6 +34,7 @@ from transformers import (
 )
 from transformers.trainer_utils import rotate_checkpoints
 from trl.models import unwrap_model_for_generation
+from trl.trainer.utils import disable_dropout_in_model
 
 from tltrain import runs
 from tltrain.errors import TltrainError
@@ -127,6 +128,8 @@ class PPOTrainer(Trainer):
         callbacks: Sequence[Any] = (),
     ) -> None:
         check_shapes(policy, critic)
+        for model in (policy, critic):
+            disable_dropout_in_model(model)  # as released; and the update's forward stands for the one that sampled
         self.trees, self.encoder, self.judge = trees, encoder, judge
         self.settings, self.sampling, self.on_samples = settings, sampling, on_samples
         self.temperature = sampling.temperature or 1.0
