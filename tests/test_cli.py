@@ -187,7 +187,7 @@ def test_help_lists_groups_and_examples_and_loads_nothing(tmp_path):
         choices = {file.stem for file in (ROOT / "conf" / folder).glob("*.yaml")}
         line = next(line for line in ran.stdout.splitlines() if line.startswith(f"  {folder} "))
         assert {word.strip(",;") for word in line.replace(" (default)", "").split()} >= choices - {"wandb"}
-    assert sum(line.startswith("  python -m tltrain") for line in ran.stdout.splitlines()) == 5
+    assert sum(line.startswith("  python -m tltrain") for line in ran.stdout.splitlines()) == 6
     assert ran.stdout.endswith("loaded: []\n")
     assert not list(tmp_path.iterdir())
 

@@ -15,11 +15,11 @@ import pytest
 from tltrain.training import judging
 
 from .conftest import ROOT
-from .test_irm_stage import ALGORITHMS, FEW, SMALL, reward_letters
+from .test_irm_stage import ALGORITHMS, FEW, SMALL, no_picture, reward_letters  # noqa: F401
 
 TIMES = ("seconds", "seconds_generation", "seconds_scoring", "seconds_update", "tokens_per_second", "step_time")
-KEPT = ("stage.args.save_steps=1", "stage.args.max_steps=4", "stage.samples_every=1")
-SOME = [word for word in FEW if "max_steps" not in word]
+KEPT = ("stage.args.save_steps=1", "stage.args.max_steps=4", "stage.samples_every=1", "stage.eval_size=1")
+SOME = [word for word in FEW if "max_steps" not in word and "eval_size" not in word]
 
 
 def steps(folder: Path) -> list[dict]:
@@ -50,7 +50,7 @@ WAYS = {
 
 
 @pytest.fixture
-def stop_at(monkeypatch):
+def stop_at(monkeypatch, no_picture):  # noqa: F811
     """`stop_at(step)`: Ctrl-C once that step's samples are written; None: no more."""
     write = judging.SampleLog.__call__
 
@@ -65,11 +65,15 @@ def stop_at(monkeypatch):
     return stop_at
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=[pytest.mark.slow] if way != "ppo, two epochs" else []) for way in WAYS]
+)
 def test_a_stopped_run_goes_on(tltrain, tmp_path, monkeypatch, stop_at, way):
     monkeypatch.setattr(judging.Judge, "__call__", reward_letters)  # so that groups differ in reward, and all learn
     words = ["stage=irm", *SMALL, *SOME, *KEPT, *WAYS[way]]
     whole = tltrain(*words)
+    base = Path(whole.metrics["base_model"])
+    assert (whole.folder / "model" / "model.safetensors").read_bytes() != (base / "model.safetensors").read_bytes()
     stop_at(3)
     folder = tmp_path / "stopped"
     stopped = tltrain(*words, folder=folder, status=130)
@@ -83,12 +87,15 @@ def test_a_stopped_run_goes_on(tltrain, tmp_path, monkeypatch, stop_at, way):
 
 def test_without_resume_a_run_begins_anew_in_the_same_folder(tltrain, tmp_path, stop_at):
     words = ["stage=irm", *SMALL, *SOME, *KEPT, *ALGORITHMS["ppo"]]
-    stop_at(3)
+    stop_at(2)
     folder = tmp_path / "stopped"
     tltrain(*words, folder=folder, status=130)
+    assert (folder / "checkpoints" / "checkpoint-1" / "complete.json").is_file()
+    (folder / "before.json").write_text('{"n": 7}')
     stop_at(1)
     tltrain(*words, folder=folder, status=130)
     assert not (folder / "checkpoints" / "checkpoint-1").exists()
+    assert json.loads((folder / "before.json").read_text())["n"] == 1
     assert {json.loads(line)["step"] for line in (folder / "samples.jsonl").read_text().splitlines()} == {1}
 
 

@@ -35,6 +35,9 @@ log = logging.getLogger("tltrain")
 
 def run_stage(cfg: DictConfig) -> None:
     """Check the configuration and run the stage it names."""
+    if cfg.stage.get("resume") and (runs.folder() / "metrics.json").is_file():
+        log.info("stage.resume=true: the run in %s has ended already", runs.folder())
+        return
     for name in ("metrics.json", "error.txt"):  # of an earlier run into the same folder: this one is not finished
         (runs.folder() / name).unlink(missing_ok=True)
     config.check(cfg)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria
@@ -64,7 +65,7 @@ def generate(
         pad_token_id=encoder.tokenizer.pad_token_id,
     )
     model.eval()
-    with progress(description, len(order)) as advance:
+    with own_settings_aside(model), progress(description, len(order)) as advance:
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             ids, mask = _left_padded([prompts[i] for i in rows], encoder.tokenizer.pad_token_id, model.device)
@@ -79,6 +80,19 @@ def generate(
                 answers[i] = text[: answer_length(text)].strip()
             advance(len(rows))
     return answers
+
+
+@contextmanager
+def own_settings_aside(model: PreTrainedModel) -> Iterator[None]:
+    """Without the generation settings that came with the model: `generate` takes from them whatever is not said to it
+    (`repetition_penalty`, `min_p`, ...), and an answer would not be what the model alone finds likeliest, nor a sample
+    be drawn from the distribution that is trained.
+    """
+    own, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def fits(model: PreTrainedModel, prompt_length: int, max_new_tokens: int) -> bool:

@@ -26,7 +26,7 @@ from tltrain import terminal
 FOLDER = Path("outputs/bench/irm_learning")
 TRAINING = {
     "tiny": ["data.size=500"],
-    "smollm2_135m": ["data.size=200"],
+    "smollm2_135m": ["data.size=60"],
 }
 RUNS = {
     "tiny": {
@@ -39,8 +39,8 @@ RUNS = {
     "smollm2_135m": {
         "algorithms": ("ppo",),
         "seeds": (1,),
-        "words": ["data.size=1500", "stage.max_new_tokens=64", "stage.eval_size=100"],
-        "steps": {"ppo": 24},
+        "words": ["data.size=1500", "stage.max_new_tokens=64", "stage.eval_size=200"],
+        "steps": {"ppo": 30},
         "threads": 2,
     },
 }

@@ -121,17 +121,16 @@ def checkpoint_to_resume(cfg: DictConfig, folder: Path) -> Path | None:
     from tltrain.training.checkpoints import last_checkpoint
 
     checkpoints = folder / "checkpoints"
-    if not cfg.stage.resume:
-        for left in ("samples.jsonl", "before.json"):
-            (folder / left).unlink(missing_ok=True)
-        shutil.rmtree(checkpoints, ignore_errors=True)
-        return None
-    found = last_checkpoint(checkpoints)
-    if found is None:
-        log.warning("stage.resume=true: there is no whole checkpoint in %s, so it begins at the beginning", checkpoints)
-    else:
+    found = last_checkpoint(checkpoints) if cfg.stage.resume else None
+    if found is not None:
         log.info("going on from %s", found)
-    return found
+        return found
+    if cfg.stage.resume:
+        log.warning("stage.resume=true: there is no whole checkpoint in %s, so it begins at the beginning", checkpoints)
+    for left in ("samples.jsonl", "before.json"):
+        (folder / left).unlink(missing_ok=True)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return None
 
 
 def step_of(checkpoint: Path | None) -> int:
@@ -191,8 +190,6 @@ def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool) -
         }
         if not cfg.stage.do_sample:
             raise TltrainError(f"stage.do_sample=false: {algorithm} compares sampled calls; stage.algorithm=ppo can")
-        if cfg.stage.resume and chosen.get("save_strategy") == "no":
-            raise TltrainError("stage.resume=true needs checkpoints: stage.args.save_strategy=steps")
     return shared.library_arguments(cfg, kind, chosen, folder, device, bf16, **ours)
 
 

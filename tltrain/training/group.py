@@ -6,7 +6,6 @@ no critic is needed.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -15,13 +14,11 @@ from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
-from transformers.trainer_utils import rotate_checkpoints
 from trl import GRPOTrainer, RLOOTrainer
 
-from tltrain import runs
 from tltrain.errors import TltrainError
 from tltrain.prompts import PromptTree
-from tltrain.training.checkpoints import COMPLETE
+from tltrain.training.checkpoints import WholeCheckpoints
 from tltrain.training.judging import Judged, grade_counts
 from tltrain.training.kl import KlControl
 
@@ -32,7 +29,7 @@ NAMES = {
 """TRL's names of what PPO logs too, and ours."""
 
 
-class _ToolCalls:
+class _ToolCalls(WholeCheckpoints):
     """What both trainers share; mixed in before TRL's class."""
 
     def __init__(
@@ -70,14 +67,14 @@ class _ToolCalls:
     def _reward(self, prompts, completions, trainer_state, log_metric, **_: Any) -> list[float]:
         """TRL's reward function."""
         judged = [self.judge(self.samples[int(n)], text) for n, text in zip(prompts, completions, strict=True)]
+        step = trainer_state.global_step + 1
+        for one in judged:
+            if not math.isfinite(one.reward):
+                raise TltrainError(self._broken(f"the reward of {one.sample.id} is {one.reward}", step))
         for name, count in grade_counts(judged).items():
             log_metric(name, count / len(judged))
         if trainer_state.is_world_process_zero:
-            self.on_samples(trainer_state.global_step + 1, judged)
-        for one in judged:
-            if not math.isfinite(one.reward):
-                step = trainer_state.global_step + 1
-                raise TltrainError(f"step {step}: the reward of {one.sample.id} is {one.reward}")
+            self.on_samples(step, judged)
         return [one.reward for one in judged]
 
     def _tokenize_prompts(self, prompts: list[str]):
@@ -106,6 +103,7 @@ class _ToolCalls:
                 "seconds": whole,
                 "seconds_update": whole - sum(self._seconds.values()),
                 "tokens_per_second": (tokens - self._tokens) / whole,
+                "kl_coefficient": self.kl.coefficient,
             }
             self._heed(logs["loss"])
             self._seconds = dict.fromkeys(self._seconds, 0.0)
@@ -115,10 +113,7 @@ class _ToolCalls:
     def _heed(self, loss: float) -> None:
         """Stop where something is not finite, or the policy too far from the reference."""
         if not math.isfinite(loss):
-            raise TltrainError(
-                f"step {self.state.global_step}: the loss is {loss}; lower stage.args.learning_rate, or set "
-                "hardware.bf16=false"
-            )
+            raise TltrainError(self._broken(f"the loss is {loss}", self.state.global_step))
         found = self._metrics["train"]
         if found.get("kl") and found.get("response_length"):
             # TRL's is a mean over tokens.
@@ -127,25 +122,8 @@ class _ToolCalls:
                 self.stopped, self.control.should_training_stop = reason, True
             self.beta = self.kl.coefficient
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """The Trainer's, then the mark that it is whole, and only then the removal of older ones."""
-        limit, self.args.save_total_limit = self.args.save_total_limit, None
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            self.args.save_total_limit = limit
-        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            runs.write_json(folder / COMPLETE, {"kl_coefficient": self.kl.coefficient})
-            rotate_checkpoints(str(folder.parent), save_total_limit=limit, use_mtime=True)
-
-    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any):
-        """Train, from a checkpoint of `last_checkpoint` where one is given."""
-        if resume_from_checkpoint is not None:
-            written = (Path(resume_from_checkpoint) / COMPLETE).read_text(encoding="utf-8")
-            self.beta = self.kl.coefficient = json.loads(written)["kl_coefficient"]
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+    def _load_more(self, folder: Path) -> None:
+        self.beta = self.kl.coefficient
 
 
 def _renamed(metrics: dict[str, list[float]]) -> Any:

@@ -14,7 +14,6 @@ that is differentiated anyway. Optimizers, schedules, DeepSpeed, checkpoints and
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,17 +31,16 @@ from transformers import (
     PrinterCallback,
     Trainer,
 )
-from transformers.trainer_utils import rotate_checkpoints
 from trl.models import unwrap_model_for_generation
+from trl.trainer.utils import disable_dropout_in_model
 
-from tltrain import runs
 from tltrain.errors import TltrainError
 from tltrain.prompts import PromptTree
 from tltrain.tokens import Encoder
 from tltrain.training import policy_gradient as pg
 from tltrain.training import rollout
 from tltrain.training.actor_critic import ActorCritic, check_shapes, response_logits, token_logprobs
-from tltrain.training.checkpoints import COMPLETE, last_checkpoint
+from tltrain.training.checkpoints import WholeCheckpoints
 from tltrain.training.judging import Judged, grade_counts
 from tltrain.training.kl import KlControl
 from tltrain.training.rollout import Sampling
@@ -92,7 +90,7 @@ class RolloutSampler(torch.utils.data.Sampler[int]):
                 yield from (order[i % self.count] for i in range(start, start + self.size))
 
 
-class PPOTrainer(Trainer):
+class PPOTrainer(WholeCheckpoints, Trainer):
     """PPO over prompt trees.
 
     Logs a step: `reward`, `grade/<outcome>` (shares), `kl` (sum over a response's tokens, mean over responses),
@@ -127,6 +125,8 @@ class PPOTrainer(Trainer):
         callbacks: Sequence[Any] = (),
     ) -> None:
         check_shapes(policy, critic)
+        for model in (policy, critic):
+            disable_dropout_in_model(model)  # as released; and the update's forward stands for the one that sampled
         self.trees, self.encoder, self.judge = trees, encoder, judge
         self.settings, self.sampling, self.on_samples = settings, sampling, on_samples
         self.temperature = sampling.temperature or 1.0
@@ -336,13 +336,6 @@ class PPOTrainer(Trainer):
                 self.stopped, self.control.should_training_stop = reason, True
         super().log(logs, start_time)
 
-    def _broken(self, what: str, step: int) -> str:
-        checkpoint = last_checkpoint(Path(self.args.output_dir))
-        return (
-            f"step {step}: {what}; the last checkpoint is {checkpoint or 'none'}; lower stage.args.learning_rate or "
-            "stage.critic.learning_rate, or set hardware.bf16=false"
-        )
-
     # --- checkpoints -----------------------------------------------------------------------------------------------
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
@@ -370,30 +363,14 @@ class PPOTrainer(Trainer):
                 saved = kind.from_pretrained(folder / name, dtype=own.dtype, use_safetensors=True)
                 own.load_state_dict(saved.state_dict())
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """The Trainer's, then the mark that it is whole, and only then the removal of older ones."""
-        limit, self.args.save_total_limit = self.args.save_total_limit, None
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            self.args.save_total_limit = limit
-        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+    def _save_more(self, folder: Path) -> None:
         if self.state.global_step % self.settings.ppo_epochs:
             torch.save(self._micro_batches, folder / f"{self.args.process_index}_{ROLLOUT}")
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            runs.write_json(folder / COMPLETE, {"kl_coefficient": self.kl.coefficient})
-            rotate_checkpoints(str(folder.parent), save_total_limit=limit, use_mtime=True)
 
-    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any):
-        """Train, from a checkpoint of `last_checkpoint` where one is given."""
-        if resume_from_checkpoint is not None:
-            folder = Path(resume_from_checkpoint)
-            self.kl.coefficient = json.loads((folder / COMPLETE).read_text())["kl_coefficient"]
-            kept = folder / f"{self.args.process_index}_{ROLLOUT}"
-            if kept.is_file():
-                self._micro_batches = torch.load(kept, map_location=self.args.device, weights_only=True)
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+    def _load_more(self, folder: Path) -> None:
+        kept = folder / f"{self.args.process_index}_{ROLLOUT}"
+        if kept.is_file():
+            self._micro_batches = torch.load(kept, map_location=self.args.device, weights_only=True)
 
 
 def _parts(trees: Sequence[PromptTree], limit: int | None) -> Iterator[list[PromptTree]]:

@@ -7,8 +7,7 @@ and itself alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from tltrain.generation import own_settings_aside
 from tltrain.prompts import PromptTree
 from tltrain.tokens import Run, Target, flatten, lineage
 
@@ -56,23 +56,11 @@ def sample(model: PreTrainedModel, trees: Sequence[PromptTree], sampling: Sampli
         ids[row, width - end :] = torch.tensor(trees[b].ids[:end])
         mask[row, width - end :] = 1
     ids, mask = ids.to(model.device), mask.to(model.device)
-    with torch.inference_mode(), _own_settings_aside(model):
+    with torch.inference_mode(), own_settings_aside(model):
         cache = shared_cache(model, trees, owners, width) if any(len(tree.ends) > 1 for tree in trees) else None
         out = model.generate(ids, attention_mask=mask, past_key_values=cache, generation_config=sampling.config)
     responses = iter(_until_end(row, sampling.eos_id) for row in out[:, width:].tolist())
     return [[next(responses) for _ in tree.ends] for tree in trees]
-
-
-@contextmanager
-def _own_settings_aside(model: PreTrainedModel) -> Iterator[None]:
-    """Without the generation settings that came with the model: `generate` takes from them whatever is not said to it
-    (`min_p`, `suppress_tokens`, ...), and responses would be drawn from another distribution than the update knows.
-    """
-    own, model.generation_config = model.generation_config, GenerationConfig()
-    try:
-        yield
-    finally:
-        model.generation_config = own
 
 
 def _until_end(tokens: list[int], eos_id: int) -> list[int]:
