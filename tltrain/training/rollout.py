@@ -30,11 +30,10 @@ class Sampling:
     eos_id: int
     pad_id: int
 
-    @property
-    def config(self) -> GenerationConfig:
+    def config(self, max_new_tokens: int) -> GenerationConfig:
         """For `generate`; with `top_k`, which has another default there."""
         return GenerationConfig(
-            max_new_tokens=self.max_new_tokens,
+            max_new_tokens=max_new_tokens,
             do_sample=self.temperature is not None,
             temperature=self.temperature or 1.0,
             top_k=0,
@@ -57,10 +56,38 @@ def sample(model: PreTrainedModel, trees: Sequence[PromptTree], sampling: Sampli
         mask[row, width - end :] = 1
     ids, mask = ids.to(model.device), mask.to(model.device)
     with torch.inference_mode(), own_settings_aside(model):
-        cache = shared_cache(model, trees, owners, width) if any(len(tree.ends) > 1 for tree in trees) else None
-        out = model.generate(ids, attention_mask=mask, past_key_values=cache, generation_config=sampling.config)
-    responses = iter(_until_end(row, sampling.eos_id) for row in out[:, width:].tolist())
-    return [[next(responses) for _ in tree.ends] for tree in trees]
+        cache = shared_cache(model, trees, owners, width)
+        responses = iter(_answers(model, ids, mask, cache, sampling))
+        return [[next(responses) for _ in tree.ends] for tree in trees]
+
+
+PHASE = 16
+"""Tokens after which responses that have ended leave the batch: most calls are short, a few are long."""
+
+
+def _answers(
+    model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, cache: DynamicCache | None, sampling: Sampling
+) -> list[list[int]]:
+    """A response to each row of `ids` [rows, T] (left-padded, `mask` alike).
+
+    Args:
+        cache: of all positions but the last, or of none yet; None where rows cannot be taken out of the model's.
+    """
+    responses: list[list[int]] = [[] for _ in ids]
+    going, left = list(range(len(ids))), sampling.max_new_tokens
+    while going and left:
+        count = left if cache is None else min(PHASE, left)
+        out = model.generate(ids, attention_mask=mask, past_key_values=cache, generation_config=sampling.config(count))
+        new = out[:, ids.shape[1] :].tolist()
+        for row, tokens in zip(going, new, strict=True):
+            responses[row] += _until_end(tokens, sampling.eos_id)
+        kept = [at for at, tokens in enumerate(new) if sampling.eos_id not in tokens]
+        going, left = [going[at] for at in kept], left - count
+        if going and left:
+            at = torch.tensor(kept, device=ids.device)
+            ids, mask = out[at], torch.nn.functional.pad(mask[at], (0, count), value=1)
+            cache.batch_select_indices(at)
+    return responses
 
 
 def _until_end(tokens: list[int], eos_id: int) -> list[int]:
@@ -70,7 +97,8 @@ def _until_end(tokens: list[int], eos_id: int) -> list[int]:
 def shared_cache(
     model: PreTrainedModel, trees: Sequence[PromptTree], owners: Sequence[tuple[int, int]], width: int
 ) -> DynamicCache | None:
-    """The key-value cache of all prompts but their last tokens, padded on the left to `width - 1`.
+    """The key-value cache of all prompts but their last tokens, padded on the left to `width - 1`; an empty one where
+    every tree is a single prompt.
 
     Each tree's longest prompt is run once; keys carry their own positions, so a row is a copy of its beginning.
 
@@ -83,6 +111,8 @@ def shared_cache(
     cache = DynamicCache(config=model.config)
     if any(type(layer) is not DynamicLayer for layer in cache.layers):
         return None
+    if all(len(tree.ends) == 1 for tree in trees):
+        return cache
     length = max(len(tree.ids) for tree in trees) - 1
     trunks = torch.tensor([list(tree.ids[:-1]) + [0] * (length - len(tree.ids) + 1) for tree in trees])
     # Padding stands behind, where attention does not look, so no mask is needed.
