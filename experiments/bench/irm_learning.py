@@ -39,8 +39,8 @@ RUNS = {
     "smollm2_135m": {
         "algorithms": ("ppo",),
         "seeds": (1,),
-        "words": ["data.size=1500", "stage.max_new_tokens=64", "stage.eval_size=200"],
-        "steps": {"ppo": 30},
+        "words": ["data.size=1500", "stage.max_new_tokens=64", "stage.eval_size=150"],
+        "steps": {"ppo": 20},
         "threads": 2,
     },
 }

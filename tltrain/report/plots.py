@@ -50,10 +50,11 @@ def reward_curves(
 ) -> None:
     """The mean reward over steps; below it the shares of grades (0 to 1), from worst to best one upon the other."""
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(7, 6), sharex=True, layout="constrained")
-    top.plot(steps, rewards, color=BLUE, alpha=0.35, label="step")
     window = max(len(rewards) // 10, 1)
+    top.plot(steps, rewards, color=BLUE, alpha=0.35 if window > 1 else 1.0, label="step")
     means = [sum(part) / len(part) for i in range(len(rewards)) for part in [rewards[max(i - window + 1, 0) : i + 1]]]
-    top.plot(steps, means, color=BLUE, label=f"mean of {window} steps")
+    if window > 1:
+        top.plot(steps, means, color=BLUE, label=f"mean of {window} steps")
     top.set(title=title, ylabel="reward")
     top.legend(frameon=False)
     areas = bottom.stackplot(steps, *shares.values(), labels=[name.replace("_", " ") for name in shares])
