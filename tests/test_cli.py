@@ -50,7 +50,7 @@ MISTAKES = {
     "an added key at the root": (["+foo=1"], "foo: no such key"),
     "a wrong type": (["seed=abc"], "seed: Value 'abc' of type 'str' could not be converted to Integer"),
     "a word that is no choice": (["stage=sft", "stage.packing=all"], "stage.packing: Invalid value 'all', expected"),
-    "an unknown stage": (["stage=trian"], "stage=trian: no such choice; there are: demo, eval, inspect, irm, irm_released"),
+    "an unknown stage": (["stage=trian"], "stage=trian: no such choice; there are: demo, eval, inspect, irm, "),
     "an unknown model": (["model=gpt"], "model=gpt: no such choice; there are: codellama_7b, qwen3_0_6b, smollm2_135m"),
     "unknown data": (["data=x"], "data=x: no such choice; there are: irm, openai, rotbench, tl_training, tltrain"),
     "an argument TRL lacks": (
