@@ -40,7 +40,7 @@ RUNS = {
         "algorithms": ("ppo",),
         "seeds": (1,),
         "words": ["data.size=1500", "stage.max_new_tokens=64", "stage.eval_size=150"],
-        "steps": {"ppo": 20},
+        "steps": {"ppo": 40},
         "threads": 2,
     },
 }
