@@ -117,3 +117,9 @@ def sentencepiece():
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", bos_token="<s>", unk_token="<unk>")
+
+
+@pytest.fixture
+def no_picture(monkeypatch):
+    """`rewards.png` of stage=irm takes a third of a small run's time; it has tests of its own."""
+    monkeypatch.setattr("tltrain.stages.irm.show_rewards", lambda *args: None)

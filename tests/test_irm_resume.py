@@ -15,7 +15,7 @@ import pytest
 from tltrain.training import judging
 
 from .conftest import ROOT
-from .test_irm_stage import ALGORITHMS, FEW, SMALL, no_picture, reward_letters  # noqa: F401
+from .test_irm_stage import ALGORITHMS, FEW, SMALL, reward_letters
 
 TIMES = ("seconds", "seconds_generation", "seconds_scoring", "seconds_update", "tokens_per_second", "step_time")
 KEPT = ("stage.args.save_steps=1", "stage.args.max_steps=4", "stage.samples_every=1", "stage.eval_size=1")
@@ -50,7 +50,7 @@ WAYS = {
 
 
 @pytest.fixture
-def stop_at(monkeypatch, no_picture):  # noqa: F811
+def stop_at(monkeypatch, no_picture):
     """`stop_at(step)`: Ctrl-C once that step's samples are written; None: no more."""
     write = judging.SampleLog.__call__
 

@@ -14,7 +14,6 @@ from tltrain.formats.calls import read_call, render_call
 from tltrain.formats.tl import prompt_segments, text
 from tltrain.grading import Grade, Outcome
 from tltrain.prompts import questions
-from tltrain.stages import irm as irm_stage
 from tltrain.training import judging
 
 from .conftest import Ran, command_line
@@ -59,12 +58,6 @@ def ran(request, runs) -> Ran:
 def model(runs, tmp_path_factory) -> Path:
     """The base model, as a folder that a test may take a copy of."""
     return Path(runs["ppo"].metrics["base_model"])
-
-
-@pytest.fixture
-def no_picture(monkeypatch):
-    """`rewards.png` takes a third of a small run's time; the runs above have it."""
-    monkeypatch.setattr(irm_stage, "show_rewards", lambda *args: None)
 
 
 @pytest.fixture

@@ -373,7 +373,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="the checkpoint to start from")
     parser.add_argument("--trl-batch", type=int, default=4, metavar="N", help="trl: samples in a micro-batch, at most")
     parser.add_argument(
-        "--trl-rollout-batch", type=int, default=64, metavar="N", help="trl: samples in a rollout's forward, at most"
+        "--trl-rollout-batch", type=int, default=4, metavar="N", help="trl: samples in a rollout's forward, at most"
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=1, help="measured steps (passes over the prompts) in a round")

@@ -1,7 +1,7 @@
 """stage=demo: what MAE, PKT and IRM do to a real model, in one command.
 
     python -m tltrain                 SmolLM2-135M, ten minutes on two cores
-    python -m tltrain model=tiny      a model from scratch, a few minutes at most
+    python -m tltrain model=tiny      a model from scratch, faster
 
 Runs other stages as a user would (each in its own folder below this run's): `stage=sft`, `stage=pkt` on the same
 generated trajectories, `stage=irm` from there, then `stage=eval` of the base model and of all three on tools that are
