@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import pytest
@@ -233,3 +234,20 @@ def test_what_is_sampled_has_the_logprobs_it_was_drawn_with(model, byte_level):
     with torch.no_grad():
         logits = model(**inputs, logits_to_keep=batch["keep"], use_cache=False).logits
     assert torch.equal(logits.argmax(-1), batch["targets"])
+
+
+def test_the_copy_that_samples_is_in_bfloat16_and_follows_the_policy(model):
+    policy = copy.deepcopy(model).float()
+    before = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
+    sampling_copy = rollout.SamplingCopy()
+    first = sampling_copy.of(policy)
+    assert {parameter.dtype for parameter in first.parameters()} == {torch.bfloat16}
+    assert [b.dtype for b in first.buffers()] == [b.dtype for b in policy.buffers()]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in policy.state_dict().items())
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.mul_(1.5)
+    second = sampling_copy.of(policy)
+    assert second is first
+    for own, now in zip(second.parameters(), policy.parameters(), strict=True):
+        assert torch.equal(own, now.to(torch.bfloat16)) and not own.requires_grad

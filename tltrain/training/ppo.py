@@ -8,8 +8,8 @@ An optimizer step is one rollout: sample a call for every prompt of the step, gr
                                                                                         (policy_gradient.py)
 
 Losses are means over all response tokens of the step, however it is split into micro-batches and processes. In the
-first epoch the policy is still the one that sampled, so its log-probabilities and values are taken from the forward
-that is differentiated anyway. Optimizers, schedules, DeepSpeed, checkpoints and callbacks are transformers'.
+first epoch the policy is still the one that sampled (under mixed precision a bfloat16 copy of it samples, apart from it
+by rounding), so its log-probabilities and values are taken from the forward that is differentiated anyway. Optimizers, schedules, DeepSpeed, checkpoints and callbacks are transformers'.
 """
 
 from __future__ import annotations
@@ -143,6 +143,7 @@ class PPOTrainer(WholeCheckpoints, Trainer):
         self.stopped: str | None = None
         self._micro_batches: list[dict[str, torch.Tensor]] = []
         self._sums = RolloutMetrics()
+        self._sampling_copy = rollout.SamplingCopy()
         self._clock = time.perf_counter()
 
     def _frozen(self, reference: PreTrainedModel) -> nn.Module:
@@ -211,14 +212,12 @@ class PPOTrainer(WholeCheckpoints, Trainer):
 
     def _sample(self, trees: Sequence[PromptTree]) -> list[list[list[int]]]:
         responses: list[list[list[int]]] = []
-        with (
-            unwrap_model_for_generation(
-                self.model_wrapped, self.accelerator, gather_deepspeed3_params=True
-            ) as unwrapped,
-            self.compute_loss_context_manager(),
-        ):
-            policy = unwrapped.policy
-            policy.eval()
+        with unwrap_model_for_generation(
+            self.model_wrapped, self.accelerator, gather_deepspeed3_params=True
+        ) as unwrapped:
+            policy = unwrapped.policy.eval()
+            if self.args.bf16 and policy.dtype != torch.bfloat16:
+                policy = self._sampling_copy.of(policy)
             for part in _parts(trees, self.settings.generation_batch_size):
                 try:
                     responses += rollout.sample(policy, part, self.sampling)

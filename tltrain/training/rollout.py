@@ -7,6 +7,7 @@ and itself alone.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -193,6 +194,29 @@ def _tree_mask(lineages: Sequence[tuple[list[int], list[list[bool]]]], width: in
         runs, length = torch.tensor(run_of), len(run_of)
         allowed[b, :length, :length] = torch.tensor(seen)[runs[:, None], runs[None, :]].tril()
     return torch.zeros(allowed.shape).masked_fill_(~allowed, torch.finfo(torch.float32).min).unsqueeze(1)
+
+
+class SamplingCopy:
+    """The policy in bfloat16, for sampling under mixed precision.
+
+    Autocast leaves weights and, behind the rotary embedding, keys in float32: each token sampled would cast the weights
+    and the whole cache again.
+    """
+
+    def __init__(self) -> None:
+        self._model: PreTrainedModel | None = None
+
+    @torch.no_grad()
+    def of(self, policy: PreTrainedModel) -> PreTrainedModel:
+        """The copy, with the weights that `policy` has now."""
+        if self._model is None:
+            self._model = copy.deepcopy(policy).requires_grad_(False).eval()
+            for parameter in self._model.parameters():  # buffers, such as rotary frequencies, keep their precision
+                parameter.data = parameter.data.to(torch.bfloat16)
+        else:
+            for own, now in zip(self._model.parameters(), policy.parameters(), strict=True):
+                own.copy_(now)
+        return self._model
 
 
 def seed_of(*numbers: int) -> int:
