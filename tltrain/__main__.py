@@ -29,20 +29,23 @@ STAGES = {
     "predict": "predict",
     "irm": "irm",
     "inspect": "inspect",
+    "pipeline": "pipeline",
+    "cache": "cache",
+    "report": "report",
 }
 log = logging.getLogger("tltrain")
 
 
-def run_stage(cfg: DictConfig) -> None:
-    """Check the configuration and run the stage it names."""
+def run_stage(cfg: DictConfig) -> float | None:
+    """Check the configuration and run the stage it names; returns the one number that a sweeper optimizes, if any."""
     if cfg.stage.get("resume") and (runs.folder() / "metrics.json").is_file():
         log.info("stage.resume=true: the run in %s has ended already", runs.folder())
-        return
+        return None
     for name in ("metrics.json", "error.txt"):  # of an earlier run into the same folder: this one is not finished
         (runs.folder() / name).unlink(missing_ok=True)
     config.check(cfg)
     module = importlib.import_module(f"tltrain.stages.{STAGES[cfg.stage.name]}")
-    module.run(cfg, runs.folder())
+    return module.run(cfg, runs.folder()).get("score")
 
 
 def main() -> None:
@@ -54,14 +57,15 @@ def main() -> None:
     config.register()
     failed: list[str] = []
 
-    def task(cfg: DictConfig) -> None:
+    def task(cfg: DictConfig) -> float | None:
         try:
-            run_stage(cfg)
+            return run_stage(cfg)
         except (TltrainError, OSError) as error:
             # Caught here: Hydra would add a line, and end a sweep at its first failure.
             failed.append(str(error))
             log.error("%s", error)
             runs.write_lines(runs.folder() / "error.txt", [str(error)])
+            return None
 
     try:
         hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="config")(task)()
