@@ -13,11 +13,13 @@ import re
 import sys
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tltrain import config, runs
+from tltrain import config, runs, sweeps
 from tltrain.errors import TltrainError
 
 STAGES = {
@@ -57,15 +59,22 @@ def main() -> None:
     config.register()
     failed: list[str] = []
 
+    def fail(line: str) -> None:
+        failed.append(line)
+        log.error("%s", line)
+        runs.write_lines(runs.folder() / "error.txt", [line])
+
     def task(cfg: DictConfig) -> float | None:
         try:
             return run_stage(cfg)
         except (TltrainError, OSError) as error:
             # Caught here: Hydra would add a line, and end a sweep at its first failure.
-            failed.append(str(error))
-            log.error("%s", error)
-            runs.write_lines(runs.folder() / "error.txt", [str(error)])
-            return None
+            return fail(str(error))
+        except Exception as error:  # a bug of ours or of a library: the traceback is wanted
+            if HydraConfig.get().mode is not RunMode.MULTIRUN:
+                raise
+            logging.getLogger().error("%s", error, exc_info=True)  # the root logger writes to the file only
+            return fail(f"{type(error).__name__}: {error}")
 
     try:
         hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="config")(task)()
@@ -78,7 +87,7 @@ def main() -> None:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
-    if failed:
+    if failed or sweeps.failed_jobs:
         sys.exit(1)
 
 

@@ -59,11 +59,11 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     kind = "pkt" if cfg.stage.pkt else "sft"
     model = maker.make(f"model_{kind}", part(with_data, supervised(cfg)), after=[data])
     if cfg.stage.irm:
-        learned = {**cfg.stage.rl, "mae": False}
+        learned = resolved(cfg.stage.rl) | {"mae": False}
         model = maker.make("model_irm", part(model_of(with_data, model), learned), after=[data, model], resumable=True)
     metrics: dict[str, Any] = {"details": {}}
     for name, choice in benchmarks:
-        wanted = part(model_of(cfg, model), cfg.stage.eval)
+        wanted = part(model_of(cfg, model), resolved(cfg.stage.eval))
         wanted.benchmark = choice
         found = maker.make(f"eval_{name}", wanted, after=[model]).metrics
         metrics |= {key: value for key, value in found.items() if "/" in key}
@@ -95,19 +95,23 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 def supervised(cfg: DictConfig) -> dict[str, Any]:
     """The supervised stage's own configuration: MAE has judged the data already."""
-    stage = {**cfg.stage.supervised, "mae": False}
+    stage = resolved(cfg.stage.supervised) | {"mae": False}
     return stage | ({"name": "pkt"} if cfg.stage.pkt else {"name": "sft", "w_max": None})
 
 
-def part(cfg: DictConfig, stage: Mapping[str, Any], kind: str | None = None) -> DictConfig:
+def resolved(node: DictConfig) -> dict[str, Any]:
+    """A part of the configuration as plain values, what it refers to put in its place."""
+    return OmegaConf.to_container(node, resolve=True)
+
+
+def part(cfg: DictConfig, stage: dict[str, Any], kind: str | None = None) -> DictConfig:
     """The whole configuration with another stage in it, as if `stage=...` had been composed."""
-    own = cfg.copy()
-    name = kind or {"sft": "supervised", "pkt": "supervised"}.get(str(stage["name"]), str(stage["name"]))
+    own = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "stage"])
+    name = kind or {"sft": "supervised", "pkt": "supervised"}.get(stage["name"], stage["name"])
     schema = OmegaConf.structured(config.SCHEMAS[f"schema/stage/{name}"])
+    OmegaConf.set_struct(schema, False)
     with open_dict(own):
-        OmegaConf.set_struct(schema, False)
-        resolved = OmegaConf.to_container(OmegaConf.create({**own, "own": dict(stage)}), resolve=True)["own"]
-        own.stage = OmegaConf.merge(schema, resolved)
+        own.stage = OmegaConf.merge(schema, stage)
     return own
 
 
@@ -131,7 +135,7 @@ def benchmark(choice: str | DictConfig) -> tuple[str, DictConfig]:
     Raises:
         TltrainError: there is no such choice, or it has no such key.
     """
-    given = {"name": choice} if isinstance(choice, str) else OmegaConf.to_container(choice)
+    given = {"name": choice} if isinstance(choice, str) else OmegaConf.to_container(choice, resolve=True)
     name = given.pop("name", None)
     files = {file.stem: file for file in sorted((config.CONF_DIR / "benchmark").glob("*.yaml"))}
     if name not in files:
@@ -154,7 +158,8 @@ def check(cfg: DictConfig, benchmarks: list[tuple[str, DictConfig]]) -> None:
     names = [name for name, _ in benchmarks]
     if not names or len(names) > len(set(names)):
         raise TltrainError(f"stage.benchmarks: expected some, each once, found {names}")
-    for node, stage in (("supervised", supervised(cfg)), ("rl", dict(cfg.stage.rl)), ("eval", dict(cfg.stage.eval))):
+    stages = {"supervised": supervised(cfg)} | {node: resolved(cfg.stage[node]) for node in ("rl", "eval")}
+    for node, stage in stages.items():
         for key in ("mae", "rule"):
             if key in cfg.stage[node] and cfg.stage[node][key] != cfg.stage[key]:
                 raise TltrainError(f"stage.{node}.{key}: this is set by stage.{key}")
