@@ -9,10 +9,14 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 import pytest
+
+from tltrain import runs
+from tltrain.errors import TltrainError
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("TLTRAIN_SHARED", ROOT.parent / "shared"))
@@ -123,3 +127,44 @@ def sentencepiece():
 def no_picture(monkeypatch):
     """`rewards.png` of stage=irm takes a third of a small run's time; it has tests of its own."""
     monkeypatch.setattr("tltrain.stages.irm.show_rewards", lambda *args: None)
+
+
+@pytest.fixture
+def made(monkeypatch) -> list[tuple[str, str]]:
+    """(stage, its folder) of all stages that ran; instead of the stages, stand-ins that leave their files."""
+    ran: list[tuple[str, str]] = []
+
+    def stand_in(module: str) -> SimpleNamespace:
+        def run(cfg, folder: Path) -> dict:
+            stage = cfg.stage.name
+            ran.append((stage, folder.name))
+            if cfg.seed == 13:
+                raise TltrainError("an unlucky number")
+            for path in (cfg.data.path, cfg.model.path):
+                assert path is None or Path(path).exists()
+            if stage == "mae":
+                (folder / "train.jsonl").write_text(f"{cfg.stage.mae} {cfg.data.size}\n")
+            elif stage == "eval":
+                (folder / "predictions.jsonl").write_text('{"set": "toolworld", "id": "1"}\n')
+            else:
+                text = f"{stage} {cfg.stage.get('w_max')} {Path(cfg.data.path).read_text()}"
+                if stage == "irm":
+                    text += (Path(cfg.model.path) / "config.json").read_text()
+                (folder / "model").mkdir()
+                (folder / "model" / "config.json").write_text(text)
+            name = cfg.benchmark.name
+            numbers = {f"{name}/ts": 30.0, f"{name}/pi": 20.0, f"{name}/cf": 10.0, "details": {name: {"rows": {}}}}
+            metrics = numbers if stage == "eval" else {"train": {"tokens": 5}}
+            runs.write_json(folder / "metrics.json", metrics)
+            return metrics
+
+        return SimpleNamespace(run=run)
+
+    from tltrain.stages import pipeline
+
+    real = pipeline.importlib.import_module
+    stages = {f"tltrain.stages.{name}" for name in ("mae", "supervised", "irm", "eval")}
+    monkeypatch.setattr(
+        pipeline.importlib, "import_module", lambda name: stand_in(name) if name in stages else real(name)
+    )
+    return ran

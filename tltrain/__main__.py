@@ -13,11 +13,13 @@ import re
 import sys
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tltrain import config, runs
+from tltrain import config, runs, sweeps
 from tltrain.errors import TltrainError
 
 STAGES = {
@@ -29,20 +31,23 @@ STAGES = {
     "predict": "predict",
     "irm": "irm",
     "inspect": "inspect",
+    "pipeline": "pipeline",
+    "cache": "cache",
+    "report": "report",
 }
 log = logging.getLogger("tltrain")
 
 
-def run_stage(cfg: DictConfig) -> None:
-    """Check the configuration and run the stage it names."""
+def run_stage(cfg: DictConfig) -> float | None:
+    """Check the configuration and run the stage it names; returns the one number that a sweeper optimizes, if any."""
     if cfg.stage.get("resume") and (runs.folder() / "metrics.json").is_file():
         log.info("stage.resume=true: the run in %s has ended already", runs.folder())
-        return
+        return None
     for name in ("metrics.json", "error.txt"):  # of an earlier run into the same folder: this one is not finished
         (runs.folder() / name).unlink(missing_ok=True)
     config.check(cfg)
     module = importlib.import_module(f"tltrain.stages.{STAGES[cfg.stage.name]}")
-    module.run(cfg, runs.folder())
+    return module.run(cfg, runs.folder()).get("score")
 
 
 def main() -> None:
@@ -54,14 +59,22 @@ def main() -> None:
     config.register()
     failed: list[str] = []
 
-    def task(cfg: DictConfig) -> None:
+    def fail(line: str) -> None:
+        failed.append(line)
+        log.error("%s", line)
+        runs.write_lines(runs.folder() / "error.txt", [line])
+
+    def task(cfg: DictConfig) -> float | None:
         try:
-            run_stage(cfg)
+            return run_stage(cfg)
         except (TltrainError, OSError) as error:
             # Caught here: Hydra would add a line, and end a sweep at its first failure.
-            failed.append(str(error))
-            log.error("%s", error)
-            runs.write_lines(runs.folder() / "error.txt", [str(error)])
+            return fail(str(error))
+        except Exception as error:  # a bug of ours or of a library: the traceback is wanted
+            if HydraConfig.get().mode is not RunMode.MULTIRUN:
+                raise
+            logging.getLogger().error("%s", error, exc_info=True)  # the root logger writes to the file only
+            return fail(f"{type(error).__name__}: {error}")
 
     try:
         hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="config")(task)()
@@ -74,7 +87,7 @@ def main() -> None:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
-    if failed:
+    if failed or sweeps.failed_jobs:
         sys.exit(1)
 
 

@@ -91,6 +91,13 @@ class PromptTruncation(Enum):
     skip = "skip"
 
 
+class Prune(Enum):
+    none = "none"
+    unfinished = "unfinished"
+    old = "old"
+    all = "all"
+
+
 class Device(Enum):
     auto = "auto"
     cpu = "cpu"
@@ -195,6 +202,34 @@ class InspectStage:
 
 
 @dataclass
+class PipelineStage:
+    name: str = "pipeline"
+    mae: bool = True  # leave out calls that the tool answered with an error, in training and in IRM's prompts
+    pkt: bool = True  # weigh key tokens
+    irm: bool = True  # go on with reinforcement learning
+    rule: Rule = Rule.paper  # which answers are errors
+    w_max: float = 9.0  # largest weight of a key token
+    benchmarks: list[Any] = field(default_factory=lambda: ["toolworld"])  # choices of conf/benchmark, or mappings with
+    # a choice as `name` and other keys of it: {name: rotbench, path: FOLDER, levels: [clean, union]}
+    metric: Optional[str] = None  # what a sweeper optimizes; null: the mean of TS, PI and CF over all benchmarks
+    supervised: Any = MISSING  # a SupervisedStage
+    rl: Any = MISSING  # an IrmStage
+    eval: Any = MISSING  # an EvalStage
+
+
+@dataclass
+class CacheStage:
+    name: str = "cache"
+    prune: Prune = Prune.none
+    older_than_days: float = 30.0  # stage.prune=old: entries that no job has asked for since
+
+
+@dataclass
+class ReportStage:
+    name: str = "report"
+
+
+@dataclass
 class Model:
     name: str = MISSING
     path: Optional[str] = None  # a local folder or a hub id; above the two below
@@ -207,6 +242,7 @@ class Model:
     args: Any = field(default_factory=dict)  # of trl.SFTConfig: what suits this model
     irm: Any = field(default_factory=dict)  # what suits this model in stage=irm: critic_learning_rate, args
     demo: dict[str, int] = field(default_factory=dict)  # numbers of stage=demo that suit this model
+    sweep: dict[str, int] = field(default_factory=dict)  # and of the experiments on toolworld: size test_size irm_steps
 
 
 @dataclass
@@ -251,6 +287,23 @@ class Tracking:
 @dataclass
 class Cache:
     dir: str = MISSING
+    enabled: bool = True  # false: stage=pipeline makes every stage anew, in its own run's folder
+
+
+@dataclass
+class Paths:
+    """Where data that is not generated lies; `data.path` and `benchmark.path` default to it."""
+
+    rotbench: Optional[str] = None  # first_turn/ and third_turn/
+    toolalpaca: Optional[str] = None
+    tooleyes: Optional[str] = None
+    bfcl: Optional[str] = None  # null: the package bfcl-eval
+
+
+@dataclass
+class Report:
+    path: Any = None  # stage=report: a sweep's folder, or several folders of jobs
+    baseline: Optional[str] = None  # the row others are compared with; null: standard SFT
 
 
 @dataclass
@@ -264,6 +317,8 @@ class Config:
     mae: Any = field(default_factory=dict)
     reward: Any = field(default_factory=dict)
     cache: Cache = field(default_factory=Cache)
+    paths: Paths = field(default_factory=Paths)
+    report: Report = field(default_factory=Report)
     seed: int = 0
 
 
@@ -275,6 +330,9 @@ SCHEMAS: dict[str, type] = {
     "schema/stage/eval": EvalStage,
     "schema/stage/predict": PredictStage,
     "schema/stage/inspect": InspectStage,
+    "schema/stage/pipeline": PipelineStage,
+    "schema/stage/cache": CacheStage,
+    "schema/stage/report": ReportStage,
     "schema/model": Model,
     "schema/data": Data,
     "schema/benchmark": Benchmark,
@@ -307,6 +365,7 @@ LEAST = {
     "stage.args.per_device_train_batch_size": 1,
     "stage.args.gradient_accumulation_steps": 1,
     "stage.args.max_length": 1,
+    "stage.older_than_days": 0,
     "data.limit": 1,
     "data.size": 0,
     "benchmark.limit": 1,
@@ -439,6 +498,8 @@ def check(cfg: DictConfig) -> None:
     _check_keys(cfg.stage, SCHEMAS[f"schema/stage/{stage}"], "stage")
     _check_keys(cfg, Config, "")
     _check_keys(cfg.cache, Cache, "cache")
+    _check_keys(cfg.paths, Paths, "paths")
+    _check_keys(cfg.report, Report, "report")
     _check_keys(cfg.model.demo, DemoStage, "model.demo")
     for node in ("model", "data", "benchmark", "hardware", "tracking"):
         _check_keys(cfg[node], SCHEMAS[f"schema/{node}"], node)

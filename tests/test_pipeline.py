@@ -1,0 +1,139 @@
+"""stage=pipeline: what is made once, what decides a fingerprint, and that all parts are checked before the first."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tltrain.stages import pipeline
+
+
+@pytest.fixture
+def job(tltrain, tmp_path):
+    """`job(words...)`: a pipeline with a cache of its own."""
+    return lambda *words, **more: tltrain(
+        "stage=pipeline", "model=tiny", f"cache.dir={tmp_path / 'cache'}", *words, **more
+    )
+
+
+def switches(mae: bool, pkt: bool, irm: bool) -> list[str]:
+    return [f"stage.mae={mae}", f"stage.pkt={pkt}", f"stage.irm={irm}"]
+
+
+def test_a_job_leaves_links_metrics_and_costs(job, made):
+    ran = job(*switches(True, True, True))
+    assert [stage["name"] for stage in ran.metrics["stages"]] == ["mae", "pkt", "irm", "eval"]
+    for name in ("data", "model_pkt", "model_irm", "eval_toolworld"):
+        assert (ran.folder / name).is_symlink() and (ran.folder / name / "metrics.json").is_file()
+    assert ran.metrics["toolworld/ts"] == 30.0 and ran.metrics["score"] == 20.0
+    assert ran.metrics["stages"][1]["tokens"] == 5
+    text = (ran.folder / "model_irm" / "model" / "config.json").read_text()
+    assert text.startswith("irm") and "pkt 9" in text and "True 200" in text
+
+
+SAME = [
+    "tracking=wandb",
+    "hardware.threads=1",
+    "cache.dir={tmp}/cache/../cache",
+    "stage.rl.keep_checkpoints=true",
+    "stage.metric=toolworld/ts",
+    "report.baseline=x",
+    "benchmark.size=77",  # not among the pipeline's benchmarks
+]
+
+
+def test_what_cannot_matter_does_not_change_a_fingerprint(job, made, tmp_path):
+    first = job(*switches(True, True, True)).metrics["stages"]
+    words = [word.format(tmp=tmp_path) for word in SAME]
+    again = job(*switches(True, True, True), *words).metrics["stages"]
+    assert [stage["fingerprint"] for stage in again] == [stage["fingerprint"] for stage in first]
+    assert len(made) == 4
+
+
+CHANGED = {  # a key -> the first stage that it decides
+    "seed=3": 0,
+    "data.size=50": 0,
+    "data.error_rate=0.3": 0,
+    "stage.rule=strict": 0,
+    "data.holdout=0.2": 1,
+    "stage.w_max=3": 1,
+    "stage.supervised.args.learning_rate=1e-3": 1,
+    "model.args.num_train_epochs=2": 1,
+    "model.random.num_hidden_layers=2": 1,
+    "hardware.bf16=true": 1,
+    "stage.supervised.packing=turn": 1,
+    "stage.rl.kl=0.1": 2,
+    "stage.rl.args.max_steps=3": 2,
+    "model.irm.args.learning_rate=1e-3": 2,
+    "stage.rl.critic.init=random": 2,
+    "reward.correct=2": 2,
+    "stage.eval.max_new_tokens=17": 3,
+    "stage.benchmarks=[{name: toolworld, size: 7}]": 3,
+}
+
+
+def test_what_decides_a_result_changes_its_fingerprint_and_those_that_follow(job, made):
+    before = [stage["fingerprint"] for stage in job(*switches(True, True, True)).metrics["stages"]]
+    for word, first in CHANGED.items():
+        after = [stage["fingerprint"] for stage in job(*switches(True, True, True), word).metrics["stages"]]
+        assert [a == b for a, b in zip(before, after, strict=True)] == [at < first for at in range(4)], word
+
+
+def test_versions_code_and_content_of_files_decide_too(job, made, monkeypatch, tmp_path):
+    source = tmp_path / "data.jsonl"
+    source.write_text("one\n")
+    words = [*switches(True, False, False), "data=openai", f"data.path={source}"]
+    first = [stage["fingerprint"] for stage in job(*words).metrics["stages"]]
+    source.write_text("two\n")
+    other = [stage["fingerprint"] for stage in job(*words).metrics["stages"]]
+    assert not set(first) & set(other)
+    copied = tmp_path / "copy.jsonl"
+    copied.write_text("two\n")
+    same = [stage["fingerprint"] for stage in job(*words[:-1], f"data.path={copied}").metrics["stages"]]
+    assert same == other
+    monkeypatch.setattr(pipeline.fingerprints, "versions", lambda packages=(): {"torch": "9"})
+    newer = [stage["fingerprint"] for stage in job(*words).metrics["stages"]]
+    assert newer[0] == other[0] and not set(newer[1:]) & set(other[1:])
+    monkeypatch.setattr(pipeline.fingerprints, "source", lambda: "edited")
+    assert not set(newer) & {stage["fingerprint"] for stage in job(*words).metrics["stages"]}
+
+
+def test_without_the_cache_everything_is_in_the_runs_folder(job, made, tmp_path):
+    for _ in range(2):
+        ran = job(*switches(False, False, False), "cache.enabled=false")
+        assert (ran.folder / "model_sft" / "model").is_dir() and not (ran.folder / "model_sft").is_symlink()
+    assert len(made) == 6 and not (tmp_path / "cache" / "stages").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["stage.benchmarks=[]"], "stage.benchmarks: expected some"),
+        (["stage.benchmarks=[nothing]"], "found nothing"),
+        (["stage.benchmarks=[{name: toolworld, sise: 4}]"], "toolworld.sise: no such key; did you mean size?"),
+        (["stage.benchmarks=[toolworld,toolworld]"], "each once"),
+        (["stage.rl.args.learning_rat=1"], "stage.rl.args.learning_rat"),
+        (["stage.supervised.args.learning_rat=1"], "stage.supervised.args.learning_rat"),
+        (["stage.supervised.mae=false"], "stage.supervised.mae: this is set by stage.mae"),
+        (["stage.metric=toolworld/tss"], "did you mean toolworld/ts?"),
+    ],
+)
+def test_mistakes_are_one_line_before_anything_is_made(job, made, words, line):
+    ran = job(*words, status=1)
+    assert line in ran.err and "Traceback" not in ran.err
+    assert not made or "metric" in words[0]
+
+
+def test_the_metric_of_a_sweeper(job, made):
+    assert job(*switches(False, False, False), "stage.metric=toolworld/cf").metrics["score"] == 10.0
+
+
+def test_a_stage_that_fails_leaves_what_was_made_before_it(job, made, monkeypatch):
+    words = switches(True, True, False)
+    monkeypatch.setattr(pipeline, "model_of", lambda cfg, model: (_ for _ in ()).throw(OSError("disk full")))
+    ran = job(*words, status=1)
+    assert "disk full" in (ran.folder / "error.txt").read_text()
+    monkeypatch.undo()
+    entries = list((ran.folder.parent / "cache" / "stages").glob("*/entry.json"))
+    assert sorted(json.loads(entry.read_text())["stage"] for entry in entries) == ["mae", "pkt"]

@@ -1,0 +1,55 @@
+"""stage=cache: what results of stages are kept, and how to get rid of them.
+
+    python -m tltrain stage=cache
+    python -m tltrain stage=cache stage.prune=old stage.older_than_days=7
+
+`stage.prune=unfinished` removes what stopped jobs left, `old` also what no job has asked for in so many days, `all`
+everything but what a job is making now. Runs that link to an entry lose it; the same command makes it again.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from tltrain import runs, terminal
+from tltrain.stage_cache import Manifest, StageCache, last_used, size
+
+DAY = 86400
+
+
+def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
+    cache = StageCache(Path(cfg.cache.dir) / "stages")
+    rows, kept, freed = [], 0, 0
+    for entry, manifest in cache.entries():
+        bytes_, idle = size(entry), (time.time() - last_used(entry)) / DAY
+        state = "whole" if manifest else "unfinished"
+        if _unwanted(cfg, manifest, idle):
+            removed = cache.remove(entry)
+            state = "removed" if removed else "being made"
+            freed += bytes_ if removed else 0
+        kept += state != "removed"
+        seconds = f"{manifest.seconds:.0f}" if manifest else ""
+        rows.append([entry.name, state, f"{bytes_ / 2**20:.1f}", seconds, f"{idle:.1f}"])
+    metrics = {"entries": len(rows), "kept": kept, "bytes_freed": freed}
+    runs.finish(folder, cfg, metrics)
+    terminal.table(str(cache.root), ["entry", "state", "MiB", "seconds it took", "days since its last use"], rows)
+    if cfg.stage.prune.name != "none":
+        terminal.console.print(f"{len(rows) - kept} entries removed, {freed / 2**20:.1f} MiB freed", markup=False)
+    return metrics
+
+
+def _unwanted(cfg: DictConfig, manifest: Manifest | None, idle_days: float) -> bool:
+    match cfg.stage.prune.name:
+        case "none":
+            return False
+        case "all":
+            return True
+        case "old":
+            return manifest is None or idle_days > cfg.stage.older_than_days
+        case _:
+            return manifest is None

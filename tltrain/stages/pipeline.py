@@ -1,0 +1,311 @@
+"""stage=pipeline: data -> SFT or PKT -> IRM -> evaluation, each stage made once.
+
+    python -m tltrain stage=pipeline stage.mae=true stage.pkt=true stage.irm=false stage.benchmarks=[toolworld]
+    python -m tltrain +experiment=ablation model=tiny        all eight combinations
+
+Each stage's result has a fingerprint of what decides it: its configuration, the content of the files it reads, the
+result it starts from, the versions of the libraries, and this package's code. It lives under `cache.dir/stages/`
+(`tltrain.stage_cache`), and the run's folder links to it: `data/`, `model_sft` or `model_pkt`, `model_irm`,
+`eval_BENCHMARK/`. `metrics.json` has the evaluations' metrics and what each stage cost.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from tltrain import config, fingerprints, memory, runs, terminal
+from tltrain.errors import TltrainError
+from tltrain.stage_cache import Cost, Entry, StageCache
+
+log = logging.getLogger(__name__)
+
+SECTIONS = {
+    "mae": ("data",),
+    "sft": ("data", "model", "hardware"),
+    "pkt": ("data", "model", "hardware"),
+    "irm": ("data", "model", "hardware", "reward"),
+    "eval": ("model", "hardware", "reward", "benchmark"),
+}
+"""The parts of the configuration, besides `stage` and `seed`, that decide a stage's result."""
+WITHOUT = {
+    "mae": ("data.holdout",),
+    "sft": ("model.irm", "model.demo"),
+    "pkt": ("model.irm", "model.demo"),
+    "irm": ("model.args", "model.demo", "stage.resume", "stage.keep_checkpoints"),
+    "eval": ("model.args", "model.irm", "model.demo", "stage.compare"),
+}
+NEVER = ("hardware.threads",)
+"""Keys in those parts that cannot matter to the result, or (threads) are a property of the machine."""
+PATHS = ("data.path", "model.path", "benchmark.path", "stage.critic.path", "stage.predictions", "benchmark.user")
+"""Keys whose value is a file or folder: its content counts, not its name."""
+
+
+def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
+    benchmarks = [benchmark(choice) for choice in cfg.stage.benchmarks]
+    check(cfg, benchmarks)
+    start = time.monotonic()
+    maker = Maker(cfg, folder)
+    data = maker.make("data", part(cfg, {"name": "mae", "rule": cfg.stage.rule, "mae": cfg.stage.mae}, "mae"))
+    with_data = data_of(cfg, data)
+    kind = "pkt" if cfg.stage.pkt else "sft"
+    model = maker.make(f"model_{kind}", part(with_data, supervised(cfg)), after=[data])
+    if cfg.stage.irm:
+        learned = resolved(cfg.stage.rl) | {"mae": False}
+        model = maker.make("model_irm", part(model_of(with_data, model), learned), after=[data, model], resumable=True)
+    metrics: dict[str, Any] = {"details": {}}
+    for name, choice in benchmarks:
+        wanted = part(model_of(cfg, model), resolved(cfg.stage.eval))
+        wanted.benchmark = choice
+        found = maker.make(f"eval_{name}", wanted, after=[model]).metrics
+        metrics |= {key: value for key, value in found.items() if "/" in key}
+        metrics["details"] |= found["details"]
+    metrics |= {
+        "score": score(metrics, cfg.stage.metric),
+        "model": str(model.folder / "model"),
+        "stages": [
+            {
+                "name": cost.name,
+                "fingerprint": cost.fingerprint,
+                "seconds": cost.seconds,
+                "tokens": cost.tokens,
+                "peak_memory_bytes": cost.peak_memory_bytes,
+                "reused": cost.reused,
+            }
+            for cost in maker.costs
+        ],
+        "seconds": round(time.monotonic() - start, 1),
+        "seed": cfg.seed,
+    }
+    runs.finish(folder, cfg, metrics)
+    show(metrics, folder)
+    return metrics
+
+
+# --- the parts -------------------------------------------------------------------------------------------------------
+
+
+def supervised(cfg: DictConfig) -> dict[str, Any]:
+    """The supervised stage's own configuration: MAE has judged the data already."""
+    stage = resolved(cfg.stage.supervised) | {"mae": False}
+    return stage | ({"name": "pkt"} if cfg.stage.pkt else {"name": "sft", "w_max": None})
+
+
+def resolved(node: DictConfig) -> dict[str, Any]:
+    """A part of the configuration as plain values, what it refers to put in its place."""
+    return OmegaConf.to_container(node, resolve=True)
+
+
+def part(cfg: DictConfig, stage: dict[str, Any], kind: str | None = None) -> DictConfig:
+    """The whole configuration with another stage in it, as if `stage=...` had been composed."""
+    own = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "stage"])
+    name = kind or {"sft": "supervised", "pkt": "supervised"}.get(stage["name"], stage["name"])
+    schema = OmegaConf.structured(config.SCHEMAS[f"schema/stage/{name}"])
+    OmegaConf.set_struct(schema, False)
+    with open_dict(own):
+        own.stage = OmegaConf.merge(schema, stage)
+    return own
+
+
+def data_of(cfg: DictConfig, data: Entry) -> DictConfig:
+    """The configuration reading what the data stage wrote, with the held-out share of the source."""
+    own = cfg.copy()
+    own.data.name, own.data.path, own.data.limit = "tltrain", str(data.folder / "train.jsonl"), None
+    return own
+
+
+def model_of(cfg: DictConfig, model: Entry) -> DictConfig:
+    """The configuration starting from a trained model."""
+    own = cfg.copy()
+    own.model.path = str(model.folder / "model")
+    return own
+
+
+def benchmark(choice: str | DictConfig) -> tuple[str, DictConfig]:
+    """A name for its folder and the configuration of one of `stage.benchmarks`.
+
+    Raises:
+        TltrainError: there is no such choice, or it has no such key.
+    """
+    given = {"name": choice} if isinstance(choice, str) else OmegaConf.to_container(choice, resolve=True)
+    name = given.pop("name", None)
+    files = {file.stem: file for file in sorted((config.CONF_DIR / "benchmark").glob("*.yaml"))}
+    if name not in files:
+        raise TltrainError(f"stage.benchmarks: expected some of {', '.join(files)}, found {name}")
+    own = OmegaConf.structured(config.SCHEMAS["schema/benchmark"])
+    for key in given:
+        if key not in own:
+            raise TltrainError(f"stage.benchmarks, {name}.{key}: no such key{config.suggestion(str(key), own)}")
+    stated = OmegaConf.load(files[name])
+    del stated["defaults"]
+    return name, OmegaConf.merge(own, stated, given)
+
+
+def check(cfg: DictConfig, benchmarks: list[tuple[str, DictConfig]]) -> None:
+    """Check all parts before the first begins.
+
+    Raises:
+        TltrainError: a part is not as it should be, two benchmarks have one name, or there is none.
+    """
+    names = [name for name, _ in benchmarks]
+    if not names or len(names) > len(set(names)):
+        raise TltrainError(f"stage.benchmarks: expected some, each once, found {names}")
+    stages = {"supervised": supervised(cfg)} | {node: resolved(cfg.stage[node]) for node in ("rl", "eval")}
+    for node, stage in stages.items():
+        for key in ("mae", "rule"):
+            if key in cfg.stage[node] and cfg.stage[node][key] != cfg.stage[key]:
+                raise TltrainError(f"stage.{node}.{key}: this is set by stage.{key}")
+        try:
+            config.check(part(cfg, stage))
+        except TltrainError as error:
+            raise TltrainError(str(error).replace("stage.", f"stage.{node}.", 1)) from error
+
+
+# --- making them -----------------------------------------------------------------------------------------------------
+
+
+class Maker:
+    """Makes stages, or finds them made, and leaves links to them in the run's folder."""
+
+    def __init__(self, cfg: DictConfig, folder: Path) -> None:
+        self.folder = folder
+        self.cache = StageCache(Path(cfg.cache.dir) / "stages") if cfg.cache.enabled else None
+        self.costs: list[Cost] = []
+
+    def make(self, name: str, cfg: DictConfig, after: list[Entry] = (), resumable: bool = False) -> Entry:
+        """The stage's result; `name` is that of its folder in the run's.
+
+        Args:
+            after: the entries whose paths are in `cfg`.
+            resumable: the stage can go on from its own checkpoints.
+        """
+        stage, place = cfg.stage.name, self.folder / name
+
+        def build(folder: Path) -> dict[str, Any]:
+            terminal.errors.rule(f"{name}", align="left")
+            if resumable:
+                cfg.stage.resume = any(folder.glob("checkpoints/*"))
+            return importlib.import_module(f"tltrain.stages.{_module(stage)}").run(cfg, folder)
+
+        if self.cache is None:
+            entry = _uncached(name, place, build)
+        else:
+            entry = self.cache.get(stage, decided_by(cfg, after), build, resumable)
+            link(place, entry.folder)
+        if entry.cost.reused:
+            terminal.errors.print(f"{name}: {entry.folder.name} is there already", markup=False)
+        self.costs.append(entry.cost)
+        return entry
+
+
+def _module(stage: str) -> str:
+    from tltrain.__main__ import STAGES
+
+    return STAGES[stage]
+
+
+def _uncached(name: str, place: Path, build: Callable[[Path], dict[str, Any]]) -> Entry:
+    place.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
+    with memory.peak() as peak:
+        metrics = build(place)
+    tokens = (metrics.get("train") or {}).get("tokens")
+    return Entry(place, metrics, Cost(name, "", round(time.monotonic() - start, 2), peak.bytes, tokens, False))
+
+
+def link(place: Path, target: Path) -> None:
+    """A relative link at `place`, so that both can be moved together."""
+    if place.is_symlink():
+        place.unlink()
+    place.symlink_to(os.path.relpath(target.resolve(), place.parent.resolve()), target_is_directory=True)
+
+
+def decided_by(cfg: DictConfig, after: list[Entry]) -> dict[str, Any]:
+    """Everything that decides the result of `cfg.stage`, for its fingerprint."""
+    stage = cfg.stage.name
+    plain = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    kept = {"stage": plain["stage"], "seed": plain["seed"]} | {name: plain[name] for name in SECTIONS[stage]}
+    if "rule" in plain["stage"] and stage == "mae":
+        kept["mae"] = plain["mae"][plain["stage"]["rule"]] if plain["stage"]["mae"] else None
+    for key in (*WITHOUT[stage], *NEVER):
+        _drop(kept, key.split("."))
+    made = {str(entry.folder.resolve()): entry.cost.fingerprint for entry in after}
+    for key in PATHS:
+        _replace(kept, key.split("."), lambda path: content(path, made))
+    if stage != "mae":
+        kept["versions"] = dict(fingerprints.versions())
+        kept["package"] = package_version(plain["model"])
+    return kept | {"source": fingerprints.source()}
+
+
+def content(path: str | None, made: Mapping[str, str]) -> str | None:
+    """What stands for a path in a fingerprint: that of the entry it is in, else its content's; a hub id is itself."""
+    if path is None or not Path(path).exists():
+        return path
+    real = Path(path).resolve()
+    for folder, name in made.items():
+        if real.is_relative_to(folder):
+            return f"{name}/{real.relative_to(folder).as_posix()}"
+    return fingerprints.of_path(real)
+
+
+def package_version(model: Mapping[str, Any]) -> Mapping[str, str | None] | None:
+    """The version of the package that a base model comes from."""
+    if model["path"] is not None or model["package"] is None:
+        return None
+    return fingerprints.versions([model["package"]])
+
+
+def _drop(tree: dict[str, Any], keys: list[str]) -> None:
+    for key in keys[:-1]:
+        tree = tree.get(key) or {}
+    tree.pop(keys[-1], None)
+
+
+def _replace(tree: dict[str, Any], keys: list[str], change: Callable[[Any], Any]) -> None:
+    for key in keys[:-1]:
+        tree = tree.get(key) or {}
+    if keys[-1] in tree:
+        tree[keys[-1]] = change(tree[keys[-1]])
+
+
+# --- results ---------------------------------------------------------------------------------------------------------
+
+
+def score(metrics: Mapping[str, Any], key: str | None) -> float:
+    """The one number of a job: the metric `key`, else the mean of TS, PI and CF over the benchmarks.
+
+    Raises:
+        TltrainError: there is no such metric.
+    """
+    if key is not None:
+        if not isinstance(metrics.get(key), int | float):
+            numbers = sorted(name for name, value in metrics.items() if isinstance(value, int | float))
+            raise TltrainError(f"stage.metric={key}: there is no such metric{config.suggestion(key, numbers)}")
+        return metrics[key]
+    levels = [value for name, value in metrics.items() if name.count("/") == 1 and name.endswith(("/ts", "/pi", "/cf"))]
+    return round(sum(levels) / len(levels), 4) if levels else 0.0
+
+
+def show(metrics: dict[str, Any], folder: Path) -> None:
+    """What the job came to."""
+    rows = [
+        [name, *(f"{metrics[f'{name}/{level}']:.1f}" for level in ("ts", "pi", "cf"))]
+        for name in metrics["details"]
+        if f"{name}/ts" in metrics
+    ]
+    if rows:
+        terminal.table("Evaluation, % of samples", ["benchmark", "TS", "PI", "CF"], rows)
+    made = [stage for stage in metrics["stages"] if not stage["reused"]]
+    reused = len(metrics["stages"]) - len(made)
+    terminal.console.print(
+        f"{len(made)} stages made in {metrics['seconds']:.0f} s, {reused} reused. Written to {folder}", markup=False
+    )

@@ -1,0 +1,35 @@
+"""stage=report: gather jobs that have run, wherever, into one report.
+
+    python -m tltrain stage=report report.path=outputs/ablation/TIME
+    python -m tltrain stage=report report.path=[outputs/pipeline/A,outputs/pipeline/B] report.baseline=LABEL
+
+Writes `report.html`, `report.md`, `ablation.csv`, `ablation.tex` and `sweep.json`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from tltrain import runs, sweeps
+from tltrain.errors import TltrainError
+
+
+def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
+    if not cfg.report.path:
+        raise TltrainError("stage=report gathers jobs: give report.path=outputs/ablation/TIME, or several folders")
+    paths = [cfg.report.path] if isinstance(cfg.report.path, str) else list(cfg.report.path)
+    folders = [job for path in paths for job in sweeps.job_folders(Path(path))]
+    sweep = sweeps.gather(folders, Path(paths[0]).parent.name, sweeps.command(), cfg.report.baseline)
+    sweeps.show(sweep)
+    sweeps.write(sweep, folder)
+    metrics = {
+        "rows": len(sweep.rows),
+        "jobs": sum(len(row.seeds) for row in sweep.rows),
+        "failed": sum(len(row.failed) for row in sweep.rows),
+    }
+    runs.finish(folder, cfg, metrics)
+    return metrics
