@@ -1,0 +1,207 @@
+"""What a report is made of: the rows of a sweep, the jobs behind each row, what each left. Pure data, JSON both ways.
+
+A row is one combination of the sweep's axes (one line of the ablation table); a job is that combination with one seed.
+Nothing here knows how jobs are run or shown: `tltrain.report.numbers` derives from it, `tltrain.report.page` shows it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from tltrain import runs
+from tltrain.errors import TltrainError
+
+FILE = "sweep.json"
+
+
+@dataclass(frozen=True, slots=True)
+class StageCost:
+    """What one stage of a job took where it was built.
+
+    Attributes:
+        name: data, sft, pkt, irm, eval, ...
+        seconds: wall-clock time of the building, also where the result was reused.
+        tokens: tokens it went through; None where that says nothing.
+        peak_memory_bytes: the most memory it held; None where it was not measured.
+        reused: whether this job took the result from the cache.
+        fingerprint: what decides the result; stages with the same one are the same.
+    """
+
+    name: str
+    seconds: float
+    tokens: int | None = None
+    peak_memory_bytes: int | None = None
+    reused: bool = False
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run: a row with one seed.
+
+    Attributes:
+        error: why it failed; None where it did not.
+        metrics: flat, as in `metrics.json` of stage=eval: `rotbench_clean/ts` in percent, `rotbench_clean/n`.
+        details: `details` of the same file: set -> scorings, and calls by kind of error (`rows`).
+        predictions: the lines of `predictions.jsonl`.
+        curves: name (`train/loss`, `irm/reward`, ...) -> points [step, value].
+        stages: in the order in which they ran.
+    """
+
+    seed: int
+    folder: str = ""
+    error: str | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    predictions: list[dict[str, Any]] = field(default_factory=list)
+    curves: dict[str, list[list[float]]] = field(default_factory=dict)
+    stages: list[StageCost] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One combination of the axes: `Row("MAE + PKT", {"mae": True, "pkt": True, "irm": False}, [Job(0), Job(1)])`."""
+
+    label: str
+    axes: dict[str, Any]
+    seeds: list[Job] = field(default_factory=list)
+
+    @property
+    def finished(self) -> list[Job]:
+        """The jobs that ended well."""
+        return [job for job in self.seeds if job.error is None]
+
+    @property
+    def failed(self) -> list[Job]:
+        """The jobs that did not."""
+        return [job for job in self.seeds if job.error is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Everything a report shows.
+
+    Attributes:
+        command: what was typed, exactly.
+        config: the resolved configuration, YAML.
+        created: when, ISO 8601.
+        baseline: label of the row that the others are measured against (standard SFT); None where there is none.
+        axes: axis -> the values it takes, in order.
+        cache: `built`, `reused` (stages), `seconds_saved`.
+        environment: machine, operating system, ...; shown as it stands.
+    """
+
+    name: str
+    command: str
+    commit: str
+    versions: dict[str, str]
+    config: str
+    created: str
+    baseline: str | None
+    axes: dict[str, list[Any]]
+    rows: list[Row]
+    cache: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def baseline_row(self) -> int | None:
+        """The position of the row that others are measured against."""
+        return next((i for i, row in enumerate(self.rows) if row.label == self.baseline), None)
+
+
+def save(sweep: Sweep, path: Path) -> None:
+    """Write the sweep as JSON, whole or not at all."""
+    runs.write_json(path, asdict(sweep))
+
+
+def load(path: Path) -> Sweep:
+    """The sweep that `save` wrote.
+
+    Raises:
+        TltrainError: there is no such file, it is no JSON, or a key is missing, unknown or of the wrong kind.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TltrainError(f"{path}: expected the {FILE} of a sweep ({error.strerror})") from None
+    except ValueError as error:
+        raise TltrainError(f"{path}: expected the {FILE} of a sweep, found no JSON: {error}") from None
+    try:
+        return _make(Sweep, record, "", rows=_rows)
+    except _Unexpected as error:
+        raise TltrainError(f"{path}: {error}") from None
+
+
+class _Unexpected(Exception):
+    """Where in the file something else stands than expected."""
+
+
+KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("name", "command", "commit", "config", "created", "label", "folder", "fingerprint"), (str,)),
+    **dict.fromkeys(("baseline", "error"), (str, type(None))),
+    **dict.fromkeys(("versions", "axes", "cache", "environment", "metrics", "details", "curves"), (dict,)),
+    **dict.fromkeys(("rows", "seeds", "predictions", "stages"), (list,)),
+    **dict.fromkeys(("tokens", "peak_memory_bytes"), (int, float, type(None))),
+    "seed": (int,),
+    "seconds": (int, float),
+    "reused": (bool,),
+}
+
+
+def _make(cls: type, record: Any, where: str, **inner: Callable[[Any, str], Any]) -> Any:
+    """A dataclass from its JSON; `inner` makes the members that are dataclasses themselves."""
+    if not isinstance(record, dict):
+        raise _Unexpected(f"{where or 'the file'}: expected an object, found {type(record).__name__}")
+    known = {one.name: one for one in fields(cls)}
+    for key in record.keys() - known.keys():
+        raise _Unexpected(f"{where}{key}: unknown; expected {', '.join(known)}")
+    for name, one in known.items():
+        if name in record and not isinstance(record[name], KINDS[name]):
+            expected = " or ".join(kind.__name__ for kind in KINDS[name])
+            raise _Unexpected(f"{where}{name}: expected {expected}, found {type(record[name]).__name__}")
+        if name not in record and one.default is MISSING and one.default_factory is MISSING:
+            raise _Unexpected(f"{where}{name}: missing")
+    made = {name: inner[name](value, f"{where}{name}") if name in inner else value for name, value in record.items()}
+    return cls(**made)
+
+
+def _rows(records: list[Any], where: str) -> list[Row]:
+    return [_make(Row, record, f"{where}[{i}].", seeds=_jobs) for i, record in enumerate(records)]
+
+
+def _jobs(records: list[Any], where: str) -> list[Job]:
+    return [_make(Job, record, f"{where}[{i}].", stages=_stages) for i, record in enumerate(records)]
+
+
+def _stages(records: list[Any], where: str) -> list[StageCost]:
+    return [_make(StageCost, record, f"{where}[{i}].") for i, record in enumerate(records)]
+
+
+def axis_value(value: Any) -> str:
+    """A value of an axis as users write it on the command line."""
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
+
+
+def switches(sweep: Sweep) -> list[str]:
+    """The axes that are on or off, which tables show as tick marks."""
+    return [axis for axis, values in sweep.axes.items() if values and all(isinstance(one, bool) for one in values)]
+
+
+def other_axes(sweep: Sweep) -> list[str]:
+    """The axes with other values, which tables show as words."""
+    on_or_off = switches(sweep)
+    return [axis for axis in sweep.axes if axis not in on_or_off]
+
+
+def stage_table(rows: list[Row]) -> Mapping[str, list[StageCost]]:
+    """Fingerprint -> every use of that stage over all jobs; a stage without one stands for itself."""
+    uses: dict[str, list[StageCost]] = {}
+    for r, row in enumerate(rows):
+        for job in row.seeds:
+            for s, stage in enumerate(job.stages):
+                uses.setdefault(stage.fingerprint or f"{r}/{job.seed}/{s}", []).append(stage)
+    return uses
