@@ -79,7 +79,7 @@ def curve(seed: str, start: float, end: float, noise: float, steps: int = 160) -
 def job(mae: bool, pkt: bool, irm: bool, seed: int, sizes: dict[str, int], effect: float) -> Job:
     """One run of the ablation; what two runs share (a training, a data pass) is the same in both."""
     rng = random.Random(f"{mae}{pkt}{irm}{seed}")
-    skill = effect * (0.1 * mae + 0.35 * pkt + 0.55 * irm) + rng.gauss(0, 0.05)
+    skill = effect * (0.05 * mae + 0.15 * pkt + 0.35 * irm) + rng.gauss(0, 0.05)
     lines = [line(name, number, skill, rng) for name, size in sizes.items() for number in range(size)]
     metrics: dict[str, Any] = {}
     details: dict[str, Any] = {}

@@ -34,8 +34,8 @@ VARIABLES = {
 }
 DASHES = ("-", (0, (5, 2)), (0, (1.2, 1.6)), (0, (6, 2, 1.2, 2)))
 HATCHES = ("", "//", "\\\\", "", "||", "--", "", "xx", "//", "")  # lines only: each dot of a pattern costs 400 bytes
-SIZE = (400, 240)  # user units; text of 11 stays readable where a phone shows 340 of them
-FONT = 11
+SIZE = (400, 240)  # user units; text of 12 stays readable on a phone, which shows them in 320 pixels
+FONT = 12
 
 STYLE = {
     "svg.fonttype": "none",

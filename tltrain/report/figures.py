@@ -16,7 +16,7 @@ from tltrain.report.numbers import LEVELS, Numbers
 from tltrain.report.sweep import Row, Sweep
 from tltrain.report.wording import duration, interval, listed, set_name, signed
 
-POINTS = 80  # of a curve at most: more steps than that are shown as means of several
+POINTS = 40  # of a curve at most: more steps than that are shown as means of several
 TABLE_POINTS = 12
 CURVES = {
     "train/loss": ("Training loss", "nats per target token"),
@@ -212,8 +212,7 @@ def error_bars(sweep: Sweep, name: str) -> Chart | None:
     return Chart(f"errors-{name}", title, "", svg, table, shades=legend)
 
 
-STAGES = ("data", "sft", "pkt", "irm", "eval")
-STAGE_SHADES = (9, 3, 5, 7, 8)
+STAGE_SHADES = {"data": 9, "mae": 4, "sft": 3, "pkt": 5, "irm": 7, "eval": 8}
 
 
 def cost_bars(sweep: Sweep) -> Chart | None:
@@ -222,7 +221,7 @@ def cost_bars(sweep: Sweep) -> Chart | None:
     if not rows:
         return None
     names = list(dict.fromkeys(stage.name for row in rows for job in row.seeds for stage in job.stages))
-    names.sort(key=lambda name: STAGES.index(name) if name in STAGES else len(STAGES))
+    names.sort(key=grid.stage_order)
 
     def seconds(row: Row, wanted: str | None, reused: bool) -> float:
         stages = [stage for job in row.seeds for stage in job.stages]
@@ -233,7 +232,7 @@ def cost_bars(sweep: Sweep) -> Chart | None:
     longest = max((sum(values) for values in zip(*parts.values(), saved, strict=True)), default=0)
     unit, scale = ("hours", 3600) if longest > 7200 else ("minutes", 60) if longest > 180 else ("seconds", 1)
     scaled = {name: [value / scale for value in values] for name, values in parts.items()}
-    shades = [STAGE_SHADES[STAGES.index(name)] if name in STAGES else i for i, name in enumerate(names)]
+    shades = [STAGE_SHADES.get(name, i) for i, name in enumerate(names)]
     labels = [row.label for row in rows]
     svg = charts.bar_chart(
         "cost", "Time by row and stage", labels, scaled, unit, shades, [value / scale for value in saved]

@@ -21,6 +21,7 @@ class Column:
     label: str
     title: str = ""
     numeric: bool = True
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,8 @@ def ablation(sweep: Sweep, numbers: Numbers) -> Table:
     """The paper's table: the axes, then the levels of each benchmark, ours and beside them the paper's."""
     on_or_off, others = switches(sweep), [axis for axis in other_axes(sweep) if axis != "seed"]
     columns = [Column("Row", numeric=False)]
-    columns += [Column(axis.upper() if len(axis) <= 4 else axis, numeric=False) for axis in (*on_or_off, *others)]
+    columns += [Column(axis.upper() if len(axis) <= 4 else axis, kind="tick") for axis in on_or_off]
+    columns += [Column(axis, numeric=False) for axis in others]
     groups = [("", len(columns))]
     for name, levels in numbers.sets.items():
         columns += [Column(LEVELS[level].name, LEVELS[level].meaning) for level in levels]
@@ -188,7 +190,7 @@ def paper_table() -> Table | None:
     if not published:
         return None
     names = [key for key in published[0] if key not in (*METHODS, "name")]
-    columns = [Column("Row", numeric=False), *(Column(method.upper(), numeric=False) for method in METHODS)]
+    columns = [Column("Row", numeric=False), *(Column(method.upper(), kind="tick") for method in METHODS)]
     columns += [Column(LEVELS[key.rpartition("_")[2]].name, LEVELS[key.rpartition("_")[2]].meaning) for key in names]
     groups = [("", 1 + len(METHODS))]
     for key in names:
@@ -268,13 +270,21 @@ def other_scorings(sweep: Sweep) -> Table | None:
     return plain("scorings", "Other scorings, mean over seeds", ["Row", *heads], rows)
 
 
+STAGES = ("data", "mae", "sft", "pkt", "irm", "eval")
+
+
+def stage_order(name: str) -> int:
+    """Where a stage stands in the pipeline; others come last."""
+    return STAGES.index(name) if name in STAGES else len(STAGES)
+
+
 def stages(sweep: Sweep) -> Table | None:
     """What each kind of stage took: how often it was needed and built, and for how long."""
     by_name: dict[str, list[tuple]] = {}
     for uses in stage_table(sweep.rows).values():
         by_name.setdefault(uses[0].name, []).append((uses[0], len(uses), sum(not use.reused for use in uses)))
     rows = []
-    for i, (name, found) in enumerate(by_name.items()):
+    for i, (name, found) in enumerate(sorted(by_name.items(), key=lambda item: stage_order(item[0]))):
         needed, built = sum(n for _, n, _ in found), sum(n for *_, n in found)
         spent = sum(stage.seconds * n for stage, _, n in found)
         saved = sum(stage.seconds * (uses - n) for stage, uses, n in found)
@@ -303,9 +313,9 @@ def jobs(sweep: Sweep) -> Table:
     rows = [
         [
             Cell(row.label, i),
-            Cell(str(job.seed), job.seed),
-            Cell(f"failed: {job.error}", kind="failed") if job.error is not None else Cell("finished"),
-            Cell(duration(sum(stage.seconds for stage in job.stages if not stage.reused)) if job.stages else "–"),
+            Cell(str(job.seed), job.seed, kind="words"),
+            Cell(f"failed: {job.error}", kind="failed") if job.error is not None else Cell("finished", kind="words"),
+            Cell(duration(sum(s.seconds for s in job.stages if not s.reused) if job.stages else None), kind="words"),
             Cell(job.folder, kind="words"),
         ]
         for i, row in enumerate(sweep.rows)

@@ -88,7 +88,8 @@ def content(sweep: Sweep, numbers: Numbers) -> dict[str, Any]:
         "cache": cache_words(sweep),
         "static": static_flips(sweep, numbers),
         "data": embedded(shown["flips"]),
-        "run": {"created": sweep.created, "commit": sweep.commit},
+        "created": wording.moment(sweep.created),
+        "run": {"created": wording.moment(sweep.created), "commit": sweep.commit},
         "jobs": grid.jobs(sweep),
         "any_failed": any(job.error is not None for job in jobs),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 
 from tltrain.report.numbers import LEVELS, Comparison, Key, Numbers
 from tltrain.report.sweep import Sweep
@@ -30,7 +31,7 @@ def interval(found: Comparison) -> str:
 
 def duration(seconds: float | None) -> str:
     """`4.2 s`, `12 min 5 s`, `3 h 20 min`."""
-    if seconds is None:
+    if not seconds:
         return "–"
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
@@ -49,6 +50,15 @@ def quantity(value: float | None, unit: str = "", base: int = 1000) -> str:
     return (
         f"{value:.{0 if abs(value) >= 100 else 3}{'f' if abs(value) >= 100 else 'g'}} {prefixes[power]}{unit}".strip()
     )
+
+
+def moment(text: str) -> str:
+    """An ISO 8601 time as people write it; what is none stays as it stands."""
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    return f"{when:%Y-%m-%d %H:%M} {when.tzname() or ''}".strip()
 
 
 def plural(number: int, one: str, many: str = "") -> str:
@@ -112,6 +122,9 @@ def _without(sweep: Sweep, numbers: Numbers, main: Mapping[Key, Comparison]) -> 
     row, name, _ = key
     levels = listed(dict.fromkeys(LEVELS[one[2]].name for one in main))
     others = {k: found for k, found in numbers.comparisons.items() if k not in main and found.beyond_chance}
+    alone = ""
+    if main[key].low > 0 or main[key].high < 0:
+        alone = f"; with {len(main)} comparisons that may be chance"
     also = ""
     if others:
         far = max(others, key=lambda one: abs(others[one].difference))
@@ -122,7 +135,7 @@ def _without(sweep: Sweep, numbers: Numbers, main: Mapping[Key, Comparison]) -> 
     return (
         f"No row differs from {sweep.baseline} by more than chance in {levels}. The largest difference is "
         f"{sweep.rows[row].label} on {set_name(name)}: {signed(main[key].difference)} points, 95 % interval "
-        f"{interval(main[key])}." + also
+        f"{interval(main[key])}{alone}." + also
     )
 
 
@@ -145,7 +158,8 @@ def caveats(sweep: Sweep, numbers: Numbers) -> list[str]:
     if seeds == {1}:
         notes.append("One seed: the intervals are over samples only; another training run may come out otherwise.")
     elif seeds and max(seeds) < 5:
-        notes.append(f"{max(seeds)} seeds: how much training runs differ is known only roughly.")
+        few = "the intervals are rather too narrow" if max(seeds) == 2 else "the intervals may be too narrow"
+        notes.append(f"{max(seeds)} seeds: how much training runs differ is known only roughly, {few}.")
     partly = [row.label for row in sweep.rows if row.failed and row.finished]
     if partly:
         notes.append(f"With fewer seeds than the others, since jobs failed: {listed(partly)}.")

@@ -24,7 +24,7 @@
 
   /* Sorting: by the button in a column's head; rows without a value stay at the end */
   const sort = (table, head, column) => {
-    const numeric = head.classList.contains("num") || column === 0;
+    const numeric = !head.classList.contains("word") || column === 0;
     const first = column === 0 || !numeric ? "ascending" : "descending";
     const other = first === "ascending" ? "descending" : "ascending";
     const direction = head.getAttribute("aria-sort") === first ? other : first;
