@@ -19,7 +19,13 @@ from tltrain.report.sweep import Job, Row, StageCost, Sweep
 from tltrain.trajectory import Call
 
 SIZES = {"rotbench_clean": 105, "toolalpaca_real": 114}
-HARDER = {"toolalpaca_real": -0.3, "rotbench_slight": 0.3, "rotbench_medium": 0.6, "rotbench_heavy": 1.1}
+HARDER = {
+    "toolalpaca_real": -0.3,
+    "rotbench_slight": 0.3,
+    "rotbench_medium": 0.6,
+    "rotbench_heavy": 1.1,
+    "rotbench_union": 0.8,
+}
 TOOLS = {
     "get_translation_nllb": {"input_text": "See you later", "tgt_lang": "jpn_Jpan", "src_lang": "eng_Latn"},
     "get_activity_by_price": {"price": 0.0},

@@ -329,3 +329,43 @@ def test_latex_and_markdown_take_their_special_characters_as_text():
     found = numbers.derive(made)
     assert r"a\_b \& 50\% | x" in exports.latex(made, found)
     assert r"a\_b & 50% \| x" in exports.markdown(made, found)
+
+
+ODD = {
+    "set": None,
+    "id": 7,
+    "prediction": None,
+    "goldens": "none",
+    "grade": 3,
+    "ts": "yes",
+    "reason": ["a"],
+    "meta": "m",
+}
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        small(),
+        small(("base", [])),
+        small(("base", [Job(0, error="no")]), ("x", [Job(0, error="no")])),
+        small(("base", [Job(0, metrics={"set/ts": 40.0, "set/n": 5})]), ("x", [Job(1, metrics={"set/ts": 50.0})])),
+        small(("tiny", [job(0, [1, 0])]), ("large", [job(0, [1, 1])]), baseline=None),
+        small(("base", [job(0, [1])]), ("base", [job(1, [0])])),
+        small(("base", [Job(0, predictions=[ODD], metrics={"a": "b", "x/y/z": 1, "set/ts": float("nan")})])),
+        small(
+            ("base", [job(0, [1], curves={"train/loss": [[1, float("nan")], [2, 3.0]], "new": [], "irm/kl": [[1, 0]]})])
+        ),
+    ],
+    ids=["no rows", "no jobs", "all failed", "metrics alone", "no baseline", "same label", "odd lines", "odd curves"],
+)
+def test_every_sweep_has_a_report(tmp_path, made):
+    text = write_report(made, tmp_path).read_text()
+    assert wording.finding(made, numbers.derive(made)).split("[")[0][:40] in text
+
+
+def test_without_lines_a_difference_has_no_interval():
+    made = small(
+        ("base", [Job(0, metrics={"set/ts": 40.0, "set/n": 5})]), ("x", [Job(1, metrics={"set/ts": 50.0, "set/n": 5})])
+    )
+    assert grid.ablation(made, numbers.derive(made)).rows[1][-1].sub == "+10.0, no interval"

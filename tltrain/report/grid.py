@@ -258,13 +258,13 @@ def other_scorings(sweep: Sweep) -> Table | None:
             for key, value in job.metrics.items():
                 name, _, level = key.rpartition("/")
                 main = "/" not in name and level in (*LEVELS, "n")
-                if name and not main and num._is_number(value):
+                if name and not main and num.is_number(value):
                     keys.setdefault(key)
     if not keys:
         return None
     rows = []
     for i, row in enumerate(sweep.rows):
-        values = [[job.metrics[key] for job in row.finished if num._is_number(job.metrics.get(key))] for key in keys]
+        values = [[job.metrics[key] for job in row.finished if num.is_number(job.metrics.get(key))] for key in keys]
         rows.append([Cell(row.label, i), *(number(sum(v) / len(v) if v else None, 2) for v in values)])
     heads = [f"{set_name(key.partition('/')[0])} {key.partition('/')[2].replace('/', ' ')}" for key in keys]
     return plain("scorings", "Other scorings, mean over seeds", ["Row", *heads], rows)

@@ -121,7 +121,7 @@ def sets(sweep: Sweep) -> dict[str, list[str]]:
         for job in row.finished:
             for key, value in job.metrics.items():
                 name, _, level = key.rpartition("/")
-                if level in LEVELS and "/" not in name and name and _is_number(value):
+                if level in LEVELS and "/" not in name and name and is_number(value):
                     found.setdefault(name, set()).add(level)
     return {name: [level for level in LEVELS if level in levels] for name, levels in found.items()}
 
@@ -129,7 +129,7 @@ def sets(sweep: Sweep) -> dict[str, list[str]]:
 def count(job: Job, name: str) -> int:
     """How many samples of a set a job answered."""
     n = job.metrics.get(f"{name}/n")
-    return int(n) if _is_number(n) else sum(line.get("set") == name for line in job.predictions)
+    return int(n) if is_number(n) else sum(line.get("set") == name for line in job.predictions)
 
 
 def outcomes(job: Job, name: str, level: str) -> dict[tuple[str, str, int], float]:
@@ -150,7 +150,7 @@ def percent(job: Job, name: str, level: str) -> float | None:
     if values:
         return sum(values.values()) / len(values)
     value = job.metrics.get(f"{name}/{level}")
-    return float(value) if _is_number(value) else None
+    return float(value) if is_number(value) else None
 
 
 def summarize(row: Row, name: str, level: str) -> Summary | None:
@@ -161,7 +161,7 @@ def summarize(row: Row, name: str, level: str) -> Summary | None:
     return Summary(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, values)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
