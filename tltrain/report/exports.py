@@ -1,0 +1,152 @@
+"""The sweep for other programs and for papers: report.md, ablation.csv, ablation.tex."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+
+from tltrain.report import grid, tables
+from tltrain.report.grid import Table
+from tltrain.report.numbers import LEVELS, Numbers
+from tltrain.report.sweep import Sweep, axis_value
+from tltrain.report.wording import caveats, finding, set_name, signed, what_was_run
+
+
+def markdown(sweep: Sweep, numbers: Numbers) -> str:
+    """The report in Markdown: the finding, the table, errors, costs, jobs that failed, how to run it again."""
+    parts = [
+        f"# {_line(sweep.name)}\n",
+        _line(finding(sweep, numbers)) + "\n",
+        _line(what_was_run(sweep, numbers)) + "\n",
+    ]
+    parts += [f"- {_line(one)}" for one in caveats(sweep, numbers)] + [""]
+    parts.append(_markdown("Results", grid.ablation(sweep, numbers)))
+    if numbers.comparisons:
+        parts.append(
+            f"Mean over seeds in % (± standard deviation); difference to {_line(sweep.baseline or '')} in points with "
+            "its 95 % interval; **bold**: more than chance (p < 5 % after Holm's correction).\n"
+        )
+    found = [*(grid.errors(sweep, name) for name in numbers.sets), grid.other_scorings(sweep), grid.stages(sweep)]
+    parts += [_markdown(table.caption, table) for table in found if table]
+    failed = [(row.label, job) for row in sweep.rows for job in row.failed]
+    if failed:
+        parts.append("## Failed jobs\n")
+        parts += [f"- {_line(label)}, seed {job.seed}: {_line(str(job.error))}" for label, job in failed] + [""]
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", sweep.command)), default=0))
+    parts += [
+        "## Run\n",
+        f"{fence}sh\n{sweep.command}\n{fence}\n",
+        f"Commit {_line(sweep.commit)}, {_line(sweep.created)}.",
+    ]
+    parts.append("Versions: " + ", ".join(f"{_line(name)} {_line(str(v))}" for name, v in sweep.versions.items()) + ".")
+    return "\n".join(parts) + "\n"
+
+
+def _line(text: str, limit: int = 1000) -> str:
+    """`text` as one line of Markdown that means nothing but itself."""
+    flat = " ".join(text.split())[:limit]
+    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", flat)
+
+
+def _markdown(title: str, table: Table) -> str:
+    groups = [label for label, span in table.groups for _ in range(span)] or [""] * len(table.columns)
+    heads = [
+        _line(f"{group.removesuffix(', %')} {c.label}".strip()) for group, c in zip(groups, table.columns, strict=True)
+    ]
+    rows = []
+    for row in table.rows:
+        cells = []
+        for cell in row:
+            text = _line(" ".join(filter(None, [cell.text, cell.sub and f"({cell.sub})"])))
+            cells += [f"**{text}**" if cell.strong else text, *[""] * (cell.span - 1)]
+        rows.append(cells)
+    return tables.markdown(_line(title), heads, rows)
+
+
+def comma_separated(sweep: Sweep, numbers: Numbers) -> str:
+    """One line a row: its axes, name, then for each set and level mean, spread, difference, interval, p."""
+    out = io.StringIO()
+    keys = [(name, level) for name, levels in numbers.sets.items() for level in levels]
+    axes = [axis for axis in sweep.axes if axis != "seed"]
+    statistics = ("", "_std", "_difference", "_low", "_high", "_p_holm")
+    writer = csv.writer(out, lineterminator="\n")
+    heads = [f"{name}_{level}{what}" for name, level in keys for what in statistics]
+    writer.writerow([*axes, "name", *heads, "seeds", "failed", "error"])
+    for i, row in enumerate(sweep.rows):
+        cells: list[object] = []
+        for name, level in keys:
+            summary, found = numbers.summaries.get((i, name, level)), numbers.comparisons.get((i, name, level))
+            cells += [summary and _digits(summary.mean), summary and _digits(summary.std)]
+            cells += [_digits(v) for v in (found.difference, found.low, found.high)] if found else [None] * 3
+            cells.append(f"{found.holm:.4f}" if found else None)
+        why = " · ".join(dict.fromkeys(" ".join(str(job.error).split()) for job in row.failed))
+        values = [axis_value(row.axes[axis]) if axis in row.axes else "" for axis in axes]
+        writer.writerow([*values, row.label, *cells, len(row.finished), len(row.failed), why])
+    return out.getvalue()
+
+
+def _digits(value: float | None) -> str | None:
+    return None if value is None else f"{value:.2f}"
+
+
+SPECIAL = {
+    **{c: "\\" + c for c in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    "\N{MINUS SIGN}": "$-$",
+}
+
+
+def _tex(text: str) -> str:
+    return "".join(SPECIAL.get(c, c) for c in " ".join(text.split()))
+
+
+def latex(sweep: Sweep, numbers: Numbers) -> str:
+    """The table for a paper: booktabs, check marks, differences as small numbers, bold where more than chance."""
+    on_or_off = grid.switches(sweep)
+    others = [axis for axis in grid.other_axes(sweep) if axis != "seed"]
+    sets = numbers.sets
+    width = sum(map(len, sets.values()))
+    start = 1 + len(on_or_off) + len(others)
+    spans, rules, column = [], [], start + 1
+    for name, levels in sets.items():
+        spans.append(rf"\multicolumn{{{len(levels)}}}{{c}}{{{_tex(set_name(name))}}}")
+        rules.append(rf"\cmidrule(lr){{{column}-{column + len(levels) - 1}}}")
+        column += len(levels)
+    heads = ["", *(_tex(axis.upper()) for axis in on_or_off), *map(_tex, others)]
+    lines = [
+        f"% {_tex(finding(sweep, numbers))}",
+        r"% \usepackage{booktabs,amssymb}",
+        rf"\begin{{tabular}}{{l{'c' * len(on_or_off)}{'l' * len(others)}{'r' * width}}}",
+        r"\toprule",
+        f"{'& ' * start}{' & '.join(spans)} \\\\" if spans else "",
+        "".join(rules),
+        " & ".join([*heads, *(LEVELS[level].name for levels in sets.values() for level in levels)]) + r" \\",
+        r"\midrule",
+    ]
+    for i, row in enumerate(sweep.rows):
+        cells = [_tex(row.label)]
+        cells += [r"\checkmark" if row.axes.get(axis) is True else "" for axis in on_or_off]
+        cells += [_tex(axis_value(row.axes.get(axis))) for axis in others]
+        if row.finished:
+            cells += [_tex_cell(numbers, (i, name, level)) for name, levels in sets.items() for level in levels]
+        elif width:
+            cells.append(rf"\multicolumn{{{width}}}{{l}}{{failed}}")
+        lines.append(" & ".join(cells) + r" \\")
+    return "\n".join([*filter(None, lines), r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _tex_cell(numbers: Numbers, key: tuple[int, str, str]) -> str:
+    summary, found = numbers.summaries.get(key), numbers.comparisons.get(key)
+    if summary is None:
+        return "--"
+    text = f"{summary.mean:.1f}" + (rf" {{\scriptsize $\pm${summary.std:.1f}}}" if summary.std is not None else "")
+    if found is None:
+        return text
+    text = rf"\textbf{{{text}}}" if found.beyond_chance else text
+    return rf"{text} {{\scriptsize ({_tex(signed(found.difference))})}}"

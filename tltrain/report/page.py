@@ -1,0 +1,219 @@
+"""report.html: a sweep as one self-contained page, which opens from disk and reaches no network.
+
+The template escapes everything (Jinja2's autoescape, models' outputs are text from strangers), and a content security
+policy of the page itself allows no script but ours, by its hash, and no request at all.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from tltrain.report import figures, grid, samples, wording
+from tltrain.report import numbers as num
+from tltrain.report.charts import HATCHES
+from tltrain.report.grid import Cell
+from tltrain.report.numbers import LEVELS, Numbers
+from tltrain.report.sweep import Job, Sweep
+from tltrain.report.wording import duration, plural, set_name
+
+ASSETS = Path(__file__).parent / "assets"
+STATIC_CARDS = 20  # flips that stand in the page for readers without script
+HATCH_NAMES = {"": "none", "//": "slash", "\\\\": "back", "||": "bars", "--": "lines", "xx": "cross"}
+CONFIG = 200_000  # characters of the configuration
+
+
+def render(sweep: Sweep, numbers: Numbers) -> str:
+    """The page."""
+    environment = Environment(
+        loader=FileSystemLoader(ASSETS),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    script = (ASSETS / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template("page.html.j2").render(
+        css=(ASSETS / "page.css").read_text(encoding="utf-8"),
+        js=script,
+        script_hash=f"sha256-{digest}",
+        matplotlib_version=version("matplotlib"),
+        look=look,
+        hatches=[HATCH_NAMES[hatch] for hatch in HATCHES],
+        **content(sweep, numbers),
+    )
+
+
+def content(sweep: Sweep, numbers: Numbers) -> dict[str, Any]:
+    """What the template shows, by the names it uses."""
+    shown: dict[str, Any] = {
+        "differences": figures.differences(sweep, numbers),
+        "errors": [chart for name in numbers.sets if (chart := figures.error_bars(sweep, name))],
+        "robustness": figures.robustness(sweep, numbers),
+        "curves": figures.curves(sweep),
+        "cost": figures.cost_bars(sweep),
+        "flips": flips(sweep, numbers),
+    }
+    names = {"errors": "Errors", "robustness": "Robustness", "curves": "Curves", "cost": "Cost", "flips": "Flips"}
+    paper = grid.paper_table() if all(method in sweep.axes for method in grid.METHODS) else None
+    extra = [grid.other_scorings(sweep), paper, *grid.published(numbers)]
+    levels = dict.fromkeys(level for found in numbers.sets.values() for level in found)
+    jobs = [job for row in sweep.rows for job in row.seeds]
+    return shown | {
+        "sweep": _bounded(sweep),
+        "finding": wording.finding(sweep, numbers),
+        "what_was_run": wording.what_was_run(sweep, numbers),
+        "caveats": wording.caveats(sweep, numbers),
+        "sections": [
+            ("results", "Results"),
+            *((key, label) for key, label in names.items() if shown[key]),
+            ("run", "Run"),
+        ],
+        "ablation": grid.ablation(sweep, numbers),
+        "several_seeds": any(summary.std is not None for summary in numbers.summaries.values()),
+        "has_baseline": bool(numbers.comparisons),
+        "has_paper": any(grid.paper_levels(sweep, numbers, name) for name in numbers.sets),
+        "levels": [LEVELS[level] for level in levels],
+        "extra_tables": [table for table in extra if table],
+        "stages": grid.stages(sweep),
+        "cache": cache_words(sweep),
+        "static": static_flips(sweep, numbers),
+        "data": embedded(shown["flips"]),
+        "created": wording.moment(sweep.created),
+        "run": {"created": wording.moment(sweep.created), "commit": sweep.commit},
+        "jobs": grid.jobs(sweep),
+        "any_failed": any(job.error is not None for job in jobs),
+    }
+
+
+def _bounded(sweep: Sweep) -> dict[str, Any]:
+    """The words about the sweep, none of them endless."""
+    return {
+        "name": samples.cut(sweep.name, 200),
+        "command": samples.cut(sweep.command, 10_000),
+        "created": sweep.created,
+        "baseline": sweep.baseline,
+        "config": samples.cut(sweep.config, CONFIG),
+        "versions": {key: samples.cut(str(value)) for key, value in sweep.versions.items()},
+        "environment": {key: samples.cut(str(value)) for key, value in sweep.environment.items()},
+    }
+
+
+def cache_words(sweep: Sweep) -> str:
+    """What the cache saved."""
+    built, reused, saved = (sweep.cache.get(key) for key in ("built", "reused", "seconds_saved"))
+    if built is None or reused is None:
+        return "Nothing is recorded about the cache."
+    words = f"{plural(int(built), 'stage')} built, {int(reused)} taken from the cache"
+    return words + (f", which saved {duration(saved)}." if saved else ".")
+
+
+# Flips
+
+
+def pair(sweep: Sweep, numbers: Numbers) -> tuple[int, int] | None:
+    """The two rows shown at first: the baseline and the one furthest from it, or the first and the last."""
+    answered = [i for i, row in enumerate(sweep.rows) if any(job.predictions for job in row.finished)]
+    if len(answered) < 2:
+        return None
+    a = sweep.baseline_row if sweep.baseline_row in answered else answered[0]
+    main = {
+        key: abs(found.difference)
+        for key, found in numbers.comparisons.items()
+        if key[2] == numbers.main(key[1]) and key[0] in answered
+    }
+    furthest = max(main, key=main.__getitem__)[0] if main else answered[-1]
+    return a, furthest if furthest != a else next(i for i in reversed(answered) if i != a)
+
+
+def flips(sweep: Sweep, numbers: Numbers) -> dict[str, Any] | None:
+    """What the page's script filters; None where fewer than two rows have answers."""
+    rows = pair(sweep, numbers)
+    if rows is None:
+        return None
+    found = samples.flipping(sweep)
+    if not found["levels"]:
+        return None
+    level = _level(numbers)
+    found["set_names"] = [set_name(name) for name in found["sets"]]
+    return found | {"pair": rows, "level": found["levels"].index(level) if level in found["levels"] else 0}
+
+
+def _level(numbers: Numbers) -> str:
+    return numbers.main(next(iter(numbers.sets))) if numbers.sets else "cf"
+
+
+def static_flips(sweep: Sweep, numbers: Numbers) -> dict[str, Any]:
+    """The first flips of the first two rows, for readers without script."""
+    rows = pair(sweep, numbers)
+    jobs = _common(sweep, *rows) if rows else None
+    if rows is None or jobs is None:
+        return {"a": "", "b": "", "cards": [], "words": ""}
+    level = _level(numbers)
+    found = num.flips(*jobs, level)
+    a, b = (sweep.rows[row].label for row in rows)
+    words = f"{plural(len(found), 'sample')} flipped in {level.upper()} from A ({a}) to B ({b}), seed {jobs[0].seed}"
+    words += f"; the first {STATIC_CARDS} are shown." if len(found) > STATIC_CARDS else "."
+    return {"a": a, "b": b, "words": words, "cards": [_card(flip, level) for flip in found[:STATIC_CARDS]]}
+
+
+def _common(sweep: Sweep, a: int, b: int) -> tuple[Job, Job] | None:
+    """The jobs of two rows with the first seed that both have."""
+    theirs = {job.seed: job for job in sweep.rows[b].finished}
+    return next(((job, theirs[job.seed]) for job in sweep.rows[a].finished if job.seed in theirs), None)
+
+
+def _card(flip: num.Flip, level: str) -> dict[str, Any]:
+    def side(line: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "right": bool(line.get(level)),
+            "grade": samples.cut(str(line.get("grade"))).replace("_", " "),
+            "prediction": samples.cut(str(line.get("prediction", ""))),
+            "reason": samples.cut(str(line.get("reason", ""))),
+        }
+
+    return {
+        "direction": "gained" if flip.gained else "lost",
+        "arrow": "▲" if flip.gained else "▼",
+        "set": set_name(flip.name),
+        "id": samples.cut(flip.id, 120),
+        "question": samples.cut(samples.question(flip.a)),
+        "goldens": samples.cut(samples.goldens(flip.a)),
+        "a": side(flip.a),
+        "b": side(flip.b),
+    }
+
+
+def embedded(value: Any) -> str:
+    """JSON that may stand inside a script element: no `<` ends it, and nothing in it is a line end to JavaScript."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+# How a cell looks
+
+
+def look(cell: Cell) -> dict[str, str]:
+    """The attributes of a cell: what it sorts by, its classes, its style."""
+    finite = not isinstance(cell.value, float) or math.isfinite(cell.value)
+    shaded = ["shaded", "better" if cell.shade > 0 else "worse"] if cell.shade else []
+    named = {"strong": cell.strong, "bar": cell.bar is not None, cell.kind: bool(cell.kind)}
+    style = (
+        f"--d: {abs(cell.shade):.2f}" if cell.shade else f"--b: {100 * cell.bar:.1f}%" if cell.bar is not None else ""
+    )
+    return {
+        "sort": (cell.text if cell.value is None else str(cell.value)) if finite else "",
+        "classes": " ".join([*shaded, *(name for name, on in named.items() if on)]),
+        "style": style,
+    }

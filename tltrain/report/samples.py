@@ -1,0 +1,154 @@
+"""The samples that flip between rows, small enough to stand in the page.
+
+A reader chooses any two rows; the page therefore carries every sample on which any two rows differ at any level. Texts
+are kept once however often they occur, cut to a length at which a call is still whole, and samples are left out, evenly
+over the sets, when they would make the page too large; the page says how many.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tltrain.formats.calls import render_call
+from tltrain.report.numbers import LEVELS
+from tltrain.report.sweep import Job, Sweep
+from tltrain.trajectory import Call
+
+TEXT = 800  # characters of an answer, a question, a golden call
+GOLDENS = 4  # accepted calls of a sample that are shown
+BUDGET = 900_000  # characters of all samples together
+
+
+@dataclass
+class Texts:
+    """Texts by number, each kept once."""
+
+    known: dict[str, int] = field(default_factory=dict)
+    size: int = 0
+
+    def number(self, text: str) -> int:
+        text = cut(text)
+        if text not in self.known:
+            self.known[text] = len(self.known)
+            self.size += len(json.dumps(text)) + 1
+        return self.known[text]
+
+
+def cut(text: str, limit: int = TEXT) -> str:
+    """`text`, or its beginning and how much is missing."""
+    return text if len(text) <= limit else f"{text[:limit]} … [{len(text) - limit:,} characters more]"
+
+
+def show_call(call: Any) -> str:
+    """A golden call of a prediction line as it is written; whatever else stands there as JSON."""
+    if isinstance(call, Mapping) and isinstance(call.get("name"), str) and isinstance(call.get("arguments"), Mapping):
+        return render_call(Call(call["name"], dict(call["arguments"])))
+    return json.dumps(call, ensure_ascii=False)
+
+
+Sample = tuple[str, str, str]  # set, id, golden calls
+Answers = dict[tuple[int, int], dict[Sample, Mapping[str, Any]]]  # (row, seed) -> sample -> line
+
+
+def flipping(sweep: Sweep) -> dict[str, Any]:
+    """What the page's script needs: `texts`, `samples` and, for each row and seed, the `answers`.
+
+    A sample is [set, id, question, golden calls] and an answer [text, grade, reason, levels reached as bits], numbers
+    standing for entries of `sets`, `texts` and `grades`; an answer that is not there is 0. `left_out` counts the
+    samples that flip but are not here.
+    """
+    answers: Answers = {(i, job.seed): _lines(job) for i, row in enumerate(sweep.rows) for job in row.finished}
+    levels = [key for key in LEVELS if any(key in line for lines in answers.values() for line in lines.values())]
+    ordered = _in_turn(sample for sample in _all(answers) if _flips(sample, answers, levels))
+    texts, samples, left_out = Texts(), [], 0
+    sets: dict[str, int] = {}
+    grades: dict[str, int] = {}
+    found: dict[tuple[int, int], list[Any]] = {key: [] for key in answers}
+    size = 0
+    for sample in ordered:
+        if size + texts.size > BUDGET:
+            left_out += 1
+            continue
+        lines = {key: known[sample] for key, known in answers.items() if sample in known}
+        first = next(iter(lines.values()))
+        samples.append(
+            [
+                sets.setdefault(sample[0], len(sets)),
+                cut(sample[1], 120),
+                texts.number(question(first)),
+                texts.number(goldens(first)),
+            ]
+        )
+        for key in answers:
+            found[key].append(_answer(lines[key], texts, grades, levels) if key in lines else 0)
+        size += 60 + 22 * len(answers)
+    return {
+        "rows": [row.label for row in sweep.rows],
+        "answers": [{"row": row, "seed": seed, "lines": lines} for (row, seed), lines in found.items()],
+        "sets": list(sets),
+        "grades": list(grades),
+        "levels": levels,
+        "texts": list(texts.known),
+        "samples": samples,
+        "left_out": left_out,
+    }
+
+
+def question(line: Mapping[str, Any]) -> str:
+    """What the user asked, where the line says so."""
+    meta = line.get("meta")
+    query = meta.get("query") if isinstance(meta, Mapping) else None
+    return query if isinstance(query, str) else ""
+
+
+def goldens(line: Mapping[str, Any]) -> str:
+    """The accepted calls, one a line."""
+    calls = line.get("goldens") if isinstance(line.get("goldens"), list) else []
+    more = [f"… and {len(calls) - GOLDENS} more"] if len(calls) > GOLDENS else []
+    return "\n".join([*map(show_call, calls[:GOLDENS]), *more])
+
+
+def _lines(job: Job) -> dict[Sample, Mapping[str, Any]]:
+    return {
+        (str(line.get("set")), str(line.get("id")), json.dumps(line.get("goldens"))): line for line in job.predictions
+    }
+
+
+def _all(answers: Answers) -> Iterator[Sample]:
+    yield from dict.fromkeys(sample for lines in answers.values() for sample in lines)
+
+
+def _flips(sample: Sample, answers: Answers, levels: list[str]) -> bool:
+    """Whether two rows with the same seed differ at any level."""
+    by_seed: dict[int, set[int]] = {}
+    for (_, seed), lines in answers.items():
+        if sample in lines:
+            by_seed.setdefault(seed, set()).add(_bits(lines[sample], levels))
+    return any(len(found) > 1 for found in by_seed.values())
+
+
+def _bits(line: Mapping[str, Any], levels: list[str]) -> int:
+    return sum(bool(line.get(level)) << position for position, level in enumerate(levels))
+
+
+def _in_turn(samples: Iterator[Sample]) -> Iterator[Sample]:
+    """One of each set, then the next of each."""
+    by_set: dict[str, list[Sample]] = {}
+    for sample in samples:
+        by_set.setdefault(sample[0], []).append(sample)
+    for group in itertools.zip_longest(*by_set.values()):
+        yield from (sample for sample in group if sample is not None)
+
+
+def _answer(line: Mapping[str, Any], texts: Texts, grades: dict[str, int], levels: list[str]) -> list[int]:
+    grade = str(line.get("grade"))
+    return [
+        texts.number(str(line.get("prediction", ""))),
+        grades.setdefault(grade, len(grades)),
+        texts.number(str(line.get("reason", ""))),
+        _bits(line, levels),
+    ]

@@ -1,0 +1,166 @@
+"""How the report puts numbers and names into words, and its main finding in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from tltrain.report.numbers import LEVELS, Comparison, Key, Numbers
+from tltrain.report.sweep import Sweep
+
+MINUS = "\N{MINUS SIGN}"
+NAMES = {"rotbench": "RoTBench", "toolalpaca": "ToolAlpaca", "tooleyes": "ToolEyes", "bfcl": "BFCL"}
+
+
+def set_name(name: str) -> str:
+    """`rotbench_clean` as `RoTBench clean`."""
+    first, _, rest = name.partition("_")
+    return f"{NAMES.get(first, first)} {rest.replace('_', ' ')}".strip()
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """`+4.8`, `−0.3`, `±0.0`: the sign stands for what a colour says."""
+    text = f"{abs(value):.{digits}f}"
+    return ("±" if not float(text) else "+" if value > 0 else MINUS) + text
+
+
+def interval(found: Comparison) -> str:
+    """The ends of the interval: `[+1.2, +8.5]`."""
+    return f"[{signed(found.low)}, {signed(found.high)}]"
+
+
+def duration(seconds: float | None) -> str:
+    """`4.2 s`, `12 min 5 s`, `3 h 20 min`."""
+    if not seconds:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def quantity(value: float | None, unit: str = "", base: int = 1000) -> str:
+    """`1.24 M`, `412 k`; bytes with `base=1024` as `1.4 GiB`."""
+    if value is None:
+        return "–"
+    prefixes = ("", "k", "M", "G", "T") if base == 1000 else ("", "Ki", "Mi", "Gi", "Ti")
+    power = 0
+    while abs(value) >= base and power < len(prefixes) - 1:
+        value, power = value / base, power + 1
+    return (
+        f"{value:.{0 if abs(value) >= 100 else 3}{'f' if abs(value) >= 100 else 'g'}} {prefixes[power]}{unit}".strip()
+    )
+
+
+def moment(text: str) -> str:
+    """An ISO 8601 time as people write it; what is none stays as it stands."""
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    return f"{when:%Y-%m-%d %H:%M} {when.tzname() or ''}".strip()
+
+
+def plural(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def listed(words: Iterable[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    words = list(words)
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def better(key: Key, found: Comparison) -> bool:
+    """Whether the difference is one for the better."""
+    return (found.difference > 0) != LEVELS[key[2]].lower_is_better
+
+
+def what_was_run(sweep: Sweep, numbers: Numbers) -> str:
+    """Rows, seeds and benchmarks in one sentence."""
+    jobs = [job for row in sweep.rows for job in row.seeds]
+    seeds = len({job.seed for job in jobs})
+    where = listed(f"{set_name(name)} ({plural(n, 'sample')})" for name, n in numbers.n.items())
+    failed = sum(job.error is not None for job in jobs)
+    text = f"{plural(len(sweep.rows), 'row')} × {plural(seeds, 'seed')}" + (f" on {where}" if where else "")
+    return f"{text}. " + (f"{failed} of {plural(len(jobs), 'job')} failed." if failed else "Every job finished.")
+
+
+def finding(sweep: Sweep, numbers: Numbers) -> str:
+    """What the sweep says, computed from its numbers: no difference is claimed that may be chance."""
+    if not numbers.sets:
+        return "No job has a result."
+    if sweep.baseline is None or sweep.baseline_row is None:
+        return f"{_highest(sweep, numbers)} No row is marked as the one to compare with, so no difference is tested."
+    if not numbers.comparisons:
+        return f"{sweep.baseline} cannot be compared with any row: results of the same samples and seeds are missing."
+    main = {key: found for key, found in numbers.comparisons.items() if key[2] == numbers.main(key[1])}
+    real = {key: found for key, found in main.items() if found.beyond_chance}
+    return _with_differences(sweep, numbers, real, main) if real else _without(sweep, numbers, main)
+
+
+def _with_differences(
+    sweep: Sweep, numbers: Numbers, real: Mapping[Key, Comparison], tested: Mapping[Key, Comparison]
+) -> str:
+    key = max(real, key=lambda one: (better(one, real[one]), abs(real[one].difference)))
+    found, (row, name, level) = real[key], key
+    base = numbers.summaries[sweep.baseline_row, name, level]
+    verb = "gains most over" if better(key, found) else "falls furthest behind"
+    above = len({one[0] for one in real if better(one, real[one])})
+    below = len({one[0] for one in real if not better(one, real[one])})
+    rows = len({one[0] for one in tested})
+    return (
+        f"{sweep.rows[row].label} {verb} {sweep.baseline}: {LEVELS[level].name} on {set_name(name)} goes from "
+        f"{base.mean:.1f} to {base.mean + found.difference:.1f} % ({signed(found.difference)} points, 95 % interval "
+        f"{interval(found)}). Of {plural(rows, 'other row')}, {above or 'none'} {'is' if above == 1 else 'are'} better "
+        f"than {sweep.baseline} on some benchmark by more than chance, {below or 'none'} worse."
+    )
+
+
+def _without(sweep: Sweep, numbers: Numbers, main: Mapping[Key, Comparison]) -> str:
+    key = max(main, key=lambda one: abs(main[one].difference))
+    row, name, _ = key
+    levels = listed(dict.fromkeys(LEVELS[one[2]].name for one in main))
+    others = {k: found for k, found in numbers.comparisons.items() if k not in main and found.beyond_chance}
+    alone = ""
+    if main[key].low > 0 or main[key].high < 0:
+        alone = f"; with {len(main)} comparisons that may be chance"
+    also = ""
+    if others:
+        far = max(others, key=lambda one: abs(others[one].difference))
+        also = (
+            f" In {LEVELS[far[2]].name} on {set_name(far[1])}, {sweep.rows[far[0]].label} does: "
+            f"{signed(others[far].difference)} points {interval(others[far])}."
+        )
+    return (
+        f"No row differs from {sweep.baseline} by more than chance in {levels}. The largest difference is "
+        f"{sweep.rows[row].label} on {set_name(name)}: {signed(main[key].difference)} points, 95 % interval "
+        f"{interval(main[key])}{alone}." + also
+    )
+
+
+def _highest(sweep: Sweep, numbers: Numbers) -> str:
+    name = next(iter(numbers.sets))
+    level = numbers.main(name)
+    means = {i: numbers.summaries.get((i, name, level)) for i in range(len(sweep.rows))}
+    found = {i: summary.mean for i, summary in means.items() if summary is not None}
+    if not found:
+        return ""
+    best = (min if LEVELS[level].lower_is_better else max)(found, key=found.__getitem__)
+    word = "Lowest" if LEVELS[level].lower_is_better else "Highest"
+    return f"{word} {LEVELS[level].name} on {set_name(name)}: {sweep.rows[best].label}, {found[best]:.1f} %."
+
+
+def caveats(sweep: Sweep, numbers: Numbers) -> list[str]:
+    """What a reader should know before believing the intervals."""
+    notes = []
+    seeds = {found.seeds for found in numbers.comparisons.values()}
+    if seeds == {1}:
+        notes.append("One seed: the intervals are over samples only; another training run may come out otherwise.")
+    elif seeds and max(seeds) < 5:
+        few = "the intervals are rather too narrow" if max(seeds) == 2 else "the intervals may be too narrow"
+        notes.append(f"{max(seeds)} seeds: how much training runs differ is known only roughly, {few}.")
+    partly = [row.label for row in sweep.rows if row.failed and row.finished]
+    if partly:
+        notes.append(f"With fewer seeds than the others, since jobs failed: {listed(partly)}.")
+    return notes
