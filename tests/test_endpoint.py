@@ -170,7 +170,7 @@ def test_each_misbehaviour_is_survived(server, config):
 @pytest.mark.parametrize(
     ("reply", "said"),
     [
-        (MISBEHAVIOUR[1], "sample {id}: Error code: 500; "),
+        (MISBEHAVIOUR[1], "sample {id}: HTTP 500: <html>oops</html>; "),
         (MISBEHAVIOUR[2], "sample {id}: no answer: "),
         (MISBEHAVIOUR[3], "sample {id}: nothing came for 1 s (source.timeout); "),
         (MISBEHAVIOUR[4], 'sample {id}: expected a completion in JSON, found \'{{"choices": [{{"text": "no\'; '),

@@ -195,7 +195,7 @@ class Endpoint:
         try:
             return await self.client.post(self.path, body=body, cast_to=str)
         except openai.APIStatusError as error:
-            if error.status_code in (400, 413) and _CONTEXT.search(error.message):
+            if error.status_code in (400, 413) and _CONTEXT.search(error.response.text):
                 return None
             raise _Failed(self._told(error)) from None
         except openai.APITimeoutError:
@@ -262,7 +262,7 @@ class Endpoint:
             401: f"; the key is read from the environment variable {self.settings.api_key_env} (source.api_key_env)",
             404: "; expected source.url to end where /completions follows, often in /v1, and a source.model it knows",
         }.get(error.status_code, "")
-        return f"{self._clean(error.message)}{hint}"
+        return f"HTTP {error.status_code}: {self._clean(error.response.text) or 'no explanation'}{hint}"
 
     def _clean(self, text: str) -> str:
         """`text` on one short line, without the key, which a server may repeat."""
