@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
+from unittest import mock
 
 import pytest
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from tltrain import config
 from tltrain.data import toolworld
 from tltrain.errors import TltrainError
 from tltrain.formats.calls import read_calls
@@ -114,6 +118,29 @@ def test_it_never_contradicts_the_documentation_of_toolworld():
 
 def test_no_tool_no_call():
     assert answers("random", sample(tools=())) == [""]
+
+
+# --- the local model -------------------------------------------------------------------------------------------------
+
+
+def test_the_local_model_is_read_once_and_asked_often(models_cache, caplog):
+    from tltrain import models
+
+    config.register()
+    words = ["stage=eval", "model=tiny", "data.size=4", "hardware.threads=1", "stage.max_new_tokens=4"]
+    with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
+        cfg = compose("config", [*words, f"cache.dir={models_cache}"])
+    samples = list(toolworld.samples(3, 0))
+    endless = replace(samples[0], messages=(Message("user", "word " * 9000),))
+    with mock.patch.object(models, "load_model", wraps=models.load_model) as load, open_source(cfg) as source:
+        together = source(samples)
+        assert [source([one])[0] for one in samples] == together and all(together)
+        assert source.too_long == 0
+        assert source([endless, samples[1]]) == ["", together[1]]
+        assert source([endless]) == [""] and source.too_long == 2
+    assert load.call_count == 1
+    assert source.name.startswith(f"{models_cache}/models/tiny-")
+    assert "1 of 2 prompts are too long for the model's context of 8192 tokens" in caplog.text
 
 
 # --- through the command line ----------------------------------------------------------------------------------------

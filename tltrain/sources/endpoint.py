@@ -241,7 +241,7 @@ class Endpoint:
     def _what_is_kept(self, responses: dict[str, Json], keys: Sequence[str]) -> str:
         if not self.settings.cache:
             return "no answer is kept (source.cache=false)"
-        kept = sum(key in responses for key in keys)
+        kept = sum(responses.get(key, TOO_LONG) is not TOO_LONG for key in keys)
         return f"{kept} of {len(keys)} answers are kept in {self.folder}, the same command goes on from there"
 
     # --- what is told -----------------------------------------------------------------------------------------------
