@@ -183,7 +183,7 @@ def test_help_lists_groups_and_examples_and_loads_nothing(tmp_path):
     ran = probe(tmp_path, "--help")
     assert ran.returncode == 0
     assert "MAE leaves out calls" in ran.stdout
-    for folder in ("stage", "model", "data", "benchmark", "hardware", "tracking"):
+    for folder in ("stage", "model", "data", "benchmark", "source", "hardware", "tracking"):
         choices = {file.stem for file in (ROOT / "conf" / folder).glob("*.yaml")}
         line = next(line for line in ran.stdout.splitlines() if line.startswith(f"  {folder} "))
         assert {word.strip(",;") for word in line.replace(" (default)", "").split()} >= choices - {"wandb"}

@@ -98,6 +98,11 @@ class Prune(Enum):
     all = "all"
 
 
+class Mode(Enum):
+    text = "text"
+    chat = "chat"
+
+
 class Device(Enum):
     auto = "auto"
     cpu = "cpu"
@@ -270,6 +275,22 @@ class Benchmark:
 
 
 @dataclass
+class Source:
+    name: str = MISSING
+    url: Optional[str] = None  # endpoint: where its API begins, such as http://localhost:8000/v1
+    model: Optional[str] = None  # endpoint: the model's name there
+    mode: Mode = Mode.text  # endpoint: the TL prompt to /completions, or messages and native tools to /chat/completions
+    tokenizer: Optional[str] = None  # endpoint, text: a folder or hub id, to send the prompt as token ids
+    api_key_env: str = "OPENAI_API_KEY"  # endpoint: the environment variable that holds the key; a server may need none
+    concurrency: int = 8  # endpoint: requests under way at once
+    timeout: float = 300.0  # endpoint: seconds in which nothing arrives, after which a request is made anew
+    retries: int = 6  # endpoint: of a request, at growing intervals or when the server says
+    temperature: Optional[float] = 0.0  # endpoint: null leaves it to the server
+    extra: dict[str, Any] = field(default_factory=dict)  # endpoint: fields for the body of a request; null removes one
+    cache: bool = True  # endpoint: keep answers under cache.dir/endpoint, and do not ask again for one that is there
+
+
+@dataclass
 class Hardware:
     device: Device = Device.auto
     bf16: Optional[bool] = None  # null: where the device computes in it
@@ -312,6 +333,7 @@ class Config:
     model: Any = MISSING
     data: Any = MISSING
     benchmark: Any = MISSING
+    source: Any = MISSING
     hardware: Any = MISSING
     tracking: Any = MISSING
     mae: Any = field(default_factory=dict)
@@ -336,6 +358,7 @@ SCHEMAS: dict[str, type] = {
     "schema/model": Model,
     "schema/data": Data,
     "schema/benchmark": Benchmark,
+    "schema/source": Source,
     "schema/hardware": Hardware,
     "schema/tracking": Tracking,
     "schema/config": Config,
@@ -370,10 +393,14 @@ LEAST = {
     "data.size": 0,
     "benchmark.limit": 1,
     "benchmark.size": 0,
+    "source.concurrency": 1,
+    "source.timeout": 1,
+    "source.retries": 0,
+    "source.temperature": 0,
     "hardware.threads": 1,
 }
 """The least value of numbers that have one."""
-OPEN = ("args", "irm", "algorithm_args", "mae", "reward")  # nodes whose keys are a library's, or data
+OPEN = ("args", "irm", "algorithm_args", "extra", "mae", "reward")  # nodes whose keys are a library's, or data
 
 
 def register() -> None:
@@ -501,7 +528,7 @@ def check(cfg: DictConfig) -> None:
     _check_keys(cfg.paths, Paths, "paths")
     _check_keys(cfg.report, Report, "report")
     _check_keys(cfg.model.demo, DemoStage, "model.demo")
-    for node in ("model", "data", "benchmark", "hardware", "tracking"):
+    for node in ("model", "data", "benchmark", "source", "hardware", "tracking"):
         _check_keys(cfg[node], SCHEMAS[f"schema/{node}"], node)
     _check_arguments(cfg)
     for name in cfg.model.random or ():

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria
 
-from tltrain.formats.calls import call_end
+from tltrain.formats.tl import answer_length
 from tltrain.terminal import progress
 from tltrain.tokens import Encoder
 
@@ -32,13 +32,6 @@ class AnswerEnds(StoppingCriteria):
             return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
         texts = (self.encoder.decode(row) for row in input_ids[:, self.prompt_length :].tolist())
         return torch.tensor([answer_length(text) is not None for text in texts], device=input_ids.device)
-
-
-def answer_length(text: str) -> int | None:
-    """Where an answer ends: after its call, or before the next `User:` or `Output:`; None if it may go on."""
-    if (end := call_end(text)) is not None:
-        return end
-    return next((at for role in ("\nUser:", "\nOutput:", "\nSystem:") if (at := text.find(role)) >= 0), None)
 
 
 @torch.inference_mode()

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tltrain.formats.calls import render_call
+from tltrain.formats.calls import call_end, render_call
 from tltrain.formats.stubs import render_tools
 from tltrain.trajectory import Message, Sample, Trajectory
 
@@ -83,3 +83,14 @@ def prompt_segments(sample: Trajectory | Sample) -> list[Segment]:
 def text(pieces: Sequence[Segment]) -> str:
     """The segments' text in one string."""
     return "".join(piece.text for piece in pieces)
+
+
+NEXT_ROLES = tuple(f"\n{ROLES[role]}:" for role in ("user", "tool", "system"))
+"""What an answer is followed by where a model goes on to write the others' parts too: nothing after is read."""
+
+
+def answer_length(text: str) -> int | None:
+    """Where an answer ends: after its call, or before the next `User:` or `Output:`; None if it may go on."""
+    if (end := call_end(text)) is not None:
+        return end
+    return next((at for role in NEXT_ROLES if (at := text.find(role)) >= 0), None)

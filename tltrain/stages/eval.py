@@ -1,6 +1,8 @@
-"""stage=eval: answer a benchmark with a model, or take answers that are there, and score them.
+"""stage=eval: have a benchmark answered, or take answers that are there, and score them.
 
     python -m tltrain stage=eval benchmark=rotbench benchmark.path=FOLDER model.path=outputs/pkt/TIME/model
+    python -m tltrain stage=eval benchmark=bfcl source=endpoint source.url=http://localhost:8000/v1 source.model=NAME
+    python -m tltrain stage=eval benchmark=bfcl source=golden    # the ceiling; source=random: the floor
     python -m tltrain stage=eval benchmark=rotbench benchmark.path=FOLDER stage.predictions=answers.jsonl
     python -m tltrain stage=eval stage.compare=[outputs/eval/TIME_A,outputs/eval/TIME_B]
 
@@ -26,12 +28,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from tltrain import benchmarks, runs, scoring, terminal
-from tltrain.data import bfcl, query_key, trajectories
-from tltrain.data.reading import ReadReport, records
+from tltrain.data import bfcl, query_key
+from tltrain.data.reading import records
 from tltrain.errors import TltrainError
 from tltrain.formats.calls import read_calls
 from tltrain.grading import Grade, RewardTable, grade
 from tltrain.report import tables
+from tltrain.sources import open_source
 from tltrain.stages import compare
 from tltrain.trajectory import ANY, Call, OneOf, Sample
 
@@ -50,10 +53,12 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if cfg.stage.predictions is not None:
         predictions, model_path, too_long = read_predictions(Path(cfg.stage.predictions), len(samples)), None, 0
     else:
-        predictions, model_path, too_long = answer(cfg, samples)
+        with open_source(cfg) as source:
+            predictions, model_path, too_long = source(samples), source.name, source.too_long
 
     metrics: dict[str, Any] = {
         "model": model_path,
+        "source": None if cfg.stage.predictions is not None else cfg.source.name,
         "predictions": cfg.stage.predictions,
         "too_long": too_long,
         "details": {},
@@ -82,41 +87,6 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         terminal.table(title, WITH_PAPER, rows)
     terminal.console.print(f"Written to {folder}", markup=False)
     return metrics
-
-
-def answer(cfg: DictConfig, samples: list[Sample]) -> tuple[list[str], str, int]:
-    """The model's answers, where the model came from, and how many prompts are too long for it (their answer: "")."""
-    with terminal.status("loading torch and transformers"):
-        import torch
-
-        from tltrain import generation, models
-    from tltrain.stages.shared import corpus
-    from tltrain.tokens import Encoder
-
-    device, bf16 = models.device_and_dtype(cfg.hardware)
-    path = models.resolve(
-        cfg.model, cfg.cache.dir, lambda: corpus(list(trajectories(cfg.data, cfg.seed, ReadReport())))
-    )
-    encoder = Encoder(models.load_tokenizer(path, cfg.model))
-    model = models.load_model(path, cfg.model, torch.bfloat16 if bf16 else torch.float32, device)
-    prompts = [encoder.prompt(sample) for sample in terminal.track(samples, "tokenizing")]
-    texts = generation.generate(
-        model,
-        encoder,
-        prompts,
-        max_new_tokens=cfg.stage.max_new_tokens,
-        batch_size=cfg.stage.get("batch_size", 1),  # stage=predict asks one question
-        description=f"answering {cfg.benchmark.name}",
-    )
-    too_long = sum(not generation.fits(model, len(prompt), cfg.stage.max_new_tokens) for prompt in prompts)
-    if too_long:
-        log.warning(
-            "%d of %d prompts are too long for the model's context of %d tokens: they count as not answered",
-            too_long,
-            len(prompts),
-            generation.context(model),
-        )
-    return texts, path, too_long
 
 
 def read_predictions(path: Path, expected: int) -> list[str]:

@@ -1,6 +1,7 @@
 """stage=predict: the next call of one conversation.
 
     python -m tltrain stage=predict data.path=messages.json model.path=outputs/pkt/TIME/model
+    python -m tltrain stage=predict data.path=messages.json source=endpoint source.url=URL source.model=NAME
 
 Reads the paper's inference format (a list of messages with roles System, User, Assistant, Output) or a chat-completions
 object with `messages` and `tools`. Prints the call as text and as JSON, and writes both to `prediction.json`.
@@ -18,7 +19,7 @@ from tltrain import runs, terminal
 from tltrain.data.chat import read_history
 from tltrain.errors import TltrainError
 from tltrain.grading import grade
-from tltrain.stages.eval import answer
+from tltrain.sources import open_source
 from tltrain.trajectory import Sample
 
 
@@ -28,8 +29,9 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         raise TltrainError("stage=predict reads a conversation: give data.path=messages.json")
     tools, messages, instructions = read_history(cfg.data.path)
     sample = Sample(str(cfg.data.path), tools, messages, (), instructions)
-    texts, model_path, too_long = answer(cfg, [sample])
-    if too_long:
+    with open_source(cfg) as source:
+        texts, model_path = source([sample]), source.name
+    if source.too_long:
         raise TltrainError(f"{cfg.data.path}: the conversation is too long for the model, see the line above")
     judged = grade(texts[0], None, tools)
     call = judged.prediction and {"name": judged.prediction.name, "arguments": dict(judged.prediction.arguments)}

@@ -9,7 +9,8 @@ An optimizer step is one rollout: sample a call for every prompt of the step, gr
 
 Losses are means over all response tokens of the step, however it is split into micro-batches and processes. In the
 first epoch the policy is still the one that sampled (under mixed precision a bfloat16 copy of it samples, apart from it
-by rounding), so its log-probabilities and values are taken from the forward that is differentiated anyway. Optimizers, schedules, DeepSpeed, checkpoints and callbacks are transformers'.
+by rounding), so its log-probabilities and values are taken from the forward that is differentiated anyway. Optimizers,
+schedules, DeepSpeed, checkpoints and callbacks are transformers'.
 """
 
 from __future__ import annotations

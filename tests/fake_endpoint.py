@@ -1,0 +1,110 @@
+"""A server with OpenAI's API in this process, which misbehaves as it is told to."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class Reply:
+    """What the server does with a request; by default it answers `content`, JSON or text as it stands."""
+
+    content: Any = ""
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    after: float = 0.0  # seconds
+    cut: bool = False  # close the connection in the middle of the body
+
+
+@dataclass
+class Asked:
+    """A request as it came in: its body, headers, and time of arrival in seconds."""
+
+    path: str
+    body: dict[str, Any]
+    headers: dict[str, str]
+    time: float
+
+
+def completion(text: str) -> Reply:
+    """An answer to /completions."""
+    return Reply({"choices": [{"index": 0, "text": text, "finish_reason": "stop"}]})
+
+
+def message(**fields: Any) -> Reply:
+    """An answer to /chat/completions."""
+    return Reply({"choices": [{"index": 0, "message": {"role": "assistant", **fields}, "finish_reason": "stop"}]})
+
+
+class Server(ThreadingHTTPServer):
+    """Replies as `reply(body, attempt)` says, `attempt` counting from 0 the times that this body was sent."""
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 64  # connections that wait to be accepted
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.reply: Callable[[dict[str, Any], int], Reply] = lambda body, attempt: completion("")
+        self.asked: list[Asked] = []
+        self.attempts: Counter[str] = Counter()
+        self.under_way = self.most_under_way = 0
+        self.lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+    def handle_error(self, *args: Any) -> None:
+        """A client that has gone away is no news."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self) -> None:
+        server = self.server
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with server.lock:
+            server.asked.append(
+                Asked(self.path, body, {name.lower(): value for name, value in self.headers.items()}, time.monotonic())
+            )
+            attempt = server.attempts[json.dumps(body)]
+            server.attempts[json.dumps(body)] += 1
+            server.under_way += 1
+            server.most_under_way = max(server.most_under_way, server.under_way)
+        reply = server.reply(body, attempt)
+        time.sleep(reply.after)
+        with server.lock:
+            server.under_way -= 1
+        content = reply.content if isinstance(reply.content, str) else json.dumps(reply.content)
+        data = content.encode()
+        self.send_response(reply.status)
+        for name, value in {"Content-Type": "application/json", **reply.headers}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data[: len(data) // 2] if reply.cut else data)
+        self.close_connection = True
+
+    def log_message(self, *args: Any) -> None:
+        """Not on the terminal."""
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    """A server on a free port of this machine."""
+    with Server() as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        try:
+            yield server
+        finally:
+            server.shutdown()

@@ -1,0 +1,301 @@
+"""source=endpoint: any server with OpenAI's API, asked many questions at once.
+
+    python -m tltrain stage=eval source=endpoint source.url=http://localhost:8000/v1 source.model=NAME
+
+`source.mode=text` sends the prompt as the TL format writes it, to `/completions`, and cuts the answer where the local
+model's is cut. No prompt holds an end token: what the assistant said before is followed by the next role as it is in
+training, where the end token is a target and never an input (`tltrain.tokens`). So the text alone says what to predict,
+and greedy answers agree with the local model's wherever the server reads the text as `Encoder` reads its pieces. It
+does not if it puts a BOS token before, if its tokenizer joins the end of one piece with the beginning of the next
+(Qwen's joins quotes with the line feed behind them), or if somebody's words hold the name of a special token:
+`source.tokenizer` then sends token ids. vLLM, SGLang and llama.cpp take them.
+
+`source.mode=chat` sends messages and native tools to `/chat/completions` (`tltrain.formats.chat_completions`).
+
+Each response is kept under `cache.dir/endpoint/` as soon as it is there, by a digest of the whole request (url, path,
+body, never the key), so that a run that broke goes on where it stopped. A request that is refused because the prompt is
+too long for the model counts as not answered, as for the local model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from tltrain import runs, terminal
+from tltrain.errors import TltrainError
+from tltrain.formats import chat_completions, tl
+from tltrain.trajectory import Sample
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+log = logging.getLogger(__name__)
+
+Json = dict[str, Any]
+TOO_LONG: Json = {}
+"""Stands for the response to a prompt that the model has no room for."""
+
+
+@contextmanager
+def open_endpoint(cfg: DictConfig) -> Iterator[Endpoint]:
+    """The endpoint of `cfg.source`, its connections open until the end.
+
+    Raises:
+        TltrainError: no url, no model's name, a key in the url, or no package `openai`.
+    """
+    source = cfg.source
+    for key, example in (("url", "http://localhost:8000/v1"), ("model", "NAME")):
+        if not source[key]:
+            raise TltrainError(f"source=endpoint asks a server: give source.{key}={example}")
+    if not re.fullmatch(r"https?://[^/@?#\s]+(/[^@?#\s]*)?", source.url):
+        raise TltrainError(
+            "source.url: expected http://HOST:PORT/v1, or https, without user, password or `?`; a key belongs into the "
+            "environment variable that source.api_key_env names"
+        )
+    try:
+        from openai import AsyncOpenAI, Timeout
+    except ImportError:
+        raise TltrainError("source=endpoint needs the package openai: pip install 'tltrain[endpoint]'") from None
+    for library in ("httpx", "httpx2"):  # a line a request in the run's log
+        logging.getLogger(library).setLevel(logging.WARNING)
+    key = _key_from_environment(source.api_key_env)
+    with asyncio.Runner() as runner:
+        client = AsyncOpenAI(
+            base_url=source.url,
+            api_key=key or "none",  # which a server without keys does not look at
+            timeout=Timeout(source.timeout, connect=min(source.timeout, 10)),
+            max_retries=source.retries,
+        )
+        try:
+            yield Endpoint(cfg, client, runner, key)
+        finally:
+            runner.run(client.close())
+
+
+def _key_from_environment(name: str) -> str:
+    """The key in the environment variable `name`, "" if there is none. What is wrong is told without repeating it."""
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise TltrainError("source.api_key_env: expected the name of an environment variable, not the key itself")
+    key = os.environ.get(name, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise TltrainError(f"the environment variable {name} (source.api_key_env) holds no key: expected ASCII letters")
+    return key
+
+
+class Endpoint:
+    """Answers of a server with OpenAI's API (a `tltrain.sources.Source`)."""
+
+    def __init__(self, cfg: DictConfig, client: AsyncOpenAI, runner: asyncio.Runner, secret: str) -> None:
+        self.settings, self.client, self.runner, self.secret = cfg.source, client, runner, secret
+        self.name: str = cfg.source.model
+        self.too_long = 0
+        self.chat = cfg.source.mode.name == "chat"
+        self.path = "/chat/completions" if self.chat else "/completions"
+        self.folder = Path(cfg.cache.dir) / "endpoint"
+        self.description = f"answering {cfg.benchmark.name}"
+        self.common = _common_fields(cfg)
+        self.encode = _encoder(cfg) if cfg.source.tokenizer is not None else None
+
+    def __call__(self, samples: Sequence[Sample]) -> list[str]:
+        """The answer to each sample; equal requests are made once.
+
+        Raises:
+            TltrainError: a request has failed for good. What has been answered is kept.
+        """
+        bodies = [self.body(sample) for sample in samples]
+        keys = [self._key(body) for body in bodies]
+        responses: dict[str, Json] = {}
+        waiting: dict[str, tuple[Json, Sample]] = {}
+        for key, body, sample in zip(keys, bodies, samples, strict=True):
+            kept = self._kept(key, sample)
+            if kept is not None:
+                responses[key] = kept
+            else:
+                waiting[key] = (body, sample)
+        if responses:
+            log.info("%d of %d answers are there already", sum(key in responses for key in keys), len(keys))
+        if waiting:
+            self.runner.run(self._ask_all(waiting, responses, keys))
+        self._tell_too_long([sample for key, sample in zip(keys, samples, strict=True) if responses[key] is TOO_LONG])
+        return [self._text(responses[key], sample) for key, sample in zip(keys, samples, strict=True)]
+
+    def body(self, sample: Sample) -> Json:
+        """The body of the request for a sample, as plain JSON that UTF-8 can hold."""
+        if self.chat:
+            asked = chat_completions.request(sample)
+        else:
+            prompt = self.encode(sample) if self.encode else tl.text(tl.prompt_segments(sample))
+            asked = {"prompt": prompt, "stop": list(tl.NEXT_ROLES)}
+        return json.loads(json.dumps({**asked, **self.common}, ensure_ascii=False).encode("utf-8", "replace"))
+
+    async def _ask_all(
+        self, waiting: dict[str, tuple[Json, Sample]], responses: dict[str, Json], keys: Sequence[str]
+    ) -> None:
+        """Ask what is waiting, `concurrency` requests at a time, and put the responses into `responses`.
+
+        After a failure no more is asked, but what is under way may end: somebody may have to pay for it.
+        """
+        failures: list[tuple[Sample, str]] = []
+        rest = iter(waiting.items())
+
+        async def worker(advance: Callable[..., None]) -> None:
+            for key, (body, sample) in rest:  # shared by all workers: each takes the next
+                try:
+                    responses[key] = await self._ask(key, body, sample)
+                except _Failed as failed:
+                    failures.append((sample, str(failed)))
+                if failures:
+                    return
+                advance()
+
+        with terminal.progress(self.description, len(waiting)) as advance:
+            await asyncio.gather(*(worker(advance) for _ in range(min(self.settings.concurrency, len(waiting)))))
+        if failures:
+            sample, problem = failures[0]
+            raise TltrainError(
+                f"{self.settings.url}, sample {sample.id}: {problem}; {self._what_is_kept(responses, keys)}"
+            )
+
+    async def _ask(self, key: str, body: Json, sample: Sample) -> Json:
+        """The response to one request. The client tries again where HTTP tells that something went wrong (429, 500,
+        no connection, one cut off, nothing for `timeout` seconds); here it is asked again for what is no completion.
+        """
+        found = ""
+        for attempt in range(self.settings.retries + 1):
+            if attempt:
+                await asyncio.sleep(min(0.5 * 2**attempt, 8))
+            found = await self._post(body)
+            if found is None:
+                return TOO_LONG
+            try:
+                response = json.loads(found)
+                self._text(response, sample)
+            except (ValueError, RecursionError):
+                continue
+            if self.settings.cache:
+                runs.write_json(self._file(key), {"path": self.path, "body": body, "response": response})
+            return response
+        raise _Failed(f"expected a completion in JSON, found {self._clean(found)!r}")
+
+    async def _post(self, body: Json) -> str | None:
+        """What the server sends back; None where it has no room for the prompt."""
+        import openai
+
+        try:
+            return await self.client.post(self.path, body=body, cast_to=str)
+        except openai.APIStatusError as error:
+            if error.status_code in (400, 413) and _CONTEXT.search(error.response.text):
+                return None
+            raise _Failed(self._told(error)) from None
+        except openai.APITimeoutError:
+            raise _Failed(f"nothing came for {self.settings.timeout:g} s (source.timeout)") from None
+        except openai.OpenAIError as error:
+            raise _Failed(f"no answer: {self._clean(str(error.__cause__ or error))}") from None
+
+    def _text(self, response: Any, sample: Sample) -> str:
+        """The answer in a response, as text of the TL format. Raises ValueError where it is no completion."""
+        if response is TOO_LONG:
+            return ""
+        try:
+            choice = response["choices"][0]
+            if self.chat:
+                return chat_completions.answer_text(choice["message"], sample.tools)
+            text = choice["text"]
+        except (KeyError, IndexError, TypeError) as error:
+            raise ValueError("no completion") from error
+        if not isinstance(text, str):
+            raise ValueError("no text")
+        return text[: tl.answer_length(text)].strip()
+
+    # --- what is kept -----------------------------------------------------------------------------------------------
+
+    def _key(self, body: Json) -> str:
+        request = json.dumps([self.settings.url, self.path, body], sort_keys=True)
+        return hashlib.sha256(request.encode()).hexdigest()
+
+    def _file(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.json"
+
+    def _kept(self, key: str, sample: Sample) -> Json | None:
+        """The response of an earlier run, if it is there and whole."""
+        if not self.settings.cache:
+            return None
+        try:
+            response = json.loads(self._file(key).read_text(encoding="utf-8"))["response"]
+            self._text(response, sample)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return response
+
+    def _what_is_kept(self, responses: dict[str, Json], keys: Sequence[str]) -> str:
+        if not self.settings.cache:
+            return "no answer is kept (source.cache=false)"
+        kept = sum(responses.get(key, TOO_LONG) is not TOO_LONG for key in keys)
+        return f"{kept} of {len(keys)} answers are kept in {self.folder}, the same command goes on from there"
+
+    # --- what is told -----------------------------------------------------------------------------------------------
+
+    def _tell_too_long(self, samples: Sequence[Sample]) -> None:
+        if samples:
+            log.warning(
+                "%d prompts are too long for %s, the first is sample %s: they count as not answered",
+                len(samples),
+                self.name,
+                samples[0].id,
+            )
+        self.too_long += len(samples)
+
+    def _told(self, error: Any) -> str:
+        """What a server says is wrong, and what may help."""
+        hint = {
+            401: f"; the key is read from the environment variable {self.settings.api_key_env} (source.api_key_env)",
+            404: "; expected source.url to end where /completions follows, often in /v1, and a source.model it knows",
+        }.get(error.status_code, "")
+        return f"HTTP {error.status_code}: {self._clean(error.response.text) or 'no explanation'}{hint}"
+
+    def _clean(self, text: str) -> str:
+        """`text` on one short line, without the key, which a server may repeat."""
+        line = " ".join((text.replace(self.secret, "***") if self.secret else text).split())
+        return line if len(line) <= 300 else f"{line[:299]}…"
+
+
+class _Failed(Exception):
+    """A request has failed for good."""
+
+
+_CONTEXT = re.compile(
+    r"context[ _-]?\w{0,10}[ _-]?(length|size|window)|longer than the model|(prompt|input) is too long", re.IGNORECASE
+)
+"""How servers say that a prompt is too long: OpenAI and vLLM, llama.cpp, SGLang, Anthropic."""
+
+
+def _common_fields(cfg: DictConfig) -> Json:
+    """The fields that every body has; null in `source.extra` removes one. A sampled answer depends on the seed."""
+    sampled = {"seed": cfg.seed} if cfg.source.temperature else {}
+    fields = {
+        "model": cfg.source.model,
+        "max_tokens": cfg.stage.max_new_tokens,
+        "temperature": cfg.source.temperature,
+        **sampled,
+        **OmegaConf.to_container(cfg.source.extra, resolve=True),
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _encoder(cfg: DictConfig) -> Callable[[Sample], list[int]]:
+    """`Encoder.prompt` of `source.tokenizer`; unlike everything else here it needs transformers."""
+    from tltrain import models
+    from tltrain.tokens import Encoder
+
+    return Encoder(models.load_tokenizer(cfg.source.tokenizer, cfg.model)).prompt

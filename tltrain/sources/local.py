@@ -1,0 +1,61 @@
+"""source=model: the model of the group `model` on this machine, read once, asked in batches."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from omegaconf import DictConfig
+
+from tltrain import terminal
+from tltrain.data import trajectories
+from tltrain.data.reading import ReadReport
+from tltrain.trajectory import Sample
+
+log = logging.getLogger(__name__)
+
+
+class LocalModel:
+    """Greedy answers of a local model (a `tltrain.sources.Source`)."""
+
+    def __init__(self, cfg: DictConfig) -> None:
+        with terminal.status("loading torch and transformers"):
+            import torch
+
+            from tltrain import models
+        from tltrain.stages.shared import corpus
+        from tltrain.tokens import Encoder
+
+        self.cfg = cfg
+        device, bf16 = models.device_and_dtype(cfg.hardware)
+        self.name = models.resolve(
+            cfg.model, cfg.cache.dir, lambda: corpus(list(trajectories(cfg.data, cfg.seed, ReadReport())))
+        )
+        self.too_long = 0
+        self.encoder = Encoder(models.load_tokenizer(self.name, cfg.model))
+        self.model = models.load_model(self.name, cfg.model, torch.bfloat16 if bf16 else torch.float32, device)
+
+    def __call__(self, samples: Sequence[Sample]) -> list[str]:
+        """The answer to each sample; what is too long for the model's context is told in a warning."""
+        from tltrain import generation
+
+        most = self.cfg.stage.max_new_tokens
+        prompts = [self.encoder.prompt(sample) for sample in terminal.track(samples, "tokenizing")]
+        texts = generation.generate(
+            self.model,
+            self.encoder,
+            prompts,
+            max_new_tokens=most,
+            batch_size=self.cfg.stage.get("batch_size", 1),  # stage=predict asks one question
+            description=f"answering {self.cfg.benchmark.name}",
+        )
+        too_long = sum(not generation.fits(self.model, len(prompt), most) for prompt in prompts)
+        if too_long:
+            log.warning(
+                "%d of %d prompts are too long for the model's context of %d tokens: they count as not answered",
+                too_long,
+                len(prompts),
+                generation.context(self.model),
+            )
+        self.too_long += too_long
+        return texts
