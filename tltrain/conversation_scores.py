@@ -38,7 +38,7 @@ REFUSALS = (
 
 _SORRY = r"(?:(?:i|we)(?: am| are|'m|'re) )?(?:very |so )?(?:sorry|afraid|unfortunately|(?:my )?apologies)[,;:.! ]*"
 _REFUSAL = re.compile(f"(?:{_SORRY})?(?:but |that )?(?:{'|'.join(REFUSALS)})", re.IGNORECASE)
-_NOTHING = re.compile(r"\W*(?:none|null|n/?a|nan|undefined)?\W*", re.IGNORECASE)
+_NOTHING = re.compile(r"\W*+(?:none|null|n/?a|nan|undefined)?\W*+", re.IGNORECASE)
 
 
 def is_valid(conversation: Conversation) -> bool:
