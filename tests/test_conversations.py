@@ -107,7 +107,7 @@ def test_errors_of_tools_are_judged_by_the_rule_and_without_one_not_at_all():
         room = Room(lambda at: '{"error": "no such place"}' if at == "x" else "trial and error")
         return [call.error for call in hold(texts, room, **more).calls]
 
-    assert errors(rule=STRICT) == ["api_message", None, None]
+    assert errors(rule=STRICT) == ["not_found", None, None]
     assert errors() == [None, None, None]
 
 

@@ -118,8 +118,9 @@ def _conversation(number: int, record: Mapping[str, Any]) -> Iterator[str]:
     judged = {call["message"]: call for call in record["calls"]}
     for at, message in enumerate(record["messages"]):
         yield _message(message, judged.get(at))
+    unfold = " open" if record["outcome"].get("success") is False or "error" in record["outcome"] else ""
     yield (
-        "<details><summary>What the checker says</summary>"
+        f"<details{unfold}><summary>What the checker says</summary>"
         f"{_block(json.dumps(record['outcome'], ensure_ascii=False, indent=1))}</details></section>\n"
     )
 

@@ -230,7 +230,9 @@ TITLES = {"de": "DE", "ce": "CE", "va": "VA", "success": "success"}
 def numbers(metrics: dict[str, Any], name: str) -> dict[str, str]:
     """Each number that was measured, in words, with its interval."""
     found = metrics["details"][name]["all"]
-    return {TITLES[level]: _percent(found[level]) for level in LEVELS if level in found} | {
+    of = {"de": "calls", "ce": "calls"}
+    percents = {level: _percent(found[level]) for level in LEVELS if level in found}
+    return {f"{TITLES[level]}, % of {of.get(level, 'all')}": percent for level, percent in percents.items()} | {
         "conversations": str(metrics[f"{name}/n"]),
         "calls": str(metrics[f"{name}/calls"]),
     }
