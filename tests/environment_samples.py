@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tltrain.environments import Task, Turn
+from tltrain.environments.loop import Conversation, converse
 from tltrain.trajectory import Call, Message, Sample, Tool
 
 
@@ -54,3 +55,22 @@ def tasks(count: int) -> list[Task]:
 def says(*texts: str | None) -> Callable[[Sequence[Sample]], list[str | None]]:
     """Answers a conversation's n-th question with the n-th text."""
     return lambda samples: [texts[sum(m.role == "assistant" for m in sample.messages)] for sample in samples]
+
+
+def hold(
+    answer, room: Room | None = None, *, count: int = 1, max_turns: int = 5, parallel: int = 4, **more: Any
+) -> Any:
+    """The one conversation (or all) of `count` tasks in rooms like `room`."""
+    rooms = []
+
+    def make():
+        rooms.append(room or Room())
+        return rooms[-1]
+
+    found = converse(tasks(count), make, answer, max_turns=max_turns, parallel=parallel, **more)
+    return found[0] if count == 1 else found
+
+
+def sample_of(conversation: Conversation) -> Sample:
+    """What would be asked next, had it not ended."""
+    return Sample("s", conversation.tools, conversation.messages, ())

@@ -7,13 +7,19 @@ from contextlib import contextmanager
 
 import pytest
 
-from tltrain.environments.toolworld import golden_answers
+from tltrain.environments import Task, toolworld
+from tltrain.environments.golden import GoldenCalls
 from tltrain.report import tables
 from tltrain.stages import conversations
 from tltrain.trajectory import Message, Sample
 
 TINY = ("stage=eval", "benchmark=toolworld_multi", "model=tiny", "hardware.bf16=false", "data.size=12")
 SHORT = ("benchmark.size=3", "benchmark.max_turns=2", "stage.max_new_tokens=8")
+
+
+GOLDEN = GoldenCalls(
+    {f"toolworld-test-0-{n}": toolworld.golden_calls(None, Task(f"toolworld-test-0-{n}")) for n in range(40)}
+)
 
 
 class Source:
@@ -36,7 +42,7 @@ def answering(monkeypatch):
 
     def put(answer):
         @contextmanager
-        def answerer(cfg):
+        def answerer(cfg, tasks):
             yield Source(answer)
 
         monkeypatch.setattr(conversations, "answerer", answerer)
@@ -66,7 +72,7 @@ def test_transcripts_do_not_depend_on_how_many_are_held_at_a_time(tltrain):
 
 
 def test_golden_conversations_score_a_hundred(tltrain, answering):
-    answering(golden_answers)
+    answering(GOLDEN)
     ran = tltrain(*TINY, "benchmark.size=30", "benchmark.limit=20")
     found = ran.metrics
     assert [found[f"toolworld_multi/{key}"] for key in ("de", "ce", "va", "success", "n")] == [0, 0, 100, 100, 20]
@@ -82,7 +88,7 @@ def test_golden_conversations_score_a_hundred(tltrain, answering):
 def test_a_prompt_that_does_not_fit_ends_its_conversation(tltrain, answering):
     def answer(samples):
         return [None if sample.id == "toolworld-test-0-1#1" else text
-                for sample, text in zip(samples, golden_answers(samples), strict=True)]  # fmt: skip
+                for sample, text in zip(samples, GOLDEN(samples), strict=True)]  # fmt: skip
 
     answering(answer)
     ran = tltrain(*TINY, "benchmark.size=3")
@@ -93,13 +99,13 @@ def test_a_prompt_that_does_not_fit_ends_its_conversation(tltrain, answering):
 
 def test_the_rule_says_what_an_error_of_a_tool_is(tltrain, answering):
     # A book is titled "Trial and Error", a task "fix login error": the paper's rule takes that for an error.
-    answering(golden_answers)
+    answering(GOLDEN)
     assert tltrain(*TINY, "benchmark.size=40", "stage.rule=paper").metrics["toolworld_multi/ce"] > 0
     assert tltrain(*TINY, "benchmark.size=40").metrics["toolworld_multi/ce"] == 0
 
 
 def test_tools_answers_are_cut_at_max_output(tltrain, answering):
-    answering(golden_answers)
+    answering(GOLDEN)
     ran = tltrain(*TINY, "benchmark.size=5", "benchmark.max_output=7")
     said = [m["content"] for line in ran.lines("transcripts.jsonl") for m in line["messages"] if m["role"] == "tool"]
     assert any("[cut: the first 7 of " in text for text in said)
@@ -157,7 +163,7 @@ def test_the_papers_rows_stand_beside_382_conversations_of_tooleyes():
 
 
 def test_where_the_paper_has_numbers_the_table_has_both(tltrain, answering, monkeypatch):
-    answering(golden_answers)
+    answering(GOLDEN)
     monkeypatch.setattr(tables, "MULTI", ("toolworld_multi", 4))
     ran = tltrain(*TINY, "benchmark.size=4")
     table = (ran.folder / "table.md").read_text().splitlines()

@@ -13,8 +13,9 @@ from tltrain.data.toolworld.domains import TEST
 from tltrain.data.toolworld.registry import Domain
 from tltrain.environments import Environment
 from tltrain.environments import toolworld as environment
+from tltrain.environments.golden import GoldenCalls
 from tltrain.environments.loop import converse
-from tltrain.environments.toolworld import Toolworld, facts, golden_answers, lacking, script_of
+from tltrain.environments.toolworld import Toolworld, facts, golden_calls, lacking, script_of
 from tltrain.formats.calls import render_call
 from tltrain.trajectory import Call
 
@@ -22,6 +23,7 @@ from .test_mae import STRICT
 
 SIZE = 300
 TASKS = environment.tasks(OmegaConf.create({"size": SIZE}), 0)
+GOLDEN = GoldenCalls({task.id: golden_calls(OmegaConf.create({}), task) for task in TASKS})
 WRITES = ("borrow_book", "setTaskPriority", "addTask", "completeTask", "bookTrainSeat")
 
 
@@ -50,7 +52,7 @@ def finish(answer: str) -> Call:
 
 
 def test_golden_conversations_are_a_full_success():
-    found = hold(TASKS, golden_answers)
+    found = hold(TASKS, GOLDEN)
     scores = conversation_scores.score(found)
     assert {level: metric.percent for level, metric in scores.items()} == {"de": 0, "ce": 0, "va": 100, "success": 100}
     assert scores["success"].n == SIZE
@@ -68,7 +70,7 @@ def test_tasks_are_those_of_which_single_turns_are_asked():
 
 
 def test_the_environment_is_one():
-    made: Environment = environment.make(OmegaConf.create({}))
+    made: Environment = environment.make(OmegaConf.create({}))()
     turn = made.reset(TASKS[0])
     assert [tool.name for tool in turn.tools[-2:]] == ["ask_to_user", "finish"]
     assert made.outcome()["success"] is False  # nothing was answered
@@ -147,7 +149,7 @@ def test_every_fact_is_asked_for():
 
 def test_without_finish_there_is_no_success():
     tasks = [task for task in TASKS if task.meta["task"] == "done"][:3]
-    found = hold(tasks, golden_answers, max_turns=2)  # of find, complete, finish
+    found = hold(tasks, GOLDEN, max_turns=2)  # of find, complete, finish
     assert {one.ended for one in found} == {"turn limit"}
     assert [dict(one.outcome) for one in found] == [
         {"success": False, "state": True, "answer": False, "missing": [], "differing": []}
@@ -188,7 +190,7 @@ def test_reading_more_and_errors_on_the_way_do_no_harm():
 
 def test_two_conversations_share_no_state():
     task = next(task for task in TASKS if script_of(task.id).task == "booking")
-    found = hold([task] * 5, golden_answers)
+    found = hold([task] * 5, GOLDEN)
     assert [one.outcome["success"] for one in found] == [True] * 5
 
 

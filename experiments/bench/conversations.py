@@ -56,7 +56,7 @@ def held(cfg: DictConfig, source: conversations.Source, parallel: int) -> tuple[
     start = time.perf_counter()
     found = converse(
         kind.tasks(cfg.benchmark, cfg.seed),
-        lambda: kind.make(cfg.benchmark),
+        kind.make(cfg.benchmark),
         lambda samples: conversations.answers(source, samples),
         max_turns=cfg.benchmark.max_turns,
         parallel=parallel,
@@ -73,7 +73,7 @@ def main() -> None:
     cfg = configured(trained(), size)
     seconds: dict[int, list[float]] = {parallel: [] for parallel in PARALLEL}
     seen = set()
-    with conversations.answerer(cfg) as source:
+    with conversations.answerer(cfg, []) as source:
         held(cfg, source, max(PARALLEL))
         for number in terminal.track(range(rounds), "rounds"):
             for parallel in PARALLEL if number % 2 == 0 else PARALLEL[::-1]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from omegaconf import DictConfig
 
 from tltrain.environments import Environment, Task, toolworld
 from tltrain.errors import TltrainError
+from tltrain.trajectory import Call
 
 
 class Kind(NamedTuple):
@@ -16,15 +17,17 @@ class Kind(NamedTuple):
 
     Attributes:
         tasks: the tasks of `cfg.benchmark` and a seed, in their order.
-        make: a new environment for `cfg.benchmark`; each conversation gets its own.
+        make: for `cfg.benchmark`, what gives a new environment; each conversation has its own.
+        golden: for `cfg.benchmark` and a task, the golden calls of each turn of the user; None where there are none.
     """
 
     tasks: Callable[[DictConfig, int], list[Task]]
-    make: Callable[[DictConfig], Environment]
+    make: Callable[[DictConfig], Callable[[], Environment]]
+    golden: Callable[[DictConfig, Task], Sequence[Sequence[Call]]] | None = None
 
 
 ENVIRONMENTS: dict[str, Kind] = {
-    "toolworld": Kind(toolworld.tasks, toolworld.make),
+    "toolworld": Kind(toolworld.tasks, toolworld.make, toolworld.golden_calls),
 }
 
 

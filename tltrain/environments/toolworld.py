@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -31,8 +31,7 @@ from tltrain.data.toolworld.registry import Domain
 from tltrain.data.toolworld.scripts import Script, write_script
 from tltrain.data.toolworld.world import World
 from tltrain.environments import Task, Turn
-from tltrain.formats.calls import render_call
-from tltrain.trajectory import Call, Message, Sample
+from tltrain.trajectory import Call, Message
 
 SPLIT = "test"
 Fact = str | int | float
@@ -48,9 +47,14 @@ def tasks(benchmark: DictConfig, seed: int) -> list[Task]:
     return found
 
 
-def make(benchmark: DictConfig) -> Toolworld:
-    """A new environment."""
-    return Toolworld()
+def make(benchmark: DictConfig) -> Callable[[], Toolworld]:
+    """What gives a new environment."""
+    return Toolworld
+
+
+def golden_calls(benchmark: DictConfig, task: Task) -> tuple[tuple[Call, ...], ...]:
+    """The calls of a task's script, `finish` included: of one turn, since the user says no more."""
+    return (script_of(task.id).golden,)
 
 
 @lru_cache(maxsize=4096)
@@ -133,16 +137,6 @@ def facts(script: Script) -> list[Fact]:
 def lacking(answer: str, wanted: Sequence[Fact]) -> list[Fact]:
     """The facts that `answer` does not state."""
     return [fact for fact in wanted if not _states(answer, fact)]
-
-
-def golden_answers(samples: Sequence[Sample]) -> list[str]:
-    """Who answers like the golden scripts: for tests, and as the ceiling of what can be reached."""
-    texts = []
-    for sample in samples:
-        golden = script_of(sample.id.rpartition("#")[0]).golden
-        step = sum(message.role == "assistant" for message in sample.messages)
-        texts.append(render_call(golden[min(step, len(golden) - 1)]))
-    return texts
 
 
 def _leaves(value: Any) -> Iterator[Fact]:

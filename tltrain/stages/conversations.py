@@ -25,7 +25,8 @@ from tltrain import conversation_scores, mae, runs, terminal
 from tltrain.conversation_scores import LEVELS
 from tltrain.data import trajectories
 from tltrain.data.reading import ReadReport
-from tltrain.environments import registry
+from tltrain.environments import Task, registry
+from tltrain.environments.golden import GoldenCalls
 from tltrain.environments.loop import Conversation, JudgedCall, converse
 from tltrain.errors import TltrainError
 from tltrain.report import tables, transcripts
@@ -44,10 +45,11 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if not tasks:
         raise TltrainError("the benchmark has no conversations: see benchmark.size and benchmark.limit")
     rule = mae.Rule.from_config(OmegaConf.to_container(cfg.mae[cfg.stage.rule.name]))
-    with answerer(cfg) as source, terminal.progress("conversations", len(tasks)) as advance:
+    make = kind.make(cfg.benchmark)
+    with answerer(cfg, tasks) as source, terminal.progress("conversations", len(tasks)) as advance:
         found = converse(
             tasks,
-            lambda: kind.make(cfg.benchmark),
+            make,
             lambda samples: answers(source, samples),
             max_turns=cfg.benchmark.max_turns,
             parallel=cfg.benchmark.parallel,
@@ -118,9 +120,19 @@ class LocalModel:
 
 
 @contextmanager
-def answerer(cfg: DictConfig) -> Iterator[Source]:
-    """Who answers, ready to be asked."""
-    yield LocalModel(cfg)
+def answerer(cfg: DictConfig, tasks: Sequence[Task]) -> Iterator[Source]:
+    """Who answers, ready to be asked.
+
+    Raises:
+        TltrainError: the golden calls are to answer, and there are none.
+    """
+    if OmegaConf.select(cfg, "source.name") == "golden":  # samples of a conversation have no golden calls of their own
+        golden = registry.kind_of(cfg.benchmark).golden
+        if golden is None:
+            raise TltrainError(f"source=golden: the conversations of {cfg.benchmark.name} have no golden calls")
+        yield GoldenCalls({task.id: golden(cfg.benchmark, task) for task in tasks})
+    else:
+        yield LocalModel(cfg)
 
 
 def answers(source: Source, samples: Sequence[Sample]) -> list[str | None]:
