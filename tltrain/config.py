@@ -187,6 +187,7 @@ class EvalStage:
     predictions: Optional[str] = None  # score this file instead of generating
     compare: list[str] = field(default_factory=list)  # two result folders to set side by side, instead of both
     matching: Matching = Matching.strict  # of values; lenient: 1, 1.0 and "1" are equal
+    rule: Rule = Rule.strict  # conversations: which answers of tools are errors (CE)
     max_new_tokens: int = 256
     batch_size: int = 8
 
@@ -270,8 +271,12 @@ class Benchmark:
     turns: list[str] = field(default_factory=list)  # rotbench: first third
     categories: list[str] = field(default_factory=list)  # bfcl: exec, the paper's 240; simple_python, live_simple, ...
     scoring: Scoring = Scoring.fixed  # which of rotbench's two scorings is the headline; both are written
-    size: int = 0  # toolworld: questions
+    size: int = 0  # toolworld: questions, or conversations
     limit: Optional[int] = None  # ask at most so many questions
+    multi: bool = False  # whole conversations, whose tools run
+    max_turns: int = 10  # multi: most calls for one turn of the user
+    parallel: int = 16  # multi: conversations at a time, answered together; stage.batch_size of them in one batch
+    max_output: int = 4000  # multi: characters of a tool's answer that enter the history
 
 
 @dataclass
@@ -397,6 +402,9 @@ LEAST = {
     "source.timeout": 1,
     "source.retries": 0,
     "source.temperature": 0,
+    "benchmark.max_turns": 1,
+    "benchmark.parallel": 1,
+    "benchmark.max_output": 1,
     "hardware.threads": 1,
 }
 """The least value of numbers that have one."""

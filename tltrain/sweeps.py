@@ -332,7 +332,7 @@ def _state(job: Job) -> str:
 
 def write(sweep: Sweep, folder: Path) -> Iterable[Path]:
     """The report's files, into `folder`."""
-    from tltrain.report.page import write_report  # charts take a second to load
+    from tltrain.report.write import write_report  # charts take a second to load
 
     with terminal.status("writing the report"):
         write_report(sweep, folder)

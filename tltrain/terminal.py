@@ -32,7 +32,26 @@ class Handler(logging.Handler):
 
 @contextmanager
 def progress(description: str, total: int | None) -> Iterator[Callable[..., None]]:
-    """A progress bar; yields `advance(steps=1, note="")`. Where there is no terminal, a line every 10 seconds."""
+    """A progress bar; yields `advance(steps=1, note="")`. Where there is no terminal, a line every 10 seconds.
+
+    Inside another one nothing is shown: the outer one tells how far things are.
+    """
+    if _showing:
+        yield lambda steps=1, note=None: None
+        return
+    _showing.append(description)
+    try:
+        with _shown_progress(description, total) as advance:
+            yield advance
+    finally:
+        _showing.pop()
+
+
+_showing: list[str] = []
+
+
+@contextmanager
+def _shown_progress(description: str, total: int | None) -> Iterator[Callable[..., None]]:
     if not errors.is_terminal:
         with _plain_progress(description, total) as advance:
             yield advance

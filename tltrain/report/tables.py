@@ -17,6 +17,11 @@ TABLES = {"single_turn.csv": ("model", ""), "ablation.csv": ("name", "ablation: 
 COLUMNS = {"toolalpaca_real": ("toolalpaca", 114), "rotbench_clean": ("rotbench", 105), "bfcl_exec": ("bfcl", 240)}
 """Set -> its columns' prefix in the files, and how many samples the paper's numbers are of."""
 
+MULTI = ("tooleyes_multi", 382)
+"""The set of conversations that the paper has numbers for, and how many they are."""
+
+MULTI_LEVELS = ("de", "ce", "va")
+
 SIDE_BY_SIDE = 4  # columns of counts that fit a terminal
 
 LEVELS = ("ts", "pi", "cf")
@@ -25,16 +30,24 @@ LEVELS = ("ts", "pi", "cf")
 def published(name: str, n: int) -> list[list[str]]:
     """Rows `[who, TS, PI, CF]` in percent, as printed, for a set of n samples; none for other sets and other sizes."""
     prefix, expected = COLUMNS.get(name, ("", None))
+    return _rows(TABLES, prefix, LEVELS) if n == expected else []
+
+
+def published_multi(name: str, n: int) -> list[list[str]]:
+    """Rows `[who, DE, CE, VA]` in percent, as printed, for n conversations; none for other sets and other sizes."""
+    tables = {"multi_turn.csv": ("model", ""), "ablation.csv": TABLES["ablation.csv"]}
+    return _rows(tables, "tooleyes", MULTI_LEVELS) if (name, n) == MULTI else []
+
+
+def _rows(tables: Mapping[str, tuple[str, str]], prefix: str, levels: Sequence[str]) -> list[list[str]]:
     folder = next((folder for folder in FOLDERS if folder.is_dir()), None)
-    if n != expected or folder is None:
-        return []
     rows = []
-    for file, (key, before) in TABLES.items():
+    for file, (key, before) in tables.items() if folder else ():
         with (folder / file).open(encoding="utf-8", newline="") as table:
             rows += [
-                [before + row[key], *(row[f"{prefix}_{level}"] for level in LEVELS)]
+                [before + row[key], *(row[f"{prefix}_{level}"] for level in levels)]
                 for row in csv.DictReader(table)
-                if f"{prefix}_ts" in row
+                if f"{prefix}_{levels[0]}" in row
             ]
     return rows
 

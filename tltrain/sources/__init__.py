@@ -26,13 +26,13 @@ class Source(Protocol):
 
     Attributes:
         name: who answers, for `metrics.json`; of the local model, where it came from.
-        too_long: prompts so far that did not fit into the model's context; their answer is "".
+        too_long: prompts so far that did not fit into the model's context; their answer is None.
     """
 
     name: str
     too_long: int
 
-    def __call__(self, samples: Sequence[Sample]) -> list[str]:
+    def __call__(self, samples: Sequence[Sample]) -> list[str | None]:
         """The answer to each sample, in their order."""
         ...
 

@@ -107,8 +107,8 @@ class Endpoint:
         self.common = _common_fields(cfg)
         self.encode = _encoder(cfg) if cfg.source.tokenizer is not None else None
 
-    def __call__(self, samples: Sequence[Sample]) -> list[str]:
-        """The answer to each sample; equal requests are made once.
+    def __call__(self, samples: Sequence[Sample]) -> list[str | None]:
+        """The answer to each sample, None for a prompt that is too long; equal requests are made once.
 
         Raises:
             TltrainError: a request has failed for good. What has been answered is kept.
@@ -203,10 +203,10 @@ class Endpoint:
         except openai.OpenAIError as error:
             raise _Failed(f"no answer: {self._clean(str(error.__cause__ or error))}") from None
 
-    def _text(self, response: Any, sample: Sample) -> str:
+    def _text(self, response: Any, sample: Sample) -> str | None:
         """The answer in a response, as text of the TL format. Raises ValueError where it is no completion."""
         if response is TOO_LONG:
-            return ""
+            return None
         try:
             choice = response["choices"][0]
             if self.chat:

@@ -35,8 +35,8 @@ class LocalModel:
         self.encoder = Encoder(models.load_tokenizer(self.name, cfg.model))
         self.model = models.load_model(self.name, cfg.model, torch.bfloat16 if bf16 else torch.float32, device)
 
-    def __call__(self, samples: Sequence[Sample]) -> list[str]:
-        """The answer to each sample; what is too long for the model's context is told in a warning."""
+    def __call__(self, samples: Sequence[Sample]) -> list[str | None]:
+        """The answer to each sample; None, and a warning, for what is too long for the model's context."""
         from tltrain import generation
 
         most = self.cfg.stage.max_new_tokens
@@ -49,7 +49,8 @@ class LocalModel:
             batch_size=self.cfg.stage.get("batch_size", 1),  # stage=predict asks one question
             description=f"answering {self.cfg.benchmark.name}",
         )
-        too_long = sum(not generation.fits(self.model, len(prompt), most) for prompt in prompts)
+        fits = [generation.fits(self.model, len(prompt), most) for prompt in prompts]
+        too_long = fits.count(False)
         if too_long:
             log.warning(
                 "%d of %d prompts are too long for the model's context of %d tokens: they count as not answered",
@@ -58,4 +59,4 @@ class LocalModel:
                 generation.context(self.model),
             )
         self.too_long += too_long
-        return texts
+        return [text if fit else None for text, fit in zip(texts, fits, strict=True)]

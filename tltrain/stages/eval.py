@@ -13,7 +13,8 @@ first call of the answer against any golden call, which is `SET/ts`, and `SET/ev
 `SET/ast`, what its own checker says of the whole answer; under `details` the counts, 95 % intervals, and the same by
 scenario and by seen and unseen queries. Where the paper has numbers for the benchmark, `table.md` has both.
 
-`stage.compare` sets two such folders side by side, see `tltrain.stages.compare`.
+`stage.compare` sets two such folders side by side, see `tltrain.stages.compare`; whole conversations whose tools run
+(`benchmark=toolworld_multi` and others with `benchmark.multi=true`) are in `tltrain.stages.conversations`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from tltrain.formats.calls import read_calls
 from tltrain.grading import Grade, RewardTable, grade
 from tltrain.report import tables
 from tltrain.sources import open_source
-from tltrain.stages import compare
+from tltrain.stages import compare, conversations
 from tltrain.trajectory import ANY, Call, OneOf, Sample
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
     if cfg.stage.compare:
         return compare.run(cfg, folder)
+    if cfg.benchmark.multi:
+        return conversations.run(cfg, folder)
     table = RewardTable.from_config(OmegaConf.to_container(cfg.reward))
     sets = benchmarks.load(cfg.benchmark, cfg.seed)
     samples = [sample for members in sets.values() for sample in members]
@@ -54,7 +57,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         predictions, model_path, too_long = read_predictions(Path(cfg.stage.predictions), len(samples)), None, 0
     else:
         with open_source(cfg) as source:
-            predictions, model_path, too_long = source(samples), source.name, source.too_long
+            predictions = [text or "" for text in source(samples)]  # of a prompt that is too long there is none
+            model_path, too_long = source.name, source.too_long
 
     metrics: dict[str, Any] = {
         "model": model_path,

@@ -1,0 +1,76 @@
+"""A small environment and answerers for tests of conversations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tltrain.environments import Task, Turn
+from tltrain.environments.loop import Conversation, converse
+from tltrain.trajectory import Call, Message, Sample, Tool
+
+
+def tool(name: str, *required: str, **optional: str) -> Tool:
+    """A documented tool, all of whose parameters are strings."""
+    names = {parameter: {"type": "string"} for parameter in (*required, *optional)}
+    return Tool(name, f"{name}.", {"type": "object", "properties": names, "required": list(required)})
+
+
+LOOK, FINISH = tool("look", "at"), tool("finish", "answer")
+
+
+class Room:
+    """`look` answers with what `seen` gives for its argument; the user asks as often as there are `queries`."""
+
+    def __init__(self, seen: Callable[[Any], Any] = lambda at: f"saw {at}", queries: int = 1) -> None:
+        self.seen, self.queries = seen, queries
+        self.calls: list[Call] = []
+        self.heard: list[str | None] = []
+        self.closed = 0
+
+    def reset(self, task: Task) -> Turn:
+        return Turn((LOOK, FINISH), (Message("user", f"query of {task.id}"),), "Be brief.")
+
+    def call(self, call: Call) -> str:
+        self.calls.append(call)
+        return self.seen(call.arguments.get("at"))
+
+    def follow_up(self, answer: str | None) -> Turn | None:
+        self.heard.append(answer)
+        if len(self.heard) == self.queries:
+            return None
+        return Turn((tool("peek", "at"), FINISH), (Message("user", "and then?"),))
+
+    def outcome(self) -> Mapping[str, Any]:
+        return {"success": self.heard[-1:] == ["right"]}
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def tasks(count: int) -> list[Task]:
+    return [Task(f"t{number}", {"scenario": "even" if number % 2 == 0 else "odd"}) for number in range(count)]
+
+
+def says(*texts: str | None) -> Callable[[Sequence[Sample]], list[str | None]]:
+    """Answers a conversation's n-th question with the n-th text."""
+    return lambda samples: [texts[sum(m.role == "assistant" for m in sample.messages)] for sample in samples]
+
+
+def hold(
+    answer, room: Room | None = None, *, count: int = 1, max_turns: int = 5, parallel: int = 4, **more: Any
+) -> Any:
+    """The one conversation (or all) of `count` tasks in rooms like `room`."""
+    rooms = []
+
+    def make():
+        rooms.append(room or Room())
+        return rooms[-1]
+
+    found = converse(tasks(count), make, answer, max_turns=max_turns, parallel=parallel, **more)
+    return found[0] if count == 1 else found
+
+
+def sample_of(conversation: Conversation) -> Sample:
+    """What would be asked next, had it not ended."""
+    return Sample("s", conversation.tools, conversation.messages, ())

@@ -1,0 +1,137 @@
+"""The page of conversations: all of it escaped, complete, and without anything to load or run."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+from tltrain.report import transcripts
+
+EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>&amp;\x00\u202e\ud800 \' "'
+
+
+def record(**other):
+    return {
+        "id": "t1",
+        "meta": {"scenario": "rooms"},
+        "instructions": "",
+        "tools": [
+            {
+                "name": "look",
+                "description": "Look.",
+                "parameters": {"properties": {"at": {}, "how": {}}, "required": ["at"]},
+            }
+        ],
+        "messages": [
+            {"role": "user", "content": "Where is it?"},
+            {"role": "assistant", "content": "", "call": {"name": "look", "arguments": {"at": "x"}}},
+            {"role": "tool", "content": "nothing"},
+            {"role": "assistant", "content": "dunno"},
+            {"role": "tool", "content": "Error: not a call"},
+            {"role": "assistant", "content": "", "call": {"name": "finish", "arguments": {"answer": "here"}}},
+        ],
+        "calls": [
+            {"message": 1, "text": "look(at='x')", "de": False, "ce": True, "reason": "agrees", "error": "http"},
+            {"message": 3, "text": "dunno", "de": True, "ce": False, "reason": "not a call: no `(`", "error": None},
+            {
+                "message": 5,
+                "text": "finish(answer='here')",
+                "de": False,
+                "ce": False,
+                "reason": "agrees",
+                "error": None,
+            },
+        ],
+        "ended": "finish",
+        "answer": "here",
+        "valid": True,
+        "outcome": {"success": False, "missing": [12]},
+        **other,
+    }
+
+
+class Reader(HTMLParser):
+    """What a browser would see: elements with their attributes, and the text of the body."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "body" in self.open:
+            self.text += data
+
+
+def read(*records, numbers=None) -> Reader:
+    return Reader("".join(transcripts.page("a run", records, numbers or {})))
+
+
+def test_the_page_shows_every_conversation_its_marks_and_what_was_wrong():
+    page = read(record(), record(id="t2"), numbers={"DE": "33.3 [0, 50]"})
+    assert not page.open
+    for said in ("33.3 [0, 50]", "1. t1", "2. t2", "Where is it?", "look(at='x')", "dunno", "1 tools on offer"):
+        assert said in page.text
+    for said in (
+        "look(at, how?)",
+        "not a call: no `(`",
+        "the tool answered with an error: http",
+        "no success",
+        '"missing"',
+    ):
+        assert said in page.text
+    links = [attributes["href"] for tag, attributes in page.elements if tag == "a"]
+    places = {attributes.get("id") for _, attributes in page.elements}
+    assert {"#c1", "#c2", "#top"} == set(links) and {link[1:] for link in links} <= places
+    assert page.text.count("1 DE") == page.text.count("1 CE") == 4  # in the list and above each
+
+
+def test_whatever_was_said_is_text():
+    evil = record(
+        id=EVIL,
+        meta={"scenario": EVIL},
+        instructions=EVIL,
+        tools=[{"name": EVIL, "description": EVIL, "parameters": {"properties": {EVIL: {}}}}],
+        messages=[{"role": role, "content": EVIL} for role in ("user", "assistant", "tool", "assistant")],
+        calls=[{"message": 1, "text": EVIL, "de": True, "ce": True, "reason": EVIL, "error": EVIL}],
+        ended="turn limit",
+        outcome={"success": None, "error": EVIL},
+    )
+    page = read(evil, numbers={EVIL: EVIL})
+    assert not {"script", "img", "iframe", "object", "link", "base", "form"} & {tag for tag, _ in page.elements}
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    assert page.text.count('<script>alert("x")</script>') > 10
+    source = "".join(transcripts.page(EVIL, [evil], {}))
+    assert not re.search("[\x00\u202e\ud800]", source)
+    assert source.encode("utf-8")
+
+
+def test_the_page_loads_and_runs_nothing():
+    source = "".join(transcripts.page("a run", [record()], {}))
+    assert "default-src 'none'" in source
+    assert not re.search(r"https?:|src=|url\(|@import", source)
+
+
+def test_long_texts_are_cut_on_the_page():
+    long = record(messages=[{"role": "user", "content": "q"}, {"role": "tool", "content": "x" * 3_000_000}], calls=[])
+    source = "".join(transcripts.page("a run", [long], {}))
+    assert len(source) < 20_000
+    assert "and 2,998,500 more characters" in source
+
+
+def test_many_tools_are_counted_and_a_page_of_none_is_whole():
+    tools = [{"name": f"f{n}", "description": "", "parameters": {}} for n in range(80)]
+    text = read(record(tools=tools)).text
+    assert "80 tools on offer" in text and "and 20 more" in text
+    assert not read().open

@@ -1,0 +1,33 @@
+"""Who plays the golden calls: the ceiling of an environment, and the test of its checker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tltrain.environments.loop import FINISH
+from tltrain.formats.calls import render_call
+from tltrain.trajectory import Call, Sample
+
+
+class GoldenCalls:
+    """Answers each question of a conversation with the next golden call of the user's turn, then with `finish`.
+
+    Args:
+        calls: task id -> the golden calls of each of the user's turns; a call of `finish` may be among them.
+    """
+
+    name, too_long = "golden calls", 0
+
+    def __init__(self, calls: Mapping[str, Sequence[Sequence[Call]]]) -> None:
+        self._calls = calls
+
+    def __call__(self, samples: Sequence[Sample]) -> list[str]:
+        """The next call of each conversation, as text."""
+        return [render_call(self._next(sample)) for sample in samples]
+
+    def _next(self, sample: Sample) -> Call:
+        task, turn = sample.id.rpartition("#")[0], sample.meta["turn"]
+        began = max((at for at, message in enumerate(sample.messages) if message.role == "user"), default=0)
+        step = sum(message.role == "assistant" for message in sample.messages[began:])
+        golden = self._calls[task][turn - 1]
+        return golden[step] if step < len(golden) else Call(FINISH, {"answer": "Done."})

@@ -1,0 +1,348 @@
+"""The conversation itself: somebody answers, tools run, until `finish` or a limit.
+
+`converse` holds many conversations at once. In each round all of them are put to whoever answers in one call, so that a
+model generates for the whole batch; then each answer is read and its tool run. What a conversation becomes depends on
+its own answers alone, never on which others it was asked with.
+
+An answer is text from a stranger. One call is read from it (the first, where it makes several: what follows was said
+without having seen the tool's answer), its name is looked up among the tools on offer and nowhere else, its arguments
+are literals. The environment gets a copy of them, and nothing of the model's beside them.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeVar
+
+from tltrain import mae
+from tltrain.environments import Environment, Task, Turn
+from tltrain.formats.calls import read_calls
+from tltrain.grading import Grade, Outcome, grade
+from tltrain.trajectory import Call, Message, Sample, Tool
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+FINISH = "finish"
+"""The tool whose call ends a user's turn, where one of this name is on offer; its last argument is the answer."""
+
+MAX_OUTPUT = 4000
+"""Characters of a tool's answer that enter the history, if nothing else is said."""
+
+_JUDGED = 100_000  # characters of a tool's answer that are looked at to tell whether it is an error
+
+Ended = Literal["finish", "turn limit", "too long", "environment error"]
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedCall:
+    """One answer of the model, taken for a call, and what is wrong with it.
+
+    Attributes:
+        message: position of the assistant message in the conversation's `messages`.
+        turn: which of the user's turns it belongs to, from 1.
+        text: what the model said (cut like a tool's answer). call: what was read from it, None if nothing could be.
+        outcome: where it first departs from the documentation: `FORMAT_ERROR`, `TOOL_HALLUCINATION`, `PARAMETERS`, or
+            `CORRECT`, that is nowhere. reason: the same in words.
+        ran: whether a tool was given the call; not so when nothing could be read or found, and for `finish`.
+        error: the kind of error that the tool answered with, by a rule of `tltrain.mae`; None if it was none.
+    """
+
+    message: int
+    turn: int
+    text: str
+    call: Call | None
+    outcome: Outcome
+    reason: str
+    ran: bool = False
+    error: str | None = None
+
+    @property
+    def de(self) -> bool:
+        """Documentation error: unparseable, unknown tool, unknown parameter, or a required one missing."""
+        return self.outcome is not Outcome.CORRECT
+
+    @property
+    def ce(self) -> bool:
+        """Call error: a tool ran and answered with an error."""
+        return self.error is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A conversation that has ended.
+
+    Attributes:
+        messages: all that was said, the user's first words included. tools, instructions: as they last were.
+        ended: `finish`, the task's last user turn was answered; `turn limit`, a user's turn took too many calls;
+            `too long`, the history no longer fitted the model; `environment error`, the environment raised.
+        answer: the last answer to the user, None if there was none.
+        outcome: what the environment says (`success`: True, False, or None where nobody can tell); after an
+            environment error `success` is None and `error` names it.
+    """
+
+    task: Task
+    tools: tuple[Tool, ...]
+    messages: tuple[Message, ...]
+    calls: tuple[JudgedCall, ...]
+    ended: Ended
+    answer: str | None
+    outcome: Mapping[str, Any]
+    instructions: str = ""
+
+
+def converse(
+    tasks: Iterable[Task],
+    make: Callable[[], Environment],
+    answer: Callable[[Sequence[Sample]], Sequence[str | None]],
+    *,
+    max_turns: int,
+    parallel: int,
+    max_output: int = MAX_OUTPUT,
+    rule: mae.Rule | None = None,
+    on_end: Callable[[Conversation], None] = lambda conversation: None,
+) -> list[Conversation]:
+    """Hold a conversation about each task; returned in the order of the tasks.
+
+    Args:
+        make: gives a new environment; one is made for each conversation when it begins, and closed when it ends.
+        answer: what is said next in each of several conversations; None where the prompt no longer fits the model
+            (the conversation ends there), while "" is an answer that cannot be read.
+        max_turns: most calls for one turn of the user.
+        parallel: most conversations at a time; as one ends, the next task's begins.
+        max_output: most characters of a tool's answer that enter the history; it is said there that it was cut.
+        rule: which answers of tools are errors; without one, none is.
+        on_end: called with each conversation as it ends.
+
+    Whatever a model says or an environment raises ends at most its own conversation; only what `answer` raises ends
+    them all. An answer that is no call, or calls a tool not on offer, is answered by an error message in the tool's
+    place, and the conversation goes on. Two things an environment may have besides what `Environment` asks for: where
+    its attribute `words_end_turn` is true, an answer in words, without a call, is an answer to the user: no error, but
+    the end of the user's turn (`follow_up(None)`), as BFCL counts it.
+    """
+    waiting = iter(enumerate(tasks))
+    talks: dict[int, _Talk] = {}
+    ended: dict[int, Conversation] = {}
+    try:
+        while True:
+            while len(talks) < parallel and (following := next(waiting, None)):
+                number, task = following
+                talks[number] = talk = _Talk(task, max_turns, max_output, rule)
+                talk.begin(make)
+                _part(talks, ended, on_end)
+            if not talks:
+                return [ended[number] for number in sorted(ended)]
+            asked = list(talks.values())
+            for talk, text in zip(asked, answer([talk.sample() for talk in asked]), strict=True):
+                talk.hear(text)
+            _part(talks, ended, on_end)
+    finally:
+        for talk in talks.values():
+            talk.close()
+
+
+def _part(talks: dict[int, _Talk], ended: dict[int, Conversation], on_end: Callable[[Conversation], None]) -> None:
+    """Take leave of the conversations that have ended."""
+    for number in [number for number, talk in talks.items() if talk.ended]:
+        talk = talks.pop(number)
+        talk.close()
+        ended[number] = talk.conversation()
+        on_end(ended[number])
+
+
+class _Broken(Exception):
+    """An environment raised; the message says what."""
+
+
+@dataclass
+class _Talk:
+    """A conversation that goes on."""
+
+    task: Task
+    max_turns: int
+    max_output: int
+    rule: mae.Rule | None
+    environment: Environment | None = None
+    tools: tuple[Tool, ...] = ()
+    messages: list[Message] = field(default_factory=list)
+    instructions: str = ""
+    calls: list[JudgedCall] = field(default_factory=list)
+    turn: int = 0
+    answer: str | None = None
+    ended: Ended | None = None
+    outcome: Mapping[str, Any] = field(default_factory=dict)
+
+    def begin(self, make: Callable[[], Environment]) -> None:
+        """Make the environment and hear the user's first words."""
+        try:
+            self.environment = _guarded(make)
+            _guarded(self._take, _guarded(self.environment.reset, self.task))
+        except _Broken as error:
+            self._break(error)
+
+    def sample(self) -> Sample:
+        """What is to be answered now."""
+        return Sample(
+            id=f"{self.task.id}#{len(self.calls) + 1}",
+            tools=self.tools,
+            messages=tuple(self.messages),
+            goldens=(),
+            instructions=self.instructions,
+            meta={**self.task.meta, "turn": self.turn},
+        )
+
+    def hear(self, text: str | None) -> None:
+        """Go on with what was answered."""
+        try:
+            if text is None:
+                self._end("too long")
+            else:
+                self._read(text)
+        except _Broken as error:
+            self._break(error)
+
+    def conversation(self) -> Conversation:
+        """The conversation, ended."""
+        assert self.ended
+        return Conversation(
+            task=self.task,
+            tools=self.tools,
+            messages=tuple(self.messages),
+            calls=tuple(self.calls),
+            ended=self.ended,
+            answer=self.answer,
+            outcome=self.outcome,
+            instructions=self.instructions,
+        )
+
+    def close(self) -> None:
+        """Let go of the environment, whatever it says to that."""
+        environment, self.environment = self.environment, None
+        if environment is not None:
+            try:
+                _guarded(environment.close)
+            except _Broken as error:
+                log.warning("%s: closing the environment: %s", self.task.id, error)
+
+    def _read(self, text: str) -> None:
+        judged = grade((read_calls(text) or [text])[0], None, self.tools)
+        if judged.outcome is Outcome.FORMAT_ERROR and text.strip() and self._words_end_turn():
+            self._say(None, text)
+            self.answer = self.messages[-1].content
+            self._answered(None)
+            return
+        if judged.outcome is Outcome.FORMAT_ERROR:
+            self._note(judged, text, output=not_a_call(judged.reason))
+        elif judged.outcome is Outcome.TOOL_HALLUCINATION:
+            self._note(judged, text, output=no_such_tool(judged.reason, self.tools))
+        elif judged.prediction.name == FINISH:
+            self._note(judged, text)
+            self.answer = final_answer(judged.prediction, self.tools)
+            self._answered(self.answer)
+            return
+        else:
+            own = Call(judged.prediction.name, copy.deepcopy(dict(judged.prediction.arguments)))
+            self._note(judged, text, output=_guarded(lambda: str(self.environment.call(own))), ran=True)
+        if sum(call.turn == self.turn for call in self.calls) >= self.max_turns:
+            self._end("turn limit")
+
+    def _note(self, judged: Grade, text: str, output: str | None = None, ran: bool = False) -> None:
+        """Put a call, and what the tool's side answers, into the history."""
+        error = mae.error_kind(plain(output[:_JUDGED]), self.rule) if ran and self.rule else None
+        self._say(judged.prediction, text)
+        said = cut(plain(text), self.max_output)
+        self.calls.append(
+            JudgedCall(
+                message=len(self.messages) - 1,
+                turn=self.turn,
+                text=said,
+                call=judged.prediction,
+                outcome=judged.outcome,
+                reason=plain(judged.reason),
+                ran=ran,
+                error=error,
+            )
+        )
+        if output is not None:
+            self.messages.append(Message("tool", cut(plain(output), self.max_output)))
+
+    def _say(self, call: Call | None, text: str) -> None:
+        content = "" if call is not None else cut(plain(text), self.max_output)
+        self.messages.append(Message("assistant", content, call))
+
+    def _words_end_turn(self) -> bool:
+        return _guarded(getattr, self.environment, "words_end_turn", False) is True
+
+    def _answered(self, answer: str | None) -> None:
+        """The user's turn is over: hear what they say next."""
+        following = _guarded(self.environment.follow_up, answer)
+        if following is None:
+            self._end("finish")
+        else:
+            _guarded(self._take, following)  # what is no Turn is the environment's mistake too
+
+    def _take(self, said: Turn) -> None:
+        self.tools, self.turn = tuple(said.tools), self.turn + 1
+        self.instructions = said.instructions or self.instructions
+        self.messages += [replace(message, content=plain(message.content)) for message in said.messages]
+
+    def _end(self, ended: Ended) -> None:
+        self.outcome = _guarded(lambda: dict(self.environment.outcome()))
+        self.ended = ended
+
+    def _break(self, error: _Broken) -> None:
+        log.warning("%s: the environment failed: %s", self.task.id, error)
+        self.ended, self.outcome = "environment error", {"success": None, "error": str(error)}
+
+
+def final_answer(call: Call, tools: Sequence[Tool]) -> str:
+    """What a call of `finish` says to the user: its last argument in the order of the documentation, else its last."""
+    documented = next((list(tool.properties) for tool in tools if tool.name == call.name), [])
+    given = [name for name in documented if name in call.arguments] or list(call.arguments)
+    said = call.arguments[given[-1]] if given else None
+    return "" if said is None else plain(said if isinstance(said, str) else str(said))
+
+
+def not_a_call(reason: str) -> str:
+    """What the tools' side says to an answer that is no call."""
+    return f"Error: {reason}. Call one of the tools: name(parameter=value, ...)."
+
+
+def no_such_tool(reason: str, tools: Sequence[Tool]) -> str:
+    """What the tools' side says to a call of a tool that is not on offer."""
+    return f"Error: {reason}. The tools are: {', '.join(tool.name for tool in tools)}."
+
+
+def cut(text: str, limit: int) -> str:
+    """`text` up to `limit` characters; where there is more, a line says so."""
+    if len(text) <= limit:
+        return text
+    return f"{text[:limit]}\n[cut: the first {limit:,} of {len(text):,} characters]"
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def plain(text: str) -> str:
+    """`text` with what UTF-8 cannot write (lone surrogates) replaced, so that it can be tokenized and saved."""
+    return _SURROGATE.sub("\ufffd", text)
+
+
+def _guarded(step: Callable[..., T], *arguments: Any) -> T:
+    """A step of an environment, or `_Broken`; a tool that calls `exit()` is not to end the evaluation either."""
+    try:
+        return step(*arguments)
+    except (Exception, SystemExit) as error:
+        raise _Broken(_described(error)) from error
+
+
+def _described(error: BaseException) -> str:
+    try:
+        said = " ".join(str(error).split())
+    except Exception:  # it is the environment's own class
+        said = ""
+    return plain(f"{type(error).__name__}: {said}".rstrip(": "))[:300]

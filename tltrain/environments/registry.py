@@ -1,0 +1,43 @@
+"""Which environments there are: name -> its tasks, and how to make one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from omegaconf import DictConfig
+
+from tltrain.environments import Environment, Task, toolworld
+from tltrain.errors import TltrainError
+from tltrain.trajectory import Call
+
+
+class Kind(NamedTuple):
+    """One kind of environment.
+
+    Attributes:
+        tasks: the tasks of `cfg.benchmark` and a seed, in their order.
+        make: for `cfg.benchmark`, what gives a new environment; each conversation has its own.
+        golden: for `cfg.benchmark` and a task, the golden calls of each turn of the user; None where there are none.
+    """
+
+    tasks: Callable[[DictConfig, int], list[Task]]
+    make: Callable[[DictConfig], Callable[[], Environment]]
+    golden: Callable[[DictConfig, Task], Sequence[Sequence[Call]]] | None = None
+
+
+ENVIRONMENTS: dict[str, Kind] = {
+    "toolworld": Kind(toolworld.tasks, toolworld.make, toolworld.golden_calls),
+}
+
+
+def kind_of(benchmark: DictConfig) -> Kind:
+    """The environment of `benchmark.name`.
+
+    Raises:
+        TltrainError: there is none of that name.
+    """
+    if benchmark.name not in ENVIRONMENTS:
+        names = ", ".join(ENVIRONMENTS)
+        raise TltrainError(f"benchmark.name: with benchmark.multi=true expected one of {names}, found {benchmark.name}")
+    return ENVIRONMENTS[benchmark.name]
