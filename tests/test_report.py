@@ -174,6 +174,12 @@ def test_the_papers_numbers_stand_beside_sets_of_their_size():
     assert [cell.sub for cell in everything[7:10]] == ["+7.62", "\N{MINUS SIGN}0.95", "+4.76"]
 
 
+def test_without_the_papers_benchmarks_its_table_is_open(tmp_path):
+    opened = '<details class="block" open><summary>The paper'
+    assert opened in write_report(sweep({"toolworld": 10}), tmp_path).read_text()
+    assert opened not in write_report(sweep({"rotbench_clean": 105}), tmp_path).read_text()
+
+
 def test_costs_count_a_stage_once_however_often_it_is_needed():
     def staged(seed, reused):
         stages = [

@@ -11,7 +11,7 @@ from tltrain.report import numbers as num
 from tltrain.report import tables
 from tltrain.report.numbers import LEVELS, Numbers
 from tltrain.report.sweep import Sweep, axis_value, other_axes, stage_table, switches
-from tltrain.report.wording import better, duration, interval, plural, quantity, set_name, signed
+from tltrain.report.wording import MINUS, better, duration, interval, plural, quantity, set_name, signed
 
 FULL_SHADE = 15.0  # points of difference at which shading is strongest
 
@@ -67,7 +67,9 @@ def plain(name: str, caption: str, columns: Sequence[str], rows: Sequence[Sequen
 
 
 def number(value: float | None, digits: int = 1) -> Cell:
-    return Cell("–", float("-inf")) if value is None else Cell(f"{value:.{digits}f}", value)
+    if value is None:
+        return Cell("–", float("-inf"))
+    return Cell(f"{round(value, digits) + 0.0:.{digits}f}".replace("-", MINUS), value)
 
 
 # The ablation
