@@ -231,6 +231,14 @@ class Benchmark:
     scoring: Scoring = Scoring.fixed  # which of rotbench's two scorings is the headline; both are written
     size: int = 0  # toolworld: questions
     limit: Optional[int] = None  # ask at most so many questions
+    multi: bool = False  # whole conversations, whose tools run
+    max_turns: int = 10  # multi: most calls for one turn of the user
+    parallel: int = 8  # multi: conversations at a time
+    max_output: int = 4000  # multi: characters of a tool's answer that enter the history
+    network: bool = False  # tooleyes: let the tools reach the network
+    user: str = "rule"  # tooleyes: who answers ask_to_user: rule, terminal, or a file of answers
+    time_limit: float = 10.0  # tooleyes: seconds that a tool may take
+    memory_limit: int = 2048  # tooleyes: MB that a tool's process may take
 
 
 @dataclass
@@ -311,6 +319,11 @@ LEAST = {
     "data.size": 0,
     "benchmark.limit": 1,
     "benchmark.size": 0,
+    "benchmark.max_turns": 1,
+    "benchmark.parallel": 1,
+    "benchmark.max_output": 1,
+    "benchmark.time_limit": 0.1,
+    "benchmark.memory_limit": 64,
     "hardware.threads": 1,
 }
 """The least value of numbers that have one."""

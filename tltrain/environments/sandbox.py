@@ -3,7 +3,7 @@
 A `Sandbox` runs the functions of one module. Its process is started anew by `exec` (never forked from ours), with a
 clean environment, and lives as long as a conversation, so that a module is loaded once and keeps its state from call to
 call; one that died or hung is replaced at the next call. Only text comes back, at most `Limits.output` characters of
-it, and whatever goes wrong is such a text. `sandbox_child.py` is what runs there, `sandbox_kernel.py` what locks it up.
+it, and whatever goes wrong is such a text. `sandbox_child.py`, `sandbox_worker.py` and `sandbox_kernel.py` run there.
 
 How much the kernel helps is found out once (`isolation`), the best first:
 
@@ -42,7 +42,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tltrain.environments.sandbox_child import cut, descendants
+from tltrain.environments.sandbox_kernel import descendants
+from tltrain.environments.sandbox_worker import cut
 from tltrain.errors import TltrainError
 
 log = logging.getLogger(__name__)
@@ -123,10 +124,10 @@ class Sandbox:
 
     def start(self) -> Isolation:
         """Start the process; no tool is loaded yet. Raises `_Gone` where the kernel refuses what `level` asks for."""
-        level = self.level or isolation(self.network).level
+        level = self.level or isolation(self.network, self.library).level
         self._home = tempfile.mkdtemp(prefix="tltrain-tool-")
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-B", str(CHILD)],
+            [sys.executable, "-I", "-B", str(CHILD), self._home],  # the last to be known by in a list of processes
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -219,10 +220,10 @@ class _Gone(Exception):
 
 
 @cache
-def _isolation(network: bool) -> Isolation:
+def _isolation(network: bool, library: Path) -> Isolation:
     refusals = []
     for level in LEVELS:
-        with Sandbox(CHILD.parent, "none", (), Limits(), network, level) as trial:
+        with Sandbox(library, "none", (), Limits(), network, level) as trial:
             try:
                 found = trial.start()
             except (_Gone, OSError) as error:
@@ -237,14 +238,14 @@ def _isolation(network: bool) -> Isolation:
 _lock = threading.Lock()
 
 
-def isolation(network: bool = False) -> Isolation:
-    """The best isolation that this machine allows; what is missing is said once.
+def isolation(network: bool = False, library: Path = CHILD.parent) -> Isolation:
+    """The best isolation that this machine allows for the tools of a library; what is missing is said once.
 
     Raises:
         TltrainError: not even a process of its own can be started.
     """
     with _lock:
-        return _isolation(network)
+        return _isolation(network, library)
 
 
 def _warn(found: Isolation, refusals: list[str]) -> None:

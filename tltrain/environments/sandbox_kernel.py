@@ -18,6 +18,7 @@ import errno
 import os
 import platform
 import resource
+import shutil
 import struct
 import sys
 
@@ -100,6 +101,26 @@ def drop_rights(user: int | None) -> None:
     _prctl(4, 1, what="PR_SET_DUMPABLE")  # else the process may not list its own /proc/self/fd
 
 
+def descendants(root: int) -> set[int]:
+    """The processes below one, ended ones that nobody has waited for left out."""
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
+        if name.isdigit():
+            with contextlib.suppress(OSError, IndexError, ValueError):
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    state, parent = file.read().rpartition(b")")[2].split()[:2]
+                if state not in (b"Z", b"X"):
+                    children.setdefault(int(parent), []).append(int(name))
+    found: set[int] = set()
+    queue = [root]
+    while queue:
+        for child in children.get(queue.pop(), ()):
+            if child not in found:
+                found.add(child)
+                queue.append(child)
+    return found
+
+
 # --- namespaces -----------------------------------------------------------------------------------------------------
 
 _NEWNS, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = (
@@ -153,7 +174,7 @@ def new_users_and_processes() -> None:
         raise OSError(status, f"uid_map: {os.strerror(status)}")
 
 
-def new_world(base: str, read: list[str], size: int, network: bool) -> None:
+def new_world(base: str, read: list[str], copied: list[str], size: int, network: bool) -> None:
     """Mounts, IPC, host name and, unless `network`, the network of this process's own.
 
     The file system becomes: `read`, at their places and read-only; a few devices; /proc of this process namespace; an
@@ -161,6 +182,7 @@ def new_world(base: str, read: list[str], size: int, network: bool) -> None:
 
     Args:
         base: an empty folder to build it in; on the machine nothing of it is seen.
+        copied: folders of `read` of which there is a copy that anybody may read, 256 MB at most.
     """
     _unshare(_NEWNS | _NEWIPC | _NEWUTS | (0 if network else _NEWNET))
     _mount(None, "/", None, _REC | _PRIVATE)
@@ -168,7 +190,10 @@ def new_world(base: str, read: list[str], size: int, network: bool) -> None:
     os.mkdir(f"{base}/tmp")
     _mount("tmpfs", f"{base}/tmp", "tmpfs", _NOSUID | _NODEV, f"size={size},nr_inodes=4096,mode=1777")
     for path in _outermost(read):
-        _show(base, path, _ATTR_RDONLY | _ATTR_NOSUID | _ATTR_NODEV)
+        if path in copied:
+            _copy(base, path)
+        else:
+            _show(base, path, _ATTR_RDONLY | _ATTR_NOSUID | _ATTR_NODEV)
     for name in ("null", "zero", "full", "random", "urandom"):
         _show(base, f"/dev/{name}", _ATTR_NOSUID | _ATTR_NOEXEC)
     os.symlink("/proc/self/fd", f"{base}/dev/fd")
@@ -215,6 +240,20 @@ def _show(base: str, path: str, attributes: int) -> None:
         os.close(os.open(target, os.O_CREAT, 0o644))
     _mount(path, target, None, _BIND | _REC)
     _restrict(target, attributes)
+
+
+def _copy(base: str, path: str) -> None:
+    target = base + path
+    os.makedirs(target, exist_ok=True)
+    _mount("tmpfs", target, "tmpfs", _NOSUID | _NODEV, "size=256m,mode=755")
+    for folder, folders, files in os.walk(path):
+        inside = target + folder.removeprefix(path)
+        for name in folders:
+            os.mkdir(f"{inside}/{name}")
+        for name in files:
+            if not os.path.islink(f"{folder}/{name}"):
+                shutil.copyfile(f"{folder}/{name}", f"{inside}/{name}")
+    _restrict(target, _ATTR_RDONLY)
 
 
 def _outermost(paths: list[str]) -> list[str]:
