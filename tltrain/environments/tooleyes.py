@@ -124,7 +124,8 @@ def _queries(folder: Path) -> list[Query]:
 
 def _parse(record: Any, number: int, notes: Counter[str]) -> list[Query]:
     record = expect(record, dict, "record")
-    said = [expect(message, dict, "conversations[]") for message in member(record, "conversations", list)]
+    messages = member(record, "conversations", list)
+    said = [expect(message, dict, f"conversations[{i}]") for i, message in enumerate(messages)]
     if [message.get("from") for message in said] != ["system", "user"]:
         raise FieldError("conversations", "a message from system and one from user", [m.get("from") for m in said])
     system, text = (member(message, "value", str, f"conversations[{i}]") for i, message in enumerate(said))
@@ -227,7 +228,7 @@ class ToolEyes:
         self._limits, self._network, self._complained = limits, network, complained
         self._query: Query | None = None
         self._sandbox: Sandbox | None = None
-        self._asked = 0
+        self._ask: Callable[[str], str] = str
 
     def reset(self, task: Task) -> Turn:
         """The query and the tools it is offered."""
@@ -235,7 +236,7 @@ class ToolEyes:
         if task.id not in self._queries:
             raise TltrainError(f"task {task.id}: not a query of benchmark.path")
         self._query = query = self._queries[task.id]
-        self._asked = 0
+        self._ask = self._user.begin(query)
         functions = self._library.functions[query.module] & {tool.name for tool in query.tools}
         self._sandbox = Sandbox(
             self._library.root, ".".join((*query.module, "tool")), functions, self._limits, self._network
@@ -249,8 +250,7 @@ class ToolEyes:
         if call.name == FINISH.name:
             return ""
         if call.name == ASK.name:
-            self._asked += 1
-            return self._user.answer(self._query, str(next(iter(call.arguments.values()), "")), self._asked)
+            return self._ask(str(next(iter(call.arguments.values()), "")))
         answer = self._sandbox.call(call.name, call.arguments)
         module = "/".join(self._query.module)
         if self._sandbox.load_error and module not in self._complained:
@@ -307,19 +307,17 @@ class User:
             answers[id_] = (*answers.get(id_, ()), (question, answer))
         return cls(answers)
 
-    def answer(self, query: Query, question: str, number: int) -> str:
-        """What the user says to the `number`-th question (from 1) of a conversation.
+    def begin(self, query: Query) -> Callable[[str], str]:
+        """What the user says to each question of one conversation.
 
         From a file: the answer to this very question (but for case and space), else the next one for any question.
         """
         if self.terminal:
-            return _ask_on_terminal(query, question) or NOTHING_TO_ADD
+            return lambda question: _ask_on_terminal(query, question) or NOTHING_TO_ADD
         given = self.answers.get(query.id, ())
-        for asked, answer in given:
-            if asked is not None and _plain(asked) == _plain(question):
-                return answer
-        for_any = [answer for asked, answer in given if asked is None]
-        return for_any[number - 1] if number <= len(for_any) else NOTHING_TO_ADD
+        fitting = {_plain(question): answer for question, answer in given if question is not None}
+        for_any = iter([answer for question, answer in given if question is None])
+        return lambda question: fitting.get(_plain(question)) or next(for_any, NOTHING_TO_ADD)
 
 
 def _plain(text: str) -> str:

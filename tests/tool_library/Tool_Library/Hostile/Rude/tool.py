@@ -292,5 +292,5 @@ def new_namespace():
 
 def rights():
     with open("/proc/self/status") as file:
-        found = dict(line.rstrip().split(":\t", 1) for line in file if ":\t" in line)
+        found = {line.partition(":")[0]: line.partition(":")[2].strip() for line in file}
     return [found[key] for key in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Uid")]
