@@ -7,6 +7,8 @@ import json
 import logging
 import os
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -211,6 +213,7 @@ def test_the_best_level_is_taken_and_a_weaker_one_told_once(monkeypatch, caplog)
         raise sandbox._Gone("the kernel refuses")
 
     sandbox._isolation.cache_clear()
+    sandbox._say_once.cache_clear()
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         assert [sandbox.isolation().level for _ in range(2)] == ["process"] * 2
@@ -219,6 +222,31 @@ def test_the_best_level_is_taken_and_a_weaker_one_told_once(monkeypatch, caplog)
         "read and write whatever this user can; use a container; the network is refused by the kernel"
     ]
     sandbox._isolation.cache_clear()
+
+
+@pytest.mark.skipif(not AVAILABLE["landlock"], reason="the kernel has no Landlock")
+def test_where_namespaces_are_forbidden_as_in_a_container_landlock_takes_their_place(tmp_path):
+    """A process that may not call `unshare` finds that out, says so, and locks its tools up without."""
+    (tmp_path / "secret").write_text("a-secret-of-ours")
+    script = f"""
+import logging
+from tests.test_sandbox import *
+from tltrain.environments import sandbox_kernel
+logging.basicConfig(format="%(message)s")
+sandbox_kernel.seccomp(list(sandbox_kernel.FAMILIES.values()))
+print(sandbox.isolation())
+with Sandbox(LIBRARY, "Hostile.Rude.tool", FUNCTIONS, LIMITS) as tools:
+    print(tools.call("read_file", {{"path": "{tmp_path}/secret"}}))
+    print(tools.call("echo", {{"value": 1}}))
+"""
+    ran = subprocess.run([sys.executable, "-c", script], cwd=LIBRARY.parents[2], capture_output=True, text=True)
+    assert ran.stdout.splitlines() == [
+        "Isolation(level='landlock', network='refused by the kernel')",
+        f"Error: [Errno 13] Permission denied: '{tmp_path}/secret'",
+        "1",
+    ]
+    (warning,) = ran.stderr.splitlines()
+    assert warning.startswith("tools run without the isolation of namespaces: unshare: Operation not permitted: they ")
 
 
 def test_a_proxy_with_a_password_is_not_passed_on(monkeypatch):

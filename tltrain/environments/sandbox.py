@@ -10,11 +10,13 @@ How much the kernel helps is found out once (`isolation`), the best first:
     namespaces   The tool is nobody in a world of its own: the Python installation, system libraries and the tool
                  library, all read-only, an empty /tmp in memory, no other process, no network. Ending it ends all that
                  it started.
-    landlock     Where namespaces are forbidden, as in most containers. The tool runs as us, but can read only what is
-                 listed above, write only an empty temporary folder, and open no socket. Processes that it leaves behind
-                 are found by their ancestry. Where we are root, their number has no limit.
-    process      Neither: a process with limits and a clean environment, no more. It can read and write what we can.
-                 Sockets are refused by seccomp, or failing that (not on Linux) by Python, which a program can go round.
+    landlock     Where namespaces are forbidden, as in most containers. The tool runs as us (for root: as nobody, where
+                 nobody can read Python and the library), but can read only what is listed above, write only an empty
+                 temporary folder, and open no socket. Processes that it leaves behind are found by their ancestry. As
+                 root their number has no limit; before Linux 6.12 it can send signals to processes of its user.
+    process      Neither: a process with limits and a clean environment, no more. It can read and write what its user
+                 can. Sockets are refused by seccomp, or failing that (not on Linux) by Python, which a program can go
+                 round.
 
 Everywhere: limits of time, processor time, memory, file size and open files; no core dumps. Not covered: memory is
 limited for each process, not for all together; a thread that a call leaves behind runs on until its processor time is
@@ -63,7 +65,7 @@ class Limits:
     memory: int = 2048  # MB of address space of a process
     output: int = 4000  # characters of an answer
     disk: int = 64  # MB of a file; with namespaces of all files
-    processes: int = 64  # and threads
+    processes: int = 64  # and threads; without namespaces eight times as many, for all tools together
     files: int = 128  # open at once
 
 
@@ -105,7 +107,7 @@ class Sandbox:
     def call(self, function: str, arguments: Mapping[str, Any]) -> str:
         """What the function returns, as JSON, or a text that begins with `Error: `. Never raises."""
         if function not in self.functions:
-            return f"Error: there is no tool named {function[:200]}"
+            return f"Error: there is no tool named {_printable(function[:200])}"
         try:
             request = json.dumps({"function": function, "arguments": dict(arguments)}).encode() + b"\n"
         except (TypeError, ValueError, RecursionError) as error:
@@ -120,6 +122,9 @@ class Sandbox:
         except (_Gone, OSError) as gone:
             self.close()
             answer = f"Error: {gone}"
+        except BaseException:  # such as Ctrl-C: an answer that comes later would be taken for that of the next call
+            self.close()
+            raise
         return cut(_printable(answer), self.limits.output)
 
     def start(self) -> Isolation:
@@ -230,7 +235,7 @@ def _isolation(network: bool, library: Path) -> Isolation:
                 refusals.append(f"{level}: {error}")
                 continue
         if refusals:
-            _warn(found, refusals)
+            _say_once(_shortfall(found, refusals))
         return found
     raise TltrainError(f"no process for tools can be started here: {'; '.join(refusals)}")
 
@@ -248,13 +253,18 @@ def isolation(network: bool = False, library: Path = CHILD.parent) -> Isolation:
         return _isolation(network, library)
 
 
-def _warn(found: Isolation, refusals: list[str]) -> None:
+def _shortfall(found: Isolation, refusals: list[str]) -> str:
     means = {
-        "landlock": "they read only system files and the tool library, write only a temporary folder, but run as us",
+        "landlock": "they read only system files and the tool library and write only a temporary folder",
         "process": "they can read and write whatever this user can; use a container",
     }[found.level]
     network = "" if found.network == "on" else f"; the network is {found.network}"
-    log.warning("tools run without the isolation of %s: %s%s", "; ".join(refusals), means, network)
+    return f"tools run without the isolation of {'; '.join(refusals)}: {means}{network}"
+
+
+@cache
+def _say_once(warning: str) -> None:
+    log.warning("%s", warning)
 
 
 def _environment(network: bool) -> dict[str, str]:

@@ -88,7 +88,7 @@ class Worker:
             try:
                 kernel.new_users_and_processes()
             except OSError as error:
-                raise Fault(str(error)) from None
+                raise Fault(error.strerror or str(error)) from None
         inward, self.requests = os.pipe()
         self.answers, outward = os.pipe()
         self.pid = os.fork()

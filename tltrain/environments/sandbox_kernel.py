@@ -49,11 +49,11 @@ def _prctl(option: int, *arguments: int, what: str) -> int:
 # --- limits ---------------------------------------------------------------------------------------------------------
 
 
-def limit(memory: int, file_size: int, processes: int, open_files: int, cpu: int) -> None:
+def limit(memory: int, file_size: int, processes: int | None, open_files: int, cpu: int) -> None:
     """Limits of this process and each that it starts: bytes of address space and of a file, a user's processes, CPU s.
 
-    `processes` counts those of the same user in the same user namespace, threads too; it does not bind root. Not every
-    system knows every limit: what cannot be set stays as it is.
+    `processes` counts those of the same user in the same user namespace, threads too; it does not bind root; None: no
+    limit. Not every system knows every limit: what cannot be set stays as it is.
     """
     wanted = {
         "RLIMIT_AS": memory,
@@ -66,7 +66,7 @@ def limit(memory: int, file_size: int, processes: int, open_files: int, cpu: int
         "RLIMIT_MEMLOCK": 0,
     }
     for name, most in wanted.items():
-        if hasattr(resource, name):
+        if hasattr(resource, name) and most is not None:
             kind = getattr(resource, name)
             hard = resource.getrlimit(kind)[1]
             most = most if hard == resource.RLIM_INFINITY else min(most, hard)
@@ -99,6 +99,18 @@ def drop_rights(user: int | None) -> None:
     _check(_libc.capset(header, struct.pack("6I", 0, 0, 0, 0, 0, 0)), "capset")
     _prctl(38, 1, what="PR_SET_NO_NEW_PRIVS")
     _prctl(4, 1, what="PR_SET_DUMPABLE")  # else the process may not list its own /proc/self/fd
+
+
+def own_threads() -> int | None:
+    """How many threads this user has in all processes; None where that is not to be found out."""
+    if not os.path.isdir("/proc/self/task"):
+        return None
+    count = 0
+    for name in os.listdir("/proc"):
+        with contextlib.suppress(OSError):
+            if name.isdigit() and os.stat(f"/proc/{name}").st_uid == os.getuid():
+                count += len(os.listdir(f"/proc/{name}/task"))
+    return count
 
 
 def descendants(root: int) -> set[int]:

@@ -29,7 +29,7 @@ def run(config: dict, kernel, requests: int, answers: int) -> None:
     try:
         hello = lock_up(config, kernel)
     except (OSError, AttributeError) as error:  # the second: a C library without that function
-        send(answers, {"fault": str(error)})
+        send(answers, {"fault": getattr(error, "strerror", None) or str(error)})
         return
     if os.getpid() == 1:
         _stay_behind()
@@ -71,17 +71,16 @@ SIGNALLED = 128
 
 def lock_up(config: dict, kernel) -> dict:
     """Take from this process what tools do not need. Raises OSError where the kernel does not do what was asked for."""
-    level, network, home = config["level"], config["network"], config["home"]
+    level, network, home, library = config["level"], config["network"], config["home"], config["library"]
     root = kernel.LINUX and os.getuid() == 0
-    user = kernel.NOBODY if root and level == "namespaces" else None
+    user = kernel.NOBODY if root and (level == "namespaces" or can_read(kernel.NOBODY, library)) else None
     if level == "namespaces":
-        library = config["library"]
         copied = [library] if user and not readable_by_others(library) else []
         kernel.new_world(home, config["read"], copied, config["disk"], network)
         home = "/tmp/home"
         os.mkdir(home)
-        if user:
-            os.chown(home, user, user)
+    if user:
+        os.chown(home, user, user)
     os.chdir(home)
     os.environ.update(HOME=home, TMPDIR=home)
     os.umask(0o077)
@@ -89,7 +88,11 @@ def lock_up(config: dict, kernel) -> dict:
         kernel.drop_rights(user)
     if user and not os.access(os.path.dirname(os.__file__), os.R_OK | os.X_OK):
         raise OSError(f"{os.path.dirname(os.__file__)} can be read by root alone")
-    kernel.limit(config["memory"], config["disk"], config["processes"], config["files"], config["cpu"])
+    processes = config["processes"]
+    if level != "namespaces":  # there all that the user runs counts, now and later: leave room
+        running = kernel.own_threads()
+        processes = None if running is None else running + 8 * processes
+    kernel.limit(config["memory"], config["disk"], processes, config["files"], config["cpu"])
     if level == "landlock":
         own = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"]
         proc = [f"/proc/{name}" for name in (os.getpid(), "meminfo", "cpuinfo", "stat", "filesystems")]
@@ -107,6 +110,21 @@ def lock_up(config: dict, kernel) -> dict:
     if kernel.LINUX:
         kernel.die_with_parent()
     return {"level": level, "network": "on" if network else f"refused by {refuses}"}
+
+
+def can_read(user: int, library: str) -> bool:
+    """For root: whether another user gets to Python and the library."""
+    os.setgroups([])
+    os.setegid(user)
+    os.seteuid(user)
+    try:
+        places = (os.path.dirname(os.__file__), library)
+        return all(os.access(place, os.R_OK | os.X_OK, effective_ids=True) for place in places) and (
+            readable_by_others(library)
+        )
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
 
 
 def readable_by_others(folder: str) -> bool:
