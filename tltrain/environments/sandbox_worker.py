@@ -73,7 +73,7 @@ def lock_up(config: dict, kernel) -> dict:
     """Take from this process what tools do not need. Raises OSError where the kernel does not do what was asked for."""
     level, network, home, library = config["level"], config["network"], config["home"], config["library"]
     root = kernel.LINUX and os.getuid() == 0
-    user = kernel.NOBODY if root and (level == "namespaces" or can_read(kernel.NOBODY, library)) else None
+    user = kernel.NOBODY if root and (level == "namespaces" or can_use(kernel.NOBODY, library, home)) else None
     if level == "namespaces":
         copied = [library] if user and not readable_by_others(library) else []
         kernel.new_world(home, config["read"], copied, config["disk"], network)
@@ -112,15 +112,17 @@ def lock_up(config: dict, kernel) -> dict:
     return {"level": level, "network": "on" if network else f"refused by {refuses}"}
 
 
-def can_read(user: int, library: str) -> bool:
-    """For root: whether another user gets to Python and the library."""
+def can_use(user: int, library: str, home: str) -> bool:
+    """For root: whether another user gets to Python, to the library, and to where its own folder lies."""
     os.setgroups([])
     os.setegid(user)
     os.seteuid(user)
     try:
         places = (os.path.dirname(os.__file__), library)
-        return all(os.access(place, os.R_OK | os.X_OK, effective_ids=True) for place in places) and (
-            readable_by_others(library)
+        return (
+            all(os.access(place, os.R_OK | os.X_OK, effective_ids=True) for place in places)
+            and os.access(os.path.dirname(home), os.X_OK, effective_ids=True)
+            and readable_by_others(library)
         )
     finally:
         os.seteuid(0)
