@@ -277,6 +277,10 @@ class Benchmark:
     max_turns: int = 10  # multi: most calls for one turn of the user
     parallel: int = 16  # multi: conversations at a time, answered together; stage.batch_size of them in one batch
     max_output: int = 4000  # multi: characters of a tool's answer that enter the history
+    network: bool = False  # tooleyes: let the tools reach the network
+    user: str = "rule"  # tooleyes: who answers ask_to_user: rule, terminal, or a file of answers
+    time_limit: float = 10.0  # tooleyes: seconds that a tool may take
+    memory_limit: int = 2048  # tooleyes: MB that a tool's process may take
 
 
 @dataclass
@@ -405,6 +409,8 @@ LEAST = {
     "benchmark.max_turns": 1,
     "benchmark.parallel": 1,
     "benchmark.max_output": 1,
+    "benchmark.time_limit": 0.1,
+    "benchmark.memory_limit": 64,
     "hardware.threads": 1,
 }
 """The least value of numbers that have one."""

@@ -1,0 +1,206 @@
+"""The other side of `sandbox.py`: two processes that share nothing with ours; run as a script by an isolated Python.
+
+    ours  <-- JSON lines -->  supervisor  <-- JSON lines -->  worker
+
+The supervisor is ours and runs no tool. It locks the worker up, waits for it no longer than allowed, kills whatever a
+call leaves running, and ends with everything below it as soon as its own input is closed, so when our process is killed
+too. The worker (`sandbox_worker.py`) loads one module of the library and calls the functions that are documented, and
+those only; names and arguments arrive as JSON.
+
+    in     the configuration                          out    {"level": ..., "network": ...}
+           {"function": null, "arguments": {}}               {"text": ""}, or why the module cannot be loaded
+           {"function": name, "arguments": {...}}            {"text": ...}, as often as asked
+
+or, at any point, `{"fault": ...}` as the last line: the worker is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # an isolated Python does not look here by itself
+import sandbox_kernel as kernel
+import sandbox_worker as inside
+
+del sys.path[0]
+
+
+class Fault(Exception):
+    """Why there is no answer and the worker has to go."""
+
+
+class Closed(Exception):
+    """Our process wants no more."""
+
+
+def main() -> None:
+    """Read the configuration, start a worker, hand requests over until the input is closed."""
+    requests, answers = _take_channels()
+    lines = os.fdopen(requests, "rb")
+    config = json.loads(lines.readline())
+    worker = None
+    try:
+        worker = Worker(config, requests)
+        inside.send(answers, worker.hello())
+        while line := lines.readline():
+            inside.send(answers, {"text": worker.ask(line, config["seconds"])})
+    except Fault as fault:
+        status = f" ({worker.end()})" if worker and str(fault) == ENDED else ""
+        inside.send(answers, {"fault": f"{fault}{status}"})
+    except (Closed, BrokenPipeError):
+        pass
+    finally:
+        if worker:
+            worker.kill()
+        with contextlib.suppress(OSError):  # also where our process is no more to do it
+            os.rmdir(config["home"])
+
+
+ENDED = "the tool ended its process"
+
+
+def _take_channels() -> tuple[int, int]:
+    """Standard input and output under other numbers; in their place, and for errors, nothing."""
+    requests, answers = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.close(null)
+    return requests, answers
+
+
+class Worker:
+    """The process that runs tools, seen from outside of it."""
+
+    def __init__(self, config: dict, parent: int) -> None:
+        self.parent = parent
+        self.most = 12 * config["output"] + 4096  # bytes of an answer: a character is up to 12 of them in JSON
+        os.chdir("/")
+        if kernel.LINUX:
+            kernel.adopt_orphans()
+        if config["level"] == "namespaces":
+            try:
+                kernel.new_users_and_processes()
+            except OSError as error:
+                raise Fault(error.strerror or str(error)) from None
+        inward, self.requests = os.pipe()
+        self.answers, outward = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            status = 70
+            try:
+                os.setsid()  # a signal to its own group must not reach us
+                for fd in set(range(3, 64)) - {inward, outward}:
+                    with contextlib.suppress(OSError):
+                        os.close(fd)
+                inside.run(config, kernel, inward, outward)
+                status = 0
+            finally:
+                os._exit(status)
+        os.close(inward)
+        os.close(outward)
+        os.set_blocking(self.requests, False)
+        self.own = {self.pid}  # processes that are not the tool's
+        self.ended = False
+
+    def hello(self) -> dict:
+        """What the worker says of itself once it is locked up."""
+        reply = json.loads(self._exchange(b"", 30, "its start"))
+        if "fault" in reply:
+            raise Fault(reply["fault"])
+        self.own = {self.pid, *kernel.descendants(self.pid)}
+        return reply
+
+    def ask(self, line: bytes, seconds: float) -> str:
+        """The answer to a request; afterwards nothing that the call started is left."""
+        nonce = os.urandom(8).hex()  # what the worker wrote unasked answers nothing
+        request = json.dumps({**json.loads(line), "nonce": nonce}).encode() + b"\n"
+        reply = self._exchange(request, seconds, "the tool")
+        try:
+            found = json.loads(reply)
+            if found["nonce"] != nonce:
+                raise ValueError
+            text = found["text"] + ""
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise Fault("what came back from the tool is no answer") from None
+        self._sweep()
+        return text
+
+    def _exchange(self, request: bytes, seconds: float, who: str) -> bytes:
+        """Write a line, read a line; neither waits beyond `seconds` or for more than `most` bytes."""
+        deadline = time.monotonic() + seconds
+        poll = select.poll()
+        poll.register(self.parent, 0)  # hang-up is told unasked
+        poll.register(self.answers, select.POLLIN)
+        if request:
+            poll.register(self.requests, select.POLLOUT)
+        received = bytearray()
+        while (left := deadline - time.monotonic()) > 0:
+            for fd, _ in poll.poll(left * 1000):
+                if fd == self.parent:
+                    raise Closed
+                if fd == self.requests:
+                    try:
+                        request = request[os.write(fd, request) :]
+                    except BrokenPipeError:
+                        raise Fault(ENDED) from None
+                    if not request:
+                        poll.unregister(fd)
+                    continue
+                chunk = os.read(fd, 65536)
+                if not chunk:
+                    raise Fault(ENDED)
+                received += chunk
+                if b"\n" in chunk:
+                    return bytes(received)
+                if len(received) > self.most:
+                    raise Fault("what came back from the tool is no answer")
+        raise Fault(f"{who} took longer than {seconds:g} s")
+
+    def _sweep(self) -> None:
+        """Kill what the worker has started and not ended: in some rounds, since meanwhile it may start more."""
+        for _ in range(50):
+            left = [pid for pid in kernel.descendants(os.getpid()) if pid not in self.own]
+            if not left:
+                return
+            for number in (signal.SIGSTOP, signal.SIGKILL):
+                for pid in left:
+                    with contextlib.suppress(OSError):
+                        os.kill(pid, number)
+            for pid in left:
+                with contextlib.suppress(OSError):
+                    os.waitpid(pid, os.WNOHANG)
+        raise Fault("the tool starts processes faster than they can be ended")
+
+    def end(self) -> str:
+        """How the worker ended."""
+        with contextlib.suppress(OSError):
+            for _ in range(100):
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                if pid:
+                    self.ended = True
+                    code = os.waitstatus_to_exitcode(status)
+                    number = -code if code < 0 else code - inside.SIGNALLED
+                    return signal.Signals(number).name if number in set(signal.Signals) else f"status {code}"
+                time.sleep(0.01)
+        return "its channel closed"
+
+    def kill(self) -> None:
+        """End the worker and all below it; with namespaces the kernel does the second by itself."""
+        if not self.ended:
+            with contextlib.suppress(OSError):
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+        self.own = set()
+        with contextlib.suppress(Fault):
+            self._sweep()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,337 @@
+"""ToolEyes (github.com/Junjie-Ye/ToolEyes): 382 queries, 7 scenarios, over Python tools that really run.
+
+    Test_Data/scenario_data_zero_processed.json    the queries, each with the tools it is offered
+    Tool_Library/Category/Name/tool.py             Python functions
+    Tool_Library/Category/Name/config_gpt4.json    their documentation, a list of OpenAI's functions
+
+A record is `{"id", "conversations": [system, user], "path": "ToolEyes/Tool_Library/Category/Name", "scenario"}`; the
+tools stand in the system message as a JSON list. The text around them asks for another format than ours and is not
+kept. `id` repeats the query, twice that of another record: ours are `Category/Name/number`, with the record's number in
+the file, from 1. Three of the 95 tool sets document a name twice; both stubs are shown, as released.
+
+`finish` and `ask_to_user` are ours to answer. Everything else runs in a `Sandbox`, a process for each conversation that
+ends with it: most tools are stateless, but those of Wikidata number their results and refer to them later. Answers are
+what ToolEyes shows a model, the value returned as JSON; where a tool fails, `Error: ` and the exception's message.
+Most tools ask services on the internet, many with a key that the model must state: with the network off, or without the
+packages they import, they answer with errors.
+
+Nobody but a user can tell whether a query was met: `success` is None.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from tltrain.data.reading import expect, expect_tools, member, optional, parse_json_at, read_file, read_json
+from tltrain.environments import Environment, Task, Turn
+from tltrain.environments.sandbox import Limits, Sandbox, isolation
+from tltrain.errors import FieldError, TltrainError
+from tltrain.trajectory import Call, Message, Tool
+
+log = logging.getLogger(__name__)
+
+QUERIES = "scenario_data_zero_processed.json"
+EXPECTED_COUNTS = {"queries": 382, "modules": 95}
+"""Of the release. A library with fewer modules is another one, with as many queries as it has."""
+
+FINISH = Tool(
+    "finish",
+    "Ends the task with the final answer.",
+    {
+        "type": "object",
+        "properties": {"answer": {"type": "string", "description": "The answer to the user's request."}},
+        "required": ["answer"],
+    },
+)
+ASK = Tool(
+    "ask_to_user",
+    "Asks the user for information without which the task cannot be done.",
+    {
+        "type": "object",
+        "properties": {"question": {"type": "string", "description": "What to ask the user."}},
+        "required": ["question"],
+    },
+)
+NOTHING_TO_ADD = "I have nothing to add; please go on with what I have told you."
+"""What the user says by `benchmark.user=rule`, and to a question that a file of answers does not answer."""
+
+_BEFORE_TOOLS = "following tools:\n"
+_FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
+
+
+# --- the queries ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One record: what the user wants, with these tools of one module, `(category, name)`."""
+
+    id: str
+    text: str
+    tools: tuple[Tool, ...]
+    module: tuple[str, str]
+    scenario: str
+
+
+def tasks(benchmark: DictConfig, seed: int) -> list[Task]:
+    """A task for each query, in the order of the file; `meta`: `scenario`, `category`, `module`, `query`.
+
+    Raises:
+        TltrainError: no `benchmark.path`, or its files are not as released.
+    """
+    return [
+        Task(
+            query.id,
+            {
+                "scenario": query.scenario,
+                "category": query.module[0],
+                "module": "/".join(query.module),
+                "query": query.text,
+            },
+        )
+        for query in _queries(_folder(benchmark))[: benchmark.limit]
+    ]
+
+
+def _folder(benchmark: DictConfig) -> Path:
+    if benchmark.path is None:
+        raise TltrainError("benchmark=tooleyes reads a checkout of ToolEyes: give benchmark.path=FOLDER")
+    return Path(benchmark.path)
+
+
+def _queries(folder: Path) -> list[Query]:
+    """The queries of a checkout, or of a folder that holds their file alone; their number is checked."""
+    file = next((file for file in (folder / "Test_Data" / QUERIES, folder / QUERIES) if file.is_file()), None)
+    if file is None:
+        raise TltrainError(f"benchmark.path={folder}: expected a checkout of ToolEyes, with Test_Data/{QUERIES}")
+    queries = list(read_file(file, _parse))
+    root = folder / "Tool_Library"
+    modules = len(list(root.glob("*/*/tool.py"))) if root.is_dir() else EXPECTED_COUNTS["modules"]
+    if modules >= EXPECTED_COUNTS["modules"] and len(queries) != EXPECTED_COUNTS["queries"]:
+        raise TltrainError(f"{file}: expected ToolEyes' {EXPECTED_COUNTS['queries']} queries, found {len(queries)}")
+    return queries
+
+
+def _parse(record: Any, number: int, notes: Counter[str]) -> list[Query]:
+    record = expect(record, dict, "record")
+    messages = member(record, "conversations", list)
+    said = [expect(message, dict, f"conversations[{i}]") for i, message in enumerate(messages)]
+    if [message.get("from") for message in said] != ["system", "user"]:
+        raise FieldError("conversations", "a message from system and one from user", [m.get("from") for m in said])
+    system, text = (member(message, "value", str, f"conversations[{i}]") for i, message in enumerate(said))
+    before, marker, after = system.partition(_BEFORE_TOOLS)
+    if not marker:
+        raise FieldError("conversations[0].value", "the words `following tools:` and a JSON list", before)
+    entries, _ = parse_json_at(after, 0, "conversations[0].value, tools")
+    tools = expect_tools(entries, "conversations[0].value, tools", notes)
+    names = {tool.name for tool in tools}
+    tools += tuple(tool for tool in (ASK, FINISH) if tool.name not in names)
+    module = _module(member(record, "path", str))
+    return [Query(f"{module[0]}/{module[1]}/{number}", text, tools, module, member(record, "scenario", str))]
+
+
+def _module(path: str) -> tuple[str, str]:
+    """Category and name of `.../Tool_Library/Category/Name`: names of folders and no way to another place."""
+    *before, category, name = ["", "", *path.split("/")]
+    if "" in before[2:] or ".." in before or not all(map(_FOLDER_NAME.fullmatch, (category, name))):
+        raise FieldError("path", "a folder like ToolEyes/Tool_Library/Category/Name", path)
+    return category, name
+
+
+# --- the tools ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """The modules of a `Tool_Library` that queries need, and the names of the functions that each documents."""
+
+    root: Path
+    functions: Mapping[tuple[str, str], frozenset[str]]
+
+    @classmethod
+    def read(cls, root: Path, queries: list[Query]) -> Library:
+        """The library at `root`.
+
+        Raises:
+            TltrainError: a module is missing, leads out of the library, or has unreadable documentation.
+        """
+        if not root.is_dir():
+            raise TltrainError(f"{root}: there is no such folder; benchmark=tooleyes runs the tools of a checkout")
+        root = root.resolve()
+        functions = {module: _documented(root, module) for module in dict.fromkeys(query.module for query in queries)}
+        offered = {(query.module, tool.name) for query in queries for tool in query.tools}
+        missing = sorted(
+            f"{'/'.join(module)}: {name}"
+            for module, name in offered
+            if name not in functions[module] | {FINISH.name, ASK.name}
+        )
+        if missing:
+            log.warning("%s: %d tools on offer are not documented there, first %s", root, len(missing), missing[0])
+        return cls(root, functions)
+
+
+def _documented(root: Path, module: tuple[str, str]) -> frozenset[str]:
+    """The functions that a module's `config_gpt4.json` names."""
+    folder = root.joinpath(*module)
+    for file in (folder / "tool.py", folder / "config_gpt4.json"):
+        if not file.is_file():
+            raise TltrainError(f"{file}: there is no such file, but a query needs the tools of {'/'.join(module)}")
+        if not file.resolve().is_relative_to(root):
+            raise TltrainError(f"{file}: expected a file of the library, found a link to {file.resolve()}")
+    try:
+        tools = expect_tools(read_json(folder / "config_gpt4.json"), "tools", Counter())
+    except FieldError as error:
+        raise TltrainError(f"{folder / 'config_gpt4.json'}: {error}") from None
+    return frozenset(tool.name for tool in tools) - {FINISH.name, ASK.name}
+
+
+def make(benchmark: DictConfig) -> Callable[[], Environment]:
+    """What gives a new environment for each conversation; the library, the user and the machine are looked at now.
+
+    Raises:
+        TltrainError: the library or the user's answers are not as they should be.
+    """
+    folder = _folder(benchmark)
+    queries = _queries(folder)
+    by_id = {query.id: query for query in queries}
+    library = Library.read(folder / "Tool_Library", queries)
+    user = User.read(benchmark.user, by_id)
+    limits = Limits(seconds=benchmark.time_limit, memory=benchmark.memory_limit, output=benchmark.max_output)
+    isolation(benchmark.network, library.root)
+    complained: set[str] = set()
+    return lambda: ToolEyes(by_id, library, user, limits, benchmark.network, complained)
+
+
+class ToolEyes:
+    """The world of one query: the module it is offered, in a process of its own that starts with the first call."""
+
+    def __init__(
+        self,
+        queries: Mapping[str, Query],
+        library: Library,
+        user: User,
+        limits: Limits,
+        network: bool,
+        complained: set[str],
+    ) -> None:
+        self._queries, self._library, self._user = queries, library, user
+        self._limits, self._network, self._complained = limits, network, complained
+        self._query: Query | None = None
+        self._sandbox: Sandbox | None = None
+        self._ask: Callable[[str], str] = str
+
+    def reset(self, task: Task) -> Turn:
+        """The query and the tools it is offered."""
+        self.close()
+        if task.id not in self._queries:
+            raise TltrainError(f"task {task.id}: not a query of benchmark.path")
+        self._query = query = self._queries[task.id]
+        self._ask = self._user.begin(query)
+        functions = self._library.functions[query.module] & {tool.name for tool in query.tools}
+        self._sandbox = Sandbox(
+            self._library.root, ".".join((*query.module, "tool")), functions, self._limits, self._network
+        )
+        return Turn(query.tools, (Message("user", query.text),))
+
+    def call(self, call: Call) -> str:
+        """The tool's answer, or the user's."""
+        if self._query is None or self._sandbox is None:
+            return "Error: the conversation has not begun"
+        if call.name == FINISH.name:
+            return ""
+        if call.name == ASK.name:
+            return self._ask(str(next(iter(call.arguments.values()), "")))
+        answer = self._sandbox.call(call.name, call.arguments)
+        module = "/".join(self._query.module)
+        if self._sandbox.load_error and module not in self._complained:
+            self._complained.add(module)
+            log.warning("the tools of %s cannot be loaded and answer: %s", module, self._sandbox.load_error)
+        return answer
+
+    def follow_up(self, answer: str | None) -> None:
+        """The user says no more."""
+        return None
+
+    def outcome(self) -> Mapping[str, Any]:
+        """Nobody can tell."""
+        return {"success": None}
+
+    def close(self) -> None:
+        """End the tools' process."""
+        if self._sandbox is not None:
+            self._sandbox.close()
+        self._sandbox = self._query = None
+
+
+# --- the user -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who answers `ask_to_user`: a rule, a file, or somebody at the terminal."""
+
+    answers: Mapping[str, tuple[tuple[str | None, str], ...]]
+    """Query id -> (question, answer), None where the answer is for any question."""
+    terminal: bool = False
+
+    @classmethod
+    def read(cls, user: str, ids: Mapping[str, Any]) -> User:
+        """`rule`, `terminal`, or a file of JSON lines `{"id", "question" (may be left out), "answer"}`."""
+        if user == "rule":
+            return cls({})
+        if user == "terminal":
+            if not sys.stdin.isatty():
+                raise TltrainError("benchmark.user=terminal: standard input is no terminal; expected rule or a file")
+            return cls({}, terminal=True)
+        if not Path(user).is_file():
+            raise TltrainError(f"benchmark.user={user}: expected rule, terminal, or a file of answers")
+
+        def parse(record: Any, number: int, notes: Counter[str]) -> list[tuple[str, str | None, str]]:
+            id_ = member(expect(record, dict, "record"), "id", str)
+            if id_ not in ids:
+                raise FieldError("id", f"that of a query, like {next(iter(ids), 'Category/Name/1')}", id_)
+            return [(id_, optional(record, "question", "") or None, member(record, "answer", str))]
+
+        answers: dict[str, tuple[tuple[str | None, str], ...]] = {}
+        for id_, question, answer in read_file(user, parse):
+            answers[id_] = (*answers.get(id_, ()), (question, answer))
+        return cls(answers)
+
+    def begin(self, query: Query) -> Callable[[str], str]:
+        """What the user says to each question of one conversation.
+
+        From a file: the answer to this very question (but for case and space), else the next one for any question.
+        """
+        if self.terminal:
+            return lambda question: _ask_on_terminal(query, question) or NOTHING_TO_ADD
+        given = self.answers.get(query.id, ())
+        fitting = {_plain(question): answer for question, answer in given if question is not None}
+        for_any = iter([answer for question, answer in given if question is None])
+        return lambda question: fitting.get(_plain(question)) or next(for_any, NOTHING_TO_ADD)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+_terminal = threading.Lock()
+
+
+def _ask_on_terminal(query: Query, question: str) -> str:
+    """One line from the terminal. A model's control characters must not reach it: they are shown as escapes."""
+    shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in question)
+    with _terminal:
+        try:
+            return input(f"\n[{query.id}] {query.text}\nThe model asks: {shown}\nYour answer: ").strip()
+        except (EOFError, UnicodeDecodeError):
+            return ""
