@@ -29,6 +29,7 @@ STAGES = {
     "predict": "predict",
     "irm": "irm",
     "inspect": "inspect",
+    "analyze": "analyze",
 }
 log = logging.getLogger("tltrain")
 
