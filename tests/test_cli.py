@@ -52,7 +52,7 @@ MISTAKES = {
     "a word that is no choice": (["stage=sft", "stage.packing=all"], "stage.packing: Invalid value 'all', expected"),
     "an unknown stage": (
         ["stage=trian"],
-        "stage=trian: no such choice; there are: demo, eval, inspect, irm, irm_released, mae",
+        "stage=trian: no such choice; there are: analyze, demo, eval, inspect, irm, irm_released, mae",
     ),
     "an unknown model": (["model=gpt"], "model=gpt: no such choice; there are: codellama_7b, qwen3_0_6b, smollm2_135m"),
     "unknown data": (["data=x"], "data=x: no such choice; there are: irm, openai, rotbench, tl_training, tltrain"),
@@ -88,7 +88,10 @@ def test_a_mistake_ends_in_one_line_before_anything_loads(words, said, tmp_path)
         (["sed=1"], "sed: no such key; did you mean seed?"),
         (["++cache.dri=x"], "cache.dri: no such key; did you mean dir?"),
         (["+model.demo.tran_size=3"], "model.demo.tran_size: no such key; did you mean train_size?"),
-        (["benchmark=x"], "benchmark=x: no such choice; there are: bfcl, openai, rotbench, toolalpaca, toolworld"),
+        (
+            ["benchmark=x"],
+            "benchmark=x: no such choice; there are: bfcl, general, openai, rotbench, toolalpaca, toolworld",
+        ),
         (["stage=sft", "+stage.args.max_steps=1.5"], "stage.args.max_steps: expected int, found 1.5"),
         (["stage=sft", "+model.args.lr=1"], "model.args.lr: trl.SFTConfig has no such argument"),
         (["stage=sft", "+stage.args.packing=true"], "stage.args.packing: this is set by stage.packing"),
@@ -274,7 +277,7 @@ def test_a_failing_job_does_not_stop_a_sweep(tltrain, raw, tmp_path):
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("stage=", "stage=demo stage=eval stage=inspect"),
+        ("stage=", "stage=analyze stage=demo stage=eval stage=inspect"),
         ("model=t", "model=tiny model=tl_codellama_2"),
         ("stage=pkt stage.", "stage.packing= stage.rule="),
     ],

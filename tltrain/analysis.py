@@ -19,8 +19,8 @@ from tltrain.mae import Rule, Verdict
 from tltrain.trajectory import Call, Trajectory
 
 RESAMPLES = 2000
-MOST_GROUPS = 12
-"""A field of `Trajectory.meta` with more values than this (a query, a time) is nothing to group by."""
+MOST_GROUPS, LONGEST_VALUE = 12, 40
+"""A field of `Trajectory.meta` with more values, or longer ones (a query, a time), is nothing to group by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,24 +121,32 @@ class ErrorCounts:
             groups = self._by.setdefault(key, {})
             if groups is None:
                 continue
-            if not isinstance(value, str | int | bool) or (value not in groups and len(groups) == MOST_GROUPS):
+            if not _groups(value) or (value not in groups and len(groups) == MOST_GROUPS):
                 self._by[key] = None
                 continue
             groups.setdefault(value, Group()).add(verdicts, answered)
 
     def by(self) -> dict[str, dict[str, Group]]:
-        """Field of `meta` -> its values, as text -> their trajectories; fields with a single value are left out."""
+        """Field of `meta` -> its values, as text -> their trajectories; fields that do not group are left out: with one
+        value, or nearly as many values as trajectories.
+        """
+        most = len(self.all.calls) / 2
         return {
             key: {str(value): group for value, group in groups.items()}
             for key, groups in self._by.items()
-            if groups and len(groups) > 1
+            if groups and 1 < len(groups) <= most
         }
+
+
+def _groups(value: object) -> bool:
+    return isinstance(value, int) or (isinstance(value, str) and len(value) <= LONGEST_VALUE)
 
 
 # --- a model, teacher-forced ----------------------------------------------------------------------------------------
 
 KEY_PARTS = ("first", "distinguishing")
-OTHER_PARTS = ("name", "parameter", "value", "punctuation", "end")
+REST_PARTS = ("name", "parameter", "value", "punctuation")
+OTHER_PARTS = (*REST_PARTS, "end")
 PARTS = {
     "first": "first token of the name",
     "distinguishing": "distinguishing tokens",
@@ -146,7 +154,7 @@ PARTS = {
     "name": "rest of the name",
     "parameter": "parameter names",
     "value": "values",
-    "punctuation": "brackets, commas, =",
+    "punctuation": "brackets, commas",
     "end": "end token",
     "other": "all other tokens",
     "all": "all tokens",
@@ -161,7 +169,7 @@ class TurnScore:
     Attributes:
         trajectory: number of the trajectory it belongs to.
         parts: [N] of `KEY_PARTS` and `OTHER_PARTS`. nll: [N] negative log-likelihood in nats.
-        right: [N] whether the token is the likeliest. If all are, greedy decoding writes exactly this call.
+        right: [N] whether the token is the likeliest.
     """
 
     trajectory: int
@@ -234,10 +242,13 @@ CONDITIONS = {
 def calls(scores: Sequence[TurnScore], seed: int = 0) -> dict[str, dict[str, Estimate]]:
     """For each of `CONDITIONS` that occurs: `call`, % of calls that are right as a whole, and `others`, % of calls
     whose tokens other than key tokens are all right, given the right tokens before each.
+
+    A call that is right as a whole is what greedy decoding writes, token for token. The end token is not asked for: an
+    answer is read up to where its call ends.
     """
     first = [score.all_right("first") for score in scores]
     keys = [score.all_right(*KEY_PARTS) for score in scores]
-    others = [score.all_right(*OTHER_PARTS) for score in scores]
+    others = [score.all_right(*REST_PARTS) for score in scores]
     whole = [key and other for key, other in zip(keys, others, strict=True)]
     chosen = {
         "any": [True] * len(scores),

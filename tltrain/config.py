@@ -241,6 +241,10 @@ class Benchmark:
     scoring: Scoring = Scoring.fixed  # which of rotbench's two scorings is the headline; both are written
     size: int = 0  # toolworld: questions
     limit: Optional[int] = None  # ask at most so many questions
+    tasks: list[str] = field(default_factory=list)  # general: lm-eval's names of tasks, groups and tags
+    include_path: Optional[str] = None  # general: a folder of task definitions of one's own, above lm-eval's
+    fewshot: Optional[int] = None  # general: examples before each question; null: what each task says
+    unsafe_code: bool = False  # general: run tasks that execute code the model wrote
 
 
 @dataclass
@@ -322,6 +326,7 @@ LEAST = {
     "data.size": 0,
     "benchmark.limit": 1,
     "benchmark.size": 0,
+    "benchmark.fewshot": 0,
     "hardware.threads": 1,
 }
 """The least value of numbers that have one."""

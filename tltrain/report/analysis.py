@@ -68,7 +68,7 @@ def errors(groups: Mapping[str, Mapping[str, Group]], rule: str, seed: int) -> S
             )
     return Shown(
         "Training calls answered with an error",
-        ["trajectories", "number", "calls", "errors", "% of calls", "% of answered", "most frequent"],
+        ["of", "trajectories", "calls", "errors", "% of calls", "% of answered", "most frequent"],
         rows,
         f"Errors by the rule `{rule}`. Calls are those that standard SFT learns; the last one of a trajectory has no "
         "answer. In brackets 95 % intervals, by bootstrap over trajectories.",
@@ -132,7 +132,8 @@ def calls(models: Mapping[str, Calls]) -> Shown:
         ["calls", *(["model"] if len(models) > 1 else []), "number", "% right as a whole", "% with all others right"],
         rows,
         "Right as a whole: every token is the likeliest, so that greedy decoding writes exactly this call; without its "
-        "key tokens no call is. All others: every token that is no key token, given the recorded tokens before it.",
+        "key tokens no call is. All others: every token that is no key token, given the recorded tokens before it. The "
+        "end token is not asked for: an answer is read up to where its call ends.",
         "calls.png",
     )
 

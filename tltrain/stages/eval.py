@@ -11,7 +11,8 @@ first call of the answer against any golden call, which is `SET/ts`, and `SET/ev
 `SET/ast`, what its own checker says of the whole answer; under `details` the counts, 95 % intervals, and the same by
 scenario and by seen and unseen queries. Where the paper has numbers for the benchmark, `table.md` has both.
 
-`stage.compare` sets two such folders side by side, see `tltrain.stages.compare`.
+`stage.compare` sets two such folders side by side, see `tltrain.stages.compare`; several levels of RoTBench leave
+`robustness.png`, see `tltrain.stages.robustness`; `benchmark=general` is lm-eval's, see `tltrain.stages.general`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from tltrain.errors import TltrainError
 from tltrain.formats.calls import read_calls
 from tltrain.grading import Grade, RewardTable, grade
 from tltrain.report import tables
-from tltrain.stages import compare
+from tltrain.stages import compare, robustness
 from tltrain.trajectory import ANY, Call, OneOf, Sample
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,10 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
     if cfg.stage.compare:
         return compare.run(cfg, folder)
+    if cfg.benchmark.name == "general":  # no calls of tools: lm-eval asks and scores
+        from tltrain.stages import general
+
+        return general.run(cfg, folder)
     table = RewardTable.from_config(OmegaConf.to_container(cfg.reward))
     sets = benchmarks.load(cfg.benchmark, cfg.seed)
     samples = [sample for members in sets.values() for sample in members]
@@ -59,11 +64,13 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "details": {},
     }
     lines, start = [], 0
+    graded: dict[str, tuple[list[Sample], list[Grade]]] = {}
     for name, members in sets.items():
         members, seen_by = mark_seen(members, model_path)
         texts = predictions[start : start + len(members)]
         start += len(members)
         grades = judge(cfg, texts, members)
+        graded[name] = (members, grades)
         found = details(cfg, name, texts, grades, members) | {"seen_is": seen_by}
         metrics["details"][name] = found
         metrics |= headline(cfg, name, found)
@@ -73,11 +80,15 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             for sample, text, grade in zip(members, texts, grades, strict=True)
         ]
     runs.write_lines(folder / "predictions.jsonl", lines)
+    if robustness.applies(cfg):
+        robustness.run(cfg, graded, metrics, folder)
     published = beside_the_paper(metrics)
     if published:
         runs.write_lines(folder / "table.md", [tables.markdown(title, WITH_PAPER, rows) for title, rows in published])
     runs.finish(folder, cfg, metrics)
     show(metrics, cfg)
+    if robustness.applies(cfg):
+        robustness.show(metrics)
     for title, rows in published:
         terminal.table(title, WITH_PAPER, rows)
     terminal.console.print(f"Written to {folder}", markup=False)
