@@ -39,7 +39,13 @@ def test_what_goes_wrong_together_counts_once():
 def test_a_ratio_of_nothing_is_left_out():
     assert ratios({"x": ([0.0], [0.0])}) == {}
     found = ratios({"x": ([0.0, 0.0], [0.0, 0.0]), "y": ([3.0, 0.0], [4.0, 0.0])})
-    assert list(found) == ["y"] and (found["y"].value, found["y"].low, found["y"].high) == (0.75, 0.75, 0.75)
+    assert list(found) == ["y"] and found["y"].value == 0.75
+
+
+def test_a_few_trajectories_give_no_interval():
+    found = ratios({"x": ([1.0, 0.0, 1.0, 0.0, 9.0], [1.0] * 4 + [0.0])})["x"]
+    assert (found.low, found.high) == (None, None)
+    assert ratios({"x": ([1.0] * 5, [1.0] * 5)})["x"].low == 1
 
 
 # --- a dataset ------------------------------------------------------------------------------------------------------

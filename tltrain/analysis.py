@@ -19,17 +19,21 @@ from tltrain.mae import Rule, Verdict
 from tltrain.trajectory import Call, Trajectory
 
 RESAMPLES = 2000
-MOST_GROUPS, LONGEST_VALUE = 12, 40
+FEWEST = 5
+"""Trajectories below which their bootstrap knows too little of how they vary to give an interval."""
+MOST_GROUPS, LONGEST_VALUE = 20, 40
 """A field of `Trajectory.meta` with more values, or longer ones (a query, a time), is nothing to group by."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A ratio of two sums with the ends of its 95 % interval; `n` is the sum it is divided by."""
+    """A ratio of two sums with the ends of its 95 % interval (None: too few trajectories for one); `n` is the sum it is
+    divided by.
+    """
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     n: int
 
 
@@ -48,9 +52,12 @@ def ratios(
     tops, bottoms = (np.array([sums[name][i] for name in names], dtype=float).T for i in (0, 1))  # [T, names]
     drawn = np.concatenate([weights @ tops / _nonzero(weights @ bottoms) for weights in _draws(len(tops), seed)])
     low, high = np.nanpercentile(drawn, [2.5, 97.5], axis=0) * scale
-    values = tops.sum(0) / bottoms.sum(0) * scale
-    totals = bottoms.sum(0).astype(int).tolist()
-    return {name: Estimate(*map(float, (values[i], low[i], high[i])), totals[i]) for i, name in enumerate(names)}
+    found = {}
+    for i, name in enumerate(names):
+        ends = (float(low[i]), float(high[i])) if np.count_nonzero(bottoms[:, i]) >= FEWEST else (None, None)
+        total = bottoms[:, i].sum()
+        found[name] = Estimate(float(tops[:, i].sum() / total * scale), *ends, int(total))
+    return found
 
 
 def _draws(count: int, seed: int) -> Iterable[np.ndarray]:

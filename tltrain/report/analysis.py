@@ -37,11 +37,18 @@ def markdown(heading: str, shown: Sequence[Shown]) -> str:
 
 
 def percent(estimate: Estimate | None) -> str:
-    return f"{estimate.value:.1f} [{estimate.low:.0f}, {estimate.high:.0f}]" if estimate else "-"
+    return _shown(estimate, ".1f", ".0f")
 
 
 def nats(estimate: Estimate | None) -> str:
-    return f"{estimate.value:.3f} [{estimate.low:.2f}, {estimate.high:.2f}]" if estimate else "-"
+    return _shown(estimate, ".3f", ".2f")
+
+
+def _shown(estimate: Estimate | None, digits: str, of_ends: str) -> str:
+    if estimate is None:
+        return "-"
+    value = format(estimate.value, digits)
+    return value if estimate.low is None else f"{value} [{estimate.low:{of_ends}}, {estimate.high:{of_ends}}]"
 
 
 def errors(groups: Mapping[str, Mapping[str, Group]], rule: str, seed: int) -> Shown:
@@ -71,7 +78,7 @@ def errors(groups: Mapping[str, Mapping[str, Group]], rule: str, seed: int) -> S
         ["of", "trajectories", "calls", "errors", "% of calls", "% of answered", "most frequent"],
         rows,
         f"Errors by the rule `{rule}`. Calls are those that standard SFT learns; the last one of a trajectory has no "
-        "answer. In brackets 95 % intervals, by bootstrap over trajectories.",
+        "answer. In brackets 95 % intervals, by bootstrap over trajectories, where there are enough.",
         "data_errors.png" if any(group.kinds for values in groups.values() for group in values.values()) else "",
     )
 

@@ -81,7 +81,7 @@ def tokens(path: Path, models: Mapping[str, Mapping[str, Mapping[str, Estimate]]
         last_key = max(i for i, part in enumerate(parts) if part in ("first", "distinguishing", "key"))
         axes.axvline(last_key + 0.5, color="#999999", linewidth=1, linestyle=":")
     top.set_ylim(0, 105)
-    bottom.set_xticks(range(len(parts)), [textwrap.fill(PARTS[part], 14) for part in parts])
+    bottom.set_xticks(range(len(parts)), [textwrap.fill(PARTS[part], 14) for part in parts], fontsize="small")
     figure.suptitle("Tokens of recorded calls, each predicted from what stands before it")
     _legend(figure, top, models)
     _save(figure, path)
@@ -104,7 +104,10 @@ def calls(path: Path, models: Mapping[str, Mapping[str, Mapping[str, Estimate]]]
             [textwrap.fill(CONDITIONS[name], 14) for name in asked],
             fontsize="small",
         )
-    both[0].set(ylabel="% of calls", ylim=(0, 105))
+    highest = max(
+        one[what].high or one[what].value for found in models.values() for one in found.values() for what in one
+    )
+    both[0].set(ylabel="% of calls", ylim=(0, min(1.15 * highest + 1, 105)))
     figure.suptitle("Recorded calls, given their key tokens")
     _legend(figure, both[0], models)
     _save(figure, path)
@@ -116,8 +119,8 @@ def _grouped(axes: Axes, places: Sequence[str], models: Mapping[str, Mapping[str
     for number, (name, found) in enumerate(models.items()):
         at = [(i, found[place]) for i, place in enumerate(places) if place in found]
         values = [estimate.value for _, estimate in at]
-        below = [max(estimate.value - estimate.low, 0) for _, estimate in at]
-        above = [max(estimate.high - estimate.value, 0) for _, estimate in at]
+        below = [0 if one.low is None else max(one.value - one.low, 0) for _, one in at]
+        above = [0 if one.high is None else max(one.high - one.value, 0) for _, one in at]
         axes.bar(
             [i + (number + 0.5) * width - 0.4 for i, _ in at],
             values,
@@ -129,6 +132,9 @@ def _grouped(axes: Axes, places: Sequence[str], models: Mapping[str, Mapping[str
             ecolor="black",
             error_kw={"linewidth": 1},
         )
+        for i, estimate in at:
+            if estimate.value == 0:  # no bar to be seen: not the same as no such tokens
+                axes.text(i + (number + 0.5) * width - 0.4, 0, "0", ha="center", va="bottom", fontsize="small")
     axes.spines[["top", "right"]].set_visible(False)
 
 

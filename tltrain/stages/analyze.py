@@ -97,8 +97,8 @@ def counted(items: Iterable[Trajectory], counts: ErrorCounts) -> Iterator[Trajec
         yield item
 
 
-def plain(estimate: Estimate) -> dict[str, float]:
-    return {key: round(value, 4) for key, value in asdict(estimate).items()}
+def plain(estimate: Estimate) -> dict[str, float | None]:
+    return {key: value if value is None else round(value, 4) for key, value in asdict(estimate).items()}
 
 
 # --- the dataset ------------------------------------------------------------------------------------------------------
