@@ -58,11 +58,12 @@ def _stacked(
     left = [0.0] * len(labels)
     for (name, values), colour, hatch in zip(shares.items(), colours, hatches, strict=False):
         style = {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0.5}
-        axes.barh(labels, values, left=left, label=name.replace("_", " "), **style)
+        axes.barh(range(len(labels)), values, left=left, label=name.replace("_", " "), **style)
         left = [a + b for a, b in zip(left, values, strict=True)]
     for row, total in enumerate(left):
         if total < 99.95:  # where bars end tells something
             axes.text(total, row, f" {total:.1f} %", va="center")
+    axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
     axes.set(xlabel="% of calls (number of calls in brackets)", xlim=(0, 100 if max(left) > 99 else 1.15 * max(left)))
     axes.spines[["top", "right"]].set_visible(False)

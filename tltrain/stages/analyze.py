@@ -229,11 +229,15 @@ def show_results(paths: Sequence[str], metrics: dict[str, Any], folder: Path) ->
     """Kinds of error in the predictions of result folders; adds the counts to `metrics`."""
     from tltrain.report import analysis_plots
 
+    if len(set(paths)) < len(paths):
+        raise TltrainError(f"stage.results: expected different folders, found {', '.join(paths)}")
+    labels = analysis.labels(list(paths))
+    results = {label: compare.read(Path(path), "stage.results") for path, label in zip(paths, labels, strict=True)}
     counts: dict[str, dict[str, int]] = {}
-    for path, label in zip(paths, analysis.labels(list(paths)), strict=True):
-        lines = compare.read(Path(path), "stage.results")
-        for name in dict.fromkeys(line.sample[0] for line in lines):
-            counts[f"{label} {name}"] = compare.count([line for line in lines if line.sample[0] == name])
+    for name in dict.fromkeys(line.sample[0] for lines in results.values() for line in lines):
+        for label, lines in results.items():
+            if members := [line for line in lines if line.sample[0] == name]:
+                counts[f"{label} {name}"] = compare.count(members)
     metrics["details"]["results"] = counts
     outcomes = {name: by_outcome(rows) for name, rows in counts.items()}
     analysis_plots.predictions(folder / "prediction_kinds.png", outcomes)
