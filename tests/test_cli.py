@@ -52,7 +52,7 @@ MISTAKES = {
     "a word that is no choice": (["stage=sft", "stage.packing=all"], "stage.packing: Invalid value 'all', expected"),
     "an unknown stage": (
         ["stage=trian"],
-        "stage=trian: no such choice; there are: demo, eval, inspect, irm, irm_released, mae",
+        "stage=trian: no such choice; there are: analyze, demo, eval, inspect, irm, irm_released, mae",
     ),
     "an unknown model": (["model=gpt"], "model=gpt: no such choice; there are: codellama_7b, qwen3_0_6b, smollm2_135m"),
     "unknown data": (["data=x"], "data=x: no such choice; there are: irm, openai, rotbench, tl_training, tltrain"),
@@ -274,7 +274,7 @@ def test_a_failing_job_does_not_stop_a_sweep(tltrain, raw, tmp_path):
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("stage=", "stage=demo stage=eval stage=inspect"),
+        ("stage=", "stage=analyze stage=demo stage=eval stage=inspect"),
         ("model=t", "model=tiny model=tl_codellama_2"),
         ("stage=pkt stage.", "stage.packing= stage.rule="),
     ],

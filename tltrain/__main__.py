@@ -31,6 +31,7 @@ STAGES = {
     "predict": "predict",
     "irm": "irm",
     "inspect": "inspect",
+    "analyze": "analyze",
     "pipeline": "pipeline",
     "cache": "cache",
     "report": "report",

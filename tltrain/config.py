@@ -236,6 +236,16 @@ class ReportStage:
 
 
 @dataclass
+class AnalyzeStage:
+    name: str = "analyze"
+    rule: Rule = Rule.paper  # which answers are errors
+    mae: bool = True  # models are not given the calls that the tool answered with an error
+    models: list[str] = field(default_factory=list)  # folders or hub ids, side by side; base: the one of model=
+    unseen: bool = False  # leave out trajectories whose query any of the models was trained on
+    results: list[str] = field(default_factory=list)  # result folders of stage=eval
+
+
+@dataclass
 class Model:
     name: str = MISSING
     path: Optional[str] = None  # a local folder or a hub id; above the two below
@@ -281,6 +291,10 @@ class Benchmark:
     user: str = "rule"  # tooleyes: who answers ask_to_user: rule, terminal, or a file of answers
     time_limit: float = 10.0  # tooleyes: seconds that a tool may take
     memory_limit: int = 2048  # tooleyes: MB that a tool's process may take
+    tasks: list[str] = field(default_factory=list)  # general: lm-eval's names of tasks, groups and tags
+    include_path: Optional[str] = None  # general: a folder of task definitions of one's own, above lm-eval's
+    fewshot: Optional[int] = None  # general: examples before each question; null: what each task says
+    unsafe_code: bool = False  # general: run tasks that execute code the model wrote
 
 
 @dataclass
@@ -361,6 +375,7 @@ SCHEMAS: dict[str, type] = {
     "schema/stage/eval": EvalStage,
     "schema/stage/predict": PredictStage,
     "schema/stage/inspect": InspectStage,
+    "schema/stage/analyze": AnalyzeStage,
     "schema/stage/pipeline": PipelineStage,
     "schema/stage/cache": CacheStage,
     "schema/stage/report": ReportStage,
@@ -411,6 +426,7 @@ LEAST = {
     "benchmark.max_output": 1,
     "benchmark.time_limit": 0.1,
     "benchmark.memory_limit": 64,
+    "benchmark.fewshot": 0,
     "hardware.threads": 1,
 }
 """The least value of numbers that have one."""
@@ -550,6 +566,8 @@ def check(cfg: DictConfig) -> None:
             raise TltrainError(f"model.random.{name}: LlamaConfig has no such argument{suggestion(name, fields)}")
     if cfg.model.path is not None:
         check_model_path(cfg.model.path)
+    for path in cfg.stage.get("models") or ():
+        check_model_path(path, "stage.models")
     checkpoint = OmegaConf.select(cfg, "stage.args.resume_from_checkpoint")
     if checkpoint is not None and not Path(checkpoint).is_dir():
         raise TltrainError(f"stage.args.resume_from_checkpoint={checkpoint}: there is no such folder")
@@ -587,15 +605,15 @@ def _check_arguments(cfg: DictConfig) -> None:
             check_arguments(OmegaConf.to_container(node, resolve=True), where, kind)
 
 
-def check_model_path(path: str) -> None:
-    """Raise a TltrainError unless `path` is a folder with a model, or may be a hub id."""
+def check_model_path(path: str, key: str = "model.path") -> None:
+    """Raise a TltrainError unless `path`, which `key` gives, is a folder with a model, or may be a hub id."""
     if Path(path).is_dir():
         if not (Path(path) / "config.json").is_file():
             inside = Path(path) / "model"
             hint = f"did you mean {inside}?" if (inside / "config.json").is_file() else "it has no config.json"
-            raise TltrainError(f"model.path={path} is not a model folder: {hint}")
+            raise TltrainError(f"{key}={path} is not a model folder: {hint}")
     elif path.startswith((".", "/", "~")) or path.count("/") > 1:
-        raise TltrainError(f"model.path={path}: there is no such folder")
+        raise TltrainError(f"{key}={path}: there is no such folder")
 
 
 def _check_keys(node: DictConfig, schema: type | Collection[str], where: str) -> None:

@@ -55,7 +55,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
                 level: {key: round(value, 4) for key, value in asdict(difference).items()}
                 for level, difference in differences.items()
             },
-            "rows": dict(zip("ab", map(_count, ours), strict=True)),
+            "rows": dict(zip("ab", map(count, ours), strict=True)),
         }
         for level, found in metrics["details"][name]["levels"].items():
             metrics |= {f"{name}/{level}/difference": found["difference"], f"{name}/{level}/p": found["p"]}
@@ -65,15 +65,15 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     return metrics
 
 
-def read(path: Path) -> list[Line]:
-    """The lines of a result folder.
+def read(path: Path, key: str = "stage.compare") -> list[Line]:
+    """The lines of a result folder that `key` gives.
 
     Raises:
         TltrainError: it has no `predictions.jsonl`, or a line is not one of stage=eval.
     """
     file = path / "predictions.jsonl"
     if not file.is_file():
-        raise TltrainError(f"stage.compare: {path} has no predictions.jsonl; expected a result folder of stage=eval")
+        raise TltrainError(f"{key}: {path} has no predictions.jsonl; expected a result folder of stage=eval")
     lines = []
     for number, record in records(file):
         try:
@@ -114,7 +114,7 @@ def _sets(lines: Sequence[Line]) -> str:
     return ", ".join(dict.fromkeys(line.sample[0] for line in lines))
 
 
-def _count(lines: Sequence[Line]) -> dict[str, int]:
+def count(lines: Sequence[Line]) -> dict[str, int]:
     return {row: sum(line.row == row for line in lines) for row in ROWS}
 
 

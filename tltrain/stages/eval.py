@@ -15,6 +15,8 @@ scenario and by seen and unseen queries. Where the paper has numbers for the ben
 
 `stage.compare` sets two such folders side by side, see `tltrain.stages.compare`; whole conversations whose tools run
 (`benchmark=toolworld_multi` and others with `benchmark.multi=true`) are in `tltrain.stages.conversations`.
+Several levels of RoTBench leave `robustness.png`, see `tltrain.stages.robustness`; `benchmark=general` is lm-eval's, see
+`tltrain.stages.general`.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from tltrain.formats.calls import read_calls
 from tltrain.grading import Grade, RewardTable, grade
 from tltrain.report import tables
 from tltrain.sources import open_source
-from tltrain.stages import compare, conversations
+from tltrain.stages import compare, conversations, robustness
 from tltrain.trajectory import ANY, Call, OneOf, Sample
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,10 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         return compare.run(cfg, folder)
     if cfg.benchmark.multi:
         return conversations.run(cfg, folder)
+    if cfg.benchmark.name == "general":  # no calls of tools: lm-eval asks and scores
+        from tltrain.stages import general
+
+        return general.run(cfg, folder)
     table = RewardTable.from_config(OmegaConf.to_container(cfg.reward))
     sets = benchmarks.load(cfg.benchmark, cfg.seed)
     samples = [sample for members in sets.values() for sample in members]
@@ -68,11 +74,13 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "details": {},
     }
     lines, start = [], 0
+    graded: dict[str, tuple[list[Sample], list[Grade]]] = {}
     for name, members in sets.items():
         members, seen_by = mark_seen(members, model_path)
         texts = predictions[start : start + len(members)]
         start += len(members)
         grades = judge(cfg, texts, members)
+        graded[name] = (members, grades)
         found = details(cfg, name, texts, grades, members) | {"seen_is": seen_by}
         metrics["details"][name] = found
         metrics |= headline(cfg, name, found)
@@ -82,11 +90,15 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             for sample, text, grade in zip(members, texts, grades, strict=True)
         ]
     runs.write_lines(folder / "predictions.jsonl", lines)
+    if robustness.applies(cfg):
+        robustness.run(cfg, graded, metrics, folder)
     published = beside_the_paper(metrics)
     if published:
         runs.write_lines(folder / "table.md", [tables.markdown(title, WITH_PAPER, rows) for title, rows in published])
     runs.finish(folder, cfg, metrics)
     show(metrics, cfg)
+    if robustness.applies(cfg):
+        robustness.show(metrics)
     for title, rows in published:
         terminal.table(title, WITH_PAPER, rows)
     terminal.console.print(f"Written to {folder}", markup=False)

@@ -1,0 +1,297 @@
+"""Where training calls fail, and how much of a call rests on its key tokens: the counting behind `stage=analyze`.
+
+Pure: trajectories and scored tokens in, shares with intervals out. All intervals are of one kind, a percentile
+bootstrap over trajectories, since calls of one conversation, and tokens of one call, go right or wrong together; where
+a share is 0 or 100 % of what was seen, such an interval has no width.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tltrain import mae
+from tltrain.formats.calls import render_call
+from tltrain.mae import Rule, Verdict
+from tltrain.trajectory import Call, Trajectory
+
+RESAMPLES = 2000
+FEWEST = 5
+"""Trajectories below which their bootstrap knows too little of how they vary to give an interval."""
+MOST_GROUPS, LONGEST_VALUE = 20, 40
+"""A field of `Trajectory.meta` with more values, or longer ones (a query, a time), is nothing to group by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A ratio of two sums with the ends of its 95 % interval (None: too few trajectories for one); `n` is the sum it is
+    divided by.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+def ratios(
+    sums: Mapping[str, tuple[Sequence[float], Sequence[float]]], seed: int = 0, scale: float = 1.0
+) -> dict[str, Estimate]:
+    """`scale * sum(tops) / sum(bottoms)` of each entry, drawn together.
+
+    Args:
+        sums: name -> (tops, bottoms), both [T] with one number a trajectory, the same T everywhere. An entry whose
+            bottoms are all 0 has no ratio and is left out.
+    """
+    names = [name for name, (_, bottoms) in sums.items() if sum(bottoms)]
+    if not names:
+        return {}
+    tops, bottoms = (np.array([sums[name][i] for name in names], dtype=float).T for i in (0, 1))  # [T, names]
+    drawn = np.concatenate([weights @ tops / _nonzero(weights @ bottoms) for weights in _draws(len(tops), seed)])
+    low, high = np.nanpercentile(drawn, [2.5, 97.5], axis=0) * scale
+    found = {}
+    for i, name in enumerate(names):
+        ends = (float(low[i]), float(high[i])) if np.count_nonzero(bottoms[:, i]) >= FEWEST else (None, None)
+        total = bottoms[:, i].sum()
+        found[name] = Estimate(float(tops[:, i].sum() / total * scale), *ends, int(total))
+    return found
+
+
+def _draws(count: int, seed: int) -> Iterable[np.ndarray]:
+    """How often each of `count` trajectories is drawn, [some resamples, count], `RESAMPLES` in all."""
+    rng, left = np.random.default_rng(seed), RESAMPLES
+    while left:
+        size = min(left, max(2_000_000 // count, 1))  # what is held at once stays small
+        yield rng.multinomial(count, np.full(count, 1 / count), size).astype(float)
+        left -= size
+
+
+def _nonzero(values: np.ndarray) -> np.ndarray:
+    return np.where(values == 0, np.nan, values)  # a resample without any such token says nothing
+
+
+# --- a dataset ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Group:
+    """Trajectories that share something: per trajectory how many calls there are, and how many ended in an error."""
+
+    calls: list[int] = field(default_factory=list)
+    answered: list[int] = field(default_factory=list)
+    errors: list[int] = field(default_factory=list)
+    kinds: Counter[str] = field(default_factory=Counter)
+
+    def add(self, verdicts: Sequence[tuple[Verdict, str | None]], answered: int) -> None:
+        kinds = [kind for verdict, kind in verdicts if verdict is Verdict.ERROR]
+        self.calls.append(len(verdicts))
+        self.answered.append(answered)
+        self.errors.append(len(kinds))
+        self.kinds.update(kinds)
+
+    def shares(self, seed: int = 0) -> dict[str, Estimate]:
+        """Percent of calls, and of those that a tool answered, whose answer is an error."""
+        parts = {"calls": (self.errors, self.calls), "answered": (self.errors, self.answered)}
+        return ratios(parts, seed, 100)
+
+
+class ErrorCounts:
+    """Training calls that were answered with an error, over all trajectories and by what their `meta` says.
+
+    A training call is one that standard SFT learns: an assistant message that calls a tool, is no mere history
+    (`learn`), and is either last or followed by a tool's answer.
+    """
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+        self.all = Group()
+        self.no_answer = 0
+        self._by: dict[str, dict[Hashable, Group] | None] = {}
+
+    def add(self, trajectory: Trajectory) -> None:
+        """Count one trajectory."""
+        messages = trajectory.messages
+        turns = [(i, message) for i, message in enumerate(messages) if message.role == "assistant"]
+        judged = [
+            (verdict, i + 1 < len(messages))
+            for (i, message), verdict in zip(turns, mae.verdicts(trajectory, self.rule), strict=True)
+            if message.learn and message.call is not None
+        ]
+        counted = [(verdict, followed) for verdict, followed in judged if verdict[0] is not Verdict.NO_ANSWER]
+        self.no_answer += len(judged) - len(counted)
+        verdicts, answered = [verdict for verdict, _ in counted], sum(followed for _, followed in counted)
+        self.all.add(verdicts, answered)
+        for key, value in trajectory.meta.items():
+            groups = self._by.setdefault(key, {})
+            if groups is None:
+                continue
+            if not _groups(value) or (value not in groups and len(groups) == MOST_GROUPS):
+                self._by[key] = None
+                continue
+            groups.setdefault(value, Group()).add(verdicts, answered)
+
+    def by(self) -> dict[str, dict[str, Group]]:
+        """Field of `meta` -> its values, as text -> their trajectories; fields that do not group are left out: with one
+        value, or nearly as many values as trajectories.
+        """
+        most = len(self.all.calls) / 2
+        return {
+            key: {str(value): group for value, group in groups.items()}
+            for key, groups in self._by.items()
+            if groups and 1 < len(groups) <= most
+        }
+
+
+def _groups(value: object) -> bool:
+    return isinstance(value, int) or (isinstance(value, str) and len(value) <= LONGEST_VALUE)
+
+
+# --- a model, teacher-forced ----------------------------------------------------------------------------------------
+
+KEY_PARTS = ("first", "distinguishing")
+REST_PARTS = ("name", "parameter", "value", "punctuation")
+OTHER_PARTS = (*REST_PARTS, "end")
+PARTS = {
+    "first": "first token of the name",
+    "distinguishing": "distinguishing tokens",
+    "key": "all key tokens",
+    "name": "rest of the name",
+    "parameter": "parameter names",
+    "value": "values",
+    "punctuation": "brackets, commas",
+    "end": "end token",
+    "other": "all other tokens",
+    "all": "all tokens",
+}
+"""Parts of a call and sums of parts, in words. Key tokens are PKT's."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnScore:
+    """A call under teacher forcing: given everything before it, what a model makes of each of its N tokens.
+
+    Attributes:
+        trajectory: number of the trajectory it belongs to.
+        parts: [N] of `KEY_PARTS` and `OTHER_PARTS`. nll: [N] negative log-likelihood in nats.
+        right: [N] whether the token is the likeliest.
+    """
+
+    trajectory: int
+    parts: tuple[str, ...]
+    nll: tuple[float, ...]
+    right: tuple[bool, ...]
+
+    def all_right(self, *parts: str) -> bool:
+        """Whether every token of these parts is the likeliest."""
+        return all(right for right, part in zip(self.right, self.parts, strict=True) if part in parts)
+
+
+def token_parts(call: Call, spans: Sequence[tuple[int, int]], keys: Sequence[bool]) -> tuple[str, ...]:
+    """The part each target token of a call belongs to.
+
+    A token may reach over several parts (`="` or `",`): it belongs to the first name, parameter or value that it has a
+    character of; what has none is punctuation.
+
+    Args:
+        spans: the characters each token stands for in ` name(k=value, ...)`, with the space before it.
+        keys: for each of these tokens and the end token whether it is a key token.
+    """
+    letters = _letters(call)
+    touched = [[part for part in letters[start:end] if part != "punctuation"] for start, end in spans]
+    found = [parts[0] if parts else "punctuation" for parts in touched]
+    found.append("end")
+    first = next(i for i, key in enumerate(keys) if key)
+    return tuple(
+        ("first" if i == first else "distinguishing") if key else part
+        for i, (part, key) in enumerate(zip(found, keys, strict=True))
+    )
+
+
+def _letters(call: Call) -> list[str]:
+    """The part of each character of ` name(k=value, ...)`."""
+    parts = ["punctuation", *["name"] * len(call.name), "punctuation"]
+    for number, (name, value) in enumerate(call.arguments.items()):
+        # `f(k=v)` is `f(`, `k=v` and `)`: what a call of one argument says beyond a call of none.
+        written = len(render_call(Call("", {name: value}))) - 2
+        parts += ["punctuation"] * (2 if number else 0)
+        parts += [*["parameter"] * len(name), "punctuation", *["value"] * (written - len(name) - 1)]
+    return [*parts, "punctuation"]
+
+
+def tokens(scores: Sequence[TurnScore], seed: int = 0) -> dict[str, dict[str, Estimate]]:
+    """For each of `PARTS` that occurs: `accuracy`, % of tokens that are the likeliest, and `loss`, mean nats."""
+    groups = {part: (part,) for part in (*KEY_PARTS, *OTHER_PARTS)}
+    groups |= {"key": KEY_PARTS, "other": OTHER_PARTS, "all": (*KEY_PARTS, *OTHER_PARTS)}
+    rights, losses = {}, {}
+    for name, parts in groups.items():
+        chosen = [[i for i, part in enumerate(score.parts) if part in parts] for score in scores]
+        counts = _by_trajectory(scores, map(len, chosen))
+        pairs = list(zip(scores, chosen, strict=True))
+        rights[name] = _by_trajectory(scores, (sum(score.right[i] for i in at) for score, at in pairs)), counts
+        losses[name] = _by_trajectory(scores, (sum(score.nll[i] for i in at) for score, at in pairs)), counts
+    accuracy, loss = ratios(rights, seed, 100), ratios(losses, seed)
+    return {name: {"accuracy": accuracy[name], "loss": loss[name]} for name in PARTS if name in accuracy}
+
+
+CONDITIONS = {
+    "any": "all calls",
+    "first_right": "first token of the name right",
+    "first_wrong": "first token of the name wrong",
+    "keys_right": "all key tokens right",
+    "keys_wrong": "some key token wrong",
+}
+"""What a call is asked for before it is counted, in words."""
+
+
+def calls(scores: Sequence[TurnScore], seed: int = 0) -> dict[str, dict[str, Estimate]]:
+    """For each of `CONDITIONS` that occurs: `call`, % of calls that are right as a whole, and `others`, % of calls
+    whose tokens other than key tokens are all right, given the right tokens before each.
+
+    A call that is right as a whole is what greedy decoding writes, token for token. The end token is not asked for: an
+    answer is read up to where its call ends.
+    """
+    first = [score.all_right("first") for score in scores]
+    keys = [score.all_right(*KEY_PARTS) for score in scores]
+    others = [score.all_right(*REST_PARTS) for score in scores]
+    whole = [key and other for key, other in zip(keys, others, strict=True)]
+    chosen = {
+        "any": [True] * len(scores),
+        "first_right": first,
+        "first_wrong": [not one for one in first],
+        "keys_right": keys,
+        "keys_wrong": [not one for one in keys],
+    }
+    found = {
+        kind: ratios(
+            {
+                name: (
+                    _by_trajectory(scores, (a and b for a, b in zip(right, asked, strict=True))),
+                    _by_trajectory(scores, asked),
+                )
+                for name, asked in chosen.items()
+            },
+            seed,
+            100,
+        )
+        for kind, right in (("call", whole), ("others", others))
+    }
+    return {name: {kind: found[kind][name] for kind in found} for name in CONDITIONS if name in found["call"]}
+
+
+def _by_trajectory(scores: Sequence[TurnScore], values: Iterable[float]) -> list[float]:
+    """The values summed over the turns of each trajectory."""
+    sums: dict[int, float] = {}
+    for score, value in zip(scores, values, strict=True):
+        sums[score.trajectory] = sums.get(score.trajectory, 0) + value
+    return list(sums.values())
+
+
+def labels(paths: Sequence[str]) -> list[str]:
+    """Short names for paths of models or result folders: their last two parts, or the whole path where that is not
+    enough to tell them apart.
+    """
+    short = ["/".join(path.rstrip("/").removesuffix("/model").split("/")[-2:]) for path in paths]
+    return [path if short.count(name) > 1 else name for path, name in zip(paths, short, strict=True)]

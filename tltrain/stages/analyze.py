@@ -1,0 +1,252 @@
+"""stage=analyze: where training calls fail, how much of a call rests on its key tokens, which errors models make.
+
+    python -m tltrain stage=analyze data=rotbench data.path=FOLDER                       the dataset
+    python -m tltrain stage=analyze data=... model.path=outputs/pkt/TIME/model           and a model on it
+    python -m tltrain stage=analyze data=... stage.models=[base,outputs/pkt/TIME/model]  several, side by side
+    python -m tltrain stage=analyze stage.results=[outputs/eval/A,outputs/eval/B]        what models answered
+
+What is named on the command line is analysed: `data=...`; a model (`model=`, `model.path=`, or `stage.models=[...]`,
+where `base` is the one that `model=` configures), always on the data; result folders of stage=eval. With nothing named,
+the configured model on the configured data. Models are given the calls that MAE keeps (`stage.mae`); those of queries
+they were trained on are counted, and left out with `stage.unseen=true`.
+
+Writes `analysis.md` with all tables, the pictures in it, and `metrics.json`: `data/errors`, % of training calls;
+`MODEL/PART/accuracy` and `/loss` for the parts of a call (`key`, `other`, `first`, ...); `MODEL/call/any`,
+`/first_right`, `/keys_right`, % of such calls that are right as a whole; under `details` everything with intervals.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from tltrain import analysis, runs, terminal
+from tltrain.analysis import ErrorCounts, Estimate
+from tltrain.data import query_key, trajectories
+from tltrain.data.reading import ReadReport
+from tltrain.errors import TltrainError
+from tltrain.grading import Outcome
+from tltrain.mae import Rule
+from tltrain.report import analysis as report
+from tltrain.report.analysis import Shown
+from tltrain.stages import compare, mae
+from tltrain.trajectory import Trajectory
+
+log = logging.getLogger(__name__)
+
+BASE = "base"
+"""In `stage.models`: the model that `model=...` configures."""
+
+
+def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
+    data, models = asked(cfg.stage, HydraConfig.get().overrides.task)
+    metrics: dict[str, Any] = {"details": {}}
+    shown: list[Shown] = []
+    if data:
+        counts, read = ErrorCounts(rule_of(cfg)), ReadReport()
+        source = counted(terminal.track(trajectories(cfg.data, cfg.seed, read), "reading trajectories"), counts)
+        items = list(source) if models else [None for _ in source]  # only a model needs them kept
+        if not sum(counts.all.calls):
+            raise TltrainError(f"data={cfg.data.name}: there are no training calls in {len(items)} trajectories")
+        metrics |= mae.read_metrics(read, folder)
+        shown += show_data(cfg, counts, metrics, folder)
+        if models:
+            shown += show_models(cfg, items, models, metrics, folder)
+    if cfg.stage.results:
+        shown += show_results(cfg.stage.results, metrics, folder)
+    runs.write_lines(folder / "analysis.md", [report.markdown("Analysis", shown)])
+    runs.finish(folder, cfg, metrics)
+    for table in shown:
+        terminal.table(table.title, table.columns, table.rows)
+        if table.note:
+            terminal.console.print(f"{table.note}\n", markup=False)
+    terminal.console.print(f"Written to {folder / 'analysis.md'}", markup=False)
+    return metrics
+
+
+def asked(stage: DictConfig, words: Sequence[str]) -> tuple[bool, list[str]]:
+    """Whether a dataset is to be analysed, and which models on it.
+
+    Args:
+        words: the overrides of the command line: a group that nobody named has a default, which nobody asked for.
+    """
+    keys = [word.lstrip("+~").partition("=")[0] for word in words]
+    data = any(key.partition(".")[0] == "data" for key in keys)
+    model = any(key in ("model", "model.path") for key in keys)
+    models = list(stage.models) or ([BASE] if model or not (data or stage.results) else [])
+    return data or bool(models), models
+
+
+def rule_of(cfg: DictConfig) -> Rule:
+    """The rule of `stage.rule`, whether or not `stage.mae` leaves its errors out for the models."""
+    return Rule.from_config(OmegaConf.to_container(cfg.mae[cfg.stage.rule.name]))
+
+
+def counted(items: Iterable[Trajectory], counts: ErrorCounts) -> Iterator[Trajectory]:
+    """The trajectories as they are, counted on the way."""
+    for item in items:
+        counts.add(item)
+        yield item
+
+
+def plain(estimate: Estimate) -> dict[str, float | None]:
+    return {key: value if value is None else round(value, 4) for key, value in asdict(estimate).items()}
+
+
+# --- the dataset ------------------------------------------------------------------------------------------------------
+
+
+def show_data(cfg: DictConfig, counts: ErrorCounts, metrics: dict[str, Any], folder: Path) -> list[Shown]:
+    """The dataset's tables and picture; adds its numbers to `metrics`."""
+    groups = {"": {f"data={cfg.data.name}": counts.all}, **counts.by()}
+    details = {
+        key or "all": {
+            value: {
+                "trajectories": len(group.calls),
+                "calls": sum(group.calls),
+                "answered": sum(group.answered),
+                "errors": sum(group.errors),
+                "kinds": dict(group.kinds.most_common()),
+                "percent": {name: plain(share) for name, share in group.shares(cfg.seed).items()},
+            }
+            for value, group in values.items()
+        }
+        for key, values in groups.items()
+    }
+    (everything,) = details.pop("all").values()
+    metrics["details"]["data"] = {
+        "source": cfg.data.name,
+        "rule": cfg.stage.rule.name,
+        "dropped_no_answer": counts.no_answer,
+        "all": everything,
+        "by": details,
+    }
+    metrics |= {"data/calls": everything["calls"], "data/errors": everything["percent"]["calls"]["value"]}
+    if "answered" in everything["percent"]:
+        metrics["data/errors_of_answered"] = everything["percent"]["answered"]["value"]
+    if not counts.all.kinds:
+        return [report.errors(groups, cfg.stage.rule.name, cfg.seed)]
+    from tltrain.report import analysis_plots  # matplotlib takes a second to load
+
+    analysis_plots.errors(folder / "data_errors.png", groups, cfg.stage.rule.name)
+    return [report.errors(groups, cfg.stage.rule.name, cfg.seed), report.kinds(counts.all)]
+
+
+# --- models -----------------------------------------------------------------------------------------------------------
+
+
+def show_models(
+    cfg: DictConfig, items: list[Trajectory], asked_for: Sequence[str], metrics: dict[str, Any], folder: Path
+) -> list[Shown]:
+    """The models' tables and pictures; adds their numbers to `metrics`."""
+    with terminal.status("loading torch and transformers"):
+        from tltrain import models
+    from tltrain.report import analysis_plots
+    from tltrain.stages.shared import corpus
+
+    base = [models.resolve(cfg.model, cfg.cache.dir, lambda: corpus(items))] if BASE in asked_for else []
+    paths = [base[0] if path == BASE else path for path in asked_for]
+    labels = zip(asked_for, analysis.labels(paths), strict=True)
+    names = [cfg.model.name if path == BASE else label for path, label in labels]
+    if len(set(names)) < len(names):
+        raise TltrainError(f"stage.models: expected different models, found {', '.join(asked_for)}")
+    learned = list(mae.apply(items, mae.rule_of(cfg), mae.MaeReport()))
+    seen = [queries_of(path) for path in paths]
+    if cfg.stage.unseen:
+        known = frozenset().union(*seen)
+        learned = [item for item in learned if query_key(item.query) not in known]
+    found = {}
+    for name, path, queries in zip(names, paths, seen, strict=True):
+        details = score(cfg, path, name, learned)
+        details["trajectories_trained_on"] = sum(query_key(item.query) in queries for item in learned)
+        if details["trajectories_trained_on"]:
+            log.warning(
+                "%s was trained on %d of these %d trajectories' queries: stage.unseen=true leaves them out",
+                name,
+                details["trajectories_trained_on"],
+                len(learned),
+            )
+        found[name] = details
+    tokens, calls = ({name: details[what] for name, details in found.items()} for what in ("tokens", "calls"))
+    analysis_plots.tokens(folder / "key_tokens.png", tokens)
+    analysis_plots.calls(folder / "calls.png", calls)
+    metrics["details"]["models"] = {
+        name: details
+        | {
+            what: {key: {kind: plain(one) for kind, one in both.items()} for key, both in details[what].items()}
+            for what in ("tokens", "calls")
+        }
+        for name, details in found.items()
+    }
+    for name, details in metrics["details"]["models"].items():
+        for part, both in details["tokens"].items():
+            metrics |= {f"{name}/{part}/{kind}": both[kind]["value"] for kind in both}
+        metrics |= {f"{name}/call/{asked}": both["call"]["value"] for asked, both in details["calls"].items()}
+    return [report.tokens(tokens), report.calls(calls)]
+
+
+def queries_of(path: str) -> frozenset[str]:
+    """Digests of the queries that a model of ours was trained on."""
+    record = Path(path) / "trained_on.json"
+    return frozenset(json.loads(record.read_text(encoding="utf-8"))) if record.is_file() else frozenset()
+
+
+def score(cfg: DictConfig, path: str, name: str, items: list[Trajectory]) -> dict[str, Any]:
+    """One model on the trajectories: `tokens` and `calls` of `tltrain.analysis`, and what was too long for it."""
+    import torch
+
+    from tltrain import models, teacher_forcing
+    from tltrain.tokens import Encoder, PackingReport
+
+    device, bf16 = models.device_and_dtype(cfg.hardware)
+    encoder = Encoder(models.load_tokenizer(path, cfg.model))
+    model = models.load_model(path, cfg.model, torch.bfloat16 if bf16 else torch.float32, device)
+    packing = PackingReport()
+    scores = list(teacher_forcing.score(model, encoder, terminal.track(items, f"scoring {name}"), packing))
+    if not scores:
+        raise TltrainError(f"{path}: none of the {len(items)} trajectories has a call to score (see stage.mae, unseen)")
+    return {
+        "path": path,
+        "tokens": analysis.tokens(scores, cfg.seed),
+        "calls": analysis.calls(scores, cfg.seed),
+        "trajectories_truncated": packing.truncated,
+        "trajectories_too_long": packing.too_long,
+    }
+
+
+# --- results of stage=eval ------------------------------------------------------------------------------------------
+
+
+def show_results(paths: Sequence[str], metrics: dict[str, Any], folder: Path) -> list[Shown]:
+    """Kinds of error in the predictions of result folders; adds the counts to `metrics`."""
+    from tltrain.report import analysis_plots
+
+    if len(set(paths)) < len(paths):
+        raise TltrainError(f"stage.results: expected different folders, found {', '.join(paths)}")
+    labels = analysis.labels(list(paths))
+    results = {label: compare.read(Path(path), "stage.results") for path, label in zip(paths, labels, strict=True)}
+    counts: dict[str, dict[str, int]] = {}
+    for name in dict.fromkeys(line.sample[0] for lines in results.values() for line in lines):
+        for label, lines in results.items():
+            if members := [line for line in lines if line.sample[0] == name]:
+                counts[f"{label} {name}"] = compare.count(members)
+    metrics["details"]["results"] = counts
+    outcomes = {name: by_outcome(rows) for name, rows in counts.items()}
+    analysis_plots.predictions(folder / "prediction_kinds.png", outcomes)
+    return report.predictions(counts)
+
+
+def by_outcome(rows: dict[str, int]) -> dict[str, int]:
+    """Counts of the rows of the reward table as counts of outcomes, which has one for all wrong parameters."""
+    outcomes = dict.fromkeys((outcome.value for outcome in Outcome), 0)
+    for row, count in rows.items():
+        outcomes[row if row in outcomes else Outcome.PARAMETERS.value] += count
+    return outcomes
