@@ -14,8 +14,8 @@ first call of the answer against any golden call, which is `SET/ts`, and `SET/ev
 scenario and by seen and unseen queries. Where the paper has numbers for the benchmark, `table.md` has both.
 
 `stage.compare` sets two such folders side by side, see `tltrain.stages.compare`; whole conversations whose tools run
-(`benchmark=toolworld_multi` and others with `benchmark.multi=true`) are in `tltrain.stages.conversations`.
-Several levels of RoTBench leave `robustness.png`, see `tltrain.stages.robustness`; `benchmark=general` is lm-eval's, see
+(`benchmark=toolworld_multi` and others with `benchmark.multi=true`) are in `tltrain.stages.conversations`; several
+levels of RoTBench leave `robustness.png`, see `tltrain.stages.robustness`; `benchmark=general` is lm-eval's, see
 `tltrain.stages.general`.
 """
 
