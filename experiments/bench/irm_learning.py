@@ -39,8 +39,13 @@ RUNS = {
     "smollm2_135m": {
         "algorithms": ("ppo",),
         "seeds": (1,),
-        "words": ["data.size=1500", "stage.max_new_tokens=64", "stage.eval_size=150"],
-        "steps": {"ppo": 40},
+        "words": [
+            "data.size=1500",
+            "stage.max_new_tokens=64",
+            "stage.eval_size=150",
+            "stage.args.gradient_accumulation_steps=8",  # trajectories a rollout: about 24 calls
+        ],
+        "steps": {"ppo": 20},
         "threads": 2,
     },
 }

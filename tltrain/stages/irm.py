@@ -211,7 +211,8 @@ def make_trainer(
         from tltrain.training.group import TRAINERS
 
         return TRAINERS[stage.algorithm.name](model, arguments, trees, tokenizer=encoder.tokenizer, **shown)
-    from tltrain.training.actor_critic import new_critic
+    from tltrain.training.actor_critic import expect, new_critic
+    from tltrain.training.mean_reward import mean_reward
     from tltrain.training.ppo import PPOTrainer, Settings
     from tltrain.training.rollout import Sampling
 
@@ -240,6 +241,20 @@ def make_trainer(
         eos_id=encoder.eos_id,
         pad_id=encoder.tokenizer.pad_token_id,
     )
+    if stage.critic.init.name == "sft" and not stage.critic.path:
+        with terminal.status("sampling, for the critic to begin with the mean reward"):
+            judge = shown["judge"]
+            expect(
+                critic,
+                mean_reward(
+                    model,
+                    trees,
+                    sampling,
+                    lambda sample, tokens: judge(sample, encoder.decode(tokens)).reward,
+                    bf16=arguments.bf16,
+                    seed=cfg.seed,
+                ),
+            )
     reference = models.load_model(path, cfg.model, dtype, model.device)
     return PPOTrainer(
         model, critic, reference, arguments, trees, encoder=encoder, settings=settings, sampling=sampling, **shown
