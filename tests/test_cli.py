@@ -88,7 +88,7 @@ def test_a_mistake_ends_in_one_line_before_anything_loads(words, said, tmp_path)
         (["sed=1"], "sed: no such key; did you mean seed?"),
         (["++cache.dri=x"], "cache.dri: no such key; did you mean dir?"),
         (["+model.demo.tran_size=3"], "model.demo.tran_size: no such key; did you mean train_size?"),
-        (["benchmark=x"], "benchmark=x: no such choice; there are: bfcl, openai, rotbench, toolalpaca, toolworld"),
+        (["benchmark=x"], "benchmark=x: no such choice; there are: bfcl, bfcl_multi, openai, rotbench, "),
         (["stage=sft", "+stage.args.max_steps=1.5"], "stage.args.max_steps: expected int, found 1.5"),
         (["stage=sft", "+model.args.lr=1"], "model.args.lr: trl.SFTConfig has no such argument"),
         (["stage=sft", "+stage.args.packing=true"], "stage.args.packing: this is set by stage.packing"),

@@ -231,6 +231,10 @@ class Benchmark:
     scoring: Scoring = Scoring.fixed  # which of rotbench's two scorings is the headline; both are written
     size: int = 0  # toolworld: questions
     limit: Optional[int] = None  # ask at most so many questions
+    multi: bool = False  # whole conversations, whose tools run
+    max_turns: int = 10  # multi: most calls for one turn of the user
+    parallel: int = 16  # multi: conversations at a time, answered together; stage.batch_size of them in one batch
+    max_output: int = 4000  # multi: characters of a tool's answer that enter the history
 
 
 @dataclass
@@ -311,6 +315,9 @@ LEAST = {
     "data.size": 0,
     "benchmark.limit": 1,
     "benchmark.size": 0,
+    "benchmark.max_turns": 1,
+    "benchmark.parallel": 1,
+    "benchmark.max_output": 1,
     "hardware.threads": 1,
 }
 """The least value of numbers that have one."""
