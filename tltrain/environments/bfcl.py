@@ -194,7 +194,9 @@ class BfclEnvironment:
             return f"Error during execution: {error}"
         if answer is None:
             made[-1] = None  # else every later call would end so
-            return f"Error during execution: no answer within {self._simulators.seconds:g} seconds"
+            return (
+                f"Error during execution: no answer in {self._simulators.seconds:g} seconds, or the tool ended itself"
+            )
         return answer
 
     def follow_up(self, answer: str | None) -> Turn | None:

@@ -18,7 +18,7 @@ from typing import Any
 from tltrain.errors import TltrainError
 from tltrain.trajectory import Call
 
-SECONDS = 5.0  # for one call
+SECONDS = 10.0  # for one call
 SECONDS_TO_START = 60.0
 
 Turns = Sequence[Sequence[Call | None]]

@@ -1,17 +1,17 @@
 """The process in which BFCL's simulators run: `python bfcl_worker.py FOLDER`, the folder that `bfcl_eval` lies in.
 
-A simulator is plain Python without a limit of its own: `power(base=9, exponent=999999999)` never ends, and a directory
-moved into itself makes `pwd` fill the memory. So they run here, with little memory, and the evaluation outlives them.
+A simulator is plain Python without limits of its own: `power(base=9, exponent=999999999)` does not end within a day. So
+they run here, with little memory, and the evaluation outlives them.
 
 Lines of JSON over standard input and output. First this process says {"ready": true}, or what is wrong, {"error": ...}.
 Then a request is a conversation so far,
 
     {"classes": [name, ...], "config": {class: ...}, "long_context": bool, "turns": [[CALL, ...], ...]}
 
-where CALL is [name, arguments], or null for one that is not to be made again,
-answered by {"answer": what its last call returns}; or, with "golden" (turns as well), by what BFCL's checker says of
-it, {"success": ..., "turn": ..., "error": ..., "reason": ...}. Before that comes an empty line for each call that was
-run. Every request makes its world anew from the scenario, so that no two conversations can share anything.
+where CALL is [name, arguments], or null for one that is not to be made again. It is answered by {"answer": what its last
+call returns}; or, with "golden" (turns as well), by what BFCL's checker says of it, {"success": ..., "turn": ...,
+"error": ..., "reason": ...}. Before that comes an empty line for each call that was run. Every request makes its world
+anew from the scenario, so that no two conversations can share anything.
 
 The file imports nothing of tltrain, and what it runs are methods that are looked up by name, never text.
 """
