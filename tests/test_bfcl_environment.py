@@ -102,6 +102,11 @@ def test_a_tool_that_is_held_out_comes_with_its_turn_and_does_not_exist_before(q
         (entry("a", 1), [["read()"], []], "record 1: question: expected 2 turns, as ground_truth has, found 1 turns"),
         (entry("a", 1, question=[[]]), [[]], "question[0]: expected a user's message, or tools that are new in this"),
         (entry("a", 1, involved_classes=["os"]), [[]], "involved_classes[0]: expected one of GorillaFileSystem, "),
+        (
+            entry("a", 1, involved_classes=[]),
+            [[]],
+            "involved_classes: expected at least one class, found an empty list",
+        ),
         (entry("a", 1, missed_function={"7": ["read"]}), [[]], "missed_function: expected turns from 0 to 0, found 7"),
         (entry("a", 1, missed_function={"0": ["sort"]}), [[]], "missed_function.0: expected one of power, write"),
         (entry("a", 1), [["read(__import__('os'))"]], "ground_truth: expected a call `name(parameter=literal, ...)`"),

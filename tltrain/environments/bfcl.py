@@ -280,6 +280,8 @@ def _entry(record: dict[str, Any], golden: list[Any], folder: Path, category: st
         expect_choice(name, MODULES, f"involved_classes[{i}]")
         for i, name in enumerate(member(record, "involved_classes", list))
     )
+    if not classes:
+        raise FieldError("involved_classes", "at least one class", "an empty list")
     tools = tuple(tool for name in classes for tool in _documented(folder, name))
     names = [tool.name for tool in tools]
     questions = member(record, "question", list)

@@ -8,8 +8,8 @@ Then a request is a conversation so far,
 
     {"classes": [name, ...], "config": {class: ...}, "long_context": bool, "turns": [[CALL, ...], ...]}
 
-where CALL is [name, arguments], or null for one that is not to be made again. It is answered by {"answer": what its last
-call returns}; or, with "golden" (turns as well), by what BFCL's checker says of it, {"success": ..., "turn": ...,
+where CALL is [name, arguments], or null for one that is not to be made again. It is answered by {"answer": what its
+last call returns}; or, with "golden" (turns as well), by what BFCL's checker says of it, {"success": ..., "turn": ...,
 "error": ..., "reason": ...}. Before that comes an empty line for each call that was run. Every request makes its world
 anew from the scenario, so that no two conversations can share anything.
 
