@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from omegaconf import DictConfig
 
-from tltrain.environments import Environment, Task, tooleyes, toolworld
+from tltrain.environments import Environment, Task, bfcl, tooleyes, toolworld
 from tltrain.errors import TltrainError
 from tltrain.trajectory import Call
 
@@ -28,6 +28,7 @@ class Kind(NamedTuple):
 
 ENVIRONMENTS: dict[str, Kind] = {
     "toolworld": Kind(toolworld.tasks, toolworld.make, toolworld.golden_calls),
+    "bfcl": Kind(bfcl.tasks, bfcl.make, bfcl.golden_calls),
     "tooleyes": Kind(tooleyes.tasks, tooleyes.make),
 }
 

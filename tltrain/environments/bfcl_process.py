@@ -1,0 +1,136 @@
+"""Our side of the process in which BFCL's simulators run (`bfcl_worker`): started when needed, ended when it hangs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from tltrain.errors import TltrainError
+from tltrain.trajectory import Call
+
+SECONDS = 10.0  # for one call
+SECONDS_TO_START = 60.0
+
+Turns = Sequence[Sequence[Call | None]]
+"""The calls of each user turn; None for one that is not to be made again, because it took the process with it."""
+
+
+class Simulators:
+    """Runs conversations in one process that all share: each request tells the whole conversation so far.
+
+    That costs a fraction of a millisecond a call, keeps nothing between two requests, and lets a process that hung or
+    died be replaced by a new one. Threads may share it too.
+
+    Args:
+        folder: what the package `bfcl_eval` lies in.
+        seconds: how long one call may take.
+    """
+
+    def __init__(self, folder: Path, seconds: float = SECONDS) -> None:
+        self.seconds = seconds
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self._read = b""
+        self._lock = threading.Lock()
+        self._stop_at_exit: weakref.finalize | None = None
+
+    def answer(self, scenario: Mapping[str, Any], turns: Turns) -> str | None:
+        """What the last call answers; None if it was not done in time, or ended the process."""
+        reply = self._ask({**scenario, "turns": _plain(turns)})
+        return None if reply is None else reply["answer"]
+
+    def verdict(self, scenario: Mapping[str, Any], turns: Turns, golden: Turns) -> dict[str, Any] | None:
+        """`success`, `turn`, `error`, `reason`: what BFCL's checker says; None as for `answer`."""
+        return self._ask({**scenario, "turns": _plain(turns), "golden": _plain(golden)})
+
+    def start(self) -> None:
+        """Start the process, if there is none. Done by the first request too, but here a failure is told early.
+
+        Raises:
+            TltrainError: the simulators cannot be imported there.
+        """
+        with self._lock:
+            self._start()
+
+    def close(self) -> None:
+        """End the process, if there is one."""
+        if self._stop_at_exit is not None:
+            self._stop_at_exit()
+        self._process, self._read = None, b""
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any] | None:
+        line = json.dumps(request).encode() + b"\n"
+        with self._lock:
+            try:
+                self._start()
+                self._process.stdin.write(line)
+                self._process.stdin.flush()
+                while not (reply := self._line(self.seconds)).strip():  # empty: a call was run
+                    pass
+                return json.loads(reply)
+            except (TimeoutError, OSError):
+                self.close()
+                return None
+            except BaseException:  # Ctrl-C: the reply to come must not be taken for that to another request
+                self.close()
+                raise
+
+    def _start(self) -> None:
+        """See `start`. It gets none of our environment, and a group of its own, so that it ends with its children."""
+        if self._process is not None:
+            if self._process.poll() is None:
+                return
+            self.close()  # somebody else ended it; no call is to blame
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-s", str(Path(__file__).with_name("bfcl_worker.py")), str(self._folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env={"PYTHONHASHSEED": "0"},  # some answers list the members of a set
+            start_new_session=True,
+        )
+        self._stop_at_exit = weakref.finalize(self, _stop, self._process)
+        try:
+            hello = json.loads(self._line(SECONDS_TO_START))
+        except (TimeoutError, OSError):
+            hello = {"error": "the process ended or did not answer"}
+        if "error" in hello:
+            self.close()
+            raise TltrainError(f"{self._folder}: BFCL's simulators do not start: {hello['error']}")
+
+    def _line(self, seconds: float) -> bytes:
+        """The next line. Raises TimeoutError, or BrokenPipeError where the process has ended."""
+        pipe = self._process.stdout
+        while b"\n" not in self._read:
+            if not wait([pipe], seconds):
+                raise TimeoutError
+            chunk = os.read(pipe.fileno(), 1 << 20)
+            if not chunk:
+                raise BrokenPipeError
+            self._read += chunk
+        line, _, self._read = self._read.partition(b"\n")
+        return line
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError, PermissionError):  # it has ended
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    with suppress(BrokenPipeError):
+        process.stdin.close()
+    process.stdout.close()
+
+
+def _plain(turns: Turns) -> list[list[Any]]:
+    return [[None if call is None else [call.name, dict(call.arguments)] for call in calls] for calls in turns]
