@@ -310,13 +310,17 @@ def show(sweep: Sweep) -> None:
             terminal.errors.print(f"{row.label}, seed {job.seed}: {job.error}", style="yellow", markup=False)
 
 
+LEVELS = ("ts", "pi", "cf", "de", "ce", "va", "success")
+"""What is shown of a benchmark, in this order: `scoring.LEVELS`, `conversation_scores.LEVELS`."""
+
+
 def _shown(key: str) -> bool:
-    return key.count("/") == 1 and key.endswith(("/ts", "/pi", "/cf", "/de", "/ce", "/va", "/success"))
+    return key.count("/") == 1 and key.partition("/")[2] in LEVELS
 
 
 def _order(key: str) -> tuple[str, int]:
     group, _, level = key.partition("/")
-    return group, ["ts", "pi", "cf", "de", "ce", "va", "success"].index(level)
+    return group, LEVELS.index(level)
 
 
 def _cell(job: Job, name: str) -> str:

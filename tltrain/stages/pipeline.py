@@ -21,7 +21,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from tltrain import config, fingerprints, memory, runs, terminal
+from tltrain import config, conversation_scores, fingerprints, memory, runs, scoring, terminal
 from tltrain.errors import TltrainError
 from tltrain.stage_cache import Cost, Entry, StageCache
 
@@ -32,7 +32,7 @@ SECTIONS = {
     "sft": ("data", "model", "hardware"),
     "pkt": ("data", "model", "hardware"),
     "irm": ("data", "model", "hardware", "reward"),
-    "eval": ("model", "hardware", "reward", "benchmark"),
+    "eval": ("model", "hardware", "reward", "benchmark", "source"),
 }
 """The parts of the configuration, besides `stage` and `seed`, that decide a stage's result."""
 WITHOUT = {
@@ -161,7 +161,7 @@ def check(cfg: DictConfig, benchmarks: list[tuple[str, DictConfig]]) -> None:
     stages = {"supervised": supervised(cfg)} | {node: resolved(cfg.stage[node]) for node in ("rl", "eval")}
     for node, stage in stages.items():
         for key in ("mae", "rule"):
-            if key in cfg.stage[node] and cfg.stage[node][key] != cfg.stage[key]:
+            if node != "eval" and cfg.stage[node][key] != cfg.stage[key]:
                 raise TltrainError(f"stage.{node}.{key}: this is set by stage.{key}")
         try:
             config.check(part(cfg, stage))
@@ -233,8 +233,8 @@ def decided_by(cfg: DictConfig, after: list[Entry]) -> dict[str, Any]:
     stage = cfg.stage.name
     plain = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     kept = {"stage": plain["stage"], "seed": plain["seed"]} | {name: plain[name] for name in SECTIONS[stage]}
-    if "rule" in plain["stage"] and stage == "mae":
-        kept["mae"] = plain["mae"][plain["stage"]["rule"]] if plain["stage"]["mae"] else None
+    if stage in ("mae", "eval"):  # those that follow read what has been judged
+        kept["mae"] = plain["mae"][plain["stage"]["rule"]] if plain["stage"].get("mae", True) else None
     for key in (*WITHOUT[stage], *NEVER):
         _drop(kept, key.split("."))
     made = {str(entry.folder.resolve()): entry.cost.fingerprint for entry in after}
@@ -297,13 +297,15 @@ def score(metrics: Mapping[str, Any], key: str | None) -> float:
 
 def show(metrics: dict[str, Any], folder: Path) -> None:
     """What the job came to."""
-    rows = [
-        [name, *(f"{metrics[f'{name}/{level}']:.1f}" for level in ("ts", "pi", "cf"))]
-        for name in metrics["details"]
-        if f"{name}/ts" in metrics
-    ]
-    if rows:
-        terminal.table("Evaluation, % of samples", ["benchmark", "TS", "PI", "CF"], rows)
+    for levels in (scoring.LEVELS, conversation_scores.LEVELS):
+        rows = [
+            [name, *(f"{metrics[f'{name}/{level}']:.1f}" if f"{name}/{level}" in metrics else "" for level in levels)]
+            for name in metrics["details"]
+            if f"{name}/{levels[0]}" in metrics
+        ]
+        if rows:
+            titles = (level.upper() if len(level) == 2 else level for level in levels)
+            terminal.table("Evaluation, %", ["benchmark", *titles], rows)
     made = [stage for stage in metrics["stages"] if not stage["reused"]]
     reused = len(metrics["stages"]) - len(made)
     terminal.console.print(
