@@ -35,18 +35,18 @@ def test_the_ablation_is_eight_rows_from_two_data_passes_and_eight_trainings(swe
     labels = [row.label for row in found.rows]
     assert labels == [
         "standard SFT",
-        "IRM",
-        "PKT",
-        "PKT + IRM",
         "MAE",
-        "MAE + IRM",
+        "PKT",
+        "IRM",
         "MAE + PKT",
+        "MAE + IRM",
+        "PKT + IRM",
         "MAE + PKT + IRM",
     ]
     assert found.baseline == "standard SFT" and found.axes == {name: [False, True] for name in ("mae", "pkt", "irm")}
-    assert found.rows[3].axes == {"mae": False, "pkt": True, "irm": True}
-    assert found.rows[3].seeds[0].metrics["toolworld/ts"] == 30.0
-    assert found.rows[3].seeds[0].predictions == [{"set": "toolworld", "id": "1"}]
+    assert found.rows[6].axes == {"mae": False, "pkt": True, "irm": True}
+    assert found.rows[6].seeds[0].metrics["toolworld/ts"] == 30.0
+    assert found.rows[6].seeds[0].predictions == [{"set": "toolworld", "id": "1"}]
     assert (found.cache["built"], found.cache["reused"]) == (18, 10)
     assert "MAE + PKT + IRM" in ran.out and "job 8 of 8" in ran.err
     sweep("+experiment=ablation")  # the same command again makes nothing

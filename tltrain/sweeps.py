@@ -13,7 +13,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tltrain import fingerprints, terminal
 from tltrain.errors import TltrainError
-from tltrain.report.sweep import Job, Row, StageCost, Sweep
+from tltrain.report.sweep import FILE, Job, Row, StageCost, Sweep, save
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def gather(folders: Sequence[Path], name: str, command: str, baseline: str | Non
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         baseline=baseline or (STANDARD if STANDARD in rows else None),
         axes={_short(axis): list(dict.fromkeys(_value(job, axis) for job in jobs)) for axis in axes},
-        rows=list(rows.values()),
+        rows=sorted(rows.values(), key=_place) if set(SWITCHES) <= set(map(_short, axes)) else list(rows.values()),
         cache={
             "built": sum(not cost.reused for cost in costs),
             "reused": sum(cost.reused for cost in costs),
@@ -188,6 +188,12 @@ def _label(axes: Mapping[str, Any]) -> str:
         if axis not in switches
     ]
     return ", ".join(words) or "all"
+
+
+def _place(row: Row) -> tuple[int, list[bool]]:
+    """Where the paper's ablation has a row: by how many ideas it has, MAE before PKT before IRM."""
+    on = [bool(row.axes[name]) for name in SWITCHES]
+    return sum(on), [not one for one in on]
 
 
 def _error(folder: Path) -> str:
@@ -334,10 +340,11 @@ def _state(job: Job) -> str:
     return f"done, {made} stages made" if job.stages else "done"
 
 
-def write(sweep: Sweep, folder: Path) -> Iterable[Path]:
-    """The report's files, into `folder`."""
+def write(sweep: Sweep, folder: Path) -> None:
+    """The report's files and what they were made of, into `folder`."""
     from tltrain.report.write import write_report  # charts take a second to load
 
     with terminal.status("writing the report"):
+        save(sweep, folder / FILE)
         write_report(sweep, folder)
     terminal.console.print(f"Written to {folder / 'report.html'}, report.md, ablation.csv, ablation.tex", markup=False)
