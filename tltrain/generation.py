@@ -92,7 +92,7 @@ def generate(
 def in_batches(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], greedy: Greedy, batch_size: int, prefill: Prefill
 ) -> Iterator[tuple[int, list[int]]]:
-    """As `in_flight.answers`, in batches of about one length: for models that keep other things than keys and values."""
+    """As `in_flight.answers`, in batches of about one length: for models that keep other than keys and values."""
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]

@@ -9,7 +9,8 @@ Writes `predictions.jsonl` (a line a sample: prompt id, raw text, parsed call, g
 `SET/fixed/ts`; where samples ask for several calls (BFCL's parallel sets, `benchmark=openai`) under `SET/any/ts`, the
 first call of the answer against any golden call, which is `SET/ts`, and `SET/every/ts`, all calls against all; for BFCL
 `SET/ast`, what its own checker says of the whole answer; under `details` the counts, 95 % intervals, and the same by
-scenario and by seen and unseen queries. Where the paper has numbers for the benchmark, `table.md` has both.
+scenario and by seen and unseen queries; of a local model `prompt_tokens_per_sample` and `tokens_prefilled_per_sample`,
+which it had to read, what prompts share once. Where the paper has numbers for the benchmark, `table.md` has both.
 
 `stage.compare` sets two such folders side by side, see `tltrain.stages.compare`.
 """
@@ -49,13 +50,15 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         raise TltrainError("the benchmark has no samples: see benchmark.size, benchmark.levels, benchmark.categories")
     if cfg.stage.predictions is not None:
         predictions, model_path, too_long = read_predictions(Path(cfg.stage.predictions), len(samples)), None, 0
+        reading = {}
     else:
-        predictions, model_path, too_long = answer(cfg, samples)
+        predictions, model_path, too_long, reading = answer(cfg, samples)
 
     metrics: dict[str, Any] = {
         "model": model_path,
         "predictions": cfg.stage.predictions,
         "too_long": too_long,
+        **reading,
         "details": {},
     }
     lines, start = [], 0
@@ -84,8 +87,10 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     return metrics
 
 
-def answer(cfg: DictConfig, samples: list[Sample]) -> tuple[list[str], str, int]:
-    """The model's answers, where the model came from, and how many prompts are too long for it (their answer: "")."""
+def answer(cfg: DictConfig, samples: list[Sample]) -> tuple[list[str], str, int, dict[str, float]]:
+    """The model's answers, where the model came from, how many prompts are too long for it (their answer: ""), and how
+    many tokens a prompt has and costs (`Prefill.per_sample`).
+    """
     with terminal.status("loading torch and transformers"):
         import torch
 
@@ -100,6 +105,7 @@ def answer(cfg: DictConfig, samples: list[Sample]) -> tuple[list[str], str, int]
     encoder = Encoder(models.load_tokenizer(path, cfg.model))
     model = models.load_model(path, cfg.model, torch.bfloat16 if bf16 else torch.float32, device)
     prompts = [encoder.prompt(sample) for sample in terminal.track(samples, "tokenizing")]
+    prefill = generation.Prefill()
     texts = generation.generate(
         model,
         encoder,
@@ -107,6 +113,7 @@ def answer(cfg: DictConfig, samples: list[Sample]) -> tuple[list[str], str, int]
         max_new_tokens=cfg.stage.max_new_tokens,
         batch_size=cfg.stage.get("batch_size", 1),  # stage=predict asks one question
         description=f"answering {cfg.benchmark.name}",
+        prefill=prefill,
     )
     too_long = sum(not generation.fits(model, len(prompt), cfg.stage.max_new_tokens) for prompt in prompts)
     if too_long:
@@ -116,7 +123,9 @@ def answer(cfg: DictConfig, samples: list[Sample]) -> tuple[list[str], str, int]
             len(prompts),
             generation.context(model),
         )
-    return texts, path, too_long
+    reading = prefill.per_sample()
+    log.info("tokens a sample: %s", reading)
+    return texts, path, too_long, reading
 
 
 def read_predictions(path: Path, expected: int) -> list[str]:

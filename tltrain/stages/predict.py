@@ -28,7 +28,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         raise TltrainError("stage=predict reads a conversation: give data.path=messages.json")
     tools, messages, instructions = read_history(cfg.data.path)
     sample = Sample(str(cfg.data.path), tools, messages, (), instructions)
-    texts, model_path, too_long = answer(cfg, [sample])
+    texts, model_path, too_long, _ = answer(cfg, [sample])
     if too_long:
         raise TltrainError(f"{cfg.data.path}: the conversation is too long for the model, see the line above")
     judged = grade(texts[0], None, tools)
