@@ -417,6 +417,7 @@ def test_eval_answers_and_scores_toolworld(tltrain, trained):
     ran = tltrain("stage=eval", *SHORT, f"model.path={trained['pkt'].folder / 'model'}")
     assert {f"toolworld/{name}" for name in ("ts", "pi", "cf", "n", "reward")} <= ran.metrics.keys()
     assert ran.metrics["toolworld/n"] == 4
+    assert ran.metrics["prompt_tokens_per_sample"] > 0 and ran.metrics["tokens_prefilled_per_sample"] > 0
     assert not any("official" in key for key in ran.metrics)
     overall = ran.metrics["details"]["toolworld"]["scoring"]["fixed"]["all"]
     assert overall["ts"].keys() == {"percent", "right", "n", "low", "high"}

@@ -1,37 +1,40 @@
-"""Answers of a local model: batched greedy generation, longest prompts first."""
+"""Answers of a local model: greedy, batched, what prompts share computed once (see `tltrain.in_flight`)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria
 
+from tltrain import in_flight, kv_cache
 from tltrain.formats.tl import answer_length
+from tltrain.in_flight import Greedy, Prefill, left_padded
 from tltrain.terminal import progress
 from tltrain.tokens import Encoder
 
 
 class AnswerEnds(StoppingCriteria):
-    """Stops a sequence where nothing that follows would be read: after a whole call, or when the next role speaks.
+    """Stops a sequence where nothing that follows would be read.
 
     Args:
+        ended: whether the tokens of an answer are enough.
         prompt_length: tokens before the answer (prompts are padded to one length).
     """
 
     EVERY = 4  # decoding each row at each step would cost more than a few tokens too many
 
-    def __init__(self, encoder: Encoder, prompt_length: int) -> None:
-        self.encoder, self.prompt_length = encoder, prompt_length
+    def __init__(self, ended: Callable[[list[int]], bool], prompt_length: int) -> None:
+        self.ended, self.prompt_length = ended, prompt_length
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: object) -> torch.BoolTensor:
         length = input_ids.shape[1] - self.prompt_length
         if length % self.EVERY:
             return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-        texts = (self.encoder.decode(row) for row in input_ids[:, self.prompt_length :].tolist())
-        return torch.tensor([answer_length(text) is not None for text in texts], device=input_ids.device)
+        ended = [self.ended(row) for row in input_ids[:, self.prompt_length :].tolist()]
+        return torch.tensor(ended, device=input_ids.device)
 
 
 @torch.inference_mode()
@@ -43,36 +46,51 @@ def generate(
     max_new_tokens: int,
     batch_size: int,
     description: str = "answering",
+    prefill: Prefill | None = None,
 ) -> list[str]:
     """The model's greedy answer to each prompt (token ids from `Encoder.prompt`), as text, in the prompts' order.
 
     A prompt that does not fit into the model's context (see `fits`) is not asked; its answer is empty.
+
+    Args:
+        batch_size: prompts that are answered at the same time.
+        prefill: what was read is added here.
     """
     answers: list[str] = [""] * len(prompts)
     asked = [i for i, prompt in enumerate(prompts) if fits(model, len(prompt), max_new_tokens)]
-    order = sorted(asked, key=lambda i: -len(prompts[i]))
-    config = GenerationConfig(
-        do_sample=False,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=encoder.eos_id,
-        pad_token_id=encoder.tokenizer.pad_token_id,
+    greedy = Greedy(
+        max_new_tokens,
+        encoder.eos_id,
+        encoder.tokenizer.pad_token_id,
+        ended=lambda tokens: answer_length(encoder.decode(tokens)) is not None,
     )
+    answering = in_batches if kv_cache.empty(model) is None else in_flight.answers
+    prefill = Prefill() if prefill is None else prefill
     model.eval()
-    with own_settings_aside(model), progress(description, len(order)) as advance:
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            ids, mask = _left_padded([prompts[i] for i in rows], encoder.tokenizer.pad_token_id, model.device)
-            out = model.generate(
-                ids,
-                attention_mask=mask,
-                generation_config=config,
-                stopping_criteria=[AnswerEnds(encoder, ids.shape[1])],
-            )
-            for i, row in zip(rows, out[:, ids.shape[1] :].tolist(), strict=True):
-                text = encoder.decode(row)
-                answers[i] = text[: answer_length(text)].strip()
-            advance(len(rows))
+    with own_settings_aside(model), progress(description, len(asked)) as advance:
+        for number, tokens in answering(model, [prompts[i] for i in asked], greedy, batch_size, prefill):
+            text = encoder.decode(tokens)
+            answers[asked[number]] = text[: answer_length(text)].strip()
+            advance()
     return answers
+
+
+def in_batches(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], greedy: Greedy, batch_size: int, prefill: Prefill
+) -> Iterator[tuple[int, list[int]]]:
+    """As `in_flight.answers`, in batches of about one length: for models that keep other than keys and values."""
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        ids, mask = left_padded([prompts[i] for i in rows], greedy.pad_id, model.device)
+        prefill.add([prompts[i] for i in rows], ids.numel())
+        out = model.generate(
+            ids,
+            attention_mask=mask,
+            generation_config=greedy.config(greedy.max_new_tokens),
+            stopping_criteria=[AnswerEnds(greedy.ended, ids.shape[1])],
+        )
+        yield from zip(rows, out[:, ids.shape[1] :].tolist(), strict=True)
 
 
 @contextmanager
@@ -96,13 +114,3 @@ def fits(model: PreTrainedModel, prompt_length: int, max_new_tokens: int) -> boo
 def context(model: PreTrainedModel) -> int | None:
     """The most tokens the model was made for, where its configuration says."""
     return getattr(model.config.get_text_config(), "max_position_embeddings", None)
-
-
-def _left_padded(
-    prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and mask, [B, T] each, so that every row ends where its answer begins."""
-    length = max(map(len, prompts))
-    ids = torch.tensor([[pad_id] * (length - len(prompt)) + list(prompt) for prompt in prompts], device=device)
-    mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
-    return ids, mask

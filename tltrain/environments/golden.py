@@ -25,6 +25,10 @@ class GoldenCalls:
         """The next call of each conversation, as text."""
         return [render_call(self._next(sample)) for sample in samples]
 
+    def reading(self) -> dict[str, float]:
+        """Nothing is read."""
+        return {}
+
     def _next(self, sample: Sample) -> Call:
         task, turn = sample.id.rpartition("#")[0], sample.meta["turn"]
         began = max((at for at, message in enumerate(sample.messages) if message.role == "user"), default=0)

@@ -90,7 +90,11 @@ NEXT_ROLES = tuple(f"\n{ROLES[role]}:" for role in ("user", "tool", "system"))
 
 
 def answer_length(text: str) -> int | None:
-    """Where an answer ends: after its call, or before the next `User:` or `Output:`; None if it may go on."""
-    if (end := call_end(text)) is not None:
-        return end
-    return next((at for role in NEXT_ROLES if (at := text.find(role)) >= 0), None)
+    """Where an answer ends: after its call, or where the next `User:` or `Output:` speaks before the call is complete;
+    None if it may go on. What follows the end changes nothing: an answer is the same however much more was generated.
+    """
+    end = call_end(text)
+    at, role = min(((at, role) for role in NEXT_ROLES if (at := text.find(role)) >= 0), default=(len(text), ""))
+    if role and (end is None or at + len(role) <= end):
+        return at
+    return end

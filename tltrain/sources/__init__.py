@@ -9,7 +9,7 @@ measured of all. Answers are text in the TL format; only the local model needs t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -34,6 +34,10 @@ class Source(Protocol):
 
     def __call__(self, samples: Sequence[Sample]) -> list[str | None]:
         """The answer to each sample, in their order."""
+        ...
+
+    def reading(self) -> Mapping[str, float]:
+        """What is known of how prompts were read, for `metrics.json`."""
         ...
 
 

@@ -23,6 +23,10 @@ class GoldenCalls:
     def __init__(self, cfg: DictConfig) -> None:
         self.every = cfg.benchmark.name in benchmarks.ALL_ASKED_FOR
 
+    def reading(self) -> dict[str, float]:
+        """Nothing is read."""
+        return {}
+
     def __call__(self, samples: Sequence[Sample]) -> list[str]:
         """The calls as text, one a line."""
         return ["\n".join(render_call(example(golden)) for golden in self._asked(sample)) for sample in samples]
@@ -44,6 +48,10 @@ class RandomTool:
 
     def __init__(self, cfg: DictConfig) -> None:
         self.seed = cfg.seed
+
+    def reading(self) -> dict[str, float]:
+        """Nothing is read."""
+        return {}
 
     def __call__(self, samples: Sequence[Sample]) -> list[str]:
         """The call as text; "" where no tool is on offer."""

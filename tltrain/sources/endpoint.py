@@ -130,6 +130,10 @@ class Endpoint:
         self._tell_too_long([sample for key, sample in zip(keys, samples, strict=True) if responses[key] is TOO_LONG])
         return [self._text(responses[key], sample) for key, sample in zip(keys, samples, strict=True)]
 
+    def reading(self) -> Json:
+        """Nothing: it is the server's."""
+        return {}
+
     def body(self, sample: Sample) -> Json:
         """The body of the request for a sample, as plain JSON that UTF-8 can hold."""
         if self.chat:

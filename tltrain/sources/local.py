@@ -23,6 +23,7 @@ class LocalModel:
             import torch
 
             from tltrain import models
+            from tltrain.in_flight import Prefill
         from tltrain.stages.shared import corpus
         from tltrain.tokens import Encoder
 
@@ -32,6 +33,7 @@ class LocalModel:
             cfg.model, cfg.cache.dir, lambda: corpus(list(trajectories(cfg.data, cfg.seed, ReadReport())))
         )
         self.too_long = 0
+        self.prefill = Prefill()
         self.encoder = Encoder(models.load_tokenizer(self.name, cfg.model))
         self.model = models.load_model(self.name, cfg.model, torch.bfloat16 if bf16 else torch.float32, device)
 
@@ -48,6 +50,7 @@ class LocalModel:
             max_new_tokens=most,
             batch_size=self.cfg.stage.get("batch_size", 1),  # stage=predict asks one question
             description=f"answering {self.cfg.benchmark.name}",
+            prefill=self.prefill,
         )
         fits = [generation.fits(self.model, len(prompt), most) for prompt in prompts]
         too_long = fits.count(False)
@@ -60,3 +63,7 @@ class LocalModel:
             )
         self.too_long += too_long
         return [text if fit else None for text, fit in zip(texts, fits, strict=True)]
+
+    def reading(self) -> dict[str, float]:
+        """Tokens of a prompt, and how many of them had to be read where what prompts share is read once."""
+        return self.prefill.per_sample()

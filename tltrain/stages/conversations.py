@@ -57,7 +57,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             on_end=lambda conversation: advance(),
         )
     name = f"{cfg.benchmark.name}_multi"
-    metrics = {"model": source.name, "too_long": source.too_long, **summary(name, found, cfg.seed)}
+    metrics = {"model": source.name, "too_long": source.too_long, **source.reading(), **summary(name, found, cfg.seed)}
     records = [record(conversation) for conversation in found]
     runs.write_lines(folder / "transcripts.jsonl", (json.dumps(one, ensure_ascii=False) for one in records))
     with runs.writing(folder / "transcripts.html") as file:

@@ -11,7 +11,8 @@ Writes `predictions.jsonl` (a line a sample: prompt id, raw text, parsed call, g
 `SET/fixed/ts`; where samples ask for several calls (BFCL's parallel sets, `benchmark=openai`) under `SET/any/ts`, the
 first call of the answer against any golden call, which is `SET/ts`, and `SET/every/ts`, all calls against all; for BFCL
 `SET/ast`, what its own checker says of the whole answer; under `details` the counts, 95 % intervals, and the same by
-scenario and by seen and unseen queries. Where the paper has numbers for the benchmark, `table.md` has both.
+scenario and by seen and unseen queries; of a local model `prompt_tokens_per_sample` and `tokens_prefilled_per_sample`,
+which it had to read, what prompts share once. Where the paper has numbers for the benchmark, `table.md` has both.
 
 `stage.compare` sets two such folders side by side, see `tltrain.stages.compare`; whole conversations whose tools run
 (`benchmark=toolworld_multi` and others with `benchmark.multi=true`) are in `tltrain.stages.conversations`; several
@@ -61,16 +62,19 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         raise TltrainError("the benchmark has no samples: see benchmark.size, benchmark.levels, benchmark.categories")
     if cfg.stage.predictions is not None:
         predictions, model_path, too_long = read_predictions(Path(cfg.stage.predictions), len(samples)), None, 0
+        reading = {}
     else:
         with open_source(cfg) as source:
             predictions = [text or "" for text in source(samples)]  # of a prompt that is too long there is none
             model_path, too_long = source.name, source.too_long
+            reading = source.reading()
 
     metrics: dict[str, Any] = {
         "model": model_path,
         "source": None if cfg.stage.predictions is not None else cfg.source.name,
         "predictions": cfg.stage.predictions,
         "too_long": too_long,
+        **reading,
         "details": {},
     }
     lines, start = [], 0

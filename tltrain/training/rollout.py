@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import DynamicCache, GenerationConfig, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers import Cache, GenerationConfig, PreTrainedModel
 
+from tltrain import kv_cache
 from tltrain.generation import own_settings_aside
 from tltrain.prompts import PromptTree
 from tltrain.tokens import Run, Target, flatten, lineage
@@ -67,7 +67,7 @@ PHASE = 16
 
 
 def _answers(
-    model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, cache: DynamicCache | None, sampling: Sampling
+    model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, cache: Cache | None, sampling: Sampling
 ) -> list[list[int]]:
     """A response to each row of `ids` [rows, T] (left-padded, `mask` alike).
 
@@ -97,7 +97,7 @@ def _until_end(tokens: list[int], eos_id: int) -> list[int]:
 
 def shared_cache(
     model: PreTrainedModel, trees: Sequence[PromptTree], owners: Sequence[tuple[int, int]], width: int
-) -> DynamicCache | None:
+) -> Cache | None:
     """The key-value cache of all prompts but their last tokens, padded on the left to `width - 1`; an empty one where
     every tree is a single prompt.
 
@@ -109,8 +109,8 @@ def shared_cache(
     Returns:
         None for models whose layers keep something else than every key and value.
     """
-    cache = DynamicCache(config=model.config)
-    if any(type(layer) is not DynamicLayer for layer in cache.layers):
+    cache = kv_cache.empty(model)
+    if cache is None:
         return None
     if all(len(tree.ends) == 1 for tree in trees):
         return cache

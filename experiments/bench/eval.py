@@ -1,0 +1,309 @@
+"""How fast a benchmark is answered, against the two ways users have today.
+
+    python experiments/bench/eval.py [--quick]
+
+The same prompts (as token ids too), model, end of an answer and number of new tokens, through
+  one         `model.generate`, one prompt at a time
+  pipeline    transformers' text-generation pipeline, `batch_size` prompts at a time, in the benchmark's order
+  tltrain     what stage=eval does: prompts that begin alike are read once, answers that have ended make room
+greedily, on RoTBench's clean level (105 samples) and ToolAlpaca's real APIs (114), whose instructions share 11 sets of
+tools. Every round goes through all contenders in another order, in one process with one model; medians over the rounds.
+Answers are compared with those of `one`: in bfloat16 tokens that are almost equally likely may change places between
+batches, with --dtype float32 every answer must be the same.
+
+The checkpoint comes from a short `stage=sft`, made once, so that answers end; another by --model. --tiny tries the
+script itself in half a minute. The data is in $TLTRAIN_SHARED/data (default ../shared) or --data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import transformers
+from irm import checkpoint, in_turn
+from omegaconf import OmegaConf
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, TextGenerationPipeline
+
+from tltrain import benchmarks, config, generation, kv_cache, models, terminal
+from tltrain.formats import tl
+from tltrain.in_flight import Greedy, Prefill
+from tltrain.tokens import Encoder
+from tltrain.trajectory import Sample
+
+ROOT = Path(__file__).parents[2]
+DATA = Path(os.environ.get("TLTRAIN_SHARED", ROOT.parent / "shared")) / "data"
+SETS = {"rotbench_clean": "rotbench", "toolalpaca_real": "toolalpaca", "toolworld": "toolworld"}
+CONTENDERS = ("one", "pipeline", "tltrain")
+WANTED = {  # tltrain's speed over that of the others
+    "rotbench_clean": {"one": 1.7, "pipeline": 1.1},
+    "toolalpaca_real": {"one": 4.0, "pipeline": 2.5},
+}
+
+
+# --- contenders ------------------------------------------------------------------------------------------------------
+
+
+class Pipeline(TextGenerationPipeline):
+    """The library's pipeline with answers that end as in tltrain."""
+
+    def __init__(self, ended: Callable[[list[int]], bool], **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.ended = ended
+
+    def _forward(self, model_inputs: dict, **kwargs: object) -> dict:
+        ends = generation.AnswerEnds(self.ended, model_inputs["input_ids"].shape[1])
+        return super()._forward(model_inputs, stopping_criteria=[ends], **kwargs)
+
+
+@dataclass(frozen=True)
+class Work:
+    """One set of a benchmark for one model. `texts` and `prompts`: the same prompts as text and as token ids."""
+
+    model: PreTrainedModel
+    encoder: Encoder
+    texts: list[str]
+    prompts: list[list[int]]
+    max_new_tokens: int
+    batch_size: int
+
+    def ended(self, tokens: list[int]) -> bool:
+        """Whether an answer needs no more tokens."""
+        return generation.answer_length(self.encoder.decode(tokens)) is not None
+
+    def one(self, prefill: Prefill) -> list[str]:
+        """Answers by `generate`, one prompt at a time."""
+        greedy = Greedy(self.max_new_tokens, self.encoder.eos_id, self.encoder.tokenizer.pad_token_id, self.ended)
+        with torch.inference_mode(), generation.own_settings_aside(self.model):
+            found = dict(generation.in_batches(self.model, self.prompts, greedy, 1, prefill))
+        return [self.trimmed(self.encoder.decode(found[i])) for i in range(len(self.prompts))]
+
+    def pipeline(self, prefill: Prefill) -> list[str]:
+        """Answers by the library's pipeline."""
+        for start in range(0, len(self.prompts), self.batch_size):
+            batch = self.prompts[start : start + self.batch_size]
+            prefill.add(batch, len(batch) * max(map(len, batch)))
+        with torch.inference_mode(), generation.own_settings_aside(self.model):
+            out = Pipeline(self.ended, model=self.model, tokenizer=self.encoder.tokenizer)(
+                self.texts,
+                batch_size=self.batch_size,
+                do_sample=False,
+                max_new_tokens=self.max_new_tokens,
+                return_full_text=False,
+                add_special_tokens=False,
+            )
+        return [self.trimmed(one[0]["generated_text"]) for one in out]
+
+    def tltrain(self, prefill: Prefill) -> list[str]:
+        """Answers as stage=eval gets them."""
+        return generation.generate(
+            self.model,
+            self.encoder,
+            self.prompts,
+            max_new_tokens=self.max_new_tokens,
+            batch_size=self.batch_size,
+            prefill=prefill,
+        )
+
+    @staticmethod
+    def trimmed(text: str) -> str:
+        """What counts of an answer."""
+        return text[: generation.answer_length(text)].strip()
+
+
+# --- the bench -------------------------------------------------------------------------------------------------------
+
+
+def bench(name: str, work: Work, contenders: Sequence[str], rounds: int) -> dict:
+    """One table: the contenders on one set."""
+    seconds: dict[str, list[float]] = {contender: [] for contender in contenders}
+    answers: dict[str, list[str]] = {}
+    prefills: dict[str, Prefill] = {}
+    for turn in terminal.track(range(rounds), name):
+        for contender in in_turn(contenders, turn):
+            prefills[contender] = Prefill()
+            start = time.perf_counter()
+            answers[contender] = getattr(work, contender)(prefills[contender])
+            seconds[contender].append(time.perf_counter() - start)
+    count, first = len(work.prompts), answers[contenders[0]]
+    results = {
+        contender: {
+            "seconds": statistics.median(seconds[contender]),
+            "all_seconds": [round(one, 2) for one in seconds[contender]],
+            "samples_per_second": count / statistics.median(seconds[contender]),
+            "same_answers": sum(one == other for one, other in zip(answers[contender], first, strict=True)),
+            **prefills[contender].per_sample(),
+        }
+        for contender in contenders
+    }
+    tokens = [len(found.ids) for found in work.encoder.encode([" " + answer for answer in first])]
+    least = floor(work, sum(tokens))
+    terminal.table(
+        f"{name}: {count} samples, answers of {statistics.mean(tokens):.1f} tokens, {rounds} rounds",
+        ["contender", "s (median)", "samples/s", "prompt tokens", "tokens prefilled", f"as {contenders[0]}"],
+        [
+            [
+                contender,
+                f"{one['seconds']:.2f}",
+                f"{one['samples_per_second']:.2f}",
+                f"{one['prompt_tokens_per_sample']:.0f}",
+                f"{one['tokens_prefilled_per_sample']:.0f}",
+                f"{one['same_answers']} of {count}",
+            ]
+            for contender, one in results.items()
+        ],
+    )
+    return {
+        "set": name,
+        "samples": count,
+        "answer_tokens_per_sample": statistics.mean(tokens),
+        "contenders": results,
+        **comparison(name, results, least),
+        "floor": least,
+    }
+
+
+def floor(work: Work, answer_tokens: int) -> dict:
+    """What it would take to read every distinct token once and to write all answers in full batches.
+
+    Prompts are a tree: of its tokens, each once, at the rate of a forward pass over a long prompt; answers at the rate
+    of decoding steps of `batch_size` rows behind a prompt of the mean length.
+
+    Returns:
+        `distinct_tokens`, `answer_tokens`; `forward_tokens_per_second`, `decoded_tokens_per_second`; `seconds`.
+    """
+    ordered = sorted(work.prompts)
+    distinct = len(ordered[0]) + sum(
+        len(one) - next((k for k, (a, b) in enumerate(zip(one, before, strict=False)) if a != b), len(before))
+        for before, one in pairwise(ordered)
+    )
+    length = round(statistics.mean(map(len, ordered)))
+    vocabulary = work.model.config.vocab_size
+    ids = torch.randint(vocabulary, (1, length))
+    step = torch.randint(vocabulary, (work.batch_size, 1))
+    with torch.inference_mode():
+        cache = kv_cache.empty(work.model)
+        work.model(ids, past_key_values=cache, logits_to_keep=1)
+        cache = kv_cache.repeated(cache, work.batch_size)
+        forward = median_seconds(lambda: work.model(ids, use_cache=True, logits_to_keep=1))
+        decode = median_seconds(lambda: work.model(step, past_key_values=cache, logits_to_keep=1))
+    rates = length / forward, work.batch_size / decode
+    return {
+        "distinct_tokens": distinct,
+        "answer_tokens": answer_tokens,
+        "forward_tokens_per_second": rates[0],
+        "decoded_tokens_per_second": rates[1],
+        "seconds": distinct / rates[0] + answer_tokens / rates[1],
+    }
+
+
+def median_seconds(call: Callable[[], object], times: int = 5) -> float:
+    found = []
+    for _ in range(times):
+        start = time.perf_counter()
+        call()
+        found.append(time.perf_counter() - start)
+    return statistics.median(found)
+
+
+def comparison(name: str, results: dict[str, dict], least: dict) -> dict:
+    """The ratios that matter, of those contenders that ran; printed and returned."""
+    found: dict[str, float] = {}
+    if "tltrain" not in results:
+        return found
+    ours = results["tltrain"]["seconds"]
+    for other in [other for other in results if other != "tltrain"]:
+        ratio = found[f"speedup_over_{other}"] = results[other]["seconds"] / ours
+        wanted = WANTED.get(name, {}).get(other)
+        print(f"tltrain is {ratio:.2f} x as fast as {other}" + (f" (wanted: {wanted})" if wanted else ""))
+    found["share_of_floor"] = least["seconds"] / ours
+    print(
+        f"floor: {least['distinct_tokens']} distinct prompt tokens at {least['forward_tokens_per_second']:.0f}/s and "
+        f"{least['answer_tokens']} answer tokens at {least['decoded_tokens_per_second']:.0f}/s: "
+        f"{least['seconds']:.2f} s; tltrain is at {found['share_of_floor']:.0%} of that speed\n"
+    )
+    return found
+
+
+def samples_of(name: str, data: Path, limit: int | None) -> list[Sample]:
+    """The set's samples; with a limit, so many from its beginning, where tools come again."""
+    benchmark = OmegaConf.merge(
+        OmegaConf.structured(config.Benchmark),
+        {"name": SETS[name], "levels": ["clean"], "turns": ["first"], "size": 24, "limit": limit},
+        {} if SETS[name] == "toolworld" else {"path": str(data / SETS[name])},
+    )
+    return benchmarks.load(benchmark, 0)[name]
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="half the rounds, and half of each set")
+    parser.add_argument("--tiny", action="store_true", help="a small model on toolworld, to try the script")
+    parser.add_argument(
+        "--dtype", choices=["bfloat16", "float32"], help="default: bfloat16 where the CPU computes in it"
+    )
+    parser.add_argument("--model", type=Path, metavar="FOLDER", help="the model that answers")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", default=DATA, help="with rotbench/ and toolalpaca/")
+    parser.add_argument("--sets", nargs="+", choices=SETS, help="leave others out")
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=CONTENDERS, help="leave others out")
+    parser.add_argument("--limit", type=int, metavar="N", help="so many samples of each set")
+    parser.add_argument("--batch-size", type=int, default=8, help="of pipeline and tltrain (default: %(default)s)")
+    parser.add_argument("--max-new-tokens", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=3)
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = arguments()
+    rounds = max(options.rounds // 2, 1) if options.quick else options.rounds
+    bf16 = models.device_and_dtype(OmegaConf.structured(config.Hardware(device=config.Device.cpu)))[1]
+    dtype = options.dtype or ("bfloat16" if bf16 else "float32")
+    path = (options.model or checkpoint(options.tiny)).resolve()
+    if not (path / "config.json").is_file():
+        raise SystemExit(f"--model: {path} has no config.json, expected the folder of a model")
+    encoder = Encoder(AutoTokenizer.from_pretrained(path))
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype)).eval()
+    results = []
+    for name in options.sets or (["toolworld"] if options.tiny else [name for name in SETS if name != "toolworld"]):
+        samples = samples_of(name, options.data, options.limit)
+        samples = samples[: max(len(samples) // 2, 1)] if options.quick else samples
+        texts = [tl.text(tl.prompt_segments(sample)) for sample in samples]
+        prompts = [encoder.prompt(sample) for sample in samples]
+        kept = [i for i, prompt in enumerate(prompts) if generation.fits(model, len(prompt), options.max_new_tokens)]
+        work = Work(
+            model,
+            encoder,
+            [texts[i] for i in kept],
+            [prompts[i] for i in kept],
+            options.max_new_tokens,
+            options.batch_size,
+        )
+        results.append(bench(name, work, options.only, rounds))
+    print(
+        json.dumps(
+            {
+                "bench": "eval",
+                "model": path.parent.name if path.name == "model" else path.name,
+                "dtype": dtype,
+                "batch_size": options.batch_size,
+                "max_new_tokens": options.max_new_tokens,
+                "rounds": rounds,
+                "results": results,
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+                "threads": torch.get_num_threads(),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

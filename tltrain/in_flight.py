@@ -1,0 +1,268 @@
+"""Greedy answers to many prompts, token ids in and out: what prompts share is read once, and no row waits for another.
+
+Prompts fall into families that begin alike, such as questions over the same tools. The common beginning of a family is
+read once; its key-value cache is the first part of every member's. An answer that has ended leaves its row of the batch
+at the next opportunity, and the next prompts come in. On texts and what ends them this file knows nothing.
+
+For models that keep every key and value (`kv_cache.empty`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch.nn.functional import pad
+from transformers import Cache, GenerationConfig, PreTrainedModel
+
+from tltrain import kv_cache
+
+PHASE = 8
+"""Decoding steps between two looks at which answers have ended."""
+WORTH = 64
+"""Tokens that must be saved for a common beginning to be read by itself: one more call costs as much as so many."""
+PADDING = 0.1
+"""Share of padding up to which prompts that have nothing in common are read together."""
+
+
+@dataclass(frozen=True)
+class Greedy:
+    """How an answer is found and where it ends.
+
+    Attributes:
+        ended: whether the tokens of an answer are enough, besides the end token and `max_new_tokens`; asked at times.
+    """
+
+    max_new_tokens: int
+    eos_id: int
+    pad_id: int
+    ended: Callable[[list[int]], bool]
+
+    def config(self, max_new_tokens: int) -> GenerationConfig:
+        """For `generate`."""
+        return GenerationConfig(
+            do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=self.eos_id, pad_token_id=self.pad_id
+        )
+
+    def over(self, answer: list[int]) -> bool:
+        """Whether nothing is to be added."""
+        return answer[-1] == self.eos_id or len(answer) == self.max_new_tokens or self.ended(answer)
+
+
+@dataclass
+class Prefill:
+    """Tokens that prompts have, and tokens a model was given to read them, with padding, what is shared once."""
+
+    samples: int = 0
+    prompt_tokens: int = 0
+    computed_tokens: int = 0
+
+    def add(self, prompts: Sequence[Sequence[int]], computed_tokens: int) -> None:
+        """So many tokens were given to a model to read these prompts."""
+        self.samples += len(prompts)
+        self.prompt_tokens += sum(map(len, prompts))
+        self.computed_tokens += computed_tokens
+
+    def per_sample(self) -> dict[str, float]:
+        """As in `metrics.json`; nothing where nothing was asked."""
+        if not self.samples:
+            return {}
+        return {
+            "prompt_tokens_per_sample": round(self.prompt_tokens / self.samples, 1),
+            "tokens_prefilled_per_sample": round(self.computed_tokens / self.samples, 1),
+        }
+
+
+# --- what begins alike -----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Family:
+    """Prompts, by their numbers, whose first `shared` tokens are the same. `cache`: of these, once they are read."""
+
+    numbers: list[int]
+    shared: int = 0
+    cache: Cache | None = None
+
+
+def families(prompts: Sequence[Sequence[int]], batch_size: int) -> list[Family]:
+    """All prompts in families, those with the longest prompts first, and so within each family.
+
+    In the order of their tokens, neighbours share the most. Families grow together where neighbours share the most
+    first, as long as that saves tokens: what a larger family has in common is shorter, but read once for all. Prompts
+    that stay alone are put together by length, up to `batch_size`.
+    """
+    order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
+    shared = [0] + [_common(prompts[i], prompts[j]) for i, j in pairwise(order)]
+    spans = {at: (at + 1, 0) for at in range(len(order))}  # rank of the first -> rank after the last, tokens shared
+    first_of = {at + 1: at for at in range(len(order))}  # rank after the last -> rank of the first
+    for at in sorted(range(1, len(order)), key=lambda at: -shared[at]):
+        first, (end, right) = first_of[at], spans[at]
+        left = spans[first][1]
+        saved = (end - first - 1) * shared[at] - (at - first - 1) * left - (end - at - 1) * right
+        if saved >= WORTH:
+            spans[first], first_of[end] = (end, shared[at]), first
+            del spans[at]
+    found = [Family(sorted(order[first:end], key=lambda i: -len(prompts[i])), k) for first, (end, k) in spans.items()]
+    alone = sorted((one.numbers[0] for one in found if not one.shared), key=lambda i: -len(prompts[i]))
+    together = _alike(prompts, alone, batch_size)
+    return sorted([one for one in found if one.shared] + together, key=lambda one: -len(prompts[one.numbers[0]]))
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two prompts begin with alike; of each, one token at least is left."""
+    limit = min(len(one), len(other)) - 1
+    return next((k for k in range(limit) if one[k] != other[k]), limit)
+
+
+def _alike(prompts: Sequence[Sequence[int]], numbers: Sequence[int], batch_size: int) -> list[Family]:
+    """Prompts from the longest to the shortest, cut where padding to the longest would be too much."""
+    found: list[Family] = []
+    real = 0
+    for i in numbers:
+        real += len(prompts[i])
+        room = found and len(found[-1].numbers) < batch_size
+        if room and len(prompts[found[-1].numbers[0]]) * (len(found[-1].numbers) + 1) * (1 - PADDING) <= real:
+            found[-1].numbers.append(i)
+        else:
+            found.append(Family([i]))
+            real = len(prompts[i])
+    return found
+
+
+# --- rows that come and go -------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Rows:
+    """B prompts that are being answered.
+
+    Attributes:
+        numbers: which prompts.
+        answers: the tokens of each answer so far, at least one; the last is not in the cache yet.
+        mask: [B, T + 1], 0 where a row is padded; of the cache's T positions and that last token.
+    """
+
+    numbers: list[int]
+    answers: list[list[int]]
+    mask: torch.Tensor
+    cache: Cache
+
+
+def answers(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], greedy: Greedy, batch_size: int, prefill: Prefill
+) -> Iterator[tuple[int, list[int]]]:
+    """Number and answer of every prompt, in the order in which answers end."""
+    waiting = deque(families(prompts, batch_size))
+    rows: Rows | None = None
+    while waiting or rows:
+        free = batch_size - (len(rows.numbers) if rows else 0)
+        parts = [rows] if rows else []
+        while waiting and free and (not rows or 4 * free >= batch_size):  # several at once are read faster
+            parts.append(_enter(model, prompts, waiting[0], free, greedy, prefill))
+            free -= len(parts[-1].numbers)
+            if not waiting[0].numbers:
+                waiting.popleft()
+        done, rows = _settled(_joined(parts), greedy)
+        yield from done
+        if rows:
+            _decode(model, rows, greedy)
+            done, rows = _settled(rows, greedy)
+            yield from done
+
+
+def _enter(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    family: Family,
+    most: int,
+    greedy: Greedy,
+    prefill: Prefill,
+) -> Rows:
+    """At most so many prompts of a family, read to their end and taken out of the family."""
+    numbers, family.numbers = family.numbers[:most], family.numbers[most:]
+    cache = kv_cache.empty(model)
+    if family.shared:
+        if family.cache is None:
+            ids = torch.tensor([list(prompts[numbers[0]][: family.shared])], device=model.device)
+            _read(model, ids, torch.ones_like(ids), cache, 1, greedy)
+            prefill.add([], ids.numel())
+            family.cache = cache
+        cache = kv_cache.repeated(family.cache, len(numbers))
+    ids, mask = left_padded([prompts[i][family.shared :] for i in numbers], greedy.pad_id, model.device)
+    mask = pad(mask, (family.shared, 0), value=1)
+    first = _read(model, ids, mask, cache, 1, greedy)
+    prefill.add([prompts[i] for i in numbers], ids.numel())
+    return Rows(numbers, first, pad(mask, (0, 1), value=1), cache)
+
+
+def _read(
+    model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, cache: Cache, most: int, greedy: Greedy
+) -> list[list[int]]:
+    """Adds `ids` [B, N] to the cache of T positions and finds up to `most` next tokens of each row, which but for the
+    last are then in the cache too.
+
+    Args:
+        mask: [B, T + N].
+    """
+    out = model.generate(ids, attention_mask=mask, past_key_values=cache, generation_config=greedy.config(most))
+    return out[:, ids.shape[1] :].tolist()
+
+
+def _decode(model: PreTrainedModel, rows: Rows, greedy: Greedy) -> None:
+    """Lengthens the answers by a phase, or to the end token."""
+    most = min(PHASE, greedy.max_new_tokens - max(map(len, rows.answers)))
+    if not most:
+        return
+    ids = torch.tensor([answer[-1:] for answer in rows.answers], device=rows.mask.device)
+    new = _read(model, ids, rows.mask, rows.cache, most, greedy)
+    for answer, tokens in zip(rows.answers, new, strict=True):
+        if answer[-1] != greedy.eos_id:
+            answer += tokens[: tokens.index(greedy.eos_id) + 1] if greedy.eos_id in tokens else tokens
+    rows.mask = pad(rows.mask, (0, len(new[0])), value=1)
+
+
+def _joined(parts: Sequence[Rows]) -> Rows:
+    """All rows in one batch."""
+    if len(parts) == 1:
+        return parts[0]
+    length = max(part.mask.shape[1] for part in parts)
+    return Rows(
+        [i for part in parts for i in part.numbers],
+        [answer for part in parts for answer in part.answers],
+        torch.cat([pad(part.mask, (length - part.mask.shape[1], 0)) for part in parts]),
+        kv_cache.joined([part.cache for part in parts]),
+    )
+
+
+def _settled(rows: Rows, greedy: Greedy) -> tuple[list[tuple[int, list[int]]], Rows | None]:
+    """What has ended, and the rows that go on, without positions at which all of them are padded; None if none does."""
+    over = [greedy.over(answer) for answer in rows.answers]
+    if not any(over):
+        return [], rows
+    done = [(i, answer) for i, answer, ends in zip(rows.numbers, rows.answers, over, strict=True) if ends]
+    kept = [at for at, ends in enumerate(over) if not ends]
+    if not kept:
+        return done, None
+    at = torch.tensor(kept, device=rows.mask.device)
+    mask = rows.mask[at]
+    start = int(mask.any(0).int().argmax())
+    return done, Rows(
+        [rows.numbers[at] for at in kept],
+        [rows.answers[at] for at in kept],
+        mask[:, start:],
+        kv_cache.part(rows.cache, at, start),
+    )
+
+
+def left_padded(
+    prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask, [B, T] each, so that every row ends where its answer begins."""
+    length = max(map(len, prompts))
+    ids = torch.tensor([[pad_id] * (length - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+    mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+    return ids, mask

@@ -1,0 +1,97 @@
+"""Key-value caches with rows that share a beginning, are joined, and leave, while tokens are generated.
+
+A layer keeps keys and values [B, heads, T, size]. Keys carry their own positions, so a row may stand anywhere in T if
+the attention mask says which of its positions are padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn.functional import pad
+from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+
+class GrowingLayer(DynamicLayer):
+    """A layer with room behind its keys and values: a decoding step writes one position and copies no other.
+
+    Whoever puts other tensors in the place of `keys` and `values` gets new room with the next step.
+    """
+
+    ROOM = 32  # positions; what is there is copied once in so many steps
+
+    def __init__(self, keys: torch.Tensor | None = None, values: torch.Tensor | None = None) -> None:
+        super().__init__()
+        self._rooms: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}  # the room, and the part of it that is filled
+        if keys is not None and values is not None:
+            self.lazy_initialization(keys, values)
+            self.keys, self.values = keys, values
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """All keys and values [B, heads, T + N, size], the given ones [B, heads, N, size] at their end."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        self.keys = self._grown("keys", self.keys, key_states)
+        self.values = self._grown("values", self.values, value_states)
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Only keep these rows."""
+        super().batch_select_indices(indices)
+        self._rooms.clear()
+
+    def _grown(self, name: str, old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+        start = old.shape[-2] if old.numel() else 0
+        end = start + new.shape[-2]
+        room, filled = self._rooms.get(name, (None, None))
+        if room is None or filled is not old or end > room.shape[-2]:
+            room = new.new_empty(*new.shape[:-2], end + self.ROOM, new.shape[-1])
+            if start:
+                room[..., :start, :] = old
+        room[..., start:end, :] = new
+        self._rooms[name] = room, room[..., :end, :]
+        return self._rooms[name][1]
+
+
+def empty(model: PreTrainedModel) -> Cache | None:
+    """A cache with nothing in it; None for models whose layers keep something else than every key and value."""
+    layers = DynamicCache(config=model.config).layers
+    if not layers or any(type(layer) is not DynamicLayer for layer in layers):
+        return None
+    return Cache(layers=[GrowingLayer() for _ in layers])
+
+
+def repeated(cache: Cache, rows: int) -> Cache:
+    """The one row of `cache` so many times, in the same memory until something is added."""
+    return Cache(
+        layers=[
+            GrowingLayer(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1))
+            for layer in cache.layers
+        ]
+    )
+
+
+def joined(caches: Sequence[Cache]) -> Cache:
+    """The rows of all caches, one cache below the other, padded on the left to the longest."""
+    length = max(cache.get_seq_length() for cache in caches)
+
+    def below(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        return torch.cat([pad(tensor, (0, 0, length - tensor.shape[-2], 0)) for tensor in tensors])
+
+    return Cache(
+        layers=[
+            GrowingLayer(below([layer.keys for layer in layers]), below([layer.values for layer in layers]))
+            for layers in zip(*(cache.layers for cache in caches), strict=True)
+        ]
+    )
+
+
+def part(cache: Cache, rows: torch.Tensor, start: int) -> Cache:
+    """These rows [N] of a cache, without the positions before `start`."""
+    return Cache(
+        layers=[GrowingLayer(layer.keys[rows, :, start:], layer.values[rows, :, start:]) for layer in cache.layers]
+    )
