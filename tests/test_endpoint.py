@@ -206,7 +206,7 @@ def test_a_prompt_too_long_for_the_server_counts_as_not_answered(server, config,
         completion(GOLDEN[0]) if NUMBER[body["prompt"]] == 0 else Reply({"error": {"message": said}}, status=400)
     )
     with open_source(config()) as source:
-        assert source(SAMPLES[:3]) == [GOLDEN[0], "", ""]
+        assert source(SAMPLES[:3]) == [GOLDEN[0], None, None]
         assert source.too_long == 2
         assert f"2 prompts are too long for served, the first is sample {SAMPLES[1].id}" in caplog.text
         asked = len(server.asked)

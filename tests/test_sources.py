@@ -136,8 +136,8 @@ def test_the_local_model_is_read_once_and_asked_often(models_cache, caplog):
         together = source(samples)
         assert [source([one])[0] for one in samples] == together and all(together)
         assert source.too_long == 0
-        assert source([endless, samples[1]]) == ["", together[1]]
-        assert source([endless]) == [""] and source.too_long == 2
+        assert source([endless, samples[1]]) == [None, together[1]]
+        assert source([endless]) == [None] and source.too_long == 2
     assert load.call_count == 1
     assert source.name.startswith(f"{models_cache}/models/tiny-")
     assert "1 of 2 prompts are too long for the model's context of 8192 tokens" in caplog.text
