@@ -17,7 +17,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tltrain import config, runs
+from tltrain import config, redact, runs, tracking
 from tltrain.errors import TltrainError
 
 STAGES = {
@@ -40,7 +40,9 @@ def run_stage(cfg: DictConfig) -> None:
         return
     for name in ("metrics.json", "error.txt"):  # of an earlier run into the same folder: this one is not finished
         (runs.folder() / name).unlink(missing_ok=True)
+    redact.hydra_files(cfg, runs.folder())
     config.check(cfg)
+    tracking.prepare(cfg)
     module = importlib.import_module(f"tltrain.stages.{STAGES[cfg.stage.name]}")
     module.run(cfg, runs.folder())
 
@@ -59,9 +61,9 @@ def main() -> None:
             run_stage(cfg)
         except (TltrainError, OSError) as error:
             # Caught here: Hydra would add a line, and end a sweep at its first failure.
-            failed.append(str(error))
+            failed.append(redact.text(str(error)))
             log.error("%s", error)
-            runs.write_lines(runs.folder() / "error.txt", [str(error)])
+            runs.write_lines(runs.folder() / "error.txt", failed[-1:])
 
     try:
         hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="config")(task)()
