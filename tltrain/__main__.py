@@ -42,9 +42,9 @@ def run_stage(cfg: DictConfig) -> None:
         (runs.folder() / name).unlink(missing_ok=True)
     redact.hydra_files(cfg, runs.folder())
     config.check(cfg)
-    tracking.prepare(cfg)
-    module = importlib.import_module(f"tltrain.stages.{STAGES[cfg.stage.name]}")
-    module.run(cfg, runs.folder())
+    with tracking.prepared(cfg):
+        module = importlib.import_module(f"tltrain.stages.{STAGES[cfg.stage.name]}")
+        module.run(cfg, runs.folder())
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 MASK = "***"
 SHORTEST = 8  # characters; a shorter value would be found in innocent words
@@ -38,13 +38,15 @@ def config(cfg: DictConfig) -> dict[str, Any]:
 
 
 def hydra_files(cfg: DictConfig, folder: Path) -> None:
-    """Mask what secret keys hold in Hydra's own record of the run, `folder/.hydra/`, written before we are asked."""
+    """Mask secrets in Hydra's own record of the run, `folder/.hydra/`, which it writes before we are asked."""
     values = sorted(_of_keys(OmegaConf.to_container(cfg)), key=len, reverse=True)
-    for file in folder.glob(".hydra/*.yaml") if values else ():
+    for file in folder.glob(".hydra/*.yaml"):
         found = file.read_text(encoding="utf-8")
+        masked = text(found)
         for value in values:
-            found = found.replace(value, MASK)
-        file.write_text(found, encoding="utf-8")
+            masked = masked.replace(value, MASK)
+        if masked != found:
+            file.write_text(masked, encoding="utf-8")
 
 
 class Filter(logging.Filter):
@@ -76,13 +78,13 @@ def _is_secret(key: Any, value: Any) -> bool:
 
 def _of_keys(node: Any) -> Iterator[str]:
     """Literal values of secret keys; `${oc.env:...}` is the name of one."""
-    if isinstance(node, dict | DictConfig):
+    if isinstance(node, dict):
         for key, value in node.items():
             if _is_secret(key, value):
                 if not value.startswith("${"):
                     yield value
             else:
                 yield from _of_keys(value)
-    elif isinstance(node, list | ListConfig):
+    elif isinstance(node, list):
         for value in node:
             yield from _of_keys(value)

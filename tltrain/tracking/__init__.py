@@ -27,7 +27,7 @@ from omegaconf import DictConfig
 from tltrain import redact
 from tltrain.errors import TltrainError
 
-__all__ = ["Tracker", "guarded", "job", "prepare"]
+__all__ = ["Tracker", "guarded", "job", "one_line", "prepared"]
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def job(cfg: DictConfig, folder: Path) -> Iterator[Tracker]:
 
 def _open(cfg: DictConfig, folder: Path) -> Tracker:
     if wants_wandb(cfg):
-        reveal_wandb()
+        _reveal()
         from tltrain.tracking.wandb import WandbTracker
 
         return WandbTracker(cfg, folder)
@@ -109,21 +109,34 @@ def _open(cfg: DictConfig, folder: Path) -> Tracker:
     return Tracker()
 
 
-def prepare(cfg: DictConfig) -> None:
-    """Before a stage loads anything: hide wandb unless it is wanted, and look whether a tracker's package is there.
+@contextmanager
+def prepared(cfg: DictConfig) -> Iterator[None]:
+    """Around a stage: look first whether what tracks is there, and hide wandb from other libraries unless it tracks.
 
     Raises:
-        TltrainError: it is not; the message says what to install.
+        TltrainError: a package is missing, or the file of panels is wrong; the message says what to do.
     """
+    needed = [("tracking=tensorboard", "tensorboard", "tensorboard", cfg.tracking.name == "tensorboard")]
+    needed += [("tracking.dashboard=true", "wandb-workspaces", "dashboards", cfg.tracking.dashboard)]
+    for key, package, extra, wanted in needed:
+        if wanted and importlib.util.find_spec(package.replace("-", "_")) is None:
+            raise TltrainError(f"{key} needs the package {package}: pip install {package} (or 'tltrain[{extra}]')")
+    if cfg.tracking.dashboard:
+        from tltrain.tracking import dashboard
+
+        dashboard.read(cfg.tracking.panels)
     if not wants_wandb(cfg):
         # TRL imports wandb, a second's work, wherever it finds it; `None` is how Python says that there is no module.
         sys.modules.setdefault("wandb", None)  # type: ignore[arg-type]
-    needed = {"tracking=tensorboard": ("tensorboard", "tensorboard", cfg.tracking.name == "tensorboard")}
-    needed["tracking.dashboard=true"] = ("wandb_workspaces", "dashboards", cfg.tracking.dashboard)
-    for key, (package, extra, wanted) in needed.items():
-        if wanted and importlib.util.find_spec(package) is None:
-            name = package.replace("_", "-")
-            raise TltrainError(f"{key} needs the package {name}: pip install 'tltrain[{extra}]' (or {name})")
+    try:
+        yield
+    finally:
+        _unhide()
+
+
+def _unhide() -> None:
+    if sys.modules.get("wandb", True) is None:
+        del sys.modules["wandb"]
 
 
 def one_line(error: object) -> str:
@@ -135,12 +148,11 @@ def wants_wandb(cfg: DictConfig) -> bool:
     return cfg.tracking.name == "wandb" and cfg.tracking.mode.name != "disabled"
 
 
-def reveal_wandb() -> None:
-    """Undo `prepare` where a later job of the same process tracks; modules of TRL expect the name they were denied."""
-    if sys.modules.get("wandb", True) is None:
-        del sys.modules["wandb"]
-        import wandb
+def _reveal() -> None:
+    """Import wandb. Where an earlier job of this process hid it, modules of TRL lack the name: they get it now."""
+    _unhide()
+    import wandb
 
-        for name, module in list(sys.modules.items()):
-            if name.startswith("trl.") and module is not None:
-                module.__dict__.setdefault("wandb", wandb)
+    for name, module in list(sys.modules.items()):
+        if name.startswith("trl.trainer.") and module is not None:
+            module.__dict__.setdefault("wandb", wandb)

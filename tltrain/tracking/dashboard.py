@@ -19,6 +19,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from tltrain import runs
 from tltrain.config import CONF_DIR
@@ -42,7 +43,7 @@ def read(path: str | Path | None) -> list[dict[str, Any]]:
     try:
         found = OmegaConf.to_container(OmegaConf.load(path))
         sections = [_section(section) for section in found["sections"]]
-    except (OSError, OmegaConfBaseException, KeyError, TypeError, ValueError) as error:
+    except (OSError, YAMLError, OmegaConfBaseException, KeyError, TypeError, ValueError) as error:
         raise TltrainError(f"{path}: expected `sections` of panels, found: {' '.join(str(error).split())}") from error
     for section in sections:
         for panel in section["panels"]:
@@ -92,7 +93,7 @@ def report(sections: list[dict[str, Any]], entity: str, project: str) -> Any:
     blocks: list[Any] = [wr.TableOfContents()]
     for section in sections:
         panels = [_panel(panel, section["over"]) for panel in section["panels"]]
-        blocks += [wr.H1(section["name"]), wr.PanelGrid([wr.Runset(entity, project)], panels=panels)]
+        blocks += [wr.H1(section["name"]), wr.PanelGrid(panels=panels)]
     return wr.Report(
         project, entity, f"{NAME}: {project}", "Training, reinforcement and evaluation of tool calls", blocks, "fluid"
     )

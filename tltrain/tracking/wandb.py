@@ -72,8 +72,9 @@ class WandbTracker(Tracker):
             if mode != "online":
                 raise
             why = one_line(error)
-            shutil.rmtree(next(self.folder.glob(f"wandb/run-*-{id}"), self.folder / "none"), ignore_errors=True)
-            self.run = self._init("offline", id)
+            for left in self.folder.glob(f"wandb/run-*-{id}"):
+                shutil.rmtree(left, ignore_errors=True)
+            self.run = self._init("offline", new_id())  # the other is taken, for wandb, by the run that failed
         if why:
             log.warning("wandb: %s; tracking goes on offline, upload it with: wandb sync %s", why, self._sync_dir)
         elif mode == "online":
@@ -108,20 +109,21 @@ class WandbTracker(Tracker):
         return ""
 
     def _init(self, mode: str, id: str) -> Any:
-        tracking, stage = self.cfg.tracking, self.cfg.stage.name
+        tracking, stage, config = self.cfg.tracking, self.cfg.stage.name, redact.config(self.cfg)
         group, name = place(self.cfg, self.folder)
-        asked = self.cfg.benchmark.name if stage == "eval" else self.cfg.data.name
+        tags = [*config["tracking"]["tags"], config["model"]["name"]]
+        tags.append(config["benchmark" if stage == "eval" else "data"]["name"])
         return wandb.init(
             entity=tracking.entity,
             project=tracking.project,
             id=id,
             mode=mode,
-            group=group,
-            name=name,
+            group=group and redact.text(group),
+            name=redact.text(name),
             job_type=stage,
-            tags=list(dict.fromkeys([*tracking.tags, self.cfg.model.name, asked])),
+            tags=list(dict.fromkeys(tags)),
             dir=str(self.folder),
-            config=redact.config(self.cfg),
+            config=config,
             resume="allow" if self.cfg.stage.get("resume") else None,
             reinit="create_new",  # a stage may run within another's job
             settings=wandb.Settings(
@@ -139,7 +141,7 @@ class WandbTracker(Tracker):
         found = sorted(self.folder.glob("wandb/*run-*-*"), key=lambda path: path.name.split("-")[-2])
         if self.cfg.stage.get("resume") and found:
             return found[-1].name.rpartition("-")[2]
-        return secrets.token_hex(4)
+        return new_id()
 
     @property
     def _sync_dir(self) -> Path:
@@ -223,6 +225,10 @@ class WandbTracker(Tracker):
     @guarded
     def track_file(self, path: Path) -> None:
         self.run.save(str(path.resolve()), base_path=str(path.resolve().parent), policy="now")
+
+
+def new_id() -> str:
+    return secrets.token_hex(4)
 
 
 @contextmanager
