@@ -227,6 +227,16 @@ def test_content_is_kept_where_asked(tltrain):
     assert entry["local_path"] == str(ran.folder / "train.jsonl") and "ref" not in entry
 
 
+def test_a_file_is_kept_with_its_content(tltrain, monkeypatch):
+    from tltrain.tracking.wandb import WandbTracker
+
+    monkeypatch.setattr(WandbTracker, "artifact", lambda self, kind, path: self.track_file(path))
+    ran = tltrain("stage=mae", "data.size=3", "tracking=wandb")
+    found = read(ran.folder)
+    assert "train.jsonl" in [file["path"] for record in found.of("files") for file in record["files"]]
+    assert (found.folder / "files" / "train.jsonl").read_bytes() == (ran.folder / "train.jsonl").read_bytes()
+
+
 # --- which tracker --------------------------------------------------------------------------------------------------
 
 
