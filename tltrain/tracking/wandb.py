@@ -65,15 +65,15 @@ class WandbTracker(Tracker):
         mode, why = self.cfg.tracking.mode.name, ""
         if mode == "online" and (why := self._obstacle()):
             mode = "offline"
-        id = self._id()
+        id, before = self._id(), set(self.folder.glob("wandb/run-*"))
         try:
             self.run = self._init(mode, id)
         except Exception as error:
             if mode != "online":
                 raise
             why = one_line(error)
-            for left in self.folder.glob(f"wandb/run-*-{id}"):
-                shutil.rmtree(left, ignore_errors=True)
+            for begun in set(self.folder.glob(f"wandb/run-*-{id}")) - before:  # not what a stopped job has tracked
+                shutil.rmtree(begun, ignore_errors=True)
             self.run = self._init("offline", new_id())  # the other is taken, for wandb, by the run that failed
         if why:
             log.warning("wandb: %s; tracking goes on offline, upload it with: wandb sync %s", why, self._sync_dir)
@@ -103,7 +103,7 @@ class WandbTracker(Tracker):
             return ""
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
-            if not isinstance(reason, ssl.SSLError):  # wandb brings its own certificates
+            if not isinstance(reason, ssl.SSLError):  # wandb may trust certificates that Python does not
                 _unreachable.add(url)
                 return f"{url} cannot be reached ({one_line(reason)})"
         return ""
