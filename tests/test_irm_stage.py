@@ -18,7 +18,6 @@ from tltrain.training import judging
 
 from .conftest import Ran, command_line
 from .reader_samples import RAW, STUBS
-from .test_slow import python
 
 SMALL = (
     "model=tiny",
@@ -292,27 +291,6 @@ def test_the_same_seed_gives_the_same_run_tracked_or_not(irm, runs):
     assert weights(ran) == weights(runs["ppo"])
     assert ran.lines("samples.jsonl") == runs["ppo"].lines("samples.jsonl")
     assert ran.metrics["after"] == runs["ppo"].metrics["after"]
-
-
-@pytest.mark.slow
-def test_wandb_offline_has_the_steps_and_the_samples(tmp_path):
-    words = [*SMALL, *FEW, *ALGORITHMS["ppo"], "stage.samples_every=1", "hardware.threads=1", "hydra.run.dir=run"]
-    python(tmp_path, "-m", "tltrain", "stage=irm", *words)
-    (file,) = (tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb")
-    read = python(tmp_path, "-m", "wandb", "leet", "inspect", "--json", str(file)).stdout
-    records = [json.loads(line) for line in read.splitlines() if line.startswith("{")]
-    assert next(record["run"] for record in records if record["type"] == "run")["job_type"] == "irm"
-    history = [record["history"]["item"] for record in records if record["type"] == "history"]
-    assert [item["train/global_step"] for item in history if "train/reward" in item] == [1, 2]
-    logged = {"train/kl", "train/grade/correct", "train/seconds_generation", "train/explained_variance"}
-    assert logged <= {key for item in history for key in item}
-    tables = [json.loads(path.read_text()) for path in file.parent.glob("files/media/table/samples_*.table.json")]
-    assert len(tables) == 2
-    rows = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
-    assert {json.dumps(row) for table in tables for row in table["data"]} == {
-        json.dumps(list(row.values())) for row in rows
-    }
-    assert all(table["columns"] == list(judging.SampleLog.COLUMNS) for table in tables)
 
 
 # --- mistakes -------------------------------------------------------------------------------------------------------

@@ -42,34 +42,11 @@ def test_the_demo_on_tiny(tmp_path):
     sft, pkt = (json.loads((folder / stage / "metrics.json").read_text()) for stage in ("sft", "pkt"))
     for trained in (sft, pkt):
         assert trained["held_out"]["held_out_loss"] < 5.5  # from about 6.7
-    assert list((folder / "pkt" / "wandb").glob("offline-run-*/run-*.wandb"))
+    from .tracked import read  # which takes from this file
 
-
-def test_wandb_offline_has_what_the_trainer_logged(tmp_path):
-    words = ["stage=pkt", "model=tiny", "data.size=12", "stage.args.max_steps=3", "tracking.group=mine"]
-    python(tmp_path, "-m", "tltrain", *words, "hydra.run.dir=run")
-    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
-    (file,) = (tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb")
-    read = python(tmp_path, "-m", "wandb", "leet", "inspect", "--json", str(file)).stdout
-    records = [json.loads(line) for line in read.splitlines() if line.startswith("{")]
-    run = next(record["run"] for record in records if record["type"] == "run")
-    assert (run["run_group"], run["job_type"]) == ("mine", "pkt")
-    history = [record["history"]["item"] for record in records if record["type"] == "history"]
-    assert [item["train/global_step"] for item in history if "train/loss" in item] == [1, 2, 3]
-    logged = {"train/loss", "train/key_token_loss", "train/mean_weight", "train/held_out_loss"}
-    assert logged <= {key for item in history for key in item}
-
-
-def test_a_run_that_fails_leaves_no_wandb_folder(tmp_path):
-    words = ["stage=pkt", "model=tiny", "data.size=4", "stage.args.max_length=10", "hydra.run.dir=run"]
-    ran = subprocess.run(
-        [sys.executable, "-m", "tltrain", *words],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        timeout=120,
-    )
-    assert ran.returncode == 1
-    assert not (tmp_path / "run" / "wandb").exists()
+    tracked = {stage: read(folder / stage).run for stage in ("pkt", "irm", "eval_irm")}
+    assert {run["run_group"] for run in tracked.values()} == {folder.name}
+    assert [run["display_name"] for run in tracked.values()] == list(tracked)
 
 
 def test_the_wheel_carries_its_configuration(tmp_path):

@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tltrain import config, runs, sweeps
+from tltrain import config, redact, runs, sweeps, tracking
 from tltrain.errors import TltrainError
 
 STAGES = {
@@ -46,9 +46,11 @@ def run_stage(cfg: DictConfig) -> float | None:
         return None
     for name in ("metrics.json", "error.txt"):  # of an earlier run into the same folder: this one is not finished
         (runs.folder() / name).unlink(missing_ok=True)
+    redact.hydra_files(cfg, runs.folder())
     config.check(cfg)
-    module = importlib.import_module(f"tltrain.stages.{STAGES[cfg.stage.name]}")
-    return module.run(cfg, runs.folder()).get("score")
+    with tracking.prepared(cfg):
+        module = importlib.import_module(f"tltrain.stages.{STAGES[cfg.stage.name]}")
+        return module.run(cfg, runs.folder()).get("score")
 
 
 def main() -> None:
@@ -61,6 +63,7 @@ def main() -> None:
     failed: list[str] = []
 
     def fail(line: str) -> None:
+        line = redact.text(line)
         failed.append(line)
         log.error("%s", line)
         runs.write_lines(runs.folder() / "error.txt", [line])

@@ -109,6 +109,12 @@ class Device(Enum):
     cuda = "cuda"
 
 
+class TrackingMode(Enum):
+    offline = "offline"
+    online = "online"
+    disabled = "disabled"
+
+
 @dataclass
 class DemoStage:
     name: str = "demo"
@@ -323,9 +329,17 @@ class Hardware:
 @dataclass
 class Tracking:
     name: str = MISSING
+    entity: Optional[str] = None  # the user or team; null: wandb's default
     project: str = "tltrain"
-    mode: str = "offline"  # wandb's: offline online disabled
-    group: Optional[str] = None
+    mode: TrackingMode = TrackingMode.offline
+    group: Optional[str] = None  # null: the sweep, or the job whose stage this is
+    tags: list[str] = field(default_factory=list)  # besides the names of model and data
+    rows: int = 200  # of a table of samples, at most
+    upload: bool = False  # artifacts' content; false: where they are, and their digests
+    timeout: float = 15.0  # seconds to wait for the server before going on offline
+    finish_timeout: float = 120.0  # seconds to upload what is left when a job ends; 0, and with upload: no limit
+    dashboard: bool = False  # make or update the project's workspace and report when an online job ends
+    panels: Optional[str] = None  # a file of its panels; null: conf/tracking/dashboard/panels.yaml
 
 
 @dataclass
@@ -428,6 +442,9 @@ LEAST = {
     "benchmark.memory_limit": 64,
     "benchmark.fewshot": 0,
     "hardware.threads": 1,
+    "tracking.rows": 0,
+    "tracking.timeout": 1,
+    "tracking.finish_timeout": 0,
 }
 """The least value of numbers that have one."""
 OPEN = ("args", "irm", "algorithm_args", "extra", "mae", "reward")  # nodes whose keys are a library's, or data
@@ -481,6 +498,7 @@ OURS = {
     "dataset_text_field": "data",
     "truncation_mode": "stage.truncation",
     "push_to_hub": "model",
+    "hub_token": "the environment variable HF_TOKEN",
     "beta": "stage.kl",
     "temperature": "stage.temperature",
     "max_completion_length": "stage.max_new_tokens",

@@ -12,6 +12,8 @@ from typing import IO, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from tltrain import redact
+
 
 def folder() -> Path:
     """The folder of the run that is going on."""
@@ -46,7 +48,7 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 def finish(directory: Path, cfg: DictConfig, metrics: dict[str, Any]) -> None:
-    """Leave the resolved configuration, then the metrics: from here on the run counts as finished."""
+    """Leave the resolved configuration, without secrets, then the metrics: from here on the run counts as finished."""
     with writing(directory / "config.yaml") as file:
-        file.write(OmegaConf.to_yaml(cfg, resolve=True))
+        file.write(OmegaConf.to_yaml(redact.config(cfg)))
     write_json(directory / "metrics.json", metrics)

@@ -31,7 +31,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tltrain import benchmarks, runs, scoring, terminal
+from tltrain import benchmarks, runs, scoring, terminal, tracking
 from tltrain.data import bfcl, query_key
 from tltrain.data.reading import records
 from tltrain.errors import TltrainError
@@ -99,6 +99,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     published = beside_the_paper(metrics)
     if published:
         runs.write_lines(folder / "table.md", [tables.markdown(title, WITH_PAPER, rows) for title, rows in published])
+    with tracking.job(cfg, folder) as tracker:
+        tracker.evaluation(metrics, folder / "predictions.jsonl")
     runs.finish(folder, cfg, metrics)
     show(metrics, cfg)
     if robustness.applies(cfg):

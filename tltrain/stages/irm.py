@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tltrain import runs, scoring, terminal
+from tltrain import runs, scoring, terminal, tracking
 from tltrain.config import IRM_ARGUMENTS
 from tltrain.data import hold_out, trajectories
 from tltrain.data.reading import ReadReport
@@ -31,6 +31,7 @@ from tltrain.errors import TltrainError
 from tltrain.grading import RewardTable
 from tltrain.prompts import PromptReport, PromptTree, prompt_trees, questions
 from tltrain.stages import mae, shared
+from tltrain.tracking import names
 from tltrain.trajectory import Sample, Trajectory
 
 if TYPE_CHECKING:
@@ -70,32 +71,37 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     examine = Examination(cfg, encoder, asked, judge)
     before = examine.once(folder / "before.json", model, bf16, "asking held-out questions before")
 
-    if cfg.tracking.name == "wandb":
-        shared.track_with_wandb(cfg, folder)
-    samples = judging.SampleLog(folder / "samples.jsonl", cfg.stage.samples_every, cfg.stage.samples)
-    samples.forget_after(step_of(checkpoint))
-    with shared.refused_arguments():
-        trainer = make_trainer(
-            cfg,
-            path,
-            model,
-            arguments,
-            trees,
-            encoder,
-            judge=judge,
-            on_samples=samples,
-            callbacks=[Progress(f"training (irm, {cfg.stage.algorithm.name})", {"reward": "reward", "kl": "kl"})],
-        )
-    outcome = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-    if not math.isfinite(outcome.training_loss):
-        raise TltrainError("the loss became infinite: lower stage.args.learning_rate, or hardware.bf16=false")
-    unwrapped = trainer.accelerator.unwrap_model(trainer.model)
-    policy = getattr(unwrapped, "policy", unwrapped)
-    after = examine(policy, bf16, "asking held-out questions after")
+    with tracking.job(cfg, folder) as tracker:
+        tracker.metrics(names.of_examination("before", before))
+        samples = judging.SampleLog(folder / "samples.jsonl", cfg.stage.samples_every, cfg.stage.samples, tracker.table)
+        samples.forget_after(step_of(checkpoint))
+        with shared.refused_arguments():
+            trainer = make_trainer(
+                cfg,
+                path,
+                model,
+                arguments,
+                trees,
+                encoder,
+                judge=judge,
+                on_samples=samples,
+                callbacks=[
+                    Progress(f"training (irm, {cfg.stage.algorithm.name})", {"reward": "reward", "kl": "kl"}),
+                    *tracker.callbacks(),
+                ],
+            )
+        outcome = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+        if not math.isfinite(outcome.training_loss):
+            raise TltrainError("the loss became infinite: lower stage.args.learning_rate, or hardware.bf16=false")
+        unwrapped = trainer.accelerator.unwrap_model(trainer.model)
+        policy = getattr(unwrapped, "policy", unwrapped)
+        after = examine(policy, bf16, "asking held-out questions after")
 
-    shared.save_model(policy, tokenizer, (item.query for item in train), path, folder / "model")
-    if cfg.stage.critic.save and hasattr(unwrapped, "critic"):
-        unwrapped.critic.save_pretrained(folder / "critic")
+        shared.save_model(policy, tokenizer, (item.query for item in train), path, folder / "model")
+        if cfg.stage.critic.save and hasattr(unwrapped, "critic"):
+            unwrapped.critic.save_pretrained(folder / "critic")
+        tracker.metrics(names.of_examination("after", after))
+        tracker.artifact("model", folder / "model")
     shared.write_history(trainer.state.log_history, folder)
     show_rewards(trainer.state.log_history, cfg.stage.algorithm.name, folder)
     metrics = {

@@ -18,10 +18,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tltrain import mae, runs, terminal
+from tltrain import mae, runs, terminal, tracking
 from tltrain.data import native, trajectories, turns
 from tltrain.data.reading import ReadReport
 from tltrain.mae import Rule, Verdict
+from tltrain.tracking import names
 from tltrain.trajectory import Trajectory
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,9 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         bar_chart(
             folder / "error_kinds.png", counts["error_kinds"], "Training calls dropped, by kind of error", "calls"
         )
+    with tracking.job(cfg, folder) as tracker:
+        tracker.metrics(names.of_mae(counts))
+        tracker.artifact("data", path)
     runs.finish(folder, cfg, metrics)
     terminal.table(
         "MAE",

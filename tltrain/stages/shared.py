@@ -1,4 +1,4 @@
-"""What the stages that train have in common: arguments for the libraries, tracking, what is left behind."""
+"""What the stages that train have in common: arguments for the libraries, what is left behind."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from tltrain import runs, terminal
 from tltrain.config import check_arguments
@@ -51,7 +51,7 @@ def library_arguments(
             use_cpu=device == "cpu",
             bf16=bf16,
             disable_tqdm=True,
-            report_to=["wandb"] if cfg.tracking.name == "wandb" else [],
+            report_to=[],  # `tltrain.tracking` adds callbacks
             **ours,
         )
 
@@ -63,22 +63,6 @@ def refused_arguments() -> Iterator[None]:
         yield
     except (ValueError, ImportError) as error:
         raise TltrainError(f"stage.args: {' '.join(str(error).split())}") from error
-
-
-def track_with_wandb(cfg: DictConfig, folder: Path) -> None:
-    """Start a wandb run in the run's folder; transformers' own callback logs into it."""
-    import wandb
-
-    wandb.init(
-        project=cfg.tracking.project,
-        mode=cfg.tracking.mode,
-        group=cfg.tracking.group,
-        job_type=cfg.stage.name,
-        dir=str(folder),
-        config=OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
-        settings=wandb.Settings(silent=True, console="off"),
-        reinit="finish_previous",
-    )
 
 
 def save_model(model: Any, tokenizer: Any, queries: Iterable[str], base: str, folder: Path) -> None:

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tltrain import runs, terminal
+from tltrain import runs, terminal, tracking
 from tltrain.data import hold_out, trajectories
 from tltrain.data.reading import ReadReport
 from tltrain.errors import TltrainError
 from tltrain.stages import mae, shared
-from tltrain.stages.shared import corpus, known, library_arguments, refused_arguments, save_model, track_with_wandb
+from tltrain.stages.shared import corpus, known, library_arguments, refused_arguments, save_model
 from tltrain.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -66,25 +66,28 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             f"{report.too_long} samples longer than {limit} tokens"
         )
     log.info("%s: %d turns in %d samples, %d tokens", cfg.stage.name, report.turns, len(rows), report.tokens)
-    if cfg.tracking.name == "wandb":
-        track_with_wandb(cfg, folder)
-    with refused_arguments():
-        trainer = sft.TurnTrainer(
-            model,
-            arguments,
-            sft.Collator(tokenizer.pad_token_id),
-            rows,
-            packed["held_out"][0] or None,
-            tokenizer,
-            callbacks=[Progress(f"training ({cfg.stage.name})", {"loss": "loss", "key tokens": "key_token_loss"})],
-        )
-    outcome = trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
-    held_out_loss = trainer.evaluate(metric_key_prefix="held_out") if packed["held_out"][0] else {}
-    if not math.isfinite(outcome.training_loss + held_out_loss.get("held_out_loss", 0)):
-        raise TltrainError("the loss became infinite: lower stage.args.learning_rate, or hardware.bf16=false")
+    with tracking.job(cfg, folder) as tracker:
+        with refused_arguments():
+            trainer = sft.TurnTrainer(
+                model,
+                arguments,
+                sft.Collator(tokenizer.pad_token_id),
+                rows,
+                packed["held_out"][0] or None,
+                tokenizer,
+                callbacks=[
+                    Progress(f"training ({cfg.stage.name})", {"loss": "loss", "key tokens": "key_token_loss"}),
+                    *tracker.callbacks(),
+                ],
+            )
+        outcome = trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
+        held_out_loss = trainer.evaluate(metric_key_prefix="held_out") if packed["held_out"][0] else {}
+        if not math.isfinite(outcome.training_loss + held_out_loss.get("held_out_loss", 0)):
+            raise TltrainError("the loss became infinite: lower stage.args.learning_rate, or hardware.bf16=false")
 
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    save_model(model, tokenizer, (item.query for item in train), path, folder / "model")
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        save_model(model, tokenizer, (item.query for item in train), path, folder / "model")
+        tracker.artifact("model", folder / "model")
     with suppress(OSError):  # the Trainer makes it even where it saves nothing
         (folder / "checkpoints").rmdir()
     metrics = {

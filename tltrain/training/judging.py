@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,16 +46,19 @@ def grade_counts(judged: Sequence[Judged]) -> dict[str, int]:
 
 
 class SampleLog:
-    """Sampled calls beside the golden ones, some of every `every` steps: to `samples.jsonl` and to wandb as a table.
+    """Sampled calls beside the golden ones, some of every `every` steps: to `samples.jsonl` and to a tracker.
 
     Args:
         every: steps between two entries, counted from the first step. count: samples an entry.
+        table: called with a table's name, columns, rows and step.
     """
 
     COLUMNS = ("step", "id", "prompt", "sampled", "golden", "grade", "reward", "reason")
 
-    def __init__(self, path: Path, every: int, count: int) -> None:
-        self.path, self.every, self.count = path, every, count
+    def __init__(
+        self, path: Path, every: int, count: int, table: Callable[..., None] = lambda *args, **kwargs: None
+    ) -> None:
+        self.path, self.every, self.count, self.table = path, every, count, table
 
     def forget_after(self, step: int) -> None:
         """Remove what steps after `step` left: they are made again."""
@@ -71,7 +74,7 @@ class SampleLog:
         rows = [self._row(step, one) for one in judged[: self.count]]
         with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        _to_wandb(self.COLUMNS, rows)
+        self.table("irm/samples_table", self.COLUMNS, [list(row.values()) for row in rows], step=step)
 
     @staticmethod
     def _row(step: int, one: Judged) -> dict[str, Any]:
@@ -92,11 +95,3 @@ def _step(line: str) -> float:
         return json.loads(line)["step"]
     except ValueError:  # the line that was being written when the run was stopped
         return float("inf")
-
-
-def _to_wandb(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
-    import wandb
-
-    if wandb.run is not None:
-        table = wandb.Table(columns=list(columns), data=[[row[column] for column in columns] for row in rows])
-        wandb.run.log({"samples": table}, commit=False)

@@ -1,0 +1,19 @@
+"""Hands on what a Trainer logs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from transformers import TrainerCallback
+
+
+class LogCallback(TrainerCallback):
+    """Calls `log(logs, step)` with what the Trainer logs, on the first process."""
+
+    def __init__(self, log: Callable[[Mapping[str, Any], int], None]) -> None:
+        self.log = log
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if state.is_world_process_zero and logs:
+            self.log(logs, state.global_step)

@@ -1,0 +1,108 @@
+"""The names of metrics, the same in every run, and what each is drawn over.
+
+train/*             stage=sft, pkt        over train/global_step (optimizer steps)
+    loss key_token_loss other_token_loss  nats per token: weighted by turns; unweighted, key and other tokens
+    mean_weight key_token_share           of target tokens
+    grad_norm learning_rate epoch tokens_per_second num_tokens
+held_out/*          stage=sft, pkt        over train/global_step: loss key_token_loss other_token_loss mean_weight
+                                          key_token_share of the held-out trajectories
+irm/*               stage=irm             over irm/step (optimizer steps)
+    reward kl kl_coefficient entropy      means over sampled calls; kl in nats a response
+    grade/OUTCOME                         share of sampled calls: format_error tool_hallucination wrong_tool
+                                          parameters wrong_value correct
+    policy_loss value_loss policy_clip_fraction value_clip_fraction explained_variance value advantage
+    loss grad_norm learning_rate epoch    PPO; RLOO and GRPO log TRL's own further numbers under irm/ too
+    response_length ended samples response_tokens tokens_per_second
+    seconds seconds_generation seconds_scoring seconds_update
+    samples_table                         a table: sampled beside golden calls, with grade and reward
+total/*             stage=sft, pkt, irm   once: runtime (s) samples_per_second steps_per_second flos loss
+eval/SET/*          stage=eval            once: ts pi cf ast (percent) n reward; SCORING/ts where there are several
+    grade/ROW                             share of answers in a row of the reward table
+eval/held_out_before/*, eval/held_out_after/*   stage=irm: reward ts pi cf n of the held-out questions
+eval/predictions                          a table: prompt, answer, golden calls, grade, reward
+mae/*               stage=mae             once: trajectories calls kept dropped_error dropped_no_answer
+                                          not_learned_by_source; error_kind/KIND
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from tltrain.grading import Outcome, RewardTable
+
+STEPS = {"train": "train/global_step", "held_out": "train/global_step", "irm": "irm/step"}
+"""What the metrics of a group are drawn over; those of other groups are single numbers."""
+
+_LOSSES = ("loss", "key_token_loss", "other_token_loss", "mean_weight", "key_token_share")
+_OPTIMIZER = ("grad_norm", "learning_rate", "epoch", "tokens_per_second")
+_PPO = ("policy_loss", "value_loss", "policy_clip_fraction", "value_clip_fraction", "explained_variance", "value")
+_SECONDS = ("seconds", "seconds_generation", "seconds_scoring", "seconds_update")
+TRAIN = tuple(f"train/{name}" for name in (*_LOSSES, *_OPTIMIZER, "num_tokens"))
+HELD_OUT = tuple(f"held_out/{name}" for name in _LOSSES)
+IRM = tuple(
+    f"irm/{name}"
+    for name in (
+        *("reward", "kl", "kl_coefficient", "entropy", "loss", "advantage", "samples", "response_tokens"),
+        *("response_length", "ended", *_OPTIMIZER, *_PPO, *_SECONDS),
+        *(f"grade/{outcome.value}" for outcome in Outcome),
+    )
+)
+TOTAL = tuple(f"total/{name}" for name in ("runtime", "samples_per_second", "steps_per_second", "flos", "loss"))
+TABLES = ("irm/samples_table", "eval/predictions")
+MAE = tuple(
+    f"mae/{name}"
+    for name in ("trajectories", "calls", "kept", "dropped_error", "dropped_no_answer", "not_learned_by_source")
+)
+_ROWS = "|".join(row.name for row in fields(RewardTable))
+_PATTERNS = (rf"eval/\w+/(\w+/)?(ts|pi|cf|ast|n|reward|grade/({_ROWS}))", r"mae/error_kind/\w+")
+
+
+def is_known(name: str) -> bool:
+    """Whether some stage logs a metric or table under this name."""
+    fixed = {*TRAIN, *HELD_OUT, *IRM, *TOTAL, *TABLES, *MAE, *STEPS.values()}
+    return name in fixed or any(re.fullmatch(pattern, name) for pattern in _PATTERNS)
+
+
+def of_logs(logs: Mapping[str, Any], stage: str, step: int) -> dict[str, Any]:
+    """What a Trainer logs, under our names, with the step it is drawn over.
+
+    Args:
+        logs: of a transformers callback; numbers of held-out data begin with `held_out_` or `eval_`, those of the
+            whole training with `train_`.
+        stage: `cfg.stage.name`. step: the trainer's global step.
+    """
+    group = "irm" if stage == "irm" else "train"
+    renamed: dict[str, Any] = {}
+    for name, value in logs.items():
+        if name.startswith(("held_out_", "eval_")):
+            renamed[f"held_out/{name.removeprefix('held_out_').removeprefix('eval_')}"] = value
+        elif name.startswith("train_") or name == "total_flos":
+            renamed[f"total/{name.partition('_')[2]}"] = value
+        else:
+            renamed[f"{group}/{name}"] = value
+    return {STEPS[group]: step, **renamed}
+
+
+def of_evaluation(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of stage=eval's `metrics.json`, under our names."""
+    flat = {f"eval/{name}": value for name, value in metrics.items() if "/" in name}
+    for name, found in metrics["details"].items():
+        whole = sum(found["rows"].values()) or 1
+        flat |= {f"eval/{name}/grade/{row}": count / whole for row, count in found["rows"].items()}
+    return flat
+
+
+def of_examination(when: str, found: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of stage=irm's held-out questions, asked `when` (before, after) training; none where none were."""
+    if not found["n"]:
+        return {}
+    return {f"eval/held_out_{when}/{name}": found[name] for name in ("reward", "ts", "pi", "cf", "n") if name in found}
+
+
+def of_mae(counts: Mapping[str, Any]) -> dict[str, int]:
+    """The counts of stage=mae, under our names."""
+    kinds = {f"mae/error_kind/{kind}": count for kind, count in counts["error_kinds"].items()}
+    return {name: counts[name.partition("/")[2]] for name in MAE} | kinds

@@ -1,0 +1,38 @@
+"""`tracking=tensorboard`: transformers' own callback, into `RUN_FOLDER/tensorboard`. Metrics only, by its names.
+
+tensorboard --logdir outputs
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tltrain.tracking import Tracker, guarded, names
+
+
+class TensorBoardTracker(Tracker):
+    """What a Trainer logs by transformers' callback; numbers of a whole job under our names."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "tensorboard"
+
+    def callbacks(self) -> list[Any]:
+        from transformers.integrations import TensorBoardCallback
+
+        callback = TensorBoardCallback()
+        callback.logging_dir = str(self.folder)  # its own would lie among the checkpoints, which may be removed
+        return [callback]
+
+    @guarded
+    def metrics(self, numbers: Mapping[str, float]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        with SummaryWriter(str(self.folder)) as writer:
+            for name, number in numbers.items():
+                writer.add_scalar(name, number)
+
+    @guarded
+    def evaluation(self, metrics: Mapping[str, Any], predictions: Path) -> None:
+        self.metrics(names.of_evaluation(metrics))
