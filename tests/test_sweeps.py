@@ -137,3 +137,12 @@ def test_a_job_that_was_stopped_is_a_failed_row(tmp_path):
     assert sweeps.gather([folder], "x", "y").rows[0].seeds[0].error is None
     with pytest.raises(TltrainError, match="no job's folder"):
         sweeps.gather([tmp_path], "x", "y")
+
+
+def test_jobs_run_at_once_in_processes_of_joblib(sweep, written, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    words = ["hydra/launcher=joblib", "stage=mae", "data.size=3", "stage.rule=paper,strict", "tracking=none"]
+    ran = sweep("-m", *words)
+    assert "2 jobs" in ran.out and all((tmp_path / "sweep" / name / "metrics.json").is_file() for name in "01")
+    ran = sweep("-m", *words, "data.error_rate=0.1", "data=openai", "data.path=/nowhere", status=1)
+    assert ran.out.count("failed") == 2

@@ -30,7 +30,7 @@ from tltrain.errors import TltrainError
 
 log = logging.getLogger(__name__)
 
-NOT_LISTED = ("wandb", "runs")
+NOT_LISTED = ("wandb", "tensorboard")
 """Folders that trackers leave in an entry: no part of the result."""
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tltrain import conversation_scores, mae, runs, terminal
+from tltrain import conversation_scores, mae, runs, terminal, tracking
 from tltrain.conversation_scores import LEVELS
 from tltrain.environments import Task, registry
 from tltrain.environments.golden import GoldenCalls
@@ -66,6 +66,9 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if published:
         title, rows = f"{name} beside the paper, %", [this_run(metrics, name), *published]
         runs.write_lines(folder / "table.md", [tables.markdown(title, WITH_PAPER, rows)])
+    with tracking.job(cfg, folder) as tracker:
+        tracker.metrics({f"eval/{key}": value for key, value in metrics.items() if key.startswith(f"{name}/")})
+        tracker.artifact("evaluation", folder / "transcripts.jsonl")
     runs.finish(folder, cfg, metrics)
     show(metrics, name)
     if published:

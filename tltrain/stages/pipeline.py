@@ -21,7 +21,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from tltrain import config, conversation_scores, fingerprints, memory, runs, scoring, terminal
+from tltrain import config, conversation_scores, fingerprints, memory, runs, scoring, terminal, tracking
 from tltrain.errors import TltrainError
 from tltrain.stage_cache import Cost, Entry, StageCache
 
@@ -85,6 +85,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "seconds": round(time.monotonic() - start, 1),
         "seed": cfg.seed,
     }
+    with tracking.job(cfg, folder) as tracker:  # each stage has a run of its own, where it was made
+        tracker.metrics({f"eval/{key}": value for key, value in metrics.items() if "/" in key})
     runs.finish(folder, cfg, metrics)
     show(metrics, folder)
     return metrics

@@ -18,6 +18,7 @@ irm/*               stage=irm             over irm/step (optimizer steps)
 total/*             stage=sft, pkt, irm   once: runtime (s) samples_per_second steps_per_second flos loss
 eval/SET/*          stage=eval            once: ts pi cf ast (percent) n reward; SCORING/ts where there are several
     grade/ROW                             share of answers in a row of the reward table
+    de ce va success calls                of whole conversations
 eval/held_out_before/*, eval/held_out_after/*   stage=irm: reward ts pi cf n of the held-out questions
 eval/predictions                          a table: prompt, answer, golden calls, grade, reward
 mae/*               stage=mae             once: trajectories calls kept dropped_error dropped_no_answer
@@ -57,7 +58,7 @@ MAE = tuple(
     for name in ("trajectories", "calls", "kept", "dropped_error", "dropped_no_answer", "not_learned_by_source")
 )
 _ROWS = "|".join(row.name for row in fields(RewardTable))
-_PATTERNS = (rf"eval/\w+/(\w+/)?(ts|pi|cf|ast|n|reward|grade/({_ROWS}))", r"mae/error_kind/\w+")
+_PATTERNS = (rf"eval/\w+/(\w+/)?(ts|pi|cf|ast|n|reward|de|ce|va|success|calls|grade/({_ROWS}))", r"mae/error_kind/\w+")
 
 
 def is_known(name: str) -> bool:
