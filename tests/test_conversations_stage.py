@@ -70,7 +70,11 @@ def test_a_model_is_asked_until_the_limit(tltrain):
 def test_transcripts_do_not_depend_on_how_many_are_held_at_a_time(tltrain):
     runs = [tltrain(*TINY, *SHORT, f"benchmark.parallel={parallel}") for parallel in (1, 3)]
     assert len({(ran.folder / "transcripts.jsonl").read_bytes() for ran in runs}) == 1
-    assert runs[0].metrics == runs[1].metrics
+    assert {k: v for k, v in runs[0].metrics.items() if "tokens" not in k} == {
+        k: v
+        for k, v in runs[1].metrics.items()
+        if "tokens" not in k  # more is shared among more prompts
+    }
 
 
 def test_golden_conversations_score_a_hundred(tltrain, answering):

@@ -154,8 +154,8 @@ def test_no_secret_reaches_any_file_of_a_run(tmp_path):
     ran = mae(tmp_path, *words, WANDB_BASE_URL=NOWHERE, **SECRETS)
     assert ran.returncode == 0, ran.stderr
     found = read(tmp_path / "run")
-    assert found.run["tags"][0] == "***" and found.run["run_group"] == "from-***"
-    assert found.config["cache"]["dir"] == "c/***" and "tracking.group=from-***" in str(found.of("environment"))
+    assert found.run["tags"][0] == "<masked>" and found.run["run_group"] == "from-<masked>"
+    assert found.config["cache"]["dir"] == "c/<masked>" and "tracking.group=from-<masked>" in str(found.of("environment"))
     assert not holding(tmp_path, *SECRETS.values())
     assert not [value for value in SECRETS.values() if value in ran.stdout + ran.stderr]
 
@@ -163,7 +163,7 @@ def test_no_secret_reaches_any_file_of_a_run(tmp_path):
 def test_no_secret_reaches_an_error(tmp_path):
     words = ["data=openai", f"data.path=/no/{SECRETS['HF_TOKEN']}"]
     ran = mae(tmp_path, *words, **SECRETS)
-    assert ran.returncode == 1 and "/no/***: expected a file" in ran.stderr
+    assert ran.returncode == 1 and "/no/<masked>: expected a file" in ran.stderr
     assert (tmp_path / "run" / "error.txt").read_text() == ran.stderr
     assert not holding(tmp_path, *SECRETS.values())
 
@@ -171,7 +171,7 @@ def test_no_secret_reaches_an_error(tmp_path):
 def test_a_token_is_no_argument(tltrain):
     ran = tltrain("stage=pkt", "+stage.args.hub_token=hf_marker_1234", status=1)
     assert ran.err == "stage.args.hub_token: this is set by the environment variable HF_TOKEN\n"
-    assert "hub_token=***" in (ran.folder / ".hydra" / "overrides.yaml").read_text()
+    assert "hub_token=<masked>" in (ran.folder / ".hydra" / "overrides.yaml").read_text()
     assert not holding(ran.folder, "hf_marker_1234")
 
 
@@ -179,19 +179,19 @@ def test_what_counts_as_secret(monkeypatch):
     for name in ("A_TOKEN", "MYSQL_PASSWD", "AWS_ACCESS_KEY_ID", "TOKENIZERS_PARALLELISM", "MONKEY"):
         monkeypatch.setenv(name, f"value of {name}")
     monkeypatch.setenv("SHORT_KEY", "on")
-    assert redact.text("1 value of A_TOKEN, value of MYSQL_PASSWD, value of AWS_ACCESS_KEY_ID") == "1 ***, ***, ***"
+    assert redact.text("1 value of A_TOKEN, value of MYSQL_PASSWD, value of AWS_ACCESS_KEY_ID") == "1 <masked>, <masked>, <masked>"
     harmless = "value of TOKENIZERS_PARALLELISM, value of MONKEY, on"
     assert redact.text(harmless) == harmless
     cfg = {"api_key": "a", "hub_token": "b", "login": [{"password": "c"}], "client_secret": "d", "token": "e"}
     kept = {"pad_token": "<pad>", "max_new_tokens": 5, "tokenizer": "f", "api_key_2": None, "keys": "g", "monkey": "h"}
-    masked = {"api_key": "***", "hub_token": "***", "login": [{"password": "***"}], "client_secret": "***"}
-    assert redact.config(OmegaConf.create(cfg | kept)) == masked | {"token": "***"} | kept
+    masked = {"api_key": "<masked>", "hub_token": "<masked>", "login": [{"password": "<masked>"}], "client_secret": "<masked>"}
+    assert redact.config(OmegaConf.create(cfg | kept)) == masked | {"token": "<masked>"} | kept
 
 
 def test_a_log_masks_what_is_put_into_its_messages(monkeypatch):
     monkeypatch.setenv("MY_TOKEN", "marker-of-mine")
     record = logging.LogRecord("a", logging.INFO, "b", 1, "%s of %d", ("marker-of-mine", 3), None)
-    assert redact.Filter().filter(record) and record.getMessage() == "*** of 3"
+    assert redact.Filter().filter(record) and record.getMessage() == "<masked> of 3"
     record = logging.LogRecord("a", logging.INFO, "b", 1, "%d %%", (3,), None)
     assert redact.Filter().filter(record) and record.getMessage() == "3 %"
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-MASK = "***"
+MASK = "<masked>"  # in YAML a word like others
 SHORTEST = 8  # characters; a shorter value would be found in innocent words
 _WORDS = r"api_?key|access_?key|private_?key|passw(or)?d|passphrase|secrets?|credentials?"
 _VARIABLE = re.compile(rf"(^|_)({_WORDS}|key|token|pat)(_|$)", re.IGNORECASE)
@@ -73,7 +73,9 @@ def _masked(node: Any) -> Any:
 
 
 def _is_secret(key: Any, value: Any) -> bool:
-    return isinstance(value, str) and bool(value) and bool(_KEY.search(str(key)))
+    """A key that ends in `_env` holds the name of a variable, not what is in it."""
+    named = str(key).endswith("_env")
+    return isinstance(value, str) and bool(value) and not named and bool(_KEY.search(str(key)))
 
 
 def _of_keys(node: Any) -> Iterator[str]:
