@@ -155,7 +155,9 @@ def test_no_secret_reaches_any_file_of_a_run(tmp_path):
     assert ran.returncode == 0, ran.stderr
     found = read(tmp_path / "run")
     assert found.run["tags"][0] == "<masked>" and found.run["run_group"] == "from-<masked>"
-    assert found.config["cache"]["dir"] == "c/<masked>" and "tracking.group=from-<masked>" in str(found.of("environment"))
+    assert found.config["cache"]["dir"] == "c/<masked>" and "tracking.group=from-<masked>" in str(
+        found.of("environment")
+    )
     assert not holding(tmp_path, *SECRETS.values())
     assert not [value for value in SECRETS.values() if value in ran.stdout + ran.stderr]
 
@@ -179,12 +181,20 @@ def test_what_counts_as_secret(monkeypatch):
     for name in ("A_TOKEN", "MYSQL_PASSWD", "AWS_ACCESS_KEY_ID", "TOKENIZERS_PARALLELISM", "MONKEY"):
         monkeypatch.setenv(name, f"value of {name}")
     monkeypatch.setenv("SHORT_KEY", "on")
-    assert redact.text("1 value of A_TOKEN, value of MYSQL_PASSWD, value of AWS_ACCESS_KEY_ID") == "1 <masked>, <masked>, <masked>"
+    assert (
+        redact.text("1 value of A_TOKEN, value of MYSQL_PASSWD, value of AWS_ACCESS_KEY_ID")
+        == "1 <masked>, <masked>, <masked>"
+    )
     harmless = "value of TOKENIZERS_PARALLELISM, value of MONKEY, on"
     assert redact.text(harmless) == harmless
     cfg = {"api_key": "a", "hub_token": "b", "login": [{"password": "c"}], "client_secret": "d", "token": "e"}
     kept = {"pad_token": "<pad>", "max_new_tokens": 5, "tokenizer": "f", "api_key_2": None, "keys": "g", "monkey": "h"}
-    masked = {"api_key": "<masked>", "hub_token": "<masked>", "login": [{"password": "<masked>"}], "client_secret": "<masked>"}
+    masked = {
+        "api_key": "<masked>",
+        "hub_token": "<masked>",
+        "login": [{"password": "<masked>"}],
+        "client_secret": "<masked>",
+    }
     assert redact.config(OmegaConf.create(cfg | kept)) == masked | {"token": "<masked>"} | kept
 
 
