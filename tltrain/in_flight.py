@@ -153,7 +153,7 @@ class Rows:
     answers: list[list[int]]
     mask: torch.Tensor
     cache: Cache
-    going: list[int] = field(default_factory=list)
+    going: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
         self.going = list(range(len(self.numbers)))
@@ -171,7 +171,7 @@ def answers(
 ) -> Iterator[tuple[int, list[int]]]:
     """Number and answer of every prompt, in the order in which answers end.
 
-    Prompts join others as soon as there is room for some, but not much longer ones (`_dwarfed`).
+    Prompts join others as soon as there is room for some, but not beside much longer ones (`_dwarfed`).
     """
     waiting = deque(families(prompts, batch_size))
     parts: list[Rows] = []
