@@ -21,7 +21,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from tltrain import generation, in_flight, kv_cache
+from tltrain import decoding_attention, generation, in_flight, kv_cache
 from tltrain.generation import own_settings_aside
 from tltrain.in_flight import Family, Greedy, Prefill, families
 
@@ -74,7 +74,7 @@ def alone(model: PreTrainedModel, prompt: Sequence[int], most: int) -> list[int]
 def answered(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], most: int, batch_size: int, prefill: Prefill | None = None
 ) -> list[list[int]]:
-    with torch.inference_mode(), own_settings_aside(model):
+    with torch.inference_mode(), own_settings_aside(model), decoding_attention.on(model):
         found = list(in_flight.answers(model, prompts, greedy(most), batch_size, prefill or Prefill()))
     assert sorted(number for number, _ in found) == list(range(len(prompts)))
     assert all(len(tokens) <= most for _, tokens in found)
@@ -145,10 +145,10 @@ def test_answers_that_have_ended_make_room(monkeypatch):
     lengths = {}
 
     def ended(answer: list[int]) -> bool:
-        return len(answer) >= lengths.setdefault(answer[0], long if not lengths else short)
+        return len(answer) >= lengths.setdefault(id(answer), short if lengths else long)
 
     with torch.inference_mode(), own_settings_aside(model):
-        order = [i for i, _ in in_flight.answers(model, prompts, Greedy(60, -1, PAD, ended), 4, Prefill())]
+        order = [i for i, _ in in_flight.answers(model, prompts, Greedy(60, 10**6, PAD, ended), 4, Prefill())]
     assert len(order) == 8
     in_turn = 60 * 4 + 60 * 4  # what two batches of 4 that wait for their longest answer would decode at most
     assert sum(rows) < in_turn / 2

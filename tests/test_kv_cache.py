@@ -78,14 +78,20 @@ def test_repeated_rows_grow_apart_and_leave_the_first_alone():
     assert rows_of(kv_cache.repeated(one, 2)) == [[1, 2], [1, 2]]
 
 
-def test_joined_rows_end_together():
-    caches = [Cache(layers=[layer]) for layer in (layer_of([1, 2, 3]), layer_of([4], [5]))]
-    assert rows_of(kv_cache.joined(caches)) == [[1, 2, 3], [0, 0, 4], [0, 0, 5]]
-
-
-def test_a_part_has_the_rows_asked_for_from_a_position_on():
-    cache = Cache(layers=[layer_of([0, 1, 2], [3, 4, 5], [0, 6, 7])])
-    assert rows_of(kv_cache.part(cache, torch.tensor([2, 0]), 1)) == [[6, 7], [1, 2]]
+def test_gathered_rows_end_together():
+    parts = [
+        (Cache(layers=[layer_of([1, 2, 3], [4, 5, 6])]), [1]),
+        (Cache(layers=[layer_of([7], [8])]), [0, 1]),
+        (Cache(layers=[layer_of([0, 0, 0, 9], [0, 0, 0, 10], [0, 0, 11, 12])]), [2, 1]),
+    ]
+    found = kv_cache.gathered(parts, 3)
+    assert rows_of(found) == [[4, 5, 6], [0, 0, 7], [0, 0, 8], [0, 11, 12], [0, 0, 10]]
+    address = found.layers[0].keys.data_ptr()
+    new = torch.arange(20.0, 25.0)[:, None, None, None]
+    found.update(new, new + 100, 0)
+    assert rows_of(found)[0] == [4, 5, 6, 20] and rows_of(found)[4] == [0, 0, 10, 24]
+    assert found.layers[0].keys.data_ptr() == address
+    assert rows_of(parts[0][0]) == [[1, 2, 3], [4, 5, 6]]
 
 
 def test_only_layers_that_keep_everything_can_be_taken_apart():

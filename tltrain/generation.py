@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria
 
-from tltrain import in_flight, kv_cache
+from tltrain import decoding_attention, in_flight, kv_cache
 from tltrain.formats.tl import answer_length
 from tltrain.in_flight import Greedy, Prefill, left_padded
 from tltrain.terminal import progress
@@ -67,7 +67,7 @@ def generate(
     answering = in_batches if kv_cache.empty(model) is None else in_flight.answers
     prefill = Prefill() if prefill is None else prefill
     model.eval()
-    with own_settings_aside(model), progress(description, len(asked)) as advance:
+    with own_settings_aside(model), decoding_attention.on(model), progress(description, len(asked)) as advance:
         for number, tokens in answering(model, [prompts[i] for i in asked], greedy, batch_size, prefill):
             text = encoder.decode(tokens)
             answers[asked[number]] = text[: answer_length(text)].strip()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import torch
@@ -20,10 +20,12 @@ from transformers import Cache, GenerationConfig, PreTrainedModel
 
 from tltrain import kv_cache
 
-PHASE = 8
+PHASE = 4
 """Decoding steps between two looks at which answers have ended."""
 WORTH = 64
 """Tokens that must be saved for a common beginning to be read by itself: one more call costs as much as so many."""
+FEW = 0.25
+"""Share of a batch up to which rows stand idle: for fewer it is not copied, and no prompt is read."""
 PADDING = 0.1
 """Share of padding up to which prompts that have nothing in common are read together."""
 
@@ -144,34 +146,54 @@ class Rows:
         numbers: which prompts.
         answers: the tokens of each answer so far, at least one; the last is not in the cache yet.
         mask: [B, T + 1], 0 where a row is padded; of the cache's T positions and that last token.
+        going: which rows have not ended.
     """
 
     numbers: list[int]
     answers: list[list[int]]
     mask: torch.Tensor
     cache: Cache
+    going: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.going = list(range(len(self.numbers)))
+
+    def ended(self, greedy: Greedy) -> Iterator[tuple[int, list[int]]]:
+        """Number and answer of the rows that end here."""
+        for at in list(self.going):
+            if greedy.over(self.answers[at]):
+                self.going.remove(at)
+                yield self.numbers[at], self.answers[at]
 
 
 def answers(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], greedy: Greedy, batch_size: int, prefill: Prefill
 ) -> Iterator[tuple[int, list[int]]]:
-    """Number and answer of every prompt, in the order in which answers end."""
+    """Number and answer of every prompt, in the order in which answers end.
+
+    Prompts join others as soon as there is room for some, but not beside much longer ones (`_dwarfed`).
+    """
     waiting = deque(families(prompts, batch_size))
-    rows: Rows | None = None
-    while waiting or rows:
-        free = batch_size - (len(rows.numbers) if rows else 0)
-        parts = [rows] if rows else []
-        while waiting and free and (not rows or 4 * free >= batch_size):  # several at once are read faster
-            parts.append(_enter(model, prompts, waiting[0], free, greedy, prefill))
-            free -= len(parts[-1].numbers)
-            if not waiting[0].numbers:
-                waiting.popleft()
-        done, rows = _settled(_joined(parts), greedy)
-        yield from done
-        if rows:
+    parts: list[Rows] = []
+    while waiting or parts:
+        free = batch_size - sum(len(rows.going) for rows in parts)
+        if not parts or free >= FEW * batch_size:  # several at once are read faster
+            while waiting and free and not (parts and _dwarfed(prompts, waiting[0], parts[0], greedy)):
+                parts.append(_enter(model, prompts, waiting[0], free, greedy, prefill))
+                yield from parts[-1].ended(greedy)
+                free -= len(parts[-1].going)
+                if not waiting[0].numbers:
+                    waiting.popleft()
+        rows = _together(parts)
+        if rows is not None:
             _decode(model, rows, greedy)
-            done, rows = _settled(rows, greedy)
-            yield from done
+            yield from rows.ended(greedy)
+        parts = [rows] if rows is not None and rows.going else []
+
+
+def _dwarfed(prompts: Sequence[Sequence[int]], family: Family, rows: Rows, greedy: Greedy) -> bool:
+    """Whether beside these rows, whose answers may have come to their full length, prompts would be mostly padding."""
+    return 2 * len(prompts[family.numbers[0]]) + greedy.max_new_tokens < rows.mask.shape[1]
 
 
 def _enter(
@@ -214,47 +236,34 @@ def _read(
 
 def _decode(model: PreTrainedModel, rows: Rows, greedy: Greedy) -> None:
     """Lengthens the answers by a phase, or to the end token."""
-    most = min(PHASE, greedy.max_new_tokens - max(map(len, rows.answers)))
-    if not most:
-        return
-    ids = torch.tensor([answer[-1:] for answer in rows.answers], device=rows.mask.device)
+    most = min(PHASE, greedy.max_new_tokens - max(len(rows.answers[at]) for at in rows.going))
+    idle = rows.answers[rows.going[0]][-1]  # what is fed to rows that have ended; an end token might look like padding
+    last = [[answer[-1] if at in rows.going else idle] for at, answer in enumerate(rows.answers)]
+    ids = torch.tensor(last, device=rows.mask.device)
     new = _read(model, ids, rows.mask, rows.cache, most, greedy)
-    for answer, tokens in zip(rows.answers, new, strict=True):
-        if answer[-1] != greedy.eos_id:
+    for at, (answer, tokens) in enumerate(zip(rows.answers, new, strict=True)):
+        if at in rows.going:
             answer += tokens[: tokens.index(greedy.eos_id) + 1] if greedy.eos_id in tokens else tokens
     rows.mask = pad(rows.mask, (0, len(new[0])), value=1)
 
 
-def _joined(parts: Sequence[Rows]) -> Rows:
-    """All rows in one batch."""
-    if len(parts) == 1:
+def _together(parts: Sequence[Rows]) -> Rows | None:
+    """The rows that go on, in one batch as long as the longest of them, perhaps with a few that have ended; None if
+    there are none.
+    """
+    going = [(part, at) for part in parts for at in part.going]
+    if not going:
+        return None
+    if len(parts) == 1 and len(going) > (1 - FEW) * len(parts[0].numbers):  # not worth a copy
         return parts[0]
-    length = max(part.mask.shape[1] for part in parts)
+    masks = [part.mask[at] for part, at in going]
+    masks = [mask[int(mask.argmax()) :] for mask in masks]  # from the first 1 on
+    length = max(map(len, masks))
     return Rows(
-        [i for part in parts for i in part.numbers],
-        [answer for part in parts for answer in part.answers],
-        torch.cat([pad(part.mask, (length - part.mask.shape[1], 0)) for part in parts]),
-        kv_cache.joined([part.cache for part in parts]),
-    )
-
-
-def _settled(rows: Rows, greedy: Greedy) -> tuple[list[tuple[int, list[int]]], Rows | None]:
-    """What has ended, and the rows that go on, without positions at which all of them are padded; None if none does."""
-    over = [greedy.over(answer) for answer in rows.answers]
-    if not any(over):
-        return [], rows
-    done = [(i, answer) for i, answer, ends in zip(rows.numbers, rows.answers, over, strict=True) if ends]
-    kept = [at for at, ends in enumerate(over) if not ends]
-    if not kept:
-        return done, None
-    at = torch.tensor(kept, device=rows.mask.device)
-    mask = rows.mask[at]
-    start = int(mask.any(0).int().argmax())
-    return done, Rows(
-        [rows.numbers[at] for at in kept],
-        [rows.answers[at] for at in kept],
-        mask[:, start:],
-        kv_cache.part(rows.cache, at, start),
+        [part.numbers[at] for part, at in going],
+        [part.answers[at] for part, at in going],
+        torch.stack([pad(mask, (length - len(mask), 0)) for mask in masks]),
+        kv_cache.gathered([(part.cache, part.going) for part in parts if part.going], length - 1),
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch.nn.functional import pad
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
@@ -28,6 +27,28 @@ class GrowingLayer(DynamicLayer):
         if keys is not None and values is not None:
             self.lazy_initialization(keys, values)
             self.keys, self.values = keys, values
+
+    @classmethod
+    def gathered(cls, parts: Sequence[tuple[DynamicLayer, Sequence[int]]], length: int) -> GrowingLayer:
+        """See `kv_cache.gathered`."""
+        layer, first = cls(), parts[0][0]
+        layer.lazy_initialization(first.keys, first.values)
+        for name in ("keys", "values"):
+            like = getattr(first, name)
+            count = sum(len(rows) for _, rows in parts)
+            room = like.new_empty(count, like.shape[1], length + cls.ROOM, like.shape[3])
+            start = 0
+            for part, rows in parts:
+                old = getattr(part, name)
+                if list(rows) != list(range(len(old))):
+                    old = old[torch.tensor(rows, device=old.device)]
+                here, there = room[start : start + len(rows)], min(length, old.shape[2])
+                here[:, :, : length - there] = 0
+                here[:, :, length - there : length] = old[:, :, old.shape[2] - there :]
+                start += len(rows)
+            layer._rooms[name] = room, room[:, :, :length]
+            setattr(layer, name, layer._rooms[name][1])
+        return layer
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
@@ -75,23 +96,11 @@ def repeated(cache: Cache, rows: int) -> Cache:
     )
 
 
-def joined(caches: Sequence[Cache]) -> Cache:
-    """The rows of all caches, one cache below the other, padded on the left to the longest."""
-    length = max(cache.get_seq_length() for cache in caches)
+def gathered(parts: Sequence[tuple[Cache, Sequence[int]]], length: int) -> Cache:
+    """These rows of these caches, one part below the other, as their last `length` positions.
 
-    def below(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-        return torch.cat([pad(tensor, (0, 0, length - tensor.shape[-2], 0)) for tensor in tensors])
-
-    return Cache(
-        layers=[
-            GrowingLayer(below([layer.keys for layer in layers]), below([layer.values for layer in layers]))
-            for layers in zip(*(cache.layers for cache in caches), strict=True)
-        ]
-    )
-
-
-def part(cache: Cache, rows: torch.Tensor, start: int) -> Cache:
-    """These rows [N] of a cache, without the positions before `start`."""
-    return Cache(
-        layers=[GrowingLayer(layer.keys[rows, :, start:], layer.values[rows, :, start:]) for layer in cache.layers]
-    )
+    A shorter part is padded on the left. What is there is copied once, with room behind it.
+    """
+    layers = zip(*(cache.layers for cache, _ in parts), strict=True)
+    rows = [rows for _, rows in parts]
+    return Cache(layers=[GrowingLayer.gathered(list(zip(own, rows, strict=True)), length) for own in layers])

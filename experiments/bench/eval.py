@@ -97,6 +97,8 @@ class Work:
                 batch_size=self.batch_size,
                 do_sample=False,
                 max_new_tokens=self.max_new_tokens,
+                eos_token_id=self.encoder.eos_id,
+                pad_token_id=self.encoder.tokenizer.pad_token_id,
                 return_full_text=False,
                 add_special_tokens=False,
             )

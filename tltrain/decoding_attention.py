@@ -1,0 +1,69 @@
+"""Attention of one new token a row, on a CPU: two matrix products in place of torch's kernel, which is made for many.
+
+With 8 rows behind 700 tokens (SmolLM2-135M, bfloat16) a layer takes less than half the time of the kernel, and a ninth
+of what it takes where no row is padded and the library lets the kernel repeat the keys that heads share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "tltrain_decoding"
+
+
+def forward(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: object,
+) -> tuple[torch.Tensor, None]:
+    """An attention function of transformers', sdpa's but for a single query a row.
+
+    Args:
+        query: [B, heads, N, size]. key, value: [B, heads with keys of their own, T, size].
+        attention_mask: [B, 1, N, T], True where a query may look, or what is added to its score; None: everywhere.
+
+    Returns:
+        [B, N, heads, size], and None for the weights.
+    """
+    unusual = dropout or any(kwargs.get(name) is not None for name in ("position_bias", "softcap", "s_aux", "cache"))
+    if query.shape[2] > 1 or unusual:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    batch, heads, _, size = query.shape
+    grouped = query.reshape(batch, key.shape[1], -1, size)  # heads with the same keys are rows of one matrix
+    scores = (grouped @ key.transpose(2, 3)).float() * (size**-0.5 if scaling is None else scaling)
+    if attention_mask is not None and attention_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attention_mask, torch.finfo(torch.float32).min)
+    elif attention_mask is not None:
+        scores = scores + attention_mask
+    out = scores.softmax(-1).to(value.dtype) @ value
+    return out.reshape(batch, 1, heads, -1), None
+
+
+AttentionInterface.register(NAME, forward)
+AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+@contextmanager
+def on(model: PreTrainedModel) -> Iterator[None]:
+    """`model` with this attention, where it is on a CPU and has torch's by itself."""
+    if model.device.type != "cpu" or model.config._attn_implementation != "sdpa":
+        yield
+        return
+    model.set_attn_implementation(NAME)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation("sdpa")
