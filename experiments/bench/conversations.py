@@ -2,10 +2,12 @@
 
     python experiments/bench/conversations.py [--quick]
 
-`model=tiny`, after stage=sft on 200 toolworld conversations (made once, in outputs/bench/conversations), answers
-`benchmark=toolworld_multi`: tools run, at most 6 calls a conversation, in float32. The same tasks with
-benchmark.parallel=1 and 16, in alternating order within one process, after a round to warm up; medians over the rounds.
-The transcripts of all rounds have to be the same.
+`benchmark=toolworld_multi`, its tools running, with benchmark.parallel=1 and 16: the same tasks in alternating order
+within one process, in float32, after a round to warm up; medians over the rounds. The transcripts of all rounds have to
+be the same. Who answers:
+  tiny       `model=tiny` as it comes, with random weights: every answer takes all of stage.max_new_tokens (256)
+  tiny_sft   the same after stage=sft on 200 conversations (made once, in outputs/bench/conversations): short answers,
+             so that most of the time goes into reading the history, which being many does not save
 """
 
 from __future__ import annotations
@@ -25,15 +27,17 @@ from omegaconf import DictConfig
 from tltrain import config, terminal
 from tltrain.environments import registry
 from tltrain.environments.loop import converse
+from tltrain.sources import Source
 from tltrain.stages import conversations
 
 FOLDER = Path("outputs/bench/conversations")
 PARALLEL = (1, 16)
+CONTENDERS = {"tiny": {"turns": 4, "size": 16}, "tiny_sft": {"turns": 6, "size": 32}}
 WANTED = 3.0
 
 
 def trained() -> Path:
-    """The checkpoint that answers."""
+    """The checkpoint of `tiny_sft`."""
     folder = FOLDER / "tiny_sft"
     if not (folder / "metrics.json").is_file():
         words = ["stage=sft", "model=tiny", "data.size=200", "tracking=none", f"hydra.run.dir={folder}"]
@@ -41,72 +45,73 @@ def trained() -> Path:
     return folder / "model"
 
 
-def configured(model: Path, size: int) -> DictConfig:
+def configured(contender: str, size: int, turns: int) -> DictConfig:
     """The configuration of the evaluation."""
-    words = ["stage=eval", "benchmark=toolworld_multi", f"benchmark.size={size}", "benchmark.max_turns=6"]
-    words += ["model=tiny", f"model.path={model}", "hardware.bf16=false", "stage.max_new_tokens=64"]
+    words = ["stage=eval", "benchmark=toolworld_multi", f"benchmark.size={size}", f"benchmark.max_turns={turns}"]
+    words += ["model=tiny", "data.size=200", "hardware.bf16=false", f"stage.batch_size={max(PARALLEL)}"]
+    words += [f"model.path={trained()}"] if contender == "tiny_sft" else []
     config.register()
     with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
-        return compose("config", [*words, f"stage.batch_size={max(PARALLEL)}"])
+        return compose("config", words)
 
 
-def held(cfg: DictConfig, source: conversations.Source, parallel: int) -> tuple[float, list[str]]:
+def held(cfg: DictConfig, source: Source, parallel: int) -> tuple[float, list[str]]:
     """Seconds it took, and the transcripts."""
     kind = registry.kind_of(cfg.benchmark)
+    tasks, make = kind.tasks(cfg.benchmark, cfg.seed), kind.make(cfg.benchmark)
     start = time.perf_counter()
-    found = converse(
-        kind.tasks(cfg.benchmark, cfg.seed),
-        kind.make(cfg.benchmark),
-        lambda samples: conversations.answers(source, samples),
-        max_turns=cfg.benchmark.max_turns,
-        parallel=parallel,
-    )
-    seconds = time.perf_counter() - start
-    return seconds, [json.dumps(conversations.record(one)) for one in found]
+    found = converse(tasks, make, source, max_turns=cfg.benchmark.max_turns, parallel=parallel)
+    return time.perf_counter() - start, [json.dumps(conversations.record(one)) for one in found]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="half the conversations and rounds")
-    share = 2 if parser.parse_args().quick else 1
-    size, rounds = 32 // share, max(3 // share, 1)
-    cfg = configured(trained(), size)
+def bench(contender: str, size: int, turns: int, rounds: int) -> dict:
+    """Both ways for one who answers."""
+    cfg = configured(contender, size, turns)
     seconds: dict[int, list[float]] = {parallel: [] for parallel in PARALLEL}
-    seen = set()
     with conversations.answerer(cfg, []) as source:
-        held(cfg, source, max(PARALLEL))
-        for number in terminal.track(range(rounds), "rounds"):
+        seen = {tuple(held(cfg, source, max(PARALLEL))[1])}
+        for number in terminal.track(range(rounds), contender):
             for parallel in PARALLEL if number % 2 == 0 else PARALLEL[::-1]:
                 elapsed, transcripts = held(cfg, source, parallel)
                 seconds[parallel].append(elapsed)
                 seen.add(tuple(transcripts))
-    calls = sum(len(json.loads(one)["calls"]) for one in next(iter(seen)))
     medians = {parallel: statistics.median(found) for parallel, found in seconds.items()}
-    faster, same = medians[PARALLEL[0]] / medians[PARALLEL[1]], len(seen) == 1
+    return {
+        "who": contender,
+        "conversations": size,
+        "calls": sum(len(json.loads(one)["calls"]) for one in next(iter(seen))),
+        "rounds": rounds,
+        "seconds": seconds,
+        "median_seconds": medians,
+        "speedup": medians[PARALLEL[0]] / medians[PARALLEL[1]],
+        "same_transcripts": len(seen) == 1,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="half the calls and rounds")
+    share = 2 if parser.parse_args().quick else 1
+    results = [
+        bench(who, setting["size"], setting["turns"] // share, max(3 // share, 1))
+        for who, setting in CONTENDERS.items()
+    ]
     terminal.table(
-        f"tiny (fp32) on toolworld_multi: {size} conversations, {calls} calls, rounds: {rounds}",
-        ["at a time", "s (median)", "calls/s"],
-        [[parallel, f"{medians[parallel]:.2f}", f"{calls / medians[parallel]:.1f}"] for parallel in PARALLEL],
+        f"Conversations on toolworld_multi, fp32, {results[0]['rounds']} rounds",
+        ["who", "calls", *(f"s, {parallel} at a time" for parallel in PARALLEL), "faster", "same transcripts"],
+        [
+            [
+                found["who"],
+                found["calls"],
+                *(f"{found['median_seconds'][parallel]:.2f}" for parallel in PARALLEL),
+                f"{found['speedup']:.2f} x",
+                "yes" if found["same_transcripts"] else "NO",
+            ]
+            for found in results
+        ],
     )
-    said = "the same transcripts" if same else "DIFFERENT transcripts"
-    print(f"{max(PARALLEL)} at a time are {faster:.2f} x faster than one after the other (wanted: {WANTED}); {said}\n")
-    print(
-        json.dumps(
-            {
-                "bench": "conversations",
-                "torch": torch.__version__,
-                "threads": torch.get_num_threads(),
-                "conversations": size,
-                "calls": calls,
-                "rounds": rounds,
-                "seconds": seconds,
-                "median_seconds": medians,
-                "speedup": faster,
-                "wanted": WANTED,
-                "same_transcripts": same,
-            }
-        )
-    )
+    about = {"bench": "conversations", "torch": torch.__version__, "threads": torch.get_num_threads()}
+    print(json.dumps({**about, "wanted": {"tiny": WANTED}, "results": results}))
 
 
 if __name__ == "__main__":
