@@ -175,17 +175,17 @@ def test_a_batch_by_hand():
     # Of a response the last token is predicted, not fed in.
     trees = [PromptTree((7, 8, 9), (1, 3), (None, None)), PromptTree((6,), (1,), (None,))]
     batch = rollout.batch_of(trees, [[[3, 4], [5]], [[2, 2, 2]]], [1.0, -2.0, 0.5], PAD)
-    assert batch["input_ids"].tolist() == [[7, 8, 9, 3], [6, 2, 2, PAD]]
-    assert batch["position_ids"].tolist() == [[0, 1, 2, 1], [0, 1, 2, 0]]
-    assert batch["keep"].tolist() == [[True, False, True, True], [True, True, True, False]]
-    assert batch["targets"].tolist() == [3, 5, 4, 2, 2, 2]
+    assert batch["input_ids"].tolist() == [[7, 3, 8, 9], [6, 2, 2, PAD]]
+    assert batch["position_ids"].tolist() == [[0, 1, 1, 2], [0, 1, 2, 0]]
+    assert batch["keep"].tolist() == [[True, True, False, True], [True, True, True, False]]
+    assert batch["targets"].tolist() == [3, 4, 5, 2, 2, 2]
     assert batch["mask"].tolist() == [[True, True, False], [True, False, False], [True, True, True]]
     in_order = batch["targets"][batch["index"]].masked_fill(~batch["mask"], 0)
     assert in_order.tolist() == [[3, 4, 0], [5, 0, 0], [2, 2, 2]]
     assert batch["scores"].tolist() == [1.0, -2.0, 0.5]
     may_attend = (batch["attention_mask"] == 0)[:, 0].int().tolist()
     assert may_attend == [
-        [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 1]],
+        [[1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [1, 0, 1, 1]],
         [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 0, 1]],
     ]
     assert batch["attention_mask"].dtype == torch.float32

@@ -52,6 +52,13 @@ class Packing(Enum):
     turn = "turn"
 
 
+class SupervisedPacking(Enum):
+    trajectory = "trajectory"
+    turn = "turn"
+    prefix_tree = "prefix_tree"
+    auto = "auto"
+
+
 class Truncation(Enum):
     drop_oldest_turns = "drop_oldest_turns"
     error = "error"
@@ -140,7 +147,9 @@ class SupervisedStage:
     mae: bool = MISSING  # leave out calls that the tool answered with an error
     rule: Rule = Rule.paper  # which answers are errors
     w_max: Optional[float] = MISSING  # largest weight of a key token; null: every token weighs 1
-    packing: Packing = Packing.trajectory  # one sample a trajectory, or one a turn as released
+    packing: SupervisedPacking = SupervisedPacking.trajectory  # one sample a trajectory; a turn, as released; or all
+    # trajectories that begin alike (prefix_tree), what they share computed once. auto: prefix_tree where that pays
+    tree_size: int = 16  # trajectories in a sample of prefix_tree: it is one row of a batch, however many turns it has
     truncation: Truncation = Truncation.drop_oldest_turns  # of samples over args.max_length tokens
     args: Any = field(default_factory=dict)  # of trl.SFTConfig; above model.args
 
@@ -403,6 +412,7 @@ SCHEMAS: dict[str, type] = {
 }
 LEAST = {
     "stage.w_max": 1,
+    "stage.tree_size": 1,
     "stage.train_size": 1,
     "stage.test_size": 1,
     "stage.max_new_tokens": 1,

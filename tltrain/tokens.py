@@ -1,10 +1,5 @@
 """Conversations as token ids: what is fed in, what is to be predicted where, and how much each prediction counts.
 
-Everything that is trained is one layout: a tree of token *runs* with *targets* hung on their positions. One turn a
-sample is a chain with targets at its end. A whole trajectory is a chain with targets along the way: attention is
-causal, so one forward gives every turn's loss, if the last target of a turn is the end token although the input goes on
-with the tool's answer. A target therefore says itself which token is expected; it is not the input shifted by one.
-
 Text that comes from tools and users is tokenized as text: the name of a special token in it stays a string of
 characters.
 """
@@ -15,15 +10,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from tltrain import pkt
+from tltrain import pkt, prefix_tree
 from tltrain.errors import TltrainError
 from tltrain.formats import tl
+from tltrain.layout import Layout, Run, Target, flatten
+from tltrain.prefix_tree import Limits
 from tltrain.trajectory import Call, Message, Sample, Tool, Trajectory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Packing = Literal["turn", "trajectory"]
+Packing = Literal["turn", "trajectory", "prefix_tree", "auto"]
 Truncation = Literal["drop_oldest_turns", "error", "skip"]
 
 
@@ -32,82 +29,6 @@ class Encoded(NamedTuple):
 
     ids: list[int]
     spans: list[tuple[int, int]]
-
-
-class Target(NamedTuple):
-    """A token to predict; `offset` is the position in its run whose hidden state predicts it, -1 the parent's last."""
-
-    offset: int
-    token: int
-    weight: float
-    key: bool
-    turn: int
-
-
-class Run(NamedTuple):
-    """Consecutive input tokens that go on where the run numbered `parent` ends (-1: the beginning).
-
-    `opens_turn` marks `"\\nAssistant:"`, where an assistant message begins.
-    """
-
-    ids: list[int]
-    parent: int
-    targets: list[Target]
-    opens_turn: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """A tree of runs, flattened into one sequence of T tokens with N targets.
-
-    Attributes:
-        input_ids: [T] token ids.
-        position_ids: [T] distance of each token from the root along its own branch.
-        positions: [N] indices into the sequence whose hidden states predict the targets, ascending in a chain.
-        targets: [N] token ids to predict. weights: [N]. keys: [N], 1 where the token is a key token.
-        turns: [N] the assistant message each target belongs to.
-    """
-
-    input_ids: list[int]
-    position_ids: list[int]
-    positions: list[int]
-    targets: list[int]
-    weights: list[float]
-    keys: list[int]
-    turns: list[int]
-
-
-def flatten(runs: Sequence[Run]) -> Layout:
-    """Lay a tree of runs (parents before children) out as one sequence."""
-    starts, ends, depths = [], [], []
-    layout = Layout([], [], [], [], [], [], [])
-    for run in runs:
-        depth = depths[run.parent] + len(runs[run.parent].ids) if run.parent >= 0 else 0
-        starts.append(len(layout.input_ids))
-        depths.append(depth)
-        layout.input_ids.extend(run.ids)
-        layout.position_ids.extend(range(depth, depth + len(run.ids)))
-        ends.append(len(layout.input_ids))
-        for target in run.targets:
-            layout.positions.append(starts[-1] + target.offset if target.offset >= 0 else ends[run.parent] - 1)
-            layout.targets.append(target.token)
-            layout.weights.append(target.weight)
-            layout.keys.append(int(target.key))
-            layout.turns.append(target.turn)
-    return layout
-
-
-def lineage(runs: Sequence[Run]) -> tuple[list[int], list[list[bool]]]:
-    """What each token of `flatten(runs)` may attend to, where it stands before it in the sequence.
-
-    Returns:
-        [T] the run of each token, and [len(runs)][len(runs)] whether run j is run i itself or one of its ancestors.
-    """
-    seen: list[list[bool]] = []
-    for number, run in enumerate(runs):
-        seen.append(list(seen[run.parent]) if run.parent >= 0 else [False] * len(runs))
-        seen[-1][number] = True
-    return [number for number, run in enumerate(runs) for _ in run.ids], seen
 
 
 class Encoder:
@@ -208,15 +129,27 @@ class Encoder:
 
 @dataclass
 class PackingReport:
-    """What became of the trajectories: counts for `metrics.json`."""
+    """What became of the trajectories: counts for `metrics.json`.
 
+    What `prefix_tree` and `auto` measured: `trajectories` that are learned from, `tokens_apart` in samples of one
+    trajectory each, `tokens_in_trees`.
+    """
+
+    packing: str = ""
     samples: int = 0
     turns: int = 0
     tokens: int = 0
+    trajectories: int = 0
+    tokens_apart: int = 0
+    tokens_in_trees: int = 0
     nothing_to_learn: int = 0
     truncated: int = 0
     turns_truncated: int = 0
     too_long: int = 0
+
+
+AUTO = 0.7
+"""`packing=auto` lays trees out where they leave less than this share of the tokens."""
 
 
 def pack(
@@ -228,17 +161,44 @@ def pack(
     max_length: int,
     truncation: Truncation,
     report: PackingReport,
+    limits: Limits | None = None,
 ) -> Iterator[Layout]:
     """Training samples of the trajectories, counted in `report`.
 
     Args:
-        packing: `trajectory`, one sample with all its turns; `turn`, one sample a turn, as released.
+        packing: `trajectory`, one sample with all its turns; `turn`, one sample a turn, as released; `prefix_tree`, one
+            sample for trajectories that begin alike; `auto`, `prefix_tree` or `trajectory` by the tokens they make.
         max_length: longest sample in tokens.
         truncation: what to do with a longer one: drop its oldest turns (tools and query stay), stop, or skip it.
+        limits: of a tree; None lets it hold 16 trajectories.
 
     Raises:
         TltrainError: a trajectory is too long and `truncation` is `error`.
     """
+    chains = _chains(trajectories, encoder, packing, w_max, max_length, truncation, report)
+    report.packing = packing
+    if packing in ("prefix_tree", "auto"):
+        samples = _trees(list(chains), packing, limits or Limits(16, max_length), report)
+    else:
+        samples = chains
+    for runs in samples:
+        layout = flatten(runs)
+        report.samples += 1
+        report.turns += len(_turns(runs))
+        report.tokens += len(layout.input_ids)
+        yield layout
+
+
+def _chains(
+    trajectories: Iterable[Trajectory],
+    encoder: Encoder,
+    packing: Packing,
+    w_max: float | None,
+    max_length: int,
+    truncation: Truncation,
+    report: PackingReport,
+) -> Iterator[list[Run]]:
+    """A chain a turn or a trajectory, each within `max_length`."""
     for trajectory in trajectories:
         runs = encoder.runs(trajectory, w_max)
         chains = _turn_chains(runs) if packing == "turn" else [_without_tail(runs)]
@@ -257,11 +217,19 @@ def pack(
                     continue
                 report.truncated += 1
                 report.turns_truncated += len(_turns(chain) - _turns(fitted))
-            layout = flatten(fitted)
-            report.samples += 1
-            report.turns += len(_turns(fitted))
-            report.tokens += len(layout.input_ids)
-            yield layout
+            yield fitted
+
+
+def _trees(chains: list[list[Run]], packing: Packing, limits: Limits, report: PackingReport) -> list[list[Run]]:
+    """The chains in trees, or by themselves where `packing` is `auto` and the trees would share too little."""
+    trees = [prefix_tree.tree([chains[at] for at in group]) for group in prefix_tree.groups(chains, limits)]
+    report.trajectories = len(chains)
+    report.tokens_apart, report.tokens_in_trees = sum(map(_length, chains)), sum(map(_length, trees))
+    if packing == "auto":
+        shared = report.tokens_in_trees < AUTO * report.tokens_apart
+        report.packing = "prefix_tree" if shared else "trajectory"
+        return trees if shared else chains
+    return trees
 
 
 def _turns(runs: Iterable[Run]) -> set[int]:

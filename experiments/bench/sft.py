@@ -53,7 +53,7 @@ def trajectories(source: str, count: int) -> list[Trajectory]:
     return list(rotbench.read_training(ROTBENCH, ["clean"], "stop", ReadReport()))[:count]
 
 
-def load(model_name: str, items: list[Trajectory]):
+def load(model_name: str, items: list[Trajectory], cache: str = "outputs/cache"):
     """Model (float32), tokenizer and encoder of a `conf/model/` choice."""
     cfg = OmegaConf.merge(
         OmegaConf.structured(config.Model),
@@ -63,7 +63,7 @@ def load(model_name: str, items: list[Trajectory]):
             if key != "defaults"
         },
     )
-    path = models.resolve(cfg, "outputs/cache", lambda: corpus(items))
+    path = models.resolve(cfg, cache, lambda: corpus(items))
     tokenizer = models.load_tokenizer(path, cfg)
     return models.load_model(path, cfg, torch.float32, torch.device("cpu")), tokenizer, Encoder(tokenizer)
 

@@ -31,6 +31,7 @@ from tltrain.trajectory import Trajectory
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from tltrain.prefix_tree import Limits
     from tltrain.tokens import Encoder, PackingReport
 
 log = logging.getLogger(__name__)
@@ -55,9 +56,10 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     model = models.load_model(path, cfg.model, models.weights_dtype(cfg.model), device)
 
     limit = min(filter(None, (arguments.max_length, generation.context(model))), default=sys.maxsize)
+    trees = tree_limits(cfg, model, limit)
     packed = {
-        "train": pack_all(cfg, train, Encoder(tokenizer), limit, "tokenizing"),
-        "held_out": pack_all(cfg, held_out, Encoder(tokenizer), limit, "tokenizing (held-out)"),
+        "train": pack_all(cfg, train, Encoder(tokenizer), limit, "tokenizing", trees),
+        "held_out": pack_all(cfg, held_out, Encoder(tokenizer), limit, "tokenizing (held-out)", trees),
     }
     rows, report = packed["train"]
     if not len(rows):
@@ -66,6 +68,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             f"{report.too_long} samples longer than {limit} tokens"
         )
     log.info("%s: %d turns in %d samples, %d tokens", cfg.stage.name, report.turns, len(rows), report.tokens)
+    if trees is not None:
+        log.info("%s", sharing(cfg.stage.packing.name, report, arguments))
     with tracking.job(cfg, folder) as tracker:
         with refused_arguments():
             trainer = sft.TurnTrainer(
@@ -104,7 +108,12 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def pack_all(
-    cfg: DictConfig, items: list[Trajectory], encoder: Encoder, limit: int, description: str
+    cfg: DictConfig,
+    items: list[Trajectory],
+    encoder: Encoder,
+    limit: int,
+    description: str,
+    trees: Limits | None = None,
 ) -> tuple[Dataset, PackingReport]:
     """The trajectories as rows for the trainer, and what became of them."""
     from tltrain.tokens import PackingReport, pack
@@ -119,8 +128,43 @@ def pack_all(
         max_length=limit,
         truncation=cfg.stage.truncation.name,
         report=report,
+        limits=trees,
     )
     return dataset(layouts), report
+
+
+def tree_limits(cfg: DictConfig, model: Any, limit: int) -> Limits | None:
+    """How large a tree may become; None where `stage.packing` makes none.
+
+    Raises:
+        TltrainError: `stage.packing=prefix_tree` with a model that cannot be given trees.
+    """
+    from tltrain.prefix_tree import Limits
+    from tltrain.training import tree_mask
+
+    packing = cfg.stage.packing.name
+    if packing not in ("prefix_tree", "auto"):
+        return None
+    try:
+        tree_mask.check(model)
+    except TltrainError as error:
+        if packing == "prefix_tree":
+            raise
+        log.info("packing=auto: %s", str(error).partition(": ")[2])
+        return Limits(1, limit)
+    return Limits(cfg.stage.tree_size, limit, tree_mask.dense_until(model))
+
+
+def sharing(asked: str, report: PackingReport, arguments: Any) -> str:
+    """What trees save in tokens and what they cost in optimizer steps, and the choice that was made."""
+    rows = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    share = report.tokens_in_trees / max(report.tokens_apart, 1)
+    steps = [math.ceil(samples / rows) for samples in (report.samples, report.trajectories)]
+    return (
+        f"packing={asked}: {report.packing}; trees take {report.tokens_in_trees} tokens, {share:.2f} of the "
+        f"{report.tokens_apart} in {report.trajectories} trajectories; {steps[0]} optimizer steps an epoch, "
+        f"{steps[1]} with packing=trajectory"
+    )
 
 
 def write_losses(logs: list[dict[str, float]], stage: str, folder: Path) -> dict[str, float]:

@@ -18,8 +18,9 @@ from transformers import Cache, GenerationConfig, PreTrainedModel
 
 from tltrain import kv_cache
 from tltrain.generation import own_settings_aside
+from tltrain.layout import Layout, Run, Target, flatten
 from tltrain.prompts import PromptTree
-from tltrain.tokens import Run, Target, flatten, lineage
+from tltrain.training import tree_mask
 
 
 @dataclass(frozen=True)
@@ -141,11 +142,11 @@ def batch_of(
         each response is, and which of these there are. `scores`: [M].
     """
     rows = [_layout(tree, own) for tree, own in zip(trees, responses, strict=True)]
-    width = max(len(layout.input_ids) for layout, _ in rows)
+    width = max(len(layout.input_ids) for layout in rows)
     ids = torch.full((len(rows), width), pad_id)
     positions, real = torch.zeros_like(ids), torch.zeros_like(ids)
     labels = torch.full_like(ids, -1)
-    for b, (layout, _) in enumerate(rows):
+    for b, layout in enumerate(rows):
         length = len(layout.input_ids)
         ids[b, :length] = torch.tensor(layout.input_ids)
         positions[b, :length] = torch.tensor(layout.position_ids)
@@ -156,12 +157,13 @@ def batch_of(
     lengths = [len(response) for own in responses for response in own]
     mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
     index = torch.zeros(mask.shape, dtype=torch.long)
-    index[mask] = torch.cat([order[b, layout.positions] for b, (layout, _) in enumerate(rows)])
+    index[mask] = torch.cat([order[b, layout.positions] for b, layout in enumerate(rows)])
     branching = any(len(tree.ends) > 1 for tree in trees)
+    reach = tree_mask.padded([layout.reach for layout in rows], width)
     return {
         "input_ids": ids,
         "position_ids": positions,
-        "attention_mask": _tree_mask([seen for _, seen in rows], width) if branching else real,
+        "attention_mask": tree_mask.dense(reach) if branching else real,
         "keep": keep,
         "targets": labels[keep],
         "index": index,
@@ -170,30 +172,14 @@ def batch_of(
     }
 
 
-def _layout(tree: PromptTree, responses: Sequence[Sequence[int]]):
-    """The tree as runs: the prompt cut where responses branch off, then each response but its last token."""
+def _layout(tree: PromptTree, responses: Sequence[Sequence[int]]) -> Layout:
+    """The prompt cut where responses branch off, and behind each of its pieces the response but for its last token."""
     starts = (0, *tree.ends[:-1])
-    trunk = [
-        Run(list(tree.ids[start:end]), m - 1, []) for m, (start, end) in enumerate(zip(starts, tree.ends, strict=True))
-    ]
-    branches = [
-        Run(list(tokens[:-1]), m, [Target(k - 1, token, 1.0, False, m) for k, token in enumerate(tokens)])
-        for m, tokens in enumerate(responses)
-    ]
-    runs = [*trunk, *branches]
-    return flatten(runs), lineage(runs)
-
-
-def _tree_mask(lineages: Sequence[tuple[list[int], list[list[bool]]]], width: int) -> torch.Tensor:
-    """[B, 1, width, width] in float32: 0 where a token may attend, else the least number there is.
-
-    Padding attends to itself, since a row of attention with nothing in it has no softmax.
-    """
-    allowed = torch.eye(width, dtype=torch.bool).repeat(len(lineages), 1, 1)
-    for b, (run_of, seen) in enumerate(lineages):
-        runs, length = torch.tensor(run_of), len(run_of)
-        allowed[b, :length, :length] = torch.tensor(seen)[runs[:, None], runs[None, :]].tril()
-    return torch.zeros(allowed.shape).masked_fill_(~allowed, torch.finfo(torch.float32).min).unsqueeze(1)
+    runs: list[Run] = []
+    for m, (start, end, tokens) in enumerate(zip(starts, tree.ends, responses, strict=True)):
+        targets = [Target(k - 1, token, 1.0, False, m) for k, token in enumerate(tokens)]
+        runs += [Run(list(tree.ids[start:end]), 2 * (m - 1) if m else -1, []), Run(list(tokens[:-1]), 2 * m, targets)]
+    return flatten(runs)
 
 
 class SamplingCopy:

@@ -21,15 +21,20 @@ from transformers import PrinterCallback
 from trl import SFTTrainer
 
 from tltrain import terminal
-from tltrain.tokens import Layout
+from tltrain.layout import Layout
+from tltrain.training import tree_mask
 
 COLUMNS = ("input_ids", "positions", "targets", "weights", "keys", "turns")
+TREE_COLUMNS = ("position_ids", "reach")
 IGNORED = -100
 
 
 def dataset(layouts: Iterable[Layout]) -> Dataset:
-    """The layouts of `tokens.pack` as a dataset, one row a sample."""
-    return Dataset.from_list([{column: getattr(layout, column) for column in COLUMNS} for layout in layouts])
+    """The layouts of `tokens.pack` as a dataset, one row a sample; with `TREE_COLUMNS` if any is no chain."""
+    layouts = list(layouts)
+    branching = any(layout.reach and min(layout.reach) < len(layout.reach) for layout in layouts)
+    columns = (*COLUMNS, *TREE_COLUMNS) if branching else COLUMNS
+    return Dataset.from_list([{column: getattr(layout, column) for column in columns} for layout in layouts])
 
 
 def turn_losses(nll: torch.Tensor, weights: torch.Tensor, turns: torch.Tensor, count: int) -> torch.Tensor:
@@ -47,8 +52,9 @@ class Collator:
     """Rows of `dataset` as a batch of B sequences of T tokens with N targets in all.
 
     Gives `input_ids`, `attention_mask`: [B, T], padded on the right; `keep`: [B, T], True where a hidden state predicts
-    a target; `shift_labels`: [B, T], that target there and -100 elsewhere; `weights`, `keys`, `turns`: [N], targets in
-    the order of `keep`, turns numbered through the batch.
+    a target; `shift_labels`: [B, T], that target there and -100 elsewhere; `weights`, `keys`, `turns`: [N], turns
+    numbered through the batch; `index`: [N], where each target is in the order of `keep` (in a tree one position may
+    serve several turns). For trees also `position_ids`, `reach`: [B, T].
     """
 
     def __init__(self, pad_id: int) -> None:
@@ -68,15 +74,24 @@ class Collator:
             _, numbers = torch.unique(torch.tensor(row["turns"]), return_inverse=True)
             turns.append(numbers + turn_count)
             turn_count += int(numbers.max()) + 1
-        return {
+        keep = labels != IGNORED
+        order = keep.flatten().cumsum(0).view_as(keep) - 1
+        batch = {
             "input_ids": input_ids,
             "attention_mask": mask,
             "shift_labels": labels,
-            "keep": labels != IGNORED,
+            "keep": keep,
+            "index": torch.cat([order[i, row["positions"]] for i, row in enumerate(rows)]),
             "weights": torch.tensor([w for row in rows for w in row["weights"]]),
             "keys": torch.tensor([k for row in rows for k in row["keys"]], dtype=torch.bool),
             "turns": torch.cat(turns),
         }
+        if "reach" in rows[0]:
+            batch["reach"] = tree_mask.padded([row["reach"] for row in rows], size[1])
+            batch["position_ids"] = torch.zeros_like(input_ids)
+            for i, row in enumerate(rows):
+                batch["position_ids"][i, : len(row["position_ids"])] = torch.tensor(row["position_ids"])
+        return batch
 
 
 def target_nll(model: torch.nn.Module, batch: dict[str, torch.Tensor], fused: bool) -> torch.Tensor:
@@ -86,11 +101,13 @@ def target_nll(model: torch.nn.Module, batch: dict[str, torch.Tensor], fused: bo
         fused: through TRL's fused head, which never holds all logits at once; it pays on an accelerator only.
     """
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    if "reach" in batch:
+        inputs |= {"position_ids": batch["position_ids"], "attention_mask": tree_mask.of(model, batch["reach"])}
     if fused:
         outputs = model(**inputs, shift_labels=batch["shift_labels"], fused_lm_head=True, use_cache=False)
-        return -outputs.log_probs[batch["keep"]].float()
+        return -outputs.log_probs[batch["keep"]].float()[batch["index"]]
     logits = model(**inputs, logits_to_keep=batch["keep"], use_cache=False).logits
-    return F.cross_entropy(logits.float(), batch["shift_labels"][batch["keep"]], reduction="none")
+    return F.cross_entropy(logits.float(), batch["shift_labels"][batch["keep"]], reduction="none")[batch["index"]]
 
 
 class TurnTrainer(SFTTrainer):
@@ -109,7 +126,7 @@ class TurnTrainer(SFTTrainer):
         self._last_log = (time.perf_counter(), 0)
 
     def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = list(COLUMNS)
+        self._signature_columns = [*COLUMNS, *TREE_COLUMNS]
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor:
         """Number of turns in the optimizer step, on all processes."""
