@@ -110,7 +110,7 @@ def run(name: str, cache: str) -> dict:
     alone = plan["peak_bytes"] - plan["setup"]["process"]
     on_gpu = plan["setup"]["device"] == "cuda"  # where torch counts tensors alone
     process = 0 if on_gpu else measured["before"]
-    return {
+    found = {
         "case": name,
         "moment": plan["peak_moment"],
         "tokens": plan["batch"]["rows"] * plan["batch"]["length"],
@@ -121,6 +121,12 @@ def run(name: str, cache: str) -> dict:
         "ratio_without_process": alone / (measured["peak"] - process),
         "moments": plan["moments"],
     }
+    print(
+        f"{name}: {found['ratio']:.2f}, without process {found['ratio_without_process']:.2f}",
+        file=sys.stderr,
+        flush=True,
+    )
+    return found
 
 
 def main() -> None:

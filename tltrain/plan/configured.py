@@ -318,4 +318,4 @@ def table(plan: Plan) -> None:
         if any(moment.get(part) for moment in plan.moments.values())
     ]
     rows.append(["together", *(f"{sum(moment.values()) / GiB:.2f}" for moment in plan.moments.values())])
-    terminal.table("GiB of one process, at each moment of a step", ["", *plan.moments], rows)
+    terminal.table("GiB of one process", ["", *plan.moments], rows)

@@ -31,7 +31,7 @@ LIVE = 1_000_000_000
 TILE = (4096, 32768)
 """Tokens and vocabulary of the tiles that TRL's fused head computes logits in."""
 FEED_FORWARD = {True: 4, False: 2}
-"""Elements of the feed-forward layer's width that are kept: gate, its activation, up, product; or two without a gate."""
+"""Tensors as wide as the feed-forward layer that are kept: gate, its activation, up, product; two without a gate."""
 
 Moment = dict[str, float]
 

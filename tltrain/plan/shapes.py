@@ -19,7 +19,7 @@ class Shape:
         matrices: weights of the linear layers inside the blocks.
         block: all weights of the largest block.
         active: of `matrices`, those that a token meets (a mixture of experts leaves out most).
-        hidden, intermediate: width of the residual stream and of the feed-forward layer (of a token's experts together).
+        hidden, intermediate: width of the residual stream, and of the feed-forward layer (all experts of a token).
         queries, keys: elements of all query heads, and of all key heads (values have as many).
         gated: the feed-forward layer multiplies two projections. normed: queries and keys are normalized.
         context: most tokens the model was made for.

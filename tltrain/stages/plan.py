@@ -103,7 +103,9 @@ def lengths(cfg: DictConfig, own: DictConfig, context: int | None) -> tuple[Any,
     else:
         targets = max(round(stage.target_share * length), 1)
     why = (
-        "stage.length" if stage.length else "the longest allowed; stage.length=, or data and tokenizer on this machine"
+        "stage.length"
+        if stage.length
+        else "the longest allowed; data and tokenizer are not here, stage.length= says it"
     )
     return Rows([length] * count, [targets] * count), f"{length} tokens a sample ({why})"
 
