@@ -22,8 +22,11 @@ from dataclasses import dataclass, replace
 from tltrain.plan.shapes import Shape
 
 GiB = 2**30
-PROCESS = {"cpu": 0.9 * GiB, "cuda": 0.7 * GiB}
+PROCESS = {"cpu": 0.55 * GiB, "cuda": 0.7 * GiB}
 """Interpreter and libraries on a CPU; the context and the libraries' workspaces on a GPU."""
+SLACK = {"cpu": 0.6, "cuda": 0}
+"""Of the activations, what the heap keeps when they have been freed: glibc's gives back its top alone, and gradients do
+not fit exactly into the holes (measured; `MALLOC_MMAP_THRESHOLD_=262144` in the environment avoids it)."""
 BUCKET = 200_000_000
 """Elements that DeepSpeed reduces or gathers at once; two such buffers are under way."""
 LIVE = 1_000_000_000
@@ -88,7 +91,8 @@ class Batch:
 
     Attributes:
         rows, length: sequences, and tokens of the longest. targets: tokens that are learned, in all rows.
-        masked: attention takes a mask (padding, or a tree), which costs keys and values of every query head.
+        masked: attention takes a mask of padding: keys and values are repeated for every query head, and each block
+            keeps the mask as numbers. tree: it takes a float32 mask that all blocks share, and that autocast casts.
         samples: sequences that are generated together, from `prompt` tokens on, `new` more at most.
         prefill: prompt tokens that are computed together, each once.
     """
@@ -97,6 +101,7 @@ class Batch:
     length: int
     targets: int = 0
     masked: bool = False
+    tree: bool = False
     samples: int = 0
     prompt: int = 0
     new: int = 0
@@ -176,7 +181,7 @@ def _optimizer_bytes(setup: Setup) -> float:
 # --- one forward and backward -----------------------------------------------------------------------------------------
 
 
-def kept_by_block(shape: Shape, setup: Setup, length: int, masked: bool) -> float:
+def kept_by_block(shape: Shape, setup: Setup, batch: Batch) -> float:
     """Bytes a token that autograd keeps of one block, in transformers' Llama and its kin.
 
     In units of elements: each of two norms keeps its input (in float32), the normalized input and, where no cast
@@ -185,8 +190,8 @@ def kept_by_block(shape: Shape, setup: Setup, length: int, masked: bool) -> floa
     """
     h, q, k, f = shape.hidden, shape.queries, shape.keys, shape.intermediate
     c = setup.computing
-    flash = "flash" in setup.attention
-    keys = q if masked and not flash else k
+    masked = (batch.masked or batch.tree) and "flash" not in setup.attention
+    keys = q if masked else k
     size = c * (2 * q + 2 * keys) + c * FEED_FORWARD[shape.gated] * f + 4 * shape.heads + 8
     if setup.autocast:
         size += 2 * (4 + 4) * h + (5 if shape.gated else 4) * 2 * h
@@ -195,22 +200,24 @@ def kept_by_block(shape: Shape, setup: Setup, length: int, masked: bool) -> floa
     if shape.normed:
         size += (4 + c) * (q + k)
     if setup.attention == "eager":
-        size += shape.heads * length * (4 if c == 4 else 6)  # softmax in float32, and its cast
+        size += shape.heads * batch.length * (4 if c == 4 else 6)  # softmax in float32, and its cast
+    elif masked and (batch.masked or setup.bf16):
+        size += c * batch.length
     return size
 
 
 def activations(shape: Shape, setup: Setup, batch: Batch) -> float:
     """What is kept between forward and backward; with checkpointing the blocks' inputs, and one block recomputed."""
-    tokens, one = batch.tokens, batch.tokens * kept_by_block(shape, setup, batch.length, batch.masked)
+    tokens, one = batch.tokens, batch.tokens * kept_by_block(shape, setup, batch)
     residual = tokens * shape.hidden * (4 if setup.autocast else setup.computing)
     kept = shape.layers * residual + one if setup.checkpointing else shape.layers * one
-    mask = batch.rows * batch.length**2 * 4 if batch.masked and "flash" not in setup.attention else 0
+    mask = batch.rows * batch.length**2 * 4 if batch.tree else 0
     return kept + 3 * tokens * shape.hidden * 4 + mask
 
 
 def one_block(shape: Shape, setup: Setup, batch: Batch) -> float:
     """What computing one block backward takes: what it kept, and gradients of its widest tensors."""
-    kept = batch.tokens * kept_by_block(shape, setup, batch.length, batch.masked)
+    kept = batch.tokens * kept_by_block(shape, setup, batch)
     return kept + batch.tokens * (3 * setup.computing * shape.intermediate + 2 * 4 * shape.hidden)
 
 
@@ -253,6 +260,7 @@ def supervised(shape: Shape, setup: Setup, batch: Batch) -> dict[str, Moment]:
     """stage=sft and stage=pkt."""
     fixed = state(shape.parameters, shape.block, setup) | {"process": setup.process}
     kept = activations(shape, setup, batch) + casts(shape.matrices + shape.embedding, setup)
+    freed = {"allocator": SLACK[setup.device] * kept}
     return {
         "forward": fixed
         | {
@@ -260,8 +268,8 @@ def supervised(shape: Shape, setup: Setup, batch: Batch) -> dict[str, Moment]:
             "activations": kept,
             "logits": head(shape, setup, batch.targets),
         },
-        "backward": fixed | {"activations": one_block(shape, setup, batch), "logits": _embedding(shape, setup)},
-        "step": _step(fixed, setup),
+        "backward": fixed | freed | _last(shape, setup, batch),
+        "step": _step(fixed, setup) | freed,
     }
 
 
@@ -282,6 +290,7 @@ def actor_critic(shape: Shape, setup: Setup, batch: Batch) -> dict[str, Moment]:
     }
     one = activations(shape, setup, batch)
     policy, value = one + casts(shape.matrices + shape.embedding, setup), one + casts(shape.matrices, setup)
+    freed = {"allocator": SLACK[setup.device] * (policy + value)}
     logits = 4 * batch.targets * shape.vocab  # in float32: divided by the temperature, and their softmax
     early = _early(fixed["gradients"], setup)
     # The entropy takes three more of them for a while; the critic's activations come after that.
@@ -293,8 +302,8 @@ def actor_critic(shape: Shape, setup: Setup, batch: Batch) -> dict[str, Moment]:
         "forward": fixed | {"gradients": early} | max(entropy, both, key=lambda part: sum(part.values())),
         "backward (policy)": fixed
         | {"gradients": max(early, critic), "activations": policy, "logits": head(shape, setup, batch.targets)},
-        "backward": fixed | {"activations": one_block(shape, setup, batch), "logits": _embedding(shape, setup)},
-        "step": _step(fixed, setup),
+        "backward": fixed | freed | _last(shape, setup, batch),
+        "step": _step(fixed, setup) | freed,
     }
 
 
@@ -343,11 +352,10 @@ def _early(gradients: float, setup: Setup) -> float:
     return gradients if setup.accumulation > 1 or setup.sharded else 0
 
 
-def _embedding(shape: Shape, setup: Setup) -> float:
-    """The embedding's gradient is dense and made last, beside the head's where both are one matrix."""
-    if setup.adapter is not None:
-        return 0
-    return shape.embedding * setup.stored
+def _last(shape: Shape, setup: Setup, batch: Batch) -> Moment:
+    """The end of the backward pass: the first block, then the embedding, whose gradient is dense, beside the head's."""
+    embedding = 0 if setup.adapter is not None else shape.embedding * setup.stored
+    return {"activations": one_block(shape, setup, batch), "logits": embedding}
 
 
 def _step(fixed: Moment, setup: Setup) -> Moment:
