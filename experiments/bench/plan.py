@@ -35,18 +35,11 @@ case("tiny pkt fp32, batch 8", PKT, "model=tiny data.size=16 hardware.bf16=false
 case("tiny pkt bf16, batch 8", PKT, "model=tiny data.size=16 hardware.bf16=true", **{BATCH: 8, SUM: 1, STEPS: 4})
 case("tiny irm fp32, batch 4", IRM, "model=tiny data.size=8 hardware.bf16=false", **{BATCH: 4, SUM: 2, STEPS: 2})
 case("tiny irm bf16, batch 4", IRM, "model=tiny data.size=8 hardware.bf16=true", **{BATCH: 4, SUM: 2, STEPS: 2})
-case("smollm2 pkt fp32", PKT, f"{SMOLLM}false", **{STEPS: 4})
-case("smollm2 pkt bf16", PKT, f"{SMOLLM}true", **{STEPS: 4})
-case("smollm2 pkt bf16, batch 2", PKT, f"{SMOLLM}true", **{BATCH: 2, SUM: 1, STEPS: 3})
-case("smollm2 pkt bf16, accumulated", PKT, f"{SMOLLM}true", **{SUM: 2, STEPS: 2})
-checkpointing = {"args.activation_checkpointing": True}
-case("smollm2 pkt bf16, checkpointing", PKT, f"{SMOLLM}true", **{STEPS: 4}, **checkpointing)
-case("smollm2 pkt bf16 weights", PKT, f"{SMOLLM}true model.dtype=bfloat16", **{STEPS: 4})
+case("smollm2 pkt fp32", PKT, f"{SMOLLM}false", **{STEPS: 3})
+case("smollm2 pkt bf16", PKT, f"{SMOLLM}true", **{STEPS: 3})
+case("smollm2 pkt bf16, checkpointing", PKT, f"{SMOLLM}true", **{STEPS: 3, "args.activation_checkpointing": True})
 case("smollm2 irm fp32", IRM, f"{SMOLLM}false", **{SUM: 2, STEPS: 2, "max_new_tokens": 16})
 case("smollm2 irm bf16", IRM, f"{SMOLLM}true", **{SUM: 2, STEPS: 2, "max_new_tokens": 16})
-case("smollm2 irm bf16, grpo", IRM, f"{SMOLLM}true", **{
-    "algorithm": "grpo", BATCH: 4, STEPS: 2, "max_new_tokens": 16,
-})  # fmt: skip
 
 
 def words_of(name: str, plan: bool, cache: str, folder: str) -> list[str]:

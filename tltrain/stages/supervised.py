@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tltrain import runs, terminal
+from tltrain import plan, runs, terminal
 from tltrain.data import hold_out, trajectories
 from tltrain.data.reading import ReadReport
 from tltrain.errors import TltrainError
@@ -66,6 +66,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             f"{report.too_long} samples longer than {limit} tokens"
         )
     log.info("%s: %d turns in %d samples, %d tokens", cfg.stage.name, report.turns, len(rows), report.tokens)
+    plan.announce(cfg, model.config, rows)
     if cfg.tracking.name == "wandb":
         track_with_wandb(cfg, folder)
     with refused_arguments():
