@@ -33,6 +33,7 @@ STAGES = {
     "inspect": "inspect",
     "analyze": "analyze",
     "pipeline": "pipeline",
+    "plan": "plan",
     "cache": "cache",
     "report": "report",
 }

@@ -98,6 +98,21 @@ class PromptTruncation(Enum):
     skip = "skip"
 
 
+class Planned(Enum):
+    sft = "sft"
+    pkt = "pkt"
+    irm = "irm"
+    eval = "eval"
+
+
+class Strategy(Enum):
+    none = "none"  # a whole copy on every process
+    zero2 = "zero2"
+    zero3 = "zero3"
+    zero3_offload = "zero3_offload"
+    fsdp = "fsdp"
+
+
 class Prune(Enum):
     none = "none"
     unfinished = "unfinished"
@@ -239,6 +254,25 @@ class PipelineStage:
 
 
 @dataclass
+class PlanStage:
+    name: str = "plan"
+    of: Planned = Planned.pkt  # which stage is planned; its own settings are in supervised, rl or eval below
+    memory_gb: Optional[float] = None  # GiB of a device; null: what there is here
+    processes: Optional[int] = None  # null: what hardware says
+    strategy: Optional[Strategy] = None  # how they divide the work; null: what hardware says
+    length: Optional[int] = None  # tokens of a sample; null: the data's, else the longest allowed
+    tokens: Optional[float] = None  # of the data, where it is not on this machine; time is estimated from them
+    target_share: float = 0.25  # of them to be predicted, where the data is not on this machine
+    calls: int = 4  # irm: calls of a trajectory, likewise
+    response: Optional[int] = None  # tokens of a sampled answer on average, for the time; null: max_new_tokens
+    flops: Optional[float] = None  # operations a second that one process sustains; null: 40 % of what the device can
+    bandwidth: Optional[float] = None  # bytes of memory a second, likewise; sampling is bound by it
+    supervised: Any = MISSING  # a SupervisedStage
+    rl: Any = MISSING  # an IrmStage
+    eval: Any = MISSING  # an EvalStage
+
+
+@dataclass
 class CacheStage:
     name: str = "cache"
     prune: Prune = Prune.none
@@ -267,6 +301,7 @@ class Model:
     hub: Optional[str] = None
     package: Optional[str] = None  # a Python package that ships the model as GGUF
     random: Optional[dict[str, int]] = None  # LlamaConfig of a model with random weights
+    sizes: dict[str, Any] = field(default_factory=dict)  # what its config.json says, so that stage=plan needs no hub
     dtype: str = "float32"  # of the weights while training
     attn_implementation: str = "sdpa"
     trust_remote_code: bool = False
@@ -400,6 +435,7 @@ SCHEMAS: dict[str, type] = {
     "schema/stage/inspect": InspectStage,
     "schema/stage/analyze": AnalyzeStage,
     "schema/stage/pipeline": PipelineStage,
+    "schema/stage/plan": PlanStage,
     "schema/stage/cache": CacheStage,
     "schema/stage/report": ReportStage,
     "schema/model": Model,
@@ -437,6 +473,15 @@ LEAST = {
     "stage.args.gradient_accumulation_steps": 1,
     "stage.args.max_length": 1,
     "stage.older_than_days": 0,
+    "stage.memory_gb": 0.001,
+    "stage.processes": 1,
+    "stage.length": 1,
+    "stage.tokens": 1,
+    "stage.target_share": 0,
+    "stage.calls": 1,
+    "stage.response": 1,
+    "stage.flops": 1,
+    "stage.bandwidth": 1,
     "data.limit": 1,
     "data.size": 0,
     "benchmark.limit": 1,

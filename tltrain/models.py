@@ -20,11 +20,13 @@ from huggingface_hub import get_session
 from huggingface_hub.constants import ENDPOINT
 from omegaconf import DictConfig, OmegaConf
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GgufConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -71,6 +73,16 @@ def load_tokenizer(path: str, model: DictConfig) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token  # batches carry their mask: what stands in the padding is not read
     return tokenizer
+
+
+def load_config(path: str, model: DictConfig) -> PreTrainedConfig:
+    """The configuration of the model at `path`."""
+    return _fetch(
+        path,
+        lambda local: AutoConfig.from_pretrained(
+            path, local_files_only=local, trust_remote_code=model.trust_remote_code
+        ),
+    )
 
 
 def load_model(path: str, model: DictConfig, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
@@ -194,10 +206,10 @@ def device_and_dtype(hardware: DictConfig) -> tuple[torch.device, bool]:
         torch.set_num_threads(hardware.threads)
     if hardware.bf16 is not None:
         return device, hardware.bf16
-    return device, torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_computes_bf16()
+    return device, torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_computes_bf16()
 
 
-def _cpu_computes_bf16() -> bool:
+def cpu_computes_bf16() -> bool:
     """Whether this CPU has instructions for bfloat16; elsewhere emulation is slower than float32."""
     return bool(torch.cpu.get_capabilities().get("avx512_bf16") or torch.cpu.get_capabilities().get("bf16"))
 

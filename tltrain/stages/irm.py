@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tltrain import runs, scoring, terminal, tracking
+from tltrain import plan, runs, scoring, terminal, tracking
 from tltrain.config import IRM_ARGUMENTS
 from tltrain.data import hold_out, trajectories
 from tltrain.data.reading import ReadReport
@@ -66,6 +66,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
     trees, report = prompts(cfg, train, encoder, generation.context(model))
     log.info("irm: %d prompts in %d trees, %d tokens", report.prompts, len(trees), report.tokens)
+    plan.announce(cfg, model.config, trees)
     asked = [sample for item in held_out for _, sample in questions(item)][: cfg.stage.eval_size]
     judge = judging.Judge(RewardTable.from_config(OmegaConf.to_container(cfg.reward)), cfg.stage.matching.name)
     examine = Examination(cfg, encoder, asked, judge)

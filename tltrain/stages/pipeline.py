@@ -42,7 +42,7 @@ WITHOUT = {
     "irm": ("model.args", "model.demo", "stage.resume", "stage.keep_checkpoints"),
     "eval": ("model.args", "model.irm", "model.demo", "stage.compare"),
 }
-NEVER = ("hardware.threads",)
+NEVER = ("hardware.threads", "model.sizes")
 """Keys in those parts that cannot matter to the result, or (threads) are a property of the machine."""
 PATHS = ("data.path", "model.path", "benchmark.path", "stage.critic.path", "stage.predictions", "benchmark.user")
 """Keys whose value is a file or folder: its content counts, not its name."""

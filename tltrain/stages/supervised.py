@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tltrain import runs, terminal, tracking
+from tltrain import plan, runs, terminal, tracking
 from tltrain.data import hold_out, trajectories
 from tltrain.data.reading import ReadReport
 from tltrain.errors import TltrainError
@@ -70,6 +70,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     log.info("%s: %d turns in %d samples, %d tokens", cfg.stage.name, report.turns, len(rows), report.tokens)
     if trees is not None:
         log.info("%s", sharing(cfg.stage.packing.name, report, arguments))
+    plan.announce(cfg, model.config, rows)
     with tracking.job(cfg, folder) as tracker:
         with refused_arguments():
             trainer = sft.TurnTrainer(

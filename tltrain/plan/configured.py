@@ -1,0 +1,322 @@
+"""From our configuration to a plan: the setup it asks for, the batches that its data makes, and what these take."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from tltrain import terminal
+from tltrain.plan import compute, memory
+from tltrain.plan.compute import Speed, Tokens
+from tltrain.plan.memory import Batch, GiB, Moment, Setup
+from tltrain.plan.shapes import Shape, shape_of
+
+log = logging.getLogger(__name__)
+
+MARGIN = 0.95
+"""Of a device's memory: what is left is lost between the blocks of its allocator."""
+DEFAULTS = {
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 1,
+    "num_train_epochs": 3,
+    "max_steps": -1,
+    "optim": "adamw_torch_fused",
+}
+"""Of transformers.TrainingArguments."""
+LENGTH = 1024
+"""trl.SFTConfig's `max_length`."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Training samples: tokens of each, and how many of these are targets (irm: how many calls it asks for)."""
+
+    lengths: Sequence[int]
+    targets: Sequence[int]
+
+    def longest(self, count: int) -> tuple[int, int]:
+        """Length of the longest, and targets of the `count` longest together."""
+        order = sorted(zip(self.lengths, self.targets, strict=True), reverse=True)[:count]
+        return order[0][0], sum(targets for _, targets in order) * count // len(order)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a stage takes.
+
+    Attributes:
+        moments: bytes by part, at each moment. host: bytes of the machine's memory for each process, by offloading.
+        seconds: by part; empty where the number of tokens is not known. available: bytes a process may have.
+    """
+
+    shape: Shape
+    setup: Setup
+    batch: Batch
+    moments: dict[str, Moment]
+    host: float = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    tokens: Tokens | None = None
+    available: float | None = None
+
+    @property
+    def peak(self) -> tuple[str, float]:
+        return memory.peak(self.moments)
+
+    @property
+    def fits(self) -> bool | None:
+        return None if self.available is None else self.peak[1] <= self.available * MARGIN
+
+
+def make(cfg: DictConfig, shape: Shape, setup: Setup, batch: Batch, tokens: Tokens | None, speed: Speed) -> Plan:
+    """The plan of `cfg.stage`."""
+    kind = kind_of(cfg)
+    moments = getattr(memory, kind)(shape, setup, batch)
+    seconds = compute.seconds(kind, shape, setup, batch, tokens, speed) if tokens else {}
+    trained = shape.parameters + (shape.body if kind == "actor_critic" else 0)
+    return Plan(shape, setup, batch, moments, memory.on_host(trained, setup), seconds, tokens)
+
+
+def kind_of(cfg: DictConfig) -> str:
+    """The function of `memory` that `cfg.stage` is planned by."""
+    if cfg.stage.name == "irm":
+        return "actor_critic" if cfg.stage.algorithm.name == "ppo" else "group"
+    return "answering" if cfg.stage.name == "eval" else "supervised"
+
+
+# --- setup ------------------------------------------------------------------------------------------------------------
+
+
+def arguments(cfg: DictConfig) -> dict[str, Any]:
+    """The trainer's arguments as the stage merges them, above the library's defaults."""
+    if cfg.stage.name == "irm":
+        nodes = (cfg.model.irm.get("args", {}), cfg.stage.algorithm_args.get(cfg.stage.algorithm.name, {}))
+    else:
+        nodes = (cfg.model.args,)
+    return DEFAULTS | OmegaConf.to_container(OmegaConf.merge(*nodes, cfg.stage.get("args", {})), resolve=True)
+
+
+def setup_of(cfg: DictConfig, shape: Shape, processes: int | None = None, strategy: str | None = None) -> Setup:
+    """How `cfg.stage` is computed on `cfg.hardware`, of which `processes` and `strategy` take the place of its own."""
+    hardware, given = cfg.hardware, arguments(cfg)
+    device, bf16 = device_of(hardware)
+    own = hardware.get("strategy")
+    own = getattr(own, "name", own) or "none"
+    count = (hardware.get("processes") or 1) * (hardware.get("nodes") or 1)
+    lora = cfg.model.get("lora")
+    four_bits = lora and any(lora.get(key) for key in ("load_in_4bit", "quantized", "qlora"))
+    return Setup(
+        processes=processes or count,
+        strategy=strategy or own,
+        device=device,
+        bf16=bf16,
+        weight_bytes=4 if cfg.model.dtype == "float32" else 2,
+        optimizer=given["optim"],
+        checkpointing=bool(given.get("activation_checkpointing") or given.get("gradient_checkpointing")),
+        attention=cfg.model.attn_implementation,
+        accumulation=given["gradient_accumulation_steps"],
+        adapter=adapter(shape, lora.get("r") or 8) if lora else None,
+        frozen_bytes=0.5 if four_bits else None,
+        fused_head=(device == "cuda" and cfg.stage.name != "irm") or kind_of(cfg) == "group",
+        process=memory.PROCESS[device],
+    )
+
+
+def adapter(shape: Shape, rank: int) -> int:
+    """Weights of LoRA adapters of this rank on all linear layers of the blocks."""
+    h, q, k, f = shape.hidden, shape.queries, shape.keys, shape.intermediate
+    return rank * shape.layers * (2 * (h + q) + 2 * (h + k) + (3 if shape.gated else 2) * (h + f))
+
+
+def device_of(hardware: DictConfig) -> tuple[str, bool]:
+    """`cpu` or `cuda`, which need not be here, and whether it computes in bfloat16."""
+    import torch
+
+    wanted = getattr(hardware.device, "name", hardware.device)
+    device = "cuda" if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()) else "cpu"
+    if hardware.bf16 is not None:
+        return device, hardware.bf16
+    if device == "cpu":
+        from tltrain import models
+
+        return device, models.cpu_computes_bf16()
+    return device, not torch.cuda.is_available() or torch.cuda.is_bf16_supported()
+
+
+def memory_here(device: str, processes: int) -> float | None:
+    """Bytes that a process on this machine may have; on a CPU all share what the machine or its container has."""
+    import torch
+
+    if device == "cuda":
+        return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.is_file() and (text := limit.read_text().strip()).isdigit():
+        limits.append(int(text))
+    return min(limits) / processes
+
+
+def device_name() -> str | None:
+    import torch
+
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
+
+
+def batch_of(cfg: DictConfig, rows: Rows, setup: Setup) -> Batch:
+    """The largest micro-batch that the rows make, and what is sampled at once."""
+    stage, kind, given = cfg.stage, kind_of(cfg), arguments(cfg)
+    count = stage.batch_size if kind == "answering" else given["per_device_train_batch_size"]
+    length, targets = rows.longest(count)
+    if kind == "supervised":
+        return Batch(count, length, targets, masked=count > 1)
+    new = stage.max_new_tokens
+    if kind == "answering":
+        return Batch(count, length, samples=count, prompt=length, new=new, prefill=count * length)
+    if kind == "group":
+        samples = count * (given.get("steps_per_generation") or setup.accumulation)
+        return Batch(count, length + new, count * new, True, samples, length, new, samples * length)
+    calls = max(rows.targets)  # a row is a tree: its longest prompt, and after each prompt in it a call
+    step = rows.longest(count * setup.accumulation)[1]
+    samples = min(step, max(stage.generation_batch_size or step, calls))
+    trunks = -(-samples // calls) if calls > 1 else samples
+    return Batch(
+        rows=count,
+        length=length + calls * (new - 1),
+        targets=targets * new,
+        masked=count > 1,
+        tree=calls > 1,
+        samples=samples,
+        prompt=length,
+        new=new,
+        prefill=trunks * length,
+    )
+
+
+def tokens_of(cfg: DictConfig, rows: Rows, setup: Setup, response: int | None = None) -> Tokens:
+    """What the whole stage computes; `response` is the mean length of an answer (None: as long as it may be)."""
+    given, kind, n = arguments(cfg), kind_of(cfg), len(rows.lengths)
+    read, targets = sum(rows.lengths), sum(rows.targets)
+    if kind == "answering":
+        new = response or cfg.stage.max_new_tokens
+        return Tokens(0, 0, read / n, sampled=n * new, prefill=read)
+    times = given["num_train_epochs"]
+    if given["max_steps"] > 0:
+        step = given["per_device_train_batch_size"] * setup.accumulation * setup.processes
+        times = given["max_steps"] * step / n
+    if kind == "supervised":
+        return Tokens(times * read, times * targets, read / n)
+    new = response or cfg.stage.max_new_tokens
+    if kind == "group":  # a row is a prompt, asked num_generations times
+        whole = times * (read + n * new)
+        return Tokens(whole, times * n * new, read / n + new, times * n * new, times * read)
+    times /= 1 if given["max_steps"] > 0 else cfg.stage.get("ppo_epochs", 1)  # an epoch more is no new rollout
+    passes = cfg.stage.get("ppo_epochs", 1)
+    sampled = targets * new
+    whole = passes * times * (read + sampled)
+    return Tokens(whole, passes * times * sampled, read / n + sampled / n, times * sampled, times * read)
+
+
+def rows_of(stage: str, items: Any) -> Rows:
+    """Of what a stage trains on: a dataset of `training.sft.dataset`, or prompt trees.
+
+    Args:
+        stage: its name; rloo and grpo ask each prompt by itself.
+    """
+    if stage in ("sft", "pkt"):
+        import pyarrow.compute as pc
+
+        table = items.data  # lengths of Arrow's lists, without making Python's of them
+        return Rows(*(_counts(pc.list_value_length(table.column(name))) for name in ("input_ids", "targets")))
+    if stage == "ppo":
+        return Rows([len(tree.ids) for tree in items], [len(tree.ends) for tree in items])
+    ends = [end for tree in items for end in tree.ends]
+    return Rows(ends, [1] * len(ends))
+
+
+def _counts(array: Any) -> list[int]:
+    return array.to_pylist()
+
+
+# --- what a training says ---------------------------------------------------------------------------------------------
+
+
+def announce(cfg: DictConfig, config: Any, items: Any) -> None:
+    """Say in one line what the training that begins will take, and warn where it will not fit. Never stops it.
+
+    Args:
+        config: the model's transformers configuration. items: what it trains on (see `rows_of`).
+    """
+    try:
+        if os.environ.get("RANK", "0") != "0":
+            return
+        shape = _shape_once(json.dumps(config.to_dict(), sort_keys=True, default=str), config)
+        setup = setup_of(cfg, shape)
+        if "WORLD_SIZE" in os.environ:
+            setup = replace(setup, processes=int(os.environ["WORLD_SIZE"]))
+        algorithm = cfg.stage.algorithm.name if cfg.stage.name == "irm" else cfg.stage.name
+        rows = rows_of(algorithm, items)
+        name = device_name() if setup.device == "cuda" else None
+        speed = compute.speed_of(setup.device, name)
+        plan = make(cfg, shape, setup, batch_of(cfg, rows, setup), tokens_of(cfg, rows, setup), speed)
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", setup.processes))
+        plan = replace(plan, available=memory_here(setup.device, here))
+        (log.info if plan.fits is not False else log.warning)("%s", line(plan, with_time=name is not None))
+    except Exception as error:  # a plan is a help; whatever goes wrong with it must not stop the training
+        log.debug("no plan: %s", error)
+
+
+def line(plan: Plan, with_time: bool = True) -> str:
+    """The plan in one line."""
+    moment, peak = plan.peak
+    room = "" if plan.available is None else f" of {plan.available / GiB:.1f}"
+    each = f" for each of {plan.setup.processes} processes ({plan.setup.strategy})" if plan.setup.processes > 1 else ""
+    said = f"plan: {count(plan.shape.parameters)} parameters; memory peaks at about {peak / GiB:.1f}{room} GiB{each}"
+    if with_time and plan.seconds:
+        said += f"; about {duration(sum(plan.seconds.values()))}"
+    if plan.fits is False:
+        part = max(plan.moments[moment], key=plan.moments[moment].get)
+        said += f": it will not fit ({moment}: most goes to {part}); `stage=plan` shows the parts"
+    return said
+
+
+@cache
+def _shape_once(_: str, config: Any) -> Shape:
+    return shape_of(config)
+
+
+def count(number: float) -> str:
+    """A number of parameters or tokens as people say it: 134.5 M."""
+    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.{2 if unit == 'B' else 1}f} {unit}"
+    return f"{number:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that suits them."""
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+def table(plan: Plan) -> None:
+    """Print the moments side by side, their parts below one another, in GiB."""
+    parts = list(dict.fromkeys(part for moment in plan.moments.values() for part in moment))
+    rows = [
+        [part, *(f"{moment[part] / GiB:.2f}" if moment.get(part) else "" for moment in plan.moments.values())]
+        for part in parts
+        if any(moment.get(part) for moment in plan.moments.values())
+    ]
+    rows.append(["together", *(f"{sum(moment.values()) / GiB:.2f}" for moment in plan.moments.values())])
+    terminal.table("GiB of one process", ["", *plan.moments], rows)

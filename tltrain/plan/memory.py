@@ -1,0 +1,377 @@
+"""Bytes that one process holds at each moment of a step, by formula.
+
+A step is a few moments, at each of which other things are held at once; the peak is the largest moment's sum. What is
+counted is what this package and its libraries do:
+
+    weights      as `model.dtype` says; under DeepSpeed bfloat16 with a float32 master copy among the optimizer's
+                 states, under FSDP float32, which accelerate makes of them
+    gradients    in the weights' dtype; none of them before the first backward pass of a step, all of them while
+                 micro-batches are accumulated
+    activations  what autograd keeps for the backward pass of transformers' modules, tensor by tensor (`kept_by_block`)
+    logits       at target positions alone, several float32 tensors at a time (softmax, its gradients)
+
+ZeRO as in Rajbhandari et al. 2020 (arXiv 1910.02054), section 5: stage 2 divides gradients and optimizer states by the
+number of processes, stage 3 the weights too.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from tltrain.plan.shapes import Shape
+
+GiB = 2**30
+PROCESS = {"cpu": 0.55 * GiB, "cuda": 0.7 * GiB}
+"""Interpreter and libraries on a CPU; the context and the libraries' workspaces on a GPU."""
+SLACK = {"cpu": 0.6, "cuda": 0}
+"""Of the activations, what the heap keeps when they have been freed: glibc's gives back its top alone, and gradients do
+not fit exactly into the holes (measured; `MALLOC_MMAP_THRESHOLD_=262144` in the environment avoids it)."""
+BUCKET = 200_000_000
+"""Elements that DeepSpeed reduces or gathers at once; two such buffers are under way."""
+LIVE = 1_000_000_000
+"""Weights that ZeRO-3 keeps gathered at most (`stage3_max_live_parameters`)."""
+TILE = (4096, 32768)
+"""Tokens and vocabulary of the tiles that TRL's fused head computes logits in."""
+FEED_FORWARD = {True: 4, False: 2}
+"""Tensors as wide as the feed-forward layer that are kept: gate, its activation, up, product; two without a gate."""
+
+Moment = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How it is computed.
+
+    Attributes:
+        strategy: none (copies on all processes), zero2, zero3, zero3_offload or fsdp.
+        weight_bytes: of a weight as it is loaded. bf16: computes in bfloat16.
+        accumulation: micro-batches a step. adapter: weights of LoRA adapters, which alone are trained then.
+        frozen_bytes: of a weight beside an adapter (0.5: four bits). fused_head: TRL's, which needs no logits.
+        process: bytes that are held before anything is loaded.
+    """
+
+    processes: int = 1
+    strategy: str = "none"
+    device: str = "cpu"
+    bf16: bool = False
+    weight_bytes: int = 4
+    optimizer: str = "adamw_torch_fused"
+    checkpointing: bool = False
+    attention: str = "sdpa"
+    accumulation: int = 1
+    adapter: int | None = None
+    frozen_bytes: float | None = None
+    fused_head: bool = False
+    process: float = 0
+
+    @property
+    def sharded(self) -> bool:
+        return self.strategy != "none"
+
+    @property
+    def computing(self) -> int:
+        """Bytes of a number that is computed with."""
+        return 2 if self.bf16 else self.weight_bytes
+
+    @property
+    def autocast(self) -> bool:
+        """Float32 weights are cast in every forward pass; DeepSpeed and FSDP hand bfloat16 ones to the modules."""
+        return self.bf16 and self.weight_bytes == 4 and not self.sharded
+
+    @property
+    def stored(self) -> int:
+        """Bytes of a trained weight between steps."""
+        return {"none": self.weight_bytes, "fsdp": 4}.get(self.strategy, self.computing)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A process's micro-batch, and what it samples at once.
+
+    Attributes:
+        rows, length: sequences, and tokens of the longest. targets: tokens that are learned, in all rows.
+        masked: attention takes a mask of padding: keys and values are repeated for every query head, and each block
+            keeps the mask as numbers. tree: it takes a float32 mask that all blocks share, and that autocast casts.
+        samples: sequences that are generated together, from `prompt` tokens on, `new` more at most.
+        prefill: prompt tokens that are computed together, each once.
+    """
+
+    rows: int
+    length: int
+    targets: int = 0
+    masked: bool = False
+    tree: bool = False
+    samples: int = 0
+    prompt: int = 0
+    new: int = 0
+    prefill: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return self.rows * self.length
+
+
+# --- what is held between the moments ---------------------------------------------------------------------------------
+
+
+def state(parameters: int, block: int, setup: Setup) -> Moment:
+    """Weights, gradients, optimizer states and buffers for communication of trained models.
+
+    Args:
+        block: weights of the largest unit that FSDP gathers.
+    """
+    n, w = setup.processes, setup.stored
+    trained = parameters if setup.adapter is None else setup.adapter
+    frozen = 0 if setup.adapter is None else parameters * (setup.frozen_bytes or w)
+    states = trained * _optimizer_bytes(setup)
+    own = parameters if setup.adapter is None else trained  # those whose dtype training decides
+    copies = 2 * min(BUCKET, trained) * setup.computing
+    if setup.strategy == "none":
+        buckets = trained * w if n > 1 else 0  # DistributedDataParallel's, beside the gradients
+        return {"weights": own * w + frozen, "gradients": trained * w, "optimizer": states, "buffers": buckets}
+    if setup.strategy == "zero2":
+        return {
+            "weights": own * w + frozen,
+            "gradients": trained * w / n,
+            "optimizer": (4 * trained + states) / n,
+            "buffers": copies,
+        }
+    if setup.strategy == "fsdp":
+        gathered = 2 * block * setup.computing  # the block that is computed, and the one fetched ahead
+        return {
+            "weights": (own * w + frozen) / n,
+            "gradients": trained * w / n,
+            "optimizer": states / n,
+            "buffers": gathered + 2 * block * setup.computing,
+        }
+    gathered = min(parameters, LIVE) * setup.computing
+    part = {
+        "weights": (own * w + frozen) / n,
+        "gradients": trained * w / n,
+        "optimizer": (4 * trained + states) / n,
+        "buffers": gathered + copies,
+    }
+    if setup.strategy == "zero3_offload":
+        return part | {"weights": 0, "gradients": 0, "optimizer": 0}
+    return part
+
+
+def on_host(parameters: int, setup: Setup) -> float:
+    """Bytes of the machine's memory that offloading takes for each process: weights, gradients, master, moments."""
+    if setup.strategy != "zero3_offload":
+        return 0
+    trained = parameters if setup.adapter is None else setup.adapter
+    return (parameters * setup.computing + trained * (4 + 4 + _optimizer_bytes(setup))) / setup.processes
+
+
+def _optimizer_bytes(setup: Setup) -> float:
+    """Bytes of an optimizer's states for each weight: two moments, as wide as what they are moments of."""
+    width = 4 if setup.sharded else setup.weight_bytes
+    name = setup.optimizer
+    if "adafactor" in name or name == "sgd":
+        return 0  # rows and columns alone; no momentum by default
+    if "8bit" in name:
+        width = 1
+    elif "4bit" in name:
+        width = 0.5
+    return (1 if any(one in name for one in ("lion", "rmsprop", "adagrad")) else 2) * width
+
+
+# --- one forward and backward -----------------------------------------------------------------------------------------
+
+
+def kept_by_block(shape: Shape, setup: Setup, batch: Batch) -> float:
+    """Bytes a token that autograd keeps of one block, in transformers' Llama and its kin.
+
+    In units of elements: each of two norms keeps its input (in float32), the normalized input and, where no cast
+    follows, its output; attention keeps queries, keys, values and output; the feed-forward layer `FEED_FORWARD`. Under
+    autocast the residual stream is float32, and every linear layer keeps a bfloat16 copy of its input of its own.
+    """
+    h, q, k, f = shape.hidden, shape.queries, shape.keys, shape.intermediate
+    c = setup.computing
+    masked = (batch.masked or batch.tree) and "flash" not in setup.attention
+    keys = q if masked else k
+    size = c * (2 * q + 2 * keys) + c * FEED_FORWARD[shape.gated] * f + 4 * shape.heads + 8
+    if setup.autocast:
+        size += 2 * (4 + 4) * h + (5 if shape.gated else 4) * 2 * h
+    else:
+        size += 2 * (4 + c + c) * h
+    if shape.normed:
+        size += (4 + c) * (q + k)
+    if setup.attention == "eager":
+        size += shape.heads * batch.length * (4 if c == 4 else 6)  # softmax in float32, and its cast
+    elif masked and (batch.masked or setup.bf16):
+        size += c * batch.length
+    return size
+
+
+def activations(shape: Shape, setup: Setup, batch: Batch) -> float:
+    """What is kept between forward and backward; with checkpointing the blocks' inputs, and one block recomputed."""
+    tokens, one = batch.tokens, batch.tokens * kept_by_block(shape, setup, batch)
+    residual = tokens * shape.hidden * (4 if setup.autocast else setup.computing)
+    kept = shape.layers * residual + one if setup.checkpointing else shape.layers * one
+    mask = batch.rows * batch.length**2 * 4 if batch.tree else 0
+    return kept + 3 * tokens * shape.hidden * 4 + mask
+
+
+def one_block(shape: Shape, setup: Setup, batch: Batch) -> float:
+    """What computing one block backward takes: what it kept, and gradients of its widest tensors."""
+    kept = batch.tokens * kept_by_block(shape, setup, batch)
+    return kept + batch.tokens * (3 * setup.computing * shape.intermediate + 2 * 4 * shape.hidden)
+
+
+def casts(matrices: int, setup: Setup) -> float:
+    """Autocast's bfloat16 copies of the weights, which the graph holds until it has been walked back."""
+    return 2 * matrices if setup.autocast else 0
+
+
+def head(shape: Shape, setup: Setup, targets: int) -> float:
+    """Logits in a supervised step: the softmax, its gradient and the logits' gradient, or the head's own gradient."""
+    c, v = setup.computing, shape.vocab
+    weight = 0 if setup.adapter is not None else shape.embedding * (c + setup.stored)
+    if setup.fused_head:
+        tile = min(targets, TILE[0]) * min(v, TILE[1])
+        per = c if setup.device == "cuda" else c + 16  # without Triton the tile is folded by float32 operations
+        return tile * per + (0 if setup.adapter is not None else shape.embedding * 4)
+    return max(12 * targets * v, c * targets * v + weight)
+
+
+def key_value_cache(shape: Shape, samples: int, tokens: int, number_bytes: int) -> int:
+    """Bytes: a key and a value of each key head, in each layer, for each token."""
+    return 2 * shape.layers * shape.keys * number_bytes * samples * tokens
+
+
+def generation(shape: Shape, number_bytes: int, batch: Batch) -> Moment:
+    """What sampling holds besides weights: the cache, one layer of it copied to grow; a prompt's forward; softmax."""
+    cache = key_value_cache(shape, batch.samples, batch.prompt + batch.new, number_bytes)
+    width = FEED_FORWARD[shape.gated] * shape.intermediate + 4 * shape.queries
+    return {
+        "key-value cache": cache + cache / shape.layers,
+        "activations": batch.prefill * (number_bytes * width + 3 * 4 * shape.hidden),
+        "logits": 3 * 4 * batch.samples * shape.vocab,
+    }
+
+
+# --- the moments of a step --------------------------------------------------------------------------------------------
+
+
+def supervised(shape: Shape, setup: Setup, batch: Batch) -> dict[str, Moment]:
+    """stage=sft and stage=pkt."""
+    fixed = state(shape.parameters, shape.block, setup) | {"process": setup.process}
+    kept = activations(shape, setup, batch) + casts(shape.matrices + shape.embedding, setup)
+    freed = {"allocator": SLACK[setup.device] * kept}
+    return {
+        "forward": fixed
+        | {
+            "gradients": _early(fixed["gradients"], setup),
+            "activations": kept,
+            "logits": head(shape, setup, batch.targets),
+        },
+        "backward": fixed | freed | _last(shape, setup, batch),
+        "step": _step(fixed, setup) | freed,
+    }
+
+
+def actor_critic(shape: Shape, setup: Setup, batch: Batch) -> dict[str, Moment]:
+    """stage=irm with PPO: policy and critic are trained, the reference (the policy, its adapter off) is not."""
+    body = shape.body + shape.hidden
+    if setup.adapter is None:
+        fixed = state(shape.parameters + body, shape.block, setup)
+        critic = fixed["gradients"] * body / (shape.parameters + body)
+    else:  # the critic has no adapter
+        whole = state(body, shape.block, replace(setup, adapter=None, frozen_bytes=None))
+        critic = whole["gradients"]
+        fixed = _sum(state(shape.parameters, shape.block, setup), whole)
+    fixed |= {
+        "reference": reference(shape, setup),
+        "process": setup.process,
+        "sampling copy": sampling_copy(shape, setup),
+    }
+    one = activations(shape, setup, batch)
+    policy, value = one + casts(shape.matrices + shape.embedding, setup), one + casts(shape.matrices, setup)
+    freed = {"allocator": SLACK[setup.device] * (policy + value)}
+    logits = 4 * batch.targets * shape.vocab  # in float32: divided by the temperature, and their softmax
+    early = _early(fixed["gradients"], setup)
+    # The entropy takes three more of them for a while; the critic's activations come after that.
+    entropy, both = {"activations": policy, "logits": 5 * logits}, {"activations": policy + value, "logits": 2 * logits}
+    return {
+        "sampling": fixed
+        | _sum(generation(shape, setup.computing, batch), {"buffers": fixed["buffers"] + _gathered(shape, setup)})
+        | {"gradients": fixed["gradients"] if setup.sharded else 0},
+        "forward": fixed | {"gradients": early} | max(entropy, both, key=lambda part: sum(part.values())),
+        "backward (policy)": fixed
+        | {"gradients": max(early, critic), "activations": policy, "logits": head(shape, setup, batch.targets)},
+        "backward": fixed | freed | _last(shape, setup, batch),
+        "step": _step(fixed, setup) | freed,
+    }
+
+
+def group(shape: Shape, setup: Setup, batch: Batch) -> dict[str, Moment]:
+    """stage=irm with RLOO or GRPO: TRL's trainers, whose policy has the fused head; no critic."""
+    extra = {"reference": reference(shape, setup)}
+    fixed = state(shape.parameters, shape.block, setup) | extra | {"process": setup.process}
+    sampling = _sum(generation(shape, setup.computing, batch), {"buffers": fixed["buffers"] + _gathered(shape, setup)})
+    return {
+        "sampling": fixed | sampling | {"gradients": fixed["gradients"] if setup.sharded else 0},
+        **{name: moment | extra for name, moment in supervised(shape, setup, batch).items()},
+    }
+
+
+def answering(shape: Shape, setup: Setup, batch: Batch) -> dict[str, Moment]:
+    """stage=eval: greedy answers, with weights in the dtype that is computed in."""
+    weights = {"weights": shape.parameters * setup.computing, "process": setup.process}
+    return {"answering": weights | generation(shape, setup.computing, batch)}
+
+
+def reference(shape: Shape, setup: Setup) -> float:
+    """The frozen copy of the policy; an adapter that is switched off needs none."""
+    if setup.adapter is not None:
+        return 0
+    whole = shape.parameters * setup.stored
+    if setup.strategy == "zero3_offload":
+        return 0  # gathered from the machine's memory as it is computed
+    return whole / setup.processes if setup.strategy in ("zero3", "fsdp") else whole
+
+
+def sampling_copy(shape: Shape, setup: Setup) -> float:
+    """The policy in bfloat16 that samples where the trained weights are float32."""
+    return 2 * shape.parameters if setup.autocast else 0
+
+
+def _gathered(shape: Shape, setup: Setup) -> float:
+    """The whole policy, which sampling needs on every process, beyond what is gathered anyway."""
+    if setup.strategy not in ("zero3", "zero3_offload", "fsdp"):
+        return 0
+    there = min(shape.parameters, LIVE) if setup.strategy != "fsdp" else 0
+    return (shape.parameters - there) * setup.computing
+
+
+def _early(gradients: float, setup: Setup) -> float:
+    """Gradients that are there in the forward pass: an earlier micro-batch's, or the engine's own buffer."""
+    return gradients if setup.accumulation > 1 or setup.sharded else 0
+
+
+def _last(shape: Shape, setup: Setup, batch: Batch) -> Moment:
+    """The end of the backward pass: the first block, then the embedding, whose gradient is dense, beside the head's."""
+    embedding = 0 if setup.adapter is not None else shape.embedding * setup.stored
+    return {"activations": one_block(shape, setup, batch), "logits": embedding}
+
+
+def _step(fixed: Moment, setup: Setup) -> Moment:
+    """The optimizer's step: DeepSpeed casts its part of the gradients to float32; torch's fused AdamW needs nothing."""
+    if setup.strategy in ("zero2", "zero3"):
+        return fixed | {"buffers": fixed["buffers"] + fixed["gradients"] * 4 / setup.stored}
+    if setup.optimizer == "adamw_torch":  # not fused: a list of temporary tensors as large as the weights
+        return fixed | {"buffers": fixed["buffers"] + fixed["gradients"]}
+    return fixed
+
+
+def _sum(one: Moment, other: Moment) -> Moment:
+    return {part: one.get(part, 0) + other.get(part, 0) for part in one | other}
+
+
+def peak(moments: dict[str, Moment]) -> tuple[str, float]:
+    """The moment that holds most, and how many bytes that is."""
+    name = max(moments, key=lambda one: math.fsum(moments[one].values()))
+    return name, math.fsum(moments[name].values())

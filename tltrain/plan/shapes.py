@@ -1,0 +1,146 @@
+"""From a model's configuration to the numbers that decide its memory and its time. No weights are read."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tltrain.errors import TltrainError
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A decoder's sizes, in numbers of weights or of elements a token.
+
+    Attributes:
+        parameters: all weights, one that is used twice counted once.
+        matrices: weights of the linear layers inside the blocks.
+        block: all weights of the largest block.
+        active: of `matrices`, those that a token meets (a mixture of experts leaves out most).
+        hidden, intermediate: width of the residual stream, and of the feed-forward layer (all experts of a token).
+        queries, keys: elements of all query heads, and of all key heads (values have as many).
+        gated: the feed-forward layer multiplies two projections. normed: queries and keys are normalized.
+        context: most tokens the model was made for.
+    """
+
+    parameters: int
+    matrices: int
+    block: int
+    active: int
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    queries: int
+    keys: int
+    vocab: int
+    tied: bool
+    gated: bool = True
+    normed: bool = False
+    context: int | None = None
+
+    @property
+    def embedding(self) -> int:
+        """Weights of the token embedding, and of the head."""
+        return self.vocab * self.hidden
+
+    @property
+    def body(self) -> int:
+        """Weights without the head: what a critic is made of."""
+        return self.parameters - (0 if self.tied else self.embedding)
+
+
+def read_config(model: Any, cache_dir: str) -> Any:
+    """The transformers configuration of the group `model`: of its folder, of its `sizes`, else the hub's.
+
+    Raises:
+        TltrainError: there is none, or it cannot be read.
+    """
+    from transformers import AutoConfig
+
+    try:
+        if model.path is None and (sizes := model.random or model.sizes):
+            own = {"tie_word_embeddings": True} if model.random else {}
+            return AutoConfig.for_model(**{"model_type": "llama", **own, **sizes})
+        converted = Path(cache_dir) / "models" / model.name
+        if model.path is None and model.package is not None and not (converted / "config.json").is_file():
+            spec = importlib.util.find_spec(model.package)
+            for file in sorted(Path(next(iter(spec.submodule_search_locations))).rglob("*.gguf")) if spec else ():
+                return AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
+        where = model.path or (str(converted) if model.package and converted.is_dir() else model.hub)
+    except (TypeError, ValueError) as error:
+        raise TltrainError(f"model={model.name}, its sizes: {' '.join(str(error).split())}") from error
+    if where is None:
+        raise TltrainError(f"model={model.name} needs model.path=FOLDER or a hub id")
+    from tltrain import models
+
+    return models.load_config(where, model)
+
+
+def shape_of(config: Any) -> Shape:
+    """The sizes of the causal language model that a transformers configuration describes.
+
+    Its modules are made on the meta device, so that every architecture of the library is counted exactly.
+
+    Raises:
+        TltrainError: it is no configuration of a causal language model, or its sizes have other names.
+    """
+    import torch
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    text = config.get_text_config()
+    try:
+        kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    except KeyError as error:
+        raise TltrainError(f"model: {config.model_type} is no causal language model that transformers knows") from error
+    try:
+        with torch.device("meta"):
+            model = kind(config)
+        heads, hidden = text.num_attention_heads, text.hidden_size
+        size = getattr(text, "head_dim", None) or hidden // heads
+        keys = (getattr(text, "num_key_value_heads", None) or heads) * size
+        layers, vocab = text.num_hidden_layers, text.vocab_size
+        intermediate = _intermediate(text)
+    except (AttributeError, ValueError, ZeroDivisionError) as error:
+        raise TltrainError(f"model: the sizes of {config.model_type} cannot be read: {error}") from error
+    blocks = max((module for module in model.modules() if isinstance(module, torch.nn.ModuleList)), key=_count)
+    names = {name.rpartition(".")[2] for name, _ in blocks.named_modules()}
+    matrices = sum(p.numel() for p in blocks.parameters() if p.dim() > 1)
+    experts = sum(p.numel() for name, p in blocks.named_parameters() if "experts." in name and p.dim() > 1)
+    share = (getattr(text, "num_experts_per_tok", None) or 1) / (_experts(text) or 1)
+    return Shape(
+        parameters=_count(model),
+        matrices=matrices,
+        block=max(map(_count, blocks)),
+        active=matrices - round(experts * (1 - share)),
+        layers=layers,
+        hidden=hidden,
+        intermediate=intermediate,
+        heads=heads,
+        queries=heads * size,
+        keys=keys,
+        vocab=vocab,
+        tied=bool(text.tie_word_embeddings),
+        gated=any("gate" in name for name in names),
+        normed="q_norm" in names,
+        context=getattr(text, "max_position_embeddings", None),
+    )
+
+
+def _count(module: Any) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _experts(text: Any) -> int | None:
+    return getattr(text, "num_local_experts", None) or getattr(text, "num_experts", None)
+
+
+def _intermediate(text: Any) -> int:
+    """Elements a token has inside the feed-forward layer."""
+    if _experts(text):
+        one = getattr(text, "moe_intermediate_size", None) or text.intermediate_size
+        return one * (getattr(text, "num_experts_per_tok", None) or 1)
+    own = getattr(text, "intermediate_size", None) or getattr(text, "n_inner", None)
+    return own or 4 * text.hidden_size

@@ -1,0 +1,195 @@
+"""stage=plan: what a stage would take, before it is paid for: memory of each process, time, and whether it fits.
+
+    python -m tltrain stage=plan stage.of=pkt model=codellama_7b hardware=gpu stage.memory_gb=80 stage.processes=4
+
+Reads the model's configuration, never its weights. Lengths are those of the data where it and the tokenizer are on this
+machine; else `stage.length` and `stage.tokens` say them. Writes `plan.json`, and the same as `metrics.json`.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from tltrain import config, runs, terminal
+from tltrain.errors import TltrainError
+from tltrain.stages.pipeline import part, resolved
+
+NODES = {"sft": "supervised", "pkt": "supervised", "irm": "rl", "eval": "eval"}
+"""The node of the configuration that holds the settings of the stage that is planned."""
+
+
+def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
+    own = planned(cfg)
+    with terminal.status("loading torch and transformers"):
+        from tltrain.plan import configured, shapes
+        from tltrain.plan.compute import speed_of
+    stage = cfg.stage
+    described = shapes.read_config(cfg.model, cfg.cache.dir)
+    shape = shapes.shape_of(described)
+    strategy = stage.strategy and stage.strategy.name
+    setup = configured.setup_of(own, shape, stage.processes, strategy)
+    rows, origin = lengths(cfg, own, shape.context)
+    known = stage.tokens is not None or origin.startswith("data")
+    tokens = configured.tokens_of(own, rows, setup, stage.response) if known else None
+    name = configured.device_name() if setup.device == "cuda" else None
+    speed = speed_of(setup.device, name)
+    if stage.flops is not None:
+        speed = replace(speed, flops=stage.flops, why="stage.flops")
+    if stage.bandwidth is not None:
+        speed = replace(speed, bandwidth=stage.bandwidth, why=f"{speed.why}, stage.bandwidth")
+    plan = configured.make(own, shape, setup, configured.batch_of(own, rows, setup), tokens, speed)
+    given = stage.memory_gb and stage.memory_gb * configured.GiB
+    plan = replace(plan, available=given or configured.memory_here(setup.device, setup.processes))
+
+    moment, peak = plan.peak
+    metrics = {
+        "of": own.stage.name,
+        "model": cfg.model.path or cfg.model.name,
+        "parameters": shape.parameters,
+        "peak_bytes": round(peak),
+        "peak_moment": moment,
+        "available_bytes": plan.available and round(plan.available),
+        "fits": plan.fits,
+        "host_bytes": round(plan.host),
+        "moments": {name: {key: round(size) for key, size in one.items()} for name, one in plan.moments.items()},
+        "seconds": {key: round(value, 1) for key, value in plan.seconds.items()},
+        "tokens": tokens and asdict(tokens),
+        "lengths": origin,
+        "speed": asdict(speed),
+        "setup": asdict(setup),
+        "batch": asdict(plan.batch),
+        "shape": asdict(shape),
+    }
+    runs.write_json(folder / "plan.json", metrics)
+    runs.finish(folder, cfg, metrics)
+    show(plan, metrics)
+    return metrics
+
+
+def planned(cfg: DictConfig) -> DictConfig:
+    """The configuration with the planned stage's settings as its `stage`, checked."""
+    of = cfg.stage.of.name
+    own = resolved(cfg.stage[NODES[of]]) | {"name": of}
+    whole = part(cfg, own)
+    try:
+        config.check(whole)
+    except TltrainError as error:
+        raise TltrainError(str(error).replace("stage.", f"stage.{NODES[of]}.", 1)) from error
+    return whole
+
+
+def lengths(cfg: DictConfig, own: DictConfig, context: int | None) -> tuple[Any, str]:
+    """Samples of the stage, and where their lengths are from."""
+    from tltrain.plan.configured import LENGTH, Rows, arguments
+
+    stage, irm = cfg.stage, own.stage.name == "irm"
+    if stage.length is None and own.stage.name != "eval" and (found := of_data(cfg, own, context)) is not None:
+        return found, f"data={cfg.data.name}: {len(found.lengths)} samples, the longest of {max(found.lengths)} tokens"
+    most = own.stage.max_prompt_length if irm else arguments(own).get("max_length") or (None if irm else LENGTH)
+    length = stage.length or min(filter(None, (most, context)), default=LENGTH)
+    if irm and stage.length is None and context:
+        length = min(length, context - own.stage.max_new_tokens)
+    count = max(round(stage.tokens / length), 1) if stage.tokens else 1
+    if own.stage.name == "eval":
+        targets = 0
+    elif irm:
+        targets = stage.calls if own.stage.algorithm.name == "ppo" and own.stage.packing.name == "trajectory" else 1
+    else:
+        targets = max(round(stage.target_share * length), 1)
+    why = (
+        "stage.length"
+        if stage.length
+        else "the longest allowed; data and tokenizer are not here, stage.length= says it"
+    )
+    return Rows([length] * count, [targets] * count), f"{length} tokens a sample ({why})"
+
+
+def of_data(cfg: DictConfig, own: DictConfig, context: int | None) -> Any:
+    """Samples of the data where data and tokenizer are on this machine, else None."""
+    if cfg.data.name != "toolworld" and cfg.data.path is None:
+        return None
+    from tltrain.data import hold_out, trajectories
+    from tltrain.data.reading import ReadReport
+    from tltrain.plan.configured import Rows, arguments, rows_of
+    from tltrain.stages import mae
+    from tltrain.tokens import Encoder, PackingReport, pack
+
+    place = local_tokenizer(cfg)
+    if place is None:
+        return None
+    source = trajectories(cfg.data, cfg.seed, ReadReport())
+    train, _ = hold_out(mae.apply(source, mae.rule_of(own), mae.MaeReport()), cfg.data.holdout, cfg.seed)
+    tokenizer = place(train)
+    encoder = Encoder(tokenizer)
+    if own.stage.name == "irm":
+        from tltrain.stages.irm import prompts
+
+        trees, _ = prompts(own, train, encoder, context)
+        return rows_of(own.stage.algorithm.name, trees)
+    limit = min(filter(None, (arguments(own).get("max_length"), context)), default=sys.maxsize)
+    layouts = pack(
+        terminal.track(train, "tokenizing"),
+        encoder,
+        packing=own.stage.packing.name,
+        w_max=own.stage.w_max,
+        max_length=limit,
+        truncation=own.stage.truncation.name,
+        report=PackingReport(),
+    )
+    found = [(len(layout.input_ids), len(layout.targets)) for layout in layouts]
+    return Rows(*zip(*found, strict=True)) if found else None
+
+
+def local_tokenizer(cfg: DictConfig) -> Any:
+    """A function from the training data to the tokenizer, or None where that is not on this machine."""
+    from tltrain import models
+    from tltrain.stages.shared import corpus
+
+    model = cfg.model
+    if model.path is None and model.random is not None:
+        return lambda items: models.byte_level_tokenizer(corpus(items), model.random.vocab_size)
+    converted = Path(cfg.cache.dir) / "models" / model.name
+    for place in (model.path, str(converted)):
+        if place is not None and Path(place).is_dir():
+            return lambda items: models.load_tokenizer(place, model)
+    return None
+
+
+def show(plan: Any, metrics: dict[str, Any]) -> None:
+    """The table on the terminal, and what it comes to."""
+    from tltrain.plan import configured
+
+    configured.table(plan)
+    setup, say = plan.setup, lambda text: terminal.console.print(text, markup=False)
+    how = [
+        f"{setup.processes} process{'es' if setup.processes > 1 else ''} on {setup.device}",
+        *([setup.strategy] if setup.sharded else []),
+        "bfloat16" if setup.computing == 2 else "float32",
+        setup.attention,
+        *(["activation checkpointing"] if setup.checkpointing else []),
+    ]
+    say(f"{metrics['of']} of {configured.count(plan.shape.parameters)} parameters; {', '.join(how)}")
+    say(f"micro-batch {plan.batch.rows} x {plan.batch.length} tokens; {metrics['lengths']}")
+    if plan.host:
+        say(f"and {plan.host / configured.GiB:.1f} GiB of the machine's memory for each process (offloaded)")
+    if plan.seconds:
+        parts = ", ".join(f"{name} {configured.duration(value)}" for name, value in plan.seconds.items())
+        speed = metrics["speed"]
+        say(
+            f"about {configured.duration(sum(plan.seconds.values()))} ({parts}), at {speed['flops']:.3g} operations/s "
+            f"a process ({speed['why']})"
+        )
+    else:
+        say("no time without tokens: stage.tokens=NUMBER, or data and tokenizer on this machine")
+    moment, peak = plan.peak
+    if plan.available is None:
+        say(f"peak {peak / configured.GiB:.1f} GiB ({moment}); stage.memory_gb= says what a device has")
+        return
+    room = f"{peak / configured.GiB:.1f} of {plan.available / configured.GiB:.1f} GiB ({moment})"
+    say(f"fits: {room}" if plan.fits else f"does not fit: {room}")
