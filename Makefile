@@ -12,7 +12,7 @@ demo: $(VENV)/installed
 	$(BIN)/python -m tltrain $(ARGS)
 
 test: $(VENV)/installed lint
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto $(ARGS)
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow $(ARGS)
