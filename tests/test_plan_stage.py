@@ -112,7 +112,7 @@ def settings(**hardware):
     )
 
 
-ROWS = dataset([Layout([1] * n, list(range(n)), [0], [1], [1.0], [0], [0]) for n in (3, 9, 5)])
+ROWS = dataset([Layout([1] * n, list(range(n)), [n] * n, [0], [1], [1.0], [0], [0]) for n in (3, 9, 5)])
 
 
 def test_a_training_says_its_plan(caplog):

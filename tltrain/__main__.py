@@ -62,6 +62,7 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us whole; we say them in one line
     config.register()
     failed: list[str] = []
+    sweeps.failed_jobs.clear()
 
     def fail(line: str) -> None:
         line = redact.text(line)
