@@ -85,7 +85,7 @@ class Setup:
         return {"none": self.weight_bytes, "fsdp": 4}.get(self.strategy, self.computing)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Batch:
     """A process's micro-batch, and what it samples at once.
 
