@@ -295,8 +295,9 @@ def actor_critic(shape: Shape, setup: Setup, batch: Batch) -> dict[str, Moment]:
         "sampling copy": sampling_copy(shape, setup),
     }
     masks = (setup.accumulation - 1) * _mask(batch)  # all micro-batches of a rollout are laid out at once
-    one = activations(shape, setup, batch) + masks / 2
-    policy, value = one + casts(shape.matrices + shape.embedding, setup), one + casts(shape.matrices, setup)
+    one = activations(shape, setup, batch)
+    policy = one + masks + casts(shape.matrices + shape.embedding, setup)
+    value = one + casts(shape.matrices, setup)
     held, freed = ({"allocator": share * (policy + value)} for share in SLACK[setup.device])
     logits = 4 * batch.targets * shape.vocab  # in float32: divided by the temperature, and their softmax
     early = _early(fixed["gradients"], setup)
