@@ -153,7 +153,7 @@ def test_a_small_training_by_hand():
 
 
 def test_ppo_holds_three_models_and_two_in_the_optimizer():
-    batch = Batch(1, 10, 3, samples=2, prompt=5, new=3, prefill=10)
+    batch = Batch(rows=1, length=10, targets=3, samples=2, prompt=5, new=3, prefill=10)
     step = memory.actor_critic(SMALL, Setup(), batch)["step"]
     both = SMALL.parameters + SMALL.body + SMALL.hidden
     assert (step["weights"], step["optimizer"], step["reference"]) == (4 * both, 8 * both, 4 * SMALL.parameters)
@@ -217,7 +217,7 @@ def test_a_block_keeps_what_autograd_really_keeps(name, precision, padded):
         found.append(kept_by_autograd(config, dtype, autocast, False, length, padded))
     shape = shapes.shape_of(config)
     setup = Setup(bf16=precision != "float32", weight_bytes=dtype.itemsize, attention=config._attn_implementation)
-    planned = memory.kept_by_block(shape, setup, Batch(1, length, masked=padded)) * length
+    planned = memory.kept_by_block(shape, setup, Batch(rows=1, length=length, masked=padded)) * length
     assert planned == pytest.approx(found[1] - found[0], rel=0.03)
 
 
@@ -311,7 +311,7 @@ def test_operations_by_hand():
 
 def test_time_is_operations_over_speed_and_processes():
     tokens = Tokens(1000, 100, 10, sampled=60, prefill=500)
-    batch, speed = Batch(1, 10, samples=3, prompt=5, new=4), Speed(1e6, 1e5, "")
+    batch, speed = Batch(rows=1, length=10, samples=3, prompt=5, new=4), Speed(1e6, 1e5, "")
     one = compute.seconds("supervised", SMALL, Setup(), batch, tokens, speed)
     assert one == {"training": compute.training(SMALL, tokens, False) / 1e6}
     two = compute.seconds("supervised", SMALL, Setup(processes=2), batch, tokens, speed)

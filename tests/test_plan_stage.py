@@ -42,12 +42,11 @@ def test_irm_does_not_fit_on_one_gpu_but_on_eight(tltrain):
     eight = tltrain(*words, "stage.processes=8", "stage.strategy=zero3").metrics
     assert eight["fits"] is True
     assert eight["setup"]["processes"] == 8
-    assert tltrain(*words, "stage.rl.algorithm=grpo").metrics["moments"].keys() == {
-        "sampling",
-        "forward",
-        "backward",
-        "step",
-    }
+    group = tltrain(*words, "stage.rl.algorithm=grpo").metrics
+    assert group["moments"].keys() == {"sampling", "forward", "backward", "step"}
+    batch = group["batch"]  # 16 answers to prompts of 2,048 tokens at a time
+    assert (batch["samples"], batch["prefill"], batch["length"]) == (16, 16 * 2048, 2048 + 128)
+    assert not batch["tree"]
 
 
 def test_lengths_are_those_of_the_data_where_they_can_be_known(tltrain):

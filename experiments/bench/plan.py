@@ -4,8 +4,8 @@
 
 Each case is a short real training (`stage=pkt` or `stage=irm`) in a process of its own, long enough that every sample
 is met after the optimizer has made its states. Measured is the peak within `Trainer.train`: the kernel's high-water
-mark of the process (VmHWM), on a GPU torch's. What the process held when the libraries were imported and no model was
-loaded, measured in the same way, takes the place of the plan's own figure for it; the last column leaves it out of
+mark of the process (VmHWM), on a GPU torch's. What the process held when the libraries were imported and warm and
+no model was loaded takes the place of the plan's own figure for it; the last column leaves it out of
 both. A plan reads the model's configuration alone.
 """
 
@@ -33,8 +33,18 @@ BATCH, STEPS, SUM = "args.per_device_train_batch_size", "args.max_steps", "args.
 SMOLLM = "model=smollm2_135m data.size=2 hardware.bf16="
 case("tiny pkt fp32, batch 8", PKT, "model=tiny data.size=16 hardware.bf16=false", **{BATCH: 8, SUM: 1, STEPS: 4})
 case("tiny pkt bf16, batch 8", PKT, "model=tiny data.size=16 hardware.bf16=true", **{BATCH: 8, SUM: 1, STEPS: 4})
-case("tiny irm fp32, batch 4", IRM, "model=tiny data.size=8 hardware.bf16=false", **{BATCH: 4, SUM: 2, STEPS: 2})
-case("tiny irm bf16, batch 4", IRM, "model=tiny data.size=8 hardware.bf16=true", **{BATCH: 4, SUM: 2, STEPS: 2})
+case(
+    "tiny irm fp32, batch 4",
+    IRM,
+    "model=tiny data.size=8 hardware.bf16=false",
+    **{BATCH: 4, SUM: 2, STEPS: 2, "max_new_tokens": 64},
+)
+case(
+    "tiny irm bf16, batch 4",
+    IRM,
+    "model=tiny data.size=8 hardware.bf16=true",
+    **{BATCH: 4, SUM: 2, STEPS: 2, "max_new_tokens": 64},
+)
 case("smollm2 pkt fp32", PKT, f"{SMOLLM}false", **{STEPS: 3})
 case("smollm2 pkt bf16", PKT, f"{SMOLLM}true", **{STEPS: 3})
 case("smollm2 pkt bf16, checkpointing", PKT, f"{SMOLLM}true", **{STEPS: 3, "args.activation_checkpointing": True})
@@ -66,6 +76,7 @@ def worker(words: list[str], result: Path) -> None:
     from tltrain.stages import irm, supervised  # noqa: F401
     from tltrain.training import group, ppo, sft  # noqa: F401
 
+    warm_up()
     before = resident()
     train = transformers.Trainer.train
 
@@ -78,6 +89,22 @@ def worker(words: list[str], result: Path) -> None:
     transformers.Trainer.train = measured
     sys.argv = ["tltrain", *words]
     __main__.main()
+
+
+def warm_up() -> None:
+    """Train a model of next to nothing, so that the libraries have loaded what they load at the first use."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"vocab_size": 64, "hidden_size": 64, "intermediate_size": 64}
+    model = LlamaForCausalLM(LlamaConfig(**sizes, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1))
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    ids = torch.arange(32)[None]
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            loss = model(input_ids=ids, labels=ids).loss
+        loss.backward()
+        optimizer.step()
 
 
 def resident() -> int:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -178,13 +176,14 @@ def batch_of(cfg: DictConfig, rows: Rows, setup: Setup) -> Batch:
     count = stage.batch_size if kind == "answering" else given["per_device_train_batch_size"]
     length, targets = rows.longest(count)
     if kind == "supervised":
-        return Batch(count, length, targets, masked=count > 1)
+        return Batch(rows=count, length=length, targets=targets, masked=count > 1)
     new = stage.max_new_tokens
     if kind == "answering":
-        return Batch(count, length, samples=count, prompt=length, new=new, prefill=count * length)
+        return Batch(rows=count, length=length, samples=count, prompt=length, new=new, prefill=count * length)
     if kind == "group":
         samples = count * (given.get("steps_per_generation") or setup.accumulation)
-        return Batch(count, length + new, count * new, True, samples, length, new, samples * length)
+        sampled = {"samples": samples, "prompt": length, "new": new, "prefill": samples * length}
+        return Batch(rows=count, length=length + new, targets=count * new, masked=True, **sampled)
     calls = max(rows.targets)  # a row is a tree: its longest prompt, and after each prompt in it a call
     step = rows.longest(count * setup.accumulation)[1]
     samples = min(step, max(stage.generation_batch_size or step, calls))
@@ -236,15 +235,11 @@ def rows_of(stage: str, items: Any) -> Rows:
         import pyarrow.compute as pc
 
         table = items.data  # lengths of Arrow's lists, without making Python's of them
-        return Rows(*(_counts(pc.list_value_length(table.column(name))) for name in ("input_ids", "targets")))
+        return Rows(*(pc.list_value_length(table.column(name)).to_pylist() for name in ("input_ids", "targets")))
     if stage == "ppo":
         return Rows([len(tree.ids) for tree in items], [len(tree.ends) for tree in items])
     ends = [end for tree in items for end in tree.ends]
     return Rows(ends, [1] * len(ends))
-
-
-def _counts(array: Any) -> list[int]:
-    return array.to_pylist()
 
 
 # --- what a training says ---------------------------------------------------------------------------------------------
@@ -259,7 +254,7 @@ def announce(cfg: DictConfig, config: Any, items: Any) -> None:
     try:
         if os.environ.get("RANK", "0") != "0":
             return
-        shape = _shape_once(json.dumps(config.to_dict(), sort_keys=True, default=str), config)
+        shape = shape_of(config)
         setup = setup_of(cfg, shape)
         if "WORLD_SIZE" in os.environ:
             setup = replace(setup, processes=int(os.environ["WORLD_SIZE"]))
@@ -287,11 +282,6 @@ def line(plan: Plan, with_time: bool = True) -> str:
         part = max(plan.moments[moment], key=plan.moments[moment].get)
         said += f": it will not fit ({moment}: most goes to {part}); `stage=plan` shows the parts"
     return said
-
-
-@cache
-def _shape_once(_: str, config: Any) -> Shape:
-    return shape_of(config)
 
 
 def count(number: float) -> str:

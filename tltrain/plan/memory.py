@@ -24,9 +24,10 @@ from tltrain.plan.shapes import Shape
 GiB = 2**30
 PROCESS = {"cpu": 0.55 * GiB, "cuda": 0.7 * GiB}
 """Interpreter and libraries on a CPU; the context and the libraries' workspaces on a GPU."""
-SLACK = {"cpu": 0.6, "cuda": 0}
-"""Of the activations, what the heap keeps when they have been freed: glibc's gives back its top alone, and gradients do
-not fit exactly into the holes (measured; `MALLOC_MMAP_THRESHOLD_=262144` in the environment avoids it)."""
+SLACK = {"cpu": (0.2, 0.6), "cuda": (0, 0)}
+"""Of the activations, what the heap keeps besides: of those of earlier micro-batches in the forward pass, and of freed
+ones afterwards. glibc's gives back its top alone, and what follows does not fit exactly into the holes (measured;
+`MALLOC_MMAP_THRESHOLD_=262144` in the environment avoids it)."""
 BUCKET = 200_000_000
 """Elements that DeepSpeed reduces or gathers at once; two such buffers are under way."""
 LIVE = 1_000_000_000
@@ -85,7 +86,7 @@ class Setup:
         return {"none": self.weight_bytes, "fsdp": 4}.get(self.strategy, self.computing)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Batch:
     """A process's micro-batch, and what it samples at once.
 
@@ -211,8 +212,12 @@ def activations(shape: Shape, setup: Setup, batch: Batch) -> float:
     tokens, one = batch.tokens, batch.tokens * kept_by_block(shape, setup, batch)
     residual = tokens * shape.hidden * (4 if setup.autocast else setup.computing)
     kept = shape.layers * residual + one if setup.checkpointing else shape.layers * one
-    mask = batch.rows * batch.length**2 * 4 if batch.tree else 0
-    return kept + 3 * tokens * shape.hidden * 4 + mask
+    return kept + 3 * tokens * shape.hidden * 4 + _mask(batch)
+
+
+def _mask(batch: Batch) -> int:
+    """A tree's attention mask, float32 for each pair of tokens."""
+    return batch.rows * batch.length**2 * 4 if batch.tree else 0
 
 
 def one_block(shape: Shape, setup: Setup, batch: Batch) -> float:
@@ -260,14 +265,15 @@ def supervised(shape: Shape, setup: Setup, batch: Batch) -> dict[str, Moment]:
     """stage=sft and stage=pkt."""
     fixed = state(shape.parameters, shape.block, setup) | {"process": setup.process}
     kept = activations(shape, setup, batch) + casts(shape.matrices + shape.embedding, setup)
-    freed = {"allocator": SLACK[setup.device] * kept}
+    held, freed = ({"allocator": share * kept} for share in SLACK[setup.device])
     return {
         "forward": fixed
         | {
             "gradients": _early(fixed["gradients"], setup),
             "activations": kept,
             "logits": head(shape, setup, batch.targets),
-        },
+        }
+        | held,
         "backward": fixed | freed | _last(shape, setup, batch),
         "step": _step(fixed, setup) | freed,
     }
@@ -288,9 +294,11 @@ def actor_critic(shape: Shape, setup: Setup, batch: Batch) -> dict[str, Moment]:
         "process": setup.process,
         "sampling copy": sampling_copy(shape, setup),
     }
+    masks = (setup.accumulation - 1) * _mask(batch)  # all micro-batches of a rollout are laid out at once
     one = activations(shape, setup, batch)
-    policy, value = one + casts(shape.matrices + shape.embedding, setup), one + casts(shape.matrices, setup)
-    freed = {"allocator": SLACK[setup.device] * (policy + value)}
+    policy = one + masks + casts(shape.matrices + shape.embedding, setup)
+    value = one + casts(shape.matrices, setup)
+    held, freed = ({"allocator": share * (policy + value)} for share in SLACK[setup.device])
     logits = 4 * batch.targets * shape.vocab  # in float32: divided by the temperature, and their softmax
     early = _early(fixed["gradients"], setup)
     # The entropy takes three more of them for a while; the critic's activations come after that.
@@ -299,7 +307,7 @@ def actor_critic(shape: Shape, setup: Setup, batch: Batch) -> dict[str, Moment]:
         "sampling": fixed
         | _sum(generation(shape, setup.computing, batch), {"buffers": fixed["buffers"] + _gathered(shape, setup)})
         | {"gradients": fixed["gradients"] if setup.sharded else 0},
-        "forward": fixed | {"gradients": early} | max(entropy, both, key=lambda part: sum(part.values())),
+        "forward": fixed | held | {"gradients": early} | max(entropy, both, key=lambda part: sum(part.values())),
         "backward (policy)": fixed
         | {"gradients": max(early, critic), "activations": policy, "logits": head(shape, setup, batch.targets)},
         "backward": fixed | freed | _last(shape, setup, batch),

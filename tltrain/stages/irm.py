@@ -251,17 +251,16 @@ def make_trainer(
     if stage.critic.init.name == "sft" and not stage.critic.path:
         with terminal.status("sampling, for the critic to begin with the mean reward"):
             judge = shown["judge"]
-            expect(
-                critic,
-                mean_reward(
-                    model,
-                    trees,
-                    sampling,
-                    lambda sample, tokens: judge(sample, encoder.decode(tokens)).reward,
-                    bf16=arguments.bf16,
-                    seed=cfg.seed,
-                ),
+            mean = mean_reward(
+                model,
+                trees,
+                sampling,
+                lambda sample, tokens: judge(sample, encoder.decode(tokens)).reward,
+                bf16=arguments.bf16,
+                seed=cfg.seed,
             )
+        if math.isfinite(mean):  # else the training says which reward is not
+            expect(critic, mean)
     reference = models.load_model(path, cfg.model, dtype, model.device)
     return PPOTrainer(
         model, critic, reference, arguments, trees, encoder=encoder, settings=settings, sampling=sampling, **shown

@@ -25,6 +25,15 @@ NODES = {"sft": "supervised", "pkt": "supervised", "irm": "rl", "eval": "eval"}
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
+    plan, metrics = make(cfg)
+    runs.write_json(folder / "plan.json", metrics)
+    runs.finish(folder, cfg, metrics)
+    show(plan, metrics)
+    return metrics
+
+
+def make(cfg: DictConfig) -> tuple[Any, dict[str, Any]]:
+    """The plan, and the same as plain values."""
     own = planned(cfg)
     with terminal.status("loading torch and transformers"):
         from tltrain.plan import configured, shapes
@@ -66,10 +75,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "batch": asdict(plan.batch),
         "shape": asdict(shape),
     }
-    runs.write_json(folder / "plan.json", metrics)
-    runs.finish(folder, cfg, metrics)
-    show(plan, metrics)
-    return metrics
+    return plan, metrics
 
 
 def planned(cfg: DictConfig) -> DictConfig:

@@ -1,0 +1,68 @@
+"""The README's table: whether CodeLlama-7B trains on some machines, by `stage=plan`.
+
+    python experiments/plan_table.py [key=value ...]
+
+Prints Markdown: GiB that a process takes at its peak, and whether that fits. Samples of 2,048 tokens, a quarter of them
+targets (pkt), four calls each (irm), unless key=value says otherwise. Nothing is loaded and nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from hydra import compose, initialize_config_dir
+
+from tltrain import config
+from tltrain.stages import plan
+
+MACHINES = [(1, 80), (4, 80), (8, 80), (1, 141)]
+STRATEGIES = ("none", "zero2", "zero3", "zero3_offload", "fsdp")
+ROWS = {
+    "pkt": ("pkt", []),
+    "irm, PPO": ("irm", []),
+    "irm, GRPO": ("irm", ["stage.rl.algorithm=grpo"]),
+}
+
+
+def cell(of: str, processes: int, memory: float, strategy: str, words: list[str]) -> str:
+    """GiB at the peak, bold where that fits."""
+    cfg = compose(
+        "config",
+        overrides=[
+            "stage=plan",
+            f"stage.of={of}",
+            "model=codellama_7b",
+            "hardware=gpu",
+            "stage.length=2048",
+            f"stage.processes={processes}",
+            f"stage.memory_gb={memory}",
+            f"stage.strategy={strategy}",
+            *words,
+        ],
+    )
+    config.check(cfg)
+    found, metrics = plan.make(cfg)
+    gib = f"{metrics['peak_bytes'] / 2**30:.0f}"
+    host = f" (+{found.host / 2**30:.0f} host)" if found.host else ""
+    return f"**{gib}**{host}" if metrics["fits"] else gib + host
+
+
+def main() -> None:
+    config.register()
+    machines = [f"{processes} × {memory} GB" for processes, memory in MACHINES]
+    print(f"| stage | strategy | {' | '.join(machines)} |")
+    print("| --- | --- |" + " ---: |" * len(machines))
+    with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
+        for name, (of, words) in ROWS.items():
+            for strategy in STRATEGIES:
+                cells = [
+                    cell(of, processes, memory, strategy, [*words, *sys.argv[1:]])
+                    if processes > 1 or strategy in ("none", "zero3_offload")
+                    else ""
+                    for processes, memory in MACHINES
+                ]
+                print(f"| {name} | {strategy} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
