@@ -4,6 +4,11 @@ Trajectories are compared token by token, so that the same tool documentation, i
 all found. Where two of them go apart the run is split. A position of the tree predicts one token alone: trajectories
 that expect different tokens at the same place part one token earlier, each with its own copy of that token. A loss over
 one label a position therefore serves trees as it serves chains.
+
+A tree is one row of a batch. Rows are shuffled, so the trajectories of a tree are always learned in one optimizer step,
+and a step holds as many turns as its trees happen to have; it still follows the mean over all of them. Fewer, larger
+steps are why a sample a trajectory stays the default: a learning rate and `gradient_accumulation_steps` that suit one
+layout need not suit the other, however exact both are.
 """
 
 from __future__ import annotations
