@@ -32,7 +32,17 @@ def ran(tmp_path_factory, models_cache) -> dict[str, Ran]:
     words = {
         "mae": ["data.size=12", "tracking.group=mine", "tracking.tags=[a,b]"],
         "pkt": [*SMALL, *FEW, "data=tltrain", data],
-        "irm": [*SMALL, *FEW, *ASKED, "data=tltrain", data, trained, "stage.eval_size=3", "stage.samples_every=1", "stage.critic.init=random"],
+        "irm": [
+            *SMALL,
+            *FEW,
+            *ASKED,
+            "data=tltrain",
+            data,
+            trained,
+            "stage.eval_size=3",
+            "stage.samples_every=1",
+            "stage.critic.init=random",
+        ],
         "eval": [*SMALL, *ASKED, "benchmark.size=4", "tracking.rows=3", policy],
     }
     made = {
