@@ -176,7 +176,7 @@ class EvalStage:
     compare: list[str] = field(default_factory=list)  # two result folders to set side by side, instead of both
     matching: Matching = Matching.strict  # of values; lenient: 1, 1.0 and "1" are equal
     max_new_tokens: int = 256
-    batch_size: int = 8
+    batch_size: int = 16  # prompts answered at the same time
 
 
 @dataclass

@@ -43,8 +43,8 @@ def forward(
         )
     batch, heads, _, size = query.shape
     grouped = query.reshape(batch, key.shape[1], -1, size)  # heads with the same keys are rows of one matrix
-    # Keys and values with room behind them (`kv_cache.GrowingLayer`) would be copied as a right factor that is transposed,
-    # or beside a left one that is.
+    # With room behind them (`kv_cache.GrowingLayer`), keys and values are slow as a right factor that is transposed, or
+    # beside a left one that is.
     scores = (key @ grouped.transpose(2, 3)).transpose(2, 3).contiguous()
     scores = scores.float() * (size**-0.5 if scaling is None else scaling)
     if attention_mask is not None and attention_mask.dtype == torch.bool:
