@@ -219,7 +219,7 @@ class EvalStage:
     matching: Matching = Matching.strict  # of values; lenient: 1, 1.0 and "1" are equal
     rule: Rule = Rule.strict  # conversations: which answers of tools are errors (CE)
     max_new_tokens: int = 256
-    batch_size: int = 8
+    batch_size: int = 16  # prompts answered at the same time
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Attention of one new token a row, on a CPU: two matrix products in place of torch's kernel, which is made for many.
 
-With 8 rows behind 700 tokens (SmolLM2-135M, bfloat16) a layer takes less than half the time of the kernel, and a ninth
-of what it takes where no row is padded and the library lets the kernel repeat the keys that heads share.
+SmolLM2-135M in bfloat16, one core, 16 rows behind 400 tokens: 56 ms a step, 72 ms with the kernel; a single row, where
+the library has the kernel repeat the keys that heads share: 29 ms, 37 ms.
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ def forward(
         )
     batch, heads, _, size = query.shape
     grouped = query.reshape(batch, key.shape[1], -1, size)  # heads with the same keys are rows of one matrix
-    scores = (grouped @ key.transpose(2, 3)).float() * (size**-0.5 if scaling is None else scaling)
+    # With room behind them (`kv_cache.GrowingLayer`), keys and values are slow as a right factor that is transposed, or
+    # beside a left one that is.
+    scores = (key @ grouped.transpose(2, 3)).transpose(2, 3).contiguous()
+    scores = scores.float() * (size**-0.5 if scaling is None else scaling)
     if attention_mask is not None and attention_mask.dtype == torch.bool:
         scores = scores.masked_fill(~attention_mask, torch.finfo(torch.float32).min)
     elif attention_mask is not None:

