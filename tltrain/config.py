@@ -317,7 +317,16 @@ class Source:
 class Hardware:
     device: Device = Device.auto
     bf16: Optional[bool] = None  # null: where the device computes in it
-    threads: Optional[int] = None  # CPU threads; null: as many as cores
+    threads: Optional[int] = None  # CPU threads of each process; null: as many as there are cores for it
+    processes: Optional[int] = None  # on this machine; null: one for each GPU, one on a CPU
+    nodes: int = 1  # machines; on each the same command is started
+    node_rank: Optional[int] = None  # nodes > 1: which of them this is, from 0; null: as SLURM says
+    rendezvous: Optional[str] = None  # nodes > 1: ADDRESS:PORT of node 0, where they find one another
+    deepspeed: Any = field(
+        default_factory=dict
+    )  # DeepSpeed's configuration; "auto" is taken from the trainer's arguments
+    fsdp: Any = field(default_factory=dict)  # fsdp_config of transformers.TrainingArguments; empty: no FSDP
+    args: Any = field(default_factory=dict)  # of transformers.TrainingArguments, between model.args and stage.args
 
 
 @dataclass
@@ -428,9 +437,13 @@ LEAST = {
     "benchmark.memory_limit": 64,
     "benchmark.fewshot": 0,
     "hardware.threads": 1,
+    "hardware.processes": 1,
+    "hardware.nodes": 1,
+    "hardware.node_rank": 0,
 }
 """The least value of numbers that have one."""
-OPEN = ("args", "irm", "algorithm_args", "extra", "mae", "reward")  # nodes whose keys are a library's, or data
+OPEN = ("args", "irm", "algorithm_args", "extra", "mae", "reward", "deepspeed", "fsdp")
+"""Nodes whose keys are a library's, or data."""
 
 
 def register() -> None:
@@ -467,6 +480,9 @@ OURS = {
     "report_to": "tracking",
     "use_cpu": "hardware",
     "bf16": "hardware.bf16",
+    "deepspeed": "hardware.deepspeed",
+    "fsdp": "hardware.fsdp",
+    "fsdp_config": "hardware.fsdp",
     "run_name": "hydra.run.dir",
     "assistant_only_loss": "stage=sft (only turns are learned, always)",
     "completion_only_loss": "stage=sft (only turns are learned, always)",
@@ -586,6 +602,7 @@ def _check_arguments(cfg: DictConfig) -> None:
     _check_keys(cfg.model.irm, {"critic_learning_rate", "args"}, "model.irm")
     irm = cfg.stage.name == "irm"
     nodes = {"model.args": "trl.SFTConfig", "model.irm.args": "transformers.TrainingArguments"}
+    nodes["hardware.args"] = "transformers.TrainingArguments"
     nodes["stage.args"] = IRM_ARGUMENTS[cfg.stage.algorithm.name] if irm else "trl.SFTConfig"
     if irm:
         _check_keys(cfg.stage.critic, Critic, "stage.critic")

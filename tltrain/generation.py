@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria
 
+from tltrain import distributed
 from tltrain.formats.tl import answer_length
 from tltrain.terminal import progress
 from tltrain.tokens import Encoder
@@ -43,10 +44,14 @@ def generate(
     max_new_tokens: int,
     batch_size: int,
     description: str = "answering",
+    together: bool = False,
 ) -> list[str]:
     """The model's greedy answer to each prompt (token ids from `Encoder.prompt`), as text, in the prompts' order.
 
     A prompt that does not fit into the model's context (see `fits`) is not asked; its answer is empty.
+
+    Args:
+        together: all processes of the run call this alike and share the batches, which are those of one process.
     """
     answers: list[str] = [""] * len(prompts)
     asked = [i for i, prompt in enumerate(prompts) if fits(model, len(prompt), max_new_tokens)]
@@ -59,7 +64,8 @@ def generate(
     )
     model.eval()
     with own_settings_aside(model), progress(description, len(order)) as advance:
-        for start in range(0, len(order), batch_size):
+        starts = range(0, len(order), batch_size)
+        for start in starts[distributed.rank() :: distributed.size()] if together else starts:
             rows = order[start : start + batch_size]
             ids, mask = _left_padded([prompts[i] for i in rows], encoder.tokenizer.pad_token_id, model.device)
             out = model.generate(
@@ -72,7 +78,7 @@ def generate(
                 text = encoder.decode(row)
                 answers[i] = text[: answer_length(text)].strip()
             advance(len(rows))
-    return answers
+    return list(map("".join, zip(*distributed.gather(answers), strict=True))) if together else answers
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from tltrain import distributed
 from tltrain.errors import TltrainError
 from tltrain.formats.tl import CHAT_TEMPLATE
 from tltrain.terminal import status
@@ -190,8 +191,14 @@ def device_and_dtype(hardware: DictConfig) -> tuple[torch.device, bool]:
     if wanted == "cuda" and not torch.cuda.is_available():
         raise TltrainError("hardware=gpu: torch sees no CUDA device here; hardware=cpu or hardware=auto")
     device = torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+    team = distributed.team()
+    if team is not None and device.type == "cuda":
+        device = torch.device("cuda", team.place.local_rank)
+        torch.cuda.set_device(device)
     if hardware.threads is not None:
         torch.set_num_threads(hardware.threads)
+    elif team is not None:
+        torch.set_num_threads(distributed.threads(team.place.local_size))
     if hardware.bf16 is not None:
         return device, hardware.bf16
     return device, torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_computes_bf16()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
-from tltrain import terminal
+from tltrain import distributed, terminal
 from tltrain.data import trajectories
 from tltrain.data.reading import ReadReport
 from tltrain.trajectory import Sample
@@ -16,9 +16,14 @@ log = logging.getLogger(__name__)
 
 
 class LocalModel:
-    """Greedy answers of a local model (a `tltrain.sources.Source`)."""
+    """Greedy answers of a local model (a `tltrain.sources.Source`).
+
+    Of several processes each has the model, and the first shares what it is asked with the others (`help_out`).
+    """
 
     def __init__(self, cfg: DictConfig) -> None:
+        if (team := distributed.team()) is not None and distributed.leads():
+            team.post("tltrain.sources.local:help_out", cfg)
         with terminal.status("loading torch and transformers"):
             import torch
 
@@ -28,15 +33,21 @@ class LocalModel:
 
         self.cfg = cfg
         device, bf16 = models.device_and_dtype(cfg.hardware)
-        self.name = models.resolve(
-            cfg.model, cfg.cache.dir, lambda: corpus(list(trajectories(cfg.data, cfg.seed, ReadReport())))
-        )
+        with distributed.leader_first():
+            self.name = models.resolve(
+                cfg.model, cfg.cache.dir, lambda: corpus(list(trajectories(cfg.data, cfg.seed, ReadReport())))
+            )
         self.too_long = 0
         self.encoder = Encoder(models.load_tokenizer(self.name, cfg.model))
         self.model = models.load_model(self.name, cfg.model, torch.bfloat16 if bf16 else torch.float32, device)
 
     def __call__(self, samples: Sequence[Sample]) -> list[str | None]:
         """The answer to each sample; None, and a warning, for what is too long for the model's context."""
+        distributed.share(samples)
+        return self.answer(samples)
+
+    def answer(self, samples: Sequence[Sample]) -> list[str | None]:
+        """The same, called by every process alike."""
         from tltrain import generation
 
         most = self.cfg.stage.max_new_tokens
@@ -48,6 +59,7 @@ class LocalModel:
             max_new_tokens=most,
             batch_size=self.cfg.stage.get("batch_size", 1),  # stage=predict asks one question
             description=f"answering {self.cfg.benchmark.name}",
+            together=True,
         )
         fits = [generation.fits(self.model, len(prompt), most) for prompt in prompts]
         too_long = fits.count(False)
@@ -60,3 +72,15 @@ class LocalModel:
             )
         self.too_long += too_long
         return [text if fit else None for text, fit in zip(texts, fits, strict=True)]
+
+    def close(self) -> None:
+        """Let the other processes go."""
+        if distributed.leads():
+            distributed.share(None)
+
+
+def help_out(cfg: DictConfig) -> None:
+    """On every process but the first: answer one's part of what the first is asked, until it is closed."""
+    model = LocalModel(cfg)
+    while (samples := distributed.share()) is not None:
+        model.answer(samples)

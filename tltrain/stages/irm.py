@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tltrain import runs, scoring, terminal
+from tltrain import distributed, runs, scoring, terminal
 from tltrain.config import IRM_ARGUMENTS
 from tltrain.data import hold_out, trajectories
 from tltrain.data.reading import ReadReport
@@ -44,19 +44,22 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
     with terminal.status("loading torch, transformers and trl"):
         from transformers import set_seed
+        from trl.models import unwrap_model_for_generation
 
         from tltrain import generation, models
-        from tltrain.training import judging
+        from tltrain.training import engines, judging
         from tltrain.training.progress import Progress
     from tltrain.tokens import Encoder
 
-    checkpoint = checkpoint_to_resume(cfg, folder)
+    with distributed.leader_first():
+        checkpoint = checkpoint_to_resume(cfg, folder)
     read, judged = ReadReport(), mae.MaeReport()
     source = terminal.track(trajectories(cfg.data, cfg.seed, read), "reading trajectories")
     train, held_out = hold_out(mae.apply(source, mae.rule_of(cfg), judged), cfg.data.holdout, cfg.seed)
 
     device, bf16 = models.device_and_dtype(cfg.hardware)
-    path = models.resolve(cfg.model, cfg.cache.dir, lambda: shared.corpus(train))
+    with distributed.leader_first():
+        path = models.resolve(cfg.model, cfg.cache.dir, lambda: shared.corpus(train))
     tokenizer = models.load_tokenizer(path, cfg.model)
     encoder = Encoder(tokenizer)
     arguments = training_arguments(cfg, folder, device.type, bf16)
@@ -89,13 +92,14 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     outcome = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     if not math.isfinite(outcome.training_loss):
         raise TltrainError("the loss became infinite: lower stage.args.learning_rate, or hardware.bf16=false")
+    with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as unwrapped:
+        after = examine(getattr(unwrapped, "policy", unwrapped), bf16, "asking held-out questions after")
+
     unwrapped = trainer.accelerator.unwrap_model(trainer.model)
     policy = getattr(unwrapped, "policy", unwrapped)
-    after = examine(policy, bf16, "asking held-out questions after")
-
-    shared.save_model(policy, tokenizer, (item.query for item in train), path, folder / "model")
+    shared.save_model(policy, tokenizer, (item.query for item in train), path, folder / "model", trainer)
     if cfg.stage.critic.save and hasattr(unwrapped, "critic"):
-        unwrapped.critic.save_pretrained(folder / "critic")
+        engines.save(unwrapped.critic, trainer, folder / "critic")
     shared.write_history(trainer.state.log_history, folder)
     show_rewards(trainer.state.log_history, cfg.stage.algorithm.name, folder)
     metrics = {
@@ -110,7 +114,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         **mae.read_metrics(read, folder),
     }
     runs.finish(folder, cfg, metrics)
-    if not cfg.stage.keep_checkpoints:
+    if not cfg.stage.keep_checkpoints and distributed.leads():
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     show(metrics, folder)
     return metrics
@@ -127,6 +131,8 @@ def checkpoint_to_resume(cfg: DictConfig, folder: Path) -> Path | None:
         return found
     if cfg.stage.resume:
         log.warning("stage.resume=true: there is no whole checkpoint in %s, so it begins at the beginning", checkpoints)
+    if not distributed.leads():
+        return None
     for left in ("samples.jsonl", "before.json"):
         (folder / left).unlink(missing_ok=True)
     shutil.rmtree(checkpoints, ignore_errors=True)
@@ -179,7 +185,12 @@ def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool) -
     algorithm = cfg.stage.algorithm.name
     kind = {"ppo": transformers.TrainingArguments, "rloo": trl.RLOOConfig, "grpo": trl.GRPOConfig}[algorithm]
     assert IRM_ARGUMENTS[algorithm].endswith(kind.__name__)
-    nodes = (cfg.model.irm.get("args", {}), cfg.stage.algorithm_args.get(algorithm, {}), cfg.stage.args)
+    nodes = (
+        cfg.model.irm.get("args", {}),
+        cfg.hardware.args,
+        cfg.stage.algorithm_args.get(algorithm, {}),
+        cfg.stage.args,
+    )
     chosen = OmegaConf.to_container(OmegaConf.merge(*nodes), resolve=True)
     ours: dict[str, Any] = {"remove_unused_columns": False}
     if algorithm != "ppo":
@@ -257,10 +268,11 @@ class Examination:
         import torch
 
         from tltrain import generation
+        from tltrain.training import engines
 
         if not self.samples:
             return {"n": 0}
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+        with engines.whole(model), torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
             texts = generation.generate(
                 model,
                 self.encoder,
@@ -268,6 +280,7 @@ class Examination:
                 max_new_tokens=self.cfg.stage.max_new_tokens,
                 batch_size=self.cfg.stage.eval_batch_size,
                 description=description,
+                together=True,
             )
         judged = [self.judge(sample, text) for sample, text in zip(self.samples, texts, strict=True)]
         grades, rewards = [one.grade for one in judged], [one.reward for one in judged]
@@ -283,9 +296,11 @@ class Examination:
 
     def once(self, path: Path, model: Any, bf16: bool, description: str) -> dict[str, Any]:
         """The same, kept in `path` for a run that is resumed."""
-        if not path.is_file():
-            runs.write_json(path, self(model, bf16, description))
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = distributed.share(json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None)
+        if found is None:
+            found = self(model, bf16, description)
+            runs.write_json(path, found)
+        return found
 
 
 def last_step(logs: list[dict[str, float]]) -> dict[str, float]:
@@ -300,7 +315,7 @@ def show_rewards(logs: list[dict[str, float]], algorithm: str, folder: Path) -> 
     from tltrain.training.judging import GRADES
 
     steps = [entry for entry in logs if "reward" in entry]
-    if steps:
+    if steps and distributed.leads():
         reward_curves(
             folder / "rewards.png",
             [entry["step"] for entry in steps],

@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tltrain import runs, terminal
+from tltrain import distributed, runs, terminal
 from tltrain.config import check_arguments
 from tltrain.data import query_key
 from tltrain.errors import TltrainError
@@ -38,9 +38,12 @@ def library_arguments(
         "save_strategy": "no",
         "dataloader_pin_memory": device != "cpu",
         "logging_nan_inf_filter": False,  # it would hide that a training has diverged
+        "ddp_find_unused_parameters": False,  # there are none
     }
     if name.startswith("trl.") and not {"activation_checkpointing", "gradient_checkpointing"} & set(chosen):
         defaults["activation_checkpointing"] = False  # TRL's default is True, which costs a small model a third
+    from tltrain.training import engines
+
     with refused_arguments():
         return kind(
             **(defaults | chosen),
@@ -51,7 +54,8 @@ def library_arguments(
             use_cpu=device == "cpu",
             bf16=bf16,
             disable_tqdm=True,
-            report_to=["wandb"] if cfg.tracking.name == "wandb" else [],
+            report_to=["wandb"] if cfg.tracking.name == "wandb" and distributed.leads() else [],
+            **engines.arguments(cfg.hardware),
             **ours,
         )
 
@@ -67,6 +71,8 @@ def refused_arguments() -> Iterator[None]:
 
 def track_with_wandb(cfg: DictConfig, folder: Path) -> None:
     """Start a wandb run in the run's folder; transformers' own callback logs into it."""
+    if not distributed.leads():
+        return
     import wandb
 
     wandb.init(
@@ -81,17 +87,21 @@ def track_with_wandb(cfg: DictConfig, folder: Path) -> None:
     )
 
 
-def save_model(model: Any, tokenizer: Any, queries: Iterable[str], base: str, folder: Path) -> None:
+def save_model(model: Any, tokenizer: Any, queries: Iterable[str], base: str, folder: Path, trainer: Any) -> None:
     """`folder` with safetensors, tokenizer, chat template and the digests of the queries learned from.
 
     Args:
         base: where the model came from; what that was trained on counts too.
+        trainer: the one that trained it; of several processes all call this, and the first writes.
     """
+    from tltrain.training import engines
+
     record = Path(base) / "trained_on.json"
     known = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else []
     with terminal.status("saving the model"):
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        engines.save(model, trainer, folder)
+        if distributed.leads():
+            tokenizer.save_pretrained(folder)
         runs.write_json(folder / "trained_on.json", sorted({*known, *map(query_key, queries)}))
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tltrain import runs, terminal
+from tltrain import distributed, runs, terminal
 from tltrain.data import hold_out, trajectories
 from tltrain.data.reading import ReadReport
 from tltrain.errors import TltrainError
@@ -49,7 +49,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     train, held_out = hold_out(mae.apply(source, mae.rule_of(cfg), judged), cfg.data.holdout, cfg.seed)
 
     device, bf16 = models.device_and_dtype(cfg.hardware)
-    path = models.resolve(cfg.model, cfg.cache.dir, lambda: corpus(train))
+    with distributed.leader_first():
+        path = models.resolve(cfg.model, cfg.cache.dir, lambda: corpus(train))
     tokenizer = models.load_tokenizer(path, cfg.model)
     arguments = training_arguments(cfg, folder, device.type, bf16)
     model = models.load_model(path, cfg.model, models.weights_dtype(cfg.model), device)
@@ -84,7 +85,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         raise TltrainError("the loss became infinite: lower stage.args.learning_rate, or hardware.bf16=false")
 
     model = trainer.accelerator.unwrap_model(trainer.model)
-    save_model(model, tokenizer, (item.query for item in train), path, folder / "model")
+    save_model(model, tokenizer, (item.query for item in train), path, folder / "model", trainer)
     with suppress(OSError):  # the Trainer makes it even where it saves nothing
         (folder / "checkpoints").rmdir()
     metrics = {
@@ -131,11 +132,12 @@ def write_losses(logs: list[dict[str, float]], stage: str, folder: Path) -> dict
         label: [(entry["step"], entry[name]) for entry in steps if math.isfinite(entry[name])]
         for label, name in names.items()
     }
-    loss_curves(
-        folder / "losses.png",
-        {label: points for label, points in curves.items() if points},
-        f"Training loss, stage={stage}",
-    )
+    if distributed.leads():
+        loss_curves(
+            folder / "losses.png",
+            {label: points for label, points in curves.items() if points},
+            f"Training loss, stage={stage}",
+        )
     return known({name: steps[-1][name] for name in ("key_token_loss", "other_token_loss") if steps})
 
 
@@ -143,7 +145,7 @@ def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool):
     """trl.SFTConfig from `model.args`, above them `stage.args`, and what the other groups say."""
     from trl import SFTConfig
 
-    chosen = OmegaConf.to_container(OmegaConf.merge(cfg.model.args, cfg.stage.args), resolve=True)
+    chosen = OmegaConf.to_container(OmegaConf.merge(cfg.model.args, cfg.hardware.args, cfg.stage.args), resolve=True)
     if "per_device_train_batch_size" in chosen:  # the library's default of 8 would pad long trajectories to the longest
         chosen.setdefault("per_device_eval_batch_size", chosen["per_device_train_batch_size"])
     return library_arguments(

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForTokenClassification, PreTrained
 from transformers.utils import logging as transformers_logging
 
 from tltrain.errors import TltrainError
+from tltrain.training import engines
 from tltrain.training import policy_gradient as pg
 
 
@@ -21,6 +22,7 @@ class ActorCritic(nn.Module):
     def __init__(self, policy: PreTrainedModel, critic: PreTrainedModel) -> None:
         super().__init__()
         self.policy, self.critic = policy, critic
+        self.config = policy.config  # engines size their buffers by it
 
     def forward(self, temperature: float, **batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Log-probability, entropy (nats, without gradient) and value of each response token, [N] each in float32."""
@@ -96,7 +98,8 @@ def new_critic(path: str, init: Literal["sft", "random"], **kwargs: Any) -> PreT
         raise TltrainError(f"{path} cannot be read as a critic: {' '.join(str(error).split())[:300]}") from error
     if init == "sft" and not is_critic:
         for parameter in _head(model).parameters():
-            nn.init.zeros_(parameter)
+            with engines.whole_parameter(parameter):
+                nn.init.zeros_(parameter)
     return model
 
 

@@ -16,12 +16,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from transformers import PrinterCallback
 from trl import SFTTrainer
 
 from tltrain import terminal
 from tltrain.tokens import Layout
+from tltrain.training.uneven import FilledBatches
 
 COLUMNS = ("input_ids", "positions", "targets", "weights", "keys", "turns")
 IGNORED = -100
@@ -64,10 +65,10 @@ class Collator:
             length = len(row["input_ids"])
             input_ids[i, :length] = torch.tensor(row["input_ids"])
             mask[i, :length] = 1
-            labels[i, row["positions"]] = torch.tensor(row["targets"])
-            _, numbers = torch.unique(torch.tensor(row["turns"]), return_inverse=True)
+            labels[i, row["positions"]] = torch.tensor(row["targets"], dtype=torch.long)
+            found, numbers = torch.unique(torch.tensor(row["turns"], dtype=torch.long), return_inverse=True)
             turns.append(numbers + turn_count)
-            turn_count += int(numbers.max()) + 1
+            turn_count += len(found)
         return {
             "input_ids": input_ids,
             "attention_mask": mask,
@@ -93,7 +94,12 @@ def target_nll(model: torch.nn.Module, batch: dict[str, torch.Tensor], fused: bo
     return F.cross_entropy(logits.float(), batch["shift_labels"][batch["keep"]], reduction="none")
 
 
-class TurnTrainer(SFTTrainer):
+def number_of_turns(batch: dict[str, torch.Tensor]) -> int:
+    """How many turns a batch has; a blank one has none."""
+    return int(batch["turns"].max()) + 1 if batch["turns"].numel() else 0
+
+
+class TurnTrainer(FilledBatches, SFTTrainer):
     """SFTTrainer whose unit is the turn.
 
     Logs, besides TRL's own: `key_token_loss` and `other_token_loss` (unweighted means over tokens), `mean_weight`,
@@ -111,15 +117,19 @@ class TurnTrainer(SFTTrainer):
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = list(COLUMNS)
 
+    def _with_blank(self, dataset: Dataset) -> Dataset:
+        blank = {column: [dataset[0]["input_ids"][0]] if column == "input_ids" else [] for column in COLUMNS}
+        return concatenate_datasets([dataset, Dataset.from_list([blank], features=dataset.features)])
+
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor:
         """Number of turns in the optimizer step, on all processes."""
-        turns = sum(int(batch["turns"].max()) + 1 for batch in batch_samples)
+        turns = sum(map(number_of_turns, batch_samples))
         return self.accelerator.gather(torch.tensor([turns], device=device)).sum()
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Sum of the micro-batch's turn losses over the number of turns in the step (scaled for DDP's averaging)."""
         nll = target_nll(model, inputs, fused=inputs["input_ids"].device.type in ("cuda", "xpu"))
-        losses = turn_losses(nll, inputs["weights"], inputs["turns"], int(inputs["turns"].max()) + 1)
+        losses = turn_losses(nll, inputs["weights"], inputs["turns"], number_of_turns(inputs))
         self._sums["train" if model.training else "eval"].add(nll, losses, inputs)
         if num_items_in_batch is None:
             loss = losses.mean()
