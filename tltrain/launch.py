@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -54,6 +55,8 @@ def train(module: str, cfg: DictConfig, folder: Path) -> dict[str, Any]:
         os.environ["DS_ACCELERATOR"] = "cpu"  # before DeepSpeed is imported, which would look for others
     from tltrain.training import engines
 
+    # DeepSpeed calls functions of torch's that are about to be renamed, and Python would say so at each call.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     try:
         return importlib.import_module(module).run(cfg, folder)
     finally:

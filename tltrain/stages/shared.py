@@ -45,7 +45,7 @@ def library_arguments(
     from tltrain.training import engines
 
     with refused_arguments():
-        return kind(
+        arguments = kind(
             **(defaults | chosen),
             output_dir=str(folder / "checkpoints"),
             run_name=str(folder),
@@ -58,6 +58,9 @@ def library_arguments(
             **engines.arguments(cfg.hardware),
             **ours,
         )
+    if arguments.deepspeed:
+        engines.connect(device)
+    return arguments
 
 
 @contextmanager

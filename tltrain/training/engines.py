@@ -36,6 +36,15 @@ def arguments(hardware: DictConfig) -> dict[str, Any]:
     return {}
 
 
+def connect(device: str) -> None:
+    """Make DeepSpeed know the other processes, before a model is loaded in parts."""
+    import deepspeed
+
+    deepspeed.init_distributed(
+        dist_backend="gloo" if device == "cpu" else None, auto_mpi_discovery=False, verbose=False
+    )
+
+
 # --- whole weights ----------------------------------------------------------------------------------------------------
 
 
