@@ -73,6 +73,7 @@ def generate(
                 attention_mask=mask,
                 generation_config=config,
                 stopping_criteria=[AnswerEnds(encoder, ids.shape[1])],
+                synced_gpus=False,  # under ZeRO-3 too the weights are whole here, and processes have different batches
             )
             for i, row in zip(rows, out[:, ids.shape[1] :].tolist(), strict=True):
                 text = encoder.decode(row)

@@ -268,11 +268,10 @@ class Examination:
         import torch
 
         from tltrain import generation
-        from tltrain.training import engines
 
         if not self.samples:
             return {"n": 0}
-        with engines.whole(model), torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
             texts = generation.generate(
                 model,
                 self.encoder,
@@ -296,9 +295,12 @@ class Examination:
 
     def once(self, path: Path, model: Any, bf16: bool, description: str) -> dict[str, Any]:
         """The same, kept in `path` for a run that is resumed."""
+        from tltrain.training import engines
+
         found = distributed.share(json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None)
         if found is None:
-            found = self(model, bf16, description)
+            with engines.whole(model):
+                found = self(model, bf16, description)
             runs.write_json(path, found)
         return found
 

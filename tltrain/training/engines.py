@@ -121,7 +121,8 @@ def whole_parameter(parameter: nn.Parameter) -> Iterator[None]:
 def clip_apart(optimizer: Any, models: Sequence[nn.Module]) -> bool:
     """Have a ZeRO optimizer clip the gradients of each model by that model's own norm, as one process does.
 
-    DeepSpeed itself knows one norm over all. Its own clipping is then switched off.
+    DeepSpeed itself knows one norm over all. Its own clipping is then switched off; the norm that it reports is the
+    first model's before clipping.
 
     Returns:
         False where the optimizer keeps its gradients elsewhere (offloaded, scaled): it goes on clipping all together.
@@ -140,15 +141,19 @@ def clip_apart(optimizer: Any, models: Sequence[nn.Module]) -> bool:
     mine = getattr(optimizer, "params_in_partition", groups)
 
     def clipped_step(*args: Any, **kwargs: Any) -> Any:
+        norms = []
         for indices in of_model:
-            norms = [float(optimizer.get_grad_norm_direct(optimizer.averaged_gradients[i], mine[i])) for i in indices]
-            scale = largest / (math.hypot(*norms) + 1e-6)
+            parts = [float(optimizer.get_grad_norm_direct(optimizer.averaged_gradients[i], mine[i])) for i in indices]
+            norms.append(math.hypot(*parts))
+            scale = largest / (norms[-1] + 1e-6)
             if scale < 1:
                 for i in indices:
                     for gradient in optimizer.averaged_gradients[i] or ():
                         if gradient is not None:
                             gradient.mul_(scale)
-        return step(*args, **kwargs)
+        done = step(*args, **kwargs)
+        optimizer._global_grad_norm = norms[0]
+        return done
 
     optimizer.step = clipped_step
     return True

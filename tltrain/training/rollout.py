@@ -78,7 +78,13 @@ def _answers(
     going, left = list(range(len(ids))), sampling.max_new_tokens
     while going and left:
         count = left if cache is None else min(PHASE, left)
-        out = model.generate(ids, attention_mask=mask, past_key_values=cache, generation_config=sampling.config(count))
+        out = model.generate(
+            ids,
+            attention_mask=mask,
+            past_key_values=cache,
+            generation_config=sampling.config(count),
+            synced_gpus=False,  # under ZeRO-3 too the weights are whole here, and processes have different prompts
+        )
         new = out[:, ids.shape[1] :].tolist()
         for row, tokens in zip(going, new, strict=True):
             responses[row] += _until_end(tokens, sampling.eos_id)
