@@ -47,6 +47,7 @@ def run_stage(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 def train(module: str, cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """A training stage, on every process."""
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # TRL's word for it
     if not cfg.hardware.deepspeed:
         return importlib.import_module(module).run(cfg, folder)
     import torch

@@ -44,7 +44,6 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
     with terminal.status("loading torch, transformers and trl"):
         from transformers import set_seed
-        from trl.models import unwrap_model_for_generation
 
         from tltrain import generation, models
         from tltrain.training import engines, judging
@@ -92,7 +91,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     outcome = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     if not math.isfinite(outcome.training_loss):
         raise TltrainError("the loss became infinite: lower stage.args.learning_rate, or hardware.bf16=false")
-    with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as unwrapped:
+    with engines.whole_for_generation(trainer) as unwrapped:
         after = examine(getattr(unwrapped, "policy", unwrapped), bf16, "asking held-out questions after")
 
     unwrapped = trainer.accelerator.unwrap_model(trainer.model)

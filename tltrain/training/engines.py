@@ -12,6 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel
+from trl.models import unwrap_model_for_generation
 
 from tltrain import distributed
 from tltrain.errors import TltrainError
@@ -63,6 +64,21 @@ def whole(model: nn.Module) -> Iterator[None]:
         gathered = deepspeed.zero.GatheredParameters(list(model.parameters()))
     with gathered:
         yield
+
+
+@contextmanager
+def whole_for_generation(trainer: Any) -> Iterator[nn.Module]:
+    """What `trainer` trains, outside its engine and whole on every process, so that each may call it as it likes."""
+    with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
+        hooks = model._forward_pre_hooks
+        # TRL takes off DeepSpeed's hooks but the outermost module's, at which all processes would wait for one another.
+        kept = hooks.copy() if _divided(model) else {}
+        for key in kept:
+            del hooks[key]
+        try:
+            yield model
+        finally:
+            hooks.update(kept)
 
 
 def save(model: PreTrainedModel, trainer: Any, folder: Path) -> None:

@@ -33,7 +33,6 @@ from transformers import (
     PrinterCallback,
     Trainer,
 )
-from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import disable_dropout_in_model
 
 from tltrain.errors import TltrainError
@@ -224,9 +223,7 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
 
     def _sample(self, trees: Sequence[PromptTree]) -> list[list[list[int]]]:
         responses: list[list[list[int]]] = []
-        with unwrap_model_for_generation(
-            self.model_wrapped, self.accelerator, gather_deepspeed3_params=True
-        ) as unwrapped:
+        with engines.whole_for_generation(self) as unwrapped:
             policy = unwrapped.policy.eval()
             if self.args.bf16 and policy.dtype != torch.bfloat16:
                 policy = self._sampling_copy.of(policy)
