@@ -246,6 +246,16 @@ class AnalyzeStage:
 
 
 @dataclass
+class Lora:
+    r: Optional[int] = None  # rank; null: no LoRA, all weights are trained; released: 8
+    alpha: float = 16
+    dropout: float = 0.05
+    target_modules: Any = field(default_factory=lambda: ["q_proj", "v_proj"])  # names of modules, or all-linear
+    merge: bool = True  # leave the whole model, the adapter added to its weights; false: the adapter alone
+    quantize: Optional[str] = None  # 4bit (QLoRA) or 8bit: how the frozen weights are kept; needs bitsandbytes
+
+
+@dataclass
 class Model:
     name: str = MISSING
     path: Optional[str] = None  # a local folder or a hub id; above the two below
@@ -255,6 +265,7 @@ class Model:
     dtype: str = "float32"  # of the weights while training
     attn_implementation: str = "sdpa"
     trust_remote_code: bool = False
+    lora: Lora = field(default_factory=Lora)  # model.lora.r=8 trains an adapter
     args: Any = field(default_factory=dict)  # of trl.SFTConfig: what suits this model
     irm: Any = field(default_factory=dict)  # what suits this model in stage=irm: critic_learning_rate, args
     demo: dict[str, int] = field(default_factory=dict)  # numbers of stage=demo that suit this model
@@ -437,6 +448,9 @@ LEAST = {
     "benchmark.memory_limit": 64,
     "benchmark.fewshot": 0,
     "hardware.threads": 1,
+    "model.lora.r": 1,
+    "model.lora.alpha": 0,
+    "model.lora.dropout": 0,
     "hardware.processes": 1,
     "hardware.nodes": 1,
     "hardware.node_rank": 0,
@@ -576,6 +590,9 @@ def check(cfg: DictConfig) -> None:
     _check_keys(cfg.model.demo, DemoStage, "model.demo")
     for node in ("model", "data", "benchmark", "source", "hardware", "tracking"):
         _check_keys(cfg[node], SCHEMAS[f"schema/{node}"], node)
+    _check_keys(cfg.model.lora, Lora, "model.lora")
+    if cfg.model.lora.quantize not in (None, "4bit", "8bit"):
+        raise TltrainError(f"model.lora.quantize: expected 4bit, 8bit or null, found {cfg.model.lora.quantize}")
     _check_arguments(cfg)
     for name in cfg.model.random or ():
         if name not in (fields := library_fields(LLAMA_CONFIG)):
@@ -625,7 +642,7 @@ def _check_arguments(cfg: DictConfig) -> None:
 def check_model_path(path: str, key: str = "model.path") -> None:
     """Raise a TltrainError unless `path`, which `key` gives, is a folder with a model, or may be a hub id."""
     if Path(path).is_dir():
-        if not (Path(path) / "config.json").is_file():
+        if not any((Path(path) / name).is_file() for name in ("config.json", "adapter_config.json")):
             inside = Path(path) / "model"
             hint = f"did you mean {inside}?" if (inside / "config.json").is_file() else "it has no config.json"
             raise TltrainError(f"{key}={path} is not a model folder: {hint}")

@@ -88,11 +88,13 @@ def own_settings_aside(model: PreTrainedModel) -> Iterator[None]:
     (`repetition_penalty`, `min_p`, ...), and an answer would not be what the model alone finds likeliest, nor a sample
     be drawn from the distribution that is trained.
     """
-    own, model.generation_config = model.generation_config, GenerationConfig()
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # peft's wrapper hands its own down
+    own = base.generation_config
+    model.generation_config = base.generation_config = GenerationConfig()
     try:
         yield
     finally:
-        model.generation_config = own
+        model.generation_config = base.generation_config = own
 
 
 def fits(model: PreTrainedModel, prompt_length: int, max_new_tokens: int) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
 import pickle
 import signal
@@ -118,6 +119,9 @@ def launch(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     with terminal.status("loading torch"):
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
         from torch.distributed.launcher.api import elastic_launch
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # `_why` says it in one line
     with tempfile.TemporaryDirectory(prefix="tltrain-") as place:
         file = Path(place) / "run.pickle"
         file.write_bytes(pickle.dumps((cfg, HydraConfig.instance().cfg, folder)))

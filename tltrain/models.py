@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from huggingface_hub import get_session
@@ -74,8 +74,16 @@ def load_tokenizer(path: str, model: DictConfig) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(path: str, model: DictConfig, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    """The causal language model at `path`, from safetensors only."""
+def load_model(path: str, model: DictConfig, dtype: torch.dtype, device: torch.device, **more: Any) -> PreTrainedModel:
+    """The causal language model at `path`, from safetensors only; an adapter there is added to its model's weights.
+
+    Args:
+        more: of `from_pretrained`.
+    """
+    from tltrain import lora
+
+    if (base := lora.base_of(Path(path))) is not None:
+        return lora.with_adapter(load_model(base, model, dtype, device, **more), Path(path))
     with status(f"loading {path}"):
         loaded = _fetch(
             path,
@@ -86,9 +94,11 @@ def load_model(path: str, model: DictConfig, dtype: torch.dtype, device: torch.d
                 attn_implementation=model.attn_implementation,
                 use_safetensors=True,
                 trust_remote_code=model.trust_remote_code,
+                **({"device_map": {"": device}} if "quantization_config" in more else {}),
+                **more,
             ),
         )
-        return loaded.to(device)
+        return loaded if "quantization_config" in more else loaded.to(device)
 
 
 def _fetch(path: str, load: Callable[[bool], T]) -> T:

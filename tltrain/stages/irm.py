@@ -45,7 +45,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     with terminal.status("loading torch, transformers and trl"):
         from transformers import set_seed
 
-        from tltrain import generation, models
+        from tltrain import generation, lora, models
         from tltrain.training import engines, judging
         from tltrain.training.progress import Progress
     from tltrain.tokens import Encoder
@@ -63,7 +63,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     encoder = Encoder(tokenizer)
     arguments = training_arguments(cfg, folder, device.type, bf16)
     set_seed(cfg.seed)
-    model = models.load_model(path, cfg.model, models.weights_dtype(cfg.model), device)
+    model = lora.load(path, cfg.model, models.weights_dtype(cfg.model), device)
 
     trees, report = prompts(cfg, train, encoder, generation.context(model))
     log.info("irm: %d prompts in %d trees, %d tokens", report.prompts, len(trees), report.tokens)
@@ -96,7 +96,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
     unwrapped = trainer.accelerator.unwrap_model(trainer.model)
     policy = getattr(unwrapped, "policy", unwrapped)
-    shared.save_model(policy, tokenizer, (item.query for item in train), path, folder / "model", trainer)
+    shared.save_model(policy, tokenizer, (item.query for item in train), path, folder / "model", trainer, cfg.model)
     if cfg.stage.critic.save and hasattr(unwrapped, "critic"):
         engines.save(unwrapped.critic, trainer, folder / "critic")
     shared.write_history(trainer.state.log_history, folder)
@@ -212,7 +212,7 @@ def make_trainer(
         path: of the policy, from which reference and critic are loaded anew.
         shown: `judge`, `on_samples` and `callbacks`, the same for all.
     """
-    from tltrain import models
+    from tltrain import lora, models
     from tltrain.training.kl import KlControl
 
     stage = cfg.stage
@@ -234,6 +234,7 @@ def make_trainer(
             attn_implementation=cfg.model.attn_implementation,
             trust_remote_code=cfg.model.trust_remote_code,
         ).to(model.device)
+        critic = lora.adapted(critic, cfg.model, "TOKEN_CLS")
     settings = Settings(
         gamma=stage.gamma,
         lam=stage.lam,
@@ -250,7 +251,8 @@ def make_trainer(
         eos_id=encoder.eos_id,
         pad_id=encoder.tokenizer.pad_token_id,
     )
-    reference = models.load_model(path, cfg.model, dtype, model.device)
+    # An adapter can be switched off: then the policy is its own reference.
+    reference = None if cfg.model.lora.r else models.load_model(path, cfg.model, dtype, model.device)
     return PPOTrainer(
         model, critic, reference, arguments, trees, encoder=encoder, settings=settings, sampling=sampling, **shown
     )

@@ -90,13 +90,17 @@ def track_with_wandb(cfg: DictConfig, folder: Path) -> None:
     )
 
 
-def save_model(model: Any, tokenizer: Any, queries: Iterable[str], base: str, folder: Path, trainer: Any) -> None:
+def save_model(
+    model: Any, tokenizer: Any, queries: Iterable[str], base: str, folder: Path, trainer: Any, choice: DictConfig
+) -> None:
     """`folder` with safetensors, tokenizer, chat template and the digests of the queries learned from.
 
     Args:
         base: where the model came from; what that was trained on counts too.
         trainer: the one that trained it; of several processes all call this, and the first writes.
+        choice: the group `model`, which says whether an adapter is merged.
     """
+    from tltrain import lora, models
     from tltrain.training import engines
 
     record = Path(base) / "trained_on.json"
@@ -104,6 +108,9 @@ def save_model(model: Any, tokenizer: Any, queries: Iterable[str], base: str, fo
     with terminal.status("saving the model"):
         engines.save(model, trainer, folder)
         if distributed.leads():
+            if choice.lora.r is not None and choice.lora.merge:
+                engines.forget()
+                lora.merge(folder, base, choice, models.weights_dtype(choice))
             tokenizer.save_pretrained(folder)
         runs.write_json(folder / "trained_on.json", sorted({*known, *map(query_key, queries)}))
 

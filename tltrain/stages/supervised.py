@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
     with terminal.status("loading torch, transformers and trl"):
-        from tltrain import generation, models
+        from tltrain import generation, lora, models
         from tltrain.training import sft
         from tltrain.training.progress import Progress
     from tltrain.tokens import Encoder
@@ -53,7 +53,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         path = models.resolve(cfg.model, cfg.cache.dir, lambda: corpus(train))
     tokenizer = models.load_tokenizer(path, cfg.model)
     arguments = training_arguments(cfg, folder, device.type, bf16)
-    model = models.load_model(path, cfg.model, models.weights_dtype(cfg.model), device)
+    model = lora.load(path, cfg.model, models.weights_dtype(cfg.model), device)
 
     limit = min(filter(None, (arguments.max_length, generation.context(model))), default=sys.maxsize)
     packed = {
@@ -85,7 +85,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         raise TltrainError("the loss became infinite: lower stage.args.learning_rate, or hardware.bf16=false")
 
     model = trainer.accelerator.unwrap_model(trainer.model)
-    save_model(model, tokenizer, (item.query for item in train), path, folder / "model", trainer)
+    save_model(model, tokenizer, (item.query for item in train), path, folder / "model", trainer, cfg.model)
     with suppress(OSError):  # the Trainer makes it even where it saves nothing
         (folder / "checkpoints").rmdir()
     metrics = {

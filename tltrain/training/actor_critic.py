@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -78,6 +79,10 @@ def new_critic(path: str, init: Literal["sft", "random"], **kwargs: Any) -> PreT
     Raises:
         TltrainError: the model has no such head, or its head does not give one number.
     """
+    if (Path(path) / "adapter_config.json").is_file():
+        raise TltrainError(
+            f"{path} is an adapter, from which no critic can be made: model.lora.merge=true, or give stage.critic.path"
+        )
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=kwargs.get("trust_remote_code", False))
         is_critic = any("TokenClassification" in name for name in config.architectures or ())

@@ -98,6 +98,8 @@ def save(model: PreTrainedModel, trainer: Any, folder: Path) -> None:
     if distributed.leads():
         dtype = model.config.dtype
         model.save_pretrained(folder, state_dict=state)
+        if hasattr(model, "peft_config"):
+            return
         config = AutoConfig.from_pretrained(folder)  # it names the type that the engine computes in
         config.dtype = dtype
         config.save_pretrained(folder)
@@ -109,7 +111,10 @@ def _deepspeed_state(model: nn.Module, dtype: torch.dtype) -> dict[str, torch.Te
     from deepspeed.utils import safe_get_full_fp32_param
 
     found = {}
+    adapter = hasattr(model, "peft_config")  # of it, what it adds to a model is saved
     for name, parameter in model.named_parameters():
+        if adapter and not parameter.requires_grad:
+            continue
         weight = safe_get_full_fp32_param(parameter) if parameter.requires_grad else None
         if weight is None:  # frozen: the optimizer does not have it
             with whole_parameter(parameter):
