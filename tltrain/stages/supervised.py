@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
     with terminal.status("loading torch, transformers and trl"):
+        from transformers import set_seed
+
         from tltrain import generation, lora, models
         from tltrain.training import sft
         from tltrain.training.progress import Progress
@@ -53,6 +55,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         path = models.resolve(cfg.model, cfg.cache.dir, lambda: corpus(train))
     tokenizer = models.load_tokenizer(path, cfg.model)
     arguments = training_arguments(cfg, folder, device.type, bf16)
+    set_seed(cfg.seed)  # an adapter begins at random
     model = lora.load(path, cfg.model, models.weights_dtype(cfg.model), device)
 
     limit = min(filter(None, (arguments.max_length, generation.context(model))), default=sys.maxsize)
