@@ -27,7 +27,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from tltrain import distributed, runs, terminal
+from tltrain import distributed, terminal
 from tltrain.errors import TltrainError
 
 TRAINING = ("sft", "pkt", "irm")
@@ -291,5 +291,7 @@ def _report(place: Path, rank: int, error: Exception) -> None:
     user = isinstance(error, TltrainError | OSError)
     trace = "" if user else "".join(traceback.format_exception(error))
     failure = Failure(rank, distributed.in_one_line(error), trace, user, time.time())
-    with suppress(OSError):
-        runs.write_json(place / f"failed-{rank}.json", asdict(failure))
+    part = place / f".failed-{rank}"
+    with suppress(OSError):  # not by `runs`, where the first process alone writes
+        part.write_text(json.dumps(asdict(failure)), encoding="utf-8")
+        part.rename(place / f"failed-{rank}.json")

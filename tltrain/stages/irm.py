@@ -88,7 +88,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             on_samples=samples,
             callbacks=[Progress(f"training (irm, {cfg.stage.algorithm.name})", {"reward": "reward", "kl": "kl"})],
         )
-    outcome = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    with shared.missing_packages():
+        outcome = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     if not math.isfinite(outcome.training_loss):
         raise TltrainError("the loss became infinite: lower stage.args.learning_rate, or hardware.bf16=false")
     with engines.whole_for_generation(trainer) as unwrapped:
@@ -182,6 +183,14 @@ def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool) -
     import trl
 
     algorithm = cfg.stage.algorithm.name
+    if cfg.hardware.fsdp and distributed.size() > 1:
+        raise TltrainError("hardware.fsdp trains stage=sft and stage=pkt; for stage=irm: hardware=zero2 or zero3")
+    trees = algorithm == "ppo" and cfg.stage.packing.name == "trajectory"
+    if trees and cfg.model.attn_implementation.startswith("flash"):
+        raise TltrainError(
+            f"model.attn_implementation={cfg.model.attn_implementation} has no masks of one's own, which "
+            "stage.packing=trajectory needs: sdpa, or stage.packing=turn"
+        )
     kind = {"ppo": transformers.TrainingArguments, "rloo": trl.RLOOConfig, "grpo": trl.GRPOConfig}[algorithm]
     assert IRM_ARGUMENTS[algorithm].endswith(kind.__name__)
     nodes = (

@@ -72,6 +72,15 @@ def refused_arguments() -> Iterator[None]:
         raise TltrainError(f"stage.args: {' '.join(str(error).split())}") from error
 
 
+@contextmanager
+def missing_packages() -> Iterator[None]:
+    """Says in one line what the library finds missing only when it begins (an optimizer's package, kernels)."""
+    try:
+        yield
+    except ImportError as error:
+        raise TltrainError(f"stage.args: {' '.join(str(error).split())}") from error
+
+
 def track_with_wandb(cfg: DictConfig, folder: Path) -> None:
     """Start a wandb run in the run's folder; transformers' own callback logs into it."""
     if not distributed.leads():

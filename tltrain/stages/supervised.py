@@ -82,7 +82,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             tokenizer,
             callbacks=[Progress(f"training ({cfg.stage.name})", {"loss": "loss", "key tokens": "key_token_loss"})],
         )
-    outcome = trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
+    with shared.missing_packages():
+        outcome = trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
     held_out_loss = trainer.evaluate(metric_key_prefix="held_out") if packed["held_out"][0] else {}
     if not math.isfinite(outcome.training_loss + held_out_loss.get("held_out_loss", 0)):
         raise TltrainError("the loss became infinite: lower stage.args.learning_rate, or hardware.bf16=false")
