@@ -160,11 +160,11 @@ def made(monkeypatch) -> list[tuple[str, str]]:
 
         return SimpleNamespace(run=run)
 
-    from tltrain.stages import pipeline
+    from tltrain import launch
 
-    real = pipeline.importlib.import_module
+    real = launch.importlib.import_module
     stages = {f"tltrain.stages.{name}" for name in ("mae", "supervised", "irm", "eval")}
     monkeypatch.setattr(
-        pipeline.importlib, "import_module", lambda name: stand_in(name) if name in stages else real(name)
+        launch.importlib, "import_module", lambda name: stand_in(name) if name in stages else real(name)
     )
     return ran

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+from types import SimpleNamespace
 
 import pytest
 from omegaconf import OmegaConf
 from transformers import LlamaConfig
 
 from tltrain import plan
+from tltrain.config import Device, Hardware, Lora
 from tltrain.plan import configured, memory
 from tltrain.tokens import Layout
 from tltrain.training.sft import dataset
@@ -105,8 +107,8 @@ def settings(**hardware):
     return OmegaConf.create(
         {
             "stage": {"name": "pkt", "args": {}},
-            "model": {"args": {}, "dtype": "float32", "attn_implementation": "sdpa"},
-            "hardware": {"device": "cpu", "bf16": False, **hardware},
+            "model": {"args": {}, "dtype": "float32", "attn_implementation": "sdpa", "lora": Lora()},
+            "hardware": OmegaConf.merge(Hardware(device=Device.cpu, bf16=False), hardware),
         }
     )
 
@@ -139,7 +141,30 @@ def test_its_own_failure_stops_nothing(caplog):
 
 
 def test_hardware_says_processes_and_strategy():
-    cfg = settings(processes=4, nodes=2, strategy="zero3")
+    cfg = settings(processes=4, nodes=2, deepspeed={"zero_optimization": {"stage": 3}})
     setup = configured.setup_of(cfg, configured.shape_of(CONFIG))
     assert (setup.processes, setup.strategy) == (8, "zero3")
+
+
+@pytest.mark.parametrize(
+    ("keys", "strategy"),
+    [
+        ({}, "none"),
+        ({"fsdp": {"version": 2}}, "fsdp"),
+        ({"deepspeed": {"zero_optimization": {"stage": 2}}}, "zero2"),
+        ({"deepspeed": {"zero_optimization": {"stage": 3, "offload_param": {"device": "cpu"}}}}, "zero3_offload"),
+    ],
+)
+def test_strategies_of_engines(keys, strategy):
+    assert configured.strategy_of(settings(**keys).hardware) == strategy
+
+
+def test_an_adapter_has_the_weights_of_the_modules_it_is_beside():
+    """Rank 2 beside queries (4 -> 4) and values (4 -> 2) of each of 3 layers: 2 x 3 x (8 + 6)."""
+    shape = SimpleNamespace(hidden=4, queries=4, keys=2, intermediate=8, gated=True, layers=3)
+    assert configured.adapter(shape, 2, ["q_proj", "v_proj"]) == 84
+    assert configured.adapter(shape, 2, "all-linear") == 2 * 3 * (8 + 6 + 6 + 8 + 12 + 12 + 12)
+
+
+def test_rows_of_a_dataset():
     assert configured.rows_of("pkt", ROWS) == configured.Rows([3, 9, 5], [1, 1, 1])

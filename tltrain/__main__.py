@@ -6,11 +6,12 @@ user end in one line and exit status 1; a traceback is a bug of ours.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import re
 import sys
+from contextlib import suppress
+from functools import partial
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -19,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tltrain import config, redact, runs, sweeps, tracking
+from tltrain import config, distributed, launch, redact, runs, sweeps, terminal, tracking
 from tltrain.errors import TltrainError
 
 STAGES = {
@@ -50,8 +51,8 @@ def run_stage(cfg: DictConfig) -> float | None:
     redact.hydra_files(cfg, runs.folder())
     config.check(cfg)
     with tracking.prepared(cfg):
-        module = importlib.import_module(f"tltrain.stages.{STAGES[cfg.stage.name]}")
-        return module.run(cfg, runs.folder()).get("score")
+        run = launch.launch if launch.wanted(cfg) else launch.run_stage
+        return run(cfg, runs.folder()).get("score")
 
 
 def main() -> None:
@@ -59,6 +60,39 @@ def main() -> None:
     if {"--help", "-h"} & set(sys.argv[1:]):
         print_help()
         return
+    try:
+        place = distributed.started(dict(os.environ), sys.argv[1:])
+    except TltrainError as error:
+        sys.exit(str(error))
+    if place is None:
+        lead()
+        return
+    # deepspeed's launcher adds a word that is none of ours.
+    sys.argv[1:] = [word for word in sys.argv[1:] if not word.startswith("--local_rank")]
+    joined = distributed.join(place, on_failure=partial(_say, place.rank), on_death=partial(_say, None))
+    if place.rank == 0:
+        try:
+            lead()
+        finally:
+            distributed.leave()
+    else:
+        terminal.quiet()
+        joined.follow()
+        distributed.leave()
+
+
+def _say(rank: int | None, error: Exception | str) -> None:
+    """Why this process of several ends; of another one's end, the first process alone speaks."""
+    if rank is not None:
+        print(f"rank {rank}: {distributed.in_one_line(error)}", file=sys.stderr, flush=True)
+    elif distributed.leads():
+        print(error, file=sys.stderr, flush=True)
+        with suppress(Exception):
+            runs.write_lines(runs.folder() / "error.txt", [str(error)])
+
+
+def lead() -> None:
+    """Compose the configuration from the command line and run it."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us whole; we say them in one line
     config.register()
     failed: list[str] = []

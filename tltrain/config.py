@@ -295,6 +295,16 @@ class AnalyzeStage:
 
 
 @dataclass
+class Lora:
+    r: Optional[int] = None  # rank; null: no LoRA, all weights are trained; released: 8
+    alpha: float = 16
+    dropout: float = 0.05
+    target_modules: Any = field(default_factory=lambda: ["q_proj", "v_proj"])  # names of modules, or all-linear
+    merge: bool = True  # leave the whole model, the adapter added to its weights; false: the adapter alone
+    quantize: Optional[str] = None  # 4bit (QLoRA) or 8bit: how the frozen weights are kept; needs bitsandbytes
+
+
+@dataclass
 class Model:
     name: str = MISSING
     path: Optional[str] = None  # a local folder or a hub id; above the two below
@@ -305,6 +315,7 @@ class Model:
     dtype: str = "float32"  # of the weights while training
     attn_implementation: str = "sdpa"
     trust_remote_code: bool = False
+    lora: Lora = field(default_factory=Lora)  # model.lora.r=8 trains an adapter
     args: Any = field(default_factory=dict)  # of trl.SFTConfig: what suits this model
     irm: Any = field(default_factory=dict)  # what suits this model in stage=irm: critic_learning_rate, args
     demo: dict[str, int] = field(default_factory=dict)  # numbers of stage=demo that suit this model
@@ -367,7 +378,16 @@ class Source:
 class Hardware:
     device: Device = Device.auto
     bf16: Optional[bool] = None  # null: where the device computes in it
-    threads: Optional[int] = None  # CPU threads; null: as many as cores
+    threads: Optional[int] = None  # CPU threads of each process; null: as many as there are cores for it
+    processes: Optional[int] = None  # on this machine; null: one for each GPU, one on a CPU
+    nodes: int = 1  # machines; on each the same command is started
+    node_rank: Optional[int] = None  # nodes > 1: which of them this is, from 0; null: as SLURM says
+    rendezvous: Optional[str] = None  # nodes > 1: ADDRESS:PORT of node 0, where they find one another
+    deepspeed: Any = field(
+        default_factory=dict
+    )  # DeepSpeed's configuration; "auto" is taken from the trainer's arguments
+    fsdp: Any = field(default_factory=dict)  # fsdp_config of transformers.TrainingArguments; empty: no FSDP
+    args: Any = field(default_factory=dict)  # of transformers.TrainingArguments, between model.args and stage.args
 
 
 @dataclass
@@ -500,9 +520,16 @@ LEAST = {
     "tracking.rows": 0,
     "tracking.timeout": 1,
     "tracking.finish_timeout": 0,
+    "model.lora.r": 1,
+    "model.lora.alpha": 0,
+    "model.lora.dropout": 0,
+    "hardware.processes": 1,
+    "hardware.nodes": 1,
+    "hardware.node_rank": 0,
 }
 """The least value of numbers that have one."""
-OPEN = ("args", "irm", "algorithm_args", "extra", "mae", "reward")  # nodes whose keys are a library's, or data
+OPEN = ("args", "irm", "algorithm_args", "extra", "mae", "reward", "deepspeed", "fsdp")
+"""Nodes whose keys are a library's, or data."""
 
 
 def register() -> None:
@@ -539,6 +566,9 @@ OURS = {
     "report_to": "tracking",
     "use_cpu": "hardware",
     "bf16": "hardware.bf16",
+    "deepspeed": "hardware.deepspeed",
+    "fsdp": "hardware.fsdp",
+    "fsdp_config": "hardware.fsdp",
     "run_name": "hydra.run.dir",
     "assistant_only_loss": "stage=sft (only turns are learned, always)",
     "completion_only_loss": "stage=sft (only turns are learned, always)",
@@ -633,6 +663,9 @@ def check(cfg: DictConfig) -> None:
     _check_keys(cfg.model.demo, DemoStage, "model.demo")
     for node in ("model", "data", "benchmark", "source", "hardware", "tracking"):
         _check_keys(cfg[node], SCHEMAS[f"schema/{node}"], node)
+    _check_keys(cfg.model.lora, Lora, "model.lora")
+    if cfg.model.lora.quantize not in (None, "4bit", "8bit"):
+        raise TltrainError(f"model.lora.quantize: expected 4bit, 8bit or null, found {cfg.model.lora.quantize}")
     _check_arguments(cfg)
     for name in cfg.model.random or ():
         if name not in (fields := library_fields(LLAMA_CONFIG)):
@@ -659,6 +692,7 @@ def _check_arguments(cfg: DictConfig) -> None:
     _check_keys(cfg.model.irm, {"critic_learning_rate", "args"}, "model.irm")
     irm = cfg.stage.name == "irm"
     nodes = {"model.args": "trl.SFTConfig", "model.irm.args": "transformers.TrainingArguments"}
+    nodes["hardware.args"] = "transformers.TrainingArguments"
     nodes["stage.args"] = IRM_ARGUMENTS[cfg.stage.algorithm.name] if irm else "trl.SFTConfig"
     if irm:
         _check_keys(cfg.stage.critic, Critic, "stage.critic")
@@ -681,7 +715,7 @@ def _check_arguments(cfg: DictConfig) -> None:
 def check_model_path(path: str, key: str = "model.path") -> None:
     """Raise a TltrainError unless `path`, which `key` gives, is a folder with a model, or may be a hub id."""
     if Path(path).is_dir():
-        if not (Path(path) / "config.json").is_file():
+        if not any((Path(path) / name).is_file() for name in ("config.json", "adapter_config.json")):
             inside = Path(path) / "model"
             hint = f"did you mean {inside}?" if (inside / "config.json").is_file() else "it has no config.json"
             raise TltrainError(f"{key}={path} is not a model folder: {hint}")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria
 
-from tltrain import decoding_attention, in_flight, kv_cache
+from tltrain import decoding_attention, distributed, in_flight, kv_cache
 from tltrain.formats.tl import answer_length
 from tltrain.in_flight import Greedy, Prefill, left_padded
 from tltrain.terminal import progress
@@ -47,6 +47,7 @@ def generate(
     batch_size: int,
     description: str = "answering",
     prefill: Prefill | None = None,
+    together: bool = False,
 ) -> list[str]:
     """The model's greedy answer to each prompt (token ids from `Encoder.prompt`), as text, in the prompts' order.
 
@@ -55,6 +56,7 @@ def generate(
     Args:
         batch_size: prompts that are answered at the same time.
         prefill: what was read is added here.
+        together: all processes of the run call this alike, and each answers a part.
     """
     answers: list[str] = [""] * len(prompts)
     asked = [i for i, prompt in enumerate(prompts) if fits(model, len(prompt), max_new_tokens)]
@@ -67,12 +69,21 @@ def generate(
     answering = in_batches if kv_cache.empty(model) is None else in_flight.answers
     prefill = Prefill() if prefill is None else prefill
     model.eval()
+    if together:
+        asked = _part(asked, prompts)
     with own_settings_aside(model), decoding_attention.on(model), progress(description, len(asked)) as advance:
         for number, tokens in answering(model, [prompts[i] for i in asked], greedy, batch_size, prefill):
             text = encoder.decode(tokens)
             answers[asked[number]] = text[: answer_length(text)].strip()
             advance()
-    return answers
+    return list(map("".join, zip(*distributed.gather(answers), strict=True))) if together else answers
+
+
+def _part(numbers: list[int], prompts: Sequence[Sequence[int]]) -> list[int]:
+    """This process's share of the prompts with these numbers: neighbours in the order of tokens, which begin alike."""
+    order = sorted(numbers, key=lambda i: tuple(prompts[i]))
+    first, end = (len(order) * k // distributed.size() for k in (distributed.rank(), distributed.rank() + 1))
+    return order[first:end]
 
 
 def in_batches(
@@ -89,6 +100,7 @@ def in_batches(
             attention_mask=mask,
             generation_config=greedy.config(greedy.max_new_tokens),
             stopping_criteria=[AnswerEnds(greedy.ended, ids.shape[1])],
+            synced_gpus=False,  # under ZeRO-3 too the weights are whole here, and processes have different batches
         )
         yield from zip(rows, out[:, ids.shape[1] :].tolist(), strict=True)
 
@@ -99,11 +111,13 @@ def own_settings_aside(model: PreTrainedModel) -> Iterator[None]:
     (`repetition_penalty`, `min_p`, ...), and an answer would not be what the model alone finds likeliest, nor a sample
     be drawn from the distribution that is trained.
     """
-    own, model.generation_config = model.generation_config, GenerationConfig()
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # peft's wrapper hands its own down
+    own = base.generation_config
+    model.generation_config = base.generation_config = GenerationConfig()
     try:
         yield
     finally:
-        model.generation_config = own
+        model.generation_config = base.generation_config = own
 
 
 def fits(model: PreTrainedModel, prompt_length: int, max_new_tokens: int) -> bool:

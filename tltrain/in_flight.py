@@ -68,6 +68,12 @@ class Prefill:
         self.prompt_tokens += sum(map(len, prompts))
         self.computed_tokens += computed_tokens
 
+    def include(self, other: Prefill) -> None:
+        """What another process read."""
+        self.samples += other.samples
+        self.prompt_tokens += other.prompt_tokens
+        self.computed_tokens += other.computed_tokens
+
     def per_sample(self) -> dict[str, float]:
         """As in `metrics.json`; nothing where nothing was asked."""
         if not self.samples:
@@ -230,7 +236,13 @@ def _read(
     Args:
         mask: [B, T + N].
     """
-    out = model.generate(ids, attention_mask=mask, past_key_values=cache, generation_config=greedy.config(most))
+    out = model.generate(
+        ids,
+        attention_mask=mask,
+        past_key_values=cache,
+        generation_config=greedy.config(most),
+        synced_gpus=False,  # under ZeRO-3 too the weights are whole here, and processes have different prompts
+    )
     return out[:, ids.shape[1] :].tolist()
 
 

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from huggingface_hub import get_session
@@ -34,6 +34,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from tltrain import distributed
 from tltrain.errors import TltrainError
 from tltrain.formats.tl import CHAT_TEMPLATE
 from tltrain.terminal import status
@@ -85,8 +86,16 @@ def load_config(path: str, model: DictConfig) -> PreTrainedConfig:
     )
 
 
-def load_model(path: str, model: DictConfig, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    """The causal language model at `path`, from safetensors only."""
+def load_model(path: str, model: DictConfig, dtype: torch.dtype, device: torch.device, **more: Any) -> PreTrainedModel:
+    """The causal language model at `path`, from safetensors only; an adapter there is added to its model's weights.
+
+    Args:
+        more: of `from_pretrained`.
+    """
+    from tltrain import lora
+
+    if (base := lora.base_of(Path(path))) is not None:
+        return lora.with_adapter(load_model(base, model, dtype, device, **more), Path(path))
     with status(f"loading {path}"):
         loaded = _fetch(
             path,
@@ -97,9 +106,11 @@ def load_model(path: str, model: DictConfig, dtype: torch.dtype, device: torch.d
                 attn_implementation=model.attn_implementation,
                 use_safetensors=True,
                 trust_remote_code=model.trust_remote_code,
+                **({"device_map": {"": device}} if "quantization_config" in more else {}),
+                **more,
             ),
         )
-        return loaded.to(device)
+        return loaded if "quantization_config" in more else loaded.to(device)
 
 
 def _fetch(path: str, load: Callable[[bool], T]) -> T:
@@ -202,8 +213,14 @@ def device_and_dtype(hardware: DictConfig) -> tuple[torch.device, bool]:
     if wanted == "cuda" and not torch.cuda.is_available():
         raise TltrainError("hardware=gpu: torch sees no CUDA device here; hardware=cpu or hardware=auto")
     device = torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+    team = distributed.team()
+    if team is not None and device.type == "cuda":
+        device = torch.device("cuda", team.place.local_rank)
+        torch.cuda.set_device(device)
     if hardware.threads is not None:
         torch.set_num_threads(hardware.threads)
+    elif team is not None:
+        torch.set_num_threads(distributed.threads(team.place.local_size))
     if hardware.bf16 is not None:
         return device, hardware.bf16
     return device, torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_computes_bf16()

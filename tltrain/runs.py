@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -12,7 +13,7 @@ from typing import IO, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from tltrain import redact
+from tltrain import distributed, redact
 
 
 def folder() -> Path:
@@ -22,7 +23,10 @@ def folder() -> Path:
 
 @contextmanager
 def writing(path: Path) -> Iterator[IO[str]]:
-    """A text file that appears under its name only when it is whole."""
+    """A text file that appears under its name only when it is whole. Of several processes the first alone writes."""
+    if not distributed.leads():
+        yield io.StringIO()
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

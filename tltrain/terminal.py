@@ -16,6 +16,13 @@ from rich.text import Text
 
 T = TypeVar("T")
 
+
+def quiet() -> None:
+    """Show nothing from here on: of several processes the first alone speaks."""
+    console.quiet = errors.quiet = True
+    logging.getLogger().addHandler(logging.NullHandler())  # else Python shows warnings on standard error
+
+
 console = Console(highlight=False, soft_wrap=True, emoji=False)
 """Standard output: results."""
 errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
@@ -116,4 +123,5 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     for row in rows:
         grid.add_row(*(Text(str(cell)) for cell in row))  # as it stands: a cell may hold words from the data
     wide = Console(width=None if console.is_terminal else 160, highlight=False, file=sys.stdout)
+    wide.quiet = console.quiet
     wide.print(grid)

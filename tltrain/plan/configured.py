@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tltrain import terminal
+from tltrain import distributed, terminal
 from tltrain.plan import compute, memory
 from tltrain.plan.compute import Speed, Tokens
 from tltrain.plan.memory import Batch, GiB, Moment, Setup
@@ -105,14 +105,10 @@ def setup_of(cfg: DictConfig, shape: Shape, processes: int | None = None, strate
     """How `cfg.stage` is computed on `cfg.hardware`, of which `processes` and `strategy` take the place of its own."""
     hardware, given = cfg.hardware, arguments(cfg)
     device, bf16 = device_of(hardware)
-    own = hardware.get("strategy")
-    own = getattr(own, "name", own) or "none"
-    count = (hardware.get("processes") or 1) * (hardware.get("nodes") or 1)
-    lora = cfg.model.get("lora")
-    four_bits = lora and any(lora.get(key) for key in ("load_in_4bit", "quantized", "qlora"))
+    lora = cfg.model.lora
     return Setup(
-        processes=processes or count,
-        strategy=strategy or own,
+        processes=processes or distributed.local_processes(hardware) * hardware.nodes,
+        strategy=strategy or strategy_of(hardware),
         device=device,
         bf16=bf16,
         weight_bytes=4 if cfg.model.dtype == "float32" else 2,
@@ -120,17 +116,31 @@ def setup_of(cfg: DictConfig, shape: Shape, processes: int | None = None, strate
         checkpointing=bool(given.get("activation_checkpointing") or given.get("gradient_checkpointing")),
         attention=cfg.model.attn_implementation,
         accumulation=given["gradient_accumulation_steps"],
-        adapter=adapter(shape, lora.get("r") or 8) if lora else None,
-        frozen_bytes=0.5 if four_bits else None,
+        adapter=adapter(shape, lora.r, lora.target_modules) if lora.r else None,
+        frozen_bytes={"4bit": 0.5, "8bit": 1.0}.get(lora.quantize) if lora.r else None,
         fused_head=(device == "cuda" and cfg.stage.name != "irm") or kind_of(cfg) == "group",
         process=memory.PROCESS[device],
     )
 
 
-def adapter(shape: Shape, rank: int) -> int:
-    """Weights of LoRA adapters of this rank on all linear layers of the blocks."""
+def strategy_of(hardware: DictConfig) -> str:
+    """The `Setup.strategy` that `hardware.deepspeed` or `hardware.fsdp` stands for."""
+    if hardware.fsdp:
+        return "fsdp"
+    zero = hardware.deepspeed.get("zero_optimization", {})
+    if zero.get("stage") == 3:
+        return "zero3_offload" if zero.get("offload_optimizer") or zero.get("offload_param") else "zero3"
+    return "zero2" if zero.get("stage") in (1, 2) else "none"
+
+
+def adapter(shape: Shape, rank: int, modules: Sequence[str] | str) -> int:
+    """Weights of LoRA adapters of this rank on the named linear layers of the blocks; `all-linear` is all of them."""
     h, q, k, f = shape.hidden, shape.queries, shape.keys, shape.intermediate
-    return rank * shape.layers * (2 * (h + q) + 2 * (h + k) + (3 if shape.gated else 2) * (h + f))
+    sides = {"q_proj": h + q, "k_proj": h + k, "v_proj": h + k, "o_proj": q + h, "up_proj": h + f, "down_proj": h + f}
+    if shape.gated:
+        sides["gate_proj"] = h + f
+    chosen = sides.values() if modules == "all-linear" else [sides.get(name, 0) for name in modules]
+    return rank * shape.layers * sum(chosen)
 
 
 def device_of(hardware: DictConfig) -> tuple[str, bool]:

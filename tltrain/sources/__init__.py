@@ -52,7 +52,11 @@ def open_source(cfg: DictConfig) -> Iterator[Source]:
     if name == "model":
         from tltrain.sources.local import LocalModel
 
-        yield LocalModel(cfg)
+        model = LocalModel(cfg)
+        try:
+            yield model
+        finally:
+            model.close()
     elif name == "endpoint":
         from tltrain.sources.endpoint import open_endpoint
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
-from tltrain import terminal
+from tltrain import distributed, terminal
 from tltrain.data import trajectories
 from tltrain.data.reading import ReadReport
 from tltrain.trajectory import Sample
@@ -16,9 +16,14 @@ log = logging.getLogger(__name__)
 
 
 class LocalModel:
-    """Greedy answers of a local model (a `tltrain.sources.Source`)."""
+    """Greedy answers of a local model (a `tltrain.sources.Source`).
+
+    Of several processes each has the model, and the first shares what it is asked with the others (`help_out`).
+    """
 
     def __init__(self, cfg: DictConfig) -> None:
+        if (team := distributed.team()) is not None and distributed.leads():
+            team.post("tltrain.sources.local:help_out", cfg)
         with terminal.status("loading torch and transformers"):
             import torch
 
@@ -29,9 +34,10 @@ class LocalModel:
 
         self.cfg = cfg
         device, bf16 = models.device_and_dtype(cfg.hardware)
-        self.name = models.resolve(
-            cfg.model, cfg.cache.dir, lambda: corpus(list(trajectories(cfg.data, cfg.seed, ReadReport())))
-        )
+        with distributed.leader_first():
+            self.name = models.resolve(
+                cfg.model, cfg.cache.dir, lambda: corpus(list(trajectories(cfg.data, cfg.seed, ReadReport())))
+            )
         self.too_long = 0
         self.prefill = Prefill()
         self.encoder = Encoder(models.load_tokenizer(self.name, cfg.model))
@@ -39,10 +45,17 @@ class LocalModel:
 
     def __call__(self, samples: Sequence[Sample]) -> list[str | None]:
         """The answer to each sample; None, and a warning, for what is too long for the model's context."""
+        distributed.share(samples)
+        return self.answer(samples)
+
+    def answer(self, samples: Sequence[Sample]) -> list[str | None]:
+        """The same, called by every process alike."""
         from tltrain import generation
+        from tltrain.in_flight import Prefill
 
         most = self.cfg.stage.max_new_tokens
         prompts = [self.encoder.prompt(sample) for sample in terminal.track(samples, "tokenizing")]
+        own = Prefill()
         texts = generation.generate(
             self.model,
             self.encoder,
@@ -50,8 +63,11 @@ class LocalModel:
             max_new_tokens=most,
             batch_size=self.cfg.stage.get("batch_size", 1),  # stage=predict asks one question
             description=f"answering {self.cfg.benchmark.name}",
-            prefill=self.prefill,
+            prefill=own,
+            together=True,
         )
+        for part in distributed.gather(own):
+            self.prefill.include(part)
         fits = [generation.fits(self.model, len(prompt), most) for prompt in prompts]
         too_long = fits.count(False)
         if too_long:
@@ -67,3 +83,15 @@ class LocalModel:
     def reading(self) -> dict[str, float]:
         """Tokens of a prompt, and how many of them had to be read where what prompts share is read once."""
         return self.prefill.per_sample()
+
+    def close(self) -> None:
+        """Let the other processes go."""
+        if distributed.leads():
+            distributed.share(None)
+
+
+def help_out(cfg: DictConfig) -> None:
+    """On every process but the first: answer one's part of what the first is asked, until it is closed."""
+    model = LocalModel(cfg)
+    while (samples := distributed.share()) is not None:
+        model.answer(samples)

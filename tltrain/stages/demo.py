@@ -10,7 +10,6 @@ never in the training split.
 
 from __future__ import annotations
 
-import importlib
 import json
 import time
 from pathlib import Path
@@ -21,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.text import Text
 
-from tltrain import config, runs, terminal
+from tltrain import config, launch, runs, terminal
 
 MODELS = {"base": None, "sft": "SFT", "pkt": "MAE + PKT", "irm": "MAE + PKT + IRM"}
 
@@ -76,9 +75,7 @@ def run_stage(folder: Path, overrides: list[str], arguments: DictConfig | None =
     config.check(cfg)
     folder.mkdir(parents=True, exist_ok=True)
     terminal.errors.rule(Text(f"{folder.name}: {' '.join(overrides)}"), align="left")
-    from tltrain.__main__ import STAGES
-
-    return importlib.import_module(f"tltrain.stages.{STAGES[cfg.stage.name]}").run(cfg, folder)
+    return launch.run_stage(cfg, folder)
 
 
 def show(cfg: DictConfig, folder: Path, scores: dict[str, dict[str, Any]], seconds: float) -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tltrain import plan, runs, scoring, terminal, tracking
+from tltrain import distributed, plan, runs, scoring, terminal, tracking
 from tltrain.config import IRM_ARGUMENTS
 from tltrain.data import hold_out, trajectories
 from tltrain.data.reading import ReadReport
@@ -37,6 +37,7 @@ from tltrain.trajectory import Sample, Trajectory
 if TYPE_CHECKING:
     from tltrain.tokens import Encoder
     from tltrain.training.judging import Judge
+    from tltrain.training.rollout import Sampling
 
 log = logging.getLogger(__name__)
 
@@ -46,23 +47,25 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     with terminal.status("loading torch, transformers and trl"):
         from transformers import set_seed
 
-        from tltrain import generation, models
-        from tltrain.training import judging
+        from tltrain import generation, lora, models
+        from tltrain.training import engines, judging
         from tltrain.training.progress import Progress
     from tltrain.tokens import Encoder
 
-    checkpoint = checkpoint_to_resume(cfg, folder)
+    with distributed.leader_first():
+        checkpoint = checkpoint_to_resume(cfg, folder)
     read, judged = ReadReport(), mae.MaeReport()
     source = terminal.track(trajectories(cfg.data, cfg.seed, read), "reading trajectories")
     train, held_out = hold_out(mae.apply(source, mae.rule_of(cfg), judged), cfg.data.holdout, cfg.seed)
 
     device, bf16 = models.device_and_dtype(cfg.hardware)
-    path = models.resolve(cfg.model, cfg.cache.dir, lambda: shared.corpus(train))
+    with distributed.leader_first():
+        path = models.resolve(cfg.model, cfg.cache.dir, lambda: shared.corpus(train))
     tokenizer = models.load_tokenizer(path, cfg.model)
     encoder = Encoder(tokenizer)
     arguments = training_arguments(cfg, folder, device.type, bf16)
     set_seed(cfg.seed)
-    model = models.load_model(path, cfg.model, models.weights_dtype(cfg.model), device)
+    model = lora.load(path, cfg.model, models.weights_dtype(cfg.model), device)
 
     trees, report = prompts(cfg, train, encoder, generation.context(model))
     log.info("irm: %d prompts in %d trees, %d tokens", report.prompts, len(trees), report.tokens)
@@ -91,16 +94,18 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
                     *tracker.callbacks(),
                 ],
             )
-        outcome = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+        with shared.missing_packages():
+            outcome = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
         if not math.isfinite(outcome.training_loss):
             raise TltrainError("the loss became infinite: lower stage.args.learning_rate, or hardware.bf16=false")
+        with engines.whole_for_generation(trainer) as unwrapped:
+            after = examine(getattr(unwrapped, "policy", unwrapped), bf16, "asking held-out questions after")
+
         unwrapped = trainer.accelerator.unwrap_model(trainer.model)
         policy = getattr(unwrapped, "policy", unwrapped)
-        after = examine(policy, bf16, "asking held-out questions after")
-
-        shared.save_model(policy, tokenizer, (item.query for item in train), path, folder / "model")
+        shared.save_model(policy, tokenizer, (item.query for item in train), path, folder / "model", trainer, cfg.model)
         if cfg.stage.critic.save and hasattr(unwrapped, "critic"):
-            unwrapped.critic.save_pretrained(folder / "critic")
+            engines.save(unwrapped.critic, trainer, folder / "critic")
         tracker.metrics(names.of_examination("after", after))
         tracker.artifact("model", folder / "model")
     shared.write_history(trainer.state.log_history, folder)
@@ -117,7 +122,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         **mae.read_metrics(read, folder),
     }
     runs.finish(folder, cfg, metrics)
-    if not cfg.stage.keep_checkpoints:
+    if not cfg.stage.keep_checkpoints and distributed.leads():
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     show(metrics, folder)
     return metrics
@@ -134,6 +139,8 @@ def checkpoint_to_resume(cfg: DictConfig, folder: Path) -> Path | None:
         return found
     if cfg.stage.resume:
         log.warning("stage.resume=true: there is no whole checkpoint in %s, so it begins at the beginning", checkpoints)
+    if not distributed.leads():
+        return None
     for left in ("samples.jsonl", "before.json"):
         (folder / left).unlink(missing_ok=True)
     shutil.rmtree(checkpoints, ignore_errors=True)
@@ -184,9 +191,22 @@ def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool) -
     import trl
 
     algorithm = cfg.stage.algorithm.name
+    if cfg.hardware.fsdp and distributed.size() > 1:
+        raise TltrainError("hardware.fsdp trains stage=sft and stage=pkt; for stage=irm: hardware=zero2 or zero3")
+    trees = algorithm == "ppo" and cfg.stage.packing.name == "trajectory"
+    if trees and cfg.model.attn_implementation.startswith("flash"):
+        raise TltrainError(
+            f"model.attn_implementation={cfg.model.attn_implementation} has no masks of one's own, which "
+            "stage.packing=trajectory needs: sdpa, or stage.packing=turn"
+        )
     kind = {"ppo": transformers.TrainingArguments, "rloo": trl.RLOOConfig, "grpo": trl.GRPOConfig}[algorithm]
     assert IRM_ARGUMENTS[algorithm].endswith(kind.__name__)
-    nodes = (cfg.model.irm.get("args", {}), cfg.stage.algorithm_args.get(algorithm, {}), cfg.stage.args)
+    nodes = (
+        cfg.model.irm.get("args", {}),
+        cfg.hardware.args,
+        cfg.stage.algorithm_args.get(algorithm, {}),
+        cfg.stage.args,
+    )
     chosen = OmegaConf.to_container(OmegaConf.merge(*nodes), resolve=True)
     ours: dict[str, Any] = {"remove_unused_columns": False}
     if algorithm != "ppo":
@@ -209,7 +229,7 @@ def make_trainer(
         path: of the policy, from which reference and critic are loaded anew.
         shown: `judge`, `on_samples` and `callbacks`, the same for all.
     """
-    from tltrain import models
+    from tltrain import lora, models
     from tltrain.training.kl import KlControl
 
     stage = cfg.stage
@@ -219,7 +239,6 @@ def make_trainer(
 
         return TRAINERS[stage.algorithm.name](model, arguments, trees, tokenizer=encoder.tokenizer, **shown)
     from tltrain.training.actor_critic import expect, new_critic
-    from tltrain.training.mean_reward import mean_reward
     from tltrain.training.ppo import PPOTrainer, Settings
     from tltrain.training.rollout import Sampling
 
@@ -249,22 +268,42 @@ def make_trainer(
         pad_id=encoder.tokenizer.pad_token_id,
     )
     if stage.critic.init.name == "sft" and not stage.critic.path:
-        with terminal.status("sampling, for the critic to begin with the mean reward"):
-            judge = shown["judge"]
+        mean = first_value(cfg, model, trees, sampling, encoder, shown["judge"], arguments.bf16)
+        if math.isfinite(mean):  # else the training says which reward is not
+            expect(critic, mean)
+    critic = lora.adapted(critic, cfg.model, "TOKEN_CLS")
+    # An adapter can be switched off: then the policy is its own reference.
+    reference = None if cfg.model.lora.r else models.load_model(path, cfg.model, dtype, model.device)
+    return PPOTrainer(
+        model, critic, reference, arguments, trees, encoder=encoder, settings=settings, sampling=sampling, **shown
+    )
+
+
+def first_value(
+    cfg: DictConfig,
+    model: Any,
+    trees: list[PromptTree],
+    sampling: Sampling,
+    encoder: Encoder,
+    judge: Judge,
+    bf16: bool,
+) -> float:
+    """What the policy earns before it learns; of several processes the first samples for all."""
+    from tltrain.training import engines
+    from tltrain.training.mean_reward import mean_reward
+
+    with terminal.status("sampling, for the critic to begin with the mean reward"), engines.whole(model):
+        mean = 0.0
+        if distributed.leads():
             mean = mean_reward(
                 model,
                 trees,
                 sampling,
                 lambda sample, tokens: judge(sample, encoder.decode(tokens)).reward,
-                bf16=arguments.bf16,
+                bf16=bf16,
                 seed=cfg.seed,
             )
-        if math.isfinite(mean):  # else the training says which reward is not
-            expect(critic, mean)
-    reference = models.load_model(path, cfg.model, dtype, model.device)
-    return PPOTrainer(
-        model, critic, reference, arguments, trees, encoder=encoder, settings=settings, sampling=sampling, **shown
-    )
+        return distributed.share(mean)
 
 
 class Examination:
@@ -289,6 +328,7 @@ class Examination:
                 max_new_tokens=self.cfg.stage.max_new_tokens,
                 batch_size=self.cfg.stage.eval_batch_size,
                 description=description,
+                together=True,
             )
         judged = [self.judge(sample, text) for sample, text in zip(self.samples, texts, strict=True)]
         grades, rewards = [one.grade for one in judged], [one.reward for one in judged]
@@ -304,9 +344,14 @@ class Examination:
 
     def once(self, path: Path, model: Any, bf16: bool, description: str) -> dict[str, Any]:
         """The same, kept in `path` for a run that is resumed."""
-        if not path.is_file():
-            runs.write_json(path, self(model, bf16, description))
-        return json.loads(path.read_text(encoding="utf-8"))
+        from tltrain.training import engines
+
+        found = distributed.share(json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None)
+        if found is None:
+            with engines.whole(model):
+                found = self(model, bf16, description)
+            runs.write_json(path, found)
+        return found
 
 
 def last_step(logs: list[dict[str, float]]) -> dict[str, float]:
@@ -321,7 +366,7 @@ def show_rewards(logs: list[dict[str, float]], algorithm: str, folder: Path) -> 
     from tltrain.training.judging import GRADES
 
     steps = [entry for entry in logs if "reward" in entry]
-    if steps:
+    if steps and distributed.leads():
         reward_curves(
             folder / "rewards.png",
             [entry["step"] for entry in steps],

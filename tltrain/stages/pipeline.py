@@ -11,7 +11,6 @@ result it starts from, the versions of the libraries, and this package's code. I
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import time
@@ -21,7 +20,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from tltrain import config, conversation_scores, fingerprints, memory, runs, scoring, terminal, tracking
+from tltrain import config, conversation_scores, fingerprints, launch, memory, runs, scoring, terminal, tracking
 from tltrain.errors import TltrainError
 from tltrain.stage_cache import Cost, Entry, StageCache
 
@@ -42,7 +41,7 @@ WITHOUT = {
     "irm": ("model.args", "model.demo", "stage.resume", "stage.keep_checkpoints"),
     "eval": ("model.args", "model.irm", "model.demo", "stage.compare"),
 }
-NEVER = ("hardware.threads", "model.sizes")
+NEVER = ("hardware.threads", "hardware.node_rank", "hardware.rendezvous", "model.sizes")
 """Keys in those parts that cannot matter to the result, or (threads) are a property of the machine."""
 PATHS = ("data.path", "model.path", "benchmark.path", "stage.critic.path", "stage.predictions", "benchmark.user")
 """Keys whose value is a file or folder: its content counts, not its name."""
@@ -195,7 +194,7 @@ class Maker:
             terminal.errors.rule(f"{name}", align="left")
             if resumable:
                 cfg.stage.resume = any(folder.glob("checkpoints/*"))
-            return importlib.import_module(f"tltrain.stages.{_module(stage)}").run(cfg, folder)
+            return launch.run_stage(cfg, folder)
 
         if self.cache is None:
             entry = _uncached(name, place, build)
@@ -206,12 +205,6 @@ class Maker:
             terminal.errors.print(f"{name}: {entry.folder.name} is there already", markup=False)
         self.costs.append(entry.cost)
         return entry
-
-
-def _module(stage: str) -> str:
-    from tltrain.__main__ import STAGES
-
-    return STAGES[stage]
 
 
 def _uncached(name: str, place: Path, build: Callable[[Path], dict[str, Any]]) -> Entry:

@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from tltrain import runs, terminal
+from tltrain import distributed, runs, terminal
 from tltrain.config import check_arguments
 from tltrain.data import query_key
 from tltrain.errors import TltrainError
@@ -38,11 +38,14 @@ def library_arguments(
         "save_strategy": "no",
         "dataloader_pin_memory": device != "cpu",
         "logging_nan_inf_filter": False,  # it would hide that a training has diverged
+        "ddp_find_unused_parameters": False,  # there are none
     }
     if name.startswith("trl.") and not {"activation_checkpointing", "gradient_checkpointing"} & set(chosen):
         defaults["activation_checkpointing"] = False  # TRL's default is True, which costs a small model a third
+    from tltrain.training import engines
+
     with refused_arguments():
-        return kind(
+        arguments = kind(
             **(defaults | chosen),
             output_dir=str(folder / "checkpoints"),
             run_name=str(folder),
@@ -52,8 +55,12 @@ def library_arguments(
             bf16=bf16,
             disable_tqdm=True,
             report_to=[],  # `tltrain.tracking` adds callbacks
+            **engines.arguments(cfg.hardware),
             **ours,
         )
+    if arguments.deepspeed:
+        engines.connect(device)
+    return arguments
 
 
 @contextmanager
@@ -65,17 +72,37 @@ def refused_arguments() -> Iterator[None]:
         raise TltrainError(f"stage.args: {' '.join(str(error).split())}") from error
 
 
-def save_model(model: Any, tokenizer: Any, queries: Iterable[str], base: str, folder: Path) -> None:
+@contextmanager
+def missing_packages() -> Iterator[None]:
+    """Says in one line what the library finds missing only when it begins (an optimizer's package, kernels)."""
+    try:
+        yield
+    except ImportError as error:
+        raise TltrainError(f"stage.args: {' '.join(str(error).split())}") from error
+
+
+def save_model(
+    model: Any, tokenizer: Any, queries: Iterable[str], base: str, folder: Path, trainer: Any, choice: DictConfig
+) -> None:
     """`folder` with safetensors, tokenizer, chat template and the digests of the queries learned from.
 
     Args:
         base: where the model came from; what that was trained on counts too.
+        trainer: the one that trained it; of several processes all call this, and the first writes.
+        choice: the group `model`, which says whether an adapter is merged.
     """
+    from tltrain import lora, models
+    from tltrain.training import engines
+
     record = Path(base) / "trained_on.json"
     known = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else []
     with terminal.status("saving the model"):
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        engines.save(model, trainer, folder)
+        if distributed.leads():
+            if choice.lora.r is not None and choice.lora.merge:
+                engines.forget()
+                lora.merge(folder, base, choice, models.weights_dtype(choice))
+            tokenizer.save_pretrained(folder)
         runs.write_json(folder / "trained_on.json", sorted({*known, *map(query_key, queries)}))
 
 

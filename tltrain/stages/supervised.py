@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tltrain import plan, runs, terminal, tracking
+from tltrain import distributed, plan, runs, terminal, tracking
 from tltrain.data import hold_out, trajectories
 from tltrain.data.reading import ReadReport
 from tltrain.errors import TltrainError
@@ -40,7 +40,9 @@ log = logging.getLogger(__name__)
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
     with terminal.status("loading torch, transformers and trl"):
-        from tltrain import generation, models
+        from transformers import set_seed
+
+        from tltrain import generation, lora, models
         from tltrain.training import sft
         from tltrain.training.progress import Progress
     from tltrain.tokens import Encoder
@@ -50,10 +52,12 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     train, held_out = hold_out(mae.apply(source, mae.rule_of(cfg), judged), cfg.data.holdout, cfg.seed)
 
     device, bf16 = models.device_and_dtype(cfg.hardware)
-    path = models.resolve(cfg.model, cfg.cache.dir, lambda: corpus(train))
+    with distributed.leader_first():
+        path = models.resolve(cfg.model, cfg.cache.dir, lambda: corpus(train))
     tokenizer = models.load_tokenizer(path, cfg.model)
     arguments = training_arguments(cfg, folder, device.type, bf16)
-    model = models.load_model(path, cfg.model, models.weights_dtype(cfg.model), device)
+    set_seed(cfg.seed)  # an adapter begins at random
+    model = lora.load(path, cfg.model, models.weights_dtype(cfg.model), device)
 
     limit = min(filter(None, (arguments.max_length, generation.context(model))), default=sys.maxsize)
     trees = tree_limits(cfg, model, limit)
@@ -85,13 +89,14 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
                     *tracker.callbacks(),
                 ],
             )
-        outcome = trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
+        with shared.missing_packages():
+            outcome = trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
         held_out_loss = trainer.evaluate(metric_key_prefix="held_out") if packed["held_out"][0] else {}
         if not math.isfinite(outcome.training_loss + held_out_loss.get("held_out_loss", 0)):
             raise TltrainError("the loss became infinite: lower stage.args.learning_rate, or hardware.bf16=false")
 
         model = trainer.accelerator.unwrap_model(trainer.model)
-        save_model(model, tokenizer, (item.query for item in train), path, folder / "model")
+        save_model(model, tokenizer, (item.query for item in train), path, folder / "model", trainer, cfg.model)
         tracker.artifact("model", folder / "model")
     with suppress(OSError):  # the Trainer makes it even where it saves nothing
         (folder / "checkpoints").rmdir()
@@ -179,11 +184,12 @@ def write_losses(logs: list[dict[str, float]], stage: str, folder: Path) -> dict
         label: [(entry["step"], entry[name]) for entry in steps if math.isfinite(entry[name])]
         for label, name in names.items()
     }
-    loss_curves(
-        folder / "losses.png",
-        {label: points for label, points in curves.items() if points},
-        f"Training loss, stage={stage}",
-    )
+    if distributed.leads():
+        loss_curves(
+            folder / "losses.png",
+            {label: points for label, points in curves.items() if points},
+            f"Training loss, stage={stage}",
+        )
     return known({name: steps[-1][name] for name in ("key_token_loss", "other_token_loss") if steps})
 
 
@@ -191,7 +197,7 @@ def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool):
     """trl.SFTConfig from `model.args`, above them `stage.args`, and what the other groups say."""
     from trl import SFTConfig
 
-    chosen = OmegaConf.to_container(OmegaConf.merge(cfg.model.args, cfg.stage.args), resolve=True)
+    chosen = OmegaConf.to_container(OmegaConf.merge(cfg.model.args, cfg.hardware.args, cfg.stage.args), resolve=True)
     if "per_device_train_batch_size" in chosen:  # the library's default of 8 would pad long trajectories to the longest
         chosen.setdefault("per_device_eval_batch_size", chosen["per_device_train_batch_size"])
     return library_arguments(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -12,6 +13,7 @@ from transformers import AutoConfig, AutoModelForTokenClassification, PreTrained
 from transformers.utils import logging as transformers_logging
 
 from tltrain.errors import TltrainError
+from tltrain.training import engines
 from tltrain.training import policy_gradient as pg
 
 
@@ -21,6 +23,7 @@ class ActorCritic(nn.Module):
     def __init__(self, policy: PreTrainedModel, critic: PreTrainedModel) -> None:
         super().__init__()
         self.policy, self.critic = policy, critic
+        self.config = policy.config  # engines size their buffers by it
 
     def forward(self, temperature: float, **batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Log-probability, entropy (nats, without gradient) and value of each response token, [N] each in float32."""
@@ -76,6 +79,10 @@ def new_critic(path: str, init: Literal["sft", "random"], **kwargs: Any) -> PreT
     Raises:
         TltrainError: the model has no such head, or its head does not give one number.
     """
+    if (Path(path) / "adapter_config.json").is_file():
+        raise TltrainError(
+            f"{path} is an adapter, from which no critic can be made: model.lora.merge=true, or give stage.critic.path"
+        )
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=kwargs.get("trust_remote_code", False))
         is_critic = any("TokenClassification" in name for name in config.architectures or ())
@@ -96,7 +103,8 @@ def new_critic(path: str, init: Literal["sft", "random"], **kwargs: Any) -> PreT
         raise TltrainError(f"{path} cannot be read as a critic: {' '.join(str(error).split())[:300]}") from error
     if init == "sft" and not is_critic:
         for parameter in _head(model).parameters():
-            nn.init.zeros_(parameter)
+            with engines.whole_parameter(parameter):
+                nn.init.zeros_(parameter)
     return model
 
 
@@ -104,7 +112,8 @@ def expect(critic: PreTrainedModel, reward: float) -> None:
     """Let a critic whose head is 0 begin with `reward` as the value of every token."""
     bias = _head(critic).bias
     if bias is not None:
-        nn.init.constant_(bias, reward)
+        with engines.whole_parameter(bias):
+            nn.init.constant_(bias, reward)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tltrain import distributed
 from tltrain.formats import tl
 from tltrain.formats.calls import render_call
 from tltrain.grading import Grade, Outcome, RewardTable, Values, grade
@@ -62,7 +63,7 @@ class SampleLog:
 
     def forget_after(self, step: int) -> None:
         """Remove what steps after `step` left: they are made again."""
-        if self.path.is_file():
+        if distributed.leads() and self.path.is_file():
             lines = self.path.read_text(encoding="utf-8").splitlines()
             kept = [line for line in lines if _step(line) <= step]
             self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")

@@ -15,6 +15,7 @@ schedules, DeepSpeed, checkpoints and callbacks are transformers'.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,23 +33,27 @@ from transformers import (
     PrinterCallback,
     Trainer,
 )
-from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import disable_dropout_in_model
 
 from tltrain.errors import TltrainError
 from tltrain.prompts import PromptTree
 from tltrain.tokens import Encoder
+from tltrain.training import engines, rollout
 from tltrain.training import policy_gradient as pg
-from tltrain.training import rollout
 from tltrain.training.actor_critic import ActorCritic, check_shapes, response_logits, token_logprobs
 from tltrain.training.checkpoints import WholeCheckpoints
 from tltrain.training.judging import Judged, grade_counts
 from tltrain.training.kl import KlControl
 from tltrain.training.rollout import Sampling
 from tltrain.training.rollout_metrics import RolloutMetrics
+from tltrain.training.uneven import FilledBatches
+
+log = logging.getLogger(__name__)
 
 ROLLOUT = "rollout.pt"
 """A rollout that PPO epochs are still to come of."""
+BLANK = -1
+"""In the place of a tree where a process has none left."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ class RolloutSampler(torch.utils.data.Sampler[int]):
                 yield from (order[i % self.count] for i in range(start, start + self.size))
 
 
-class PPOTrainer(WholeCheckpoints, Trainer):
+class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
     """PPO over prompt trees.
 
     Logs a step: `reward`, `grade/<outcome>` (shares), `kl` (sum over a response's tokens, mean over responses),
@@ -146,6 +151,7 @@ class PPOTrainer(WholeCheckpoints, Trainer):
         self._sums = RolloutMetrics()
         self._sampling_copy = rollout.SamplingCopy()
         self._clock = time.perf_counter()
+        self._clips_apart = False
 
     def _frozen(self, reference: PreTrainedModel) -> nn.Module:
         reference.requires_grad_(False).eval()
@@ -161,15 +167,19 @@ class PPOTrainer(WholeCheckpoints, Trainer):
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return RolloutSampler(len(self.trees), size, self.settings.ppo_epochs, self.args.seed)
 
+    def _with_blank(self, dataset: list[int]) -> list[int]:
+        return [*dataset, BLANK]
+
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, torch.Tensor]], torch.Tensor]:
         """The step's micro-batches and its number of response tokens on all processes."""
+        self._clip_apart_in_engine()
         batches = [batch.tolist() for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
         first_epoch = self.state.global_step % self.settings.ppo_epochs == 0
         if first_epoch or not self._micro_batches:
             self._clock = time.perf_counter()
-            self._micro_batches = self._roll_out([[self.trees[i] for i in batch] for batch in batches])
+            self._micro_batches = self._roll_out([[self.trees[i] for i in batch if i != BLANK] for batch in batches])
         tokens = sum(int(batch["mask"].sum()) for batch in self._micro_batches)
         return self._micro_batches, self.accelerator.gather(torch.tensor([tokens], device=device)).sum()
 
@@ -213,9 +223,7 @@ class PPOTrainer(WholeCheckpoints, Trainer):
 
     def _sample(self, trees: Sequence[PromptTree]) -> list[list[list[int]]]:
         responses: list[list[list[int]]] = []
-        with unwrap_model_for_generation(
-            self.model_wrapped, self.accelerator, gather_deepspeed3_params=True
-        ) as unwrapped:
+        with engines.whole_for_generation(self) as unwrapped:
             policy = unwrapped.policy.eval()
             if self.args.bf16 and policy.dtype != torch.bfloat16:
                 policy = self._sampling_copy.of(policy)
@@ -303,11 +311,12 @@ class PPOTrainer(WholeCheckpoints, Trainer):
                 own = [parameter for parameter in group["params"] if id(parameter) in critic]
                 group["params"] = [parameter for parameter in group["params"] if id(parameter) not in critic]
                 optimizer.add_param_group({**group, "params": own, "lr": self.settings.critic_learning_rate})
+            optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
         return self.optimizer
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         """Policy and critic are clipped apart, as the two models they are; the policy's norm is what is logged."""
-        if self.is_deepspeed_enabled or self.is_fsdp_enabled:  # one engine holds both
+        if self.is_deepspeed_enabled:  # which has clipped already, see `_clip_apart_in_engine`
             return super()._clip_grad_norm(model)
         whole = self.accelerator.unwrap_model(model)
         norms = [
@@ -317,6 +326,13 @@ class PPOTrainer(WholeCheckpoints, Trainer):
         if not all(torch.isfinite(norm) for norm in norms):
             raise TltrainError(self._broken("the gradient is not finite", self.state.global_step + 1))
         return norms[0]
+
+    def _clip_apart_in_engine(self) -> None:
+        if self.is_deepspeed_enabled and not self._clips_apart:
+            engine = self.model_wrapped
+            self._clips_apart = True
+            if not engines.clip_apart(engine.optimizer, (engine.module.policy, engine.module.critic)):
+                log.warning("this engine clips policy and critic together, by one norm over both")
 
     # --- what one sees ---------------------------------------------------------------------------------------------
 

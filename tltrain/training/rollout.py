@@ -79,7 +79,13 @@ def _answers(
     going, left = list(range(len(ids))), sampling.max_new_tokens
     while going and left:
         count = left if cache is None else min(PHASE, left)
-        out = model.generate(ids, attention_mask=mask, past_key_values=cache, generation_config=sampling.config(count))
+        out = model.generate(
+            ids,
+            attention_mask=mask,
+            past_key_values=cache,
+            generation_config=sampling.config(count),
+            synced_gpus=False,  # under ZeRO-3 too the weights are whole here, and processes have different prompts
+        )
         new = out[:, ids.shape[1] :].tolist()
         for row, tokens in zip(going, new, strict=True):
             responses[row] += _until_end(tokens, sampling.eos_id)
@@ -133,7 +139,8 @@ def shared_cache(
 def batch_of(
     trees: Sequence[PromptTree], responses: Sequence[Sequence[Sequence[int]]], scores: Sequence[float], pad_id: int
 ) -> dict[str, torch.Tensor]:
-    """B trees with their M responses of N tokens in all, at most R each, as one batch of T positions.
+    """B trees with their M responses of N tokens in all, at most R each, as one batch of T positions; without a tree, a
+    row of one token and nothing else (M and N are 0).
 
     Returns:
         `input_ids`, `position_ids`: [B, T]. `attention_mask`: [B, T], or [B, 1, T, T] to be added to attention scores
@@ -142,9 +149,11 @@ def batch_of(
         each response is, and which of these there are. `scores`: [M].
     """
     rows = [_layout(tree, own) for tree, own in zip(trees, responses, strict=True)]
-    width = max(len(layout.input_ids) for layout in rows)
-    ids = torch.full((len(rows), width), pad_id)
+    width = max((len(layout.input_ids) for layout in rows), default=1)
+    ids = torch.full((max(1, len(rows)), width), pad_id)
     positions, real = torch.zeros_like(ids), torch.zeros_like(ids)
+    if not rows:
+        real[:] = 1
     labels = torch.full_like(ids, -1)
     for b, layout in enumerate(rows):
         length = len(layout.input_ids)
@@ -155,9 +164,10 @@ def batch_of(
     keep = labels >= 0
     order = keep.flatten().cumsum(0).view_as(keep) - 1
     lengths = [len(response) for own in responses for response in own]
-    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    mask = torch.arange(max(lengths, default=1)) < torch.tensor(lengths, dtype=torch.long)[:, None]
     index = torch.zeros(mask.shape, dtype=torch.long)
-    index[mask] = torch.cat([order[b, layout.positions] for b, layout in enumerate(rows)])
+    if rows:
+        index[mask] = torch.cat([order[b, layout.positions] for b, layout in enumerate(rows)])
     branching = any(len(tree.ends) > 1 for tree in trees)
     reach = tree_mask.padded([layout.reach for layout in rows], width)
     return {

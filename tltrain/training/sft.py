@@ -16,13 +16,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from transformers import PrinterCallback
 from trl import SFTTrainer
 
 from tltrain import terminal
 from tltrain.layout import Layout
 from tltrain.training import tree_mask
+from tltrain.training.uneven import FilledBatches
 
 COLUMNS = ("input_ids", "positions", "targets", "weights", "keys", "turns")
 TREE_COLUMNS = ("position_ids", "reach")
@@ -70,10 +71,10 @@ class Collator:
             length = len(row["input_ids"])
             input_ids[i, :length] = torch.tensor(row["input_ids"])
             mask[i, :length] = 1
-            labels[i, row["positions"]] = torch.tensor(row["targets"])
-            _, numbers = torch.unique(torch.tensor(row["turns"]), return_inverse=True)
+            labels[i, row["positions"]] = torch.tensor(row["targets"], dtype=torch.long)
+            found, numbers = torch.unique(torch.tensor(row["turns"], dtype=torch.long), return_inverse=True)
             turns.append(numbers + turn_count)
-            turn_count += int(numbers.max()) + 1
+            turn_count += len(found)
         keep = labels != IGNORED
         order = keep.flatten().cumsum(0).view_as(keep) - 1
         batch = {
@@ -81,7 +82,7 @@ class Collator:
             "attention_mask": mask,
             "shift_labels": labels,
             "keep": keep,
-            "index": torch.cat([order[i, row["positions"]] for i, row in enumerate(rows)]),
+            "index": torch.cat([order[i].take(torch.tensor(row["positions"]).long()) for i, row in enumerate(rows)]),
             "weights": torch.tensor([w for row in rows for w in row["weights"]]),
             "keys": torch.tensor([k for row in rows for k in row["keys"]], dtype=torch.bool),
             "turns": torch.cat(turns),
@@ -110,7 +111,12 @@ def target_nll(model: torch.nn.Module, batch: dict[str, torch.Tensor], fused: bo
     return F.cross_entropy(logits.float(), batch["shift_labels"][batch["keep"]], reduction="none")[batch["index"]]
 
 
-class TurnTrainer(SFTTrainer):
+def number_of_turns(batch: dict[str, torch.Tensor]) -> int:
+    """How many turns a batch has; a blank one has none."""
+    return int(batch["turns"].max()) + 1 if batch["turns"].numel() else 0
+
+
+class TurnTrainer(FilledBatches, SFTTrainer):
     """SFTTrainer whose unit is the turn.
 
     Logs, besides TRL's own: `key_token_loss` and `other_token_loss` (unweighted means over tokens), `mean_weight`,
@@ -128,15 +134,20 @@ class TurnTrainer(SFTTrainer):
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = [*COLUMNS, *TREE_COLUMNS]
 
+    def _with_blank(self, dataset: Dataset) -> Dataset:
+        one = {"input_ids": [dataset[0]["input_ids"][0]], "position_ids": [0], "reach": [1]}
+        blank = {column: one.get(column, []) for column in dataset.column_names}
+        return concatenate_datasets([dataset, Dataset.from_list([blank], features=dataset.features)])
+
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor:
         """Number of turns in the optimizer step, on all processes."""
-        turns = sum(int(batch["turns"].max()) + 1 for batch in batch_samples)
+        turns = sum(map(number_of_turns, batch_samples))
         return self.accelerator.gather(torch.tensor([turns], device=device)).sum()
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Sum of the micro-batch's turn losses over the number of turns in the step (scaled for DDP's averaging)."""
         nll = target_nll(model, inputs, fused=inputs["input_ids"].device.type in ("cuda", "xpu"))
-        losses = turn_losses(nll, inputs["weights"], inputs["turns"], int(inputs["turns"].max()) + 1)
+        losses = turn_losses(nll, inputs["weights"], inputs["turns"], number_of_turns(inputs))
         self._sums["train" if model.training else "eval"].add(nll, losses, inputs)
         if num_items_in_batch is None:
             loss = losses.mean()

@@ -1,0 +1,382 @@
+"""One run in several processes: rank 0 leads, the others do what it hands them.
+
+Rank 0 alone reads the command line, writes, logs and tracks. What needs all processes (a training, a model that
+answers) it calls by name, and the others, which wait for such calls, run the same function with the same arguments:
+
+    call("tltrain.stages.supervised:run", cfg, folder)
+
+They talk through torch's key-value store (TCPStore), so that nothing here depends on the device. Each tells the others
+that it lives; one that fails or falls silent ends the run on all. In a single process everything here is trivial, and
+torch is not imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import pickle
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig
+
+from tltrain.errors import TltrainError
+
+T = TypeVar("T")
+
+BEAT = 2.0
+"""Seconds between two signs of life."""
+SILENCE = 45.0
+"""Seconds without one, after which a process counts as dead."""
+GRACE = 5.0
+"""Seconds in which another process may fail of itself when one has failed, as all do at a mistake of the user's."""
+
+
+# --- who is who ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Place:
+    """A process among `size`; `local_*` count those on its machine; rank 0 is at `address`:`port`."""
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+    address: str
+    port: int
+
+
+def started(environment: dict[str, str], words: list[str] = ()) -> Place | None:
+    """This process's place where torchrun, accelerate, deepspeed or srun started several; None where none did.
+
+    Args:
+        words: of the command line. With `hardware.nodes=` the processes of srun are one a node, and each starts its
+            own workers.
+
+    Raises:
+        TltrainError: the environment is half there.
+    """
+    if "RANK" in environment and "WORLD_SIZE" in environment:
+        place = _place(environment, "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        if "MASTER_ADDR" not in environment or "MASTER_PORT" not in environment:
+            raise TltrainError("RANK and WORLD_SIZE are set, but not MASTER_ADDR and MASTER_PORT: where is rank 0?")
+        return Place(*place, environment["MASTER_ADDR"], _number(environment, "MASTER_PORT"))
+    # Only a step of srun's has this; a batch script alone has SLURM_NTASKS and a rank too.
+    count = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environment else "SLURM_NTASKS"
+    in_step = count == "SLURM_STEP_NUM_TASKS" or "MASTER_ADDR" in environment
+    if not in_step or "SLURM_PROCID" not in environment or _number(environment, count, 1) == 1:
+        return None
+    if any(word.lstrip("+").startswith("hardware.nodes=") for word in words):
+        return None
+    rank, size, local_rank, _ = _place(environment, "SLURM_PROCID", count, "SLURM_LOCALID", "")
+    local = environment.get("SLURM_STEP_TASKS_PER_NODE") or environment.get("SLURM_NTASKS_PER_NODE") or str(size)
+    nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST") or "127.0.0.1"
+    port = 20_000 + _number(environment, "SLURM_JOB_ID", 0) * 7 % 20_000 + _number(environment, "SLURM_STEP_ID", 0) % 7
+    return Place(
+        rank,
+        size,
+        local_rank,
+        int("".join(digit for digit in local.partition("(")[0].partition(",")[0] if digit.isdigit()) or size),
+        environment.get("MASTER_ADDR") or first_host(nodes),
+        _number(environment, "MASTER_PORT", port),
+    )
+
+
+def first_host(nodes: str) -> str:
+    """The first of a SLURM list of nodes: `gpu[07-09,12],login` -> `gpu07`."""
+    name, bracket, inside = nodes.partition("[")
+    if not bracket or "," in name:
+        return name.partition(",")[0]
+    first = inside.partition("]")[0].partition(",")[0].partition("-")[0]
+    rest = inside.partition("]")[2].partition(",")[0]
+    return name + first + rest
+
+
+def _place(environment: dict[str, str], rank: str, size: str, local_rank: str, local_size: str) -> tuple[int, ...]:
+    of_all = _number(environment, rank), _number(environment, size)
+    return *of_all, _number(environment, local_rank, of_all[0]), _number(environment, local_size, of_all[1])
+
+
+def _number(environment: dict[str, str], name: str, otherwise: int | None = None) -> int:
+    value = environment.get(name, otherwise)
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        raise TltrainError(f"the environment variable {name}: expected a number, found {value}") from None
+
+
+# --- the team of this run --------------------------------------------------------------------------------------------
+
+
+class Team:
+    """All processes of a run, of which this is one.
+
+    Args:
+        on_failure: called with what a job raised here, on any process but the first.
+        on_death: called in the watching thread with the line that says why this process ends now.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        on_failure: Callable[[Exception], None] = lambda error: None,
+        on_death: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        from torch.distributed import PrefixStore, TCPStore
+
+        self.place, self.on_failure, self.on_death = place, on_failure, on_death
+        # Under torch's elastic launcher the agent has the store; else rank 0, and torch.distributed shares it later.
+        serves = place.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        store = TCPStore(
+            place.address,
+            place.port,
+            is_master=serves,
+            wait_for_workers=False,
+            multi_tenant=True,
+            timeout=timedelta(minutes=15),
+        )
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        self._store = PrefixStore(f"tltrain/{attempt}", store)
+        self._watched = PrefixStore(f"tltrain/{attempt}", store.clone())  # of the watching thread alone
+        self._exchanges = self._job = 0
+        self._working, self._ended = False, threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="tltrain-watch", daemon=True)
+        self._thread.start()
+
+    # Exchange of objects. In a job every process makes the same exchanges in the same order, so they can be numbered.
+
+    def share(self, value: T | None = None) -> T:
+        """Rank 0's value, everywhere."""
+        return self._share(self._next_key(), value)
+
+    def _share(self, key: str, value: T | None) -> T:
+        if self.place.rank == 0:
+            self._store.set(key, pickle.dumps(value))
+            return value
+        found = pickle.loads(self._get(key))
+        if self._store.add(f"{key}/read", 1) == self.place.size - 1:
+            self._store.delete_key(key)
+        return found
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all, by rank, everywhere."""
+        key = self._next_key()
+        self._store.set(f"{key}/{self.place.rank}", pickle.dumps(value))
+        values = [pickle.loads(self._get(f"{key}/{rank}")) for rank in range(self.place.size)]
+        if self._store.add(f"{key}/read", 1) == self.place.size:
+            for rank in range(self.place.size):
+                self._store.delete_key(f"{key}/{rank}")
+        return values
+
+    def _next_key(self) -> str:
+        self._exchanges += 1
+        return f"exchange/{self._job}/{self._exchanges}"
+
+    def _get(self, key: str) -> bytes:
+        """Waits as long as it takes: that the other process lives is watched elsewhere."""
+        from torch.distributed import DistStoreError
+
+        while True:
+            try:
+                self._store.wait([key], timedelta(seconds=30))
+                return self._store.get(key)
+            except DistStoreError:
+                continue
+
+    # Work.
+
+    def call(self, job: str, *arguments: Any) -> Any:
+        """On rank 0: run `module:function` with these arguments on all; returns rank 0's result."""
+        self.post(job, *arguments)
+        return self._do(job, arguments)
+
+    def post(self, job: str, *arguments: Any) -> None:
+        """On rank 0: have the others alone run it."""
+        self._begin((job, arguments))
+
+    def follow(self) -> None:
+        """On the others: run what rank 0 calls for, until it lets go."""
+        while (work := self._begin()) is not None:
+            with suppress(Exception):  # rank 0 fails of the same, or is ended by the watch
+                self._do(*work)
+
+    def _begin(self, work: Any = None) -> Any:
+        self._job, self._exchanges = self._job + 1, 0
+        return self._share(f"work/{self._job}", work)
+
+    def _do(self, job: str, arguments: tuple[Any, ...]) -> Any:
+        module, _, name = job.partition(":")
+        self._working = True
+        try:
+            return getattr(importlib.import_module(module), name)(*arguments)
+        except Exception as error:
+            if self.place.rank > 0:
+                self.on_failure(error)
+            with suppress(Exception):
+                self._store.set(f"failed/{self._job}", json.dumps([self.place.rank, in_one_line(error)]))
+            raise
+        finally:
+            self._working = False
+
+    def end(self) -> None:
+        """Rank 0 lets the others go."""
+        with suppress(Exception):
+            if self.place.rank == 0:
+                self._begin(None)
+                deadline = time.monotonic() + GRACE
+                while self._store.add("gone", 0) < self.place.size - 1 and time.monotonic() < deadline:
+                    time.sleep(0.05)  # the store may live in this process
+            else:
+                self._store.add("gone", 1)
+        self._ended.set()
+
+    # Signs of life.
+
+    def _watch(self) -> None:
+        seen: dict[int, tuple[bytes, float]] = {}
+        beats = 0
+        while not self._ended.wait(BEAT):
+            beats += 1
+            try:
+                self._watched.set(f"beat/{self.place.rank}", str(beats))
+                self._heed_failure()
+                for rank in range(self.place.size) if self.place.rank == 0 else (0,):
+                    if self._silent(rank, seen):
+                        self._die(f"rank {rank}: gave no sign of life for {SILENCE:.0f} s")
+            except Exception:  # the store is gone, and with it whoever had it
+                if not self._ended.wait(GRACE):
+                    self._die("rank 0, or what started it, has ended")
+
+    def _heed_failure(self) -> None:
+        job = self._job
+        if self._working and self._watched.check([f"failed/{job}"]):
+            rank, line = json.loads(self._watched.get(f"failed/{job}"))
+            if rank != self.place.rank and not self._ended.wait(GRACE) and self._working and self._job == job:
+                self._die(f"rank {rank}: {line}")
+
+    def _silent(self, rank: int, seen: dict[int, tuple[bytes, float]]) -> bool:
+        if rank == self.place.rank or not self._watched.check([f"beat/{rank}"]):
+            return False
+        beat, now = self._watched.get(f"beat/{rank}"), time.monotonic()
+        if rank not in seen or seen[rank][0] != beat:
+            seen[rank] = (beat, now)
+        return now - seen[rank][1] > SILENCE
+
+    def _die(self, line: str) -> None:
+        """End this process, whose main thread may wait for ever for one that is dead."""
+        try:
+            self.on_death(line)
+        finally:
+            os._exit(1)
+
+
+def in_one_line(error: BaseException) -> str:
+    """What is shown of an error: its own words where it is meant for the user, else with its type."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, TltrainError | OSError) else f"{type(error).__name__}: {text}"
+
+
+_team: Team | None = None
+
+
+def join(place: Place, **notices: Callable[..., None]) -> Team:
+    """Become one of several processes. What libraries read from the environment is put there."""
+    global _team
+    os.environ |= {
+        "RANK": str(place.rank),
+        "WORLD_SIZE": str(place.size),
+        "LOCAL_RANK": str(place.local_rank),
+        "LOCAL_WORLD_SIZE": str(place.local_size),
+        "MASTER_ADDR": place.address,
+        "MASTER_PORT": str(place.port),
+    }
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads(place.local_size)))
+    _team = Team(place, **notices)
+    return _team
+
+
+def leave() -> None:
+    """The end of the team, for this process."""
+    global _team
+    if _team is not None:
+        _team.end()
+        _team = None
+        import torch.distributed
+
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def threads(processes: int) -> int:
+    """CPU threads for each of so many processes on this machine: more would slow one another."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // processes)
+
+
+def local_processes(hardware: DictConfig) -> int:
+    """Workers on this machine, as `hardware.processes` says; null: one for each GPU, one on a CPU."""
+    if hardware.processes is not None:
+        return hardware.processes
+    if hardware.device.name == "cpu":
+        return 1
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
+# --- what the rest of the package asks -------------------------------------------------------------------------------
+
+
+def team() -> Team | None:
+    """The team, where there are several processes."""
+    return _team
+
+
+def rank() -> int:
+    return 0 if _team is None else _team.place.rank
+
+
+def size() -> int:
+    return 1 if _team is None else _team.place.size
+
+
+def leads() -> bool:
+    """Whether this process is the one that writes, logs and tracks."""
+    return rank() == 0
+
+
+def share(value: T | None = None) -> T:
+    """Rank 0's value, everywhere."""
+    return value if _team is None else _team.share(value)
+
+
+def gather(value: T) -> list[T]:
+    """The values of all processes, by rank, everywhere."""
+    return [value] if _team is None else _team.gather(value)
+
+
+def call(job: str, *arguments: Any) -> Any:
+    """On rank 0: run `module:function` on all processes; returns rank 0's result."""
+    if _team is not None:
+        return _team.call(job, *arguments)
+    module, _, name = job.partition(":")
+    return getattr(importlib.import_module(module), name)(*arguments)
+
+
+@contextmanager
+def leader_first() -> Iterator[None]:
+    """The block on rank 0 first, then on the others: what the first makes, they find."""
+    if not leads():
+        gather(None)
+    try:
+        yield
+    finally:
+        if leads():
+            gather(None)
