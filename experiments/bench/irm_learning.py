@@ -42,10 +42,12 @@ RUNS = {
         "words": [
             "data.size=1500",
             "stage.max_new_tokens=64",
-            "stage.eval_size=150",
+            "stage.eval_size=400",
+            "stage.eval_batch_size=16",
             "stage.args.gradient_accumulation_steps=8",  # trajectories a rollout: about 24 calls
+            "stage.kl=0.1",  # at 0.3 the penalty soon weighs more than what few calls can teach
         ],
-        "steps": {"ppo": 20},
+        "steps": {"ppo": 80},
         "threads": 2,
     },
 }
