@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria
 
 from tltrain import decoding_attention, distributed, in_flight, kv_cache
+from tltrain.answer_memory import Memory
 from tltrain.formats.tl import answer_length
 from tltrain.in_flight import Greedy, Prefill, left_padded
 from tltrain.terminal import progress
@@ -47,6 +49,7 @@ def generate(
     batch_size: int,
     description: str = "answering",
     prefill: Prefill | None = None,
+    memory: Memory | None = None,
     together: bool = False,
 ) -> list[str]:
     """The model's greedy answer to each prompt (token ids from `Encoder.prompt`), as text, in the prompts' order.
@@ -56,6 +59,7 @@ def generate(
     Args:
         batch_size: prompts that are answered at the same time.
         prefill: what was read is added here.
+        memory: of conversations that go on; what it has of the prompts is not read again.
         together: all processes of the run call this alike, and each answers a part.
     """
     answers: list[str] = [""] * len(prompts)
@@ -66,7 +70,7 @@ def generate(
         encoder.tokenizer.pad_token_id,
         ended=lambda tokens: answer_length(encoder.decode(tokens)) is not None,
     )
-    answering = in_batches if kv_cache.empty(model) is None else in_flight.answers
+    answering = in_batches if kv_cache.empty(model) is None else partial(in_flight.answers, memory=memory)
     prefill = Prefill() if prefill is None else prefill
     model.eval()
     if together:

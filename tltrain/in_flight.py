@@ -1,8 +1,9 @@
 """Greedy answers to many prompts, token ids in and out: what prompts share is read once, and no row waits for another.
 
 Prompts fall into families that begin alike, such as questions over the same tools. The common beginning of a family is
-read once; its key-value cache is the first part of every member's. An answer that has ended leaves its row of the batch
-at the next opportunity, and the next prompts come in. On texts and what ends them this file knows nothing.
+read once; its key-value cache is the first part of every member's. What a memory has of a prompt is not read again. An
+answer that has ended leaves its row of the batch at the next opportunity, and the next prompts come in. On texts and
+what ends them this file knows nothing.
 
 For models that keep every key and value (`kv_cache.empty`).
 """
@@ -10,7 +11,7 @@ For models that keep every key and value (`kv_cache.empty`).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -19,6 +20,7 @@ from torch.nn.functional import pad
 from transformers import Cache, GenerationConfig, PreTrainedModel
 
 from tltrain import kv_cache
+from tltrain.answer_memory import Memory, Read
 
 PHASE = 4
 """Decoding steps between two looks at which answers have ended."""
@@ -89,21 +91,25 @@ class Prefill:
 
 @dataclass
 class Family:
-    """Prompts, by their numbers, whose first `shared` tokens are the same. `cache`: of these, once they are read."""
+    """Prompts, by their numbers, whose first `shared` tokens are the same. `cache`: of these, once they are read.
+    `read`: of prompts that have nothing in common, what was read of each earlier.
+    """
 
     numbers: list[int]
     shared: int = 0
     cache: Cache | None = None
+    read: Mapping[int, Read] | None = None
 
 
-def families(prompts: Sequence[Sequence[int]], batch_size: int) -> list[Family]:
-    """All prompts in families, those with the longest prompts first, and so within each family.
+def families(prompts: Sequence[Sequence[int]], batch_size: int, numbers: Iterable[int] | None = None) -> list[Family]:
+    """All prompts, or those of these numbers, in families, those with the longest prompts first, and so within each
+    family.
 
     In the order of their tokens, neighbours share the most. Families grow together where neighbours share the most
     first, as long as that saves tokens: what a larger family has in common is shorter, but read once for all. Prompts
     that stay alone are put together by length, up to `batch_size`.
     """
-    order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
+    order = sorted(range(len(prompts)) if numbers is None else numbers, key=lambda i: tuple(prompts[i]))
     shared = [0] + [_common(prompts[i], prompts[j]) for i, j in pairwise(order)]
     spans = {at: (at + 1, 0) for at in range(len(order))}  # rank of the first -> rank after the last, tokens shared
     first_of = {at + 1: at for at in range(len(order))}  # rank after the last -> rank of the first
@@ -115,8 +121,8 @@ def families(prompts: Sequence[Sequence[int]], batch_size: int) -> list[Family]:
             spans[first], first_of[end] = (end, shared[at]), first
             del spans[at]
     found = [Family(sorted(order[first:end], key=lambda i: -len(prompts[i])), k) for first, (end, k) in spans.items()]
-    alone = sorted((one.numbers[0] for one in found if not one.shared), key=lambda i: -len(prompts[i]))
-    together = _alike(prompts, alone, batch_size)
+    alone = {one.numbers[0]: len(prompts[one.numbers[0]]) for one in found if not one.shared}
+    together = _alike(alone, batch_size)
     return sorted([one for one in found if one.shared] + together, key=lambda one: -len(prompts[one.numbers[0]]))
 
 
@@ -126,18 +132,24 @@ def _common(one: Sequence[int], other: Sequence[int]) -> int:
     return next((k for k in range(limit) if one[k] != other[k]), limit)
 
 
-def _alike(prompts: Sequence[Sequence[int]], numbers: Sequence[int], batch_size: int) -> list[Family]:
-    """Prompts from the longest to the shortest, cut where padding to the longest would be too much."""
+def _continued(prompts: Sequence[Sequence[int]], read: Mapping[int, Read], batch_size: int) -> list[Family]:
+    """Prompts of which something was read earlier, together where about as much is left to be read."""
+    found = _alike({i: len(prompts[i]) - len(one.tokens) for i, one in read.items()}, batch_size)
+    return [Family(family.numbers, read=read) for family in found]
+
+
+def _alike(lengths: Mapping[int, int], batch_size: int) -> list[Family]:
+    """Numbers from the longest to the shortest, cut where padding to the longest would be too much."""
     found: list[Family] = []
     real = 0
-    for i in numbers:
-        real += len(prompts[i])
+    for i in sorted(lengths, key=lambda i: -lengths[i]):
+        real += lengths[i]
         room = found and len(found[-1].numbers) < batch_size
-        if room and len(prompts[found[-1].numbers[0]]) * (len(found[-1].numbers) + 1) * (1 - PADDING) <= real:
+        if room and lengths[found[-1].numbers[0]] * (len(found[-1].numbers) + 1) * (1 - PADDING) <= real:
             found[-1].numbers.append(i)
         else:
             found.append(Family([i]))
-            real = len(prompts[i])
+            real = lengths[i]
     return found
 
 
@@ -164,36 +176,54 @@ class Rows:
     def __post_init__(self) -> None:
         self.going = list(range(len(self.numbers)))
 
-    def ended(self, greedy: Greedy) -> Iterator[tuple[int, list[int]]]:
-        """Number and answer of the rows that end here."""
+    def ended(self, greedy: Greedy) -> Iterator[tuple[int, int, list[int]]]:
+        """Which rows end here, with number and answer."""
         for at in list(self.going):
             if greedy.over(self.answers[at]):
                 self.going.remove(at)
-                yield self.numbers[at], self.answers[at]
+                yield at, self.numbers[at], self.answers[at]
 
 
 def answers(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], greedy: Greedy, batch_size: int, prefill: Prefill
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    greedy: Greedy,
+    batch_size: int,
+    prefill: Prefill,
+    memory: Memory | None = None,
 ) -> Iterator[tuple[int, list[int]]]:
     """Number and answer of every prompt, in the order in which answers end.
 
     Prompts join others as soon as there is room for some, but not beside much longer ones (`_dwarfed`).
+
+    Args:
+        memory: what it has of these prompts is not read again; it gets what is read now.
     """
-    waiting = deque(families(prompts, batch_size))
+    read = {} if memory is None else memory.recall(prompts)
+    new = families(prompts, batch_size, [i for i in range(len(prompts)) if i not in read])
+    longest = [(len(prompts[family.numbers[0]]), family) for family in _continued(prompts, read, batch_size) + new]
+    waiting = deque(family for _, family in sorted(longest, key=lambda pair: -pair[0]))
+
+    def leaving(rows: Rows) -> Iterator[tuple[int, list[int]]]:
+        for at, number, answer in rows.ended(greedy):
+            if memory is not None:
+                memory.keep([*prompts[number], *answer[:-1]], rows.cache, at, rows.mask[at])
+            yield number, answer
+
     parts: list[Rows] = []
     while waiting or parts:
         free = batch_size - sum(len(rows.going) for rows in parts)
         if not parts or free >= FEW * batch_size:  # several at once are read faster
             while waiting and free and not (parts and _dwarfed(prompts, waiting[0], parts[0], greedy)):
                 parts.append(_enter(model, prompts, waiting[0], free, greedy, prefill))
-                yield from parts[-1].ended(greedy)
+                yield from leaving(parts[-1])
                 free -= len(parts[-1].going)
                 if not waiting[0].numbers:
                     waiting.popleft()
         rows = _together(parts)
         if rows is not None:
             _decode(model, rows, greedy)
-            yield from rows.ended(greedy)
+            yield from leaving(rows)
         parts = [rows] if rows is not None and rows.going else []
 
 
@@ -212,16 +242,21 @@ def _enter(
 ) -> Rows:
     """At most so many prompts of a family, read to their end and taken out of the family."""
     numbers, family.numbers = family.numbers[:most], family.numbers[most:]
-    cache = kv_cache.empty(model)
-    if family.shared:
+    cache, behind = kv_cache.empty(model), [family.shared] * len(numbers)
+    if family.read is not None:
+        read = [family.read[i] for i in numbers]
+        behind = [len(one.tokens) for one in read]
+        cache = kv_cache.gathered([(one.cache, [0]) for one in read], max(behind))
+    elif family.shared:
         if family.cache is None:
             ids = torch.tensor([list(prompts[numbers[0]][: family.shared])], device=model.device)
             _read(model, ids, torch.ones_like(ids), cache, 1, greedy)
             prefill.add([], ids.numel())
             family.cache = cache
         cache = kv_cache.repeated(family.cache, len(numbers))
-    ids, mask = left_padded([prompts[i][family.shared :] for i in numbers], greedy.pad_id, model.device)
-    mask = pad(mask, (family.shared, 0), value=1)
+    ids, mask = left_padded([prompts[i][n:] for i, n in zip(numbers, behind, strict=True)], greedy.pad_id, model.device)
+    columns = torch.arange(max(behind), device=model.device)
+    mask = torch.cat([(columns >= max(behind) - torch.tensor(behind, device=model.device)[:, None]).long(), mask], 1)
     first = _read(model, ids, mask, cache, 1, greedy)
     prefill.add([prompts[i] for i in numbers], ids.numel())
     return Rows(numbers, first, pad(mask, (0, 1), value=1), cache)

@@ -105,3 +105,30 @@ def gathered(parts: Sequence[tuple[Cache, Sequence[int]]], length: int) -> Cache
     layers = zip(*(cache.layers for cache, _ in parts), strict=True)
     rows = [rows for _, rows in parts]
     return Cache(layers=[GrowingLayer.gathered(list(zip(own, rows, strict=True)), length) for own in layers])
+
+
+def cropped(cache: Cache, length: int) -> Cache:
+    """The first `length` positions, in the same memory."""
+    return Cache(
+        layers=[GrowingLayer(layer.keys[:, :, :length], layer.values[:, :, :length]) for layer in cache.layers]
+    )
+
+
+def one_row(cache: Cache, row: int, positions: torch.Tensor) -> Cache:
+    """A copy of these positions of one row."""
+    return Cache(
+        layers=[
+            GrowingLayer(
+                *(
+                    state[row : row + 1].index_select(2, positions.to(state.device))
+                    for state in (layer.keys, layer.values)
+                )
+            )
+            for layer in cache.layers
+        ]
+    )
+
+
+def size(cache: Cache) -> int:
+    """Bytes of all keys and values."""
+    return sum(state.numel() * state.element_size() for layer in cache.layers for state in (layer.keys, layer.values))

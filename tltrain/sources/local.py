@@ -28,6 +28,7 @@ class LocalModel:
             import torch
 
             from tltrain import models
+            from tltrain.answer_memory import Memory
             from tltrain.in_flight import Prefill
         from tltrain.stages.shared import corpus
         from tltrain.tokens import Encoder
@@ -40,6 +41,7 @@ class LocalModel:
             )
         self.too_long = 0
         self.prefill = Prefill()
+        self.memory = Memory() if cfg.benchmark.multi else None  # a conversation's history is read once
         self.encoder = Encoder(models.load_tokenizer(self.name, cfg.model))
         self.model = models.load_model(self.name, cfg.model, torch.bfloat16 if bf16 else torch.float32, device)
 
@@ -64,6 +66,7 @@ class LocalModel:
             batch_size=self.cfg.stage.get("batch_size", 1),  # stage=predict asks one question
             description=f"answering {self.cfg.benchmark.name}",
             prefill=own,
+            memory=self.memory,
             together=True,
         )
         for part in distributed.gather(own):
