@@ -14,9 +14,13 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from hypothesis import settings
 
 from tltrain import runs
 from tltrain.errors import TltrainError
+
+settings.register_profile("tltrain", deadline=None)  # how long an example takes says more of the machine
+settings.load_profile("tltrain")
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("TLTRAIN_SHARED", ROOT.parent / "shared"))

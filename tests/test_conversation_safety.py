@@ -22,9 +22,9 @@ from .test_mae import STRICT
 
 def test_a_tools_answer_of_megabytes_is_cut_and_it_says_so():
     room = Room(lambda at: "x" * 5_000_000)
-    start = time.perf_counter()
+    start = time.process_time()
     found = hold(says("look(at='x')", "finish(answer='right')"), room, max_output=100, rule=STRICT)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert found.messages[2].content == "x" * 100 + "\n[cut: the first 100 of 5,000,000 characters]"
     assert cut("abc", 3) == "abc"
 

@@ -132,7 +132,7 @@ def test_other_answers_are_valid(answer):
 
 
 def test_long_answers_are_read_in_linear_time():
-    start = time.perf_counter()
+    start = time.process_time()
     for answer in ("." * 200_000 + "a b", "I am " * 50_000, "sorry" + " ," * 100_000, "i can't " + "a" * 200_000):
         assert is_valid(conversation(".", answer=answer))
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
