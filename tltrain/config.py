@@ -319,7 +319,7 @@ class Model:
     args: Any = field(default_factory=dict)  # of trl.SFTConfig: what suits this model
     irm: Any = field(default_factory=dict)  # what suits this model in stage=irm: critic_learning_rate, args
     demo: dict[str, int] = field(default_factory=dict)  # numbers of stage=demo that suit this model
-    sweep: dict[str, int] = field(default_factory=dict)  # and of the experiments on toolworld: size test_size irm_steps
+    sweep: dict[str, int] = field(default_factory=dict)  # and of the experiments on toolworld: see conf/experiment/
 
 
 @dataclass
