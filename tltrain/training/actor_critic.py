@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -51,6 +51,36 @@ class ActorCritic(nn.Module):
     is_gradient_checkpointing = is_activation_checkpointing
     gradient_checkpointing_enable = activation_checkpointing_enable
     gradient_checkpointing_disable = activation_checkpointing_disable
+
+
+def with_kernels(models: Iterable[PreTrainedModel], config: dict[str, Any] | None) -> None:
+    """Give each model Liger's kernels (`use_liger_kernel`), which the Trainer only gives to a model that is one.
+
+    Not its fused loss: that takes the place of a forward that must give logits.
+
+    Raises:
+        ImportError: liger-kernel is not installed.
+    """
+    from transformers.integrations.liger import apply_liger_kernel
+
+    for model in models:
+        apply_liger_kernel(model, {**(config or {}), "fused_linear_cross_entropy": False})
+
+
+def frozen(reference: PreTrainedModel, autocast: bool) -> PreTrainedModel:
+    """`reference` as a model that is not trained.
+
+    Args:
+        autocast: it computes under bfloat16's, which casts weights of linear layers in every forward pass; kept as they
+            are cast, they are the same numbers in half the memory. Everything else keeps its precision.
+    """
+    reference.requires_grad_(False).eval()
+    if autocast:
+        shared = {id(module.weight) for module in reference.modules() if isinstance(module, nn.Embedding)}
+        for module in reference.modules():
+            if type(module) is nn.Linear and id(module.weight) not in shared:
+                module.to(torch.bfloat16)
+    return reference
 
 
 def inputs_of(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
