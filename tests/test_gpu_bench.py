@@ -67,8 +67,7 @@ def test_random_trajectories_have_the_length_that_is_asked_for_and_begin_alike_i
 
 @pytest.mark.parametrize(("packing", "rows"), [("trajectory", 6), ("turn", 8), ("prefix_tree", 6)])
 def test_there_are_rows_for_every_step(worker, packing, rows):
-    model = worker.new_model(job(worker))
-    items = worker.layouts(job(worker, packing=packing), model)
+    items = worker.layouts(job(worker, packing=packing))
     assert len(items) == rows
     if packing == "prefix_tree":
         assert len(items[0].input_ids) == 45 + 3 * (101 - 45)
@@ -78,7 +77,7 @@ def test_there_are_rows_for_every_step(worker, packing, rows):
 def test_operations_are_those_of_the_model_by_hand(worker):
     from tltrain.plan import compute, shapes
 
-    items = worker.layouts(job(worker), worker.new_model(job(worker)))
+    items = worker.layouts(job(worker))
     tokens = worker.tokens_of(items, 1000)
     assert tokens.length == pytest.approx(102)  # a token sees (101 + 1) / 2 of them on average, itself too
     assert tokens.predicted == pytest.approx(1000 * 28 / 101)
@@ -105,7 +104,7 @@ def test_the_operations_of_a_step_of_ppo_are_three_models_and_what_is_sampled(wo
 
 
 def test_for_trl_a_label_is_the_token_that_is_fed_in_next(worker):
-    items = worker.layouts(job(worker), worker.new_model(job(worker)))
+    items = worker.layouts(job(worker))
     row = worker.plain_rows(items)[0]
     assert len(row["labels"]) == 101
     assert all(label in (-100, token) for label, token in zip(row["labels"], row["input_ids"], strict=True))

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from datasets import Dataset
-from transformers import PreTrainedModel
 
 from tltrain import pkt
 from tltrain.data import toolworld
@@ -17,7 +16,6 @@ from tltrain.plan.compute import Tokens
 from tltrain.prefix_tree import Limits
 from tltrain.prompts import PromptTree, questions
 from tltrain.tokens import PackingReport, pack
-from tltrain.training import tree_mask
 
 CALLS = 4
 """Calls of a trajectory."""
@@ -113,8 +111,8 @@ class RandomTrajectories:
         return [draw.randrange(2, self.vocab) for _ in range(count)]
 
 
-def layouts(job: Job, model: PreTrainedModel) -> list[Layout]:
-    """Rows for all steps of the job."""
+def layouts(job: Job) -> list[Layout]:
+    """Rows for all steps of the job; trees of whole groups, whatever a dense mask would cost."""
     wanted = job.rows * job.accumulation * job.total
     each = {"turn": 1 / CALLS, "prefix_tree": job.group}.get(job.packing, 1)  # trajectories a row
     return list(
@@ -126,7 +124,7 @@ def layouts(job: Job, model: PreTrainedModel) -> list[Layout]:
             max_length=10**6,
             truncation="error",
             report=PackingReport(),
-            limits=Limits(job.group, 10**6, tree_mask.dense_until(model)),
+            limits=Limits(job.group, 10**6),
         )
     )
 

@@ -117,7 +117,7 @@ def supervised(job: Job) -> dict[str, Any]:
     """pkt and memory by TurnTrainer, trl by SFTTrainer."""
     model, tokenizer = new_model(job), tokenizer_of(job)
     ours = job.section != "trl"
-    items = layouts(job if ours else replace(job, packing="trajectory"), model)
+    items = layouts(job if ours else replace(job, packing="trajectory"))
     clock = Clock(job.device)
     with tempfile.TemporaryDirectory() as folder:
         if ours:
