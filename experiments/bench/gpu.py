@@ -33,7 +33,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -154,29 +153,33 @@ def jobs(section: str, shape: str, options: argparse.Namespace) -> Iterator[dict
 # --- processes -------------------------------------------------------------------------------------------------------
 
 
-def run(job: dict[str, Any], limit: float, log: Path) -> dict[str, Any]:
-    """The record of a job, done in a process of its own: its `result`, or the `error` it ended with."""
-    start = time.perf_counter()
+def run(group: Sequence[dict[str, Any]], limit: float, out: Path) -> None:
+    """Do jobs in a process of their own, which appends a record of each to `out`; of those it does not come to, too.
+
+    A record is the `job`, its `result` or the `error` it ended with, and the seconds it took, `wall`.
+    """
+    log, start = out.with_suffix(".log"), time.perf_counter()
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    with tempfile.TemporaryDirectory() as folder, log.open("a") as output:
-        result = Path(folder) / "result.json"
-        output.write(f"\n{json.dumps(job)}\n")
-        output.flush()
+    with log.open("a") as output:
         began = output.tell()
         try:
             subprocess.run(
-                [sys.executable, str(WORKER), json.dumps(job), str(result)],
+                [sys.executable, str(WORKER), json.dumps(group), str(out)],
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                timeout=limit,
+                timeout=limit * len(group),
                 check=False,
                 env={**os.environ, "PYTHONPATH": path},
             )
-            ended = "" if result.is_file() else last_line(log, began)
+            ended = last_line(log, began)
         except subprocess.TimeoutExpired:
-            ended = f"not done in {limit:.0f} s"
-        found = {"error": ended} if ended else {"result": json.loads(result.read_text())}
-    return {"job": job, **found, "wall": time.perf_counter() - start}
+            ended = f"not done in {limit * len(group):.0f} s"
+    told = [one["job"] for one in records(out)]
+    with out.open("a") as file:
+        for job in group:
+            if job not in told:
+                wall = time.perf_counter() - start
+                file.write(json.dumps({"job": job, "error": ended, "wall": wall}) + "\n")
 
 
 def last_line(log: Path, began: int) -> str:
@@ -186,14 +189,15 @@ def last_line(log: Path, began: int) -> str:
 
 
 def records(path: Path) -> list[dict[str, Any]]:
-    """What stands in the file so far; a line that was cut off is left out."""
-    found = []
+    """What stands in the file, the last record of each job; a line that was cut off is left out."""
+    found: dict[str, dict[str, Any]] = {}
     for line in path.read_text().splitlines() if path.is_file() else ():
         try:
-            found.append(json.loads(line))
+            record = json.loads(line)
         except ValueError:
             continue
-    return found
+        found[json.dumps(record["job"], sort_keys=True)] = record
+    return list(found.values())
 
 
 # --- what is made of it ----------------------------------------------------------------------------------------------
@@ -321,18 +325,17 @@ def main() -> None:
         for job in jobs(section, shape, options)
         if options.match in title(job)
     ]
-    done = [] if options.again else [one for one in records(options.out) if one["job"] in wanted and "result" in one]
-    left = [job for job in wanted if job not in [one["job"] for one in done]]
-    found = list(done)
-    for job in terminal.track(left, "jobs"):
+    done = [] if options.again else [one["job"] for one in records(options.out) if "result" in one]
+    left = [job for job in wanted if job not in done]
+    size = 1 if options.device == "cuda" else len(left)  # on a GPU none is to find what memory another left in pieces
+    for first in terminal.track(range(0, len(left), max(size, 1)), "processes"):
         if options.budget is not None and time.perf_counter() - start > options.budget:
             break
-        found.append(run(job, options.limit, options.out.with_suffix(".log")))
-        with options.out.open("a") as file:
-            file.write(json.dumps(found[-1]) + "\n")
-        print(
-            f"{title(job)}: {found[-1].get('error', 'done')} ({found[-1]['wall']:.0f} s)", file=sys.stderr, flush=True
-        )
+        run(left[first : first + size], options.limit, options.out)
+        for one in records(options.out)[-1:] if size == 1 else ():
+            said = one.get("error", "done")
+            print(f"{title(one['job'])}: {said} ({one['wall']:.0f} s)", file=sys.stderr, flush=True)
+    found = [one for one in records(options.out) if one["job"] in wanted]
     show(found, options.peak)
     if len(found) < len(wanted):
         print(f"{len(wanted) - len(found)} of {len(wanted)} jobs are left: the same command goes on with them")

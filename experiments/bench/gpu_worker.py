@@ -1,6 +1,6 @@
-"""One job of `gpu.py`, in a process of its own: a model with random weights trained for a few steps, and timed.
+"""Jobs of `gpu.py`: a model with random weights, trained for a few steps, and timed.
 
-    python experiments/bench/gpu_worker.py JOB RESULT      JOB is JSON; RESULT is the file the numbers are left in
+    python experiments/bench/gpu_worker.py JOBS FILE       JOBS is a JSON list; a record of each is appended to FILE
 
 Trainers are the ordinary ones, `TurnTrainer` and `PPOTrainer` of tltrain and TRL's SFTTrainer, with the arguments that
 `conf/hardware/gpu.yaml` gives. Data is made of random tokens in the layout of real trajectories.
@@ -13,6 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -270,9 +271,17 @@ def measure(job: Job) -> dict[str, Any]:
 
 
 def main() -> None:
-    job = Job(**json.loads(sys.argv[1]))
     transformers.logging.set_verbosity_error()
-    Path(sys.argv[2]).write_text(json.dumps(measure(job)))
+    for fields_of_job in json.loads(sys.argv[1]):
+        start, record = time.perf_counter(), {"job": fields_of_job}
+        print(f"\n{json.dumps(fields_of_job)}", flush=True)
+        try:
+            record["result"] = measure(Job(**fields_of_job))
+        except Exception as error:  # of whatever kind: the other jobs are to be done
+            traceback.print_exc()
+            record["error"] = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        with Path(sys.argv[2]).open("a") as file:
+            file.write(json.dumps(record | {"wall": time.perf_counter() - start}) + "\n")
 
 
 if __name__ == "__main__":
