@@ -38,6 +38,19 @@ def test_without_autocast_a_reference_keeps_its_precision():
     assert {parameter.dtype for parameter in frozen(llama(), autocast=False).parameters()} == {torch.float32}
 
 
+def test_checkpointing_that_trl_switches_off_and_on_stays_what_it_was(byte_level):
+    both = ActorCritic(llama(), LlamaForTokenClassification(LlamaConfig(**SIZES, vocab_size=400, num_labels=1)))
+    both.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False}, every_n_layers=2)
+    embedding = both.policy.get_input_embeddings()
+    for _ in range(3):
+        both.gradient_checkpointing_disable()
+        assert not both.is_gradient_checkpointing and not embedding._forward_hooks
+        both.gradient_checkpointing_enable(gradient_checkpointing_kwargs=None)
+        assert both.is_gradient_checkpointing and len(embedding._forward_hooks) == 1
+    for model in (both.policy, both.critic):
+        assert [layer.gradient_checkpointing for layer in model.model.layers] == [True, False]
+
+
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_attention_by_blocks_gives_what_a_dense_mask_gives(byte_level, monkeypatch):
     """Uncompiled on the CPU: all but the accelerator's kernel."""

@@ -24,6 +24,7 @@ class ActorCritic(nn.Module):
         super().__init__()
         self.policy, self.critic = policy, critic
         self.config = policy.config  # engines size their buffers by it
+        self._checkpointing: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
 
     def forward(self, temperature: float, **batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Log-probability, entropy (nats, without gradient) and value of each response token, [N] each in float32."""
@@ -41,15 +42,21 @@ class ActorCritic(nn.Module):
         return self.policy.is_activation_checkpointing
 
     def activation_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+        self._checkpointing = args, kwargs
         for model in (self.policy, self.critic):
             model.activation_checkpointing_enable(*args, **kwargs)
 
     def activation_checkpointing_disable(self) -> None:
         for model in (self.policy, self.critic):
             model.activation_checkpointing_disable()
+            model.disable_input_require_grads()  # else each rollout would leave another hook behind
+
+    def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+        """How TRL switches it on again after sampling: as the Trainer had it, whose own settings TRL does not know."""
+        args, kwargs = self._checkpointing
+        self.activation_checkpointing_enable(*args, **kwargs)
 
     is_gradient_checkpointing = is_activation_checkpointing
-    gradient_checkpointing_enable = activation_checkpointing_enable
     gradient_checkpointing_disable = activation_checkpointing_disable
 
 
