@@ -234,7 +234,7 @@ def show(found: Sequence[dict[str, Any]], peak: float | None) -> None:
     for one in found:
         if "error" in one:
             print(f"{title(one['job'])}: {one['error']}")
-    for line in targets(found, peak):
+    for line in (*against_trl(found), *targets(found, peak)):
         print(line)
 
 
@@ -267,6 +267,21 @@ def cells(section: str, job: dict[str, Any], result: dict[str, Any], peak: float
 
 def title(job: dict[str, Any]) -> str:
     return f"{job['section']} {job['shape']} {job['packing']} ({job['variant']})"
+
+
+def against_trl(found: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """For each shape, tltrain's turns a second by packing over the most that TRL makes; weights in bfloat16."""
+    speeds: dict[str, dict[str, dict[str, float]]] = {}
+    for one in found:
+        job = one["job"]
+        if "result" in one and job["section"] in ("pkt", "trl") and job["variant"].startswith("bf16"):
+            own = speeds.setdefault(job["shape"], {"pkt": {}, "trl": {}})[job["section"]]
+            own[job["packing"]] = max(own.get(job["packing"], 0), one["result"]["turns_per_second"])
+    for shape, own in speeds.items():
+        if own["pkt"] and own["trl"]:
+            best = max(own["trl"], key=own["trl"].get)
+            ratios = ", ".join(f"{name} {speed / own['trl'][best]:.2f}" for name, speed in own["pkt"].items())
+            yield f"{shape}: turns/s of pkt over those of TRL ({best}): {ratios}"
 
 
 def targets(found: Sequence[dict[str, Any]], peak: float | None) -> Iterator[str]:
