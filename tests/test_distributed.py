@@ -249,9 +249,9 @@ def test_a_blank_row_adds_nothing_to_a_batch():
     }
     blank = {column: [5] if column == "input_ids" else [] for column in sft.COLUMNS}
     collate = sft.Collator(0)
-    assert sft.number_of_turns(collate([row, blank])) == sft.number_of_turns(collate([row])) == 2
+    assert collate([row, blank])["turn_count"] == collate([row])["turn_count"] == 2
     alone = collate([blank])
-    assert sft.number_of_turns(alone) == 0
+    assert alone["turn_count"] == 0
     nll = torch.zeros(0, requires_grad=True)
     losses = sft.turn_losses(nll, alone["weights"], alone["turns"], 0)
     losses.sum().backward()  # every process takes part in the backward pass

@@ -12,7 +12,7 @@ from transformers.models.llama.modeling_llama import LlamaForTokenClassification
 
 from tltrain.prompts import PromptReport, PromptTree, prompt_trees
 from tltrain.tokens import Encoder
-from tltrain.training import rollout
+from tltrain.training import rollout, tree_mask
 from tltrain.training.actor_critic import ActorCritic
 from tltrain.training.rollout import Sampling
 from tltrain.trajectory import Call
@@ -183,12 +183,16 @@ def test_a_batch_by_hand():
     in_order = batch["targets"][batch["index"]].masked_fill(~batch["mask"], 0)
     assert in_order.tolist() == [[3, 4, 0], [5, 0, 0], [2, 2, 2]]
     assert batch["scores"].tolist() == [1.0, -2.0, 0.5]
-    may_attend = (batch["attention_mask"] == 0)[:, 0].int().tolist()
+    assert "attention_mask" not in batch
+    may_attend = tree_mask.visible(batch["reach"]).int().tolist()
     assert may_attend == [
         [[1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [1, 0, 1, 1]],
         [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 0, 1]],
     ]
-    assert batch["attention_mask"].dtype == torch.float32
+    padded = rollout.batch_of(trees, [[[3, 4], [5]], [[2, 2, 2]]], [1.0, -2.0, 0.5], PAD, tree_multiple=3)
+    assert padded["input_ids"].tolist() == [[7, 3, 8, 9, PAD, PAD], [6, 2, 2, PAD, PAD, PAD]]
+    assert padded["reach"][0].tolist() == [4, 2, 4, 4, 5, 6]
+    assert torch.equal(padded["targets"], batch["targets"]) and not padded["keep"][:, 4:].any()
 
 
 def test_without_branches_the_mask_is_one_of_padding():
@@ -200,6 +204,13 @@ def test_without_branches_the_mask_is_one_of_padding():
     assert (batch["index"].tolist(), batch["mask"].tolist()) == ([[0], [1]], [[True], [True]])
 
 
+def with_mask(batch: dict, model: PreTrainedModel) -> dict:
+    """The batch as models take it."""
+    if "reach" in batch:
+        batch["attention_mask"] = tree_mask.of(model, batch.pop("reach"))
+    return batch
+
+
 RESPONSES = [[11, 12, 13, 14], [15], [16, 17], [18, 19, 20], [21]]
 """To the five prompts; two of them of one token."""
 
@@ -208,7 +219,7 @@ def test_a_batch_gives_the_logprobs_and_values_of_each_response_alone(model, siz
     critic = LlamaForTokenClassification(LlamaConfig(**sizes, num_labels=1)).eval()
     responses = iter(RESPONSES)
     nested = [[next(responses) for _ in tree.ends] for tree in trees]
-    batch = rollout.batch_of(trees, nested, [0.0] * 5, PAD)
+    batch = with_mask(rollout.batch_of(trees, nested, [0.0] * 5, PAD), model)
     scores, mask, index = batch.pop("scores"), batch.pop("mask"), batch.pop("index")
     with torch.no_grad():
         logprobs, entropy, values = ActorCritic(model, critic)(temperature=0.7, **batch)
@@ -229,7 +240,7 @@ def test_what_is_sampled_has_the_logprobs_it_was_drawn_with(model, byte_level):
     """Greedy tokens are the likeliest under the update's forward too: both halves see the same context."""
     trees = trees_of(byte_level, "trajectory")
     responses = rollout.sample(model, trees, greedy())
-    batch = rollout.batch_of(trees, responses, [0.0] * 5, PAD)
+    batch = with_mask(rollout.batch_of(trees, responses, [0.0] * 5, PAD), model)
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
     with torch.no_grad():
         logits = model(**inputs, logits_to_keep=batch["keep"], use_cache=False).logits

@@ -7,7 +7,7 @@ the library has the kernel repeat the keys that heads share: 29 ms, 37 ms.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
@@ -62,11 +62,23 @@ AttentionMaskInterface.register(NAME, sdpa_mask)
 @contextmanager
 def on(model: PreTrainedModel) -> Iterator[None]:
     """`model` with this attention, where it is on a CPU and has torch's by itself."""
-    if model.device.type != "cpu" or model.config._attn_implementation != "sdpa":
+    cpu = model.device.type == "cpu" and model.config._attn_implementation == "sdpa"
+    with without_flex(model), _replaced(model, NAME) if cpu else nullcontext():
         yield
-        return
-    model.set_attn_implementation(NAME)
+
+
+@contextmanager
+def without_flex(model: PreTrainedModel) -> Iterator[None]:
+    """`model` with sdpa in the place of flex attention, which is made for many queries and compiles for each length."""
+    with _replaced(model, "sdpa") if model.config._attn_implementation == "flex_attention" else nullcontext():
+        yield
+
+
+@contextmanager
+def _replaced(model: PreTrainedModel, attention: str) -> Iterator[None]:
+    before = model.config._attn_implementation
+    model.set_attn_implementation(attention)
     try:
         yield
     finally:
-        model.set_attn_implementation("sdpa")
+        model.set_attn_implementation(before)

@@ -48,14 +48,18 @@ SHARE = (0.4, 0.6)
 """The share of them that is expected to be reached."""
 
 
+def stated(name: str | None) -> tuple[float, float] | None:
+    """The entry of `KNOWN` for what torch calls a device, if there is one."""
+    return next((speed for known, speed in KNOWN.items() if known in (name or "")), None)
+
+
 def speed_of(device: str, name: str | None) -> Speed:
     """The expected speed of a device (`cpu` or `cuda`); `name` is what torch calls the one that is here, if any."""
     if device == "cpu":
         return CPU
-    for known, (flops, bandwidth) in KNOWN.items():
-        if known in (name or ""):
-            return Speed(flops * SHARE[0], bandwidth * SHARE[1], f"{name} at {SHARE[0]:.0%}")
-    return GPU
+    if (known := stated(name)) is None:
+        return GPU
+    return Speed(known[0] * SHARE[0], known[1] * SHARE[1], f"{name} at {SHARE[0]:.0%}")
 
 
 def forward(shape: Shape, tokens: Tokens) -> float:

@@ -186,7 +186,7 @@ def batch_of(cfg: DictConfig, rows: Rows, setup: Setup) -> Batch:
     count = stage.batch_size if kind == "answering" else given["per_device_train_batch_size"]
     length, targets = rows.longest(count)
     if kind == "supervised":
-        return Batch(rows=count, length=length, targets=targets, masked=count > 1)
+        return Batch(rows=count, length=length, targets=targets, masked=count > 1 and setup.device == "cpu")
     new = stage.max_new_tokens
     if kind == "answering":
         return Batch(rows=count, length=length, samples=count, prompt=length, new=new, prefill=count * length)

@@ -93,7 +93,7 @@ class Batch:
     Attributes:
         rows, length: sequences, and tokens of the longest. targets: tokens that are learned, in all rows.
         masked: attention takes a mask of padding: keys and values are repeated for every query head, and each block
-            keeps the mask as numbers. tree: it takes a float32 mask that all blocks share, and that autocast casts.
+            keeps the mask as numbers. tree: it takes a mask that all blocks share.
         samples: sequences that are generated together, from `prompt` tokens on, `new` more at most.
         prefill: prompt tokens that are computed together, each once.
     """
@@ -202,7 +202,7 @@ def kept_by_block(shape: Shape, setup: Setup, batch: Batch) -> float:
         size += (4 + c) * (q + k)
     if setup.attention == "eager":
         size += shape.heads * batch.length * (4 if c == 4 else 6)  # softmax in float32, and its cast
-    elif masked and (batch.masked or setup.bf16):
+    elif masked and not batch.tree:
         size += c * batch.length
     return size
 
@@ -216,7 +216,7 @@ def activations(shape: Shape, setup: Setup, batch: Batch) -> float:
 
 
 def _mask(batch: Batch) -> int:
-    """A tree's attention mask, float32 for each pair of tokens."""
+    """A tree's attention mask, at most float32 for each pair of tokens."""
     return batch.rows * batch.length**2 * 4 if batch.tree else 0
 
 
@@ -294,9 +294,8 @@ def actor_critic(shape: Shape, setup: Setup, batch: Batch) -> dict[str, Moment]:
         "process": setup.process,
         "sampling copy": sampling_copy(shape, setup),
     }
-    masks = (setup.accumulation - 1) * _mask(batch)  # all micro-batches of a rollout are laid out at once
     one = activations(shape, setup, batch)
-    policy = one + masks + casts(shape.matrices + shape.embedding, setup)
+    policy = one + casts(shape.matrices + shape.embedding, setup)
     value = one + casts(shape.matrices, setup)
     held, freed = ({"allocator": share * (policy + value)} for share in SLACK[setup.device])
     logits = 4 * batch.targets * shape.vocab  # in float32: divided by the temperature, and their softmax
@@ -337,6 +336,8 @@ def reference(shape: Shape, setup: Setup) -> float:
     if setup.adapter is not None:
         return 0
     whole = shape.parameters * setup.stored
+    if setup.autocast:  # which would cast the linear layers' weights: they are kept so
+        whole -= (shape.matrices + (0 if shape.tied else shape.embedding)) * 2
     if setup.strategy == "zero3_offload":
         return 0  # gathered from the machine's memory as it is computed
     return whole / setup.processes if setup.strategy in ("zero3", "fsdp") else whole

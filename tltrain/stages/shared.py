@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,10 @@ from tltrain.errors import TltrainError
 from tltrain.formats import tl
 from tltrain.trajectory import Trajectory
 
+log = logging.getLogger(__name__)
+
+WEIGHT = 0.02
+"""Size of a typical weight: the spread that most models are initialized with."""
 CORPUS = 500
 """Trajectories whose text trains the tokenizer of a model with random weights."""
 
@@ -60,7 +65,26 @@ def library_arguments(
         )
     if arguments.deepspeed:
         engines.connect(device)
+    elif lost_updates(cfg, arguments.learning_rate):
+        log.warning(
+            "model.dtype=%s at learning rate %g: most updates are smaller than the steps between such numbers and are "
+            "lost; model.dtype=float32, or hardware=zero2 or zero3, which keep a float32 copy",
+            cfg.model.dtype,
+            arguments.learning_rate,
+        )
     return arguments
+
+
+def lost_updates(cfg: DictConfig, learning_rate: float) -> bool:
+    """Whether weights that are trained as they are kept, in 16 bits, would hardly change.
+
+    An Adam step is about as long as the learning rate, and a weight about `WEIGHT`; bfloat16 has 8 significant bits, so
+    that what is less than 2^-9 of a weight is rounded away. FSDP keeps float32 weights, and adapters are float32.
+    """
+    kept = {"bfloat16": 8, "float16": 11}.get(cfg.model.dtype)
+    return (
+        kept is not None and not cfg.hardware.fsdp and cfg.model.lora.r is None and learning_rate < WEIGHT / 2**kept / 2
+    )
 
 
 @contextmanager

@@ -43,7 +43,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         from transformers import set_seed
 
         from tltrain import generation, lora, models
-        from tltrain.training import sft
+        from tltrain.training import sft, tree_mask
         from tltrain.training.progress import Progress
     from tltrain.tokens import Encoder
 
@@ -80,7 +80,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             trainer = sft.TurnTrainer(
                 model,
                 arguments,
-                sft.Collator(tokenizer.pad_token_id),
+                sft.Collator(tokenizer.pad_token_id, tree_mask.BLOCK if device.type == "cuda" else 1),
                 rows,
                 packed["held_out"][0] or None,
                 tokenizer,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,7 @@ class ActorCritic(nn.Module):
         super().__init__()
         self.policy, self.critic = policy, critic
         self.config = policy.config  # engines size their buffers by it
+        self._checkpointing: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
 
     def forward(self, temperature: float, **batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Log-probability, entropy (nats, without gradient) and value of each response token, [N] each in float32."""
@@ -41,16 +42,52 @@ class ActorCritic(nn.Module):
         return self.policy.is_activation_checkpointing
 
     def activation_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+        self._checkpointing = args, kwargs
         for model in (self.policy, self.critic):
             model.activation_checkpointing_enable(*args, **kwargs)
 
     def activation_checkpointing_disable(self) -> None:
         for model in (self.policy, self.critic):
             model.activation_checkpointing_disable()
+            model.disable_input_require_grads()  # else each rollout would leave another hook behind
+
+    def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+        """How TRL switches it on again after sampling: as the Trainer had it, whose own settings TRL does not know."""
+        args, kwargs = self._checkpointing
+        self.activation_checkpointing_enable(*args, **kwargs)
 
     is_gradient_checkpointing = is_activation_checkpointing
-    gradient_checkpointing_enable = activation_checkpointing_enable
     gradient_checkpointing_disable = activation_checkpointing_disable
+
+
+def with_kernels(models: Iterable[PreTrainedModel], config: dict[str, Any] | None) -> None:
+    """Give each model Liger's kernels (`use_liger_kernel`), which the Trainer only gives to a model that is one.
+
+    Not its fused loss: that takes the place of a forward that must give logits.
+
+    Raises:
+        ImportError: liger-kernel is not installed.
+    """
+    from transformers.integrations.liger import apply_liger_kernel
+
+    for model in models:
+        apply_liger_kernel(model, {**(config or {}), "fused_linear_cross_entropy": False})
+
+
+def frozen(reference: PreTrainedModel, autocast: bool) -> PreTrainedModel:
+    """`reference` as a model that is not trained.
+
+    Args:
+        autocast: it computes under bfloat16's, which casts weights of linear layers in every forward pass; kept as they
+            are cast, they are the same numbers in half the memory. Everything else keeps its precision.
+    """
+    reference.requires_grad_(False).eval()
+    if autocast:
+        shared = {id(module.weight) for module in reference.modules() if isinstance(module, nn.Embedding)}
+        for module in reference.modules():
+            if type(module) is nn.Linear and id(module.weight) not in shared:
+                module.to(torch.bfloat16)
+    return reference
 
 
 def inputs_of(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -38,14 +38,22 @@ from trl.trainer.utils import disable_dropout_in_model
 from tltrain.errors import TltrainError
 from tltrain.prompts import PromptTree
 from tltrain.tokens import Encoder
-from tltrain.training import engines, rollout
+from tltrain.training import engines, rollout, tree_mask
 from tltrain.training import policy_gradient as pg
-from tltrain.training.actor_critic import ActorCritic, check_shapes, response_logits, token_logprobs
+from tltrain.training.actor_critic import (
+    ActorCritic,
+    check_shapes,
+    frozen,
+    response_logits,
+    token_logprobs,
+    with_kernels,
+)
 from tltrain.training.checkpoints import WholeCheckpoints
 from tltrain.training.judging import Judged, grade_counts
 from tltrain.training.kl import KlControl
 from tltrain.training.rollout import Sampling
 from tltrain.training.rollout_metrics import RolloutMetrics
+from tltrain.training.rollout_sampler import RolloutSampler
 from tltrain.training.uneven import FilledBatches
 
 log = logging.getLogger(__name__)
@@ -68,32 +76,6 @@ class Settings:
     ppo_epochs: int = 1
     critic_learning_rate: float = 1e-7
     generation_batch_size: int | None = None  # responses sampled at once; None: all of a step
-
-
-class RolloutSampler(torch.utils.data.Sampler[int]):
-    """Indices in an order of each epoch's own; each rollout's `size` indices follow one another `repeats` times.
-
-    With repeats the last rollout is filled from the beginning of the order, so that all have the same number of steps.
-    """
-
-    def __init__(self, count: int, size: int, repeats: int, seed: int) -> None:
-        self.count, self.size, self.repeats, self.seed, self.epoch = count, size, repeats, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.count if self.repeats == 1 else math.ceil(self.count / self.size) * self.size * self.repeats
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(rollout.seed_of(self.seed, self.epoch))
-        order = torch.randperm(self.count, generator=generator).tolist()
-        if self.repeats == 1:
-            yield from order
-            return
-        for start in range(0, self.count, self.size):
-            for _ in range(self.repeats):
-                yield from (order[i % self.count] for i in range(start, start + self.size))
 
 
 class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
@@ -133,6 +115,8 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
         check_shapes(policy, critic)
         for model in (policy, critic):
             disable_dropout_in_model(model)  # as released; and the update's forward stands for the one that sampled
+        if args.use_liger_kernel:
+            with_kernels(filter(None, (policy, critic, reference)), args.liger_kernel_config)
         self.trees, self.encoder, self.judge = trees, encoder, judge
         self.settings, self.sampling, self.on_samples = settings, sampling, on_samples
         self.temperature = sampling.temperature or 1.0
@@ -152,14 +136,14 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
         self._sampling_copy = rollout.SamplingCopy()
         self._clock = time.perf_counter()
         self._clips_apart = False
+        self._tree_multiple = tree_mask.BLOCK if self.args.device.type == "cuda" else 1
 
     def _frozen(self, reference: PreTrainedModel) -> nn.Module:
-        reference.requires_grad_(False).eval()
         if self.is_deepspeed_enabled:
             from trl.models import prepare_deepspeed
 
-            return prepare_deepspeed(reference, self.accelerator)
-        return self.accelerator.prepare_model(reference, evaluation_mode=True)
+            return prepare_deepspeed(frozen(reference, autocast=False), self.accelerator)
+        return self.accelerator.prepare_model(frozen(reference, autocast=self.args.bf16), evaluation_mode=True)
 
     # --- rollout ---------------------------------------------------------------------------------------------------
 
@@ -180,7 +164,7 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
         if first_epoch or not self._micro_batches:
             self._clock = time.perf_counter()
             self._micro_batches = self._roll_out([[self.trees[i] for i in batch if i != BLANK] for batch in batches])
-        tokens = sum(int(batch["mask"].sum()) for batch in self._micro_batches)
+        tokens = sum(len(batch["targets"]) for batch in self._micro_batches)
         return self._micro_batches, self.accelerator.gather(torch.tensor([tokens], device=device)).sum()
 
     def _roll_out(self, batches: Sequence[Sequence[PromptTree]]) -> list[dict[str, torch.Tensor]]:
@@ -215,7 +199,7 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
             part = slice(start, start + len(batch))
             start += len(batch)
             scores = [one.reward for own in judged[part] for one in own]
-            laid_out = rollout.batch_of(batch, responses[part], scores, self.sampling.pad_id)
+            laid_out = rollout.batch_of(batch, responses[part], scores, self.sampling.pad_id, self._tree_multiple)
             names = [one.sample.id for own in judged[part] for one in own]
             micro_batches.append(rollout.to_device(laid_out, self.args.device) | {"samples": names})
         self._sums.add(seconds_scoring=self._lap())
@@ -245,7 +229,8 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Policy loss plus value loss of a micro-batch's tokens over the number of tokens of the step."""
         s, mask, index = self.settings, inputs["mask"], inputs["index"]
-        batch = {name: inputs[name] for name in ("input_ids", "attention_mask", "position_ids", "keep", "targets")}
+        batch = {name: inputs[name] for name in ("input_ids", "position_ids", "keep", "targets")}
+        batch["attention_mask"] = self._attention_mask(inputs)
         if "old_logprobs" not in inputs:  # first: before the policy's own tensors take their memory
             reference = self._reference_logprobs(batch)[index]
         logprobs, entropy, values = model(temperature=self.temperature, **batch)
@@ -285,6 +270,13 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
             which = f"the loss is {loss.item()} on {inputs['samples'][self._worst(policy_losses + value_losses)]}"
             raise TltrainError(self._broken(which, self.state.global_step + 1))
         return (loss, {}) if return_outputs else loss
+
+    def _attention_mask(self, inputs: dict[str, torch.Tensor]) -> Any:
+        """Made where it is needed, and on the device: it has T x T numbers for each row of a micro-batch."""
+        if "reach" not in inputs:
+            return inputs["attention_mask"]
+        policy = self.accelerator.unwrap_model(self.model).policy
+        return tree_mask.of(policy, inputs["reach"], torch.bfloat16 if self.args.bf16 else None)
 
     @staticmethod
     def _worst(losses: torch.Tensor) -> int:

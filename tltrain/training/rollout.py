@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from transformers import Cache, GenerationConfig, PreTrainedModel
 
-from tltrain import kv_cache
+from tltrain import decoding_attention, kv_cache
 from tltrain.generation import own_settings_aside
 from tltrain.layout import Layout, Run, Target, flatten
 from tltrain.prompts import PromptTree
@@ -57,7 +57,7 @@ def sample(model: PreTrainedModel, trees: Sequence[PromptTree], sampling: Sampli
         ids[row, width - end :] = torch.tensor(trees[b].ids[:end])
         mask[row, width - end :] = 1
     ids, mask = ids.to(model.device), mask.to(model.device)
-    with torch.inference_mode(), own_settings_aside(model):
+    with torch.inference_mode(), own_settings_aside(model), decoding_attention.without_flex(model):
         cache = shared_cache(model, trees, owners, width)
         responses = iter(_answers(model, ids, mask, cache, sampling))
         return [[next(responses) for _ in tree.ends] for tree in trees]
@@ -92,9 +92,11 @@ def _answers(
         kept = [at for at, tokens in enumerate(new) if sampling.eos_id not in tokens]
         going, left = [going[at] for at in kept], left - count
         if going and left:
-            at = torch.tensor(kept, device=ids.device)
-            ids, mask = out[at], torch.nn.functional.pad(mask[at], (0, count), value=1)
-            cache.batch_select_indices(at)
+            ids, mask = out, torch.nn.functional.pad(mask, (0, count), value=1)
+            if len(kept) < len(new):  # else nothing is worth a copy of the cache
+                at = torch.tensor(kept, device=ids.device)
+                ids, mask = ids[at], mask[at]
+                cache.batch_select_indices(at)
     return responses
 
 
@@ -137,19 +139,29 @@ def shared_cache(
 
 
 def batch_of(
-    trees: Sequence[PromptTree], responses: Sequence[Sequence[Sequence[int]]], scores: Sequence[float], pad_id: int
+    trees: Sequence[PromptTree],
+    responses: Sequence[Sequence[Sequence[int]]],
+    scores: Sequence[float],
+    pad_id: int,
+    tree_multiple: int = 1,
 ) -> dict[str, torch.Tensor]:
     """B trees with their M responses of N tokens in all, at most R each, as one batch of T positions; without a tree, a
     row of one token and nothing else (M and N are 0).
 
+    Args:
+        tree_multiple: T is a multiple of this where a tree has branches.
+
     Returns:
-        `input_ids`, `position_ids`: [B, T]. `attention_mask`: [B, T], or [B, 1, T, T] to be added to attention scores
-        where a tree has branches. `keep`: [B, T], True where a hidden state predicts a response's token.
-        `targets`: [N] those tokens in the order of `keep`. `index`, `mask`: [M, R], where in that order each token of
-        each response is, and which of these there are. `scores`: [M].
+        `input_ids`, `position_ids`: [B, T]. `attention_mask`: [B, T]; where a tree has branches in its place `reach`,
+        [B, T], of which `tree_mask.of` makes one. `keep`: [B, T], True where a hidden state predicts a token of a
+        response. `targets`: [N] those tokens in the order of `keep`. `index`, `mask`: [M, R], where in that order each
+        token of each response is, and which of these there are. `scores`: [M].
     """
     rows = [_layout(tree, own) for tree, own in zip(trees, responses, strict=True)]
+    branching = any(len(tree.ends) > 1 for tree in trees)
     width = max((len(layout.input_ids) for layout in rows), default=1)
+    if branching:
+        width = -(-width // tree_multiple) * tree_multiple
     ids = torch.full((max(1, len(rows)), width), pad_id)
     positions, real = torch.zeros_like(ids), torch.zeros_like(ids)
     if not rows:
@@ -168,12 +180,11 @@ def batch_of(
     index = torch.zeros(mask.shape, dtype=torch.long)
     if rows:
         index[mask] = torch.cat([order[b, layout.positions] for b, layout in enumerate(rows)])
-    branching = any(len(tree.ends) > 1 for tree in trees)
-    reach = tree_mask.padded([layout.reach for layout in rows], width)
+    reach = [layout.reach for layout in rows]
     return {
         "input_ids": ids,
         "position_ids": positions,
-        "attention_mask": tree_mask.dense(reach) if branching else real,
+        **({"reach": tree_mask.padded(reach, width)} if branching else {"attention_mask": real}),
         "keep": keep,
         "targets": labels[keep],
         "index": index,
@@ -210,8 +221,7 @@ class SamplingCopy:
             for parameter in self._model.parameters():  # buffers, such as rotary frequencies, keep their precision
                 parameter.data = parameter.data.to(torch.bfloat16)
         else:
-            for own, now in zip(self._model.parameters(), policy.parameters(), strict=True):
-                own.copy_(now)
+            torch._foreach_copy_(list(self._model.parameters()), list(policy.parameters()))
         return self._model
 
 

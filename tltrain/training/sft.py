@@ -55,14 +55,21 @@ class Collator:
     Gives `input_ids`, `attention_mask`: [B, T], padded on the right; `keep`: [B, T], True where a hidden state predicts
     a target; `shift_labels`: [B, T], that target there and -100 elsewhere; `weights`, `keys`, `turns`: [N], turns
     numbered through the batch; `index`: [N], where each target is in the order of `keep` (in a tree one position may
-    serve several turns). For trees also `position_ids`, `reach`: [B, T].
+    serve several turns). For trees also `position_ids`, `reach`: [B, T]. `turn_count`, `token_count` are plain numbers:
+    to read them from a tensor, the host would wait for the accelerator.
+
+    Args:
+        tree_multiple: T is a multiple of this where there are trees: flex attention compiles a kernel for each length.
     """
 
-    def __init__(self, pad_id: int) -> None:
-        self.pad_id = pad_id
+    def __init__(self, pad_id: int, tree_multiple: int = 1) -> None:
+        self.pad_id, self.tree_multiple = pad_id, tree_multiple
 
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        size = (len(rows), max(len(row["input_ids"]) for row in rows))
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        width = max(len(row["input_ids"]) for row in rows)
+        if "reach" in rows[0]:
+            width = math.ceil(width / self.tree_multiple) * self.tree_multiple
+        size = (len(rows), width)
         input_ids = torch.full(size, self.pad_id)
         mask = torch.zeros(size, dtype=torch.long)
         labels = torch.full(size, IGNORED)
@@ -86,6 +93,8 @@ class Collator:
             "weights": torch.tensor([w for row in rows for w in row["weights"]]),
             "keys": torch.tensor([k for row in rows for k in row["keys"]], dtype=torch.bool),
             "turns": torch.cat(turns),
+            "turn_count": turn_count,
+            "token_count": sum(len(row["input_ids"]) for row in rows),
         }
         if "reach" in rows[0]:
             batch["reach"] = tree_mask.padded([row["reach"] for row in rows], size[1])
@@ -95,25 +104,28 @@ class Collator:
         return batch
 
 
-def target_nll(model: torch.nn.Module, batch: dict[str, torch.Tensor], fused: bool) -> torch.Tensor:
+def target_nll(
+    model: torch.nn.Module, batch: dict[str, Any], fused: bool, mask_dtype: torch.dtype | None = None
+) -> torch.Tensor:
     """Negative log-likelihood of each target, [N] in float32; logits are computed for target positions alone.
 
     Args:
-        fused: through TRL's fused head, which never holds all logits at once; it pays on an accelerator only.
+        fused: as an accelerator does it best: through TRL's fused head, which never holds all logits at once, and
+            without a mask of padding. That stands behind, where no token looks, and attention without a mask has far
+            faster kernels.
+        mask_dtype: see `tree_mask.of`.
     """
-    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    inputs = {"input_ids": batch["input_ids"]}
     if "reach" in batch:
-        inputs |= {"position_ids": batch["position_ids"], "attention_mask": tree_mask.of(model, batch["reach"])}
+        mask = tree_mask.of(model, batch["reach"], mask_dtype)
+        inputs |= {"position_ids": batch["position_ids"], "attention_mask": mask}
+    elif not fused:
+        inputs["attention_mask"] = batch["attention_mask"]
     if fused:
         outputs = model(**inputs, shift_labels=batch["shift_labels"], fused_lm_head=True, use_cache=False)
         return -outputs.log_probs[batch["keep"]].float()[batch["index"]]
     logits = model(**inputs, logits_to_keep=batch["keep"], use_cache=False).logits
     return F.cross_entropy(logits.float(), batch["shift_labels"][batch["keep"]], reduction="none")[batch["index"]]
-
-
-def number_of_turns(batch: dict[str, torch.Tensor]) -> int:
-    """How many turns a batch has; a blank one has none."""
-    return int(batch["turns"].max()) + 1 if batch["turns"].numel() else 0
 
 
 class TurnTrainer(FilledBatches, SFTTrainer):
@@ -141,13 +153,14 @@ class TurnTrainer(FilledBatches, SFTTrainer):
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor:
         """Number of turns in the optimizer step, on all processes."""
-        turns = sum(map(number_of_turns, batch_samples))
+        turns = sum(batch["turn_count"] for batch in batch_samples)
         return self.accelerator.gather(torch.tensor([turns], device=device)).sum()
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Sum of the micro-batch's turn losses over the number of turns in the step (scaled for DDP's averaging)."""
-        nll = target_nll(model, inputs, fused=inputs["input_ids"].device.type in ("cuda", "xpu"))
-        losses = turn_losses(nll, inputs["weights"], inputs["turns"], number_of_turns(inputs))
+        fused = inputs["input_ids"].device.type in ("cuda", "xpu")
+        nll = target_nll(model, inputs, fused, torch.bfloat16 if self.args.bf16 else None)
+        losses = turn_losses(nll, inputs["weights"], inputs["turns"], inputs["turn_count"])
         self._sums["train" if model.training else "eval"].add(nll, losses, inputs)
         if num_items_in_batch is None:
             loss = losses.mean()
@@ -193,14 +206,14 @@ class _Sums:
     def reset(self) -> None:
         self.values: torch.Tensor | float = 0.0
 
-    def add(self, nll: torch.Tensor, losses: torch.Tensor, batch: dict[str, torch.Tensor]) -> None:
+    def add(self, nll: torch.Tensor, losses: torch.Tensor, batch: dict[str, Any]) -> None:
         nll, key = nll.detach(), batch["keys"]
         self.values = (
             self.values
             + torch.stack(
                 [
                     losses.detach().sum(),
-                    torch.tensor(len(losses), device=nll.device),
+                    torch.full((), len(losses), device=nll.device),
                     (nll * key).sum(),
                     key.sum(),
                     (nll * ~key).sum(),
@@ -209,7 +222,7 @@ class _Sums:
                 ]
             ).double()
         )
-        self.processed += int(batch["attention_mask"].sum())
+        self.processed += batch["token_count"]
 
     def means(self, accelerator: Any) -> dict[str, float]:
         if isinstance(self.values, float):

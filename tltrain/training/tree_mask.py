@@ -82,10 +82,14 @@ def _listed(wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return wanted.sum(-1, dtype=torch.int32), order.to(torch.int32)
 
 
-def of(model: torch.nn.Module, reach: torch.Tensor) -> torch.Tensor | BlockMask:
-    """The mask in the form that the model's implementation of attention takes."""
+def of(model: torch.nn.Module, reach: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor | BlockMask:
+    """The mask in the form that the model's implementation of attention takes.
+
+    Args:
+        dtype: of a dense mask, by default that of the weights; what attention computes in saves a cast in every layer.
+    """
     own = extract_model_from_parallel(model)
-    return blocks(reach) if own.config._attn_implementation == "flex_attention" else dense(reach, own.dtype)
+    return blocks(reach) if own.config._attn_implementation == "flex_attention" else dense(reach, dtype or own.dtype)
 
 
 def check(model: PreTrainedModel) -> None:
