@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import logging
-import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -143,12 +143,16 @@ def _hub_answers() -> bool:
 def _make_once(folder: Path, make: Callable[[Path], None]) -> Path:
     """`folder`, made aside by `make` and renamed if it is not there yet."""
     if not folder.is_dir():
-        part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+        # In containers every process may have the same number: what one that was killed has left is not taken up.
+        part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
         try:
             part.mkdir(parents=True)
             make(part)
-            if not folder.is_dir():  # another process may have been faster
+            try:
                 part.rename(folder)
+            except OSError:
+                if not folder.is_dir():  # else another process was faster
+                    raise
         finally:
             shutil.rmtree(part, ignore_errors=True)
     return folder
