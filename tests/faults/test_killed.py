@@ -156,8 +156,8 @@ def test_what_is_compared_is_what_counts(tmp_path):
         folder = tmp_path / home / "run"
         (folder / "model").mkdir(parents=True)
         (folder / "model" / "model.safetensors").write_bytes(b"weights")
-        (folder / "history.jsonl").write_text('{"step": 1, "loss": 2.5, "tokens_per_second": %s}\n' % len(home))
-        (folder / "metrics.json").write_text('{"train": {"train_loss": 2.5, "train_runtime": %d}}' % ord(home))
+        (folder / "history.jsonl").write_text(f'{{"step": 1, "loss": 2.5, "tokens_per_second": {ord(home)}}}\n')
+        (folder / "metrics.json").write_text(f'{{"train": {{"train_loss": 2.5, "train_runtime": {ord(home)}}}}}')
     one, other = tmp_path / "a", tmp_path / "b"
     assert same(one, other) == []
     (other / "run" / "history.jsonl").write_text('{"step": 1, "loss": 2.500001}\n')
