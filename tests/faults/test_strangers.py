@@ -62,7 +62,7 @@ def model(trained, tmp_path) -> Path:
 
 
 def refused(tltrain, *words: str) -> str:
-    ran = tltrain(*SMALL[1:], "model=tiny", *words, status=1)
+    ran = tltrain(*SMALL, *words, status=1)
     assert "Traceback" not in ran.err
     return ran.err.splitlines()[-1]
 
@@ -120,7 +120,6 @@ def strange(model, canary) -> Path:
         ("stage=sft", "data.size=4"),
         ("stage=eval", "benchmark.size=1"),
         ("stage=analyze", "data.size=4"),
-        ("stage=plan",),
     ],
     ids=lambda words: words[0],
 )
@@ -129,10 +128,10 @@ def test_a_folder_with_code(tltrain, strange, canary, words):
     assert str(strange) in line and "trust_remote_code" in line
 
 
-def test_code_is_run_where_the_user_says_so(tltrain, model, strange, canary):
+def test_code_is_run_where_the_user_says_so(tmp_path, models_cache, strange, canary):
     """What the tests above rely on: the code is in the right place."""
     words = ["stage=eval", "benchmark.size=1", "stage.max_new_tokens=1", "model.trust_remote_code=true"]
-    ran = tltrain(*SMALL, *words, f"model.path={strange}", status=None)
+    ran = command_line(*SMALL, *words, f"model.path={strange}", folder=tmp_path / "run", cache=models_cache)
     assert canary.exists(), ran.err
     canary.unlink()
 
