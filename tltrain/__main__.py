@@ -43,9 +43,9 @@ log = logging.getLogger("tltrain")
 
 def run_stage(cfg: DictConfig) -> float | None:
     """Check the configuration and run the stage it names; returns the one number that a sweeper optimizes, if any."""
-    if cfg.stage.get("resume") and (runs.folder() / "metrics.json").is_file():
+    if cfg.stage.get("resume") and (metrics := runs.ended(runs.folder())) is not None:
         log.info("stage.resume=true: the run in %s has ended already", runs.folder())
-        return None
+        return metrics.get("score")
     for name in ("metrics.json", "error.txt"):  # of an earlier run into the same folder: this one is not finished
         (runs.folder() / name).unlink(missing_ok=True)
     redact.hydra_files(cfg, runs.folder())

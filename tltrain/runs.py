@@ -94,6 +94,15 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
             file.write(line + "\n")
 
 
+def ended(directory: Path) -> dict[str, Any] | None:
+    """The metrics of a run that has ended well; None where it has not."""
+    try:
+        metrics = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return metrics if isinstance(metrics, dict) else None
+
+
 def finish(directory: Path, cfg: DictConfig, metrics: dict[str, Any]) -> None:
     """Leave the resolved configuration, without secrets, then the metrics: from here on the run counts as finished."""
     with writing(directory / "config.yaml") as file:

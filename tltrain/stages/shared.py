@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tltrain import distributed, runs, terminal
 from tltrain.config import check_arguments
-from tltrain.data import query_key
+from tltrain.data import TRAINED_ON, query_key, trained_on
 from tltrain.errors import TltrainError
 from tltrain.formats import tl
 from tltrain.trajectory import Trajectory
@@ -128,8 +128,7 @@ def save_model(
     from tltrain import lora, models
     from tltrain.training import engines
 
-    record = Path(base) / "trained_on.json"
-    known = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else []
+    known = trained_on(base)
     part = folder.with_name(f".{folder.name}.part")  # under its name it is whole
     if distributed.leads():
         shutil.rmtree(part, ignore_errors=True)
@@ -140,7 +139,7 @@ def save_model(
                 engines.forget()
                 lora.merge(part, base, choice, models.weights_dtype(choice))
             tokenizer.save_pretrained(part)
-        runs.write_json(part / "trained_on.json", sorted({*known, *map(query_key, queries)}))
+        runs.write_json(part / TRAINED_ON, sorted({*known, *map(query_key, queries)}))
         if distributed.leads():
             shutil.rmtree(folder, ignore_errors=True)
             part.rename(folder)
