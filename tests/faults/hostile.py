@@ -15,6 +15,8 @@ from typing import Any
 
 LIMIT = 1.0
 """Seconds of one reading."""
+LONGEST = 500_000
+"""Characters of a file, whatever swells it: the limit above is for files of about this size."""
 CANARY = "tltrain_canary"
 PIECES = (
     *(
@@ -101,10 +103,12 @@ def swapped(value: Any, rng: random.Random) -> Any:
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
     """(parent, key) of everything in a value, itself apart."""
-    if isinstance(value, dict | list):
-        for key, inner in list(value.items()) if isinstance(value, dict) else list(enumerate(value)):
-            yield value, key
-            yield from _places(inner)
+    pending = [value]
+    while pending:
+        parent = pending.pop()
+        if isinstance(parent, dict | list):
+            yield from ((parent, key) for key in (parent if isinstance(parent, dict) else range(len(parent))))
+            pending.extend(parent.values() if isinstance(parent, dict) else parent)
 
 
 def file_of(records: list[Any], rng: random.Random) -> bytes:
@@ -125,6 +129,7 @@ def file_of(records: list[Any], rng: random.Random) -> bytes:
         text = "[" + rng.choice((",", ",\n", " ,\t", ",,", " ")).join(texts) + rng.choice(("]", "]", "]", "", "] x"))
     if rng.random() < 0.5:
         text = mutated(text, rng)
+    text = text[:LONGEST]
     coding = rng.choice(("utf-8",) * 8 + ("utf-16", "latin-1"))
     data = text.encode(coding, errors="replace" if coding == "latin-1" else "surrogatepass")
     match rng.randrange(8):

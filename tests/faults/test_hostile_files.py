@@ -20,13 +20,19 @@ from tltrain.formats import tl
 from tltrain.stages.eval import read_predictions
 from tltrain.trajectory import Sample, Trajectory
 
-from ..reader_samples import CHAT, LOVE, RAW, TEXTS
+from ..reader_samples import CHAT, LOVE, RAW, STUBS
 from ..test_irm_data import RECORD
 from ..test_rotbench import FIRST, THIRD
 from ..test_toolalpaca import API
 from .hostile import file_of, watch
 from .test_hostile_answers import rules
 
+SAID = [
+    {"role": "System", "content": STUBS},
+    {"role": "User", "content": "Advice on love?"},
+    {"role": "Assistant", "content": 'search(query="löve", limit=2)'},
+    {"role": "Output", "content": "Listen."},
+]
 QUESTION = {
     "id": "simple_0",
     "question": [[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Advice?"}]],
@@ -91,8 +97,11 @@ FORMATS: dict[str, tuple[list[Any], Callable[[Path, str, ReadReport], Any]]] = {
     "bfcl questions": ([QUESTION], _bfcl(None, [ANSWER])),
     "bfcl answers": ([ANSWER], _bfcl([QUESTION], None)),
     "bfcl answers in Python": ([PYTHON], _bfcl([QUESTION], None)),
-    "history": ([CHAT], lambda path, on_error, report: [chat.read_history(path)]),
-    "history in text": (TEXTS, lambda path, on_error, report: [chat.read_history(path)]),
+    "history": (
+        [{**CHAT, "messages": CHAT["messages"][:-1]}],
+        lambda path, on_error, report: [chat.read_history(path)],
+    ),
+    "history in text": (SAID, lambda path, on_error, report: [chat.read_history(path)]),
     "predictions": ([{"prediction": "f()"}], lambda path, on_error, report: read_predictions(path, 1)),
 }
 
@@ -121,10 +130,8 @@ def fuzz(count: int, seed: int, where: Path) -> tuple[int, float, int, Counter[s
     rng, kinds, read = random.Random(seed), rules(), Counter()
     path = where / "data.json"
     for name, (records, _) in FORMATS.items():  # whatever is imported late is imported now
-        good = records if name == "history in text" else records[:1]
-        path.write_text(json.dumps(good if name == "history in text" else good[0]))
-        if name != "toolalpaca":
-            assert read_and_use(name, path, "stop", kinds), name
+        path.write_text(json.dumps(records if name == "history in text" else records[0]))
+        assert read_and_use(name, path, "stop", kinds), name
     with watch() as found:
         for number, name in zip(range(count), chain.from_iterable([list(FORMATS)] * count), strict=False):
             data = file_of(FORMATS[name][0], rng)
