@@ -123,6 +123,10 @@ def _fetch(path: str, load: Callable[[bool], T]) -> T:
     except Exception as error:  # safetensors and tokenizers have errors of their own, some of no type but this
         if shortage.of_memory(error):
             raise
+        if "trust_remote_code" in str(error):
+            raise TltrainError(
+                f"the model {path} brings code of its own, which is run only with model.trust_remote_code=true"
+            ) from error
         if local:
             raise TltrainError(f"{path} cannot be read as a model: {' '.join(str(error).split())[:400]}") from error
         if not isinstance(error, OSError | ValueError):

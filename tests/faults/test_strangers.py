@@ -125,7 +125,7 @@ def strange(model, canary) -> Path:
 )
 def test_a_folder_with_code(tltrain, strange, canary, words):
     line = refused(tltrain, *words, f"model.path={strange}")
-    assert str(strange) in line and "trust_remote_code" in line
+    assert line == f"the model {strange} brings code of its own, which is run only with model.trust_remote_code=true"
 
 
 def test_code_is_run_where_the_user_says_so(tmp_path, models_cache, strange, canary):
@@ -150,8 +150,8 @@ def test_a_critic_from_a_stranger(tltrain, trained, model, canary, request, what
 
 @WRITERS
 def test_an_adapter_in_pickle(tltrain, model, tmp_path, canary, write):
-    adapter = tmp_path / "adapter"
-    adapter.mkdir()
+    adapter = Path(shutil.copytree(model, tmp_path / "adapter", ignore=shutil.ignore_patterns("*.safetensors")))
+    (adapter / "config.json").unlink()
     config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": str(model), "r": 2}
     (adapter / "adapter_config.json").write_text(json.dumps(config | {"target_modules": ["q_proj"]}))
     write(adapter / "adapter_model.bin", canary)

@@ -14,10 +14,12 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from hashlib import file_digest
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from tltrain import distributed, preemption, runs, shortage
@@ -159,13 +161,27 @@ class WholeCheckpoints:
         with preemption.deferred():
             if resume_from_checkpoint is None:
                 return super().train(**kwargs)
-            try:
+            with self._reading(resume_from_checkpoint):
                 return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-            except Exception as error:
-                if self._running or isinstance(error, TltrainError) or shortage.of_memory(error):
-                    raise
-                why = " ".join(str(error).split())[:300]
-                raise TltrainError(f"{resume_from_checkpoint} cannot be resumed from: {why}") from error
+
+    @contextmanager
+    def _reading(self, checkpoint: str) -> Iterator[None]:
+        """Says in one line that the checkpoint cannot be read; what goes wrong in the training is let through."""
+        try:
+            yield
+        except Exception as error:
+            if self._running or isinstance(error, TltrainError) or shortage.of_memory(error):
+                raise
+            why = " ".join(str(error).split())[:300]
+            if isinstance(error, UnpicklingError):  # torch would advise to read it nevertheless
+                why = "it holds a pickle that is no plain tensors, which is never read"
+            raise TltrainError(f"{checkpoint} cannot be resumed from: {why}") from error
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        running, self._running = self._running, False
+        with self._reading(str(checkpoint)):
+            super()._load_rng_state(checkpoint)
+        self._running = running
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         self._take_up()
