@@ -122,8 +122,9 @@ def small_disk(tmp_path):
             time.sleep(0.1)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["sft", "irm"])
+@pytest.mark.parametrize(
+    "recipe", [pytest.param("irm", marks=pytest.mark.slow), pytest.param("sft", marks=pytest.mark.faults)]
+)
 def test_a_disk_that_fills_up_while_training(tmp_path, small_disk, recipe):
     """Room for the base model and two checkpoints; all are kept, so that the third finds none."""
     many = ("stage.args.save_total_limit=null", "stage.keep_checkpoints=true")

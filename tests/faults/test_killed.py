@@ -67,10 +67,11 @@ def moments(recipe: str, count: int, seconds: float) -> list[float]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("recipe", "count"), [("sft", 3), ("pkt", 3), ("irm", 3), ("sweep", 1)])
-def test_killed_at_a_random_moment(uninterrupted, tmp_path, recipe, count):
+@pytest.mark.parametrize("recipe", TRAINED)
+def test_killed_at_a_random_moment(uninterrupted, tmp_path, recipe):
+    """The sweep is killed in `tests/test_ablation.py`, and below."""
     reference = uninterrupted(recipe)
-    for number, moment in enumerate(moments(recipe, count, reference.seconds)):
+    for number, moment in enumerate(moments(recipe, 2, reference.seconds)):
         at, _, different = killed_and_repeated(reference, tmp_path / str(number), moment)
         assert not different, f"killed after {moment:.2f} s ({at})"
 
@@ -109,11 +110,23 @@ RARE = {
     "model being written": lambda run: any(run.glob(".model.part/*")),
     "model whole": lambda run: (run / "model").is_dir(),
 }
+SHORT = (
+    ("first checkpoint being written", "irm"),
+    ("last checkpoint whole", "sft"),
+    ("model being written", "pkt"),
+    ("model whole", "irm"),
+)
+"""Those of `make test-slow`."""
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("recipe", TRAINED)
-@pytest.mark.parametrize("what", RARE)
+@pytest.mark.parametrize(
+    ("what", "recipe"),
+    [
+        pytest.param(what, recipe, marks=pytest.mark.slow if (what, recipe) in SHORT else pytest.mark.faults)
+        for what in RARE
+        for recipe in TRAINED
+    ],
+)
 def test_killed_as_soon_as(uninterrupted, tmp_path, recipe, what):
     reference = uninterrupted(recipe)
     process = start(tmp_path, *reference.words)
@@ -127,7 +140,7 @@ def test_killed_as_soon_as(uninterrupted, tmp_path, recipe, what):
     assert same(tmp_path, reference.home) == []
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_killed_twice(uninterrupted, tmp_path):
     reference = uninterrupted("irm")
     for step in (1, 3):

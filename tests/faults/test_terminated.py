@@ -94,9 +94,14 @@ def terminated(home: Path, words: tuple[str, ...], at: int) -> tuple[float, str]
     return time.monotonic() - sent, said
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["sft", "pkt", "irm", "rloo", "grpo"])
-def test_a_training_saves_and_goes_on(tmp_path, kind):
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("pkt", "irm")),
+        *(pytest.param(kind, marks=pytest.mark.faults) for kind in ("sft", "rloo", "grpo")),
+    ],
+)
+def test_a_training_saves_and_goes_on(tmp_path, kind, figures):
     words = (*WORDS[kind], "stage.args.save_steps=100")
     end(start(tmp_path / "whole", *words), tmp_path / "whole")
     home = tmp_path / "stopped"
@@ -110,6 +115,7 @@ def test_a_training_saves_and_goes_on(tmp_path, kind):
     assert not (home / "run" / "error.txt").exists() and not (home / "run" / "metrics.json").exists()
     assert f"going on from run/checkpoints/{found.name}" in _unabsolute(end(start(home, *words), home), home)
     assert same(home, tmp_path / "whole") == []
+    figures("SIGTERM while training", run=kind, seconds=f"{seconds:.1f}", status=143, differed=0)
 
 
 def _unabsolute(text: str, home: Path) -> str:
@@ -143,7 +149,7 @@ def test_a_sweep_ends_and_nothing_is_marked_as_failed(tmp_path):
     assert all((tmp_path / "run" / job / "metrics.json").is_file() for job in ("0", "1", "2"))
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.parametrize("what", ["before.json", "model"])
 def test_outside_training_a_run_ends_at_once(tmp_path, what):
     """While held-out questions are asked before, or after the training."""
