@@ -1,21 +1,24 @@
 # make demo        train and evaluate on this machine; see README.md
-# make test        the fast tests; make test-slow: the rest
+# make test        the fast tests; make test-slow: the rest; make test-faults: runs killed and inputs fuzzed at length
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 # This build of torch is for the CPU; on a machine with a GPU: make demo TORCH=torch
 TORCH  ?= torch==2.13.0
 
-.PHONY: demo test test-slow lint install clean
+.PHONY: demo test test-slow test-faults lint install clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m tltrain $(ARGS)
 
 test: $(VENV)/installed lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not faults" -n auto $(ARGS)
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-faults: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults --timeout=7200 tests/faults $(ARGS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -373,7 +373,7 @@ def test_nothing_to_learn_is_an_error(tltrain, write):
 
 
 def test_a_training_goes_on_from_its_checkpoint(tltrain, trained):
-    words = ["stage.args.save_strategy=steps", "stage.args.save_steps=1"]
+    words = ["stage.keep_checkpoints=true", "stage.args.save_steps=1"]
     checkpoint = tltrain("stage=sft", *FEW, *words).folder / "checkpoints" / "checkpoint-1"
     ran = tltrain("stage=sft", *FEW, f"stage.args.resume_from_checkpoint={checkpoint}")
     assert [step["step"] for step in ran.lines("history.jsonl") if "loss" in step] == [1, 2]

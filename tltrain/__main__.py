@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tltrain import config, distributed, launch, redact, runs, sweeps, terminal, tracking
+from tltrain import config, distributed, launch, preemption, redact, runs, shortage, sweeps, terminal, tracking
 from tltrain.errors import TltrainError
 
 STAGES = {
@@ -43,9 +43,9 @@ log = logging.getLogger("tltrain")
 
 def run_stage(cfg: DictConfig) -> float | None:
     """Check the configuration and run the stage it names; returns the one number that a sweeper optimizes, if any."""
-    if cfg.stage.get("resume") and (runs.folder() / "metrics.json").is_file():
+    if cfg.stage.get("resume") and (metrics := runs.ended(runs.folder())) is not None:
         log.info("stage.resume=true: the run in %s has ended already", runs.folder())
-        return None
+        return metrics.get("score")
     for name in ("metrics.json", "error.txt"):  # of an earlier run into the same folder: this one is not finished
         (runs.folder() / name).unlink(missing_ok=True)
     redact.hydra_files(cfg, runs.folder())
@@ -77,7 +77,11 @@ def main() -> None:
             distributed.leave()
     else:
         terminal.quiet()
-        joined.follow()
+        try:
+            with preemption.handled():
+                joined.follow()
+        except preemption.Preempted:
+            sys.exit(preemption.EXIT)
         distributed.leave()
 
 
@@ -102,11 +106,13 @@ def lead() -> None:
         line = redact.text(line)
         failed.append(line)
         log.error("%s", line)
-        runs.write_lines(runs.folder() / "error.txt", [line])
+        with suppress(OSError):  # a full disk has no room for it either
+            runs.write_lines(runs.folder() / "error.txt", [line])
 
     def task(cfg: DictConfig) -> float | None:
         try:
-            return run_stage(cfg)
+            with preemption.handled():  # of a job that a launcher of Hydra's has started in a process of its own
+                return run_stage(cfg)
         except (TltrainError, OSError) as error:
             # Caught here: Hydra would add a line, and end a sweep at its first failure.
             return fail(str(error))
@@ -117,16 +123,22 @@ def lead() -> None:
             return fail(f"{type(error).__name__}: {error}")
 
     try:
-        hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="config")(task)()
+        with preemption.handled():
+            hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="config")(task)()
     except (HydraException, OmegaConfBaseException) as error:  # first: some of Hydra's are OSErrors too
         print(one_line(error), file=sys.stderr)
         sys.exit(1)
     except OSError as error:  # the run folder cannot be made
-        print(error, file=sys.stderr)
+        print(shortage.of_disk(error) or error, file=sys.stderr)
         sys.exit(1)
+    except preemption.Preempted as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(preemption.EXIT)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
+    finally:
+        runs.release()
     if failed or sweeps.failed_jobs:
         sys.exit(1)
 

@@ -54,13 +54,15 @@ def _repaired(text: str) -> Iterator[str]:
             parts.append("{" if mark == "{" else "[")
             if len(open_marks) > _NESTING:
                 return
+        elif not open_marks:  # it begins with what can only follow something
+            return
         elif mark in "}])":
             open_marks.pop()
             parts.append("}" if mark == "}" else "]")
         else:
             if mark == ",":
                 last_member = len(parts), open_marks[:]
-            elif not parts[-1].startswith('"'):
+            elif parts[-1] not in "[{" and not parts[-1].startswith('"'):
                 parts[-1] = json.dumps(parts[-1])  # JSON's keys are strings, Python's may be numbers
             parts.append(mark)
         if not open_marks:  # the value is complete; what follows is not part of it

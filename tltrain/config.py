@@ -166,6 +166,8 @@ class SupervisedStage:
     # trajectories that begin alike (prefix_tree), what they share computed once. auto: prefix_tree where that pays
     tree_size: int = 16  # trajectories in a sample of prefix_tree: it is one row of a batch, however many turns it has
     truncation: Truncation = Truncation.drop_oldest_turns  # of samples over args.max_length tokens
+    resume: bool = False  # go on from the last whole checkpoint in hydra.run.dir
+    keep_checkpoints: bool = False  # after the run has ended well
     args: Any = field(default_factory=dict)  # of trl.SFTConfig; above model.args
 
 

@@ -185,7 +185,7 @@ class Team:
 
         while True:
             try:
-                self._store.wait([key], timedelta(seconds=30))
+                self._store.wait([key], timedelta(seconds=5))  # signals are heeded between two
                 return self._store.get(key)
             except DistStoreError:
                 continue

@@ -22,7 +22,8 @@ class FieldError(TltrainError):
     def __init__(self, field: str, expected: str, found: object) -> None:
         self.field, self.expected, self.found = field, expected, found
         shown = found if isinstance(found, str) else repr(found)
-        super().__init__(f"{field}: expected {expected}, found {_shorten(shown)}")
+        # A field's name may come from the data too, and so may what is expected.
+        super().__init__(f"{_shorten(field, 160)}: expected {_shorten(expected, 300)}, found {_shorten(shown)}")
 
 
 class RecordError(TltrainError):

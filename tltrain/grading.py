@@ -332,5 +332,5 @@ def _plain(value: Any) -> Any:
     number = _JSON_NUMBER.fullmatch(text)
     if number and len(text) <= MAX_DIGITS:
         plain = float(text) if number[1] or number[2] else int(text)
-        return plain if math.isfinite(plain) else text
+        return text if isinstance(plain, float) and math.isinf(plain) else plain
     return text

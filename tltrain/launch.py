@@ -27,13 +27,15 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from tltrain import distributed, terminal, tracking
+from tltrain import distributed, preemption, shortage, terminal, tracking
 from tltrain.errors import TltrainError
 
 TRAINING = ("sft", "pkt", "irm")
 """Stages that all processes run; of others rank 0 alone, with the others' help where a local model answers."""
 LAUNCHED = (*TRAINING, "demo", "pipeline", "eval")
 """Stages that several processes help."""
+SHUTDOWN = 300
+"""Seconds that workers may take to save after SIGTERM, whose step may be long; a scheduler may wait less."""
 
 
 def run_stage(cfg: DictConfig, folder: Path) -> dict[str, Any]:
@@ -43,11 +45,17 @@ def run_stage(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     module = f"tltrain.stages.{STAGES[cfg.stage.name]}"
     if cfg.stage.name in TRAINING:
         return distributed.call("tltrain.launch:train", module, cfg, folder)
-    return importlib.import_module(module).run(cfg, folder)
+    with shortage.explained(cfg):
+        return importlib.import_module(module).run(cfg, folder)
 
 
 def train(module: str, cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """A training stage, on every process."""
+    with shortage.explained(cfg):
+        return _train(module, cfg, folder)
+
+
+def _train(module: str, cfg: DictConfig, folder: Path) -> dict[str, Any]:
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # TRL's word for it
     if not cfg.hardware.deepspeed:
         return importlib.import_module(module).run(cfg, folder)
@@ -121,6 +129,8 @@ def launch(cfg: DictConfig, folder: Path) -> dict[str, Any]:
                     "-u", "-m", "tltrain.worker", str(file)
                 )
             except ChildFailedError as error:
+                if any(failure.exitcode == preemption.EXIT for failure in error.failures.values()):
+                    preemption.stop()  # a worker alone was sent it, and all have saved
                 raise TltrainError(_why(error.failures, Path(place))) from error
         if cfg.hardware.nodes > 1 and _node_rank(cfg.hardware) > 0:
             return {}
@@ -162,6 +172,7 @@ def launch_config(hardware: DictConfig, place: str) -> Any:
         nproc_per_node=count,
         max_restarts=0,
         monitor_interval=0.5,
+        shutdown_timeout=SHUTDOWN,
         logs_specs=DefaultLogsSpecs(log_dir=place, redirects=dict.fromkeys(quiet, Std.ALL) or Std.NONE),
         **({"local_addr": "127.0.0.1"} if nodes == 1 else {}),
         **meeting,
@@ -209,6 +220,8 @@ def _signals() -> Iterator[None]:
     except SignalException as error:
         if error.sigval == signal.SIGINT:
             raise KeyboardInterrupt from error
+        if error.sigval == signal.SIGTERM:
+            preemption.stop()
         raise SystemExit(128 + int(error.sigval)) from error
     finally:
         for name, handler in before.items():
@@ -251,15 +264,22 @@ def work(file: Path) -> int:
         try:
             cfg, hydra_config, folder = pickle.loads(file.read_bytes())
             _as_in_hydra(hydra_config)
-            with tracking.prepared(cfg):
+            with preemption.handled(), tracking.prepared(cfg):
                 run_stage(cfg, folder)
         except Exception as error:
             report(error)
             return 1
+        except preemption.Preempted as stopped:
+            print(stopped, file=sys.stderr)
+            return preemption.EXIT
         finally:
             sys.stdout.flush()
     else:
-        team.follow()
+        try:
+            with preemption.handled():
+                team.follow()
+        except preemption.Preempted:
+            return preemption.EXIT
     distributed.leave()
     return 0
 

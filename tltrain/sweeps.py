@@ -25,7 +25,7 @@ from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from tltrain import fingerprints, terminal
+from tltrain import fingerprints, runs, terminal
 from tltrain.errors import TltrainError
 from tltrain.report.sweep import FILE, Job, Row, StageCost, Sweep, save
 
@@ -242,8 +242,13 @@ class Gather(Callback):
         self.jobs: int | None = None
         self.number = 0
 
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Have the run's folder for this run alone."""
+        _claim(config.hydra.run.dir)
+
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Count the jobs, where that can be known before."""
+        """Have the sweep's folder for this sweep alone; count the jobs, where that can be known before."""
+        _claim(config.hydra.sweep.dir)
         self.jobs = count_jobs(config)
         failed_jobs.clear()
 
@@ -272,6 +277,16 @@ class Gather(Callback):
         show(sweep)
         if any(job.details for row in sweep.rows for job in row.seeds):
             write(sweep, folder)
+
+
+def _claim(folder: str) -> None:
+    """Before anything is written there. Hydra would make a warning of an exception, but for one that ends a process."""
+    with suppress(OSError):  # Hydra cannot write there either, and that is said in one place
+        try:
+            runs.claim(Path(folder))
+        except TltrainError as error:
+            print(error, file=sys.stderr)
+            raise SystemExit(1) from error
 
 
 def count_jobs(config: DictConfig) -> int | None:

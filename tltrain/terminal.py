@@ -29,6 +29,13 @@ errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 """Standard error: progress and what went wrong, so that results can be piped."""
 
 
+class LogFile(logging.FileHandler):
+    """The run's log. That it cannot be written on (a full disk) neither ends the run nor covers what went wrong."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Nothing: logging's own would print a traceback for each line."""
+
+
 class Handler(logging.Handler):
     """Logging to the terminal, above a progress bar that may be running."""
 

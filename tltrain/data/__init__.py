@@ -6,14 +6,18 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
+from os import PathLike
+from pathlib import Path
 
 from omegaconf import DictConfig
 
 from tltrain.data import irm, native, openai, rotbench, tl_training, toolworld, turns
-from tltrain.data.reading import ReadReport, read_file
+from tltrain.data.reading import ReadReport, read_file, read_json
 from tltrain.errors import TltrainError
 from tltrain.trajectory import Trajectory
 
+TRAINED_ON = "trained_on.json"
+"""In a trained model's folder: the `query_key`s of what it was trained on."""
 Reader = Callable[[DictConfig, int, ReadReport], Iterator[Trajectory]]
 
 
@@ -70,6 +74,19 @@ def hold_out(items: Iterable[Trajectory], share: float, seed: int) -> tuple[list
 def query_key(query: str) -> str:
     """A short digest by which a trained model's folder remembers a query without holding its text."""
     return _digest(" ".join(query.split()))[:16]
+
+
+def trained_on(model: str | PathLike[str]) -> list[str]:
+    """The `query_key`s that a model's folder remembers; none where it remembers none.
+
+    Raises:
+        TltrainError: what it remembers cannot be read.
+    """
+    record = Path(model) / TRAINED_ON
+    found = read_json(record) if record.is_file() else []
+    if not isinstance(found, list) or not all(isinstance(key, str) for key in found):
+        raise TltrainError(f"{record}: expected a list of strings; without this file all queries count as unseen")
+    return found
 
 
 def _digest(text: str) -> str:

@@ -224,7 +224,7 @@ def _possible_answer(entry: Any, tools: Sequence[Tool]) -> Call:
     accepted = {
         parameter: _accepted(
             expect(options, list, f"{where}.{parameter}"),
-            tool.properties.get(parameter, {}),
+            _within(tool.properties, parameter),
             parameter in tool.required,
         )
         for parameter, options in expect(parameters, dict, where).items()
@@ -251,16 +251,22 @@ def _option(option: Any, schema: Mapping[str, Any]) -> Any:
     """One accepted value. Each key of a dict, also of one in a list, has accepted values of its own; what is deeper
     stands for itself.
     """
-    properties = schema.get("properties") or {}
+    properties = _within(schema, "properties")
     if isinstance(option, dict):
         return {
-            key: _accepted(inner, properties.get(key, {})) if isinstance(inner, list) else inner
+            key: _accepted(inner, _within(properties, key)) if isinstance(inner, list) else inner
             for key, inner in option.items()
         }
-    items = schema.get("items") or {}
+    items = _within(schema, "items")
     if isinstance(option, list) and items.get("type") == "object":
         return [_option(inner, items) if isinstance(inner, dict) else inner for inner in option]
     return option
+
+
+def _within(schema: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """A schema inside another; an empty one where there is none."""
+    found = schema.get(key)
+    return found if isinstance(found, dict) else {}
 
 
 _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {ast.Mult: operator.mul, ast.Div: operator.truediv}
@@ -281,7 +287,7 @@ def _python_call(text: str, tools: Sequence[Tool]) -> Call:
         if len(positional) < len(node.args):
             raise ValueError
         return Call(name, positional | {keyword.arg: _literal(keyword.value) for keyword in node.keywords})
-    except (ValueError, SyntaxError, ArithmeticError, RecursionError, MemoryError):
+    except (ValueError, TypeError, SyntaxError, ArithmeticError, RecursionError, MemoryError):
         raise FieldError("ground_truth", "a call `name(parameter=literal, ...)`", text) from None
 
 

@@ -192,7 +192,7 @@ def _number(text: str, at: int) -> tuple[int | float, int]:
         number = float(found[0]) if found.re is _FLOAT else int(found[0], 0)
     except ValueError:  # such as 007 or 1__0, in neither language a number
         _fail("not a number", at)
-    if math.isinf(number):
+    if isinstance(number, float) and math.isinf(number):  # of a large int it cannot be asked
         _fail("a number too large for JSON", at)
     return number, found.end()
 

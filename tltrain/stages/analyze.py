@@ -17,7 +17,6 @@ Writes `analysis.md` with all tables, the pictures in it, and `metrics.json`: `d
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -29,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tltrain import analysis, runs, terminal
 from tltrain.analysis import ErrorCounts, Estimate
-from tltrain.data import query_key, trajectories
+from tltrain.data import query_key, trained_on, trajectories
 from tltrain.data.reading import ReadReport
 from tltrain.errors import TltrainError
 from tltrain.grading import Outcome
@@ -195,8 +194,7 @@ def show_models(
 
 def queries_of(path: str) -> frozenset[str]:
     """Digests of the queries that a model of ours was trained on."""
-    record = Path(path) / "trained_on.json"
-    return frozenset(json.loads(record.read_text(encoding="utf-8"))) if record.is_file() else frozenset()
+    return frozenset(trained_on(path))
 
 
 def score(cfg: DictConfig, path: str, name: str, items: list[Trajectory]) -> dict[str, Any]:

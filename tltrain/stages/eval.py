@@ -32,7 +32,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from tltrain import benchmarks, runs, scoring, terminal, tracking
-from tltrain.data import bfcl, query_key
+from tltrain.data import TRAINED_ON, bfcl, query_key, trained_on
 from tltrain.data.reading import records
 from tltrain.errors import TltrainError
 from tltrain.formats.calls import read_calls
@@ -130,9 +130,8 @@ def mark_seen(samples: list[Sample], model_path: str | None) -> tuple[list[Sampl
     """The samples with `meta["seen"]`: whether their query was trained on, by the model's own record where it has one,
     else (RoTBench) whether it is among the third-turn trajectories, on which models are usually trained.
     """
-    record = Path(model_path) / "trained_on.json" if model_path else None
-    if record is not None and record.is_file():
-        keys = set(json.loads(record.read_text(encoding="utf-8")))
+    if model_path and (Path(model_path) / TRAINED_ON).is_file():
+        keys = set(trained_on(model_path))
         marked = [replace(s, meta={**s.meta, "seen": query_key(s.query) in keys}) for s in samples]
         return marked, "the model's training queries"
     if all("query_in_third_turn" in sample.meta for sample in samples):

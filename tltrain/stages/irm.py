@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -49,11 +48,11 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
         from tltrain import generation, lora, models
         from tltrain.training import engines, judging
+        from tltrain.training.checkpoints import step_of
         from tltrain.training.progress import Progress
     from tltrain.tokens import Encoder
 
-    with distributed.leader_first():
-        checkpoint = checkpoint_to_resume(cfg, folder)
+    checkpoint = shared.checkpoint_to_resume(cfg, folder, left=("samples.jsonl", "before.json"))
     read, judged = ReadReport(), mae.MaeReport()
     source = terminal.track(trajectories(cfg.data, cfg.seed, read), "reading trajectories")
     train, held_out = hold_out(mae.apply(source, mae.rule_of(cfg), judged), cfg.data.holdout, cfg.seed)
@@ -122,34 +121,9 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         **mae.read_metrics(read, folder),
     }
     runs.finish(folder, cfg, metrics)
-    if not cfg.stage.keep_checkpoints and distributed.leads():
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    shared.remove_checkpoints(cfg, folder)
     show(metrics, folder)
     return metrics
-
-
-def checkpoint_to_resume(cfg: DictConfig, folder: Path) -> Path | None:
-    """The last whole checkpoint where `stage.resume=true`; without it, checkpoints of an earlier run are removed."""
-    from tltrain.training.checkpoints import last_checkpoint
-
-    checkpoints = folder / "checkpoints"
-    found = last_checkpoint(checkpoints) if cfg.stage.resume else None
-    if found is not None:
-        log.info("going on from %s", found)
-        return found
-    if cfg.stage.resume:
-        log.warning("stage.resume=true: there is no whole checkpoint in %s, so it begins at the beginning", checkpoints)
-    if not distributed.leads():
-        return None
-    for left in ("samples.jsonl", "before.json"):
-        (folder / left).unlink(missing_ok=True)
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    return None
-
-
-def step_of(checkpoint: Path | None) -> int:
-    """The optimizer step a checkpoint was made after."""
-    return 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
 
 
 def prompts(

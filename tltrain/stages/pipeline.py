@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from tltrain import config, conversation_scores, fingerprints, launch, memory, runs, scoring, terminal, tracking
 from tltrain.errors import TltrainError
 from tltrain.stage_cache import Cost, Entry, StageCache
+from tltrain.stages import shared
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +37,8 @@ SECTIONS = {
 """The parts of the configuration, besides `stage` and `seed`, that decide a stage's result."""
 WITHOUT = {
     "mae": ("data.holdout",),
-    "sft": ("model.irm", "model.demo"),
-    "pkt": ("model.irm", "model.demo"),
+    "sft": ("model.irm", "model.demo", "stage.resume", "stage.keep_checkpoints"),
+    "pkt": ("model.irm", "model.demo", "stage.resume", "stage.keep_checkpoints"),
     "irm": ("model.args", "model.demo", "stage.resume", "stage.keep_checkpoints"),
     "eval": ("model.args", "model.irm", "model.demo", "stage.compare"),
 }
@@ -56,7 +57,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     data = maker.make("data", part(cfg, {"name": "mae", "rule": cfg.stage.rule, "mae": cfg.stage.mae}, "mae"))
     with_data = data_of(cfg, data)
     kind = "pkt" if cfg.stage.pkt else "sft"
-    model = maker.make(f"model_{kind}", part(with_data, supervised(cfg)), after=[data])
+    model = maker.make(f"model_{kind}", part(with_data, supervised(cfg)), after=[data], resumable=True)
     if cfg.stage.irm:
         learned = resolved(cfg.stage.rl) | {"mae": False}
         model = maker.make("model_irm", part(model_of(with_data, model), learned), after=[data, model], resumable=True)
@@ -192,7 +193,10 @@ class Maker:
 
         def build(folder: Path) -> dict[str, Any]:
             terminal.errors.rule(f"{name}", align="left")
-            if resumable:
+            if resumable and self.cache is not None:
+                if (folder / "metrics.json").is_file():  # stopped between its end and its entry
+                    shared.remove_checkpoints(cfg, folder)
+                    return {}
                 cfg.stage.resume = any(folder.glob("checkpoints/*"))
             return launch.run_stage(cfg, folder)
 

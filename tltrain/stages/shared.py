@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from tltrain import distributed, runs, terminal
 from tltrain.config import check_arguments
-from tltrain.data import query_key
+from tltrain.data import TRAINED_ON, query_key, trained_on
 from tltrain.errors import TltrainError
 from tltrain.formats import tl
 from tltrain.trajectory import Trajectory
@@ -87,6 +88,36 @@ def lost_updates(cfg: DictConfig, learning_rate: float) -> bool:
     )
 
 
+def checkpoint_to_resume(cfg: DictConfig, folder: Path, left: Iterable[str] = ()) -> Path | None:
+    """The last whole checkpoint where `stage.resume=true`; without it, checkpoints of an earlier run are removed.
+
+    Args:
+        left: names of other files of an earlier run, removed likewise.
+    """
+    from tltrain.training.checkpoints import to_resume
+
+    checkpoints = folder / "checkpoints"
+    if cfg.stage.resume:
+        found = distributed.share(to_resume(checkpoints) if distributed.leads() else None)
+        if found is not None:
+            log.info("going on from %s", found)
+            return found
+        log.info("stage.resume=true: there is no whole checkpoint in %s, so it begins at the beginning", checkpoints)
+    given = OmegaConf.select(cfg, "stage.args.resume_from_checkpoint")
+    if distributed.leads() and not (given and Path(given).resolve().is_relative_to(checkpoints.resolve())):
+        for name in left:
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    distributed.share()
+    return None
+
+
+def remove_checkpoints(cfg: DictConfig, folder: Path) -> None:
+    """At the end of a run, unless they are to be kept."""
+    if not cfg.stage.keep_checkpoints and distributed.leads():
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
 @contextmanager
 def refused_arguments() -> Iterator[None]:
     """Says in one line what only the library can know to be wrong with its arguments, or missing for them."""
@@ -118,16 +149,21 @@ def save_model(
     from tltrain import lora, models
     from tltrain.training import engines
 
-    record = Path(base) / "trained_on.json"
-    known = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else []
+    known = trained_on(base)
+    part = folder.with_name(f".{folder.name}.part")  # under its name it is whole
+    if distributed.leads():
+        shutil.rmtree(part, ignore_errors=True)
     with terminal.status("saving the model"):
-        engines.save(model, trainer, folder)
+        engines.save(model, trainer, part)
         if distributed.leads():
             if choice.lora.r is not None and choice.lora.merge:
                 engines.forget()
-                lora.merge(folder, base, choice, models.weights_dtype(choice))
-            tokenizer.save_pretrained(folder)
-        runs.write_json(folder / "trained_on.json", sorted({*known, *map(query_key, queries)}))
+                lora.merge(part, base, choice, models.weights_dtype(choice))
+            tokenizer.save_pretrained(part)
+        runs.write_json(part / TRAINED_ON, sorted({*known, *map(query_key, queries)}))
+        if distributed.leads():
+            shutil.rmtree(folder, ignore_errors=True)
+            part.rename(folder)
 
 
 def write_history(logs: list[dict[str, float]], folder: Path) -> None:

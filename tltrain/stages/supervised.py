@@ -1,6 +1,7 @@
 """stage=sft and stage=pkt: trajectories and a base model in, a trained model out.
 
     python -m tltrain stage=pkt data=rotbench data.path=FOLDER model=smollm2_135m
+    python -m tltrain stage=pkt hydra.run.dir=FOLDER stage.resume=true ...     go on after a stop
 
 One path for both: MAE says which turns are learned (`stage.mae`), PKT how much each token of a turn counts
 (`stage.w_max`). Writes `model/` (safetensors, tokenizer with the TL chat template), `history.jsonl` and `losses.png`
@@ -13,7 +14,6 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +47,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         from tltrain.training.progress import Progress
     from tltrain.tokens import Encoder
 
+    checkpoint = shared.checkpoint_to_resume(cfg, folder)
     read, judged = ReadReport(), mae.MaeReport()
     source = terminal.track(trajectories(cfg.data, cfg.seed, read), "reading trajectories")
     train, held_out = hold_out(mae.apply(source, mae.rule_of(cfg), judged), cfg.data.holdout, cfg.seed)
@@ -90,7 +91,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
                 ],
             )
         with shared.missing_packages():
-            outcome = trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
+            outcome = trainer.train((checkpoint and str(checkpoint)) or arguments.resume_from_checkpoint)
         held_out_loss = trainer.evaluate(metric_key_prefix="held_out") if packed["held_out"][0] else {}
         if not math.isfinite(outcome.training_loss + held_out_loss.get("held_out_loss", 0)):
             raise TltrainError("the loss became infinite: lower stage.args.learning_rate, or hardware.bf16=false")
@@ -98,8 +99,6 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         model = trainer.accelerator.unwrap_model(trainer.model)
         save_model(model, tokenizer, (item.query for item in train), path, folder / "model", trainer, cfg.model)
         tracker.artifact("model", folder / "model")
-    with suppress(OSError):  # the Trainer makes it even where it saves nothing
-        (folder / "checkpoints").rmdir()
     metrics = {
         "train": outcome.metrics | write_losses(trainer.state.log_history, cfg.stage.name, folder) | asdict(report),
         "held_out": known(held_out_loss) | asdict(packed["held_out"][1]),
@@ -109,6 +108,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         **mae.read_metrics(read, folder),
     }
     runs.finish(folder, cfg, metrics)
+    shared.remove_checkpoints(cfg, folder)
     terminal.console.print(summary(cfg.stage.name, metrics, folder), markup=False)
     return metrics
 

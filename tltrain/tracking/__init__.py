@@ -26,6 +26,7 @@ from omegaconf import DictConfig
 
 from tltrain import redact
 from tltrain.errors import TltrainError
+from tltrain.preemption import Preempted
 
 __all__ = ["Tracker", "guarded", "job", "one_line", "prepared"]
 
@@ -75,6 +76,9 @@ class Tracker:
     def track_file(self, path: Path) -> None:
         """A file to be kept with the run, with its content (a report)."""
 
+    def preempted(self) -> None:
+        """The job's machine is taken away, and it will go on elsewhere."""
+
     def close(self, failed: bool) -> None:
         """The job has ended."""
 
@@ -90,7 +94,9 @@ def job(cfg: DictConfig, folder: Path) -> Iterator[Tracker]:
             tracker.complain(error)
     try:
         yield tracker
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, Preempted):
+            tracker.preempted()
         tracker.close(failed=True)
         raise
     tracker.close(failed=False)

@@ -147,6 +147,10 @@ class WandbTracker(Tracker):
     def _sync_dir(self) -> Path:
         return Path(self.run.settings.sync_dir)
 
+    @guarded
+    def preempted(self) -> None:
+        self.run.mark_preempting()
+
     def close(self, failed: bool) -> None:
         if self.cfg.tracking.dashboard and not failed:
             self._dashboard()

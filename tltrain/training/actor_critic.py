@@ -12,6 +12,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForTokenClassification, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from tltrain import shortage
 from tltrain.errors import TltrainError
 from tltrain.training import engines
 from tltrain.training import policy_gradient as pg
@@ -136,7 +137,9 @@ def new_critic(path: str, init: Literal["sft", "random"], **kwargs: Any) -> PreT
                 model = AutoModelForTokenClassification.from_pretrained(
                     path, config=config, use_safetensors=True, **kwargs
                 )
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # safetensors has an error of its own
+        if isinstance(error, TltrainError) or shortage.of_memory(error):
+            raise
         raise TltrainError(f"{path} cannot be read as a critic: {' '.join(str(error).split())[:300]}") from error
     if init == "sft" and not is_critic:
         for parameter in _head(model).parameters():

@@ -1,13 +1,32 @@
-"""Checkpoints that a run can be resumed from whenever it was stopped. Imports no torch by itself."""
+"""Checkpoints that a run can be resumed from whenever it was stopped. Imports no torch by itself.
+
+    checkpoints/checkpoint-30/     what the Trainer writes: weights, optimizer, schedule, random states, history
+        complete.json              last: what the Trainer does not keep, and every file's size and digest
+
+Without `complete.json` a checkpoint is half-written, with files other than those listed it is altered; neither is ever
+resumed from.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from hashlib import file_digest
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
-from tltrain import runs
+from tltrain import distributed, preemption, runs, shortage
+from tltrain.errors import TltrainError
 from tltrain.training.kl import KlControl
+
+log = logging.getLogger(__name__)
 
 COMPLETE = "complete.json"
 """A checkpoint with this file is whole; it holds what the Trainer's own files do not."""
@@ -15,37 +34,179 @@ COMPLETE = "complete.json"
 
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint in `folder`."""
-    whole = [path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    return max((path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")), key=step_of, default=None)
+
+
+def step_of(checkpoint: Path | None) -> int:
+    """The optimizer step a checkpoint was made after."""
+    return 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
+
+
+def to_resume(folder: Path) -> Path | None:
+    """The newest checkpoint in `folder` that is as it was written; half-written, altered and later ones are removed."""
+    while (found := last_checkpoint(folder)) is not None:
+        if (changed := altered(found)) is None:
+            break
+        log.warning("%s is not used: %s is not as it was written", found, changed)
+        shutil.rmtree(found)
+    for left in folder.glob("checkpoint-*"):
+        if not (left / COMPLETE).is_file():
+            log.info("%s is removed: it is half-written", left)
+            shutil.rmtree(left, ignore_errors=True)
+    return found
+
+
+def seal(folder: Path, kept: dict[str, Any]) -> None:
+    """Mark the checkpoint as whole, with its files' digests, once all of it is on the disk."""
+    names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+    digests = _digests(folder, [name for name in names if name != COMPLETE], keep=True)
+    runs.write_json(folder / COMPLETE, kept | {"files": digests})
+
+
+def altered(folder: Path) -> str | None:
+    """The first file of a checkpoint that is missing, cut or has another content; None where all is as it was."""
+    try:
+        files = json.loads((folder / COMPLETE).read_text(encoding="utf-8")).get("files", {})
+        sizes = {name: (folder / name).stat().st_size for name in files if (folder / name).is_file()}
+    except (OSError, ValueError, AttributeError):
+        return COMPLETE
+    for name, (size, _) in files.items():  # first: needs no reading
+        if sizes.get(name) != size:
+            return name
+    found = _digests(folder, files)
+    return next((name for name in files if found[name] != files[name]), None)
+
+
+def _digests(folder: Path, names: Iterable[str], keep: bool = False) -> dict[str, list[Any]]:
+    """Name -> [size, SHA-256]; files are read side by side. With `keep` their content is on the disk afterwards."""
+
+    def one(name: str) -> list[Any]:
+        with (folder / name).open("rb") as file:
+            if keep:
+                os.fsync(file.fileno())
+            return [os.fstat(file.fileno()).st_size, file_digest(file, "sha256").hexdigest()]
+
+    names = list(names)
+    with ThreadPoolExecutor(8) as pool:
+        return dict(zip(names, pool.map(one, names), strict=True))
 
 
 class WholeCheckpoints:
-    """Mixed in before a Trainer with `kl`: marks a checkpoint that is whole, and only then removes older ones."""
+    """Mixed in before a Trainer: checkpoints as above, saved at SIGTERM too, resumed as if nothing had happened.
 
-    kl: KlControl
+    What the Trainer forgets is kept with them: sums that are not logged yet, the loss and the time of all the training
+    so far, the coefficient of `kl` where there is one, and why the training was stopped early.
+    """
+
+    kl: KlControl | None = None
+    stopped: str | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        from tltrain.training.signals import SaveAtSignal
+
+        self._kept: dict[str, Any] = {}
+        self._running = False
+        self._whole_at, self._seconds, self._began = -1, 0.0, time.monotonic()
+        super().__init__(*args, **kwargs)
+        self.add_callback(SaveAtSignal(self.accelerator))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         from transformers.trainer_utils import rotate_checkpoints
 
+        if self._whole_at == self.state.global_step:
+            return
+        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             super()._save_checkpoint(model, trial)
+            self._save_more(folder)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                seal(folder, self._more_to_keep())
+                best = self.state.best_model_checkpoint
+                rotate_checkpoints(str(folder.parent), limit, best)  # by their numbers: the clock may jump
+        except Exception:
+            if distributed.leads():
+                shutil.rmtree(folder, ignore_errors=True)  # on a full disk there is room for the message again
+            raise
         finally:
             self.args.save_total_limit = limit
-        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-        self._save_more(folder)
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            runs.write_json(folder / COMPLETE, {"kl_coefficient": self.kl.coefficient})
-            rotate_checkpoints(str(folder.parent), save_total_limit=limit, use_mtime=True)
+        self._whole_at = self.state.global_step
+
+    def _more_to_keep(self) -> dict[str, Any]:
+        return {
+            "kl_coefficient": self.kl and self.kl.coefficient,
+            "stopped": self.stopped,
+            "loss": self._total_loss_scalar,
+            "loss_not_logged": self._tr_loss.item(),
+            "logged_step": self._globalstep_last_logged,
+            "seconds": self._elapsed(),
+        }
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any):
-        """Train, from a checkpoint of `last_checkpoint` where one is given."""
+        """Train, from a checkpoint where one is given.
+
+        Raises:
+            TltrainError: the checkpoint is no whole one.
+        """
         if resume_from_checkpoint is not None:
             folder = Path(resume_from_checkpoint)
-            self.kl.coefficient = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))["kl_coefficient"]
+            if (folder / COMPLETE).is_file():  # else one of another program's, as `stage.args` may name
+                self._kept = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))
+                self.stopped = self._kept.get("stopped")
+                if self.kl is not None:
+                    self.kl.coefficient = self._kept["kl_coefficient"]
             self._load_more(folder)
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        self._began, self._running = time.monotonic(), False
+        with preemption.deferred():
+            if resume_from_checkpoint is None:
+                return super().train(**kwargs)
+            with self._reading(resume_from_checkpoint):
+                return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    @contextmanager
+    def _reading(self, checkpoint: str) -> Iterator[None]:
+        """Says in one line that the checkpoint cannot be read; what goes wrong in the training is let through."""
+        try:
+            yield
+        except Exception as error:
+            if self._running or isinstance(error, TltrainError) or shortage.of_memory(error):
+                raise
+            why = " ".join(str(error).split())[:300]
+            if isinstance(error, UnpicklingError):  # torch would advise to read it nevertheless
+                why = "it holds a pickle that is no plain tensors, which is never read"
+            raise TltrainError(f"{checkpoint} cannot be resumed from: {why}") from error
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        running, self._running = self._running, False
+        with self._reading(str(checkpoint)):
+            super()._load_rng_state(checkpoint)
+        self._running = running
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        self._take_up()
+        if self.stopped or self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True  # the Trainer would look for it only after one more step
+            return
+        super()._run_epoch(*args, **kwargs)
+
+    def _finalize_training(self, trial: Any, num_train_samples: int, start_time: float):
+        self._take_up()
+        return super()._finalize_training(trial, num_train_samples, time.time() - self._elapsed())
+
+    def _take_up(self) -> None:
+        """Put what a checkpoint kept where the Trainer has begun with zero."""
+        if "loss" in self._kept:
+            self._initial_global_step = 0
+            self._total_loss_scalar = self._kept["loss"]
+            self._tr_loss += self._kept["loss_not_logged"]
+            self._globalstep_last_logged = self._kept["logged_step"]
+            self._seconds = self._kept["seconds"]
+        self._kept, self._running = {}, True
+
+    def _elapsed(self) -> float:
+        """Seconds of training so far, by a clock that does not jump, with those before the run was stopped."""
+        return self._seconds + time.monotonic() - self._began
 
     def _save_more(self, folder: Path) -> None:
         """What a trainer adds to a checkpoint before it is whole."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tltrain import distributed
+from tltrain import distributed, runs
 from tltrain.formats import tl
 from tltrain.formats.calls import render_call
 from tltrain.grading import Grade, Outcome, RewardTable, Values, grade
@@ -66,7 +66,7 @@ class SampleLog:
         if distributed.leads() and self.path.is_file():
             lines = self.path.read_text(encoding="utf-8").splitlines()
             kept = [line for line in lines if _step(line) <= step]
-            self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            runs.write_lines(self.path, kept)
 
     def __call__(self, step: int, judged: Sequence[Judged]) -> None:
         """Keep some of the samples of step `step` (from 1), if it is its turn."""

@@ -60,6 +60,8 @@ log = logging.getLogger(__name__)
 
 ROLLOUT = "rollout.pt"
 """A rollout that PPO epochs are still to come of."""
+SUMS = "sums.pt"
+"""What was counted since the last log."""
 BLANK = -1
 """In the place of a tree where a process has none left."""
 
@@ -372,10 +374,14 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
                 own.load_state_dict(saved.state_dict())
 
     def _save_more(self, folder: Path) -> None:
+        torch.save(self._sums.values, folder / f"{self.args.process_index}_{SUMS}")
         if self.state.global_step % self.settings.ppo_epochs:
             torch.save(self._micro_batches, folder / f"{self.args.process_index}_{ROLLOUT}")
 
     def _load_more(self, folder: Path) -> None:
+        sums = folder / f"{self.args.process_index}_{SUMS}"
+        if sums.is_file():
+            self._sums.values = torch.load(sums, map_location=self.args.device, weights_only=True)
         kept = folder / f"{self.args.process_index}_{ROLLOUT}"
         if kept.is_file():
             self._micro_batches = torch.load(kept, map_location=self.args.device, weights_only=True)

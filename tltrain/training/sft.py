@@ -9,9 +9,11 @@ else (optimizers, schedules, DeepSpeed, checkpoints, callbacks) is TRL's and tra
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +25,7 @@ from trl import SFTTrainer
 from tltrain import terminal
 from tltrain.layout import Layout
 from tltrain.training import tree_mask
+from tltrain.training.checkpoints import WholeCheckpoints
 from tltrain.training.uneven import FilledBatches
 
 COLUMNS = ("input_ids", "positions", "targets", "weights", "keys", "turns")
@@ -128,7 +131,7 @@ def target_nll(
     return F.cross_entropy(logits.float(), batch["shift_labels"][batch["keep"]], reduction="none")[batch["index"]]
 
 
-class TurnTrainer(FilledBatches, SFTTrainer):
+class TurnTrainer(WholeCheckpoints, FilledBatches, SFTTrainer):
     """SFTTrainer whose unit is the turn.
 
     Logs, besides TRL's own: `key_token_loss` and `other_token_loss` (unweighted means over tokens), `mean_weight`,
@@ -194,6 +197,23 @@ class TurnTrainer(FilledBatches, SFTTrainer):
             self._last_log = (now, tokens)
             self._sums["train"].reset()
         super().log(logs, start_time)
+
+    def _sums_file(self, folder: Path) -> Path:
+        return folder / f"sums_{self.args.process_index}.json"
+
+    def _save_more(self, folder: Path) -> None:
+        sums = self._sums["train"]
+        kept = {"processed": sums.processed, "values": torch.as_tensor(sums.values).tolist()}
+        self._sums_file(folder).write_text(json.dumps(kept), encoding="utf-8")
+
+    def _load_more(self, folder: Path) -> None:
+        if self._sums_file(folder).is_file():
+            kept = json.loads(self._sums_file(folder).read_text(encoding="utf-8"))
+            sums = self._sums["train"]
+            sums.processed = kept["processed"]
+            if kept["values"]:  # else 0, as after a log
+                sums.values = torch.tensor(kept["values"], dtype=torch.float64, device=self.args.device)
+        self._last_log = (time.perf_counter(), self._sums["train"].processed)
 
 
 class _Sums:

@@ -1,0 +1,178 @@
+"""Runs in processes of their own that a test may kill, and what they leave, compared bit for bit."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..test_irm_stage import SMALL
+
+ALWAYS = (*SMALL, "hardware=cpu", "hardware.bf16=false", "hardware.threads=1", "tracking=none", "cache.dir=cache")
+SUPERVISED = ("data.size=16", "data.holdout=0.25", "stage.args.gradient_accumulation_steps=2")
+RECIPES: dict[str, tuple[str, ...]] = {
+    "sft": ("stage=sft", *SUPERVISED, "stage.args.save_steps=1", "hydra.run.dir=run", "stage.resume=true"),
+    # With dropout, so that random states count, and with what is not logged yet when a checkpoint is saved.
+    "pkt": (
+        "stage=pkt",
+        *SUPERVISED,
+        "model.lora.r=2",
+        "stage.args.num_train_epochs=2",
+        "stage.args.logging_steps=3",
+        "stage.args.save_steps=2",
+        "hydra.run.dir=run",
+        "stage.resume=true",
+    ),
+    "irm": (
+        "stage=irm",
+        "data.size=12",
+        "data.holdout=0.2",
+        "stage.max_new_tokens=4",
+        "stage.eval_size=2",
+        "stage.args.max_steps=4",
+        "stage.args.save_steps=1",
+        "stage.args.per_device_train_batch_size=2",
+        "stage.args.gradient_accumulation_steps=2",
+        "stage.critic.init=random",
+        "stage.ppo_epochs=2",
+        "stage.samples_every=1",
+        "hydra.run.dir=run",
+        "stage.resume=true",
+    ),
+    "pipeline": (
+        "stage=pipeline",
+        "data.size=16",
+        "stage.benchmarks=[{name: toolworld, size: 2}]",
+        "stage.eval.max_new_tokens=4",
+        "stage.supervised.args.save_steps=1",
+        "stage.rl.max_new_tokens=4",
+        "stage.rl.args.max_steps=3",
+        "stage.rl.args.save_steps=1",
+        "hydra.run.dir=run",
+    ),
+    "sweep": (
+        "+experiment=smoke",
+        "data.size=6",
+        "stage.benchmarks=[{name: toolworld, size: 2}]",
+        "stage.eval.max_new_tokens=4",
+        "stage.supervised.args.save_steps=1",
+        "stage.rl.max_new_tokens=4",
+        "hydra.sweep.dir=run",
+    ),
+}
+"""What is run, in a folder of its own: `run/` and `cache/` are below it. Repeated, each goes on."""
+TIMES = (
+    *("seconds", "seconds_generation", "seconds_scoring", "seconds_update", "tokens_per_second", "step_time"),
+    *("train_runtime", "train_samples_per_second", "train_steps_per_second", "created", "stages", "cache", "folder"),
+    *("samples_per_second", "peak_memory_bytes"),
+)
+"""Keys whose values are times, or say what was made and what reused."""
+
+
+def context() -> Any:
+    """Processes that begin as copies of one that has loaded all libraries."""
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(["tests.faults.preloaded"])
+    return found
+
+
+def start(home: Path, *words: str, before: Callable[[], None] | None = None) -> Any:
+    """`python -m tltrain words...` in the folder `home`; what it prints is added to `home/said`.
+
+    Args:
+        before: a function of a module that the process calls first.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    process = context().Process(target=_run, args=(str(home), words, before))
+    process.start()
+    return process
+
+
+def marking_steps() -> None:
+    """Have each optimizer step leave its number in the file `step`, and take 50 ms more."""
+    from transformers.trainer_callback import DefaultFlowCallback
+
+    on_step_end = DefaultFlowCallback.on_step_end
+
+    def mark(self, args, state, control, **kwargs):
+        Path("step.part").write_text(str(state.global_step))
+        os.replace("step.part", "step")
+        time.sleep(0.05)
+        return on_step_end(self, args, state, control, **kwargs)
+
+    DefaultFlowCallback.on_step_end = mark
+
+
+def _run(home: str, words: tuple[str, ...], before: Callable[[], None] | None = None) -> None:
+    os.chdir(home)
+    said = os.open("said", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+        os.dup2(said, stream.fileno())
+    if before is not None:
+        before()
+    sys.argv = ["tltrain", *words]
+    from tltrain.__main__ import main
+
+    main()
+
+
+def end(process: Any, home: Path, status: int = 0, timeout: float = 300) -> str:
+    """Wait for a run; returns all that was said in its folder so far."""
+    process.join(timeout)
+    said = (home / "said").read_text(errors="replace") if (home / "said").is_file() else ""
+    assert process.exitcode == status, f"{home}: exit status {process.exitcode}, not {status}\n{said}"
+    return said
+
+
+@dataclass(frozen=True)
+class Whole:
+    """An uninterrupted run: where, and how long it took."""
+
+    home: Path
+    words: tuple[str, ...]
+    seconds: float
+
+
+def whole(home: Path, recipe: str) -> Whole:
+    """Run a recipe to its end (first something else, so that the fork server has begun)."""
+    end(start(home / "first", "stage=mae", "data.size=2", "hydra.run.dir=run", "tracking=none"), home / "first")
+    words, began = (*ALWAYS, *RECIPES[recipe]), time.monotonic()
+    end(start(home / "whole", *words), home / "whole")
+    return Whole(home / "whole", words, time.monotonic() - began)
+
+
+def same(home: Path, uninterrupted: Path) -> list[str]:
+    """Names of what differs between what two runs of one command left."""
+    left, right = contents(home), contents(uninterrupted)
+    return sorted(name for name in left.keys() | right.keys() if left.get(name) != right.get(name))
+
+
+def contents(home: Path) -> dict[str, Any]:
+    """Weights and answers as bytes, histories and metrics without times, by name; of entries of the cache too."""
+    found: dict[str, Any] = {}
+    for place in (home / "run", home / "cache" / "stages"):
+        for file in sorted(place.rglob("*")):
+            name = file.relative_to(home).as_posix()
+            if file.name.startswith(".") or not file.is_file():
+                continue
+            if file.parent.name == "model" or file.name in ("predictions.jsonl", "samples.jsonl", "train.jsonl"):
+                found[name] = file.read_bytes()
+            elif file.name == "history.jsonl":
+                found[name] = [_timeless(json.loads(line)) for line in file.read_text().splitlines()]
+            elif file.name in ("metrics.json", "sweep.json", "before.json"):
+                found[name] = _timeless(json.loads(file.read_text()))
+    assert found, f"{home}: nothing was left"
+    return found
+
+
+def _timeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _timeless(item) for key, item in value.items() if key not in TIMES}
+    return [_timeless(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,170 @@
+"""SIGTERM: a checkpoint at the next step, exit status 143, and the same command goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tltrain import preemption
+from tltrain.training.checkpoints import COMPLETE, last_checkpoint, step_of
+
+from .launched import ALWAYS, RECIPES, end, marking_steps, same, start
+
+PATIENCE = 30.0
+"""Seconds between the signal and the end."""
+
+
+# --- the handler ----------------------------------------------------------------------------------------------------
+
+
+def test_at_once_where_nothing_is_trained():
+    with pytest.raises(preemption.Preempted, match=r"stopped by SIGTERM \(exit status 143\)"), preemption.handled():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+        raise AssertionError("the signal was not heeded")
+
+
+def test_later_where_something_is_trained():
+    done = []
+    with pytest.raises(preemption.Preempted), preemption.handled(), preemption.deferred():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert preemption.asked()
+        os.kill(os.getpid(), signal.SIGTERM)  # a scheduler's second one changes nothing
+        done.append("the step")
+    assert done == ["the step"]
+
+
+def test_afterwards_everything_is_as_before():
+    before = signal.getsignal(signal.SIGTERM)
+    with preemption.handled():
+        assert signal.getsignal(signal.SIGTERM) is not before
+        with preemption.handled(), preemption.deferred():
+            pass
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert not any(isinstance(thread, threading.Timer) for thread in threading.enumerate() if thread.is_alive())
+
+
+def test_outside_the_main_thread_nothing_is_changed():
+    before, seen = signal.getsignal(signal.SIGTERM), []
+
+    def job() -> None:
+        with preemption.handled():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=job)
+    thread.start()
+    thread.join()
+    assert seen == [before]
+
+
+def test_it_is_no_failure():
+    """What catches errors, of a job in a sweep or of a tracker, lets it through."""
+    assert not issubclass(preemption.Preempted, Exception)
+
+
+# --- runs -----------------------------------------------------------------------------------------------------------
+
+GROUPS = [word for word in RECIPES["irm"] if "ppo" not in word and "batch_size" not in word]
+WORDS = {
+    **{recipe: (*ALWAYS, *RECIPES[recipe]) for recipe in ("sft", "pkt", "irm", "pipeline", "sweep")},
+    "rloo": (*ALWAYS, *GROUPS, "stage.algorithm=rloo", "stage.args.per_device_train_batch_size=4"),
+    "grpo": (*ALWAYS, *GROUPS, "stage.algorithm=grpo", "stage.args.per_device_train_batch_size=4"),
+}
+SELDOM = {"pipeline": ("stage.supervised.args.save_steps=100", "stage.rl.args.save_steps=100")}
+"""What else is said so that no checkpoint but that of the signal is there."""
+
+
+def terminated(home: Path, words: tuple[str, ...], at: int) -> tuple[float, str]:
+    """(seconds from the signal to the end, what was said) of a run that is sent SIGTERM in its step `at` + 1."""
+    process = start(home, *words, before=marking_steps)
+    deadline = time.monotonic() + 120
+    while not (home / "step").is_file() or int((home / "step").read_text()) < at:
+        assert process.is_alive() and time.monotonic() < deadline, (home / "said").read_text()
+        time.sleep(0.001)
+    os.kill(process.pid, signal.SIGTERM)
+    sent = time.monotonic()
+    said = end(process, home, status=143, timeout=PATIENCE + 5)
+    return time.monotonic() - sent, said
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("pkt", "irm")),
+        *(pytest.param(kind, marks=pytest.mark.faults) for kind in ("sft", "rloo", "grpo")),
+    ],
+)
+def test_a_training_saves_and_goes_on(tmp_path, kind, figures):
+    words = (*WORDS[kind], "stage.args.save_steps=100")
+    end(start(tmp_path / "whole", *words), tmp_path / "whole")
+    home = tmp_path / "stopped"
+    seconds, said = terminated(home, words, at=2)
+    assert seconds < PATIENCE
+    found = last_checkpoint(home / "run" / "checkpoints")
+    assert found is not None and step_of(found) in (2, 3)
+    line = said.splitlines()[-1]
+    assert line.startswith("stopped by SIGTERM: ") and line.endswith("(exit status 143)")
+    assert f"checkpoints/{found.name} is saved, and the same command with stage.resume=true goes on from it" in line
+    assert not (home / "run" / "error.txt").exists() and not (home / "run" / "metrics.json").exists()
+    assert f"going on from run/checkpoints/{found.name}" in _unabsolute(end(start(home, *words), home), home)
+    assert same(home, tmp_path / "whole") == []
+    figures("SIGTERM while training", run=kind, seconds=f"{seconds:.1f}", status=143, differed=0)
+
+
+def _unabsolute(text: str, home: Path) -> str:
+    return text.replace(f"{home}/", "")
+
+
+@pytest.mark.slow
+def test_a_pipeline_goes_on_within_its_stage(tmp_path):
+    words = (*WORDS["pipeline"], *SELDOM["pipeline"])
+    end(start(tmp_path / "whole", *words), tmp_path / "whole")
+    home = tmp_path / "stopped"
+    seconds, _ = terminated(home, words, at=3)
+    assert seconds < PATIENCE
+    (complete,) = (home / "cache" / "stages").glob(f"*/checkpoints/*/{COMPLETE}")
+    assert not (complete.parents[2] / "entry.json").exists()
+    assert "going on from" in end(start(home, *words), home)
+    assert same(home, tmp_path / "whole") == []
+
+
+@pytest.mark.slow
+def test_a_sweep_ends_and_nothing_is_marked_as_failed(tmp_path):
+    words = ("-m", *WORDS["sft"], "seed=0,1,2", "hydra.sweep.dir=run")
+    seconds, said = terminated(tmp_path, words, at=2)
+    assert seconds < PATIENCE
+    jobs = {path.name for path in (tmp_path / "run").iterdir() if path.is_dir()}
+    assert jobs == {"0"}  # the others were not started
+    assert not list(tmp_path.rglob("error.txt")) and "failed" not in said
+    assert not (tmp_path / "run" / "sweep.json").exists()
+    (tmp_path / "step").unlink()
+    end(start(tmp_path, *words), tmp_path)
+    assert all((tmp_path / "run" / job / "metrics.json").is_file() for job in ("0", "1", "2"))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("what", ["before.json", "model"])
+def test_outside_training_a_run_ends_at_once(tmp_path, what):
+    """While held-out questions are asked before, or after the training."""
+    words = (*ALWAYS, *RECIPES["irm"], "stage.eval_size=2")
+    process = start(tmp_path, *words)
+    while not (tmp_path / "run" / what).exists():
+        assert process.is_alive()
+        time.sleep(0.0005)
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(PATIENCE)
+    assert process.exitcode in (143, 0)  # 0: it was through with everything
+    end(start(tmp_path, *words), tmp_path)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["steps"] == 4
+
+
+def test_the_recipes_are_runs_that_can_be_resumed():
+    assert all("stage.resume=true" in WORDS[kind] for kind in ("sft", "pkt", "irm", "rloo", "grpo"))

@@ -1,0 +1,45 @@
+"""A checkpoint at the end of the step in which SIGTERM came."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from tltrain import preemption
+
+
+class SaveAtSignal(TrainerCallback):
+    """Has the Trainer save once any of the processes was sent SIGTERM, then ends the run (`tltrain.preemption`).
+
+    An evaluation that is due at that step is left out: it may take longer than a scheduler waits.
+    """
+
+    def __init__(self, accelerator: Any) -> None:
+        self.accelerator, self.saving = accelerator, False
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self._heed(control)
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        self._heed(control)
+
+    def _heed(self, control: Any) -> None:
+        if not self.saving and self._asked():
+            self.saving = control.should_save = True
+        if self.saving:
+            control.should_evaluate = False
+
+    def _asked(self) -> bool:
+        """The same on all processes, at the same step: the signal may reach them at different times."""
+        if self.accelerator.num_processes == 1:
+            return preemption.asked()
+        if preemption.asked():
+            self.accelerator.set_trigger()
+        return self.accelerator.check_trigger()
+
+    def on_save(self, args, state, control, **kwargs):
+        if self.saving:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            preemption.stop(f"{folder} is saved, and the same command with stage.resume=true goes on from it")
