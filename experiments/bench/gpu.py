@@ -346,8 +346,9 @@ def main() -> None:
     for first in terminal.track(range(0, len(left), max(size, 1)), "processes"):
         if options.budget is not None and time.perf_counter() - start > options.budget:
             break
-        run(left[first : first + size], options.limit, options.out)
-        for one in records(options.out)[-1:] if size == 1 else ():
+        group = left[first : first + size]
+        run(group, options.limit, options.out)
+        for one in (one for one in records(options.out) if one["job"] in group):
             said = one.get("error", "done")
             print(f"{title(one['job'])}: {said} ({one['wall']:.0f} s)", file=sys.stderr, flush=True)
     found = [one for one in records(options.out) if one["job"] in wanted]
