@@ -106,7 +106,7 @@ class WholeCheckpoints:
 
         self._kept: dict[str, Any] = {}
         self._running = False
-        self._whole_at, self._seconds, self._began = -1, 0.0, time.monotonic()
+        self._whole_at, self._seconds_before, self._began = -1, 0.0, time.monotonic()
         super().__init__(*args, **kwargs)
         self.add_callback(SaveAtSignal(self.accelerator))
 
@@ -201,12 +201,12 @@ class WholeCheckpoints:
             self._total_loss_scalar = self._kept["loss"]
             self._tr_loss += self._kept["loss_not_logged"]
             self._globalstep_last_logged = self._kept["logged_step"]
-            self._seconds = self._kept["seconds"]
+            self._seconds_before = self._kept["seconds"]
         self._kept, self._running = {}, True
 
     def _elapsed(self) -> float:
         """Seconds of training so far, by a clock that does not jump, with those before the run was stopped."""
-        return self._seconds + time.monotonic() - self._began
+        return self._seconds_before + time.monotonic() - self._began
 
     def _save_more(self, folder: Path) -> None:
         """What a trainer adds to a checkpoint before it is whole."""
