@@ -169,6 +169,8 @@ def made(monkeypatch) -> list[tuple[str, str]]:
     real = launch.importlib.import_module
     stages = {f"tltrain.stages.{name}" for name in ("mae", "supervised", "irm", "eval")}
     monkeypatch.setattr(
-        launch.importlib, "import_module", lambda name: stand_in(name) if name in stages else real(name)
+        launch.importlib,
+        "import_module",
+        lambda name, package=None: stand_in(name) if name in stages else real(name, package),
     )
     return ran

@@ -277,7 +277,7 @@ def test_a_failing_job_does_not_stop_a_sweep(tltrain, raw, tmp_path):
     [
         ("stage=", "stage=analyze stage=cache stage=demo stage=eval stage=inspect"),
         ("model=t", "model=tiny model=tl_codellama_2"),
-        ("stage=pkt stage.", "stage.packing= stage.rule="),
+        ("stage=pkt stage.", "stage.packing= stage.resume= stage.rule="),
     ],
 )
 def test_the_shell_completes(typed, offered, tmp_path):

@@ -94,16 +94,18 @@ def start(home: Path, *words: str, before: Callable[[], None] | None = None) -> 
     return process
 
 
-def marking_steps() -> None:
-    """Have each optimizer step leave its number in the file `step`, and take 50 ms more."""
+def marking_steps(seconds: float = 0.0) -> None:
+    """Have each optimizer step leave how many there were in the file `step`, and take so much longer."""
     from transformers.trainer_callback import DefaultFlowCallback
 
-    on_step_end = DefaultFlowCallback.on_step_end
+    on_step_end, count = DefaultFlowCallback.on_step_end, 0
 
     def mark(self, args, state, control, **kwargs):
-        Path("step.part").write_text(str(state.global_step))
+        nonlocal count
+        count += 1
+        Path("step.part").write_text(str(count))
         os.replace("step.part", "step")
-        time.sleep(0.05)
+        time.sleep(seconds)
         return on_step_end(self, args, state, control, **kwargs)
 
     DefaultFlowCallback.on_step_end = mark
@@ -131,21 +133,33 @@ def end(process: Any, home: Path, status: int = 0, timeout: float = 300) -> str:
     return said
 
 
+def steps(home: Path) -> int:
+    """Optimizer steps that a run with `marking_steps` has made."""
+    try:
+        return int((home / "step").read_text())
+    except FileNotFoundError:
+        return 0
+
+
 @dataclass(frozen=True)
 class Whole:
-    """An uninterrupted run: where, and how long it took."""
+    """An uninterrupted run: where, what was said, and when (in s) it began, made each optimizer step, and ended."""
 
     home: Path
     words: tuple[str, ...]
-    seconds: float
+    times: tuple[float, ...]
 
 
 def whole(home: Path, recipe: str) -> Whole:
     """Run a recipe to its end (first something else, so that the fork server has begun)."""
     end(start(home / "first", "stage=mae", "data.size=2", "hydra.run.dir=run", "tracking=none"), home / "first")
-    words, began = (*ALWAYS, *RECIPES[recipe]), time.monotonic()
-    end(start(home / "whole", *words), home / "whole")
-    return Whole(home / "whole", words, time.monotonic() - began)
+    words, began, times = (*ALWAYS, *RECIPES[recipe]), time.monotonic(), [0.0]
+    process = start(home / "whole", *words, before=marking_steps)
+    while process.is_alive():
+        times += [time.monotonic() - began] * (steps(home / "whole") - len(times) + 1)
+        time.sleep(0.002)
+    end(process, home / "whole")
+    return Whole(home / "whole", words, (*times, time.monotonic() - began))
 
 
 def same(home: Path, uninterrupted: Path) -> list[str]:

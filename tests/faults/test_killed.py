@@ -6,13 +6,14 @@ import random
 import shutil
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tltrain.training.checkpoints import COMPLETE, step_of
 
-from .launched import RECIPES, Whole, end, same, start, whole
+from .launched import RECIPES, Whole, end, marking_steps, same, start, steps, whole
 
 KILLED = -9
 PHASES = ("data", "training", "saving", "evaluating", "ended")
@@ -32,38 +33,57 @@ def uninterrupted(tmp_path_factory):
     return get
 
 
-def phase(home: Path) -> str:
-    """What a run that was killed was at, by what it left."""
-    run = home / "run"
+@dataclass(frozen=True)
+class Moment:
+    """So many optimizer steps (0: the beginning), and so many seconds more."""
+
+    step: int
+    seconds: float
+
+
+def moments(reference: Whole, name: str, count: int) -> list[Moment]:
+    """Random moments: between any two steps as often as before the first, and after the last.
+
+    So they do not depend on how fast the machine is just now, and fall on trainings as much as on what loads them.
+    """
+    rng, found = random.Random(f"kill {name}"), []
+    for _ in range(count):
+        step = rng.randrange(len(reference.times) - 1)
+        found.append(Moment(step, rng.random() * (reference.times[step + 1] - reference.times[step])))
+    return found
+
+
+def phase(home: Path, last: int) -> str:
+    """What a run that was killed was at, by what it left; `last` is the number of its last step."""
+    run, stages = home / "run", home / "cache" / "stages"
+    checkpoints = [*run.glob("checkpoints/checkpoint-*"), *stages.glob("*/checkpoints/checkpoint-*")]
+    whole = [step_of(folder) for folder in checkpoints if (folder / COMPLETE).is_file()]
     if (run / "metrics.json").is_file():
         return "ended"
-    if (run / ".model.part").exists() or any(not (c / COMPLETE).is_file() for c in home.rglob("checkpoint-*")):
+    if len(whole) < len(checkpoints) or any(home.rglob(".model.part")):
         return "saving"
-    last = max((step_of(c.parent) for c in home.rglob(f"checkpoint-*/{COMPLETE}")), default=0)
-    if (run / "model").exists() or any((home / "cache" / "stages").glob("*/entry.json")):
+    if last in whole or (run / "model").exists():
         return "evaluating"
-    return "training" if last or (run / "checkpoints").exists() else "data"
+    return "training" if steps(home) else "data"
 
 
-def killed_and_repeated(reference: Whole, home: Path, moment: float) -> tuple[str, bool, list[str]]:
-    """(what it was at, whether it went on from a checkpoint or the cache, what differs) after a kill at `moment` s."""
-    process = start(home, *reference.words)
-    process.join(moment)
+def killed_and_repeated(reference: Whole, home: Path, moment: Moment) -> tuple[str, bool, list[str]]:
+    """(what it was at, whether it went on from a checkpoint or the cache, what differs) after a kill."""
+    process = start(home, *reference.words, before=marking_steps)
+    deadline = time.monotonic() + 600
+    while process.is_alive() and steps(home) < moment.step and time.monotonic() < deadline:
+        time.sleep(0.0005)
+    process.join(moment.seconds)
     process.kill()
     process.join()
+    at = phase(home, len(reference.times) - 2)
     if process.exitcode == 0:  # it was faster this time
-        return "ended", False, same(home, reference.home)
+        return "ended", True, same(home, reference.home)
     assert process.exitcode == KILLED
-    at = phase(home)
-    said = end(start(home, *reference.words), home)
+    before = (home / "said").read_text() if (home / "said").is_file() else ""
+    said = end(start(home, *reference.words), home).removeprefix(before)
     went_on = "going on from" in said or "is there already" in said or "has ended already" in said
     return at, went_on, same(home, reference.home)
-
-
-def moments(recipe: str, count: int, seconds: float) -> list[float]:
-    """Random moments of a run that takes so many seconds, the same every time but for how long it takes."""
-    rng = random.Random(f"kill {recipe}")
-    return [rng.uniform(0.02, 1.0) * seconds for _ in range(count)]
 
 
 @pytest.mark.slow
@@ -71,9 +91,9 @@ def moments(recipe: str, count: int, seconds: float) -> list[float]:
 def test_killed_at_a_random_moment(uninterrupted, tmp_path, recipe):
     """The sweep is killed in `tests/test_ablation.py`, and below."""
     reference = uninterrupted(recipe)
-    for number, moment in enumerate(moments(recipe, 2, reference.seconds)):
+    for number, moment in enumerate(moments(reference, recipe, 2)):
         at, _, different = killed_and_repeated(reference, tmp_path / str(number), moment)
-        assert not different, f"killed after {moment:.2f} s ({at})"
+        assert not different, f"killed at {moment} ({at})"
 
 
 @pytest.mark.faults
@@ -82,19 +102,19 @@ def test_killed_at_twenty_random_moments(uninterrupted, tmp_path, recipe, figure
     reference, count = uninterrupted(recipe), 20
     phases: Counter[str] = Counter()
     went_on, differed = 0, []
-    for number, moment in enumerate(moments(recipe, count, reference.seconds)):
+    for number, moment in enumerate(moments(reference, recipe, count)):
         home = tmp_path / str(number)
         at, continued, different = killed_and_repeated(reference, home, moment)
         phases[at] += 1
         went_on += continued
         if different:
-            differed.append(f"{moment:.2f} s ({at}): {', '.join(different)}")
+            differed.append(f"{moment} ({at}): {', '.join(different)}")
         else:
             shutil.rmtree(home)
     figures(
         "SIGKILL at random moments, the same command repeated",
         run=recipe,
-        seconds=f"{reference.seconds:.1f}",
+        steps=len(reference.times) - 2,
         kills=count,
         **{f"at {name}": phases[name] for name in PHASES},
         **{"went on": went_on, "began anew": count - went_on, "differed": len(differed)},
@@ -105,10 +125,10 @@ def test_killed_at_twenty_random_moments(uninterrupted, tmp_path, recipe, figure
 # --- at moments that chance seldom meets ----------------------------------------------------------------------------
 
 RARE = {
-    "first checkpoint being written": lambda run: any(run.glob("checkpoints/checkpoint-*/*")),
-    "last checkpoint whole": lambda run: (run / "checkpoints" / "checkpoint-4" / COMPLETE).is_file(),
-    "model being written": lambda run: any(run.glob(".model.part/*")),
-    "model whole": lambda run: (run / "model").is_dir(),
+    "first checkpoint being written": lambda run, last: any(run.glob("checkpoints/checkpoint-*/*")),
+    "last checkpoint whole": lambda run, last: (run / "checkpoints" / f"checkpoint-{last}" / COMPLETE).is_file(),
+    "model being written": lambda run, last: any(run.glob(".model.part/*")),
+    "model whole": lambda run, last: (run / "model").is_dir(),
 }
 SHORT = (
     ("first checkpoint being written", "irm"),
@@ -129,9 +149,9 @@ SHORT = (
 )
 def test_killed_as_soon_as(uninterrupted, tmp_path, recipe, what):
     reference = uninterrupted(recipe)
-    process = start(tmp_path, *reference.words)
+    process, last = start(tmp_path, *reference.words), len(reference.times) - 2
     deadline = time.monotonic() + 120
-    while process.is_alive() and time.monotonic() < deadline and not RARE[what](tmp_path / "run"):
+    while process.is_alive() and time.monotonic() < deadline and not RARE[what](tmp_path / "run", last):
         time.sleep(0.0005)
     process.kill()
     process.join()
@@ -180,7 +200,9 @@ def test_what_is_compared_is_what_counts(tmp_path):
 
 
 def test_the_moments_are_the_same_every_time_and_cover_a_run():
-    found = moments("sft", 20, 10.0)
-    assert found == moments("sft", 20, 10.0) != moments("pkt", 20, 10.0)
-    assert min(found) < 2 and max(found) > 8
+    reference = Whole(Path(), (), (0.0, 4.0, 4.5, 5.0, 9.0))
+    found = moments(reference, "sft", 20)
+    assert found == moments(reference, "sft", 20) != moments(reference, "pkt", 20)
+    assert {moment.step for moment in found} == {0, 1, 2, 3}
+    assert all(0 <= moment.seconds <= 4 if moment.step in (0, 3) else moment.seconds <= 0.5 for moment in found)
     assert set(TRAINED) < RECIPES.keys()

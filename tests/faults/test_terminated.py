@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from tltrain import preemption
 from tltrain.training.checkpoints import COMPLETE, last_checkpoint, step_of
 
-from .launched import ALWAYS, RECIPES, end, marking_steps, same, start
+from .launched import ALWAYS, RECIPES, end, marking_steps, same, start, steps
 
 PATIENCE = 30.0
 """Seconds between the signal and the end."""
@@ -83,9 +84,9 @@ SELDOM = {"pipeline": ("stage.supervised.args.save_steps=100", "stage.rl.args.sa
 
 def terminated(home: Path, words: tuple[str, ...], at: int) -> tuple[float, str]:
     """(seconds from the signal to the end, what was said) of a run that is sent SIGTERM in its step `at` + 1."""
-    process = start(home, *words, before=marking_steps)
+    process = start(home, *words, before=partial(marking_steps, 0.05))
     deadline = time.monotonic() + 120
-    while not (home / "step").is_file() or int((home / "step").read_text()) < at:
+    while steps(home) < at:
         assert process.is_alive() and time.monotonic() < deadline, (home / "said").read_text()
         time.sleep(0.001)
     os.kill(process.pid, signal.SIGTERM)
