@@ -112,6 +112,7 @@ def test_nothing_unfinished_is_left(ran):
     made = {"before.json", "history.jsonl", "model", "rewards.png", "samples.jsonl"}
     assert {path.name for path in ran.folder.iterdir()} == made | {
         ".hydra",
+        ".lock",
         "config.yaml",
         "metrics.json",
         "tltrain.log",
