@@ -58,6 +58,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
     ),
     "sweep": (
         "+experiment=smoke",
+        "stage.mae=true",
         "data.size=6",
         "stage.benchmarks=[{name: toolworld, size: 2}]",
         "stage.eval.max_new_tokens=4",

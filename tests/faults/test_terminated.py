@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from functools import partial
@@ -15,6 +17,7 @@ import pytest
 from tltrain import preemption
 from tltrain.training.checkpoints import COMPLETE, last_checkpoint, step_of
 
+from ..conftest import ROOT
 from .launched import ALWAYS, RECIPES, end, marking_steps, same, start, steps
 
 PATIENCE = 30.0
@@ -165,6 +168,29 @@ def test_outside_training_a_run_ends_at_once(tmp_path, what):
     end(start(tmp_path, *words), tmp_path)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["steps"] == 4
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("engine", [(), ("hardware=zero2", "hardware.device=cpu")], ids=["ddp", "zero2"])
+def test_two_processes_save_together(tmp_path, engine):
+    """The signal is sent to the process that the user started alone, and handed on to the workers."""
+    words = [*WORDS["sft"], "stage.args.num_train_epochs=40", "hardware.processes=2", *engine]
+    command = [sys.executable, "-m", "tltrain", *words]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    how = {"cwd": tmp_path, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(command, **how)
+    checkpoints, deadline = tmp_path / "run" / "checkpoints", time.monotonic() + 300
+    while last_checkpoint(checkpoints) is None and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    sent = time.monotonic()
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 143, said
+    assert time.monotonic() - sent < PATIENCE
+    found = last_checkpoint(checkpoints)
+    assert f"{found.name} is saved" in said and "Traceback" not in said
+    again = subprocess.run([*command, f"stage.args.max_steps={step_of(found) + 1}"], **how, timeout=300)
+    assert again.returncode == 0 and f"going on from {found}" in again.stdout, again.stdout
 
 
 def test_the_recipes_are_runs_that_can_be_resumed():

@@ -213,7 +213,7 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
             policy = unwrapped.policy.eval()
             if self.args.bf16 and policy.dtype != torch.bfloat16:
                 policy = self._sampling_copy.of(policy)
-            for part in _parts(trees, self.settings.generation_batch_size):
+            for part in rollout.parts(trees, self.settings.generation_batch_size):
                 try:
                     responses += rollout.sample(policy, part, self.sampling)
                 except RuntimeError as error:
@@ -385,15 +385,3 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
         kept = folder / f"{self.args.process_index}_{ROLLOUT}"
         if kept.is_file():
             self._micro_batches = torch.load(kept, map_location=self.args.device, weights_only=True)
-
-
-def _parts(trees: Sequence[PromptTree], limit: int | None) -> Iterator[list[PromptTree]]:
-    """The trees in groups of at most `limit` prompts (or one tree)."""
-    part: list[PromptTree] = []
-    for tree in trees:
-        if part and limit is not None and sum(len(own.ends) for own in [*part, tree]) > limit:
-            yield part
-            part = []
-        part.append(tree)
-    if part:
-        yield part

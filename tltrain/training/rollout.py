@@ -8,7 +8,7 @@ and itself alone.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +61,18 @@ def sample(model: PreTrainedModel, trees: Sequence[PromptTree], sampling: Sampli
         cache = shared_cache(model, trees, owners, width)
         responses = iter(_answers(model, ids, mask, cache, sampling))
         return [[next(responses) for _ in tree.ends] for tree in trees]
+
+
+def parts(trees: Sequence[PromptTree], limit: int | None) -> Iterator[list[PromptTree]]:
+    """The trees in groups of at most `limit` prompts (or one tree)."""
+    part: list[PromptTree] = []
+    for tree in trees:
+        if part and limit is not None and sum(len(own.ends) for own in [*part, tree]) > limit:
+            yield part
+            part = []
+        part.append(tree)
+    if part:
+        yield part
 
 
 PHASE = 16
