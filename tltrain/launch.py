@@ -129,7 +129,9 @@ def launch(cfg: DictConfig, folder: Path) -> dict[str, Any]:
                     "-u", "-m", "tltrain.worker", str(file)
                 )
             except ChildFailedError as error:
-                if any(failure.exitcode == preemption.EXIT for failure in error.failures.values()):
+                codes = {failure.exitcode for failure in error.failures.values()}
+                # Where one has failed, the others are sent SIGTERM by the launcher; that is no preemption.
+                if preemption.EXIT in codes and codes <= {preemption.EXIT, -signal.SIGTERM}:
                     preemption.stop()  # a worker alone was sent it, and all have saved
                 raise TltrainError(_why(error.failures, Path(place))) from error
         if cfg.hardware.nodes > 1 and _node_rank(cfg.hardware) > 0:
