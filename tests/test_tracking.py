@@ -257,6 +257,16 @@ def test_jobs_of_a_sweep_are_a_group(tltrain, tmp_path):
     assert [(run["run_group"], run["display_name"]) for run in found] == [("my_sweep", "0"), ("my_sweep", "1")]
 
 
+def test_a_sweep_keeps_its_report_in_a_run_of_its_group(tltrain, tmp_path):
+    sweep = tmp_path / "my_sweep"
+    words = ["stage=eval", "source=golden", "benchmark.size=4", "seed=0,1", "tracking=wandb"]
+    tltrain("-m", *words, f"hydra.sweep.dir={sweep}")
+    found = read(sweep)
+    assert (found.run["run_group"], found.run["job_type"]) == ("my_sweep", "report")
+    assert "report.html" in [file["path"] for record in found.of("files") for file in record["files"]]
+    assert (found.folder / "files" / "report.html").read_bytes() == (sweep / "report.html").read_bytes()
+
+
 def test_without_tracking_nothing_loads_wandb(tmp_path, models_cache):
     probe = (
         "import atexit, sys\n"

@@ -6,6 +6,7 @@ well, else `error.txt`. Jobs that differ in nothing but the seed are one row.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import math
@@ -21,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
-from tltrain import fingerprints, runs, terminal
+from tltrain import fingerprints, runs, terminal, tracking
 from tltrain.errors import TltrainError
 from tltrain.report.sweep import FILE, Job, Row, StageCost, Sweep, save
 
@@ -277,6 +279,18 @@ class Gather(Callback):
         show(sweep)
         if any(job.details for row in sweep.rows for job in row.seeds):
             write(sweep, folder)
+            _track(config, folder)
+
+
+def _track(config: DictConfig, folder: Path) -> None:
+    """The report as a file of a run of its own, in the sweep's group."""
+    own = copy.deepcopy(config)
+    HydraConfig.instance().set_config(config)  # where jobs ran in processes of their own, none is set here
+    with open_dict(own):
+        own.pop("hydra")
+        own.stage.name = "report"
+    with tracking.job(own, folder) as tracker:
+        tracker.track_file(folder / "report.html")
 
 
 def _claim(folder: str) -> None:

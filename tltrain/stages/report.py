@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from tltrain import runs, sweeps
+from tltrain import runs, sweeps, tracking
 from tltrain.errors import TltrainError
 
 
@@ -25,7 +25,9 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     folders = [job for path in paths for job in sweeps.job_folders(Path(path))]
     sweep = sweeps.gather(folders, Path(paths[0]).parent.name, sweeps.command(), cfg.report.baseline)
     sweeps.show(sweep)
-    sweeps.write(sweep, folder)
+    with tracking.job(cfg, folder) as tracker:
+        sweeps.write(sweep, folder)
+        tracker.track_file(folder / "report.html")
     metrics = {
         "rows": len(sweep.rows),
         "jobs": sum(len(row.seeds) for row in sweep.rows),
