@@ -12,7 +12,7 @@ import sys
 
 from hydra import compose, initialize_config_dir
 
-from tltrain import config
+from tltrain import checks, config
 from tltrain.stages import plan
 
 MACHINES = [(1, 80), (4, 80), (8, 80), (1, 141)]
@@ -40,7 +40,7 @@ def cell(of: str, processes: int, memory: float, strategy: str, words: list[str]
             *words,
         ],
     )
-    config.check(cfg)
+    checks.check(cfg)
     found, metrics = plan.make(cfg)
     gib = f"{metrics['peak_bytes'] / 2**30:.0f}"
     host = f" (+{found.host / 2**30:.0f} host)" if found.host else ""

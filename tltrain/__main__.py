@@ -20,7 +20,20 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tltrain import config, distributed, launch, preemption, redact, runs, shortage, sweeps, terminal, tracking
+from tltrain import (
+    arguments,
+    checks,
+    config,
+    distributed,
+    launch,
+    preemption,
+    redact,
+    runs,
+    shortage,
+    sweeps,
+    terminal,
+    tracking,
+)
 from tltrain.errors import TltrainError
 
 STAGES = {
@@ -49,7 +62,7 @@ def run_stage(cfg: DictConfig) -> float | None:
     for name in ("metrics.json", "error.txt"):  # of an earlier run into the same folder: this one is not finished
         (runs.folder() / name).unlink(missing_ok=True)
     redact.hydra_files(cfg, runs.folder())
-    config.check(cfg)
+    checks.check(cfg)
     with tracking.prepared(cfg):
         run = launch.launch if launch.wanted(cfg) else launch.run_stage
         return run(cfg, runs.folder()).get("score")
@@ -180,7 +193,7 @@ def _near_key(key: str) -> str:
         if place.split("/")[1] == (node or "config")
         for f in schema.__dataclass_fields__
     }
-    return config.suggestion(name, sorted(fields))
+    return arguments.suggestion(name, sorted(fields))
 
 
 if __name__ == "__main__":

@@ -1,26 +1,17 @@
 """The configuration's shape: one dataclass a node, so that a misspelt key or a wrong type fails before anything loads.
 
-The values stand in `conf/`. Arguments of libraries (`stage.args`, `model.args`) keep the library's names; they are
-checked against its source text, since importing it would take seconds. Nothing here imports torch.
+The values stand in `conf/`; what the shape cannot say is in `tltrain.checks`. Nothing here imports torch.
 """
 
 from __future__ import annotations
 
-import ast
-import difflib
-import importlib.util
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import cache
 from pathlib import Path
 from typing import Any, Optional
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from tltrain.errors import TltrainError
 
 CONF_DIR = next(
     folder for folder in (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf") if folder.is_dir()
@@ -468,68 +459,6 @@ SCHEMAS: dict[str, type] = {
     "schema/tracking": Tracking,
     "schema/config": Config,
 }
-LEAST = {
-    "stage.w_max": 1,
-    "stage.tree_size": 1,
-    "stage.train_size": 1,
-    "stage.test_size": 1,
-    "stage.max_new_tokens": 1,
-    "stage.batch_size": 1,
-    "stage.irm_steps": 1,
-    "stage.limit": 1,
-    "stage.max_prompt_length": 1,
-    "stage.kl": 0,
-    "stage.kl_limit": 0,
-    "stage.gamma": 0,
-    "stage.lam": 0,
-    "stage.clip": 0,
-    "stage.value_clip": 0,
-    "stage.reward_clip": 0,
-    "stage.ppo_epochs": 1,
-    "stage.generation_batch_size": 1,
-    "stage.eval_size": 0,
-    "stage.eval_batch_size": 1,
-    "stage.samples_every": 1,
-    "stage.samples": 0,
-    "stage.args.per_device_train_batch_size": 1,
-    "stage.args.gradient_accumulation_steps": 1,
-    "stage.args.max_length": 1,
-    "stage.older_than_days": 0,
-    "stage.memory_gb": 0.001,
-    "stage.processes": 1,
-    "stage.length": 1,
-    "stage.tokens": 1,
-    "stage.target_share": 0,
-    "stage.calls": 1,
-    "stage.response": 1,
-    "stage.flops": 1,
-    "stage.bandwidth": 1,
-    "data.limit": 1,
-    "data.size": 0,
-    "benchmark.limit": 1,
-    "benchmark.size": 0,
-    "source.concurrency": 1,
-    "source.timeout": 1,
-    "source.retries": 0,
-    "source.temperature": 0,
-    "benchmark.max_turns": 1,
-    "benchmark.parallel": 1,
-    "benchmark.max_output": 1,
-    "benchmark.time_limit": 0.1,
-    "benchmark.memory_limit": 64,
-    "benchmark.fewshot": 0,
-    "hardware.threads": 1,
-    "tracking.rows": 0,
-    "tracking.timeout": 1,
-    "tracking.finish_timeout": 0,
-    "model.lora.r": 1,
-    "model.lora.alpha": 0,
-    "model.lora.dropout": 0,
-    "hardware.processes": 1,
-    "hardware.nodes": 1,
-    "hardware.node_rank": 0,
-}
-"""The least value of numbers that have one."""
 OPEN = ("args", "irm", "algorithm_args", "extra", "mae", "reward", "deepspeed", "fsdp")
 """Nodes whose keys are a library's, or data."""
 
@@ -544,189 +473,3 @@ def register() -> None:
                 OmegaConf.set_struct(node[key], False)
         group, _, name = place.rpartition("/")
         store.store(group=group, name=name, node=node, provider="tltrain")
-
-
-# --- arguments that belong to a library -----------------------------------------------------------------------------
-
-TRAINING_ARGUMENTS = (("transformers", "training_args.py", "TrainingArguments"),)
-_TRL = (("trl", "trainer/base_config.py", "_BaseConfig"), *TRAINING_ARGUMENTS)
-ARGUMENTS = {
-    "trl.SFTConfig": (("trl", "trainer/sft_config.py", "SFTConfig"), *_TRL),
-    "trl.RLOOConfig": (("trl", "trainer/rloo_config.py", "RLOOConfig"), *_TRL),
-    "trl.GRPOConfig": (("trl", "trainer/grpo_config.py", "GRPOConfig"), *_TRL),
-    "transformers.TrainingArguments": TRAINING_ARGUMENTS,
-}
-"""The libraries' classes of arguments: (package, file, class) of each and of its bases."""
-IRM_ARGUMENTS = {"ppo": "transformers.TrainingArguments", "rloo": "trl.RLOOConfig", "grpo": "trl.GRPOConfig"}
-LLAMA_CONFIG = (("transformers", "models/llama/configuration_llama.py", "LlamaConfig"),)
-
-OURS = {
-    "output_dir": "hydra.run.dir",
-    "seed": "seed",
-    "data_seed": "seed",
-    "packing": "stage.packing",
-    "report_to": "tracking",
-    "use_cpu": "hardware",
-    "bf16": "hardware.bf16",
-    "deepspeed": "hardware.deepspeed",
-    "fsdp": "hardware.fsdp",
-    "fsdp_config": "hardware.fsdp",
-    "run_name": "hydra.run.dir",
-    "assistant_only_loss": "stage=sft (only turns are learned, always)",
-    "completion_only_loss": "stage=sft (only turns are learned, always)",
-    "loss_type": "stage.w_max",
-    "padding_free": "stage.packing",
-    "dataset_kwargs": "data",
-    "remove_unused_columns": "data",
-    "model_init_kwargs": "model",
-    "chat_template_path": "model",
-    "eos_token": "model",
-    "pad_token": "model",
-    "dataset_text_field": "data",
-    "truncation_mode": "stage.truncation",
-    "push_to_hub": "model",
-    "hub_token": "the environment variable HF_TOKEN",
-    "beta": "stage.kl",
-    "temperature": "stage.temperature",
-    "max_completion_length": "stage.max_new_tokens",
-    "reward_weights": "reward",
-}
-"""Arguments of the libraries that have their place elsewhere in our configuration, and where."""
-
-
-@cache
-def library_fields(sources: tuple[tuple[str, str, str], ...]) -> dict[str, str]:
-    """Field name -> annotation, of a library's dataclass, read from its source without importing it.
-
-    Args:
-        sources: (package, file, class) of the class and its bases; the first that has a field decides.
-    """
-    fields: dict[str, str] = {}
-    for package, file, name in sources:
-        spec = importlib.util.find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
-            raise TltrainError(f"the package {package} is not installed: pip install {package}")
-        tree = ast.parse((Path(next(iter(spec.submodule_search_locations))) / file).read_text(encoding="utf-8"))
-        body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
-        for node in body:
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                fields.setdefault(node.target.id, ast.unparse(node.annotation))
-    return fields
-
-
-PYTHON_TYPES = {
-    "float": (float, int),
-    "int": (int,),
-    "bool": (bool,),
-    "str": (str,),
-    "dict": (dict,),
-    "list": (list,),
-    "None": (type(None),),
-}
-
-
-def check_arguments(arguments: dict[str, Any], where: str, kind: str = "trl.SFTConfig") -> None:
-    """Raise a TltrainError unless all are arguments of `kind` (of `ARGUMENTS`), of its types, and not set elsewhere."""
-    fields = library_fields(ARGUMENTS[kind])
-    for name, value in arguments.items():
-        key = f"{where}.{name}"
-        if name not in fields:
-            raise TltrainError(f"{key}: {kind} has no such argument{suggestion(name, fields)}")
-        if name in OURS:
-            raise TltrainError(f"{key}: this is set by {OURS[name]}")
-        allowed = [PYTHON_TYPES.get(part.strip().partition("[")[0].strip()) for part in fields[name].split("|")]
-        known = [t for types in allowed if types for t in types]
-        if not all(allowed):  # an enumeration or another class of the library: given by its name
-            known += [str, dict, type(None)]
-        if not isinstance(value, tuple(known)) or (isinstance(value, bool) and bool not in known):
-            raise TltrainError(f"{key}: expected {fields[name]}, found {value!r}")
-
-
-def suggestion(word: str, choices: Any) -> str:
-    """`, did you mean ...?` where one of `choices` is near `word`."""
-    near = difflib.get_close_matches(word, [str(choice) for choice in choices], n=1)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
-def check(cfg: DictConfig) -> None:
-    """What the schemas cannot say, before a stage loads anything; `++key=value` passes by the schemas, not by this."""
-    stage = {"sft": "supervised", "pkt": "supervised"}.get(cfg.stage.name, cfg.stage.name)
-    if f"schema/stage/{stage}" not in SCHEMAS:
-        raise TltrainError(f"stage.name: expected the name of a stage, found {cfg.stage.name}")
-    try:
-        OmegaConf.to_container(cfg, resolve=True)
-    except OmegaConfBaseException as error:
-        raise TltrainError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
-    _check_keys(cfg.stage, SCHEMAS[f"schema/stage/{stage}"], "stage")
-    _check_keys(cfg, Config, "")
-    _check_keys(cfg.cache, Cache, "cache")
-    _check_keys(cfg.paths, Paths, "paths")
-    _check_keys(cfg.report, Report, "report")
-    _check_keys(cfg.model.demo, DemoStage, "model.demo")
-    for node in ("model", "data", "benchmark", "source", "hardware", "tracking"):
-        _check_keys(cfg[node], SCHEMAS[f"schema/{node}"], node)
-    _check_keys(cfg.model.lora, Lora, "model.lora")
-    if cfg.model.lora.quantize not in (None, "4bit", "8bit"):
-        raise TltrainError(f"model.lora.quantize: expected 4bit, 8bit or null, found {cfg.model.lora.quantize}")
-    _check_arguments(cfg)
-    for name in cfg.model.random or ():
-        if name not in (fields := library_fields(LLAMA_CONFIG)):
-            raise TltrainError(f"model.random.{name}: LlamaConfig has no such argument{suggestion(name, fields)}")
-    if cfg.model.path is not None:
-        check_model_path(cfg.model.path)
-    for path in cfg.stage.get("models") or ():
-        check_model_path(path, "stage.models")
-    checkpoint = OmegaConf.select(cfg, "stage.args.resume_from_checkpoint")
-    if checkpoint is not None and not Path(checkpoint).is_dir():
-        raise TltrainError(f"stage.args.resume_from_checkpoint={checkpoint}: there is no such folder")
-    if not 0 <= cfg.data.holdout < 1:
-        raise TltrainError(f"data.holdout: expected a share from 0 to below 1, found {cfg.data.holdout}")
-    if not 0 <= cfg.data.error_rate < 1:
-        raise TltrainError(f"data.error_rate: expected a share from 0 to below 1, found {cfg.data.error_rate}")
-    for key, least in LEAST.items():
-        value = OmegaConf.select(cfg, key)
-        if value is not None and not value >= least:  # so put, NaN is refused too
-            raise TltrainError(f"{key}: expected {least} or more, found {value}")
-
-
-def _check_arguments(cfg: DictConfig) -> None:
-    """Every argument that is passed on to a library, and `model.irm`."""
-    _check_keys(cfg.model.irm, {"critic_learning_rate", "args"}, "model.irm")
-    irm = cfg.stage.name == "irm"
-    nodes = {"model.args": "trl.SFTConfig", "model.irm.args": "transformers.TrainingArguments"}
-    nodes["hardware.args"] = "transformers.TrainingArguments"
-    nodes["stage.args"] = IRM_ARGUMENTS[cfg.stage.algorithm.name] if irm else "trl.SFTConfig"
-    if irm:
-        _check_keys(cfg.stage.critic, Critic, "stage.critic")
-        _check_keys(cfg.stage.algorithm_args, IRM_ARGUMENTS, "stage.algorithm_args")
-        nodes |= {f"stage.algorithm_args.{name}": kind for name, kind in IRM_ARGUMENTS.items()}
-        if not cfg.stage.temperature > 0:
-            raise TltrainError(
-                f"stage.temperature: expected a number above 0, found {cfg.stage.temperature}; greedy sampling is "
-                "stage.do_sample=false"
-            )
-        for key in ("gamma", "lam"):
-            if cfg.stage[key] > 1:
-                raise TltrainError(f"stage.{key}: expected a number from 0 to 1, found {cfg.stage[key]}")
-    for where, kind in nodes.items():
-        node = OmegaConf.select(cfg, where)
-        if node is not None:
-            check_arguments(OmegaConf.to_container(node, resolve=True), where, kind)
-
-
-def check_model_path(path: str, key: str = "model.path") -> None:
-    """Raise a TltrainError unless `path`, which `key` gives, is a folder with a model, or may be a hub id."""
-    if Path(path).is_dir():
-        if not any((Path(path) / name).is_file() for name in ("config.json", "adapter_config.json")):
-            inside = Path(path) / "model"
-            hint = f"did you mean {inside}?" if (inside / "config.json").is_file() else "it has no config.json"
-            raise TltrainError(f"{key}={path} is not a model folder: {hint}")
-    elif path.startswith((".", "/", "~")) or path.count("/") > 1:
-        raise TltrainError(f"{key}={path}: there is no such folder")
-
-
-def _check_keys(node: DictConfig, schema: type | Collection[str], where: str) -> None:
-    known = schema.__dataclass_fields__ if isinstance(schema, type) else schema
-    for key in node:
-        if key not in known:
-            raise TltrainError(f"{where}.{key}".lstrip(".") + f": no such key{suggestion(str(key), known)}")

@@ -9,6 +9,7 @@ import re
 from tltrain.report import grid, tables
 from tltrain.report.grid import Table
 from tltrain.report.numbers import LEVELS, Numbers
+from tltrain.report.pooled import pool
 from tltrain.report.sweep import Sweep, axis_value
 from tltrain.report.wording import caveats, finding, set_name, signed, what_was_run
 
@@ -27,7 +28,8 @@ def markdown(sweep: Sweep, numbers: Numbers) -> str:
             f"Mean over seeds in % (± standard deviation); difference to {_line(sweep.baseline or '')} in points with "
             "its 95 % interval; **bold**: more than chance (p < 5 % after Holm's correction).\n"
         )
-    found = [*(grid.errors(sweep, name) for name in numbers.sets), grid.other_scorings(sweep), grid.stages(sweep)]
+    found = [grid.pooled(sweep), *(grid.errors(sweep, name) for name in numbers.sets)]
+    found += [grid.other_scorings(sweep), grid.stages(sweep)]
     parts += [_markdown(table.caption, table) for table in found if table]
     failed = [(row.label, job) for row in sweep.rows for job in row.failed]
     if failed:
@@ -65,18 +67,24 @@ def _markdown(title: str, table: Table) -> str:
 
 
 def comma_separated(sweep: Sweep, numbers: Numbers) -> str:
-    """One line a row: its axes, name, then for each set and level mean, spread, difference, interval, p."""
+    """One line a row: its axes, name, then for each set and level mean, spread, difference, interval, p; of several
+    sets `mean_`..., as `tltrain.report.pooled` has it.
+    """
     out = io.StringIO()
     keys = [(name, level) for name, levels in numbers.sets.items() for level in levels]
     axes = [axis for axis in sweep.axes if axis != "seed"]
     statistics = ("", "_std", "_difference", "_low", "_high", "_p_holm")
     writer = csv.writer(out, lineterminator="\n")
     heads = [f"{name}_{level}{what}" for name, level in keys for what in statistics]
+    overall = pool(sweep)
+    several = len(overall.n) > 1
+    heads += [f"mean{what}" for what in statistics] if several else []
     writer.writerow([*axes, "name", *heads, "seeds", "failed", "error"])
     for i, row in enumerate(sweep.rows):
         cells: list[object] = []
-        for name, level in keys:
-            summary, found = numbers.summaries.get((i, name, level)), numbers.comparisons.get((i, name, level))
+        found_in = [(numbers.summaries.get((i, *key)), numbers.comparisons.get((i, *key))) for key in keys]
+        found_in += [(overall.summaries.get(i), overall.comparisons.get(i))] if several else []
+        for summary, found in found_in:
             cells += [summary and _digits(summary.mean), summary and _digits(summary.std)]
             cells += [_digits(v) for v in (found.difference, found.low, found.high)] if found else [None] * 3
             cells.append(f"{found.holm:.4f}" if found else None)

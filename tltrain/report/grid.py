@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 from tltrain.grading import RewardTable
 from tltrain.report import numbers as num
 from tltrain.report import tables
 from tltrain.report.numbers import LEVELS, Numbers
+from tltrain.report.pooled import pool
 from tltrain.report.sweep import Sweep, axis_value, other_axes, stage_table, switches
-from tltrain.report.wording import MINUS, better, duration, interval, plural, quantity, set_name, signed
+from tltrain.report.wording import MINUS, better, duration, interval, listed, plural, quantity, set_name, signed
 
 FULL_SHADE = 15.0  # points of difference at which shading is strongest
 
@@ -135,6 +136,37 @@ def _ours(sweep: Sweep, numbers: Numbers, key: num.Key) -> Cell:
 
 def _shade(distance: float) -> float:
     return round(max(-1.0, min(1.0, distance / FULL_SHADE)), 3)
+
+
+def pooled(sweep: Sweep) -> Table | None:
+    """Each row's mean of TS, PI and CF over several single-turn sets; None where there are not several."""
+    found = pool(sweep)
+    if len(found.n) < 2:
+        return None
+    asked = listed(f"{set_name(name)} ({n:,})" for name, n in found.n.items())
+    rows = []
+    for i, row in enumerate(sweep.rows):
+        summary, difference = found.summaries.get(i), found.comparisons.get(i)
+        spread = f" ±{summary.std:.1f}" if summary and summary.std is not None else ""
+        cells = [Cell(row.label, i), number(summary.mean) if summary else number(None)]
+        cells[1] = replace(cells[1], text=cells[1].text + spread)
+        if difference is None:
+            cells += [Cell("", float("-inf")), Cell("", float("-inf")), Cell("", float("-inf"))]
+        else:
+            cells += [
+                Cell(
+                    signed(difference.difference),
+                    difference.difference,
+                    shade=_shade(difference.difference),
+                    strong=difference.beyond_chance,
+                ),
+                Cell(interval(difference), difference.low),
+                number(difference.holm, 3),
+            ]
+        rows.append(cells)
+    heads = ["Row", "mean, %", "difference", "95 % interval", "p, Holm over rows"]
+    title = f"Mean of TS, PI and CF, each set weighing the same, questions trained on left out: {asked}"
+    return plain("pooled", title, heads, rows)
 
 
 # The paper's

@@ -134,13 +134,22 @@ def count(job: Job, name: str) -> int:
 
 def outcomes(job: Job, name: str, level: str) -> dict[tuple[str, str, int], float]:
     """Sample (id, golden calls, which of those alike) -> 0 or 100; empty where nothing is said of single samples."""
-    found: dict[tuple[str, str, int], float] = {}
-    seen: dict[tuple[str, str], int] = {}
+    return {
+        sample: 100.0 * float(line[level])
+        for sample, line in answered(job, name).items()
+        if isinstance(line.get(level), bool | int | float)
+    }
+
+
+def answered(job: Job, name: str) -> dict[tuple[str, str, int], Mapping[str, Any]]:
+    """Sample (id, golden calls, which of those alike) of a set -> its line in the predictions."""
+    found: dict[tuple[str, str, int], Mapping[str, Any]] = {}
+    times: dict[tuple[str, str], int] = {}
     for line in job.predictions:
-        if line.get("set") == name and isinstance(line.get(level), bool | int | float):
+        if line.get("set") == name:
             sample = (str(line.get("id")), json.dumps(line.get("goldens"), sort_keys=True))
-            seen[sample] = seen.get(sample, 0) + 1
-            found[*sample, seen[sample]] = 100.0 * float(line[level])
+            times[sample] = times.get(sample, 0) + 1
+            found[*sample, times[sample]] = line
     return found
 
 
@@ -169,7 +178,7 @@ def is_number(value: Any) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pairs:
+class Pairs:
     """One row beside the baseline: a vector of results for each seed that both have, samples in the same order."""
 
     samples: list[tuple[Any, ...]]
@@ -191,7 +200,7 @@ def compare(sweep: Sweep, found: Mapping[str, Sequence[str]], seed: int = 0) -> 
     pairs = {
         key: both
         for key, ours in results.items()
-        if key[0] != base and (both := _pairs(ours, results[base, *key[1:]])) is not None
+        if key[0] != base and (both := pairs_of(ours, results[base, *key[1:]])) is not None
     }
     comparisons: dict[Key, Comparison] = {}
     for name in found:
@@ -203,9 +212,9 @@ def compare(sweep: Sweep, found: Mapping[str, Sequence[str]], seed: int = 0) -> 
     return comparisons
 
 
-def _pairs(ours: Mapping[int, Mapping], theirs: Mapping[int, Mapping]) -> _Pairs | None:
-    """What both have, seed by seed and sample by sample; None if nothing."""
-    found = _Pairs([], [], [])
+def pairs_of(ours: Mapping[int, Mapping], theirs: Mapping[int, Mapping]) -> Pairs | None:
+    """What both have, given seed -> sample -> result of each; None if nothing."""
+    found = Pairs([], [], [])
     for seed in sorted(ours.keys() & theirs.keys()):
         samples = tuple(sample for sample in theirs[seed] if sample in ours[seed])
         if samples:
@@ -215,7 +224,7 @@ def _pairs(ours: Mapping[int, Mapping], theirs: Mapping[int, Mapping]) -> _Pairs
     return found if found.samples else None
 
 
-def _bootstrap(pairs: Mapping[Key, _Pairs], seed: int) -> dict[Key, Comparison]:
+def _bootstrap(pairs: Mapping[Key, Pairs], seed: int) -> dict[Key, Comparison]:
     """The comparisons of one set. Draws of samples are shared by all rows and levels, which saves drawing anew."""
     columns: dict[tuple[Any, ...], list[tuple[Key, int]]] = {}
     for key, both in pairs.items():
@@ -224,22 +233,22 @@ def _bootstrap(pairs: Mapping[Key, _Pairs], seed: int) -> dict[Key, Comparison]:
     means: dict[tuple[Key, int], np.ndarray] = {}
     for number, (samples, uses) in enumerate(columns.items()):
         differences = np.stack([pairs[key].ours[i] - pairs[key].theirs[i] for key, i in uses], axis=1)
-        drawn = _resampled_means(differences, np.random.default_rng([seed, len(samples), number]))
+        drawn = resampled_means(differences, np.random.default_rng([seed, len(samples), number]))
         means |= {use: drawn[:, column] for column, use in enumerate(uses)}
     return {
-        key: _comparison(both, np.stack([means[key, i] for i in range(len(both.samples))], axis=1), seed)
+        key: comparison(both, np.stack([means[key, i] for i in range(len(both.samples))], axis=1), seed)
         for key, both in pairs.items()
     }
 
 
-def _resampled_means(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def resampled_means(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """[N, C] values of N samples -> [RESAMPLES, C] means over N samples drawn with replacement."""
     n = len(values)
     chunks = [rng.multinomial(n, np.full(n, 1 / n), CHUNK) @ values / n for _ in range(RESAMPLES // CHUNK)]
     return np.concatenate(chunks)
 
 
-def _comparison(both: _Pairs, drawn: np.ndarray, seed: int) -> Comparison:
+def comparison(both: Pairs, drawn: np.ndarray, seed: int) -> Comparison:
     """One comparison from [RESAMPLES, S] means of the S seeds' differences under drawn samples."""
     seeds = len(both.samples)
     observed = np.array([np.mean(a - b) for a, b in zip(both.ours, both.theirs, strict=True)])

@@ -65,7 +65,7 @@ def content(sweep: Sweep, numbers: Numbers) -> dict[str, Any]:
     }
     names = {"errors": "Errors", "robustness": "Robustness", "curves": "Curves", "cost": "Cost", "flips": "Flips"}
     paper = grid.paper_table() if all(method in sweep.axes for method in grid.METHODS) else None
-    extra = [grid.other_scorings(sweep), paper, *grid.published(numbers)]
+    extra = [grid.pooled(sweep), grid.other_scorings(sweep), paper, *grid.published(numbers)]
     levels = dict.fromkeys(level for found in numbers.sets.values() for level in found)
     jobs = [job for row in sweep.rows for job in row.seeds]
     return shown | {

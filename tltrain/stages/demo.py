@@ -20,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.text import Text
 
-from tltrain import config, launch, runs, terminal
+from tltrain import checks, launch, runs, terminal
 
 MODELS = {"base": None, "sft": "SFT", "pkt": "MAE + PKT", "irm": "MAE + PKT + IRM"}
 
@@ -72,7 +72,7 @@ def run_stage(folder: Path, overrides: list[str], arguments: DictConfig | None =
     cfg = compose("config", [*own, "data=toolworld", *overrides])
     if arguments:
         cfg.stage.args = arguments
-    config.check(cfg)
+    checks.check(cfg)
     folder.mkdir(parents=True, exist_ok=True)
     terminal.errors.rule(Text(f"{folder.name}: {' '.join(overrides)}"), align="left")
     return launch.run_stage(cfg, folder)

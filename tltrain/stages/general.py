@@ -25,7 +25,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from tltrain import runs, terminal
-from tltrain.config import suggestion
+from tltrain.arguments import suggestion
 from tltrain.data import trajectories
 from tltrain.data.reading import ReadReport
 from tltrain.errors import TltrainError

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from tltrain import distributed, plan, runs, scoring, terminal, tracking
-from tltrain.config import IRM_ARGUMENTS
+from tltrain.arguments import IRM_ARGUMENTS
 from tltrain.data import hold_out, trajectories
 from tltrain.data.reading import ReadReport
 from tltrain.errors import TltrainError

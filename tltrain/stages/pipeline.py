@@ -20,7 +20,19 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from tltrain import config, conversation_scores, fingerprints, launch, memory, runs, scoring, terminal, tracking
+from tltrain import (
+    arguments,
+    checks,
+    config,
+    conversation_scores,
+    fingerprints,
+    launch,
+    memory,
+    runs,
+    scoring,
+    terminal,
+    tracking,
+)
 from tltrain.errors import TltrainError
 from tltrain.stage_cache import Cost, Entry, StageCache
 from tltrain.stages import shared
@@ -145,7 +157,7 @@ def benchmark(choice: str | DictConfig) -> tuple[str, DictConfig]:
     own = OmegaConf.structured(config.SCHEMAS["schema/benchmark"])
     for key in given:
         if key not in own:
-            raise TltrainError(f"stage.benchmarks, {name}.{key}: no such key{config.suggestion(str(key), own)}")
+            raise TltrainError(f"stage.benchmarks, {name}.{key}: no such key{arguments.suggestion(str(key), own)}")
     stated = OmegaConf.load(files[name])
     del stated["defaults"]
     return name, OmegaConf.merge(own, stated, given)
@@ -166,7 +178,7 @@ def check(cfg: DictConfig, benchmarks: list[tuple[str, DictConfig]]) -> None:
             if node != "eval" and cfg.stage[node][key] != cfg.stage[key]:
                 raise TltrainError(f"stage.{node}.{key}: this is set by stage.{key}")
         try:
-            config.check(part(cfg, stage))
+            checks.check(part(cfg, stage))
         except TltrainError as error:
             raise TltrainError(str(error).replace("stage.", f"stage.{node}.", 1)) from error
 
@@ -288,7 +300,7 @@ def score(metrics: Mapping[str, Any], key: str | None) -> float:
     if key is not None:
         if not isinstance(metrics.get(key), int | float):
             numbers = sorted(name for name, value in metrics.items() if isinstance(value, int | float))
-            raise TltrainError(f"stage.metric={key}: there is no such metric{config.suggestion(key, numbers)}")
+            raise TltrainError(f"stage.metric={key}: there is no such metric{arguments.suggestion(key, numbers)}")
         return metrics[key]
     levels = [value for name, value in metrics.items() if name.count("/") == 1 and name.endswith(("/ts", "/pi", "/cf"))]
     return round(sum(levels) / len(levels), 4) if levels else 0.0

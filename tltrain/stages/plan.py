@@ -15,7 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from tltrain import config, runs, terminal
+from tltrain import checks, runs, terminal
 from tltrain.errors import TltrainError
 from tltrain.stages.pipeline import part, resolved
 
@@ -84,7 +84,7 @@ def planned(cfg: DictConfig) -> DictConfig:
     own = resolved(cfg.stage[NODES[of]]) | {"name": of}
     whole = part(cfg, own)
     try:
-        config.check(whole)
+        checks.check(whole)
     except TltrainError as error:
         raise TltrainError(str(error).replace("stage.", f"stage.{NODES[of]}.", 1)) from error
     return whole

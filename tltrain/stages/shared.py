@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from tltrain import distributed, runs, terminal
-from tltrain.config import check_arguments
+from tltrain.arguments import check_arguments
 from tltrain.data import TRAINED_ON, query_key, trained_on
 from tltrain.errors import TltrainError
 from tltrain.formats import tl

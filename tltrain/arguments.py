@@ -1,0 +1,114 @@
+"""Arguments that belong to a library (`stage.args`, `model.args`, ...): they keep its names and have its types.
+
+They are read from the library's source text, since importing it would take seconds.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib.util
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tltrain.errors import TltrainError
+
+TRAINING_ARGUMENTS = (("transformers", "training_args.py", "TrainingArguments"),)
+_TRL = (("trl", "trainer/base_config.py", "_BaseConfig"), *TRAINING_ARGUMENTS)
+ARGUMENTS = {
+    "trl.SFTConfig": (("trl", "trainer/sft_config.py", "SFTConfig"), *_TRL),
+    "trl.RLOOConfig": (("trl", "trainer/rloo_config.py", "RLOOConfig"), *_TRL),
+    "trl.GRPOConfig": (("trl", "trainer/grpo_config.py", "GRPOConfig"), *_TRL),
+    "transformers.TrainingArguments": TRAINING_ARGUMENTS,
+}
+"""The libraries' classes of arguments: (package, file, class) of each and of its bases."""
+IRM_ARGUMENTS = {"ppo": "transformers.TrainingArguments", "rloo": "trl.RLOOConfig", "grpo": "trl.GRPOConfig"}
+LLAMA_CONFIG = (("transformers", "models/llama/configuration_llama.py", "LlamaConfig"),)
+
+OURS = {
+    "output_dir": "hydra.run.dir",
+    "seed": "seed",
+    "data_seed": "seed",
+    "packing": "stage.packing",
+    "report_to": "tracking",
+    "use_cpu": "hardware",
+    "bf16": "hardware.bf16",
+    "deepspeed": "hardware.deepspeed",
+    "fsdp": "hardware.fsdp",
+    "fsdp_config": "hardware.fsdp",
+    "run_name": "hydra.run.dir",
+    "assistant_only_loss": "stage=sft (only turns are learned, always)",
+    "completion_only_loss": "stage=sft (only turns are learned, always)",
+    "loss_type": "stage.w_max",
+    "padding_free": "stage.packing",
+    "dataset_kwargs": "data",
+    "remove_unused_columns": "data",
+    "model_init_kwargs": "model",
+    "chat_template_path": "model",
+    "eos_token": "model",
+    "pad_token": "model",
+    "dataset_text_field": "data",
+    "truncation_mode": "stage.truncation",
+    "push_to_hub": "model",
+    "hub_token": "the environment variable HF_TOKEN",
+    "beta": "stage.kl",
+    "temperature": "stage.temperature",
+    "max_completion_length": "stage.max_new_tokens",
+    "reward_weights": "reward",
+}
+"""Arguments of the libraries that have their place elsewhere in our configuration, and where."""
+
+
+@cache
+def library_fields(sources: tuple[tuple[str, str, str], ...]) -> dict[str, str]:
+    """Field name -> annotation, of a library's dataclass, read from its source without importing it.
+
+    Args:
+        sources: (package, file, class) of the class and its bases; the first that has a field decides.
+    """
+    fields: dict[str, str] = {}
+    for package, file, name in sources:
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise TltrainError(f"the package {package} is not installed: pip install {package}")
+        tree = ast.parse((Path(next(iter(spec.submodule_search_locations))) / file).read_text(encoding="utf-8"))
+        body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+        for node in body:
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                fields.setdefault(node.target.id, ast.unparse(node.annotation))
+    return fields
+
+
+PYTHON_TYPES = {
+    "float": (float, int),
+    "int": (int,),
+    "bool": (bool,),
+    "str": (str,),
+    "dict": (dict,),
+    "list": (list,),
+    "None": (type(None),),
+}
+
+
+def check_arguments(arguments: dict[str, Any], where: str, kind: str = "trl.SFTConfig") -> None:
+    """Raise a TltrainError unless all are arguments of `kind` (of `ARGUMENTS`), of its types, and not set elsewhere."""
+    fields = library_fields(ARGUMENTS[kind])
+    for name, value in arguments.items():
+        key = f"{where}.{name}"
+        if name not in fields:
+            raise TltrainError(f"{key}: {kind} has no such argument{suggestion(name, fields)}")
+        if name in OURS:
+            raise TltrainError(f"{key}: this is set by {OURS[name]}")
+        allowed = [PYTHON_TYPES.get(part.strip().partition("[")[0].strip()) for part in fields[name].split("|")]
+        known = [t for types in allowed if types for t in types]
+        if not all(allowed):  # an enumeration or another class of the library: given by its name
+            known += [str, dict, type(None)]
+        if not isinstance(value, tuple(known)) or (isinstance(value, bool) and bool not in known):
+            raise TltrainError(f"{key}: expected {fields[name]}, found {value!r}")
+
+
+def suggestion(word: str, choices: Any) -> str:
+    """`, did you mean ...?` where one of `choices` is near `word`."""
+    near = difflib.get_close_matches(word, [str(choice) for choice in choices], n=1)
+    return f"; did you mean {near[0]}?" if near else ""
