@@ -83,6 +83,21 @@ def tltrain(tmp_path, models_cache):
     return run
 
 
+@pytest.fixture
+def write(tmp_path):
+    """`write(value)`: a file of JSON, or of JSON lines where there are several values."""
+    count = 0
+
+    def write(*values: object) -> Path:
+        nonlocal count
+        count += 1
+        path = tmp_path / f"file{count}.json"
+        path.write_text("".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values))
+        return path
+
+    return write
+
+
 @pytest.fixture(scope="session")
 def models_cache(tmp_path_factory) -> Path:
     """Base models are made ready once a test session."""

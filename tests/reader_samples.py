@@ -123,3 +123,32 @@ TEXTS = [
     {"role": "function", "content": "Listen."},
     {"role": "assistant", "content": 'finish(answer="Listen \\"well\\".")'},
 ]
+
+SYSTEM = json.dumps([{"type": "function", "function": SEARCH}, {"type": "function", "function": FINISH}])
+LOVE = {**RAW, "conversations": [{"role": "system", "content": SYSTEM}, *RAW["conversations"][1:]]}
+WORK = {
+    "id": "work",
+    "conversations": [
+        {"role": "system", "content": SYSTEM},
+        {"role": "user", "content": "Advice on work?"},
+        {"role": "assistant", "content": 'search\n{"query": "work"}'},
+        {"role": "user", "content": "Wait: on rest."},
+        {"role": "assistant", "content": 'search\n{"query": "rest"}'},
+        {"role": "function", "content": '{"error": "quota exceeded"}'},
+        {"role": "assistant", "content": 'search\n{"query": "sleep"}'},
+        {"role": "function", "content": "Sleep is trial and error: rest well."},
+        {"role": "assistant", "content": 'finish\n{"answer": "Rest."}'},
+    ],
+}
+"""Four calls: one that a user answered, one with an error, one whose answer only speaks of one, the last."""
+WORK_TEXTS = [
+    {"role": "system", "content": STUBS},
+    {"role": "user", "content": "Advice on work?"},
+    {"role": "assistant", "content": 'search(query="work")'},
+    {"role": "user", "content": "Wait: on rest."},
+    {"role": "assistant", "content": 'search(query="rest")'},
+    {"role": "function", "content": '{"error": "quota exceeded"}'},
+    {"role": "assistant", "content": 'search(query="sleep")'},
+    {"role": "function", "content": "Sleep is trial and error: rest well."},
+    {"role": "assistant", "content": 'finish(answer="Rest.")'},
+]

@@ -1,12 +1,9 @@
-"""The stages as a user runs them, on `model=tiny` at sizes of a few trajectories."""
+"""Training and evaluation as a user runs them, on `model=tiny` at sizes of a few trajectories."""
 
 from __future__ import annotations
 
-import ast
 import json
-import re
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -15,26 +12,11 @@ from tltrain.formats.calls import render_call
 from tltrain.trajectory import ANY, Call, Sample
 
 from .conftest import ROTBENCH, Ran, command_line, needs_rotbench
-from .reader_samples import CHAT, FINISH, RAW, SEARCH, STUBS, TEXTS
+from .reader_samples import CHAT, LOVE, TEXTS, WORK
 
 TINY = ("model=tiny", "hardware.bf16=false")
 FEW = (*TINY, "data.size=12", "stage.args.max_steps=2")
 SHORT = ("benchmark.size=4", "stage.max_new_tokens=8")
-
-
-@pytest.fixture
-def write(tmp_path):
-    """`write(value)`: a file of JSON, or of JSON lines where there are several values."""
-    count = 0
-
-    def write(*values: object) -> Path:
-        nonlocal count
-        count += 1
-        path = tmp_path / f"file{count}.json"
-        path.write_text("".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values))
-        return path
-
-    return write
 
 
 @pytest.fixture(scope="module")
@@ -49,147 +31,6 @@ def trained(tmp_path_factory, models_cache) -> dict[str, Ran]:
     return runs
 
 
-@pytest.fixture(scope="module")
-def parrot(tmp_path_factory, models_cache) -> Path:
-    """A model that has learned the two right calls of one conversation by heart."""
-    folder = tmp_path_factory.mktemp("parrot")
-    (folder / "raw.json").write_text(json.dumps([RAW]))
-    words = ["data=tl_training", f"data.path={folder / 'raw.json'}", "data.holdout=0", "stage.args.learning_rate=2e-3"]
-    many = ["stage.args.num_train_epochs=60", "stage.args.gradient_accumulation_steps=1"]
-    ran = command_line("stage=pkt", *TINY, *words, *many, folder=folder / "run", cache=models_cache)
-    assert ran.status == 0, ran.err
-    return ran.folder / "model"
-
-
-# --- mae ------------------------------------------------------------------------------------------------------------
-
-SYSTEM = json.dumps([{"type": "function", "function": SEARCH}, {"type": "function", "function": FINISH}])
-LOVE = {**RAW, "conversations": [{"role": "system", "content": SYSTEM}, *RAW["conversations"][1:]]}
-WORK = {
-    "id": "work",
-    "conversations": [
-        {"role": "system", "content": SYSTEM},
-        {"role": "user", "content": "Advice on work?"},
-        {"role": "assistant", "content": 'search\n{"query": "work"}'},
-        {"role": "user", "content": "Wait: on rest."},
-        {"role": "assistant", "content": 'search\n{"query": "rest"}'},
-        {"role": "function", "content": '{"error": "quota exceeded"}'},
-        {"role": "assistant", "content": 'search\n{"query": "sleep"}'},
-        {"role": "function", "content": "Sleep is trial and error: rest well."},
-        {"role": "assistant", "content": 'finish\n{"answer": "Rest."}'},
-    ],
-}
-"""Four calls: one that a user answered, one with an error, one whose answer only speaks of one, the last."""
-WORK_TEXTS = [
-    {"role": "system", "content": STUBS},
-    {"role": "user", "content": "Advice on work?"},
-    {"role": "assistant", "content": 'search(query="work")'},
-    {"role": "user", "content": "Wait: on rest."},
-    {"role": "assistant", "content": 'search(query="rest")'},
-    {"role": "function", "content": '{"error": "quota exceeded"}'},
-    {"role": "assistant", "content": 'search(query="sleep")'},
-    {"role": "function", "content": "Sleep is trial and error: rest well."},
-    {"role": "assistant", "content": 'finish(answer="Rest.")'},
-]
-
-
-def mae(tltrain, path: Path, *words: str, data: str = "tl_training", **options) -> Ran:
-    return tltrain("stage=mae", f"data={data}", f"data.path={path}", *words, **options)
-
-
-def learned(lines: list[dict]) -> list[list[bool]]:
-    """Of each trajectory of a train.jsonl, which assistant messages may be learned."""
-    return [[m.get("learn", True) for m in line["messages"] if m["role"] == "assistant"] for line in lines]
-
-
-def test_mae_counts_what_it_drops_and_why(tltrain, write):
-    ran = mae(tltrain, write(LOVE, WORK))
-    counts = {"trajectories": 2, "calls": 7, "kept": 3, "dropped_error": 3, "dropped_no_answer": 1}
-    assert ran.metrics.items() >= counts.items()
-    assert ran.metrics["error_kinds"] == {"api_message": 2, "unexpected_argument": 1}
-    assert ran.metrics["records_read"] == 2
-    assert learned(ran.lines("train.jsonl")) == [[False, True, True], [False, False, False, True]]
-    assert (ran.folder / "error_kinds.png").read_bytes().startswith(b"\x89PNG")
-    assert "dropped error" in ran.out and "42.9%" in ran.out
-
-
-def test_the_strict_rule_reads_prose_as_prose(tltrain, write):
-    ran = mae(tltrain, write(LOVE, WORK), "stage.rule=strict")
-    assert (ran.metrics["dropped_error"], ran.metrics["kept"]) == (2, 4)
-    assert learned(ran.lines("train.jsonl"))[1] == [False, False, True, True]
-
-
-def test_without_mae_only_turns_without_an_answer_go(tltrain, write):
-    ran = mae(tltrain, write(LOVE, WORK), "stage.mae=false")
-    assert (ran.metrics["kept"], ran.metrics["dropped_error"], ran.metrics["dropped_no_answer"]) == (6, 0, 1)
-    assert not (ran.folder / "error_kinds.png").exists()
-
-
-def test_train_jsonl_reads_back_with_the_same_flags(tltrain, write):
-    first = mae(tltrain, write([LOVE, WORK]))
-    again = mae(tltrain, first.folder / "train.jsonl", "stage.mae=false", data="tltrain")
-    assert again.lines("train.jsonl") == first.lines("train.jsonl")
-    assert (again.metrics["kept"], again.metrics["not_learned_by_source"]) == (3, 4)
-
-
-def test_mae_writes_the_released_file_of_turns(tltrain, write):
-    ran = mae(tltrain, write([LOVE, WORK]), "stage.write=turns")
-    assert json.loads((ran.folder / "mae_data.json").read_text()) == [
-        {"id": "Turn 2: love", "conversations": TEXTS[:5]},
-        {"id": "Turn 3: love", "conversations": TEXTS},
-        {"id": "Turn 4: work", "conversations": WORK_TEXTS},
-    ]
-
-
-def test_mae_writes_the_papers_raw_file(tltrain, write):
-    raw = mae(tltrain, write(LOVE, WORK), "stage.write=raw").folder / "raw_data.json"
-    written = json.loads(raw.read_text())
-    for record, source in zip(written, (LOVE, WORK), strict=True):
-        system, *messages = record.pop("conversations")
-        assert json.loads(system.pop("content")) == json.loads(SYSTEM) and system == {"role": "system"}
-        assert [m["content"].split("\n")[0] for m in messages] == [
-            m["content"].split("\n")[0] for m in source["conversations"][1:]
-        ]
-        assert record == {key: value for key, value in source.items() if key != "conversations"}
-    from_source, from_written = (mae(tltrain, path).lines("train.jsonl") for path in (write(LOVE, WORK), raw))
-    assert from_written == from_source
-
-
-def test_toolworld_writes_raw_files_of_any_size(tltrain):
-    ran = tltrain("stage=mae", "data.size=5", "stage.write=raw")
-    assert len(json.loads((ran.folder / "raw_data.json").read_text())) == 5
-    same = tltrain("stage=mae", "data.size=5", "stage.write=raw")
-    assert (same.folder / "raw_data.json").read_bytes() == (ran.folder / "raw_data.json").read_bytes()
-    other = tltrain("stage=mae", "data.size=5", "stage.write=raw", "seed=1")
-    assert (other.folder / "raw_data.json").read_bytes() != (ran.folder / "raw_data.json").read_bytes()
-
-
-def broken() -> dict:
-    record = json.loads(json.dumps(LOVE))
-    record["conversations"][4]["content"] = "search"
-    return record
-
-
-def test_a_broken_record_ends_in_one_line(tltrain, write):
-    path = write(LOVE, broken(), WORK)
-    ran = mae(tltrain, path, status=1)
-    assert ran.err == (
-        f"{path}, record 2: conversations[4].content: expected a tool's name, a line break and its arguments as JSON, "
-        'found "search"\n'
-    )
-    left = {file.name for file in ran.folder.iterdir() if file.is_file()}
-    assert left == {".lock", "error.txt", "tltrain.log"}
-
-
-def test_a_broken_record_is_skipped_and_listed(tltrain, write):
-    path = write(LOVE, broken(), WORK)
-    ran = mae(tltrain, path, "data.on_error=skip")
-    assert (ran.metrics["records_read"], ran.metrics["records_skipped"], ran.metrics["calls"]) == (2, 1, 7)
-    (line,) = (ran.folder / "skipped.txt").read_text().splitlines()
-    assert line.startswith(f"{path}, record 2: conversations[4].content: expected")
-    assert "skipped.txt" in ran.err
-
-
 # --- readers --------------------------------------------------------------------------------------------------------
 
 SOURCES = {
@@ -201,7 +42,11 @@ SOURCES = {
 
 @pytest.mark.parametrize(("data", "turns"), [("tl_training", 3), ("openai", 6), ("turns", 2), ("tltrain", 3)])
 def test_every_source_trains(tltrain, write, data, turns):
-    path = mae(tltrain, write(LOVE, WORK)).folder / "train.jsonl" if data == "tltrain" else write(*SOURCES[data])
+    path = (
+        tltrain("stage=mae", "data=tl_training", f"data.path={write(LOVE, WORK)}").folder / "train.jsonl"
+        if data == "tltrain"
+        else write(*SOURCES[data])
+    )
     words = [f"data={data}", f"data.path={path}", "data.holdout=0", "stage.args.max_steps=1"]
     ran = tltrain("stage=pkt", *TINY, *words)
     assert ran.metrics["train"]["turns"] == turns
@@ -533,91 +378,3 @@ def test_levels_and_turns_of_rotbench_are_sets_of_their_own(tltrain, write):
     assert [ran.metrics[f"{name}/n"] for name in sets] == [3, 3, 3, 3]
     assert [ran.metrics[f"{name}/cf"] for name in sets] == [100, 100, 100, 100]
     assert [line["set"] for line in ran.lines("predictions.jsonl")] == [name for name in sets for _ in range(3)]
-
-
-# --- predict, inspect, demo -----------------------------------------------------------------------------------------
-
-CAPITALS = {"system": "System", "user": "User", "assistant": "Assistant", "function": "Output"}
-
-
-@pytest.mark.parametrize(("length", "call"), [(4, TEXTS[4]), (6, TEXTS[6])])
-def test_predict_reads_the_papers_inference_format(tltrain, write, parrot, length, call):
-    history = [{"role": CAPITALS[m["role"]], "content": m["content"]} for m in TEXTS[:length]]
-    ran = tltrain("stage=predict", f"data.path={write(history)}", f"model.path={parrot}", "hardware.bf16=false")
-    text, as_json = ran.out.splitlines()
-    assert text == call["content"]
-    name, arguments = RAW["conversations"][length]["content"].split("\n")
-    assert json.loads(as_json) == {"name": name, "arguments": json.loads(arguments)}
-    saved = json.loads((ran.folder / "prediction.json").read_text())
-    assert (saved["text"], saved["call"]) == (text, json.loads(as_json))
-    assert saved["agrees_with_documentation"] is (length == 6)  # `deep` is not documented
-    assert ("no call that the tools' documentation allows" in ran.err) is (length == 4)
-
-
-def test_predict_reads_chat_completions(tltrain, write, parrot):
-    def asked(role: str, index: int, **more) -> dict:
-        return {"role": role, "content": RAW["conversations"][index]["content"], **more}
-
-    calls = [
-        {"role": "assistant", "tool_calls": [{"id": str(i), "function": {"name": "search", "arguments": arguments}}]}
-        for i, arguments in ((2, '{"q": "love"}'), (4, '{"query": "löve", "limit": 2, "deep": [null, {"a": true}]}'))
-    ]
-    messages = [asked("user", 1), calls[0], asked("tool", 3), calls[1], asked("tool", 5)]
-    conversation = {"messages": messages, "tools": [{"type": "function", "function": SEARCH}, FINISH]}
-    ran = tltrain("stage=predict", f"data.path={write(conversation)}", f"model.path={parrot}", "hardware.bf16=false")
-    assert ran.out.splitlines()[0] == TEXTS[6]["content"]
-
-
-def test_predict_says_what_is_no_call(tltrain, write):
-    history = [{"role": "System", "content": STUBS}, {"role": "User", "content": "Advice?"}]
-    ran = tltrain("stage=predict", *TINY, "data.size=12", f"data.path={write(history)}", "stage.max_new_tokens=4")
-    assert ran.out.splitlines()[-1] == "null"
-    assert ran.metrics["agrees_with_documentation"] is False
-    assert "This is no call that the tools' documentation allows" in ran.err
-    ran = tltrain("stage=predict", f"data.path={write(history[:1])}", status=1)
-    assert ran.err.splitlines()[-1].endswith("messages: expected a user's message, found none")
-
-
-def test_inspect_shows_what_the_trainer_sees(tltrain, write):
-    strange = {**LOVE, "id": "[/bold] :smile:"}  # no markup, no picture
-    words = ["data=tl_training", f"data.path={write(strange, WORK)}", "stage.limit=1"]
-    ran = tltrain("stage=inspect", *TINY, *words)
-    assert " [/bold] :smile: " in ran.out
-    assert "Function:\ndef search(query: string, limit: integer = None):" in ran.out
-    assert 'Assistant: search(q="love")  [left out]\nOutput: search() got an unexpected keyword argument' in ran.out
-    assert 'Assistant: search(query="löve", limit=2, deep=[null, {"a": true}])⏎  [1 key of ' in ran.out
-    assert 'Assistant: finish(answer="Listen \\"well\\".")⏎  [1 key of ' in ran.out
-    assert "Advice on work?" not in ran.out
-    page = (ran.folder / "inspect.html").read_text()
-    struck, key = ("text-decoration: line-through", "text-decoration: underline")
-    assert struck in page and key in page
-    assert "löve" in page and "[/bold] :smile:" in page
-    assert ran.metrics["shown"] == 1
-
-
-def test_inspect_names_the_key_tokens(tltrain):
-    ran = tltrain("stage=inspect", *TINY, "data.size=60", "stage.limit=10", "stage.w_max=2")
-    turns = re.findall(r"^Assistant: (.*)⏎  \[(\d+) key of (\d+): (.*), weight (.*)\]$", ran.out, re.MULTILINE)
-    assert len(turns) == ran.out.count("⏎") - 1 > 10  # one is in the legend
-    for text, keys, targets, tokens, weight in turns:
-        first, *others = [ast.literal_eval(token) for token in re.findall(r"'[^']*'", tokens)]
-        name = text.partition("(")[0]
-        assert f" {name}(".startswith(first)
-        assert all(token in f"{name}(" for token in others)
-        assert int(keys) == 1 + len(others) < int(targets)
-        assert weight == "2"
-    assert any(int(keys) > 1 for _, keys, *_ in turns)  # names that begin alike
-
-
-def test_the_demo_compares_base_sft_and_pkt(tltrain, tmp_path):
-    sizes = ["model.demo.train_size=6", "model.demo.test_size=3", "stage.max_new_tokens=8", "stage.args.max_steps=2"]
-    ran = tltrain(*TINY, *sizes, folder=tmp_path / "a run, with = and spaces")
-    table = ran.out[ran.out.index("tools never trained on") :]
-    assert [name in table for name in ("tiny (base)", "tiny + SFT", "tiny + MAE + PKT")] == [True, True, True]
-    assert {f"{name}/{level}" for name in ("base", "sft", "pkt") for level in ("ts", "pi", "cf")} < ran.metrics.keys()
-    assert ran.metrics["pkt/n"] == 3
-    for stage in ("sft", "pkt", "eval_base", "eval_sft", "eval_pkt"):
-        assert (ran.folder / stage / "metrics.json").is_file(), stage
-    used = [json.loads((ran.folder / f"eval_{name}" / "metrics.json").read_text())["model"] for name in ("sft", "pkt")]
-    assert used == [str(ran.folder / name / "model") for name in ("sft", "pkt")]
-    assert str(ran.folder) in ran.out

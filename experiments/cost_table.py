@@ -1,0 +1,92 @@
+"""The estimates in experiments/README.md: what the sweeps would take on GPUs, by `stage=plan` and the overheads below.
+
+    python experiments/cost_table.py [paths.rotbench=FOLDER]
+
+Prints Markdown. Models this small are bound by launching kernels, not by arithmetic; how long that takes is assumed
+here, not measured: a GPU takes at least PASS seconds for each forward and backward pass and DECODE for each token that
+a batch samples, and a stage begins after START seconds (libraries, weights, data). To this come the operations at the
+share of the makers' figures that `tltrain.plan.compute` expects. Stages run one after the other; on several GPUs a
+stage's passes are divided among them.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass
+
+from hydra import compose, initialize_config_dir
+
+from tltrain import checks, config
+from tltrain.plan.compute import KNOWN, SHARE
+from tltrain.report.wording import duration
+from tltrain.stages import plan
+
+START, PASS, DECODE = 20.0, 0.1, 0.025
+MACHINES = {"1 × H200": (1, "H200"), "4 × A100": (4, "A100")}
+PASSES = {"pkt": 1, "irm": 3}
+"""Forward and backward passes for a micro-batch: PPO trains two models and scores with three."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """How many trainings (`pkt`, `irm`) and evaluations a sweep takes, on what, and questions times answers of each."""
+
+    words: list[str]
+    pkt: int
+    irm: int
+    evaluations: int
+    questions: int
+    answer: int = 60
+
+    @property
+    def stages(self) -> int:
+        return self.pkt + self.irm + self.evaluations
+
+
+TINY = ["model=tiny", "data.size=350", "stage.rl.args.max_steps=10"]
+SMOLLM2 = ["model=smollm2_135m"]
+ROTBENCH = ["data=rotbench", "data.levels=[clean,union]", "stage.rl.args.gradient_accumulation_steps=8"]
+EXPERIMENTS = {
+    "ablation model=tiny": Experiment(TINY, 4, 4, 8, 100),
+    "w_max model=tiny": Experiment(TINY, 4, 0, 4, 100),
+    "reward_ablation model=tiny": Experiment(TINY, 1, 3, 3, 100),
+    "demo": Experiment([*SMOLLM2, "data.size=200"], 2, 1, 2, 80),
+    "robustness": Experiment([*SMOLLM2, "data=rotbench"], 2, 1, 2, 735),
+    "main_results": Experiment(SMOLLM2, 0, 0, 3, 153, 96),
+    "rotbench_ablation": Experiment([*SMOLLM2, *ROTBENCH], 4, 4, 8, 531),
+}
+
+
+def seconds(experiment: Experiment, processes: int, device: str, words: list[str]) -> float:
+    """Of all stages, one after the other."""
+    total = START * experiment.stages
+    for of, count in (("pkt", experiment.pkt), ("irm", experiment.irm)):
+        if not count:
+            continue
+        flops, bandwidth = (figure * share for figure, share in zip(KNOWN[device], SHARE, strict=True))
+        own = [f"stage.of={of}", f"stage.processes={processes}", f"stage.flops={flops}", f"stage.bandwidth={bandwidth}"]
+        cfg = compose("config", overrides=["stage=plan", "hardware=gpu", *experiment.words, *own, *words])
+        checks.check(cfg)
+        found, metrics = plan.make(cfg)
+        tokens, batch = metrics["tokens"], metrics["batch"]
+        passes = math.ceil(tokens["read"] / tokens["length"] / batch["rows"] / processes) * PASSES[of]
+        sampled = tokens["sampled"] / max(batch["samples"], 1) / processes
+        total += count * (passes * PASS + sampled * DECODE + sum(found.seconds.values()))
+    return (
+        total + experiment.evaluations * math.ceil(experiment.questions / 16 / processes) * experiment.answer * DECODE
+    )
+
+
+def main() -> None:
+    config.register()
+    print(f"| experiment | {' | '.join(MACHINES)} |")
+    print("| --- |" + " ---: |" * len(MACHINES))
+    with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
+        for name, experiment in EXPERIMENTS.items():
+            cells = [duration(round(seconds(experiment, *machine, sys.argv[1:]))) for machine in MACHINES.values()]
+            print(f"| `{name}` | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
