@@ -115,6 +115,24 @@ def job(mae: bool, pkt: bool, irm: bool, seed: int, sizes: dict[str, int], effec
     return Job(seed, f"outputs/sweep/{mae:d}{pkt:d}{irm:d}-{seed}", None, metrics, details, lines, curves, stages)
 
 
+def job_of(seed, right, name="set", **more):
+    """A job that answered a sample for each of `right`, whose CF it is; TS is always reached."""
+    lines = [
+        {"set": name, "id": str(i), "prediction": f"f({i})", "goldens": [], "grade": "correct" if cf else "wrong_value"}
+        | {"ts": True, "cf": bool(cf), "reason": ""}
+        for i, cf in enumerate(right)
+    ]
+    metrics = {f"{name}/ts": 100.0, f"{name}/cf": 100 * sum(right) / len(right), f"{name}/n": len(right)}
+    return Job(seed, metrics=metrics, predictions=lines, **more)
+
+
+def small(*rows, baseline="base", **more):
+    """A sweep of rows (label, [jobs]), with nothing said of where it ran."""
+    made = [Row(label, {"method": label}, jobs) for label, jobs in rows]
+    values = [label for label, _ in rows]
+    return Sweep("s", "tltrain", "c", {}, "", "", baseline, {"method": values}, made, **more)
+
+
 def sweep(sizes: dict[str, int] | None = None, effect: float = 1.0, seeds: int = 2, failures: bool = True) -> Sweep:
     """The sweep; with `failures` one job ran out of memory, and `effect` 0 makes all rows alike but for chance."""
     rows = []

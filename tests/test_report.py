@@ -14,29 +14,11 @@ import pytest
 from tltrain import scoring
 from tltrain.errors import TltrainError
 from tltrain.report import exports, grid, numbers, page, samples, wording
-from tltrain.report.pooled import pool
-from tltrain.report.sweep import Job, Row, StageCost, Sweep, load, save
+from tltrain.report.sweep import Job, StageCost, load, save
 from tltrain.report.write import write_report
 
-from .sweep_sample import sweep
-
-
-def job(seed, right, name="set", **more):
-    """A job that answered a sample for each of `right`, whose CF it is; TS is always reached."""
-    lines = [
-        {"set": name, "id": str(i), "prediction": f"f({i})", "goldens": [], "grade": "correct" if cf else "wrong_value"}
-        | {"ts": True, "cf": bool(cf), "reason": ""}
-        for i, cf in enumerate(right)
-    ]
-    metrics = {f"{name}/ts": 100.0, f"{name}/cf": 100 * sum(right) / len(right), f"{name}/n": len(right)}
-    return Job(seed, metrics=metrics, predictions=lines, **more)
-
-
-def small(*rows, baseline="base", **more):
-    """A sweep of rows (label, [jobs]), with nothing said of where it ran."""
-    made = [Row(label, {"method": label}, jobs) for label, jobs in rows]
-    values = [label for label, _ in rows]
-    return Sweep("s", "tltrain", "c", {}, "", "", baseline, {"method": values}, made, **more)
+from .sweep_sample import job_of as job
+from .sweep_sample import small, sweep
 
 
 def test_a_row_is_the_mean_and_sample_deviation_of_its_seeds():
@@ -376,62 +358,3 @@ def test_without_lines_a_difference_has_no_interval():
         ("base", [Job(0, metrics={"set/ts": 40.0, "set/n": 5})]), ("x", [Job(1, metrics={"set/ts": 50.0, "set/n": 5})])
     )
     assert grid.ablation(made, numbers.derive(made)).rows[1][-1].sub == "+10.0, no interval"
-
-
-# --- the mean over sets ----------------------------------------------------------------------------------------------
-
-
-def answers(name, levels, seen=()):
-    """Lines of a set, each sample having as many of TS, PI, CF as `levels` says; those in `seen` were trained on."""
-    return [
-        {"set": name, "id": str(i), "goldens": [], "grade": "", "meta": {"seen": i in seen}}
-        | {level: have > place for place, level in enumerate(("ts", "pi", "cf"))}
-        for i, have in enumerate(levels)
-    ]
-
-
-def asked(seed, *sets):
-    """A job that answered these sets."""
-    lines = [line for one in sets for line in one]
-    names = dict.fromkeys(line["set"] for line in lines)
-    return Job(seed, metrics={f"{n}/{level}": 0.0 for n in names for level in ("ts", "pi", "cf")}, predictions=lines)
-
-
-def test_the_mean_over_sets_weighs_them_alike_and_leaves_out_what_any_row_was_trained_on():
-    base = asked(0, answers("a", [3, 0, 0, 0], seen={0}), answers("b", [3, 0]))
-    other = asked(0, answers("a", [0, 3, 3, 0]), answers("b", [3, 1]))
-    found = pool(small(("base", [base]), ("other", [other])))
-    assert found.n == {"a": 3, "b": 2}
-    assert found.summaries[0].mean == pytest.approx((0 + 50) / 2)
-    assert found.summaries[1].mean == pytest.approx((200 / 3 + 200 / 3) / 2)
-    assert found.comparisons[1].difference == pytest.approx(200 / 3 - 25)
-    assert found.comparisons[1].low < found.comparisons[1].difference < found.comparisons[1].high
-
-
-def test_the_mean_over_sets_of_one_size_has_the_interval_of_all_samples_together():
-    rng = np.random.default_rng(0)
-    levels = {name: (rng.integers(0, 4, 200).tolist(), rng.integers(0, 4, 200).tolist()) for name in "ab"}
-    rows = [("base", [asked(0, *(answers(name, levels[name][0]) for name in "ab"))])]
-    rows += [("other", [asked(0, *(answers(name, levels[name][1]) for name in "ab"))])]
-    found = pool(small(*rows)).comparisons[1]
-    ours = [[100 * have / 3 for name in "ab" for have in levels[name][side]] for side in (0, 1)]
-    known = scoring.paired(*ours)
-    assert found.difference == pytest.approx(known.difference)
-    assert found.low == pytest.approx(known.low, abs=0.5) and found.high == pytest.approx(known.high, abs=0.5)
-    assert found.p == pytest.approx(known.p, abs=0.1)
-
-
-def test_a_job_without_one_of_the_sets_has_no_mean_over_them():
-    whole, part = asked(0, answers("a", [3]), answers("b", [3])), asked(0, answers("a", [3]))
-    found = pool(small(("base", [whole]), ("other", [part])))
-    assert set(found.summaries) == {0} and not found.comparisons
-    assert grid.pooled(small(("base", [part]))) is None
-
-
-def test_the_mean_over_sets_is_in_the_page_the_markdown_and_the_csv():
-    found = sweep()
-    derived = numbers.derive(found)
-    title = "each set weighing the same"
-    assert title in page.render(found, derived) and title in exports.markdown(found, derived)
-    (first, *_) = csv.DictReader(io.StringIO(exports.comma_separated(found, derived)))
-    assert float(first["mean"]) == pytest.approx(pool(found).summaries[0].mean, abs=0.01)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import yaml
 
 from tltrain import sweeps
 from tltrain.errors import TltrainError
+from tltrain.report.sweep import FILE, save
 
 
 @pytest.fixture
@@ -124,6 +126,15 @@ def test_the_report_stage_gathers_folders_of_jobs(sweep, tltrain, made, written,
     assert "report.path=" in tltrain("stage=report", status=1).err
     wrong = tltrain("stage=report", f"report.path={tmp_path / 'sweep'}", "report.baseline=nobody", status=1)
     assert "report.baseline=nobody: there is no such row; there are: standard SFT" in wrong.err
+
+
+def test_a_report_made_again_keeps_what_the_sweep_says_of_its_making(sweep, tltrain, made, written, tmp_path):
+    sweep("+experiment=demo")
+    save(replace(written[0], commit="abc", created="2026-01-02T03:04:05+00:00"), tmp_path / "sweep" / FILE)
+    tltrain("stage=report", f"report.path={tmp_path / 'sweep'}")
+    again = written[1]
+    assert (again.name, again.command, again.commit) == ("demo", written[0].command, "abc")
+    assert again.created == "2026-01-02T03:04:05+00:00" and len(again.rows) == 2
 
 
 def test_a_job_that_was_stopped_is_a_failed_row(tmp_path):

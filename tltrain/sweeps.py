@@ -29,6 +29,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from tltrain import fingerprints, runs, terminal, tracking
 from tltrain.errors import TltrainError
+from tltrain.report import conversations
 from tltrain.report.sweep import FILE, Job, Row, StageCost, Sweep, save
 
 log = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ def read_job(folder: Path, seed: int) -> Job:
         folder=str(folder),
         metrics={key: value for key, value in metrics.items() if "/" in key and isinstance(value, int | float)},
         details=metrics.get("details", {}),
-        predictions=[line for place in evaluations for line in _lines(place / "predictions.jsonl")],
+        predictions=[line for place in evaluations for line in _answers(place)],
         curves=_curves(folder),
         stages=[StageCost(**cost) for cost in metrics.get("stages", [])],
     )
@@ -213,6 +214,15 @@ def _curves(folder: Path) -> dict[str, list[list[float]]]:
             if points := [point for point in points if all(map(math.isfinite, point))]:
                 curves[name] = points
     return curves
+
+
+def _answers(evaluation: Path) -> list[dict[str, Any]]:
+    """The lines of an evaluation's predictions, or its conversations as such lines."""
+    records = _lines(evaluation / "transcripts.jsonl")
+    if not records:
+        return _lines(evaluation / "predictions.jsonl")
+    name = next(iter(json.loads((evaluation / "metrics.json").read_text(encoding="utf-8"))["details"]))
+    return conversations.lines(records, name)
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -46,6 +46,7 @@ LEVELS = {
         Level("de", "DE", "documentation errors: calls that contradict the tools' documentation", True),
         Level("ce", "CE", "calling errors: calls that the tool answered with an error", True),
         Level("va", "VA", "valid answers: conversations that end in a valid answer"),
+        Level("success", "success", "conversations whose outcome the environment's checker accepts"),
     )
 }
 MAIN = ("cf", "va", "ts")
@@ -319,6 +320,6 @@ def error_kinds(row: Row, name: str) -> dict[str, int]:
 def _counted(lines: Iterable[Mapping[str, Any]], name: str) -> dict[str, int]:
     total: dict[str, int] = {}
     for line in lines:
-        if line.get("set") == name and isinstance(line.get("grade"), str):
+        if line.get("set") == name and isinstance(line.get("grade"), str) and "va" not in line:  # of a call
             total[line["grade"]] = total.get(line["grade"], 0) + 1
     return total

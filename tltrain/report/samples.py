@@ -62,7 +62,8 @@ def flipping(sweep: Sweep) -> dict[str, Any]:
     samples that flip but are not here.
     """
     answers: Answers = {(i, job.seed): _lines(job) for i, row in enumerate(sweep.rows) for job in row.finished}
-    levels = [key for key in LEVELS if any(key in line for lines in answers.values() for line in lines.values())]
+    lines = [line for own in answers.values() for line in own.values()]
+    levels = [key for key in LEVELS if any(isinstance(line.get(key), bool) for line in lines)]
     ordered = _in_turn(sample for sample in _all(answers) if _flips(sample, answers, levels))
     texts, samples, left_out = Texts(), [], 0
     sets: dict[str, int] = {}
@@ -132,7 +133,7 @@ def _flips(sample: Sample, answers: Answers, levels: list[str]) -> bool:
 
 
 def _bits(line: Mapping[str, Any], levels: list[str]) -> int:
-    return sum(bool(line.get(level)) << position for position, level in enumerate(levels))
+    return sum((line.get(level) is True) << position for position, level in enumerate(levels))
 
 
 def _in_turn(samples: Iterator[Sample]) -> Iterator[Sample]:

@@ -3,11 +3,13 @@
     python -m tltrain stage=report report.path=outputs/ablation/TIME
     python -m tltrain stage=report report.path=[outputs/pipeline/A,outputs/pipeline/B] report.baseline=LABEL
 
-Writes `report.html`, `report.md`, `ablation.csv`, `ablation.tex` and `sweep.json`.
+Writes `report.html`, `report.md`, `ablation.csv`, `ablation.tex` and `sweep.json`. Of a sweep that has ended, what it
+says of its own making (command, commit, versions, machine, time) is kept.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ from omegaconf import DictConfig
 
 from tltrain import runs, sweeps, tracking
 from tltrain.errors import TltrainError
+from tltrain.report.sweep import FILE, load
+
+OF_ITS_MAKING = ("name", "command", "commit", "versions", "created", "environment")
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
@@ -24,6 +29,9 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     paths = [cfg.report.path] if isinstance(cfg.report.path, str) else list(cfg.report.path)
     folders = [job for path in paths for job in sweeps.job_folders(Path(path))]
     sweep = sweeps.gather(folders, Path(paths[0]).parent.name, sweeps.command(), cfg.report.baseline)
+    if len(paths) == 1 and (Path(paths[0]) / FILE).is_file():
+        recorded = load(Path(paths[0]) / FILE)
+        sweep = replace(sweep, **{key: getattr(recorded, key) for key in OF_ITS_MAKING})
     sweeps.show(sweep)
     with tracking.job(cfg, folder) as tracker:
         sweeps.write(sweep, folder)
