@@ -9,9 +9,9 @@ import json
 import numpy as np
 import pytest
 
-from tltrain import scoring, sweeps
+from tltrain import scoring
 from tltrain.conversation_scores import ratio
-from tltrain.report import conversations, exports, grid, numbers, page, samples
+from tltrain.report import conversations, exports, gather, grid, numbers, page, samples
 from tltrain.report.pooled import pool
 from tltrain.report.sweep import Job
 
@@ -136,5 +136,5 @@ def test_a_jobs_conversations_are_read_where_it_held_some(tmp_path):
     (place / "transcripts.jsonl").write_text(json.dumps(conversation(7, 1, 2)) + "\n")
     (place / "metrics.json").write_text(json.dumps({"details": {"world_multi": {}}}))
     (tmp_path / "metrics.json").write_text(json.dumps({"world_multi/va": 100.0}))
-    (line,) = sweeps.read_job(tmp_path, 0).predictions
+    (line,) = gather.read_job(tmp_path, 0).predictions
     assert (line["set"], line["id"], line["de"], line["va"]) == ("world_multi", "7", 0.5, True)

@@ -12,6 +12,7 @@ import yaml
 
 from tltrain import sweeps
 from tltrain.errors import TltrainError
+from tltrain.report import gather
 from tltrain.report.sweep import FILE, save
 
 
@@ -51,6 +52,7 @@ def test_the_ablation_is_eight_rows_from_two_data_passes_and_eight_trainings(swe
     assert found.rows[6].seeds[0].predictions == [{"set": "toolworld", "id": "1"}]
     assert (found.cache["built"], found.cache["reused"]) == (18, 10)
     assert "MAE + PKT + IRM" in ran.out and "job 8 of 8" in ran.err
+    assert "job 2 of 8 done after" in ran.err and "2 done, 6 waiting" in ran.err
     sweep("+experiment=ablation")  # the same command again makes nothing
     assert len(made) == 18 and written[1].cache["built"] == 0
 
@@ -63,6 +65,7 @@ def test_seeds_are_jobs_of_one_row_and_a_failed_one_says_why(sweep, made, writte
         assert [job.seed for job in row.seeds] == [1, 13]
         assert row.seeds[0].error is None and row.seeds[1].error == "an unlucky number"
     assert "failed" in ran.out and "an unlucky number" in ran.err
+    assert "job 2 of 4 failed after" in ran.err and ran.err.rindex("2 done, 2 failed") > ran.err.rindex("waiting")
 
 
 def test_a_bug_in_one_job_does_not_stop_the_others(sweep, made, written, monkeypatch):
@@ -142,12 +145,12 @@ def test_a_job_that_was_stopped_is_a_failed_row(tmp_path):
     (folder / ".hydra").mkdir(parents=True)
     (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump({"stage": {"name": "eval"}, "seed": 4}))
     (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(["stage=eval", "seed=4"]))
-    found = sweeps.gather([folder], "x", "y")
+    found = gather.gather([folder], "x", "y")
     assert found.rows[0].seeds[0].error == "stopped before its end" and found.rows[0].seeds[0].seed == 4
     (folder / "metrics.json").write_text(json.dumps({"toolworld/ts": 1.0, "details": {}}))
-    assert sweeps.gather([folder], "x", "y").rows[0].seeds[0].error is None
+    assert gather.gather([folder], "x", "y").rows[0].seeds[0].error is None
     with pytest.raises(TltrainError, match="no job's folder"):
-        sweeps.gather([tmp_path], "x", "y")
+        gather.gather([tmp_path], "x", "y")
 
 
 def test_jobs_run_at_once_in_processes_of_joblib(sweep, written, tmp_path):

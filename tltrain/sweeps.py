@@ -1,247 +1,27 @@
-"""Sweeps: what the jobs of a multirun left, gathered into one result, and the callback that does it at the end.
-
-A job's folder has Hydra's `.hydra/config.yaml` and `overrides.yaml` from its beginning, `metrics.json` if it ended
-well, else `error.txt`. Jobs that differ in nothing but the seed are one row.
-"""
+"""Sweeps: the callback that says where a multirun is and leaves its report at the end."""
 
 from __future__ import annotations
 
 import copy
-import json
 import logging
-import math
-import platform
 import shlex
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from tltrain import fingerprints, runs, terminal, tracking
+from tltrain import runs, terminal, tracking
 from tltrain.errors import TltrainError
-from tltrain.report import conversations
-from tltrain.report.sweep import FILE, Job, Row, StageCost, Sweep, save
+from tltrain.report.gather import gather, job_folders
+from tltrain.report.sweep import FILE, Job, Sweep, save
 
 log = logging.getLogger(__name__)
-
-SWITCHES = {"mae": "MAE", "pkt": "PKT", "irm": "IRM"}
-STANDARD = "standard SFT"
-CURVES = {
-    "model_sft": {"train/loss": "loss", "train/key_token_loss": "key_token_loss"},
-    "model_pkt": {"train/loss": "loss", "train/key_token_loss": "key_token_loss"},
-    "model_irm": {"irm/reward": "reward", "irm/kl": "kl"},
-}
-"""Folder of a job -> the curves in its history, by the names that dashboards have too."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """A job's folder as it was found: its configuration, and what was asked of it alone."""
-
-    folder: Path
-    config: Mapping[str, Any]
-    overrides: Mapping[str, Any]
-
-
-def gather(folders: Sequence[Path], name: str, command: str, baseline: str | None = None) -> Sweep:
-    """The jobs in `folders` as rows.
-
-    Args:
-        baseline: the label of the row that others are compared with; None: standard SFT, where it is among them.
-
-    Raises:
-        TltrainError: there is no job in them, or no row of that label.
-    """
-    jobs = [_found(folder) for folder in folders if (folder / ".hydra" / "config.yaml").is_file()]
-    if not jobs:
-        raise TltrainError(f"{', '.join(map(str, folders)) or name}: there is no job's folder here (one with .hydra/)")
-    axes = _axes(jobs)
-    rows: dict[str, Row] = {}
-    for job in jobs:
-        own = {axis: _value(job, axis) for axis in axes}
-        label = _label(own)
-        row = rows.setdefault(label, Row(label, {_short(axis): value for axis, value in own.items()}, []))
-        row.seeds.append(read_job(job.folder, int(job.config.get("seed", 0))))
-    if baseline is not None and baseline not in rows:
-        raise TltrainError(f"report.baseline={baseline}: there is no such row; there are: {', '.join(rows)}")
-    costs = [cost for row in rows.values() for job in row.seeds for cost in job.stages]
-    return Sweep(
-        name=name,
-        command=command,
-        commit=commit(),
-        versions={key: value or "" for key, value in fingerprints.versions().items()},
-        config=(jobs[0].folder / ".hydra" / "config.yaml").read_text(encoding="utf-8"),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        baseline=baseline or (STANDARD if STANDARD in rows else None),
-        axes={_short(axis): list(dict.fromkeys(_value(job, axis) for job in jobs)) for axis in axes},
-        rows=sorted(rows.values(), key=_place) if set(SWITCHES) <= set(map(_short, axes)) else list(rows.values()),
-        cache={
-            "built": sum(not cost.reused for cost in costs),
-            "reused": sum(cost.reused for cost in costs),
-            "seconds_saved": round(sum(cost.seconds for cost in costs if cost.reused), 1),
-        },
-        environment={"system": platform.system(), "machine": platform.machine(), "processors": _processors()},
-    )
-
-
-def job_folders(path: Path) -> list[Path]:
-    """The folders of jobs in a sweep's folder, in their order; a job's folder is itself.
-
-    Raises:
-        TltrainError: there is no such folder.
-    """
-    if not path.is_dir():
-        raise TltrainError(f"report.path={path}: there is no such folder")
-    if (path / ".hydra").is_dir():
-        return [path]
-    found = [folder.parent for folder in path.glob("**/.hydra")]
-    return sorted(found, key=lambda folder: [(len(part), part) for part in folder.relative_to(path).parts])
-
-
-def read_job(folder: Path, seed: int) -> Job:
-    """What a job left; with an error where it did not end well."""
-    try:
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return Job(seed, str(folder), _error(folder))
-    evaluations = sorted(folder.glob("eval_*")) or [folder]
-    return Job(
-        seed=seed,
-        folder=str(folder),
-        metrics={key: value for key, value in metrics.items() if "/" in key and isinstance(value, int | float)},
-        details=metrics.get("details", {}),
-        predictions=[line for place in evaluations for line in _answers(place)],
-        curves=_curves(folder),
-        stages=[StageCost(**cost) for cost in metrics.get("stages", [])],
-    )
-
-
-def commit() -> str:
-    """The commit of the checkout that runs, with `+` where files in it are changed; "" outside one."""
-    git = ["git", "-C", str(Path(__file__).parents[1])]
-    with suppress(OSError, subprocess.SubprocessError):
-        run = {"capture_output": True, "text": True, "check": True, "timeout": 10}
-        if Path(__file__).resolve().parents[1].joinpath(".git").exists():
-            head = subprocess.run([*git, "rev-parse", "HEAD"], **run).stdout.strip()
-            changed = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no"], **run).stdout
-            return head + ("+" if changed else "")
-    return ""
-
-
-# --- reading a job ---------------------------------------------------------------------------------------------------
-
-
-def _found(folder: Path) -> Found:
-    read = {
-        name: yaml.safe_load((folder / ".hydra" / f"{name}.yaml").read_text(encoding="utf-8"))
-        for name in ("config", "overrides")
-    }
-    words = (str(word).lstrip("+~").partition("=") for word in read["overrides"] or ())
-    return Found(folder, read["config"], {key: value for key, _, value in words})
-
-
-def _axes(jobs: Sequence[Found]) -> list[str]:
-    """The keys in which jobs differ, the seed apart; all three switches where any of them is one."""
-    keys = dict.fromkeys(key for job in jobs for key in job.overrides)
-    axes = [key for key in keys if key != "seed" and len({job.overrides.get(key) for job in jobs}) > 1]
-    switches = [f"stage.{name}" for name in SWITCHES]
-    if set(axes) & set(switches) and all(job.config["stage"].get("name") == "pipeline" for job in jobs):
-        return [*switches, *(axis for axis in axes if axis not in switches)]
-    return axes
-
-
-def _value(job: Found, axis: str) -> Any:
-    """What the job has for an axis: of a switch what is in force, since one may follow another."""
-    if axis.removeprefix("stage.") in SWITCHES:
-        return bool(OmegaConf.select(OmegaConf.create({"stage": _stage(job)}), axis))
-    text = job.overrides.get(axis)
-    with suppress(yaml.YAMLError):
-        value = None if text is None else yaml.safe_load(text)
-        return value if isinstance(value, str | int | float | bool | None) else text
-    return text
-
-
-def _stage(job: Found) -> Mapping[str, Any]:
-    return {key: job.config["stage"].get(key) for key in SWITCHES}
-
-
-def _short(axis: str) -> str:
-    return axis.rpartition(".")[2]
-
-
-def _label(axes: Mapping[str, Any]) -> str:
-    switches = {axis: value for axis, value in axes.items() if axis.removeprefix("stage.") in SWITCHES}
-    words = []
-    if switches:
-        on = [SWITCHES[_short(axis)] for axis, value in switches.items() if value]
-        words.append(" + ".join(on) or STANDARD)
-    words += [
-        f"{_short(axis)}={json.dumps(value) if isinstance(value, bool | None) else value}"
-        for axis, value in axes.items()
-        if axis not in switches
-    ]
-    return ", ".join(words) or "all"
-
-
-def _place(row: Row) -> tuple[int, list[bool]]:
-    """Where the paper's ablation has a row: by how many ideas it has, MAE before PKT before IRM."""
-    on = [bool(row.axes[name]) for name in SWITCHES]
-    return sum(on), [not one for one in on]
-
-
-def _error(folder: Path) -> str:
-    with suppress(OSError):
-        return (folder / "error.txt").read_text(encoding="utf-8").strip()
-    return "stopped before its end"
-
-
-def _curves(folder: Path) -> dict[str, list[list[float]]]:
-    curves: dict[str, list[list[float]]] = {}
-    for place, names in CURVES.items():
-        history = _lines(folder / place / "history.jsonl")
-        for name, key in names.items():
-            points = [[entry["step"], entry[key]] for entry in history if key in entry and "step" in entry]
-            if points := [point for point in points if all(map(math.isfinite, point))]:
-                curves[name] = points
-    return curves
-
-
-def _answers(evaluation: Path) -> list[dict[str, Any]]:
-    """The lines of an evaluation's predictions, or its conversations as such lines."""
-    records = _lines(evaluation / "transcripts.jsonl")
-    if not records:
-        return _lines(evaluation / "predictions.jsonl")
-    name = next(iter(json.loads((evaluation / "metrics.json").read_text(encoding="utf-8"))["details"]))
-    return conversations.lines(records, name)
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
-
-
-def _processors() -> str:
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
-    import os
-
-    return f"{os.cpu_count()} CPU cores"
-
-
-# --- while it runs ---------------------------------------------------------------------------------------------------
 
 failed_jobs: list[str] = []
 """Folders of the jobs of the last multirun that did not end well, in whichever process they ran."""
@@ -253,6 +33,7 @@ class Gather(Callback):
     def __init__(self) -> None:
         self.jobs: int | None = None
         self.number = 0
+        self.began = 0.0
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Have the run's folder for this run alone."""
@@ -269,12 +50,25 @@ class Gather(Callback):
         if config.hydra.mode.name != "MULTIRUN":
             return
         self.number += 1
-        number = int(config.hydra.job.num) + 1
-        of = f" of {self.jobs}" if self.jobs else ""
-        terminal.errors.rule(f"job {number}{of}: {' '.join(config.hydra.overrides.task)}", align="left", characters="=")
+        self.began = time.monotonic()
+        words = " ".join(config.hydra.overrides.task)
+        terminal.errors.rule(f"{self._which(config)}: {words}", align="left", characters="=")
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Nothing: what a job left is in its folder."""
+        """Say how the job ended, and where the sweep stands."""
+        from tltrain.report.wording import duration  # which loads numpy
+
+        if config.hydra.mode.name != "MULTIRUN":
+            return
+        sweep = Path(config.hydra.sweep.dir)
+        state = _job_state(sweep / config.hydra.sweep.subdir)
+        took = duration(time.monotonic() - self.began)
+        text = f"{self._which(config)} {state} after {took}; {standing(sweep, self.jobs)}"
+        terminal.errors.print(text, markup=False, highlight=False)
+
+    def _which(self, config: DictConfig) -> str:
+        of = f" of {self.jobs}" if self.jobs else ""
+        return f"job {int(config.hydra.job.num) + 1}{of}"
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Gather the jobs, print them as a table, and write the report where there were evaluations."""
@@ -290,6 +84,24 @@ class Gather(Callback):
         if any(job.details for row in sweep.rows for job in row.seeds):
             write(sweep, folder)
             _track(config, folder)
+
+
+def standing(sweep: Path, jobs: int | None) -> str:
+    """How many jobs are done, failed, running and waiting, by what their folders hold: so it counts every process's.
+
+    Args:
+        jobs: how many there will be; None where that is not known.
+    """
+    states = [_job_state(folder.parent) for folder in sweep.glob("*/.hydra")]
+    counts = {state: states.count(state) for state in ("done", "failed", "running")}
+    counts["waiting"] = max((jobs or 0) - len(states), 0)
+    return ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+
+
+def _job_state(folder: Path) -> str:
+    if (folder / "metrics.json").is_file():
+        return "done"
+    return "failed" if (folder / "error.txt").is_file() else "running"
 
 
 def _track(config: DictConfig, folder: Path) -> None:

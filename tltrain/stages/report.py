@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from tltrain import runs, sweeps, tracking
 from tltrain.errors import TltrainError
+from tltrain.report import gather
 from tltrain.report.sweep import FILE, load
 
 OF_ITS_MAKING = ("name", "command", "commit", "versions", "created", "environment")
@@ -27,8 +28,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if not cfg.report.path:
         raise TltrainError("stage=report gathers jobs: give report.path=outputs/ablation/TIME, or several folders")
     paths = [cfg.report.path] if isinstance(cfg.report.path, str) else list(cfg.report.path)
-    folders = [job for path in paths for job in sweeps.job_folders(Path(path))]
-    sweep = sweeps.gather(folders, Path(paths[0]).parent.name, sweeps.command(), cfg.report.baseline)
+    folders = [job for path in paths for job in gather.job_folders(Path(path))]
+    sweep = gather.gather(folders, Path(paths[0]).parent.name, sweeps.command(), cfg.report.baseline)
     if len(paths) == 1 and (Path(paths[0]) / FILE).is_file():
         recorded = load(Path(paths[0]) / FILE)
         sweep = replace(sweep, **{key: getattr(recorded, key) for key in OF_ITS_MAKING})
