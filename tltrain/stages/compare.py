@@ -4,7 +4,8 @@
 
 Reads the folders' `predictions.jsonl`, which must be answers to the same samples in the same order, and prints for each
 set B - A in TS, PI, CF (percent; on RoTBench the `fixed` scoring) and reward, with a 95 % interval by paired bootstrap
-and a p-value by paired randomization (`tltrain.scoring.paired`), and both folders' calls by kind of error. Writes
+and a p-value by paired randomization (`tltrain.scoring.paired`), and both folders' calls by kind of error. Of whole
+conversations (`transcripts.jsonl`) it is DE, CE, VA and success (`tltrain.report.conversations`). Writes
 `metrics.json`: `SET/LEVEL/difference` and `SET/LEVEL/p`, under `details` all numbers.
 """
 
@@ -17,22 +18,22 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from tltrain import runs, scoring, terminal
+from tltrain import conversation_scores, runs, scoring, terminal
 from tltrain.data.reading import expect, member, records, shown
 from tltrain.errors import FieldError, RecordError, TltrainError
 from tltrain.grading import RewardTable
-from tltrain.report import tables
+from tltrain.report import conversations, tables
 
 ROWS = [row.name for row in fields(RewardTable)]
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What is compared of a line of `predictions.jsonl`; TS, PI and CF as 0 or 100."""
+    """What is compared of an answer, or of a conversation; what is true or false as 0 or 100."""
 
     sample: tuple[str, str, str]  # set, id, golden calls
-    row: str
-    numbers: dict[str, float]  # ts, pi, cf, reward
+    row: str | None  # of a call
+    numbers: dict[str, float]  # ts, pi, cf, reward; de, ce, va, success
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
@@ -40,7 +41,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if len(cfg.stage.compare) != 2:
         raise TltrainError(f"stage.compare: expected two result folders, [A,B], found {len(cfg.stage.compare)}")
     paths = [Path(path) for path in cfg.stage.compare]
-    a, b = map(read, paths)
+    a, b = map(conversations_or_answers, paths)
+    check_levels(paths, a, b)
     check_same(paths, a, b)
 
     metrics: dict[str, Any] = {"compare": [str(path) for path in paths], "details": {}}
@@ -48,14 +50,14 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         ours = [[line for line in lines if line.sample[0] == name] for lines in (a, b)]
         differences = {
             level: scoring.paired(*([line.numbers[level] for line in lines] for lines in ours), seed=cfg.seed)
-            for level in (*scoring.LEVELS, "reward")
+            for level in ours[0][0].numbers
         }
         metrics["details"][name] = {
             "levels": {
                 level: {key: round(value, 4) for key, value in asdict(difference).items()}
                 for level, difference in differences.items()
             },
-            "rows": dict(zip("ab", map(count, ours), strict=True)),
+            "rows": dict(zip("ab", map(count, ours), strict=True)) if ours[0][0].row else {},
         }
         for level, found in metrics["details"][name]["levels"].items():
             metrics |= {f"{name}/{level}/difference": found["difference"], f"{name}/{level}/p": found["p"]}
@@ -63,6 +65,16 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     show(metrics)
     terminal.console.print(f"Written to {folder}", markup=False)
     return metrics
+
+
+def conversations_or_answers(path: Path) -> list[Line]:
+    """What a result folder holds.
+
+    Raises:
+        TltrainError: it has neither `transcripts.jsonl` nor `predictions.jsonl`, or a line is not one of stage=eval.
+    """
+    file = path / "transcripts.jsonl"
+    return _conversations(file) if file.is_file() else read(path)
 
 
 def read(path: Path, key: str = "stage.compare") -> list[Line]:
@@ -83,6 +95,41 @@ def read(path: Path, key: str = "stage.compare") -> list[Line]:
     if not lines:
         raise TltrainError(f"{file}: expected predictions, found none")
     return lines
+
+
+def _conversations(file: Path) -> list[Line]:
+    """The conversations of a result folder, which are of one set."""
+    found = []
+    for number, record in records(file):
+        try:
+            found.append(_checked(expect(record, dict, "line")))
+        except FieldError as error:
+            raise RecordError(file, number, error) from None
+    if not found:
+        raise TltrainError(f"{file}: expected conversations, found none")
+    return [
+        Line(
+            ("conversations", line["id"], line["meta"]["query"]),
+            None,
+            {level: 100.0 * line[level] for level in conversation_scores.LEVELS if level in line},
+        )
+        for line in conversations.lines(found, "conversations")
+    ]
+
+
+def _checked(record: dict[str, Any]) -> dict[str, Any]:
+    """The record, if it has what `tltrain.report.conversations` reads."""
+    for key, kind in (("id", str), ("ended", str), ("valid", bool), ("outcome", dict)):
+        member(record, key, kind)
+    for message in member(record, "messages", list):
+        member(expect(message, dict, "message"), "role", str)
+        member(message, "content", str)
+    for call in member(record, "calls", list):
+        for key in ("de", "ce"):
+            member(expect(call, dict, "call"), key, bool)
+    if not isinstance(record.get("answer"), str | None):
+        raise FieldError("answer", "text or null", shown(record.get("answer")))
+    return record
 
 
 def _line(record: dict[str, Any]) -> Line:
@@ -114,6 +161,14 @@ def _sets(lines: Sequence[Line]) -> str:
     return ", ".join(dict.fromkeys(line.sample[0] for line in lines))
 
 
+def check_levels(paths: Sequence[Path], a: Sequence[Line], b: Sequence[Line]) -> None:
+    """Raise a TltrainError unless both folders measured the same."""
+    measured = [set().union(*(line.numbers for line in lines)) for lines in (a, b)]
+    if measured[0] != measured[1]:
+        said = "; ".join(f"{path}: {', '.join(sorted(found))}" for path, found in zip(paths, measured, strict=True))
+        raise TltrainError(f"stage.compare needs results that measured the same: {said}")
+
+
 def count(lines: Sequence[Line]) -> dict[str, int]:
     return {row: sum(line.row == row for line in lines) for row in ROWS}
 
@@ -124,7 +179,7 @@ def show(metrics: dict[str, Any]) -> None:
         terminal.console.print(f"{letter}: {path}", markup=False)
     rows = [
         [
-            f"{name} {level.upper() if level in scoring.LEVELS else level}",
+            f"{name} {level.upper() if len(level) == 2 else level}",
             found["n"],
             *(f"{found[side]:.2f}" for side in "ab"),
             f"{found['difference']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}]",
@@ -134,10 +189,10 @@ def show(metrics: dict[str, Any]) -> None:
         for level, found in both["levels"].items()
     ]
     terminal.table("B - A on the same samples [95 % interval]", ["", "n", "A", "B", "B - A", "p"], rows)
-    tables.show_kinds(
-        {
-            f"{name} {letter.upper()}": counts
-            for name, both in metrics["details"].items()
-            for letter, counts in both["rows"].items()
-        }
-    )
+    kinds = {
+        f"{name} {letter.upper()}": counts
+        for name, both in metrics["details"].items()
+        for letter, counts in both["rows"].items()
+    }
+    if kinds:
+        tables.show_kinds(kinds)
