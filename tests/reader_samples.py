@@ -125,8 +125,8 @@ TEXTS = [
 ]
 
 SYSTEM = json.dumps([{"type": "function", "function": SEARCH}, {"type": "function", "function": FINISH}])
-LOVE = {**RAW, "conversations": [{"role": "system", "content": SYSTEM}, *RAW["conversations"][1:]]}
-WORK = {
+RAW_LOVE = {**RAW, "conversations": [{"role": "system", "content": SYSTEM}, *RAW["conversations"][1:]]}
+RAW_WORK = {
     "id": "work",
     "conversations": [
         {"role": "system", "content": SYSTEM},

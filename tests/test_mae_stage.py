@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from .conftest import Ran
-from .reader_samples import LOVE, SYSTEM, TEXTS, WORK, WORK_TEXTS
+from .reader_samples import RAW_LOVE, RAW_WORK, SYSTEM, TEXTS, WORK_TEXTS
 
 TINY = ("model=tiny", "hardware.bf16=false")
 FEW = (*TINY, "data.size=12", "stage.args.max_steps=2")
@@ -23,7 +23,7 @@ def learned(lines: list[dict]) -> list[list[bool]]:
 
 
 def test_mae_counts_what_it_drops_and_why(tltrain, write):
-    ran = mae(tltrain, write(LOVE, WORK))
+    ran = mae(tltrain, write(RAW_LOVE, RAW_WORK))
     counts = {"trajectories": 2, "calls": 7, "kept": 3, "dropped_error": 3, "dropped_no_answer": 1}
     assert ran.metrics.items() >= counts.items()
     assert ran.metrics["error_kinds"] == {"api_message": 2, "unexpected_argument": 1}
@@ -34,26 +34,26 @@ def test_mae_counts_what_it_drops_and_why(tltrain, write):
 
 
 def test_the_strict_rule_reads_prose_as_prose(tltrain, write):
-    ran = mae(tltrain, write(LOVE, WORK), "stage.rule=strict")
+    ran = mae(tltrain, write(RAW_LOVE, RAW_WORK), "stage.rule=strict")
     assert (ran.metrics["dropped_error"], ran.metrics["kept"]) == (2, 4)
     assert learned(ran.lines("train.jsonl"))[1] == [False, False, True, True]
 
 
 def test_without_mae_only_turns_without_an_answer_go(tltrain, write):
-    ran = mae(tltrain, write(LOVE, WORK), "stage.mae=false")
+    ran = mae(tltrain, write(RAW_LOVE, RAW_WORK), "stage.mae=false")
     assert (ran.metrics["kept"], ran.metrics["dropped_error"], ran.metrics["dropped_no_answer"]) == (6, 0, 1)
     assert not (ran.folder / "error_kinds.png").exists()
 
 
 def test_train_jsonl_reads_back_with_the_same_flags(tltrain, write):
-    first = mae(tltrain, write([LOVE, WORK]))
+    first = mae(tltrain, write([RAW_LOVE, RAW_WORK]))
     again = mae(tltrain, first.folder / "train.jsonl", "stage.mae=false", data="tltrain")
     assert again.lines("train.jsonl") == first.lines("train.jsonl")
     assert (again.metrics["kept"], again.metrics["not_learned_by_source"]) == (3, 4)
 
 
 def test_mae_writes_the_released_file_of_turns(tltrain, write):
-    ran = mae(tltrain, write([LOVE, WORK]), "stage.write=turns")
+    ran = mae(tltrain, write([RAW_LOVE, RAW_WORK]), "stage.write=turns")
     assert json.loads((ran.folder / "mae_data.json").read_text()) == [
         {"id": "Turn 2: love", "conversations": TEXTS[:5]},
         {"id": "Turn 3: love", "conversations": TEXTS},
@@ -62,16 +62,16 @@ def test_mae_writes_the_released_file_of_turns(tltrain, write):
 
 
 def test_mae_writes_the_papers_raw_file(tltrain, write):
-    raw = mae(tltrain, write(LOVE, WORK), "stage.write=raw").folder / "raw_data.json"
+    raw = mae(tltrain, write(RAW_LOVE, RAW_WORK), "stage.write=raw").folder / "raw_data.json"
     written = json.loads(raw.read_text())
-    for record, source in zip(written, (LOVE, WORK), strict=True):
+    for record, source in zip(written, (RAW_LOVE, RAW_WORK), strict=True):
         system, *messages = record.pop("conversations")
         assert json.loads(system.pop("content")) == json.loads(SYSTEM) and system == {"role": "system"}
         assert [m["content"].split("\n")[0] for m in messages] == [
             m["content"].split("\n")[0] for m in source["conversations"][1:]
         ]
         assert record == {key: value for key, value in source.items() if key != "conversations"}
-    from_source, from_written = (mae(tltrain, path).lines("train.jsonl") for path in (write(LOVE, WORK), raw))
+    from_source, from_written = (mae(tltrain, path).lines("train.jsonl") for path in (write(RAW_LOVE, RAW_WORK), raw))
     assert from_written == from_source
 
 
@@ -85,13 +85,13 @@ def test_toolworld_writes_raw_files_of_any_size(tltrain):
 
 
 def broken() -> dict:
-    record = json.loads(json.dumps(LOVE))
+    record = json.loads(json.dumps(RAW_LOVE))
     record["conversations"][4]["content"] = "search"
     return record
 
 
 def test_a_broken_record_ends_in_one_line(tltrain, write):
-    path = write(LOVE, broken(), WORK)
+    path = write(RAW_LOVE, broken(), RAW_WORK)
     ran = mae(tltrain, path, status=1)
     assert ran.err == (
         f"{path}, record 2: conversations[4].content: expected a tool's name, a line break and its arguments as JSON, "
@@ -102,7 +102,7 @@ def test_a_broken_record_ends_in_one_line(tltrain, write):
 
 
 def test_a_broken_record_is_skipped_and_listed(tltrain, write):
-    path = write(LOVE, broken(), WORK)
+    path = write(RAW_LOVE, broken(), RAW_WORK)
     ran = mae(tltrain, path, "data.on_error=skip")
     assert (ran.metrics["records_read"], ran.metrics["records_skipped"], ran.metrics["calls"]) == (2, 1, 7)
     (line,) = (ran.folder / "skipped.txt").read_text().splitlines()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import command_line
-from .reader_samples import FINISH, LOVE, RAW, SEARCH, STUBS, TEXTS, WORK
+from .reader_samples import FINISH, RAW, RAW_LOVE, RAW_WORK, SEARCH, STUBS, TEXTS
 
 TINY = ("model=tiny", "hardware.bf16=false")
 FEW = (*TINY, "data.size=12", "stage.args.max_steps=2")
@@ -71,8 +71,8 @@ def test_predict_says_what_is_no_call(tltrain, write):
 
 
 def test_inspect_shows_what_the_trainer_sees(tltrain, write):
-    strange = {**LOVE, "id": "[/bold] :smile:"}  # no markup, no picture
-    words = ["data=tl_training", f"data.path={write(strange, WORK)}", "stage.limit=1"]
+    strange = {**RAW_LOVE, "id": "[/bold] :smile:"}  # no markup, no picture
+    words = ["data=tl_training", f"data.path={write(strange, RAW_WORK)}", "stage.limit=1"]
     ran = tltrain("stage=inspect", *TINY, *words)
     assert " [/bold] :smile: " in ran.out
     assert "Function:\ndef search(query: string, limit: integer = None):" in ran.out

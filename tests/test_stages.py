@@ -12,7 +12,7 @@ from tltrain.formats.calls import render_call
 from tltrain.trajectory import ANY, Call, Sample
 
 from .conftest import ROTBENCH, Ran, command_line, needs_rotbench
-from .reader_samples import CHAT, LOVE, TEXTS, WORK
+from .reader_samples import CHAT, RAW_LOVE, RAW_WORK, TEXTS
 
 TINY = ("model=tiny", "hardware.bf16=false")
 FEW = (*TINY, "data.size=12", "stage.args.max_steps=2")
@@ -34,7 +34,7 @@ def trained(tmp_path_factory, models_cache) -> dict[str, Ran]:
 # --- readers --------------------------------------------------------------------------------------------------------
 
 SOURCES = {
-    "tl_training": [LOVE, WORK],
+    "tl_training": [RAW_LOVE, RAW_WORK],
     "openai": [{"id": str(i), **CHAT} for i in range(2)],
     "turns": [{"id": "Turn 2: love", "conversations": TEXTS[:5]}, {"id": "Turn 3: love", "conversations": TEXTS}],
 }
@@ -43,7 +43,7 @@ SOURCES = {
 @pytest.mark.parametrize(("data", "turns"), [("tl_training", 3), ("openai", 6), ("turns", 2), ("tltrain", 3)])
 def test_every_source_trains(tltrain, write, data, turns):
     path = (
-        tltrain("stage=mae", "data=tl_training", f"data.path={write(LOVE, WORK)}").folder / "train.jsonl"
+        tltrain("stage=mae", "data=tl_training", f"data.path={write(RAW_LOVE, RAW_WORK)}").folder / "train.jsonl"
         if data == "tltrain"
         else write(*SOURCES[data])
     )
@@ -211,7 +211,7 @@ def test_long_trajectories_are_an_error_where_asked(tltrain, too_short):
 def test_nothing_to_learn_is_an_error(tltrain, write):
     ran = tltrain("stage=pkt", *FEW, "stage.args.max_length=10", status=1)
     assert ran.err.splitlines()[-1].startswith("there is nothing to learn: 12 trajectories")
-    only_errors = {**LOVE, "conversations": LOVE["conversations"][:4]}
+    only_errors = {**RAW_LOVE, "conversations": RAW_LOVE["conversations"][:4]}
     words = ["data=tl_training", f"data.path={write(only_errors)}", "data.holdout=0"]
     ran = tltrain("stage=pkt", *TINY, *words, status=1)
     assert ran.err.splitlines()[-1].startswith("there is nothing to learn: 1 trajectories, 0 calls kept")
