@@ -14,7 +14,7 @@ import pytest
 from tltrain import scoring
 from tltrain.errors import TltrainError
 from tltrain.report import exports, grid, numbers, page, samples, wording
-from tltrain.report.sweep import Job, StageCost, load, save
+from tltrain.report.sweep import Job, StageCost, load, save, without_texts
 from tltrain.report.write import write_report
 
 from .sweep_sample import job_of as job
@@ -358,3 +358,14 @@ def test_without_lines_a_difference_has_no_interval():
         ("base", [Job(0, metrics={"set/ts": 40.0, "set/n": 5})]), ("x", [Job(1, metrics={"set/ts": 50.0, "set/n": 5})])
     )
     assert grid.ablation(made, numbers.derive(made)).rows[1][-1].sub == "+10.0, no interval"
+
+
+def test_without_texts_the_numbers_stay_and_what_was_asked_and_answered_goes():
+    whole = sweep()
+    bare = without_texts(whole)
+    assert numbers.derive(bare) == numbers.derive(whole)
+    shown = page.render(bare, numbers.derive(bare)) + exports.markdown(bare, numbers.derive(bare))
+    assert "what does" not in shown and "search_flights" not in shown and "See you later" not in shown
+    assert "search_flights" in page.render(whole, numbers.derive(whole))
+    left, all_of_them = samples.flipping(bare), samples.flipping(whole)
+    assert len(left["samples"]) == len(all_of_them["samples"]) > 0

@@ -419,6 +419,7 @@ class Paths:
 class Report:
     path: Any = None  # stage=report: a sweep's folder, or several folders of jobs
     baseline: Optional[str] = None  # the row others are compared with; null: standard SFT
+    texts: bool = True  # false: no questions, answers and golden calls in it, which may not be yours to publish
 
 
 @dataclass

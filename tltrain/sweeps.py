@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from tltrain import runs, terminal, tracking
 from tltrain.errors import TltrainError
 from tltrain.report.gather import gather, job_folders
-from tltrain.report.sweep import FILE, Job, Sweep, save
+from tltrain.report.sweep import FILE, Job, Sweep, save, without_texts
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +79,8 @@ class Gather(Callback):
         except TltrainError as error:
             log.error("%s", error)
             return
+        if not OmegaConf.select(config, "report.texts"):
+            sweep = without_texts(sweep)
         failed_jobs.extend(job.folder for row in sweep.rows for job in row.failed)
         show(sweep)
         if any(job.details for row in sweep.rows for job in row.seeds):

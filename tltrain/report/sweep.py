@@ -6,9 +6,10 @@ Nothing here knows how jobs are run or shown: `tltrain.report.numbers` derives f
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,32 @@ def _jobs(records: list[Any], where: str) -> list[Job]:
 
 def _stages(records: list[Any], where: str) -> list[StageCost]:
     return [_make(StageCost, record, f"{where}[{i}].") for i, record in enumerate(records)]
+
+
+def without_texts(sweep: Sweep) -> Sweep:
+    """The sweep without what was asked and answered: a sample keeps its id, grades and levels, and a digest of its
+    golden calls, by which it is told from others.
+    """
+    rows = [
+        replace(
+            row, seeds=[replace(job, predictions=[_textless(line) for line in job.predictions]) for job in row.seeds]
+        )
+        for row in sweep.rows
+    ]
+    return replace(sweep, rows=rows)
+
+
+KEPT = ("set", "id", "grade", "ts", "pi", "cf", "de", "ce", "va", "success", "reward")
+
+
+def _textless(line: Mapping[str, Any]) -> dict[str, Any]:
+    goldens = json.dumps(line.get("goldens"), sort_keys=True)
+    meta = line.get("meta") if isinstance(line.get("meta"), Mapping) else {}
+    return {
+        **{key: line[key] for key in KEPT if key in line},
+        "goldens": [hashlib.sha256(goldens.encode()).hexdigest()[:12]],
+        "meta": {"seen": meta["seen"]} if "seen" in meta else {},
+    }
 
 
 def axis_value(value: Any) -> str:

@@ -4,7 +4,8 @@
     python -m tltrain stage=report report.path=[outputs/pipeline/A,outputs/pipeline/B] report.baseline=LABEL
 
 Writes `report.html`, `report.md`, `ablation.csv`, `ablation.tex` and `sweep.json`. Of a sweep that has ended, what it
-says of its own making (command, commit, versions, machine, time) is kept.
+says of its own making (command, commit, versions, machine, time) is kept. `report.texts=false` leaves out what was
+asked and answered, for publishing where that is not one's own.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from omegaconf import DictConfig
 from tltrain import runs, sweeps, tracking
 from tltrain.errors import TltrainError
 from tltrain.report import gather
-from tltrain.report.sweep import FILE, load
+from tltrain.report.sweep import FILE, load, without_texts
 
 OF_ITS_MAKING = ("name", "command", "commit", "versions", "created", "environment")
 
@@ -33,6 +34,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if len(paths) == 1 and (Path(paths[0]) / FILE).is_file():
         recorded = load(Path(paths[0]) / FILE)
         sweep = replace(sweep, **{key: getattr(recorded, key) for key in OF_ITS_MAKING})
+    if not cfg.report.texts:
+        sweep = without_texts(sweep)
     sweeps.show(sweep)
     with tracking.job(cfg, folder) as tracker:
         sweeps.write(sweep, folder)
