@@ -210,7 +210,10 @@ class Maker:
                     shared.remove_checkpoints(cfg, folder)
                     return {}
                 cfg.stage.resume = any(folder.glob("checkpoints/*"))
-            return launch.run_stage(cfg, folder)
+            try:
+                return launch.run_stage(cfg, folder)
+            finally:
+                memory.give_back()  # the next stage has models of its own
 
         if self.cache is None:
             entry = _uncached(name, place, build)
