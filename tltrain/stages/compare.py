@@ -11,10 +11,10 @@ conversations (`transcripts.jsonl`) it is DE, CE, VA and success (`tltrain.repor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig
 
@@ -24,6 +24,7 @@ from tltrain.errors import FieldError, RecordError, TltrainError
 from tltrain.grading import RewardTable
 from tltrain.report import conversations, tables
 
+T = TypeVar("T")
 ROWS = [row.name for row in fields(RewardTable)]
 
 
@@ -86,27 +87,25 @@ def read(path: Path, key: str = "stage.compare") -> list[Line]:
     file = path / "predictions.jsonl"
     if not file.is_file():
         raise TltrainError(f"{key}: {path} has no predictions.jsonl; expected a result folder of stage=eval")
-    lines = []
+    return _each(file, _line, "predictions")
+
+
+def _each(file: Path, made_of: Callable[[dict[str, Any]], T], what: str) -> list[T]:
+    """What `made_of` makes of each line, which may raise a FieldError; there has to be one."""
+    found = []
     for number, record in records(file):
         try:
-            lines.append(_line(expect(record, dict, "line")))
+            found.append(made_of(expect(record, dict, "line")))
         except FieldError as error:
             raise RecordError(file, number, error) from None
-    if not lines:
-        raise TltrainError(f"{file}: expected predictions, found none")
-    return lines
+    if not found:
+        raise TltrainError(f"{file}: expected {what}, found none")
+    return found
 
 
 def _conversations(file: Path) -> list[Line]:
     """The conversations of a result folder, which are of one set."""
-    found = []
-    for number, record in records(file):
-        try:
-            found.append(_checked(expect(record, dict, "line")))
-        except FieldError as error:
-            raise RecordError(file, number, error) from None
-    if not found:
-        raise TltrainError(f"{file}: expected conversations, found none")
+    found = _each(file, _checked, "conversations")
     return [
         Line(
             ("conversations", line["id"], line["meta"]["query"]),
