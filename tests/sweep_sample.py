@@ -133,6 +133,19 @@ def small(*rows, baseline="base", **more):
     return Sweep("s", "tltrain", "c", {}, "", "", baseline, {"method": values}, made, **more)
 
 
+def conversation(number, errors, calls, ended="finish", success=True):
+    """A line of transcripts.jsonl, the first calls of which are errors."""
+    return {
+        "id": str(number),
+        "messages": [{"role": "user", "content": f"Question {number}"}],
+        "calls": [{"de": i < errors, "ce": i < errors - 1} for i in range(calls)],
+        "ended": ended,
+        "answer": "So." if ended == "finish" else None,
+        "valid": ended == "finish",
+        "outcome": {} if success is None else {"success": success},
+    }
+
+
 def sweep(sizes: dict[str, int] | None = None, effect: float = 1.0, seeds: int = 2, failures: bool = True) -> Sweep:
     """The sweep; with `failures` one job ran out of memory, and `effect` 0 makes all rows alike but for chance."""
     rows = []

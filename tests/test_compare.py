@@ -10,6 +10,8 @@ from tltrain.data import toolworld
 from tltrain.formats.calls import render_call
 from tltrain.trajectory import example
 
+from .sweep_sample import conversation
+
 
 def line(identity, grade="correct", name="set", **fields):
     """A line of predictions.jsonl."""
@@ -109,19 +111,6 @@ def test_what_is_no_result_folder_is_said(tltrain, folder, tmp_path):
     assert "expected predictions, found none" in tltrain("stage=eval", f"stage.compare=[{a},{empty}]", status=1).err
 
 
-def conversation(number, errors, calls, valid):
-    """A line of transcripts.jsonl, the first calls of which contradict the documentation."""
-    return {
-        "id": str(number),
-        "messages": [{"role": "user", "content": f"Question {number}"}],
-        "calls": [{"de": i < errors, "ce": False} for i in range(calls)],
-        "ended": "finish",
-        "answer": "So.",
-        "valid": valid,
-        "outcome": {"success": valid},
-    }
-
-
 def held(tmp_path, name, conversations):
     path = tmp_path / name
     path.mkdir()
@@ -130,21 +119,21 @@ def held(tmp_path, name, conversations):
 
 
 def test_conversations_are_compared_too(tltrain, tmp_path):
-    a = held(tmp_path, "a", [conversation(i, 2, 4, False) for i in range(20)])
-    b = held(tmp_path, "b", [conversation(i, i % 2, 1 + i % 3, True) for i in range(20)])
+    a = held(tmp_path, "a", [conversation(i, 2, 4, "turn limit", False) for i in range(20)])
+    b = held(tmp_path, "b", [conversation(i, i % 2, 1 + i % 3) for i in range(20)])
     ran = tltrain("stage=eval", f"stage.compare=[{a},{b}]")
     found = ran.metrics["details"]["conversations"]["levels"]
     assert found["va"]["difference"] == found["success"]["difference"] == 100
     assert (found["de"]["a"], found["de"]["b"]) == (50, pytest.approx(100 * 10 / 39, abs=1e-4))  # of calls
-    assert found["de"]["high"] < 0 and found["ce"]["difference"] == 0
+    assert found["de"]["high"] < 0 and found["ce"]["difference"] == -25
     assert "conversations DE" in ran.out and "conversations success" in ran.out
 
 
 def test_conversations_are_not_compared_with_answers_nor_with_others(tltrain, tmp_path, folder):
-    a = held(tmp_path, "a", [conversation(0, 0, 1, True)])
+    a = held(tmp_path, "a", [conversation(0, 0, 1)])
     said = tltrain("stage=eval", f"stage.compare=[{a},{folder('answers', [line('0')])}]", status=1).err
     assert "measured the same" in said and "ce, de, success, va" in said
-    other = held(tmp_path, "other", [conversation(1, 0, 1, True)])
+    other = held(tmp_path, "other", [conversation(1, 0, 1)])
     assert "line 1 is" in tltrain("stage=eval", f"stage.compare=[{a},{other}]", status=1).err
-    broken = held(tmp_path, "broken", [conversation(0, 0, 1, "yes")])
+    broken = held(tmp_path, "broken", [conversation(0, 0, 1) | {"valid": "yes"}])
     assert "valid" in tltrain("stage=eval", f"stage.compare=[{a},{broken}]", status=1).err

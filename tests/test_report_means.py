@@ -15,7 +15,7 @@ from tltrain.report import conversations, exports, gather, grid, numbers, page, 
 from tltrain.report.pooled import pool
 from tltrain.report.sweep import Job
 
-from .sweep_sample import small, sweep
+from .sweep_sample import conversation, small, sweep
 
 # --- the mean over sets ----------------------------------------------------------------------------------------------
 
@@ -77,19 +77,6 @@ def test_the_mean_over_sets_is_in_the_page_the_markdown_and_the_csv():
 
 
 # --- conversations ---------------------------------------------------------------------------------------------------
-
-
-def conversation(number, errors, calls, ended="finish", success=True):
-    """A line of transcripts.jsonl, the first calls of which are errors."""
-    return {
-        "id": str(number),
-        "messages": [{"role": "user", "content": f"Question {number}"}],
-        "calls": [{"de": i < errors, "ce": i < errors - 1} for i in range(calls)],
-        "ended": ended,
-        "answer": "So." if ended == "finish" else None,
-        "valid": ended == "finish",
-        "outcome": {} if success is None else {"success": success},
-    }
 
 
 def held(*records):

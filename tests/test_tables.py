@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 
 from tltrain.report import tables
 
@@ -50,3 +52,9 @@ def test_kinds_of_error_that_never_occur_are_left_out_and_many_sets_make_several
     out = capsys.readouterr().out
     assert out.count("Calls by kind") == 2
     assert "wrong tool" not in out and "s0" in out and "s5" in out
+
+
+def test_the_readme_shows_the_recorded_ablation():
+    ran = subprocess.run([sys.executable, ROOT / "experiments" / "results_table.py"], capture_output=True, text=True)
+    assert ran.returncode == 0 and len(ran.stdout.splitlines()) == 2 + 8, ran.stderr
+    assert ran.stdout in (ROOT / "README.md").read_text()

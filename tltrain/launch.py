@@ -27,7 +27,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from tltrain import distributed, preemption, shortage, terminal, tracking
+from tltrain import distributed, memory, preemption, shortage, terminal, tracking
 from tltrain.errors import TltrainError
 
 TRAINING = ("sft", "pkt", "irm")
@@ -43,10 +43,13 @@ def run_stage(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from tltrain.__main__ import STAGES
 
     module = f"tltrain.stages.{STAGES[cfg.stage.name]}"
-    if cfg.stage.name in TRAINING:
-        return distributed.call("tltrain.launch:train", module, cfg, folder)
-    with shortage.explained(cfg):
-        return importlib.import_module(module).run(cfg, folder)
+    try:
+        if cfg.stage.name in TRAINING:
+            return distributed.call("tltrain.launch:train", module, cfg, folder)
+        with shortage.explained(cfg):
+            return importlib.import_module(module).run(cfg, folder)
+    finally:
+        memory.give_back()  # in this process another stage may follow, with models of its own
 
 
 def train(module: str, cfg: DictConfig, folder: Path) -> dict[str, Any]:

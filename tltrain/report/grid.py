@@ -147,11 +147,11 @@ def pooled(sweep: Sweep) -> Table | None:
     rows = []
     for i, row in enumerate(sweep.rows):
         summary, difference = found.summaries.get(i), found.comparisons.get(i)
+        mean = number(summary.mean if summary else None)
         spread = f" ±{summary.std:.1f}" if summary and summary.std is not None else ""
-        cells = [Cell(row.label, i), number(summary.mean) if summary else number(None)]
-        cells[1] = replace(cells[1], text=cells[1].text + spread)
+        cells = [Cell(row.label, i), replace(mean, text=mean.text + spread)]
         if difference is None:
-            cells += [Cell("", float("-inf")), Cell("", float("-inf")), Cell("", float("-inf"))]
+            cells += [Cell("", float("-inf"))] * 3
         else:
             cells += [
                 Cell(

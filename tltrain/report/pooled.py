@@ -9,6 +9,7 @@ and Holm's correction over rows.
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -51,7 +52,7 @@ def pool(sweep: Sweep, seed: int = 0) -> Pooled:
     rows = {i: own for i, own in rows.items() if own}
     values = {i: tuple(_mean(own) for own in seeds.values()) for i, seeds in rows.items()}
     return Pooled(
-        _sizes(rows[min(rows)]) if rows else {},
+        _sizes(next(iter(rows[min(rows)].values()))) if rows else {},
         {i: Summary(statistics.fmean(v), statistics.stdev(v) if len(v) > 1 else None, v) for i, v in values.items()},
         _compare(rows, sweep.baseline_row, seed),
     )
@@ -73,11 +74,9 @@ def _results(job: Job, names: list[str], left_out: set[Sample]) -> dict[Sample, 
     return results
 
 
-def _sizes(seeds: Mapping[int, Mapping[Sample, float]]) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    for sample in next(iter(seeds.values())):
-        sizes[sample[0]] = sizes.get(sample[0], 0) + 1
-    return sizes
+def _sizes(results: Mapping[Sample, float]) -> Counter[str]:
+    """Set -> its samples."""
+    return Counter(sample[0] for sample in results)
 
 
 def _mean(results: Mapping[Sample, float]) -> float:
@@ -87,7 +86,7 @@ def _mean(results: Mapping[Sample, float]) -> float:
 
 def _weighted(results: Mapping[Sample, float]) -> dict[Sample, float]:
     """The results times what makes their plain mean that over sets: all samples / (sets * samples of the set)."""
-    sizes = _sizes({0: results})
+    sizes = _sizes(results)
     return {sample: value * len(results) / (len(sizes) * sizes[sample[0]]) for sample, value in results.items()}
 
 
@@ -100,13 +99,15 @@ def _compare(rows: Mapping[int, Mapping[int, dict]], base: int | None, seed: int
         both = None if i == base else num.pairs_of(own, rows[base])
         if both is None:
             continue
-        weighted = num.Pairs(both.samples, *([], []))
-        for samples, ours, theirs in zip(both.samples, both.ours, both.theirs, strict=True):
-            for vectors, values in ((weighted.ours, ours), (weighted.theirs, theirs)):
-                named = _weighted(dict(zip(samples, values.tolist(), strict=True)))
-                vectors.append(np.array([named[sample] for sample in samples]))
+        ours, theirs = (
+            [
+                np.array(list(_weighted(dict(zip(samples, values.tolist(), strict=True))).values()))
+                for samples, values in zip(both.samples, side, strict=True)
+            ]
+            for side in (both.ours, both.theirs)
+        )
         drawn = np.stack([_drawn(both, s, seed) for s in range(len(both.samples))], axis=1)
-        comparisons[i] = num.comparison(weighted, drawn, seed)
+        comparisons[i] = num.comparison(num.Pairs(both.samples, ours, theirs), drawn, seed)
     corrected = num.holm([found.p for found in comparisons.values()])
     return {i: replace(found, holm=p) for (i, found), p in zip(comparisons.items(), corrected, strict=True)}
 

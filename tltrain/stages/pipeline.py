@@ -210,10 +210,7 @@ class Maker:
                     shared.remove_checkpoints(cfg, folder)
                     return {}
                 cfg.stage.resume = any(folder.glob("checkpoints/*"))
-            try:
-                return launch.run_stage(cfg, folder)
-            finally:
-                memory.give_back()  # the next stage has models of its own
+            return launch.run_stage(cfg, folder)
 
         if self.cache is None:
             entry = _uncached(name, place, build)
