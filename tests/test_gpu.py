@@ -20,7 +20,7 @@ from tltrain.training.kl import KlControl
 from tltrain.training.ppo import PPOTrainer, Settings
 from tltrain.training.rollout import Sampling
 
-from .test_ppo import judge, trees_of
+from .ppo.trainers import judge, trees_of
 from .test_prefix_tree import ALIKE, chain
 
 pytestmark = [
