@@ -1,19 +1,24 @@
 """The estimates in experiments/README.md: what the sweeps would take on GPUs, by `stage=plan` and the overheads below.
 
-    python experiments/cost_table.py [paths.rotbench=FOLDER]
+    python experiments/cost_table.py [KEY=VALUE ...]
 
-Prints Markdown. Models this small are bound by launching kernels, not by arithmetic; how long that takes is assumed
-here, not measured: a GPU takes at least PASS seconds for each forward and backward pass and DECODE for each token that
-a batch samples, and a stage begins after START seconds (libraries, weights, data). To this come the operations at the
-share of the makers' figures that `tltrain.plan.compute` expects. Stages run one after the other; on several GPUs a
-stage's passes are divided among them.
+Prints Markdown. RoTBench's folder is `$TLTRAIN_SHARED/data/rotbench` (default `../shared`) unless
+`paths.rotbench=FOLDER` is given; where it is not, what trains on RoTBench is left out.
+
+Models this small are bound by launching kernels, not by arithmetic; how long that takes is assumed here, not measured:
+a GPU takes at least PASS seconds for each forward and backward pass and DECODE for each token that a batch samples, and
+a stage begins after START seconds (libraries, weights, data). To this come the operations at the share of the makers'
+figures that `tltrain.plan.compute` expects. Stages run one after the other; on several GPUs a stage's passes are
+divided among them.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
@@ -46,7 +51,7 @@ class Experiment:
 
 TINY = ["model=tiny", "data.size=350", "stage.rl.args.max_steps=10"]
 SMOLLM2 = ["model=smollm2_135m"]
-ROTBENCH = ["data=rotbench", "data.levels=[clean,union]", "stage.rl.args.gradient_accumulation_steps=8"]
+ROTBENCH = ["data=rotbench", "data.levels=[clean,union]", "stage.rl.args.gradient_accumulation_steps=4"]
 EXPERIMENTS = {
     "ablation model=tiny": Experiment(TINY, 4, 4, 8, 100),
     "w_max model=tiny": Experiment(TINY, 4, 0, 4, 100),
@@ -80,11 +85,19 @@ def seconds(experiment: Experiment, processes: int, device: str, words: list[str
 
 def main() -> None:
     config.register()
+    words, experiments = sys.argv[1:], EXPERIMENTS
+    if not any(word.startswith("paths.rotbench=") for word in words):
+        folder = Path(os.environ.get("TLTRAIN_SHARED", Path(__file__).parents[2] / "shared")) / "data" / "rotbench"
+        words = [f"paths.rotbench={folder}", *words]
+        if not folder.is_dir():
+            experiments = {name: one for name, one in EXPERIMENTS.items() if "data=rotbench" not in one.words}
+            missing = ", ".join(name for name in EXPERIMENTS if name not in experiments)
+            print(f"left out, since {folder} is not there: {missing}", file=sys.stderr)
     print(f"| experiment | {' | '.join(MACHINES)} |")
     print("| --- |" + " ---: |" * len(MACHINES))
     with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
-        for name, experiment in EXPERIMENTS.items():
-            cells = [duration(round(seconds(experiment, *machine, sys.argv[1:]))) for machine in MACHINES.values()]
+        for name, experiment in experiments.items():
+            cells = [duration(round(seconds(experiment, *machine, words))) for machine in MACHINES.values()]
             print(f"| `{name}` | {' | '.join(cells)} |")
 
 
