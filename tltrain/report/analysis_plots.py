@@ -13,6 +13,7 @@ from tltrain.analysis import CONDITIONS, PARTS, Estimate, Group
 from tltrain.report.plots import BLUE, GRADE_COLOURS, HATCHES, ORANGE, plt
 
 MODEL_COLOURS = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")  # Okabe and Ito
+MODEL_HATCHES = ("", "////", "....")  # of those that come after all colours, and after them again
 KIND_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442", "#999999")
 KIND_HATCHES = ("", "//", "..", "xx", "\\\\", "--", "oo", "")
 SHORT = 34  # characters of a label
@@ -75,7 +76,7 @@ def _stacked(
 def tokens(path: Path, models: Mapping[str, Mapping[str, Mapping[str, Estimate]]]) -> None:
     """Accuracy above, loss below, by part of a call; key tokens on the left."""
     parts = [part for part in PARTS if part != "all" and any(part in found for found in models.values())]
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(10, 7), sharex=True, layout="constrained")
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(_width(10, models), 7), sharex=True, layout="constrained")
     for axes, what, unit in ((top, "accuracy", "% right"), (bottom, "loss", "loss (nats per token)")):
         _grouped(axes, parts, {name: {part: found[part][what] for part in found} for name, found in models.items()})
         axes.set_ylabel(unit)
@@ -91,7 +92,7 @@ def tokens(path: Path, models: Mapping[str, Mapping[str, Mapping[str, Estimate]]
 def calls(path: Path, models: Mapping[str, Mapping[str, Mapping[str, Estimate]]]) -> None:
     """How often the whole call is right, and all its other tokens, given that key tokens are right or wrong."""
     asked = [name for name in CONDITIONS if any(name in found for found in models.values())]
-    figure, both = plt.subplots(1, 2, figsize=(11, 4.5), sharey=True, layout="constrained")
+    figure, both = plt.subplots(1, 2, figsize=(_width(11, models), 4.5), sharey=True, layout="constrained")
     for axes, what, title in zip(
         both,
         ("call", "others"),
@@ -114,9 +115,15 @@ def calls(path: Path, models: Mapping[str, Mapping[str, Mapping[str, Estimate]]]
     _save(figure, path)
 
 
+def _width(inches: float, models: Mapping[str, object]) -> float:
+    """Wider where more than six bars stand beside one another."""
+    return inches + max(len(models) - 6, 0)
+
+
 def _grouped(axes: Axes, places: Sequence[str], models: Mapping[str, Mapping[str, Estimate]]) -> None:
     """Bars with their 95 % intervals, a group a place, one model beside the other."""
     width = 0.8 / len(models)
+    styles = [{"color": colour, "hatch": hatch} for hatch in MODEL_HATCHES for colour in MODEL_COLOURS]
     for number, (name, found) in enumerate(models.items()):
         at = [(i, found[place]) for i, place in enumerate(places) if place in found]
         values = [estimate.value for _, estimate in at]
@@ -127,7 +134,9 @@ def _grouped(axes: Axes, places: Sequence[str], models: Mapping[str, Mapping[str
             values,
             width,
             label=_short(name),
-            color=MODEL_COLOURS[number % len(MODEL_COLOURS)],
+            **styles[number % len(styles)],
+            edgecolor="white",
+            linewidth=0,
             yerr=[below, above],
             capsize=2,
             ecolor="black",
