@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import os
 import subprocess
 import sys
+
+import pytest
 
 from tltrain.report import tables
 
@@ -58,3 +61,12 @@ def test_the_readme_shows_the_recorded_ablation():
     ran = subprocess.run([sys.executable, ROOT / "experiments" / "results_table.py"], capture_output=True, text=True)
     assert ran.returncode == 0 and len(ran.stdout.splitlines()) == 2 + 8, ran.stderr
     assert ran.stdout in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_costs_of_what_needs_data_that_is_not_there_are_left_out_and_that_is_said(tmp_path):
+    script, nowhere = ROOT / "experiments" / "cost_table.py", os.environ | {"TLTRAIN_SHARED": str(tmp_path)}
+    ran = subprocess.run([sys.executable, script], capture_output=True, text=True, env=nowhere)
+    names = [line.split("|")[1].strip() for line in ran.stdout.splitlines()[2:]]
+    assert ran.returncode == 0 and names[0] == "`ablation model=tiny`" and "`robustness`" not in names
+    assert len(names) == 5 and ran.stderr.splitlines()[-1].endswith("is not there: robustness, rotbench_ablation")
