@@ -18,7 +18,7 @@ from tltrain import config
 from tltrain.stages.shared import lost_updates
 
 from .conftest import ROOT
-from .test_irm_stage import SMALL
+from .small_runs import SMALL
 
 STAGES = {
     "pkt": ("stage=pkt", *SMALL, "data.size=6", "stage.args.max_steps=2"),

@@ -15,8 +15,8 @@ from tltrain import tracking
 from tltrain.tracking import names
 
 from .conftest import Ran, command_line
+from .small_runs import SMALL
 from .test_cli import process
-from .test_irm_stage import SMALL
 from .tracked import Tracked, read
 
 FEW = ("stage.args.max_steps=2", "stage.args.per_device_train_batch_size=2", "data.holdout=0.2")

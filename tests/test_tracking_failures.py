@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 
 from tltrain import redact, tracking
 
+from .small_runs import SMALL
 from .test_cli import process
-from .test_irm_stage import SMALL
 from .test_tracking import FEW
 from .tracked import read
 

@@ -11,7 +11,7 @@ import pytest
 from tltrain.training.checkpoints import WholeCheckpoints
 from tltrain.training.sft import TurnTrainer
 
-from ..test_irm_stage import SMALL
+from ..small_runs import SMALL
 from .launched import SUPERVISED
 
 WORDS = ("stage=sft", *SMALL, *SUPERVISED, "stage.args.save_steps=1", "stage.keep_checkpoints=true")

@@ -12,7 +12,7 @@ from tltrain.training.checkpoints import COMPLETE, altered, last_checkpoint, sea
 from tltrain.training.sft import TurnTrainer
 
 from ..conftest import command_line
-from ..test_irm_stage import SMALL
+from ..small_runs import SMALL
 from .launched import SUPERVISED, same
 
 WORDS = ("stage=sft", *SMALL, *SUPERVISED, "stage.args.save_steps=1", "stage.args.save_total_limit=2")

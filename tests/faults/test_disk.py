@@ -18,7 +18,7 @@ from tltrain.training import checkpoints
 from tltrain.training.checkpoints import last_checkpoint
 
 from ..conftest import command_line
-from ..test_irm_stage import SMALL
+from ..small_runs import SMALL
 from .launched import ALWAYS, RECIPES, SUPERVISED, end, same, start
 
 FULL = "the disk is full"

@@ -20,8 +20,8 @@ from tltrain.formats import tl
 from tltrain.stages.eval import read_predictions
 from tltrain.trajectory import Sample, Trajectory
 
+from ..irm.test_data import RECORD
 from ..reader_samples import CHAT, LOVE, RAW, STUBS
-from ..test_irm_data import RECORD
 from ..test_rotbench import FIRST, THIRD
 from ..test_toolalpaca import API
 from .hostile import file_of, watch

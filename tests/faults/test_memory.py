@@ -13,7 +13,7 @@ from tltrain.errors import TltrainError
 from tltrain.stages import eval as eval_stage
 from tltrain.training.sft import TurnTrainer
 
-from ..test_irm_stage import ALGORITHMS, FEW, SMALL
+from ..small_runs import ALGORITHMS, FEW, SMALL
 
 CUDA = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB of which 1 GiB is free."
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ..conftest import command_line
-from ..test_irm_stage import ALGORITHMS, FEW, SMALL
+from ..small_runs import ALGORITHMS, FEW, SMALL
 from .launched import SUPERVISED
 
 CODE = """

@@ -14,8 +14,8 @@ import pytest
 
 from tltrain.training import judging
 
-from .conftest import ROOT
-from .test_irm_stage import ALGORITHMS, FEW, SMALL, reward_letters
+from ..conftest import ROOT
+from ..small_runs import ALGORITHMS, FEW, SMALL, reward_letters
 
 TIMES = ("seconds", "seconds_generation", "seconds_scoring", "seconds_update", "tokens_per_second", "step_time")
 KEPT = ("stage.args.save_steps=1", "stage.args.max_steps=4", "stage.samples_every=1", "stage.eval_size=1")

@@ -17,8 +17,8 @@ from tltrain.formats.calls import render_call
 from tltrain.formats.tl import prompt_segments, text
 from tltrain.trajectory import Call, Message, Tool, Trajectory
 
-from .conftest import ROTBENCH, needs_rotbench
-from .reader_samples import STUBS, TOOLS, changed, lines, writer
+from ..conftest import ROTBENCH, needs_rotbench
+from ..reader_samples import STUBS, TOOLS, changed, lines, writer
 
 PROMPT = (
     f"System: {STUBS}\nUser: Advice on love?"
