@@ -68,6 +68,12 @@ def test_seeds_are_jobs_of_one_row_and_a_failed_one_says_why(sweep, made, writte
     assert "job 2 of 4 failed after" in ran.err and ran.err.rindex("2 done, 2 failed") > ran.err.rindex("waiting")
 
 
+def test_what_the_command_line_fixes_is_not_swept_over_nor_counted(sweep, made, written):
+    ran = sweep("+experiment=ablation", "stage.irm=false", "stage.mae=true")
+    assert [row.label for row in written[0].rows] == ["MAE", "MAE + PKT"]
+    assert "job 2 of 2 done after" in ran.err and ran.err.rindex("2 done") > ran.err.rindex("1 waiting")
+
+
 def test_a_bug_in_one_job_does_not_stop_the_others(sweep, made, written, monkeypatch):
     from tltrain.stages import pipeline
 

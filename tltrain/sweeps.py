@@ -134,8 +134,8 @@ def count_jobs(config: DictConfig) -> int | None:
 
     if not str(config.hydra.sweeper.get("_target_", "")).endswith("BasicSweeper"):
         return None
-    words = list(config.hydra.overrides.task)
-    words += [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    words = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    words += config.hydra.overrides.task  # in Hydra's order: of a key said twice the last counts
     parsed = OverridesParser.create().parse_overrides(words)
     return sum(len(batch) for batch in BasicSweeper.split_arguments(parsed, None))
 
