@@ -17,12 +17,13 @@ from __future__ import annotations
 import math
 import os
 import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from tltrain import checks, config
+from tltrain import checks, config, models
 from tltrain.plan.compute import KNOWN, SHARE
 from tltrain.report.wording import duration
 from tltrain.stages import plan
@@ -96,6 +97,9 @@ def main() -> None:
     print(f"| experiment | {' | '.join(MACHINES)} |")
     print("| --- |" + " ---: |" * len(MACHINES))
     with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
+        cfg = compose("config", overrides=[*SMOLLM2, *words])
+        with redirect_stdout(sys.stderr):  # where libraries may say what they like
+            models.resolve(cfg.model, cfg.cache.dir, list)  # its tokenizer measures the prompts
         for name, experiment in experiments.items():
             cells = [duration(round(seconds(experiment, *machine, words))) for machine in MACHINES.values()]
             print(f"| `{name}` | {' | '.join(cells)} |")
