@@ -95,7 +95,7 @@ def comma_separated(sweep: Sweep, numbers: Numbers) -> str:
 
 
 def _digits(value: float | None) -> str | None:
-    return None if value is None else f"{value:.2f}"
+    return None if value is None else f"{value:.4f}"
 
 
 SPECIAL = {
