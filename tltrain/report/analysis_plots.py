@@ -13,7 +13,7 @@ from tltrain.analysis import CONDITIONS, PARTS, Estimate, Group
 from tltrain.report.plots import BLUE, GRADE_COLOURS, HATCHES, ORANGE, plt
 
 MODEL_COLOURS = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")  # Okabe and Ito
-MODEL_HATCHES = ("", "////", "....")  # of those that come after all colours, and after them again
+MODEL_STYLES = [{"color": colour, "hatch": hatch} for hatch in ("", "////", "....") for colour in MODEL_COLOURS]
 KIND_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442", "#999999")
 KIND_HATCHES = ("", "//", "..", "xx", "\\\\", "--", "oo", "")
 SHORT = 34  # characters of a label
@@ -123,7 +123,6 @@ def _width(inches: float, models: Mapping[str, object]) -> float:
 def _grouped(axes: Axes, places: Sequence[str], models: Mapping[str, Mapping[str, Estimate]]) -> None:
     """Bars with their 95 % intervals, a group a place, one model beside the other."""
     width = 0.8 / len(models)
-    styles = [{"color": colour, "hatch": hatch} for hatch in MODEL_HATCHES for colour in MODEL_COLOURS]
     for number, (name, found) in enumerate(models.items()):
         at = [(i, found[place]) for i, place in enumerate(places) if place in found]
         values = [estimate.value for _, estimate in at]
@@ -134,7 +133,7 @@ def _grouped(axes: Axes, places: Sequence[str], models: Mapping[str, Mapping[str
             values,
             width,
             label=_short(name),
-            **styles[number % len(styles)],
+            **MODEL_STYLES[number % len(MODEL_STYLES)],
             edgecolor="white",
             linewidth=0,
             yerr=[below, above],
