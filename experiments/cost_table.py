@@ -23,7 +23,9 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from tltrain import checks, config, models
+from tltrain import config
+from tltrain.entry import checks
+from tltrain.models import loading
 from tltrain.plan.compute import KNOWN, SHARE
 from tltrain.report.wording import duration
 from tltrain.stages import plan
@@ -99,7 +101,7 @@ def main() -> None:
     with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
         cfg = compose("config", overrides=[*SMOLLM2, *words])
         with redirect_stdout(sys.stderr):  # where libraries may say what they like
-            models.resolve(cfg.model, cfg.cache.dir, list)  # its tokenizer measures the prompts
+            loading.resolve(cfg.model, cfg.cache.dir, list)  # its tokenizer measures the prompts
         for name, experiment in experiments.items():
             cells = [duration(round(seconds(experiment, *machine, words))) for machine in MACHINES.values()]
             print(f"| `{name}` | {' | '.join(cells)} |")

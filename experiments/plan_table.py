@@ -12,7 +12,8 @@ import sys
 
 from hydra import compose, initialize_config_dir
 
-from tltrain import checks, config
+from tltrain import config
+from tltrain.entry import checks
 from tltrain.stages import plan
 
 MACHINES = [(1, 80), (4, 80), (8, 80), (1, 141)]

@@ -16,8 +16,8 @@ from unittest import mock
 import pytest
 from hypothesis import settings
 
-from tltrain import runs
 from tltrain.errors import TltrainError
+from tltrain.runtime import runs
 
 settings.register_profile("tltrain", deadline=None)  # how long an example takes says more of the machine
 settings.load_profile("tltrain")
@@ -116,7 +116,7 @@ TEXT = [
 @pytest.fixture(scope="session")
 def byte_level():
     """A byte-level BPE tokenizer (as GPT-2, SmolLM2, Qwen)."""
-    from tltrain.models import byte_level_tokenizer
+    from tltrain.models.loading import byte_level_tokenizer
 
     return byte_level_tokenizer(TEXT, 400)
 
@@ -179,7 +179,7 @@ def made(monkeypatch) -> list[tuple[str, str]]:
 
         return SimpleNamespace(run=run)
 
-    from tltrain import launch
+    from tltrain.entry import launch
 
     real = launch.importlib.import_module
     stages = {f"tltrain.stages.{name}" for name in ("mae", "supervised", "irm", "eval")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tltrain.grading import Grade, Outcome
-from tltrain.training import judging
+from tltrain.training import reward_function
 
 from .conftest import Ran
 
@@ -42,6 +42,6 @@ def last_line(ran: Ran) -> str:
     return ran.err.splitlines()[-1]
 
 
-def reward_letters(judge: judging.Judge, sample, response: str) -> judging.Judged:
+def reward_letters(judge: reward_function.Judge, sample, response: str) -> reward_function.Judged:
     """1 for a response that begins with a letter, else -1: what random weights often and seldom earn."""
-    return judging.Judged(sample, response, Grade(Outcome.CORRECT, ""), 1.0 if response[:1].isalpha() else -1.0)
+    return reward_function.Judged(sample, response, Grade(Outcome.CORRECT, ""), 1.0 if response[:1].isalpha() else -1.0)

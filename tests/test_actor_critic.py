@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaForTokenClassification
 
-from tltrain import decoding_attention
+from tltrain.inference import decoding_attention
 from tltrain.training import rollout, tree_mask
 from tltrain.training.actor_critic import ActorCritic, frozen
 

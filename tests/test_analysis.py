@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from tltrain import analysis
-from tltrain.analysis import ErrorCounts, TurnScore, labels, ratios, token_parts
 from tltrain.config import CONF_DIR
+from tltrain.evaluation import analysis
+from tltrain.evaluation.analysis import ErrorCounts, TurnScore, labels, ratios, token_parts
 from tltrain.formats.calls import render_call
 from tltrain.mae import Rule
 from tltrain.stages.analyze import asked, by_outcome

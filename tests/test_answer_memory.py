@@ -7,17 +7,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tltrain import decoding_attention, in_flight, kv_cache
-from tltrain.answer_memory import Memory
-from tltrain.generation import own_settings_aside
-from tltrain.in_flight import Prefill
+from tltrain.inference import continuous_batching, decoding_attention, kv_cache
+from tltrain.inference.continuous_batching import Prefill
+from tltrain.inference.generation import own_settings_aside
+from tltrain.inference.prefix_cache import Memory
 
 from .test_in_flight import KEEPS_ALL, alone, greedy, model_of, tokens, whole
 
 
 def answered(model, prompts, most, batch_size, memory, prefill=None):
     with torch.inference_mode(), own_settings_aside(model), decoding_attention.on(model):
-        found = dict(in_flight.answers(model, prompts, greedy(most), batch_size, prefill or Prefill(), memory))
+        found = dict(
+            continuous_batching.answers(model, prompts, greedy(most), batch_size, prefill or Prefill(), memory)
+        )
     return [found[number] for number in range(len(prompts))]
 
 

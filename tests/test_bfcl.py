@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from tltrain import scoring
 from tltrain.data import bfcl
 from tltrain.errors import TltrainError
+from tltrain.evaluation import scoring
 from tltrain.formats.calls import read_calls, render_call
 from tltrain.grading import grade
 from tltrain.trajectory import Call, Message, OneOf, Tool, example

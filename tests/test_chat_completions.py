@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from tltrain.data import toolworld
+from tltrain import toolworld
 from tltrain.data.openai import conversation
 from tltrain.formats.calls import CallSyntaxError, read_call, read_calls
 from tltrain.formats.chat_completions import answer_text, api_names, request

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tltrain.data import toolworld
+from tltrain import toolworld
 from tltrain.formats.calls import render_call
 from tltrain.trajectory import example
 

@@ -6,12 +6,12 @@ import time
 
 import pytest
 
-from tltrain import conversation_scores
-from tltrain.conversation_scores import is_empty, is_refusal, is_valid, ratio, score, score_by
 from tltrain.environments import Task
 from tltrain.environments.loop import Conversation, JudgedCall
+from tltrain.evaluation import conversation_scores
+from tltrain.evaluation.conversation_scores import is_empty, is_refusal, is_valid, ratio, score, score_by
+from tltrain.evaluation.scoring import Metric
 from tltrain.grading import Outcome
-from tltrain.scoring import Metric
 from tltrain.trajectory import Call
 
 

@@ -7,17 +7,18 @@ from contextlib import contextmanager
 
 import pytest
 
-from tltrain.environments import Task, toolworld
+from tltrain.environments import Task
 from tltrain.environments.golden import GoldenCalls
-from tltrain.report import tables
-from tltrain.stages import conversations
+from tltrain.stages.evaluations import conversations
+from tltrain.toolworld import environment
+from tltrain.views import tables
 
 TINY = ("stage=eval", "benchmark=toolworld_multi", "model=tiny", "hardware.bf16=false", "data.size=12")
 SHORT = ("benchmark.size=3", "benchmark.max_turns=2", "stage.max_new_tokens=8")
 
 
 GOLDEN = GoldenCalls(
-    {f"toolworld-test-0-{n}": toolworld.golden_calls(None, Task(f"toolworld-test-0-{n}")) for n in range(40)}
+    {f"toolworld-test-0-{n}": environment.golden_calls(None, Task(f"toolworld-test-0-{n}")) for n in range(40)}
 )
 
 

@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from tltrain import decoding_attention
+from tltrain.inference import decoding_attention
 
 SIZES = {
     "vocab_size": 30,

@@ -10,9 +10,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from tltrain import config, distributed, launch
-from tltrain.distributed import Place, Team, first_host, started
+from tltrain import config
+from tltrain.entry import launch
 from tltrain.errors import TltrainError
+from tltrain.runtime import distributed
+from tltrain.runtime.distributed import Place, Team, first_host, started
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
 MASTER = {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}
@@ -229,7 +231,7 @@ def test_the_first_process_calls_and_the_others_follow(teams):
 
 
 def test_missing_samples_are_filled_with_blank_ones():
-    from tltrain.training.uneven import Filled
+    from tltrain.training.blank_batches import Filled
 
     assert list(Filled(range(5), 4, blank=5)) == [0, 1, 2, 3, 4, 5, 5, 5]
     assert list(Filled(range(4), 4, blank=4)) == [0, 1, 2, 3]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from tltrain import toolworld
 from tltrain.config import Source
-from tltrain.data import toolworld
 from tltrain.errors import TltrainError
 from tltrain.formats import chat_completions, tl
 from tltrain.formats.calls import render_call
@@ -94,7 +94,7 @@ def test_fields_are_added_replaced_and_removed(server, config):
 
 
 def test_a_tokenizer_turns_the_prompt_into_the_ids_of_the_local_model(server, config, byte_level, tmp_path):
-    from tltrain.tokens import Encoder
+    from tltrain.tokens.packing import Encoder
 
     byte_level.save_pretrained(tmp_path / "tokenizer")
     server.reply = lambda body, attempt: completion("f()")

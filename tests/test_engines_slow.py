@@ -144,7 +144,7 @@ def _workers(parent: int) -> dict[int, int]:
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 status, words = (folder / "stat").read_text(), (folder / "cmdline").read_bytes().split(b"\0")
-                if int(status.rpartition(")")[2].split()[1]) == parent and b"tltrain.worker" in words:
+                if int(status.rpartition(")")[2].split()[1]) == parent and b"tltrain.entry.worker" in words:
                     names = dict(word.split(b"=", 1) for word in (folder / "environ").read_bytes().split(b"\0") if word)
                     found[int(names[b"RANK"])] = int(folder.name)
             except (OSError, ValueError, KeyError):

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tltrain.stages.general import executes_code, measures
+from tltrain.stages.evaluations.general import executes_code, measures
 
 needs_lm_eval = pytest.mark.skipif(
     importlib.util.find_spec("lm_eval") is None, reason='lm-eval is not installed (pip install "tltrain[general]")'

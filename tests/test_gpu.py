@@ -9,11 +9,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments
 from transformers.models.llama.modeling_llama import LlamaForTokenClassification
 
-from tltrain import decoding_attention, generation
-from tltrain.layout import flatten
-from tltrain.prefix_tree import tree
-from tltrain.prompts import PromptTree
-from tltrain.tokens import Encoder
+from tltrain.inference import decoding_attention, generation
+from tltrain.tokens.layout import flatten
+from tltrain.tokens.packing import Encoder
+from tltrain.tokens.prefix_tree import tree
+from tltrain.tokens.prompts import PromptTree
 from tltrain.training import rollout, sft, tree_mask
 from tltrain.training.actor_critic import ActorCritic
 from tltrain.training.kl import KlControl

@@ -21,9 +21,9 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from tltrain import decoding_attention, generation, in_flight, kv_cache
-from tltrain.generation import own_settings_aside
-from tltrain.in_flight import Family, Greedy, Prefill, families
+from tltrain.inference import continuous_batching, decoding_attention, generation, kv_cache
+from tltrain.inference.continuous_batching import Family, Greedy, Prefill, families
+from tltrain.inference.generation import own_settings_aside
 
 PAD, END, STOP = 0, 1, 2
 """Token ids: padding, the end token, and one with which `Greedy.ended` is content."""
@@ -75,7 +75,7 @@ def answered(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], most: int, batch_size: int, prefill: Prefill | None = None
 ) -> list[list[int]]:
     with torch.inference_mode(), own_settings_aside(model), decoding_attention.on(model):
-        found = list(in_flight.answers(model, prompts, greedy(most), batch_size, prefill or Prefill()))
+        found = list(continuous_batching.answers(model, prompts, greedy(most), batch_size, prefill or Prefill()))
     assert sorted(number for number, _ in found) == list(range(len(prompts)))
     assert all(len(tokens) <= most for _, tokens in found)
     return [whole(dict(found)[number]) for number in range(len(prompts))]
@@ -148,7 +148,7 @@ def test_answers_that_have_ended_make_room(monkeypatch):
         return len(answer) >= lengths.setdefault(id(answer), short if lengths else long)
 
     with torch.inference_mode(), own_settings_aside(model):
-        order = [i for i, _ in in_flight.answers(model, prompts, Greedy(60, 10**6, PAD, ended), 4, Prefill())]
+        order = [i for i, _ in continuous_batching.answers(model, prompts, Greedy(60, 10**6, PAD, ended), 4, Prefill())]
     assert len(order) == 8
     in_turn = 60 * 4 + 60 * 4  # what two batches of 4 that wait for their longest answer would decode at most
     assert sum(rows) < in_turn / 2
@@ -198,9 +198,9 @@ def test_a_family_begins_alike_and_saves_tokens(prompts, batch_size):
         own = [prompts[i] for i in family.numbers]
         assert len({tuple(prompt[: family.shared]) for prompt in own}) == 1
         assert family.shared < min(map(len, own))
-        assert family.shared == 0 or (len(own) - 1) * family.shared >= in_flight.WORTH
+        assert family.shared == 0 or (len(own) - 1) * family.shared >= continuous_batching.WORTH
         if not family.shared:
-            assert len(own) * max(map(len, own)) * (1 - in_flight.PADDING) <= sum(map(len, own))
+            assert len(own) * max(map(len, own)) * (1 - continuous_batching.PADDING) <= sum(map(len, own))
             assert len(own) <= batch_size
     lengths = [[len(prompts[i]) for i in family.numbers] for family in found]
     assert [max(own) for own in lengths] == sorted((max(own) for own in lengths), reverse=True)

@@ -6,8 +6,8 @@ import torch
 from transformers import Cache, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 from transformers.cache_utils import DynamicLayer
 
-from tltrain import kv_cache
-from tltrain.kv_cache import GrowingLayer
+from tltrain.inference import kv_cache
+from tltrain.inference.kv_cache import GrowingLayer
 
 SIZES = {"vocab_size": 20, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 3, "num_attention_heads": 2}
 

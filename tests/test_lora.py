@@ -62,12 +62,12 @@ def test_an_adapter_alone_is_read_with_its_model(tltrain):
 
 @pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
 def test_irm_with_an_adapter_needs_no_second_model(tltrain, base, no_picture, monkeypatch, algorithm):
-    from tltrain import models
+    from tltrain.models import loading
 
     loaded = []
-    load = models.load_model
+    load = loading.load_model
     monkeypatch.setattr(
-        models, "load_model", lambda path, *rest, **more: loaded.append(path) or load(path, *rest, **more)
+        loading, "load_model", lambda path, *rest, **more: loaded.append(path) or load(path, *rest, **more)
     )
     small = [
         "stage.max_new_tokens=6",

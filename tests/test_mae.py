@@ -12,10 +12,10 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tltrain.answers import read_structure
-from tltrain.data.toolworld import generate
 from tltrain.errors import TltrainError
+from tltrain.formats.answers import read_structure
 from tltrain.mae import Rule, Verdict, apply, error_kind, learnable, verdicts
+from tltrain.toolworld import generate
 from tltrain.trajectory import Call, Message, Trajectory
 
 ROOT = Path(__file__).resolve().parents[1]

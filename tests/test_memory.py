@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tltrain import memory
+from tltrain.runtime import memory
 
 
 def held() -> int:

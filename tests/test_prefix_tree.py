@@ -24,9 +24,9 @@ from transformers import (
 )
 
 from tltrain.errors import TltrainError
-from tltrain.layout import Layout, Run, Target, flatten
-from tltrain.prefix_tree import Limits, groups, tree
-from tltrain.tokens import Encoder, PackingReport, pack
+from tltrain.tokens.layout import Layout, Run, Target, flatten
+from tltrain.tokens.packing import Encoder, PackingReport, pack
+from tltrain.tokens.prefix_tree import Limits, groups, tree
 from tltrain.training import sft, tree_mask
 from tltrain.trajectory import Call, Trajectory
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from tltrain.data import toolworld
+from tltrain import toolworld
 from tltrain.errors import TltrainError
-from tltrain.prompts import PromptReport, PromptTree, prompt_trees, questions
-from tltrain.tokens import Encoder
+from tltrain.tokens.packing import Encoder
+from tltrain.tokens.prompts import PromptReport, PromptTree, prompt_trees, questions
 from tltrain.trajectory import Call, Message, Trajectory
 
 from .test_tokens import TOOLS, TRAJECTORY

@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tltrain import scoring
 from tltrain.errors import TltrainError
+from tltrain.evaluation import scoring
 from tltrain.report import exports, grid, numbers, page, samples, wording
 from tltrain.report.sweep import Job, StageCost, load, save, without_texts
 from tltrain.report.write import write_report

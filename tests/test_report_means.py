@@ -9,9 +9,9 @@ import json
 import numpy as np
 import pytest
 
-from tltrain import scoring
-from tltrain.conversation_scores import ratio
-from tltrain.report import conversations, exports, gather, grid, numbers, page, samples
+from tltrain.evaluation import conversation_lines, scoring
+from tltrain.evaluation.conversation_scores import ratio
+from tltrain.report import exports, gather, grid, numbers, page, samples
 from tltrain.report.pooled import pool
 from tltrain.report.sweep import Job
 
@@ -81,7 +81,7 @@ def test_the_mean_over_sets_is_in_the_page_the_markdown_and_the_csv():
 
 def held(*records):
     """A job that held these conversations."""
-    lines = conversations.lines(records, "world_multi")
+    lines = conversation_lines.lines(records, "world_multi")
     levels = {f"world_multi/{level}": 0.0 for level in ("de", "ce", "va", "success") if level in lines[0]}
     return Job(0, metrics=levels | {"world_multi/n": len(records)}, predictions=lines)
 
@@ -102,12 +102,12 @@ def test_the_interval_of_a_share_of_calls_is_that_of_drawing_conversations():
     rng = np.random.default_rng(1)
     calls = rng.integers(1, 9, 300)
     errors = rng.binomial(calls, 0.3)
-    values = np.array(conversations.linearized(errors.tolist(), calls.tolist()))
+    values = np.array(conversation_lines.linearized(errors.tolist(), calls.tolist()))
     known = ratio(errors.tolist(), calls.tolist())
     assert 100 * values.mean() == pytest.approx(known.percent)
     drawn = rng.multinomial(300, np.full(300, 1 / 300), 4000) @ values / 3
     assert np.percentile(drawn, [2.5, 97.5]) == pytest.approx([known.low, known.high], abs=0.5)
-    assert conversations.linearized([0, 0], [0, 0]) == [0, 0]
+    assert conversation_lines.linearized([0, 0], [0, 0]) == [0, 0]
 
 
 def test_conversations_flip_and_are_no_kinds_of_error():

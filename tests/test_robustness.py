@@ -7,8 +7,8 @@ import json
 import pytest
 
 from tltrain.data import rotbench
+from tltrain.evaluation.robustness import drop
 from tltrain.formats.calls import render_call
-from tltrain.robustness import drop
 from tltrain.trajectory import example
 
 from .conftest import ROTBENCH, needs_rotbench

@@ -10,8 +10,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedModel
 from transformers.models.llama.modeling_llama import LlamaForTokenClassification
 
-from tltrain.prompts import PromptReport, PromptTree, prompt_trees
-from tltrain.tokens import Encoder
+from tltrain.tokens.packing import Encoder
+from tltrain.tokens.prompts import PromptReport, PromptTree, prompt_trees
 from tltrain.training import rollout, tree_mask
 from tltrain.training.actor_critic import ActorCritic
 from tltrain.training.rollout import Sampling

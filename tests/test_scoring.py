@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from tltrain.errors import TltrainError
-from tltrain.formats.calls import render_call
-from tltrain.grading import grade
-from tltrain.scoring import (
+from tltrain.evaluation.scoring import (
     Levels,
     any_call,
     count_outcomes,
@@ -24,6 +22,8 @@ from tltrain.scoring import (
     score,
     score_by,
 )
+from tltrain.formats.calls import render_call
+from tltrain.grading import grade
 from tltrain.trajectory import ANY, Call, OneOf, Sample, Tool
 
 RIGHT, TOOL_ONLY, NAMES_ONLY, WRONG = Levels(True, True, True), Levels(True), Levels(True, True), Levels()

@@ -11,8 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from tltrain import config
-from tltrain.data import toolworld
+from tltrain import config, toolworld
 from tltrain.errors import TltrainError
 from tltrain.formats.calls import read_calls
 from tltrain.grading import Outcome, grade
@@ -124,7 +123,7 @@ def test_no_tool_no_call():
 
 
 def test_the_local_model_is_read_once_and_asked_often(models_cache, caplog):
-    from tltrain import models
+    from tltrain.models import loading
 
     config.register()
     words = ["stage=eval", "model=tiny", "data.size=4", "hardware.threads=1", "stage.max_new_tokens=4"]
@@ -132,7 +131,7 @@ def test_the_local_model_is_read_once_and_asked_often(models_cache, caplog):
         cfg = compose("config", [*words, f"cache.dir={models_cache}"])
     samples = list(toolworld.samples(3, 0))
     endless = replace(samples[0], messages=(Message("user", "word " * 9000),))
-    with mock.patch.object(models, "load_model", wraps=models.load_model) as load, open_source(cfg) as source:
+    with mock.patch.object(loading, "load_model", wraps=loading.load_model) as load, open_source(cfg) as source:
         together = source(samples)
         assert [source([one])[0] for one in samples] == together and all(together)
         assert source.too_long == 0

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tltrain import fingerprints, runs
-from tltrain.stage_cache import StageCache
+from tltrain.runtime import fingerprints, runs
+from tltrain.sweeps.stage_cache import StageCache
 
 
 class Builder:

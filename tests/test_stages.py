@@ -7,7 +7,8 @@ import shutil
 
 import pytest
 
-from tltrain.data import query_key, rotbench, toolworld
+from tltrain import toolworld
+from tltrain.data import query_key, rotbench
 from tltrain.formats.calls import render_call
 from tltrain.trajectory import ANY, Call, Sample
 

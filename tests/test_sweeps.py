@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tltrain import sweeps
 from tltrain.errors import TltrainError
 from tltrain.report import gather
 from tltrain.report.sweep import FILE, save
+from tltrain.sweeps import callback
 
 
 @pytest.fixture
 def written(monkeypatch) -> list:
     """The sweeps that a report was written of."""
     reports: list = []
-    monkeypatch.setattr(sweeps, "write", lambda sweep, folder: reports.append(sweep))
+    monkeypatch.setattr(callback, "write", lambda sweep, folder: reports.append(sweep))
     return reports
 
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tltrain.report import tables
+from tltrain.views import tables
 
 from .conftest import ROOT, SHARED
 

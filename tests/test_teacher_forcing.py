@@ -10,9 +10,9 @@ torch = pytest.importorskip("torch")
 
 from transformers import LlamaConfig, LlamaForCausalLM, set_seed  # noqa: E402
 
-from tltrain import teacher_forcing  # noqa: E402
+from tltrain.evaluation import teacher_forcing  # noqa: E402
 from tltrain.formats import tl  # noqa: E402
-from tltrain.tokens import Encoder, PackingReport  # noqa: E402
+from tltrain.tokens.packing import Encoder, PackingReport  # noqa: E402
 from tltrain.trajectory import Message, Trajectory  # noqa: E402
 
 from .test_tokens import TOOLS, TRAJECTORY  # noqa: E402

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tltrain.errors import TltrainError
 from tltrain.formats import tl
-from tltrain.tokens import Encoder, PackingReport, Run, Target, flatten, pack
+from tltrain.tokens.packing import Encoder, PackingReport, Run, Target, flatten, pack
 from tltrain.trajectory import Call, Message, Tool, Trajectory
 
 TOOLS = (

@@ -13,11 +13,11 @@ from itertools import islice
 import pytest
 
 from tltrain.data import tl_training
-from tltrain.data.toolworld import KINDS, World, generate, samples
-from tltrain.data.toolworld.domains import FUNCTIONS, SPLITS, TEST, TRAIN
-from tltrain.data.toolworld.domains.user import user
 from tltrain.errors import TltrainError
 from tltrain.grading import Outcome, grade
+from tltrain.toolworld import KINDS, World, generate, samples
+from tltrain.toolworld.domains import FUNCTIONS, SPLITS, TEST, TRAIN
+from tltrain.toolworld.domains.user import user
 from tltrain.trajectory import ANY, Call, Trajectory
 
 
@@ -39,7 +39,7 @@ def world_of(trajectory: Trajectory) -> World:
 
 def digest_elsewhere(hash_seed: str) -> str:
     code = (
-        "import hashlib; from tltrain.data.toolworld import generate;"
+        "import hashlib; from tltrain.toolworld import generate;"
         "print(hashlib.sha256(repr(list(generate(60, 5))).encode()).hexdigest())"
     )
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}

@@ -7,16 +7,16 @@ from dataclasses import replace
 import pytest
 from omegaconf import OmegaConf
 
-from tltrain import conversation_scores
-from tltrain.data import toolworld as data
-from tltrain.data.toolworld.domains import TEST
-from tltrain.data.toolworld.registry import Domain
+from tltrain import toolworld as data
 from tltrain.environments import Environment
-from tltrain.environments import toolworld as environment
 from tltrain.environments.golden import GoldenCalls
 from tltrain.environments.loop import converse
-from tltrain.environments.toolworld import Toolworld, facts, golden_calls, lacking, script_of
+from tltrain.evaluation import conversation_scores
 from tltrain.formats.calls import render_call
+from tltrain.toolworld import environment
+from tltrain.toolworld.domains import TEST
+from tltrain.toolworld.environment import Toolworld, facts, golden_calls, lacking, script_of
+from tltrain.toolworld.registry import Domain
 from tltrain.trajectory import Call
 
 from .test_mae import STRICT

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tltrain.data.toolworld import World
-from tltrain.data.toolworld.domains import FUNCTIONS
-from tltrain.data.toolworld.domains.storage import files
-from tltrain.data.toolworld.domains.user import user
-from tltrain.data.toolworld.registry import Domain, document, fill
 from tltrain.errors import TltrainError
+from tltrain.toolworld import World
+from tltrain.toolworld.domains import FUNCTIONS
+from tltrain.toolworld.domains.storage import files
+from tltrain.toolworld.domains.user import user
+from tltrain.toolworld.registry import Domain, document, fill
 from tltrain.trajectory import Call
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from tltrain import redact, tracking
+from tltrain import tracking
+from tltrain.runtime import redact
 
 from .small_runs import SMALL
 from .test_cli import process

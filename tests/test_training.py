@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 from trl import SFTConfig
 
-from tltrain.tokens import Encoder, Layout, PackingReport, pack
+from tltrain.tokens.packing import Encoder, Layout, PackingReport, pack
 from tltrain.training import sft
 from tltrain.trajectory import Call
 

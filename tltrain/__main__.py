@@ -20,21 +20,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tltrain import (
-    arguments,
-    checks,
-    config,
-    distributed,
-    launch,
-    preemption,
-    redact,
-    runs,
-    shortage,
-    sweeps,
-    terminal,
-    tracking,
-)
+from tltrain import config, tracking
+from tltrain.entry import arguments, checks, launch
 from tltrain.errors import TltrainError
+from tltrain.runtime import distributed, out_of_space, preemption, redact, runs, terminal
+from tltrain.sweeps import callback
 
 STAGES = {
     "demo": "demo",
@@ -113,7 +103,7 @@ def lead() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us whole; we say them in one line
     config.register()
     failed: list[str] = []
-    sweeps.failed_jobs.clear()
+    callback.failed_jobs.clear()
 
     def fail(line: str) -> None:
         line = redact.text(line)
@@ -142,7 +132,7 @@ def lead() -> None:
         print(one_line(error), file=sys.stderr)
         sys.exit(1)
     except OSError as error:  # the run folder cannot be made
-        print(shortage.of_disk(error) or error, file=sys.stderr)
+        print(out_of_space.of_disk(error) or error, file=sys.stderr)
         sys.exit(1)
     except preemption.Preempted as stopped:
         print(stopped, file=sys.stderr)
@@ -152,7 +142,7 @@ def lead() -> None:
         sys.exit(130)
     finally:
         runs.release()
-    if failed or sweeps.failed_jobs:
+    if failed or callback.failed_jobs:
         sys.exit(1)
 
 

@@ -1,6 +1,6 @@
 """The configuration's shape: one dataclass a node, so that a misspelt key or a wrong type fails before anything loads.
 
-The values stand in `conf/`; what the shape cannot say is in `tltrain.checks`. Nothing here imports torch.
+The values stand in `conf/`; what the shape cannot say is in `tltrain.entry.checks`. Nothing here imports torch.
 """
 
 from __future__ import annotations

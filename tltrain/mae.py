@@ -15,8 +15,8 @@ from enum import Enum
 from itertools import pairwise
 from typing import Any
 
-from tltrain.answers import read_structure
 from tltrain.errors import TltrainError
+from tltrain.formats.answers import read_structure
 from tltrain.trajectory import Trajectory
 
 

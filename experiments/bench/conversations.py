@@ -24,11 +24,12 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from tltrain import config, terminal
+from tltrain import config
 from tltrain.environments import registry
 from tltrain.environments.loop import converse
+from tltrain.runtime import terminal
 from tltrain.sources import Source
-from tltrain.stages import conversations
+from tltrain.stages.evaluations import conversations
 
 FOLDER = Path("outputs/bench/conversations")
 PARALLEL = (1, 16)

@@ -33,10 +33,14 @@ from irm import checkpoint, in_turn
 from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, TextGenerationPipeline
 
-from tltrain import benchmarks, config, generation, kv_cache, models, terminal
+from tltrain import config
+from tltrain.evaluation import benchmarks
 from tltrain.formats import tl
-from tltrain.in_flight import Greedy, Prefill
-from tltrain.tokens import Encoder
+from tltrain.inference import generation, kv_cache
+from tltrain.inference.continuous_batching import Greedy, Prefill
+from tltrain.models import loading
+from tltrain.runtime import terminal
+from tltrain.tokens.packing import Encoder
 from tltrain.trajectory import Sample
 
 ROOT = Path(__file__).parents[2]
@@ -266,7 +270,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     options = arguments()
     rounds = max(options.rounds // 2, 1) if options.quick else options.rounds
-    bf16 = models.device_and_dtype(OmegaConf.structured(config.Hardware(device=config.Device.cpu)))[1]
+    bf16 = loading.device_and_dtype(OmegaConf.structured(config.Hardware(device=config.Device.cpu)))[1]
     dtype = options.dtype or ("bfloat16" if bf16 else "float32")
     path = (options.model or checkpoint(options.tiny)).resolve()
     if not (path / "config.json").is_file():

@@ -42,8 +42,9 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from tltrain import config, terminal
+from tltrain import config
 from tltrain.plan import compute
+from tltrain.runtime import terminal
 
 ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("gpu_worker.py")

@@ -9,13 +9,12 @@ from typing import Any
 
 from datasets import Dataset
 
-from tltrain import pkt
-from tltrain.data import toolworld
-from tltrain.layout import Layout, Run, Target
+from tltrain import pkt, toolworld
 from tltrain.plan.compute import Tokens
-from tltrain.prefix_tree import Limits
-from tltrain.prompts import PromptTree, questions
-from tltrain.tokens import PackingReport, pack
+from tltrain.tokens.layout import Layout, Run, Target
+from tltrain.tokens.packing import PackingReport, pack
+from tltrain.tokens.prefix_tree import Limits
+from tltrain.tokens.prompts import PromptTree, questions
 
 CALLS = 4
 """Calls of a trajectory."""

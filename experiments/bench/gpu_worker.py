@@ -26,20 +26,21 @@ from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, TrainerCallback, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
-from tltrain import config, memory, models
-from tltrain.data import toolworld
+from tltrain import config, toolworld
 from tltrain.formats import tl
 from tltrain.grading import RewardTable
-from tltrain.layout import Layout
+from tltrain.models import loading
 from tltrain.plan import compute, shapes
 from tltrain.plan import memory as plan_memory
 from tltrain.plan.compute import Tokens
-from tltrain.tokens import Encoder
+from tltrain.runtime import memory
+from tltrain.tokens.layout import Layout
+from tltrain.tokens.packing import Encoder
 from tltrain.training import sft, tree_mask
 from tltrain.training.actor_critic import new_critic
-from tltrain.training.judging import Judge
 from tltrain.training.kl import KlControl
 from tltrain.training.ppo import PPOTrainer, Settings
+from tltrain.training.reward_function import Judge
 from tltrain.training.rollout import Sampling
 
 # --- models and arguments --------------------------------------------------------------------------------------------
@@ -59,7 +60,7 @@ def new_model(job: Job) -> PreTrainedModel:
 def tokenizer_of(job: Job) -> Any:
     """A tokenizer of at most the shape's vocabulary; of what it does not know it makes nothing."""
     texts = [tl.text(tl.segments(item)) for item in toolworld.generate(50, seed=0)]
-    return models.byte_level_tokenizer(texts, job.sizes["vocab_size"])
+    return loading.byte_level_tokenizer(texts, job.sizes["vocab_size"])
 
 
 def arguments(job: Job, kind: type, folder: str, **more: Any) -> Any:

@@ -36,11 +36,13 @@ import torch
 from omegaconf import OmegaConf
 from transformers import AutoTokenizer
 
-from tltrain import config, mae, models, runs, terminal
-from tltrain.data import native, rotbench, toolworld
+from tltrain import config, mae, toolworld
+from tltrain.data import native, rotbench
 from tltrain.data.reading import ReadReport
-from tltrain.prompts import questions
-from tltrain.tokens import Encoder
+from tltrain.models import loading
+from tltrain.runtime import runs, terminal
+from tltrain.tokens.packing import Encoder
+from tltrain.tokens.prompts import questions
 from tltrain.trajectory import Trajectory
 
 ROOT = Path(__file__).parents[2]
@@ -386,7 +388,8 @@ def main() -> None:
     share = 2 if options.quick else 1
     count, rounds = max(5 // share, 1), max(options.rounds // share, 1)
     bf16 = (
-        not options.fp32 and models.device_and_dtype(OmegaConf.structured(config.Hardware(device=config.Device.cpu)))[1]
+        not options.fp32
+        and loading.device_and_dtype(OmegaConf.structured(config.Hardware(device=config.Device.cpu)))[1]
     )
     model = (options.model or checkpoint(options.tiny)).resolve()
     if not (model / "config.json").is_file():

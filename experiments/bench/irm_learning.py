@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tltrain import terminal
+from tltrain.runtime import terminal
 
 FOLDER = Path("outputs/bench/irm_learning")
 TRAINING = {

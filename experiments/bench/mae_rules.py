@@ -23,8 +23,8 @@ from time import perf_counter
 
 from omegaconf import OmegaConf
 
-from tltrain.data.toolworld import generate
 from tltrain.mae import Rule, error_kind, verdicts
+from tltrain.toolworld import generate
 from tltrain.trajectory import Call, Message, Trajectory
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -72,7 +72,8 @@ def worker(words: list[str], result: Path) -> None:
     """Run a training in this process; leave what it held before and at its peak."""
     import transformers
 
-    from tltrain import __main__, memory
+    from tltrain import __main__
+    from tltrain.runtime import memory
     from tltrain.stages import irm, supervised  # noqa: F401
     from tltrain.training import group, ppo, sft  # noqa: F401
 
@@ -157,7 +158,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose name has this in it")
     parser.add_argument("--cache", default="outputs/cache", help="cache.dir of the runs")
     options = parser.parse_args()
-    from tltrain import terminal
+    from tltrain.runtime import terminal
 
     results = [
         run(name, str(Path(options.cache).resolve()))

@@ -24,11 +24,12 @@ from pathlib import Path
 import torch
 from sft import load, trainer_of
 
-from tltrain import prefix_tree, terminal
 from tltrain.data import toolalpaca
 from tltrain.formats import tl
-from tltrain.layout import Layout, flatten
-from tltrain.tokens import Encoder
+from tltrain.runtime import terminal
+from tltrain.tokens import prefix_tree
+from tltrain.tokens.layout import Layout, flatten
+from tltrain.tokens.packing import Encoder
 from tltrain.training import sft, tree_mask
 from tltrain.trajectory import Message, Sample, Trajectory
 

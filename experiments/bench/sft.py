@@ -33,11 +33,13 @@ from omegaconf import OmegaConf
 from transformers import Trainer, default_data_collator
 from trl import SFTConfig, SFTTrainer
 
-from tltrain import config, models, terminal
-from tltrain.data import rotbench, toolworld
+from tltrain import config, toolworld
+from tltrain.data import rotbench
 from tltrain.data.reading import ReadReport
+from tltrain.models import loading
+from tltrain.runtime import terminal
 from tltrain.stages.shared import corpus
-from tltrain.tokens import Encoder, PackingReport, pack
+from tltrain.tokens.packing import Encoder, PackingReport, pack
 from tltrain.training import sft
 from tltrain.trajectory import Trajectory
 
@@ -63,9 +65,9 @@ def load(model_name: str, items: list[Trajectory], cache: str = "outputs/cache")
             if key != "defaults"
         },
     )
-    path = models.resolve(cfg, cache, lambda: corpus(items))
-    tokenizer = models.load_tokenizer(path, cfg)
-    return models.load_model(path, cfg, torch.float32, torch.device("cpu")), tokenizer, Encoder(tokenizer)
+    path = loading.resolve(cfg, cache, lambda: corpus(items))
+    tokenizer = loading.load_tokenizer(path, cfg)
+    return loading.load_model(path, cfg, torch.float32, torch.device("cpu")), tokenizer, Encoder(tokenizer)
 
 
 def datasets_of(items: list[Trajectory], encoder: Encoder) -> dict[str, Dataset]:
@@ -241,7 +243,7 @@ def main() -> None:
     parser.add_argument("--model", default="", help=argparse.SUPPRESS)
     parser.add_argument("--count", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    bf16 = not options.fp32 and models.device_and_dtype(OmegaConf.structured(config.Hardware))[1]
+    bf16 = not options.fp32 and loading.device_and_dtype(OmegaConf.structured(config.Hardware))[1]
     if options.alone:
         items = trajectories(options.source, options.count)
         model, tokenizer, encoder = load(options.model, items)

@@ -14,13 +14,3 @@ import transformers  # noqa: E402
 import transformers.models.llama.modeling_llama  # noqa: E402, F401
 import trl  # noqa: E402, F401
 
-import tltrain.__main__  # noqa: E402
-import tltrain.lora  # noqa: E402
-import tltrain.report.plots  # noqa: E402
-import tltrain.stages.eval  # noqa: E402
-import tltrain.stages.irm  # noqa: E402
-import tltrain.stages.pipeline  # noqa: E402
-import tltrain.stages.supervised  # noqa: E402
-import tltrain.training.group  # noqa: E402
-import tltrain.training.ppo  # noqa: E402
-import tltrain.training.sft  # noqa: E402, F401

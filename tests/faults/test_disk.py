@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tltrain import runs
+from tltrain.runtime import runs
 from tltrain.training import checkpoints
 from tltrain.training.checkpoints import last_checkpoint
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from tltrain import mae, scoring
-from tltrain.answers import read_structure
+from tltrain import mae
 from tltrain.config import CONF_DIR
+from tltrain.evaluation import scoring
+from tltrain.formats.answers import read_structure
 from tltrain.formats.calls import CallSyntaxError, call_end, read_call, read_calls, render_call
 from tltrain.formats.chat_completions import UNREADABLE, answer_text
 from tltrain.grading import ANY, PAPER_REWARD, OneOf, grade

@@ -8,8 +8,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from tltrain import shortage
 from tltrain.errors import TltrainError
+from tltrain.runtime import out_of_space
 from tltrain.stages import eval as eval_stage
 from tltrain.training.sft import TurnTrainer
 
@@ -74,6 +74,6 @@ def test_of_an_evaluation(tltrain, monkeypatch):
 def test_other_errors_are_left_as_they_are():
     cfg = OmegaConf.create({"stage": {"name": "sft"}})
     for error in (RuntimeError("shapes differ"), ValueError("x"), TltrainError("mine"), OSError(errno.ENOENT, "no")):
-        with pytest.raises(type(error)) as caught, shortage.explained(cfg):
+        with pytest.raises(type(error)) as caught, out_of_space.explained(cfg):
             raise error
         assert caught.value is error

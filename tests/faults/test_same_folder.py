@@ -10,8 +10,8 @@ import sys
 import pytest
 from filelock import FileLock
 
-from tltrain import runs
 from tltrain.errors import TltrainError
+from tltrain.runtime import runs
 
 HOLDING = """
 import sys, time

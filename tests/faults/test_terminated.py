@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tltrain import preemption
+from tltrain.runtime import preemption
 from tltrain.training.checkpoints import COMPLETE, last_checkpoint, step_of
 
 from ..conftest import ROOT

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tltrain.data import irm, rotbench, toolworld
+from tltrain import toolworld
+from tltrain.data import irm, rotbench
 from tltrain.data.reading import ReadReport, read_file
 from tltrain.errors import RecordError
 from tltrain.formats.calls import render_call

@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from tltrain.grading import Grade, Outcome
-from tltrain.training import judging
+from tltrain.training import reward_function
 
 from ..reader_samples import RAW
 from ..small_runs import ALGORITHMS, SMALL, last_line, steps
@@ -143,11 +143,13 @@ def test_groups_that_do_not_divide_the_batch_are_an_error(irm):
 def test_a_reward_that_is_no_number_names_step_sample_and_checkpoint(irm, monkeypatch, algorithm):
     judged: list[str] = []
 
-    def breaks(judge: judging.Judge, sample, response: str) -> judging.Judged:
+    def breaks(judge: reward_function.Judge, sample, response: str) -> reward_function.Judged:
         judged.append(sample.id)
-        return judging.Judged(sample, response, Grade(Outcome.CORRECT, ""), 1.0 if len(judged) < 12 else math.nan)
+        return reward_function.Judged(
+            sample, response, Grade(Outcome.CORRECT, ""), 1.0 if len(judged) < 12 else math.nan
+        )
 
-    monkeypatch.setattr(judging.Judge, "__call__", breaks)
+    monkeypatch.setattr(reward_function.Judge, "__call__", breaks)
     words = ["stage.eval_size=0", "stage.args.save_steps=1", "stage.args.max_steps=9", "stage.samples_every=1"]
     ran = irm(*ALGORITHMS[algorithm], *words, status=1)
     step, _, what = last_line(ran).partition(": ")

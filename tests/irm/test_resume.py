@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tltrain.training import judging
+from tltrain.training import reward_function
 
 from ..conftest import ROOT
 from ..small_runs import ALGORITHMS, FEW, SMALL, reward_letters
@@ -52,7 +52,7 @@ WAYS = {
 @pytest.fixture
 def stop_at(monkeypatch, no_picture):
     """`stop_at(step)`: Ctrl-C once that step's samples are written; None: no more."""
-    write = judging.SampleLog.__call__
+    write = reward_function.SampleLog.__call__
 
     def stop_at(last: int | None) -> None:
         def write_and_stop(self, step: int, judged) -> None:
@@ -60,7 +60,7 @@ def stop_at(monkeypatch, no_picture):
             if step == last:
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr(judging.SampleLog, "__call__", write_and_stop)
+        monkeypatch.setattr(reward_function.SampleLog, "__call__", write_and_stop)
 
     return stop_at
 
@@ -69,7 +69,9 @@ def stop_at(monkeypatch, no_picture):
     "way", [pytest.param(way, marks=[pytest.mark.slow] if way != "ppo, two epochs" else []) for way in WAYS]
 )
 def test_a_stopped_run_goes_on(tltrain, tmp_path, monkeypatch, stop_at, way):
-    monkeypatch.setattr(judging.Judge, "__call__", reward_letters)  # so that groups differ in reward, and all learn
+    monkeypatch.setattr(
+        reward_function.Judge, "__call__", reward_letters
+    )  # so that groups differ in reward, and all learn
     words = ["stage=irm", *SMALL, *SOME, *KEPT, *WAYS[way]]
     whole = tltrain(*words)
     base = Path(whole.metrics["base_model"])

@@ -7,11 +7,11 @@ import math
 
 import pytest
 
-from tltrain.data import toolworld
+from tltrain import toolworld
 from tltrain.formats.calls import read_call, render_call
 from tltrain.formats.tl import prompt_segments, text
-from tltrain.prompts import questions
-from tltrain.training import judging
+from tltrain.tokens.prompts import questions
+from tltrain.training import reward_function
 
 from ..reader_samples import STUBS
 from ..small_runs import ALGORITHMS, SMALL, reward_letters, steps, weights
@@ -88,7 +88,7 @@ SHARED = {
     "seconds_generation",
     "seconds_scoring",
     "seconds_update",
-    *judging.GRADES,
+    *reward_function.GRADES,
 }
 PPO_ALONE = {
     "policy_loss",
@@ -107,7 +107,7 @@ def test_every_step_says_how_it_went(ran):
     assert [entry["step"] for entry in steps(ran)] == [1, 2]
     for entry in steps(ran):
         assert entry.keys() >= SHARED
-        assert sum(entry[name] for name in judging.GRADES) == pytest.approx(1)
+        assert sum(entry[name] for name in reward_function.GRADES) == pytest.approx(1)
         parts = [entry[f"seconds_{part}"] for part in ("generation", "scoring", "update")]
         assert min(parts) > 0 and sum(parts) == pytest.approx(entry["seconds"])
         assert 1 <= entry["response_length"] <= 4 and 0 <= entry["ended"] <= 1
@@ -134,7 +134,7 @@ def test_a_critic_begins_at_the_mean_reward(irm, model):
 
 def test_samples_stand_beside_the_golden_calls(ran):
     rows = ran.lines("samples.jsonl")
-    assert [list(row) for row in rows] == [list(judging.SampleLog.COLUMNS)] * len(rows)
+    assert [list(row) for row in rows] == [list(reward_function.SampleLog.COLUMNS)] * len(rows)
     assert {row["step"] for row in rows} == {1} and 1 <= len(rows) <= 8  # every tenth step, from the first
     asked = {sample.id: sample for item in toolworld.generate(12, 0) for _, sample in questions(item)}
     for row in rows:
@@ -184,7 +184,7 @@ def test_checkpoints_are_kept_and_nothing_is_asked_before_and_after_where_so_wan
 
 @pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
 def test_kl_beyond_its_limit_ends_the_training_and_says_so(irm, monkeypatch, algorithm):
-    monkeypatch.setattr(judging.Judge, "__call__", reward_letters)
+    monkeypatch.setattr(reward_function.Judge, "__call__", reward_letters)
     words = ["stage.kl_limit=1e-6", "stage.args.learning_rate=3e-2", "stage.args.warmup_steps=0", "stage.eval_size=0"]
     ran = irm(*ALGORITHMS[algorithm], *words, "stage.args.max_steps=9")
     assert 2 <= ran.metrics["steps"] < 9

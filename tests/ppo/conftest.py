@@ -10,7 +10,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaForTokenClassification
 
-from tltrain.tokens import Encoder
+from tltrain.tokens.packing import Encoder
 from tltrain.training import rollout
 
 from ..test_rollout import SIZES

@@ -11,8 +11,8 @@ from transformers.models.llama.modeling_llama import LlamaForTokenClassification
 
 from tltrain.errors import TltrainError
 from tltrain.grading import Grade, Outcome
-from tltrain.training.judging import Judged
 from tltrain.training.kl import KlControl
+from tltrain.training.reward_function import Judged
 
 from .trainers import steps, trainer_of, trees_of
 

@@ -9,8 +9,8 @@ import pytest
 
 from tltrain.grading import Grade, Outcome
 from tltrain.training import rollout
-from tltrain.training.judging import GRADES, Judged
 from tltrain.training.ppo import RolloutSampler, Settings
+from tltrain.training.reward_function import GRADES, Judged
 from tltrain.training.rollout import Sampling
 
 from ..test_rollout import NEVER, PAD

@@ -11,9 +11,9 @@ from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaForTokenClassification
 
 from tltrain.grading import Grade, Outcome
-from tltrain.training.judging import Judged
 from tltrain.training.kl import KlControl
 from tltrain.training.ppo import RolloutSampler, Settings
+from tltrain.training.reward_function import Judged
 from tltrain.training.rollout import Sampling
 
 from ..test_policy_gradient import by_definition

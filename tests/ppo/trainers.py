@@ -11,11 +11,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments
 
 from tltrain.grading import Grade, Outcome
-from tltrain.prompts import PromptReport, PromptTree, prompt_trees
-from tltrain.tokens import Encoder
-from tltrain.training.judging import Judged
+from tltrain.tokens.packing import Encoder
+from tltrain.tokens.prompts import PromptReport, PromptTree, prompt_trees
 from tltrain.training.kl import KlControl
 from tltrain.training.ppo import PPOTrainer, Settings
+from tltrain.training.reward_function import Judged
 from tltrain.training.rollout import Sampling
 
 from ..test_rollout import NEVER, OTHER, PAD

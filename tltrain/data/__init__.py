@@ -11,7 +11,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from tltrain.data import irm, native, openai, rotbench, tl_training, toolworld, turns
+from tltrain import toolworld
+from tltrain.data import irm, native, openai, rotbench, tl_training, turns
 from tltrain.data.reading import ReadReport, read_file, read_json
 from tltrain.errors import TltrainError
 from tltrain.trajectory import Trajectory

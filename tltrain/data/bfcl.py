@@ -6,7 +6,7 @@
     data/unused_datasets/possible_answer/  {"id", "ground_truth": ["name(parameter=literal)", ...]}
 
 Several golden calls are calls that are all asked for, in any order. They all become `goldens`, so that a model which
-makes one call at a time is right with any of them; `tltrain.scoring.every` takes an answer as a whole.
+makes one call at a time is right with any of them; `tltrain.evaluation.scoring.every` takes an answer as a whole.
 
 Where the possible answers accept "", the parameter may be left out (`OneOf.optional`). Types are renamed to those of
 JSON schemas (`dict` is `object`, `float` is `number`, `tuple` is `array`, `any` is `string`, as the package does it).

@@ -30,9 +30,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from tltrain.answers import read_structure
 from tltrain.data.reading import ReadReport, expect, member, parse_json, read_file, shown
 from tltrain.errors import FieldError, TltrainError
+from tltrain.formats.answers import read_structure
 from tltrain.trajectory import ANY, Call, Message, Sample, Tool
 
 FILES = {"real": "eval_real.json", "simulated": "eval_simulated.json"}

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from omegaconf import DictConfig
 
-from tltrain.environments import Environment, Task, bfcl, tooleyes, toolworld
+from tltrain.environments import Environment, Task, bfcl, tooleyes
 from tltrain.errors import TltrainError
+from tltrain.toolworld import environment
 from tltrain.trajectory import Call
 
 
@@ -27,7 +28,7 @@ class Kind(NamedTuple):
 
 
 ENVIRONMENTS: dict[str, Kind] = {
-    "toolworld": Kind(toolworld.tasks, toolworld.make, toolworld.golden_calls),
+    "toolworld": Kind(environment.tasks, environment.make, environment.golden_calls),
     "bfcl": Kind(bfcl.tasks, bfcl.make, bfcl.golden_calls),
     "tooleyes": Kind(tooleyes.tasks, tooleyes.make),
 }

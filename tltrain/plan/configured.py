@@ -11,11 +11,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tltrain import distributed, terminal
 from tltrain.plan import compute, memory
 from tltrain.plan.compute import Speed, Tokens
 from tltrain.plan.memory import Batch, GiB, Moment, Setup
 from tltrain.plan.shapes import Shape, shape_of
+from tltrain.runtime import distributed, terminal
 
 log = logging.getLogger(__name__)
 
@@ -152,9 +152,9 @@ def device_of(hardware: DictConfig) -> tuple[str, bool]:
     if hardware.bf16 is not None:
         return device, hardware.bf16
     if device == "cpu":
-        from tltrain import models
+        from tltrain.models import loading
 
-        return device, models.cpu_computes_bf16()
+        return device, loading.cpu_computes_bf16()
     return device, not torch.cuda.is_available() or torch.cuda.is_bf16_supported()
 
 

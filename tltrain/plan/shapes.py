@@ -74,9 +74,9 @@ def read_config(model: Any, cache_dir: str) -> Any:
         raise TltrainError(f"model={model.name}, its sizes: {' '.join(str(error).split())}") from error
     if where is None:
         raise TltrainError(f"model={model.name} needs model.path=FOLDER or a hub id")
-    from tltrain import models
+    from tltrain.models import loading
 
-    return models.load_config(where, model)
+    return loading.load_config(where, model)
 
 
 def shape_of(config: Any) -> Shape:

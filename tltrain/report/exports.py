@@ -6,12 +6,13 @@ import csv
 import io
 import re
 
-from tltrain.report import grid, tables
+from tltrain.report import grid
 from tltrain.report.grid import Table
 from tltrain.report.numbers import LEVELS, Numbers
 from tltrain.report.pooled import pool
 from tltrain.report.sweep import Sweep, axis_value
 from tltrain.report.wording import caveats, finding, set_name, signed, what_was_run
+from tltrain.views import tables
 
 
 def markdown(sweep: Sweep, numbers: Numbers) -> str:

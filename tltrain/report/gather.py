@@ -21,10 +21,10 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from tltrain import fingerprints
 from tltrain.errors import TltrainError
-from tltrain.report import conversations
+from tltrain.evaluation import conversation_lines
 from tltrain.report.sweep import Job, Row, StageCost, Sweep
+from tltrain.runtime import fingerprints
 
 ROOT = Path(__file__).resolve().parents[2]
 SWITCHES = {"mae": "MAE", "pkt": "PKT", "irm": "IRM"}
@@ -215,7 +215,7 @@ def _answers(evaluation: Path) -> list[dict[str, Any]]:
     if not records:
         return _lines(evaluation / "predictions.jsonl")
     name = next(iter(json.loads((evaluation / "metrics.json").read_text(encoding="utf-8"))["details"]))
-    return conversations.lines(records, name)
+    return conversation_lines.lines(records, name)
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, fields, replace
 
 from tltrain.grading import RewardTable
 from tltrain.report import numbers as num
-from tltrain.report import tables
 from tltrain.report.numbers import LEVELS, Numbers
 from tltrain.report.pooled import pool
 from tltrain.report.sweep import Sweep, axis_value, other_axes, stage_table, switches
 from tltrain.report.wording import MINUS, better, duration, interval, listed, plural, quantity, set_name, signed
+from tltrain.views import tables
 
 FULL_SHADE = 15.0  # points of difference at which shading is strongest
 

@@ -4,7 +4,7 @@ Differences are taken sample by sample. Their 95 % interval is that of a bootstr
 with replacement (A. B. Owen, "The pigeonhole bootstrap", 2007), where all seeds answer the same samples; where each
 seed has samples of its own, seeds and then samples within them are drawn. A difference counts as more than chance if
 its p-value, corrected by Holm's method over all rows and sets of one level, is below 5 %. The p-value is the larger of
-the bootstrap's, which knows about seeds, and that of the randomization test of `tltrain.scoring.paired`, which also
+the bootstrap's, which knows about seeds, and that of the randomization test of `scoring.paired`, which also
 holds for a handful of samples.
 """
 
@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from tltrain.evaluation.scoring import paired
 from tltrain.report.sweep import Job, Row, Sweep
-from tltrain.scoring import paired
 
 RESAMPLES = 5000
 CHUNK = 500  # resamples drawn at a time, so that thousands of samples fit in memory

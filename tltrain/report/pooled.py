@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tltrain.evaluation.scoring import LEVELS
 from tltrain.report import numbers as num
 from tltrain.report.numbers import Comparison, Summary
 from tltrain.report.sweep import Job, Sweep
-from tltrain.scoring import LEVELS
 
 Sample = tuple[str, str, str, int]
 """Set, and what `numbers.outcomes` knows a sample by."""

@@ -13,8 +13,8 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from tltrain import runs
 from tltrain.errors import TltrainError
+from tltrain.runtime import runs
 
 FILE = "sweep.json"
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tltrain import runs
 from tltrain.report import exports, page
 from tltrain.report.numbers import derive
 from tltrain.report.sweep import Sweep
+from tltrain.runtime import runs
 
 
 def write_report(sweep: Sweep, folder: Path) -> Path:

@@ -8,8 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from tltrain import benchmarks
 from tltrain.errors import TltrainError
+from tltrain.evaluation import benchmarks
 from tltrain.formats.calls import render_call
 from tltrain.trajectory import Call, Sample, Tool, example
 

@@ -4,7 +4,7 @@
 
 `source.mode=text` sends the prompt as the TL format writes it, to `/completions`, and cuts the answer where the local
 model's is cut. No prompt holds an end token: what the assistant said before is followed by the next role as it is in
-training, where the end token is a target and never an input (`tltrain.tokens`). So the text alone says what to predict,
+training, where the end token is a target and never an input (`tokens.packing`). So the text alone says what to predict,
 and greedy answers agree with the local model's wherever the server reads the text as `Encoder` reads its pieces. It
 does not if it puts a BOS token before, if its tokenizer joins the end of one piece with the beginning of the next
 (Qwen's joins quotes with the line feed behind them), or if somebody's words hold the name of a special token:
@@ -32,9 +32,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tltrain import runs, terminal
 from tltrain.errors import TltrainError
 from tltrain.formats import chat_completions, tl
+from tltrain.runtime import runs, terminal
 from tltrain.trajectory import Sample
 
 if TYPE_CHECKING:
@@ -299,7 +299,7 @@ def _common_fields(cfg: DictConfig) -> Json:
 
 def _encoder(cfg: DictConfig) -> Callable[[Sample], list[int]]:
     """`Encoder.prompt` of `source.tokenizer`; unlike everything else here it needs transformers."""
-    from tltrain import models
-    from tltrain.tokens import Encoder
+    from tltrain.models import loading
+    from tltrain.tokens.packing import Encoder
 
-    return Encoder(models.load_tokenizer(cfg.source.tokenizer, cfg.model)).prompt
+    return Encoder(loading.load_tokenizer(cfg.source.tokenizer, cfg.model)).prompt

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
-from tltrain import distributed, terminal
 from tltrain.data import trajectories
 from tltrain.data.reading import ReadReport
+from tltrain.runtime import distributed, terminal
 from tltrain.trajectory import Sample
 
 log = logging.getLogger(__name__)
@@ -27,23 +27,23 @@ class LocalModel:
         with terminal.status("loading torch and transformers"):
             import torch
 
-            from tltrain import models
-            from tltrain.answer_memory import Memory
-            from tltrain.in_flight import Prefill
+            from tltrain.inference.continuous_batching import Prefill
+            from tltrain.inference.prefix_cache import Memory
+            from tltrain.models import loading
         from tltrain.stages.shared import corpus
-        from tltrain.tokens import Encoder
+        from tltrain.tokens.packing import Encoder
 
         self.cfg = cfg
-        device, bf16 = models.device_and_dtype(cfg.hardware)
+        device, bf16 = loading.device_and_dtype(cfg.hardware)
         with distributed.leader_first():
-            self.name = models.resolve(
+            self.name = loading.resolve(
                 cfg.model, cfg.cache.dir, lambda: corpus(list(trajectories(cfg.data, cfg.seed, ReadReport())))
             )
         self.too_long = 0
         self.prefill = Prefill()
         self.memory = Memory() if cfg.benchmark.multi else None  # a conversation's history is read once
-        self.encoder = Encoder(models.load_tokenizer(self.name, cfg.model))
-        self.model = models.load_model(self.name, cfg.model, torch.bfloat16 if bf16 else torch.float32, device)
+        self.encoder = Encoder(loading.load_tokenizer(self.name, cfg.model))
+        self.model = loading.load_model(self.name, cfg.model, torch.bfloat16 if bf16 else torch.float32, device)
 
     def __call__(self, samples: Sequence[Sample]) -> list[str | None]:
         """The answer to each sample; None, and a warning, for what is too long for the model's context."""
@@ -52,8 +52,8 @@ class LocalModel:
 
     def answer(self, samples: Sequence[Sample]) -> list[str | None]:
         """The same, called by every process alike."""
-        from tltrain import generation
-        from tltrain.in_flight import Prefill
+        from tltrain.inference import generation
+        from tltrain.inference.continuous_batching import Prefill
 
         most = self.cfg.stage.max_new_tokens
         prompts = [self.encoder.prompt(sample) for sample in terminal.track(samples, "tokenizing")]

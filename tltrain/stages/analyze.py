@@ -26,17 +26,19 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from tltrain import analysis, runs, terminal
-from tltrain.analysis import ErrorCounts, Estimate
 from tltrain.data import query_key, trained_on, trajectories
 from tltrain.data.reading import ReadReport
 from tltrain.errors import TltrainError
+from tltrain.evaluation import analysis
+from tltrain.evaluation.analysis import ErrorCounts, Estimate
 from tltrain.grading import Outcome
 from tltrain.mae import Rule
-from tltrain.report import analysis as report
-from tltrain.report.analysis import Shown
-from tltrain.stages import compare, mae
+from tltrain.runtime import runs, terminal
+from tltrain.stages import mae
+from tltrain.stages.evaluations import compare
 from tltrain.trajectory import Trajectory
+from tltrain.views import analysis_tables as report
+from tltrain.views.analysis_tables import Shown
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +135,7 @@ def show_data(cfg: DictConfig, counts: ErrorCounts, metrics: dict[str, Any], fol
         metrics["data/errors_of_answered"] = everything["percent"]["answered"]["value"]
     if not counts.all.kinds:
         return [report.errors(groups, cfg.stage.rule.name, cfg.seed)]
-    from tltrain.report import analysis_plots  # matplotlib takes a second to load
+    from tltrain.views import analysis_plots  # matplotlib takes a second to load
 
     analysis_plots.errors(folder / "data_errors.png", groups, cfg.stage.rule.name)
     return [report.errors(groups, cfg.stage.rule.name, cfg.seed), report.kinds(counts.all)]
@@ -147,11 +149,11 @@ def show_models(
 ) -> list[Shown]:
     """The models' tables and pictures; adds their numbers to `metrics`."""
     with terminal.status("loading torch and transformers"):
-        from tltrain import models
-    from tltrain.report import analysis_plots
+        from tltrain.models import loading
     from tltrain.stages.shared import corpus
+    from tltrain.views import analysis_plots
 
-    base = [models.resolve(cfg.model, cfg.cache.dir, lambda: corpus(items))] if BASE in asked_for else []
+    base = [loading.resolve(cfg.model, cfg.cache.dir, lambda: corpus(items))] if BASE in asked_for else []
     paths = [base[0] if path == BASE else path for path in asked_for]
     labels = zip(asked_for, analysis.labels(paths), strict=True)
     names = [cfg.model.name if path == BASE else label for path, label in labels]
@@ -198,15 +200,16 @@ def queries_of(path: str) -> frozenset[str]:
 
 
 def score(cfg: DictConfig, path: str, name: str, items: list[Trajectory]) -> dict[str, Any]:
-    """One model on the trajectories: `tokens` and `calls` of `tltrain.analysis`, and what was too long for it."""
+    """One model on the trajectories: `tokens` and `calls` of `evaluation.analysis`, and what was too long for it."""
     import torch
 
-    from tltrain import models, teacher_forcing
-    from tltrain.tokens import Encoder, PackingReport
+    from tltrain.evaluation import teacher_forcing
+    from tltrain.models import loading
+    from tltrain.tokens.packing import Encoder, PackingReport
 
-    device, bf16 = models.device_and_dtype(cfg.hardware)
-    encoder = Encoder(models.load_tokenizer(path, cfg.model))
-    model = models.load_model(path, cfg.model, torch.bfloat16 if bf16 else torch.float32, device)
+    device, bf16 = loading.device_and_dtype(cfg.hardware)
+    encoder = Encoder(loading.load_tokenizer(path, cfg.model))
+    model = loading.load_model(path, cfg.model, torch.bfloat16 if bf16 else torch.float32, device)
     packing = PackingReport()
     scores = list(teacher_forcing.score(model, encoder, terminal.track(items, f"scoring {name}"), packing))
     if not scores:
@@ -225,7 +228,7 @@ def score(cfg: DictConfig, path: str, name: str, items: list[Trajectory]) -> dic
 
 def show_results(paths: Sequence[str], metrics: dict[str, Any], folder: Path) -> list[Shown]:
     """Kinds of error in the predictions of result folders; adds the counts to `metrics`."""
-    from tltrain.report import analysis_plots
+    from tltrain.views import analysis_plots
 
     if len(set(paths)) < len(paths):
         raise TltrainError(f"stage.results: expected different folders, found {', '.join(paths)}")

@@ -15,8 +15,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from tltrain import runs, terminal
-from tltrain.stage_cache import Manifest, StageCache, last_used, size
+from tltrain.runtime import runs, terminal
+from tltrain.sweeps.stage_cache import Manifest, StageCache, last_used, size
 
 DAY = 86400
 

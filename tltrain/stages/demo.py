@@ -20,7 +20,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.text import Text
 
-from tltrain import checks, launch, runs, terminal
+from tltrain.entry import checks, launch
+from tltrain.runtime import runs, terminal
 
 MODELS = {"base": None, "sft": "SFT", "pkt": "MAE + PKT", "irm": "MAE + PKT + IRM"}
 

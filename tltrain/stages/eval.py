@@ -31,16 +31,18 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tltrain import benchmarks, runs, scoring, terminal, tracking
+from tltrain import tracking
 from tltrain.data import TRAINED_ON, bfcl, query_key, trained_on
 from tltrain.data.reading import records
 from tltrain.errors import TltrainError
+from tltrain.evaluation import benchmarks, scoring
 from tltrain.formats.calls import read_calls
 from tltrain.grading import Grade, RewardTable, grade
-from tltrain.report import tables
+from tltrain.runtime import runs, terminal
 from tltrain.sources import open_source
-from tltrain.stages import compare, conversations, robustness
+from tltrain.stages.evaluations import compare, conversations, robustness
 from tltrain.trajectory import ANY, Call, OneOf, Sample
+from tltrain.views import tables
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +54,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if cfg.benchmark.multi:
         return conversations.run(cfg, folder)
     if cfg.benchmark.name == "general":  # no calls of tools: lm-eval asks and scores
-        from tltrain.stages import general
+        from tltrain.stages.evaluations import general
 
         return general.run(cfg, folder)
     table = RewardTable.from_config(OmegaConf.to_container(cfg.reward))

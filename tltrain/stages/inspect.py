@@ -16,13 +16,14 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.text import Text
 
-from tltrain import models, runs, terminal
 from tltrain.data import trajectories
 from tltrain.data.reading import ReadReport
 from tltrain.formats import tl
+from tltrain.models import loading
+from tltrain.runtime import runs, terminal
 from tltrain.stages import mae
 from tltrain.stages.shared import CORPUS, corpus
-from tltrain.tokens import Encoder, Target
+from tltrain.tokens.packing import Encoder, Target
 from tltrain.trajectory import Trajectory
 
 END = "⏎"
@@ -42,8 +43,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         items.append(item)
         if len(items) == max(cfg.stage.limit, CORPUS if cfg.model.random else 0):
             break
-    path = models.resolve(cfg.model, cfg.cache.dir, lambda: corpus(items))
-    encoder = Encoder(models.load_tokenizer(path, cfg.model))
+    path = loading.resolve(cfg.model, cfg.cache.dir, lambda: corpus(items))
+    encoder = Encoder(loading.load_tokenizer(path, cfg.model))
     recorder = Console(
         record=True,
         file=terminal.console.file,

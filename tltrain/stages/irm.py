@@ -22,20 +22,22 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tltrain import distributed, plan, runs, scoring, terminal, tracking
-from tltrain.arguments import IRM_ARGUMENTS
+from tltrain import plan, tracking
 from tltrain.data import hold_out, trajectories
 from tltrain.data.reading import ReadReport
+from tltrain.entry.arguments import IRM_ARGUMENTS
 from tltrain.errors import TltrainError
+from tltrain.evaluation import scoring
 from tltrain.grading import RewardTable
-from tltrain.prompts import PromptReport, PromptTree, prompt_trees, questions
+from tltrain.runtime import distributed, runs, terminal
 from tltrain.stages import mae, shared
+from tltrain.tokens.prompts import PromptReport, PromptTree, prompt_trees, questions
 from tltrain.tracking import names
 from tltrain.trajectory import Sample, Trajectory
 
 if TYPE_CHECKING:
-    from tltrain.tokens import Encoder
-    from tltrain.training.judging import Judge
+    from tltrain.tokens.packing import Encoder
+    from tltrain.training.reward_function import Judge
     from tltrain.training.rollout import Sampling
 
 log = logging.getLogger(__name__)
@@ -46,37 +48,40 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     with terminal.status("loading torch, transformers and trl"):
         from transformers import set_seed
 
-        from tltrain import generation, lora, models
-        from tltrain.training import engines, judging
+        from tltrain.inference import generation
+        from tltrain.models import adapters, loading
+        from tltrain.training import engines, reward_function
         from tltrain.training.checkpoints import step_of
         from tltrain.training.progress import Progress
-    from tltrain.tokens import Encoder
+    from tltrain.tokens.packing import Encoder
 
     checkpoint = shared.checkpoint_to_resume(cfg, folder, left=("samples.jsonl", "before.json"))
     read, judged = ReadReport(), mae.MaeReport()
     source = terminal.track(trajectories(cfg.data, cfg.seed, read), "reading trajectories")
     train, held_out = hold_out(mae.apply(source, mae.rule_of(cfg), judged), cfg.data.holdout, cfg.seed)
 
-    device, bf16 = models.device_and_dtype(cfg.hardware)
+    device, bf16 = loading.device_and_dtype(cfg.hardware)
     with distributed.leader_first():
-        path = models.resolve(cfg.model, cfg.cache.dir, lambda: shared.corpus(train))
-    tokenizer = models.load_tokenizer(path, cfg.model)
+        path = loading.resolve(cfg.model, cfg.cache.dir, lambda: shared.corpus(train))
+    tokenizer = loading.load_tokenizer(path, cfg.model)
     encoder = Encoder(tokenizer)
     arguments = training_arguments(cfg, folder, device.type, bf16)
     set_seed(cfg.seed)
-    model = lora.load(path, cfg.model, models.weights_dtype(cfg.model), device)
+    model = adapters.load(path, cfg.model, loading.weights_dtype(cfg.model), device)
 
     trees, report = prompts(cfg, train, encoder, generation.context(model))
     log.info("irm: %d prompts in %d trees, %d tokens", report.prompts, len(trees), report.tokens)
     plan.announce(cfg, model.config, trees)
     asked = [sample for item in held_out for _, sample in questions(item)][: cfg.stage.eval_size]
-    judge = judging.Judge(RewardTable.from_config(OmegaConf.to_container(cfg.reward)), cfg.stage.matching.name)
+    judge = reward_function.Judge(RewardTable.from_config(OmegaConf.to_container(cfg.reward)), cfg.stage.matching.name)
     examine = Examination(cfg, encoder, asked, judge)
     before = examine.once(folder / "before.json", model, bf16, "asking held-out questions before")
 
     with tracking.job(cfg, folder) as tracker:
         tracker.metrics(names.of_examination("before", before))
-        samples = judging.SampleLog(folder / "samples.jsonl", cfg.stage.samples_every, cfg.stage.samples, tracker.table)
+        samples = reward_function.SampleLog(
+            folder / "samples.jsonl", cfg.stage.samples_every, cfg.stage.samples, tracker.table
+        )
         samples.forget_after(step_of(checkpoint))
         with shared.refused_arguments():
             trainer = make_trainer(
@@ -203,7 +208,7 @@ def make_trainer(
         path: of the policy, from which reference and critic are loaded anew.
         shown: `judge`, `on_samples` and `callbacks`, the same for all.
     """
-    from tltrain import lora, models
+    from tltrain.models import adapters, loading
     from tltrain.training.kl import KlControl
 
     stage = cfg.stage
@@ -216,7 +221,7 @@ def make_trainer(
     from tltrain.training.ppo import PPOTrainer, Settings
     from tltrain.training.rollout import Sampling
 
-    dtype = models.weights_dtype(cfg.model)
+    dtype = loading.weights_dtype(cfg.model)
     with terminal.status("loading the critic"):
         critic = new_critic(
             stage.critic.path or path,
@@ -245,9 +250,9 @@ def make_trainer(
         mean = first_value(cfg, model, trees, sampling, encoder, shown["judge"], arguments.bf16)
         if math.isfinite(mean):  # else the training says which reward is not
             expect(critic, mean)
-    critic = lora.adapted(critic, cfg.model, "TOKEN_CLS")
+    critic = adapters.adapted(critic, cfg.model, "TOKEN_CLS")
     # An adapter can be switched off: then the policy is its own reference.
-    reference = None if cfg.model.lora.r else models.load_model(path, cfg.model, dtype, model.device)
+    reference = None if cfg.model.lora.r else loading.load_model(path, cfg.model, dtype, model.device)
     return PPOTrainer(
         model, critic, reference, arguments, trees, encoder=encoder, settings=settings, sampling=sampling, **shown
     )
@@ -290,7 +295,7 @@ class Examination:
         """`reward`, `ts`, `pi`, `cf` (percent), `n`, each metric's interval, outcomes, and every reward in order."""
         import torch
 
-        from tltrain import generation
+        from tltrain.inference import generation
 
         if not self.samples:
             return {"n": 0}
@@ -336,8 +341,8 @@ def last_step(logs: list[dict[str, float]]) -> dict[str, float]:
 
 def show_rewards(logs: list[dict[str, float]], algorithm: str, folder: Path) -> None:
     """`rewards.png`: the mean reward, and the shares of grades, over steps."""
-    from tltrain.report.plots import reward_curves
-    from tltrain.training.judging import GRADES
+    from tltrain.training.reward_function import GRADES
+    from tltrain.views.plots import reward_curves
 
     steps = [entry for entry in logs if "reward" in entry]
     if steps and distributed.leads():

@@ -18,10 +18,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tltrain import mae, runs, terminal, tracking
+from tltrain import mae, tracking
 from tltrain.data import native, trajectories, turns
 from tltrain.data.reading import ReadReport
 from tltrain.mae import Rule, Verdict
+from tltrain.runtime import runs, terminal
 from tltrain.tracking import names
 from tltrain.trajectory import Trajectory
 
@@ -76,7 +77,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     counts = asdict(report)
     metrics = counts | {"rule": cfg.stage.rule.name if cfg.stage.mae else None} | read_metrics(read, folder)
     if report.error_kinds:
-        from tltrain.report.plots import bar_chart  # matplotlib takes a second to load
+        from tltrain.views.plots import bar_chart  # matplotlib takes a second to load
 
         bar_chart(
             folder / "error_kinds.png", counts["error_kinds"], "Training calls dropped, by kind of error", "calls"

@@ -5,7 +5,7 @@
 
 Each stage's result has a fingerprint of what decides it: its configuration, the content of the files it reads, the
 result it starts from, the versions of the libraries, and this package's code. It lives under `cache.dir/stages/`
-(`tltrain.stage_cache`), and the run's folder links to it: `data/`, `model_sft` or `model_pkt`, `model_irm`,
+(`tltrain.sweeps.stage_cache`), and the run's folder links to it: `data/`, `model_sft` or `model_pkt`, `model_irm`,
 `eval_BENCHMARK/`. `metrics.json` has the evaluations' metrics and what each stage cost.
 """
 
@@ -20,22 +20,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from tltrain import (
-    arguments,
-    checks,
-    config,
-    conversation_scores,
-    fingerprints,
-    launch,
-    memory,
-    runs,
-    scoring,
-    terminal,
-    tracking,
-)
+from tltrain import config, tracking
+from tltrain.entry import arguments, checks, launch
 from tltrain.errors import TltrainError
-from tltrain.stage_cache import Cost, Entry, StageCache
+from tltrain.evaluation import conversation_scores, scoring
+from tltrain.runtime import fingerprints, memory, runs, terminal
 from tltrain.stages import shared
+from tltrain.sweeps.stage_cache import Cost, Entry, StageCache
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from tltrain import checks, runs, terminal
+from tltrain.entry import checks
 from tltrain.errors import TltrainError
+from tltrain.runtime import runs, terminal
 from tltrain.stages.pipeline import part, resolved
 
 NODES = {"sft": "supervised", "pkt": "supervised", "irm": "rl", "eval": "eval"}
@@ -124,7 +125,7 @@ def of_data(cfg: DictConfig, own: DictConfig, context: int | None) -> Any:
     from tltrain.data.reading import ReadReport
     from tltrain.plan.configured import Rows, arguments, rows_of
     from tltrain.stages import mae
-    from tltrain.tokens import Encoder, PackingReport, pack
+    from tltrain.tokens.packing import Encoder, PackingReport, pack
 
     place = local_tokenizer(cfg)
     if place is None:
@@ -154,16 +155,16 @@ def of_data(cfg: DictConfig, own: DictConfig, context: int | None) -> Any:
 
 def local_tokenizer(cfg: DictConfig) -> Any:
     """A function from the training data to the tokenizer, or None where that is not on this machine."""
-    from tltrain import models
+    from tltrain.models import loading
     from tltrain.stages.shared import corpus
 
     model = cfg.model
     if model.path is None and model.random is not None:
-        return lambda items: models.byte_level_tokenizer(corpus(items), model.random.vocab_size)
+        return lambda items: loading.byte_level_tokenizer(corpus(items), model.random.vocab_size)
     converted = Path(cfg.cache.dir) / "models" / model.name
     for place in (model.path, str(converted)):
         if place is not None and Path(place).is_dir():
-            return lambda items: models.load_tokenizer(place, model)
+            return lambda items: loading.load_tokenizer(place, model)
     return None
 
 

@@ -15,10 +15,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from tltrain import runs, terminal
 from tltrain.data.chat import read_history
 from tltrain.errors import TltrainError
 from tltrain.grading import grade
+from tltrain.runtime import runs, terminal
 from tltrain.sources import open_source
 from tltrain.trajectory import Sample
 

@@ -16,10 +16,12 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from tltrain import runs, sweeps, tracking
+from tltrain import tracking
 from tltrain.errors import TltrainError
 from tltrain.report import gather
 from tltrain.report.sweep import FILE, load, without_texts
+from tltrain.runtime import runs
+from tltrain.sweeps import callback
 
 OF_ITS_MAKING = ("name", "command", "commit", "versions", "created", "environment")
 
@@ -30,15 +32,15 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         raise TltrainError("stage=report gathers jobs: give report.path=outputs/ablation/TIME, or several folders")
     paths = [cfg.report.path] if isinstance(cfg.report.path, str) else list(cfg.report.path)
     folders = [job for path in paths for job in gather.job_folders(Path(path))]
-    sweep = gather.gather(folders, Path(paths[0]).parent.name, sweeps.command(), cfg.report.baseline)
+    sweep = gather.gather(folders, Path(paths[0]).parent.name, callback.command(), cfg.report.baseline)
     if len(paths) == 1 and (Path(paths[0]) / FILE).is_file():
         recorded = load(Path(paths[0]) / FILE)
         sweep = replace(sweep, **{key: getattr(recorded, key) for key in OF_ITS_MAKING})
     if not cfg.report.texts:
         sweep = without_texts(sweep)
-    sweeps.show(sweep)
+    callback.show(sweep)
     with tracking.job(cfg, folder) as tracker:
-        sweeps.write(sweep, folder)
+        callback.write(sweep, folder)
         tracker.track_file(folder / "report.html")
     metrics = {
         "rows": len(sweep.rows),

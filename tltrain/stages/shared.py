@@ -13,11 +13,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tltrain import distributed, runs, terminal
-from tltrain.arguments import check_arguments
 from tltrain.data import TRAINED_ON, query_key, trained_on
+from tltrain.entry.arguments import check_arguments
 from tltrain.errors import TltrainError
 from tltrain.formats import tl
+from tltrain.runtime import distributed, runs, terminal
 from tltrain.trajectory import Trajectory
 
 log = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ def save_model(
         trainer: the one that trained it; of several processes all call this, and the first writes.
         choice: the group `model`, which says whether an adapter is merged.
     """
-    from tltrain import lora, models
+    from tltrain.models import adapters, loading
     from tltrain.training import engines
 
     known = trained_on(base)
@@ -158,7 +158,7 @@ def save_model(
         if distributed.leads():
             if choice.lora.r is not None and choice.lora.merge:
                 engines.forget()
-                lora.merge(part, base, choice, models.weights_dtype(choice))
+                adapters.merge(part, base, choice, loading.weights_dtype(choice))
             tokenizer.save_pretrained(part)
         runs.write_json(part / TRAINED_ON, sorted({*known, *map(query_key, queries)}))
         if distributed.leads():

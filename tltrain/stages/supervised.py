@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tltrain import distributed, plan, runs, terminal, tracking
+from tltrain import plan, tracking
 from tltrain.data import hold_out, trajectories
 from tltrain.data.reading import ReadReport
 from tltrain.errors import TltrainError
+from tltrain.runtime import distributed, runs, terminal
 from tltrain.stages import mae, shared
 from tltrain.stages.shared import corpus, known, library_arguments, refused_arguments, save_model
 from tltrain.trajectory import Trajectory
@@ -31,8 +32,8 @@ from tltrain.trajectory import Trajectory
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from tltrain.prefix_tree import Limits
-    from tltrain.tokens import Encoder, PackingReport
+    from tltrain.tokens.packing import Encoder, PackingReport
+    from tltrain.tokens.prefix_tree import Limits
 
 log = logging.getLogger(__name__)
 
@@ -42,23 +43,24 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     with terminal.status("loading torch, transformers and trl"):
         from transformers import set_seed
 
-        from tltrain import generation, lora, models
+        from tltrain.inference import generation
+        from tltrain.models import adapters, loading
         from tltrain.training import sft, tree_mask
         from tltrain.training.progress import Progress
-    from tltrain.tokens import Encoder
+    from tltrain.tokens.packing import Encoder
 
     checkpoint = shared.checkpoint_to_resume(cfg, folder)
     read, judged = ReadReport(), mae.MaeReport()
     source = terminal.track(trajectories(cfg.data, cfg.seed, read), "reading trajectories")
     train, held_out = hold_out(mae.apply(source, mae.rule_of(cfg), judged), cfg.data.holdout, cfg.seed)
 
-    device, bf16 = models.device_and_dtype(cfg.hardware)
+    device, bf16 = loading.device_and_dtype(cfg.hardware)
     with distributed.leader_first():
-        path = models.resolve(cfg.model, cfg.cache.dir, lambda: corpus(train))
-    tokenizer = models.load_tokenizer(path, cfg.model)
+        path = loading.resolve(cfg.model, cfg.cache.dir, lambda: corpus(train))
+    tokenizer = loading.load_tokenizer(path, cfg.model)
     arguments = training_arguments(cfg, folder, device.type, bf16)
     set_seed(cfg.seed)  # an adapter begins at random
-    model = lora.load(path, cfg.model, models.weights_dtype(cfg.model), device)
+    model = adapters.load(path, cfg.model, loading.weights_dtype(cfg.model), device)
 
     limit = min(filter(None, (arguments.max_length, generation.context(model))), default=sys.maxsize)
     trees = tree_limits(cfg, model, limit)
@@ -122,7 +124,7 @@ def pack_all(
     trees: Limits | None = None,
 ) -> tuple[Dataset, PackingReport]:
     """The trajectories as rows for the trainer, and what became of them."""
-    from tltrain.tokens import PackingReport, pack
+    from tltrain.tokens.packing import PackingReport, pack
     from tltrain.training.sft import dataset
 
     report = PackingReport()
@@ -145,7 +147,7 @@ def tree_limits(cfg: DictConfig, model: Any, limit: int) -> Limits | None:
     Raises:
         TltrainError: `stage.packing=prefix_tree` with a model that cannot be given trees.
     """
-    from tltrain.prefix_tree import Limits
+    from tltrain.tokens.prefix_tree import Limits
     from tltrain.training import tree_mask
 
     packing = cfg.stage.packing.name
@@ -175,7 +177,7 @@ def sharing(asked: str, report: PackingReport, arguments: Any) -> str:
 
 def write_losses(logs: list[dict[str, float]], stage: str, folder: Path) -> dict[str, float]:
     """Leave what was logged as `history.jsonl` and `losses.png`; returns the last losses on key and other tokens."""
-    from tltrain.report.plots import loss_curves
+    from tltrain.views.plots import loss_curves
 
     shared.write_history(logs, folder)
     steps = [entry for entry in logs if "loss" in entry]

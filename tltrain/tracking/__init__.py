@@ -24,9 +24,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from tltrain import redact
 from tltrain.errors import TltrainError
-from tltrain.preemption import Preempted
+from tltrain.runtime import redact
+from tltrain.runtime.preemption import Preempted
 
 __all__ = ["Tracker", "guarded", "job", "one_line", "prepared"]
 

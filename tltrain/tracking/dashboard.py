@@ -21,9 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from tltrain import runs
 from tltrain.config import CONF_DIR
 from tltrain.errors import TltrainError
+from tltrain.runtime import runs
 from tltrain.tracking import names
 
 log = logging.getLogger(__name__)

@@ -32,7 +32,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from tltrain import redact
+from tltrain.runtime import redact
 from tltrain.tracking import Tracker, guarded, names, one_line
 
 log = logging.getLogger(__name__)

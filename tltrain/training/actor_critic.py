@@ -12,8 +12,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForTokenClassification, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from tltrain import shortage
 from tltrain.errors import TltrainError
+from tltrain.runtime import out_of_space
 from tltrain.training import engines
 from tltrain.training import policy_gradient as pg
 
@@ -138,7 +138,7 @@ def new_critic(path: str, init: Literal["sft", "random"], **kwargs: Any) -> PreT
                     path, config=config, use_safetensors=True, **kwargs
                 )
     except Exception as error:  # safetensors has an error of its own
-        if isinstance(error, TltrainError) or shortage.of_memory(error):
+        if isinstance(error, TltrainError) or out_of_space.of_memory(error):
             raise
         raise TltrainError(f"{path} cannot be read as a critic: {' '.join(str(error).split())[:300]}") from error
     if init == "sft" and not is_critic:

@@ -22,8 +22,8 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-from tltrain import distributed, preemption, runs, shortage
 from tltrain.errors import TltrainError
+from tltrain.runtime import distributed, out_of_space, preemption, runs
 from tltrain.training.kl import KlControl
 
 log = logging.getLogger(__name__)
@@ -170,7 +170,7 @@ class WholeCheckpoints:
         try:
             yield
         except Exception as error:
-            if self._running or isinstance(error, TltrainError) or shortage.of_memory(error):
+            if self._running or isinstance(error, TltrainError) or out_of_space.of_memory(error):
                 raise
             why = " ".join(str(error).split())[:300]
             if isinstance(error, UnpicklingError):  # torch would advise to read it nevertheless

@@ -14,8 +14,8 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 from trl.models import unwrap_model_for_generation
 
-from tltrain import distributed
 from tltrain.errors import TltrainError
+from tltrain.runtime import distributed
 
 
 def arguments(hardware: DictConfig) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from trl import GRPOTrainer, RLOOTrainer
 
 from tltrain.errors import TltrainError
-from tltrain.prompts import PromptTree
+from tltrain.tokens.prompts import PromptTree
 from tltrain.training.checkpoints import WholeCheckpoints
-from tltrain.training.judging import Judged, grade_counts
 from tltrain.training.kl import KlControl
+from tltrain.training.reward_function import Judged, grade_counts
 
 NAMES = {
     "completions/mean_length": "response_length",

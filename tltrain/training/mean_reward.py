@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from transformers import PreTrainedModel
 
-from tltrain.prompts import PromptTree
+from tltrain.tokens.prompts import PromptTree
 from tltrain.training import rollout
 from tltrain.training.rollout import Sampling
 from tltrain.trajectory import Sample

@@ -3,7 +3,7 @@
 An optimizer step is one rollout: sample a call for every prompt of the step, grade it, and learn from it once (or
 `ppo_epochs` times, a step each). Within a step, in this order:
 
-    get_batch_samples   prompts -> responses -> grades -> micro-batches                 (rollout.py, judging.py)
+    get_batch_samples   prompts -> responses -> grades -> micro-batches                 (rollout.py, reward_function.py)
     compute_loss        reference, policy and critic on each micro-batch -> rewards with KL -> advantages -> losses
                                                                                         (policy_gradient.py)
 
@@ -36,8 +36,8 @@ from transformers import (
 from trl.trainer.utils import disable_dropout_in_model
 
 from tltrain.errors import TltrainError
-from tltrain.prompts import PromptTree
-from tltrain.tokens import Encoder
+from tltrain.tokens.packing import Encoder
+from tltrain.tokens.prompts import PromptTree
 from tltrain.training import engines, rollout, tree_mask
 from tltrain.training import policy_gradient as pg
 from tltrain.training.actor_critic import (
@@ -48,13 +48,13 @@ from tltrain.training.actor_critic import (
     token_logprobs,
     with_kernels,
 )
+from tltrain.training.blank_batches import FilledBatches
 from tltrain.training.checkpoints import WholeCheckpoints
-from tltrain.training.judging import Judged, grade_counts
 from tltrain.training.kl import KlControl
+from tltrain.training.reward_function import Judged, grade_counts
 from tltrain.training.rollout import Sampling
 from tltrain.training.rollout_metrics import RolloutMetrics
 from tltrain.training.rollout_sampler import RolloutSampler
-from tltrain.training.uneven import FilledBatches
 
 log = logging.getLogger(__name__)
 

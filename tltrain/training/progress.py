@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from transformers import TrainerCallback
 
-from tltrain import terminal
+from tltrain.runtime import terminal
 
 
 class Progress(TrainerCallback):

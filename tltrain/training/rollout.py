@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from transformers import Cache, GenerationConfig, PreTrainedModel
 
-from tltrain import decoding_attention, kv_cache
-from tltrain.generation import own_settings_aside
-from tltrain.layout import Layout, Run, Target, flatten
-from tltrain.prompts import PromptTree
+from tltrain.inference import decoding_attention, kv_cache
+from tltrain.inference.generation import own_settings_aside
+from tltrain.tokens.layout import Layout, Run, Target, flatten
+from tltrain.tokens.prompts import PromptTree
 from tltrain.training import tree_mask
 
 

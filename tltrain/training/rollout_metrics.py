@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tltrain.training.judging import GRADES
+from tltrain.training.reward_function import GRADES
 
 
 class RolloutMetrics:

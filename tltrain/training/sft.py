@@ -22,11 +22,11 @@ from datasets import Dataset, concatenate_datasets
 from transformers import PrinterCallback
 from trl import SFTTrainer
 
-from tltrain import terminal
-from tltrain.layout import Layout
+from tltrain.runtime import terminal
+from tltrain.tokens.layout import Layout
 from tltrain.training import tree_mask
+from tltrain.training.blank_batches import FilledBatches
 from tltrain.training.checkpoints import WholeCheckpoints
-from tltrain.training.uneven import FilledBatches
 
 COLUMNS = ("input_ids", "positions", "targets", "weights", "keys", "turns")
 TREE_COLUMNS = ("position_ids", "reach")

@@ -7,11 +7,11 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from tltrain import preemption
+from tltrain.runtime import preemption
 
 
 class SaveAtSignal(TrainerCallback):
-    """Has the Trainer save once any of the processes was sent SIGTERM, then ends the run (`tltrain.preemption`).
+    """Has the Trainer save once any of the processes was sent SIGTERM, then ends the run (`preemption`).
 
     An evaluation that is due at that step is left out: it may take longer than a scheduler waits.
     """

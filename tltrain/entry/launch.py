@@ -1,0 +1,314 @@
+"""Starting the processes of a run: torch's elastic launcher, from the one `python -m tltrain`.
+
+The configuration is composed once, by the process that the user started, and handed over in a file; a worker reads no
+command line. Under torchrun, accelerate, deepspeed or srun the processes are there already and nothing is started here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import pickle
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from tltrain import tracking
+from tltrain.errors import TltrainError
+from tltrain.runtime import distributed, memory, out_of_space, preemption, terminal
+
+TRAINING = ("sft", "pkt", "irm")
+"""Stages that all processes run; of others rank 0 alone, with the others' help where a local model answers."""
+LAUNCHED = (*TRAINING, "demo", "pipeline", "eval")
+"""Stages that several processes help."""
+SHUTDOWN = 300
+"""Seconds that workers may take to save after SIGTERM, whose step may be long; a scheduler may wait less."""
+
+
+def run_stage(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Run the stage that `cfg` names into `folder`, by as many processes as there are; returns its metrics."""
+    from tltrain.__main__ import STAGES
+
+    module = f"tltrain.stages.{STAGES[cfg.stage.name]}"
+    try:
+        if cfg.stage.name in TRAINING:
+            return distributed.call("tltrain.entry.launch:train", module, cfg, folder)
+        with out_of_space.explained(cfg):
+            return importlib.import_module(module).run(cfg, folder)
+    finally:
+        memory.give_back()  # in this process another stage may follow, with models of its own
+
+
+def train(module: str, cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """A training stage, on every process."""
+    with out_of_space.explained(cfg):
+        return _train(module, cfg, folder)
+
+
+def _train(module: str, cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # TRL's word for it
+    if not cfg.hardware.deepspeed:
+        return importlib.import_module(module).run(cfg, folder)
+    import torch
+
+    if cfg.hardware.device.name == "cpu" or not torch.cuda.is_available():
+        os.environ["DS_ACCELERATOR"] = "cpu"  # before DeepSpeed is imported, which would look for others
+    from tltrain.training import engines
+
+    # DeepSpeed calls functions of torch's that are about to be renamed, and Python would say so at each call.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    try:
+        return importlib.import_module(module).run(cfg, folder)
+    finally:
+        engines.forget()
+
+
+def wanted(cfg: DictConfig) -> bool:
+    """Whether workers are to be started for this run.
+
+    Raises:
+        TltrainError: the processes that there are already are not as many as the configuration asks for.
+    """
+    team = distributed.team()
+    if team is not None:
+        asked = cfg.hardware.processes
+        if asked is not None and cfg.hardware.nodes == 1 and asked not in (1, team.place.local_size, team.place.size):
+            raise TltrainError(f"hardware.processes={asked}, but {team.place.size} processes were started already")
+        return False
+    if cfg.stage.name not in LAUNCHED:
+        return False
+    count = distributed.local_processes(cfg.hardware) * cfg.hardware.nodes
+    if cfg.stage.name == "eval":
+        alone = cfg.stage.predictions is not None or cfg.stage.compare or cfg.benchmark.name == "general"
+        return not alone and cfg.source.name == "model" and count > 1
+    return count > 1 or bool(cfg.hardware.deepspeed)
+
+
+# --- the process that starts workers ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a worker ended with. `user`: a mistake of the user's, which needs no traceback."""
+
+    rank: int
+    line: str
+    trace: str
+    user: bool
+    time: float
+
+
+def launch(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Have workers run the stage; returns its metrics.
+
+    Raises:
+        TltrainError: a worker failed; with its rank where it is not the first.
+    """
+    with terminal.status("loading torch"):
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+        from torch.distributed.launcher.api import elastic_launch
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # `_why` says it in one line
+    with tempfile.TemporaryDirectory(prefix="tltrain-") as place:
+        file = Path(place) / "run.pickle"
+        file.write_bytes(pickle.dumps((cfg, HydraConfig.instance().cfg, folder)))
+        with _environment(distributed.local_processes(cfg.hardware), cfg.hardware.threads), _signals():
+            try:
+                elastic_launch(launch_config(cfg.hardware, place), sys.executable)(
+                    "-u", "-m", "tltrain.entry.worker", str(file)
+                )
+            except ChildFailedError as error:
+                codes = {failure.exitcode for failure in error.failures.values()}
+                # Where one has failed, the others are sent SIGTERM by the launcher; that is no preemption.
+                if preemption.EXIT in codes and codes <= {preemption.EXIT, -signal.SIGTERM}:
+                    preemption.stop()  # a worker alone was sent it, and all have saved
+                raise TltrainError(_why(error.failures, Path(place))) from error
+        if cfg.hardware.nodes > 1 and _node_rank(cfg.hardware) > 0:
+            return {}
+    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+
+
+def launch_config(hardware: DictConfig, place: str) -> Any:
+    """torch's `LaunchConfig` for this machine's workers.
+
+    Args:
+        place: a folder for what all but rank 0 print.
+
+    Raises:
+        TltrainError: several nodes without a place to meet.
+    """
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+    from torch.distributed.launcher.api import LaunchConfig
+
+    count, nodes = distributed.local_processes(hardware), hardware.nodes
+    if nodes == 1:
+        meeting: dict[str, Any] = {"rdzv_backend": "c10d", "rdzv_endpoint": "127.0.0.1:0", "run_id": Path(place).name}
+        quiet = range(1, count)
+    else:
+        if not hardware.rendezvous or not hardware.rendezvous.rpartition(":")[2].isdigit():
+            raise TltrainError(
+                f"hardware.nodes={nodes} needs hardware.rendezvous=ADDRESS:PORT of node 0, found {hardware.rendezvous}"
+            )
+        node_rank = _node_rank(hardware)
+        meeting = {
+            "rdzv_backend": "static",
+            "rdzv_endpoint": hardware.rendezvous,
+            "rdzv_configs": {"rank": node_rank, "timeout": 900},
+            "run_id": "tltrain",
+        }
+        quiet = range(1 if node_rank == 0 else 0, count)
+    return LaunchConfig(
+        min_nodes=nodes,
+        max_nodes=nodes,
+        nproc_per_node=count,
+        max_restarts=0,
+        monitor_interval=0.5,
+        shutdown_timeout=SHUTDOWN,
+        logs_specs=DefaultLogsSpecs(log_dir=place, redirects=dict.fromkeys(quiet, Std.ALL) or Std.NONE),
+        **({"local_addr": "127.0.0.1"} if nodes == 1 else {}),
+        **meeting,
+    )
+
+
+def _node_rank(hardware: DictConfig) -> int:
+    """Which of the nodes this is: by `hardware.node_rank`, else as SLURM says."""
+    given = hardware.node_rank if hardware.node_rank is not None else os.environ.get("SLURM_NODEID")
+    if given is None or not 0 <= int(given) < hardware.nodes:
+        raise TltrainError(
+            f"hardware.nodes={hardware.nodes} needs hardware.node_rank, from 0 to {hardware.nodes - 1}, "
+            f"on each node; found {given}"
+        )
+    return int(given)
+
+
+@contextmanager
+def _environment(count: int, threads: int | None) -> Iterator[None]:
+    """What workers inherit: where this package is, and how many threads each may use."""
+    root = str(Path(__file__).parents[2])
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    changes = {"PYTHONPATH": path, "OMP_NUM_THREADS": str(threads or distributed.threads(count))}
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ |= changes
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """torch's launcher leaves its handlers behind, and raises its own exception where Python has one."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+
+    names = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    before = {name: signal.getsignal(name) for name in names}
+    try:
+        yield
+    except SignalException as error:
+        if error.sigval == signal.SIGINT:
+            raise KeyboardInterrupt from error
+        if error.sigval == signal.SIGTERM:
+            preemption.stop()
+        raise SystemExit(128 + int(error.sigval)) from error
+    finally:
+        for name, handler in before.items():
+            with suppress(ValueError, TypeError):  # outside the main thread there were none set
+                signal.signal(name, handler)
+
+
+def _why(failures: Mapping[int, Any], place: Path) -> str:
+    """The line of the worker that failed first, and its traceback on the terminal where it is no mistake of the user's.
+
+    A worker that is killed leaves no report, and what the others then say is only that they lost it.
+    """
+    for rank, failure in sorted(failures.items()):
+        if failure.exitcode < 0 and -failure.exitcode != signal.SIGTERM:
+            name = signal.Signals(-failure.exitcode).name
+            hint = "; was the memory of this machine used up?" if name == "SIGKILL" else ""
+            return f"rank {rank}: killed by {name}{hint}"
+    reports = [Failure(**json.loads(file.read_text(encoding="utf-8"))) for file in place.glob("failed-*.json")]
+    if not reports:
+        rank, failure = min(failures.items())
+        return f"rank {rank}: ended with exit status {failure.exitcode}"
+    first = min(reports, key=lambda report: report.time)
+    if not first.user and first.trace:
+        terminal.errors.print(first.trace, markup=False)
+    alike = any(report.rank == 0 and report.line == first.line for report in reports)
+    return first.line if alike else f"rank {first.rank}: {first.line}"
+
+
+# --- a worker ---------------------------------------------------------------------------------------------------------
+
+
+def work(file: Path) -> int:
+    """A worker's life: rank 0 runs the stage, the others follow; returns the exit status."""
+    place = distributed.started(dict(os.environ))
+    assert place is not None
+    report = partial(_report, file.parent, place.rank)
+    # Under several nodes a death elsewhere is seen by the team first; on one, by the launcher.
+    team = distributed.join(place, on_failure=report, on_death=lambda line: report(TltrainError(line)))
+    if place.rank == 0:
+        try:
+            cfg, hydra_config, folder = pickle.loads(file.read_bytes())
+            _as_in_hydra(hydra_config)
+            with preemption.handled(), tracking.prepared(cfg):
+                run_stage(cfg, folder)
+        except Exception as error:
+            report(error)
+            return 1
+        except preemption.Preempted as stopped:
+            print(stopped, file=sys.stderr)
+            return preemption.EXIT
+        finally:
+            sys.stdout.flush()
+    else:
+        try:
+            with preemption.handled():
+                team.follow()
+        except preemption.Preempted:
+            return preemption.EXIT
+    distributed.leave()
+    return 0
+
+
+def _as_in_hydra(hydra_config: DictConfig) -> None:
+    """The state of a process that Hydra has started a job in: log, `HydraConfig`, and `compose`."""
+    from hydra import initialize_config_dir
+    from hydra.core.utils import configure_log, setup_globals
+
+    from tltrain import config
+
+    setup_globals()
+    config.register()
+    HydraConfig.instance().cfg = hydra_config
+    initialize_config_dir(str(config.CONF_DIR), version_base="1.3", job_name="tltrain")
+    configure_log(hydra_config.hydra.job_logging, hydra_config.hydra.verbose)
+
+
+def _report(place: Path, rank: int, error: Exception) -> None:
+    user = isinstance(error, TltrainError | OSError)
+    trace = "" if user else "".join(traceback.format_exception(error))
+    failure = Failure(rank, distributed.in_one_line(error), trace, user, time.time())
+    part = place / f".failed-{rank}"
+    with suppress(OSError):  # not by `runs`, where the first process alone writes
+        part.write_text(json.dumps(asdict(failure)), encoding="utf-8")
+        part.rename(place / f"failed-{rank}.json")

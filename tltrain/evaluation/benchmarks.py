@@ -1,0 +1,97 @@
+"""Benchmarks: named sets of samples, in the order in which saved predictions are read."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from tltrain import toolworld
+from tltrain.data import bfcl, openai, rotbench, toolalpaca
+from tltrain.data.reading import ReadReport, read_file
+from tltrain.errors import TltrainError
+from tltrain.trajectory import Sample
+
+log = logging.getLogger(__name__)
+
+ALL_ASKED_FOR = ("bfcl", "openai")
+"""Benchmarks whose golden calls, where a sample has several, are all asked for; elsewhere they are alternatives."""
+
+TURNS = {"first": "rotbench_", "third": "rotbench_third_"}
+
+
+def load(benchmark: DictConfig, seed: int) -> dict[str, list[Sample]]:
+    """Set name (`rotbench_clean`, `rotbench_third_clean`, `toolalpaca_real`, `bfcl_exec`, ...) -> its samples.
+
+    Raises:
+        TltrainError: the benchmark has no such part, or its files are not those that were published.
+    """
+    sets = LOADERS[benchmark.name](benchmark, seed) if benchmark.name in LOADERS else None
+    if sets is None:
+        raise TltrainError(f"benchmark.name: expected one of {', '.join(LOADERS)}, found {benchmark.name}")
+    return {name: samples[: benchmark.limit] for name, samples in sets.items()}
+
+
+def _toolworld(benchmark: DictConfig, seed: int) -> dict[str, list[Sample]]:
+    return {"toolworld": list(toolworld.samples(benchmark.size, seed))}
+
+
+def _rotbench(benchmark: DictConfig, seed: int) -> dict[str, list[Sample]]:
+    if benchmark.path is None:
+        raise TltrainError("benchmark=rotbench reads RoTBench's release: give benchmark.path=FOLDER with first_turn/")
+    unknown = set(benchmark.turns) - set(TURNS)
+    if unknown or not benchmark.turns:
+        raise TltrainError(f"benchmark.turns: expected some of {', '.join(TURNS)}, found {list(benchmark.turns)}")
+    sets: dict[str, list[Sample]] = {}
+    for turn in benchmark.turns:
+        for level in benchmark.levels:
+            report = ReadReport()
+            sets[TURNS[turn] + level] = list(
+                rotbench.read_samples(benchmark.path, [level], turns=(turn,), on_error="stop", report=report)
+            )
+    return sets
+
+
+def _toolalpaca(benchmark: DictConfig, seed: int) -> dict[str, list[Sample]]:
+    if benchmark.path is None:
+        raise TltrainError("benchmark=toolalpaca reads ToolAlpaca's data: give benchmark.path=FOLDER with eval_*.json")
+    sets: dict[str, list[Sample]] = {}
+    for kind, file in toolalpaca.files(benchmark.path).items():
+        samples = sets[f"toolalpaca_{kind}"] = toolalpaca.read_samples(file, kind)
+        lost = sum(not sample.meta["golden_on_offer"] for sample in samples)
+        if lost:
+            log.warning(
+                "%s: the golden tool of %d of %d samples is not on offer: they count as wrong whatever is answered",
+                file,
+                lost,
+                len(samples),
+            )
+    return sets
+
+
+def _bfcl(benchmark: DictConfig, seed: int) -> dict[str, list[Sample]]:
+    unknown = [name for name in benchmark.categories if name not in bfcl.SETS]
+    if unknown or not benchmark.categories:
+        raise TltrainError(
+            f"benchmark.categories: expected some of {', '.join(bfcl.SETS)}, found {list(benchmark.categories)}"
+        )
+    return {
+        f"bfcl_{name}": [sample for part in bfcl.SETS[name] for sample in bfcl.read_samples(benchmark.path, part)]
+        for name in benchmark.categories
+    }
+
+
+def _openai(benchmark: DictConfig, seed: int) -> dict[str, list[Sample]]:
+    if benchmark.path is None:
+        raise TltrainError("benchmark=openai reads a file: give benchmark.path=FILE of messages, tools, tool_calls")
+    return {Path(benchmark.path).stem: list(read_file(benchmark.path, openai.parse_sample))}
+
+
+LOADERS = {
+    "toolworld": _toolworld,
+    "rotbench": _rotbench,
+    "toolalpaca": _toolalpaca,
+    "bfcl": _bfcl,
+    "openai": _openai,
+}

@@ -1,0 +1,133 @@
+"""From conversations to the paper's multi-turn numbers: DE, CE, VA, and success where the environment can tell.
+
+- DE, documentation errors: % of calls that contradict the tools' documentation (unparseable, unknown tool, unknown
+  parameter, or a required one missing).
+- CE, call errors: % of calls that a tool answered with an error.
+- VA, valid answers: % of conversations that end in `finish` within the limit, with an answer that is neither empty nor
+  a refusal.
+- success: % of conversations whose outcome the environment's checker accepts.
+
+Every answer of a model is a call here, `finish` and what could not be read included: all of them are what DE and CE are
+percentages of. A call that never reached a tool (unparseable, unknown tool) is a DE and no CE; one that reached its
+tool with wrong parameters, and was answered with an error, is both.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Iterable, Sequence
+
+import numpy as np
+
+from tltrain.environments.loop import Conversation
+from tltrain.evaluation.scoring import RESAMPLES, Metric, metric
+from tltrain.grading import Outcome
+
+LEVELS = ("de", "ce", "va", "success")
+
+_CANNOT = r"(?:can ?not|can'?t|could ?not|couldn'?t|(?:am|are|was|were|'m|'re) (?:\w+ly )?(?:not able|unable) to)"
+REFUSALS = (
+    # "I cannot handle the task", the words with which ToolEyes tells a model to give up, and their like. Of finding or
+    # knowing something ("I could not find a train") it may be the answer, and is no refusal.
+    rf"(?:i|we) ?{_CANNOT} (?:\w+ly )?(?:handle|complete|finish|perform|do|solve|fulfil+|process|answer|help|assist|"
+    r"proceed|continue|execute)\b",
+    # The same of the task: "This request cannot be completed".
+    rf"(?:the|this|that|your) (?:task|request|query|question) {_CANNOT} be \w+ed\b",
+)
+"""How an answer begins that gives up. Case does not matter, nor does an apology before it."""
+
+_SORRY = r"(?:(?:i|we)(?: am| are|'m|'re) )?(?:very |so )?(?:sorry|afraid|unfortunately|(?:my )?apologies)[,;:.! ]*"
+_REFUSAL = re.compile(f"(?:{_SORRY})?(?:but |that )?(?:{'|'.join(REFUSALS)})", re.IGNORECASE)
+_NOTHING = re.compile(r"\W*+(?:none|null|n/?a|nan|undefined)?\W*+", re.IGNORECASE)
+
+
+def is_valid(conversation: Conversation) -> bool:
+    """Whether a conversation ends in a valid answer (VA)."""
+    answer = conversation.answer
+    return conversation.ended == "finish" and answer is not None and not is_empty(answer) and not is_refusal(answer)
+
+
+def is_empty(answer: str) -> bool:
+    """Whether an answer holds no word and no number, or but a word for nothing (`None`, `null`, `n/a`)."""
+    return _NOTHING.fullmatch(answer) is not None
+
+
+def is_refusal(answer: str) -> bool:
+    """Whether an answer gives up, see `REFUSALS`."""
+    return _REFUSAL.match(" ".join(answer.replace("’", "'").split())) is not None
+
+
+def success(conversation: Conversation) -> bool | None:
+    """What the environment's checker says; None where it cannot tell."""
+    found = conversation.outcome.get("success")
+    return found if isinstance(found, bool) else None
+
+
+def score(conversations: Sequence[Conversation], seed: int = 0) -> dict[str, Metric]:
+    """`{"de": Metric, "ce": ..., "va": ..., "success": ...}`, in percent with 95 % bootstrap intervals.
+
+    DE and CE are of calls, and calls of one conversation are alike: their intervals come from drawing whole
+    conversations. `success` is there only if the environment can tell at all; a conversation of which it cannot (the
+    environment failed) then counts as failed.
+    """
+    calls = [len(one.calls) for one in conversations]
+    found = {
+        "de": ratio([sum(call.de for call in one.calls) for one in conversations], calls, seed),
+        "ce": ratio([sum(call.ce for call in one.calls) for one in conversations], calls, seed),
+        "va": metric(map(is_valid, conversations), seed),
+    }
+    if any(success(one) is not None for one in conversations):
+        found["success"] = metric((success(one) is True for one in conversations), seed)
+    return found
+
+
+def score_by(conversations: Iterable[Conversation], key: str, seed: int = 0) -> dict[Hashable, dict[str, Metric]]:
+    """`score` for each value of `task.meta[key]`, in order of appearance; without the key it is None."""
+    groups: dict[Hashable, list[Conversation]] = {}
+    for one in conversations:
+        groups.setdefault(one.task.meta.get(key), []).append(one)
+    return {value: score(members, seed) for value, members in groups.items()}
+
+
+def ratio(right: Sequence[int], of: Sequence[int], seed: int = 0) -> Metric:
+    """`sum(right) / sum(of)` in percent, where `right[i]` of `of[i]` are those of one cluster.
+
+    The interval is the percentile bootstrap's over clusters (2,000 resamples): drawn with replacement, the ratio taken
+    of the sums. Of nothing at all nothing is known: 0 %, between 0 and 100.
+    """
+    count, n = sum(right), sum(of)
+    if n == 0:
+        return Metric(0.0, 0, 0, 0.0, 100.0)
+    clusters = len(of)
+    drawn = np.random.default_rng(seed).multinomial(clusters, np.full(clusters, 1 / clusters), RESAMPLES)
+    sizes = drawn @ np.array(of)
+    low, high = np.percentile((drawn @ np.array(right))[sizes > 0] / sizes[sizes > 0], [2.5, 97.5])
+    return Metric(100 * count / n, count, n, 100 * float(low), 100 * float(high))
+
+
+def count_ends(conversations: Iterable[Conversation]) -> dict[str, int]:
+    """How many conversations ended in each way."""
+    counts = dict.fromkeys(("finish", "turn limit", "too long", "environment error"), 0)
+    for one in conversations:
+        counts[one.ended] += 1
+    return counts
+
+
+def count_contradictions(conversations: Iterable[Conversation]) -> dict[str, int]:
+    """How many calls contradict the documentation, by where they first do."""
+    counts = {outcome.value: 0 for outcome in (Outcome.FORMAT_ERROR, Outcome.TOOL_HALLUCINATION, Outcome.PARAMETERS)}
+    for one in conversations:
+        for call in one.calls:
+            if call.de:
+                counts[call.outcome.value] += 1
+    return counts
+
+
+def count_errors(conversations: Iterable[Conversation]) -> dict[str, int]:
+    """How many calls were answered with an error, by its kind, the commonest first."""
+    counts: dict[str, int] = {}
+    for one in conversations:
+        for call in one.calls:
+            if call.error is not None:
+                counts[call.error] = counts.get(call.error, 0) + 1
+    return dict(sorted(counts.items(), key=lambda item: -item[1]))

@@ -1,0 +1,324 @@
+"""Greedy answers to many prompts, token ids in and out: what prompts share is read once, and no row waits for another.
+
+Prompts fall into families that begin alike, such as questions over the same tools. The common beginning of a family is
+read once; its key-value cache is the first part of every member's. What a memory has of a prompt is not read again. An
+answer that has ended leaves its row of the batch at the next opportunity, and the next prompts come in. On texts and
+what ends them this file knows nothing.
+
+For models that keep every key and value (`kv_cache.empty`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import torch
+from torch.nn.functional import pad
+from transformers import Cache, GenerationConfig, PreTrainedModel
+
+from tltrain.inference import kv_cache
+from tltrain.inference.prefix_cache import Memory, Read
+
+PHASE = 4
+"""Decoding steps between two looks at which answers have ended."""
+WORTH = 64
+"""Tokens that must be saved for a common beginning to be read by itself: one more call costs as much as so many."""
+FEW = 0.25
+"""Share of a batch up to which rows stand idle: for fewer it is not copied, and no prompt is read."""
+PADDING = 0.1
+"""Share of padding up to which prompts that have nothing in common are read together."""
+
+
+@dataclass(frozen=True)
+class Greedy:
+    """How an answer is found and where it ends.
+
+    Attributes:
+        ended: whether the tokens of an answer are enough, besides the end token and `max_new_tokens`; asked at times.
+    """
+
+    max_new_tokens: int
+    eos_id: int
+    pad_id: int
+    ended: Callable[[list[int]], bool]
+
+    def config(self, max_new_tokens: int) -> GenerationConfig:
+        """For `generate`."""
+        return GenerationConfig(
+            do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=self.eos_id, pad_token_id=self.pad_id
+        )
+
+    def over(self, answer: list[int]) -> bool:
+        """Whether nothing is to be added."""
+        return answer[-1] == self.eos_id or len(answer) == self.max_new_tokens or self.ended(answer)
+
+
+@dataclass
+class Prefill:
+    """Tokens that prompts have, and tokens a model was given to read them, with padding, what is shared once."""
+
+    samples: int = 0
+    prompt_tokens: int = 0
+    computed_tokens: int = 0
+
+    def add(self, prompts: Sequence[Sequence[int]], computed_tokens: int) -> None:
+        """So many tokens were given to a model to read these prompts."""
+        self.samples += len(prompts)
+        self.prompt_tokens += sum(map(len, prompts))
+        self.computed_tokens += computed_tokens
+
+    def include(self, other: Prefill) -> None:
+        """What another process read."""
+        self.samples += other.samples
+        self.prompt_tokens += other.prompt_tokens
+        self.computed_tokens += other.computed_tokens
+
+    def per_sample(self) -> dict[str, float]:
+        """As in `metrics.json`; nothing where nothing was asked."""
+        if not self.samples:
+            return {}
+        return {
+            "prompt_tokens_per_sample": round(self.prompt_tokens / self.samples, 1),
+            "tokens_prefilled_per_sample": round(self.computed_tokens / self.samples, 1),
+        }
+
+
+# --- what begins alike -----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Family:
+    """Prompts, by their numbers, whose first `shared` tokens are the same. `cache`: of these, once they are read.
+    `read`: of prompts that have nothing in common, what was read of each earlier.
+    """
+
+    numbers: list[int]
+    shared: int = 0
+    cache: Cache | None = None
+    read: Mapping[int, Read] | None = None
+
+
+def families(prompts: Sequence[Sequence[int]], batch_size: int, numbers: Iterable[int] | None = None) -> list[Family]:
+    """All prompts, or those of these numbers, in families, those with the longest prompts first, and so within each
+    family.
+
+    In the order of their tokens, neighbours share the most. Families grow together where neighbours share the most
+    first, as long as that saves tokens: what a larger family has in common is shorter, but read once for all. Prompts
+    that stay alone are put together by length, up to `batch_size`.
+    """
+    order = sorted(range(len(prompts)) if numbers is None else numbers, key=lambda i: tuple(prompts[i]))
+    shared = [0] + [_common(prompts[i], prompts[j]) for i, j in pairwise(order)]
+    spans = {at: (at + 1, 0) for at in range(len(order))}  # rank of the first -> rank after the last, tokens shared
+    first_of = {at + 1: at for at in range(len(order))}  # rank after the last -> rank of the first
+    for at in sorted(range(1, len(order)), key=lambda at: -shared[at]):
+        first, (end, right) = first_of[at], spans[at]
+        left = spans[first][1]
+        saved = (end - first - 1) * shared[at] - (at - first - 1) * left - (end - at - 1) * right
+        if saved >= WORTH:
+            spans[first], first_of[end] = (end, shared[at]), first
+            del spans[at]
+    found = [Family(sorted(order[first:end], key=lambda i: -len(prompts[i])), k) for first, (end, k) in spans.items()]
+    alone = {one.numbers[0]: len(prompts[one.numbers[0]]) for one in found if not one.shared}
+    together = _alike(alone, batch_size)
+    return sorted([one for one in found if one.shared] + together, key=lambda one: -len(prompts[one.numbers[0]]))
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two prompts begin with alike; of each, one token at least is left."""
+    limit = min(len(one), len(other)) - 1
+    return next((k for k in range(limit) if one[k] != other[k]), limit)
+
+
+def _continued(prompts: Sequence[Sequence[int]], read: Mapping[int, Read], batch_size: int) -> list[Family]:
+    """Prompts of which something was read earlier, together where about as much is left to be read."""
+    found = _alike({i: len(prompts[i]) - len(one.tokens) for i, one in read.items()}, batch_size)
+    return [Family(family.numbers, read=read) for family in found]
+
+
+def _alike(lengths: Mapping[int, int], batch_size: int) -> list[Family]:
+    """Numbers from the longest to the shortest, cut where padding to the longest would be too much."""
+    found: list[Family] = []
+    real = 0
+    for i in sorted(lengths, key=lambda i: -lengths[i]):
+        real += lengths[i]
+        room = found and len(found[-1].numbers) < batch_size
+        if room and lengths[found[-1].numbers[0]] * (len(found[-1].numbers) + 1) * (1 - PADDING) <= real:
+            found[-1].numbers.append(i)
+        else:
+            found.append(Family([i]))
+            real = lengths[i]
+    return found
+
+
+# --- rows that come and go -------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Rows:
+    """B prompts that are being answered.
+
+    Attributes:
+        numbers: which prompts.
+        answers: the tokens of each answer so far, at least one; the last is not in the cache yet.
+        mask: [B, T + 1], 0 where a row is padded; of the cache's T positions and that last token.
+        going: which rows have not ended.
+    """
+
+    numbers: list[int]
+    answers: list[list[int]]
+    mask: torch.Tensor
+    cache: Cache
+    going: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.going = list(range(len(self.numbers)))
+
+    def ended(self, greedy: Greedy) -> Iterator[tuple[int, int, list[int]]]:
+        """Which rows end here, with number and answer."""
+        for at in list(self.going):
+            if greedy.over(self.answers[at]):
+                self.going.remove(at)
+                yield at, self.numbers[at], self.answers[at]
+
+
+def answers(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    greedy: Greedy,
+    batch_size: int,
+    prefill: Prefill,
+    memory: Memory | None = None,
+) -> Iterator[tuple[int, list[int]]]:
+    """Number and answer of every prompt, in the order in which answers end.
+
+    Prompts join others as soon as there is room for some, but not beside much longer ones (`_dwarfed`).
+
+    Args:
+        memory: what it has of these prompts is not read again; it gets what is read now.
+    """
+    read = {} if memory is None else memory.recall(prompts)
+    new = families(prompts, batch_size, [i for i in range(len(prompts)) if i not in read])
+    longest = [(len(prompts[family.numbers[0]]), family) for family in _continued(prompts, read, batch_size) + new]
+    waiting = deque(family for _, family in sorted(longest, key=lambda pair: -pair[0]))
+
+    def leaving(rows: Rows) -> Iterator[tuple[int, list[int]]]:
+        for at, number, answer in rows.ended(greedy):
+            if memory is not None:
+                memory.keep([*prompts[number], *answer[:-1]], rows.cache, at, rows.mask[at])
+            yield number, answer
+
+    parts: list[Rows] = []
+    while waiting or parts:
+        free = batch_size - sum(len(rows.going) for rows in parts)
+        if not parts or free >= FEW * batch_size:  # several at once are read faster
+            while waiting and free and not (parts and _dwarfed(prompts, waiting[0], parts[0], greedy)):
+                parts.append(_enter(model, prompts, waiting[0], free, greedy, prefill))
+                yield from leaving(parts[-1])
+                free -= len(parts[-1].going)
+                if not waiting[0].numbers:
+                    waiting.popleft()
+        rows = _together(parts)
+        if rows is not None:
+            _decode(model, rows, greedy)
+            yield from leaving(rows)
+        parts = [rows] if rows is not None and rows.going else []
+
+
+def _dwarfed(prompts: Sequence[Sequence[int]], family: Family, rows: Rows, greedy: Greedy) -> bool:
+    """Whether beside these rows, whose answers may have come to their full length, prompts would be mostly padding."""
+    return 2 * len(prompts[family.numbers[0]]) + greedy.max_new_tokens < rows.mask.shape[1]
+
+
+def _enter(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    family: Family,
+    most: int,
+    greedy: Greedy,
+    prefill: Prefill,
+) -> Rows:
+    """At most so many prompts of a family, read to their end and taken out of the family."""
+    numbers, family.numbers = family.numbers[:most], family.numbers[most:]
+    cache, behind = kv_cache.empty(model), [family.shared] * len(numbers)
+    if family.read is not None:
+        read = [family.read[i] for i in numbers]
+        behind = [len(one.tokens) for one in read]
+        cache = kv_cache.gathered([(one.cache, [0]) for one in read], max(behind))
+    elif family.shared:
+        if family.cache is None:
+            ids = torch.tensor([list(prompts[numbers[0]][: family.shared])], device=model.device)
+            _read(model, ids, torch.ones_like(ids), cache, 1, greedy)
+            prefill.add([], ids.numel())
+            family.cache = cache
+        cache = kv_cache.repeated(family.cache, len(numbers))
+    ids, mask = left_padded([prompts[i][n:] for i, n in zip(numbers, behind, strict=True)], greedy.pad_id, model.device)
+    columns = torch.arange(max(behind), device=model.device)
+    mask = torch.cat([(columns >= max(behind) - torch.tensor(behind, device=model.device)[:, None]).long(), mask], 1)
+    first = _read(model, ids, mask, cache, 1, greedy)
+    prefill.add([prompts[i] for i in numbers], ids.numel())
+    return Rows(numbers, first, pad(mask, (0, 1), value=1), cache)
+
+
+def _read(
+    model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, cache: Cache, most: int, greedy: Greedy
+) -> list[list[int]]:
+    """Adds `ids` [B, N] to the cache of T positions and finds up to `most` next tokens of each row, which but for the
+    last are then in the cache too.
+
+    Args:
+        mask: [B, T + N].
+    """
+    out = model.generate(
+        ids,
+        attention_mask=mask,
+        past_key_values=cache,
+        generation_config=greedy.config(most),
+        synced_gpus=False,  # under ZeRO-3 too the weights are whole here, and processes have different prompts
+    )
+    return out[:, ids.shape[1] :].tolist()
+
+
+def _decode(model: PreTrainedModel, rows: Rows, greedy: Greedy) -> None:
+    """Lengthens the answers by a phase, or to the end token."""
+    most = min(PHASE, greedy.max_new_tokens - max(len(rows.answers[at]) for at in rows.going))
+    idle = rows.answers[rows.going[0]][-1]  # what is fed to rows that have ended; an end token might look like padding
+    last = [[answer[-1] if at in rows.going else idle] for at, answer in enumerate(rows.answers)]
+    ids = torch.tensor(last, device=rows.mask.device)
+    new = _read(model, ids, rows.mask, rows.cache, most, greedy)
+    for at, (answer, tokens) in enumerate(zip(rows.answers, new, strict=True)):
+        if at in rows.going:
+            answer += tokens[: tokens.index(greedy.eos_id) + 1] if greedy.eos_id in tokens else tokens
+    rows.mask = pad(rows.mask, (0, len(new[0])), value=1)
+
+
+def _together(parts: Sequence[Rows]) -> Rows | None:
+    """The rows that go on, in one batch as long as the longest of them, perhaps with a few that have ended; None if
+    there are none.
+    """
+    going = [(part, at) for part in parts for at in part.going]
+    if not going:
+        return None
+    if len(parts) == 1 and len(going) > (1 - FEW) * len(parts[0].numbers):  # not worth a copy
+        return parts[0]
+    masks = [part.mask[at] for part, at in going]
+    masks = [mask[int(mask.argmax()) :] for mask in masks]  # from the first 1 on
+    length = max(map(len, masks))
+    return Rows(
+        [part.numbers[at] for part, at in going],
+        [part.answers[at] for part, at in going],
+        torch.stack([pad(mask, (length - len(mask), 0)) for mask in masks]),
+        kv_cache.gathered([(part.cache, part.going) for part in parts if part.going], length - 1),
+    )
+
+
+def left_padded(
+    prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask, [B, T] each, so that every row ends where its answer begins."""
+    length = max(map(len, prompts))
+    ids = torch.tensor([[pad_id] * (length - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+    mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+    return ids, mask

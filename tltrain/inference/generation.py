@@ -1,0 +1,135 @@
+"""Answers of a local model: greedy, batched, what prompts share computed once (see `continuous_batching`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria
+
+from tltrain.formats.tl import answer_length
+from tltrain.inference import continuous_batching, decoding_attention, kv_cache
+from tltrain.inference.continuous_batching import Greedy, Prefill, left_padded
+from tltrain.inference.prefix_cache import Memory
+from tltrain.runtime import distributed
+from tltrain.runtime.terminal import progress
+from tltrain.tokens.packing import Encoder
+
+
+class AnswerEnds(StoppingCriteria):
+    """Stops a sequence where nothing that follows would be read.
+
+    Args:
+        ended: whether the tokens of an answer are enough.
+        prompt_length: tokens before the answer (prompts are padded to one length).
+    """
+
+    EVERY = 4  # decoding each row at each step would cost more than a few tokens too many
+
+    def __init__(self, ended: Callable[[list[int]], bool], prompt_length: int) -> None:
+        self.ended, self.prompt_length = ended, prompt_length
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: object) -> torch.BoolTensor:
+        length = input_ids.shape[1] - self.prompt_length
+        if length % self.EVERY:
+            return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        ended = [self.ended(row) for row in input_ids[:, self.prompt_length :].tolist()]
+        return torch.tensor(ended, device=input_ids.device)
+
+
+@torch.inference_mode()
+def generate(
+    model: PreTrainedModel,
+    encoder: Encoder,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    description: str = "answering",
+    prefill: Prefill | None = None,
+    memory: Memory | None = None,
+    together: bool = False,
+) -> list[str]:
+    """The model's greedy answer to each prompt (token ids from `Encoder.prompt`), as text, in the prompts' order.
+
+    A prompt that does not fit into the model's context (see `fits`) is not asked; its answer is empty.
+
+    Args:
+        batch_size: prompts that are answered at the same time.
+        prefill: what was read is added here.
+        memory: of conversations that go on; what it has of the prompts is not read again.
+        together: all processes of the run call this alike, and each answers a part.
+    """
+    answers: list[str] = [""] * len(prompts)
+    asked = [i for i, prompt in enumerate(prompts) if fits(model, len(prompt), max_new_tokens)]
+    greedy = Greedy(
+        max_new_tokens,
+        encoder.eos_id,
+        encoder.tokenizer.pad_token_id,
+        ended=lambda tokens: answer_length(encoder.decode(tokens)) is not None,
+    )
+    answering = in_batches if kv_cache.empty(model) is None else partial(continuous_batching.answers, memory=memory)
+    prefill = Prefill() if prefill is None else prefill
+    model.eval()
+    if together:
+        asked = _part(asked, prompts)
+    with own_settings_aside(model), decoding_attention.on(model), progress(description, len(asked)) as advance:
+        for number, tokens in answering(model, [prompts[i] for i in asked], greedy, batch_size, prefill):
+            text = encoder.decode(tokens)
+            answers[asked[number]] = text[: answer_length(text)].strip()
+            advance()
+    return list(map("".join, zip(*distributed.gather(answers), strict=True))) if together else answers
+
+
+def _part(numbers: list[int], prompts: Sequence[Sequence[int]]) -> list[int]:
+    """This process's share of the prompts with these numbers: neighbours in the order of tokens, which begin alike."""
+    order = sorted(numbers, key=lambda i: tuple(prompts[i]))
+    first, end = (len(order) * k // distributed.size() for k in (distributed.rank(), distributed.rank() + 1))
+    return order[first:end]
+
+
+def in_batches(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], greedy: Greedy, batch_size: int, prefill: Prefill
+) -> Iterator[tuple[int, list[int]]]:
+    """`continuous_batching.answers` in batches of similar length, for models whose cache is not keys and values."""
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        ids, mask = left_padded([prompts[i] for i in rows], greedy.pad_id, model.device)
+        prefill.add([prompts[i] for i in rows], ids.numel())
+        out = model.generate(
+            ids,
+            attention_mask=mask,
+            generation_config=greedy.config(greedy.max_new_tokens),
+            stopping_criteria=[AnswerEnds(greedy.ended, ids.shape[1])],
+            synced_gpus=False,  # under ZeRO-3 too the weights are whole here, and processes have different batches
+        )
+        yield from zip(rows, out[:, ids.shape[1] :].tolist(), strict=True)
+
+
+@contextmanager
+def own_settings_aside(model: PreTrainedModel) -> Iterator[None]:
+    """Without the generation settings that came with the model: `generate` takes from them whatever is not said to it
+    (`repetition_penalty`, `min_p`, ...), and an answer would not be what the model alone finds likeliest, nor a sample
+    be drawn from the distribution that is trained.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # peft's wrapper hands its own down
+    own = base.generation_config
+    model.generation_config = base.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = base.generation_config = own
+
+
+def fits(model: PreTrainedModel, prompt_length: int, max_new_tokens: int) -> bool:
+    """Whether a prompt and its answer are within the model's context."""
+    return prompt_length + max_new_tokens <= (context(model) or math.inf)
+
+
+def context(model: PreTrainedModel) -> int | None:
+    """The most tokens the model was made for, where its configuration says."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)

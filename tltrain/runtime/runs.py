@@ -1,0 +1,110 @@
+"""Run folders: Hydra's. `metrics.json` is written last, so that a folder without it is unfinished.
+
+`.lock` in it is locked as long as a process runs into the folder; the operating system frees it when that dies.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from tltrain.errors import TltrainError
+from tltrain.runtime import distributed, redact
+
+
+def folder() -> Path:
+    """The folder of the run that is going on."""
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+_claimed: list[FileLock] = []
+
+
+def claim(directory: Path) -> None:
+    """Have this run's folder, or this sweep's, for this process alone until `release` or its end.
+
+    Raises:
+        TltrainError: another process has it.
+        OSError: it cannot be made, or cannot be written to.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / ".lock"
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise TltrainError(
+            f"another run is going on in {directory} ({_owner(path)}): wait for it, or give another "
+            "hydra.run.dir (of a sweep: hydra.sweep.dir)"
+        ) from None
+    path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
+    _claimed.append(lock)
+
+
+def release() -> None:
+    """Let go of all that `claim` has."""
+    while _claimed:
+        _claimed.pop().release()
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip() or "by a process"
+    except (OSError, ValueError):
+        return "by a process"
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[IO[str]]:
+    """A text file that appears under its name only when it is whole. Of several processes the first alone writes."""
+    if not distributed.leads():
+        yield io.StringIO()
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            yield file
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, whole or not at all."""
+    with writing(path) as file:
+        json.dump(value, file, ensure_ascii=False, indent=2, sort_keys=False)
+        file.write("\n")
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write lines (without their ends), whole or not at all."""
+    with writing(path) as file:
+        for line in lines:
+            file.write(line + "\n")
+
+
+def ended(directory: Path) -> dict[str, Any] | None:
+    """The metrics of a run that has ended well; None where it has not."""
+    try:
+        metrics = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return metrics if isinstance(metrics, dict) else None
+
+
+def finish(directory: Path, cfg: DictConfig, metrics: dict[str, Any]) -> None:
+    """Leave the resolved configuration, without secrets, then the metrics: from here on the run counts as finished."""
+    with writing(directory / "config.yaml") as file:
+        file.write(OmegaConf.to_yaml(redact.config(cfg)))
+    write_json(directory / "metrics.json", metrics)

@@ -1,0 +1,223 @@
+"""stage=eval benchmark=general: what a model can do besides calling tools, measured by lm-eval.
+
+    python -m tltrain stage=eval benchmark=general model.path=outputs/pkt/TIME/model
+    python -m tltrain stage=eval benchmark=general benchmark.tasks=[mine] benchmark.include_path=FOLDER
+
+Training on calls may cost other abilities: run it on the model before and after. Tasks, prompts, numbers of examples
+and seeds are lm-eval's own, so that the numbers compare with published ones. No chat template is applied, neither the
+TL format's, which a trained model carries and which knows only tools, nor the base model's, which training has
+replaced: all models read the same plain text.
+
+Writes `metrics.json`: `general/TASK/METRIC` in lm-eval's own units (most are shares from 0 to 1) for every task and
+group asked for, METRIC with the name of its filter where that is not `none` (`exact_match,strict-match`); under
+`details` the same with standard errors and sample counts, members of groups included.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from tltrain.data import trajectories
+from tltrain.data.reading import ReadReport
+from tltrain.entry.arguments import suggestion
+from tltrain.errors import TltrainError
+from tltrain.runtime import runs, terminal
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Run the benchmark into `folder`; returns what it wrote to `metrics.json`."""
+    if not installed():
+        raise TltrainError('benchmark=general needs lm-eval: pip install "tltrain[general]"')
+    if cfg.stage.predictions is not None:
+        raise TltrainError("stage.predictions: benchmark=general asks the model itself, it cannot score saved answers")
+    if not cfg.benchmark.tasks:
+        raise TltrainError("benchmark.tasks: expected names of lm-eval's tasks, found none")
+    with terminal.status("loading lm-eval"):
+        from lm_eval import simple_evaluate
+        from lm_eval.models.huggingface import HFLM
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of every default it takes
+
+    manager = task_manager(cfg)
+    refused = refuse_unsafe(cfg, manager)
+    # The library that executes code for lm-eval asks here, and would also take the word of the user's shell.
+    os.environ["HF_ALLOW_CODE_EVAL"] = "1" if cfg.benchmark.unsafe_code else "0"
+    tasks = [task for name in cfg.benchmark.tasks if name not in refused for task in load(manager, name)]
+    check_together(cfg, manager, tasks)
+    model, tokenizer, path = local_model(cfg)
+    found = simple_evaluate(
+        model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=cfg.stage.batch_size),
+        tasks=tasks,
+        task_manager=manager,
+        num_fewshot=cfg.benchmark.fewshot,
+        limit=cfg.benchmark.limit,
+        log_samples=False,
+        confirm_run_unsafe_code=cfg.benchmark.unsafe_code,
+    )
+    details = {name: measures(numbers, found["n-samples"].get(name)) for name, numbers in found["results"].items()}
+    members = {name for children in found["group_subtasks"].values() for name in children}
+    metrics = {
+        f"general/{name}/{metric}": one["value"]
+        for name, measured in details.items()
+        if name not in members
+        for metric, one in measured["metrics"].items()
+    }
+    metrics |= {"model": path, "refused": refused, "lm_eval": found.get("lm_eval_version"), "details": details}
+    runs.finish(folder, cfg, metrics)
+    show(details, members)
+    terminal.console.print(f"Written to {folder}", markup=False)
+    return metrics
+
+
+def installed() -> bool:
+    """Whether lm-eval is there."""
+    return importlib.util.find_spec("lm_eval") is not None
+
+
+# --- tasks ------------------------------------------------------------------------------------------------------------
+
+
+def task_manager(cfg: DictConfig) -> Any:
+    """lm-eval's index of tasks, its own left out where `benchmark.include_path` has all that is asked for: reading
+    thousands of definitions takes a while.
+    """
+    from lm_eval.tasks import TaskManager
+
+    own, names = cfg.benchmark.include_path, list(cfg.benchmark.tasks)
+    if own is not None:
+        if not Path(own).is_dir():
+            raise TltrainError(f"benchmark.include_path={own}: there is no such folder")
+        manager = TaskManager(include_path=own, include_defaults=False)
+        if set(names) <= set(manager.all_tasks):
+            return manager
+    with terminal.status("reading lm-eval's tasks"):
+        manager = TaskManager(include_path=own)
+    for name in names:
+        if name not in manager.task_index:
+            raise TltrainError(f"benchmark.tasks: lm-eval has no task {name}{suggestion(name, manager.all_tasks)}")
+    return manager
+
+
+def refuse_unsafe(cfg: DictConfig, manager: Any) -> list[str]:
+    """Names in `benchmark.tasks` that execute what the model writes, unless that is allowed.
+
+    Read from the definitions: loading such a task already runs code.
+
+    Raises:
+        TltrainError: there is no other task.
+    """
+    if cfg.benchmark.unsafe_code:
+        return []
+    refused = [name for name in cfg.benchmark.tasks if executes_code(manager.task_index, name)]
+    for name in refused:
+        log.warning(
+            "%s is left out: it executes code that the model writes; benchmark.unsafe_code=true allows it", name
+        )
+    if len(refused) == len(cfg.benchmark.tasks):
+        raise unsafe(refused)
+    return refused
+
+
+def executes_code(index: dict[str, Any], name: str) -> bool:
+    """Whether the definition of a task, or of any member of a group or tag, says `unsafe_code`."""
+    entry = index.get(name)
+    if entry is None:
+        return False
+    config = entry.cfg or {}
+    members = config.get("task") if "group" in config else entry.tags if not config else ()
+    return bool(config.get("unsafe_code")) or any(_member_executes_code(index, member) for member in members or ())
+
+
+def _member_executes_code(index: dict[str, Any], member: Any) -> bool:
+    """A member of a group: a name, or a definition in place."""
+    if isinstance(member, str):
+        return executes_code(index, member)
+    names = member.get("task", [])
+    names = [names] if isinstance(names, str) else names
+    return bool(member.get("unsafe_code")) or any(_member_executes_code(index, inner) for inner in names)
+
+
+def load(manager: Any, name: str) -> list[Any]:
+    """The task or group of this name, the tasks of a tag, with their data.
+
+    Raises:
+        TltrainError: its definition, its data or a package it needs is not there; the message names the task.
+    """
+    try:
+        with terminal.status(f"loading {name}"):
+            found = manager.load([name])
+    except Exception as error:  # of the task's own code, or of whichever library fetches its data
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise TltrainError(f"benchmark.tasks: {name} cannot be loaded: {reason}") from error
+    return [found["groups"][name]] if name in found["groups"] else list(found["tasks"].values())
+
+
+def check_together(cfg: DictConfig, manager: Any, tasks: Sequence[Any]) -> None:
+    """Raise a TltrainError if a task is asked for twice, or says only now that it executes code."""
+    try:
+        found = manager.load(list(tasks))["tasks"]
+    except ValueError as error:
+        raise TltrainError(f"benchmark.tasks: {error}") from error
+    risky = [name for name, task in found.items() if getattr(task, "UNSAFE_CODE", False)]
+    if risky and not cfg.benchmark.unsafe_code:
+        raise unsafe(risky)
+
+
+def unsafe(names: Sequence[str]) -> TltrainError:
+    return TltrainError(
+        f"benchmark.tasks: {', '.join(names)} would execute code that the model writes on this machine; "
+        "benchmark.unsafe_code=true allows it"
+    )
+
+
+# --- the model --------------------------------------------------------------------------------------------------------
+
+
+def local_model(cfg: DictConfig) -> tuple[Any, Any, str]:
+    """The configured model, its tokenizer, and where they came from."""
+    import torch
+
+    from tltrain.models import loading
+    from tltrain.stages.shared import corpus
+
+    device, bf16 = loading.device_and_dtype(cfg.hardware)
+    path = loading.resolve(
+        cfg.model, cfg.cache.dir, lambda: corpus(list(trajectories(cfg.data, cfg.seed, ReadReport())))
+    )
+    model = loading.load_model(path, cfg.model, torch.bfloat16 if bf16 else torch.float32, device)
+    return model, loading.load_tokenizer(path, cfg.model), path
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
+
+
+def measures(numbers: dict[str, Any], samples: dict[str, int] | None) -> dict[str, Any]:
+    """lm-eval's flat numbers of a task (`acc,none`, `acc_stderr,none`, ...) as metrics with their standard errors."""
+    metrics: dict[str, dict[str, float]] = {}
+    for key, value in numbers.items():
+        metric, comma, filter_name = key.partition(",")
+        if not comma or metric.endswith("_stderr") or not isinstance(value, int | float):
+            continue
+        stderr = numbers.get(f"{metric}_stderr,{filter_name}")
+        name = metric if filter_name == "none" else key
+        metrics[name] = {"value": value} | ({"stderr": stderr} if isinstance(stderr, int | float) else {})
+    return {"n": (samples or {}).get("effective", numbers.get("sample_len")), "metrics": metrics}
+
+
+def show(details: dict[str, Any], members: set[str]) -> None:
+    """The table on the terminal: what was asked for, without the members of groups."""
+    rows = [
+        [name, metric, measured["n"], f"{one['value']:.4f}", f"± {one['stderr']:.4f}" if "stderr" in one else ""]
+        for name, measured in details.items()
+        if name not in members
+        for metric, one in measured["metrics"].items()
+    ]
+    terminal.table("General ability (lm-eval)", ["task", "metric", "n", "value", "standard error"], rows)

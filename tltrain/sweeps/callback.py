@@ -1,0 +1,204 @@
+"""Sweeps: the callback that says where a multirun is and leaves its report at the end."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import shlex
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from tltrain import tracking
+from tltrain.errors import TltrainError
+from tltrain.report.gather import gather, job_folders
+from tltrain.report.sweep import FILE, Job, Sweep, save, without_texts
+from tltrain.runtime import runs, terminal
+
+log = logging.getLogger(__name__)
+
+failed_jobs: list[str] = []
+"""Folders of the jobs of the last multirun that did not end well, in whichever process they ran."""
+
+
+class Gather(Callback):
+    """Says which job a multirun is at, and leaves its report at the end."""
+
+    def __init__(self) -> None:
+        self.jobs: int | None = None
+        self.number = 0
+        self.began = 0.0
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Have the run's folder for this run alone."""
+        _claim(config.hydra.run.dir)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Have the sweep's folder for this sweep alone; count the jobs, where that can be known before."""
+        _claim(config.hydra.sweep.dir)
+        self.jobs = count_jobs(config)
+        failed_jobs.clear()
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Name the job."""
+        if config.hydra.mode.name != "MULTIRUN":
+            return
+        self.number += 1
+        self.began = time.monotonic()
+        words = " ".join(config.hydra.overrides.task)
+        terminal.errors.rule(f"{self._which(config)}: {words}", align="left", characters="=")
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Say how the job ended, and where the sweep stands."""
+        from tltrain.report.wording import duration  # which loads numpy
+
+        if config.hydra.mode.name != "MULTIRUN":
+            return
+        sweep = Path(config.hydra.sweep.dir)
+        state = _job_state(sweep / config.hydra.sweep.subdir)
+        took = duration(time.monotonic() - self.began)
+        text = f"{self._which(config)} {state} after {took}; {standing(sweep, self.jobs)}"
+        terminal.errors.print(text, markup=False, highlight=False)
+
+    def _which(self, config: DictConfig) -> str:
+        of = f" of {self.jobs}" if self.jobs else ""
+        return f"job {int(config.hydra.job.num) + 1}{of}"
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Gather the jobs, print them as a table, and write the report where there were evaluations."""
+        folder = Path(config.hydra.sweep.dir)
+        name = _name(config)
+        try:
+            sweep = gather(job_folders(folder), name, command(), OmegaConf.select(config, "report.baseline"))
+        except TltrainError as error:
+            log.error("%s", error)
+            return
+        if not OmegaConf.select(config, "report.texts"):
+            sweep = without_texts(sweep)
+        failed_jobs.extend(job.folder for row in sweep.rows for job in row.failed)
+        show(sweep)
+        if any(job.details for row in sweep.rows for job in row.seeds):
+            write(sweep, folder)
+            _track(config, folder)
+
+
+def standing(sweep: Path, jobs: int | None) -> str:
+    """How many jobs are done, failed, running and waiting, by what their folders hold: so it counts every process's.
+
+    Args:
+        jobs: how many there will be; None where that is not known.
+    """
+    states = [_job_state(folder.parent) for folder in sweep.glob("*/.hydra")]
+    counts = {state: states.count(state) for state in ("done", "failed", "running")}
+    counts["waiting"] = max((jobs or 0) - len(states), 0)
+    return ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+
+
+def _job_state(folder: Path) -> str:
+    if (folder / "metrics.json").is_file():
+        return "done"
+    return "failed" if (folder / "error.txt").is_file() else "running"
+
+
+def _track(config: DictConfig, folder: Path) -> None:
+    """The report as a file of a run of its own, in the sweep's group."""
+    own = copy.deepcopy(config)
+    HydraConfig.instance().set_config(config)  # where jobs ran in processes of their own, none is set here
+    with open_dict(own):
+        own.pop("hydra")
+        own.stage.name = "report"
+    with tracking.job(own, folder) as tracker:
+        tracker.track_file(folder / "report.html")
+
+
+def _claim(folder: str) -> None:
+    """Before anything is written there. Hydra would make a warning of an exception, but for one that ends a process."""
+    with suppress(OSError):  # Hydra cannot write there either, and that is said in one place
+        try:
+            runs.claim(Path(folder))
+        except TltrainError as error:
+            print(error, file=sys.stderr)
+            raise SystemExit(1) from error
+
+
+def count_jobs(config: DictConfig) -> int | None:
+    """The number of combinations that Hydra's own sweeper will make; None for others."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    if not str(config.hydra.sweeper.get("_target_", "")).endswith("BasicSweeper"):
+        return None
+    words = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    words += config.hydra.overrides.task  # in Hydra's order: of a key said twice the last counts
+    parsed = OverridesParser.create().parse_overrides(words)
+    return sum(len(batch) for batch in BasicSweeper.split_arguments(parsed, None))
+
+
+def command() -> str:
+    """What was typed."""
+    return shlex.join(["python", "-m", "tltrain", *sys.argv[1:]])
+
+
+def _name(config: DictConfig) -> str:
+    for word in config.hydra.overrides.task:
+        key, _, value = word.lstrip("+").partition("=")
+        if key == "experiment":
+            return value
+    return "sweep"
+
+
+def show(sweep: Sweep) -> None:
+    """The jobs and what became of them."""
+    names = sorted(
+        {key for row in sweep.rows for job in row.finished for key in job.metrics if _shown(key)}, key=_order
+    )
+    rows = [
+        [row.label, job.seed, _state(job), *(_cell(job, name) for name in names)]
+        for row in sweep.rows
+        for job in row.seeds
+    ]
+    terminal.table(f"{len(rows)} jobs", ["row", "seed", "state", *names], rows)
+    for row in sweep.rows:
+        for job in row.failed:
+            terminal.errors.print(f"{row.label}, seed {job.seed}: {job.error}", style="yellow", markup=False)
+
+
+LEVELS = ("ts", "pi", "cf", "de", "ce", "va", "success")
+"""What is shown of a benchmark, in this order: `scoring.LEVELS`, `conversation_scores.LEVELS`."""
+
+
+def _shown(key: str) -> bool:
+    return key.count("/") == 1 and key.partition("/")[2] in LEVELS
+
+
+def _order(key: str) -> tuple[str, int]:
+    group, _, level = key.partition("/")
+    return group, LEVELS.index(level)
+
+
+def _cell(job: Job, name: str) -> str:
+    return f"{job.metrics[name]:.1f}" if name in job.metrics else ""
+
+
+def _state(job: Job) -> str:
+    if job.error is not None:
+        return "failed"
+    made = sum(not cost.reused for cost in job.stages)
+    return f"done, {made} stages made" if job.stages else "done"
+
+
+def write(sweep: Sweep, folder: Path) -> None:
+    """The report's files and what they were made of, into `folder`."""
+    from tltrain.report.write import write_report  # charts take a second to load
+
+    with terminal.status("writing the report"):
+        save(sweep, folder / FILE)
+        write_report(sweep, folder)
+    terminal.console.print(f"Written to {folder / 'report.html'}, report.md, ablation.csv, ablation.tex", markup=False)

@@ -1,0 +1,148 @@
+"""What reinforcement learning asks: the history of every call that may be learned, and that call as the golden one.
+
+The histories of one trajectory's calls are prefixes of one another. They are kept together as a `PromptTree`: the
+longest one's tokens, and where each of the others ends, so that what they share need be computed only once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from tltrain.errors import TltrainError
+from tltrain.formats import tl
+from tltrain.tokens.packing import Encoder, Run, fit
+from tltrain.trajectory import Sample, Trajectory
+
+Packing = Literal["turn", "trajectory"]
+Truncation = Literal["drop_oldest_turns", "left", "error", "skip"]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTree:
+    """M prompts of which each is a prefix of the last.
+
+    Attributes:
+        ids: [T] the longest prompt's token ids; it ends with the words that ask for a call.
+        ends: [M] prompt m is `ids[:ends[m]]`; strictly ascending, the last is T.
+        samples: [M] what is asked, with the golden call.
+    """
+
+    ids: tuple[int, ...]
+    ends: tuple[int, ...]
+    samples: tuple[Sample, ...]
+
+
+@dataclass
+class PromptReport:
+    """What became of the trajectories: counts for `metrics.json`."""
+
+    trajectories: int = 0
+    prompts: int = 0
+    tokens: int = 0
+    nothing_to_ask: int = 0
+    truncated: int = 0
+    too_long: int = 0
+
+
+def questions(trajectory: Trajectory) -> list[tuple[int, Sample]]:
+    """Each call that may be learned as (number of its assistant message, its history with the call as golden)."""
+    asked, number = [], 0
+    for i, message in enumerate(trajectory.messages):
+        if message.role != "assistant":
+            continue
+        if message.learn and message.call is not None:
+            sample = Sample(
+                f"{trajectory.id}#{number + 1}",
+                trajectory.tools,
+                trajectory.messages[:i],
+                (message.call,),
+                trajectory.instructions,
+                {"turn": number + 1, **trajectory.meta},
+            )
+            asked.append((number, sample))
+        number += 1
+    return asked
+
+
+def prompt_trees(
+    trajectories: Iterable[Trajectory],
+    encoder: Encoder,
+    *,
+    packing: Packing,
+    max_length: int,
+    truncation: Truncation,
+    report: PromptReport,
+) -> Iterator[PromptTree]:
+    """The trajectories' prompts, counted in `report`.
+
+    Args:
+        packing: `trajectory`, one tree with all prompts of a trajectory; `turn`, a tree a prompt, as released. A
+            trajectory whose longest prompt must be cut is taken by turns.
+        max_length: longest prompt in tokens.
+        truncation: what to do with a longer one: drop its oldest turns (tools and query stay), keep its last
+            `max_length` tokens (`left`, as released), stop (`error`), or leave it out (`skip`).
+
+    Raises:
+        TltrainError: a prompt is too long and may not be, or cannot be, cut.
+    """
+    for trajectory in trajectories:
+        report.trajectories += 1
+        turns = _turns(trajectory, encoder)
+        report.nothing_to_ask += not turns
+        if packing == "trajectory" and turns and _length(turns[-1][0]) <= max_length:
+            chains, samples = zip(*turns, strict=True)
+            trees = [PromptTree(_ids(chains[-1]), tuple(map(_length, chains)), samples)]
+        else:
+            trees = []
+            for chain, sample in turns:
+                if ids := _fitted(chain, sample, max_length, truncation, report):
+                    trees.append(PromptTree(ids, (len(ids),), (sample,)))
+        for tree in trees:
+            report.prompts += len(tree.samples)
+            report.tokens += len(tree.ids)
+            yield tree
+
+
+def _turns(trajectory: Trajectory, encoder: Encoder) -> list[tuple[list[Run], Sample]]:
+    """The runs of each prompt's tokens, and what it asks."""
+    asked = dict(questions(trajectory))
+    pieces = tl.segments(trajectory)
+    runs = [
+        Run(encoded.ids, i - 1, [], piece.text == tl.GENERATION_PROMPT)
+        for i, (piece, encoded) in enumerate(zip(pieces, encoder.encode([p.text for p in pieces]), strict=True))
+    ]
+    return [(runs[:i], asked[piece.turn]) for i, piece in enumerate(pieces) if piece.turn in asked]
+
+
+def _fitted(
+    chain: list[Run], sample: Sample, max_length: int, truncation: Truncation, report: PromptReport
+) -> tuple[int, ...]:
+    """The prompt's tokens within `max_length`; none if it is to be left out."""
+    if (length := _length(chain)) <= max_length:
+        return _ids(chain)
+    if truncation == "skip":
+        report.too_long += 1
+        return ()
+    if truncation == "left":
+        report.truncated += 1
+        return _ids(chain)[-max_length:]
+    fitted = fit(chain, max_length) if truncation == "drop_oldest_turns" else None
+    if fitted is None:
+        without = " even without its older turns" if truncation == "drop_oldest_turns" else ""
+        raise TltrainError(
+            f"the prompt {sample.id} has {length} tokens and does not fit{without}: {max_length} are left by "
+            "stage.max_prompt_length and by the model's context less stage.max_new_tokens; "
+            "stage.truncation=skip leaves such prompts out, left cuts them as released"
+        )
+    report.truncated += 1
+    return _ids(fitted)
+
+
+def _ids(chain: Iterable[Run]) -> tuple[int, ...]:
+    return tuple(token for run in chain for token in run.ids)
+
+
+def _length(chain: Iterable[Run]) -> int:
+    return sum(len(run.ids) for run in chain)

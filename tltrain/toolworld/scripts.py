@@ -1,0 +1,130 @@
+"""Golden conversations: a task is chosen, its plan is played in a world, and tools are offered for it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from tltrain.toolworld.domains import FUNCTIONS, SPLITS
+from tltrain.toolworld.domains.user import ask_to_user, finish, user
+from tltrain.toolworld.registry import Domain, Task, call, fill
+from tltrain.toolworld.world import World
+from tltrain.trajectory import Call
+
+MOST_CALLS = 4
+"""Golden calls in a conversation, `ask_to_user` and `finish` apart."""
+
+_VAGUE, _COMPOUND, _SIBLING = 0.35, 0.15, 0.65  # how often, where possible
+_OPENERS = ("",) * 8 + ("Hi! ", "Hello. ", "Good morning! ", "I need your help. ", "Quick question. ")
+_CLOSERS = ("",) * 8 + (" Thanks!", " Thank you.", " Thanks in advance.", " That would help me a lot.")
+_THEN = ("And then:", "Also:", "After that:", "Next:", "Second:")
+
+
+@dataclass(frozen=True)
+class Script:
+    """A conversation without mistakes.
+
+    `golden` are all its calls, the last one of `finish`; `offered` the names of its tools, the last two of them
+    `ask_to_user` and `finish`; `reply` what the user says when asked, None if nothing is to be asked. The world in
+    which all this is so is `world()`.
+    """
+
+    identity: str
+    domain: str
+    task: str
+    query: str
+    golden: tuple[Call, ...]
+    offered: tuple[str, ...]
+    reply: str | None
+
+    def world(self, calls: Iterable[Call] = ()) -> World:
+        """The script's world as it is after `calls`."""
+        world = World(self.identity, self.offered, self.reply)
+        for made in calls:
+            world.run(made)
+        return world
+
+
+@dataclass(frozen=True)
+class _Played:
+    query: str
+    reply: str | None
+    calls: tuple[Call, ...]
+    answer: str
+
+
+def write_script(identity: str, split: str, tools_offered: tuple[int, int]) -> Script:
+    """The one script of that identity in that split."""
+    rng = Random(f"script/{identity}")
+    world = World(identity)
+    task = rng.choice(rng.choice(SPLITS[split]).tasks)
+    played = _play(task, world, rng, vague=task.vague is not None and rng.random() < _VAGUE)
+    names = [task.name]
+    if played.reply is None and rng.random() < _COMPOUND:
+        other = rng.choice(rng.choice([domain for domain in SPLITS[split] if domain is not task.domain]).tasks)
+        second = _play(other, world, rng, vague=False)
+        if len(played.calls) + len(second.calls) <= MOST_CALLS:
+            played, names = _join(played, second, rng), [task.name, other.name]
+    return Script(
+        identity=identity,
+        domain=task.domain.name,
+        task="+".join(names),
+        query=rng.choice(_OPENERS) + played.query + rng.choice(_CLOSERS),
+        golden=(*played.calls, call(finish, answer=played.answer)),
+        offered=_offer(played.calls, SPLITS[split], tools_offered, rng),
+        reply=played.reply,
+    )
+
+
+def _play(task: Task, world: World, rng: Random, vague: bool) -> _Played:
+    """Let a task's plan run in `world`, and word its query."""
+    plan = task.plan(world.state(task.domain), rng)
+    values: dict[str, Any] = next(plan)
+    calls: list[Call] = []
+    reply = None
+    if vague and task.vague:
+        query, reply = (fill(template, values, rng) for template in (task.vague.query, task.vague.reply))
+        calls.append(call(ask_to_user, question=fill(task.vague.question, values, rng)))
+        mentioned = _names(task.vague.query) | _names(task.vague.reply)
+    else:
+        wording = fill(rng.choice(task.queries), {name: f"{{{name}}}" for name in values}, rng)
+        query, mentioned = fill(wording, values, rng), _names(wording)
+    send: Any = mentioned
+    try:
+        while True:
+            calls.append(plan.send(send))
+            send = world.run(calls[-1]).value
+    except StopIteration as end:
+        return _Played(query, reply, tuple(calls), end.value)
+
+
+def _names(template: str) -> set[str]:
+    return set(re.findall(r"{(\w+)}", template))
+
+
+def _join(first: _Played, second: _Played, rng: Random) -> _Played:
+    """Two requests in one query, answered one after the other."""
+    query = f"{first.query} {rng.choice(_THEN)} {second.query}"
+    return _Played(query, None, first.calls + second.calls, f"{first.answer} {second.answer}")
+
+
+def _offer(
+    calls: tuple[Call, ...], domains: tuple[Domain, ...], tools_offered: tuple[int, int], rng: Random
+) -> tuple[str, ...]:
+    """Names of the tools on offer: the needed ones among others, siblings from their domains first of all."""
+    needed = list(dict.fromkeys(made.name for made in calls if made.name not in user.tools))
+    size = max(rng.randint(*tools_offered) - len(user.tools), len(needed))
+    near = {name for made in needed for name in FUNCTIONS[made].domain.tools if name not in needed}
+    far = [name for domain in domains for name in domain.tools if name not in needed and name not in near]
+    siblings = rng.sample(sorted(near), len(near))
+    offered = list(needed)
+    while len(offered) < size and (siblings or far):
+        if siblings and (rng.random() < _SIBLING or not far):
+            offered.append(siblings.pop())
+        else:
+            offered.append(far.pop(rng.randrange(len(far))))
+    rng.shuffle(offered)
+    return (*offered, *user.tools)

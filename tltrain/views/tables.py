@@ -1,0 +1,71 @@
+"""Tables that stages show: the paper's published rows (`experiments/paper/*.csv`), and calls by kind of error."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tltrain.runtime import terminal
+
+FOLDERS = (Path(__file__).parents[1] / "paper", Path(__file__).parents[2] / "experiments" / "paper")
+"""In an installed wheel, and in a checkout."""
+
+TABLES = {"single_turn.csv": ("model", ""), "ablation.csv": ("name", "ablation: ")}
+"""File -> the column that names a row, and what to put before the name."""
+
+COLUMNS = {"toolalpaca_real": ("toolalpaca", 114), "rotbench_clean": ("rotbench", 105), "bfcl_exec": ("bfcl", 240)}
+"""Set -> its columns' prefix in the files, and how many samples the paper's numbers are of."""
+
+MULTI = ("tooleyes_multi", 382)
+"""The set of conversations that the paper has numbers for, and how many they are."""
+
+MULTI_LEVELS = ("de", "ce", "va")
+
+SIDE_BY_SIDE = 4  # columns of counts that fit a terminal
+
+LEVELS = ("ts", "pi", "cf")
+
+
+def published(name: str, n: int) -> list[list[str]]:
+    """Rows `[who, TS, PI, CF]` in percent, as printed, for a set of n samples; none for other sets and other sizes."""
+    prefix, expected = COLUMNS.get(name, ("", None))
+    return _rows(TABLES, prefix, LEVELS) if n == expected else []
+
+
+def published_multi(name: str, n: int) -> list[list[str]]:
+    """Rows `[who, DE, CE, VA]` in percent, as printed, for n conversations; none for other sets and other sizes."""
+    tables = {"multi_turn.csv": ("model", ""), "ablation.csv": TABLES["ablation.csv"]}
+    return _rows(tables, "tooleyes", MULTI_LEVELS) if (name, n) == MULTI else []
+
+
+def _rows(tables: Mapping[str, tuple[str, str]], prefix: str, levels: Sequence[str]) -> list[list[str]]:
+    folder = next((folder for folder in FOLDERS if folder.is_dir()), None)
+    rows = []
+    for file, (key, before) in tables.items() if folder else ():
+        with (folder / file).open(encoding="utf-8", newline="") as table:
+            rows += [
+                [before + row[key], *(row[f"{prefix}_{level}"] for level in levels)]
+                for row in csv.DictReader(table)
+                if f"{prefix}_{levels[0]}" in row
+            ]
+    return rows
+
+
+def markdown(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table in Markdown under a heading, numbers aligned right."""
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    return f"## {title}\n\n" + "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines) + "\n"
+
+
+def show_kinds(counts: Mapping[str, Mapping[str, int]]) -> None:
+    """Print how many calls fell in each row of the reward table, a column for each of `counts`, without empty rows."""
+    names = list(counts)
+    for start in range(0, len(names), SIDE_BY_SIDE):
+        columns = names[start : start + SIDE_BY_SIDE]
+        rows = [
+            [kind.replace("_", " "), *(counts[name][kind] for name in columns)]
+            for kind in counts[columns[0]]
+            if any(counts[name][kind] for name in columns)
+        ]
+        terminal.table("Calls by kind", ["kind", *columns], rows)
