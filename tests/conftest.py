@@ -2,70 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import sys
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
-from unittest import mock
 
 import pytest
 from hypothesis import settings
 
+from tests.support.command_line import Ran, command_line
 from tltrain.errors import TltrainError
 from tltrain.runtime import runs
 
 settings.register_profile("tltrain", deadline=None)  # how long an example takes says more of the machine
 settings.load_profile("tltrain")
-
-ROOT = Path(__file__).parents[1]
-SHARED = Path(os.environ.get("TLTRAIN_SHARED", ROOT.parent / "shared"))
-ROTBENCH = SHARED / "data" / "rotbench"
-
-needs_rotbench = pytest.mark.skipif(not ROTBENCH.is_dir(), reason=f"RoTBench's files are not at {ROTBENCH}")
-
-
-@dataclass
-class Ran:
-    """What a command line left: exit status, standard output and error, and its run folder."""
-
-    status: int
-    out: str
-    err: str
-    folder: Path
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        return json.loads((self.folder / "metrics.json").read_text())
-
-    def lines(self, name: str) -> list[dict[str, Any]]:
-        """A JSON-lines file of the run."""
-        return [json.loads(line) for line in (self.folder / name).read_text().splitlines()]
-
-
-def command_line(*words: str, folder: Path, cache: Path) -> Ran:
-    """`python -m tltrain words...` in this process, its run folder `folder`, its base models in `cache`."""
-    from hydra.core.global_hydra import GlobalHydra
-
-    from tltrain import __main__ as entry
-
-    given = {word.partition("=")[0] for word in words}
-    defaults = {"tracking": "none", "hardware.threads": 1, "cache.dir": cache, "hydra.run.dir": f"'{folder}'"}
-    argv = ["tltrain", *words, *(f"{key}={value}" for key, value in defaults.items() if key not in given)]
-    out, err, status = io.StringIO(), io.StringIO(), 0
-    GlobalHydra.instance().clear()
-    with mock.patch.object(sys, "argv", argv), redirect_stdout(out), redirect_stderr(err):
-        try:
-            entry.main()
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        finally:
-            GlobalHydra.instance().clear()
-    return Ran(status, out.getvalue(), err.getvalue(), folder)
 
 
 @pytest.fixture

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from pathlib import Path
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.paths import ROOT
 from tltrain.errors import TltrainError
 from tltrain.formats.calls import render_call
 from tltrain.grading import ANY, PAPER_REWARD, Outcome, RewardTable, grade, same_value
@@ -284,7 +284,7 @@ def test_a_reason_fits_a_line_whatever_the_model_says():
 
 
 def test_conf_holds_the_papers_table():
-    path = Path(__file__).parents[1] / "conf" / "reward" / "paper.yaml"
+    path = ROOT / "conf" / "reward" / "paper.yaml"
     assert RewardTable.from_config(yaml.safe_load(path.read_text(encoding="utf-8"))) == PAPER_REWARD
     assert PAPER_REWARD.bounds == (-2, 1)
 

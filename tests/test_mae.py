@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from pathlib import Path
 
 import pytest
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.support.paths import ROOT, ROTBENCH, needs_rotbench
 from tltrain.errors import TltrainError
 from tltrain.formats.answers import read_structure
 from tltrain.mae import Rule, Verdict, apply, error_kind, learnable, verdicts
 from tltrain.toolworld import generate
 from tltrain.trajectory import Call, Message, Trajectory
 
-ROOT = Path(__file__).resolve().parents[1]
-ROTBENCH = Path(os.environ.get("TLTRAIN_SHARED", ROOT / "../shared")) / "data/rotbench/third_turn"
-needs_rotbench = pytest.mark.skipif(not ROTBENCH.is_dir(), reason="RoTBench's data is not there (set TLTRAIN_SHARED)")
 CONFIGS = {name: yaml.safe_load((ROOT / f"conf/mae/{name}.yaml").read_text()) for name in ("paper", "strict")}
 PAPER, STRICT = (Rule.from_config(CONFIGS[name]) for name in ("paper", "strict"))
 
@@ -303,7 +299,7 @@ def test_strict_agrees_with_what_toolworld_knows_of_its_tools() -> None:
 
 
 def rotbench_answers(level: str) -> list[list[tuple[str, str]]]:
-    records = json.loads((ROTBENCH / f"{level}.json").read_text(encoding="utf-8"))
+    records = json.loads((ROTBENCH / "third_turn" / f"{level}.json").read_text(encoding="utf-8"))
     return [[(message["from"], message["value"]) for message in record["conversations"]] for record in records]
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..small_runs import SMALL
+from tests.support.small_runs import SMALL
 
 ALWAYS = (*SMALL, "hardware=cpu", "hardware.bf16=false", "hardware.threads=1", "tracking=none", "cache.dir=cache")
 SUPERVISED = ("data.size=16", "data.holdout=0.25", "stage.args.gradient_accumulation_steps=2")

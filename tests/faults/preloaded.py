@@ -13,4 +13,3 @@ import matplotlib.pyplot  # noqa: E402, F401
 import transformers  # noqa: E402
 import transformers.models.llama.modeling_llama  # noqa: E402, F401
 import trl  # noqa: E402, F401
-

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.launched import SUPERVISED
+from tests.support.small_runs import SMALL
 from tltrain.training.checkpoints import WholeCheckpoints
 from tltrain.training.sft import TurnTrainer
-
-from ..small_runs import SMALL
-from .launched import SUPERVISED
 
 WORDS = ("stage=sft", *SMALL, *SUPERVISED, "stage.args.save_steps=1", "stage.keep_checkpoints=true")
 

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.launched import SUPERVISED, same
+from tests.support.command_line import command_line
+from tests.support.small_runs import SMALL
 from tltrain.training.checkpoints import COMPLETE, altered, last_checkpoint, seal, to_resume
 from tltrain.training.sft import TurnTrainer
-
-from ..conftest import command_line
-from ..small_runs import SMALL
-from .launched import SUPERVISED, same
 
 WORDS = ("stage=sft", *SMALL, *SUPERVISED, "stage.args.save_steps=1", "stage.args.save_total_limit=2")
 

@@ -13,13 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.launched import ALWAYS, RECIPES, SUPERVISED, end, same, start
+from tests.support.command_line import command_line
+from tests.support.small_runs import SMALL
 from tltrain.runtime import runs
 from tltrain.training import checkpoints
 from tltrain.training.checkpoints import last_checkpoint
-
-from ..conftest import command_line
-from ..small_runs import SMALL
-from .launched import ALWAYS, RECIPES, SUPERVISED, end, same, start
 
 FULL = "the disk is full"
 PROMISE = "what was whole before is kept, and the same command with stage.resume=true goes on from it"

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from tests.faults.hostile import CANARY, PIECES, mutated, watch
+from tests.support.reader_samples import TOOLS
 from tltrain import mae
 from tltrain.config import CONF_DIR
 from tltrain.evaluation import scoring
@@ -19,9 +21,6 @@ from tltrain.formats.chat_completions import UNREADABLE, answer_text
 from tltrain.grading import ANY, PAPER_REWARD, OneOf, grade
 from tltrain.stages.eval import prediction_line
 from tltrain.trajectory import Call, Message, Sample, Tool
-
-from ..reader_samples import TOOLS
-from .hostile import CANARY, PIECES, mutated, watch
 
 SEEDS = (
     'search(query="löve", limit=2, deep=[null, {"a": true}])',

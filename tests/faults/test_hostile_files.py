@@ -12,6 +12,12 @@ from typing import Any
 
 import pytest
 
+from tests.data.test_irm import RECORD
+from tests.data.test_rotbench import FIRST, THIRD
+from tests.data.test_toolalpaca import API
+from tests.faults.hostile import file_of, watch
+from tests.faults.test_hostile_answers import rules
+from tests.support.reader_samples import CHAT, LOVE, RAW, STUBS
 from tltrain import mae
 from tltrain.data import bfcl, chat, irm, native, openai, rotbench, tl_training, toolalpaca, turns
 from tltrain.data.reading import ReadReport, read_file
@@ -19,13 +25,6 @@ from tltrain.errors import TltrainError
 from tltrain.formats import tl
 from tltrain.stages.eval import read_predictions
 from tltrain.trajectory import Sample, Trajectory
-
-from ..irm.test_data import RECORD
-from ..reader_samples import CHAT, LOVE, RAW, STUBS
-from ..test_rotbench import FIRST, THIRD
-from ..test_toolalpaca import API
-from .hostile import file_of, watch
-from .test_hostile_answers import rules
 
 SAID = [
     {"role": "System", "content": STUBS},

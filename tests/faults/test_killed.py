@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.launched import RECIPES, Whole, end, marking_steps, same, start, steps, whole
 from tltrain.training.checkpoints import COMPLETE, step_of
-
-from .launched import RECIPES, Whole, end, marking_steps, same, start, steps, whole
 
 KILLED = -9
 PHASES = ("data", "training", "saving", "evaluating", "ended")
@@ -89,7 +88,7 @@ def killed_and_repeated(reference: Whole, home: Path, moment: Moment) -> tuple[s
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", TRAINED)
 def test_killed_at_a_random_moment(uninterrupted, tmp_path, recipe):
-    """The sweep is killed in `tests/test_ablation.py`, and below."""
+    """The sweep is killed in `tests/sweeps/test_ablation.py`, and below."""
     reference = uninterrupted(recipe)
     for number, moment in enumerate(moments(reference, recipe, 2)):
         at, _, different = killed_and_repeated(reference, tmp_path / str(number), moment)

@@ -8,12 +8,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from tests.support.small_runs import ALGORITHMS, FEW, SMALL
 from tltrain.errors import TltrainError
 from tltrain.runtime import out_of_space
 from tltrain.stages import eval as eval_stage
 from tltrain.training.sft import TurnTrainer
-
-from ..small_runs import ALGORITHMS, FEW, SMALL
 
 CUDA = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB of which 1 GiB is free."
 

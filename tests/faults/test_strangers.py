@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ..conftest import command_line
-from ..small_runs import ALGORITHMS, FEW, SMALL
-from .launched import SUPERVISED
+from tests.faults.launched import SUPERVISED
+from tests.support.command_line import command_line
+from tests.support.small_runs import ALGORITHMS, FEW, SMALL
 
 CODE = """
 from pathlib import Path

@@ -14,11 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.launched import ALWAYS, RECIPES, end, marking_steps, same, start, steps
+from tests.support.paths import ROOT
 from tltrain.runtime import preemption
 from tltrain.training.checkpoints import COMPLETE, last_checkpoint, step_of
-
-from ..conftest import ROOT
-from .launched import ALWAYS, RECIPES, end, marking_steps, same, start, steps
 
 PATIENCE = 30.0
 """Seconds between the signal and the end."""

@@ -1,0 +1,290 @@
+"""The command line and its configuration: mistakes end in one line, Hydra works as its users expect."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.paths import ROOT
+from tests.support.reader_samples import RAW
+
+HEAVY = ("torch", "transformers", "trl", "datasets", "wandb", "matplotlib")
+PROBE = f"""
+import atexit, sys
+atexit.register(lambda: print("loaded:", [name for name in {HEAVY} if name in sys.modules]))
+from tltrain.__main__ import main
+main()
+"""
+
+
+def process(command: list[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own, in `folder`, with the package of this checkout."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def probe(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """The command line, whose last line of output says what it loaded."""
+    return process([sys.executable, "-c", PROBE, *words], folder)
+
+
+@pytest.fixture
+def raw(tmp_path) -> Path:
+    path = tmp_path / "raw.json"
+    path.write_text(json.dumps([RAW]))
+    return path
+
+
+# --- mistakes -------------------------------------------------------------------------------------------------------
+
+MISTAKES = {
+    "a misspelt key": (["stage=pkt", "stage.w_mx=3"], "stage.w_mx: no such key; did you mean w_max?"),
+    "an added key": (["++stage.foo=1"], "stage.foo: no such key"),
+    "an added key at the root": (["+foo=1"], "foo: no such key"),
+    "a wrong type": (["seed=abc"], "seed: Value 'abc' of type 'str' could not be converted to Integer"),
+    "a word that is no choice": (["stage=sft", "stage.packing=all"], "stage.packing: Invalid value 'all', expected"),
+    "an unknown stage": (
+        ["stage=trian"],
+        "stage=trian: no such choice; there are: analyze, cache, demo, eval, inspect, irm, irm_released, mae",
+    ),
+    "an unknown model": (["model=gpt"], "model=gpt: no such choice; there are: codellama_7b, qwen3_0_6b, smollm2_135m"),
+    "unknown data": (["data=x"], "data=x: no such choice; there are: irm, openai, rotbench, tl_training, tltrain"),
+    "an argument TRL lacks": (
+        ["stage=pkt", "+stage.args.learning_rat=1"],
+        "stage.args.learning_rat: trl.SFTConfig has no such argument; did you mean learning_rate?",
+    ),
+    "an argument of the wrong type": (
+        ["stage=sft", "+stage.args.learning_rate=high"],
+        "stage.args.learning_rate: expected float, found 'high'",
+    ),
+    "a size Llama lacks": (["model=tiny", "+model.random.layers=1"], "model.random.layers: LlamaConfig has no such"),
+    "an argument set elsewhere": (["stage=sft", "+stage.args.seed=1"], "stage.args.seed: this is set by seed"),
+    "a weight below 1": (["stage=pkt", "stage.w_max=0.5"], "stage.w_max: expected 1 or more, found 0.5"),
+    "a bracket left open": (["stage=[pkt"], "stage=[pkt: expected key=value"),
+    "a model's folder that is not there": (["model.path=/no/such"], "model.path=/no/such: there is no such folder"),
+}
+
+
+@pytest.mark.parametrize(("words", "said"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_ends_in_one_line_before_anything_loads(words, said, tmp_path):
+    ran = probe(tmp_path, *words, "hydra.run.dir=run")
+    assert ran.returncode == 1
+    (line,) = ran.stderr.splitlines()
+    assert said in line
+    assert ran.stdout == "loaded: []\n"
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["sed=1"], "sed: no such key; did you mean seed?"),
+        (["++cache.dri=x"], "cache.dri: no such key; did you mean dir?"),
+        (["+model.demo.tran_size=3"], "model.demo.tran_size: no such key; did you mean train_size?"),
+        (["benchmark=x"], "benchmark=x: no such choice; there are: bfcl, "),
+        (["stage=sft", "+stage.args.max_steps=1.5"], "stage.args.max_steps: expected int, found 1.5"),
+        (["stage=sft", "+model.args.lr=1"], "model.args.lr: trl.SFTConfig has no such argument"),
+        (["stage=sft", "+stage.args.packing=true"], "stage.args.packing: this is set by stage.packing"),
+        (["stage=eval", "stage.batch_size=0"], "stage.batch_size: expected 1 or more, found 0"),
+        (["data.limit=-1"], "data.limit: expected 1 or more, found -1"),
+        (["data.holdout=2"], "data.holdout: expected a share from 0 to below 1, found 2.0"),
+        (["data.path=${nope}"], "data.path: Interpolation key 'nope' not found"),
+        (["train"], "train: expected key=value"),
+        (["stage=sft", "stage.args.resume_from_checkpoint=/no"], "stage.args.resume_from_checkpoint=/no: there is no"),
+        (["stage=mae", "hydra.run.dir=/dev/null/run"], "[Errno 20] Not a directory: '/dev/null/run'"),
+    ],
+)
+def test_more_mistakes_end_in_one_line(words, said, tltrain):
+    (line,) = tltrain(*words, status=1).err.splitlines()
+    assert line.startswith(said)
+
+
+def test_a_run_folder_given_for_its_model_is_told_apart(tltrain, tmp_path):
+    (tmp_path / "pkt" / "model").mkdir(parents=True)
+    (tmp_path / "pkt" / "model" / "config.json").write_text("{}")
+    ran = tltrain("stage=eval", f"model.path={tmp_path / 'pkt'}", status=1)
+    model = tmp_path / "pkt" / "model"
+    assert ran.err == f"model.path={tmp_path / 'pkt'} is not a model folder: did you mean {model}?\n"
+    ran = tltrain("stage=eval", f"model.path={tmp_path}", status=1)
+    assert ran.err == f"model.path={tmp_path} is not a model folder: it has no config.json\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["stage=mae", "data=openai"], "data=openai reads a file: give data.path=PATH"),
+        (["stage=pkt", "data=rotbench", "data.path=/no/such"], "/no/such: expected a folder with first_turn and"),
+        (["stage=mae", "data=tltrain", "data.path=/no/such"], "/no/such: expected a file of JSON, found: No such file"),
+        (["stage=eval", "benchmark=rotbench"], "benchmark=rotbench reads RoTBench's release: give benchmark.path"),
+        (["stage=eval", "benchmark.size=0"], "the benchmark has no samples"),
+        (["stage=eval", "benchmark=toolalpaca"], "benchmark=toolalpaca reads ToolAlpaca's data: give benchmark.path"),
+        (
+            ["stage=eval", "benchmark=toolalpaca", "benchmark.path=/no"],
+            "/no: expected eval_real.json or eval_simulated",
+        ),
+        (["stage=eval", "benchmark=openai"], "benchmark=openai reads a file: give benchmark.path=FILE"),
+        (["stage=eval", "benchmark=bfcl", "benchmark.path=/no"], "/no: expected the folder `data` of bfcl-eval"),
+        (["stage=eval", "benchmark=bfcl", "benchmark.categories=[x]"], "benchmark.categories: expected some of exec, "),
+        (["stage=eval", "stage.compare=[a]"], "stage.compare: expected two result folders, [A,B], found 1"),
+        (["stage=predict"], "stage=predict reads a conversation: give data.path"),
+        (["stage=sft", "model.dtype=int8"], "model.dtype: expected float32, bfloat16 or float16, found int8"),
+        (["stage=sft", "+stage.args.optim=best"], "stage.args: best is not a valid OptimizerNames"),
+        (["stage=sft", "data.holdout=0", "stage.args.eval_strategy=steps"], "stage.args: You have set `args.eval_str"),
+    ],
+)
+def test_a_mistake_found_by_a_stage_ends_in_one_line_too(tltrain, words, said):
+    ran = tltrain("model=tiny", "data.size=2", *words, status=1)
+    line = ran.err.splitlines()[-1]  # before it, maybe, that libraries were loaded
+    assert line.startswith(said)
+    assert "Traceback" not in ran.err and "Error executing job" not in ran.err
+    assert (ran.folder / "error.txt").read_text() == f"{line}\n"
+    assert not (ran.folder / "metrics.json").exists()
+
+
+def test_a_gpu_that_is_not_there(tltrain):
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    ran = tltrain("stage=sft", "model=tiny", "data.size=2", "hardware=gpu", status=1)
+    assert ran.err.splitlines()[-1].startswith("hardware=gpu: torch sees no CUDA device here")
+
+
+def test_a_hub_that_cannot_be_reached(tmp_path):
+    closed = "http://127.0.0.1:9"  # the port of `discard`, where nothing listens
+    command = [sys.executable, "-m", "tltrain", "stage=eval", "model.path=some/model", "hydra.run.dir=run"]
+    ran = process(command, tmp_path, HF_ENDPOINT=closed, HF_HOME=str(tmp_path / "hub"))
+    assert ran.returncode == 1
+    line = ran.stderr.splitlines()[-1]
+    assert line.startswith(f"the model some/model is not on this machine and the hub ({closed}) did not give it")
+    assert "model.path=FOLDER" in line
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_failed_run_takes_the_place_of_a_finished_one(tltrain, raw, tmp_path):
+    words, folder = ["stage=mae", "stage.mae=false", "data=tl_training"], tmp_path / "run"
+    assert tltrain(*words, f"data.path={raw}", folder=folder).metrics["calls"] == 3
+    tltrain(*words, "data.path=/no/such", folder=folder, status=1)
+    assert not (folder / "metrics.json").exists()
+    tltrain(*words, f"data.path={raw}", folder=folder)
+    assert not (folder / "error.txt").exists()
+
+
+# --- Hydra as its users know it --------------------------------------------------------------------------------------
+
+
+def test_help_lists_groups_and_examples_and_loads_nothing(tmp_path):
+    ran = probe(tmp_path, "--help")
+    assert ran.returncode == 0
+    assert "MAE leaves out calls" in ran.stdout
+    words = ran.stdout.replace(" (default)", "").replace("+experiment=", "experiment ").split()
+    for folder in ("stage", "model", "data", "benchmark", "source", "hardware", "tracking", "reward", "experiment"):
+        choices = {file.stem for file in (ROOT / "conf" / folder).glob("*.yaml")}
+        assert {word.strip(",;") for word in words} >= choices | {folder}
+    assert sum(line.startswith("  python -m tltrain") for line in ran.stdout.splitlines()) == 7
+    assert ran.stdout.endswith("loaded: []\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_is_quick(tmp_path):
+    def seconds(*words: str) -> float:
+        start = time.perf_counter()
+        process([sys.executable, *words], tmp_path)
+        return time.perf_counter() - start
+
+    rounds = [(seconds("-c", "import hydra"), seconds("-m", "tltrain", "--help")) for _ in range(3)]
+    assert any(helped <= 1.5 * bare + 0.5 for bare, helped in rounds), rounds
+
+
+def test_the_examples_of_the_help_compose(tmp_path, tltrain):
+    lines = probe(tmp_path, "--help").stdout.splitlines()
+    for line in [line for line in lines if line.startswith("  python -m tltrain")]:
+        command = line.partition("  python -m tltrain ")[2].partition("   ")[0].split()
+        words = [word for word in command if word != "-m" and "," not in word and not word.startswith("model.path=")]
+        assert yaml.safe_load(tltrain("--cfg", "job", *words).out)
+
+
+def test_cfg_job_prints_the_configuration_and_runs_nothing(tltrain):
+    ran = tltrain("--cfg", "job", "stage=pkt", "model=tiny", "seed=3")
+    printed = yaml.safe_load(ran.out)
+    assert (printed["stage"]["name"], printed["stage"]["w_max"], printed["seed"]) == ("pkt", 9.0, 3)
+    assert printed["model"]["random"]["num_hidden_layers"] == 4
+    assert not ran.folder.exists()
+
+
+def test_what_the_user_says_is_above_what_suits_the_model(tltrain):
+    printed = [
+        yaml.safe_load(tltrain("--cfg", "job", "--resolve", *words).out)["stage"]["train_size"]
+        for words in (["model=tiny"], ["model=tiny", "stage.train_size=7"], ["model=qwen3_0_6b"])
+    ]
+    assert printed == [200, 7, 96]
+
+
+def test_the_papers_hyperparameters_are_the_defaults_of_its_model(tltrain):
+    found = yaml.safe_load(tltrain("--cfg", "job", "model=codellama_7b").out)["model"]
+    paper = {
+        "learning_rate": 1e-6,
+        "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": 1,
+        "num_train_epochs": 1,
+        "max_length": 8192,
+        "max_grad_norm": 1.0,
+        "adam_beta1": 0.9,
+        "adam_beta2": 0.95,
+        "weight_decay": 0.01,
+        "activation_checkpointing": True,
+    }
+    assert found["args"].items() >= paper.items()
+    assert yaml.safe_load(tltrain("--cfg", "job", "model=tl_codellama_2").out)["model"]["args"] == found["args"]
+
+
+def test_runs_get_a_folder_by_stage_and_time(tmp_path):
+    words = ["stage=mae", "data.size=2", "stage.mae=false"]
+    ran = process([sys.executable, "-m", "tltrain", *words], tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    (folder,) = (tmp_path / "outputs" / "mae").iterdir()
+    assert {file.name for file in folder.iterdir()} >= {"train.jsonl", "metrics.json", "config.yaml"}
+    assert str(folder.relative_to(tmp_path) / "train.jsonl") in ran.stdout
+
+
+def test_a_sweep_makes_a_folder_a_value(tltrain, raw, tmp_path):
+    sweep = tmp_path / "sweep"
+    words = ["data=tl_training", f"data.path={raw}", f"hydra.sweep.dir={sweep}"]
+    tltrain("-m", "stage=mae", "stage.mae=true,false", *words)
+    kept = [json.loads((sweep / job / "metrics.json").read_text())["kept"] for job in ("0", "1")]
+    assert kept == [2, 3]
+
+
+def test_a_failing_job_does_not_stop_a_sweep(tltrain, raw, tmp_path):
+    sweep = tmp_path / "sweep"
+    words = ["stage.mae=false", "data=tl_training", f"hydra.sweep.dir={sweep}"]
+    ran = tltrain("-m", "stage=mae", f"data.path=/no/such,{raw}", *words, status=1)
+    line = "/no/such: expected a file of JSON, found: No such file or directory\n"
+    assert line in ran.err and "Traceback" not in ran.err
+    assert (sweep / "0" / "error.txt").read_text() == line
+    assert not (sweep / "0" / "metrics.json").exists()
+    assert json.loads((sweep / "1" / "metrics.json").read_text())["calls"] == 3
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("stage=", "stage=analyze stage=cache stage=demo stage=eval stage=inspect"),
+        ("model=t", "model=tiny model=tl_codellama_2"),
+        ("stage=pkt stage.", "stage.packing= stage.resume= stage.rule="),
+    ],
+)
+def test_the_shell_completes(typed, offered, tmp_path):
+    script = Path(sys.executable).with_name("tltrain")
+    if not script.is_file():
+        pytest.skip("the console script is not installed")
+    line = f"tltrain {typed}"
+    ran = process([str(script), "-sc", "query=bash"], tmp_path, COMP_LINE=line, COMP_POINT=str(len(line)))
+    assert ran.returncode == 0, ran.stderr
+    assert offered in " ".join(ran.stdout.split())

@@ -1,0 +1,81 @@
+"""What a model makes of recorded calls, against one forward a call and against numbers known beforehand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from transformers import LlamaConfig, LlamaForCausalLM, set_seed  # noqa: E402
+
+from tests.tokens.test_packing import TOOLS, TRAJECTORY  # noqa: E402
+from tltrain.evaluation import teacher_forcing  # noqa: E402
+from tltrain.formats import tl  # noqa: E402
+from tltrain.tokens.packing import Encoder, PackingReport  # noqa: E402
+from tltrain.trajectory import Message, Trajectory  # noqa: E402
+
+
+@pytest.fixture(params=["byte_level", "sentencepiece"])
+def encoder(request) -> Encoder:
+    return Encoder(request.getfixturevalue(request.param))
+
+
+def model_of(encoder: Encoder, context: int = 4096) -> LlamaForCausalLM:
+    set_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    return LlamaForCausalLM(
+        LlamaConfig(vocab_size=len(encoder.tokenizer), max_position_embeddings=context, **sizes)
+    ).eval()
+
+
+def test_one_forward_a_trajectory_says_what_one_a_call_says(encoder):
+    model = model_of(encoder)
+    scores = list(teacher_forcing.score(model, encoder, [TRAJECTORY, TRAJECTORY], PackingReport()))
+    assert [score.trajectory for score in scores] == [0, 0, 0, 1, 1, 1]
+    pieces = tl.segments(TRAJECTORY)
+    for score in scores[:3]:
+        at = next(i for i, piece in enumerate(pieces) if piece.turn == scores.index(score))
+        ids = [encoded.ids for encoded in encoder.encode([piece.text for piece in pieces[: at + 1]])]
+        prompt, call = [token for part in ids[:-1] for token in part], ids[-1]
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt + call])).logits[0, len(prompt) - 1 :]
+        targets = torch.tensor([*call, encoder.eos_id])
+        wanted = -logits.log_softmax(-1)[range(len(targets)), targets]
+        assert score.nll == pytest.approx(wanted.tolist(), abs=1e-4)
+        assert list(score.right) == (logits.argmax(-1) == targets).tolist()
+        assert score.parts[-1] == "end" and score.parts.count("first") == 1
+
+
+def test_a_model_that_knows_nothing_is_uniform_everywhere(encoder):
+    model = model_of(encoder)
+    torch.nn.init.zeros_(model.lm_head.weight)
+    (score, *_) = teacher_forcing.score(model, encoder, [TRAJECTORY], PackingReport())
+    assert score.nll == pytest.approx([math.log(len(encoder.tokenizer))] * len(score.parts), rel=1e-5)
+
+
+def test_a_name_is_told_from_another_after_their_common_tokens(encoder):
+    score = next(iter(teacher_forcing.score(model_of(encoder), encoder, [TRAJECTORY], PackingReport())))
+    kinds = [part for part in score.parts if part in ("first", "name", "distinguishing")]
+    assert kinds[0] == "first" and kinds.count("distinguishing") <= 1  # getPaper|s..., against getPaper|Details
+    assert {"parameter", "value"} <= set(score.parts)
+
+
+def test_what_is_not_learned_and_plain_text_have_no_score(encoder):
+    messages = list(TRAJECTORY.messages)
+    messages[1] = Message("assistant", call=messages[1].call, learn=False)
+    messages[3] = Message("assistant", "I would rather talk.")
+    scores = list(
+        teacher_forcing.score(model_of(encoder), encoder, [Trajectory("t", TOOLS, tuple(messages))], PackingReport())
+    )
+    assert len(scores) == 1
+
+
+def test_what_is_too_long_loses_its_oldest_calls(encoder):
+    report = PackingReport()
+    (whole,) = (list(teacher_forcing.score(model_of(encoder), encoder, [TRAJECTORY], PackingReport())),)
+    length = sum(len(run.ids) for run in encoder.runs(TRAJECTORY, None))
+    kept = list(teacher_forcing.score(model_of(encoder, length - 5), encoder, [TRAJECTORY], report))
+    assert [len(score.parts) for score in kept] == [len(score.parts) for score in whole[1:]]
+    assert (report.truncated, report.too_long) == (1, 0)

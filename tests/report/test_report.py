@@ -1,0 +1,370 @@
+"""The report's numbers, against hand-computed ones; its files, whatever models wrote."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.support.sweep_sample import job_of as job
+from tests.support.sweep_sample import small, sweep
+from tltrain.errors import TltrainError
+from tltrain.evaluation import scoring
+from tltrain.report import exports, grid, numbers, page, samples, wording
+from tltrain.report.sweep import Job, StageCost, load, save, without_texts
+from tltrain.report.write import write_report
+
+
+def test_a_row_is_the_mean_and_sample_deviation_of_its_seeds():
+    found = numbers.derive(small(("base", [job(0, [1, 0]), job(1, [1, 1]), Job(2, error="killed")])))
+    summary = found.summaries[0, "set", "cf"]
+    assert (summary.mean, summary.values) == (75, (50, 100))
+    assert summary.std == pytest.approx(25 * 2**0.5)
+    assert found.sets == {"set": ["ts", "cf"]} and found.n == {"set": 2} and found.main("set") == "cf"
+    assert numbers.derive(small(("base", [job(0, [1, 0])]))).summaries[0, "set", "cf"].std is None
+
+
+def test_with_one_seed_the_interval_is_that_of_the_paired_bootstrap():
+    a, b = [0] * 60 + [1] * 40, [0] * 42 + [1] * 58
+    found = numbers.derive(small(("base", [job(0, a)]), ("other", [job(0, b)]))).comparisons[1, "set", "cf"]
+    known = scoring.paired([100.0 * x for x in a], [100.0 * x for x in b])
+    assert (found.difference, found.samples, found.seeds) == (18, 100, 1)
+    assert found.low == pytest.approx(known.low, abs=1.5) and found.high == pytest.approx(known.high, abs=1.5)
+    assert found.p < 0.01 and found.beyond_chance
+
+
+def test_seeds_that_disagree_widen_the_interval():
+    base = [job(seed, [0, 1] * 50) for seed in (0, 1)]
+    same = [job(seed, [0, 1, 1, 1, 1] * 20) for seed in (0, 1)]  # +30 twice
+    spread = [job(0, [1, 1] * 50), job(1, [0, 1] * 45 + [1, 1] * 5)]  # +50 and +5 are +27.5
+    found = numbers.derive(small(("base", base), ("same", same), ("spread", spread))).comparisons
+    steady, shaky = found[1, "set", "cf"], found[2, "set", "cf"]
+    assert (steady.difference, shaky.difference) == pytest.approx((30, 27.5))
+    assert steady.beyond_chance and not shaky.beyond_chance
+    assert shaky.high - shaky.low > 1.5 * (steady.high - steady.low)
+    assert shaky.low < 0  # as far as two seeds tell, there may be none
+
+
+def test_seeds_with_samples_of_their_own_are_paired_within_each():
+    def named(seed, right):
+        lines = [line | {"id": f"{seed}/{line['id']}"} for line in job(seed, right).predictions]
+        return replace(job(seed, right), predictions=lines)
+
+    base, other = [named(s, [0] * 30 + [1] * 10) for s in (0, 1)], [named(s, [1] * 40) for s in (0, 1)]
+    found = numbers.derive(small(("base", base), ("other", other))).comparisons[1, "set", "cf"]
+    assert (found.difference, found.samples, found.seeds) == (75, 80, 2) and found.beyond_chance
+
+
+def test_what_is_the_same_is_not_beyond_chance():
+    rows = [(label, [job(0, [0, 1] * 20)]) for label in ("base", "other")]
+    found = numbers.derive(small(*rows))
+    assert found.comparisons[1, "set", "cf"].p == 1 and (0, "set", "cf") not in found.comparisons
+    assert "No row differs from base by more than chance in CF" in wording.finding(small(*rows), found)
+
+
+def test_two_samples_prove_nothing():
+    found = numbers.derive(small(("base", [job(0, [0, 0])]), ("other", [job(0, [1, 1])]))).comparisons
+    assert found[1, "set", "cf"].difference == 100 and not found[1, "set", "cf"].beyond_chance
+
+
+def test_holm_corrects_step_by_step_in_the_order_given():
+    assert numbers.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert numbers.holm([0.5, 0.9]) == [1.0, 1.0] and numbers.holm([]) == []
+
+
+def test_many_rows_need_more_to_be_beyond_chance():
+    base, better = [0] * 20 + [1] * 80, [0] * 13 + [1] * 87
+    few = small(("base", [job(0, base)]), ("other", [job(0, better)]))
+    many = small(("base", [job(0, base)]), *((f"r{i}", [job(0, better)]) for i in range(7)))
+    assert numbers.derive(few).comparisons[1, "set", "cf"].beyond_chance
+    assert not numbers.derive(many).comparisons[1, "set", "cf"].beyond_chance
+
+
+@pytest.mark.slow
+def test_intervals_cover_what_training_runs_differ_by():
+    rng, covered, alarms, times = np.random.default_rng(0), 0, 0, 150
+
+    def jobs(difficulty):
+        odds = [1.5 * (difficulty + rng.normal(0, 0.3)) for _ in range(4)]  # a training run moves CF by some 5 points
+        return [job(seed, rng.random(len(one)) < 1 / (1 + np.exp(-one))) for seed, one in enumerate(odds)]
+
+    for time in range(times):
+        difficulty = rng.normal(0, 1, 100)
+        made = small(("base", jobs(difficulty)), ("same", jobs(difficulty)))
+        found = numbers.derive(made, time).comparisons[1, "set", "cf"]
+        covered += found.low <= 0 <= found.high
+        alarms += found.beyond_chance
+    assert covered / times > 0.88 and alarms / times < 0.12
+
+
+@pytest.mark.parametrize(
+    ("rows", "baseline", "expected"),
+    [
+        (
+            [("base", [job(0, [0] * 40)]), ("x", [job(0, [1] * 40)])],
+            "base",
+            "x gains most over base: CF on set goes",
+        ),
+        ([("base", [job(0, [1] * 40)]), ("x", [job(0, [0] * 40)])], "base", "x falls furthest behind base"),
+        ([("base", [Job(0, error="no")]), ("x", [job(0, [1])])], "base", "base cannot be compared with any row"),
+        ([("a", [job(0, [0])]), ("x", [job(0, [1])])], None, "Highest CF on set: x, 100.0 %."),
+        ([("base", [Job(0, error="no")])], "base", "No job has a result."),
+    ],
+)
+def test_the_finding_is_what_the_numbers_say(rows, baseline, expected):
+    made = small(*rows, baseline=baseline)
+    assert wording.finding(made, numbers.derive(made)).startswith(expected)
+
+
+def test_where_lower_is_better_less_is_a_gain():
+    def tools(seed, de):
+        lines = [{"set": "tooleyes", "id": str(i), "de": bool(one)} for i, one in enumerate(de)]
+        return Job(seed, metrics={"tooleyes/de": 100 * sum(de) / len(de), "tooleyes/n": len(de)}, predictions=lines)
+
+    made = small(("base", [tools(0, [1] * 40)]), ("x", [tools(0, [0] * 40)]))
+    assert wording.finding(made, numbers.derive(made)).startswith("x gains most over base: DE on ToolEyes goes")
+    cell = grid.ablation(made, numbers.derive(made)).rows[1][-1]
+    assert cell.shade == 1 and cell.sub.startswith("\N{MINUS SIGN}100.0")
+
+
+def test_flips_are_the_samples_on_which_two_jobs_differ():
+    a, b = job(0, [1, 0, 1, 0]), job(0, [1, 1, 0, 0])
+    assert [(flip.id, flip.gained) for flip in numbers.flips(a, b)] == [("1", True), ("2", False)]
+    assert numbers.flips(a, b, "ts") == []
+    found = samples.flipping(small(("base", [a]), ("other", [b])))
+    assert [one[1] for one in found["samples"]] == ["1", "2"] and found["left_out"] == 0
+    assert [found["texts"][line[0]] for line in found["answers"][1]["lines"]] == ["f(1)", "f(2)"]
+
+
+def test_the_papers_numbers_stand_beside_sets_of_their_size():
+    made = sweep({"rotbench_clean": 105, "toolalpaca_real": 20})
+    table = grid.ablation(made, numbers.derive(made, 0))
+    assert [label for label, _ in table.groups] == [
+        "",
+        "RoTBench clean, %",
+        "RoTBench clean: the paper's",
+        "ToolAlpaca real, %",
+    ]
+    everything = table.rows[-1]
+    assert [cell.text for cell in everything[1:4]] == ["✓", "✓", "✓"]
+    assert [cell.text for cell in everything[7:10]] == ["83.81", "54.29", "42.86"]
+    assert [cell.sub for cell in everything[7:10]] == ["+7.62", "\N{MINUS SIGN}0.95", "+4.76"]
+
+
+def test_without_the_papers_benchmarks_its_table_is_open(tmp_path):
+    opened = '<details class="block" open><summary>The paper'
+    assert opened in write_report(sweep({"toolworld": 10}), tmp_path).read_text()
+    assert opened not in write_report(sweep({"rotbench_clean": 105}), tmp_path).read_text()
+
+
+def test_costs_count_a_stage_once_however_often_it_is_needed():
+    def staged(seed, reused):
+        stages = [
+            StageCost("sft", 60.0, 1000, None, reused, "f"),
+            StageCost("eval", 10.0, None, 2**30, False, f"e{reused}"),
+        ]
+        return Job(seed, stages=stages)
+
+    table = grid.stages(small(("base", [staged(0, False)]), ("irm", [staged(0, True)])))
+    assert [[cell.text for cell in row[:6]] for row in table.rows] == [
+        ["sft", "2", "1", "1", "1 min 0 s", "1 min 0 s"],
+        ["eval", "2", "2", "0", "20 s", "–"],
+    ]
+    assert [row[-1].text for row in table.rows] == ["–", "1 GiB"]
+
+
+def test_a_sweep_survives_json(tmp_path):
+    made = sweep({"set": 3})
+    made.rows[0].seeds[0].predictions[0]["prediction"] = "a lone \ud800, a \u2028, a \0 and \N{SNOWMAN}"
+    save(made, tmp_path / "sweep.json")
+    assert load(tmp_path / "sweep.json") == made
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda record: record.pop("commit"), "commit: missing"),
+        (lambda record: record.update(colour="red"), "colour: unknown; expected name, command"),
+        (lambda record: record["rows"][1].update(seeds="0"), r"rows\[1\].seeds: expected list, found str"),
+        (lambda record: record["rows"][0]["seeds"][0].pop("seed"), r"rows\[0\].seeds\[0\].seed: missing"),
+    ],
+)
+def test_a_file_that_is_no_sweep_is_said_in_one_line(tmp_path, change, expected):
+    path = tmp_path / "sweep.json"
+    save(sweep({"set": 1}), path)
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+    with pytest.raises(TltrainError, match=expected) as raised:
+        load(path)
+    assert str(path) in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_no_file_and_no_json_are_said_in_one_line(tmp_path):
+    with pytest.raises(TltrainError, match="No such file"):
+        load(tmp_path / "sweep.json")
+    (tmp_path / "sweep.json").write_text("{")
+    with pytest.raises(TltrainError, match="found no JSON"):
+        load(tmp_path / "sweep.json")
+
+
+def test_the_files_say_what_the_numbers_are(tmp_path):
+    made = sweep({"rotbench_clean": 30})
+    assert write_report(made, tmp_path) == tmp_path / "report.html"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "ablation.csv",
+        "ablation.tex",
+        "report.html",
+        "report.md",
+    ]
+    with (tmp_path / "ablation.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    found = numbers.derive(made)
+    assert [(line["mae"], line["pkt"], line["irm"]) for line in lines[:3]] == [
+        ("false", "false", "false"),
+        ("true", "false", "false"),
+        ("false", "true", "false"),
+    ]
+    assert float(lines[4]["rotbench_clean_cf"]) == pytest.approx(
+        found.summaries[4, "rotbench_clean", "cf"].mean, abs=0.01
+    )
+    assert float(lines[4]["rotbench_clean_cf_low"]) == pytest.approx(
+        found.comparisons[4, "rotbench_clean", "cf"].low, abs=0.01
+    )
+    assert (lines[3]["seeds"], lines[3]["failed"]) == ("1", "1") and "out of memory" in lines[3]["error"]
+    text = (tmp_path / "report.md").read_text()
+    assert wording.finding(made, found).split("[")[0] in text and "MAE + PKT, seed 1: training: CUDA" in text
+    tex = (tmp_path / "ablation.tex").read_text()
+    assert tex.count(r"\checkmark") == 12 and r"\multicolumn{3}{c}{RoTBench clean}" in tex
+    body = tex[tex.index(r"\midrule") : tex.index(r"\bottomrule")]
+    assert {line.count("&") for line in body.splitlines()[1:]} == {6}
+
+
+def test_what_cannot_be_shown_leaves_the_earlier_report(tmp_path, monkeypatch):
+    made = sweep({"set": 5})
+    write_report(made, tmp_path)
+    before = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(page, "render", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_report(replace(made, name="other"), tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
+
+
+HOSTILE = (
+    "</script><script>window.pwned=1</script><img src=x onerror=pwned=1> & \"' $x_ {{ 7*7 }} | \ud800 \0 \u2028 %&_#"
+)
+
+
+def hostile():
+    """A sweep in which everything that comes from outside is hostile, and one answer is 100 kB."""
+    made = sweep({"set": 12})
+    rows = [replace(row, label=f"{row.label} {HOSTILE}") for row in made.rows]
+    for row in rows:
+        for one in row.seeds:
+            for number, line in enumerate(one.predictions):
+                line |= {"prediction": HOSTILE + "x" * (100_000 if number == 3 else 0), "reason": HOSTILE}
+                line |= {
+                    "id": HOSTILE + str(number),
+                    "meta": {"query": HOSTILE},
+                    "goldens": [{"name": HOSTILE}, HOSTILE],
+                }
+    rows[2] = replace(rows[2], seeds=[Job(0, HOSTILE, HOSTILE), Job(1, HOSTILE, HOSTILE * 1000)])
+    words = dict.fromkeys(("name", "command", "commit", "config", "created"), HOSTILE)
+    return replace(
+        made, **words, rows=rows, baseline=rows[0].label, versions={HOSTILE: HOSTILE}, environment={HOSTILE: HOSTILE}
+    )
+
+
+def test_whatever_models_wrote_stays_text(tmp_path):
+    write_report(hostile(), tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    assert text.count("<script") == text.count("</script>") == 2 and "<img" not in text and "{{ 7*7 }}" in text
+    assert len(text) < 600_000
+    data = json.loads(re.search(r'<script id="data"[^>]*>(.*?)</script>', text, re.DOTALL)[1])
+    assert any(one.endswith("characters more]") for one in data["texts"])
+    markdown = (tmp_path / "report.md").read_text()
+    assert "<img" not in re.sub(r"\\<", "", markdown.partition("## Run")[0])
+    tables = re.findall(r"(?:^\|.*\n)+", markdown, re.MULTILINE)
+    assert tables
+    for table in tables:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+    assert len(list(csv.reader(io.StringIO((tmp_path / "ablation.csv").read_text())))) == 9
+
+
+def test_a_page_stays_small_and_says_what_is_left_out():
+    def long(seed, right, name):
+        made = job(seed, right, name)
+        for line in made.predictions:
+            line["prediction"] = f"{line['id']}{seed}{name}" * 200
+        return made
+
+    jobs = [[long(0, [(i + r) % 2 for i in range(2000)], "a"), long(1, [1] * 5, "b")] for r in range(2)]
+    jobs[1][1] = long(1, [0] * 5, "b")
+    found = samples.flipping(small(("base", jobs[0]), ("other", jobs[1])))
+    kept = [found["sets"][one[0]] for one in found["samples"]]
+    assert kept.count("b") == 5 and 0 < kept.count("a") < 2000  # the small set is whole, whatever the large one takes
+    assert len(kept) + found["left_out"] == 2005
+    assert len(json.dumps(found)) < 1.3 * samples.BUDGET
+
+
+def test_latex_and_markdown_take_their_special_characters_as_text():
+    made = small(("a_b & 50% | x", [job(0, [1])]), baseline=None)
+    found = numbers.derive(made)
+    assert r"a\_b \& 50\% | x" in exports.latex(made, found)
+    assert r"a\_b & 50% \| x" in exports.markdown(made, found)
+
+
+ODD = {
+    "set": None,
+    "id": 7,
+    "prediction": None,
+    "goldens": "none",
+    "grade": 3,
+    "ts": "yes",
+    "reason": ["a"],
+    "meta": "m",
+}
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        small(),
+        small(("base", [])),
+        small(("base", [Job(0, error="no")]), ("x", [Job(0, error="no")])),
+        small(("base", [Job(0, metrics={"set/ts": 40.0, "set/n": 5})]), ("x", [Job(1, metrics={"set/ts": 50.0})])),
+        small(("tiny", [job(0, [1, 0])]), ("large", [job(0, [1, 1])]), baseline=None),
+        small(("base", [job(0, [1])]), ("base", [job(1, [0])])),
+        small(("base", [Job(0, predictions=[ODD], metrics={"a": "b", "x/y/z": 1, "set/ts": float("nan")})])),
+        small(
+            ("base", [job(0, [1], curves={"train/loss": [[1, float("nan")], [2, 3.0]], "new": [], "irm/kl": [[1, 0]]})])
+        ),
+    ],
+    ids=["no rows", "no jobs", "all failed", "metrics alone", "no baseline", "same label", "odd lines", "odd curves"],
+)
+def test_every_sweep_has_a_report(tmp_path, made):
+    text = write_report(made, tmp_path).read_text()
+    assert wording.finding(made, numbers.derive(made)).split("[")[0][:40] in text
+
+
+def test_without_lines_a_difference_has_no_interval():
+    made = small(
+        ("base", [Job(0, metrics={"set/ts": 40.0, "set/n": 5})]), ("x", [Job(1, metrics={"set/ts": 50.0, "set/n": 5})])
+    )
+    assert grid.ablation(made, numbers.derive(made)).rows[1][-1].sub == "+10.0, no interval"
+
+
+def test_without_texts_the_numbers_stay_and_what_was_asked_and_answered_goes():
+    whole = sweep()
+    bare = without_texts(whole)
+    assert numbers.derive(bare) == numbers.derive(whole)
+    shown = page.render(bare, numbers.derive(bare)) + exports.markdown(bare, numbers.derive(bare))
+    assert "what does" not in shown and "search_flights" not in shown and "See you later" not in shown
+    assert "search_flights" in page.render(whole, numbers.derive(whole))
+    left, all_of_them = samples.flipping(bare), samples.flipping(whole)
+    assert len(left["samples"]) == len(all_of_them["samples"]) > 0

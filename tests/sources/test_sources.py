@@ -1,0 +1,196 @@
+"""The golden calls and the random tool as sources, what all sources share, and what none of them loads."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from unittest import mock
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from tests.entry.test_command_line import probe
+from tltrain import config, toolworld
+from tltrain.errors import TltrainError
+from tltrain.formats.calls import read_calls
+from tltrain.grading import Outcome, grade
+from tltrain.sources import open_source
+from tltrain.sources.baselines import placeholder
+from tltrain.trajectory import ANY, Call, Message, OneOf, Sample, Tool
+
+SEARCH = Tool(
+    "search",
+    "",
+    {
+        "type": "object",
+        "properties": {
+            "words": {"type": "string"},
+            "limit": {"type": "integer"},
+            "order": {"enum": ["newest", "oldest"]},
+            "page": {"type": "integer"},
+        },
+        "required": ["words", "limit", "order", "undocumented"],
+    },
+)
+FINISH = Tool("finish", "", {"type": "object", "properties": {}})
+
+
+def sample(*goldens, tools=(SEARCH, FINISH), identity="1", messages=1):
+    return Sample(identity, tools, (Message("user", "?"),) * messages, goldens)
+
+
+def answers(name, *samples, benchmark="toolworld", seed=0):
+    cfg = OmegaConf.create({"source": {"name": name}, "benchmark": {"name": benchmark}, "seed": seed})
+    with open_source(cfg) as source:
+        assert source.too_long == 0
+        return source(samples)
+
+
+# --- golden calls ----------------------------------------------------------------------------------------------------
+
+
+def test_the_golden_call_is_written_with_values_it_accepts():
+    golden = Call("search", {"words": OneOf(("a b", "ab")), "limit": ANY, "order": OneOf((), optional=True)})
+    (text,) = answers("golden", sample(golden, Call("finish")))
+    assert text.startswith('search(words="a b", limit=')
+    assert grade(text, golden, (SEARCH,)).outcome is Outcome.CORRECT
+
+
+def test_all_golden_calls_are_written_where_all_are_asked_for():
+    goldens = Call("search", {"words": "x\ny"}), Call("finish")
+    assert read_calls(answers("golden", sample(*goldens), benchmark="bfcl")[0]) == list(goldens)
+    assert read_calls(answers("golden", sample(*goldens), benchmark="rotbench")[0]) == [goldens[0]]
+
+
+def test_without_a_golden_call_there_is_none_to_say():
+    with pytest.raises(TltrainError, match="source=golden: sample 7 has no golden call"):
+        answers("golden", sample(identity="7"))
+
+
+# --- a random tool ---------------------------------------------------------------------------------------------------
+
+
+def test_what_is_required_is_filled_by_type():
+    (text,) = answers("random", sample(tools=(SEARCH,)))
+    assert text == 'search(words="text", limit=1, order="newest", undocumented="text")'
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"type": "number"}, 1.0),
+        ({"type": "float"}, 1.0),
+        ({"type": "boolean"}, True),
+        ({"type": "array", "items": {"type": "string"}}, []),
+        ({"type": "dict"}, {}),
+        ({"type": ["null", "string"]}, None),
+        ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, 1),
+        ({"type": "integer", "enum": [3, 4]}, 3),
+        ({"type": "tuple of things"}, "text"),
+        ({}, "text"),
+    ],
+)
+def test_placeholders(schema, value):
+    found = placeholder(schema)
+    assert found == value and type(found) is type(value)
+
+
+def test_the_draw_is_of_the_seed_and_the_sample_alone():
+    tools = tuple(Tool(f"tool{number}", "", {}) for number in range(4))
+    samples = [sample(tools=tools, identity=str(number)) for number in range(400)]
+    drawn = answers("random", *samples)
+    assert answers("random", *samples[::-1]) == drawn[::-1]
+    assert answers("random", *samples, seed=1) != drawn
+    assert answers("random", *(sample(tools=tools, identity=s.id, messages=3) for s in samples)) != drawn
+    counts = Counter(drawn)
+    assert len(counts) == 4 and all(70 <= count <= 130 for count in counts.values())  # 3.5 standard deviations
+
+
+def test_it_never_contradicts_the_documentation_of_toolworld():
+    samples = list(toolworld.samples(60, 0))
+    for text, asked in zip(answers("random", *samples), samples, strict=True):
+        assert not grade(text, None, asked.tools).de
+
+
+def test_no_tool_no_call():
+    assert answers("random", sample(tools=())) == [""]
+
+
+# --- the local model -------------------------------------------------------------------------------------------------
+
+
+def test_the_local_model_is_read_once_and_asked_often(models_cache, caplog):
+    from tltrain.models import loading
+
+    config.register()
+    words = ["stage=eval", "model=tiny", "data.size=4", "hardware.threads=1", "stage.max_new_tokens=4"]
+    with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
+        cfg = compose("config", [*words, f"cache.dir={models_cache}"])
+    samples = list(toolworld.samples(3, 0))
+    endless = replace(samples[0], messages=(Message("user", "word " * 9000),))
+    with mock.patch.object(loading, "load_model", wraps=loading.load_model) as load, open_source(cfg) as source:
+        together = source(samples)
+        assert [source([one])[0] for one in samples] == together and all(together)
+        assert source.too_long == 0
+        assert source([endless, samples[1]]) == [None, together[1]]
+        assert source([endless]) == [None] and source.too_long == 2
+    assert load.call_count == 1
+    assert source.name.startswith(f"{models_cache}/models/tiny-")
+    assert "1 of 2 prompts are too long for the model's context of 8192 tokens" in caplog.text
+
+
+# --- through the command line ----------------------------------------------------------------------------------------
+
+
+def test_a_ceiling_and_a_floor(tltrain):
+    ceiling = tltrain("stage=eval", "source=golden", "benchmark.size=60").metrics
+    assert [ceiling[f"toolworld/{level}"] for level in ("ts", "pi", "cf", "n")] == [100, 100, 100, 60]
+    assert (ceiling["model"], ceiling["source"], ceiling["toolworld/reward"]) == ("golden calls", "golden", 1)
+    first, second = (tltrain("stage=eval", "source=random", "benchmark.size=60") for _ in range(2))
+    assert first.lines("predictions.jsonl") == second.lines("predictions.jsonl")
+    assert first.metrics["source"] == "random"
+    assert 0 < first.metrics["toolworld/ts"] < 40 and first.metrics["toolworld/cf"] < 20
+
+
+def test_a_ceiling_where_several_calls_are_asked_for(tltrain, tmp_path):
+    record = {
+        "messages": [{"role": "user", "content": "both"}],
+        "tools": [{"type": "function", "function": {"name": name, "parameters": {}}} for name in "fg"],
+        "tool_calls": [{"function": {"name": name, "arguments": "{}"}} for name in "gf"],
+    }
+    (tmp_path / "two.jsonl").write_text(json.dumps(record))
+    metrics = tltrain(
+        "stage=eval", "source=golden", "benchmark=openai", f"benchmark.path={tmp_path / 'two.jsonl'}"
+    ).metrics
+    assert metrics["two/any/cf"] == metrics["two/every/cf"] == 100
+
+
+def test_saved_predictions_are_read_whatever_the_source(tltrain, tmp_path):
+    (tmp_path / "saved.jsonl").write_text('{"prediction": "f()"}\n' * 3)
+    words = ["stage=eval", "benchmark.size=3", f"stage.predictions={tmp_path / 'saved.jsonl'}"]
+    metrics = tltrain(*words).metrics
+    assert (metrics["model"], metrics["source"], metrics["toolworld/ts"]) == (None, None, 0)
+
+
+def test_predict_asks_the_same_sources(tltrain, tmp_path):
+    (tmp_path / "chat.json").write_text(
+        json.dumps(
+            {
+                "messages": [{"role": "user", "content": "go"}],
+                "tools": [{"type": "function", "function": {"name": "go", "parameters": {}}}],
+            }
+        )
+    )
+    words = ["stage=predict", f"data.path={tmp_path / 'chat.json'}"]
+    assert tltrain(*words, "source=random").metrics["text"] == "go()"
+    ran = tltrain(*words, "source=golden", status=1)
+    assert ran.err.endswith("has no golden call; ask another source\n")
+
+
+@pytest.mark.parametrize("source", ["golden", "random"])
+def test_neither_needs_torch(source, tmp_path):
+    ran = probe(tmp_path, "stage=eval", f"source={source}", "benchmark.size=3", "tracking=none", "hydra.run.dir=run")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.endswith("loaded: []\n")

@@ -1,0 +1,178 @@
+"""A run of stage=irm that is stopped and started again ends as if it had not been stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.paths import ROOT
+from tests.support.small_runs import ALGORITHMS, FEW, SMALL, reward_letters
+from tltrain.training import reward_function
+
+TIMES = ("seconds", "seconds_generation", "seconds_scoring", "seconds_update", "tokens_per_second", "step_time")
+KEPT = ("stage.args.save_steps=1", "stage.args.max_steps=4", "stage.samples_every=1", "stage.eval_size=1")
+SOME = [word for word in FEW if "max_steps" not in word and "eval_size" not in word]
+
+
+def steps(folder: Path) -> list[dict]:
+    """What each step logged, without its times."""
+    entries = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in entry.items() if k not in TIMES} for entry in entries if "loss" in entry]
+
+
+def assert_same(folder: Path, whole: Path) -> None:
+    for name in ("model/model.safetensors", "samples.jsonl"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+    assert steps(folder) == steps(whole)
+    assert [entry["step"] for entry in steps(folder)] == [1, 2, 3, 4]
+    metrics = [json.loads((path / "metrics.json").read_text()) for path in (folder, whole)]
+    for name in ("before", "after", "steps", "mae"):
+        assert metrics[0][name] == metrics[1][name], name
+    assert not (folder / "checkpoints").exists()
+
+
+# --- stopped inside this process ------------------------------------------------------------------------------------
+
+WAYS = {
+    "ppo": ALGORITHMS["ppo"],
+    "ppo, two epochs": (*ALGORITHMS["ppo"], "stage.ppo_epochs=2"),
+    "rloo": ALGORITHMS["rloo"],
+    "grpo": ALGORITHMS["grpo"],
+}
+
+
+@pytest.fixture
+def stop_at(monkeypatch, no_picture):
+    """`stop_at(step)`: Ctrl-C once that step's samples are written; None: no more."""
+    write = reward_function.SampleLog.__call__
+
+    def stop_at(last: int | None) -> None:
+        def write_and_stop(self, step: int, judged) -> None:
+            write(self, step, judged)
+            if step == last:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(reward_function.SampleLog, "__call__", write_and_stop)
+
+    return stop_at
+
+
+@pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=[pytest.mark.slow] if way != "ppo, two epochs" else []) for way in WAYS]
+)
+def test_a_stopped_run_goes_on(tltrain, tmp_path, monkeypatch, stop_at, way):
+    monkeypatch.setattr(
+        reward_function.Judge, "__call__", reward_letters
+    )  # so that groups differ in reward, and all learn
+    words = ["stage=irm", *SMALL, *SOME, *KEPT, *WAYS[way]]
+    whole = tltrain(*words)
+    base = Path(whole.metrics["base_model"])
+    assert (whole.folder / "model" / "model.safetensors").read_bytes() != (base / "model.safetensors").read_bytes()
+    stop_at(3)
+    folder = tmp_path / "stopped"
+    stopped = tltrain(*words, folder=folder, status=130)
+    assert not (folder / "metrics.json").exists()
+    assert any(row["step"] == 3 for row in stopped.lines("samples.jsonl"))
+    stop_at(None)
+    resumed = tltrain(*words, "stage.resume=true", folder=folder)
+    assert f"going on from {folder / 'checkpoints' / 'checkpoint-2'}" in (folder / "tltrain.log").read_text()
+    assert_same(resumed.folder, whole.folder)
+
+
+def test_without_resume_a_run_begins_anew_in_the_same_folder(tltrain, tmp_path, stop_at):
+    words = ["stage=irm", *SMALL, *SOME, *KEPT, *ALGORITHMS["ppo"]]
+    stop_at(2)
+    folder = tmp_path / "stopped"
+    tltrain(*words, folder=folder, status=130)
+    assert (folder / "checkpoints" / "checkpoint-1" / "complete.json").is_file()
+    (folder / "before.json").write_text('{"n": 7}')
+    stop_at(1)
+    tltrain(*words, folder=folder, status=130)
+    assert not (folder / "checkpoints" / "checkpoint-1").exists()
+    assert json.loads((folder / "before.json").read_text())["n"] == 1
+    assert {json.loads(line)["step"] for line in (folder / "samples.jsonl").read_text().splitlines()} == {1}
+
+
+def test_resuming_what_never_began_begins(tltrain, tmp_path):
+    words = ["stage=irm", *SMALL, *FEW, *ALGORITHMS["ppo"], "stage.eval_size=0"]
+    ran = tltrain(*words, "stage.resume=true")
+    assert "there is no whole checkpoint in" in ran.err and ran.metrics["steps"] == 2
+
+
+# --- killed ---------------------------------------------------------------------------------------------------------
+
+KILLED_WHILE_WRITING = """
+import os, signal
+from tltrain import __main__, runs
+write = runs.write_json
+def write_or_die(path, value):
+    if path.name == "complete.json" and path.parent.name == "checkpoint-3":
+        (path.parent / "policy" / "model.safetensors").write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(path, value)
+runs.write_json = write_or_die
+__main__.main()
+"""
+
+
+def start(folder: Path, *words: str, script: str | None = None) -> subprocess.Popen:
+    """`python -m tltrain stage=irm ...` (or a script that ends so) with the run folder `folder/run`."""
+    entry = ["-m", "tltrain"] if script is None else ["-c", script]
+    given = [*SMALL, *SOME, *KEPT, *ALGORITHMS["ppo"], "tracking=none", "hardware.threads=1", *words]
+    return subprocess.Popen(
+        [sys.executable, *entry, "stage=irm", *given, "hydra.run.dir=run", f"cache.dir={folder.parent / 'cache'}"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def end(process: subprocess.Popen, status: int = 0) -> str:
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == status, said
+    return said
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """Where all runs below are, `whole` being the uninterrupted one."""
+    home = tmp_path_factory.mktemp("killed")
+    (home / "whole").mkdir()
+    end(start(home / "whole"))
+    return home
+
+
+@pytest.mark.slow
+def test_a_run_killed_between_steps_goes_on(home):
+    folder = home / "between"
+    folder.mkdir()
+    process = start(folder)
+    mark = folder / "run" / "checkpoints" / "checkpoint-2" / "complete.json"
+    deadline = time.monotonic() + 120
+    while not mark.is_file() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    end(process, -signal.SIGKILL)
+    assert not (folder / "run" / "metrics.json").exists()
+    assert "going on from" in end(start(folder, "stage.resume=true"))
+    assert_same(folder / "run", home / "whole" / "run")
+
+
+@pytest.mark.slow
+def test_a_run_killed_while_it_writes_a_checkpoint_goes_on_from_the_one_before(home):
+    folder = home / "while"
+    folder.mkdir()
+    end(start(folder, script=KILLED_WHILE_WRITING), -signal.SIGKILL)
+    checkpoints = folder / "run" / "checkpoints"
+    assert {path.name for path in checkpoints.iterdir()} == {"checkpoint-2", "checkpoint-3"}
+    assert f"going on from {checkpoints / 'checkpoint-2'}" in end(start(folder, "stage.resume=true"))
+    assert_same(folder / "run", home / "whole" / "run")

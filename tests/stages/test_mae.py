@@ -1,0 +1,110 @@
+"""stage=mae as a user runs it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.support.command_line import Ran
+from tests.support.reader_samples import RAW_LOVE, RAW_WORK, SYSTEM, TEXTS, WORK_TEXTS
+
+TINY = ("model=tiny", "hardware.bf16=false")
+FEW = (*TINY, "data.size=12", "stage.args.max_steps=2")
+SHORT = ("benchmark.size=4", "stage.max_new_tokens=8")
+
+
+def mae(tltrain, path: Path, *words: str, data: str = "tl_training", **options) -> Ran:
+    return tltrain("stage=mae", f"data={data}", f"data.path={path}", *words, **options)
+
+
+def learned(lines: list[dict]) -> list[list[bool]]:
+    """Of each trajectory of a train.jsonl, which assistant messages may be learned."""
+    return [[m.get("learn", True) for m in line["messages"] if m["role"] == "assistant"] for line in lines]
+
+
+def test_mae_counts_what_it_drops_and_why(tltrain, write):
+    ran = mae(tltrain, write(RAW_LOVE, RAW_WORK))
+    counts = {"trajectories": 2, "calls": 7, "kept": 3, "dropped_error": 3, "dropped_no_answer": 1}
+    assert ran.metrics.items() >= counts.items()
+    assert ran.metrics["error_kinds"] == {"api_message": 2, "unexpected_argument": 1}
+    assert ran.metrics["records_read"] == 2
+    assert learned(ran.lines("train.jsonl")) == [[False, True, True], [False, False, False, True]]
+    assert (ran.folder / "error_kinds.png").read_bytes().startswith(b"\x89PNG")
+    assert "dropped error" in ran.out and "42.9%" in ran.out
+
+
+def test_the_strict_rule_reads_prose_as_prose(tltrain, write):
+    ran = mae(tltrain, write(RAW_LOVE, RAW_WORK), "stage.rule=strict")
+    assert (ran.metrics["dropped_error"], ran.metrics["kept"]) == (2, 4)
+    assert learned(ran.lines("train.jsonl"))[1] == [False, False, True, True]
+
+
+def test_without_mae_only_turns_without_an_answer_go(tltrain, write):
+    ran = mae(tltrain, write(RAW_LOVE, RAW_WORK), "stage.mae=false")
+    assert (ran.metrics["kept"], ran.metrics["dropped_error"], ran.metrics["dropped_no_answer"]) == (6, 0, 1)
+    assert not (ran.folder / "error_kinds.png").exists()
+
+
+def test_train_jsonl_reads_back_with_the_same_flags(tltrain, write):
+    first = mae(tltrain, write([RAW_LOVE, RAW_WORK]))
+    again = mae(tltrain, first.folder / "train.jsonl", "stage.mae=false", data="tltrain")
+    assert again.lines("train.jsonl") == first.lines("train.jsonl")
+    assert (again.metrics["kept"], again.metrics["not_learned_by_source"]) == (3, 4)
+
+
+def test_mae_writes_the_released_file_of_turns(tltrain, write):
+    ran = mae(tltrain, write([RAW_LOVE, RAW_WORK]), "stage.write=turns")
+    assert json.loads((ran.folder / "mae_data.json").read_text()) == [
+        {"id": "Turn 2: love", "conversations": TEXTS[:5]},
+        {"id": "Turn 3: love", "conversations": TEXTS},
+        {"id": "Turn 4: work", "conversations": WORK_TEXTS},
+    ]
+
+
+def test_mae_writes_the_papers_raw_file(tltrain, write):
+    raw = mae(tltrain, write(RAW_LOVE, RAW_WORK), "stage.write=raw").folder / "raw_data.json"
+    written = json.loads(raw.read_text())
+    for record, source in zip(written, (RAW_LOVE, RAW_WORK), strict=True):
+        system, *messages = record.pop("conversations")
+        assert json.loads(system.pop("content")) == json.loads(SYSTEM) and system == {"role": "system"}
+        assert [m["content"].split("\n")[0] for m in messages] == [
+            m["content"].split("\n")[0] for m in source["conversations"][1:]
+        ]
+        assert record == {key: value for key, value in source.items() if key != "conversations"}
+    from_source, from_written = (mae(tltrain, path).lines("train.jsonl") for path in (write(RAW_LOVE, RAW_WORK), raw))
+    assert from_written == from_source
+
+
+def test_toolworld_writes_raw_files_of_any_size(tltrain):
+    ran = tltrain("stage=mae", "data.size=5", "stage.write=raw")
+    assert len(json.loads((ran.folder / "raw_data.json").read_text())) == 5
+    same = tltrain("stage=mae", "data.size=5", "stage.write=raw")
+    assert (same.folder / "raw_data.json").read_bytes() == (ran.folder / "raw_data.json").read_bytes()
+    other = tltrain("stage=mae", "data.size=5", "stage.write=raw", "seed=1")
+    assert (other.folder / "raw_data.json").read_bytes() != (ran.folder / "raw_data.json").read_bytes()
+
+
+def broken() -> dict:
+    record = json.loads(json.dumps(RAW_LOVE))
+    record["conversations"][4]["content"] = "search"
+    return record
+
+
+def test_a_broken_record_ends_in_one_line(tltrain, write):
+    path = write(RAW_LOVE, broken(), RAW_WORK)
+    ran = mae(tltrain, path, status=1)
+    assert ran.err == (
+        f"{path}, record 2: conversations[4].content: expected a tool's name, a line break and its arguments as JSON, "
+        'found "search"\n'
+    )
+    left = {file.name for file in ran.folder.iterdir() if file.is_file()}
+    assert left == {".lock", "error.txt", "tltrain.log"}
+
+
+def test_a_broken_record_is_skipped_and_listed(tltrain, write):
+    path = write(RAW_LOVE, broken(), RAW_WORK)
+    ran = mae(tltrain, path, "data.on_error=skip")
+    assert (ran.metrics["records_read"], ran.metrics["records_skipped"], ran.metrics["calls"]) == (2, 1, 7)
+    (line,) = (ran.folder / "skipped.txt").read_text().splitlines()
+    assert line.startswith(f"{path}, record 2: conversations[4].content: expected")
+    assert "skipped.txt" in ran.err

@@ -1,0 +1,115 @@
+"""stage=predict, inspect and demo as a user runs them."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.command_line import command_line
+from tests.support.reader_samples import FINISH, RAW, RAW_LOVE, RAW_WORK, SEARCH, STUBS, TEXTS
+
+TINY = ("model=tiny", "hardware.bf16=false")
+FEW = (*TINY, "data.size=12", "stage.args.max_steps=2")
+SHORT = ("benchmark.size=4", "stage.max_new_tokens=8")
+
+
+@pytest.fixture(scope="module")
+def parrot(tmp_path_factory, models_cache) -> Path:
+    """A model that has learned the two right calls of one conversation by heart."""
+    folder = tmp_path_factory.mktemp("parrot")
+    (folder / "raw.json").write_text(json.dumps([RAW]))
+    words = ["data=tl_training", f"data.path={folder / 'raw.json'}", "data.holdout=0", "stage.args.learning_rate=2e-3"]
+    many = ["stage.args.num_train_epochs=60", "stage.args.gradient_accumulation_steps=1"]
+    ran = command_line("stage=pkt", *TINY, *words, *many, folder=folder / "run", cache=models_cache)
+    assert ran.status == 0, ran.err
+    return ran.folder / "model"
+
+
+CAPITALS = {"system": "System", "user": "User", "assistant": "Assistant", "function": "Output"}
+
+
+@pytest.mark.parametrize(("length", "call"), [(4, TEXTS[4]), (6, TEXTS[6])])
+def test_predict_reads_the_papers_inference_format(tltrain, write, parrot, length, call):
+    history = [{"role": CAPITALS[m["role"]], "content": m["content"]} for m in TEXTS[:length]]
+    ran = tltrain("stage=predict", f"data.path={write(history)}", f"model.path={parrot}", "hardware.bf16=false")
+    text, as_json = ran.out.splitlines()
+    assert text == call["content"]
+    name, arguments = RAW["conversations"][length]["content"].split("\n")
+    assert json.loads(as_json) == {"name": name, "arguments": json.loads(arguments)}
+    saved = json.loads((ran.folder / "prediction.json").read_text())
+    assert (saved["text"], saved["call"]) == (text, json.loads(as_json))
+    assert saved["agrees_with_documentation"] is (length == 6)  # `deep` is not documented
+    assert ("no call that the tools' documentation allows" in ran.err) is (length == 4)
+
+
+def test_predict_reads_chat_completions(tltrain, write, parrot):
+    def asked(role: str, index: int, **more) -> dict:
+        return {"role": role, "content": RAW["conversations"][index]["content"], **more}
+
+    calls = [
+        {"role": "assistant", "tool_calls": [{"id": str(i), "function": {"name": "search", "arguments": arguments}}]}
+        for i, arguments in ((2, '{"q": "love"}'), (4, '{"query": "löve", "limit": 2, "deep": [null, {"a": true}]}'))
+    ]
+    messages = [asked("user", 1), calls[0], asked("tool", 3), calls[1], asked("tool", 5)]
+    conversation = {"messages": messages, "tools": [{"type": "function", "function": SEARCH}, FINISH]}
+    ran = tltrain("stage=predict", f"data.path={write(conversation)}", f"model.path={parrot}", "hardware.bf16=false")
+    assert ran.out.splitlines()[0] == TEXTS[6]["content"]
+
+
+def test_predict_says_what_is_no_call(tltrain, write):
+    history = [{"role": "System", "content": STUBS}, {"role": "User", "content": "Advice?"}]
+    ran = tltrain("stage=predict", *TINY, "data.size=12", f"data.path={write(history)}", "stage.max_new_tokens=4")
+    assert ran.out.splitlines()[-1] == "null"
+    assert ran.metrics["agrees_with_documentation"] is False
+    assert "This is no call that the tools' documentation allows" in ran.err
+    ran = tltrain("stage=predict", f"data.path={write(history[:1])}", status=1)
+    assert ran.err.splitlines()[-1].endswith("messages: expected a user's message, found none")
+
+
+def test_inspect_shows_what_the_trainer_sees(tltrain, write):
+    strange = {**RAW_LOVE, "id": "[/bold] :smile:"}  # no markup, no picture
+    words = ["data=tl_training", f"data.path={write(strange, RAW_WORK)}", "stage.limit=1"]
+    ran = tltrain("stage=inspect", *TINY, *words)
+    assert " [/bold] :smile: " in ran.out
+    assert "Function:\ndef search(query: string, limit: integer = None):" in ran.out
+    assert 'Assistant: search(q="love")  [left out]\nOutput: search() got an unexpected keyword argument' in ran.out
+    assert 'Assistant: search(query="löve", limit=2, deep=[null, {"a": true}])⏎  [1 key of ' in ran.out
+    assert 'Assistant: finish(answer="Listen \\"well\\".")⏎  [1 key of ' in ran.out
+    assert "Advice on work?" not in ran.out
+    page = (ran.folder / "inspect.html").read_text()
+    struck, key = ("text-decoration: line-through", "text-decoration: underline")
+    assert struck in page and key in page
+    assert "löve" in page and "[/bold] :smile:" in page
+    assert ran.metrics["shown"] == 1
+
+
+def test_inspect_names_the_key_tokens(tltrain):
+    ran = tltrain("stage=inspect", *TINY, "data.size=60", "stage.limit=10", "stage.w_max=2")
+    turns = re.findall(r"^Assistant: (.*)⏎  \[(\d+) key of (\d+): (.*), weight (.*)\]$", ran.out, re.MULTILINE)
+    assert len(turns) == ran.out.count("⏎") - 1 > 10  # one is in the legend
+    for text, keys, targets, tokens, weight in turns:
+        first, *others = [ast.literal_eval(token) for token in re.findall(r"'[^']*'", tokens)]
+        name = text.partition("(")[0]
+        assert f" {name}(".startswith(first)
+        assert all(token in f"{name}(" for token in others)
+        assert int(keys) == 1 + len(others) < int(targets)
+        assert weight == "2"
+    assert any(int(keys) > 1 for _, keys, *_ in turns)  # names that begin alike
+
+
+def test_the_demo_compares_base_sft_and_pkt(tltrain, tmp_path):
+    sizes = ["model.demo.train_size=6", "model.demo.test_size=3", "stage.max_new_tokens=8", "stage.args.max_steps=2"]
+    ran = tltrain(*TINY, *sizes, folder=tmp_path / "a run, with = and spaces")
+    table = ran.out[ran.out.index("tools never trained on") :]
+    assert [name in table for name in ("tiny (base)", "tiny + SFT", "tiny + MAE + PKT")] == [True, True, True]
+    assert {f"{name}/{level}" for name in ("base", "sft", "pkt") for level in ("ts", "pi", "cf")} < ran.metrics.keys()
+    assert ran.metrics["pkt/n"] == 3
+    for stage in ("sft", "pkt", "eval_base", "eval_sft", "eval_pkt"):
+        assert (ran.folder / stage / "metrics.json").is_file(), stage
+    used = [json.loads((ran.folder / f"eval_{name}" / "metrics.json").read_text())["model"] for name in ("sft", "pkt")]
+    assert used == [str(ran.folder / name / "model") for name in ("sft", "pkt")]
+    assert str(ran.folder) in ran.out

@@ -1,0 +1,46 @@
+"""Runs of stages on a model of a few thousand weights and a few trajectories, and what is read of them."""
+
+from __future__ import annotations
+
+from tests.support.command_line import Ran
+from tltrain.grading import Grade, Outcome
+from tltrain.training import reward_function
+
+SMALL = (
+    "model=tiny",
+    "hardware.bf16=false",
+    "model.random.hidden_size=32",
+    "model.random.intermediate_size=64",
+    "model.random.num_hidden_layers=2",
+    "model.random.num_attention_heads=4",
+    "model.random.num_key_value_heads=2",
+)
+FEW = ("data.size=12", "data.holdout=0.2", "stage.max_new_tokens=4", "stage.eval_size=3", "stage.args.max_steps=2")
+ALGORITHMS = {
+    "ppo": (
+        "stage.args.per_device_train_batch_size=2",
+        "stage.args.gradient_accumulation_steps=2",
+        "stage.critic.init=random",  # all these calls earn -2: a critic that begins there sees nothing to learn
+    ),
+    "rloo": ("stage.algorithm=rloo", "stage.args.per_device_train_batch_size=4"),
+    "grpo": ("stage.algorithm=grpo", "stage.args.per_device_train_batch_size=4"),
+}
+
+
+def steps(ran: Ran) -> list[dict]:
+    return [entry for entry in ran.lines("history.jsonl") if "loss" in entry]
+
+
+def weights(ran: Ran) -> bytes:
+    return (ran.folder / "model" / "model.safetensors").read_bytes()
+
+
+def last_line(ran: Ran) -> str:
+    """The error, which nothing of a traceback stands before."""
+    assert "Traceback" not in ran.err
+    return ran.err.splitlines()[-1]
+
+
+def reward_letters(judge: reward_function.Judge, sample, response: str) -> reward_function.Judged:
+    """1 for a response that begins with a letter, else -1: what random weights often and seldom earn."""
+    return reward_function.Judged(sample, response, Grade(Outcome.CORRECT, ""), 1.0 if response[:1].isalpha() else -1.0)

@@ -1,0 +1,57 @@
+"""Offline runs of wandb read back, with wandb's own reader."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.stages.test_whole_runs import python
+
+
+@dataclass
+class Tracked:
+    """A run's records, in order, and its folder."""
+
+    records: list[dict[str, Any]]
+    folder: Path
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [record[kind] for record in self.records if record["type"] == kind]
+
+    @property
+    def run(self) -> dict[str, Any]:
+        return self.of("run")[0]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.run["config"]["update"]
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """What was logged, without wandb's own numbers."""
+        rows = [record["item"] for record in self.of("history")]
+        return [{name: value for name, value in row.items() if not name.startswith("_")} for row in rows]
+
+    @property
+    def names(self) -> set[str]:
+        """Every name something was logged under; a table's, of which several members are logged, once."""
+        return {name.partition(".")[0] for row in self.history for name in row}
+
+    @property
+    def artifacts(self) -> list[dict[str, Any]]:
+        """Artifacts but for those that wandb makes of tables."""
+        return [found for found in self.of("artifact") if found["type"] != "run_table"]
+
+    def tables(self, name: str) -> list[dict[str, Any]]:
+        """The tables logged under a name, in order: `columns` and `data`."""
+        paths = [row[f"{name}.path"] for row in self.history if f"{name}.path" in row]
+        return [json.loads((self.folder / "files" / path).read_text()) for path in paths]
+
+
+def read(folder: Path) -> Tracked:
+    """The one offline run in a run folder."""
+    (file,) = (folder / "wandb").glob("offline-run-*/run-*.wandb")
+    printed = python(folder, "-m", "wandb", "leet", "inspect", "--json", str(file)).stdout
+    return Tracked([json.loads(line) for line in printed.splitlines() if line.startswith("{")], file.parent)

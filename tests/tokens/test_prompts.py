@@ -1,0 +1,191 @@
+"""What reinforcement learning asks: the prompts of a trajectory, what they share, what is cut or left out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.tokens.test_packing import TOOLS, TRAJECTORY
+from tltrain import toolworld
+from tltrain.errors import TltrainError
+from tltrain.tokens.packing import Encoder
+from tltrain.tokens.prompts import PromptReport, PromptTree, prompt_trees, questions
+from tltrain.trajectory import Call, Message, Trajectory
+
+
+@pytest.fixture(params=["byte_level", "sentencepiece"])
+def encoder(request) -> Encoder:
+    return Encoder(request.getfixturevalue(request.param))
+
+
+@pytest.fixture(scope="module")
+def world() -> list[Trajectory]:
+    """A few generated trajectories, with mistakes and their corrections."""
+    return list(toolworld.generate(6, 0, 0.3))
+
+
+def trees_of(
+    encoder: Encoder, *items: Trajectory, packing="trajectory", max_length=10**6, truncation="drop_oldest_turns"
+) -> tuple[list[PromptTree], PromptReport]:
+    report = PromptReport()
+    found = prompt_trees(items, encoder, packing=packing, max_length=max_length, truncation=truncation, report=report)
+    return list(found), report
+
+
+def prompts_of(trees: list[PromptTree]) -> list[tuple[tuple[int, ...], str]]:
+    return [(tree.ids[:end], sample.id) for tree in trees for end, sample in zip(tree.ends, tree.samples, strict=True)]
+
+
+def unlearned(trajectory: Trajectory, *turns: int) -> Trajectory:
+    """The trajectory with these assistant messages (from 0) not to be learned."""
+    messages, turn = [], 0
+    for message in trajectory.messages:
+        messages.append(replace(message, learn=turn not in turns) if message.role == "assistant" else message)
+        turn += message.role == "assistant"
+    return replace(trajectory, messages=tuple(messages))
+
+
+# --- what is asked --------------------------------------------------------------------------------------------------
+
+
+def test_every_call_is_asked_with_its_history_and_itself_as_golden():
+    asked = questions(replace(TRAJECTORY, instructions="Be brief.", meta={"level": "clean"}))
+    assert [number for number, _ in asked] == [0, 1, 2]
+    assert [sample.id for _, sample in asked] == ["t#1", "t#2", "t#3"]
+    assert [sample.goldens for _, sample in asked] == [
+        (Call("getPapersByKeywords", {"words": "llm"}),),
+        (Call("getPaperDetails", {"id": "7"}),),
+        (Call("finish", {"answer": "done"}),),
+    ]
+    assert [sample.messages for _, sample in asked] == [TRAJECTORY.messages[:n] for n in (1, 3, 5)]
+    last = asked[-1][1]
+    assert (last.tools, last.instructions, last.meta) == (TOOLS, "Be brief.", {"turn": 3, "level": "clean"})
+
+
+def test_what_is_not_to_be_learned_is_history_only(encoder):
+    trajectory = unlearned(TRAJECTORY, 1)
+    assert [number for number, _ in questions(trajectory)] == [0, 2]
+    (tree,), report = trees_of(encoder, trajectory)
+    (whole,), _ = trees_of(encoder, TRAJECTORY)
+    assert tree.ids == whole.ids and tree.ends == (whole.ends[0], whole.ends[2])
+    assert [sample.id for sample in tree.samples] == ["t#1", "t#3"]
+    assert report == PromptReport(trajectories=1, prompts=2, tokens=len(tree.ids))
+
+
+def test_nothing_stands_behind_the_last_question(encoder):
+    (tree,), _ = trees_of(encoder, unlearned(TRAJECTORY, 2))
+    assert encoder.decode(tree.ids).endswith("Output: []\nAssistant:")
+    assert 'getPaperDetails(id="7")' not in encoder.decode(tree.ids)
+
+
+def test_an_assistant_that_only_speaks_is_not_asked_but_counted(encoder):
+    trajectory = Trajectory(
+        "talk",
+        TOOLS,
+        (
+            Message("user", "Hi"),
+            Message("assistant", "What about?"),
+            Message("user", "Papers"),
+            Message("assistant", call=Call("finish", {"answer": "none"})),
+        ),
+    )
+    (tree,), _ = trees_of(encoder, trajectory)
+    (sample,) = tree.samples
+    assert (sample.id, sample.meta, len(tree.ends)) == ("talk#2", {"turn": 2}, 1)
+    assert encoder.decode(tree.ids).endswith("User: Hi\nAssistant: What about?\nUser: Papers\nAssistant:")
+
+
+def test_trajectories_without_a_question_are_counted(encoder):
+    silent = unlearned(TRAJECTORY, 0, 1, 2)
+    for packing in ("turn", "trajectory"):
+        trees, report = trees_of(encoder, silent, TRAJECTORY, packing=packing)
+        assert (report.trajectories, report.nothing_to_ask, report.prompts) == (2, 1, 3)
+        assert report.tokens == sum(len(tree.ids) for tree in trees)
+
+
+# --- trees ----------------------------------------------------------------------------------------------------------
+
+
+def test_each_prompt_is_what_the_model_is_given_when_it_is_used(encoder, world):
+    trees, report = trees_of(encoder, *world)
+    assert len(trees) == report.trajectories == 6
+    assert report.prompts == sum(len(tree.ends) for tree in trees) > 12
+    for tree in trees:
+        assert tree.ends == tuple(sorted(set(tree.ends))) and tree.ends[-1] == len(tree.ids)
+        for end, sample in zip(tree.ends, tree.samples, strict=True):
+            assert list(tree.ids[:end]) == encoder.prompt(sample)
+
+
+def test_both_packings_ask_the_same(encoder, world):
+    world = [unlearned(world[0], 0), *world[1:]]
+    trees, shared = trees_of(encoder, *world)
+    turns, apart = trees_of(encoder, *world, packing="turn")
+    assert prompts_of(trees) == prompts_of(turns)
+    assert [sample for tree in trees for sample in tree.samples] == [tree.samples[0] for tree in turns]
+    assert all(len(tree.ends) == 1 for tree in turns)
+    assert (shared.prompts, shared.trajectories) == (apart.prompts, apart.trajectories)
+    assert apart.tokens == sum(len(ids) for ids, _ in prompts_of(trees)) > 1.5 * shared.tokens
+
+
+# --- prompts that are too long --------------------------------------------------------------------------------------
+
+
+def lengths(encoder: Encoder) -> list[int]:
+    """Of TRAJECTORY's three prompts."""
+    return list(trees_of(encoder, TRAJECTORY)[0][0].ends)
+
+
+def test_a_prompt_that_just_fits_is_whole(encoder):
+    longest = lengths(encoder)[-1]
+    for truncation in ("error", "skip", "left", "drop_oldest_turns"):
+        (tree,), report = trees_of(encoder, TRAJECTORY, max_length=longest, truncation=truncation)
+        assert len(tree.ids) == longest and (report.truncated, report.too_long) == (0, 0)
+
+
+@pytest.mark.parametrize("packing", ["turn", "trajectory"])
+def test_oldest_turns_are_dropped_and_tools_and_query_stay(encoder, packing):
+    first, second, third = lengths(encoder)
+    trees, report = trees_of(encoder, TRAJECTORY, packing=packing, max_length=third - 1)
+    assert [len(tree.ends) for tree in trees] == [1, 1, 1]
+    whole = prompts_of(trees_of(encoder, TRAJECTORY)[0])
+    assert prompts_of(trees)[:2] == whole[:2]
+    text = encoder.decode(trees[2].ids)
+    assert "def getPapersByKeywords" in text and "User: Find papers" in text
+    assert 'Assistant: getPapersByKeywords(words="llm")' not in text
+    assert text.endswith('\nAssistant: getPaperDetails(id="7")\nOutput: []\nAssistant:')
+    assert trees[2].samples[0].id == "t#3"
+    turn = ["\nAssistant:", ' getPapersByKeywords(words="llm")', "\nOutput: []"]
+    assert len(trees[2].ids) == third - sum(len(piece.ids) for piece in encoder.encode(turn))
+    assert report == PromptReport(1, 3, first + second + len(trees[2].ids), truncated=1)
+
+
+def test_the_left_is_cut_as_released(encoder):
+    first, second, third = lengths(encoder)
+    trees, report = trees_of(encoder, TRAJECTORY, max_length=first - 3, truncation="left")
+    (whole,), _ = trees_of(encoder, TRAJECTORY)
+    kept = first - 3
+    assert [tree.ids for tree in trees] == [whole.ids[end - kept : end] for end in (first, second, third)]
+    assert report == PromptReport(1, 3, 3 * kept, truncated=3)
+
+
+def test_long_prompts_are_left_out_and_counted(encoder):
+    first, second, _ = lengths(encoder)
+    trees, report = trees_of(encoder, TRAJECTORY, max_length=second, truncation="skip")
+    assert [sample.id for tree in trees for sample in tree.samples] == ["t#1", "t#2"]
+    assert report == PromptReport(1, 2, first + second, too_long=1)
+    trees, report = trees_of(encoder, TRAJECTORY, max_length=first - 1, truncation="skip")
+    assert trees == [] and report == PromptReport(1, too_long=3)  # something to ask, but too long
+
+
+def test_a_long_prompt_ends_the_run_where_asked(encoder):
+    first, _, third = lengths(encoder)
+    with pytest.raises(TltrainError) as stop:
+        trees_of(encoder, TRAJECTORY, max_length=third - 1, truncation="error")
+    assert str(stop.value).startswith(f"the prompt t#3 has {third} tokens and does not fit: {third - 1} are left by ")
+    assert "stage.max_prompt_length" in str(stop.value) and "stage.truncation=skip" in str(stop.value)
+    with pytest.raises(TltrainError) as stop:  # there is no older turn to drop
+        trees_of(encoder, TRAJECTORY, max_length=first - 1)
+    expected = f"the prompt t#1 has {first} tokens and does not fit even without its older turns: {first - 1} are left"
+    assert str(stop.value).startswith(expected)
+    assert "\n" not in str(stop.value)

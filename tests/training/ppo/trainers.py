@@ -1,0 +1,98 @@
+"""PPO trainers on models of a few hundred weights, and what their tests look at."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments
+
+from tests.tokens.test_packing import TRAJECTORY
+from tests.training.test_rollout import NEVER, OTHER, PAD
+from tltrain.grading import Grade, Outcome
+from tltrain.tokens.packing import Encoder
+from tltrain.tokens.prompts import PromptReport, PromptTree, prompt_trees
+from tltrain.training.kl import KlControl
+from tltrain.training.ppo import PPOTrainer, Settings
+from tltrain.training.reward_function import Judged
+from tltrain.training.rollout import Sampling
+
+SCORES = {"t#1": 1.0, "t#2": -2.0, "t#3": 0.5, "o#1": 7.0, "o#2": -0.25}
+"""What every response to a prompt earns; 7 is clipped to 5."""
+
+
+def new_policy(sizes: dict, seed: int) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(LlamaConfig(**sizes))
+
+
+def trees_of(encoder: Encoder, packing: str = "trajectory") -> list[PromptTree]:
+    items = [TRAJECTORY, replace(OTHER, id="o")]
+    return list(
+        prompt_trees(items, encoder, packing=packing, max_length=10**6, truncation="error", report=PromptReport())
+    )
+
+
+def judge(sample, response: str) -> Judged:
+    return Judged(sample, response, Grade(Outcome.CORRECT, ""), SCORES[sample.id])
+
+
+def trainer_of(
+    folder: Path,
+    models: tuple,
+    encoder: Encoder,
+    trees: Sequence[PromptTree],
+    *,
+    kl: KlControl | None = None,
+    settings: Settings = Settings(),  # noqa: B008
+    sampling: Sampling = Sampling(5, 0.7, NEVER, PAD),  # noqa: B008
+    judge: Callable[..., Judged] = judge,
+    on_samples: Callable = lambda step, judged: None,
+    **args,
+) -> PPOTrainer:
+    """PPO on copies of (policy, critic, reference), an SGD step of 0.1 without clipping unless told otherwise."""
+    chosen = {
+        "max_steps": 1,
+        "per_device_train_batch_size": 2,
+        "learning_rate": 0.1,
+        "optim": "sgd",
+        "max_grad_norm": 0.0,
+        "lr_scheduler_type": "constant",
+        "save_strategy": "no",
+    }
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        use_cpu=True,
+        bf16=False,
+        report_to=[],
+        logging_steps=1,
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        remove_unused_columns=False,
+        **(chosen | args),
+    )
+    policy, critic, reference = map(copy.deepcopy, models)
+    return PPOTrainer(
+        policy,
+        critic,
+        reference,
+        arguments,
+        trees,
+        encoder=encoder,
+        judge=judge,
+        kl=kl or KlControl(0.3),
+        settings=settings,
+        sampling=sampling,
+        on_samples=on_samples,
+    )
+
+
+def weights(model: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()]).clone()
+
+
+def steps(trainer: PPOTrainer) -> list[dict[str, float]]:
+    return [entry for entry in trainer.state.log_history if "loss" in entry]

@@ -1,0 +1,156 @@
+"""Two processes on the CPU against one: the same losses, weights and answers; and a process that dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.support.paths import ROOT
+
+pytestmark = pytest.mark.slow
+
+COMMON = ["tracking=none", "model=tiny", "hardware.device=cpu", "hardware.bf16=false", "cache.dir=cache"]
+PKT = ["stage=pkt", "data.size=8", "stage.args.num_train_epochs=1"]  # 7 trajectories are learned from
+PPO = ["stage=irm", "data.size=6", "data.holdout=0.2", "stage.do_sample=false", "stage.max_new_tokens=12"]
+TWO = "hardware.processes=2"
+
+
+def accumulate(count: int) -> str:
+    return f"stage.args.gradient_accumulation_steps={count}"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("engines")
+
+
+def command(place: Path, folder: str, *words: str, before: tuple[str, ...] = (sys.executable,)) -> Path:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    line = [*before, "-m", "tltrain", *COMMON, *words, f"hydra.run.dir={folder}"]
+    ran = subprocess.run(line, cwd=place, env=environment, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, f"{words}:\n{ran.stdout}\n{ran.stderr}"
+    return place / folder
+
+
+@pytest.fixture(scope="module")
+def alone(place) -> Path:
+    """stage=pkt by one process."""
+    return command(place, "alone", *PKT, accumulate(4))
+
+
+@pytest.fixture(scope="module")
+def ppo_alone(place, alone) -> Path:
+    return command(place, "ppo_alone", *PPO, f"model.path={alone / 'model'}", accumulate(2))
+
+
+def steps(folder: Path) -> list[dict[str, float]]:
+    lines = map(json.loads, (folder / "history.jsonl").read_text().splitlines())
+    return [line for line in lines if "loss" in line]
+
+
+def metrics(folder: Path) -> dict:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def same_weights(one: Path, other: Path) -> None:
+    ours, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (one, other))
+    assert ours.keys() == theirs.keys()
+    for name, weight in ours.items():
+        assert weight.dtype == theirs[name].dtype
+        torch.testing.assert_close(theirs[name], weight, rtol=1e-3, atol=1e-4)
+    assert {path.name for path in (one / "model").iterdir()} == {path.name for path in (other / "model").iterdir()}
+    config, other_config = (json.loads((folder / "model" / "config.json").read_text()) for folder in (one, other))
+    assert config == other_config
+
+
+@pytest.mark.parametrize("engine", ["zero2", "zero3"])
+def test_pkt_by_two_processes_is_pkt_by_one(place, alone, engine):
+    found = command(place, engine, *PKT, f"hardware={engine}", TWO, accumulate(2))
+    one, two = steps(alone), steps(found)
+    assert len(one) == len(two) == 2  # of 4 and 3 trajectories: the last step is uneven
+    for name in ("loss", "grad_norm", "key_token_loss", "mean_weight"):
+        assert [step[name] for step in two] == pytest.approx([step[name] for step in one], rel=1e-3)
+    assert metrics(found)["held_out"]["held_out_loss"] == pytest.approx(
+        metrics(alone)["held_out"]["held_out_loss"], rel=1e-3
+    )
+    same_weights(alone, found)
+
+
+@pytest.mark.parametrize("engine", ["zero2", "zero3"])
+def test_ppo_by_two_processes_is_ppo_by_one(place, alone, ppo_alone, engine):
+    """In the last step the second process has no prompts left; ZeRO-2 under torchrun, which starts the processes."""
+    words = [*PPO, f"model.path={alone / 'model'}", f"hardware={engine}", accumulate(1)]
+    if engine == "zero2":
+        torchrun = (str(Path(sys.executable).with_name("torchrun")), "--nproc_per_node", "2", "--no-python")
+        found = command(place, "ppo_zero2", *words, before=(*torchrun, sys.executable))
+    else:
+        found = command(place, "ppo_zero3", *words, TWO)
+    one, two = steps(ppo_alone), steps(found)
+    assert len(one) == len(two) == 3
+    for name in ("loss", "policy_loss", "value_loss", "reward", "samples", "response_tokens", "entropy", "grad_norm"):
+        assert [step[name] for step in two] == pytest.approx([step[name] for step in one], rel=1e-3, abs=1e-6)
+    for when in ("before", "after"):
+        assert metrics(found)[when] == metrics(ppo_alone)[when]
+    same_weights(ppo_alone, found)
+    assert len((found / "samples.jsonl").read_text().splitlines()) > 0
+
+
+def test_evaluation_by_two_processes_is_that_of_one(place, alone):
+    words = ["stage=eval", f"model.path={alone / 'model'}", "benchmark.size=9", "stage.max_new_tokens=8"]
+    one = command(place, "eval_one", *words, "stage.batch_size=2")
+    two = command(place, "eval_two", *words, "stage.batch_size=2", TWO)
+    assert (two / "predictions.jsonl").read_bytes() == (one / "predictions.jsonl").read_bytes()
+    read = "tokens_prefilled_per_sample"  # what prompts share is read once by each process
+    assert metrics(two) | {read: 0} == metrics(one) | {read: 0}
+
+
+def test_fewer_samples_than_processes(place):
+    found = command(place, "few", "stage=pkt", "data.size=4", "data.limit=1", "data.holdout=0", TWO, accumulate(1))
+    assert [step["epoch"] for step in steps(found)] == [1.0]
+    assert metrics(found)["train"]["samples"] == 1
+
+
+def test_a_process_that_dies_ends_the_run_with_its_rank(place):
+    words = ["stage=pkt", "data.size=400", "hydra.run.dir=dead", TWO, accumulate(1)]
+    line = [sys.executable, "-m", "tltrain", *COMMON, *words]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(line, cwd=place, env=environment, stderr=subprocess.PIPE, text=True) as run:
+        workers = _workers(run.pid)
+        os.kill(workers[1], signal.SIGKILL)
+        killed = time.monotonic()
+        said = run.stderr.read()
+        assert run.wait(60) == 1
+    assert time.monotonic() - killed < 60
+    assert said.splitlines()[-1].startswith("rank 1: killed by SIGKILL")
+    assert (place / "dead" / "error.txt").read_text().startswith("rank 1: killed by SIGKILL")
+    assert not (place / "dead" / "metrics.json").exists()
+    assert not Path(f"/proc/{workers[0]}").exists()
+
+
+def _workers(parent: int) -> dict[int, int]:
+    """Rank -> process of the workers that `parent` started, once they are in the middle of it."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                status, words = (folder / "stat").read_text(), (folder / "cmdline").read_bytes().split(b"\0")
+                if int(status.rpartition(")")[2].split()[1]) == parent and b"tltrain.entry.worker" in words:
+                    names = dict(word.split(b"=", 1) for word in (folder / "environ").read_bytes().split(b"\0") if word)
+                    found[int(names[b"RANK"])] = int(folder.name)
+            except (OSError, ValueError, KeyError):
+                continue
+        if len(found) == 2:
+            time.sleep(10)  # they load what they need, and begin
+            return found
+        time.sleep(0.5)
+    raise AssertionError("no workers were started")

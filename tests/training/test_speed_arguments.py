@@ -1,0 +1,135 @@
+"""What makes training faster or smaller, by the libraries' own names: it does so, or ends in one clear line."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch.utils.checkpoint import checkpoint
+
+from tests.support.paths import ROOT
+from tests.support.small_runs import SMALL
+from tltrain import config
+from tltrain.stages.shared import lost_updates
+
+STAGES = {
+    "pkt": ("stage=pkt", *SMALL, "data.size=6", "stage.args.max_steps=2"),
+    "irm": (
+        *("stage=irm", *SMALL, "data.size=6", "stage.args.max_steps=2", "stage.max_new_tokens=4", "stage.eval_size=0"),
+        *("stage.args.save_strategy=no", "stage.critic.init=random", "stage.args.gradient_accumulation_steps=2"),
+    ),
+}
+
+BACKEND = "stage.args.torch_compile_backend=aot_eager"
+"""Traces and differentiates as torch's default does, and leaves out to write and build kernels: a minute's work."""
+
+
+def steps(ran) -> list[dict]:
+    return [line for line in ran.lines("history.jsonl") if "loss" in line]
+
+
+@pytest.fixture(params=STAGES)
+def words(request, no_picture) -> tuple[str, ...]:
+    return STAGES[request.param]
+
+
+@pytest.fixture
+def plain(tltrain, words) -> list[dict]:
+    return steps(tltrain(*words))
+
+
+@pytest.mark.parametrize("name", ["activation_checkpointing", "gradient_checkpointing"])
+def test_checkpointing_recomputes_the_same(tltrain, words, plain, monkeypatch, name):
+    recomputed = []
+
+    def counted(*args, **kwargs):
+        recomputed.append(1)
+        return checkpoint(*args, **kwargs)
+
+    monkeypatch.setattr("transformers.modeling_utils.checkpoint", counted)
+    found = steps(tltrain(*words, f"++stage.args.{name}=true"))
+    assert recomputed
+    assert [one["loss"] for one in found] == pytest.approx([one["loss"] for one in plain], rel=1e-5)
+
+
+def test_eager_attention_gives_the_same_losses(tltrain, words, plain):
+    found = steps(tltrain(*words, "model.attn_implementation=eager"))
+    assert [one["loss"] for one in found] == pytest.approx([one["loss"] for one in plain], rel=1e-3)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("flash_attn") is not None, reason="the package is installed")
+@pytest.mark.parametrize("stage", STAGES)
+def test_flash_attention_without_its_package_is_said_in_one_line(tltrain, stage):
+    more = ["stage.packing=turn"] if stage == "irm" else []
+    ran = tltrain(*STAGES[stage], *more, "model.attn_implementation=flash_attention_2", status=1)
+    assert "flash" in ran.err.splitlines()[-1].lower() and "Traceback" not in ran.err
+
+
+@pytest.mark.skipif(importlib.util.find_spec("liger_kernel") is not None, reason="the package is installed")
+def test_liger_kernels_without_their_package_are_said_in_one_line(tltrain, words):
+    ran = tltrain(*words, "stage.args.use_liger_kernel=true", status=1)
+    assert "liger-kernel" in ran.err.splitlines()[-1] and "Traceback" not in ran.err
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="the package is installed")
+def test_an_8_bit_optimizer_without_its_package_is_said_in_one_line(tltrain, words):
+    ran = tltrain(*words, "stage.args.optim=adamw_bnb_8bit", status=1)
+    assert "bitsandbytes" in ran.err.splitlines()[-1] and "Traceback" not in ran.err
+
+
+def test_liger_kernels_reach_every_model_of_ppo(monkeypatch):
+    from tltrain.training import actor_critic
+
+    given = []
+    monkeypatch.setattr(
+        "transformers.integrations.liger.apply_liger_kernel", lambda model, kernels: given.append((model, kernels))
+    )
+    actor_critic.with_kernels(["policy", "critic"], {"rope": False})
+    assert given == [(name, {"rope": False, "fused_linear_cross_entropy": False}) for name in ("policy", "critic")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_torch_compile_gives_the_same_losses(tltrain, tmp_path, models_cache, no_picture, stage):
+    plain = steps(tltrain(*STAGES[stage]))
+    folder = tmp_path / "compiled"
+    command = [*STAGES[stage], "tracking=none", f"cache.dir={models_cache}", f"hydra.run.dir='{folder}'"]
+    ran = subprocess.run(  # by itself: the Trainer leaves what it found in the environment
+        [sys.executable, "-m", "tltrain", *command, "stage.args.torch_compile=true", BACKEND],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    found = [line for line in map(json.loads, (folder / "history.jsonl").read_text().splitlines()) if "loss" in line]
+    assert [one["loss"] for one in found] == pytest.approx([one["loss"] for one in plain], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rate", "lost"),
+    [("float32", 1e-9, False), ("bfloat16", 1e-6, True), ("bfloat16", 1e-4, False), ("float16", 1e-5, False)],
+)
+def test_updates_that_16_bits_would_lose(dtype, rate, lost):
+    cfg = OmegaConf.structured(config.Config)
+    cfg.model, cfg.hardware = OmegaConf.structured(config.Model), OmegaConf.structured(config.Hardware)
+    cfg.model.dtype = dtype
+    assert lost_updates(cfg, rate) is lost
+    if lost:  # a typical weight stays what it was
+        weight = torch.tensor(0.02, dtype=getattr(torch, dtype))
+        assert weight - rate == weight
+        cfg.model.lora.r = 8
+        assert not lost_updates(cfg, rate)
+
+
+def test_a_training_that_would_lose_its_updates_says_so(tltrain, caplog):
+    with caplog.at_level(logging.WARNING):
+        ran = tltrain(*STAGES["pkt"], "model.dtype=bfloat16", "stage.args.learning_rate=1e-6")
+    assert "most updates are smaller" in ran.err + caplog.text
