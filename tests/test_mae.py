@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tests.support.paths import ROOT, ROTBENCH, needs_rotbench
 from tltrain.errors import TltrainError
 from tltrain.formats.answers import read_structure
-from tltrain.mae import Rule, Verdict, apply, error_kind, learnable, verdicts
+from tltrain.formats.tool_errors import Rule, error_kind
+from tltrain.mae import Verdict, apply, learnable, verdicts
 from tltrain.toolworld import generate
 from tltrain.trajectory import Call, Message, Trajectory
 

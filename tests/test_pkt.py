@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tltrain.pkt import key_positions, token_weights
-from tltrain.tokens.packing import Encoder
+from tltrain.tokens.encoder import Encoder
 from tltrain.trajectory import Call, Tool
 
 # The paper's example in token ids: get|P|aper|Details, get|P|apers|By|Key|words, finish, and "(" ")" after a name.

@@ -8,39 +8,24 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 from contextlib import suppress
 from functools import partial
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tltrain import config, tracking
-from tltrain.entry import arguments, checks, launch
+from tltrain.entry import checks, launch
+from tltrain.entry.command_line_errors import one_line
 from tltrain.errors import TltrainError
 from tltrain.runtime import distributed, out_of_space, preemption, redact, runs, terminal
 from tltrain.sweeps import callback
 
-STAGES = {
-    "demo": "demo",
-    "mae": "mae",
-    "sft": "supervised",
-    "pkt": "supervised",
-    "eval": "eval",
-    "predict": "predict",
-    "irm": "irm",
-    "inspect": "inspect",
-    "analyze": "analyze",
-    "pipeline": "pipeline",
-    "plan": "plan",
-    "cache": "cache",
-    "report": "report",
-}
 log = logging.getLogger("tltrain")
 
 
@@ -150,40 +135,6 @@ def print_help() -> None:
     """What Hydra's `--help` prints; Hydra itself would look through all groups for it, which takes half a second."""
     page = OmegaConf.create({"hydra": {"help": OmegaConf.load(config.CONF_DIR / "hydra" / "help" / "tltrain.yaml")}})
     print(page.hydra.help.template)
-
-
-def one_line(error: BaseException) -> str:
-    """A composition error of Hydra or OmegaConf in one line that names the key and what would be right."""
-    chain: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None and cause not in chain:  # OmegaConf's chains may be circular
-        chain.append(cause)
-        cause = cause.__cause__ or cause.__context__
-    texts = [str(link) for link in chain]
-    text = "\n".join(texts)
-    if isinstance(error, OverrideParseException):
-        problem = texts[0].partition("\nSee https")[0].splitlines()[-1].partition(" expecting {")[0]
-        return f"{error.override}: expected key=value, found: {problem}"
-    if found := re.search(r"Could not find '(?P<group>\w+)/(?P<choice>[^']+)'", text):
-        choices = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
-        return f"{found['group']}={found['choice']}: no such choice; there are: {', '.join(choices)}"
-    if found := re.search(r"(?:Could not override|Could not append to config.*) '(?P<key>[^']+)'", text):
-        return f"{found['key']}: no such key{_near_key(found['key'])}; see `python -m tltrain --cfg job`"
-    if found := re.search(r"(?P<what>(?:Value|Invalid value|Cannot).*)\n\s*full_key: (?P<key>\S+)", text):
-        return f"{found['key']}: {found['what']}"
-    return " ".join(texts[0].split())
-
-
-def _near_key(key: str) -> str:
-    """A suggestion for a misspelt `node.key`, from the schemas."""
-    node, _, name = key.rpartition(".")
-    fields = {
-        f
-        for place, schema in config.SCHEMAS.items()
-        if place.split("/")[1] == (node or "config")
-        for f in schema.__dataclass_fields__
-    }
-    return arguments.suggestion(name, sorted(fields))
 
 
 if __name__ == "__main__":

@@ -474,3 +474,20 @@ def register() -> None:
                 OmegaConf.set_struct(node[key], False)
         group, _, name = place.rpartition("/")
         store.store(group=group, name=name, node=node, provider="tltrain")
+
+
+STAGES = {
+    "demo": "demo",
+    "mae": "mae",
+    "sft": "supervised",
+    "pkt": "supervised",
+    "eval": "eval",
+    "predict": "predict",
+    "irm": "irm",
+    "inspect": "inspect",
+    "analyze": "analyze",
+    "pipeline": "pipeline",
+    "plan": "plan",
+    "cache": "cache",
+    "report": "report",
+}

@@ -137,3 +137,20 @@ class Sample:
     def query(self) -> str:
         """The first user message."""
         return next((m.content for m in self.messages if m.role == "user"), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What one conversation is to be about. `meta` is what results are split by, and what the environment needs."""
+
+    id: str
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The beginning of a conversation, or what its user says next: the tools on offer from here on, and messages."""
+
+    tools: tuple[Tool, ...]
+    messages: tuple[Message, ...]
+    instructions: str = ""

@@ -38,9 +38,9 @@ from tltrain.evaluation import benchmarks
 from tltrain.formats import tl
 from tltrain.inference import generation, kv_cache
 from tltrain.inference.continuous_batching import Greedy, Prefill
-from tltrain.models import loading
+from tltrain.models import devices
 from tltrain.runtime import terminal
-from tltrain.tokens.packing import Encoder
+from tltrain.tokens.encoder import Encoder
 from tltrain.trajectory import Sample
 
 ROOT = Path(__file__).parents[2]
@@ -270,7 +270,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     options = arguments()
     rounds = max(options.rounds // 2, 1) if options.quick else options.rounds
-    bf16 = loading.device_and_dtype(OmegaConf.structured(config.Hardware(device=config.Device.cpu)))[1]
+    bf16 = devices.device_and_dtype(OmegaConf.structured(config.Hardware(device=config.Device.cpu)))[1]
     dtype = options.dtype or ("bfloat16" if bf16 else "float32")
     path = (options.model or checkpoint(options.tiny)).resolve()
     if not (path / "config.json").is_file():

@@ -34,8 +34,8 @@ from tltrain.plan import compute, shapes
 from tltrain.plan import memory as plan_memory
 from tltrain.plan.compute import Tokens
 from tltrain.runtime import memory
+from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Layout
-from tltrain.tokens.packing import Encoder
 from tltrain.training import sft, tree_mask
 from tltrain.training.actor_critic import new_critic
 from tltrain.training.kl import KlControl

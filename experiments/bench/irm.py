@@ -39,9 +39,9 @@ from transformers import AutoTokenizer
 from tltrain import config, mae, toolworld
 from tltrain.data import native, rotbench
 from tltrain.data.reading import ReadReport
-from tltrain.models import loading
+from tltrain.models import devices
 from tltrain.runtime import runs, terminal
-from tltrain.tokens.packing import Encoder
+from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.prompts import questions
 from tltrain.trajectory import Trajectory
 
@@ -389,7 +389,7 @@ def main() -> None:
     count, rounds = max(5 // share, 1), max(options.rounds // share, 1)
     bf16 = (
         not options.fp32
-        and loading.device_and_dtype(OmegaConf.structured(config.Hardware(device=config.Device.cpu)))[1]
+        and devices.device_and_dtype(OmegaConf.structured(config.Hardware(device=config.Device.cpu)))[1]
     )
     model = (options.model or checkpoint(options.tiny)).resolve()
     if not (model / "config.json").is_file():

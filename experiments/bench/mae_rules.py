@@ -23,7 +23,8 @@ from time import perf_counter
 
 from omegaconf import OmegaConf
 
-from tltrain.mae import Rule, error_kind, verdicts
+from tltrain.formats.tool_errors import Rule, error_kind
+from tltrain.mae import verdicts
 from tltrain.toolworld import generate
 from tltrain.trajectory import Call, Message, Trajectory
 

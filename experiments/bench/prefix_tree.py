@@ -28,8 +28,8 @@ from tltrain.data import toolalpaca
 from tltrain.formats import tl
 from tltrain.runtime import terminal
 from tltrain.tokens import prefix_tree
+from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Layout, flatten
-from tltrain.tokens.packing import Encoder
 from tltrain.training import sft, tree_mask
 from tltrain.trajectory import Message, Sample, Trajectory
 

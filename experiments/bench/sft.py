@@ -36,10 +36,11 @@ from trl import SFTConfig, SFTTrainer
 from tltrain import config, toolworld
 from tltrain.data import rotbench
 from tltrain.data.reading import ReadReport
-from tltrain.models import loading
+from tltrain.models import devices, loading
+from tltrain.models.loading import corpus
 from tltrain.runtime import terminal
-from tltrain.stages.shared import corpus
-from tltrain.tokens.packing import Encoder, PackingReport, pack
+from tltrain.tokens.encoder import Encoder
+from tltrain.tokens.packing import PackingReport, pack
 from tltrain.training import sft
 from tltrain.trajectory import Trajectory
 
@@ -243,7 +244,7 @@ def main() -> None:
     parser.add_argument("--model", default="", help=argparse.SUPPRESS)
     parser.add_argument("--count", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    bf16 = not options.fp32 and loading.device_and_dtype(OmegaConf.structured(config.Hardware))[1]
+    bf16 = not options.fp32 and devices.device_and_dtype(OmegaConf.structured(config.Hardware))[1]
     if options.alone:
         items = trajectories(options.source, options.count)
         model, tokenizer, encoder = load(options.model, items)

@@ -12,10 +12,10 @@ import yaml
 
 from tests.support.bfcl_package import DOCUMENTED, ENTRIES, benchmark, entry, hold, make_package, put
 from tltrain.data import bfcl as data
-from tltrain.environments import Task, bfcl
+from tltrain.environments import bfcl
 from tltrain.environments.bfcl_process import Simulators
 from tltrain.errors import TltrainError
-from tltrain.trajectory import Call, Message
+from tltrain.trajectory import Call, Message, Task
 
 SECRET = "TLTRAIN_TEST_SECRET"
 

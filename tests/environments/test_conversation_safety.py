@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 
 from tests.support.environment_samples import FINISH, LOOK, Room, hold, sample_of, says
 from tests.test_mae import STRICT
-from tltrain.environments import Turn
 from tltrain.environments.loop import MAX_OUTPUT, cut, plain
 from tltrain.formats import tl
 from tltrain.formats.calls import render_call
 from tltrain.grading import Outcome
-from tltrain.trajectory import Call, Message
+from tltrain.trajectory import Call, Message, Turn
 
 
 def test_a_tools_answer_of_megabytes_is_cut_and_it_says_so():

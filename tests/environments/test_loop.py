@@ -6,11 +6,10 @@ import pytest
 
 from tests.support.environment_samples import FINISH, LOOK, Room, hold, says, tasks, tool
 from tests.test_mae import STRICT
-from tltrain.environments import Turn
 from tltrain.environments.golden import GoldenCalls
 from tltrain.environments.loop import converse, final_answer
 from tltrain.grading import Outcome
-from tltrain.trajectory import Call, Message
+from tltrain.trajectory import Call, Message, Turn
 
 
 def roles(conversation):

@@ -14,10 +14,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.support.paths import ROOT, SHARED
-from tltrain import mae
 from tltrain.config import Benchmark
 from tltrain.environments import Environment, tooleyes
 from tltrain.errors import TltrainError
+from tltrain.formats import tool_errors
 from tltrain.trajectory import Call
 
 RELEASE = SHARED / "data" / "tooleyes"
@@ -167,7 +167,7 @@ def test_hostile_tools_answer_with_errors_and_the_conversation_goes_on(talk):
 @pytest.mark.parametrize("rule", ["paper", "strict"])
 def test_both_rules_of_mae_take_a_failing_tool_for_an_error(talk, rule, request):
     config = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "mae" / f"{rule}.yaml"))
-    rule = mae.Rule.from_config(config)
+    rule = tool_errors.Rule.from_config(config)
     environment = talk(1, time_limit=0.7)
     for tool, arguments in [
         ("hang", {}),
@@ -178,8 +178,8 @@ def test_both_rules_of_mae_take_a_failing_tool_for_an_error(talk, rule, request)
         ("unwritable", {"kind": "set"}),
         ("no_such_tool", {}),
     ]:
-        assert mae.error_kind(environment.call(Call(tool, arguments)), rule), tool
-    assert mae.error_kind(environment.call(Call("echo", {"value": "fine"})), rule) is None
+        assert tool_errors.error_kind(environment.call(Call(tool, arguments)), rule), tool
+    assert tool_errors.error_kind(environment.call(Call("echo", {"value": "fine"})), rule) is None
 
 
 def test_closing_twice_and_calling_afterwards(talk):

@@ -13,7 +13,7 @@ from tltrain.config import CONF_DIR
 from tltrain.evaluation import analysis
 from tltrain.evaluation.analysis import ErrorCounts, TurnScore, labels, ratios, token_parts
 from tltrain.formats.calls import render_call
-from tltrain.mae import Rule
+from tltrain.formats.tool_errors import Rule
 from tltrain.stages.analyze import asked, by_outcome
 from tltrain.trajectory import Call, Message, Trajectory
 

@@ -6,13 +6,12 @@ import time
 
 import pytest
 
-from tltrain.environments import Task
 from tltrain.environments.loop import Conversation, JudgedCall
 from tltrain.evaluation import conversation_scores
 from tltrain.evaluation.conversation_scores import is_empty, is_refusal, is_valid, ratio, score, score_by
 from tltrain.evaluation.scoring import Metric
 from tltrain.grading import Outcome
-from tltrain.trajectory import Call
+from tltrain.trajectory import Call, Task
 
 
 def conversation(kinds: str, ended="finish", answer="It is 12.", success=None, scenario=None) -> Conversation:

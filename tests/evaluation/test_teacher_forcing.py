@@ -13,7 +13,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, set_seed  # noqa: E402
 from tests.tokens.test_packing import TOOLS, TRAJECTORY  # noqa: E402
 from tltrain.evaluation import teacher_forcing  # noqa: E402
 from tltrain.formats import tl  # noqa: E402
-from tltrain.tokens.packing import Encoder, PackingReport  # noqa: E402
+from tltrain.tokens.encoder import Encoder  # noqa: E402
+from tltrain.tokens.packing import PackingReport  # noqa: E402
 from tltrain.trajectory import Message, Trajectory  # noqa: E402
 
 

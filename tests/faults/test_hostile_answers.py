@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 
 from tests.faults.hostile import CANARY, PIECES, mutated, watch
 from tests.support.reader_samples import TOOLS
-from tltrain import mae
 from tltrain.config import CONF_DIR
 from tltrain.evaluation import scoring
+from tltrain.formats import tool_errors
 from tltrain.formats.answers import read_structure
 from tltrain.formats.calls import CallSyntaxError, call_end, read_call, read_calls, render_call
 from tltrain.formats.chat_completions import UNREADABLE, answer_text
@@ -44,9 +44,9 @@ SAMPLE = Sample(
 )
 
 
-def rules() -> list[mae.Rule]:
+def rules() -> list[tool_errors.Rule]:
     return [
-        mae.Rule.from_config(OmegaConf.to_container(OmegaConf.load(CONF_DIR / "mae" / f"{name}.yaml")))
+        tool_errors.Rule.from_config(OmegaConf.to_container(OmegaConf.load(CONF_DIR / "mae" / f"{name}.yaml")))
         for name in ("paper", "strict")
     ]
 
@@ -60,7 +60,7 @@ def hostile_text(rng: random.Random) -> str:
     return text * rng.choice((50, 500)) if rng.random() < 0.005 and len(text) < 4000 else text
 
 
-def read_in_every_way(text: str, kinds: list[mae.Rule]) -> None:
+def read_in_every_way(text: str, kinds: list[tool_errors.Rule]) -> None:
     """All that may happen to what a model, an endpoint or a tool says."""
     try:
         call = read_call(text)
@@ -84,7 +84,7 @@ def read_in_every_way(text: str, kinds: list[mae.Rule]) -> None:
     scoring.rotbench_fixed([text], [SAMPLE])
     read_structure(text)
     for rule in kinds:
-        mae.error_kind(text, rule)
+        tool_errors.error_kind(text, rule)
     spoken = answer_text(
         {"tool_calls": [{"function": {"name": "search", "arguments": text}}, {"function": {"name": text}}, text]}, TOOLS
     )

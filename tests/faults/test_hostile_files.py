@@ -22,7 +22,7 @@ from tltrain import mae
 from tltrain.data import bfcl, chat, irm, native, openai, rotbench, tl_training, toolalpaca, turns
 from tltrain.data.reading import ReadReport, read_file
 from tltrain.errors import TltrainError
-from tltrain.formats import tl
+from tltrain.formats import tl, tool_errors
 from tltrain.stages.eval import read_predictions
 from tltrain.trajectory import Sample, Trajectory
 
@@ -105,7 +105,7 @@ FORMATS: dict[str, tuple[list[Any], Callable[[Path, str, ReadReport], Any]]] = {
 }
 
 
-def read_and_use(name: str, path: Path, on_error: str, kinds: list[mae.Rule]) -> bool:
+def read_and_use(name: str, path: Path, on_error: str, kinds: list[tool_errors.Rule]) -> bool:
     """Whether the file was read; what was read can be judged, shown to a model and written."""
     report = ReadReport()
     try:

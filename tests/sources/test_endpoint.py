@@ -93,7 +93,7 @@ def test_fields_are_added_replaced_and_removed(server, config):
 
 
 def test_a_tokenizer_turns_the_prompt_into_the_ids_of_the_local_model(server, config, byte_level, tmp_path):
-    from tltrain.tokens.packing import Encoder
+    from tltrain.tokens.encoder import Encoder
 
     byte_level.save_pretrained(tmp_path / "tokenizer")
     server.reply = lambda body, attempt: completion("f()")

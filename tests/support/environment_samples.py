@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tltrain.environments import Task, Turn
 from tltrain.environments.loop import Conversation, converse
-from tltrain.trajectory import Call, Message, Sample, Tool
+from tltrain.trajectory import Call, Message, Sample, Task, Tool, Turn
 
 
 def tool(name: str, *required: str, **optional: str) -> Tool:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from tltrain.errors import TltrainError
 from tltrain.formats import tl
-from tltrain.tokens.packing import Encoder, PackingReport, Run, Target, flatten, pack
+from tltrain.tokens.encoder import Encoder
+from tltrain.tokens.packing import PackingReport, Run, Target, flatten, pack
 from tltrain.trajectory import Call, Message, Tool, Trajectory
 
 TOOLS = (

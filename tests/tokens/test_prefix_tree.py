@@ -25,8 +25,9 @@ from transformers import (
 
 from tests.tokens.test_packing import TOOLS, TRAJECTORY, conversation
 from tltrain.errors import TltrainError
+from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Layout, Run, Target, flatten
-from tltrain.tokens.packing import Encoder, PackingReport, pack
+from tltrain.tokens.packing import PackingReport, pack
 from tltrain.tokens.prefix_tree import Limits, groups, tree
 from tltrain.training import sft, tree_mask
 from tltrain.trajectory import Call, Trajectory

@@ -9,7 +9,7 @@ import pytest
 from tests.tokens.test_packing import TOOLS, TRAJECTORY
 from tltrain import toolworld
 from tltrain.errors import TltrainError
-from tltrain.tokens.packing import Encoder
+from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.prompts import PromptReport, PromptTree, prompt_trees, questions
 from tltrain.trajectory import Call, Message, Trajectory
 

@@ -12,8 +12,8 @@ from transformers.models.llama.modeling_llama import LlamaForTokenClassification
 from tests.tokens.test_prefix_tree import ALIKE, chain
 from tests.training.ppo.trainers import judge, trees_of
 from tltrain.inference import decoding_attention, generation
+from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import flatten
-from tltrain.tokens.packing import Encoder
 from tltrain.tokens.prefix_tree import tree
 from tltrain.tokens.prompts import PromptTree
 from tltrain.training import rollout, sft, tree_mask

@@ -7,8 +7,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.training.test_rollout import NEVER, PAD, SIZES, trees_of
-from tltrain.training.actor_critic import expect, new_critic
-from tltrain.training.mean_reward import mean_reward
+from tltrain.training.actor_critic import expect, mean_reward, new_critic
 from tltrain.training.rollout import Sampling
 
 

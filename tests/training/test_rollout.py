@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralFo
 from transformers.models.llama.modeling_llama import LlamaForTokenClassification
 
 from tests.tokens.test_packing import TRAJECTORY, conversation
-from tltrain.tokens.packing import Encoder
+from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.prompts import PromptReport, PromptTree, prompt_trees
 from tltrain.training import rollout, tree_mask
 from tltrain.training.actor_critic import ActorCritic

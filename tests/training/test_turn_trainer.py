@@ -11,7 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from trl import SFTConfig
 
 from tests.tokens.test_packing import TRAJECTORY, conversation
-from tltrain.tokens.packing import Encoder, Layout, PackingReport, pack
+from tltrain.tokens.encoder import Encoder
+from tltrain.tokens.packing import Layout, PackingReport, pack
 from tltrain.training import sft
 from tltrain.trajectory import Call
 

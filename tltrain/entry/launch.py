@@ -41,7 +41,7 @@ SHUTDOWN = 300
 
 def run_stage(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage that `cfg` names into `folder`, by as many processes as there are; returns its metrics."""
-    from tltrain.__main__ import STAGES
+    from tltrain.config import STAGES
 
     module = f"tltrain.stages.{STAGES[cfg.stage.name]}"
     try:

@@ -7,27 +7,9 @@ for the next call, reads it, and hands it over; no text of a model gets further 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from tltrain.trajectory import Call, Message, Tool
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What one conversation is to be about. `meta` is what results are split by, and what the environment needs."""
-
-    id: str
-    meta: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """The beginning of a conversation, or what its user says next: the tools on offer from here on, and messages."""
-
-    tools: tuple[Tool, ...]
-    messages: tuple[Message, ...]
-    instructions: str = ""
+from tltrain.trajectory import Call, Task, Turn
 
 
 class Environment(Protocol):

@@ -33,11 +33,11 @@ from omegaconf import DictConfig
 
 from tltrain.data import bfcl
 from tltrain.data.reading import expect, expect_choice, expect_tools, member, optional, read_file, records
-from tltrain.environments import Environment, Task, Turn
+from tltrain.environments import Environment
 from tltrain.environments.bfcl_process import Simulators
 from tltrain.environments.bfcl_worker import MODULES
 from tltrain.errors import FieldError, TltrainError
-from tltrain.trajectory import Call, Message, Tool
+from tltrain.trajectory import Call, Message, Task, Tool, Turn
 
 log = logging.getLogger(__name__)
 

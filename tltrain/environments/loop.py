@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
-from tltrain import mae
-from tltrain.environments import Environment, Task, Turn
+from tltrain.environments import Environment
+from tltrain.formats import tool_errors
 from tltrain.formats.calls import read_calls
 from tltrain.grading import Grade, Outcome, grade
-from tltrain.trajectory import Call, Message, Sample, Tool
+from tltrain.trajectory import Call, Message, Sample, Task, Tool, Turn
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -103,7 +103,7 @@ def converse(
     max_turns: int,
     parallel: int,
     max_output: int = MAX_OUTPUT,
-    rule: mae.Rule | None = None,
+    rule: tool_errors.Rule | None = None,
     on_end: Callable[[Conversation], None] = lambda conversation: None,
 ) -> list[Conversation]:
     """Hold a conversation about each task; returned in the order of the tasks.
@@ -165,7 +165,7 @@ class _Talk:
     task: Task
     max_turns: int
     max_output: int
-    rule: mae.Rule | None
+    rule: tool_errors.Rule | None
     environment: Environment | None = None
     tools: tuple[Tool, ...] = ()
     messages: list[Message] = field(default_factory=list)
@@ -252,7 +252,7 @@ class _Talk:
 
     def _note(self, judged: Grade, text: str, output: str | None = None, ran: bool = False) -> None:
         """Put a call, and what the tool's side answers, into the history."""
-        error = mae.error_kind(plain(output[:_JUDGED]), self.rule) if ran and self.rule else None
+        error = tool_errors.error_kind(plain(output[:_JUDGED]), self.rule) if ran and self.rule else None
         self._say(judged.prediction, text)
         said = cut(plain(text), self.max_output)
         self.calls.append(

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from omegaconf import DictConfig
 
-from tltrain.environments import Environment, Task, bfcl, tooleyes
+from tltrain.environments import Environment, bfcl, tooleyes
 from tltrain.errors import TltrainError
 from tltrain.toolworld import environment
-from tltrain.trajectory import Call
+from tltrain.trajectory import Call, Task
 
 
 class Kind(NamedTuple):

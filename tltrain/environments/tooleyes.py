@@ -33,10 +33,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from tltrain.data.reading import expect, expect_tools, member, optional, parse_json_at, read_file, read_json
-from tltrain.environments import Environment, Task, Turn
+from tltrain.environments import Environment
 from tltrain.environments.sandbox import Limits, Sandbox, isolation
 from tltrain.errors import FieldError, TltrainError
-from tltrain.trajectory import Call, Message, Tool
+from tltrain.trajectory import Call, Message, Task, Tool, Turn
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from tltrain import mae
 from tltrain.formats.calls import render_call
-from tltrain.mae import Rule, Verdict
+from tltrain.formats.tool_errors import Rule
+from tltrain.mae import Verdict
 from tltrain.trajectory import Call, Trajectory
 
 RESAMPLES = 2000

@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 from tltrain.evaluation.analysis import TurnScore, token_parts
 from tltrain.formats.calls import render_call
 from tltrain.inference import generation
-from tltrain.tokens.packing import Encoder, Layout, PackingReport, pack
+from tltrain.tokens.encoder import Encoder
+from tltrain.tokens.packing import Layout, PackingReport, pack
 from tltrain.trajectory import Trajectory
 
 ROWS = 256

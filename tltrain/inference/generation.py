@@ -16,7 +16,7 @@ from tltrain.inference.continuous_batching import Greedy, Prefill, left_padded
 from tltrain.inference.prefix_cache import Memory
 from tltrain.runtime import distributed
 from tltrain.runtime.terminal import progress
-from tltrain.tokens.packing import Encoder
+from tltrain.tokens.encoder import Encoder
 
 
 class AnswerEnds(StoppingCriteria):

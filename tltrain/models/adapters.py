@@ -7,7 +7,6 @@ stage=irm too: the adapter is switched off for it.
 from __future__ import annotations
 
 import importlib.util
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from tltrain.errors import TltrainError
-from tltrain.models import loading
 from tltrain.runtime import out_of_space, terminal
 
 ADAPTER = "adapter_config.json"
@@ -23,15 +21,6 @@ ADAPTER = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 HEADS = ("score", "classifier")
 """Names that transformers gives the head of a critic: it is new, so it is trained whole."""
-
-
-def load(path: str, model: DictConfig, dtype: torch.dtype, device: torch.device) -> Any:
-    """The model at `path` as it is to be trained: with an adapter where `model.lora` asks for one."""
-    if model.lora.r is None:
-        return loading.load_model(path, model, dtype, device)
-    _need("peft")
-    base = loading.load_model(path, model, dtype, device, **_quantization(model))
-    return adapted(base, model, "CAUSAL_LM")
 
 
 def adapted(base: Any, model: DictConfig, task: str) -> Any:
@@ -61,20 +50,9 @@ def adapted(base: Any, model: DictConfig, task: str) -> Any:
         raise TltrainError(f"model.lora: {' '.join(str(error).split())}") from error
 
 
-def merge(folder: Path, base: str, model: DictConfig, dtype: torch.dtype) -> None:
-    """Put in place of the adapter in `folder` the whole model, the adapter added to the weights of `base`."""
-    adapter = folder.with_name(f".{folder.name}.adapter")
-    shutil.rmtree(adapter, ignore_errors=True)
-    folder.rename(adapter)
-    try:
-        with_adapter(loading.load_model(base, model, dtype, torch.device("cpu")), adapter).save_pretrained(folder)
-    finally:
-        shutil.rmtree(adapter, ignore_errors=True)
-
-
 def with_adapter(base: Any, folder: Path) -> Any:
     """`base` with the adapter in `folder` added to its weights."""
-    _need("peft")
+    need("peft")
     import peft
 
     if not (folder / WEIGHTS).is_file():  # peft would take the same in pickle
@@ -98,7 +76,7 @@ def base_of(folder: Path) -> str | None:
     """
     if not (folder / ADAPTER).is_file():
         return None
-    _need("peft")
+    need("peft")
     import peft
 
     try:
@@ -107,10 +85,10 @@ def base_of(folder: Path) -> str | None:
         raise TltrainError(f"{folder / ADAPTER} cannot be read: {' '.join(str(error).split())[:400]}") from error
 
 
-def _quantization(model: DictConfig) -> dict[str, Any]:
+def quantization(model: DictConfig) -> dict[str, Any]:
     if model.lora.quantize is None:
         return {}
-    _need("bitsandbytes", "model.lora.quantize")
+    need("bitsandbytes", "model.lora.quantize")
     from transformers import BitsAndBytesConfig
 
     if model.lora.quantize == "8bit":
@@ -125,6 +103,6 @@ def _quantization(model: DictConfig) -> dict[str, Any]:
     }
 
 
-def _need(package: str, key: str = "model.lora") -> None:
+def need(package: str, key: str = "model.lora") -> None:
     if importlib.util.find_spec(package) is None:
         raise TltrainError(f"{key} needs the package {package}: pip install {package}")

@@ -35,9 +35,12 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from tltrain.errors import TltrainError
+from tltrain.formats import tl
 from tltrain.formats.tl import CHAT_TEMPLATE
-from tltrain.runtime import distributed, out_of_space
+from tltrain.models import adapters
+from tltrain.runtime import out_of_space
 from tltrain.runtime.terminal import status
+from tltrain.trajectory import Trajectory
 
 log = logging.getLogger(__name__)
 transformers_logging.disable_progress_bar()  # ours says what is going on
@@ -92,8 +95,6 @@ def load_model(path: str, model: DictConfig, dtype: torch.dtype, device: torch.d
     Args:
         more: of `from_pretrained`.
     """
-    from tltrain.models import adapters
-
     if (base := adapters.base_of(Path(path))) is not None:
         return adapters.with_adapter(load_model(base, model, dtype, device, **more), Path(path))
     with status(f"loading {path}"):
@@ -219,37 +220,30 @@ def byte_level_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTok
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD)
 
 
-def device_and_dtype(hardware: DictConfig) -> tuple[torch.device, bool]:
-    """The device that `hardware` asks for, and whether to compute in bfloat16 on it."""
-    wanted = hardware.device.name
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise TltrainError("hardware=gpu: torch sees no CUDA device here; hardware=cpu or hardware=auto")
-    device = torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
-    team = distributed.team()
-    if team is not None and device.type == "cuda":
-        device = torch.device("cuda", team.place.local_rank)
-        torch.cuda.set_device(device)
-    if hardware.threads is not None:
-        torch.set_num_threads(hardware.threads)
-    elif team is not None:
-        torch.set_num_threads(distributed.threads(team.place.local_size))
-    if hardware.bf16 is not None:
-        return device, hardware.bf16
-    return device, torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_computes_bf16()
+def load(path: str, model: DictConfig, dtype: torch.dtype, device: torch.device) -> Any:
+    """The model at `path` as it is to be trained: with an adapter where `model.lora` asks for one."""
+    if model.lora.r is None:
+        return load_model(path, model, dtype, device)
+    adapters.need("peft")
+    base = load_model(path, model, dtype, device, **adapters.quantization(model))
+    return adapters.adapted(base, model, "CAUSAL_LM")
 
 
-def cpu_computes_bf16() -> bool:
-    """Whether this CPU has instructions for bfloat16; elsewhere emulation is slower than float32."""
-    return bool(torch.cpu.get_capabilities().get("avx512_bf16") or torch.cpu.get_capabilities().get("bf16"))
+def merge(folder: Path, base: str, model: DictConfig, dtype: torch.dtype) -> None:
+    """Put in place of the adapter in `folder` the whole model, the adapter added to the weights of `base`."""
+    adapter = folder.with_name(f".{folder.name}.adapter")
+    shutil.rmtree(adapter, ignore_errors=True)
+    folder.rename(adapter)
+    try:
+        adapters.with_adapter(load_model(base, model, dtype, torch.device("cpu")), adapter).save_pretrained(folder)
+    finally:
+        shutil.rmtree(adapter, ignore_errors=True)
 
 
-def weights_dtype(model: DictConfig) -> torch.dtype:
-    """The dtype of the weights that `model.dtype` names.
+CORPUS = 500
+"""Trajectories whose text trains the tokenizer of a model with random weights."""
 
-    Raises:
-        TltrainError: it is not a floating point type of torch's.
-    """
-    dtype = getattr(torch, model.dtype, None)
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise TltrainError(f"model.dtype: expected float32, bfloat16 or float16, found {model.dtype}")
-    return dtype
+
+def corpus(items: list[Trajectory]) -> list[str]:
+    """Text for a tokenizer of the model's own: what it will read and write."""
+    return [tl.text(tl.segments(item)) for item in items[:CORPUS]]

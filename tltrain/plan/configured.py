@@ -152,9 +152,9 @@ def device_of(hardware: DictConfig) -> tuple[str, bool]:
     if hardware.bf16 is not None:
         return device, hardware.bf16
     if device == "cpu":
-        from tltrain.models import loading
+        from tltrain.models import devices
 
-        return device, loading.cpu_computes_bf16()
+        return device, devices.cpu_computes_bf16()
     return device, not torch.cuda.is_available() or torch.cuda.is_bf16_supported()
 
 

@@ -300,6 +300,6 @@ def _common_fields(cfg: DictConfig) -> Json:
 def _encoder(cfg: DictConfig) -> Callable[[Sample], list[int]]:
     """`Encoder.prompt` of `source.tokenizer`; unlike everything else here it needs transformers."""
     from tltrain.models import loading
-    from tltrain.tokens.packing import Encoder
+    from tltrain.tokens.encoder import Encoder
 
     return Encoder(loading.load_tokenizer(cfg.source.tokenizer, cfg.model)).prompt

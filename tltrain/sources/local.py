@@ -29,12 +29,12 @@ class LocalModel:
 
             from tltrain.inference.continuous_batching import Prefill
             from tltrain.inference.prefix_cache import Memory
-            from tltrain.models import loading
-        from tltrain.stages.shared import corpus
-        from tltrain.tokens.packing import Encoder
+            from tltrain.models import devices, loading
+        from tltrain.models.loading import corpus
+        from tltrain.tokens.encoder import Encoder
 
         self.cfg = cfg
-        device, bf16 = loading.device_and_dtype(cfg.hardware)
+        device, bf16 = devices.device_and_dtype(cfg.hardware)
         with distributed.leader_first():
             self.name = loading.resolve(
                 cfg.model, cfg.cache.dir, lambda: corpus(list(trajectories(cfg.data, cfg.seed, ReadReport())))

@@ -27,12 +27,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from tltrain.data import query_key, trained_on, trajectories
+from tltrain.data.judged import MaeReport, judged_trajectories, rule_of
 from tltrain.data.reading import ReadReport
 from tltrain.errors import TltrainError
 from tltrain.evaluation import analysis
 from tltrain.evaluation.analysis import ErrorCounts, Estimate
+from tltrain.formats.tool_errors import Rule
 from tltrain.grading import Outcome
-from tltrain.mae import Rule
 from tltrain.runtime import runs, terminal
 from tltrain.stages import mae
 from tltrain.stages.evaluations import compare
@@ -52,7 +53,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     metrics: dict[str, Any] = {"details": {}}
     shown: list[Shown] = []
     if data:
-        counts, read = ErrorCounts(rule_of(cfg)), ReadReport()
+        counts, read = ErrorCounts(counting_rule(cfg)), ReadReport()
         source = counted(terminal.track(trajectories(cfg.data, cfg.seed, read), "reading trajectories"), counts)
         items = list(source) if models else [None for _ in source]  # only a model needs them kept
         if not sum(counts.all.calls):
@@ -86,7 +87,7 @@ def asked(stage: DictConfig, words: Sequence[str]) -> tuple[bool, list[str]]:
     return data or bool(models), models
 
 
-def rule_of(cfg: DictConfig) -> Rule:
+def counting_rule(cfg: DictConfig) -> Rule:
     """The rule of `stage.rule`, whether or not `stage.mae` leaves its errors out for the models."""
     return Rule.from_config(OmegaConf.to_container(cfg.mae[cfg.stage.rule.name]))
 
@@ -150,7 +151,7 @@ def show_models(
     """The models' tables and pictures; adds their numbers to `metrics`."""
     with terminal.status("loading torch and transformers"):
         from tltrain.models import loading
-    from tltrain.stages.shared import corpus
+    from tltrain.models.loading import corpus
     from tltrain.views import analysis_plots
 
     base = [loading.resolve(cfg.model, cfg.cache.dir, lambda: corpus(items))] if BASE in asked_for else []
@@ -159,7 +160,7 @@ def show_models(
     names = [cfg.model.name if path == BASE else label for path, label in labels]
     if len(set(names)) < len(names):
         raise TltrainError(f"stage.models: expected different models, found {', '.join(asked_for)}")
-    learned = list(mae.apply(items, mae.rule_of(cfg), mae.MaeReport()))
+    learned = list(judged_trajectories(items, rule_of(cfg), MaeReport()))
     seen = [queries_of(path) for path in paths]
     if cfg.stage.unseen:
         known = frozenset().union(*seen)
@@ -204,10 +205,11 @@ def score(cfg: DictConfig, path: str, name: str, items: list[Trajectory]) -> dic
     import torch
 
     from tltrain.evaluation import teacher_forcing
-    from tltrain.models import loading
-    from tltrain.tokens.packing import Encoder, PackingReport
+    from tltrain.models import devices, loading
+    from tltrain.tokens.encoder import Encoder
+    from tltrain.tokens.packing import PackingReport
 
-    device, bf16 = loading.device_and_dtype(cfg.hardware)
+    device, bf16 = devices.device_and_dtype(cfg.hardware)
     encoder = Encoder(loading.load_tokenizer(path, cfg.model))
     model = loading.load_model(path, cfg.model, torch.bfloat16 if bf16 else torch.float32, device)
     packing = PackingReport()

@@ -17,13 +17,15 @@ from rich.console import Console
 from rich.text import Text
 
 from tltrain.data import trajectories
+from tltrain.data.judged import MaeReport, judged_trajectories, rule_of
 from tltrain.data.reading import ReadReport
 from tltrain.formats import tl
 from tltrain.models import loading
+from tltrain.models.loading import CORPUS, corpus
 from tltrain.runtime import runs, terminal
 from tltrain.stages import mae
-from tltrain.stages.shared import CORPUS, corpus
-from tltrain.tokens.packing import Encoder, Target
+from tltrain.tokens.encoder import Encoder
+from tltrain.tokens.packing import Target
 from tltrain.trajectory import Trajectory
 
 END = "⏎"
@@ -37,9 +39,9 @@ READ, LEFT_OUT, PLAIN, KEY, NOTE = "dim", "red strike", "green", "bold underline
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
-    read, judged = ReadReport(), mae.MaeReport()
+    read, judged = ReadReport(), MaeReport()
     items = []
-    for item in mae.apply(trajectories(cfg.data, cfg.seed, read), mae.rule_of(cfg), judged):
+    for item in judged_trajectories(trajectories(cfg.data, cfg.seed, read), rule_of(cfg), judged):
         items.append(item)
         if len(items) == max(cfg.stage.limit, CORPUS if cfg.model.random else 0):
             break

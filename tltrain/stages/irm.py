@@ -24,11 +24,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from tltrain import plan, tracking
 from tltrain.data import hold_out, trajectories
+from tltrain.data.judged import MaeReport, judged_trajectories, rule_of
 from tltrain.data.reading import ReadReport
 from tltrain.entry.arguments import IRM_ARGUMENTS
 from tltrain.errors import TltrainError
 from tltrain.evaluation import scoring
 from tltrain.grading import RewardTable
+from tltrain.models import loading
 from tltrain.runtime import distributed, runs, terminal
 from tltrain.stages import mae, shared
 from tltrain.tokens.prompts import PromptReport, PromptTree, prompt_trees, questions
@@ -36,7 +38,7 @@ from tltrain.tracking import names
 from tltrain.trajectory import Sample, Trajectory
 
 if TYPE_CHECKING:
-    from tltrain.tokens.packing import Encoder
+    from tltrain.tokens.encoder import Encoder
     from tltrain.training.reward_function import Judge
     from tltrain.training.rollout import Sampling
 
@@ -49,25 +51,25 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         from transformers import set_seed
 
         from tltrain.inference import generation
-        from tltrain.models import adapters, loading
+        from tltrain.models import devices, loading
         from tltrain.training import engines, reward_function
         from tltrain.training.checkpoints import step_of
         from tltrain.training.progress import Progress
-    from tltrain.tokens.packing import Encoder
+    from tltrain.tokens.encoder import Encoder
 
     checkpoint = shared.checkpoint_to_resume(cfg, folder, left=("samples.jsonl", "before.json"))
-    read, judged = ReadReport(), mae.MaeReport()
+    read, judged = ReadReport(), MaeReport()
     source = terminal.track(trajectories(cfg.data, cfg.seed, read), "reading trajectories")
-    train, held_out = hold_out(mae.apply(source, mae.rule_of(cfg), judged), cfg.data.holdout, cfg.seed)
+    train, held_out = hold_out(judged_trajectories(source, rule_of(cfg), judged), cfg.data.holdout, cfg.seed)
 
-    device, bf16 = loading.device_and_dtype(cfg.hardware)
+    device, bf16 = devices.device_and_dtype(cfg.hardware)
     with distributed.leader_first():
-        path = loading.resolve(cfg.model, cfg.cache.dir, lambda: shared.corpus(train))
+        path = loading.resolve(cfg.model, cfg.cache.dir, lambda: loading.corpus(train))
     tokenizer = loading.load_tokenizer(path, cfg.model)
     encoder = Encoder(tokenizer)
     arguments = training_arguments(cfg, folder, device.type, bf16)
     set_seed(cfg.seed)
-    model = adapters.load(path, cfg.model, loading.weights_dtype(cfg.model), device)
+    model = loading.load(path, cfg.model, devices.weights_dtype(cfg.model), device)
 
     trees, report = prompts(cfg, train, encoder, generation.context(model))
     log.info("irm: %d prompts in %d trees, %d tokens", report.prompts, len(trees), report.tokens)
@@ -208,7 +210,7 @@ def make_trainer(
         path: of the policy, from which reference and critic are loaded anew.
         shown: `judge`, `on_samples` and `callbacks`, the same for all.
     """
-    from tltrain.models import adapters, loading
+    from tltrain.models import adapters, devices
     from tltrain.training.kl import KlControl
 
     stage = cfg.stage
@@ -221,7 +223,7 @@ def make_trainer(
     from tltrain.training.ppo import PPOTrainer, Settings
     from tltrain.training.rollout import Sampling
 
-    dtype = loading.weights_dtype(cfg.model)
+    dtype = devices.weights_dtype(cfg.model)
     with terminal.status("loading the critic"):
         critic = new_critic(
             stage.critic.path or path,
@@ -269,7 +271,7 @@ def first_value(
 ) -> float:
     """What the policy earns before it learns; of several processes the first samples for all."""
     from tltrain.training import engines
-    from tltrain.training.mean_reward import mean_reward
+    from tltrain.training.actor_critic import mean_reward
 
     with terminal.status("sampling, for the critic to begin with the mean reward"), engines.whole(model):
         mean = 0.0

@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from tltrain import mae, tracking
+from tltrain import tracking
 from tltrain.data import native, trajectories, turns
+from tltrain.data.judged import MaeReport, judged_trajectories, rule_of
 from tltrain.data.reading import ReadReport
-from tltrain.mae import Rule, Verdict
 from tltrain.runtime import runs, terminal
 from tltrain.tracking import names
 from tltrain.trajectory import Trajectory
@@ -29,48 +29,11 @@ from tltrain.trajectory import Trajectory
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class MaeReport:
-    """Counts of what MAE did, for `metrics.json`."""
-
-    trajectories: int = 0
-    calls: int = 0
-    kept: int = 0
-    dropped_error: int = 0
-    dropped_no_answer: int = 0
-    not_learned_by_source: int = 0
-    error_kinds: dict[str, int] = field(default_factory=dict)
-
-
-def rule_of(cfg: DictConfig) -> Rule | None:
-    """The rule that `stage.rule` chooses from `conf/mae/`, None where `stage.mae=false`."""
-    return Rule.from_config(OmegaConf.to_container(cfg.mae[cfg.stage.rule.name])) if cfg.stage.mae else None
-
-
-def apply(items: Iterable[Trajectory], rule: Rule | None, report: MaeReport) -> Iterator[Trajectory]:
-    """The trajectories with their calls judged, counted in `report`."""
-    for item in items:
-        report.trajectories += 1
-        learn = [message.learn for message in item.messages if message.role == "assistant"]
-        for (verdict, kind), wanted in zip(mae.verdicts(item, rule), learn, strict=True):
-            report.calls += 1
-            if not wanted:
-                report.not_learned_by_source += 1
-            elif verdict is Verdict.KEPT:
-                report.kept += 1
-            elif verdict is Verdict.ERROR:
-                report.dropped_error += 1
-                report.error_kinds[kind] = report.error_kinds.get(kind, 0) + 1
-            else:
-                report.dropped_no_answer += 1
-        yield mae.apply(item, rule)
-
-
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
     read, report = ReadReport(), MaeReport()
     source = terminal.track(trajectories(cfg.data, cfg.seed, read), "judging calls")
-    judged = apply(source, rule_of(cfg), report)
+    judged = judged_trajectories(source, rule_of(cfg), report)
     path = folder / WRITERS[cfg.stage.write.name][0]
     WRITERS[cfg.stage.write.name][1](path, judged)
     report.error_kinds = dict(sorted(report.error_kinds.items(), key=lambda item: -item[1]))

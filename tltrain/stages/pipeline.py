@@ -18,10 +18,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from tltrain import config, tracking
 from tltrain.entry import arguments, checks, launch
+from tltrain.entry.composed import part, resolved
 from tltrain.errors import TltrainError
 from tltrain.evaluation import conversation_scores, scoring
 from tltrain.runtime import fingerprints, memory, runs, terminal
@@ -102,22 +103,6 @@ def supervised(cfg: DictConfig) -> dict[str, Any]:
     """The supervised stage's own configuration: MAE has judged the data already."""
     stage = resolved(cfg.stage.supervised) | {"mae": False}
     return stage | ({"name": "pkt"} if cfg.stage.pkt else {"name": "sft", "w_max": None})
-
-
-def resolved(node: DictConfig) -> dict[str, Any]:
-    """A part of the configuration as plain values, what it refers to put in its place."""
-    return OmegaConf.to_container(node, resolve=True)
-
-
-def part(cfg: DictConfig, stage: dict[str, Any], kind: str | None = None) -> DictConfig:
-    """The whole configuration with another stage in it, as if `stage=...` had been composed."""
-    own = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "stage"])
-    name = kind or {"sft": "supervised", "pkt": "supervised"}.get(stage["name"], stage["name"])
-    schema = OmegaConf.structured(config.SCHEMAS[f"schema/stage/{name}"])
-    OmegaConf.set_struct(schema, False)
-    with open_dict(own):
-        own.stage = OmegaConf.merge(schema, stage)
-    return own
 
 
 def data_of(cfg: DictConfig, data: Entry) -> DictConfig:

@@ -15,10 +15,11 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from tltrain.data.judged import MaeReport, judged_trajectories, rule_of
 from tltrain.entry import checks
+from tltrain.entry.composed import part, resolved
 from tltrain.errors import TltrainError
 from tltrain.runtime import runs, terminal
-from tltrain.stages.pipeline import part, resolved
 
 NODES = {"sft": "supervised", "pkt": "supervised", "irm": "rl", "eval": "eval"}
 """The node of the configuration that holds the settings of the stage that is planned."""
@@ -124,14 +125,14 @@ def of_data(cfg: DictConfig, own: DictConfig, context: int | None) -> Any:
     from tltrain.data import hold_out, trajectories
     from tltrain.data.reading import ReadReport
     from tltrain.plan.configured import Rows, arguments, rows_of
-    from tltrain.stages import mae
-    from tltrain.tokens.packing import Encoder, PackingReport, pack
+    from tltrain.tokens.encoder import Encoder
+    from tltrain.tokens.packing import PackingReport, pack
 
     place = local_tokenizer(cfg)
     if place is None:
         return None
     source = trajectories(cfg.data, cfg.seed, ReadReport())
-    train, _ = hold_out(mae.apply(source, mae.rule_of(own), mae.MaeReport()), cfg.data.holdout, cfg.seed)
+    train, _ = hold_out(judged_trajectories(source, rule_of(own), MaeReport()), cfg.data.holdout, cfg.seed)
     tokenizer = place(train)
     encoder = Encoder(tokenizer)
     if own.stage.name == "irm":
@@ -156,7 +157,7 @@ def of_data(cfg: DictConfig, own: DictConfig, context: int | None) -> Any:
 def local_tokenizer(cfg: DictConfig) -> Any:
     """A function from the training data to the tokenizer, or None where that is not on this machine."""
     from tltrain.models import loading
-    from tltrain.stages.shared import corpus
+    from tltrain.models.loading import corpus
 
     model = cfg.model
     if model.path is None and model.random is not None:

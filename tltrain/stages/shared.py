@@ -16,16 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 from tltrain.data import TRAINED_ON, query_key, trained_on
 from tltrain.entry.arguments import check_arguments
 from tltrain.errors import TltrainError
-from tltrain.formats import tl
 from tltrain.runtime import distributed, runs, terminal
-from tltrain.trajectory import Trajectory
 
 log = logging.getLogger(__name__)
 
 WEIGHT = 0.02
 """Size of a typical weight: the spread that most models are initialized with."""
-CORPUS = 500
-"""Trajectories whose text trains the tokenizer of a model with random weights."""
 
 
 def library_arguments(
@@ -146,7 +142,7 @@ def save_model(
         trainer: the one that trained it; of several processes all call this, and the first writes.
         choice: the group `model`, which says whether an adapter is merged.
     """
-    from tltrain.models import adapters, loading
+    from tltrain.models import devices, loading
     from tltrain.training import engines
 
     known = trained_on(base)
@@ -158,7 +154,7 @@ def save_model(
         if distributed.leads():
             if choice.lora.r is not None and choice.lora.merge:
                 engines.forget()
-                adapters.merge(part, base, choice, loading.weights_dtype(choice))
+                loading.merge(part, base, choice, devices.weights_dtype(choice))
             tokenizer.save_pretrained(part)
         runs.write_json(part / TRAINED_ON, sorted({*known, *map(query_key, queries)}))
         if distributed.leads():
@@ -174,8 +170,3 @@ def write_history(logs: list[dict[str, float]], folder: Path) -> None:
 def known(numbers: dict[str, Any]) -> dict[str, Any]:
     """Without NaN, which is no JSON: there is no loss on key tokens where nothing has any."""
     return {name: number for name, number in numbers.items() if not isinstance(number, float) or math.isfinite(number)}
-
-
-def corpus(items: list[Trajectory]) -> list[str]:
-    """Text for a tokenizer of the model's own: what it will read and write."""
-    return [tl.text(tl.segments(item)) for item in items[:CORPUS]]

@@ -22,17 +22,20 @@ from omegaconf import DictConfig, OmegaConf
 
 from tltrain import plan, tracking
 from tltrain.data import hold_out, trajectories
+from tltrain.data.judged import MaeReport, judged_trajectories, rule_of
 from tltrain.data.reading import ReadReport
 from tltrain.errors import TltrainError
+from tltrain.models.loading import corpus
 from tltrain.runtime import distributed, runs, terminal
 from tltrain.stages import mae, shared
-from tltrain.stages.shared import corpus, known, library_arguments, refused_arguments, save_model
+from tltrain.stages.shared import known, library_arguments, refused_arguments, save_model
 from tltrain.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from tltrain.tokens.packing import Encoder, PackingReport
+    from tltrain.tokens.encoder import Encoder
+    from tltrain.tokens.packing import PackingReport
     from tltrain.tokens.prefix_tree import Limits
 
 log = logging.getLogger(__name__)
@@ -44,23 +47,23 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         from transformers import set_seed
 
         from tltrain.inference import generation
-        from tltrain.models import adapters, loading
+        from tltrain.models import devices, loading
         from tltrain.training import sft, tree_mask
         from tltrain.training.progress import Progress
-    from tltrain.tokens.packing import Encoder
+    from tltrain.tokens.encoder import Encoder
 
     checkpoint = shared.checkpoint_to_resume(cfg, folder)
-    read, judged = ReadReport(), mae.MaeReport()
+    read, judged = ReadReport(), MaeReport()
     source = terminal.track(trajectories(cfg.data, cfg.seed, read), "reading trajectories")
-    train, held_out = hold_out(mae.apply(source, mae.rule_of(cfg), judged), cfg.data.holdout, cfg.seed)
+    train, held_out = hold_out(judged_trajectories(source, rule_of(cfg), judged), cfg.data.holdout, cfg.seed)
 
-    device, bf16 = loading.device_and_dtype(cfg.hardware)
+    device, bf16 = devices.device_and_dtype(cfg.hardware)
     with distributed.leader_first():
         path = loading.resolve(cfg.model, cfg.cache.dir, lambda: corpus(train))
     tokenizer = loading.load_tokenizer(path, cfg.model)
     arguments = training_arguments(cfg, folder, device.type, bf16)
     set_seed(cfg.seed)  # an adapter begins at random
-    model = adapters.load(path, cfg.model, loading.weights_dtype(cfg.model), device)
+    model = loading.load(path, cfg.model, devices.weights_dtype(cfg.model), device)
 
     limit = min(filter(None, (arguments.max_length, generation.context(model))), default=sys.maxsize)
     trees = tree_limits(cfg, model, limit)

@@ -6,126 +6,22 @@ characters.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
-from tltrain import pkt
 from tltrain.errors import TltrainError
-from tltrain.formats import tl
 from tltrain.tokens import prefix_tree
-from tltrain.tokens.layout import Layout, Run, Target, flatten
+from tltrain.tokens.encoder import Encoder
+from tltrain.tokens.layout import Layout, Run, flatten
 from tltrain.tokens.prefix_tree import Limits
-from tltrain.trajectory import Call, Message, Sample, Tool, Trajectory
+from tltrain.trajectory import Trajectory
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    pass
 
 Packing = Literal["turn", "trajectory", "prefix_tree", "auto"]
 Truncation = Literal["drop_oldest_turns", "error", "skip"]
-
-
-class Encoded(NamedTuple):
-    """Token ids of a piece of text and, for each, the range of characters it stands for."""
-
-    ids: list[int]
-    spans: list[tuple[int, int]]
-
-
-class Encoder:
-    """A fast tokenizer that reads text piece by piece.
-
-    A SentencePiece-like tokenizer puts a space before a text, a byte-level one does not; and either may join the end of
-    one piece with the beginning of the next. Each piece is therefore read behind a character that no tokenizer joins
-    with it, and the tokens of that character are cut off: the piece gets the tokens it would have in running text.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        if not tokenizer.is_fast:
-            raise TltrainError(
-                f"the tokenizer {tokenizer.name_or_path} has no fast version, which gives the "
-                "characters each token stands for: choose a model with a tokenizer.json"
-            )
-        if tokenizer.eos_token_id is None:
-            raise TltrainError(
-                f"the tokenizer {tokenizer.name_or_path} has no end token (eos_token): name one in its "
-                "tokenizer_config.json"
-            )
-        self.tokenizer = tokenizer
-        self.eos_id: int = tokenizer.eos_token_id
-        self._call_heads: dict[str, list[int]] = {}
-
-    def encode(self, texts: Sequence[str]) -> list[Encoded]:
-        """Ids and character spans of each text; a text begins with `System`, a space or a line feed (TL format)."""
-        leads = [":" if text.startswith(" ") else "a" if text.startswith("\n") else "\n" for text in texts]
-        batch = self._batch([lead + text for lead, text in zip(leads, texts, strict=True)])
-        encoded = []
-        for text, ids, spans in zip(texts, batch["input_ids"], batch["offset_mapping"], strict=True):
-            cut = next((i for i, (_, end) in enumerate(spans) if end > 1), len(spans))
-            if cut < len(spans) and spans[cut][0] < 1:  # this tokenizer joins even these: read the piece by itself
-                alone = self._batch([text])
-                encoded.append(Encoded(alone["input_ids"][0], [tuple(s) for s in alone["offset_mapping"][0]]))
-            else:
-                encoded.append(Encoded(ids[cut:], [(start - 1, end - 1) for start, end in spans[cut:]]))
-        return encoded
-
-    def _batch(self, texts: list[str]) -> dict:
-        return self.tokenizer(
-            texts,
-            add_special_tokens=False,
-            split_special_tokens=True,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-            verbose=False,
-        )
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of generated ids, without special tokens."""
-        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-
-    def key_positions(self, call: Call, encoded: Encoded, tools: Iterable[Tool]) -> frozenset[int]:
-        """Key tokens of a call encoded as ` name(...)`; see `pkt.key_positions`."""
-        first = next(i for i, (_, end) in enumerate(encoded.spans) if end > 1)
-        names = {tool.name for tool in tools} - {call.name}
-        missing = [name for name in names if name not in self._call_heads]
-        for name, head in zip(missing, self.encode([f" {name}(" for name in missing]) if missing else [], strict=True):
-            self._call_heads[name] = head.ids
-        return pkt.key_positions([*encoded.ids, self.eos_id], first, (self._call_heads[name] for name in names))
-
-    def prompt(self, conversation: Trajectory | Sample) -> list[int]:
-        """Ids of a conversation's history and `Assistant:`, cut into pieces as in training."""
-        return [
-            token for piece in self.encode([s.text for s in tl.prompt_segments(conversation)]) for token in piece.ids
-        ]
-
-    def runs(self, trajectory: Trajectory, w_max: float | None) -> list[Run]:
-        """The trajectory as a chain of runs, targets on every turn that may be learned.
-
-        Args:
-            w_max: the largest weight of a key token (PKT); None weights every target 1 (standard SFT). Key tokens are
-                marked either way, so that their loss can be watched.
-        """
-        pieces = tl.segments(trajectory)
-        assistants = [message for message in trajectory.messages if message.role == "assistant"]
-        runs = []
-        for number, (piece, encoded) in enumerate(zip(pieces, self.encode([p.text for p in pieces]), strict=True)):
-            learn = piece.turn is not None and assistants[piece.turn].learn
-            targets = (
-                self._targets(assistants[piece.turn], piece.turn, encoded, trajectory.tools, w_max) if learn else []
-            )
-            runs.append(Run(encoded.ids, number - 1, targets, piece.text == tl.GENERATION_PROMPT))
-        return runs
-
-    def _targets(
-        self, message: Message, turn: int, encoded: Encoded, tools: tuple[Tool, ...], w_max: float | None
-    ) -> list[Target]:
-        keys = self.key_positions(message.call, encoded, tools) if message.call is not None else frozenset()
-        tokens = [*encoded.ids, self.eos_id]
-        weights = [1.0] * len(tokens) if w_max is None else pkt.token_weights(len(tokens), keys, w_max)
-        return [
-            Target(position - 1, token, weight, position in keys, turn)
-            for position, (token, weight) in enumerate(zip(tokens, weights, strict=True))
-        ]
 
 
 @dataclass

@@ -12,7 +12,8 @@ from typing import Literal
 
 from tltrain.errors import TltrainError
 from tltrain.formats import tl
-from tltrain.tokens.packing import Encoder, Run, fit
+from tltrain.tokens.encoder import Encoder
+from tltrain.tokens.packing import Run, fit
 from tltrain.trajectory import Sample, Trajectory
 
 Packing = Literal["turn", "trajectory"]

@@ -24,14 +24,13 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from tltrain.environments import Task, Turn
 from tltrain.toolworld.domains import FUNCTIONS
 from tltrain.toolworld.domains.user import user
 from tltrain.toolworld.generate import TOOLS_OFFERED
 from tltrain.toolworld.registry import Domain
 from tltrain.toolworld.scripts import Script, write_script
 from tltrain.toolworld.world import World
-from tltrain.trajectory import Call, Message
+from tltrain.trajectory import Call, Message, Task, Turn
 
 SPLIT = "test"
 Fact = str | int | float

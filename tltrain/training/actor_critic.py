@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -14,8 +14,11 @@ from transformers.utils import logging as transformers_logging
 
 from tltrain.errors import TltrainError
 from tltrain.runtime import out_of_space
-from tltrain.training import engines
+from tltrain.tokens.prompts import PromptTree
+from tltrain.training import engines, rollout
 from tltrain.training import policy_gradient as pg
+from tltrain.training.rollout import Sampling
+from tltrain.trajectory import Sample
 
 
 class ActorCritic(nn.Module):
@@ -179,3 +182,38 @@ def check_shapes(policy: PreTrainedModel, critic: PreTrainedModel) -> None:
                 f"stage.critic.path: the critic has {name} {own}, the policy {wanted}: "
                 "a critic reads the policy's tokens, so take it from the same base model"
             )
+
+
+def mean_reward(
+    policy: PreTrainedModel,
+    trees: Sequence[PromptTree],
+    sampling: Sampling,
+    grade: Callable[[Sample, list[int]], float],
+    *,
+    bf16: bool,
+    seed: int,
+    prompts: int = 16,
+) -> float:
+    """What the policy's responses to some of the prompts earn: a first guess of the value of a token.
+
+    A critic that begins at 0, where most rewards are negative, calls every sampled token bad until it has learned the
+    mean, and the policy flees from whatever it says.
+
+    Args:
+        grade: (sample, response) -> reward. prompts: about so many are asked, spread over the trees.
+    """
+    per_tree = sum(len(tree.ends) for tree in trees) / len(trees)
+    stride = max(int(len(trees) * per_tree / prompts), 1)
+    asked = trees[::stride]
+    with (
+        torch.random.fork_rng(devices=[policy.device] if policy.device.type == "cuda" else []),
+        torch.autocast(policy.device.type, torch.bfloat16, enabled=bf16),
+    ):
+        torch.manual_seed(seed)
+        responses = rollout.sample(policy.eval(), asked, sampling)
+    rewards = [
+        grade(sample, tokens)
+        for tree, own in zip(asked, responses, strict=True)
+        for sample, tokens in zip(tree.samples, own, strict=True)
+    ]
+    return sum(rewards) / len(rewards)

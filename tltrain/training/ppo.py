@@ -36,7 +36,7 @@ from transformers import (
 from trl.trainer.utils import disable_dropout_in_model
 
 from tltrain.errors import TltrainError
-from tltrain.tokens.packing import Encoder
+from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.prompts import PromptTree
 from tltrain.training import engines, rollout, tree_mask
 from tltrain.training import policy_gradient as pg
@@ -52,9 +52,8 @@ from tltrain.training.blank_batches import FilledBatches
 from tltrain.training.checkpoints import WholeCheckpoints
 from tltrain.training.kl import KlControl
 from tltrain.training.reward_function import Judged, grade_counts
-from tltrain.training.rollout import Sampling
+from tltrain.training.rollout import RolloutSampler, Sampling
 from tltrain.training.rollout_metrics import RolloutMetrics
-from tltrain.training.rollout_sampler import RolloutSampler
 
 log = logging.getLogger(__name__)
 

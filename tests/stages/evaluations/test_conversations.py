@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from tltrain.environments import Task
 from tltrain.environments.golden import GoldenCalls
 from tltrain.stages.evaluations import conversations
 from tltrain.toolworld import environment
+from tltrain.trajectory import Task
 from tltrain.views import tables
 
 TINY = ("stage=eval", "benchmark=toolworld_multi", "model=tiny", "hardware.bf16=false", "data.size=12")

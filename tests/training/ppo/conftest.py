@@ -12,7 +12,7 @@ from transformers.models.llama.modeling_llama import LlamaForTokenClassification
 
 from tests.training.ppo.trainers import new_policy
 from tests.training.test_rollout import SIZES
-from tltrain.tokens.packing import Encoder
+from tltrain.tokens.encoder import Encoder
 from tltrain.training import rollout
 
 

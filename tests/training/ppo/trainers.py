@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments
 from tests.tokens.test_packing import TRAJECTORY
 from tests.training.test_rollout import NEVER, OTHER, PAD
 from tltrain.grading import Grade, Outcome
-from tltrain.tokens.packing import Encoder
+from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.prompts import PromptReport, PromptTree, prompt_trees
 from tltrain.training.kl import KlControl
 from tltrain.training.ppo import PPOTrainer, Settings

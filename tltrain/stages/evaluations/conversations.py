@@ -21,17 +21,18 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tltrain import mae, tracking
-from tltrain.environments import Task, registry
+from tltrain import tracking
+from tltrain.environments import registry
 from tltrain.environments.golden import GoldenCalls
 from tltrain.environments.loop import Conversation, JudgedCall, converse
 from tltrain.errors import TltrainError
 from tltrain.evaluation import conversation_scores
 from tltrain.evaluation.conversation_scores import LEVELS
 from tltrain.evaluation.scoring import Metric
+from tltrain.formats import tool_errors
 from tltrain.runtime import runs, terminal
 from tltrain.sources import Source, open_source
-from tltrain.trajectory import Call
+from tltrain.trajectory import Call, Task
 from tltrain.views import tables, transcripts
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     tasks = kind.tasks(cfg.benchmark, cfg.seed)[: cfg.benchmark.limit]
     if not tasks:
         raise TltrainError("the benchmark has no conversations: see benchmark.size and benchmark.limit")
-    rule = mae.Rule.from_config(OmegaConf.to_container(cfg.mae[cfg.stage.rule.name]))
+    rule = tool_errors.Rule.from_config(OmegaConf.to_container(cfg.mae[cfg.stage.rule.name]))
     make = kind.make(cfg.benchmark)
     with answerer(cfg, tasks) as source, terminal.progress("conversations", len(tasks)) as advance:
         found = converse(

@@ -185,10 +185,10 @@ def local_model(cfg: DictConfig) -> tuple[Any, Any, str]:
     """The configured model, its tokenizer, and where they came from."""
     import torch
 
-    from tltrain.models import loading
-    from tltrain.stages.shared import corpus
+    from tltrain.models import devices, loading
+    from tltrain.models.loading import corpus
 
-    device, bf16 = loading.device_and_dtype(cfg.hardware)
+    device, bf16 = devices.device_and_dtype(cfg.hardware)
     path = loading.resolve(
         cfg.model, cfg.cache.dir, lambda: corpus(list(trajectories(cfg.data, cfg.seed, ReadReport())))
     )

@@ -1,0 +1,44 @@
+"""Composition errors of Hydra and OmegaConf in one line that names the key and what would be right."""
+
+from __future__ import annotations
+
+import re
+
+from hydra.errors import OverrideParseException
+
+from tltrain import config
+from tltrain.entry import arguments
+
+
+def one_line(error: BaseException) -> str:
+    """A composition error of Hydra or OmegaConf in one line that names the key and what would be right."""
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:  # OmegaConf's chains may be circular
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    texts = [str(link) for link in chain]
+    text = "\n".join(texts)
+    if isinstance(error, OverrideParseException):
+        problem = texts[0].partition("\nSee https")[0].splitlines()[-1].partition(" expecting {")[0]
+        return f"{error.override}: expected key=value, found: {problem}"
+    if found := re.search(r"Could not find '(?P<group>\w+)/(?P<choice>[^']+)'", text):
+        choices = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
+        return f"{found['group']}={found['choice']}: no such choice; there are: {', '.join(choices)}"
+    if found := re.search(r"(?:Could not override|Could not append to config.*) '(?P<key>[^']+)'", text):
+        return f"{found['key']}: no such key{_near_key(found['key'])}; see `python -m tltrain --cfg job`"
+    if found := re.search(r"(?P<what>(?:Value|Invalid value|Cannot).*)\n\s*full_key: (?P<key>\S+)", text):
+        return f"{found['key']}: {found['what']}"
+    return " ".join(texts[0].split())
+
+
+def _near_key(key: str) -> str:
+    """A suggestion for a misspelt `node.key`, from the schemas."""
+    node, _, name = key.rpartition(".")
+    fields = {
+        f
+        for place, schema in config.SCHEMAS.items()
+        if place.split("/")[1] == (node or "config")
+        for f in schema.__dataclass_fields__
+    }
+    return arguments.suggestion(name, sorted(fields))
