@@ -29,7 +29,7 @@ from tltrain.sweeps import callback
 log = logging.getLogger("tltrain")
 
 
-def run_stage(cfg: DictConfig) -> float | None:
+def run_job(cfg: DictConfig) -> float | None:
     """Check the configuration and run the stage it names; returns the one number that a sweeper optimizes, if any."""
     if cfg.stage.get("resume") and (metrics := runs.ended(runs.folder())) is not None:
         log.info("stage.resume=true: the run in %s has ended already", runs.folder())
@@ -64,7 +64,7 @@ def main() -> None:
         finally:
             distributed.leave()
     else:
-        terminal.quiet()
+        terminal.silence()
         try:
             with preemption.handled():
                 joined.follow()
@@ -100,7 +100,7 @@ def lead() -> None:
     def task(cfg: DictConfig) -> float | None:
         try:
             with preemption.handled():  # of a job that a launcher of Hydra's has started in a process of its own
-                return run_stage(cfg)
+                return run_job(cfg)
         except (TltrainError, OSError) as error:
             # Caught here: Hydra would add a line, and end a sweep at its first failure.
             return fail(str(error))

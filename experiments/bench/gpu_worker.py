@@ -40,7 +40,7 @@ from tltrain.training import sft, tree_mask
 from tltrain.training.actor_critic import new_critic
 from tltrain.training.kl import KlControl
 from tltrain.training.ppo import PPOTrainer, Settings
-from tltrain.training.reward_function import Judge
+from tltrain.training.reward_function import RewardFunction
 from tltrain.training.rollout import Sampling
 
 # --- models and arguments --------------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def irm(job: Job) -> dict[str, Any]:
             arguments(job, TrainingArguments, folder, remove_unused_columns=False),
             trees(job),
             encoder=encoder,
-            judge=Judge(RewardTable()),
+            judge=RewardFunction(RewardTable()),
             kl=KlControl(0.3),
             settings=Settings(),
             sampling=Sampling(job.call, 0.7, encoder.eos_id, encoder.tokenizer.pad_token_id),

@@ -358,7 +358,7 @@ def test_bfcls_accuracy_stands_beside_ours(tltrain, tmp_path):
 def test_bfcls_checker_forgives_case_and_punctuation_which_cf_does_not():
     sample = next(s for s in bfcl.read_samples(None, "parallel") if s.id == "parallel_0")
     text = "[spotify.play(artist='taylor-swift', duration=20), spotify.play(artist='MAROON 5', duration=15)]"
-    assert scoring.every_call([text], [sample]) == [scoring.Levels(True, True, False)]
+    assert scoring.every_call([text], [sample]) == [scoring.Correctness(True, True, False)]
     assert bfcl.official([read_calls(text)], None, "parallel") == [True]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tltrain.environments import sandbox
-from tltrain.environments.sandbox import LEVELS, Limits, Sandbox
+from tltrain.environments.sandbox import ISOLATION_LEVELS, Limits, Sandbox
 
 LIBRARY = Path(__file__).parent / "tool_library" / "Tool_Library"
 RUDE = LIBRARY / "Hostile" / "Rude"
@@ -27,12 +27,12 @@ def reached(level: str) -> bool:
             return False
 
 
-AVAILABLE = {level: reached(level) for level in LEVELS}
-BEST = next(level for level in LEVELS if AVAILABLE[level])
+AVAILABLE = {level: reached(level) for level in ISOLATION_LEVELS}
+BEST = next(level for level in ISOLATION_LEVELS if AVAILABLE[level])
 best_only = pytest.mark.skipif(BEST != "namespaces", reason="the kernel allows no namespaces")
 
 
-@pytest.fixture(params=LEVELS)
+@pytest.fixture(params=ISOLATION_LEVELS)
 def level(request):
     if not AVAILABLE[request.param]:
         pytest.skip(f"the kernel does not offer {request.param}")

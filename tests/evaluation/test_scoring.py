@@ -9,7 +9,7 @@ import pytest
 from tests.support.paths import ROTBENCH, needs_rotbench
 from tltrain.errors import TltrainError
 from tltrain.evaluation.scoring import (
-    Levels,
+    Correctness,
     any_call,
     count_outcomes,
     count_rows,
@@ -25,7 +25,12 @@ from tltrain.formats.calls import render_call
 from tltrain.grading import grade
 from tltrain.trajectory import ANY, Call, OneOf, Sample, Tool
 
-RIGHT, TOOL_ONLY, NAMES_ONLY, WRONG = Levels(True, True, True), Levels(True), Levels(True, True), Levels()
+RIGHT, TOOL_ONLY, NAMES_ONLY, WRONG = (
+    Correctness(True, True, True),
+    Correctness(True),
+    Correctness(True, True),
+    Correctness(),
+)
 
 
 def tool(name: str, *parameters: str) -> Tool:
@@ -37,14 +42,14 @@ def sample(*goldens: Call, tools: tuple[Tool, ...] | None = None, **meta) -> Sam
     return Sample("id", tools, (), goldens, meta=meta)
 
 
-def official(prediction: Call | None, *goldens: Call, **kwargs) -> Levels:
+def official(prediction: Call | None, *goldens: Call, **kwargs) -> Correctness:
     (levels,) = rotbench_official([prediction], [sample(*goldens, **kwargs)])
     return levels
 
 
-def fixed(prediction: Call, *goldens: Call) -> Levels:
+def fixed(prediction: Call, *goldens: Call) -> Correctness:
     (judged,) = rotbench_fixed([prediction], [sample(*goldens)])
-    return Levels(judged.ts, judged.pi, judged.cf)
+    return Correctness(judged.ts, judged.pi, judged.cf)
 
 
 def test_half_right_has_an_interval_of_ten_points_each_way():
@@ -100,7 +105,7 @@ def test_errors_are_counted_by_outcome_and_by_row():
 # --- several calls asked for ----------------------------------------------------------------------------------------
 
 
-def whole(text: str, *goldens: Call) -> Levels:
+def whole(text: str, *goldens: Call) -> Correctness:
     (levels,) = every_call([text], [sample(*goldens)])
     return levels
 

@@ -30,7 +30,7 @@ def test_at_once_where_nothing_is_trained():
     with pytest.raises(preemption.Preempted, match=r"stopped by SIGTERM \(exit status 143\)"), preemption.handled():
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
-        raise AssertionError("the signal was not heeded")
+        raise AssertionError("the signal was not handled")
 
 
 def test_later_where_something_is_trained():

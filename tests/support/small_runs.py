@@ -41,6 +41,8 @@ def last_line(ran: Ran) -> str:
     return ran.err.splitlines()[-1]
 
 
-def reward_letters(judge: reward_function.Judge, sample, response: str) -> reward_function.Judged:
+def reward_letters(judge: reward_function.RewardFunction, sample, response: str) -> reward_function.GradedResponse:
     """1 for a response that begins with a letter, else -1: what random weights often and seldom earn."""
-    return reward_function.Judged(sample, response, Grade(Outcome.CORRECT, ""), 1.0 if response[:1].isalpha() else -1.0)
+    return reward_function.GradedResponse(
+        sample, response, Grade(Outcome.CORRECT, ""), 1.0 if response[:1].isalpha() else -1.0
+    )

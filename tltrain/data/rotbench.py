@@ -36,10 +36,10 @@ from tltrain.data.reading import (
 from tltrain.errors import FieldError, TltrainError
 from tltrain.trajectory import ANY, Call, Message, Sample, Tool, Trajectory
 
-LEVELS = ("clean", "slight", "medium", "heavy", "union")
+NOISE_LEVELS = ("clean", "slight", "medium", "heavy", "union")
 EXPECTED_COUNTS = {
-    "first": dict(zip(LEVELS, (105, 210, 210, 210, 105), strict=True)),
-    "third": dict(zip(LEVELS, (70, 140, 140, 140, 70), strict=True)),
+    "first": dict(zip(NOISE_LEVELS, (105, 210, 210, 210, 105), strict=True)),
+    "third": dict(zip(NOISE_LEVELS, (70, 140, 140, 140, 70), strict=True)),
 }
 """Records of each file of the release."""
 
@@ -150,7 +150,7 @@ def _level_file(path: str | PathLike[str], turn: str, level: str) -> Path:
     folder = _turn_folder(path, turn)
     if folder is None:
         raise TltrainError(f"{path}: expected a folder {turn}_turn in it (RoTBench's Data)")
-    there = [name for name in LEVELS if (folder / f"{name}.json").is_file()]
+    there = [name for name in NOISE_LEVELS if (folder / f"{name}.json").is_file()]
     if level not in there:
         raise TltrainError(f"{folder}: expected {level}.json; the levels there are {', '.join(there) or 'none'}")
     return folder / f"{level}.json"
@@ -176,7 +176,7 @@ def _read_level(
 def _third_turn_queries(path: str | PathLike[str], level: str) -> frozenset[str] | None:
     """The queries of the level's third-turn file, or of another level's (they are the same); None without any."""
     folder = _turn_folder(path, "third")
-    files = [folder / f"{name}.json" for name in (level, *LEVELS)] if folder else []
+    files = [folder / f"{name}.json" for name in (level, *NOISE_LEVELS)] if folder else []
     file = next((file for file in files if file.is_file()), None)
     if file is None:
         return None

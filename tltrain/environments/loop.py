@@ -125,32 +125,34 @@ def converse(
     the end of the user's turn (`follow_up(None)`), as BFCL counts it.
     """
     waiting = iter(enumerate(tasks))
-    talks: dict[int, _Talk] = {}
+    sessions: dict[int, _Session] = {}
     ended: dict[int, Conversation] = {}
     try:
         while True:
-            while len(talks) < parallel and (following := next(waiting, None)):
+            while len(sessions) < parallel and (following := next(waiting, None)):
                 number, task = following
-                talks[number] = talk = _Talk(task, max_turns, max_output, rule)
-                talk.begin(make)
-                _part(talks, ended, on_end)
-            if not talks:
+                sessions[number] = session = _Session(task, max_turns, max_output, rule)
+                session.begin(make)
+                _remove_ended(sessions, ended, on_end)
+            if not sessions:
                 return [ended[number] for number in sorted(ended)]
-            asked = list(talks.values())
-            for talk, text in zip(asked, answer([talk.sample() for talk in asked]), strict=True):
-                talk.hear(text)
-            _part(talks, ended, on_end)
+            asked = list(sessions.values())
+            for session, text in zip(asked, answer([session.sample() for session in asked]), strict=True):
+                session.receive(text)
+            _remove_ended(sessions, ended, on_end)
     finally:
-        for talk in talks.values():
-            talk.close()
+        for session in sessions.values():
+            session.close()
 
 
-def _part(talks: dict[int, _Talk], ended: dict[int, Conversation], on_end: Callable[[Conversation], None]) -> None:
-    """Take leave of the conversations that have ended."""
-    for number in [number for number, talk in talks.items() if talk.ended]:
-        talk = talks.pop(number)
-        talk.close()
-        ended[number] = talk.conversation()
+def _remove_ended(
+    sessions: dict[int, _Session], ended: dict[int, Conversation], on_end: Callable[[Conversation], None]
+) -> None:
+    """Remove the sessions that have ended and report their conversations."""
+    for number in [number for number, session in sessions.items() if session.ended]:
+        session = sessions.pop(number)
+        session.close()
+        ended[number] = session.conversation()
         on_end(ended[number])
 
 
@@ -159,8 +161,8 @@ class _Broken(Exception):
 
 
 @dataclass
-class _Talk:
-    """A conversation that goes on."""
+class _Session:
+    """A conversation in progress."""
 
     task: Task
     max_turns: int
@@ -177,7 +179,7 @@ class _Talk:
     outcome: Mapping[str, Any] = field(default_factory=dict)
 
     def begin(self, make: Callable[[], Environment]) -> None:
-        """Make the environment and hear the user's first words."""
+        """Make the environment and take the user's first message."""
         try:
             self.environment = _guarded(make)
             _guarded(self._take, _guarded(self.environment.reset, self.task))
@@ -195,8 +197,8 @@ class _Talk:
             meta={**self.task.meta, "turn": self.turn},
         )
 
-    def hear(self, text: str | None) -> None:
-        """Go on with what was answered."""
+    def receive(self, text: str | None) -> None:
+        """Continue with an answer."""
         try:
             if text is None:
                 self._end("too long")

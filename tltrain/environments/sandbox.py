@@ -50,7 +50,7 @@ from tltrain.errors import TltrainError
 
 log = logging.getLogger(__name__)
 
-LEVELS = ("namespaces", "landlock", "process")
+ISOLATION_LEVELS = ("namespaces", "landlock", "process")
 CHILD = Path(__file__).with_name("sandbox_child.py")
 GRACE = 10.0
 """Seconds beyond a limit after which the supervisor, which should have answered, is ended too."""
@@ -71,7 +71,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Isolation:
-    """What was reached: one of `LEVELS`, and who refuses the network ("on" where it is allowed)."""
+    """What was reached: one of `ISOLATION_LEVELS`, and who refuses the network ("on" where it is allowed)."""
 
     level: str
     network: str
@@ -84,7 +84,7 @@ class Sandbox:
         library: the folder that modules are loaded from. The process may read all of it.
         module: the module's dotted name, from an index of the library, never from a model.
         functions: the names that may be called.
-        level: one of `LEVELS`; None: the best there is.
+        level: one of `ISOLATION_LEVELS`; None: the best there is.
     """
 
     def __init__(
@@ -227,7 +227,7 @@ class _Gone(Exception):
 @cache
 def _isolation(network: bool, library: Path) -> Isolation:
     refusals = []
-    for level in LEVELS:
+    for level in ISOLATION_LEVELS:
         with Sandbox(library, "none", (), Limits(), network, level) as trial:
             try:
                 found = trial.start()

@@ -23,8 +23,6 @@ from tltrain.environments.loop import Conversation
 from tltrain.evaluation.scoring import RESAMPLES, Metric, metric
 from tltrain.grading import Outcome
 
-LEVELS = ("de", "ce", "va", "success")
-
 _CANNOT = r"(?:can ?not|can'?t|could ?not|couldn'?t|(?:am|are|was|were|'m|'re) (?:\w+ly )?(?:not able|unable) to)"
 REFUSALS = (
     # "I cannot handle the task", the words with which ToolEyes tells a model to give up, and their like. Of finding or

@@ -15,16 +15,16 @@ from typing import Any, Protocol
 import numpy as np
 
 from tltrain.errors import TltrainError
+from tltrain.evaluation.metrics import SINGLE_TURN
 from tltrain.formats.calls import read_calls
 from tltrain.grading import ANY, Grade, Outcome, RewardTable, Values, grade
 from tltrain.trajectory import Call, Sample
 
-LEVELS = ("ts", "pi", "cf")
 RESAMPLES = 2000
 
 
 class Judged(Protocol):
-    """What can be scored: a `Grade`, or `Levels`."""
+    """What can be scored: a `Grade`, or `Correctness`."""
 
     @property
     def ts(self) -> bool: ...
@@ -35,7 +35,7 @@ class Judged(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Levels:
+class Correctness:
     """One sample's three answers, where a scorer gives no more than these."""
 
     ts: bool = False
@@ -109,7 +109,7 @@ def paired(a: Sequence[float], b: Sequence[float], seed: int = 0, resamples: int
 
 def score(judged: Sequence[Judged], seed: int = 0, denominator: float | None = None) -> dict[str, Metric]:
     """TS, PI and CF (as in the paper) over all samples: `{"ts": Metric, "pi": ..., "cf": ...}`."""
-    return {level: metric((getattr(one, level) for one in judged), seed, denominator) for level in LEVELS}
+    return {level: metric((getattr(one, level) for one in judged), seed, denominator) for level in SINGLE_TURN}
 
 
 def score_by(
@@ -151,18 +151,18 @@ def any_call(predictions: Sequence[str], samples: Sequence[Sample], values: Valu
     ]
 
 
-def every_call(predictions: Sequence[str], samples: Sequence[Sample], values: Values = "strict") -> list[Levels]:
+def every_call(predictions: Sequence[str], samples: Sequence[Sample], values: Values = "strict") -> list[Correctness]:
     """Answers as a whole, where every golden call is asked for: a level is reached if the calls of the answer and the
     golden calls are as many and can be put in pairs, in any order, each of which reaches it.
     """
     return [_every(read_calls(prediction), sample, values) for prediction, sample in _pairs(predictions, samples)]
 
 
-def _every(calls: Sequence[Call], sample: Sample, values: Values) -> Levels:
+def _every(calls: Sequence[Call], sample: Sample, values: Values) -> Correctness:
     if len(calls) != len(sample.goldens):
-        return Levels()
+        return Correctness()
     grades = [[grade(call, golden, sample.tools, values) for golden in sample.goldens] for call in calls]
-    return Levels(*(_matching([[getattr(one, level) for one in row] for row in grades]) for level in LEVELS))
+    return Correctness(*(_matching([[getattr(one, level) for one in row] for row in grades]) for level in SINGLE_TURN))
 
 
 def _matching(fits: Sequence[Sequence[bool]]) -> bool:
@@ -203,7 +203,7 @@ def _any_words(sample: Sample) -> tuple[Call, ...]:
     )
 
 
-def rotbench_official(predictions: Sequence[Call | None], samples: Sequence[Sample]) -> list[Levels]:
+def rotbench_official(predictions: Sequence[Call | None], samples: Sequence[Sample]) -> list[Correctness]:
     """RoTBench as its released `evaluate.py` scores it, on calls read by our reader (None: cannot be read).
 
     What a reader of its numbers should know, and `rotbench_fixed` does otherwise:
@@ -216,7 +216,9 @@ def rotbench_official(predictions: Sequence[Call | None], samples: Sequence[Samp
     For percentages of scenarios see `score_by`.
     """
     return [
-        Levels(*(_passes(prediction, sample, level) for level in LEVELS)) if prediction is not None else Levels()
+        Correctness(*(_passes(prediction, sample, level) for level in SINGLE_TURN))
+        if prediction is not None
+        else Correctness()
         for prediction, sample in _pairs(predictions, samples)
     ]
 

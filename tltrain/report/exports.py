@@ -6,9 +6,10 @@ import csv
 import io
 import re
 
+from tltrain.evaluation.metrics import METRICS
 from tltrain.report import grid
 from tltrain.report.grid import Table
-from tltrain.report.numbers import LEVELS, Numbers
+from tltrain.report.numbers import Numbers
 from tltrain.report.pooled import pool
 from tltrain.report.sweep import Sweep, axis_value
 from tltrain.report.wording import caveats, finding, set_name, signed, what_was_run
@@ -135,7 +136,7 @@ def latex(sweep: Sweep, numbers: Numbers) -> str:
         r"\toprule",
         f"{'& ' * start}{' & '.join(spans)} \\\\" if spans else "",
         "".join(rules),
-        " & ".join([*heads, *(LEVELS[level].name for levels in sets.values() for level in levels)]) + r" \\",
+        " & ".join([*heads, *(METRICS[level].name for levels in sets.values() for level in levels)]) + r" \\",
         r"\midrule",
     ]
     for i, row in enumerate(sweep.rows):

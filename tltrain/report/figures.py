@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 
+from tltrain.evaluation.metrics import METRICS
 from tltrain.grading import RewardTable
 from tltrain.report import charts, grid
 from tltrain.report import numbers as num
 from tltrain.report.charts import DASHES, SERIES, Dot, Line
 from tltrain.report.grid import Cell, Table, plain
-from tltrain.report.numbers import LEVELS, Numbers
+from tltrain.report.numbers import Numbers
 from tltrain.report.sweep import Row, Sweep
 from tltrain.report.wording import duration, interval, listed, set_name, signed
 
@@ -127,7 +128,7 @@ def differences(sweep: Sweep, numbers: Numbers) -> list[Chart]:
     """For each set, every row minus the baseline in the set's main level, with intervals."""
     found = []
     for name in numbers.sets:
-        level = LEVELS[numbers.main(name)]
+        level = METRICS[numbers.main(name)]
         rows = {i: numbers.comparisons.get((i, name, level.key)) for i in range(len(sweep.rows))}
         rows = {i: one for i, one in rows.items() if one is not None}
         if not rows:
@@ -187,7 +188,7 @@ def _robustness(sweep: Sweep, numbers: Numbers, prefix: str, levels: Sequence[st
             lines.append(Line(i, *zip(*here, strict=True)))
         rows.append([Cell(row.label, i), *(grid.number(one.mean if one else None) for one in found)])
     slug = f"{prefix}{metric}".replace("_", "-")
-    title = f"{LEVELS[metric].name} by level of noise" + (", third turn" if "third" in prefix else "")
+    title = f"{METRICS[metric].name} by level of noise" + (", third turn" if "third" in prefix else "")
     svg = charts.line_chart(slug, title, lines, "RoTBench's noise", "% of samples", ticks=levels)
     legend = [key(line.series, sweep.rows[line.series].label) for line in lines]
     return Chart(slug, title, "Mean over seeds", svg, plain(f"table-{slug}", title, ["Row", *levels], rows), legend)

@@ -6,9 +6,10 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 
+from tltrain.evaluation.metrics import METRICS
 from tltrain.grading import RewardTable
 from tltrain.report import numbers as num
-from tltrain.report.numbers import LEVELS, Numbers
+from tltrain.report.numbers import Numbers
 from tltrain.report.pooled import pool
 from tltrain.report.sweep import Sweep, axis_value, other_axes, stage_table, switches
 from tltrain.report.wording import MINUS, better, duration, interval, listed, plural, quantity, set_name, signed
@@ -84,10 +85,10 @@ def ablation(sweep: Sweep, numbers: Numbers) -> Table:
     columns += [Column(axis, numeric=False) for axis in others]
     groups = [("", len(columns))]
     for name, levels in numbers.sets.items():
-        columns += [Column(LEVELS[level].name, LEVELS[level].meaning) for level in levels]
+        columns += [Column(METRICS[level].name, METRICS[level].meaning) for level in levels]
         groups.append((f"{set_name(name)}, %", len(levels)))
         theirs = paper_levels(sweep, numbers, name)
-        columns += [Column(LEVELS[level].name, f"the paper's {LEVELS[level].name}") for level in theirs]
+        columns += [Column(METRICS[level].name, f"the paper's {METRICS[level].name}") for level in theirs]
         groups += [(f"{set_name(name)}: the paper's", len(theirs))] if theirs else []
     rows = []
     for i, row in enumerate(sweep.rows):
@@ -211,7 +212,7 @@ def _theirs(axes: dict[str, object], name: str, level: str) -> Cell:
 def _paper_cell(row: dict[str, str], column: str, level: str) -> Cell:
     base = paper_ablation()[0]
     difference = float(row[column]) - float(base[column])
-    distance = -difference if LEVELS[level].lower_is_better else difference
+    distance = -difference if METRICS[level].lower_is_better else difference
     is_base = row is base or row["name"] == base["name"]
     if is_base:
         return Cell(row[column], float(row[column]), kind="paper")
@@ -225,7 +226,7 @@ def paper_table() -> Table | None:
         return None
     names = [key for key in published[0] if key not in (*METHODS, "name")]
     columns = [Column("Row", numeric=False), *(Column(method.upper(), kind="tick") for method in METHODS)]
-    columns += [Column(LEVELS[key.rpartition("_")[2]].name, LEVELS[key.rpartition("_")[2]].meaning) for key in names]
+    columns += [Column(METRICS[key.rpartition("_")[2]].name, METRICS[key.rpartition("_")[2]].meaning) for key in names]
     groups = [("", 1 + len(METHODS))]
     for key in names:
         label = set_name(key.rpartition("_")[0]) + ", %"
@@ -291,7 +292,7 @@ def other_scorings(sweep: Sweep) -> Table | None:
         for job in row.finished:
             for key, value in job.metrics.items():
                 name, _, level = key.rpartition("/")
-                main = "/" not in name and level in (*LEVELS, "n")
+                main = "/" not in name and level in (*METRICS, "n")
                 if name and not main and num.is_number(value):
                     keys.setdefault(key)
     if not keys:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from tltrain.evaluation.metrics import METRICS
 from tltrain.evaluation.scoring import paired
 from tltrain.report.sweep import Job, Row, Sweep
 
@@ -27,28 +28,6 @@ CHUNK = 500  # resamples drawn at a time, so that thousands of samples fit in me
 ALPHA = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
-    """One number of a benchmark."""
-
-    key: str
-    name: str
-    meaning: str
-    lower_is_better: bool = False
-
-
-LEVELS = {
-    level.key: level
-    for level in (
-        Level("ts", "TS", "tool selection: the right tool"),
-        Level("pi", "PI", "parameter identification: TS and the right parameters"),
-        Level("cf", "CF", "content filling: PI and every value right"),
-        Level("de", "DE", "documentation errors: calls that contradict the tools' documentation", True),
-        Level("ce", "CE", "calling errors: calls that the tool answered with an error", True),
-        Level("va", "VA", "valid answers: conversations that end in a valid answer"),
-        Level("success", "success", "conversations whose outcome the environment's checker accepts"),
-    )
-}
 MAIN = ("cf", "va", "ts")
 """Of a set's levels, the first of these is what the sweep is judged by."""
 
@@ -122,9 +101,9 @@ def sets(sweep: Sweep) -> dict[str, list[str]]:
         for job in row.finished:
             for key, value in job.metrics.items():
                 name, _, level = key.rpartition("/")
-                if level in LEVELS and "/" not in name and name and is_number(value):
+                if level in METRICS and "/" not in name and name and is_number(value):
                     found.setdefault(name, set()).add(level)
-    return {name: [level for level in LEVELS if level in levels] for name, levels in found.items()}
+    return {name: [level for level in METRICS if level in levels] for name, levels in found.items()}
 
 
 def count(job: Job, name: str) -> int:
@@ -206,7 +185,7 @@ def compare(sweep: Sweep, found: Mapping[str, Sequence[str]], seed: int = 0) -> 
     comparisons: dict[Key, Comparison] = {}
     for name in found:
         comparisons |= _bootstrap({key: both for key, both in pairs.items() if key[1] == name}, seed)
-    for level in LEVELS:  # one family: all rows and sets of a level
+    for level in METRICS:  # one family: all rows and sets of a level
         keys = [key for key in comparisons if key[2] == level]
         for key, p in zip(keys, holm([comparisons[key].p for key in keys]), strict=True):
             comparisons[key] = replace(comparisons[key], holm=p)

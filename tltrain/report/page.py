@@ -17,11 +17,12 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from tltrain.evaluation.metrics import METRICS
 from tltrain.report import figures, grid, samples, wording
 from tltrain.report import numbers as num
 from tltrain.report.charts import HATCHES
 from tltrain.report.grid import Cell
-from tltrain.report.numbers import LEVELS, Numbers
+from tltrain.report.numbers import Numbers
 from tltrain.report.sweep import Job, Sweep
 from tltrain.report.wording import duration, plural, set_name
 
@@ -82,7 +83,7 @@ def content(sweep: Sweep, numbers: Numbers) -> dict[str, Any]:
         "several_seeds": any(summary.std is not None for summary in numbers.summaries.values()),
         "has_baseline": bool(numbers.comparisons),
         "has_paper": any(grid.paper_levels(sweep, numbers, name) for name in numbers.sets),
-        "levels": [LEVELS[level] for level in levels],
+        "levels": [METRICS[level] for level in levels],
         "extra_tables": [table for table in extra if table],
         "stages": grid.stages(sweep),
         "cache": cache_words(sweep),

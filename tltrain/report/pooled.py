@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tltrain.evaluation.scoring import LEVELS
+from tltrain.evaluation.metrics import SINGLE_TURN
 from tltrain.report import numbers as num
 from tltrain.report.numbers import Comparison, Summary
 from tltrain.report.sweep import Job, Sweep
@@ -36,7 +36,7 @@ class Pooled:
 def pool(sweep: Sweep, seed: int = 0) -> Pooled:
     """The means of all rows whose jobs answered every set. The same sweep and seed give the same numbers."""
     found = num.sets(sweep)
-    names = [name for name, levels in found.items() if set(LEVELS) <= set(levels)]
+    names = [name for name, levels in found.items() if set(SINGLE_TURN) <= set(levels)]
     trained_on = {
         (name, *sample)
         for row in sweep.rows
@@ -62,7 +62,7 @@ def _results(job: Job, names: list[str], left_out: set[Sample]) -> dict[Sample, 
     """Sample -> mean of its levels, 0 to 100; empty where a set is missing."""
     results: dict[Sample, float] = {}
     for name in names:
-        levels = [num.outcomes(job, name, level) for level in LEVELS]
+        levels = [num.outcomes(job, name, level) for level in SINGLE_TURN]
         own = {
             (name, *sample): statistics.fmean(level[sample] for level in levels)
             for sample in levels[0]

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tltrain.evaluation.metrics import METRICS
 from tltrain.formats.calls import render_call
-from tltrain.report.numbers import LEVELS
 from tltrain.report.sweep import Job, Sweep
 from tltrain.trajectory import Call
 
@@ -63,7 +63,7 @@ def flipping(sweep: Sweep) -> dict[str, Any]:
     """
     answers: Answers = {(i, job.seed): _lines(job) for i, row in enumerate(sweep.rows) for job in row.finished}
     lines = [line for own in answers.values() for line in own.values()]
-    levels = [key for key in LEVELS if any(isinstance(line.get(key), bool) for line in lines)]
+    levels = [key for key in METRICS if any(isinstance(line.get(key), bool) for line in lines)]
     ordered = _in_turn(sample for sample in _all(answers) if _flips(sample, answers, levels))
     texts, samples, left_out = Texts(), [], 0
     sets: dict[str, int] = {}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from tltrain.report.numbers import LEVELS, Comparison, Key, Numbers
+from tltrain.evaluation.metrics import METRICS
+from tltrain.report.numbers import Comparison, Key, Numbers
 from tltrain.report.sweep import Sweep
 
 MINUS = "\N{MINUS SIGN}"
@@ -73,7 +74,7 @@ def listed(words: Iterable[str]) -> str:
 
 def better(key: Key, found: Comparison) -> bool:
     """Whether the difference is one for the better."""
-    return (found.difference > 0) != LEVELS[key[2]].lower_is_better
+    return (found.difference > 0) != METRICS[key[2]].lower_is_better
 
 
 def what_was_run(sweep: Sweep, numbers: Numbers) -> str:
@@ -110,7 +111,7 @@ def _with_differences(
     below = len({one[0] for one in real if not better(one, real[one])})
     rows = len({one[0] for one in tested})
     return (
-        f"{sweep.rows[row].label} {verb} {sweep.baseline}: {LEVELS[level].name} on {set_name(name)} goes from "
+        f"{sweep.rows[row].label} {verb} {sweep.baseline}: {METRICS[level].name} on {set_name(name)} goes from "
         f"{base.mean:.1f} to {base.mean + found.difference:.1f} % ({signed(found.difference)} points, 95 % interval "
         f"{interval(found)}). Of {plural(rows, 'other row')}, {above or 'none'} {'is' if above == 1 else 'are'} better "
         f"than {sweep.baseline} on some benchmark by more than chance, {below or 'none'} worse."
@@ -120,7 +121,7 @@ def _with_differences(
 def _without(sweep: Sweep, numbers: Numbers, main: Mapping[Key, Comparison]) -> str:
     key = max(main, key=lambda one: abs(main[one].difference))
     row, name, _ = key
-    levels = listed(dict.fromkeys(LEVELS[one[2]].name for one in main))
+    levels = listed(dict.fromkeys(METRICS[one[2]].name for one in main))
     others = {k: found for k, found in numbers.comparisons.items() if k not in main and found.beyond_chance}
     alone = ""
     if main[key].low > 0 or main[key].high < 0:
@@ -129,7 +130,7 @@ def _without(sweep: Sweep, numbers: Numbers, main: Mapping[Key, Comparison]) -> 
     if others:
         far = max(others, key=lambda one: abs(others[one].difference))
         also = (
-            f" In {LEVELS[far[2]].name} on {set_name(far[1])}, {sweep.rows[far[0]].label} does: "
+            f" In {METRICS[far[2]].name} on {set_name(far[1])}, {sweep.rows[far[0]].label} does: "
             f"{signed(others[far].difference)} points {interval(others[far])}."
         )
     return (
@@ -146,9 +147,9 @@ def _highest(sweep: Sweep, numbers: Numbers) -> str:
     found = {i: summary.mean for i, summary in means.items() if summary is not None}
     if not found:
         return ""
-    best = (min if LEVELS[level].lower_is_better else max)(found, key=found.__getitem__)
-    word = "Lowest" if LEVELS[level].lower_is_better else "Highest"
-    return f"{word} {LEVELS[level].name} on {set_name(name)}: {sweep.rows[best].label}, {found[best]:.1f} %."
+    best = (min if METRICS[level].lower_is_better else max)(found, key=found.__getitem__)
+    word = "Lowest" if METRICS[level].lower_is_better else "Highest"
+    return f"{word} {METRICS[level].name} on {set_name(name)}: {sweep.rows[best].label}, {found[best]:.1f} %."
 
 
 def caveats(sweep: Sweep, numbers: Numbers) -> list[str]:

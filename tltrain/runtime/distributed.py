@@ -185,7 +185,7 @@ class Team:
 
         while True:
             try:
-                self._store.wait([key], timedelta(seconds=5))  # signals are heeded between two
+                self._store.wait([key], timedelta(seconds=5))  # a signal is handled between two
                 return self._store.get(key)
             except DistStoreError:
                 continue
@@ -246,7 +246,7 @@ class Team:
             beats += 1
             try:
                 self._watched.set(f"beat/{self.place.rank}", str(beats))
-                self._heed_failure()
+                self._check_failure()
                 for rank in range(self.place.size) if self.place.rank == 0 else (0,):
                     if self._silent(rank, seen):
                         self._die(f"rank {rank}: gave no sign of life for {SILENCE:.0f} s")
@@ -254,7 +254,7 @@ class Team:
                 if not self._ended.wait(GRACE):
                     self._die("rank 0, or what started it, has ended")
 
-    def _heed_failure(self) -> None:
+    def _check_failure(self) -> None:
         job = self._job
         if self._working and self._watched.check([f"failed/{job}"]):
             rank, line = json.loads(self._watched.get(f"failed/{job}"))

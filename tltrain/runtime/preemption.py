@@ -39,11 +39,11 @@ _limit: threading.Timer | None = None
 def handled() -> Iterator[None]:
     """Within it SIGTERM raises `Preempted` in the main thread. Nothing changes inside another one, or in a thread."""
     global _asked
-    if signal.getsignal(signal.SIGTERM) is _heed or threading.current_thread() is not threading.main_thread():
+    if signal.getsignal(signal.SIGTERM) is _on_sigterm or threading.current_thread() is not threading.main_thread():
         yield
         return
     _asked = False
-    before = signal.signal(signal.SIGTERM, _heed)
+    before = signal.signal(signal.SIGTERM, _on_sigterm)
     try:
         yield
     finally:
@@ -53,7 +53,7 @@ def handled() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-def _heed(signum: int, frame: object) -> None:
+def _on_sigterm(signum: int, frame: object) -> None:
     global _asked
     if _asked:  # a scheduler may send it to every process and to their leader, which hands it on
         return

@@ -17,7 +17,7 @@ from rich.text import Text
 T = TypeVar("T")
 
 
-def quiet() -> None:
+def silence() -> None:
     """Show nothing from here on: of several processes the first alone speaks."""
     console.quiet = errors.quiet = True
     logging.getLogger().addHandler(logging.NullHandler())  # else Python shows warnings on standard error

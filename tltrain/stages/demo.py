@@ -30,13 +30,13 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
     start = time.monotonic()
     for stage in ("sft", "pkt"):
-        run_stage(folder / stage, [f"stage={stage}", f"data.size={cfg.stage.train_size}"], cfg.stage.args)
+        run_composed(folder / stage, [f"stage={stage}", f"data.size={cfg.stage.train_size}"], cfg.stage.args)
     steps = [f"stage.args.max_steps={cfg.stage.irm_steps}", "stage.args.save_strategy=no", "stage.eval_size=0"]
-    run_stage(folder / "irm", ["stage=irm", f"data.size={cfg.stage.train_size}", *trained(folder / "pkt"), *steps])
+    run_composed(folder / "irm", ["stage=irm", f"data.size={cfg.stage.train_size}", *trained(folder / "pkt"), *steps])
     scores = {}
     for name in MODELS:
         path = [] if name == "base" else trained(folder / name)
-        scores[name] = run_stage(
+        scores[name] = run_composed(
             folder / f"eval_{name}",
             [
                 "stage=eval",
@@ -63,7 +63,7 @@ def trained(folder: Path) -> list[str]:
     return [f"model.path={json.dumps(str(folder / 'model'))}"]
 
 
-def run_stage(folder: Path, overrides: list[str], arguments: DictConfig | None = None) -> dict[str, Any]:
+def run_composed(folder: Path, overrides: list[str], arguments: DictConfig | None = None) -> dict[str, Any]:
     """Another stage, composed from `conf/` with the user's own choices of everything but the stage, into `folder`.
 
     Args:

@@ -36,6 +36,7 @@ from tltrain.data import TRAINED_ON, bfcl, query_key, trained_on
 from tltrain.data.reading import records
 from tltrain.errors import TltrainError
 from tltrain.evaluation import benchmarks, scoring
+from tltrain.evaluation.metrics import SINGLE_TURN
 from tltrain.formats.calls import read_calls
 from tltrain.grading import Grade, RewardTable, grade
 from tltrain.runtime import runs, terminal
@@ -273,7 +274,7 @@ def beside_the_paper(metrics: dict[str, Any]) -> list[tuple[str, list[list[str]]
         ours = [
             [
                 "this run" + (f" ({kind})" if len(scorings) > 1 else ""),
-                *(f"{numbers[level]['percent']:.2f}" for level in scoring.LEVELS),
+                *(f"{numbers[level]['percent']:.2f}" for level in SINGLE_TURN),
             ]
             for kind, numbers in scorings.items()
         ]
@@ -301,7 +302,7 @@ def show(metrics: dict[str, Any], cfg: DictConfig) -> None:
 
 
 def _row(label: str, metric: dict[str, dict[str, float]]) -> list[object]:
-    return [label, metric["ts"]["n"], *(_percent(metric[level]) for level in scoring.LEVELS)]
+    return [label, metric["ts"]["n"], *(_percent(metric[level]) for level in SINGLE_TURN)]
 
 
 def _percent(metric: dict[str, float]) -> str:

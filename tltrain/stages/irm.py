@@ -29,6 +29,7 @@ from tltrain.data.reading import ReadReport
 from tltrain.entry.arguments import IRM_ARGUMENTS
 from tltrain.errors import TltrainError
 from tltrain.evaluation import scoring
+from tltrain.evaluation.metrics import SINGLE_TURN
 from tltrain.grading import RewardTable
 from tltrain.models import loading
 from tltrain.runtime import distributed, runs, terminal
@@ -39,7 +40,7 @@ from tltrain.trajectory import Sample, Trajectory
 
 if TYPE_CHECKING:
     from tltrain.tokens.encoder import Encoder
-    from tltrain.training.reward_function import Judge
+    from tltrain.training.reward_function import RewardFunction
     from tltrain.training.rollout import Sampling
 
 log = logging.getLogger(__name__)
@@ -75,12 +76,14 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     log.info("irm: %d prompts in %d trees, %d tokens", report.prompts, len(trees), report.tokens)
     plan.announce(cfg, model.config, trees)
     asked = [sample for item in held_out for _, sample in questions(item)][: cfg.stage.eval_size]
-    judge = reward_function.Judge(RewardTable.from_config(OmegaConf.to_container(cfg.reward)), cfg.stage.matching.name)
-    examine = Examination(cfg, encoder, asked, judge)
+    judge = reward_function.RewardFunction(
+        RewardTable.from_config(OmegaConf.to_container(cfg.reward)), cfg.stage.matching.name
+    )
+    examine = HeldOutEvaluation(cfg, encoder, asked, judge)
     before = examine.once(folder / "before.json", model, bf16, "asking held-out questions before")
 
     with tracking.job(cfg, folder) as tracker:
-        tracker.metrics(names.of_examination("before", before))
+        tracker.metrics(names.of_held_out_evaluation("before", before))
         samples = reward_function.SampleLog(
             folder / "samples.jsonl", cfg.stage.samples_every, cfg.stage.samples, tracker.table
         )
@@ -112,7 +115,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         shared.save_model(policy, tokenizer, (item.query for item in train), path, folder / "model", trainer, cfg.model)
         if cfg.stage.critic.save and hasattr(unwrapped, "critic"):
             engines.save(unwrapped.critic, trainer, folder / "critic")
-        tracker.metrics(names.of_examination("after", after))
+        tracker.metrics(names.of_held_out_evaluation("after", after))
         tracker.artifact("model", folder / "model")
     shared.write_history(trainer.state.log_history, folder)
     show_rewards(trainer.state.log_history, cfg.stage.algorithm.name, folder)
@@ -266,7 +269,7 @@ def first_value(
     trees: list[PromptTree],
     sampling: Sampling,
     encoder: Encoder,
-    judge: Judge,
+    judge: RewardFunction,
     bf16: bool,
 ) -> float:
     """What the policy earns before it learns; of several processes the first samples for all."""
@@ -287,10 +290,10 @@ def first_value(
         return distributed.share(mean)
 
 
-class Examination:
+class HeldOutEvaluation:
     """Held-out questions, answered greedily and graded: reward, and TS, PI, CF with intervals."""
 
-    def __init__(self, cfg: DictConfig, encoder: Encoder, samples: list[Sample], judge: Judge) -> None:
+    def __init__(self, cfg: DictConfig, encoder: Encoder, samples: list[Sample], judge: RewardFunction) -> None:
         self.cfg, self.encoder, self.samples, self.judge = cfg, encoder, samples, judge
 
     def __call__(self, model: Any, bf16: bool, description: str) -> dict[str, Any]:
@@ -363,7 +366,7 @@ def show(metrics: dict[str, Any], folder: Path) -> None:
         terminal.errors.print(f"stopped early: {metrics['stopped']}", markup=False)
     if metrics["before"]["n"]:
         rows = [
-            [when, f"{found['reward']:.3f}", *(f"{found[level]:.1f}" for level in scoring.LEVELS)]
+            [when, f"{found['reward']:.3f}", *(f"{found[level]:.1f}" for level in SINGLE_TURN)]
             for when, found in ((when, metrics[when]) for when in ("before", "after"))
         ]
         n = metrics["before"]["n"]

@@ -24,7 +24,7 @@ from tltrain import config, tracking
 from tltrain.entry import arguments, checks, launch
 from tltrain.entry.composed import part, resolved
 from tltrain.errors import TltrainError
-from tltrain.evaluation import conversation_scores, scoring
+from tltrain.evaluation.metrics import CONVERSATION, SINGLE_TURN
 from tltrain.runtime import fingerprints, memory, runs, terminal
 from tltrain.stages import shared
 from tltrain.sweeps.stage_cache import Cost, Entry, StageCache
@@ -284,7 +284,7 @@ def score(metrics: Mapping[str, Any], key: str | None) -> float:
 
 def show(metrics: dict[str, Any], folder: Path) -> None:
     """What the job came to."""
-    for levels in (scoring.LEVELS, conversation_scores.LEVELS):
+    for levels in (SINGLE_TURN, CONVERSATION):
         rows = [
             [name, *(f"{metrics[f'{name}/{level}']:.1f}" if f"{name}/{level}" in metrics else "" for level in levels)]
             for name in metrics["details"]

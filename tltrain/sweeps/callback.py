@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from tltrain import tracking
 from tltrain.errors import TltrainError
+from tltrain.evaluation.metrics import METRICS
 from tltrain.report.gather import gather, job_folders
 from tltrain.report.sweep import FILE, Job, Sweep, save, without_texts
 from tltrain.runtime import runs, terminal
@@ -170,17 +171,13 @@ def show(sweep: Sweep) -> None:
             terminal.errors.print(f"{row.label}, seed {job.seed}: {job.error}", style="yellow", markup=False)
 
 
-LEVELS = ("ts", "pi", "cf", "de", "ce", "va", "success")
-"""What is shown of a benchmark, in this order: `scoring.LEVELS`, `conversation_scores.LEVELS`."""
-
-
 def _shown(key: str) -> bool:
-    return key.count("/") == 1 and key.partition("/")[2] in LEVELS
+    return key.count("/") == 1 and key.partition("/")[2] in METRICS
 
 
 def _order(key: str) -> tuple[str, int]:
     group, _, level = key.partition("/")
-    return group, LEVELS.index(level)
+    return group, list(METRICS).index(level)
 
 
 def _cell(job: Job, name: str) -> str:

@@ -96,7 +96,7 @@ def of_evaluation(metrics: Mapping[str, Any]) -> dict[str, float]:
     return flat
 
 
-def of_examination(when: str, found: Mapping[str, Any]) -> dict[str, float]:
+def of_held_out_evaluation(when: str, found: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of stage=irm's held-out questions, asked `when` (before, after) training; none where none were."""
     if not found["n"]:
         return {}

@@ -139,7 +139,7 @@ def whole_parameter(parameter: nn.Parameter) -> Iterator[None]:
 # --- clipping ---------------------------------------------------------------------------------------------------------
 
 
-def clip_apart(optimizer: Any, models: Sequence[nn.Module]) -> bool:
+def clip_separately(optimizer: Any, models: Sequence[nn.Module]) -> bool:
     """Have a ZeRO optimizer clip the gradients of each model by that model's own norm, as one process does.
 
     DeepSpeed itself knows one norm over all. Its own clipping is then switched off; the norm that it reports is the

@@ -20,7 +20,7 @@ from tltrain.errors import TltrainError
 from tltrain.tokens.prompts import PromptTree
 from tltrain.training.checkpoints import WholeCheckpoints
 from tltrain.training.kl import KlControl
-from tltrain.training.reward_function import Judged, grade_counts
+from tltrain.training.reward_function import GradedResponse, grade_counts
 
 NAMES = {
     "completions/mean_length": "response_length",
@@ -39,9 +39,9 @@ class _ToolCalls(WholeCheckpoints):
         trees: Sequence[PromptTree],
         *,
         tokenizer: PreTrainedTokenizerBase,
-        judge: Callable[..., Judged],
+        judge: Callable[..., GradedResponse],
         kl: KlControl,
-        on_samples: Callable[[int, Sequence[Judged]], None],
+        on_samples: Callable[[int, Sequence[GradedResponse]], None],
         callbacks: Sequence[Any] = (),
     ) -> None:
         prompts = [
@@ -105,12 +105,12 @@ class _ToolCalls(WholeCheckpoints):
                 "tokens_per_second": (tokens - self._tokens) / whole,
                 "kl_coefficient": self.kl.coefficient,
             }
-            self._heed(logs["loss"])
+            self._check_limits(logs["loss"])
             self._seconds = dict.fromkeys(self._seconds, 0.0)
             self._tokens, self._last_log = tokens, now
         super().log(logs, start_time)
 
-    def _heed(self, loss: float) -> None:
+    def _check_limits(self, loss: float) -> None:
         """Stop where something is not finite, or the policy too far from the reference."""
         if not math.isfinite(loss):
             raise TltrainError(self._broken(f"the loss is {loss}", self.state.global_step))
@@ -118,7 +118,7 @@ class _ToolCalls(WholeCheckpoints):
         if found.get("kl") and found.get("response_length"):
             # TRL's is a mean over tokens.
             kl = found["kl"][-1] * found["response_length"][-1]
-            if reason := self.kl.heed(kl, self.state.global_step):
+            if reason := self.kl.update(kl, self.state.global_step):
                 self.stopped, self.control.should_training_stop = reason, True
             self.beta = self.kl.coefficient
 

@@ -27,7 +27,7 @@ class KlControl:
     def __post_init__(self) -> None:
         self.least = self.coefficient
 
-    def heed(self, kl: float, step: int) -> str | None:
+    def update(self, kl: float, step: int) -> str | None:
         """Take a step's KL into account; why the training is to stop, if it is."""
         if self.limit is None:
             return None

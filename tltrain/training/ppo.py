@@ -51,7 +51,7 @@ from tltrain.training.actor_critic import (
 from tltrain.training.blank_batches import FilledBatches
 from tltrain.training.checkpoints import WholeCheckpoints
 from tltrain.training.kl import KlControl
-from tltrain.training.reward_function import Judged, grade_counts
+from tltrain.training.reward_function import GradedResponse, grade_counts
 from tltrain.training.rollout import RolloutSampler, Sampling
 from tltrain.training.rollout_metrics import RolloutMetrics
 
@@ -106,11 +106,11 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
         trees: Sequence[PromptTree],
         *,
         encoder: Encoder,
-        judge: Callable[..., Judged],
+        judge: Callable[..., GradedResponse],
         kl: KlControl,
         settings: Settings,
         sampling: Sampling,
-        on_samples: Callable[[int, Sequence[Judged]], None] = lambda step, judged: None,
+        on_samples: Callable[[int, Sequence[GradedResponse]], None] = lambda step, judged: None,
         callbacks: Sequence[Any] = (),
     ) -> None:
         check_shapes(policy, critic)
@@ -324,7 +324,7 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
         if self.is_deepspeed_enabled and not self._clips_apart:
             engine = self.model_wrapped
             self._clips_apart = True
-            if not engines.clip_apart(engine.optimizer, (engine.module.policy, engine.module.critic)):
+            if not engines.clip_separately(engine.optimizer, (engine.module.policy, engine.module.critic)):
                 log.warning("this engine clips policy and critic together, by one norm over both")
 
     # --- what one sees ---------------------------------------------------------------------------------------------
@@ -341,7 +341,7 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
         if "loss" in logs:
             self._sums.add(seconds_update=self._lap())
             logs.update(self._sums.take(self.accelerator), kl_coefficient=self.kl.coefficient)
-            if "kl" in logs and (reason := self.kl.heed(logs["kl"], self.state.global_step)):
+            if "kl" in logs and (reason := self.kl.update(logs["kl"], self.state.global_step)):
                 self.stopped, self.control.should_training_stop = reason, True
         super().log(logs, start_time)
 

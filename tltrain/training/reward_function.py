@@ -17,7 +17,7 @@ from tltrain.trajectory import Sample
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class GradedResponse:
     """A sampled response with its grade and reward."""
 
     sample: Sample
@@ -26,22 +26,22 @@ class Judged:
     reward: float
 
 
-class Judge:
+class RewardFunction:
     """Grades responses against the golden call and prices them by a reward table (the paper, IRM)."""
 
     def __init__(self, table: RewardTable, values: Values = "strict") -> None:
         self.table, self.values = table, values
 
-    def __call__(self, sample: Sample, response: str) -> Judged:
+    def __call__(self, sample: Sample, response: str) -> GradedResponse:
         found = grade(response, sample.goldens, sample.tools, self.values)
-        return Judged(sample, response, found, found.reward(self.table))
+        return GradedResponse(sample, response, found, found.reward(self.table))
 
 
 GRADES = tuple(f"grade/{outcome.value}" for outcome in Outcome)
 """Names under which the shares of outcomes are logged, from worst to best."""
 
 
-def grade_counts(judged: Sequence[Judged]) -> dict[str, int]:
+def grade_counts(judged: Sequence[GradedResponse]) -> dict[str, int]:
     """How many responses ended in each outcome, under the names of `GRADES`."""
     return {f"grade/{name}": count for name, count in count_outcomes(one.grade for one in judged).items()}
 
@@ -68,7 +68,7 @@ class SampleLog:
             kept = [line for line in lines if _step(line) <= step]
             runs.write_lines(self.path, kept)
 
-    def __call__(self, step: int, judged: Sequence[Judged]) -> None:
+    def __call__(self, step: int, judged: Sequence[GradedResponse]) -> None:
         """Keep some of the samples of step `step` (from 1), if it is its turn."""
         if (step - 1) % self.every:
             return
@@ -78,7 +78,7 @@ class SampleLog:
         self.table("irm/samples_table", self.COLUMNS, [list(row.values()) for row in rows], step=step)
 
     @staticmethod
-    def _row(step: int, one: Judged) -> dict[str, Any]:
+    def _row(step: int, one: GradedResponse) -> dict[str, Any]:
         return {
             "step": step,
             "id": one.sample.id,

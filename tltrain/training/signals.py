@@ -20,12 +20,12 @@ class SaveAtSignal(TrainerCallback):
         self.accelerator, self.saving = accelerator, False
 
     def on_step_end(self, args, state, control, **kwargs):
-        self._heed(control)
+        self._update_control(control)
 
     def on_epoch_end(self, args, state, control, **kwargs):
-        self._heed(control)
+        self._update_control(control)
 
-    def _heed(self, control: Any) -> None:
+    def _update_control(self, control: Any) -> None:
         if not self.saving and self._asked():
             self.saving = control.should_save = True
         if self.saving:

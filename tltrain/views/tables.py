@@ -6,6 +6,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tltrain.evaluation.metrics import SINGLE_TURN
 from tltrain.runtime import terminal
 
 FOLDERS = (Path(__file__).parents[1] / "paper", Path(__file__).parents[2] / "experiments" / "paper")
@@ -20,23 +21,19 @@ COLUMNS = {"toolalpaca_real": ("toolalpaca", 114), "rotbench_clean": ("rotbench"
 MULTI = ("tooleyes_multi", 382)
 """The set of conversations that the paper has numbers for, and how many they are."""
 
-MULTI_LEVELS = ("de", "ce", "va")
-
 SIDE_BY_SIDE = 4  # columns of counts that fit a terminal
-
-LEVELS = ("ts", "pi", "cf")
 
 
 def published(name: str, n: int) -> list[list[str]]:
     """Rows `[who, TS, PI, CF]` in percent, as printed, for a set of n samples; none for other sets and other sizes."""
     prefix, expected = COLUMNS.get(name, ("", None))
-    return _rows(TABLES, prefix, LEVELS) if n == expected else []
+    return _rows(TABLES, prefix, SINGLE_TURN) if n == expected else []
 
 
 def published_multi(name: str, n: int) -> list[list[str]]:
     """Rows `[who, DE, CE, VA]` in percent, as printed, for n conversations; none for other sets and other sizes."""
     tables = {"multi_turn.csv": ("model", ""), "ablation.csv": TABLES["ablation.csv"]}
-    return _rows(tables, "tooleyes", MULTI_LEVELS) if (name, n) == MULTI else []
+    return _rows(tables, "tooleyes", ("de", "ce", "va")) if (name, n) == MULTI else []
 
 
 def _rows(tables: Mapping[str, tuple[str, str]], prefix: str, levels: Sequence[str]) -> list[list[str]]:

@@ -183,7 +183,7 @@ def test_checkpoints_are_kept_and_nothing_is_asked_before_and_after_where_so_wan
 
 @pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
 def test_kl_beyond_its_limit_ends_the_training_and_says_so(irm, monkeypatch, algorithm):
-    monkeypatch.setattr(reward_function.Judge, "__call__", reward_letters)
+    monkeypatch.setattr(reward_function.RewardFunction, "__call__", reward_letters)
     words = ["stage.kl_limit=1e-6", "stage.args.learning_rate=3e-2", "stage.args.warmup_steps=0", "stage.eval_size=0"]
     ran = irm(*ALGORITHMS[algorithm], *words, "stage.args.max_steps=9")
     assert 2 <= ran.metrics["steps"] < 9

@@ -142,13 +142,13 @@ def test_groups_that_do_not_divide_the_batch_are_an_error(irm):
 def test_a_reward_that_is_no_number_names_step_sample_and_checkpoint(irm, monkeypatch, algorithm):
     judged: list[str] = []
 
-    def breaks(judge: reward_function.Judge, sample, response: str) -> reward_function.Judged:
+    def breaks(judge: reward_function.RewardFunction, sample, response: str) -> reward_function.GradedResponse:
         judged.append(sample.id)
-        return reward_function.Judged(
+        return reward_function.GradedResponse(
             sample, response, Grade(Outcome.CORRECT, ""), 1.0 if len(judged) < 12 else math.nan
         )
 
-    monkeypatch.setattr(reward_function.Judge, "__call__", breaks)
+    monkeypatch.setattr(reward_function.RewardFunction, "__call__", breaks)
     words = ["stage.eval_size=0", "stage.args.save_steps=1", "stage.args.max_steps=9", "stage.samples_every=1"]
     ran = irm(*ALGORITHMS[algorithm], *words, status=1)
     step, _, what = last_line(ran).partition(": ")

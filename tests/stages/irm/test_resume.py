@@ -69,7 +69,7 @@ def stop_at(monkeypatch, no_picture):
 )
 def test_a_stopped_run_goes_on(tltrain, tmp_path, monkeypatch, stop_at, way):
     monkeypatch.setattr(
-        reward_function.Judge, "__call__", reward_letters
+        reward_function.RewardFunction, "__call__", reward_letters
     )  # so that groups differ in reward, and all learn
     words = ["stage=irm", *SMALL, *SOME, *KEPT, *WAYS[way]]
     whole = tltrain(*words)

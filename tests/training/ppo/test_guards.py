@@ -13,16 +13,16 @@ from tests.training.ppo.trainers import steps, trainer_of, trees_of
 from tltrain.errors import TltrainError
 from tltrain.grading import Grade, Outcome
 from tltrain.training.kl import KlControl
-from tltrain.training.reward_function import Judged
+from tltrain.training.reward_function import GradedResponse
 
 
 def test_a_reward_that_is_no_number_names_step_sample_and_checkpoint(tmp_path, policy, critic, reference, encoder):
     calls: list[str] = []
 
-    def breaks(sample, response: str) -> Judged:
+    def breaks(sample, response: str) -> GradedResponse:
         calls.append(sample.id)
         bad = len(calls) == 7  # in the second step of 5 prompts each
-        return Judged(sample, response, Grade(Outcome.CORRECT, ""), math.nan if bad else 1.0)
+        return GradedResponse(sample, response, Grade(Outcome.CORRECT, ""), math.nan if bad else 1.0)
 
     words = {"judge": breaks, "max_steps": 3, "save_strategy": "steps", "save_steps": 1}
     trainer = trainer_of(tmp_path, (policy, critic, reference), encoder, trees_of(encoder), **words)
@@ -67,11 +67,11 @@ def test_the_coefficient_comes_down_again_but_not_below_where_it_began():
     kl = KlControl(0.2, 3.0, "adapt")
     found = []
     for value in (3.1, 3.1, 2.5, 1.9, 1.9, -1.0):  # 2 is two thirds of the limit
-        assert kl.heed(value, 1) is None
+        assert kl.update(value, 1) is None
         found.append(kl.coefficient)
     assert found == pytest.approx([0.3, 0.45, 0.45, 0.3, 0.2, 0.2])
     for unlimited in (KlControl(0.2), KlControl(0.2, None, "adapt")):
-        assert (unlimited.heed(1e9, 1), unlimited.coefficient) == (None, 0.2)
+        assert (unlimited.update(1e9, 1), unlimited.coefficient) == (None, 0.2)
 
 
 @pytest.mark.parametrize(("name", "size"), [("vocab_size", 100), ("max_position_embeddings", 64)])

@@ -12,7 +12,7 @@ from tests.training.test_rollout import NEVER, PAD
 from tltrain.grading import Grade, Outcome
 from tltrain.training import rollout
 from tltrain.training.ppo import RolloutSampler, Settings
-from tltrain.training.reward_function import GRADES, Judged
+from tltrain.training.reward_function import GRADES, GradedResponse
 from tltrain.training.rollout import Sampling
 
 
@@ -110,10 +110,10 @@ def test_prompts_that_do_not_divide_into_rollouts_are_all_asked_and_learned_from
 def test_what_is_logged_of_a_rollout(tmp_path, policy, critic, reference, encoder, sampled):
     outcomes = dict(zip(SCORES, ["correct", "format_error", "wrong_value", "correct", "correct"], strict=True))
 
-    def graded(sample, response: str) -> Judged:
-        return Judged(sample, response, Grade(Outcome(outcomes[sample.id]), ""), SCORES[sample.id])
+    def graded(sample, response: str) -> GradedResponse:
+        return GradedResponse(sample, response, Grade(Outcome(outcomes[sample.id]), ""), SCORES[sample.id])
 
-    shown: list[Judged] = []
+    shown: list[GradedResponse] = []
     trees = trees_of(encoder)
     end = rollout.sample(policy, trees, Sampling(5, None, NEVER, PAD))[0][0][2]
     sampling = Sampling(5, None, end, PAD)

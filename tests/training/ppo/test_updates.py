@@ -16,7 +16,7 @@ from tests.training.test_rollout import NEVER, PAD
 from tltrain.grading import Grade, Outcome
 from tltrain.training.kl import KlControl
 from tltrain.training.ppo import RolloutSampler, Settings
-from tltrain.training.reward_function import Judged
+from tltrain.training.reward_function import GradedResponse
 from tltrain.training.rollout import Sampling
 
 
@@ -187,9 +187,9 @@ def test_it_learns_what_pays(tmp_path, sizes, encoder):
     torch.manual_seed(1)
     critic = LlamaForTokenClassification(LlamaConfig(**plain, num_labels=1, classifier_dropout=0.0))
 
-    def letters(sample, response: str) -> Judged:
+    def letters(sample, response: str) -> GradedResponse:
         right = response[:1].islower() and response[:1].isascii()
-        return Judged(sample, response, Grade(Outcome.CORRECT, ""), 1.0 if right else -1.0)
+        return GradedResponse(sample, response, Grade(Outcome.CORRECT, ""), 1.0 if right else -1.0)
 
     trainer = trainer_of(
         tmp_path,

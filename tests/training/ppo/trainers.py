@@ -17,7 +17,7 @@ from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.prompts import PromptReport, PromptTree, prompt_trees
 from tltrain.training.kl import KlControl
 from tltrain.training.ppo import PPOTrainer, Settings
-from tltrain.training.reward_function import Judged
+from tltrain.training.reward_function import GradedResponse
 from tltrain.training.rollout import Sampling
 
 SCORES = {"t#1": 1.0, "t#2": -2.0, "t#3": 0.5, "o#1": 7.0, "o#2": -0.25}
@@ -36,8 +36,8 @@ def trees_of(encoder: Encoder, packing: str = "trajectory") -> list[PromptTree]:
     )
 
 
-def judge(sample, response: str) -> Judged:
-    return Judged(sample, response, Grade(Outcome.CORRECT, ""), SCORES[sample.id])
+def judge(sample, response: str) -> GradedResponse:
+    return GradedResponse(sample, response, Grade(Outcome.CORRECT, ""), SCORES[sample.id])
 
 
 def trainer_of(
@@ -49,7 +49,7 @@ def trainer_of(
     kl: KlControl | None = None,
     settings: Settings = Settings(),  # noqa: B008
     sampling: Sampling = Sampling(5, 0.7, NEVER, PAD),  # noqa: B008
-    judge: Callable[..., Judged] = judge,
+    judge: Callable[..., GradedResponse] = judge,
     on_samples: Callable = lambda step, judged: None,
     **args,
 ) -> PPOTrainer:

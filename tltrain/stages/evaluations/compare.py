@@ -20,7 +20,8 @@ from omegaconf import DictConfig
 
 from tltrain.data.reading import expect, member, records, shown
 from tltrain.errors import FieldError, RecordError, TltrainError
-from tltrain.evaluation import conversation_lines, conversation_scores, scoring
+from tltrain.evaluation import conversation_lines, scoring
+from tltrain.evaluation.metrics import CONVERSATION, SINGLE_TURN
 from tltrain.grading import RewardTable
 from tltrain.runtime import runs, terminal
 from tltrain.views import tables
@@ -111,7 +112,7 @@ def _conversations(file: Path) -> list[Line]:
         Line(
             ("conversations", line["id"], line["meta"]["query"]),
             None,
-            {level: 100.0 * line[level] for level in conversation_scores.LEVELS if level in line},
+            {level: 100.0 * line[level] for level in CONVERSATION if level in line},
         )
         for line in conversation_lines.lines(found, "conversations")
     ]
@@ -139,7 +140,7 @@ def _line(record: dict[str, Any]) -> Line:
     reward = record.get("reward")
     if isinstance(reward, bool) or not isinstance(reward, int | float):
         raise FieldError("reward", "a number", shown(reward))
-    levels = {level: 100.0 * member(record, level, bool) for level in scoring.LEVELS}
+    levels = {level: 100.0 * member(record, level, bool) for level in SINGLE_TURN}
     sample = (member(record, "set", str), member(record, "id", str), shown(member(record, "goldens", list)))
     return Line(sample, row, {**levels, "reward": float(reward)})
 

@@ -27,7 +27,7 @@ from tltrain.environments.golden import GoldenCalls
 from tltrain.environments.loop import Conversation, JudgedCall, converse
 from tltrain.errors import TltrainError
 from tltrain.evaluation import conversation_scores
-from tltrain.evaluation.conversation_scores import LEVELS
+from tltrain.evaluation.metrics import CONVERSATION
 from tltrain.evaluation.scoring import Metric
 from tltrain.formats import tool_errors
 from tltrain.runtime import runs, terminal
@@ -187,7 +187,7 @@ def numbers(metrics: dict[str, Any], name: str) -> dict[str, str]:
     """Each number that was measured, in words, with its interval."""
     found = metrics["details"][name]["all"]
     of = {"de": "calls", "ce": "calls"}
-    percents = {level: _percent(found[level]) for level in LEVELS if level in found}
+    percents = {level: _percent(found[level]) for level in CONVERSATION if level in found}
     return {f"{TITLES[level]}, % of {of.get(level, 'all')}": percent for level, percent in percents.items()} | {
         "conversations": str(metrics[f"{name}/n"]),
         "calls": str(metrics[f"{name}/calls"]),
@@ -196,13 +196,13 @@ def numbers(metrics: dict[str, Any], name: str) -> dict[str, str]:
 
 def this_run(metrics: dict[str, Any], name: str) -> list[str]:
     """This run's row beside the paper's."""
-    return ["this run", *(f"{metrics[f'{name}/{level}']:.2f}" for level in LEVELS[:3])]
+    return ["this run", *(f"{metrics[f'{name}/{level}']:.2f}" for level in CONVERSATION[:3])]
 
 
 def show(metrics: dict[str, Any], name: str) -> None:
     """The tables on the terminal: the numbers overall and by scenario, how conversations ended, what was wrong."""
     found = metrics["details"][name]
-    levels = [level for level in LEVELS if level in found["all"]]
+    levels = [level for level in CONVERSATION if level in found["all"]]
     rows = [_row(name, found["all"], levels)]
     if len(found["by_scenario"]) > 1:
         rows += [_row(f"  {key}", value, levels) for key, value in found["by_scenario"].items()]

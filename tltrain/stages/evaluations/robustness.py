@@ -15,9 +15,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from tltrain.data.rotbench import LEVELS
+from tltrain.data.rotbench import NOISE_LEVELS
 from tltrain.evaluation import robustness, scoring
 from tltrain.evaluation.benchmarks import TURNS
+from tltrain.evaluation.metrics import SINGLE_TURN
 from tltrain.grading import Grade
 from tltrain.runtime import terminal
 from tltrain.trajectory import Sample
@@ -38,12 +39,12 @@ def run(cfg: DictConfig, graded: Graded, metrics: dict[str, Any], folder: Path) 
     wanted = cfg.benchmark.scoring.name
     metrics["robustness"], panels = {}, {}
     for turn, prefix in TURNS.items():
-        names = {level: prefix + level for level in LEVELS if prefix + level in graded}
+        names = {level: prefix + level for level in NOISE_LEVELS if prefix + level in graded}
         if not names:
             continue
         panels[turn] = {level: metrics["details"][name]["scoring"][wanted]["all"] for level, name in names.items()}
         judged = {level: judge(wanted, *graded[name]) for level, name in names.items()}
-        for measure in scoring.LEVELS:
+        for measure in SINGLE_TURN:
             asked = {
                 level: [(sample.query, getattr(one, measure)) for sample, one in zip(samples, found, strict=True)]
                 for level, (samples, found) in judged.items()

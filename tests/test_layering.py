@@ -1,0 +1,106 @@
+"""Who may import whom: packages stand on floors, and imports run downward. Read from the imports themselves."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from functools import cache
+
+import pytest
+
+from tests.support.paths import ROOT
+
+FLOORS = (
+    ("errors", "trajectory", "config", "pkt"),
+    ("formats", "runtime", "toolworld"),
+    ("mae", "grading", "models", "tokens"),
+    ("data", "inference", "plan", "tracking"),
+    ("environments",),
+    ("evaluation",),
+    ("views", "training", "sources"),
+    ("report", "entry"),
+    ("sweeps",),
+    ("stages",),
+    ("__main__",),
+)
+"""From the ground up. A package may import those of lower floors and itself."""
+FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    """Dotted name -> parsed source, of every module of the package."""
+    found = {}
+    for file in sorted((ROOT / "tltrain").rglob("*.py")):
+        parts = list(file.relative_to(ROOT).with_suffix("").parts)
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found[name] = ast.parse(file.read_text(encoding="utf-8"))
+    return found
+
+
+def imports(name: str) -> set[str]:
+    """The modules of the package that module `name` imports, anywhere in it; those for type checkers included."""
+    found = set()
+    for node in ast.walk(modules()[name]):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}: relative import"
+            if node.module:
+                found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return {module for module in found if module in modules() and module not in ("tltrain", name)}
+
+
+def room(module: str) -> str:
+    """The file or package directly below `tltrain` that a module stands in."""
+    return module.split(".")[1]
+
+
+NAMES = sorted(name for name in modules() if name != "tltrain")
+
+
+def test_every_room_has_a_floor():
+    assert {room(name) for name in NAMES} == set(FLOOR_OF)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_imports_run_downward(name):
+    upward = {
+        module
+        for module in imports(name)
+        if room(module) != room(name) and FLOOR_OF[room(module)] >= FLOOR_OF[room(name)]
+    }
+    assert not upward
+
+
+def test_no_circle_of_modules():
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, f"circle: {' -> '.join([*path[path.index(name) :], name])}"
+        if name in done:
+            return
+        for module in imports(name):
+            if not name.startswith(f"{module}."):  # a package that its own module takes words from
+                visit(module, (*path, name))
+        done.add(name)
+
+    for name in NAMES:
+        visit(name, ())
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--cfg", "job"], ["stage=pkt", "model=tiny", "--cfg", "job"]])
+def test_help_and_composition_load_no_torch(words):
+    code = (
+        "import sys\n"
+        f"sys.argv = ['tltrain', *{words!r}]\n"
+        "from tltrain.__main__ import main\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    heavy = {'torch', 'transformers', 'trl', 'deepspeed', 'matplotlib'} & set(sys.modules)\n"
+        "    assert not heavy, heavy\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr

@@ -1,0 +1,31 @@
+"""The metrics of the paper: their keys in `metrics.json`, their names, and what they mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class MetricInfo:
+    """One metric, in percent of samples, calls or conversations."""
+
+    key: str
+    name: str
+    meaning: str
+    lower_is_better: bool = False
+
+
+METRICS = {
+    info.key: info
+    for info in (
+        MetricInfo("ts", "TS", "tool selection: the right tool"),
+        MetricInfo("pi", "PI", "parameter identification: TS and the right parameters"),
+        MetricInfo("cf", "CF", "content filling: PI and every value right"),
+        MetricInfo("de", "DE", "documentation errors: calls that contradict the tools' documentation", True),
+        MetricInfo("ce", "CE", "calling errors: calls that the tool answered with an error", True),
+        MetricInfo("va", "VA", "valid answers: conversations that end in a valid answer"),
+        MetricInfo("success", "success", "conversations whose outcome the environment's checker accepts"),
+    )
+}
+SINGLE_TURN = ("ts", "pi", "cf")
+CONVERSATION = ("de", "ce", "va", "success")
