@@ -1,4 +1,5 @@
 # make demo        train and evaluate on this machine; see README.md
+# make docs        build/docs/index.html, offline; a broken link is an error
 # make test        the fast tests; make test-slow: the rest; make test-faults: runs killed and inputs fuzzed at length
 PYTHON ?= python3
 VENV   := .venv
@@ -6,7 +7,7 @@ BIN    := $(VENV)/bin
 # This build of torch is for the CPU; on a machine with a GPU: make demo TORCH=torch
 TORCH  ?= torch==2.13.0
 
-.PHONY: demo test test-slow test-faults lint install clean
+.PHONY: demo test test-slow test-faults lint docs install clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m tltrain $(ARGS)
@@ -20,8 +21,11 @@ test-slow: $(VENV)/installed
 test-faults: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults --timeout=7200 tests/faults $(ARGS)
 
-lint: $(VENV)/installed
+lint: $(VENV)/installed docs
 	$(BIN)/ruff check .
+
+docs: $(VENV)/installed
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 
 install: $(VENV)/installed
 
