@@ -116,7 +116,7 @@ def test_commands_are_found():
 
 @pytest.mark.parametrize("command", ["stage=pkt stage.w_mx=3", "stage=pkt stage.w_max=0"])
 def test_a_wrong_command_would_be_noticed(command, composition, own_configuration):
-    with pytest.raises(Exception, match="w_mx|w_max"):
+    with pytest.raises(Exception, match=r"w_mx|w_max"):
         test_commands_compose(command, composition, own_configuration)
 
 

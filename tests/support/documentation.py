@@ -88,6 +88,7 @@ def filled_in(command: str) -> list[str]:
     command = re.sub(r"\$\w+", "1", re.sub(r"\[[^\]=]+=[^\]]*\]", "", command))
     command = re.sub(r"\b(stage|data|benchmark|experiment)=NAME\b", _first_choice, command)
     command = re.sub(r"outputs/[\w/]+/model\b", "FOLDER", command)  # a model's folder has to be there
+    command = re.sub(r"((?:\bpaths\.\w+|\bpath|\.dir|\.url)=)[^\s\[]\S*", r"\1FOLDER", command)  # any name will do
     words = [re.sub(r"=\.\.\.$", "=FOLDER", word) for word in shlex.split(command)]
     at = words.index("--cfg") if "--cfg" in words else len(words)
     return [word for word in words[:at] + words[at + 2 :] if word not in ("...", "-m", "--multirun")]
