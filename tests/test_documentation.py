@@ -9,6 +9,8 @@ from collections import Counter
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
+from textwrap import dedent
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -154,6 +156,23 @@ def test_sample_questions_of_a_benchmark_can_be_read():
     blocks = code_blocks((ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8"), "json")
     (sample,) = openai.parse_sample(json.loads(blocks[-1]), 1, Counter())
     assert sample.goldens == (Call("search", {"query": "love"}),)
+
+
+def test_the_reader_that_extending_shows_reads_a_record():
+    code = next(block for block in code_blocks((ROOT / "docs" / "extending.md").read_text(encoding="utf-8"), "python"))
+    reader: dict[str, Any] = {}
+    exec(compile(code, "docs/extending.md", "exec"), reader)
+    tool = {"name": "search", "description": "Finds papers.", "parameters": {"type": "object", "properties": {}}}
+    record = {"question": "Which papers?", "tools": [tool], "name": "search", "arguments": {"query": "love"}}
+    (read,) = reader["parse"](record, 1, Counter())
+    assert (read.query, read.tools[0].name, len(read.messages)) == ("Which papers?", "search", 2)
+
+
+def test_the_example_of_the_readme_prints_what_stands_below_it(capsys):
+    blocks = re.findall(r"(?:^ {4}.*\n)+", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    at = next(i for i, block in enumerate(blocks) if "import grade" in block)
+    exec(compile(dedent(blocks[at]), "README.md", "exec"), {})
+    assert capsys.readouterr().out == dedent(blocks[at + 1])
 
 
 def documented(text: str) -> set[str]:
