@@ -1,5 +1,4 @@
 # make demo        train and evaluate on this machine; see README.md
-# make docs        build/docs/index.html, offline; a broken link is an error
 # make test        the fast tests; make test-slow: the rest; make test-faults: runs killed and inputs fuzzed at length
 PYTHON ?= python3
 VENV   := .venv
@@ -24,6 +23,7 @@ test-faults: $(VENV)/installed
 lint: $(VENV)/installed docs
 	$(BIN)/ruff check .
 
+# build/docs/index.html, without network; a link or an anchor that leads nowhere is an error.
 docs: $(VENV)/installed
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 
