@@ -113,7 +113,7 @@ def in_batches(
 @contextmanager
 def own_settings_aside(model: PreTrainedModel) -> Iterator[None]:
     """Set aside the generation settings that came with the model: `generate` reads from them every setting it is not
-    given (`repetition_penalty`, `min_p`, ...), and then an answer would not be the model's most likely one, and a sample
+    given (`repetition_penalty`, `min_p`, ...). An answer would then not be the model's most likely one, and a sample
     would not come from the distribution that is trained.
     """
     base = (

@@ -37,7 +37,7 @@ _limit: threading.Timer | None = None
 
 @contextmanager
 def handled() -> Iterator[None]:
-    """Raise `Preempted` at SIGTERM in the main thread within the block; nested blocks and other threads change nothing."""
+    """Raise `Preempted` at SIGTERM within the block, in the main thread; nested blocks change nothing."""
     global _asked
     if signal.getsignal(signal.SIGTERM) is _on_sigterm or threading.current_thread() is not threading.main_thread():
         yield
