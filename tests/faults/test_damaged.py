@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.launched import SUPERVISED, same
 from tests.support.command_line import command_line
+from tests.support.launched_runs import SUPERVISED, same
 from tests.support.small_runs import SMALL
 from tltrain.training.checkpoints import COMPLETE, altered, last_checkpoint, seal, to_resume
 from tltrain.training.sft import TurnTrainer

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.faults.launched import SUPERVISED
 from tests.support.command_line import command_line
+from tests.support.launched_runs import SUPERVISED
 from tests.support.small_runs import ALGORITHMS, FEW, SMALL
 
 CODE = """

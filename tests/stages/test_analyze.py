@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from tests.entry.test_command_line import probe
-from tests.stages.evaluations.test_compare import line
+from tests.support.prediction_lines import line
+from tests.support.processes import probe
 
 PNG = b"\x89PNG"
 

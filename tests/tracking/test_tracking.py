@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from tests.entry.test_command_line import process
 from tests.support.command_line import Ran, command_line
+from tests.support.processes import process
 from tests.support.small_runs import SMALL
-from tests.support.tracked import Tracked, read
+from tests.support.tracked import FEW, Tracked, read
 from tltrain import tracking
 from tltrain.tracking import names
 
-FEW = ("stage.args.max_steps=2", "stage.args.per_device_train_batch_size=2", "data.holdout=0.2")
 ASKED = ("stage.max_new_tokens=4",)
 
 
