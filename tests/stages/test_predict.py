@@ -18,15 +18,27 @@ SHORT = ("benchmark.size=4", "stage.max_new_tokens=8")
 
 
 @pytest.fixture(scope="module")
-def parrot(tmp_path_factory, models_cache) -> Path:
+def parrot(once, models_cache) -> Path:
     """A model that has learned the two right calls of one conversation by heart."""
-    folder = tmp_path_factory.mktemp("parrot")
-    (folder / "raw.json").write_text(json.dumps([RAW]))
-    words = ["data=tl_training", f"data.path={folder / 'raw.json'}", "data.holdout=0", "stage.args.learning_rate=2e-3"]
-    many = ["stage.args.num_train_epochs=60", "stage.args.gradient_accumulation_steps=1"]
-    ran = command_line("stage=pkt", *TINY, *words, *many, folder=folder / "run", cache=models_cache)
-    assert ran.status == 0, ran.err
-    return ran.folder / "model"
+
+    def make(folder: Path) -> Path:
+        (folder / "raw.json").write_text(json.dumps([RAW]))
+        words = [
+            "data=tl_training",
+            f"data.path={folder / 'raw.json'}",
+            "data.holdout=0",
+            "stage.args.learning_rate=2e-3",
+        ]
+        many = [
+            "stage.args.num_train_epochs=60",
+            "stage.args.gradient_accumulation_steps=1",
+            "stage.args.learning_rate=2e-3",
+        ]
+        ran = command_line("stage=pkt", *TINY, *words, *many, folder=folder / "run", cache=models_cache)
+        assert ran.status == 0, ran.err
+        return ran.folder / "model"
+
+    return once("parrot", make)
 
 
 CAPITALS = {"system": "System", "user": "User", "assistant": "Assistant", "function": "Output"}

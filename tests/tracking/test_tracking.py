@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,12 @@ ASKED = ("stage.max_new_tokens=4",)
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory, models_cache) -> dict[str, Ran]:
+def ran(once, models_cache) -> dict[str, Ran]:
     """mae -> pkt -> irm -> eval, each from what the one before it left."""
-    folder = tmp_path_factory.mktemp("chain")
+    return once("tracked chain", partial(chain, models_cache))
+
+
+def chain(models_cache: Path, folder: Path) -> dict[str, Ran]:
     data, trained = f"data.path={folder / 'mae' / 'train.jsonl'}", f"model.path={folder / 'pkt' / 'model'}"
     policy = f"model.path={folder / 'irm' / 'model'}"
     words = {
@@ -52,8 +56,8 @@ def ran(tmp_path_factory, models_cache) -> dict[str, Ran]:
 
 
 @pytest.fixture(scope="module")
-def runs(ran) -> dict[str, Tracked]:
-    return {stage: read(one.folder) for stage, one in ran.items()}
+def runs(ran, once) -> dict[str, Tracked]:
+    return once("tracked chain read", lambda _: {stage: read(one.folder) for stage, one in ran.items()})
 
 
 # --- what a run is --------------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ WAYS = {
 
 
 @pytest.fixture
-def stop_at(monkeypatch, no_picture):
+def stop_at(monkeypatch, undrawn):
     """`stop_at(step)`: Ctrl-C once that step's samples are written; None: no more."""
     write = reward_function.SampleLog.__call__
 
