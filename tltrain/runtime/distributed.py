@@ -12,7 +12,6 @@ torch is not imported.
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import pickle
@@ -27,6 +26,7 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig
 
 from tltrain.errors import TltrainError
+from tltrain.runtime.resolver import resolve
 
 T = TypeVar("T")
 
@@ -212,10 +212,9 @@ class Team:
         return self._share(f"work/{self._job}", work)
 
     def _do(self, job: str, arguments: tuple[Any, ...]) -> Any:
-        module, _, name = job.partition(":")
         self._working = True
         try:
-            return getattr(importlib.import_module(module), name)(*arguments)
+            return resolve(job)(*arguments)
         except Exception as error:
             if self.place.rank > 0:
                 self.on_failure(error)
@@ -366,8 +365,7 @@ def call(job: str, *arguments: Any) -> Any:
     """On rank 0: run `module:function` on all processes; returns rank 0's result."""
     if _team is not None:
         return _team.call(job, *arguments)
-    module, _, name = job.partition(":")
-    return getattr(importlib.import_module(module), name)(*arguments)
+    return resolve(job)(*arguments)
 
 
 @contextmanager

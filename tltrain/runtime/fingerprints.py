@@ -17,8 +17,6 @@ from typing import Any
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "tokenizers", "numpy", "deepspeed", "peft")
 """Libraries whose version may change what a training or an answer is."""
-DISPLAY_ONLY = ("report", "views", "runtime/terminal.py", "tracking")
-"""Parts of this package that only show results."""
 
 
 def fingerprint(value: Any) -> str:
@@ -49,14 +47,6 @@ def of_file(path: Path) -> str:
 def _of_file(path: Path, size: int, mtime_ns: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@cache
-def source() -> str:
-    """A digest of this package's code, but for the parts that only show results."""
-    root = Path(__file__).parents[1]
-    files = {file.relative_to(root).as_posix(): file for file in root.rglob("*.py")}
-    return fingerprint({name: of_file(file) for name, file in files.items() if not name.startswith(DISPLAY_ONLY)})
 
 
 def versions(packages: Iterable[str] = PACKAGES) -> Mapping[str, str | None]:
