@@ -335,7 +335,7 @@ def test_without_lines_a_difference_has_no_interval():
 
 
 def test_without_texts_the_numbers_stay_and_what_was_asked_and_answered_goes():
-    whole = sweep()
+    whole = sweep({"rotbench_clean": 24, "toolalpaca_real": 12})
     bare = without_texts(whole)
     assert numbers.derive(bare) == numbers.derive(whole)
     shown = page.render(bare, numbers.derive(bare)) + exports.markdown(bare, numbers.derive(bare))

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.command_line import command_line
 from tests.support.reader_samples import FINISH, RAW, RAW_LOVE, RAW_WORK, SEARCH, STUBS, TEXTS
+from tests.support.small_runs import SMALL
 
 TINY = ("model=tiny", "hardware.bf16=false")
 FEW = (*TINY, "data.size=12", "stage.args.max_steps=2")
@@ -115,7 +116,8 @@ def test_inspect_names_the_key_tokens(tltrain):
 
 def test_the_demo_compares_base_sft_and_pkt(tltrain, tmp_path):
     sizes = ["model.demo.train_size=6", "model.demo.test_size=3", "stage.max_new_tokens=8", "stage.args.max_steps=2"]
-    ran = tltrain(*TINY, *sizes, folder=tmp_path / "a run, with = and spaces")
+    sizes += ["+model.demo.irm_steps=1", "model.irm.args.gradient_accumulation_steps=2"]
+    ran = tltrain(*SMALL, *sizes, folder=tmp_path / "a run, with = and spaces")
     table = ran.out[ran.out.index("tools never trained on") :]
     assert [name in table for name in ("tiny (base)", "tiny + SFT", "tiny + MAE + PKT")] == [True, True, True]
     assert {f"{name}/{level}" for name in ("base", "sft", "pkt") for level in ("ts", "pi", "cf")} < ran.metrics.keys()

@@ -44,8 +44,9 @@ def quick() -> Iterator[None]:
 
 
 def _mode(hydra: Hydra, config_name: str | None, overrides: list[str]) -> object:
-    """None, which Hydra finds where nothing sets `hydra.mode`: nothing in conf/ does."""
-    if any("hydra.mode" in word or word.startswith(("--config", "-c")) for word in sys.argv[1:]):
+    """None, which Hydra finds where nothing sets `hydra.mode`: of what is in conf/, experiments alone do."""
+    words = sys.argv[1:]
+    if any("hydra.mode" in word or "experiment" in word or word.startswith(("--config", "-c")) for word in words):
         return _get_mode(hydra, config_name, overrides)
     return None
 
