@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 from transformers import LlamaConfig, LlamaForCausalLM, set_seed  # noqa: E402
 
-from tests.tokens.test_packing import TOOLS, TRAJECTORY  # noqa: E402
+from tests.support.trajectories import TOOLS, TRAJECTORY  # noqa: E402
 from tltrain.evaluation import teacher_forcing  # noqa: E402
 from tltrain.formats import tl  # noqa: E402
 from tltrain.tokens.encoder import Encoder  # noqa: E402

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.command_line import command_line
 from tests.support.reader_samples import FINISH, RAW, RAW_LOVE, RAW_WORK, SEARCH, STUBS, TEXTS
+from tests.support.small_runs import SMALL
 
 TINY = ("model=tiny", "hardware.bf16=false")
 FEW = (*TINY, "data.size=12", "stage.args.max_steps=2")
@@ -18,15 +19,27 @@ SHORT = ("benchmark.size=4", "stage.max_new_tokens=8")
 
 
 @pytest.fixture(scope="module")
-def parrot(tmp_path_factory, models_cache) -> Path:
+def parrot(once, models_cache) -> Path:
     """A model that has learned the two right calls of one conversation by heart."""
-    folder = tmp_path_factory.mktemp("parrot")
-    (folder / "raw.json").write_text(json.dumps([RAW]))
-    words = ["data=tl_training", f"data.path={folder / 'raw.json'}", "data.holdout=0", "stage.args.learning_rate=2e-3"]
-    many = ["stage.args.num_train_epochs=60", "stage.args.gradient_accumulation_steps=1"]
-    ran = command_line("stage=pkt", *TINY, *words, *many, folder=folder / "run", cache=models_cache)
-    assert ran.status == 0, ran.err
-    return ran.folder / "model"
+
+    def make(folder: Path) -> Path:
+        (folder / "raw.json").write_text(json.dumps([RAW]))
+        words = [
+            "data=tl_training",
+            f"data.path={folder / 'raw.json'}",
+            "data.holdout=0",
+            "stage.args.learning_rate=2e-3",
+        ]
+        many = [
+            "stage.args.num_train_epochs=60",
+            "stage.args.gradient_accumulation_steps=1",
+            "stage.args.learning_rate=2e-3",
+        ]
+        ran = command_line("stage=pkt", *TINY, *words, *many, folder=folder / "run", cache=models_cache)
+        assert ran.status == 0, ran.err
+        return ran.folder / "model"
+
+    return once("parrot", make)
 
 
 CAPITALS = {"system": "System", "user": "User", "assistant": "Assistant", "function": "Output"}
@@ -103,7 +116,8 @@ def test_inspect_names_the_key_tokens(tltrain):
 
 def test_the_demo_compares_base_sft_and_pkt(tltrain, tmp_path):
     sizes = ["model.demo.train_size=6", "model.demo.test_size=3", "stage.max_new_tokens=8", "stage.args.max_steps=2"]
-    ran = tltrain(*TINY, *sizes, folder=tmp_path / "a run, with = and spaces")
+    sizes += ["+model.demo.irm_steps=1", "model.irm.args.gradient_accumulation_steps=2"]
+    ran = tltrain(*SMALL, *sizes, folder=tmp_path / "a run, with = and spaces")
     table = ran.out[ran.out.index("tools never trained on") :]
     assert [name in table for name in ("tiny (base)", "tiny + SFT", "tiny + MAE + PKT")] == [True, True, True]
     assert {f"{name}/{level}" for name in ("base", "sft", "pkt") for level in ("ts", "pi", "cf")} < ran.metrics.keys()

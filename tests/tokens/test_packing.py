@@ -8,51 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.trajectories import TOOLS, TRAJECTORY, conversation
 from tltrain.errors import TltrainError
 from tltrain.formats import tl
 from tltrain.tokens.encoder import Encoder
-from tltrain.tokens.packing import PackingReport, Run, Target, flatten, pack
-from tltrain.trajectory import Call, Message, Tool, Trajectory
-
-TOOLS = (
-    Tool(
-        "getPaperDetails",
-        "Details of a paper.",
-        {"type": "object", "properties": {"id": {"type": "string", "description": "Its id."}}, "required": ["id"]},
-    ),
-    Tool(
-        "getPapersByKeywords",
-        "Find papers.",
-        {
-            "type": "object",
-            "properties": {"words": {"type": "string", "description": "Keywords."}},
-            "required": ["words"],
-        },
-    ),
-    Tool(
-        "finish",
-        "End.",
-        {
-            "type": "object",
-            "properties": {"answer": {"type": "string", "description": "The answer."}},
-            "required": ["answer"],
-        },
-    ),
-)
-
-
-def conversation(*calls: Call, query: str = "Find papers", answer: str = "[]") -> Trajectory:
-    messages = [Message("user", query)]
-    for call in calls:
-        messages += [Message("assistant", call=call), Message("tool", answer)]
-    return Trajectory("t", TOOLS, tuple(messages[:-1]))
-
-
-TRAJECTORY = conversation(
-    Call("getPapersByKeywords", {"words": "llm"}),
-    Call("getPaperDetails", {"id": "7"}),
-    Call("finish", {"answer": "done"}),
-)
+from tltrain.tokens.layout import Run, Target, flatten
+from tltrain.tokens.packing import PackingReport, pack
+from tltrain.trajectory import Call, Message, Trajectory
 
 
 @pytest.fixture(params=["byte_level", "sentencepiece"])

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.tokens.test_packing import TOOLS, TRAJECTORY
+from tests.support.trajectories import TOOLS, TRAJECTORY
 from tltrain import toolworld
 from tltrain.errors import TltrainError
 from tltrain.tokens.encoder import Encoder
