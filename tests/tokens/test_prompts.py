@@ -41,7 +41,7 @@ def unlearned(trajectory: Trajectory, *turns: int) -> Trajectory:
     """The trajectory with these assistant messages (from 0) not to be learned."""
     messages, turn = [], 0
     for message in trajectory.messages:
-        messages.append(replace(message, learn=turn not in turns) if message.role == "assistant" else message)
+        messages.append(message.with_learn(turn not in turns) if message.role == "assistant" else message)
         turn += message.role == "assistant"
     return replace(trajectory, messages=tuple(messages))
 
@@ -87,7 +87,7 @@ def test_an_assistant_that_only_speaks_is_not_asked_but_counted(encoder):
             Message("user", "Hi"),
             Message("assistant", "What about?"),
             Message("user", "Papers"),
-            Message("assistant", call=Call("finish", {"answer": "none"})),
+            Message.calling(Call("finish", {"answer": "none"})),
         ),
     )
     (tree,), _ = trees_of(encoder, trajectory)

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from tltrain import mae
 from tltrain.formats.tool_errors import Rule
 from tltrain.mae import Verdict
-from tltrain.trajectory import Trajectory
+from tltrain.trajectory import Trajectory, actions
 
 
 @dataclass
@@ -35,7 +35,7 @@ def judged_trajectories(items: Iterable[Trajectory], rule: Rule | None, report: 
     """The trajectories with their calls judged, counted in `report`."""
     for item in items:
         report.trajectories += 1
-        learn = [message.learn for message in item.messages if message.role == "assistant"]
+        learn = [action.learn for action in actions(item.messages)]
         for (verdict, kind), wanted in zip(mae.verdicts(item, rule), learn, strict=True):
             report.calls += 1
             if not wanted:

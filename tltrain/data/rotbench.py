@@ -80,7 +80,7 @@ def read_training(
         yield Trajectory(
             f"third_turn/{level}/{number}",
             found.tools,
-            (*found.messages, Message("assistant", call=golden)),
+            (*found.messages, Message.calling(golden)),
             meta={"scenario": found.scenario, "level": level, "turn": 3, "query": found.query},
         )
 
@@ -195,7 +195,7 @@ class _Record:
 
     @property
     def query(self) -> str:
-        return self.messages[0].content
+        return self.messages[0].text
 
 
 def _parse(record: Any, notes: Counter[str]) -> _Record:
@@ -246,7 +246,7 @@ def _message(role: str, text: str, where: str, notes: Counter[str]) -> Message:
     thought, call = _step(text, f"{where}.value")
     if thought:
         notes["messages: thoughts are not in the TL format"] += 1
-    return Message("assistant", thought, call)
+    return Message.calling(call, thought=thought)
 
 
 def _step(text: str, where: str) -> tuple[str, Call]:

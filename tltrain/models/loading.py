@@ -35,8 +35,8 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from tltrain.errors import TltrainError
-from tltrain.formats import tl
-from tltrain.formats.tl import CHAT_TEMPLATE
+from tltrain.formats import joined
+from tltrain.formats.tl import CHAT_TEMPLATE, TL
 from tltrain.models import adapters
 from tltrain.runtime import out_of_space
 from tltrain.runtime.terminal import status
@@ -246,4 +246,4 @@ CORPUS = 500
 
 def corpus(items: list[Trajectory]) -> list[str]:
     """Text for a tokenizer of the model's own: what it will read and write."""
-    return [tl.text(tl.segments(item)) for item in items[:CORPUS]]
+    return [joined(TL.segments(item)) for item in items[:CORPUS]]

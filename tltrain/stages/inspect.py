@@ -19,7 +19,6 @@ from rich.text import Text
 from tltrain.data import trajectories
 from tltrain.data.judged import MaeReport, judged_trajectories, rule_of
 from tltrain.data.reading import ReadReport
-from tltrain.formats import tl
 from tltrain.models import loading
 from tltrain.models.loading import CORPUS, corpus
 from tltrain.runtime import runs, terminal
@@ -80,7 +79,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 def picture(trajectory: Trajectory, encoder: Encoder, w_max: float | None) -> Text:
     """The trajectory's text, each token in the style of what the trainer makes of it."""
     out = Text()
-    for piece, run_ in zip(tl.segments(trajectory), encoder.runs(trajectory, w_max), strict=True):
+    for piece, run_ in zip(encoder.format.segments(trajectory), encoder.runs(trajectory, w_max), strict=True):
         if run_.targets:
             _append_turn(out, piece.text, run_.targets, encoder)
         elif piece.turn is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from tltrain.errors import TltrainError
 from tltrain.tokens import prefix_tree
@@ -16,9 +16,6 @@ from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Layout, Run, flatten
 from tltrain.tokens.prefix_tree import Limits
 from tltrain.trajectory import Trajectory
-
-if TYPE_CHECKING:
-    pass
 
 Packing = Literal["turn", "trajectory", "prefix_tree", "auto"]
 Truncation = Literal["drop_oldest_turns", "error", "skip"]

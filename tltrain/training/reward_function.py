@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from tltrain.evaluation.scoring import count_outcomes
-from tltrain.formats import tl
+from tltrain.formats import joined
 from tltrain.formats.calls import render_call
+from tltrain.formats.tl import TL
 from tltrain.grading import Grade, Outcome, RewardTable, Values, grade
 from tltrain.runtime import distributed, runs
 from tltrain.trajectory import Sample
@@ -82,7 +83,7 @@ class SampleLog:
         return {
             "step": step,
             "id": one.sample.id,
-            "prompt": tl.text(tl.prompt_segments(one.sample)),
+            "prompt": joined(TL.prompt_segments(one.sample)),
             "sampled": one.response,
             "golden": " | ".join(render_call(golden) for golden in one.sample.goldens),
             "grade": one.grade.row,
