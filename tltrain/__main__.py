@@ -16,11 +16,11 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from tltrain import config, tracking
-from tltrain.entry import checks, launch
+from tltrain.entry import checks, launch, program, usage
 from tltrain.entry.command_line_errors import one_line
 from tltrain.errors import TltrainError
 from tltrain.runtime import distributed, out_of_space, preemption, redact, runs, terminal
@@ -46,7 +46,10 @@ def run_job(cfg: DictConfig) -> float | None:
 def main() -> None:
     """Run the command line in `sys.argv`; exits with status 1 after a user's mistake."""
     if {"--help", "-h"} & set(sys.argv[1:]):
-        print_help()
+        print_help(sys.argv[1:])
+        return
+    if "--version" in sys.argv[1:]:
+        print(program.version())
         return
     try:
         place = distributed.started(dict(os.environ), sys.argv[1:])
@@ -131,10 +134,12 @@ def lead() -> None:
         sys.exit(1)
 
 
-def print_help() -> None:
-    """What Hydra's `--help` prints; Hydra itself would look through all groups for it, which takes half a second."""
-    page = OmegaConf.create({"hydra": {"help": OmegaConf.load(config.CONF_DIR / "hydra" / "help" / "tltrain.yaml")}})
-    print(page.hydra.help.template)
+def print_help(words: list[str]) -> None:
+    """The help for a command line; exits with status 1 where it names a choice that there is not."""
+    try:
+        print(usage.text(words))
+    except (HydraException, OmegaConfBaseException) as error:
+        sys.exit(one_line(error))
 
 
 if __name__ == "__main__":

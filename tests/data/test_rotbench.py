@@ -217,5 +217,5 @@ def test_the_releases_training_trajectories_end_in_a_golden_call():
 @needs_rotbench
 def test_the_releases_calls_survive_the_tl_format():
     for trajectory in rotbench.read_training(ROTBENCH, LEVELS):
-        for call in (made.call for message in trajectory.messages for made in message.calls):
+        for call in (made.call for turn in trajectory.messages for made in turn.calls):
             assert read_call(render_call(call)) == call

@@ -16,13 +16,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from os import PathLike
-from typing import Any, BinaryIO, Literal, NoReturn, TypeVar
+from typing import Any, BinaryIO, NoReturn, TypeVar
 
+from tltrain.config import OnError
 from tltrain.errors import FieldError, RecordError, TltrainError
 from tltrain.formats.stubs import not_rendered
 from tltrain.trajectory import Tool
-
-OnError = Literal["stop", "skip"]
 
 MAX_DEPTH = 100
 """JSON nested deeper than this is refused; it keeps every recursion over a record far from Python's limit."""
@@ -44,7 +43,7 @@ class ReadReport:
     skipped: list[str] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
 
-    def problem(self, error: RecordError, on_error: OnError) -> None:
+    def problem(self, error: RecordError, on_error: OnError | str) -> None:
         """Raise `error`, or with `skip` list it."""
         if on_error == "stop":
             raise error
@@ -52,7 +51,7 @@ class ReadReport:
 
 
 def read_file(
-    path: str | PathLike[str], parse: Parse[T], on_error: OnError = "stop", report: ReadReport | None = None
+    path: str | PathLike[str], parse: Parse[T], on_error: OnError | str = OnError.stop, report: ReadReport | None = None
 ) -> Iterator[T]:
     """What `parse` makes of each record of a file, in order.
 
@@ -77,7 +76,7 @@ def read_file(
 
 
 def records(
-    path: str | PathLike[str], on_error: OnError = "stop", report: ReadReport | None = None
+    path: str | PathLike[str], on_error: OnError | str = OnError.stop, report: ReadReport | None = None
 ) -> Iterator[tuple[int, Any]]:
     """The records of a file with their numbers, from 1; blank lines do not count.
 
@@ -125,7 +124,7 @@ def read_json(path: str | PathLike[str]) -> Any:
 
 
 def _list_records(
-    path: str | PathLike[str], data: bytes, on_error: OnError, report: ReadReport
+    path: str | PathLike[str], data: bytes, on_error: OnError | str, report: ReadReport
 ) -> Iterator[tuple[int, Any]]:
     """The items of a JSON list, parsed one by one, so that an error has its record's number."""
     try:

@@ -18,8 +18,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from tltrain.config import OnError
 from tltrain.data.reading import (
-    OnError,
     Parse,
     ReadReport,
     T,
@@ -55,7 +55,7 @@ _STEP = re.compile(r"Thought:(.*?)\nAction:([^\n]*)\nAction Input:(.*)", re.DOTA
 def read_training(
     path: str | PathLike[str],
     levels: Sequence[str] = ("clean",),
-    on_error: OnError = "stop",
+    on_error: OnError | str = OnError.stop,
     report: ReadReport | None = None,
     check_counts: bool = True,
 ) -> Iterator[Trajectory]:
@@ -92,7 +92,7 @@ def read_samples(
     path: str | PathLike[str],
     levels: Sequence[str] = ("clean",),
     turns: Sequence[str] = ("first", "third"),
-    on_error: OnError = "stop",
+    on_error: OnError | str = OnError.stop,
     report: ReadReport | None = None,
     check_counts: bool = True,
 ) -> Iterator[Sample]:
@@ -161,7 +161,7 @@ def _read_level(
     turn: str,
     level: str,
     parse: Parse[T],
-    on_error: OnError,
+    on_error: OnError | str,
     report: ReadReport | None,
     check_counts: bool,
 ) -> Iterator[T]:

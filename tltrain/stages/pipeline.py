@@ -148,6 +148,10 @@ def check(cfg: DictConfig, benchmarks: list[tuple[str, DictConfig]]) -> None:
     names = [name for name, _ in benchmarks]
     if not names or len(names) > len(set(names)):
         raise TltrainError(f"stage.benchmarks: expected some, each once, found {names}")
+    for name, choice in benchmarks:
+        own = cfg.copy()
+        own.benchmark = choice
+        checks.check_node(own.benchmark, config.Benchmark, f"stage.benchmarks, {name}")
     stages = {"supervised": supervised(cfg)} | {node: resolved(cfg.stage[node]) for node in ("rl", "eval")}
     for node, stage in stages.items():
         for key in ("mae", "rule"):
