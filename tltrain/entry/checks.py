@@ -85,6 +85,7 @@ def check(cfg: DictConfig) -> None:
         OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
         raise TltrainError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+    _check_schemas(cfg, stage)
     _check_keys(cfg.stage, config.SCHEMAS[f"schema/stage/{stage}"], "stage")
     _check_keys(cfg, config.Config, "")
     _check_keys(cfg.cache, config.Cache, "cache")
@@ -151,6 +152,17 @@ def check_model_path(path: str, key: str = "model.path") -> None:
             raise TltrainError(f"{key}={path} is not a model folder: {hint}")
     elif path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise TltrainError(f"{key}={path}: there is no such folder")
+
+
+def _check_schemas(cfg: DictConfig, stage: str) -> None:
+    """Raise a TltrainError where a choice from a folder of the user's own (`--config-dir`) names no schema."""
+    places = {node: f"schema/{node}" for node in ("model", "data", "benchmark", "source", "hardware", "tracking")}
+    for node, place in (places | {"stage": f"schema/stage/{stage}"}).items():
+        if not set(config.SCHEMAS[place].__dataclass_fields__) <= set(cfg[node]):
+            raise TltrainError(
+                f"{node}: the chosen file has no schema, so nothing checks its keys: begin it with "
+                f"`defaults: [/{place}@_here_]`"
+            )
 
 
 def _check_keys(node: DictConfig, schema: type | Collection[str], where: str) -> None:
