@@ -18,6 +18,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from tltrain import config, tracking
 from tltrain.entry import checks, launch, program, usage
@@ -116,7 +117,7 @@ def lead() -> None:
     try:
         with preemption.handled():
             hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="config")(task)()
-    except (HydraException, OmegaConfBaseException) as error:  # first: some of Hydra's are OSErrors too
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:  # first: some of Hydra's are OSErrors too
         print(one_line(error), file=sys.stderr)
         sys.exit(1)
     except OSError as error:  # the run folder cannot be made

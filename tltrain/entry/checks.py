@@ -29,6 +29,7 @@ def check(cfg: DictConfig) -> None:
         OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
         raise TltrainError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+    _check_schemas(cfg)
     check_node(cfg.stage, config.stage_schema(cfg.stage.name), "stage")
     check_node(cfg, config.Config)
     for name in cfg.model.random or ():
@@ -81,3 +82,14 @@ def check_model_path(path: str, key: str = "model.path") -> None:
             raise TltrainError(f"{key}={path} is not a model folder: {hint}")
     elif path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise TltrainError(f"{key}={path}: there is no such folder")
+
+
+def _check_schemas(cfg: DictConfig) -> None:
+    """Raise a TltrainError where a choice from a folder of the user's own (`--config-dir`) names no schema."""
+    places = {node: f"schema/{node}" for node in ("model", "data", "benchmark", "source", "hardware", "tracking")}
+    for node, place in (places | {"stage": f"schema/stage/{config.STAGES[cfg.stage.name]}"}).items():
+        if not set(config.SCHEMAS[place].__dataclass_fields__) <= set(cfg[node]):
+            raise TltrainError(
+                f"{node}: the chosen file has no schema, so nothing checks its keys: begin it with "
+                f"`defaults: [/{place}@_here_]`"
+            )

@@ -1,6 +1,6 @@
 """The configuration explained: every key of every choice with its type, default, range and meaning.
 
-`rows` reads the dataclasses of `tltrain.config` and a composed configuration; `markdown` makes pages of the documentation
+`rows` reads the dataclasses of `tltrain.config` and a composed configuration; `markdown` writes documentation pages
 from them, `tltrain.entry.usage` what `stage=pkt --help` prints. Nothing here loads torch.
 """
 
