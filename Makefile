@@ -22,6 +22,7 @@ test-faults: $(VENV)/installed
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 install: $(VENV)/installed
 
