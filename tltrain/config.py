@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -462,6 +462,12 @@ SCHEMAS: dict[str, type] = {
 }
 OPEN = ("args", "irm", "algorithm_args", "extra", "mae", "reward", "deepspeed", "fsdp")
 """Nodes whose keys are a library's, or data."""
+
+
+def plain(node: DictConfig, enum_to_str: bool = False) -> dict[str, Any]:
+    """A part of the configuration as plain values, with the values that it refers to in place of the references."""
+    values = OmegaConf.to_container(node, resolve=True, enum_to_str=enum_to_str)
+    return cast(dict[str, Any], values)  # of a DictConfig it is one, and our keys are strings
 
 
 def register() -> None:
