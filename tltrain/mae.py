@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from enum import Enum
-from itertools import pairwise
+from itertools import zip_longest
 
 from tltrain.formats.tool_errors import Rule, error_kind
 from tltrain.trajectory import Trajectory
@@ -28,8 +28,8 @@ def verdicts(trajectory: Trajectory, rule: Rule | None) -> list[tuple[Verdict, s
     A message before a tool's answer is kept unless `rule` finds an error in the answer; before anything else it is
     dropped, with MAE and without (`rule=None`), as released; the last message of a trajectory is kept.
     """
-    found = []
-    for message, following in pairwise((*trajectory.messages, None)):
+    found: list[tuple[Verdict, str | None]] = []
+    for message, following in zip_longest(trajectory.messages, trajectory.messages[1:]):
         if message.role != "assistant":
             continue
         if following is None:

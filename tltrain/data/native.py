@@ -18,11 +18,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 from tltrain.data.reading import expect, expect_choice, expect_id, expect_tools, member, optional
 from tltrain.errors import FieldError, TltrainError
-from tltrain.trajectory import Call, Message, Trajectory
+from tltrain.trajectory import Call, Message, Role, Trajectory
+
+ROLES: tuple[Role, ...] = get_args(Role)
 
 
 def dumps(trajectory: Trajectory) -> str:
@@ -72,7 +74,7 @@ def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]
 
 def _message(record: Any, where: str) -> Message:
     record = _known(record, where, "role", "content", "call", "learn")
-    role = expect_choice(record.get("role"), ["user", "assistant", "tool"], f"{where}.role")
+    role = expect_choice(record.get("role"), ROLES, f"{where}.role")
     call = None
     if record.get("call") is not None:
         if role != "assistant":

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tltrain.data.reading import (
@@ -28,9 +28,9 @@ from tltrain.data.reading import (
     shown,
 )
 from tltrain.errors import FieldError, TltrainError
-from tltrain.trajectory import Call, Message, Trajectory
+from tltrain.trajectory import Call, Message, Role, Trajectory
 
-ROLES = {"user": "user", "assistant": "assistant", "function": "tool"}
+ROLES: Mapping[str, Role] = {"user": "user", "assistant": "assistant", "function": "tool"}
 
 
 def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]:

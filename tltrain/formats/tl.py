@@ -13,12 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from tltrain.formats.calls import call_end, render_call
 from tltrain.formats.stubs import render_tools
-from tltrain.trajectory import Message, Sample, Trajectory
+from tltrain.trajectory import Message, Role, Sample, Trajectory
 
-ROLES = {"system": "System", "user": "User", "assistant": "Assistant", "tool": "Output"}
+ROLES: dict[Role | Literal["system"], str] = {
+    "system": "System",
+    "user": "User",
+    "assistant": "Assistant",
+    "tool": "Output",
+}
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] + ': ' + message['content'] }}"
