@@ -470,6 +470,11 @@ def plain(node: DictConfig, enum_to_str: bool = False) -> dict[str, Any]:
     return cast(dict[str, Any], values)  # of a DictConfig it is one, and our keys are strings
 
 
+def merged(*nodes: Any) -> DictConfig:
+    """Parts of the configuration as one; what a later one says counts."""
+    return cast(DictConfig, OmegaConf.merge(*nodes))  # a list is made of lists alone
+
+
 def register() -> None:
     """Put the schemas where the files in `conf/` name them in their defaults lists."""
     store = ConfigStore.instance()

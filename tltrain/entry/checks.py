@@ -139,7 +139,7 @@ def _check_arguments(cfg: DictConfig) -> None:
     for where, kind in nodes.items():
         node = OmegaConf.select(cfg, where)
         if node is not None:
-            check_arguments(OmegaConf.to_container(node, resolve=True), where, kind)
+            check_arguments(config.plain(node), where, kind)
 
 
 def check_model_path(path: str, key: str = "model.path") -> None:
@@ -157,4 +157,4 @@ def _check_keys(node: DictConfig, schema: type | Collection[str], where: str) ->
     known = schema.__dataclass_fields__ if isinstance(schema, type) else schema
     for key in node:
         if key not in known:
-            raise TltrainError(f"{where}.{key}".lstrip(".") + f": no such key{suggestion(str(key), known)}")
+            raise TltrainError(f"{where}.{key!s}".lstrip(".") + f": no such key{suggestion(str(key), known)}")

@@ -25,7 +25,7 @@ from tltrain.models.loading import CORPUS, corpus
 from tltrain.runtime import runs, terminal
 from tltrain.stages import mae
 from tltrain.tokens.encoder import Encoder
-from tltrain.tokens.packing import Target
+from tltrain.tokens.layout import Target
 from tltrain.trajectory import Trajectory
 
 END = "⏎"

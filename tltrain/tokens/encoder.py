@@ -103,10 +103,9 @@ class Encoder:
         assistants = [message for message in trajectory.messages if message.role == "assistant"]
         runs = []
         for number, (piece, encoded) in enumerate(zip(pieces, self.encode([p.text for p in pieces]), strict=True)):
-            learn = piece.turn is not None and assistants[piece.turn].learn
-            targets = (
-                self._targets(assistants[piece.turn], piece.turn, encoded, trajectory.tools, w_max) if learn else []
-            )
+            targets: list[Target] = []
+            if piece.turn is not None and assistants[piece.turn].learn:
+                targets = self._targets(assistants[piece.turn], piece.turn, encoded, trajectory.tools, w_max)
             runs.append(Run(encoded.ids, number - 1, targets, piece.text == tl.GENERATION_PROMPT))
         return runs
 
