@@ -24,6 +24,7 @@ test-faults: $(VENV)/installed
 
 lint: $(VENV)/installed docs
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 # build/docs/index.html, without network; a link or an anchor that leads nowhere is an error.
 docs: $(VENV)/installed

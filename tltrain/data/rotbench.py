@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -34,7 +34,7 @@ from tltrain.data.reading import (
     shown,
 )
 from tltrain.errors import FieldError, TltrainError
-from tltrain.trajectory import ANY, Call, Message, Sample, Tool, Trajectory
+from tltrain.trajectory import ANY, Call, Message, Role, Sample, Tool, Trajectory
 
 NOISE_LEVELS = ("clean", "slight", "medium", "heavy", "union")
 EXPECTED_COUNTS = {
@@ -43,7 +43,7 @@ EXPECTED_COUNTS = {
 }
 """Records of each file of the release."""
 
-ROLES = {"user": "user", "assistant": "assistant", "function": "tool"}
+ROLES: Mapping[str, Role] = {"user": "user", "assistant": "assistant", "function": "tool"}
 ANY_VALUE = "None"
 """As a golden value: whatever the prediction says is right."""
 
@@ -108,7 +108,7 @@ def read_samples(
         found = _parse(record, notes)
         if len(found.tools) < 2:
             raise FieldError("conversations[0].value", "at least two tools, ask_to_user and finish", len(found.tools))
-        meta = {
+        meta: dict[str, Any] = {
             "scenario": found.scenario,
             "level": level,
             "turn": turn,
