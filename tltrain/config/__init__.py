@@ -120,6 +120,7 @@ __all__ = [
     "key",
     "keys_of",
     "register",
+    "stage_module",
     "stage_schema",
 ]
 
@@ -165,6 +166,11 @@ STAGES = {
     "report": "report",
 }
 """Name of a stage -> its module in `tltrain.stages`, and its schema in `SCHEMAS`."""
+
+
+def stage_module(stage: str) -> str:
+    """The dotted name of the module whose `run(cfg, folder)` is the stage."""
+    return f"tltrain.stages.{STAGES[stage]}"
 
 
 def stage_schema(name: str) -> type:
