@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings
@@ -12,6 +11,7 @@ from hypothesis import settings
 from tests.support.command_line import Ran, command_line
 from tltrain.errors import TltrainError
 from tltrain.runtime import runs
+from tltrain.runtime.resolver import resolve
 
 settings.register_profile("tltrain", deadline=None)  # how long an example takes says more of the machine
 settings.load_profile("tltrain")
@@ -102,39 +102,31 @@ def made(monkeypatch) -> list[tuple[str, str]]:
     """(stage, its folder) of all stages that ran; instead of the stages, stand-ins that leave their files."""
     ran: list[tuple[str, str]] = []
 
-    def stand_in(module: str) -> SimpleNamespace:
-        def run(cfg, folder: Path) -> dict:
-            stage = cfg.stage.name
-            ran.append((stage, folder.name))
-            if cfg.seed == 13:
-                raise TltrainError("an unlucky number")
-            for path in (cfg.data.path, cfg.model.path):
-                assert path is None or Path(path).exists()
-            if stage == "mae":
-                (folder / "train.jsonl").write_text(f"{cfg.stage.mae} {cfg.data.size}\n")
-            elif stage == "eval":
-                (folder / "predictions.jsonl").write_text('{"set": "toolworld", "id": "1"}\n')
-            else:
-                text = f"{stage} {cfg.stage.get('w_max')} {Path(cfg.data.path).read_text()}"
-                if stage == "irm":
-                    text += (Path(cfg.model.path) / "config.json").read_text()
-                (folder / "model").mkdir()
-                (folder / "model" / "config.json").write_text(text)
-            name = cfg.benchmark.name
-            numbers = {f"{name}/ts": 30.0, f"{name}/pi": 20.0, f"{name}/cf": 10.0, "details": {name: {"rows": {}}}}
-            metrics = numbers if stage == "eval" else {"train": {"tokens": 5}}
-            runs.write_json(folder / "metrics.json", metrics)
-            return metrics
-
-        return SimpleNamespace(run=run)
+    def run(cfg, folder: Path) -> dict:
+        stage = cfg.stage.name
+        ran.append((stage, folder.name))
+        if cfg.seed == 13:
+            raise TltrainError("an unlucky number")
+        for path in (cfg.data.path, cfg.model.path):
+            assert path is None or Path(path).exists()
+        if stage == "mae":
+            (folder / "train.jsonl").write_text(f"{cfg.stage.mae} {cfg.data.size}\n")
+        elif stage == "eval":
+            (folder / "predictions.jsonl").write_text('{"set": "toolworld", "id": "1"}\n')
+        else:
+            text = f"{stage} {cfg.stage.get('w_max')} {Path(cfg.data.path).read_text()}"
+            if stage == "irm":
+                text += (Path(cfg.model.path) / "config.json").read_text()
+            (folder / "model").mkdir()
+            (folder / "model" / "config.json").write_text(text)
+        name = cfg.benchmark.name
+        numbers = {f"{name}/ts": 30.0, f"{name}/pi": 20.0, f"{name}/cf": 10.0, "details": {name: {"rows": {}}}}
+        metrics = numbers if stage == "eval" else {"train": {"tokens": 5}}
+        runs.write_json(folder / "metrics.json", metrics)
+        return metrics
 
     from tltrain.entry import launch
 
-    real = launch.importlib.import_module
-    stages = {f"tltrain.stages.{name}" for name in ("mae", "supervised", "irm", "eval")}
-    monkeypatch.setattr(
-        launch.importlib,
-        "import_module",
-        lambda name, package=None: stand_in(name) if name in stages else real(name, package),
-    )
+    stages = {f"tltrain.stages.{name}:run" for name in ("mae", "supervised", "irm", "eval")}
+    monkeypatch.setattr(launch, "resolve", lambda name: run if name in stages else resolve(name))
     return ran

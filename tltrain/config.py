@@ -491,3 +491,9 @@ STAGES = {
     "cache": "cache",
     "report": "report",
 }
+"""Stage -> the module of `tltrain.stages` that runs it."""
+
+
+def stage_module(stage: str) -> str:
+    """The dotted name of the module whose `run(cfg, folder)` is the stage."""
+    return f"tltrain.stages.{STAGES[stage]}"

@@ -95,7 +95,7 @@ def test_versions_code_and_content_of_files_decide_too(job, made, monkeypatch, t
     monkeypatch.setattr(pipeline.fingerprints, "versions", lambda packages=(): {"torch": "9"})
     newer = [stage["fingerprint"] for stage in job(*words).metrics["stages"]]
     assert newer[0] == other[0] and not set(newer[1:]) & set(other[1:])
-    monkeypatch.setattr(pipeline.fingerprints, "source", lambda: "edited")
+    monkeypatch.setattr(pipeline.source_digest, "digest", lambda *given: "edited")
     assert not set(newer) & {stage["fingerprint"] for stage in job(*words).metrics["stages"]}
 
 

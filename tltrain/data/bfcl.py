@@ -34,6 +34,7 @@ from typing import Any
 
 from tltrain.data.reading import ReadReport, expect, expect_choice, expect_tools, member, read_file, records, shown
 from tltrain.errors import FieldError, RecordError, TltrainError
+from tltrain.runtime.resolver import resolve
 from tltrain.trajectory import Call, Message, OneOf, Sample, Tool
 
 log = logging.getLogger(__name__)
@@ -347,7 +348,7 @@ def _checker() -> Callable[..., dict[str, Any]] | None:
     before = sys.modules.get(_MODEL_TABLE)
     sys.modules[_MODEL_TABLE] = table
     try:
-        return importlib.import_module(_CHECKER).ast_checker
+        return resolve(f"{_CHECKER}:ast_checker")
     except Exception as error:  # another release may be made otherwise
         log.warning("BFCL's own accuracy (SET/ast) is left out: its checker cannot be imported: %s", error)
         return None

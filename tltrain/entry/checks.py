@@ -78,7 +78,7 @@ LEAST = {
 
 def check(cfg: DictConfig) -> None:
     """What the schemas cannot say, before a stage loads anything; `++key=value` passes by the schemas, not by this."""
-    stage = {"sft": "supervised", "pkt": "supervised"}.get(cfg.stage.name, cfg.stage.name)
+    stage = config.STAGES.get(cfg.stage.name, cfg.stage.name)
     if f"schema/stage/{stage}" not in config.SCHEMAS:
         raise TltrainError(f"stage.name: expected the name of a stage, found {cfg.stage.name}")
     try:

@@ -17,7 +17,7 @@ def resolved(node: DictConfig) -> dict[str, Any]:
 def part(cfg: DictConfig, stage: dict[str, Any], kind: str | None = None) -> DictConfig:
     """The whole configuration with another stage in it, as if `stage=...` had been composed."""
     own = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "stage"])
-    name = kind or {"sft": "supervised", "pkt": "supervised"}.get(stage["name"], stage["name"])
+    name = kind or config.STAGES.get(stage["name"], stage["name"])
     schema = OmegaConf.structured(config.SCHEMAS[f"schema/stage/{name}"])
     OmegaConf.set_struct(schema, False)
     with open_dict(own):

@@ -1,6 +1,6 @@
-"""Run folders: Hydra's. `metrics.json` is written last, so that a folder without it is unfinished.
+"""Run folders, which are Hydra's. `metrics.json` is written last: a folder without it is unfinished.
 
-`.lock` in it is locked as long as a process runs into the folder; the operating system frees it when that dies.
+A process holds a lock on the folder's `.lock` while it writes there; the operating system frees it if the process dies.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tltrain.runtime import distributed, redact
 
 
 def folder() -> Path:
-    """The folder of the run that is going on."""
+    """The folder of the current run."""
     return Path(HydraConfig.get().runtime.output_dir)
 
 
@@ -31,11 +31,11 @@ _claimed: list[FileLock] = []
 
 
 def claim(directory: Path) -> None:
-    """Have this run's folder, or this sweep's, for this process alone until `release` or its end.
+    """Lock a run's or a sweep's folder for this process until `release` or the end of the process.
 
     Raises:
-        TltrainError: another process has it.
-        OSError: it cannot be made, or cannot be written to.
+        TltrainError: another process holds it.
+        OSError: the folder cannot be created or written to.
     """
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / ".lock"
@@ -52,7 +52,7 @@ def claim(directory: Path) -> None:
 
 
 def release() -> None:
-    """Let go of all that `claim` has."""
+    """Release every folder that `claim` locked."""
     while _claimed:
         _claimed.pop().release()
 
@@ -66,7 +66,7 @@ def _owner(path: Path) -> str:
 
 @contextmanager
 def writing(path: Path) -> Iterator[IO[str]]:
-    """A text file that appears under its name only when it is whole. Of several processes the first alone writes."""
+    """A text file that appears under its name only when it is complete. Only rank 0 writes."""
     if not distributed.leads():
         yield io.StringIO()
         return
@@ -81,21 +81,21 @@ def writing(path: Path) -> Iterator[IO[str]]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, whole or not at all."""
+    """Write `value` as indented JSON, completely or not at all."""
     with writing(path) as file:
         json.dump(value, file, ensure_ascii=False, indent=2, sort_keys=False)
         file.write("\n")
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write lines (without their ends), whole or not at all."""
+    """Write lines (given without line breaks), completely or not at all."""
     with writing(path) as file:
         for line in lines:
             file.write(line + "\n")
 
 
 def ended(directory: Path) -> dict[str, Any] | None:
-    """The metrics of a run that has ended well; None where it has not."""
+    """The metrics of a run that has finished; None if it has not."""
     try:
         metrics = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -104,7 +104,7 @@ def ended(directory: Path) -> dict[str, Any] | None:
 
 
 def finish(directory: Path, cfg: DictConfig, metrics: dict[str, Any]) -> None:
-    """Leave the resolved configuration, without secrets, then the metrics: from here on the run counts as finished."""
+    """Write the resolved configuration without secrets, then the metrics, which mark the run as finished."""
     with writing(directory / "config.yaml") as file:
         file.write(OmegaConf.to_yaml(redact.config(cfg)))
     write_json(directory / "metrics.json", metrics)

@@ -25,7 +25,7 @@ from tltrain.entry import arguments, checks, launch
 from tltrain.entry.composed import part, resolved
 from tltrain.errors import TltrainError
 from tltrain.evaluation.metrics import CONVERSATION, SINGLE_TURN
-from tltrain.runtime import fingerprints, memory, runs, terminal
+from tltrain.runtime import fingerprints, memory, runs, source_digest, terminal
 from tltrain.stages import shared
 from tltrain.sweeps.stage_cache import Cost, Entry, StageCache
 
@@ -230,7 +230,7 @@ def decided_by(cfg: DictConfig, after: list[Entry]) -> dict[str, Any]:
     if stage != "mae":
         kept["versions"] = dict(fingerprints.versions())
         kept["package"] = package_version(plain["model"])
-    return kept | {"source": fingerprints.source()}
+    return kept | {"source": source_digest.digest((config.stage_module(stage), "tltrain.entry.launch"), kept)}
 
 
 def content(path: str | None, made: Mapping[str, str]) -> str | None:
