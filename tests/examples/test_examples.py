@@ -34,7 +34,7 @@ def script():
 @pytest.mark.parametrize("command", commands())
 def test_the_commands_of_the_examples_compose(tltrain, command, monkeypatch):
     monkeypatch.chdir(ROOT)
-    words = shlex.split(command, comments=True)
+    words = [word for word in shlex.split(command, comments=True) if word not in ("--cfg", "job")]
     composed = yaml.safe_load(tltrain("--cfg", "job", *words).out)
     for key in ("data", "benchmark"):
         path = composed[key]["path"]
