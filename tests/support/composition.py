@@ -1,11 +1,12 @@
 """Hydra's composition: without what it does twice, and by itself, for tests of configurations that nothing has to run.
 
 Composing is most of what a small run costs. Hydra composes a command line twice, the first time for `hydra.mode` alone,
-and reads the same files of conf/ again in each run of a process.
+each job of a sweep twice, the first time to see that all can be composed, and reads the files of conf/ each time.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 import sys
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from unittest import mock
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -28,15 +30,28 @@ from tltrain.entry import checks
 from tltrain.entry.command_line_errors import one_line
 from tltrain.errors import TltrainError
 
-_get_mode, _load_config = Hydra.get_mode, FileConfigSource.load_config
+_compose, _get_mode, _load_config = (
+    ConfigLoaderImpl._load_configuration_impl,
+    Hydra.get_mode,
+    FileConfigSource.load_config,
+)
 _files: dict[tuple, bytes] = {}
 """What a file of configuration was read as, by its path, time of change and size."""
 
 
 @contextmanager
 def quick() -> Iterator[None]:
-    """Have Hydra compose a command line once, and read a file that has not changed once a process."""
+    """Have Hydra compose each job of a command line once, and read a file that has not changed once a process."""
+    composed: dict[tuple, DictConfig] = {}
+
+    def compose_once(loader: ConfigLoaderImpl, **how) -> DictConfig:
+        key = tuple(tuple(value) if isinstance(value, list) else value for value in how.values())
+        if key not in composed:
+            composed[key] = _compose(loader, **how)
+        return copy.deepcopy(composed[key])
+
     with (
+        mock.patch.object(ConfigLoaderImpl, "_load_configuration_impl", compose_once),
         mock.patch.object(Hydra, "get_mode", _mode),
         mock.patch.object(FileConfigSource, "load_config", _load_once),
     ):
