@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 # This build of torch is for the CPU; on a machine with a GPU: make demo TORCH=torch
 TORCH  ?= torch==2.13.0
 
-.PHONY: demo test test-slow test-faults lint install clean
+.PHONY: demo test test-slow test-faults lint docs install clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m tltrain $(ARGS)
@@ -22,8 +22,13 @@ test-slow: $(VENV)/installed
 test-faults: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults --timeout=7200 tests/faults $(ARGS)
 
-lint: $(VENV)/installed
+lint: $(VENV)/installed docs
 	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# build/docs/index.html, without network; a link or an anchor that leads nowhere is an error.
+docs: $(VENV)/installed
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 
 install: $(VENV)/installed
 

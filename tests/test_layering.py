@@ -10,22 +10,9 @@ from functools import cache
 
 import pytest
 
+from tests.support.floors import FLOORS
 from tests.support.paths import ROOT
 
-FLOORS = (
-    ("errors", "trajectory", "config", "pkt"),
-    ("formats", "runtime", "toolworld"),
-    ("mae", "grading", "models", "tokens"),
-    ("data", "inference", "plan", "tracking"),
-    ("environments",),
-    ("evaluation",),
-    ("views", "training", "sources"),
-    ("report", "entry"),
-    ("sweeps",),
-    ("stages",),
-    ("__main__",),
-)
-"""From the ground up. A package may import those of lower floors and itself."""
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 
 

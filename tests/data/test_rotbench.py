@@ -49,11 +49,11 @@ def test_a_third_turn_becomes_a_trajectory_that_ends_in_the_first_golden_with_ev
     assert read.id == "third_turn/clean/1"
     assert read.messages == (
         Message("user", "Find x."),
-        Message("assistant", "Which?", Call("ask", {"q": "Which\nx?"})),
+        Message.calling(Call("ask", {"q": "Which\nx?"}), thought="Which?"),
         Message("user", "That one.\n"),
-        Message("assistant", call=Call("find", {"q": "None"})),
+        Message.calling(Call("find", {"q": "None"})),
         Message("tool", "error"),
-        Message("assistant", call=Call("find", {"q": "it"})),
+        Message.calling(Call("find", {"q": "it"})),
     )
     assert [tool.name for tool in read.tools] == ["find", "ask", "end"] and read.instructions == ""
     assert read.meta == {"scenario": "PL", "level": "clean", "turn": 3, "query": "Find x."}
@@ -70,7 +70,7 @@ def test_where_every_golden_says_none_the_first_is_learned_as_it_stands(release)
     third["conversations"][-1]["value"] = [step("find", q="None", limit=3), step("end", q="None")]
     write("third", "clean", [third])
     report = ReadReport()
-    assert train(path, report=report)[0].messages[-1].call == Call("find", {"q": "None", "limit": 3})
+    assert train(path, report=report)[0].messages[-1].calls[0].call == Call("find", {"q": "None", "limit": 3})
     assert report.notes['goldens: "None" (any value) learned as it stands'] == 1
 
 
@@ -209,13 +209,13 @@ def test_the_releases_training_trajectories_end_in_a_golden_call():
     assert len(read) == 70 + 140 + 140 + 70
     for trajectory in read:
         last = trajectory.messages[-1]
-        assert sum(message.call is not None for message in trajectory.messages) == 3
-        assert last.call.name in {tool.name for tool in trajectory.tools}
-        assert "None" not in last.call.arguments.values()
+        assert sum(len(message.calls) for message in trajectory.messages) == 3
+        assert last.calls[0].call.name in {tool.name for tool in trajectory.tools}
+        assert "None" not in last.calls[0].call.arguments.values()
 
 
 @needs_rotbench
 def test_the_releases_calls_survive_the_tl_format():
     for trajectory in rotbench.read_training(ROTBENCH, LEVELS):
-        for call in filter(None, (turn.call for turn in trajectory.messages)):
+        for call in (made.call for turn in trajectory.messages for made in turn.calls):
             assert read_call(render_call(call)) == call

@@ -80,7 +80,7 @@ def test_a_mistake_ends_in_one_line_before_anything_loads(mistakes, name):
         (["stage=sft", "+stage.args.packing=true"], "stage.args.packing: this is set by stage.packing"),
         (["stage=eval", "stage.batch_size=0"], "stage.batch_size: expected 1 or more, found 0"),
         (["data.limit=-1"], "data.limit: expected 1 or more, found -1"),
-        (["data.holdout=2"], "data.holdout: expected a share from 0 to below 1, found 2.0"),
+        (["data.holdout=2"], "data.holdout: expected a number from 0 to below 1, found 2.0"),
         (["data.path=${nope}"], "data.path: Interpolation key 'nope' not found"),
         (["train"], "train: expected key=value"),
         (["stage=sft", "stage.args.resume_from_checkpoint=/no"], "stage.args.resume_from_checkpoint=/no: there is no"),

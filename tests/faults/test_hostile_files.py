@@ -20,7 +20,8 @@ from tltrain import mae
 from tltrain.data import bfcl, chat, irm, native, openai, rotbench, tl_training, toolalpaca, turns
 from tltrain.data.reading import ReadReport, read_file
 from tltrain.errors import TltrainError
-from tltrain.formats import tl, tool_errors
+from tltrain.formats import joined, tool_errors
+from tltrain.formats.tl import TL
 from tltrain.stages.eval import read_predictions
 from tltrain.trajectory import Sample, Trajectory
 
@@ -115,9 +116,9 @@ def read_and_use(name: str, path: Path, on_error: str, kinds: list[tool_errors.R
                 json.loads(native.dumps(item).encode())
                 for rule in (None, *kinds):
                     mae.verdicts(item, rule)
-                tl.text(tl.segments(item)).encode()
+                joined(TL.segments(item)).encode()
             elif isinstance(item, Sample):
-                tl.text(tl.prompt_segments(item)).encode()
+                joined(TL.prompt_segments(item)).encode()
     except TltrainError as error:
         assert "\n" not in str(error) and len(str(error)) < 1000, str(error)[:2000]
         return False

@@ -13,6 +13,7 @@ from transformers import (
 )
 
 from tests.support.greedy_answers import KEEPS_ALL, MODELS, PAD, alone, greedy, model_of, tokens, whole
+from tltrain.formats.tl import TL
 from tltrain.inference import continuous_batching, decoding_attention, generation, kv_cache
 from tltrain.inference.continuous_batching import Family, Greedy, Prefill, families
 from tltrain.inference.generation import own_settings_aside
@@ -166,7 +167,7 @@ def test_a_family_begins_alike_and_saves_tokens(prompts, batch_size):
     ],
 )
 def test_where_an_answer_ends_does_not_depend_on_how_much_follows(text, answer):
-    ends = [generation.answer_length(text[:count]) for count in range(len(text) + 1)]
+    ends = [TL.answer_length(text[:count]) for count in range(len(text) + 1)]
     known = [(count, end) for count, end in enumerate(ends) if end is not None]
     assert len({end for _, end in known}) == (answer is not None)
     assert [count for count, _ in known] == list(range(len(text) + 1 - len(known), len(text) + 1))

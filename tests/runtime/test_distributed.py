@@ -152,7 +152,7 @@ def test_threads_are_shared_among_processes(monkeypatch):
         ("hardware.procesess=2", "did you mean"),
         ("hardware.args.learning_rat=1", "did you mean learning_rate"),
         ("stage.args.deepspeed=x.json", "this is set by hardware.deepspeed"),
-        ("model.lora.quantize=3bit", "expected 4bit, 8bit or null"),
+        ("model.lora.quantize=3bit", "Invalid value '3bit', expected one of [4bit, 8bit]"),
         ("model.lora.rank=8", "no such key"),
     ],
 )

@@ -144,7 +144,7 @@ def append(file: Path, text: str) -> None:
         ("report/page.py", set()),
         ("views/plots.py", set()),
         ("tracking/wandb.py", set()),
-        ("config.py", set()),
+        ("config/keys.py", set()),
     ],
 )
 def test_an_edit_makes_anew_the_stages_that_it_reaches_and_no_other(copy, file, stages):

@@ -35,7 +35,7 @@ TOOLS = (
 def conversation(*calls: Call, query: str = "Find papers", answer: str = "[]") -> Trajectory:
     messages = [Message("user", query)]
     for call in calls:
-        messages += [Message("assistant", call=call), Message("tool", answer)]
+        messages += [Message.calling(call), Message("tool", answer)]
     return Trajectory("t", TOOLS, tuple(messages[:-1]))
 
 

@@ -12,7 +12,8 @@ from trl import SFTConfig
 
 from tests.support.trajectories import TRAJECTORY, conversation
 from tltrain.tokens.encoder import Encoder
-from tltrain.tokens.packing import Layout, PackingReport, pack
+from tltrain.tokens.layout import Layout
+from tltrain.tokens.packing import PackingReport, pack
 from tltrain.training import sft
 from tltrain.trajectory import Call
 
