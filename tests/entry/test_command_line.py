@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.support.paths import ROOT
-from tests.support.processes import probe, process
+from tests.support.processes import Forked, forked, probe, process
 from tests.support.reader_samples import RAW
 
 
@@ -52,14 +52,20 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize(("words", "said"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_ends_in_one_line_before_anything_loads(words, said, tmp_path):
-    ran = probe(tmp_path, *words, "hydra.run.dir=run")
-    assert ran.returncode == 1
-    (line,) = ran.stderr.splitlines()
-    assert said in line
-    assert ran.stdout == "loaded: []\n"
-    assert not (tmp_path / "run" / "metrics.json").exists()
+@pytest.fixture(scope="module")
+def mistakes(once) -> dict[str, Forked]:
+    lines = [[*words, "hydra.run.dir=run"] for words, _ in MISTAKES.values()]
+    return dict(zip(MISTAKES, once("mistakes", lambda folder: forked(folder, lines)), strict=True))
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_ends_in_one_line_before_anything_loads(mistakes, name):
+    ran = mistakes[name]
+    assert ran.status == 1
+    (line,) = ran.err.splitlines()
+    assert MISTAKES[name][1] in line
+    assert ran.out == "" and ran.loaded == []
+    assert not (ran.folder / "run" / "metrics.json").exists()
 
 
 @pytest.mark.parametrize(
