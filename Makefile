@@ -1,5 +1,7 @@
 # make demo        train and evaluate on this machine; see README.md
-# make test        the fast tests; make test-slow: the rest; make test-faults: runs killed and inputs fuzzed at length
+# make test        the tests that continuous integration runs, after `make lint`; ARGS="-k word" is passed on to pytest
+# make test-slow   a real model, torch.compile, several processes, servers, runs that are killed
+# make test-faults runs killed at many moments and inputs fuzzed at length
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -12,7 +14,7 @@ demo: $(VENV)/installed
 	$(BIN)/python -m tltrain $(ARGS)
 
 test: $(VENV)/installed lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not faults" -n auto $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not faults" -n auto --dist worksteal $(ARGS)
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow $(ARGS)
@@ -22,6 +24,7 @@ test-faults: $(VENV)/installed
 
 lint: $(VENV)/installed docs
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 # build/docs/index.html, without network; a link or an anchor that leads nowhere is an error.
 docs: $(VENV)/installed

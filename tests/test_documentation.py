@@ -29,8 +29,8 @@ from tests.support.documentation import (
     filled_in,
     links,
 )
+from tests.support.floors import FLOORS
 from tests.support.paths import ROOT
-from tests.test_layering import FLOORS
 from tltrain import config
 from tltrain.data import READERS, openai, rotbench
 from tltrain.data.reading import ReadReport

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tltrain.config import Matching
 from tltrain.evaluation.scoring import count_outcomes
-from tltrain.formats import tl
+from tltrain.formats import joined
 from tltrain.formats.calls import render_call
-from tltrain.grading import Grade, Outcome, RewardTable, Values, grade
+from tltrain.formats.tl import TL
+from tltrain.grading import Grade, Outcome, RewardTable, grade
 from tltrain.runtime import distributed, runs
 from tltrain.trajectory import Sample
 
@@ -29,7 +31,7 @@ class GradedResponse:
 class RewardFunction:
     """Grades responses against the golden call and prices them by a reward table (the paper, IRM)."""
 
-    def __init__(self, table: RewardTable, values: Values = "strict") -> None:
+    def __init__(self, table: RewardTable, values: Matching | str = Matching.strict) -> None:
         self.table, self.values = table, values
 
     def __call__(self, sample: Sample, response: str) -> GradedResponse:
@@ -82,7 +84,7 @@ class SampleLog:
         return {
             "step": step,
             "id": one.sample.id,
-            "prompt": tl.text(tl.prompt_segments(one.sample)),
+            "prompt": joined(TL.prompt_segments(one.sample)),
             "sampled": one.response,
             "golden": " | ".join(render_call(golden) for golden in one.sample.goldens),
             "grade": one.grade.row,

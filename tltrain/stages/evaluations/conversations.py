@@ -30,6 +30,7 @@ from tltrain.evaluation import conversation_scores
 from tltrain.evaluation.metrics import CONVERSATION
 from tltrain.evaluation.scoring import Metric
 from tltrain.formats import tool_errors
+from tltrain.formats.tl import call_of
 from tltrain.runtime import runs, terminal
 from tltrain.sources import Source, open_source
 from tltrain.trajectory import Call, Task
@@ -135,7 +136,8 @@ def record(conversation: Conversation) -> dict[str, Any]:
             for tool in conversation.tools
         ],
         "messages": [
-            {"role": message.role, "content": message.content} | ({"call": _call(message.call)} if message.call else {})
+            {"role": message.role, "content": message.text}
+            | ({"call": _call(call_of(message))} if message.calls else {})
             for message in conversation.messages
         ],
         "calls": [_judged(call) for call in conversation.calls],
