@@ -23,7 +23,7 @@ from tltrain.data import bfcl, chat, irm, native, openai, rotbench, tl_training,
 from tltrain.data.reading import ReadReport, read_file
 from tltrain.errors import TltrainError
 from tltrain.formats import tl, tool_errors
-from tltrain.stages.eval import read_predictions
+from tltrain.stages.evaluations.single_turn import read_predictions
 from tltrain.trajectory import Sample, Trajectory
 
 SAID = [
