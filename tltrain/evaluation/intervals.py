@@ -35,6 +35,9 @@ ENDS = (2.5, 97.5)
 CHUNK = 2_000_000
 """Numbers drawn at a time, so that thousands of samples fit in memory."""
 
+FEW_EQUAL = 10
+"""Samples for each distinct value from which on a multinomial over values is faster than drawing single samples."""
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:
@@ -277,15 +280,28 @@ def holm(values: Sequence[float]) -> list[float]:
 def resampled_sums(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """[N, C] values of N samples -> [RESAMPLES, C] sums over N samples drawn with replacement.
 
-    Samples with equal values are drawn together: how often any of them is drawn is all that the sum depends on.
+    Samples with equal values are drawn together, by a multinomial: how often any of them is drawn is all that the sum
+    depends on. Where values are nearly all different, drawing N positions and counting them is the faster way.
     """
-    values, counts = distinct_rows(values)
-    n = counts.sum()
-    size = max(CHUNK // len(values), 1)
-    chunks = [
-        rng.multinomial(n, counts / n, min(size, RESAMPLES - start)) @ values for start in range(0, RESAMPLES, size)
-    ]
-    return np.concatenate(chunks)
+    n = len(values)
+    distinct, counts = distinct_rows(values)
+    if FEW_EQUAL * len(distinct) < n:
+        return np.concatenate(
+            [rng.multinomial(n, counts / n, size) @ distinct for size in _chunk_sizes(len(distinct))]
+        )
+    return np.concatenate([_counts_of_positions(n, size, rng) @ values for size in _chunk_sizes(n)])
+
+
+def _chunk_sizes(width: int) -> list[int]:
+    """How many resamples to draw at a time, where each takes `width` numbers."""
+    size = max(CHUNK // width, 1)
+    return [min(size, RESAMPLES - start) for start in range(0, RESAMPLES, size)]
+
+
+def _counts_of_positions(n: int, size: int, rng: np.random.Generator) -> np.ndarray:
+    """[size, n]: how often each of n positions is among n that are drawn with replacement."""
+    drawn = rng.integers(0, n, (size, n)) + n * np.arange(size)[:, None]
+    return np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)
 
 
 def distinct_rows(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
