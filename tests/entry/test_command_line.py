@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,26 +11,8 @@ import pytest
 import yaml
 
 from tests.support.paths import ROOT
+from tests.support.processes import probe, process
 from tests.support.reader_samples import RAW
-
-HEAVY = ("torch", "transformers", "trl", "datasets", "wandb", "matplotlib")
-PROBE = f"""
-import atexit, sys
-atexit.register(lambda: print("loaded:", [name for name in {HEAVY} if name in sys.modules]))
-from tltrain.__main__ import main
-main()
-"""
-
-
-def process(command: list[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A command in a process of its own, in `folder`, with the package of this checkout."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
-
-
-def probe(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """The command line, whose last line of output says what it loaded."""
-    return process([sys.executable, "-c", PROBE, *words], folder)
 
 
 @pytest.fixture
@@ -94,7 +74,7 @@ def test_a_mistake_ends_in_one_line_before_anything_loads(words, said, tmp_path)
         (["stage=sft", "+stage.args.packing=true"], "stage.args.packing: this is set by stage.packing"),
         (["stage=eval", "stage.batch_size=0"], "stage.batch_size: expected 1 or more, found 0"),
         (["data.limit=-1"], "data.limit: expected 1 or more, found -1"),
-        (["data.holdout=2"], "data.holdout: expected a share from 0 to below 1, found 2.0"),
+        (["data.holdout=2"], "data.holdout: expected a number from 0 to below 1, found 2.0"),
         (["data.path=${nope}"], "data.path: Interpolation key 'nope' not found"),
         (["train"], "train: expected key=value"),
         (["stage=sft", "stage.args.resume_from_checkpoint=/no"], "stage.args.resume_from_checkpoint=/no: there is no"),

@@ -45,6 +45,7 @@ def test_a_query_is_drawn_with_all_its_samples():
 
 
 @needs_rotbench
+@pytest.mark.pictures
 def test_the_stage_draws_the_curve(tltrain, tmp_path):
     """Golden answers at clean; at heavy every query's first sample is answered with nonsense."""
     words, lines = [], []

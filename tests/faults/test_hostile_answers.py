@@ -8,11 +8,10 @@ import random
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
-from tests.faults.hostile import CANARY, PIECES, mutated, watch
+from tests.support.hostile_inputs import CANARY, PIECES, mutated, watch
+from tests.support.mae_rules import PAPER, STRICT
 from tests.support.reader_samples import TOOLS
-from tltrain.config import CONF_DIR
 from tltrain.evaluation import scoring
 from tltrain.evaluation.records import Prediction, to_line
 from tltrain.formats import tool_errors
@@ -42,13 +41,6 @@ SAMPLE = Sample(
     (Call("search", {"query": ANY, "limit": OneOf((1, "2"), True)}), Call("finish", {"answer": [1, {"a": "b"}]})),
     meta={"scenario": "x"},
 )
-
-
-def rules() -> list[tool_errors.Rule]:
-    return [
-        tool_errors.Rule.from_config(OmegaConf.to_container(OmegaConf.load(CONF_DIR / "mae" / f"{name}.yaml")))
-        for name in ("paper", "strict")
-    ]
 
 
 def hostile_text(rng: random.Random) -> str:
@@ -94,7 +86,7 @@ def read_in_every_way(text: str, kinds: list[tool_errors.Rule]) -> None:
 
 def fuzz(count: int, seed: int, where: Path) -> tuple[int, float, int]:
     """(readings, slowest in ms, MiB grown) of so many hostile texts; nothing they write is done."""
-    rng, kinds, before = random.Random(seed), rules(), os.getcwd()
+    rng, kinds, before = random.Random(seed), (PAPER, STRICT), os.getcwd()
     os.chdir(where)
     try:
         for text in (*SEEDS, *PIECES):  # whatever is imported late is imported now

@@ -57,7 +57,7 @@ def test_of_a_training(tltrain, monkeypatch, failure, said):
     assert (ran.folder / "error.txt").read_text() == line + "\n"
 
 
-def test_of_irm_names_its_own_keys(tltrain, monkeypatch, no_picture):
+def test_of_irm_names_its_own_keys(tltrain, monkeypatch):
     monkeypatch.setattr("tltrain.training.rollout.sample", raising(torch.OutOfMemoryError(CUDA)))
     line = last_line(tltrain("stage=irm", *SMALL, *FEW, *ALGORITHMS["ppo"], "stage.critic.init=random", status=1))
     assert "stage.generation_batch_size, stage.max_new_tokens" in line and "stage.max_prompt_length" in line

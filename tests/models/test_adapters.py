@@ -61,7 +61,7 @@ def test_an_adapter_alone_is_read_with_its_model(tltrain):
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
-def test_irm_with_an_adapter_needs_no_second_model(tltrain, base, no_picture, monkeypatch, algorithm):
+def test_irm_with_an_adapter_needs_no_second_model(tltrain, base, monkeypatch, algorithm):
     from tltrain.models import loading
 
     loaded = []

@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.support.sweep_sample import hostile, small, sweep
 from tests.support.sweep_sample import job_of as job
-from tests.support.sweep_sample import small, sweep
 from tltrain.errors import TltrainError
 from tltrain.evaluation.intervals import holm, paired_difference
 from tltrain.evaluation.records import Prediction
@@ -261,33 +261,6 @@ def test_what_cannot_be_shown_leaves_the_earlier_report(tmp_path, monkeypatch):
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
 
 
-HOSTILE = (
-    "</script><script>window.pwned=1</script><img src=x onerror=pwned=1> & \"' $x_ {{ 7*7 }} | \ud800 \0 \u2028 %&_#"
-)
-
-
-def hostile():
-    """A sweep in which everything that comes from outside is hostile, and one answer is 100 kB."""
-    made = sweep({"set": 12})
-    rows = [replace(row, label=f"{row.label} {HOSTILE}") for row in made.rows]
-    for row in rows:
-        for one in row.seeds:
-            for number, line in enumerate(one.predictions):
-                one.predictions[number] = replace(
-                    line,
-                    id=HOSTILE + str(number),
-                    answer=HOSTILE + "x" * (100_000 if number == 3 else 0),
-                    goldens=[{"name": HOSTILE}, HOSTILE],
-                    reason=HOSTILE,
-                    meta={"query": HOSTILE},
-                )
-    rows[2] = replace(rows[2], seeds=[Job(0, HOSTILE, HOSTILE), Job(1, HOSTILE, HOSTILE * 1000)])
-    words = dict.fromkeys(("name", "command", "commit", "config", "created"), HOSTILE)
-    return replace(
-        made, **words, rows=rows, baseline=rows[0].label, versions={HOSTILE: HOSTILE}, environment={HOSTILE: HOSTILE}
-    )
-
-
 def test_whatever_models_wrote_stays_text(tmp_path):
     write_report(hostile(), tmp_path)
     text = (tmp_path / "report.html").read_text()
@@ -369,7 +342,7 @@ def test_without_lines_a_difference_has_no_interval():
 
 
 def test_without_texts_the_numbers_stay_and_what_was_asked_and_answered_goes():
-    whole = sweep()
+    whole = sweep({"rotbench_clean": 24, "toolalpaca_real": 12})
     bare = without_texts(whole)
     assert numbers.derive(bare) == numbers.derive(whole)
     shown = page.render(bare, numbers.derive(bare)) + exports.markdown(bare, numbers.derive(bare))

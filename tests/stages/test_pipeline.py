@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+import yaml
+from omegaconf import OmegaConf
 
+from tests.support.composition import composed
 from tltrain.stages import pipeline
 
 
@@ -73,10 +76,21 @@ CHANGED = {  # a key -> the first stage that it decides
 }
 
 
-def test_what_decides_a_result_changes_its_fingerprint_and_those_that_follow(job, made):
-    before = [stage["fingerprint"] for stage in job(*switches(True, True, True)).metrics["stages"]]
+def test_what_decides_a_result_changes_its_fingerprint_and_those_that_follow(made, tmp_path):
+    whole = composed(
+        "stage=pipeline", "model=tiny", "tracking=none", f"cache.dir={tmp_path}", *switches(True, True, True)
+    )
+
+    def fingerprints(cfg, folder: str) -> list[str]:
+        (tmp_path / folder).mkdir()
+        return [stage["fingerprint"] for stage in pipeline.run(cfg, tmp_path / folder)["stages"]]
+
+    before = fingerprints(whole, "before")
     for word, first in CHANGED.items():
-        after = [stage["fingerprint"] for stage in job(*switches(True, True, True), word).metrics["stages"]]
+        key, _, value = word.partition("=")
+        changed = whole.copy()
+        OmegaConf.update(changed, key, yaml.safe_load(value), force_add=True)
+        after = fingerprints(changed, key)
         assert [a == b for a, b in zip(before, after, strict=True)] == [at < first for at in range(4)], word
 
 
@@ -95,7 +109,7 @@ def test_versions_code_and_content_of_files_decide_too(job, made, monkeypatch, t
     monkeypatch.setattr(pipeline.fingerprints, "versions", lambda packages=(): {"torch": "9"})
     newer = [stage["fingerprint"] for stage in job(*words).metrics["stages"]]
     assert newer[0] == other[0] and not set(newer[1:]) & set(other[1:])
-    monkeypatch.setattr(pipeline.fingerprints, "source", lambda: "edited")
+    monkeypatch.setattr(pipeline.source_digest, "digest", lambda *given: "edited")
     assert not set(newer) & {stage["fingerprint"] for stage in job(*words).metrics["stages"]}
 
 

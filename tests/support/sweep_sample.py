@@ -1,6 +1,6 @@
 """A sweep as the ablation leaves it, made up: 8 rows, 2 seeds, 2 benchmarks of the paper's sizes; the same every time.
 
-python -m tests.sweep_sample FOLDER      # writes sweep.json and the report, to look at
+python -m tests.support.sweep_sample FOLDER      # writes sweep.json and the report, to look at
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import itertools
 import math
 import random
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -187,3 +187,30 @@ if __name__ == "__main__":
     ):
         save(made, path / FILE)
         write_report(made, path)
+
+
+HOSTILE = (
+    "</script><script>window.pwned=1</script><img src=x onerror=pwned=1> & \"' $x_ {{ 7*7 }} | \ud800 \0 \u2028 %&_#"
+)
+
+
+def hostile():
+    """A sweep in which everything that comes from outside is hostile, and one answer is 100 kB."""
+    made = sweep({"set": 12})
+    rows = [replace(row, label=f"{row.label} {HOSTILE}") for row in made.rows]
+    for row in rows:
+        for one in row.seeds:
+            for number, line in enumerate(one.predictions):
+                one.predictions[number] = replace(
+                    line,
+                    id=HOSTILE + str(number),
+                    answer=HOSTILE + "x" * (100_000 if number == 3 else 0),
+                    goldens=[{"name": HOSTILE}, HOSTILE],
+                    reason=HOSTILE,
+                    meta={"query": HOSTILE},
+                )
+    rows[2] = replace(rows[2], seeds=[Job(0, HOSTILE, HOSTILE), Job(1, HOSTILE, HOSTILE * 1000)])
+    words = dict.fromkeys(("name", "command", "commit", "config", "created"), HOSTILE)
+    return replace(
+        made, **words, rows=rows, baseline=rows[0].label, versions={HOSTILE: HOSTILE}, environment={HOSTILE: HOSTILE}
+    )

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.stages.test_whole_runs import python
+from tests.support.processes import python
+
+FEW = ("stage.args.max_steps=2", "stage.args.per_device_train_batch_size=2", "data.holdout=0.2")
+"""What keeps a tracked training short."""
 
 
 @dataclass

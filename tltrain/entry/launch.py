@@ -6,7 +6,6 @@ command line. Under torchrun, accelerate, deepspeed or srun the processes are th
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
 import os
@@ -27,9 +26,10 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from tltrain import tracking
+from tltrain import config, tracking
 from tltrain.errors import TltrainError
 from tltrain.runtime import distributed, memory, out_of_space, preemption, terminal
+from tltrain.runtime.resolver import resolve
 
 TRAINING = ("sft", "pkt", "irm")
 """Stages that all processes run; of others rank 0 alone, with the others' help where a local model answers."""
@@ -41,28 +41,26 @@ SHUTDOWN = 300
 
 def run_stage(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage that `cfg` names into `folder`, by as many processes as there are; returns its metrics."""
-    from tltrain.config import STAGES
-
-    module = f"tltrain.stages.{STAGES[cfg.stage.name]}"
+    run = f"{config.stage_module(cfg.stage.name)}:run"
     try:
         if cfg.stage.name in TRAINING:
-            return distributed.call("tltrain.entry.launch:train", module, cfg, folder)
+            return distributed.call("tltrain.entry.launch:train", run, cfg, folder)
         with out_of_space.explained(cfg):
-            return importlib.import_module(module).run(cfg, folder)
+            return resolve(run)(cfg, folder)
     finally:
         memory.give_back()  # in this process another stage may follow, with models of its own
 
 
-def train(module: str, cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """A training stage, on every process."""
+def train(run: str, cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """A training stage, on every process; `run` names its function (`resolver`)."""
     with out_of_space.explained(cfg):
-        return _train(module, cfg, folder)
+        return _train(run, cfg, folder)
 
 
-def _train(module: str, cfg: DictConfig, folder: Path) -> dict[str, Any]:
+def _train(run: str, cfg: DictConfig, folder: Path) -> dict[str, Any]:
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # TRL's word for it
     if not cfg.hardware.deepspeed:
-        return importlib.import_module(module).run(cfg, folder)
+        return resolve(run)(cfg, folder)
     import torch
 
     if cfg.hardware.device.name == "cpu" or not torch.cuda.is_available():
@@ -72,7 +70,7 @@ def _train(module: str, cfg: DictConfig, folder: Path) -> dict[str, Any]:
     # DeepSpeed calls functions of torch's that are about to be renamed, and Python would say so at each call.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     try:
-        return importlib.import_module(module).run(cfg, folder)
+        return resolve(run)(cfg, folder)
     finally:
         engines.forget()
 
@@ -295,11 +293,9 @@ def _as_in_hydra(hydra_config: DictConfig) -> None:
     from hydra import initialize_config_dir
     from hydra.core.utils import configure_log, setup_globals
 
-    from tltrain import config
-
     setup_globals()
     config.register()
-    HydraConfig.instance().cfg = hydra_config
+    HydraConfig.instance().cfg = hydra_config  # type: ignore[assignment]  # Hydra too keeps a DictConfig there
     initialize_config_dir(str(config.CONF_DIR), version_base="1.3", job_name="tltrain")
     configure_log(hydra_config.hydra.job_logging, hydra_config.hydra.verbose)
 

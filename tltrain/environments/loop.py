@@ -234,7 +234,7 @@ class _Session:
         judged = grade((read_calls(text) or [text])[0], None, self.tools)
         if judged.outcome is Outcome.FORMAT_ERROR and text.strip() and self._words_end_turn():
             self._say(None, text)
-            self.answer = self.messages[-1].content
+            self.answer = self.messages[-1].text
             self._answered(None)
             return
         if judged.outcome is Outcome.FORMAT_ERROR:
@@ -273,8 +273,8 @@ class _Session:
             self.messages.append(Message("tool", cut(plain(output), self.max_output)))
 
     def _say(self, call: Call | None, text: str) -> None:
-        content = "" if call is not None else cut(plain(text), self.max_output)
-        self.messages.append(Message("assistant", content, call))
+        words = cut(plain(text), self.max_output)
+        self.messages.append(Message("assistant", words) if call is None else Message.calling(call))
 
     def _words_end_turn(self) -> bool:
         return _guarded(getattr, self.environment, "words_end_turn", False) is True
@@ -290,7 +290,7 @@ class _Session:
     def _take(self, said: Turn) -> None:
         self.tools, self.turn = tuple(said.tools), self.turn + 1
         self.instructions = said.instructions or self.instructions
-        self.messages += [replace(message, content=plain(message.content)) for message in said.messages]
+        self.messages += [replace(message, text=plain(message.text)) for message in said.messages]
 
     def _end(self, ended: Ended) -> None:
         self.outcome = _guarded(lambda: dict(self.environment.outcome()))

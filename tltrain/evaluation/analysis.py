@@ -20,7 +20,7 @@ from tltrain.evaluation.intervals import Interval
 from tltrain.formats.calls import render_call
 from tltrain.formats.tool_errors import Rule
 from tltrain.mae import Verdict
-from tltrain.trajectory import Call, Trajectory
+from tltrain.trajectory import Call, Trajectory, actions
 
 FEWEST = 5
 """Trajectories below which their bootstrap knows too little of how they vary to give an interval."""
@@ -86,8 +86,8 @@ class Group:
 class ErrorCounts:
     """Training calls that were answered with an error, over all trajectories and by what their `meta` says.
 
-    A training call is one that standard SFT learns: an assistant message that calls a tool, is no mere history
-    (`learn`), and is either last or followed by a tool's answer.
+    A training call is one that standard SFT learns: it is no mere history (`learn`), and either a tool answers it or
+    the conversation ends with it.
     """
 
     def __init__(self, rule: Rule) -> None:
@@ -98,16 +98,15 @@ class ErrorCounts:
 
     def add(self, trajectory: Trajectory) -> None:
         """Count one trajectory."""
-        messages = trajectory.messages
-        turns = [(i, message) for i, message in enumerate(messages) if message.role == "assistant"]
+        done = actions(trajectory.messages)
         judged = [
-            (verdict, i + 1 < len(messages))
-            for (i, message), verdict in zip(turns, mae.verdicts(trajectory, self.rule), strict=True)
-            if message.learn and message.call is not None
+            (verdict, action.answer is not None)
+            for action, verdict in zip(done, mae.verdicts(trajectory, self.rule), strict=True)
+            if action.learn and action.call is not None
         ]
-        counted = [(verdict, followed) for verdict, followed in judged if verdict[0] is not Verdict.NO_ANSWER]
+        counted = [(verdict, by_tool) for verdict, by_tool in judged if verdict[0] is not Verdict.NO_ANSWER]
         self.no_answer += len(judged) - len(counted)
-        verdicts, answered = [verdict for verdict, _ in counted], sum(followed for _, followed in counted)
+        verdicts, answered = [verdict for verdict, _ in counted], sum(by_tool for _, by_tool in counted)
         self.all.add(verdicts, answered)
         for key, value in trajectory.meta.items():
             groups = self._by.setdefault(key, {})

@@ -15,10 +15,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from tltrain.errors import TltrainError
+
+S = TypeVar("S", bound=Hashable)
 
 RESAMPLES = 10_000
 """Resamples of every bootstrap and of every randomization test. The ends of an interval then vary from seed to seed by
@@ -56,7 +59,7 @@ class Interval:
         """Whether there is an interval around the estimate."""
         return not math.isnan(self.low)
 
-    def to_json(self) -> dict[str, float | None]:
+    def to_json(self) -> dict[str, Any]:
         """As plain values, rounded; ends that are not known are null."""
         low, high = (round(end, 4) if self.has_ends else None for end in (self.low, self.high))
         return {"value": round(self.value, 4), "low": low, "high": high, "n": self.n}
@@ -68,7 +71,7 @@ class Percentage(Interval):
 
     right: int
 
-    def to_json(self) -> dict[str, float | None]:
+    def to_json(self) -> dict[str, Any]:
         """As plain values, rounded."""
         low, high = round(self.low, 4), round(self.high, 4)
         return {"percent": round(self.value, 4), "right": self.right, "n": self.n, "low": low, "high": high}
@@ -196,20 +199,20 @@ def randomization_p(differences: np.ndarray, rng: np.random.Generator) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class SeedPairs:
+class SeedPairs(Generic[S]):
     """Results of two systems, for each training seed that both have.
 
     Attributes:
         samples: of each seed its samples. ours, theirs: of each seed the results, [N] in the order of its samples.
     """
 
-    samples: list[tuple[Hashable, ...]] = field(default_factory=list)
+    samples: list[tuple[S, ...]] = field(default_factory=list)
     ours: list[np.ndarray] = field(default_factory=list)
     theirs: list[np.ndarray] = field(default_factory=list)
 
 
 def difference_over_seeds(
-    pairs: SeedPairs, seed: int = 0, stratum: Callable[[Hashable], Hashable] = lambda sample: None
+    pairs: SeedPairs[S], seed: int = 0, stratum: Callable[[S], Hashable] = lambda sample: None
 ) -> Difference:
     """Ours minus theirs in the mean over seeds and samples.
 
@@ -286,9 +289,7 @@ def resampled_sums(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     n = len(values)
     distinct, counts = distinct_rows(values)
     if FEW_EQUAL * len(distinct) < n:
-        return np.concatenate(
-            [rng.multinomial(n, counts / n, size) @ distinct for size in _chunk_sizes(len(distinct))]
-        )
+        return np.concatenate([rng.multinomial(n, counts / n, size) @ distinct for size in _chunk_sizes(len(distinct))])
     return np.concatenate([_counts_of_positions(n, size, rng) @ values for size in _chunk_sizes(n)])
 
 

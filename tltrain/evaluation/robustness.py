@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class Drop(Interval):
     level: str
     worst: float
 
-    def to_json(self) -> dict[str, float | str | None]:
+    def to_json(self) -> dict[str, Any]:
         """As plain values, rounded."""
         numbers = {"clean": self.clean, "worst": self.worst, "drop": self.value, "low": self.low, "high": self.high}
         return {"level": self.level} | {key: round(number, 4) for key, number in numbers.items()}
@@ -46,7 +47,7 @@ def drop(levels: Mapping[str, Asked], seed: int = 0) -> Drop | None:
         return None
     worst = min(noisy, key=percents.__getitem__)
     queries = list(dict.fromkeys(query for level in (CLEAN, worst) for query, _ in levels[level]))
-    difference = ratio_difference(*(_by_query(levels[level], queries) for level in (CLEAN, worst)), seed)
+    difference = ratio_difference(_by_query(levels[CLEAN], queries), _by_query(levels[worst], queries), seed)
     return Drop(
         value=percents[CLEAN] - percents[worst],
         low=100 * difference.low,

@@ -11,11 +11,12 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
+from tltrain.config import Matching
 from tltrain.errors import TltrainError
 from tltrain.evaluation.intervals import Percentage, percentage
 from tltrain.evaluation.metrics import SINGLE_TURN
 from tltrain.formats.calls import read_calls
-from tltrain.grading import ANY, Grade, Outcome, RewardTable, Values, grade
+from tltrain.grading import ANY, Grade, Outcome, RewardTable, grade
 from tltrain.trajectory import Call, Sample
 
 
@@ -83,7 +84,9 @@ def _count(keys: Sequence[str], found: Iterable[str]) -> dict[str, int]:
     return counts
 
 
-def any_call(predictions: Sequence[str], samples: Sequence[Sample], values: Values = "strict") -> list[Grade]:
+def any_call(
+    predictions: Sequence[str], samples: Sequence[Sample], values: Matching | str = Matching.strict
+) -> list[Grade]:
     """Answers whose first call has to agree with any golden call, for models that make one call at a time."""
     return [
         grade((read_calls(prediction) or [prediction])[0], sample.goldens, sample.tools, values)
@@ -91,14 +94,16 @@ def any_call(predictions: Sequence[str], samples: Sequence[Sample], values: Valu
     ]
 
 
-def every_call(predictions: Sequence[str], samples: Sequence[Sample], values: Values = "strict") -> list[Correctness]:
+def every_call(
+    predictions: Sequence[str], samples: Sequence[Sample], values: Matching | str = Matching.strict
+) -> list[Correctness]:
     """Answers as a whole, where every golden call is asked for: a level is reached if the calls of the answer and the
     golden calls are as many and can be put in pairs, in any order, each of which reaches it.
     """
     return [_every(read_calls(prediction), sample, values) for prediction, sample in _pairs(predictions, samples)]
 
 
-def _every(calls: Sequence[Call], sample: Sample, values: Values) -> Correctness:
+def _every(calls: Sequence[Call], sample: Sample, values: Matching | str) -> Correctness:
     if len(calls) != len(sample.goldens):
         return Correctness()
     grades = [[grade(call, golden, sample.tools, values) for golden in sample.goldens] for call in calls]
@@ -122,7 +127,7 @@ def _matching(fits: Sequence[Sequence[bool]]) -> bool:
 
 
 def rotbench_fixed(
-    predictions: Sequence[str | Call], samples: Sequence[Sample], values: Values = "strict"
+    predictions: Sequence[str | Call], samples: Sequence[Sample], values: Matching | str = Matching.strict
 ) -> list[Grade]:
     """RoTBench through `grade`, with the tools as they are named in each sample.
 

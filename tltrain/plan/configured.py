@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from tltrain.config import merged, plain
 from tltrain.plan import compute, memory
 from tltrain.plan.compute import Speed, Tokens
 from tltrain.plan.memory import Batch, GiB, Moment, Setup
@@ -95,11 +96,12 @@ def kind_of(cfg: DictConfig) -> str:
 
 def arguments(cfg: DictConfig) -> dict[str, Any]:
     """The trainer's arguments as the stage merges them, above the library's defaults."""
+    nodes: tuple[Any, ...]
     if cfg.stage.name == "irm":
         nodes = (cfg.model.irm.get("args", {}), cfg.stage.algorithm_args.get(cfg.stage.algorithm.name, {}))
     else:
         nodes = (cfg.model.args,)
-    return DEFAULTS | OmegaConf.to_container(OmegaConf.merge(*nodes, cfg.stage.get("args", {})), resolve=True)
+    return DEFAULTS | plain(merged(*nodes, cfg.stage.get("args", {})))
 
 
 def setup_of(cfg: DictConfig, shape: Shape, processes: int | None = None, strategy: str | None = None) -> Setup:
@@ -290,7 +292,8 @@ def line(plan: Plan, with_time: bool = True) -> str:
     if with_time and plan.seconds:
         said += f"; about {duration(sum(plan.seconds.values()))}"
     if plan.fits is False:
-        part = max(plan.moments[moment], key=plan.moments[moment].get)
+        parts = plan.moments[moment]
+        part = max(parts, key=lambda name: parts[name])
         said += f": it will not fit ({moment}: most goes to {part}); `stage=plan` shows the parts"
     return said
 

@@ -11,7 +11,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 
@@ -119,7 +119,7 @@ def summarize(row: Row, name: str, level: str) -> Summary | None:
     return Summary(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, values)
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -154,9 +154,9 @@ def corrected(family: Mapping[T, Difference]) -> dict[T, Difference]:
     return {key: replace(family[key], p_holm=p) for key, p in zip(family, p_values, strict=True)}
 
 
-def pairs_of(ours: Mapping[int, Mapping], theirs: Mapping[int, Mapping]) -> SeedPairs | None:
+def pairs_of(ours: Mapping[int, Mapping], theirs: Mapping[int, Mapping]) -> SeedPairs[Sample] | None:
     """What both have, given seed -> sample -> result of each; None if nothing."""
-    found = SeedPairs()
+    found: SeedPairs[Sample] = SeedPairs()
     for seed in sorted(ours.keys() & theirs.keys()):
         samples = tuple(sample for sample in theirs[seed] if sample in ours[seed])
         if samples:

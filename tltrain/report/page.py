@@ -14,8 +14,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from tltrain.evaluation.metrics import METRICS
 from tltrain.evaluation.records import Prediction
 from tltrain.report import figures, grid, samples, wording
@@ -36,16 +34,10 @@ CONFIG = 200_000  # characters of the configuration
 
 def render(sweep: Sweep, numbers: Numbers) -> str:
     """The page."""
-    environment = Environment(
-        loader=FileSystemLoader(ASSETS),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     script = (ASSETS / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("page.html.j2").render(
+    return html_page.render(
+        ASSETS / "page.html.j2",
         css=(ASSETS / "page.css").read_text(encoding="utf-8"),
         js=script,
         policy=html_page.policy(f"sha256-{digest}"),

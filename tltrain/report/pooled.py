@@ -90,7 +90,7 @@ def _mean(results: Mapping[Sample, float]) -> float:
 
 def _compare(rows: Mapping[int, Mapping[int, dict]], base: int | None, seed: int) -> dict[int, Difference]:
     """Every row minus the baseline."""
-    if base not in rows:
+    if base is None or base not in rows:
         return {}
     pairs = {i: num.pairs_of(results, rows[base]) for i, results in rows.items() if i != base}
     return num.corrected(

@@ -20,9 +20,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from tltrain import plan, tracking
+from tltrain import config, plan, tracking
 from tltrain.data import hold_out, trajectories
 from tltrain.data.judged import MaeReport, judged_trajectories, rule_of
 from tltrain.data.reading import ReadReport
@@ -76,9 +76,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     log.info("irm: %d prompts in %d trees, %d tokens", report.prompts, len(trees), report.tokens)
     plan.announce(cfg, model.config, trees)
     asked = [sample for item in held_out for _, sample in questions(item)][: cfg.stage.eval_size]
-    judge = reward_function.RewardFunction(
-        RewardTable.from_config(OmegaConf.to_container(cfg.reward)), cfg.stage.matching.name
-    )
+    judge = reward_function.RewardFunction(RewardTable.from_config(config.plain(cfg.reward)), cfg.stage.matching.name)
     examine = HeldOutEvaluation(cfg, encoder, asked, judge)
     before = examine.once(folder / "before.json", model, bf16, "asking held-out questions before")
 
@@ -191,7 +189,7 @@ def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool) -
         cfg.stage.algorithm_args.get(algorithm, {}),
         cfg.stage.args,
     )
-    chosen = OmegaConf.to_container(OmegaConf.merge(*nodes), resolve=True)
+    chosen = config.plain(config.merged(*nodes))
     ours: dict[str, Any] = {"remove_unused_columns": False}
     if algorithm != "ppo":
         ours |= {

@@ -18,9 +18,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from tltrain import plan, tracking
+from tltrain import config, plan, tracking
 from tltrain.data import hold_out, trajectories
 from tltrain.data.judged import MaeReport, judged_trajectories, rule_of
 from tltrain.data.reading import ReadReport
@@ -198,11 +198,11 @@ def write_losses(logs: list[dict[str, float]], stage: str, folder: Path) -> dict
     return known({name: steps[-1][name] for name in ("key_token_loss", "other_token_loss") if steps})
 
 
-def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool):
+def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool) -> Any:
     """trl.SFTConfig from `model.args`, above them `stage.args`, and what the other groups say."""
     from trl import SFTConfig
 
-    chosen = OmegaConf.to_container(OmegaConf.merge(cfg.model.args, cfg.hardware.args, cfg.stage.args), resolve=True)
+    chosen = config.plain(config.merged(cfg.model.args, cfg.hardware.args, cfg.stage.args))
     if "per_device_train_batch_size" in chosen:  # the library's default of 8 would pad long trajectories to the longest
         chosen.setdefault("per_device_eval_batch_size", chosen["per_device_train_batch_size"])
     return library_arguments(

@@ -17,6 +17,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from tltrain import tracking
+from tltrain.entry import program
 from tltrain.errors import TltrainError
 from tltrain.evaluation.metrics import METRICS
 from tltrain.report.gather import gather, job_folders
@@ -41,6 +42,12 @@ class Gather(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Have the run's folder for this run alone."""
         _claim(config.hydra.run.dir)
+
+    def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Point `latest` at the run, if it has ended well."""
+        folder = Path(config.hydra.run.dir)
+        if runs.ended(folder) is not None:
+            runs.link_latest(folder)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Have the sweep's folder for this sweep alone; count the jobs, where that can be known before."""
@@ -88,6 +95,7 @@ class Gather(Callback):
         if any(job.details for row in sweep.rows for job in row.seeds):
             write(sweep, folder)
             _track(config, folder)
+        runs.link_latest(folder)
 
 
 def standing(sweep: Path, jobs: int | None) -> str:
@@ -144,7 +152,7 @@ def count_jobs(config: DictConfig) -> int | None:
 
 def command() -> str:
     """What was typed."""
-    return shlex.join(["python", "-m", "tltrain", *sys.argv[1:]])
+    return shlex.join([*program.name().split(), *sys.argv[1:]])
 
 
 def _name(config: DictConfig) -> str:

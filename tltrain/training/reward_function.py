@@ -9,12 +9,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from tltrain.config import Matching
 from tltrain.data.reading import expect, member, optional, shown
 from tltrain.errors import FieldError, RecordError
 from tltrain.evaluation.scoring import count_outcomes
-from tltrain.formats import tl
+from tltrain.formats import joined
 from tltrain.formats.calls import render_call
-from tltrain.grading import Grade, Outcome, RewardTable, Values, grade
+from tltrain.formats.tl import TL
+from tltrain.grading import Grade, Outcome, RewardTable, grade
 from tltrain.runtime import distributed, runs
 from tltrain.trajectory import Sample
 
@@ -32,7 +34,7 @@ class GradedResponse:
 class RewardFunction:
     """Grades responses against the golden call and prices them by a reward table (the paper, IRM)."""
 
-    def __init__(self, table: RewardTable, values: Values = "strict") -> None:
+    def __init__(self, table: RewardTable, values: Matching | str = Matching.strict) -> None:
         self.table, self.values = table, values
 
     def __call__(self, sample: Sample, response: str) -> GradedResponse:
@@ -74,7 +76,7 @@ class SampleRecord:
         return cls(
             step=step,
             id=response.sample.id,
-            prompt=tl.text(tl.prompt_segments(response.sample)),
+            prompt=joined(TL.prompt_segments(response.sample)),
             sampled=response.response,
             golden=" | ".join(render_call(golden) for golden in response.sample.goldens),
             grade=response.grade.row,

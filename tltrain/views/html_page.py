@@ -7,7 +7,13 @@ A page is one file that reaches no network. Whatever a model, a user or a tool w
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from html import escape
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 MAX_BLOCK = 1500
 """Characters of one text that a page shows."""
@@ -57,9 +63,28 @@ END = "</body></html>\n"
 _INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
+def visible(text: str) -> str:
+    """The text with a replacement character for each that cannot be seen and may do harm."""
+    return _INVISIBLE.sub("\ufffd", text)
+
+
 def escaped(text: str) -> str:
     """Text that is only text in a page, whoever wrote it."""
-    return escape(_INVISIBLE.sub("\ufffd", text))
+    return escape(visible(text))
+
+
+def render(template: Path, filters: Mapping[str, Callable[..., Any]] | None = None, **content: Any) -> str:
+    """A page from a Jinja2 template, every text that is filled in made visible and escaped; Markup stays as it is."""
+    environment = Environment(
+        loader=FileSystemLoader(template.parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
+    )
+    environment.filters |= filters or {}
+    return environment.get_template(template.name).render(**content).lstrip()
 
 
 def line(text: object, limit: int = 200) -> str:

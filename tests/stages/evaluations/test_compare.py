@@ -6,22 +6,11 @@ import json
 
 import pytest
 
+from tests.support.prediction_lines import line
 from tests.support.sweep_sample import conversation
 from tltrain import toolworld
 from tltrain.formats.calls import render_call
 from tltrain.trajectory import example
-
-
-def line(identity, grade="correct", name="set", **fields):
-    """A line of predictions.jsonl."""
-    levels = {
-        "correct": (True, True, True, 1.0),
-        "wrong_value": (True, True, False, -0.25),
-        "wrong_tool": (False, False, False, -1.5),
-    }[grade]
-    golden = [{"name": "f", "arguments": {}}]
-    known = dict(zip(("ts", "pi", "cf", "reward"), levels, strict=True))
-    return {"set": name, "id": identity, "goldens": golden, "grade": grade, **known, **fields}
 
 
 @pytest.fixture

@@ -45,10 +45,9 @@ def compare(folders: Sequence[str], seed: int) -> dict[str, Any]:
     check_same(paths, a, b)
     metrics: dict[str, Any] = {"compare": [str(path) for path in paths], "details": {}}
     for name in dict.fromkeys(prediction.set for prediction in a):
-        pair = [[prediction for prediction in side if prediction.set == name] for side in (a, b)]
-        first = pair[0][0]
-        levels = {level: difference(*pair, level, seed) for level in numbers(first)}
-        rows = dict(zip("ab", map(count_grades, pair), strict=True)) if first.is_call else {}
+        members_a, members_b = ([prediction for prediction in side if prediction.set == name] for side in (a, b))
+        levels = {level: difference(members_a, members_b, level, seed) for level in numbers(members_a[0])}
+        rows = {"a": count_grades(members_a), "b": count_grades(members_b)} if members_a[0].is_call else {}
         metrics["details"][name] = {"levels": levels, "rows": rows}
         for level, compared in levels.items():
             metrics |= {f"{name}/{level}/difference": compared["difference"], f"{name}/{level}/p": compared["p"]}

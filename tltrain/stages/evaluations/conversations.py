@@ -19,9 +19,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from tltrain import tracking
+from tltrain.config import plain
 from tltrain.environments import registry
 from tltrain.environments.golden import GoldenCalls
 from tltrain.environments.loop import Conversation, JudgedCall, converse
@@ -30,6 +31,7 @@ from tltrain.evaluation import conversation_scores
 from tltrain.evaluation.intervals import Percentage
 from tltrain.evaluation.records import TRANSCRIPTS, Transcript, TranscriptCall, TranscriptMessage, to_line
 from tltrain.formats import tool_errors
+from tltrain.formats.tl import call_of
 from tltrain.runtime import runs, terminal
 from tltrain.sources import Source, open_source
 from tltrain.trajectory import Call, Task
@@ -67,7 +69,7 @@ def evaluate(cfg: DictConfig, name: str) -> tuple[dict[str, Any], list[Conversat
     tasks = kind.tasks(cfg.benchmark, cfg.seed)[: cfg.benchmark.limit]
     if not tasks:
         raise TltrainError("the benchmark has no conversations: see benchmark.size and benchmark.limit")
-    rule = tool_errors.Rule.from_config(OmegaConf.to_container(cfg.mae[cfg.stage.rule.name]))
+    rule = tool_errors.Rule.from_config(plain(cfg.mae[cfg.stage.rule.name]))
     make = kind.make(cfg.benchmark)
     with answerer(cfg, tasks) as source, terminal.progress("conversations", len(tasks)) as advance:
         found = converse(
@@ -124,7 +126,7 @@ def summary(name: str, found: Sequence[Conversation], seed: int) -> dict[str, An
     return flat | {"details": {name: details}}
 
 
-def _plain(percentages: dict[str, Percentage]) -> dict[str, dict[str, float]]:
+def _plain(percentages: dict[str, Percentage]) -> dict[str, dict[str, Any]]:
     return {metric: number.to_json() for metric, number in percentages.items()}
 
 
@@ -136,7 +138,8 @@ def transcript(conversation: Conversation) -> Transcript:
         instructions=conversation.instructions,
         tools=[replace(tool, parameters=_json(dict(tool.parameters))) for tool in conversation.tools],
         messages=[
-            TranscriptMessage(message.role, message.content, _call(message.call)) for message in conversation.messages
+            TranscriptMessage(message.role, message.text, _call(call_of(message)) if message.calls else None)
+            for message in conversation.messages
         ],
         calls=[_judged(call) for call in conversation.calls],
         ended=conversation.ended,

@@ -18,14 +18,15 @@ common). Where the paper has numbers for the benchmark, `table.md` has both.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from tltrain import tracking
+from tltrain.config import plain
 from tltrain.data import TRAINED_ON, bfcl, query_key, trained_on
 from tltrain.data.reading import records as read_records
 from tltrain.errors import TltrainError
@@ -64,7 +65,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 def evaluate(cfg: DictConfig) -> tuple[dict[str, Any], list[Prediction]]:
     """The metrics, and every answer with its grade."""
-    table = RewardTable.from_config(OmegaConf.to_container(cfg.reward))
+    table = RewardTable.from_config(plain(cfg.reward))
     sets = benchmarks.load(cfg.benchmark, cfg.seed)
     samples = [sample for members in sets.values() for sample in members]
     if not samples:
@@ -111,7 +112,7 @@ class Answers:
     texts: list[str]
     model: str | None = None
     too_long: int = 0
-    reading: dict[str, float] = field(default_factory=dict)
+    reading: Mapping[str, float] = field(default_factory=dict)
 
 
 def answer(cfg: DictConfig, samples: Sequence[Sample]) -> Answers:
@@ -204,7 +205,7 @@ def official_accuracy(cfg: DictConfig, name: str, texts: Sequence[str]) -> dict[
     return {} if right is None else {"ast": percentage(right, cfg.seed).to_json()}
 
 
-def _plain(percentages: dict[str, Percentage]) -> dict[str, dict[str, float]]:
+def _plain(percentages: dict[str, Percentage]) -> dict[str, dict[str, Any]]:
     return {metric: number.to_json() for metric, number in percentages.items()}
 
 
