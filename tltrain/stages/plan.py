@@ -20,6 +20,7 @@ from tltrain.entry import checks
 from tltrain.entry.composed import part, resolved
 from tltrain.errors import TltrainError
 from tltrain.runtime import runs, terminal
+from tltrain.runtime.durations import duration
 
 NODES = {"sft": "supervised", "pkt": "supervised", "irm": "rl", "eval": "eval"}
 """The node of the configuration that holds the settings of the stage that is planned."""
@@ -187,10 +188,10 @@ def show(plan: Any, metrics: dict[str, Any]) -> None:
     if plan.host:
         say(f"and {plan.host / configured.GiB:.1f} GiB of the machine's memory for each process (offloaded)")
     if plan.seconds:
-        parts = ", ".join(f"{name} {configured.duration(value)}" for name, value in plan.seconds.items())
+        parts = ", ".join(f"{name} {duration(value)}" for name, value in plan.seconds.items())
         speed = metrics["speed"]
         say(
-            f"about {configured.duration(sum(plan.seconds.values()))} ({parts}), at {speed['flops']:.3g} operations/s "
+            f"about {duration(sum(plan.seconds.values()))} ({parts}), at {speed['flops']:.3g} operations/s "
             f"a process ({speed['why']})"
         )
     else:
