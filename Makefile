@@ -1,7 +1,7 @@
 # make demo        train and evaluate on this machine; see README.md
 # make test        the tests that continuous integration runs, after `make lint`; ARGS="-k word" is passed on to pytest
-# make test-slow   those that take minutes: a real model, torch.compile, several processes, runs killed
-# make test-faults runs killed at many moments and inputs fuzzed at length: half an hour
+# make test-slow   a real model, torch.compile, several processes, servers, runs that are killed
+# make test-faults runs killed at many moments and inputs fuzzed at length
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin

@@ -145,7 +145,8 @@ def print_help(words: list[str]) -> None:
     try:
         print(usage.text(words))
     except (HydraException, OmegaConfBaseException) as error:
-        sys.exit(one_line(error))
+        print(one_line(error), file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -202,8 +202,8 @@ def sequential(messages: tuple[Message, ...]) -> tuple[Message, ...]:
             found.append(message)
             continue
         for number, (made, answer) in enumerate(zip(message.calls, _answers(messages, at), strict=True)):
-            first = replace(message, calls=(made,))
-            found.append(first if number == 0 else Message("assistant", calls=(made,), learn=made.learn))
+            words = message if number == 0 else Message("assistant", learn=made.learn)
+            found.append(replace(words, calls=(made,)))
             if answer is not None:
                 found.append(messages[answer])
                 moved.add(answer)

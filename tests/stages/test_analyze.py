@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.prediction_lines import line
 from tests.support.processes import probe
+from tests.support.small_runs import SMALL
 
 PNG = b"\x89PNG"
 
@@ -72,7 +73,7 @@ def test_results_are_set_side_by_side(tltrain, result):
 
 @pytest.mark.pictures
 def test_two_models_stand_side_by_side_and_what_they_were_trained_on_can_be_left_out(tltrain):
-    data = ["model=tiny", "data.size=12", "hardware.bf16=false"]
+    data = [*SMALL, "data.size=12"]
     trained = tltrain("stage=sft", *data, "stage.args.max_steps=2", "data.holdout=0.25").folder / "model"
     ran = tltrain("stage=analyze", *data, f"stage.models=[base,{trained}]")
     models = ran.metrics["details"]["models"]

@@ -1,4 +1,4 @@
-"""stage=predict and demo as a user runs them."""
+"""stage=predict as a user runs it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 
 from tests.support.command_line import command_line
 from tests.support.reader_samples import FINISH, RAW, SEARCH, STUBS, TEXTS
-from tests.support.small_runs import SMALL
 
 TINY = ("model=tiny", "hardware.bf16=false")
 FEW = (*TINY, "data.size=12", "stage.args.max_steps=2")
@@ -79,18 +78,3 @@ def test_predict_says_what_is_no_call(tltrain, write):
     assert "This is no call that the tools' documentation allows" in ran.err
     ran = tltrain("stage=predict", f"data.path={write(history[:1])}", status=1)
     assert ran.err.splitlines()[-1].endswith("messages: expected a user's message, found none")
-
-
-def test_the_demo_compares_base_sft_and_pkt(tltrain, tmp_path):
-    sizes = ["model.demo.train_size=6", "model.demo.test_size=3", "stage.max_new_tokens=8", "stage.args.max_steps=2"]
-    sizes += ["+model.demo.irm_steps=1", "model.irm.args.gradient_accumulation_steps=2"]
-    ran = tltrain(*SMALL, *sizes, folder=tmp_path / "a run, with = and spaces")
-    table = ran.out[ran.out.index("tools never trained on") :]
-    assert [name in table for name in ("tiny (base)", "tiny + SFT", "tiny + MAE + PKT")] == [True, True, True]
-    assert {f"{name}/{level}" for name in ("base", "sft", "pkt") for level in ("ts", "pi", "cf")} < ran.metrics.keys()
-    assert ran.metrics["pkt/n"] == 3
-    for stage in ("sft", "pkt", "eval_base", "eval_sft", "eval_pkt"):
-        assert (ran.folder / stage / "metrics.json").is_file(), stage
-    used = [json.loads((ran.folder / f"eval_{name}" / "metrics.json").read_text())["model"] for name in ("sft", "pkt")]
-    assert used == [str(ran.folder / name / "model") for name in ("sft", "pkt")]
-    assert str(ran.folder) in ran.out

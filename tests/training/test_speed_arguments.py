@@ -41,8 +41,8 @@ def words(request) -> tuple[str, ...]:
 
 
 @pytest.fixture
-def plain(tltrain, words) -> list[dict]:
-    return steps(tltrain(*words))
+def plain(run_once, words) -> list[dict]:
+    return steps(run_once(*words))
 
 
 @pytest.mark.parametrize("name", ["activation_checkpointing", "gradient_checkpointing"])

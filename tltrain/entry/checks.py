@@ -30,8 +30,8 @@ def check(cfg: DictConfig) -> None:
     except OmegaConfBaseException as error:
         raise TltrainError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     _check_schemas(cfg)
+    check_node(cfg, config.Config)  # first: keys of a stage may take their values from keys of the model
     check_node(cfg.stage, config.stage_schema(cfg.stage.name), "stage")
-    check_node(cfg, config.Config)
     for name in cfg.model.random or ():
         if name not in (fields := library_fields(LLAMA_CONFIG)):
             raise TltrainError(f"model.random.{name}: LlamaConfig has no such argument{suggestion(name, fields)}")

@@ -1,7 +1,7 @@
 """The configuration explained: every key of every choice with its type, default, range and meaning.
 
-`rows` reads the dataclasses of `tltrain.config` and a composed configuration; `markdown` writes documentation pages
-from them, `tltrain.entry.usage` what `stage=pkt --help` prints. Nothing here loads torch.
+`rows` reads the dataclasses of `tltrain.config` and a composed configuration; `markdown` makes pages from them for the
+documentation, `tltrain.entry.usage` what `stage=pkt --help` prints. Nothing here loads torch.
 """
 
 from __future__ import annotations
