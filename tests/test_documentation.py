@@ -104,8 +104,10 @@ def test_commands_compose(command, composition, own_configuration):
     search = []
     if "--config-dir" in words:
         at = words.index("--config-dir")
-        own = own_configuration / words[at + 1]
-        assert own.is_dir(), f"docs/extending.md shows no files of {words[at + 1]}"
+        own = next(
+            (place / words[at + 1] for place in (ROOT, own_configuration) if (place / words[at + 1]).is_dir()), None
+        )
+        assert own, f"{words[at + 1]}: neither in the repository nor shown by docs/extending.md"
         search, words = [f"hydra.searchpath=[file://{own}]"], words[:at] + words[at + 2 :]
     checks.check(compose("config", overrides=[*search, *first_job(words)]))
 
