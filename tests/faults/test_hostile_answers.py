@@ -13,12 +13,12 @@ from tests.support.hostile_inputs import CANARY, PIECES, mutated, watch
 from tests.support.mae_rules import PAPER, STRICT
 from tests.support.reader_samples import TOOLS
 from tltrain.evaluation import scoring
+from tltrain.evaluation.records import Prediction, to_line
 from tltrain.formats import tool_errors
 from tltrain.formats.answers import read_structure
 from tltrain.formats.calls import CallSyntaxError, call_end, read_call, read_calls, render_call
 from tltrain.formats.chat_completions import UNREADABLE, answer_text
 from tltrain.grading import ANY, PAPER_REWARD, OneOf, grade
-from tltrain.stages.eval import prediction_line
 from tltrain.trajectory import Call, Message, Sample, Tool
 
 SEEDS = (
@@ -69,7 +69,8 @@ def read_in_every_way(text: str, kinds: list[tool_errors.Rule]) -> None:
     for values in ("strict", "lenient"):
         found = grade(text, SAMPLE.goldens, SAMPLE.tools, values)
         assert len(found.reason) < 2000 and "\n" not in found.reason
-        json.loads(prediction_line("set", SAMPLE, text, found, PAPER_REWARD))
+        line = to_line(Prediction.graded("set", SAMPLE, text, found, PAPER_REWARD))
+        assert Prediction.from_json(json.loads(line)).answer == text
         scoring.every_call([text], [SAMPLE], values)
     scoring.any_call([text], [SAMPLE])
     scoring.rotbench_official([call], [SAMPLE])

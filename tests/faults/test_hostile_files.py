@@ -22,7 +22,7 @@ from tltrain.data.reading import ReadReport, read_file
 from tltrain.errors import TltrainError
 from tltrain.formats import joined, tool_errors
 from tltrain.formats.tl import TL
-from tltrain.stages.eval import read_predictions
+from tltrain.stages.evaluations.single_turn import read_predictions
 from tltrain.trajectory import Sample, Trajectory
 
 SAID = [

@@ -174,11 +174,11 @@ STAGES = {
 """Name of a stage -> its module in `tltrain.stages`, and its schema in `SCHEMAS`."""
 
 
-def plain(node: DictConfig, enum_to_str: bool = False) -> dict[str, Any]:
-    """A part of the configuration as plain values, with the values that it refers to in place of the references."""
+def plain(node: DictConfig, resolve: bool = True, enum_to_str: bool = False) -> dict[str, Any]:
+    """A part of the configuration as plain values; `resolve` replaces each reference by the value it refers to."""
     from omegaconf import OmegaConf
 
-    values = OmegaConf.to_container(node, resolve=True, enum_to_str=enum_to_str)
+    values = OmegaConf.to_container(node, resolve=resolve, enum_to_str=enum_to_str)
     return cast(dict[str, Any], values)  # of a DictConfig it is one, and our keys are strings
 
 

@@ -51,10 +51,10 @@ def check_node(node: DictConfig, schema: type, where: str = "") -> None:
         where: the node's own key; empty at the root.
     """
     known = config.keys_of(schema)
-    for name in node:
-        key = f"{where}.{name}" if where else str(name)
+    for name in map(str, node):
+        key = f"{where}.{name}" if where else name
         if name not in known:
-            raise TltrainError(f"{key}: no such key{suggestion(str(name), known)}")
+            raise TltrainError(f"{key}: no such key{suggestion(name, known)}")
         if not OmegaConf.is_missing(node, name):
             _check_value(node, known[name], node[name], key)
 
@@ -70,7 +70,7 @@ def _check_value(node: DictConfig, known: Key, value: Any, key: str) -> None:
         check_node(value, known.schema, key)
     if known.library is not None:
         library = IRM_ARGUMENTS[node.algorithm.name] if known.library == "algorithm" else known.library
-        check_arguments(OmegaConf.to_container(value, resolve=True), key, library)
+        check_arguments(config.plain(value), key, library)
 
 
 def check_model_path(path: str, key: str = "model.path") -> None:
@@ -88,7 +88,7 @@ def _check_schemas(cfg: DictConfig) -> None:
     """Raise a TltrainError where a choice from a folder of the user's own (`--config-dir`) names no schema."""
     places = {node: f"schema/{node}" for node in ("model", "data", "benchmark", "source", "hardware", "tracking")}
     for node, place in (places | {"stage": f"schema/stage/{config.STAGES[cfg.stage.name]}"}).items():
-        if not set(config.SCHEMAS[place].__dataclass_fields__) <= set(cfg[node]):
+        if not set(config.keys_of(config.SCHEMAS[place])) <= set(cfg[node]):
             raise TltrainError(
                 f"{node}: the chosen file has no schema, so nothing checks its keys: begin it with "
                 f"`defaults: [/{place}@_here_]`"

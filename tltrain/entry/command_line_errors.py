@@ -58,6 +58,6 @@ def _near_key(key: str) -> str:
         f
         for place, schema in config.SCHEMAS.items()
         if place.split("/")[1] == (node or "config")
-        for f in schema.__dataclass_fields__
+        for f in config.keys_of(schema)
     }
     return arguments.suggestion(name, sorted(fields))

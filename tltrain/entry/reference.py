@@ -116,7 +116,7 @@ def _value(node: DictConfig | None, name: str) -> tuple[Any, str]:
         return ..., ""
     if not OmegaConf.is_interpolation(node, name):
         return node[name], ""
-    origin = OmegaConf.to_container(node, resolve=False)[name]
+    origin = config.plain(node, resolve=False)[name]
     try:
         return node[name], origin
     except OmegaConfBaseException:  # it refers to what another choice would have
@@ -140,9 +140,9 @@ def _library_rows(row: Row, node: DictConfig | None, library: str, value: Any) -
 
 def _open_rows(node: DictConfig, where: str) -> Iterator[Row]:
     """The values in a node without a schema."""
-    for name in node:
+    for name in map(str, node):
         key = f"{where}.{name}"
-        value, origin = _value(node, str(name))
+        value, origin = _value(node, name)
         if isinstance(value, DictConfig):
             yield from _open_rows(value, key)
         else:

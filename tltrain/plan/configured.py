@@ -17,6 +17,7 @@ from tltrain.plan.compute import Speed, Tokens
 from tltrain.plan.memory import Batch, GiB, Moment, Setup
 from tltrain.plan.shapes import Shape, shape_of
 from tltrain.runtime import distributed, terminal
+from tltrain.runtime.durations import duration
 
 log = logging.getLogger(__name__)
 
@@ -303,14 +304,6 @@ def count(number: float) -> str:
         if number >= size:
             return f"{number / size:.{2 if unit == 'B' else 1}f} {unit}"
     return f"{number:.0f}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the unit that suits them."""
-    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} seconds"
 
 
 def table(plan: Plan) -> None:

@@ -30,7 +30,8 @@ from tltrain.stages.mae import read_metrics
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Target
 from tltrain.trajectory import Trajectory
-from tltrain.views.inspect_page import Conversation, History, Settings, Token, Tools, Turn, page, visible
+from tltrain.views.html_page import visible
+from tltrain.views.inspect_page import Conversation, History, Settings, Token, Tools, Turn, page
 
 END = "⏎"
 READ, LEFT_OUT, PLAIN, KEY, NOTE = "dim", "red strike", "green", "bold underline", "italic cyan"

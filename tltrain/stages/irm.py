@@ -317,7 +317,7 @@ class HeldOutEvaluation:
         levels = scoring.score(grades, self.cfg.seed)
         return {
             "reward": sum(rewards) / len(rewards),
-            **{level: metric.percent for level, metric in levels.items()},
+            **{level: metric.value for level, metric in levels.items()},
             "n": len(rewards),
             "intervals": {level: [metric.low, metric.high] for level, metric in levels.items()},
             "outcomes": scoring.count_outcomes(grades),

@@ -37,8 +37,6 @@ from tltrain.tracking import Tracker, guarded, names, one_line
 
 log = logging.getLogger(__name__)
 
-PREDICTION = ("set", "id", "prediction", "goldens", "grade", "reward", "reason")
-"""Columns of the table of predictions: members of a line of `predictions.jsonl`."""
 TYPES = {"data": "dataset", "model": "model", "evaluation": "evaluation"}
 CELL = 4000
 """Characters of a table's cell; a prompt with many tools would make a table that no browser shows."""
@@ -219,11 +217,11 @@ class WandbTracker(Tracker):
         return artifact
 
     @guarded
-    def evaluation(self, metrics: Mapping[str, Any], predictions: Path) -> None:
+    def evaluation(
+        self, metrics: Mapping[str, Any], predictions: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]
+    ) -> None:
         self.metrics(names.of_evaluation(metrics))
-        with predictions.open(encoding="utf-8") as lines:
-            records = map(json.loads, lines)
-            self.table("eval/predictions", PREDICTION, ([one.get(name) for name in PREDICTION] for one in records))
+        self.table("eval/predictions", columns, rows)
         self.artifact("evaluation", predictions)
 
     @guarded

@@ -125,3 +125,9 @@ def test_conversations_are_not_compared_with_answers_nor_with_others(tltrain, tm
     assert "line 1 is" in tltrain("stage=eval", f"stage.compare=[{a},{other}]", status=1).err
     broken = held(tmp_path, "broken", [conversation(0, 0, 1) | {"valid": "yes"}])
     assert "valid" in tltrain("stage=eval", f"stage.compare=[{a},{broken}]", status=1).err
+
+
+def test_golden_arguments_in_another_order_are_the_same_sample(tltrain, folder):
+    a = folder("a", [line("1", goldens=[{"name": "f", "arguments": {"x": 1, "y": 2}}])])
+    b = folder("b", [line("1", goldens=[{"arguments": {"y": 2, "x": 1}, "name": "f"}])])
+    assert tltrain("stage=eval", f"stage.compare=[{a},{b}]").metrics["set/cf/difference"] == 0
