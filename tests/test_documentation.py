@@ -32,6 +32,7 @@ from tltrain import config
 from tltrain.data import READERS, openai, rotbench
 from tltrain.data.reading import ReadReport
 from tltrain.errors import TltrainError
+from tltrain.evaluation.records import Prediction
 from tltrain.tracking import names
 from tltrain.trajectory import Call
 
@@ -137,10 +138,12 @@ def test_sample_records_can_be_read(name, tmp_path):
     assert read.tools[0].required == ("query",)
 
 
-def test_sample_questions_of_a_benchmark_can_be_read():
+def test_the_sample_question_and_the_sample_answer_of_a_benchmark_can_be_read():
     blocks = code_blocks((ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8"), "json")
     (sample,) = openai.parse_sample(json.loads(blocks[-1]), 1, Counter())
     assert sample.goldens == (Call("search", {"query": "love"}),)
+    answer = json.loads(blocks[0])
+    assert Prediction.from_json(answer).to_json() == answer
 
 
 def test_the_reader_that_extending_shows_reads_a_record():
