@@ -9,8 +9,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tltrain import config
-from tltrain.entry.arguments import IRM_ARGUMENTS, LLAMA_CONFIG, check_arguments, library_fields, suggestion
+from tltrain.entry.arguments import LLAMA_CONFIG, check_arguments, library_fields, suggestion
 from tltrain.errors import TltrainError
+from tltrain.training.arguments import IRM_ARGUMENTS, SUPERVISED_ARGUMENTS
 
 LEAST = {
     "stage.w_max": 1,
@@ -121,9 +122,9 @@ def _check_arguments(cfg: DictConfig) -> None:
     """Every argument that is passed on to a library, and `model.irm`."""
     _check_keys(cfg.model.irm, {"critic_learning_rate", "args"}, "model.irm")
     irm = cfg.stage.name == "irm"
-    nodes = {"model.args": "trl.SFTConfig", "model.irm.args": "transformers.TrainingArguments"}
+    nodes = {"model.args": SUPERVISED_ARGUMENTS, "model.irm.args": "transformers.TrainingArguments"}
     nodes["hardware.args"] = "transformers.TrainingArguments"
-    nodes["stage.args"] = IRM_ARGUMENTS[cfg.stage.algorithm.name] if irm else "trl.SFTConfig"
+    nodes["stage.args"] = IRM_ARGUMENTS[cfg.stage.algorithm.name] if irm else SUPERVISED_ARGUMENTS
     if irm:
         _check_keys(cfg.stage.critic, config.Critic, "stage.critic")
         _check_keys(cfg.stage.algorithm_args, IRM_ARGUMENTS, "stage.algorithm_args")
