@@ -1,25 +1,29 @@
 """Hydra's composition: without what it does twice, and by itself, for tests of configurations that nothing has to run.
 
 Composing is most of what a small run costs. Hydra composes a command line twice, the first time for `hydra.mode` alone,
-and reads the same files of conf/ again in each run of a process.
+each job of a sweep twice, the first time to see that all can be composed, and reads the files of conf/ each time.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from unittest import mock
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -28,17 +32,35 @@ from tltrain.entry import checks
 from tltrain.entry.command_line_errors import one_line
 from tltrain.errors import TltrainError
 
-_get_mode, _load_config = Hydra.get_mode, FileConfigSource.load_config
+Plugins.instance()  # registers the sources
+FILES = SourcesRegistry.instance().resolve("file")
+"""Hydra's reader of files; an import of its module would make another class."""
+_compose, _get_mode, _load_config, _register = (
+    ConfigLoaderImpl._load_configuration_impl,
+    Hydra.get_mode,
+    FILES.load_config,
+    config.register,
+)
 _files: dict[tuple, bytes] = {}
 """What a file of configuration was read as, by its path, time of change and size."""
 
 
 @contextmanager
 def quick() -> Iterator[None]:
-    """Have Hydra compose a command line once, and read a file that has not changed once a process."""
+    """Have Hydra compose each job of a command line once, and read a file that has not changed once a process."""
+    composed: dict[tuple, DictConfig] = {}
+
+    def compose_once(loader: ConfigLoaderImpl, **how) -> DictConfig:
+        key = tuple(tuple(value) if isinstance(value, list) else value for value in how.values())
+        if key not in composed:
+            composed[key] = _compose(loader, **how)
+        return copy.deepcopy(composed[key])
+
     with (
+        mock.patch.object(ConfigLoaderImpl, "_load_configuration_impl", compose_once),
         mock.patch.object(Hydra, "get_mode", _mode),
-        mock.patch.object(FileConfigSource, "load_config", _load_once),
+        mock.patch.object(FILES, "load_config", _load_once),
+        mock.patch.object(config, "register", _register_once),
     ):
         yield
 
@@ -51,7 +73,12 @@ def _mode(hydra: Hydra, config_name: str | None, overrides: list[str]) -> object
     return None
 
 
-def _load_once(source: FileConfigSource, config_path: str) -> ConfigResult:
+@cache
+def _register_once() -> None:
+    _register()
+
+
+def _load_once(source: ConfigSource, config_path: str) -> ConfigResult:
     file = os.path.realpath(os.path.join(source.path, source._normalize_file_name(config_path)))
     try:
         state = os.stat(file)
@@ -69,7 +96,7 @@ def composed(*words: str) -> DictConfig:
     Raises:
         TltrainError, HydraException, OmegaConfBaseException: what the command line says in one line.
     """
-    config.register()
+    _register_once()
     GlobalHydra.instance().clear()
     try:
         with quick(), initialize_config_dir(str(config.CONF_DIR), version_base="1.3", job_name="tltrain"):

@@ -1,9 +1,9 @@
-"""Greedy answers to many prompts, token ids in and out: what prompts share is read once, and no row waits for another.
+"""Continuous batching: greedy answers to many prompts, token ids in and out; shared prefixes are prefilled once.
 
-Prompts fall into families that begin alike, such as questions over the same tools. The common beginning of a family is
-read once; its key-value cache is the first part of every member's. What a memory has of a prompt is not read again. An
-answer that has ended leaves its row of the batch at the next opportunity, and the next prompts come in. On texts and
-what ends them this file knows nothing.
+Prompts fall into families with a common prefix, such as questions over the same tools. A family's prefix is prefilled
+once, and its key-value cache is the first part of every member's. Tokens that the prefix cache holds are not computed
+again. A finished answer leaves its row of the batch at the next opportunity, and the next prompts enter. This module
+knows nothing about text and about what ends an answer.
 
 For models that keep every key and value (`kv_cache.empty`).
 """
@@ -23,21 +23,21 @@ from tltrain.inference import kv_cache
 from tltrain.inference.prefix_cache import Memory, Read
 
 PHASE = 4
-"""Decoding steps between two looks at which answers have ended."""
+"""Decoding steps between two checks for finished answers."""
 WORTH = 64
-"""Tokens that must be saved for a common beginning to be read by itself: one more call costs as much as so many."""
+"""Tokens that a separate prefill of a common prefix must save: one more forward call costs about as much."""
 FEW = 0.25
-"""Share of a batch up to which rows stand idle: for fewer it is not copied, and no prompt is read."""
+"""Share of idle rows in a batch below which it is not compacted and no prompt is prefilled."""
 PADDING = 0.1
-"""Share of padding up to which prompts that have nothing in common are read together."""
+"""Largest share of padding at which prompts without a common prefix are prefilled together."""
 
 
 @dataclass(frozen=True)
 class Greedy:
-    """How an answer is found and where it ends.
+    """Greedy decoding and where an answer ends.
 
     Attributes:
-        ended: whether the tokens of an answer are enough, besides the end token and `max_new_tokens`; asked at times.
+        ended: whether an answer's tokens are complete, besides the end token and `max_new_tokens`; called now and then.
     """
 
     max_new_tokens: int
@@ -52,32 +52,32 @@ class Greedy:
         )
 
     def over(self, answer: list[int]) -> bool:
-        """Whether nothing is to be added."""
+        """Whether an answer of these tokens is complete."""
         return answer[-1] == self.eos_id or len(answer) == self.max_new_tokens or self.ended(answer)
 
 
 @dataclass
 class Prefill:
-    """Tokens that prompts have, and tokens a model was given to read them, with padding, what is shared once."""
+    """Tokens in the prompts, and tokens computed to prefill them: padding included, shared prefixes counted once."""
 
     samples: int = 0
     prompt_tokens: int = 0
     computed_tokens: int = 0
 
     def add(self, prompts: Sequence[Sequence[int]], computed_tokens: int) -> None:
-        """So many tokens were given to a model to read these prompts."""
+        """Count the tokens computed to prefill these prompts."""
         self.samples += len(prompts)
         self.prompt_tokens += sum(map(len, prompts))
         self.computed_tokens += computed_tokens
 
     def include(self, other: Prefill) -> None:
-        """What another process read."""
+        """Add the counts of another process."""
         self.samples += other.samples
         self.prompt_tokens += other.prompt_tokens
         self.computed_tokens += other.computed_tokens
 
     def per_sample(self) -> dict[str, float]:
-        """As in `metrics.json`; nothing where nothing was asked."""
+        """The entries of `metrics.json`; empty if there was no prompt."""
         if not self.samples:
             return {}
         return {
@@ -91,8 +91,11 @@ class Prefill:
 
 @dataclass
 class Family:
-    """Prompts, by their numbers, whose first `shared` tokens are the same. `cache`: of these, once they are read.
-    `read`: of prompts that have nothing in common, what was read of each earlier.
+    """Prompts, by their numbers, whose first `shared` tokens are the same.
+
+    Attributes:
+        cache: of those tokens, once they are prefilled.
+        read: for prompts without a common prefix, what the prefix cache holds of each.
     """
 
     numbers: list[int]
@@ -102,12 +105,11 @@ class Family:
 
 
 def families(prompts: Sequence[Sequence[int]], batch_size: int, numbers: Iterable[int] | None = None) -> list[Family]:
-    """All prompts, or those of these numbers, in families, those with the longest prompts first, and so within each
-    family.
+    """Group all prompts, or those with these numbers, into families; families and their members from long to short.
 
-    In the order of their tokens, neighbours share the most. Families grow together where neighbours share the most
-    first, as long as that saves tokens: what a larger family has in common is shorter, but read once for all. Prompts
-    that stay alone are put together by length, up to `batch_size`.
+    In the order of their tokens, neighbours share the longest prefixes. Families are merged greedily, longest common
+    prefix first, as long as that saves tokens: a larger family has a shorter prefix, which is prefilled once for all.
+    Prompts that stay alone are grouped by length, up to `batch_size`.
     """
     order = sorted(range(len(prompts)) if numbers is None else numbers, key=lambda i: tuple(prompts[i]))
     shared = [0] + [_common(prompts[i], prompts[j]) for i, j in pairwise(order)]
@@ -127,19 +129,19 @@ def families(prompts: Sequence[Sequence[int]], batch_size: int, numbers: Iterabl
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two prompts begin with alike; of each, one token at least is left."""
+    """Length of the common prefix of two prompts, which leaves at least one token of each."""
     limit = min(len(one), len(other)) - 1
     return next((k for k in range(limit) if one[k] != other[k]), limit)
 
 
 def _continued(prompts: Sequence[Sequence[int]], read: Mapping[int, Read], batch_size: int) -> list[Family]:
-    """Prompts of which something was read earlier, together where about as much is left to be read."""
+    """Families of prompts with an entry in the prefix cache, grouped by how much of them is left to prefill."""
     found = _alike({i: len(prompts[i]) - len(one.tokens) for i, one in read.items()}, batch_size)
     return [Family(family.numbers, read=read) for family in found]
 
 
 def _alike(lengths: Mapping[int, int], batch_size: int) -> list[Family]:
-    """Numbers from the longest to the shortest, cut where padding to the longest would be too much."""
+    """Groups of numbers, from the longest prompt to the shortest, cut where padding would be too much."""
     found: list[Family] = []
     real = 0
     for i in sorted(lengths, key=lambda i: -lengths[i]):
@@ -158,13 +160,13 @@ def _alike(lengths: Mapping[int, int], batch_size: int) -> list[Family]:
 
 @dataclass
 class Rows:
-    """B prompts that are being answered.
+    """A batch of B prompts that are being answered.
 
     Attributes:
         numbers: which prompts.
-        answers: the tokens of each answer so far, at least one; the last is not in the cache yet.
+        answers: the tokens of each answer so far, at least one; the last one is not in the cache yet.
         mask: [B, T + 1], 0 where a row is padded; of the cache's T positions and that last token.
-        going: which rows have not ended.
+        going: the rows that are still being decoded.
     """
 
     numbers: list[int]
@@ -177,7 +179,7 @@ class Rows:
         self.going = list(range(len(self.numbers)))
 
     def ended(self, greedy: Greedy) -> Iterator[tuple[int, int, list[int]]]:
-        """Which rows end here, with number and answer."""
+        """Yield number and answer of the rows that end here."""
         for at in list(self.going):
             if greedy.over(self.answers[at]):
                 self.going.remove(at)
@@ -192,12 +194,12 @@ def answers(
     prefill: Prefill,
     memory: Memory | None = None,
 ) -> Iterator[tuple[int, list[int]]]:
-    """Number and answer of every prompt, in the order in which answers end.
+    """Yield number and answer of every prompt, in the order in which the answers end.
 
-    Prompts join others as soon as there is room for some, but not beside much longer ones (`_dwarfed`).
+    Prompts enter the batch as soon as it has room, but not beside much longer ones (`_dwarfed`).
 
     Args:
-        memory: what it has of these prompts is not read again; it gets what is read now.
+        memory: the prefix cache; its tokens are not computed again, and new prompts are added to it.
     """
     read = {} if memory is None else memory.recall(prompts)
     new = families(prompts, batch_size, [i for i in range(len(prompts)) if i not in read])
@@ -213,7 +215,7 @@ def answers(
     parts: list[Rows] = []
     while waiting or parts:
         free = batch_size - sum(len(rows.going) for rows in parts)
-        if not parts or free >= FEW * batch_size:  # several at once are read faster
+        if not parts or free >= FEW * batch_size:  # prefilling several at once is faster
             while waiting and free and not (parts and _dwarfed(prompts, waiting[0], parts[0], greedy)):
                 parts.append(_enter(model, prompts, waiting[0], free, greedy, prefill))
                 yield from leaving(parts[-1])
@@ -228,7 +230,7 @@ def answers(
 
 
 def _dwarfed(prompts: Sequence[Sequence[int]], family: Family, rows: Rows, greedy: Greedy) -> bool:
-    """Whether beside these rows, whose answers may have come to their full length, prompts would be mostly padding."""
+    """Whether prompts would be mostly padding beside these rows, whose answers may have reached full length."""
     return 2 * len(prompts[family.numbers[0]]) + greedy.max_new_tokens < rows.mask.shape[1]
 
 
@@ -240,7 +242,7 @@ def _enter(
     greedy: Greedy,
     prefill: Prefill,
 ) -> Rows:
-    """At most so many prompts of a family, read to their end and taken out of the family."""
+    """Prefill up to `most` prompts of a family and remove them from it."""
     numbers, family.numbers = family.numbers[:most], family.numbers[most:]
     cache, behind = kv_cache.empty(model), [family.shared] * len(numbers)
     if family.read is not None:
@@ -265,8 +267,8 @@ def _enter(
 def _read(
     model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, cache: Cache, most: int, greedy: Greedy
 ) -> list[list[int]]:
-    """Adds `ids` [B, N] to the cache of T positions and finds up to `most` next tokens of each row, which but for the
-    last are then in the cache too.
+    """Append `ids` [B, N] to the cache of T positions and decode up to `most` tokens of each row; all but the last one
+    are then in the cache too.
 
     Args:
         mask: [B, T + N].
@@ -282,9 +284,9 @@ def _read(
 
 
 def _decode(model: PreTrainedModel, rows: Rows, greedy: Greedy) -> None:
-    """Lengthens the answers by a phase, or to the end token."""
+    """Extend the answers by one phase, or to the end token."""
     most = min(PHASE, greedy.max_new_tokens - max(len(rows.answers[at]) for at in rows.going))
-    idle = rows.answers[rows.going[0]][-1]  # what is fed to rows that have ended; an end token might look like padding
+    idle = rows.answers[rows.going[0]][-1]  # fed to finished rows; an end token might be taken for padding
     last = [[answer[-1] if at in rows.going else idle] for at, answer in enumerate(rows.answers)]
     ids = torch.tensor(last, device=rows.mask.device)
     new = _read(model, ids, rows.mask, rows.cache, most, greedy)
@@ -295,8 +297,8 @@ def _decode(model: PreTrainedModel, rows: Rows, greedy: Greedy) -> None:
 
 
 def _together(parts: Sequence[Rows]) -> Rows | None:
-    """The rows that go on, in one batch as long as the longest of them, perhaps with a few that have ended; None if
-    there are none.
+    """The unfinished rows as one batch of the longest one's length, perhaps with a few finished rows; None if all have
+    finished.
     """
     going = [(part, at) for part in parts for at in part.going]
     if not going:
@@ -317,7 +319,7 @@ def _together(parts: Sequence[Rows]) -> Rows | None:
 def left_padded(
     prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and mask, [B, T] each, so that every row ends where its answer begins."""
+    """Left-padded ids and mask, [B, T] each: every row ends where its answer begins."""
     length = max(map(len, prompts))
     ids = torch.tensor([[pad_id] * (length - len(prompt)) + list(prompt) for prompt in prompts], device=device)
     mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)

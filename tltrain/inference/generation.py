@@ -1,4 +1,4 @@
-"""Answers of a local model: greedy, batched, what prompts share computed once (see `continuous_batching`)."""
+"""Greedy answers of a local model, batched; shared prefixes are computed once (see `continuous_batching`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from functools import partial
 import torch
 from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria
 
-from tltrain.formats.tl import answer_length
 from tltrain.inference import continuous_batching, decoding_attention, kv_cache
 from tltrain.inference.continuous_batching import Greedy, Prefill, left_padded
 from tltrain.inference.prefix_cache import Memory
@@ -20,14 +19,14 @@ from tltrain.tokens.encoder import Encoder
 
 
 class AnswerEnds(StoppingCriteria):
-    """Stops a sequence where nothing that follows would be read.
+    """Stop a sequence once no further text would be read.
 
     Args:
-        ended: whether the tokens of an answer are enough.
+        ended: whether an answer's tokens are complete.
         prompt_length: tokens before the answer (prompts are padded to one length).
     """
 
-    EVERY = 4  # decoding each row at each step would cost more than a few tokens too many
+    EVERY = 4  # decoding every row at every step would cost more than a few surplus tokens
 
     def __init__(self, ended: Callable[[list[int]], bool], prompt_length: int) -> None:
         self.ended, self.prompt_length = ended, prompt_length
@@ -59,9 +58,9 @@ def generate(
 
     Args:
         batch_size: prompts that are answered at the same time.
-        prefill: what was read is added here.
-        memory: of conversations that go on; what it has of the prompts is not read again.
-        together: all processes of the run call this alike, and each answers a part.
+        prefill: counts of prompt tokens are added here.
+        memory: the prefix cache of conversations in progress; its tokens are not computed again.
+        together: all processes of the run make the same call, and each answers a share.
     """
     answers: list[str] = [""] * len(prompts)
     asked = [i for i, prompt in enumerate(prompts) if fits(model, len(prompt), max_new_tokens)]
@@ -69,7 +68,7 @@ def generate(
         max_new_tokens,
         encoder.eos_id,
         encoder.tokenizer.pad_token_id,
-        ended=lambda tokens: answer_length(encoder.decode(tokens)) is not None,
+        ended=lambda tokens: encoder.format.answer_length(encoder.decode(tokens)) is not None,
     )
     answering = in_batches if kv_cache.empty(model) is None else partial(continuous_batching.answers, memory=memory)
     prefill = Prefill() if prefill is None else prefill
@@ -78,14 +77,13 @@ def generate(
         asked = _part(asked, prompts)
     with own_settings_aside(model), decoding_attention.on(model), progress(description, len(asked)) as advance:
         for number, tokens in answering(model, [prompts[i] for i in asked], greedy, batch_size, prefill):
-            text = encoder.decode(tokens)
-            answers[asked[number]] = text[: answer_length(text)].strip()
+            answers[asked[number]] = encoder.format.answer(encoder.decode(tokens))
             advance()
     return list(map("".join, zip(*distributed.gather(answers), strict=True))) if together else answers
 
 
 def _part(numbers: list[int], prompts: Sequence[Sequence[int]]) -> list[int]:
-    """This process's share of the prompts with these numbers: neighbours in the order of tokens, which begin alike."""
+    """This process's share of the prompts with these numbers: neighbours in token order, which share prefixes."""
     order = sorted(numbers, key=lambda i: tuple(prompts[i]))
     first, end = (len(order) * k // distributed.size() for k in (distributed.rank(), distributed.rank() + 1))
     return order[first:end]
@@ -112,11 +110,13 @@ def in_batches(
 
 @contextmanager
 def own_settings_aside(model: PreTrainedModel) -> Iterator[None]:
-    """Without the generation settings that came with the model: `generate` takes from them whatever is not said to it
-    (`repetition_penalty`, `min_p`, ...), and an answer would not be what the model alone finds likeliest, nor a sample
-    be drawn from the distribution that is trained.
+    """Set aside the generation settings that came with the model: `generate` reads from them every setting it is not
+    given (`repetition_penalty`, `min_p`, ...). An answer would then not be the model's most likely one, and a sample
+    would not come from the distribution that is trained.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # peft's wrapper hands its own down
+    base = (
+        model.get_base_model() if hasattr(model, "get_base_model") else model
+    )  # peft's wrapper passes its own to the model
     own = base.generation_config
     model.generation_config = base.generation_config = GenerationConfig()
     try:
@@ -126,10 +126,10 @@ def own_settings_aside(model: PreTrainedModel) -> Iterator[None]:
 
 
 def fits(model: PreTrainedModel, prompt_length: int, max_new_tokens: int) -> bool:
-    """Whether a prompt and its answer are within the model's context."""
+    """Whether a prompt and its answer fit into the model's context."""
     return prompt_length + max_new_tokens <= (context(model) or math.inf)
 
 
 def context(model: PreTrainedModel) -> int | None:
-    """The most tokens the model was made for, where its configuration says."""
+    """The model's context in tokens, or None if its configuration does not say."""
     return getattr(model.config.get_text_config(), "max_position_embeddings", None)

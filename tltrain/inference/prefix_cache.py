@@ -1,7 +1,7 @@
-"""What a model has read of conversations that go on: each one's key-value cache, until its next prompt comes.
+"""A prefix cache for conversations in progress: it keeps each one's key-value cache until its next prompt arrives.
 
-The next prompt of a conversation begins with the last one and its answer, so that only what was said since is to be
-read. Prompts are recognised by their tokens alone.
+The next prompt of a conversation begins with the previous prompt and its answer, so that only the new messages must be
+prefilled. Prompts are recognised by their tokens alone.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from tltrain.inference import kv_cache
 
 @dataclass(frozen=True)
 class Read:
-    """Tokens, and the cache of one row that holds their keys and values."""
+    """Tokens and the one-row cache of their keys and values."""
 
     tokens: np.ndarray
     cache: Cache
 
 
 class Memory:
-    """At most so many bytes of keys and values; beyond, what was kept first is forgotten first.
+    """At most `most_bytes` of keys and values; the oldest entries are evicted first.
 
     Args:
-        worth: tokens that a prompt must share with what was read for that to be used.
+        worth: tokens that a prompt must share with an entry for the entry to be used.
     """
 
     def __init__(self, most_bytes: int = 2 * 2**30, worth: int = 64) -> None:
@@ -36,8 +36,8 @@ class Memory:
         self._kept: list[Read] = []
 
     def recall(self, prompts: Sequence[Sequence[int]]) -> dict[int, Read]:
-        """Of each prompt that goes on from something that was read, what both begin with; at least the prompt's last
-        token is left to be read. What no prompt goes on from is forgotten.
+        """For each prompt that continues an entry, their common prefix; at least the prompt's last token is left to
+        compute. Entries that no prompt continues are evicted.
         """
         found: dict[int, Read] = {}
         used: set[int] = set()
@@ -53,10 +53,11 @@ class Memory:
         return found
 
     def keep(self, tokens: Sequence[int], cache: Cache, row: int, mask: torch.Tensor) -> None:
-        """Remember a row of `cache`, a copy of it.
+        """Add a copy of a row of `cache`.
 
         Args:
-            tokens: N that the row begins with, padding aside. mask: [T or more], 0 where the row is padded.
+            tokens: the N tokens that the row begins with, without padding.
+            mask: [T or more], 0 where the row is padded.
         """
         at = mask.nonzero()[: len(tokens), 0]
         self._kept.append(Read(np.asarray(tokens), kv_cache.one_row(cache, row, at)))
@@ -66,7 +67,7 @@ class Memory:
 
 
 def _common(one: np.ndarray, other: np.ndarray) -> int:
-    """How many tokens both begin with."""
+    """Length of the common prefix."""
     length = min(len(one), len(other))
     differs = one[:length] != other[:length]
     return int(differs.argmax()) if differs.any() else length

@@ -16,6 +16,7 @@ from tltrain.plan.compute import Speed, Tokens
 from tltrain.plan.memory import Batch, GiB, Moment, Setup
 from tltrain.plan.shapes import Shape, shape_of
 from tltrain.runtime import distributed, terminal
+from tltrain.runtime.durations import duration
 from tltrain.training.arguments import library_class, trainer_arguments
 
 log = logging.getLogger(__name__)
@@ -305,7 +306,8 @@ def line(plan: Plan, with_time: bool = True) -> str:
     if with_time and plan.seconds:
         said += f"; about {duration(sum(plan.seconds.values()))}"
     if plan.fits is False:
-        part = max(plan.moments[moment], key=plan.moments[moment].get)
+        parts = plan.moments[moment]
+        part = max(parts, key=lambda name: parts[name])
         said += f": it will not fit ({moment}: most goes to {part}); `stage=plan` shows the parts"
     return said
 
@@ -316,14 +318,6 @@ def count(number: float) -> str:
         if number >= size:
             return f"{number / size:.{2 if unit == 'B' else 1}f} {unit}"
     return f"{number:.0f}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the unit that suits them."""
-    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} seconds"
 
 
 def table(plan: Plan) -> None:

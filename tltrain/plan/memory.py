@@ -204,7 +204,7 @@ def on_host(parameters: int, setup: Setup) -> float:
 
 def _optimizer_bytes(setup: Setup) -> float:
     """Bytes of an optimizer's states for each weight: two moments, as wide as what they are moments of."""
-    width = 4 if setup.sharded else setup.stored_trained
+    width: float = 4 if setup.sharded else setup.stored_trained
     name = setup.optimizer
     if "adafactor" in name or name == "sgd":
         return 0  # rows and columns alone; no momentum by default

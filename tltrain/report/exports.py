@@ -88,8 +88,8 @@ def comma_separated(sweep: Sweep, numbers: Numbers) -> str:
         found_in += [(overall.summaries.get(i), overall.comparisons.get(i))] if several else []
         for summary, found in found_in:
             cells += [summary and _digits(summary.mean), summary and _digits(summary.std)]
-            cells += [_digits(v) for v in (found.difference, found.low, found.high)] if found else [None] * 3
-            cells.append(f"{found.holm:.4f}" if found else None)
+            cells += [_digits(v) for v in (found.value, found.low, found.high)] if found else [None] * 3
+            cells.append(f"{found.p_holm:.4f}" if found else None)
         why = " · ".join(dict.fromkeys(" ".join(str(job.error).split()) for job in row.failed))
         values = [axis_value(row.axes[axis]) if axis in row.axes else "" for axis in axes]
         writer.writerow([*values, row.label, *cells, len(row.finished), len(row.failed), why])
@@ -159,4 +159,4 @@ def _tex_cell(numbers: Numbers, key: tuple[int, str, str]) -> str:
     if found is None:
         return text
     text = rf"\textbf{{{text}}}" if found.beyond_chance else text
-    return rf"{text} {{\scriptsize ({_tex(signed(found.difference))})}}"
+    return rf"{text} {{\scriptsize ({_tex(signed(found.value))})}}"

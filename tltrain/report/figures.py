@@ -15,7 +15,8 @@ from tltrain.report.charts import DASHES, SERIES, Dot, Line
 from tltrain.report.grid import Cell, Table, plain
 from tltrain.report.numbers import Numbers
 from tltrain.report.sweep import Row, Sweep
-from tltrain.report.wording import duration, interval, listed, set_name, signed
+from tltrain.report.wording import interval, listed, set_name, signed
+from tltrain.runtime.durations import duration
 
 POINTS = 40  # of a curve at most: more steps than that are shown as means of several
 TABLE_POINTS = 12
@@ -137,7 +138,7 @@ def differences(sweep: Sweep, numbers: Numbers) -> list[Chart]:
         dots = [
             Dot(
                 sweep.rows[i].label,
-                sign * one.difference,
+                sign * one.value,
                 *sorted((sign * one.low, sign * one.high)),
                 one.beyond_chance,
             )
@@ -151,12 +152,12 @@ def differences(sweep: Sweep, numbers: Numbers) -> list[Chart]:
             [
                 [
                     Cell(sweep.rows[i].label, i),
-                    Cell(signed(one.difference), one.difference, strong=one.beyond_chance),
+                    Cell(signed(one.value), one.value, strong=one.beyond_chance),
                     Cell(interval(one), one.low),
                     grid.number(one.p, 4),
-                    grid.number(one.holm, 4),
+                    grid.number(one.p_holm, 4),
                     Cell(str(one.seeds), one.seeds),
-                    Cell(str(one.samples), one.samples),
+                    Cell(str(one.n), one.n),
                 ]
                 for i, one in rows.items()
             ],

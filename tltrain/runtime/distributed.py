@@ -1,13 +1,14 @@
-"""One run in several processes: rank 0 leads, the others do what it hands them.
+"""One run in several processes: rank 0 leads, and the others run the jobs that it hands them.
 
-Rank 0 alone reads the command line, writes, logs and tracks. What needs all processes (a training, a model that
-answers) it calls by name, and the others, which wait for such calls, run the same function with the same arguments:
+Only rank 0 reads the command line, writes, logs and tracks. When a job needs all processes (training, or a model that
+answers), rank 0 calls it by name, and the others, which wait for such calls, run the same function with the same
+arguments:
 
     call("tltrain.stages.supervised:run", cfg, folder)
 
-They talk through torch's key-value store (TCPStore), so that nothing here depends on the device. Each tells the others
-that it lives; one that fails or falls silent ends the run on all. In a single process everything here is trivial, and
-torch is not imported.
+The processes talk through torch's key-value store (TCPStore), so that nothing here depends on the device. Each process
+sends a heartbeat; if one fails or falls silent, the run ends on all of them. In a single process everything here is
+trivial, and torch is not imported.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -31,11 +32,11 @@ from tltrain.runtime.resolver import resolve
 T = TypeVar("T")
 
 BEAT = 2.0
-"""Seconds between two signs of life."""
+"""Seconds between two heartbeats."""
 SILENCE = 45.0
-"""Seconds without one, after which a process counts as dead."""
+"""Seconds without a heartbeat after which a process counts as dead."""
 GRACE = 5.0
-"""Seconds in which another process may fail of itself when one has failed, as all do at a mistake of the user's."""
+"""Seconds to wait after a failure for other processes to fail as well: a user's mistake fails all of them."""
 
 
 # --- who is who ------------------------------------------------------------------------------------------------------
@@ -43,7 +44,7 @@ GRACE = 5.0
 
 @dataclass(frozen=True)
 class Place:
-    """A process among `size`; `local_*` count those on its machine; rank 0 is at `address`:`port`."""
+    """One of `size` processes; `local_*` count those on its machine; rank 0 listens at `address`:`port`."""
 
     rank: int
     size: int
@@ -53,15 +54,15 @@ class Place:
     port: int
 
 
-def started(environment: dict[str, str], words: list[str] = ()) -> Place | None:
+def started(environment: Mapping[str, str], words: Sequence[str] = ()) -> Place | None:
     """This process's place where torchrun, accelerate, deepspeed or srun started several; None where none did.
 
     Args:
-        words: of the command line. With `hardware.nodes=` the processes of srun are one a node, and each starts its
-            own workers.
+        words: the command line. With `hardware.nodes=`, srun starts one process a node, and each starts its own
+            workers.
 
     Raises:
-        TltrainError: the environment is half there.
+        TltrainError: some of the environment variables are set, but not all.
     """
     if "RANK" in environment and "WORLD_SIZE" in environment:
         place = _place(environment, "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
@@ -99,16 +100,20 @@ def first_host(nodes: str) -> str:
     return name + first + rest
 
 
-def _place(environment: dict[str, str], rank: str, size: str, local_rank: str, local_size: str) -> tuple[int, ...]:
+def _place(
+    environment: Mapping[str, str], rank: str, size: str, local_rank: str, local_size: str
+) -> tuple[int, int, int, int]:
     of_all = _number(environment, rank), _number(environment, size)
     return *of_all, _number(environment, local_rank, of_all[0]), _number(environment, local_size, of_all[1])
 
 
-def _number(environment: dict[str, str], name: str, otherwise: int | None = None) -> int:
-    value = environment.get(name, otherwise)
+def _number(environment: Mapping[str, str], name: str, otherwise: int | None = None) -> int:
+    value = environment.get(name)
+    if value is None and otherwise is not None:
+        return otherwise
     try:
-        return int(value)
-    except (TypeError, ValueError):
+        return int(value or "")
+    except ValueError:
         raise TltrainError(f"the environment variable {name}: expected a number, found {value}") from None
 
 
@@ -116,11 +121,11 @@ def _number(environment: dict[str, str], name: str, otherwise: int | None = None
 
 
 class Team:
-    """All processes of a run, of which this is one.
+    """All processes of a run, seen from this one.
 
     Args:
-        on_failure: called with what a job raised here, on any process but the first.
-        on_death: called in the watching thread with the line that says why this process ends now.
+        on_failure: called with the exception that a job raised here, on every process except rank 0.
+        on_death: called in the watching thread with the line that says why this process ends.
     """
 
     def __init__(
@@ -152,11 +157,11 @@ class Team:
 
     # Exchange of objects. In a job every process makes the same exchanges in the same order, so they can be numbered.
 
-    def share(self, value: T | None = None) -> T:
+    def share(self, value: T) -> T:
         """Rank 0's value, everywhere."""
         return self._share(self._next_key(), value)
 
-    def _share(self, key: str, value: T | None) -> T:
+    def _share(self, key: str, value: T) -> T:
         if self.place.rank == 0:
             self._store.set(key, pickle.dumps(value))
             return value
@@ -180,7 +185,7 @@ class Team:
         return f"exchange/{self._job}/{self._exchanges}"
 
     def _get(self, key: str) -> bytes:
-        """Waits as long as it takes: that the other process lives is watched elsewhere."""
+        """Wait without a limit: another thread watches whether the other process lives."""
         from torch.distributed import DistStoreError
 
         while True:
@@ -198,13 +203,13 @@ class Team:
         return self._do(job, arguments)
 
     def post(self, job: str, *arguments: Any) -> None:
-        """On rank 0: have the others alone run it."""
+        """On rank 0: run the job on the other processes only."""
         self._begin((job, arguments))
 
     def follow(self) -> None:
-        """On the others: run what rank 0 calls for, until it lets go."""
+        """On the other processes: run the jobs that rank 0 calls, until it releases them."""
         while (work := self._begin()) is not None:
-            with suppress(Exception):  # rank 0 fails of the same, or is ended by the watch
+            with suppress(Exception):  # rank 0 fails for the same reason, or the watch ends it
                 self._do(*work)
 
     def _begin(self, work: Any = None) -> Any:
@@ -225,7 +230,7 @@ class Team:
             self._working = False
 
     def end(self) -> None:
-        """Rank 0 lets the others go."""
+        """Rank 0 releases the others."""
         with suppress(Exception):
             if self.place.rank == 0:
                 self._begin(None)
@@ -236,7 +241,7 @@ class Team:
                 self._store.add("gone", 1)
         self._ended.set()
 
-    # Signs of life.
+    # Heartbeats.
 
     def _watch(self) -> None:
         seen: dict[int, tuple[bytes, float]] = {}
@@ -249,7 +254,7 @@ class Team:
                 for rank in range(self.place.size) if self.place.rank == 0 else (0,):
                     if self._silent(rank, seen):
                         self._die(f"rank {rank}: gave no sign of life for {SILENCE:.0f} s")
-            except Exception:  # the store is gone, and with it whoever had it
+            except Exception:  # the store is gone, and so is the process that held it
                 if not self._ended.wait(GRACE):
                     self._die("rank 0, or what started it, has ended")
 
@@ -269,7 +274,7 @@ class Team:
         return now - seen[rank][1] > SILENCE
 
     def _die(self, line: str) -> None:
-        """End this process, whose main thread may wait for ever for one that is dead."""
+        """End this process, whose main thread may be waiting forever for a dead process."""
         try:
             self.on_death(line)
         finally:
@@ -277,7 +282,7 @@ class Team:
 
 
 def in_one_line(error: BaseException) -> str:
-    """What is shown of an error: its own words where it is meant for the user, else with its type."""
+    """An error in one line: its message if it is meant for the user, else its type and message."""
     text = " ".join(str(error).split())
     return text if isinstance(error, TltrainError | OSError) else f"{type(error).__name__}: {text}"
 
@@ -286,7 +291,7 @@ _team: Team | None = None
 
 
 def join(place: Place, **notices: Callable[..., None]) -> Team:
-    """Become one of several processes. What libraries read from the environment is put there."""
+    """Join the other processes. Sets the environment variables that libraries read."""
     global _team
     os.environ |= {
         "RANK": str(place.rank),
@@ -302,7 +307,7 @@ def join(place: Place, **notices: Callable[..., None]) -> Team:
 
 
 def leave() -> None:
-    """The end of the team, for this process."""
+    """Leave the team."""
     global _team
     if _team is not None:
         _team.end()
@@ -314,13 +319,13 @@ def leave() -> None:
 
 
 def threads(processes: int) -> int:
-    """CPU threads for each of so many processes on this machine: more would slow one another."""
+    """CPU threads for each of `processes` processes on this machine; with more they would slow one another."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // processes)
 
 
 def local_processes(hardware: DictConfig) -> int:
-    """Workers on this machine, as `hardware.processes` says; null: one for each GPU, one on a CPU."""
+    """Number of workers on this machine: `hardware.processes`, or if that is null one for each GPU, one on a CPU."""
     if hardware.processes is not None:
         return hardware.processes
     if hardware.device.name == "cpu":
@@ -334,7 +339,7 @@ def local_processes(hardware: DictConfig) -> int:
 
 
 def team() -> Team | None:
-    """The team, where there are several processes."""
+    """The team, or None in a single process."""
     return _team
 
 
@@ -347,13 +352,19 @@ def size() -> int:
 
 
 def leads() -> bool:
-    """Whether this process is the one that writes, logs and tracks."""
+    """Whether this process writes, logs and tracks."""
     return rank() == 0
 
 
-def share(value: T | None = None) -> T:
+def share(value: T) -> T:
     """Rank 0's value, everywhere."""
     return value if _team is None else _team.share(value)
+
+
+def receive() -> Any:
+    """On the others: the value that rank 0 shares."""
+    nothing: Any = None
+    return share(nothing)
 
 
 def gather(value: T) -> list[T]:
@@ -370,7 +381,7 @@ def call(job: str, *arguments: Any) -> Any:
 
 @contextmanager
 def leader_first() -> Iterator[None]:
-    """The block on rank 0 first, then on the others: what the first makes, they find."""
+    """Run the block on rank 0 first, then on the others, so that they find what rank 0 made."""
     if not leads():
         gather(None)
     try:

@@ -1,7 +1,7 @@
-"""Fingerprints: what decides a result, as one short name.
+"""Fingerprints: a short name for everything that decides a result.
 
-A fingerprint is a digest of canonical JSON. Where a configuration names a file or a folder, the content counts and not
-the name, so a copy elsewhere has the same fingerprint and an edited file another.
+A fingerprint is a digest of canonical JSON. If a configuration names a file or a folder, its content counts, not its
+name: a copy elsewhere has the same fingerprint, and an edited file has another.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "tokenizers", "numpy", "deepspeed", "peft")
-"""Libraries whose version may change what a training or an answer is."""
+"""Libraries whose version may change a trained model or an answer."""
 
 
 def fingerprint(value: Any) -> str:
@@ -38,7 +38,7 @@ def of_path(path: Path) -> str:
 
 
 def of_file(path: Path) -> str:
-    """SHA-256 of a file's content; read once as long as its size and time of change stay."""
+    """SHA-256 of a file's content; the file is read again only if its size or modification time changes."""
     stat = path.stat()
     return _of_file(path.resolve(), stat.st_size, stat.st_mtime_ns)
 
@@ -51,11 +51,11 @@ def _of_file(path: Path, size: int, mtime_ns: int) -> str:
 
 def versions(packages: Iterable[str] = PACKAGES) -> Mapping[str, str | None]:
     """The versions of Python and of the libraries that are installed (None: it is not)."""
-    return {"python": ".".join(map(str, sys.version_info[:2]))} | {name: _version(name) for name in packages}
+    return {"python": ".".join(map(str, sys.version_info[:2]))} | {name: version(name) for name in packages}
 
 
 @cache
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

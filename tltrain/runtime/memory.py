@@ -1,4 +1,4 @@
-"""How much memory a piece of work takes at its peak, and giving it back when the work is done."""
+"""Peak memory of a piece of work, and returning memory to the system after it."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from pathlib import Path
 
 @dataclass
 class Peak:
-    """Filled in when the work has ended; None where this system cannot tell."""
+    """Peak in bytes, set when the work has ended; None if the system cannot tell."""
 
     bytes: int | None = None
 
 
 @contextmanager
 def peak() -> Iterator[Peak]:
-    """The peak within the block: of the accelerator's memory where torch uses one, else of this process's own."""
+    """Measure the peak within the block: of the accelerator's memory if torch uses one, else of this process."""
     found = Peak()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak so far
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: reset the peak
     try:
         yield found
     finally:

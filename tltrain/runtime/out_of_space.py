@@ -1,4 +1,4 @@
-"""Memory or disk that does not suffice, said in one line that names what to do."""
+"""Too little memory or disk, reported in one line that says what to do."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
-"""What libraries say of memory in errors of other types: torch on a CPU, cuBLAS, CUDA's driver."""
+"""Messages about memory in errors of other types: torch on a CPU, cuBLAS, CUDA's driver."""
 DISK_WORDS = ("No space left on device", "Disk quota exceeded", "File too large")
-"""The same of a disk: safetensors' and tokenizers' errors have no number."""
+"""Messages about a full disk: errors of safetensors and tokenizers carry no errno."""
 WRITER_WORDS = ("PytorchStreamWriter failed writing", "unexpected pos")
-"""What torch says of any file that it cannot write on."""
+"""torch's message for any file that it cannot write."""
 
 TRAIN = (
     "stage.args.per_device_train_batch_size (and raise stage.args.gradient_accumulation_steps), {length}, or set "
@@ -42,10 +42,10 @@ OTHERWISE = "data.limit or data.size"
 
 @contextmanager
 def explained(cfg: DictConfig) -> Iterator[None]:
-    """Around a stage: says in one line that memory or disk was too small.
+    """Report too little memory or disk in the block as one line.
 
     Raises:
-        TltrainError: it was.
+        TltrainError: memory or disk did not suffice.
     """
     try:
         yield
@@ -70,14 +70,14 @@ def of_memory(error: BaseException) -> bool:
 
 
 def of_disk(error: BaseException) -> str | None:
-    """The line for a file that could not be written, None where that is not what happened."""
+    """The line for a file that could not be written; None for any other error."""
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.errno in READ_ONLY and error.filename is not None:
         return f"{error.filename}: {error.strerror}; hydra.run.dir=FOLDER and cache.dir=FOLDER say where to write"
-    full = isinstance(error, OSError) and error.errno in FULL
+    full = error if isinstance(error, OSError) and error.errno in FULL else None
     if not full and not any(word in text for word in (*DISK_WORDS, *WRITER_WORDS)):
         return None
-    what = error.strerror if full else next((word for word in DISK_WORDS if word in text), "a write failed")
+    what = full.strerror if full else next((word for word in DISK_WORDS if word in text), "a write failed")
     where = f" at {_folder(error.filename)}" if isinstance(error, OSError) and error.filename else ""
     return (
         f"the disk is full{where} ({what}): free some of it or put the run elsewhere (hydra.run.dir, cache.dir); what "
@@ -90,6 +90,6 @@ def _folder(file: object) -> Path:
 
 
 def _first_sentences(error: BaseException) -> str:
-    """What a library says, without its advice on its own variables."""
+    """A library's message without its advice about its own environment variables."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 160 else text[:159] + "…"

@@ -1,13 +1,13 @@
-"""Preemption: what a run does when it is sent SIGTERM, as schedulers do before they take a machine away.
+"""Preemption: how a run reacts to SIGTERM, which schedulers send before they take a machine away.
 
-While a model is trained the signal is noted, the step that is going on is finished, a checkpoint is saved, and the
-process ends (`tltrain.training.checkpoints`); at any other moment it ends at once. The same command, repeated with
-`stage.resume=true` (a pipeline needs no word for it), goes on from there.
+During training the current step is finished, a checkpoint is saved, and the process ends
+(`tltrain.training.checkpoints`); at any other moment it ends at once. The same command, repeated with
+`stage.resume=true` (a pipeline resumes by itself), continues from there.
 
-The exit status is 143 = 128 + 15, what a shell, SLURM and Kubernetes report of a process that SIGTERM ended. So it is
-what their rules know: `RequeueExit=143` in slurm.conf or `[ $? -eq 143 ] && scontrol requeue $SLURM_JOB_ID` in a batch
+The exit status is 143 = 128 + 15, which a shell, SLURM and Kubernetes report for a process that SIGTERM ended, and
+which their rules know: `RequeueExit=143` in slurm.conf or `[ $? -eq 143 ] && scontrol requeue $SLURM_JOB_ID` in a batch
 script, `onExitCodes` of a Kubernetes Job's podFailurePolicy (`restartPolicy: OnFailure` restarts at any status),
-Nextflow's and Snakemake's retries. A run that failed ends with 1, so a mistake is not requeued for ever. Hydra's
+Nextflow's and Snakemake's retries. A run that failed ends with 1, so that a mistake is not requeued forever. Hydra's
 submitit launcher requeues a job by itself at its own signal (SIGUSR2).
 """
 
@@ -20,14 +20,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 EXIT = 128 + signal.SIGTERM
-"""The exit status."""
+"""Exit status of a preempted run."""
 LIMIT = 25.0
-"""Seconds that a process may take to end once all is saved (to close a tracker, to let go of others); schedulers kill
-after 30."""
+"""Seconds that a process may take to end once everything is saved (to close a tracker, to release other processes);
+schedulers kill after 30."""
 
 
 class Preempted(BaseException):
-    """The run ends because it was sent SIGTERM; the message says what was saved. No failure, so no Exception."""
+    """The run ends because of SIGTERM; the message says what was saved. It is not a failure, hence no `Exception`."""
 
 
 _asked = False
@@ -37,7 +37,7 @@ _limit: threading.Timer | None = None
 
 @contextmanager
 def handled() -> Iterator[None]:
-    """Within it SIGTERM raises `Preempted` in the main thread. Nothing changes inside another one, or in a thread."""
+    """Raise `Preempted` at SIGTERM within the block, in the main thread; nested blocks change nothing."""
     global _asked
     if signal.getsignal(signal.SIGTERM) is _on_sigterm or threading.current_thread() is not threading.main_thread():
         yield
@@ -49,13 +49,13 @@ def handled() -> Iterator[None]:
     finally:
         if _limit is not None:
             _limit.cancel()
-        if before is not None:  # None: set by what is no Python code
+        if before is not None:  # None: the handler was not installed from Python
             signal.signal(signal.SIGTERM, before)
 
 
 def _on_sigterm(signum: int, frame: object) -> None:
     global _asked
-    if _asked:  # a scheduler may send it to every process and to their leader, which hands it on
+    if _asked:  # a scheduler may send it to every process and to their leader, which forwards it
         return
     _asked = True
     if not _deferred:
@@ -63,12 +63,12 @@ def _on_sigterm(signum: int, frame: object) -> None:
 
 
 def asked() -> bool:
-    """Whether the signal has come."""
+    """Whether SIGTERM has arrived."""
     return _asked
 
 
 def stop(saved: str = "") -> None:
-    """Raise `Preempted`; `saved` says what is kept. What hangs on the way out is cut short."""
+    """Raise `Preempted`; `saved` says what was saved. A process that hangs on its way out is ended after `LIMIT` s."""
     global _limit
     _limit = threading.Timer(LIMIT, os._exit, [EXIT])
     _limit.daemon = True
@@ -78,7 +78,7 @@ def stop(saved: str = "") -> None:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Within it the signal is noted only: what runs there asks for it, and calls `stop` when it can."""
+    """Within the block SIGTERM is only recorded: the code there polls `asked` and calls `stop` when it can."""
     global _deferred
     _deferred += 1
     try:

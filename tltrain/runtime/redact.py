@@ -1,8 +1,8 @@
-"""Keys, tokens and passwords are kept out of what is written: config, log, error, what is tracked.
+"""Secrets (API keys, access tokens, passwords) are kept out of configuration files, logs, errors and trackers.
 
 Two things count as secret: the value of an environment variable whose name says so (`WANDB_API_KEY`, `HF_TOKEN`,
 `AWS_SECRET_ACCESS_KEY`), wherever it stands, and the value of a configuration key whose name says so (`api_key`,
-`hub_token`, `password`). A token of a tokenizer (`pad_token`, `max_new_tokens`) is none.
+`hub_token`, `password`). A tokenizer's token (`pad_token`, `max_new_tokens`) is not a secret.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-MASK = "<masked>"  # in YAML a word like others
-SHORTEST = 8  # characters; a shorter value would be found in innocent words
+MASK = "<masked>"  # a plain word in YAML
+SHORTEST = 8  # characters; a shorter value would occur in ordinary words
 _WORDS = r"api_?key|access_?key|private_?key|passw(or)?d|passphrase|secrets?|credentials?"
 _VARIABLE = re.compile(rf"(^|_)({_WORDS}|key|token|pat)(_|$)", re.IGNORECASE)
 _KEY = re.compile(
@@ -26,7 +26,7 @@ _KEY = re.compile(
 
 
 def text(words: str) -> str:
-    """`words` without the values of secret environment variables."""
+    """The text with the values of secret environment variables masked."""
     for value in _of_environment():
         words = words.replace(value, MASK)
     return words
@@ -38,7 +38,7 @@ def config(cfg: DictConfig) -> dict[str, Any]:
 
 
 def hydra_files(cfg: DictConfig, folder: Path) -> None:
-    """Mask secrets in Hydra's own record of the run, `folder/.hydra/`, which it writes before we are asked."""
+    """Mask secrets in Hydra's record of the run, `folder/.hydra/`, which Hydra writes before our code runs."""
     values = sorted(_of_keys(OmegaConf.to_container(cfg)), key=len, reverse=True)
     for file in folder.glob(".hydra/*.yaml"):
         found = file.read_text(encoding="utf-8")
@@ -61,7 +61,7 @@ class Filter(logging.Filter):
 
 def _of_environment() -> list[str]:
     found = {value for name, value in os.environ.items() if _VARIABLE.search(name) and len(value) >= SHORTEST}
-    return sorted(found, key=len, reverse=True)  # one that holds another first
+    return sorted(found, key=len, reverse=True)  # a value that contains another comes first
 
 
 def _masked(node: Any) -> Any:
@@ -73,7 +73,7 @@ def _masked(node: Any) -> Any:
 
 
 def _is_secret(key: Any, value: Any) -> bool:
-    """A key that ends in `_env` holds the name of a variable, not what is in it."""
+    """A key that ends in `_env` holds the name of a variable, not its value."""
     named = str(key).endswith("_env")
     return isinstance(value, str) and bool(value) and not named and bool(_KEY.search(str(key)))
 

@@ -1,6 +1,6 @@
-"""Run folders: Hydra's. `metrics.json` is written last, so that a folder without it is unfinished.
+"""Run folders, which are Hydra's. `metrics.json` is written last: a folder without it is unfinished.
 
-`.lock` in it is locked as long as a process runs into the folder; the operating system frees it when that dies.
+A process holds a lock on the folder's `.lock` while it writes there; the operating system frees it if the process dies.
 """
 
 from __future__ import annotations
@@ -8,9 +8,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import socket
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,7 +24,7 @@ from tltrain.runtime import distributed, redact
 
 
 def folder() -> Path:
-    """The folder of the run that is going on."""
+    """The folder of the current run."""
     return Path(HydraConfig.get().runtime.output_dir)
 
 
@@ -31,11 +32,11 @@ _claimed: list[FileLock] = []
 
 
 def claim(directory: Path) -> None:
-    """Have this run's folder, or this sweep's, for this process alone until `release` or its end.
+    """Lock a run's or a sweep's folder for this process until `release` or the end of the process.
 
     Raises:
-        TltrainError: another process has it.
-        OSError: it cannot be made, or cannot be written to.
+        TltrainError: another process holds it.
+        OSError: the folder cannot be created or written to.
     """
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / ".lock"
@@ -52,7 +53,7 @@ def claim(directory: Path) -> None:
 
 
 def release() -> None:
-    """Let go of all that `claim` has."""
+    """Release every folder that `claim` locked."""
     while _claimed:
         _claimed.pop().release()
 
@@ -66,7 +67,7 @@ def _owner(path: Path) -> str:
 
 @contextmanager
 def writing(path: Path) -> Iterator[IO[str]]:
-    """A text file that appears under its name only when it is whole. Of several processes the first alone writes."""
+    """A text file that appears under its name only when it is complete. Only rank 0 writes."""
     if not distributed.leads():
         yield io.StringIO()
         return
@@ -81,21 +82,21 @@ def writing(path: Path) -> Iterator[IO[str]]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, whole or not at all."""
+    """Write `value` as indented JSON, completely or not at all."""
     with writing(path) as file:
         json.dump(value, file, ensure_ascii=False, indent=2, sort_keys=False)
         file.write("\n")
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write lines (without their ends), whole or not at all."""
+    """Write lines (given without line breaks), completely or not at all."""
     with writing(path) as file:
         for line in lines:
             file.write(line + "\n")
 
 
 def ended(directory: Path) -> dict[str, Any] | None:
-    """The metrics of a run that has ended well; None where it has not."""
+    """The metrics of a run that has finished; None if it has not."""
     try:
         metrics = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -103,8 +104,33 @@ def ended(directory: Path) -> dict[str, Any] | None:
     return metrics if isinstance(metrics, dict) else None
 
 
+TIMED = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")
+"""The name of a folder that `hydra.run.dir` and `hydra.sweep.dir` of `conf/` make by the time."""
+
+
+def link_latest(directory: Path) -> None:
+    """Point the link `latest` beside a folder `outputs/NAME/TIME` at it: the newest run, or sweep, that has ended.
+
+    A folder that is called otherwise is a user's choice, and nothing is put beside it. Nor is it an error where no
+    link can be made, as on some file systems.
+    """
+    directory = directory.absolute()
+    if directory.parents[1].name != "outputs" or not TIMED.fullmatch(directory.name) or not distributed.leads():
+        return
+    link = directory.with_name("latest")
+    part = directory.with_name(f".latest.{os.getpid()}.part")
+    if link.exists() and not link.is_symlink():
+        return
+    with suppress(OSError, NotImplementedError):
+        part.symlink_to(directory.name, target_is_directory=True)
+        try:
+            os.replace(part, link)
+        finally:
+            part.unlink(missing_ok=True)
+
+
 def finish(directory: Path, cfg: DictConfig, metrics: dict[str, Any]) -> None:
-    """Leave the resolved configuration, without secrets, then the metrics: from here on the run counts as finished."""
+    """Write the resolved configuration without secrets, then the metrics, which mark the run as finished."""
     with writing(directory / "config.yaml") as file:
         file.write(OmegaConf.to_yaml(redact.config(cfg)))
     write_json(directory / "metrics.json", metrics)

@@ -3,7 +3,7 @@
 A stage's result depends on the modules that its code can reach: imports anywhere in a module (those inside functions
 too), modules named by a string (`"tltrain.stages.supervised:run"`, `resolver`), and scripts beside a module that it
 starts in a process of their own (`"sandbox_child.py"`). Modules that only show or track what a stage does are not
-followed: editing them makes no stage anew. Comments and layout do not count; docstrings do, because those of
+followed: editing them does not invalidate a stage. Comments and layout do not count; docstrings do, because those of
 toolworld's tools are the tools' documentation, which models read.
 """
 
@@ -80,7 +80,7 @@ def _module_of(target: str) -> str:
 
 
 def _file_outside(module: str) -> Path | None:
-    """The source file of a module of others; None where there is none to read (a missing or a compiled module)."""
+    """The source file of another package's module; None for a missing or a compiled module."""
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
@@ -99,7 +99,7 @@ def _path(name: str) -> Path | None:
 
 
 def _with_packages(name: str) -> Iterator[str]:
-    """A module and the packages it stands in, whose `__init__` runs first; nothing where there is no such module."""
+    """A module and its parent packages, whose `__init__` runs first; nothing if there is no such module."""
     if _path(name) is not None:
         parts = name.split(".")
         yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))

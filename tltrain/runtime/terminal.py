@@ -1,11 +1,11 @@
-"""What the user sees while something runs: progress bars, plain lines where the output is no terminal, tables."""
+"""Terminal output: progress bars (plain lines if the output is not a terminal), status and tables."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -18,26 +18,26 @@ T = TypeVar("T")
 
 
 def silence() -> None:
-    """Show nothing from here on: of several processes the first alone speaks."""
+    """Silence this process: of several processes only rank 0 prints."""
     console.quiet = errors.quiet = True
-    logging.getLogger().addHandler(logging.NullHandler())  # else Python shows warnings on standard error
+    logging.getLogger().addHandler(logging.NullHandler())  # without a handler Python prints warnings on standard error
 
 
 console = Console(highlight=False, soft_wrap=True, emoji=False)
 """Standard output: results."""
 errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
-"""Standard error: progress and what went wrong, so that results can be piped."""
+"""Standard error: progress and errors, so that results can be piped."""
 
 
 class LogFile(logging.FileHandler):
-    """The run's log. That it cannot be written on (a full disk) neither ends the run nor covers what went wrong."""
+    """The run's log file. A failure to write it (a full disk) neither ends the run nor hides the original error."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Nothing: logging's own would print a traceback for each line."""
+        """Ignore the error: logging's default would print a traceback for each line."""
 
 
 class Handler(logging.Handler):
-    """Logging to the terminal, above a progress bar that may be running."""
+    """Logging to the terminal, above any running progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         style = "yellow" if record.levelno >= logging.WARNING else None
@@ -46,9 +46,9 @@ class Handler(logging.Handler):
 
 @contextmanager
 def progress(description: str, total: int | None) -> Iterator[Callable[..., None]]:
-    """A progress bar; yields `advance(steps=1, note="")`. Where there is no terminal, a line every 10 seconds.
+    """A progress bar; yields `advance(steps=1, note="")`. Without a terminal it prints a line every 10 seconds.
 
-    Inside another one nothing is shown: the outer one tells how far things are.
+    A bar inside another one is not shown.
     """
     if _showing:
         yield lambda steps=1, note=None: None
@@ -82,7 +82,9 @@ def _shown_progress(description: str, total: int | None) -> Iterator[Callable[..
         task = bar.add_task(description, total=total, note="")
 
         def advance(steps: int = 1, note: str | None = None) -> None:
-            bar.update(task, advance=steps, **({} if note is None else {"note": note}))
+            bar.update(task, advance=steps)
+            if note is not None:
+                bar.update(task, note=note)
 
         yield advance
 
@@ -105,7 +107,9 @@ def _plain_progress(description: str, total: int | None) -> Iterator[Callable[..
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
     """The items, with a progress bar."""
-    with progress(description, total if total is not None or not hasattr(items, "__len__") else len(items)) as advance:
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    with progress(description, total) as advance:
         for item in items:
             yield item
             advance()
@@ -128,7 +132,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     for number, column in enumerate(columns):
         grid.add_column(column, justify="left" if number == 0 else "right")
     for row in rows:
-        grid.add_row(*(Text(str(cell)) for cell in row))  # as it stands: a cell may hold words from the data
+        grid.add_row(*(Text(str(cell)) for cell in row))  # no markup: a cell may hold text from the data
     wide = Console(width=None if console.is_terminal else 160, highlight=False, file=sys.stdout)
     wide.quiet = console.quiet
     wide.print(grid)

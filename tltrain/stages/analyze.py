@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +30,12 @@ from tltrain.data.judged import MaeReport, judged_trajectories, rule_of
 from tltrain.data.reading import ReadReport
 from tltrain.errors import TltrainError
 from tltrain.evaluation import analysis
-from tltrain.evaluation.analysis import ErrorCounts, Estimate
+from tltrain.evaluation.analysis import ErrorCounts
+from tltrain.evaluation.records import count_grades, read_graded
 from tltrain.formats.tool_errors import Rule
 from tltrain.grading import Outcome
 from tltrain.runtime import runs, terminal
 from tltrain.stages import mae
-from tltrain.stages.evaluations import compare
 from tltrain.trajectory import Trajectory
 from tltrain.views import analysis_tables as report
 from tltrain.views.analysis_tables import Shown
@@ -99,10 +98,6 @@ def counted(items: Iterable[Trajectory], counts: ErrorCounts) -> Iterator[Trajec
         yield item
 
 
-def plain(estimate: Estimate) -> dict[str, float | None]:
-    return {key: value if value is None else round(value, 4) for key, value in asdict(estimate).items()}
-
-
 # --- the dataset ------------------------------------------------------------------------------------------------------
 
 
@@ -117,7 +112,7 @@ def show_data(cfg: DictConfig, counts: ErrorCounts, metrics: dict[str, Any], fol
                 "answered": sum(group.answered),
                 "errors": sum(group.errors),
                 "kinds": dict(group.kinds.most_common()),
-                "percent": {name: plain(share) for name, share in group.shares(cfg.seed).items()},
+                "percent": {name: share.to_json() for name, share in group.shares(cfg.seed).items()},
             }
             for value, group in values.items()
         }
@@ -183,7 +178,7 @@ def show_models(
     metrics["details"]["models"] = {
         name: details
         | {
-            what: {key: {kind: plain(one) for kind, one in both.items()} for key, both in details[what].items()}
+            what: {key: {kind: one.to_json() for kind, one in both.items()} for key, both in details[what].items()}
             for what in ("tokens", "calls")
         }
         for name, details in found.items()
@@ -235,12 +230,12 @@ def show_results(paths: Sequence[str], metrics: dict[str, Any], folder: Path) ->
     if len(set(paths)) < len(paths):
         raise TltrainError(f"stage.results: expected different folders, found {', '.join(paths)}")
     labels = analysis.labels(list(paths))
-    results = {label: compare.read(Path(path), "stage.results") for path, label in zip(paths, labels, strict=True)}
+    results = {label: read_graded(Path(path), "stage.results") for path, label in zip(paths, labels, strict=True)}
     counts: dict[str, dict[str, int]] = {}
-    for name in dict.fromkeys(line.sample[0] for lines in results.values() for line in lines):
-        for label, lines in results.items():
-            if members := [line for line in lines if line.sample[0] == name]:
-                counts[f"{label} {name}"] = compare.count(members)
+    for name in dict.fromkeys(one.set for predictions in results.values() for one in predictions):
+        for label, predictions in results.items():
+            if members := [prediction for prediction in predictions if prediction.set == name]:
+                counts[f"{label} {name}"] = count_grades(members)
     metrics["details"]["results"] = counts
     outcomes = {name: by_outcome(rows) for name, rows in counts.items()}
     analysis_plots.predictions(folder / "prediction_kinds.png", outcomes)

@@ -21,9 +21,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from tltrain import plan, tracking
+from tltrain import config, plan, tracking
 from tltrain.data import hold_out, trajectories
 from tltrain.data.judged import MaeReport, judged_trajectories, rule_of
 from tltrain.data.reading import ReadReport
@@ -77,9 +77,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     log.info("irm: %d prompts in %d trees, %d tokens", report.prompts, len(trees), report.tokens)
     plan.announce(cfg, model.config, trees)
     asked = [sample for item in held_out for _, sample in questions(item)][: cfg.stage.eval_size]
-    judge = reward_function.RewardFunction(
-        RewardTable.from_config(OmegaConf.to_container(cfg.reward)), cfg.stage.matching.name
-    )
+    judge = reward_function.RewardFunction(RewardTable.from_config(config.plain(cfg.reward)), cfg.stage.matching.name)
     examine = HeldOutEvaluation(cfg, encoder, asked, judge)
     before = examine.once(folder / "before.json", model, bf16, "asking held-out questions before")
 
@@ -334,7 +332,7 @@ class HeldOutEvaluation:
         levels = scoring.score(grades, self.cfg.seed)
         return {
             "reward": sum(rewards) / len(rewards),
-            **{level: metric.percent for level, metric in levels.items()},
+            **{level: metric.value for level, metric in levels.items()},
             "n": len(rewards),
             "intervals": {level: [metric.low, metric.high] for level, metric in levels.items()},
             "outcomes": scoring.count_outcomes(grades),

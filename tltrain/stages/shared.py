@@ -95,7 +95,7 @@ def checkpoint_to_resume(cfg: DictConfig, folder: Path, left: Iterable[str] = ()
         for name in left:
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(checkpoints, ignore_errors=True)
-    distributed.share()
+    distributed.share(None)  # nobody goes on before they are gone
     return None
 
 

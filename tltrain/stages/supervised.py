@@ -198,7 +198,7 @@ def write_losses(logs: list[dict[str, float]], stage: str, folder: Path) -> dict
     return known({name: steps[-1][name] for name in ("key_token_loss", "other_token_loss") if steps})
 
 
-def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool):
+def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool) -> Any:
     """trl.SFTConfig as the configuration sets it."""
     from trl import SFTConfig
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
+
+from tltrain.config import merged, plain
 
 SUPERVISED_ARGUMENTS = "trl.SFTConfig"
 IRM_ARGUMENTS = {"ppo": "transformers.TrainingArguments", "rloo": "trl.RLOOConfig", "grpo": "trl.GRPOConfig"}
@@ -46,7 +48,7 @@ def sources(cfg: DictConfig) -> list[DictConfig]:
 
 def configured_arguments(cfg: DictConfig) -> dict[str, Any]:
     """What the configuration sets for the trainer of `cfg.stage`, under the newer of two names."""
-    return OmegaConf.to_container(OmegaConf.merge(*map(_renamed, sources(cfg))))
+    return plain(merged(*map(_renamed, sources(cfg))))
 
 
 def trainer_arguments(cfg: DictConfig) -> dict[str, Any]:
@@ -61,6 +63,6 @@ def trainer_arguments(cfg: DictConfig) -> dict[str, Any]:
 
 def _renamed(node: DictConfig) -> dict[str, Any]:
     """The node's values, resolved; an older name gives way to a newer one beside it, as in the library."""
-    values = OmegaConf.to_container(node, resolve=True)
+    values = plain(node)
     older = {ALIASES[name]: values.pop(name) for name in list(values) if name in ALIASES}
     return older | {name: value for name, value in values.items() if value is not None or name not in older}

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from tltrain.evaluation.analysis import CONDITIONS, PARTS, Estimate, Group
+from tltrain.evaluation.analysis import CONDITIONS, PARTS, Group
+from tltrain.evaluation.intervals import Interval
 from tltrain.views.plots import BLUE, GRADE_COLOURS, HATCHES, ORANGE, plt
 
 MODEL_COLOURS = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")  # Okabe and Ito
@@ -73,7 +74,7 @@ def _stacked(
     _save(figure, path)
 
 
-def tokens(path: Path, models: Mapping[str, Mapping[str, Mapping[str, Estimate]]]) -> None:
+def tokens(path: Path, models: Mapping[str, Mapping[str, Mapping[str, Interval]]]) -> None:
     """Accuracy above, loss below, by part of a call; key tokens on the left."""
     parts = [part for part in PARTS if part != "all" and any(part in found for found in models.values())]
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(_width(10, models), 7), sharex=True, layout="constrained")
@@ -89,7 +90,7 @@ def tokens(path: Path, models: Mapping[str, Mapping[str, Mapping[str, Estimate]]
     _save(figure, path)
 
 
-def calls(path: Path, models: Mapping[str, Mapping[str, Mapping[str, Estimate]]]) -> None:
+def calls(path: Path, models: Mapping[str, Mapping[str, Mapping[str, Interval]]]) -> None:
     """How often the whole call is right, and all its other tokens, given that key tokens are right or wrong."""
     asked = [name for name in CONDITIONS if any(name in found for found in models.values())]
     figure, both = plt.subplots(1, 2, figsize=(_width(11, models), 4.5), sharey=True, layout="constrained")
@@ -107,7 +108,10 @@ def calls(path: Path, models: Mapping[str, Mapping[str, Mapping[str, Estimate]]]
             fontsize="small",
         )
     highest = max(
-        one[what].high or one[what].value for found in models.values() for one in found.values() for what in one
+        one[what].high if one[what].has_ends else one[what].value
+        for found in models.values()
+        for one in found.values()
+        for what in one
     )
     both[0].set(ylabel="% of calls", ylim=(0, min(1.15 * highest + 1, 105)))
     figure.suptitle("Recorded calls, given their key tokens")
@@ -120,14 +124,14 @@ def _width(inches: float, models: Mapping[str, object]) -> float:
     return inches + max(len(models) - 6, 0)
 
 
-def _grouped(axes: Axes, places: Sequence[str], models: Mapping[str, Mapping[str, Estimate]]) -> None:
+def _grouped(axes: Axes, places: Sequence[str], models: Mapping[str, Mapping[str, Interval]]) -> None:
     """Bars with their 95 % intervals, a group a place, one model beside the other."""
     width = 0.8 / len(models)
     for number, (name, found) in enumerate(models.items()):
         at = [(i, found[place]) for i, place in enumerate(places) if place in found]
         values = [estimate.value for _, estimate in at]
-        below = [0 if one.low is None else max(one.value - one.low, 0) for _, one in at]
-        above = [0 if one.high is None else max(one.high - one.value, 0) for _, one in at]
+        below = [max(one.value - one.low, 0) if one.has_ends else 0 for _, one in at]
+        above = [max(one.high - one.value, 0) if one.has_ends else 0 for _, one in at]
         axes.bar(
             [i + (number + 0.5) * width - 0.4 for i, _ in at],
             values,
