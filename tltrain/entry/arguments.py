@@ -24,7 +24,6 @@ ARGUMENTS = {
     "transformers.TrainingArguments": TRAINING_ARGUMENTS,
 }
 """The libraries' classes of arguments: (package, file, class) of each and of its bases."""
-IRM_ARGUMENTS = {"ppo": "transformers.TrainingArguments", "rloo": "trl.RLOOConfig", "grpo": "trl.GRPOConfig"}
 LLAMA_CONFIG = (("transformers", "models/llama/configuration_llama.py", "LlamaConfig"),)
 
 OURS = {

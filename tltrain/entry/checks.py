@@ -10,15 +10,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tltrain import config
 from tltrain.config import Key
-from tltrain.entry.arguments import (
-    IRM_ARGUMENTS,
-    LLAMA_CONFIG,
-    check_arguments,
-    check_bounds,
-    library_fields,
-    suggestion,
-)
+from tltrain.entry.arguments import LLAMA_CONFIG, check_arguments, check_bounds, library_fields, suggestion
 from tltrain.errors import TltrainError
+from tltrain.training.arguments import IRM_ARGUMENTS
 
 
 def check(cfg: DictConfig) -> None:

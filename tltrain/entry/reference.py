@@ -21,8 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tltrain import config
-from tltrain.entry.arguments import ARGUMENTS, IRM_ARGUMENTS, library_fields
+from tltrain.entry.arguments import ARGUMENTS, library_fields
 from tltrain.grading import RewardTable
+from tltrain.training.arguments import IRM_ARGUMENTS
 
 GROUPS = ("stage", "model", "data", "benchmark", "source", "hardware", "tracking", "reward")
 """The groups whose choices have keys that a schema explains."""

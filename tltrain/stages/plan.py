@@ -64,6 +64,7 @@ def make(cfg: DictConfig) -> tuple[Any, dict[str, Any]]:
         "of": own.stage.name,
         "model": cfg.model.path or cfg.model.name,
         "parameters": shape.parameters,
+        "trained": plan.trained,
         "peak_bytes": round(peak),
         "peak_moment": moment,
         "available_bytes": plan.available and round(plan.available),
@@ -100,7 +101,7 @@ def lengths(cfg: DictConfig, own: DictConfig, context: int | None) -> tuple[Any,
     stage, irm = cfg.stage, own.stage.name == "irm"
     if stage.length is None and own.stage.name != "eval" and (found := of_data(cfg, own, context)) is not None:
         return found, f"data={cfg.data.name}: {len(found.lengths)} samples, the longest of {max(found.lengths)} tokens"
-    most = own.stage.max_prompt_length if irm else arguments(own).get("max_length") or (None if irm else LENGTH)
+    most = own.stage.max_prompt_length if irm else arguments(own).get("max_length", LENGTH)
     length = stage.length or min(filter(None, (most, context)), default=LENGTH)
     if irm and stage.length is None and context:
         length = min(length, context - own.stage.max_new_tokens)
@@ -141,7 +142,7 @@ def of_data(cfg: DictConfig, own: DictConfig, context: int | None) -> Any:
 
         trees, _ = prompts(own, train, encoder, context)
         return rows_of(own.stage.algorithm.name, trees)
-    limit = min(filter(None, (arguments(own).get("max_length"), context)), default=sys.maxsize)
+    limit = min(filter(None, (arguments(own)["max_length"], context)), default=sys.maxsize)
     layouts = pack(
         terminal.track(train, "tokenizing"),
         encoder,
@@ -184,6 +185,9 @@ def show(plan: Any, metrics: dict[str, Any]) -> None:
         *(["activation checkpointing"] if setup.checkpointing else []),
     ]
     say(f"{metrics['of']} of {configured.count(plan.shape.parameters)} parameters; {', '.join(how)}")
+    if setup.adapter is not None and plan.trained:
+        adapters = ", ".join(f"{configured.count(number)} of the {name}" for name, number in plan.trained.items())
+        say(f"with LoRA trains {adapters}")
     say(f"micro-batch {plan.batch.rows} x {plan.batch.length} tokens; {metrics['lengths']}")
     if plan.host:
         say(f"and {plan.host / memory.GiB:.1f} GiB of the machine's memory for each process (offloaded)")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from tltrain import config, plan, tracking
+from tltrain import plan, tracking
 from tltrain.data import hold_out, trajectories
 from tltrain.data.judged import MaeReport, judged_trajectories, rule_of
 from tltrain.data.reading import ReadReport
@@ -199,16 +199,12 @@ def write_losses(logs: list[dict[str, float]], stage: str, folder: Path) -> dict
 
 
 def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool) -> Any:
-    """trl.SFTConfig from `model.args`, above them `stage.args`, and what the other groups say."""
+    """trl.SFTConfig as the configuration sets it."""
     from trl import SFTConfig
 
-    chosen = config.plain(config.merged(cfg.model.args, cfg.hardware.args, cfg.stage.args))
-    if "per_device_train_batch_size" in chosen:  # the library's default of 8 would pad long trajectories to the longest
-        chosen.setdefault("per_device_eval_batch_size", chosen["per_device_train_batch_size"])
     return library_arguments(
         cfg,
         SFTConfig,
-        chosen,
         folder,
         device,
         bf16,
