@@ -18,6 +18,7 @@ from tltrain.entry.arguments import (
     library_fields,
     suggestion,
 )
+from tltrain.entry.composed import resolved
 from tltrain.errors import TltrainError
 
 
@@ -50,10 +51,10 @@ def check_node(node: DictConfig, schema: type, where: str = "") -> None:
         where: the node's own key; empty at the root.
     """
     known = config.keys_of(schema)
-    for name in node:
-        key = f"{where}.{name}" if where else str(name)
+    for name in map(str, node):
+        key = f"{where}.{name}" if where else name
         if name not in known:
-            raise TltrainError(f"{key}: no such key{suggestion(str(name), known)}")
+            raise TltrainError(f"{key}: no such key{suggestion(name, known)}")
         if not OmegaConf.is_missing(node, name):
             _check_value(node, known[name], node[name], key)
 
@@ -69,7 +70,7 @@ def _check_value(node: DictConfig, known: Key, value: Any, key: str) -> None:
         check_node(value, known.schema, key)
     if known.library is not None:
         library = IRM_ARGUMENTS[node.algorithm.name] if known.library == "algorithm" else known.library
-        check_arguments(OmegaConf.to_container(value, resolve=True), key, library)
+        check_arguments(resolved(value), key, library)
 
 
 def check_model_path(path: str, key: str = "model.path") -> None:
