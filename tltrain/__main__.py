@@ -18,6 +18,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from tltrain import config, tracking
 from tltrain.entry import checks, launch, program, usage
@@ -60,7 +61,7 @@ def main() -> None:
         return
     # deepspeed's launcher adds a word that is none of ours.
     sys.argv[1:] = [word for word in sys.argv[1:] if not word.startswith("--local_rank")]
-    joined = distributed.join(place, on_failure=partial(_say, place.rank), on_death=partial(_say, None))
+    joined = distributed.join(place, on_failure=partial(_tell_failure, place.rank), on_death=_tell_death)
     if place.rank == 0:
         try:
             lead()
@@ -76,14 +77,17 @@ def main() -> None:
         distributed.leave()
 
 
-def _say(rank: int | None, error: Exception | str) -> None:
-    """Why this process of several ends; of another one's end, the first process alone speaks."""
-    if rank is not None:
-        print(f"rank {rank}: {distributed.in_one_line(error)}", file=sys.stderr, flush=True)
-    elif distributed.leads():
-        print(error, file=sys.stderr, flush=True)
+def _tell_failure(rank: int, error: Exception) -> None:
+    """Report why this process, one of several, ends."""
+    print(f"rank {rank}: {distributed.in_one_line(error)}", file=sys.stderr, flush=True)
+
+
+def _tell_death(line: str) -> None:
+    """Report, on rank 0 only, that another process has died."""
+    if distributed.leads():
+        print(line, file=sys.stderr, flush=True)
         with suppress(Exception):
-            runs.write_lines(runs.folder() / "error.txt", [str(error)])
+            runs.write_lines(runs.folder() / "error.txt", [line])
 
 
 def lead() -> None:
@@ -106,17 +110,19 @@ def lead() -> None:
                 return run_job(cfg)
         except (TltrainError, OSError) as error:
             # Caught here: Hydra would add a line, and end a sweep at its first failure.
-            return fail(str(error))
+            fail(str(error))
+            return None
         except Exception as error:  # a bug of ours or of a library: the traceback is wanted
             if HydraConfig.get().mode is not RunMode.MULTIRUN:
                 raise
             logging.getLogger().error("%s", error, exc_info=True)  # the root logger writes to the file only
-            return fail(f"{type(error).__name__}: {error}")
+            fail(f"{type(error).__name__}: {error}")
+            return None
 
     try:
         with preemption.handled():
             hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="config")(task)()
-    except (HydraException, OmegaConfBaseException) as error:  # first: some of Hydra's are OSErrors too
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:  # first: some of Hydra's are OSErrors too
         print(one_line(error), file=sys.stderr)
         sys.exit(1)
     except OSError as error:  # the run folder cannot be made

@@ -203,13 +203,7 @@ def _misfit(call: Call, tool: Tool) -> int:
 
 def _best(grades: Iterable[Grade]) -> Grade:
     """The first of the best. Once the tool is right the paper's rewards rise with the outcome, so they alone decide."""
-    best = None
-    for candidate in grades:
-        if candidate.outcome is Outcome.CORRECT:
-            return candidate
-        if best is None or candidate.reward() > best.reward():
-            best = candidate
-    return best
+    return max(grades, key=lambda grade: (grade.outcome is Outcome.CORRECT, grade.reward()))
 
 
 def _compare(call: Call, golden: Call, tool: Tool, values: Matching, contradictions: tuple[str, ...]) -> Grade:

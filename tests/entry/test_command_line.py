@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,28 +11,10 @@ import pytest
 import yaml
 
 from tests.support.paths import ROOT
+from tests.support.processes import Forked, forked, probe, process
 from tests.support.reader_samples import RAW
 from tltrain.entry import usage
 from tltrain.sweeps import callback
-
-HEAVY = ("torch", "transformers", "trl", "datasets", "wandb", "matplotlib")
-PROBE = f"""
-import atexit, sys
-atexit.register(lambda: print("loaded:", [name for name in {HEAVY} if name in sys.modules]))
-from tltrain.__main__ import main
-main()
-"""
-
-
-def process(command: list[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A command in a process of its own, in `folder`, with the package of this checkout."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
-
-
-def probe(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """The command line, whose last line of output says what it loaded."""
-    return process([sys.executable, "-c", PROBE, *words], folder)
 
 
 @pytest.fixture
@@ -74,14 +54,20 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize(("words", "said"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_ends_in_one_line_before_anything_loads(words, said, tmp_path):
-    ran = probe(tmp_path, *words, "hydra.run.dir=run")
-    assert ran.returncode == 1
-    (line,) = ran.stderr.splitlines()
-    assert said in line
-    assert ran.stdout == "loaded: []\n"
-    assert not (tmp_path / "run" / "metrics.json").exists()
+@pytest.fixture(scope="module")
+def mistakes(once) -> dict[str, Forked]:
+    lines = [[*words, "hydra.run.dir=run"] for words, _ in MISTAKES.values()]
+    return dict(zip(MISTAKES, once("mistakes", lambda folder: forked(folder, lines)), strict=True))
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_ends_in_one_line_before_anything_loads(mistakes, name):
+    ran = mistakes[name]
+    assert ran.status == 1
+    (line,) = ran.err.splitlines()
+    assert MISTAKES[name][1] in line
+    assert ran.out == "" and ran.loaded == []
+    assert not (ran.folder / "run" / "metrics.json").exists()
 
 
 @pytest.mark.parametrize(

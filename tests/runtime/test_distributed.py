@@ -217,10 +217,10 @@ def test_the_first_process_calls_and_the_others_follow(teams):
     first, second, failures = teams
     other = threading.Thread(target=lambda: (second.follow(), second.end()))
     other.start()
-    assert first.call("tests.test_distributed:add", 1) == 2
+    assert first.call(f"{__name__}:add", 1) == 2
     with pytest.raises(TltrainError, match="no data"):
-        first.call("tests.test_distributed:fail", "no data")
-    assert first.call("tests.test_distributed:add", 2) == 3  # a mistake that all make ends nobody
+        first.call(f"{__name__}:fail", "no data")
+    assert first.call(f"{__name__}:add", 2) == 3  # a mistake that all make ends nobody
     first.end()
     other.join(20)
     assert not other.is_alive()

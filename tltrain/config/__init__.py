@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import MISSING, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 from tltrain.config.choices import (
     Algorithm,
@@ -119,10 +120,15 @@ __all__ = [
     "Write",
     "key",
     "keys_of",
+    "merged",
+    "plain",
     "register",
     "stage_module",
     "stage_schema",
 ]
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 CONF_DIR = next(
     folder for folder in (Path(__file__).parents[1] / "conf", Path(__file__).parents[2] / "conf") if folder.is_dir()
@@ -168,9 +174,24 @@ STAGES = {
 """Name of a stage -> its module in `tltrain.stages`, and its schema in `SCHEMAS`."""
 
 
-def stage_module(stage: str) -> str:
+def plain(node: DictConfig, resolve: bool = True, enum_to_str: bool = False) -> dict[str, Any]:
+    """A part of the configuration as plain values; `resolve` replaces each reference by the value it refers to."""
+    from omegaconf import OmegaConf
+
+    values = OmegaConf.to_container(node, resolve=resolve, enum_to_str=enum_to_str)
+    return cast(dict[str, Any], values)  # of a DictConfig it is one, and our keys are strings
+
+
+def merged(*nodes: Any) -> DictConfig:
+    """Parts of the configuration merged into one; later ones take precedence."""
+    from omegaconf import DictConfig, OmegaConf
+
+    return cast(DictConfig, OmegaConf.merge(*nodes))  # a list is made of lists alone
+
+
+def stage_module(name: str) -> str:
     """The dotted name of the module whose `run(cfg, folder)` is the stage."""
-    return f"tltrain.stages.{STAGES[stage]}"
+    return f"tltrain.stages.{STAGES[name]}"
 
 
 def stage_schema(name: str) -> type:

@@ -156,7 +156,7 @@ class Tracking:
     project: str = key("tltrain", "wandb: project")
     mode: TrackingMode = key(
         TrackingMode.offline,
-        "wandb: what becomes of the run; offline: kept on this machine; online: uploaded; disabled: not recorded",
+        "wandb: where runs go; offline: kept on this machine; online: uploaded; disabled: nothing is recorded",
     )
     group: Optional[str] = key(None, "wandb: group of the run; null: the sweep, or the job whose stage this is")
     tags: list[str] = key([], "wandb: tags besides the names of model and data")

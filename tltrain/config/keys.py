@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -80,10 +80,9 @@ def key(
     Args:
         default: a value (lists and dicts are copied), or the dataclass of a nested node.
     """
+    factory: Callable[[], Any] | None = default.copy if isinstance(default, list | dict) else None
     if isinstance(default, type):
-        schema, factory = default, default
-    else:
-        factory = default.copy if isinstance(default, list | dict) else None
+        schema = factory = default
     carried = {"key": Key(meaning, Bounds(least, most, above, below), hint, schema, library)}
     return field(metadata=carried, **({"default_factory": factory} if factory else {"default": default}))
 

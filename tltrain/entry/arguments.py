@@ -24,7 +24,6 @@ ARGUMENTS = {
     "transformers.TrainingArguments": TRAINING_ARGUMENTS,
 }
 """The libraries' classes of arguments: (package, file, class) of each and of its bases."""
-IRM_ARGUMENTS = {"ppo": "transformers.TrainingArguments", "rloo": "trl.RLOOConfig", "grpo": "trl.GRPOConfig"}
 LLAMA_CONFIG = (("transformers", "models/llama/configuration_llama.py", "LlamaConfig"),)
 
 OURS = {
@@ -108,7 +107,7 @@ def check_arguments(arguments: dict[str, Any], where: str, kind: str = "trl.SFTC
         if name in OURS:
             raise TltrainError(f"{key}: this is set by {OURS[name]}")
         allowed = [PYTHON_TYPES.get(part.strip().partition("[")[0].strip()) for part in fields[name].split("|")]
-        known = [t for types in allowed if types for t in types]
+        known: list[type] = [t for types in allowed if types for t in types]
         if not all(allowed):  # an enumeration or another class of the library: given by its name
             known += [str, dict, type(None)]
         if not isinstance(value, tuple(known)) or (isinstance(value, bool) and bool not in known):

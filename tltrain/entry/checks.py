@@ -10,16 +10,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tltrain import config
 from tltrain.config import Key
-from tltrain.entry.arguments import (
-    IRM_ARGUMENTS,
-    LLAMA_CONFIG,
-    check_arguments,
-    check_bounds,
-    library_fields,
-    suggestion,
-)
-from tltrain.entry.composed import resolved
+from tltrain.entry.arguments import LLAMA_CONFIG, check_arguments, check_bounds, library_fields, suggestion
 from tltrain.errors import TltrainError
+from tltrain.training.arguments import IRM_ARGUMENTS
 
 
 def check(cfg: DictConfig) -> None:
@@ -30,6 +23,7 @@ def check(cfg: DictConfig) -> None:
         OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
         raise TltrainError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+    _check_schemas(cfg)
     check_node(cfg, config.Config)  # first: keys of a stage may take their values from keys of the model
     check_node(cfg.stage, config.stage_schema(cfg.stage.name), "stage")
     for name in cfg.model.random or ():
@@ -70,7 +64,7 @@ def _check_value(node: DictConfig, known: Key, value: Any, key: str) -> None:
         check_node(value, known.schema, key)
     if known.library is not None:
         library = IRM_ARGUMENTS[node.algorithm.name] if known.library == "algorithm" else known.library
-        check_arguments(resolved(value), key, library)
+        check_arguments(config.plain(value), key, library)
 
 
 def check_model_path(path: str, key: str = "model.path") -> None:
@@ -82,3 +76,14 @@ def check_model_path(path: str, key: str = "model.path") -> None:
             raise TltrainError(f"{key}={path} is not a model folder: {hint}")
     elif path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise TltrainError(f"{key}={path}: there is no such folder")
+
+
+def _check_schemas(cfg: DictConfig) -> None:
+    """Raise a TltrainError where a choice from a folder of the user's own (`--config-dir`) names no schema."""
+    places = {node: f"schema/{node}" for node in ("model", "data", "benchmark", "source", "hardware", "tracking")}
+    for node, place in (places | {"stage": f"schema/stage/{config.STAGES[cfg.stage.name]}"}).items():
+        if not set(config.keys_of(config.SCHEMAS[place])) <= set(cfg[node]):
+            raise TltrainError(
+                f"{node}: the chosen file has no schema, so nothing checks its keys: begin it with "
+                f"`defaults: [/{place}@_here_]`"
+            )

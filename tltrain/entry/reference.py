@@ -21,8 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tltrain import config
-from tltrain.entry.arguments import ARGUMENTS, IRM_ARGUMENTS, library_fields
+from tltrain.entry.arguments import ARGUMENTS, library_fields
 from tltrain.grading import RewardTable
+from tltrain.training.arguments import IRM_ARGUMENTS
 
 GROUPS = ("stage", "model", "data", "benchmark", "source", "hardware", "tracking", "reward")
 """The groups whose choices have keys that a schema explains."""
@@ -116,7 +117,7 @@ def _value(node: DictConfig | None, name: str) -> tuple[Any, str]:
         return ..., ""
     if not OmegaConf.is_interpolation(node, name):
         return node[name], ""
-    origin = OmegaConf.to_container(node, resolve=False)[name]
+    origin = config.plain(node, resolve=False)[name]
     try:
         return node[name], origin
     except OmegaConfBaseException:  # it refers to what another choice would have
@@ -140,9 +141,9 @@ def _library_rows(row: Row, node: DictConfig | None, library: str, value: Any) -
 
 def _open_rows(node: DictConfig, where: str) -> Iterator[Row]:
     """The values in a node without a schema."""
-    for name in node:
+    for name in map(str, node):
         key = f"{where}.{name}"
-        value, origin = _value(node, str(name))
+        value, origin = _value(node, name)
         if isinstance(value, DictConfig):
             yield from _open_rows(value, key)
         else:

@@ -54,8 +54,8 @@ def _choices(named: dict[str, list[str]], folder: Path | None) -> Iterator[str]:
     for group, names in named.items():
         for name in names:
             cfg = reference.composed(first | {group: name}, search)
-            own = folder is not None and (folder / group / f"{name}.yaml").is_file()
-            choice = reference.choice_of(cfg, group, name, folder if own else config.CONF_DIR)
+            own = folder if folder is not None and (folder / group / f"{name}.yaml").is_file() else config.CONF_DIR
+            choice = reference.choice_of(cfg, group, name, own)
             yield f"{group}={name}"
             yield from (f"  {line.replace('python -m tltrain', program.name())}" for line in choice.comment)
             yield ""

@@ -23,6 +23,7 @@ from tltrain.evaluation.metrics import METRICS
 from tltrain.report.gather import gather, job_folders
 from tltrain.report.sweep import FILE, Job, Sweep, save, without_texts
 from tltrain.runtime import runs, terminal
+from tltrain.runtime.durations import duration
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,6 @@ class Gather(Callback):
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Say how the job ended, and where the sweep stands."""
-        from tltrain.report.wording import duration  # which loads numpy
 
         if config.hydra.mode.name != "MULTIRUN":
             return

@@ -67,12 +67,10 @@ def pack(
         TltrainError: a trajectory is too long and `truncation` is `error`.
     """
     packing, truncation = SupervisedPacking(packing), Truncation(truncation)
-    chains = _chains(trajectories, encoder, packing, w_max, max_length, truncation, report)
+    samples: Iterable[list[Run]] = _chains(trajectories, encoder, packing, w_max, max_length, truncation, report)
     report.packing = packing
     if packing in ("prefix_tree", "auto"):
-        samples = _trees(list(chains), packing, limits or Limits(16, max_length), report)
-    else:
-        samples = chains
+        samples = _trees(list(samples), packing, limits or Limits(16, max_length), report)
     for runs in samples:
         layout = flatten(runs)
         report.samples += 1

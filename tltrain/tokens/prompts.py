@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from tltrain.config import Packing, PromptTruncation
 from tltrain.errors import TltrainError
-from tltrain.formats import tl
 from tltrain.tokens.encoder import Encoder
-from tltrain.tokens.packing import Run, fit
-from tltrain.trajectory import Sample, Trajectory
+from tltrain.tokens.layout import Run
+from tltrain.tokens.packing import fit
+from tltrain.trajectory import Sample, Trajectory, actions, sequential
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,23 +45,26 @@ class PromptReport:
 
 
 def questions(trajectory: Trajectory) -> list[tuple[int, Sample]]:
-    """Each call that may be learned as (number of its assistant message, its history with the call as golden)."""
-    asked, number = [], 0
-    for i, message in enumerate(trajectory.messages):
-        if message.role != "assistant":
-            continue
-        if message.learn and message.call is not None:
-            sample = Sample(
+    """Each call that may be learned as (number of its action, its history with the call as golden).
+
+    The history of a call that stands in a message with others has those before it, each with its answer.
+    """
+    messages = sequential(trajectory.messages)
+    return [
+        (
+            number,
+            Sample(
                 f"{trajectory.id}#{number + 1}",
                 trajectory.tools,
-                trajectory.messages[:i],
-                (message.call,),
+                messages[: action.at],
+                (action.call,),
                 trajectory.instructions,
                 {"turn": number + 1, **trajectory.meta},
-            )
-            asked.append((number, sample))
-        number += 1
-    return asked
+            ),
+        )
+        for number, action in enumerate(actions(messages))
+        if action.learn and action.call is not None
+    ]
 
 
 def prompt_trees(
@@ -107,9 +110,9 @@ def prompt_trees(
 def _turns(trajectory: Trajectory, encoder: Encoder) -> list[tuple[list[Run], Sample]]:
     """The runs of each prompt's tokens, and what it asks."""
     asked = dict(questions(trajectory))
-    pieces = tl.segments(trajectory)
+    pieces = encoder.format.segments(trajectory)
     runs = [
-        Run(encoded.ids, i - 1, [], piece.text == tl.GENERATION_PROMPT)
+        Run(encoded.ids, i - 1, [], piece.opens_turn)
         for i, (piece, encoded) in enumerate(zip(pieces, encoder.encode([p.text for p in pieces]), strict=True))
     ]
     return [(runs[:i], asked[piece.turn]) for i, piece in enumerate(pieces) if piece.turn in asked]

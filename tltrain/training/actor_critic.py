@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,15 @@ from tltrain.training import engines, rollout
 from tltrain.training import policy_gradient as pg
 from tltrain.training.rollout import Sampling
 from tltrain.trajectory import Sample
+
+
+@dataclass(frozen=True)
+class Models:
+    """What PPO computes with. `reference` is None where it is the policy with its adapter switched off."""
+
+    policy: PreTrainedModel
+    critic: PreTrainedModel
+    reference: PreTrainedModel | None
 
 
 class ActorCritic(nn.Module):
