@@ -6,20 +6,17 @@ import hashlib
 import json
 
 import pytest
-import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.support.mae_rules import CONFIGS, PAPER, STRICT
 from tests.support.paths import ROOT, ROTBENCH, needs_rotbench
 from tltrain.errors import TltrainError
 from tltrain.formats.answers import read_structure
 from tltrain.formats.tool_errors import Rule, error_kind
 from tltrain.mae import Verdict, apply, learnable, verdicts
 from tltrain.toolworld import generate
-from tltrain.trajectory import Call, Message, Trajectory
-
-CONFIGS = {name: yaml.safe_load((ROOT / f"conf/mae/{name}.yaml").read_text()) for name in ("paper", "strict")}
-PAPER, STRICT = (Rule.from_config(CONFIGS[name]) for name in ("paper", "strict"))
+from tltrain.trajectory import Call, Message, ToolCall, Trajectory, actions
 
 
 def conversation(*messages: Message) -> Trajectory:
@@ -27,7 +24,7 @@ def conversation(*messages: Message) -> Trajectory:
 
 
 def turn(learn: bool = True) -> Message:
-    return Message("assistant", call=Call("get", {}), learn=learn)
+    return Message.calling(Call("get", {}), learn=learn)
 
 
 def answered(answer: str) -> Trajectory:
@@ -127,6 +124,50 @@ def test_the_last_turn_is_kept() -> None:
     assert verdicts(conversation(Message("user", "q"), turn()), STRICT) == [(Verdict.KEPT, None)]
 
 
+def several(*ids: str, **words) -> Message:
+    """A message that makes as many calls."""
+    return Message("assistant", calls=tuple(ToolCall(Call(f"call {name}"), id=name) for name in ids), **words)
+
+
+FAILED = '{"error": "x"}'
+KEPT, ERROR, NO_ANSWER = (Verdict.KEPT, None), (Verdict.ERROR, "api_message"), (Verdict.NO_ANSWER, None)
+
+
+@pytest.mark.parametrize(
+    ("answers", "goes_on", "expected"),
+    [
+        ([("b", FAILED), ("a", "fine")], True, [KEPT, ERROR, KEPT]),  # each by its own answer, in any order
+        ([("", "fine"), ("", FAILED)], True, [KEPT, ERROR, KEPT]),  # without names by order
+        ([("b", "fine")], True, [NO_ANSWER, KEPT, KEPT]),
+        ([], True, [NO_ANSWER, NO_ANSWER, KEPT]),
+        ([("b", FAILED)], False, [KEPT, ERROR]),  # nothing went on before an answer to the first
+        ([], False, [KEPT, KEPT]),
+    ],
+)
+def test_each_of_several_calls_is_judged_by_its_own_answer(answers, goes_on, expected) -> None:
+    said = [Message("tool", text, answers=name) for name, text in answers]
+    trajectory = conversation(Message("user", "q"), several("a", "b"), *said, *([turn()] if goes_on else []))
+    assert verdicts(trajectory, PAPER) == expected
+    assert learnable(trajectory, PAPER) == [verdict is Verdict.KEPT for verdict, _ in expected]
+
+
+def test_only_the_failed_of_several_calls_become_history() -> None:
+    def flags(*answers: str) -> tuple[bool, list[bool]]:
+        said = [Message("tool", text) for text in answers]
+        message = apply(conversation(several("a", "b", thought="Both."), *said, turn()), PAPER).messages[0]
+        return message.learn, [made.learn for made in message.calls]
+
+    assert flags("fine", "fine") == (True, [True, True])
+    assert flags("fine", FAILED) == (True, [True, False])  # the thought led to a good call too
+    assert flags(FAILED, FAILED) == (False, [False, False])
+
+
+def test_a_call_that_is_history_stays_so_beside_one_that_is_learned() -> None:
+    message = Message("assistant", calls=(ToolCall(Call("a"), False), ToolCall(Call("b"))))
+    flagged = apply(conversation(message, Message("tool", "fine"), Message("tool", "fine"), turn()), PAPER).messages[0]
+    assert flagged == message
+
+
 def test_history_stays_history_and_a_failed_call_becomes_it() -> None:
     trajectory = conversation(
         Message("user", "q"), turn(learn=False), Message("tool", "fine"),
@@ -136,7 +177,7 @@ def test_history_stays_history_and_a_failed_call_becomes_it() -> None:
     assert learnable(trajectory, None) == [False, True, True]
     flagged = apply(trajectory, STRICT)
     assert [m.learn for m in flagged.messages] == [True, False, True, False, True, True]
-    assert [m.content for m in flagged.messages] == [m.content for m in trajectory.messages]
+    assert [m.text for m in flagged.messages] == [m.text for m in trajectory.messages]
     assert apply(flagged, STRICT) == flagged
 
 
@@ -247,22 +288,42 @@ def test_no_answer_makes_a_rule_raise(answer: str) -> None:
         assert kind is None or kind.islower()
 
 
-@given(
-    st.lists(
-        st.builds(
-            Message,
-            st.sampled_from(["user", "assistant", "tool"]),
-            st.sampled_from(["ok", "Error: x"]),
-            learn=st.booleans(),
-        )
-    )
+SAID = st.sampled_from(["ok", "Error: x"])
+TOOL_CALLS = st.builds(ToolCall, st.just(Call("get")), st.booleans(), st.sampled_from(["", "a", "b"]))
+ASSISTANT = st.builds(
+    Message, st.just("assistant"), SAID, st.lists(TOOL_CALLS, max_size=3).map(tuple), learn=st.booleans()
 )
-def test_every_assistant_message_gets_one_verdict(messages: list[Message]) -> None:
+OTHERS = st.builds(Message, st.sampled_from(["user", "tool"]), SAID, answers=st.sampled_from(["", "a", "b"]))
+
+
+@given(st.lists(ASSISTANT | OTHERS))
+def test_every_call_and_every_plain_text_gets_one_verdict(messages: list[Message]) -> None:
     trajectory = conversation(*messages)
-    turns = [message for message in messages if message.role == "assistant"]
+    learn = [action.learn for action in actions(messages)]
+    assert len(learn) == sum(len(message.calls) or 1 for message in messages if message.role == "assistant")
     for rule in (PAPER, STRICT, None):
-        assert len(verdicts(trajectory, rule)) == len(learnable(trajectory, rule)) == len(turns)
-        assert all(kept <= message.learn for kept, message in zip(learnable(trajectory, rule), turns, strict=True))
+        flags = learnable(trajectory, rule)
+        assert len(verdicts(trajectory, rule)) == len(flags) == len(learn)
+        assert all(kept <= before for kept, before in zip(flags, learn, strict=True))
+        assert [action.learn for action in actions(apply(trajectory, rule).messages)] == flags
+
+
+@given(st.lists(st.tuples(st.sampled_from(["user", "assistant", "call", "tool"]), SAID)))
+def test_with_one_call_a_turn_verdicts_are_those_of_the_released_rule(said: list[tuple[str, str]]) -> None:
+    """The released script looks at the message behind each of the assistant's, and at nothing else."""
+    messages = [turn() if role == "call" else Message(role, text) for role, text in said]
+    expected = [
+        Verdict.KEPT
+        if i + 1 == len(messages)
+        else Verdict.NO_ANSWER
+        if messages[i + 1].role != "tool"
+        else Verdict.ERROR
+        if error_kind(messages[i + 1].text, PAPER)
+        else Verdict.KEPT
+        for i, message in enumerate(messages)
+        if message.role == "assistant"
+    ]
+    assert [verdict for verdict, _ in verdicts(conversation(*messages), PAPER)] == expected
 
 
 # Rules are data

@@ -6,16 +6,16 @@ an error is a `Rule` (`formats.tool_errors`), data in `conf/mae/`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from enum import Enum
-from itertools import pairwise
 
 from tltrain.formats.tool_errors import Rule, error_kind
-from tltrain.trajectory import Trajectory
+from tltrain.trajectory import Message, Trajectory, actions
 
 
 class Verdict(Enum):
-    """What MAE says of one assistant message; the values are the words of `metrics.json`."""
+    """What MAE says of one action of the assistant; the values are the words of `metrics.json`."""
 
     KEPT = "kept"
     ERROR = "dropped_error"
@@ -23,39 +23,44 @@ class Verdict(Enum):
 
 
 def verdicts(trajectory: Trajectory, rule: Rule | None) -> list[tuple[Verdict, str | None]]:
-    """One verdict for each assistant message, in order, with the kind of error where it is `ERROR`.
+    """One verdict for each of the trajectory's `actions`, with the kind of error where it is `ERROR`.
 
-    A message before a tool's answer is kept unless `rule` finds an error in the answer; before anything else it is
-    dropped, with MAE and without (`rule=None`), as released; the last message of a trajectory is kept.
+    Each call is judged by its own answer: it is kept unless `rule` finds an error there. A call without an answer is
+    dropped where the user or the assistant goes on, with MAE and without (`rule=None`), as released; it is kept where
+    the conversation ends. A message of plain text is judged in the same way by what a tool says right after it.
     """
-    found = []
-    for message, following in pairwise((*trajectory.messages, None)):
-        if message.role != "assistant":
-            continue
-        if following is None:
-            found.append((Verdict.KEPT, None))
-        elif following.role != "tool":
-            found.append((Verdict.NO_ANSWER, None))
-        else:
-            kind = error_kind(following.content, rule) if rule else None
+    messages = trajectory.messages
+    last = max((at for at, message in enumerate(messages) if message.role != "tool"), default=-1)
+    found: list[tuple[Verdict, str | None]] = []
+    for action in actions(messages):
+        if action.answer is not None:
+            kind = error_kind(messages[action.answer].text, rule) if rule else None
             found.append((Verdict.ERROR if kind else Verdict.KEPT, kind))
+        else:
+            found.append((Verdict.NO_ANSWER if action.at < last else Verdict.KEPT, None))
     return found
 
 
 def learnable(trajectory: Trajectory, rule: Rule | None) -> list[bool]:
-    """For each assistant message whether it may be learned: kept by MAE, and not history only to begin with."""
-    turns = (message for message in trajectory.messages if message.role == "assistant")
-    return [
-        turn.learn and verdict is Verdict.KEPT
-        for turn, (verdict, _) in zip(turns, verdicts(trajectory, rule), strict=True)
-    ]
+    """For each of the trajectory's `actions` whether it may be learned: kept by MAE, and not history only already."""
+    judged = zip(actions(trajectory.messages), verdicts(trajectory, rule), strict=True)
+    return [action.learn and verdict is Verdict.KEPT for action, (verdict, _) in judged]
 
 
 def apply(trajectory: Trajectory, rule: Rule | None) -> Trajectory:
-    """The same trajectory with `learn` set on its assistant messages; no message is taken out."""
-    flags = iter(learnable(trajectory, rule))
+    """The same trajectory with `learn` set on what its assistant did; no message is taken out.
+
+    The text and thought beside calls may be learned while at least one of the calls is kept.
+    """
+    kept = iter([verdict is Verdict.KEPT for verdict, _ in verdicts(trajectory, rule)])
     messages = tuple(
-        replace(message, learn=next(flags)) if message.role == "assistant" else message
-        for message in trajectory.messages
+        _marked(message, kept) if message.role == "assistant" else message for message in trajectory.messages
     )
     return replace(trajectory, messages=messages)
+
+
+def _marked(message: Message, kept: Iterator[bool]) -> Message:
+    """The assistant message with the next of `kept` applied to each of its actions."""
+    flags = [next(kept) for _ in message.calls or [None]]
+    calls = tuple(replace(made, learn=made.learn and flag) for made, flag in zip(message.calls, flags, strict=False))
+    return replace(message, calls=calls, learn=message.learn and any(flags))

@@ -1,15 +1,15 @@
 """What everything else speaks of: tools, calls, messages, trajectories. Plain values, no torch, no I/O.
 
-A trajectory is one conversation: a user asks, the assistant calls tools one at a time, each tool answers, and a last
-call (usually `finish`) ends it. Formats and readers turn files into these objects; nothing above them looks at raw
-JSON.
+A trajectory is one conversation: a user asks, the assistant calls tools, each tool answers, and a last call (usually
+`finish`) ends it. Formats and readers turn files into these objects; nothing above them looks at raw JSON.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
+from typing import Any, Final, Literal, NamedTuple
 
 Role = Literal["user", "assistant", "tool"]
 
@@ -85,17 +85,129 @@ def _example(value: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """One message. An assistant message with a `call` is a turn that calls a tool; without one it is plain text.
+class ToolCall:
+    """A call that an assistant message makes.
 
-    `content` of an assistant message that has a `call` is whatever the model said besides it (a thought); the TL format
-    does not write it. `learn` is False on an assistant message that is history only: never a target of training.
+    `Call` itself has neither `learn` nor `id`: predicted and golden calls are compared by name and arguments alone.
+
+    Attributes:
+        call: the tool and its arguments.
+        learn: False for a call that is history only: never a target of training.
+        id: what the message with its answer names in `Message.answers`; empty where the order of the answers tells.
+    """
+
+    call: Call
+    learn: bool = True
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation.
+
+    Attributes:
+        role: who speaks.
+        text: what is said to the others: the user's words, a tool's answer, what the assistant says to the user.
+        calls: the tools that an assistant message calls, in their order; none in a message of plain text.
+        thought: what the assistant thought before it spoke or called.
+        learn: False where `text` and `thought` of an assistant message are history only: never a target of training.
+            Each call has a flag of its own.
+        answers: in a tool's message the `ToolCall.id` that it answers; empty where the order of the answers tells.
     """
 
     role: Role
-    content: str = ""
-    call: Call | None = None
+    text: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    thought: str = ""
     learn: bool = True
+    answers: str = ""
+
+    @classmethod
+    def calling(cls, *calls: Call, text: str = "", thought: str = "", learn: bool = True) -> Message:
+        """An assistant message that makes these calls, to be learned as a whole or not at all."""
+        return cls("assistant", text, tuple(ToolCall(call, learn) for call in calls), thought, learn)
+
+    def with_learn(self, learn: bool) -> Message:
+        """The same message with `learn` on all of it, its calls included."""
+        return replace(self, learn=learn, calls=tuple(replace(call, learn=learn) for call in self.calls))
+
+
+class Action(NamedTuple):
+    """What the assistant did at one point: it made a call, or said something without one.
+
+    Attributes:
+        at: position of its message.
+        call: the call; None for a message of plain text.
+        learn: whether it may be a target of training.
+        answer: position of the tool's message that answers it; None where there is none.
+    """
+
+    at: int
+    call: Call | None
+    learn: bool
+    answer: int | None
+
+
+def actions(messages: Sequence[Message]) -> list[Action]:
+    """Everything the assistant did, in order: an action for each call, one for each message without a call."""
+    found = []
+    for at, message in enumerate(messages):
+        if message.role != "assistant":
+            continue
+        answers = _answers(messages, at)
+        if message.calls:
+            found += [
+                Action(at, made.call, made.learn, answer) for made, answer in zip(message.calls, answers, strict=True)
+            ]
+        else:
+            found.append(Action(at, None, message.learn, answers[0]))
+    return found
+
+
+def _answers(messages: Sequence[Message], at: int) -> list[int | None]:
+    """For each call of the assistant message at `at` the position of its answer; for plain text what a tool says to it.
+
+    The answers are the tools' messages that follow directly. One that names a call answers that call; the others
+    answer the remaining calls in order.
+    """
+    following = list(takewhile(lambda i: messages[i].role == "tool", range(at + 1, len(messages))))
+    ids = [made.id for made in messages[at].calls] or [""]
+    answered: list[int | None] = [None] * len(ids)
+    unnamed = []
+    for i in following:
+        if (name := messages[i].answers) and name in ids:
+            free = (k for k, known in enumerate(ids) if known == name and answered[k] is None)
+            if (named := next(free, None)) is not None:
+                answered[named] = i
+        else:
+            unnamed.append(i)
+    rest = iter(unnamed)
+    return [next(rest, None) if answer is None else answer for answer in answered]
+
+
+def sequential(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The same conversation with at most one call a message, each call directly before its own answer.
+
+    A message of several calls becomes as many messages; its text and thought stay with the first. Neither the number
+    nor the order of `actions` changes.
+    """
+    if all(len(message.calls) <= 1 for message in messages):
+        return messages
+    moved: set[int] = set()
+    found: list[Message] = []
+    for at, message in enumerate(messages):
+        if at in moved:
+            continue
+        if len(message.calls) <= 1:
+            found.append(message)
+            continue
+        for number, (made, answer) in enumerate(zip(message.calls, _answers(messages, at), strict=True)):
+            words = message if number == 0 else Message("assistant", learn=made.learn)
+            found.append(replace(words, calls=(made,)))
+            if answer is not None:
+                found.append(messages[answer])
+                moved.add(answer)
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +228,7 @@ class Trajectory:
     @property
     def query(self) -> str:
         """The first user message: what the conversation is about."""
-        return next((m.content for m in self.messages if m.role == "user"), "")
+        return next((m.text for m in self.messages if m.role == "user"), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +248,7 @@ class Sample:
     @property
     def query(self) -> str:
         """The first user message."""
-        return next((m.content for m in self.messages if m.role == "user"), "")
+        return next((m.text for m in self.messages if m.role == "user"), "")
 
 
 @dataclass(frozen=True, slots=True)

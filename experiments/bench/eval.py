@@ -35,7 +35,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, T
 
 from tltrain import config
 from tltrain.evaluation import benchmarks
-from tltrain.formats import tl
+from tltrain.formats import joined
+from tltrain.formats.tl import TL
 from tltrain.inference import generation, kv_cache
 from tltrain.inference.continuous_batching import Greedy, Prefill
 from tltrain.models import devices
@@ -81,7 +82,7 @@ class Work:
 
     def ended(self, tokens: list[int]) -> bool:
         """Whether an answer needs no more tokens."""
-        return generation.answer_length(self.encoder.decode(tokens)) is not None
+        return self.encoder.format.answer_length(self.encoder.decode(tokens)) is not None
 
     def one(self, prefill: Prefill) -> list[str]:
         """Answers by `generate`, one prompt at a time."""
@@ -122,7 +123,7 @@ class Work:
     @staticmethod
     def trimmed(text: str) -> str:
         """What counts of an answer."""
-        return text[: generation.answer_length(text)].strip()
+        return TL.answer(text)
 
 
 # --- the bench -------------------------------------------------------------------------------------------------------
@@ -281,7 +282,7 @@ def main() -> None:
     for name in options.sets or (["toolworld"] if options.tiny else [name for name in SETS if name != "toolworld"]):
         samples = samples_of(name, options.data, options.limit)
         samples = samples[: max(len(samples) // 2, 1)] if options.quick else samples
-        texts = [tl.text(tl.prompt_segments(sample)) for sample in samples]
+        texts = [joined(TL.prompt_segments(sample)) for sample in samples]
         prompts = [encoder.prompt(sample) for sample in samples]
         kept = [i for i, prompt in enumerate(prompts) if generation.fits(model, len(prompt), options.max_new_tokens)]
         work = Work(

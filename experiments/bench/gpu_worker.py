@@ -27,7 +27,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Tra
 from trl import SFTConfig, SFTTrainer
 
 from tltrain import config, toolworld
-from tltrain.formats import tl
+from tltrain.formats import joined
+from tltrain.formats.tl import TL
 from tltrain.grading import RewardTable
 from tltrain.models import loading
 from tltrain.plan import compute, shapes
@@ -59,7 +60,7 @@ def new_model(job: Job) -> PreTrainedModel:
 
 def tokenizer_of(job: Job) -> Any:
     """A tokenizer of at most the shape's vocabulary; of what it does not know it makes nothing."""
-    texts = [tl.text(tl.segments(item)) for item in toolworld.generate(50, seed=0)]
+    texts = [joined(TL.segments(item)) for item in toolworld.generate(50, seed=0)]
     return loading.byte_level_tokenizer(texts, job.sizes["vocab_size"])
 
 

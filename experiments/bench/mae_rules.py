@@ -69,7 +69,7 @@ def toolworld_labelled(size: int) -> list[Labelled]:
             if message.role == "assistant":
                 truth = next(failed)
                 if following is not None and following.role == "tool":
-                    labelled.append(Labelled(following.content, bool(truth)))
+                    labelled.append(Labelled(following.text, bool(truth)))
     return labelled
 
 
@@ -115,7 +115,7 @@ def cost_per_turn(answers: list[str], rule: Rule, turns: int) -> float:
 def _trajectory(answers: list[str]) -> Trajectory:
     messages = [Message("user", "query")]
     for answer in answers:
-        messages += [Message("assistant", call=Call("tool", {})), Message("tool", answer)]
+        messages += [Message.calling(Call("tool", {})), Message("tool", answer)]
     return Trajectory("bench", (), tuple(messages))
 
 

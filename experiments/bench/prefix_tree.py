@@ -39,7 +39,7 @@ MODEL, QUERIES, MAX_LENGTH = "smollm2_135m", 16, 4096
 
 def trajectory(sample: Sample, tools_of: Sample) -> Trajectory:
     """The sample's query and golden call, over the tools of another."""
-    messages = (*sample.messages, Message("assistant", call=sample.goldens[0]))
+    messages = (*sample.messages, Message.calling(sample.goldens[0]))
     return Trajectory(sample.id, tools_of.tools, messages)
 
 

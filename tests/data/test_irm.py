@@ -10,30 +10,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.irm_records import PROMPT, RECORD
 from tests.support.paths import ROTBENCH, needs_rotbench
 from tests.support.reader_samples import STUBS, TOOLS, changed, lines, writer
 from tltrain import toolworld
 from tltrain.data import irm, rotbench
 from tltrain.data.reading import ReadReport, read_file
 from tltrain.errors import RecordError
+from tltrain.formats import joined
 from tltrain.formats.calls import render_call
-from tltrain.formats.tl import prompt_segments, text
-from tltrain.trajectory import Call, Message, Tool, Trajectory
+from tltrain.formats.tl import TL
+from tltrain.trajectory import Call, Message, Tool, Trajectory, actions
 
-PROMPT = (
-    f"System: {STUBS}\nUser: Advice on love?"
-    "\nAssistant: search(q=\"love\")\nOutput: search() got an unexpected keyword argument 'q'"
-    '\nAssistant: search(query="löve", limit=2)\nOutput: Listen.\nAssistant:'
-)
-RECORD = {"instruction": PROMPT, "output": 'finish(answer="Listen \\"well\\".")'}
 HISTORY = (
     Message("user", "Advice on love?"),
-    Message("assistant", call=Call("search", {"q": "love"}), learn=False),
+    Message.calling(Call("search", {"q": "love"}), learn=False),
     Message("tool", "search() got an unexpected keyword argument 'q'"),
-    Message("assistant", call=Call("search", {"query": "löve", "limit": 2}), learn=False),
+    Message.calling(Call("search", {"query": "löve", "limit": 2}), learn=False),
     Message("tool", "Listen."),
 )
-GOLDEN = Message("assistant", call=Call("finish", {"answer": 'Listen "well".'}))
+GOLDEN = Message.calling(Call("finish", {"answer": 'Listen "well".'}))
 KEPT = "messages: lines that begin as a role does, kept as text"
 REWRITTEN = "instructions: text otherwise than read"
 
@@ -52,11 +48,11 @@ def read(prompt: str, output: str = "finish(answer=1)") -> tuple[Trajectory, Cou
 
 def said(trajectory: Trajectory) -> list[tuple[str, str]]:
     """The history's messages as (role, text)."""
-    return [(m.role, render_call(m.call) if m.call else m.content) for m in trajectory.messages[:-1]]
+    return [(m.role, render_call(m.calls[0].call) if m.calls else m.text) for m in trajectory.messages[:-1]]
 
 
 def prompt_of(trajectory: Trajectory, messages: tuple[Message, ...]) -> str:
-    return text(prompt_segments(replace(trajectory, messages=messages)))
+    return joined(TL.prompt_segments(replace(trajectory, messages=messages)))
 
 
 # --- what a record becomes ------------------------------------------------------------------------------------------
@@ -69,7 +65,7 @@ def test_a_record_becomes_a_trajectory_whose_last_call_alone_is_learned(write, c
     assert trajectory.messages == (*HISTORY, GOLDEN)
     assert [tool.name for tool in trajectory.tools] == ["search", "finish"]
     assert trajectory.tools[0].required == ("query",) and trajectory.tools[0].properties["limit"]["type"] == "integer"
-    assert text(prompt_segments(replace(trajectory, messages=HISTORY))) == PROMPT
+    assert joined(TL.prompt_segments(replace(trajectory, messages=HISTORY))) == PROMPT
     assert (trajectory.id, report.notes) == ("1", {})
 
 
@@ -114,7 +110,7 @@ def test_what_is_written_in_another_manner_is_read_and_counted():
 
 def test_a_golden_call_of_a_tool_that_is_not_on_offer_is_counted():
     trajectory, notes = read(PROMPT, "stop(code=1)")
-    assert trajectory.messages[-1] == Message("assistant", call=Call("stop", {"code": 1}))
+    assert trajectory.messages[-1] == Message.calling(Call("stop", {"code": 1}))
     assert notes == {"outputs: calls of a tool that is not on offer": 1}
 
 
@@ -181,7 +177,7 @@ def test_lines_kept_as_text_are_counted():
 
 def test_a_line_break_within_a_calls_string_ends_nothing():
     trajectory, notes = read(f'System: {STUBS}\nUser: a\nAssistant: search(query="b\nUser: c")\nOutput: d\nAssistant:')
-    assert trajectory.messages[1].call == Call("search", {"query": "b\nUser: c"})
+    assert trajectory.messages[1].calls[0].call == Call("search", {"query": "b\nUser: c"})
     assert said(trajectory)[2:] == [("tool", "d")]
     assert notes[KEPT] == notes[REWRITTEN] == 1  # written again, the line break is escaped
 
@@ -233,19 +229,23 @@ def test_whatever_messages_say_the_text_stays_where_no_call_is_written_anew(quer
 # --- round trips ----------------------------------------------------------------------------------------------------
 
 
+def calls_of(message):
+    return [made.call for made in message.calls]
+
+
 def assert_pairs_read_back(trajectories):
     """Each call with its history, written as a record, reads back with the same text, messages and golden call."""
     count = 0
     for trajectory in trajectories:
-        for i, message in enumerate(trajectory.messages):
-            if message.role != "assistant":
-                continue
-            history = replace(trajectory, messages=trajectory.messages[:i])
+        for action in actions(trajectory.messages):
+            history = replace(trajectory, messages=trajectory.messages[: action.at])
             prompt = prompt_of(history, history.messages)
-            back, notes = read(prompt, render_call(message.call))
+            back, notes = read(prompt, render_call(action.call))
             assert prompt_of(back, back.messages[:-1]) == prompt
-            assert [(m.role, m.call) for m in back.messages[:-1]] == [(m.role, m.call) for m in history.messages]
-            assert back.messages[-1] == Message("assistant", call=message.call)
+            assert [(m.role, calls_of(m)) for m in back.messages[:-1]] == [
+                (m.role, calls_of(m)) for m in history.messages
+            ]
+            assert back.messages[-1] == Message.calling(action.call)
             assert not notes.keys() - {"outputs: calls of a tool that is not on offer"}
             count += 1
     return count

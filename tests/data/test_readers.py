@@ -181,7 +181,7 @@ def test_what_is_left_out_of_raw_records_is_counted(write):
     record["conversations"][0]["content"] = json.dumps([enum])
     report = ReadReport()
     (read,) = read_file(write(lines(record)), tl_training.parse, report=report)
-    assert read.messages[1].call == Call("search", {"q": 1})
+    assert read.messages[1].calls[0].call == Call("search", {"q": 1})
     assert report.notes == {
         "messages: text below a call's arguments not kept": 1,
         "messages: `name` not kept": 1,
@@ -191,6 +191,13 @@ def test_what_is_left_out_of_raw_records_is_counted(write):
 
 def test_a_raw_record_can_be_written_back():
     assert list(tl_training.parse(tl_training.raw_record(LOVE), 1, Counter())) == [LOVE]
+
+
+def test_several_calls_of_one_message_are_written_one_after_another():
+    several = Message.calling(Call("search", {"q": 1}), Call("search", {"q": 2}))
+    trajectory = Trajectory("x", TOOLS, (several, Message("tool", "one"), Message("tool", "two")))
+    said = [entry["content"] for entry in tl_training.raw_record(trajectory)["conversations"][1:]]
+    assert said == ['search\n{"q": 1}', "one", 'search\n{"q": 2}', "two"]
 
 
 @pytest.mark.parametrize(
@@ -245,7 +252,7 @@ def test_the_older_function_call_form_is_read(write):
     (read,) = read_file(write(lines(record)), openai.parse)
     assert read.messages == (
         Message("user", "Hi"),
-        Message("assistant", call=Call("search", {})),
+        Message.calling(Call("search", {})),
         Message("tool", "None."),
     )
 

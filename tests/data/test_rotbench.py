@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from tests.support.paths import ROTBENCH, needs_rotbench
+from tests.support.rotbench_records import FIRST, SYSTEM, THIRD, message, step
 from tltrain.data import rotbench
 from tltrain.data.reading import ReadReport
 from tltrain.errors import RecordError, TltrainError
@@ -17,54 +18,6 @@ from tltrain.trajectory import ANY, Call, Message
 LEVELS = ["clean", "slight", "heavy", "union"]
 
 
-def tool(name):
-    return {
-        "name": name,
-        "description": f"Is {name}.",
-        "parameters": {
-            "type": "object",
-            "properties": {"q": {"type": "string", "description": "Q."}},
-            "required": ["q"],
-        },
-    }
-
-
-def step(name, thought="", **arguments):
-    return f"Thought:{thought}\nAction: {name}\nAction Input: {json.dumps(arguments)}"
-
-
-def message(role, value):
-    return {"from": role, "value": value}
-
-
-SYSTEM = message(
-    "system",
-    "You are an expert.\nYou have access of the following tools:\n"
-    + json.dumps([tool("find"), tool("ask"), tool("end")])
-    + "\n\nLet's Begin!",
-)
-FIRST = {
-    "id": "Turn 1: a",
-    "scenario": "PL",
-    "conversations": [
-        SYSTEM,
-        message("user", "Find x.\nBegin!\n"),
-        message("assistant", [step("find", q="x", limit="None"), step("end", q="None of it")]),
-    ],
-}
-THIRD = {
-    "id": "Turn 3: a",
-    "scenario": "PL",
-    "conversations": [
-        SYSTEM,
-        message("user", "Find x.\nBegin!\n"),
-        message("assistant", step("ask", " Which?", q="Which\nx?")),
-        message("user", "That one.\n"),
-        message("assistant", step("find", q="None")),
-        message("function", "error"),
-        message("assistant", [step("find", q="None"), step("find", q="it"), step("end", q="it")]),
-    ],
-}
 OTHER = {**FIRST, "conversations": [SYSTEM, message("user", "Find y.\nBegin!\n"), *FIRST["conversations"][2:]]}
 
 
@@ -96,11 +49,11 @@ def test_a_third_turn_becomes_a_trajectory_that_ends_in_the_first_golden_with_ev
     assert read.id == "third_turn/clean/1"
     assert read.messages == (
         Message("user", "Find x."),
-        Message("assistant", "Which?", Call("ask", {"q": "Which\nx?"})),
+        Message.calling(Call("ask", {"q": "Which\nx?"}), thought="Which?"),
         Message("user", "That one.\n"),
-        Message("assistant", call=Call("find", {"q": "None"})),
+        Message.calling(Call("find", {"q": "None"})),
         Message("tool", "error"),
-        Message("assistant", call=Call("find", {"q": "it"})),
+        Message.calling(Call("find", {"q": "it"})),
     )
     assert [tool.name for tool in read.tools] == ["find", "ask", "end"] and read.instructions == ""
     assert read.meta == {"scenario": "PL", "level": "clean", "turn": 3, "query": "Find x."}
@@ -117,7 +70,7 @@ def test_where_every_golden_says_none_the_first_is_learned_as_it_stands(release)
     third["conversations"][-1]["value"] = [step("find", q="None", limit=3), step("end", q="None")]
     write("third", "clean", [third])
     report = ReadReport()
-    assert train(path, report=report)[0].messages[-1].call == Call("find", {"q": "None", "limit": 3})
+    assert train(path, report=report)[0].messages[-1].calls[0].call == Call("find", {"q": "None", "limit": 3})
     assert report.notes['goldens: "None" (any value) learned as it stands'] == 1
 
 
@@ -256,13 +209,13 @@ def test_the_releases_training_trajectories_end_in_a_golden_call():
     assert len(read) == 70 + 140 + 140 + 70
     for trajectory in read:
         last = trajectory.messages[-1]
-        assert sum(message.call is not None for message in trajectory.messages) == 3
-        assert last.call.name in {tool.name for tool in trajectory.tools}
-        assert "None" not in last.call.arguments.values()
+        assert sum(len(message.calls) for message in trajectory.messages) == 3
+        assert last.calls[0].call.name in {tool.name for tool in trajectory.tools}
+        assert "None" not in last.calls[0].call.arguments.values()
 
 
 @needs_rotbench
 def test_the_releases_calls_survive_the_tl_format():
     for trajectory in rotbench.read_training(ROTBENCH, LEVELS):
-        for call in filter(None, (message.call for message in trajectory.messages)):
+        for call in (made.call for turn in trajectory.messages for made in turn.calls):
             assert read_call(render_call(call)) == call

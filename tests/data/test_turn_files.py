@@ -15,7 +15,7 @@ from tltrain.data.chat import read_history
 from tltrain.data.reading import ReadReport, parse_json, read_file
 from tltrain.errors import RecordError, TltrainError
 from tltrain.formats.stubs import render_tools
-from tltrain.trajectory import ANY, Call, Message, Tool, Trajectory
+from tltrain.trajectory import ANY, Call, Message, Tool, ToolCall, Trajectory
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def learning(trajectory, *turns_):
     for message in trajectory.messages:
         number += message.role == "assistant"
         learn = message.role != "assistant" or number in turns_
-        messages.append(Message(message.role, message.content, message.call, learn))
+        messages.append(message.with_learn(learn))
     return Trajectory(trajectory.id, trajectory.tools, tuple(messages), trajectory.instructions)
 
 
@@ -124,7 +124,7 @@ def test_calls_and_tools_written_in_another_manner_are_read_and_counted(write):
     ]
     report = ReadReport()
     (read,) = turns.read(write(lines({"id": "Turn 1: x", "conversations": seed})), report=report)
-    assert read.messages[-1].call == Call("search", {"query": "love"}) and render_tools(read.tools) == STUBS
+    assert read.messages[-1].calls[0].call == Call("search", {"query": "love"}) and render_tools(read.tools) == STUBS
     assert report.notes == {
         "messages: calls written otherwise than read": 1,
         "system messages: tools written otherwise than read": 1,
@@ -169,8 +169,11 @@ values = st.recursive(
     max_leaves=6,
 )
 objects = st.dictionaries(words, values, max_size=3)
-messages = st.builds(Message, st.sampled_from(["user", "tool"]), words, learn=st.booleans()) | st.builds(
-    Message, st.just("assistant"), words, st.none() | st.builds(Call, names, objects), st.booleans()
+calls = st.builds(ToolCall, st.builds(Call, names, objects), st.booleans(), words)
+messages = st.one_of(
+    st.builds(Message, st.just("user"), words, learn=st.booleans()),
+    st.builds(Message, st.just("tool"), words, learn=st.booleans(), answers=words),
+    st.builds(Message, st.just("assistant"), words, st.lists(calls, max_size=3).map(tuple), words, st.booleans()),
 )
 schemas = st.fixed_dictionaries(
     {"properties": st.dictionaries(words, st.fixed_dictionaries({"type": words, "description": words}), max_size=2)},
@@ -186,6 +189,9 @@ trajectories = st.builds(
 )
 
 
+OTHER_VERSION = "expected 0 or 1 (a newer tltrain wrote this: read it with that one, or update)"
+
+
 @given(trajectories)
 def test_our_own_lines_read_back_as_they_were(trajectory):
     line = native.dumps(trajectory)
@@ -193,9 +199,76 @@ def test_our_own_lines_read_back_as_they_were(trajectory):
     assert list(native.parse(parse_json(line, "line"), 1, Counter())) == [trajectory]
 
 
+def test_a_line_says_one_call_as_ever_and_several_with_their_own_flags_and_ids():
+    kept, dropped = Call("search", {"query": "love"}), Call("search", {"q": 1})
+    messages = (
+        Message("user", "Hi"),
+        Message.calling(dropped, learn=False),
+        Message("tool", "Error"),
+        Message("assistant", "", (ToolCall(kept, id="a"), ToolCall(dropped, False, "b")), thought="Both."),
+        Message("tool", "Error", answers="b"),
+        Message("tool", "Listen.", answers="a"),
+        Message("assistant", "Bye.", learn=False),
+    )
+    written = json.loads(native.dumps(Trajectory("x", TOOLS, messages)))
+    assert written["version"] == 1
+    assert written["messages"][1:] == [
+        {"role": "assistant", "content": "", "call": {"name": "search", "arguments": {"q": 1}}, "learn": False},
+        {"role": "tool", "content": "Error"},
+        {
+            "role": "assistant",
+            "content": "",
+            "thought": "Both.",
+            "calls": [
+                {"name": "search", "arguments": {"query": "love"}, "id": "a"},
+                {"name": "search", "arguments": {"q": 1}, "id": "b", "learn": False},
+            ],
+        },
+        {"role": "tool", "content": "Error", "answers": "b"},
+        {"role": "tool", "content": "Listen.", "answers": "a"},
+        {"role": "assistant", "content": "Bye.", "learn": False},
+    ]
+
+
+VERSION_0 = (
+    '{"id": "love", "tools": [{"name": "search", "description": "Finds.", "parameters": {}}], "messages": ['
+    '{"role": "user", "content": "Hi"}, '
+    '{"role": "assistant", "content": "Hm.", "call": {"name": "search", "arguments": {"q": 1}}, "learn": false}, '
+    '{"role": "tool", "content": "Error"}, '
+    '{"role": "assistant", "content": "", "call": {"name": "search", "arguments": {}}}, '
+    '{"role": "assistant", "content": "Bye.", "learn": false}], "instructions": "Be brief.", "meta": {"level": 1}}'
+)
+"""A line as it was written before lines had versions."""
+
+
+@pytest.mark.parametrize("line", [VERSION_0, VERSION_0.replace("{", '{"version": 0, ', 1)])
+def test_a_line_without_a_version_is_read(write, line):
+    (read,) = read_file(write(line + "\n"), native.parse)
+    assert read == Trajectory(
+        "love",
+        (Tool("search", "Finds.", {}),),
+        (
+            Message("user", "Hi"),
+            Message.calling(Call("search", {"q": 1}), text="Hm.", learn=False),
+            Message("tool", "Error"),
+            Message.calling(Call("search")),
+            Message("assistant", "Bye.", learn=False),
+        ),
+        "Be brief.",
+        {"level": 1},
+    )
+
+
+@pytest.mark.parametrize(("key", "value"), [("calls", []), ("thought", "?"), ("answers", "a")])
+def test_what_version_0_does_not_have_names_the_version_that_has_it(write, key, value):
+    record = changed(json.loads(VERSION_0), "messages", 1, key, to=value)
+    with pytest.raises(RecordError, match=rf'messages\[1\]: expected "version": 1 in a line that has `{key}`, found'):
+        list(read_file(write(lines(record)), native.parse))
+
+
 @pytest.mark.parametrize("value", [ANY, float("nan"), float("inf"), object(), {1, 2}, "\ud800"])
 def test_what_json_cannot_hold_is_not_written(value):
-    golden = Trajectory("x", TOOLS, (Message("assistant", call=Call("search", {"query": value})),))
+    golden = Trajectory("x", TOOLS, (Message.calling(Call("search", {"query": value})),))
     with pytest.raises(TltrainError, match="trajectory x: cannot be written as JSON"):
         native.dumps(golden)
 
@@ -203,7 +276,7 @@ def test_what_json_cannot_hold_is_not_written(value):
 @pytest.mark.parametrize(
     ("path", "to", "said"),
     [
-        (["extra"], 1, "record: expected the fields id, tools, messages, instructions, meta, found extra"),
+        (["extra"], 1, "record: expected the fields version, id, tools, messages, instructions, meta, found extra"),
         (["tools"], "[]", 'tools: expected a list, found "[]"'),
         (
             ["messages", 0, "role"],
@@ -217,6 +290,28 @@ def test_what_json_cannot_hold_is_not_written(value):
         ),
         (["messages", 1, "call", "arguments"], [], "messages[1].call.arguments: expected an object, found []"),
         (["messages", 1, "learn"], 0, "messages[1].learn: expected true or false, found 0"),
+        (["messages", 1, "calls"], [{"name": "f"}], "messages[1]: expected `call` or `calls`, found both"),
+        (["messages", 2, "calls"], [], "messages[2].calls: expected calls with role assistant only, found tool"),
+        (
+            ["messages", 0, "thought"],
+            "?",
+            "messages[0].thought: expected a thought with role assistant only, found user",
+        ),
+        (
+            ["messages", 1, "answers"],
+            "a",
+            "messages[1].answers: expected an answer with role tool only, found assistant",
+        ),
+        (
+            ["messages", 1, "call", "weight"],
+            1,
+            "messages[1].call: expected the fields name, arguments, id, learn, found weight",
+        ),
+        (["version"], 2, f"version: {OTHER_VERSION}, found 2"),
+        (["version"], "1", f'version: {OTHER_VERSION}, found "1"'),
+        (["version"], [1], f"version: {OTHER_VERSION}, found [1]"),
+        (["version"], True, f"version: {OTHER_VERSION}, found true"),
+        (["version"], 0.5, f"version: {OTHER_VERSION}, found 0.5"),
     ],
 )
 def test_a_wrong_line_of_our_own_is_said_with_its_field(write, path, to, said):
@@ -245,7 +340,7 @@ def test_the_inference_format_of_the_released_readme_is_read(write):
     assert render_tools(tools) == STUBS and instructions == ""
     assert history == (
         Message("user", "Could you give me some advice about 'love'?"),
-        Message("assistant", call=Call("search", {"query": "love"})),
+        Message.calling(Call("search", {"query": "love"})),
         Message("tool", "..."),
     )
 

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.environment_samples import FINISH, LOOK, Room, hold, sample_of, says
-from tests.test_mae import STRICT
+from tests.support.mae_rules import STRICT
 from tltrain.environments.loop import MAX_OUTPUT, cut, plain
-from tltrain.formats import tl
+from tltrain.formats import joined
 from tltrain.formats.calls import render_call
+from tltrain.formats.tl import TL
 from tltrain.grading import Outcome
 from tltrain.trajectory import Call, Message, Turn
 
@@ -23,7 +24,7 @@ def test_a_tools_answer_of_megabytes_is_cut_and_it_says_so():
     start = time.process_time()
     found = hold(says("look(at='x')", "finish(answer='right')"), room, max_output=100, rule=STRICT)
     assert time.process_time() - start < 5
-    assert found.messages[2].content == "x" * 100 + "\n[cut: the first 100 of 5,000,000 characters]"
+    assert found.messages[2].text == "x" * 100 + "\n[cut: the first 100 of 5,000,000 characters]"
     assert cut("abc", 3) == "abc"
 
 
@@ -34,8 +35,8 @@ def test_a_cut_answer_is_judged_whole():
 
 def test_a_models_answer_of_megabytes_is_read_and_cut():
     found = hold(says("word " * 1_000_000, f"look(at='{'y' * 1_000_000}')", "finish(answer='right')"))
-    assert len(found.messages[1].content) < MAX_OUTPUT + 100
-    assert found.messages[4].content.startswith("saw yyy") and len(found.messages[4].content) < MAX_OUTPUT + 100
+    assert len(found.messages[1].text) < MAX_OUTPUT + 100
+    assert found.messages[4].text.startswith("saw yyy") and len(found.messages[4].text) < MAX_OUTPUT + 100
     assert found.ended == "finish"
 
 
@@ -43,7 +44,7 @@ def test_lone_surrogates_never_enter_the_history():
     room = Room(lambda at: "a\ud800b")
     room.reset = lambda task: Turn((LOOK, FINISH), (Message("user", "q\udfff"),))
     found = hold(says("look(at='\ud800')", "no\udcffcall", "look(at='x')", "finish(answer='right')"), room)
-    text = tl.text(tl.segments(sample_of(found)))
+    text = joined(TL.segments(sample_of(found)))
     assert text.encode("utf-8") and "\ufffd" in text
     assert [call.de for call in found.calls] == [True, True, False, False]
     assert plain("a\ud83d\ude00b") == "a\ufffd\ufffdb"
@@ -69,7 +70,7 @@ def test_arguments_reach_the_tool_as_the_text_they_are(value):
     call = Call("look", {"at": value})
     found = hold(says(render_call(call), "finish(answer='right')"), room)
     assert room.calls == [call]
-    assert found.messages[2].content == f"saw {value}"
+    assert found.messages[2].text == f"saw {value}"
 
 
 @pytest.mark.parametrize("name", ["__init__", "__class__", "call", "close", "reset", "eval", "exec", "os.system"])
@@ -96,7 +97,7 @@ def test_whatever_is_said_the_conversation_ends_and_can_be_written(texts):
     assert found.ended in ("finish", "turn limit")
     assert len(found.calls) == sum(message.role == "assistant" for message in found.messages) <= 4
     assert {call.name for call in room.calls} <= {"look"}
-    tl.text(tl.segments(sample_of(found))).encode("utf-8")
+    joined(TL.segments(sample_of(found))).encode("utf-8")
     json.dumps([call.text for call in found.calls], ensure_ascii=False).encode("utf-8")
 
 
@@ -105,10 +106,10 @@ def test_whatever_is_said_the_conversation_ends_and_can_be_written(texts):
 def test_whatever_a_tool_answers_the_conversation_goes_on(output):
     found = hold(says("look(at='x')", "finish(answer='right')"), Room(lambda at: output), rule=STRICT, max_output=50)
     assert found.ended == "finish"
-    assert len(found.messages[2].content) <= 50 + len("\n[cut: the first 50 of 300 characters]")
-    found.messages[2].content.encode("utf-8")
+    assert len(found.messages[2].text) <= 50 + len("\n[cut: the first 50 of 300 characters]")
+    found.messages[2].text.encode("utf-8")
 
 
 def test_answers_that_are_no_text_become_text():
     found = hold(says("look(at='x')", "look(at='y')", "finish(answer='right')"), Room(lambda at: {"seen": at}))
-    assert found.messages[2].content == "{'seen': 'x'}"
+    assert found.messages[2].text == "{'seen': 'x'}"

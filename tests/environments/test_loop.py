@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.environment_samples import FINISH, LOOK, Room, hold, says, tasks, tool
-from tests.test_mae import STRICT
+from tests.support.mae_rules import STRICT
 from tltrain.environments.golden import GoldenCalls
 from tltrain.environments.loop import converse, final_answer
 from tltrain.grading import Outcome
@@ -23,7 +23,7 @@ def test_a_call_runs_and_finish_ends_the_conversation():
     room = Room()
     found = hold(says('look(at="a door")', 'finish(answer="right")'), room)
     assert room.calls == [Call("look", {"at": "a door"})]
-    assert [message.content for message in found.messages] == ["query of t0", "", "saw a door", ""]
+    assert [message.text for message in found.messages] == ["query of t0", "", "saw a door", ""]
     assert roles(found) == ["user", "assistant", "tool", "assistant"]
     assert (found.ended, found.answer, found.outcome) == ("finish", "right", {"success": True})
     assert [(call.call.name, call.ran, call.de, call.ce, call.message) for call in found.calls] == [
@@ -45,7 +45,7 @@ def test_who_answers_sees_tools_instructions_and_history_and_no_golden_call():
     assert (first.tools, first.instructions, first.goldens) == ((LOOK, FINISH), "Be brief.", ())
     assert (first.meta, first.id, second.id) == ({"scenario": "even", "turn": 1}, "t0#1", "t0#2")
     assert [message.role for message in second.messages] == ["user", "assistant", "tool"]
-    assert second.messages[1].call == Call("look", {"at": "x"})
+    assert second.messages[1].calls[0].call == Call("look", {"at": "x"})
 
 
 @pytest.mark.parametrize(
@@ -64,11 +64,11 @@ def test_what_is_no_call_of_a_tool_on_offer_is_answered_with_an_error_and_the_co
     room = Room()
     found = hold(says(text, 'finish(answer="right")'), room)
     assert (room.calls, found.ended) == ([], "finish")
-    assert found.messages[2].role == "tool" and found.messages[2].content.startswith(said)
+    assert found.messages[2].role == "tool" and found.messages[2].text.startswith(said)
     wrong, right = found.calls
     assert (wrong.outcome, wrong.de, wrong.ce, wrong.ran, wrong.text) == (outcome, True, False, False, text)
     assert not right.de
-    assert found.messages[1].content == ("" if wrong.call else text)
+    assert found.messages[1].text == ("" if wrong.call else text)
 
 
 def test_wrong_parameters_reach_the_tool_and_contradict_the_documentation():
@@ -121,7 +121,7 @@ def test_the_user_may_go_on_with_other_tools_and_a_fresh_limit():
     assert (found.ended, found.answer, found.instructions) == ("finish", "right", "Be brief.")
     assert [(call.turn, call.de) for call in found.calls] == [(1, False), (1, False), (2, True), (2, False), (2, False)]
     assert [offered.name for offered in found.tools] == ["peek", "finish"]
-    assert [message.content for message in found.messages if message.role == "user"] == ["query of t0", "and then?"]
+    assert [message.text for message in found.messages if message.role == "user"] == ["query of t0", "and then?"]
 
 
 def test_a_prompt_that_no_longer_fits_ends_the_conversation():
@@ -263,7 +263,7 @@ def test_what_is_no_turn_is_an_error_of_the_environment(turn):
 def test_a_tool_that_changes_its_arguments_does_not_change_the_history():
     room = Room(lambda at: str(at.append("more")))
     found = hold(says("look(at=['x'])", "finish(answer='right')"), room)
-    assert found.messages[1].call == found.calls[0].call == Call("look", {"at": ["x"]})
+    assert found.messages[1].calls[0].call == found.calls[0].call == Call("look", {"at": ["x"]})
 
 
 # --- the golden calls -----------------------------------------------------------------------------------------------

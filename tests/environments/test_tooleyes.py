@@ -118,7 +118,7 @@ def test_a_conversation(talk, checkout):
     environment = talk()
     turn = environment.reset(tooleyes.tasks(benchmark(checkout), 0)[0])
     assert [tool.name for tool in turn.tools] == ["count_words", "echo", "remember", "ask_to_user", "finish"]
-    assert [(message.role, message.content) for message in turn.messages] == [("user", "How many words?")]
+    assert [(message.role, message.text) for message in turn.messages] == [("user", "How many words?")]
     assert environment.call(Call("count_words", {"text": "one two  three"})) == '{"count": 3, "unit": "words"}'
     assert environment.call(Call("ask_to_user", {"question": "Sure?"})) == tooleyes.NOTHING_TO_ADD
     assert environment.follow_up("3") is None

@@ -44,7 +44,7 @@ def test_a_ratio_of_nothing_is_left_out():
 
 def test_a_few_trajectories_give_no_interval():
     found = ratios({"x": ([1.0, 0.0, 1.0, 0.0, 9.0], [1.0] * 4 + [0.0])})["x"]
-    assert (found.low, found.high) == (None, None)
+    assert not found.has_ends and (found.to_json()["low"], found.to_json()["high"]) == (None, None)
     assert ratios({"x": ([1.0] * 5, [1.0] * 5)})["x"].low == 1
 
 
@@ -56,8 +56,8 @@ def trajectory(*answers: str | None, **meta) -> Trajectory:
     messages = [Message("user", "go")]
     for answer in answers:
         role, content = ("user", "stop") if answer is None else ("tool", answer)
-        messages += [Message("assistant", call=Call("f")), Message(role, content)]
-    return Trajectory("t", (), (*messages, Message("assistant", call=Call("finish"))), meta=meta)
+        messages += [Message.calling(Call("f")), Message(role, content)]
+    return Trajectory("t", (), (*messages, Message.calling(Call("finish"))), meta=meta)
 
 
 def test_errors_are_counted_by_kind_and_by_what_the_source_says():
@@ -83,12 +83,18 @@ def test_errors_are_counted_by_kind_and_by_what_the_source_says():
 
 def test_calls_that_are_only_history_are_no_training_calls():
     given_calls = trajectory("{'error': 'quota'}", "fine")
-    messages = tuple(
-        Message("assistant", call=m.call, learn=False) if i == 1 else m for i, m in enumerate(given_calls.messages)
-    )
+    messages = tuple(m.with_learn(False) if i == 1 else m for i, m in enumerate(given_calls.messages))
     counts = ErrorCounts(RULE)
     counts.add(Trajectory("t", (), messages))
     assert (sum(counts.all.calls), sum(counts.all.errors)) == (2, 0)
+
+
+def test_each_of_several_calls_counts_by_its_own_answer():
+    counts = ErrorCounts(RULE)
+    several = Message.calling(Call("f"), Call("f"), Call("f"))
+    answers = (Message("tool", "fine"), Message("tool", "{'error': 'quota'}"))
+    counts.add(Trajectory("t", (), (several, *answers, Message("assistant", "Done."))))
+    assert (counts.all.calls, counts.all.answered, counts.all.errors, counts.no_answer) == ([2], [2], [1], 1)
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.lists(st.sampled_from(["fine", "'error'", None]))), min_size=1))

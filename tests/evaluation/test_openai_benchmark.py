@@ -57,7 +57,7 @@ def test_golden_calls_stand_in_a_field_of_their_own_or_in_the_last_message_that_
     assert own.goldens == (Call("finish", {"answer": "y"}),)
     assert own.messages == (
         Message("user", "Find x."),
-        Message("assistant", call=Call("search", {"query": "x"})),
+        Message.calling(Call("search", {"query": "x"})),
         Message("tool", "y"),
     )
     assert own.instructions == last.instructions == "Be brief."

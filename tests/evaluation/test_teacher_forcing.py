@@ -10,9 +10,9 @@ torch = pytest.importorskip("torch")
 
 from transformers import LlamaConfig, LlamaForCausalLM, set_seed  # noqa: E402
 
-from tests.tokens.test_packing import TOOLS, TRAJECTORY  # noqa: E402
+from tests.support.trajectories import TOOLS, TRAJECTORY  # noqa: E402
 from tltrain.evaluation import teacher_forcing  # noqa: E402
-from tltrain.formats import tl  # noqa: E402
+from tltrain.formats.tl import TL  # noqa: E402
 from tltrain.tokens.encoder import Encoder  # noqa: E402
 from tltrain.tokens.packing import PackingReport  # noqa: E402
 from tltrain.trajectory import Message, Trajectory  # noqa: E402
@@ -35,7 +35,7 @@ def test_one_forward_a_trajectory_says_what_one_a_call_says(encoder):
     model = model_of(encoder)
     scores = list(teacher_forcing.score(model, encoder, [TRAJECTORY, TRAJECTORY], PackingReport()))
     assert [score.trajectory for score in scores] == [0, 0, 0, 1, 1, 1]
-    pieces = tl.segments(TRAJECTORY)
+    pieces = TL.segments(TRAJECTORY)
     for score in scores[:3]:
         at = next(i for i, piece in enumerate(pieces) if piece.turn == scores.index(score))
         ids = [encoded.ids for encoded in encoder.encode([piece.text for piece in pieces[: at + 1]])]
@@ -65,7 +65,7 @@ def test_a_name_is_told_from_another_after_their_common_tokens(encoder):
 
 def test_what_is_not_learned_and_plain_text_have_no_score(encoder):
     messages = list(TRAJECTORY.messages)
-    messages[1] = Message("assistant", call=messages[1].call, learn=False)
+    messages[1] = messages[1].with_learn(False)
     messages[3] = Message("assistant", "I would rather talk.")
     scores = list(
         teacher_forcing.score(model_of(encoder), encoder, [Trajectory("t", TOOLS, tuple(messages))], PackingReport())
@@ -80,3 +80,10 @@ def test_what_is_too_long_loses_its_oldest_calls(encoder):
     kept = list(teacher_forcing.score(model_of(encoder, length - 5), encoder, [TRAJECTORY], report))
     assert [len(score.parts) for score in kept] == [len(score.parts) for score in whole[1:]]
     assert (report.truncated, report.too_long) == (1, 0)
+
+
+def test_without_a_context_in_the_model_s_configuration_no_turn_is_left_out(encoder):
+    model, report = model_of(encoder), PackingReport()
+    model.config.max_position_embeddings = None
+    assert len(list(teacher_forcing.score(model, encoder, [TRAJECTORY], report))) == 3
+    assert report.truncated == 0

@@ -10,7 +10,7 @@ from tltrain import toolworld
 from tltrain.data.openai import conversation
 from tltrain.formats.calls import CallSyntaxError, read_call, read_calls
 from tltrain.formats.chat_completions import answer_text, api_names, request
-from tltrain.trajectory import Call, Message, Sample, Tool
+from tltrain.trajectory import Call, Message, Sample, Tool, ToolCall
 
 GCD = Tool("math.gcd", "The divisor.", {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})
 FINISH = Tool("finish", "Ends.", {})
@@ -33,9 +33,9 @@ def test_our_own_reader_reads_the_request_back():
 def test_a_conversation_as_an_api_takes_it():
     asked = sample(
         Message("user", "gcd?"),
-        Message("assistant", "I think", Call("math.gcd", {"a": 4})),
+        Message.calling(Call("math.gcd", {"a": 4}), thought="I think"),
         Message("tool", "2"),
-        Message("assistant", call=Call("finish")),
+        Message.calling(Call("finish")),
         Message("user", "again"),
         Message("assistant", "what?"),
         Message("tool", "no call"),
@@ -67,6 +67,31 @@ def test_a_conversation_as_an_api_takes_it():
         "parameters": {"type": "object", "properties": {}},
     }
     assert "tools" not in request(sample(Message("user", "?"), tools=()))
+
+
+def test_several_calls_of_one_message_stay_in_it():
+    first, second, third = Call("math.gcd", {"a": 4}), Call("math.gcd", {"a": 6}), Call("finish")
+    calls = (ToolCall(first, id="x"), ToolCall(second, id="y"), ToolCall(third, id="z"))
+    asked = sample(
+        Message("user", "gcd?"),
+        Message("assistant", "Three.", calls, "I think"),
+        Message("tool", "6", answers="y"),
+        Message("tool", "4", answers="x"),
+        Message.calling(third),
+    )
+    said = request(asked)["messages"]
+    assert [m["role"] for m in said] == ["user", "assistant", "tool", "tool", "tool", "assistant", "tool"]
+    assert said[1]["content"] == "I think\nThree."
+    arguments = [call["function"]["arguments"] for call in said[1]["tool_calls"]]
+    assert arguments == ['{"a": 4}', '{"a": 6}', "{}"]
+    ids = [call["id"] for message in said for call in message.get("tool_calls", ())]
+    assert len(set(ids)) == 4 and all(len(identity) == 9 and identity.isalnum() for identity in ids)
+    assert [(m["tool_call_id"], m["content"]) for m in said if m["role"] == "tool"] == [
+        (ids[0], "4"),
+        (ids[1], "6"),
+        (ids[2], ""),
+        (ids[3], ""),
+    ]
 
 
 def test_names_an_api_allows_stay_different():

@@ -8,14 +8,15 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from tests.entry.test_command_line import PROBE, process
 from tests.support.fake_endpoint import Reply, completion, message, serving
 from tests.support.paths import ROOT
+from tests.support.processes import PROBE, process
 from tltrain import toolworld
 from tltrain.config import Source
 from tltrain.errors import TltrainError
-from tltrain.formats import chat_completions, tl
+from tltrain.formats import chat_completions, joined
 from tltrain.formats.calls import render_call
+from tltrain.formats.tl import TL
 from tltrain.sources import open_source
 from tltrain.trajectory import example
 
@@ -23,7 +24,7 @@ pytest.importorskip("openai")
 
 SAMPLES = list(toolworld.samples(12, 0))
 GOLDEN = [render_call(example(sample.goldens[0])) for sample in SAMPLES]
-BY_PROMPT = {tl.text(tl.prompt_segments(s)): golden for s, golden in zip(SAMPLES, GOLDEN, strict=True)}
+BY_PROMPT = {joined(TL.prompt_segments(s)): golden for s, golden in zip(SAMPLES, GOLDEN, strict=True)}
 NUMBER = {prompt: number for number, prompt in enumerate(BY_PROMPT)}
 SECRET = "sk-secret-of-the-user"
 

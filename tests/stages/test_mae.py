@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.support.command_line import Ran
 from tests.support.reader_samples import RAW_LOVE, RAW_WORK, SYSTEM, TEXTS, WORK_TEXTS
 
@@ -22,6 +24,7 @@ def learned(lines: list[dict]) -> list[list[bool]]:
     return [[m.get("learn", True) for m in line["messages"] if m["role"] == "assistant"] for line in lines]
 
 
+@pytest.mark.pictures
 def test_mae_counts_what_it_drops_and_why(tltrain, write):
     ran = mae(tltrain, write(RAW_LOVE, RAW_WORK))
     counts = {"trajectories": 2, "calls": 7, "kept": 3, "dropped_error": 3, "dropped_no_answer": 1}
@@ -50,6 +53,50 @@ def test_train_jsonl_reads_back_with_the_same_flags(tltrain, write):
     again = mae(tltrain, first.folder / "train.jsonl", "stage.mae=false", data="tltrain")
     assert again.lines("train.jsonl") == first.lines("train.jsonl")
     assert (again.metrics["kept"], again.metrics["not_learned_by_source"]) == (3, 4)
+
+
+PARALLEL = {
+    "version": 1,
+    "id": "both",
+    "tools": [{"name": "search", "description": "Finds.", "parameters": {"type": "object", "properties": {}}}],
+    "messages": [
+        {"role": "user", "content": "Hi"},
+        {
+            "role": "assistant",
+            "content": "",
+            "thought": "Both at once.",
+            "calls": [
+                {"name": "search", "arguments": {"q": 1}, "id": "a"},
+                {"name": "search", "arguments": {"q": 2}, "id": "b"},
+            ],
+        },
+        {"role": "tool", "content": '{"error": "quota exceeded"}', "answers": "b"},
+        {"role": "tool", "content": "Listen.", "answers": "a"},
+        {"role": "assistant", "content": "Bye."},
+    ],
+}
+
+
+def test_of_several_calls_in_a_message_the_failed_one_alone_is_flagged(tltrain, write):
+    first = mae(tltrain, write(PARALLEL), data="tltrain")
+    (line,) = first.lines("train.jsonl")
+    assert [call.get("learn", True) for call in line["messages"][1]["calls"]] == [True, False]
+    del line["messages"][1]["calls"][1]["learn"]
+    assert line == PARALLEL
+    counts = {"calls": 3, "kept": 2, "dropped_error": 1, "dropped_no_answer": 0}
+    assert first.metrics.items() >= counts.items()
+    again = mae(tltrain, first.folder / "train.jsonl", "stage.mae=false", data="tltrain")
+    assert again.lines("train.jsonl") == first.lines("train.jsonl")
+    assert (again.metrics["kept"], again.metrics["not_learned_by_source"]) == (2, 1)
+
+
+def test_several_calls_are_written_as_turns_of_their_own_where_a_file_has_one_a_turn(tltrain, write):
+    path = mae(tltrain, write(PARALLEL), data="tltrain").folder / "train.jsonl"
+    turns = mae(tltrain, path, "stage.write=turns", data="tltrain").folder / "mae_data.json"
+    calls = ["search(q=1)", "Listen.", "search(q=2)", '{"error": "quota exceeded"}', "Bye."]
+    records = json.loads(turns.read_text())
+    assert [record["id"] for record in records] == ["Turn 1: both", "Turn 3: both"]
+    assert [entry["content"] for entry in records[-1]["conversations"][2:]] == calls
 
 
 def test_mae_writes_the_released_file_of_turns(tltrain, write):

@@ -13,7 +13,7 @@ from transformers import LlamaConfig
 from tltrain import plan
 from tltrain.config import Device, Hardware, Lora
 from tltrain.plan import configured, memory
-from tltrain.tokens.packing import Layout
+from tltrain.tokens.layout import Layout
 from tltrain.training.sft import dataset
 
 GPU = ("model=codellama_7b", "hardware=gpu", "stage.memory_gb=80")

@@ -1,4 +1,4 @@
-"""stage=predict and demo as a user runs them."""
+"""stage=predict as a user runs it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,27 @@ SHORT = ("benchmark.size=4", "stage.max_new_tokens=8")
 
 
 @pytest.fixture(scope="module")
-def parrot(tmp_path_factory, models_cache) -> Path:
+def parrot(once, models_cache) -> Path:
     """A model that has learned the two right calls of one conversation by heart."""
-    folder = tmp_path_factory.mktemp("parrot")
-    (folder / "raw.json").write_text(json.dumps([RAW]))
-    words = ["data=tl_training", f"data.path={folder / 'raw.json'}", "data.holdout=0", "stage.args.learning_rate=2e-3"]
-    many = ["stage.args.num_train_epochs=60", "stage.args.gradient_accumulation_steps=1"]
-    ran = command_line("stage=pkt", *TINY, *words, *many, folder=folder / "run", cache=models_cache)
-    assert ran.status == 0, ran.err
-    return ran.folder / "model"
+
+    def make(folder: Path) -> Path:
+        (folder / "raw.json").write_text(json.dumps([RAW]))
+        words = [
+            "data=tl_training",
+            f"data.path={folder / 'raw.json'}",
+            "data.holdout=0",
+            "stage.args.learning_rate=2e-3",
+        ]
+        many = [
+            "stage.args.num_train_epochs=60",
+            "stage.args.gradient_accumulation_steps=1",
+            "stage.args.learning_rate=2e-3",
+        ]
+        ran = command_line("stage=pkt", *TINY, *words, *many, folder=folder / "run", cache=models_cache)
+        assert ran.status == 0, ran.err
+        return ran.folder / "model"
+
+    return once("parrot", make)
 
 
 CAPITALS = {"system": "System", "user": "User", "assistant": "Assistant", "function": "Output"}
@@ -66,17 +78,3 @@ def test_predict_says_what_is_no_call(tltrain, write):
     assert "This is no call that the tools' documentation allows" in ran.err
     ran = tltrain("stage=predict", f"data.path={write(history[:1])}", status=1)
     assert ran.err.splitlines()[-1].endswith("messages: expected a user's message, found none")
-
-
-def test_the_demo_compares_base_sft_and_pkt(tltrain, tmp_path):
-    sizes = ["model.demo.train_size=6", "model.demo.test_size=3", "stage.max_new_tokens=8", "stage.args.max_steps=2"]
-    ran = tltrain(*TINY, *sizes, folder=tmp_path / "a run, with = and spaces")
-    table = ran.out[ran.out.index("tools never trained on") :]
-    assert [name in table for name in ("tiny (base)", "tiny + SFT", "tiny + MAE + PKT")] == [True, True, True]
-    assert {f"{name}/{level}" for name in ("base", "sft", "pkt") for level in ("ts", "pi", "cf")} < ran.metrics.keys()
-    assert ran.metrics["pkt/n"] == 3
-    for stage in ("sft", "pkt", "eval_base", "eval_sft", "eval_pkt"):
-        assert (ran.folder / stage / "metrics.json").is_file(), stage
-    used = [json.loads((ran.folder / f"eval_{name}" / "metrics.json").read_text())["model"] for name in ("sft", "pkt")]
-    assert used == [str(ran.folder / name / "model") for name in ("sft", "pkt")]
-    assert str(ran.folder) in ran.out

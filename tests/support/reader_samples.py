@@ -51,11 +51,11 @@ LOVE = Trajectory(
     TOOLS,
     (
         Message("user", "Advice on love?"),
-        Message("assistant", call=Call("search", {"q": "love"})),
+        Message.calling(Call("search", {"q": "love"})),
         Message("tool", "search() got an unexpected keyword argument 'q'"),
-        Message("assistant", call=Call("search", {"query": "löve", "limit": 2, "deep": [None, {"a": True}]})),
+        Message.calling(Call("search", {"query": "löve", "limit": 2, "deep": [None, {"a": True}]})),
         Message("tool", "Listen."),
-        Message("assistant", call=Call("finish", {"answer": 'Listen "well".'})),
+        Message.calling(Call("finish", {"answer": 'Listen "well".'})),
     ),
     meta={"scenario": "PL"},
 )
@@ -107,9 +107,9 @@ CHAT = {
 }
 CHAT_READ = (
     Message("user", "Advice please"),
-    Message("assistant", "Two at once.", Call("search", {"query": "love"})),
+    Message.calling(Call("search", {"query": "love"}), text="Two at once."),
     Message("tool", "Listen."),
-    Message("assistant", call=Call("search", {"query": "work"})),
+    Message.calling(Call("search", {"query": "work"})),
     Message("tool", "Rest."),
     Message("assistant", "Listen, and rest."),
 )

@@ -8,70 +8,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.packed import packed
+from tests.support.trajectories import TOOLS, TRAJECTORY, conversation
 from tltrain.errors import TltrainError
-from tltrain.formats import tl
+from tltrain.formats import joined, tl
+from tltrain.formats.tl import TL
 from tltrain.tokens.encoder import Encoder
-from tltrain.tokens.packing import PackingReport, Run, Target, flatten, pack
-from tltrain.trajectory import Call, Message, Tool, Trajectory
-
-TOOLS = (
-    Tool(
-        "getPaperDetails",
-        "Details of a paper.",
-        {"type": "object", "properties": {"id": {"type": "string", "description": "Its id."}}, "required": ["id"]},
-    ),
-    Tool(
-        "getPapersByKeywords",
-        "Find papers.",
-        {
-            "type": "object",
-            "properties": {"words": {"type": "string", "description": "Keywords."}},
-            "required": ["words"],
-        },
-    ),
-    Tool(
-        "finish",
-        "End.",
-        {
-            "type": "object",
-            "properties": {"answer": {"type": "string", "description": "The answer."}},
-            "required": ["answer"],
-        },
-    ),
-)
-
-
-def conversation(*calls: Call, query: str = "Find papers", answer: str = "[]") -> Trajectory:
-    messages = [Message("user", query)]
-    for call in calls:
-        messages += [Message("assistant", call=call), Message("tool", answer)]
-    return Trajectory("t", TOOLS, tuple(messages[:-1]))
-
-
-TRAJECTORY = conversation(
-    Call("getPapersByKeywords", {"words": "llm"}),
-    Call("getPaperDetails", {"id": "7"}),
-    Call("finish", {"answer": "done"}),
-)
+from tltrain.tokens.layout import Run, Target, flatten
+from tltrain.trajectory import Call, Message, Trajectory
 
 
 @pytest.fixture(params=["byte_level", "sentencepiece"])
 def encoder(request) -> Encoder:
     return Encoder(request.getfixturevalue(request.param))
-
-
-def packed(
-    encoder: Encoder,
-    *items: Trajectory,
-    packing="trajectory",
-    w_max=9.0,
-    max_length=10**6,
-    truncation="drop_oldest_turns",
-):
-    report = PackingReport()
-    return list(
-        pack(items, encoder, packing=packing, w_max=w_max, max_length=max_length, truncation=truncation, report=report)
-    ), report
 
 
 def test_a_tree_is_flattened_by_hand():
@@ -112,7 +61,7 @@ def test_input_is_the_templates_text(encoder):
     tokenizer = encoder.tokenizer
     tokenizer.chat_template = tl.CHAT_TEMPLATE
     text = tokenizer.apply_chat_template(tl.chat_messages(TRAJECTORY), tokenize=False)
-    assert text == tl.text(tl.segments(TRAJECTORY)) + tokenizer.eos_token
+    assert text == joined(TL.segments(TRAJECTORY)) + tokenizer.eos_token
     assert encoder.decode(layout.input_ids).strip() == text.removesuffix(tokenizer.eos_token)
 
 
@@ -140,7 +89,7 @@ def test_one_turn_a_sample_holds_the_same_targets(encoder):
 
 def test_a_turn_not_to_be_learned_stays_in_the_history(encoder):
     messages = list(TRAJECTORY.messages)
-    messages[1] = replace(messages[1], learn=False)
+    messages[1] = messages[1].with_learn(False)
     (layout,), _ = packed(encoder, replace(TRAJECTORY, messages=tuple(messages)))
     (whole,), _ = packed(encoder, TRAJECTORY)
     assert layout.input_ids == whole.input_ids
@@ -207,5 +156,5 @@ def test_any_content_is_packed_and_both_packings_agree(byte_level, query, answer
     (whole,), _ = packed(encoder, item)
     turns, _ = packed(encoder, item, packing="turn")
     assert [t for layout in turns for t in layout.targets] == whole.targets
-    assert encoder.decode(whole.input_ids) == tl.text(tl.segments(item))
+    assert encoder.decode(whole.input_ids) == joined(TL.segments(item))
     assert sum(whole.keys) >= 2

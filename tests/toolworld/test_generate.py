@@ -18,7 +18,7 @@ from tltrain.grading import Outcome, grade
 from tltrain.toolworld import KINDS, World, generate, samples
 from tltrain.toolworld.domains import FUNCTIONS, SPLITS, TEST, TRAIN
 from tltrain.toolworld.domains.user import user
-from tltrain.trajectory import ANY, Call, Trajectory
+from tltrain.trajectory import ANY, Call, Trajectory, actions
 
 
 @cache
@@ -28,7 +28,7 @@ def trajectories(split: str = "train", size: int = 2000, error_rate: float = 0.1
 
 def turns(trajectory: Trajectory) -> list[tuple[int, Call, str | None, bool]]:
     """Position in the messages, call, kind of mistake and whether the answer is an error, of every turn."""
-    calls = [(at, message.call) for at, message in enumerate(trajectory.messages) if message.role == "assistant"]
+    calls = [(action.at, action.call) for action in actions(trajectory.messages)]
     truth = zip(calls, trajectory.meta["errors"], trajectory.meta["failed"], strict=True)
     return [(at, call, kind, failed) for (at, call), kind, failed in truth]
 
@@ -174,7 +174,7 @@ def _parts(value: object) -> list[str]:
 def test_golden_values_stand_in_the_query_or_in_earlier_answers(split):
     for trajectory in trajectories(split, 2000, 0):
         for at, call, _, _ in turns(trajectory):
-            seen = "\n".join(message.content for message in trajectory.messages[:at])
+            seen = "\n".join(message.text for message in trajectory.messages[:at])
             lacking = [p for p in _parts(list(call.arguments.values())) if p not in seen]
             if call.name not in user.tools:
                 assert not lacking, (trajectory.query, call, lacking)
@@ -194,10 +194,12 @@ def test_a_missing_detail_is_asked_for_and_then_used():
     asking = [t for t in trajectories(size=2000, error_rate=0) if t.meta["reply"] is not None]
     assert 0.03 < len(asking) / 2000 < 0.2
     for trajectory in asking:
-        assert trajectory.messages[1].call.name == "ask_to_user"
-        assert trajectory.messages[1].call.arguments["question"].endswith("?")
-        assert trajectory.messages[2].content == trajectory.meta["reply"]
-        assert set(_parts(list(trajectory.messages[3].call.arguments.values()))) - set(trajectory.query.split())
+        assert trajectory.messages[1].calls[0].call.name == "ask_to_user"
+        assert trajectory.messages[1].calls[0].call.arguments["question"].endswith("?")
+        assert trajectory.messages[2].text == trajectory.meta["reply"]
+        assert set(_parts(list(trajectory.messages[3].calls[0].call.arguments.values()))) - set(
+            trajectory.query.split()
+        )
 
 
 # -- wrong calls and their truth ------------------------------------------------------------------------------------
@@ -236,7 +238,7 @@ def test_answers_and_truth_are_what_running_the_calls_says(split):
             answer = world.run(call)
             assert answer.failed == failed
             if call.name != "finish":
-                assert trajectory.messages[at + 1].content == answer.text
+                assert trajectory.messages[at + 1].text == answer.text
 
 
 def test_wrong_calls_leave_the_world_as_it_was():
@@ -267,7 +269,7 @@ def test_errors_come_in_many_shapes_and_right_answers_may_speak_of_errors():
     for trajectory in trajectories():
         for at, call, _, failed in turns(trajectory):
             if call.name != "finish":
-                (wrong.add if failed else right.append)(trajectory.messages[at + 1].content)
+                (wrong.add if failed else right.append)(trajectory.messages[at + 1].text)
     objects = ('{"error": ', '{"status": 404', '{"success": false')
     lines = ("Error: ", "Invalid API call: ", "ValueError: ", "Traceback ", "TypeError: ", "NameError: ")
     for shape in (*objects, *lines):
@@ -302,7 +304,7 @@ def test_a_raw_record_has_the_papers_shape_and_reads_back():
         assert system["role"] == "system" and [set(tool) for tool in tools] == [{"type", "function"}] * len(tools)
         assert question == {"role": "user", "content": trajectory.query}
         name, arguments = answer["content"].split("\n", 1)
-        assert Call(name, json.loads(arguments)) == trajectory.messages[1].call
+        assert Call(name, json.loads(arguments)) == trajectory.messages[1].calls[0].call
         assert {m["role"] for m in record["conversations"][3:]} == {"assistant", "function"}
         (read,) = tl_training.parse(record, 1, Counter())
         assert (read.tools, read.messages) == (trajectory.tools, trajectory.messages)

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 from trl import SFTConfig
 
-from tests.tokens.test_packing import TRAJECTORY, conversation
+from tests.support.trajectories import TRAJECTORY, conversation
 from tltrain.tokens.encoder import Encoder
-from tltrain.tokens.packing import Layout, PackingReport, pack
+from tltrain.tokens.layout import Layout
+from tltrain.tokens.packing import PackingReport, pack
 from tltrain.training import sft
 from tltrain.trajectory import Call
 

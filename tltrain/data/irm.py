@@ -31,9 +31,10 @@ from typing import Any
 from tltrain.data.reading import expect, expect_id, member, rest, shown
 from tltrain.data.turns import text_conversation
 from tltrain.errors import FieldError, TltrainError
+from tltrain.formats import joined
 from tltrain.formats.calls import call_end
 from tltrain.formats.stubs import read_system
-from tltrain.formats.tl import GENERATION_PROMPT, prompt_segments, system_text, text
+from tltrain.formats.tl import GENERATION_PROMPT, TL, call_of, system_text
 from tltrain.formats.tl import ROLES as TL_ROLES
 from tltrain.trajectory import Message, Role, Trajectory
 
@@ -60,9 +61,9 @@ def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]
         found = shown(entries[0]["content"])
         raise FieldError("instruction", f"tools as Python stubs between `{_SYSTEM}` and `User:`", found)
     *asked, golden = messages
-    if golden.call is None:
+    if (call := call_of(golden)) is None:
         raise FieldError("output", "a call, `name(parameter=value, ...)`", shown(output))
-    if golden.call.name not in {tool.name for tool in tools}:
+    if call.name not in {tool.name for tool in tools}:
         notes["outputs: calls of a tool that is not on offer"] += 1
 
     identity = str(number) if record.get("id") is None else expect_id(record)
@@ -70,13 +71,13 @@ def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]
     history = Trajectory(identity, tools, tuple(map(_not_learned, asked)), instructions, meta)
     if system_text(history) != entries[0]["content"]:
         notes["system messages: tools written otherwise than read"] += 1
-    if text(prompt_segments(history)) != prompt + GENERATION_PROMPT:
+    if joined(TL.prompt_segments(history)) != prompt + GENERATION_PROMPT:
         notes["instructions: text otherwise than read"] += 1
     yield replace(history, messages=(*history.messages, golden))
 
 
 def _not_learned(message: Message) -> Message:
-    return replace(message, learn=message.role != "assistant")
+    return message.with_learn(message.role != "assistant")
 
 
 def _without_end(text: str) -> str:

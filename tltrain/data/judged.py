@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from tltrain import mae
+from tltrain import config, mae
 from tltrain.formats.tool_errors import Rule
 from tltrain.mae import Verdict
-from tltrain.trajectory import Trajectory
+from tltrain.trajectory import Trajectory, actions
 
 
 @dataclass
@@ -28,21 +28,21 @@ class MaeReport:
 
 def rule_of(cfg: DictConfig) -> Rule | None:
     """The rule that `stage.rule` chooses from `conf/mae/`, None where `stage.mae=false`."""
-    return Rule.from_config(OmegaConf.to_container(cfg.mae[cfg.stage.rule.name])) if cfg.stage.mae else None
+    return Rule.from_config(config.plain(cfg.mae[cfg.stage.rule.name])) if cfg.stage.mae else None
 
 
 def judged_trajectories(items: Iterable[Trajectory], rule: Rule | None, report: MaeReport) -> Iterator[Trajectory]:
     """The trajectories with their calls judged, counted in `report`."""
     for item in items:
         report.trajectories += 1
-        learn = [message.learn for message in item.messages if message.role == "assistant"]
+        learn = [action.learn for action in actions(item.messages)]
         for (verdict, kind), wanted in zip(mae.verdicts(item, rule), learn, strict=True):
             report.calls += 1
             if not wanted:
                 report.not_learned_by_source += 1
             elif verdict is Verdict.KEPT:
                 report.kept += 1
-            elif verdict is Verdict.ERROR:
+            elif kind is not None:
                 report.dropped_error += 1
                 report.error_kinds[kind] = report.error_kinds.get(kind, 0) + 1
             else:

@@ -1,28 +1,61 @@
 """Our own file of trajectories, `train.jsonl` (`data=tltrain`): one JSON object a line, nothing lost either way.
 
-    {"id": "...",
+    {"version": 1,
+     "id": "...",
      "tools": [{"name": "...", "description": "...", "parameters": {<JSON schema>}}],
      "messages": [
        {"role": "user", "content": "..."},
        {"role": "assistant", "content": "", "call": {"name": "...", "arguments": {...}}, "learn": false},
-       {"role": "tool", "content": "..."}],
+       {"role": "tool", "content": "..."},
+       {"role": "assistant", "content": "", "thought": "...", "calls": [
+         {"name": "...", "arguments": {...}, "id": "a"},
+         {"name": "...", "arguments": {...}, "id": "b", "learn": false}]},
+       {"role": "tool", "content": "...", "answers": "a"},
+       {"role": "tool", "content": "...", "answers": "b"}],
      "instructions": "...",
      "meta": {...}}
 
-`call` stands only with an assistant message that calls a tool; `learn` only where it is false, on a message that is
-history and never a target; `instructions` and `meta` only where there are any.
+`content` is the message's text. An assistant message that makes one call has `call`, one that makes several has
+`calls`; `thought` stands only where there is one. `learn` of a message stands only where it is false: the message is
+history and never a target. A call has a `learn` of its own only where it differs from its message's. `id` and `answers`
+say which call a tool's message answers; without them the answers stand in the order of the calls. `instructions` and
+`meta` stand only where there are any.
+
+A line without `version` is version 0, which has neither `calls`, `thought` nor ids.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
 
-from tltrain.data.reading import expect, expect_choice, expect_id, expect_tools, member, optional
+from tltrain.data.reading import expect, expect_choice, expect_id, expect_tools, member, optional, shown
 from tltrain.errors import FieldError, TltrainError
-from tltrain.trajectory import Call, Message, Trajectory
+from tltrain.trajectory import Call, Message, Role, ToolCall, Trajectory
+
+VERSION = 1
+"""What `dumps` writes; `parse` reads it and all before it."""
+
+ROLES: tuple[Role, ...] = get_args(Role)
+
+MESSAGE_FIELDS = {
+    0: ("role", "content", "call", "learn"),
+    1: ("role", "content", "thought", "call", "calls", "learn", "answers"),
+}
+"""Version -> the fields that a message may have."""
+CALL_FIELDS = {0: ("name", "arguments"), 1: ("name", "arguments", "id", "learn")}
+"""Version -> the fields that a call may have."""
+SPEAKERS = {
+    "call": ("a call", "assistant"),
+    "calls": ("calls", "assistant"),
+    "thought": ("a thought", "assistant"),
+    "answers": ("an answer", "tool"),
+}
+"""Fields that only messages of one role have."""
+RECORD_FIELDS = dict.fromkeys(MESSAGE_FIELDS, ("version", "id", "tools", "messages", "instructions", "meta"))
+"""Version -> the fields that a line may have."""
 
 
 def dumps(trajectory: Trajectory) -> str:
@@ -33,6 +66,7 @@ def dumps(trajectory: Trajectory) -> str:
             there to compare with, not to learn).
     """
     record: dict[str, Any] = {
+        "version": VERSION,
         "id": trajectory.id,
         "tools": [
             {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
@@ -53,38 +87,84 @@ def dumps(trajectory: Trajectory) -> str:
 
 
 def _message_record(message: Message) -> dict[str, Any]:
-    record: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.call is not None:
-        record["call"] = {"name": message.call.name, "arguments": dict(message.call.arguments)}
+    record: dict[str, Any] = {"role": message.role, "content": message.text}
+    if message.thought:
+        record["thought"] = message.thought
+    calls = [_call_record(made, message.learn) for made in message.calls]
+    if calls:
+        record |= {"call": calls[0]} if len(calls) == 1 else {"calls": calls}
     if not message.learn:
         record["learn"] = False
+    if message.answers:
+        record["answers"] = message.answers
+    return record
+
+
+def _call_record(made: ToolCall, learn: bool) -> dict[str, Any]:
+    """A call; `learn` is its message's."""
+    record: dict[str, Any] = {"name": made.call.name, "arguments": dict(made.call.arguments)}
+    if made.id:
+        record["id"] = made.id
+    if made.learn != learn:
+        record["learn"] = made.learn
     return record
 
 
 def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]:
     """The one trajectory of a record. Raises FieldError, also for a field it does not know."""
-    record = _known(record, "record", "id", "tools", "messages", "instructions", "meta")
+    version = _version(expect(record, dict, "record"))
+    record = _known(record, "record", RECORD_FIELDS, version)
     tools = expect_tools(member(record, "tools", list), "tools", notes)
-    messages = tuple(_message(m, f"messages[{i}]") for i, m in enumerate(member(record, "messages", list)))
+    messages = tuple(_message(m, f"messages[{i}]", version) for i, m in enumerate(member(record, "messages", list)))
     instructions, meta = optional(record, "instructions", ""), optional(record, "meta", {})
     yield Trajectory(expect_id(record), tools, messages, instructions, meta)
 
 
-def _message(record: Any, where: str) -> Message:
-    record = _known(record, where, "role", "content", "call", "learn")
-    role = expect_choice(record.get("role"), ["user", "assistant", "tool"], f"{where}.role")
-    call = None
+def _version(record: dict[str, Any]) -> int:
+    version = record.get("version", 0)
+    if not isinstance(version, int) or isinstance(version, bool) or version not in MESSAGE_FIELDS:
+        known = " or ".join(map(str, MESSAGE_FIELDS))
+        raise FieldError(
+            "version", f"{known} (a newer tltrain wrote this: read it with that one, or update)", shown(version)
+        )
+    return version
+
+
+def _message(record: Any, where: str, version: int) -> Message:
+    record = _known(record, where, MESSAGE_FIELDS, version)
+    role = expect_choice(record.get("role"), ROLES, f"{where}.role")
+    for key, (what, speaker) in SPEAKERS.items():
+        if record.get(key) is not None and role != speaker:
+            raise FieldError(f"{where}.{key}", f"{what} with role {speaker} only", role)
+    learn = optional(record, "learn", True, where)
+    entries = [(entry, f"{where}.calls[{i}]") for i, entry in enumerate(optional(record, "calls", [], where))]
     if record.get("call") is not None:
-        if role != "assistant":
-            raise FieldError(f"{where}.call", "a call with role assistant only", role)
-        entry = _known(record["call"], f"{where}.call", "name", "arguments")
-        call = Call(member(entry, "name", str, f"{where}.call"), member(entry, "arguments", dict, f"{where}.call"))
-    return Message(role, optional(record, "content", "", where), call, optional(record, "learn", True, where))
+        if entries:
+            raise FieldError(where, "`call` or `calls`", "both")
+        entries = [(record["call"], f"{where}.call")]
+    return Message(
+        role,
+        text=optional(record, "content", "", where),
+        calls=tuple(_call(entry, place, version, learn) for entry, place in entries),
+        thought=optional(record, "thought", "", where),
+        learn=learn,
+        answers=optional(record, "answers", "", where),
+    )
 
 
-def _known(record: Any, where: str, *fields: str) -> dict[str, Any]:
-    """An object with no other fields than these: in our own format another one is a mistake."""
+def _call(entry: Any, where: str, version: int, learn: bool) -> ToolCall:
+    """A call; `learn` is its message's."""
+    entry = _known(entry, where, CALL_FIELDS, version)
+    call = Call(member(entry, "name", str, where), member(entry, "arguments", dict, where))
+    return ToolCall(call, optional(entry, "learn", learn, where), optional(entry, "id", "", where))
+
+
+def _known(record: Any, where: str, fields: Mapping[int, tuple[str, ...]], version: int) -> dict[str, Any]:
+    """An object with no other fields than its version has: in our own format another one is a mistake."""
     for key in expect(record, dict, where):
-        if key not in fields:
-            raise FieldError(where, f"the fields {', '.join(fields)}", key)
+        if key in fields[version]:
+            continue
+        if key in fields[VERSION]:
+            raise FieldError(where, f'"version": {VERSION} in a line that has `{key}`', f"version {version}")
+        raise FieldError(where, f"the fields {', '.join(fields[version])}", key)
     return record

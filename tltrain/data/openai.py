@@ -130,7 +130,7 @@ def _turns(
     matched = _match([call_id for call_id, _ in calls], answers, notes)
     messages = []
     for i, ((_, call), answer) in enumerate(zip(calls, matched, strict=True)):
-        messages.append(Message("assistant", "" if i else content, call))
+        messages.append(Message.calling(call, text="" if i else content))
         if answer is not None:
             messages.append(Message("tool", answer))
     unanswered = sum(answer is None for answer in matched[:-1])

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tltrain.data.reading import (
@@ -28,9 +28,10 @@ from tltrain.data.reading import (
     shown,
 )
 from tltrain.errors import FieldError, TltrainError
-from tltrain.trajectory import Call, Message, Trajectory
+from tltrain.formats.tl import call_of
+from tltrain.trajectory import Call, Message, Role, Trajectory, sequential
 
-ROLES = {"user": "user", "assistant": "assistant", "function": "tool"}
+ROLES: Mapping[str, Role] = {"user": "user", "assistant": "assistant", "function": "tool"}
 
 
 def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]:
@@ -55,7 +56,7 @@ def _message(message: dict[str, Any], where: str, notes: Counter[str]) -> Messag
     note_rest(message, notes, "role", "content")
     if role != "assistant":
         return Message(role, content)
-    return Message(role, call=_call(content, f"{where}.content", notes))
+    return Message.calling(_call(content, f"{where}.content", notes))
 
 
 def _call(content: str, where: str, notes: Counter[str]) -> Call:
@@ -75,6 +76,8 @@ def _call(content: str, where: str, notes: Counter[str]) -> Call:
 def raw_record(trajectory: Trajectory) -> dict[str, Any]:
     """The trajectory in the format above (`learn` has no place in it, nor have thoughts).
 
+    Several calls of one message are written one after another, each with its answer.
+
     Raises:
         TltrainError: it has instructions or an assistant message without a call, which the format cannot say.
     """
@@ -89,11 +92,11 @@ def raw_record(trajectory: Trajectory) -> dict[str, Any]:
     ]
     conversation = [{"role": "system", "content": json.dumps(tools, ensure_ascii=False)}]
     names = {role: name for name, role in ROLES.items()}
-    for message in trajectory.messages:
-        content = message.content
+    for message in sequential(trajectory.messages):
+        content = message.text
         if message.role == "assistant":
-            if message.call is None:
+            if (call := call_of(message)) is None:
                 raise TltrainError(f"trajectory {trajectory.id}: the paper's raw format knows no text without a call")
-            content = f"{message.call.name}\n{json.dumps(dict(message.call.arguments), ensure_ascii=False)}"
+            content = f"{call.name}\n{json.dumps(dict(call.arguments), ensure_ascii=False)}"
         conversation.append({"role": names[message.role], "content": content})
     return {"id": trajectory.id, "conversations": conversation, **rest(trajectory.meta, "id", "conversations")}

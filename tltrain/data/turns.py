@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
 
+from tltrain.config import OnError
 from tltrain.data.reading import (
-    OnError,
     ReadReport,
     expect,
     expect_choice,
@@ -34,7 +34,7 @@ from tltrain.errors import FieldError, TltrainError
 from tltrain.formats.calls import CallSyntaxError, read_call, render_call
 from tltrain.formats.stubs import read_system
 from tltrain.formats.tl import message_text, system_text
-from tltrain.trajectory import Message, Role, Tool, Trajectory
+from tltrain.trajectory import Message, Role, Tool, Trajectory, actions, sequential
 
 ROLES: Mapping[str, Role] = {"user": "user", "assistant": "assistant", "function": "tool"}
 
@@ -42,21 +42,24 @@ _ID = re.compile(r"Turn ([0-9]{1,9}): (.*)", re.DOTALL)
 
 
 def turn_records(trajectory: Trajectory) -> list[dict[str, Any]]:
-    """One record for each assistant message with `learn`, in order: what the released script writes, to the letter."""
+    """One record for each turn with `learn`, in order: what the released script writes, to the letter.
+
+    Several calls of one message are as many turns, each followed by its answer.
+    """
     names = {role: name for name, role in ROLES.items()}
+    messages = sequential(trajectory.messages)
     conversation = [{"role": "system", "content": system_text(trajectory)}] + [
-        {"role": names[message.role], "content": message_text(message)} for message in trajectory.messages
+        {"role": names[message.role], "content": message_text(message)} for message in messages
     ]
-    turns = [i for i, message in enumerate(trajectory.messages, 1) if message.role == "assistant"]
     return [
-        {"id": f"Turn {number}: {trajectory.id}", "conversations": conversation[: i + 1]}
-        for number, i in enumerate(turns, 1)
-        if trajectory.messages[i - 1].learn
+        {"id": f"Turn {number}: {trajectory.id}", "conversations": conversation[: action.at + 2]}
+        for number, action in enumerate(actions(messages), 1)
+        if action.learn
     ]
 
 
 def read(
-    path: str | PathLike[str], on_error: OnError = "stop", report: ReadReport | None = None
+    path: str | PathLike[str], on_error: OnError | str = OnError.stop, report: ReadReport | None = None
 ) -> Iterator[Trajectory]:
     """The trajectories of a file of turns.
 
@@ -101,7 +104,7 @@ def _merge(last: _Turn, learned: Collection[int]) -> Trajectory:
     for message in last.trajectory.messages:
         if message.role == "assistant":
             number += 1
-            message = replace(message, learn=number in learned)
+            message = message.with_learn(number in learned)
         messages.append(message)
     return replace(last.trajectory, messages=tuple(messages))
 
@@ -165,4 +168,4 @@ def _assistant(text: str, names: Collection[str], notes: Counter[str]) -> Messag
         return Message("assistant", text)
     if render_call(call) != text:
         notes["messages: calls written otherwise than read"] += 1
-    return Message("assistant", call=call)
+    return Message.calling(call)

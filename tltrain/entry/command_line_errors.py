@@ -9,7 +9,7 @@ from hydra.errors import OverrideParseException
 from yaml import MarkedYAMLError
 
 from tltrain import config
-from tltrain.entry import arguments
+from tltrain.entry import arguments, program
 
 
 def one_line(error: BaseException) -> str:
@@ -40,7 +40,7 @@ def one_line(error: BaseException) -> str:
         choices = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
         return f"{found['group']}={found['choice']}: no such choice; there are: {', '.join(choices)}"
     if found := re.search(r"(?:Could not override|Could not append to config.*) '(?P<key>[^']+)'", text):
-        return f"{found['key']}: no such key{_near_key(found['key'])}; see `python -m tltrain --cfg job`"
+        return f"{found['key']}: no such key{_near_key(found['key'])}; see `{program.name()} --cfg job`"
     if found := re.search(r"(?P<what>(?:Value|Invalid value|Cannot).*)\n\s*full_key: (?P<key>\S+)", text):
         return f"{found['key']}: {found['what']}"
     return " ".join(texts[0].split())
@@ -58,6 +58,6 @@ def _near_key(key: str) -> str:
         f
         for place, schema in config.SCHEMAS.items()
         if place.split("/")[1] == (node or "config")
-        for f in schema.__dataclass_fields__
+        for f in config.keys_of(schema)
     }
     return arguments.suggestion(name, sorted(fields))

@@ -6,6 +6,7 @@ positions alone.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -13,11 +14,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tltrain.evaluation.analysis import TurnScore, token_parts
-from tltrain.formats.calls import render_call
 from tltrain.inference import generation
 from tltrain.tokens.encoder import Encoder
-from tltrain.tokens.packing import Layout, PackingReport, pack
-from tltrain.trajectory import Trajectory
+from tltrain.tokens.layout import Layout
+from tltrain.tokens.packing import PackingReport, pack
+from tltrain.trajectory import Trajectory, actions
 
 ROWS = 256
 """Targets whose logits are held in float32 at once: a large vocabulary makes them the largest thing there is."""
@@ -26,14 +27,22 @@ ROWS = 256
 def score(
     model: PreTrainedModel, encoder: Encoder, trajectories: Iterable[Trajectory], report: PackingReport
 ) -> Iterator[TurnScore]:
-    """Every call of the trajectories that may be learned (`Message.learn`), scored; plain text is passed over.
+    """Every call of the trajectories that may be learned, scored; plain text is passed over.
 
     A trajectory longer than the model's context loses its oldest turns, which `report` counts.
     """
-    limit = generation.context(model)
+    limit = generation.context(model) or sys.maxsize
     for number, trajectory in enumerate(trajectories):
-        packing = {"packing": "trajectory", "w_max": None, "max_length": limit, "truncation": "drop_oldest_turns"}
-        for layout in pack([trajectory], encoder, **packing, report=report):
+        layouts = pack(
+            [trajectory],
+            encoder,
+            packing="trajectory",
+            w_max=None,
+            max_length=limit,
+            truncation="drop_oldest_turns",
+            report=report,
+        )
+        for layout in layouts:
             yield from _turns(number, trajectory, layout, encoder, *target_scores(model, layout))
 
 
@@ -54,11 +63,11 @@ def target_scores(model: PreTrainedModel, layout: Layout) -> tuple[Tensor, Tenso
 def _turns(
     number: int, trajectory: Trajectory, layout: Layout, encoder: Encoder, nll: Tensor, right: Tensor
 ) -> Iterator[TurnScore]:
-    calls = [message.call for message in trajectory.messages if message.role == "assistant"]
+    done = actions(trajectory.messages)
     for turn in dict.fromkeys(layout.turns):
-        call, at = calls[turn], [i for i, other in enumerate(layout.turns) if other == turn]
+        call, at = done[turn].call, [i for i, other in enumerate(layout.turns) if other == turn]
         if call is None:
             continue
-        (encoded,) = encoder.encode([f" {render_call(call)}"])
+        (encoded,) = encoder.encode([encoder.format.call_text(call)])
         parts = token_parts(call, encoded.spans, [bool(layout.keys[i]) for i in at])
         yield TurnScore(number, parts, tuple(nll[at].tolist()), tuple(right[at].tolist()))

@@ -4,7 +4,7 @@ The counterpart of `tltrain.data.openai`, which reads such conversations.
 
 An API refuses what the TL format allows, so it is put otherwise: names of tools are made of letters, digits, `_` and
 `-` (`math.gcd` is offered as `math_gcd`, the way of the Berkeley benchmark, and read back); a call that nobody answered
-gets an empty answer; a tool's answer to words that were no call is said by the user.
+gets an empty answer; a tool's answer to words that were no call is said by the user. Ids of calls are made anew.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tltrain.formats.calls import CallSyntaxError, read_call, render_call
-from tltrain.trajectory import Call, Message, Sample, Tool
+from tltrain.trajectory import Call, Message, Sample, Tool, actions
 
 
 def request(sample: Sample) -> dict[str, Any]:
@@ -50,29 +50,48 @@ def _messages(sample: Sample, names: Mapping[str, str]) -> list[dict[str, Any]]:
     written: list[dict[str, Any]] = []
     if sample.instructions:
         written.append({"role": "system", "content": sample.instructions})
-    asked: str | None = None  # the id of the call that waits for its answer
+    answers = _answers(sample.messages)
+    answering = {answer for answered in answers.values() for answer in answered}
     for number, message in enumerate(sample.messages):
-        if message.role == "tool" and asked is not None:
-            written.append({"role": "tool", "tool_call_id": asked, "content": message.content})
-            asked = None
-            continue
-        if asked is not None:
-            written.append({"role": "tool", "tool_call_id": asked, "content": ""})
-            asked = None
-        if message.call is not None:
-            asked = f"call{number:05d}"  # nine letters and digits: Mistral's templates take no other
-            written.append(_calling(message, message.call, asked, names))
-        else:
+        if message.calls:
+            written.append(_calling(message, number, names))
+            for k, answer in enumerate(answers[number]):
+                text = "" if answer is None else sample.messages[answer].text
+                written.append({"role": "tool", "tool_call_id": _identity(number, k), "content": text})
+        elif number not in answering:
             role = "user" if message.role == "tool" else message.role
-            written.append({"role": role, "content": message.content})
+            written.append({"role": role, "content": message.text})
     return written
 
 
-def _calling(message: Message, call: Call, identity: str, names: Mapping[str, str]) -> dict[str, Any]:
-    arguments = json.dumps(dict(call.arguments), ensure_ascii=False)
-    function = {"name": names.get(call.name, call.name), "arguments": arguments}
-    calls = [{"id": identity, "type": "function", "function": function}]
-    return {"role": "assistant", "content": message.content or None, "tool_calls": calls}
+def _answers(messages: Sequence[Message]) -> dict[int, list[int | None]]:
+    """Position of each message with calls -> for each call the position of its answer."""
+    answers: dict[int, list[int | None]] = {}
+    for action in actions(messages):
+        if action.call is not None:
+            answers.setdefault(action.at, []).append(action.answer)
+    return answers
+
+
+def _calling(message: Message, number: int, names: Mapping[str, str]) -> dict[str, Any]:
+    calls = [
+        {"id": _identity(number, k), "type": "function", "function": _function(made.call, names)}
+        for k, made in enumerate(message.calls)
+    ]
+    content = "\n".join(filter(None, (message.thought, message.text)))
+    return {"role": "assistant", "content": content or None, "tool_calls": calls}
+
+
+def _function(call: Call, names: Mapping[str, str]) -> dict[str, str]:
+    return {
+        "name": names.get(call.name, call.name),
+        "arguments": json.dumps(dict(call.arguments), ensure_ascii=False),
+    }
+
+
+def _identity(number: int, call: int) -> str:
+    """The id of a call, from its message's number and its own: nine letters and digits, as Mistral's templates ask."""
+    return f"call{number:05d}" if call == 0 else f"c{call:03d}{number:05d}"
 
 
 UNREADABLE = "(not a call) "

@@ -4,21 +4,27 @@
     User: <query>
     Assistant: <call><end token>
 
-Later turns add `Output: <the tool's answer>` and the next `Assistant: <call>`. A conversation becomes *segments*:
-pieces of text that are tokenized one by one, so that no token crosses the boundary between what is given and what is to
-be predicted. Training and inference cut at the same places.
+Later turns add `Output: <the tool's answer>` and the next `Assistant: <call>`. A turn has one call: where a message
+makes several, each becomes a turn of its own, followed by its own answer (`trajectory.sequential`). Text and thought
+beside a call are not written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Literal
 
+from tltrain.errors import TltrainError
+from tltrain.formats import Format, Segment
 from tltrain.formats.calls import call_end, render_call
 from tltrain.formats.stubs import render_tools
-from tltrain.trajectory import Message, Sample, Trajectory
+from tltrain.trajectory import Call, Message, Role, Sample, Trajectory, sequential
 
-ROLES = {"system": "System", "user": "User", "assistant": "Assistant", "tool": "Output"}
+ROLES: dict[Role | Literal["system"], str] = {
+    "system": "System",
+    "user": "User",
+    "assistant": "Assistant",
+    "tool": "Output",
+}
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] + ': ' + message['content'] }}"
@@ -29,72 +35,98 @@ CHAT_TEMPLATE = (
 """The released template with the tokenizer's own end token in place of `</s>`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A piece of a conversation's text. `turn` is the number of the assistant message (from 0) whose text this is."""
-
-    text: str
-    turn: int | None = None
-
-
 def system_text(conversation: Trajectory | Sample) -> str:
     """The system message: instructions, if there are any, then the tools' stubs."""
     stubs = render_tools(conversation.tools)
     return f"{conversation.instructions}\n\n{stubs}" if conversation.instructions else stubs
 
 
+def call_of(message: Message) -> Call | None:
+    """The one call of a turn; None for plain text.
+
+    Raises:
+        TltrainError: the message makes several calls.
+    """
+    if len(message.calls) > 1:
+        names = ", ".join(made.call.name for made in message.calls)
+        raise TltrainError(
+            f"a message makes {len(message.calls)} calls ({names}), and a turn of the TL format has one: "
+            "make them turns of their own first (trajectory.sequential)"
+        )
+    return message.calls[0].call if message.calls else None
+
+
 def message_text(message: Message) -> str:
-    """What a message says in the TL format: an assistant's call, anybody else's content."""
-    return render_call(message.call) if message.call is not None else message.content
+    """What a message says in the TL format: an assistant's call, anybody else's text. Raises as `call_of`."""
+    call = call_of(message)
+    return message.text if call is None else render_call(call)
 
 
 def chat_messages(conversation: Trajectory | Sample) -> list[dict[str, str]]:
     """The conversation as `{"role", "content"}` messages for `apply_chat_template`."""
     return [{"role": ROLES["system"], "content": system_text(conversation)}] + [
-        {"role": ROLES[message.role], "content": message_text(message)} for message in conversation.messages
+        {"role": ROLES[message.role], "content": message_text(message)} for message in sequential(conversation.messages)
     ]
-
-
-def segments(conversation: Trajectory | Sample) -> list[Segment]:
-    """The conversation cut where given text and predicted text meet.
-
-    Joined, the texts are the chat template's output without the final end token. An assistant message gives two
-    segments: `"\\nAssistant:"`, which is given, and `" <call>"`, which carries the turn's number.
-    """
-    pieces = [Segment(f"{ROLES['system']}: {system_text(conversation)}")]
-    turn = 0
-    for message in conversation.messages:
-        if message.role == "assistant":
-            pieces += [Segment(GENERATION_PROMPT), Segment(f" {message_text(message)}", turn)]
-            turn += 1
-        else:
-            pieces.append(Segment(f"\n{ROLES[message.role]}: {message_text(message)}"))
-    return pieces
 
 
 GENERATION_PROMPT = f"\n{ROLES['assistant']}:"
 
 
-def prompt_segments(sample: Trajectory | Sample) -> list[Segment]:
-    """The history of a conversation and the words that ask for its next call."""
-    return [*segments(sample), Segment(GENERATION_PROMPT)]
+class TlFormat:
+    """The TL format as a `Format`."""
+
+    stop = tuple(f"\n{ROLES[role]}:" for role in ("user", "tool", "system"))
+    """What an answer is followed by where a model goes on to write the others' parts too: nothing after is read."""
+
+    def segments(self, conversation: Trajectory | Sample) -> list[Segment]:
+        """The conversation cut where given text and predicted text meet.
+
+        Joined, the texts are the chat template's output without the final end token. A turn of the assistant gives two
+        segments: `"\\nAssistant:"`, which is given, and `" <call>"`, which carries the turn's number.
+        """
+        pieces = [Segment(f"{ROLES['system']}: {system_text(conversation)}")]
+        turn = 0
+        for message in sequential(conversation.messages):
+            if message.role == "assistant":
+                pieces += [_OPENING, Segment(f" {message_text(message)}", turn)]
+                turn += 1
+            else:
+                pieces.append(Segment(f"\n{ROLES[message.role]}: {message_text(message)}"))
+        return pieces
+
+    def prompt_segments(self, conversation: Trajectory | Sample) -> list[Segment]:
+        """The history of a conversation and the words that ask for its next call."""
+        return [*self.segments(conversation), _OPENING]
+
+    def call_text(self, call: Call) -> str:
+        """` name(k=value, ...)`."""
+        return f" {render_call(call)}"
+
+    def name_at(self, call: Call) -> int:
+        """Right after the space."""
+        return 1
+
+    def call_head(self, name: str) -> str:
+        """` name(`."""
+        return f" {name}("
+
+    def answer_length(self, text: str) -> int | None:
+        """Where an answer ends: after its call, or where the next `User:` or `Output:` speaks before the call is
+        complete; None if it may go on. What follows the end changes nothing: an answer is the same however much more
+        was generated.
+        """
+        end = call_end(text)
+        at, role = min(((at, role) for role in self.stop if (at := text.find(role)) >= 0), default=(len(text), ""))
+        if role and (end is None or at + len(role) <= end):
+            return at
+        return end
+
+    def answer(self, text: str) -> str:
+        """The text up to the answer's end, without space around it."""
+        return text[: self.answer_length(text)].strip()
 
 
-def text(pieces: Sequence[Segment]) -> str:
-    """The segments' text in one string."""
-    return "".join(piece.text for piece in pieces)
+_OPENING = Segment(GENERATION_PROMPT, opens_turn=True)
 
-
-NEXT_ROLES = tuple(f"\n{ROLES[role]}:" for role in ("user", "tool", "system"))
-"""What an answer is followed by where a model goes on to write the others' parts too: nothing after is read."""
-
-
-def answer_length(text: str) -> int | None:
-    """Where an answer ends: after its call, or where the next `User:` or `Output:` speaks before the call is complete;
-    None if it may go on. What follows the end changes nothing: an answer is the same however much more was generated.
-    """
-    end = call_end(text)
-    at, role = min(((at, role) for role in NEXT_ROLES if (at := text.find(role)) >= 0), default=(len(text), ""))
-    if role and (end is None or at + len(role) <= end):
-        return at
-    return end
+TL: Format = TlFormat()
+"""The TL format."""

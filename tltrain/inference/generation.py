@@ -10,7 +10,6 @@ from functools import partial
 import torch
 from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria
 
-from tltrain.formats.tl import answer_length
 from tltrain.inference import continuous_batching, decoding_attention, kv_cache
 from tltrain.inference.continuous_batching import Greedy, Prefill, left_padded
 from tltrain.inference.prefix_cache import Memory
@@ -69,7 +68,7 @@ def generate(
         max_new_tokens,
         encoder.eos_id,
         encoder.tokenizer.pad_token_id,
-        ended=lambda tokens: answer_length(encoder.decode(tokens)) is not None,
+        ended=lambda tokens: encoder.format.answer_length(encoder.decode(tokens)) is not None,
     )
     answering = in_batches if kv_cache.empty(model) is None else partial(continuous_batching.answers, memory=memory)
     prefill = Prefill() if prefill is None else prefill
@@ -78,8 +77,7 @@ def generate(
         asked = _part(asked, prompts)
     with own_settings_aside(model), decoding_attention.on(model), progress(description, len(asked)) as advance:
         for number, tokens in answering(model, [prompts[i] for i in asked], greedy, batch_size, prefill):
-            text = encoder.decode(tokens)
-            answers[asked[number]] = text[: answer_length(text)].strip()
+            answers[asked[number]] = encoder.format.answer(encoder.decode(tokens))
             advance()
     return list(map("".join, zip(*distributed.gather(answers), strict=True))) if together else answers
 

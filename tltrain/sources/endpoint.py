@@ -30,15 +30,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from tltrain import config
 from tltrain.errors import TltrainError
-from tltrain.formats import chat_completions, tl
+from tltrain.formats import chat_completions, joined
+from tltrain.formats.tl import TL
 from tltrain.runtime import runs, terminal
 from tltrain.trajectory import Sample
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
+
+    from tltrain.tokens.encoder import Encoder
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +109,8 @@ class Endpoint:
         self.folder = Path(cfg.cache.dir) / "endpoint"
         self.description = f"answering {cfg.benchmark.name}"
         self.common = _common_fields(cfg)
-        self.encode = _encoder(cfg) if cfg.source.tokenizer is not None else None
+        self.encoder = _encoder(cfg) if cfg.source.tokenizer is not None else None
+        self.format = TL if self.encoder is None else self.encoder.format
 
     def __call__(self, samples: Sequence[Sample]) -> list[str | None]:
         """The answer to each sample, None for a prompt that is too long; equal requests are made once.
@@ -139,8 +144,8 @@ class Endpoint:
         if self.chat:
             asked = chat_completions.request(sample)
         else:
-            prompt = self.encode(sample) if self.encode else tl.text(tl.prompt_segments(sample))
-            asked = {"prompt": prompt, "stop": list(tl.NEXT_ROLES)}
+            prompt = self.encoder.prompt(sample) if self.encoder else joined(self.format.prompt_segments(sample))
+            asked = {"prompt": prompt, "stop": list(self.format.stop)}
         return json.loads(json.dumps({**asked, **self.common}, ensure_ascii=False).encode("utf-8", "replace"))
 
     async def _ask_all(
@@ -175,22 +180,23 @@ class Endpoint:
         """The response to one request. The client tries again where HTTP tells that something went wrong (429, 500,
         no connection, one cut off, nothing for `timeout` seconds); here it is asked again for what is no completion.
         """
-        found = ""
+        received = ""
         for attempt in range(self.settings.retries + 1):
             if attempt:
                 await asyncio.sleep(min(0.5 * 2**attempt, 8))
             found = await self._post(body)
             if found is None:
                 return TOO_LONG
+            received = found
             try:
-                response = json.loads(found)
+                response = json.loads(received)
                 self._text(response, sample)
             except (ValueError, RecursionError):
                 continue
             if self.settings.cache:
                 runs.write_json(self._file(key), {"path": self.path, "body": body, "response": response})
             return response
-        raise _Failed(f"expected a completion in JSON, found {self._clean(found)!r}")
+        raise _Failed(f"expected a completion in JSON, found {self._clean(received)!r}")
 
     async def _post(self, body: Json) -> str | None:
         """What the server sends back; None where it has no room for the prompt."""
@@ -220,7 +226,7 @@ class Endpoint:
             raise ValueError("no completion") from error
         if not isinstance(text, str):
             raise ValueError("no text")
-        return text[: tl.answer_length(text)].strip()
+        return self.format.answer(text)
 
     # --- what is kept -----------------------------------------------------------------------------------------------
 
@@ -292,14 +298,14 @@ def _common_fields(cfg: DictConfig) -> Json:
         "max_tokens": cfg.stage.max_new_tokens,
         "temperature": cfg.source.temperature,
         **sampled,
-        **OmegaConf.to_container(cfg.source.extra, resolve=True),
+        **config.plain(cfg.source.extra),
     }
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _encoder(cfg: DictConfig) -> Callable[[Sample], list[int]]:
-    """`Encoder.prompt` of `source.tokenizer`; unlike everything else here it needs transformers."""
+def _encoder(cfg: DictConfig) -> Encoder:
+    """The encoder of `source.tokenizer`; unlike everything else here it needs transformers."""
     from tltrain.models import loading
     from tltrain.tokens.encoder import Encoder
 
-    return Encoder(loading.load_tokenizer(cfg.source.tokenizer, cfg.model)).prompt
+    return Encoder(loading.load_tokenizer(cfg.source.tokenizer, cfg.model))

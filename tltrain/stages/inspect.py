@@ -30,7 +30,8 @@ from tltrain.stages.mae import read_metrics
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Target
 from tltrain.trajectory import Trajectory
-from tltrain.views.inspect_page import Conversation, History, Settings, Token, Tools, Turn, page, visible
+from tltrain.views.html_page import visible
+from tltrain.views.inspect_page import Conversation, History, Settings, Token, Tools, Turn, page
 
 END = "⏎"
 READ, LEFT_OUT, PLAIN, KEY, NOTE = "dim", "red strike", "green", "bold underline", "italic cyan"
@@ -76,7 +77,7 @@ def conversation(trajectory: Trajectory, rule: Rule | None, encoder: Encoder, w_
     verdicts = mae.verdicts(trajectory, rule)
     messages: list[History | Turn] = []
     turn, kind = 0, ""
-    pieces = list(zip(tl.segments(trajectory), encoder.runs(trajectory, w_max), strict=True))
+    pieces = list(zip(encoder.format.segments(trajectory), encoder.runs(trajectory, w_max), strict=True))
     for piece, run_ in pieces[1:]:  # the first is the system's
         if piece.turn is not None:
             verdict, found = verdicts[turn]

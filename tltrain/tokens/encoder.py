@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tltrain import pkt
 from tltrain.errors import TltrainError
-from tltrain.formats import tl
+from tltrain.formats import Format
+from tltrain.formats.tl import TL
 from tltrain.tokens.layout import Run, Target
-from tltrain.trajectory import Call, Message, Sample, Tool, Trajectory
+from tltrain.trajectory import Call, Sample, Tool, Trajectory, actions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,14 +28,14 @@ class Encoded(NamedTuple):
 
 
 class Encoder:
-    """A fast tokenizer that reads text piece by piece.
+    """A fast tokenizer that reads conversations, as a format writes them, piece by piece.
 
     A SentencePiece-like tokenizer puts a space before a text, a byte-level one does not; and either may join the end of
     one piece with the beginning of the next. Each piece is therefore read behind a character that no tokenizer joins
     with it, and the tokens of that character are cut off: the piece gets the tokens it would have in running text.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, format: Format = TL) -> None:
         if not tokenizer.is_fast:
             raise TltrainError(
                 f"the tokenizer {tokenizer.name_or_path} has no fast version, which gives the "
@@ -46,6 +47,7 @@ class Encoder:
                 "tokenizer_config.json"
             )
         self.tokenizer = tokenizer
+        self.format = format
         self.eos_id: int = tokenizer.eos_token_id
         self._call_heads: dict[str, list[int]] = {}
 
@@ -78,19 +80,20 @@ class Encoder:
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def key_positions(self, call: Call, encoded: Encoded, tools: Iterable[Tool]) -> frozenset[int]:
-        """Key tokens of a call encoded as ` name(...)`; see `pkt.key_positions`."""
-        first = next(i for i, (_, end) in enumerate(encoded.spans) if end > 1)
+        """Key tokens of a call whose `Format.call_text` is `encoded`; see `pkt.key_positions`."""
+        name_at = self.format.name_at(call)
+        first = next(i for i, (_, end) in enumerate(encoded.spans) if end > name_at)
         names = {tool.name for tool in tools} - {call.name}
         missing = [name for name in names if name not in self._call_heads]
-        for name, head in zip(missing, self.encode([f" {name}(" for name in missing]) if missing else [], strict=True):
+        heads = self.encode([self.format.call_head(name) for name in missing]) if missing else []
+        for name, head in zip(missing, heads, strict=True):
             self._call_heads[name] = head.ids
         return pkt.key_positions([*encoded.ids, self.eos_id], first, (self._call_heads[name] for name in names))
 
     def prompt(self, conversation: Trajectory | Sample) -> list[int]:
-        """Ids of a conversation's history and `Assistant:`, cut into pieces as in training."""
-        return [
-            token for piece in self.encode([s.text for s in tl.prompt_segments(conversation)]) for token in piece.ids
-        ]
+        """Ids of a conversation's history and of the words that ask for a call, cut into pieces as in training."""
+        pieces = self.format.prompt_segments(conversation)
+        return [token for encoded in self.encode([piece.text for piece in pieces]) for token in encoded.ids]
 
     def runs(self, trajectory: Trajectory, w_max: float | None) -> list[Run]:
         """The trajectory as a chain of runs, targets on every turn that may be learned.
@@ -99,21 +102,20 @@ class Encoder:
             w_max: the largest weight of a key token (PKT); None weights every target 1 (standard SFT). Key tokens are
                 marked either way, so that their loss can be watched.
         """
-        pieces = tl.segments(trajectory)
-        assistants = [message for message in trajectory.messages if message.role == "assistant"]
+        pieces = self.format.segments(trajectory)
+        done = actions(trajectory.messages)
         runs = []
         for number, (piece, encoded) in enumerate(zip(pieces, self.encode([p.text for p in pieces]), strict=True)):
-            learn = piece.turn is not None and assistants[piece.turn].learn
-            targets = (
-                self._targets(assistants[piece.turn], piece.turn, encoded, trajectory.tools, w_max) if learn else []
-            )
-            runs.append(Run(encoded.ids, number - 1, targets, piece.text == tl.GENERATION_PROMPT))
+            targets: list[Target] = []
+            if piece.turn is not None and done[piece.turn].learn:
+                targets = self._targets(done[piece.turn].call, piece.turn, encoded, trajectory.tools, w_max)
+            runs.append(Run(encoded.ids, number - 1, targets, piece.opens_turn))
         return runs
 
     def _targets(
-        self, message: Message, turn: int, encoded: Encoded, tools: tuple[Tool, ...], w_max: float | None
+        self, call: Call | None, turn: int, encoded: Encoded, tools: tuple[Tool, ...], w_max: float | None
     ) -> list[Target]:
-        keys = self.key_positions(message.call, encoded, tools) if message.call is not None else frozenset()
+        keys = self.key_positions(call, encoded, tools) if call is not None else frozenset()
         tokens = [*encoded.ids, self.eos_id]
         weights = [1.0] * len(tokens) if w_max is None else pkt.token_weights(len(tokens), keys, w_max)
         return [

@@ -26,7 +26,7 @@ class Target(NamedTuple):
 class Run(NamedTuple):
     """Consecutive input tokens that go on where the run numbered `parent` ends (-1: the beginning).
 
-    `opens_turn` marks `"\\nAssistant:"`, where an assistant message begins.
+    `opens_turn` marks the words after which the assistant speaks, in the TL format `"\\nAssistant:"`.
     """
 
     ids: list[int]
@@ -46,7 +46,8 @@ class Layout:
             if k <= q < reach[k].
         positions: [N] indices into the sequence whose hidden states predict the targets, ascending in a chain.
         targets: [N] token ids to predict. weights: [N]. keys: [N], 1 where the token is a key token.
-        turns: [N] the assistant message each target belongs to; in a tree numbered on through its trajectories.
+        turns: [N] the number of the `trajectory.actions` each target belongs to; in a tree numbered on through its
+            trajectories.
     """
 
     input_ids: list[int]
@@ -65,7 +66,11 @@ def flatten(runs: Sequence[Run]) -> Layout:
     Args:
         runs: depth first: parents before children, and behind each run all that descends from it.
     """
-    starts, ends, depths, last, path = [], [], [], [], []
+    starts: list[int] = []
+    ends: list[int] = []
+    depths: list[int] = []
+    last: list[int] = []
+    path: list[int] = []
     layout = Layout([], [], [], [], [], [], [], [])
     for number, run in enumerate(runs):
         while path and path[-1] != run.parent:

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
+from tltrain.config import Packing, PromptTruncation
 from tltrain.errors import TltrainError
-from tltrain.formats import tl
 from tltrain.tokens.encoder import Encoder
-from tltrain.tokens.packing import Run, fit
-from tltrain.trajectory import Sample, Trajectory
-
-Packing = Literal["turn", "trajectory"]
-Truncation = Literal["drop_oldest_turns", "left", "error", "skip"]
+from tltrain.tokens.layout import Run
+from tltrain.tokens.packing import fit
+from tltrain.trajectory import Sample, Trajectory, actions, sequential
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,32 +45,35 @@ class PromptReport:
 
 
 def questions(trajectory: Trajectory) -> list[tuple[int, Sample]]:
-    """Each call that may be learned as (number of its assistant message, its history with the call as golden)."""
-    asked, number = [], 0
-    for i, message in enumerate(trajectory.messages):
-        if message.role != "assistant":
-            continue
-        if message.learn and message.call is not None:
-            sample = Sample(
+    """Each call that may be learned as (number of its action, its history with the call as golden).
+
+    The history of a call that stands in a message with others has those before it, each with its answer.
+    """
+    messages = sequential(trajectory.messages)
+    return [
+        (
+            number,
+            Sample(
                 f"{trajectory.id}#{number + 1}",
                 trajectory.tools,
-                trajectory.messages[:i],
-                (message.call,),
+                messages[: action.at],
+                (action.call,),
                 trajectory.instructions,
                 {"turn": number + 1, **trajectory.meta},
-            )
-            asked.append((number, sample))
-        number += 1
-    return asked
+            ),
+        )
+        for number, action in enumerate(actions(messages))
+        if action.learn and action.call is not None
+    ]
 
 
 def prompt_trees(
     trajectories: Iterable[Trajectory],
     encoder: Encoder,
     *,
-    packing: Packing,
+    packing: Packing | str,
     max_length: int,
-    truncation: Truncation,
+    truncation: PromptTruncation | str,
     report: PromptReport,
 ) -> Iterator[PromptTree]:
     """The trajectories' prompts, counted in `report`.
@@ -88,6 +88,7 @@ def prompt_trees(
     Raises:
         TltrainError: a prompt is too long and may not be, or cannot be, cut.
     """
+    packing, truncation = Packing(packing), PromptTruncation(truncation)
     for trajectory in trajectories:
         report.trajectories += 1
         turns = _turns(trajectory, encoder)
@@ -109,16 +110,16 @@ def prompt_trees(
 def _turns(trajectory: Trajectory, encoder: Encoder) -> list[tuple[list[Run], Sample]]:
     """The runs of each prompt's tokens, and what it asks."""
     asked = dict(questions(trajectory))
-    pieces = tl.segments(trajectory)
+    pieces = encoder.format.segments(trajectory)
     runs = [
-        Run(encoded.ids, i - 1, [], piece.text == tl.GENERATION_PROMPT)
+        Run(encoded.ids, i - 1, [], piece.opens_turn)
         for i, (piece, encoded) in enumerate(zip(pieces, encoder.encode([p.text for p in pieces]), strict=True))
     ]
     return [(runs[:i], asked[piece.turn]) for i, piece in enumerate(pieces) if piece.turn in asked]
 
 
 def _fitted(
-    chain: list[Run], sample: Sample, max_length: int, truncation: Truncation, report: PromptReport
+    chain: list[Run], sample: Sample, max_length: int, truncation: PromptTruncation, report: PromptReport
 ) -> tuple[int, ...]:
     """The prompt's tokens within `max_length`; none if it is to be left out."""
     if (length := _length(chain)) <= max_length:

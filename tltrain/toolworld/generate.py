@@ -83,7 +83,7 @@ def _with_mistakes(script: Script, error_rate: float, split: str) -> Trajectory:
     messages, errors, failed = [Message("user", script.query)], [], []
 
     def say(made: Call, answer: Answer, kind: str | None) -> None:
-        messages.append(Message("assistant", call=made))
+        messages.append(Message.calling(made))
         if made.name != finish.__name__:
             messages.append(Message("tool", answer.text))
         errors.append(kind)

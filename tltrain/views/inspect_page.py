@@ -6,15 +6,15 @@ direction of what stands around them, are replaced. The page's own policy forbid
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+
+from tltrain.views import html_page
 
 ASSETS = Path(__file__).parent / "assets"
 MOST_HISTORY = 3_000
@@ -144,17 +144,9 @@ def page(conversations: Sequence[Conversation], settings: Settings) -> str:
 
 def _rendered(template: str, **content: Any) -> str:
     """A template of `assets/` with its style sheet in it, every text that is filled in made visible and escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(ASSETS),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
-    )
-    environment.filters |= {"number": number, "plural": plural, "percent": percent}
     css = (ASSETS / "inspect.css").read_text(encoding="utf-8")
-    return environment.get_template(template).render(css=Markup(css), **content).lstrip()
+    filters: dict[str, Callable[..., str]] = {"number": number, "plural": plural, "percent": percent}
+    return html_page.render(ASSETS / template, filters, css=Markup(css), policy=html_page.policy(), **content)
 
 
 def note(turn: Turn, w_max: float | None) -> str:
@@ -190,12 +182,3 @@ def percent(share: float) -> str:
 def plural(count: int, noun: str) -> str:
     """`1 token`, `2 tokens`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-# Controls (a NUL ends some readers' text), marks that turn the direction of writing, lone surrogates.
-_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def visible(text: str) -> str:
-    """The text with a replacement character for each that cannot be seen and may do harm."""
-    return _INVISIBLE.sub("\ufffd", text)

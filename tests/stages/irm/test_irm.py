@@ -10,8 +10,9 @@ import pytest
 from tests.support.reader_samples import STUBS
 from tests.support.small_runs import ALGORITHMS, SMALL, reward_letters, steps, weights
 from tltrain import toolworld
+from tltrain.formats import joined
 from tltrain.formats.calls import read_call, render_call
-from tltrain.formats.tl import prompt_segments, text
+from tltrain.formats.tl import TL
 from tltrain.tokens.prompts import questions
 from tltrain.training import reward_function
 
@@ -138,7 +139,7 @@ def test_samples_stand_beside_the_golden_calls(ran):
     asked = {sample.id: sample for item in toolworld.generate(12, 0) for _, sample in questions(item)}
     for row in rows:
         sample = asked[row["id"]]
-        assert row["prompt"] == text(prompt_segments(sample))
+        assert row["prompt"] == joined(TL.prompt_segments(sample))
         assert row["golden"] == render_call(sample.goldens[0]) and read_call(row["golden"]) == sample.goldens[0]
         assert (row["grade"], row["reward"]) == ("format_error", -2)  # of random weights
         assert row["sampled"] and row["reason"]
