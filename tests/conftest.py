@@ -18,7 +18,7 @@ from tltrain.errors import TltrainError
 from tltrain.runtime import runs
 from tltrain.runtime.resolver import resolve
 
-settings.register_profile("tltrain", deadline=None)  # how long an example takes says more of the machine
+settings.register_profile("tltrain", deadline=None, derandomize=True)  # how long an example takes says more of the machine
 settings.load_profile("tltrain")
 
 
