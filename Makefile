@@ -1,18 +1,20 @@
 # make demo        train and evaluate on this machine; see README.md
-# make test        the fast tests; make test-slow: the rest; make test-faults: runs killed and inputs fuzzed at length
+# make test        the tests that continuous integration runs, after `make lint`; ARGS="-k word" is passed on to pytest
+# make test-slow   a real model, torch.compile, several processes, servers, runs that are killed
+# make test-faults runs killed at many moments and inputs fuzzed at length
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 # This build of torch is for the CPU; on a machine with a GPU: make demo TORCH=torch
 TORCH  ?= torch==2.13.0
 
-.PHONY: demo test test-slow test-faults lint install clean
+.PHONY: demo test test-slow test-faults lint docs install clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m tltrain $(ARGS)
 
 test: $(VENV)/installed lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not faults" -n auto $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not faults" -n auto --dist worksteal $(ARGS)
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow $(ARGS)
@@ -20,8 +22,13 @@ test-slow: $(VENV)/installed
 test-faults: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults --timeout=7200 tests/faults $(ARGS)
 
-lint: $(VENV)/installed
+lint: $(VENV)/installed docs
 	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# build/docs/index.html, without network; a link or an anchor that leads nowhere is an error.
+docs: $(VENV)/installed
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 
 install: $(VENV)/installed
 

@@ -27,7 +27,7 @@ from tltrain import config
 from tltrain.entry import checks
 from tltrain.models import loading
 from tltrain.plan.compute import KNOWN, SHARE
-from tltrain.report.wording import duration
+from tltrain.runtime.durations import duration
 from tltrain.stages import plan
 
 START, PASS, DECODE = 20.0, 0.1, 0.025

@@ -1,4 +1,4 @@
-"""The README's table: whether CodeLlama-7B trains on some machines, by `stage=plan`.
+"""The table of docs/gpus.md: whether CodeLlama-7B trains on some machines, by `stage=plan`.
 
     python experiments/plan_table.py [key=value ...]
 

@@ -1,4 +1,4 @@
-"""The README's table of the ablation on a real model, from the `ablation.csv` that the sweep left, beside the paper's.
+"""The ablation's table in docs/results.md, from the `ablation.csv` that the sweep left, beside the paper's.
 
 python experiments/results_table.py [experiments/results/rotbench_ablation/ablation.csv]
 """

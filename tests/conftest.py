@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import hashlib
 import json
+import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from tests.support.command_line import Ran, command_line
+from tests.support.once import once as made_once
 from tltrain.errors import TltrainError
 from tltrain.runtime import runs
 from tltrain.runtime.resolver import resolve
@@ -17,9 +22,18 @@ settings.register_profile("tltrain", deadline=None)  # how long an example takes
 settings.load_profile("tltrain")
 
 
+def pytest_collection_finish():
+    """What has been imported so far stays: a run's `gc.collect` need not look through it each time."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
-def tltrain(tmp_path, models_cache):
-    """`tltrain("stage=mae", ...) -> Ran`: the command line, in this process, with a run folder of its own."""
+def tltrain(tmp_path, models_cache, undrawn):
+    """`tltrain("stage=mae", ...) -> Ran`: the command line, in this process, with a run folder of its own.
+
+    Its pictures are not drawn but where the test is marked `pictures`.
+    """
     count = 0
 
     def run(*words: str, folder: Path | None = None, status: int = 0) -> Ran:
@@ -48,9 +62,38 @@ def write(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def models_cache(tmp_path_factory) -> Path:
-    """Base models are made ready once a test session."""
-    return tmp_path_factory.mktemp("cache")
+def shared_folder(tmp_path_factory) -> Path:
+    """A folder that all workers of this test run see."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+
+
+@pytest.fixture(scope="session")
+def once(shared_folder):
+    """`once(name, make)`: what `make(folder)` returns, made by the first worker that asks and read by all.
+
+    No test may change what is in the folder.
+    """
+    return partial(made_once, shared_folder)
+
+
+@pytest.fixture(scope="session")
+def run_once(once, models_cache):
+    """`run_once("stage=sft", ...) -> Ran`: a command line that runs once a test run, for all that look at it."""
+
+    def run(*words: str) -> Ran:
+        name = hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
+        ran = once(name, lambda folder: command_line(*words, folder=folder / "run", cache=models_cache))
+        assert ran.status == 0, f"{words} ended with status {ran.status}:\n{ran.out}\n{ran.err}"
+        return ran
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def models_cache(shared_folder) -> Path:
+    """Base models are made ready once a test run."""
+    return shared_folder / "cache"
 
 
 TEXT = [
@@ -92,9 +135,20 @@ def sentencepiece():
 
 
 @pytest.fixture
-def no_picture(monkeypatch):
-    """`rewards.png` of stage=irm takes a third of a small run's time; it has tests of its own."""
-    monkeypatch.setattr("tltrain.stages.irm.show_rewards", lambda *args: None)
+def undrawn(request, monkeypatch):
+    """Leaves an empty file in the place of a picture, whose drawing takes a third of a small run's time."""
+    if request.node.get_closest_marker("pictures") is None:
+        from matplotlib.figure import Figure
+
+        save = Figure.savefig
+
+        def leave(figure: Figure, file, **how) -> None:
+            if isinstance(file, Path):
+                file.touch()
+            else:
+                save(figure, file, **how)
+
+        monkeypatch.setattr(Figure, "savefig", leave)
 
 
 @pytest.fixture

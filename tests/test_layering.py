@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from functools import cache
 
 import pytest
 
+from tests.support.floors import FLOORS
 from tests.support.paths import ROOT
 
-FLOORS = (
-    ("errors", "trajectory", "config", "pkt"),
-    ("formats", "runtime", "toolworld"),
-    ("mae", "grading", "models", "tokens"),
-    ("data", "inference", "plan", "tracking"),
-    ("environments",),
-    ("evaluation",),
-    ("views", "training", "sources"),
-    ("report", "entry"),
-    ("sweeps",),
-    ("stages",),
-    ("__main__",),
-)
-"""From the ground up. A package may import those of lower floors and itself."""
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 
 
@@ -104,3 +92,17 @@ def test_help_and_composition_load_no_torch(words):
     )
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
+
+
+TEST_FILES = sorted(file.relative_to(ROOT).as_posix() for file in (ROOT / "tests").rglob("*.py"))
+BORROWED = re.compile(r"(from|import)\s+tests(\.\w+)*(\.| import \(?)(test_\w+|conftest)\b")
+
+
+@pytest.mark.parametrize("file", TEST_FILES)
+def test_what_tests_share_stands_in_support_or_in_a_conftest(file):
+    """No file imports from a test module or a conftest, not even in code that it keeps as a string."""
+    assert not [found[0] for found in BORROWED.finditer((ROOT / file).read_text(encoding="utf-8"))]
+
+
+def test_support_holds_no_tests():
+    assert not [file for file in TEST_FILES if file.startswith("tests/support/") and "/test_" in file]

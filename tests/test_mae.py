@@ -6,10 +6,10 @@ import hashlib
 import json
 
 import pytest
-import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.support.mae_rules import CONFIGS, PAPER, STRICT
 from tests.support.paths import ROOT, ROTBENCH, needs_rotbench
 from tltrain.errors import TltrainError
 from tltrain.formats.answers import read_structure
@@ -17,9 +17,6 @@ from tltrain.formats.tool_errors import Rule, error_kind
 from tltrain.mae import Verdict, apply, learnable, verdicts
 from tltrain.toolworld import generate
 from tltrain.trajectory import Call, Message, ToolCall, Trajectory, actions
-
-CONFIGS = {name: yaml.safe_load((ROOT / f"conf/mae/{name}.yaml").read_text()) for name in ("paper", "strict")}
-PAPER, STRICT = (Rule.from_config(CONFIGS[name]) for name in ("paper", "strict"))
 
 
 def conversation(*messages: Message) -> Trajectory:

@@ -16,11 +16,12 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from tltrain import config, tracking
-from tltrain.entry import checks, launch
+from tltrain.entry import checks, launch, program, usage
 from tltrain.entry.command_line_errors import one_line
 from tltrain.errors import TltrainError
 from tltrain.runtime import distributed, out_of_space, preemption, redact, runs, terminal
@@ -46,7 +47,10 @@ def run_job(cfg: DictConfig) -> float | None:
 def main() -> None:
     """Run the command line in `sys.argv`; exits with status 1 after a user's mistake."""
     if {"--help", "-h"} & set(sys.argv[1:]):
-        print_help()
+        print_help(sys.argv[1:])
+        return
+    if "--version" in sys.argv[1:]:
+        print(program.version())
         return
     try:
         place = distributed.started(dict(os.environ), sys.argv[1:])
@@ -57,7 +61,7 @@ def main() -> None:
         return
     # deepspeed's launcher adds a word that is none of ours.
     sys.argv[1:] = [word for word in sys.argv[1:] if not word.startswith("--local_rank")]
-    joined = distributed.join(place, on_failure=partial(_say, place.rank), on_death=partial(_say, None))
+    joined = distributed.join(place, on_failure=partial(_tell_failure, place.rank), on_death=_tell_death)
     if place.rank == 0:
         try:
             lead()
@@ -73,14 +77,17 @@ def main() -> None:
         distributed.leave()
 
 
-def _say(rank: int | None, error: Exception | str) -> None:
-    """Why this process of several ends; of another one's end, the first process alone speaks."""
-    if rank is not None:
-        print(f"rank {rank}: {distributed.in_one_line(error)}", file=sys.stderr, flush=True)
-    elif distributed.leads():
-        print(error, file=sys.stderr, flush=True)
+def _tell_failure(rank: int, error: Exception) -> None:
+    """Report why this process, one of several, ends."""
+    print(f"rank {rank}: {distributed.in_one_line(error)}", file=sys.stderr, flush=True)
+
+
+def _tell_death(line: str) -> None:
+    """Report, on rank 0 only, that another process has died."""
+    if distributed.leads():
+        print(line, file=sys.stderr, flush=True)
         with suppress(Exception):
-            runs.write_lines(runs.folder() / "error.txt", [str(error)])
+            runs.write_lines(runs.folder() / "error.txt", [line])
 
 
 def lead() -> None:
@@ -103,17 +110,19 @@ def lead() -> None:
                 return run_job(cfg)
         except (TltrainError, OSError) as error:
             # Caught here: Hydra would add a line, and end a sweep at its first failure.
-            return fail(str(error))
+            fail(str(error))
+            return None
         except Exception as error:  # a bug of ours or of a library: the traceback is wanted
             if HydraConfig.get().mode is not RunMode.MULTIRUN:
                 raise
             logging.getLogger().error("%s", error, exc_info=True)  # the root logger writes to the file only
-            return fail(f"{type(error).__name__}: {error}")
+            fail(f"{type(error).__name__}: {error}")
+            return None
 
     try:
         with preemption.handled():
             hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="config")(task)()
-    except (HydraException, OmegaConfBaseException) as error:  # first: some of Hydra's are OSErrors too
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:  # first: some of Hydra's are OSErrors too
         print(one_line(error), file=sys.stderr)
         sys.exit(1)
     except OSError as error:  # the run folder cannot be made
@@ -131,10 +140,13 @@ def lead() -> None:
         sys.exit(1)
 
 
-def print_help() -> None:
-    """What Hydra's `--help` prints; Hydra itself would look through all groups for it, which takes half a second."""
-    page = OmegaConf.create({"hydra": {"help": OmegaConf.load(config.CONF_DIR / "hydra" / "help" / "tltrain.yaml")}})
-    print(page.hydra.help.template)
+def print_help(words: list[str]) -> None:
+    """The help for a command line; exits with status 1 where it names a choice that there is not."""
+    try:
+        print(usage.text(words))
+    except (HydraException, OmegaConfBaseException) as error:
+        print(one_line(error), file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -13,15 +13,14 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any
 
+from tltrain.config import Matching, key
 from tltrain.errors import TltrainError
 from tltrain.formats.calls import MAX_DIGITS, CallSyntaxError, read_call
 from tltrain.trajectory import ANY, Call, OneOf, Tool
 
-__all__ = ["ANY", "PAPER_REWARD", "Grade", "Outcome", "RewardTable", "Values", "grade", "same_value"]
-
-Values = Literal["strict", "lenient"]
+__all__ = ["ANY", "PAPER_REWARD", "Grade", "Outcome", "RewardTable", "grade", "same_value"]
 
 
 class Outcome(StrEnum):
@@ -39,16 +38,16 @@ class Outcome(StrEnum):
 class RewardTable:
     """The reward of each row of the paper's table (IRM); the defaults are the paper's numbers."""
 
-    format_error: float = -2.0  # cannot be parsed
-    tool_hallucination: float = -2.0  # the tool is not on offer
-    wrong_tool: float = -1.5  # on offer, but not the right one
-    hallucinated_redundant_missing: float = -1.8  # the right tool; parameters of all three kinds
-    hallucinated_and_redundant_or_missing: float = -1.3
-    redundant_missing: float = -1.0
-    hallucinated: float = -0.8  # only
-    redundant_or_missing: float = -0.5  # one of the two only
-    wrong_value: float = -0.25  # the right parameters
-    correct: float = 1.0
+    format_error: float = key(-2.0, "the call cannot be parsed")
+    tool_hallucination: float = key(-2.0, "the tool is not on offer")
+    wrong_tool: float = key(-1.5, "the tool is on offer, but not the right one")
+    hallucinated_redundant_missing: float = key(-1.8, "right tool; hallucinated, redundant and missing parameters")
+    hallucinated_and_redundant_or_missing: float = key(-1.3, "right tool; hallucinated and redundant or missing ones")
+    redundant_missing: float = key(-1.0, "right tool; redundant and missing parameters")
+    hallucinated: float = key(-0.8, "right tool; only hallucinated parameters")
+    redundant_or_missing: float = key(-0.5, "right tool; only redundant or only missing parameters")
+    wrong_value: float = key(-0.25, "right tool and parameters, but a wrong value")
+    correct: float = key(1.0, "right call")
 
     @classmethod
     def from_config(cls, table: Mapping[str, Any]) -> RewardTable:
@@ -147,7 +146,7 @@ def grade(
     prediction: str | Call,
     golden: Call | Sequence[Call] | None,
     tools: Sequence[Tool],
-    values: Values = "strict",
+    values: Matching | str = Matching.strict,
 ) -> Grade:
     """Judge a predicted call (the paper, IRM).
 
@@ -165,6 +164,7 @@ def grade(
 
     Never raises for what a model says.
     """
+    values = Matching(values)
     try:
         call = read_call(prediction) if isinstance(prediction, str) else prediction
     except CallSyntaxError as error:
@@ -203,16 +203,10 @@ def _misfit(call: Call, tool: Tool) -> int:
 
 def _best(grades: Iterable[Grade]) -> Grade:
     """The first of the best. Once the tool is right the paper's rewards rise with the outcome, so they alone decide."""
-    best = None
-    for candidate in grades:
-        if candidate.outcome is Outcome.CORRECT:
-            return candidate
-        if best is None or candidate.reward() > best.reward():
-            best = candidate
-    return best
+    return max(grades, key=lambda grade: (grade.outcome is Outcome.CORRECT, grade.reward()))
 
 
-def _compare(call: Call, golden: Call, tool: Tool, values: Values, contradictions: tuple[str, ...]) -> Grade:
+def _compare(call: Call, golden: Call, tool: Tool, values: Matching, contradictions: tuple[str, ...]) -> Grade:
     """The grade of a call of the right tool."""
     extra = [name for name in call.arguments if name not in golden.arguments]
     hallucinated = tuple(name for name in extra if name not in tool.properties)
@@ -278,7 +272,7 @@ def _optional(value: Any) -> bool:
     return isinstance(value, OneOf) and value.optional
 
 
-def same_value(prediction: Any, golden: Any, values: Values = "strict") -> bool:
+def same_value(prediction: Any, golden: Any, values: Matching | str = Matching.strict) -> bool:
     """Whether two JSON values are equal; an `ANY` anywhere in `golden` equals everything in its place, a `OneOf` what
     any of its values equals.
 

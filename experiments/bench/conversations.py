@@ -27,6 +27,7 @@ from omegaconf import DictConfig
 from tltrain import config
 from tltrain.environments import registry
 from tltrain.environments.loop import converse
+from tltrain.evaluation.records import to_line
 from tltrain.runtime import terminal
 from tltrain.sources import Source
 from tltrain.stages.evaluations import conversations
@@ -62,7 +63,7 @@ def held(cfg: DictConfig, source: Source, parallel: int) -> tuple[float, list[st
     tasks, make = kind.tasks(cfg.benchmark, cfg.seed), kind.make(cfg.benchmark)
     start = time.perf_counter()
     found = converse(tasks, make, source, max_turns=cfg.benchmark.max_turns, parallel=parallel)
-    return time.perf_counter() - start, [json.dumps(conversations.record(one)) for one in found]
+    return time.perf_counter() - start, [to_line(conversations.transcript(one)) for one in found]
 
 
 def bench(contender: str, size: int, turns: int, rounds: int) -> dict:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tltrain.evaluation.intervals import grouped_mean
 from tltrain.runtime import terminal
 
 FOLDER = Path("outputs/bench/irm_learning")
@@ -52,7 +53,6 @@ RUNS = {
     },
 }
 WANTED = {"tiny": 0.2, "smollm2_135m": 0.1}
-RESAMPLES = 10_000
 
 
 def command(folder: Path, *words: str) -> float:
@@ -109,16 +109,6 @@ def differences(run: dict) -> np.ndarray:
     return np.array(run["after"]["rewards"]) - np.array(run["before"]["rewards"])
 
 
-def interval(groups: list[np.ndarray]) -> tuple[float, float, float]:
-    """Mean difference over all questions and the ends of its 95 % bootstrap interval, resampled within each group."""
-    generator = np.random.default_rng(0)
-    totals = sum(
-        generator.choice(group, size=(RESAMPLES, len(group)), replace=True).sum(axis=1) for group in groups
-    ) / sum(map(len, groups))
-    low, high = np.percentile(totals, [2.5, 97.5])
-    return float(np.concatenate(groups).mean()), float(low), float(high)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="half the steps")
@@ -136,18 +126,28 @@ def main() -> None:
         for algorithm in setting["algorithms"]:
             own = [run for run in runs if run["algorithm"] == algorithm]
             for label, members in [*((f"seed {run['seed']}", [run]) for run in own), ("all seeds", own)]:
-                mean, low, high = interval([differences(run) for run in members])
+                reward = grouped_mean([differences(run) for run in members])
                 before, after = (np.mean([run[when]["reward"] for run in members]) for when in ("before", "after"))
-                met = "" if len(members) == 1 < len(own) else ("yes" if low > 0 and mean >= WANTED[model] else "no")
+                met = (
+                    ""
+                    if len(members) == 1 < len(own)
+                    else ("yes" if reward.low > 0 and reward.value >= WANTED[model] else "no")
+                )
                 rows.append(
                     [
                         *(model, algorithm, label, own[0]["steps"], f"{before:.3f}", f"{after:.3f}"),
-                        *(f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]", met),
+                        *(f"{reward.value:+.3f} [{reward.low:+.3f}, {reward.high:+.3f}]", met),
                     ]
                 )
                 results.append(
                     {"model": model, "algorithm": algorithm, "runs": label, "steps": own[0]["steps"]}
-                    | {"before": before, "after": after, "difference": mean, "low": low, "high": high}
+                    | {
+                        "before": before,
+                        "after": after,
+                        "difference": reward.value,
+                        "low": reward.low,
+                        "high": reward.high,
+                    }
                     | {"seconds": [run["seconds"] for run in members]}
                     | {
                         f"{level}_{when}": np.mean([run[when][level] for run in members])

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.irm_records import PROMPT, RECORD
 from tests.support.paths import ROTBENCH, needs_rotbench
 from tests.support.reader_samples import STUBS, TOOLS, changed, lines, writer
 from tltrain import toolworld
@@ -21,12 +22,6 @@ from tltrain.formats.calls import render_call
 from tltrain.formats.tl import TL
 from tltrain.trajectory import Call, Message, Tool, Trajectory, actions
 
-PROMPT = (
-    f"System: {STUBS}\nUser: Advice on love?"
-    "\nAssistant: search(q=\"love\")\nOutput: search() got an unexpected keyword argument 'q'"
-    '\nAssistant: search(query="löve", limit=2)\nOutput: Listen.\nAssistant:'
-)
-RECORD = {"instruction": PROMPT, "output": 'finish(answer="Listen \\"well\\".")'}
 HISTORY = (
     Message("user", "Advice on love?"),
     Message.calling(Call("search", {"q": "love"}), learn=False),

@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from tests.support.paths import ROTBENCH, needs_rotbench
+from tests.support.rotbench_records import FIRST, SYSTEM, THIRD, message, step
 from tltrain.data import rotbench
 from tltrain.data.reading import ReadReport
 from tltrain.errors import RecordError, TltrainError
@@ -17,54 +18,6 @@ from tltrain.trajectory import ANY, Call, Message
 LEVELS = ["clean", "slight", "heavy", "union"]
 
 
-def tool(name):
-    return {
-        "name": name,
-        "description": f"Is {name}.",
-        "parameters": {
-            "type": "object",
-            "properties": {"q": {"type": "string", "description": "Q."}},
-            "required": ["q"],
-        },
-    }
-
-
-def step(name, thought="", **arguments):
-    return f"Thought:{thought}\nAction: {name}\nAction Input: {json.dumps(arguments)}"
-
-
-def message(role, value):
-    return {"from": role, "value": value}
-
-
-SYSTEM = message(
-    "system",
-    "You are an expert.\nYou have access of the following tools:\n"
-    + json.dumps([tool("find"), tool("ask"), tool("end")])
-    + "\n\nLet's Begin!",
-)
-FIRST = {
-    "id": "Turn 1: a",
-    "scenario": "PL",
-    "conversations": [
-        SYSTEM,
-        message("user", "Find x.\nBegin!\n"),
-        message("assistant", [step("find", q="x", limit="None"), step("end", q="None of it")]),
-    ],
-}
-THIRD = {
-    "id": "Turn 3: a",
-    "scenario": "PL",
-    "conversations": [
-        SYSTEM,
-        message("user", "Find x.\nBegin!\n"),
-        message("assistant", step("ask", " Which?", q="Which\nx?")),
-        message("user", "That one.\n"),
-        message("assistant", step("find", q="None")),
-        message("function", "error"),
-        message("assistant", [step("find", q="None"), step("find", q="it"), step("end", q="it")]),
-    ],
-}
 OTHER = {**FIRST, "conversations": [SYSTEM, message("user", "Find y.\nBegin!\n"), *FIRST["conversations"][2:]]}
 
 
@@ -264,5 +217,5 @@ def test_the_releases_training_trajectories_end_in_a_golden_call():
 @needs_rotbench
 def test_the_releases_calls_survive_the_tl_format():
     for trajectory in rotbench.read_training(ROTBENCH, LEVELS):
-        for call in (made.call for message in trajectory.messages for made in message.calls):
+        for call in (made.call for turn in trajectory.messages for made in turn.calls):
             assert read_call(render_call(call)) == call

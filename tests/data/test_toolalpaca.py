@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from tests.support.paths import SHARED
+from tests.support.toolalpaca_records import API, OUTPUT
 from tltrain.data import toolalpaca
 from tltrain.data.reading import ReadReport
 from tltrain.errors import RecordError, TltrainError
@@ -16,21 +17,6 @@ from tltrain.trajectory import ANY, Call, Message, Tool, example
 
 DATA = SHARED / "data" / "toolalpaca"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="ToolAlpaca's files are not there (set TLTRAIN_SHARED)")
-
-OUTPUT = "\nOutput: Fine.\n - Format: application/json\n - Structure: Array[#Cat]"
-API = {
-    "Name": "Cats",
-    "Function_Description": {
-        "find": 'Finds a cat\nParameters: {"id": "Required. string. Its id, say 7.", "size": "integer. "}' + OUTPUT,
-        "all": "Parameters: {}" + OUTPUT,
-        "components": "#Cat: Object{id}",
-    },
-    "Instructions": ["Show cat 7.", "Show all cats, then cat 7."],
-    "Golden_Answers": [
-        [{"Action": "find", "Action_Input": '{"id": "7"}'}],
-        [{"Action": "all", "Action_Input": "{}"}, {"Action": "find", "Action_Input": "broken"}],
-    ],
-}
 
 
 @pytest.fixture

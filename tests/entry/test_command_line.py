@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,26 +11,10 @@ import pytest
 import yaml
 
 from tests.support.paths import ROOT
+from tests.support.processes import Forked, forked, probe, process
 from tests.support.reader_samples import RAW
-
-HEAVY = ("torch", "transformers", "trl", "datasets", "wandb", "matplotlib")
-PROBE = f"""
-import atexit, sys
-atexit.register(lambda: print("loaded:", [name for name in {HEAVY} if name in sys.modules]))
-from tltrain.__main__ import main
-main()
-"""
-
-
-def process(command: list[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A command in a process of its own, in `folder`, with the package of this checkout."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
-
-
-def probe(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """The command line, whose last line of output says what it loaded."""
-    return process([sys.executable, "-c", PROBE, *words], folder)
+from tltrain.entry import usage
+from tltrain.sweeps import callback
 
 
 @pytest.fixture
@@ -72,14 +54,20 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize(("words", "said"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_ends_in_one_line_before_anything_loads(words, said, tmp_path):
-    ran = probe(tmp_path, *words, "hydra.run.dir=run")
-    assert ran.returncode == 1
-    (line,) = ran.stderr.splitlines()
-    assert said in line
-    assert ran.stdout == "loaded: []\n"
-    assert not (tmp_path / "run" / "metrics.json").exists()
+@pytest.fixture(scope="module")
+def mistakes(once) -> dict[str, Forked]:
+    lines = [[*words, "hydra.run.dir=run"] for words, _ in MISTAKES.values()]
+    return dict(zip(MISTAKES, once("mistakes", lambda folder: forked(folder, lines)), strict=True))
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_ends_in_one_line_before_anything_loads(mistakes, name):
+    ran = mistakes[name]
+    assert ran.status == 1
+    (line,) = ran.err.splitlines()
+    assert MISTAKES[name][1] in line
+    assert ran.out == "" and ran.loaded == []
+    assert not (ran.folder / "run" / "metrics.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -94,7 +82,7 @@ def test_a_mistake_ends_in_one_line_before_anything_loads(words, said, tmp_path)
         (["stage=sft", "+stage.args.packing=true"], "stage.args.packing: this is set by stage.packing"),
         (["stage=eval", "stage.batch_size=0"], "stage.batch_size: expected 1 or more, found 0"),
         (["data.limit=-1"], "data.limit: expected 1 or more, found -1"),
-        (["data.holdout=2"], "data.holdout: expected a share from 0 to below 1, found 2.0"),
+        (["data.holdout=2"], "data.holdout: expected a number from 0 to below 1, found 2.0"),
         (["data.path=${nope}"], "data.path: Interpolation key 'nope' not found"),
         (["train"], "train: expected key=value"),
         (["stage=sft", "stage.args.resume_from_checkpoint=/no"], "stage.args.resume_from_checkpoint=/no: there is no"),
@@ -202,6 +190,54 @@ def test_help_is_quick(tmp_path):
     assert any(helped <= 1.5 * bare + 0.5 for bare, helped in rounds), rounds
 
 
+def test_help_on_a_choice_explains_its_keys(tmp_path):
+    ran = probe(tmp_path, "stage=sft", "benchmark=bfcl", "--help")
+    assert ran.returncode == 0, ran.stderr
+    lines = ran.stdout.splitlines()
+    assert lines[0] == "stage=sft"
+    (at,) = [number for number, line in enumerate(lines) if line.startswith("  stage.w_max=null ")]
+    assert lines[at].endswith("  float or null; 1 or more")
+    assert lines[at + 1].startswith("      largest weight of a key token")
+    assert any(line.startswith("  stage.args.save_steps=500 ") for line in lines)
+    assert any(line.startswith("  benchmark.categories=[exec] ") for line in lines)
+    assert ran.stdout.endswith("loaded: []\n")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [["stage=trian"], ["stage=pkt", "model=gpt"]])
+def test_help_on_a_choice_that_there_is_not_ends_in_one_line(words, tltrain):
+    (line,) = tltrain(*words, "--help", status=1).err.splitlines()
+    assert line.startswith(f"{words[-1]}: no such choice; there are: ")
+
+
+def test_help_explains_a_choice_of_a_config_directory_of_the_user_s(tltrain, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_text("# My model.\ndefaults:\n  - tiny\n  - _self_\ndtype: bfloat16\n")
+    out = tltrain("--config-dir", str(tmp_path), "model=mine", "--help").out
+    assert out.startswith("model=mine\n  My model.\n")
+    assert "  model.dtype=bfloat16 " in out
+
+
+def test_the_program_is_called_as_it_was_started(tltrain, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/tltrain", "stage=mae"])
+    assert "Usage: tltrain [group=choice ...]" in usage.page() and "python -m" not in usage.page()
+    assert callback.command() == "tltrain stage=mae"
+    monkeypatch.setattr(sys, "argv", ["/a/tltrain/__main__.py", "stage=mae"])
+    assert "Usage: python -m tltrain [group=choice ...]" in usage.page()
+    assert callback.command() == "python -m tltrain stage=mae"
+    assert tltrain("sed=1", status=1).err.endswith("see `tltrain --cfg job`\n")
+
+
+def test_version_says_tltrain_s_and_the_libraries_and_loads_nothing(tmp_path):
+    ran = probe(tmp_path, "--version")
+    assert ran.returncode == 0, ran.stderr
+    names = ("tltrain", "python", "torch", "transformers", "trl")
+    lines = ran.stdout.splitlines()
+    assert [line.split()[0] for line in lines[:-1]] == list(names)
+    assert lines[1] == f"python {sys.version.split()[0]}" and lines[-1] == "loaded: []"
+    assert all(line.split()[1][0].isdigit() or line.endswith("not installed") for line in lines[:-1])
+
+
 def test_the_examples_of_the_help_compose(tmp_path, tltrain):
     lines = probe(tmp_path, "--help").stdout.splitlines()
     for line in [line for line in lines if line.startswith("  python -m tltrain")]:
@@ -248,7 +284,8 @@ def test_runs_get_a_folder_by_stage_and_time(tmp_path):
     words = ["stage=mae", "data.size=2", "stage.mae=false"]
     ran = process([sys.executable, "-m", "tltrain", *words], tmp_path)
     assert ran.returncode == 0, ran.stderr
-    (folder,) = (tmp_path / "outputs" / "mae").iterdir()
+    folder, latest = sorted((tmp_path / "outputs" / "mae").iterdir())
+    assert latest.name == "latest" and latest.readlink() == Path(folder.name)
     assert {file.name for file in folder.iterdir()} >= {"train.jsonl", "metrics.json", "config.yaml"}
     assert str(folder.relative_to(tmp_path) / "train.jsonl") in ran.stdout
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.environment_samples import FINISH, LOOK, Room, hold, sample_of, says
-from tests.test_mae import STRICT
+from tests.support.mae_rules import STRICT
 from tltrain.environments.loop import MAX_OUTPUT, cut, plain
 from tltrain.formats import joined
 from tltrain.formats.calls import render_call

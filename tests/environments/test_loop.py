@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.environment_samples import FINISH, LOOK, Room, hold, says, tasks, tool
-from tests.test_mae import STRICT
+from tests.support.mae_rules import STRICT
 from tltrain.environments.golden import GoldenCalls
 from tltrain.environments.loop import converse, final_answer
 from tltrain.grading import Outcome

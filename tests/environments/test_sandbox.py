@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import time
@@ -10,76 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.paths import ROOT
+from tests.support.rude_tools import LIMITS, best_only, gone, running, still_works
 from tltrain.environments import sandbox
-from tltrain.environments.sandbox import ISOLATION_LEVELS, Limits, Sandbox
-
-LIBRARY = Path(__file__).parent / "tool_library" / "Tool_Library"
-RUDE = LIBRARY / "Hostile" / "Rude"
-FUNCTIONS = {tool["name"] for tool in json.loads((RUDE / "config_gpt4.json").read_text())}
-LIMITS = Limits(seconds=1.0, memory=500, output=200, disk=4, processes=12)
-
-
-def reached(level: str) -> bool:
-    with Sandbox(LIBRARY, "none", (), LIMITS, level=level) as trial:
-        try:
-            return trial.start().level == level
-        except sandbox._Gone:
-            return False
-
-
-AVAILABLE = {level: reached(level) for level in ISOLATION_LEVELS}
-BEST = next(level for level in ISOLATION_LEVELS if AVAILABLE[level])
-best_only = pytest.mark.skipif(BEST != "namespaces", reason="the kernel allows no namespaces")
-
-
-@pytest.fixture(params=ISOLATION_LEVELS)
-def level(request):
-    if not AVAILABLE[request.param]:
-        pytest.skip(f"the kernel does not offer {request.param}")
-    return request.param
-
-
-@pytest.fixture
-def rude():
-    """`rude(level=None, network=False) -> Sandbox` for the hostile module, closed at the end."""
-    with contextlib.ExitStack() as stack:
-        yield lambda level=None, network=False: stack.enter_context(
-            Sandbox(LIBRARY, "Hostile.Rude.tool", FUNCTIONS, LIMITS, network, level)
-        )
-
-
-@pytest.fixture(scope="module")
-def calm():
-    """One sandbox for what does not end it; a test that ends it gives the next a new process, no more."""
-    with Sandbox(LIBRARY, "Hostile.Rude.tool", FUNCTIONS, LIMITS) as opened:
-        yield opened
-
-
-def running(text: str) -> list[str]:
-    """Processes of this machine whose command line holds `text`."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            with contextlib.suppress(OSError):
-                words = (folder / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
-                if text in words:
-                    found.append(f"{folder.name}: {words}")
-    return found
-
-
-def gone(text: str) -> bool:
-    """Whether no such process is left, at once or very soon: the kernel ends them one by one."""
-    deadline = time.monotonic() + 3
-    while left := running(text):
-        if time.monotonic() > deadline:
-            pytest.fail(f"still there: {left}")
-        time.sleep(0.02)
-    return True
-
-
-def still_works(tools: Sandbox) -> bool:
-    return tools.call("echo", {"value": [1, "é"]}) == '[1, "é"]'
-
 
 # --- never coming back, ending --------------------------------------------------------------------------------------
 
@@ -225,11 +157,11 @@ def test_everything_ends_with_our_process(tmp_path):
 
     seconds = f"32.{os.getpid()}"
     script = (
-        "import threading\nfrom tests.test_sandbox import *\n"
+        "import threading\nfrom tests.support.rude_tools import *\n"
         "tools = Sandbox(LIBRARY, 'Hostile.Rude.tool', FUNCTIONS, Limits(seconds=20))\n"
         "threading.Thread(target=tools.call, args=('hang_with_child', {'seconds': '" + seconds + "'})).start()\n"
     )
-    ours = subprocess.Popen([sys.executable, "-c", script], cwd=LIBRARY.parents[2], env={**os.environ})
+    ours = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env={**os.environ})
     deadline = time.monotonic() + 30
     while not running(f"sleep {seconds}"):
         assert time.monotonic() < deadline and ours.poll() is None

@@ -13,15 +13,8 @@ import threading
 
 import pytest
 
-from tests.environments.test_sandbox import (
-    AVAILABLE,
-    BEST,
-    LIBRARY,
-    LIMITS,
-    RUDE,
-    best_only,
-    still_works,
-)
+from tests.support.paths import ROOT
+from tests.support.rude_tools import AVAILABLE, BEST, LIMITS, RUDE, best_only, still_works
 from tltrain.environments import sandbox
 from tltrain.environments.sandbox import Isolation, Sandbox
 
@@ -227,7 +220,7 @@ def test_where_namespaces_are_forbidden_as_in_a_container_landlock_takes_their_p
     (tmp_path / "secret").write_text("a-secret-of-ours")
     script = f"""
 import logging
-from tests.test_sandbox import *
+from tests.support.rude_tools import *
 from tltrain.environments import sandbox_kernel
 logging.basicConfig(format="%(message)s")
 sandbox_kernel.seccomp(list(sandbox_kernel.FAMILIES.values()))
@@ -236,7 +229,7 @@ with Sandbox(LIBRARY, "Hostile.Rude.tool", FUNCTIONS, LIMITS) as tools:
     print(tools.call("read_file", {{"path": "{tmp_path}/secret"}}))
     print(tools.call("echo", {{"value": 1}}))
 """
-    ran = subprocess.run([sys.executable, "-c", script], cwd=LIBRARY.parents[2], capture_output=True, text=True)
+    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert ran.stdout.splitlines() == [
         "Isolation(level='landlock', network='refused by the kernel')",
         f"Error: [Errno 13] Permission denied: '{tmp_path}/secret'",

@@ -8,8 +8,7 @@ import pytest
 
 from tltrain.environments.loop import Conversation, JudgedCall
 from tltrain.evaluation import conversation_scores
-from tltrain.evaluation.conversation_scores import is_empty, is_refusal, is_valid, ratio, score, score_by
-from tltrain.evaluation.scoring import Metric
+from tltrain.evaluation.conversation_scores import is_empty, is_refusal, is_valid, score, score_by
 from tltrain.grading import Outcome
 from tltrain.trajectory import Call, Task
 
@@ -36,39 +35,22 @@ def test_the_four_numbers():
             conversation("e.", ended="turn limit", success=False, answer=None),  # 1 CE
         ]
     )
-    assert (found["de"].right, found["de"].n, found["de"].percent) == (4, 10, 40.0)
-    assert (found["ce"].right, found["ce"].n, found["ce"].percent) == (3, 10, 30.0)
+    assert (found["de"].right, found["de"].n, found["de"].value) == (4, 10, 40.0)
+    assert (found["ce"].right, found["ce"].n, found["ce"].value) == (3, 10, 30.0)
     assert (found["va"].right, found["va"].n) == (1, 3)
     assert (found["success"].right, found["success"].n) == (1, 3)
-    assert found["success"].percent == pytest.approx(100 / 3)
+    assert found["success"].value == pytest.approx(100 / 3)
 
 
 def test_success_is_told_only_where_the_environment_can():
     assert "success" not in score([conversation("."), conversation(".")])
     broken = conversation("", ended="environment error", answer=None, success=None)
-    assert score([conversation(".", success=True), broken])["success"].percent == 50
-
-
-def test_intervals_of_calls_come_from_drawing_conversations():
-    # All of one conversation's calls are wrong, none of the other's: a draw of two has 0, half or all of them.
-    assert ratio([10, 0], [10, 10]) == Metric(50.0, 10, 20, 0.0, 100.0)
-    # The same in a hundred conversations: the standard error of the share is 5 points.
-    many = ratio([10, 0] * 50, [10] * 100)
-    assert many.percent == 50 and many.low == pytest.approx(40, abs=2) and many.high == pytest.approx(60, abs=2)
-    # Conversations that are all alike leave no doubt, whatever the number of their calls.
-    assert ratio([1, 2, 3], [2, 4, 6]) == Metric(50.0, 6, 12, 50.0, 50.0)
-
-
-def test_a_ratio_of_few_things_and_of_none():
-    assert ratio([], []) == ratio([0, 0], [0, 0]) == Metric(0.0, 0, 0, 0.0, 100.0)
-    assert ratio([0, 3], [0, 4]).percent == 75  # a conversation without calls is drawn, and adds nothing
-    assert ratio([0, 3], [0, 4]).low == 75
-    assert ratio([1, 0, 2], [3, 3, 3], seed=1) == ratio([1, 0, 2], [3, 3, 3], seed=1)
+    assert score([conversation(".", success=True), broken])["success"].value == 50
 
 
 def test_by_scenario():
     found = score_by([conversation(".", scenario="a"), conversation("f", scenario="b"), conversation("f")], "scenario")
-    assert {key: value["de"].percent for key, value in found.items()} == {"a": 0, "b": 100, None: 100}
+    assert {key: value["de"].value for key, value in found.items()} == {"a": 0, "b": 100, None: 100}
 
 
 def test_counts_say_what_was_wrong_and_how_it_ended():

@@ -24,9 +24,9 @@ def test_the_drop_is_to_the_worst_level():
         "heavy": level(*[False] * 10),
     }
     found = drop(levels)
-    assert (found.clean, found.level, found.worst, found.drop) == (80, "heavy", 0, 80)
+    assert (found.clean, found.level, found.worst, found.value) == (80, "heavy", 0, 80)
     assert found.low == pytest.approx(50, abs=10) and found.high == 100
-    assert drop({"clean": levels["clean"], "slight": levels["slight"]}).drop == pytest.approx(-10)
+    assert drop({"clean": levels["clean"], "slight": levels["slight"]}).value == pytest.approx(-10)
 
 
 def test_without_clean_or_another_level_there_is_no_drop():
@@ -38,13 +38,14 @@ def test_without_clean_or_another_level_there_is_no_drop():
 def test_a_query_is_drawn_with_all_its_samples():
     clean = level(*[True] * 50, *[False] * 50)
     same = drop({"clean": clean, "heavy": clean + clean})
-    assert (same.drop, same.low, same.high) == (0, 0, 0)  # query by query nothing changes
+    assert (same.value, same.low, same.high) == (0, 0, 0)  # query by query nothing changes
     other = drop({"clean": clean, "heavy": [(f"x{query}", right) for query, right in clean]})
     # independent: 1.96 * sqrt(2 * 50 * 50 / 100)
-    assert other.drop == 0 and other.high == pytest.approx(13.9, abs=2) and other.low == pytest.approx(-13.9, abs=2)
+    assert other.value == 0 and other.high == pytest.approx(13.9, abs=2) and other.low == pytest.approx(-13.9, abs=2)
 
 
 @needs_rotbench
+@pytest.mark.pictures
 def test_the_stage_draws_the_curve(tltrain, tmp_path):
     """Golden answers at clean; at heavy every query's first sample is answered with nonsense."""
     words, lines = [], []

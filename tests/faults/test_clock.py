@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.launched import SUPERVISED
+from tests.support.launched_runs import SUPERVISED
 from tests.support.small_runs import SMALL
 from tltrain.training.checkpoints import WholeCheckpoints
 from tltrain.training.sft import TurnTrainer

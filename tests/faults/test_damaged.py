@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.faults.launched import SUPERVISED, same
 from tests.support.command_line import command_line
+from tests.support.launched_runs import SUPERVISED, same
 from tests.support.small_runs import SMALL
 from tltrain.training.checkpoints import COMPLETE, altered, last_checkpoint, seal, to_resume
 from tltrain.training.sft import TurnTrainer
@@ -22,9 +23,12 @@ def checkpoints_of(run: Path) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory, models_cache):
+def home(once, models_cache):
     """`whole/run`, a run that was not stopped; `stopped/run`, one that was in its fifth step."""
-    home = tmp_path_factory.mktemp("damaged")
+    return once("damaged", partial(whole_and_stopped, models_cache))
+
+
+def whole_and_stopped(models_cache: Path, home: Path) -> Path:
     assert command_line(*WORDS, folder=home / "whole" / "run", cache=models_cache).status == 0
     log = TurnTrainer.log
 

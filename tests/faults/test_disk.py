@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.launched import ALWAYS, RECIPES, SUPERVISED, end, same, start
 from tests.support.command_line import command_line
+from tests.support.launched_runs import ALWAYS, RECIPES, SUPERVISED, end, same, start
 from tests.support.small_runs import SMALL
 from tltrain.runtime import runs
 from tltrain.training import checkpoints

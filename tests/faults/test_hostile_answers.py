@@ -8,18 +8,17 @@ import random
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
-from tests.faults.hostile import CANARY, PIECES, mutated, watch
+from tests.support.hostile_inputs import CANARY, PIECES, mutated, watch
+from tests.support.mae_rules import PAPER, STRICT
 from tests.support.reader_samples import TOOLS
-from tltrain.config import CONF_DIR
 from tltrain.evaluation import scoring
+from tltrain.evaluation.records import Prediction, to_line
 from tltrain.formats import tool_errors
 from tltrain.formats.answers import read_structure
 from tltrain.formats.calls import CallSyntaxError, call_end, read_call, read_calls, render_call
 from tltrain.formats.chat_completions import UNREADABLE, answer_text
 from tltrain.grading import ANY, PAPER_REWARD, OneOf, grade
-from tltrain.stages.eval import prediction_line
 from tltrain.trajectory import Call, Message, Sample, Tool
 
 SEEDS = (
@@ -42,13 +41,6 @@ SAMPLE = Sample(
     (Call("search", {"query": ANY, "limit": OneOf((1, "2"), True)}), Call("finish", {"answer": [1, {"a": "b"}]})),
     meta={"scenario": "x"},
 )
-
-
-def rules() -> list[tool_errors.Rule]:
-    return [
-        tool_errors.Rule.from_config(OmegaConf.to_container(OmegaConf.load(CONF_DIR / "mae" / f"{name}.yaml")))
-        for name in ("paper", "strict")
-    ]
 
 
 def hostile_text(rng: random.Random) -> str:
@@ -77,7 +69,8 @@ def read_in_every_way(text: str, kinds: list[tool_errors.Rule]) -> None:
     for values in ("strict", "lenient"):
         found = grade(text, SAMPLE.goldens, SAMPLE.tools, values)
         assert len(found.reason) < 2000 and "\n" not in found.reason
-        json.loads(prediction_line("set", SAMPLE, text, found, PAPER_REWARD))
+        line = to_line(Prediction.graded("set", SAMPLE, text, found, PAPER_REWARD))
+        assert Prediction.from_json(json.loads(line)).answer == text
         scoring.every_call([text], [SAMPLE], values)
     scoring.any_call([text], [SAMPLE])
     scoring.rotbench_official([call], [SAMPLE])
@@ -93,7 +86,7 @@ def read_in_every_way(text: str, kinds: list[tool_errors.Rule]) -> None:
 
 def fuzz(count: int, seed: int, where: Path) -> tuple[int, float, int]:
     """(readings, slowest in ms, MiB grown) of so many hostile texts; nothing they write is done."""
-    rng, kinds, before = random.Random(seed), rules(), os.getcwd()
+    rng, kinds, before = random.Random(seed), (PAPER, STRICT), os.getcwd()
     os.chdir(where)
     try:
         for text in (*SEEDS, *PIECES):  # whatever is imported late is imported now

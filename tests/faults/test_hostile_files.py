@@ -12,11 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.data.test_irm import RECORD
-from tests.data.test_rotbench import FIRST, THIRD
-from tests.data.test_toolalpaca import API
-from tests.faults.hostile import file_of, watch
-from tests.faults.test_hostile_answers import rules
+from tests.support import irm_records, rotbench_records, toolalpaca_records
+from tests.support.hostile_inputs import file_of, watch
+from tests.support.mae_rules import PAPER, STRICT
 from tests.support.reader_samples import CHAT, LOVE, RAW, STUBS
 from tltrain import mae
 from tltrain.data import bfcl, chat, irm, native, openai, rotbench, tl_training, toolalpaca, turns
@@ -24,7 +22,7 @@ from tltrain.data.reading import ReadReport, read_file
 from tltrain.errors import TltrainError
 from tltrain.formats import joined, tool_errors
 from tltrain.formats.tl import TL
-from tltrain.stages.eval import read_predictions
+from tltrain.stages.evaluations.single_turn import read_predictions
 from tltrain.trajectory import Sample, Trajectory
 
 SAID = [
@@ -86,14 +84,17 @@ FORMATS: dict[str, tuple[list[Any], Callable[[Path, str, ReadReport], Any]]] = {
     "openai": ([CHAT], _parsed(openai.parse)),
     "openai benchmark": ([CHAT], _parsed(openai.parse_sample)),
     "tltrain": ([json.loads(native.dumps(LOVE))], _parsed(native.parse)),
-    "irm": ([RECORD], _parsed(irm.parse)),
+    "irm": ([irm_records.RECORD], _parsed(irm.parse)),
     "turns": (turns.turn_records(LOVE), lambda path, on_error, report: turns.read(path, on_error, report)),
-    "rotbench": ([THIRD], _rotbench("third", rotbench.read_training)),
+    "rotbench": ([rotbench_records.THIRD], _rotbench("third", rotbench.read_training)),
     "rotbench benchmark": (
-        [FIRST],
+        [rotbench_records.FIRST],
         _rotbench("first", lambda folder, **how: rotbench.read_samples(folder, turns=("first",), **how)),
     ),
-    "toolalpaca": ([API], lambda path, on_error, report: toolalpaca.read_samples(path, "real", report, False)),
+    "toolalpaca": (
+        [toolalpaca_records.API],
+        lambda path, on_error, report: toolalpaca.read_samples(path, "real", report, False),
+    ),
     "bfcl questions": ([QUESTION], _bfcl(None, [ANSWER])),
     "bfcl answers": ([ANSWER], _bfcl([QUESTION], None)),
     "bfcl answers in Python": ([PYTHON], _bfcl([QUESTION], None)),
@@ -127,7 +128,7 @@ def read_and_use(name: str, path: Path, on_error: str, kinds: list[tool_errors.R
 
 def fuzz(count: int, seed: int, where: Path) -> tuple[int, float, int, Counter[str]]:
     """(files, slowest in ms, MiB grown, files read of each format)."""
-    rng, kinds, read = random.Random(seed), rules(), Counter()
+    rng, kinds, read = random.Random(seed), (PAPER, STRICT), Counter()
     path = where / "data.json"
     for name, (records, _) in FORMATS.items():  # whatever is imported late is imported now
         path.write_text(json.dumps(records if name == "history in text" else records[0]))
@@ -157,7 +158,7 @@ def test_twenty_thousand_hostile_files(tmp_path, figures):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_each_format_meets_damage_that_it_refuses(name, tmp_path):
-    rng, kinds, path = random.Random(5), rules(), tmp_path / "data.json"
+    rng, kinds, path = random.Random(5), (PAPER, STRICT), tmp_path / "data.json"
     answers = set()
     for _ in range(40):
         path.write_bytes(file_of(FORMATS[name][0], rng))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.launched import RECIPES, Whole, end, marking_steps, same, start, steps, whole
+from tests.support.launched_runs import RECIPES, Whole, end, marking_steps, same, start, steps, whole
 from tltrain.training.checkpoints import COMPLETE, step_of
 
 KILLED = -9

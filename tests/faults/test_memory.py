@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from tests.support.small_runs import ALGORITHMS, FEW, SMALL
 from tltrain.errors import TltrainError
 from tltrain.runtime import out_of_space
-from tltrain.stages import eval as eval_stage
+from tltrain.stages.evaluations import single_turn
 from tltrain.training.sft import TurnTrainer
 
 CUDA = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB of which 1 GiB is free."
@@ -57,14 +57,14 @@ def test_of_a_training(tltrain, monkeypatch, failure, said):
     assert (ran.folder / "error.txt").read_text() == line + "\n"
 
 
-def test_of_irm_names_its_own_keys(tltrain, monkeypatch, no_picture):
+def test_of_irm_names_its_own_keys(tltrain, monkeypatch):
     monkeypatch.setattr("tltrain.training.rollout.sample", raising(torch.OutOfMemoryError(CUDA)))
     line = last_line(tltrain("stage=irm", *SMALL, *FEW, *ALGORITHMS["ppo"], "stage.critic.init=random", status=1))
     assert "stage.generation_batch_size, stage.max_new_tokens" in line and "stage.max_prompt_length" in line
 
 
 def test_of_an_evaluation(tltrain, monkeypatch):
-    monkeypatch.setattr(eval_stage.benchmarks, "load", raising(MemoryError()))
+    monkeypatch.setattr(single_turn.benchmarks, "load", raising(MemoryError()))
     assert last_line(tltrain("stage=eval", "source=golden", status=1)).endswith(
         "lower stage.batch_size, stage.max_new_tokens, or set model.dtype=bfloat16"
     )

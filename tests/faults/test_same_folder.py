@@ -16,7 +16,7 @@ from tltrain.runtime import runs
 HOLDING = """
 import sys, time
 from pathlib import Path
-from tltrain import runs
+from tltrain.runtime import runs
 runs.claim(Path(sys.argv[1]))
 print("there", flush=True)
 time.sleep(60)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.faults.launched import SUPERVISED
 from tests.support.command_line import command_line
+from tests.support.launched_runs import SUPERVISED
 from tests.support.small_runs import ALGORITHMS, FEW, SMALL
 
 CODE = """
@@ -46,13 +46,9 @@ def canary(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, models_cache):
+def trained(run_once):
     """A run with its checkpoints kept."""
-    folder = tmp_path_factory.mktemp("trained") / "run"
-    words = ["stage=sft", *SMALL, *SUPERVISED, "stage.args.save_steps=3", "stage.keep_checkpoints=true"]
-    ran = command_line(*words, folder=folder, cache=models_cache)
-    assert ran.status == 0, ran.err
-    return ran
+    return run_once("stage=sft", *SMALL, *SUPERVISED, "stage.args.save_steps=3", "stage.keep_checkpoints=true")
 
 
 @pytest.fixture
@@ -137,7 +133,7 @@ def test_code_is_run_where_the_user_says_so(tmp_path, models_cache, strange, can
 
 
 @pytest.mark.parametrize("what", ["pickle", "code"])
-def test_a_critic_from_a_stranger(tltrain, trained, model, canary, request, what, no_picture):
+def test_a_critic_from_a_stranger(tltrain, trained, model, canary, request, what):
     if what == "pickle":
         (model / "model.safetensors").unlink()
         in_pickle(model / "pytorch_model.bin", canary)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.launched import ALWAYS, RECIPES, end, marking_steps, same, start, steps
+from tests.support.launched_runs import ALWAYS, RECIPES, end, marking_steps, same, start, steps
 from tests.support.paths import ROOT
 from tltrain.runtime import preemption
 from tltrain.training.checkpoints import COMPLETE, last_checkpoint, step_of

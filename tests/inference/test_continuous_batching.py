@@ -3,73 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import (
-    GPTNeoXConfig,
-    GPTNeoXForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
     PreTrainedModel,
-    Qwen2Config,
-    Qwen2ForCausalLM,
 )
 
+from tests.support.greedy_answers import KEEPS_ALL, MODELS, PAD, alone, greedy, model_of, tokens, whole
 from tltrain.formats.tl import TL
 from tltrain.inference import continuous_batching, decoding_attention, generation, kv_cache
 from tltrain.inference.continuous_batching import Family, Greedy, Prefill, families
 from tltrain.inference.generation import own_settings_aside
-
-PAD, END, STOP = 0, 1, 2
-"""Token ids: padding, the end token, and one with which `Greedy.ended` is content."""
-VOCABULARY = 20
-SIZES = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 512,
-    "initializer_range": 0.3,  # so that the likeliest tokens are not all alike
-}
-MODELS = {
-    "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, num_key_value_heads=2)),
-    "llama, eager": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, num_key_value_heads=1, attn_implementation="eager")),
-    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES, num_key_value_heads=2)),
-    "gpt-neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**SIZES)),
-    "mistral": lambda: MistralForCausalLM(MistralConfig(**SIZES, sliding_window=16, num_key_value_heads=2)),
-}
-KEEPS_ALL = [name for name in MODELS if name != "mistral"]
-
-
-@cache
-def model_of(name: str) -> PreTrainedModel:
-    torch.manual_seed(0)
-    return MODELS[name]().eval()
-
-
-def greedy(most: int) -> Greedy:
-    return Greedy(most, END, PAD, ended=lambda tokens: STOP in tokens)
-
-
-def whole(answer: Sequence[int]) -> list[int]:
-    """An answer without what was decoded after its end."""
-    return list(answer[: next((at + 1 for at, token in enumerate(answer) if token in (END, STOP)), None)])
-
-
-def alone(model: PreTrainedModel, prompt: Sequence[int], most: int) -> list[int]:
-    """The likeliest next tokens, each from the whole sequence anew: neither cache nor padding nor `generate`."""
-    ids = list(prompt)
-    with torch.no_grad():
-        while len(ids) < len(prompt) + most and not {END, STOP} & set(ids[len(prompt) :]):
-            ids.append(int(model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
-    return ids[len(prompt) :]
 
 
 def answered(
@@ -80,9 +27,6 @@ def answered(
     assert sorted(number for number, _ in found) == list(range(len(prompts)))
     assert all(len(tokens) <= most for _, tokens in found)
     return [whole(dict(found)[number]) for number in range(len(prompts))]
-
-
-tokens = st.integers(STOP + 1, VOCABULARY - 1)
 
 
 @st.composite

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.inference.test_continuous_batching import KEEPS_ALL, alone, greedy, model_of, tokens, whole
+from tests.support.greedy_answers import KEEPS_ALL, alone, greedy, model_of, tokens, whole
 from tltrain.inference import continuous_batching, decoding_attention, kv_cache
 from tltrain.inference.continuous_batching import Prefill
 from tltrain.inference.generation import own_settings_aside

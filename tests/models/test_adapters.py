@@ -9,9 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.support.small_runs import SMALL
+
 pytest.importorskip("peft")
 
-TRAIN = ["stage=pkt", "model=tiny", "hardware=cpu", "hardware.bf16=false", "data.size=6", "stage.args.max_steps=2"]
+TRAIN = ["stage=pkt", *SMALL, "hardware=cpu", "data.size=6", "stage.args.max_steps=2"]
 LORA = ["model.lora.r=4", "stage.args.learning_rate=1e-2", "stage.args.warmup_steps=0"]
 
 
@@ -50,9 +52,8 @@ def test_an_adapter_alone_is_read_with_its_model(tltrain):
     whole = tltrain(*TRAIN, *LORA, "model.lora.target_modules=all-linear")
     asked = [
         "stage=eval",
-        "model=tiny",
+        *SMALL,
         "hardware=cpu",
-        "hardware.bf16=false",
         "benchmark.size=2",
         "stage.max_new_tokens=6",
     ]
@@ -61,7 +62,7 @@ def test_an_adapter_alone_is_read_with_its_model(tltrain):
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
-def test_irm_with_an_adapter_needs_no_second_model(tltrain, base, no_picture, monkeypatch, algorithm):
+def test_irm_with_an_adapter_needs_no_second_model(tltrain, base, monkeypatch, algorithm):
     from tltrain.models import loading
 
     loaded = []

@@ -131,9 +131,12 @@ def test_offloading_takes_the_machines_memory():
 
 def test_an_adapter_alone_has_gradients_and_moments():
     found = memory.state(P, 100, Setup(weight_bytes=2, bf16=True, adapter=10))
-    assert (found["weights"], found["gradients"], found["optimizer"]) == (2000 + 20, 20, 40)
+    # peft makes it float32
+    assert (found["weights"], found["gradients"], found["optimizer"]) == (2000 + 40, 40, 80)
     four_bits = memory.state(P, 100, Setup(weight_bytes=2, bf16=True, adapter=10, frozen_bytes=0.5))
-    assert four_bits["weights"] == 500 + 20
+    assert four_bits["weights"] == 500 + 40
+    divided = memory.state(P, 100, Setup(2, "zero2", weight_bytes=2, bf16=True, adapter=10))
+    assert (divided["weights"], divided["gradients"], divided["optimizer"]) == (2000 + 20, 10, 60)
 
 
 def test_the_key_value_cache_by_hand():
@@ -155,12 +158,22 @@ def test_a_small_training_by_hand():
 def test_ppo_holds_three_models_and_two_in_the_optimizer():
     batch = Batch(rows=1, length=10, targets=3, samples=2, prompt=5, new=3, prefill=10)
     step = memory.actor_critic(SMALL, Setup(), batch)["step"]
-    both = SMALL.parameters + SMALL.body + SMALL.hidden
+    both = SMALL.parameters + SMALL.body + SMALL.hidden + 1
     assert (step["weights"], step["optimizer"], step["reference"]) == (4 * both, 8 * both, 4 * SMALL.parameters)
     assert step["sampling copy"] == 0
     assert memory.actor_critic(SMALL, Setup(bf16=True), batch)["step"]["sampling copy"] == 2 * SMALL.parameters
     assert memory.group(SMALL, Setup(), batch)["step"]["weights"] == 4 * SMALL.parameters
-    assert memory.actor_critic(SMALL, Setup(adapter=5), batch)["step"]["reference"] == 0
+
+
+def test_policy_and_critic_have_an_adapter_each_and_no_reference():
+    """The frozen weights of both stay; the critic's new head, 4 weights and a bias, is trained beside its adapter."""
+    batch = Batch(rows=1, length=10, targets=3, samples=2, prompt=5, new=3, prefill=10)
+    step = memory.actor_critic(SMALL, Setup(adapter=6), batch)["step"]
+    trained, frozen = 6 + 6 + 5, SMALL.parameters + SMALL.body + 5
+    assert (step["gradients"], step["optimizer"], step["reference"]) == (4 * trained, 8 * trained, 0)
+    assert step["weights"] == 4 * (trained + frozen)
+    four_bits = memory.actor_critic(SMALL, Setup(adapter=6, frozen_bytes=0.5), batch)["step"]  # the policy's alone
+    assert four_bits["weights"] == 4 * (trained + SMALL.body + 5) + SMALL.parameters // 2
 
 
 # --- activations ------------------------------------------------------------------------------------------------------

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.report.test_report import hostile
 from tests.support import chromium
-from tests.support.sweep_sample import sweep
+from tests.support.sweep_sample import hostile, sweep
 from tltrain.report import numbers
 from tltrain.report.write import write_report
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from tests.support.sweep_sample import conversation, small, sweep
-from tltrain.evaluation import conversation_lines, scoring
-from tltrain.evaluation.conversation_scores import ratio
+from tltrain.evaluation import conversation_lines
+from tltrain.evaluation.intervals import cluster_percentage, paired_difference
+from tltrain.evaluation.records import Prediction, Transcript
 from tltrain.report import exports, gather, grid, numbers, page, samples
 from tltrain.report.pooled import pool
 from tltrain.report.sweep import Job
@@ -22,8 +23,12 @@ from tltrain.report.sweep import Job
 def answers(name, levels, seen=()):
     """Lines of a set, each sample having as many of TS, PI, CF as `levels` says; those in `seen` were trained on."""
     return [
-        {"set": name, "id": str(i), "goldens": [], "grade": "", "meta": {"seen": i in seen}}
-        | {level: have > place for place, level in enumerate(("ts", "pi", "cf"))}
+        Prediction(
+            name,
+            str(i),
+            scores={level: have > place for place, level in enumerate(("ts", "pi", "cf"))},
+            meta={"seen": i in seen},
+        )
         for i, have in enumerate(levels)
     ]
 
@@ -31,7 +36,7 @@ def answers(name, levels, seen=()):
 def asked(seed, *sets):
     """A job that answered these sets."""
     lines = [line for one in sets for line in one]
-    names = dict.fromkeys(line["set"] for line in lines)
+    names = dict.fromkeys(line.set for line in lines)
     return Job(seed, metrics={f"{n}/{level}": 0.0 for n in names for level in ("ts", "pi", "cf")}, predictions=lines)
 
 
@@ -42,8 +47,8 @@ def test_the_mean_over_sets_weighs_them_alike_and_leaves_out_what_any_row_was_tr
     assert found.n == {"a": 3, "b": 2}
     assert found.summaries[0].mean == pytest.approx((0 + 50) / 2)
     assert found.summaries[1].mean == pytest.approx((200 / 3 + 200 / 3) / 2)
-    assert found.comparisons[1].difference == pytest.approx(200 / 3 - 25)
-    assert found.comparisons[1].low < found.comparisons[1].difference < found.comparisons[1].high
+    assert found.comparisons[1].value == pytest.approx(200 / 3 - 25)
+    assert found.comparisons[1].low < found.comparisons[1].value < found.comparisons[1].high
 
 
 def test_the_mean_over_sets_of_one_size_has_the_interval_of_all_samples_together():
@@ -53,10 +58,22 @@ def test_the_mean_over_sets_of_one_size_has_the_interval_of_all_samples_together
     rows += [("other", [asked(0, *(answers(name, levels[name][1]) for name in "ab"))])]
     found = pool(small(*rows)).comparisons[1]
     ours = [[100 * have / 3 for name in "ab" for have in levels[name][side]] for side in (0, 1)]
-    known = scoring.paired(*ours)
-    assert found.difference == pytest.approx(known.difference)
+    known = paired_difference(*ours)
+    assert found.value == pytest.approx(known.value)
     assert found.low == pytest.approx(known.low, abs=0.5) and found.high == pytest.approx(known.high, abs=0.5)
     assert found.p == pytest.approx(known.p, abs=0.1)
+
+
+def test_seeds_that_answer_alike_tell_no_more_of_the_mean_over_sets_than_one():
+    """All seeds of a row are asked the same samples: a second one that answers the same is no second sample."""
+    rng = np.random.default_rng(0)
+    levels = {name: rng.integers(0, 4, (2, 100)).tolist() for name in "ab"}
+
+    def row(side, seeds):
+        return [asked(seed, *(answers(name, levels[name][side]) for name in "ab")) for seed in range(seeds)]
+
+    one, two = (pool(small(("base", row(0, n)), ("other", row(1, n)))).comparisons[1] for n in (1, 2))
+    assert two.high - two.low == pytest.approx(one.high - one.low, rel=0.03)
 
 
 def test_a_job_without_one_of_the_sets_has_no_mean_over_them():
@@ -67,7 +84,7 @@ def test_a_job_without_one_of_the_sets_has_no_mean_over_them():
 
 
 def test_the_mean_over_sets_is_in_the_page_the_markdown_and_the_csv():
-    found = sweep()
+    found = sweep({"rotbench_clean": 24, "toolalpaca_real": 12})
     derived = numbers.derive(found)
     title = "each set weighing the same"
     assert title in page.render(found, derived) and title in exports.markdown(found, derived)
@@ -80,8 +97,8 @@ def test_the_mean_over_sets_is_in_the_page_the_markdown_and_the_csv():
 
 def held(*records):
     """A job that held these conversations."""
-    lines = conversation_lines.lines(records, "world_multi")
-    levels = {f"world_multi/{level}": 0.0 for level in ("de", "ce", "va", "success") if level in lines[0]}
+    lines = conversation_lines.predictions([Transcript.from_json(record) for record in records], "world_multi")
+    levels = {f"world_multi/{level}": 0.0 for level in ("de", "ce", "va", "success") if level in lines[0].scores}
     return Job(0, metrics=levels | {"world_multi/n": len(records)}, predictions=lines)
 
 
@@ -93,8 +110,8 @@ def test_conversations_of_two_rows_are_compared_one_by_one():
     assert [found.summaries[0, "world_multi", level].mean for level in ("de", "ce", "va")] == [50, 25, 0]
     assert found.summaries[1, "world_multi", "de"].mean == pytest.approx(100 * 10 / 39)  # of calls, not conversations
     difference = found.comparisons[1, "world_multi", "de"]
-    assert difference.difference == pytest.approx(100 * 10 / 39 - 50) and difference.high < 0
-    assert found.comparisons[1, "world_multi", "va"].difference == 100
+    assert difference.value == pytest.approx(100 * 10 / 39 - 50) and difference.high < 0
+    assert found.comparisons[1, "world_multi", "va"].value == 100
 
 
 def test_the_interval_of_a_share_of_calls_is_that_of_drawing_conversations():
@@ -102,8 +119,8 @@ def test_the_interval_of_a_share_of_calls_is_that_of_drawing_conversations():
     calls = rng.integers(1, 9, 300)
     errors = rng.binomial(calls, 0.3)
     values = np.array(conversation_lines.linearized(errors.tolist(), calls.tolist()))
-    known = ratio(errors.tolist(), calls.tolist())
-    assert 100 * values.mean() == pytest.approx(known.percent)
+    known = cluster_percentage(errors.tolist(), calls.tolist())
+    assert 100 * values.mean() == pytest.approx(known.value)
     drawn = rng.multinomial(300, np.full(300, 1 / 300), 4000) @ values / 3
     assert np.percentile(drawn, [2.5, 97.5]) == pytest.approx([known.low, known.high], abs=0.5)
     assert conversation_lines.linearized([0, 0], [0, 0]) == [0, 0]
@@ -123,4 +140,4 @@ def test_a_jobs_conversations_are_read_where_it_held_some(tmp_path):
     (place / "metrics.json").write_text(json.dumps({"details": {"world_multi": {}}}))
     (tmp_path / "metrics.json").write_text(json.dumps({"world_multi/va": 100.0}))
     (line,) = gather.read_job(tmp_path, 0).predictions
-    assert (line["set"], line["id"], line["de"], line["va"]) == ("world_multi", "7", 0.5, True)
+    assert (line.set, line.id, line.scores["de"], line.scores["va"]) == ("world_multi", "7", 0.5, True)

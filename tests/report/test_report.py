@@ -11,10 +11,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.support.sweep_sample import hostile, small, sweep
 from tests.support.sweep_sample import job_of as job
-from tests.support.sweep_sample import small, sweep
 from tltrain.errors import TltrainError
-from tltrain.evaluation import scoring
+from tltrain.evaluation.intervals import holm, paired_difference
+from tltrain.evaluation.records import Prediction
 from tltrain.report import exports, grid, numbers, page, samples, wording
 from tltrain.report.sweep import Job, StageCost, load, save, without_texts
 from tltrain.report.write import write_report
@@ -32,8 +33,8 @@ def test_a_row_is_the_mean_and_sample_deviation_of_its_seeds():
 def test_with_one_seed_the_interval_is_that_of_the_paired_bootstrap():
     a, b = [0] * 60 + [1] * 40, [0] * 42 + [1] * 58
     found = numbers.derive(small(("base", [job(0, a)]), ("other", [job(0, b)]))).comparisons[1, "set", "cf"]
-    known = scoring.paired([100.0 * x for x in a], [100.0 * x for x in b])
-    assert (found.difference, found.samples, found.seeds) == (18, 100, 1)
+    known = paired_difference([100.0 * x for x in a], [100.0 * x for x in b])
+    assert (found.value, found.n, found.seeds) == (18, 100, 1)
     assert found.low == pytest.approx(known.low, abs=1.5) and found.high == pytest.approx(known.high, abs=1.5)
     assert found.p < 0.01 and found.beyond_chance
 
@@ -44,7 +45,7 @@ def test_seeds_that_disagree_widen_the_interval():
     spread = [job(0, [1, 1] * 50), job(1, [0, 1] * 45 + [1, 1] * 5)]  # +50 and +5 are +27.5
     found = numbers.derive(small(("base", base), ("same", same), ("spread", spread))).comparisons
     steady, shaky = found[1, "set", "cf"], found[2, "set", "cf"]
-    assert (steady.difference, shaky.difference) == pytest.approx((30, 27.5))
+    assert (steady.value, shaky.value) == pytest.approx((30, 27.5))
     assert steady.beyond_chance and not shaky.beyond_chance
     assert shaky.high - shaky.low > 1.5 * (steady.high - steady.low)
     assert shaky.low < 0  # as far as two seeds tell, there may be none
@@ -52,12 +53,12 @@ def test_seeds_that_disagree_widen_the_interval():
 
 def test_seeds_with_samples_of_their_own_are_paired_within_each():
     def named(seed, right):
-        lines = [line | {"id": f"{seed}/{line['id']}"} for line in job(seed, right).predictions]
+        lines = [replace(line, id=f"{seed}/{line.id}") for line in job(seed, right).predictions]
         return replace(job(seed, right), predictions=lines)
 
     base, other = [named(s, [0] * 30 + [1] * 10) for s in (0, 1)], [named(s, [1] * 40) for s in (0, 1)]
     found = numbers.derive(small(("base", base), ("other", other))).comparisons[1, "set", "cf"]
-    assert (found.difference, found.samples, found.seeds) == (75, 80, 2) and found.beyond_chance
+    assert (found.value, found.n, found.seeds) == (75, 80, 2) and found.beyond_chance
 
 
 def test_what_is_the_same_is_not_beyond_chance():
@@ -69,12 +70,12 @@ def test_what_is_the_same_is_not_beyond_chance():
 
 def test_two_samples_prove_nothing():
     found = numbers.derive(small(("base", [job(0, [0, 0])]), ("other", [job(0, [1, 1])]))).comparisons
-    assert found[1, "set", "cf"].difference == 100 and not found[1, "set", "cf"].beyond_chance
+    assert found[1, "set", "cf"].value == 100 and not found[1, "set", "cf"].beyond_chance
 
 
 def test_holm_corrects_step_by_step_in_the_order_given():
-    assert numbers.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert numbers.holm([0.5, 0.9]) == [1.0, 1.0] and numbers.holm([]) == []
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == []
 
 
 def test_many_rows_need_more_to_be_beyond_chance():
@@ -123,7 +124,7 @@ def test_the_finding_is_what_the_numbers_say(rows, baseline, expected):
 
 def test_where_lower_is_better_less_is_a_gain():
     def tools(seed, de):
-        lines = [{"set": "tooleyes", "id": str(i), "de": bool(one)} for i, one in enumerate(de)]
+        lines = [Prediction("tooleyes", str(i), scores={"de": bool(one)}) for i, one in enumerate(de)]
         return Job(seed, metrics={"tooleyes/de": 100 * sum(de) / len(de), "tooleyes/n": len(de)}, predictions=lines)
 
     made = small(("base", [tools(0, [1] * 40)]), ("x", [tools(0, [0] * 40)]))
@@ -180,7 +181,8 @@ def test_costs_count_a_stage_once_however_often_it_is_needed():
 
 def test_a_sweep_survives_json(tmp_path):
     made = sweep({"set": 3})
-    made.rows[0].seeds[0].predictions[0]["prediction"] = "a lone \ud800, a \u2028, a \0 and \N{SNOWMAN}"
+    lines = made.rows[0].seeds[0].predictions
+    lines[0] = replace(lines[0], answer="a lone \ud800, a \u2028, a \0 and \N{SNOWMAN}")
     save(made, tmp_path / "sweep.json")
     assert load(tmp_path / "sweep.json") == made
 
@@ -192,6 +194,10 @@ def test_a_sweep_survives_json(tmp_path):
         (lambda record: record.update(colour="red"), "colour: unknown; expected name, command"),
         (lambda record: record["rows"][1].update(seeds="0"), r"rows\[1\].seeds: expected list, found str"),
         (lambda record: record["rows"][0]["seeds"][0].pop("seed"), r"rows\[0\].seeds\[0\].seed: missing"),
+        (
+            lambda record: record["rows"][0]["seeds"][0]["predictions"][0].update(ts="yes"),
+            r"rows\[0\].seeds\[0\].predictions\[0\].ts: expected true or false, found \"yes\"",
+        ),
     ],
 )
 def test_a_file_that_is_no_sweep_is_said_in_one_line(tmp_path, change, expected):
@@ -255,31 +261,6 @@ def test_what_cannot_be_shown_leaves_the_earlier_report(tmp_path, monkeypatch):
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
 
 
-HOSTILE = (
-    "</script><script>window.pwned=1</script><img src=x onerror=pwned=1> & \"' $x_ {{ 7*7 }} | \ud800 \0 \u2028 %&_#"
-)
-
-
-def hostile():
-    """A sweep in which everything that comes from outside is hostile, and one answer is 100 kB."""
-    made = sweep({"set": 12})
-    rows = [replace(row, label=f"{row.label} {HOSTILE}") for row in made.rows]
-    for row in rows:
-        for one in row.seeds:
-            for number, line in enumerate(one.predictions):
-                line |= {"prediction": HOSTILE + "x" * (100_000 if number == 3 else 0), "reason": HOSTILE}
-                line |= {
-                    "id": HOSTILE + str(number),
-                    "meta": {"query": HOSTILE},
-                    "goldens": [{"name": HOSTILE}, HOSTILE],
-                }
-    rows[2] = replace(rows[2], seeds=[Job(0, HOSTILE, HOSTILE), Job(1, HOSTILE, HOSTILE * 1000)])
-    words = dict.fromkeys(("name", "command", "commit", "config", "created"), HOSTILE)
-    return replace(
-        made, **words, rows=rows, baseline=rows[0].label, versions={HOSTILE: HOSTILE}, environment={HOSTILE: HOSTILE}
-    )
-
-
 def test_whatever_models_wrote_stays_text(tmp_path):
     write_report(hostile(), tmp_path)
     text = (tmp_path / "report.html").read_text()
@@ -299,9 +280,8 @@ def test_whatever_models_wrote_stays_text(tmp_path):
 def test_a_page_stays_small_and_says_what_is_left_out():
     def long(seed, right, name):
         made = job(seed, right, name)
-        for line in made.predictions:
-            line["prediction"] = f"{line['id']}{seed}{name}" * 200
-        return made
+        lines = [replace(line, answer=f"{line.id}{seed}{name}" * 200) for line in made.predictions]
+        return replace(made, predictions=lines)
 
     jobs = [[long(0, [(i + r) % 2 for i in range(2000)], "a"), long(1, [1] * 5, "b")] for r in range(2)]
     jobs[1][1] = long(1, [0] * 5, "b")
@@ -312,6 +292,17 @@ def test_a_page_stays_small_and_says_what_is_left_out():
     assert len(json.dumps(found)) < 1.3 * samples.BUDGET
 
 
+def test_a_sample_flips_whatever_the_order_of_its_golden_arguments_and_each_time_it_is_asked():
+    def asked(*right, golden):
+        made = job(0, right)
+        return replace(made, predictions=[replace(line, id="same", goldens=[golden]) for line in made.predictions])
+
+    base = asked(0, 1, golden={"name": "f", "arguments": {"x": 1, "y": 2}})
+    other = asked(1, 1, golden={"arguments": {"y": 2, "x": 1}, "name": "f"})
+    found = samples.flipping(small(("base", [base]), ("other", [other])))
+    assert len(found["samples"]) == len(numbers.flips(base, other)) == 1
+
+
 def test_latex_and_markdown_take_their_special_characters_as_text():
     made = small(("a_b & 50% | x", [job(0, [1])]), baseline=None)
     found = numbers.derive(made)
@@ -319,16 +310,7 @@ def test_latex_and_markdown_take_their_special_characters_as_text():
     assert r"a\_b & 50% \| x" in exports.markdown(made, found)
 
 
-ODD = {
-    "set": None,
-    "id": 7,
-    "prediction": None,
-    "goldens": "none",
-    "grade": 3,
-    "ts": "yes",
-    "reason": ["a"],
-    "meta": "m",
-}
+ODD = Prediction("", "7", goldens=["none", 3], scores={"de": 0.25}, meta={"query": 4, "seen": "yes"})
 
 
 @pytest.mark.parametrize(
@@ -360,7 +342,7 @@ def test_without_lines_a_difference_has_no_interval():
 
 
 def test_without_texts_the_numbers_stay_and_what_was_asked_and_answered_goes():
-    whole = sweep()
+    whole = sweep({"rotbench_clean": 24, "toolalpaca_real": 12})
     bare = without_texts(whole)
     assert numbers.derive(bare) == numbers.derive(whole)
     shown = page.render(bare, numbers.derive(bare)) + exports.markdown(bare, numbers.derive(bare))

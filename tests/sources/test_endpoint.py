@@ -8,9 +8,9 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from tests.entry.test_command_line import PROBE, process
 from tests.support.fake_endpoint import Reply, completion, message, serving
 from tests.support.paths import ROOT
+from tests.support.processes import PROBE, process
 from tltrain import toolworld
 from tltrain.config import Source
 from tltrain.errors import TltrainError

@@ -11,7 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from tests.entry.test_command_line import probe
+from tests.support.processes import probe
 from tltrain import config, toolworld
 from tltrain.errors import TltrainError
 from tltrain.formats.calls import read_calls

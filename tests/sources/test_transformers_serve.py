@@ -16,8 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command_line import command_line
-
 NEEDED = ("openai", "fastapi", "uvicorn", "pydantic")
 MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
 pytestmark = [
@@ -56,13 +54,10 @@ def serving(model: Path, log: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory, models_cache) -> Path:
+def model(run_once) -> Path:
     """`tiny`, shortly trained: it writes calls and ends them, so that there is something to agree on."""
-    folder = tmp_path_factory.mktemp("sft")
     words = ["stage=sft", "model=tiny", "data.size=120", "stage.args.gradient_accumulation_steps=1"]
-    ran = command_line(*words, folder=folder, cache=models_cache)
-    assert ran.status == 0, ran.err
-    return folder / "model"
+    return run_once(*words).folder / "model"
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from tests.entry.test_command_line import probe
-from tests.stages.evaluations.test_compare import line
+from tests.support.prediction_lines import line
+from tests.support.processes import probe
+from tests.support.small_runs import SMALL
 
 PNG = b"\x89PNG"
 
@@ -25,6 +26,7 @@ def result(tmp_path):
     return result
 
 
+@pytest.mark.pictures
 def test_a_dataset_is_analysed_as_mae_judges_it(tltrain):
     words = ["data.size=60", "stage.rule=strict"]
     ran, mae = tltrain("stage=analyze", *words), tltrain("stage=mae", *words).metrics
@@ -56,6 +58,7 @@ def test_data_and_results_need_no_torch(tmp_path, result):
     assert set(json.loads((tmp_path / "run" / "metrics.json").read_text())["details"]) == {"data", "results"}
 
 
+@pytest.mark.pictures
 def test_results_are_set_side_by_side(tltrain, result):
     a = result("a", [line("1"), line("2", "wrong_tool"), line("3", "wrong_tool")])
     b = result("b", [line("1"), line("2"), line("3", "wrong_value", name="other")])
@@ -68,8 +71,9 @@ def test_results_are_set_side_by_side(tltrain, result):
     assert (ran.folder / "prediction_kinds.png").read_bytes().startswith(PNG)
 
 
+@pytest.mark.pictures
 def test_two_models_stand_side_by_side_and_what_they_were_trained_on_can_be_left_out(tltrain):
-    data = ["model=tiny", "data.size=12", "hardware.bf16=false"]
+    data = [*SMALL, "data.size=12"]
     trained = tltrain("stage=sft", *data, "stage.args.max_steps=2", "data.holdout=0.25").folder / "model"
     ran = tltrain("stage=analyze", *data, f"stage.models=[base,{trained}]")
     models = ran.metrics["details"]["models"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.support.command_line import Ran
 from tests.support.reader_samples import RAW_LOVE, RAW_WORK, SYSTEM, TEXTS, WORK_TEXTS
 
@@ -22,6 +24,7 @@ def learned(lines: list[dict]) -> list[list[bool]]:
     return [[m.get("learn", True) for m in line["messages"] if m["role"] == "assistant"] for line in lines]
 
 
+@pytest.mark.pictures
 def test_mae_counts_what_it_drops_and_why(tltrain, write):
     ran = mae(tltrain, write(RAW_LOVE, RAW_WORK))
     counts = {"trajectories": 2, "calls": 7, "kept": 3, "dropped_error": 3, "dropped_no_answer": 1}

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+import yaml
+from omegaconf import OmegaConf
 
+from tests.support.composition import composed
 from tltrain.stages import pipeline
 
 
@@ -58,14 +61,14 @@ CHANGED = {  # a key -> the first stage that it decides
     "stage.rule=strict": 0,
     "data.holdout=0.2": 1,
     "stage.w_max=3": 1,
-    "stage.supervised.args.learning_rate=1e-3": 1,
+    "stage.supervised.args.learning_rate=0.001": 1,
     "model.args.num_train_epochs=2": 1,
     "model.random.num_hidden_layers=2": 1,
     "hardware.bf16=true": 1,
     "stage.supervised.packing=turn": 1,
     "stage.rl.kl=0.1": 2,
     "stage.rl.args.max_steps=3": 2,
-    "model.irm.args.learning_rate=1e-3": 2,
+    "model.irm.args.learning_rate=0.001": 2,
     "stage.rl.critic.init=random": 2,
     "reward.correct=2": 2,
     "stage.eval.max_new_tokens=17": 3,
@@ -73,10 +76,21 @@ CHANGED = {  # a key -> the first stage that it decides
 }
 
 
-def test_what_decides_a_result_changes_its_fingerprint_and_those_that_follow(job, made):
-    before = [stage["fingerprint"] for stage in job(*switches(True, True, True)).metrics["stages"]]
+def test_what_decides_a_result_changes_its_fingerprint_and_those_that_follow(made, tmp_path):
+    whole = composed(
+        "stage=pipeline", "model=tiny", "tracking=none", f"cache.dir={tmp_path}", *switches(True, True, True)
+    )
+
+    def fingerprints(cfg, folder: str) -> list[str]:
+        (tmp_path / folder).mkdir()
+        return [stage["fingerprint"] for stage in pipeline.run(cfg, tmp_path / folder)["stages"]]
+
+    before = fingerprints(whole, "before")
     for word, first in CHANGED.items():
-        after = [stage["fingerprint"] for stage in job(*switches(True, True, True), word).metrics["stages"]]
+        key, _, value = word.partition("=")
+        changed = whole.copy()
+        OmegaConf.update(changed, key, yaml.safe_load(value), force_add=True)
+        after = fingerprints(changed, key)
         assert [a == b for a, b in zip(before, after, strict=True)] == [at < first for at in range(4)], word
 
 

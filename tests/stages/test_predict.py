@@ -1,16 +1,14 @@
-"""stage=predict, inspect and demo as a user runs them."""
+"""stage=predict as a user runs it."""
 
 from __future__ import annotations
 
-import ast
 import json
-import re
 from pathlib import Path
 
 import pytest
 
 from tests.support.command_line import command_line
-from tests.support.reader_samples import FINISH, RAW, RAW_LOVE, RAW_WORK, SEARCH, STUBS, TEXTS
+from tests.support.reader_samples import FINISH, RAW, SEARCH, STUBS, TEXTS
 
 TINY = ("model=tiny", "hardware.bf16=false")
 FEW = (*TINY, "data.size=12", "stage.args.max_steps=2")
@@ -18,15 +16,27 @@ SHORT = ("benchmark.size=4", "stage.max_new_tokens=8")
 
 
 @pytest.fixture(scope="module")
-def parrot(tmp_path_factory, models_cache) -> Path:
+def parrot(once, models_cache) -> Path:
     """A model that has learned the two right calls of one conversation by heart."""
-    folder = tmp_path_factory.mktemp("parrot")
-    (folder / "raw.json").write_text(json.dumps([RAW]))
-    words = ["data=tl_training", f"data.path={folder / 'raw.json'}", "data.holdout=0", "stage.args.learning_rate=2e-3"]
-    many = ["stage.args.num_train_epochs=60", "stage.args.gradient_accumulation_steps=1"]
-    ran = command_line("stage=pkt", *TINY, *words, *many, folder=folder / "run", cache=models_cache)
-    assert ran.status == 0, ran.err
-    return ran.folder / "model"
+
+    def make(folder: Path) -> Path:
+        (folder / "raw.json").write_text(json.dumps([RAW]))
+        words = [
+            "data=tl_training",
+            f"data.path={folder / 'raw.json'}",
+            "data.holdout=0",
+            "stage.args.learning_rate=2e-3",
+        ]
+        many = [
+            "stage.args.num_train_epochs=60",
+            "stage.args.gradient_accumulation_steps=1",
+            "stage.args.learning_rate=2e-3",
+        ]
+        ran = command_line("stage=pkt", *TINY, *words, *many, folder=folder / "run", cache=models_cache)
+        assert ran.status == 0, ran.err
+        return ran.folder / "model"
+
+    return once("parrot", make)
 
 
 CAPITALS = {"system": "System", "user": "User", "assistant": "Assistant", "function": "Output"}
@@ -68,48 +78,3 @@ def test_predict_says_what_is_no_call(tltrain, write):
     assert "This is no call that the tools' documentation allows" in ran.err
     ran = tltrain("stage=predict", f"data.path={write(history[:1])}", status=1)
     assert ran.err.splitlines()[-1].endswith("messages: expected a user's message, found none")
-
-
-def test_inspect_shows_what_the_trainer_sees(tltrain, write):
-    strange = {**RAW_LOVE, "id": "[/bold] :smile:"}  # no markup, no picture
-    words = ["data=tl_training", f"data.path={write(strange, RAW_WORK)}", "stage.limit=1"]
-    ran = tltrain("stage=inspect", *TINY, *words)
-    assert " [/bold] :smile: " in ran.out
-    assert "Function:\ndef search(query: string, limit: integer = None):" in ran.out
-    assert 'Assistant: search(q="love")  [left out]\nOutput: search() got an unexpected keyword argument' in ran.out
-    assert 'Assistant: search(query="löve", limit=2, deep=[null, {"a": true}])⏎  [1 key of ' in ran.out
-    assert 'Assistant: finish(answer="Listen \\"well\\".")⏎  [1 key of ' in ran.out
-    assert "Advice on work?" not in ran.out
-    page = (ran.folder / "inspect.html").read_text()
-    struck, key = ("text-decoration: line-through", "text-decoration: underline")
-    assert struck in page and key in page
-    assert "löve" in page and "[/bold] :smile:" in page
-    assert ran.metrics["shown"] == 1
-
-
-def test_inspect_names_the_key_tokens(tltrain):
-    ran = tltrain("stage=inspect", *TINY, "data.size=60", "stage.limit=10", "stage.w_max=2")
-    turns = re.findall(r"^Assistant: (.*)⏎  \[(\d+) key of (\d+): (.*), weight (.*)\]$", ran.out, re.MULTILINE)
-    assert len(turns) == ran.out.count("⏎") - 1 > 10  # one is in the legend
-    for text, keys, targets, tokens, weight in turns:
-        first, *others = [ast.literal_eval(token) for token in re.findall(r"'[^']*'", tokens)]
-        name = text.partition("(")[0]
-        assert f" {name}(".startswith(first)
-        assert all(token in f"{name}(" for token in others)
-        assert int(keys) == 1 + len(others) < int(targets)
-        assert weight == "2"
-    assert any(int(keys) > 1 for _, keys, *_ in turns)  # names that begin alike
-
-
-def test_the_demo_compares_base_sft_and_pkt(tltrain, tmp_path):
-    sizes = ["model.demo.train_size=6", "model.demo.test_size=3", "stage.max_new_tokens=8", "stage.args.max_steps=2"]
-    ran = tltrain(*TINY, *sizes, folder=tmp_path / "a run, with = and spaces")
-    table = ran.out[ran.out.index("tools never trained on") :]
-    assert [name in table for name in ("tiny (base)", "tiny + SFT", "tiny + MAE + PKT")] == [True, True, True]
-    assert {f"{name}/{level}" for name in ("base", "sft", "pkt") for level in ("ts", "pi", "cf")} < ran.metrics.keys()
-    assert ran.metrics["pkt/n"] == 3
-    for stage in ("sft", "pkt", "eval_base", "eval_sft", "eval_pkt"):
-        assert (ran.folder / stage / "metrics.json").is_file(), stage
-    used = [json.loads((ran.folder / f"eval_{name}" / "metrics.json").read_text())["model"] for name in ("sft", "pkt")]
-    assert used == [str(ran.folder / name / "model") for name in ("sft", "pkt")]
-    assert str(ran.folder) in ran.out

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tokens.test_packing import conversation
+from tests.support.trajectories import conversation
 from tltrain.data import native
 from tltrain.trajectory import Call
 

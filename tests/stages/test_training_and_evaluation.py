@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
-from tests.support.command_line import Ran, command_line
+from tests.support.command_line import Ran
 from tests.support.paths import ROTBENCH, needs_rotbench
 from tests.support.reader_samples import CHAT, RAW_LOVE, RAW_WORK, TEXTS
+from tests.support.small_runs import SMALL
 from tltrain import toolworld
 from tltrain.data import query_key, rotbench
 from tltrain.formats.calls import render_call
 from tltrain.trajectory import ANY, Call, Sample
 
-TINY = ("model=tiny", "hardware.bf16=false")
-FEW = (*TINY, "data.size=12", "stage.args.max_steps=2")
+FEW = (*SMALL, "data.size=12", "stage.args.max_steps=2")
 SHORT = ("benchmark.size=4", "stage.max_new_tokens=8")
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, models_cache) -> dict[str, Ran]:
+def trained(run_once) -> dict[str, Ran]:
     """stage=sft and stage=pkt on the same twelve trajectories."""
-    folder = tmp_path_factory.mktemp("trained")
-    runs = {
-        stage: command_line(f"stage={stage}", *FEW, folder=folder / stage, cache=models_cache)
-        for stage in ("sft", "pkt")
-    }
-    assert not any(run.status for run in runs.values()), [run.err for run in runs.values()]
-    return runs
+    return {stage: run_once(f"stage={stage}", *FEW) for stage in ("sft", "pkt")}
 
 
 # --- readers --------------------------------------------------------------------------------------------------------
@@ -49,7 +44,7 @@ def test_every_source_trains(tltrain, write, data, turns):
         else write(*SOURCES[data])
     )
     words = [f"data={data}", f"data.path={path}", "data.holdout=0", "stage.args.max_steps=1"]
-    ran = tltrain("stage=pkt", *TINY, *words)
+    ran = tltrain("stage=pkt", *SMALL, *words)
     assert ran.metrics["train"]["turns"] == turns
     assert ran.metrics["train"]["key_token_loss"] > 0
     assert (ran.folder / "model" / "model.safetensors").is_file()
@@ -58,7 +53,7 @@ def test_every_source_trains(tltrain, write, data, turns):
 @needs_rotbench
 def test_rotbench_trains(tltrain):
     words = ["data=rotbench", f"data.path={ROTBENCH}", "data.levels=[clean,heavy]", "data.limit=4"]
-    ran = tltrain("stage=pkt", *TINY, *words, "stage.args.max_steps=1")
+    ran = tltrain("stage=pkt", *SMALL, *words, "stage.args.max_steps=1")
     assert ran.metrics["mae"]["trajectories"] == 4
     assert ran.metrics["train"]["turns"] + ran.metrics["held_out"]["turns"] == ran.metrics["mae"]["kept"] > 4
 
@@ -83,7 +78,7 @@ def test_the_saved_model_loads_and_its_template_gives_the_tl_prompt(trained):
     assert whole == "System: Function:\ndef f():\nUser: Do it.\nAssistant: f()</s>"
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert model.config.eos_token_id == tokenizer.eos_token_id
-    assert sum(parameter.numel() for parameter in model.parameters()) > 10**6
+    assert sum(parameter.numel() for parameter in model.parameters()) > 10**4
     assert (folder / "model.safetensors").is_file()
 
 
@@ -138,9 +133,10 @@ def test_the_resolved_configuration_is_left(trained):
     assert config["model"]["args"]["learning_rate"] == 0.002
 
 
-def test_nothing_unfinished_is_left(trained, models_cache):
-    for folder in (models_cache, trained["pkt"].folder):
-        assert not list(folder.rglob("*.part"))
+def test_nothing_unfinished_is_left(trained):
+    base = Path(trained["pkt"].metrics["base_model"])
+    assert base.is_dir() and not list(base.parent.glob(f".{base.name}*.part"))
+    assert not list(trained["pkt"].folder.rglob("*.part"))
     files = {path.name for path in trained["pkt"].folder.iterdir()}
     made = {"history.jsonl", "losses.png", "model"}
     assert files == made | {".hydra", ".lock", "config.yaml", "metrics.json", "tltrain.log"}
@@ -162,7 +158,7 @@ def test_the_same_seed_gives_the_same_weights_and_answers(tltrain, trained):
 def test_both_packings_give_the_same_losses(tltrain):
     still = ["stage.args.learning_rate=0", "stage.args.gradient_accumulation_steps=100", "stage.args.max_steps=1"]
     runs = {
-        packing: tltrain("stage=pkt", *TINY, "data.size=5", *still, "data.holdout=0.25", f"stage.packing={packing}")
+        packing: tltrain("stage=pkt", *SMALL, "data.size=5", *still, "data.holdout=0.25", f"stage.packing={packing}")
         for packing in ("turn", "trajectory")
     }
     turn, trajectory = (runs[packing].metrics for packing in ("turn", "trajectory"))
@@ -214,7 +210,7 @@ def test_nothing_to_learn_is_an_error(tltrain, write):
     assert ran.err.splitlines()[-1].startswith("there is nothing to learn: 12 trajectories")
     only_errors = {**RAW_LOVE, "conversations": RAW_LOVE["conversations"][:4]}
     words = ["data=tl_training", f"data.path={write(only_errors)}", "data.holdout=0"]
-    ran = tltrain("stage=pkt", *TINY, *words, status=1)
+    ran = tltrain("stage=pkt", *SMALL, *words, status=1)
     assert ran.err.splitlines()[-1].startswith("there is nothing to learn: 1 trajectories, 0 calls kept")
 
 
@@ -239,7 +235,7 @@ def test_what_has_no_key_tokens_leaves_valid_json(tltrain, write):
 
     chats = [{**CHAT, "messages": [{"role": "user", "content": text}, CHAT["messages"][-1]]} for text in ("Hi", "Ho")]
     words = ["data=openai", f"data.path={write(*chats)}", "data.holdout=0.5", "stage.args.logging_steps=5"]
-    ran = tltrain("stage=pkt", *TINY, *words, "stage.args.max_length=null")
+    ran = tltrain("stage=pkt", *SMALL, *words, "stage.args.max_length=null")
     for line in [(ran.folder / "metrics.json").read_text(), *(ran.folder / "history.jsonl").read_text().splitlines()]:
         json.loads(line, parse_constant=refuse)
     assert ran.metrics["train"]["turns"] == ran.metrics["held_out"]["turns"] == 1

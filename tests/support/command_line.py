@@ -34,6 +34,7 @@ def command_line(*words: str, folder: Path, cache: Path) -> Ran:
     """`python -m tltrain words...` in this process, its run folder `folder`, its base models in `cache`."""
     from hydra.core.global_hydra import GlobalHydra
 
+    from tests.support import composition
     from tltrain import __main__ as entry
 
     given = {word.partition("=")[0] for word in words}
@@ -41,7 +42,7 @@ def command_line(*words: str, folder: Path, cache: Path) -> Ran:
     argv = ["tltrain", *words, *(f"{key}={value}" for key, value in defaults.items() if key not in given)]
     out, err, status = io.StringIO(), io.StringIO(), 0
     GlobalHydra.instance().clear()
-    with mock.patch.object(sys, "argv", argv), redirect_stdout(out), redirect_stderr(err):
+    with mock.patch.object(sys, "argv", argv), composition.quick(), redirect_stdout(out), redirect_stderr(err):
         try:
             entry.main()
         except SystemExit as stop:

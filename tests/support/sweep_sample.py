@@ -1,6 +1,6 @@
 """A sweep as the ablation leaves it, made up: 8 rows, 2 seeds, 2 benchmarks of the paper's sizes; the same every time.
 
-python -m tests.sweep_sample FOLDER      # writes sweep.json and the report, to look at
+python -m tests.support.sweep_sample FOLDER      # writes sweep.json and the report, to look at
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ import itertools
 import math
 import random
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from tltrain.evaluation.records import Prediction
 from tltrain.formats.calls import render_call
 from tltrain.grading import PAPER_REWARD
 from tltrain.report.sweep import Job, Row, StageCost, Sweep
@@ -38,8 +39,8 @@ GRADES = ("format_error", "tool_hallucination", "wrong_tool", "hallucinated_and_
 GRADES += ("redundant_or_missing", "wrong_value", "correct")
 
 
-def line(name: str, number: int, skill: float, rng: random.Random) -> dict[str, Any]:
-    """A line of predictions.jsonl: the better `skill`, the better its grade."""
+def line(name: str, number: int, skill: float, rng: random.Random) -> Prediction:
+    """A prediction: the better `skill`, the better its grade."""
     tool = list(TOOLS)[number % len(TOOLS)]
     difficulty = random.Random(f"{name}/{number}").gauss(HARDER.get(name, 0.0), 1.2)
     grade = GRADES[min(max(int(5.4 + 1.7 * (skill - difficulty + rng.gauss(0, 0.45))), 0), 7)]
@@ -57,20 +58,18 @@ def line(name: str, number: int, skill: float, rng: random.Random) -> dict[str, 
         call = Call(tool, {**call.arguments, first: "something else"})
     text = "I will look that up for you (" if grade == "format_error" else render_call(call)
     level = GRADES.index(grade)
-    return {
-        "set": name,
-        "id": f"first_turn/{name.rpartition('_')[2]}/{number}",
-        "prediction": text,
-        "call": None if grade == "format_error" else {"name": call.name, "arguments": dict(call.arguments)},
-        "goldens": [{"name": golden.name, "arguments": dict(golden.arguments)}],
-        "grade": grade,
-        "ts": level >= 3,
-        "pi": level >= 6,
-        "cf": level == 7,
-        "reward": PAPER_REWARD[grade],
-        "reason": "the accepted call" if level == 7 else f"{grade.replace('_', ' ')}: `{call.name}` for `{tool}`",
-        "meta": {"query": f"Question {number}: what does {tool.replace('_', ' ')} say about item {number}?"},
-    }
+    return Prediction(
+        set=name,
+        id=f"first_turn/{name.rpartition('_')[2]}/{number}",
+        answer=text,
+        call=None if grade == "format_error" else {"name": call.name, "arguments": dict(call.arguments)},
+        goldens=[{"name": golden.name, "arguments": dict(golden.arguments)}],
+        grade=grade,
+        scores={"ts": level >= 3, "pi": level >= 6, "cf": level == 7},
+        reward=PAPER_REWARD[grade],
+        reason="the accepted call" if level == 7 else f"{grade.replace('_', ' ')}: `{call.name}` for `{tool}`",
+        meta={"query": f"Question {number}: what does {tool.replace('_', ' ')} say about item {number}?"},
+    )
 
 
 def curve(seed: str, start: float, end: float, noise: float, steps: int = 160) -> list[list[float]]:
@@ -90,12 +89,12 @@ def job(mae: bool, pkt: bool, irm: bool, seed: int, sizes: dict[str, int], effec
     metrics: dict[str, Any] = {}
     details: dict[str, Any] = {}
     for name, size in sizes.items():
-        members = [one for one in lines if one["set"] == name]
+        members = [one for one in lines if one.set == name]
         for level in ("ts", "pi", "cf"):
-            metrics[f"{name}/{level}"] = round(100 * sum(one[level] for one in members) / size, 4)
-        metrics |= {f"{name}/n": size, f"{name}/reward": round(sum(one["reward"] for one in members) / size, 4)}
+            metrics[f"{name}/{level}"] = round(100 * sum(one.scores[level] for one in members) / size, 4)
+        metrics |= {f"{name}/n": size, f"{name}/reward": round(sum(one.reward for one in members) / size, 4)}
         kinds = [kind.name for kind in fields(PAPER_REWARD)]
-        details[name] = {"rows": {kind: sum(one["grade"] == kind for one in members) for kind in kinds}}
+        details[name] = {"rows": {kind: sum(one.grade == kind for one in members) for kind in kinds}}
     trained = f"{mae}{pkt}{seed}"
     curves = {
         "train/loss": curve("loss" + trained, 2.1 + 0.4 * pkt, 0.25 + 0.05 * pkt - 0.03 * mae, 0.08),
@@ -118,8 +117,13 @@ def job(mae: bool, pkt: bool, irm: bool, seed: int, sizes: dict[str, int], effec
 def job_of(seed, right, name="set", **more):
     """A job that answered a sample for each of `right`, whose CF it is; TS is always reached."""
     lines = [
-        {"set": name, "id": str(i), "prediction": f"f({i})", "goldens": [], "grade": "correct" if cf else "wrong_value"}
-        | {"ts": True, "cf": bool(cf), "reason": ""}
+        Prediction(
+            set=name,
+            id=str(i),
+            answer=f"f({i})",
+            grade="correct" if cf else "wrong_value",
+            scores={"ts": True, "cf": bool(cf)},
+        )
         for i, cf in enumerate(right)
     ]
     metrics = {f"{name}/ts": 100.0, f"{name}/cf": 100 * sum(right) / len(right), f"{name}/n": len(right)}
@@ -183,3 +187,30 @@ if __name__ == "__main__":
     ):
         save(made, path / FILE)
         write_report(made, path)
+
+
+HOSTILE = (
+    "</script><script>window.pwned=1</script><img src=x onerror=pwned=1> & \"' $x_ {{ 7*7 }} | \ud800 \0 \u2028 %&_#"
+)
+
+
+def hostile():
+    """A sweep in which everything that comes from outside is hostile, and one answer is 100 kB."""
+    made = sweep({"set": 12})
+    rows = [replace(row, label=f"{row.label} {HOSTILE}") for row in made.rows]
+    for row in rows:
+        for one in row.seeds:
+            for number, line in enumerate(one.predictions):
+                one.predictions[number] = replace(
+                    line,
+                    id=HOSTILE + str(number),
+                    answer=HOSTILE + "x" * (100_000 if number == 3 else 0),
+                    goldens=[{"name": HOSTILE}, HOSTILE],
+                    reason=HOSTILE,
+                    meta={"query": HOSTILE},
+                )
+    rows[2] = replace(rows[2], seeds=[Job(0, HOSTILE, HOSTILE), Job(1, HOSTILE, HOSTILE * 1000)])
+    words = dict.fromkeys(("name", "command", "commit", "config", "created"), HOSTILE)
+    return replace(
+        made, **words, rows=rows, baseline=rows[0].label, versions={HOSTILE: HOSTILE}, environment={HOSTILE: HOSTILE}
+    )

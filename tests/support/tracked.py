@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import dataclass
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
-from tests.stages.test_whole_runs import python
+FEW = ("stage.args.max_steps=2", "stage.args.per_device_train_batch_size=2", "data.holdout=0.2")
+"""What keeps a tracked training short."""
 
 
 @dataclass
@@ -53,5 +56,7 @@ class Tracked:
 def read(folder: Path) -> Tracked:
     """The one offline run in a run folder."""
     (file,) = (folder / "wandb").glob("offline-run-*/run-*.wandb")
-    printed = python(folder, "-m", "wandb", "leet", "inspect", "--json", str(file)).stdout
-    return Tracked([json.loads(line) for line in printed.splitlines() if line.startswith("{")], file.parent)
+    reader = str(distribution("wandb").locate_file("wandb/bin/wandb-core"))  # what `wandb leet inspect` itself starts
+    words = ["leet", "inspect", "--no-observability", "--json", "--run-file", str(file), str(folder / "wandb")]
+    ran = subprocess.run([reader, *words], cwd=folder, capture_output=True, text=True, check=True)
+    return Tracked([json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")], file.parent)

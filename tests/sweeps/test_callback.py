@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tltrain.errors import TltrainError
+from tltrain.evaluation.records import Prediction
 from tltrain.report import gather
 from tltrain.report.sweep import FILE, save
 from tltrain.sweeps import callback
@@ -49,7 +50,7 @@ def test_the_ablation_is_eight_rows_from_two_data_passes_and_eight_trainings(swe
     assert found.baseline == "standard SFT" and found.axes == {name: [False, True] for name in ("mae", "pkt", "irm")}
     assert found.rows[6].axes == {"mae": False, "pkt": True, "irm": True}
     assert found.rows[6].seeds[0].metrics["toolworld/ts"] == 30.0
-    assert found.rows[6].seeds[0].predictions == [{"set": "toolworld", "id": "1"}]
+    assert found.rows[6].seeds[0].predictions == [Prediction("toolworld", "1")]
     assert (found.cache["built"], found.cache["reused"]) == (18, 10)
     assert "MAE + PKT + IRM" in ran.out and "job 8 of 8" in ran.err
     assert "job 2 of 8 done after" in ran.err and "2 done, 6 waiting" in ran.err

@@ -127,7 +127,7 @@ def test_a_builder_that_was_killed_is_replaced(cache, tmp_path):
         textwrap.dedent(f"""
         import sys, time
         from pathlib import Path
-        from tltrain.stage_cache import StageCache
+        from tltrain.sweeps.stage_cache import StageCache
         def build(folder):
             (folder / "half").write_text("x")
             Path({str(tmp_path / "building")!r}).touch()

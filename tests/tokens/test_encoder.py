@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.tokens.test_packing import TOOLS, TRAJECTORY, packed
-from tests.tokens.test_prompts import trees_of
+from tests.support.packed import packed, prompt_trees_of
+from tests.support.trajectories import TOOLS, TRAJECTORY
 from tltrain import mae
 from tltrain.formats import Segment, joined
 from tltrain.formats.tl import TL
@@ -37,7 +37,7 @@ def test_several_calls_are_trained_as_the_same_calls_in_turns_of_their_own(encod
     apart = replace(PARALLEL, messages=sequential(PARALLEL.messages))
     assert packed(encoder, PARALLEL) == packed(encoder, apart)
     assert packed(encoder, PARALLEL, packing="turn") == packed(encoder, apart, packing="turn")
-    assert trees_of(encoder, PARALLEL) == trees_of(encoder, apart)
+    assert prompt_trees_of(encoder, PARALLEL) == prompt_trees_of(encoder, apart)
     assert encoder.prompt(PARALLEL) == encoder.prompt(apart)
 
 
@@ -48,13 +48,13 @@ def test_of_several_calls_the_failed_one_alone_is_left_out(encoder):
     (layout,), _ = packed(encoder, mae.apply(PARALLEL, rule))
     (whole,), _ = packed(encoder, PARALLEL)
     assert layout.input_ids == whole.input_ids and set(layout.turns) == {0, 2}
-    (tree,), _ = trees_of(encoder, mae.apply(PARALLEL, rule))
+    (tree,), _ = prompt_trees_of(encoder, mae.apply(PARALLEL, rule))
     assert [sample.goldens for sample in tree.samples] == [(FIRST,), (LAST,)]
     assert [sample.id for sample in tree.samples] == ["t#1", "t#3"]
 
 
 def test_the_history_of_a_call_has_the_calls_before_it_in_its_message(encoder):
-    (tree,), _ = trees_of(encoder, PARALLEL)
+    (tree,), _ = prompt_trees_of(encoder, PARALLEL)
     assert [encoder.decode(tree.ids[:end]).rpartition("User: ")[2] for end in tree.ends[:2]] == [
         "Find papers\nAssistant:",
         'Find papers\nAssistant: getPapersByKeywords(words="llm")\nOutput: []\nAssistant:',

@@ -8,72 +8,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.packed import packed
+from tests.support.trajectories import TOOLS, TRAJECTORY, conversation
 from tltrain.errors import TltrainError
 from tltrain.formats import joined, tl
 from tltrain.formats.tl import TL
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Run, Target, flatten
-from tltrain.tokens.packing import PackingReport, pack
-from tltrain.trajectory import Call, Message, Tool, Trajectory
-
-TOOLS = (
-    Tool(
-        "getPaperDetails",
-        "Details of a paper.",
-        {"type": "object", "properties": {"id": {"type": "string", "description": "Its id."}}, "required": ["id"]},
-    ),
-    Tool(
-        "getPapersByKeywords",
-        "Find papers.",
-        {
-            "type": "object",
-            "properties": {"words": {"type": "string", "description": "Keywords."}},
-            "required": ["words"],
-        },
-    ),
-    Tool(
-        "finish",
-        "End.",
-        {
-            "type": "object",
-            "properties": {"answer": {"type": "string", "description": "The answer."}},
-            "required": ["answer"],
-        },
-    ),
-)
-
-
-def conversation(*calls: Call, query: str = "Find papers", answer: str = "[]") -> Trajectory:
-    messages = [Message("user", query)]
-    for call in calls:
-        messages += [Message.calling(call), Message("tool", answer)]
-    return Trajectory("t", TOOLS, tuple(messages[:-1]))
-
-
-TRAJECTORY = conversation(
-    Call("getPapersByKeywords", {"words": "llm"}),
-    Call("getPaperDetails", {"id": "7"}),
-    Call("finish", {"answer": "done"}),
-)
+from tltrain.trajectory import Call, Message, Trajectory
 
 
 @pytest.fixture(params=["byte_level", "sentencepiece"])
 def encoder(request) -> Encoder:
     return Encoder(request.getfixturevalue(request.param))
-
-
-def packed(
-    encoder: Encoder,
-    *items: Trajectory,
-    packing="trajectory",
-    w_max=9.0,
-    max_length=10**6,
-    truncation="drop_oldest_turns",
-):
-    report = PackingReport()
-    return list(
-        pack(items, encoder, packing=packing, w_max=w_max, max_length=max_length, truncation=truncation, report=report)
-    ), report
 
 
 def test_a_tree_is_flattened_by_hand():

@@ -23,36 +23,16 @@ from transformers import (
     PreTrainedModel,
 )
 
-from tests.tokens.test_packing import TOOLS, TRAJECTORY, conversation
+from tests.support.trajectories import ALIKE, ASKS, END, TOOLS, TRAJECTORY, VOCABULARY, chain, conversation
 from tltrain.errors import TltrainError
 from tltrain.tokens.encoder import Encoder
-from tltrain.tokens.layout import Layout, Run, Target, flatten
+from tltrain.tokens.layout import Layout, Run, flatten
 from tltrain.tokens.packing import PackingReport, pack
 from tltrain.tokens.prefix_tree import Limits, groups, tree
 from tltrain.training import sft, tree_mask
 from tltrain.trajectory import Call, Trajectory
 
-END, VOCABULARY, ASKS = 9, 10, [3]
 ANY = Limits(100, 10**6)
-
-
-def chain(*pieces: tuple[list[int], bool]) -> list[Run]:
-    """Runs one behind the other; those marked are calls, each of whose tokens and the end token is a target."""
-    runs: list[Run] = []
-    turn = 0
-    for ids, learned in pieces:
-        wanted = [*ids, END] if learned else []
-        targets = [Target(k - 1, token, 1.0 + k, k == 0, turn) for k, token in enumerate(wanted)]
-        turn += learned
-        runs.append(Run(ids, len(runs) - 1, targets))
-    return runs
-
-
-ALIKE = [
-    chain(([1, 2, 3], False), ([4, 5], True)),
-    chain(([1, 2, 3], False), ([4, 6], True), ([7], False), ([8], True)),
-    chain(([1, 2], False), ([5], True)),
-]
 
 
 # --- the layout -----------------------------------------------------------------------------------------------------

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from tests.tokens.test_packing import TOOLS, TRAJECTORY
+from tests.support.packed import prompt_trees_of
+from tests.support.trajectories import TOOLS, TRAJECTORY
 from tltrain import toolworld
 from tltrain.errors import TltrainError
 from tltrain.tokens.encoder import Encoder
-from tltrain.tokens.prompts import PromptReport, PromptTree, prompt_trees, questions
+from tltrain.tokens.prompts import PromptReport, PromptTree, questions
 from tltrain.trajectory import Call, Message, Trajectory
 
 
@@ -23,14 +24,6 @@ def encoder(request) -> Encoder:
 def world() -> list[Trajectory]:
     """A few generated trajectories, with mistakes and their corrections."""
     return list(toolworld.generate(6, 0, 0.3))
-
-
-def trees_of(
-    encoder: Encoder, *items: Trajectory, packing="trajectory", max_length=10**6, truncation="drop_oldest_turns"
-) -> tuple[list[PromptTree], PromptReport]:
-    report = PromptReport()
-    found = prompt_trees(items, encoder, packing=packing, max_length=max_length, truncation=truncation, report=report)
-    return list(found), report
 
 
 def prompts_of(trees: list[PromptTree]) -> list[tuple[tuple[int, ...], str]]:
@@ -66,15 +59,15 @@ def test_every_call_is_asked_with_its_history_and_itself_as_golden():
 def test_what_is_not_to_be_learned_is_history_only(encoder):
     trajectory = unlearned(TRAJECTORY, 1)
     assert [number for number, _ in questions(trajectory)] == [0, 2]
-    (tree,), report = trees_of(encoder, trajectory)
-    (whole,), _ = trees_of(encoder, TRAJECTORY)
+    (tree,), report = prompt_trees_of(encoder, trajectory)
+    (whole,), _ = prompt_trees_of(encoder, TRAJECTORY)
     assert tree.ids == whole.ids and tree.ends == (whole.ends[0], whole.ends[2])
     assert [sample.id for sample in tree.samples] == ["t#1", "t#3"]
     assert report == PromptReport(trajectories=1, prompts=2, tokens=len(tree.ids))
 
 
 def test_nothing_stands_behind_the_last_question(encoder):
-    (tree,), _ = trees_of(encoder, unlearned(TRAJECTORY, 2))
+    (tree,), _ = prompt_trees_of(encoder, unlearned(TRAJECTORY, 2))
     assert encoder.decode(tree.ids).endswith("Output: []\nAssistant:")
     assert 'getPaperDetails(id="7")' not in encoder.decode(tree.ids)
 
@@ -90,7 +83,7 @@ def test_an_assistant_that_only_speaks_is_not_asked_but_counted(encoder):
             Message.calling(Call("finish", {"answer": "none"})),
         ),
     )
-    (tree,), _ = trees_of(encoder, trajectory)
+    (tree,), _ = prompt_trees_of(encoder, trajectory)
     (sample,) = tree.samples
     assert (sample.id, sample.meta, len(tree.ends)) == ("talk#2", {"turn": 2}, 1)
     assert encoder.decode(tree.ids).endswith("User: Hi\nAssistant: What about?\nUser: Papers\nAssistant:")
@@ -99,7 +92,7 @@ def test_an_assistant_that_only_speaks_is_not_asked_but_counted(encoder):
 def test_trajectories_without_a_question_are_counted(encoder):
     silent = unlearned(TRAJECTORY, 0, 1, 2)
     for packing in ("turn", "trajectory"):
-        trees, report = trees_of(encoder, silent, TRAJECTORY, packing=packing)
+        trees, report = prompt_trees_of(encoder, silent, TRAJECTORY, packing=packing)
         assert (report.trajectories, report.nothing_to_ask, report.prompts) == (2, 1, 3)
         assert report.tokens == sum(len(tree.ids) for tree in trees)
 
@@ -108,7 +101,7 @@ def test_trajectories_without_a_question_are_counted(encoder):
 
 
 def test_each_prompt_is_what_the_model_is_given_when_it_is_used(encoder, world):
-    trees, report = trees_of(encoder, *world)
+    trees, report = prompt_trees_of(encoder, *world)
     assert len(trees) == report.trajectories == 6
     assert report.prompts == sum(len(tree.ends) for tree in trees) > 12
     for tree in trees:
@@ -119,8 +112,8 @@ def test_each_prompt_is_what_the_model_is_given_when_it_is_used(encoder, world):
 
 def test_both_packings_ask_the_same(encoder, world):
     world = [unlearned(world[0], 0), *world[1:]]
-    trees, shared = trees_of(encoder, *world)
-    turns, apart = trees_of(encoder, *world, packing="turn")
+    trees, shared = prompt_trees_of(encoder, *world)
+    turns, apart = prompt_trees_of(encoder, *world, packing="turn")
     assert prompts_of(trees) == prompts_of(turns)
     assert [sample for tree in trees for sample in tree.samples] == [tree.samples[0] for tree in turns]
     assert all(len(tree.ends) == 1 for tree in turns)
@@ -133,22 +126,22 @@ def test_both_packings_ask_the_same(encoder, world):
 
 def lengths(encoder: Encoder) -> list[int]:
     """Of TRAJECTORY's three prompts."""
-    return list(trees_of(encoder, TRAJECTORY)[0][0].ends)
+    return list(prompt_trees_of(encoder, TRAJECTORY)[0][0].ends)
 
 
 def test_a_prompt_that_just_fits_is_whole(encoder):
     longest = lengths(encoder)[-1]
     for truncation in ("error", "skip", "left", "drop_oldest_turns"):
-        (tree,), report = trees_of(encoder, TRAJECTORY, max_length=longest, truncation=truncation)
+        (tree,), report = prompt_trees_of(encoder, TRAJECTORY, max_length=longest, truncation=truncation)
         assert len(tree.ids) == longest and (report.truncated, report.too_long) == (0, 0)
 
 
 @pytest.mark.parametrize("packing", ["turn", "trajectory"])
 def test_oldest_turns_are_dropped_and_tools_and_query_stay(encoder, packing):
     first, second, third = lengths(encoder)
-    trees, report = trees_of(encoder, TRAJECTORY, packing=packing, max_length=third - 1)
+    trees, report = prompt_trees_of(encoder, TRAJECTORY, packing=packing, max_length=third - 1)
     assert [len(tree.ends) for tree in trees] == [1, 1, 1]
-    whole = prompts_of(trees_of(encoder, TRAJECTORY)[0])
+    whole = prompts_of(prompt_trees_of(encoder, TRAJECTORY)[0])
     assert prompts_of(trees)[:2] == whole[:2]
     text = encoder.decode(trees[2].ids)
     assert "def getPapersByKeywords" in text and "User: Find papers" in text
@@ -162,8 +155,8 @@ def test_oldest_turns_are_dropped_and_tools_and_query_stay(encoder, packing):
 
 def test_the_left_is_cut_as_released(encoder):
     first, second, third = lengths(encoder)
-    trees, report = trees_of(encoder, TRAJECTORY, max_length=first - 3, truncation="left")
-    (whole,), _ = trees_of(encoder, TRAJECTORY)
+    trees, report = prompt_trees_of(encoder, TRAJECTORY, max_length=first - 3, truncation="left")
+    (whole,), _ = prompt_trees_of(encoder, TRAJECTORY)
     kept = first - 3
     assert [tree.ids for tree in trees] == [whole.ids[end - kept : end] for end in (first, second, third)]
     assert report == PromptReport(1, 3, 3 * kept, truncated=3)
@@ -171,21 +164,21 @@ def test_the_left_is_cut_as_released(encoder):
 
 def test_long_prompts_are_left_out_and_counted(encoder):
     first, second, _ = lengths(encoder)
-    trees, report = trees_of(encoder, TRAJECTORY, max_length=second, truncation="skip")
+    trees, report = prompt_trees_of(encoder, TRAJECTORY, max_length=second, truncation="skip")
     assert [sample.id for tree in trees for sample in tree.samples] == ["t#1", "t#2"]
     assert report == PromptReport(1, 2, first + second, too_long=1)
-    trees, report = trees_of(encoder, TRAJECTORY, max_length=first - 1, truncation="skip")
+    trees, report = prompt_trees_of(encoder, TRAJECTORY, max_length=first - 1, truncation="skip")
     assert trees == [] and report == PromptReport(1, too_long=3)  # something to ask, but too long
 
 
 def test_a_long_prompt_ends_the_run_where_asked(encoder):
     first, _, third = lengths(encoder)
     with pytest.raises(TltrainError) as stop:
-        trees_of(encoder, TRAJECTORY, max_length=third - 1, truncation="error")
+        prompt_trees_of(encoder, TRAJECTORY, max_length=third - 1, truncation="error")
     assert str(stop.value).startswith(f"the prompt t#3 has {third} tokens and does not fit: {third - 1} are left by ")
     assert "stage.max_prompt_length" in str(stop.value) and "stage.truncation=skip" in str(stop.value)
     with pytest.raises(TltrainError) as stop:  # there is no older turn to drop
-        trees_of(encoder, TRAJECTORY, max_length=first - 1)
+        prompt_trees_of(encoder, TRAJECTORY, max_length=first - 1)
     expected = f"the prompt t#1 has {first} tokens and does not fit even without its older turns: {first - 1} are left"
     assert str(stop.value).startswith(expected)
     assert "\n" not in str(stop.value)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from omegaconf import OmegaConf
 
-from tests.test_mae import STRICT
+from tests.support.mae_rules import STRICT
 from tltrain import toolworld as data
 from tltrain.environments import Environment
 from tltrain.environments.golden import GoldenCalls

@@ -6,26 +6,29 @@ import base64
 import hashlib
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-from tests.entry.test_command_line import process
 from tests.support.command_line import Ran, command_line
+from tests.support.processes import process
 from tests.support.small_runs import SMALL
-from tests.support.tracked import Tracked, read
+from tests.support.tracked import FEW, Tracked, read
 from tltrain import tracking
 from tltrain.tracking import names
 
-FEW = ("stage.args.max_steps=2", "stage.args.per_device_train_batch_size=2", "data.holdout=0.2")
 ASKED = ("stage.max_new_tokens=4",)
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory, models_cache) -> dict[str, Ran]:
+def ran(once, models_cache) -> dict[str, Ran]:
     """mae -> pkt -> irm -> eval, each from what the one before it left."""
-    folder = tmp_path_factory.mktemp("chain")
+    return once("tracked chain", partial(chain, models_cache))
+
+
+def chain(models_cache: Path, folder: Path) -> dict[str, Ran]:
     data, trained = f"data.path={folder / 'mae' / 'train.jsonl'}", f"model.path={folder / 'pkt' / 'model'}"
     policy = f"model.path={folder / 'irm' / 'model'}"
     words = {
@@ -53,8 +56,8 @@ def ran(tmp_path_factory, models_cache) -> dict[str, Ran]:
 
 
 @pytest.fixture(scope="module")
-def runs(ran) -> dict[str, Tracked]:
-    return {stage: read(one.folder) for stage, one in ran.items()}
+def runs(ran, once) -> dict[str, Tracked]:
+    return once("tracked chain read", lambda _: {stage: read(one.folder) for stage, one in ran.items()})
 
 
 # --- what a run is --------------------------------------------------------------------------------------------------

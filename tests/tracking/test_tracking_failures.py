@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from tests.entry.test_command_line import process
+from tests.support.processes import process
 from tests.support.small_runs import SMALL
-from tests.support.tracked import read
-from tests.tracking.test_tracking import FEW
+from tests.support.tracked import FEW, read
 from tltrain import tracking
 from tltrain.runtime import redact
 

@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaForTokenClassification
 
-from tests.training.test_rollout import NEVER, PAD, RESPONSES, SIZES, trees_of, with_mask
+from tests.support.small_rollouts import NEVER, PAD, RESPONSES, SIZES, trees_of, with_mask
 from tltrain.inference import decoding_attention
 from tltrain.training import rollout, tree_mask
 from tltrain.training.actor_critic import ActorCritic, frozen

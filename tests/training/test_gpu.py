@@ -9,8 +9,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments
 from transformers.models.llama.modeling_llama import LlamaForTokenClassification
 
-from tests.tokens.test_prefix_tree import ALIKE, chain
-from tests.training.ppo.trainers import judge, trees_of
+from tests.support.ppo_trainers import judge, trees_of
+from tests.support.trajectories import ALIKE, chain
 from tltrain.inference import decoding_attention, generation
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import flatten

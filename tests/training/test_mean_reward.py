@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tests.training.test_rollout import NEVER, PAD, SIZES, trees_of
+from tests.support.small_rollouts import NEVER, PAD, SIZES, trees_of
 from tltrain.training.actor_critic import expect, mean_reward, new_critic
 from tltrain.training.rollout import Sampling
 

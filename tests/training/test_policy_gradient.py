@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.advantages import by_definition
 from tltrain.training import policy_gradient as pg
 
 T, F = True, False
@@ -63,26 +64,6 @@ def test_advantages_by_hand():
     advantages, returns = pg.generalized_advantages(rewards, values, mask, gamma=0.5, lam=0.5)
     assert advantages.tolist() == [[-0.25, -1.0, -2.0], [-3.0, 2.0, 0.0]]
     assert returns.tolist() == [[0.75, 1.0, 1.0], [1.0, 3.0, 0.0]]
-
-
-def by_definition(rewards: np.ndarray, values: np.ndarray, gamma: float, lam: float) -> np.ndarray:
-    """Equation 14 to 16 the long way: the exponentially weighted mean of k-step advantages of one response.
-
-    A_t = (1 - lam) * sum over k of lam^(k-1) * A_t^(k), where every k beyond the end has the whole rest of the rewards:
-    A_t^(k) = r_t + gamma r_(t+1) + ... + gamma^k V_(t+k) - V_t.
-    """
-    n = len(rewards)
-    found = np.zeros(n)
-    for t in range(n):
-        total = 0.0
-        for k in range(1, n - t + 1):
-            rest = sum(gamma**j * rewards[t + j] for j in range(k))
-            bootstrap = gamma**k * values[t + k] if t + k < n else 0.0
-            # all longer horizons see the same end: (1 - lam) * (lam^(k-1) + lam^k + ...) = lam^(k-1)
-            weight = lam ** (k - 1) * ((1 - lam) if t + k < n else 1.0)
-            total += weight * (rest + bootstrap - values[t])
-        found[t] = total
-    return found
 
 
 NUMBERS = st.floats(-5, 5)

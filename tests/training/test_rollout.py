@@ -10,28 +10,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedModel
 from transformers.models.llama.modeling_llama import LlamaForTokenClassification
 
-from tests.tokens.test_packing import TRAJECTORY, conversation
-from tltrain.tokens.encoder import Encoder
-from tltrain.tokens.prompts import PromptReport, PromptTree, prompt_trees
+from tests.support.small_rollouts import NEVER, PAD, RESPONSES, SIZES, trees_of, with_mask
+from tltrain.tokens.prompts import PromptTree
 from tltrain.training import rollout, tree_mask
 from tltrain.training.actor_critic import ActorCritic
 from tltrain.training.rollout import Sampling
-from tltrain.trajectory import Call
-
-OTHER = conversation(
-    Call("getPaperDetails", {"id": "12345678"}), Call("finish", {"answer": "ä 漢"}), query="What is 12345678?"
-)
-SIZES = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 2048,
-    "initializer_range": 0.3,  # so that neither likeliest tokens nor probabilities are all alike
-}
-PAD, NEVER = 1, 10**6
-"""Padding, and an end token that no model gives."""
 
 
 @pytest.fixture(params=["sdpa", "eager"])
@@ -48,19 +31,6 @@ def sizes(byte_level, attention) -> dict:
 def model(sizes) -> LlamaForCausalLM:
     torch.manual_seed(0)
     return LlamaForCausalLM(LlamaConfig(**sizes)).eval()
-
-
-def trees_of(byte_level, packing: str) -> list[PromptTree]:
-    """Five prompts: of one trajectory three, of the other two."""
-    found = prompt_trees(
-        [TRAJECTORY, OTHER],
-        Encoder(byte_level),
-        packing=packing,
-        max_length=10**6,
-        truncation="error",
-        report=PromptReport(),
-    )
-    return list(found)
 
 
 @pytest.fixture(params=["trajectory", "turn"])
@@ -201,17 +171,6 @@ def test_without_branches_the_mask_is_one_of_padding():
     assert batch["attention_mask"].tolist() == [[1, 1], [1, 0]]
     assert batch["keep"].tolist() == [[False, True], [True, False]]
     assert (batch["index"].tolist(), batch["mask"].tolist()) == ([[0], [1]], [[True], [True]])
-
-
-def with_mask(batch: dict, model: PreTrainedModel) -> dict:
-    """The batch as models take it."""
-    if "reach" in batch:
-        batch["attention_mask"] = tree_mask.of(model, batch.pop("reach"))
-    return batch
-
-
-RESPONSES = [[11, 12, 13, 14], [15], [16, 17], [18, 19, 20], [21]]
-"""To the five prompts; two of them of one token."""
 
 
 def test_a_batch_gives_the_logprobs_and_values_of_each_response_alone(model, sizes, trees):

@@ -36,13 +36,13 @@ def steps(ran) -> list[dict]:
 
 
 @pytest.fixture(params=STAGES)
-def words(request, no_picture) -> tuple[str, ...]:
+def words(request) -> tuple[str, ...]:
     return STAGES[request.param]
 
 
 @pytest.fixture
-def plain(tltrain, words) -> list[dict]:
-    return steps(tltrain(*words))
+def plain(run_once, words) -> list[dict]:
+    return steps(run_once(*words))
 
 
 @pytest.mark.parametrize("name", ["activation_checkpointing", "gradient_checkpointing"])
@@ -97,7 +97,7 @@ def test_liger_kernels_reach_every_model_of_ppo(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
-def test_torch_compile_gives_the_same_losses(tltrain, tmp_path, models_cache, no_picture, stage):
+def test_torch_compile_gives_the_same_losses(tltrain, tmp_path, models_cache, stage):
     plain = steps(tltrain(*STAGES[stage]))
     folder = tmp_path / "compiled"
     command = [*STAGES[stage], "tracking=none", f"cache.dir={models_cache}", f"hydra.run.dir='{folder}'"]

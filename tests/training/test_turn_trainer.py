@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 from trl import SFTConfig
 
-from tests.tokens.test_packing import TRAJECTORY, conversation
+from tests.support.trajectories import TRAJECTORY, conversation
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Layout
 from tltrain.tokens.packing import PackingReport, pack

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
+from tltrain.evaluation.records import Transcript
 from tltrain.views import transcripts
 
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>&amp;\x00\u202e\ud800 \' "'
@@ -74,8 +75,12 @@ class Reader(HTMLParser):
             self.text += data
 
 
+def rendered(title, records, numbers=None) -> str:
+    return "".join(transcripts.page(title, [Transcript.from_json(one) for one in records], numbers or {}))
+
+
 def read(*records, numbers=None) -> Reader:
-    return Reader("".join(transcripts.page("a run", records, numbers or {})))
+    return Reader(rendered("a run", records, numbers or {}))
 
 
 def test_the_page_shows_every_conversation_its_marks_and_what_was_wrong():
@@ -112,20 +117,20 @@ def test_whatever_was_said_is_text():
     assert not {"script", "img", "iframe", "object", "link", "base", "form"} & {tag for tag, _ in page.elements}
     assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
     assert page.text.count('<script>alert("x")</script>') > 10
-    source = "".join(transcripts.page(EVIL, [evil], {}))
+    source = rendered(EVIL, [evil])
     assert not re.search("[\x00\u202e\ud800]", source)
     assert source.encode("utf-8")
 
 
 def test_the_page_loads_and_runs_nothing():
-    source = "".join(transcripts.page("a run", [record()], {}))
+    source = rendered("a run", [record()])
     assert "default-src 'none'" in source
     assert not re.search(r"https?:|src=|url\(|@import", source)
 
 
 def test_long_texts_are_cut_on_the_page():
     long = record(messages=[{"role": "user", "content": "q"}, {"role": "tool", "content": "x" * 3_000_000}], calls=[])
-    source = "".join(transcripts.page("a run", [long], {}))
+    source = rendered("a run", [long])
     assert len(source) < 20_000
     assert "and 2,998,500 more characters" in source
 

@@ -30,16 +30,17 @@ from functools import cache
 from os import PathLike
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 from tltrain.data.reading import ReadReport, expect, expect_choice, expect_tools, member, read_file, records, shown
 from tltrain.errors import FieldError, RecordError, TltrainError
 from tltrain.runtime.resolver import resolve
-from tltrain.trajectory import Call, Message, OneOf, Sample, Tool
+from tltrain.trajectory import Call, Message, OneOf, Role, Sample, Tool
 
 log = logging.getLogger(__name__)
 
 PACKAGE = "bfcl_eval"
+ROLES: tuple[Role | Literal["system"], ...] = ("system", "user", "assistant")
 EXECUTABLE = ("exec_simple", "exec_multiple", "exec_parallel", "exec_parallel_multiple")
 EXPECTED_COUNTS = {
     **dict(zip(EXECUTABLE, (100, 50, 50, 40), strict=True)),
@@ -169,7 +170,7 @@ def _question(record: dict[str, Any]) -> tuple[tuple[Message, ...], str]:
     for i, entry in enumerate(expect(turns[0], list, "question[0]")):
         where = f"question[0][{i}]"
         entry = expect(entry, dict, where)
-        role = expect_choice(entry.get("role"), ["system", "user", "assistant"], f"{where}.role")
+        role = expect_choice(entry.get("role"), ROLES, f"{where}.role")
         content = member(entry, "content", str, where)
         if role == "system":
             instructions.append(content)
@@ -280,20 +281,25 @@ def _python_call(text: str, tools: Sequence[Tool]) -> Call:
     """
     try:
         node = ast.parse(text.strip(), mode="eval").body
-        if not isinstance(node, ast.Call) or any(keyword.arg is None for keyword in node.keywords):
+        if not isinstance(node, ast.Call):
+            raise ValueError
+        keywords = [(keyword.arg, keyword.value) for keyword in node.keywords if keyword.arg is not None]
+        if len(keywords) < len(node.keywords):  # `**` before a dict has no name
             raise ValueError
         name = ast.unparse(node.func)
         properties = next((tuple(tool.properties) for tool in tools if tool.name == name), ())
         positional = dict(zip(properties, map(_literal, node.args), strict=False))
         if len(positional) < len(node.args):
             raise ValueError
-        return Call(name, positional | {keyword.arg: _literal(keyword.value) for keyword in node.keywords})
+        return Call(name, positional | {key: _literal(value) for key, value in keywords})
     except (ValueError, TypeError, SyntaxError, ArithmeticError, RecursionError, MemoryError):
         raise FieldError("ground_truth", "a call `name(parameter=literal, ...)`", text) from None
 
 
-def _literal(node: ast.expr) -> Any:
+def _literal(node: ast.expr | None) -> Any:
     """The value that a literal writes, tuples as lists. Raises ValueError for anything else."""
+    if node is None:  # the key that `**` stands for in a dict
+        raise ValueError
     if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
         left, right = _literal(node.left), _literal(node.right)
         if not all(isinstance(side, int | float) for side in (left, right)):
@@ -301,7 +307,7 @@ def _literal(node: ast.expr) -> Any:
         return _OPERATORS[type(node.op)](left, right)
     if isinstance(node, ast.List | ast.Tuple):
         return [_literal(item) for item in node.elts]
-    if isinstance(node, ast.Dict) and None not in node.keys:
+    if isinstance(node, ast.Dict):
         return {str(_literal(key)): _literal(value) for key, value in zip(node.keys, node.values, strict=True)}
     value = ast.literal_eval(node)
     if not isinstance(value, str | int | float | bool | None):
@@ -344,7 +350,7 @@ def _checker() -> Callable[..., dict[str, Any]] | None:
         log.warning("BFCL's own accuracy (SET/ast) is left out: pip install --no-deps bfcl-eval for its checker")
         return None
     table = ModuleType(_MODEL_TABLE)
-    table.MODEL_CONFIG_MAPPING = {_US: SimpleNamespace(underscore_to_dot=False)}
+    vars(table)["MODEL_CONFIG_MAPPING"] = {_US: SimpleNamespace(underscore_to_dot=False)}
     before = sys.modules.get(_MODEL_TABLE)
     sys.modules[_MODEL_TABLE] = table
     try:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from tltrain import mae
+from tltrain import config, mae
 from tltrain.formats.tool_errors import Rule
 from tltrain.mae import Verdict
 from tltrain.trajectory import Trajectory, actions
@@ -28,7 +28,7 @@ class MaeReport:
 
 def rule_of(cfg: DictConfig) -> Rule | None:
     """The rule that `stage.rule` chooses from `conf/mae/`, None where `stage.mae=false`."""
-    return Rule.from_config(OmegaConf.to_container(cfg.mae[cfg.stage.rule.name])) if cfg.stage.mae else None
+    return Rule.from_config(config.plain(cfg.mae[cfg.stage.rule.name])) if cfg.stage.mae else None
 
 
 def judged_trajectories(items: Iterable[Trajectory], rule: Rule | None, report: MaeReport) -> Iterator[Trajectory]:
@@ -42,7 +42,7 @@ def judged_trajectories(items: Iterable[Trajectory], rule: Rule | None, report: 
                 report.not_learned_by_source += 1
             elif verdict is Verdict.KEPT:
                 report.kept += 1
-            elif verdict is Verdict.ERROR:
+            elif kind is not None:
                 report.dropped_error += 1
                 report.error_kinds[kind] = report.error_kinds.get(kind, 0) + 1
             else:

@@ -29,14 +29,16 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from tltrain.data.reading import expect, expect_choice, expect_id, expect_tools, member, optional, shown
 from tltrain.errors import FieldError, TltrainError
-from tltrain.trajectory import Call, Message, ToolCall, Trajectory
+from tltrain.trajectory import Call, Message, Role, ToolCall, Trajectory
 
 VERSION = 1
 """What `dumps` writes; `parse` reads it and all before it."""
+
+ROLES: tuple[Role, ...] = get_args(Role)
 
 MESSAGE_FIELDS = {
     0: ("role", "content", "call", "learn"),
@@ -130,7 +132,7 @@ def _version(record: dict[str, Any]) -> int:
 
 def _message(record: Any, where: str, version: int) -> Message:
     record = _known(record, where, MESSAGE_FIELDS, version)
-    role = expect_choice(record.get("role"), ["user", "assistant", "tool"], f"{where}.role")
+    role = expect_choice(record.get("role"), ROLES, f"{where}.role")
     for key, (what, speaker) in SPEAKERS.items():
         if record.get(key) is not None and role != speaker:
             raise FieldError(f"{where}.{key}", f"{what} with role {speaker} only", role)

@@ -16,18 +16,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from os import PathLike
-from typing import Any, BinaryIO, Literal, NoReturn, TypeVar
+from typing import Any, BinaryIO, NoReturn, TypeVar, overload
 
+from tltrain.config import OnError
 from tltrain.errors import FieldError, RecordError, TltrainError
 from tltrain.formats.stubs import not_rendered
 from tltrain.trajectory import Tool
-
-OnError = Literal["stop", "skip"]
 
 MAX_DEPTH = 100
 """JSON nested deeper than this is refused; it keeps every recursion over a record far from Python's limit."""
 
 T = TypeVar("T")
+Word = TypeVar("Word", bound=str)
 Parse = Callable[[Any, int, Counter[str]], Iterable[T]]
 """`(record, number, notes)` -> what the record holds. Raises FieldError; counts in `notes` what it leaves out."""
 
@@ -44,7 +44,7 @@ class ReadReport:
     skipped: list[str] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
 
-    def problem(self, error: RecordError, on_error: OnError) -> None:
+    def problem(self, error: RecordError, on_error: OnError | str) -> None:
         """Raise `error`, or with `skip` list it."""
         if on_error == "stop":
             raise error
@@ -52,7 +52,7 @@ class ReadReport:
 
 
 def read_file(
-    path: str | PathLike[str], parse: Parse[T], on_error: OnError = "stop", report: ReadReport | None = None
+    path: str | PathLike[str], parse: Parse[T], on_error: OnError | str = OnError.stop, report: ReadReport | None = None
 ) -> Iterator[T]:
     """What `parse` makes of each record of a file, in order.
 
@@ -77,7 +77,7 @@ def read_file(
 
 
 def records(
-    path: str | PathLike[str], on_error: OnError = "stop", report: ReadReport | None = None
+    path: str | PathLike[str], on_error: OnError | str = OnError.stop, report: ReadReport | None = None
 ) -> Iterator[tuple[int, Any]]:
     """The records of a file with their numbers, from 1; blank lines do not count.
 
@@ -125,7 +125,7 @@ def read_json(path: str | PathLike[str]) -> Any:
 
 
 def _list_records(
-    path: str | PathLike[str], data: bytes, on_error: OnError, report: ReadReport
+    path: str | PathLike[str], data: bytes, on_error: OnError | str, report: ReadReport
 ) -> Iterator[tuple[int, Any]]:
     """The items of a JSON list, parsed one by one, so that an error has its record's number."""
     try:
@@ -219,7 +219,8 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 
 
 def _skip_space(text: str, at: int) -> int:
-    return _SPACE.match(text, at).end()
+    space = _SPACE.match(text, at)
+    return space.end() if space else at
 
 
 def _bad_json(where: str, text: str, at: int, problem: str) -> NoReturn:
@@ -269,7 +270,13 @@ def member(record: Mapping[str, Any], key: str, kind: type[T], where: str = "") 
     return expect(record[key], kind, place)
 
 
-def optional(record: Mapping[str, Any], key: str, default: T, where: str = "") -> T:
+@overload
+def optional(record: Mapping[str, Any], key: str, default: dict[str, Any], where: str = "") -> dict[str, Any]: ...
+@overload
+def optional(record: Mapping[str, Any], key: str, default: list[Any], where: str = "") -> list[Any]: ...
+@overload
+def optional(record: Mapping[str, Any], key: str, default: T, where: str = "") -> T: ...
+def optional(record: Mapping[str, Any], key: str, default: Any, where: str = "") -> Any:
     """`record[key]`, of the kind that `default` is; `default` where it is absent or null."""
     if record.get(key) is None:
         return default
@@ -282,12 +289,13 @@ def expect_id(record: Mapping[str, Any]) -> str:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else member(record, "id", str)
 
 
-def expect_choice(value: Any, choices: Iterable[str], where: str) -> str:
+def expect_choice(value: Any, choices: Iterable[Word], where: str) -> Word:
     """`value`, if it is one of these words."""
     choices = tuple(choices)
-    if not isinstance(value, str) or value not in choices:
-        raise FieldError(where, f"one of {', '.join(choices)}", shown(value))
-    return value
+    for choice in choices:
+        if value == choice:
+            return choice
+    raise FieldError(where, f"one of {', '.join(choices)}", shown(value))
 
 
 def expect_tools(value: Any, where: str, notes: Counter[str]) -> tuple[Tool, ...]:

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from tltrain.config import OnError
 from tltrain.data.reading import (
-    OnError,
     Parse,
     ReadReport,
     T,
@@ -34,7 +34,7 @@ from tltrain.data.reading import (
     shown,
 )
 from tltrain.errors import FieldError, TltrainError
-from tltrain.trajectory import ANY, Call, Message, Sample, Tool, Trajectory
+from tltrain.trajectory import ANY, Call, Message, Role, Sample, Tool, Trajectory
 
 NOISE_LEVELS = ("clean", "slight", "medium", "heavy", "union")
 EXPECTED_COUNTS = {
@@ -43,7 +43,7 @@ EXPECTED_COUNTS = {
 }
 """Records of each file of the release."""
 
-ROLES = {"user": "user", "assistant": "assistant", "function": "tool"}
+ROLES: Mapping[str, Role] = {"user": "user", "assistant": "assistant", "function": "tool"}
 ANY_VALUE = "None"
 """As a golden value: whatever the prediction says is right."""
 
@@ -55,7 +55,7 @@ _STEP = re.compile(r"Thought:(.*?)\nAction:([^\n]*)\nAction Input:(.*)", re.DOTA
 def read_training(
     path: str | PathLike[str],
     levels: Sequence[str] = ("clean",),
-    on_error: OnError = "stop",
+    on_error: OnError | str = OnError.stop,
     report: ReadReport | None = None,
     check_counts: bool = True,
 ) -> Iterator[Trajectory]:
@@ -92,7 +92,7 @@ def read_samples(
     path: str | PathLike[str],
     levels: Sequence[str] = ("clean",),
     turns: Sequence[str] = ("first", "third"),
-    on_error: OnError = "stop",
+    on_error: OnError | str = OnError.stop,
     report: ReadReport | None = None,
     check_counts: bool = True,
 ) -> Iterator[Sample]:
@@ -108,7 +108,7 @@ def read_samples(
         found = _parse(record, notes)
         if len(found.tools) < 2:
             raise FieldError("conversations[0].value", "at least two tools, ask_to_user and finish", len(found.tools))
-        meta = {
+        meta: dict[str, Any] = {
             "scenario": found.scenario,
             "level": level,
             "turn": turn,
@@ -161,7 +161,7 @@ def _read_level(
     turn: str,
     level: str,
     parse: Parse[T],
-    on_error: OnError,
+    on_error: OnError | str,
     report: ReadReport | None,
     check_counts: bool,
 ) -> Iterator[T]:

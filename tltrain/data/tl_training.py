@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tltrain.data.reading import (
@@ -29,9 +29,9 @@ from tltrain.data.reading import (
 )
 from tltrain.errors import FieldError, TltrainError
 from tltrain.formats.tl import call_of
-from tltrain.trajectory import Call, Message, Trajectory, sequential
+from tltrain.trajectory import Call, Message, Role, Trajectory, sequential
 
-ROLES = {"user": "user", "assistant": "assistant", "function": "tool"}
+ROLES: Mapping[str, Role] = {"user": "user", "assistant": "assistant", "function": "tool"}
 
 
 def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]:

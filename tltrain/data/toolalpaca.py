@@ -135,7 +135,8 @@ def _tool(name: str, text: str, notes: Counter[str]) -> Tool:
     properties, required = {}, []
     for parameter, specification in _parameters(found[2], name).items():
         specification = expect(specification, str, f"Function_Description.{name}, Parameters.{parameter}")
-        needed, kind, description = _SPECIFICATION.fullmatch(specification).groups()
+        matched = _SPECIFICATION.fullmatch(specification)
+        needed, kind, description = matched.groups() if matched else (None, None, specification)
         if kind not in _TYPES:  # no type is stated: what looked like one is the description's first word
             kind, description = None, specification.removeprefix(needed or "")
         properties[parameter] = {**({"type": _TYPES[kind]} if kind else {}), "description": description.strip()}

@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
 
+from tltrain.config import OnError
 from tltrain.data.reading import (
-    OnError,
     ReadReport,
     expect,
     expect_choice,
@@ -59,7 +59,7 @@ def turn_records(trajectory: Trajectory) -> list[dict[str, Any]]:
 
 
 def read(
-    path: str | PathLike[str], on_error: OnError = "stop", report: ReadReport | None = None
+    path: str | PathLike[str], on_error: OnError | str = OnError.stop, report: ReadReport | None = None
 ) -> Iterator[Trajectory]:
     """The trajectories of a file of turns.
 

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tltrain.config import Bounds
 from tltrain.errors import TltrainError
 
 TRAINING_ARGUMENTS = (("transformers", "training_args.py", "TrainingArguments"),)
@@ -23,7 +24,6 @@ ARGUMENTS = {
     "transformers.TrainingArguments": TRAINING_ARGUMENTS,
 }
 """The libraries' classes of arguments: (package, file, class) of each and of its bases."""
-IRM_ARGUMENTS = {"ppo": "transformers.TrainingArguments", "rloo": "trl.RLOOConfig", "grpo": "trl.GRPOConfig"}
 LLAMA_CONFIG = (("transformers", "models/llama/configuration_llama.py", "LlamaConfig"),)
 
 OURS = {
@@ -58,6 +58,12 @@ OURS = {
     "reward_weights": "reward",
 }
 """Arguments of the libraries that have their place elsewhere in our configuration, and where."""
+BOUNDS = {
+    "per_device_train_batch_size": Bounds(least=1),
+    "gradient_accumulation_steps": Bounds(least=1),
+    "max_length": Bounds(least=1),
+}
+"""Arguments of the libraries whose values out of range would end in a traceback, or train on nothing."""
 
 
 @cache
@@ -101,11 +107,19 @@ def check_arguments(arguments: dict[str, Any], where: str, kind: str = "trl.SFTC
         if name in OURS:
             raise TltrainError(f"{key}: this is set by {OURS[name]}")
         allowed = [PYTHON_TYPES.get(part.strip().partition("[")[0].strip()) for part in fields[name].split("|")]
-        known = [t for types in allowed if types for t in types]
+        known: list[type] = [t for types in allowed if types for t in types]
         if not all(allowed):  # an enumeration or another class of the library: given by its name
             known += [str, dict, type(None)]
         if not isinstance(value, tuple(known)) or (isinstance(value, bool) and bool not in known):
             raise TltrainError(f"{key}: expected {fields[name]}, found {value!r}")
+        if name in BOUNDS and value is not None:
+            check_bounds(value, BOUNDS[name], key)
+
+
+def check_bounds(value: Any, bounds: Bounds, key: str, hint: str = "") -> None:
+    """Raise a TltrainError unless `value`, which `key` gives, is a number within `bounds`."""
+    if value not in bounds:
+        raise TltrainError(f"{key}: expected {bounds}, found {value}{hint and f'; {hint}'}")
 
 
 def suggestion(word: str, choices: Any) -> str:

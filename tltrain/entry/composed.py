@@ -11,14 +11,13 @@ from tltrain import config
 
 def resolved(node: DictConfig) -> dict[str, Any]:
     """A part of the configuration as plain values, what it refers to put in its place."""
-    return OmegaConf.to_container(node, resolve=True)
+    return config.plain(node)
 
 
 def part(cfg: DictConfig, stage: dict[str, Any], kind: str | None = None) -> DictConfig:
     """The whole configuration with another stage in it, as if `stage=...` had been composed."""
-    own = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "stage"])
-    name = kind or config.STAGES.get(stage["name"], stage["name"])
-    schema = OmegaConf.structured(config.SCHEMAS[f"schema/stage/{name}"])
+    own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "stage"])
+    schema = OmegaConf.structured(config.stage_schema(kind or stage["name"]))
     OmegaConf.set_struct(schema, False)
     with open_dict(own):
         own.stage = OmegaConf.merge(schema, stage)

@@ -295,7 +295,7 @@ def _as_in_hydra(hydra_config: DictConfig) -> None:
 
     setup_globals()
     config.register()
-    HydraConfig.instance().cfg = hydra_config
+    HydraConfig.instance().cfg = hydra_config  # type: ignore[assignment]  # Hydra too keeps a DictConfig there
     initialize_config_dir(str(config.CONF_DIR), version_base="1.3", job_name="tltrain")
     configure_log(hydra_config.hydra.job_logging, hydra_config.hydra.verbose)
 

@@ -15,6 +15,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from tltrain.environments.pipes import pipes
 from tltrain.errors import TltrainError
 from tltrain.trajectory import Call
 
@@ -72,10 +73,11 @@ class Simulators:
         line = json.dumps(request).encode() + b"\n"
         with self._lock:
             try:
-                self._start()
-                self._process.stdin.write(line)
-                self._process.stdin.flush()
-                while not (reply := self._line(self.seconds)).strip():  # empty: a call was run
+                process = self._start()
+                requests, _ = pipes(process)
+                requests.write(line)
+                requests.flush()
+                while not (reply := self._line(process, self.seconds)).strip():  # empty: a call was run
                     pass
                 return json.loads(reply)
             except (TimeoutError, OSError):
@@ -85,13 +87,13 @@ class Simulators:
                 self.close()
                 raise
 
-    def _start(self) -> None:
+    def _start(self) -> subprocess.Popen[bytes]:
         """See `start`. It gets none of our environment, and a group of its own, so that it ends with its children."""
         if self._process is not None:
             if self._process.poll() is None:
-                return
+                return self._process
             self.close()  # somebody else ended it; no call is to blame
-        self._process = subprocess.Popen(
+        process = self._process = subprocess.Popen(
             [sys.executable, "-P", "-s", str(Path(__file__).with_name("bfcl_worker.py")), str(self._folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -100,20 +102,21 @@ class Simulators:
             env={"PYTHONHASHSEED": "0"},  # some answers list the members of a set
             start_new_session=True,
         )
-        self._stop_at_exit = weakref.finalize(self, _stop, self._process)
+        self._stop_at_exit = weakref.finalize(self, _stop, process)
         try:
-            hello = json.loads(self._line(SECONDS_TO_START))
+            hello = json.loads(self._line(process, SECONDS_TO_START))
         except (TimeoutError, OSError):
             hello = {"error": "the process ended or did not answer"}
         if "error" in hello:
             self.close()
             raise TltrainError(f"{self._folder}: BFCL's simulators do not start: {hello['error']}")
+        return process
 
-    def _line(self, seconds: float) -> bytes:
+    def _line(self, process: subprocess.Popen[bytes], seconds: float) -> bytes:
         """The next line. Raises TimeoutError, or BrokenPipeError where the process has ended."""
-        pipe = self._process.stdout
+        _, pipe = pipes(process)
         while b"\n" not in self._read:
-            if not wait([pipe], seconds):
+            if not wait([pipe.fileno()], seconds):
                 raise TimeoutError
             chunk = os.read(pipe.fileno(), 1 << 20)
             if not chunk:
@@ -127,9 +130,10 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError, PermissionError):  # it has ended
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    requests, answers = pipes(process)
     with suppress(BrokenPipeError):
-        process.stdin.close()
-    process.stdout.close()
+        requests.close()
+    answers.close()
 
 
 def _plain(turns: Turns) -> list[list[Any]]:

@@ -230,31 +230,40 @@ class _Session:
             except _Broken as error:
                 log.warning("%s: closing the environment: %s", self.task.id, error)
 
+    def _playing(self) -> Environment:
+        """The environment, from `begin` to `close`."""
+        assert self.environment is not None
+        return self.environment
+
     def _read(self, text: str) -> None:
-        judged = grade((read_calls(text) or [text])[0], None, self.tools)
+        calls = read_calls(text)
+        judged = grade(calls[0] if calls else text, None, self.tools)
+        call = judged.prediction
         if judged.outcome is Outcome.FORMAT_ERROR and text.strip() and self._words_end_turn():
             self._say(None, text)
             self.answer = self.messages[-1].text
             self._answered(None)
             return
-        if judged.outcome is Outcome.FORMAT_ERROR:
+        if call is None:
             self._note(judged, text, output=not_a_call(judged.reason))
         elif judged.outcome is Outcome.TOOL_HALLUCINATION:
             self._note(judged, text, output=no_such_tool(judged.reason, self.tools))
-        elif judged.prediction.name == FINISH:
+        elif call.name == FINISH:
             self._note(judged, text)
-            self.answer = final_answer(judged.prediction, self.tools)
+            self.answer = final_answer(call, self.tools)
             self._answered(self.answer)
             return
         else:
-            own = Call(judged.prediction.name, copy.deepcopy(dict(judged.prediction.arguments)))
-            self._note(judged, text, output=_guarded(lambda: str(self.environment.call(own))), ran=True)
+            own = Call(call.name, copy.deepcopy(dict(call.arguments)))
+            self._note(judged, text, output=_guarded(lambda: str(self._playing().call(own))), ran=True)
         if sum(call.turn == self.turn for call in self.calls) >= self.max_turns:
             self._end("turn limit")
 
     def _note(self, judged: Grade, text: str, output: str | None = None, ran: bool = False) -> None:
         """Put a call, and what the tool's side answers, into the history."""
-        error = tool_errors.error_kind(plain(output[:_JUDGED]), self.rule) if ran and self.rule else None
+        error = None
+        if ran and output is not None and self.rule is not None:
+            error = tool_errors.error_kind(plain(output[:_JUDGED]), self.rule)
         self._say(judged.prediction, text)
         said = cut(plain(text), self.max_output)
         self.calls.append(
@@ -281,7 +290,7 @@ class _Session:
 
     def _answered(self, answer: str | None) -> None:
         """The user's turn is over: hear what they say next."""
-        following = _guarded(self.environment.follow_up, answer)
+        following = _guarded(self._playing().follow_up, answer)
         if following is None:
             self._end("finish")
         else:
@@ -293,7 +302,7 @@ class _Session:
         self.messages += [replace(message, text=plain(message.text)) for message in said.messages]
 
     def _end(self, ended: Ended) -> None:
-        self.outcome = _guarded(lambda: dict(self.environment.outcome()))
+        self.outcome = _guarded(lambda: dict(self._playing().outcome()))
         self.ended = ended
 
     def _break(self, error: _Broken) -> None:

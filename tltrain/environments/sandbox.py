@@ -44,6 +44,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tltrain.environments.pipes import pipes
 from tltrain.environments.sandbox_kernel import descendants
 from tltrain.environments.sandbox_worker import cut
 from tltrain.errors import TltrainError
@@ -131,7 +132,7 @@ class Sandbox:
         """Start the process; no tool is loaded yet. Raises `_Gone` where the kernel refuses what `level` asks for."""
         level = self.level or isolation(self.network, self.library).level
         self._home = tempfile.mkdtemp(prefix="tltrain-tool-")
-        self._process = subprocess.Popen(
+        process = self._process = subprocess.Popen(
             [sys.executable, "-I", "-B", str(CHILD), self._home],  # the last to be known by in a list of processes
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -141,7 +142,8 @@ class Sandbox:
             start_new_session=True,
             bufsize=0,
         )
-        os.set_blocking(self._process.stdin.fileno(), False)
+        requests, _ = pipes(process)
+        os.set_blocking(requests.fileno(), False)
         hello = self._exchange(json.dumps(self._config(level)).encode() + b"\n", 60)
         return Isolation(hello["level"], hello["network"])
 
@@ -149,12 +151,13 @@ class Sandbox:
         """End the process and everything it started; the next call starts another."""
         process, self._process = self._process, None
         if process is not None:
-            process.stdin.close()  # by this the supervisor ends its worker, and itself
+            requests, answers = pipes(process)
+            requests.close()  # by this the supervisor ends its worker, and itself
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(5)
             if process.returncode is None:
                 _kill_all(process)
-            process.stdout.close()
+            answers.close()
         home, self._home = self._home, None
         if home is not None:
             _remove(home)
@@ -193,8 +196,10 @@ class Sandbox:
 
     def _exchange(self, request: bytes, seconds: float) -> dict[str, Any]:
         """Send a line to the supervisor, read one. Raises `_Gone` with what is to be told, if there is no answer."""
+        if self._process is None:
+            raise _Gone("the process that runs the tools was not started")
         deadline = time.monotonic() + seconds
-        inward, outward = self._process.stdout.fileno(), self._process.stdin.fileno()
+        outward, inward = (pipe.fileno() for pipe in pipes(self._process))
         poll = select.poll()
         poll.register(inward, select.POLLIN)
         poll.register(outward, select.POLLOUT)

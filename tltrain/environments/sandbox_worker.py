@@ -12,6 +12,7 @@ import os
 import resource
 import stat
 import sys
+from types import ModuleType
 
 # Kept, so that a tool which changes these modules does not change what we do.
 _encode, _decode, _write = json.JSONEncoder().encode, json.JSONDecoder().decode, os.write
@@ -24,7 +25,7 @@ def send(fd: int, value: dict) -> None:
         data = data[_write(fd, data) :]
 
 
-def run(config: dict, kernel, requests: int, answers: int) -> None:
+def run(config: dict, kernel: ModuleType, requests: int, answers: int) -> None:
     """Lock this process up as the configuration says, tell how, and answer requests."""
     try:
         hello = lock_up(config, kernel)
@@ -69,7 +70,7 @@ SIGNALLED = 128
 """Added to a signal's number where a status has to tell of it, as shells do."""
 
 
-def lock_up(config: dict, kernel) -> dict:
+def lock_up(config: dict, kernel: ModuleType) -> dict:
     """Take from this process what tools do not need. Raises OSError where the kernel does not do what was asked for."""
     level, network, home, library = config["level"], config["network"], config["home"], config["library"]
     root = kernel.LINUX and os.getuid() == 0
@@ -152,7 +153,7 @@ class Tools:
         self.library, self.module, self.functions = config["library"], config["module"], set(config["functions"])
         self.output, self.seconds = config["output"], config["seconds"]
         self.encode = json.JSONEncoder(ensure_ascii=False).encode
-        self.loaded = None
+        self.loaded: ModuleType | None = None
 
     def answer(self, request: dict) -> str:
         """What a function returns, as JSON; what goes wrong, as text that begins with `Error: `."""

@@ -7,6 +7,7 @@ a share is 0 or 100 % of what was seen, such an interval has no width.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,64 +15,47 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tltrain import mae
+from tltrain.evaluation import intervals
+from tltrain.evaluation.intervals import Interval
 from tltrain.formats.calls import render_call
 from tltrain.formats.tool_errors import Rule
 from tltrain.mae import Verdict
 from tltrain.trajectory import Call, Trajectory, actions
 
-RESAMPLES = 2000
 FEWEST = 5
 """Trajectories below which their bootstrap knows too little of how they vary to give an interval."""
 MOST_GROUPS, LONGEST_VALUE = 20, 40
 """A field of `Trajectory.meta` with more values, or longer ones (a query, a time), is nothing to group by."""
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A ratio of two sums with the ends of its 95 % interval (None: too few trajectories for one); `n` is the sum it is
-    divided by.
-    """
-
-    value: float
-    low: float | None
-    high: float | None
-    n: int
-
-
 def ratios(
     sums: Mapping[str, tuple[Sequence[float], Sequence[float]]], seed: int = 0, scale: float = 1.0
-) -> dict[str, Estimate]:
-    """`scale * sum(tops) / sum(bottoms)` of each entry, drawn together.
+) -> dict[str, Interval]:
+    """`scale * sum(numerators) / sum(denominators)` of each entry, all entries of a trajectory resampled together.
 
     Args:
-        sums: name -> (tops, bottoms), both [T] with one number a trajectory, the same T everywhere. An entry whose
-            bottoms are all 0 has no ratio and is left out.
+        sums: name -> (numerators, denominators), both [T] with one number a trajectory, the same T everywhere. An entry
+            whose denominators are all 0 has no ratio and is left out; one that fewer than `FEWEST` trajectories have a
+            part in has no ends.
     """
-    names = [name for name, (_, bottoms) in sums.items() if sum(bottoms)]
+    names = [name for name, (_, denominators) in sums.items() if sum(denominators)]
     if not names:
         return {}
-    tops, bottoms = (np.array([sums[name][i] for name in names], dtype=float).T for i in (0, 1))  # [T, names]
-    drawn = np.concatenate([weights @ tops / _nonzero(weights @ bottoms) for weights in _draws(len(tops), seed)])
-    low, high = np.nanpercentile(drawn, [2.5, 97.5], axis=0) * scale
-    found = {}
-    for i, name in enumerate(names):
-        ends = (float(low[i]), float(high[i])) if np.count_nonzero(bottoms[:, i]) >= FEWEST else (None, None)
-        total = bottoms[:, i].sum()
-        found[name] = Estimate(float(tops[:, i].sum() / total * scale), *ends, int(total))
-    return found
-
-
-def _draws(count: int, seed: int) -> Iterable[np.ndarray]:
-    """How often each of `count` trajectories is drawn, [some resamples, count], `RESAMPLES` in all."""
-    rng, left = np.random.default_rng(seed), RESAMPLES
-    while left:
-        size = min(left, max(2_000_000 // count, 1))  # what is held at once stays small
-        yield rng.multinomial(count, np.full(count, 1 / count), size).astype(float)
-        left -= size
-
-
-def _nonzero(values: np.ndarray) -> np.ndarray:
-    return np.where(values == 0, np.nan, values)  # a resample without any such token says nothing
+    numerators, denominators = (np.array([sums[name][i] for name in names], dtype=float).T for i in (0, 1))
+    return {
+        name: Interval(
+            scale * ratio.value,
+            scale * ratio.low if trajectories >= FEWEST else math.nan,
+            scale * ratio.high if trajectories >= FEWEST else math.nan,
+            ratio.n,
+        )
+        for name, ratio, trajectories in zip(
+            names,
+            intervals.ratios(numerators, denominators, seed),
+            np.count_nonzero(denominators, axis=0),
+            strict=True,
+        )
+    }
 
 
 # --- a dataset ------------------------------------------------------------------------------------------------------
@@ -87,13 +71,13 @@ class Group:
     kinds: Counter[str] = field(default_factory=Counter)
 
     def add(self, verdicts: Sequence[tuple[Verdict, str | None]], answered: int) -> None:
-        kinds = [kind for verdict, kind in verdicts if verdict is Verdict.ERROR]
+        kinds = [kind for _, kind in verdicts if kind is not None]
         self.calls.append(len(verdicts))
         self.answered.append(answered)
         self.errors.append(len(kinds))
         self.kinds.update(kinds)
 
-    def shares(self, seed: int = 0) -> dict[str, Estimate]:
+    def shares(self, seed: int = 0) -> dict[str, Interval]:
         """Percent of calls, and of those that a tool answered, whose answer is an error."""
         parts = {"calls": (self.errors, self.calls), "answered": (self.errors, self.answered)}
         return ratios(parts, seed, 100)
@@ -221,9 +205,9 @@ def _letters(call: Call) -> list[str]:
     return [*parts, "punctuation"]
 
 
-def tokens(scores: Sequence[TurnScore], seed: int = 0) -> dict[str, dict[str, Estimate]]:
+def tokens(scores: Sequence[TurnScore], seed: int = 0) -> dict[str, dict[str, Interval]]:
     """For each of `PARTS` that occurs: `accuracy`, % of tokens that are the likeliest, and `loss`, mean nats."""
-    groups = {part: (part,) for part in (*KEY_PARTS, *OTHER_PARTS)}
+    groups: dict[str, tuple[str, ...]] = {part: (part,) for part in (*KEY_PARTS, *OTHER_PARTS)}
     groups |= {"key": KEY_PARTS, "other": OTHER_PARTS, "all": (*KEY_PARTS, *OTHER_PARTS)}
     rights, losses = {}, {}
     for name, parts in groups.items():
@@ -246,7 +230,7 @@ CONDITIONS = {
 """What a call is asked for before it is counted, in words."""
 
 
-def calls(scores: Sequence[TurnScore], seed: int = 0) -> dict[str, dict[str, Estimate]]:
+def calls(scores: Sequence[TurnScore], seed: int = 0) -> dict[str, dict[str, Interval]]:
     """For each of `CONDITIONS` that occurs: `call`, % of calls that are right as a whole, and `others`, % of calls
     whose tokens other than key tokens are all right, given the right tokens before each.
 

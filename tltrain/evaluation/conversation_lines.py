@@ -1,4 +1,4 @@
-"""Conversations as lines of predictions, so that rows of a sweep are compared conversation by conversation.
+"""Conversations as predictions, so that rows of a sweep are compared conversation by conversation.
 
 VA and success are true or false of a conversation. DE and CE are shares of calls, R = sum(e) / sum(c) for e_i errors in
 c_i calls; a conversation stands in them with R + (e_i - R c_i) / mean(c), whose mean is R and whose bootstrap has the
@@ -7,35 +7,31 @@ ratio's variance to first order (W. G. Cochran, "Sampling Techniques", section 2
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+
+from tltrain.evaluation.records import Prediction, Transcript
 
 
-def lines(records: Sequence[Mapping[str, Any]], name: str) -> list[dict[str, Any]]:
-    """Lines of `transcripts.jsonl` (`tltrain.stages.conversations`) as those of `predictions.jsonl`, of the set `name`.
+def predictions(transcripts: Sequence[Transcript], name: str) -> list[Prediction]:
+    """The conversations of the set `name`, each as one prediction.
 
-    VA and success are bools; DE and CE numbers whose mean over the lines is the share of calls, 0 to 1.
+    VA and success are true or false; DE and CE numbers whose mean over the conversations is the share of calls, 0 to 1.
     """
-    rates = {
-        level: linearized([_errors(one, level) for one in records], [_calls(one) for one in records])
-        for level in ("de", "ce")
-    }
-    judged = any(isinstance(one["outcome"].get("success"), bool) for one in records)
+    calls = [len(transcript.calls) for transcript in transcripts]
+    documentation_errors = linearized([sum(call.de for call in one.calls) for one in transcripts], calls)
+    call_errors = linearized([sum(call.ce for call in one.calls) for one in transcripts], calls)
+    checked = any(transcript.success is not None for transcript in transcripts)
     return [
-        {
-            "set": name,
-            "id": str(one["id"]),
-            "goldens": [],
-            "prediction": one["answer"] or "",
-            "grade": f"ended by {one['ended']}",
-            "reason": "",
-            "va": one["valid"],
-            "de": rates["de"][i],
-            "ce": rates["ce"][i],
-            "meta": {"query": next((said["content"] for said in one["messages"] if said["role"] == "user"), "")},
-        }
-        | ({"success": one["outcome"].get("success") is True} if judged else {})
-        for i, one in enumerate(records)
+        Prediction(
+            set=name,
+            id=transcript.id,
+            answer=transcript.answer or "",
+            grade=f"ended by {transcript.ended}",
+            scores={"de": de, "ce": ce, "va": transcript.valid}
+            | ({"success": transcript.success is True} if checked else {}),
+            meta={"query": transcript.query},
+        )
+        for transcript, de, ce in zip(transcripts, documentation_errors, call_errors, strict=True)
     ]
 
 
@@ -46,11 +42,3 @@ def linearized(errors: Sequence[int], calls: Sequence[int]) -> list[float]:
         return [0.0] * len(calls)
     rate, mean = sum(errors) / total, total / len(calls)
     return [rate + (e - rate * c) / mean for e, c in zip(errors, calls, strict=True)]
-
-
-def _errors(record: Mapping[str, Any], level: str) -> int:
-    return sum(bool(call[level]) for call in record["calls"])
-
-
-def _calls(record: Mapping[str, Any]) -> int:
-    return len(record["calls"])

@@ -17,10 +17,8 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Iterable, Sequence
 
-import numpy as np
-
 from tltrain.environments.loop import Conversation
-from tltrain.evaluation.scoring import RESAMPLES, Metric, metric
+from tltrain.evaluation.intervals import Percentage, cluster_percentage, percentage
 from tltrain.grading import Outcome
 
 _CANNOT = r"(?:can ?not|can'?t|could ?not|couldn'?t|(?:am|are|was|were|'m|'re) (?:\w+ly )?(?:not able|unable) to)"
@@ -57,50 +55,37 @@ def is_refusal(answer: str) -> bool:
 
 def success(conversation: Conversation) -> bool | None:
     """What the environment's checker says; None where it cannot tell."""
-    found = conversation.outcome.get("success")
-    return found if isinstance(found, bool) else None
+    accepted = conversation.outcome.get("success")
+    return accepted if isinstance(accepted, bool) else None
 
 
-def score(conversations: Sequence[Conversation], seed: int = 0) -> dict[str, Metric]:
-    """`{"de": Metric, "ce": ..., "va": ..., "success": ...}`, in percent with 95 % bootstrap intervals.
+def score(conversations: Sequence[Conversation], seed: int = 0) -> dict[str, Percentage]:
+    """`{"de": Percentage, "ce": ..., "va": ..., "success": ...}`, in percent with 95 % bootstrap intervals.
 
     DE and CE are of calls, and calls of one conversation are alike: their intervals come from drawing whole
     conversations. `success` is there only if the environment can tell at all; a conversation of which it cannot (the
     environment failed) then counts as failed.
     """
-    calls = [len(one.calls) for one in conversations]
-    found = {
-        "de": ratio([sum(call.de for call in one.calls) for one in conversations], calls, seed),
-        "ce": ratio([sum(call.ce for call in one.calls) for one in conversations], calls, seed),
-        "va": metric(map(is_valid, conversations), seed),
+    calls = [len(conversation.calls) for conversation in conversations]
+    de = [sum(call.de for call in conversation.calls) for conversation in conversations]
+    ce = [sum(call.ce for call in conversation.calls) for conversation in conversations]
+    accepted = [success(conversation) for conversation in conversations]
+    scores = {
+        "de": cluster_percentage(de, calls, seed),
+        "ce": cluster_percentage(ce, calls, seed),
+        "va": percentage(map(is_valid, conversations), seed),
     }
-    if any(success(one) is not None for one in conversations):
-        found["success"] = metric((success(one) is True for one in conversations), seed)
-    return found
+    if any(answer is not None for answer in accepted):
+        scores["success"] = percentage((answer is True for answer in accepted), seed)
+    return scores
 
 
-def score_by(conversations: Iterable[Conversation], key: str, seed: int = 0) -> dict[Hashable, dict[str, Metric]]:
+def score_by(conversations: Iterable[Conversation], key: str, seed: int = 0) -> dict[Hashable, dict[str, Percentage]]:
     """`score` for each value of `task.meta[key]`, in order of appearance; without the key it is None."""
     groups: dict[Hashable, list[Conversation]] = {}
     for one in conversations:
         groups.setdefault(one.task.meta.get(key), []).append(one)
     return {value: score(members, seed) for value, members in groups.items()}
-
-
-def ratio(right: Sequence[int], of: Sequence[int], seed: int = 0) -> Metric:
-    """`sum(right) / sum(of)` in percent, where `right[i]` of `of[i]` are those of one cluster.
-
-    The interval is the percentile bootstrap's over clusters (2,000 resamples): drawn with replacement, the ratio taken
-    of the sums. Of nothing at all nothing is known: 0 %, between 0 and 100.
-    """
-    count, n = sum(right), sum(of)
-    if n == 0:
-        return Metric(0.0, 0, 0, 0.0, 100.0)
-    clusters = len(of)
-    drawn = np.random.default_rng(seed).multinomial(clusters, np.full(clusters, 1 / clusters), RESAMPLES)
-    sizes = drawn @ np.array(of)
-    low, high = np.percentile((drawn @ np.array(right))[sizes > 0] / sizes[sizes > 0], [2.5, 97.5])
-    return Metric(100 * count / n, count, n, 100 * float(low), 100 * float(high))
 
 
 def count_ends(conversations: Iterable[Conversation]) -> dict[str, int]:

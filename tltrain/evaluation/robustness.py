@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-RESAMPLES = 10_000
+from tltrain.evaluation.intervals import Interval, ratio_difference
+
 CLEAN = "clean"
 
 Asked = Sequence[tuple[str, bool]]
@@ -20,15 +22,17 @@ Asked = Sequence[tuple[str, bool]]
 
 
 @dataclass(frozen=True, slots=True)
-class Drop:
-    """`clean - worst`, in points of percent, with the ends of its 95 % interval; `level` is the one with the worst."""
+class Drop(Interval):
+    """`clean - worst` in points of percent, over `n` queries; `level` is the one with the worst percentage."""
 
     clean: float
     level: str
     worst: float
-    drop: float
-    low: float
-    high: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values, rounded."""
+        numbers = {"clean": self.clean, "worst": self.worst, "drop": self.value, "low": self.low, "high": self.high}
+        return {"level": self.level} | {key: round(number, 4) for key, number in numbers.items()}
 
 
 def drop(levels: Mapping[str, Asked], seed: int = 0) -> Drop | None:
@@ -42,22 +46,22 @@ def drop(levels: Mapping[str, Asked], seed: int = 0) -> Drop | None:
     if CLEAN not in percents or not noisy:
         return None
     worst = min(noisy, key=percents.__getitem__)
-    drawn = _resampled(levels[CLEAN], levels[worst], seed)
-    low, high = map(float, np.percentile(drawn, [2.5, 97.5]))
-    return Drop(percents[CLEAN], worst, percents[worst], percents[CLEAN] - percents[worst], low, high)
+    queries = list(dict.fromkeys(query for level in (CLEAN, worst) for query, _ in levels[level]))
+    difference = ratio_difference(_by_query(levels[CLEAN], queries), _by_query(levels[worst], queries), seed)
+    return Drop(
+        value=percents[CLEAN] - percents[worst],
+        low=100 * difference.low,
+        high=100 * difference.high,
+        n=difference.n,
+        clean=percents[CLEAN],
+        level=worst,
+        worst=percents[worst],
+    )
 
 
-def _resampled(a: Asked, b: Asked, seed: int) -> np.ndarray:
-    """`a - b` in percent, in each resample of the queries that has both."""
-    number = {query: i for i, query in enumerate(dict.fromkeys(query for query, _ in (*a, *b)))}
-    rights, counts = np.zeros((2, len(number))), np.zeros((2, len(number)))
-    for level, asked in enumerate((a, b)):
-        for query, right in asked:
-            rights[level, number[query]] += right
-            counts[level, number[query]] += 1
-    rng = np.random.default_rng(seed)
-    weights = rng.multinomial(len(number), np.full(len(number), 1 / len(number)), RESAMPLES).astype(float)
-    drawn = weights @ counts.T  # [resamples, 2]
-    whole = (drawn > 0).all(axis=1)
-    shares = 100 * (weights @ rights.T)[whole] / drawn[whole]
-    return shares[:, 0] - shares[:, 1]
+def _by_query(asked: Asked, queries: Sequence[str]) -> np.ndarray:
+    """[queries, 2]: how many of a query's samples are right, and how many it has."""
+    counts, position = np.zeros((len(queries), 2)), {query: i for i, query in enumerate(queries)}
+    for query, right in asked:
+        counts[position[query]] += (right, 1)
+    return counts

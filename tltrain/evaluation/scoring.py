@@ -2,8 +2,7 @@
 
 Scoring has two halves. The first judges each sample: `rotbench_fixed` through `tltrain.grading`, `rotbench_official`
 as RoTBench's released scorer does, quirks included; `any_call` and `every_call` where several calls are asked for. The
-second, `score` and `score_by`, sums up whatever has `ts`, `pi` and `cf`, so that all scorings share it; `paired` says
-whether two such results differ.
+second, `score` and `score_by`, sums up whatever has `ts`, `pi` and `cf`, so that all scorings share it.
 """
 
 from __future__ import annotations
@@ -12,15 +11,13 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
-import numpy as np
-
+from tltrain.config import Matching
 from tltrain.errors import TltrainError
+from tltrain.evaluation.intervals import Percentage, percentage
 from tltrain.evaluation.metrics import SINGLE_TURN
 from tltrain.formats.calls import read_calls
-from tltrain.grading import ANY, Grade, Outcome, RewardTable, Values, grade
+from tltrain.grading import ANY, Grade, Outcome, RewardTable, grade
 from tltrain.trajectory import Call, Sample
-
-RESAMPLES = 2000
 
 
 class Judged(Protocol):
@@ -43,78 +40,16 @@ class Correctness:
     cf: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """`right` of `n` samples, in percent, with the ends of a 95 % bootstrap interval."""
-
-    percent: float
-    right: int
-    n: int
-    low: float
-    high: float
-
-
-def metric(right: Iterable[bool], seed: int = 0, denominator: float | None = None) -> Metric:
-    """The percentage of True with its percentile bootstrap interval (2,000 resamples).
-
-    `denominator` replaces the number of samples in the percentages (not in `n`). Of no samples at all nothing is known:
-    0 %, between 0 and 100.
-    """
-    answers = list(right)
-    n, count = len(answers), sum(answers)
-    if n == 0:
-        return Metric(0.0, 0, 0, 0.0, 100.0)
-    # Drawing n samples with replacement and counting those that are right is one draw from a binomial distribution.
-    counts = np.random.default_rng(seed).binomial(n, count / n, RESAMPLES)
-    low, high = np.percentile(counts, [2.5, 97.5])
-    percent, low, high = (100 * float(value) / (denominator or n) for value in (count, low, high))
-    return Metric(percent, count, n, low, high)
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """`b - a` of two means over the same n samples, with a 95 % interval and a two-sided p-value."""
-
-    a: float
-    b: float
-    difference: float
-    low: float
-    high: float
-    p: float
-    n: int
-
-
-def paired(a: Sequence[float], b: Sequence[float], seed: int = 0, resamples: int = 10_000) -> Difference:
-    """Compare two systems on the same samples, of which `a[i]` and `b[i]` are the results.
-
-    The interval is that of a paired bootstrap: samples are drawn with replacement, both systems' results together, and
-    the ends are percentiles of the mean difference. The p-value is that of a paired randomization test, which asks how
-    often swapping the two systems' results at random gives a mean difference as large; unlike the bootstrap's it also
-    holds for a handful of samples. Never 0: at least 1 / (resamples + 1).
-    """
-    if len(a) != len(b) or not a:
-        raise TltrainError(f"{len(a)} and {len(b)} results: expected as many of both, and at least one")
-    # Results take few values, so that counting how often each difference is drawn stands for drawing samples.
-    differences, counts = np.unique(np.round(np.subtract(b, a, dtype=float), 9), return_counts=True)
-    n, rng = len(a), np.random.default_rng(seed)
-    mean = float(differences @ counts) / n
-    low, high = np.percentile(rng.multinomial(n, counts / n, resamples) @ differences / n, [2.5, 97.5])
-    swapped = sum(
-        (difference * (2 * rng.binomial(count, 0.5, resamples) - count) / n)
-        for difference, count in zip(differences, counts, strict=True)
-    )
-    p = (1 + int(np.sum(np.abs(swapped) >= abs(mean) - 1e-9))) / (resamples + 1)
-    return Difference(float(np.mean(a)), float(np.mean(b)), mean, float(low), float(high), p, n)
-
-
-def score(judged: Sequence[Judged], seed: int = 0, denominator: float | None = None) -> dict[str, Metric]:
-    """TS, PI and CF (as in the paper) over all samples: `{"ts": Metric, "pi": ..., "cf": ...}`."""
-    return {level: metric((getattr(one, level) for one in judged), seed, denominator) for level in SINGLE_TURN}
+def score(judged: Sequence[Judged], seed: int = 0, denominator: float | None = None) -> dict[str, Percentage]:
+    """TS, PI and CF (as in the paper) over all samples: `{"ts": Percentage, "pi": ..., "cf": ...}`."""
+    return {
+        metric: percentage((getattr(levels, metric) for levels in judged), seed, denominator) for metric in SINGLE_TURN
+    }
 
 
 def score_by(
     judged: Sequence[Judged], samples: Sequence[Sample], key: str, seed: int = 0, denominator: float | None = None
-) -> dict[Hashable, dict[str, Metric]]:
+) -> dict[Hashable, dict[str, Percentage]]:
     """`score` for each value of `sample.meta[key]` (`scenario`, `level`, `seen`, ...), in order of appearance.
 
     A sample without the key counts under None. RoTBench's released scorer divides each scenario by a seventh of all
@@ -124,6 +59,12 @@ def score_by(
     for one, sample in _pairs(judged, samples):
         groups.setdefault(sample.meta.get(key), []).append(one)
     return {value: score(members, seed, denominator) for value, members in groups.items()}
+
+
+def first_scoring(scorings: Iterable[str], preferred: str) -> str:
+    """The scoring whose numbers stand first: `benchmark.scoring` where RoTBench has two, else the one by calls."""
+    names = list(scorings)
+    return preferred if preferred in names else names[0]
 
 
 def count_outcomes(grades: Iterable[Grade]) -> dict[str, int]:
@@ -143,7 +84,9 @@ def _count(keys: Sequence[str], found: Iterable[str]) -> dict[str, int]:
     return counts
 
 
-def any_call(predictions: Sequence[str], samples: Sequence[Sample], values: Values = "strict") -> list[Grade]:
+def any_call(
+    predictions: Sequence[str], samples: Sequence[Sample], values: Matching | str = Matching.strict
+) -> list[Grade]:
     """Answers whose first call has to agree with any golden call, for models that make one call at a time."""
     return [
         grade((read_calls(prediction) or [prediction])[0], sample.goldens, sample.tools, values)
@@ -151,14 +94,16 @@ def any_call(predictions: Sequence[str], samples: Sequence[Sample], values: Valu
     ]
 
 
-def every_call(predictions: Sequence[str], samples: Sequence[Sample], values: Values = "strict") -> list[Correctness]:
+def every_call(
+    predictions: Sequence[str], samples: Sequence[Sample], values: Matching | str = Matching.strict
+) -> list[Correctness]:
     """Answers as a whole, where every golden call is asked for: a level is reached if the calls of the answer and the
     golden calls are as many and can be put in pairs, in any order, each of which reaches it.
     """
     return [_every(read_calls(prediction), sample, values) for prediction, sample in _pairs(predictions, samples)]
 
 
-def _every(calls: Sequence[Call], sample: Sample, values: Values) -> Correctness:
+def _every(calls: Sequence[Call], sample: Sample, values: Matching | str) -> Correctness:
     if len(calls) != len(sample.goldens):
         return Correctness()
     grades = [[grade(call, golden, sample.tools, values) for golden in sample.goldens] for call in calls]
@@ -182,7 +127,7 @@ def _matching(fits: Sequence[Sequence[bool]]) -> bool:
 
 
 def rotbench_fixed(
-    predictions: Sequence[str | Call], samples: Sequence[Sample], values: Values = "strict"
+    predictions: Sequence[str | Call], samples: Sequence[Sample], values: Matching | str = Matching.strict
 ) -> list[Grade]:
     """RoTBench through `grade`, with the tools as they are named in each sample.
 

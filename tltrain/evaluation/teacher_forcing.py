@@ -6,6 +6,7 @@ positions alone.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -30,10 +31,18 @@ def score(
 
     A trajectory longer than the model's context loses its oldest turns, which `report` counts.
     """
-    limit = generation.context(model)
+    limit = generation.context(model) or sys.maxsize
     for number, trajectory in enumerate(trajectories):
-        packing = {"packing": "trajectory", "w_max": None, "max_length": limit, "truncation": "drop_oldest_turns"}
-        for layout in pack([trajectory], encoder, **packing, report=report):
+        layouts = pack(
+            [trajectory],
+            encoder,
+            packing="trajectory",
+            w_max=None,
+            max_length=limit,
+            truncation="drop_oldest_turns",
+            report=report,
+        )
+        for layout in layouts:
             yield from _turns(number, trajectory, layout, encoder, *target_scores(model, layout))
 
 

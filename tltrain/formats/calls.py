@@ -55,14 +55,15 @@ def read_calls(text: str) -> list[Call]:
     Between two calls may stand space, commas and semicolons. A later call's name holds no space and no quote, so that
     words which follow a call, or the next role of a conversation, are not taken for another. Never raises.
     """
-    at, calls = _LIST_OPENS.match(text).end(), []
+    at = _end(_LIST_OPENS, text, 0)
+    calls: list[Call] = []
     while not calls or _NEXT_CALL.match(text, at):
         try:
             call, end = _scan(text, at)
         except CallSyntaxError:
             break
         calls.append(call)
-        at = _BETWEEN_CALLS.match(text, end).end()
+        at = _end(_BETWEEN_CALLS, text, end)
     return calls
 
 
@@ -126,7 +127,13 @@ def _fail(problem: str, position: int) -> NoReturn:
 
 def _skip(text: str, at: int) -> int:
     """The position of the first character from `at` on that is not space."""
-    return _SPACE.match(text, at).end()
+    return _end(_SPACE, text, at)
+
+
+def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
+    """The position just after what `pattern` matches at `at`; `at` itself where it matches nothing."""
+    found = pattern.match(text, at)
+    return found.end() if found else at
 
 
 def _scan(text: str, start: int = 0) -> tuple[Call, int]:

@@ -11,13 +11,20 @@ beside a call are not written.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from tltrain.errors import TltrainError
 from tltrain.formats import Format, Segment
 from tltrain.formats.calls import call_end, render_call
 from tltrain.formats.stubs import render_tools
-from tltrain.trajectory import Call, Message, Sample, Trajectory, sequential
+from tltrain.trajectory import Call, Message, Role, Sample, Trajectory, sequential
 
-ROLES = {"system": "System", "user": "User", "assistant": "Assistant", "tool": "Output"}
+ROLES: dict[Role | Literal["system"], str] = {
+    "system": "System",
+    "user": "User",
+    "assistant": "Assistant",
+    "tool": "Output",
+}
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] + ': ' + message['content'] }}"

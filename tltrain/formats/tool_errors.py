@@ -302,6 +302,6 @@ def _text_kind(text: str, rule: Rule) -> str | None:
 def _peeled(message: str, rule: Rule) -> list[str]:
     """The message without its prefixes ("Error: TypeError: ..."), then with one more each, up to all of it."""
     messages = [message]
-    while len(messages) < 4 and (prefix := rule.prefixes.match(messages[0])):
+    while len(messages) < 4 and rule.prefixes and (prefix := rule.prefixes.match(messages[0])):
         messages.insert(0, message := message[prefix.end() :])
     return messages

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 from huggingface_hub import get_session
 from huggingface_hub.constants import ENDPOINT
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -34,6 +34,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from tltrain.config import plain
 from tltrain.errors import TltrainError
 from tltrain.formats import joined
 from tltrain.formats.tl import CHAT_TEMPLATE, TL
@@ -59,7 +60,7 @@ def resolve(model: DictConfig, cache_dir: str, texts: Callable[[], Iterable[str]
     if model.package is not None and (spec := importlib.util.find_spec(model.package)):
         return str(_from_package(Path(next(iter(spec.submodule_search_locations or ()))), Path(cache_dir), model.name))
     if model.random is not None:
-        return str(_at_random(OmegaConf.to_container(model.random), texts(), Path(cache_dir), model.name))
+        return str(_at_random(plain(model.random), texts(), Path(cache_dir), model.name))
     if model.hub is not None:
         return model.hub
     raise TltrainError(f"model={model.name} needs model.path=FOLDER or a hub id")

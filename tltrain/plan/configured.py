@@ -9,28 +9,37 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from tltrain.plan import compute, memory
 from tltrain.plan.compute import Speed, Tokens
 from tltrain.plan.memory import Batch, GiB, Moment, Setup
 from tltrain.plan.shapes import Shape, shape_of
 from tltrain.runtime import distributed, terminal
+from tltrain.runtime.durations import duration
+from tltrain.training.arguments import library_class, trainer_arguments
 
 log = logging.getLogger(__name__)
 
 MARGIN = 0.95
 """Of a device's memory: what is left is lost between the blocks of its allocator."""
-DEFAULTS = {
+LENGTH = 1024
+"""Tokens of a sample where nothing says how many: trl.SFTConfig's `max_length`."""
+DEFAULTS: dict[str, Any] = {
     "per_device_train_batch_size": 8,
     "gradient_accumulation_steps": 1,
     "num_train_epochs": 3,
     "max_steps": -1,
     "optim": "adamw_torch_fused",
 }
-"""Of transformers.TrainingArguments."""
-LENGTH = 1024
-"""trl.SFTConfig's `max_length`."""
+"""Of transformers.TrainingArguments, whose import would take seconds."""
+_GROUP: dict[str, Any] = {"generation_batch_size": None, "steps_per_generation": None, "num_iterations": 1}
+OWN_DEFAULTS: dict[str, dict[str, Any]] = {
+    "trl.SFTConfig": {"max_length": LENGTH},
+    "trl.RLOOConfig": {**_GROUP, "num_generations": 2},
+    "trl.GRPOConfig": {**_GROUP, "num_generations": 8},
+}
+"""What TRL's classes of arguments add to them."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,8 @@ class Plan:
     """What a stage takes.
 
     Attributes:
-        moments: bytes by part, at each moment. host: bytes of the machine's memory for each process, by offloading.
+        moments: bytes by part, at each moment. trained: weights that are trained, by model.
+        host: bytes of the machine's memory for each process, by offloading.
         seconds: by part; empty where the number of tokens is not known. available: bytes a process may have.
     """
 
@@ -59,6 +69,7 @@ class Plan:
     setup: Setup
     batch: Batch
     moments: dict[str, Moment]
+    trained: dict[str, int]
     host: float = 0
     seconds: dict[str, float] = field(default_factory=dict)
     tokens: Tokens | None = None
@@ -78,8 +89,10 @@ def make(cfg: DictConfig, shape: Shape, setup: Setup, batch: Batch, tokens: Toke
     kind = kind_of(cfg)
     moments = getattr(memory, kind)(shape, setup, batch)
     seconds = compute.seconds(kind, shape, setup, batch, tokens, speed) if tokens else {}
-    trained = shape.parameters + (shape.body if kind == "actor_critic" else 0)
-    return Plan(shape, setup, batch, moments, memory.on_host(trained, setup), seconds, tokens)
+    host = 0.0 if kind == "answering" else memory.on_host(shape.parameters, setup)
+    if kind == "actor_critic":
+        host += memory.on_host(*memory.critic(shape, setup))
+    return Plan(shape, setup, batch, moments, memory.trained(kind, shape, setup), host, seconds, tokens)
 
 
 def kind_of(cfg: DictConfig) -> str:
@@ -93,12 +106,10 @@ def kind_of(cfg: DictConfig) -> str:
 
 
 def arguments(cfg: DictConfig) -> dict[str, Any]:
-    """The trainer's arguments as the stage merges them, above the library's defaults."""
-    if cfg.stage.name == "irm":
-        nodes = (cfg.model.irm.get("args", {}), cfg.stage.algorithm_args.get(cfg.stage.algorithm.name, {}))
-    else:
-        nodes = (cfg.model.args,)
-    return DEFAULTS | OmegaConf.to_container(OmegaConf.merge(*nodes, cfg.stage.get("args", {})), resolve=True)
+    """The trainer's arguments as the stage gives them, above the library's defaults; stage=eval has these alone."""
+    if cfg.stage.name == "eval":
+        return DEFAULTS | {"activation_checkpointing": False}
+    return DEFAULTS | OWN_DEFAULTS.get(library_class(cfg.stage), {}) | trainer_arguments(cfg)
 
 
 def setup_of(cfg: DictConfig, shape: Shape, processes: int | None = None, strategy: str | None = None) -> Setup:
@@ -106,14 +117,17 @@ def setup_of(cfg: DictConfig, shape: Shape, processes: int | None = None, strate
     hardware, given = cfg.hardware, arguments(cfg)
     device, bf16 = device_of(hardware)
     lora = cfg.model.lora
+    strategy = strategy or strategy_of(hardware)
     return Setup(
         processes=processes or distributed.local_processes(hardware) * hardware.nodes,
-        strategy=strategy or strategy_of(hardware),
+        strategy=strategy,
         device=device,
         bf16=bf16,
         weight_bytes=4 if cfg.model.dtype == "float32" else 2,
         optimizer=given["optim"],
-        checkpointing=bool(given.get("activation_checkpointing") or given.get("gradient_checkpointing")),
+        checkpointing=bool(
+            given["activation_checkpointing"] or (strategy == "fsdp" and hardware.fsdp.get("activation_checkpointing"))
+        ),
         attention=cfg.model.attn_implementation,
         accumulation=given["gradient_accumulation_steps"],
         adapter=adapter(shape, lora.r, lora.target_modules) if lora.r else None,
@@ -191,7 +205,8 @@ def batch_of(cfg: DictConfig, rows: Rows, setup: Setup) -> Batch:
     if kind == "answering":
         return Batch(rows=count, length=length, samples=count, prompt=length, new=new, prefill=count * length)
     if kind == "group":
-        samples = count * (given.get("steps_per_generation") or setup.accumulation)
+        samples = (given["generation_batch_size"] or 0) // setup.processes
+        samples = samples or count * (given["steps_per_generation"] or setup.accumulation)
         sampled = {"samples": samples, "prompt": length, "new": new, "prefill": samples * length}
         return Batch(rows=count, length=length + new, targets=count * new, masked=True, **sampled)
     calls = max(rows.targets)  # a row is a tree: its longest prompt, and after each prompt in it a call
@@ -218,21 +233,23 @@ def tokens_of(cfg: DictConfig, rows: Rows, setup: Setup, response: int | None = 
     if kind == "answering":
         new = response or cfg.stage.max_new_tokens
         return Tokens(0, 0, read / n, sampled=n * new, prefill=read)
+    # Optimizer steps that learn from one rollout, and how many times each row is sampled, answers of a group apart.
+    passes, group = 1, 1
+    if kind == "actor_critic":
+        passes = cfg.stage.ppo_epochs
+    elif kind == "group":
+        passes, group = given["num_iterations"], given["num_generations"]
     times = given["num_train_epochs"]
     if given["max_steps"] > 0:
         step = given["per_device_train_batch_size"] * setup.accumulation * setup.processes
-        times = given["max_steps"] * step / n
+        times = given["max_steps"] * step / (n * group * passes)
     if kind == "supervised":
         return Tokens(times * read, times * targets, read / n)
     new = response or cfg.stage.max_new_tokens
-    if kind == "group":  # a row is a prompt, asked num_generations times
-        whole = times * (read + n * new)
-        return Tokens(whole, times * n * new, read / n + new, times * n * new, times * read)
-    times /= 1 if given["max_steps"] > 0 else cfg.stage.get("ppo_epochs", 1)  # an epoch more is no new rollout
-    passes = cfg.stage.get("ppo_epochs", 1)
+    rollouts = times * group
     sampled = targets * new
-    whole = passes * times * (read + sampled)
-    return Tokens(whole, passes * times * sampled, read / n + sampled / n, times * sampled, times * read)
+    whole = passes * rollouts * (read + sampled)
+    return Tokens(whole, passes * rollouts * sampled, (read + sampled) / n, rollouts * sampled, rollouts * read)
 
 
 def rows_of(stage: str, items: Any) -> Rows:
@@ -289,7 +306,8 @@ def line(plan: Plan, with_time: bool = True) -> str:
     if with_time and plan.seconds:
         said += f"; about {duration(sum(plan.seconds.values()))}"
     if plan.fits is False:
-        part = max(plan.moments[moment], key=plan.moments[moment].get)
+        parts = plan.moments[moment]
+        part = max(parts, key=lambda name: parts[name])
         said += f": it will not fit ({moment}: most goes to {part}); `stage=plan` shows the parts"
     return said
 
@@ -300,14 +318,6 @@ def count(number: float) -> str:
         if number >= size:
             return f"{number / size:.{2 if unit == 'B' else 1}f} {unit}"
     return f"{number:.0f}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the unit that suits them."""
-    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} seconds"
 
 
 def table(plan: Plan) -> None:

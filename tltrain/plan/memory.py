@@ -82,8 +82,13 @@ class Setup:
 
     @property
     def stored(self) -> int:
-        """Bytes of a trained weight between steps."""
+        """Bytes of one of the model's own weights between steps."""
         return {"none": self.weight_bytes, "fsdp": 4}.get(self.strategy, self.computing)
+
+    @property
+    def stored_trained(self) -> int:
+        """Bytes of a trained weight between steps: peft makes an adapter float32 beside weights of 16 bits."""
+        return 4 if self.adapter is not None and self.strategy == "none" else self.stored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,24 +121,55 @@ class Batch:
 # --- what is held between the moments ---------------------------------------------------------------------------------
 
 
+def trained_weights(parameters: int, setup: Setup) -> int:
+    """How many weights of a model are trained: all of them, or those of its adapter."""
+    return parameters if setup.adapter is None else setup.adapter
+
+
+def critic(shape: Shape, setup: Setup) -> tuple[int, Setup]:
+    """All weights of PPO's critic, and how it is trained.
+
+    It is the model's body and a new head of one number, with a bias. The head is trained whole beside an adapter as
+    large as the policy's; the frozen weights are not quantized.
+    """
+    new_head = shape.hidden + 1
+    adapter = None if setup.adapter is None else setup.adapter + new_head
+    return shape.body + new_head, replace(setup, adapter=adapter, frozen_bytes=None)
+
+
+def trained(kind: str, shape: Shape, setup: Setup) -> dict[str, int]:
+    """Weights that are trained, by model. `kind`: a function of this module that gives moments."""
+    if kind == "answering":
+        return {}
+    found = {"policy" if kind != "supervised" else "model": trained_weights(shape.parameters, setup)}
+    return found | ({"critic": trained_weights(*critic(shape, setup))} if kind == "actor_critic" else {})
+
+
 def state(parameters: int, block: int, setup: Setup) -> Moment:
     """Weights, gradients, optimizer states and buffers for communication of trained models.
 
     Args:
         block: weights of the largest unit that FSDP gathers.
     """
-    n, w = setup.processes, setup.stored
-    trained = parameters if setup.adapter is None else setup.adapter
-    frozen = 0 if setup.adapter is None else parameters * (setup.frozen_bytes or w)
+    return _state(parameters, trained_weights(parameters, setup), _frozen(parameters, setup), block, setup)
+
+
+def _frozen(parameters: int, setup: Setup) -> float:
+    """Bytes of the weights beside an adapter."""
+    return 0 if setup.adapter is None else parameters * (setup.frozen_bytes or setup.stored)
+
+
+def _state(parameters: int, trained: int, frozen: float, block: int, setup: Setup) -> Moment:
+    """`state` of one or several models in one engine. `frozen`: bytes of the weights that are not trained."""
+    n, w = setup.processes, setup.stored_trained
     states = trained * _optimizer_bytes(setup)
-    own = parameters if setup.adapter is None else trained  # those whose dtype training decides
     copies = 2 * min(BUCKET, trained) * setup.computing
     if setup.strategy == "none":
         buckets = trained * w if n > 1 else 0  # DistributedDataParallel's, beside the gradients
-        return {"weights": own * w + frozen, "gradients": trained * w, "optimizer": states, "buffers": buckets}
+        return {"weights": trained * w + frozen, "gradients": trained * w, "optimizer": states, "buffers": buckets}
     if setup.strategy == "zero2":
         return {
-            "weights": own * w + frozen,
+            "weights": trained * w + frozen,
             "gradients": trained * w / n,
             "optimizer": (4 * trained + states) / n,
             "buffers": copies,
@@ -141,14 +177,14 @@ def state(parameters: int, block: int, setup: Setup) -> Moment:
     if setup.strategy == "fsdp":
         gathered = 2 * block * setup.computing  # the block that is computed, and the one fetched ahead
         return {
-            "weights": (own * w + frozen) / n,
+            "weights": (trained * w + frozen) / n,
             "gradients": trained * w / n,
             "optimizer": states / n,
             "buffers": gathered + 2 * block * setup.computing,
         }
     gathered = min(parameters, LIVE) * setup.computing
     part = {
-        "weights": (own * w + frozen) / n,
+        "weights": (trained * w + frozen) / n,
         "gradients": trained * w / n,
         "optimizer": (4 * trained + states) / n,
         "buffers": gathered + copies,
@@ -162,13 +198,13 @@ def on_host(parameters: int, setup: Setup) -> float:
     """Bytes of the machine's memory that offloading takes for each process: weights, gradients, master, moments."""
     if setup.strategy != "zero3_offload":
         return 0
-    trained = parameters if setup.adapter is None else setup.adapter
-    return (parameters * setup.computing + trained * (4 + 4 + _optimizer_bytes(setup))) / setup.processes
+    each = 4 + 4 + _optimizer_bytes(setup)
+    return (parameters * setup.computing + trained_weights(parameters, setup) * each) / setup.processes
 
 
 def _optimizer_bytes(setup: Setup) -> float:
     """Bytes of an optimizer's states for each weight: two moments, as wide as what they are moments of."""
-    width = 4 if setup.sharded else setup.weight_bytes
+    width: float = 4 if setup.sharded else setup.stored_trained
     name = setup.optimizer
     if "adafactor" in name or name == "sgd":
         return 0  # rows and columns alone; no momentum by default
@@ -280,15 +316,12 @@ def supervised(shape: Shape, setup: Setup, batch: Batch) -> dict[str, Moment]:
 
 
 def actor_critic(shape: Shape, setup: Setup, batch: Batch) -> dict[str, Moment]:
-    """stage=irm with PPO: policy and critic are trained, the reference (the policy, its adapter off) is not."""
-    body = shape.body + shape.hidden
-    if setup.adapter is None:
-        fixed = state(shape.parameters + body, shape.block, setup)
-        critic = fixed["gradients"] * body / (shape.parameters + body)
-    else:  # the critic has no adapter
-        whole = state(body, shape.block, replace(setup, adapter=None, frozen_bytes=None))
-        critic = whole["gradients"]
-        fixed = _sum(state(shape.parameters, shape.block, setup), whole)
+    """stage=irm with PPO: policy and critic are trained, both with an adapter or neither; the reference is not."""
+    parts = (shape.parameters, setup), critic(shape, setup)
+    trained = [trained_weights(*part) for part in parts]
+    frozen = sum(_frozen(*part) for part in parts)
+    fixed = _state(sum(size for size, _ in parts), sum(trained), frozen, shape.block, setup)
+    of_critic = fixed["gradients"] * trained[1] / sum(trained)
     fixed |= {
         "reference": reference(shape, setup),
         "process": setup.process,
@@ -308,7 +341,7 @@ def actor_critic(shape: Shape, setup: Setup, batch: Batch) -> dict[str, Moment]:
         | {"gradients": fixed["gradients"] if setup.sharded else 0},
         "forward": fixed | held | {"gradients": early} | max(entropy, both, key=lambda part: sum(part.values())),
         "backward (policy)": fixed
-        | {"gradients": max(early, critic), "activations": policy, "logits": head(shape, setup, batch.targets)},
+        | {"gradients": max(early, of_critic), "activations": policy, "logits": head(shape, setup, batch.targets)},
         "backward": fixed | freed | _last(shape, setup, batch),
         "step": _step(fixed, setup) | freed,
     }

@@ -67,7 +67,8 @@ def read_config(model: Any, cache_dir: str) -> Any:
         converted = Path(cache_dir) / "models" / model.name
         if model.path is None and model.package is not None and not (converted / "config.json").is_file():
             spec = importlib.util.find_spec(model.package)
-            for file in sorted(Path(next(iter(spec.submodule_search_locations))).rglob("*.gguf")) if spec else ():
+            folders = spec.submodule_search_locations if spec is not None else None
+            for file in sorted(Path(folders[0]).rglob("*.gguf")) if folders else ():
                 return AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
         where = model.path or (str(converted) if model.package and converted.is_dir() else model.hub)
     except (TypeError, ValueError) as error:

@@ -11,7 +11,7 @@ from tltrain.report import grid
 from tltrain.report.grid import Table
 from tltrain.report.numbers import Numbers
 from tltrain.report.pooled import pool
-from tltrain.report.sweep import Sweep, axis_value
+from tltrain.report.sweep import Sweep, axis_value, other_axes, switches
 from tltrain.report.wording import caveats, finding, set_name, signed, what_was_run
 from tltrain.views import tables
 
@@ -88,8 +88,8 @@ def comma_separated(sweep: Sweep, numbers: Numbers) -> str:
         found_in += [(overall.summaries.get(i), overall.comparisons.get(i))] if several else []
         for summary, found in found_in:
             cells += [summary and _digits(summary.mean), summary and _digits(summary.std)]
-            cells += [_digits(v) for v in (found.difference, found.low, found.high)] if found else [None] * 3
-            cells.append(f"{found.holm:.4f}" if found else None)
+            cells += [_digits(v) for v in (found.value, found.low, found.high)] if found else [None] * 3
+            cells.append(f"{found.p_holm:.4f}" if found else None)
         why = " · ".join(dict.fromkeys(" ".join(str(job.error).split()) for job in row.failed))
         values = [axis_value(row.axes[axis]) if axis in row.axes else "" for axis in axes]
         writer.writerow([*values, row.label, *cells, len(row.finished), len(row.failed), why])
@@ -118,8 +118,8 @@ def _tex(text: str) -> str:
 
 def latex(sweep: Sweep, numbers: Numbers) -> str:
     """The table for a paper: booktabs, check marks, differences as small numbers, bold where more than chance."""
-    on_or_off = grid.switches(sweep)
-    others = [axis for axis in grid.other_axes(sweep) if axis != "seed"]
+    on_or_off = switches(sweep)
+    others = [axis for axis in other_axes(sweep) if axis != "seed"]
     sets = numbers.sets
     width = sum(map(len, sets.values()))
     start = 1 + len(on_or_off) + len(others)
@@ -159,4 +159,4 @@ def _tex_cell(numbers: Numbers, key: tuple[int, str, str]) -> str:
     if found is None:
         return text
     text = rf"\textbf{{{text}}}" if found.beyond_chance else text
-    return rf"{text} {{\scriptsize ({_tex(signed(found.difference))})}}"
+    return rf"{text} {{\scriptsize ({_tex(signed(found.value))})}}"

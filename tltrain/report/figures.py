@@ -15,7 +15,8 @@ from tltrain.report.charts import DASHES, SERIES, Dot, Line
 from tltrain.report.grid import Cell, Table, plain
 from tltrain.report.numbers import Numbers
 from tltrain.report.sweep import Row, Sweep
-from tltrain.report.wording import duration, interval, listed, set_name, signed
+from tltrain.report.wording import interval, listed, set_name, signed
+from tltrain.runtime.durations import duration
 
 POINTS = 40  # of a curve at most: more steps than that are shown as means of several
 TABLE_POINTS = 12
@@ -64,8 +65,8 @@ def _curve(sweep: Sweep, name: str) -> Chart | None:
         points = [job.curves[name] for job in row.finished if job.curves.get(name)]
         if points:
             shared.setdefault(repr(points), []).append(i)
-    means = {rows[0]: _mean_curve(sweep.rows[rows[0]], name) for rows in shared.values()}
-    means = {row: found for row, found in means.items() if found is not None}
+    firsts = [rows[0] for rows in shared.values()]
+    means = {row: found for row in firsts if (found := _mean_curve(sweep.rows[row], name)) is not None}
     if not means:
         return None
     title, unit = CURVES.get(name, (name, ""))
@@ -129,16 +130,16 @@ def differences(sweep: Sweep, numbers: Numbers) -> list[Chart]:
     found = []
     for name in numbers.sets:
         level = METRICS[numbers.main(name)]
-        rows = {i: numbers.comparisons.get((i, name, level.key)) for i in range(len(sweep.rows))}
-        rows = {i: one for i, one in rows.items() if one is not None}
+        rows = {i: one for i in range(len(sweep.rows)) if (one := numbers.comparisons.get((i, name, level.key)))}
         if not rows:
             continue
         sign = -1 if level.lower_is_better else 1
         dots = [
             Dot(
                 sweep.rows[i].label,
-                sign * one.difference,
-                *sorted((sign * one.low, sign * one.high)),
+                sign * one.value,
+                min(sign * one.low, sign * one.high),
+                max(sign * one.low, sign * one.high),
                 one.beyond_chance,
             )
             for i, one in rows.items()
@@ -151,12 +152,12 @@ def differences(sweep: Sweep, numbers: Numbers) -> list[Chart]:
             [
                 [
                     Cell(sweep.rows[i].label, i),
-                    Cell(signed(one.difference), one.difference, strong=one.beyond_chance),
+                    Cell(signed(one.value), one.value, strong=one.beyond_chance),
                     Cell(interval(one), one.low),
                     grid.number(one.p, 4),
-                    grid.number(one.holm, 4),
+                    grid.number(one.p_holm, 4),
                     Cell(str(one.seeds), one.seeds),
-                    Cell(str(one.samples), one.samples),
+                    Cell(str(one.n), one.n),
                 ]
                 for i, one in rows.items()
             ],

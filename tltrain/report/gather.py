@@ -11,20 +11,23 @@ import math
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from omegaconf import OmegaConf
 
 from tltrain.errors import TltrainError
 from tltrain.evaluation import conversation_lines
+from tltrain.evaluation.records import PREDICTIONS, TRANSCRIPTS, Prediction, Transcript, read_lines
 from tltrain.report.sweep import Job, Row, StageCost, Sweep
 from tltrain.runtime import fingerprints
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[2]
 SWITCHES = {"mae": "MAE", "pkt": "PKT", "irm": "IRM"}
@@ -121,14 +124,17 @@ def read_job(folder: Path, seed: int) -> Job:
 
 def commit() -> str:
     """The commit of the checkout that runs, with `+` where files in it are changed; "" outside one."""
-    git = ["git", "-C", str(ROOT)]
     with suppress(OSError, subprocess.SubprocessError):
-        run = {"capture_output": True, "text": True, "check": True, "timeout": 10}
         if (ROOT / ".git").exists():
-            head = subprocess.run([*git, "rev-parse", "HEAD"], **run).stdout.strip()
-            changed = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no"], **run).stdout
-            return head + ("+" if changed else "")
+            changed = _git("status", "--porcelain", "--untracked-files=no")
+            return _git("rev-parse", "HEAD").strip() + ("+" if changed else "")
     return ""
+
+
+def _git(*words: str) -> str:
+    """What a command of git prints in this checkout. Raises OSError or SubprocessError."""
+    git = ["git", "-C", str(ROOT), *words]
+    return subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout
 
 
 # --- reading a job ---------------------------------------------------------------------------------------------------
@@ -201,7 +207,7 @@ def _error(folder: Path) -> str:
 def _curves(folder: Path) -> dict[str, list[list[float]]]:
     curves: dict[str, list[list[float]]] = {}
     for place, names in CURVES.items():
-        history = _lines(folder / place / "history.jsonl")
+        history = _lines(folder / place / "history.jsonl", dict)
         for name, key in names.items():
             points = [[entry["step"], entry[key]] for entry in history if key in entry and "step" in entry]
             if points := [point for point in points if all(map(math.isfinite, point))]:
@@ -209,20 +215,17 @@ def _curves(folder: Path) -> dict[str, list[list[float]]]:
     return curves
 
 
-def _answers(evaluation: Path) -> list[dict[str, Any]]:
-    """The lines of an evaluation's predictions, or its conversations as such lines."""
-    records = _lines(evaluation / "transcripts.jsonl")
-    if not records:
-        return _lines(evaluation / "predictions.jsonl")
+def _answers(evaluation: Path) -> list[Prediction]:
+    """The predictions of an evaluation, or its conversations as predictions."""
+    transcripts = _lines(evaluation / TRANSCRIPTS, Transcript.from_json)
+    if not transcripts:
+        return _lines(evaluation / PREDICTIONS, Prediction.from_json)
     name = next(iter(json.loads((evaluation / "metrics.json").read_text(encoding="utf-8"))["details"]))
-    return conversation_lines.lines(records, name)
+    return conversation_lines.predictions(transcripts, name)
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
+def _lines(path: Path, parse: Callable[[Any], T]) -> list[T]:
+    return read_lines(path, parse) if path.is_file() else []
 
 
 def _processors() -> str:

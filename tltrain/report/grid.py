@@ -12,7 +12,8 @@ from tltrain.report import numbers as num
 from tltrain.report.numbers import Numbers
 from tltrain.report.pooled import pool
 from tltrain.report.sweep import Sweep, axis_value, other_axes, stage_table, switches
-from tltrain.report.wording import MINUS, better, duration, interval, listed, plural, quantity, set_name, signed
+from tltrain.report.wording import MINUS, better, interval, listed, plural, quantity, set_name, signed
+from tltrain.runtime.durations import duration
 from tltrain.views import tables
 
 FULL_SHADE = 15.0  # points of difference at which shading is strongest
@@ -126,8 +127,8 @@ def _ours(sweep: Sweep, numbers: Numbers, key: num.Key) -> Cell:
         return Cell("–", float("-inf"))
     text = f"{summary.mean:.1f}" + (f" ±{summary.std:.1f}" if summary.std is not None else "")
     if found is not None:
-        sub = f"{signed(found.difference)}\n{interval(found)}"
-        distance = abs(found.difference) if better(key, found) else -abs(found.difference)
+        sub = f"{signed(found.value)}\n{interval(found)}"
+        distance = abs(found.value) if better(key, found) else -abs(found.value)
         return Cell(text, summary.mean, sub, _shade(distance), found.beyond_chance)
     base = numbers.summaries.get((sweep.baseline_row, *key[1:])) if sweep.baseline_row is not None else None
     if base is None or key[0] == sweep.baseline_row:
@@ -156,13 +157,13 @@ def pooled(sweep: Sweep) -> Table | None:
         else:
             cells += [
                 Cell(
-                    signed(difference.difference),
-                    difference.difference,
-                    shade=_shade(difference.difference),
+                    signed(difference.value),
+                    difference.value,
+                    shade=_shade(difference.value),
                     strong=difference.beyond_chance,
                 ),
                 Cell(interval(difference), difference.low),
-                number(difference.holm, 3),
+                number(difference.p_holm, 3),
             ]
         rows.append(cells)
     heads = ["Row", "mean, %", "difference", "95 % interval", "p, Holm over rows"]

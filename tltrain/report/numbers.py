@@ -1,32 +1,28 @@
 """What the rows of a sweep say: mean and spread over seeds, differences to the baseline with intervals, flips.
 
-Differences are taken sample by sample. Their 95 % interval is that of a bootstrap that draws samples and seeds, both
-with replacement (A. B. Owen, "The pigeonhole bootstrap", 2007), where all seeds answer the same samples; where each
-seed has samples of its own, seeds and then samples within them are drawn. A difference counts as more than chance if
-its p-value, corrected by Holm's method over all rows and sets of one level, is below 5 %. The p-value is the larger of
-the bootstrap's, which knows about seeds, and that of the randomization test of `scoring.paired`, which also
-holds for a handful of samples.
+Differences are taken sample by sample, with the interval and p-value of `intervals.difference_over_seeds`. A difference
+counts as more than chance if its p-value, corrected by Holm's method over all rows and sets of one level, is below 5 %.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 
+from tltrain.evaluation.intervals import Difference, SeedPairs, difference_over_seeds, holm
 from tltrain.evaluation.metrics import METRICS
-from tltrain.evaluation.scoring import paired
+from tltrain.evaluation.records import Identity, Prediction, by_sample
 from tltrain.report.sweep import Job, Row, Sweep
 
-RESAMPLES = 5000
-CHUNK = 500  # resamples drawn at a time, so that thousands of samples fit in memory
-ALPHA = 0.05
-
+T = TypeVar("T")
+Sample = tuple[Identity, int]
+"""A sample of a set, as `by_sample` numbers it."""
 
 MAIN = ("cf", "va", "ts")
 """Of a set's levels, the first of these is what the sweep is judged by."""
@@ -41,26 +37,6 @@ class Summary:
     values: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """A row minus the baseline, in points, over `seeds` seeds and `samples` samples (of all of them where they differ).
-
-    `holm` is the corrected p-value.
-    """
-
-    difference: float
-    low: float
-    high: float
-    p: float
-    holm: float
-    seeds: int
-    samples: int
-
-    @property
-    def beyond_chance(self) -> bool:
-        return self.holm < ALPHA
-
-
 Key = tuple[int, str, str]
 """Row (its position), set, level."""
 
@@ -72,7 +48,7 @@ class Numbers:
     sets: dict[str, list[str]]
     n: dict[str, int]
     summaries: dict[Key, Summary]
-    comparisons: dict[Key, Comparison]
+    comparisons: dict[Key, Difference]
 
     def main(self, name: str) -> str:
         """The level that a set is judged by."""
@@ -109,28 +85,21 @@ def sets(sweep: Sweep) -> dict[str, list[str]]:
 def count(job: Job, name: str) -> int:
     """How many samples of a set a job answered."""
     n = job.metrics.get(f"{name}/n")
-    return int(n) if is_number(n) else sum(line.get("set") == name for line in job.predictions)
+    return int(n) if is_number(n) else sum(prediction.set == name for prediction in job.predictions)
 
 
-def outcomes(job: Job, name: str, level: str) -> dict[tuple[str, str, int], float]:
-    """Sample (id, golden calls, which of those alike) -> 0 or 100; empty where nothing is said of single samples."""
+def outcomes(job: Job, name: str, level: str) -> dict[Sample, float]:
+    """Sample -> 0 or 100 (of DE and CE any number); empty where nothing is said of single samples."""
     return {
-        sample: 100.0 * float(line[level])
-        for sample, line in answered(job, name).items()
-        if isinstance(line.get(level), bool | int | float)
+        sample: 100.0 * prediction.scores[level]
+        for sample, prediction in answered(job, name).items()
+        if level in prediction.scores
     }
 
 
-def answered(job: Job, name: str) -> dict[tuple[str, str, int], Mapping[str, Any]]:
-    """Sample (id, golden calls, which of those alike) of a set -> its line in the predictions."""
-    found: dict[tuple[str, str, int], Mapping[str, Any]] = {}
-    times: dict[tuple[str, str], int] = {}
-    for line in job.predictions:
-        if line.get("set") == name:
-            sample = (str(line.get("id")), json.dumps(line.get("goldens"), sort_keys=True))
-            times[sample] = times.get(sample, 0) + 1
-            found[*sample, times[sample]] = line
-    return found
+def answered(job: Job, name: str) -> dict[Sample, Prediction]:
+    """Sample of a set -> its prediction."""
+    return by_sample(prediction for prediction in job.predictions if prediction.set == name)
 
 
 def percent(job: Job, name: str, level: str) -> float | None:
@@ -150,23 +119,14 @@ def summarize(row: Row, name: str, level: str) -> Summary | None:
     return Summary(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, values)
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 # Differences
 
 
-@dataclass(frozen=True, slots=True)
-class Pairs:
-    """One row beside the baseline: a vector of results for each seed that both have, samples in the same order."""
-
-    samples: list[tuple[Any, ...]]
-    ours: list[np.ndarray]
-    theirs: list[np.ndarray]
-
-
-def compare(sweep: Sweep, found: Mapping[str, Sequence[str]], seed: int = 0) -> dict[Key, Comparison]:
+def compare(sweep: Sweep, found: Mapping[str, Sequence[str]], seed: int = 0) -> dict[Key, Difference]:
     """Every row minus the baseline, for the levels that predictions give sample by sample."""
     base = sweep.baseline_row
     if base is None:
@@ -182,19 +142,21 @@ def compare(sweep: Sweep, found: Mapping[str, Sequence[str]], seed: int = 0) -> 
         for key, ours in results.items()
         if key[0] != base and (both := pairs_of(ours, results[base, *key[1:]])) is not None
     }
-    comparisons: dict[Key, Comparison] = {}
-    for name in found:
-        comparisons |= _bootstrap({key: both for key, both in pairs.items() if key[1] == name}, seed)
+    comparisons = {key: difference_over_seeds(both, seed) for key, both in pairs.items()}
     for level in METRICS:  # one family: all rows and sets of a level
-        keys = [key for key in comparisons if key[2] == level]
-        for key, p in zip(keys, holm([comparisons[key].p for key in keys]), strict=True):
-            comparisons[key] = replace(comparisons[key], holm=p)
+        comparisons |= corrected({key: found for key, found in comparisons.items() if key[2] == level})
     return comparisons
 
 
-def pairs_of(ours: Mapping[int, Mapping], theirs: Mapping[int, Mapping]) -> Pairs | None:
+def corrected(family: Mapping[T, Difference]) -> dict[T, Difference]:
+    """The differences of a family with their p-values corrected by Holm's method."""
+    p_values = holm([difference.p for difference in family.values()])
+    return {key: replace(family[key], p_holm=p) for key, p in zip(family, p_values, strict=True)}
+
+
+def pairs_of(ours: Mapping[int, Mapping], theirs: Mapping[int, Mapping]) -> SeedPairs[Sample] | None:
     """What both have, given seed -> sample -> result of each; None if nothing."""
-    found = Pairs([], [], [])
+    found: SeedPairs[Sample] = SeedPairs()
     for seed in sorted(ours.keys() & theirs.keys()):
         samples = tuple(sample for sample in theirs[seed] if sample in ours[seed])
         if samples:
@@ -202,59 +164,6 @@ def pairs_of(ours: Mapping[int, Mapping], theirs: Mapping[int, Mapping]) -> Pair
             found.ours.append(np.array([ours[seed][sample] for sample in samples]))
             found.theirs.append(np.array([theirs[seed][sample] for sample in samples]))
     return found if found.samples else None
-
-
-def _bootstrap(pairs: Mapping[Key, Pairs], seed: int) -> dict[Key, Comparison]:
-    """The comparisons of one set. Draws of samples are shared by all rows and levels, which saves drawing anew."""
-    columns: dict[tuple[Any, ...], list[tuple[Key, int]]] = {}
-    for key, both in pairs.items():
-        for position, samples in enumerate(both.samples):
-            columns.setdefault(samples, []).append((key, position))
-    means: dict[tuple[Key, int], np.ndarray] = {}
-    for number, (samples, uses) in enumerate(columns.items()):
-        differences = np.stack([pairs[key].ours[i] - pairs[key].theirs[i] for key, i in uses], axis=1)
-        drawn = resampled_means(differences, np.random.default_rng([seed, len(samples), number]))
-        means |= {use: drawn[:, column] for column, use in enumerate(uses)}
-    return {
-        key: comparison(both, np.stack([means[key, i] for i in range(len(both.samples))], axis=1), seed)
-        for key, both in pairs.items()
-    }
-
-
-def resampled_means(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """[N, C] values of N samples -> [RESAMPLES, C] means over N samples drawn with replacement."""
-    n = len(values)
-    chunks = [rng.multinomial(n, np.full(n, 1 / n), CHUNK) @ values / n for _ in range(RESAMPLES // CHUNK)]
-    return np.concatenate(chunks)
-
-
-def comparison(both: Pairs, drawn: np.ndarray, seed: int) -> Comparison:
-    """One comparison from [RESAMPLES, S] means of the S seeds' differences under drawn samples."""
-    seeds = len(both.samples)
-    observed = np.array([np.mean(a - b) for a, b in zip(both.ours, both.theirs, strict=True)])
-    if seeds > 1:
-        # Drawing S of S seeds shows (S-1)/S of the variance between them: widen it to what it is (Rao and Wu, 1988).
-        drawn = drawn + (math.sqrt(seeds / (seeds - 1)) - 1) * (observed - observed.mean())
-    weights = np.random.default_rng([seed, seeds]).multinomial(seeds, np.full(seeds, 1 / seeds), RESAMPLES) / seeds
-    differences = np.round((weights * drawn).sum(axis=1), 9)
-    low, high = np.percentile(differences, [2.5, 97.5])
-    tails = min(np.sum(differences <= 0), np.sum(differences >= 0))
-    by_bootstrap = min(1.0, 2 * (1 + float(tails)) / (RESAMPLES + 1))
-    crossed = len(set(both.samples)) == 1
-    join = (lambda vectors: np.mean(vectors, axis=0)) if crossed else np.concatenate
-    by_swapping = paired(join(both.theirs).tolist(), join(both.ours).tolist(), seed, RESAMPLES).p
-    samples = len(both.samples[0]) if crossed else sum(map(len, both.samples))
-    p = max(by_bootstrap, by_swapping)
-    return Comparison(float(observed.mean()), float(low), float(high), p, p, seeds, samples)
-
-
-def holm(values: Sequence[float]) -> list[float]:
-    """p-values corrected by Holm's step-down method, in the order given."""
-    corrected, running = [0.0] * len(values), 0.0
-    for rank, i in enumerate(sorted(range(len(values)), key=values.__getitem__)):
-        running = max(running, min(1.0, (len(values) - rank) * values[i]))
-        corrected[i] = running
-    return corrected
 
 
 # Flips
@@ -267,23 +176,19 @@ class Flip:
     name: str
     id: str
     gained: bool
-    a: dict[str, Any]
-    b: dict[str, Any]
+    a: Prediction
+    b: Prediction
 
 
 def flips(a: Job, b: Job, level: str = "cf") -> list[Flip]:
     """The samples on which two jobs differ at a level, in the order of `a`; what only one answered is left out."""
-    theirs = {_sample(line): line for line in b.predictions}
-    found = []
-    for line in a.predictions:
-        other = theirs.get(_sample(line))
-        if other is not None and bool(line.get(level)) != bool(other.get(level)):
-            found.append(Flip(str(line.get("set")), str(line.get("id")), bool(other.get(level)), line, other))
-    return found
-
-
-def _sample(line: Mapping[str, Any]) -> tuple[str, str, str]:
-    return str(line.get("set")), str(line.get("id")), json.dumps(line.get("goldens"), sort_keys=True)
+    theirs = by_sample(b.predictions)
+    pairs = ((ours, theirs[sample]) for sample, ours in by_sample(a.predictions).items() if sample in theirs)
+    return [
+        Flip(ours.set, ours.id, bool(other.scores.get(level)), ours, other)
+        for ours, other in pairs
+        if bool(ours.scores.get(level)) != bool(other.scores.get(level))
+    ]
 
 
 def error_kinds(row: Row, name: str) -> dict[str, int]:
@@ -296,9 +201,5 @@ def error_kinds(row: Row, name: str) -> dict[str, int]:
     return total
 
 
-def _counted(lines: Iterable[Mapping[str, Any]], name: str) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for line in lines:
-        if line.get("set") == name and isinstance(line.get("grade"), str) and "va" not in line:  # of a call
-            total[line["grade"]] = total.get(line["grade"], 0) + 1
-    return total
+def _counted(predictions: Iterable[Prediction], name: str) -> Counter[str]:
+    return Counter(one.grade for one in predictions if one.set == name and one.grade and one.is_call)

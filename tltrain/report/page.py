@@ -10,21 +10,21 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from tltrain.evaluation.metrics import METRICS
+from tltrain.evaluation.records import Prediction
 from tltrain.report import figures, grid, samples, wording
 from tltrain.report import numbers as num
 from tltrain.report.charts import HATCHES
 from tltrain.report.grid import Cell
 from tltrain.report.numbers import Numbers
 from tltrain.report.sweep import Job, Sweep
-from tltrain.report.wording import duration, plural, set_name
+from tltrain.report.wording import plural, set_name
+from tltrain.runtime.durations import duration
+from tltrain.views import html_page
 
 ASSETS = Path(__file__).parent / "assets"
 STATIC_CARDS = 20  # flips that stand in the page for readers without script
@@ -34,19 +34,13 @@ CONFIG = 200_000  # characters of the configuration
 
 def render(sweep: Sweep, numbers: Numbers) -> str:
     """The page."""
-    environment = Environment(
-        loader=FileSystemLoader(ASSETS),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     script = (ASSETS / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("page.html.j2").render(
+    return html_page.render(
+        ASSETS / "page.html.j2",
         css=(ASSETS / "page.css").read_text(encoding="utf-8"),
         js=script,
-        script_hash=f"sha256-{digest}",
+        policy=html_page.policy(f"sha256-{digest}"),
         matplotlib_version=version("matplotlib"),
         look=look,
         hatches=[HATCH_NAMES[hatch] for hatch in HATCHES],
@@ -128,7 +122,7 @@ def pair(sweep: Sweep, numbers: Numbers) -> tuple[int, int] | None:
         return None
     a = sweep.baseline_row if sweep.baseline_row in answered else answered[0]
     main = {
-        key: abs(found.difference)
+        key: abs(found.value)
         for key, found in numbers.comparisons.items()
         if key[2] == numbers.main(key[1]) and key[0] in answered
     }
@@ -174,12 +168,12 @@ def _common(sweep: Sweep, a: int, b: int) -> tuple[Job, Job] | None:
 
 
 def _card(flip: num.Flip, level: str) -> dict[str, Any]:
-    def side(line: Mapping[str, Any]) -> dict[str, Any]:
+    def side(prediction: Prediction) -> dict[str, Any]:
         return {
-            "right": bool(line.get(level)),
-            "grade": samples.cut(str(line.get("grade"))).replace("_", " "),
-            "prediction": samples.cut(str(line.get("prediction", ""))),
-            "reason": samples.cut(str(line.get("reason", ""))),
+            "right": bool(prediction.scores.get(level)),
+            "grade": samples.cut(prediction.grade).replace("_", " "),
+            "prediction": samples.cut(prediction.answer),
+            "reason": samples.cut(prediction.reason),
         }
 
     return {
@@ -187,7 +181,7 @@ def _card(flip: num.Flip, level: str) -> dict[str, Any]:
         "arrow": "▲" if flip.gained else "▼",
         "set": set_name(flip.name),
         "id": samples.cut(flip.id, 120),
-        "question": samples.cut(samples.question(flip.a)),
+        "question": samples.cut(flip.a.query),
         "goldens": samples.cut(samples.goldens(flip.a)),
         "a": side(flip.a),
         "b": side(flip.b),

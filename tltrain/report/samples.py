@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tltrain.evaluation.metrics import METRICS
+from tltrain.evaluation.records import Prediction, by_sample
 from tltrain.formats.calls import render_call
-from tltrain.report.sweep import Job, Sweep
+from tltrain.report.numbers import Sample
+from tltrain.report.sweep import Sweep
 from tltrain.trajectory import Call
 
 TEXT = 800  # characters of an answer, a question, a golden call
@@ -44,14 +46,13 @@ def cut(text: str, limit: int = TEXT) -> str:
 
 
 def show_call(call: Any) -> str:
-    """A golden call of a prediction line as it is written; whatever else stands there as JSON."""
+    """A golden call of a prediction as it is written; whatever else stands there as JSON."""
     if isinstance(call, Mapping) and isinstance(call.get("name"), str) and isinstance(call.get("arguments"), Mapping):
         return render_call(Call(call["name"], dict(call["arguments"])))
     return json.dumps(call, ensure_ascii=False)
 
 
-Sample = tuple[str, str, str]  # set, id, golden calls
-Answers = dict[tuple[int, int], dict[Sample, Mapping[str, Any]]]  # (row, seed) -> sample -> line
+Answers = dict[tuple[int, int], dict[Sample, Prediction]]  # (row, seed) -> sample -> prediction
 
 
 def flipping(sweep: Sweep) -> dict[str, Any]:
@@ -61,9 +62,11 @@ def flipping(sweep: Sweep) -> dict[str, Any]:
     standing for entries of `sets`, `texts` and `grades`; an answer that is not there is 0. `left_out` counts the
     samples that flip but are not here.
     """
-    answers: Answers = {(i, job.seed): _lines(job) for i, row in enumerate(sweep.rows) for job in row.finished}
-    lines = [line for own in answers.values() for line in own.values()]
-    levels = [key for key in METRICS if any(isinstance(line.get(key), bool) for line in lines)]
+    answers: Answers = {
+        (i, job.seed): by_sample(job.predictions) for i, row in enumerate(sweep.rows) for job in row.finished
+    }
+    measured = [prediction.scores for predictions in answers.values() for prediction in predictions.values()]
+    levels = [key for key in METRICS if any(isinstance(scores.get(key), bool) for scores in measured)]
     ordered = _in_turn(sample for sample in _all(answers) if _flips(sample, answers, levels))
     texts, samples, left_out = Texts(), [], 0
     sets: dict[str, int] = {}
@@ -74,18 +77,18 @@ def flipping(sweep: Sweep) -> dict[str, Any]:
         if size + texts.size > BUDGET:
             left_out += 1
             continue
-        lines = {key: known[sample] for key, known in answers.items() if sample in known}
-        first = next(iter(lines.values()))
+        predictions = {key: known[sample] for key, known in answers.items() if sample in known}
+        first = next(iter(predictions.values()))
         samples.append(
             [
-                sets.setdefault(sample[0], len(sets)),
-                cut(sample[1], 120),
-                texts.number(question(first)),
+                sets.setdefault(first.set, len(sets)),
+                cut(first.id, 120),
+                texts.number(first.query),
                 texts.number(goldens(first)),
             ]
         )
         for key in answers:
-            found[key].append(_answer(lines[key], texts, grades, levels) if key in lines else 0)
+            found[key].append(_answer(predictions[key], texts, grades, levels) if key in predictions else 0)
         size += 60 + 22 * len(answers)
     return {
         "rows": [row.label for row in sweep.rows],
@@ -99,57 +102,44 @@ def flipping(sweep: Sweep) -> dict[str, Any]:
     }
 
 
-def question(line: Mapping[str, Any]) -> str:
-    """What the user asked, where the line says so."""
-    meta = line.get("meta")
-    query = meta.get("query") if isinstance(meta, Mapping) else None
-    return query if isinstance(query, str) else ""
-
-
-def goldens(line: Mapping[str, Any]) -> str:
+def goldens(prediction: Prediction) -> str:
     """The accepted calls, one a line."""
-    calls = line.get("goldens") if isinstance(line.get("goldens"), list) else []
+    calls = prediction.goldens
     more = [f"… and {len(calls) - GOLDENS} more"] if len(calls) > GOLDENS else []
     return "\n".join([*map(show_call, calls[:GOLDENS]), *more])
 
 
-def _lines(job: Job) -> dict[Sample, Mapping[str, Any]]:
-    return {
-        (str(line.get("set")), str(line.get("id")), json.dumps(line.get("goldens"))): line for line in job.predictions
-    }
-
-
 def _all(answers: Answers) -> Iterator[Sample]:
-    yield from dict.fromkeys(sample for lines in answers.values() for sample in lines)
+    yield from dict.fromkeys(sample for predictions in answers.values() for sample in predictions)
 
 
 def _flips(sample: Sample, answers: Answers, levels: list[str]) -> bool:
     """Whether two rows with the same seed differ at any level."""
     by_seed: dict[int, set[int]] = {}
-    for (_, seed), lines in answers.items():
-        if sample in lines:
-            by_seed.setdefault(seed, set()).add(_bits(lines[sample], levels))
+    for (_, seed), predictions in answers.items():
+        if sample in predictions:
+            by_seed.setdefault(seed, set()).add(_bits(predictions[sample], levels))
     return any(len(found) > 1 for found in by_seed.values())
 
 
-def _bits(line: Mapping[str, Any], levels: list[str]) -> int:
-    return sum((line.get(level) is True) << position for position, level in enumerate(levels))
+def _bits(prediction: Prediction, levels: list[str]) -> int:
+    return sum((prediction.scores.get(level) is True) << position for position, level in enumerate(levels))
 
 
 def _in_turn(samples: Iterator[Sample]) -> Iterator[Sample]:
     """One of each set, then the next of each."""
     by_set: dict[str, list[Sample]] = {}
     for sample in samples:
-        by_set.setdefault(sample[0], []).append(sample)
+        (name, *_), _ = sample
+        by_set.setdefault(name, []).append(sample)
     for group in itertools.zip_longest(*by_set.values()):
         yield from (sample for sample in group if sample is not None)
 
 
-def _answer(line: Mapping[str, Any], texts: Texts, grades: dict[str, int], levels: list[str]) -> list[int]:
-    grade = str(line.get("grade"))
+def _answer(prediction: Prediction, texts: Texts, grades: dict[str, int], levels: list[str]) -> list[int]:
     return [
-        texts.number(str(line.get("prediction", ""))),
-        grades.setdefault(grade, len(grades)),
-        texts.number(str(line.get("reason", ""))),
-        _bits(line, levels),
+        texts.number(prediction.answer),
+        grades.setdefault(prediction.grade, len(grades)),
+        texts.number(prediction.reason),
+        _bits(prediction, levels),
     ]

@@ -13,7 +13,8 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from tltrain.errors import TltrainError
+from tltrain.errors import FieldError, TltrainError
+from tltrain.evaluation.records import Prediction
 from tltrain.runtime import runs
 
 FILE = "sweep.json"
@@ -48,7 +49,7 @@ class Job:
         error: why it failed; None where it did not.
         metrics: flat, as in `metrics.json` of stage=eval: `rotbench_clean/ts` in percent, `rotbench_clean/n`.
         details: `details` of the same file: set -> scorings, and calls by kind of error (`rows`).
-        predictions: the lines of `predictions.jsonl`.
+        predictions: of `predictions.jsonl`, or the conversations of `transcripts.jsonl` as predictions.
         curves: name (`train/loss`, `irm/reward`, ...) -> points [step, value].
         stages: in the order in which they ran.
     """
@@ -58,7 +59,7 @@ class Job:
     error: str | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
-    predictions: list[dict[str, Any]] = field(default_factory=list)
+    predictions: list[Prediction] = field(default_factory=list)
     curves: dict[str, list[list[float]]] = field(default_factory=dict)
     stages: list[StageCost] = field(default_factory=list)
 
@@ -116,7 +117,8 @@ class Sweep:
 
 def save(sweep: Sweep, path: Path) -> None:
     """Write the sweep as JSON, whole or not at all."""
-    runs.write_json(path, asdict(sweep))
+    record = asdict(_with_predictions(sweep, lambda prediction: prediction.to_json()))
+    runs.write_json(path, record)
 
 
 def load(path: Path) -> Sweep:
@@ -175,7 +177,20 @@ def _rows(records: list[Any], where: str) -> list[Row]:
 
 
 def _jobs(records: list[Any], where: str) -> list[Job]:
-    return [_make(Job, record, f"{where}[{i}].", stages=_stages) for i, record in enumerate(records)]
+    return [
+        _make(Job, record, f"{where}[{i}].", stages=_stages, predictions=_predictions)
+        for i, record in enumerate(records)
+    ]
+
+
+def _predictions(records: list[Any], where: str) -> list[Prediction]:
+    predictions = []
+    for i, record in enumerate(records):
+        try:
+            predictions.append(Prediction.from_json(record))
+        except FieldError as error:
+            raise _Unexpected(f"{where}[{i}].{error}") from None
+    return predictions
 
 
 def _stages(records: list[Any], where: str) -> list[StageCost]:
@@ -186,26 +201,29 @@ def without_texts(sweep: Sweep) -> Sweep:
     """The sweep without what was asked and answered: a sample keeps its id, grades and levels, and a digest of its
     golden calls, by which it is told from others.
     """
+    return _with_predictions(sweep, _textless)
+
+
+def _with_predictions(sweep: Sweep, change: Callable[[Prediction], Any]) -> Sweep:
+    """The sweep with another value for each prediction."""
     rows = [
-        replace(
-            row, seeds=[replace(job, predictions=[_textless(line) for line in job.predictions]) for job in row.seeds]
-        )
+        replace(row, seeds=[replace(job, predictions=list(map(change, job.predictions))) for job in row.seeds])
         for row in sweep.rows
     ]
     return replace(sweep, rows=rows)
 
 
-KEPT = ("set", "id", "grade", "ts", "pi", "cf", "de", "ce", "va", "success", "reward")
-
-
-def _textless(line: Mapping[str, Any]) -> dict[str, Any]:
-    goldens = json.dumps(line.get("goldens"), sort_keys=True)
-    meta = line.get("meta") if isinstance(line.get("meta"), Mapping) else {}
-    return {
-        **{key: line[key] for key in KEPT if key in line},
-        "goldens": [hashlib.sha256(goldens.encode()).hexdigest()[:12]],
-        "meta": {"seen": meta["seen"]} if "seen" in meta else {},
-    }
+def _textless(prediction: Prediction) -> Prediction:
+    *_, asked = prediction.identity
+    return Prediction(
+        set=prediction.set,
+        id=prediction.id,
+        goldens=[hashlib.sha256(asked.encode()).hexdigest()[:12]],
+        grade=prediction.grade,
+        scores=prediction.scores,
+        reward=prediction.reward,
+        meta={key: value for key, value in prediction.meta.items() if key == "seen"},
+    )
 
 
 def axis_value(value: Any) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
+from tltrain.evaluation.intervals import Difference
 from tltrain.evaluation.metrics import METRICS
-from tltrain.report.numbers import Comparison, Key, Numbers
+from tltrain.report.numbers import Key, Numbers
 from tltrain.report.sweep import Sweep
 
 MINUS = "\N{MINUS SIGN}"
@@ -25,19 +26,9 @@ def signed(value: float, digits: int = 1) -> str:
     return ("±" if not float(text) else "+" if value > 0 else MINUS) + text
 
 
-def interval(found: Comparison) -> str:
+def interval(found: Difference) -> str:
     """The ends of the interval: `[+1.2, +8.5]`."""
     return f"[{signed(found.low)}, {signed(found.high)}]"
-
-
-def duration(seconds: float | None) -> str:
-    """`4.2 s`, `12 min 5 s`, `3 h 20 min`."""
-    if not seconds:
-        return "–"
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def quantity(value: float | None, unit: str = "", base: int = 1000) -> str:
@@ -72,9 +63,9 @@ def listed(words: Iterable[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-def better(key: Key, found: Comparison) -> bool:
+def better(key: Key, found: Difference) -> bool:
     """Whether the difference is one for the better."""
-    return (found.difference > 0) != METRICS[key[2]].lower_is_better
+    return (found.value > 0) != METRICS[key[2]].lower_is_better
 
 
 def what_was_run(sweep: Sweep, numbers: Numbers) -> str:
@@ -97,29 +88,29 @@ def finding(sweep: Sweep, numbers: Numbers) -> str:
         return f"{sweep.baseline} cannot be compared with any row: results of the same samples and seeds are missing."
     main = {key: found for key, found in numbers.comparisons.items() if key[2] == numbers.main(key[1])}
     real = {key: found for key, found in main.items() if found.beyond_chance}
-    return _with_differences(sweep, numbers, real, main) if real else _without(sweep, numbers, main)
+    return _with_differences(sweep, numbers, sweep.baseline_row, real, main) if real else _without(sweep, numbers, main)
 
 
 def _with_differences(
-    sweep: Sweep, numbers: Numbers, real: Mapping[Key, Comparison], tested: Mapping[Key, Comparison]
+    sweep: Sweep, numbers: Numbers, baseline: int, real: Mapping[Key, Difference], tested: Mapping[Key, Difference]
 ) -> str:
-    key = max(real, key=lambda one: (better(one, real[one]), abs(real[one].difference)))
+    key = max(real, key=lambda one: (better(one, real[one]), abs(real[one].value)))
     found, (row, name, level) = real[key], key
-    base = numbers.summaries[sweep.baseline_row, name, level]
+    base = numbers.summaries[baseline, name, level]
     verb = "gains most over" if better(key, found) else "falls furthest behind"
     above = len({one[0] for one in real if better(one, real[one])})
     below = len({one[0] for one in real if not better(one, real[one])})
     rows = len({one[0] for one in tested})
     return (
         f"{sweep.rows[row].label} {verb} {sweep.baseline}: {METRICS[level].name} on {set_name(name)} goes from "
-        f"{base.mean:.1f} to {base.mean + found.difference:.1f} % ({signed(found.difference)} points, 95 % interval "
+        f"{base.mean:.1f} to {base.mean + found.value:.1f} % ({signed(found.value)} points, 95 % interval "
         f"{interval(found)}). Of {plural(rows, 'other row')}, {above or 'none'} {'is' if above == 1 else 'are'} better "
         f"than {sweep.baseline} on some benchmark by more than chance, {below or 'none'} worse."
     )
 
 
-def _without(sweep: Sweep, numbers: Numbers, main: Mapping[Key, Comparison]) -> str:
-    key = max(main, key=lambda one: abs(main[one].difference))
+def _without(sweep: Sweep, numbers: Numbers, main: Mapping[Key, Difference]) -> str:
+    key = max(main, key=lambda one: abs(main[one].value))
     row, name, _ = key
     levels = listed(dict.fromkeys(METRICS[one[2]].name for one in main))
     others = {k: found for k, found in numbers.comparisons.items() if k not in main and found.beyond_chance}
@@ -128,14 +119,14 @@ def _without(sweep: Sweep, numbers: Numbers, main: Mapping[Key, Comparison]) -> 
         alone = f"; with {len(main)} comparisons that may be chance"
     also = ""
     if others:
-        far = max(others, key=lambda one: abs(others[one].difference))
+        far = max(others, key=lambda one: abs(others[one].value))
         also = (
             f" In {METRICS[far[2]].name} on {set_name(far[1])}, {sweep.rows[far[0]].label} does: "
-            f"{signed(others[far].difference)} points {interval(others[far])}."
+            f"{signed(others[far].value)} points {interval(others[far])}."
         )
     return (
         f"No row differs from {sweep.baseline} by more than chance in {levels}. The largest difference is "
-        f"{sweep.rows[row].label} on {set_name(name)}: {signed(main[key].difference)} points, 95 % interval "
+        f"{sweep.rows[row].label} on {set_name(name)}: {signed(main[key].value)} points, 95 % interval "
         f"{interval(main[key])}{alone}." + also
     )
 

@@ -18,7 +18,7 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -54,7 +54,7 @@ class Place:
     port: int
 
 
-def started(environment: dict[str, str], words: list[str] = ()) -> Place | None:
+def started(environment: Mapping[str, str], words: Sequence[str] = ()) -> Place | None:
     """This process's place where torchrun, accelerate, deepspeed or srun started several; None where none did.
 
     Args:
@@ -100,16 +100,20 @@ def first_host(nodes: str) -> str:
     return name + first + rest
 
 
-def _place(environment: dict[str, str], rank: str, size: str, local_rank: str, local_size: str) -> tuple[int, ...]:
+def _place(
+    environment: Mapping[str, str], rank: str, size: str, local_rank: str, local_size: str
+) -> tuple[int, int, int, int]:
     of_all = _number(environment, rank), _number(environment, size)
     return *of_all, _number(environment, local_rank, of_all[0]), _number(environment, local_size, of_all[1])
 
 
-def _number(environment: dict[str, str], name: str, otherwise: int | None = None) -> int:
-    value = environment.get(name, otherwise)
+def _number(environment: Mapping[str, str], name: str, otherwise: int | None = None) -> int:
+    value = environment.get(name)
+    if value is None and otherwise is not None:
+        return otherwise
     try:
-        return int(value)
-    except (TypeError, ValueError):
+        return int(value or "")
+    except ValueError:
         raise TltrainError(f"the environment variable {name}: expected a number, found {value}") from None
 
 
@@ -153,11 +157,11 @@ class Team:
 
     # Exchange of objects. In a job every process makes the same exchanges in the same order, so they can be numbered.
 
-    def share(self, value: T | None = None) -> T:
+    def share(self, value: T) -> T:
         """Rank 0's value, everywhere."""
         return self._share(self._next_key(), value)
 
-    def _share(self, key: str, value: T | None) -> T:
+    def _share(self, key: str, value: T) -> T:
         if self.place.rank == 0:
             self._store.set(key, pickle.dumps(value))
             return value
@@ -352,9 +356,15 @@ def leads() -> bool:
     return rank() == 0
 
 
-def share(value: T | None = None) -> T:
+def share(value: T) -> T:
     """Rank 0's value, everywhere."""
     return value if _team is None else _team.share(value)
+
+
+def receive() -> Any:
+    """On the others: the value that rank 0 shares."""
+    nothing: Any = None
+    return share(nothing)
 
 
 def gather(value: T) -> list[T]:

@@ -51,11 +51,11 @@ def _of_file(path: Path, size: int, mtime_ns: int) -> str:
 
 def versions(packages: Iterable[str] = PACKAGES) -> Mapping[str, str | None]:
     """The versions of Python and of the libraries that are installed (None: it is not)."""
-    return {"python": ".".join(map(str, sys.version_info[:2]))} | {name: _version(name) for name in packages}
+    return {"python": ".".join(map(str, sys.version_info[:2]))} | {name: version(name) for name in packages}
 
 
 @cache
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

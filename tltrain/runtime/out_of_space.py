@@ -74,10 +74,10 @@ def of_disk(error: BaseException) -> str | None:
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.errno in READ_ONLY and error.filename is not None:
         return f"{error.filename}: {error.strerror}; hydra.run.dir=FOLDER and cache.dir=FOLDER say where to write"
-    full = isinstance(error, OSError) and error.errno in FULL
+    full = error if isinstance(error, OSError) and error.errno in FULL else None
     if not full and not any(word in text for word in (*DISK_WORDS, *WRITER_WORDS)):
         return None
-    what = error.strerror if full else next((word for word in DISK_WORDS if word in text), "a write failed")
+    what = full.strerror if full else next((word for word in DISK_WORDS if word in text), "a write failed")
     where = f" at {_folder(error.filename)}" if isinstance(error, OSError) and error.filename else ""
     return (
         f"the disk is full{where} ({what}): free some of it or put the run elsewhere (hydra.run.dir, cache.dir); what "

@@ -8,9 +8,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import socket
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -101,6 +102,31 @@ def ended(directory: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return metrics if isinstance(metrics, dict) else None
+
+
+TIMED = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")
+"""The name of a folder that `hydra.run.dir` and `hydra.sweep.dir` of `conf/` make by the time."""
+
+
+def link_latest(directory: Path) -> None:
+    """Point the link `latest` beside a folder `outputs/NAME/TIME` at it: the newest run, or sweep, that has ended.
+
+    A folder that is called otherwise is a user's choice, and nothing is put beside it. Nor is it an error where no
+    link can be made, as on some file systems.
+    """
+    directory = directory.absolute()
+    if directory.parents[1].name != "outputs" or not TIMED.fullmatch(directory.name) or not distributed.leads():
+        return
+    link = directory.with_name("latest")
+    part = directory.with_name(f".latest.{os.getpid()}.part")
+    if link.exists() and not link.is_symlink():
+        return
+    with suppress(OSError, NotImplementedError):
+        part.symlink_to(directory.name, target_is_directory=True)
+        try:
+            os.replace(part, link)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def finish(directory: Path, cfg: DictConfig, metrics: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -82,7 +82,9 @@ def _shown_progress(description: str, total: int | None) -> Iterator[Callable[..
         task = bar.add_task(description, total=total, note="")
 
         def advance(steps: int = 1, note: str | None = None) -> None:
-            bar.update(task, advance=steps, **({} if note is None else {"note": note}))
+            bar.update(task, advance=steps)
+            if note is not None:
+                bar.update(task, note=note)
 
         yield advance
 
@@ -105,7 +107,9 @@ def _plain_progress(description: str, total: int | None) -> Iterator[Callable[..
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
     """The items, with a progress bar."""
-    with progress(description, total if total is not None or not hasattr(items, "__len__") else len(items)) as advance:
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    with progress(description, total) as advance:
         for item in items:
             yield item
             advance()

@@ -32,7 +32,7 @@ class Source(Protocol):
     name: str
     too_long: int
 
-    def __call__(self, samples: Sequence[Sample]) -> list[str | None]:
+    def __call__(self, samples: Sequence[Sample]) -> Sequence[str | None]:
         """The answer to each sample, in their order."""
         ...
 

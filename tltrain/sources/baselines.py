@@ -69,7 +69,7 @@ def placeholder_call(tool: Tool) -> Call:
     return Call(tool.name, {name: placeholder(tool.properties.get(name) or {}) for name in tool.required})
 
 
-_PLACEHOLDERS = {
+_PLACEHOLDERS: dict[str, Any] = {
     **dict.fromkeys(("string", "str"), "text"),
     **dict.fromkeys(("integer", "int"), 1),
     **dict.fromkeys(("number", "float"), 1.0),

@@ -30,8 +30,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from tltrain import config
 from tltrain.errors import TltrainError
 from tltrain.formats import chat_completions, joined
 from tltrain.formats.tl import TL
@@ -179,22 +180,23 @@ class Endpoint:
         """The response to one request. The client tries again where HTTP tells that something went wrong (429, 500,
         no connection, one cut off, nothing for `timeout` seconds); here it is asked again for what is no completion.
         """
-        found = ""
+        received = ""
         for attempt in range(self.settings.retries + 1):
             if attempt:
                 await asyncio.sleep(min(0.5 * 2**attempt, 8))
             found = await self._post(body)
             if found is None:
                 return TOO_LONG
+            received = found
             try:
-                response = json.loads(found)
+                response = json.loads(received)
                 self._text(response, sample)
             except (ValueError, RecursionError):
                 continue
             if self.settings.cache:
                 runs.write_json(self._file(key), {"path": self.path, "body": body, "response": response})
             return response
-        raise _Failed(f"expected a completion in JSON, found {self._clean(found)!r}")
+        raise _Failed(f"expected a completion in JSON, found {self._clean(received)!r}")
 
     async def _post(self, body: Json) -> str | None:
         """What the server sends back; None where it has no room for the prompt."""
@@ -296,7 +298,7 @@ def _common_fields(cfg: DictConfig) -> Json:
         "max_tokens": cfg.stage.max_new_tokens,
         "temperature": cfg.source.temperature,
         **sampled,
-        **OmegaConf.to_container(cfg.source.extra, resolve=True),
+        **config.plain(cfg.source.extra),
     }
     return {name: value for name, value in fields.items() if value is not None}
 

@@ -96,5 +96,5 @@ class LocalModel:
 def help_out(cfg: DictConfig) -> None:
     """On every process but the first: answer one's part of what the first is asked, until it is closed."""
     model = LocalModel(cfg)
-    while (samples := distributed.share()) is not None:
+    while (samples := distributed.receive()) is not None:
         model.answer(samples)

@@ -19,24 +19,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from tltrain import config
 from tltrain.data import query_key, trained_on, trajectories
 from tltrain.data.judged import MaeReport, judged_trajectories, rule_of
 from tltrain.data.reading import ReadReport
 from tltrain.errors import TltrainError
 from tltrain.evaluation import analysis
-from tltrain.evaluation.analysis import ErrorCounts, Estimate
+from tltrain.evaluation.analysis import ErrorCounts
+from tltrain.evaluation.records import count_grades, read_graded
 from tltrain.formats.tool_errors import Rule
 from tltrain.grading import Outcome
 from tltrain.runtime import runs, terminal
 from tltrain.stages import mae
-from tltrain.stages.evaluations import compare
 from tltrain.trajectory import Trajectory
 from tltrain.views import analysis_tables as report
 from tltrain.views.analysis_tables import Shown
@@ -55,9 +55,14 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if data:
         counts, read = ErrorCounts(counting_rule(cfg)), ReadReport()
         source = counted(terminal.track(trajectories(cfg.data, cfg.seed, read), "reading trajectories"), counts)
-        items = list(source) if models else [None for _ in source]  # only a model needs them kept
+        items: list[Trajectory] = []
+        count = 0
+        for item in source:
+            count += 1
+            if models:  # only they need the trajectories again
+                items.append(item)
         if not sum(counts.all.calls):
-            raise TltrainError(f"data={cfg.data.name}: there are no training calls in {len(items)} trajectories")
+            raise TltrainError(f"data={cfg.data.name}: there are no training calls in {count} trajectories")
         metrics |= mae.read_metrics(read, folder)
         shown += show_data(cfg, counts, metrics, folder)
         if models:
@@ -89,7 +94,7 @@ def asked(stage: DictConfig, words: Sequence[str]) -> tuple[bool, list[str]]:
 
 def counting_rule(cfg: DictConfig) -> Rule:
     """The rule of `stage.rule`, whether or not `stage.mae` leaves its errors out for the models."""
-    return Rule.from_config(OmegaConf.to_container(cfg.mae[cfg.stage.rule.name]))
+    return Rule.from_config(config.plain(cfg.mae[cfg.stage.rule.name]))
 
 
 def counted(items: Iterable[Trajectory], counts: ErrorCounts) -> Iterator[Trajectory]:
@@ -99,17 +104,13 @@ def counted(items: Iterable[Trajectory], counts: ErrorCounts) -> Iterator[Trajec
         yield item
 
 
-def plain(estimate: Estimate) -> dict[str, float | None]:
-    return {key: value if value is None else round(value, 4) for key, value in asdict(estimate).items()}
-
-
 # --- the dataset ------------------------------------------------------------------------------------------------------
 
 
 def show_data(cfg: DictConfig, counts: ErrorCounts, metrics: dict[str, Any], folder: Path) -> list[Shown]:
     """The dataset's tables and picture; adds its numbers to `metrics`."""
     groups = {"": {f"data={cfg.data.name}": counts.all}, **counts.by()}
-    details = {
+    details: dict[str, dict[str, dict[str, Any]]] = {
         key or "all": {
             value: {
                 "trajectories": len(group.calls),
@@ -117,7 +118,7 @@ def show_data(cfg: DictConfig, counts: ErrorCounts, metrics: dict[str, Any], fol
                 "answered": sum(group.answered),
                 "errors": sum(group.errors),
                 "kinds": dict(group.kinds.most_common()),
-                "percent": {name: plain(share) for name, share in group.shares(cfg.seed).items()},
+                "percent": {name: share.to_json() for name, share in group.shares(cfg.seed).items()},
             }
             for value, group in values.items()
         }
@@ -183,7 +184,7 @@ def show_models(
     metrics["details"]["models"] = {
         name: details
         | {
-            what: {key: {kind: plain(one) for kind, one in both.items()} for key, both in details[what].items()}
+            what: {key: {kind: one.to_json() for kind, one in both.items()} for key, both in details[what].items()}
             for what in ("tokens", "calls")
         }
         for name, details in found.items()
@@ -235,12 +236,12 @@ def show_results(paths: Sequence[str], metrics: dict[str, Any], folder: Path) ->
     if len(set(paths)) < len(paths):
         raise TltrainError(f"stage.results: expected different folders, found {', '.join(paths)}")
     labels = analysis.labels(list(paths))
-    results = {label: compare.read(Path(path), "stage.results") for path, label in zip(paths, labels, strict=True)}
+    results = {label: read_graded(Path(path), "stage.results") for path, label in zip(paths, labels, strict=True)}
     counts: dict[str, dict[str, int]] = {}
-    for name in dict.fromkeys(line.sample[0] for lines in results.values() for line in lines):
-        for label, lines in results.items():
-            if members := [line for line in lines if line.sample[0] == name]:
-                counts[f"{label} {name}"] = compare.count(members)
+    for name in dict.fromkeys(one.set for predictions in results.values() for one in predictions):
+        for label, predictions in results.items():
+            if members := [prediction for prediction in predictions if prediction.set == name]:
+                counts[f"{label} {name}"] = count_grades(members)
     metrics["details"]["results"] = counts
     outcomes = {name: by_outcome(rows) for name, rows in counts.items()}
     analysis_plots.predictions(folder / "prediction_kinds.png", outcomes)

@@ -1,9 +1,9 @@
-"""stage=inspect: trajectories as the trainer sees them.
+"""stage=inspect: trajectories as the trainer sees them, in the terminal and as a page.
 
     python -m tltrain stage=inspect data=rotbench data.path=FOLDER stage.limit=1
 
-What is only read is dim; targets are coloured by weight, key tokens underlined; a turn that MAE leaves out is struck
-through; `⏎` marks the end token that closes a turn. Writes the same as `inspect.html`.
+In the terminal what is only read is dim; targets are coloured by weight, key tokens underlined; a turn that MAE leaves
+out is struck through; `⏎` marks the end token that closes a turn. `inspect.html` shows the same, with a legend.
 """
 
 from __future__ import annotations
@@ -13,96 +13,143 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.text import Text
 
+from tltrain import mae
 from tltrain.data import trajectories
 from tltrain.data.judged import MaeReport, judged_trajectories, rule_of
 from tltrain.data.reading import ReadReport
+from tltrain.formats import tl
+from tltrain.formats.stubs import render_tools
+from tltrain.formats.tool_errors import Rule
+from tltrain.mae import Verdict
 from tltrain.models import loading
 from tltrain.models.loading import CORPUS, corpus
 from tltrain.runtime import runs, terminal
-from tltrain.stages import mae
+from tltrain.stages.mae import read_metrics
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Target
 from tltrain.trajectory import Trajectory
+from tltrain.views.html_page import visible
+from tltrain.views.inspect_page import Conversation, History, Settings, Token, Tools, Turn, page
 
 END = "⏎"
-PAGE = (
-    '<!doctype html><html lang="en"><meta charset="utf-8"><title>What the trainer sees</title>'
-    '<body style="background: {background}; color: {foreground}">'
-    '<pre style="font-family: monospace; white-space: pre-wrap; overflow-wrap: anywhere">{code}</pre></body></html>'
-)
 READ, LEFT_OUT, PLAIN, KEY, NOTE = "dim", "red strike", "green", "bold underline", "italic cyan"
+REASONS = {
+    Verdict.KEPT: "the data marks this turn as history (learn: false)",
+    Verdict.ERROR: "the tool answered this call with an error",
+    Verdict.NO_ANSWER: "no tool's answer follows",
+}
+"""Why a turn is not learned, by MAE's verdict on it; a turn that MAE keeps is left out by its source alone."""
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
-    read, judged = ReadReport(), MaeReport()
+    read, judged, rule = ReadReport(), MaeReport(), rule_of(cfg)
     items = []
-    for item in judged_trajectories(trajectories(cfg.data, cfg.seed, read), rule_of(cfg), judged):
+    for item in judged_trajectories(trajectories(cfg.data, cfg.seed, read), rule, judged):
         items.append(item)
         if len(items) == max(cfg.stage.limit, CORPUS if cfg.model.random else 0):
             break
     path = loading.resolve(cfg.model, cfg.cache.dir, lambda: corpus(items))
     encoder = Encoder(loading.load_tokenizer(path, cfg.model))
-    recorder = Console(
-        record=True,
-        file=terminal.console.file,
-        highlight=False,
-        soft_wrap=True,
-        force_terminal=terminal.console.is_terminal,
-    )
-    for item in items[: cfg.stage.limit]:
-        recorder.rule(Text(item.id))
-        recorder.print(picture(item, encoder, cfg.stage.w_max))
-    recorder.print(
-        Text.assemble(
-            ("read", READ),
-            "  ",
-            ("target", PLAIN),
-            "  ",
-            ("key token", _key_style(9)),
-            "  ",
-            ("left out by MAE", LEFT_OUT),
-            f"  {END} end of a turn",
-        )
+    conversations = [conversation(item, rule, encoder, cfg.stage.w_max) for item in items[: cfg.stage.limit]]
+    for shown in conversations:
+        terminal.console.rule(Text(visible(shown.id)))
+        terminal.console.print(coloured(shown))
+    terminal.console.print(legend())
+    settings = Settings(
+        cfg.stage.w_max, cfg.stage.rule.name if cfg.stage.mae else None, cfg.model.path or cfg.model.name
     )
     with runs.writing(folder / "inspect.html") as file:
-        file.write(recorder.export_html(inline_styles=True, code_format=PAGE))
-    metrics = {"shown": min(cfg.stage.limit, len(items)), "base_model": path, **mae.read_metrics(read, folder)}
+        file.write(page(conversations, settings))
+    metrics = {"shown": len(conversations), "base_model": path, **read_metrics(read, folder)}
     runs.finish(folder, cfg, metrics)
     terminal.console.print(f"Written to {folder / 'inspect.html'}", markup=False)
     return metrics
 
 
-def picture(trajectory: Trajectory, encoder: Encoder, w_max: float | None) -> Text:
-    """The trajectory's text, each token in the style of what the trainer makes of it."""
-    out = Text()
-    for piece, run_ in zip(encoder.format.segments(trajectory), encoder.runs(trajectory, w_max), strict=True):
-        if run_.targets:
-            _append_turn(out, piece.text, run_.targets, encoder)
-        elif piece.turn is not None:
-            out.append(piece.text, LEFT_OUT)
-            out.append("  [left out]", NOTE)
+# What the trainer makes of a trajectory ------------------------------------------------------------------------------
+
+
+def conversation(trajectory: Trajectory, rule: Rule | None, encoder: Encoder, w_max: float | None) -> Conversation:
+    """The trajectory's text, each token of a learned turn with what the trainer makes of it."""
+    verdicts = mae.verdicts(trajectory, rule)
+    messages: list[History | Turn] = []
+    turn, kind = 0, ""
+    pieces = list(zip(encoder.format.segments(trajectory), encoder.runs(trajectory, w_max), strict=True))
+    for piece, run_ in pieces[1:]:  # the first is the system's
+        if piece.turn is not None:
+            verdict, found = verdicts[turn]
+            kind = (found or "").replace("_", " ")
+            turn += 1
+            if run_.targets:
+                messages.append(Turn(_tokens(piece.text, run_.targets, encoder)))
+            else:
+                messages.append(Turn((Token(piece.text, 0.0),), False, REASONS[verdict], kind))
+        elif not run_.opens_turn:
+            speaker, _, text = piece.text.removeprefix("\n").partition(": ")
+            messages.append(History(speaker, text, kind))
+            kind = ""
+    names = tuple(tool.name for tool in trajectory.tools)
+    tools = Tools(names, render_tools(trajectory.tools))
+    return Conversation(trajectory.id, tools, tuple(messages), trajectory.instructions)
+
+
+def _tokens(text: str, targets: Sequence[Target], encoder: Encoder) -> tuple[Token, ...]:
+    """The tokens of a turn, the end token last; text between two tokens has no weight."""
+    at, tokens = 0, []
+    for target, (start, end) in zip(targets, encoder.encode([text])[0].spans, strict=False):
+        if at < start:
+            tokens.append(Token(text[at:start], 0.0))
+        # Tokens that share a character (bytes of one letter) show it once.
+        tokens.append(Token(text[max(at, start) : end], target.weight, target.key))
+        at = max(at, end)
+    return (*tokens, Token(END, targets[-1].weight, targets[-1].key, is_end=True))
+
+
+# The terminal --------------------------------------------------------------------------------------------------------
+
+
+def coloured(shown: Conversation) -> Text:
+    """The conversation's text, each token in the style of what the trainer makes of it."""
+    parts = filter(None, (shown.instructions, shown.tools.text))
+    out = Text(visible(f"{tl.ROLES['system']}: " + "\n\n".join(parts)), READ)
+    for message in shown.messages:
+        if isinstance(message, History):
+            out.append(visible(f"\n{message.speaker}: {message.text}"), READ)
         else:
-            out.append(piece.text, READ)
+            out.append(tl.GENERATION_PROMPT, READ)
+            _append_turn(out, message)
     return out
 
 
-def _append_turn(out: Text, text: str, targets: Sequence[Target], encoder: Encoder) -> None:
-    """A turn that is learned: its tokens, its end, and in brackets what is key in it."""
-    at, keys = 0, []
-    for target, (start, end) in zip(targets, encoder.encode([text])[0].spans, strict=False):
-        token = text[max(at, start) : end]  # tokens that share a character (bytes of one letter) show it once
-        out.append(text[at:start], READ)
-        out.append(token, _key_style(target.weight) if target.key else PLAIN)
-        at = max(at, end)
-        keys += [token] if target.key else []
-    out.append(END, _key_style(targets[-1].weight) if targets[-1].key else PLAIN)
-    if keys:
-        weight = max(target.weight for target in targets)
-        out.append(f"  [{len(keys)} key of {len(targets)}: {' '.join(map(repr, keys))}, weight {weight:.2g}]", NOTE)
+def _append_turn(out: Text, turn: Turn) -> None:
+    """A turn: its tokens, and in brackets what is key in it, or that it is left out."""
+    if not turn.learned:
+        out.append(visible("".join(token.text for token in turn.tokens)), LEFT_OUT)
+        out.append("  [left out]", NOTE)
+        return
+    for token in turn.tokens:
+        out.append(visible(token.text), _key_style(token.weight) if token.is_key else PLAIN if token.weight else READ)
+    targets = [token for token in turn.tokens if token.weight]
+    if keys := [token for token in targets if token.is_key]:
+        said = " ".join(repr(token.text) for token in keys if not token.is_end)
+        out.append(f"  [{len(keys)} key of {len(targets)}: {said}, weight {keys[0].weight:.2g}]", NOTE)
+
+
+def legend() -> Text:
+    """What the styles mean."""
+    return Text.assemble(
+        ("read", READ),
+        "  ",
+        ("target", PLAIN),
+        "  ",
+        ("key token", _key_style(9)),
+        "  ",
+        ("left out by MAE", LEFT_OUT),
+        f"  {END} end of a turn",
+    )
 
 
 def _key_style(weight: float) -> str:

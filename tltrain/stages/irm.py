@@ -16,17 +16,17 @@ import json
 import logging
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from tltrain import plan, tracking
+from tltrain import config, plan, tracking
 from tltrain.data import hold_out, trajectories
 from tltrain.data.judged import MaeReport, judged_trajectories, rule_of
 from tltrain.data.reading import ReadReport
-from tltrain.entry.arguments import IRM_ARGUMENTS
 from tltrain.errors import TltrainError
 from tltrain.evaluation import scoring
 from tltrain.evaluation.metrics import SINGLE_TURN
@@ -40,6 +40,7 @@ from tltrain.trajectory import Sample, Trajectory
 
 if TYPE_CHECKING:
     from tltrain.tokens.encoder import Encoder
+    from tltrain.training.actor_critic import Models
     from tltrain.training.reward_function import RewardFunction
     from tltrain.training.rollout import Sampling
 
@@ -76,9 +77,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     log.info("irm: %d prompts in %d trees, %d tokens", report.prompts, len(trees), report.tokens)
     plan.announce(cfg, model.config, trees)
     asked = [sample for item in held_out for _, sample in questions(item)][: cfg.stage.eval_size]
-    judge = reward_function.RewardFunction(
-        RewardTable.from_config(OmegaConf.to_container(cfg.reward)), cfg.stage.matching.name
-    )
+    judge = reward_function.RewardFunction(RewardTable.from_config(config.plain(cfg.reward)), cfg.stage.matching.name)
     examine = HeldOutEvaluation(cfg, encoder, asked, judge)
     before = examine.once(folder / "before.json", model, bf16, "asking held-out questions before")
 
@@ -170,7 +169,7 @@ def prompts(
 
 
 def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool) -> Any:
-    """Arguments of the algorithm's trainer: `model.irm.args`, above them `stage.algorithm_args`, then `stage.args`."""
+    """Arguments of the algorithm's trainer as the configuration sets them."""
     import transformers
     import trl
 
@@ -184,14 +183,6 @@ def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool) -
             "stage.packing=trajectory needs: sdpa, or stage.packing=turn"
         )
     kind = {"ppo": transformers.TrainingArguments, "rloo": trl.RLOOConfig, "grpo": trl.GRPOConfig}[algorithm]
-    assert IRM_ARGUMENTS[algorithm].endswith(kind.__name__)
-    nodes = (
-        cfg.model.irm.get("args", {}),
-        cfg.hardware.args,
-        cfg.stage.algorithm_args.get(algorithm, {}),
-        cfg.stage.args,
-    )
-    chosen = OmegaConf.to_container(OmegaConf.merge(*nodes), resolve=True)
     ours: dict[str, Any] = {"remove_unused_columns": False}
     if algorithm != "ppo":
         ours |= {
@@ -201,7 +192,7 @@ def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool) -
         }
         if not cfg.stage.do_sample:
             raise TltrainError(f"stage.do_sample=false: {algorithm} compares sampled calls; stage.algorithm=ppo can")
-    return shared.library_arguments(cfg, kind, chosen, folder, device, bf16, **ours)
+    return shared.library_arguments(cfg, kind, folder, device, bf16, **ours)
 
 
 def make_trainer(
@@ -213,7 +204,6 @@ def make_trainer(
         path: of the policy, from which reference and critic are loaded anew.
         shown: `judge`, `on_samples` and `callbacks`, the same for all.
     """
-    from tltrain.models import adapters, devices
     from tltrain.training.kl import KlControl
 
     stage = cfg.stage
@@ -222,19 +212,9 @@ def make_trainer(
         from tltrain.training.group import TRAINERS
 
         return TRAINERS[stage.algorithm.name](model, arguments, trees, tokenizer=encoder.tokenizer, **shown)
-    from tltrain.training.actor_critic import expect, new_critic
     from tltrain.training.ppo import PPOTrainer, Settings
     from tltrain.training.rollout import Sampling
 
-    dtype = devices.weights_dtype(cfg.model)
-    with terminal.status("loading the critic"):
-        critic = new_critic(
-            stage.critic.path or path,
-            "sft" if stage.critic.path else stage.critic.init.name,
-            dtype=dtype,
-            attn_implementation=cfg.model.attn_implementation,
-            trust_remote_code=cfg.model.trust_remote_code,
-        ).to(model.device)
     settings = Settings(
         gamma=stage.gamma,
         lam=stage.lam,
@@ -251,16 +231,49 @@ def make_trainer(
         eos_id=encoder.eos_id,
         pad_id=encoder.tokenizer.pad_token_id,
     )
-    if stage.critic.init.name == "sft" and not stage.critic.path:
-        mean = first_value(cfg, model, trees, sampling, encoder, shown["judge"], arguments.bf16)
+    models = load_models(
+        cfg, path, model, lambda: first_value(cfg, model, trees, sampling, encoder, shown["judge"], arguments.bf16)
+    )
+    return PPOTrainer(
+        models.policy,
+        models.critic,
+        models.reference,
+        arguments,
+        trees,
+        encoder=encoder,
+        settings=settings,
+        sampling=sampling,
+        **shown,
+    )
+
+
+def load_models(cfg: DictConfig, path: str, policy: Any, first_reward: Callable[[], float]) -> Models:
+    """The models of PPO.
+
+    Args:
+        path: of the policy, from which critic and reference are loaded anew.
+        first_reward: gives what the policy earns before it learns, for a critic whose head begins at 0.
+    """
+    from tltrain.models import adapters, devices
+    from tltrain.training.actor_critic import Models, expect, new_critic
+
+    own, dtype = cfg.stage.critic, devices.weights_dtype(cfg.model)
+    with terminal.status("loading the critic"):
+        critic = new_critic(
+            own.path or path,
+            "sft" if own.path else own.init.name,
+            dtype=dtype,
+            attn_implementation=cfg.model.attn_implementation,
+            trust_remote_code=cfg.model.trust_remote_code,
+        ).to(policy.device)
+    if own.init.name == "sft" and not own.path:
+        mean = first_reward()
         if math.isfinite(mean):  # else the training says which reward is not
             expect(critic, mean)
     critic = adapters.adapted(critic, cfg.model, "TOKEN_CLS")
     # An adapter can be switched off: then the policy is its own reference.
-    reference = None if cfg.model.lora.r else loading.load_model(path, cfg.model, dtype, model.device)
-    return PPOTrainer(
-        model, critic, reference, arguments, trees, encoder=encoder, settings=settings, sampling=sampling, **shown
-    )
+    reference = None if cfg.model.lora.r else loading.load_model(path, cfg.model, dtype, policy.device)
+    return Models(policy, critic, reference)
 
 
 def first_value(
@@ -319,7 +332,7 @@ class HeldOutEvaluation:
         levels = scoring.score(grades, self.cfg.seed)
         return {
             "reward": sum(rewards) / len(rewards),
-            **{level: metric.percent for level, metric in levels.items()},
+            **{level: metric.value for level, metric in levels.items()},
             "n": len(rewards),
             "intervals": {level: [metric.low, metric.high] for level, metric in levels.items()},
             "outcomes": scoring.count_outcomes(grades),

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,7 @@ def benchmark(choice: str | DictConfig) -> tuple[str, DictConfig]:
     Raises:
         TltrainError: there is no such choice, or it has no such key.
     """
-    given = {"name": choice} if isinstance(choice, str) else OmegaConf.to_container(choice, resolve=True)
+    given = {"name": choice} if isinstance(choice, str) else config.plain(choice)
     name = given.pop("name", None)
     files = {file.stem: file for file in sorted((config.CONF_DIR / "benchmark").glob("*.yaml"))}
     if name not in files:
@@ -133,10 +133,10 @@ def benchmark(choice: str | DictConfig) -> tuple[str, DictConfig]:
     own = OmegaConf.structured(config.SCHEMAS["schema/benchmark"])
     for key in given:
         if key not in own:
-            raise TltrainError(f"stage.benchmarks, {name}.{key}: no such key{arguments.suggestion(str(key), own)}")
-    stated = OmegaConf.load(files[name])
+            raise TltrainError(f"stage.benchmarks, {name}.{key!s}: no such key{arguments.suggestion(str(key), own)}")
+    stated = config.merged(OmegaConf.load(files[name]))
     del stated["defaults"]
-    return name, OmegaConf.merge(own, stated, given)
+    return name, config.merged(own, stated, given)
 
 
 def check(cfg: DictConfig, benchmarks: list[tuple[str, DictConfig]]) -> None:
@@ -148,6 +148,10 @@ def check(cfg: DictConfig, benchmarks: list[tuple[str, DictConfig]]) -> None:
     names = [name for name, _ in benchmarks]
     if not names or len(names) > len(set(names)):
         raise TltrainError(f"stage.benchmarks: expected some, each once, found {names}")
+    for name, choice in benchmarks:
+        own = cfg.copy()
+        own.benchmark = choice
+        checks.check_node(own.benchmark, config.Benchmark, f"stage.benchmarks, {name}")
     stages = {"supervised": supervised(cfg)} | {node: resolved(cfg.stage[node]) for node in ("rl", "eval")}
     for node, stage in stages.items():
         for key in ("mae", "rule"):
@@ -170,7 +174,7 @@ class Maker:
         self.cache = StageCache(Path(cfg.cache.dir) / "stages") if cfg.cache.enabled else None
         self.costs: list[Cost] = []
 
-    def make(self, name: str, cfg: DictConfig, after: list[Entry] = (), resumable: bool = False) -> Entry:
+    def make(self, name: str, cfg: DictConfig, after: Sequence[Entry] = (), resumable: bool = False) -> Entry:
         """The stage's result; `name` is that of its folder in the run's.
 
         Args:
@@ -215,10 +219,10 @@ def link(place: Path, target: Path) -> None:
     place.symlink_to(os.path.relpath(target.resolve(), place.parent.resolve()), target_is_directory=True)
 
 
-def decided_by(cfg: DictConfig, after: list[Entry]) -> dict[str, Any]:
+def decided_by(cfg: DictConfig, after: Sequence[Entry]) -> dict[str, Any]:
     """Everything that decides the result of `cfg.stage`, for its fingerprint."""
     stage = cfg.stage.name
-    plain = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    plain = config.plain(cfg, enum_to_str=True)
     kept = {"stage": plain["stage"], "seed": plain["seed"]} | {name: plain[name] for name in SECTIONS[stage]}
     if stage in ("mae", "eval"):  # those that follow read what has been judged
         kept["mae"] = plain["mae"][plain["stage"]["rule"]] if plain["stage"].get("mae", True) else None

@@ -20,6 +20,7 @@ from tltrain.entry import checks
 from tltrain.entry.composed import part, resolved
 from tltrain.errors import TltrainError
 from tltrain.runtime import runs, terminal
+from tltrain.runtime.durations import duration
 
 NODES = {"sft": "supervised", "pkt": "supervised", "irm": "rl", "eval": "eval"}
 """The node of the configuration that holds the settings of the stage that is planned."""
@@ -38,7 +39,7 @@ def make(cfg: DictConfig) -> tuple[Any, dict[str, Any]]:
     """The plan, and the same as plain values."""
     own = planned(cfg)
     with terminal.status("loading torch and transformers"):
-        from tltrain.plan import configured, shapes
+        from tltrain.plan import configured, memory, shapes
         from tltrain.plan.compute import speed_of
     stage = cfg.stage
     described = shapes.read_config(cfg.model, cfg.cache.dir)
@@ -55,7 +56,7 @@ def make(cfg: DictConfig) -> tuple[Any, dict[str, Any]]:
     if stage.bandwidth is not None:
         speed = replace(speed, bandwidth=stage.bandwidth, why=f"{speed.why}, stage.bandwidth")
     plan = configured.make(own, shape, setup, configured.batch_of(own, rows, setup), tokens, speed)
-    given = stage.memory_gb and stage.memory_gb * configured.GiB
+    given = stage.memory_gb and stage.memory_gb * memory.GiB
     plan = replace(plan, available=given or configured.memory_here(setup.device, setup.processes))
 
     moment, peak = plan.peak
@@ -63,6 +64,7 @@ def make(cfg: DictConfig) -> tuple[Any, dict[str, Any]]:
         "of": own.stage.name,
         "model": cfg.model.path or cfg.model.name,
         "parameters": shape.parameters,
+        "trained": plan.trained,
         "peak_bytes": round(peak),
         "peak_moment": moment,
         "available_bytes": plan.available and round(plan.available),
@@ -99,7 +101,7 @@ def lengths(cfg: DictConfig, own: DictConfig, context: int | None) -> tuple[Any,
     stage, irm = cfg.stage, own.stage.name == "irm"
     if stage.length is None and own.stage.name != "eval" and (found := of_data(cfg, own, context)) is not None:
         return found, f"data={cfg.data.name}: {len(found.lengths)} samples, the longest of {max(found.lengths)} tokens"
-    most = own.stage.max_prompt_length if irm else arguments(own).get("max_length") or (None if irm else LENGTH)
+    most = own.stage.max_prompt_length if irm else arguments(own).get("max_length", LENGTH)
     length = stage.length or min(filter(None, (most, context)), default=LENGTH)
     if irm and stage.length is None and context:
         length = min(length, context - own.stage.max_new_tokens)
@@ -140,7 +142,7 @@ def of_data(cfg: DictConfig, own: DictConfig, context: int | None) -> Any:
 
         trees, _ = prompts(own, train, encoder, context)
         return rows_of(own.stage.algorithm.name, trees)
-    limit = min(filter(None, (arguments(own).get("max_length"), context)), default=sys.maxsize)
+    limit = min(filter(None, (arguments(own)["max_length"], context)), default=sys.maxsize)
     layouts = pack(
         terminal.track(train, "tokenizing"),
         encoder,
@@ -171,7 +173,7 @@ def local_tokenizer(cfg: DictConfig) -> Any:
 
 def show(plan: Any, metrics: dict[str, Any]) -> None:
     """The table on the terminal, and what it comes to."""
-    from tltrain.plan import configured
+    from tltrain.plan import configured, memory
 
     configured.table(plan)
     setup, say = plan.setup, lambda text: terminal.console.print(text, markup=False)
@@ -183,21 +185,24 @@ def show(plan: Any, metrics: dict[str, Any]) -> None:
         *(["activation checkpointing"] if setup.checkpointing else []),
     ]
     say(f"{metrics['of']} of {configured.count(plan.shape.parameters)} parameters; {', '.join(how)}")
+    if setup.adapter is not None and plan.trained:
+        adapters = ", ".join(f"{configured.count(number)} of the {name}" for name, number in plan.trained.items())
+        say(f"with LoRA trains {adapters}")
     say(f"micro-batch {plan.batch.rows} x {plan.batch.length} tokens; {metrics['lengths']}")
     if plan.host:
-        say(f"and {plan.host / configured.GiB:.1f} GiB of the machine's memory for each process (offloaded)")
+        say(f"and {plan.host / memory.GiB:.1f} GiB of the machine's memory for each process (offloaded)")
     if plan.seconds:
-        parts = ", ".join(f"{name} {configured.duration(value)}" for name, value in plan.seconds.items())
+        parts = ", ".join(f"{name} {duration(value)}" for name, value in plan.seconds.items())
         speed = metrics["speed"]
         say(
-            f"about {configured.duration(sum(plan.seconds.values()))} ({parts}), at {speed['flops']:.3g} operations/s "
+            f"about {duration(sum(plan.seconds.values()))} ({parts}), at {speed['flops']:.3g} operations/s "
             f"a process ({speed['why']})"
         )
     else:
         say("no time without tokens: stage.tokens=NUMBER, or data and tokenizer on this machine")
     moment, peak = plan.peak
     if plan.available is None:
-        say(f"peak {peak / configured.GiB:.1f} GiB ({moment}); stage.memory_gb= says what a device has")
+        say(f"peak {peak / memory.GiB:.1f} GiB ({moment}); stage.memory_gb= says what a device has")
         return
-    room = f"{peak / configured.GiB:.1f} of {plan.available / configured.GiB:.1f} GiB ({moment})"
+    room = f"{peak / memory.GiB:.1f} of {plan.available / memory.GiB:.1f} GiB ({moment})"
     say(f"fits: {room}" if plan.fits else f"does not fit: {room}")

@@ -30,21 +30,21 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     tools, messages, instructions = read_history(cfg.data.path)
     sample = Sample(str(cfg.data.path), tools, messages, (), instructions)
     with open_source(cfg) as source:
-        texts, model_path = source([sample]), source.name
-    if source.too_long:
+        (text,), model_path = source([sample]), source.name
+    if text is None:
         raise TltrainError(f"{cfg.data.path}: the conversation is too long for the model, see the line above")
-    judged = grade(texts[0], None, tools)
+    judged = grade(text, None, tools)
     call = judged.prediction and {"name": judged.prediction.name, "arguments": dict(judged.prediction.arguments)}
     metrics = {
         "model": model_path,
-        "text": texts[0],
+        "text": text,
         "call": call,
         "agrees_with_documentation": not judged.de,
         "reason": judged.reason,
     }
     runs.write_json(folder / "prediction.json", metrics)
     runs.finish(folder, cfg, metrics)
-    terminal.console.print(texts[0], markup=False)
+    terminal.console.print(text, markup=False)
     terminal.console.print(json.dumps(call, ensure_ascii=False), markup=False)
     if judged.de:
         terminal.errors.print(f"This is no call that the tools' documentation allows: {judged.reason}", markup=False)

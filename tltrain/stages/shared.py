@@ -17,6 +17,7 @@ from tltrain.data import TRAINED_ON, query_key, trained_on
 from tltrain.entry.arguments import check_arguments
 from tltrain.errors import TltrainError
 from tltrain.runtime import distributed, runs, terminal
+from tltrain.training.arguments import configured_arguments, library_class, trainer_arguments
 
 log = logging.getLogger(__name__)
 
@@ -24,31 +25,21 @@ WEIGHT = 0.02
 """Size of a typical weight: the spread that most models are initialized with."""
 
 
-def library_arguments(
-    cfg: DictConfig, kind: type, chosen: dict[str, Any], folder: Path, device: str, bf16: bool, **ours: Any
-) -> Any:
+def library_arguments(cfg: DictConfig, kind: type, folder: Path, device: str, bf16: bool, **ours: Any) -> Any:
     """An object of the library's class of arguments from the user's choices and what other groups say.
 
     Args:
-        kind: a subclass of transformers.TrainingArguments. chosen: its arguments in the configuration.
+        kind: a subclass of transformers.TrainingArguments.
         ours: more of its arguments, which the configuration states elsewhere.
     """
     name = f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
-    check_arguments(chosen, "stage.args", name)
-    defaults: dict[str, Any] = {
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "dataloader_pin_memory": device != "cpu",
-        "logging_nan_inf_filter": False,  # it would hide that a training has diverged
-        "ddp_find_unused_parameters": False,  # there are none
-    }
-    if name.startswith("trl.") and not {"activation_checkpointing", "gradient_checkpointing"} & set(chosen):
-        defaults["activation_checkpointing"] = False  # TRL's default is True, which costs a small model a third
+    assert name == library_class(cfg.stage)
+    check_arguments(configured_arguments(cfg), "stage.args", name)
     from tltrain.training import engines
 
     with refused_arguments():
         arguments = kind(
-            **(defaults | chosen),
+            **({"dataloader_pin_memory": device != "cpu"} | trainer_arguments(cfg)),
             output_dir=str(folder / "checkpoints"),
             run_name=str(folder),
             seed=cfg.seed,
@@ -104,7 +95,7 @@ def checkpoint_to_resume(cfg: DictConfig, folder: Path, left: Iterable[str] = ()
         for name in left:
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(checkpoints, ignore_errors=True)
-    distributed.share()
+    distributed.share(None)  # nobody goes on before they are gone
     return None
 
 

@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from tltrain import plan, tracking
 from tltrain.data import hold_out, trajectories
@@ -198,17 +198,13 @@ def write_losses(logs: list[dict[str, float]], stage: str, folder: Path) -> dict
     return known({name: steps[-1][name] for name in ("key_token_loss", "other_token_loss") if steps})
 
 
-def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool):
-    """trl.SFTConfig from `model.args`, above them `stage.args`, and what the other groups say."""
+def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool) -> Any:
+    """trl.SFTConfig as the configuration sets it."""
     from trl import SFTConfig
 
-    chosen = OmegaConf.to_container(OmegaConf.merge(cfg.model.args, cfg.hardware.args, cfg.stage.args), resolve=True)
-    if "per_device_train_batch_size" in chosen:  # the library's default of 8 would pad long trajectories to the longest
-        chosen.setdefault("per_device_eval_batch_size", chosen["per_device_train_batch_size"])
     return library_arguments(
         cfg,
         SFTConfig,
-        chosen,
         folder,
         device,
         bf16,

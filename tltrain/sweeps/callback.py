@@ -17,11 +17,13 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from tltrain import tracking
+from tltrain.entry import program
 from tltrain.errors import TltrainError
 from tltrain.evaluation.metrics import METRICS
 from tltrain.report.gather import gather, job_folders
 from tltrain.report.sweep import FILE, Job, Sweep, save, without_texts
 from tltrain.runtime import runs, terminal
+from tltrain.runtime.durations import duration
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,12 @@ class Gather(Callback):
         """Have the run's folder for this run alone."""
         _claim(config.hydra.run.dir)
 
+    def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Point `latest` at the run, if it has ended well."""
+        folder = Path(config.hydra.run.dir)
+        if runs.ended(folder) is not None:
+            runs.link_latest(folder)
+
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Have the sweep's folder for this sweep alone; count the jobs, where that can be known before."""
         _claim(config.hydra.sweep.dir)
@@ -58,7 +66,6 @@ class Gather(Callback):
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Say how the job ended, and where the sweep stands."""
-        from tltrain.report.wording import duration  # which loads numpy
 
         if config.hydra.mode.name != "MULTIRUN":
             return
@@ -88,6 +95,7 @@ class Gather(Callback):
         if any(job.details for row in sweep.rows for job in row.seeds):
             write(sweep, folder)
             _track(config, folder)
+        runs.link_latest(folder)
 
 
 def standing(sweep: Path, jobs: int | None) -> str:
@@ -144,7 +152,7 @@ def count_jobs(config: DictConfig) -> int | None:
 
 def command() -> str:
     """What was typed."""
-    return shlex.join(["python", "-m", "tltrain", *sys.argv[1:]])
+    return shlex.join([*program.name().split(), *sys.argv[1:]])
 
 
 def _name(config: DictConfig) -> str:

@@ -66,7 +66,11 @@ def flatten(runs: Sequence[Run]) -> Layout:
     Args:
         runs: depth first: parents before children, and behind each run all that descends from it.
     """
-    starts, ends, depths, last, path = [], [], [], [], []
+    starts: list[int] = []
+    ends: list[int] = []
+    depths: list[int] = []
+    last: list[int] = []
+    path: list[int] = []
     layout = Layout([], [], [], [], [], [], [], [])
     for number, run in enumerate(runs):
         while path and path[-1] != run.parent:

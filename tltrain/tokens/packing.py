@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
+from tltrain.config import SupervisedPacking, Truncation
 from tltrain.errors import TltrainError
 from tltrain.tokens import prefix_tree
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Layout, Run, flatten
 from tltrain.tokens.prefix_tree import Limits
 from tltrain.trajectory import Trajectory
-
-Packing = Literal["turn", "trajectory", "prefix_tree", "auto"]
-Truncation = Literal["drop_oldest_turns", "error", "skip"]
 
 
 @dataclass
@@ -50,10 +47,10 @@ def pack(
     trajectories: Iterable[Trajectory],
     encoder: Encoder,
     *,
-    packing: Packing,
+    packing: SupervisedPacking | str,
     w_max: float | None,
     max_length: int,
-    truncation: Truncation,
+    truncation: Truncation | str,
     report: PackingReport,
     limits: Limits | None = None,
 ) -> Iterator[Layout]:
@@ -69,12 +66,11 @@ def pack(
     Raises:
         TltrainError: a trajectory is too long and `truncation` is `error`.
     """
-    chains = _chains(trajectories, encoder, packing, w_max, max_length, truncation, report)
+    packing, truncation = SupervisedPacking(packing), Truncation(truncation)
+    samples: Iterable[list[Run]] = _chains(trajectories, encoder, packing, w_max, max_length, truncation, report)
     report.packing = packing
     if packing in ("prefix_tree", "auto"):
-        samples = _trees(list(chains), packing, limits or Limits(16, max_length), report)
-    else:
-        samples = chains
+        samples = _trees(list(samples), packing, limits or Limits(16, max_length), report)
     for runs in samples:
         layout = flatten(runs)
         report.samples += 1
@@ -86,7 +82,7 @@ def pack(
 def _chains(
     trajectories: Iterable[Trajectory],
     encoder: Encoder,
-    packing: Packing,
+    packing: SupervisedPacking,
     w_max: float | None,
     max_length: int,
     truncation: Truncation,
@@ -114,7 +110,9 @@ def _chains(
             yield fitted
 
 
-def _trees(chains: list[list[Run]], packing: Packing, limits: Limits, report: PackingReport) -> list[list[Run]]:
+def _trees(
+    chains: list[list[Run]], packing: SupervisedPacking, limits: Limits, report: PackingReport
+) -> list[list[Run]]:
     """The chains in trees, or by themselves where `packing` is `auto` and the trees would share too little."""
     trees = [prefix_tree.tree([chains[at] for at in group]) for group in prefix_tree.groups(chains, limits)]
     report.trajectories = len(chains)

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
+from tltrain.config import Packing, PromptTruncation
 from tltrain.errors import TltrainError
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Run
 from tltrain.tokens.packing import fit
 from tltrain.trajectory import Sample, Trajectory, actions, sequential
-
-Packing = Literal["turn", "trajectory"]
-Truncation = Literal["drop_oldest_turns", "left", "error", "skip"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +71,9 @@ def prompt_trees(
     trajectories: Iterable[Trajectory],
     encoder: Encoder,
     *,
-    packing: Packing,
+    packing: Packing | str,
     max_length: int,
-    truncation: Truncation,
+    truncation: PromptTruncation | str,
     report: PromptReport,
 ) -> Iterator[PromptTree]:
     """The trajectories' prompts, counted in `report`.
@@ -91,6 +88,7 @@ def prompt_trees(
     Raises:
         TltrainError: a prompt is too long and may not be, or cannot be, cut.
     """
+    packing, truncation = Packing(packing), PromptTruncation(truncation)
     for trajectory in trajectories:
         report.trajectories += 1
         turns = _turns(trajectory, encoder)
@@ -121,7 +119,7 @@ def _turns(trajectory: Trajectory, encoder: Encoder) -> list[tuple[list[Run], Sa
 
 
 def _fitted(
-    chain: list[Run], sample: Sample, max_length: int, truncation: Truncation, report: PromptReport
+    chain: list[Run], sample: Sample, max_length: int, truncation: PromptTruncation, report: PromptReport
 ) -> tuple[int, ...]:
     """The prompt's tokens within `max_length`; none if it is to be left out."""
     if (length := _length(chain)) <= max_length:

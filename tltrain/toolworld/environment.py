@@ -66,19 +66,20 @@ class Toolworld:
     """One world, and the script that says what is to become of it."""
 
     def __init__(self) -> None:
-        self._script: Script | None = None
-        self._world: World | None = None
+        self._started: tuple[Script, World] | None = None
         self._answer: str | None = None
 
     def reset(self, task: Task) -> Turn:
         """The script's world untouched, and its query."""
-        self._script = script_of(task.id)
-        self._world = self._script.world()
-        return Turn(self._world.tools, (Message("user", self._script.query),))
+        script = script_of(task.id)
+        world = script.world()
+        self._started = script, world
+        return Turn(world.tools, (Message("user", script.query),))
 
     def call(self, call: Call) -> str:
         """What the tool answers; the world never raises."""
-        return self._world.call(call)
+        _, world = self._conversation()
+        return world.call(call)
 
     def follow_up(self, answer: str | None) -> None:
         """Nothing: a script is one turn of the user."""
@@ -86,8 +87,9 @@ class Toolworld:
 
     def outcome(self) -> Mapping[str, Any]:
         """`success`; `state`, whether it is right; `answer` likewise, and `missing`, the facts that it lacks."""
-        wrong = [domain.name for domain in differing(self._script, self._world)]
-        missing = lacking(self._answer or "", facts(self._script))
+        script, world = self._conversation()
+        wrong = [domain.name for domain in differing(script, world)]
+        missing = lacking(self._answer or "", facts(script))
         answered = self._answer is not None and not missing
         return {
             "success": answered and not wrong,
@@ -99,7 +101,12 @@ class Toolworld:
 
     def close(self) -> None:
         """Forget the world."""
-        self._world = None
+        self._started = None
+
+    def _conversation(self) -> tuple[Script, World]:
+        if self._started is None:
+            raise RuntimeError("`reset` starts a conversation; none has been started")
+        return self._started
 
 
 def differing(script: Script, world: World) -> list[Domain]:

@@ -70,8 +70,10 @@ class Tracker:
     def artifact(self, kind: str, path: Path) -> None:
         """A file or folder that the job made, and from what: `kind` is data, model or evaluation."""
 
-    def evaluation(self, metrics: Mapping[str, Any], predictions: Path) -> None:
-        """What stage=eval found: its `metrics.json` to be, and `predictions.jsonl`."""
+    def evaluation(
+        self, metrics: Mapping[str, Any], predictions: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]
+    ) -> None:
+        """What stage=eval measured: its `metrics.json` to be, `predictions.jsonl`, and the same as rows of a table."""
 
     def track_file(self, path: Path) -> None:
         """A file to be kept with the run, with its content (a report)."""
@@ -132,7 +134,8 @@ def prepared(cfg: DictConfig) -> Iterator[None]:
 
         dashboard.read(cfg.tracking.panels)
     if not wants_wandb(cfg):
-        # TRL imports wandb, a second's work, wherever it finds it; `None` is how Python says that there is no module.
+        # TRL imports wandb, a second's work, wherever it finds it; `None` is how Python says that there is no module,
+        # which the type of `sys.modules` leaves out.
         sys.modules.setdefault("wandb", None)  # type: ignore[arg-type]
     try:
         yield

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from tltrain.config import CONF_DIR
+from tltrain.config import CONF_DIR, plain
 from tltrain.errors import TltrainError
 from tltrain.runtime import runs
 from tltrain.tracking import names
@@ -41,8 +41,10 @@ def read(path: str | Path | None) -> list[dict[str, Any]]:
     """
     path = Path(path or PANELS)
     try:
-        found = OmegaConf.to_container(OmegaConf.load(path))
-        sections = [_section(section) for section in found["sections"]]
+        found = OmegaConf.load(path)
+        if not isinstance(found, DictConfig):
+            raise TypeError("a list")
+        sections = [_section(section) for section in plain(found)["sections"]]
     except (OSError, YAMLError, OmegaConfBaseException, KeyError, TypeError, ValueError) as error:
         raise TltrainError(f"{path}: expected `sections` of panels, found: {' '.join(str(error).split())}") from error
     for section in sections:

@@ -5,7 +5,7 @@ tensorboard --logdir outputs
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,5 +34,7 @@ class TensorBoardTracker(Tracker):
                 writer.add_scalar(name, number)
 
     @guarded
-    def evaluation(self, metrics: Mapping[str, Any], predictions: Path) -> None:
+    def evaluation(
+        self, metrics: Mapping[str, Any], predictions: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]
+    ) -> None:
         self.metrics(names.of_evaluation(metrics))

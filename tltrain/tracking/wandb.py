@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import wandb
 from hydra.core.hydra_config import HydraConfig
@@ -37,8 +37,6 @@ from tltrain.tracking import Tracker, guarded, names, one_line
 
 log = logging.getLogger(__name__)
 
-PREDICTION = ("set", "id", "prediction", "goldens", "grade", "reward", "reason")
-"""Columns of the table of predictions: members of a line of `predictions.jsonl`."""
 TYPES = {"data": "dataset", "model": "model", "evaluation": "evaluation"}
 CELL = 4000
 """Characters of a table's cell; a prompt with many tools would make a table that no browser shows."""
@@ -108,7 +106,7 @@ class WandbTracker(Tracker):
                 return f"{url} cannot be reached ({one_line(reason)})"
         return ""
 
-    def _init(self, mode: str, id: str) -> Any:
+    def _init(self, mode: Literal["online", "offline", "disabled", "shared"], id: str) -> Any:
         tracking, stage, config = self.cfg.tracking, self.cfg.stage.name, redact.config(self.cfg)
         group, name = place(self.cfg, self.folder)
         tags = [*config["tracking"]["tags"], config["model"]["name"]]
@@ -219,11 +217,11 @@ class WandbTracker(Tracker):
         return artifact
 
     @guarded
-    def evaluation(self, metrics: Mapping[str, Any], predictions: Path) -> None:
+    def evaluation(
+        self, metrics: Mapping[str, Any], predictions: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]
+    ) -> None:
         self.metrics(names.of_evaluation(metrics))
-        with predictions.open(encoding="utf-8") as lines:
-            records = map(json.loads, lines)
-            self.table("eval/predictions", PREDICTION, ([one.get(name) for name in PREDICTION] for one in records))
+        self.table("eval/predictions", columns, rows)
         self.artifact("evaluation", predictions)
 
     @guarded
@@ -251,14 +249,14 @@ def staging(folder: Path) -> Iterator[None]:
 def place(cfg: DictConfig, folder: Path) -> tuple[str | None, str]:
     """A run's group and name: the sweep's folder, or that of the job whose stage this is; the run folder below it."""
     hydra = HydraConfig.get()
-    above = None
+    above: Path | None = None
     if hydra.mode == RunMode.MULTIRUN:
         above = Path(hydra.sweep.dir).resolve()
     elif folder.resolve() != Path(hydra.runtime.output_dir).resolve():
         above = Path(hydra.runtime.output_dir).resolve()
     own = folder.resolve()
-    name = str(own.relative_to(above)) if above in own.parents else own.name
-    return cfg.tracking.group or (above and above.name), name
+    name = str(own.relative_to(above)) if above is not None and above in own.parents else own.name
+    return cfg.tracking.group or (above.name if above is not None else None), name
 
 
 def inputs(cfg: DictConfig) -> list[tuple[str, Path]]:

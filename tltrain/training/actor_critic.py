@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForTokenClassification, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from tltrain.config import CriticInit
 from tltrain.errors import TltrainError
 from tltrain.runtime import out_of_space
 from tltrain.tokens.prompts import PromptTree
@@ -19,6 +21,15 @@ from tltrain.training import engines, rollout
 from tltrain.training import policy_gradient as pg
 from tltrain.training.rollout import Sampling
 from tltrain.trajectory import Sample
+
+
+@dataclass(frozen=True)
+class Models:
+    """What PPO computes with. `reference` is None where it is the policy with its adapter switched off."""
+
+    policy: PreTrainedModel
+    critic: PreTrainedModel
+    reference: PreTrainedModel | None
 
 
 class ActorCritic(nn.Module):
@@ -109,7 +120,7 @@ def token_logprobs(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return -nn.functional.cross_entropy(logits, targets, reduction="none")
 
 
-def new_critic(path: str, init: Literal["sft", "random"], **kwargs: Any) -> PreTrainedModel:
+def new_critic(path: str, init: CriticInit | str, **kwargs: Any) -> PreTrainedModel:
     """A model with a scalar head on each token.
 
     Args:
@@ -124,6 +135,7 @@ def new_critic(path: str, init: Literal["sft", "random"], **kwargs: Any) -> PreT
         raise TltrainError(
             f"{path} is an adapter, from which no critic can be made: model.lora.merge=true, or give stage.critic.path"
         )
+    init = CriticInit(init)
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=kwargs.get("trust_remote_code", False))
         is_critic = any("TokenClassification" in name for name in config.architectures or ())

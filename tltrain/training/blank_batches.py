@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 from accelerate.data_loader import SeedableRandomSampler
-from torch.utils.data import RandomSampler, Sampler, SequentialSampler
+from torch.utils.data import DataLoader, RandomSampler, Sampler, SequentialSampler
+
+from tltrain.training.trainer_mixin import TrainerMixin
 
 
 class Filled(Sampler[int]):
@@ -33,7 +35,7 @@ class Filled(Sampler[int]):
             self.sampler.set_epoch(epoch)
 
 
-class FilledBatches:
+class FilledBatches(TrainerMixin):
     """Mixed in before a Trainer: its loaders give every process as many batches. In one process it changes nothing."""
 
     def _with_blank(self, dataset: Any) -> Any:
@@ -42,7 +44,7 @@ class FilledBatches:
 
     def _get_dataloader(
         self, dataset: Any, description: str, batch_size: int, sampler_fn: Callable | None = None, **kwargs: Any
-    ):
+    ) -> DataLoader:
         if self.args.world_size > 1:
             sampler = self._filled(sampler_fn and sampler_fn(dataset), dataset, batch_size * self.args.world_size)
             dataset, sampler_fn = self._with_blank(dataset), lambda _: sampler

@@ -20,11 +20,15 @@ from contextlib import contextmanager
 from hashlib import file_digest
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tltrain.errors import TltrainError
 from tltrain.runtime import distributed, out_of_space, preemption, runs
 from tltrain.training.kl import KlControl
+from tltrain.training.trainer_mixin import TrainerMixin
+
+if TYPE_CHECKING:
+    from transformers.trainer_utils import TrainOutput
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +95,7 @@ def _digests(folder: Path, names: Iterable[str], keep: bool = False) -> dict[str
         return dict(zip(names, pool.map(one, names), strict=True))
 
 
-class WholeCheckpoints:
+class WholeCheckpoints(TrainerMixin):
     """Mixed in before a Trainer: checkpoints as above, saved at SIGTERM too, resumed as if nothing had happened.
 
     What the Trainer forgets is kept with them: sums that are not logged yet, the loss and the time of all the training
@@ -143,7 +147,7 @@ class WholeCheckpoints:
             "seconds": self._elapsed(),
         }
 
-    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any):
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> TrainOutput:
         """Train, from a checkpoint where one is given.
 
         Raises:
@@ -190,7 +194,7 @@ class WholeCheckpoints:
             return
         super()._run_epoch(*args, **kwargs)
 
-    def _finalize_training(self, trial: Any, num_train_samples: int, start_time: float):
+    def _finalize_training(self, trial: Any, num_train_samples: int, start_time: float) -> TrainOutput:
         self._take_up()
         return super()._finalize_training(trial, num_train_samples, time.time() - self._elapsed())
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 from trl.models import unwrap_model_for_generation
 
+from tltrain.config import plain
 from tltrain.errors import TltrainError
 from tltrain.runtime import distributed
 
@@ -27,13 +28,13 @@ def arguments(hardware: DictConfig) -> dict[str, Any]:
     if hardware.deepspeed and hardware.fsdp:
         raise TltrainError("hardware.deepspeed and hardware.fsdp are both set: one engine at a time")
     if hardware.deepspeed:
-        return {"deepspeed": OmegaConf.to_container(hardware.deepspeed, resolve=True)}
+        return {"deepspeed": plain(hardware.deepspeed)}
     if hardware.fsdp and distributed.size() > 1:
         if not torch.cuda.is_available() or hardware.device.name == "cpu":
             raise TltrainError(
                 "hardware.fsdp needs GPUs: accelerate has it for them alone; hardware=zero3 runs on CPUs"
             )
-        return {"fsdp": True, "fsdp_config": OmegaConf.to_container(hardware.fsdp, resolve=True)}
+        return {"fsdp": True, "fsdp_config": plain(hardware.fsdp)}
     return {}
 
 

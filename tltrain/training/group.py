@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerState
 from trl import GRPOTrainer, RLOOTrainer
 
 from tltrain.errors import TltrainError
@@ -31,6 +31,8 @@ NAMES = {
 
 class _ToolCalls(WholeCheckpoints):
     """What both trainers share; mixed in before TRL's class."""
+
+    kl: KlControl
 
     def __init__(
         self,
@@ -64,7 +66,14 @@ class _ToolCalls(WholeCheckpoints):
         )
         self.remove_callback(PrinterCallback)
 
-    def _reward(self, prompts, completions, trainer_state, log_metric, **_: Any) -> list[float]:
+    def _reward(
+        self,
+        prompts: list[str],
+        completions: list[str],
+        trainer_state: TrainerState,
+        log_metric: Callable[[str, float], None],
+        **_: Any,
+    ) -> list[float]:
         """TRL's reward function."""
         judged = [self.judge(self.samples[int(n)], text) for n, text in zip(prompts, completions, strict=True)]
         step = trainer_state.global_step + 1
@@ -77,16 +86,16 @@ class _ToolCalls(WholeCheckpoints):
             self.on_samples(step, judged)
         return [one.reward for one in judged]
 
-    def _tokenize_prompts(self, prompts: list[str]):
+    def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return [list(self.prompt_ids[number]) for number in prompts], None, {}
 
-    def _generate(self, *args: Any, **kwargs: Any):
+    def _generate(self, *args: Any, **kwargs: Any) -> Any:
         return self._timed("seconds_generation", super()._generate, *args, **kwargs)
 
-    def _calculate_rewards(self, *args: Any, **kwargs: Any):
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
         return self._timed("seconds_scoring", super()._calculate_rewards, *args, **kwargs)
 
-    def _timed(self, name: str, do: Callable, *args: Any, **kwargs: Any):
+    def _timed(self, name: str, do: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         start = time.perf_counter()
         try:
             return do(*args, **kwargs)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+
+from tltrain.config import OnKlLimit
 
 
 @dataclass
@@ -20,7 +21,7 @@ class KlControl:
 
     coefficient: float
     limit: float | None = None
-    action: Literal["stop", "adapt"] = "stop"
+    action: OnKlLimit | str = OnKlLimit.stop
 
     FACTOR = 1.5
 

@@ -95,6 +95,7 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
         on_samples: called with the number of the step and what was judged in it (on the first process).
     """
 
+    kl: KlControl
     loss_is_scaled_for_ga = True  # the losses below are divided by the tokens of the whole step
 
     def __init__(
@@ -227,7 +228,13 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
     def _prepare_inputs(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return inputs  # on the device already; what the first PPO epoch leaves in it serves the next
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, dict[str, Any]]:
         """Policy loss plus value loss of a micro-batch's tokens over the number of tokens of the step."""
         s, mask, index = self.settings, inputs["mask"], inputs["index"]
         batch = {name: inputs[name] for name in ("input_ids", "position_ids", "keep", "targets")}

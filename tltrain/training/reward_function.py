@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from tltrain.config import Matching
+from tltrain.data.reading import expect, member, optional, shown
+from tltrain.errors import FieldError, RecordError
 from tltrain.evaluation.scoring import count_outcomes
 from tltrain.formats import joined
 from tltrain.formats.calls import render_call
 from tltrain.formats.tl import TL
-from tltrain.grading import Grade, Outcome, RewardTable, Values, grade
+from tltrain.grading import Grade, Outcome, RewardTable, grade
 from tltrain.runtime import distributed, runs
 from tltrain.trajectory import Sample
 
@@ -30,7 +34,7 @@ class GradedResponse:
 class RewardFunction:
     """Grades responses against the golden call and prices them by a reward table (the paper, IRM)."""
 
-    def __init__(self, table: RewardTable, values: Values = "strict") -> None:
+    def __init__(self, table: RewardTable, values: Matching | str = Matching.strict) -> None:
         self.table, self.values = table, values
 
     def __call__(self, sample: Sample, response: str) -> GradedResponse:
@@ -47,6 +51,54 @@ def grade_counts(judged: Sequence[GradedResponse]) -> dict[str, int]:
     return {f"grade/{name}": count for name, count in count_outcomes(one.grade for one in judged).items()}
 
 
+@dataclass(frozen=True, slots=True)
+class SampleRecord:
+    """A sampled call beside the golden ones: a line of `samples.jsonl`.
+
+    Attributes:
+        step: the optimizer step, from 1. id: the prompt's.
+        sampled: what the model wrote. golden: the golden calls, with ` | ` between them.
+        grade: the row of the reward table. reason: why, in words.
+    """
+
+    step: int
+    id: str = ""
+    prompt: str = ""
+    sampled: str = ""
+    golden: str = ""
+    grade: str = ""
+    reward: float | None = None
+    reason: str = ""
+
+    @classmethod
+    def of(cls, step: int, response: GradedResponse) -> SampleRecord:
+        """What is written down of a graded response."""
+        return cls(
+            step=step,
+            id=response.sample.id,
+            prompt=joined(TL.prompt_segments(response.sample)),
+            sampled=response.response,
+            golden=" | ".join(render_call(golden) for golden in response.sample.goldens),
+            grade=response.grade.row,
+            reward=response.reward,
+            reason=response.grade.reason,
+        )
+
+    @classmethod
+    def from_json(cls, record: Any) -> SampleRecord:
+        """Read a line; unknown keys are ignored. Raises FieldError."""
+        record = expect(record, dict, "line")
+        reward = record.get("reward")
+        if isinstance(reward, bool) or not isinstance(reward, int | float | None):
+            raise FieldError("reward", "a number", shown(reward))
+        texts = {key: optional(record, key, "") for key in ("id", "prompt", "sampled", "golden", "grade", "reason")}
+        return cls(step=member(record, "step", int), reward=reward, **texts)
+
+    def to_json(self) -> dict[str, Any]:
+        """The line as plain values."""
+        return {column.name: getattr(self, column.name) for column in fields(self)}
+
+
 class SampleLog:
     """Sampled calls beside the golden ones, some of every `every` steps: to `samples.jsonl` and to a tracker.
 
@@ -54,8 +106,6 @@ class SampleLog:
         every: steps between two entries, counted from the first step. count: samples an entry.
         table: called with a table's name, columns, rows and step.
     """
-
-    COLUMNS = ("step", "id", "prompt", "sampled", "golden", "grade", "reward", "reason")
 
     def __init__(
         self, path: Path, every: int, count: int, table: Callable[..., None] = lambda *args, **kwargs: None
@@ -66,34 +116,25 @@ class SampleLog:
         """Remove what steps after `step` left: they are made again."""
         if distributed.leads() and self.path.is_file():
             lines = self.path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if _step(line) <= step]
-            runs.write_lines(self.path, kept)
+            earlier = [line for number, line in enumerate(lines, 1) if self._step(number, line) <= step]
+            runs.write_lines(self.path, earlier)
+
+    def _step(self, number: int, line: str) -> float:
+        try:
+            record = json.loads(line)
+        except ValueError:  # the line that was being written when the run was stopped
+            return math.inf
+        try:
+            return SampleRecord.from_json(record).step
+        except FieldError as error:
+            raise RecordError(self.path, number, error) from None
 
     def __call__(self, step: int, judged: Sequence[GradedResponse]) -> None:
         """Keep some of the samples of step `step` (from 1), if it is its turn."""
         if (step - 1) % self.every:
             return
-        rows = [self._row(step, one) for one in judged[: self.count]]
+        records = [SampleRecord.of(step, response) for response in judged[: self.count]]
         with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        self.table("irm/samples_table", self.COLUMNS, [list(row.values()) for row in rows], step=step)
-
-    @staticmethod
-    def _row(step: int, one: GradedResponse) -> dict[str, Any]:
-        return {
-            "step": step,
-            "id": one.sample.id,
-            "prompt": joined(TL.prompt_segments(one.sample)),
-            "sampled": one.response,
-            "golden": " | ".join(render_call(golden) for golden in one.sample.goldens),
-            "grade": one.grade.row,
-            "reward": one.reward,
-            "reason": one.grade.reason,
-        }
-
-
-def _step(line: str) -> float:
-    try:
-        return json.loads(line)["step"]
-    except ValueError:  # the line that was being written when the run was stopped
-        return float("inf")
+            file.writelines(json.dumps(record.to_json(), ensure_ascii=False) + "\n" for record in records)
+        rows = [list(record.to_json().values()) for record in records]
+        self.table("irm/samples_table", [column.name for column in fields(SampleRecord)], rows, step=step)

@@ -104,7 +104,7 @@ def _answers(
             responses[row] += _until_end(tokens, sampling.eos_id)
         kept = [at for at, tokens in enumerate(new) if sampling.eos_id not in tokens]
         going, left = [going[at] for at in kept], left - count
-        if going and left:
+        if going and left and cache is not None:
             ids, mask = out, torch.nn.functional.pad(mask, (0, count), value=1)
             if len(kept) < len(new):  # else nothing is worth a copy of the cache
                 at = torch.tensor(kept, device=ids.device)

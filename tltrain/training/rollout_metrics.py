@@ -27,7 +27,13 @@ class RolloutMetrics:
     COUNTS = ("samples", "tokens", "prompt_tokens", "returns", "returns_squared", "error", "error_squared")
 
     def __init__(self) -> None:
-        self.values = dict.fromkeys([*self.OVER_SAMPLES, *self.OVER_TOKENS, *self.SECONDS, *self.COUNTS], 0.0)
+        self.reset()
+
+    def reset(self) -> None:
+        """Set every sum to zero."""
+        self.values: dict[str, float | torch.Tensor] = dict.fromkeys(
+            [*self.OVER_SAMPLES, *self.OVER_TOKENS, *self.SECONDS, *self.COUNTS], 0.0
+        )
 
     def add(self, **numbers: float | torch.Tensor) -> None:
         for name, number in numbers.items():
@@ -39,7 +45,7 @@ class RolloutMetrics:
         total = torch.stack([torch.as_tensor(v, dtype=torch.float64, device=device) for v in self.values.values()])
         processes = accelerator.num_processes
         sums = dict(zip(self.values, accelerator.reduce(total, reduction="sum").tolist(), strict=True))
-        self.__init__()
+        self.reset()
         tokens, seconds = sums["tokens"], {name: sums[name] / processes for name in self.SECONDS}
         logs = {name: sums[name] / tokens for name in self.OVER_TOKENS if tokens}
         if sums["samples"]:  # none in a later PPO epoch

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from datasets import Dataset, concatenate_datasets
-from transformers import PrinterCallback
+from torch import nn
+from transformers import PrinterCallback, TrainerControl
 from trl import SFTTrainer
 
 from tltrain.runtime import terminal
@@ -138,6 +139,7 @@ class TurnTrainer(WholeCheckpoints, FilledBatches, SFTTrainer):
     `key_token_share`, `tokens_per_second` (processed, per process) and `num_tokens`.
     """
 
+    control: TrainerControl
     loss_is_scaled_for_ga = True  # the loss below divides by the turns of the whole optimizer step
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -159,7 +161,13 @@ class TurnTrainer(WholeCheckpoints, FilledBatches, SFTTrainer):
         turns = sum(batch["turn_count"] for batch in batch_samples)
         return self.accelerator.gather(torch.tensor([turns], device=device)).sum()
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, dict[str, Any]]:
         """Sum of the micro-batch's turn losses over the number of turns in the step (scaled for DDP's averaging)."""
         fused = inputs["input_ids"].device.type in ("cuda", "xpu")
         nll = target_nll(model, inputs, fused, torch.bfloat16 if self.args.bf16 else None)
@@ -171,7 +179,9 @@ class TurnTrainer(WholeCheckpoints, FilledBatches, SFTTrainer):
             loss = losses.sum() / num_items_in_batch * self.accelerator.num_processes
         return (loss, {}) if return_outputs else loss
 
-    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
+    def evaluate(
+        self, eval_dataset: Dataset | None = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
         """Mean turn loss and the token statistics over the held-out set (Trainer's own would average batches)."""
         self.model.eval()
         self._sums["eval"] = _Sums()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tltrain.runtime import preemption
 
@@ -19,10 +19,12 @@ class SaveAtSignal(TrainerCallback):
     def __init__(self, accelerator: Any) -> None:
         self.accelerator, self.saving = accelerator, False
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._update_control(control)
 
-    def on_epoch_end(self, args, state, control, **kwargs):
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self._update_control(control)
 
     def _update_control(self, control: Any) -> None:
@@ -39,7 +41,7 @@ class SaveAtSignal(TrainerCallback):
             self.accelerator.set_trigger()
         return self.accelerator.check_trigger()
 
-    def on_save(self, args, state, control, **kwargs):
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.saving:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             preemption.stop(f"{folder} is saved, and the same command with stage.resume=true goes on from it")

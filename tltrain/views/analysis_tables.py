@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tltrain.evaluation.analysis import CONDITIONS, PARTS, Estimate, Group
+from tltrain.evaluation.analysis import CONDITIONS, PARTS, Group
+from tltrain.evaluation.intervals import Interval
 from tltrain.views import tables
 
 MOST_KINDS = 3  # kinds of error named in a row
 
-Tokens = Mapping[str, Mapping[str, Estimate]]
-Calls = Mapping[str, Mapping[str, Estimate]]
+Tokens = Mapping[str, Mapping[str, Interval]]
+Calls = Mapping[str, Mapping[str, Interval]]
 
 
 @dataclass(frozen=True)
@@ -36,19 +37,19 @@ def markdown(heading: str, shown: Sequence[Shown]) -> str:
     return "\n".join(parts)
 
 
-def percent(estimate: Estimate | None) -> str:
+def percent(estimate: Interval | None) -> str:
     return _shown(estimate, ".1f", ".0f")
 
 
-def nats(estimate: Estimate | None) -> str:
+def nats(estimate: Interval | None) -> str:
     return _shown(estimate, ".3f", ".2f")
 
 
-def _shown(estimate: Estimate | None, digits: str, of_ends: str) -> str:
+def _shown(estimate: Interval | None, digits: str, of_ends: str) -> str:
     if estimate is None:
         return "-"
     value = format(estimate.value, digits)
-    return value if estimate.low is None else f"{value} [{estimate.low:{of_ends}}, {estimate.high:{of_ends}}]"
+    return value if not estimate.has_ends else f"{value} [{estimate.low:{of_ends}}, {estimate.high:{of_ends}}]"
 
 
 def errors(groups: Mapping[str, Mapping[str, Group]], rule: str, seed: int) -> Shown:
@@ -151,7 +152,7 @@ def predictions(counts: Mapping[str, Mapping[str, int]]) -> list[Shown]:
     for start in range(0, len(names), tables.SIDE_BY_SIDE):
         columns = names[start : start + tables.SIDE_BY_SIDE]
         totals = {name: sum(counts[name].values()) for name in columns}
-        rows = [
+        rows: list[list[object]] = [
             [
                 row.replace("_", " "),
                 *(f"{counts[name][row]} ({counts[name][row] / totals[name]:.1%})" for name in columns),

@@ -46,7 +46,7 @@ HATCHES = ("..", "xx", "//", "\\\\", "--", "")
 
 
 def reward_curves(
-    path: Path, steps: Sequence[int], rewards: Sequence[float], shares: Mapping[str, Sequence[float]], title: str
+    path: Path, steps: Sequence[float], rewards: Sequence[float], shares: Mapping[str, Sequence[float]], title: str
 ) -> None:
     """The mean reward over steps; below it the shares of grades (0 to 1), from worst to best one upon the other."""
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(7, 6), sharex=True, layout="constrained")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from tltrain.views.plots import BLUE, ORANGE, plt
+import matplotlib.pyplot as plt
+
+from tltrain.views.plots import BLUE, ORANGE
 
 LINES = {"ts": ("TS", BLUE, "o-"), "pi": ("PI", ORANGE, "s--"), "cf": ("CF", "#009e73", "^:")}
 

@@ -38,8 +38,10 @@ def published_multi(name: str, n: int) -> list[list[str]]:
 
 def _rows(tables: Mapping[str, tuple[str, str]], prefix: str, levels: Sequence[str]) -> list[list[str]]:
     folder = next((folder for folder in FOLDERS if folder.is_dir()), None)
+    if folder is None:
+        return []
     rows = []
-    for file, (key, before) in tables.items() if folder else ():
+    for file, (key, before) in tables.items():
         with (folder / file).open(encoding="utf-8", newline="") as table:
             rows += [
                 [before + row[key], *(row[f"{prefix}_{level}"] for level in levels)]

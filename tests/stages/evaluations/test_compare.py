@@ -6,22 +6,11 @@ import json
 
 import pytest
 
+from tests.support.prediction_lines import line
 from tests.support.sweep_sample import conversation
 from tltrain import toolworld
 from tltrain.formats.calls import render_call
 from tltrain.trajectory import example
-
-
-def line(identity, grade="correct", name="set", **fields):
-    """A line of predictions.jsonl."""
-    levels = {
-        "correct": (True, True, True, 1.0),
-        "wrong_value": (True, True, False, -0.25),
-        "wrong_tool": (False, False, False, -1.5),
-    }[grade]
-    golden = [{"name": "f", "arguments": {}}]
-    known = dict(zip(("ts", "pi", "cf", "reward"), levels, strict=True))
-    return {"set": name, "id": identity, "goldens": golden, "grade": grade, **known, **fields}
 
 
 @pytest.fixture
@@ -136,3 +125,9 @@ def test_conversations_are_not_compared_with_answers_nor_with_others(tltrain, tm
     assert "line 1 is" in tltrain("stage=eval", f"stage.compare=[{a},{other}]", status=1).err
     broken = held(tmp_path, "broken", [conversation(0, 0, 1) | {"valid": "yes"}])
     assert "valid" in tltrain("stage=eval", f"stage.compare=[{a},{broken}]", status=1).err
+
+
+def test_golden_arguments_in_another_order_are_the_same_sample(tltrain, folder):
+    a = folder("a", [line("1", goldens=[{"name": "f", "arguments": {"x": 1, "y": 2}}])])
+    b = folder("b", [line("1", goldens=[{"arguments": {"y": 2, "x": 1}, "name": "f"}])])
+    assert tltrain("stage=eval", f"stage.compare=[{a},{b}]").metrics["set/cf/difference"] == 0

@@ -155,13 +155,13 @@ def test_lm_eval_has_the_usual_sets_and_says_which_execute_code(tltrain):
     ],
 )
 def test_mistakes_end_in_one_line(tltrain, monkeypatch, words, said):
-    monkeypatch.setattr("tltrain.stages.general.installed", lambda: True)
+    monkeypatch.setattr("tltrain.stages.evaluations.general.installed", lambda: True)
     ran = tltrain(*WORDS, *words, status=1)
     assert ran.err.splitlines()[-1].startswith(said)
 
 
 def test_without_lm_eval_it_says_how_to_get_it(tltrain, monkeypatch):
-    monkeypatch.setattr("tltrain.stages.general.installed", lambda: False)
+    monkeypatch.setattr("tltrain.stages.evaluations.general.installed", lambda: False)
     ran = tltrain(*WORDS, status=1)
     assert ran.err == 'benchmark=general needs lm-eval: pip install "tltrain[general]"\n'
 

@@ -6,20 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command_line import Ran, command_line
+from tests.support.command_line import Ran
 from tests.support.small_runs import ALGORITHMS, FEW, SMALL
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory, models_cache) -> dict[str, Ran]:
+def runs(run_once) -> dict[str, Ran]:
     """A run of each algorithm on the same prompts."""
-    folder = tmp_path_factory.mktemp("irm")
-    made = {
-        name: command_line("stage=irm", *SMALL, *FEW, *words, folder=folder / name, cache=models_cache)
-        for name, words in ALGORITHMS.items()
-    }
-    assert not any(run.status for run in made.values()), [run.err for run in made.values()]
-    return made
+    return {name: run_once("stage=irm", *SMALL, *FEW, *words) for name, words in ALGORITHMS.items()}
 
 
 @pytest.fixture(params=ALGORITHMS)
@@ -28,13 +22,13 @@ def ran(request, runs) -> Ran:
 
 
 @pytest.fixture(scope="module")
-def model(runs, tmp_path_factory) -> Path:
+def model(runs) -> Path:
     """The base model, as a folder that a test may take a copy of."""
     return Path(runs["ppo"].metrics["base_model"])
 
 
 @pytest.fixture
-def irm(tltrain, no_picture):
+def irm(tltrain):
     """`irm("key=value", ...) -> Ran`: stage=irm on the small model, PPO unless told otherwise."""
 
     def run(*words: str, **options) -> Ran:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.paths import ROOT
+from tests.support import launched_runs
+from tests.support.launched_runs import end
 from tests.support.small_runs import ALGORITHMS, FEW, SMALL, reward_letters
+from tltrain.runtime import runs
 from tltrain.training import reward_function
 
 TIMES = ("seconds", "seconds_generation", "seconds_scoring", "seconds_update", "tokens_per_second", "step_time")
@@ -49,7 +51,7 @@ WAYS = {
 
 
 @pytest.fixture
-def stop_at(monkeypatch, no_picture):
+def stop_at(monkeypatch, undrawn):
     """`stop_at(step)`: Ctrl-C once that step's samples are written; None: no more."""
     write = reward_function.SampleLog.__call__
 
@@ -64,9 +66,7 @@ def stop_at(monkeypatch, no_picture):
     return stop_at
 
 
-@pytest.mark.parametrize(
-    "way", [pytest.param(way, marks=[pytest.mark.slow] if way != "ppo, two epochs" else []) for way in WAYS]
-)
+@pytest.mark.parametrize("way", WAYS)
 def test_a_stopped_run_goes_on(tltrain, tmp_path, monkeypatch, stop_at, way):
     monkeypatch.setattr(
         reward_function.RewardFunction, "__call__", reward_letters
@@ -108,71 +108,54 @@ def test_resuming_what_never_began_begins(tltrain, tmp_path):
 
 # --- killed ---------------------------------------------------------------------------------------------------------
 
-KILLED_WHILE_WRITING = """
-import os, signal
-from tltrain import __main__, runs
-write = runs.write_json
-def write_or_die(path, value):
-    if path.name == "complete.json" and path.parent.name == "checkpoint-3":
-        (path.parent / "policy" / "model.safetensors").write_bytes(b"half")
-        os.kill(os.getpid(), signal.SIGKILL)
-    write(path, value)
-runs.write_json = write_or_die
-__main__.main()
-"""
+
+def dying_while_writing() -> None:
+    """Have the run end, killed, when the weights of checkpoint 3 are half written."""
+    write = runs.write_json
+
+    def write_or_die(path: Path, value: object) -> None:
+        if path.name == "complete.json" and path.parent.name == "checkpoint-3":
+            (path.parent / "policy" / "model.safetensors").write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+        write(path, value)
+
+    runs.write_json = write_or_die
 
 
-def start(folder: Path, *words: str, script: str | None = None) -> subprocess.Popen:
-    """`python -m tltrain stage=irm ...` (or a script that ends so) with the run folder `folder/run`."""
-    entry = ["-m", "tltrain"] if script is None else ["-c", script]
-    given = [*SMALL, *SOME, *KEPT, *ALGORITHMS["ppo"], "tracking=none", "hardware.threads=1", *words]
-    return subprocess.Popen(
-        [sys.executable, *entry, "stage=irm", *given, "hydra.run.dir=run", f"cache.dir={folder.parent / 'cache'}"],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def end(process: subprocess.Popen, status: int = 0) -> str:
-    said, _ = process.communicate(timeout=120)
-    assert process.returncode == status, said
-    return said
+def start(home: Path, cache: Path, *words: str, before: Callable[[], None] | None = None) -> Any:
+    """`python -m tltrain stage=irm ...` in a process of its own, with the run folder `home/run`."""
+    given = [*SMALL, *SOME, *KEPT, *ALGORITHMS["ppo"], "tracking=none", "hardware.threads=1", "hydra.run.dir=run"]
+    return launched_runs.start(home, "stage=irm", *given, f"cache.dir={cache}", *words, before=before)
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    """Where all runs below are, `whole` being the uninterrupted one."""
-    home = tmp_path_factory.mktemp("killed")
-    (home / "whole").mkdir()
-    end(start(home / "whole"))
-    return home
+def whole(once, models_cache) -> Path:
+    """The folder of a run that is not interrupted."""
+
+    def make(home: Path) -> Path:
+        end(start(home, models_cache), home)
+        return home / "run"
+
+    return once("irm not interrupted", make)
 
 
-@pytest.mark.slow
-def test_a_run_killed_between_steps_goes_on(home):
-    folder = home / "between"
-    folder.mkdir()
-    process = start(folder)
-    mark = folder / "run" / "checkpoints" / "checkpoint-2" / "complete.json"
+def test_a_run_killed_between_steps_goes_on(whole, tmp_path, models_cache):
+    process = start(tmp_path, models_cache)
+    mark = tmp_path / "run" / "checkpoints" / "checkpoint-2" / "complete.json"
     deadline = time.monotonic() + 120
-    while not mark.is_file() and time.monotonic() < deadline and process.poll() is None:
+    while not mark.is_file() and time.monotonic() < deadline and process.is_alive():
         time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    end(process, -signal.SIGKILL)
-    assert not (folder / "run" / "metrics.json").exists()
-    assert "going on from" in end(start(folder, "stage.resume=true"))
-    assert_same(folder / "run", home / "whole" / "run")
+    process.kill()
+    end(process, tmp_path, -signal.SIGKILL)
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    assert "going on from" in end(start(tmp_path, models_cache, "stage.resume=true"), tmp_path)
+    assert_same(tmp_path / "run", whole)
 
 
-@pytest.mark.slow
-def test_a_run_killed_while_it_writes_a_checkpoint_goes_on_from_the_one_before(home):
-    folder = home / "while"
-    folder.mkdir()
-    end(start(folder, script=KILLED_WHILE_WRITING), -signal.SIGKILL)
-    checkpoints = folder / "run" / "checkpoints"
+def test_a_run_killed_while_it_writes_a_checkpoint_goes_on_from_the_one_before(whole, tmp_path, models_cache):
+    end(start(tmp_path, models_cache, before=dying_while_writing), tmp_path, -signal.SIGKILL)
+    checkpoints = tmp_path / "run" / "checkpoints"
     assert {path.name for path in checkpoints.iterdir()} == {"checkpoint-2", "checkpoint-3"}
-    assert f"going on from {checkpoints / 'checkpoint-2'}" in end(start(folder, "stage.resume=true"))
-    assert_same(folder / "run", home / "whole" / "run")
+    said = end(start(tmp_path, models_cache, "stage.resume=true"), tmp_path)
+    assert f"going on from {checkpoints / 'checkpoint-2'}" in said
+    assert_same(tmp_path / "run", whole)

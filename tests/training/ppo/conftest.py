@@ -10,8 +10,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaForTokenClassification
 
-from tests.training.ppo.trainers import new_policy
-from tests.training.test_rollout import SIZES
+from tests.support.ppo_trainers import new_policy
+from tests.support.small_rollouts import SIZES
 from tltrain.tokens.encoder import Encoder
 from tltrain.training import rollout
 

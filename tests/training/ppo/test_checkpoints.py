@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.ppo.trainers import steps, trainer_of, trees_of, weights
+from tests.support.ppo_trainers import steps, trainer_of, trees_of, weights
 from tltrain.training.checkpoints import COMPLETE, last_checkpoint
 from tltrain.training.kl import KlControl
 from tltrain.training.ppo import PPOTrainer, Settings

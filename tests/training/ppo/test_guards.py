@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaForTokenClassification
 
-from tests.training.ppo.trainers import steps, trainer_of, trees_of
+from tests.support.ppo_trainers import steps, trainer_of, trees_of
 from tltrain.errors import TltrainError
 from tltrain.grading import Grade, Outcome
 from tltrain.training.kl import KlControl

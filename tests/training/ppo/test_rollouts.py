@@ -7,8 +7,8 @@ import math
 
 import pytest
 
-from tests.training.ppo.trainers import SCORES, steps, trainer_of, trees_of
-from tests.training.test_rollout import NEVER, PAD
+from tests.support.ppo_trainers import SCORES, steps, trainer_of, trees_of
+from tests.support.small_rollouts import NEVER, PAD
 from tltrain.grading import Grade, Outcome
 from tltrain.training import rollout
 from tltrain.training.ppo import RolloutSampler, Settings

@@ -10,9 +10,9 @@ import torch
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaForTokenClassification
 
-from tests.training.ppo.trainers import SCORES, new_policy, steps, trainer_of, trees_of, weights
-from tests.training.test_policy_gradient import by_definition
-from tests.training.test_rollout import NEVER, PAD
+from tests.support.advantages import by_definition
+from tests.support.ppo_trainers import SCORES, new_policy, steps, trainer_of, trees_of, weights
+from tests.support.small_rollouts import NEVER, PAD
 from tltrain.grading import Grade, Outcome
 from tltrain.training.kl import KlControl
 from tltrain.training.ppo import RolloutSampler, Settings

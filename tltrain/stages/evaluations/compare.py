@@ -4,196 +4,110 @@
 
 Reads the folders' `predictions.jsonl`, which must be answers to the same samples in the same order, and prints for each
 set B - A in TS, PI, CF (percent; on RoTBench the `fixed` scoring) and reward, with a 95 % interval by paired bootstrap
-and a p-value by paired randomization (`scoring.paired`), and both folders' calls by kind of error. Of whole
-conversations (`transcripts.jsonl`) it is DE, CE, VA and success (`tltrain.evaluation.conversation_lines`). Writes
+and a p-value by paired randomization (`intervals.paired_difference`), and both folders' calls by kind of error. For
+whole conversations (`transcripts.jsonl`) it compares DE, CE, VA and success (`evaluation.conversation_lines`). Writes
 `metrics.json`: `SET/LEVEL/difference` and `SET/LEVEL/p`, under `details` all numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from statistics import fmean
+from typing import Any
 
 from omegaconf import DictConfig
 
-from tltrain.data.reading import expect, member, records, shown
-from tltrain.errors import FieldError, RecordError, TltrainError
-from tltrain.evaluation import conversation_lines, scoring
-from tltrain.evaluation.metrics import CONVERSATION, SINGLE_TURN
-from tltrain.grading import RewardTable
+from tltrain.errors import TltrainError
+from tltrain.evaluation import conversation_lines
+from tltrain.evaluation.intervals import paired_difference
+from tltrain.evaluation.records import TRANSCRIPTS, Prediction, count_grades, read_graded, read_transcripts
 from tltrain.runtime import runs, terminal
-from tltrain.views import tables
-
-T = TypeVar("T")
-ROWS = [row.name for row in fields(RewardTable)]
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """What is compared of an answer, or of a conversation; what is true or false as 0 or 100."""
-
-    sample: tuple[str, str, str]  # set, id, golden calls
-    row: str | None  # of a call
-    numbers: dict[str, float]  # ts, pi, cf, reward; de, ce, va, success
+from tltrain.views import evaluation_tables
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the comparison into `folder`; returns what it wrote to `metrics.json`."""
-    if len(cfg.stage.compare) != 2:
-        raise TltrainError(f"stage.compare: expected two result folders, [A,B], found {len(cfg.stage.compare)}")
-    paths = [Path(path) for path in cfg.stage.compare]
-    a, b = map(conversations_or_answers, paths)
-    check_levels(paths, a, b)
-    check_same(paths, a, b)
-
-    metrics: dict[str, Any] = {"compare": [str(path) for path in paths], "details": {}}
-    for name in dict.fromkeys(line.sample[0] for line in a):
-        ours = [[line for line in lines if line.sample[0] == name] for lines in (a, b)]
-        differences = {
-            level: scoring.paired(*([line.numbers[level] for line in lines] for lines in ours), seed=cfg.seed)
-            for level in ours[0][0].numbers
-        }
-        metrics["details"][name] = {
-            "levels": {
-                level: {key: round(value, 4) for key, value in asdict(difference).items()}
-                for level, difference in differences.items()
-            },
-            "rows": dict(zip("ab", map(count, ours), strict=True)) if ours[0][0].row else {},
-        }
-        for level, found in metrics["details"][name]["levels"].items():
-            metrics |= {f"{name}/{level}/difference": found["difference"], f"{name}/{level}/p": found["p"]}
+    metrics = compare(list(cfg.stage.compare), cfg.seed)
     runs.finish(folder, cfg, metrics)
-    show(metrics)
+    evaluation_tables.show_comparison(metrics)
     terminal.console.print(f"Written to {folder}", markup=False)
     return metrics
 
 
-def conversations_or_answers(path: Path) -> list[Line]:
-    """What a result folder holds.
+def compare(folders: Sequence[str], seed: int) -> dict[str, Any]:
+    """The metrics of a comparison of two result folders."""
+    if len(folders) != 2:
+        raise TltrainError(f"stage.compare: expected two result folders, [A,B], found {len(folders)}")
+    paths = [Path(path) for path in folders]
+    a, b = map(read, paths)
+    check_metrics(paths, a, b)
+    check_same(paths, a, b)
+    metrics: dict[str, Any] = {"compare": [str(path) for path in paths], "details": {}}
+    for name in dict.fromkeys(prediction.set for prediction in a):
+        members_a, members_b = ([prediction for prediction in side if prediction.set == name] for side in (a, b))
+        levels = {level: difference(members_a, members_b, level, seed) for level in numbers(members_a[0])}
+        rows = {"a": count_grades(members_a), "b": count_grades(members_b)} if members_a[0].is_call else {}
+        metrics["details"][name] = {"levels": levels, "rows": rows}
+        for level, compared in levels.items():
+            metrics |= {f"{name}/{level}/difference": compared["difference"], f"{name}/{level}/p": compared["p"]}
+    return metrics
+
+
+def read(folder: Path) -> list[Prediction]:
+    """The answers that a result folder holds, or its conversations as such.
 
     Raises:
         TltrainError: it has neither `transcripts.jsonl` nor `predictions.jsonl`, or a line is not one of stage=eval.
     """
-    file = path / "transcripts.jsonl"
-    return _conversations(file) if file.is_file() else read(path)
+    file = folder / TRANSCRIPTS
+    if file.is_file():
+        return conversation_lines.predictions(read_transcripts(file), "conversations")
+    return read_graded(folder, "stage.compare")
 
 
-def read(path: Path, key: str = "stage.compare") -> list[Line]:
-    """The lines of a result folder that `key` gives.
-
-    Raises:
-        TltrainError: it has no `predictions.jsonl`, or a line is not one of stage=eval.
-    """
-    file = path / "predictions.jsonl"
-    if not file.is_file():
-        raise TltrainError(f"{key}: {path} has no predictions.jsonl; expected a result folder of stage=eval")
-    return _each(file, _line, "predictions")
+def numbers(prediction: Prediction) -> dict[str, float]:
+    """What is compared of an answer or a conversation: the metrics in percent, the reward as it is."""
+    percents = {metric: 100.0 * score for metric, score in prediction.scores.items()}
+    return percents if prediction.reward is None else percents | {"reward": float(prediction.reward)}
 
 
-def _each(file: Path, made_of: Callable[[dict[str, Any]], T], what: str) -> list[T]:
-    """What `made_of` makes of each line, which may raise a FieldError; there has to be one."""
-    found = []
-    for number, record in records(file):
-        try:
-            found.append(made_of(expect(record, dict, "line")))
-        except FieldError as error:
-            raise RecordError(file, number, error) from None
-    if not found:
-        raise TltrainError(f"{file}: expected {what}, found none")
-    return found
+def difference(a: Sequence[Prediction], b: Sequence[Prediction], level: str, seed: int) -> dict[str, float]:
+    """B - A in one number, as plain values."""
+    ours, theirs = ([numbers(prediction)[level] for prediction in side] for side in (a, b))
+    found = paired_difference(ours, theirs, seed)
+    values = {
+        "a": fmean(ours),
+        "b": fmean(theirs),
+        "difference": found.value,
+        "low": found.low,
+        "high": found.high,
+        "p": found.p,
+    }
+    return {key: round(value, 4) for key, value in values.items()} | {"n": found.n}
 
 
-def _conversations(file: Path) -> list[Line]:
-    """The conversations of a result folder, which are of one set."""
-    found = _each(file, _checked, "conversations")
-    return [
-        Line(
-            ("conversations", line["id"], line["meta"]["query"]),
-            None,
-            {level: 100.0 * line[level] for level in CONVERSATION if level in line},
-        )
-        for line in conversation_lines.lines(found, "conversations")
-    ]
-
-
-def _checked(record: dict[str, Any]) -> dict[str, Any]:
-    """The record, if it has what `tltrain.evaluation.conversation_lines` reads."""
-    for key, kind in (("id", str), ("ended", str), ("valid", bool), ("outcome", dict)):
-        member(record, key, kind)
-    for message in member(record, "messages", list):
-        member(expect(message, dict, "message"), "role", str)
-        member(message, "content", str)
-    for call in member(record, "calls", list):
-        for key in ("de", "ce"):
-            member(expect(call, dict, "call"), key, bool)
-    if not isinstance(record.get("answer"), str | None):
-        raise FieldError("answer", "text or null", shown(record.get("answer")))
-    return record
-
-
-def _line(record: dict[str, Any]) -> Line:
-    row = member(record, "grade", str)
-    if row not in ROWS:
-        raise FieldError("grade", f"one of {', '.join(ROWS)}", row)
-    reward = record.get("reward")
-    if isinstance(reward, bool) or not isinstance(reward, int | float):
-        raise FieldError("reward", "a number", shown(reward))
-    levels = {level: 100.0 * member(record, level, bool) for level in SINGLE_TURN}
-    sample = (member(record, "set", str), member(record, "id", str), shown(member(record, "goldens", list)))
-    return Line(sample, row, {**levels, "reward": float(reward)})
-
-
-def check_same(paths: Sequence[Path], a: Sequence[Line], b: Sequence[Line]) -> None:
+def check_same(paths: Sequence[Path], a: Sequence[Prediction], b: Sequence[Prediction]) -> None:
     """Raise a TltrainError unless both folders answer the same samples in the same order."""
     needed = "stage.compare needs answers to the same samples in the same order"
     if len(a) != len(b):
         raise TltrainError(f"{needed}: {paths[0]} has {len(a)} ({_sets(a)}), {paths[1]} has {len(b)} ({_sets(b)})")
-    for number, (left, right) in enumerate(zip(a, b, strict=True), 1):
-        left_id, right_id = (" ".join(line.sample[:2]) for line in (left, right))
-        if left_id != right_id:
-            raise TltrainError(f"{needed}: line {number} is {left_id} in {paths[0]}, {right_id} in {paths[1]}")
-        if left.sample != right.sample:
-            raise TltrainError(f"{needed}: {paths[0]} and {paths[1]} have different golden calls for {left_id}")
+    for number, (ours, theirs) in enumerate(zip(a, b, strict=True), 1):
+        our_id, their_id = (f"{prediction.set} {prediction.id}" for prediction in (ours, theirs))
+        if our_id != their_id:
+            raise TltrainError(f"{needed}: line {number} is {our_id} in {paths[0]}, {their_id} in {paths[1]}")
+        if ours.identity != theirs.identity:
+            what = "golden calls" if ours.goldens or theirs.goldens else "questions"
+            raise TltrainError(f"{needed}: {paths[0]} and {paths[1]} have different {what} for {our_id}")
 
 
-def _sets(lines: Sequence[Line]) -> str:
-    return ", ".join(dict.fromkeys(line.sample[0] for line in lines))
+def _sets(predictions: Sequence[Prediction]) -> str:
+    return ", ".join(dict.fromkeys(prediction.set for prediction in predictions))
 
 
-def check_levels(paths: Sequence[Path], a: Sequence[Line], b: Sequence[Line]) -> None:
+def check_metrics(paths: Sequence[Path], a: Sequence[Prediction], b: Sequence[Prediction]) -> None:
     """Raise a TltrainError unless both folders measured the same."""
-    measured = [set().union(*(line.numbers for line in lines)) for lines in (a, b)]
+    measured = [set().union(*map(numbers, side)) for side in (a, b)]
     if measured[0] != measured[1]:
-        said = "; ".join(f"{path}: {', '.join(sorted(found))}" for path, found in zip(paths, measured, strict=True))
+        said = "; ".join(f"{path}: {', '.join(sorted(names))}" for path, names in zip(paths, measured, strict=True))
         raise TltrainError(f"stage.compare needs results that measured the same: {said}")
-
-
-def count(lines: Sequence[Line]) -> dict[str, int]:
-    return {row: sum(line.row == row for line in lines) for row in ROWS}
-
-
-def show(metrics: dict[str, Any]) -> None:
-    """The tables on the terminal."""
-    for letter, path in zip("AB", metrics["compare"], strict=True):
-        terminal.console.print(f"{letter}: {path}", markup=False)
-    rows = [
-        [
-            f"{name} {level.upper() if len(level) == 2 else level}",
-            found["n"],
-            *(f"{found[side]:.2f}" for side in "ab"),
-            f"{found['difference']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}]",
-            f"{found['p']:.4f}",
-        ]
-        for name, both in metrics["details"].items()
-        for level, found in both["levels"].items()
-    ]
-    terminal.table("B - A on the same samples [95 % interval]", ["", "n", "A", "B", "B - A", "p"], rows)
-    kinds = {
-        f"{name} {letter.upper()}": counts
-        for name, both in metrics["details"].items()
-        for letter, counts in both["rows"].items()
-    }
-    if kinds:
-        tables.show_kinds(kinds)

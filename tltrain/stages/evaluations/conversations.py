@@ -13,41 +13,63 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from tltrain import tracking
+from tltrain.config import plain
 from tltrain.environments import registry
 from tltrain.environments.golden import GoldenCalls
 from tltrain.environments.loop import Conversation, JudgedCall, converse
 from tltrain.errors import TltrainError
 from tltrain.evaluation import conversation_scores
-from tltrain.evaluation.metrics import CONVERSATION
-from tltrain.evaluation.scoring import Metric
+from tltrain.evaluation.intervals import Percentage
+from tltrain.evaluation.records import TRANSCRIPTS, Transcript, TranscriptCall, TranscriptMessage, to_line
 from tltrain.formats import tool_errors
 from tltrain.formats.tl import call_of
 from tltrain.runtime import runs, terminal
 from tltrain.sources import Source, open_source
 from tltrain.trajectory import Call, Task
-from tltrain.views import tables, transcripts
+from tltrain.views import evaluation_tables, transcripts
 
 log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
+    name = f"{cfg.benchmark.name}_multi"
+    metrics, conversations = evaluate(cfg, name)
+    records = list(map(transcript, conversations))
+    runs.write_lines(folder / TRANSCRIPTS, map(to_line, records))
+    with runs.writing(folder / "transcripts.html") as file:
+        numbers = evaluation_tables.conversation_numbers(metrics, name)
+        file.writelines(transcripts.page(f"{name}: {metrics['model']}", records, numbers))
+    published = evaluation_tables.published_conversations(metrics, name)
+    evaluation_tables.write_published(folder, published)
+    with tracking.job(cfg, folder) as tracker:
+        tracker.metrics({f"eval/{key}": value for key, value in metrics.items() if key.startswith(f"{name}/")})
+        tracker.artifact("evaluation", folder / TRANSCRIPTS)
+    runs.finish(folder, cfg, metrics)
+    evaluation_tables.show_conversations(metrics, name)
+    evaluation_tables.show_published(published)
+    terminal.console.print(f"Written to {folder}", markup=False)
+    return metrics
+
+
+def evaluate(cfg: DictConfig, name: str) -> tuple[dict[str, Any], list[Conversation]]:
+    """The metrics of the set `name`, and its conversations."""
     if cfg.stage.predictions is not None:
         raise TltrainError("stage.predictions: conversations cannot be scored from saved answers: their tools must run")
     kind = registry.kind_of(cfg.benchmark)
     tasks = kind.tasks(cfg.benchmark, cfg.seed)[: cfg.benchmark.limit]
     if not tasks:
         raise TltrainError("the benchmark has no conversations: see benchmark.size and benchmark.limit")
-    rule = tool_errors.Rule.from_config(OmegaConf.to_container(cfg.mae[cfg.stage.rule.name]))
+    rule = tool_errors.Rule.from_config(plain(cfg.mae[cfg.stage.rule.name]))
     make = kind.make(cfg.benchmark)
     with answerer(cfg, tasks) as source, terminal.progress("conversations", len(tasks)) as advance:
         found = converse(
@@ -60,25 +82,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             rule=rule,
             on_end=lambda conversation: advance(),
         )
-    name = f"{cfg.benchmark.name}_multi"
     metrics = {"model": source.name, "too_long": source.too_long, **source.reading(), **summary(name, found, cfg.seed)}
-    records = [record(conversation) for conversation in found]
-    runs.write_lines(folder / "transcripts.jsonl", (json.dumps(one, ensure_ascii=False) for one in records))
-    with runs.writing(folder / "transcripts.html") as file:
-        file.writelines(transcripts.page(f"{name}: {source.name}", records, numbers(metrics, name)))
-    published = tables.published_multi(name, len(found))
-    if published:
-        title, rows = f"{name} beside the paper, %", [this_run(metrics, name), *published]
-        runs.write_lines(folder / "table.md", [tables.markdown(title, WITH_PAPER, rows)])
-    with tracking.job(cfg, folder) as tracker:
-        tracker.metrics({f"eval/{key}": value for key, value in metrics.items() if key.startswith(f"{name}/")})
-        tracker.artifact("evaluation", folder / "transcripts.jsonl")
-    runs.finish(folder, cfg, metrics)
-    show(metrics, name)
-    if published:
-        terminal.table(title, WITH_PAPER, rows)
-    terminal.console.print(f"Written to {folder}", markup=False)
-    return metrics
+    return metrics, found
 
 
 # --- who answers ----------------------------------------------------------------------------------------------------
@@ -107,7 +112,7 @@ def answerer(cfg: DictConfig, tasks: Sequence[Task]) -> Iterator[Source]:
 def summary(name: str, found: Sequence[Conversation], seed: int) -> dict[str, Any]:
     """The flat metrics, and `details`."""
     overall = conversation_scores.score(found, seed)
-    flat = {f"{name}/{level}": round(metric.percent, 4) for level, metric in overall.items()}
+    flat = {f"{name}/{level}": round(metric.value, 4) for level, metric in overall.items()}
     flat |= {f"{name}/n": len(found), f"{name}/calls": sum(len(one.calls) for one in found)}
     details = {
         "all": _plain(overall),
@@ -121,46 +126,42 @@ def summary(name: str, found: Sequence[Conversation], seed: int) -> dict[str, An
     return flat | {"details": {name: details}}
 
 
-def _plain(metrics: dict[str, Metric]) -> dict[str, dict[str, float]]:
-    return {level: {key: round(value, 4) for key, value in asdict(metric).items()} for level, metric in metrics.items()}
+def _plain(percentages: dict[str, Percentage]) -> dict[str, dict[str, Any]]:
+    return {metric: number.to_json() for metric, number in percentages.items()}
 
 
-def record(conversation: Conversation) -> dict[str, Any]:
-    """A conversation as plain values: a line of `transcripts.jsonl`."""
-    return {
-        "id": conversation.task.id,
-        "meta": _json(dict(conversation.task.meta)),
-        "instructions": conversation.instructions,
-        "tools": [
-            {"name": tool.name, "description": tool.description, "parameters": _json(dict(tool.parameters))}
-            for tool in conversation.tools
-        ],
-        "messages": [
-            {"role": message.role, "content": message.text}
-            | ({"call": _call(call_of(message))} if message.calls else {})
+def transcript(conversation: Conversation) -> Transcript:
+    """A conversation as it is written down."""
+    return Transcript(
+        id=conversation.task.id,
+        meta=_json(dict(conversation.task.meta)),
+        instructions=conversation.instructions,
+        tools=[replace(tool, parameters=_json(dict(tool.parameters))) for tool in conversation.tools],
+        messages=[
+            TranscriptMessage(message.role, message.text, _call(call_of(message)) if message.calls else None)
             for message in conversation.messages
         ],
-        "calls": [_judged(call) for call in conversation.calls],
-        "ended": conversation.ended,
-        "answer": conversation.answer,
-        "valid": conversation_scores.is_valid(conversation),
-        "outcome": _json(dict(conversation.outcome)),
-    }
+        calls=[_judged(call) for call in conversation.calls],
+        ended=conversation.ended,
+        answer=conversation.answer,
+        valid=conversation_scores.is_valid(conversation),
+        outcome=_json(dict(conversation.outcome)),
+    )
 
 
-def _judged(call: JudgedCall) -> dict[str, Any]:
-    return {
-        "message": call.message,
-        "turn": call.turn,
-        "text": call.text,
-        "call": _call(call.call),
-        "de": call.de,
-        "ce": call.ce,
-        "kind": call.outcome.value,
-        "reason": call.reason,
-        "ran": call.ran,
-        "error": call.error,
-    }
+def _judged(call: JudgedCall) -> TranscriptCall:
+    return TranscriptCall(
+        message=call.message,
+        turn=call.turn,
+        text=call.text,
+        call=_call(call.call),
+        de=call.de,
+        ce=call.ce,
+        kind=call.outcome.value,
+        reason=call.reason,
+        ran=call.ran,
+        error=call.error,
+    )
 
 
 def _call(call: Call | None) -> dict[str, Any] | None:
@@ -177,57 +178,3 @@ def _said(value: object) -> str:
         return str(value)[:1000]
     except Exception:  # a class of the environment's own
         return type(value).__name__
-
-
-# --- what is shown ----------------------------------------------------------------------------------------------------
-
-WITH_PAPER = ["who", "DE", "CE", "VA"]
-TITLES = {"de": "DE", "ce": "CE", "va": "VA", "success": "success"}
-
-
-def numbers(metrics: dict[str, Any], name: str) -> dict[str, str]:
-    """Each number that was measured, in words, with its interval."""
-    found = metrics["details"][name]["all"]
-    of = {"de": "calls", "ce": "calls"}
-    percents = {level: _percent(found[level]) for level in CONVERSATION if level in found}
-    return {f"{TITLES[level]}, % of {of.get(level, 'all')}": percent for level, percent in percents.items()} | {
-        "conversations": str(metrics[f"{name}/n"]),
-        "calls": str(metrics[f"{name}/calls"]),
-    }
-
-
-def this_run(metrics: dict[str, Any], name: str) -> list[str]:
-    """This run's row beside the paper's."""
-    return ["this run", *(f"{metrics[f'{name}/{level}']:.2f}" for level in CONVERSATION[:3])]
-
-
-def show(metrics: dict[str, Any], name: str) -> None:
-    """The tables on the terminal: the numbers overall and by scenario, how conversations ended, what was wrong."""
-    found = metrics["details"][name]
-    levels = [level for level in CONVERSATION if level in found["all"]]
-    rows = [_row(name, found["all"], levels)]
-    if len(found["by_scenario"]) > 1:
-        rows += [_row(f"  {key}", value, levels) for key, value in found["by_scenario"].items()]
-    terminal.table(
-        "Conversations: DE and CE in % of calls, the others in % of conversations [95 % interval]",
-        ["benchmark", "n", "calls", *(TITLES[level] for level in levels)],
-        rows,
-    )
-    counts: list[tuple[str, Callable[[str], str], dict[str, int]]] = [
-        ("ended by", lambda key: key, found["ended"]),
-        ("DE", lambda key: key.replace("_", " "), found["contradictions"]),
-        ("CE", lambda key: key.replace("_", " "), found["errors"]),
-    ]
-    terminal.table(
-        "How they ended, and what was wrong with calls",
-        ["kind", "count"],
-        [[f"{what}: {word(key)}", n] for what, word, kinds in counts for key, n in kinds.items() if n],
-    )
-
-
-def _row(label: str, found: dict[str, dict[str, float]], levels: Sequence[str]) -> list[object]:
-    return [label, found["va"]["n"], found["de"]["n"], *(_percent(found[level]) for level in levels)]
-
-
-def _percent(metric: dict[str, float]) -> str:
-    return f"{metric['percent']:.1f} [{metric['low']:.0f}, {metric['high']:.0f}]"

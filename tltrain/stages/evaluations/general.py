@@ -29,6 +29,7 @@ from tltrain.data.reading import ReadReport
 from tltrain.entry.arguments import suggestion
 from tltrain.errors import TltrainError
 from tltrain.runtime import runs, terminal
+from tltrain.views import evaluation_tables
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     }
     metrics |= {"model": path, "refused": refused, "lm_eval": found.get("lm_eval_version"), "details": details}
     runs.finish(folder, cfg, metrics)
-    show(details, members)
+    evaluation_tables.show_general(details, members)
     terminal.console.print(f"Written to {folder}", markup=False)
     return metrics
 
@@ -210,14 +211,3 @@ def measures(numbers: dict[str, Any], samples: dict[str, int] | None) -> dict[st
         name = metric if filter_name == "none" else key
         metrics[name] = {"value": value} | ({"stderr": stderr} if isinstance(stderr, int | float) else {})
     return {"n": (samples or {}).get("effective", numbers.get("sample_len")), "metrics": metrics}
-
-
-def show(details: dict[str, Any], members: set[str]) -> None:
-    """The table on the terminal: what was asked for, without the members of groups."""
-    rows = [
-        [name, metric, measured["n"], f"{one['value']:.4f}", f"± {one['stderr']:.4f}" if "stderr" in one else ""]
-        for name, measured in details.items()
-        if name not in members
-        for metric, one in measured["metrics"].items()
-    ]
-    terminal.table("General ability (lm-eval)", ["task", "metric", "n", "value", "standard error"], rows)

@@ -9,7 +9,6 @@ Writes `robustness.png` and adds to `metrics.json` the drop from clean to the wo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from tltrain.evaluation import robustness, scoring
 from tltrain.evaluation.benchmarks import TURNS
 from tltrain.evaluation.metrics import SINGLE_TURN
 from tltrain.grading import Grade
-from tltrain.runtime import terminal
 from tltrain.trajectory import Sample
 
 Graded = Mapping[str, tuple[Sequence[Sample], Sequence[Grade]]]
@@ -32,54 +30,44 @@ def applies(cfg: DictConfig) -> bool:
     return cfg.benchmark.name == "rotbench" and len(set(cfg.benchmark.levels)) > 1
 
 
-def run(cfg: DictConfig, graded: Graded, metrics: dict[str, Any], folder: Path) -> None:
-    """Draw the curve of the chosen scoring and add the drops to `metrics`, whose `details` are complete."""
-    from tltrain.views.robustness_plot import curves
-
-    wanted = cfg.benchmark.scoring.name
-    metrics["robustness"], panels = {}, {}
+def add_drops(cfg: DictConfig, graded: Graded, metrics: dict[str, Any]) -> None:
+    """Add the drops by the chosen scoring to `metrics`, whose `details` are complete."""
+    metrics["robustness"] = {}
     for turn, prefix in TURNS.items():
         names = {level: prefix + level for level in NOISE_LEVELS if prefix + level in graded}
-        if not names:
-            continue
-        panels[turn] = {level: metrics["details"][name]["scoring"][wanted]["all"] for level, name in names.items()}
-        judged = {level: judge(wanted, *graded[name]) for level, name in names.items()}
-        for measure in SINGLE_TURN:
+        scored = {level: judge(cfg.benchmark.scoring.name, *graded[name]) for level, name in names.items()}
+        for metric in SINGLE_TURN:
             asked = {
-                level: [(sample.query, getattr(one, measure)) for sample, one in zip(samples, found, strict=True)]
-                for level, (samples, found) in judged.items()
+                level: [(sample.query, getattr(judged, metric)) for sample, judged in zip(samples, levels, strict=True)]
+                for level, (samples, levels) in scored.items()
             }
-            fall = robustness.drop(asked, cfg.seed)
-            if fall is not None:
-                numbers = {
-                    key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(fall).items()
-                }
-                metrics["robustness"].setdefault(turn, {})[measure] = numbers
-                metrics[f"{prefix.rstrip('_')}/drop/{measure}"] = numbers["drop"]
-    curves(folder / "robustness.png", panels, f"RoTBench over levels of noise ({wanted} scoring), 95 % intervals")
+            drop = robustness.drop(asked, cfg.seed)
+            if drop is not None:
+                numbers = drop.to_json()
+                metrics["robustness"].setdefault(turn, {})[metric] = numbers
+                metrics[f"{prefix.rstrip('_')}/drop/{metric}"] = numbers["drop"]
+
+
+def draw(metrics: Mapping[str, Any], scoring_name: str, path: Path) -> None:
+    """The picture: percentages by level of noise, a panel for each turn."""
+    from tltrain.views.robustness_plot import curves  # matplotlib takes a second to load
+
+    panels = {
+        turn: {
+            level: metrics["details"][prefix + level]["scoring"][scoring_name]["all"]
+            for level in NOISE_LEVELS
+            if prefix + level in metrics["details"]
+        }
+        for turn, prefix in TURNS.items()
+    }
+    panels = {turn: levels for turn, levels in panels.items() if levels}
+    curves(path, panels, f"RoTBench over levels of noise ({scoring_name} scoring), 95 % intervals")
 
 
 def judge(
-    wanted: str, samples: Sequence[Sample], grades: Sequence[Grade]
+    scoring_name: str, samples: Sequence[Sample], grades: Sequence[Grade]
 ) -> tuple[Sequence[Sample], Sequence[scoring.Judged]]:
     """The samples and what the chosen scoring says of each."""
-    if wanted == "official":
+    if scoring_name == "official":
         return samples, scoring.rotbench_official([grade.prediction for grade in grades], samples)
     return samples, grades
-
-
-def show(metrics: dict[str, Any]) -> None:
-    """The table on the terminal."""
-    rows = [
-        [
-            f"{turn} turn, {measure.upper()}",
-            f"{fall['clean']:.1f}",
-            f"{fall['worst']:.1f} ({fall['level']})",
-            f"{fall['drop']:.1f} [{fall['low']:.1f}, {fall['high']:.1f}]",
-        ]
-        for turn, measures in metrics["robustness"].items()
-        for measure, fall in measures.items()
-    ]
-    if rows:
-        columns = ["", "clean", "worst level", "drop [95 % interval, over queries]"]
-        terminal.table("Robustness: from clean to the worst level, %", columns, rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics as st
 from random import Random
+from typing import Any
 
 from tltrain.toolworld.answers import invalid_call, json_error, value_error
 from tltrain.toolworld.registry import Domain, Failure, Plan, Vague, call, tidy
@@ -131,7 +132,7 @@ def multiply_subtract_divide(_: None, rng: Random) -> Plan:
 statistics = Domain("statistics", failure=json_error)
 
 
-def _checked(values: list[float], least: int = 1) -> list[float]:
+def _checked(values: Any, least: int = 1) -> list[float]:
     if not isinstance(values, list) or len(values) < least:
         raise Failure(f"values must be a list of at least {least} numbers")
     return [value + 0 for value in values]

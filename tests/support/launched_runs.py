@@ -79,7 +79,7 @@ TIMES = (
 def context() -> Any:
     """Processes that begin as copies of one that has loaded all libraries."""
     found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(["tests.faults.preloaded"])
+    found.set_forkserver_preload(["tests.support.preloaded"])
     return found
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments
 
-from tests.tokens.test_packing import TRAJECTORY
-from tests.training.test_rollout import NEVER, OTHER, PAD
+from tests.support.small_rollouts import NEVER, PAD
+from tests.support.trajectories import OTHER, TRAJECTORY
 from tltrain.grading import Grade, Outcome
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.prompts import PromptReport, PromptTree, prompt_trees

@@ -1,0 +1,138 @@
+"""Each configuration key carries its meaning and its range, and the range is enforced."""
+
+from __future__ import annotations
+
+import math
+import typing
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from functools import cache
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from tests.support.configuration_keys import paths
+from tltrain import config
+from tltrain.config import Bounds, keys_of
+from tltrain.entry import arguments, checks, reference
+from tltrain.errors import TltrainError
+
+SCHEMAS = sorted({value for value in vars(config).values() if is_dataclass(value)} - {Bounds, config.Key}, key=str)
+STAGES = ("sft", *(name for name in config.STAGES if name not in ("sft", "pkt")))
+
+
+BOUNDED = [(stage, key, bounds) for stage in STAGES for key, bounds in paths(config.stage_schema(stage), "stage")]
+BOUNDED += [("mae", key.removeprefix("."), bounds) for key, bounds in paths(config.Config, "")]
+BOUNDED += [
+    (stage, f"{node}.{name}", bounds)
+    for stage, node in (("sft", "stage.args"), ("irm", "stage.args"), ("plan", "stage.supervised.args"))
+    for name, bounds in arguments.BOUNDS.items()
+    if (stage, name) != ("irm", "max_length")  # which transformers.TrainingArguments does not have
+]
+BOUNDED = [(stage, key, bounds) for stage, key, bounds in BOUNDED if bounds]
+
+
+def numeric(hint: typing.Any) -> bool:
+    return hint in (int, float) or any(each in (int, float) for each in typing.get_args(hint))
+
+
+def outside(bounds: Bounds) -> Iterator[float]:
+    """A number beyond each bound."""
+    if bounds.least is not None:
+        yield bounds.least - 1
+    if bounds.most is not None:
+        yield bounds.most + 1
+    yield from (limit for limit in (bounds.above, bounds.below) if limit is not None)
+
+
+@cache
+def composed(stage: str) -> DictConfig:
+    return reference.composed({"stage": stage, "model": "tiny"})
+
+
+@pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.__name__)
+def test_every_key_has_a_meaning_and_every_number_a_range(schema):
+    hints = typing.get_type_hints(schema)
+    for each in fields(schema):
+        known = keys_of(schema)[each.name]
+        assert known.meaning and not known.meaning.endswith("."), each.name
+        assert bool(known.bounds) == (numeric(hints[each.name]) and "dict" not in str(hints[each.name])), each.name
+
+
+@pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.__name__)
+def test_defaults_are_within_their_range(schema):
+    for name, known in keys_of(schema).items():
+        default = schema.__dataclass_fields__[name].default
+        if known.bounds and default not in (None, "???"):
+            assert default in known.bounds, name
+
+
+@pytest.mark.parametrize(("stage", "key", "bounds"), BOUNDED, ids=[f"{stage}-{key}" for stage, key, _ in BOUNDED])
+def test_a_number_out_of_range_ends_in_one_line_that_names_its_key(stage, key, bounds):
+    refused = 0
+    for value in outside(bounds):
+        cfg = composed(stage).copy()
+        OmegaConf.update(cfg, key, value, force_add=True)
+        with pytest.raises(TltrainError) as error:
+            checks.check(cfg)
+        found = OmegaConf.select(cfg, key)
+        assert str(error.value).startswith(f"{key}: expected {bounds}, found {found}")
+        assert "\n" not in str(error.value)
+        refused += 1
+    assert refused
+
+
+def test_a_number_that_is_none_is_out_of_every_range():
+    cfg = composed("irm").copy()
+    cfg.stage.clip = math.nan
+    with pytest.raises(TltrainError, match=r"^stage\.clip: expected 0 or more, found nan$"):
+        checks.check(cfg)
+
+
+def test_every_composed_stage_is_within_its_ranges():
+    for stage in reference.names_of("stage"):
+        checks.check(composed(stage))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "words", "within", "without"),
+    [
+        (Bounds(least=1), "1 or more", (1, 2.5, math.inf), (0.9, -1, math.nan)),
+        (Bounds(most=1), "1 or less", (1, -3), (1.1, math.nan)),
+        (Bounds(above=0), "a number above 0", (0.001,), (0, -1)),
+        (Bounds(below=1), "a number below 1", (0.999,), (1, 2)),
+        (Bounds(least=0, most=1), "a number from 0 to 1", (0, 0.5, 1), (-0.1, 1.1)),
+        (Bounds(least=0, below=1), "a number from 0 to below 1", (0, 0.9), (-0.1, 1)),
+        (Bounds(), "any number", (-5, 5.5), ("5", None, True, math.nan)),
+    ],
+)
+def test_bounds(bounds, words, within, without):
+    assert str(bounds) == words
+    assert all(value in bounds for value in within)
+    assert not any(value in bounds for value in without)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["stage=pipeline", "stage.rl.kl=-1"], "stage.rl.kl: expected 0 or more, found -1.0"),
+        (["stage=pipeline", "stage.supervised.tree_size=0"], "stage.supervised.tree_size: expected 1 or more, found 0"),
+        (["stage=pipeline", "++stage.rl.critic.lr=1"], "stage.rl.critic.lr: no such key"),
+        (["stage=plan", "++stage.eval.batch=1"], "stage.eval.batch: no such key; did you mean batch_size?"),
+        (["+model.demo.train_size=0"], "model.demo.train_size: expected 1 or more, found 0"),
+        (["+model.sweep.sze=5"], "model.sweep.sze: no such key; did you mean size?"),
+        (["model.lora.dropout=1"], "model.lora.dropout: expected a number from 0 to below 1, found 1.0"),
+        (["seed=-1"], "seed: expected a number from 0 to 4294967295, found -1"),
+        (["stage=sft", "+stage.args.max_length=0"], "stage.args.max_length: expected 1 or more, found 0"),
+        (["stage=sft", "stage.args=5"], "stage.args: expected a mapping, found 5"),
+        (["stage=irm", "+stage.algorithm_args.dpo.beta=1"], "stage.algorithm_args.dpo: no such key"),
+    ],
+)
+def test_mistakes_below_a_node_name_its_own_key(words, said, tltrain):
+    (line,) = tltrain(*words, status=1).err.splitlines()
+    assert line.startswith(said)
+
+
+def test_a_benchmark_of_the_pipeline_is_checked_too(tltrain):
+    ran = tltrain("stage=pipeline", "model=tiny", "stage.benchmarks=[{name: toolworld, limit: -1}]", status=1)
+    assert ran.err.splitlines()[-1] == "stage.benchmarks, toolworld.limit: expected 1 or more, found -1"

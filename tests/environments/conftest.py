@@ -1,0 +1,33 @@
+"""Sandboxes around the hostile tools."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from tests.support.rude_tools import AVAILABLE, FUNCTIONS, LIBRARY, LIMITS
+from tltrain.environments.sandbox import ISOLATION_LEVELS, Sandbox
+
+
+@pytest.fixture(params=ISOLATION_LEVELS)
+def level(request):
+    if not AVAILABLE[request.param]:
+        pytest.skip(f"the kernel does not offer {request.param}")
+    return request.param
+
+
+@pytest.fixture
+def rude():
+    """`rude(level=None, network=False) -> Sandbox` for the hostile module, closed at the end."""
+    with contextlib.ExitStack() as stack:
+        yield lambda level=None, network=False: stack.enter_context(
+            Sandbox(LIBRARY, "Hostile.Rude.tool", FUNCTIONS, LIMITS, network, level)
+        )
+
+
+@pytest.fixture(scope="module")
+def calm():
+    """One sandbox for what does not end it; a test that ends it gives the next a new process, no more."""
+    with Sandbox(LIBRARY, "Hostile.Rude.tool", FUNCTIONS, LIMITS) as opened:
+        yield opened

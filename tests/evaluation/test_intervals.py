@@ -1,0 +1,198 @@
+"""Every bootstrap: against hand-computed numbers, and what holds for any results."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tltrain.errors import TltrainError
+from tltrain.evaluation.intervals import (
+    NOTHING,
+    RESAMPLES,
+    Percentage,
+    SeedPairs,
+    cluster_percentage,
+    difference_over_seeds,
+    grouped_mean,
+    holm,
+    paired_difference,
+    percentage,
+    ratio_difference,
+    ratios,
+    resampled_sums,
+)
+
+few = settings(max_examples=25, deadline=None)
+
+
+def test_half_right_has_an_interval_of_ten_points_each_way():
+    half = percentage([True, False] * 50)
+    assert (half.value, half.right, half.n) == (50.0, 50, 100)
+    assert half.low == pytest.approx(40, abs=1.5)  # 1.96 * sqrt(0.5 * 0.5 / 100) = 9.8 points
+    assert half.high == pytest.approx(60, abs=1.5)
+    assert half == percentage([True, False] * 50)
+
+
+def test_intervals_at_the_ends():
+    assert (percentage([True] * 7).value, percentage([True] * 7).low, percentage([True] * 7).high) == (100, 100, 100)
+    assert (percentage([False] * 7).low, percentage([False] * 7).high) == (0, 0)
+    nothing = percentage([])
+    assert (nothing.value, nothing.n, nothing.low, nothing.high) == (0, 0, 0, 100)
+
+
+def test_a_paired_difference_has_an_interval_and_a_p_value():
+    a = [0] * 60 + [100] * 40
+    b = [100] * 20 + [0] * 40 + [100] * 40  # 20 of 100 improve, none gets worse
+    found = paired_difference(a, b)
+    assert (found.value, found.n) == (20, 100)
+    assert (found.low, found.high) == (pytest.approx(12, abs=1.5), pytest.approx(28, abs=1.5))  # 1.96 * 4 points
+    assert found.p == 1 / 10_001  # 2 ** -19 of all swaps
+    assert found == paired_difference(a, b)
+    back = paired_difference(b, a)
+    assert (back.value, back.p) == (-20, found.p)
+
+
+def test_what_differs_both_ways_proves_less():
+    assert paired_difference([0] * 100, [1] * 6 + [0] * 94).p == pytest.approx(
+        2 / 64, abs=0.01
+    )  # all six swaps on one side
+    mixed = paired_difference([1] * 47 + [0] * 53, [0] * 47 + [1] * 53)
+    assert mixed.value == pytest.approx(0.06)
+    assert mixed.p == pytest.approx(0.62, abs=0.05)  # 53 or more of 100 coins on one side
+
+
+def test_a_single_sample_or_none_that_differs_proves_nothing():
+    assert paired_difference([0], [100]).p == 1
+    same = paired_difference([1, 0, 1], [1, 0, 1])
+    assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
+    with pytest.raises(TltrainError, match="1 and 2 results: expected as many of both"):
+        paired_difference([1], [1, 2])
+
+
+def test_intervals_of_calls_come_from_drawing_conversations():
+    # All of one conversation's calls are wrong, none of the other's: a draw of two has 0, half or all of them.
+    assert cluster_percentage([10, 0], [10, 10]) == Percentage(50.0, 0.0, 100.0, 20, 10)
+    # The same in a hundred conversations: the standard error of the share is 5 points.
+    many = cluster_percentage([10, 0] * 50, [10] * 100)
+    assert many.value == 50 and many.low == pytest.approx(40, abs=2) and many.high == pytest.approx(60, abs=2)
+    # Conversations that are all alike leave no doubt, whatever the number of their calls.
+    assert cluster_percentage([1, 2, 3], [2, 4, 6]) == Percentage(50.0, 50.0, 50.0, 12, 6)
+
+
+def test_a_ratio_of_few_things_and_of_none():
+    assert cluster_percentage([], []) == cluster_percentage([0, 0], [0, 0]) == NOTHING
+    assert cluster_percentage([0, 3], [0, 4]).value == 75  # a conversation without calls is drawn, and adds nothing
+    assert cluster_percentage([0, 3], [0, 4]).low == 75
+    assert cluster_percentage([1, 0, 2], [3, 3, 3], seed=1) == cluster_percentage([1, 0, 2], [3, 3, 3], seed=1)
+
+
+# --- what holds for any results -------------------------------------------------------------------------------------
+
+results = st.lists(st.integers(-8, 8).map(lambda eighths: eighths / 8), min_size=1, max_size=30)
+pairs = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=30)
+
+
+@few
+@given(st.lists(st.booleans()), st.integers(0, 5))
+def test_an_interval_of_a_percentage_contains_it_and_lies_within_its_bounds(answers, seed):
+    found = percentage(answers, seed)
+    assert 0 <= found.low <= found.value <= found.high <= 100
+    assert (found.n, found.right) == (len(answers), sum(answers))
+    if answers and len(set(answers)) == 1:
+        assert found.low == found.high == found.value
+
+
+@few
+@given(pairs, st.integers(0, 5))
+def test_swapping_two_systems_mirrors_everything(results, seed):
+    a, b = zip(*results, strict=True)
+    forth, back = paired_difference(a, b, seed), paired_difference(b, a, seed)
+    assert (back.value, back.p) == (-forth.value, forth.p)
+    assert (back.low, back.high) == pytest.approx((-forth.high, -forth.low), abs=1e-9)
+    assert forth.low - 1e-9 <= forth.value <= forth.high + 1e-9
+    samples = [tuple(range(len(a)))] * 2
+    sides = [np.array(side, dtype=float) for side in (a, b)]
+    forth = difference_over_seeds(SeedPairs(samples, [sides[0]] * 2, [sides[1]] * 2), seed)
+    back = difference_over_seeds(SeedPairs(samples, [sides[1]] * 2, [sides[0]] * 2), seed)
+    assert (back.value, back.p) == (-forth.value, forth.p)
+    assert (back.low, back.high) == pytest.approx((-forth.high, -forth.low), abs=1e-9)
+
+
+@few
+@given(results, st.integers(1, 30))
+def test_results_that_differ_by_the_same_everywhere_leave_no_doubt(results, shift):
+    found = paired_difference(results, [result + shift for result in results])
+    assert (found.value, found.low, found.high) == pytest.approx((shift,) * 3)
+
+
+@few
+@given(results)
+def test_samples_with_equal_values_are_drawn_as_if_one_by_one(values):
+    """The sums of a resample have the mean and the variance that drawing with replacement gives."""
+    column = np.array(values)
+    sums = resampled_sums(column[:, None], np.random.default_rng(0))
+    assert sums.shape == (RESAMPLES, 1)
+    error = np.sqrt(len(column) * column.var() / RESAMPLES)
+    assert sums.mean() == pytest.approx(column.sum(), abs=5 * error + 1e-9)
+    assert sums.var() == pytest.approx(len(column) * column.var(), rel=0.12, abs=1e-9)
+
+
+@given(st.lists(st.floats(0, 1), max_size=12))
+def test_holm_corrects_upwards_and_keeps_the_order(values):
+    found = holm(values)
+    assert all(p <= corrected <= 1 for p, corrected in zip(values, found, strict=True))
+    assert all(corrected <= min(1, len(values) * p) for p, corrected in zip(values, found, strict=True))
+    order = sorted(range(len(values)), key=values.__getitem__)
+    assert [found[i] for i in order] == sorted(found)
+
+
+# --- clusters -------------------------------------------------------------------------------------------------------
+
+
+def test_ratios_are_drawn_together():
+    """A column that is twice another has the same interval, doubled: both come from the same resamples."""
+    rng = np.random.default_rng(0)
+    tops, bottoms = rng.integers(0, 5, 40), rng.integers(5, 9, 40)
+    one, two = ratios(np.stack([tops, 2 * tops], axis=1), np.stack([bottoms, bottoms], axis=1))
+    assert (two.value, two.low, two.high) == pytest.approx((2 * one.value, 2 * one.low, 2 * one.high))
+    assert (one.value, one.n) == (tops.sum() / bottoms.sum(), bottoms.sum())
+
+
+def test_a_cluster_counts_for_both_ratios_of_a_difference():
+    counts = np.array([[1, 1], [0, 1]] * 50)
+    same = ratio_difference(counts, 2 * counts)
+    assert (same.value, same.low, same.high, same.n) == (0, 0, 0, 100)
+    a, b = np.array([[1, 1], [0, 0]] * 50), np.array([[0, 0], [1, 2]] * 50)
+    assert ratio_difference(a, b).value == 0.5
+
+
+def test_a_mean_over_groups_is_resampled_within_them():
+    """Two groups, each without spread: there is none to resample, however far apart they are."""
+    found = grouped_mean([np.array([1.0, 1.0]), np.array([4.0])])
+    assert (found.value, found.low, found.high, found.n) == (2, 2, 2, 3)
+
+
+# --- seeds ----------------------------------------------------------------------------------------------------------
+
+
+def test_seeds_with_the_same_samples_share_their_draws():
+    """A second seed that answers like the first adds nothing: the interval stays that of one."""
+    rng = np.random.default_rng(3)
+    ours, theirs = rng.integers(0, 2, (2, 200)) * 100.0
+    one = difference_over_seeds(SeedPairs([tuple(range(200))], [ours], [theirs]))
+    two = difference_over_seeds(SeedPairs([tuple(range(200))] * 2, [ours] * 2, [theirs] * 2))
+    apart = difference_over_seeds(SeedPairs([tuple(range(200)), tuple(range(200, 400))], [ours] * 2, [theirs] * 2))
+    width = one.high - one.low
+    assert two.high - two.low == pytest.approx(width, rel=0.08) and (two.n, two.seeds) == (200, 2)
+    # Seeds with samples of their own: 400 samples, half of whose variance comes back from drawing the seeds.
+    assert apart.high - apart.low < 0.9 * width and (apart.n, apart.seeds) == (400, 2)
+
+
+def test_strata_weigh_the_same_whatever_their_sizes():
+    samples = (("a", 0), ("a", 1), ("a", 2), ("b", 0))
+    pairs = SeedPairs([samples], [np.array([30.0, 30.0, 30.0, 10.0])], [np.zeros(4)])
+    found = difference_over_seeds(pairs, stratum=lambda sample: sample[0])
+    assert (found.value, found.low, found.high) == pytest.approx((20, 20, 20))  # no spread within either
+    assert difference_over_seeds(pairs).value == 25

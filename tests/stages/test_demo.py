@@ -1,0 +1,43 @@
+"""stage=demo: base, SFT, MAE + PKT and IRM side by side."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.support.processes import python
+from tests.support.small_runs import SMALL
+from tests.support.tracked import read
+
+
+def test_the_demo_compares_base_sft_and_pkt(tltrain, tmp_path):
+    sizes = ["model.demo.train_size=6", "model.demo.test_size=3", "stage.max_new_tokens=8", "stage.args.max_steps=2"]
+    sizes += ["+model.demo.irm_steps=1", "model.irm.args.gradient_accumulation_steps=2"]
+    ran = tltrain(*SMALL, *sizes, folder=tmp_path / "a run, with = and spaces")
+    table = ran.out[ran.out.index("tools never trained on") :]
+    assert [name in table for name in ("tiny (base)", "tiny + SFT", "tiny + MAE + PKT")] == [True, True, True]
+    assert {f"{name}/{level}" for name in ("base", "sft", "pkt") for level in ("ts", "pi", "cf")} < ran.metrics.keys()
+    assert ran.metrics["pkt/n"] == 3
+    for stage in ("sft", "pkt", "eval_base", "eval_sft", "eval_pkt"):
+        assert (ran.folder / stage / "metrics.json").is_file(), stage
+    used = [json.loads((ran.folder / f"eval_{name}" / "metrics.json").read_text())["model"] for name in ("sft", "pkt")]
+    assert used == [str(ran.folder / name / "model") for name in ("sft", "pkt")]
+    assert str(ran.folder) in ran.out
+
+
+@pytest.mark.slow  # as a user starts it, at its own sizes: a minute
+def test_the_demo_on_tiny(tmp_path):
+    ran = python(tmp_path, "-m", "tltrain", "model=tiny")
+    (folder,) = (tmp_path / "outputs" / "demo").iterdir()
+    metrics = json.loads((folder / "metrics.json").read_text())
+    table = ran.stdout[ran.stdout.index("tools never trained on") :]
+    assert all(name in table for name in ("tiny (base)", "tiny + SFT", "tiny + MAE + PKT"))
+    assert metrics["base/ts"] == 0
+    assert metrics["base/n"] == metrics["pkt/n"] == 60
+    sft, pkt = (json.loads((folder / stage / "metrics.json").read_text()) for stage in ("sft", "pkt"))
+    for trained in (sft, pkt):
+        assert trained["held_out"]["held_out_loss"] < 5.5  # from about 6.7
+    tracked = {stage: read(folder / stage).run for stage in ("pkt", "irm", "eval_irm")}
+    assert {run["run_group"] for run in tracked.values()} == {folder.name}
+    assert [run["display_name"] for run in tracked.values()] == list(tracked)

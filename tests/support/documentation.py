@@ -1,0 +1,99 @@
+"""What the repository's documents hold: their text, links, anchors, code blocks, and the commands they tell to run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.support.paths import ROOT
+from tltrain.config import CONF_DIR
+
+GENERATED = ROOT / "docs" / "configuration"
+"""Pages that the build of the documentation writes: not in the repository."""
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "experiments/README.md")),
+    *sorted((ROOT / "examples").rglob("*.md")),
+    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if not page.is_relative_to(GENERATED)),
+]
+
+_FENCED = re.compile(r"^( *)```(\S*).*?\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"!?\[[^\]]*\]\(([^()\s]+)\)")
+_PROGRAM = re.compile(r"(?:tltrain|.*(?:-m|--module) tltrain)((?: .*)?)")
+
+
+def code_blocks(text: str, language: str) -> list[str]:
+    """The fenced code blocks of a language."""
+    return [block for _, found, block in _FENCED.findall(text) if found == language]
+
+
+def prose(text: str) -> str:
+    """The text without fenced code, indented code and code spans."""
+    text = re.sub(r"^(?: {4}).*$", "", _FENCED.sub("", text), flags=re.MULTILINE)
+    return re.sub(r"`[^`]*`", "`code`", text)
+
+
+def links(page: Path) -> list[str]:
+    """The targets of all links and pictures that are no web addresses."""
+    targets = _LINK.findall(prose(page.read_text(encoding="utf-8")))
+    return [target for target in targets if not re.match(r"https?://|mailto:", target)]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub and the site give to the headings of a page."""
+    text = _FENCED.sub("", page.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#{1,6} +(.*?) *$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def code_lines(file: Path) -> Iterator[str]:
+    """The lines of code of a page and its code spans; of a YAML file its comments, and the help that one holds."""
+    text = re.sub(r" *\\\n *#? *", " ", file.read_text(encoding="utf-8"))
+    if file.suffix == ".yaml":
+        yield from (line.strip().removeprefix("#").strip() for line in text.splitlines())
+    else:
+        indented = re.findall(r"^ {4}.*$", text, re.MULTILINE)
+        fenced = [line for _, _, block in _FENCED.findall(text) for line in block.splitlines()]
+        spans = re.findall(r"`([^`]+)`", _FENCED.sub("", re.sub(r"^ {4}.*$", "", text, flags=re.MULTILINE)))
+        yield from (line.strip() for line in [*indented, *fenced, *spans])
+
+
+def commands(file: Path) -> Iterator[str]:
+    """What stands behind `tltrain` in the commands of a file."""
+    for line in code_lines(file):
+        command = re.split(r" {2,}| #", line)[0]  # without the comment behind it
+        if (found := _PROGRAM.fullmatch(command)) and (not found[1] or "=" in found[1] or "--" in found[1]):
+            yield found[1].strip()
+
+
+def documented_commands() -> dict[str, str]:
+    """The commands of the pages and of `conf/`, with a file that has each.
+
+    One whose words all stand in another command is left out: it is right if that one is.
+    """
+    found: dict[str, str] = {}
+    for file in [*PAGES, *sorted(CONF_DIR.rglob("*.yaml"))]:
+        for command in commands(file):
+            found.setdefault(command, str(file.relative_to(ROOT)))
+    words = {command: set(filled_in(command)) for command in found}
+    longest: list[str] = []
+    for command in sorted(found, key=lambda command: -len(words[command])):
+        if not any(words[command] <= words[longer] for longer in longest):
+            longest.append(command)
+    return {command: found[command] for command in longest}
+
+
+def filled_in(command: str) -> list[str]:
+    """The words of a command with something in the place of FOLDER, TIME, NAME and the like; no flags of output."""
+    command = re.sub(r"\$\w+", "1", re.sub(r"\[[^\]=]+=[^\]]*\]", "", command))
+    command = re.sub(r"\b(stage|data|benchmark|experiment)=NAME\b", _first_choice, command)
+    command = re.sub(r"outputs/[\w/]+/model\b", "FOLDER", command)  # a model's folder has to be there
+    command = re.sub(r"((?:\bpaths\.\w+|\bpath|\.dir|\.url)=)[^\s\[]\S*", r"\1FOLDER", command)  # any name will do
+    words = [re.sub(r"=\.\.\.$", "=FOLDER", word) for word in shlex.split(command)]
+    at = words.index("--cfg") if "--cfg" in words else len(words)
+    return [word for word in words[:at] + words[at + 2 :] if word not in ("...", "-m", "--multirun")]
+
+
+def _first_choice(found: re.Match[str]) -> str:
+    return f"{found[1]}={min((CONF_DIR / found[1]).glob('*.yaml')).stem}"

@@ -1,0 +1,11 @@
+"""The rules of MAE that conf/mae/ holds."""
+
+from __future__ import annotations
+
+import yaml
+
+from tests.support.paths import ROOT
+from tltrain.formats.tool_errors import Rule
+
+CONFIGS = {name: yaml.safe_load((ROOT / f"conf/mae/{name}.yaml").read_text()) for name in ("paper", "strict")}
+PAPER, STRICT = (Rule.from_config(CONFIGS[name]) for name in ("paper", "strict"))

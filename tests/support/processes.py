@@ -1,0 +1,91 @@
+"""Commands in processes of their own, for tests of what only a fresh interpreter shows."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.paths import ROOT
+
+HEAVY = ("torch", "transformers", "trl", "datasets", "wandb", "matplotlib")
+PROBE = f"""
+import atexit, sys
+atexit.register(lambda: print("loaded:", [name for name in {HEAVY} if name in sys.modules]))
+from tltrain.__main__ import main
+main()
+"""
+
+
+FORKED = f"""
+import json, os, sys
+from pathlib import Path
+import tltrain.__main__
+for number, words in enumerate(json.loads(sys.argv[1])):
+    if os.fork():
+        os.wait()
+        continue
+    os.mkdir(str(number))
+    os.chdir(str(number))
+    for stream, name in ((sys.stdout, "out"), (sys.stderr, "err")):
+        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT), stream.fileno())
+    sys.argv, status = ["tltrain", *words], 0
+    try:
+        tltrain.__main__.main()
+    except SystemExit as stop:
+        status = stop.code or 0
+    sys.stdout.flush()
+    sys.stderr.flush()
+    loaded = [name for name in {HEAVY} if name in sys.modules]
+    Path("ended").write_text(json.dumps([status, loaded]))
+    os._exit(0)
+"""
+"""Each command line in a fork of an interpreter that has begun, and has not loaded what a stage needs."""
+
+
+@dataclass(frozen=True)
+class Forked:
+    """What a command line left: exit status, which heavy libraries it loaded, and what it said, in its folder."""
+
+    status: int
+    loaded: list[str]
+    out: str
+    err: str
+    folder: Path
+
+
+def forked(folder: Path, lines: Sequence[Sequence[str]]) -> list[Forked]:
+    """Command lines, each in a process of its own that began as one interpreter did, in a folder below `folder`."""
+    python(folder, "-c", FORKED, json.dumps(lines))
+    found = []
+    for number in range(len(lines)):
+        place = folder / str(number)
+        status, loaded = json.loads((place / "ended").read_text())
+        out, err = ((place / name).read_text() for name in ("out", "err"))
+        found.append(Forked(status, loaded, out, err, place))
+    return found
+
+
+def process(command: list[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own, in `folder`, with the package of this checkout."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def probe(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """The command line, whose last line of output says what it loaded."""
+    return process([sys.executable, "-c", PROBE, *words], folder)
+
+
+def python(folder: Path, *words: str, path: Path = ROOT, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+    """`python words...` in `folder`, with the package in `path`."""
+    environment = {**os.environ, "PYTHONPATH": str(path)}
+    ran = subprocess.run(
+        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout
+    )
+    assert ran.returncode == 0, f"{words}:\n{ran.stdout}\n{ran.stderr}"
+    return ran

@@ -1,0 +1,46 @@
+"""Prompt trees, responses and the size of the models that read them, for tests of rollouts."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedModel
+
+from tests.support.trajectories import OTHER, TRAJECTORY
+from tltrain.tokens.encoder import Encoder
+from tltrain.tokens.prompts import PromptReport, PromptTree, prompt_trees
+from tltrain.training import tree_mask
+
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 2048,
+    "initializer_range": 0.3,  # so that neither likeliest tokens nor probabilities are all alike
+}
+PAD, NEVER = 1, 10**6
+"""Padding, and an end token that no model gives."""
+
+
+def trees_of(byte_level, packing: str) -> list[PromptTree]:
+    """Five prompts: of one trajectory three, of the other two."""
+    found = prompt_trees(
+        [TRAJECTORY, OTHER],
+        Encoder(byte_level),
+        packing=packing,
+        max_length=10**6,
+        truncation="error",
+        report=PromptReport(),
+    )
+    return list(found)
+
+
+def with_mask(batch: dict, model: PreTrainedModel) -> dict:
+    """The batch as models take it."""
+    if "reach" in batch:
+        batch["attention_mask"] = tree_mask.of(model, batch.pop("reach"))
+    return batch
+
+
+RESPONSES = [[11, 12, 13, 14], [15], [16, 17], [18, 19, 20], [21]]
+"""To the five prompts; two of them of one token."""

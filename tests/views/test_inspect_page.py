@@ -1,0 +1,186 @@
+"""The page of stage=inspect: every mark explained and shown, all text escaped, nothing to load or run."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from tltrain.views.inspect_page import Conversation, Counts, History, Settings, Token, Tools, Turn, counts, note, page
+
+EVIL = (
+    '<script>alert("x")</script><img src=x onerror=alert(1)>&amp;\x00\x1b\u202e\u2066\ud800 \' " {{ 7 * 7 }} {% raw %}'
+)
+SETTINGS = Settings(w_max=9.0, rule="strict", model="tiny")
+TOOLS = Tools(("get_order", "get_refund"), "Function:\ndef get_order(id: string):\n")
+END = Token("⏎", is_end=True)
+LEARNED = Turn(
+    (Token(" get", 2.5, True), Token("_"), Token("order", 2.5, True), Token("("), Token("id"), Token(")"), END)
+)
+FAILED = Turn((Token(" get_order(no=1)", 0.0),), False, "the tool answered this call with an error", "missing argument")
+MESSAGES = (
+    History("User", "Where is it?"),
+    FAILED,
+    History("Output", "Error: id is required", "missing argument"),
+    LEARNED,
+    History("Output", '{"state": "sent"}'),
+    Turn((Token(" Sent"), Token("."), END)),
+)
+
+
+class Reader(HTMLParser):
+    """What a browser would see: elements with their attributes and texts, and that all are closed."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict]] = []
+        self.texts: list[list[str]] = []
+        self._open: list[tuple[str, list[str]]] = []
+        self.feed(source)
+        self.close()
+        assert not self._open
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self.texts.append([])
+        if tag not in ("meta", "img", "br"):
+            self._open.append((tag, self.texts[-1]))
+
+    def handle_endtag(self, tag):
+        assert self._open.pop()[0] == tag
+
+    def handle_data(self, data):
+        for _, texts in self._open:
+            texts.append(data)
+
+    def all(self, tag: str, style: str = "") -> list[str]:
+        """The texts of all elements of a tag that have a class."""
+        return [
+            "".join(texts)
+            for (name, attributes), texts in zip(self.elements, self.texts, strict=True)
+            if name == tag and set(style.split()) <= set((attributes.get("class") or "").split())
+        ]
+
+
+def read(*conversations: Conversation, settings: Settings = SETTINGS) -> Reader:
+    return Reader(page(conversations, settings))
+
+
+def conversation(**other) -> Conversation:
+    return Conversation(**{"id": "c-1", "tools": TOOLS, "messages": MESSAGES, "instructions": "Be kind.", **other})
+
+
+def test_the_legend_comes_first_and_explains_every_mark_in_words():
+    shown = read(conversation())
+    assert shown.all("h2") == ["Legend", "In numbers", "1. c-1"]
+    terms = shown.all("strong")
+    assert terms == ["History.", "Learned, weight 1.", "Key token", "Weight.", "Not learned", "End token."]
+    (legend,) = shown.all("dl", "legend")
+    assert "prioritize key tokens" in legend and "mitigate adverse effects" in legend
+    assert "w_max\xa0=\xa09" in legend and "stage.rule=strict" in legend
+
+
+def test_tokens_are_marked_by_weight_and_key_tokens_by_more_than_colour():
+    shown = read(conversation())
+    turns = [text for text in shown.all("pre") if text.endswith("⏎")]
+    assert turns == [" get_order(id)⏎", " Sent.⏎"]
+    assert shown.all("b", "t k")[-2:] == [" get", "order"]  # bold, underlined by their class
+    keys = [attributes for tag, attributes in shown.elements if tag == "b"][-2:]
+    assert [(key["data-w"], key["style"]) for key in keys] == [("2.5", "--s:0.19")] * 2  # (2.5 - 1) / (9 - 1)
+    style = page([conversation()], SETTINGS).partition("</style>")[0]
+    assert re.search(r"\.k \{[^}]*text-decoration: underline", style) and "::after" in style
+    said = "✓ learned 7 tokens, 2 of them key; weight 5 ÷ 2 = 2.5: key tokens carry 50\xa0% of this turn's weight"
+    assert said in shown.all("p", "note")
+
+
+def test_a_failed_call_is_struck_out_and_labelled_with_the_kind_of_error():
+    shown = read(conversation())
+    assert shown.all("del")[1:] == ["get_order(no=1)"]  # the first is the legend's
+    assert shown.all("span", "mark bad") == ["✗ not learned · error: missing argument", "error: missing argument"]
+    assert shown.all("span", "mark good") == ["✓ learned"] * 2
+
+
+def test_tools_are_folded_and_shown_once_for_conversations_that_share_them():
+    other = Tools(("pay",), "Function:\ndef pay():\n")
+    shown = read(conversation(), conversation(id="c-2"), conversation(id="c-3", tools=other))
+    assert [text.partition(":")[0] for text in shown.all("summary")] == ["2 tools on offer", "1 tool on offer"]
+    assert ("details", {}) in shown.elements  # not `open`
+    assert sum("def get_order" in text for text in shown.all("pre")) == 1
+    links = {attributes["href"][1:] for tag, attributes in shown.elements if tag == "a"}
+    assert links == {"c1", "c2", "c3", "tools1"} <= {attributes.get("id") for _, attributes in shown.elements}
+
+
+def test_the_numbers_are_those_of_all_turns():
+    no_answer = Turn((Token(" x", 0.0),), False, "no tool's answer follows")
+    turns = [LEARNED, LEARNED, FAILED, no_answer, MESSAGES[-1]]
+    reasons = {(FAILED.reason, FAILED.kind): 1, (no_answer.reason, ""): 1}
+    assert counts(turns) == Counts(5, 3, reasons, 17, 4, (2.5, 2.5), 10 / 23)
+    (numbers,) = read(conversation(messages=tuple(turns))).all("dl", "numbers")
+    said = " ".join(numbers.split())
+    for words in ("3 of 5", "1 × error: missing argument", "1 × no tool's answer follows", "4 of 17", "×2.5"):
+        assert words in said
+    assert "24 % of the tokens carry 43 % of the weight" in said
+
+
+@pytest.mark.parametrize(
+    ("others", "keys", "w_max", "said"),
+    [
+        (20, 1, 9.0, "weight 20 ÷ 1 = 20, at most 9:"),
+        (1, 2, 9.0, "weight 1 ÷ 2 = 0.5, at least 1:"),
+        (9, 3, 9.0, "weight 9 ÷ 3 = 3:"),
+        (9, 3, None, "every token weighs 1 (standard SFT)"),
+        (3, 0, 9.0, "plain text has no key tokens, so each weighs 1"),
+    ],
+)
+def test_the_note_under_a_turn_says_how_its_weight_came_about(others, keys, w_max, said):
+    weight = 1.0 if w_max is None else min(max(others / max(keys, 1), 1.0), w_max)
+    turn = Turn((*[Token("k", weight, True)] * keys, *[Token("o")] * others))
+    assert said in note(turn, w_max)
+
+
+def test_the_page_says_where_mae_and_weights_are_off():
+    (legend,) = read(conversation(), settings=Settings(None, None, "tiny")).all("dl", "legend")
+    assert "stage.w_max=null" in legend and "stage.mae=false" in legend
+
+
+def test_whatever_was_said_is_text():
+    evil = Conversation(
+        id=EVIL,
+        tools=Tools((EVIL, EVIL), EVIL),
+        messages=(
+            History(EVIL, EVIL, EVIL),
+            Turn((Token(EVIL, 3.0, True), Token(EVIL), Token(EVIL, 0.0), END)),
+            Turn((Token(EVIL, 0.0),), False, EVIL, EVIL),
+        ),
+        instructions=EVIL,
+    )
+    settings = Settings(9.0, EVIL, EVIL)
+    source = page([evil, evil], settings)
+    shown = Reader(source)
+    assert not {"script", "img", "iframe", "object", "link", "base", "form"} & {tag for tag, _ in shown.elements}
+    assert not [name for _, attributes in shown.elements for name in attributes if name.startswith("on")]
+    (everything,) = shown.all("body")
+    assert everything.count('<script>alert("x")</script>') == everything.count("{{ 7 * 7 }} {% raw %}") > 20
+    assert not re.search("[\x00\x1b\u202e\u2066\ud800]", source)
+    assert source.encode("utf-8")
+
+
+def test_the_page_loads_and_runs_nothing():
+    source = page([conversation()], SETTINGS)
+    assert source.startswith("<!doctype html>") and "default-src 'none'" in source
+    assert not re.search(r"https?:|src=|url\(|@import|<script", source)
+    assert "width=device-width" in source and "prefers-color-scheme: dark" in source
+
+
+def test_long_texts_are_cut_on_the_page():
+    long = "x" * 3_000_000
+    messages = (History("User", long), Turn((Token(long, 0.0),), False, "why"), Turn((Token("y"),) * 20_000))
+    source = page([conversation(messages=messages, tools=Tools((long,), long))], SETTINGS)
+    assert len(source) < 500_000
+    assert source.count("(and 2,997,000 more characters)") == 2 and "(and 15,000 more tokens)" in source
+
+
+def test_a_page_of_nothing_is_whole():
+    assert read().all("h2") == ["Legend", "In numbers"]
+    assert read(conversation(messages=(), tools=Tools((), ""))).all("summary") == ["0 tools on offer: "]

@@ -1,0 +1,215 @@
+"""The configuration's shape: one dataclass a node, so that a misspelt key or a wrong type fails before anything loads.
+
+Each key carries its meaning and its range (`keys`); checks and documentation read them there. The values are in
+`conf/`; what the shape cannot say is in `tltrain.entry.checks`. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from tltrain.config.choices import (
+    Algorithm,
+    CriticInit,
+    Device,
+    Matching,
+    Mode,
+    OnError,
+    OnKlLimit,
+    Packing,
+    Planned,
+    PromptTruncation,
+    Prune,
+    Quantization,
+    Rule,
+    Scoring,
+    Strategy,
+    SupervisedPacking,
+    TrackingMode,
+    Truncation,
+    Write,
+)
+from tltrain.config.groups import (
+    Benchmark,
+    Cache,
+    Config,
+    Data,
+    Hardware,
+    Lora,
+    Model,
+    ModelIrm,
+    Paths,
+    Report,
+    Source,
+    SweepSizes,
+    Tracking,
+)
+from tltrain.config.keys import Bounds, Key, key, keys_of
+from tltrain.config.stages import (
+    AlgorithmArguments,
+    AnalyzeStage,
+    CacheStage,
+    Critic,
+    DemoSizes,
+    DemoStage,
+    EvalStage,
+    InspectStage,
+    IrmStage,
+    MaeStage,
+    PipelineStage,
+    PlanStage,
+    PredictStage,
+    ReportStage,
+    SupervisedStage,
+)
+
+__all__ = [
+    "CONF_DIR",
+    "SCHEMAS",
+    "STAGES",
+    "Algorithm",
+    "AlgorithmArguments",
+    "AnalyzeStage",
+    "Benchmark",
+    "Bounds",
+    "Cache",
+    "CacheStage",
+    "Config",
+    "Critic",
+    "CriticInit",
+    "Data",
+    "DemoSizes",
+    "DemoStage",
+    "Device",
+    "EvalStage",
+    "Hardware",
+    "InspectStage",
+    "IrmStage",
+    "Key",
+    "Lora",
+    "MaeStage",
+    "Matching",
+    "Mode",
+    "Model",
+    "ModelIrm",
+    "OnError",
+    "OnKlLimit",
+    "Packing",
+    "Paths",
+    "PipelineStage",
+    "PlanStage",
+    "Planned",
+    "PredictStage",
+    "PromptTruncation",
+    "Prune",
+    "Quantization",
+    "Report",
+    "ReportStage",
+    "Rule",
+    "Scoring",
+    "Source",
+    "Strategy",
+    "SupervisedPacking",
+    "SupervisedStage",
+    "SweepSizes",
+    "Tracking",
+    "TrackingMode",
+    "Truncation",
+    "Write",
+    "key",
+    "keys_of",
+    "merged",
+    "plain",
+    "register",
+    "stage_module",
+    "stage_schema",
+]
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+CONF_DIR = next(
+    folder for folder in (Path(__file__).parents[1] / "conf", Path(__file__).parents[2] / "conf") if folder.is_dir()
+)
+"""`conf/` inside an installed wheel, else beside the package in a checkout."""
+
+SCHEMAS: dict[str, type] = {
+    "schema/stage/demo": DemoStage,
+    "schema/stage/mae": MaeStage,
+    "schema/stage/supervised": SupervisedStage,
+    "schema/stage/irm": IrmStage,
+    "schema/stage/eval": EvalStage,
+    "schema/stage/predict": PredictStage,
+    "schema/stage/inspect": InspectStage,
+    "schema/stage/analyze": AnalyzeStage,
+    "schema/stage/pipeline": PipelineStage,
+    "schema/stage/plan": PlanStage,
+    "schema/stage/cache": CacheStage,
+    "schema/stage/report": ReportStage,
+    "schema/model": Model,
+    "schema/data": Data,
+    "schema/benchmark": Benchmark,
+    "schema/source": Source,
+    "schema/hardware": Hardware,
+    "schema/tracking": Tracking,
+    "schema/config": Config,
+}
+STAGES = {
+    "demo": "demo",
+    "mae": "mae",
+    "sft": "supervised",
+    "pkt": "supervised",
+    "eval": "eval",
+    "predict": "predict",
+    "irm": "irm",
+    "inspect": "inspect",
+    "analyze": "analyze",
+    "pipeline": "pipeline",
+    "plan": "plan",
+    "cache": "cache",
+    "report": "report",
+}
+"""Name of a stage -> its module in `tltrain.stages`, and its schema in `SCHEMAS`."""
+
+
+def plain(node: DictConfig, resolve: bool = True, enum_to_str: bool = False) -> dict[str, Any]:
+    """A part of the configuration as plain values; `resolve` replaces each reference by the value it refers to."""
+    from omegaconf import OmegaConf
+
+    values = OmegaConf.to_container(node, resolve=resolve, enum_to_str=enum_to_str)
+    return cast(dict[str, Any], values)  # of a DictConfig it is one, and our keys are strings
+
+
+def merged(*nodes: Any) -> DictConfig:
+    """Parts of the configuration merged into one; later ones take precedence."""
+    from omegaconf import DictConfig, OmegaConf
+
+    return cast(DictConfig, OmegaConf.merge(*nodes))  # a list is made of lists alone
+
+
+def stage_module(name: str) -> str:
+    """The dotted name of the module whose `run(cfg, folder)` is the stage."""
+    return f"tltrain.stages.{STAGES[name]}"
+
+
+def stage_schema(name: str) -> type:
+    """The schema of the stage that is called so. Raises KeyError."""
+    return SCHEMAS[f"schema/stage/{STAGES[name]}"]
+
+
+def register() -> None:
+    """Put the schemas where the files in `conf/` name them in their defaults lists."""
+    from hydra.core.config_store import ConfigStore  # not above: most who import this module need the words alone
+    from omegaconf import DictConfig, OmegaConf
+
+    store = ConfigStore.instance()
+    for place, schema in SCHEMAS.items():
+        node = OmegaConf.structured(schema)
+        for each in fields(schema):
+            nested = isinstance(each.default_factory, type) or each.default_factory is MISSING
+            if not nested and isinstance(node[each.name], DictConfig):  # its keys are a library's, or data
+                OmegaConf.set_struct(node[each.name], False)
+        group, _, name = place.rpartition("/")
+        store.store(group=group, name=name, node=node, provider="tltrain")

@@ -1,0 +1,115 @@
+"""The words that configuration keys choose among. A member is a string, equal to its name."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class OnError(StrEnum):
+    stop = "stop"
+    skip = "skip"
+
+
+class Rule(StrEnum):
+    paper = "paper"
+    strict = "strict"
+
+
+class Write(StrEnum):
+    trajectories = "trajectories"
+    turns = "turns"
+    raw = "raw"
+
+
+class Packing(StrEnum):
+    trajectory = "trajectory"
+    turn = "turn"
+
+
+class SupervisedPacking(StrEnum):
+    trajectory = "trajectory"
+    turn = "turn"
+    prefix_tree = "prefix_tree"
+    auto = "auto"
+
+
+class Truncation(StrEnum):
+    drop_oldest_turns = "drop_oldest_turns"
+    error = "error"
+    skip = "skip"
+
+
+class PromptTruncation(StrEnum):
+    drop_oldest_turns = "drop_oldest_turns"
+    left = "left"
+    error = "error"
+    skip = "skip"
+
+
+class Matching(StrEnum):
+    strict = "strict"
+    lenient = "lenient"
+
+
+class Scoring(StrEnum):
+    official = "official"
+    fixed = "fixed"
+
+
+class Algorithm(StrEnum):
+    ppo = "ppo"
+    rloo = "rloo"
+    grpo = "grpo"
+
+
+class CriticInit(StrEnum):
+    sft = "sft"
+    random = "random"
+
+
+class OnKlLimit(StrEnum):
+    stop = "stop"
+    adapt = "adapt"
+
+
+class Planned(StrEnum):
+    sft = "sft"
+    pkt = "pkt"
+    irm = "irm"
+    eval = "eval"
+
+
+class Strategy(StrEnum):
+    none = "none"
+    zero2 = "zero2"
+    zero3 = "zero3"
+    zero3_offload = "zero3_offload"
+    fsdp = "fsdp"
+
+
+class Prune(StrEnum):
+    none = "none"
+    unfinished = "unfinished"
+    old = "old"
+    all = "all"
+
+
+class Mode(StrEnum):
+    text = "text"
+    chat = "chat"
+
+
+class Device(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class TrackingMode(StrEnum):
+    offline = "offline"
+    online = "online"
+    disabled = "disabled"
+
+
+# By a call, since a name in a class body cannot begin with a digit.
+Quantization = StrEnum("Quantization", {"4bit": "4bit", "8bit": "8bit"})

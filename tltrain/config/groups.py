@@ -1,0 +1,214 @@
+"""The keys of every group but `stage`: `model.KEY`, `data.KEY`, ..., and those outside of groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from omegaconf import MISSING
+
+from tltrain.config.choices import Device, Mode, OnError, Quantization, Scoring, TrackingMode
+from tltrain.config.keys import key
+from tltrain.config.stages import DemoSizes
+
+# `Optional[...]` because OmegaConf reads the annotations at run time.
+# ruff: noqa: UP045
+
+
+@dataclass
+class Lora:
+    r: Optional[int] = key(None, "rank of the adapter; null: no LoRA, all weights are trained; released: 8", least=1)
+    alpha: float = key(16, "LoRA alpha; the adapter is scaled by alpha / r", least=0)
+    dropout: float = key(0.05, "dropout probability of the adapter's input", least=0, below=1)
+    target_modules: Any = key(["q_proj", "v_proj"], "names of the modules to adapt, or all-linear")
+    merge: bool = key(True, "save the whole model with the adapter merged into its weights; false: the adapter alone")
+    quantize: Optional[Quantization] = key(
+        None, "precision of the frozen weights; 4bit: QLoRA; null: not quantized; needs bitsandbytes"
+    )
+
+
+@dataclass
+class ModelIrm:
+    critic_learning_rate: float = key(MISSING, "learning rate of the critic", least=0)
+    args: Any = key({}, "arguments of the trainer", library="transformers.TrainingArguments")
+
+
+@dataclass
+class SweepSizes:
+    size: int = key(MISSING, "number of toolworld trajectories", least=1)
+    test_size: int = key(MISSING, "number of toolworld questions", least=1)
+    irm_steps: int = key(MISSING, "optimizer steps of IRM", least=1)
+    max_new_tokens: int = key(MISSING, "longest generated answer in tokens", least=1)
+
+
+@dataclass
+class Model:
+    name: str = key(MISSING, "name of the model, in tables and for its folder in the cache")
+    path: Optional[str] = key(None, "local folder or hub id, used instead of hub and package")
+    hub: Optional[str] = key(None, "hub id")
+    package: Optional[str] = key(None, "Python package that ships the model as GGUF, used where it is installed")
+    random: Optional[dict[str, int]] = key(None, "arguments of LlamaConfig, for a model with random weights")
+    sizes: dict[str, Any] = key({}, "what the model's config.json says, so that stage=plan needs no hub")
+    dtype: str = key("float32", "dtype of the weights while training; float32, bfloat16 or float16")
+    attn_implementation: str = key("sdpa", "implementation of attention, as transformers names it")
+    trust_remote_code: bool = key(False, "run Python code that the model's folder or hub repository brings along")
+    lora: Lora = key(Lora, "LoRA adapter; model.lora.r=8 trains one")
+    args: Any = key({}, "training arguments that suit the model", library="trl.SFTConfig")
+    irm: Any = key({}, "settings of stage=irm that suit the model", schema=ModelIrm)
+    demo: dict[str, int] = key({}, "settings of stage=demo that suit the model", schema=DemoSizes)
+    sweep: dict[str, int] = key({}, "sizes that suit the model in the experiments on toolworld", schema=SweepSizes)
+
+
+@dataclass
+class Data:
+    name: str = key(MISSING, "name of the reader")
+    path: Optional[str] = key(None, "file or folder to read")
+    on_error: OnError = key(
+        OnError.stop, "what an unreadable record does; stop: end the run; skip: count it and continue"
+    )
+    limit: Optional[int] = key(None, "most trajectories to read; null: all", least=1)
+    holdout: float = key(
+        0.1, "share of the trajectories kept out of training, to measure the loss on", least=0, below=1
+    )
+    levels: list[str] = key([], "rotbench: noise levels; clean, slight, medium, heavy, union")
+    size: int = key(0, "toolworld: number of trajectories", least=0)
+    error_rate: float = key(0.17, "toolworld: share of wrong calls", least=0, below=1)
+
+
+@dataclass
+class Benchmark:
+    name: str = key(MISSING, "name of the benchmark's reader")
+    path: Optional[str] = key(None, "file or folder of the benchmark's data")
+    levels: list[str] = key([], "rotbench: noise levels; clean, slight, medium, heavy, union")
+    turns: list[str] = key([], "rotbench: turns to ask; first, third")
+    categories: list[str] = key([], "bfcl: categories; exec is the paper's 240 questions")
+    scoring: Scoring = key(
+        Scoring.fixed,
+        "rotbench: which of the two scorings is the headline, both are written; official: the released scorer; fixed: "
+        "without its mistakes",
+    )
+    size: int = key(0, "toolworld: number of questions or conversations", least=0)
+    limit: Optional[int] = key(None, "most questions to ask; null: all", least=1)
+    multi: bool = key(False, "run whole conversations, whose tools are really called")
+    max_turns: int = key(10, "multi: most calls for one turn of the user", least=1)
+    parallel: int = key(
+        16,
+        "multi: number of conversations at the same time; stage.batch_size of them share a batch",
+        least=1,
+    )
+    max_output: int = key(4000, "multi: most characters of a tool's answer that enter the history", least=1)
+    network: bool = key(False, "tooleyes: let the tools reach the network")
+    user: str = key("rule", "tooleyes: who answers ask_to_user; rule, terminal, or a file of answers")
+    time_limit: float = key(10.0, "tooleyes: time limit of a tool in seconds", least=0.1)
+    memory_limit: int = key(2048, "tooleyes: memory limit of a tool's process in MB", least=64)
+    tasks: list[str] = key([], "general: tasks, groups and tags, as lm-eval names them")
+    include_path: Optional[str] = key(None, "general: folder of your own task definitions, which override lm-eval's")
+    fewshot: Optional[int] = key(None, "general: examples before each question; null: as each task says", least=0)
+    unsafe_code: bool = key(False, "general: run tasks that execute code which the model wrote")
+
+
+@dataclass
+class Source:
+    name: str = key(MISSING, "who answers")
+    url: Optional[str] = key(None, "endpoint: base URL of the API, such as http://localhost:8000/v1")
+    model: Optional[str] = key(None, "endpoint: name of the model on the server")
+    mode: Mode = key(
+        Mode.text,
+        "endpoint: how to ask; text: the TL prompt to /completions; chat: messages and native tools to "
+        "/chat/completions",
+    )
+    tokenizer: Optional[str] = key(None, "endpoint, mode=text: tokenizer (a folder or hub id), to send token ids")
+    api_key_env: str = key("OPENAI_API_KEY", "endpoint: environment variable with the API key, if the server needs one")
+    concurrency: int = key(8, "endpoint: number of requests at the same time", least=1)
+    timeout: float = key(300.0, "endpoint: seconds without data after which a request is repeated", least=1)
+    retries: int = key(6, "endpoint: retries of a request, at growing intervals or when the server says", least=0)
+    temperature: Optional[float] = key(0.0, "endpoint: sampling temperature; null: the server's default", least=0)
+    extra: dict[str, Any] = key({}, "endpoint: further fields of the request body; null removes a field")
+    cache: bool = key(True, "endpoint: keep answers under cache.dir/endpoint and use them instead of asking again")
+
+
+@dataclass
+class Hardware:
+    device: Device = key(Device.auto, "device to compute on; auto: a GPU where there is one, else the CPU")
+    bf16: Optional[bool] = key(None, "compute in bfloat16; null: where the device supports it")
+    threads: Optional[int] = key(None, "CPU threads of each process; null: the cores divided by the processes", least=1)
+    processes: Optional[int] = key(
+        None, "number of processes on this machine; null: one for each GPU, one on a CPU", least=1
+    )
+    nodes: int = key(1, "number of machines, on each of which the same command is started", least=1)
+    node_rank: Optional[int] = key(
+        None, "number of this machine from 0, where nodes is above 1; null: as SLURM says", least=0
+    )
+    rendezvous: Optional[str] = key(None, "ADDRESS:PORT of machine 0, where nodes is above 1")
+    deepspeed: Any = key({}, 'DeepSpeed configuration; "auto" is taken from the trainer; empty: no DeepSpeed')
+    fsdp: Any = key({}, "fsdp_config of transformers.TrainingArguments; empty: no FSDP")
+    args: Any = key(
+        {},
+        "training arguments that suit the hardware, which override model.args",
+        library="transformers.TrainingArguments",
+    )
+
+
+@dataclass
+class Tracking:
+    name: str = key(MISSING, "tracker")
+    entity: Optional[str] = key(None, "wandb: user or team; null: wandb's default")
+    project: str = key("tltrain", "wandb: project")
+    mode: TrackingMode = key(
+        TrackingMode.offline,
+        "wandb: where runs go; offline: kept on this machine; online: uploaded; disabled: nothing is recorded",
+    )
+    group: Optional[str] = key(None, "wandb: group of the run; null: the sweep, or the job whose stage this is")
+    tags: list[str] = key([], "wandb: tags besides the names of model and data")
+    rows: int = key(200, "most rows of a table of samples", least=0)
+    upload: bool = key(False, "wandb: upload the content of artifacts; false: only where they are, and their digests")
+    timeout: float = key(15.0, "wandb: seconds to wait for the server before the run continues offline", least=1)
+    finish_timeout: float = key(
+        120.0, "wandb: seconds to upload the rest when a job ends; 0, and with upload=true: no limit", least=0
+    )
+    dashboard: bool = key(False, "wandb: create or update the project's workspace and report when an online job ends")
+    panels: Optional[str] = key(
+        None, "wandb: file of the dashboard's panels; null: conf/tracking/dashboard/panels.yaml"
+    )
+
+
+@dataclass
+class Cache:
+    dir: str = key(MISSING, "folder of base models and stage results, which all runs share")
+    enabled: bool = key(True, "reuse stage results in stage=pipeline; false: run every stage, in the run's own folder")
+
+
+@dataclass
+class Paths:
+    """Where data that is not generated lies; `data.path` and `benchmark.path` default to it."""
+
+    rotbench: Optional[str] = key(None, "RoTBench: folder with first_turn/ and third_turn/")
+    toolalpaca: Optional[str] = key(
+        None, "ToolAlpaca: folder with eval_real.json, eval_simulated.json or both, or a file"
+    )
+    tooleyes: Optional[str] = key(None, "ToolEyes: checkout of its repository")
+    bfcl: Optional[str] = key(None, "BFCL: its folder bfcl_eval; null: the package bfcl-eval")
+
+
+@dataclass
+class Report:
+    path: Any = key(None, "stage=report: folder of a sweep, or several folders of jobs")
+    baseline: Optional[str] = key(None, "row that the others are compared with; null: standard SFT")
+    texts: bool = key(True, "include questions, answers and golden calls, which may not be yours to publish")
+
+
+@dataclass
+class Config:
+    stage: Any = key(MISSING, "what to do")
+    model: Any = key(MISSING, "model to train or to ask", schema=Model)
+    data: Any = key(MISSING, "trajectories to train on", schema=Data)
+    benchmark: Any = key(MISSING, "questions to evaluate on", schema=Benchmark)
+    source: Any = key(MISSING, "who answers in stage=eval and stage=predict", schema=Source)
+    hardware: Any = key(MISSING, "device, precision and processes", schema=Hardware)
+    tracking: Any = key(MISSING, "where metrics are recorded", schema=Tracking)
+    mae: Any = key({}, "rules that say which tool answers are errors; stage.rule chooses")
+    reward: Any = key({}, "reward of each kind of mistake, for IRM")
+    cache: Cache = key(Cache, "base models and stage results that are made once")
+    paths: Paths = key(Paths, "where data that is not generated is")
+    report: Report = key(Report, "the page that stage=report and sweeps write")
+    seed: int = key(0, "seed of all random numbers", least=0, most=2**32 - 1)

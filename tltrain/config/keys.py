@@ -1,0 +1,92 @@
+"""What a configuration key carries besides its type and default: its meaning, and the values it may have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The range of a number: `least` and `most` belong to it, `above` and `below` do not."""
+
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def __contains__(self, value: object) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return (  # NaN is in no range: each comparison with it is false
+            value == value
+            and (self.least is None or value >= self.least)
+            and (self.most is None or value <= self.most)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
+
+    def __bool__(self) -> bool:
+        return self != Bounds()
+
+    def __str__(self) -> str:
+        """`0 or more`, `a number from 0 to below 1`: what an error message and the documentation say."""
+        low = self.least if self.least is not None else None if self.above is None else f"above {self.above}"
+        high = self.most if self.most is not None else None if self.below is None else f"below {self.below}"
+        if low is not None and high is not None:
+            return f"a number {'' if self.least is None else 'from '}{low} to {high}"
+        if self.least is not None:
+            return f"{self.least} or more"
+        if self.most is not None:
+            return f"{self.most} or less"
+        return f"a number {low if high is None else high}" if self else "any number"
+
+
+@dataclass(frozen=True)
+class Key:
+    """The metadata of a configuration field.
+
+    Attributes:
+        meaning: what it is, for the documentation.
+        bounds: the values that a number may have.
+        hint: what to do instead, after the error of a value out of bounds.
+        schema: the dataclass of the keys below it, where the node is one.
+        library: the class of a library whose arguments the node takes, as `tltrain.entry.arguments` names it;
+            `algorithm`: that of the algorithm which stands beside it.
+    """
+
+    meaning: str
+    bounds: Bounds = Bounds()
+    hint: str = ""
+    schema: type | None = None
+    library: str | None = None
+
+
+def key(
+    default: Any,
+    meaning: str,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    hint: str = "",
+    schema: type | None = None,
+    library: str | None = None,
+) -> Any:
+    """A dataclass field that carries a `Key`.
+
+    Args:
+        default: a value (lists and dicts are copied), or the dataclass of a nested node.
+    """
+    factory: Callable[[], Any] | None = default.copy if isinstance(default, list | dict) else None
+    if isinstance(default, type):
+        schema = factory = default
+    carried = {"key": Key(meaning, Bounds(least, most, above, below), hint, schema, library)}
+    return field(metadata=carried, **({"default_factory": factory} if factory else {"default": default}))
+
+
+def keys_of(schema: type) -> Mapping[str, Key]:
+    """Name -> metadata of each field of a dataclass, in the order they are written."""
+    return {each.name: each.metadata["key"] for each in fields(schema)}

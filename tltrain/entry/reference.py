@@ -1,0 +1,332 @@
+"""The configuration explained: every key of every choice with its type, default, range and meaning.
+
+`rows` reads the dataclasses of `tltrain.config` and a composed configuration; `markdown` makes pages from them for the
+documentation, `tltrain.entry.usage` what `stage=pkt --help` prints. Nothing here loads torch.
+"""
+
+from __future__ import annotations
+
+import enum
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from tltrain import config
+from tltrain.entry.arguments import ARGUMENTS, library_fields
+from tltrain.grading import RewardTable
+from tltrain.training.arguments import IRM_ARGUMENTS
+
+GROUPS = ("stage", "model", "data", "benchmark", "source", "hardware", "tracking", "reward")
+"""The groups whose choices have keys that a schema explains."""
+VERBATIM = {
+    "experiment": "Sweeps that end in a report: `+experiment=NAME`.",
+    "mae": "Rules that say which tool answers are errors; `stage.rule` chooses one.",
+}
+"""Folders of `conf/` whose files are shown as they are, and what they hold."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One key: `default` is the value that the choice gives it, `origin` the interpolation that value comes from."""
+
+    key: str
+    type: str
+    default: str
+    range: str
+    meaning: str
+    origin: str = ""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A choice of a group: what the comment at the head of its file says, and its keys."""
+
+    group: str
+    name: str
+    comment: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+# --- reading the schemas and conf/ ------------------------------------------------------------------------------------
+
+
+def names_of(group: str) -> list[str]:
+    """The choices of a group."""
+    return sorted(file.stem for file in (config.CONF_DIR / group).glob("*.yaml"))
+
+
+def comment_of(file: Path) -> tuple[str, ...]:
+    """The lines of the comment at the head of a file, without their `# `."""
+    lines = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.removeprefix("#").removeprefix(" "))
+    return tuple(line for line in lines if not line.startswith("@package"))
+
+
+def schema_of(cfg: DictConfig, group: str) -> type:
+    """The schema of a group in a composed configuration."""
+    if group == "stage":
+        return config.stage_schema(cfg.stage.name)
+    return RewardTable if group == "reward" else config.SCHEMAS[f"schema/{group}"]
+
+
+def choice_of(cfg: DictConfig, group: str, name: str, folder: Path = config.CONF_DIR) -> Choice:
+    """A choice, from a configuration that was composed with it.
+
+    Args:
+        folder: where the file of the choice is looked for; without it the choice has no comment.
+    """
+    file = folder / group / f"{name}.yaml"
+    comment = comment_of(file) if file.is_file() else ()
+    return Choice(group, name, comment, tuple(rows(cfg[group], schema_of(cfg, group), group)))
+
+
+def rows(node: DictConfig | None, schema: type, where: str = "") -> Iterator[Row]:
+    """A row for each key of `schema` and below, with the values of `node` (None: it is not set)."""
+    hints = typing.get_type_hints(schema)
+    for name, known in config.keys_of(schema).items():
+        key = f"{where}.{name}" if where else name
+        value, origin = _value(node, name)
+        row = Row(key, _type_words(hints[name]), _text(value), _range(known.bounds), known.meaning, origin)
+        if known.schema is not None:
+            yield replace(row, type="mapping", default="")
+            yield from rows(value if isinstance(value, DictConfig) else None, known.schema, key)
+        elif known.library is not None:
+            yield from _library_rows(row, node, known.library, value)
+        elif isinstance(value, DictConfig):
+            yield replace(row, type="mapping", default="" if value else "{}")
+            yield from _open_rows(value, key)
+        else:
+            yield row
+
+
+def _value(node: DictConfig | None, name: str) -> tuple[Any, str]:
+    """The value of a key, `...` where it has none, and the interpolation that it comes from, if any."""
+    if node is None or name not in node or OmegaConf.is_missing(node, name):
+        return ..., ""
+    if not OmegaConf.is_interpolation(node, name):
+        return node[name], ""
+    origin = config.plain(node, resolve=False)[name]
+    try:
+        return node[name], origin
+    except OmegaConfBaseException:  # it refers to what another choice would have
+        return origin, ""
+
+
+def _library_rows(row: Row, node: DictConfig | None, library: str, value: Any) -> Iterator[Row]:
+    """The node of a library's arguments, and those that have a value."""
+    if library == "algorithm":
+        kind = IRM_ARGUMENTS["ppo" if node is None else node.algorithm.name]
+        named = ", ".join(f"{name}: {kind}" for name, kind in IRM_ARGUMENTS.items())
+        yield replace(row, type=f"arguments of the class of stage.algorithm ({named})", default="")
+    else:
+        kind = library
+        yield replace(row, type=f"arguments of {kind}", default="")
+    fields = library_fields(ARGUMENTS[kind])
+    for each in _open_rows(value, row.key) if isinstance(value, DictConfig) else ():
+        name = each.key.removeprefix(f"{row.key}.").partition(".")[0]
+        yield replace(each, type=fields.get(name, each.type).replace(" | ", " or ").replace("None", "null"))
+
+
+def _open_rows(node: DictConfig, where: str) -> Iterator[Row]:
+    """The values in a node without a schema."""
+    for name in map(str, node):
+        key = f"{where}.{name}"
+        value, origin = _value(node, name)
+        if isinstance(value, DictConfig):
+            yield from _open_rows(value, key)
+        else:
+            yield Row(key, _type_words(type(value)), _text(value), "", "", origin)
+
+
+def _type_words(hint: Any) -> str:
+    """A type annotation in words: `int or null`, `strict or lenient`, `list of str`."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _either([word for each in arguments for word in _words(each)])
+    return _either(_words(hint)) if origin is None else _words(hint)[0]
+
+
+def _words(hint: Any) -> list[str]:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is list:
+        return ["list" if arguments[0] is Any else f"list of {_type_words(arguments[0])}"]
+    if origin is dict or hint is DictConfig:
+        return ["mapping"]
+    if hint is type(None):
+        return ["null"]
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return [member.name for member in hint]
+    return ["any"] if hint is Any or not isinstance(hint, type) else [hint.__name__.replace("ListConfig", "list")]
+
+
+def _either(words: Sequence[str]) -> str:
+    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def _range(bounds: config.Bounds) -> str:
+    return str(bounds).removeprefix("a number ") if bounds else ""
+
+
+def _text(value: Any) -> str:
+    """A value as it is written on the command line."""
+    if value is ...:
+        return "not set"
+    if isinstance(value, enum.Enum):
+        return value.name
+    plain = OmegaConf.to_container(value, resolve=True, enum_to_str=True) if OmegaConf.is_config(value) else value
+    return yaml.safe_dump(plain, default_flow_style=True, width=10_000).removesuffix("\n").removesuffix("\n...")
+
+
+# --- composing --------------------------------------------------------------------------------------------------------
+
+
+def composed(choices: Mapping[str, str], overrides: Sequence[str] = ()) -> DictConfig:
+    """The configuration with these choices of groups.
+
+    Raises:
+        HydraException, OmegaConfBaseException: there is no such choice.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    config.register()
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(config.CONF_DIR), version_base="1.3", job_name="tltrain"):
+            return compose("config", [*(f"{group}={name}" for group, name in choices.items()), *overrides])
+    finally:
+        GlobalHydra.instance().clear()
+
+
+@cache
+def all_choices() -> dict[str, list[Choice]]:
+    """Group -> its choices. One composition serves a choice of several groups, as long as no value depends on another
+    group's choice: those of the stages do on the model's.
+    """
+    found: dict[str, list[Choice]] = {group: [] for group in GROUPS}
+    others = [group for group in GROUPS if group != "model"]
+    rounds = [dict(zip(others, names, strict=True)) for names in zip_longest(*map(names_of, others))]
+    for choices in (*rounds, *({"model": name} for name in names_of("model"))):
+        given = {group: name for group, name in choices.items() if name is not None}
+        cfg = composed(given)
+        for group, name in given.items():
+            found[group].append(choice_of(cfg, group, name))
+    return found
+
+
+# --- Markdown ---------------------------------------------------------------------------------------------------------
+
+
+def markdown() -> dict[str, str]:
+    """The reference as Markdown pages: file name -> text. `index.md` links to the others, which lie beside it."""
+    pages = {"index.md": _index()}
+    for group, choices in all_choices().items():
+        meaning = config.keys_of(config.Config)[group].meaning
+        sections = [f"# {group}", f"{_sentence(meaning)} `{group}=CHOICE` chooses; a heading below is a choice."]
+        pages[f"{group}.md"] = _page([*sections, *(part for choice in choices for part in _section(choice))])
+    for folder, meaning in VERBATIM.items():
+        pages[f"{folder}.md"] = _page([f"# {folder}", meaning, *_files(folder)])
+    return pages
+
+
+def _index() -> str:
+    root = config.keys_of(config.Config)
+    nodes = {name: known for name, known in root.items() if name not in (*GROUPS, *VERBATIM)}
+    cfg = composed({})
+    own = [row for row in rows(cfg, config.Config) if row.key.partition(".")[0] in nodes]
+    groups = [(f"[{group}]({group}.md)", _cell(root[group].meaning), _codes(names_of(group))) for group in GROUPS]
+    groups += [(f"[{folder}]({folder}.md)", _cell(text), _codes(names_of(folder))) for folder, text in VERBATIM.items()]
+    return _page(
+        [
+            "# Configuration reference",
+            "Every key can be set on the command line as `KEY=VALUE`, and every group's choice as `GROUP=CHOICE`. "
+            "`tltrain stage=pkt --help` prints the keys of a choice, `tltrain stage=pkt --cfg job` the whole "
+            "configuration. This reference is generated from the dataclasses in `tltrain/config/` and the files in "
+            "`conf/`.",
+            "## Groups",
+            _table(("Group", "Meaning", "Choices"), groups),
+            "## Keys outside of groups",
+            _key_table(own),
+        ]
+    )
+
+
+def _section(choice: Choice) -> list[str]:
+    return [f"## {choice.name}", *_comment(choice.comment), _key_table(choice.rows)]
+
+
+def _files(folder: str) -> Iterator[str]:
+    for name in names_of(folder):
+        file = config.CONF_DIR / folder / f"{name}.yaml"
+        text = file.read_text(encoding="utf-8").splitlines()
+        yield f"## {name}"
+        yield from _comment(comment_of(file))
+        body = "\n".join(text[next(at for at, line in enumerate(text) if not line.startswith("#")) :]).strip("\n")
+        yield f"```yaml\n{body}\n```"
+
+
+def _comment(lines: Sequence[str]) -> list[str]:
+    """A file's comment: commands and indented lines as code, the rest as paragraphs."""
+    parts: list[tuple[bool, list[str]]] = []
+    for line in lines:
+        line = line.replace("python -m tltrain", "tltrain")
+        code = line.startswith(("tltrain", "  "))
+        if not parts or parts[-1][0] != code:
+            parts.append((code, []))
+        parts[-1][1].append(line.strip())
+    return ["```text\n" + "\n".join(text) + "\n```" if code else _escaped(" ".join(text)) for code, text in parts]
+
+
+def _key_table(rows: Sequence[Row]) -> str:
+    cells = [
+        (
+            f"`{row.key}`",
+            _cell(row.type),
+            f"{_code(row.default)} ({_code(row.origin)})" if row.origin else _code(row.default),
+            _cell(row.range),
+            _cell(row.meaning),
+        )
+        for row in rows
+    ]
+    return _table(("Key", "Type", "Default", "Range", "Meaning"), cells)
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines))
+
+
+def _page(parts: Sequence[str]) -> str:
+    return "\n\n".join(parts) + "\n"
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _escaped(text: str) -> str:
+    return text.replace("<", "&lt;")
+
+
+def _cell(text: str) -> str:
+    return _escaped(text).replace("|", "\\|")
+
+
+def _code(text: str) -> str:
+    """As code, which a `|` would end a cell in."""
+    return "not set" if text == "not set" else f"`{text}`".replace("|", "\\|") if text else ""
+
+
+def _codes(words: Sequence[str]) -> str:
+    return ", ".join(map(_code, words))

@@ -1,0 +1,84 @@
+"""What `--help` prints: the program's own page, or the keys of the choices that the command line names."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from tltrain import config
+from tltrain.entry import program
+
+
+def text(words: Sequence[str]) -> str:
+    """The help for a command line: of each choice that it names, such as `stage=pkt`; of the program if it names none.
+
+    Raises:
+        HydraException, OmegaConfBaseException: there is no such choice.
+    """
+    from tltrain.entry import reference  # which the page of the program does without
+
+    named: dict[str, list[str]] = {}
+    for word in words:
+        group, _, names = word.lstrip("+").partition("=")
+        if group in reference.GROUPS and names:
+            named[group] = names.split(",")  # several: of a sweep
+    return "\n".join(_choices(named, _config_dir(words))) if named else page()
+
+
+def page() -> str:
+    """What Hydra's `--help` prints; Hydra itself would look through all groups for it, which takes half a second."""
+    stated = OmegaConf.load(config.CONF_DIR / "hydra" / "help" / "tltrain.yaml")
+    whole = OmegaConf.create({"hydra": {"help": stated}})
+    return whole.hydra.help.template.replace("python -m tltrain", program.name())
+
+
+def _config_dir(words: Sequence[str]) -> Path | None:
+    """The folder that Hydra's `--config-dir` names."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        flag, _, value = word.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            return Path(value or following).absolute()
+    return None
+
+
+def _choices(named: dict[str, list[str]], folder: Path | None) -> Iterator[str]:
+    """The lines that explain the choices, of one composition where a group has one choice."""
+    from tltrain.entry import reference
+
+    first = {group: names[0] for group, names in named.items()}
+    search = [f"hydra.searchpath=['file://{folder}']"] if folder is not None else []
+    for group, names in named.items():
+        for name in names:
+            cfg = reference.composed(first | {group: name}, search)
+            own = folder if folder is not None and (folder / group / f"{name}.yaml").is_file() else config.CONF_DIR
+            choice = reference.choice_of(cfg, group, name, own)
+            yield f"{group}={name}"
+            yield from (f"  {line.replace('python -m tltrain', program.name())}" for line in choice.comment)
+            yield ""
+            yield from _keys(choice.rows)
+            yield ""
+    words = " ".join(f"{group}={name}" for group, name in first.items())
+    yield f"{program.name()} {words} --cfg job prints the whole configuration, {program.name()} --help the groups;"
+    yield "each choice of theirs is explained like this: model=tiny --help, data=rotbench --help, ..."
+
+
+def _keys(rows: Sequence) -> Iterator[str]:
+    width = min(shutil.get_terminal_size().columns, 120)
+    for row in rows:
+        said = f"{row.key}={row.default}" if row.default not in ("", "not set") else row.key
+        kind = "; ".join(filter(None, (row.type, row.range)))
+        yield from textwrap.wrap(
+            f"{said:<40}  {kind}",
+            width,
+            initial_indent="  ",
+            subsequent_indent=" " * 8,
+            break_long_words=False,
+            break_on_hyphens=False,
+            drop_whitespace=True,
+            replace_whitespace=False,
+        )
+        yield from textwrap.wrap(row.meaning, width, initial_indent=" " * 6, subsequent_indent=" " * 6)

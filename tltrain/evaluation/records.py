@@ -1,0 +1,414 @@
+"""The lines of result files: `Prediction` of `predictions.jsonl`, `Transcript` of `transcripts.jsonl`.
+
+These classes alone write such lines and read them back. What older versions did not write has a default, what is not
+known here is ignored, and a line that is not as described ends in one error that names the file, the line and the key.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from tltrain.data.reading import expect, expect_id, member, open_file, optional, shown
+from tltrain.errors import FieldError, RecordError, TltrainError
+from tltrain.evaluation.metrics import METRICS, SINGLE_TURN
+from tltrain.grading import Grade, RewardTable
+from tltrain.trajectory import ANY, Call, OneOf, Sample, Tool
+
+T = TypeVar("T")
+
+PREDICTIONS, TRANSCRIPTS = "predictions.jsonl", "transcripts.jsonl"
+
+Identity = tuple[str, str, str]
+"""Which sample it is: set, id, and what was asked (see `Prediction.identity`)."""
+
+RATES = ("de", "ce")
+"""Metrics that are a number of each conversation, not true or false."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One answer to one sample: a line of `predictions.jsonl`. A conversation can stand as one (`conversation_lines`).
+
+    Attributes:
+        set: the benchmark's set, `rotbench_clean`. id: the sample's within it.
+        answer: what the model wrote; `prediction` in the file.
+        call: the call read from it, as JSON; None where there is none.
+        goldens: the accepted calls, as JSON (`call_to_json`).
+        grade: the row of the reward table; of a conversation how it ended.
+        scores: metric -> whether it is reached, or a number from 0 to 1 (`RATES`); keys of the line itself in the file.
+        reward: by the reward table; None where it was not computed.
+        reason: why the grade is what it is, in words.
+        meta: what the benchmark says of the sample (`query`, `scenario`), and `seen`: whether it was trained on.
+    """
+
+    set: str
+    id: str
+    answer: str = ""
+    call: Mapping[str, Any] | None = None
+    goldens: Sequence[Any] = field(default_factory=list)
+    grade: str = ""
+    scores: Mapping[str, bool | float] = field(default_factory=dict)
+    reward: float | None = None
+    reason: str = ""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def graded(cls, set_name: str, sample: Sample, answer: str, grade: Grade, table: RewardTable) -> Prediction:
+        """A single-turn answer with its grade."""
+        return cls(
+            set_name,
+            sample.id,
+            answer,
+            None if grade.prediction is None else call_to_json(grade.prediction),
+            [call_to_json(golden) for golden in sample.goldens],
+            grade.row,
+            {metric: getattr(grade, metric) for metric in SINGLE_TURN},
+            grade.reward(table),
+            grade.reason,
+            {key: value for key, value in sample.meta.items() if isinstance(value, str | int | float | bool)},
+        )
+
+    @classmethod
+    def from_json(cls, record: Any) -> Prediction:
+        """Read a line. Raises FieldError."""
+        record = expect(record, dict, "line")
+        return cls(
+            set=member(record, "set", str),
+            id=expect_id(record),
+            answer=optional(record, "prediction", ""),
+            call=_or_none(record, "call", dict),
+            goldens=optional(record, "goldens", []),
+            grade=optional(record, "grade", ""),
+            scores={key: _score(record[key], key) for key in METRICS if record.get(key) is not None},
+            reward=None if record.get("reward") is None else _number(record["reward"], "reward"),
+            reason=optional(record, "reason", ""),
+            meta=optional(record, "meta", {}),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The line as plain values."""
+        return {
+            "set": self.set,
+            "id": self.id,
+            "prediction": self.answer,
+            "call": self.call,
+            "goldens": list(self.goldens),
+            "grade": self.grade,
+            **self.scores,
+            **({} if self.reward is None else {"reward": self.reward}),
+            "reason": self.reason,
+            "meta": dict(self.meta),
+        }
+
+    COLUMNS: ClassVar = ("set", "id", "prediction", "goldens", "grade", "reward", "reason")
+    """What trackers show of a prediction in a table."""
+
+    def row(self) -> list[Any]:
+        """The prediction in such a table."""
+        line = self.to_json()
+        return [line.get(column) for column in self.COLUMNS]
+
+    @property
+    def identity(self) -> Identity:
+        """Which sample this answers: set, id, and the golden calls (or, where there are none, the question), in an
+        order that does not depend on the run that wrote them.
+        """
+        return self.set, self.id, json.dumps(list(self.goldens) or [self.query], sort_keys=True)
+
+    @property
+    def query(self) -> str:
+        """What the user asked; empty where the line does not say."""
+        query = self.meta.get("query")
+        return query if isinstance(query, str) else ""
+
+    @property
+    def seen(self) -> bool:
+        """Whether the model was trained on this question."""
+        return self.meta.get("seen") is True
+
+    @property
+    def is_call(self) -> bool:
+        """Whether this is one call and no conversation."""
+        return "va" not in self.scores
+
+
+def by_sample(predictions: Iterable[Prediction]) -> dict[tuple[Identity, int], Prediction]:
+    """Sample -> its prediction, in their order. A sample that occurs several times is numbered, from 1."""
+    occurrences: dict[Identity, int] = {}
+    found = {}
+    for prediction in predictions:
+        identity = prediction.identity
+        occurrences[identity] = occurrences.get(identity, 0) + 1
+        found[identity, occurrences[identity]] = prediction
+    return found
+
+
+REWARD_ROWS = tuple(row.name for row in fields(RewardTable))
+
+
+def graded_prediction(record: Any) -> Prediction:
+    """Read a line of a single-turn evaluation, which has a grade, TS, PI, CF and a reward. Raises FieldError."""
+    prediction = Prediction.from_json(record)
+    if prediction.grade not in REWARD_ROWS:
+        raise FieldError("grade", f"one of {', '.join(REWARD_ROWS)}", prediction.grade)
+    for metric in SINGLE_TURN:
+        member(record, metric, bool)
+    if prediction.reward is None:
+        raise FieldError("reward", "a number", shown(record.get("reward")))
+    member(record, "goldens", list)
+    return prediction
+
+
+def count_grades(predictions: Iterable[Prediction]) -> dict[str, int]:
+    """How many calls fell in each row of the reward table, all rows listed, in the order of the paper."""
+    counts = dict.fromkeys(REWARD_ROWS, 0)
+    for prediction in predictions:
+        counts[prediction.grade] += 1
+    return counts
+
+
+def read_graded(folder: Path, key: str) -> list[Prediction]:
+    """The predictions of a result folder that the configuration gives under `key`.
+
+    Raises:
+        TltrainError: it has no `predictions.jsonl`, or a line is not one of stage=eval.
+    """
+    file = folder / PREDICTIONS
+    if not file.is_file():
+        raise TltrainError(f"{key}: {folder} has no {PREDICTIONS}; expected a result folder of stage=eval")
+    return read_lines(file, graded_prediction) or _none(file, "predictions")
+
+
+# --- conversations --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptMessage:
+    """What the user, the model (`assistant`) or a tool said; `call` is the model's, as JSON."""
+
+    role: str
+    content: str = ""
+    call: Mapping[str, Any] | None = None
+
+    @classmethod
+    def from_json(cls, record: Any) -> TranscriptMessage:
+        """Read a message. Raises FieldError."""
+        record = expect(record, dict, "message")
+        return cls(member(record, "role", str), member(record, "content", str), _or_none(record, "call", dict))
+
+    def to_json(self) -> dict[str, Any]:
+        """The message as plain values."""
+        return {"role": self.role, "content": self.content} | ({"call": self.call} if self.call else {})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranscriptCall:
+    """One judged call of a conversation; the fields are in the order of the file.
+
+    Attributes:
+        message: the position of its message among the conversation's; None where an older file does not say.
+        turn: which answer of the model it is, from 1.
+        text: what the model wrote. call: the call read from it, as JSON.
+        de: whether it contradicts the documentation. ce: whether the tool answered with an error.
+        kind: its `Outcome` by the documentation alone. reason: why, in words.
+        ran: whether a tool was called. error: the kind of error that it answered with.
+    """
+
+    message: int | None = None
+    turn: int = 0
+    text: str = ""
+    call: Mapping[str, Any] | None = None
+    de: bool
+    ce: bool
+    kind: str = ""
+    reason: str = ""
+    ran: bool = False
+    error: str | None = None
+
+    @classmethod
+    def from_json(cls, record: Any) -> TranscriptCall:
+        """Read a call. Raises FieldError."""
+        record = expect(record, dict, "call")
+        return cls(
+            message=_or_none(record, "message", int),
+            turn=optional(record, "turn", 0),
+            text=optional(record, "text", ""),
+            call=_or_none(record, "call", dict),
+            de=member(record, "de", bool),
+            ce=member(record, "ce", bool),
+            kind=optional(record, "kind", ""),
+            reason=optional(record, "reason", ""),
+            ran=optional(record, "ran", False),
+            error=_or_none(record, "error", str),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The call as plain values."""
+        return {column.name: getattr(self, column.name) for column in fields(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """A whole conversation whose tools ran: a line of `transcripts.jsonl`.
+
+    Attributes:
+        meta: what the benchmark says of the task. instructions: what the model was told beside the tools.
+        ended: `finish`, `turn limit`, `too long` or `environment error`.
+        answer: what `finish` said; None where it was not called. valid: whether that counts as an answer (VA).
+        outcome: what the environment's checker says; `success` where it can tell.
+    """
+
+    id: str
+    messages: Sequence[TranscriptMessage]
+    calls: Sequence[TranscriptCall]
+    ended: str
+    answer: str | None
+    valid: bool
+    outcome: Mapping[str, Any]
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    instructions: str = ""
+    tools: Sequence[Tool] = ()
+
+    @classmethod
+    def from_json(cls, record: Any) -> Transcript:
+        """Read a line. Raises FieldError."""
+        record = expect(record, dict, "line")
+        return cls(
+            id=member(record, "id", str),
+            messages=_each(record, "messages", TranscriptMessage.from_json),
+            calls=_each(record, "calls", TranscriptCall.from_json),
+            ended=member(record, "ended", str),
+            answer=_or_none(record, "answer", str),
+            valid=member(record, "valid", bool),
+            outcome=member(record, "outcome", dict),
+            meta=optional(record, "meta", {}),
+            instructions=optional(record, "instructions", ""),
+            tools=_each(record, "tools", _tool) if "tools" in record else (),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The line as plain values."""
+        return {
+            "id": self.id,
+            "meta": dict(self.meta),
+            "instructions": self.instructions,
+            "tools": [
+                {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
+                for tool in self.tools
+            ],
+            "messages": [message.to_json() for message in self.messages],
+            "calls": [call.to_json() for call in self.calls],
+            "ended": self.ended,
+            "answer": self.answer,
+            "valid": self.valid,
+            "outcome": dict(self.outcome),
+        }
+
+    @property
+    def query(self) -> str:
+        """The first thing that the user said."""
+        return next((message.content for message in self.messages if message.role == "user"), "")
+
+    @property
+    def success(self) -> bool | None:
+        """What the environment's checker says; None where it cannot tell."""
+        success = self.outcome.get("success")
+        return success if isinstance(success, bool) else None
+
+
+def read_transcripts(file: Path) -> list[Transcript]:
+    """The conversations of a file, of which there has to be one. Raises TltrainError."""
+    return read_lines(file, Transcript.from_json) or _none(file, "conversations")
+
+
+# --- lines, calls, values -------------------------------------------------------------------------------------------
+
+
+def to_line(record: Prediction | Transcript) -> str:
+    """A record as its line of the file, without the end of the line."""
+    return json.dumps(record.to_json(), ensure_ascii=False)
+
+
+def read_lines(file: Path, parse: Callable[[Any], T]) -> list[T]:
+    """What `parse` makes of each line of a file; it may raise a FieldError.
+
+    Unlike `data.reading.records` this accepts halves of surrogate pairs: a model may have written some.
+
+    Raises:
+        TltrainError: the file cannot be read.
+        RecordError: a line is not as described.
+    """
+    return list(_parsed(file, parse))
+
+
+def _parsed(file: Path, parse: Callable[[Any], T]) -> Iterator[T]:
+    with open_file(file) as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                yield parse(_json(line))
+            except FieldError as error:
+                raise RecordError(file, number, error) from None
+
+
+def _json(line: bytes) -> Any:
+    try:
+        return json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise FieldError("line", "a JSON object in UTF-8", str(error)) from None
+
+
+def _none(file: Path, what: str) -> list[Any]:
+    raise TltrainError(f"{file}: expected {what}, found none")
+
+
+def call_to_json(call: Call) -> dict[str, Any]:
+    """A call as plain values. Of a golden call: `"<any>"`, `{"<one of>": [...]}`, and what is optional marked so."""
+    return {"name": call.name, "arguments": _value(dict(call.arguments))}
+
+
+def _value(value: Any) -> Any:
+    if value is ANY:
+        return "<any>"
+    if isinstance(value, OneOf):
+        return {"<one of>": [_value(one) for one in value.values], **({"<optional>": True} if value.optional else {})}
+    if isinstance(value, dict):
+        return {key: _value(inner) for key, inner in value.items()}
+    return [_value(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _each(record: Mapping[str, Any], key: str, parse: Callable[[Any], T]) -> tuple[T, ...]:
+    """The items of a list; a FieldError names the item."""
+    items = []
+    for position, item in enumerate(member(record, key, list)):
+        try:
+            items.append(parse(item))
+        except FieldError as error:
+            raise FieldError(f"{key}[{position}].{error.field}", error.expected, error.found) from None
+    return tuple(items)
+
+
+def _or_none(record: Mapping[str, Any], key: str, kind: type[T]) -> T | None:
+    """`record[key]`, of this kind; None where it is absent or null."""
+    value = record.get(key)
+    return None if value is None else expect(value, kind, key)
+
+
+def _tool(record: Any) -> Tool:
+    record = expect(record, dict, "tool")
+    return Tool(member(record, "name", str), optional(record, "description", ""), optional(record, "parameters", {}))
+
+
+def _score(value: Any, key: str) -> bool | float:
+    return _number(value, key) if key in RATES and not isinstance(value, bool) else expect(value, bool, key)
+
+
+def _number(value: Any, key: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise FieldError(key, "a number", shown(value))
+    return value
