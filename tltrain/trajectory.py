@@ -155,9 +155,11 @@ def actions(messages: Sequence[Message]) -> list[Action]:
         if message.role != "assistant":
             continue
         answers = _answers(messages, at)
-        for made, answer in zip(message.calls, answers, strict=False):  # an answer more where nothing is called
-            found.append(Action(at, made.call, made.learn, answer))
-        if not message.calls:
+        if message.calls:
+            found += [
+                Action(at, made.call, made.learn, answer) for made, answer in zip(message.calls, answers, strict=True)
+            ]
+        else:
             found.append(Action(at, None, message.learn, answers[0]))
     return found
 
@@ -169,8 +171,6 @@ def _answers(messages: Sequence[Message], at: int) -> list[int | None]:
     answer the remaining calls in order.
     """
     following = list(takewhile(lambda i: messages[i].role == "tool", range(at + 1, len(messages))))
-    if len(messages[at].calls) <= 1 and len(following) <= 1:  # nearly every message, at a fifth of the time
-        return [following[0] if following else None]
     ids = [made.id for made in messages[at].calls] or [""]
     answered: list[int | None] = [None] * len(ids)
     unnamed = []
