@@ -25,7 +25,7 @@ author = "tltrain contributors"
 copyright = author
 release = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 extensions = ["myst_parser"]
-exclude_patterns = ["_static"]
+exclude_patterns = ["_static", "images"]
 nitpicky = True
 
 myst_enable_extensions = ["dollarmath"]

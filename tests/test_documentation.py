@@ -6,20 +6,17 @@ import json
 import re
 import tomllib
 from collections import Counter
-from copy import deepcopy
-from functools import cache
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
-from unittest import mock
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+from tests.support.composition import composed
 from tests.support.documentation import (
     GENERATED,
     PAGES,
@@ -34,7 +31,8 @@ from tests.support.paths import ROOT
 from tltrain import config
 from tltrain.data import READERS, openai, rotbench
 from tltrain.data.reading import ReadReport
-from tltrain.entry import checks
+from tltrain.errors import TltrainError
+from tltrain.evaluation.records import Prediction
 from tltrain.tracking import names
 from tltrain.trajectory import Call
 
@@ -72,20 +70,6 @@ def own_configuration(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def composition():
-    """Hydra, ready to compose; a file of `conf/` is parsed once."""
-    config.register()
-    GlobalHydra.instance().clear()
-    parsed = cache(OmegaConf.load)
-    with (
-        mock.patch.object(OmegaConf, "load", lambda file: deepcopy(parsed(getattr(file, "name", file)))),
-        initialize_config_dir(version_base="1.3", config_dir=str(config.CONF_DIR)),
-    ):
-        yield
-    GlobalHydra.instance().clear()
-
-
 def first_job(overrides: list[str]) -> list[str]:
     """The overrides of a sweep's first job."""
     return [
@@ -97,7 +81,7 @@ def first_job(overrides: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: f"{COMMANDS[command]}: {command or 'tltrain'}")
-def test_commands_compose(command, composition, own_configuration):
+def test_commands_compose(command, own_configuration):
     words = filled_in(command)
     if {"--help", "--version"} & set(words):
         return
@@ -109,7 +93,7 @@ def test_commands_compose(command, composition, own_configuration):
         )
         assert own, f"{words[at + 1]}: neither in the repository nor shown by docs/extending.md"
         search, words = [f"hydra.searchpath=[file://{own}]"], words[:at] + words[at + 2 :]
-    checks.check(compose("config", overrides=[*search, *first_job(words)]))
+    composed(*search, *first_job(words))
 
 
 def test_commands_are_found():
@@ -119,9 +103,9 @@ def test_commands_are_found():
 
 
 @pytest.mark.parametrize("command", ["stage=pkt stage.w_mx=3", "stage=pkt stage.w_max=0"])
-def test_a_wrong_command_would_be_noticed(command, composition, own_configuration):
-    with pytest.raises(Exception, match=r"w_mx|w_max"):
-        test_commands_compose(command, composition, own_configuration)
+def test_a_wrong_command_would_be_noticed(command, own_configuration):
+    with pytest.raises((TltrainError, HydraException), match=r"w_mx|w_max"):
+        test_commands_compose(command, own_configuration)
 
 
 # --- what they say ----------------------------------------------------------------------------------------------------
@@ -154,10 +138,12 @@ def test_sample_records_can_be_read(name, tmp_path):
     assert read.tools[0].required == ("query",)
 
 
-def test_sample_questions_of_a_benchmark_can_be_read():
+def test_the_sample_question_and_the_sample_answer_of_a_benchmark_can_be_read():
     blocks = code_blocks((ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8"), "json")
     (sample,) = openai.parse_sample(json.loads(blocks[-1]), 1, Counter())
     assert sample.goldens == (Call("search", {"query": "love"}),)
+    answer = json.loads(blocks[0])
+    assert Prediction.from_json(answer).to_json() == answer
 
 
 def test_the_reader_that_extending_shows_reads_a_record():

@@ -11,6 +11,7 @@ from functools import cache
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from tests.support.configuration_keys import paths
 from tltrain import config
 from tltrain.config import Bounds, keys_of
 from tltrain.entry import arguments, checks, reference
@@ -18,15 +19,6 @@ from tltrain.errors import TltrainError
 
 SCHEMAS = sorted({value for value in vars(config).values() if is_dataclass(value)} - {Bounds, config.Key}, key=str)
 STAGES = ("sft", *(name for name in config.STAGES if name not in ("sft", "pkt")))
-
-
-def paths(schema: type, where: str) -> Iterator[tuple[str, Bounds]]:
-    """Each key below a node, and its bounds."""
-    for name, known in keys_of(schema).items():
-        if known.schema is not None:
-            yield from paths(known.schema, f"{where}.{name}")
-        else:
-            yield f"{where}.{name}", known.bounds
 
 
 BOUNDED = [(stage, key, bounds) for stage in STAGES for key, bounds in paths(config.stage_schema(stage), "stage")]

@@ -13,6 +13,8 @@ import yaml
 from tests.support.paths import ROOT
 from tests.support.processes import Forked, forked, probe, process
 from tests.support.reader_samples import RAW
+from tltrain.entry import usage
+from tltrain.sweeps import callback
 
 
 @pytest.fixture
@@ -216,10 +218,13 @@ def test_help_explains_a_choice_of_a_config_directory_of_the_user_s(tltrain, tmp
     assert "  model.dtype=bfloat16 " in out
 
 
-def test_the_program_is_called_as_it_was_started(tltrain, tmp_path):
-    by_script, by_module = tltrain("--help").out, probe(tmp_path, "--help").stdout
-    assert "Usage: tltrain [group=choice ...]" in by_script and "python -m" not in by_script
-    assert "Usage: python -m tltrain [group=choice ...]" in by_module
+def test_the_program_is_called_as_it_was_started(tltrain, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/tltrain", "stage=mae"])
+    assert "Usage: tltrain [group=choice ...]" in usage.page() and "python -m" not in usage.page()
+    assert callback.command() == "tltrain stage=mae"
+    monkeypatch.setattr(sys, "argv", ["/a/tltrain/__main__.py", "stage=mae"])
+    assert "Usage: python -m tltrain [group=choice ...]" in usage.page()
+    assert callback.command() == "python -m tltrain stage=mae"
     assert tltrain("sed=1", status=1).err.endswith("see `tltrain --cfg job`\n")
 
 

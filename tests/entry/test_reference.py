@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from tests.config.test_keys import paths
+from tests.support.configuration_keys import paths
 from tests.support.paths import ROOT
 from tltrain import config
 from tltrain.config import keys_of

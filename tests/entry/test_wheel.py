@@ -21,7 +21,7 @@ def test_the_wheel_carries_its_configuration(tmp_path):
         archive.extractall(installed)
         names = archive.namelist()
     files = {str(path.relative_to(ROOT)) for path in (ROOT / "conf").rglob("*.yaml")}
-    assert files and {f"tltrain/{name}" for name in files} <= set(names)
+    assert files and {"tltrain/py.typed", *(f"tltrain/{name}" for name in files)} <= set(names)
     assert not any(name.startswith(("tests/", "experiments/", "conf/", "outputs/")) for name in names)
     where = python(tmp_path, "-c", "import tltrain.config as c; print(c.CONF_DIR)", path=installed).stdout.strip()
     assert Path(where) == installed / "tltrain" / "conf"

@@ -52,7 +52,7 @@ transcripts = st.builds(
         max_size=2,
     ).map(tuple),
     calls=st.lists(
-        st.builds(TranscriptCall, st.booleans(), st.booleans(), st.integers(0, 9), error=st.none() | texts), max_size=2
+        st.builds(TranscriptCall, de=st.booleans(), ce=st.booleans(), message=st.none() | st.integers(0, 9)), max_size=2
     ).map(tuple),
     ended=texts,
     answer=st.none() | texts,

@@ -80,3 +80,10 @@ def test_what_is_too_long_loses_its_oldest_calls(encoder):
     kept = list(teacher_forcing.score(model_of(encoder, length - 5), encoder, [TRAJECTORY], report))
     assert [len(score.parts) for score in kept] == [len(score.parts) for score in whole[1:]]
     assert (report.truncated, report.too_long) == (1, 0)
+
+
+def test_without_a_context_in_the_model_s_configuration_no_turn_is_left_out(encoder, monkeypatch):
+    model, report = model_of(encoder), PackingReport()
+    monkeypatch.setattr(teacher_forcing.generation, "context", lambda model: None)
+    assert len(list(teacher_forcing.score(model, encoder, [TRAJECTORY], report))) == 3
+    assert report.truncated == 0

@@ -14,6 +14,7 @@ GENERATED = ROOT / "docs" / "configuration"
 """Pages that the build of the documentation writes: not in the repository."""
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "experiments/README.md")),
+    *sorted((ROOT / "examples").rglob("*.md")),
     *(page for page in sorted((ROOT / "docs").rglob("*.md")) if not page.is_relative_to(GENERATED)),
 ]
 

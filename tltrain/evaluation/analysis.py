@@ -71,7 +71,7 @@ class Group:
     kinds: Counter[str] = field(default_factory=Counter)
 
     def add(self, verdicts: Sequence[tuple[Verdict, str | None]], answered: int) -> None:
-        kinds = [kind for verdict, kind in verdicts if verdict is Verdict.ERROR]
+        kinds = [kind for _, kind in verdicts if kind is not None]
         self.calls.append(len(verdicts))
         self.answered.append(answered)
         self.errors.append(len(kinds))
@@ -207,7 +207,7 @@ def _letters(call: Call) -> list[str]:
 
 def tokens(scores: Sequence[TurnScore], seed: int = 0) -> dict[str, dict[str, Interval]]:
     """For each of `PARTS` that occurs: `accuracy`, % of tokens that are the likeliest, and `loss`, mean nats."""
-    groups = {part: (part,) for part in (*KEY_PARTS, *OTHER_PARTS)}
+    groups: dict[str, tuple[str, ...]] = {part: (part,) for part in (*KEY_PARTS, *OTHER_PARTS)}
     groups |= {"key": KEY_PARTS, "other": OTHER_PARTS, "all": (*KEY_PARTS, *OTHER_PARTS)}
     rights, losses = {}, {}
     for name, parts in groups.items():

@@ -25,9 +25,9 @@ S = TypeVar("S", bound=Hashable)
 
 RESAMPLES = 10_000
 """Resamples of every bootstrap and of every randomization test. The ends of an interval then vary from seed to seed by
-about 2 % of its width, less than the digits that are shown, and the smallest p-value is 0.0001. Resamples that give the
-same counts are drawn together (`resampled_sums`), so that this takes milliseconds for results that are right or wrong,
-and seconds for thousands of clusters with real numbers."""
+1 to 3 % of its width, and the smallest p-value is 0.0001. It takes milliseconds for results that are right or wrong,
+since samples with equal values are drawn together (`resampled_sums`), and seconds for thousands of clusters with real
+numbers."""
 
 ALPHA = 0.05
 """A p-value below this counts as more than chance."""

@@ -76,12 +76,11 @@ class Prediction:
     def from_json(cls, record: Any) -> Prediction:
         """Read a line. Raises FieldError."""
         record = expect(record, dict, "line")
-        call = record.get("call")
         return cls(
             set=member(record, "set", str),
             id=expect_id(record),
             answer=optional(record, "prediction", ""),
-            call=None if call is None else expect(call, dict, "call"),
+            call=_or_none(record, "call", dict),
             goldens=optional(record, "goldens", []),
             grade=optional(record, "grade", ""),
             scores={key: _score(record[key], key) for key in METRICS if record.get(key) is not None},
@@ -199,21 +198,16 @@ class TranscriptMessage:
     def from_json(cls, record: Any) -> TranscriptMessage:
         """Read a message. Raises FieldError."""
         record = expect(record, dict, "message")
-        call = record.get("call")
-        return cls(
-            member(record, "role", str),
-            member(record, "content", str),
-            None if call is None else expect(call, dict, "call"),
-        )
+        return cls(member(record, "role", str), member(record, "content", str), _or_none(record, "call", dict))
 
     def to_json(self) -> dict[str, Any]:
         """The message as plain values."""
         return {"role": self.role, "content": self.content} | ({"call": self.call} if self.call else {})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TranscriptCall:
-    """One judged call of a conversation.
+    """One judged call of a conversation; the fields are in the order of the file.
 
     Attributes:
         message: the position of its message among the conversation's; None where an older file does not say.
@@ -224,12 +218,12 @@ class TranscriptCall:
         ran: whether a tool was called. error: the kind of error that it answered with.
     """
 
-    de: bool
-    ce: bool
     message: int | None = None
     turn: int = 0
     text: str = ""
     call: Mapping[str, Any] | None = None
+    de: bool
+    ce: bool
     kind: str = ""
     reason: str = ""
     ran: bool = False
@@ -239,34 +233,22 @@ class TranscriptCall:
     def from_json(cls, record: Any) -> TranscriptCall:
         """Read a call. Raises FieldError."""
         record = expect(record, dict, "call")
-        message, call, error = (record.get(key) for key in ("message", "call", "error"))
         return cls(
-            de=member(record, "de", bool),
-            ce=member(record, "ce", bool),
-            message=None if message is None else expect(message, int, "message"),
+            message=_or_none(record, "message", int),
             turn=optional(record, "turn", 0),
             text=optional(record, "text", ""),
-            call=None if call is None else expect(call, dict, "call"),
+            call=_or_none(record, "call", dict),
+            de=member(record, "de", bool),
+            ce=member(record, "ce", bool),
             kind=optional(record, "kind", ""),
             reason=optional(record, "reason", ""),
             ran=optional(record, "ran", False),
-            error=None if error is None else expect(error, str, "error"),
+            error=_or_none(record, "error", str),
         )
 
     def to_json(self) -> dict[str, Any]:
         """The call as plain values."""
-        return {
-            "message": self.message,
-            "turn": self.turn,
-            "text": self.text,
-            "call": self.call,
-            "de": self.de,
-            "ce": self.ce,
-            "kind": self.kind,
-            "reason": self.reason,
-            "ran": self.ran,
-            "error": self.error,
-        }
+        return {column.name: getattr(self, column.name) for column in fields(self)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,15 +277,12 @@ class Transcript:
     def from_json(cls, record: Any) -> Transcript:
         """Read a line. Raises FieldError."""
         record = expect(record, dict, "line")
-        answer = record.get("answer")
-        if not isinstance(answer, str | None):
-            raise FieldError("answer", "text or null", shown(answer))
         return cls(
             id=member(record, "id", str),
             messages=_each(record, "messages", TranscriptMessage.from_json),
             calls=_each(record, "calls", TranscriptCall.from_json),
             ended=member(record, "ended", str),
-            answer=answer,
+            answer=_or_none(record, "answer", str),
             valid=member(record, "valid", bool),
             outcome=member(record, "outcome", dict),
             meta=optional(record, "meta", {}),
@@ -412,6 +391,12 @@ def _each(record: Mapping[str, Any], key: str, parse: Callable[[Any], T]) -> tup
         except FieldError as error:
             raise FieldError(f"{key}[{position}].{error.field}", error.expected, error.found) from None
     return tuple(items)
+
+
+def _or_none(record: Mapping[str, Any], key: str, kind: type[T]) -> T | None:
+    """`record[key]`, of this kind; None where it is absent or null."""
+    value = record.get(key)
+    return None if value is None else expect(value, kind, key)
 
 
 def _tool(record: Any) -> Tool:

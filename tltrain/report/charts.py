@@ -16,11 +16,15 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
 
 # Colours that stand for variables of the style sheet: nobody draws with them otherwise.
 INK, GRID, MUTED, SURFACE = "#0000f0", "#0000f1", "#0000f2", "#0000f3"
@@ -37,7 +41,7 @@ HATCHES = ("", "//", "\\\\", "", "||", "--", "", "xx", "//", "")  # lines only: 
 SIZE = (400, 240)  # user units; text of 12 stays readable on a phone, which shows them in 320 pixels
 FONT = 12
 
-STYLE = {
+STYLE: dict[RcKeyType, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "tltrain",  # the same chart gives the same text
     "text.parse_math": False,  # a `$` in a label is a `$`

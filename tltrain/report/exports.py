@@ -11,7 +11,7 @@ from tltrain.report import grid
 from tltrain.report.grid import Table
 from tltrain.report.numbers import Numbers
 from tltrain.report.pooled import pool
-from tltrain.report.sweep import Sweep, axis_value
+from tltrain.report.sweep import Sweep, axis_value, other_axes, switches
 from tltrain.report.wording import caveats, finding, set_name, signed, what_was_run
 from tltrain.views import tables
 
@@ -118,8 +118,8 @@ def _tex(text: str) -> str:
 
 def latex(sweep: Sweep, numbers: Numbers) -> str:
     """The table for a paper: booktabs, check marks, differences as small numbers, bold where more than chance."""
-    on_or_off = grid.switches(sweep)
-    others = [axis for axis in grid.other_axes(sweep) if axis != "seed"]
+    on_or_off = switches(sweep)
+    others = [axis for axis in other_axes(sweep) if axis != "seed"]
     sets = numbers.sets
     width = sum(map(len, sets.values()))
     start = 1 + len(on_or_off) + len(others)

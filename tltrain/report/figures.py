@@ -65,8 +65,8 @@ def _curve(sweep: Sweep, name: str) -> Chart | None:
         points = [job.curves[name] for job in row.finished if job.curves.get(name)]
         if points:
             shared.setdefault(repr(points), []).append(i)
-    means = {rows[0]: _mean_curve(sweep.rows[rows[0]], name) for rows in shared.values()}
-    means = {row: found for row, found in means.items() if found is not None}
+    firsts = [rows[0] for rows in shared.values()]
+    means = {row: found for row in firsts if (found := _mean_curve(sweep.rows[row], name)) is not None}
     if not means:
         return None
     title, unit = CURVES.get(name, (name, ""))
@@ -130,8 +130,7 @@ def differences(sweep: Sweep, numbers: Numbers) -> list[Chart]:
     found = []
     for name in numbers.sets:
         level = METRICS[numbers.main(name)]
-        rows = {i: numbers.comparisons.get((i, name, level.key)) for i in range(len(sweep.rows))}
-        rows = {i: one for i, one in rows.items() if one is not None}
+        rows = {i: one for i in range(len(sweep.rows)) if (one := numbers.comparisons.get((i, name, level.key)))}
         if not rows:
             continue
         sign = -1 if level.lower_is_better else 1
@@ -139,7 +138,8 @@ def differences(sweep: Sweep, numbers: Numbers) -> list[Chart]:
             Dot(
                 sweep.rows[i].label,
                 sign * one.value,
-                *sorted((sign * one.low, sign * one.high)),
+                min(sign * one.low, sign * one.high),
+                max(sign * one.low, sign * one.high),
                 one.beyond_chance,
             )
             for i, one in rows.items()

@@ -124,14 +124,17 @@ def read_job(folder: Path, seed: int) -> Job:
 
 def commit() -> str:
     """The commit of the checkout that runs, with `+` where files in it are changed; "" outside one."""
-    git = ["git", "-C", str(ROOT)]
     with suppress(OSError, subprocess.SubprocessError):
-        run = {"capture_output": True, "text": True, "check": True, "timeout": 10}
         if (ROOT / ".git").exists():
-            head = subprocess.run([*git, "rev-parse", "HEAD"], **run).stdout.strip()
-            changed = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no"], **run).stdout
-            return head + ("+" if changed else "")
+            changed = _git("status", "--porcelain", "--untracked-files=no")
+            return _git("rev-parse", "HEAD").strip() + ("+" if changed else "")
     return ""
+
+
+def _git(*words: str) -> str:
+    """What a command of git prints in this checkout. Raises OSError or SubprocessError."""
+    git = ["git", "-C", str(ROOT), *words]
+    return subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout
 
 
 # --- reading a job ---------------------------------------------------------------------------------------------------

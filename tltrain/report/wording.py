@@ -88,15 +88,15 @@ def finding(sweep: Sweep, numbers: Numbers) -> str:
         return f"{sweep.baseline} cannot be compared with any row: results of the same samples and seeds are missing."
     main = {key: found for key, found in numbers.comparisons.items() if key[2] == numbers.main(key[1])}
     real = {key: found for key, found in main.items() if found.beyond_chance}
-    return _with_differences(sweep, numbers, real, main) if real else _without(sweep, numbers, main)
+    return _with_differences(sweep, numbers, sweep.baseline_row, real, main) if real else _without(sweep, numbers, main)
 
 
 def _with_differences(
-    sweep: Sweep, numbers: Numbers, real: Mapping[Key, Difference], tested: Mapping[Key, Difference]
+    sweep: Sweep, numbers: Numbers, baseline: int, real: Mapping[Key, Difference], tested: Mapping[Key, Difference]
 ) -> str:
     key = max(real, key=lambda one: (better(one, real[one]), abs(real[one].value)))
     found, (row, name, level) = real[key], key
-    base = numbers.summaries[sweep.baseline_row, name, level]
+    base = numbers.summaries[baseline, name, level]
     verb = "gains most over" if better(key, found) else "falls furthest behind"
     above = len({one[0] for one in real if better(one, real[one])})
     below = len({one[0] for one in real if not better(one, real[one])})

@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from tltrain import config
 from tltrain.data import query_key, trained_on, trajectories
 from tltrain.data.judged import MaeReport, judged_trajectories, read_metrics, rule_of
 from tltrain.data.reading import ReadReport
@@ -53,9 +54,14 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if data:
         counts, read = ErrorCounts(counting_rule(cfg)), ReadReport()
         source = counted(terminal.track(trajectories(cfg.data, cfg.seed, read), "reading trajectories"), counts)
-        items = list(source) if models else [None for _ in source]  # only a model needs them kept
+        items: list[Trajectory] = []
+        count = 0
+        for item in source:
+            count += 1
+            if models:  # only they need the trajectories again
+                items.append(item)
         if not sum(counts.all.calls):
-            raise TltrainError(f"data={cfg.data.name}: there are no training calls in {len(items)} trajectories")
+            raise TltrainError(f"data={cfg.data.name}: there are no training calls in {count} trajectories")
         metrics |= read_metrics(read, folder)
         shown += show_data(cfg, counts, metrics, folder)
         if models:
@@ -87,7 +93,7 @@ def asked(stage: DictConfig, words: Sequence[str]) -> tuple[bool, list[str]]:
 
 def counting_rule(cfg: DictConfig) -> Rule:
     """The rule of `stage.rule`, whether or not `stage.mae` leaves its errors out for the models."""
-    return Rule.from_config(OmegaConf.to_container(cfg.mae[cfg.stage.rule.name]))
+    return Rule.from_config(config.plain(cfg.mae[cfg.stage.rule.name]))
 
 
 def counted(items: Iterable[Trajectory], counts: ErrorCounts) -> Iterator[Trajectory]:
@@ -103,7 +109,7 @@ def counted(items: Iterable[Trajectory], counts: ErrorCounts) -> Iterator[Trajec
 def show_data(cfg: DictConfig, counts: ErrorCounts, metrics: dict[str, Any], folder: Path) -> list[Shown]:
     """The dataset's tables and picture; adds its numbers to `metrics`."""
     groups = {"": {f"data={cfg.data.name}": counts.all}, **counts.by()}
-    details = {
+    details: dict[str, dict[str, dict[str, Any]]] = {
         key or "all": {
             value: {
                 "trajectories": len(group.calls),

@@ -134,7 +134,8 @@ def prepared(cfg: DictConfig) -> Iterator[None]:
 
         dashboard.read(cfg.tracking.panels)
     if not wants_wandb(cfg):
-        # TRL imports wandb, a second's work, wherever it finds it; `None` is how Python says that there is no module.
+        # TRL imports wandb, a second's work, wherever it finds it; `None` is how Python says that there is no module,
+        # which the type of `sys.modules` leaves out.
         sys.modules.setdefault("wandb", None)  # type: ignore[arg-type]
     try:
         yield

@@ -7,14 +7,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from tltrain.evaluation.analysis import CONDITIONS, PARTS, Group
 from tltrain.evaluation.intervals import Interval
-from tltrain.views.plots import BLUE, GRADE_COLOURS, HATCHES, ORANGE, plt
+from tltrain.views.plots import BLUE, GRADE_COLOURS, HATCHES, ORANGE
 
 MODEL_COLOURS = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")  # Okabe and Ito
-MODEL_STYLES = [{"color": colour, "hatch": hatch} for hatch in ("", "////", "....") for colour in MODEL_COLOURS]
+MODEL_STYLES = [(colour, hatch) for hatch in ("", "////", "....") for colour in MODEL_COLOURS]
 KIND_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442", "#999999")
 KIND_HATCHES = ("", "//", "..", "xx", "\\\\", "--", "oo", "")
 SHORT = 34  # characters of a label
@@ -59,8 +61,16 @@ def _stacked(
     figure, axes = plt.subplots(figsize=(9, 1.6 + 0.4 * len(labels)), layout="constrained")
     left = [0.0] * len(labels)
     for (name, values), colour, hatch in zip(shares.items(), colours, hatches, strict=False):
-        style = {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0.5}
-        axes.barh(range(len(labels)), values, left=left, label=name.replace("_", " "), **style)
+        axes.barh(
+            range(len(labels)),
+            values,
+            left=left,
+            label=name.replace("_", " "),
+            color=colour,
+            hatch=hatch,
+            edgecolor="white",
+            linewidth=0.5,
+        )
         left = [a + b for a, b in zip(left, values, strict=True)]
     for row, total in enumerate(left):
         if total < 99.95:  # where bars end tells something
@@ -128,6 +138,7 @@ def _grouped(axes: Axes, places: Sequence[str], models: Mapping[str, Mapping[str
     """Bars with their 95 % intervals, a group a place, one model beside the other."""
     width = 0.8 / len(models)
     for number, (name, found) in enumerate(models.items()):
+        colour, hatch = MODEL_STYLES[number % len(MODEL_STYLES)]
         at = [(i, found[place]) for i, place in enumerate(places) if place in found]
         values = [estimate.value for _, estimate in at]
         below = [max(one.value - one.low, 0) if one.has_ends else 0 for _, one in at]
@@ -137,7 +148,8 @@ def _grouped(axes: Axes, places: Sequence[str], models: Mapping[str, Mapping[str
             values,
             width,
             label=_short(name),
-            **MODEL_STYLES[number % len(MODEL_STYLES)],
+            color=colour,
+            hatch=hatch,
             edgecolor="white",
             linewidth=0,
             yerr=[below, above],
@@ -151,13 +163,13 @@ def _grouped(axes: Axes, places: Sequence[str], models: Mapping[str, Mapping[str
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _legend(figure, axes: Axes, models: Mapping[str, object]) -> None:
+def _legend(figure: Figure, axes: Axes, models: Mapping[str, object]) -> None:
     if len(models) > 1:
         handles, labels = axes.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(models), 3), frameon=False)
 
 
-def _save(figure, path: Path) -> None:
+def _save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=150)
     plt.close(figure)
 

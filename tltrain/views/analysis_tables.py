@@ -152,7 +152,7 @@ def predictions(counts: Mapping[str, Mapping[str, int]]) -> list[Shown]:
     for start in range(0, len(names), tables.SIDE_BY_SIDE):
         columns = names[start : start + tables.SIDE_BY_SIDE]
         totals = {name: sum(counts[name].values()) for name in columns}
-        rows = [
+        rows: list[list[object]] = [
             [
                 row.replace("_", " "),
                 *(f"{counts[name][row]} ({counts[name][row] / totals[name]:.1%})" for name in columns),

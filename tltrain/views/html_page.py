@@ -37,10 +37,10 @@ details { margin: .5rem 0; } summary { cursor: pointer; color: var(--quiet); }
 """Light and dark colours, and text that wraps on a phone; a page adds its own rules."""
 
 
-def policy(script_hash: str | None = None) -> str:
+def policy(script_hash: str | None = None) -> Markup:
     """The content security policy: nothing is loaded or sent, and no script runs but the one of this hash."""
     script = f"; script-src '{script_hash}'; img-src data:" if script_hash else ""
-    return f"default-src 'none'; style-src 'unsafe-inline'{script}; base-uri 'none'; form-action 'none'"
+    return Markup(f"default-src 'none'; style-src 'unsafe-inline'{script}; base-uri 'none'; form-action 'none'")
 
 
 def head(title: str, style: str = "") -> str:

@@ -1,0 +1,16 @@
+"""The keys of the configuration, by their paths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tltrain.config import Bounds, keys_of
+
+
+def paths(schema: type, where: str) -> Iterator[tuple[str, Bounds]]:
+    """Each key below a node, and its bounds."""
+    for name, known in keys_of(schema).items():
+        if known.schema is not None:
+            yield from paths(known.schema, f"{where}.{name}")
+        else:
+            yield f"{where}.{name}", known.bounds
