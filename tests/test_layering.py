@@ -109,10 +109,9 @@ def test_support_holds_no_tests():
 
 
 def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
-    """Names of a function's parameters, without a method's `self` or `cls`; `*args` and `**kwargs` count as one."""
+    """Names of a function's parameters, without a method's `self` or `cls`, `*args` and `**kwargs`."""
     declared = function.args
-    listed = [*declared.posonlyargs, *declared.args, *declared.kwonlyargs, declared.vararg, declared.kwarg]
-    found = [argument.arg for argument in listed if argument is not None]
+    found = [argument.arg for argument in (*declared.posonlyargs, *declared.args, *declared.kwonlyargs)]
     return found[1:] if found[:1] in (["self"], ["cls"]) else found
 
 
