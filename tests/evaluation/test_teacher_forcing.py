@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, set_seed  # noqa: E402
 from tests.support.trajectories import TOOLS, TRAJECTORY  # noqa: E402
 from tltrain.evaluation import teacher_forcing  # noqa: E402
 from tltrain.formats.tl import TL  # noqa: E402
+from tltrain.inference import generation  # noqa: E402
 from tltrain.tokens.encoder import Encoder  # noqa: E402
 from tltrain.tokens.packing import PackingReport  # noqa: E402
 from tltrain.trajectory import Message, Trajectory  # noqa: E402
@@ -82,8 +83,8 @@ def test_what_is_too_long_loses_its_oldest_calls(encoder):
     assert (report.truncated, report.too_long) == (1, 0)
 
 
-def test_without_a_context_in_the_model_s_configuration_no_turn_is_left_out(encoder):
-    model, report = model_of(encoder), PackingReport()
-    model.config.max_position_embeddings = None
-    assert len(list(teacher_forcing.score(model, encoder, [TRAJECTORY], report))) == 3
+def test_without_a_context_in_the_model_s_configuration_no_turn_is_left_out(encoder, monkeypatch):
+    monkeypatch.setattr(generation, "context", lambda model: None)
+    report = PackingReport()
+    assert len(list(teacher_forcing.score(model_of(encoder), encoder, [TRAJECTORY], report))) == 3
     assert report.truncated == 0
