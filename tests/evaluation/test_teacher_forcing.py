@@ -13,7 +13,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, set_seed  # noqa: E402
 from tests.support.trajectories import TOOLS, TRAJECTORY  # noqa: E402
 from tltrain.evaluation import teacher_forcing  # noqa: E402
 from tltrain.formats.tl import TL  # noqa: E402
-from tltrain.inference import generation  # noqa: E402
 from tltrain.tokens.encoder import Encoder  # noqa: E402
 from tltrain.tokens.packing import PackingReport  # noqa: E402
 from tltrain.trajectory import Message, Trajectory  # noqa: E402
