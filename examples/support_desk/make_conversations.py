@@ -19,7 +19,7 @@ from typing import Any
 
 FOLDER = Path(__file__).parent
 INSTRUCTIONS = "You are the support assistant of Fernhill Outdoor. Use the tools, then answer in one or two sentences."
-TRAINING, HELD_OUT = (40, 13), (12, 12)
+TRAINING, HELD_OUT = (40, 13), (12, 14)
 """Conversations of a file, and the seed."""
 
 Json = dict[str, Any]

@@ -13,7 +13,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, set_seed  # noqa: E402
 from tests.support.trajectories import TOOLS, TRAJECTORY  # noqa: E402
 from tltrain.evaluation import teacher_forcing  # noqa: E402
 from tltrain.formats.tl import TL  # noqa: E402
-from tltrain.inference import generation  # noqa: E402
 from tltrain.tokens.encoder import Encoder  # noqa: E402
 from tltrain.tokens.packing import PackingReport  # noqa: E402
 from tltrain.trajectory import Message, Trajectory  # noqa: E402
@@ -84,7 +83,7 @@ def test_what_is_too_long_loses_its_oldest_calls(encoder):
 
 
 def test_without_a_context_in_the_model_s_configuration_no_turn_is_left_out(encoder, monkeypatch):
-    monkeypatch.setattr(generation, "context", lambda model: None)
-    report = PackingReport()
-    assert len(list(teacher_forcing.score(model_of(encoder), encoder, [TRAJECTORY], report))) == 3
+    model, report = model_of(encoder), PackingReport()
+    monkeypatch.setattr(teacher_forcing.generation, "context", lambda model: None)
+    assert len(list(teacher_forcing.score(model, encoder, [TRAJECTORY], report))) == 3
     assert report.truncated == 0

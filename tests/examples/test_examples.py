@@ -96,13 +96,13 @@ def _failed(messages: list[dict]) -> int:
     )
 
 
-def test_held_out_conversations_share_no_order_and_no_customer_with_those_trained_on():
-    numbers = [
-        set(re.findall(r"FH-\d+|C-\d{4}|TN\d+", (DESK / name).read_text()))
-        for name in ("conversations.jsonl", "held_out.jsonl")
-    ]
-    shared = numbers[0] & numbers[1] - {"FH-20417", "C-3185", "TN482913"}  # the examples in the tools' documentation
-    assert not shared
+def test_held_out_conversations_share_no_question_and_no_number_with_those_trained_on(script):
+    trained, held_out = (script["cases"](*script[name]) for name in ("TRAINING", "HELD_OUT"))
+    for facts in (
+        lambda cases: {case.messages[1]["content"] for case in cases},
+        lambda cases: {number for case in cases for number in re.findall(r"FH-\d+|C-\d{4}|TN\d+", str(case.messages))},
+    ):
+        assert facts(trained) and not facts(trained) & facts(held_out)
 
 
 def test_paths_in_the_documentation_exist():

@@ -11,7 +11,7 @@ from tests.support.mae_rules import STRICT
 from tltrain import toolworld as data
 from tltrain.environments import Environment
 from tltrain.environments.golden import GoldenCalls
-from tltrain.environments.loop import converse
+from tltrain.environments.loop import ConversationSettings, converse
 from tltrain.evaluation import conversation_scores
 from tltrain.formats.calls import render_call
 from tltrain.toolworld import environment
@@ -27,7 +27,7 @@ WRITES = ("borrow_book", "setTaskPriority", "addTask", "completeTask", "bookTrai
 
 
 def hold(tasks, answer, max_turns=12):
-    return converse(tasks, Toolworld, answer, max_turns=max_turns, parallel=16, rule=STRICT)
+    return converse(tasks, Toolworld, answer, ConversationSettings(max_turns, rule=STRICT), parallel=16)
 
 
 def play(script, *calls: Call) -> dict:
