@@ -18,7 +18,8 @@ from tltrain.errors import TltrainError
 from tltrain.runtime import runs
 from tltrain.runtime.resolver import resolve
 
-settings.register_profile("tltrain", deadline=None)  # how long an example takes says more of the machine
+# How long an example takes says more of the machine; the same examples each time, so that a run can be repeated.
+settings.register_profile("tltrain", deadline=None, derandomize=True)
 settings.load_profile("tltrain")
 
 
@@ -183,4 +184,5 @@ def made(monkeypatch) -> list[tuple[str, str]]:
 
     stages = {f"tltrain.stages.{name}:run" for name in ("mae", "supervised", "irm", "eval")}
     monkeypatch.setattr(launch, "resolve", lambda name: run if name in stages else resolve(name))
+    monkeypatch.setattr(launch, "SHOWN", ())  # the stand-ins leave nothing to show
     return ran

@@ -106,3 +106,21 @@ def test_what_tests_share_stands_in_support_or_in_a_conftest(file):
 
 def test_support_holds_no_tests():
     assert not [file for file in TEST_FILES if file.startswith("tests/support/") and "/test_" in file]
+
+
+def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """Names of a function's parameters, without a method's `self` or `cls`, `*args` and `**kwargs`."""
+    declared = function.args
+    found = [argument.arg for argument in (*declared.posonlyargs, *declared.args, *declared.kwonlyargs)]
+    return found[1:] if found[:1] in (["self"], ["cls"]) else found
+
+
+def test_no_function_has_more_than_seven_parameters():
+    """What travels together is a dataclass."""
+    long = {
+        f"{name}.{node.name}": parameters(node)
+        for name in NAMES
+        for node in ast.walk(modules()[name])
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and len(parameters(node)) > 7
+    }
+    assert not long

@@ -26,7 +26,7 @@ from omegaconf import DictConfig
 
 from tltrain import config
 from tltrain.environments import registry
-from tltrain.environments.loop import converse
+from tltrain.environments.loop import ConversationSettings, converse
 from tltrain.evaluation.records import to_line
 from tltrain.runtime import terminal
 from tltrain.sources import Source
@@ -62,7 +62,7 @@ def held(cfg: DictConfig, source: Source, parallel: int) -> tuple[float, list[st
     kind = registry.kind_of(cfg.benchmark)
     tasks, make = kind.tasks(cfg.benchmark, cfg.seed), kind.make(cfg.benchmark)
     start = time.perf_counter()
-    found = converse(tasks, make, source, max_turns=cfg.benchmark.max_turns, parallel=parallel)
+    found = converse(tasks, make, source, ConversationSettings(cfg.benchmark.max_turns), parallel=parallel)
     return time.perf_counter() - start, [to_line(conversations.transcript(one)) for one in found]
 
 

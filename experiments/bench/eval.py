@@ -115,8 +115,7 @@ class Work:
             self.model,
             self.encoder,
             self.prompts,
-            max_new_tokens=self.max_new_tokens,
-            batch_size=self.batch_size,
+            generation.GenerationSettings(self.max_new_tokens, self.batch_size),
             prefill=prefill,
         )
 

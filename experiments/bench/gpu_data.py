@@ -12,7 +12,7 @@ from datasets import Dataset
 from tltrain import pkt, toolworld
 from tltrain.plan.compute import Tokens
 from tltrain.tokens.layout import Layout, Run, Target
-from tltrain.tokens.packing import PackingReport, pack
+from tltrain.tokens.packing import PackingReport, PackingSettings, pack
 from tltrain.tokens.prefix_tree import Limits
 from tltrain.tokens.prompts import PromptTree, questions
 
@@ -114,18 +114,8 @@ def layouts(job: Job) -> list[Layout]:
     """Rows for all steps of the job; trees of whole groups, whatever a dense mask would cost."""
     wanted = job.rows * job.accumulation * job.total
     each = {"turn": 1 / CALLS, "prefix_tree": job.group}.get(job.packing, 1)  # trajectories a row
-    return list(
-        pack(
-            range(int(-(-wanted * each // 1))),
-            RandomTrajectories(job),
-            packing=job.packing,
-            w_max=W_MAX,
-            max_length=10**6,
-            truncation="error",
-            report=PackingReport(),
-            limits=Limits(job.group, 10**6),
-        )
-    )
+    settings = PackingSettings(job.packing, W_MAX, truncation="error", limits=Limits(job.group, 10**6))
+    return list(pack(range(int(-(-wanted * each // 1))), RandomTrajectories(job), settings, PackingReport()))
 
 
 def plain_rows(items: Sequence[Layout]) -> Dataset:

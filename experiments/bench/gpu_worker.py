@@ -38,11 +38,11 @@ from tltrain.runtime import memory
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Layout
 from tltrain.training import sft, tree_mask
-from tltrain.training.actor_critic import new_critic
+from tltrain.training.actor_critic import Models, new_critic
 from tltrain.training.kl import KlControl
 from tltrain.training.ppo import PPOTrainer, Settings
-from tltrain.training.reward_function import RewardFunction
-from tltrain.training.rollout import Sampling
+from tltrain.training.reward_function import RewardFunction, RewardSignal
+from tltrain.training.rollout import Prompts, Sampling
 
 # --- models and arguments --------------------------------------------------------------------------------------------
 
@@ -194,16 +194,11 @@ def irm(job: Job) -> dict[str, Any]:
         with torch.device(job.device):
             critic = new_critic(folder, "random", dtype=policy.dtype, attn_implementation=job.attention)
         trainer = PPOTrainer(
-            policy,
-            critic,
-            new_model(job),
+            Models(policy, critic, new_model(job)),
             arguments(job, TrainingArguments, folder, remove_unused_columns=False),
-            trees(job),
-            encoder=encoder,
-            judge=RewardFunction(RewardTable()),
-            kl=KlControl(0.3),
+            Prompts(trees(job), Sampling(job.call, 0.7, encoder.eos_id, encoder.tokenizer.pad_token_id), encoder),
+            reward=RewardSignal(RewardFunction(RewardTable()), KlControl(0.3)),
             settings=Settings(),
-            sampling=Sampling(job.call, 0.7, encoder.eos_id, encoder.tokenizer.pad_token_id),
             callbacks=[clock],
         )
         with memory.peak() as peak:

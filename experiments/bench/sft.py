@@ -40,7 +40,7 @@ from tltrain.models import devices, loading
 from tltrain.models.loading import corpus
 from tltrain.runtime import terminal
 from tltrain.tokens.encoder import Encoder
-from tltrain.tokens.packing import PackingReport, pack
+from tltrain.tokens.packing import PackingReport, PackingSettings, pack
 from tltrain.training import sft
 from tltrain.trajectory import Trajectory
 
@@ -75,17 +75,7 @@ def datasets_of(items: list[Trajectory], encoder: Encoder) -> dict[str, Dataset]
     """What each contender trains on; the same token ids for all."""
 
     def packed(packing: str, w_max: float | None) -> list:
-        return list(
-            pack(
-                items,
-                encoder,
-                packing=packing,
-                w_max=w_max,
-                max_length=10**6,
-                truncation="error",
-                report=PackingReport(),
-            )
-        )
+        return list(pack(items, encoder, PackingSettings(packing, w_max, truncation="error"), PackingReport()))
 
     turns = []
     for layout in packed("turn", None):

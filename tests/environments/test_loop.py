@@ -7,7 +7,7 @@ import pytest
 from tests.support.environment_samples import FINISH, LOOK, Room, hold, says, tasks, tool
 from tests.support.mae_rules import STRICT
 from tltrain.environments.golden import GoldenCalls
-from tltrain.environments.loop import converse, final_answer
+from tltrain.environments.loop import ConversationSettings, converse, final_answer
 from tltrain.grading import Outcome
 from tltrain.trajectory import Call, Message, Turn
 
@@ -189,7 +189,7 @@ def test_all_that_are_held_are_asked_at_once_and_the_next_takes_the_place_of_one
 
 
 def test_without_tasks_nobody_is_asked():
-    assert converse([], Room, None, max_turns=1, parallel=1) == []
+    assert converse([], Room, None, ConversationSettings(1), parallel=1) == []
 
 
 def test_environments_are_closed_when_who_answers_fails():
@@ -203,7 +203,7 @@ def test_environments_are_closed_when_who_answers_fails():
         raise OSError("the server is gone")
 
     with pytest.raises(OSError, match="gone"):
-        converse(tasks(3), make, answer, max_turns=2, parallel=2)
+        converse(tasks(3), make, answer, ConversationSettings(2), parallel=2)
     assert [room.closed for room in rooms] == [1, 1]
 
 
@@ -240,7 +240,8 @@ def test_an_environment_that_raises_ends_its_own_conversation_only(where, raised
             setattr(made[-1], where, broken)
         return made[-1]
 
-    found = converse(tasks(3), make, says("look(at='x')", "finish(answer='right')"), max_turns=5, parallel=2)
+    answer = says("look(at='x')", "finish(answer='right')")
+    found = converse(tasks(3), make, answer, ConversationSettings(5), parallel=2)
     assert [one.ended for one in found] == ["finish", "environment error", "finish"]
     assert found[1].outcome == {"success": None, "error": said}
     assert [room.closed for room in made] == [1, 0 if where == "make" else 1, 1]

@@ -82,8 +82,8 @@ def test_what_is_too_long_loses_its_oldest_calls(encoder):
     assert (report.truncated, report.too_long) == (1, 0)
 
 
-def test_without_a_context_in_the_model_s_configuration_no_turn_is_left_out(encoder):
+def test_without_a_context_in_the_model_s_configuration_no_turn_is_left_out(encoder, monkeypatch):
     model, report = model_of(encoder), PackingReport()
-    model.config.max_position_embeddings = None
+    monkeypatch.setattr(teacher_forcing.generation, "context", lambda model: None)
     assert len(list(teacher_forcing.score(model, encoder, [TRAJECTORY], report))) == 3
     assert report.truncated == 0

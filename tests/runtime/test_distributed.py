@@ -204,7 +204,7 @@ def teams(monkeypatch):
 def test_objects_are_shared_and_gathered(teams):
     first, second, _ = teams
     found = []
-    other = threading.Thread(target=lambda: found.extend([second.share(), second.gather("b"), second.gather(2)]))
+    other = threading.Thread(target=lambda: found.extend([second.share(None), second.gather("b"), second.gather(2)]))
     other.start()
     assert first.share({"a": [1]}) == {"a": [1]}
     assert first.gather("a") == ["a", "b"]

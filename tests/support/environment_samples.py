@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tltrain.environments.loop import Conversation, converse
+from tltrain.environments.loop import Conversation, ConversationSettings, converse
 from tltrain.trajectory import Call, Message, Sample, Task, Tool, Turn
 
 
@@ -57,7 +57,14 @@ def says(*texts: str | None) -> Callable[[Sequence[Sample]], list[str | None]]:
 
 
 def hold(
-    answer, room: Room | None = None, *, count: int = 1, max_turns: int = 5, parallel: int = 4, **more: Any
+    answer,
+    room: Room | None = None,
+    *,
+    count: int = 1,
+    max_turns: int = 5,
+    parallel: int = 4,
+    on_end: Callable[[Conversation], None] = lambda conversation: None,
+    **settings: Any,
 ) -> Any:
     """The one conversation (or all) of `count` tasks in rooms like `room`."""
     rooms = []
@@ -66,7 +73,9 @@ def hold(
         rooms.append(room or Room())
         return rooms[-1]
 
-    found = converse(tasks(count), make, answer, max_turns=max_turns, parallel=parallel, **more)
+    found = converse(
+        tasks(count), make, answer, ConversationSettings(max_turns, **settings), parallel=parallel, on_end=on_end
+    )
     return found[0] if count == 1 else found
 
 

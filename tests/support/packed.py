@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Layout
-from tltrain.tokens.packing import PackingReport, pack
+from tltrain.tokens.packing import PackingReport, PackingSettings, pack
 from tltrain.tokens.prompts import PromptReport, PromptTree, prompt_trees
 from tltrain.trajectory import Trajectory
 
@@ -18,9 +18,7 @@ def packed(
     truncation="drop_oldest_turns",
 ) -> tuple[list[Layout], PackingReport]:
     report = PackingReport()
-    return list(
-        pack(items, encoder, packing=packing, w_max=w_max, max_length=max_length, truncation=truncation, report=report)
-    ), report
+    return list(pack(items, encoder, PackingSettings(packing, w_max, max_length, truncation), report)), report
 
 
 def prompt_trees_of(

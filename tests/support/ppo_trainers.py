@@ -15,10 +15,11 @@ from tests.support.trajectories import OTHER, TRAJECTORY
 from tltrain.grading import Grade, Outcome
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.prompts import PromptReport, PromptTree, prompt_trees
+from tltrain.training.actor_critic import Models
 from tltrain.training.kl import KlControl
 from tltrain.training.ppo import PPOTrainer, Settings
-from tltrain.training.reward_function import GradedResponse
-from tltrain.training.rollout import Sampling
+from tltrain.training.reward_function import GradedResponse, RewardSignal
+from tltrain.training.rollout import Prompts, Sampling
 
 SCORES = {"t#1": 1.0, "t#2": -2.0, "t#3": 0.5, "o#1": 7.0, "o#2": -0.25}
 """What every response to a prompt earns; 7 is clipped to 5."""
@@ -74,19 +75,12 @@ def trainer_of(
         remove_unused_columns=False,
         **(chosen | args),
     )
-    policy, critic, reference = map(copy.deepcopy, models)
     return PPOTrainer(
-        policy,
-        critic,
-        reference,
+        Models(*map(copy.deepcopy, models)),
         arguments,
-        trees,
-        encoder=encoder,
-        judge=judge,
-        kl=kl or KlControl(0.3),
+        Prompts(trees, sampling, encoder),
+        reward=RewardSignal(judge, kl or KlControl(0.3), on_samples),
         settings=settings,
-        sampling=sampling,
-        on_samples=on_samples,
     )
 
 

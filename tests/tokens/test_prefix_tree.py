@@ -27,7 +27,7 @@ from tests.support.trajectories import ALIKE, ASKS, END, TOOLS, TRAJECTORY, VOCA
 from tltrain.errors import TltrainError
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Layout, Run, flatten
-from tltrain.tokens.packing import PackingReport, pack
+from tltrain.tokens.packing import PackingReport, PackingSettings, pack
 from tltrain.tokens.prefix_tree import Limits, groups, tree
 from tltrain.training import sft, tree_mask
 from tltrain.trajectory import Call, Trajectory
@@ -224,17 +224,8 @@ QUERIES = [
 
 def packed(encoder: Encoder, items: list[Trajectory], packing: str, limits: Limits | None = None):
     report = PackingReport()
-    found = pack(
-        items,
-        encoder,
-        packing=packing,
-        w_max=9.0,
-        max_length=4000,
-        truncation="drop_oldest_turns",
-        report=report,
-        limits=limits,
-    )
-    return list(found), report
+    settings = PackingSettings(packing, 9.0, 4000, limits=limits)
+    return list(pack(items, encoder, settings, report)), report
 
 
 def test_conversations_over_the_same_tools_cost_little_more_than_one(byte_level):

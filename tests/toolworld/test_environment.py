@@ -11,7 +11,7 @@ from tests.support.mae_rules import STRICT
 from tltrain import toolworld as data
 from tltrain.environments import Environment
 from tltrain.environments.golden import GoldenCalls
-from tltrain.environments.loop import converse
+from tltrain.environments.loop import ConversationSettings, converse
 from tltrain.evaluation import conversation_scores
 from tltrain.formats.calls import render_call
 from tltrain.toolworld import environment
@@ -27,7 +27,7 @@ WRITES = ("borrow_book", "setTaskPriority", "addTask", "completeTask", "bookTrai
 
 
 def hold(tasks, answer, max_turns=12):
-    return converse(tasks, Toolworld, answer, max_turns=max_turns, parallel=16, rule=STRICT)
+    return converse(tasks, Toolworld, answer, ConversationSettings(max_turns, rule=STRICT), parallel=16)
 
 
 def play(script, *calls: Call) -> dict:
@@ -53,7 +53,7 @@ def finish(answer: str) -> Call:
 def test_golden_conversations_are_a_full_success():
     found = hold(TASKS, GOLDEN)
     scores = conversation_scores.score(found)
-    assert {level: metric.percent for level, metric in scores.items()} == {"de": 0, "ce": 0, "va": 100, "success": 100}
+    assert {level: metric.value for level, metric in scores.items()} == {"de": 0, "ce": 0, "va": 100, "success": 100}
     assert scores["success"].n == SIZE
     assert [len(one.calls) for one in found] == [task.meta["golden_calls"] for task in TASKS]
     assert {task.meta["scenario"] for task in TASKS} == {domain.name for domain in TEST}

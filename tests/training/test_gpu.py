@@ -17,10 +17,11 @@ from tltrain.tokens.layout import flatten
 from tltrain.tokens.prefix_tree import tree
 from tltrain.tokens.prompts import PromptTree
 from tltrain.training import rollout, sft, tree_mask
-from tltrain.training.actor_critic import ActorCritic
+from tltrain.training.actor_critic import ActorCritic, Models
 from tltrain.training.kl import KlControl
 from tltrain.training.ppo import PPOTrainer, Settings
-from tltrain.training.rollout import Sampling
+from tltrain.training.reward_function import RewardSignal
+from tltrain.training.rollout import Prompts, Sampling
 
 pytestmark = [
     pytest.mark.gpu,
@@ -100,8 +101,9 @@ def test_greedy_answers_are_those_of_the_cpu(model, byte_level, attention):
     assert rollout.sample(on_gpu, trees, greedy) == rollout.sample(sharp, trees, greedy)
     assert on_gpu.config._attn_implementation == attention
     encoder, prompts = Encoder(byte_level), [list(range(5, 90)), list(range(5, 80)), [7, 8, 9]]
-    expected = generation.generate(sharp, encoder, prompts, max_new_tokens=20, batch_size=2)
-    assert generation.generate(on_gpu, encoder, prompts, max_new_tokens=20, batch_size=2) == expected
+    settings = generation.GenerationSettings(max_new_tokens=20, batch_size=2)
+    expected = generation.generate(sharp, encoder, prompts, settings)
+    assert generation.generate(on_gpu, encoder, prompts, settings) == expected
     with decoding_attention.on(on_gpu):
         assert on_gpu.config._attn_implementation == "sdpa"
 
@@ -126,16 +128,11 @@ def test_a_step_of_ppo_in_bfloat16(byte_level, tmp_path, attention):
         remove_unused_columns=False,
     )
     trainer = PPOTrainer(
-        policy,
-        critic,
-        copy.deepcopy(policy),
+        Models(policy, critic, copy.deepcopy(policy)),
         arguments,
-        trees_of(Encoder(byte_level)),
-        encoder=Encoder(byte_level),
-        judge=judge,
-        kl=KlControl(0.3),
+        Prompts(trees_of(Encoder(byte_level)), Sampling(20, 0.7, 10**6, 1), Encoder(byte_level)),
+        reward=RewardSignal(judge, KlControl(0.3)),
         settings=Settings(),
-        sampling=Sampling(20, 0.7, 10**6, 1),
     )
     trainer.train()
     logs = [entry for entry in trainer.state.log_history if "kl" in entry]

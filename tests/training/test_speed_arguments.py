@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from tests.support.paths import ROOT
 from tests.support.small_runs import SMALL
 from tltrain import config
-from tltrain.stages.shared import lost_updates
+from tltrain.stages.training_runs import lost_updates
 
 STAGES = {
     "pkt": ("stage=pkt", *SMALL, "data.size=6", "stage.args.max_steps=2"),

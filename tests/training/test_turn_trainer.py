@@ -13,7 +13,7 @@ from trl import SFTConfig
 from tests.support.trajectories import TRAJECTORY, conversation
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Layout
-from tltrain.tokens.packing import PackingReport, pack
+from tltrain.tokens.packing import PackingReport, PackingSettings, pack
 from tltrain.training import sft
 from tltrain.trajectory import Call
 
@@ -48,11 +48,8 @@ def layouts(encoder: Encoder, packing: str, w_max: float | None = 9.0) -> list[L
         pack(
             [TRAJECTORY, OTHER],
             encoder,
-            packing=packing,
-            w_max=w_max,
-            max_length=10**6,
-            truncation="error",
-            report=PackingReport(),
+            PackingSettings(packing, w_max, truncation="error"),
+            PackingReport(),
         )
     )
 

@@ -67,23 +67,21 @@ def key(
     default: Any,
     meaning: str,
     *,
-    least: float | None = None,
-    most: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
     hint: str = "",
     schema: type | None = None,
     library: str | None = None,
+    **bounds: float,
 ) -> Any:
     """A dataclass field that carries a `Key`.
 
     Args:
         default: a value (lists and dicts are copied), or the dataclass of a nested node.
+        bounds: of `Bounds`.
     """
     factory: Callable[[], Any] | None = default.copy if isinstance(default, list | dict) else None
     if isinstance(default, type):
         schema = factory = default
-    carried = {"key": Key(meaning, Bounds(least, most, above, below), hint, schema, library)}
+    carried = {"key": Key(meaning, Bounds(**bounds), hint, schema, library)}
     return field(metadata=carried, **({"default_factory": factory} if factory else {"default": default}))
 
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
 from tltrain import config, mae
+from tltrain.data import hold_out, trajectories
+from tltrain.data.reading import ReadReport
 from tltrain.formats.tool_errors import Rule
 from tltrain.mae import Verdict
+from tltrain.runtime import runs, terminal
 from tltrain.trajectory import Trajectory, actions
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -29,6 +37,39 @@ class MaeReport:
 def rule_of(cfg: DictConfig) -> Rule | None:
     """The rule that `stage.rule` chooses from `conf/mae/`, None where `stage.mae=false`."""
     return Rule.from_config(config.plain(cfg.mae[cfg.stage.rule.name])) if cfg.stage.mae else None
+
+
+@dataclass
+class JudgedSource:
+    """The configured source's trajectories with their calls judged, one at a time, and what was counted on the way.
+
+    Attributes:
+        description: of the progress bar; without one there is none.
+        read: what reading left out. judged: what MAE did.
+    """
+
+    cfg: DictConfig
+    description: str = ""
+    read: ReadReport = field(default_factory=ReadReport)
+    judged: MaeReport = field(default_factory=MaeReport)
+
+    def __iter__(self) -> Iterator[Trajectory]:
+        items: Iterable[Trajectory] = trajectories(self.cfg.data, self.cfg.seed, self.read)
+        if self.description:
+            items = terminal.track(items, self.description)
+        return judged_trajectories(items, rule_of(self.cfg), self.judged)
+
+    def split(self) -> tuple[list[Trajectory], list[Trajectory]]:
+        """Training and held-out trajectories."""
+        return hold_out(self, self.cfg.data.holdout, self.cfg.seed)
+
+
+def read_metrics(read: ReadReport, folder: Path) -> dict[str, Any]:
+    """What reading left out, for `metrics.json`; skipped records are listed in `skipped.txt`."""
+    if read.skipped:
+        runs.write_lines(folder / "skipped.txt", read.skipped)
+        log.warning("%d records could not be read and were skipped: see %s", len(read.skipped), folder / "skipped.txt")
+    return {"records_read": read.read, "records_skipped": len(read.skipped), "reading_notes": dict(read.notes)}
 
 
 def judged_trajectories(items: Iterable[Trajectory], rule: Rule | None, report: MaeReport) -> Iterator[Trajectory]:

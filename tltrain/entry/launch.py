@@ -35,18 +35,28 @@ TRAINING = ("sft", "pkt", "irm")
 """Stages that all processes run; of others rank 0 alone, with the others' help where a local model answers."""
 LAUNCHED = (*TRAINING, "demo", "pipeline", "eval")
 """Stages that several processes help."""
+SHOWN = ("mae", *TRAINING, "demo")
+"""Stages whose result a module of the same name in `tltrain.views` shows; the others show their own."""
 SHUTDOWN = 300
 """Seconds that workers may take to save after SIGTERM, whose step may be long; a scheduler may wait less."""
 
 
 def run_stage(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Run the stage that `cfg` names into `folder`, by as many processes as there are; returns its metrics."""
-    run = f"{config.stage_module(cfg.stage.name)}:run"
+    """Run the stage that `cfg` names into `folder`, by as many processes as there are; returns its metrics.
+
+    Then it is shown by `tltrain.views`, which no digest of a stage's code covers: editing it makes no stage anew.
+    """
+    name = cfg.stage.name
+    run = f"{config.stage_module(name)}:run"
     try:
-        if cfg.stage.name in TRAINING:
-            return distributed.call("tltrain.entry.launch:train", run, cfg, folder)
         with out_of_space.explained(cfg):
-            return resolve(run)(cfg, folder)
+            if name in TRAINING:
+                metrics = distributed.call("tltrain.entry.launch:train", run, cfg, folder)
+            else:
+                metrics = resolve(run)(cfg, folder)
+            if name in SHOWN:
+                resolve(f"tltrain.views.{config.STAGES[name]}:show")(cfg, folder, metrics)
+            return metrics
     finally:
         memory.give_back()  # in this process another stage may follow, with models of its own
 

@@ -95,15 +95,28 @@ class Conversation:
     instructions: str = ""
 
 
+@dataclass(frozen=True)
+class ConversationSettings:
+    """What holds for every conversation.
+
+    Attributes:
+        max_turns: most calls for one turn of the user.
+        max_output: most characters of a tool's answer that enter the history; it is said there that it was cut.
+        rule: which answers of tools are errors; without one, none is.
+    """
+
+    max_turns: int
+    max_output: int = MAX_OUTPUT
+    rule: tool_errors.Rule | None = None
+
+
 def converse(
     tasks: Iterable[Task],
     make: Callable[[], Environment],
     answer: Callable[[Sequence[Sample]], Sequence[str | None]],
+    settings: ConversationSettings,
     *,
-    max_turns: int,
     parallel: int,
-    max_output: int = MAX_OUTPUT,
-    rule: tool_errors.Rule | None = None,
     on_end: Callable[[Conversation], None] = lambda conversation: None,
 ) -> list[Conversation]:
     """Hold a conversation about each task; returned in the order of the tasks.
@@ -112,10 +125,7 @@ def converse(
         make: gives a new environment; one is made for each conversation when it begins, and closed when it ends.
         answer: what is said next in each of several conversations; None where the prompt no longer fits the model
             (the conversation ends there), while "" is an answer that cannot be read.
-        max_turns: most calls for one turn of the user.
         parallel: most conversations at a time; as one ends, the next task's begins.
-        max_output: most characters of a tool's answer that enter the history; it is said there that it was cut.
-        rule: which answers of tools are errors; without one, none is.
         on_end: called with each conversation as it ends.
 
     Whatever a model says or an environment raises ends at most its own conversation; only what `answer` raises ends
@@ -131,7 +141,7 @@ def converse(
         while True:
             while len(sessions) < parallel and (following := next(waiting, None)):
                 number, task = following
-                sessions[number] = session = _Session(task, max_turns, max_output, rule)
+                sessions[number] = session = _Session(task, settings)
                 session.begin(make)
                 _remove_ended(sessions, ended, on_end)
             if not sessions:
@@ -165,9 +175,7 @@ class _Session:
     """A conversation in progress."""
 
     task: Task
-    max_turns: int
-    max_output: int
-    rule: tool_errors.Rule | None
+    settings: ConversationSettings
     environment: Environment | None = None
     tools: tuple[Tool, ...] = ()
     messages: list[Message] = field(default_factory=list)
@@ -256,16 +264,16 @@ class _Session:
         else:
             own = Call(call.name, copy.deepcopy(dict(call.arguments)))
             self._note(judged, text, output=_guarded(lambda: str(self._playing().call(own))), ran=True)
-        if sum(call.turn == self.turn for call in self.calls) >= self.max_turns:
+        if sum(call.turn == self.turn for call in self.calls) >= self.settings.max_turns:
             self._end("turn limit")
 
     def _note(self, judged: Grade, text: str, output: str | None = None, ran: bool = False) -> None:
         """Put a call, and what the tool's side answers, into the history."""
         error = None
-        if ran and output is not None and self.rule is not None:
-            error = tool_errors.error_kind(plain(output[:_JUDGED]), self.rule)
+        if ran and output is not None and self.settings.rule is not None:
+            error = tool_errors.error_kind(plain(output[:_JUDGED]), self.settings.rule)
         self._say(judged.prediction, text)
-        said = cut(plain(text), self.max_output)
+        said = cut(plain(text), self.settings.max_output)
         self.calls.append(
             JudgedCall(
                 message=len(self.messages) - 1,
@@ -279,10 +287,10 @@ class _Session:
             )
         )
         if output is not None:
-            self.messages.append(Message("tool", cut(plain(output), self.max_output)))
+            self.messages.append(Message("tool", cut(plain(output), self.settings.max_output)))
 
     def _say(self, call: Call | None, text: str) -> None:
-        words = cut(plain(text), self.max_output)
+        words = cut(plain(text), self.settings.max_output)
         self.messages.append(Message("assistant", words) if call is None else Message.calling(call))
 
     def _words_end_turn(self) -> bool:

@@ -17,7 +17,7 @@ from tltrain.evaluation.analysis import TurnScore, token_parts
 from tltrain.inference import generation
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Layout
-from tltrain.tokens.packing import PackingReport, pack
+from tltrain.tokens.packing import PackingReport, PackingSettings, pack
 from tltrain.trajectory import Trajectory, actions
 
 ROWS = 256
@@ -31,18 +31,9 @@ def score(
 
     A trajectory longer than the model's context loses its oldest turns, which `report` counts.
     """
-    limit = generation.context(model) or sys.maxsize
+    settings = PackingSettings(max_length=generation.context(model) or sys.maxsize)
     for number, trajectory in enumerate(trajectories):
-        layouts = pack(
-            [trajectory],
-            encoder,
-            packing="trajectory",
-            w_max=None,
-            max_length=limit,
-            truncation="drop_oldest_turns",
-            report=report,
-        )
-        for layout in layouts:
+        for layout in pack([trajectory], encoder, settings, report):
             yield from _turns(number, trajectory, layout, encoder, *target_scores(model, layout))
 
 

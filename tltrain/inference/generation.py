@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -39,29 +40,41 @@ class AnswerEnds(StoppingCriteria):
         return torch.tensor(ended, device=input_ids.device)
 
 
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How prompts are answered.
+
+    Attributes:
+        batch_size: prompts that are answered at the same time.
+        description: of the progress bar.
+        together: all processes of the run make the same call, and each answers a share.
+    """
+
+    max_new_tokens: int
+    batch_size: int
+    description: str = "answering"
+    together: bool = False
+
+
 @torch.inference_mode()
 def generate(
     model: PreTrainedModel,
     encoder: Encoder,
     prompts: Sequence[Sequence[int]],
+    settings: GenerationSettings,
     *,
-    max_new_tokens: int,
-    batch_size: int,
-    description: str = "answering",
     prefill: Prefill | None = None,
     memory: Memory | None = None,
-    together: bool = False,
 ) -> list[str]:
     """The model's greedy answer to each prompt (token ids from `Encoder.prompt`), as text, in the prompts' order.
 
     A prompt that does not fit into the model's context (see `fits`) is not asked; its answer is empty.
 
     Args:
-        batch_size: prompts that are answered at the same time.
         prefill: counts of prompt tokens are added here.
         memory: the prefix cache of conversations in progress; its tokens are not computed again.
-        together: all processes of the run make the same call, and each answers a share.
     """
+    max_new_tokens = settings.max_new_tokens
     answers: list[str] = [""] * len(prompts)
     asked = [i for i, prompt in enumerate(prompts) if fits(model, len(prompt), max_new_tokens)]
     greedy = Greedy(
@@ -73,13 +86,13 @@ def generate(
     answering = in_batches if kv_cache.empty(model) is None else partial(continuous_batching.answers, memory=memory)
     prefill = Prefill() if prefill is None else prefill
     model.eval()
-    if together:
+    if settings.together:
         asked = _part(asked, prompts)
-    with own_settings_aside(model), decoding_attention.on(model), progress(description, len(asked)) as advance:
-        for number, tokens in answering(model, [prompts[i] for i in asked], greedy, batch_size, prefill):
+    with own_settings_aside(model), decoding_attention.on(model), progress(settings.description, len(asked)) as advance:
+        for number, tokens in answering(model, [prompts[i] for i in asked], greedy, settings.batch_size, prefill):
             answers[asked[number]] = encoder.format.answer(encoder.decode(tokens))
             advance()
-    return list(map("".join, zip(*distributed.gather(answers), strict=True))) if together else answers
+    return list(map("".join, zip(*distributed.gather(answers), strict=True))) if settings.together else answers
 
 
 def _part(numbers: list[int], prompts: Sequence[Sequence[int]]) -> list[int]:

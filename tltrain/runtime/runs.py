@@ -95,6 +95,11 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
             file.write(line + "\n")
 
 
+def history(directory: Path) -> list[dict[str, Any]]:
+    """What a training logged, step by step: `history.jsonl`."""
+    return [json.loads(line) for line in (directory / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
 def ended(directory: Path) -> dict[str, Any] | None:
     """The metrics of a run that has finished; None if it has not."""
     try:

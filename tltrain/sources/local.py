@@ -62,12 +62,14 @@ class LocalModel:
             self.model,
             self.encoder,
             prompts,
-            max_new_tokens=most,
-            batch_size=self.cfg.stage.get("batch_size", 1),  # stage=predict asks one question
-            description=f"answering {self.cfg.benchmark.name}",
+            generation.GenerationSettings(
+                most,
+                self.cfg.stage.get("batch_size", 1),  # stage=predict asks one question
+                f"answering {self.cfg.benchmark.name}",
+                together=True,
+            ),
             prefill=own,
             memory=self.memory,
-            together=True,
         )
         for part in distributed.gather(own):
             self.prefill.include(part)

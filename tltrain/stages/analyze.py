@@ -27,7 +27,7 @@ from omegaconf import DictConfig
 
 from tltrain import config
 from tltrain.data import query_key, trained_on, trajectories
-from tltrain.data.judged import MaeReport, judged_trajectories, rule_of
+from tltrain.data.judged import MaeReport, judged_trajectories, read_metrics, rule_of
 from tltrain.data.reading import ReadReport
 from tltrain.errors import TltrainError
 from tltrain.evaluation import analysis
@@ -36,7 +36,6 @@ from tltrain.evaluation.records import count_grades, read_graded
 from tltrain.formats.tool_errors import Rule
 from tltrain.grading import Outcome
 from tltrain.runtime import runs, terminal
-from tltrain.stages import mae
 from tltrain.trajectory import Trajectory
 from tltrain.views import analysis_tables as report
 from tltrain.views.analysis_tables import Shown
@@ -63,7 +62,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
                 items.append(item)
         if not sum(counts.all.calls):
             raise TltrainError(f"data={cfg.data.name}: there are no training calls in {count} trajectories")
-        metrics |= mae.read_metrics(read, folder)
+        metrics |= read_metrics(read, folder)
         shown += show_data(cfg, counts, metrics, folder)
         if models:
             shown += show_models(cfg, items, models, metrics, folder)

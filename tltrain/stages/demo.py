@@ -23,7 +23,8 @@ from rich.text import Text
 from tltrain.entry import checks, launch
 from tltrain.runtime import runs, terminal
 
-MODELS = {"base": None, "sft": "SFT", "pkt": "MAE + PKT", "irm": "MAE + PKT + IRM"}
+MODELS = ("base", "sft", "pkt", "irm")
+"""What is evaluated: the base model, and what the stages left."""
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
@@ -54,7 +55,6 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         for level in ("ts", "pi", "cf", "n")
     } | {"seconds": round(time.monotonic() - start, 1)}
     runs.finish(folder, cfg, metrics)
-    show(cfg, folder, scores, metrics["seconds"])
     return metrics
 
 
@@ -77,32 +77,3 @@ def run_composed(folder: Path, overrides: list[str], arguments: DictConfig | Non
     folder.mkdir(parents=True, exist_ok=True)
     terminal.errors.rule(Text(f"{folder.name}: {' '.join(overrides)}"), align="left")
     return launch.run_stage(cfg, folder)
-
-
-def show(cfg: DictConfig, folder: Path, scores: dict[str, dict[str, Any]], seconds: float) -> None:
-    """The one table, and where everything is."""
-    rows = []
-    for name, label in MODELS.items():
-        found = scores[name]["details"]["toolworld"]["scoring"]["fixed"]["all"]
-        rows.append(
-            [
-                f"{cfg.model.name}{f' + {label}' if label else ' (base)'}",
-                *(
-                    f"{found[level]['percent']:.1f} [{found[level]['low']:.0f}, {found[level]['high']:.0f}]"
-                    for level in ("ts", "pi", "cf")
-                ),
-            ]
-        )
-    n = scores["base"]["toolworld/n"]
-    terminal.table(
-        f"{n} questions over tools never trained on, % right [95 % interval]", ["model", "TS", "PI", "CF"], rows
-    )
-    print_lines = [
-        "TS: the right tool. PI: and the right parameters. CF: and the right values.",
-        f"Took {seconds:.0f} s. Written to {folder}:",
-        "  sft/model, pkt/model, irm/model the trained models (AutoModelForCausalLM, AutoTokenizer)",
-        "  sft/losses.png, pkt/losses.png  loss on key tokens and on others",
-        "  irm/rewards.png, samples.jsonl  reward and grades of sampled calls; the calls",
-        "  eval_*/predictions.jsonl        every answer, its grade and why",
-    ]
-    terminal.console.print("\n".join(print_lines), markup=False)

@@ -9,6 +9,7 @@ out is struck through; `⏎` marks the end token that closes a turn. `inspect.ht
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,7 @@ from omegaconf import DictConfig
 from rich.text import Text
 
 from tltrain import mae
-from tltrain.data import trajectories
-from tltrain.data.judged import MaeReport, judged_trajectories, rule_of
-from tltrain.data.reading import ReadReport
+from tltrain.data.judged import JudgedSource, read_metrics, rule_of
 from tltrain.formats import tl
 from tltrain.formats.stubs import render_tools
 from tltrain.formats.tool_errors import Rule
@@ -26,7 +25,6 @@ from tltrain.mae import Verdict
 from tltrain.models import loading
 from tltrain.models.loading import CORPUS, corpus
 from tltrain.runtime import runs, terminal
-from tltrain.stages.mae import read_metrics
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Target
 from tltrain.trajectory import Trajectory
@@ -45,12 +43,8 @@ REASONS = {
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
-    read, judged, rule = ReadReport(), MaeReport(), rule_of(cfg)
-    items = []
-    for item in judged_trajectories(trajectories(cfg.data, cfg.seed, read), rule, judged):
-        items.append(item)
-        if len(items) == max(cfg.stage.limit, CORPUS if cfg.model.random else 0):
-            break
+    source, rule = JudgedSource(cfg), rule_of(cfg)
+    items = list(islice(source, max(cfg.stage.limit, CORPUS if cfg.model.random else 0)))
     path = loading.resolve(cfg.model, cfg.cache.dir, lambda: corpus(items))
     encoder = Encoder(loading.load_tokenizer(path, cfg.model))
     conversations = [conversation(item, rule, encoder, cfg.stage.w_max) for item in items[: cfg.stage.limit]]
@@ -63,7 +57,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     )
     with runs.writing(folder / "inspect.html") as file:
         file.write(page(conversations, settings))
-    metrics = {"shown": len(conversations), "base_model": path, **read_metrics(read, folder)}
+    metrics = {"shown": len(conversations), "base_model": path, **read_metrics(source.read, folder)}
     runs.finish(folder, cfg, metrics)
     terminal.console.print(f"Written to {folder / 'inspect.html'}", markup=False)
     return metrics

@@ -16,7 +16,7 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,16 +24,13 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from tltrain import config, plan, tracking
-from tltrain.data import hold_out, trajectories
-from tltrain.data.judged import MaeReport, judged_trajectories, rule_of
-from tltrain.data.reading import ReadReport
 from tltrain.errors import TltrainError
 from tltrain.evaluation import scoring
-from tltrain.evaluation.metrics import SINGLE_TURN
 from tltrain.grading import RewardTable
 from tltrain.models import loading
 from tltrain.runtime import distributed, runs, terminal
-from tltrain.stages import mae, shared
+from tltrain.stages import training_runs
+from tltrain.stages.training_runs import TrainingRun
 from tltrain.tokens.prompts import PromptReport, PromptTree, prompt_trees, questions
 from tltrain.tracking import names
 from tltrain.trajectory import Sample, Trajectory
@@ -41,8 +38,8 @@ from tltrain.trajectory import Sample, Trajectory
 if TYPE_CHECKING:
     from tltrain.tokens.encoder import Encoder
     from tltrain.training.actor_critic import Models
-    from tltrain.training.reward_function import RewardFunction
-    from tltrain.training.rollout import Sampling
+    from tltrain.training.reward_function import GradedResponse, RewardFunction, RewardSignal
+    from tltrain.training.rollout import Prompts
 
 log = logging.getLogger(__name__)
 
@@ -50,35 +47,20 @@ log = logging.getLogger(__name__)
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
     with terminal.status("loading torch, transformers and trl"):
-        from transformers import set_seed
-
         from tltrain.inference import generation
-        from tltrain.models import devices, loading
         from tltrain.training import engines, reward_function
         from tltrain.training.checkpoints import step_of
+        from tltrain.training.kl import KlControl
         from tltrain.training.progress import Progress
-    from tltrain.tokens.encoder import Encoder
 
-    checkpoint = shared.checkpoint_to_resume(cfg, folder, left=("samples.jsonl", "before.json"))
-    read, judged = ReadReport(), MaeReport()
-    source = terminal.track(trajectories(cfg.data, cfg.seed, read), "reading trajectories")
-    train, held_out = hold_out(judged_trajectories(source, rule_of(cfg), judged), cfg.data.holdout, cfg.seed)
-
-    device, bf16 = devices.device_and_dtype(cfg.hardware)
-    with distributed.leader_first():
-        path = loading.resolve(cfg.model, cfg.cache.dir, lambda: loading.corpus(train))
-    tokenizer = loading.load_tokenizer(path, cfg.model)
-    encoder = Encoder(tokenizer)
-    arguments = training_arguments(cfg, folder, device.type, bf16)
-    set_seed(cfg.seed)
-    model = loading.load(path, cfg.model, devices.weights_dtype(cfg.model), device)
-
-    trees, report = prompts(cfg, train, encoder, generation.context(model))
+    prepared = training_runs.prepare(cfg, folder, training_arguments, left=("samples.jsonl", "before.json"))
+    model, bf16 = prepared.model, prepared.bf16
+    trees, report = prompts(cfg, prepared.train, prepared.encoder, generation.context(model))
     log.info("irm: %d prompts in %d trees, %d tokens", report.prompts, len(trees), report.tokens)
     plan.announce(cfg, model.config, trees)
-    asked = [sample for item in held_out for _, sample in questions(item)][: cfg.stage.eval_size]
+    asked = [sample for item in prepared.held_out for _, sample in questions(item)][: cfg.stage.eval_size]
     judge = reward_function.RewardFunction(RewardTable.from_config(config.plain(cfg.reward)), cfg.stage.matching.name)
-    examine = HeldOutEvaluation(cfg, encoder, asked, judge)
+    examine = HeldOutEvaluation(cfg, prepared.encoder, asked, judge)
     before = examine.once(folder / "before.json", model, bf16, "asking held-out questions before")
 
     with tracking.job(cfg, folder) as tracker:
@@ -86,53 +68,36 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         samples = reward_function.SampleLog(
             folder / "samples.jsonl", cfg.stage.samples_every, cfg.stage.samples, tracker.table
         )
-        samples.forget_after(step_of(checkpoint))
-        with shared.refused_arguments():
-            trainer = make_trainer(
-                cfg,
-                path,
-                model,
-                arguments,
-                trees,
-                encoder,
-                judge=judge,
-                on_samples=samples,
-                callbacks=[
-                    Progress(f"training (irm, {cfg.stage.algorithm.name})", {"reward": "reward", "kl": "kl"}),
-                    *tracker.callbacks(),
-                ],
-            )
-        with shared.missing_packages():
-            outcome = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-        if not math.isfinite(outcome.training_loss):
-            raise TltrainError("the loss became infinite: lower stage.args.learning_rate, or hardware.bf16=false")
+        if samples.path.is_file() and prepared.resume_from:  # else there is none, or nothing to go on from
+            samples.forget_after(step_of(Path(prepared.resume_from)))
+        kl = KlControl(cfg.stage.kl, cfg.stage.kl_limit, cfg.stage.on_kl_limit.name)
+        callbacks = [
+            Progress(f"training (irm, {cfg.stage.algorithm.name})", {"reward": "reward", "kl": "kl"}),
+            *tracker.callbacks(),
+        ]
+        with training_runs.refused_arguments():
+            trainer = make_trainer(prepared, trees, reward_function.RewardSignal(judge, kl, samples), callbacks)
+        outcome = training_runs.train(prepared, trainer)
+        training_runs.check_loss(outcome.training_loss)
         with engines.whole_for_generation(trainer) as unwrapped:
             after = examine(getattr(unwrapped, "policy", unwrapped), bf16, "asking held-out questions after")
 
         unwrapped = trainer.accelerator.unwrap_model(trainer.model)
-        policy = getattr(unwrapped, "policy", unwrapped)
-        shared.save_model(policy, tokenizer, (item.query for item in train), path, folder / "model", trainer, cfg.model)
+        training_runs.save_model(prepared, getattr(unwrapped, "policy", unwrapped), trainer)
         if cfg.stage.critic.save and hasattr(unwrapped, "critic"):
             engines.save(unwrapped.critic, trainer, folder / "critic")
         tracker.metrics(names.of_held_out_evaluation("after", after))
         tracker.artifact("model", folder / "model")
-    shared.write_history(trainer.state.log_history, folder)
-    show_rewards(trainer.state.log_history, cfg.stage.algorithm.name, folder)
-    metrics = {
-        "train": shared.known(outcome.metrics) | asdict(report) | last_step(trainer.state.log_history),
+    logs = trainer.state.log_history
+    training_runs.write_history(logs, folder)
+    results = {
+        "train": training_runs.known(outcome.metrics) | asdict(report) | last_step(logs),
         "steps": trainer.state.global_step,
         "stopped": trainer.stopped,
         "before": before,
         "after": after,
-        "mae": asdict(judged),
-        "base_model": path,
-        "seed": cfg.seed,
-        **mae.read_metrics(read, folder),
     }
-    runs.finish(folder, cfg, metrics)
-    shared.remove_checkpoints(cfg, folder)
-    show(metrics, folder)
-    return metrics
+    return training_runs.finish(prepared, results)
 
 
 def prompts(
@@ -192,28 +157,21 @@ def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool) -
         }
         if not cfg.stage.do_sample:
             raise TltrainError(f"stage.do_sample=false: {algorithm} compares sampled calls; stage.algorithm=ppo can")
-    return shared.library_arguments(cfg, kind, folder, device, bf16, **ours)
+    return training_runs.library_arguments(cfg, kind, folder, device, bf16, **ours)
 
 
-def make_trainer(
-    cfg: DictConfig, path: str, model: Any, arguments: Any, trees: list[PromptTree], encoder: Encoder, **shown: Any
-) -> Any:
-    """The algorithm's trainer.
-
-    Args:
-        path: of the policy, from which reference and critic are loaded anew.
-        shown: `judge`, `on_samples` and `callbacks`, the same for all.
-    """
-    from tltrain.training.kl import KlControl
-
-    stage = cfg.stage
-    shown["kl"] = KlControl(stage.kl, stage.kl_limit, stage.on_kl_limit.name)
+def make_trainer(prepared: TrainingRun, trees: list[PromptTree], reward: RewardSignal, callbacks: Sequence[Any]) -> Any:
+    """The algorithm's trainer."""
+    stage, encoder, arguments = prepared.cfg.stage, prepared.encoder, prepared.arguments
     if stage.algorithm.name != "ppo":
         from tltrain.training.group import TRAINERS
 
-        return TRAINERS[stage.algorithm.name](model, arguments, trees, tokenizer=encoder.tokenizer, **shown)
+        trainer = TRAINERS[stage.algorithm.name]
+        return trainer(
+            prepared.model, arguments, trees, tokenizer=encoder.tokenizer, reward=reward, callbacks=callbacks
+        )
     from tltrain.training.ppo import PPOTrainer, Settings
-    from tltrain.training.rollout import Sampling
+    from tltrain.training.rollout import Prompts, Sampling
 
     settings = Settings(
         gamma=stage.gamma,
@@ -231,20 +189,11 @@ def make_trainer(
         eos_id=encoder.eos_id,
         pad_id=encoder.tokenizer.pad_token_id,
     )
+    asked = Prompts(trees, sampling, encoder)
     models = load_models(
-        cfg, path, model, lambda: first_value(cfg, model, trees, sampling, encoder, shown["judge"], arguments.bf16)
+        prepared.cfg, prepared.base, prepared.model, lambda: first_value(prepared, asked, reward.judge)
     )
-    return PPOTrainer(
-        models.policy,
-        models.critic,
-        models.reference,
-        arguments,
-        trees,
-        encoder=encoder,
-        settings=settings,
-        sampling=sampling,
-        **shown,
-    )
+    return PPOTrainer(models, arguments, asked, reward=reward, settings=settings, callbacks=callbacks)
 
 
 def load_models(cfg: DictConfig, path: str, policy: Any, first_reward: Callable[[], float]) -> Models:
@@ -276,29 +225,21 @@ def load_models(cfg: DictConfig, path: str, policy: Any, first_reward: Callable[
     return Models(policy, critic, reference)
 
 
-def first_value(
-    cfg: DictConfig,
-    model: Any,
-    trees: list[PromptTree],
-    sampling: Sampling,
-    encoder: Encoder,
-    judge: RewardFunction,
-    bf16: bool,
-) -> float:
+def first_value(prepared: TrainingRun, asked: Prompts, judge: Callable[[Sample, str], GradedResponse]) -> float:
     """What the policy earns before it learns; of several processes the first samples for all."""
     from tltrain.training import engines
     from tltrain.training.actor_critic import mean_reward
 
-    with terminal.status("sampling, for the critic to begin with the mean reward"), engines.whole(model):
+    with terminal.status("sampling, for the critic to begin with the mean reward"), engines.whole(prepared.model):
         mean = 0.0
         if distributed.leads():
             mean = mean_reward(
-                model,
-                trees,
-                sampling,
-                lambda sample, tokens: judge(sample, encoder.decode(tokens)).reward,
-                bf16=bf16,
-                seed=cfg.seed,
+                prepared.model,
+                asked.trees,
+                asked.sampling,
+                lambda sample, tokens: judge(sample, asked.encoder.decode(tokens)).reward,
+                bf16=prepared.arguments.bf16,
+                seed=prepared.cfg.seed,
             )
         return distributed.share(mean)
 
@@ -322,10 +263,9 @@ class HeldOutEvaluation:
                 model,
                 self.encoder,
                 [self.encoder.prompt(sample) for sample in self.samples],
-                max_new_tokens=self.cfg.stage.max_new_tokens,
-                batch_size=self.cfg.stage.eval_batch_size,
-                description=description,
-                together=True,
+                generation.GenerationSettings(
+                    self.cfg.stage.max_new_tokens, self.cfg.stage.eval_batch_size, description, together=True
+                ),
             )
         judged = [self.judge(sample, text) for sample, text in zip(self.samples, texts, strict=True)]
         grades, rewards = [one.grade for one in judged], [one.reward for one in judged]
@@ -354,36 +294,4 @@ class HeldOutEvaluation:
 def last_step(logs: list[dict[str, float]]) -> dict[str, float]:
     """What the last step logged, without what it shares with the whole run."""
     steps = [entry for entry in logs if "reward" in entry]
-    return shared.known({f"last_{name}": steps[-1][name] for name in ("reward", "kl", "entropy") if steps})
-
-
-def show_rewards(logs: list[dict[str, float]], algorithm: str, folder: Path) -> None:
-    """`rewards.png`: the mean reward, and the shares of grades, over steps."""
-    from tltrain.training.reward_function import GRADES
-    from tltrain.views.plots import reward_curves
-
-    steps = [entry for entry in logs if "reward" in entry]
-    if steps and distributed.leads():
-        reward_curves(
-            folder / "rewards.png",
-            [entry["step"] for entry in steps],
-            [entry["reward"] for entry in steps],
-            {name.partition("/")[2]: [entry[name] for entry in steps] for name in GRADES},
-            f"Sampled calls, stage=irm ({algorithm})",
-        )
-
-
-def show(metrics: dict[str, Any], folder: Path) -> None:
-    """The table on the terminal."""
-    if metrics["stopped"]:
-        terminal.errors.print(f"stopped early: {metrics['stopped']}", markup=False)
-    if metrics["before"]["n"]:
-        rows = [
-            [when, f"{found['reward']:.3f}", *(f"{found[level]:.1f}" for level in SINGLE_TURN)]
-            for when, found in ((when, metrics[when]) for when in ("before", "after"))
-        ]
-        n = metrics["before"]["n"]
-        terminal.table(
-            f"{n} held-out questions, {metrics['steps']} steps", ["", "reward", "TS %", "PI %", "CF %"], rows
-        )
-    terminal.console.print(f"Written to {folder / 'model'}", markup=False)
+    return training_runs.known({f"last_{name}": steps[-1][name] for name in ("reward", "kl", "entropy") if steps})

@@ -26,7 +26,7 @@ from tltrain.entry.composed import part, resolved
 from tltrain.errors import TltrainError
 from tltrain.evaluation.metrics import CONVERSATION, SINGLE_TURN
 from tltrain.runtime import fingerprints, memory, runs, source_digest, terminal
-from tltrain.stages import shared
+from tltrain.stages import training_runs
 from tltrain.sweeps.stage_cache import Cost, Entry, StageCache
 
 log = logging.getLogger(__name__)
@@ -187,7 +187,7 @@ class Maker:
             terminal.errors.rule(f"{name}", align="left")
             if resumable and self.cache is not None:
                 if (folder / "metrics.json").is_file():  # stopped between its end and its entry
-                    shared.remove_checkpoints(cfg, folder)
+                    training_runs.remove_checkpoints(cfg, folder)
                     return {}
                 cfg.stage.resume = any(folder.glob("checkpoints/*"))
             return launch.run_stage(cfg, folder)

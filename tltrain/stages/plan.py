@@ -15,7 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from tltrain.data.judged import MaeReport, judged_trajectories, rule_of
+from tltrain.data.judged import JudgedSource
 from tltrain.entry import checks
 from tltrain.entry.composed import part, resolved
 from tltrain.errors import TltrainError
@@ -124,34 +124,24 @@ def of_data(cfg: DictConfig, own: DictConfig, context: int | None) -> Any:
     """Samples of the data where data and tokenizer are on this machine, else None."""
     if cfg.data.name != "toolworld" and cfg.data.path is None:
         return None
-    from tltrain.data import hold_out, trajectories
-    from tltrain.data.reading import ReadReport
     from tltrain.plan.configured import Rows, arguments, rows_of
     from tltrain.tokens.encoder import Encoder
-    from tltrain.tokens.packing import PackingReport, pack
+    from tltrain.tokens.packing import PackingReport, PackingSettings, pack
+    from tltrain.tokens.prefix_tree import Limits
 
     place = local_tokenizer(cfg)
     if place is None:
         return None
-    source = trajectories(cfg.data, cfg.seed, ReadReport())
-    train, _ = hold_out(judged_trajectories(source, rule_of(own), MaeReport()), cfg.data.holdout, cfg.seed)
-    tokenizer = place(train)
-    encoder = Encoder(tokenizer)
+    train, _ = JudgedSource(own, "reading trajectories").split()
+    encoder = Encoder(place(train))
     if own.stage.name == "irm":
         from tltrain.stages.irm import prompts
 
         trees, _ = prompts(own, train, encoder, context)
         return rows_of(own.stage.algorithm.name, trees)
     limit = min(filter(None, (arguments(own)["max_length"], context)), default=sys.maxsize)
-    layouts = pack(
-        terminal.track(train, "tokenizing"),
-        encoder,
-        packing=own.stage.packing.name,
-        w_max=own.stage.w_max,
-        max_length=limit,
-        truncation=own.stage.truncation.name,
-        report=PackingReport(),
-    )
+    settings = PackingSettings.of_stage(own.stage, limit, Limits(own.stage.tree_size, limit))
+    layouts = pack(terminal.track(train, "tokenizing"), encoder, settings, PackingReport())
     found = [(len(layout.input_ids), len(layout.targets)) for layout in layouts]
     return Rows(*zip(*found, strict=True)) if found else None
 

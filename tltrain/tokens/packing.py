@@ -6,8 +6,11 @@ characters.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+
+from omegaconf import DictConfig
 
 from tltrain.config import SupervisedPacking, Truncation
 from tltrain.errors import TltrainError
@@ -43,34 +46,44 @@ AUTO = 0.7
 """`packing=auto` lays trees out where they leave less than this share of the tokens."""
 
 
-def pack(
-    trajectories: Iterable[Trajectory],
-    encoder: Encoder,
-    *,
-    packing: SupervisedPacking | str,
-    w_max: float | None,
-    max_length: int,
-    truncation: Truncation | str,
-    report: PackingReport,
-    limits: Limits | None = None,
-) -> Iterator[Layout]:
-    """Training samples of the trajectories, counted in `report`.
+@dataclass(frozen=True)
+class PackingSettings:
+    """How trajectories become training samples.
 
-    Args:
+    Attributes:
         packing: `trajectory`, one sample with all its turns; `turn`, one sample a turn, as released; `prefix_tree`, one
             sample for trajectories that begin alike; `auto`, `prefix_tree` or `trajectory` by the tokens they make.
+        w_max: the largest weight of a key token (PKT); None weighs all tokens alike.
         max_length: longest sample in tokens.
         truncation: what to do with a longer one: drop its oldest turns (tools and query stay), stop, or skip it.
         limits: of a tree; None lets it hold 16 trajectories.
+    """
+
+    packing: SupervisedPacking | str = SupervisedPacking.trajectory
+    w_max: float | None = None
+    max_length: int = sys.maxsize
+    truncation: Truncation | str = Truncation.drop_oldest_turns
+    limits: Limits | None = None
+
+    @classmethod
+    def of_stage(cls, stage: DictConfig, max_length: int, limits: Limits | None = None) -> PackingSettings:
+        """As `stage=sft` or `stage=pkt` configures it."""
+        return cls(stage.packing.name, stage.w_max, max_length, stage.truncation.name, limits)
+
+
+def pack(
+    trajectories: Iterable[Trajectory], encoder: Encoder, settings: PackingSettings, report: PackingReport
+) -> Iterator[Layout]:
+    """Training samples of the trajectories, counted in `report`.
 
     Raises:
-        TltrainError: a trajectory is too long and `truncation` is `error`.
+        TltrainError: a trajectory is too long and `settings.truncation` is `error`.
     """
-    packing, truncation = SupervisedPacking(packing), Truncation(truncation)
-    samples: Iterable[list[Run]] = _chains(trajectories, encoder, packing, w_max, max_length, truncation, report)
+    packing = SupervisedPacking(settings.packing)
+    samples: Iterable[list[Run]] = _chains(trajectories, encoder, settings, report)
     report.packing = packing
     if packing in ("prefix_tree", "auto"):
-        samples = _trees(list(samples), packing, limits or Limits(16, max_length), report)
+        samples = _trees(list(samples), packing, settings.limits or Limits(16, settings.max_length), report)
     for runs in samples:
         layout = flatten(runs)
         report.samples += 1
@@ -82,15 +95,14 @@ def pack(
 def _chains(
     trajectories: Iterable[Trajectory],
     encoder: Encoder,
-    packing: SupervisedPacking,
-    w_max: float | None,
-    max_length: int,
-    truncation: Truncation,
+    settings: PackingSettings,
     report: PackingReport,
 ) -> Iterator[list[Run]]:
     """A chain a turn or a trajectory, each within `max_length`."""
+    packing, truncation = SupervisedPacking(settings.packing), Truncation(settings.truncation)
+    max_length = settings.max_length
     for trajectory in trajectories:
-        runs = encoder.runs(trajectory, w_max)
+        runs = encoder.runs(trajectory, settings.w_max)
         chains = _turn_chains(runs) if packing == "turn" else [_without_tail(runs)]
         if not any(chains):
             report.nothing_to_learn += 1

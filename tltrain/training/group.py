@@ -20,7 +20,7 @@ from tltrain.errors import TltrainError
 from tltrain.tokens.prompts import PromptTree
 from tltrain.training.checkpoints import WholeCheckpoints
 from tltrain.training.kl import KlControl
-from tltrain.training.reward_function import GradedResponse, grade_counts
+from tltrain.training.reward_function import RewardSignal, grade_counts
 
 NAMES = {
     "completions/mean_length": "response_length",
@@ -41,9 +41,7 @@ class _ToolCalls(WholeCheckpoints):
         trees: Sequence[PromptTree],
         *,
         tokenizer: PreTrainedTokenizerBase,
-        judge: Callable[..., GradedResponse],
-        kl: KlControl,
-        on_samples: Callable[[int, Sequence[GradedResponse]], None],
+        reward: RewardSignal,
         callbacks: Sequence[Any] = (),
     ) -> None:
         prompts = [
@@ -52,7 +50,7 @@ class _ToolCalls(WholeCheckpoints):
         self.samples = [own for _, own in prompts]
         # TRL carries a prompt as text and reads it anew; ours is already cut into tokens as in training.
         self.prompt_ids = {str(number): ids for number, (ids, _) in enumerate(prompts)}
-        self.judge, self.kl, self.on_samples = judge, kl, on_samples
+        self.judge, self.kl, self.on_samples = reward.judge, reward.kl, reward.on_samples
         self.stopped: str | None = None
         self._seconds = {"seconds_generation": 0.0, "seconds_scoring": 0.0}
         self._tokens, self._last_log = 0, time.perf_counter()

@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,12 +36,12 @@ from transformers import (
 from trl.trainer.utils import disable_dropout_in_model
 
 from tltrain.errors import TltrainError
-from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.prompts import PromptTree
 from tltrain.training import engines, rollout, tree_mask
 from tltrain.training import policy_gradient as pg
 from tltrain.training.actor_critic import (
     ActorCritic,
+    Models,
     check_shapes,
     frozen,
     response_logits,
@@ -51,8 +51,8 @@ from tltrain.training.actor_critic import (
 from tltrain.training.blank_batches import FilledBatches
 from tltrain.training.checkpoints import WholeCheckpoints
 from tltrain.training.kl import KlControl
-from tltrain.training.reward_function import GradedResponse, grade_counts
-from tltrain.training.rollout import RolloutSampler, Sampling
+from tltrain.training.reward_function import RewardSignal, grade_counts
+from tltrain.training.rollout import Prompts, RolloutSampler
 from tltrain.training.rollout_metrics import RolloutMetrics
 
 log = logging.getLogger(__name__)
@@ -89,10 +89,7 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
     `seconds_scoring`, `seconds_update`.
 
     Args:
-        reference: the frozen policy; None where `policy` is a PEFT model, whose adapter is then switched off.
-        trees: the prompts; a row of the dataset is a tree.
-        judge: grades a response to a sample.
-        on_samples: called with the number of the step and what was judged in it (on the first process).
+        prompts: a row of the dataset is one of its trees.
     """
 
     kl: KlControl
@@ -100,34 +97,28 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
 
     def __init__(
         self,
-        policy: PreTrainedModel,
-        critic: PreTrainedModel,
-        reference: PreTrainedModel | None,
+        models: Models,
         args: Any,
-        trees: Sequence[PromptTree],
+        prompts: Prompts,
         *,
-        encoder: Encoder,
-        judge: Callable[..., GradedResponse],
-        kl: KlControl,
+        reward: RewardSignal,
         settings: Settings,
-        sampling: Sampling,
-        on_samples: Callable[[int, Sequence[GradedResponse]], None] = lambda step, judged: None,
         callbacks: Sequence[Any] = (),
     ) -> None:
+        policy, critic, reference = models.policy, models.critic, models.reference
         check_shapes(policy, critic)
         for model in (policy, critic):
             disable_dropout_in_model(model)  # as released; and the update's forward stands for the one that sampled
         if args.use_liger_kernel:
             with_kernels(filter(None, (policy, critic, reference)), args.liger_kernel_config)
-        self.trees, self.encoder, self.judge = trees, encoder, judge
-        self.settings, self.sampling, self.on_samples = settings, sampling, on_samples
-        self.temperature = sampling.temperature or 1.0
-        self.kl = kl
+        self.trees, self.sampling, self.encoder = prompts.trees, prompts.sampling, prompts.encoder
+        self.judge, self.kl, self.on_samples = reward.judge, reward.kl, reward.on_samples
+        self.settings, self.temperature = settings, self.sampling.temperature or 1.0
         super().__init__(
             ActorCritic(policy, critic),
             args,
             data_collator=torch.tensor,
-            train_dataset=list(range(len(trees))),
+            train_dataset=list(range(len(self.trees))),
             callbacks=list(callbacks),
         )
         self.remove_callback(PrinterCallback)

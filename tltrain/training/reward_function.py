@@ -18,6 +18,7 @@ from tltrain.formats.calls import render_call
 from tltrain.formats.tl import TL
 from tltrain.grading import Grade, Outcome, RewardTable, grade
 from tltrain.runtime import distributed, runs
+from tltrain.training.kl import KlControl
 from tltrain.trajectory import Sample
 
 
@@ -40,6 +41,21 @@ class RewardFunction:
     def __call__(self, sample: Sample, response: str) -> GradedResponse:
         found = grade(response, sample.goldens, sample.tools, self.values)
         return GradedResponse(sample, response, found, found.reward(self.table))
+
+
+@dataclass(frozen=True)
+class RewardSignal:
+    """What responses are trained by, the same for every algorithm.
+
+    Attributes:
+        judge: grades a response to a sample.
+        kl: the price of leaving the reference policy.
+        on_samples: called with the number of a step and what was judged in it (on the first process).
+    """
+
+    judge: Callable[[Sample, str], GradedResponse]
+    kl: KlControl
+    on_samples: Callable[[int, Sequence[GradedResponse]], None] = lambda step, judged: None
 
 
 GRADES = tuple(f"grade/{outcome.value}" for outcome in Outcome)

@@ -19,6 +19,7 @@ from transformers import Cache, GenerationConfig, PreTrainedModel
 
 from tltrain.inference import decoding_attention, kv_cache
 from tltrain.inference.generation import own_settings_aside
+from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Layout, Run, Target, flatten
 from tltrain.tokens.prompts import PromptTree
 from tltrain.training import tree_mask
@@ -46,6 +47,15 @@ class Sampling:
             pad_token_id=self.pad_id,
             use_cache=True,
         )
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What a policy is asked, how responses are drawn, and the encoder that reads them."""
+
+    trees: Sequence[PromptTree]
+    sampling: Sampling
+    encoder: Encoder
 
 
 def sample(model: PreTrainedModel, trees: Sequence[PromptTree], sampling: Sampling) -> list[list[list[int]]]:

@@ -25,7 +25,7 @@ from tltrain import tracking
 from tltrain.config import plain
 from tltrain.environments import registry
 from tltrain.environments.golden import GoldenCalls
-from tltrain.environments.loop import Conversation, JudgedCall, converse
+from tltrain.environments.loop import Conversation, ConversationSettings, JudgedCall, converse
 from tltrain.errors import TltrainError
 from tltrain.evaluation import conversation_scores
 from tltrain.evaluation.intervals import Percentage
@@ -76,10 +76,8 @@ def evaluate(cfg: DictConfig, name: str) -> tuple[dict[str, Any], list[Conversat
             tasks,
             make,
             source,
-            max_turns=cfg.benchmark.max_turns,
+            ConversationSettings(cfg.benchmark.max_turns, cfg.benchmark.max_output, rule),
             parallel=cfg.benchmark.parallel,
-            max_output=cfg.benchmark.max_output,
-            rule=rule,
             on_end=lambda conversation: advance(),
         )
     metrics = {"model": source.name, "too_long": source.too_long, **source.reading(), **summary(name, found, cfg.seed)}

@@ -1,4 +1,4 @@
-"""What the stages that train have in common: arguments for the libraries, what is left behind."""
+"""A training from its configuration to what it leaves: the same for every trainer and algorithm."""
 
 from __future__ import annotations
 
@@ -6,23 +6,126 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from tltrain.data import TRAINED_ON, query_key, trained_on
+from tltrain.data.judged import JudgedSource, read_metrics
 from tltrain.entry.arguments import check_arguments
 from tltrain.errors import TltrainError
 from tltrain.runtime import distributed, runs, terminal
 from tltrain.training.arguments import configured_arguments, library_class, trainer_arguments
+from tltrain.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    import torch
+
+    from tltrain.tokens.encoder import Encoder
 
 log = logging.getLogger(__name__)
 
 WEIGHT = 0.02
 """Size of a typical weight: the spread that most models are initialized with."""
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A training whose data is read and whose model is loaded.
+
+    Attributes:
+        source: what was read and judged, counted. train, held_out: its trajectories.
+        base: where the model came from, a folder or a hub id.
+        arguments: the library's object. resume_from: the checkpoint to go on from.
+    """
+
+    cfg: DictConfig
+    folder: Path
+    source: JudgedSource
+    train: list[Trajectory]
+    held_out: list[Trajectory]
+    device: torch.device
+    bf16: bool
+    base: str
+    encoder: Encoder
+    arguments: Any
+    model: Any
+    resume_from: str | None
+
+
+def prepare(
+    cfg: DictConfig,
+    folder: Path,
+    make_arguments: Callable[[DictConfig, Path, str, bool], Any],
+    left: Iterable[str] = (),
+) -> TrainingRun:
+    """Read the data and load the model that `cfg` names.
+
+    Args:
+        make_arguments: gives the library's object of arguments for (configuration, folder, device type, bf16).
+        left: names of files besides checkpoints that an earlier run may have left in `folder` to go on from.
+    """
+    from transformers import set_seed
+
+    from tltrain.models import devices, loading
+    from tltrain.tokens.encoder import Encoder
+
+    checkpoint = checkpoint_to_resume(cfg, folder, left)
+    source = JudgedSource(cfg, "reading trajectories")
+    train, held_out = source.split()
+    device, bf16 = devices.device_and_dtype(cfg.hardware)
+    with distributed.leader_first():
+        base = loading.resolve(cfg.model, cfg.cache.dir, lambda: loading.corpus(train))
+    tokenizer = loading.load_tokenizer(base, cfg.model)
+    arguments = make_arguments(cfg, folder, device.type, bf16)
+    set_seed(cfg.seed)  # an adapter begins at random
+    return TrainingRun(
+        cfg=cfg,
+        folder=folder,
+        source=source,
+        train=train,
+        held_out=held_out,
+        device=device,
+        bf16=bf16,
+        base=base,
+        encoder=Encoder(tokenizer),
+        arguments=arguments,
+        model=loading.load(base, cfg.model, devices.weights_dtype(cfg.model), device),
+        resume_from=str(checkpoint) if checkpoint else arguments.resume_from_checkpoint,
+    )
+
+
+def train(run: TrainingRun, trainer: Any) -> Any:
+    """Train; returns the Trainer's outcome."""
+    with refused_arguments((ImportError,)):  # an optimizer's package, kernels
+        return trainer.train(resume_from_checkpoint=run.resume_from)
+
+
+def check_loss(loss: float) -> None:
+    """Raise a TltrainError where a loss is not finite."""
+    if not math.isfinite(loss):
+        raise TltrainError("the loss became infinite: lower stage.args.learning_rate, or hardware.bf16=false")
+
+
+def finish(run: TrainingRun, results: dict[str, Any]) -> dict[str, Any]:
+    """Leave `metrics.json`: the results and what every training says; from here on the run counts as finished."""
+    metrics = {
+        **results,
+        "mae": asdict(run.source.judged),
+        "base_model": run.base,
+        "seed": run.cfg.seed,
+        **read_metrics(run.source.read, run.folder),
+    }
+    runs.finish(run.folder, run.cfg, metrics)
+    remove_checkpoints(run.cfg, run.folder)
+    return metrics
+
+
+# --- the libraries' arguments -----------------------------------------------------------------------------------------
 
 
 def library_arguments(cfg: DictConfig, kind: type, folder: Path, device: str, bf16: bool, **ours: Any) -> Any:
@@ -75,6 +178,9 @@ def lost_updates(cfg: DictConfig, learning_rate: float) -> bool:
     )
 
 
+# --- checkpoints ------------------------------------------------------------------------------------------------------
+
+
 def checkpoint_to_resume(cfg: DictConfig, folder: Path, left: Iterable[str] = ()) -> Path | None:
     """The last whole checkpoint where `stage.resume=true`; without it, checkpoints of an earlier run are removed.
 
@@ -106,37 +212,32 @@ def remove_checkpoints(cfg: DictConfig, folder: Path) -> None:
 
 
 @contextmanager
-def refused_arguments() -> Iterator[None]:
-    """Says in one line what only the library can know to be wrong with its arguments, or missing for them."""
-    try:
-        yield
-    except (ValueError, ImportError) as error:
-        raise TltrainError(f"stage.args: {' '.join(str(error).split())}") from error
-
-
-@contextmanager
-def missing_packages() -> Iterator[None]:
-    """Says in one line what the library finds missing only when it begins (an optimizer's package, kernels)."""
-    try:
-        yield
-    except ImportError as error:
-        raise TltrainError(f"stage.args: {' '.join(str(error).split())}") from error
-
-
-def save_model(
-    model: Any, tokenizer: Any, queries: Iterable[str], base: str, folder: Path, trainer: Any, choice: DictConfig
-) -> None:
-    """`folder` with safetensors, tokenizer, chat template and the digests of the queries learned from.
+def refused_arguments(kinds: tuple[type[Exception], ...] = (ValueError, ImportError)) -> Iterator[None]:
+    """Say in one line what only the library can know to be wrong with its arguments, or missing for them.
 
     Args:
-        base: where the model came from; what that was trained on counts too.
-        trainer: the one that trained it; of several processes all call this, and the first writes.
-        choice: the group `model`, which says whether an adapter is merged.
+        kinds: of errors that say so.
+    """
+    try:
+        yield
+    except kinds as error:
+        raise TltrainError(f"stage.args: {' '.join(str(error).split())}") from error
+
+
+# --- what is left -----------------------------------------------------------------------------------------------------
+
+
+def save_model(run: TrainingRun, model: Any, trainer: Any) -> None:
+    """Leave `model/`: safetensors, tokenizer, chat template and the digests of the queries learned from.
+
+    Args:
+        trainer: the one that trained the model; of several processes all call this, and the first writes.
     """
     from tltrain.models import devices, loading
     from tltrain.training import engines
 
-    known = trained_on(base)
+    choice, folder = run.cfg.model, run.folder / "model"
+    queries = {*trained_on(run.base), *(query_key(item.query) for item in run.train)}
     part = folder.with_name(f".{folder.name}.part")  # under its name it is whole
     if distributed.leads():
         shutil.rmtree(part, ignore_errors=True)
@@ -145,9 +246,9 @@ def save_model(
         if distributed.leads():
             if choice.lora.r is not None and choice.lora.merge:
                 engines.forget()
-                loading.merge(part, base, choice, devices.weights_dtype(choice))
-            tokenizer.save_pretrained(part)
-        runs.write_json(part / TRAINED_ON, sorted({*known, *map(query_key, queries)}))
+                loading.merge(part, run.base, choice, devices.weights_dtype(choice))
+            run.encoder.tokenizer.save_pretrained(part)
+        runs.write_json(part / TRAINED_ON, sorted(queries))
         if distributed.leads():
             shutil.rmtree(folder, ignore_errors=True)
             part.rename(folder)
@@ -159,5 +260,5 @@ def write_history(logs: list[dict[str, float]], folder: Path) -> None:
 
 
 def known(numbers: dict[str, Any]) -> dict[str, Any]:
-    """Without NaN, which is no JSON: there is no loss on key tokens where nothing has any."""
+    """Drop NaN and infinities, which JSON cannot hold (a run without key tokens has no key-token loss)."""
     return {name: number for name, number in numbers.items() if not isinstance(number, float) or math.isfinite(number)}
