@@ -46,7 +46,7 @@ KEEPS_ALL = [name for name in MODELS if name != "mistral"]
 @cache
 def model_of(name: str) -> PreTrainedModel:
     torch.manual_seed(0)
-    return MODELS[name]().eval().double()  # in float32 two tokens may be equally likely but for rounding
+    return MODELS[name]().eval()
 
 
 def greedy(most: int) -> Greedy:

@@ -116,7 +116,7 @@ def test_a_tracker_that_cannot_begin_is_warned_of_and_the_job_goes_on(tltrain, m
 
 
 def test_a_job_that_fails_is_tracked_as_failed_and_fails_still(tltrain, monkeypatch):
-    monkeypatch.setattr("tltrain.stages.supervised.save_model", lambda *args: Path("/no/such/file").read_text())
+    monkeypatch.setattr("tltrain.stages.training_runs.save_model", lambda *args: Path("/no/such/file").read_text())
     ran = tltrain("stage=pkt", *SMALL, *FEW, "data.size=4", "tracking=wandb", status=1)
     assert ran.err.splitlines()[-1].startswith("[Errno 2]") and not (ran.folder / "metrics.json").exists()
     assert read(ran.folder).of("exit")[0]["exit_code"] == 1
