@@ -53,7 +53,7 @@ def finish(answer: str) -> Call:
 def test_golden_conversations_are_a_full_success():
     found = hold(TASKS, GOLDEN)
     scores = conversation_scores.score(found)
-    assert {level: metric.percent for level, metric in scores.items()} == {"de": 0, "ce": 0, "va": 100, "success": 100}
+    assert {level: metric.value for level, metric in scores.items()} == {"de": 0, "ce": 0, "va": 100, "success": 100}
     assert scores["success"].n == SIZE
     assert [len(one.calls) for one in found] == [task.meta["golden_calls"] for task in TASKS]
     assert {task.meta["scenario"] for task in TASKS} == {domain.name for domain in TEST}

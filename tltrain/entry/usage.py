@@ -19,7 +19,9 @@ def text(words: Sequence[str]) -> str:
     Raises:
         HydraException, OmegaConfBaseException: there is no such choice.
     """
-    from tltrain.entry import reference  # which the page of the program does without
+    if not any("=" in word for word in words):
+        return page()
+    from tltrain.entry import reference  # not for the page, which is to appear at once
 
     named: dict[str, list[str]] = {}
     for word in words:

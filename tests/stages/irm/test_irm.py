@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import fields
 
 import pytest
 
@@ -134,7 +135,7 @@ def test_a_critic_begins_at_the_mean_reward(irm, model):
 
 def test_samples_stand_beside_the_golden_calls(ran):
     rows = ran.lines("samples.jsonl")
-    assert [list(row) for row in rows] == [list(reward_function.SampleLog.COLUMNS)] * len(rows)
+    assert [list(row) for row in rows] == [[field.name for field in fields(reward_function.SampleRecord)]] * len(rows)
     assert {row["step"] for row in rows} == {1} and 1 <= len(rows) <= 8  # every tenth step, from the first
     asked = {sample.id: sample for item in toolworld.generate(12, 0) for _, sample in questions(item)}
     for row in rows:
