@@ -100,6 +100,17 @@ def test_without_resume_a_run_begins_anew_in_the_same_folder(tltrain, tmp_path, 
     assert {json.loads(line)["step"] for line in (folder / "samples.jsonl").read_text().splitlines()} == {1}
 
 
+def test_a_run_goes_on_from_the_checkpoint_of_another(tltrain, tmp_path, stop_at):
+    words = ["stage=irm", *SMALL, *SOME, *KEPT, *ALGORITHMS["ppo"]]
+    stop_at(3)
+    tltrain(*words, folder=tmp_path / "stopped", status=130)
+    stop_at(None)
+    checkpoint = tmp_path / "stopped" / "checkpoints" / "checkpoint-2"
+    ran = tltrain(*words, f"++stage.args.resume_from_checkpoint={checkpoint}")
+    assert {row["step"] for row in ran.lines("samples.jsonl")} == {3, 4}
+    assert ran.metrics["steps"] == 4 and checkpoint.is_dir()
+
+
 def test_resuming_what_never_began_begins(tltrain, tmp_path):
     words = ["stage=irm", *SMALL, *FEW, *ALGORITHMS["ppo"], "stage.eval_size=0"]
     ran = tltrain(*words, "stage.resume=true")
