@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tltrain import config
 from tltrain.entry.arguments import ARGUMENTS, library_fields
-from tltrain.grading import RewardTable
+from tltrain.grading import RewardSettings
 from tltrain.training.arguments import IRM_ARGUMENTS
 
 GROUPS = ("stage", "model", "data", "benchmark", "source", "hardware", "tracking", "reward")
@@ -78,7 +78,7 @@ def schema_of(cfg: DictConfig, group: str) -> type:
     """The schema of a group in a composed configuration."""
     if group == "stage":
         return config.stage_schema(cfg.stage.name)
-    return RewardTable if group == "reward" else config.SCHEMAS[f"schema/{group}"]
+    return RewardSettings if group == "reward" else config.SCHEMAS[f"schema/{group}"]
 
 
 def choice_of(cfg: DictConfig, group: str, name: str, folder: Path = config.CONF_DIR) -> Choice:

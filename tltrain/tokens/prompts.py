@@ -6,10 +6,12 @@ longest one's tokens, and where each of the others ends, so that what they share
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from tltrain.config import Packing, PromptTruncation
+from tltrain.config import Packing, PromptTruncation, TooLongAnswer
 from tltrain.errors import TltrainError
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Run
@@ -34,7 +36,14 @@ class PromptTree:
 
 @dataclass
 class PromptReport:
-    """What became of the trajectories: counts for `metrics.json`."""
+    """What became of the trajectories: counts for `metrics.json`.
+
+    Attributes:
+        nothing_to_ask: trajectories without a call that may be learned. truncated, too_long: prompts that were cut, and
+            left out, for their own length.
+        too_long_answer: prompts whose golden call and end token have more than `max_new_tokens` tokens.
+        longest_answer: tokens of the longest golden call, with its end token.
+    """
 
     trajectories: int = 0
     prompts: int = 0
@@ -42,6 +51,42 @@ class PromptReport:
     nothing_to_ask: int = 0
     truncated: int = 0
     too_long: int = 0
+    too_long_answer: int = 0
+    longest_answer: int = 0
+    max_new_tokens: int = 0
+
+
+MARGIN = 1.25
+"""Of the longest golden call: a call that says the same in a few more words is not cut."""
+UNKNOWN_ANSWER = 512
+"""Longest sampled call where there is no golden one to measure: that of the released script."""
+
+
+def answer_lengths(trajectories: Iterable[Trajectory], encoder: Encoder) -> list[int]:
+    """Tokens of each call that may be learned, as the model has to write it: with its end token."""
+    calls = [sample.goldens[0] for trajectory in trajectories for _, sample in questions(trajectory)]
+    return [len(one.ids) + 1 for one in encoder.encode([encoder.format.call_text(call) for call in calls])]
+
+
+def answer_limit(
+    lengths: Sequence[int], given: int | None, context: int | None, max_prompt_length: int | None = None
+) -> int:
+    """Most tokens of a sampled call (`stage.max_new_tokens`).
+
+    Args:
+        lengths: of the golden calls, with their end tokens.
+        given: what the configuration says; None takes the longest golden call and a quarter more, up to what fits the
+            model: its context less `max_prompt_length`, or half of it, so that one long call does not take the room of
+            all prompts.
+        context: positions of the model; None: unlimited.
+    """
+    if given is not None:
+        return given
+    wanted = math.ceil(MARGIN * max(lengths)) if lengths else UNKNOWN_ANSWER
+    if context is None:
+        return wanted
+    room = context - max_prompt_length if max_prompt_length and max_prompt_length < context else context // 2
+    return max(min(wanted, room), 1)
 
 
 def questions(trajectory: Trajectory) -> list[tuple[int, Sample]]:
@@ -75,6 +120,8 @@ def prompt_trees(
     max_length: int,
     truncation: PromptTruncation | str,
     report: PromptReport,
+    max_answer: int | None = None,
+    too_long_answer: TooLongAnswer | str = TooLongAnswer.skip,
 ) -> Iterator[PromptTree]:
     """The trajectories' prompts, counted in `report`.
 
@@ -84,21 +131,25 @@ def prompt_trees(
         max_length: longest prompt in tokens.
         truncation: what to do with a longer one: drop its oldest turns (tools and query stay), keep its last
             `max_length` tokens (`left`, as released), stop (`error`), or leave it out (`skip`).
+        max_answer: most tokens of a response; None: unlimited.
+        too_long_answer: what to do with a prompt whose golden call has more: leave it out, stop, or ask it all the same.
 
     Raises:
-        TltrainError: a prompt is too long and may not be, or cannot be, cut.
+        TltrainError: a prompt or its golden call is too long and may not be, or cannot be, cut.
     """
-    packing, truncation = Packing(packing), PromptTruncation(truncation)
+    packing, truncation, too_long_answer = Packing(packing), PromptTruncation(truncation), TooLongAnswer(too_long_answer)
+    most = sys.maxsize if max_answer is None else max_answer
     for trajectory in trajectories:
         report.trajectories += 1
         turns = _turns(trajectory, encoder)
         report.nothing_to_ask += not turns
+        turns = [turn for turn in turns if _answerable(turn, most, too_long_answer, report)]
         if packing == "trajectory" and turns and _length(turns[-1][0]) <= max_length:
-            chains, samples = zip(*turns, strict=True)
+            chains, samples, _ = zip(*turns, strict=True)
             trees = [PromptTree(_ids(chains[-1]), tuple(map(_length, chains)), samples)]
         else:
             trees = []
-            for chain, sample in turns:
+            for chain, sample, _ in turns:
                 if ids := _fitted(chain, sample, max_length, truncation, report):
                     trees.append(PromptTree(ids, (len(ids),), (sample,)))
         for tree in trees:
@@ -107,15 +158,35 @@ def prompt_trees(
             yield tree
 
 
-def _turns(trajectory: Trajectory, encoder: Encoder) -> list[tuple[list[Run], Sample]]:
-    """The runs of each prompt's tokens, and what it asks."""
+def _turns(trajectory: Trajectory, encoder: Encoder) -> list[tuple[list[Run], Sample, int]]:
+    """The runs of each prompt's tokens, what it asks, and the tokens of its golden call with the end token."""
     asked = dict(questions(trajectory))
     pieces = encoder.format.segments(trajectory)
     runs = [
         Run(encoded.ids, i - 1, [], piece.opens_turn)
         for i, (piece, encoded) in enumerate(zip(pieces, encoder.encode([p.text for p in pieces]), strict=True))
     ]
-    return [(runs[:i], asked[piece.turn]) for i, piece in enumerate(pieces) if piece.turn in asked]
+    return [
+        (runs[:i], asked[piece.turn], len(runs[i].ids) + 1) for i, piece in enumerate(pieces) if piece.turn in asked
+    ]
+
+
+def _answerable(
+    turn: tuple[list[Run], Sample, int], most: int, too_long_answer: TooLongAnswer, report: PromptReport
+) -> bool:
+    """Whether a prompt is asked: its golden call fits `most` tokens, or it is to be asked all the same."""
+    _, sample, length = turn
+    report.longest_answer = max(report.longest_answer, length)
+    if length <= most:
+        return True
+    report.too_long_answer += 1
+    if too_long_answer == "error":
+        raise TltrainError(
+            f"the golden call of {sample.id} has {length} tokens with its end token, and stage.max_new_tokens={most} "
+            "would cut it: stage.max_new_tokens=null fits it to the data, stage.too_long_answer=skip leaves such prompts "
+            "out, keep asks them as released"
+        )
+    return too_long_answer == "keep"
 
 
 def _fitted(
