@@ -22,7 +22,9 @@ from tltrain.trajectory import ANY, Call, OneOf, Tool
 
 __all__ = [
     "ANY",
+    "CUT",
     "PAPER_REWARD",
+    "SAMPLED_OUTCOMES",
     "Grade",
     "Outcome",
     "RewardSettings",
@@ -42,6 +44,12 @@ class Outcome(StrEnum):
     PARAMETERS = "parameters"
     WRONG_VALUE = "wrong_value"
     CORRECT = "correct"
+
+
+CUT = "cut"
+"""The outcome of a sampled response that the limit of its length cut before a call could be read."""
+SAMPLED_OUTCOMES = (CUT, *(outcome.value for outcome in Outcome))
+"""The outcomes of sampled responses (IRM), from worst to best."""
 
 
 PRICE: dict[str, float] = {"least": -100, "most": 100}
@@ -113,9 +121,7 @@ class RewardSettings(RewardTable):
         **PRICE,
     )
     trailing_text: float = key(0.0, "added where text stands behind the call", least=-100, most=0)
-    no_end_token: float = key(
-        0.0, "added where a call is read but the response has no end token", least=-100, most=0
-    )
+    no_end_token: float = key(0.0, "added where a call is read but the response has no end token", least=-100, most=0)
     open_text: OpenText = key(
         OpenText.exact,
         "how the value of an open parameter is priced where nothing else is wrong; exact: as any value (the paper); "

@@ -47,7 +47,7 @@ def test_irm_does_not_fit_on_one_gpu_but_on_eight(tltrain):
     group = tltrain(*words, "stage.rl.algorithm=grpo").metrics
     assert group["moments"].keys() == {"sampling", "forward", "backward", "step"}
     batch = group["batch"]  # 16 answers to prompts of 2,048 tokens at a time
-    assert (batch["samples"], batch["prefill"], batch["length"]) == (16, 16 * 2048, 2048 + 128)
+    assert (batch["samples"], batch["prefill"], batch["length"]) == (16, 16 * 2048, 2048 + 512)
     assert not batch["tree"]
 
 
@@ -57,7 +57,9 @@ def test_lengths_are_those_of_the_data_where_they_can_be_known(tltrain):
     assert found["lengths"].startswith("data=toolworld: 6 samples, the longest of ")
     trained = tltrain("stage=sft", *words, "++stage.args.max_steps=1").metrics
     assert found["tokens"]["read"] == 2 * trained["train"]["tokens"]
-    asked = tltrain("stage=plan", "stage.of=irm", *words, "stage.rl.max_new_tokens=8").metrics
+    asked = tltrain(
+        "stage=plan", "stage.of=irm", *words, "stage.rl.max_new_tokens=8", "stage.rl.too_long_answer=keep"
+    ).metrics
     assert asked["batch"]["tree"] and asked["batch"]["new"] == 8
     assert asked["seconds"].keys() == {"training", "scoring", "prefill", "sampling"}
 

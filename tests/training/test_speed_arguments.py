@@ -15,14 +15,14 @@ from omegaconf import OmegaConf
 from torch.utils.checkpoint import checkpoint
 
 from tests.support.paths import ROOT
-from tests.support.small_runs import SMALL
+from tests.support.small_runs import SHORT, SMALL
 from tltrain import config
 from tltrain.stages.training_runs import lost_updates
 
 STAGES = {
     "pkt": ("stage=pkt", *SMALL, "data.size=6", "stage.args.max_steps=2"),
     "irm": (
-        *("stage=irm", *SMALL, "data.size=6", "stage.args.max_steps=2", "stage.max_new_tokens=4", "stage.eval_size=0"),
+        *("stage=irm", *SMALL, *SHORT, "data.size=6", "stage.args.max_steps=2", "stage.eval_size=0"),
         *("stage.args.save_strategy=no", "stage.critic.init=random", "stage.args.gradient_accumulation_steps=2"),
     ),
 }

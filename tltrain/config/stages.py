@@ -131,8 +131,8 @@ class IrmStage:
     )
     max_new_tokens: Optional[int] = key(
         None,
-        "longest sampled call in tokens, end token included; null: the data's longest golden call and a quarter, at most "
-        "what max_prompt_length leaves of the model's context, else half of it",
+        "longest sampled call in tokens, end token included; null: the data's longest golden call and a quarter more, "
+        "at most what max_prompt_length leaves of the model's context, else half of it",
         least=1,
     )
     too_long_answer: TooLongAnswer = key(

@@ -32,6 +32,7 @@ from tltrain.runtime import distributed, runs, terminal
 from tltrain.stages import training_runs
 from tltrain.stages.training_runs import TrainingRun
 from tltrain.tokens.prompts import (
+    AnswerLimit,
     PromptReport,
     PromptTree,
     answer_lengths,
@@ -88,7 +89,9 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             Progress(f"training (irm, {cfg.stage.algorithm.name})", {"reward": "reward", "kl": "kl"}),
             *tracker.callbacks(),
         ]
-        signal = reward_function.RewardSignal(judge, kl, reward_function.in_turn(samples, reward_function.FirstRollout()))
+        signal = reward_function.RewardSignal(
+            judge, kl, reward_function.in_turn(samples, reward_function.FirstRollout())
+        )
         with training_runs.refused_arguments():
             trainer = make_trainer(replace(prepared, cfg=cfg), trees, signal, callbacks)
         outcome = training_runs.train(prepared, trainer)
@@ -130,7 +133,10 @@ def prompts(
         TltrainError: a prompt or its golden call does not fit, or there is nothing to ask.
     """
     stage = cfg.stage
-    lengths = answer_lengths((*train, *held_out), encoder) if stage.max_new_tokens is None else []
+    lengths = []
+    if stage.max_new_tokens is None:
+        asked = (sample for item in (*train, *held_out) for _, sample in questions(item))
+        lengths = answer_lengths(asked, encoder)
     limit = answer_limit(lengths, stage.max_new_tokens, context, stage.max_prompt_length)
     room = (context or sys.maxsize) - limit
     if room < 1:
@@ -146,8 +152,7 @@ def prompts(
             max_length=min(room, stage.max_prompt_length or room),
             truncation=stage.truncation.name,
             report=report,
-            max_answer=limit,
-            too_long_answer=stage.too_long_answer.name,
+            answers=AnswerLimit(limit, stage.too_long_answer),
         )
     )
     if not trees:
@@ -170,8 +175,8 @@ def warn_of_too_long_answers(report: PromptReport, too_long_answer: str) -> None
     skipped = too_long_answer == "skip"
     whole = report.prompts + report.too_long + (report.too_long_answer if skipped else 0)
     log.warning(
-        "the golden call of %d of %d prompts (%.1f %%) does not fit stage.max_new_tokens=%d, the longest has %d tokens: "
-        "%s (stage.too_long_answer=%s); stage.max_new_tokens=%d makes room for all",
+        "the golden call of %d of %d prompts (%.1f %%) does not fit stage.max_new_tokens=%d, the longest has %d "
+        "tokens: %s (stage.too_long_answer=%s); stage.max_new_tokens=%d makes room for all",
         *(report.too_long_answer, whole, 100 * report.too_long_answer / whole),
         *(report.max_new_tokens, report.longest_answer),
         "they are left out" if skipped else "they are asked, and no answer to them can be right",
@@ -290,9 +295,9 @@ def first_value(prepared: TrainingRun, asked: Prompts, judge: Judge) -> float:
                 prepared.model,
                 asked.trees,
                 asked.sampling,
-                lambda sample, tokens: judge(
-                    sample, asked.encoder.decode(tokens), tokens[-1] == asked.sampling.eos_id
-                ).reward,
+                lambda sample, tokens: (
+                    judge(sample, asked.encoder.decode(tokens), tokens[-1] == asked.sampling.eos_id).reward
+                ),
                 bf16=prepared.arguments.bf16,
                 seed=prepared.cfg.seed,
             )
@@ -304,12 +309,11 @@ class HeldOutEvaluation:
 
     def __init__(self, cfg: DictConfig, encoder: Encoder, samples: list[Sample], judge: RewardFunction) -> None:
         self.cfg, self.encoder, self.samples, self.judge = cfg, encoder, samples, judge
-        golden = encoder.encode([encoder.format.call_text(sample.goldens[0]) for sample in samples])
-        too_long = sum(len(one.ids) + 1 > cfg.stage.max_new_tokens for one in golden)
+        too_long = sum(length > cfg.stage.max_new_tokens for length in answer_lengths(samples, encoder))
         if too_long:
             log.warning(
-                "the golden call of %d of %d held-out questions does not fit stage.max_new_tokens=%d: no answer to them "
-                "can be right",
+                "the golden call of %d of %d held-out questions does not fit stage.max_new_tokens=%d: no answer to "
+                "them can be right",
                 *(too_long, len(samples), cfg.stage.max_new_tokens),
             )
 

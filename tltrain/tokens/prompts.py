@@ -42,7 +42,7 @@ class PromptReport:
         nothing_to_ask: trajectories without a call that may be learned. truncated, too_long: prompts that were cut, and
             left out, for their own length.
         too_long_answer: prompts whose golden call and end token have more than `max_new_tokens` tokens.
-        longest_answer: tokens of the longest golden call, with its end token.
+        longest_answer: tokens of the longest of these golden calls, with its end token; 0 where all fit.
     """
 
     trajectories: int = 0
@@ -56,16 +56,27 @@ class PromptReport:
     max_new_tokens: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerLimit:
+    """Most tokens of a sampled call, and what to do with a prompt whose golden call has more: leave it out (`skip`),
+    stop (`error`), or ask it all the same (`keep`).
+    """
+
+    tokens: int
+    too_long: TooLongAnswer = TooLongAnswer.skip
+
+
+NO_LIMIT = AnswerLimit(sys.maxsize)
 MARGIN = 1.25
 """Of the longest golden call: a call that says the same in a few more words is not cut."""
 UNKNOWN_ANSWER = 512
 """Longest sampled call where there is no golden one to measure: that of the released script."""
 
 
-def answer_lengths(trajectories: Iterable[Trajectory], encoder: Encoder) -> list[int]:
-    """Tokens of each call that may be learned, as the model has to write it: with its end token."""
-    calls = [sample.goldens[0] for trajectory in trajectories for _, sample in questions(trajectory)]
-    return [len(one.ids) + 1 for one in encoder.encode([encoder.format.call_text(call) for call in calls])]
+def answer_lengths(samples: Iterable[Sample], encoder: Encoder) -> list[int]:
+    """Tokens of each golden call as the model has to write it: with its end token."""
+    texts = [encoder.format.call_text(sample.goldens[0]) for sample in samples]
+    return [len(one.ids) + 1 for one in encoder.encode(texts)] if texts else []
 
 
 def answer_limit(
@@ -120,8 +131,7 @@ def prompt_trees(
     max_length: int,
     truncation: PromptTruncation | str,
     report: PromptReport,
-    max_answer: int | None = None,
-    too_long_answer: TooLongAnswer | str = TooLongAnswer.skip,
+    answers: AnswerLimit = NO_LIMIT,
 ) -> Iterator[PromptTree]:
     """The trajectories' prompts, counted in `report`.
 
@@ -131,19 +141,17 @@ def prompt_trees(
         max_length: longest prompt in tokens.
         truncation: what to do with a longer one: drop its oldest turns (tools and query stay), keep its last
             `max_length` tokens (`left`, as released), stop (`error`), or leave it out (`skip`).
-        max_answer: most tokens of a response; None: unlimited.
-        too_long_answer: what to do with a prompt whose golden call has more: leave it out, stop, or ask it all the same.
+        answers: what becomes of a prompt whose golden call is too long to be sampled.
 
     Raises:
         TltrainError: a prompt or its golden call is too long and may not be, or cannot be, cut.
     """
-    packing, truncation, too_long_answer = Packing(packing), PromptTruncation(truncation), TooLongAnswer(too_long_answer)
-    most = sys.maxsize if max_answer is None else max_answer
+    packing, truncation = Packing(packing), PromptTruncation(truncation)
     for trajectory in trajectories:
         report.trajectories += 1
         turns = _turns(trajectory, encoder)
         report.nothing_to_ask += not turns
-        turns = [turn for turn in turns if _answerable(turn, most, too_long_answer, report)]
+        turns = [turn for turn in turns if _answerable(turn, answers, report)]
         if packing == "trajectory" and turns and _length(turns[-1][0]) <= max_length:
             chains, samples, _ = zip(*turns, strict=True)
             trees = [PromptTree(_ids(chains[-1]), tuple(map(_length, chains)), samples)]
@@ -171,22 +179,20 @@ def _turns(trajectory: Trajectory, encoder: Encoder) -> list[tuple[list[Run], Sa
     ]
 
 
-def _answerable(
-    turn: tuple[list[Run], Sample, int], most: int, too_long_answer: TooLongAnswer, report: PromptReport
-) -> bool:
-    """Whether a prompt is asked: its golden call fits `most` tokens, or it is to be asked all the same."""
+def _answerable(turn: tuple[list[Run], Sample, int], limit: AnswerLimit, report: PromptReport) -> bool:
+    """Whether a prompt is asked: its golden call fits, or it is to be asked all the same."""
     _, sample, length = turn
-    report.longest_answer = max(report.longest_answer, length)
-    if length <= most:
+    if length <= limit.tokens:
         return True
     report.too_long_answer += 1
-    if too_long_answer == "error":
+    report.longest_answer = max(report.longest_answer, length)
+    if limit.too_long == "error":
         raise TltrainError(
-            f"the golden call of {sample.id} has {length} tokens with its end token, and stage.max_new_tokens={most} "
-            "would cut it: stage.max_new_tokens=null fits it to the data, stage.too_long_answer=skip leaves such prompts "
-            "out, keep asks them as released"
+            f"the golden call of {sample.id} has {length} tokens with its end token, and "
+            f"stage.max_new_tokens={limit.tokens} would cut it: stage.max_new_tokens=null fits it to the data, "
+            "stage.too_long_answer=skip leaves such prompts out, keep asks them as released"
         )
-    return too_long_answer == "keep"
+    return limit.too_long == "keep"
 
 
 def _fitted(

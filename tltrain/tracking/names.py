@@ -34,7 +34,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from tltrain.grading import Outcome, RewardTable
+from tltrain.grading import SAMPLED_OUTCOMES, RewardTable
 
 STEPS = {"train": "train/global_step", "held_out": "train/global_step", "irm": "irm/step"}
 """What the metrics of a group are drawn over; those of other groups are single numbers."""
@@ -51,7 +51,7 @@ IRM = tuple(
         *("reward", "kl", "kl_coefficient", "entropy", "loss", "advantage", "samples", "response_tokens"),
         *("response_length", "ended", *_OPTIMIZER, *_PPO, *_SECONDS),
         *("trailing_text", "no_end_token", "sampling_logprob_difference", "sampling_logprob_difference_max"),
-        *(f"grade/{outcome}" for outcome in ("cut", *(outcome.value for outcome in Outcome))),
+        *(f"grade/{outcome}" for outcome in SAMPLED_OUTCOMES),
     )
 )
 TOTAL = tuple(f"total/{name}" for name in ("runtime", "samples_per_second", "steps_per_second", "flos", "loss"))

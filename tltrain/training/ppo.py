@@ -91,8 +91,8 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
     `value`, `advantage`, `response_length`, `ended` (share of responses with an end token), `trailing_text` and
     `no_end_token` (shares of responses whose call can be read, with text behind it, and without an end token),
     `sampling_logprob_difference` and `sampling_logprob_difference_max` (absolute difference, a token, between the
-    log-probability it was drawn with and the update's), `samples`, `response_tokens`, `tokens_per_second` (prompt and response tokens), `seconds` and its parts `seconds_generation`,
-    `seconds_scoring`, `seconds_update`.
+    log-probability it was drawn with and the update's), `samples`, `response_tokens`, `tokens_per_second` (prompt and
+    response tokens), `seconds` and its parts `seconds_generation`, `seconds_scoring`, `seconds_update`.
 
     Args:
         prompts: a row of the dataset is one of its trees.

@@ -9,16 +9,16 @@ from typing import Any
 from tltrain.config import OpenText
 from tltrain.errors import TltrainError
 from tltrain.formats.calls import call_end
-from tltrain.grading import Grade, Outcome, RewardSettings, named_row
+from tltrain.grading import CUT, Grade, Outcome, RewardSettings, named_row
 from tltrain.trajectory import Sample
 
-CUT = "cut"
-"""The outcome of a response that `stage.max_new_tokens` cut before a call could be read."""
 OPEN_PARAMETERS = "open_parameters"
 """The field of a record in which data names its open parameters, as TOOL.PARAMETER."""
 
 # A word, or one character of a script that puts no space between words (kana, Chinese characters, Hangul syllables).
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
+_WORD = re.compile(
+    r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+"
+)
 
 
 def row_of(grade: Grade, ended: bool) -> str:

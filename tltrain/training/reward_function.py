@@ -16,7 +16,7 @@ from tltrain.errors import FieldError, RecordError
 from tltrain.formats import joined
 from tltrain.formats.calls import render_call
 from tltrain.formats.tl import TL
-from tltrain.grading import Grade, Outcome, RewardSettings, grade
+from tltrain.grading import CUT, SAMPLED_OUTCOMES, Grade, Outcome, RewardSettings, grade
 from tltrain.runtime import distributed, runs
 from tltrain.training import pricing
 from tltrain.training.kl import KlControl
@@ -46,7 +46,7 @@ class GradedResponse:
     @property
     def outcome(self) -> str:
         """The grade's outcome, or `cut`."""
-        return pricing.CUT if pricing.is_cut(self.grade, self.ended) else self.grade.outcome.value
+        return CUT if pricing.is_cut(self.grade, self.ended) else self.grade.outcome.value
 
 
 class Judge(Protocol):
@@ -92,9 +92,7 @@ class RewardSignal:
     on_samples: OnSamples = lambda step, judged: None
 
 
-OUTCOMES = (pricing.CUT, *(outcome.value for outcome in Outcome))
-"""The outcomes of a sampled response, from worst to best."""
-GRADES = tuple(f"grade/{outcome}" for outcome in OUTCOMES)
+GRADES = tuple(f"grade/{outcome}" for outcome in SAMPLED_OUTCOMES)
 """Names under which the shares of outcomes are logged."""
 SHARES = ("trailing_text", "no_end_token")
 """Names under which the shares of responses are logged in which a call could be read, but text stands behind it, or
@@ -106,7 +104,7 @@ def response_counts(judged: Sequence[GradedResponse]) -> dict[str, int]:
     outcomes = [one.outcome for one in judged]
     readable = [one for one in judged if one.grade.outcome is not Outcome.FORMAT_ERROR]
     return {
-        **{f"grade/{outcome}": outcomes.count(outcome) for outcome in OUTCOMES},
+        **{f"grade/{outcome}": outcomes.count(outcome) for outcome in SAMPLED_OUTCOMES},
         "trailing_text": sum(pricing.has_trailing_text(one.response) for one in readable),
         "no_end_token": sum(not one.ended for one in readable),
     }
