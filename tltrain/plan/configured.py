@@ -17,7 +17,6 @@ from tltrain.plan.memory import Batch, GiB, Moment, Setup
 from tltrain.plan.shapes import Shape, shape_of
 from tltrain.runtime import distributed, terminal
 from tltrain.runtime.durations import duration
-from tltrain.tokens.prompts import answer_limit
 from tltrain.training.arguments import library_class, trainer_arguments
 
 log = logging.getLogger(__name__)
@@ -229,6 +228,8 @@ def batch_of(cfg: DictConfig, rows: Rows, setup: Setup) -> Batch:
 
 def longest_answer(cfg: DictConfig) -> int:
     """Most tokens of an answer; where neither the configuration nor the data says it (irm), an assumption."""
+    from tltrain.tokens.prompts import answer_limit  # the plans of other stages need no prompts
+
     return answer_limit([], cfg.stage.max_new_tokens, None)
 
 
