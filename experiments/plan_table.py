@@ -3,7 +3,8 @@
     python experiments/plan_table.py [key=value ...]
 
 Prints Markdown: GiB that a process takes at its peak, and whether that fits. Samples of 2,048 tokens, a quarter of them
-targets (pkt), four calls of at most 128 tokens each (irm), unless key=value says otherwise. Nothing is loaded and nothing is fetched.
+targets (pkt), four calls of at most 128 tokens each (irm), unless key=value says otherwise. Nothing is loaded and
+nothing is fetched.
 """
 
 from __future__ import annotations

@@ -52,13 +52,9 @@ SAMPLED_OUTCOMES = (CUT, *(outcome.value for outcome in Outcome))
 """The outcomes of sampled responses (IRM), from worst to best."""
 
 
-PRICE: dict[str, float] = {"least": -100, "most": 100}
-"""The range of a price: far beyond what `stage.reward_clip` lets through, so that a slip of the keyboard is seen."""
-
-
-def price(default: float, meaning: str) -> Any:
-    """The field of a row of the reward table."""
-    return key(default, meaning, **PRICE)
+def price(default: float | None, meaning: str) -> Any:
+    """The field of a price, in a range far beyond what `stage.reward_clip` lets through: a slip of the keyboard is seen."""
+    return key(default, meaning, least=-100, most=100)
 
 
 @dataclass(frozen=True)
@@ -115,10 +111,9 @@ class RewardTable:
 class RewardSettings(RewardTable):
     """`cfg.reward`: the table, and what else decides the reward of a sampled response (IRM)."""
 
-    cut: float | None = key(
+    cut: float | None = price(
         None,
         "the response was cut by stage.max_new_tokens before a call could be read; null: as format_error (the paper)",
-        **PRICE,
     )
     trailing_text: float = key(0.0, "added where text stands behind the call", least=-100, most=0)
     no_end_token: float = key(0.0, "added where a call is read but the response has no end token", least=-100, most=0)

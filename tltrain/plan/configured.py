@@ -207,7 +207,7 @@ def batch_of(cfg: DictConfig, rows: Rows, setup: Setup) -> Batch:
     if kind == "group":
         samples = (given["generation_batch_size"] or 0) // setup.processes
         samples = samples or count * (given["steps_per_generation"] or setup.accumulation)
-        sampled = {"samples": samples, "prompt": length, "new": new, "prefill": samples * length}
+        sampled: dict[str, Any] = {"samples": samples, "prompt": length, "new": new, "prefill": samples * length}
         return Batch(rows=count, length=length + new, targets=count * new, masked=True, **sampled)
     calls = max(rows.targets)  # a row is a tree: its longest prompt, and after each prompt in it a call
     step = rows.longest(count * setup.accumulation)[1]
