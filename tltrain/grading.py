@@ -53,7 +53,7 @@ SAMPLED_OUTCOMES = (CUT, *(outcome.value for outcome in Outcome))
 
 
 def price(default: float | None, meaning: str) -> Any:
-    """The field of a price, in a range far beyond what `stage.reward_clip` lets through: a slip of the keyboard is seen."""
+    """The field of a price. Its range is far beyond what `stage.reward_clip` lets through, so that a slip is seen."""
     return key(default, meaning, least=-100, most=100)
 
 
