@@ -69,6 +69,7 @@ def make(cfg: DictConfig) -> tuple[Any, dict[str, Any]]:
         "peak_moment": moment,
         "available_bytes": plan.available and round(plan.available),
         "fits": plan.fits,
+        "refused": plan.refused,
         "host_bytes": round(plan.host),
         "moments": {name: {key: round(size) for key, size in one.items()} for name, one in plan.moments.items()},
         "seconds": {key: round(value, 1) for key, value in plan.seconds.items()},
@@ -190,9 +191,12 @@ def show(plan: Any, metrics: dict[str, Any]) -> None:
         )
     else:
         say("no time without tokens: stage.tokens=NUMBER, or data and tokenizer on this machine")
+    if plan.refused is not None:
+        say(f"would not train: {plan.refused}; hardware=zero2, model.dtype=float32 or model.lora.r=8 would")
     moment, peak = plan.peak
     if plan.available is None:
         say(f"peak {peak / memory.GiB:.1f} GiB ({moment}); stage.memory_gb= says what a device has")
         return
     room = f"{peak / memory.GiB:.1f} of {plan.available / memory.GiB:.1f} GiB ({moment})"
-    say(f"fits: {room}" if plan.fits else f"does not fit: {room}")
+    within = peak <= plan.available * configured.MARGIN
+    say(f"fits: {room}" if within else f"does not fit: {room}")

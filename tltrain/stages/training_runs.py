@@ -19,7 +19,13 @@ from tltrain.data.judged import JudgedSource, read_metrics
 from tltrain.entry.arguments import check_arguments
 from tltrain.errors import TltrainError
 from tltrain.runtime import distributed, runs, terminal
-from tltrain.training.arguments import configured_arguments, library_class, trainer_arguments
+from tltrain.training.arguments import (
+    configured_arguments,
+    float32_copy,
+    library_class,
+    lost_updates,
+    trainer_arguments,
+)
 from tltrain.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -28,9 +34,6 @@ if TYPE_CHECKING:
     from tltrain.tokens.encoder import Encoder
 
 log = logging.getLogger(__name__)
-
-WEIGHT = 0.02
-"""Size of a typical weight: the spread that most models are initialized with."""
 
 
 @dataclass(frozen=True)
@@ -154,28 +157,27 @@ def library_arguments(cfg: DictConfig, kind: type, folder: Path, device: str, bf
             **engines.arguments(cfg.hardware),
             **ours,
         )
+    warn_of_lost_updates(cfg, arguments.learning_rate)
     if arguments.deepspeed:
         engines.connect(device)
-    elif lost_updates(cfg, arguments.learning_rate):
-        log.warning(
-            "model.dtype=%s at learning rate %g: most updates are smaller than the steps between such numbers and are "
-            "lost; model.dtype=float32, or hardware=zero2 or zero3, which keep a float32 copy",
-            cfg.model.dtype,
-            arguments.learning_rate,
-        )
     return arguments
 
 
-def lost_updates(cfg: DictConfig, learning_rate: float) -> bool:
-    """Whether weights that are trained as they are kept, in 16 bits, would hardly change.
+def warn_of_lost_updates(cfg: DictConfig, learning_rate: float) -> None:
+    """Stop a training whose updates would be rounded away, or say so where `model.allow_lost_updates` wants it so.
 
-    An Adam step is about as long as the learning rate, and a weight about `WEIGHT`; bfloat16 has 8 significant bits, so
-    that what is less than 2^-9 of a weight is rounded away. FSDP keeps float32 weights, and adapters are float32.
+    Raises:
+        TltrainError: they would be.
     """
-    kept = {"bfloat16": 8, "float16": 11}.get(cfg.model.dtype)
-    return (
-        kept is not None and not cfg.hardware.fsdp and cfg.model.lora.r is None and learning_rate < WEIGHT / 2**kept / 2
-    )
+    lost = lost_updates(cfg, learning_rate, float32_copy=float32_copy(cfg, distributed.size()))
+    if lost is None:
+        return
+    if not cfg.model.allow_lost_updates:
+        raise TltrainError(
+            f"{lost}: hardware=zero2 or zero3 keeps a float32 copy, model.dtype=float32 takes more memory, "
+            "model.allow_lost_updates=true trains all the same"
+        )
+    log.warning("%s", lost)
 
 
 # --- checkpoints ------------------------------------------------------------------------------------------------------
