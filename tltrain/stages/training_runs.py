@@ -244,7 +244,7 @@ def save_model(run: TrainingRun, model: Any, trainer: Any) -> None:
     if distributed.leads():
         shutil.rmtree(part, ignore_errors=True)
     with terminal.status("saving the model"):
-        engines.save(model, trainer, part)
+        engines.save(model, trainer, part, devices.weights_dtype(choice))
         if distributed.leads():
             if choice.lora.r is not None and choice.lora.merge:
                 engines.forget()
