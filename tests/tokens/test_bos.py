@@ -71,7 +71,7 @@ def test_bos_can_be_had_and_left_out(llama, sentencepiece, byte_level):
     assert opening_ids(llama, True) == opening_ids(llama, None) == [llama.bos_token_id]
     assert opening_ids(sentencepiece, None) == []  # it has a BOS token and puts it nowhere, as Qwen's
     assert opening_ids(sentencepiece, True) == [sentencepiece.bos_token_id]
-    with pytest.raises(TltrainError, match="has no BOS token; model.bos=auto"):
+    with pytest.raises(TltrainError, match=r"has no BOS token; model\.bos=auto"):
         opening_ids(byte_level, True)
 
 
