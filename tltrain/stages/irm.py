@@ -29,6 +29,7 @@ from tltrain.evaluation import scoring
 from tltrain.grading import RewardSettings
 from tltrain.models import loading
 from tltrain.runtime import distributed, runs, terminal
+from tltrain.runtime.shares import share
 from tltrain.stages import training_runs
 from tltrain.stages.training_runs import TrainingRun
 from tltrain.tokens.prompts import (
@@ -144,13 +145,14 @@ def prompts(
         raise TltrainError(
             f"stage.max_new_tokens={limit} leaves no room for a prompt: the model's context is {context} tokens"
         )
+    max_length = min(room, stage.max_prompt_length or room)
     report = PromptReport(max_new_tokens=limit)
     trees = list(
         prompt_trees(
             terminal.track(train, "tokenizing"),
             encoder,
             packing=stage.packing.name,
-            max_length=min(room, stage.max_prompt_length or room),
+            max_length=max_length,
             truncation=stage.truncation.name,
             report=report,
             answers=AnswerLimit(limit, stage.too_long_answer),
@@ -166,6 +168,8 @@ def prompts(
             f"there is nothing to ask: {report.trajectories} trajectories, {report.nothing_to_ask} of them without a "
             f"call that may be learned, {report.too_long} prompts left out as too long{unanswerable}"
         )
+    for line in report.losses(max_length):
+        log.warning("%s", line)
     if report.too_long_answer:
         warn_of_too_long_answers(report, stage.too_long_answer.name)
     return trees, report
@@ -176,9 +180,9 @@ def warn_of_too_long_answers(report: PromptReport, too_long_answer: str) -> None
     skipped = too_long_answer == "skip"
     whole = report.prompts + report.too_long + (report.too_long_answer if skipped else 0)
     log.warning(
-        "the golden call of %d of %d prompts (%.1f %%) does not fit stage.max_new_tokens=%d, the longest has %d "
-        "tokens: %s (stage.too_long_answer=%s); stage.max_new_tokens=%d makes room for all",
-        *(report.too_long_answer, whole, 100 * report.too_long_answer / whole),
+        "the golden call of %s prompts does not fit stage.max_new_tokens=%d, the longest has %d tokens: %s "
+        "(stage.too_long_answer=%s); stage.max_new_tokens=%d makes room for all",
+        share(report.too_long_answer, whole),
         *(report.max_new_tokens, report.longest_answer),
         "they are left out" if skipped else "they are asked, and no answer to them can be right",
         *(too_long_answer, report.longest_answer),

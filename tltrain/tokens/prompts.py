@@ -56,6 +56,18 @@ class PromptReport:
     longest_answer: int = 0
     max_new_tokens: int = 0
 
+    def losses(self, max_length: int) -> list[str]:
+        """What was left out or cut, a line each, with its share."""
+        lines = []
+        if self.nothing_to_ask:
+            lines.append(f"{share(self.nothing_to_ask, self.trajectories)} trajectories have no call to ask for")
+        if self.too_long:
+            asked = self.prompts + self.too_long
+            lines.append(f"{share(self.too_long, asked)} prompts are longer than {max_length} tokens and left out")
+        if self.truncated:
+            lines.append(f"{share(self.truncated, self.prompts)} prompts are longer than {max_length} tokens and cut")
+        return lines
+
 
 @dataclass(frozen=True, slots=True)
 class AnswerLimit:
@@ -99,18 +111,6 @@ def answer_limit(
         return wanted
     room = context - max_prompt_length if max_prompt_length and max_prompt_length < context else context // 2
     return max(min(wanted, room), 1)
-
-    def losses(self, max_length: int) -> list[str]:
-        """What was left out or cut, a line each, with its share."""
-        lines = []
-        if self.nothing_to_ask:
-            lines.append(f"{share(self.nothing_to_ask, self.trajectories)} trajectories have no call to ask for")
-        if self.too_long:
-            asked = self.prompts + self.too_long
-            lines.append(f"{share(self.too_long, asked)} prompts are longer than {max_length} tokens and left out")
-        if self.truncated:
-            lines.append(f"{share(self.truncated, self.prompts)} prompts are longer than {max_length} tokens and cut")
-        return lines
 
 
 def questions(trajectory: Trajectory) -> list[tuple[int, Sample]]:
