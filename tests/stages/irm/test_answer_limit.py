@@ -36,7 +36,7 @@ def test_prompts_that_cannot_be_answered_are_left_out_with_one_line(tltrain, dat
     train = ran.metrics["train"]
     assert (train["prompts"], train["too_long_answer"], train["max_new_tokens"]) == (3, 1, 40)
     said = " ".join(ran.err.split())
-    assert "the golden call of 1 of 4 prompts (25.0 %) does not fit stage.max_new_tokens=40, the longest has" in said
+    assert "the golden call of 1 of 4 (25.0 %) prompts does not fit stage.max_new_tokens=40, the longest has" in said
     assert "they are left out (stage.too_long_answer=skip)" in said
     # These weights are random: the first rollout is noise, and one line says what to do first.
     assert said.count("of the first rollout cannot be read: this model does not write the format yet") == 1
