@@ -148,14 +148,15 @@ def of_data(cfg: DictConfig, own: DictConfig, context: int | None) -> Any:
 
 def local_tokenizer(cfg: DictConfig) -> Any:
     """A function from the training data to the tokenizer, or None where that is not on this machine."""
-    from tltrain.models import loading
+    from tltrain.models import loading, packages
     from tltrain.models.loading import corpus
 
     model = cfg.model
     if model.path is None and model.random is not None:
         return lambda items: loading.byte_level_tokenizer(corpus(items), model.random.vocab_size)
-    converted = Path(cfg.cache.dir) / "models" / model.name
-    for place in (model.path, str(converted)):
+    weights = packages.weights(model.package)
+    converted = None if weights is None else str(packages.converted(weights, model.name, cfg.cache.dir))
+    for place in (model.path, converted):
         if place is not None and Path(place).is_dir():
             return lambda items: loading.load_tokenizer(place, model)
     return None
