@@ -1,4 +1,4 @@
-"""What decides a stage's result: every key of the configuration, or a stated reason; code, versions, and files' content."""
+"""What decides a stage's result: every key, or a stated reason why not; code, versions, and files' content."""
 
 from __future__ import annotations
 
@@ -178,6 +178,8 @@ def test_a_folder_without_files_is_an_error(tmp_path):
     (tmp_path / "empty" / "inner").mkdir(parents=True)
     with pytest.raises(TltrainError, match="empty: expected files in this folder, found none"):
         digest_of(tmp_path / "empty")
+    with pytest.raises(TltrainError, match=f"data.path={tmp_path}/empty: expected files in this folder"):
+        cache_key.key(put(values("stage=mae"), "data.path", str(tmp_path / "empty")))
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(TltrainError, match="pipe: expected a file or a folder"):
         digest_of(tmp_path / "pipe")

@@ -106,6 +106,8 @@ def job_folders(path: Path) -> list[Path]:
 
 def read_job(folder: Path, seed: int) -> Job:
     """What a job left; with an error where it did not end well."""
+    if (folder / "error.txt").is_file():  # first: a job that was refused leaves the metrics of the run before it
+        return Job(seed, str(folder), _error(folder))
     try:
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

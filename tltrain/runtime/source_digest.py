@@ -23,6 +23,7 @@ WITHOUT_EFFECT = (
     "tltrain.config",  # shapes and documents the configuration, whose values are in a fingerprint themselves
     "tltrain.plan",  # announces memory and time
     "tltrain.report",
+    "tltrain.runtime.advice",
     "tltrain.runtime.durations",
     "tltrain.runtime.terminal",
     "tltrain.sweeps",  # decides what is made again, not what comes of it

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tltrain import config
+from tltrain.errors import TltrainError
 from tltrain.models import packages
 from tltrain.runtime import fingerprints, source_digest
 
@@ -129,7 +130,10 @@ def configuration(values: Values, made: Mapping[str, str] | None = None) -> dict
     for path in PATHS:
         node, name = _node(counting, path)
         if name in node:
-            node[name] = _contents(node[name], made or {})
+            try:
+                node[name] = _contents(node[name], made or {})
+            except TltrainError as error:
+                raise TltrainError(f"{path}={error}") from error
     return counting
 
 

@@ -220,7 +220,7 @@ class StageCache:
 
 
 def is_entry(folder: Path) -> bool:
-    """Whether the cache made this folder: it bears the mark or, from versions without marks, the manifest of an entry."""
+    """Whether the cache made this folder: it bears the mark or, of a version without marks, an entry's manifest."""
     return (folder / MARK).is_file() or read_manifest(folder) is not None
 
 
