@@ -73,7 +73,7 @@ def test_a_claim_is_let_go(tmp_path):
     runs.release()
 
 
-# --- another stage, and places that are not for runs --------------------------------------------------------------------
+# --- another stage, and places that are not for runs ------------------------------------------------------------------
 
 
 def test_another_stage_into_a_finished_run_s_folder_is_refused_unless_told(tltrain, tmp_path):

@@ -272,7 +272,7 @@ def test_bfcl_s_version_and_data_count(tmp_path, monkeypatch):
     assert len(set(seen)) == 4
 
 
-# --- a resumed run ------------------------------------------------------------------------------------------------------
+# --- a resumed run ----------------------------------------------------------------------------------------------------
 
 
 def test_the_keys_in_which_two_configurations_differ_are_named():

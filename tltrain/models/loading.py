@@ -39,7 +39,7 @@ from tltrain.errors import TltrainError
 from tltrain.formats import joined
 from tltrain.formats.tl import CHAT_TEMPLATE, TL
 from tltrain.models import adapters, packages
-from tltrain.runtime import fingerprints, manifests, out_of_space
+from tltrain.runtime import distributed, fingerprints, manifests, out_of_space
 from tltrain.runtime.terminal import status
 from tltrain.trajectory import Trajectory
 
@@ -95,7 +95,12 @@ def load_model(path: str, model: DictConfig, dtype: torch.dtype, device: torch.d
 
     Args:
         more: of `from_pretrained`.
+
+    Raises:
+        TltrainError: it cannot be read, or it lies in the cache and is not as it was written.
     """
+    if distributed.leads():
+        manifests.check(Path(path))
     if (base := adapters.base_of(Path(path))) is not None:
         return adapters.with_adapter(load_model(base, model, dtype, device, **more), Path(path))
     with status(f"loading {path}"):

@@ -14,7 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+import xxhash
 
 from tltrain.errors import TltrainError
 
@@ -75,7 +77,7 @@ def _files(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
 
 
 def of_file(path: Path) -> str:
-    """SHA-256 of a file's content; the file is read again only if its size or modification time changes."""
+    """The `digest` of a file's content; the file is read again only if its size or modification time changes."""
     stat = path.stat()
     return _of_file(path.resolve(), stat.st_size, stat.st_mtime_ns)
 
@@ -83,7 +85,15 @@ def of_file(path: Path) -> str:
 @cache
 def _of_file(path: Path, size: int, mtime_ns: int) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return digest(file)
+
+
+def digest(file: BinaryIO) -> str:
+    """32 hexadecimal digits of an open file's content: XXH3, which is as fast as reading where SHA-256 is not.
+
+    It tells what has changed by itself or by mistake; it does not withstand somebody who means to deceive.
+    """
+    return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
 
 
 def versions(packages: Iterable[str] = PACKAGES) -> Mapping[str, str | None]:

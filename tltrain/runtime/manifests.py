@@ -1,6 +1,6 @@
 """Manifests: the size and the digest of every file of a folder, by which a later process sees that nothing has changed.
 
-A manifest is `{relative name: [size, SHA-256]}`. Content is compared, not only size and time: a copy has other times,
+A manifest is `{relative name: [size, digest]}`. Content is compared, not only size and time: a copy has other times,
 and a disk that fails keeps both.
 """
 
@@ -10,15 +10,17 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
+from tltrain.errors import TltrainError
 from tltrain.runtime import fingerprints, runs
 
 Manifest = Mapping[str, Sequence[Any]]
-FILE = "manifest.json"
-"""In a folder that nothing else describes, such as a base model of the cache: its manifest, written last."""
+FILE = ".tltrain-manifest.json"
+"""In a base model of the cache: its manifest, written last."""
+ENTRY = "entry.json"
+"""In an entry of the cache of stages: what it is, with its manifest as `files`."""
 
 
 def of_files(folder: Path, names: Iterable[str], flush: bool = False) -> dict[str, list[Any]]:
@@ -35,7 +37,7 @@ def of_files(folder: Path, names: Iterable[str], flush: bool = False) -> dict[st
         with (folder / name).open("rb") as file:
             if flush:
                 os.fsync(file.fileno())
-            return [os.fstat(file.fileno()).st_size, file_digest(file, "sha256").hexdigest()]
+            return [os.fstat(file.fileno()).st_size, fingerprints.digest(file)]
 
     names = list(names)
     with ThreadPoolExecutor(fingerprints.THREADS) as pool:
@@ -83,3 +85,32 @@ def changed_since_left(folder: Path) -> str | None:
         return changed(folder, manifest)
     except (OSError, ValueError, TypeError, AttributeError, KeyError):
         return FILE
+
+
+def check(path: Path) -> None:
+    """Check what is read from the cache by its path: a file or folder of an entry, or a base model.
+
+    Raises:
+        TltrainError: a file of it is not as it was written.
+    """
+    real = path.resolve()
+    if not real.exists():
+        return
+    if (real / FILE).is_file():
+        name = changed_since_left(real)
+    elif (entry := next((above for above in (real, *real.parents) if (above / ENTRY).is_file()), None)) is not None:
+        name = changed(entry, _files(entry, real))
+    else:
+        return
+    if name is not None:
+        raise TltrainError(f"{path}: {name} is not as it was written: the command that made it makes it again")
+
+
+def _files(entry: Path, path: Path) -> Manifest:
+    """The part of an entry's manifest at or below `path`; empty where it cannot be read, which the cache reports."""
+    try:
+        files = json.loads((entry / ENTRY).read_text(encoding="utf-8"))["files"]
+        below = {name: kept for name, kept in files.items() if (entry / name).is_relative_to(path)}
+        return {name: (kept[0], kept[-1]) for name, kept in below.items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError):
+        return {}

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 NOT_LISTED = ("wandb", "tensorboard")
 """Folders that trackers leave in an entry: no part of the result."""
-MANIFEST, MARK = "entry.json", ".tltrain-entry"
+MANIFEST, MARK = manifests.ENTRY, ".tltrain-entry"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Entry:
 
 @dataclass
 class Manifest:
-    """`entry.json`. `files`: relative name -> size, SHA-256."""
+    """`entry.json`. `files`: relative name -> size, digest."""
 
     stage: str
     fingerprint: str
