@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib import metadata
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import xxhash
 
@@ -88,7 +89,7 @@ def _of_file(path: Path, size: int, mtime_ns: int) -> str:
         return digest(file)
 
 
-def digest(file: BinaryIO) -> str:
+def digest(file: BufferedReader) -> str:
     """32 hexadecimal digits of an open file's content: XXH3, which is as fast as reading where SHA-256 is not.
 
     It tells what has changed by itself or by mistake; it does not withstand somebody who means to deceive.

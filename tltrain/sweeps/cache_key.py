@@ -108,7 +108,7 @@ def key(values: Values, made: Mapping[str, str] | None = None) -> dict[str, Any]
     """
     stage = values["stage"]["name"]
     counting = configuration(values, made)
-    found = {
+    found: dict[str, Any] = {
         "configuration": counting,
         "code": source_digest.digest((config.stage_module(stage), "tltrain.entry.launch"), counting),
     }

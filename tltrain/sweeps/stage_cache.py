@@ -247,12 +247,11 @@ def read_manifest(folder: Path) -> Manifest | None:
         manifest = Manifest(**json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-    if not isinstance(manifest.files, dict):
-        return None
-    if not all(isinstance(kept, list) and len(kept) >= 2 for kept in manifest.files.values()):
+    files: Any = manifest.files
+    if not isinstance(files, dict) or not all(isinstance(kept, list) and len(kept) > 1 for kept in files.values()):
         return None
     # Earlier versions kept a time between size and digest.
-    return replace(manifest, files={name: [kept[0], kept[-1]] for name, kept in manifest.files.items()})
+    return replace(manifest, files={name: [kept[0], kept[-1]] for name, kept in files.items()})
 
 
 def _listed(folder: Path) -> dict[str, list[Any]]:
