@@ -7,10 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from hydra import compose, initialize_config_dir
 
+from tests.support.composition import quick
+from tltrain import config
 from tltrain.errors import TltrainError
 from tltrain.runtime import runs
 
@@ -123,6 +127,17 @@ def test_a_run_inside_the_cache_is_refused(tltrain, tmp_path, place):
     (line,) = tltrain("-m", *WORDS, here, f"hydra.sweep.dir={tmp_path / place}", status=1).err.splitlines()
     assert "lies inside the cache" in line
     assert [path.name for path in (tmp_path / "cache").rglob("*")] == ["stages"]
+
+
+@pytest.mark.parametrize("stage", sorted(config.STAGES))
+def test_by_default_no_run_is_inside_the_cache(stage):
+    """`outputs/STAGE` of stage=cache would be."""
+    config.register()
+    with initialize_config_dir(str(config.CONF_DIR), version_base="1.3", job_name="tltrain"), quick():
+        cfg = compose("config", [f"stage={stage}"], return_hydra_config=True)
+    runs.check_place(Path(cfg.hydra.run.dir), cfg)
+    runs.check_place(Path(cfg.hydra.sweep.dir), cfg)
+    assert stage == "cache" or cfg.hydra.run.dir.startswith(f"outputs/{stage}/")
 
 
 @pytest.mark.parametrize("words", [["stage=cache", "stage.prune=all"], ["stage=mae"]])

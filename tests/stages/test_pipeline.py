@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from tests.support.composition import composed
 from tltrain.stages import pipeline
 from tltrain.sweeps import cache_key
+from tltrain.sweeps.stage_cache import StageCache
 
 
 @pytest.fixture
@@ -144,6 +145,20 @@ def test_mistakes_are_one_line_before_anything_is_made(job, made, words, line):
     ran = job(*words, status=1)
     assert line in ran.err and "Traceback" not in ran.err
     assert not made or "metric" in words[0]
+
+
+def test_what_a_running_pipeline_uses_is_not_removed(job, made, monkeypatch, tmp_path):
+    model_of, removed = pipeline.model_of, []
+    others = StageCache(tmp_path / "cache" / "stages")
+
+    def prune(cfg, model):
+        removed.extend(others.remove(folder) for folder, _ in others.entries())
+        return model_of(cfg, model)
+
+    monkeypatch.setattr(pipeline, "model_of", prune)
+    job(*switches(False, False, False))
+    assert removed == [False, False]  # the data and the model
+    assert [others.remove(folder) for folder, _ in others.entries()] == [True, True, True]  # it has ended
 
 
 def test_with_and_without_the_cache_into_one_folder(job, made, tmp_path):
