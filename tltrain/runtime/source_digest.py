@@ -25,6 +25,7 @@ WITHOUT_EFFECT = (
     "tltrain.report",
     "tltrain.runtime.advice",
     "tltrain.runtime.durations",
+    "tltrain.runtime.source_digest",
     "tltrain.runtime.terminal",
     "tltrain.sweeps",  # decides what is made again, not what comes of it
     "tltrain.tracking",
