@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,13 @@ def test_the_content_of_data_is_compared_and_not_its_name(tltrain, tmp_path, sto
     resuming.check(composed(*WORDS, "data=openai", f"data.path={copy}", "stage.resume=true"), stopped)
     data.write_text(data.read_text() + " ")
     assert "other values of data.path:" in last_line(tltrain(*words, "stage.resume=true", folder=stopped, status=1))
+
+
+def test_a_training_may_read_what_can_be_read_only_once(tmp_path, stopped, caplog):
+    os.mkfifo(tmp_path / "pipe")
+    resuming.record(composed(*WORDS, "data=openai", f"data.path={tmp_path / 'pipe'}"), stopped)
+    assert "pipe: expected a file or a folder; a resumed run could not be compared" in caplog.text
+    assert not (stopped / resuming.RECORD).exists()
 
 
 def test_what_cannot_matter_may_differ(stopped, caplog):

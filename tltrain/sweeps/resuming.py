@@ -23,8 +23,15 @@ SHOWN = 8
 
 
 def record(cfg: DictConfig, folder: Path) -> None:
-    """Write down what decides the result of a training that begins in `folder`."""
-    runs.write_json(folder / RECORD, decided_by(cfg))
+    """Write down what decides the result of a training that begins in `folder`.
+
+    What can be read only once, such as a pipe, has no content to compare: then nothing is written down.
+    """
+    (folder / RECORD).unlink(missing_ok=True)
+    try:
+        runs.write_json(folder / RECORD, decided_by(cfg))
+    except TltrainError as error:
+        log.warning("%s; a resumed run could not be compared with this one", error)
 
 
 def decided_by(cfg: DictConfig) -> dict[str, Any]:
