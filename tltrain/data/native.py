@@ -132,7 +132,8 @@ def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]
 def _version(record: dict[str, Any]) -> int:
     version = record.get("version", 0)
     if not isinstance(version, int) or isinstance(version, bool) or version not in MESSAGE_FIELDS:
-        known = " or ".join(map(str, MESSAGE_FIELDS))
+        *others, last = map(str, MESSAGE_FIELDS)
+        known = f"{', '.join(others)} or {last}"
         raise FieldError(
             "version", f"{known} (a newer tltrain wrote this: read it with that one, or update)", shown(version)
         )
@@ -174,7 +175,8 @@ def _known(record: Any, where: str, fields: Mapping[int, tuple[str, ...]], versi
     for key in expect(record, dict, where):
         if key in fields[version]:
             continue
-        if key in fields[VERSION]:
-            raise FieldError(where, f'"version": {VERSION} in a line that has `{key}`', f"version {version}")
+        having = [known for known in fields if key in fields[known]]
+        if having:
+            raise FieldError(where, f'"version": {min(having)} in a line that has `{key}`', f"version {version}")
         raise FieldError(where, f"the fields {', '.join(fields[version])}", key)
     return record

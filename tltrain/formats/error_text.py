@@ -15,7 +15,7 @@ _LINES = 60  # how many lines at either end are looked at
 _ESCAPES = re.compile(r"\x1b\[[0-9;]{0,20}[A-Za-z]")  # colours of a terminal
 _DECORATION = re.compile(r"[\s*_>❌❗‼⚠️🚫⛔✗✘✖×🔴🛑💥]+")  # bold type, quotation marks of mails, and signs
 _URL_LINE = re.compile(r"\s*<?(?:https?://|www\.)\S+>?\s*$", re.IGNORECASE)
-_LIST_LINE = re.compile(r"(?:\[\d{1,3}\]|\d{1,3}[.)]|[-•–])\s")
+_LIST_LINE = re.compile(r"(?:\[\d{1,3}\]|\d{1,3}[.)]|[-•–])\s|[^\s:]{1,100}:\d{1,7}:(?![\d\s])")  # also grep's
 _LOG_LINE = re.compile(r"[\[(<]?(?:\d{4}-\d\d-\d\d|\d\d:\d\d(?::\d\d)?\b|[A-Z][a-z]{2} [ \d]\d \d\d:)")
 _TRACEBACK = "Traceback (most recent call last)"
 
@@ -29,7 +29,7 @@ def text_kind(text: str, rule: Rule) -> str | None:
     failed = _exit_status(lines, rule)
     if failed is False:
         return None
-    kind = _first_line_kind(text, lines, rule) or _other_lines_kind(lines, rule)
+    kind = _traceback_kind(lines, rule) or _first_line_kind(text, lines, rule) or _other_lines_kind(lines, rule)
     return kind or ("exit_code" if failed else None)
 
 
@@ -82,9 +82,7 @@ def _peeled(message: str, rule: Rule) -> list[str]:
 
 
 def _other_lines_kind(lines: list[str], rule: Rule) -> str | None:
-    """What the last line, or any other, says: the output of a command, and the trace of an exception."""
-    if kind := _traceback_kind(lines, rule):
-        return kind
+    """What the last line, or any other, says: the output of a command, and the traces of other languages."""
     if sum(map(bool, map(_LOG_LINE.match, lines))) > 1:  # a log that was asked for
         return None
     for pattern in rule.patterns:
