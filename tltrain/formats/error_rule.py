@@ -173,7 +173,7 @@ def _language(entry: Mapping[str, str], terms: Mapping[str, str]) -> Pattern:
     nothing_found = f"(?!.{{0,40}}(?:{results}))"
     expressions = [
         rf"(?:{error})(?:\s?[:：!！].*)?",
-        rf"{nothing_found}(?:{begins})(?:{{{{boundary}}}}.*)?",
+        rf"{nothing_found}(?:{begins})\w{{0,8}}(?:{{{{boundary}}}}.*)?",
         rf"{nothing_found}.{{0,120}}?(?:{ends}){{{{sentence_end}}}}",
     ]
     return Pattern("api_message", whole=_any_of("\n".join(expressions), f"languages: {entry['language']}", terms))
