@@ -141,7 +141,7 @@ def _structure_rule(config: Mapping[str, Any]) -> Rule:
 
 def _field(entry: Mapping[str, Any]) -> Field:
     when = entry["when"]
-    words = ("content", "problems", "code", "http", "no", "class")
+    words = ("content", "problems", "code", "http", "flag", "no", "class")
     if isinstance(when, str) and when not in words:
         raise TltrainError(f"mae rule: fields: when: expected {', '.join(words)} or a list of words, found {when}")
     return Field(

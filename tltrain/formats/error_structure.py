@@ -202,15 +202,15 @@ def _tells(value: Any, when: str | frozenset[str], rule: Rule) -> bool:
         return _has_content(value, rule, _DEPTH)
     if when == "problems":
         return _has_problems(value, rule)
-    if when == "no":
-        return _truth(value) is False
+    if when in ("flag", "no"):
+        return _truth(value) is (when == "flag")
     if when == "class":
         return isinstance(value, str) and bool(_CLASS.fullmatch(value.strip()))
     number = whole_number(value)
     return number is not None and (number != 0 if when == "code" else 400 <= number <= 599)
 
 
-_CLASS = re.compile(r"(?:[\w-]{1,60}[.#\\:/]{1,2}){0,8}[A-Z]\w{0,60}(?:Error|Exception|Fault)")
+_CLASS = re.compile(r"(?:[\w-]{1,60}[.#\\:/]{1,2}){0,8}(?:[A-Z]\w{0,60})?(?:Error|Exception|Fault)")
 
 
 def _has_problems(value: Any, rule: Rule) -> bool:
