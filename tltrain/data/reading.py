@@ -329,7 +329,10 @@ def rest(record: Mapping[str, Any], *known: str) -> dict[str, Any]:
 
 _FLAGS = ("is_error", "isError", "error")
 _EXIT_CODES = ("exit_code", "exitCode", "returncode", "return_code")
-_STATUS = {**dict.fromkeys(("error", "failed", "failure"), True), **dict.fromkeys(("success", "ok", "succeeded"), False)}
+_STATUS = {
+    **dict.fromkeys(("error", "failed", "failure"), True),
+    **dict.fromkeys(("success", "ok", "succeeded"), False),
+}
 """LangChain's `status`; that an answer is `completed`, as OpenAI's Responses have it, says nothing of how the call went."""
 
 

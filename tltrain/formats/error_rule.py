@@ -168,7 +168,8 @@ def _language(entry: Mapping[str, str], terms: Mapping[str, str]) -> Pattern:
     """
     _check_keys(entry, "mae rule: languages", required={"language", "error", "begins", "ends", "results"})
     error, begins, ends, results = (
-        "|".join(filter(None, map(str.strip, entry[part].splitlines()))) for part in ("error", "begins", "ends", "results")
+        "|".join(filter(None, map(str.strip, entry[part].splitlines())))
+        for part in ("error", "begins", "ends", "results")
     )
     nothing_found = f"(?!.{{0,40}}(?:{results}))"
     expressions = [

@@ -177,7 +177,9 @@ def _first_kind(values: Any, rule: Rule) -> str | None:
 def _fields_of_a_form(members: dict[str, Any], rule: Rule) -> str | None:
     """Rails' and Django REST framework's answer to a form: field -> list of messages, each of them an error."""
     lists = list(members.values())
-    if lists and all(isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts) for texts in lists):
+    if lists and all(
+        isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts) for texts in lists
+    ):
         kinds = [text_kind(text, rule) for texts in lists for text in texts]
         return kinds[0] if all(kinds) else None
     return None
@@ -185,7 +187,11 @@ def _fields_of_a_form(members: dict[str, Any], rule: Rule) -> str | None:
 
 def _is_issue_list(value: Any, rule: Rule) -> bool:
     """Whether this is a validator's report: a list of objects of which each has the keys of one of `issues`."""
-    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) and _is_issue(item, rule) for item in value)
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(item, dict) and _is_issue(item, rule) for item in value)
+    )
 
 
 def _is_issue(item: dict[Any, Any], rule: Rule) -> bool:
@@ -218,10 +224,17 @@ def _has_problems(value: Any, rule: Rule) -> bool:
         return _has_content(value, rule, _DEPTH)
     if isinstance(value, dict):  # a field's name -> what is wrong with it
         return bool(value) and all(
-            _has_content(member, rule, 1) if isinstance(member, str) else isinstance(member, list) and _has_problems(member, rule)
+            _has_content(member, rule, 1)
+            if isinstance(member, str)
+            else isinstance(member, list) and _has_problems(member, rule)
             for member in value.values()
         )
-    return isinstance(value, list) and bool(value) and all(isinstance(item, str | dict) for item in value) and _has_content(value, rule, _DEPTH)
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(item, str | dict) for item in value)
+        and _has_content(value, rule, _DEPTH)
+    )
 
 
 def _has_content(value: Any, rule: Rule, depth: int) -> bool:
@@ -273,7 +286,10 @@ def _markup_kind(text: str, rule: Rule, depth: int) -> str | None:
     return value_kind(value, rule, depth) or ""
 
 
-_HTML = re.compile(r"\s*(?:<!--.{0,500}?-->\s*)?(?:<!doctype html|<html\b|<head\b|<body\b|<title\b|<h1\b|<center\b|<p\b|<div\b|<pre\b)", re.I | re.S)
+_HTML = re.compile(
+    r"\s*(?:<!--.{0,500}?-->\s*)?(?:<!doctype html|<html\b|<head\b|<body\b|<title\b|<h1\b|<center\b|<p\b|<div\b|<pre\b)",
+    re.I | re.S,
+)
 
 
 def _headings(value: Any, depth: int = _DEPTH) -> Iterator[str]:

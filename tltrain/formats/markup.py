@@ -48,6 +48,7 @@ def read_markup(text: str) -> dict[str, Any] | None:
             stack[-1].elements.append(element)
             if not token["rest"].endswith("/") and name not in _VOID:
                 stack.append(element)
+    stack[-1].text.append(text[at:])
     return root.value() if root.elements else None
 
 

@@ -12,6 +12,7 @@ from tltrain.formats.error_structure import answer_kind
 
 __all__ = ["FLAGGED", "Pattern", "Rule", "error_kind"]
 
+
 def error_kind(answer: str, rule: Rule, is_error: bool | None = None) -> str | None:
     """The kind of error that a tool's answer is under `rule`, None if it is none.
 
