@@ -1,4 +1,4 @@
-"""The strict rule on 680 labelled answers of tools (tests/tool_answers/README.md), and on the kinds of shape it knows."""
+"""The strict rule on 680 labelled answers of tools (tests/tool_answers/README.md), and on the shapes it knows."""
 
 from __future__ import annotations
 

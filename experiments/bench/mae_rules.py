@@ -2,11 +2,11 @@
 
     TLTRAIN_SHARED=../shared python experiments/bench/mae_rules.py [--quick]
 
-Truth is known in three places: 680 answers of many frameworks in 14 languages, in a part that the strict rule was tuned
-on and one that was held out (tests/tool_answers/README.md); 150 answers of RoTBench's third turn labelled by reading (the
-labels and how they were given: experiments/results/rotbench_answer_labels.json); toolworld, which knows whether its tools
-failed. Prints precision and recall with 95 % Wilson intervals, where the released rule errs and by which pattern, and what a turn costs at 1,000 and at 100,000.
-The last line is one JSON object. `--quick` halves the sizes.
+Truth is known in three places: 680 answers of many frameworks in 14 languages, one part of which was held back while
+the strict rule was tuned (tests/tool_answers/README.md); 150 answers of RoTBench's third turn labelled by reading (the
+labels and how they were given: experiments/results/rotbench_answer_labels.json); toolworld, which knows whether its
+tools failed. Prints precision and recall with 95 % Wilson intervals, where the released rule errs and by which
+pattern, and what a turn costs at 1,000 and at 100,000. The last line is one JSON object. `--quick` halves the sizes.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def wilson(hits: int, of: int, z: float = 1.959964) -> list[float] | None:
 
 
 def score(labelled: Iterable[Labelled], rule: Rule) -> dict[str, Any]:
-    """Counts, precision and recall in percent with intervals (None where nothing is flagged, or nothing is an error)."""
+    """Counts, precision and recall in percent with intervals; None where nothing is flagged, or nothing an error."""
     pairs = Counter((error_kind(one.answer, rule) is not None, one.error) for one in labelled)
     hit, false_alarm, missed = pairs[True, True], pairs[True, False], pairs[False, True]
     return {

@@ -9,8 +9,8 @@
      "tools": [{"type": "function", "function": {"name": ..., "description": ..., "parameters": {...}}}]}
 
 Also read: `arguments` as an object, `tools` as the text of a JSON list, text content as a list of text parts, and the
-older `functions`, `function_call` and role `function`, and in a tool's message whether the call failed, where a field says
-so outright (`tltrain.data.reading.outcome`). The TL format has one call a turn: several calls in one message
+older `functions`, `function_call` and role `function`, and in a tool's message whether the call failed, where a field
+says so outright (`tltrain.data.reading.outcome`). The TL format has one call a turn: several calls in one message
 become turns in their order, each followed by its own answer. System and developer messages become `instructions`.
 
 As a benchmark (`parse_sample`) a record asks for the calls in its field `tool_calls`, after all of its `messages`, or,

@@ -333,7 +333,7 @@ _STATUS = {
     **dict.fromkeys(("error", "failed", "failure"), True),
     **dict.fromkeys(("success", "ok", "succeeded"), False),
 }
-"""LangChain's `status`; that an answer is `completed`, as OpenAI's Responses have it, says nothing of how the call went."""
+"""LangChain's `status`. That an answer is `completed` (OpenAI's Responses) does not say whether the call failed."""
 
 
 def outcome(message: Mapping[str, Any]) -> tuple[bool | None, str | None]:

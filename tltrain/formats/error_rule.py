@@ -9,7 +9,6 @@ from typing import Any
 
 from tltrain.errors import TltrainError
 
-
 FLAGGED = "flagged"
 """The kind of an error of which nothing is known but that a field says so."""
 
@@ -19,7 +18,8 @@ class Pattern:
     """Texts that show one kind of error: a normalised substring (`text`), or expressions by where they are tried.
 
     `starts`: the beginning of the text. `whole`: its first line, from end to end. `ends`: the beginning of its last
-    line. `lines`: the beginning of any line.
+    line. `lines`: the beginning of any line. `latin`: False for a language whose script has no letters of ASCII, which
+    is not looked for in a text of ASCII alone.
     """
 
     kind: str
@@ -28,6 +28,7 @@ class Pattern:
     whole: re.Pattern[str] | None = None
     ends: re.Pattern[str] | None = None
     lines: re.Pattern[str] | None = None
+    latin: bool = True
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,9 @@ class Field:
     beside: frozenset[str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rule:
-    """What counts as an error. Build it with `from_config`."""
+    """What counts as an error. Build it with `from_config`. Equal is the same object alone, so that it hashes fast."""
 
     match: str
     patterns: tuple[Pattern, ...]
@@ -157,7 +158,8 @@ def _field(entry: Mapping[str, Any]) -> Field:
 def _pattern(entry: Mapping[str, str], terms: Mapping[str, str]) -> Pattern:
     _check_keys(entry, "mae rule: patterns", required={"kind"}, optional=set(_ANCHORS))
     where = f"patterns: {entry['kind']}"
-    return Pattern(entry["kind"], **{at: _any_of(entry.get(at), f"{where}: {at}", terms) for at in _ANCHORS})
+    starts, whole, ends, lines = (_any_of(entry.get(at), f"{where}: {at}", terms) for at in _ANCHORS)
+    return Pattern(entry["kind"], starts=starts, whole=whole, ends=ends, lines=lines)
 
 
 def _language(entry: Mapping[str, str], terms: Mapping[str, str]) -> Pattern:
@@ -172,12 +174,15 @@ def _language(entry: Mapping[str, str], terms: Mapping[str, str]) -> Pattern:
         for part in ("error", "begins", "ends", "results")
     )
     nothing_found = f"(?!.{{0,40}}(?:{results}))"
+    latin = re.search("[a-z]", error) is not None
+    word = r"\b" if latin else ""  # scripts without spaces between words have no such boundary
     expressions = [
         rf"(?:{error})(?:\s?[:：!！].*)?",
         rf"{nothing_found}(?:{begins})\w{{0,8}}(?:{{{{boundary}}}}.*)?",
-        rf"{nothing_found}.{{0,120}}?(?:{ends}){{{{sentence_end}}}}",
+        rf"{nothing_found}.{{0,120}}?{word}(?:{ends}){{{{sentence_end}}}}",
     ]
-    return Pattern("api_message", whole=_any_of("\n".join(expressions), f"languages: {entry['language']}", terms))
+    whole = _any_of("\n".join(expressions), f"languages: {entry['language']}", terms)
+    return Pattern("api_message", whole=whole, latin=latin)
 
 
 def _terms(entries: Mapping[str, str]) -> dict[str, str]:

@@ -287,7 +287,7 @@ def _markup_kind(text: str, rule: Rule, depth: int) -> str | None:
 
 
 _HTML = re.compile(
-    r"\s*(?:<!--.{0,500}?-->\s*)?(?:<!doctype html|<html\b|<head\b|<body\b|<title\b|<h1\b|<center\b|<p\b|<div\b|<pre\b)",
+    r"\s*(?:<!--.{0,500}?-->\s*)?<(?:!doctype html|(?:html|head|body|title|h1|center|p|div|pre)\b)",
     re.I | re.S,
 )
 
@@ -297,7 +297,7 @@ def _headings(value: Any, depth: int = _DEPTH) -> Iterator[str]:
     if not isinstance(value, dict) or not depth:
         return
     for name, member in value.items():
-        if name in ("title", "h1", "h2", "pre", "message"):
+        if name in ("title", "h1", "pre", "message"):
             yield _plain(member)
         elif isinstance(member, dict):
             yield from _headings(member, depth - 1)

@@ -65,10 +65,11 @@ def _first_line_kind(text: str, lines: list[str], rule: Rule) -> str | None:
     short = short and not (rule.explains and rule.explains.match(first))
     for message in _peeled(text[:_MESSAGE_LENGTH], rule):
         line = message.partition("\n")[0].rstrip().rstrip(".!。！।").rstrip()
+        ascii_only = line.isascii()
         for pattern in rule.patterns:
             if pattern.starts and pattern.starts.match(message):
                 return pattern.kind
-            if short and pattern.whole and pattern.whole.fullmatch(line):
+            if short and pattern.whole and (pattern.latin or not ascii_only) and pattern.whole.fullmatch(line):
                 return pattern.kind
     return None
 

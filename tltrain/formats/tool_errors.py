@@ -7,6 +7,8 @@ the cost is linear in its length.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from tltrain.formats.error_rule import FLAGGED, Pattern, Rule, normalize
 from tltrain.formats.error_structure import answer_kind
 
@@ -23,8 +25,13 @@ def error_kind(answer: str, rule: Rule, is_error: bool | None = None) -> str | N
         return _substring_kind(answer, rule)
     if is_error is False:
         return None
-    kind = answer_kind(answer, rule)
+    kind = _structure_kind(answer, rule)
     return kind or FLAGGED if is_error else kind
+
+
+@lru_cache(maxsize=64)  # the answers of a trajectory, which are judged for its verdicts, its flags and a comparison
+def _structure_kind(answer: str, rule: Rule) -> str | None:
+    return answer_kind(answer, rule)
 
 
 def _substring_kind(answer: str, rule: Rule) -> str | None:

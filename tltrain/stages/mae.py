@@ -31,7 +31,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
     source = JudgedSource(cfg, "judging calls")
     name, write = WRITERS[cfg.stage.write.name]
-    comparison = RuleComparison(*(named_rule(cfg, rule) for rule in ("paper", "strict"))) if cfg.stage.mae else None
+    comparison = RuleComparison(named_rule(cfg, "paper"), named_rule(cfg, "strict")) if cfg.stage.mae else None
     write(folder / name, comparison.watch(source) if comparison else source)
     report = source.judged
     report.error_kinds = dict(sorted(report.error_kinds.items(), key=lambda item: -item[1]))

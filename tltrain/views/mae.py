@@ -28,7 +28,7 @@ def show(cfg: DictConfig, folder: Path, metrics: dict[str, Any]) -> None:
 
 
 ADVICE: Final = {
-    "paper": "If this is your own data, look at them and choose stage.rule=strict; the paper's rule is for the paper's data.",
+    "paper": "Choose stage.rule=strict for data of your own; the paper's rule is there to compare with the paper.",
     "strict": "stage.rule=strict decides here.",
 }
 
