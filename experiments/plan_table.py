@@ -26,7 +26,7 @@ ROWS = {
 
 
 def cell(of: str, processes: int, memory: float, strategy: str, words: list[str]) -> str:
-    """GiB at the peak, bold where that fits."""
+    """GiB at the peak: bold where that fits, in brackets where the training would not begin (lost updates)."""
     cfg = compose(
         "config",
         overrides=[
@@ -45,6 +45,8 @@ def cell(of: str, processes: int, memory: float, strategy: str, words: list[str]
     found, metrics = plan.make(cfg)
     gib = f"{metrics['peak_bytes'] / 2**30:.0f}"
     host = f" (+{found.host / 2**30:.0f} host)" if found.host else ""
+    if metrics["refused"]:
+        return f"({gib})"
     return f"**{gib}**{host}" if metrics["fits"] else gib + host
 
 

@@ -1,8 +1,9 @@
-"""Two processes on the CPU against one: the same losses, weights and answers; and a process that dies."""
+"""Engines on the CPU: two processes against one, every algorithm in bfloat16, and a process that dies."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -15,10 +16,12 @@ import torch
 from safetensors.torch import load_file
 
 from tests.support.paths import ROOT
+from tests.support.small_runs import SMALL
 
 pytestmark = pytest.mark.slow
 
-COMMON = ["tracking=none", "model=tiny", "hardware.device=cpu", "hardware.bf16=false", "cache.dir=cache"]
+COMMON = ["tracking=none", "model=tiny", "hardware.device=cpu", "cache.dir=cache"]
+FLOAT32 = "hardware.bf16=false"
 PKT = ["stage=pkt", "data.size=8", "stage.args.num_train_epochs=1"]  # 7 trajectories are learned from
 PPO = ["stage=irm", "data.size=6", "data.holdout=0.2", "stage.do_sample=false", "stage.max_new_tokens=12"]
 TWO = "hardware.processes=2"
@@ -35,7 +38,8 @@ def place(tmp_path_factory) -> Path:
 
 def command(place: Path, folder: str, *words: str, before: tuple[str, ...] = (sys.executable,)) -> Path:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    line = [*before, "-m", "tltrain", *COMMON, *words, f"hydra.run.dir={folder}"]
+    precision = [] if any(word.startswith("hardware.bf16") for word in words) else [FLOAT32]
+    line = [*before, "-m", "tltrain", *COMMON, *precision, *words, f"hydra.run.dir={folder}"]
     ran = subprocess.run(line, cwd=place, env=environment, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, f"{words}:\n{ran.stdout}\n{ran.stderr}"
     return place / folder
@@ -104,6 +108,46 @@ def test_ppo_by_two_processes_is_ppo_by_one(place, alone, ppo_alone, engine):
     assert len((found / "samples.jsonl").read_text().splitlines()) > 0
 
 
+LORA = "model.lora.r=2"
+SMALL_MODEL = [word for word in SMALL if word.startswith("model.random")]  # a CPU without bfloat16 is slow in it
+GROUP = ["stage=irm", "data.size=6", "stage.max_new_tokens=8", "stage.args.max_steps=1", "data.holdout=0.2"]
+BFLOAT16 = {
+    "pkt": PKT,
+    "pkt_lora": [*PKT, LORA],
+    "ppo": [*PPO, "stage.args.max_steps=1"],
+    "ppo_lora": [*PPO, "stage.args.max_steps=1", LORA],
+    "grpo": [*GROUP, "stage.algorithm=grpo"],
+    "rloo_lora": [*GROUP, "stage.algorithm=rloo", LORA],
+}
+
+
+@pytest.mark.parametrize("engine", ["auto", "zero2", "zero3"])
+@pytest.mark.parametrize("algorithm", BFLOAT16)
+def test_every_algorithm_trains_in_bfloat16(place, engine, algorithm):
+    """What a GPU's default is, and a newer CPU's. The weights that are saved are float32, as they were loaded."""
+    words = [*SMALL_MODEL, *BFLOAT16[algorithm], f"hardware={engine}", "hardware.bf16=true"]
+    found = command(place, f"bf16_{engine}_{algorithm}", *words)
+    assert all(math.isfinite(step["loss"]) for step in steps(found))
+    assert {weight.dtype for weight in load_file(found / "model" / "model.safetensors").values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("engine", ["zero2", "zero3"])
+def test_pkt_in_bfloat16_has_the_losses_of_float32(place, alone, engine):
+    """Token weights and losses stay float32: what differs is the rounding of the forward pass."""
+    found = command(place, f"bf16_losses_{engine}", *PKT, f"hardware={engine}", "hardware.bf16=true", accumulate(4))
+    for name, tolerance in (("loss", 2e-2), ("mean_weight", 1e-6)):
+        assert [step[name] for step in steps(found)] == pytest.approx(
+            [step[name] for step in steps(alone)], rel=tolerance
+        )
+
+
+@pytest.mark.parametrize("engine", ["zero2", "zero3"])
+def test_two_processes_train_at_the_default_precision(place, engine):
+    """As the documents type it: nothing is said of the precision."""
+    words = [*PKT, f"hardware={engine}", TWO, accumulate(2), "hardware.bf16=null"]
+    assert len(steps(command(place, f"default_{engine}", *words))) == 2
+
+
 def test_evaluation_by_two_processes_is_that_of_one(place, alone):
     words = ["stage=eval", f"model.path={alone / 'model'}", "benchmark.size=9", "stage.max_new_tokens=8"]
     one = command(place, "eval_one", *words, "stage.batch_size=2")
@@ -121,7 +165,7 @@ def test_fewer_samples_than_processes(place):
 
 def test_a_process_that_dies_ends_the_run_with_its_rank(place):
     words = ["stage=pkt", "data.size=400", "hydra.run.dir=dead", TWO, accumulate(1)]
-    line = [sys.executable, "-m", "tltrain", *COMMON, *words]
+    line = [sys.executable, "-m", "tltrain", *COMMON, FLOAT32, *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(line, cwd=place, env=environment, stderr=subprocess.PIPE, text=True) as run:
         workers = _workers(run.pid)

@@ -11,13 +11,14 @@ import sys
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch.utils.checkpoint import checkpoint
 
+from tests.support.composition import composed
 from tests.support.paths import ROOT
 from tests.support.small_runs import SMALL
-from tltrain import config
-from tltrain.stages.training_runs import lost_updates
+from tltrain.errors import TltrainError
+from tltrain.stages.training_runs import warn_of_lost_updates
+from tltrain.training.arguments import lost_updates
 
 STAGES = {
     "pkt": ("stage=pkt", *SMALL, "data.size=6", "stage.args.max_steps=2"),
@@ -113,23 +114,44 @@ def test_torch_compile_gives_the_same_losses(tltrain, tmp_path, models_cache, st
     assert [one["loss"] for one in found] == pytest.approx([one["loss"] for one in plain], rel=1e-3)
 
 
+@pytest.fixture
+def cfg():
+    return composed("stage=irm", "model=tiny", "model.irm.critic_learning_rate=0.1")
+
+
 @pytest.mark.parametrize(
     ("dtype", "rate", "lost"),
     [("float32", 1e-9, False), ("bfloat16", 1e-6, True), ("bfloat16", 1e-4, False), ("float16", 1e-5, False)],
 )
-def test_updates_that_16_bits_would_lose(dtype, rate, lost):
-    cfg = OmegaConf.structured(config.Config)
-    cfg.model, cfg.hardware = OmegaConf.structured(config.Model), OmegaConf.structured(config.Hardware)
+def test_updates_that_16_bits_would_lose(cfg, dtype, rate, lost):
     cfg.model.dtype = dtype
-    assert lost_updates(cfg, rate) is lost
+    found = lost_updates(cfg, rate, float32_copy=False)
+    assert (found is not None) is lost
     if lost:  # a typical weight stays what it was
         weight = torch.tensor(0.02, dtype=getattr(torch, dtype))
         assert weight - rate == weight
+        assert f"stage.args.learning_rate={rate:g}" in found
+        assert lost_updates(cfg, rate, float32_copy=True) is None
         cfg.model.lora.r = 8
-        assert not lost_updates(cfg, rate)
+        assert lost_updates(cfg, rate, float32_copy=False) is None
 
 
-def test_a_training_that_would_lose_its_updates_says_so(tltrain, caplog):
+def test_the_critics_updates_count_too(cfg):
+    cfg.model.dtype, cfg.stage.critic.learning_rate = "bfloat16", 1e-7
+    assert "stage.critic.learning_rate=1e-07" in lost_updates(cfg, 1e-3, float32_copy=False)
+    cfg.stage.algorithm = "grpo"  # which has none
+    assert lost_updates(cfg, 1e-3, float32_copy=False) is None
+
+
+def test_a_training_that_would_lose_its_updates_stops_and_names_the_remedies(tltrain):
+    with pytest.raises(TltrainError, match=r"learning_rate=1e-06.*zero2.*float32.*model.allow_lost_updates=true"):
+        warn_of_lost_updates(composed("stage=pkt", "model=tiny", "model.dtype=bfloat16"), 1e-6)
+    ran = tltrain(*STAGES["pkt"], "model.dtype=bfloat16", "stage.args.learning_rate=1e-6", status=1)
+    assert "stage.args.learning_rate=1e-06: bfloat16 weights would lose most updates to rounding" in ran.err
+
+
+def test_a_training_may_lose_its_updates_where_that_is_wanted(caplog):
+    words = ["stage=pkt", "model=tiny", "model.dtype=bfloat16", "model.allow_lost_updates=true"]
     with caplog.at_level(logging.WARNING):
-        ran = tltrain(*STAGES["pkt"], "model.dtype=bfloat16", "stage.args.learning_rate=1e-6")
-    assert "most updates are smaller" in ran.err + caplog.text
+        warn_of_lost_updates(composed(*words), 1e-6)
+    assert "would lose most updates" in caplog.text

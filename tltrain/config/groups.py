@@ -50,6 +50,14 @@ class Model:
     random: Optional[dict[str, int]] = key(None, "arguments of LlamaConfig, for a model with random weights")
     sizes: dict[str, Any] = key({}, "what the model's config.json says, so that stage=plan needs no hub")
     dtype: str = key("float32", "dtype of the weights while training; float32, bfloat16 or float16")
+    allow_lost_updates: bool = key(
+        False, "train in 16 bits although the learning rate is too small for them and most updates are rounded away"
+    )
+    bos: Any = key(
+        "auto",
+        "begin a conversation with the BOS token; auto: as the model was trained, else as its tokenizer does",
+        among=("auto", True, False),
+    )
     attn_implementation: str = key("sdpa", "implementation of attention, as transformers names it")
     trust_remote_code: bool = key(False, "run Python code that the model's folder or hub repository brings along")
     lora: Lora = key(Lora, "LoRA adapter; model.lora.r=8 trains one")

@@ -52,6 +52,7 @@ class Key:
         bounds: the values that a number may have.
         hint: what to do instead, after the error of a value out of bounds.
         schema: the dataclass of the keys below it, where the node is one.
+        among: the values it may have, where they are no enumeration.
         library: the class of a library whose arguments the node takes, as `tltrain.entry.arguments` names it;
             `algorithm`: that of the algorithm which stands beside it.
     """
@@ -61,6 +62,7 @@ class Key:
     hint: str = ""
     schema: type | None = None
     library: str | None = None
+    among: tuple[Any, ...] = ()
 
 
 def key(
@@ -70,6 +72,7 @@ def key(
     hint: str = "",
     schema: type | None = None,
     library: str | None = None,
+    among: tuple[Any, ...] = (),
     **bounds: float,
 ) -> Any:
     """A dataclass field that carries a `Key`.
@@ -81,7 +84,7 @@ def key(
     factory: Callable[[], Any] | None = default.copy if isinstance(default, list | dict) else None
     if isinstance(default, type):
         schema = factory = default
-    carried = {"key": Key(meaning, Bounds(**bounds), hint, schema, library)}
+    carried = {"key": Key(meaning, Bounds(**bounds), hint, schema, library, among)}
     return field(metadata=carried, **({"default_factory": factory} if factory else {"default": default}))
 
 

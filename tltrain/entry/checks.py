@@ -58,6 +58,9 @@ def _check_value(node: DictConfig, known: Key, value: Any, key: str) -> None:
         return
     if known.bounds:
         check_bounds(value, known.bounds, key, known.hint)
+    if known.among and value not in known.among:
+        words = ", ".join(str(each).lower() for each in known.among)
+        raise TltrainError(f"{key}: expected one of {words}, found {value}")
     if (known.schema or known.library) and not isinstance(value, DictConfig):
         raise TltrainError(f"{key}: expected a mapping, found {value}")
     if known.schema is not None:

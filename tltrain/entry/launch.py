@@ -6,6 +6,7 @@ command line. Under torchrun, accelerate, deepspeed or srun the processes are th
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import logging
 import os
@@ -39,6 +40,8 @@ SHOWN = ("mae", *TRAINING, "demo")
 """Stages whose result a module of the same name in `tltrain.views` shows; the others show their own."""
 SHUTDOWN = 300
 """Seconds that workers may take to save after SIGTERM, whose step may be long; a scheduler may wait less."""
+STDERR_LINES = 40
+"""Lines of a dead worker's standard error that are shown."""
 
 
 def run_stage(cfg: DictConfig, folder: Path) -> dict[str, Any]:
@@ -244,24 +247,41 @@ def _signals() -> Iterator[None]:
 
 
 def _why(failures: Mapping[int, Any], place: Path) -> str:
-    """The line of the worker that failed first, and its traceback on the terminal where it is no mistake of the user's.
+    """The line of the worker that failed first, and on the terminal its traceback where it is no mistake of the user's.
 
-    A worker that is killed leaves no report, and what the others then say is only that they lost it.
+    A worker that a signal ended says nothing itself, and what the others then say may only be that they lost it. One
+    that had reported an error before (libraries abort while they are torn down) failed from that error.
     """
+    reports = [Failure(**json.loads(file.read_text(encoding="utf-8"))) for file in place.glob("failed-*.json")]
+    first = min(reports, key=lambda report: report.time, default=None)
+    said = "" if first is None else _line(first, reports)
+    reported = {report.rank for report in reports}
     for rank, failure in sorted(failures.items()):
-        if failure.exitcode < 0 and -failure.exitcode != signal.SIGTERM:
+        if failure.exitcode < 0 and -failure.exitcode != signal.SIGTERM and rank not in reported:
+            _show_stderr(place, failure.local_rank)
             name = signal.Signals(-failure.exitcode).name
             hint = "; was the memory of this machine used up?" if name == "SIGKILL" else ""
-            return f"rank {rank}: killed by {name}{hint}"
-    reports = [Failure(**json.loads(file.read_text(encoding="utf-8"))) for file in place.glob("failed-*.json")]
-    if not reports:
-        rank, failure = min(failures.items())
-        return f"rank {rank}: ended with exit status {failure.exitcode}"
-    first = min(reports, key=lambda report: report.time)
+            return f"rank {rank}: killed by {name}{hint}" + (f" (another process failed too: {said})" if said else "")
+    if first is None:
+        rank = min(failures, key=lambda rank: (failures[rank].exitcode == -signal.SIGTERM, rank))
+        _show_stderr(place, failures[rank].local_rank)
+        return f"rank {rank}: ended with exit status {failures[rank].exitcode}"
     if not first.user and first.trace:
         terminal.errors.print(first.trace, markup=False)
+    return said
+
+
+def _line(first: Failure, reports: list[Failure]) -> str:
+    """The line of `first`, with its rank where rank 0 does not say the same."""
     alike = any(report.rank == 0 and report.line == first.line for report in reports)
     return first.line if alike else f"rank {first.rank}: {first.line}"
+
+
+def _show_stderr(place: Path, local_rank: int) -> None:
+    """The last lines that a worker wrote to its standard error, where the launcher kept them in a file."""
+    for file in place.rglob(f"attempt_*/{local_rank}/stderr.log"):
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()[-STDERR_LINES:]
+        terminal.errors.print("\n".join(lines), markup=False)
 
 
 # --- a worker ---------------------------------------------------------------------------------------------------------
@@ -269,6 +289,7 @@ def _why(failures: Mapping[int, Any], place: Path) -> str:
 
 def work(file: Path) -> int:
     """A worker's life: rank 0 runs the stage, the others follow; returns the exit status."""
+    faulthandler.enable()  # a crash in a library's native code then says where in Python it was called
     place = distributed.started(dict(os.environ))
     assert place is not None
     report = partial(_report, file.parent, place.rank)

@@ -17,7 +17,7 @@ from tltrain.plan.memory import Batch, GiB, Moment, Setup
 from tltrain.plan.shapes import Shape, shape_of
 from tltrain.runtime import distributed, terminal
 from tltrain.runtime.durations import duration
-from tltrain.training.arguments import library_class, trainer_arguments
+from tltrain.training.arguments import library_class, lost_updates, trainer_arguments
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +31,17 @@ DEFAULTS: dict[str, Any] = {
     "num_train_epochs": 3,
     "max_steps": -1,
     "optim": "adamw_torch_fused",
+    "learning_rate": 5e-5,
 }
 """Of transformers.TrainingArguments, whose import would take seconds."""
-_GROUP: dict[str, Any] = {"generation_batch_size": None, "steps_per_generation": None, "num_iterations": 1}
+_GROUP: dict[str, Any] = {
+    "generation_batch_size": None,
+    "steps_per_generation": None,
+    "num_iterations": 1,
+    "learning_rate": 1e-6,
+}
 OWN_DEFAULTS: dict[str, dict[str, Any]] = {
-    "trl.SFTConfig": {"max_length": LENGTH},
+    "trl.SFTConfig": {"max_length": LENGTH, "learning_rate": 2e-5},
     "trl.RLOOConfig": {**_GROUP, "num_generations": 2},
     "trl.GRPOConfig": {**_GROUP, "num_generations": 8},
 }
@@ -63,6 +69,7 @@ class Plan:
         moments: bytes by part, at each moment. trained: weights that are trained, by model.
         host: bytes of the machine's memory for each process, by offloading.
         seconds: by part; empty where the number of tokens is not known. available: bytes a process may have.
+        refused: why the training would stop at its beginning, however much memory there is.
     """
 
     shape: Shape
@@ -74,6 +81,7 @@ class Plan:
     seconds: dict[str, float] = field(default_factory=dict)
     tokens: Tokens | None = None
     available: float | None = None
+    refused: str | None = None
 
     @property
     def peak(self) -> tuple[str, float]:
@@ -81,6 +89,8 @@ class Plan:
 
     @property
     def fits(self) -> bool | None:
+        if self.refused is not None:
+            return False
         return None if self.available is None else self.peak[1] <= self.available * MARGIN
 
 
@@ -92,7 +102,24 @@ def make(cfg: DictConfig, shape: Shape, setup: Setup, batch: Batch, tokens: Toke
     host = 0.0 if kind == "answering" else memory.on_host(shape.parameters, setup)
     if kind == "actor_critic":
         host += memory.on_host(*memory.critic(shape, setup))
-    return Plan(shape, setup, batch, moments, memory.trained(kind, shape, setup), host, seconds, tokens)
+    return Plan(
+        shape=shape,
+        setup=setup,
+        batch=batch,
+        moments=moments,
+        trained=memory.trained(kind, shape, setup),
+        host=host,
+        seconds=seconds,
+        tokens=tokens,
+        refused=refused(cfg, setup),
+    )
+
+
+def refused(cfg: DictConfig, setup: Setup) -> str | None:
+    """Why `cfg.stage` would not begin to train."""
+    if cfg.stage.name == "eval" or cfg.model.allow_lost_updates:
+        return None
+    return lost_updates(cfg, arguments(cfg)["learning_rate"], float32_copy=setup.strategy != "none")
 
 
 def kind_of(cfg: DictConfig) -> str:

@@ -19,7 +19,13 @@ from tltrain.data.judged import JudgedSource, read_metrics
 from tltrain.entry.arguments import check_arguments
 from tltrain.errors import TltrainError
 from tltrain.runtime import distributed, runs, terminal
-from tltrain.training.arguments import configured_arguments, library_class, trainer_arguments
+from tltrain.training.arguments import (
+    configured_arguments,
+    float32_copy,
+    library_class,
+    lost_updates,
+    trainer_arguments,
+)
 from tltrain.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -28,9 +34,6 @@ if TYPE_CHECKING:
     from tltrain.tokens.encoder import Encoder
 
 log = logging.getLogger(__name__)
-
-WEIGHT = 0.02
-"""Size of a typical weight: the spread that most models are initialized with."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,7 @@ def prepare(
     """
     from transformers import set_seed
 
-    from tltrain.models import devices, loading
-    from tltrain.tokens.encoder import Encoder
+    from tltrain.models import devices, encoders, loading
 
     checkpoint = checkpoint_to_resume(cfg, folder, left)
     source = JudgedSource(cfg, "reading trajectories")
@@ -80,7 +82,7 @@ def prepare(
     device, bf16 = devices.device_and_dtype(cfg.hardware)
     with distributed.leader_first():
         base = loading.resolve(cfg.model, cfg.cache.dir, lambda: loading.corpus(train))
-    tokenizer = loading.load_tokenizer(base, cfg.model)
+    encoder = encoders.load_encoder(base, cfg.model)
     arguments = make_arguments(cfg, folder, device.type, bf16)
     set_seed(cfg.seed)  # an adapter begins at random
     return TrainingRun(
@@ -92,7 +94,7 @@ def prepare(
         device=device,
         bf16=bf16,
         base=base,
-        encoder=Encoder(tokenizer),
+        encoder=encoder,
         arguments=arguments,
         model=loading.load(base, cfg.model, devices.weights_dtype(cfg.model), device),
         resume_from=str(checkpoint) if checkpoint else arguments.resume_from_checkpoint,
@@ -154,28 +156,27 @@ def library_arguments(cfg: DictConfig, kind: type, folder: Path, device: str, bf
             **engines.arguments(cfg.hardware),
             **ours,
         )
+    warn_of_lost_updates(cfg, arguments.learning_rate)
     if arguments.deepspeed:
         engines.connect(device)
-    elif lost_updates(cfg, arguments.learning_rate):
-        log.warning(
-            "model.dtype=%s at learning rate %g: most updates are smaller than the steps between such numbers and are "
-            "lost; model.dtype=float32, or hardware=zero2 or zero3, which keep a float32 copy",
-            cfg.model.dtype,
-            arguments.learning_rate,
-        )
     return arguments
 
 
-def lost_updates(cfg: DictConfig, learning_rate: float) -> bool:
-    """Whether weights that are trained as they are kept, in 16 bits, would hardly change.
+def warn_of_lost_updates(cfg: DictConfig, learning_rate: float) -> None:
+    """Stop a training whose updates would be rounded away, or say so where `model.allow_lost_updates` wants it so.
 
-    An Adam step is about as long as the learning rate, and a weight about `WEIGHT`; bfloat16 has 8 significant bits, so
-    that what is less than 2^-9 of a weight is rounded away. FSDP keeps float32 weights, and adapters are float32.
+    Raises:
+        TltrainError: they would be.
     """
-    kept = {"bfloat16": 8, "float16": 11}.get(cfg.model.dtype)
-    return (
-        kept is not None and not cfg.hardware.fsdp and cfg.model.lora.r is None and learning_rate < WEIGHT / 2**kept / 2
-    )
+    lost = lost_updates(cfg, learning_rate, float32_copy=float32_copy(cfg, distributed.size()))
+    if lost is None:
+        return
+    if not cfg.model.allow_lost_updates:
+        raise TltrainError(
+            f"{lost}: hardware=zero2 or zero3 keeps a float32 copy, model.dtype=float32 takes more memory, "
+            "model.allow_lost_updates=true trains all the same"
+        )
+    log.warning("%s", lost)
 
 
 # --- checkpoints ------------------------------------------------------------------------------------------------------
@@ -228,12 +229,12 @@ def refused_arguments(kinds: tuple[type[Exception], ...] = (ValueError, ImportEr
 
 
 def save_model(run: TrainingRun, model: Any, trainer: Any) -> None:
-    """Leave `model/`: safetensors, tokenizer, chat template and the digests of the queries learned from.
+    """Leave `model/`: safetensors, tokenizer, chat template, how it reads, and the digests of the queries learned from.
 
     Args:
         trainer: the one that trained the model; of several processes all call this, and the first writes.
     """
-    from tltrain.models import devices, loading
+    from tltrain.models import devices, encoders, loading
     from tltrain.training import engines
 
     choice, folder = run.cfg.model, run.folder / "model"
@@ -242,16 +243,32 @@ def save_model(run: TrainingRun, model: Any, trainer: Any) -> None:
     if distributed.leads():
         shutil.rmtree(part, ignore_errors=True)
     with terminal.status("saving the model"):
-        engines.save(model, trainer, part)
+        engines.save(model, trainer, part, devices.weights_dtype(choice))
         if distributed.leads():
             if choice.lora.r is not None and choice.lora.merge:
                 engines.forget()
                 loading.merge(part, run.base, choice, devices.weights_dtype(choice))
             run.encoder.tokenizer.save_pretrained(part)
+            reading = encoders.Reading(bool(run.encoder.opening), len(run.train), prompts_read_apart(run))
+            reading.write(part)
         runs.write_json(part / TRAINED_ON, sorted(queries))
         if distributed.leads():
             shutil.rmtree(folder, ignore_errors=True)
             part.rename(folder)
+
+
+def prompts_read_apart(run: TrainingRun) -> int:
+    """How many of the trajectories are other tokens where their text is read as a whole; said in one line."""
+    apart = sum(map(run.encoder.reads_apart, run.train))
+    if apart:
+        log.warning(
+            "%d of %d conversations are other tokens where their text is read as a whole: this tokenizer joins the end "
+            "of one message with the beginning of the next. A server that is sent text reads them so; "
+            "source.tokenizer=FOLDER sends token ids",
+            apart,
+            len(run.train),
+        )
+    return apart
 
 
 def write_history(logs: list[dict[str, float]], folder: Path) -> None:

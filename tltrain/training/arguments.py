@@ -30,6 +30,11 @@ ALIASES = {
 }
 """transformers' older names of arguments, which it ignores where the newer name is set anywhere."""
 
+WEIGHT = 0.02
+"""Size of a typical weight: the spread that most models are initialized with."""
+SIGNIFICANT_BITS = {"bfloat16": 8, "float16": 11}
+"""Of the 16-bit dtypes."""
+
 
 def library_class(stage: DictConfig) -> str:
     """The name of the class of arguments that the trainer of `stage` takes."""
@@ -59,6 +64,29 @@ def trainer_arguments(cfg: DictConfig) -> dict[str, Any]:
         # The library's default of 8 would pad long trajectories to the longest.
         defaults["per_device_eval_batch_size"] = chosen["per_device_train_batch_size"]
     return defaults | {name: value for name, value in chosen.items() if value is not None or name not in defaults}
+
+
+def float32_copy(cfg: DictConfig, processes: int) -> bool:
+    """Whether the engine keeps float32 weights beside those it computes with, as DeepSpeed and FSDP do."""
+    return bool(cfg.hardware.deepspeed or (cfg.hardware.fsdp and processes > 1))
+
+
+def lost_updates(cfg: DictConfig, learning_rate: float, *, float32_copy: bool) -> str | None:
+    """In one line why weights that are trained as they are kept, in 16 bits, would hardly change; None if they change.
+
+    An Adam step is about as long as the learning rate, and a weight about `WEIGHT`. What is less than half the distance
+    to the next number of p significant bits, about weight / 2^p / 2, is rounded away. Adapters are float32.
+    """
+    bits = SIGNIFICANT_BITS.get(cfg.model.dtype)
+    if bits is None or float32_copy or cfg.model.lora.r is not None:
+        return None
+    rates = {"stage.args.learning_rate": learning_rate}
+    if cfg.stage.name == "irm" and cfg.stage.algorithm.name == "ppo":
+        rates["stage.critic.learning_rate"] = cfg.stage.critic.learning_rate
+    small = [f"{name}={rate:g}" for name, rate in rates.items() if rate < WEIGHT / 2**bits / 2]
+    if not small:
+        return None
+    return f"{' and '.join(small)}: {cfg.model.dtype} weights would lose most updates to rounding"
 
 
 def _renamed(node: DictConfig) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from accelerate.utils import send_to_device
 from datasets import Dataset, concatenate_datasets
 from torch import nn
 from transformers import PrinterCallback, TrainerControl
@@ -155,6 +156,10 @@ class TurnTrainer(WholeCheckpoints, FilledBatches, SFTTrainer):
         one = {"input_ids": [dataset[0]["input_ids"][0]], "position_ids": [0], "reach": [1]}
         blank = {column: one.get(column, []) for column in dataset.column_names}
         return concatenate_datasets([dataset, Dataset.from_list([blank], features=dataset.features)])
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """On the device; the Trainer would also cast the token weights to the type that DeepSpeed computes in."""
+        return send_to_device(inputs, self.args.device)
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor:
         """Number of turns in the optimizer step, on all processes."""
