@@ -48,6 +48,8 @@ def why_not(command: str) -> str | None:
     return next((reason for mark, reason in ELSEWHERE.items() if mark in command), None)
 
 
+OURS = ("hydra.run.dir", "model", "tracking", "data.size", "hardware.processes", "stage.max_new_tokens")
+"""Keys that a run here sets itself."""
 RUN = [command for command in documented_commands() if why_not(command) is None]
 
 
@@ -100,9 +102,7 @@ def small(command: str, files: dict[str, Path], model: Path, results: list[Path]
             word = f"stage.models=[base,{model}]"
         elif key in ("stage.compare", "stage.results"):
             word = f"{key}=[{two}]"
-        elif key == "stage.predictions":
-            continue
-        elif key in ("hydra.run.dir", "model", "tracking", "data.size", "hardware.processes", "stage.max_new_tokens"):
+        elif key == "stage.predictions" or key in ("hydra.run.dir", "model", "tracking", "data.size", "hardware.processes", "stage.max_new_tokens"):
             continue
         words.append(word)
     return [*words, *sizes(command, stage, data)]
