@@ -70,7 +70,8 @@ def _tuple_kind(value: list[Any], rule: Rule) -> str | None:
     return None
 
 
-def _object_kind(value: dict[Any, Any], rule: Rule, depth: int) -> str | None:
+def _object_kind(value: dict[Any, Any], rule: Rule, depth: int, messages: bool = True) -> str | None:
+    """The kind of error an object is by its fields, what its wrappers hold, and (`messages`) its texts if it is bare."""
     members = _members(value)
     failed = _outright(members, rule)
     if failed is False:
@@ -83,18 +84,19 @@ def _object_kind(value: dict[Any, Any], rule: Rule, depth: int) -> str | None:
     bare = _is_bare(members, rule)
     for name, member in members.items():
         # A text beside a result is content, such as a note's; it says how the call went only where it stands alone.
-        inside = (bare or not isinstance(member, str)) if name in rule.wrappers else _is_only(members, member)
-        if inside and (kind := value_kind(member, rule, depth - 1)):
+        if name in rule.wrappers:
+            kind = value_kind(member, rule, depth - 1) if bare or not isinstance(member, str) else None
+        elif (
+            len(members) == 1 and isinstance(member, dict) and depth
+        ):  # a name of its own, such as a mutation's in GraphQL
+            kind = _object_kind(member, rule, depth - 1, messages=False)
+        if kind:
             return kind
-    return (_message_kind(members, rule) if bare else None) or _fields_of_a_form(members, rule)
+    return (_message_kind(members, rule) if bare and messages else None) or _fields_of_a_form(members, rule)
 
 
 def _members(value: dict[Any, Any]) -> dict[str, Any]:
     return {key(name): member for name, member in value.items()}
-
-
-def _is_only(members: dict[str, Any], member: Any) -> bool:
-    return len(members) == 1 and isinstance(member, dict)
 
 
 def _outright(members: dict[str, Any], rule: Rule) -> bool | None:
@@ -180,8 +182,9 @@ def _fields_of_a_form(members: dict[str, Any], rule: Rule) -> str | None:
     if lists and all(
         isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts) for texts in lists
     ):
-        kinds = [text_kind(text, rule) for texts in lists for text in texts]
-        return kinds[0] if all(kinds) else None
+        said = [text for texts in lists for text in texts]
+        kinds = [text_kind(text, rule) for text in said if " " in text or not text.isascii()]  # no word is a message
+        return kinds[0] if len(kinds) == len(said) and all(kinds) else None
     return None
 
 
