@@ -102,7 +102,7 @@ def small(command: str, files: dict[str, Path], model: Path, results: list[Path]
             word = f"stage.models=[base,{model}]"
         elif key in ("stage.compare", "stage.results"):
             word = f"{key}=[{two}]"
-        elif key == "stage.predictions" or key in ("hydra.run.dir", "model", "tracking", "data.size", "hardware.processes", "stage.max_new_tokens"):
+        elif key == "stage.predictions" or key in OURS:
             continue
         words.append(word)
     return [*words, *sizes(command, stage, data)]
