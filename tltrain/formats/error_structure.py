@@ -71,7 +71,7 @@ def _tuple_kind(value: list[Any], rule: Rule) -> str | None:
 
 
 def _object_kind(value: dict[Any, Any], rule: Rule, depth: int, messages: bool = True) -> str | None:
-    """The kind of error an object is by its fields, what its wrappers hold, and (`messages`) its texts if it is bare."""
+    """The kind of error an object is by its fields and wrappers, and, with `messages`, by its texts if it is bare."""
     members = _members(value)
     failed = _outright(members, rule)
     if failed is False:
