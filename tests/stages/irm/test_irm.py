@@ -39,6 +39,7 @@ def test_ppo_moves_the_weights(runs, model):
 def test_nothing_unfinished_is_left(ran):
     made = {"before.json", "history.jsonl", "model", "rewards.png", "samples.jsonl"}
     assert {path.name for path in ran.folder.iterdir()} == made | {
+        ".decided_by.json",
         ".hydra",
         ".lock",
         "config.yaml",
