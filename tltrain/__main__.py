@@ -38,7 +38,7 @@ def run_job(cfg: DictConfig) -> float | None:
     for name in ("metrics.json", "error.txt"):  # of an earlier run into the same folder: this one is not finished
         (runs.folder() / name).unlink(missing_ok=True)
     redact.hydra_files(cfg, runs.folder())
-    checks.check(cfg)
+    checks.check_run(cfg)
     with tracking.prepared(cfg):
         run = launch.launch if launch.wanted(cfg) else launch.run_stage
         return run(cfg, runs.folder()).get("score")

@@ -103,7 +103,7 @@ def composed(*words: str) -> DictConfig:
             whole = compose("config", list(words), return_hydra_config=True)
         HydraConfig.instance().set_config(whole)
         cfg = OmegaConf.masked_copy(whole, [key for key in whole if key != "hydra"])
-        checks.check(cfg)
+        checks.check_run(cfg)
         return cfg
     finally:
         HydraConfig.instance().cfg = None

@@ -54,6 +54,7 @@ class Key:
         schema: the dataclass of the keys below it, where the node is one.
         library: the class of a library whose arguments the node takes, as `tltrain.entry.arguments` names it;
             `algorithm`: that of the algorithm which stands beside it.
+        only: a key beside it, and the values of that with which it is read; None: it always is.
     """
 
     meaning: str
@@ -61,6 +62,7 @@ class Key:
     hint: str = ""
     schema: type | None = None
     library: str | None = None
+    only: tuple[str, tuple[str, ...]] | None = None
 
 
 def key(
@@ -70,6 +72,7 @@ def key(
     hint: str = "",
     schema: type | None = None,
     library: str | None = None,
+    only: tuple[str, tuple[str, ...]] | None = None,
     **bounds: float,
 ) -> Any:
     """A dataclass field that carries a `Key`.
@@ -81,7 +84,7 @@ def key(
     factory: Callable[[], Any] | None = default.copy if isinstance(default, list | dict) else None
     if isinstance(default, type):
         schema = factory = default
-    carried = {"key": Key(meaning, Bounds(**bounds), hint, schema, library)}
+    carried = {"key": Key(meaning, Bounds(**bounds), hint, schema, library, only)}
     return field(metadata=carried, **({"default_factory": factory} if factory else {"default": default}))
 
 
