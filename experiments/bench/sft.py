@@ -37,6 +37,7 @@ from tltrain import config, toolworld
 from tltrain.data import rotbench
 from tltrain.data.reading import ReadReport
 from tltrain.models import devices, loading
+from tltrain.models.encoders import load_encoder
 from tltrain.models.loading import corpus
 from tltrain.runtime import terminal
 from tltrain.tokens.encoder import Encoder
@@ -67,8 +68,8 @@ def load(model_name: str, items: list[Trajectory], cache: str = "outputs/cache")
         },
     )
     path = loading.resolve(cfg, cache, lambda: corpus(items))
-    tokenizer = loading.load_tokenizer(path, cfg)
-    return loading.load_model(path, cfg, torch.float32, torch.device("cpu")), tokenizer, Encoder(tokenizer)
+    encoder = load_encoder(path, cfg)
+    return loading.load_model(path, cfg, torch.float32, torch.device("cpu")), encoder.tokenizer, encoder
 
 
 def datasets_of(items: list[Trajectory], encoder: Encoder) -> dict[str, Dataset]:

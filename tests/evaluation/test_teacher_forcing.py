@@ -38,7 +38,7 @@ def test_one_forward_a_trajectory_says_what_one_a_call_says(encoder):
     pieces = TL.segments(TRAJECTORY)
     for score in scores[:3]:
         at = next(i for i, piece in enumerate(pieces) if piece.turn == scores.index(score))
-        ids = [encoded.ids for encoded in encoder.encode([piece.text for piece in pieces[: at + 1]])]
+        ids = [encoded.ids for encoded in encoder.conversation(pieces[: at + 1])]
         prompt, call = [token for part in ids[:-1] for token in part], ids[-1]
         with torch.no_grad():
             logits = model(torch.tensor([prompt + call])).logits[0, len(prompt) - 1 :]

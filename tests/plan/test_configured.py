@@ -24,6 +24,7 @@ from tltrain.plan.configured import Rows
 from tltrain.plan.memory import Batch
 from tltrain.plan.shapes import shape_of
 from tltrain.stages import irm, supervised
+from tltrain.stages import plan as stage_plan
 from tltrain.training import arguments
 
 TRAININGS = {
@@ -226,3 +227,22 @@ def test_an_adapter_is_float32_beside_weights_of_16_bits(path):
     shape = shape_of(policy.config)
     setup = configured.setup_of(cfg, shape)
     assert memory.state(shape.parameters, shape.block, setup)["gradients"] == held
+
+
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        (["hardware=gpu"], "stage.args.learning_rate=1e-06: bfloat16 weights would lose most updates to rounding"),
+        (["hardware=gpu", "stage.of=irm"], "stage.args.learning_rate=2e-07 and stage.critic.learning_rate=1e-07"),
+        (["hardware=zero2"], None),
+        (["hardware=gpu", "model.lora.r=8"], None),
+        (["hardware=gpu", "model.dtype=float32"], None),
+        (["hardware=gpu", "model.allow_lost_updates=true"], None),
+        (["hardware=gpu", "stage.of=eval"], None),
+    ],
+)
+def test_what_would_lose_its_updates_is_no_fit(words, refused):
+    command = ["stage=plan", "stage.of=pkt", "model=codellama_7b", "stage.length=512", "stage.memory_gb=1000"]
+    _, metrics = stage_plan.make(composed(*command, "stage.processes=1", *words))
+    assert metrics["fits"] is (refused is None)
+    assert (metrics["refused"] or "").startswith(refused or "") and bool(metrics["refused"]) is bool(refused)

@@ -53,7 +53,7 @@ def config(server, tmp_path):
                 "cache": {"dir": str(tmp_path / "cache")},
                 "stage": {"max_new_tokens": 64},
                 "benchmark": {"name": "toolworld"},
-                "model": {"trust_remote_code": False},
+                "model": {"trust_remote_code": False, "bos": "auto"},
                 "seed": 3,
             }
         )
@@ -100,6 +100,14 @@ def test_a_tokenizer_turns_the_prompt_into_the_ids_of_the_local_model(server, co
     server.reply = lambda body, attempt: completion("f()")
     answers(config(tokenizer=str(tmp_path / "tokenizer")), SAMPLES[:1])
     assert server.asked[0].body["prompt"] == Encoder(byte_level).prompt(SAMPLES[0])
+
+
+@pytest.mark.parametrize("bos", ["auto", True, False])
+def test_a_server_is_told_of_the_bos_token_where_the_tokenizer_does_not_decide(server, config, bos):
+    cfg = config()
+    cfg.model.bos = bos
+    answers(cfg, SAMPLES[:1])
+    assert server.asked[0].body.get("add_special_tokens", "auto") == bos
 
 
 def test_chat_mode_offers_native_tools_and_writes_their_calls_as_text(server, config):

@@ -5,8 +5,8 @@ from __future__ import annotations
 FLOORS = (
     ("errors", "trajectory", "config", "pkt"),
     ("formats", "runtime", "toolworld"),
-    ("mae", "grading", "models", "tokens"),
-    ("data", "inference", "tracking"),
+    ("mae", "grading", "tokens"),
+    ("data", "inference", "models", "tracking"),
     ("environments",),
     ("evaluation",),
     ("views", "training", "sources"),

@@ -59,7 +59,7 @@ def test_each_target_is_the_next_input_token_but_for_the_end(encoder):
 def test_input_is_the_templates_text(encoder):
     (layout,), _ = packed(encoder, TRAJECTORY)
     tokenizer = encoder.tokenizer
-    tokenizer.chat_template = tl.CHAT_TEMPLATE
+    tokenizer.chat_template = tl.chat_template()
     text = tokenizer.apply_chat_template(tl.chat_messages(TRAJECTORY), tokenize=False)
     assert text == joined(TL.segments(TRAJECTORY)) + tokenizer.eos_token
     assert encoder.decode(layout.input_ids).strip() == text.removesuffix(tokenizer.eos_token)

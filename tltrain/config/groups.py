@@ -53,6 +53,11 @@ class Model:
     allow_lost_updates: bool = key(
         False, "train in 16 bits although the learning rate is too small for them and most updates are rounded away"
     )
+    bos: Any = key(
+        "auto",
+        "begin a conversation with the BOS token; auto: as the model was trained, else as its tokenizer does",
+        among=("auto", True, False),
+    )
     attn_implementation: str = key("sdpa", "implementation of attention, as transformers names it")
     trust_remote_code: bool = key(False, "run Python code that the model's folder or hub repository brings along")
     lora: Lora = key(Lora, "LoRA adapter; model.lora.r=8 trains one")

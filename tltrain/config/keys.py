@@ -52,6 +52,7 @@ class Key:
         bounds: the values that a number may have.
         hint: what to do instead, after the error of a value out of bounds.
         schema: the dataclass of the keys below it, where the node is one.
+        among: the values it may have, where they are no enumeration.
         library: the class of a library whose arguments the node takes, as `tltrain.entry.arguments` names it;
             `algorithm`: that of the algorithm which stands beside it.
         only: a key beside it, and the values of that with which it is read; None: it always is.
@@ -63,6 +64,7 @@ class Key:
     schema: type | None = None
     library: str | None = None
     only: tuple[str, tuple[str, ...]] | None = None
+    among: tuple[Any, ...] = ()
 
 
 def key(
@@ -73,6 +75,7 @@ def key(
     schema: type | None = None,
     library: str | None = None,
     only: tuple[str, tuple[str, ...]] | None = None,
+    among: tuple[Any, ...] = (),
     **bounds: float,
 ) -> Any:
     """A dataclass field that carries a `Key`.
@@ -84,7 +87,7 @@ def key(
     factory: Callable[[], Any] | None = default.copy if isinstance(default, list | dict) else None
     if isinstance(default, type):
         schema = factory = default
-    carried = {"key": Key(meaning, Bounds(**bounds), hint, schema, library, only)}
+    carried = {"key": Key(meaning, Bounds(**bounds), hint, schema, library, only, among)}
     return field(metadata=carried, **({"default_factory": factory} if factory else {"default": default}))
 
 

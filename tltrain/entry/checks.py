@@ -74,6 +74,9 @@ def _check_value(node: DictConfig, known: Key, value: Any, key: str) -> None:
         return
     if known.bounds:
         check_bounds(value, known.bounds, key, known.hint)
+    if known.among and value not in known.among:
+        words = ", ".join(str(each).lower() for each in known.among)
+        raise TltrainError(f"{key}: expected one of {words}, found {value}")
     if key in config.DOORS and isinstance(value, DictConfig):
         check_node(value, choices.schema_of(key, value), key, (targets.TARGET, *reads.own_keys(node.stage.name, key)))
         return

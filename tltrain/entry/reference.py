@@ -98,7 +98,7 @@ def rows(node: DictConfig | None, schema: type, where: str = "") -> Iterator[Row
     for name, known in config.keys_of(schema).items():
         key = f"{where}.{name}" if where else name
         value, origin = _value(node, name)
-        row = Row(key, _type_words(hints[name]), _text(value), _range(known.bounds), known.meaning, origin)
+        row = Row(key, _type_words(hints[name]), _text(value), _range(known), known.meaning, origin)
         if known.schema is not None:
             yield replace(row, type="mapping", default="")
             yield from rows(value if isinstance(value, DictConfig) else None, known.schema, key)
@@ -175,8 +175,10 @@ def _either(words: Sequence[str]) -> str:
     return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
-def _range(bounds: config.Bounds) -> str:
-    return str(bounds).removeprefix("a number ") if bounds else ""
+def _range(known: config.Key) -> str:
+    if known.among:
+        return _either([str(each).lower() for each in known.among])
+    return str(known.bounds).removeprefix("a number ") if known.bounds else ""
 
 
 def _text(value: Any) -> str:

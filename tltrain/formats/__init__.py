@@ -32,6 +32,8 @@ class Segment:
 class Format(Protocol):
     """How one kind of model reads conversations and writes calls."""
 
+    writes_bos: bool
+    """Whether the segments begin with the text of the BOS token; else the encoder puts the token there."""
     stop: tuple[str, ...]
     """Texts that end an answer: a server that is asked for one may stop there."""
 

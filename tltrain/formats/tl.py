@@ -11,6 +11,7 @@ beside a call are not written.
 
 from __future__ import annotations
 
+import json
 from typing import Literal
 
 from tltrain.errors import TltrainError
@@ -26,13 +27,22 @@ ROLES: dict[Role | Literal["system"], str] = {
     "tool": "Output",
 }
 
-CHAT_TEMPLATE = (
+_CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] + ': ' + message['content'] }}"
     "{% if not loop.last %}{{ '\\n' }}"
     "{% elif add_generation_prompt %}{{ '\\nAssistant:' }}"
     "{% else %}{{ eos_token }}{% endif %}{% endfor %}"
 )
-"""The released template with the tokenizer's own end token in place of `</s>`."""
+
+
+def chat_template(opening: str = "") -> str:
+    """The released template with the tokenizer's own end token in place of `</s>`.
+
+    Args:
+        opening: special tokens that every conversation begins with; the released template leaves them to the tokenizer,
+            but what applies a template adds none.
+    """
+    return "{{ " + json.dumps(opening) + " }}" + _CHAT_TEMPLATE if opening else _CHAT_TEMPLATE
 
 
 def system_text(conversation: Trajectory | Sample) -> str:
@@ -75,6 +85,7 @@ GENERATION_PROMPT = f"\n{ROLES['assistant']}:"
 class TlFormat:
     """The TL format as a `Format`."""
 
+    writes_bos = False
     stop = tuple(f"\n{ROLES[role]}:" for role in ("user", "tool", "system"))
     """What an answer is followed by where a model goes on to write the others' parts too: nothing after is read."""
 

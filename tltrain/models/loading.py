@@ -37,7 +37,7 @@ from transformers.utils import logging as transformers_logging
 from tltrain.config import plain
 from tltrain.errors import TltrainError
 from tltrain.formats import joined
-from tltrain.formats.tl import CHAT_TEMPLATE, TL
+from tltrain.formats.tl import TL
 from tltrain.models import adapters
 from tltrain.runtime import out_of_space
 from tltrain.runtime.terminal import status
@@ -67,14 +67,13 @@ def resolve(model: DictConfig, cache_dir: str, texts: Callable[[], Iterable[str]
 
 
 def load_tokenizer(path: str, model: DictConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer at `path`, with the TL chat template and a pad token."""
+    """The tokenizer at `path`, with a pad token."""
     tokenizer = _fetch(
         path,
         lambda local: AutoTokenizer.from_pretrained(
             path, local_files_only=local, trust_remote_code=model.trust_remote_code
         ),
     )
-    tokenizer.chat_template = CHAT_TEMPLATE
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token  # batches carry their mask: what stands in the padding is not read
     return tokenizer

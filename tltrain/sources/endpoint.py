@@ -6,9 +6,11 @@
 model's is cut. No prompt holds an end token: what the assistant said before is followed by the next role as it is in
 training, where the end token is a target and never an input (`tokens.packing`). So the text alone says what to predict,
 and greedy answers agree with the local model's wherever the server reads the text as `Encoder` reads its pieces. It
-does not if it puts a BOS token before, if its tokenizer joins the end of one piece with the beginning of the next
-(Qwen's joins quotes with the line feed behind them), or if somebody's words hold the name of a special token:
-`source.tokenizer` then sends token ids. vLLM, SGLang and llama.cpp take them.
+does not if its tokenizer joins the end of one piece with the beginning of the next (Qwen's joins quotes with the line
+feed behind them; `tltrain.json` beside a trained model counts such prompts), or if somebody's words hold the name of a
+special token: `source.tokenizer` then sends token ids. vLLM, SGLang and llama.cpp take them. A BOS token is the
+server's to put before the text, as its tokenizer does; `model.bos=true|false` tells it otherwise
+(`add_special_tokens`, which vLLM reads).
 
 `source.mode=chat` sends messages and native tools to `/chat/completions` (`tltrain.formats.chat_completions`).
 
@@ -103,6 +105,7 @@ class Endpoint:
     def __init__(self, cfg: DictConfig, client: AsyncOpenAI, runner: asyncio.Runner, secret: str) -> None:
         self.settings, self.client, self.runner, self.secret = cfg.source, client, runner, secret
         self.name: str = cfg.source.model
+        self.bos: bool | str = cfg.model.bos
         self.too_long = 0
         self.chat = cfg.source.mode.name == "chat"
         self.path = "/chat/completions" if self.chat else "/completions"
@@ -146,6 +149,8 @@ class Endpoint:
         else:
             prompt = self.encoder.prompt(sample) if self.encoder else joined(self.format.prompt_segments(sample))
             asked = {"prompt": prompt, "stop": list(self.format.stop)}
+            if self.encoder is None and self.bos != "auto":
+                asked["add_special_tokens"] = self.bos
         return json.loads(json.dumps({**asked, **self.common}, ensure_ascii=False).encode("utf-8", "replace"))
 
     async def _ask_all(
@@ -305,7 +310,6 @@ def _common_fields(cfg: DictConfig) -> Json:
 
 def _encoder(cfg: DictConfig) -> Encoder:
     """The encoder of `source.tokenizer`; unlike everything else here it needs transformers."""
-    from tltrain.models import loading
-    from tltrain.tokens.encoder import Encoder
+    from tltrain.models.encoders import load_encoder
 
-    return Encoder(loading.load_tokenizer(cfg.source.tokenizer, cfg.model))
+    return load_encoder(cfg.source.tokenizer, cfg.model)

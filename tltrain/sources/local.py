@@ -29,9 +29,8 @@ class LocalModel:
 
             from tltrain.inference.continuous_batching import Prefill
             from tltrain.inference.prefix_cache import Memory
-            from tltrain.models import devices, loading
+            from tltrain.models import devices, encoders, loading
         from tltrain.models.loading import corpus
-        from tltrain.tokens.encoder import Encoder
 
         self.cfg = cfg
         device, bf16 = devices.device_and_dtype(cfg.hardware)
@@ -42,7 +41,7 @@ class LocalModel:
         self.too_long = 0
         self.prefill = Prefill()
         self.memory = Memory() if cfg.benchmark.multi else None  # a conversation's history is read once
-        self.encoder = Encoder(loading.load_tokenizer(self.name, cfg.model))
+        self.encoder = encoders.load_encoder(self.name, cfg.model)
         self.model = loading.load_model(self.name, cfg.model, torch.bfloat16 if bf16 else torch.float32, device)
 
     def __call__(self, samples: Sequence[Sample]) -> list[str | None]:

@@ -205,12 +205,11 @@ def score(cfg: DictConfig, path: str, name: str, items: list[Trajectory]) -> dic
     import torch
 
     from tltrain.evaluation import teacher_forcing
-    from tltrain.models import devices, loading
-    from tltrain.tokens.encoder import Encoder
+    from tltrain.models import devices, encoders, loading
     from tltrain.tokens.packing import PackingReport
 
     device, bf16 = devices.device_and_dtype(cfg.hardware)
-    encoder = Encoder(loading.load_tokenizer(path, cfg.model))
+    encoder = encoders.load_encoder(path, cfg.model)
     model = loading.load_model(path, cfg.model, torch.bfloat16 if bf16 else torch.float32, device)
     packing = PackingReport()
     scores = list(teacher_forcing.score(model, encoder, terminal.track(items, f"scoring {name}"), packing))

@@ -22,7 +22,7 @@ from tltrain.formats import tl
 from tltrain.formats.stubs import render_tools
 from tltrain.formats.tool_errors import Rule
 from tltrain.mae import Verdict
-from tltrain.models import loading
+from tltrain.models import encoders, loading
 from tltrain.models.loading import CORPUS, corpus
 from tltrain.runtime import runs, terminal
 from tltrain.tokens.encoder import Encoder
@@ -46,7 +46,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     source, rule = JudgedSource(cfg), rule_of(cfg)
     items = list(islice(source, max(cfg.stage.limit, CORPUS if cfg.model.random else 0)))
     path = loading.resolve(cfg.model, cfg.cache.dir, lambda: corpus(items))
-    encoder = Encoder(loading.load_tokenizer(path, cfg.model))
+    encoder = encoders.load_encoder(path, cfg.model)
     conversations = [conversation(item, rule, encoder, cfg.stage.w_max) for item in items[: cfg.stage.limit]]
     for shown in conversations:
         terminal.console.rule(Text(visible(shown.id)))

@@ -48,6 +48,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
     with terminal.status("loading torch, transformers and trl"):
         from tltrain.inference import generation
+        from tltrain.models import devices
         from tltrain.training import engines, reward_function
         from tltrain.training.checkpoints import step_of
         from tltrain.training.kl import KlControl
@@ -85,7 +86,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         unwrapped = trainer.accelerator.unwrap_model(trainer.model)
         training_runs.save_model(prepared, getattr(unwrapped, "policy", unwrapped), trainer)
         if cfg.stage.critic.save and hasattr(unwrapped, "critic"):
-            engines.save(unwrapped.critic, trainer, folder / "critic")
+            engines.save(unwrapped.critic, trainer, folder / "critic", devices.weights_dtype(cfg.model))
         tracker.metrics(names.of_held_out_evaluation("after", after))
         tracker.artifact("model", folder / "model")
     logs = trainer.state.log_history

@@ -126,15 +126,14 @@ def of_data(cfg: DictConfig, own: DictConfig, context: int | None) -> Any:
     if "path" in cfg.data and cfg.data.path is None:
         return None
     from tltrain.plan.configured import Rows, arguments, rows_of
-    from tltrain.tokens.encoder import Encoder
     from tltrain.tokens.packing import PackingReport, PackingSettings, pack
     from tltrain.tokens.prefix_tree import Limits
 
-    place = local_tokenizer(cfg)
-    if place is None:
+    encoder_for = local_encoder(cfg)
+    if encoder_for is None:
         return None
     train, _ = JudgedSource(own, "reading trajectories").split()
-    encoder = Encoder(place(train))
+    encoder = encoder_for(train)
     if own.stage.name == "irm":
         from tltrain.stages.irm import prompts
 
@@ -147,18 +146,20 @@ def of_data(cfg: DictConfig, own: DictConfig, context: int | None) -> Any:
     return Rows(*zip(*found, strict=True)) if found else None
 
 
-def local_tokenizer(cfg: DictConfig) -> Any:
-    """A function from the training data to the tokenizer, or None where that is not on this machine."""
-    from tltrain.models import loading
+def local_encoder(cfg: DictConfig) -> Any:
+    """A function from the training data to the model's encoder, or None where its tokenizer is not on this machine."""
+    from tltrain.models import encoders, loading
     from tltrain.models.loading import corpus
 
     model = cfg.model
     if model.path is None and model.random is not None:
-        return lambda items: loading.byte_level_tokenizer(corpus(items), model.random.vocab_size)
+        return lambda items: encoders.encoder_of(
+            loading.byte_level_tokenizer(corpus(items), model.random.vocab_size), bos=None
+        )
     converted = Path(cfg.cache.dir) / "models" / model.name
     for place in (model.path, str(converted)):
         if place is not None and Path(place).is_dir():
-            return lambda items: loading.load_tokenizer(place, model)
+            return lambda items: encoders.load_encoder(place, model)
     return None
 
 

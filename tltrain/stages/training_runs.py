@@ -74,8 +74,7 @@ def prepare(
     """
     from transformers import set_seed
 
-    from tltrain.models import devices, loading
-    from tltrain.tokens.encoder import Encoder
+    from tltrain.models import devices, encoders, loading
 
     checkpoint = checkpoint_to_resume(cfg, folder, left)
     source = JudgedSource(cfg, "reading trajectories")
@@ -83,7 +82,7 @@ def prepare(
     device, bf16 = devices.device_and_dtype(cfg.hardware)
     with distributed.leader_first():
         base = loading.resolve(cfg.model, cfg.cache.dir, lambda: loading.corpus(train))
-    tokenizer = loading.load_tokenizer(base, cfg.model)
+    encoder = encoders.load_encoder(base, cfg.model)
     arguments = make_arguments(cfg, folder, device.type, bf16)
     set_seed(cfg.seed)  # an adapter begins at random
     return TrainingRun(
@@ -95,7 +94,7 @@ def prepare(
         device=device,
         bf16=bf16,
         base=base,
-        encoder=Encoder(tokenizer),
+        encoder=encoder,
         arguments=arguments,
         model=loading.load(base, cfg.model, devices.weights_dtype(cfg.model), device),
         resume_from=str(checkpoint) if checkpoint else arguments.resume_from_checkpoint,
@@ -230,12 +229,12 @@ def refused_arguments(kinds: tuple[type[Exception], ...] = (ValueError, ImportEr
 
 
 def save_model(run: TrainingRun, model: Any, trainer: Any) -> None:
-    """Leave `model/`: safetensors, tokenizer, chat template and the digests of the queries learned from.
+    """Leave `model/`: safetensors, tokenizer, chat template, how it reads, and the digests of the queries learned from.
 
     Args:
         trainer: the one that trained the model; of several processes all call this, and the first writes.
     """
-    from tltrain.models import devices, loading
+    from tltrain.models import devices, encoders, loading
     from tltrain.training import engines
 
     choice, folder = run.cfg.model, run.folder / "model"
@@ -244,16 +243,32 @@ def save_model(run: TrainingRun, model: Any, trainer: Any) -> None:
     if distributed.leads():
         shutil.rmtree(part, ignore_errors=True)
     with terminal.status("saving the model"):
-        engines.save(model, trainer, part)
+        engines.save(model, trainer, part, devices.weights_dtype(choice))
         if distributed.leads():
             if choice.lora.r is not None and choice.lora.merge:
                 engines.forget()
                 loading.merge(part, run.base, choice, devices.weights_dtype(choice))
             run.encoder.tokenizer.save_pretrained(part)
+            reading = encoders.Reading(bool(run.encoder.opening), len(run.train), prompts_read_apart(run))
+            reading.write(part)
         runs.write_json(part / TRAINED_ON, sorted(queries))
         if distributed.leads():
             shutil.rmtree(folder, ignore_errors=True)
             part.rename(folder)
+
+
+def prompts_read_apart(run: TrainingRun) -> int:
+    """How many of the trajectories are other tokens where their text is read as a whole; said in one line."""
+    apart = sum(map(run.encoder.reads_apart, run.train))
+    if apart:
+        log.warning(
+            "%d of %d conversations are other tokens where their text is read as a whole: this tokenizer joins the end "
+            "of one message with the beginning of the next. A server that is sent text reads them so; "
+            "source.tokenizer=FOLDER sends token ids",
+            apart,
+            len(run.train),
+        )
+    return apart
 
 
 def write_history(logs: list[dict[str, float]], folder: Path) -> None:

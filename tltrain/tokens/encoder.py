@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tltrain import pkt
 from tltrain.errors import TltrainError
-from tltrain.formats import Format
+from tltrain.formats import Format, Segment, joined
 from tltrain.formats.tl import TL
 from tltrain.tokens.layout import Run, Target
 from tltrain.trajectory import Call, Sample, Tool, Trajectory, actions
@@ -32,10 +32,15 @@ class Encoder:
 
     A SentencePiece-like tokenizer puts a space before a text, a byte-level one does not; and either may join the end of
     one piece with the beginning of the next. Each piece is therefore read behind a character that no tokenizer joins
-    with it, and the tokens of that character are cut off: the piece gets the tokens it would have in running text.
+    with it, and the tokens of that character are cut off: the piece gets the tokens it would have in running text. The
+    first is read as the beginning of a text, and before it stands what the tokenizer puts before every text.
+
+    Args:
+        bos: whether a conversation begins with the BOS token (`opening_ids`); None, as the tokenizer itself does it. A
+            format that writes its own gets none.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, format: Format = TL) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, format: Format = TL, bos: bool | None = None) -> None:
         if not tokenizer.is_fast:
             raise TltrainError(
                 f"the tokenizer {tokenizer.name_or_path} has no fast version, which gives the "
@@ -49,14 +54,30 @@ class Encoder:
         self.tokenizer = tokenizer
         self.format = format
         self.eos_id: int = tokenizer.eos_token_id
+        self.opening: list[int] = [] if format.writes_bos else opening_ids(tokenizer, bos)
         self._call_heads: dict[str, list[int]] = {}
 
-    def encode(self, texts: Sequence[str]) -> list[Encoded]:
-        """Ids and character spans of each text; a text begins with `System`, a space or a line feed (TL format)."""
+    def conversation(self, segments: Sequence[Segment]) -> list[Encoded]:
+        """Ids and character spans of each segment of a conversation; the first has the opening's ids before its own."""
+        first, *others = self.encode([segment.text for segment in segments], begins=True)
+        opening = Encoded(self.opening + first.ids, [(0, 0)] * len(self.opening) + first.spans)
+        return [opening, *others]
+
+    def encode(self, texts: Sequence[str], begins: bool = False) -> list[Encoded]:
+        """Ids and character spans of each text, read as running text.
+
+        Args:
+            begins: the first is the beginning of a text.
+        """
         leads = [":" if text.startswith(" ") else "a" if text.startswith("\n") else "\n" for text in texts]
+        if begins:
+            leads[0] = ""
         batch = self._batch([lead + text for lead, text in zip(leads, texts, strict=True)])
         encoded = []
-        for text, ids, spans in zip(texts, batch["input_ids"], batch["offset_mapping"], strict=True):
+        for text, lead, ids, spans in zip(texts, leads, batch["input_ids"], batch["offset_mapping"], strict=True):
+            if not lead:
+                encoded.append(Encoded(ids, [tuple(span) for span in spans]))
+                continue
             cut = next((i for i, (_, end) in enumerate(spans) if end > 1), len(spans))
             if cut < len(spans) and spans[cut][0] < 1:  # this tokenizer joins even these: read the piece by itself
                 alone = self._batch([text])
@@ -93,7 +114,16 @@ class Encoder:
     def prompt(self, conversation: Trajectory | Sample) -> list[int]:
         """Ids of a conversation's history and of the words that ask for a call, cut into pieces as in training."""
         pieces = self.format.prompt_segments(conversation)
-        return [token for encoded in self.encode([piece.text for piece in pieces]) for token in encoded.ids]
+        return [token for encoded in self.conversation(pieces) for token in encoded.ids]
+
+    def reads_apart(self, conversation: Trajectory | Sample) -> bool:
+        """Whether `prompt` differs from what the tokenizer makes of the prompt's text as a whole.
+
+        Some (of Qwen3, Llama 3, DeepSeek) join the end of one piece with the beginning of the next: a server that is
+        sent the text then reads other tokens than the model was trained on.
+        """
+        whole = self._batch([joined(self.format.prompt_segments(conversation))])["input_ids"][0]
+        return self.opening + whole != self.prompt(conversation)
 
     def runs(self, trajectory: Trajectory, w_max: float | None) -> list[Run]:
         """The trajectory as a chain of runs, targets on every turn that may be learned.
@@ -105,7 +135,7 @@ class Encoder:
         pieces = self.format.segments(trajectory)
         done = actions(trajectory.messages)
         runs = []
-        for number, (piece, encoded) in enumerate(zip(pieces, self.encode([p.text for p in pieces]), strict=True)):
+        for number, (piece, encoded) in enumerate(zip(pieces, self.conversation(pieces), strict=True)):
             targets: list[Target] = []
             if piece.turn is not None and done[piece.turn].learn:
                 targets = self._targets(done[piece.turn].call, piece.turn, encoded, trajectory.tools, w_max)
@@ -122,3 +152,26 @@ class Encoder:
             Target(position - 1, token, weight, position in keys, turn)
             for position, (token, weight) in enumerate(zip(tokens, weights, strict=True))
         ]
+
+
+def opening_ids(tokenizer: PreTrainedTokenizerBase, bos: bool | None) -> list[int]:
+    """The special tokens before a text.
+
+    Args:
+        bos: None, what the tokenizer puts there (LLaMA's and Gemma's the BOS token, Qwen's nothing); False, nothing;
+            True, what the tokenizer puts there, or its BOS token where it puts nothing.
+
+    Raises:
+        TltrainError: `bos` is True and the tokenizer has no BOS token.
+    """
+    if bos is False:
+        return []
+    text = "a"
+    plain = tokenizer(text, add_special_tokens=False)["input_ids"]
+    whole = tokenizer(text)["input_ids"]
+    at = next((i for i in range(len(whole)) if whole[i : i + len(plain)] == plain), 0)
+    if at or bos is None:
+        return whole[:at]
+    if tokenizer.bos_token_id is None:
+        raise TltrainError(f"model.bos=true: the tokenizer {tokenizer.name_or_path} has no BOS token; model.bos=auto")
+    return [tokenizer.bos_token_id]

@@ -99,7 +99,7 @@ def prompt_trees(
         else:
             trees = []
             for chain, sample in turns:
-                if ids := _fitted(chain, sample, max_length, truncation, report):
+                if ids := _fitted(chain, sample, max_length, truncation, report, encoder.opening):
                     trees.append(PromptTree(ids, (len(ids),), (sample,)))
         for tree in trees:
             report.prompts += len(tree.samples)
@@ -113,15 +113,20 @@ def _turns(trajectory: Trajectory, encoder: Encoder) -> list[tuple[list[Run], Sa
     pieces = encoder.format.segments(trajectory)
     runs = [
         Run(encoded.ids, i - 1, [], piece.opens_turn)
-        for i, (piece, encoded) in enumerate(zip(pieces, encoder.encode([p.text for p in pieces]), strict=True))
+        for i, (piece, encoded) in enumerate(zip(pieces, encoder.conversation(pieces), strict=True))
     ]
     return [(runs[:i], asked[piece.turn]) for i, piece in enumerate(pieces) if piece.turn in asked]
 
 
 def _fitted(
-    chain: list[Run], sample: Sample, max_length: int, truncation: PromptTruncation, report: PromptReport
+    chain: list[Run],
+    sample: Sample,
+    max_length: int,
+    truncation: PromptTruncation,
+    report: PromptReport,
+    opening: list[int],
 ) -> tuple[int, ...]:
-    """The prompt's tokens within `max_length`; none if it is to be left out."""
+    """The prompt's tokens within `max_length`, `opening` among them; none if it is to be left out."""
     if (length := _length(chain)) <= max_length:
         return _ids(chain)
     if truncation == "skip":
@@ -129,7 +134,8 @@ def _fitted(
         return ()
     if truncation == "left":
         report.truncated += 1
-        return _ids(chain)[-max_length:]
+        kept = max(max_length - len(opening), 1)  # the released tokenizer keeps the BOS token too
+        return (*opening, *_ids(chain)[-kept:])[-max_length:]
     fitted = fit(chain, max_length) if truncation == "drop_oldest_turns" else None
     if fitted is None:
         without = " even without its older turns" if truncation == "drop_oldest_turns" else ""

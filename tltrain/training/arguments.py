@@ -67,7 +67,7 @@ def trainer_arguments(cfg: DictConfig) -> dict[str, Any]:
 
 
 def float32_copy(cfg: DictConfig, processes: int) -> bool:
-    """Whether the engine keeps float32 weights beside those it computes with: DeepSpeed, and FSDP, which needs several."""
+    """Whether the engine keeps float32 weights beside those it computes with, as DeepSpeed and FSDP do."""
     return bool(cfg.hardware.deepspeed or (cfg.hardware.fsdp and processes > 1))
 
 

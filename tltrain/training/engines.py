@@ -82,26 +82,28 @@ def whole_for_generation(trainer: Any) -> Iterator[nn.Module]:
             hooks.update(kept)
 
 
-def save(model: PreTrainedModel, trainer: Any, folder: Path) -> None:
+def save(model: PreTrainedModel, trainer: Any, folder: Path, dtype: torch.dtype) -> None:
     """Leave `model`, which `trainer` trained or which is a part of what it trained, as plain safetensors.
 
-    All processes call this; the first writes. Under DeepSpeed the weights are those that the optimizer keeps, in the
-    type they were loaded in: what one process would save.
+    All processes call this; the first writes. Under DeepSpeed the weights are those that the optimizer keeps: what one
+    process would save.
+
+    Args:
+        dtype: that the model was loaded in; its configuration may name the one that the engine computes in.
     """
     if not (trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled):
         if distributed.leads():
             model.save_pretrained(folder)
         return
     if trainer.is_deepspeed_enabled:
-        state = _deepspeed_state(model, getattr(torch, str(model.config.dtype).removeprefix("torch.")))
+        state = _deepspeed_state(model, dtype)
     else:
         state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if distributed.leads():
-        dtype = model.config.dtype
         model.save_pretrained(folder, state_dict=state)
         if hasattr(model, "peft_config"):
             return
-        config = AutoConfig.from_pretrained(folder)  # it names the type that the engine computes in
+        config = AutoConfig.from_pretrained(folder)
         config.dtype = dtype
         config.save_pretrained(folder)
 

@@ -187,7 +187,7 @@ def local_model(cfg: DictConfig) -> tuple[Any, Any, str]:
     """The configured model, its tokenizer, and where they came from."""
     import torch
 
-    from tltrain.models import devices, loading
+    from tltrain.models import devices, encoders, loading
     from tltrain.models.loading import corpus
 
     device, bf16 = devices.device_and_dtype(cfg.hardware)
@@ -195,7 +195,7 @@ def local_model(cfg: DictConfig) -> tuple[Any, Any, str]:
         cfg.model, cfg.cache.dir, lambda: corpus(list(trajectories(cfg.data, cfg.seed, ReadReport())))
     )
     model = loading.load_model(path, cfg.model, torch.bfloat16 if bf16 else torch.float32, device)
-    return model, loading.load_tokenizer(path, cfg.model), path
+    return model, encoders.load_encoder(path, cfg.model).tokenizer, path
 
 
 # --- results ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,86 @@
+"""The encoder of a model, and what a trained model's folder says of how it was trained to read conversations."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+from transformers import PreTrainedTokenizerBase
+
+from tltrain.errors import TltrainError
+from tltrain.formats.tl import chat_template
+from tltrain.models import loading
+from tltrain.tokens.encoder import Encoder
+
+log = logging.getLogger(__name__)
+
+RECORD = "tltrain.json"
+"""A file of a trained model's folder, beside the tokenizer's."""
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a model was trained to read conversations.
+
+    Attributes:
+        bos: whether a conversation began with the tokenizer's BOS token.
+        prompts: of the training; prompts_read_apart: those that are other tokens where their text is read as a whole
+            (`Encoder.reads_apart`).
+    """
+
+    bos: bool
+    prompts: int = 0
+    prompts_read_apart: int = 0
+    version: int = VERSION
+
+    def write(self, folder: Path) -> None:
+        """Leave it in a model's folder."""
+        (folder / RECORD).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def of(cls, folder: Path) -> Reading | None:
+        """What a model's folder says; None where it says nothing.
+
+        Raises:
+            TltrainError: it cannot be read.
+        """
+        file = folder / RECORD
+        if not file.is_file():
+            return None
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+            if found["version"] != VERSION or not isinstance(found["bos"], bool):
+                raise ValueError(f"version {found['version']}, bos {found['bos']}")
+            return cls(**found)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise TltrainError(f"{file} cannot be read ({error}): model.bos=true or false beside model.path") from error
+
+
+def load_encoder(path: str, model: DictConfig) -> Encoder:
+    """The encoder of the model at `path`; its tokenizer has the TL chat template."""
+    return encoder_of(loading.load_tokenizer(path, model), bos_of(path, model))
+
+
+def encoder_of(tokenizer: PreTrainedTokenizerBase, bos: bool | None) -> Encoder:
+    """The encoder of a tokenizer, which gets the TL chat template; `bos` as of `Encoder`."""
+    encoder = Encoder(tokenizer, bos=bos)
+    tokenizer.chat_template = chat_template("".join(tokenizer.convert_ids_to_tokens(encoder.opening)))
+    return encoder
+
+
+def bos_of(path: str, model: DictConfig) -> bool | None:
+    """Whether conversations begin with the BOS token: `model.bos`, or if that is `auto` as the model was trained."""
+    trained = Reading.of(Path(path))
+    if model.bos == "auto":
+        return None if trained is None else trained.bos
+    if trained is not None and trained.bos != model.bos:
+        log.warning("model.bos=%s: %s was trained with model.bos=%s", _word(model.bos), path, _word(trained.bos))
+    return model.bos
+
+
+def _word(value: bool) -> str:
+    return str(value).lower()
