@@ -146,9 +146,7 @@ class Conversations(Benchmark):
 
     multi: bool = key(True, "run whole conversations, whose tools are really called")
     max_turns: int = key(10, "most calls for one turn of the user", least=1)
-    parallel: int = key(
-        16, "number of conversations at the same time; stage.batch_size of them share a batch", least=1
-    )
+    parallel: int = key(16, "number of conversations at the same time; stage.batch_size of them share a batch", least=1)
     max_output: int = key(4000, "most characters of a tool's answer that enter the history", least=1)
 
 
@@ -237,9 +235,7 @@ class WandbTracking(Tracking):
         120.0, "seconds to upload the rest when a job ends; 0, and with upload=true: no limit", least=0
     )
     dashboard: bool = key(False, "create or update the project's workspace and report when an online job ends")
-    panels: Optional[str] = key(
-        None, "file of the dashboard's panels; null: conf/tracking/dashboard/panels.yaml"
-    )
+    panels: Optional[str] = key(None, "file of the dashboard's panels; null: conf/tracking/dashboard/panels.yaml")
 
 
 @dataclass

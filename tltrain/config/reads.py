@@ -1,4 +1,4 @@
-"""Which groups a stage reads. Any may be chosen, since sweeps share them; keys that a stage does not read may not be set.
+"""Which groups a stage reads: any may be chosen, since sweeps share them; keys that it does not read may not be set.
 
 `READS` is the one place that says so: the check of the command line, `--help` and the reference of the documentation
 read it.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from tltrain import config
@@ -78,26 +78,34 @@ def bind(cfg: DictConfig) -> None:
     """
     for group in config.DOORS:
         own = reads.own_keys(cfg.stage.name, group)
-        cfg[group] = bound(group, cfg[group], own, lambda name, group=group: _unread(cfg, group, name))
+        keys = {*config.keys_of(schema_of(group, cfg[group])), targets.TARGET, *own}
+        for name in [str(name) for name in cfg[group] if name not in keys]:
+            _leave_out(cfg, group, name)
+            with open_dict(cfg[group]):
+                del cfg[group][name]
+        own_values = {name: cfg[group][name] for name in own if name in cfg[group]}
+        if OmegaConf.get_type(cfg[group]) is not schema_of(group, cfg[group]):
+            cfg[group] = bound(group, OmegaConf.masked_copy(cfg[group], [n for n in cfg[group] if n not in own_values]))
+            cfg[group].update(own_values)
 
 
-def bound(group: str, node: DictConfig, own: Iterable[str], unread: Callable[[str], None]) -> DictConfig:
-    """A node with exactly the keys that its function reads.
+def bound(group: str, node: DictConfig, choice: str | None = None) -> DictConfig:
+    """A node with all the keys that its function reads, those that are not set by their defaults.
 
     Args:
-        own: further keys, that the stage reads.
-        unread: told each key that is not read; it raises or lets it be dropped.
+        choice: the name of its file, for messages.
+
+    Raises:
+        TltrainError: the function does not read a key, or it is of the wrong type.
     """
     schema = schema_of(group, node)
-    names = {*config.keys_of(schema), targets.TARGET, *own}
-    for name in [str(name) for name in node if name not in names]:
-        unread(name)
-    if OmegaConf.get_type(node) is schema and set(node) <= names:
-        return node
+    for name in map(str, node):
+        if name not in config.keys_of(schema) and name != targets.TARGET:
+            raise TltrainError(why_unread(group, choice or node.name, name, config.keys_of(schema)))
     whole = OmegaConf.structured(schema)
     OmegaConf.set_struct(whole, False)
     try:
-        return config.merged(whole, OmegaConf.masked_copy(node, [name for name in node if name in names]))
+        return config.merged(whole, node)
     except OmegaConfBaseException as error:
         raise TltrainError(f"{group}.{error.full_key}: {str(error).splitlines()[0]}") from error
 
@@ -105,7 +113,8 @@ def bound(group: str, node: DictConfig, own: Iterable[str], unread: Callable[[st
 # --- keys that are not read -------------------------------------------------------------------------------------------
 
 
-def _unread(cfg: DictConfig, group: str, name: str) -> None:
+def _leave_out(cfg: DictConfig, group: str, name: str) -> None:
+    """Say that a key is dropped, or raise a TltrainError where it was meant for this choice."""
     choice = _chosen(cfg, group)
     stated = name in _stated(group, choice)
     line = f"{group}/{choice}.yaml: " if stated else ""
@@ -191,7 +200,11 @@ def _tokenizer_of_data(cfg: DictConfig) -> bool:
 
 def references(cfg: DictConfig) -> set[str]:
     """The keys of groups that values refer to, as `${benchmark.size}` does."""
-    return {f"{group}.{key}" for text in _texts(OmegaConf.to_container(cfg, resolve=False)) for group, key in _REFERENCE.findall(text)}
+    return {
+        f"{group}.{key}"
+        for text in _texts(OmegaConf.to_container(cfg, resolve=False))
+        for group, key in _REFERENCE.findall(text)
+    }
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -223,10 +236,15 @@ def _check_only(cfg: DictConfig, key: str) -> None:
 # --- the files of choices ---------------------------------------------------------------------------------------------
 
 
+def names_of(group: str) -> list[str]:
+    """The choices of a group, of all folders in the search path."""
+    return sorted({file.stem for folder in folders() for file in (folder / group).glob("*.yaml")})
+
+
 def schemas(group: str) -> dict[str, type]:
-    """Choice -> its schema, of all in the folders of the search path; those whose function cannot be imported left out."""
+    """Choice -> its schema; choices whose function cannot be imported are left out."""
     found = {}
-    for choice in sorted({file.stem for folder in folders() for file in (folder / group).glob("*.yaml")}):
+    for choice in names_of(group):
         try:
             found[choice] = schema_of(group, OmegaConf.create({"name": None} | _stated(group, choice)))
         except TltrainError:
@@ -247,5 +265,7 @@ def _stated(group: str, choice: str) -> dict[str, Any]:
     if file is None:
         return {}
     stated = config.plain(config.merged(OmegaConf.load(file)), resolve=False)
-    inherited = [other for other in stated.pop("defaults", []) if isinstance(other, str) and not other.startswith(("/", "_"))]
+    inherited = [
+        other for other in stated.pop("defaults", []) if isinstance(other, str) and not other.startswith(("/", "_"))
+    ]
     return {key: value for other in inherited for key, value in _stated(group, other).items()} | stated

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,13 @@ def part(cfg: DictConfig, stage: dict[str, Any], kind: str | None = None) -> Dic
     return own
 
 
+def choice_of(group: str, name: str) -> DictConfig:
+    """The node that a choice of a group composes to, what it refers to left open."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of choices without `_self_`, which Hydra wants of a first file
+        return compose([], f"{group}/{name}")[group]
+
+
 def compose(overrides: Sequence[str], name: str = "config") -> DictConfig:
     """A configuration composed through the search path of this run (`--config-dir`, `hydra.searchpath`), in any process
     of it.
@@ -38,7 +46,8 @@ def compose(overrides: Sequence[str], name: str = "config") -> DictConfig:
     """
     sources = HydraConfig.get().runtime.config_sources
     main = next(source.path for source in sources if source.provider == "main")
-    further = [f"{source.schema}://{source.path}" for source in sources if source.provider not in ("hydra", "main", "schema")]
+    ours = ("hydra", "main", "schema")  # which Hydra looks in anyway
+    further = [f"{source.schema}://{source.path}" for source in sources if source.provider not in ours]
     own = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:

@@ -16,6 +16,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, field, fields, is_dataclass, make_dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import omegaconf
@@ -55,6 +56,18 @@ def named(node: DictConfig, table: Mapping[str, Callable], group: str) -> Callab
     return found
 
 
+def file_of(node: Mapping[str, Any], group: str) -> Path | None:
+    """The file of the function that a node names by `_target_`; its content decides what the function does.
+
+    Raises:
+        TltrainError: there is no such function.
+    """
+    if node.get(TARGET) is None:
+        return None
+    file = inspect.getsourcefile(inspect.unwrap(named(OmegaConf.create({TARGET: node[TARGET]}), {}, group)))
+    return None if file is None else Path(file)
+
+
 def call(function: Callable, node: DictConfig, **provided: Any) -> Any:
     """What the function gives for the settings in `node`, and for what the program provides of `PROVIDED`.
 
@@ -84,7 +97,9 @@ def schema_of(function: Callable, common: type) -> type:
     if own is not None and issubclass(own, common):
         return own
     if own is not None:
-        stated = [(each.name, each.type, _field(each.default, each.default_factory, each.metadata)) for each in fields(own)]
+        stated = [
+            (each.name, each.type, _field(each.default, each.default_factory, each.metadata)) for each in fields(own)
+        ]
     else:
         stated = [
             (each.name, Any if each.annotation is each.empty else each.annotation, _field(each.default))

@@ -268,7 +268,11 @@ def inputs(cfg: DictConfig) -> list[tuple[str, Path]]:
     elif stage.name == "mae":
         found = [("data", cfg.data.get("path"))]
     else:
-        found = [("data", cfg.data.get("path")), ("model", cfg.model.path), ("model", (stage.get("critic") or {}).get("path"))]
+        found = [
+            ("data", cfg.data.get("path")),
+            ("model", cfg.model.path),
+            ("model", (stage.get("critic") or {}).get("path")),
+        ]
     return [(kind, Path(path)) for kind, path in found if path and Path(path).exists()]
 
 
