@@ -71,8 +71,7 @@ def trajectories(data: DictConfig, seed: int, report: ReadReport) -> Iterator[Tr
         TltrainError: there is no such reader, no `data.path` where it needs one, or (`data.on_error=stop`) a record
             cannot be read.
     """
-    reader = targets.named(data, READERS, "data")
-    return islice(targets.call(reader, data, seed=seed, report=report), data.limit)
+    return islice(targets.call(data, READERS, "data", seed=seed, report=report), data.limit)
 
 
 def hold_out(items: Iterable[Trajectory], share: float, seed: int) -> tuple[list[Trajectory], list[Trajectory]]:

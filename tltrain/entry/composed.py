@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,12 +31,10 @@ def part(cfg: DictConfig, stage: dict[str, Any], kind: str | None = None) -> Dic
 
 def choice_of(group: str, name: str) -> DictConfig:
     """The node that a choice of a group composes to, what it refers to left open."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of choices without `_self_`, which Hydra wants of a first file
-        return compose([], f"{group}/{name}")[group]
+    return OmegaConf.masked_copy(compose([f"{group}={name}"]), group)[group]
 
 
-def compose(overrides: Sequence[str], name: str = "config") -> DictConfig:
+def compose(overrides: Sequence[str]) -> DictConfig:
     """A configuration composed through the search path of this run (`--config-dir`, `hydra.searchpath`), in any process
     of it.
 
@@ -52,6 +49,6 @@ def compose(overrides: Sequence[str], name: str = "config") -> DictConfig:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(main, version_base="1.3", job_name="tltrain"):
-            return compose_here(name, [f"hydra.searchpath={further!r}", *overrides])
+            return compose_here("config", [f"hydra.searchpath={further!r}", *overrides])
     finally:
         GlobalHydra.instance().hydra = own

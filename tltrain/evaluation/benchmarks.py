@@ -30,7 +30,7 @@ def load(benchmark: DictConfig, seed: int) -> dict[str, list[Sample]]:
     Raises:
         TltrainError: there is no such benchmark, it has no such part, or its files are not those that were published.
     """
-    sets = targets.call(targets.named(benchmark, LOADERS, "benchmark"), benchmark, seed=seed)
+    sets = targets.call(benchmark, LOADERS, "benchmark", seed=seed)
     return {name: samples[: benchmark.limit] for name, samples in sets.items()}
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, field, fields, is_dataclass, make_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import omegaconf
 from omegaconf import DictConfig, OmegaConf
@@ -68,24 +68,28 @@ def file_of(node: Mapping[str, Any], group: str) -> Path | None:
     return None if file is None else Path(file)
 
 
-def call(function: Callable, node: DictConfig, **provided: Any) -> Any:
-    """What the function gives for the settings in `node`, and for what the program provides of `PROVIDED`.
+def call(node: DictConfig, table: Mapping[str, Callable], group: str, **provided: Any) -> Any:
+    """What the function that a node names (see `named`) gives for the node's settings.
+
+    Args:
+        provided: what the program provides, of `PROVIDED`.
 
     Raises:
-        TltrainError: a key without a default is not set.
+        TltrainError: there is no such function, or a key without a default is not set.
     """
+    function = named(node, table, group)
     if settings_of(function) is not None:
         return function(node, **_wanted(function, provided))
     keys = [name for name in _parameters(function) if name not in PROVIDED]
     for name in keys:
         if OmegaConf.is_missing(node, name):
-            raise TltrainError(f"{name}: {function.__module__}.{function.__qualname__} needs this key")
+            raise TltrainError(f"{group}.{name}: {group}={node.name} needs this key: give {group}.{name}=VALUE")
     given = {name: node[name] for name in keys}
     values = {
         name: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value for name, value in given.items()
     }
-    if is_dataclass(function):
-        made = function(**values)
+    if isinstance(function, type) and is_dataclass(function):
+        made: Any = function(**values)
         return made(**_wanted(made, provided))
     return function(**values, **_wanted(function, provided))
 
@@ -93,12 +97,14 @@ def call(function: Callable, node: DictConfig, **provided: Any) -> Any:
 @cache
 def schema_of(function: Callable, common: type) -> type:
     """The dataclass of the keys that are read: those of the function, and those of `common`, which its caller reads."""
-    own = function if is_dataclass(function) else settings_of(function)
+    own: Any = function if is_dataclass(function) else settings_of(function)
     if own is not None and issubclass(own, common):
         return own
     if own is not None:
+        hints = get_type_hints(own)
         stated = [
-            (each.name, each.type, _field(each.default, each.default_factory, each.metadata)) for each in fields(own)
+            (each.name, hints[each.name], _field(each.default, each.default_factory, each.metadata))
+            for each in fields(own)
         ]
     else:
         stated = [
@@ -114,7 +120,8 @@ def settings_of(function: Callable) -> type | None:
     if is_dataclass(function):
         return None
     first = next(iter(_parameters(function).values()), None)
-    return first.annotation if first is not None and is_dataclass(first.annotation) else None
+    stated: Any = None if first is None else first.annotation
+    return stated if is_dataclass(stated) else None
 
 
 def _parameters(function: Callable) -> Mapping[str, inspect.Parameter]:

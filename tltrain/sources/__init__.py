@@ -46,7 +46,7 @@ def open_source(cfg: DictConfig) -> AbstractContextManager[Source]:
     Raises:
         TltrainError: there is no such source, or what it needs (a model, a url, a package) is not there.
     """
-    return targets.call(targets.named(cfg.source, SOURCES, "source"), cfg.source, cfg=cfg)
+    return targets.call(cfg.source, SOURCES, "source", cfg=cfg)
 
 
 @contextmanager

@@ -106,8 +106,7 @@ def job(cfg: DictConfig, folder: Path) -> Iterator[Tracker]:
 
 
 def _open(cfg: DictConfig, folder: Path) -> Tracker:
-    tracker = targets.named(cfg.tracking, TRACKERS, "tracking")
-    return targets.call(tracker, cfg.tracking, cfg=cfg, folder=folder)
+    return targets.call(cfg.tracking, TRACKERS, "tracking", cfg=cfg, folder=folder)
 
 
 def _nothing(settings: config.Tracking) -> Tracker:
