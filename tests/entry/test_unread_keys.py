@@ -286,7 +286,7 @@ def test_worker_processes_compose_through_the_run_s_search_path(own, tmp_path):
     file = tmp_path / "hydra.pickle"
     with in_job(search(own), "stage=mae", f"hydra.run.dir={tmp_path}", "hydra.output_subdir=null"):
         state = HydraConfig.instance().cfg.copy()
-    with read_write(state):
+    with read_write(state.hydra.runtime):
         state.hydra.runtime.output_dir = str(tmp_path)  # as Hydra sets it when a job begins
     file.write_bytes(pickle.dumps(state))
     ran = process([sys.executable, "-c", WORKER, str(file)], tmp_path)

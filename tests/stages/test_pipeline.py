@@ -42,7 +42,7 @@ SAME = [
     "stage.rl.keep_checkpoints=true",
     "stage.metric=toolworld/ts",
     "report.baseline=x",
-    "benchmark.size=77",  # not among the pipeline's benchmarks
+    "benchmark=rotbench",  # not among the pipeline's benchmarks
 ]
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from tltrain import config
 from tltrain.config import reads
@@ -116,11 +117,15 @@ def bound(group: str, node: DictConfig, choice: str | None = None) -> DictConfig
 def _leave_out(cfg: DictConfig, group: str, name: str) -> None:
     """Say that a key is dropped, or raise a TltrainError where it was meant for this choice."""
     choice = _chosen(cfg, group)
-    stated = name in _stated(group, choice)
-    line = f"{group}/{choice}.yaml: " if stated else ""
-    line += why_unread(group, choice, name, config.keys_of(schema_of(group, cfg[group])))
-    if stated or _typed(f"{group}.{name}"):
-        raise TltrainError(line)
+    typed = _typed(f"{group}.{name}")
+    stated = not typed and name in _stated(group, choice)
+    where = f"{group}/{choice}.yaml: " if stated else ""
+    try:
+        line = why_unread(group, choice, name, config.keys_of(schema_of(group, cfg[group])))
+    except TltrainError as error:
+        raise TltrainError(f"{where}{error}") from error
+    if typed or stated:
+        raise TltrainError(f"{where}{line}")
     _say_dropped(line)
 
 
@@ -242,12 +247,12 @@ def names_of(group: str) -> list[str]:
 
 
 def schemas(group: str) -> dict[str, type]:
-    """Choice -> its schema; choices whose function cannot be imported are left out."""
+    """Choice -> its schema; choices whose file cannot be read or whose function cannot be imported are left out."""
     found = {}
     for choice in names_of(group):
         try:
             found[choice] = schema_of(group, OmegaConf.create({"name": None} | _stated(group, choice)))
-        except TltrainError:
+        except (TltrainError, OmegaConfBaseException, YAMLError):
             continue
     return found
 

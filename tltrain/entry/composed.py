@@ -41,8 +41,9 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     Raises:
         HydraException, OmegaConfBaseException: there is no such choice, or no such key.
     """
-    sources = HydraConfig.get().runtime.config_sources
-    main = next(source.path for source in sources if source.provider == "main")
+    job = HydraConfig.instance().cfg is not None  # else nothing is known but our own folder
+    sources = HydraConfig.get().runtime.config_sources if job else []
+    main = next((source.path for source in sources if source.provider == "main"), str(config.CONF_DIR))
     ours = ("hydra", "main", "schema")  # which Hydra looks in anyway
     further = [f"{source.schema}://{source.path}" for source in sources if source.provider not in ours]
     own = GlobalHydra.instance().hydra
