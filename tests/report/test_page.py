@@ -242,3 +242,13 @@ def test_hostile_text_stays_text_and_fits(browser, tmp_path):
     assert browser.run("document.scripts.length") == 2
     assert fits(browser) == 375
     assert "</script><script>" in browser.run(f"{FLIPS}[0].querySelector('pre').textContent")
+
+
+def test_a_table_that_goes_on_to_the_right_says_so_until_its_end(browser, report):
+    browser.open(report, 375)
+    table = "document.querySelector('.scroll')"
+    more = f"{table}.hasAttribute('data-more') && getComputedStyle({table}, '::after').content"
+    assert "More columns to the right" in browser.run(more)
+    browser.run(f"{table}.scrollLeft = {table}.scrollWidth")
+    browser.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert browser.run(f"{table}.hasAttribute('data-more')") is False

@@ -65,7 +65,7 @@ def test_what_is_the_same_is_not_beyond_chance():
     rows = [(label, [job(0, [0, 1] * 20)]) for label in ("base", "other")]
     found = numbers.derive(small(*rows))
     assert found.comparisons[1, "set", "cf"].p == 1 and (0, "set", "cf") not in found.comparisons
-    assert "No row differs from base by more than chance in CF" in wording.finding(small(*rows), found)
+    assert "No row differs from base by more than chance in TS and CF" in wording.finding(small(*rows), found)
 
 
 def test_two_samples_prove_nothing():
@@ -120,6 +120,36 @@ def test_intervals_cover_what_training_runs_differ_by():
 def test_the_finding_is_what_the_numbers_say(rows, baseline, expected):
     made = small(*rows, baseline=baseline)
     assert wording.finding(made, numbers.derive(made)).startswith(expected)
+
+
+def answers(ts: list[int], cf: list[int]) -> Job:
+    lines = [
+        Prediction("set", str(i), scores={"ts": bool(a), "cf": bool(b)})
+        for i, (a, b) in enumerate(zip(ts, cf, strict=True))
+    ]
+    return Job(0, metrics={"set/ts": 1.0, "set/cf": 1.0, "set/n": len(ts)}, predictions=lines)
+
+
+def test_the_finding_counts_what_the_table_marks():
+    """Every level, not only the one that a set is judged by: above five marked cells no sentence says "none"."""
+
+    base = ("base", [answers([0, 1] * 30, [0, 1] * 30)])
+    better_ts = ("x", [answers([1, 1] * 30, [0, 1] * 30)])
+    worse = ("y", [answers([0, 0] * 30, [0, 0] * 30)])
+    made = small(base, better_ts, worse)
+    found = numbers.derive(made)
+    marked = sum(bool(cell.strong) for row in grid.ablation(made, found).rows for cell in row)
+    assert marked == 3
+    said = wording.finding(made, found)
+    assert said.endswith("1 is for the better and 2 for the worse by more than chance, in 2 of 2 other rows.")
+    only_ts = wording.finding(small(base, better_ts), numbers.derive(small(base, better_ts)))
+    assert only_ts.startswith("x gains most over base: TS on set goes from 50.0 to 100.0 %")
+
+
+def test_where_nothing_was_right_the_finding_says_so():
+    nothing = small(*((name, [answers([0] * 40, [0] * 40)]) for name in ("base", "x")))
+    said = wording.finding(nothing, numbers.derive(nothing))
+    assert said == "No row answered anything right on set: there is nothing to compare."
 
 
 def test_where_lower_is_better_less_is_a_gain():

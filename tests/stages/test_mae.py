@@ -155,3 +155,11 @@ def test_a_broken_record_is_skipped_and_listed(tltrain, write):
     (line,) = (ran.folder / "skipped.txt").read_text().splitlines()
     assert line.startswith(f"{path}, record 2: conversations[4].content: expected")
     assert "skipped.txt" in ran.err
+
+
+def test_what_reading_and_mae_leave_out_is_said_before_training(tltrain, write):
+    """With its share, where it is seen: on the terminal, not in metrics.json alone."""
+    words = ("data=tl_training", f"data.path={write(RAW_LOVE, broken(), RAW_WORK)}", "data.on_error=skip")
+    ran = tltrain("stage=pkt", *words, *FEW[:2], "stage.args.max_steps=1", "data.holdout=0")
+    assert "1 of 3 (33.3 %) records could not be read: see" in ran.err
+    assert "4 of 7 (57.1 %) calls are not learned: 3 answered with an error, 1 without an answer" in ran.out + ran.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from collections.abc import Iterator
@@ -17,6 +18,13 @@ PAGES = [
     *sorted((ROOT / "examples").rglob("*.md")),
     *(page for page in sorted((ROOT / "docs").rglob("*.md")) if not page.is_relative_to(GENERATED)),
 ]
+SOURCES = [
+    *sorted(CONF_DIR.rglob("*.yaml")),
+    *sorted((ROOT / "examples").rglob("*.yaml")),
+    *sorted((ROOT / "tltrain").rglob("*.py")),
+    *(file for file in sorted((ROOT / "experiments").rglob("*")) if file.suffix in (".py", ".sh")),
+]
+"""Files besides the pages that tell what to type."""
 
 _FENCED = re.compile(r"^( *)```(\S*).*?\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^()\s]+)\)")
@@ -48,9 +56,17 @@ def anchors(page: Path) -> set[str]:
 
 
 def code_lines(file: Path) -> Iterator[str]:
-    """The lines of code of a page and its code spans; of a YAML file its comments, and the help that one holds."""
+    """The lines of code of a page and its code spans; of a YAML file its comments, and the help that one holds; of a
+    Python file the indented lines of its docstring; of a script all.
+    """
     text = re.sub(r" *\\\n *#? *", " ", file.read_text(encoding="utf-8"))
-    if file.suffix == ".yaml":
+    if file.suffix == ".py":
+        docstring = ast.get_docstring(ast.parse(text)) or ""
+        yield from (line.strip() for line in docstring.splitlines() if line.startswith("    "))
+    elif file.suffix == ".sh":
+        variables = re.sub(r"\$(\w+)", r"\1", text.replace('"', ""))
+        yield from (line.strip() for line in variables.splitlines() if not line.startswith("#"))
+    elif file.suffix == ".yaml":
         yield from (line.strip().removeprefix("#").strip() for line in text.splitlines())
     else:
         indented = re.findall(r"^ {4}.*$", text, re.MULTILINE)
@@ -68,12 +84,12 @@ def commands(file: Path) -> Iterator[str]:
 
 
 def documented_commands() -> dict[str, str]:
-    """The commands of the pages and of `conf/`, with a file that has each.
+    """The commands of the pages, of `conf/`, of docstrings and of scripts, with a file that has each.
 
     One whose words all stand in another command is left out: it is right if that one is.
     """
     found: dict[str, str] = {}
-    for file in [*PAGES, *sorted(CONF_DIR.rglob("*.yaml"))]:
+    for file in [*PAGES, *SOURCES]:
         for command in commands(file):
             found.setdefault(command, str(file.relative_to(ROOT)))
     words = {command: set(filled_in(command)) for command in found}
@@ -88,7 +104,8 @@ def filled_in(command: str) -> list[str]:
     """The words of a command with something in the place of FOLDER, TIME, NAME and the like; no flags of output."""
     command = re.sub(r"\$\w+", "1", re.sub(r"\[[^\]=]+=[^\]]*\]", "", command))
     command = re.sub(r"\b(stage|data|benchmark|experiment)=NAME\b", _first_choice, command)
-    command = re.sub(r"outputs/[\w/]+/model\b", "FOLDER", command)  # a model's folder has to be there
+    command = re.sub(r"(?:outputs|out)/[\w/]+/model\b", "FOLDER", command)  # a model's folder has to be there
+    command = command.replace("stage=stage", "stage=pkt").replace("data=...", "data=toolworld")
     command = re.sub(r"((?:\bpaths\.\w+|\bpath|\.dir|\.url)=)[^\s\[]\S*", r"\1FOLDER", command)  # any name will do
     words = [re.sub(r"=\.\.\.$", "=FOLDER", word) for word in shlex.split(command)]
     at = words.index("--cfg") if "--cfg" in words else len(words)

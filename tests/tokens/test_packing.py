@@ -117,6 +117,10 @@ def test_too_long_drops_the_oldest_turns_and_keeps_tools_and_query(encoder):
     assert 'Assistant: getPapersByKeywords(words="llm")' not in text and 'Assistant: getPaperDetails(id="7")' in text
     assert set(cut.turns) == {1, 2}
     assert report.truncated == 1 and report.turns_truncated == 1
+    (said,) = report.losses(99)
+    assert said.startswith(
+        "1 of 1 (100.0 %) samples are longer than 99 tokens and lose their oldest turns: 1 of 3 (33.3 %)"
+    )
     assert cut.position_ids == list(range(len(cut.input_ids)))
 
 
@@ -126,6 +130,7 @@ def test_too_long_can_end_the_run_or_be_skipped(encoder):
     for truncation in ("skip", "drop_oldest_turns"):  # not even one turn fits
         layouts, report = packed(encoder, TRAJECTORY, max_length=20, truncation=truncation)
         assert layouts == [] and report.too_long == 1
+        assert report.losses(9) == ["1 of 1 (100.0 %) samples are longer than 9 tokens and left out"]
 
 
 def test_special_tokens_in_a_tools_answer_stay_text(encoder):

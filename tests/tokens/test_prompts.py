@@ -169,6 +169,12 @@ def test_long_prompts_are_left_out_and_counted(encoder):
     assert report == PromptReport(1, 2, first + second, too_long=1)
     trees, report = prompt_trees_of(encoder, TRAJECTORY, max_length=first - 1, truncation="skip")
     assert trees == [] and report == PromptReport(1, too_long=3)  # something to ask, but too long
+    assert report.losses(7) == ["3 of 3 (100.0 %) prompts are longer than 7 tokens and left out"]
+    cut = PromptReport(trajectories=4, prompts=1200, nothing_to_ask=1, truncated=3)
+    assert cut.losses(7) == [
+        "1 of 4 (25.0 %) trajectories have no call to ask for",
+        "3 of 1,200 (0.2 %) prompts are longer than 7 tokens and cut",
+    ]
 
 
 def test_a_long_prompt_ends_the_run_where_asked(encoder):

@@ -16,6 +16,7 @@ from tltrain.data.reading import ReadReport
 from tltrain.formats.tool_errors import Rule
 from tltrain.mae import Verdict
 from tltrain.runtime import runs, terminal
+from tltrain.runtime.shares import share
 from tltrain.trajectory import Trajectory, actions
 
 log = logging.getLogger(__name__)
@@ -64,12 +65,31 @@ class JudgedSource:
         return hold_out(self, self.cfg.data.holdout, self.cfg.seed)
 
 
-def read_metrics(read: ReadReport, folder: Path) -> dict[str, Any]:
-    """What reading left out, for `metrics.json`; skipped records are listed in `skipped.txt`."""
+def read_metrics(read: ReadReport) -> dict[str, Any]:
+    """What reading left out, for `metrics.json`."""
+    return {"records_read": read.read, "records_skipped": len(read.skipped), "reading_notes": dict(read.notes)}
+
+
+def tell_reading(read: ReadReport, folder: Path) -> None:
+    """Say in a line each what reading left out or changed; skipped records are listed in `skipped.txt`."""
     if read.skipped:
         runs.write_lines(folder / "skipped.txt", read.skipped)
-        log.warning("%d records could not be read and were skipped: see %s", len(read.skipped), folder / "skipped.txt")
-    return {"records_read": read.read, "records_skipped": len(read.skipped), "reading_notes": dict(read.notes)}
+        of = read.read + len(read.skipped)
+        log.warning("%s records could not be read: see %s", share(len(read.skipped), of), folder / "skipped.txt")
+    for note, count in sorted(read.notes.items()):
+        log.warning("reading: %s: %d times in %d records", note, count, read.read)
+
+
+def tell_judging(judged: MaeReport) -> None:
+    """Say in one line how many calls are not learned, and why."""
+    if (left_out := judged.calls - judged.kept) > 0:
+        reasons = {
+            "answered with an error": judged.dropped_error,
+            "without an answer": judged.dropped_no_answer,
+            "marked as history by the data": judged.not_learned_by_source,
+        }
+        said = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count)
+        log.info("%s calls are not learned: %s", share(left_out, judged.calls), said)
 
 
 def judged_trajectories(items: Iterable[Trajectory], rule: Rule | None, report: MaeReport) -> Iterator[Trajectory]:

@@ -51,6 +51,7 @@ def _rotbench(benchmark: RotbenchBenchmark, seed: int) -> dict[str, list[Sample]
             sets[TURNS[turn] + level] = list(
                 rotbench.read_samples(benchmark.path, [level], turns=(turn,), on_error="stop", report=report)
             )
+            _tell_notes(report)
     return sets
 
 
@@ -86,7 +87,15 @@ def _bfcl(benchmark: BfclBenchmark, seed: int) -> dict[str, list[Sample]]:
 def _openai(benchmark: FileBenchmark, seed: int) -> dict[str, list[Sample]]:
     if benchmark.path is None:
         raise TltrainError("benchmark=openai reads a file: give benchmark.path=FILE of messages, tools, tool_calls")
-    return {Path(benchmark.path).stem: list(read_file(benchmark.path, openai.parse_sample))}
+    report = ReadReport()
+    samples = list(read_file(benchmark.path, openai.parse_sample, report=report))
+    _tell_notes(report)
+    return {Path(benchmark.path).stem: samples}
+
+
+def _tell_notes(report: ReadReport) -> None:
+    for note, count in sorted(report.notes.items()):
+        log.warning("reading: %s: %d times in %d records", note, count, report.read)
 
 
 LOADERS: dict[str, Callable[..., dict[str, list[Sample]]]] = {

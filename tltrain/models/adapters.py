@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from tltrain.errors import TltrainError
 from tltrain.runtime import out_of_space, terminal
@@ -45,7 +46,8 @@ def adapted(base: Any, model: DictConfig, task: str) -> Any:
     if getattr(base, "is_quantized", False):
         base = peft.prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
     try:
-        return peft.get_peft_model(base, config)
+        # ZeRO-3 wants one dtype of all that is trained, and keeps float32 copies itself.
+        return peft.get_peft_model(base, config, autocast_adapter_dtype=not is_deepspeed_zero3_enabled())
     except ValueError as error:
         raise TltrainError(f"model.lora: {' '.join(str(error).split())}") from error
 

@@ -86,48 +86,54 @@ def finding(sweep: Sweep, numbers: Numbers) -> str:
         return f"{_highest(sweep, numbers)} No row is marked as the one to compare with, so no difference is tested."
     if not numbers.comparisons:
         return f"{sweep.baseline} cannot be compared with any row: results of the same samples and seeds are missing."
-    main = {key: found for key, found in numbers.comparisons.items() if key[2] == numbers.main(key[1])}
-    real = {key: found for key, found in main.items() if found.beyond_chance}
-    return _with_differences(sweep, numbers, sweep.baseline_row, real, main) if real else _without(sweep, numbers, main)
+    nothing = _nothing_right(numbers)
+    if set(nothing) == set(numbers.sets):
+        return f"No row answered anything right on {listed(map(set_name, nothing))}: there is nothing to compare."
+    real = {key: found for key, found in numbers.comparisons.items() if found.beyond_chance}
+    said = _with_differences(sweep, numbers, sweep.baseline_row, real) if real else _without(sweep, numbers)
+    return f"{said} No row answered anything right on {listed(map(set_name, nothing))}." if nothing else said
 
 
-def _with_differences(
-    sweep: Sweep, numbers: Numbers, baseline: int, real: Mapping[Key, Difference], tested: Mapping[Key, Difference]
-) -> str:
-    key = max(real, key=lambda one: (better(one, real[one]), abs(real[one].value)))
+def _nothing_right(numbers: Numbers) -> list[str]:
+    """The sets on which no row has a right answer, in any level that counts right ones."""
+    most: dict[str, float] = {}
+    for (_, name, level), summary in numbers.summaries.items():
+        if not METRICS[level].lower_is_better:
+            most[name] = max(most.get(name, 0.0), *summary.values)
+    return [name for name in numbers.sets if most.get(name) == 0]
+
+
+def _with_differences(sweep: Sweep, numbers: Numbers, baseline: int, real: Mapping[Key, Difference]) -> str:
+    """The largest difference, of those in the measures that the sets are judged by if there is one; then a count of all
+    that the table marks."""
+    main = {key for key in real if key[2] == numbers.main(key[1])}
+    key = max(main or real, key=lambda one: (better(one, real[one]), abs(real[one].value)))
     found, (row, name, level) = real[key], key
     base = numbers.summaries[baseline, name, level]
     verb = "gains most over" if better(key, found) else "falls furthest behind"
-    above = len({one[0] for one in real if better(one, real[one])})
-    below = len({one[0] for one in real if not better(one, real[one])})
-    rows = len({one[0] for one in tested})
+    above = sum(better(one, real[one]) for one in real)
+    rows, others = len({one[0] for one in real}), len({one[0] for one in numbers.comparisons})
     return (
         f"{sweep.rows[row].label} {verb} {sweep.baseline}: {METRICS[level].name} on {set_name(name)} goes from "
         f"{base.mean:.1f} to {base.mean + found.value:.1f} % ({signed(found.value)} points, 95 % interval "
-        f"{interval(found)}). Of {plural(rows, 'other row')}, {above or 'none'} {'is' if above == 1 else 'are'} better "
-        f"than {sweep.baseline} on some benchmark by more than chance, {below or 'none'} worse."
+        f"{interval(found)}). Of {plural(len(numbers.comparisons), 'difference')} in the table, {above or 'none'} "
+        f"{'is' if above == 1 else 'are'} for the better and {len(real) - above or 'none'} for the worse by more than "
+        f"chance, in {rows} of {plural(others, 'other row')}."
     )
 
 
-def _without(sweep: Sweep, numbers: Numbers, main: Mapping[Key, Difference]) -> str:
+def _without(sweep: Sweep, numbers: Numbers) -> str:
+    main = {key: found for key, found in numbers.comparisons.items() if key[2] == numbers.main(key[1])}
     key = max(main, key=lambda one: abs(main[one].value))
     row, name, _ = key
-    levels = listed(dict.fromkeys(METRICS[one[2]].name for one in main))
-    others = {k: found for k, found in numbers.comparisons.items() if k not in main and found.beyond_chance}
+    levels = listed(dict.fromkeys(METRICS[one[2]].name for one in numbers.comparisons))
     alone = ""
     if main[key].low > 0 or main[key].high < 0:
-        alone = f"; with {len(main)} comparisons that may be chance"
-    also = ""
-    if others:
-        far = max(others, key=lambda one: abs(others[one].value))
-        also = (
-            f" In {METRICS[far[2]].name} on {set_name(far[1])}, {sweep.rows[far[0]].label} does: "
-            f"{signed(others[far].value)} points {interval(others[far])}."
-        )
+        alone = f"; with {len(numbers.comparisons)} comparisons that may be chance"
     return (
         f"No row differs from {sweep.baseline} by more than chance in {levels}. The largest difference is "
         f"{sweep.rows[row].label} on {set_name(name)}: {signed(main[key].value)} points, 95 % interval "
-        f"{interval(main[key])}{alone}." + also
+        f"{interval(main[key])}{alone}."
     )
 
 

@@ -18,6 +18,7 @@ Writes `analysis.md` with all tables, the pictures in it, and `metrics.json`: `d
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from omegaconf import DictConfig
 
 from tltrain import config
 from tltrain.data import query_key, trained_on, trajectories
-from tltrain.data.judged import MaeReport, judged_trajectories, read_metrics, rule_of
+from tltrain.data.judged import MaeReport, judged_trajectories, read_metrics, rule_of, tell_reading
 from tltrain.data.reading import ReadReport
 from tltrain.errors import TltrainError
 from tltrain.evaluation import analysis
@@ -62,7 +63,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
                 items.append(item)
         if not sum(counts.all.calls):
             raise TltrainError(f"data={cfg.data.name}: there are no training calls in {count} trajectories")
-        metrics |= read_metrics(read, folder)
+        tell_reading(read, folder)
+        metrics |= read_metrics(read)
         shown += show_data(cfg, counts, metrics, folder)
         if models:
             shown += show_models(cfg, items, models, metrics, folder)
@@ -205,6 +207,7 @@ def score(cfg: DictConfig, path: str, name: str, items: list[Trajectory]) -> dic
     import torch
 
     from tltrain.evaluation import teacher_forcing
+    from tltrain.inference import generation
     from tltrain.models import devices, encoders, loading
     from tltrain.tokens.packing import PackingReport
 
@@ -213,6 +216,8 @@ def score(cfg: DictConfig, path: str, name: str, items: list[Trajectory]) -> dic
     model = loading.load_model(path, cfg.model, torch.bfloat16 if bf16 else torch.float32, device)
     packing = PackingReport()
     scores = list(teacher_forcing.score(model, encoder, terminal.track(items, f"scoring {name}"), packing))
+    for line in packing.losses(generation.context(model) or sys.maxsize):
+        log.warning("%s: %s", name, line)
     if not scores:
         raise TltrainError(f"{path}: none of the {len(items)} trajectories has a call to score (see stage.mae, unseen)")
     return {

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from tltrain import tracking
 from tltrain.data import native, turns
-from tltrain.data.judged import JudgedSource, read_metrics
+from tltrain.data.judged import JudgedSource, read_metrics, tell_reading
 from tltrain.runtime import runs
 from tltrain.tracking import names
 from tltrain.trajectory import Trajectory
@@ -30,6 +30,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     source = JudgedSource(cfg, "judging calls")
     name, write = WRITERS[cfg.stage.write.name]
     write(folder / name, source)
+    tell_reading(source.read, folder)
     report = source.judged
     report.error_kinds = dict(sorted(report.error_kinds.items(), key=lambda item: -item[1]))
     counts = asdict(report)
@@ -37,7 +38,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         **counts,
         "rule": cfg.stage.rule.name if cfg.stage.mae else None,
         "file": name,
-        **read_metrics(source.read, folder),
+        **read_metrics(source.read),
     }
     with tracking.job(cfg, folder) as tracker:
         tracker.metrics(names.of_mae(counts))

@@ -56,6 +56,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             f"there is nothing to learn: {judged.trajectories} trajectories, {judged.kept} calls kept, "
             f"{report.too_long} samples longer than {limit} tokens"
         )
+    for line in report.losses(limit):
+        log.warning("%s", line)
     log.info("%s: %d turns in %d samples, %d tokens", cfg.stage.name, report.turns, len(rows), report.tokens)
     if settings.limits is not None:
         log.info("%s", sharing(cfg.stage.packing.name, report, arguments))

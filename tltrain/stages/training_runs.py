@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from tltrain.data import TRAINED_ON, query_key, trained_on
-from tltrain.data.judged import JudgedSource, read_metrics
+from tltrain.data.judged import JudgedSource, read_metrics, tell_judging, tell_reading
 from tltrain.entry.arguments import check_arguments
 from tltrain.errors import TltrainError
 from tltrain.runtime import distributed, runs, terminal
@@ -79,6 +79,8 @@ def prepare(
     checkpoint = checkpoint_to_resume(cfg, folder, left)
     source = JudgedSource(cfg, "reading trajectories")
     train, held_out = source.split()
+    tell_reading(source.read, folder)
+    tell_judging(source.judged)
     device, bf16 = devices.device_and_dtype(cfg.hardware)
     with distributed.leader_first():
         base = loading.resolve(cfg.model, cfg.cache.dir, lambda: loading.corpus(train))
@@ -120,7 +122,7 @@ def finish(run: TrainingRun, results: dict[str, Any]) -> dict[str, Any]:
         "mae": asdict(run.source.judged),
         "base_model": run.base,
         "seed": run.cfg.seed,
-        **read_metrics(run.source.read, run.folder),
+        **read_metrics(run.source.read),
     }
     runs.finish(run.folder, run.cfg, metrics)
     remove_checkpoints(run.cfg, run.folder)

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from tltrain.config import SupervisedPacking, Truncation
 from tltrain.errors import TltrainError
+from tltrain.runtime.shares import share
 from tltrain.tokens import prefix_tree
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Layout, Run, flatten
@@ -25,11 +26,15 @@ from tltrain.trajectory import Trajectory
 class PackingReport:
     """What became of the trajectories: counts for `metrics.json`.
 
+    `given` trajectories made `chains`, a turn or a trajectory each, before any was left out.
+
     What `prefix_tree` and `auto` measured: `trajectories` that are learned from, `tokens_apart` in samples of one
     trajectory each, `tokens_in_trees`.
     """
 
     packing: str = ""
+    given: int = 0
+    chains: int = 0
     samples: int = 0
     turns: int = 0
     tokens: int = 0
@@ -40,6 +45,22 @@ class PackingReport:
     truncated: int = 0
     turns_truncated: int = 0
     too_long: int = 0
+
+    def losses(self, max_length: int) -> list[str]:
+        """What was left out, a line each, with its share."""
+        lines = []
+        if self.nothing_to_learn:
+            lines.append(f"{share(self.nothing_to_learn, self.given)} trajectories have no turn to learn")
+        if self.too_long:
+            lines.append(
+                f"{share(self.too_long, self.chains)} samples are longer than {max_length} tokens and left out"
+            )
+        if self.truncated:
+            lines.append(
+                f"{share(self.truncated, self.chains)} samples are longer than {max_length} tokens and lose their "
+                f"oldest turns: {share(self.turns_truncated, self.turns + self.turns_truncated)} turns to learn"
+            )
+        return lines
 
 
 AUTO = 0.7
@@ -104,6 +125,8 @@ def _chains(
     for trajectory in trajectories:
         runs = encoder.runs(trajectory, settings.w_max)
         chains = _turn_chains(runs) if packing == "turn" else [_without_tail(runs)]
+        report.given += 1
+        report.chains += sum(map(bool, chains))
         if not any(chains):
             report.nothing_to_learn += 1
         for chain in filter(None, chains):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from tltrain.config import Packing, PromptTruncation
 from tltrain.errors import TltrainError
+from tltrain.runtime.shares import share
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Run
 from tltrain.tokens.packing import fit
@@ -42,6 +43,18 @@ class PromptReport:
     nothing_to_ask: int = 0
     truncated: int = 0
     too_long: int = 0
+
+    def losses(self, max_length: int) -> list[str]:
+        """What was left out or cut, a line each, with its share."""
+        lines = []
+        if self.nothing_to_ask:
+            lines.append(f"{share(self.nothing_to_ask, self.trajectories)} trajectories have no call to ask for")
+        if self.too_long:
+            asked = self.prompts + self.too_long
+            lines.append(f"{share(self.too_long, asked)} prompts are longer than {max_length} tokens and left out")
+        if self.truncated:
+            lines.append(f"{share(self.truncated, self.prompts)} prompts are longer than {max_length} tokens and cut")
+        return lines
 
 
 def questions(trajectory: Trajectory) -> list[tuple[int, Sample]]:

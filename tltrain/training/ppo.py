@@ -286,11 +286,11 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
     def _reference_logprobs(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """[N] under the reference, at the same temperature."""
         if self.reference is not None:
-            model, switched_off = self.reference, nullcontext()
-        else:
+            model, switched_off, precision = self.reference, nullcontext(), nullcontext()
+        else:  # without its wrapping the policy would compute in another precision than it does for the update
             model = self.accelerator.unwrap_model(self.model).policy
-            switched_off = model.disable_adapter()
-        with switched_off:
+            switched_off, precision = model.disable_adapter(), self.accelerator.autocast()
+        with switched_off, precision:
             return token_logprobs(response_logits(model, batch, self.temperature), batch["targets"])
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:

@@ -50,6 +50,13 @@
     });
   }
 
+  /* Tables that go on to the right say so until they are at their end */
+  for (const region of $$(".scroll")) {
+    const tell = () => region.toggleAttribute("data-more", region.scrollWidth - region.clientWidth - region.scrollLeft > 1);
+    region.addEventListener("scroll", tell, { passive: true });
+    new ResizeObserver(tell).observe(region);
+  }
+
   /* Charts: a legend's button hides its line, and sets it off from the others while it is pointed at */
   for (const figure of $$("figure.chart")) {
     const marks = $$(":scope > svg [data-series]", figure);
