@@ -85,6 +85,10 @@ UNREAD = {
         ["stage=pipeline", "stage.rl.algorithm=grpo", "stage.rl.lam=1"],
         "stage.rl.lam: stage.rl.algorithm=grpo reads no such key; stage.rl.algorithm=ppo does",
     ),
+    "of another way to ask": (
+        ["stage=eval", "source=endpoint", "source.mode=chat", "source.tokenizer=FOLDER"],
+        "source.tokenizer: source.mode=chat reads no such key; source.mode=text does",
+    ),
     "of a function that is not there": (
         ["stage=mae", "+data._target_=no_such_package.read"],
         "data._target_=no_such_package.read: expected package.module.attribute, found: No module named",

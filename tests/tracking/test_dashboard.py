@@ -62,7 +62,9 @@ def test_a_file_of_panels_that_is_wrong_is_said_at_once(text, said, tmp_path):
 
 @needs_workspaces
 def test_a_wrong_file_stops_a_job_before_it_begins(tltrain, tmp_path):
-    ran = tltrain("stage=mae", "tracking=wandb", "tracking.dashboard=true", f"tracking.panels={tmp_path}/none.yaml", status=1)
+    ran = tltrain(
+        "stage=mae", "tracking=wandb", "tracking.dashboard=true", f"tracking.panels={tmp_path}/none.yaml", status=1
+    )
     assert ran.err.startswith(f"{tmp_path}/none.yaml: expected `sections` of panels, found: [Errno 2]")
 
 

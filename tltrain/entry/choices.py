@@ -184,10 +184,11 @@ def refuse_unread(cfg: DictConfig) -> None:
     stage = cfg.stage.name
     referred = None
     for key in typed_keys():
-        if key.startswith("stage."):
-            _check_only(cfg, key)
-            continue
         group = key.partition(".")[0]
+        if group == "stage":
+            _check_only(cfg, key, config.stage_schema(stage))
+        elif group in config.DOORS:
+            _check_only(cfg, key, schema_of(group, cfg[group]))
         if reads.reads(stage, key) or (group == "data" and _tokenizer_of_data(cfg)):
             continue
         referred = references(cfg) if referred is None else referred
@@ -220,11 +221,11 @@ def _texts(value: Any) -> Iterator[str]:
         yield from _texts(below)
 
 
-def _check_only(cfg: DictConfig, key: str) -> None:
-    """Raise a TltrainError where the algorithm, or another key that says so, leaves a key of the stage unread."""
-    node, schema = cfg.stage, config.stage_schema(cfg.stage.name)
-    where = "stage"
-    for name in key.split(".")[1:]:
+def _check_only(cfg: DictConfig, key: str, schema: type) -> None:
+    """Raise a TltrainError where a key beside it, such as the algorithm, leaves a key unread; `schema`: its group's."""
+    where, *names = key.split(".")
+    node = cfg[where]
+    for name in names:
         known = config.keys_of(schema).get(name)
         if known is None:
             return
