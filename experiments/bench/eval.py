@@ -242,12 +242,13 @@ def comparison(name: str, results: dict[str, dict], least: dict) -> dict:
 
 def samples_of(name: str, data: Path, limit: int | None) -> list[Sample]:
     """The set's samples; with a limit, so many from its beginning, where tools come again."""
-    own = {
+    own: dict[str, dict[str, object]] = {
         "toolworld": {"size": 24},
         "rotbench": {"levels": ["clean"], "turns": ["first"], "path": str(data / "rotbench")},
         "toolalpaca": {"path": str(data / "toolalpaca")},
     }
-    benchmark = choices.bound("benchmark", OmegaConf.create({"name": SETS[name], "limit": limit} | own[SETS[name]]))
+    node = config.merged({"name": SETS[name], "limit": limit}, own[SETS[name]])
+    benchmark = choices.bound("benchmark", node)
     return benchmarks.load(benchmark, 0)[name]
 
 

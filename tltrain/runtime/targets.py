@@ -121,7 +121,7 @@ def settings_of(function: Callable) -> type | None:
         return None
     first = next(iter(_parameters(function).values()), None)
     stated: Any = None if first is None else first.annotation
-    return stated if is_dataclass(stated) else None
+    return stated if isinstance(stated, type) and is_dataclass(stated) else None
 
 
 def _parameters(function: Callable) -> Mapping[str, inspect.Parameter]:
