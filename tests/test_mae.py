@@ -216,7 +216,7 @@ def test_history_stays_history_and_a_failed_call_becomes_it() -> None:
         ('{"errorMessage": "nope", "stack": ""}', "api_message"),
         ('{"error": "", "response": "{\\"message\\": \\"Unauthorized\\"}"}', "refusal"),
         ('{"status_code": 200, "response": [{"status_code": 400, "error": "Bad name"}]}', "api_message"),
-        ('{"error": "rate exceeded", "trace": ["a", "b", "and here it is cut o', "api_message"),
+        ('{"error": "rate exceeded", "trace": ["a", "b", "and here it is cut o', "refusal"),
         ('{"error": "and here it is cut o', "api_message"),
         ('{"data": null, "errors": [{"message": "field x"}]}', "api_message"),
     ],

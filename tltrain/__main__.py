@@ -25,16 +25,21 @@ from tltrain.entry import checks, launch, program, usage
 from tltrain.entry.command_line_errors import one_line
 from tltrain.errors import TltrainError
 from tltrain.runtime import distributed, out_of_space, preemption, redact, runs, terminal
-from tltrain.sweeps import callback
+from tltrain.sweeps import callback, resuming
 
 log = logging.getLogger("tltrain")
 
 
 def run_job(cfg: DictConfig) -> float | None:
     """Check the configuration and run the stage it names; returns the one number that a sweeper optimizes, if any."""
-    if cfg.stage.get("resume") and (metrics := runs.ended(runs.folder())) is not None:
-        log.info("stage.resume=true: the run in %s has ended already", runs.folder())
-        return metrics.get("score")
+    if HydraConfig.get().mode is RunMode.MULTIRUN:  # of a run the callback asks, before Hydra writes anything
+        runs.check_stage(runs.folder(), cfg)
+    if cfg.stage.get("resume"):
+        checks.check_run(cfg)
+        resuming.check(cfg, runs.folder())
+        if (metrics := runs.ended(runs.folder())) is not None:
+            log.info("stage.resume=true: the run in %s has ended already", runs.folder())
+            return metrics.get("score")
     for name in ("metrics.json", "error.txt"):  # of an earlier run into the same folder: this one is not finished
         (runs.folder() / name).unlink(missing_ok=True)
     redact.hydra_files(cfg, runs.folder())

@@ -34,7 +34,8 @@ def verdicts(trajectory: Trajectory, rule: Rule | None) -> list[tuple[Verdict, s
     found: list[tuple[Verdict, str | None]] = []
     for action in actions(messages):
         if action.answer is not None:
-            kind = error_kind(messages[action.answer].text, rule) if rule else None
+            answer = messages[action.answer]
+            kind = error_kind(answer.text, rule, answer.is_error) if rule else None
             found.append((Verdict.ERROR if kind else Verdict.KEPT, kind))
         else:
             found.append((Verdict.NO_ANSWER if action.at < last else Verdict.KEPT, None))

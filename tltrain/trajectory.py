@@ -113,6 +113,8 @@ class Message:
         learn: False where `text` and `thought` of an assistant message are history only: never a target of training.
             Each call has a flag of its own.
         answers: in a tool's message the `ToolCall.id` that it answers; empty where the order of the answers tells.
+        is_error: in a tool's message whether the call failed, where the source says so outright (MCP `isError`,
+            Anthropic `is_error`, an exit code); None where it does not, and the text alone can tell.
     """
 
     role: Role
@@ -121,6 +123,7 @@ class Message:
     thought: str = ""
     learn: bool = True
     answers: str = ""
+    is_error: bool | None = None
 
     @classmethod
     def calling(cls, *calls: Call, text: str = "", thought: str = "", learn: bool = True) -> Message:

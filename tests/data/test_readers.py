@@ -240,6 +240,30 @@ def test_an_answer_by_id_is_not_taken_by_one_without(write):
     assert read.messages == CHAT_READ
 
 
+@pytest.mark.parametrize(
+    ("fields", "is_error", "noted"),
+    [
+        ({"is_error": True}, True, []),
+        ({"isError": False}, False, []),
+        ({"error": True}, True, []),
+        ({"status": "error"}, True, []),
+        ({"status": "success"}, False, []),
+        ({"exit_code": 2}, True, []),
+        ({"exitCode": 0}, False, []),
+        ({"is_error": False, "status": "error"}, False, ["status"]),  # the flag comes first
+        ({"status": "completed"}, None, ["status"]),  # of the item, not of the call
+        ({"error": "a text"}, None, ["error"]),
+        ({}, None, []),
+    ],
+)
+def test_what_a_record_says_outright_of_an_answer_is_kept(write, fields, is_error, noted):
+    record = changed(CHAT, "messages", 3, to={**CHAT["messages"][3], **fields})
+    report = ReadReport()
+    (read,) = read_file(write(lines(record)), openai.parse, report=report)
+    assert [message.is_error for message in read.messages if message.role == "tool"] == [None, is_error]
+    assert {note for note in report.notes if "not kept" in note} == {f"messages: `{field}` not kept" for field in noted}
+
+
 def test_the_older_function_call_form_is_read(write):
     record = {
         "functions": [SEARCH],

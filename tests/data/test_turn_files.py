@@ -13,7 +13,7 @@ from tests.support.reader_samples import CHAT, CHAT_READ, LOVE, RAW, STUBS, TEXT
 from tltrain.data import native, tl_training, turns
 from tltrain.data.chat import read_history
 from tltrain.data.reading import ReadReport, parse_json, read_file
-from tltrain.errors import RecordError, TltrainError
+from tltrain.errors import FieldError, RecordError, TltrainError
 from tltrain.formats.stubs import render_tools
 from tltrain.trajectory import ANY, Call, Message, Tool, ToolCall, Trajectory
 
@@ -172,7 +172,7 @@ objects = st.dictionaries(words, values, max_size=3)
 calls = st.builds(ToolCall, st.builds(Call, names, objects), st.booleans(), words)
 messages = st.one_of(
     st.builds(Message, st.just("user"), words, learn=st.booleans()),
-    st.builds(Message, st.just("tool"), words, learn=st.booleans(), answers=words),
+    st.builds(Message, st.just("tool"), words, learn=st.booleans(), answers=words, is_error=st.none() | st.booleans()),
     st.builds(Message, st.just("assistant"), words, st.lists(calls, max_size=3).map(tuple), words, st.booleans()),
 )
 schemas = st.fixed_dictionaries(
@@ -189,7 +189,7 @@ trajectories = st.builds(
 )
 
 
-OTHER_VERSION = "expected 0 or 1 (a newer tltrain wrote this: read it with that one, or update)"
+OTHER_VERSION = "expected 0, 1 or 2 (a newer tltrain wrote this: read it with that one, or update)"
 
 
 @given(trajectories)
@@ -228,6 +228,16 @@ def test_a_line_says_one_call_as_ever_and_several_with_their_own_flags_and_ids()
         {"role": "tool", "content": "Listen.", "answers": "a"},
         {"role": "assistant", "content": "Bye.", "learn": False},
     ]
+
+
+@pytest.mark.parametrize("is_error", [True, False])
+def test_what_the_source_says_of_an_answer_is_written_in_a_version_of_its_own(is_error):
+    trajectory = Trajectory("x", TOOLS, (Message.calling(Call("search")), Message("tool", "42", is_error=is_error)))
+    written = json.loads(native.dumps(trajectory))
+    assert written["version"] == 2 and written["messages"][1] == {"role": "tool", "content": "42", "is_error": is_error}
+    assert list(native.parse(written, 1, Counter())) == [trajectory]
+    with pytest.raises(FieldError, match='expected "version": 2 in a line that has `is_error`, found version 1'):
+        list(native.parse({**written, "version": 1}, 1, Counter()))
 
 
 VERSION_0 = (
@@ -307,7 +317,7 @@ def test_what_json_cannot_hold_is_not_written(value):
             1,
             "messages[1].call: expected the fields name, arguments, id, learn, found weight",
         ),
-        (["version"], 2, f"version: {OTHER_VERSION}, found 2"),
+        (["version"], 3, f"version: {OTHER_VERSION}, found 3"),
         (["version"], "1", f'version: {OTHER_VERSION}, found "1"'),
         (["version"], [1], f"version: {OTHER_VERSION}, found [1]"),
         (["version"], True, f"version: {OTHER_VERSION}, found true"),

@@ -131,8 +131,9 @@ def test_a_pipeline_goes_on_within_its_stage(tmp_path):
     words = (*WORDS["pipeline"], *SELDOM["pipeline"])
     end(start(tmp_path / "whole", *words), tmp_path / "whole")
     home = tmp_path / "stopped"
-    seconds, _ = terminated(home, words, at=3)
+    seconds, said = terminated(home, words, at=3)
     assert seconds < PATIENCE
+    assert "is saved, and the same command goes on from it (exit status 143)" in said
     (complete,) = (home / "cache" / "stages").glob(f"*/checkpoints/*/{COMPLETE}")
     assert not (complete.parents[2] / "entry.json").exists()
     assert "going on from" in end(start(home, *words), home)
@@ -189,7 +190,11 @@ def test_two_processes_save_together(tmp_path, engine):
     assert time.monotonic() - sent < PATIENCE
     found = last_checkpoint(checkpoints)
     assert f"{found.name} is saved" in said and "Traceback" not in said
-    again = subprocess.run([*command, f"stage.args.max_steps={step_of(found) + 1}"], **how, timeout=300)
+    other = f"stage.args.max_steps={step_of(found) + 1}"
+    again = subprocess.run([*command, other], **how, timeout=300)
+    assert again.returncode == 1 and "was made with other values of stage.args.max_steps" in again.stdout, again.stdout
+    named = [other, "stage.resume=false", f"stage.args.resume_from_checkpoint={found}"]
+    again = subprocess.run([*command, *named], **how, timeout=300)
     assert again.returncode == 0 and f"going on from {found}" in again.stdout, again.stdout
 
 

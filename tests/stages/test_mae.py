@@ -42,6 +42,40 @@ def test_the_strict_rule_reads_prose_as_prose(tltrain, write):
     assert learned(ran.lines("train.jsonl"))[1] == [False, False, True, True]
 
 
+def test_the_difference_of_the_rules_is_counted_and_shown(tltrain, write):
+    ran = mae(tltrain, write(RAW_LOVE, RAW_WORK))
+    found = ran.metrics["rules_differ"]
+    assert [found[name] for name in ("answers", "both", "only_paper", "only_strict")] == [4, 2, 1, 0]
+    (example,) = found["examples"]
+    assert (example["trajectory"], example["paper"], example["strict"]) == ("work", "api_message", None)
+    assert "differ on 1 of 4 answers (25.0%): 0 are an error under strict alone, 1 under paper alone" in ran.out
+    assert example["answer"] in ran.out and "stage.rule=strict" in ran.out
+    assert mae(tltrain, write(RAW_LOVE, RAW_WORK), "stage.mae=false").metrics["rules_differ"] is None
+
+
+def flagged(is_error: bool) -> dict:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    return {
+        "tools": [{"name": "f"}],
+        "messages": [
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "1", "content": "42" if is_error else "Error: 42", "is_error": is_error},
+            {"role": "assistant", "content": "Bye."},
+        ],
+    }
+
+
+def test_a_flag_in_the_data_decides_under_the_strict_rule_alone(tltrain, write):
+    path = write(flagged(True), flagged(False))
+    strict, paper = (mae(tltrain, path, f"stage.rule={rule}", data="openai") for rule in ("strict", "paper"))
+    assert learned(strict.lines("train.jsonl")) == [[False, True], [True, True]]
+    assert learned(paper.lines("train.jsonl")) == [[True, True], [False, True]]
+    assert strict.metrics["error_kinds"] == {"flagged": 1}
+    again = mae(tltrain, paper.folder / "train.jsonl", "stage.rule=strict", data="tltrain")  # the flag is in the file
+    assert again.metrics["dropped_error"] == 1
+
+
 def test_without_mae_only_turns_without_an_answer_go(tltrain, write):
     ran = mae(tltrain, write(RAW_LOVE, RAW_WORK), "stage.mae=false")
     assert (ran.metrics["kept"], ran.metrics["dropped_error"], ran.metrics["dropped_no_answer"]) == (6, 0, 1)

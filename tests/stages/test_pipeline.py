@@ -10,6 +10,8 @@ from omegaconf import OmegaConf
 
 from tests.support.composition import composed
 from tltrain.stages import pipeline
+from tltrain.sweeps import cache_key
+from tltrain.sweeps.stage_cache import StageCache
 
 
 @pytest.fixture
@@ -54,24 +56,15 @@ def test_what_cannot_matter_does_not_change_a_fingerprint(job, made, tmp_path):
     assert len(made) == 4
 
 
-CHANGED = {  # a key -> the first stage that it decides
+CHANGED = {  # a key -> the first stage that it decides; all keys: tests/sweeps/test_cache_key.py
     "seed=3": 0,
-    "data.size=50": 0,
-    "data.error_rate=0.3": 0,
     "stage.rule=strict": 0,
     "data.holdout=0.2": 1,
-    "stage.w_max=3": 1,
     "stage.supervised.args.learning_rate=0.001": 1,
-    "model.args.num_train_epochs=2": 1,
-    "model.random.num_hidden_layers=2": 1,
-    "hardware.bf16=true": 1,
-    "stage.supervised.packing=turn": 1,
-    "stage.rl.kl=0.1": 2,
-    "stage.rl.args.max_steps=3": 2,
-    "model.irm.args.learning_rate=0.001": 2,
-    "stage.rl.critic.init=random": 2,
     "reward.correct=2": 2,
-    "stage.eval.max_new_tokens=17": 3,
+    "stage.rl.critic.init=random": 2,
+    "source.name=golden": 3,
+    "stage.eval.compare=[a,b]": 3,
     "stage.benchmarks=[{name: toolworld, size: 7}]": 3,
 }
 
@@ -94,6 +87,21 @@ def test_what_decides_a_result_changes_its_fingerprint_and_those_that_follow(mad
         assert [a == b for a, b in zip(before, after, strict=True)] == [at < first for at in range(4)], word
 
 
+def test_the_golden_calls_do_not_answer_for_the_model(job, made):
+    """The digest of the code once stood in the place of the section `source`."""
+    words = switches(False, False, False)
+    golden = job(*words, "source=golden").metrics["stages"]
+    model = job(*words).metrics["stages"]
+    assert [stage["reused"] for stage in model] == [True, True, False]
+    assert golden[-1]["fingerprint"] != model[-1]["fingerprint"]
+
+
+def test_what_is_kept_of_a_configuration_has_no_secrets(job, made):
+    ran = job(*switches(False, False, False), "+source.extra.api_key=sk-0123456789")
+    entry = (ran.folder / "eval_toolworld" / "entry.json").read_text()
+    assert '"api_key": "<masked>"' in entry and "sk-0123456789" not in entry
+
+
 def test_versions_code_and_content_of_files_decide_too(job, made, monkeypatch, tmp_path):
     source = tmp_path / "data.jsonl"
     source.write_text("one\n")
@@ -106,10 +114,10 @@ def test_versions_code_and_content_of_files_decide_too(job, made, monkeypatch, t
     copied.write_text("two\n")
     same = [stage["fingerprint"] for stage in job(*words[:-1], f"data.path={copied}").metrics["stages"]]
     assert same == other
-    monkeypatch.setattr(pipeline.fingerprints, "versions", lambda packages=(): {"torch": "9"})
+    monkeypatch.setattr(cache_key.fingerprints, "versions", lambda packages=(): {"torch": "9"})
     newer = [stage["fingerprint"] for stage in job(*words).metrics["stages"]]
     assert newer[0] == other[0] and not set(newer[1:]) & set(other[1:])
-    monkeypatch.setattr(pipeline.source_digest, "digest", lambda *given: "edited")
+    monkeypatch.setattr(cache_key.source_digest, "digest", lambda *given: "edited")
     assert not set(newer) & {stage["fingerprint"] for stage in job(*words).metrics["stages"]}
 
 
@@ -137,6 +145,30 @@ def test_mistakes_are_one_line_before_anything_is_made(job, made, words, line):
     ran = job(*words, status=1)
     assert line in ran.err and "Traceback" not in ran.err
     assert not made or "metric" in words[0]
+
+
+def test_what_a_running_pipeline_uses_is_not_removed(job, made, monkeypatch, tmp_path):
+    model_of, removed = pipeline.model_of, []
+    others = StageCache(tmp_path / "cache" / "stages")
+
+    def prune(cfg, model):
+        removed.extend(others.remove(folder) for folder, _ in others.entries())
+        return model_of(cfg, model)
+
+    monkeypatch.setattr(pipeline, "model_of", prune)
+    job(*switches(False, False, False))
+    assert removed == [False, False]  # the data and the model
+    assert [others.remove(folder) for folder, _ in others.entries()] == [True, True, True]  # it has ended
+
+
+def test_with_and_without_the_cache_into_one_folder(job, made, tmp_path):
+    """What is made without the cache is not written through a link into it, and is not put away for one."""
+    words, folder = switches(False, False, False), tmp_path / "run"
+    entry = (job(*words, folder=folder).folder / "model_sft").resolve()
+    before = (entry / "model" / "config.json").stat().st_mtime_ns
+    job(*words, "cache.enabled=false", folder=folder)
+    assert not (folder / "model_sft").is_symlink() and (entry / "model" / "config.json").stat().st_mtime_ns == before
+    assert "was made without the cache" in job(*words, folder=folder, status=1).err
 
 
 def test_the_metric_of_a_sweeper(job, made):

@@ -139,7 +139,7 @@ def test_nothing_unfinished_is_left(trained):
     assert not list(trained["pkt"].folder.rglob("*.part"))
     files = {path.name for path in trained["pkt"].folder.iterdir()}
     made = {"history.jsonl", "losses.png", "model"}
-    assert files == made | {".hydra", ".lock", "config.yaml", "metrics.json", "tltrain.log"}
+    assert files == made | {".decided_by.json", ".hydra", ".lock", "config.yaml", "metrics.json", "tltrain.log"}
 
 
 def test_the_same_seed_gives_the_same_weights_and_answers(tltrain, trained):

@@ -108,6 +108,7 @@ def test_other_experiments(sweep, made, written, experiment, labels, baseline):
 
 def test_robustness_asks_for_all_levels_of_both_models(sweep, made, written, tmp_path):
     (tmp_path / "rotbench").mkdir()
+    (tmp_path / "rotbench" / "file").touch()
     sweep("+experiment=robustness", f"paths.rotbench={tmp_path / 'rotbench'}", "benchmark.levels=[clean,union]")
     assert [row.label for row in written[0].rows] == ["standard SFT", "MAE + PKT + IRM"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -102,6 +103,91 @@ def test_an_altered_entry_is_never_used(cache, alter):
     assert (entry.folder / "model" / "weights").read_text() == "result"
 
 
+def test_content_is_read_where_size_and_time_tell_nothing(cache, monkeypatch):
+    """As after a fault of the disk, or in a copy that keeps times."""
+    build = Builder()
+    weights = cache.get("pkt", {}, build).folder / "model" / "weights"
+    before = weights.stat()
+    weights.write_text("rEsult")
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    fingerprints._of_file.cache_clear()  # as in another process
+    assert not cache.get("pkt", {}, build).cost.reused and build.builds == 2
+
+
+def test_content_is_read_once_a_process(cache, monkeypatch):
+    build, digest, read = Builder(), fingerprints.hashlib.file_digest, []
+    cache.get("pkt", {}, build)
+    fingerprints._of_file.cache_clear()
+    monkeypatch.setattr(fingerprints.hashlib, "file_digest", lambda *given: read.append(given) or digest(*given))
+    for _ in range(3):
+        assert cache.get("pkt", {}, build).cost.reused
+    assert len(read) == 2  # the two files of the entry
+
+
+def test_an_entry_under_another_s_name_is_never_used(cache):
+    one = cache.get("pkt", {"a": 1}, Builder("one"))
+    other = cache.get("pkt", {"a": 2}, Builder("other"))
+    shutil.rmtree(other.folder)
+    shutil.copytree(one.folder, other.folder)
+    assert cache.get("pkt", {"a": 2}, Builder("other")).metrics["text"] == "other"
+
+
+def test_folders_without_the_mark_are_nobody_s_to_remove(tltrain, tmp_path):
+    root = tmp_path / "stages"
+    (root / "mine").mkdir(parents=True)
+    (root / "mine" / "thesis.txt").write_text("years of work")
+    (tmp_path / "elsewhere").mkdir()
+    (root / "link").symlink_to(tmp_path / "elsewhere")
+    unfinished(StageCache(root))
+    ran = tltrain("stage=cache", "stage.prune=all", f"cache.dir='{tmp_path}'", folder=tmp_path.parent / "prune")
+    assert ran.metrics["entries"] == 1 and ran.metrics["kept"] == 0
+    assert (root / "mine" / "thesis.txt").read_text() == "years of work" and (root / "link").is_symlink()
+    assert f"1 folders in {root} were not made by the cache and are left alone: mine" in ran.err
+    assert not StageCache(root).remove(root / "mine")
+
+
+def test_an_entry_of_a_version_without_marks_can_be_removed(cache):
+    folder = cache.get("pkt", {}, Builder()).folder
+    cache.release()
+    (folder / ".tltrain-entry").unlink()
+    manifest = json.loads((folder / "entry.json").read_text())
+    manifest["files"] = {name: [size, 1, digest] for name, (size, digest) in manifest["files"].items()}
+    (folder / "entry.json").write_text(json.dumps(manifest))
+    assert cache.entries() and cache.remove(folder)
+
+
+def test_an_entry_in_use_stays(tltrain, tmp_path):
+    here = f"cache.dir={tmp_path / 'cache'}"
+    user = StageCache(tmp_path / "cache" / "stages")
+    folder = user.get("pkt", {}, Builder()).folder
+    other = StageCache(user.root)
+    assert other.get("pkt", {}, Builder()).cost.reused
+    other.release()
+    ran = tltrain("stage=cache", "stage.prune=all", here)
+    assert ran.metrics["kept"] == 1 and "in use" in ran.out and (folder / "entry.json").is_file()
+    user.release()
+    assert tltrain("stage=cache", "stage.prune=all", here).metrics["kept"] == 0
+    assert not folder.exists()
+
+
+def test_a_user_that_was_killed_holds_nothing(cache, tmp_path):
+    script = tmp_path / "user.py"
+    script.write_text(
+        textwrap.dedent(f"""
+        import os, signal
+        from pathlib import Path
+        from tltrain.runtime import runs
+        from tltrain.sweeps.stage_cache import StageCache
+        cache = StageCache(Path({str(cache.root)!r}))
+        cache.get("pkt", {{}}, lambda folder: runs.write_json(folder / "metrics.json", {{}}) or {{}})
+        os.kill(os.getpid(), signal.SIGKILL)
+        """)
+    )
+    subprocess.run([sys.executable, str(script)], env=os.environ | {"PYTHONPATH": str(ROOT)})
+    (folder,) = (folder for folder, _ in cache.entries())
+    assert list((cache.root / ".locks").glob("*.users/*")) and cache.remove(folder)
+
+
 def test_a_copy_with_other_times_is_still_whole(cache):
     build = Builder()
     folder = cache.get("pkt", {}, build).folder
@@ -151,11 +237,24 @@ def test_a_builder_that_was_killed_is_replaced(cache, tmp_path):
     assert not entry.cost.reused and not (entry.folder / "half").exists()
 
 
+def unfinished(cache: StageCache) -> Path:
+    """What a builder that was stopped leaves."""
+
+    def stopped(folder: Path) -> dict:
+        (folder / "half").write_text("x")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.get("irm", {}, stopped)
+    return next(folder for folder, manifest in cache.entries() if manifest is None)
+
+
 def test_entries_are_listed_and_removed(cache):
     build = Builder()
     whole = cache.get("pkt", {}, build).folder
-    (cache.root / "irm-unfinished").mkdir()
+    unfinished(cache)
     assert [(folder.name, manifest is not None) for folder, manifest in cache.entries()].count((whole.name, True)) == 1
+    cache.release()
     assert cache.remove(whole) and not whole.exists()
     cache.get("pkt", {}, build)
     assert build.builds == 2
@@ -181,7 +280,8 @@ def test_the_order_of_keys_does_not_count():
 def test_the_cache_stage_lists_and_prunes(tltrain, tmp_path):
     cache = StageCache(tmp_path / "cache" / "stages")
     whole, old = cache.get("pkt", {}, Builder()).folder, cache.get("sft", {}, Builder()).folder
-    (cache.root / "irm-unfinished").mkdir()
+    unfinished(cache)
+    cache.release()
     os.utime(old / "entry.json", (time.time() - 40 * 86400,) * 2)
     here = f"cache.dir={tmp_path / 'cache'}"
     ran = tltrain("stage=cache", here)

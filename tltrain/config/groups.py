@@ -277,4 +277,7 @@ class Config:
     cache: Cache = key(Cache, "base models and stage results that are made once")
     paths: Paths = key(Paths, "where data that is not generated is")
     report: Report = key(Report, "the page that stage=report and sweeps write")
+    overwrite: bool = key(
+        False, "write into the folder of a finished run even where that run was of another stage, whose files stay"
+    )
     seed: int = key(0, "seed of all random numbers", least=0, most=2**32 - 1)

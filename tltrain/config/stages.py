@@ -264,6 +264,7 @@ class CacheStage:
         "used for older_than_days; all: every one",
     )
     older_than_days: float = key(30.0, "age in days from which prune=old removes a result", least=0)
+    folder: str = key("cache_runs", "folder below outputs/ for runs of this stage; outputs/cache is the cache itself")
 
 
 @dataclass

@@ -37,7 +37,12 @@ class MaeReport:
 
 def rule_of(cfg: DictConfig) -> Rule | None:
     """The rule that `stage.rule` chooses from `conf/mae/`, None where `stage.mae=false`."""
-    return Rule.from_config(config.plain(cfg.mae[cfg.stage.rule.name])) if cfg.stage.mae else None
+    return named_rule(cfg, cfg.stage.rule.name) if cfg.stage.mae else None
+
+
+def named_rule(cfg: DictConfig, name: str) -> Rule:
+    """The rule `paper` or `strict` as `conf/mae/` has it, or as the command line replaced it."""
+    return Rule.from_config(config.plain(cfg.mae[name]))
 
 
 @dataclass

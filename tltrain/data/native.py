@@ -1,6 +1,6 @@
 """Our own file of trajectories, `train.jsonl` (`data=tltrain`): one JSON object a line, nothing lost either way.
 
-    {"version": 1,
+    {"version": 2,
      "id": "...",
      "tools": [{"name": "...", "description": "...", "parameters": {<JSON schema>}}],
      "messages": [
@@ -11,17 +11,18 @@
          {"name": "...", "arguments": {...}, "id": "a"},
          {"name": "...", "arguments": {...}, "id": "b", "learn": false}]},
        {"role": "tool", "content": "...", "answers": "a"},
-       {"role": "tool", "content": "...", "answers": "b"}],
+       {"role": "tool", "content": "...", "answers": "b", "is_error": true}],
      "instructions": "...",
      "meta": {...}}
 
 `content` is the message's text. An assistant message that makes one call has `call`, one that makes several has
 `calls`; `thought` stands only where there is one. `learn` of a message stands only where it is false: the message is
 history and never a target. A call has a `learn` of its own only where it differs from its message's. `id` and `answers`
-say which call a tool's message answers; without them the answers stand in the order of the calls. `instructions` and
-`meta` stand only where there are any.
+say which call a tool's message answers; without them the answers stand in the order of the calls. `is_error` stands
+only where the source says outright whether the call failed. `instructions` and `meta` stand only where there are any.
 
-A line without `version` is version 0, which has neither `calls`, `thought` nor ids.
+A line without `version` is version 0, which has neither `calls`, `thought` nor ids; version 1 has no `is_error`. A line
+is written in the lowest version from 1 on that can hold it, so that what an earlier tltrain could write it can read.
 """
 
 from __future__ import annotations
@@ -35,23 +36,29 @@ from tltrain.data.reading import expect, expect_choice, expect_id, expect_tools,
 from tltrain.errors import FieldError, TltrainError
 from tltrain.trajectory import Call, Message, Role, ToolCall, Trajectory
 
-VERSION = 1
-"""What `dumps` writes; `parse` reads it and all before it."""
+VERSION = 2
+"""The newest version that `dumps` writes; `parse` reads it and all before it."""
 
 ROLES: tuple[Role, ...] = get_args(Role)
 
 MESSAGE_FIELDS = {
     0: ("role", "content", "call", "learn"),
     1: ("role", "content", "thought", "call", "calls", "learn", "answers"),
+    2: ("role", "content", "thought", "call", "calls", "learn", "answers", "is_error"),
 }
 """Version -> the fields that a message may have."""
-CALL_FIELDS = {0: ("name", "arguments"), 1: ("name", "arguments", "id", "learn")}
+CALL_FIELDS = {
+    0: ("name", "arguments"),
+    1: ("name", "arguments", "id", "learn"),
+    2: ("name", "arguments", "id", "learn"),
+}
 """Version -> the fields that a call may have."""
 SPEAKERS = {
     "call": ("a call", "assistant"),
     "calls": ("calls", "assistant"),
     "thought": ("a thought", "assistant"),
     "answers": ("an answer", "tool"),
+    "is_error": ("whether the call failed", "tool"),
 }
 """Fields that only messages of one role have."""
 RECORD_FIELDS = dict.fromkeys(MESSAGE_FIELDS, ("version", "id", "tools", "messages", "instructions", "meta"))
@@ -66,7 +73,7 @@ def dumps(trajectory: Trajectory) -> str:
             there to compare with, not to learn).
     """
     record: dict[str, Any] = {
-        "version": VERSION,
+        "version": 1 if all(message.is_error is None for message in trajectory.messages) else VERSION,
         "id": trajectory.id,
         "tools": [
             {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
@@ -97,6 +104,8 @@ def _message_record(message: Message) -> dict[str, Any]:
         record["learn"] = False
     if message.answers:
         record["answers"] = message.answers
+    if message.is_error is not None:
+        record["is_error"] = message.is_error
     return record
 
 
@@ -123,7 +132,8 @@ def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]
 def _version(record: dict[str, Any]) -> int:
     version = record.get("version", 0)
     if not isinstance(version, int) or isinstance(version, bool) or version not in MESSAGE_FIELDS:
-        known = " or ".join(map(str, MESSAGE_FIELDS))
+        *others, last = map(str, MESSAGE_FIELDS)
+        known = f"{', '.join(others)} or {last}"
         raise FieldError(
             "version", f"{known} (a newer tltrain wrote this: read it with that one, or update)", shown(version)
         )
@@ -149,6 +159,7 @@ def _message(record: Any, where: str, version: int) -> Message:
         thought=optional(record, "thought", "", where),
         learn=learn,
         answers=optional(record, "answers", "", where),
+        is_error=None if record.get("is_error") is None else member(record, "is_error", bool, where),
     )
 
 
@@ -164,7 +175,8 @@ def _known(record: Any, where: str, fields: Mapping[int, tuple[str, ...]], versi
     for key in expect(record, dict, where):
         if key in fields[version]:
             continue
-        if key in fields[VERSION]:
-            raise FieldError(where, f'"version": {VERSION} in a line that has `{key}`', f"version {version}")
+        having = [known for known in fields if key in fields[known]]
+        if having:
+            raise FieldError(where, f'"version": {min(having)} in a line that has `{key}`', f"version {version}")
         raise FieldError(where, f"the fields {', '.join(fields[version])}", key)
     return record

@@ -9,7 +9,8 @@
      "tools": [{"type": "function", "function": {"name": ..., "description": ..., "parameters": {...}}}]}
 
 Also read: `arguments` as an object, `tools` as the text of a JSON list, text content as a list of text parts, and the
-older `functions`, `function_call` and role `function`. The TL format has one call a turn: several calls in one message
+older `functions`, `function_call` and role `function`, and in a tool's message whether the call failed, where a field
+says so outright (`tltrain.data.reading.outcome`). The TL format has one call a turn: several calls in one message
 become turns in their order, each followed by its own answer. System and developer messages become `instructions`.
 
 As a benchmark (`parse_sample`) a record asks for the calls in its field `tool_calls`, after all of its `messages`, or,
@@ -30,6 +31,7 @@ from tltrain.data.reading import (
     member,
     note_rest,
     optional,
+    outcome,
     parse_json,
     rest,
     shown,
@@ -132,7 +134,7 @@ def _turns(
     for i, ((_, call), answer) in enumerate(zip(calls, matched, strict=True)):
         messages.append(Message.calling(call, text="" if i else content))
         if answer is not None:
-            messages.append(Message("tool", answer))
+            messages.append(answer)
     unanswered = sum(answer is None for answer in matched[:-1])
     if unanswered:
         notes["messages: calls without an answer before the next call"] += unanswered
@@ -170,24 +172,25 @@ def _call(function: Any, where: str) -> Call:
 
 def _match(
     ids: list[str | None], answers: Sequence[tuple[dict[str, Any], str]], notes: Counter[str]
-) -> list[str | None]:
+) -> list[Message | None]:
     """The answer to each call: the one that names its id, then, for answers that name none of them, by order."""
-    matched: list[str | None] = [None] * len(ids)
+    matched: list[Message | None] = [None] * len(ids)
     others = []
     for entry, where in answers:
-        note_rest(entry, notes, "role", "content", "tool_call_id", "name")
-        content = _text(entry, where, required=False)
+        is_error, field = outcome(entry)
+        note_rest(entry, notes, "role", "content", "tool_call_id", "name", *filter(None, [field]))
+        answer = Message("tool", _text(entry, where, required=False), is_error=is_error)
         call_id = entry.get("tool_call_id")
         free = (i for i, known in enumerate(ids) if call_id and known == call_id and matched[i] is None)
         at = next(free, None)
         if at is None:
-            others.append((content, where, entry))
+            others.append((answer, where, entry))
         else:
-            matched[at] = content
-    for content, where, entry in others:
+            matched[at] = answer
+    for answer, where, entry in others:
         if None not in matched:
             raise FieldError(where, f"at most {len(ids)} answers to {len(ids)} calls", shown(entry))
-        matched[matched.index(None)] = content
+        matched[matched.index(None)] = answer
         if entry.get("tool_call_id"):
             notes["messages: answers whose `tool_call_id` names no call, matched by order"] += 1
     return matched

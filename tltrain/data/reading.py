@@ -327,6 +327,33 @@ def rest(record: Mapping[str, Any], *known: str) -> dict[str, Any]:
     return {key: value for key, value in record.items() if key not in known}
 
 
+_FLAGS = ("is_error", "isError", "error")
+_EXIT_CODES = ("exit_code", "exitCode", "returncode", "return_code")
+_STATUS = {
+    **dict.fromkeys(("error", "failed", "failure"), True),
+    **dict.fromkeys(("success", "ok", "succeeded"), False),
+}
+"""LangChain's `status`. That an answer is `completed` (OpenAI's Responses) does not say whether the call failed."""
+
+
+def outcome(message: Mapping[str, Any]) -> tuple[bool | None, str | None]:
+    """Whether a tool's message says outright that the call failed, and by which field; (None, None) if it says nothing.
+
+    Read are `is_error` (Anthropic), `isError` (MCP) and `error` where they are true or false, `status: error` or
+    `success`, and an exit code.
+    """
+    for key in _FLAGS:
+        if isinstance(message.get(key), bool):
+            return message[key], key
+    for key in _EXIT_CODES:
+        if isinstance(code := message.get(key), int) and not isinstance(code, bool):
+            return code != 0, key
+    status = message.get("status")
+    if isinstance(status, str) and status.lower() in _STATUS:
+        return _STATUS[status.lower()], "status"
+    return None, None
+
+
 def note_rest(message: Mapping[str, Any], notes: Counter[str], *known: str) -> None:
     """Count a message's fields that hold something and are not kept."""
     notes.update(f"messages: `{key}` not kept" for key, value in rest(message, *known).items() if value)

@@ -42,6 +42,8 @@ def check(cfg: DictConfig) -> None:
     for name in cfg.model.random or ():
         if name not in (fields := library_fields(LLAMA_CONFIG)):
             raise TltrainError(f"model.random.{name}: LlamaConfig has no such argument{suggestion(name, fields)}")
+    if not cfg.cache.dir.strip():
+        raise TltrainError("cache.dir: expected a folder, found nothing; without the key it is outputs/cache")
     if cfg.model.path is not None:
         check_model_path(cfg.model.path)
     for path in cfg.stage.get("models") or ():

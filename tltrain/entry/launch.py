@@ -29,7 +29,7 @@ from omegaconf import DictConfig
 
 from tltrain import config, tracking
 from tltrain.errors import TltrainError
-from tltrain.runtime import distributed, memory, out_of_space, preemption, terminal
+from tltrain.runtime import advice, distributed, memory, out_of_space, preemption, terminal
 from tltrain.runtime.resolver import resolve
 
 TRAINING = ("sft", "pkt", "irm")
@@ -52,7 +52,7 @@ def run_stage(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     name = cfg.stage.name
     run = f"{config.stage_module(name)}:run"
     try:
-        with out_of_space.explained(cfg):
+        with advice.running(cfg), out_of_space.explained(cfg):
             if name in TRAINING:
                 metrics = distributed.call("tltrain.entry.launch:train", run, cfg, folder)
             else:

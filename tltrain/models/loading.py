@@ -1,12 +1,11 @@
 """Base models made ready: from a folder, a hub, a Python package that ships one, or at random.
 
-What must be converted or made is made once, under `cache.dir/models/`, as a plain folder of safetensors and tokenizer.
+What must be converted or made is made once, under `cache.dir/models/`, as a plain folder of safetensors and tokenizer
+with a manifest of its files. Its name says what it was made of; files that are not as they were are made again.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import logging
 import secrets
 import shutil
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from filelock import FileLock
 from huggingface_hub import get_session
 from huggingface_hub.constants import ENDPOINT
 from omegaconf import DictConfig
@@ -38,8 +38,8 @@ from tltrain.config import plain
 from tltrain.errors import TltrainError
 from tltrain.formats import joined
 from tltrain.formats.tl import TL
-from tltrain.models import adapters
-from tltrain.runtime import out_of_space
+from tltrain.models import adapters, packages
+from tltrain.runtime import distributed, fingerprints, manifests, out_of_space
 from tltrain.runtime.terminal import status
 from tltrain.trajectory import Trajectory
 
@@ -57,8 +57,8 @@ def resolve(model: DictConfig, cache_dir: str, texts: Callable[[], Iterable[str]
     """
     if model.path is not None:
         return model.path
-    if model.package is not None and (spec := importlib.util.find_spec(model.package)):
-        return str(_from_package(Path(next(iter(spec.submodule_search_locations or ()))), Path(cache_dir), model.name))
+    if (weights := packages.weights(model.package)) is not None:
+        return str(_from_package(weights, packages.converted(weights, model.name, cache_dir)))
     if model.random is not None:
         return str(_at_random(plain(model.random), texts(), Path(cache_dir), model.name))
     if model.hub is not None:
@@ -94,7 +94,12 @@ def load_model(path: str, model: DictConfig, dtype: torch.dtype, device: torch.d
 
     Args:
         more: of `from_pretrained`.
+
+    Raises:
+        TltrainError: it cannot be read, or it lies in the cache and is not as it was written.
     """
+    if distributed.leads():
+        manifests.check(Path(path))
     if (base := adapters.base_of(Path(path))) is not None:
         return adapters.with_adapter(load_model(base, model, dtype, device, **more), Path(path))
     with status(f"loading {path}"):
@@ -150,42 +155,52 @@ def _hub_answers() -> bool:
 
 
 def _make_once(folder: Path, make: Callable[[Path], None]) -> Path:
-    """`folder`, made aside by `make` and renamed if it is not there yet."""
-    if not folder.is_dir():
-        # In containers every process may have the same number: what one that was killed has left is not taken up.
-        part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
-        try:
-            part.mkdir(parents=True)
-            make(part)
-            try:
-                part.rename(folder)
-            except OSError:
-                if not folder.is_dir():  # else another process was faster
-                    raise
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+    """`folder`, made aside by `make` and renamed if it is not there, or not as it was made."""
+    if not folder.is_dir() or manifests.changed_since_left(folder) is not None:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            _make(folder, make)
     return folder
 
 
-def _from_package(package: Path, cache_dir: Path, name: str) -> Path:
-    files = sorted(package.rglob("*.gguf"))
-    if not files:
-        raise TltrainError(f"the package {package.name} has no .gguf file: reinstall it, or give model.path=FOLDER")
+def _make(folder: Path, make: Callable[[Path], None]) -> None:
+    """The same, by one process at a time; another one may have made it meanwhile."""
+    if folder.is_dir():
+        changed = manifests.changed_since_left(folder)
+        if changed is None:
+            return
+        log.warning("%s is made again: %s is not as it was written", folder, changed)
+    # In containers every process may have the same number: what one that was killed has left is not taken up.
+    part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
+    try:
+        part.mkdir()
+        make(part)
+        manifests.leave(part)
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
+
+def _from_package(weights: Path, folder: Path) -> Path:
     def convert(folder: Path) -> None:
-        with status(f"converting {files[0].name} to safetensors, once"):
-            source, gguf = files[0].parent, files[0].name
+        with status(f"converting {weights.name} to safetensors, once"):
+            source, gguf = weights.parent, weights.name
             AutoModelForCausalLM.from_pretrained(
                 source, gguf_file=gguf, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
             ).save_pretrained(folder)
             AutoTokenizer.from_pretrained(source, gguf_file=gguf).save_pretrained(folder)
 
-    return _make_once(cache_dir / "models" / name, convert)
+    return _make_once(folder, convert)
+
+
+MAKERS = ("torch", "transformers", "tokenizers")
+"""Libraries that draw random weights and train a tokenizer: another version may come to others."""
 
 
 def _at_random(sizes: dict[str, int], texts: Iterable[str], cache_dir: Path, name: str) -> Path:
     corpus = list(texts)
-    key = hashlib.sha256(repr((sorted(sizes.items()), corpus)).encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    key = fingerprints.fingerprint([sizes, corpus, dict(fingerprints.versions(MAKERS))])[:12]
 
     def make(folder: Path) -> None:
         tokenizer = byte_level_tokenizer(corpus, sizes["vocab_size"])

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tltrain.errors import TltrainError
+from tltrain.models import packages
 
 
 @dataclass(frozen=True)
@@ -64,13 +63,12 @@ def read_config(model: Any, cache_dir: str) -> Any:
         if model.path is None and (sizes := model.random or model.sizes):
             own = {"tie_word_embeddings": True} if model.random else {}
             return AutoConfig.for_model(**{"model_type": "llama", **own, **sizes})
-        converted = Path(cache_dir) / "models" / model.name
-        if model.path is None and model.package is not None and not (converted / "config.json").is_file():
-            spec = importlib.util.find_spec(model.package)
-            folders = spec.submodule_search_locations if spec is not None else None
-            for file in sorted(Path(folders[0]).rglob("*.gguf")) if folders else ():
+        where = model.path or model.hub
+        if model.path is None and (file := packages.weights(model.package)) is not None:
+            converted = packages.converted(file, model.name, cache_dir)
+            if not (converted / "config.json").is_file():
                 return AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
-        where = model.path or (str(converted) if model.package and converted.is_dir() else model.hub)
+            where = str(converted)
     except (TypeError, ValueError) as error:
         raise TltrainError(f"model={model.name}, its sizes: {' '.join(str(error).split())}") from error
     if where is None:

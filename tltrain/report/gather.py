@@ -25,7 +25,7 @@ from tltrain.errors import TltrainError
 from tltrain.evaluation import conversation_lines
 from tltrain.evaluation.records import PREDICTIONS, TRANSCRIPTS, Prediction, Transcript, read_lines
 from tltrain.report.sweep import Job, Row, StageCost, Sweep
-from tltrain.runtime import fingerprints
+from tltrain.runtime import fingerprints, manifests
 
 T = TypeVar("T")
 
@@ -106,11 +106,18 @@ def job_folders(path: Path) -> list[Path]:
 
 def read_job(folder: Path, seed: int) -> Job:
     """What a job left; with an error where it did not end well."""
+    if (folder / "error.txt").is_file():  # first: a job that was refused leaves the metrics of the run before it
+        return Job(seed, str(folder), _error(folder))
     try:
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return Job(seed, str(folder), _error(folder))
     evaluations = sorted(folder.glob("eval_*")) or [folder]
+    try:
+        for place in evaluations:
+            manifests.check(place)
+    except TltrainError as error:
+        return Job(seed, str(folder), str(error))
     return Job(
         seed=seed,
         folder=str(folder),

@@ -10,6 +10,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from tltrain.errors import TltrainError
+from tltrain.runtime import advice
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -81,7 +82,7 @@ def of_disk(error: BaseException) -> str | None:
     where = f" at {_folder(error.filename)}" if isinstance(error, OSError) and error.filename else ""
     return (
         f"the disk is full{where} ({what}): free some of it or put the run elsewhere (hydra.run.dir, cache.dir); what "
-        "was whole before is kept, and the same command with stage.resume=true goes on from it"
+        f"was whole before is kept, and {advice.to_go_on()}"
     )
 
 

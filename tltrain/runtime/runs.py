@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+import yaml
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -107,6 +108,38 @@ def ended(directory: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return metrics if isinstance(metrics, dict) else None
+
+
+def check_stage(directory: Path, cfg: DictConfig) -> None:
+    """Refuse to run in the folder of a finished run of another stage, whose files would stand among this one's.
+
+    Raises:
+        TltrainError: there is such a run, and `overwrite=true` is not said.
+    """
+    before = ended(directory) and _stage_of(directory)
+    if before and before != cfg.stage.name and not cfg.overwrite:
+        raise TltrainError(
+            f"{directory} holds the finished run of stage={before}: give stage={cfg.stage.name} another hydra.run.dir, "
+            "or overwrite=true to write among its files"
+        )
+
+
+def check_place(directory: Path, cfg: DictConfig) -> None:
+    """Raise a TltrainError where a run or a sweep would write inside the cache."""
+    if cfg.cache.dir.strip() and directory.resolve().is_relative_to(Path(cfg.cache.dir).resolve()):
+        raise TltrainError(
+            f"{directory} lies inside the cache (cache.dir={cfg.cache.dir}): give another hydra.run.dir, of a sweep "
+            "another hydra.sweep.dir"
+        )
+
+
+def _stage_of(directory: Path) -> str | None:
+    """The stage of a finished run; None where nothing says which."""
+    try:
+        found = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))["stage"]["name"]
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        return None
+    return found if isinstance(found, str) else None
 
 
 TIMED = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")

@@ -23,8 +23,11 @@ WITHOUT_EFFECT = (
     "tltrain.config",  # shapes and documents the configuration, whose values are in a fingerprint themselves
     "tltrain.plan",  # announces memory and time
     "tltrain.report",
+    "tltrain.runtime.advice",
     "tltrain.runtime.durations",
+    "tltrain.runtime.source_digest",
     "tltrain.runtime.terminal",
+    "tltrain.sweeps",  # decides what is made again, not what comes of it
     "tltrain.tracking",
     "tltrain.views",
 )
@@ -36,13 +39,15 @@ _SCRIPT = re.compile(r"\w+\.py")
 
 def reached(roots: Iterable[str]) -> frozenset[str]:
     """Names of the package's modules that the modules `roots` can load, themselves included."""
+    files = _modules()
     found: set[str] = set()
-    waiting = [name for root in roots for name in _with_packages(root)]
+    waiting = [name for root in roots for name in _with_packages(root, files)]
     while waiting:
         name = waiting.pop()
         if name not in found and not is_without_effect(name):
             found.add(name)
-            waiting.extend(module for mentioned in _source(name).names for module in _with_packages(mentioned))
+            mentioned = _source(name, files[name]).names & files.keys()
+            waiting.extend(module for name in mentioned for module in _with_packages(name, files))
     return frozenset(found)
 
 
@@ -60,7 +65,8 @@ def digest(roots: Iterable[str], configuration: Any = None) -> str:
             inside.add(name)
         elif file := _file_outside(name):
             outside[name] = hashlib.sha256(file.read_bytes()).hexdigest()
-    code = {name: _source(name).digest for name in sorted(reached(inside))}
+    files = _modules()
+    code = {name: _source(name, files[name]).digest for name in sorted(reached(inside))}
     return hashlib.sha256(repr((sorted(code.items()), sorted(outside.items()))).encode()).hexdigest()[:16]
 
 
@@ -93,15 +99,18 @@ def is_without_effect(name: str) -> bool:
     return any(name == prefix or name.startswith(f"{prefix}.") for prefix in WITHOUT_EFFECT)
 
 
-def _path(name: str) -> Path | None:
-    """The file of a module of this package."""
-    base = PACKAGE.parent.joinpath(*name.split("."))
-    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+def _modules() -> dict[str, Path]:
+    """The file of each module of this package."""
+    found = {}
+    for file in PACKAGE.rglob("*.py"):
+        parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return found
 
 
-def _with_packages(name: str) -> Iterator[str]:
+def _with_packages(name: str, files: Mapping[str, Path]) -> Iterator[str]:
     """A module and its parent packages, whose `__init__` runs first; nothing if there is no such module."""
-    if _path(name) is not None:
+    if name in files:
         parts = name.split(".")
         yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
 
@@ -113,9 +122,7 @@ class _Source(NamedTuple):
     names: frozenset[str]
 
 
-def _source(name: str) -> _Source:
-    path = _path(name)
-    assert path is not None
+def _source(name: str, path: Path) -> _Source:
     stat = path.stat()
     return _read(path, name, stat.st_size, stat.st_mtime_ns)
 

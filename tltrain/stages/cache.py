@@ -4,11 +4,13 @@
     python -m tltrain stage=cache stage.prune=old stage.older_than_days=7
 
 `stage.prune=unfinished` removes what stopped jobs left, `old` also what no job has asked for in so many days, `all`
-everything but what a job is making now. Runs that link to an entry lose it; the same command makes it again.
+everything. What a running job makes or uses stays, and so do folders that the cache did not make. Runs that link to an
+entry lose it; the same command makes it again.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from omegaconf import DictConfig
 
 from tltrain.runtime import runs, terminal
 from tltrain.sweeps.stage_cache import Manifest, StageCache, last_used, size
+
+log = logging.getLogger(__name__)
 
 DAY = 86400
 
@@ -30,7 +34,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         state = "whole" if manifest else "unfinished"
         if _unwanted(cfg, manifest, idle):
             removed = cache.remove(entry)
-            state = "removed" if removed else "being made"
+            state = "removed" if removed else "in use"
             freed += bytes_ if removed else 0
         kept += state != "removed"
         seconds = f"{manifest.seconds:.0f}" if manifest else ""
@@ -38,6 +42,13 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     metrics = {"entries": len(rows), "kept": kept, "bytes_freed": freed}
     runs.finish(folder, cfg, metrics)
     terminal.table(str(cache.root), ["entry", "state", "MiB", "seconds it took", "days since its last use"], rows)
+    if foreign := cache.foreign():
+        log.warning(
+            "%d folders in %s were not made by the cache and are left alone: %s",
+            len(foreign),
+            cache.root,
+            ", ".join(path.name for path in foreign[:5]),
+        )
     if cfg.stage.prune.name != "none":
         terminal.console.print(f"{len(rows) - kept} entries removed, {freed / 2**20:.1f} MiB freed", markup=False)
     return metrics

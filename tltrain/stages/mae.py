@@ -3,8 +3,9 @@
     python -m tltrain stage=mae data=tl_training data.path=raw_data.json
 
 Writes `train.jsonl` (reads back as `data=tltrain`), or with `stage.write=turns` the released per-turn `mae_data.json`,
-or with `stage.write=raw` the paper's `raw_data.json`; `metrics.json` with the counts; `error_kinds.png`. One trajectory
-is held at a time, so memory does not grow with a JSON-lines file.
+or with `stage.write=raw` the paper's `raw_data.json`; `metrics.json` with the counts, also of what the paper's rule and
+the strict one judge differently; `error_kinds.png`. One trajectory is held at a time, so memory does not grow with a
+JSON-lines file.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from omegaconf import DictConfig
 
 from tltrain import tracking
 from tltrain.data import native, turns
-from tltrain.data.judged import JudgedSource, read_metrics, tell_reading
+from tltrain.data.judged import JudgedSource, named_rule, read_metrics, tell_reading
+from tltrain.data.rule_comparison import RuleComparison
 from tltrain.runtime import runs
 from tltrain.tracking import names
 from tltrain.trajectory import Trajectory
@@ -29,7 +31,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
     source = JudgedSource(cfg, "judging calls")
     name, write = WRITERS[cfg.stage.write.name]
-    write(folder / name, source)
+    comparison = RuleComparison(named_rule(cfg, "paper"), named_rule(cfg, "strict")) if cfg.stage.mae else None
+    write(folder / name, comparison.watch(source) if comparison else source)
     tell_reading(source.read, folder)
     report = source.judged
     report.error_kinds = dict(sorted(report.error_kinds.items(), key=lambda item: -item[1]))
@@ -37,6 +40,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     metrics = {
         **counts,
         "rule": cfg.stage.rule.name if cfg.stage.mae else None,
+        "rules_differ": comparison.metrics() if comparison else None,
         "file": name,
         **read_metrics(source.read),
     }

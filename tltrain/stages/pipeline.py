@@ -15,6 +15,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,39 +26,30 @@ from tltrain.entry import arguments, checks, choices, launch
 from tltrain.entry.composed import choice_of, part, resolved
 from tltrain.errors import TltrainError
 from tltrain.evaluation.metrics import CONVERSATION, SINGLE_TURN
-from tltrain.runtime import fingerprints, memory, runs, source_digest, targets, terminal
+from tltrain.runtime import memory, redact, runs, terminal
 from tltrain.stages import training_runs
+from tltrain.sweeps import cache_key
 from tltrain.sweeps.stage_cache import Cost, Entry, StageCache
 
 log = logging.getLogger(__name__)
-
-SECTIONS = {
-    "mae": ("data",),
-    "sft": ("data", "model", "hardware"),
-    "pkt": ("data", "model", "hardware"),
-    "irm": ("data", "model", "hardware", "reward"),
-    "eval": ("model", "hardware", "reward", "benchmark", "source"),
-}
-"""The parts of the configuration, besides `stage` and `seed`, that decide a stage's result."""
-WITHOUT = {
-    "mae": ("data.holdout",),
-    "sft": ("model.irm", "model.demo", "stage.resume", "stage.keep_checkpoints"),
-    "pkt": ("model.irm", "model.demo", "stage.resume", "stage.keep_checkpoints"),
-    "irm": ("model.args", "model.demo", "stage.resume", "stage.keep_checkpoints"),
-    "eval": ("model.args", "model.irm", "model.demo", "stage.compare"),
-}
-NEVER = ("hardware.threads", "hardware.node_rank", "hardware.rendezvous", "model.sizes")
-"""Keys in those parts that cannot matter to the result, or (threads) are a property of the machine."""
-PATHS = ("data.path", "model.path", "benchmark.path", "stage.critic.path", "stage.predictions", "benchmark.user")
-"""Keys whose value is a file or folder: its content counts, not its name."""
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
     benchmarks = [benchmark(choice) for choice in cfg.stage.benchmarks]
     check(cfg, benchmarks)
+    with closing(Maker(cfg, folder)) as maker:
+        metrics = run_stages(cfg, maker, benchmarks)
+    with tracking.job(cfg, folder) as tracker:  # each stage has a run of its own, where it was made
+        tracker.metrics({f"eval/{key}": value for key, value in metrics.items() if "/" in key})
+    runs.finish(folder, cfg, metrics)
+    show(metrics, folder)
+    return metrics
+
+
+def run_stages(cfg: DictConfig, maker: Maker, benchmarks: Sequence[tuple[str, DictConfig]]) -> dict[str, Any]:
+    """Make all stages, or find them made; returns the metrics of the pipeline."""
     start = time.monotonic()
-    maker = Maker(cfg, folder)
     data = maker.make("data", part(cfg, {"name": "mae", "rule": cfg.stage.rule, "mae": cfg.stage.mae}, "mae"))
     with_data = data_of(cfg, data)
     kind = "pkt" if cfg.stage.pkt else "sft"
@@ -89,10 +81,6 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "seconds": round(time.monotonic() - start, 1),
         "seed": cfg.seed,
     }
-    with tracking.job(cfg, folder) as tracker:  # each stage has a run of its own, where it was made
-        tracker.metrics({f"eval/{key}": value for key, value in metrics.items() if "/" in key})
-    runs.finish(folder, cfg, metrics)
-    show(metrics, folder)
     return metrics
 
 
@@ -192,15 +180,23 @@ class Maker:
         if self.cache is None:
             entry = _uncached(name, place, build)
         else:
-            entry = self.cache.get(stage, decided_by(cfg, after), build, resumable)
+            made = {str(entry.folder.resolve()): entry.cost.fingerprint for entry in after}
+            entry = self.cache.get(stage, cache_key.key(redact.config(cfg), made), build, resumable)
             link(place, entry.folder)
         if entry.cost.reused:
             terminal.errors.print(f"{name}: {entry.folder.name} is there already", markup=False)
         self.costs.append(entry.cost)
         return entry
 
+    def close(self) -> None:
+        """Let others remove the entries that were used."""
+        if self.cache is not None:
+            self.cache.release()
+
 
 def _uncached(name: str, place: Path, build: Callable[[Path], dict[str, Any]]) -> Entry:
+    if place.is_symlink():  # to an entry of the cache, which is not to be written to
+        place.unlink()
     place.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     with memory.peak() as peak:
@@ -213,59 +209,9 @@ def link(place: Path, target: Path) -> None:
     """A relative link at `place`, so that both can be moved together."""
     if place.is_symlink():
         place.unlink()
+    if place.exists():
+        raise TltrainError(f"{place} was made without the cache (cache.enabled=false): give another hydra.run.dir")
     place.symlink_to(os.path.relpath(target.resolve(), place.parent.resolve()), target_is_directory=True)
-
-
-def decided_by(cfg: DictConfig, after: Sequence[Entry]) -> dict[str, Any]:
-    """Everything that decides the result of `cfg.stage`, for its fingerprint."""
-    stage = cfg.stage.name
-    plain = config.plain(cfg, enum_to_str=True)
-    kept = {"stage": plain["stage"], "seed": plain["seed"]} | {name: plain[name] for name in SECTIONS[stage]}
-    if stage in ("mae", "eval"):  # those that follow read what has been judged
-        kept["mae"] = plain["mae"][plain["stage"]["rule"]] if plain["stage"].get("mae", True) else None
-    for key in (*WITHOUT[stage], *NEVER):
-        _drop(kept, key.split("."))
-    for name in (group for group in SECTIONS[stage] if group in config.DOORS):
-        if (file := targets.file_of(plain[name], name)) is not None:
-            kept[name]["code"] = fingerprints.of_path(file)
-    made = {str(entry.folder.resolve()): entry.cost.fingerprint for entry in after}
-    for key in PATHS:
-        _replace(kept, key.split("."), lambda path: content(path, made))
-    if stage != "mae":
-        kept["versions"] = dict(fingerprints.versions())
-        kept["package"] = package_version(plain["model"])
-    return kept | {"source": source_digest.digest((config.stage_module(stage), "tltrain.entry.launch"), kept)}
-
-
-def content(path: str | None, made: Mapping[str, str]) -> str | None:
-    """What stands for a path in a fingerprint: that of the entry it is in, else its content's; a hub id is itself."""
-    if path is None or not Path(path).exists():
-        return path
-    real = Path(path).resolve()
-    for folder, name in made.items():
-        if real.is_relative_to(folder):
-            return f"{name}/{real.relative_to(folder).as_posix()}"
-    return fingerprints.of_path(real)
-
-
-def package_version(model: Mapping[str, Any]) -> Mapping[str, str | None] | None:
-    """The version of the package that a base model comes from."""
-    if model["path"] is not None or model["package"] is None:
-        return None
-    return fingerprints.versions([model["package"]])
-
-
-def _drop(tree: dict[str, Any], keys: list[str]) -> None:
-    for key in keys[:-1]:
-        tree = tree.get(key) or {}
-    tree.pop(keys[-1], None)
-
-
-def _replace(tree: dict[str, Any], keys: list[str], change: Callable[[Any], Any]) -> None:
-    for key in keys[:-1]:
-        tree = tree.get(key) or {}
-    if keys[-1] in tree:
-        tree[keys[-1]] = change(tree[keys[-1]])
 
 
 # --- results ---------------------------------------------------------------------------------------------------------

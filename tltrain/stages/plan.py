@@ -148,7 +148,7 @@ def of_data(cfg: DictConfig, own: DictConfig, context: int | None) -> Any:
 
 def local_encoder(cfg: DictConfig) -> Any:
     """A function from the training data to the model's encoder, or None where its tokenizer is not on this machine."""
-    from tltrain.models import encoders, loading
+    from tltrain.models import encoders, loading, packages
     from tltrain.models.loading import corpus
 
     model = cfg.model
@@ -156,8 +156,9 @@ def local_encoder(cfg: DictConfig) -> Any:
         return lambda items: encoders.encoder_of(
             loading.byte_level_tokenizer(corpus(items), model.random.vocab_size), bos=None
         )
-    converted = Path(cfg.cache.dir) / "models" / model.name
-    for place in (model.path, str(converted)):
+    weights = packages.weights(model.package)
+    converted = None if weights is None else str(packages.converted(weights, model.name, cfg.cache.dir))
+    for place in (model.path, converted):
         if place is not None and Path(place).is_dir():
             return lambda items: encoders.load_encoder(place, model)
     return None

@@ -19,6 +19,7 @@ from tltrain.data.judged import JudgedSource, read_metrics, tell_judging, tell_r
 from tltrain.entry.arguments import check_arguments
 from tltrain.errors import TltrainError
 from tltrain.runtime import distributed, runs, terminal
+from tltrain.sweeps import resuming
 from tltrain.training.arguments import (
     configured_arguments,
     float32_copy,
@@ -200,10 +201,14 @@ def checkpoint_to_resume(cfg: DictConfig, folder: Path, left: Iterable[str] = ()
             return found
         log.info("stage.resume=true: there is no whole checkpoint in %s, so it begins at the beginning", checkpoints)
     given = OmegaConf.select(cfg, "stage.args.resume_from_checkpoint")
-    if distributed.leads() and not (given and Path(given).resolve().is_relative_to(checkpoints.resolve())):
-        for name in left:
-            (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(checkpoints, ignore_errors=True)
+    if distributed.leads():
+        if given:
+            log.info("going on from %s", given)
+        if not (given and Path(given).resolve().is_relative_to(checkpoints.resolve())):
+            for name in left:
+                (folder / name).unlink(missing_ok=True)
+            shutil.rmtree(checkpoints, ignore_errors=True)
+        resuming.record(cfg, folder)
     distributed.share(None)  # nobody goes on before they are gone
     return None
 

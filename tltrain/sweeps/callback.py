@@ -41,7 +41,7 @@ class Gather(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Have the run's folder for this run alone."""
-        _claim(config.hydra.run.dir)
+        _claim(config, config.hydra.run.dir)
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Point `latest` at the run, if it has ended well."""
@@ -51,7 +51,7 @@ class Gather(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Have the sweep's folder for this sweep alone; count the jobs, where that can be known before."""
-        _claim(config.hydra.sweep.dir)
+        _claim(config, config.hydra.sweep.dir)
         self.jobs = count_jobs(config)
         failed_jobs.clear()
 
@@ -111,9 +111,9 @@ def standing(sweep: Path, jobs: int | None) -> str:
 
 
 def _job_state(folder: Path) -> str:
-    if (folder / "metrics.json").is_file():
-        return "done"
-    return "failed" if (folder / "error.txt").is_file() else "running"
+    if (folder / "error.txt").is_file():  # first: a job that was refused leaves the metrics of the run before it
+        return "failed"
+    return "done" if (folder / "metrics.json").is_file() else "running"
 
 
 def _track(config: DictConfig, folder: Path) -> None:
@@ -127,11 +127,13 @@ def _track(config: DictConfig, folder: Path) -> None:
         tracker.track_file(folder / "report.html")
 
 
-def _claim(folder: str) -> None:
+def _claim(config: DictConfig, folder: str) -> None:
     """Before anything is written there. Hydra would make a warning of an exception, but for one that ends a process."""
     with suppress(OSError):  # Hydra cannot write there either, and that is said in one place
         try:
+            runs.check_place(Path(folder), config)
             runs.claim(Path(folder))
+            runs.check_stage(Path(folder), config)
         except TltrainError as error:
             print(error, file=sys.stderr)
             raise SystemExit(1) from error

@@ -1,12 +1,14 @@
 """The cache of stages: each result lives once, under the fingerprint of what decides it.
 
     CACHE/stages/pkt-0123456789abcdef/     what the stage wrote
+        .tltrain-entry                     first: the mark of a folder that the cache made, and may remove
         entry.json                         last: the files with their digests, the fingerprinted configuration, the cost
-    CACHE/stages/.locks/                   one lock an entry
+    CACHE/stages/.locks/NAME.lock          held by who builds, checks or removes an entry
+    CACHE/stages/.locks/NAME.users/        one lock for each job that uses the entry
 
 An entry without `entry.json` is unfinished, one whose files are not those that it lists is altered: neither is ever
 used. Who builds an entry holds its lock; others wait for it, and as the operating system frees the lock of a process
-that died, the next in line builds the entry anew.
+that died, the next in line builds the entry anew. A job holds the entries it has asked for until `StageCache.release`.
 """
 
 from __future__ import annotations
@@ -14,11 +16,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,12 +29,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from tltrain.errors import TltrainError
-from tltrain.runtime import fingerprints, memory, runs, terminal
+from tltrain.runtime import fingerprints, manifests, memory, runs, terminal
 
 log = logging.getLogger(__name__)
 
 NOT_LISTED = ("wandb", "tensorboard")
 """Folders that trackers leave in an entry: no part of the result."""
+MANIFEST, MARK = manifests.ENTRY, ".tltrain-entry"
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Entry:
 
 @dataclass
 class Manifest:
-    """`entry.json`. `files`: relative name -> size, time of change in ns, SHA-256."""
+    """`entry.json`. `files`: relative name -> size, digest."""
 
     stage: str
     fingerprint: str
@@ -65,7 +69,7 @@ class Manifest:
     seconds: float
     peak_memory_bytes: int | None
     created: str
-    files: dict[str, tuple[int, int, str]] = field(default_factory=dict)
+    files: dict[str, list[Any]] = field(default_factory=dict)
 
 
 Build = Callable[[Path], dict[str, Any]]
@@ -76,9 +80,12 @@ class StageCache:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._in_use: dict[Path, FileLock] = {}
 
     def get(self, stage: str, decided_by: Mapping[str, Any], build: Build, resumable: bool = False) -> Entry:
         """The entry for what `decided_by` says; built by `build(folder) -> metrics` where there is none.
+
+        It is in use from then on: nobody removes it before `release`, or the end of the process.
 
         Args:
             resumable: `build` goes on from what a builder that was stopped left in the folder.
@@ -86,13 +93,15 @@ class StageCache:
         name = fingerprints.fingerprint(decided_by)
         folder = self.root / f"{stage}-{name}"
         with self._locked(folder):
+            self._use(folder)
             manifest = self._whole(folder)
             if manifest is not None:
-                os.utime(folder / "entry.json")  # when it was last of use
+                os.utime(folder / MANIFEST)  # when it was last of use
                 return _entry(folder, manifest, reused=True)
-            if folder.exists() and not (resumable and not (folder / "entry.json").exists()):
+            if folder.exists() and not (resumable and not (folder / MANIFEST).exists()):
                 shutil.rmtree(folder)
             folder.mkdir(parents=True, exist_ok=True)
+            (folder / MARK).touch()
             start = time.monotonic()
             with memory.peak() as peak:
                 build(folder)
@@ -105,14 +114,47 @@ class StageCache:
                 datetime.now(UTC).isoformat(timespec="seconds"),
                 _listed(folder),
             )
-            runs.write_json(folder / "entry.json", asdict(manifest))
+            runs.write_json(folder / MANIFEST, asdict(manifest))
             return _entry(folder, manifest, reused=False)
+
+    def release(self) -> None:
+        """Use no entry any longer."""
+        while self._in_use:
+            _, lock = self._in_use.popitem()
+            lock.release()
+            Path(lock.lock_file).unlink(missing_ok=True)
+
+    def _use(self, folder: Path) -> None:
+        """Have the entry until `release`; called by who holds its lock."""
+        if folder not in self._in_use:
+            users = self._users(folder)
+            users.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(users / f"{os.getpid()}-{secrets.token_hex(4)}.lock", thread_local=False)
+            lock.acquire()
+            self._in_use[folder] = lock
+
+    def _is_used(self, folder: Path) -> bool:
+        """Whether a job uses the entry; asked by who holds its lock. What jobs that died have left is removed."""
+        for file in self._users(folder).glob("*.lock"):
+            lock = FileLock(file)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                return True
+            lock.release()
+            file.unlink(missing_ok=True)
+        return False
+
+    def _lock(self, folder: Path) -> FileLock:
+        (self.root / ".locks").mkdir(parents=True, exist_ok=True)
+        return FileLock(self.root / ".locks" / f"{folder.name}.lock")
+
+    def _users(self, folder: Path) -> Path:
+        return self.root / ".locks" / f"{folder.name}.users"
 
     @contextmanager
     def _locked(self, folder: Path) -> Iterator[None]:
-        locks = self.root / ".locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(locks / f"{folder.name}.lock")
+        lock = self._lock(folder)
         try:
             lock.acquire(timeout=0.2)
         except Timeout:
@@ -124,79 +166,100 @@ class StageCache:
             lock.release()
 
     def _whole(self, folder: Path) -> Manifest | None:
-        """The manifest of an entry that is as it was when it was finished."""
-        if not (folder / "entry.json").is_file():
+        """The manifest of an entry that is as it was when it was finished: all its files are read, once a process."""
+        if not (folder / MANIFEST).is_file():
             return None
         manifest = read_manifest(folder)
-        if manifest is None or (changed := _altered(folder, manifest)):
-            what = "its entry.json cannot be read" if manifest is None else f"{changed} is not as it was"
-            log.warning("%s is made anew: %s", folder, what)
-            return None
-        return manifest
+        if manifest is None:
+            what = f"its {MANIFEST} cannot be read"
+        elif folder.name != f"{manifest.stage}-{manifest.fingerprint}":
+            what = f"its {MANIFEST} is that of another entry"
+        elif (changed := manifests.changed(folder, manifest.files)) is not None:
+            what = f"{changed} is not as it was"
+        else:
+            return manifest
+        log.warning("%s is made anew: %s", folder, what)
+        return None
 
     def entries(self) -> list[tuple[Path, Manifest | None]]:
-        """Every entry's folder with its manifest (None: unfinished), the last used last."""
-        if not self.root.is_dir():
-            return []
-        folders = [folder for folder in self.root.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
+        """Every entry's folder with its manifest (None: unfinished), the last used last.
+
+        Folders without the cache's mark are somebody else's, and not listed.
+        """
+        folders = [folder for folder in self._folders() if is_entry(folder)]
         return sorted(((folder, read_manifest(folder)) for folder in folders), key=lambda entry: last_used(entry[0]))
 
+    def foreign(self) -> list[Path]:
+        """Folders beside the entries that the cache did not make."""
+        return sorted(folder for folder in self._folders() if not is_entry(folder))
+
+    def _folders(self) -> list[Path]:
+        if not self.root.is_dir():
+            return []
+        return [
+            folder
+            for folder in self.root.iterdir()
+            if folder.is_dir() and not folder.is_symlink() and not folder.name.startswith(".")
+        ]
+
     def remove(self, folder: Path) -> bool:
-        """Remove an entry; False where a job is building it."""
-        lock = FileLock(self.root / ".locks" / f"{folder.name}.lock")
-        lock_folder = self.root / ".locks"
-        lock_folder.mkdir(parents=True, exist_ok=True)
+        """Remove an entry; False where a job is building or using it, or where it is none of the cache's."""
+        lock = self._lock(folder)
         try:
             with lock.acquire(timeout=0):
-                (folder / "entry.json").unlink(missing_ok=True)  # first: half of it is left if this is interrupted
+                if not is_entry(folder) or self._is_used(folder):
+                    return False
+                (folder / MANIFEST).unlink(missing_ok=True)  # first: half of it is left if this is interrupted
+                for path in folder.iterdir():
+                    if path.name != MARK:  # last, for the same reason
+                        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
                 shutil.rmtree(folder)
                 return True
         except Timeout:
             return False
 
 
+def is_entry(folder: Path) -> bool:
+    """Whether the cache made this folder: it bears the mark or, of a version without marks, an entry's manifest."""
+    return (folder / MARK).is_file() or read_manifest(folder) is not None
+
+
 def last_used(folder: Path) -> float:
-    """When the entry was made or last asked for, in seconds since the epoch."""
-    manifest = folder / "entry.json"
-    return (manifest if manifest.exists() else folder).stat().st_mtime
+    """When the entry was made or last asked for, in seconds since the epoch; 0 where it has just been removed."""
+    for path in (folder / MANIFEST, folder):
+        with suppress(OSError):
+            return path.stat().st_mtime
+    return 0.0
 
 
 def size(folder: Path) -> int:
-    """Bytes of all files of an entry."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    """Bytes of all files of an entry; a job that makes it may be moving some meanwhile."""
+    total = 0
+    for file in folder.rglob("*"):
+        with suppress(OSError):
+            total += file.stat().st_size if file.is_file() else 0
+    return total
 
 
 def read_manifest(folder: Path) -> Manifest | None:
     """`entry.json`, None where there is none that can be read."""
     try:
-        return Manifest(**json.loads((folder / "entry.json").read_text(encoding="utf-8")))
+        manifest = Manifest(**json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
+    files: Any = manifest.files
+    if not isinstance(files, dict) or not all(isinstance(kept, list) and len(kept) > 1 for kept in files.values()):
+        return None
+    # Earlier versions kept a time between size and digest.
+    return replace(manifest, files={name: [kept[0], kept[-1]] for name, kept in files.items()})
 
 
-def _listed(folder: Path) -> dict[str, tuple[int, int, str]]:
-    listed = {}
-    for file in sorted(folder.rglob("*")):
-        name = file.relative_to(folder)
-        if file.is_file() and name.parts[0] not in NOT_LISTED and name.name != "entry.json":
-            stat = file.stat()
-            listed[name.as_posix()] = (stat.st_size, stat.st_mtime_ns, fingerprints.of_file(file))
-    return listed
-
-
-def _altered(folder: Path, manifest: Manifest) -> str | None:
-    """The first file that is missing or has another content; content is read where size or time tell of a change."""
-    for name, (length, mtime_ns, digest) in manifest.files.items():
-        try:
-            stat = (folder / name).stat()
-            same = stat.st_size == length and (
-                stat.st_mtime_ns == mtime_ns or fingerprints.of_file(folder / name) == digest
-            )
-        except OSError:
-            same = False
-        if not same:
-            return name
-    return None
+def _listed(folder: Path) -> dict[str, list[Any]]:
+    names = (file.relative_to(folder) for file in fingerprints.files(folder))
+    return manifests.of_files(
+        folder,
+        [name.as_posix() for name in names if name.parts[0] not in NOT_LISTED and name.name not in (MANIFEST, MARK)],
+    )
 
 
 def _entry(folder: Path, manifest: Manifest, reused: bool) -> Entry:

@@ -11,19 +11,16 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import file_digest
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from tltrain.errors import TltrainError
-from tltrain.runtime import distributed, out_of_space, preemption, runs
+from tltrain.runtime import distributed, manifests, out_of_space, preemption, runs
 from tltrain.training.kl import KlControl
 from tltrain.training.trainer_mixin import TrainerMixin
 
@@ -63,7 +60,7 @@ def to_resume(folder: Path) -> Path | None:
 def seal(folder: Path, kept: dict[str, Any]) -> None:
     """Mark the checkpoint as whole, with its files' digests, once all of it is on the disk."""
     names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
-    digests = _digests(folder, [name for name in names if name != COMPLETE], keep=True)
+    digests = manifests.of_files(folder, [name for name in names if name != COMPLETE], flush=True)
     runs.write_json(folder / COMPLETE, kept | {"files": digests})
 
 
@@ -77,22 +74,8 @@ def altered(folder: Path) -> str | None:
     for name, (size, _) in files.items():  # first: needs no reading
         if sizes.get(name) != size:
             return name
-    found = _digests(folder, files)
+    found = manifests.of_files(folder, files)
     return next((name for name in files if found[name] != files[name]), None)
-
-
-def _digests(folder: Path, names: Iterable[str], keep: bool = False) -> dict[str, list[Any]]:
-    """Name -> [size, SHA-256]; files are read side by side. With `keep` their content is on the disk afterwards."""
-
-    def one(name: str) -> list[Any]:
-        with (folder / name).open("rb") as file:
-            if keep:
-                os.fsync(file.fileno())
-            return [os.fstat(file.fileno()).st_size, file_digest(file, "sha256").hexdigest()]
-
-    names = list(names)
-    with ThreadPoolExecutor(8) as pool:
-        return dict(zip(names, pool.map(one, names), strict=True))
 
 
 class WholeCheckpoints(TrainerMixin):

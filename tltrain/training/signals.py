@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from tltrain.runtime import preemption
+from tltrain.runtime import advice, preemption
 
 
 class SaveAtSignal(TrainerCallback):
@@ -44,4 +44,4 @@ class SaveAtSignal(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.saving:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            preemption.stop(f"{folder} is saved, and the same command with stage.resume=true goes on from it")
+            preemption.stop(f"{folder} is saved, and {advice.to_go_on()}")

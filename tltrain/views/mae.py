@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from omegaconf import DictConfig
 
@@ -22,4 +22,29 @@ def show(cfg: DictConfig, folder: Path, metrics: dict[str, Any]) -> None:
     calls = max(metrics["calls"], 1)
     rows = [[name.replace("_", " "), metrics[name], f"{metrics[name] / calls:.1%}"] for name in COUNTS]
     terminal.table("MAE", ["calls", "number", "share"], rows)
+    if metrics["rules_differ"]:
+        show_difference(metrics["rules_differ"], metrics["rule"])
     terminal.console.print(f"Written to {folder / metrics['file']}", markup=False)
+
+
+ADVICE: Final = {
+    "paper": "Choose stage.rule=strict for data of your own; the paper's rule is there to compare with the paper.",
+    "strict": "stage.rule=strict decides here.",
+}
+
+
+def show_difference(found: dict[str, Any], rule: str) -> None:
+    """Print how many answers are an error under one of MAE's two rules alone, with examples; nothing if none is."""
+    differ, answers = found["only_paper"] + found["only_strict"], max(found["answers"], 1)
+    if not differ:
+        return
+    terminal.console.print(
+        f"The rules paper and strict differ on {differ} of {found['answers']} answers ({differ / answers:.1%}): "
+        f"{found['only_strict']} are an error under strict alone, {found['only_paper']} under paper alone.",
+        markup=False,
+    )
+    for example in found["examples"]:
+        under = "strict" if example["paper"] is None else "paper"
+        kind = example[under].replace("_", " ")
+        terminal.console.print(f"  {under} alone ({kind}): {example['answer']}", markup=False)
+    terminal.console.print(ADVICE[rule], markup=False)

@@ -1,0 +1,102 @@
+"""Base models of the cache: made once, named by what they were made of, and made again where a file has changed."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.support.small_runs import SMALL, last_line
+from tltrain.errors import TltrainError
+from tltrain.models import loading
+from tltrain.runtime import fingerprints, manifests, runs
+
+SIZES = {
+    "hidden_size": 8,
+    "intermediate_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "num_key_value_heads": 1,
+    "vocab_size": 300,
+}
+
+
+def made(cache: Path) -> Path:
+    return loading._at_random(SIZES, ["some text"], cache, "tiny")
+
+
+def flip(file: Path) -> None:
+    """Change a byte, and neither size nor time."""
+    stat, data = file.stat(), bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(bytes(data))
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    fingerprints._of_file.cache_clear()  # as in another process
+
+
+@pytest.mark.parametrize(
+    ("damage", "name"),
+    [
+        (lambda folder: flip(folder / "model.safetensors"), "model.safetensors"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json"),
+        (lambda folder: (folder / manifests.FILE).unlink(), manifests.FILE),
+        (lambda folder: (folder / manifests.FILE).write_text("[1]"), manifests.FILE),
+    ],
+    ids=["altered", "missing", "no manifest", "another manifest"],
+)
+def test_a_model_with_another_content_is_made_again_in_one_line(tmp_path, caplog, damage, name):
+    folder = made(tmp_path)
+    before = (folder / "model.safetensors").read_bytes()
+    damage(folder)
+    with caplog.at_level(logging.WARNING, "tltrain"):
+        assert made(tmp_path) == folder
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{folder} is made again: {name} is not as it was written"
+    ]
+    assert (folder / "model.safetensors").read_bytes() == before
+    assert not list((tmp_path / "models").glob(".*.part"))
+
+
+def test_a_whole_one_is_not_made_again(tmp_path, monkeypatch):
+    folder = made(tmp_path)
+    monkeypatch.setattr(loading, "_make", lambda *given: pytest.fail("made again"))
+    assert made(tmp_path) == folder
+
+
+def test_other_libraries_make_another_model(tmp_path, monkeypatch):
+    folder = made(tmp_path)
+    monkeypatch.setattr(fingerprints, "version", lambda name: "9")
+    assert made(tmp_path) != folder
+
+
+def test_weights_of_an_entry_are_checked_before_they_are_read(tmp_path, tltrain, monkeypatch):
+    """Also where a run names their path, and the cache is not asked."""
+    entry = tmp_path / "pkt-0123456789abcdef"
+    entry.mkdir()
+    made(tmp_path).rename(entry / "model")
+    (entry / "model" / manifests.FILE).unlink()
+    names = [file.relative_to(entry).as_posix() for file in fingerprints.files(entry)]
+    runs.write_json(entry / "entry.json", {"files": manifests.of_files(entry, names)})
+    manifests.check(entry / "model")
+    (tmp_path / "link").symlink_to(entry)
+    flip(entry / "model" / "model.safetensors")
+    words = ["stage=eval", *SMALL, "benchmark.size=1", f"model.path={tmp_path / 'link' / 'model'}"]
+    line = last_line(tltrain(*words, status=1))
+    assert line.startswith(
+        f"{tmp_path / 'link' / 'model'}: model/model.safetensors is not as it was written: the command"
+    )
+
+
+def test_only_what_is_read_of_an_entry_is_checked(tmp_path):
+    (tmp_path / "model").mkdir()
+    for name in ("model/weights", "metrics.json"):
+        (tmp_path / name).write_text("one")
+    runs.write_json(tmp_path / "entry.json", {"files": manifests.of_files(tmp_path, ["model/weights", "metrics.json"])})
+    (tmp_path / "metrics.json").write_text("another")
+    manifests.check(tmp_path / "model")
+    for read in (tmp_path, tmp_path / "metrics.json"):
+        with pytest.raises(TltrainError, match=r"metrics\.json is not as it was written"):
+            manifests.check(read)
+    manifests.check(tmp_path / "no" / "such")

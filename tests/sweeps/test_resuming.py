@@ -1,0 +1,98 @@
+"""stage.resume=true goes on from what the same configuration made, and says so where it is another."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.support.composition import composed
+from tests.support.small_runs import SMALL, last_line
+from tltrain.runtime import runs
+from tltrain.sweeps import resuming
+from tltrain.training.checkpoints import COMPLETE, seal
+
+WORDS = ("stage=sft", *SMALL, "data.size=6")
+
+
+@pytest.fixture
+def stopped(tmp_path) -> Path:
+    """The folder of a run of `WORDS` that was stopped after its third step; the weights are no weights."""
+    folder = tmp_path / "stopped"
+    checkpoint = folder / "checkpoints" / "checkpoint-3"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "model.safetensors").write_text("half of the work")
+    seal(checkpoint, {})
+    resuming.record(composed(*WORDS, "tracking=none"), folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["seed=3"], "seed"),
+        (["stage.args.max_steps=7", "data.size=7"], "data.size, stage.args.max_steps"),
+        (["model.lora.r=2", "stage.w_max=2"], "model.lora.r, stage.w_max"),
+    ],
+)
+def test_keys_that_decide_the_result_and_differ_end_in_one_line(tltrain, stopped, words, names):
+    line = last_line(tltrain(*WORDS, *words, "stage.resume=true", folder=stopped, status=1))
+    checkpoint = stopped / "checkpoints" / "checkpoint-3"
+    assert line.startswith(f"stage.resume=true: {checkpoint} was made with other values of {names}: give them as they")
+    assert f"stage.args.resume_from_checkpoint={checkpoint}" in line
+    assert (checkpoint / COMPLETE).is_file()
+
+
+def test_the_content_of_data_is_compared_and_not_its_name(tltrain, tmp_path, stopped, write):
+    data = write({"messages": [{"role": "user", "content": "one"}], "tools": []})
+    words = [*WORDS, "data=openai", f"data.path={data}"]
+    resuming.record(composed(*words, "tracking=none"), stopped)
+    copy = tmp_path / "copy.json"
+    copy.write_text(data.read_text())
+    resuming.check(composed(*WORDS, "data=openai", f"data.path={copy}", "stage.resume=true"), stopped)
+    data.write_text(data.read_text() + " ")
+    assert "other values of data.path:" in last_line(tltrain(*words, "stage.resume=true", folder=stopped, status=1))
+
+
+def test_a_training_may_read_what_can_be_read_only_once(tmp_path, stopped, caplog):
+    os.mkfifo(tmp_path / "pipe")
+    resuming.record(composed(*WORDS, "data=openai", f"data.path={tmp_path / 'pipe'}"), stopped)
+    assert "pipe: expected a file or a folder; a resumed run could not be compared" in caplog.text
+    assert not (stopped / resuming.RECORD).exists()
+
+
+def test_what_cannot_matter_may_differ(stopped, caplog):
+    words = [
+        "stage.resume=true",
+        "stage.keep_checkpoints=true",
+        "hardware.threads=3",
+        "tracking=wandb",
+        "report.baseline=x",
+    ]
+    resuming.check(composed(*WORDS, *words), stopped)
+    assert not caplog.records
+
+
+def test_a_finished_run_of_another_configuration_does_not_pass_for_this_one(tltrain, stopped):
+    runs.write_json(stopped / "metrics.json", {"score": 1.0})
+    said = tltrain(*WORDS, "stage.resume=true", folder=stopped).err
+    assert "has ended already" in said
+    line = last_line(tltrain(*WORDS, "seed=3", "stage.resume=true", folder=stopped, status=1))
+    assert f"the finished run in {stopped} was made with other values of seed:" in line
+    assert (stopped / "metrics.json").is_file()
+
+
+def test_without_a_record_one_line_says_that_nothing_is_compared(stopped, caplog):
+    (stopped / resuming.RECORD).write_text("[]")
+    resuming.check(composed(*WORDS, "seed=3", "stage.resume=true"), stopped)
+    assert "nothing says which configuration it was made with" in caplog.text
+
+
+def test_other_versions_of_libraries_are_told(stopped, caplog):
+    record = json.loads((stopped / resuming.RECORD).read_text())
+    record["versions"]["torch"] = "0.1"
+    (stopped / resuming.RECORD).write_text(json.dumps(record))
+    resuming.check(composed(*WORDS, "stage.resume=true"), stopped)
+    assert "checkpoint-3 was made with other versions of torch: the result may differ" in caplog.text

@@ -1,0 +1,245 @@
+"""What decides a stage's result: the key of its entry in the cache, and what a resumed run must share with its start.
+
+Every key of the configuration counts, unless `EXEMPTIONS` says why it cannot matter. Where a key names a file or a
+folder, its content counts and not its name. Besides the configuration count: the code that the stage can reach, the
+versions of the libraries, the base model of an adapter, the package that a base model or a benchmark comes from.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tltrain import config
+from tltrain.errors import TltrainError
+from tltrain.models import packages
+from tltrain.runtime import fingerprints, source_digest, targets
+
+SUPERVISED = ("sft", "pkt")
+TRAINED = (*SUPERVISED, "irm")
+CACHED = ("mae", *TRAINED, "eval")
+"""The stages whose results are kept."""
+
+Values = Mapping[str, Any]
+"""The whole configuration as plain values, references resolved."""
+
+
+class Exemption(NamedTuple):
+    """A key, or a section, that cannot change the result of some stages, and why; `applies` says to which values."""
+
+    stages: tuple[str, ...]
+    key: str
+    reason: str
+    applies: Callable[[Values], bool] = lambda values: True
+
+
+def _rule_is_not(name: str) -> Callable[[Values], bool]:
+    return lambda values: not values["stage"].get("mae", True) or values["stage"]["rule"] != name
+
+
+EXEMPTIONS = (
+    Exemption(CACHED, "tracking", "records what a stage does"),
+    Exemption(CACHED, "report", "is of stage=report and of sweeps"),
+    Exemption(CACHED, "cache", "says where results are kept"),
+    Exemption(CACHED, "paths", "data.path and benchmark.path, which take their values from it, count"),
+    Exemption(CACHED, "overwrite", "says whether a folder may be written to"),
+    Exemption(CACHED, "hardware.threads", "is a property of the machine, as its number of cores is"),
+    Exemption(CACHED, "hardware.node_rank", "says which of the machines this is"),
+    Exemption(CACHED, "hardware.rendezvous", "says where the machines meet"),
+    Exemption(CACHED, "model.sizes", "is of stage=plan"),
+    Exemption(CACHED, "model.demo", "stage=demo gives these sizes to the keys that count"),
+    Exemption(CACHED, "model.sweep", "experiments give these sizes to the keys that count"),
+    *(
+        Exemption(CACHED, f"mae.{name}", "stage.rule chooses another rule, or no rule is asked", _rule_is_not(name))
+        for name in map(str, config.Rule)
+    ),
+    Exemption(("mae",), "data.holdout", "all trajectories are judged; the stages that train hold some out"),
+    Exemption(("mae",), "model", "no model is read"),
+    Exemption(("mae",), "hardware", "nothing is computed on a device"),
+    Exemption(("mae", *TRAINED), "benchmark", "no benchmark is asked"),
+    Exemption(("mae", *TRAINED), "source", "the model that is trained answers"),
+    Exemption(("mae", *SUPERVISED), "reward", "no call earns a reward"),
+    Exemption(SUPERVISED, "model.irm", "is of stage=irm"),
+    Exemption(("irm",), "model.args", "is of stage=sft and stage=pkt"),
+    Exemption(TRAINED, "stage.resume", "a resumed run ends as one that was not stopped"),
+    Exemption(TRAINED, "stage.keep_checkpoints", "is about what is left besides the result"),
+    Exemption(
+        ("eval",),
+        "data",
+        "is read for the tokenizer of a model with random weights alone, and this model has a path",
+        lambda values: values["model"]["path"] is not None,
+    ),
+    Exemption(("eval",), "model.args", "nothing is trained"),
+    Exemption(("eval",), "model.irm", "nothing is trained"),
+    Exemption(("eval",), "source.api_key_env", "names a secret, and who answers does not depend on who asks"),
+)
+"""The one table of what does not count."""
+
+FILE_ARGUMENTS = ("resume_from_checkpoint", "deepspeed", "fsdp_config", "accelerator_config", "chat_template_path")
+"""Arguments of the libraries that may name a file or folder."""
+ARGUMENTS = (
+    *("model.args", "model.irm.args", "hardware.args", "stage.args"),
+    *(f"stage.algorithm_args.{name.name}" for name in config.Algorithm),
+)
+PATHS = (
+    *("data.path", "model.path", "model.hub", "source.tokenizer"),
+    *("benchmark.path", "benchmark.user", "benchmark.include_path"),
+    *("stage.critic.path", "stage.predictions", "stage.compare"),
+    *(f"{node}.{name}" for node in ARGUMENTS for name in FILE_ARGUMENTS),
+)
+"""Keys whose values may name files and folders."""
+ADAPTER = "adapter_config.json"
+"""peft's file that names the model which an adapter belongs to."""
+
+
+def key(values: Values, made: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Everything that decides the result of the stage that `values` configures.
+
+    Args:
+        made: folder of an entry of the cache -> its fingerprint, which stands for the paths into it.
+
+    Raises:
+        TltrainError: a folder that is to be read holds no file.
+        OSError: a file or folder cannot be read.
+    """
+    stage = values["stage"]["name"]
+    counting = configuration(values, made)
+    found: dict[str, Any] = {
+        "configuration": counting,
+        "code": source_digest.digest((config.stage_module(stage), "tltrain.entry.launch"), counting),
+    }
+    if stage != "mae":  # those that follow read what has been judged
+        found["versions"] = dict(fingerprints.versions())
+        found["base_model"] = base_model(values["model"])
+    if stage == "eval":
+        found["benchmark_package"] = benchmark_package(values["benchmark"])
+    return found
+
+
+def configuration(values: Values, made: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The keys that count, with the content of files and folders in the place of their names."""
+    counting = copy.deepcopy(dict(values))
+    for exemption in EXEMPTIONS:
+        if values["stage"]["name"] in exemption.stages and exemption.applies(values):
+            node, name = _node(counting, exemption.key)
+            node.pop(name, None)
+    for group in [group for group in config.DOORS if group in counting]:
+        if (file := targets.file_of(values[group], group)) is not None:  # somebody's own function
+            counting[group]["code"] = fingerprints.of_path(file)
+    for path in PATHS:
+        node, name = _node(counting, path)
+        if name in node:
+            try:
+                node[name] = _contents(node[name], made or {})
+            except TltrainError as error:
+                raise TltrainError(f"{path}={error}") from error
+    return counting
+
+
+def reason(values: Values, name: str) -> str | None:
+    """Why a key does not count for the stage that `values` configures; None where it does."""
+    return next(
+        (
+            exemption.reason
+            for exemption in EXEMPTIONS
+            if values["stage"]["name"] in exemption.stages
+            and (name == exemption.key or name.startswith(f"{exemption.key}."))
+            and exemption.applies(values)
+        ),
+        None,
+    )
+
+
+def differences(before: Values, after: Values) -> list[str]:
+    """The keys in which two configurations differ."""
+    left, right = dict(_leaves(before)), dict(_leaves(after))
+    return sorted(name for name in left.keys() | right.keys() if left.get(name) != right.get(name))
+
+
+def _leaves(values: Values, above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{above}{name}.")
+        elif value != {}:
+            yield f"{above}{name}", value
+
+
+def _node(values: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
+    """The mapping that a key stands in, an empty one where there is none, and the key's last word."""
+    *above, name = path.split(".")
+    node: Any = values
+    for word in above:
+        node = node.get(word) if isinstance(node, dict) else None
+    return (node if isinstance(node, dict) else {}), name
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def _contents(value: Any, made: Mapping[str, str]) -> Any:
+    if isinstance(value, list):
+        return [_contents(item, made) for item in value]
+    return content(value, made) if isinstance(value, str) else value
+
+
+def content(path: str, made: Mapping[str, str] | None = None) -> str:
+    """What stands for a path: the fingerprint of the entry it is in, else its content's; a hub id is itself.
+
+    An adapter's content is its own and that of the model it belongs to.
+    """
+    if not path or not Path(path).exists():
+        return path
+    made, real = made or {}, Path(path).resolve()
+    for folder, name in made.items():
+        if real.is_relative_to(folder):
+            return f"{name}/{real.relative_to(folder).as_posix()}"
+    digest = fingerprints.of_path(real)
+    base = _base_of_adapter(real)
+    if base is None:
+        return digest
+    return fingerprints.fingerprint(
+        [digest, content(base, {**made, str(real): digest})]
+    )  # so that no circle is endless
+
+
+def _base_of_adapter(folder: Path) -> str | None:
+    try:
+        base = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError):  # whoever loads it says what is wrong
+        return None
+    return base if isinstance(base, str) else None
+
+
+# --- packages ---------------------------------------------------------------------------------------------------------
+
+
+def base_model(model: Values) -> str | None:
+    """A digest of the file that a base model is converted from; None where it does not come from a package."""
+    weights = packages.weights(model["package"]) if model["path"] is None else None
+    return None if weights is None else fingerprints.of_file(weights)
+
+
+def benchmark_package(benchmark: Values) -> dict[str, Any]:
+    """The versions, and for BFCL the content, of the package that asks a benchmark or scores it."""
+    if benchmark["name"] == "general":
+        return dict(fingerprints.versions(("lm_eval", "datasets", "evaluate")))
+    if benchmark["name"] != "bfcl":
+        return {}
+    from tltrain.data import bfcl  # not above: no other stage has it in its digest
+
+    folder = bfcl.folder(benchmark["path"]).resolve()
+    package = folder.parent if folder.parent.name == bfcl.PACKAGE else folder  # its simulators answer conversations
+    spec = importlib.util.find_spec(bfcl.PACKAGE)
+    places = list(spec.submodule_search_locations or ()) if spec is not None else []
+    checkers = [Path(place).resolve() / "eval_checker" for place in places]
+    return {
+        "version": fingerprints.version("bfcl-eval"),
+        "content": fingerprints.of_path(package),
+        "checker": [
+            fingerprints.of_path(place) for place in checkers if place.is_dir() and package not in place.parents
+        ],
+    }
