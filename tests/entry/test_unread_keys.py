@@ -20,6 +20,8 @@ from tltrain.data.reading import ReadReport
 from tltrain.entry import choices, reference
 from tltrain.entry.composed import compose
 from tltrain.errors import TltrainError
+from tltrain.runtime import redact
+from tltrain.sweeps import cache_key
 
 UNREAD = {
     "a file for generated data": (
@@ -258,6 +260,15 @@ def test_a_key_without_a_default_has_to_be_set(own):
     cfg = composed(search(own), "stage=mae", "data=needs")
     with pytest.raises(TltrainError, match=r"^data\.path: data=mine needs this key: give data\.path=VALUE$"):
         next(trajectories(cfg.data, cfg.seed, ReadReport()))
+
+
+def test_its_code_decides_what_the_cache_returns(own, monkeypatch):
+    monkeypatch.setattr(cache_key.source_digest, "digest", lambda *given: "code")
+    plain = redact.config(composed(search(own), "stage=mae", "data=lines"))
+    before = cache_key.key(plain)
+    assert cache_key.key(plain) == before
+    (own.parent / "own_readers.py").write_text(READER.replace("strip()", "lstrip()"))
+    assert cache_key.key(plain) != before
 
 
 def test_help_explains_the_keys_of_a_choice_of_one_s_own(own, tltrain):
