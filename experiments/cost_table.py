@@ -74,6 +74,7 @@ def seconds(experiment: Experiment, processes: int, device: str, words: list[str
             continue
         flops, bandwidth = (figure * share for figure, share in zip(KNOWN[device], SHARE, strict=True))
         own = [f"stage.of={of}", f"stage.processes={processes}", f"stage.flops={flops}", f"stage.bandwidth={bandwidth}"]
+        own += ["stage.rl.max_new_tokens=128", "stage.rl.too_long_answer=keep"]  # golden calls are seldom longer
         cfg = compose("config", overrides=["stage=plan", "hardware=gpu", *experiment.words, *own, *words])
         checks.check(cfg)
         found, metrics = plan.make(cfg)

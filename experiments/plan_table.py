@@ -3,7 +3,8 @@
     python experiments/plan_table.py [key=value ...]
 
 Prints Markdown: GiB that a process takes at its peak, and whether that fits. Samples of 2,048 tokens, a quarter of them
-targets (pkt), four calls each (irm), unless key=value says otherwise. Nothing is loaded and nothing is fetched.
+targets (pkt), four calls of at most 128 tokens each (irm), unless key=value says otherwise. Nothing is loaded and
+nothing is fetched.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from tltrain.stages import plan
 
 MACHINES = [(1, 80), (4, 80), (8, 80), (1, 141)]
 STRATEGIES = ("none", "zero2", "zero3", "zero3_offload", "fsdp")
+SAMPLED = "stage.rl.max_new_tokens=128"
 ROWS = {
     "pkt": ("pkt", []),
-    "irm, PPO": ("irm", []),
-    "irm, GRPO": ("irm", ["stage.rl.algorithm=grpo"]),
+    "irm, PPO": ("irm", [SAMPLED]),
+    "irm, GRPO": ("irm", [SAMPLED, "stage.rl.algorithm=grpo"]),
 }
 
 

@@ -119,7 +119,7 @@ def sizes(command: str, stage: str | None, data: str | None) -> list[str]:
     if stage in ("irm", "irm_released", "eval", "predict") and "stage.compare" not in command:
         found.append("stage.max_new_tokens=4")
     if stage in ("irm", "irm_released"):
-        found.append("stage.eval_size=1")
+        found += ["stage.eval_size=1", "stage.too_long_answer=keep"]
     if stage == "eval" and "stage.compare" not in command:
         found.append("benchmark.limit=2")
     if stage == "pipeline":

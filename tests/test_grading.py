@@ -73,6 +73,19 @@ def test_the_metrics_and_the_reason_derive_from_the_grade(prediction, ts, pi, cf
     assert (judged.ts, judged.pi, judged.cf, judged.de, judged.reason) == (ts, pi, cf, de, reason)
 
 
+def test_values_without_a_name_beside_right_ones_are_hallucinated():
+    judged = grade("search_advice('junk', query='love', page=1)", GOLDEN, TOOLS)
+    assert (judged.row, judged.reward(), judged.positional) == ("hallucinated", -0.8, 1)
+    assert (judged.ts, judged.pi, judged.cf, judged.de) == (True, False, False, True)
+    assert judged.reason == "1 value without a parameter's name"
+    judged = grade("search_advice(query='love', page=1, size=3, 4, [5])", GOLDEN, TOOLS)
+    assert (judged.row, judged.positional) == ("hallucinated_and_redundant_or_missing", 2)
+    assert grade("search_advice('junk', query='x')", None, TOOLS).de
+    # Where a parameter is missing they count as none given, as in the released code.
+    judged = grade("search_advice('love', page=1)", GOLDEN, TOOLS)
+    assert (judged.row, judged.reward(), judged.positional) == ("redundant_or_missing", -0.5, 0)
+
+
 def test_without_a_golden_call_the_documentation_decides():
     def outcome(prediction):
         judged = grade(prediction, None, TOOLS)

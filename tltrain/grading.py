@@ -10,17 +10,29 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
-from tltrain.config import Matching, key
+from tltrain.config import Bounds, Matching, OpenText, key, keys_of
 from tltrain.errors import TltrainError
 from tltrain.formats.calls import MAX_DIGITS, CallSyntaxError, read_call
 from tltrain.trajectory import ANY, Call, OneOf, Tool
 
-__all__ = ["ANY", "PAPER_REWARD", "Grade", "Outcome", "RewardTable", "grade", "same_value"]
+__all__ = [
+    "ANY",
+    "CUT",
+    "PAPER_REWARD",
+    "SAMPLED_OUTCOMES",
+    "Grade",
+    "Outcome",
+    "RewardSettings",
+    "RewardTable",
+    "grade",
+    "named_row",
+    "same_value",
+]
 
 
 class Outcome(StrEnum):
@@ -34,47 +46,126 @@ class Outcome(StrEnum):
     CORRECT = "correct"
 
 
+CUT = "cut"
+"""The outcome of a sampled response that the limit of its length cut before a call could be read."""
+SAMPLED_OUTCOMES = (CUT, *(outcome.value for outcome in Outcome))
+"""The outcomes of sampled responses (IRM), from worst to best."""
+
+
+def price(default: float | None, meaning: str) -> Any:
+    """The field of a price. Its range is far beyond what `stage.reward_clip` lets through, so that a slip is seen."""
+    return key(default, meaning, least=-100, most=100)
+
+
 @dataclass(frozen=True)
 class RewardTable:
     """The reward of each row of the paper's table (IRM); the defaults are the paper's numbers."""
 
-    format_error: float = key(-2.0, "the call cannot be parsed")
-    tool_hallucination: float = key(-2.0, "the tool is not on offer")
-    wrong_tool: float = key(-1.5, "the tool is on offer, but not the right one")
-    hallucinated_redundant_missing: float = key(-1.8, "right tool; hallucinated, redundant and missing parameters")
-    hallucinated_and_redundant_or_missing: float = key(-1.3, "right tool; hallucinated and redundant or missing ones")
-    redundant_missing: float = key(-1.0, "right tool; redundant and missing parameters")
-    hallucinated: float = key(-0.8, "right tool; only hallucinated parameters")
-    redundant_or_missing: float = key(-0.5, "right tool; only redundant or only missing parameters")
-    wrong_value: float = key(-0.25, "right tool and parameters, but a wrong value")
-    correct: float = key(1.0, "right call")
+    format_error: float = price(-2.0, "the call cannot be parsed")
+    tool_hallucination: float = price(-2.0, "the tool is not on offer")
+    wrong_tool: float = price(-1.5, "the tool is on offer, but not the right one")
+    hallucinated_redundant_missing: float = price(-1.8, "right tool; hallucinated, redundant and missing parameters")
+    hallucinated_and_redundant_or_missing: float = price(-1.3, "right tool; hallucinated and redundant or missing ones")
+    redundant_missing: float = price(-1.0, "right tool; redundant and missing parameters")
+    hallucinated: float = price(
+        -0.8, "right tool; only hallucinated parameters, or values without a name beside right ones"
+    )
+    redundant_or_missing: float = price(-0.5, "right tool; only redundant or only missing parameters")
+    wrong_value: float = price(-0.25, "right tool and parameters, but a wrong value")
+    correct: float = price(1.0, "right call")
 
     @classmethod
-    def from_config(cls, table: Mapping[str, Any]) -> RewardTable:
-        """A table from `cfg.reward`.
+    def from_config(cls, table: Mapping[str, Any]) -> Self:
+        """A table from `cfg.reward`, which may leave out what is no row.
 
         Raises:
-            TltrainError: a row is missing, unknown, or not a finite number; the message names it.
+            TltrainError: a row is missing, a key is unknown, or a value is not of its kind or out of its range; the
+                message names it.
         """
-        rows = [row.name for row in fields(cls)]
+        rows, known = [row.name for row in fields(RewardTable)], keys_of(RewardSettings)
         for row in rows:
             if row not in table:
                 raise TltrainError(f"reward: no value for `{row}`; the rows are {', '.join(rows)}")
-        for row, value in table.items():
-            if row not in rows:
-                raise TltrainError(f"reward: unknown row `{row}`; the rows are {', '.join(rows)}")
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise TltrainError(f"reward.{row}: expected a number, found {value!r}")
-        return cls(**{row: float(table[row]) for row in rows})
+        for name, value in table.items():
+            if name not in known:
+                raise TltrainError(f"reward: unknown row `{name}`; the rows are {', '.join(rows)}")
+            if name in rows or known[name].bounds:
+                if value is not None or name not in _NULLABLE:
+                    _check_price(name, value, known[name].bounds)
+            else:
+                _check_option(name, value)
+        own = {each.name for each in fields(cls)}
+        return cls(**{name: _converted(name, value) for name, value in table.items() if name in own})
 
     def __getitem__(self, row: str) -> float:
         return getattr(self, row)
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """The least and the greatest reward there is."""
-        values = asdict(self).values()
+        """The least and the greatest reward of a row."""
+        values = [self[row.name] for row in fields(RewardTable)]
         return min(values), max(values)
+
+
+@dataclass(frozen=True)
+class RewardSettings(RewardTable):
+    """`cfg.reward`: the table, and what else decides the reward of a sampled response (IRM)."""
+
+    cut: float | None = price(
+        None,
+        "the response was cut by stage.max_new_tokens before a call could be read; null: as format_error (the paper)",
+    )
+    trailing_text: float = key(0.0, "added where text stands behind the call", least=-100, most=0)
+    no_end_token: float = key(0.0, "added where a call is read but the response has no end token", least=-100, most=0)
+    open_text: OpenText = key(
+        OpenText.exact,
+        "how the value of an open parameter is priced where nothing else is wrong; exact: as any value (the paper); "
+        "ignored: correct, whatever it says; similarity: between wrong_value and correct, by the words it shares with "
+        "the golden value",
+    )
+    open_parameters: list[str] = key(
+        ["finish.answer"],
+        "parameters whose value is open text, as TOOL.PARAMETER; those that a record of the data names in its field "
+        "open_parameters count as well",
+    )
+    name_only: bool = key(
+        False,
+        "look at the tool's name alone, the text before the first `(`: what the released code does in effect on calls "
+        "with double-quoted values",
+    )
+
+
+_NULLABLE = ("cut",)
+_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "open_text": (f"one of {', '.join(OpenText)}", lambda value: isinstance(value, str) and value in set(OpenText)),
+    "open_parameters": (
+        "a list of TOOL.PARAMETER",
+        lambda value: isinstance(value, list | tuple) and all(isinstance(name, str) and "." in name for name in value),
+    ),
+    "name_only": ("true or false", lambda value: isinstance(value, bool)),
+}
+"""What is no number: what is expected, and whether a value is that."""
+
+
+def _check_price(name: str, value: Any, bounds: Bounds) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TltrainError(f"reward.{name}: expected a number, found {value!r}")
+    if value not in bounds:
+        raise TltrainError(f"reward.{name}: expected {bounds}, found {value}")
+
+
+def _check_option(name: str, value: Any) -> None:
+    expected, fits = _KINDS[name]
+    if not fits(value):
+        raise TltrainError(f"reward.{name}: expected {expected}, found {value!r}")
+
+
+def _converted(name: str, value: Any) -> Any:
+    if name == "open_text":
+        return OpenText(value)
+    if name == "open_parameters":
+        return list(value)
+    return float(value) if name != "name_only" and value is not None else value
 
 
 PAPER_REWARD = RewardTable()
@@ -96,8 +187,10 @@ class Grade:
     """How good a call is, and why.
 
     `golden` is the accepted call the prediction was measured against. The three tuples of parameter names are filled
-    when the tool is right, `wrong_values` (names too) when the names are right as well. `contradictions` says, in
-    words, where the call departs from the tools' documentation, whatever the golden call is.
+    when the tool is right, `wrong_values` (names too) when the names are right as well. `positional` counts values
+    without a parameter's name that stand for no missing parameter; they are hallucinated like a parameter that the
+    tool does not have. `contradictions` says, in words, where the call departs from the tools' documentation, whatever
+    the golden call is.
     """
 
     outcome: Outcome
@@ -109,12 +202,14 @@ class Grade:
     missing: tuple[str, ...] = ()
     wrong_values: tuple[str, ...] = ()
     contradictions: tuple[str, ...] = ()
+    positional: int = 0
 
     @property
     def row(self) -> str:
         """The row of the reward table: a field of `RewardTable`."""
         if self.outcome is Outcome.PARAMETERS:
-            return _PARAMETER_ROWS[bool(self.hallucinated), bool(self.redundant), bool(self.missing)]
+            hallucinated = bool(self.hallucinated or self.positional)
+            return _PARAMETER_ROWS[hallucinated, bool(self.redundant), bool(self.missing)]
         return self.outcome.value
 
     def reward(self, table: RewardTable = PAPER_REWARD) -> float:
@@ -138,7 +233,8 @@ class Grade:
 
     @property
     def de(self) -> bool:
-        """Documentation error: unparseable, unknown tool, unknown parameter, or a required one missing."""
+        """Documentation error: unparseable, unknown tool, unknown parameter, a required one missing, or values without
+        a parameter's name beside all that are required."""
         return bool(self.contradictions)
 
 
@@ -175,11 +271,12 @@ def grade(
         reason = f"{_quote([call.name])} is not on offer"
         return Grade(Outcome.TOOL_HALLUCINATION, reason, call, contradictions=(reason,))
     unknown, lacking = _unknown(call, tool), _lacking(call, tool)
-    contradictions = _parameter_faults(call.name, unknown, (), lacking)
+    unnamed = _unnamed(call, lacking)
+    contradictions = _parameter_faults(call.name, unknown, (), lacking, unnamed)
     if not golden:
         outcome = Outcome.PARAMETERS if contradictions else Outcome.CORRECT
         reason = "; ".join(contradictions) or "agrees with the documentation"
-        return Grade(outcome, reason, call, None, unknown, (), lacking, (), contradictions)
+        return Grade(outcome, reason, call, None, unknown, (), lacking, (), contradictions, unnamed)
     accepted = (golden,) if isinstance(golden, Call) else tuple(golden)
     same_tool = [right for right in accepted if right.name == call.name]
     if not same_tool:
@@ -189,12 +286,31 @@ def grade(
     return _best(_compare(call, right, tool, values, contradictions) for right in same_tool)
 
 
+def named_row(prediction: str, golden: Sequence[Call], tools: Sequence[Tool]) -> str:
+    """The row of the reward table by the tool's name alone: the text before the first `(`, and nothing behind it.
+
+    What the released reward comes to on calls with double-quoted values, of which its reader sees no argument.
+    """
+    name, opening, _ = prediction.partition("(")
+    name = name.strip()
+    if not opening:
+        return Outcome.FORMAT_ERROR.value
+    if name not in {tool.name for tool in tools}:
+        return Outcome.TOOL_HALLUCINATION.value
+    return (Outcome.CORRECT if name in {right.name for right in golden} else Outcome.WRONG_TOOL).value
+
+
 def _unknown(call: Call, tool: Tool) -> tuple[str, ...]:
     return tuple(name for name in call.arguments if name not in tool.properties)
 
 
 def _lacking(call: Call, tool: Tool) -> tuple[str, ...]:
     return tuple(name for name in tool.required if name not in call.arguments)
+
+
+def _unnamed(call: Call, missing: Sequence[str]) -> int:
+    """How many values without a name stand beside all parameters; where one is missing they count as none given."""
+    return 0 if missing else call.positional
 
 
 def _misfit(call: Call, tool: Tool) -> int:
@@ -214,10 +330,19 @@ def _compare(call: Call, golden: Call, tool: Tool, values: Matching, contradicti
     missing = tuple(
         name for name, value in golden.arguments.items() if name not in call.arguments and not _optional(value)
     )
-    if extra or missing:
-        reason = "; ".join(_parameter_faults(call.name, hallucinated, redundant, missing))
+    unnamed = _unnamed(call, missing)
+    if extra or missing or unnamed:
+        reason = "; ".join(_parameter_faults(call.name, hallucinated, redundant, missing, unnamed))
         return Grade(
-            Outcome.PARAMETERS, reason, call, golden, hallucinated, redundant, missing, contradictions=contradictions
+            Outcome.PARAMETERS,
+            reason,
+            call,
+            golden,
+            hallucinated,
+            redundant,
+            missing,
+            contradictions=contradictions,
+            positional=unnamed,
         )
     wrong = tuple(
         name
@@ -234,7 +359,7 @@ def _compare(call: Call, golden: Call, tool: Tool, values: Matching, contradicti
 
 
 def _parameter_faults(
-    tool: str, hallucinated: Sequence[str], redundant: Sequence[str], missing: Sequence[str]
+    tool: str, hallucinated: Sequence[str], redundant: Sequence[str], missing: Sequence[str], unnamed: int
 ) -> tuple[str, ...]:
     """What is wrong with the parameters of a call, a phrase a kind."""
     kinds = (
@@ -242,11 +367,12 @@ def _parameter_faults(
         (redundant, "is not asked for", "are not asked for"),
         (missing, "is missing", "are missing"),
     )
-    return tuple(
+    named = tuple(
         f"parameter{'s' if len(names) > 1 else ''} {_quote(names)} {many if len(names) > 1 else one}"
         for names, one, many in kinds
         if names
     )
+    return (*named, f"{unnamed} value{'s' if unnamed > 1 else ''} without a parameter's name") if unnamed else named
 
 
 def _quote(names: Iterable[str], between: str = ", ") -> str:

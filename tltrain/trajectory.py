@@ -62,10 +62,15 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a tool; argument values are JSON-like (in a golden call also `ANY` and `OneOf`)."""
+    """One call of a tool; argument values are JSON-like (in a golden call also `ANY` and `OneOf`).
+
+    `positional`: how many values its text gave without a parameter's name. They are not kept, and calls that differ
+    in their number alone are equal.
+    """
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    positional: int = field(default=0, compare=False)
 
 
 def example(golden: Call) -> Call:

@@ -29,7 +29,7 @@ from trl import SFTConfig, SFTTrainer
 from tltrain import config, toolworld
 from tltrain.formats import joined
 from tltrain.formats.tl import TL
-from tltrain.grading import RewardTable
+from tltrain.grading import RewardSettings
 from tltrain.models import loading
 from tltrain.plan import compute, shapes
 from tltrain.plan import memory as plan_memory
@@ -197,7 +197,7 @@ def irm(job: Job) -> dict[str, Any]:
             Models(policy, critic, new_model(job)),
             arguments(job, TrainingArguments, folder, remove_unused_columns=False),
             Prompts(trees(job), Sampling(job.call, 0.7, encoder.eos_id, encoder.tokenizer.pad_token_id), encoder),
-            reward=RewardSignal(RewardFunction(RewardTable()), KlControl(0.3)),
+            reward=RewardSignal(RewardFunction(RewardSettings()), KlControl(0.3)),
             settings=Settings(),
             callbacks=[clock],
         )

@@ -237,6 +237,7 @@ def tltrain_command(work: dict, folder: Path) -> list[str]:
         f"data.path={work['trajectories']}",
         "data.holdout=0",
         f"stage.max_new_tokens={work['max_new_tokens']}",
+        "stage.too_long_answer=keep",  # the contenders ask every prompt
         f"stage.temperature={work['temperature']}",
         f"stage.kl={work['kl']}",
         "stage.eval_size=0",

@@ -56,7 +56,9 @@ def test_a_third_turn_becomes_a_trajectory_that_ends_in_the_first_golden_with_ev
         Message.calling(Call("find", {"q": "it"})),
     )
     assert [tool.name for tool in read.tools] == ["find", "ask", "end"] and read.instructions == ""
-    assert read.meta == {"scenario": "PL", "level": "clean", "turn": 3, "query": "Find x."}
+    known = {"scenario": "PL", "level": "clean", "turn": 3, "query": "Find x."}
+    # What is said to the user is open text, whatever noise calls these two tools.
+    assert read.meta == known | {"open_parameters": ["ask.q", "end.q"]}
     assert report.notes == {
         "system messages: RoTBench's words around the tools not kept": 1,
         "messages: thoughts are not in the TL format": 1,

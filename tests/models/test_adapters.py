@@ -72,6 +72,7 @@ def test_irm_with_an_adapter_needs_no_second_model(tltrain, base, monkeypatch, a
     )
     small = [
         "stage.max_new_tokens=6",
+        "stage.too_long_answer=keep",
         "stage.eval_size=0",
         f"stage.algorithm={algorithm}",
         "stage.args.save_strategy=no",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -41,8 +42,8 @@ def flip(file: Path) -> None:
     [
         (lambda folder: flip(folder / "model.safetensors"), "model.safetensors"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json"),
-        (lambda folder: (folder / manifests.FILE).unlink(), manifests.FILE),
-        (lambda folder: (folder / manifests.FILE).write_text("[1]"), manifests.FILE),
+        (lambda folder: manifests.beside(folder).unlink(), None),
+        (lambda folder: manifests.beside(folder).write_text("[1]"), None),
     ],
     ids=["altered", "missing", "no manifest", "another manifest"],
 )
@@ -53,7 +54,7 @@ def test_a_model_with_another_content_is_made_again_in_one_line(tmp_path, caplog
     with caplog.at_level(logging.WARNING, "tltrain"):
         assert made(tmp_path) == folder
     assert [record.getMessage() for record in caplog.records] == [
-        f"{folder} is made again: {name} is not as it was written"
+        f"{folder} is made again: {name or manifests.beside(folder).name} is not as it was written"
     ]
     assert (folder / "model.safetensors").read_bytes() == before
     assert not list((tmp_path / "models").glob(".*.part"))
@@ -63,6 +64,12 @@ def test_a_whole_one_is_not_made_again(tmp_path, monkeypatch):
     folder = made(tmp_path)
     monkeypatch.setattr(loading, "_make", lambda *given: pytest.fail("made again"))
     assert made(tmp_path) == folder
+
+
+def test_a_copy_of_a_base_model_may_be_changed(tmp_path):
+    copied = shutil.copytree(made(tmp_path), tmp_path / "mine")
+    (copied / "tokenizer_config.json").write_text("{}")
+    manifests.check(copied)
 
 
 def test_other_libraries_make_another_model(tmp_path, monkeypatch):
@@ -76,7 +83,6 @@ def test_weights_of_an_entry_are_checked_before_they_are_read(tmp_path, tltrain,
     entry = tmp_path / "pkt-0123456789abcdef"
     entry.mkdir()
     made(tmp_path).rename(entry / "model")
-    (entry / "model" / manifests.FILE).unlink()
     names = [file.relative_to(entry).as_posix() for file in fingerprints.files(entry)]
     runs.write_json(entry / "entry.json", {"files": manifests.of_files(entry, names)})
     manifests.check(entry / "model")

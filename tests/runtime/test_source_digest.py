@@ -73,7 +73,7 @@ def run_stages(folder: Path) -> dict[str, list[str]]:
         "mae": ["stage=mae", "data.size=6"],
         "sft": ["stage=sft", *few],
         "pkt": ["stage=pkt", *few],
-        "irm": ["stage=irm", *few, model, "stage.eval_size=2", "stage.max_new_tokens=4"],
+        "irm": ["stage=irm", *few, model, "stage.eval_size=2", "stage.max_new_tokens=4", "stage.too_long_answer=keep"],
         "eval": ["stage=eval", "benchmark.size=2", model, "stage.max_new_tokens=4"],
     }
     ran = subprocess.run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Layout
 from tltrain.tokens.packing import PackingReport, PackingSettings, pack
-from tltrain.tokens.prompts import PromptReport, PromptTree, prompt_trees
+from tltrain.tokens.prompts import NO_LIMIT, PromptReport, PromptTree, prompt_trees
 from tltrain.trajectory import Trajectory
 
 
@@ -22,8 +22,13 @@ def packed(
 
 
 def prompt_trees_of(
-    encoder: Encoder, *items: Trajectory, packing="trajectory", max_length=10**6, truncation="drop_oldest_turns"
+    encoder: Encoder,
+    *items: Trajectory,
+    packing="trajectory",
+    max_length=10**6,
+    truncation="drop_oldest_turns",
+    answers=NO_LIMIT,
 ) -> tuple[list[PromptTree], PromptReport]:
     report = PromptReport()
-    found = prompt_trees(items, encoder, packing=packing, max_length=max_length, truncation=truncation, report=report)
-    return list(found), report
+    words = {"packing": packing, "max_length": max_length, "truncation": truncation, "answers": answers}
+    return list(prompt_trees(items, encoder, report=report, **words)), report

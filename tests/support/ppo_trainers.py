@@ -37,8 +37,8 @@ def trees_of(encoder: Encoder, packing: str = "trajectory") -> list[PromptTree]:
     )
 
 
-def judge(sample, response: str) -> GradedResponse:
-    return GradedResponse(sample, response, Grade(Outcome.CORRECT, ""), SCORES[sample.id])
+def judge(sample, response: str, ended: bool = True) -> GradedResponse:
+    return GradedResponse(sample, response, Grade(Outcome.CORRECT, ""), SCORES[sample.id], ended)
 
 
 def trainer_of(

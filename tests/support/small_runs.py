@@ -15,7 +15,8 @@ SMALL = (
     "model.random.num_attention_heads=4",
     "model.random.num_key_value_heads=2",
 )
-FEW = ("data.size=12", "data.holdout=0.2", "stage.max_new_tokens=4", "stage.eval_size=3", "stage.args.max_steps=2")
+SHORT = ("stage.max_new_tokens=4", "stage.too_long_answer=keep")  # no golden call is that short
+FEW = ("data.size=12", "data.holdout=0.2", *SHORT, "stage.eval_size=3", "stage.args.max_steps=2")
 ALGORITHMS = {
     "ppo": (
         "stage.args.per_device_train_batch_size=2",
@@ -41,7 +42,9 @@ def last_line(ran: Ran) -> str:
     return ran.err.splitlines()[-1]
 
 
-def reward_letters(judge: reward_function.RewardFunction, sample, response: str) -> reward_function.GradedResponse:
+def reward_letters(
+    judge: reward_function.RewardFunction, sample, response: str, ended: bool = True
+) -> reward_function.GradedResponse:
     """1 for a response that begins with a letter, else -1: what random weights often and seldom earn."""
     return reward_function.GradedResponse(
         sample, response, Grade(Outcome.CORRECT, ""), 1.0 if response[:1].isalpha() else -1.0

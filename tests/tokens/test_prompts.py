@@ -11,7 +11,7 @@ from tests.support.trajectories import TOOLS, TRAJECTORY
 from tltrain import toolworld
 from tltrain.errors import TltrainError
 from tltrain.tokens.encoder import Encoder
-from tltrain.tokens.prompts import PromptReport, PromptTree, questions
+from tltrain.tokens.prompts import AnswerLimit, PromptReport, PromptTree, answer_lengths, answer_limit, questions
 from tltrain.trajectory import Call, Message, Trajectory
 
 
@@ -188,3 +188,63 @@ def test_a_long_prompt_ends_the_run_where_asked(encoder):
     expected = f"the prompt t#1 has {first} tokens and does not fit even without its older turns: {first - 1} are left"
     assert str(stop.value).startswith(expected)
     assert "\n" not in str(stop.value)
+
+
+# --- golden calls that are too long to be sampled ---------------------------------------------------------------------
+
+
+def golden_lengths(trajectory: Trajectory, encoder: Encoder) -> list[int]:
+    return answer_lengths([sample for _, sample in questions(trajectory)], encoder)
+
+
+def test_an_answer_is_the_call_as_the_model_writes_it_and_its_end_token(encoder):
+    texts = [' getPapersByKeywords(words="llm")', ' getPaperDetails(id="7")', ' finish(answer="done")']
+    assert golden_lengths(TRAJECTORY, encoder) == [len(one.ids) + 1 for one in encoder.encode(texts)]
+    assert len(golden_lengths(unlearned(TRAJECTORY, 1), encoder)) == 2
+    assert answer_lengths([], encoder) == []
+
+
+@pytest.mark.parametrize("packing", ["turn", "trajectory"])
+def test_prompts_whose_golden_call_does_not_fit_are_left_out_and_counted(encoder, packing):
+    lengths = golden_lengths(TRAJECTORY, encoder)
+    *_, most, longest = sorted(lengths)
+    assert most < longest
+    trees, report = prompt_trees_of(encoder, TRAJECTORY, packing=packing, answers=AnswerLimit(most))
+    whole = prompts_of(prompt_trees_of(encoder, TRAJECTORY, packing=packing)[0])
+    assert prompts_of(trees) == [one for one, length in zip(whole, lengths, strict=True) if length <= most]
+    assert (report.prompts, report.too_long_answer, report.longest_answer) == (2, 1, longest)
+    trees, report = prompt_trees_of(encoder, TRAJECTORY, packing=packing, answers=AnswerLimit(longest))
+    assert prompts_of(trees) == whole and (report.too_long_answer, report.longest_answer) == (0, 0)
+    trees, report = prompt_trees_of(encoder, TRAJECTORY, packing=packing, answers=AnswerLimit(1))
+    assert trees == [] and (report.too_long_answer, report.nothing_to_ask) == (3, 0)
+
+
+def test_prompts_whose_golden_call_does_not_fit_are_asked_or_end_the_run_where_wanted(encoder):
+    lengths = golden_lengths(TRAJECTORY, encoder)
+    *_, most, longest = sorted(lengths)
+    trees, report = prompt_trees_of(encoder, TRAJECTORY, answers=AnswerLimit(most, "keep"))
+    assert len(trees[0].ends) == 3 and report.too_long_answer == 1
+    with pytest.raises(TltrainError) as stop:
+        prompt_trees_of(encoder, TRAJECTORY, answers=AnswerLimit(most, "error"))
+    assert str(stop.value).startswith(
+        f"the golden call of t#{lengths.index(longest) + 1} has {longest} tokens with its end token, and "
+        f"stage.max_new_tokens={most} would cut it: "
+    )
+
+
+@pytest.mark.parametrize(
+    ("lengths", "given", "context", "max_prompt_length", "limit"),
+    [
+        ([10, 100, 41], None, None, None, 125),  # a quarter more than the longest
+        ([10, 99], None, 8192, None, 124),  # 123.75
+        ([10, 100, 41], 96, 8192, None, 96),  # what the configuration says
+        ([300], None, 512, None, 256),  # at most half of the context
+        ([300], None, 512, 200, 312),  # or what the longest prompt leaves
+        ([100], None, 512, 200, 125),
+        ([300], None, 512, 600, 256),  # prompts are cut to the context then
+        ([], None, None, None, 512),  # no data here
+        ([], None, 600, None, 300),
+    ],
+)
+def test_the_limit_is_taken_from_the_data_up_to_what_fits(lengths, given, context, max_prompt_length, limit):
+    assert answer_limit(lengths, given, context, max_prompt_length) == limit

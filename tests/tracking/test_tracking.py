@@ -38,6 +38,7 @@ def chain(models_cache: Path, folder: Path) -> dict[str, Ran]:
             *SMALL,
             *FEW,
             *ASKED,
+            "stage.too_long_answer=keep",
             "data=tltrain",
             data,
             trained,

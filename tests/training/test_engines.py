@@ -23,7 +23,8 @@ pytestmark = pytest.mark.slow
 COMMON = ["tracking=none", "model=tiny", "hardware.device=cpu", "cache.dir=cache"]
 FLOAT32 = "hardware.bf16=false"
 PKT = ["stage=pkt", "data.size=8", "stage.args.num_train_epochs=1"]  # 7 trajectories are learned from
-PPO = ["stage=irm", "data.size=6", "data.holdout=0.2", "stage.do_sample=false", "stage.max_new_tokens=12"]
+PPO = ["stage=irm", "data.size=6", "data.holdout=0.2", "stage.do_sample=false"]
+PPO += ["stage.max_new_tokens=12", "stage.too_long_answer=keep"]
 TWO = "hardware.processes=2"
 
 

@@ -212,3 +212,15 @@ def test_with_kl_the_policy_becomes_the_reference_tilted_by_the_reward(kl):
         pull(logits, kl, torch.arange(3), logits.detach().softmax(-1)).backward()
         optimizer.step()
     assert torch.allclose(logits.softmax(-1), expected / expected.sum(), atol=1e-4)
+
+
+# --- the mean of a step -----------------------------------------------------------------------------------------------
+
+
+def test_a_mean_over_responses_weighs_each_by_itself():
+    # Two responses: 1 + 2 + 3 over three tokens, and 10 over one. Tokens: 16 / 4 = 4; responses: (2 + 10) / 2 = 6.
+    losses, mask = tensor([[1.0, 2.0, 3.0], [10.0, 0.0, 0.0]]), torch.tensor([[T, T, T], [T, F, F]])
+    assert pg.total(losses, mask, "tokens").item() / 4 == 4
+    assert pg.total(losses, mask, "responses").item() / 2 == 6
+    none = torch.zeros(0, 1)
+    assert pg.total(none, none.bool(), "responses").item() == pg.total(none, none.bool(), "tokens").item() == 0

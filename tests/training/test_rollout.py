@@ -220,3 +220,17 @@ def test_the_copy_that_samples_is_in_bfloat16_and_follows_the_policy(model):
     assert second is first
     for own, now in zip(second.parameters(), policy.parameters(), strict=True):
         assert torch.equal(own, now.to(torch.bfloat16)) and not own.requires_grad
+
+
+def test_the_logprobs_that_tokens_were_drawn_with_are_those_of_each_prompt_alone(model, trees):
+    torch.manual_seed(0)
+    end = flat(rollout.sample(model, trees, Sampling(20, 0.7, NEVER, PAD)))[0][2]
+    torch.manual_seed(0)  # now the first response ends there, and leaves the batch
+    drawn: list[list[float]] = []
+    responses = flat(rollout.sample(model, trees, Sampling(20, 0.7, end, PAD), drawn))
+    assert list(map(len, drawn)) == list(map(len, responses)) and len(set(map(len, responses))) > 1
+    for prompt, tokens, numbers in zip(prompts_of(trees), responses, drawn, strict=True):
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 : -1]
+        expected = (logits / 0.7).log_softmax(-1)[range(len(tokens)), tokens]
+        assert torch.allclose(torch.tensor(numbers), expected, atol=1e-4)

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tests.support.composition import composed
 from tests.support.paths import ROOT
-from tests.support.small_runs import SMALL
+from tests.support.small_runs import SHORT, SMALL
 from tltrain.errors import TltrainError
 from tltrain.stages.training_runs import warn_of_lost_updates
 from tltrain.training.arguments import lost_updates
@@ -23,7 +23,7 @@ from tltrain.training.arguments import lost_updates
 STAGES = {
     "pkt": ("stage=pkt", *SMALL, "data.size=6", "stage.args.max_steps=2"),
     "irm": (
-        *("stage=irm", *SMALL, "data.size=6", "stage.args.max_steps=2", "stage.max_new_tokens=4", "stage.eval_size=0"),
+        *("stage=irm", *SMALL, *SHORT, "data.size=6", "stage.args.max_steps=2", "stage.eval_size=0"),
         *("stage.args.save_strategy=no", "stage.critic.init=random", "stage.args.gradient_accumulation_steps=2"),
     ),
 }

@@ -46,6 +46,23 @@ class PromptTruncation(StrEnum):
     skip = "skip"
 
 
+class TooLongAnswer(StrEnum):
+    skip = "skip"
+    error = "error"
+    keep = "keep"
+
+
+class LossMean(StrEnum):
+    tokens = "tokens"
+    responses = "responses"
+
+
+class OpenText(StrEnum):
+    exact = "exact"
+    ignored = "ignored"
+    similarity = "similarity"
+
+
 class Matching(StrEnum):
     strict = "strict"
     lenient = "lenient"

@@ -10,6 +10,7 @@ from omegaconf import MISSING
 from tltrain.config.choices import (
     Algorithm,
     CriticInit,
+    LossMean,
     Matching,
     OnKlLimit,
     Packing,
@@ -19,6 +20,7 @@ from tltrain.config.choices import (
     Rule,
     Strategy,
     SupervisedPacking,
+    TooLongAnswer,
     Truncation,
     Write,
 )
@@ -128,7 +130,17 @@ class IrmStage:
     max_prompt_length: Optional[int] = key(
         None, "longest prompt in tokens; null: the model's context minus max_new_tokens", least=1
     )
-    max_new_tokens: int = key(128, "longest sampled call in tokens", least=1)
+    max_new_tokens: Optional[int] = key(
+        None,
+        "longest sampled call in tokens, end token included; null: the data's longest golden call and a quarter more, "
+        "at most what max_prompt_length leaves of the model's context, else half of it",
+        least=1,
+    )
+    too_long_answer: TooLongAnswer = key(
+        TooLongAnswer.skip,
+        "what to do with a prompt whose golden call does not fit max_new_tokens and so cannot be answered; skip leaves "
+        "the prompt out; error stops; keep asks it all the same, as released",
+    )
     do_sample: bool = key(True, "sample the calls; false: greedy decoding")
     temperature: float = key(0.7, "sampling temperature", above=0, hint="greedy sampling is do_sample=false")
     kl: float = key(0.3, "coefficient of the KL penalty against the reference model, a token", least=0)
@@ -146,6 +158,12 @@ class IrmStage:
     value_clip: float = key(0.2, "clip range of the value update", least=0, only=PPO)
     reward_clip: float = key(5.0, "clip range of the reward of a call, before the KL penalty", least=0, only=PPO)
     ppo_epochs: int = key(1, "optimizer steps on each rollout", least=1, only=PPO)
+    loss_mean: LossMean = key(
+        LossMean.tokens,
+        "what the loss of a step is a mean over; tokens: all response tokens; responses: the responses, each by the "
+        "mean of its own tokens, as released; rloo's loss is a mean over responses in any case",
+        only=("algorithm", ("ppo", "grpo")),
+    )
     critic: Critic = key(Critic, "the critic of PPO", only=PPO)
     generation_batch_size: Optional[int] = key(
         None, "number of calls sampled at the same time; null: all of an optimizer step", least=1, only=PPO

@@ -63,6 +63,7 @@ def read_training(
 
     The last call is the first accepted one that states every value, else the first one, whose "None" stays as it is
     (any value is accepted there). A call that the user answers (`ask_to_user`) keeps that answer as a user's message.
+    `meta` has `open_parameters`: what the last two tools, `ask_to_user` and `finish`, say to the user is open text.
 
     Args:
         path: the folder that holds `first_turn` and `third_turn`.
@@ -81,7 +82,13 @@ def read_training(
             f"third_turn/{level}/{number}",
             found.tools,
             (*found.messages, Message.calling(golden)),
-            meta={"scenario": found.scenario, "level": level, "turn": 3, "query": found.query},
+            meta={
+                "scenario": found.scenario,
+                "level": level,
+                "turn": 3,
+                "query": found.query,
+                "open_parameters": [f"{tool.name}.{name}" for tool in found.tools[-2:] for name in tool.properties],
+            },
         )
 
     for level in levels:

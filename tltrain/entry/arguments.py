@@ -40,7 +40,7 @@ OURS = {
     "run_name": "hydra.run.dir",
     "assistant_only_loss": "stage=sft (only turns are learned, always)",
     "completion_only_loss": "stage=sft (only turns are learned, always)",
-    "loss_type": "stage.w_max",
+    "loss_type": "stage.w_max (sft, pkt) or stage.loss_mean (irm)",
     "padding_free": "stage.packing",
     "dataset_kwargs": "data",
     "remove_unused_columns": "data",

@@ -24,7 +24,7 @@ from tltrain import config
 from tltrain.config import reads
 from tltrain.entry import choices
 from tltrain.entry.arguments import ARGUMENTS, library_fields
-from tltrain.grading import RewardTable
+from tltrain.grading import RewardSettings
 from tltrain.training.arguments import IRM_ARGUMENTS
 
 GROUPS = ("stage", "model", "data", "benchmark", "source", "hardware", "tracking", "reward")
@@ -83,7 +83,7 @@ def schema_of(cfg: DictConfig, group: str) -> type:
         return config.stage_schema(cfg.stage.name)
     if group in config.DOORS:
         return choices.schema_of(group, cfg[group])
-    return RewardTable if group == "reward" else config.SCHEMAS[f"schema/{group}"]
+    return RewardSettings if group == "reward" else config.SCHEMAS[f"schema/{group}"]
 
 
 def choice_of(cfg: DictConfig, group: str, name: str, folder: Path = config.CONF_DIR) -> Choice:

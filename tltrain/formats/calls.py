@@ -5,7 +5,7 @@ it evaluates nothing. It goes over the text once, left to right, in linear time:
 
     call      = name "(" [ item { "," item } [ "," ] ] ")"      what follows the ")" is not looked at
     name      = everything before the first "("
-    item      = parameter "=" value | value                     a value alone is positional and not kept
+    item      = parameter "=" value | value                     a value alone is positional: counted, not kept
     parameter = no "=", "(", ")" or ",", and no quote, "[" or "{" at its start; then any number of "=" word
     value     = a Python or JSON literal that JSON can hold
 
@@ -145,6 +145,7 @@ def _scan(text: str, start: int = 0) -> tuple[Call, int]:
     if not name:
         _fail("no name before `(`", opening)
     arguments: dict[str, Any] = {}
+    positional = 0
     at = _skip(text, opening + 1)
     while text[at : at + 1] != ")":
         parameter = None if text[at : at + 1] in ("'", '"', "[", "{") else _PARAMETER.match(text, at)
@@ -154,11 +155,13 @@ def _scan(text: str, start: int = 0) -> tuple[Call, int]:
             if not key:
                 _fail("no name before `=`", at)
             arguments[key] = value
+        else:
+            positional += 1
         at = _separator(text, after, ")")
     surrogate = _SURROGATE.search(text, start, at)
     if surrogate:
         _fail("a lone surrogate", surrogate.start())
-    return Call(name, arguments), at + 1
+    return Call(name, arguments, positional), at + 1
 
 
 def _separator(text: str, at: int, closing: str) -> int:

@@ -175,8 +175,8 @@ def _make(folder: Path, make: Callable[[Path], None]) -> None:
     try:
         part.mkdir()
         make(part)
-        manifests.leave(part)
         shutil.rmtree(folder, ignore_errors=True)
+        manifests.leave(part, manifests.beside(folder))
         part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)

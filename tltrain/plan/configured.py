@@ -228,13 +228,13 @@ def batch_of(cfg: DictConfig, rows: Rows, setup: Setup) -> Batch:
     length, targets = rows.longest(count)
     if kind == "supervised":
         return Batch(rows=count, length=length, targets=targets, masked=count > 1 and setup.device == "cpu")
-    new = stage.max_new_tokens
+    new = longest_answer(cfg)
     if kind == "answering":
         return Batch(rows=count, length=length, samples=count, prompt=length, new=new, prefill=count * length)
     if kind == "group":
         samples = (given["generation_batch_size"] or 0) // setup.processes
         samples = samples or count * (given["steps_per_generation"] or setup.accumulation)
-        sampled = {"samples": samples, "prompt": length, "new": new, "prefill": samples * length}
+        sampled: dict[str, Any] = {"samples": samples, "prompt": length, "new": new, "prefill": samples * length}
         return Batch(rows=count, length=length + new, targets=count * new, masked=True, **sampled)
     calls = max(rows.targets)  # a row is a tree: its longest prompt, and after each prompt in it a call
     step = rows.longest(count * setup.accumulation)[1]
@@ -253,12 +253,19 @@ def batch_of(cfg: DictConfig, rows: Rows, setup: Setup) -> Batch:
     )
 
 
+def longest_answer(cfg: DictConfig) -> int:
+    """Most tokens of an answer; where neither the configuration nor the data says it (irm), an assumption."""
+    from tltrain.tokens.prompts import answer_limit  # the plans of other stages need no prompts
+
+    return answer_limit([], cfg.stage.max_new_tokens, None)
+
+
 def tokens_of(cfg: DictConfig, rows: Rows, setup: Setup, response: int | None = None) -> Tokens:
     """What the whole stage computes; `response` is the mean length of an answer (None: as long as it may be)."""
     given, kind, n = arguments(cfg), kind_of(cfg), len(rows.lengths)
     read, targets = sum(rows.lengths), sum(rows.targets)
     if kind == "answering":
-        new = response or cfg.stage.max_new_tokens
+        new = response or longest_answer(cfg)
         return Tokens(0, 0, read / n, sampled=n * new, prefill=read)
     # Optimizer steps that learn from one rollout, and how many times each row is sampled, answers of a group apart.
     passes, group = 1, 1
@@ -272,7 +279,7 @@ def tokens_of(cfg: DictConfig, rows: Rows, setup: Setup, response: int | None = 
         times = given["max_steps"] * step / (n * group * passes)
     if kind == "supervised":
         return Tokens(times * read, times * targets, read / n)
-    new = response or cfg.stage.max_new_tokens
+    new = response or longest_answer(cfg)
     rollouts = times * group
     sampled = targets * new
     whole = passes * rollouts * (read + sampled)

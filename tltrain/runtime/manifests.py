@@ -17,8 +17,6 @@ from tltrain.errors import TltrainError
 from tltrain.runtime import fingerprints, runs
 
 Manifest = Mapping[str, Sequence[Any]]
-FILE = ".tltrain-manifest.json"
-"""In a base model of the cache: its manifest, written last."""
 ENTRY = "entry.json"
 """In an entry of the cache of stages: what it is, with its manifest as `files`."""
 
@@ -72,19 +70,25 @@ def _digest(file: Path) -> str | None:
         return None
 
 
-def leave(folder: Path) -> None:
-    """Write the manifest of all files below `folder` into it."""
+def beside(folder: Path) -> Path:
+    """Where the manifest of a base model of the cache stands: not in its folder, whose copies may be changed."""
+    return folder.with_name(f".{folder.name}.manifest.json")
+
+
+def leave(folder: Path, place: Path) -> None:
+    """Write the manifest of all files below `folder` to `place`."""
     names = [file.relative_to(folder).as_posix() for file in fingerprints.files(folder)]
-    runs.write_json(folder / FILE, of_files(folder, names))
+    runs.write_json(place, of_files(folder, names))
 
 
 def changed_since_left(folder: Path) -> str | None:
     """The first file of a folder that is not as its own manifest says, the manifest itself where it cannot be read."""
+    place = beside(folder)
     try:
-        manifest = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        manifest = json.loads(place.read_text(encoding="utf-8"))
         return changed(folder, manifest)
     except (OSError, ValueError, TypeError, AttributeError, KeyError):
-        return FILE
+        return place.name
 
 
 def check(path: Path) -> None:
@@ -96,7 +100,7 @@ def check(path: Path) -> None:
     real = path.resolve()
     if not real.exists():
         return
-    if (real / FILE).is_file():
+    if beside(real).is_file():
         name = changed_since_left(real)
     elif (entry := next((above for above in (real, *real.parents) if (above / ENTRY).is_file()), None)) is not None:
         name = changed(entry, _files(entry, real))

@@ -17,7 +17,7 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,19 +26,28 @@ from omegaconf import DictConfig
 from tltrain import config, plan, tracking
 from tltrain.errors import TltrainError
 from tltrain.evaluation import scoring
-from tltrain.grading import RewardTable
+from tltrain.grading import RewardSettings
 from tltrain.models import loading
 from tltrain.runtime import distributed, runs, terminal
+from tltrain.runtime.shares import share
 from tltrain.stages import training_runs
 from tltrain.stages.training_runs import TrainingRun
-from tltrain.tokens.prompts import PromptReport, PromptTree, prompt_trees, questions
+from tltrain.tokens.prompts import (
+    AnswerLimit,
+    PromptReport,
+    PromptTree,
+    answer_lengths,
+    answer_limit,
+    prompt_trees,
+    questions,
+)
 from tltrain.tracking import names
 from tltrain.trajectory import Sample, Trajectory
 
 if TYPE_CHECKING:
     from tltrain.tokens.encoder import Encoder
     from tltrain.training.actor_critic import Models
-    from tltrain.training.reward_function import GradedResponse, RewardFunction, RewardSignal
+    from tltrain.training.reward_function import Judge, RewardFunction, RewardSignal
     from tltrain.training.rollout import Prompts
 
 log = logging.getLogger(__name__)
@@ -56,11 +65,17 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
     prepared = training_runs.prepare(cfg, folder, training_arguments, left=("samples.jsonl", "before.json"))
     model, bf16 = prepared.model, prepared.bf16
-    trees, report = prompts(cfg, prepared.train, prepared.encoder, generation.context(model))
-    log.info("irm: %d prompts in %d trees, %d tokens", report.prompts, len(trees), report.tokens)
+    judge = reward_function.RewardFunction(
+        RewardSettings.from_config(config.plain(cfg.reward)), cfg.stage.matching.name
+    )
+    trees, report = prompts(cfg, prepared.train, prepared.held_out, prepared.encoder, generation.context(model))
+    cfg = with_limit(cfg, report.max_new_tokens)
+    log.info(
+        "irm: %d prompts in %d trees, %d tokens; a sampled call has at most %d tokens",
+        *(report.prompts, len(trees), report.tokens, report.max_new_tokens),
+    )
     plan.announce(cfg, model.config, trees)
     asked = [sample for item in prepared.held_out for _, sample in questions(item)][: cfg.stage.eval_size]
-    judge = reward_function.RewardFunction(RewardTable.from_config(config.plain(cfg.reward)), cfg.stage.matching.name)
     examine = HeldOutEvaluation(cfg, prepared.encoder, asked, judge)
     before = examine.once(folder / "before.json", model, bf16, "asking held-out questions before")
 
@@ -76,8 +91,11 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             Progress(f"training (irm, {cfg.stage.algorithm.name})", {"reward": "reward", "kl": "kl"}),
             *tracker.callbacks(),
         ]
+        signal = reward_function.RewardSignal(
+            judge, kl, reward_function.in_turn(samples, reward_function.FirstRollout())
+        )
         with training_runs.refused_arguments():
-            trainer = make_trainer(prepared, trees, reward_function.RewardSignal(judge, kl, samples), callbacks)
+            trainer = make_trainer(replace(prepared, cfg=cfg), trees, signal, callbacks)
         outcome = training_runs.train(prepared, trainer)
         training_runs.check_loss(outcome.training_loss)
         with engines.whole_for_generation(trainer) as unwrapped:
@@ -102,36 +120,80 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def prompts(
-    cfg: DictConfig, train: list[Trajectory], encoder: Encoder, context: int | None
+    cfg: DictConfig,
+    train: Sequence[Trajectory],
+    held_out: Sequence[Trajectory],
+    encoder: Encoder,
+    context: int | None,
 ) -> tuple[list[PromptTree], PromptReport]:
-    """What is asked in training.
+    """What is asked in training, and in the report the most tokens of an answer (`max_new_tokens`).
+
+    Args:
+        held_out: their golden calls count for that limit too, since they are asked with it.
 
     Raises:
-        TltrainError: a prompt does not fit, or there is none.
+        TltrainError: a prompt or its golden call does not fit, or there is nothing to ask.
     """
-    room = (context or sys.maxsize) - cfg.stage.max_new_tokens
+    stage = cfg.stage
+    lengths = []
+    if stage.max_new_tokens is None:
+        asked = (sample for item in (*train, *held_out) for _, sample in questions(item))
+        lengths = answer_lengths(asked, encoder)
+    limit = answer_limit(lengths, stage.max_new_tokens, context, stage.max_prompt_length)
+    room = (context or sys.maxsize) - limit
     if room < 1:
         raise TltrainError(
-            f"stage.max_new_tokens={cfg.stage.max_new_tokens} leaves no room for a prompt: the model's context is "
-            f"{context} tokens"
+            f"stage.max_new_tokens={limit} leaves no room for a prompt: the model's context is {context} tokens"
         )
-    report = PromptReport()
+    max_length = min(room, stage.max_prompt_length or room)
+    report = PromptReport(max_new_tokens=limit)
     trees = list(
         prompt_trees(
             terminal.track(train, "tokenizing"),
             encoder,
-            packing=cfg.stage.packing.name,
-            max_length=min(room, cfg.stage.max_prompt_length or room),
-            truncation=cfg.stage.truncation.name,
+            packing=stage.packing.name,
+            max_length=max_length,
+            truncation=stage.truncation.name,
             report=report,
+            answers=AnswerLimit(limit, stage.too_long_answer),
         )
     )
     if not trees:
+        unanswerable = (
+            f", {report.too_long_answer} because their golden call does not fit stage.max_new_tokens={limit}"
+            if report.too_long_answer
+            else ""
+        )
         raise TltrainError(
             f"there is nothing to ask: {report.trajectories} trajectories, {report.nothing_to_ask} of them without a "
-            f"call that may be learned, {report.too_long} prompts left out as too long"
+            f"call that may be learned, {report.too_long} prompts left out as too long{unanswerable}"
         )
+    for line in report.losses(max_length):
+        log.warning("%s", line)
+    if report.too_long_answer:
+        warn_of_too_long_answers(report, stage.too_long_answer.name)
     return trees, report
+
+
+def warn_of_too_long_answers(report: PromptReport, too_long_answer: str) -> None:
+    """Say how many prompts cannot be answered within the limit, and what becomes of them."""
+    skipped = too_long_answer == "skip"
+    whole = report.prompts + report.too_long + (report.too_long_answer if skipped else 0)
+    log.warning(
+        "the golden call of %s prompts does not fit stage.max_new_tokens=%d, the longest has %d tokens: %s "
+        "(stage.too_long_answer=%s); stage.max_new_tokens=%d makes room for all",
+        share(report.too_long_answer, whole),
+        *(report.max_new_tokens, report.longest_answer),
+        "they are left out" if skipped else "they are asked, and no answer to them can be right",
+        *(too_long_answer, report.longest_answer),
+    )
+
+
+def with_limit(cfg: DictConfig, max_new_tokens: int) -> DictConfig:
+    """The configuration with the most tokens of an answer that `prompts` has found."""
+    own = cfg.copy()
+    own.stage.max_new_tokens = max_new_tokens
+    return own
 
 
 def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool) -> Any:
@@ -151,13 +213,11 @@ def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool) -
     kind = {"ppo": transformers.TrainingArguments, "rloo": trl.RLOOConfig, "grpo": trl.GRPOConfig}[algorithm]
     ours: dict[str, Any] = {"remove_unused_columns": False}
     if algorithm != "ppo":
-        ours |= {
-            "beta": cfg.stage.kl,
-            "temperature": cfg.stage.temperature,
-            "max_completion_length": cfg.stage.max_new_tokens,
-        }
+        ours |= {"beta": cfg.stage.kl, "temperature": cfg.stage.temperature}
         if not cfg.stage.do_sample:
             raise TltrainError(f"stage.do_sample=false: {algorithm} compares sampled calls; stage.algorithm=ppo can")
+    if algorithm == "grpo":  # TRL's names of the means; rloo has one alone
+        ours["loss_type"] = {"tokens": "dapo", "responses": "grpo"}[cfg.stage.loss_mean.name]
     return training_runs.library_arguments(cfg, kind, folder, device, bf16, **ours)
 
 
@@ -167,6 +227,7 @@ def make_trainer(prepared: TrainingRun, trees: list[PromptTree], reward: RewardS
     if stage.algorithm.name != "ppo":
         from tltrain.training.group import TRAINERS
 
+        arguments.max_completion_length = stage.max_new_tokens  # known since the data was tokenized
         trainer = TRAINERS[stage.algorithm.name]
         return trainer(
             prepared.model, arguments, trees, tokenizer=encoder.tokenizer, reward=reward, callbacks=callbacks
@@ -181,6 +242,7 @@ def make_trainer(prepared: TrainingRun, trees: list[PromptTree], reward: RewardS
         value_clip=stage.value_clip,
         reward_clip=stage.reward_clip,
         ppo_epochs=stage.ppo_epochs,
+        loss_mean=stage.loss_mean,
         critic_learning_rate=stage.critic.learning_rate,
         generation_batch_size=stage.generation_batch_size,
     )
@@ -226,7 +288,7 @@ def load_models(cfg: DictConfig, path: str, policy: Any, first_reward: Callable[
     return Models(policy, critic, reference)
 
 
-def first_value(prepared: TrainingRun, asked: Prompts, judge: Callable[[Sample, str], GradedResponse]) -> float:
+def first_value(prepared: TrainingRun, asked: Prompts, judge: Judge) -> float:
     """What the policy earns before it learns; of several processes the first samples for all."""
     from tltrain.training import engines
     from tltrain.training.actor_critic import mean_reward
@@ -238,7 +300,9 @@ def first_value(prepared: TrainingRun, asked: Prompts, judge: Callable[[Sample, 
                 prepared.model,
                 asked.trees,
                 asked.sampling,
-                lambda sample, tokens: judge(sample, asked.encoder.decode(tokens)).reward,
+                lambda sample, tokens: (
+                    judge(sample, asked.encoder.decode(tokens), tokens[-1] == asked.sampling.eos_id).reward
+                ),
                 bf16=prepared.arguments.bf16,
                 seed=prepared.cfg.seed,
             )
@@ -250,6 +314,13 @@ class HeldOutEvaluation:
 
     def __init__(self, cfg: DictConfig, encoder: Encoder, samples: list[Sample], judge: RewardFunction) -> None:
         self.cfg, self.encoder, self.samples, self.judge = cfg, encoder, samples, judge
+        too_long = sum(length > cfg.stage.max_new_tokens for length in answer_lengths(samples, encoder))
+        if too_long:
+            log.warning(
+                "the golden call of %d of %d held-out questions does not fit stage.max_new_tokens=%d: no answer to "
+                "them can be right",
+                *(too_long, len(samples), cfg.stage.max_new_tokens),
+            )
 
     def __call__(self, model: Any, bf16: bool, description: str) -> dict[str, Any]:
         """`reward`, `ts`, `pi`, `cf` (percent), `n`, each metric's interval, outcomes, and every reward in order."""

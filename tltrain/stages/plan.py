@@ -21,6 +21,7 @@ from tltrain.entry.composed import part, resolved
 from tltrain.errors import TltrainError
 from tltrain.runtime import runs, terminal
 from tltrain.runtime.durations import duration
+from tltrain.tokens.prompts import answer_limit
 
 NODES = {"sft": "supervised", "pkt": "supervised", "irm": "rl", "eval": "eval"}
 """The node of the configuration that holds the settings of the stage that is planned."""
@@ -47,6 +48,8 @@ def make(cfg: DictConfig) -> tuple[Any, dict[str, Any]]:
     strategy = stage.strategy and stage.strategy.name
     setup = configured.setup_of(own, shape, stage.processes, strategy)
     rows, origin = lengths(cfg, own, shape.context)
+    if own.stage.name == "irm" and own.stage.max_new_tokens is None:  # no data here to take it from
+        own.stage.max_new_tokens = answer_limit([], None, shape.context, own.stage.max_prompt_length)
     known = stage.tokens is not None or origin.startswith("data")
     tokens = configured.tokens_of(own, rows, setup, stage.response) if known else None
     name = configured.device_name() if setup.device == "cuda" else None
@@ -105,7 +108,8 @@ def lengths(cfg: DictConfig, own: DictConfig, context: int | None) -> tuple[Any,
     most = own.stage.max_prompt_length if irm else arguments(own).get("max_length", LENGTH)
     length = stage.length or min(filter(None, (most, context)), default=LENGTH)
     if irm and stage.length is None and context:
-        length = min(length, context - own.stage.max_new_tokens)
+        limit = answer_limit([], own.stage.max_new_tokens, context, own.stage.max_prompt_length)
+        length = min(length, context - limit)
     count = max(round(stage.tokens / length), 1) if stage.tokens else 1
     if own.stage.name == "eval":
         targets = 0
@@ -132,12 +136,13 @@ def of_data(cfg: DictConfig, own: DictConfig, context: int | None) -> Any:
     encoder_for = local_encoder(cfg)
     if encoder_for is None:
         return None
-    train, _ = JudgedSource(own, "reading trajectories").split()
+    train, held_out = JudgedSource(own, "reading trajectories").split()
     encoder = encoder_for(train)
     if own.stage.name == "irm":
         from tltrain.stages.irm import prompts
 
-        trees, _ = prompts(own, train, encoder, context)
+        trees, report = prompts(own, train, held_out, encoder, context)
+        own.stage.max_new_tokens = report.max_new_tokens
         return rows_of(own.stage.algorithm.name, trees)
     limit = min(filter(None, (arguments(own)["max_length"], context)), default=sys.maxsize)
     settings = PackingSettings.of_stage(own.stage, limit, Limits(own.stage.tree_size, limit))

@@ -6,10 +6,12 @@ longest one's tokens, and where each of the others ends, so that what they share
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from tltrain.config import Packing, PromptTruncation
+from tltrain.config import Packing, PromptTruncation, TooLongAnswer
 from tltrain.errors import TltrainError
 from tltrain.runtime.shares import share
 from tltrain.tokens.encoder import Encoder
@@ -35,7 +37,14 @@ class PromptTree:
 
 @dataclass
 class PromptReport:
-    """What became of the trajectories: counts for `metrics.json`."""
+    """What became of the trajectories: counts for `metrics.json`.
+
+    Attributes:
+        nothing_to_ask: trajectories without a call that may be learned. truncated, too_long: prompts that were cut, and
+            left out, for their own length.
+        too_long_answer: prompts whose golden call and end token have more than `max_new_tokens` tokens.
+        longest_answer: tokens of the longest of these golden calls, with its end token; 0 where all fit.
+    """
 
     trajectories: int = 0
     prompts: int = 0
@@ -43,6 +52,9 @@ class PromptReport:
     nothing_to_ask: int = 0
     truncated: int = 0
     too_long: int = 0
+    too_long_answer: int = 0
+    longest_answer: int = 0
+    max_new_tokens: int = 0
 
     def losses(self, max_length: int) -> list[str]:
         """What was left out or cut, a line each, with its share."""
@@ -55,6 +67,50 @@ class PromptReport:
         if self.truncated:
             lines.append(f"{share(self.truncated, self.prompts)} prompts are longer than {max_length} tokens and cut")
         return lines
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerLimit:
+    """Most tokens of a sampled call, and what to do with a prompt whose golden call has more: leave it out (`skip`),
+    stop (`error`), or ask it all the same (`keep`).
+    """
+
+    tokens: int
+    too_long: TooLongAnswer = TooLongAnswer.skip
+
+
+NO_LIMIT = AnswerLimit(sys.maxsize)
+MARGIN = 1.25
+"""Of the longest golden call: a call that says the same in a few more words is not cut."""
+UNKNOWN_ANSWER = 512
+"""Longest sampled call where there is no golden one to measure: that of the released script."""
+
+
+def answer_lengths(samples: Iterable[Sample], encoder: Encoder) -> list[int]:
+    """Tokens of each golden call as the model has to write it: with its end token."""
+    texts = [encoder.format.call_text(sample.goldens[0]) for sample in samples]
+    return [len(one.ids) + 1 for one in encoder.encode(texts)] if texts else []
+
+
+def answer_limit(
+    lengths: Sequence[int], given: int | None, context: int | None, max_prompt_length: int | None = None
+) -> int:
+    """Most tokens of a sampled call (`stage.max_new_tokens`).
+
+    Args:
+        lengths: of the golden calls, with their end tokens.
+        given: what the configuration says; None takes the longest golden call and a quarter more, up to what fits the
+            model: its context less `max_prompt_length`, or half of it, so that one long call does not take the room of
+            all prompts.
+        context: positions of the model; None: unlimited.
+    """
+    if given is not None:
+        return given
+    wanted = math.ceil(MARGIN * max(lengths)) if lengths else UNKNOWN_ANSWER
+    if context is None:
+        return wanted
+    room = context - max_prompt_length if max_prompt_length and max_prompt_length < context else context // 2
+    return max(min(wanted, room), 1)
 
 
 def questions(trajectory: Trajectory) -> list[tuple[int, Sample]]:
@@ -88,6 +144,7 @@ def prompt_trees(
     max_length: int,
     truncation: PromptTruncation | str,
     report: PromptReport,
+    answers: AnswerLimit = NO_LIMIT,
 ) -> Iterator[PromptTree]:
     """The trajectories' prompts, counted in `report`.
 
@@ -97,21 +154,23 @@ def prompt_trees(
         max_length: longest prompt in tokens.
         truncation: what to do with a longer one: drop its oldest turns (tools and query stay), keep its last
             `max_length` tokens (`left`, as released), stop (`error`), or leave it out (`skip`).
+        answers: what becomes of a prompt whose golden call is too long to be sampled.
 
     Raises:
-        TltrainError: a prompt is too long and may not be, or cannot be, cut.
+        TltrainError: a prompt or its golden call is too long and may not be, or cannot be, cut.
     """
     packing, truncation = Packing(packing), PromptTruncation(truncation)
     for trajectory in trajectories:
         report.trajectories += 1
         turns = _turns(trajectory, encoder)
         report.nothing_to_ask += not turns
+        turns = [turn for turn in turns if _answerable(turn, answers, report)]
         if packing == "trajectory" and turns and _length(turns[-1][0]) <= max_length:
-            chains, samples = zip(*turns, strict=True)
+            chains, samples, _ = zip(*turns, strict=True)
             trees = [PromptTree(_ids(chains[-1]), tuple(map(_length, chains)), samples)]
         else:
             trees = []
-            for chain, sample in turns:
+            for chain, sample, _ in turns:
                 if ids := _fitted(chain, sample, max_length, truncation, report, encoder.opening):
                     trees.append(PromptTree(ids, (len(ids),), (sample,)))
         for tree in trees:
@@ -120,15 +179,33 @@ def prompt_trees(
             yield tree
 
 
-def _turns(trajectory: Trajectory, encoder: Encoder) -> list[tuple[list[Run], Sample]]:
-    """The runs of each prompt's tokens, and what it asks."""
+def _turns(trajectory: Trajectory, encoder: Encoder) -> list[tuple[list[Run], Sample, int]]:
+    """The runs of each prompt's tokens, what it asks, and the tokens of its golden call with the end token."""
     asked = dict(questions(trajectory))
     pieces = encoder.format.segments(trajectory)
     runs = [
         Run(encoded.ids, i - 1, [], piece.opens_turn)
         for i, (piece, encoded) in enumerate(zip(pieces, encoder.conversation(pieces), strict=True))
     ]
-    return [(runs[:i], asked[piece.turn]) for i, piece in enumerate(pieces) if piece.turn in asked]
+    return [
+        (runs[:i], asked[piece.turn], len(runs[i].ids) + 1) for i, piece in enumerate(pieces) if piece.turn in asked
+    ]
+
+
+def _answerable(turn: tuple[list[Run], Sample, int], limit: AnswerLimit, report: PromptReport) -> bool:
+    """Whether a prompt is asked: its golden call fits, or it is to be asked all the same."""
+    _, sample, length = turn
+    if length <= limit.tokens:
+        return True
+    report.too_long_answer += 1
+    report.longest_answer = max(report.longest_answer, length)
+    if limit.too_long == "error":
+        raise TltrainError(
+            f"the golden call of {sample.id} has {length} tokens with its end token, and "
+            f"stage.max_new_tokens={limit.tokens} would cut it: stage.max_new_tokens=null fits it to the data, "
+            "stage.too_long_answer=skip leaves such prompts out, keep asks them as released"
+        )
+    return limit.too_long == "keep"
 
 
 def _fitted(

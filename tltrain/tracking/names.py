@@ -8,8 +8,10 @@ held_out/*          stage=sft, pkt        over train/global_step: loss key_token
                                           key_token_share of the held-out trajectories
 irm/*               stage=irm             over irm/step (optimizer steps)
     reward kl kl_coefficient entropy      means over sampled calls; kl in nats a response
-    grade/OUTCOME                         share of sampled calls: format_error tool_hallucination wrong_tool
+    grade/OUTCOME                         share of sampled calls: cut format_error tool_hallucination wrong_tool
                                           parameters wrong_value correct
+    trailing_text no_end_token            share of sampled calls
+    sampling_logprob_difference           PPO: mean over response tokens, absolute; ..._max: the largest
     policy_loss value_loss policy_clip_fraction value_clip_fraction explained_variance value advantage
     loss grad_norm learning_rate epoch    PPO; RLOO and GRPO log TRL's own further numbers under irm/ too
     response_length ended samples response_tokens tokens_per_second
@@ -32,7 +34,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from tltrain.grading import Outcome, RewardTable
+from tltrain.grading import SAMPLED_OUTCOMES, RewardTable
 
 STEPS = {"train": "train/global_step", "held_out": "train/global_step", "irm": "irm/step"}
 """What the metrics of a group are drawn over; those of other groups are single numbers."""
@@ -48,7 +50,8 @@ IRM = tuple(
     for name in (
         *("reward", "kl", "kl_coefficient", "entropy", "loss", "advantage", "samples", "response_tokens"),
         *("response_length", "ended", *_OPTIMIZER, *_PPO, *_SECONDS),
-        *(f"grade/{outcome.value}" for outcome in Outcome),
+        *("trailing_text", "no_end_token", "sampling_logprob_difference", "sampling_logprob_difference_max"),
+        *(f"grade/{outcome}" for outcome in SAMPLED_OUTCOMES),
     )
 )
 TOTAL = tuple(f"total/{name}" for name in ("runtime", "samples_per_second", "steps_per_second", "flos", "loss"))

@@ -20,7 +20,7 @@ from tltrain.errors import TltrainError
 from tltrain.tokens.prompts import PromptTree
 from tltrain.training.checkpoints import WholeCheckpoints
 from tltrain.training.kl import KlControl
-from tltrain.training.reward_function import RewardSignal, grade_counts
+from tltrain.training.reward_function import RewardSignal, response_counts
 
 NAMES = {
     "completions/mean_length": "response_length",
@@ -51,6 +51,7 @@ class _ToolCalls(WholeCheckpoints):
         # TRL carries a prompt as text and reads it anew; ours is already cut into tokens as in training.
         self.prompt_ids = {str(number): ids for number, (ids, _) in enumerate(prompts)}
         self.judge, self.kl, self.on_samples = reward.judge, reward.kl, reward.on_samples
+        self.eos_id = tokenizer.eos_token_id
         self.stopped: str | None = None
         self._seconds = {"seconds_generation": 0.0, "seconds_scoring": 0.0}
         self._tokens, self._last_log = 0, time.perf_counter()
@@ -68,17 +69,21 @@ class _ToolCalls(WholeCheckpoints):
         self,
         prompts: list[str],
         completions: list[str],
+        completion_ids: list[list[int]],
         trainer_state: TrainerState,
         log_metric: Callable[[str, float], None],
         **_: Any,
     ) -> list[float]:
         """TRL's reward function."""
-        judged = [self.judge(self.samples[int(n)], text) for n, text in zip(prompts, completions, strict=True)]
+        judged = [
+            self.judge(self.samples[int(n)], text, bool(ids) and ids[-1] == self.eos_id)
+            for n, text, ids in zip(prompts, completions, completion_ids, strict=True)
+        ]
         step = trainer_state.global_step + 1
         for one in judged:
             if not math.isfinite(one.reward):
                 raise TltrainError(self._broken(f"the reward of {one.sample.id} is {one.reward}", step))
-        for name, count in grade_counts(judged).items():
+        for name, count in response_counts(judged).items():
             log_metric(name, count / len(judged))
         if trainer_state.is_world_process_zero:
             self.on_samples(step, judged)

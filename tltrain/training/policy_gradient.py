@@ -84,6 +84,19 @@ def value_loss(
     return torch.where(mask, 0.5 * torch.maximum(free, clipped), 0.0), mask & (clipped > free)
 
 
+def total(losses: torch.Tensor, mask: torch.Tensor, mean: str) -> torch.Tensor:
+    """What a micro-batch adds to the loss of its step, before it is divided by what the step's mean is over: a scalar.
+
+    Args:
+        losses: [M, R], 0 where there is no token.
+        mean: `tokens`, the sum over all of them; `responses`, the sum over responses of each one's mean over its tokens
+            (what the released code comes to, which takes one response a process and the mean over processes).
+    """
+    if mean == "responses":
+        return (losses.sum(dim=1) / mask.sum(dim=1).clamp(min=1)).sum()
+    return losses.sum()
+
+
 def entropy(logits: torch.Tensor) -> torch.Tensor:
     """Entropy in nats of each distribution over the last dimension: [..., V] -> [...]."""
     logprobs = torch.log_softmax(logits, dim=-1)

@@ -7,10 +7,11 @@ An optimizer step is one rollout: sample a call for every prompt of the step, gr
     compute_loss        reference, policy and critic on each micro-batch -> rewards with KL -> advantages -> losses
                                                                                         (policy_gradient.py)
 
-Losses are means over all response tokens of the step, however it is split into micro-batches and processes. In the
-first epoch the policy is still the one that sampled (under mixed precision a bfloat16 copy of it samples, apart from it
-by rounding), so its log-probabilities and values are taken from the forward that is differentiated anyway. Optimizers,
-schedules, DeepSpeed, checkpoints and callbacks are transformers'.
+Losses are means over all response tokens of the step, or over its responses (`loss_mean`), however it is split into
+micro-batches and processes. In the first epoch the policy is still the one that sampled, so its log-probabilities and
+values are taken from the forward that is differentiated anyway. Under mixed precision a bfloat16 copy of it samples,
+apart from it by rounding; how far is logged. Optimizers, schedules, DeepSpeed, checkpoints and callbacks are
+transformers'.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ from transformers import (
 )
 from trl.trainer.utils import disable_dropout_in_model
 
+from tltrain.config import LossMean
 from tltrain.errors import TltrainError
 from tltrain.tokens.prompts import PromptTree
 from tltrain.training import engines, rollout, tree_mask
@@ -51,7 +54,7 @@ from tltrain.training.actor_critic import (
 from tltrain.training.blank_batches import FilledBatches
 from tltrain.training.checkpoints import WholeCheckpoints
 from tltrain.training.kl import KlControl
-from tltrain.training.reward_function import RewardSignal, grade_counts
+from tltrain.training.reward_function import RewardSignal, response_counts
 from tltrain.training.rollout import Prompts, RolloutSampler
 from tltrain.training.rollout_metrics import RolloutMetrics
 
@@ -75,6 +78,7 @@ class Settings:
     value_clip: float = 0.2
     reward_clip: float = 5.0
     ppo_epochs: int = 1
+    loss_mean: LossMean = LossMean.tokens
     critic_learning_rate: float = 1e-7
     generation_batch_size: int | None = None  # responses sampled at once; None: all of a step
 
@@ -84,16 +88,18 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
 
     Logs a step: `reward`, `grade/<outcome>` (shares), `kl` (sum over a response's tokens, mean over responses),
     `entropy`, `policy_loss`, `value_loss`, `policy_clip_fraction`, `value_clip_fraction`, `explained_variance`,
-    `value`, `advantage`, `response_length`, `ended` (share of responses with an end token), `samples`,
-    `response_tokens`, `tokens_per_second` (prompt and response tokens), `seconds` and its parts `seconds_generation`,
-    `seconds_scoring`, `seconds_update`.
+    `value`, `advantage`, `response_length`, `ended` (share of responses with an end token), `trailing_text` and
+    `no_end_token` (shares of responses whose call can be read, with text behind it, and without an end token),
+    `sampling_logprob_difference` and `sampling_logprob_difference_max` (absolute difference, a token, between the
+    log-probability it was drawn with and the update's), `samples`, `response_tokens`, `tokens_per_second` (prompt and
+    response tokens), `seconds` and its parts `seconds_generation`, `seconds_scoring`, `seconds_update`.
 
     Args:
         prompts: a row of the dataset is one of its trees.
     """
 
     kl: KlControl
-    loss_is_scaled_for_ga = True  # the losses below are divided by the tokens of the whole step
+    loss_is_scaled_for_ga = True  # the losses below are divided by the tokens or responses of the whole step
 
     def __init__(
         self,
@@ -150,15 +156,16 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, torch.Tensor]], torch.Tensor]:
-        """The step's micro-batches and its number of response tokens on all processes."""
+        """The step's micro-batches, and on all processes the number of what its loss is a mean over."""
         self._clip_apart_in_engine()
         batches = [batch.tolist() for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
         first_epoch = self.state.global_step % self.settings.ppo_epochs == 0
         if first_epoch or not self._micro_batches:
             self._clock = time.perf_counter()
             self._micro_batches = self._roll_out([[self.trees[i] for i in batch if i != BLANK] for batch in batches])
-        tokens = sum(len(batch["targets"]) for batch in self._micro_batches)
-        return self._micro_batches, self.accelerator.gather(torch.tensor([tokens], device=device)).sum()
+        counted = "targets" if self.settings.loss_mean is LossMean.tokens else "scores"
+        items = sum(len(batch[counted]) for batch in self._micro_batches)
+        return self._micro_batches, self.accelerator.gather(torch.tensor([items], device=device)).sum()
 
     def _roll_out(self, batches: Sequence[Sequence[PromptTree]]) -> list[dict[str, torch.Tensor]]:
         """Sample, grade and lay out the step's prompts, a micro-batch for each of `batches`."""
@@ -166,10 +173,13 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
         step = self.state.global_step + 1
         with torch.random.fork_rng(devices=[self.args.device] if self.args.device.type == "cuda" else []):
             torch.manual_seed(rollout.seed_of(self.args.seed, step, self.args.process_index))
-            responses = self._sample(trees)
+            responses, drawn = self._sample(trees)
         self._sums.add(seconds_generation=self._lap())
         judged = [
-            [self.judge(sample, self.encoder.decode(tokens)) for sample, tokens in zip(tree.samples, own, strict=True)]
+            [
+                self.judge(sample, self.encoder.decode(tokens), tokens[-1] == self.sampling.eos_id)
+                for sample, tokens in zip(tree.samples, own, strict=True)
+            ]
             for tree, own in zip(trees, responses, strict=True)
         ]
         everything = [one for own in judged for one in own]
@@ -185,34 +195,37 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
             response_length=sum(lengths),
             prompt_tokens=sum(end for tree in trees for end in tree.ends),
             ended=sum(tokens[-1] == self.sampling.eos_id for own in responses for tokens in own),
-            **grade_counts(everything),
+            **response_counts(everything),
         )
-        micro_batches, start = [], 0
+        micro_batches, start, logprobs = [], 0, iter(drawn)
         for batch in batches:
             part = slice(start, start + len(batch))
             start += len(batch)
             scores = [one.reward for own in judged[part] for one in own]
             laid_out = rollout.batch_of(batch, responses[part], scores, self.sampling.pad_id, self._tree_multiple)
             names = [one.sample.id for own in judged[part] for one in own]
+            laid_out["drawn_logprobs"] = rollout.padded(list(islice(logprobs, len(names))), laid_out["mask"])
             micro_batches.append(rollout.to_device(laid_out, self.args.device) | {"samples": names})
         self._sums.add(seconds_scoring=self._lap())
         return micro_batches
 
-    def _sample(self, trees: Sequence[PromptTree]) -> list[list[list[int]]]:
+    def _sample(self, trees: Sequence[PromptTree]) -> tuple[list[list[list[int]]], list[list[float]]]:
+        """Responses by tree and prompt, and the log-probabilities that each response's tokens were drawn with."""
         responses: list[list[list[int]]] = []
+        drawn: list[list[float]] = []
         with engines.whole_for_generation(self) as unwrapped:
             policy = unwrapped.policy.eval()
             if self.args.bf16 and policy.dtype != torch.bfloat16:
                 policy = self._sampling_copy.of(policy)
             for part in rollout.parts(trees, self.settings.generation_batch_size):
                 try:
-                    responses += rollout.sample(policy, part, self.sampling)
+                    responses += rollout.sample(policy, part, self.sampling, drawn)
                 except RuntimeError as error:
                     if "probability tensor" not in str(error):
                         raise
                     what = f"the policy's probabilities are not finite at {part[0].samples[0].id} or near it"
                     raise TltrainError(self._broken(what, self.state.global_step + 1)) from error
-        return responses
+        return responses, drawn
 
     # --- update ----------------------------------------------------------------------------------------------------
 
@@ -226,7 +239,7 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, dict[str, Any]]:
-        """Policy loss plus value loss of a micro-batch's tokens over the number of tokens of the step."""
+        """Policy loss plus value loss of a micro-batch, over the number of tokens or responses of the step."""
         s, mask, index = self.settings, inputs["mask"], inputs["index"]
         batch = {name: inputs[name] for name in ("input_ids", "position_ids", "keep", "targets")}
         batch["attention_mask"] = self._attention_mask(inputs)
@@ -241,19 +254,23 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
             )
             advantages, returns = pg.generalized_advantages(rewards, old_values, mask, gamma=s.gamma, lam=s.lam)
             inputs |= {"old_logprobs": old, "old_values": old_values, "advantages": advantages, "returns": returns}
-            self._sums.add(kl=((old - reference) * mask).sum())
+            apart = (inputs["drawn_logprobs"] - old).abs()[mask]
+            self._sums.add(kl=((old - reference) * mask).sum(), sampling_logprob_difference=apart.sum())
+            self._sums.peak(sampling_logprob_difference_max=apart.max() if len(apart) else 0.0)
         policy_losses, clipped = pg.policy_loss(
             logprobs, inputs["old_logprobs"], inputs["advantages"], mask, clip=s.clip
         )
         value_losses, value_clipped = pg.value_loss(
             values, inputs["old_values"], inputs["returns"], mask, clip=s.value_clip
         )
+        policy_loss, value_loss = (pg.total(losses, mask, s.loss_mean) for losses in (policy_losses, value_losses))
         error = (inputs["returns"] - values.detach())[mask]
         returns = inputs["returns"][mask]
         self._sums.add(
             tokens=mask.sum(),
-            policy_loss=policy_losses.detach().sum(),
-            value_loss=value_losses.detach().sum(),
+            items=mask.sum() if s.loss_mean is LossMean.tokens else len(mask),
+            policy_loss=policy_loss.detach(),
+            value_loss=value_loss.detach(),
             policy_clip_fraction=clipped.sum(),
             value_clip_fraction=value_clipped.sum(),
             entropy=entropy.sum(),
@@ -264,7 +281,7 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
             error=error.sum(),
             error_squared=error.double().square().sum(),
         )
-        loss = (policy_losses.sum() + value_losses.sum()) / num_items_in_batch * self.accelerator.num_processes
+        loss = (policy_loss + value_loss) / num_items_in_batch * self.accelerator.num_processes
         if not torch.isfinite(loss):
             which = f"the loss is {loss.item()} on {inputs['samples'][self._worst(policy_losses + value_losses)]}"
             raise TltrainError(self._broken(which, self.state.global_step + 1))
@@ -378,7 +395,7 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
     def _load_more(self, folder: Path) -> None:
         sums = folder / f"{self.args.process_index}_{SUMS}"
         if sums.is_file():
-            self._sums.values = torch.load(sums, map_location=self.args.device, weights_only=True)
+            self._sums.values |= torch.load(sums, map_location=self.args.device, weights_only=True)
         kept = folder / f"{self.args.process_index}_{ROLLOUT}"
         if kept.is_file():
             self._micro_batches = torch.load(kept, map_location=self.args.device, weights_only=True)

@@ -3,44 +3,78 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from tltrain.config import Matching
+from tltrain.config import Matching, OpenText
 from tltrain.data.reading import expect, member, optional, shown
 from tltrain.errors import FieldError, RecordError
-from tltrain.evaluation.scoring import count_outcomes
 from tltrain.formats import joined
 from tltrain.formats.calls import render_call
 from tltrain.formats.tl import TL
-from tltrain.grading import Grade, Outcome, RewardTable, grade
+from tltrain.grading import CUT, SAMPLED_OUTCOMES, Grade, Outcome, RewardSettings, grade
 from tltrain.runtime import distributed, runs
+from tltrain.training import pricing
 from tltrain.training.kl import KlControl
 from tltrain.trajectory import Sample
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class GradedResponse:
-    """A sampled response with its grade and reward."""
+    """A sampled response with its grade and reward.
+
+    `ended`: whether it has an end token; without one `stage.max_new_tokens` cut it.
+    """
 
     sample: Sample
     response: str
     grade: Grade
     reward: float
+    ended: bool = True
+
+    @property
+    def row(self) -> str:
+        """The row of the reward table; `cut` where the response was cut before a call could be read."""
+        return pricing.row_of(self.grade, self.ended)
+
+    @property
+    def outcome(self) -> str:
+        """The grade's outcome, or `cut`."""
+        return CUT if pricing.is_cut(self.grade, self.ended) else self.grade.outcome.value
+
+
+class Judge(Protocol):
+    """Grades a response to a sample; `ended` says whether it has an end token."""
+
+    def __call__(self, sample: Sample, response: str, ended: bool = True) -> GradedResponse: ...
 
 
 class RewardFunction:
-    """Grades responses against the golden call and prices them by a reward table (the paper, IRM)."""
+    """Grades responses against the golden call and prices them by a reward table (the paper, IRM).
 
-    def __init__(self, table: RewardTable, values: Matching | str = Matching.strict) -> None:
-        self.table, self.values = table, values
+    Raises:
+        TltrainError: a package that the settings need is not installed.
+    """
 
-    def __call__(self, sample: Sample, response: str) -> GradedResponse:
+    def __init__(self, settings: RewardSettings, values: Matching | str = Matching.strict) -> None:
+        self.settings, self.values = settings, values
+        if settings.open_text is OpenText.similarity:
+            pricing.check_similarity()
+
+    def __call__(self, sample: Sample, response: str, ended: bool = True) -> GradedResponse:
         found = grade(response, sample.goldens, sample.tools, self.values)
-        return GradedResponse(sample, response, found, found.reward(self.table))
+        reward = pricing.reward_of(self.settings, sample, response, found, ended)
+        return GradedResponse(sample, response, found, reward, ended)
+
+
+OnSamples = Callable[[int, Sequence[GradedResponse]], None]
+"""Called with the number of a step, from 1, and what was judged in it (on the first process)."""
 
 
 @dataclass(frozen=True)
@@ -50,21 +84,66 @@ class RewardSignal:
     Attributes:
         judge: grades a response to a sample.
         kl: the price of leaving the reference policy.
-        on_samples: called with the number of a step and what was judged in it (on the first process).
+        on_samples: sees what was judged.
     """
 
-    judge: Callable[[Sample, str], GradedResponse]
+    judge: Judge
     kl: KlControl
-    on_samples: Callable[[int, Sequence[GradedResponse]], None] = lambda step, judged: None
+    on_samples: OnSamples = lambda step, judged: None
 
 
-GRADES = tuple(f"grade/{outcome.value}" for outcome in Outcome)
-"""Names under which the shares of outcomes are logged, from worst to best."""
+GRADES = tuple(f"grade/{outcome}" for outcome in SAMPLED_OUTCOMES)
+"""Names under which the shares of outcomes are logged."""
+SHARES = ("trailing_text", "no_end_token")
+"""Names under which the shares of responses are logged in which a call could be read, but text stands behind it, or
+there is no end token."""
 
 
-def grade_counts(judged: Sequence[GradedResponse]) -> dict[str, int]:
-    """How many responses ended in each outcome, under the names of `GRADES`."""
-    return {f"grade/{name}": count for name, count in count_outcomes(one.grade for one in judged).items()}
+def response_counts(judged: Sequence[GradedResponse]) -> dict[str, int]:
+    """How many responses ended in each outcome, under the names of `GRADES`, and how many `SHARES` speaks of."""
+    outcomes = [one.outcome for one in judged]
+    readable = [one for one in judged if one.grade.outcome is not Outcome.FORMAT_ERROR]
+    return {
+        **{f"grade/{outcome}": outcomes.count(outcome) for outcome in SAMPLED_OUTCOMES},
+        "trailing_text": sum(pricing.has_trailing_text(one.response) for one in readable),
+        "no_end_token": sum(not one.ended for one in readable),
+    }
+
+
+def in_turn(*listeners: OnSamples) -> OnSamples:
+    """One listener that calls each of several."""
+
+    def call(step: int, judged: Sequence[GradedResponse]) -> None:
+        for listener in listeners:
+            listener(step, judged)
+
+    return call
+
+
+UNREADABLE = 0.9
+"""Share of responses that cannot be read from which a first rollout is taken for that of a model without the format."""
+
+
+class FirstRollout:
+    """Looks at the first rollout of a training, and warns in one line where nearly nothing in it can be read."""
+
+    def __init__(self) -> None:
+        self.seen = False
+
+    def __call__(self, step: int, judged: Sequence[GradedResponse]) -> None:
+        """Look at the responses of step `step` (from 1)."""
+        if self.seen or step > 1 or not judged:
+            return
+        self.seen = True
+        unreadable = sum(one.grade.outcome is Outcome.FORMAT_ERROR for one in judged)
+        if unreadable >= UNREADABLE * len(judged):
+            log.warning(
+                "%d of the %d calls of the first rollout cannot be read: this model does not write the format yet, and "
+                "rewards of noise teach it nothing; train it first, with stage=sft or stage=pkt, and begin from there "
+                "with model.path=outputs/pkt/latest/model",
+                unreadable,
+                len(judged),
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +153,8 @@ class SampleRecord:
     Attributes:
         step: the optimizer step, from 1. id: the prompt's.
         sampled: what the model wrote. golden: the golden calls, with ` | ` between them.
-        grade: the row of the reward table. reason: why, in words.
+        grade: the row of the reward table; `cut` where stage.max_new_tokens cut the response before a call could be
+            read. reason: why, in words. ended: whether the response has an end token.
     """
 
     step: int
@@ -85,6 +165,7 @@ class SampleRecord:
     grade: str = ""
     reward: float | None = None
     reason: str = ""
+    ended: bool = True
 
     @classmethod
     def of(cls, step: int, response: GradedResponse) -> SampleRecord:
@@ -95,9 +176,10 @@ class SampleRecord:
             prompt=joined(TL.prompt_segments(response.sample)),
             sampled=response.response,
             golden=" | ".join(render_call(golden) for golden in response.sample.goldens),
-            grade=response.grade.row,
+            grade=response.row,
             reward=response.reward,
             reason=response.grade.reason,
+            ended=response.ended,
         )
 
     @classmethod
@@ -108,7 +190,7 @@ class SampleRecord:
         if isinstance(reward, bool) or not isinstance(reward, int | float | None):
             raise FieldError("reward", "a number", shown(reward))
         texts = {key: optional(record, key, "") for key in ("id", "prompt", "sampled", "golden", "grade", "reason")}
-        return cls(step=member(record, "step", int), reward=reward, **texts)
+        return cls(step=member(record, "step", int), reward=reward, ended=optional(record, "ended", True), **texts)
 
     def to_json(self) -> dict[str, Any]:
         """The line as plain values."""

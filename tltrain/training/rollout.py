@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import Cache, GenerationConfig, PreTrainedModel
+from transformers import Cache, GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from tltrain.inference import decoding_attention, kv_cache
 from tltrain.inference.generation import own_settings_aside
@@ -58,8 +58,14 @@ class Prompts:
     encoder: Encoder
 
 
-def sample(model: PreTrainedModel, trees: Sequence[PromptTree], sampling: Sampling) -> list[list[list[int]]]:
-    """A response to each prompt of each tree: token ids up to the end token, with it where the model gave it."""
+def sample(
+    model: PreTrainedModel, trees: Sequence[PromptTree], sampling: Sampling, logprobs: list[list[float]] | None = None
+) -> list[list[list[int]]]:
+    """A response to each prompt of each tree: token ids up to the end token, with it where the model gave it.
+
+    Args:
+        logprobs: takes, for each response, the log-probabilities that its tokens were drawn with.
+    """
     owners = [(b, end) for b, tree in enumerate(trees) for end in tree.ends]
     width = max(end for _, end in owners)
     ids = torch.full((len(owners), width), sampling.pad_id)
@@ -70,7 +76,7 @@ def sample(model: PreTrainedModel, trees: Sequence[PromptTree], sampling: Sampli
     ids, mask = ids.to(model.device), mask.to(model.device)
     with torch.inference_mode(), own_settings_aside(model), decoding_attention.without_flex(model):
         cache = shared_cache(model, trees, owners, width)
-        responses = iter(_answers(model, ids, mask, cache, sampling))
+        responses = iter(_answers(model, ids, mask, cache, sampling, logprobs))
         return [[next(responses) for _ in tree.ends] for tree in trees]
 
 
@@ -90,28 +96,67 @@ PHASE = 16
 """Tokens after which responses that have ended leave the batch: most calls are short, a few are long."""
 
 
+class _DrawnLogprobs(LogitsProcessor):
+    """Log-probabilities of the tokens that `generate` draws, one step after the other.
+
+    A step's token is known when the next step begins, so one step's logits, [rows, V], are kept at a time.
+    """
+
+    def __init__(self, temperature: float) -> None:
+        self.temperature = temperature
+        self._logits: torch.Tensor | None = None
+        self._steps: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        self._take(input_ids)
+        self._logits = scores
+        return scores
+
+    def _take(self, ids: torch.Tensor) -> None:
+        if self._logits is not None:
+            logits = self._logits / self.temperature
+            self._steps.append(logits.gather(1, ids[:, -1:])[:, 0] - logits.logsumexp(dim=1))
+
+    def rows(self, out: torch.Tensor) -> list[list[float]]:
+        """Of each row of `out`, what `generate` returned: its new tokens' log-probabilities."""
+        self._take(out)
+        return torch.stack(self._steps, dim=1).tolist()
+
+
 def _answers(
-    model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, cache: Cache | None, sampling: Sampling
+    model: PreTrainedModel,
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    cache: Cache | None,
+    sampling: Sampling,
+    logprobs: list[list[float]] | None = None,
 ) -> list[list[int]]:
     """A response to each row of `ids` [rows, T] (left-padded, `mask` alike).
 
     Args:
         cache: of all positions but the last, or of none yet; None where rows cannot be taken out of the model's.
+        logprobs: see `sample`.
     """
     responses: list[list[int]] = [[] for _ in ids]
+    found: list[list[float]] = [[] for _ in ids]
     going, left = list(range(len(ids))), sampling.max_new_tokens
     while going and left:
         count = left if cache is None else min(PHASE, left)
+        drawn = None if logprobs is None else _DrawnLogprobs(sampling.temperature or 1.0)
         out = model.generate(
             ids,
             attention_mask=mask,
             past_key_values=cache,
             generation_config=sampling.config(count),
+            logits_processor=LogitsProcessorList([drawn] if drawn else []),
             synced_gpus=False,  # under ZeRO-3 too the weights are whole here, and processes have different prompts
         )
         new = out[:, ids.shape[1] :].tolist()
         for row, tokens in zip(going, new, strict=True):
             responses[row] += _until_end(tokens, sampling.eos_id)
+        if drawn is not None:
+            for row, numbers in zip(going, drawn.rows(out), strict=True):
+                found[row] += numbers[: len(responses[row]) - len(found[row])]
         kept = [at for at, tokens in enumerate(new) if sampling.eos_id not in tokens]
         going, left = [going[at] for at in kept], left - count
         if going and left and cache is not None:
@@ -120,6 +165,8 @@ def _answers(
                 at = torch.tensor(kept, device=ids.device)
                 ids, mask = ids[at], mask[at]
                 cache.batch_select_indices(at)
+    if logprobs is not None:
+        logprobs += found
     return responses
 
 
@@ -214,6 +261,13 @@ def batch_of(
         "mask": mask,
         "scores": torch.tensor(scores, dtype=torch.float32),
     }
+
+
+def padded(rows: Sequence[Sequence[float]], mask: torch.Tensor) -> torch.Tensor:
+    """Numbers of each token of each response as [M, R], 0 where `mask` has no token."""
+    found = torch.zeros(mask.shape)
+    found[mask] = torch.tensor([number for row in rows for number in row])
+    return found
 
 
 def _layout(tree: PromptTree, responses: Sequence[Sequence[int]]) -> Layout:

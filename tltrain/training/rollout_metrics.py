@@ -7,16 +7,18 @@ from typing import Any
 
 import torch
 
-from tltrain.training.reward_function import GRADES
+from tltrain.training.reward_function import GRADES, SHARES
 
 
 class RolloutMetrics:
     """Sums over what has happened since the last log, on the device where they arise."""
 
-    OVER_SAMPLES = ("reward", "kl", "response_length", "ended", *GRADES)
+    OVER_SAMPLES = ("reward", "kl", "response_length", "ended", *SHARES, *GRADES)
+    OVER_SAMPLED_TOKENS = ("sampling_logprob_difference",)
+    MAXIMA = ("sampling_logprob_difference_max",)
+    OVER_ITEMS = ("policy_loss", "value_loss")
+    """Means over what the loss is a mean over: response tokens, or responses."""
     OVER_TOKENS = (
-        "policy_loss",
-        "value_loss",
         "policy_clip_fraction",
         "value_clip_fraction",
         "entropy",
@@ -24,7 +26,7 @@ class RolloutMetrics:
         "advantage",
     )
     SECONDS = ("seconds_generation", "seconds_scoring", "seconds_update")
-    COUNTS = ("samples", "tokens", "prompt_tokens", "returns", "returns_squared", "error", "error_squared")
+    COUNTS = ("samples", "tokens", "items", "prompt_tokens", "returns", "returns_squared", "error", "error_squared")
 
     def __init__(self) -> None:
         self.reset()
@@ -32,24 +34,42 @@ class RolloutMetrics:
     def reset(self) -> None:
         """Set every sum to zero."""
         self.values: dict[str, float | torch.Tensor] = dict.fromkeys(
-            [*self.OVER_SAMPLES, *self.OVER_TOKENS, *self.SECONDS, *self.COUNTS], 0.0
+            [
+                *self.OVER_SAMPLES,
+                *self.OVER_SAMPLED_TOKENS,
+                *self.MAXIMA,
+                *self.OVER_ITEMS,
+                *self.OVER_TOKENS,
+                *self.SECONDS,
+                *self.COUNTS,
+            ],
+            0.0,
         )
 
     def add(self, **numbers: float | torch.Tensor) -> None:
         for name, number in numbers.items():
             self.values[name] = self.values[name] + number
 
+    def peak(self, **numbers: float | torch.Tensor) -> None:
+        """Keep the largest of each, which must not be negative."""
+        for name, number in numbers.items():
+            self.values[name] = max(float(self.values[name]), float(number))
+
     def take(self, accelerator: Any) -> dict[str, float]:
         """What is logged, over all processes; what it needs is forgotten."""
         device = accelerator.device
         total = torch.stack([torch.as_tensor(v, dtype=torch.float64, device=device) for v in self.values.values()])
         processes = accelerator.num_processes
+        largest = accelerator.gather(total).view(processes, -1).amax(dim=0).tolist()
+        maxima = {name: number for name, number in zip(self.values, largest, strict=True) if name in self.MAXIMA}
         sums = dict(zip(self.values, accelerator.reduce(total, reduction="sum").tolist(), strict=True))
         self.reset()
         tokens, seconds = sums["tokens"], {name: sums[name] / processes for name in self.SECONDS}
         logs = {name: sums[name] / tokens for name in self.OVER_TOKENS if tokens}
+        logs |= {name: sums[name] / sums["items"] for name in self.OVER_ITEMS if tokens}
         if sums["samples"]:  # none in a later PPO epoch
             logs |= {name: sums[name] / sums["samples"] for name in self.OVER_SAMPLES}
+            logs |= {name: sums[name] / sums["response_length"] for name in self.OVER_SAMPLED_TOKENS} | maxima
         spread = sums["returns_squared"] - sums["returns"] ** 2 / tokens
         error = sums["error_squared"] - sums["error"] ** 2 / tokens
         whole = sum(seconds.values())

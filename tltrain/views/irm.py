@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from tltrain.evaluation.metrics import SINGLE_TURN
-from tltrain.grading import Outcome
+from tltrain.grading import SAMPLED_OUTCOMES
 from tltrain.runtime import runs, terminal
 from tltrain.views.plots import reward_curves
 
@@ -21,7 +21,7 @@ def show(cfg: DictConfig, folder: Path, metrics: dict[str, Any]) -> None:
             folder / "rewards.png",
             [entry["step"] for entry in steps],
             [entry["reward"] for entry in steps],
-            {outcome.value: [entry[f"grade/{outcome.value}"] for entry in steps] for outcome in Outcome},
+            {outcome: [entry[f"grade/{outcome}"] for entry in steps] for outcome in SAMPLED_OUTCOMES},
             f"Sampled calls, stage=irm ({cfg.stage.algorithm.name})",
         )
     if metrics["stopped"]:

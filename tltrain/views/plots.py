@@ -41,8 +41,16 @@ def loss_curves(path: Path, curves: Mapping[str, list[tuple[float, float]]], tit
     plt.close(figure)
 
 
-GRADE_COLOURS = ("#999999", "#cc79a7", "#d55e00", "#e69f00", "#56b4e9", "#009e73")  # worst to best (Okabe and Ito)
-HATCHES = ("..", "xx", "//", "\\\\", "--", "")
+GRADE_COLOURS = (
+    "#cccccc",
+    "#999999",
+    "#cc79a7",
+    "#d55e00",
+    "#e69f00",
+    "#56b4e9",
+    "#009e73",
+)  # worst to best (Okabe and Ito)
+HATCHES = ("||", "..", "xx", "//", "\\\\", "--", "")
 
 
 def reward_curves(

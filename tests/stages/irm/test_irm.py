@@ -142,7 +142,8 @@ def test_samples_stand_beside_the_golden_calls(ran):
         sample = asked[row["id"]]
         assert row["prompt"] == joined(TL.prompt_segments(sample))
         assert row["golden"] == render_call(sample.goldens[0]) and read_call(row["golden"]) == sample.goldens[0]
-        assert (row["grade"], row["reward"]) == ("format_error", -2)  # of random weights
+        # Random weights seldom give an end token within four.
+        assert (row["grade"], row["reward"]) == ("format_error" if row["ended"] else "cut", -2)
         assert row["sampled"] and row["reason"]
 
 

@@ -18,7 +18,7 @@ def test_nothing_to_ask_is_an_error(tltrain, tmp_path):
     only_errors = {**RAW, "conversations": RAW["conversations"][:4]}
     path = tmp_path / "raw.json"
     path.write_text(json.dumps([only_errors]))
-    words = ["data=tl_training", f"data.path={path}", "data.holdout=0", "stage.max_new_tokens=4"]
+    words = ["data=tl_training", f"data.path={path}", "data.holdout=0"]
     ran = tltrain("stage=irm", *SMALL, *words, status=1)
     assert last_line(ran) == (
         "there is nothing to ask: 1 trajectories, 1 of them without a call that may be learned, 0 prompts left out as "
@@ -142,7 +142,7 @@ def test_groups_that_do_not_divide_the_batch_are_an_error(irm):
 def test_a_reward_that_is_no_number_names_step_sample_and_checkpoint(irm, monkeypatch, algorithm):
     judged: list[str] = []
 
-    def breaks(judge: reward_function.RewardFunction, sample, response: str) -> reward_function.GradedResponse:
+    def breaks(judge: reward_function.RewardFunction, sample, response: str, ended: bool = True):
         judged.append(sample.id)
         return reward_function.GradedResponse(
             sample, response, Grade(Outcome.CORRECT, ""), 1.0 if len(judged) < 12 else math.nan

@@ -19,7 +19,7 @@ from tltrain.training.reward_function import GradedResponse
 def test_a_reward_that_is_no_number_names_step_sample_and_checkpoint(tmp_path, policy, critic, reference, encoder):
     calls: list[str] = []
 
-    def breaks(sample, response: str) -> GradedResponse:
+    def breaks(sample, response: str, ended: bool) -> GradedResponse:
         calls.append(sample.id)
         bad = len(calls) == 7  # in the second step of 5 prompts each
         return GradedResponse(sample, response, Grade(Outcome.CORRECT, ""), math.nan if bad else 1.0)

@@ -110,8 +110,8 @@ def test_prompts_that_do_not_divide_into_rollouts_are_all_asked_and_learned_from
 def test_what_is_logged_of_a_rollout(tmp_path, policy, critic, reference, encoder, sampled):
     outcomes = dict(zip(SCORES, ["correct", "format_error", "wrong_value", "correct", "correct"], strict=True))
 
-    def graded(sample, response: str) -> GradedResponse:
-        return GradedResponse(sample, response, Grade(Outcome(outcomes[sample.id]), ""), SCORES[sample.id])
+    def graded(sample, response: str, ended: bool) -> GradedResponse:
+        return GradedResponse(sample, response, Grade(Outcome(outcomes[sample.id]), ""), SCORES[sample.id], ended)
 
     shown: list[GradedResponse] = []
     trees = trees_of(encoder)
@@ -130,11 +130,15 @@ def test_what_is_logged_of_a_rollout(tmp_path, policy, critic, reference, encode
     (entry,) = steps(trainer)
     responses = [tokens for own in sampled[-1] for tokens in own]
     assert entry["reward"] == pytest.approx((1 - 2 + 0.5 + 7 - 0.25) / 5)  # as judged, before it is clipped
-    shares = {"grade/correct": 0.6, "grade/format_error": 0.2, "grade/wrong_value": 0.2}
+    # The response that cannot be read has no end token either: it was cut.
+    shares = {"grade/correct": 0.6, "grade/cut": 0.2, "grade/wrong_value": 0.2}
     assert {name: entry[name] for name in GRADES} == pytest.approx(dict.fromkeys(GRADES, 0.0) | shares)
     assert entry["response_length"] == sum(map(len, responses)) / 5
     assert entry["response_tokens"] == sum(map(len, responses)) < 25
     assert entry["ended"] == sum(tokens[-1] == end for tokens in responses) / 5 > 0
+    assert entry["ended"] + entry["no_end_token"] + entry["grade/cut"] == pytest.approx(1)
+    # In float32 the policy itself samples.
+    assert 0 <= entry["sampling_logprob_difference"] <= entry["sampling_logprob_difference_max"] < 1e-4
     parts = [entry[f"seconds_{part}"] for part in ("generation", "scoring", "update")]
     assert min(parts) > 0 and entry["seconds"] == pytest.approx(sum(parts))
     prompt_tokens = sum(end for tree in trees for end in tree.ends)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from unittest import mock
 
 import numpy as np
@@ -13,6 +14,7 @@ from transformers.models.llama.modeling_llama import LlamaForTokenClassification
 from tests.support.advantages import by_definition
 from tests.support.ppo_trainers import SCORES, new_policy, steps, trainer_of, trees_of, weights
 from tests.support.small_rollouts import NEVER, PAD
+from tltrain.config import LossMean
 from tltrain.grading import Grade, Outcome
 from tltrain.training.kl import KlControl
 from tltrain.training.ppo import RolloutSampler, Settings
@@ -115,6 +117,49 @@ def test_updates_are_those_worked_out_prompt_by_prompt(
         assert max(entry["value_clip_fraction"] for entry in expected) > 0
 
 
+@pytest.mark.parametrize("split", [1, 2, 4])
+def test_a_mean_over_responses_updates_as_released(tmp_path, policy, critic, reference, encoder, sampled, split):
+    """The released update: a response a process, its mean over tokens, then the mean over processes."""
+    trees = trees_of(encoder, "turn")[:4]
+    end = new_responses(tmp_path, (policy, critic, reference), encoder, trees, sampled)
+    after = {}
+    for mean in ("tokens", "responses"):
+        trainer = trainer_of(
+            tmp_path,
+            (policy, critic, reference),
+            encoder,
+            trees,
+            settings=Settings(critic_learning_rate=0.02, loss_mean=LossMean(mean)),
+            sampling=Sampling(5, 0.7, end, PAD),
+            learning_rate=0.05,
+            per_device_train_batch_size=4 // split,
+            gradient_accumulation_steps=split,
+        )
+        trainer.train()
+        after[mean] = weights(trainer.model)
+    assert len({len(own[0]) for own in sampled[-1]}) > 1  # responses of several lengths
+    order = list(trainer._get_train_sampler())
+    expected = torch.zeros_like(after["responses"])
+    start = torch.cat([weights(policy), weights(critic)])
+    for at, (response,) in zip(order, sampled[-1], strict=True):
+        alone_models = tuple(copy.deepcopy((policy, critic, reference)))
+        sample = trees[at].samples[0]
+        by_hand(alone_models, [(list(trees[at].ids), response, SCORES[sample.id])], 0.3, (0.05, 0.02), 1)
+        expected += (torch.cat([weights(alone_models[0]), weights(alone_models[1])]) - start) / 4
+    moved = expected.abs().max()
+    assert moved > 1e-3
+    assert (after["responses"] - start - expected).abs().max() < 1e-4 * moved
+    assert (after["tokens"] - start - expected).abs().max() > 0.02 * moved
+    (entry,) = steps(trainer)
+    assert entry["loss"] == pytest.approx(entry["policy_loss"] + entry["value_loss"], abs=1e-5)
+
+
+def new_responses(folder, models, encoder, trees, sampled) -> int:
+    """An end token that some responses of a first rollout have in their middle."""
+    trainer_of(folder, models, encoder, trees, per_device_train_batch_size=4).train()
+    return sampled[0][0][0][1]
+
+
 def test_the_split_into_micro_batches_does_not_change_the_update(tmp_path, policy, critic, reference, encoder, sampled):
     models, trees = (policy, critic, reference), trees_of(encoder, "turn")[:4]
     trainer_of(tmp_path, models, encoder, trees, per_device_train_batch_size=4).train()
@@ -187,7 +232,7 @@ def test_it_learns_what_pays(tmp_path, sizes, encoder):
     torch.manual_seed(1)
     critic = LlamaForTokenClassification(LlamaConfig(**plain, num_labels=1, classifier_dropout=0.0))
 
-    def letters(sample, response: str) -> GradedResponse:
+    def letters(sample, response: str, ended: bool) -> GradedResponse:
         right = response[:1].islower() and response[:1].isascii()
         return GradedResponse(sample, response, Grade(Outcome.CORRECT, ""), 1.0 if right else -1.0)
 

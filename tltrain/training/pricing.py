@@ -1,0 +1,119 @@
+"""What a sampled response earns: the reward table applied to its grade, and what `cfg.reward` says besides (IRM)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from tltrain.config import OpenText
+from tltrain.errors import TltrainError
+from tltrain.formats.calls import call_end
+from tltrain.grading import CUT, Grade, Outcome, RewardSettings, named_row
+from tltrain.trajectory import Sample
+
+OPEN_PARAMETERS = "open_parameters"
+"""The field of a record in which data names its open parameters, as TOOL.PARAMETER."""
+
+# A word, or one character of a script that puts no space between words (kana, Chinese characters, Hangul syllables).
+_WORD = re.compile(
+    r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+"
+)
+
+
+def row_of(grade: Grade, ended: bool) -> str:
+    """The row of the reward table, or `CUT`."""
+    return CUT if is_cut(grade, ended) else grade.row
+
+
+def is_cut(grade: Grade, ended: bool) -> bool:
+    """Whether the response was cut before a call could be read."""
+    return not ended and grade.outcome is Outcome.FORMAT_ERROR
+
+
+def has_trailing_text(response: str) -> bool:
+    """Whether text other than space stands behind the call that the response begins with."""
+    end = call_end(response)
+    return end is not None and bool(response[end:].strip())
+
+
+def reward_of(settings: RewardSettings, sample: Sample, response: str, grade: Grade, ended: bool = True) -> float:
+    """The reward of a response to `sample`.
+
+    Args:
+        grade: of the response. ended: whether it has an end token; without one `stage.max_new_tokens` cut it.
+    """
+    if settings.name_only:
+        reward = settings[named_row(response, sample.goldens, sample.tools)]
+    elif is_cut(grade, ended):
+        reward = settings.format_error if settings.cut is None else settings.cut
+    elif grade.outcome is Outcome.WRONG_VALUE:
+        reward = _with_wrong_values(settings, sample, grade)
+    else:
+        reward = grade.reward(settings)
+    if settings.trailing_text and has_trailing_text(response):
+        reward += settings.trailing_text
+    if settings.no_end_token and not ended and grade.outcome is not Outcome.FORMAT_ERROR:
+        reward += settings.no_end_token
+    return reward
+
+
+def _with_wrong_values(settings: RewardSettings, sample: Sample, grade: Grade) -> float:
+    """Of a call with the right parameters and a wrong value: `wrong_value`, unless only open text is wrong."""
+    if settings.open_text is OpenText.exact or grade.prediction is None or grade.golden is None:
+        return settings.wrong_value
+    called, golden = grade.prediction, grade.golden
+    open_names = {*settings.open_parameters, *marked_open(sample)}
+    if not all(f"{called.name}.{name}" in open_names for name in grade.wrong_values):
+        return settings.wrong_value
+    if settings.open_text is OpenText.ignored:
+        return settings.correct
+    compared = [name for name in golden.arguments if f"{called.name}.{name}" in open_names]
+    shares = [
+        similarity(called.arguments[name], golden.arguments[name]) if name in grade.wrong_values else 1.0
+        for name in compared
+    ]
+    return settings.wrong_value + (settings.correct - settings.wrong_value) * sum(shares) / len(shares)
+
+
+def marked_open(sample: Sample) -> Collection[str]:
+    """The open parameters that the record of a sample names.
+
+    Raises:
+        TltrainError: its field is no list of TOOL.PARAMETER.
+    """
+    marked = sample.meta.get(OPEN_PARAMETERS) or ()
+    if isinstance(marked, str) or not all(isinstance(name, str) and "." in name for name in marked):
+        raise TltrainError(f"{sample.id}: {OPEN_PARAMETERS}: expected a list of TOOL.PARAMETER, found {marked!r}")
+    return marked
+
+
+def similarity(text: Any, golden: Any) -> float:
+    """How much of two texts is the same, from 0 to 1: twice their longest common sequence of words over both lengths.
+
+    That is ROUGE-L's F measure (Lin 2004), upper and lower case alike; 0 for what is no text.
+
+    Raises:
+        TltrainError: the package rapidfuzz is not installed.
+    """
+    check_similarity()
+    from rapidfuzz.distance import Indel
+
+    if not isinstance(text, str) or not isinstance(golden, str):
+        return 0.0
+    words, right = _words(text), _words(golden)
+    return Indel.normalized_similarity(words, right) if words and right else 0.0
+
+
+def _words(text: str) -> Sequence[str]:
+    return _WORD.findall(text.casefold())
+
+
+def check_similarity() -> None:
+    """Raise a TltrainError where the package that compares texts is not installed."""
+    try:
+        import rapidfuzz  # noqa: F401
+    except ImportError:
+        raise TltrainError(
+            "reward.open_text=similarity: the package rapidfuzz is not installed: pip install 'tltrain[similarity]'"
+        ) from None
