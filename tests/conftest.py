@@ -162,10 +162,10 @@ def made(monkeypatch) -> list[tuple[str, str]]:
         ran.append((stage, folder.name))
         if cfg.seed == 13:
             raise TltrainError("an unlucky number")
-        for path in (cfg.data.path, cfg.model.path):
+        for path in (cfg.data.get("path"), cfg.model.path):
             assert path is None or Path(path).exists()
         if stage == "mae":
-            (folder / "train.jsonl").write_text(f"{cfg.stage.mae} {cfg.data.size}\n")
+            (folder / "train.jsonl").write_text(f"{cfg.stage.mae} {cfg.data.get('size')}\n")
         elif stage == "eval":
             (folder / "predictions.jsonl").write_text('{"set": "toolworld", "id": "1"}\n')
         else:

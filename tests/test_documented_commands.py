@@ -110,7 +110,8 @@ def small(command: str, files: dict[str, Path], model: Path, results: list[Path]
 
 def sizes(command: str, stage: str | None, data: str | None) -> list[str]:
     """Keys that make a run small."""
-    found = [] if "--config-dir" in command or stage in ("report", "cache", "plan") else list(SMALL)
+    found = [] if "--config-dir" in command or stage in ("report", "cache", "plan", "mae") else list(SMALL)
+    found = [word for word in found if stage != "inspect" or not word.startswith("hardware.")]
     if stage in ("pkt", "sft", "irm", "mae", "inspect", "pipeline", "analyze") and "stage.results" not in command:
         found += ["data.size=6"] if data in (None, "toolworld") else ["data.limit=4"]
     if stage in ("pkt", "sft", "irm", "irm_released"):
@@ -122,7 +123,8 @@ def sizes(command: str, stage: str | None, data: str | None) -> list[str]:
     if stage == "eval" and "stage.compare" not in command:
         found.append("benchmark.limit=2")
     if stage == "pipeline":
-        found += ["stage.supervised.args.max_steps=1", "stage.eval.max_new_tokens=4", "benchmark.size=2"]
+        found += ["stage.supervised.args.max_steps=1", "stage.eval.max_new_tokens=4"]
+        found.append("stage.benchmarks=[{name: toolworld, size: 2}]")
     if "hardware=zero" in command:
         found += ["hardware.device=cpu", "hardware.processes=2"]
     return found

@@ -35,7 +35,7 @@ def run_job(cfg: DictConfig) -> float | None:
     if HydraConfig.get().mode is RunMode.MULTIRUN:  # of a run the callback asks, before Hydra writes anything
         runs.check_stage(runs.folder(), cfg)
     if cfg.stage.get("resume"):
-        checks.check(cfg)
+        checks.check_run(cfg)
         resuming.check(cfg, runs.folder())
         if (metrics := runs.ended(runs.folder())) is not None:
             log.info("stage.resume=true: the run in %s has ended already", runs.folder())
@@ -43,7 +43,7 @@ def run_job(cfg: DictConfig) -> float | None:
     for name in ("metrics.json", "error.txt"):  # of an earlier run into the same folder: this one is not finished
         (runs.folder() / name).unlink(missing_ok=True)
     redact.hydra_files(cfg, runs.folder())
-    checks.check(cfg)
+    checks.check_run(cfg)
     with tracking.prepared(cfg):
         run = launch.launch if launch.wanted(cfg) else launch.run_stage
         return run(cfg, runs.folder()).get("score")

@@ -50,8 +50,8 @@ def trained() -> Path:
 def configured(contender: str, size: int, turns: int) -> DictConfig:
     """The configuration of the evaluation."""
     words = ["stage=eval", "benchmark=toolworld_multi", f"benchmark.size={size}", f"benchmark.max_turns={turns}"]
-    words += ["model=tiny", "data.size=200", "hardware.bf16=false", f"stage.batch_size={max(PARALLEL)}"]
-    words += [f"model.path={trained()}"] if contender == "tiny_sft" else []
+    words += ["model=tiny", "hardware.bf16=false", f"stage.batch_size={max(PARALLEL)}"]
+    words += [f"model.path={trained()}"] if contender == "tiny_sft" else ["data.size=200"]
     config.register()
     with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
         return compose("config", words)

@@ -34,6 +34,7 @@ from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, TextGenerationPipeline
 
 from tltrain import config
+from tltrain.entry import choices
 from tltrain.evaluation import benchmarks
 from tltrain.formats import joined
 from tltrain.formats.tl import TL
@@ -241,11 +242,13 @@ def comparison(name: str, results: dict[str, dict], least: dict) -> dict:
 
 def samples_of(name: str, data: Path, limit: int | None) -> list[Sample]:
     """The set's samples; with a limit, so many from its beginning, where tools come again."""
-    benchmark = OmegaConf.merge(
-        OmegaConf.structured(config.Benchmark),
-        {"name": SETS[name], "levels": ["clean"], "turns": ["first"], "size": 24, "limit": limit},
-        {} if SETS[name] == "toolworld" else {"path": str(data / SETS[name])},
-    )
+    own: dict[str, dict[str, object]] = {
+        "toolworld": {"size": 24},
+        "rotbench": {"levels": ["clean"], "turns": ["first"], "path": str(data / "rotbench")},
+        "toolalpaca": {"path": str(data / "toolalpaca")},
+    }
+    node = config.merged({"name": SETS[name], "limit": limit}, own[SETS[name]])
+    benchmark = choices.bound("benchmark", node)
     return benchmarks.load(benchmark, 0)[name]
 
 

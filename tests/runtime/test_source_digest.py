@@ -60,12 +60,11 @@ def loaded(once) -> dict[str, list[str]]:
 
 
 def run_stages(folder: Path) -> dict[str, list[str]]:
+    always = ["tracking=none", f"cache.dir={folder / 'cache'}", "hardware.threads=1"]
     small = [
+        *always,
         "model=tiny",
-        "tracking=none",
-        f"cache.dir={folder / 'cache'}",
         "hardware.bf16=false",
-        "hardware.threads=1",
         *(f"model.random.{key}={value}" for key, value in SIZES.items()),
     ]
     model = f"model.path={folder / 'sft' / 'model'}"
@@ -78,7 +77,13 @@ def run_stages(folder: Path) -> dict[str, list[str]]:
         "eval": ["stage=eval", "benchmark.size=2", model, "stage.max_new_tokens=4"],
     }
     ran = subprocess.run(
-        [sys.executable, "-c", RUN_STAGES, json.dumps({name: [*own, *small] for name, own in words.items()}), folder],
+        [
+            sys.executable,
+            "-c",
+            RUN_STAGES,
+            json.dumps({name: [*own, *(always if name == "mae" else small)] for name, own in words.items()}),
+            folder,
+        ],
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"},
         capture_output=True,
         text=True,

@@ -8,7 +8,7 @@ import re
 
 from tests.support.reader_samples import RAW_LOVE, RAW_WORK
 
-TINY = ("model=tiny", "hardware.bf16=false")
+TINY = ("model=tiny",)
 
 
 def texts(page: str, element: str) -> list[str]:

@@ -44,7 +44,7 @@ SAME = [
     "stage.rl.keep_checkpoints=true",
     "stage.metric=toolworld/ts",
     "report.baseline=x",
-    "benchmark.size=77",  # not among the pipeline's benchmarks
+    "benchmark=rotbench",  # not among the pipeline's benchmarks
 ]
 
 
@@ -97,7 +97,7 @@ def test_the_golden_calls_do_not_answer_for_the_model(job, made):
 
 
 def test_what_is_kept_of_a_configuration_has_no_secrets(job, made):
-    ran = job(*switches(False, False, False), "+source.extra.api_key=sk-0123456789")
+    ran = job(*switches(False, False, False), "source=endpoint", "+source.extra.api_key=sk-0123456789")
     entry = (ran.folder / "eval_toolworld" / "entry.json").read_text()
     assert '"api_key": "<masked>"' in entry and "sk-0123456789" not in entry
 

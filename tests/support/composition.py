@@ -96,15 +96,21 @@ def composed(*words: str) -> DictConfig:
     Raises:
         TltrainError, HydraException, OmegaConfBaseException: what the command line says in one line.
     """
+    with in_job(*words) as cfg:
+        checks.check_run(cfg)
+        return cfg
+
+
+@contextmanager
+def in_job(*words: str) -> Iterator[DictConfig]:
+    """The configuration that a command line gives, nothing checked, with Hydra's state as in the job that runs it."""
     _register_once()
     GlobalHydra.instance().clear()
     try:
         with quick(), initialize_config_dir(str(config.CONF_DIR), version_base="1.3", job_name="tltrain"):
             whole = compose("config", list(words), return_hydra_config=True)
         HydraConfig.instance().set_config(whole)
-        cfg = OmegaConf.masked_copy(whole, [key for key in whole if key != "hydra"])
-        checks.check(cfg)
-        return cfg
+        yield OmegaConf.masked_copy(whole, [key for key in whole if key != "hydra"])
     finally:
         HydraConfig.instance().cfg = None
         GlobalHydra.instance().clear()

@@ -62,13 +62,15 @@ def test_a_file_of_panels_that_is_wrong_is_said_at_once(text, said, tmp_path):
 
 @needs_workspaces
 def test_a_wrong_file_stops_a_job_before_it_begins(tltrain, tmp_path):
-    ran = tltrain("stage=mae", "tracking.dashboard=true", f"tracking.panels={tmp_path}/none.yaml", status=1)
+    ran = tltrain(
+        "stage=mae", "tracking=wandb", "tracking.dashboard=true", f"tracking.panels={tmp_path}/none.yaml", status=1
+    )
     assert ran.err.startswith(f"{tmp_path}/none.yaml: expected `sections` of panels, found: [Errno 2]")
 
 
 def test_a_dashboard_without_its_package_is_said_at_once(tltrain, monkeypatch):
     monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)
-    ran = tltrain("stage=mae", "tracking.dashboard=true", status=1)
+    ran = tltrain("stage=mae", "tracking=wandb", "tracking.dashboard=true", status=1)
     assert ran.err == (
         "tracking.dashboard=true needs the package wandb-workspaces: pip install wandb-workspaces "
         "(or 'tltrain[dashboards]')\n"

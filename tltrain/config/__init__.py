@@ -36,18 +36,32 @@ from tltrain.config.choices import (
 )
 from tltrain.config.groups import (
     Benchmark,
+    BfclBenchmark,
+    BfclConversations,
     Cache,
     Config,
+    Conversations,
     Data,
+    Endpoint,
+    FileBenchmark,
+    FileData,
+    GeneralBenchmark,
     Hardware,
     Lora,
     Model,
     ModelIrm,
     Paths,
     Report,
+    RotbenchBenchmark,
+    RotbenchData,
     Source,
     SweepSizes,
+    ToolEyesConversations,
+    ToolworldBenchmark,
+    ToolworldConversations,
+    ToolworldData,
     Tracking,
+    WandbTracking,
 )
 from tltrain.config.keys import Bounds, Key, key, keys_of
 from tltrain.config.stages import (
@@ -70,23 +84,31 @@ from tltrain.config.stages import (
 
 __all__ = [
     "CONF_DIR",
+    "DOORS",
     "SCHEMAS",
     "STAGES",
     "Algorithm",
     "AlgorithmArguments",
     "AnalyzeStage",
     "Benchmark",
+    "BfclBenchmark",
+    "BfclConversations",
     "Bounds",
     "Cache",
     "CacheStage",
     "Config",
+    "Conversations",
     "Critic",
     "CriticInit",
     "Data",
     "DemoSizes",
     "DemoStage",
     "Device",
+    "Endpoint",
     "EvalStage",
+    "FileBenchmark",
+    "FileData",
+    "GeneralBenchmark",
     "Hardware",
     "InspectStage",
     "IrmStage",
@@ -112,6 +134,8 @@ __all__ = [
     "Quantization",
     "Report",
     "ReportStage",
+    "RotbenchBenchmark",
+    "RotbenchData",
     "Rule",
     "Scoring",
     "Source",
@@ -120,9 +144,14 @@ __all__ = [
     "SupervisedStage",
     "SweepSizes",
     "TooLongAnswer",
+    "ToolEyesConversations",
+    "ToolworldBenchmark",
+    "ToolworldConversations",
+    "ToolworldData",
     "Tracking",
     "TrackingMode",
     "Truncation",
+    "WandbTracking",
     "Write",
     "key",
     "keys_of",
@@ -156,12 +185,27 @@ SCHEMAS: dict[str, type] = {
     "schema/stage/report": ReportStage,
     "schema/model": Model,
     "schema/data": Data,
+    "schema/data/file": FileData,
+    "schema/data/rotbench": RotbenchData,
+    "schema/data/toolworld": ToolworldData,
     "schema/benchmark": Benchmark,
+    "schema/benchmark/bfcl": BfclBenchmark,
+    "schema/benchmark/bfcl_multi": BfclConversations,
+    "schema/benchmark/file": FileBenchmark,
+    "schema/benchmark/general": GeneralBenchmark,
+    "schema/benchmark/rotbench": RotbenchBenchmark,
+    "schema/benchmark/tooleyes": ToolEyesConversations,
+    "schema/benchmark/toolworld": ToolworldBenchmark,
+    "schema/benchmark/toolworld_multi": ToolworldConversations,
     "schema/source": Source,
+    "schema/source/endpoint": Endpoint,
     "schema/hardware": Hardware,
     "schema/tracking": Tracking,
+    "schema/tracking/wandb": WandbTracking,
     "schema/config": Config,
 }
+DOORS = ("data", "benchmark", "source", "tracking")
+"""Groups whose choices name a function, by a `name` of ours or a `_target_` of anybody's: it says the keys it reads."""
 STAGES = {
     "demo": "demo",
     "mae": "mae",
@@ -213,9 +257,11 @@ def register() -> None:
     store = ConfigStore.instance()
     for place, schema in SCHEMAS.items():
         node = OmegaConf.structured(schema)
+        group, _, name = place.rpartition("/")
+        if place.split("/")[1] in DOORS:  # further keys are those of the function that a choice names: `entry.choices`
+            OmegaConf.set_struct(node, False)
         for each in fields(schema):
             nested = isinstance(each.default_factory, type) or each.default_factory is MISSING
             if not nested and isinstance(node[each.name], DictConfig):  # its keys are a library's, or data
                 OmegaConf.set_struct(node[each.name], False)
-        group, _, name = place.rpartition("/")
         store.store(group=group, name=name, node=node, provider="tltrain")

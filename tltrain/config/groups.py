@@ -69,70 +69,126 @@ class Model:
 
 @dataclass
 class Data:
+    """What every reader has; a reader's own keys stand in the dataclass that its function names."""
+
     name: str = key(MISSING, "name of the reader")
-    path: Optional[str] = key(None, "file or folder to read")
-    on_error: OnError = key(
-        OnError.stop, "what an unreadable record does; stop: end the run; skip: count it and continue"
-    )
     limit: Optional[int] = key(None, "most trajectories to read; null: all", least=1)
     holdout: float = key(
         0.1, "share of the trajectories kept out of training, to measure the loss on", least=0, below=1
     )
-    levels: list[str] = key([], "rotbench: noise levels; clean, slight, medium, heavy, union")
-    size: int = key(0, "toolworld: number of trajectories", least=0)
-    error_rate: float = key(0.17, "toolworld: share of wrong calls", least=0, below=1)
+
+
+@dataclass
+class FileData(Data):
+    path: Optional[str] = key(None, "file or folder to read")
+    on_error: OnError = key(
+        OnError.stop, "what an unreadable record does; stop: end the run; skip: count it and continue"
+    )
+
+
+@dataclass
+class RotbenchData(FileData):
+    levels: list[str] = key([], "noise levels; clean, slight, medium, heavy, union")
+
+
+@dataclass
+class ToolworldData(Data):
+    size: int = key(0, "number of trajectories", least=0)
+    error_rate: float = key(0.17, "share of wrong calls", least=0, below=1)
 
 
 @dataclass
 class Benchmark:
+    """What every benchmark has; its own keys stand in the dataclass that its function names."""
+
     name: str = key(MISSING, "name of the benchmark's reader")
-    path: Optional[str] = key(None, "file or folder of the benchmark's data")
-    levels: list[str] = key([], "rotbench: noise levels; clean, slight, medium, heavy, union")
-    turns: list[str] = key([], "rotbench: turns to ask; first, third")
-    categories: list[str] = key([], "bfcl: categories; exec is the paper's 240 questions")
-    scoring: Scoring = key(
-        Scoring.fixed,
-        "rotbench: which of the two scorings is the headline, both are written; official: the released scorer; fixed: "
-        "without its mistakes",
-    )
-    size: int = key(0, "toolworld: number of questions or conversations", least=0)
     limit: Optional[int] = key(None, "most questions to ask; null: all", least=1)
     multi: bool = key(False, "run whole conversations, whose tools are really called")
-    max_turns: int = key(10, "multi: most calls for one turn of the user", least=1)
-    parallel: int = key(
-        16,
-        "multi: number of conversations at the same time; stage.batch_size of them share a batch",
-        least=1,
+
+
+@dataclass
+class FileBenchmark(Benchmark):
+    path: Optional[str] = key(None, "file or folder of the benchmark's data")
+
+
+@dataclass
+class RotbenchBenchmark(FileBenchmark):
+    levels: list[str] = key([], "noise levels; clean, slight, medium, heavy, union")
+    turns: list[str] = key([], "turns to ask; first, third")
+    scoring: Scoring = key(
+        Scoring.fixed,
+        "which of the two scorings is the headline, both are written; official: the released scorer; fixed: without "
+        "its mistakes",
     )
-    max_output: int = key(4000, "multi: most characters of a tool's answer that enter the history", least=1)
-    network: bool = key(False, "tooleyes: let the tools reach the network")
-    user: str = key("rule", "tooleyes: who answers ask_to_user; rule, terminal, or a file of answers")
-    time_limit: float = key(10.0, "tooleyes: time limit of a tool in seconds", least=0.1)
-    memory_limit: int = key(2048, "tooleyes: memory limit of a tool's process in MB", least=64)
-    tasks: list[str] = key([], "general: tasks, groups and tags, as lm-eval names them")
-    include_path: Optional[str] = key(None, "general: folder of your own task definitions, which override lm-eval's")
-    fewshot: Optional[int] = key(None, "general: examples before each question; null: as each task says", least=0)
-    unsafe_code: bool = key(False, "general: run tasks that execute code which the model wrote")
+
+
+@dataclass
+class BfclBenchmark(FileBenchmark):
+    categories: list[str] = key([], "categories; exec is the paper's 240 questions")
+
+
+@dataclass
+class ToolworldBenchmark(Benchmark):
+    size: int = key(0, "number of questions or conversations", least=0)
+
+
+@dataclass
+class GeneralBenchmark(Benchmark):
+    tasks: list[str] = key([], "tasks, groups and tags, as lm-eval names them")
+    include_path: Optional[str] = key(None, "folder of your own task definitions, which override lm-eval's")
+    fewshot: Optional[int] = key(None, "examples before each question; null: as each task says", least=0)
+    unsafe_code: bool = key(False, "run tasks that execute code which the model wrote")
+
+
+@dataclass
+class Conversations(Benchmark):
+    """What every benchmark of whole conversations has (`multi: true`)."""
+
+    multi: bool = key(True, "run whole conversations, whose tools are really called")
+    max_turns: int = key(10, "most calls for one turn of the user", least=1)
+    parallel: int = key(16, "number of conversations at the same time; stage.batch_size of them share a batch", least=1)
+    max_output: int = key(4000, "most characters of a tool's answer that enter the history", least=1)
+
+
+@dataclass
+class ToolworldConversations(Conversations, ToolworldBenchmark):
+    pass
+
+
+@dataclass
+class BfclConversations(Conversations, BfclBenchmark):
+    pass
+
+
+@dataclass
+class ToolEyesConversations(Conversations, FileBenchmark):
+    network: bool = key(False, "let the tools reach the network")
+    user: str = key("rule", "who answers ask_to_user; rule, terminal, or a file of answers")
+    time_limit: float = key(10.0, "time limit of a tool in seconds", least=0.1)
+    memory_limit: int = key(2048, "memory limit of a tool's process in MB", least=64)
 
 
 @dataclass
 class Source:
     name: str = key(MISSING, "who answers")
-    url: Optional[str] = key(None, "endpoint: base URL of the API, such as http://localhost:8000/v1")
-    model: Optional[str] = key(None, "endpoint: name of the model on the server")
+
+
+@dataclass
+class Endpoint(Source):
+    url: Optional[str] = key(None, "base URL of the API, such as http://localhost:8000/v1")
+    model: Optional[str] = key(None, "name of the model on the server")
     mode: Mode = key(
         Mode.text,
-        "endpoint: how to ask; text: the TL prompt to /completions; chat: messages and native tools to "
-        "/chat/completions",
+        "how to ask; text: the TL prompt to /completions; chat: messages and native tools to /chat/completions",
     )
-    tokenizer: Optional[str] = key(None, "endpoint, mode=text: tokenizer (a folder or hub id), to send token ids")
-    api_key_env: str = key("OPENAI_API_KEY", "endpoint: environment variable with the API key, if the server needs one")
-    concurrency: int = key(8, "endpoint: number of requests at the same time", least=1)
-    timeout: float = key(300.0, "endpoint: seconds without data after which a request is repeated", least=1)
-    retries: int = key(6, "endpoint: retries of a request, at growing intervals or when the server says", least=0)
-    temperature: Optional[float] = key(0.0, "endpoint: sampling temperature; null: the server's default", least=0)
-    extra: dict[str, Any] = key({}, "endpoint: further fields of the request body; null removes a field")
-    cache: bool = key(True, "endpoint: keep answers under cache.dir/endpoint and use them instead of asking again")
+    tokenizer: Optional[str] = key(None, "tokenizer (a folder or hub id), to send token ids", only=("mode", ("text",)))
+    api_key_env: str = key("OPENAI_API_KEY", "environment variable with the API key, if the server needs one")
+    concurrency: int = key(8, "number of requests at the same time", least=1)
+    timeout: float = key(300.0, "seconds without data after which a request is repeated", least=1)
+    retries: int = key(6, "retries of a request, at growing intervals or when the server says", least=0)
+    temperature: Optional[float] = key(0.0, "sampling temperature; null: the server's default", least=0)
+    extra: dict[str, Any] = key({}, "further fields of the request body; null removes a field")
+    cache: bool = key(True, "keep answers under cache.dir/endpoint and use them instead of asking again")
 
 
 @dataclass
@@ -160,24 +216,26 @@ class Hardware:
 @dataclass
 class Tracking:
     name: str = key(MISSING, "tracker")
-    entity: Optional[str] = key(None, "wandb: user or team; null: wandb's default")
-    project: str = key("tltrain", "wandb: project")
+
+
+@dataclass
+class WandbTracking(Tracking):
+    entity: Optional[str] = key(None, "user or team; null: wandb's default")
+    project: str = key("tltrain", "project")
     mode: TrackingMode = key(
         TrackingMode.offline,
-        "wandb: where runs go; offline: kept on this machine; online: uploaded; disabled: nothing is recorded",
+        "where runs go; offline: kept on this machine; online: uploaded; disabled: nothing is recorded",
     )
-    group: Optional[str] = key(None, "wandb: group of the run; null: the sweep, or the job whose stage this is")
-    tags: list[str] = key([], "wandb: tags besides the names of model and data")
+    group: Optional[str] = key(None, "group of the run; null: the sweep, or the job whose stage this is")
+    tags: list[str] = key([], "tags besides the names of model and data")
     rows: int = key(200, "most rows of a table of samples", least=0)
-    upload: bool = key(False, "wandb: upload the content of artifacts; false: only where they are, and their digests")
-    timeout: float = key(15.0, "wandb: seconds to wait for the server before the run continues offline", least=1)
+    upload: bool = key(False, "upload the content of artifacts; false: only where they are, and their digests")
+    timeout: float = key(15.0, "seconds to wait for the server before the run continues offline", least=1)
     finish_timeout: float = key(
-        120.0, "wandb: seconds to upload the rest when a job ends; 0, and with upload=true: no limit", least=0
+        120.0, "seconds to upload the rest when a job ends; 0, and with upload=true: no limit", least=0
     )
-    dashboard: bool = key(False, "wandb: create or update the project's workspace and report when an online job ends")
-    panels: Optional[str] = key(
-        None, "wandb: file of the dashboard's panels; null: conf/tracking/dashboard/panels.yaml"
-    )
+    dashboard: bool = key(False, "create or update the project's workspace and report when an online job ends")
+    panels: Optional[str] = key(None, "file of the dashboard's panels; null: conf/tracking/dashboard/panels.yaml")
 
 
 @dataclass

@@ -55,6 +55,7 @@ class Key:
         among: the values it may have, where they are no enumeration.
         library: the class of a library whose arguments the node takes, as `tltrain.entry.arguments` names it;
             `algorithm`: that of the algorithm which stands beside it.
+        only: a key beside it, and the values of that with which it is read; None: it always is.
     """
 
     meaning: str
@@ -62,6 +63,7 @@ class Key:
     hint: str = ""
     schema: type | None = None
     library: str | None = None
+    only: tuple[str, tuple[str, ...]] | None = None
     among: tuple[Any, ...] = ()
 
 
@@ -72,6 +74,7 @@ def key(
     hint: str = "",
     schema: type | None = None,
     library: str | None = None,
+    only: tuple[str, tuple[str, ...]] | None = None,
     among: tuple[Any, ...] = (),
     **bounds: float,
 ) -> Any:
@@ -84,7 +87,7 @@ def key(
     factory: Callable[[], Any] | None = default.copy if isinstance(default, list | dict) else None
     if isinstance(default, type):
         schema = factory = default
-    carried = {"key": Key(meaning, Bounds(**bounds), hint, schema, library, among)}
+    carried = {"key": Key(meaning, Bounds(**bounds), hint, schema, library, only, among)}
     return field(metadata=carried, **({"default_factory": factory} if factory else {"default": default}))
 
 

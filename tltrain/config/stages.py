@@ -35,6 +35,7 @@ RESUME = "continue from the last complete checkpoint in hydra.run.dir"
 KEEP_CHECKPOINTS = "keep the checkpoints after the run has ended well"
 SUPERVISED = "settings of the supervised stage, as `stage.KEY` of stage=pkt"
 RL = "settings of the reinforcement learning stage, as `stage.KEY` of stage=irm"
+PPO = ("algorithm", ("ppo",))
 EVAL = "settings of the evaluation, as `stage.KEY` of stage=eval"
 
 
@@ -151,20 +152,21 @@ class IrmStage:
     on_kl_limit: OnKlLimit = key(
         OnKlLimit.stop, "what happens beyond kl_limit; stop: end the training; adapt: raise kl until it is below"
     )
-    gamma: float = key(1.0, "discount factor", least=0, most=1)
-    lam: float = key(0.95, "GAE lambda", least=0, most=1)
-    clip: float = key(0.2, "PPO ratio clip range", least=0)
-    value_clip: float = key(0.2, "clip range of the value update", least=0)
-    reward_clip: float = key(5.0, "clip range of the reward of a call, before the KL penalty", least=0)
-    ppo_epochs: int = key(1, "optimizer steps on each rollout", least=1)
+    gamma: float = key(1.0, "discount factor", least=0, most=1, only=PPO)
+    lam: float = key(0.95, "GAE lambda", least=0, most=1, only=PPO)
+    clip: float = key(0.2, "PPO ratio clip range", least=0, only=PPO)
+    value_clip: float = key(0.2, "clip range of the value update", least=0, only=PPO)
+    reward_clip: float = key(5.0, "clip range of the reward of a call, before the KL penalty", least=0, only=PPO)
+    ppo_epochs: int = key(1, "optimizer steps on each rollout", least=1, only=PPO)
     loss_mean: LossMean = key(
         LossMean.tokens,
         "what the loss of a step is a mean over; tokens: all response tokens; responses: the responses, each by the "
         "mean of its own tokens, as released; rloo's loss is a mean over responses in any case",
+        only=("algorithm", ("ppo", "grpo")),
     )
-    critic: Critic = key(Critic, "the critic of PPO")
+    critic: Critic = key(Critic, "the critic of PPO", only=PPO)
     generation_batch_size: Optional[int] = key(
-        None, "number of calls sampled at the same time; null: all of an optimizer step", least=1
+        None, "number of calls sampled at the same time; null: all of an optimizer step", least=1, only=PPO
     )
     matching: Matching = key(
         Matching.strict, 'comparison of argument values; strict: equal as JSON; lenient: 1, 1.0 and "1" are equal'

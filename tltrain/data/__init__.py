@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from itertools import islice
 from os import PathLike
 from pathlib import Path
@@ -12,56 +11,67 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from tltrain import toolworld
+from tltrain.config import FileData, RotbenchData, ToolworldData
 from tltrain.data import irm, native, openai, rotbench, tl_training, turns
 from tltrain.data.reading import ReadReport, read_file, read_json
 from tltrain.errors import TltrainError
+from tltrain.runtime import targets
 from tltrain.trajectory import Trajectory
 
 TRAINED_ON = "trained_on.json"
 """In a trained model's folder: the `query_key`s of what it was trained on."""
-Reader = Callable[[DictConfig, int, ReadReport], Iterator[Trajectory]]
+Reader = Callable[..., Iterable[Trajectory]]
 
 
-def _file(parse: Callable, data: DictConfig, seed: int, report: ReadReport) -> Iterator[Trajectory]:
-    return read_file(data.path, parse, data.on_error.name, report)
+def _of_file(parse: Callable) -> Reader:
+    """The reader of a file whose records `parse` reads."""
+
+    def read(data: FileData, seed: int, report: ReadReport) -> Iterator[Trajectory]:
+        return read_file(_path(data), parse, data.on_error.name, report)
+
+    return read
 
 
-def _turns(data: DictConfig, seed: int, report: ReadReport) -> Iterator[Trajectory]:
-    return turns.read(data.path, data.on_error.name, report)
+def _turns(data: FileData, seed: int, report: ReadReport) -> Iterator[Trajectory]:
+    return turns.read(_path(data), data.on_error.name, report)
 
 
-def _rotbench(data: DictConfig, seed: int, report: ReadReport) -> Iterator[Trajectory]:
-    return rotbench.read_training(data.path, list(data.levels), data.on_error.name, report)
+def _rotbench(data: RotbenchData, seed: int, report: ReadReport) -> Iterator[Trajectory]:
+    return rotbench.read_training(_path(data), list(data.levels), data.on_error.name, report)
 
 
-def _toolworld(data: DictConfig, seed: int, report: ReadReport) -> Iterator[Trajectory]:
+def _toolworld(data: ToolworldData, seed: int, report: ReadReport) -> Iterator[Trajectory]:
     for trajectory in toolworld.generate(data.size, seed, data.error_rate):
         report.read += 1
         yield trajectory
 
 
 READERS: dict[str, Reader] = {
-    "tl_training": partial(_file, tl_training.parse),
-    "openai": partial(_file, openai.parse),
-    "tltrain": partial(_file, native.parse),
+    "tl_training": _of_file(tl_training.parse),
+    "openai": _of_file(openai.parse),
+    "tltrain": _of_file(native.parse),
     "turns": _turns,
-    "irm": partial(_file, irm.parse),
+    "irm": _of_file(irm.parse),
     "rotbench": _rotbench,
     "toolworld": _toolworld,
 }
+"""The readers, each by the name that a choice of `data` gives; the annotation of its settings says its keys."""
+
+
+def _path(data: FileData) -> str:
+    if data.path is None:
+        raise TltrainError(f"data={data.name} reads a file: give data.path=PATH")
+    return data.path
 
 
 def trajectories(data: DictConfig, seed: int, report: ReadReport) -> Iterator[Trajectory]:
     """The configured source's trajectories, one at a time; what could not be read is listed in `report`.
 
     Raises:
-        TltrainError: no `data.path` where the source needs one, or (`data.on_error=stop`) a record that cannot be read.
+        TltrainError: there is no such reader, no `data.path` where it needs one, or (`data.on_error=stop`) a record
+            cannot be read.
     """
-    if data.name not in READERS:
-        raise TltrainError(f"data.name: expected one of {', '.join(READERS)}, found {data.name}")
-    if data.name != "toolworld" and data.path is None:
-        raise TltrainError(f"data={data.name} reads a file: give data.path=PATH")
-    return islice(READERS[data.name](data, seed, report), data.limit)
+    return islice(targets.call(data, READERS, "data", seed=seed, report=report), data.limit)
 
 
 def hold_out(items: Iterable[Trajectory], share: float, seed: int) -> tuple[list[Trajectory], list[Trajectory]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,25 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tltrain import config
-from tltrain.config import Key
+from tltrain.config import Key, reads
+from tltrain.entry import choices
 from tltrain.entry.arguments import LLAMA_CONFIG, check_arguments, check_bounds, library_fields, suggestion
 from tltrain.errors import TltrainError
+from tltrain.runtime import targets
 from tltrain.training.arguments import IRM_ARGUMENTS
 
 
+def check_run(cfg: DictConfig) -> None:
+    """`check` for what the user has asked for: also, that nothing was typed which the stage does not read."""
+    check(cfg)
+    choices.refuse_unread(cfg)
+
+
 def check(cfg: DictConfig) -> None:
-    """What the schemas cannot say, before a stage loads anything; `++key=value` passes by the schemas, not by this."""
+    """What the schemas cannot say, before a stage loads anything; `++key=value` passes by the schemas, not by this.
+
+    Gives each choice the keys that its function reads, and no others (`choices.bind`).
+    """
     if cfg.stage.name not in config.STAGES:
         raise TltrainError(f"stage.name: expected the name of a stage, found {cfg.stage.name}")
     try:
@@ -24,6 +36,7 @@ def check(cfg: DictConfig) -> None:
     except OmegaConfBaseException as error:
         raise TltrainError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     _check_schemas(cfg)
+    choices.bind(cfg)
     check_node(cfg, config.Config)  # first: keys of a stage may take their values from keys of the model
     check_node(cfg.stage, config.stage_schema(cfg.stage.name), "stage")
     for name in cfg.model.random or ():
@@ -40,15 +53,18 @@ def check(cfg: DictConfig) -> None:
         raise TltrainError(f"stage.args.resume_from_checkpoint={checkpoint}: there is no such folder")
 
 
-def check_node(node: DictConfig, schema: type, where: str = "") -> None:
+def check_node(node: DictConfig, schema: type, where: str = "", besides: Collection[str] = (targets.TARGET,)) -> None:
     """Raise a TltrainError unless all keys of a node and below it are the schema's, and within their bounds.
 
     Args:
         where: the node's own key; empty at the root.
+        besides: keys that may stand there too.
     """
     known = config.keys_of(schema)
     for name in map(str, node):
         key = f"{where}.{name}" if where else name
+        if name in besides:
+            continue
         if name not in known:
             raise TltrainError(f"{key}: no such key{suggestion(name, known)}")
         if not OmegaConf.is_missing(node, name):
@@ -63,6 +79,9 @@ def _check_value(node: DictConfig, known: Key, value: Any, key: str) -> None:
     if known.among and value not in known.among:
         words = ", ".join(str(each).lower() for each in known.among)
         raise TltrainError(f"{key}: expected one of {words}, found {value}")
+    if key in config.DOORS and isinstance(value, DictConfig):
+        check_node(value, choices.schema_of(key, value), key, (targets.TARGET, *reads.own_keys(node.stage.name, key)))
+        return
     if (known.schema or known.library) and not isinstance(value, DictConfig):
         raise TltrainError(f"{key}: expected a mapping, found {value}")
     if known.schema is not None:

@@ -1,9 +1,14 @@
-"""Configurations of one stage made from the configuration of another, as if they had been composed."""
+"""Configurations made within a run: of one stage from that of another, and composed through the run's search path."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from hydra import compose as compose_here
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from tltrain import config
@@ -22,3 +27,29 @@ def part(cfg: DictConfig, stage: dict[str, Any], kind: str | None = None) -> Dic
     with open_dict(own):
         own.stage = OmegaConf.merge(schema, stage)
     return own
+
+
+def choice_of(group: str, name: str) -> DictConfig:
+    """The node that a choice of a group composes to, what it refers to left open."""
+    return OmegaConf.masked_copy(compose([f"{group}={name}"]), group)[group]
+
+
+def compose(overrides: Sequence[str]) -> DictConfig:
+    """A configuration composed through the search path of this run (`--config-dir`, `hydra.searchpath`), in any process
+    of it.
+
+    Raises:
+        HydraException, OmegaConfBaseException: there is no such choice, or no such key.
+    """
+    job = HydraConfig.instance().cfg is not None  # else nothing is known but our own folder
+    sources = HydraConfig.get().runtime.config_sources if job else []
+    main = next((source.path for source in sources if source.provider == "main"), str(config.CONF_DIR))
+    ours = ("hydra", "main", "schema")  # which Hydra looks in anyway
+    further = [f"{source.schema}://{source.path}" for source in sources if source.provider not in ours]
+    own = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(main, version_base="1.3", job_name="tltrain"):
+            return compose_here("config", [f"hydra.searchpath={further!r}", *overrides])
+    finally:
+        GlobalHydra.instance().hydra = own

@@ -320,14 +320,12 @@ def work(file: Path) -> int:
 
 
 def _as_in_hydra(hydra_config: DictConfig) -> None:
-    """The state of a process that Hydra has started a job in: log, `HydraConfig`, and `compose`."""
-    from hydra import initialize_config_dir
+    """The state of a process that Hydra has started a job in: log, `HydraConfig` (which `composed.compose` needs)."""
     from hydra.core.utils import configure_log, setup_globals
 
     setup_globals()
     config.register()
     HydraConfig.instance().cfg = hydra_config  # type: ignore[assignment]  # Hydra too keeps a DictConfig there
-    initialize_config_dir(str(config.CONF_DIR), version_base="1.3", job_name="tltrain")
     configure_log(hydra_config.hydra.job_logging, hydra_config.hydra.verbose)
 
 

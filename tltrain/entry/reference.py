@@ -21,6 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tltrain import config
+from tltrain.config import reads
+from tltrain.entry import choices
 from tltrain.entry.arguments import ARGUMENTS, library_fields
 from tltrain.grading import RewardSettings
 from tltrain.training.arguments import IRM_ARGUMENTS
@@ -48,12 +50,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Choice:
-    """A choice of a group: what the comment at the head of its file says, and its keys."""
+    """A choice of a group: what the comment at the head of its file says, its keys, and what a stage reads."""
 
     group: str
     name: str
     comment: tuple[str, ...]
     rows: tuple[Row, ...]
+    reads: str = ""
 
 
 # --- reading the schemas and conf/ ------------------------------------------------------------------------------------
@@ -78,6 +81,8 @@ def schema_of(cfg: DictConfig, group: str) -> type:
     """The schema of a group in a composed configuration."""
     if group == "stage":
         return config.stage_schema(cfg.stage.name)
+    if group in config.DOORS:
+        return choices.schema_of(group, cfg[group])
     return RewardSettings if group == "reward" else config.SCHEMAS[f"schema/{group}"]
 
 
@@ -89,7 +94,14 @@ def choice_of(cfg: DictConfig, group: str, name: str, folder: Path = config.CONF
     """
     file = folder / group / f"{name}.yaml"
     comment = comment_of(file) if file.is_file() else ()
-    return Choice(group, name, comment, tuple(rows(cfg[group], schema_of(cfg, group), group)))
+    own = tuple(rows(cfg[group], schema_of(cfg, group), group))
+    return Choice(group, name, comment, own, read_by(cfg.stage.name) if group == "stage" else "")
+
+
+def read_by(stage: str) -> str:
+    """A sentence about the groups whose keys a stage reads."""
+    groups = reads.groups_of(stage)
+    return f"Reads the keys of {', '.join(groups)}." if groups else "Reads the keys of no other group."
 
 
 def rows(node: DictConfig | None, schema: type, where: str = "") -> Iterator[Row]:
@@ -98,7 +110,10 @@ def rows(node: DictConfig | None, schema: type, where: str = "") -> Iterator[Row
     for name, known in config.keys_of(schema).items():
         key = f"{where}.{name}" if where else name
         value, origin = _value(node, name)
-        row = Row(key, _type_words(hints[name]), _text(value), _range(known), known.meaning, origin)
+        meaning = (
+            known.meaning if known.only is None else f"{known.meaning}; only {known.only[0]}={','.join(known.only[1])}"
+        )
+        row = Row(key, _type_words(hints[name]), _text(value), _range(known), meaning, origin)
         if known.schema is not None:
             yield replace(row, type="mapping", default="")
             yield from rows(value if isinstance(value, DictConfig) else None, known.schema, key)
@@ -194,7 +209,7 @@ def _text(value: Any) -> str:
 # --- composing --------------------------------------------------------------------------------------------------------
 
 
-def composed(choices: Mapping[str, str], overrides: Sequence[str] = ()) -> DictConfig:
+def composed(chosen: Mapping[str, str], overrides: Sequence[str] = ()) -> DictConfig:
     """The configuration with these choices of groups.
 
     Raises:
@@ -207,7 +222,7 @@ def composed(choices: Mapping[str, str], overrides: Sequence[str] = ()) -> DictC
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(config.CONF_DIR), version_base="1.3", job_name="tltrain"):
-            return compose("config", [*(f"{group}={name}" for group, name in choices.items()), *overrides])
+            return compose("config", [*(f"{group}={name}" for group, name in chosen.items()), *overrides])
     finally:
         GlobalHydra.instance().clear()
 
@@ -220,8 +235,8 @@ def all_choices() -> dict[str, list[Choice]]:
     found: dict[str, list[Choice]] = {group: [] for group in GROUPS}
     others = [group for group in GROUPS if group != "model"]
     rounds = [dict(zip(others, names, strict=True)) for names in zip_longest(*map(names_of, others))]
-    for choices in (*rounds, *({"model": name} for name in names_of("model"))):
-        given = {group: name for group, name in choices.items() if name is not None}
+    for chosen in (*rounds, *({"model": name} for name in names_of("model"))):
+        given = {group: name for group, name in chosen.items() if name is not None}
         cfg = composed(given)
         for group, name in given.items():
             found[group].append(choice_of(cfg, group, name))
@@ -234,10 +249,10 @@ def all_choices() -> dict[str, list[Choice]]:
 def markdown() -> dict[str, str]:
     """The reference as Markdown pages: file name -> text. `index.md` links to the others, which lie beside it."""
     pages = {"index.md": _index()}
-    for group, choices in all_choices().items():
+    for group, members in all_choices().items():
         meaning = config.keys_of(config.Config)[group].meaning
         sections = [f"# {group}", f"{_sentence(meaning)} `{group}=CHOICE` chooses; a heading below is a choice."]
-        pages[f"{group}.md"] = _page([*sections, *(part for choice in choices for part in _section(choice))])
+        pages[f"{group}.md"] = _page([*sections, *(part for choice in members for part in _section(choice))])
     for folder, meaning in VERBATIM.items():
         pages[f"{folder}.md"] = _page([f"# {folder}", meaning, *_files(folder)])
     return pages
@@ -266,7 +281,7 @@ def _index() -> str:
 
 
 def _section(choice: Choice) -> list[str]:
-    return [f"## {choice.name}", *_comment(choice.comment), _key_table(choice.rows)]
+    return [f"## {choice.name}", *_comment(choice.comment), _key_table(choice.rows), *filter(None, [choice.reads])]
 
 
 def _files(folder: str) -> Iterator[str]:

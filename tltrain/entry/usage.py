@@ -62,6 +62,7 @@ def _choices(named: dict[str, list[str]], folder: Path | None) -> Iterator[str]:
             yield from (f"  {line.replace('python -m tltrain', program.name())}" for line in choice.comment)
             yield ""
             yield from _keys(choice.rows)
+            yield from ([f"  {choice.reads}"] if choice.reads else [])
             yield ""
     words = " ".join(f"{group}={name}" for group, name in first.items())
     yield f"{program.name()} {words} --cfg job prints the whole configuration, {program.name()} --help the groups;"

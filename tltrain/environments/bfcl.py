@@ -29,8 +29,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
+from tltrain.config import BfclConversations
 from tltrain.data import bfcl
 from tltrain.data.reading import expect, expect_choice, expect_tools, member, optional, read_file, records
 from tltrain.environments import Environment
@@ -109,7 +108,7 @@ class Entry:
 # --- for the registry of environments -------------------------------------------------------------------------------
 
 
-def tasks(benchmark: DictConfig, seed: int = 0) -> list[Task]:
+def tasks(benchmark: BfclConversations, seed: int = 0) -> list[Task]:
     """The tasks of `benchmark.categories`.
 
     `meta`: `category`, `classes`, and `scenario`, by which results are split: what a task is about or, where several
@@ -130,7 +129,7 @@ def tasks(benchmark: DictConfig, seed: int = 0) -> list[Task]:
     return found
 
 
-def make(benchmark: DictConfig) -> Callable[[], Environment]:
+def make(benchmark: BfclConversations) -> Callable[[], Environment]:
     """What makes the environment of each conversation; all share the process in which the simulators run.
 
     Raises:
@@ -141,12 +140,12 @@ def make(benchmark: DictConfig) -> Callable[[], Environment]:
     return lambda: BfclEnvironment(entries, simulators)
 
 
-def golden_calls(benchmark: DictConfig, task: Task) -> tuple[tuple[Call, ...], ...]:
+def golden_calls(benchmark: BfclConversations, task: Task) -> tuple[tuple[Call, ...], ...]:
     """The right calls of each turn of a task, `finish` left out."""
     return _sets(benchmark)[task.meta["category"]][task.id].golden
 
 
-def _sets(benchmark: DictConfig) -> dict[str, Mapping[str, Entry]]:
+def _sets(benchmark: BfclConversations) -> dict[str, Mapping[str, Entry]]:
     """Category -> id -> entry."""
     unknown = [name for name in benchmark.categories if name not in EXPECTED_COUNTS]
     if unknown or not benchmark.categories:

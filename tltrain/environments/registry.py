@@ -18,13 +18,14 @@ class Kind(NamedTuple):
 
     Attributes:
         tasks: the tasks of `cfg.benchmark` and a seed, in their order.
-        make: for `cfg.benchmark`, what gives a new environment; each conversation has its own.
+        make: for `cfg.benchmark`, what gives a new environment; each conversation has its own. The annotation of its
+            settings says the keys of the benchmark.
         golden: for `cfg.benchmark` and a task, the golden calls of each turn of the user; None where there are none.
     """
 
-    tasks: Callable[[DictConfig, int], list[Task]]
-    make: Callable[[DictConfig], Callable[[], Environment]]
-    golden: Callable[[DictConfig, Task], Sequence[Sequence[Call]]] | None = None
+    tasks: Callable[..., list[Task]]
+    make: Callable[..., Callable[[], Environment]]
+    golden: Callable[..., Sequence[Sequence[Call]]] | None = None
 
 
 ENVIRONMENTS: dict[str, Kind] = {

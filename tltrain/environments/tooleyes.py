@@ -30,8 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
+from tltrain.config import ToolEyesConversations
 from tltrain.data.reading import expect, expect_tools, member, optional, parse_json_at, read_file, read_json
 from tltrain.environments import Environment
 from tltrain.environments.sandbox import Limits, Sandbox, isolation
@@ -83,7 +82,7 @@ class Query:
     scenario: str
 
 
-def tasks(benchmark: DictConfig, seed: int) -> list[Task]:
+def tasks(benchmark: ToolEyesConversations, seed: int) -> list[Task]:
     """A task for each query, in the order of the file; `meta`: `scenario`, `category`, `module`, `query`.
 
     Raises:
@@ -103,7 +102,7 @@ def tasks(benchmark: DictConfig, seed: int) -> list[Task]:
     ]
 
 
-def _folder(benchmark: DictConfig) -> Path:
+def _folder(benchmark: ToolEyesConversations) -> Path:
     if benchmark.path is None:
         raise TltrainError("benchmark=tooleyes reads a checkout of ToolEyes: give benchmark.path=FOLDER")
     return Path(benchmark.path)
@@ -195,7 +194,7 @@ def _documented(root: Path, module: tuple[str, str]) -> frozenset[str]:
     return frozenset(tool.name for tool in tools) - {FINISH.name, ASK.name}
 
 
-def make(benchmark: DictConfig) -> Callable[[], Environment]:
+def make(benchmark: ToolEyesConversations) -> Callable[[], Environment]:
     """What gives a new environment for each conversation; the library, the user and the machine are looked at now.
 
     Raises:

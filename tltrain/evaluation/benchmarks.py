@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from tltrain import toolworld
+from tltrain.config import BfclBenchmark, FileBenchmark, RotbenchBenchmark, ToolworldBenchmark
 from tltrain.data import bfcl, openai, rotbench, toolalpaca
 from tltrain.data.reading import ReadReport, read_file
 from tltrain.errors import TltrainError
+from tltrain.runtime import targets
 from tltrain.trajectory import Sample
 
 log = logging.getLogger(__name__)
@@ -25,19 +28,17 @@ def load(benchmark: DictConfig, seed: int) -> dict[str, list[Sample]]:
     """Set name (`rotbench_clean`, `rotbench_third_clean`, `toolalpaca_real`, `bfcl_exec`, ...) -> its samples.
 
     Raises:
-        TltrainError: the benchmark has no such part, or its files are not those that were published.
+        TltrainError: there is no such benchmark, it has no such part, or its files are not those that were published.
     """
-    sets = LOADERS[benchmark.name](benchmark, seed) if benchmark.name in LOADERS else None
-    if sets is None:
-        raise TltrainError(f"benchmark.name: expected one of {', '.join(LOADERS)}, found {benchmark.name}")
+    sets = targets.call(benchmark, LOADERS, "benchmark", seed=seed)
     return {name: samples[: benchmark.limit] for name, samples in sets.items()}
 
 
-def _toolworld(benchmark: DictConfig, seed: int) -> dict[str, list[Sample]]:
+def _toolworld(benchmark: ToolworldBenchmark, seed: int) -> dict[str, list[Sample]]:
     return {"toolworld": list(toolworld.samples(benchmark.size, seed))}
 
 
-def _rotbench(benchmark: DictConfig, seed: int) -> dict[str, list[Sample]]:
+def _rotbench(benchmark: RotbenchBenchmark, seed: int) -> dict[str, list[Sample]]:
     if benchmark.path is None:
         raise TltrainError("benchmark=rotbench reads RoTBench's release: give benchmark.path=FOLDER with first_turn/")
     unknown = set(benchmark.turns) - set(TURNS)
@@ -54,7 +55,7 @@ def _rotbench(benchmark: DictConfig, seed: int) -> dict[str, list[Sample]]:
     return sets
 
 
-def _toolalpaca(benchmark: DictConfig, seed: int) -> dict[str, list[Sample]]:
+def _toolalpaca(benchmark: FileBenchmark, seed: int) -> dict[str, list[Sample]]:
     if benchmark.path is None:
         raise TltrainError("benchmark=toolalpaca reads ToolAlpaca's data: give benchmark.path=FOLDER with eval_*.json")
     sets: dict[str, list[Sample]] = {}
@@ -71,7 +72,7 @@ def _toolalpaca(benchmark: DictConfig, seed: int) -> dict[str, list[Sample]]:
     return sets
 
 
-def _bfcl(benchmark: DictConfig, seed: int) -> dict[str, list[Sample]]:
+def _bfcl(benchmark: BfclBenchmark, seed: int) -> dict[str, list[Sample]]:
     unknown = [name for name in benchmark.categories if name not in bfcl.SETS]
     if unknown or not benchmark.categories:
         raise TltrainError(
@@ -83,7 +84,7 @@ def _bfcl(benchmark: DictConfig, seed: int) -> dict[str, list[Sample]]:
     }
 
 
-def _openai(benchmark: DictConfig, seed: int) -> dict[str, list[Sample]]:
+def _openai(benchmark: FileBenchmark, seed: int) -> dict[str, list[Sample]]:
     if benchmark.path is None:
         raise TltrainError("benchmark=openai reads a file: give benchmark.path=FILE of messages, tools, tool_calls")
     report = ReadReport()
@@ -97,10 +98,11 @@ def _tell_notes(report: ReadReport) -> None:
         log.warning("reading: %s: %d times in %d records", note, count, report.read)
 
 
-LOADERS = {
+LOADERS: dict[str, Callable[..., dict[str, list[Sample]]]] = {
     "toolworld": _toolworld,
     "rotbench": _rotbench,
     "toolalpaca": _toolalpaca,
     "bfcl": _bfcl,
     "openai": _openai,
 }
+"""The benchmarks with one call a sample, by name; the annotation of its settings says the keys of each."""

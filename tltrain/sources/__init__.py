@@ -9,16 +9,15 @@ measured of all. Answers are text in the TL format; only the local model needs t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from omegaconf import DictConfig
 
-from tltrain.errors import TltrainError
+from tltrain import config
+from tltrain.runtime import targets
 from tltrain.trajectory import Sample
-
-NAMES = ("model", "endpoint", "golden", "random")
 
 
 class Source(Protocol):
@@ -41,30 +40,52 @@ class Source(Protocol):
         ...
 
 
-@contextmanager
-def open_source(cfg: DictConfig) -> Iterator[Source]:
+def open_source(cfg: DictConfig) -> AbstractContextManager[Source]:
     """The source that `cfg.source` names; what it holds (a model, connections) is let go at the end.
 
     Raises:
         TltrainError: there is no such source, or what it needs (a model, a url, a package) is not there.
     """
-    name = cfg.source.name
-    if name == "model":
-        from tltrain.sources.local import LocalModel
+    return targets.call(cfg.source, SOURCES, "source", cfg=cfg)
 
-        model = LocalModel(cfg)
-        try:
-            yield model
-        finally:
-            model.close()
-    elif name == "endpoint":
-        from tltrain.sources.endpoint import open_endpoint
 
-        with open_endpoint(cfg) as endpoint:
-            yield endpoint
-    elif name in NAMES:
-        from tltrain.sources.baselines import GoldenCalls, RandomTool
+@contextmanager
+def _local_model(source: config.Source, cfg: DictConfig) -> Iterator[Source]:
+    from tltrain.sources.local import LocalModel
 
-        yield GoldenCalls(cfg) if name == "golden" else RandomTool(cfg)
-    else:
-        raise TltrainError(f"source.name: expected one of {', '.join(NAMES)}, found {name}")
+    model = LocalModel(cfg)
+    try:
+        yield model
+    finally:
+        model.close()
+
+
+@contextmanager
+def _endpoint(source: config.Endpoint, cfg: DictConfig) -> Iterator[Source]:
+    from tltrain.sources.endpoint import open_endpoint
+
+    with open_endpoint(cfg) as endpoint:
+        yield endpoint
+
+
+@contextmanager
+def _golden_calls(source: config.Source, cfg: DictConfig) -> Iterator[Source]:
+    from tltrain.sources.baselines import GoldenCalls
+
+    yield GoldenCalls(cfg)
+
+
+@contextmanager
+def _random_tool(source: config.Source, cfg: DictConfig) -> Iterator[Source]:
+    from tltrain.sources.baselines import RandomTool
+
+    yield RandomTool(cfg)
+
+
+SOURCES: dict[str, Callable[..., AbstractContextManager[Source]]] = {
+    "model": _local_model,
+    "endpoint": _endpoint,
+    "golden": _golden_calls,
+    "random": _random_tool,
+}
+"""Who may answer, by name; the annotation of its settings says the keys of each."""

@@ -15,12 +15,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.text import Text
 
 from tltrain.entry import checks, launch
+from tltrain.entry.composed import compose
 from tltrain.runtime import runs, terminal
 
 MODELS = ("base", "sft", "pkt", "irm")
@@ -70,7 +70,7 @@ def run_composed(folder: Path, overrides: list[str], arguments: DictConfig | Non
         arguments: of trl.SFTConfig, as `stage.args`.
     """
     own = [word for word in HydraConfig.get().overrides.task if not word.lstrip("+~").startswith("stage")]
-    cfg = compose("config", [*own, "data=toolworld", *overrides])
+    cfg = compose([*own, "data=toolworld", *overrides])
     if arguments:
         cfg.stage.args = arguments
     checks.check(cfg)

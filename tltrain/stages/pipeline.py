@@ -22,8 +22,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from tltrain import config, tracking
-from tltrain.entry import arguments, checks, launch
-from tltrain.entry.composed import part, resolved
+from tltrain.entry import arguments, checks, choices, launch
+from tltrain.entry.composed import choice_of, part, resolved
 from tltrain.errors import TltrainError
 from tltrain.evaluation.metrics import CONVERSATION, SINGLE_TURN
 from tltrain.runtime import memory, redact, runs, terminal
@@ -96,7 +96,8 @@ def supervised(cfg: DictConfig) -> dict[str, Any]:
 def data_of(cfg: DictConfig, data: Entry) -> DictConfig:
     """The configuration reading what the data stage wrote, with the held-out share of the source."""
     own = cfg.copy()
-    own.data.name, own.data.path, own.data.limit = "tltrain", str(data.folder / "train.jsonl"), None
+    reader = {"name": "tltrain", "path": str(data.folder / "train.jsonl"), "holdout": cfg.data.holdout}
+    own.data = choices.bound("data", OmegaConf.create(reader))
     return own
 
 
@@ -115,16 +116,12 @@ def benchmark(choice: str | DictConfig) -> tuple[str, DictConfig]:
     """
     given = {"name": choice} if isinstance(choice, str) else config.plain(choice)
     name = given.pop("name", None)
-    files = {file.stem: file for file in sorted((config.CONF_DIR / "benchmark").glob("*.yaml"))}
-    if name not in files:
-        raise TltrainError(f"stage.benchmarks: expected some of {', '.join(files)}, found {name}")
-    own = OmegaConf.structured(config.SCHEMAS["schema/benchmark"])
-    for key in given:
-        if key not in own:
-            raise TltrainError(f"stage.benchmarks, {name}.{key!s}: no such key{arguments.suggestion(str(key), own)}")
-    stated = config.merged(OmegaConf.load(files[name]))
-    del stated["defaults"]
-    return name, config.merged(own, stated, given)
+    if name not in (names := choices.names_of("benchmark")):
+        raise TltrainError(f"stage.benchmarks: expected some of {', '.join(names)}, found {name}")
+    try:
+        return name, choices.bound("benchmark", config.merged(choice_of("benchmark", name), given), choice=name)
+    except TltrainError as error:
+        raise TltrainError(f"stage.benchmarks, {str(error).replace('benchmark.', f'{name}.', 1)}") from error
 
 
 def check(cfg: DictConfig, benchmarks: list[tuple[str, DictConfig]]) -> None:
@@ -139,7 +136,7 @@ def check(cfg: DictConfig, benchmarks: list[tuple[str, DictConfig]]) -> None:
     for name, choice in benchmarks:
         own = cfg.copy()
         own.benchmark = choice
-        checks.check_node(own.benchmark, config.Benchmark, f"stage.benchmarks, {name}")
+        checks.check_node(own.benchmark, choices.schema_of("benchmark", choice), f"stage.benchmarks, {name}")
     stages = {"supervised": supervised(cfg)} | {node: resolved(cfg.stage[node]) for node in ("rl", "eval")}
     for node, stage in stages.items():
         for key in ("mae", "rule"):

@@ -127,7 +127,7 @@ def lengths(cfg: DictConfig, own: DictConfig, context: int | None) -> tuple[Any,
 
 def of_data(cfg: DictConfig, own: DictConfig, context: int | None) -> Any:
     """Samples of the data where data and tokenizer are on this machine, else None."""
-    if cfg.data.name != "toolworld" and cfg.data.path is None:
+    if "path" in cfg.data and cfg.data.path is None:
         return None
     from tltrain.plan.configured import Rows, arguments, rows_of
     from tltrain.tokens.packing import PackingReport, PackingSettings, pack

@@ -25,14 +25,14 @@ from tltrain.trajectory import Sample
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
-    if cfg.data.path is None:
+    if (path := cfg.data.get("path")) is None:
         raise TltrainError("stage=predict reads a conversation: give data.path=messages.json")
-    tools, messages, instructions = read_history(cfg.data.path)
-    sample = Sample(str(cfg.data.path), tools, messages, (), instructions)
+    tools, messages, instructions = read_history(path)
+    sample = Sample(str(path), tools, messages, (), instructions)
     with open_source(cfg) as source:
         (text,), model_path = source([sample]), source.name
     if text is None:
-        raise TltrainError(f"{cfg.data.path}: the conversation is too long for the model, see the line above")
+        raise TltrainError(f"{path}: the conversation is too long for the model, see the line above")
     judged = grade(text, None, tools)
     call = judged.prediction and {"name": judged.prediction.name, "arguments": dict(judged.prediction.arguments)}
     metrics = {

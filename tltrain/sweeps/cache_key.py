@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from tltrain import config
 from tltrain.errors import TltrainError
 from tltrain.models import packages
-from tltrain.runtime import fingerprints, source_digest
+from tltrain.runtime import fingerprints, source_digest, targets
 
 SUPERVISED = ("sft", "pkt")
 TRAINED = (*SUPERVISED, "irm")
@@ -127,6 +127,9 @@ def configuration(values: Values, made: Mapping[str, str] | None = None) -> dict
         if values["stage"]["name"] in exemption.stages and exemption.applies(values):
             node, name = _node(counting, exemption.key)
             node.pop(name, None)
+    for group in [group for group in config.DOORS if group in counting]:
+        if (file := targets.file_of(values[group], group)) is not None:  # somebody's own function
+            counting[group]["code"] = fingerprints.of_path(file)
     for path in PATHS:
         node, name = _node(counting, path)
         if name in node:

@@ -17,7 +17,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from tltrain import tracking
-from tltrain.entry import program
+from tltrain.entry import choices, program
 from tltrain.errors import TltrainError
 from tltrain.evaluation.metrics import METRICS
 from tltrain.report.gather import gather, job_folders
@@ -123,6 +123,7 @@ def _track(config: DictConfig, folder: Path) -> None:
     with open_dict(own):
         own.pop("hydra")
         own.stage.name = "report"
+        own.tracking = choices.bound("tracking", own.tracking)
     with tracking.job(own, folder) as tracker:
         tracker.track_file(folder / "report.html")
 

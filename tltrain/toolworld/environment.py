@@ -22,8 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from omegaconf import DictConfig
-
+from tltrain.config import ToolworldConversations
 from tltrain.toolworld.domains import FUNCTIONS
 from tltrain.toolworld.domains.user import user
 from tltrain.toolworld.generate import TOOLS_OFFERED
@@ -36,7 +35,7 @@ SPLIT = "test"
 Fact = str | int | float
 
 
-def tasks(benchmark: DictConfig, seed: int) -> list[Task]:
+def tasks(benchmark: ToolworldConversations, seed: int) -> list[Task]:
     """`benchmark.size` tasks, the conversations of which `tltrain.toolworld.samples` asks single turns."""
     found = []
     for index in range(benchmark.size):
@@ -46,12 +45,12 @@ def tasks(benchmark: DictConfig, seed: int) -> list[Task]:
     return found
 
 
-def make(benchmark: DictConfig) -> Callable[[], Toolworld]:
+def make(benchmark: ToolworldConversations) -> Callable[[], Toolworld]:
     """What gives a new environment."""
     return Toolworld
 
 
-def golden_calls(benchmark: DictConfig, task: Task) -> tuple[tuple[Call, ...], ...]:
+def golden_calls(benchmark: ToolworldConversations, task: Task) -> tuple[tuple[Call, ...], ...]:
     """The calls of a task's script, `finish` included: of one turn, since the user says no more."""
     return (script_of(task.id).golden,)
 

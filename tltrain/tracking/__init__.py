@@ -24,8 +24,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from tltrain import config
 from tltrain.errors import TltrainError
-from tltrain.runtime import redact
+from tltrain.runtime import redact, targets
 from tltrain.runtime.preemption import Preempted
 
 __all__ = ["Tracker", "guarded", "job", "one_line", "prepared"]
@@ -105,16 +106,30 @@ def job(cfg: DictConfig, folder: Path) -> Iterator[Tracker]:
 
 
 def _open(cfg: DictConfig, folder: Path) -> Tracker:
-    if wants_wandb(cfg):
-        _reveal()
-        from tltrain.tracking.wandb import WandbTracker
+    return targets.call(cfg.tracking, TRACKERS, "tracking", cfg=cfg, folder=folder)
 
-        return WandbTracker(cfg, folder)
-    if cfg.tracking.name == "tensorboard":
-        from tltrain.tracking.tensorboard import TensorBoardTracker
 
-        return TensorBoardTracker(folder)
+def _nothing(settings: config.Tracking) -> Tracker:
     return Tracker()
+
+
+def _wandb(settings: config.WandbTracking, cfg: DictConfig, folder: Path) -> Tracker:
+    if not wants_wandb(cfg):
+        return Tracker()
+    _reveal()
+    from tltrain.tracking.wandb import WandbTracker
+
+    return WandbTracker(cfg, folder)
+
+
+def _tensorboard(settings: config.Tracking, folder: Path) -> Tracker:
+    from tltrain.tracking.tensorboard import TensorBoardTracker
+
+    return TensorBoardTracker(folder)
+
+
+TRACKERS: dict[str, Callable[..., Tracker]] = {"none": _nothing, "wandb": _wandb, "tensorboard": _tensorboard}
+"""The trackers, by name; the annotation of its settings says the keys of each."""
 
 
 @contextmanager
@@ -125,11 +140,11 @@ def prepared(cfg: DictConfig) -> Iterator[None]:
         TltrainError: a package is missing, or the file of panels is wrong; the message says what to do.
     """
     needed = [("tracking=tensorboard", "tensorboard", "tensorboard", cfg.tracking.name == "tensorboard")]
-    needed += [("tracking.dashboard=true", "wandb-workspaces", "dashboards", cfg.tracking.dashboard)]
+    needed += [("tracking.dashboard=true", "wandb-workspaces", "dashboards", dashboards := wants_dashboard(cfg))]
     for key, package, extra, wanted in needed:
         if wanted and importlib.util.find_spec(package.replace("-", "_")) is None:
             raise TltrainError(f"{key} needs the package {package}: pip install {package} (or 'tltrain[{extra}]')")
-    if cfg.tracking.dashboard:
+    if dashboards:
         from tltrain.tracking import dashboard
 
         dashboard.read(cfg.tracking.panels)
@@ -151,6 +166,10 @@ def _unhide() -> None:
 def one_line(error: object) -> str:
     """A short line of what an error says."""
     return redact.text(" ".join(str(error).split()))[:200]
+
+
+def wants_dashboard(cfg: DictConfig) -> bool:
+    return cfg.tracking.name == "wandb" and cfg.tracking.dashboard
 
 
 def wants_wandb(cfg: DictConfig) -> bool:

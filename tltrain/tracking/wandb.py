@@ -264,11 +264,15 @@ def inputs(cfg: DictConfig) -> list[tuple[str, Path]]:
     stage = cfg.stage
     if stage.name == "eval":
         answered = ("data", stage.predictions) if stage.predictions else ("model", cfg.model.path)
-        found = [("data", cfg.benchmark.path), answered]
+        found = [("data", cfg.benchmark.get("path")), answered]
     elif stage.name == "mae":
-        found = [("data", cfg.data.path)]
+        found = [("data", cfg.data.get("path"))]
     else:
-        found = [("data", cfg.data.path), ("model", cfg.model.path), ("model", (stage.get("critic") or {}).get("path"))]
+        found = [
+            ("data", cfg.data.get("path")),
+            ("model", cfg.model.path),
+            ("model", (stage.get("critic") or {}).get("path")),
+        ]
     return [(kind, Path(path)) for kind, path in found if path and Path(path).exists()]
 
 

@@ -33,6 +33,8 @@ def irm(tltrain):
 
     def run(*words: str, **options) -> Ran:
         given = {word.partition("=")[0] for word in words}
+        if {"stage.algorithm=rloo", "stage.algorithm=grpo"} & set(words):
+            given.add("stage.critic.init")  # they have no critic
         defaults = [word for word in (*SMALL, *FEW, *ALGORITHMS["ppo"]) if word.partition("=")[0] not in given]
         return tltrain("stage=irm", *defaults, *words, **options)
 

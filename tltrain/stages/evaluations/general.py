@@ -24,6 +24,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from tltrain.config import GeneralBenchmark
 from tltrain.data import trajectories
 from tltrain.data.reading import ReadReport
 from tltrain.entry.arguments import suggestion
@@ -47,7 +48,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         from lm_eval.models.huggingface import HFLM
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of every default it takes
 
-    manager = task_manager(cfg)
+    manager = task_manager(cfg.benchmark)
     refused = refuse_unsafe(cfg, manager)
     # The library that executes code for lm-eval asks here, and would also take the word of the user's shell.
     os.environ["HF_ALLOW_CODE_EVAL"] = "1" if cfg.benchmark.unsafe_code else "0"
@@ -86,13 +87,13 @@ def installed() -> bool:
 # --- tasks ------------------------------------------------------------------------------------------------------------
 
 
-def task_manager(cfg: DictConfig) -> Any:
+def task_manager(benchmark: GeneralBenchmark) -> Any:
     """lm-eval's index of tasks, its own left out where `benchmark.include_path` has all that is asked for: reading
     thousands of definitions takes a while.
     """
     from lm_eval.tasks import TaskManager
 
-    own, names = cfg.benchmark.include_path, list(cfg.benchmark.tasks)
+    own, names = benchmark.include_path, list(benchmark.tasks)
     if own is not None:
         if not Path(own).is_dir():
             raise TltrainError(f"benchmark.include_path={own}: there is no such folder")

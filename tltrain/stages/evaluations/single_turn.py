@@ -26,7 +26,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from tltrain import tracking
-from tltrain.config import plain
+from tltrain.config import Scoring, plain
 from tltrain.data import TRAINED_ON, bfcl, query_key, trained_on
 from tltrain.data.reading import records as read_records
 from tltrain.errors import TltrainError
@@ -49,13 +49,13 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     metrics, predictions = evaluate(cfg)
     runs.write_lines(folder / PREDICTIONS, map(to_line, predictions))
     if robustness.applies(cfg):
-        robustness.draw(metrics, cfg.benchmark.scoring.name, folder / "robustness.png")
+        robustness.draw(metrics, preferred(cfg), folder / "robustness.png")
     published = evaluation_tables.published_single_turn(metrics)
     evaluation_tables.write_published(folder, published)
     with tracking.job(cfg, folder) as tracker:
         tracker.evaluation(metrics, folder / PREDICTIONS, Prediction.COLUMNS, (one.row() for one in predictions))
     runs.finish(folder, cfg, metrics)
-    evaluation_tables.show_single_turn(metrics, cfg.benchmark.scoring.name)
+    evaluation_tables.show_single_turn(metrics, preferred(cfg))
     if robustness.applies(cfg):
         evaluation_tables.show_robustness(metrics)
     evaluation_tables.show_published(published)
@@ -209,11 +209,16 @@ def _plain(percentages: dict[str, Percentage]) -> dict[str, dict[str, Any]]:
     return {metric: number.to_json() for metric, number in percentages.items()}
 
 
+def preferred(cfg: DictConfig) -> str:
+    """The scoring of the headline where there are several: RoTBench has a key for it."""
+    return cfg.benchmark.get("scoring", Scoring.fixed).name
+
+
 def headline(cfg: DictConfig, name: str, details: dict[str, Any]) -> dict[str, float]:
     """The flat metrics of one set."""
     flat: dict[str, float] = {}
     scorings = details["scoring"]
-    first = scoring.first_scoring(scorings, cfg.benchmark.scoring.name)
+    first = scoring.first_scoring(scorings, preferred(cfg))
     for kind, numbers in scorings.items():
         for metric, number in numbers["all"].items():
             if kind == first:

@@ -1,0 +1,314 @@
+"""Keys that the chosen function or the stage does not read: refused where they were typed, else dropped with a line."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf, read_write
+
+from tests.support.composition import composed, in_job, mistake
+from tests.support.processes import process
+from tltrain import config
+from tltrain.config import keys_of, reads
+from tltrain.data import trajectories
+from tltrain.data.reading import ReadReport
+from tltrain.entry import choices, reference
+from tltrain.entry.composed import compose
+from tltrain.errors import TltrainError
+from tltrain.runtime import redact
+from tltrain.sweeps import cache_key
+
+UNREAD = {
+    "a file for generated data": (
+        ["stage=pkt", "data.path=chats.jsonl"],
+        "data.path: data=toolworld reads no such key; data=irm, data=openai, data=rotbench, data=tl_training, … do",
+    ),
+    "with ++": (
+        ["stage=pkt", "data=openai", "++data.size=3"],
+        "data.size: data=openai reads no such key; data=toolworld, data=toolworld_sweep do",
+    ),
+    "of another benchmark": (
+        ["stage=eval", "benchmark.levels=[clean]"],
+        "benchmark.levels: benchmark=toolworld reads no such key; benchmark=rotbench does",
+    ),
+    "of conversations": (
+        ["stage=eval", "benchmark.max_turns=3"],
+        "benchmark.max_turns: benchmark=toolworld reads no such key; "
+        "benchmark=bfcl_multi, benchmark=tooleyes, benchmark=toolworld_multi do",
+    ),
+    "of another source": (
+        ["stage=eval", "source=golden", "source.url=http://localhost/v1"],
+        "source.url: source=golden reads no such key; source=endpoint does",
+    ),
+    "below a key": (["stage=eval", "+source.extra.top_k=1"], "source.extra: source=model reads no such key; "),
+    "of another tracker": (
+        ["stage=mae", "tracking=tensorboard", "tracking.mode=online"],
+        "tracking.mode: tracking=tensorboard reads no such key; tracking=wandb does",
+    ),
+    "misspelt": (["stage=pkt", "data=openai", "data.pth=x"], "data.pth: no such key; did you mean path?"),
+    "a group that mae does not read": (
+        ["stage=mae", "benchmark.limit=3"],
+        "benchmark.limit: stage=mae reads no such key; stage=eval does",
+    ),
+    "data where nothing learns": (
+        ["stage=eval", "data.size=5"],
+        "data.size: stage=eval reads no such key; stage=mae, stage=sft, stage=pkt, stage=irm, … do",
+    ),
+    "a share to hold out where all is kept": (
+        ["stage=mae", "data.holdout=0.5"],
+        "data.holdout: stage=mae reads no such",
+    ),
+    "arguments of another training": (
+        ["stage=irm", "+model.args.max_steps=3"],
+        "model.args.max_steps: stage=irm reads",
+    ),
+    "a file for the demo": (
+        ["data=openai", "data.path=chats.jsonl"],
+        "data.path: stage=demo reads no such key; it trains on generated data, stage.train_size; stage=sft, ",
+    ),
+    "a benchmark of a pipeline": (
+        ["stage=pipeline", "benchmark.size=5"],
+        "benchmark.size: stage=pipeline reads no such key; its benchmarks do: stage.benchmarks=[{name: NAME, ",
+    ),
+    "PPO's": (
+        ["stage=irm", "stage.algorithm=grpo", "stage.clip=0.1"],
+        "stage.clip: stage.algorithm=grpo reads no such key; stage.algorithm=ppo does",
+    ),
+    "PPO's, below a node": (
+        ["stage=irm", "stage.algorithm=rloo", "stage.critic.save=true"],
+        "stage.critic.save: stage.",
+    ),
+    "PPO's, in a pipeline": (
+        ["stage=pipeline", "stage.rl.algorithm=grpo", "stage.rl.lam=1"],
+        "stage.rl.lam: stage.rl.algorithm=grpo reads no such key; stage.rl.algorithm=ppo does",
+    ),
+    "of another way to ask": (
+        ["stage=eval", "source=endpoint", "source.mode=chat", "source.tokenizer=FOLDER"],
+        "source.tokenizer: source.mode=chat reads no such key; source.mode=text does",
+    ),
+    "of a function that is not there": (
+        ["stage=mae", "+data._target_=no_such_package.read"],
+        "data._target_=no_such_package.read: expected package.module.attribute, found: No module named",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_a_key_that_is_not_read_is_refused_in_one_line_that_says_who_reads_it(name):
+    words, said = UNREAD[name]
+    line = mistake(*words)
+    assert line.startswith(said)
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["stage=mae", "benchmark=rotbench", "source=endpoint"],  # a group that is not read may be chosen
+        ["stage=predict", "data.path=chat.json"],  # the stage's own key, whatever the reader
+        ["stage=eval", "model=tiny", "data.size=5"],  # its tokenizer is trained on the data
+        ["+model.demo.train_size=7"],  # the stage refers to it
+        ["+experiment=ablation", "model=tiny", "stage.mae=false", "benchmark.size=5", "model.sweep.size=9"],
+        ["stage=eval", "benchmark.multi=true", "benchmark.max_turns=3"],
+        ["stage=irm", "stage.algorithm=grpo", "stage.kl=0.1"],
+        ["stage=mae", "hardware.threads=1"],
+    ],
+    ids=" ".join,
+)
+def test_a_key_that_is_read_is_not_refused(words):
+    assert mistake(*words) == ""
+
+
+def test_each_choice_has_the_keys_of_its_function_and_no_others():
+    for group in config.DOORS:
+        for name in reference.names_of(group):
+            node = composed(f"{group}={name}")[group]
+            assert set(node) == set(keys_of(choices.schema_of(group, node))), f"{group}={name}"
+            assert OmegaConf.get_type(node) is choices.schema_of(group, node)
+
+
+def test_every_stage_says_what_it_reads():
+    assert reads.READS.keys() == config.STAGES.keys()
+    for stage, stated in reads.READS.items():
+        assert {each.removeprefix("!").partition(".")[0] for each in stated} <= set(reads.GROUPS), stage
+    assert "Reads the keys of data, " in next(c for c in reference.all_choices()["stage"] if c.name == "mae").reads
+
+
+# --- experiments ------------------------------------------------------------------------------------------------------
+
+
+def test_the_ablation_on_other_data_needs_no_more_than_its_name(caplog):
+    cfg = composed(
+        *("+experiment=ablation", "data=rotbench", "paths.rotbench=FOLDER", "stage.benchmarks=[rotbench]"),
+        "stage.mae=true",
+    )
+    assert (cfg.data.name, cfg.data.path, "size" in cfg.data) == ("rotbench", "FOLDER", False)
+    assert not caplog.records
+    sizes = composed("+experiment=ablation", "model=tiny", "stage.mae=true")
+    assert (sizes.data.size, sizes.stage.benchmarks[0].size) == (350, 100)
+
+
+def test_what_an_experiment_sets_for_another_choice_is_dropped_with_one_line(caplog):
+    choices._say_dropped.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):  # the jobs of a sweep
+            cfg = composed("+experiment=smoke", "data=rotbench", "stage.mae=true")
+    assert "size" not in cfg.data
+    assert [record.getMessage() for record in caplog.records] == [
+        "data.size: data=rotbench reads no such key; data=toolworld, data=toolworld_sweep do: dropped"
+    ]
+
+
+# --- people's own -----------------------------------------------------------------------------------------------------
+
+READER = """
+from dataclasses import dataclass
+from tltrain.config import FileData, key
+from tltrain.trajectory import Call, Message, Tool, Trajectory
+
+def lines(path: str, mark: str = "?"):
+    for number, line in enumerate(open(path)):
+        messages = (Message("user", line.strip() + mark), Message.calling(Call("look", {})))
+        yield Trajectory(str(number), (Tool("look", "", {"type": "object", "properties": {}}),), messages)
+
+@dataclass
+class Marked(FileData):
+    mark: str = key("!", "what stands behind a question")
+
+def marked(data: Marked, seed, report):
+    report.read += 1
+    return lines(data.path, data.mark * (seed + 1))
+
+@dataclass
+class Loud:
+    path: str
+    times: int = 2
+
+    def __call__(self, seed):
+        return lines(self.path, "!" * self.times)
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch) -> Path:
+    """A folder of choices, and a package beside it with readers that state their keys in three ways."""
+    (tmp_path / "own_readers.py").write_text(READER)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "questions.txt").write_text("Where\nWhen\n")
+    for name, text in {
+        "data/lines": "_target_: own_readers.lines\npath: {file}\n",
+        "data/marked": "_target_: own_readers.marked\npath: {file}\nmark: '~'\n",
+        "data/loud": "_target_: own_readers.Loud\npath: {file}\n",
+        "data/needs": "_target_: own_readers.lines\n",
+        "data/wrong": "name: openai\npath: {file}\nlevels: [clean]\n",
+        "benchmark/mine": "name: openai\npath: {file}\n",
+    }.items():
+        group = name.partition("/")[0]
+        file = tmp_path / "conf" / f"{name}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        stated = text.format(file=tmp_path / "questions.txt")
+        named = "" if "name:" in text else "name: mine\n"
+        file.write_text(f"defaults: [/schema/{group}@_here_]\n{named}{stated}")
+    yield tmp_path / "conf"
+    sys.modules.pop("own_readers", None)
+
+
+def search(own: Path) -> str:
+    return f"hydra.searchpath=[file://{own}]"
+
+
+@pytest.mark.parametrize(
+    ("words", "query"),
+    [
+        (["data=lines"], "Where?"),
+        (["data=lines", "data.mark=x"], "Wherex"),
+        (["data=marked", "seed=1"], "Where~~"),
+        (["data=loud", "data.times=3"], "Where!!!"),
+    ],
+)
+def test_a_reader_of_one_s_own_states_its_keys_itself(own, words, query):
+    cfg = composed(search(own), "stage=mae", *words)
+    assert next(trajectories(cfg.data, cfg.seed, ReadReport())).query == query
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["data=lines", "data.size=3"],
+            "data.size: data=lines reads no such key; data=toolworld, data=toolworld_sweep do",
+        ),
+        (["data=lines", "data.mrk=3"], "data.mrk: no such key; did you mean mark?"),
+        (["data=loud", "data.times=many"], "data.times: Value 'many' of type 'str' could not be converted to Integer"),
+        (
+            ["data=openai", "data.path=x", "data.mark=3"],
+            "data.mark: data=openai reads no such key; data=lines, data=marked",
+        ),
+        (["data=wrong"], "data/wrong.yaml: data.levels: data=wrong reads no such key; data=rotbench does"),
+    ],
+)
+def test_its_keys_are_checked_like_ours(own, words, said):
+    assert mistake(search(own), "stage=mae", *words).startswith(said)
+
+
+def test_a_key_without_a_default_has_to_be_set(own):
+    cfg = composed(search(own), "stage=mae", "data=needs")
+    with pytest.raises(TltrainError, match=r"^data\.path: data=mine needs this key: give data\.path=VALUE$"):
+        next(trajectories(cfg.data, cfg.seed, ReadReport()))
+
+
+def test_its_code_decides_what_the_cache_returns(own, monkeypatch):
+    monkeypatch.setattr(cache_key.source_digest, "digest", lambda *given: "code")
+    plain = redact.config(composed(search(own), "stage=mae", "data=lines"))
+    before = cache_key.key(plain)
+    assert cache_key.key(plain) == before
+    (own.parent / "own_readers.py").write_text(READER.replace("strip()", "lstrip()"))
+    assert cache_key.key(plain) != before
+
+
+def test_help_explains_the_keys_of_a_choice_of_one_s_own(own, tltrain):
+    out = tltrain("--config-dir", str(own), "data=marked", "--help").out
+    assert "  data.mark='~' " in out or "  data.mark=~ " in out
+    assert "what stands behind a question" in out
+
+
+# --- the run's own search path ----------------------------------------------------------------------------------------
+
+
+def test_the_benchmarks_of_a_pipeline_are_composed_through_the_run_s_search_path(own, tltrain):
+    line = "stage.benchmarks, mine.size: benchmark=mine reads no such key; benchmark=toolworld, "
+    words = ["stage=pipeline", "model=tiny", "stage.benchmarks=[{name: mine, size: 3}]"]
+    for given in (["--config-dir", str(own)], [search(own)]):
+        assert tltrain(*given, *words, status=1).err.splitlines()[-1].startswith(line)
+    assert "stage.benchmarks: expected some of bfcl, " in tltrain(*words, status=1).err
+
+
+WORKER = """
+import pickle, sys
+from tltrain.entry import launch
+from tltrain.entry.composed import choice_of
+launch._as_in_hydra(pickle.loads(open(sys.argv[1], "rb").read()))
+print(choice_of("benchmark", "mine").path)
+"""
+
+
+def test_worker_processes_compose_through_the_run_s_search_path(own, tmp_path):
+    file = tmp_path / "hydra.pickle"
+    with in_job(search(own), "stage=mae", f"hydra.run.dir={tmp_path}", "hydra.output_subdir=null"):
+        state = HydraConfig.instance().cfg.copy()
+    with read_write(state.hydra.runtime):
+        state.hydra.runtime.output_dir = str(tmp_path)  # as Hydra sets it when a job begins
+    file.write_bytes(pickle.dumps(state))
+    ran = process([sys.executable, "-c", WORKER, str(file)], tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[-1] == str(tmp_path / "questions.txt")
+
+
+def test_the_demo_s_stages_are_composed_through_the_run_s_search_path(own):
+    with in_job(search(own), "stage=demo", "model=tiny"):
+        assert compose(["benchmark=mine"]).benchmark.path == str(own.parent / "questions.txt")

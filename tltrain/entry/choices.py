@@ -1,0 +1,277 @@
+"""What the choices of groups read: the keys of the function that each names (`tltrain.runtime.targets`).
+
+A key that the chosen function does not read does nothing. Where it was typed, or stands in the file of the choice, it
+is an error that names the choice that would read it; where another file set it (an experiment, for a choice that was
+then not selected), it is dropped, and one line says so. Nothing here loads torch.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from tltrain import config
+from tltrain.config import reads
+from tltrain.entry.arguments import suggestion
+from tltrain.errors import TltrainError
+from tltrain.runtime import targets
+from tltrain.runtime.resolver import resolve
+
+log = logging.getLogger(__name__)
+
+_SHOWN = 4
+"""Most choices that a message names."""
+_REFERENCE = re.compile(r"\b(" + "|".join(reads.GROUPS) + r")\.([\w.]+)")
+
+
+# --- the keys of a choice ---------------------------------------------------------------------------------------------
+
+
+def schema_of(group: str, node: DictConfig) -> type:
+    """The dataclass of the keys that the function named by `node` reads, with those of its group.
+
+    Raises:
+        TltrainError: there is no such function.
+    """
+    function = targets.named(node, _functions(group, node), group)
+    return targets.schema_of(function, config.SCHEMAS[f"schema/{group}"])
+
+
+def _functions(group: str, node: DictConfig) -> Mapping[str, Callable]:
+    """Our functions of a group, by the name that a choice gives; imported here, since `--help` needs none of them."""
+    if group == "data":
+        from tltrain.data import READERS
+
+        return READERS
+    if group == "source":
+        from tltrain.sources import SOURCES
+
+        return SOURCES
+    if group == "tracking":
+        from tltrain.tracking import TRACKERS
+
+        return TRACKERS
+    if node.get("multi"):
+        from tltrain.environments import registry
+
+        if node.get(targets.TARGET) is None:
+            registry.kind_of(node)  # its message says that multi=true is why there is no such name
+        return {name: kind.make for name, kind in registry.ENVIRONMENTS.items()}
+    from tltrain.evaluation.benchmarks import LOADERS
+
+    return LOADERS | {"general": resolve("tltrain.stages.evaluations.general:task_manager")}
+
+
+def bind(cfg: DictConfig) -> None:
+    """Give each choice exactly the keys that its function reads, those that are not set by their defaults.
+
+    Raises:
+        TltrainError: a key is not read, where a user set it for this choice; or a value is of the wrong type.
+    """
+    for group in config.DOORS:
+        own = reads.own_keys(cfg.stage.name, group)
+        keys = {*config.keys_of(schema_of(group, cfg[group])), targets.TARGET, *own}
+        for name in [str(name) for name in cfg[group] if name not in keys]:
+            _leave_out(cfg, group, name)
+            with open_dict(cfg[group]):
+                del cfg[group][name]
+        own_values = {name: cfg[group][name] for name in own if name in cfg[group]}
+        if OmegaConf.get_type(cfg[group]) is not schema_of(group, cfg[group]):
+            cfg[group] = bound(group, OmegaConf.masked_copy(cfg[group], [n for n in cfg[group] if n not in own_values]))
+            cfg[group].update(own_values)
+
+
+def bound(group: str, node: DictConfig, choice: str | None = None) -> DictConfig:
+    """A node with all the keys that its function reads, those that are not set by their defaults.
+
+    Args:
+        choice: the name of its file, for messages.
+
+    Raises:
+        TltrainError: the function does not read a key, or it is of the wrong type.
+    """
+    schema = schema_of(group, node)
+    for name in map(str, node):
+        if name not in config.keys_of(schema) and name != targets.TARGET:
+            raise TltrainError(why_unread(group, choice or node.name, name, config.keys_of(schema)))
+    whole = OmegaConf.structured(schema)
+    OmegaConf.set_struct(whole, False)
+    try:
+        return config.merged(whole, node)
+    except OmegaConfBaseException as error:
+        raise TltrainError(f"{group}.{error.full_key}: {str(error).splitlines()[0]}") from error
+
+
+# --- keys that are not read -------------------------------------------------------------------------------------------
+
+
+def _leave_out(cfg: DictConfig, group: str, name: str) -> None:
+    """Say that a key is dropped, or raise a TltrainError where it was meant for this choice."""
+    choice = _chosen(cfg, group)
+    typed = _typed(f"{group}.{name}")
+    stated = not typed and name in _stated(group, choice)
+    where = f"{group}/{choice}.yaml: " if stated else ""
+    try:
+        line = why_unread(group, choice, name, config.keys_of(schema_of(group, cfg[group])))
+    except TltrainError as error:
+        raise TltrainError(f"{where}{error}") from error
+    if typed or stated:
+        raise TltrainError(f"{where}{line}")
+    _say_dropped(line)
+
+
+def why_unread(group: str, choice: str, name: str, keys: Iterable[str]) -> str:
+    """The line about a key that a choice does not read, with the choices that would.
+
+    Args:
+        keys: those that the choice reads.
+
+    Raises:
+        TltrainError: no choice reads it.
+    """
+    found = {other: config.keys_of(schema) for other, schema in schemas(group).items()}
+    others = [f"{group}={other}" for other, known in found.items() if name in known]
+    if not others:
+        known = dict.fromkeys([*keys, *(each for known in found.values() for each in known)])
+        raise TltrainError(f"{group}.{name}: no such key{suggestion(name, known)}")
+    return f"{group}.{name}: {group}={choice} reads no such key; {_do(others)}"
+
+
+def _do(others: list[str]) -> str:
+    """`data=irm, data=openai, … do`: who reads a key."""
+    shown = [*others[:_SHOWN], *(["…"] if len(others) > _SHOWN else [])]
+    return f"{', '.join(shown)} {'do' if len(others) > 1 else 'does'}"
+
+
+@cache
+def _say_dropped(line: str) -> None:
+    """Once a process: a sweep's jobs all drop the same."""
+    log.warning("%s: dropped", line)
+
+
+def _typed(key: str) -> bool:
+    return any(name == key or name.startswith(f"{key}.") for name in typed_keys())
+
+
+def typed_keys() -> list[str]:
+    """The keys that the command line sets, or a sweep; no choices."""
+    if HydraConfig.instance().cfg is None:
+        return []
+    words = [word for word in HydraConfig.get().overrides.task if not word.startswith("~")]
+    return [key for word in words if "." in (key := word.lstrip("+").partition("=")[0])]
+
+
+def _chosen(cfg: DictConfig, group: str) -> str:
+    """The name of the file that was chosen."""
+    choice = None if HydraConfig.instance().cfg is None else HydraConfig.get().runtime.choices.get(group)
+    return choice or str(cfg[group].name)
+
+
+# --- what a stage does not read ---------------------------------------------------------------------------------------
+
+
+def refuse_unread(cfg: DictConfig) -> None:
+    """Raise a TltrainError where the command line sets a key that the stage, or its algorithm, does not read."""
+    stage = cfg.stage.name
+    referred = None
+    for key in typed_keys():
+        group = key.partition(".")[0]
+        if group == "stage":
+            _check_only(cfg, key, config.stage_schema(stage))
+        elif group in config.DOORS:
+            _check_only(cfg, key, schema_of(group, cfg[group]))
+        if reads.reads(stage, key) or (group == "data" and _tokenizer_of_data(cfg)):
+            continue
+        referred = references(cfg) if referred is None else referred
+        if any(key == other or key.startswith(f"{other}.") or other.startswith(f"{key}.") for other in referred):
+            continue
+        instead = reads.INSTEAD.get((stage, group))
+        instead = instead or _do([f"stage={name}" for name in reads.readers(key)])
+        raise TltrainError(f"{key}: stage={stage} reads no such key; {instead}")
+
+
+def _tokenizer_of_data(cfg: DictConfig) -> bool:
+    """Whether the model's tokenizer is trained on the data, so that a stage that asks the model reads the data too."""
+    return cfg.stage.name in ("eval", "predict") and cfg.model.random is not None and cfg.model.path is None
+
+
+def references(cfg: DictConfig) -> set[str]:
+    """The keys of groups that values refer to, as `${benchmark.size}` does."""
+    return {
+        f"{group}.{key}"
+        for text in _texts(OmegaConf.to_container(cfg, resolve=False))
+        for group, key in _REFERENCE.findall(text)
+    }
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The interpolations in a tree of values."""
+    if isinstance(value, str) and "${" in value:
+        yield value
+    for below in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _texts(below)
+
+
+def _check_only(cfg: DictConfig, key: str, schema: type) -> None:
+    """Raise a TltrainError where a key beside it, such as the algorithm, leaves a key unread; `schema`: its group's."""
+    where, *names = key.split(".")
+    node = cfg[where]
+    for name in names:
+        known = config.keys_of(schema).get(name)
+        if known is None:
+            return
+        if known.only is not None:
+            other, values = known.only
+            if (value := getattr(node[other], "name", node[other])) not in values:
+                would = " or ".join(f"{where}.{other}={each}" for each in values)
+                raise TltrainError(f"{key}: {where}.{other}={value} reads no such key; {would} does")
+        if known.schema is None:
+            return
+        node, schema, where = node[name], known.schema, f"{where}.{name}"
+
+
+# --- the files of choices ---------------------------------------------------------------------------------------------
+
+
+def names_of(group: str) -> list[str]:
+    """The choices of a group, of all folders in the search path."""
+    return sorted({file.stem for folder in folders() for file in (folder / group).glob("*.yaml")})
+
+
+def schemas(group: str) -> dict[str, type]:
+    """Choice -> its schema; choices whose file cannot be read or whose function cannot be imported are left out."""
+    found = {}
+    for choice in names_of(group):
+        try:
+            found[choice] = schema_of(group, OmegaConf.create({"name": None} | _stated(group, choice)))
+        except (TltrainError, OmegaConfBaseException, YAMLError):
+            continue
+    return found
+
+
+def folders() -> list[Path]:
+    """The folders that this run's choices come from, ours first."""
+    if HydraConfig.instance().cfg is None:
+        return [config.CONF_DIR]
+    return [Path(source.path) for source in HydraConfig.get().runtime.config_sources if source.schema == "file"]
+
+
+def _stated(group: str, choice: str) -> dict[str, Any]:
+    """The keys that the file of a choice states, and those of the choices that it inherits from."""
+    file = next((file for folder in folders() if (file := folder / group / f"{choice}.yaml").is_file()), None)
+    if file is None:
+        return {}
+    stated = config.plain(config.merged(OmegaConf.load(file)), resolve=False)
+    inherited = [
+        other for other in stated.pop("defaults", []) if isinstance(other, str) and not other.startswith(("/", "_"))
+    ]
+    return {key: value for other in inherited for key, value in _stated(group, other).items()} | stated
