@@ -14,7 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.support.paths import ROOT, SHARED
-from tltrain.config import Benchmark
+from tltrain.config import ToolEyesConversations
 from tltrain.environments import Environment, tooleyes
 from tltrain.errors import TltrainError
 from tltrain.formats import tool_errors
@@ -51,7 +51,7 @@ def put(folder: Path, *records: dict) -> None:
 
 def benchmark(path: Path | None, **keys):
     values = {"name": "tooleyes", "path": path and str(path), "multi": True, "time_limit": 2.0, **keys}
-    return OmegaConf.merge(OmegaConf.structured(Benchmark), values)
+    return OmegaConf.merge(OmegaConf.structured(ToolEyesConversations), values)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tests.support.fake_endpoint import Reply, completion, message, serving
 from tests.support.paths import ROOT
 from tests.support.processes import PROBE, process
 from tltrain import toolworld
-from tltrain.config import Source
+from tltrain.config import Endpoint
 from tltrain.errors import TltrainError
 from tltrain.formats import chat_completions, joined
 from tltrain.formats.calls import render_call
@@ -49,7 +49,7 @@ def config(server, tmp_path):
         given = {"name": "endpoint", "url": server.url, "model": "served", "concurrency": 16, "retries": 1} | source
         return OmegaConf.create(
             {
-                "source": OmegaConf.merge(OmegaConf.structured(Source), given),
+                "source": OmegaConf.merge(OmegaConf.structured(Endpoint), given),
                 "cache": {"dir": str(tmp_path / "cache")},
                 "stage": {"max_new_tokens": 64},
                 "benchmark": {"name": "toolworld"},
