@@ -227,13 +227,13 @@ def test_a_prompt_too_long_for_the_server_counts_as_not_answered(server, config,
 
 def test_a_broken_run_goes_on_where_it_stopped(tltrain, server, tmp_path):
     words = ["stage=eval", "source=endpoint", f"source.url={server.url}", "source.model=served", "benchmark.size=12"]
-    words += [f"cache.dir={tmp_path}", "source.concurrency=1", "source.retries=0"]
+    words += [f"cache.dir={tmp_path / 'cache'}", "source.concurrency=1", "source.retries=0"]
     server.reply = lambda body, attempt: (
         completion(BY_PROMPT[body["prompt"]]) if NUMBER[body["prompt"]] < 5 else Reply("", status=500)
     )
     ran = tltrain(*words, status=1)
     line = ran.err.splitlines()[-1]
-    kept = f"5 of 12 answers are kept in {tmp_path / 'endpoint'}, the same command goes on from there"
+    kept = f"5 of 12 answers are kept in {tmp_path / 'cache' / 'endpoint'}, the same command goes on from there"
     assert line.startswith(f"{server.url}, sample {SAMPLES[5].id}: ") and line.endswith(kept)
     assert not (ran.folder / "metrics.json").exists()
 
