@@ -145,6 +145,7 @@ def test_a_gpu_that_is_not_there(tltrain):
     assert ran.err.splitlines()[-1].startswith("hardware=gpu: torch sees no CUDA device here")
 
 
+@pytest.mark.slow
 def test_a_hub_that_cannot_be_reached(tmp_path):
     closed = "http://127.0.0.1:9"  # the port of `discard`, where nothing listens
     command = [sys.executable, "-m", "tltrain", "stage=eval", "model.path=some/model", "hydra.run.dir=run"]

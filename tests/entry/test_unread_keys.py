@@ -124,6 +124,7 @@ def test_a_key_that_is_read_is_not_refused(words):
     assert mistake(*words) == ""
 
 
+@pytest.mark.slow
 def test_each_choice_has_the_keys_of_its_function_and_no_others():
     for group in config.DOORS:
         for name in reference.names_of(group):

@@ -193,6 +193,7 @@ PIPELINE = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [cut, flip, Path.unlink], ids=["cut", "altered", "missing"])
 def test_a_damaged_model_of_the_cache_is_made_anew(tltrain, tmp_path, damage):
     words = [*PIPELINE, *SMALL, f"cache.dir={tmp_path / 'cache'}"]

@@ -186,6 +186,7 @@ def test_a_rollout_of_a_checkpoint_is_no_place_for_code(tmp_path, canary):
             folder = tmp_path / f"{name}-{write.__name__}"
             folder.mkdir()
             write(folder / f"0_{name}", canary)
-            trainer = SimpleNamespace(args=SimpleNamespace(process_index=0, device="cpu"))
+            sums = SimpleNamespace(values={})
+            trainer = SimpleNamespace(args=SimpleNamespace(process_index=0, device="cpu"), _sums=sums)
             with pytest.raises(pickle.UnpicklingError):
                 PPOTrainer._load_more(trainer, folder)

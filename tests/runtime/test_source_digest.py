@@ -101,6 +101,7 @@ SIZES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", CACHED)
 def test_all_that_a_stage_loads_is_in_its_digest(loaded, stage, monkeypatch):
     reached = source_digest.reached([config.stage_module(stage), "tltrain.entry.launch"])

@@ -69,6 +69,7 @@ CHANGED = {  # a key -> the first stage that it decides; all keys: tests/sweeps/
 }
 
 
+@pytest.mark.slow
 def test_what_decides_a_result_changes_its_fingerprint_and_those_that_follow(made, tmp_path):
     whole = composed(
         "stage=pipeline", "model=tiny", "tracking=none", f"cache.dir={tmp_path}", *switches(True, True, True)
@@ -102,6 +103,7 @@ def test_what_is_kept_of_a_configuration_has_no_secrets(job, made):
     assert '"api_key": "<masked>"' in entry and "sk-0123456789" not in entry
 
 
+@pytest.mark.slow
 def test_versions_code_and_content_of_files_decide_too(job, made, monkeypatch, tmp_path):
     source = tmp_path / "data.jsonl"
     source.write_text("one\n")

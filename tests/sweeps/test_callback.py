@@ -32,6 +32,7 @@ def sweep(tltrain, tmp_path):
     return lambda *words, **more: tltrain(*words, f"cache.dir={tmp_path / 'cache'}", where, "model=tiny", **more)
 
 
+@pytest.mark.slow
 def test_the_ablation_is_eight_rows_from_two_data_passes_and_eight_trainings(sweep, made, written):
     ran = sweep("+experiment=ablation")
     assert Counter(stage for stage, _ in made) == {"mae": 2, "sft": 2, "pkt": 2, "irm": 4, "eval": 8}
@@ -92,6 +93,7 @@ def test_a_bug_in_one_job_does_not_stop_the_others(sweep, made, written, monkeyp
     assert "Traceback" in (Path(written[0].rows[1].seeds[0].folder) / "tltrain.log").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("experiment", "labels", "baseline"),
     [
@@ -106,6 +108,7 @@ def test_other_experiments(sweep, made, written, experiment, labels, baseline):
     assert written[0].baseline == baseline and written[0].name == experiment
 
 
+@pytest.mark.slow
 def test_robustness_asks_for_all_levels_of_both_models(sweep, made, written, tmp_path):
     (tmp_path / "rotbench").mkdir()
     (tmp_path / "rotbench" / "file").touch()
@@ -119,7 +122,7 @@ def test_every_experiment_composes(sweep, made, written, tmp_path):
     for file in (CONF_DIR / "experiment").glob("*.yaml"):
         first = file.read_text().splitlines()
         assert first[0] == "# @package _global_" and first[1].startswith(f"# python -m tltrain +experiment={file.stem}")
-        assert "tltrain" in sweep("--cfg", "job", f"+experiment={file.stem}").out
+        assert "stage:" in sweep("--cfg", "job", f"+experiment={file.stem}").out
 
 
 def test_a_sweep_of_another_stage_ends_in_the_table_alone(sweep, written):
@@ -139,6 +142,7 @@ def test_the_report_stage_gathers_folders_of_jobs(sweep, tltrain, made, written,
     assert "report.baseline=nobody: there is no such row; there are: standard SFT" in wrong.err
 
 
+@pytest.mark.slow
 def test_a_report_made_again_keeps_what_the_sweep_says_of_its_making(sweep, tltrain, made, written, tmp_path):
     sweep("+experiment=demo")
     save(replace(written[0], commit="abc", created="2026-01-02T03:04:05+00:00"), tmp_path / "sweep" / FILE)
@@ -161,6 +165,7 @@ def test_a_job_that_was_stopped_is_a_failed_row(tmp_path):
         gather.gather([tmp_path], "x", "y")
 
 
+@pytest.mark.slow
 def test_jobs_run_at_once_in_processes_of_joblib(sweep, written, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     words = ["hydra/launcher=joblib", "stage=mae", "data.size=3", "stage.rule=paper,strict", "tracking=none"]

@@ -14,7 +14,8 @@ from tltrain.runtime import runs
 from tltrain.sweeps import resuming
 from tltrain.training.checkpoints import COMPLETE, seal
 
-WORDS = ("stage=sft", *SMALL, "data.size=6")
+SFT = ("stage=sft", *SMALL)
+WORDS = (*SFT, "data.size=6")
 
 
 @pytest.fixture
@@ -47,18 +48,18 @@ def test_keys_that_decide_the_result_and_differ_end_in_one_line(tltrain, stopped
 
 def test_the_content_of_data_is_compared_and_not_its_name(tltrain, tmp_path, stopped, write):
     data = write({"messages": [{"role": "user", "content": "one"}], "tools": []})
-    words = [*WORDS, "data=openai", f"data.path={data}"]
+    words = [*SFT, "data=openai", f"data.path={data}"]
     resuming.record(composed(*words, "tracking=none"), stopped)
     copy = tmp_path / "copy.json"
     copy.write_text(data.read_text())
-    resuming.check(composed(*WORDS, "data=openai", f"data.path={copy}", "stage.resume=true"), stopped)
+    resuming.check(composed(*SFT, "data=openai", f"data.path={copy}", "stage.resume=true"), stopped)
     data.write_text(data.read_text() + " ")
     assert "other values of data.path:" in last_line(tltrain(*words, "stage.resume=true", folder=stopped, status=1))
 
 
 def test_a_training_may_read_what_can_be_read_only_once(tmp_path, stopped, caplog):
     os.mkfifo(tmp_path / "pipe")
-    resuming.record(composed(*WORDS, "data=openai", f"data.path={tmp_path / 'pipe'}"), stopped)
+    resuming.record(composed(*SFT, "data=openai", f"data.path={tmp_path / 'pipe'}"), stopped)
     assert "pipe: expected a file or a folder; a resumed run could not be compared" in caplog.text
     assert not (stopped / resuming.RECORD).exists()
 

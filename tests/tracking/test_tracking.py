@@ -270,6 +270,7 @@ def test_a_sweep_keeps_its_report_in_a_run_of_its_group(tltrain, tmp_path):
     assert (found.folder / "files" / "report.html").read_bytes() == (sweep / "report.html").read_bytes()
 
 
+@pytest.mark.slow
 def test_without_tracking_nothing_loads_wandb(tmp_path, models_cache):
     probe = (
         "import atexit, sys\n"

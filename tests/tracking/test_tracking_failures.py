@@ -24,7 +24,8 @@ NOWHERE = "http://127.0.0.1:9"  # the port of `discard`, where nothing listens
 
 def mae(folder: Path, *words: str, **environment: str):
     """`stage=mae` in a process of its own, since wandb reads its environment once."""
-    command = [sys.executable, "-m", "tltrain", "stage=mae", "data.size=3", "hydra.run.dir=run", *words]
+    size = [] if any(word.startswith("data=") for word in words) else ["data.size=3"]
+    command = [sys.executable, "-m", "tltrain", "stage=mae", *size, "hydra.run.dir=run", *words]
     return process(command, folder, HOME=str(folder), **environment)
 
 
@@ -35,6 +36,7 @@ def about_tracking(text: str) -> list[str]:
 # --- a tracker that fails -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_server_that_cannot_be_reached_costs_a_line(tmp_path):
     start = time.monotonic()
     ran = mae(tmp_path, "tracking.mode=online", WANDB_BASE_URL=NOWHERE, WANDB_API_KEY=KEY)
@@ -49,6 +51,7 @@ def test_a_server_that_cannot_be_reached_costs_a_line(tmp_path):
     assert [path.name for path in (tmp_path / "run" / "wandb").glob("*run-*")] == [found.folder.name]
 
 
+@pytest.mark.slow
 def test_without_a_key_a_job_is_tracked_offline_and_asks_nothing(tmp_path):
     ran = mae(tmp_path, "tracking.mode=online", WANDB_BASE_URL=NOWHERE)
     assert ran.returncode == 0
@@ -71,6 +74,7 @@ class NotWandb(http.server.BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.slow
 def test_a_server_that_is_not_wandb_costs_a_line(tmp_path):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), NotWandb) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from tltrain.errors import TltrainError
 
@@ -33,7 +37,7 @@ class Pattern:
 
 @dataclass(frozen=True)
 class Field:
-    """Keys of a structured answer whose value tells an error; the attributes as in conf/mae/strict.yaml."""
+    """Keys of a structured answer whose value tells an error; the attributes as in strict_rule.yaml."""
 
     kind: str
     keys: frozenset[str]
@@ -65,11 +69,12 @@ class Rule:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Rule:
-        """The rule that a file of conf/mae/ describes (the head of strict.yaml documents the keys).
+        """The rule that a file of conf/mae/ describes (the head of strict_rule.yaml documents the keys).
 
         Raises:
             TltrainError: a key is missing or unknown, or an expression cannot be compiled.
         """
+        config = with_tables(config)
         match = config.get("match")
         if match == "normalized_substring":
             _check_keys(config, "mae rule", required={"match", "patterns"})
@@ -77,6 +82,32 @@ class Rule:
         if match == "structure":
             return _structure_rule(config)
         raise TltrainError(f"mae rule: match: expected normalized_substring or structure, found {match!r}")
+
+
+def with_tables(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A file of conf/mae/ with the tables that it names; what it says itself takes their place.
+
+    They are no part of the composed configuration, which every command reads and every run keeps.
+
+    Raises:
+        TltrainError: there are no tables of this name.
+    """
+    if "tables" not in config:
+        return config
+    file = tables_file(config)
+    if not file.is_file():
+        raise TltrainError(f"mae rule: tables: expected strict_rule, found {config['tables']}")
+    return {**_tables(file), **{name: value for name, value in config.items() if name != "tables"}}
+
+
+def tables_file(config: Mapping[str, Any]) -> Path:
+    """The file of the tables that a file of conf/mae/ names."""
+    return Path(__file__).with_name(f"{Path(str(config['tables'])).name}.yaml")
+
+
+@cache
+def _tables(file: Path) -> Mapping[str, Any]:
+    return yaml.load(file.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def normalize(text: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from tltrain import config
 from tltrain.errors import TltrainError
+from tltrain.formats import error_rule
 from tltrain.models import packages
 from tltrain.runtime import fingerprints, source_digest, targets
 
@@ -123,6 +124,9 @@ def key(values: Values, made: Mapping[str, str] | None = None) -> dict[str, Any]
 def configuration(values: Values, made: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The keys that count, with the content of files and folders in the place of their names."""
     counting = copy.deepcopy(dict(values))
+    for rule in (counting.get("mae") or {}).values():
+        if "tables" in rule and (file := error_rule.tables_file(rule)).is_file():
+            rule["tables"] = fingerprints.of_file(file)
     for exemption in EXEMPTIONS:
         if values["stage"]["name"] in exemption.stages and exemption.applies(values):
             node, name = _node(counting, exemption.key)

@@ -66,6 +66,7 @@ def stop_at(monkeypatch, undrawn):
     return stop_at
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_a_stopped_run_goes_on(tltrain, tmp_path, monkeypatch, stop_at, way):
     monkeypatch.setattr(
@@ -163,6 +164,7 @@ def test_a_run_killed_between_steps_goes_on(whole, tmp_path, models_cache):
     assert_same(tmp_path / "run", whole)
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_it_writes_a_checkpoint_goes_on_from_the_one_before(whole, tmp_path, models_cache):
     end(start(tmp_path, models_cache, before=dying_while_writing), tmp_path, -signal.SIGKILL)
     checkpoints = tmp_path / "run" / "checkpoints"
