@@ -349,6 +349,15 @@ def test_a_rule_that_cannot_be_read_says_where(config: dict, said: str) -> None:
 # Where the truth is known
 
 
+def test_a_rule_says_only_what_it_changes_of_the_tables_it_names() -> None:
+    assert error_kind("Sorry, error.", Rule.from_config({"match": "structure", "tables": "strict_rule"})) is not None
+    own = {"match": "structure", "tables": "strict_rule", "flags": ["went wrong"]}
+    assert Rule.from_config(own).flags == {"wentwrong"}
+    assert Rule.from_config(own).messages == STRICT.messages
+    with pytest.raises(TltrainError, match="tables: expected strict_rule, found none_such"):
+        Rule.from_config(own | {"tables": "none_such"})
+
+
 def test_strict_agrees_with_what_toolworld_knows_of_its_tools() -> None:
     hits = flagged = failed = 0
     for trajectory in generate(300, seed=11):

@@ -117,6 +117,17 @@ def test_every_key_changes_the_fingerprint_or_has_a_stated_reason(stage):
     assert {name.partition(".")[0] for name in asked} >= {each.name for each in fields(config.Config)}
 
 
+def test_the_content_of_a_rules_tables_counts(tmp_path, monkeypatch):
+    before = values("stage=mae", "stage.rule=strict")
+    file = tmp_path / "tables.yaml"
+    monkeypatch.setattr(cache_key.error_rule, "tables_file", lambda rule: file)
+    found = []
+    for text in ("flags: [a]", "flags: [another]"):
+        file.write_text(text)
+        found.append(fingerprints.fingerprint(cache_key.key(before)))
+    assert found[0] != found[1]
+
+
 def test_every_reason_is_of_a_key_that_there_is():
     for exemption in cache_key.EXEMPTIONS:
         for stage in exemption.stages:

@@ -125,8 +125,8 @@ def configuration(values: Values, made: Mapping[str, str] | None = None) -> dict
     """The keys that count, with the content of files and folders in the place of their names."""
     counting = copy.deepcopy(dict(values))
     for rule in (counting.get("mae") or {}).values():
-        if "tables" in rule and (file := error_rule.tables_file(rule)).is_file():
-            rule["tables"] = fingerprints.of_file(file)
+        if "tables" in rule and (tables := error_rule.tables_file(rule)).is_file():
+            rule["tables"] = fingerprints.of_file(tables)
     for exemption in EXEMPTIONS:
         if values["stage"]["name"] in exemption.stages and exemption.applies(values):
             node, name = _node(counting, exemption.key)
