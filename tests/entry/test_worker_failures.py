@@ -41,6 +41,11 @@ def test_a_killed_process_comes_before_what_the_others_say_of_it(tmp_path):
     assert line.endswith("(another process failed too: RuntimeError: connection closed by peer)")
 
 
+def test_where_the_launcher_had_to_kill_another_both_are_named(tmp_path):
+    line = launch._why(ended(rank0=-signal.SIGKILL, rank1=-signal.SIGKILL), tmp_path)
+    assert line.startswith("ranks 0 and 1: killed by SIGKILL")
+
+
 def test_the_last_words_of_a_process_without_a_report_are_shown(tmp_path, capsys):
     log = tmp_path / "run" / "attempt_0" / "1" / "stderr.log"
     log.parent.mkdir(parents=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -175,8 +176,9 @@ def test_a_process_that_dies_ends_the_run_with_its_rank(place):
         said = run.stderr.read()
         assert run.wait(60) == 1
     assert time.monotonic() - killed < 60
-    assert said.splitlines()[-1].startswith("rank 1: killed by SIGKILL")
-    assert (place / "dead" / "error.txt").read_text().startswith("rank 1: killed by SIGKILL")
+    # On a slow machine rank 0 may be waiting where no signal reaches it, and is killed too.
+    line = r"rank(s 0 and)? 1: killed by SIGKILL"
+    assert re.match(line, said.splitlines()[-1]) and re.match(line, (place / "dead" / "error.txt").read_text())
     assert not (place / "dead" / "metrics.json").exists()
     assert not Path(f"/proc/{workers[0]}").exists()
 

@@ -256,12 +256,20 @@ def _why(failures: Mapping[int, Any], place: Path) -> str:
     first = min(reports, key=lambda report: report.time, default=None)
     said = "" if first is None else _line(first, reports)
     reported = {report.rank for report in reports}
-    for rank, failure in sorted(failures.items()):
-        if failure.exitcode < 0 and -failure.exitcode != signal.SIGTERM and rank not in reported:
+    killed = {
+        rank: failure
+        for rank, failure in sorted(failures.items())
+        if failure.exitcode < 0 and -failure.exitcode != signal.SIGTERM and rank not in reported
+    }
+    if killed:
+        for failure in killed.values():
             _show_stderr(place, failure.local_rank)
-            name = signal.Signals(-failure.exitcode).name
-            hint = "; was the memory of this machine used up?" if name == "SIGKILL" else ""
-            return f"rank {rank}: killed by {name}{hint}" + (f" (another process failed too: {said})" if said else "")
+        names = {signal.Signals(-failure.exitcode).name for failure in killed.values()}
+        # The launcher kills the others too where they do not end in time: which was the first is not known then.
+        who = f"rank {next(iter(killed))}" if len(killed) == 1 else f"ranks {' and '.join(map(str, killed))}"
+        hint = "; was the memory of this machine used up?" if "SIGKILL" in names else ""
+        also = f" (another process failed too: {said})" if said else ""
+        return f"{who}: killed by {' and '.join(sorted(names))}{hint}{also}"
     if first is None:
         rank = min(failures, key=lambda rank: (failures[rank].exitcode == -signal.SIGTERM, rank))
         _show_stderr(place, failures[rank].local_rank)
