@@ -119,6 +119,8 @@ BFLOAT16 = {
     "ppo": [*PPO, "stage.args.max_steps=1"],
     "ppo_lora": [*PPO, "stage.args.max_steps=1", LORA],
     "grpo": [*GROUP, "stage.algorithm=grpo"],
+    "grpo_lora": [*GROUP, "stage.algorithm=grpo", LORA],
+    "rloo": [*GROUP, "stage.algorithm=rloo"],
     "rloo_lora": [*GROUP, "stage.algorithm=rloo", LORA],
 }
 

@@ -17,7 +17,7 @@ from tests.support.composition import composed
 from tests.support.paths import ROOT
 from tests.support.small_runs import SHORT, SMALL
 from tltrain.errors import TltrainError
-from tltrain.stages.training_runs import warn_of_lost_updates
+from tltrain.stages.training_runs import check_lost_updates
 from tltrain.training.arguments import lost_updates
 
 STAGES = {
@@ -145,7 +145,7 @@ def test_the_critics_updates_count_too(cfg):
 
 def test_a_training_that_would_lose_its_updates_stops_and_names_the_remedies(tltrain):
     with pytest.raises(TltrainError, match=r"learning_rate=1e-06.*zero2.*float32.*model.allow_lost_updates=true"):
-        warn_of_lost_updates(composed("stage=pkt", "model=tiny", "model.dtype=bfloat16"), 1e-6)
+        check_lost_updates(composed("stage=pkt", "model=tiny", "model.dtype=bfloat16"), 1e-6)
     ran = tltrain(*STAGES["pkt"], "model.dtype=bfloat16", "stage.args.learning_rate=1e-6", status=1)
     assert "stage.args.learning_rate=1e-06: bfloat16 weights would lose most updates to rounding" in ran.err
 
@@ -153,5 +153,5 @@ def test_a_training_that_would_lose_its_updates_stops_and_names_the_remedies(tlt
 def test_a_training_may_lose_its_updates_where_that_is_wanted(caplog):
     words = ["stage=pkt", "model=tiny", "model.dtype=bfloat16", "model.allow_lost_updates=true"]
     with caplog.at_level(logging.WARNING):
-        warn_of_lost_updates(composed(*words), 1e-6)
+        check_lost_updates(composed(*words), 1e-6)
     assert "would lose most updates" in caplog.text

@@ -13,7 +13,7 @@ _LINE_LENGTH = 500
 _LINES = 60  # how many lines at either end are looked at
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;]{0,20}[A-Za-z]")  # colours of a terminal
-_DECORATION = re.compile(r"[\s*_>❌❗‼⚠️🚫⛔✗✘✖×🔴🛑💥]+")  # bold type, quotation marks of mails, and signs
+_DECORATION = re.compile(r"\A[\s*_>❌❗‼⚠️🚫⛔✗✘✖×🔴🛑💥]+")  # bold type, quotation marks of mails, and signs
 _URL_LINE = re.compile(r"\s*<?(?:https?://|www\.)\S+>?\s*$", re.IGNORECASE)
 _LIST_LINE = re.compile(r"(?:\[\d{1,3}\]|\d{1,3}[.)]|[-•–])\s|[^\s:]{1,100}:\d{1,7}:(?![\d\s])")  # also grep's
 _LOG_LINE = re.compile(r"[\[(<]?(?:\d{4}-\d\d-\d\d|\d\d:\d\d(?::\d\d)?\b|[A-Z][a-z]{2} [ \d]\d \d\d:)")
@@ -36,7 +36,7 @@ def text_kind(text: str, rule: Rule) -> str | None:
 def _cleaned(text: str) -> str:
     """The text without a terminal's colours and without signs and marks of bold type before its first word."""
     text = _ESCAPES.sub("", text) if "\x1b" in text else text
-    return text[_DECORATION.match(text).end() :].strip() if _DECORATION.match(text) else text.strip()  # type: ignore[union-attr]
+    return _DECORATION.sub("", text).strip()
 
 
 def _lines(text: str) -> list[str]:

@@ -159,13 +159,13 @@ def library_arguments(cfg: DictConfig, kind: type, folder: Path, device: str, bf
             **engines.arguments(cfg.hardware),
             **ours,
         )
-    warn_of_lost_updates(cfg, arguments.learning_rate)
+    check_lost_updates(cfg, arguments.learning_rate)
     if arguments.deepspeed:
         engines.connect(device)
     return arguments
 
 
-def warn_of_lost_updates(cfg: DictConfig, learning_rate: float) -> None:
+def check_lost_updates(cfg: DictConfig, learning_rate: float) -> None:
     """Stop a training whose updates would be rounded away, or say so where `model.allow_lost_updates` wants it so.
 
     Raises:

@@ -96,13 +96,11 @@ def similarity(text: Any, golden: Any) -> float:
     Raises:
         TltrainError: the package rapidfuzz is not installed.
     """
-    check_similarity()
-    from rapidfuzz.distance import Indel
-
+    indel = _indel()
     if not isinstance(text, str) or not isinstance(golden, str):
         return 0.0
     words, right = _words(text), _words(golden)
-    return Indel.normalized_similarity(words, right) if words and right else 0.0
+    return indel.normalized_similarity(words, right) if words and right else 0.0
 
 
 def _words(text: str) -> Sequence[str]:
@@ -111,8 +109,14 @@ def _words(text: str) -> Sequence[str]:
 
 def check_similarity() -> None:
     """Raise a TltrainError where the package that compares texts is not installed."""
+    _indel()
+
+
+def _indel() -> Any:
     try:
-        import rapidfuzz  # noqa: F401
+        import rapidfuzz.distance
+
+        return rapidfuzz.distance.Indel
     except ImportError:
         raise TltrainError(
             "reward.open_text=similarity: the package rapidfuzz is not installed: pip install 'tltrain[similarity]'"
