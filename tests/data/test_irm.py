@@ -30,8 +30,8 @@ HISTORY = (
     Message("tool", "Listen."),
 )
 GOLDEN = Message.calling(Call("finish", {"answer": 'Listen "well".'}))
-KEPT = "messages: lines that begin as a role does, kept as text"
-REWRITTEN = "instructions: text otherwise than read"
+KEPT = "messages: lines that look like the start of a message, kept as text"
+REWRITTEN = "instructions: text rendered differently from the source"
 
 
 @pytest.fixture
@@ -102,8 +102,8 @@ def test_what_is_written_in_another_manner_is_read_and_counted():
     assert trajectory.messages[:-1] == HISTORY
     assert prompt_of(trajectory, HISTORY) == PROMPT
     assert notes == {
-        "system messages: tools written otherwise than read": 1,
-        "messages: calls written otherwise than read": 2,
+        "system messages: tools rendered differently from the source": 1,
+        "messages: calls rendered differently from the source": 2,
         REWRITTEN: 1,
     }
 
@@ -222,7 +222,7 @@ def test_whatever_messages_say_the_text_stays_where_no_call_is_written_anew(quer
     trajectory, notes = read(prompt)
     assert [tool.name for tool in trajectory.tools] == ["search", "finish"]
     again = prompt_of(trajectory, trajectory.messages[:-1])
-    assert again == prompt or notes["messages: calls written otherwise than read"]
+    assert again == prompt or notes["messages: calls rendered differently from the source"]
     assert (again != prompt) == (REWRITTEN in notes)
 
 

@@ -231,7 +231,7 @@ def test_answers_without_a_known_id_are_matched_by_order(write):
     report = ReadReport()
     (read,) = read_file(write(lines(record)), openai.parse, report=report)
     assert read.messages == CHAT_READ
-    assert report.notes["messages: answers whose `tool_call_id` names no call, matched by order"] == 1
+    assert report.notes["messages: answers whose `tool_call_id` matches no call, matched by order"] == 1
 
 
 def test_an_answer_by_id_is_not_taken_by_one_without(write):

@@ -60,7 +60,7 @@ def test_a_third_turn_becomes_a_trajectory_that_ends_in_the_first_golden_with_ev
     # What is said to the user is open text, whatever noise calls these two tools.
     assert read.meta == known | {"open_parameters": ["ask.q", "end.q"]}
     assert report.notes == {
-        "system messages: RoTBench's words around the tools not kept": 1,
+        "system messages: RoTBench's text around the tools not kept": 1,
         "messages: thoughts are not in the TL format": 1,
         "goldens: accepted calls besides the one learned": 2,
     }
@@ -73,7 +73,7 @@ def test_where_every_golden_says_none_the_first_is_learned_as_it_stands(release)
     write("third", "clean", [third])
     report = ReadReport()
     assert train(path, report=report)[0].messages[-1].calls[0].call == Call("find", {"q": "None", "limit": 3})
-    assert report.notes['goldens: "None" (any value) learned as it stands'] == 1
+    assert report.notes['goldens: "None" (any value) learned literally'] == 1
 
 
 def test_samples_keep_every_golden_and_none_accepts_anything(release):

@@ -126,8 +126,8 @@ def test_calls_and_tools_written_in_another_manner_are_read_and_counted(write):
     (read,) = turns.read(write(lines({"id": "Turn 1: x", "conversations": seed})), report=report)
     assert read.messages[-1].calls[0].call == Call("search", {"query": "love"}) and render_tools(read.tools) == STUBS
     assert report.notes == {
-        "messages: calls written otherwise than read": 1,
-        "system messages: tools written otherwise than read": 1,
+        "messages: calls rendered differently from the source": 1,
+        "system messages: tools rendered differently from the source": 1,
     }
 
 

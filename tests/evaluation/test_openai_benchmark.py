@@ -69,7 +69,7 @@ def test_what_follows_the_golden_calls_is_not_shown(read):
         {"messages": [USER, SEARCHED, ANSWER, {"role": "assistant", "content": "y"}], "tools": TOOLS}
     )
     assert sample.messages == (Message("user", "Find x."),) and sample.goldens == (Call("search", {"query": "x"}),)
-    assert report.notes["messages: what follows the golden calls is not shown"] == 1
+    assert report.notes["messages: those after the golden calls are not in the prompt"] == 1
 
 
 @pytest.mark.parametrize(

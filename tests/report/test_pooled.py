@@ -86,7 +86,7 @@ def test_a_job_without_one_of_the_sets_has_no_mean_over_them():
 def test_the_mean_over_sets_is_in_the_page_the_markdown_and_the_csv():
     found = sweep({"rotbench_clean": 24, "toolalpaca_real": 12})
     derived = numbers.derive(found)
-    title = "each set weighing the same"
+    title = "all sets weighted equally"
     assert title in page.render(found, derived) and title in exports.markdown(found, derived)
     (first, *_) = csv.DictReader(io.StringIO(exports.comma_separated(found, derived)))
     assert float(first["mean"]) == pytest.approx(pool(found).summaries[0].mean, abs=0.01)

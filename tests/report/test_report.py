@@ -245,7 +245,7 @@ def test_no_file_and_no_json_are_said_in_one_line(tmp_path):
     with pytest.raises(TltrainError, match="No such file"):
         load(tmp_path / "sweep.json")
     (tmp_path / "sweep.json").write_text("{")
-    with pytest.raises(TltrainError, match="found no JSON"):
+    with pytest.raises(TltrainError, match="found invalid JSON"):
         load(tmp_path / "sweep.json")
 
 

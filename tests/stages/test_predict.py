@@ -75,6 +75,6 @@ def test_predict_says_what_is_no_call(tltrain, write):
     ran = tltrain("stage=predict", *TINY, "data.size=12", f"data.path={write(history)}", "stage.max_new_tokens=4")
     assert ran.out.splitlines()[-1] == "null"
     assert ran.metrics["agrees_with_documentation"] is False
-    assert "This is no call that the tools' documentation allows" in ran.err
+    assert "This call contradicts the tools' documentation" in ran.err
     ran = tltrain("stage=predict", f"data.path={write(history[:1])}", status=1)
     assert ran.err.splitlines()[-1].endswith("messages: expected a user's message, found none")

@@ -46,8 +46,8 @@ def test_auto_says_what_it_chose_and_why(tltrain, file):
     assert (train["packing"], train["samples"], train["trajectories"]) == ("prefix_tree", 3, 12)
     (line,) = (line for line in (ran.folder / "tltrain.log").read_text().splitlines() if "packing=auto" in line)
     trees, apart = train["tokens_in_trees"], train["tokens_apart"]
-    assert f"prefix_tree; trees take {trees} tokens, {trees / apart:.2f} of the {apart} in 12 trajectories" in line
-    assert "3 optimizer steps an epoch, 12 with packing=trajectory" in line
+    assert f"prefix_tree; trees have {trees} tokens, {trees / apart:.2f} of the {apart} in 12 trajectories" in line
+    assert "3 optimizer steps per epoch, 12 with packing=trajectory" in line
     alone = tltrain(*few, f"data.path={file}", "data.holdout=0", "stage.packing=auto", "stage.tree_size=1").metrics
     assert (alone["train"]["packing"], alone["train"]["samples"]) == ("trajectory", 12)
 

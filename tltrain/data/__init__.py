@@ -1,4 +1,4 @@
-"""Where trajectories come from: one reader a source, chosen by `data=...`."""
+"""Readers of trajectories, one for each kind of source; `data=...` chooses one."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tltrain.runtime import targets
 from tltrain.trajectory import Trajectory
 
 TRAINED_ON = "trained_on.json"
-"""In a trained model's folder: the `query_key`s of what it was trained on."""
+"""The file in a trained model's folder that holds the `query_key`s of its training data."""
 Reader = Callable[..., Iterable[Trajectory]]
 
 
 def _of_file(parse: Callable) -> Reader:
-    """The reader of a file whose records `parse` reads."""
+    """Return a reader of files whose records `parse` reads."""
 
     def read(data: FileData, seed: int, report: ReadReport) -> Iterator[Trajectory]:
         return read_file(_path(data), parse, data.on_error.name, report)
@@ -55,7 +55,7 @@ READERS: dict[str, Reader] = {
     "rotbench": _rotbench,
     "toolworld": _toolworld,
 }
-"""The readers, each by the name that a choice of `data` gives; the annotation of its settings says its keys."""
+"""Reader by the name of its `data` choice. The annotation of a reader's first parameter defines the choice's keys."""
 
 
 def _path(data: FileData) -> str:
@@ -65,17 +65,17 @@ def _path(data: FileData) -> str:
 
 
 def trajectories(data: DictConfig, seed: int, report: ReadReport) -> Iterator[Trajectory]:
-    """The configured source's trajectories, one at a time; what could not be read is listed in `report`.
+    """Yield the configured source's trajectories one at a time and list unreadable records in `report`.
 
     Raises:
-        TltrainError: there is no such reader, no `data.path` where it needs one, or (`data.on_error=stop`) a record
-            cannot be read.
+        TltrainError: the reader does not exist, it needs a `data.path` and has none, or a record cannot be read
+            (with `data.on_error=stop`).
     """
     return islice(targets.call(data, READERS, "data", seed=seed, report=report), data.limit)
 
 
 def hold_out(items: Iterable[Trajectory], share: float, seed: int) -> tuple[list[Trajectory], list[Trajectory]]:
-    """Training and held-out trajectories. All of one query go to the same side; `share` is of the queries."""
+    """Split into training and held-out trajectories by query, so that no query is in both; hold out `share` of them."""
     items = list(items)
     queries = sorted({item.query for item in items}, key=lambda query: _digest(f"{seed}:{query}"))
     held = set(queries[: round(share * len(queries))])
@@ -83,15 +83,15 @@ def hold_out(items: Iterable[Trajectory], share: float, seed: int) -> tuple[list
 
 
 def query_key(query: str) -> str:
-    """A short digest by which a trained model's folder remembers a query without holding its text."""
+    """Return a short digest of a query, so that a trained model's folder can record it without its text."""
     return _digest(" ".join(query.split()))[:16]
 
 
 def trained_on(model: str | PathLike[str]) -> list[str]:
-    """The `query_key`s that a model's folder remembers; none where it remembers none.
+    """Return the `query_key`s recorded in a model's folder; an empty list if it has no record.
 
     Raises:
-        TltrainError: what it remembers cannot be read.
+        TltrainError: the record cannot be read.
     """
     record = Path(model) / TRAINED_ON
     found = read_json(record) if record.is_file() else []

@@ -1,19 +1,19 @@
 """The Berkeley function calling leaderboard's single-turn sets (BFCL), as the package `bfcl-eval` ships them.
 
-    data/BFCL_v4_{category}.json           a line a question: {"id", "question": [[message, ...]], "function": [...]}
+    data/BFCL_v4_{category}.json           one question a line: {"id", "question": [[message, ...]], "function": [...]}
     data/possible_answer/                  {"id", "ground_truth": [{name: {parameter: [accepted value, ...]}}, ...]}
     data/unused_datasets/question/         BFCL_v4_exec_*.json: the executable sets of BFCL v3, the paper's 240
     data/unused_datasets/possible_answer/  {"id", "ground_truth": ["name(parameter=literal)", ...]}
 
-Several golden calls are calls that are all asked for, in any order. They all become `goldens`, so that a model which
-makes one call at a time is right with any of them; `tltrain.evaluation.scoring.every` takes an answer as a whole.
+A question with several golden calls asks for all of them, in any order. All of them become `goldens`, so a model that
+makes one call at a time may make any of them; `tltrain.evaluation.scoring.every` scores an answer as a whole.
 
-Where the possible answers accept "", the parameter may be left out (`OneOf.optional`). Types are renamed to those of
-JSON schemas (`dict` is `object`, `float` is `number`, `tuple` is `array`, `any` is `string`, as the package does it).
-The Java and JavaScript sets are left out: their answers are literals of those languages.
+If the possible answers include "", the parameter may be left out (`OneOf.optional`). Types are renamed to JSON schema
+types (`dict` to `object`, `float` to `number`, `tuple` to `array`, `any` to `string`, as the package does). The Java
+and JavaScript sets are not read: their answers are literals of those languages.
 
-Six golden calls fail BFCL's own checker (they name parameters that the documentation lacks, or accept nothing), so its
-accuracy ends at 99.0 for parallel_multiple, 99.2 for live_simple and 99.8 for live_multiple.
+Six golden calls fail BFCL's own checker (they name undocumented parameters, or accept nothing), so the best possible
+accuracy is 99.0 on parallel_multiple, 99.2 on live_simple and 99.8 on live_multiple.
 """
 
 from __future__ import annotations
@@ -53,19 +53,19 @@ EXPECTED_COUNTS = {
     "live_parallel": 16,
     "live_parallel_multiple": 24,
 }
-"""Questions of each category. Those of the executable sets are the paper's; the others may change between releases."""
+"""Number of questions by category. The executable sets' are the paper's; the others may change between releases."""
 
 SETS = {"exec": EXECUTABLE, **{category: (category,) for category in EXPECTED_COUNTS}}
-"""What `benchmark.categories` may name -> the categories it reads. `exec` is the paper's 240, as one set."""
+"""The categories read for each value of `benchmark.categories`. `exec` is the paper's 240 questions as one set."""
 
 _OLD_NAMES = {"simple_python": "simple"}  # up to BFCL v3
 
 
 def folder(path: str | PathLike[str] | None) -> Path:
-    """The folder with BFCL's data: `path`, or that of the installed package, which is found without importing it.
+    """Return the folder with BFCL's data: `path`, or that of the installed package, located without importing it.
 
     Raises:
-        TltrainError: there is no such folder, or no such package.
+        TltrainError: the folder does not exist, or the package is not installed.
     """
     if path is None:
         spec = importlib.util.find_spec(PACKAGE)
@@ -86,14 +86,14 @@ def folder(path: str | PathLike[str] | None) -> Path:
 def read_samples(
     path: str | PathLike[str] | None, category: str, report: ReadReport | None = None, check_counts: bool = True
 ) -> list[Sample]:
-    """The samples of one category of `EXPECTED_COUNTS`; `meta["scenario"]` is the category.
+    """Return the samples of one category of `EXPECTED_COUNTS`; `meta["scenario"]` is the category.
 
     Args:
         path: see `folder`.
-        check_counts: raise unless an executable set has as many questions as published; warn for the others.
+        check_counts: if a set's size differs from the published one, raise (executable sets) or warn (the others).
 
     Raises:
-        TltrainError: there are no such files, they do not belong together, or a record is not as said above.
+        TltrainError: the files do not exist or do not match each other, or a record is malformed.
     """
     questions, answers = _files(folder(path), category)
     golden = dict(_answers(answers))
@@ -103,7 +103,7 @@ def read_samples(
         record = expect(record, dict, "record")
         identity = member(record, "id", str)
         if identity != next(position, None):
-            raise FieldError("id", f"the one that {answers} has in this place", identity)
+            raise FieldError("id", f"the id at the same position in {answers}", identity)
         functions = member(record, "function", list)
         tools = expect_tools(
             [_function(entry, f"function[{i}]") for i, entry in enumerate(functions)], "function", notes
@@ -130,7 +130,7 @@ def read_samples(
 
 
 def _files(data: Path, category: str) -> tuple[Path, Path]:
-    """Questions and answers of a category, of whichever version of BFCL."""
+    """Return the question and answer files of a category in any version of BFCL."""
     pairs = (
         (data, data / "possible_answer"),
         (data / "unused_datasets" / "question", data / "unused_datasets" / "possible_answer"),
@@ -144,12 +144,12 @@ def _files(data: Path, category: str) -> tuple[Path, Path]:
 
 
 def _is_of(file: str, category: str) -> bool:
-    """Whether this is the category's file: `multiple` is not `live_multiple`."""
+    """Return whether this is the category's file (`multiple` must not match `live_multiple`)."""
     return re.fullmatch(rf"BFCL_v\d+_{category}\.json", file) is not None
 
 
 def _answers(path: Path) -> Iterator[tuple[str, list[Any]]]:
-    """Id -> golden calls, as they stand in the file."""
+    """Yield each question's id with its golden calls, unparsed."""
     for number, record in records(path):
         try:
             record = expect(record, dict, "record")
@@ -162,7 +162,7 @@ def _answers(path: Path) -> Iterator[tuple[str, list[Any]]]:
 
 
 def _question(record: dict[str, Any]) -> tuple[tuple[Message, ...], str]:
-    """The messages of the one turn, and the system message."""
+    """Return the messages of the single turn and the system message."""
     turns = member(record, "question", list)
     if len(turns) != 1:
         raise FieldError("question", "one turn", f"{len(turns)} turns")
@@ -192,7 +192,7 @@ def _function(entry: Any, where: str) -> dict[str, Any]:
 
 
 def _schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A schema with the types of JSON schemas, at every depth."""
+    """Rename BFCL's types to JSON schema types at every depth of a schema."""
     changed = dict(schema)
     if isinstance(schema.get("type"), str):
         changed["type"] = _TYPES.get(schema["type"], schema["type"])
@@ -216,7 +216,7 @@ def _golden(entry: Any, tools: Sequence[Tool], path: Path, identity: str) -> Cal
 
 
 def _possible_answer(entry: Any, tools: Sequence[Tool]) -> Call:
-    """A golden call from `{name: {parameter: accepted values}}`."""
+    """Parse a golden call from `{name: {parameter: accepted values}}`."""
     entry = expect(entry, dict, "ground_truth")
     if len(entry) != 1:
         raise FieldError("ground_truth", "one tool's name", ", ".join(entry) or "none")
@@ -235,10 +235,10 @@ def _possible_answer(entry: Any, tools: Sequence[Tool]) -> Call:
 
 
 def _accepted(options: list[Any], schema: Mapping[str, Any], required: bool = False) -> Any:
-    """The golden value that accepts any of `options`: one value alone, or a `OneOf`.
+    """Return the golden value that accepts any of `options`: a single value or a `OneOf`.
 
-    "" says that the parameter may be left out, unless the tool requires it; it is a value besides where the parameter
-    is a text. No options at all: two records of the live sets write so that an empty list is asked for.
+    "" means that the parameter may be left out, unless the tool requires it; for a string parameter it is a value as
+    well. An empty list of options means that the value is an empty list (two records of the live sets).
     """
     if not options:
         return []
@@ -250,8 +250,9 @@ def _accepted(options: list[Any], schema: Mapping[str, Any], required: bool = Fa
 
 
 def _option(option: Any, schema: Mapping[str, Any]) -> Any:
-    """One accepted value. Each key of a dict, also of one in a list, has accepted values of its own; what is deeper
-    stands for itself.
+    """Parse one accepted value.
+
+    A dict, also one in a list, has a list of accepted values for each key; values nested deeper are literal.
     """
     properties = _within(schema, "properties")
     if isinstance(option, dict):
@@ -266,7 +267,7 @@ def _option(option: Any, schema: Mapping[str, Any]) -> Any:
 
 
 def _within(schema: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """A schema inside another; an empty one where there is none."""
+    """Return the schema under `key`, or an empty one."""
     found = schema.get(key)
     return found if isinstance(found, dict) else {}
 
@@ -275,16 +276,17 @@ _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {ast.Mult: operator.mul, ast
 
 
 def _python_call(text: str, tools: Sequence[Tool]) -> Call:
-    """A golden call from Python's text, whose values are literals or, twice, `1/6` and `500*500`; nothing is evaluated.
+    """Parse a golden call written in Python without evaluating it.
 
-    Positional arguments (one record has some) are the tool's parameters in the order of its documentation.
+    Values are literals, or `1/6` and `500*500` (once each). Positional arguments (in one record) are the tool's
+    parameters in documented order.
     """
     try:
         node = ast.parse(text.strip(), mode="eval").body
         if not isinstance(node, ast.Call):
             raise ValueError
         keywords = [(keyword.arg, keyword.value) for keyword in node.keywords if keyword.arg is not None]
-        if len(keywords) < len(node.keywords):  # `**` before a dict has no name
+        if len(keywords) < len(node.keywords):  # `**dict` has no name
             raise ValueError
         name = ast.unparse(node.func)
         properties = next((tuple(tool.properties) for tool in tools if tool.name == name), ())
@@ -297,8 +299,8 @@ def _python_call(text: str, tools: Sequence[Tool]) -> Call:
 
 
 def _literal(node: ast.expr | None) -> Any:
-    """The value that a literal writes, tuples as lists. Raises ValueError for anything else."""
-    if node is None:  # the key that `**` stands for in a dict
+    """Return the value of a literal, tuples as lists. Raises ValueError for anything else."""
+    if node is None:  # the key of a `**` entry in a dict
         raise ValueError
     if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
         left, right = _literal(node.left), _literal(node.right)
@@ -323,10 +325,10 @@ _US = "tltrain"
 
 
 def official(answers: Sequence[Sequence[Call]], path: str | PathLike[str] | None, category: str) -> list[bool] | None:
-    """What BFCL's `ast_checker` says of the answers to the first questions of a category, each a list of calls.
+    """Return the verdict of BFCL's `ast_checker` on each answer (a list of calls) to a category's first questions.
 
-    None for the executable sets, which have no possible answers (BFCL ran the calls), and where the package cannot be
-    imported. An answer that makes the checker raise is wrong.
+    Return None for the executable sets, which have no possible answers (BFCL ran the calls), and if the package cannot
+    be imported. An answer that makes the checker raise counts as wrong.
     """
     checker = _checker() if category in EXPECTED_COUNTS and category not in EXECUTABLE else None
     if checker is None:
@@ -338,14 +340,14 @@ def official(answers: Sequence[Sequence[Call]], path: str | PathLike[str] | None
         said = [{call.name: dict(call.arguments)} for call in calls]
         try:
             verdicts.append(bool(checker(record["function"], said, golden, language, category, _US)["valid"]))
-        except Exception:  # it was not written for whatever a model may say
+        except Exception:  # the checker does not expect every output of a model
             verdicts.append(False)
     return verdicts
 
 
 @cache
 def _checker() -> Callable[..., dict[str, Any]] | None:
-    """`ast_checker`, imported with our one line in place of its table of models, which imports the vendors' SDKs."""
+    """Import `ast_checker` with a one-entry stub for its table of models, which would import the vendors' SDKs."""
     if importlib.util.find_spec(PACKAGE) is None:
         log.warning("BFCL's own accuracy (SET/ast) is left out: pip install --no-deps bfcl-eval for its checker")
         return None
@@ -355,7 +357,7 @@ def _checker() -> Callable[..., dict[str, Any]] | None:
     sys.modules[_MODEL_TABLE] = table
     try:
         return resolve(f"{_CHECKER}:ast_checker")
-    except Exception as error:  # another release may be made otherwise
+    except Exception as error:  # another release may have another layout
         log.warning("BFCL's own accuracy (SET/ast) is left out: its checker cannot be imported: %s", error)
         return None
     finally:

@@ -1,4 +1,4 @@
-r"""One conversation to continue (`stage=predict`), from a file in either of two forms.
+r"""Read one conversation to continue (`stage=predict`) from a file in either of two formats.
 
 The paper's inference format, a JSON list with the tools as stubs and the calls as text:
 
@@ -31,13 +31,13 @@ ROLES: dict[str, Role] = {
 
 
 def read_history(path: str | PathLike[str]) -> tuple[tuple[Tool, ...], tuple[Message, ...], str]:
-    """Tools, messages and instructions of the conversation in a file.
+    """Return the tools, messages and instructions of the conversation in a file.
 
     Raises:
-        TltrainError: the file has neither form, offers no tools, or leaves nothing for the assistant to answer.
+        TltrainError: the file has neither format, offers no tools, or does not end with a user's or tool's message.
     """
     content = read_json(path)
-    notes: Counter[str] = Counter()  # nothing is trained on here; what a note would say changes no call
+    notes: Counter[str] = Counter()  # discarded: nothing is trained on here, and no note changes a call
     try:
         if isinstance(content, dict):
             tools, messages, instructions = conversation(content, notes)

@@ -1,23 +1,23 @@
-r"""Prompts and golden calls as text (`irm_data.json`, TL-Training): a JSON list, or the same as JSON lines.
+r"""Prompts and golden calls as text (`irm_data.json`, TL-Training): a JSON list or JSON lines.
 
     {"instruction": "System: Function:\ndef search(query: string):\n ...\nUser: ...\nAssistant: search(query=\"love\")\n
                      Output: ...\nAssistant:",
      "output": "finish(answer=\"...\")"}
 
 The instruction is a history in the TL format (`formats/tl.py`). It becomes a trajectory whose last message is the
-golden call; the calls before it have `learn=False`. Space around either text, the last `Assistant:` and an end token
-after the output may be there or not. Other fields become `meta`; a record without an `id` has its number.
+golden call; the calls before it have `learn=False`. White space around either text, the final `Assistant:` and an end
+token after the output are optional. Other fields become `meta`; a record without an `id` gets its number as id.
 
-The format escapes nothing, so a tool's answer may hold a line that begins with `User:`. Which lines begin a message is
-told by what may follow what:
+The format escapes nothing, so a tool's answer may contain a line that begins with `User:`. The order of messages
+decides which of these lines begin a message:
 
-- the system message ends at the first `User:` behind complete stubs;
-- after a user's message or a tool's answer only the assistant speaks: it calls a tool, and nothing stands behind the
-  call, or it says something that a user's message follows;
-- after the assistant anyone may speak.
+- the system message ends at the first `User:` after complete stubs;
+- after a user's message or a tool's answer only the assistant can speak: it either makes a call with nothing after it,
+  or writes text that a user's message follows;
+- after the assistant any role can speak.
 
-Every other such line stays a part of the message that it stands in. A wrong guess (a quoted dialogue, a user who speaks
-right after a tool's answer) moves a boundary between messages of the history; the prompt's text stays as it is.
+Every other such line is part of the message that contains it. A wrong guess (a quoted dialogue, a user who speaks right
+after a tool's answer) moves a boundary between messages of the history but leaves the prompt's text unchanged.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _END_TOKEN = "</s>"
 
 
 def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]:
-    """The one trajectory of a record. Raises FieldError."""
+    """Parse the one trajectory of a record. Raises FieldError."""
     record = expect(record, dict, "record")
     prompt = _history(member(record, "instruction", str))
     output = _without_end(member(record, "output", str)).lstrip()
@@ -70,9 +70,9 @@ def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]
     meta = rest(record, "id", "instruction", "output")
     history = Trajectory(identity, tools, tuple(map(_not_learned, asked)), instructions, meta)
     if system_text(history) != entries[0]["content"]:
-        notes["system messages: tools written otherwise than read"] += 1
+        notes["system messages: tools rendered differently from the source"] += 1
     if joined(TL.prompt_segments(history)) != prompt + GENERATION_PROMPT:
-        notes["instructions: text otherwise than read"] += 1
+        notes["instructions: text rendered differently from the source"] += 1
     yield replace(history, messages=(*history.messages, golden))
 
 
@@ -81,7 +81,7 @@ def _not_learned(message: Message) -> Message:
 
 
 def _without_end(text: str) -> str:
-    """`text` without end tokens and space at its end."""
+    """Strip end tokens and white space from the end of `text`."""
     text = text.rstrip()
     while text.endswith(_END_TOKEN):
         text = text.removesuffix(_END_TOKEN).rstrip()
@@ -89,10 +89,10 @@ def _without_end(text: str) -> str:
 
 
 def _history(instruction: str) -> str:
-    """The instruction without the `Assistant:` that asks for the call.
+    """Return the instruction without the final `Assistant:`, which prompts for the call.
 
     Raises:
-        FieldError: it is no TL format, or ends with words of the assistant, such as a tool's name to go on from.
+        FieldError: it is not in the TL format, or ends inside an assistant's message (a tool's name to continue, say).
     """
     prompt = instruction.strip()
     if not prompt.startswith(_SYSTEM):
@@ -107,12 +107,12 @@ def _history(instruction: str) -> str:
 
 
 def _split(prompt: str, notes: Counter[str]) -> list[dict[str, str]]:
-    """The history's messages as `{"role", "content"}`, the system message first (top of this file)."""
+    """Split the history into `{"role", "content"}` messages, the system message first (see the module's docstring)."""
     markers = list(_MARKER.finditer(prompt))
     first = _first_user(prompt, markers)
     taken, inside = [markers[first]], 0
     for i in range(first + 1, len(markers)):
-        if markers[i].start() < inside:  # a line break within a call's string
+        if markers[i].start() < inside:  # inside a string of a call
             continue
         if ROLES[markers[i][1]] == "assistant":
             end = _call_end(prompt, markers, i)
@@ -124,7 +124,7 @@ def _split(prompt: str, notes: Counter[str]) -> list[dict[str, str]]:
             continue
         taken.append(markers[i])
     if len(taken) < len(markers):
-        notes["messages: lines that begin as a role does, kept as text"] += len(markers) - len(taken)
+        notes["messages: lines that look like the start of a message, kept as text"] += len(markers) - len(taken)
     system = prompt[len(_SYSTEM) : taken[0].start()].removeprefix(" ")
     ends = [*(marker.start() for marker in taken[1:]), len(prompt)]
     return [{"role": "system", "content": system}] + [
@@ -133,10 +133,10 @@ def _split(prompt: str, notes: Counter[str]) -> list[dict[str, str]]:
 
 
 def _first_user(prompt: str, markers: Sequence[re.Match[str]]) -> int:
-    """Which marker ends the system message.
+    """Return the index of the marker that ends the system message.
 
-    It is the first `User:` behind stubs that, written again, are the same text; or behind stubs that can be read; or,
-    for an error to speak of, the first of all.
+    It is the first `User:` after stubs that render to the same text again; failing that, the first after stubs that can
+    be parsed; failing that, the first `User:`, so that an error can point to it.
 
     Raises:
         FieldError: there is no `User:`.
@@ -161,7 +161,7 @@ def _first_user(prompt: str, markers: Sequence[re.Match[str]]) -> int:
 
 
 def _call_end(prompt: str, markers: Sequence[re.Match[str]], i: int) -> int | None:
-    """Where the call at marker `i` ends; None if there is none, or other text between it and the next marker."""
+    """Return where the call at marker `i` ends; None if there is no call, or if text follows it in the same message."""
     start = markers[i].end()
     opening = prompt.find("(", start)
     if opening < 0 or "\n" in prompt[start:opening].strip():

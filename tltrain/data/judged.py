@@ -1,4 +1,4 @@
-"""Trajectories with MAE's verdict on each call, and the counts of what MAE did."""
+"""Judge the calls of trajectories with MAE and count the verdicts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class MaeReport:
-    """Counts of what MAE did, for `metrics.json`."""
+    """Counts of MAE's verdicts, for `metrics.json`."""
 
     trajectories: int = 0
     calls: int = 0
@@ -36,22 +36,22 @@ class MaeReport:
 
 
 def rule_of(cfg: DictConfig) -> Rule | None:
-    """The rule that `stage.rule` chooses from `conf/mae/`, None where `stage.mae=false`."""
+    """Return the rule from `conf/mae/` that `stage.rule` chooses, or None if `stage.mae=false`."""
     return named_rule(cfg, cfg.stage.rule.name) if cfg.stage.mae else None
 
 
 def named_rule(cfg: DictConfig, name: str) -> Rule:
-    """The rule `paper` or `strict` as `conf/mae/` has it, or as the command line replaced it."""
+    """Return the rule `paper` or `strict` as composed from `conf/mae/` and the command line."""
     return Rule.from_config(config.plain(cfg.mae[name]))
 
 
 @dataclass
 class JudgedSource:
-    """The configured source's trajectories with their calls judged, one at a time, and what was counted on the way.
+    """An iterable over the configured source's trajectories with their calls judged, which counts as it goes.
 
     Attributes:
-        description: of the progress bar; without one there is none.
-        read: what reading left out. judged: what MAE did.
+        description: label of the progress bar; empty for no bar.
+        read: counts of the reader. judged: counts of MAE's verdicts.
     """
 
     cfg: DictConfig
@@ -66,17 +66,17 @@ class JudgedSource:
         return judged_trajectories(items, rule_of(self.cfg), self.judged)
 
     def split(self) -> tuple[list[Trajectory], list[Trajectory]]:
-        """Training and held-out trajectories."""
+        """Return training and held-out trajectories."""
         return hold_out(self, self.cfg.data.holdout, self.cfg.seed)
 
 
 def read_metrics(read: ReadReport) -> dict[str, Any]:
-    """What reading left out, for `metrics.json`."""
+    """Return the reader's counts for `metrics.json`."""
     return {"records_read": read.read, "records_skipped": len(read.skipped), "reading_notes": dict(read.notes)}
 
 
 def tell_reading(read: ReadReport, folder: Path) -> None:
-    """Say in a line each what reading left out or changed; skipped records are listed in `skipped.txt`."""
+    """Log one line for each thing that the reader left out or changed, and list skipped records in `skipped.txt`."""
     if read.skipped:
         runs.write_lines(folder / "skipped.txt", read.skipped)
         of = read.read + len(read.skipped)
@@ -86,7 +86,7 @@ def tell_reading(read: ReadReport, folder: Path) -> None:
 
 
 def tell_judging(judged: MaeReport) -> None:
-    """Say in one line how many calls are not learned, and why."""
+    """Log in one line how many calls are not learned, and why."""
     if (left_out := judged.calls - judged.kept) > 0:
         reasons = {
             "answered with an error": judged.dropped_error,
@@ -98,7 +98,7 @@ def tell_judging(judged: MaeReport) -> None:
 
 
 def judged_trajectories(items: Iterable[Trajectory], rule: Rule | None, report: MaeReport) -> Iterator[Trajectory]:
-    """The trajectories with their calls judged, counted in `report`."""
+    """Yield the trajectories with their calls judged, and count the verdicts in `report`."""
     for item in items:
         report.trajectories += 1
         learn = [action.learn for action in actions(item.messages)]

@@ -1,4 +1,4 @@
-"""Our own file of trajectories, `train.jsonl` (`data=tltrain`): one JSON object a line, nothing lost either way.
+"""Our own trajectory file, `train.jsonl` (`data=tltrain`): one JSON object per line, lossless in both directions.
 
     {"version": 2,
      "id": "...",
@@ -15,14 +15,14 @@
      "instructions": "...",
      "meta": {...}}
 
-`content` is the message's text. An assistant message that makes one call has `call`, one that makes several has
-`calls`; `thought` stands only where there is one. `learn` of a message stands only where it is false: the message is
-history and never a target. A call has a `learn` of its own only where it differs from its message's. `id` and `answers`
-say which call a tool's message answers; without them the answers stand in the order of the calls. `is_error` stands
-only where the source says outright whether the call failed. `instructions` and `meta` stand only where there are any.
+`content` is the message's text. An assistant message with one call has `call`, one with several has `calls`; `thought`
+is present only if there is one. A message's `learn` is written only if it is false: the message is history and never a
+target. A call has its own `learn` only if it differs from its message's. `id` and `answers` link a tool's message to
+the call it answers; without them the answers follow the order of the calls. `is_error` is present only if the source
+states whether the call failed. `instructions` and `meta` are present only if they are not empty.
 
-A line without `version` is version 0, which has neither `calls`, `thought` nor ids; version 1 has no `is_error`. A line
-is written in the lowest version from 1 on that can hold it, so that what an earlier tltrain could write it can read.
+A line without `version` is version 0, which has no `calls`, `thought` or ids; version 1 has no `is_error`. A line is
+written in the lowest version from 1 on that can represent it, so that an earlier tltrain can read what it could write.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tltrain.errors import FieldError, TltrainError
 from tltrain.trajectory import Call, Message, Role, ToolCall, Trajectory
 
 VERSION = 2
-"""The newest version that `dumps` writes; `parse` reads it and all before it."""
+"""The newest version; `parse` reads it and all earlier ones."""
 
 ROLES: tuple[Role, ...] = get_args(Role)
 
@@ -46,13 +46,13 @@ MESSAGE_FIELDS = {
     1: ("role", "content", "thought", "call", "calls", "learn", "answers"),
     2: ("role", "content", "thought", "call", "calls", "learn", "answers", "is_error"),
 }
-"""Version -> the fields that a message may have."""
+"""The fields that a message may have, by version."""
 CALL_FIELDS = {
     0: ("name", "arguments"),
     1: ("name", "arguments", "id", "learn"),
     2: ("name", "arguments", "id", "learn"),
 }
-"""Version -> the fields that a call may have."""
+"""The fields that a call may have, by version."""
 SPEAKERS = {
     "call": ("a call", "assistant"),
     "calls": ("calls", "assistant"),
@@ -62,15 +62,15 @@ SPEAKERS = {
 }
 """Fields that only messages of one role have."""
 RECORD_FIELDS = dict.fromkeys(MESSAGE_FIELDS, ("version", "id", "tools", "messages", "instructions", "meta"))
-"""Version -> the fields that a line may have."""
+"""The fields that a line may have, by version."""
 
 
 def dumps(trajectory: Trajectory) -> str:
-    """One line of the file, without the line break; `parse` gives the same trajectory back.
+    """Return one line of the file without the line break; `parse` returns the same trajectory.
 
     Raises:
-        TltrainError: a value that JSON in UTF-8 cannot hold, such as NaN, a lone surrogate, or `ANY` (a golden value is
-            there to compare with, not to learn).
+        TltrainError: a value cannot be written as JSON in UTF-8: NaN, a lone surrogate, or `ANY`, which only golden
+            calls to compare with may contain.
     """
     record: dict[str, Any] = {
         "version": 1 if all(message.is_error is None for message in trajectory.messages) else VERSION,
@@ -110,7 +110,7 @@ def _message_record(message: Message) -> dict[str, Any]:
 
 
 def _call_record(made: ToolCall, learn: bool) -> dict[str, Any]:
-    """A call; `learn` is its message's."""
+    """Return a call's record; `learn` is its message's."""
     record: dict[str, Any] = {"name": made.call.name, "arguments": dict(made.call.arguments)}
     if made.id:
         record["id"] = made.id
@@ -120,7 +120,7 @@ def _call_record(made: ToolCall, learn: bool) -> dict[str, Any]:
 
 
 def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]:
-    """The one trajectory of a record. Raises FieldError, also for a field it does not know."""
+    """Parse the one trajectory of a record. Raises FieldError, also for an unknown field."""
     version = _version(expect(record, dict, "record"))
     record = _known(record, "record", RECORD_FIELDS, version)
     tools = expect_tools(member(record, "tools", list), "tools", notes)
@@ -164,14 +164,14 @@ def _message(record: Any, where: str, version: int) -> Message:
 
 
 def _call(entry: Any, where: str, version: int, learn: bool) -> ToolCall:
-    """A call; `learn` is its message's."""
+    """Parse a call; `learn` is its message's."""
     entry = _known(entry, where, CALL_FIELDS, version)
     call = Call(member(entry, "name", str, where), member(entry, "arguments", dict, where))
     return ToolCall(call, optional(entry, "learn", learn, where), optional(entry, "id", "", where))
 
 
 def _known(record: Any, where: str, fields: Mapping[int, tuple[str, ...]], version: int) -> dict[str, Any]:
-    """An object with no other fields than its version has: in our own format another one is a mistake."""
+    """Return the object if it has only its version's fields; in our own format any other field is a mistake."""
     for key in expect(record, dict, where):
         if key in fields[version]:
             continue

@@ -1,4 +1,4 @@
-"""Chat-completions conversations, the shape most public sets are published in: JSON lines or a JSON list.
+"""Chat-completions conversations, the format of most public data sets: JSON lines or a JSON list.
 
     {"messages": [
        {"role": "system", "content": "..."},
@@ -8,13 +8,13 @@
        {"role": "tool", "tool_call_id": "1", "content": "..."}],
      "tools": [{"type": "function", "function": {"name": ..., "description": ..., "parameters": {...}}}]}
 
-Also read: `arguments` as an object, `tools` as the text of a JSON list, text content as a list of text parts, and the
-older `functions`, `function_call` and role `function`, and in a tool's message whether the call failed, where a field
-says so outright (`tltrain.data.reading.outcome`). The TL format has one call a turn: several calls in one message
-become turns in their order, each followed by its own answer. System and developer messages become `instructions`.
+Also accepted: `arguments` as an object, `tools` as the text of a JSON list, content as a list of text parts, the older
+`functions`, `function_call` and role `function`, and a field of a tool's message that states whether the call failed
+(`tltrain.data.reading.outcome`). The TL format has one call per turn: several calls in one message become consecutive
+turns, each followed by its own answer. System and developer messages become `instructions`.
 
-As a benchmark (`parse_sample`) a record asks for the calls in its field `tool_calls`, after all of its `messages`, or,
-without that field, for those of the last assistant message that has any, after what stands before it.
+As a benchmark (`parse_sample`), a record's golden calls are in its field `tool_calls` and its prompt is all of
+`messages`; without that field they are the calls of the last assistant message that has any, and the prompt ends there.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ ANSWERS = ("tool", "function")
 
 
 def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]:
-    """The one trajectory of a record: its id is its number if it has none, other fields are `meta`."""
+    """Parse the one trajectory of a record. Without an id its number is the id; other fields become `meta`."""
     tools, messages, instructions = conversation(record, notes)
     identity = str(number) if record.get("id") is None else expect_id(record)
     yield Trajectory(identity, tools, messages, instructions, rest(record, "id", "messages", "tools", "functions"))
 
 
 def parse_sample(record: Any, number: int, notes: Counter[str]) -> Iterator[Sample]:
-    """The one question of a record; several golden calls are calls that are all asked for. Other fields are `meta`."""
+    """Parse the one question of a record; it asks for all of its golden calls. Other fields become `meta`."""
     record = expect(record, dict, "record")
     messages = member(record, "messages", list)
     if record.get("tool_calls") is None:
@@ -61,7 +61,7 @@ def parse_sample(record: Any, number: int, notes: Counter[str]) -> Iterator[Samp
             raise FieldError("tool_calls", "golden calls here or in an assistant message", "neither")
         golden = [call for _, call in _calls(messages[at], f"messages[{at}]")]
         if messages[at + 1 :]:
-            notes["messages: what follows the golden calls is not shown"] += 1
+            notes["messages: those after the golden calls are not in the prompt"] += 1
         messages = messages[:at]
     else:
         golden = [call for _, call in _calls(record, "")]
@@ -76,14 +76,14 @@ def parse_sample(record: Any, number: int, notes: Counter[str]) -> Iterator[Samp
 
 
 def _has_calls(entry: Any) -> bool:
-    """Whether this is an assistant message that calls something."""
+    """Return whether this is an assistant message with calls."""
     if not isinstance(entry, dict) or entry.get("role") != "assistant":
         return False
     return bool(entry.get("tool_calls") or entry.get("function_call"))
 
 
 def conversation(record: Any, notes: Counter[str]) -> tuple[tuple[Tool, ...], tuple[Message, ...], str]:
-    """Tools, messages and instructions of an object with `messages` and `tools`. Raises FieldError."""
+    """Parse the tools, messages and instructions of an object with `messages` and `tools`. Raises FieldError."""
     record = expect(record, dict, "record")
     key = "functions" if record.get("tools") is None and "functions" in record else "tools"
     if record.get(key) is None:
@@ -120,12 +120,12 @@ def conversation(record: Any, notes: Counter[str]) -> tuple[tuple[Tool, ...], tu
 def _turns(
     entry: dict[str, Any], where: str, answers: Sequence[tuple[dict[str, Any], str]], notes: Counter[str]
 ) -> list[Message]:
-    """An assistant message and its tools' answers: one turn a call, each followed by its answer."""
+    """Split an assistant message and its tools' answers into one turn per call, each followed by its answer."""
     calls = _calls(entry, where)
     content = _text(entry, where, required=not calls)
     if not calls:
         if answers:
-            raise FieldError(answers[0][1], "no tool's answer where nothing was called", shown(answers[0][0]))
+            raise FieldError(answers[0][1], "no tool's answer to a message without calls", shown(answers[0][0]))
         return [Message("assistant", content)]
     if content:
         notes["messages: text beside a call is not in the TL format"] += 1
@@ -142,7 +142,7 @@ def _turns(
 
 
 def _calls(entry: dict[str, Any], where: str) -> list[tuple[str | None, Call]]:
-    """The calls of an assistant message with their ids."""
+    """Return the calls of an assistant message with their ids."""
     place = f"{where}.tool_calls".lstrip(".")
     calls = [
         (_call_id(call, f"{place}[{i}]"), _call(call["function"], f"{place}[{i}].function"))
@@ -173,7 +173,7 @@ def _call(function: Any, where: str) -> Call:
 def _match(
     ids: list[str | None], answers: Sequence[tuple[dict[str, Any], str]], notes: Counter[str]
 ) -> list[Message | None]:
-    """The answer to each call: the one that names its id, then, for answers that name none of them, by order."""
+    """Match answers to calls: first by id, then in order those whose id matches no call."""
     matched: list[Message | None] = [None] * len(ids)
     others = []
     for entry, where in answers:
@@ -192,12 +192,12 @@ def _match(
             raise FieldError(where, f"at most {len(ids)} answers to {len(ids)} calls", shown(entry))
         matched[matched.index(None)] = answer
         if entry.get("tool_call_id"):
-            notes["messages: answers whose `tool_call_id` names no call, matched by order"] += 1
+            notes["messages: answers whose `tool_call_id` matches no call, matched by order"] += 1
     return matched
 
 
 def _text(entry: dict[str, Any], where: str, required: bool = True) -> str:
-    """A message's text: a string or a list of text parts; null or absent only where it is not `required`."""
+    """Return a message's text: a string or a list of text parts. It may be null or absent unless `required`."""
     content = entry.get("content")
     where = f"{where}.content"
     if content is None and not required:

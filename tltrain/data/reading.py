@@ -1,8 +1,8 @@
-"""Files in, records out, and checked access to what stands in a record. What a record means, each reader says.
+"""Read files of records, and check the type of each field. What the fields mean is defined by each reader.
 
-A file of records is a JSON list or JSON lines (one value a line), told apart by its first character. JSON lines are
-streamed; a list is held in memory. A record that is not as its format says ends the run in one line
-(`FILE, record N: FIELD: expected ..., found ...`), or with `on_error="skip"` is counted and listed in a `ReadReport`.
+A file of records is a JSON list or JSON lines (one value per line); its first character tells which. JSON lines are
+streamed; a list is held in memory. A malformed record ends the run with a one-line error
+(`FILE, record N: FIELD: expected ..., found ...`); with `on_error="skip"` it is counted and listed in a `ReadReport`.
 """
 
 from __future__ import annotations
@@ -24,20 +24,22 @@ from tltrain.formats.stubs import not_rendered
 from tltrain.trajectory import Tool
 
 MAX_DEPTH = 100
-"""JSON nested deeper than this is refused; it keeps every recursion over a record far from Python's limit."""
+"""The deepest nesting of JSON accepted; it keeps every recursion over a record far from Python's limit."""
 
 T = TypeVar("T")
 Word = TypeVar("Word", bound=str)
 Parse = Callable[[Any, int, Counter[str]], Iterable[T]]
-"""`(record, number, notes)` -> what the record holds. Raises FieldError; counts in `notes` what it leaves out."""
+"""`(record, number, notes)` -> the items of the record. Raises FieldError; counts in `notes` what it leaves out."""
 
 
 @dataclass
 class ReadReport:
-    """What happened while reading: `read` counts records that were read.
+    """The outcome of reading a file.
 
-    `skipped` holds the one-line error of each record that was not, `notes` counts what was left out of records or
-    changed in them, by a line that says what.
+    Attributes:
+        read: number of records read.
+        skipped: the one-line error of each record that could not be read.
+        notes: how often something was left out of a record or changed in it, by a line that describes it.
     """
 
     read: int = 0
@@ -45,7 +47,7 @@ class ReadReport:
     notes: Counter[str] = field(default_factory=Counter)
 
     def problem(self, error: RecordError, on_error: OnError | str) -> None:
-        """Raise `error`, or with `skip` list it."""
+        """Raise `error` (`on_error=stop`) or add it to `skipped`."""
         if on_error == "stop":
             raise error
         self.skipped.append(str(error))
@@ -54,11 +56,11 @@ class ReadReport:
 def read_file(
     path: str | PathLike[str], parse: Parse[T], on_error: OnError | str = OnError.stop, report: ReadReport | None = None
 ) -> Iterator[T]:
-    """What `parse` makes of each record of a file, in order.
+    """Yield the items that `parse` returns for each record of a file, in order.
 
     Raises:
         TltrainError: the file cannot be read or holds no records.
-        RecordError: a record is not as its format says, and `on_error` is `stop`.
+        RecordError: a record is malformed and `on_error` is `stop`.
     """
     report = ReadReport() if report is None else report
     number = 0
@@ -79,11 +81,11 @@ def read_file(
 def records(
     path: str | PathLike[str], on_error: OnError | str = OnError.stop, report: ReadReport | None = None
 ) -> Iterator[tuple[int, Any]]:
-    """The records of a file with their numbers, from 1; blank lines do not count.
+    """Yield the records of a file with their numbers from 1; blank lines are not counted.
 
     Raises:
-        TltrainError: there is no such file, or it is no text in UTF-8.
-        RecordError: a record is not valid JSON. In a list broken syntax cannot be skipped: where it ends is unknown.
+        TltrainError: the file does not exist or is not UTF-8 text.
+        RecordError: a record is not valid JSON. In a list it cannot be skipped, as its end is unknown.
     """
     report = ReadReport() if report is None else report
     with open_file(path) as file:
@@ -103,9 +105,9 @@ def records(
 
 @contextmanager
 def open_file(path: str | PathLike[str]) -> Iterator[BinaryIO]:
-    """The file, opened; TltrainError where there is none, or a folder."""
+    """Open a file for reading. Raises TltrainError if it does not exist or is a folder."""
     try:
-        file = open(path, "rb")  # noqa: SIM115 (closed below; the two errors must not be mixed up with those of the body)
+        file = open(path, "rb")  # noqa: SIM115 (closed below; the body's errors must not be caught here)
     except OSError as error:
         raise TltrainError(f"{path}: expected a file of JSON, found: {error.strerror}") from None
     except ValueError as error:  # a NUL in the path
@@ -115,7 +117,7 @@ def open_file(path: str | PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def read_json(path: str | PathLike[str]) -> Any:
-    """The one JSON value that a file holds. Raises TltrainError."""
+    """Return the single JSON value in a file. Raises TltrainError."""
     with open_file(path) as file:
         data = file.read()
     try:
@@ -127,7 +129,7 @@ def read_json(path: str | PathLike[str]) -> Any:
 def _list_records(
     path: str | PathLike[str], data: bytes, on_error: OnError | str, report: ReadReport
 ) -> Iterator[tuple[int, Any]]:
-    """The items of a JSON list, parsed one by one, so that an error has its record's number."""
+    """Yield the items of a JSON list, parsed one by one so that an error can name its record's number."""
     try:
         text = _decode(data)
     except FieldError as error:
@@ -160,11 +162,11 @@ def _list_records(
 
 
 def parse_json(text: str, where: str) -> Any:
-    """The JSON value that `text` is.
+    """Parse `text` as a single JSON value.
 
     Raises:
-        FieldError: it is not JSON, holds more than one value, NaN, an infinity or a lone surrogate, or nests deeper
-            than `MAX_DEPTH`. Never another exception.
+        FieldError: it is not JSON, holds more than one value, NaN, an infinity or a lone surrogate, or is nested deeper
+            than `MAX_DEPTH`. No other exception is raised.
     """
     value, end = parse_json_at(text, 0, where)
     end = _skip_space(text, end)
@@ -174,26 +176,26 @@ def parse_json(text: str, where: str) -> Any:
 
 
 def parse_json_at(text: str, at: int, where: str) -> tuple[Any, int]:
-    """The JSON value that starts at `at` (space before it is skipped), and where it ends. Raises as `parse_json`."""
+    """Return the JSON value that starts at `at` (after white space) and where it ends. Raises as `parse_json` does."""
     value, end = _raw_json(text, at, where)
     _check(value, text[at:end], where)
     return value, end
 
 
 def _raw_json(text: str, at: int, where: str) -> tuple[Any, int]:
-    """As `parse_json_at`, without the checks of what JSON's syntax allows."""
+    """Parse as `parse_json_at` does, without the checks beyond JSON's syntax."""
     try:
         return _DECODER.raw_decode(text, _skip_space(text, at))
     except json.JSONDecodeError as error:
         _bad_json(where, text, error.pos, error.msg)
     except RecursionError:
         _too_deep(where)
-    except ValueError as error:  # a number that cannot be kept
+    except ValueError as error:  # an infinite number or NaN
         raise FieldError(where, "valid JSON", str(error)) from None
 
 
 def _check(value: Any, text: str, where: str) -> None:
-    """FieldError for lone surrogates and deep nesting. Few texts hold what makes it look at the value itself."""
+    """Raise FieldError for lone surrogates and deep nesting. The value is only walked if its text could have either."""
     if text.count("{") + text.count("[") > MAX_DEPTH:
         _check_depth(value, where)
     if "\\ud" in text or "\\uD" in text:
@@ -256,14 +258,14 @@ _NAMES = {str: "a string", list: "a list", dict: "an object", bool: "true or fal
 
 
 def expect(value: Any, kind: type[T], where: str) -> T:
-    """`value`, if it is of this kind (`str`, `list`, `dict`, `bool`, `int`); else FieldError."""
+    """Return `value` if it is of type `kind` (`str`, `list`, `dict`, `bool` or `int`), else raise FieldError."""
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise FieldError(where, _NAMES[kind], shown(value))
     return value
 
 
 def member(record: Mapping[str, Any], key: str, kind: type[T], where: str = "") -> T:
-    """`record[key]`, which must be there and of this kind; `where` is the field that `record` stands in."""
+    """Return `record[key]`, which must exist and be of type `kind`; `where` is the field name of `record` itself."""
     place = f"{where}.{key}" if where else key
     if key not in record:
         raise FieldError(place, _NAMES[kind], "no such field")
@@ -277,20 +279,20 @@ def optional(record: Mapping[str, Any], key: str, default: list[Any], where: str
 @overload
 def optional(record: Mapping[str, Any], key: str, default: T, where: str = "") -> T: ...
 def optional(record: Mapping[str, Any], key: str, default: Any, where: str = "") -> Any:
-    """`record[key]`, of the kind that `default` is; `default` where it is absent or null."""
+    """Return `record[key]`, which must have the type of `default`; return `default` if it is absent or null."""
     if record.get(key) is None:
         return default
     return expect(record[key], type(default), f"{where}.{key}" if where else key)
 
 
 def expect_id(record: Mapping[str, Any]) -> str:
-    """`record["id"]`: a string, or a whole number as one."""
+    """Return `record["id"]` as a string; it may be a whole number."""
     value = record.get("id")
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else member(record, "id", str)
 
 
 def expect_choice(value: Any, choices: Iterable[Word], where: str) -> Word:
-    """`value`, if it is one of these words."""
+    """Return `value` if it is one of `choices`, else raise FieldError."""
     choices = tuple(choices)
     for choice in choices:
         if value == choice:
@@ -299,7 +301,7 @@ def expect_choice(value: Any, choices: Iterable[Word], where: str) -> Word:
 
 
 def expect_tools(value: Any, where: str, notes: Counter[str]) -> tuple[Tool, ...]:
-    """Tools as `{type: function, function: {name, description, parameters}}` or bare; a list, or its text in JSON."""
+    """Parse a list of tools or its JSON text; a tool is `{type: function, function: {...}}` or the inner object."""
     entries = parse_json(value, where) if isinstance(value, str) else value
     tools = tuple(_tool(entry, f"{where}[{i}]") for i, entry in enumerate(expect(entries, list, where)))
     notes.update(f"tools: `{word}` of a parameter is not in the stub" for tool in tools for word in not_rendered(tool))
@@ -323,7 +325,7 @@ def _tool(entry: Any, where: str) -> Tool:
 
 
 def rest(record: Mapping[str, Any], *known: str) -> dict[str, Any]:
-    """The fields of a record besides those a reader knows: kept as the trajectory's `meta`."""
+    """Return the fields of a record that its reader does not know, which become the trajectory's `meta`."""
     return {key: value for key, value in record.items() if key not in known}
 
 
@@ -333,14 +335,14 @@ _STATUS = {
     **dict.fromkeys(("error", "failed", "failure"), True),
     **dict.fromkeys(("success", "ok", "succeeded"), False),
 }
-"""LangChain's `status`. That an answer is `completed` (OpenAI's Responses) does not say whether the call failed."""
+"""LangChain's `status`. `completed` (OpenAI's Responses API) does not state whether the call failed."""
 
 
 def outcome(message: Mapping[str, Any]) -> tuple[bool | None, str | None]:
-    """Whether a tool's message says outright that the call failed, and by which field; (None, None) if it says nothing.
+    """Return whether a tool's message states that the call failed, and in which field; (None, None) if it does not.
 
-    Read are `is_error` (Anthropic), `isError` (MCP) and `error` where they are true or false, `status: error` or
-    `success`, and an exit code.
+    The fields are `is_error` (Anthropic), `isError` (MCP) and `error` if boolean, `status: error` or `success`, and an
+    exit code.
     """
     for key in _FLAGS:
         if isinstance(message.get(key), bool):
@@ -355,10 +357,10 @@ def outcome(message: Mapping[str, Any]) -> tuple[bool | None, str | None]:
 
 
 def note_rest(message: Mapping[str, Any], notes: Counter[str], *known: str) -> None:
-    """Count a message's fields that hold something and are not kept."""
+    """Count the non-empty fields of a message that are not kept."""
     notes.update(f"messages: `{key}` not kept" for key, value in rest(message, *known).items() if value)
 
 
 def shown(value: Any) -> str:
-    """A JSON value as an error shows it."""
+    """Format a JSON value for an error message."""
     return json.dumps(value, ensure_ascii=False)

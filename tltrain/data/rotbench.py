@@ -3,9 +3,10 @@
     first_turn/{level}.json    a query and the accepted golden calls
     third_turn/{level}.json    a query, two calls with the tools' answers, and the accepted golden third calls
 
-A record is `{"id", "scenario", "conversations": [{"from", "value"}, ...]}`. The tools stand in the system message as a
-JSON list, an assistant's message is `Thought: ...`, `Action: name`, `Action Input: {json}` on three lines, and the last
-one is a list of such texts, all accepted. The ids repeat (up to twice a file): ours say where a record stands, from 1.
+A record is `{"id", "scenario", "conversations": [{"from", "value"}, ...]}`. The system message contains the tools as a
+JSON list, an assistant's message has three lines `Thought: ...`, `Action: name`, `Action Input: {json}`, and the last
+message is a list of such texts, each of them accepted. Ids repeat (up to twice in a file), so ours are made of the
+file and the record's position, from 1.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ EXPECTED_COUNTS = {
     "first": dict(zip(NOISE_LEVELS, (105, 210, 210, 210, 105), strict=True)),
     "third": dict(zip(NOISE_LEVELS, (70, 140, 140, 140, 70), strict=True)),
 }
-"""Records of each file of the release."""
+"""Number of records in each file of the release."""
 
 ROLES: Mapping[str, Role] = {"user": "user", "assistant": "assistant", "function": "tool"}
 ANY_VALUE = "None"
-"""As a golden value: whatever the prediction says is right."""
+"""A golden value that accepts any predicted value."""
 
 _BEFORE_TOOLS = "following tools:\n"
 _AFTER_QUERY = "\nBegin!\n"
@@ -59,15 +60,15 @@ def read_training(
     report: ReadReport | None = None,
     check_counts: bool = True,
 ) -> Iterator[Trajectory]:
-    """The third-turn trajectories of some levels.
+    """Yield the third-turn trajectories of the given levels.
 
-    The last call is the first accepted one that states every value, else the first one, whose "None" stays as it is
-    (any value is accepted there). A call that the user answers (`ask_to_user`) keeps that answer as a user's message.
-    `meta` has `open_parameters`: what the last two tools, `ask_to_user` and `finish`, say to the user is open text.
+    The last call is the first accepted one that states every value. If there is none, it is the first, and its "None"
+    (any value is accepted) is kept. A call that the user answers (`ask_to_user`) keeps that answer as a user's message.
+    `meta["open_parameters"]` lists the parameters of the last two tools, `ask_to_user` and `finish`: text to the user.
 
     Args:
         path: the folder that holds `first_turn` and `third_turn`.
-        check_counts: raise unless a level has as many records as the release.
+        check_counts: raise unless a level has as many records as in the release.
     """
 
     def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]:
@@ -75,7 +76,7 @@ def read_training(
         golden = next((call for call in found.goldens if ANY_VALUE not in call.arguments.values()), None)
         if golden is None:
             golden = found.goldens[0]
-            notes['goldens: "None" (any value) learned as it stands'] += 1
+            notes['goldens: "None" (any value) learned literally'] += 1
         if len(found.goldens) > 1:
             notes["goldens: accepted calls besides the one learned"] += len(found.goldens) - 1
         yield Trajectory(
@@ -103,11 +104,11 @@ def read_samples(
     report: ReadReport | None = None,
     check_counts: bool = True,
 ) -> Iterator[Sample]:
-    """The benchmark's samples, turn by turn and level by level; a golden value "None" is `ANY`.
+    """Yield the benchmark's samples, turn by turn and level by level; a golden value "None" becomes `ANY`.
 
-    `meta`: `scenario`, `level`, `turn` (`first` or `third`), `query`; `finish_tool` and `ask_tool`, the names that
-    `finish` and `ask_to_user` have in this sample (noise renames them: they are the last tool and the one before); and
-    `query_in_third_turn`, whether training on the third turn has seen this query (absent without third-turn files).
+    `meta` has `scenario`, `level`, `turn` (`first` or `third`) and `query`; `finish_tool` and `ask_tool`, the names of
+    `finish` and `ask_to_user` in this sample (noise renames them; they are the last tool and the one before it); and
+    `query_in_third_turn`, whether the query also occurs in the third-turn training data (absent without those files).
     """
     third_turn_queries: frozenset[str] | None = None
 
@@ -141,7 +142,7 @@ def read_samples(
 
 
 def _turn_folder(path: str | PathLike[str], turn: str) -> Path | None:
-    """`first_turn` or `third_turn`, in any case of letters (the release says `First_Turn`)."""
+    """Find the folder `first_turn` or `third_turn`, in any case (the release has `First_Turn`)."""
     try:
         folders = [folder for folder in Path(path).iterdir() if folder.is_dir()]
     except OSError as error:
@@ -181,7 +182,7 @@ def _read_level(
 
 
 def _third_turn_queries(path: str | PathLike[str], level: str) -> frozenset[str] | None:
-    """The queries of the level's third-turn file, or of another level's (they are the same); None without any."""
+    """Return the queries of the level's third-turn file or of another level's (they are the same); None without any."""
     folder = _turn_folder(path, "third")
     files = [folder / f"{name}.json" for name in (level, *NOISE_LEVELS)] if folder else []
     file = next((file for file in files if file.is_file()), None)
@@ -236,12 +237,12 @@ def _pair(message: Any, where: str) -> tuple[str, Any]:
 
 
 def _tools(text: str, notes: Counter[str]) -> tuple[Tool, ...]:
-    """The tools in a system message. The text around them asks for another format than ours, and is not kept."""
+    """Parse the tools in a system message. The text around them describes another format than ours and is dropped."""
     before, marker, after = text.partition(_BEFORE_TOOLS)
     if not marker:
         raise FieldError("conversations[0].value", "the words `following tools:` and a JSON list", before)
     entries, _ = parse_json_at(after, 0, "conversations[0].value, tools")
-    notes["system messages: RoTBench's words around the tools not kept"] += 1
+    notes["system messages: RoTBench's text around the tools not kept"] += 1
     return expect_tools(entries, "conversations[0].value, tools", notes)
 
 
@@ -257,7 +258,7 @@ def _message(role: str, text: str, where: str, notes: Counter[str]) -> Message:
 
 
 def _step(text: str, where: str) -> tuple[str, Call]:
-    """Thought and call of `Thought: ...\\nAction: name\\nAction Input: {json}`."""
+    """Parse the thought and the call of `Thought: ...\\nAction: name\\nAction Input: {json}`."""
     step = _STEP.fullmatch(text)
     if step is None or not step[2].strip():
         raise FieldError(where, "lines `Thought:`, `Action: name`, `Action Input: {json}`", shown(text))

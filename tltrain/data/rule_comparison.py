@@ -1,4 +1,4 @@
-"""Where MAE's two rules judge the answers of a source differently."""
+"""Compare MAE's two rules on the answers of a source."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _EXCERPT = 200  # characters of an example's answer
 
 @dataclass
 class RuleComparison:
-    """Counts, while trajectories pass, the answers that are errors under one of two rules, and keeps examples.
+    """Counts the answers that are errors under either of two rules as trajectories pass through, and keeps examples.
 
     Attributes:
-        answers: tools' answers judged.
-        only_paper, only_strict: how many are an error under this rule alone. both: under both.
+        answers: number of tools' answers judged.
+        only_paper, only_strict: answers that are errors under this rule alone. both: under both rules.
     """
 
     paper: Rule
@@ -31,7 +31,7 @@ class RuleComparison:
     _seen: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {"paper": [], "strict": []})
 
     def watch(self, items: Iterable[Trajectory]) -> Iterator[Trajectory]:
-        """The same trajectories, counted on the way."""
+        """Yield the same trajectories and count their answers."""
         for item in items:
             for action in actions(item.messages):
                 if action.answer is not None:
@@ -55,11 +55,11 @@ class RuleComparison:
             kept.append({"trajectory": item.id, "call": call, "answer": answer, "paper": paper, "strict": strict})
 
     def examples(self) -> list[dict[str, Any]]:
-        """Up to three answers that the rules judge differently, of both sorts where there are both."""
+        """Return up to three answers on which the rules differ, from both directions if there are both."""
         strict, paper = self._seen["strict"], self._seen["paper"]
         return [*strict[: max(EXAMPLES - len(paper), 2)], *paper][:EXAMPLES]
 
     def metrics(self) -> dict[str, Any]:
-        """For `metrics.json`."""
+        """Return the counts and examples for `metrics.json`."""
         counts = {name: getattr(self, name) for name in ("answers", "both", "only_paper", "only_strict")}
         return {**counts, "examples": self.examples()}

@@ -1,4 +1,4 @@
-r"""The paper's raw trajectories (`raw_data.json`, TL-Training): a JSON list, or the same as JSON lines.
+r"""The paper's raw trajectories (`raw_data.json`, TL-Training): a JSON list or JSON lines.
 
     {"id": "...", "conversations": [
       {"role": "system",    "content": "<JSON list of {type: function, function: {name, description, parameters}}>"},
@@ -35,7 +35,7 @@ ROLES: Mapping[str, Role] = {"user": "user", "assistant": "assistant", "function
 
 
 def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]:
-    """The one trajectory of a record. Raises FieldError."""
+    """Parse the one trajectory of a record. Raises FieldError."""
     record = expect(record, dict, "record")
     conversation = member(record, "conversations", list)
     if not conversation:
@@ -60,29 +60,29 @@ def _message(message: dict[str, Any], where: str, notes: Counter[str]) -> Messag
 
 
 def _call(content: str, where: str, notes: Counter[str]) -> Call:
-    """The call in `name\n{arguments}`. The released code, too, looks at no further line."""
+    """Parse the call in `name\n{arguments}`. Like the released code, ignore any further lines."""
     name, newline, text = content.partition("\n")
     if not name.strip() or not newline:
         raise FieldError(where, "a tool's name, a line break and its arguments as JSON", shown(content))
     arguments, end = parse_json_at(text, 0, where)
     behind = text[end:]
     if behind.partition("\n")[0].strip():
-        raise FieldError(where, "nothing behind the arguments", shown(behind))
+        raise FieldError(where, "nothing after the arguments", shown(behind))
     if behind.strip():
         notes["messages: text below a call's arguments not kept"] += 1
     return Call(name, expect(arguments, dict, where))
 
 
 def raw_record(trajectory: Trajectory) -> dict[str, Any]:
-    """The trajectory in the format above (`learn` has no place in it, nor have thoughts).
+    """Return the trajectory in the raw format, which holds neither `learn` nor thoughts.
 
     Several calls of one message are written one after another, each with its answer.
 
     Raises:
-        TltrainError: it has instructions or an assistant message without a call, which the format cannot say.
+        TltrainError: it has instructions or an assistant message without a call, which the format cannot represent.
     """
     if trajectory.instructions:
-        raise TltrainError(f"trajectory {trajectory.id}: the paper's raw format has no place for instructions")
+        raise TltrainError(f"trajectory {trajectory.id}: the paper's raw format cannot hold instructions")
     tools = [
         {
             "type": "function",
@@ -96,7 +96,7 @@ def raw_record(trajectory: Trajectory) -> dict[str, Any]:
         content = message.text
         if message.role == "assistant":
             if (call := call_of(message)) is None:
-                raise TltrainError(f"trajectory {trajectory.id}: the paper's raw format knows no text without a call")
+                raise TltrainError(f"trajectory {trajectory.id}: the paper's raw format has no text without a call")
             content = f"{call.name}\n{json.dumps(dict(call.arguments), ensure_ascii=False)}"
         conversation.append({"role": names[message.role], "content": content})
     return {"id": trajectory.id, "conversations": conversation, **rest(trajectory.meta, "id", "conversations")}

@@ -4,7 +4,7 @@
     eval_simulated.json    10 simulated APIs, 100 instructions as published
 
 A record is one API. `Function_Description` has a text for each of its tools; `Golden_Answers` has, for each of its
-`Instructions`, calls `{"Action": name, "Action_Input": JSON text}`, of which the first is asked for. A tool's text:
+`Instructions`, calls `{"Action": name, "Action_Input": JSON text}`; the first is the golden call. A tool's text:
 
     Get long weekends for a given country
     Parameters: {"year": "Required. integer. ", "countryCode": "Required. string. Two-character code."}
@@ -12,13 +12,13 @@ A record is one API. `Function_Description` has a text for each of its tools; `G
      - Format: text/plain
      - Structure: Array[#LongWeekendV3Dto]
 
-The first line may be missing. The entry `components` describes answers and is no tool.
+The first line may be missing. The entry `components` describes answers and is not a tool.
 
-Traps in `eval_real.json`: the golden tool of 6 instructions of AviationAPI is not among those documented; since a tool
-that is not on offer cannot be called, at most 108 of 114 can be right (`meta["golden_on_offer"]` tells them apart). 34
-golden calls state an API key that stands nowhere in the prompt, so a model can hardly fill in more than 74 rightly. In
-`eval_simulated.json` some golden calls ask the user back by `getDetails(Question=...)`, which ToolAlpaca's agents have
-besides the documented tools: it is offered there, and the words of the question are not compared.
+Traps: in `eval_real.json` the golden tool of 6 instructions of AviationAPI is not among those documented. A tool that
+is not offered cannot be called, so at most 108 of 114 can be right (`meta["golden_on_offer"]` marks them). 34 golden
+calls contain an API key that is nowhere in the prompt, so a model can hardly get more than 74 right. In
+`eval_simulated.json` some golden calls ask the user with `getDetails(Question=...)`, a tool that ToolAlpaca's agents
+have in addition to the documented ones: it is offered there, and the wording of the question is not compared.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tltrain.trajectory import ANY, Call, Message, Sample, Tool
 
 FILES = {"real": "eval_real.json", "simulated": "eval_simulated.json"}
 EXPECTED_COUNTS = {"real": 114}
-"""Instructions of a file of the release."""
+"""Number of instructions in a file of the release."""
 
 ASK = Tool(
     "getDetails",
@@ -63,10 +63,10 @@ _KEY_TWICE = re.compile(r'("\w+"):\s*\1:')
 
 
 def files(path: str | PathLike[str]) -> dict[str, Path]:
-    """`real` and `simulated`, those that are there -> their file, for one of the files or the folder they are in.
+    """Return the path of `real` and `simulated`, as far as they exist, given one of the files or their folder.
 
     Raises:
-        TltrainError: neither is there.
+        TltrainError: neither exists.
     """
     path = Path(path)
     names = {path.name} if not path.is_dir() else set(FILES.values())
@@ -85,14 +85,14 @@ def files(path: str | PathLike[str]) -> dict[str, Path]:
 def read_samples(
     file: str | PathLike[str], kind: str, report: ReadReport | None = None, check_counts: bool = True
 ) -> list[Sample]:
-    """The samples of one file, one an instruction; `meta["scenario"]` is the API's name.
+    """Return the samples of one file, one for each instruction; `meta["scenario"]` is the API's name.
 
     Args:
         kind: `real` or `simulated`.
         check_counts: raise unless there are as many as in the release.
 
     Raises:
-        TltrainError: a record is not as in the release.
+        TltrainError: a record differs from the release's format.
     """
 
     def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Sample]:
@@ -107,7 +107,7 @@ def read_samples(
             tools = (*tools, ASK)
         instructions, answers = member(record, "Instructions", list), member(record, "Golden_Answers", list)
         if len(instructions) != len(answers):
-            raise FieldError("Golden_Answers", f"{len(instructions)}, one an instruction", len(answers))
+            raise FieldError("Golden_Answers", f"{len(instructions)}, one for each instruction", len(answers))
         for i, (instruction, answer) in enumerate(zip(instructions, answers, strict=True)):
             golden = _golden(answer, f"Golden_Answers[{i}]", notes)
             on_offer = golden.name in {tool.name for tool in tools}
@@ -137,7 +137,7 @@ def _tool(name: str, text: str, notes: Counter[str]) -> Tool:
         specification = expect(specification, str, f"Function_Description.{name}, Parameters.{parameter}")
         matched = _SPECIFICATION.fullmatch(specification)
         needed, kind, description = matched.groups() if matched else (None, None, specification)
-        if kind not in _TYPES:  # no type is stated: what looked like one is the description's first word
+        if kind not in _TYPES:  # no type is stated: the word in its place is the description's first
             kind, description = None, specification.removeprefix(needed or "")
         properties[parameter] = {**({"type": _TYPES[kind]} if kind else {}), "description": description.strip()}
         if needed:
@@ -147,7 +147,7 @@ def _tool(name: str, text: str, notes: Counter[str]) -> Tool:
 
 
 def _parameters(text: str, tool: str) -> dict[str, Any]:
-    """Name -> specification. The release builds this JSON by hand: quotes in a specification are not escaped."""
+    """Return each parameter's specification. The release builds this JSON by hand and does not escape inner quotes."""
     where = f"Function_Description.{tool}, Parameters"
     try:
         return expect(parse_json(text, where), dict, where)
@@ -155,11 +155,11 @@ def _parameters(text: str, tool: str) -> dict[str, Any]:
         found = dict(_PARAMETER.findall(text))
         if not found and '"' in text:
             raise
-        return found  # none where the release has a schema's name alone, `{Pet}`
+        return found  # empty if the release has only a schema's name, `{Pet}`
 
 
 def _golden(answer: Any, where: str, notes: Counter[str]) -> Call:
-    """The first of an instruction's calls."""
+    """Parse the first of an instruction's golden calls."""
     calls = expect(answer, list, where)
     if not calls:
         raise FieldError(where, "at least one golden call", "an empty list")
@@ -172,7 +172,7 @@ def _golden(answer: Any, where: str, notes: Counter[str]) -> Call:
 
 
 def _arguments(given: Any, where: str, notes: Counter[str]) -> dict[str, Any]:
-    """The arguments, JSON as text. Four of `eval_real.json` write a key twice: `"symbols": "symbols": [...]`."""
+    """Parse the arguments from JSON text. Four of `eval_real.json` repeat a key: `"symbols": "symbols": [...]`."""
     if isinstance(given, dict):
         return given
     text = expect(given, str, where)

@@ -1,4 +1,4 @@
-r"""The released per-turn file (`mae_data.json`, TL-Training): one record a turn to learn, everything as text.
+r"""The released per-turn file (`mae_data.json`, TL-Training): one record for each turn to learn, all of it text.
 
     {"id": "Turn 2: abc", "conversations": [
       {"role": "system", "content": "Function:\ndef search(query: string):\n ..."},
@@ -7,8 +7,9 @@ r"""The released per-turn file (`mae_data.json`, TL-Training): one record a turn
       {"role": "function", "content": "..."},
       {"role": "assistant", "content": "finish(answer=\"...\")"}]}
 
-The last message is the one to learn, and the number counts the assistant's messages up to it. Read back, the records of
-one trajectory become one `Trajectory` again whose other assistant messages have `learn=False`: one forward serves all.
+The last message is the target, and the number in the id counts the assistant's messages up to it. The reader joins the
+records of one trajectory into one `Trajectory`, so that one forward pass serves all of its targets; its other assistant
+messages get `learn=False`.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ _ID = re.compile(r"Turn ([0-9]{1,9}): (.*)", re.DOTALL)
 
 
 def turn_records(trajectory: Trajectory) -> list[dict[str, Any]]:
-    """One record for each turn with `learn`, in order: what the released script writes, to the letter.
+    """Return one record for each turn with `learn`, in order, exactly as the released script writes them.
 
-    Several calls of one message are as many turns, each followed by its answer.
+    Each of several calls in one message becomes a turn of its own, followed by its answer.
     """
     names = {role: name for name, role in ROLES.items()}
     messages = sequential(trajectory.messages)
@@ -61,13 +62,13 @@ def turn_records(trajectory: Trajectory) -> list[dict[str, Any]]:
 def read(
     path: str | PathLike[str], on_error: OnError | str = OnError.stop, report: ReadReport | None = None
 ) -> Iterator[Trajectory]:
-    """The trajectories of a file of turns.
+    """Yield the trajectories of a file of turns.
 
-    Records that follow one another belong to one trajectory if they have the same id, a rising number, and each
-    conversation begins with all of the one before it; so trajectories that share an id stay apart.
+    Consecutive records belong to one trajectory if they have the same id, their numbers rise, and each conversation
+    begins with all of the one before it; trajectories that merely share an id stay separate.
 
     Raises:
-        TltrainError: the file or a record cannot be read, as `reading.read_file`.
+        TltrainError: the file or a record cannot be read (see `reading.read_file`).
     """
     last: _Turn | None = None
     learned: set[int] = set()
@@ -83,14 +84,14 @@ def read(
 
 @dataclass(frozen=True)
 class _Turn:
-    """A record: its trajectory up to its turn, and the texts it was read from."""
+    """One record: the trajectory up to its turn, and the texts that it was read from."""
 
     number: int
     trajectory: Trajectory
     texts: list[tuple[str, str]]
 
     def continues(self, before: _Turn) -> bool:
-        """Whether this is a later turn of the same trajectory as `before`."""
+        """Return whether this is a later turn of the same trajectory as `before`."""
         return (
             self.trajectory.id == before.trajectory.id
             and self.number > before.number
@@ -99,7 +100,7 @@ class _Turn:
 
 
 def _merge(last: _Turn, learned: Collection[int]) -> Trajectory:
-    """The trajectory up to its last record, with `learn` on the turns that have one."""
+    """Return the last record's trajectory with `learn` set on the turns in `learned`."""
     messages, number = [], 0
     for message in last.trajectory.messages:
         if message.role == "assistant":
@@ -120,22 +121,22 @@ def _parse(record: Any, number: int, notes: Counter[str]) -> Iterator[_Turn]:
     if not messages or messages[-1].role != "assistant":
         raise FieldError("conversations", "an assistant message at the end", shown(entries[-1]))
     if count != int(found[1]):
-        raise FieldError("id", f"`Turn {count}: ...`, as there are {count} assistant messages", shown(record["id"]))
+        raise FieldError("id", f"`Turn {count}: ...` for {count} assistant messages", shown(record["id"]))
     texts = [(entry["role"], entry["content"]) for entry in entries]
     if system_text(Trajectory("", tools, (), instructions)) != texts[0][1]:
-        notes["system messages: tools written otherwise than read"] += 1
+        notes["system messages: tools rendered differently from the source"] += 1
     yield _Turn(count, Trajectory(found[2], tools, messages, instructions), texts)
 
 
 def text_conversation(
     entries: Sequence[Any], roles: Mapping[str, Role], where: str, notes: Counter[str]
 ) -> tuple[str, tuple[Tool, ...], tuple[Message, ...]]:
-    """Instructions, tools and messages of a conversation whose tools are stubs and whose calls are text.
+    """Parse a conversation with tools as stubs and calls as text into instructions, tools and messages.
 
     Args:
-        entries: `{"role", "content"}` objects; the first is the system message (`system`, in any case of letters).
-        roles: what the others' roles mean.
-        where: the field that the entries stand in, for errors.
+        entries: `{"role", "content"}` objects; the first is the system message (`system` in any case).
+        roles: the role for each name that the other entries may have.
+        where: the name of the field that holds the entries, for errors.
     """
     entries = [expect(entry, dict, f"{where}[{i}]") for i, entry in enumerate(entries)]
     if not entries or str(entries[0].get("role")).lower() != "system":
@@ -158,14 +159,14 @@ def text_conversation(
 
 
 def _assistant(text: str, names: Collection[str], notes: Counter[str]) -> Message:
-    """The assistant's call, or its text if that is none: prose with a bracket in it calls no tool on offer."""
+    """Parse the assistant's call; text that is not a call of an offered tool (prose with a bracket, say) stays text."""
     try:
         call = read_call(text)
     except CallSyntaxError:
         call = None
     if call is None or (call.name not in names and render_call(call) != text):
-        notes["messages: assistant text that is no call, kept as text"] += 1
+        notes["messages: assistant text that is not a call, kept as text"] += 1
         return Message("assistant", text)
     if render_call(call) != text:
-        notes["messages: calls written otherwise than read"] += 1
+        notes["messages: calls rendered differently from the source"] += 1
     return Message.calling(call)

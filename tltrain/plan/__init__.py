@@ -1,9 +1,9 @@
-"""What a stage will take before it runs: memory of each process, time, and whether it fits.
+"""Estimate before a stage runs how much memory each process needs, how long it takes, and whether it fits.
 
-shapes      a model's configuration -> numbers of its architecture (no weights are read)
-memory      these, the setup and the batch -> bytes at each moment of a training step
-compute     the same and the tokens -> floating point operations and seconds
-configured  our configuration -> setup and batch; `announce`, the line that a training begins with
+shapes      sizes of an architecture, from a model's configuration (reads no weights)
+memory      bytes held at each moment of a training step, from these sizes, the setup and the batch
+compute     floating point operations and seconds, from the same and the number of tokens
+configured  setup and batch from our configuration; `announce` logs the plan when a training begins
 """
 
 from tltrain.plan.configured import announce

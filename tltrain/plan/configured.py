@@ -1,4 +1,4 @@
-"""From our configuration to a plan: the setup it asks for, the batches that its data makes, and what these take."""
+"""Make a plan from our configuration: setup, batches of the data, and the memory and time that they need."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from tltrain.training.arguments import library_class, lost_updates, trainer_argu
 log = logging.getLogger(__name__)
 
 MARGIN = 0.95
-"""Of a device's memory: what is left is lost between the blocks of its allocator."""
+"""Usable share of a device's memory; the rest is lost to the allocator's fragmentation."""
 LENGTH = 1024
-"""Tokens of a sample where nothing says how many: trl.SFTConfig's `max_length`."""
+"""Assumed tokens per sample if nothing else is known: trl.SFTConfig's `max_length`."""
 DEFAULTS: dict[str, Any] = {
     "per_device_train_batch_size": 8,
     "gradient_accumulation_steps": 1,
@@ -33,7 +33,7 @@ DEFAULTS: dict[str, Any] = {
     "optim": "adamw_torch_fused",
     "learning_rate": 5e-5,
 }
-"""Of transformers.TrainingArguments, whose import would take seconds."""
+"""Defaults of transformers.TrainingArguments; importing the class would take seconds."""
 _GROUP: dict[str, Any] = {
     "generation_batch_size": None,
     "steps_per_generation": None,
@@ -45,31 +45,31 @@ OWN_DEFAULTS: dict[str, dict[str, Any]] = {
     "trl.RLOOConfig": {**_GROUP, "num_generations": 2},
     "trl.GRPOConfig": {**_GROUP, "num_generations": 8},
 }
-"""What TRL's classes of arguments add to them."""
+"""Defaults that TRL's argument classes add or change."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Training samples: tokens of each, and how many of these are targets (irm: how many calls it asks for)."""
+    """Token count and target count of each training sample (for irm the targets are the number of calls to sample)."""
 
     lengths: Sequence[int]
     targets: Sequence[int]
 
     def longest(self, count: int) -> tuple[int, int]:
-        """Length of the longest, and targets of the `count` longest together."""
+        """Return the longest sample's length and the total targets of the `count` longest samples."""
         order = sorted(zip(self.lengths, self.targets, strict=True), reverse=True)[:count]
         return order[0][0], sum(targets for _, targets in order) * count // len(order)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a stage takes.
+    """The estimated needs of a stage.
 
     Attributes:
-        moments: bytes by part, at each moment. trained: weights that are trained, by model.
-        host: bytes of the machine's memory for each process, by offloading.
-        seconds: by part; empty where the number of tokens is not known. available: bytes a process may have.
-        refused: why the training would stop at its beginning, however much memory there is.
+        moments: bytes of each part at each moment. trained: number of trained weights by model.
+        host: bytes of host memory per process that offloading takes.
+        seconds: by part; empty if the number of tokens is unknown. available: bytes available to a process.
+        refused: why the training would refuse to start, regardless of memory.
     """
 
     shape: Shape
@@ -95,7 +95,7 @@ class Plan:
 
 
 def make(cfg: DictConfig, shape: Shape, setup: Setup, batch: Batch, tokens: Tokens | None, speed: Speed) -> Plan:
-    """The plan of `cfg.stage`."""
+    """Return the plan of `cfg.stage`."""
     kind = kind_of(cfg)
     moments = getattr(memory, kind)(shape, setup, batch)
     seconds = compute.seconds(kind, shape, setup, batch, tokens, speed) if tokens else {}
@@ -116,14 +116,14 @@ def make(cfg: DictConfig, shape: Shape, setup: Setup, batch: Batch, tokens: Toke
 
 
 def refused(cfg: DictConfig, setup: Setup) -> str | None:
-    """Why `cfg.stage` would not begin to train."""
+    """Return why `cfg.stage` would refuse to train, or None."""
     if cfg.stage.name == "eval" or cfg.model.allow_lost_updates:
         return None
     return lost_updates(cfg, arguments(cfg)["learning_rate"], float32_copy=setup.strategy != "none")
 
 
 def kind_of(cfg: DictConfig) -> str:
-    """The function of `memory` that `cfg.stage` is planned by."""
+    """Return the name of the function in `memory` that plans `cfg.stage`."""
     if cfg.stage.name == "irm":
         return "actor_critic" if cfg.stage.algorithm.name == "ppo" else "group"
     return "answering" if cfg.stage.name == "eval" else "supervised"
@@ -133,14 +133,14 @@ def kind_of(cfg: DictConfig) -> str:
 
 
 def arguments(cfg: DictConfig) -> dict[str, Any]:
-    """The trainer's arguments as the stage gives them, above the library's defaults; stage=eval has these alone."""
+    """Return the trainer's arguments: the stage's over the library's defaults; for stage=eval the defaults alone."""
     if cfg.stage.name == "eval":
         return DEFAULTS | {"activation_checkpointing": False}
     return DEFAULTS | OWN_DEFAULTS.get(library_class(cfg.stage), {}) | trainer_arguments(cfg)
 
 
 def setup_of(cfg: DictConfig, shape: Shape, processes: int | None = None, strategy: str | None = None) -> Setup:
-    """How `cfg.stage` is computed on `cfg.hardware`, of which `processes` and `strategy` take the place of its own."""
+    """Return how `cfg.stage` runs on `cfg.hardware`; `processes` and `strategy` override the hardware's own."""
     hardware, given = cfg.hardware, arguments(cfg)
     device, bf16 = device_of(hardware)
     lora = cfg.model.lora
@@ -165,7 +165,7 @@ def setup_of(cfg: DictConfig, shape: Shape, processes: int | None = None, strate
 
 
 def strategy_of(hardware: DictConfig) -> str:
-    """The `Setup.strategy` that `hardware.deepspeed` or `hardware.fsdp` stands for."""
+    """Return the `Setup.strategy` that `hardware.deepspeed` or `hardware.fsdp` configures."""
     if hardware.fsdp:
         return "fsdp"
     zero = hardware.deepspeed.get("zero_optimization", {})
@@ -175,7 +175,7 @@ def strategy_of(hardware: DictConfig) -> str:
 
 
 def adapter(shape: Shape, rank: int, modules: Sequence[str] | str) -> int:
-    """Weights of LoRA adapters of this rank on the named linear layers of the blocks; `all-linear` is all of them."""
+    """Count the weights of LoRA adapters of `rank` on the named linear layers of all blocks (`all-linear`: on all)."""
     h, q, k, f = shape.hidden, shape.queries, shape.keys, shape.intermediate
     sides = {"q_proj": h + q, "k_proj": h + k, "v_proj": h + k, "o_proj": q + h, "up_proj": h + f, "down_proj": h + f}
     if shape.gated:
@@ -185,7 +185,7 @@ def adapter(shape: Shape, rank: int, modules: Sequence[str] | str) -> int:
 
 
 def device_of(hardware: DictConfig) -> tuple[str, bool]:
-    """`cpu` or `cuda`, which need not be here, and whether it computes in bfloat16."""
+    """Return `cpu` or `cuda` (which this machine need not have), and whether it computes in bfloat16."""
     import torch
 
     wanted = getattr(hardware.device, "name", hardware.device)
@@ -200,7 +200,7 @@ def device_of(hardware: DictConfig) -> tuple[str, bool]:
 
 
 def memory_here(device: str, processes: int) -> float | None:
-    """Bytes that a process on this machine may have; on a CPU all share what the machine or its container has."""
+    """Return the bytes available to a process here; on a CPU, its share of the machine's or the container's memory."""
     import torch
 
     if device == "cuda":
@@ -222,7 +222,7 @@ def device_name() -> str | None:
 
 
 def batch_of(cfg: DictConfig, rows: Rows, setup: Setup) -> Batch:
-    """The largest micro-batch that the rows make, and what is sampled at once."""
+    """Return the largest micro-batch of the rows, and the sizes of what is sampled at once."""
     stage, kind, given = cfg.stage, kind_of(cfg), arguments(cfg)
     count = stage.batch_size if kind == "answering" else given["per_device_train_batch_size"]
     length, targets = rows.longest(count)
@@ -236,7 +236,7 @@ def batch_of(cfg: DictConfig, rows: Rows, setup: Setup) -> Batch:
         samples = samples or count * (given["steps_per_generation"] or setup.accumulation)
         sampled: dict[str, Any] = {"samples": samples, "prompt": length, "new": new, "prefill": samples * length}
         return Batch(rows=count, length=length + new, targets=count * new, masked=True, **sampled)
-    calls = max(rows.targets)  # a row is a tree: its longest prompt, and after each prompt in it a call
+    calls = max(rows.targets)  # a row is a tree: its longest prompt, with a call sampled after each prompt in it
     step = rows.longest(count * setup.accumulation)[1]
     samples = min(step, max(stage.generation_batch_size or step, calls))
     trunks = -(-samples // calls) if calls > 1 else samples
@@ -254,20 +254,20 @@ def batch_of(cfg: DictConfig, rows: Rows, setup: Setup) -> Batch:
 
 
 def longest_answer(cfg: DictConfig) -> int:
-    """Most tokens of an answer; where neither the configuration nor the data says it (irm), an assumption."""
+    """Return the largest number of tokens of an answer; for irm an assumption if the configuration sets no limit."""
     from tltrain.tokens.prompts import answer_limit  # the plans of other stages need no prompts
 
     return answer_limit([], cfg.stage.max_new_tokens, None)
 
 
 def tokens_of(cfg: DictConfig, rows: Rows, setup: Setup, response: int | None = None) -> Tokens:
-    """What the whole stage computes; `response` is the mean length of an answer (None: as long as it may be)."""
+    """Return the tokens that the whole stage computes; `response` is an answer's mean length (None: the maximum)."""
     given, kind, n = arguments(cfg), kind_of(cfg), len(rows.lengths)
     read, targets = sum(rows.lengths), sum(rows.targets)
     if kind == "answering":
         new = response or longest_answer(cfg)
         return Tokens(0, 0, read / n, sampled=n * new, prefill=read)
-    # Optimizer steps that learn from one rollout, and how many times each row is sampled, answers of a group apart.
+    # Optimizer steps per rollout, and how often each row is sampled (answers per group).
     passes, group = 1, 1
     if kind == "actor_critic":
         passes = cfg.stage.ppo_epochs
@@ -287,15 +287,15 @@ def tokens_of(cfg: DictConfig, rows: Rows, setup: Setup, response: int | None = 
 
 
 def rows_of(stage: str, items: Any) -> Rows:
-    """Of what a stage trains on: a dataset of `training.sft.dataset`, or prompt trees.
+    """Return the sizes of a stage's training data: a dataset of `training.sft.dataset`, or prompt trees.
 
     Args:
-        stage: its name; rloo and grpo ask each prompt by itself.
+        stage: name of the stage or algorithm; rloo and grpo sample each prompt separately.
     """
     if stage in ("sft", "pkt"):
         import pyarrow.compute as pc
 
-        table = items.data  # lengths of Arrow's lists, without making Python's of them
+        table = items.data  # Arrow computes the lengths of its lists without making Python lists of them
         return Rows(*(pc.list_value_length(table.column(name)).to_pylist() for name in ("input_ids", "targets")))
     if stage == "ppo":
         return Rows([len(tree.ids) for tree in items], [len(tree.ends) for tree in items])
@@ -307,10 +307,10 @@ def rows_of(stage: str, items: Any) -> Rows:
 
 
 def announce(cfg: DictConfig, config: Any, items: Any) -> None:
-    """Say in one line what the training that begins will take, and warn where it will not fit. Never stops it.
+    """Log in one line what the training needs, as a warning if it will not fit. Never raises.
 
     Args:
-        config: the model's transformers configuration. items: what it trains on (see `rows_of`).
+        config: the model's transformers configuration. items: the training data (see `rows_of`).
     """
     try:
         if os.environ.get("RANK", "0") != "0":
@@ -327,12 +327,12 @@ def announce(cfg: DictConfig, config: Any, items: Any) -> None:
         here = int(os.environ.get("LOCAL_WORLD_SIZE", setup.processes))
         plan = replace(plan, available=memory_here(setup.device, here))
         (log.info if plan.fits is not False else log.warning)("%s", line(plan, with_time=name is not None))
-    except Exception as error:  # a plan is a help; whatever goes wrong with it must not stop the training
+    except Exception as error:  # the plan is only a help: no error in it may stop the training
         log.debug("no plan: %s", error)
 
 
 def line(plan: Plan, with_time: bool = True) -> str:
-    """The plan in one line."""
+    """Format the plan as one line."""
     moment, peak = plan.peak
     room = "" if plan.available is None else f" of {plan.available / GiB:.1f}"
     each = f" for each of {plan.setup.processes} processes ({plan.setup.strategy})" if plan.setup.processes > 1 else ""
@@ -347,7 +347,7 @@ def line(plan: Plan, with_time: bool = True) -> str:
 
 
 def count(number: float) -> str:
-    """A number of parameters or tokens as people say it: 134.5 M."""
+    """Format a number of parameters or tokens for humans: 134.5 M."""
     for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:
             return f"{number / size:.{2 if unit == 'B' else 1}f} {unit}"
@@ -355,7 +355,7 @@ def count(number: float) -> str:
 
 
 def table(plan: Plan) -> None:
-    """Print the moments side by side, their parts below one another, in GiB."""
+    """Print a table in GiB with a column for each moment and a row for each part."""
     parts = list(dict.fromkeys(part for moment in plan.moments.values() for part in moment))
     rows = [
         [part, *(f"{moment[part] / GiB:.2f}" if moment.get(part) else "" for moment in plan.moments.values())]

@@ -1,17 +1,17 @@
-"""Bytes that one process holds at each moment of a step, by formula.
+"""Compute by formula the bytes that one process holds at each moment of a training step.
 
-A step is a few moments, at each of which other things are held at once; the peak is the largest moment's sum. What is
-counted is what this package and its libraries do:
+A step is divided into a few moments that hold different things; the peak is the largest sum over a moment. The formulas
+count what this package and its libraries do:
 
-    weights      as `model.dtype` says; under DeepSpeed bfloat16 with a float32 master copy among the optimizer's
-                 states, under FSDP float32, which accelerate makes of them
-    gradients    in the weights' dtype; none of them before the first backward pass of a step, all of them while
+    weights      as `model.dtype` says; under DeepSpeed bfloat16, with a float32 master copy among the optimizer
+                 states; under FSDP float32, to which accelerate converts them
+    gradients    in the weights' dtype; none before the first backward pass of a step, all of them while
                  micro-batches are accumulated
-    activations  what autograd keeps for the backward pass of transformers' modules, tensor by tensor (`kept_by_block`)
-    logits       at target positions alone, several float32 tensors at a time (softmax, its gradients)
+    activations  what autograd keeps of transformers' modules for the backward pass, tensor by tensor (`kept_by_block`)
+    logits       at target positions only, several float32 tensors at a time (softmax, its gradients)
 
-ZeRO as in Rajbhandari et al. 2020 (arXiv 1910.02054), section 5: stage 2 divides gradients and optimizer states by the
-number of processes, stage 3 the weights too.
+ZeRO is as in Rajbhandari et al. 2020 (arXiv 1910.02054), section 5: stage 2 divides gradients and optimizer states by
+the number of processes, stage 3 also the weights.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ from tltrain.plan.shapes import Shape
 
 GiB = 2**30
 PROCESS = {"cpu": 0.55 * GiB, "cuda": 0.7 * GiB}
-"""Interpreter and libraries on a CPU; the context and the libraries' workspaces on a GPU."""
+"""Bytes before anything is loaded: interpreter and libraries (CPU); context and library workspaces (GPU)."""
 SLACK = {"cpu": (0.2, 0.6), "cuda": (0, 0)}
-"""Of the activations, what the heap keeps besides: of those of earlier micro-batches in the forward pass, and of freed
-ones afterwards. glibc's gives back its top alone, and what follows does not fit exactly into the holes (measured;
-`MALLOC_MMAP_THRESHOLD_=262144` in the environment avoids it)."""
+"""Heap overhead as a share of the activations: from earlier micro-batches during the forward pass, and from freed
+activations afterwards. glibc returns only the top of the heap, and later allocations do not exactly fit the holes
+(measured; `MALLOC_MMAP_THRESHOLD_=262144` in the environment avoids it)."""
 BUCKET = 200_000_000
-"""Elements that DeepSpeed reduces or gathers at once; two such buffers are under way."""
+"""Elements that DeepSpeed reduces or gathers at once; it uses two such buffers at a time."""
 LIVE = 1_000_000_000
-"""Weights that ZeRO-3 keeps gathered at most (`stage3_max_live_parameters`)."""
+"""Most weights that ZeRO-3 keeps gathered (`stage3_max_live_parameters`)."""
 TILE = (4096, 32768)
-"""Tokens and vocabulary of the tiles that TRL's fused head computes logits in."""
+"""Tile size (tokens, vocabulary) in which TRL's fused head computes logits."""
 FEED_FORWARD = {True: 4, False: 2}
-"""Tensors as wide as the feed-forward layer that are kept: gate, its activation, up, product; two without a gate."""
+"""Kept tensors of the feed-forward layer's width: gate, its activation, up and product; two without a gate."""
 
 Moment = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Setup:
-    """How it is computed.
+    """How a stage is computed.
 
     Attributes:
-        strategy: none (copies on all processes), zero2, zero3, zero3_offload or fsdp.
-        weight_bytes: of a weight as it is loaded. bf16: computes in bfloat16.
-        accumulation: micro-batches a step. adapter: weights of LoRA adapters, which alone are trained then.
-        frozen_bytes: of a weight beside an adapter (0.5: four bits). fused_head: TRL's, which needs no logits.
-        process: bytes that are held before anything is loaded.
+        strategy: none (a copy on every process), zero2, zero3, zero3_offload or fsdp.
+        weight_bytes: bytes per weight as loaded. bf16: computes in bfloat16.
+        accumulation: micro-batches per step. adapter: number of LoRA weights, the only trained ones if set.
+        frozen_bytes: bytes per frozen weight beside an adapter (0.5 for 4 bits). fused_head: TRL's, without logits.
+        process: bytes held before anything is loaded.
     """
 
     processes: int = 1
@@ -72,22 +72,22 @@ class Setup:
 
     @property
     def computing(self) -> int:
-        """Bytes of a number that is computed with."""
+        """Bytes of a number in the compute dtype."""
         return 2 if self.bf16 else self.weight_bytes
 
     @property
     def autocast(self) -> bool:
-        """Float32 weights are cast in every forward pass; DeepSpeed and FSDP hand bfloat16 ones to the modules."""
+        """Whether float32 weights are cast in every forward pass (DeepSpeed and FSDP give modules bfloat16 ones)."""
         return self.bf16 and self.weight_bytes == 4 and not self.sharded
 
     @property
     def stored(self) -> int:
-        """Bytes of one of the model's own weights between steps."""
+        """Bytes per weight of the model itself between steps."""
         return {"none": self.weight_bytes, "fsdp": 4}.get(self.strategy, self.computing)
 
     @property
     def stored_trained(self) -> int:
-        """Bytes of a trained weight between steps: peft makes an adapter float32 beside weights of 16 bits."""
+        """Bytes per trained weight between steps: peft makes an adapter float32 beside 16-bit weights."""
         return 4 if self.adapter is not None and self.strategy == "none" else self.stored
 
 
@@ -96,11 +96,11 @@ class Batch:
     """A process's micro-batch, and what it samples at once.
 
     Attributes:
-        rows, length: sequences, and tokens of the longest. targets: tokens that are learned, in all rows.
-        masked: attention takes a mask of padding: keys and values are repeated for every query head, and each block
-            keeps the mask as numbers. tree: it takes a mask that all blocks share.
-        samples: sequences that are generated together, from `prompt` tokens on, `new` more at most.
-        prefill: prompt tokens that are computed together, each once.
+        rows, length: number of sequences, and tokens of the longest. targets: target tokens in all rows.
+        masked: attention takes a padding mask: keys and values are repeated for every query head, and each block keeps
+            the mask in floating point. tree: attention takes a mask that all blocks share.
+        samples: sequences generated together, each from `prompt` tokens and of at most `new` more.
+        prefill: distinct prompt tokens that are computed together.
     """
 
     rows: int
@@ -122,15 +122,15 @@ class Batch:
 
 
 def trained_weights(parameters: int, setup: Setup) -> int:
-    """How many weights of a model are trained: all of them, or those of its adapter."""
+    """Count the trained weights of a model: all of them, or those of its adapter."""
     return parameters if setup.adapter is None else setup.adapter
 
 
 def critic(shape: Shape, setup: Setup) -> tuple[int, Setup]:
-    """All weights of PPO's critic, and how it is trained.
+    """Return the number of weights of PPO's critic, and its setup.
 
-    It is the model's body and a new head of one number, with a bias. The head is trained whole beside an adapter as
-    large as the policy's; the frozen weights are not quantized.
+    The critic is the model's body with a new scalar head and its bias. With an adapter (as large as the policy's) the
+    head is trained in full; the frozen weights are not quantized.
     """
     new_head = shape.hidden + 1
     adapter = None if setup.adapter is None else setup.adapter + new_head
@@ -138,7 +138,7 @@ def critic(shape: Shape, setup: Setup) -> tuple[int, Setup]:
 
 
 def trained(kind: str, shape: Shape, setup: Setup) -> dict[str, int]:
-    """Weights that are trained, by model. `kind`: a function of this module that gives moments."""
+    """Count the trained weights by model. `kind`: name of the function below that returns the stage's moments."""
     if kind == "answering":
         return {}
     found = {"policy" if kind != "supervised" else "model": trained_weights(shape.parameters, setup)}
@@ -146,26 +146,26 @@ def trained(kind: str, shape: Shape, setup: Setup) -> dict[str, int]:
 
 
 def state(parameters: int, block: int, setup: Setup) -> Moment:
-    """Weights, gradients, optimizer states and buffers for communication of trained models.
+    """Return the bytes of weights, gradients, optimizer states and communication buffers of trained models.
 
     Args:
-        block: weights of the largest unit that FSDP gathers.
+        block: number of weights of the largest unit that FSDP gathers.
     """
     return _state(parameters, trained_weights(parameters, setup), _frozen(parameters, setup), block, setup)
 
 
 def _frozen(parameters: int, setup: Setup) -> float:
-    """Bytes of the weights beside an adapter."""
+    """Return the bytes of the weights beside an adapter."""
     return 0 if setup.adapter is None else parameters * (setup.frozen_bytes or setup.stored)
 
 
 def _state(parameters: int, trained: int, frozen: float, block: int, setup: Setup) -> Moment:
-    """`state` of one or several models in one engine. `frozen`: bytes of the weights that are not trained."""
+    """Compute `state` for one or several models in one engine. `frozen`: bytes of the weights that are not trained."""
     n, w = setup.processes, setup.stored_trained
     states = trained * _optimizer_bytes(setup)
     copies = 2 * min(BUCKET, trained) * setup.computing
     if setup.strategy == "none":
-        buckets = trained * w if n > 1 else 0  # DistributedDataParallel's, beside the gradients
+        buckets = trained * w if n > 1 else 0  # DistributedDataParallel's, in addition to the gradients
         return {"weights": trained * w + frozen, "gradients": trained * w, "optimizer": states, "buffers": buckets}
     if setup.strategy == "zero2":
         return {
@@ -175,7 +175,7 @@ def _state(parameters: int, trained: int, frozen: float, block: int, setup: Setu
             "buffers": copies,
         }
     if setup.strategy == "fsdp":
-        gathered = 2 * block * setup.computing  # the block that is computed, and the one fetched ahead
+        gathered = 2 * block * setup.computing  # the block being computed and the one prefetched
         return {
             "weights": (trained * w + frozen) / n,
             "gradients": trained * w / n,
@@ -195,7 +195,7 @@ def _state(parameters: int, trained: int, frozen: float, block: int, setup: Setu
 
 
 def on_host(parameters: int, setup: Setup) -> float:
-    """Bytes of the machine's memory that offloading takes for each process: weights, gradients, master, moments."""
+    """Return the bytes of host memory per process for offloading: weights, gradients, master copy, moments."""
     if setup.strategy != "zero3_offload":
         return 0
     each = 4 + 4 + _optimizer_bytes(setup)
@@ -203,11 +203,11 @@ def on_host(parameters: int, setup: Setup) -> float:
 
 
 def _optimizer_bytes(setup: Setup) -> float:
-    """Bytes of an optimizer's states for each weight: two moments, as wide as what they are moments of."""
+    """Return the bytes of optimizer states per weight: two moments, in the dtype of the weights they belong to."""
     width: float = 4 if setup.sharded else setup.stored_trained
     name = setup.optimizer
     if "adafactor" in name or name == "sgd":
-        return 0  # rows and columns alone; no momentum by default
+        return 0  # Adafactor keeps only row and column sums, SGD by default no momentum
     if "8bit" in name:
         width = 1
     elif "4bit" in name:
@@ -219,11 +219,11 @@ def _optimizer_bytes(setup: Setup) -> float:
 
 
 def kept_by_block(shape: Shape, setup: Setup, batch: Batch) -> float:
-    """Bytes a token that autograd keeps of one block, in transformers' Llama and its kin.
+    """Return the bytes per token that autograd keeps of one block, in transformers' Llama and similar models.
 
-    In units of elements: each of two norms keeps its input (in float32), the normalized input and, where no cast
-    follows, its output; attention keeps queries, keys, values and output; the feed-forward layer `FEED_FORWARD`. Under
-    autocast the residual stream is float32, and every linear layer keeps a bfloat16 copy of its input of its own.
+    Each of the two norms keeps its input (in float32), the normalized input and, unless a cast follows, its output;
+    attention keeps queries, keys, values and output; the feed-forward layer keeps `FEED_FORWARD` tensors. Under
+    autocast the residual stream is float32, and every linear layer keeps its own bfloat16 copy of its input.
     """
     h, q, k, f = shape.hidden, shape.queries, shape.keys, shape.intermediate
     c = setup.computing
@@ -244,7 +244,7 @@ def kept_by_block(shape: Shape, setup: Setup, batch: Batch) -> float:
 
 
 def activations(shape: Shape, setup: Setup, batch: Batch) -> float:
-    """What is kept between forward and backward; with checkpointing the blocks' inputs, and one block recomputed."""
+    """Return the bytes kept for the backward pass; with checkpointing the blocks' inputs and one recomputed block."""
     tokens, one = batch.tokens, batch.tokens * kept_by_block(shape, setup, batch)
     residual = tokens * shape.hidden * (4 if setup.autocast else setup.computing)
     kept = shape.layers * residual + one if setup.checkpointing else shape.layers * one
@@ -252,39 +252,39 @@ def activations(shape: Shape, setup: Setup, batch: Batch) -> float:
 
 
 def _mask(batch: Batch) -> int:
-    """A tree's attention mask, at most float32 for each pair of tokens."""
+    """Return the bytes of a tree's attention mask, at most a float32 per pair of tokens."""
     return batch.rows * batch.length**2 * 4 if batch.tree else 0
 
 
 def one_block(shape: Shape, setup: Setup, batch: Batch) -> float:
-    """What computing one block backward takes: what it kept, and gradients of its widest tensors."""
+    """Return the bytes of one block's backward pass: its kept tensors and the gradients of its widest ones."""
     kept = batch.tokens * kept_by_block(shape, setup, batch)
     return kept + batch.tokens * (3 * setup.computing * shape.intermediate + 2 * 4 * shape.hidden)
 
 
 def casts(matrices: int, setup: Setup) -> float:
-    """Autocast's bfloat16 copies of the weights, which the graph holds until it has been walked back."""
+    """Return the bytes of autocast's bfloat16 weight copies, which the graph holds until the backward pass ends."""
     return 2 * matrices if setup.autocast else 0
 
 
 def head(shape: Shape, setup: Setup, targets: int) -> float:
-    """Logits in a supervised step: the softmax, its gradient and the logits' gradient, or the head's own gradient."""
+    """Return a supervised step's bytes at the head: softmax, its gradient, and the logits' or the head's gradient."""
     c, v = setup.computing, shape.vocab
     weight = 0 if setup.adapter is not None else shape.embedding * (c + setup.stored)
     if setup.fused_head:
         tile = min(targets, TILE[0]) * min(v, TILE[1])
-        per = c if setup.device == "cuda" else c + 16  # without Triton the tile is folded by float32 operations
+        per = c if setup.device == "cuda" else c + 16  # without Triton the tile is reduced by float32 operations
         return tile * per + (0 if setup.adapter is not None else shape.embedding * 4)
     return max(12 * targets * v, c * targets * v + weight)
 
 
 def key_value_cache(shape: Shape, samples: int, tokens: int, number_bytes: int) -> int:
-    """Bytes: a key and a value of each key head, in each layer, for each token."""
+    """Return the bytes of a key and a value per key head, layer and token."""
     return 2 * shape.layers * shape.keys * number_bytes * samples * tokens
 
 
 def generation(shape: Shape, number_bytes: int, batch: Batch) -> Moment:
-    """What sampling holds besides weights: the cache, one layer of it copied to grow; a prompt's forward; softmax."""
+    """Return what sampling holds besides weights: cache and a copy of one layer, the prefill's activations, softmax."""
     cache = key_value_cache(shape, batch.samples, batch.prompt + batch.new, number_bytes)
     width = FEED_FORWARD[shape.gated] * shape.intermediate + 4 * shape.queries
     return {
@@ -298,7 +298,7 @@ def generation(shape: Shape, number_bytes: int, batch: Batch) -> Moment:
 
 
 def supervised(shape: Shape, setup: Setup, batch: Batch) -> dict[str, Moment]:
-    """stage=sft and stage=pkt."""
+    """Return the moments of stage=sft and stage=pkt."""
     fixed = state(shape.parameters, shape.block, setup) | {"process": setup.process}
     kept = activations(shape, setup, batch) + casts(shape.matrices + shape.embedding, setup)
     held, freed = ({"allocator": share * kept} for share in SLACK[setup.device])
@@ -316,7 +316,7 @@ def supervised(shape: Shape, setup: Setup, batch: Batch) -> dict[str, Moment]:
 
 
 def actor_critic(shape: Shape, setup: Setup, batch: Batch) -> dict[str, Moment]:
-    """stage=irm with PPO: policy and critic are trained, both with an adapter or neither; the reference is not."""
+    """Return the moments of PPO, which trains policy and critic (both with an adapter or neither)."""
     parts = (shape.parameters, setup), critic(shape, setup)
     trained = [trained_weights(*part) for part in parts]
     frozen = sum(_frozen(*part) for part in parts)
@@ -331,9 +331,9 @@ def actor_critic(shape: Shape, setup: Setup, batch: Batch) -> dict[str, Moment]:
     policy = one + casts(shape.matrices + shape.embedding, setup)
     value = one + casts(shape.matrices, setup)
     held, freed = ({"allocator": share * (policy + value)} for share in SLACK[setup.device])
-    logits = 4 * batch.targets * shape.vocab  # in float32: divided by the temperature, and their softmax
+    logits = 4 * batch.targets * shape.vocab  # float32: divided by the temperature, and their softmax
     early = _early(fixed["gradients"], setup)
-    # The entropy takes three more of them for a while; the critic's activations come after that.
+    # The entropy briefly takes three more of them, before the critic's activations exist.
     entropy, both = {"activations": policy, "logits": 5 * logits}, {"activations": policy + value, "logits": 2 * logits}
     return {
         "sampling": fixed
@@ -348,7 +348,7 @@ def actor_critic(shape: Shape, setup: Setup, batch: Batch) -> dict[str, Moment]:
 
 
 def group(shape: Shape, setup: Setup, batch: Batch) -> dict[str, Moment]:
-    """stage=irm with RLOO or GRPO: TRL's trainers, whose policy has the fused head; no critic."""
+    """Return the moments of RLOO and GRPO: TRL's trainers, whose policy has the fused head; no critic."""
     extra = {"reference": reference(shape, setup)}
     fixed = state(shape.parameters, shape.block, setup) | extra | {"process": setup.process}
     sampling = _sum(generation(shape, setup.computing, batch), {"buffers": fixed["buffers"] + _gathered(shape, setup)})
@@ -359,30 +359,30 @@ def group(shape: Shape, setup: Setup, batch: Batch) -> dict[str, Moment]:
 
 
 def answering(shape: Shape, setup: Setup, batch: Batch) -> dict[str, Moment]:
-    """stage=eval: greedy answers, with weights in the dtype that is computed in."""
+    """Return the moment of stage=eval: greedy answers, with weights in the compute dtype."""
     weights = {"weights": shape.parameters * setup.computing, "process": setup.process}
     return {"answering": weights | generation(shape, setup.computing, batch)}
 
 
 def reference(shape: Shape, setup: Setup) -> float:
-    """The frozen copy of the policy; an adapter that is switched off needs none."""
+    """Return the bytes of the frozen copy of the policy; with an adapter none is needed, it is switched off instead."""
     if setup.adapter is not None:
         return 0
     whole = shape.parameters * setup.stored
-    if setup.autocast:  # which would cast the linear layers' weights: they are kept so
+    if setup.autocast:  # autocast would cast the linear layers' weights, so they are stored in bfloat16
         whole -= (shape.matrices + (0 if shape.tied else shape.embedding)) * 2
     if setup.strategy == "zero3_offload":
-        return 0  # gathered from the machine's memory as it is computed
+        return 0  # gathered from host memory as it is computed
     return whole / setup.processes if setup.strategy in ("zero3", "fsdp") else whole
 
 
 def sampling_copy(shape: Shape, setup: Setup) -> float:
-    """The policy in bfloat16 that samples where the trained weights are float32."""
+    """Return the bytes of the bfloat16 policy that samples if the trained weights are float32."""
     return 2 * shape.parameters if setup.autocast else 0
 
 
 def _gathered(shape: Shape, setup: Setup) -> float:
-    """The whole policy, which sampling needs on every process, beyond what is gathered anyway."""
+    """Return the bytes of the whole policy, which sampling needs on every process, beyond what is gathered anyway."""
     if setup.strategy not in ("zero3", "zero3_offload", "fsdp"):
         return 0
     there = min(shape.parameters, LIVE) if setup.strategy != "fsdp" else 0
@@ -390,18 +390,18 @@ def _gathered(shape: Shape, setup: Setup) -> float:
 
 
 def _early(gradients: float, setup: Setup) -> float:
-    """Gradients that are there in the forward pass: an earlier micro-batch's, or the engine's own buffer."""
+    """Return the gradients present in the forward pass: an earlier micro-batch's, or the engine's own buffer."""
     return gradients if setup.accumulation > 1 or setup.sharded else 0
 
 
 def _last(shape: Shape, setup: Setup, batch: Batch) -> Moment:
-    """The end of the backward pass: the first block, then the embedding, whose gradient is dense, beside the head's."""
+    """Return the end of the backward pass: the first block, then the embedding's dense gradient beside the head's."""
     embedding = 0 if setup.adapter is not None else shape.embedding * setup.stored
     return {"activations": one_block(shape, setup, batch), "logits": embedding}
 
 
 def _step(fixed: Moment, setup: Setup) -> Moment:
-    """The optimizer's step: DeepSpeed casts its part of the gradients to float32; torch's fused AdamW needs nothing."""
+    """Return the optimizer's step: DeepSpeed casts gradients to float32; torch's fused AdamW needs nothing extra."""
     if setup.strategy in ("zero2", "zero3"):
         return fixed | {"buffers": fixed["buffers"] + fixed["gradients"] * 4 / setup.stored}
     if setup.optimizer == "adamw_torch":  # not fused: a list of temporary tensors as large as the weights
@@ -414,6 +414,6 @@ def _sum(one: Moment, other: Moment) -> Moment:
 
 
 def peak(moments: dict[str, Moment]) -> tuple[str, float]:
-    """The moment that holds most, and how many bytes that is."""
+    """Return the name of the largest moment and its bytes."""
     name = max(moments, key=lambda one: math.fsum(moments[one].values()))
     return name, math.fsum(moments[name].values())

@@ -1,4 +1,4 @@
-"""From a model's configuration to the numbers that decide its memory and its time. No weights are read."""
+"""Derive from a model's configuration the sizes that decide its memory and time. Reads no weights."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from tltrain.models import packages
 
 @dataclass(frozen=True)
 class Shape:
-    """A decoder's sizes, in numbers of weights or of elements a token.
+    """Sizes of a decoder, in numbers of weights or in elements per token.
 
     Attributes:
-        parameters: all weights, one that is used twice counted once.
+        parameters: all weights, tied ones counted once.
         matrices: weights of the linear layers inside the blocks.
         block: all weights of the largest block.
-        active: of `matrices`, those that a token meets (a mixture of experts leaves out most).
+        active: those of `matrices` that one token uses (few of them in a mixture of experts).
         hidden, intermediate: width of the residual stream, and of the feed-forward layer (all experts of a token).
-        queries, keys: elements of all query heads, and of all key heads (values have as many).
+        queries, keys: elements of all query heads, and of all key heads (the values have as many).
         gated: the feed-forward layer multiplies two projections. normed: queries and keys are normalized.
-        context: most tokens the model was made for.
+        context: most tokens the model supports.
     """
 
     parameters: int
@@ -42,17 +42,17 @@ class Shape:
 
     @property
     def embedding(self) -> int:
-        """Weights of the token embedding, and of the head."""
+        """Weights of the token embedding; the head has as many."""
         return self.vocab * self.hidden
 
     @property
     def body(self) -> int:
-        """Weights without the head: what a critic is made of."""
+        """Weights without the head, as a critic has them."""
         return self.parameters - (0 if self.tied else self.embedding)
 
 
 def read_config(model: Any, cache_dir: str) -> Any:
-    """The transformers configuration of the group `model`: of its folder, of its `sizes`, else the hub's.
+    """Return the transformers configuration of the group `model`: from its folder, from its `sizes`, or from the hub.
 
     Raises:
         TltrainError: there is none, or it cannot be read.
@@ -79,12 +79,12 @@ def read_config(model: Any, cache_dir: str) -> Any:
 
 
 def shape_of(config: Any) -> Shape:
-    """The sizes of the causal language model that a transformers configuration describes.
+    """Return the sizes of the causal language model that a transformers configuration describes.
 
-    Its modules are made on the meta device, so that every architecture of the library is counted exactly.
+    The modules are built on the meta device, so that every architecture of the library is counted exactly.
 
     Raises:
-        TltrainError: it is no configuration of a causal language model, or its sizes have other names.
+        TltrainError: it does not describe a causal language model, or its sizes have other names.
     """
     import torch
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
@@ -93,7 +93,7 @@ def shape_of(config: Any) -> Shape:
     try:
         kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     except KeyError as error:
-        raise TltrainError(f"model: {config.model_type} is no causal language model that transformers knows") from error
+        raise TltrainError(f"model: {config.model_type} is not a causal language model of transformers") from error
     try:
         with torch.device("meta"):
             model = kind(config)
@@ -137,7 +137,7 @@ def _experts(text: Any) -> int | None:
 
 
 def _intermediate(text: Any) -> int:
-    """Elements a token has inside the feed-forward layer."""
+    """Return the elements per token inside the feed-forward layer."""
     if _experts(text):
         one = getattr(text, "moe_intermediate_size", None) or text.intermediate_size
         return one * (getattr(text, "num_experts_per_tok", None) or 1)

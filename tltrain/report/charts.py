@@ -1,9 +1,9 @@
-"""Charts of the report, as SVG that stands in the page: drawn by matplotlib, coloured by the page.
+"""Charts of the report as inline SVG: drawn by matplotlib, coloured by the page's style sheet.
 
-matplotlib rather than a charting library in JavaScript: it is a dependency already, a chart is 5 to 20 kB instead of
-megabytes of library, needs no script and no `eval`, and prints. What a reader wants to do with a chart (single out a
-row, go from light to dark) the page's style sheet does, since every line keeps the number of its row (`data-series`)
-and every colour is a variable of the style sheet. Text stays text, so that it scales, can be found and can be read out.
+We use matplotlib instead of a JavaScript charting library: it is already a dependency, a chart takes 5 to 20 kB instead
+of megabytes of library, needs no script and no `eval`, and prints. The style sheet does what a reader wants of a chart
+(highlight a row, switch between light and dark): every line carries its row's number (`data-series`) and every colour
+is a variable of the style sheet. Text stays text, so that it scales, can be searched and can be read aloud.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
 
-# Colours that stand for variables of the style sheet: nobody draws with them otherwise.
+# Placeholder colours that stand for variables of the style sheet; nothing else may use them.
 INK, GRID, MUTED, SURFACE = "#0000f0", "#0000f1", "#0000f2", "#0000f3"
 BETTER, WORSE = "#0000f4", "#0000f5"
 SERIES = tuple(f"#0000a{number}" for number in range(8))
@@ -38,13 +38,13 @@ VARIABLES = {
 }
 DASHES = ("-", (0, (5, 2)), (0, (1.2, 1.6)), (0, (6, 2, 1.2, 2)))
 HATCHES = ("", "//", "\\\\", "", "||", "--", "", "xx", "//", "")  # lines only: each dot of a pattern costs 400 bytes
-SIZE = (400, 240)  # user units; text of 12 stays readable on a phone, which shows them in 320 pixels
+SIZE = (400, 240)  # user units; text of size 12 stays readable on a phone, which is 320 pixels wide
 FONT = 12
 
 STYLE: dict[RcKeyType, Any] = {
     "svg.fonttype": "none",
-    "svg.hashsalt": "tltrain",  # the same chart gives the same text
-    "text.parse_math": False,  # a `$` in a label is a `$`
+    "svg.hashsalt": "tltrain",  # the same chart always gives the same text
+    "text.parse_math": False,  # a `$` in a label is literal
     "font.size": FONT,
     "text.color": INK,
     "axes.edgecolor": GRID,
@@ -67,7 +67,7 @@ STYLE: dict[RcKeyType, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Points of one line and the band around it, and the number of the row (or rows) it stands for."""
+    """Points of one line, the band around it, and the number of the row that it shows."""
 
     series: int
     x: Sequence[float]
@@ -78,7 +78,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """A value with the ends of its interval."""
+    """A value and the ends of its interval."""
 
     label: str
     value: float
@@ -95,7 +95,7 @@ def line_chart(
     y_label: str,
     ticks: Sequence[str] | None = None,
 ) -> str:
-    """Lines with bands; `ticks` names the positions 0, 1, ... of an axis of categories."""
+    """Draw lines with bands; `ticks` labels the positions 0, 1, ... of a categorical axis."""
     with _drawing(SIZE) as (figure, axes):
         for line in lines:
             colour, dash = SERIES[line.series % len(SERIES)], DASHES[line.series // 2 % len(DASHES)]
@@ -114,7 +114,7 @@ def line_chart(
 
 
 def interval_chart(name: str, title: str, dots: Sequence[Dot], x_label: str) -> str:
-    """Differences with their intervals around a line at zero; those beyond chance are filled, and coloured by sign."""
+    """Draw differences with their intervals around zero; significant ones are filled and coloured by sign."""
     with _drawing((SIZE[0], 62 + 24 * len(dots))) as (figure, axes):
         axes.axvline(0, color=MUTED, linewidth=1.2)
         for y, dot in enumerate(dots):
@@ -139,7 +139,7 @@ def bar_chart(
     shades: Sequence[int],
     ghosts: Sequence[float] | None = None,
 ) -> str:
-    """Stacked horizontal bars, a part in one of SHADES each; `ghosts`: outlined at the end, for what was not needed."""
+    """Draw stacked horizontal bars, each part in a colour of SHADES; `ghosts` outlines saved amounts at the end."""
     with _drawing((SIZE[0], 62 + 24 * len(labels))) as (figure, axes):
         left = [0.0] * len(labels)
         for shade, values in zip(shades, parts.values(), strict=True):
@@ -169,12 +169,12 @@ def bar_chart(
 
 @contextmanager
 def _drawing(size: tuple[int, int]) -> Iterator[tuple[Figure, Axes]]:
-    """A figure of `size` user units; it is not pyplot's, so that nothing is left open."""
+    """Yield a figure of `size` user units; it is not pyplot's, so nothing has to be closed."""
     width, height = size
     log = logging.getLogger("matplotlib.font_manager")
     level = log.level
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # letters that matplotlib's font lacks: the reader's has them
+        warnings.simplefilter("ignore")  # letters that matplotlib's font lacks: the reader's font has them
         log.setLevel(logging.ERROR)
         figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
         FigureCanvasSVG(figure)
@@ -183,13 +183,13 @@ def _drawing(size: tuple[int, int]) -> Iterator[tuple[Figure, Axes]]:
 
 
 def _clean(label: str, limit: int = 34) -> str:
-    """A label that can be measured and written: no control characters, no lone surrogates, not longer than `limit`."""
+    """Make a label safe to measure and write: no control characters, no lone surrogates, at most `limit` characters."""
     text = "".join(c if c.isprintable() else "\ufffd" for c in label)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _svg(figure: Figure, name: str, title: str) -> str:
-    """The figure as an SVG element for a page that may hold others: ids of its own, variables for colours."""
+    """Return the figure as an SVG element with unique ids (a page holds several) and with variables as colours."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = buffer.getvalue()

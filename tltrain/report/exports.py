@@ -1,4 +1,4 @@
-"""The sweep for other programs and for papers: report.md, ablation.csv, ablation.tex."""
+"""Export the sweep for other programs and for papers: report.md, ablation.csv, ablation.tex."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tltrain.views import tables
 
 
 def markdown(sweep: Sweep, numbers: Numbers) -> str:
-    """The report in Markdown: the finding, the table, errors, costs, jobs that failed, how to run it again."""
+    """Render the report in Markdown: finding, tables of results, errors and costs, failed jobs, how to run it again."""
     parts = [
         f"# {_line(sweep.name)}\n",
         _line(finding(sweep, numbers)) + "\n",
@@ -48,7 +48,7 @@ def markdown(sweep: Sweep, numbers: Numbers) -> str:
 
 
 def _line(text: str, limit: int = 1000) -> str:
-    """`text` as one line of Markdown that means nothing but itself."""
+    """Return `text` as one line of literal Markdown."""
     flat = " ".join(text.split())[:limit]
     return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", flat)
 
@@ -69,8 +69,9 @@ def _markdown(title: str, table: Table) -> str:
 
 
 def comma_separated(sweep: Sweep, numbers: Numbers) -> str:
-    """One line a row: its axes, name, then for each set and level mean, spread, difference, interval, p; of several
-    sets `mean_`..., as `tltrain.report.pooled` has it.
+    """Return one CSV line per row: its axes and name, then mean, spread, difference, interval and p by set and level.
+
+    With several sets, columns `mean_`... hold the pooled numbers (`tltrain.report.pooled`).
     """
     out = io.StringIO()
     keys = [(name, level) for name, levels in numbers.sets.items() for level in levels]
@@ -117,7 +118,7 @@ def _tex(text: str) -> str:
 
 
 def latex(sweep: Sweep, numbers: Numbers) -> str:
-    """The table for a paper: booktabs, check marks, differences as small numbers, bold where more than chance."""
+    """Return a LaTeX table: booktabs, check marks, differences in small type, significant ones in bold."""
     on_or_off = switches(sweep)
     others = [axis for axis in other_axes(sweep) if axis != "seed"]
     sets = numbers.sets

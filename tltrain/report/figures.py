@@ -1,4 +1,4 @@
-"""Charts of a sweep, each with the numbers behind it as a table."""
+"""Charts of a sweep, each with a table of its numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tltrain.report.sweep import Row, Sweep
 from tltrain.report.wording import interval, listed, set_name, signed
 from tltrain.runtime.durations import duration
 
-POINTS = 40  # of a curve at most: more steps than that are shown as means of several
+POINTS = 40  # of a curve at most; with more steps, each point is a mean of several
 TABLE_POINTS = 12
 CURVES = {
     "train/loss": ("Training loss", "nats per target token"),
@@ -31,7 +31,7 @@ ROBUSTNESS = ("clean", "slight", "medium", "heavy", "union")
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One entry of a legend: which line, how it is drawn, what it stands for."""
+    """One entry of a legend: the line's number, its label and how it is drawn."""
 
     series: int
     label: str
@@ -51,7 +51,7 @@ class Chart:
 
 
 def curves(sweep: Sweep) -> list[Chart]:
-    """A chart for each curve that any job has; rows with the very same curves (a shared stage) share a line."""
+    """Draw a chart for each curve that any job has; rows with identical curves (a shared stage) share a line."""
     names = dict.fromkeys(name for row in sweep.rows for job in row.finished for name in job.curves)
     known = [name for name in CURVES if name in names]
     return [
@@ -88,7 +88,7 @@ def _curve(sweep: Sweep, name: str) -> Chart | None:
 
 
 def _mean_curve(row: Row, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int] | None:
-    """Steps, mean, lowest and highest over the seeds of one row, and how many steps a point stands for."""
+    """Return steps, mean, lowest and highest over one row's seeds, and the number of steps averaged in a point."""
     seeds = []
     for job in row.finished:
         points = np.array(job.curves.get(name, []), dtype=float).reshape(-1, 2)
@@ -105,7 +105,7 @@ def _mean_curve(row: Row, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 
 def _curve_table(slug: str, title: str, means: Mapping[int, tuple], labels: Mapping[int, str]) -> Table:
-    """Evenly spaced points of each line, the last one among them."""
+    """Tabulate evenly spaced points of each line, including the last one."""
     steps = next(iter(means.values()))[0]
     chosen = sorted({round(i) for i in np.linspace(0, len(steps) - 1, TABLE_POINTS)})
     rows = [
@@ -119,14 +119,14 @@ def _curve_table(slug: str, title: str, means: Mapping[int, tuple], labels: Mapp
 
 
 def key(series: int, label: str) -> Key:
-    """The legend's entry for a line, drawn as `charts.line_chart` draws it."""
+    """Return a line's legend entry, styled as `charts.line_chart` draws the line."""
     dash = DASHES[series // 2 % len(DASHES)]
     dashes = "" if isinstance(dash, str) else " ".join(str(1.8 * length) for length in dash[1])
     return Key(series, label, f"--s{series % len(SERIES)}", dashes)
 
 
 def differences(sweep: Sweep, numbers: Numbers) -> list[Chart]:
-    """For each set, every row minus the baseline in the set's main level, with intervals."""
+    """Chart for each set every row's difference to the baseline at the set's main level, with intervals."""
     found = []
     for name in numbers.sets:
         level = METRICS[numbers.main(name)]
@@ -169,7 +169,7 @@ def differences(sweep: Sweep, numbers: Numbers) -> list[Chart]:
 
 
 def robustness(sweep: Sweep, numbers: Numbers) -> list[Chart]:
-    """TS, PI and CF over RoTBench's levels of noise, where at least two of them were answered."""
+    """Chart TS, PI and CF over RoTBench's noise levels if at least two of them were evaluated."""
     charts_ = []
     for prefix in ("rotbench_", "rotbench_third_"):
         levels = [level for level in ROBUSTNESS if prefix + level in numbers.sets]
@@ -196,7 +196,7 @@ def _robustness(sweep: Sweep, numbers: Numbers, prefix: str, levels: Sequence[st
 
 
 def error_bars(sweep: Sweep, name: str) -> Chart | None:
-    """Shares of calls by kind of error, a bar a row."""
+    """Chart the shares of calls by kind of error, one bar per row."""
     table = grid.errors(sweep, name)
     if table is None:
         return None
@@ -218,7 +218,7 @@ STAGE_SHADES = {"data": 9, "mae": 4, "sft": 3, "pkt": 5, "irm": 7, "eval": 8}
 
 
 def cost_bars(sweep: Sweep) -> Chart | None:
-    """Time of each row's stages over its seeds: what was spent, and outlined what the cache saved."""
+    """Chart the time of each row's stages over its seeds: time spent, and as an outline the time the cache saved."""
     rows = [row for row in sweep.rows if any(job.stages for job in row.seeds)]
     if not rows:
         return None

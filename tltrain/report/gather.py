@@ -1,7 +1,7 @@
-"""What the jobs of a multirun left, read into one `Sweep`.
+"""Read the jobs of a multirun into one `Sweep`.
 
-A job's folder has Hydra's `.hydra/config.yaml` and `overrides.yaml` from its beginning, `metrics.json` if it ended
-well, else `error.txt`. Jobs that differ in nothing but the seed are one row.
+A job's folder has Hydra's `.hydra/config.yaml` and `overrides.yaml` from the start, and `metrics.json` if it succeeded,
+else `error.txt`. Jobs that differ only in the seed form one row.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ CURVES = {
     "model_pkt": {"train/loss": "loss", "train/key_token_loss": "key_token_loss"},
     "model_irm": {"irm/reward": "reward", "irm/kl": "kl"},
 }
-"""Folder of a job -> the curves in its history, by the names that dashboards have too."""
+"""Folder of a job -> the curves in its history, under the names that dashboards use too."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A job's folder as it was found: its configuration, and what was asked of it alone."""
+    """A job's folder with its configuration and its own overrides."""
 
     folder: Path
     config: Mapping[str, Any]
@@ -50,17 +50,17 @@ class Found:
 
 
 def gather(folders: Sequence[Path], name: str, command: str, baseline: str | None = None) -> Sweep:
-    """The jobs in `folders` as rows.
+    """Return the jobs in `folders` as rows of a sweep.
 
     Args:
-        baseline: the label of the row that others are compared with; None: standard SFT, where it is among them.
+        baseline: the label of the row to compare the others with; None: standard SFT, if there is such a row.
 
     Raises:
-        TltrainError: there is no job in them, or no row of that label.
+        TltrainError: there is no job in the folders, or no row with that label.
     """
     jobs = [_found(folder) for folder in folders if (folder / ".hydra" / "config.yaml").is_file()]
     if not jobs:
-        raise TltrainError(f"{', '.join(map(str, folders)) or name}: there is no job's folder here (one with .hydra/)")
+        raise TltrainError(f"{', '.join(map(str, folders)) or name}: no job folder (one with .hydra/) found")
     axes = _axes(jobs)
     rows: dict[str, Row] = {}
     for job in jobs:
@@ -91,10 +91,10 @@ def gather(folders: Sequence[Path], name: str, command: str, baseline: str | Non
 
 
 def job_folders(path: Path) -> list[Path]:
-    """The folders of jobs in a sweep's folder, in their order; a job's folder is itself.
+    """Return the job folders in a sweep's folder, in order; a job's folder contains itself.
 
     Raises:
-        TltrainError: there is no such folder.
+        TltrainError: the folder does not exist.
     """
     if not path.is_dir():
         raise TltrainError(f"report.path={path}: there is no such folder")
@@ -105,8 +105,8 @@ def job_folders(path: Path) -> list[Path]:
 
 
 def read_job(folder: Path, seed: int) -> Job:
-    """What a job left; with an error where it did not end well."""
-    if (folder / "error.txt").is_file():  # first: a job that was refused leaves the metrics of the run before it
+    """Read a job's results, or its error if it failed."""
+    if (folder / "error.txt").is_file():  # first: a refused job leaves the metrics of the run before it
         return Job(seed, str(folder), _error(folder))
     try:
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
@@ -130,7 +130,7 @@ def read_job(folder: Path, seed: int) -> Job:
 
 
 def commit() -> str:
-    """The commit of the checkout that runs, with `+` where files in it are changed; "" outside one."""
+    """Return the commit of this checkout, with `+` if tracked files are modified; "" outside a checkout."""
     with suppress(OSError, subprocess.SubprocessError):
         if (ROOT / ".git").exists():
             changed = _git("status", "--porcelain", "--untracked-files=no")
@@ -139,7 +139,7 @@ def commit() -> str:
 
 
 def _git(*words: str) -> str:
-    """What a command of git prints in this checkout. Raises OSError or SubprocessError."""
+    """Return the output of a git command in this checkout. Raises OSError or SubprocessError."""
     git = ["git", "-C", str(ROOT), *words]
     return subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout
 
@@ -157,7 +157,7 @@ def _found(folder: Path) -> Found:
 
 
 def _axes(jobs: Sequence[Found]) -> list[str]:
-    """The keys in which jobs differ, the seed apart; all three switches where any of them is one."""
+    """Return the keys in which jobs differ other than the seed; all three switches if any of them differs."""
     keys = dict.fromkeys(key for job in jobs for key in job.overrides)
     axes = [key for key in keys if key != "seed" and len({job.overrides.get(key) for job in jobs}) > 1]
     switches = [f"stage.{name}" for name in SWITCHES]
@@ -167,7 +167,7 @@ def _axes(jobs: Sequence[Found]) -> list[str]:
 
 
 def _value(job: Found, axis: str) -> Any:
-    """What the job has for an axis: of a switch what is in force, since one may follow another."""
+    """Return the job's value of an axis; of a switch the composed one, since one switch may follow another."""
     if axis.removeprefix("stage.") in SWITCHES:
         return bool(OmegaConf.select(OmegaConf.create({"stage": _stage(job)}), axis))
     text = job.overrides.get(axis)
@@ -200,7 +200,7 @@ def _label(axes: Mapping[str, Any]) -> str:
 
 
 def _place(row: Row) -> tuple[int, list[bool]]:
-    """Where the paper's ablation has a row: by how many ideas it has, MAE before PKT before IRM."""
+    """Sort key of a row in the paper's ablation: the number of its ideas, then MAE before PKT before IRM."""
     on = [bool(row.axes[name]) for name in SWITCHES]
     return sum(on), [not one for one in on]
 
@@ -208,7 +208,7 @@ def _place(row: Row) -> tuple[int, list[bool]]:
 def _error(folder: Path) -> str:
     with suppress(OSError):
         return (folder / "error.txt").read_text(encoding="utf-8").strip()
-    return "stopped before its end"
+    return "stopped before it finished"
 
 
 def _curves(folder: Path) -> dict[str, list[list[float]]]:
@@ -223,7 +223,7 @@ def _curves(folder: Path) -> dict[str, list[list[float]]]:
 
 
 def _answers(evaluation: Path) -> list[Prediction]:
-    """The predictions of an evaluation, or its conversations as predictions."""
+    """Return the predictions of an evaluation, or its conversations as predictions."""
     transcripts = _lines(evaluation / TRANSCRIPTS, Transcript.from_json)
     if not transcripts:
         return _lines(evaluation / PREDICTIONS, Prediction.from_json)

@@ -1,4 +1,4 @@
-"""Tables of the report as data, which the page, Markdown and LaTeX show in their ways."""
+"""Tables of the report as data, rendered by the page, Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tltrain.report.wording import MINUS, better, interval, listed, plural, quan
 from tltrain.runtime.durations import duration
 from tltrain.views import tables
 
-FULL_SHADE = 15.0  # points of difference at which shading is strongest
+FULL_SHADE = 15.0  # difference in points at which shading is strongest
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +32,14 @@ class Cell:
     """One cell.
 
     Attributes:
-        text: what it says first.
-        value: what it sorts by; the text where None.
+        text: the main text.
+        value: the sort key; None: the text.
         sub: a smaller second line.
         shade: -1 (much worse) to 1 (much better) than the baseline; None: not shaded.
-        strong: whether that is more than chance.
-        bar: 0 to 1: the length of a bar behind the text.
-        span: columns it takes.
-        kind: how it looks: "tick", "failed", "paper", "words".
+        strong: whether the difference is significant.
+        bar: length of a bar behind the text, 0 to 1.
+        span: number of columns it takes.
+        kind: its style: "tick", "failed", "paper", "words".
     """
 
     text: str
@@ -54,7 +54,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """`groups`: headings over several columns, (label, how many); the first column names the row."""
+    """A table. `groups`: headings over several columns as (label, count); the first column names the row."""
 
     name: str
     caption: str
@@ -64,7 +64,7 @@ class Table:
 
 
 def plain(name: str, caption: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], words: int = 1) -> Table:
-    """A table whose first `words` columns are words, the others numbers."""
+    """Make a table whose first `words` columns hold words and whose other columns hold numbers."""
     heads = [Column(label, numeric=number >= words) for number, label in enumerate(columns)]
     return Table(name, caption, heads, [list(row) for row in rows])
 
@@ -79,7 +79,7 @@ def number(value: float | None, digits: int = 1) -> Cell:
 
 
 def ablation(sweep: Sweep, numbers: Numbers) -> Table:
-    """The paper's table: the axes, then the levels of each benchmark, ours and beside them the paper's."""
+    """Return the paper's table: the axes, then the levels of each benchmark, ours next to the paper's."""
     on_or_off, others = switches(sweep), [axis for axis in other_axes(sweep) if axis != "seed"]
     columns = [Column("Row", numeric=False)]
     columns += [Column(axis.upper() if len(axis) <= 4 else axis, kind="tick") for axis in on_or_off]
@@ -141,7 +141,7 @@ def _shade(distance: float) -> float:
 
 
 def pooled(sweep: Sweep) -> Table | None:
-    """Each row's mean of TS, PI and CF over several single-turn sets; None where there are not several."""
+    """Tabulate each row's mean of TS, PI and CF over the single-turn sets; None if there are fewer than two sets."""
     found = pool(sweep)
     if len(found.n) < 2:
         return None
@@ -167,7 +167,7 @@ def pooled(sweep: Sweep) -> Table | None:
             ]
         rows.append(cells)
     heads = ["Row", "mean, %", "difference", "95 % interval", "p, Holm over rows"]
-    title = f"Mean of TS, PI and CF, each set weighing the same, questions trained on left out: {asked}"
+    title = f"Mean of TS, PI and CF, all sets weighted equally, without questions trained on: {asked}"
     return plain("pooled", title, heads, rows)
 
 
@@ -175,7 +175,7 @@ def pooled(sweep: Sweep) -> Table | None:
 
 
 def paper_ablation() -> list[dict[str, str]]:
-    """The rows of the paper's ablation, as printed; none where the file is not there."""
+    """Return the rows of the paper's ablation as printed; an empty list if the file does not exist."""
     folder = next((folder for folder in tables.FOLDERS if folder.is_dir()), None)
     if folder is None:
         return []
@@ -187,7 +187,7 @@ METHODS = ("mae", "pkt", "irm")
 
 
 def paper_row(axes: dict[str, object]) -> dict[str, str] | None:
-    """The paper's row with the same methods; None where the axes do not say which."""
+    """Return the paper's row with the same methods; None if the axes do not determine them."""
     if not all(isinstance(axes.get(method), bool) for method in METHODS):
         return None
     wanted = [axis_value(axes[method]) for method in METHODS]
@@ -195,7 +195,7 @@ def paper_row(axes: dict[str, object]) -> dict[str, str] | None:
 
 
 def paper_levels(sweep: Sweep, numbers: Numbers, name: str) -> list[str]:
-    """The levels of a set for which the paper's ablation has numbers of as many samples."""
+    """Return the levels of a set for which the paper's ablation has numbers on the same number of samples."""
     prefix, n = tables.COLUMNS.get(name, ("", None))
     if numbers.n.get(name) != n or not any(paper_row(row.axes) for row in sweep.rows):
         return []
@@ -221,7 +221,7 @@ def _paper_cell(row: dict[str, str], column: str, level: str) -> Cell:
 
 
 def paper_table() -> Table | None:
-    """The paper's whole ablation, in its layout and with its shading."""
+    """Return the paper's whole ablation, in its layout and with its shading."""
     published = paper_ablation()
     if not published:
         return None
@@ -244,7 +244,7 @@ def paper_table() -> Table | None:
 
 
 def published(numbers: Numbers) -> list[Table]:
-    """Every published row for the sets of this sweep that have as many samples as the paper's."""
+    """Return all published rows for those sets of this sweep that have as many samples as the paper's."""
     return [
         plain(
             f"published-{name}",
@@ -261,7 +261,7 @@ def published(numbers: Numbers) -> list[Table]:
 
 
 def errors(sweep: Sweep, name: str) -> Table | None:
-    """Calls by kind of error, in percent of a row's calls over its seeds; kinds nobody made are left out."""
+    """Tabulate calls by kind of error, in percent of a row's calls over its seeds, without kinds that never occur."""
     counts = [num.error_kinds(row, name) for row in sweep.rows]
     kinds = list(dict.fromkeys(kind for one in counts for kind, calls in one.items() if calls))
     order = [kind.name for kind in fields(RewardTable)]
@@ -287,7 +287,7 @@ def errors(sweep: Sweep, name: str) -> Table | None:
 
 
 def other_scorings(sweep: Sweep) -> Table | None:
-    """What else jobs measured: RoTBench's released scoring, all calls of an answer, reward, ...; mean over seeds."""
+    """Tabulate the seed means of other metrics: RoTBench's released scoring, all calls of an answer, reward, ..."""
     keys: dict[str, None] = {}
     for row in sweep.rows:
         for job in row.finished:
@@ -310,12 +310,12 @@ STAGES = ("data", "mae", "sft", "pkt", "irm", "eval")
 
 
 def stage_order(name: str) -> int:
-    """Where a stage stands in the pipeline; others come last."""
+    """Return a stage's position in the pipeline; unknown stages come last."""
     return STAGES.index(name) if name in STAGES else len(STAGES)
 
 
 def stages(sweep: Sweep) -> Table | None:
-    """What each kind of stage took: how often it was needed and built, and for how long."""
+    """Tabulate the cost of each kind of stage: how often it was needed and built, and how long it took."""
     by_name: dict[str, list[tuple]] = {}
     for uses in stage_table(sweep.rows).values():
         by_name.setdefault(uses[0].name, []).append((uses[0], len(uses), sum(not use.reused for use in uses)))
@@ -345,7 +345,7 @@ def stages(sweep: Sweep) -> Table | None:
 
 
 def jobs(sweep: Sweep) -> Table:
-    """Every job, where it is, and how it ended."""
+    """Tabulate every job with its folder and its outcome."""
     rows = [
         [
             Cell(row.label, i),

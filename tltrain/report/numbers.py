@@ -1,7 +1,8 @@
-"""What the rows of a sweep say: mean and spread over seeds, differences to the baseline with intervals, flips.
+"""Statistics of a sweep's rows: mean and spread over seeds, differences to the baseline with intervals, flips.
 
-Differences are taken sample by sample, with the interval and p-value of `intervals.difference_over_seeds`. A difference
-counts as more than chance if its p-value, corrected by Holm's method over all rows and sets of one level, is below 5 %.
+Differences are computed per sample, with the interval and p-value of `intervals.difference_over_seeds`. A difference is
+significant ("more than chance") if its p-value, after Holm's correction over all rows and sets of one level, is below
+5 %.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ Sample = tuple[Identity, int]
 """A sample of a set, as `by_sample` numbers it."""
 
 MAIN = ("cf", "va", "ts")
-"""Of a set's levels, the first of these is what the sweep is judged by."""
+"""The main level of a set, by which the sweep is judged, is the first of these that it has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Percentages of one row over its finished seeds; the standard deviation is None of a single one."""
+    """Percentages of one row over its finished seeds; the standard deviation is None for a single seed."""
 
     mean: float
     std: float | None
@@ -38,12 +39,12 @@ class Summary:
 
 
 Key = tuple[int, str, str]
-"""Row (its position), set, level."""
+"""Position of the row, set, level."""
 
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """Everything derived: `sets` maps a set to its levels, `n` to its samples in one seed."""
+    """All derived numbers. `sets` maps a set to its levels, `n` to its number of samples in one seed."""
 
     sets: dict[str, list[str]]
     n: dict[str, int]
@@ -51,13 +52,13 @@ class Numbers:
     comparisons: dict[Key, Difference]
 
     def main(self, name: str) -> str:
-        """The level that a set is judged by."""
+        """Return the level by which a set is judged."""
         levels = self.sets[name]
         return next((level for level in MAIN if level in levels), levels[0])
 
 
 def derive(sweep: Sweep, seed: int = 0) -> Numbers:
-    """All numbers of a sweep. The same sweep and seed give the same numbers."""
+    """Compute all numbers of a sweep, deterministically for a given `seed`."""
     found = sets(sweep)
     summaries = {
         (i, name, level): summary
@@ -71,7 +72,7 @@ def derive(sweep: Sweep, seed: int = 0) -> Numbers:
 
 
 def sets(sweep: Sweep) -> dict[str, list[str]]:
-    """Set -> its levels, in order of appearance: those with a metric `SET/LEVEL`."""
+    """Return each set's levels, in order of appearance: those with a metric `SET/LEVEL`."""
     found: dict[str, set[str]] = {}
     for row in sweep.rows:
         for job in row.finished:
@@ -83,13 +84,13 @@ def sets(sweep: Sweep) -> dict[str, list[str]]:
 
 
 def count(job: Job, name: str) -> int:
-    """How many samples of a set a job answered."""
+    """Return the number of a set's samples that a job answered."""
     n = job.metrics.get(f"{name}/n")
     return int(n) if is_number(n) else sum(prediction.set == name for prediction in job.predictions)
 
 
 def outcomes(job: Job, name: str, level: str) -> dict[Sample, float]:
-    """Sample -> 0 or 100 (of DE and CE any number); empty where nothing is said of single samples."""
+    """Return each sample's result, 0 or 100 (for DE and CE any number); empty if there are no per-sample scores."""
     return {
         sample: 100.0 * prediction.scores[level]
         for sample, prediction in answered(job, name).items()
@@ -98,12 +99,12 @@ def outcomes(job: Job, name: str, level: str) -> dict[Sample, float]:
 
 
 def answered(job: Job, name: str) -> dict[Sample, Prediction]:
-    """Sample of a set -> its prediction."""
+    """Return the prediction for each sample of a set."""
     return by_sample(prediction for prediction in job.predictions if prediction.set == name)
 
 
 def percent(job: Job, name: str, level: str) -> float | None:
-    """One number of one job: over its predictions, which comparisons are made of, else as in its metrics."""
+    """Return one number of one job: from its predictions, which comparisons use, else from its metrics."""
     values = outcomes(job, name, level)
     if values:
         return sum(values.values()) / len(values)
@@ -112,7 +113,7 @@ def percent(job: Job, name: str, level: str) -> float | None:
 
 
 def summarize(row: Row, name: str, level: str) -> Summary | None:
-    """Mean and sample standard deviation over the seeds that finished; None where none has the number."""
+    """Return mean and sample standard deviation over the finished seeds; None if no seed has the number."""
     values = tuple(value for job in row.finished if (value := percent(job, name, level)) is not None)
     if not values:
         return None
@@ -127,7 +128,7 @@ def is_number(value: Any) -> TypeGuard[int | float]:
 
 
 def compare(sweep: Sweep, found: Mapping[str, Sequence[str]], seed: int = 0) -> dict[Key, Difference]:
-    """Every row minus the baseline, for the levels that predictions give sample by sample."""
+    """Return every row's difference to the baseline, for the levels that have per-sample scores."""
     base = sweep.baseline_row
     if base is None:
         return {}
@@ -149,13 +150,13 @@ def compare(sweep: Sweep, found: Mapping[str, Sequence[str]], seed: int = 0) -> 
 
 
 def corrected(family: Mapping[T, Difference]) -> dict[T, Difference]:
-    """The differences of a family with their p-values corrected by Holm's method."""
+    """Apply Holm's correction to the p-values of a family of differences."""
     p_values = holm([difference.p for difference in family.values()])
     return {key: replace(family[key], p_holm=p) for key, p in zip(family, p_values, strict=True)}
 
 
 def pairs_of(ours: Mapping[int, Mapping], theirs: Mapping[int, Mapping]) -> SeedPairs[Sample] | None:
-    """What both have, given seed -> sample -> result of each; None if nothing."""
+    """Pair the samples that both have, given seed -> sample -> result of each; None if they share none."""
     found: SeedPairs[Sample] = SeedPairs()
     for seed in sorted(ours.keys() & theirs.keys()):
         samples = tuple(sample for sample in theirs[seed] if sample in ours[seed])
@@ -171,7 +172,7 @@ def pairs_of(ours: Mapping[int, Mapping], theirs: Mapping[int, Mapping]) -> Seed
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """A sample that one row has right at a level and the other wrong; `gained`: b has it right."""
+    """A sample that one of two rows gets right at a level and the other wrong; `gained`: b gets it right."""
 
     name: str
     id: str
@@ -181,7 +182,7 @@ class Flip:
 
 
 def flips(a: Job, b: Job, level: str = "cf") -> list[Flip]:
-    """The samples on which two jobs differ at a level, in the order of `a`; what only one answered is left out."""
+    """Return the samples on which two jobs differ at a level, in the order of `a`; both must have answered them."""
     theirs = by_sample(b.predictions)
     pairs = ((ours, theirs[sample]) for sample, ours in by_sample(a.predictions).items() if sample in theirs)
     return [
@@ -192,7 +193,7 @@ def flips(a: Job, b: Job, level: str = "cf") -> list[Flip]:
 
 
 def error_kinds(row: Row, name: str) -> dict[str, int]:
-    """Calls by row of the reward table over the seeds that finished, as `details` counts them."""
+    """Count calls by row of the reward table over the finished seeds, as in `details`."""
     total: dict[str, int] = {}
     for job in row.finished:
         counts = (job.details.get(name) or {}).get("rows") or _counted(job.predictions, name)

@@ -1,7 +1,7 @@
-"""report.html: a sweep as one self-contained page, which opens from disk and reaches no network.
+"""report.html: a sweep as one self-contained page that opens from disk and makes no network request.
 
-The template escapes everything (Jinja2's autoescape, models' outputs are text from strangers), and a content security
-policy of the page itself allows no script but ours, by its hash, and no request at all.
+The template escapes everything (Jinja2's autoescape; models' outputs are untrusted text), and the page's own content
+security policy allows only our script, by its hash, and no request at all.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from tltrain.runtime.durations import duration
 from tltrain.views import html_page
 
 ASSETS = Path(__file__).parent / "assets"
-STATIC_CARDS = 20  # flips that stand in the page for readers without script
+STATIC_CARDS = 20  # flips shown in the page without JavaScript
 HATCH_NAMES = {"": "none", "//": "slash", "\\\\": "back", "||": "bars", "--": "lines", "xx": "cross"}
-CONFIG = 200_000  # characters of the configuration
+CONFIG = 200_000  # most characters of the configuration shown
 
 
 def render(sweep: Sweep, numbers: Numbers) -> str:
-    """The page."""
+    """Render the page."""
     script = (ASSETS / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return html_page.render(
@@ -49,7 +49,7 @@ def render(sweep: Sweep, numbers: Numbers) -> str:
 
 
 def content(sweep: Sweep, numbers: Numbers) -> dict[str, Any]:
-    """What the template shows, by the names it uses."""
+    """Return the template's variables."""
     shown: dict[str, Any] = {
         "differences": figures.differences(sweep, numbers),
         "errors": [chart for name in numbers.sets if (chart := figures.error_bars(sweep, name))],
@@ -91,7 +91,7 @@ def content(sweep: Sweep, numbers: Numbers) -> dict[str, Any]:
 
 
 def _bounded(sweep: Sweep) -> dict[str, Any]:
-    """The words about the sweep, none of them endless."""
+    """Return the sweep's descriptive texts, cut to a limited length."""
     return {
         "name": samples.cut(sweep.name, 200),
         "command": samples.cut(sweep.command, 10_000),
@@ -104,7 +104,7 @@ def _bounded(sweep: Sweep) -> dict[str, Any]:
 
 
 def cache_words(sweep: Sweep) -> str:
-    """What the cache saved."""
+    """Describe what the cache saved."""
     built, reused, saved = (sweep.cache.get(key) for key in ("built", "reused", "seconds_saved"))
     if built is None or reused is None:
         return "Nothing is recorded about the cache."
@@ -116,7 +116,7 @@ def cache_words(sweep: Sweep) -> str:
 
 
 def pair(sweep: Sweep, numbers: Numbers) -> tuple[int, int] | None:
-    """The two rows shown at first: the baseline and the one furthest from it, or the first and the last."""
+    """Choose the two rows shown first: the baseline and the row furthest from it, or the first and the last."""
     answered = [i for i, row in enumerate(sweep.rows) if any(job.predictions for job in row.finished)]
     if len(answered) < 2:
         return None
@@ -131,7 +131,7 @@ def pair(sweep: Sweep, numbers: Numbers) -> tuple[int, int] | None:
 
 
 def flips(sweep: Sweep, numbers: Numbers) -> dict[str, Any] | None:
-    """What the page's script filters; None where fewer than two rows have answers."""
+    """Return the data that the page's script filters; None if fewer than two rows have answers."""
     rows = pair(sweep, numbers)
     if rows is None:
         return None
@@ -148,7 +148,7 @@ def _level(numbers: Numbers) -> str:
 
 
 def static_flips(sweep: Sweep, numbers: Numbers) -> dict[str, Any]:
-    """The first flips of the first two rows, for readers without script."""
+    """Return the first flips of the first two rows, for readers without JavaScript."""
     rows = pair(sweep, numbers)
     jobs = _common(sweep, *rows) if rows else None
     if rows is None or jobs is None:
@@ -162,7 +162,7 @@ def static_flips(sweep: Sweep, numbers: Numbers) -> dict[str, Any]:
 
 
 def _common(sweep: Sweep, a: int, b: int) -> tuple[Job, Job] | None:
-    """The jobs of two rows with the first seed that both have."""
+    """Return the two rows' jobs for the first seed that both have."""
     theirs = {job.seed: job for job in sweep.rows[b].finished}
     return next(((job, theirs[job.seed]) for job in sweep.rows[a].finished if job.seed in theirs), None)
 
@@ -189,7 +189,7 @@ def _card(flip: num.Flip, level: str) -> dict[str, Any]:
 
 
 def embedded(value: Any) -> str:
-    """JSON that may stand inside a script element: no `<` ends it, and nothing in it is a line end to JavaScript."""
+    """Encode JSON for a script element: no `<` can end the element, and no character is a line end to JavaScript."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -200,7 +200,7 @@ def embedded(value: Any) -> str:
 
 
 def look(cell: Cell) -> dict[str, str]:
-    """The attributes of a cell: what it sorts by, its classes, its style."""
+    """Return the attributes of a cell: its sort key, classes and style."""
     finite = not isinstance(cell.value, float) or math.isfinite(cell.value)
     shaded = ["shaded", "better" if cell.shade > 0 else "worse"] if cell.shade else []
     named = {"strong": cell.strong, "bar": cell.bar is not None, cell.kind: bool(cell.kind)}

@@ -1,9 +1,9 @@
-"""One number a row: the mean of TS, PI and CF over all single-turn sets, on questions that nothing was trained on.
+"""One number per row: the mean of TS, PI and CF over all single-turn sets, on questions that no row was trained on.
 
 A sample's result is the mean of its three levels, a set's the mean over its samples, and the row's the mean over sets,
-each of which weighs the same. Of a set of which any row was trained on a question, all rows count the others alone.
-Differences to the baseline have the interval and p-value of `intervals.difference_over_seeds`, with samples resampled
-within their sets, and Holm's correction over rows.
+weighted equally. A question that any row was trained on is left out for all rows. Differences to the baseline have the
+interval and p-value of `intervals.difference_over_seeds`, with samples resampled within their sets, and Holm's
+correction over rows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tltrain.report.sweep import Job, Sweep
 
 @dataclass(frozen=True, slots=True)
 class Pooled:
-    """`n`: set -> the questions of it that count; `summaries` and `comparisons`: by a row's position."""
+    """Pooled results. `n`: number of questions counted by set; `summaries` and `comparisons`: by the row's position."""
 
     n: dict[str, int]
     summaries: dict[int, Summary]
@@ -30,7 +30,7 @@ class Pooled:
 
 
 def pool(sweep: Sweep, seed: int = 0) -> Pooled:
-    """The means of all rows whose jobs answered every set. The same sweep and seed give the same numbers."""
+    """Pool the rows whose jobs answered every set, deterministically for a given `seed`."""
     found = num.sets(sweep)
     names = [name for name, levels in found.items() if set(SINGLE_TURN) <= set(levels)]
     trained_on = {
@@ -55,7 +55,7 @@ def pool(sweep: Sweep, seed: int = 0) -> Pooled:
 
 
 def _results(job: Job, names: list[str], trained_on: set[Sample]) -> dict[Sample, float]:
-    """Sample -> mean of its levels, 0 to 100; empty where a set is missing."""
+    """Return each sample's mean over its levels, 0 to 100; empty if a set is missing."""
     results: dict[Sample, float] = {}
     for name in names:
         levels = [num.outcomes(job, name, level) for level in SINGLE_TURN]
@@ -71,7 +71,7 @@ def _results(job: Job, names: list[str], trained_on: set[Sample]) -> dict[Sample
 
 
 def _sizes(results: Mapping[Sample, float]) -> Counter[str]:
-    """Set -> its samples."""
+    """Count the samples of each set."""
     return Counter(map(_set_of, results))
 
 
@@ -81,7 +81,7 @@ def _set_of(sample: Sample) -> str:
 
 
 def _mean(results: Mapping[Sample, float]) -> float:
-    """The mean over sets of the mean over their samples."""
+    """Return the mean over sets of the mean over their samples."""
     by_set: dict[str, list[float]] = {}
     for sample, value in results.items():
         by_set.setdefault(_set_of(sample), []).append(value)
@@ -89,7 +89,7 @@ def _mean(results: Mapping[Sample, float]) -> float:
 
 
 def _compare(rows: Mapping[int, Mapping[int, dict]], base: int | None, seed: int) -> dict[int, Difference]:
-    """Every row minus the baseline."""
+    """Return every row's difference to the baseline."""
     if base is None or base not in rows:
         return {}
     pairs = {i: num.pairs_of(results, rows[base]) for i, results in rows.items() if i != base}

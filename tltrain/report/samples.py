@@ -1,8 +1,8 @@
-"""The samples that flip between rows, small enough to stand in the page.
+"""Select the samples that flip between rows and make them small enough to embed in the page.
 
-A reader chooses any two rows; the page therefore carries every sample on which any two rows differ at any level. Texts
-are kept once however often they occur, cut to a length at which a call is still whole, and samples are left out, evenly
-over the sets, when they would make the page too large; the page says how many.
+A reader can choose any two rows, so the page carries every sample on which any two rows differ at any level. Each text
+is stored once and cut to a length that still shows a whole call. If the page would become too large, samples are left
+out evenly over the sets, and the page states how many.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from tltrain.report.numbers import Sample
 from tltrain.report.sweep import Sweep
 from tltrain.trajectory import Call
 
-TEXT = 800  # characters of an answer, a question, a golden call
-GOLDENS = 4  # accepted calls of a sample that are shown
-BUDGET = 900_000  # characters of all samples together
+TEXT = 800  # most characters of an answer, a question or a golden call
+GOLDENS = 4  # most accepted calls shown for a sample
+BUDGET = 900_000  # most characters of all samples together
 
 
 @dataclass
 class Texts:
-    """Texts by number, each kept once."""
+    """Numbered texts, each stored once."""
 
     known: dict[str, int] = field(default_factory=dict)
     size: int = 0
@@ -41,12 +41,12 @@ class Texts:
 
 
 def cut(text: str, limit: int = TEXT) -> str:
-    """`text`, or its beginning and how much is missing."""
+    """Return `text`, shortened to `limit` characters and the number of missing ones if it is longer."""
     return text if len(text) <= limit else f"{text[:limit]} … [{len(text) - limit:,} characters more]"
 
 
 def show_call(call: Any) -> str:
-    """A golden call of a prediction as it is written; whatever else stands there as JSON."""
+    """Render a prediction's golden call in call syntax, or as JSON if it is not a call."""
     if isinstance(call, Mapping) and isinstance(call.get("name"), str) and isinstance(call.get("arguments"), Mapping):
         return render_call(Call(call["name"], dict(call["arguments"])))
     return json.dumps(call, ensure_ascii=False)
@@ -56,11 +56,11 @@ Answers = dict[tuple[int, int], dict[Sample, Prediction]]  # (row, seed) -> samp
 
 
 def flipping(sweep: Sweep) -> dict[str, Any]:
-    """What the page's script needs: `texts`, `samples` and, for each row and seed, the `answers`.
+    """Return the data of the page's script: `texts`, `samples` and, for each row and seed, `answers`.
 
-    A sample is [set, id, question, golden calls] and an answer [text, grade, reason, levels reached as bits], numbers
-    standing for entries of `sets`, `texts` and `grades`; an answer that is not there is 0. `left_out` counts the
-    samples that flip but are not here.
+    A sample is [set, id, question, golden calls], an answer is [text, grade, reason, levels reached as bits], with
+    numbers for the entries of `sets`, `texts` and `grades`; a missing answer is 0. `left_out` counts the flipping
+    samples that are not included.
     """
     answers: Answers = {
         (i, job.seed): by_sample(job.predictions) for i, row in enumerate(sweep.rows) for job in row.finished
@@ -103,7 +103,7 @@ def flipping(sweep: Sweep) -> dict[str, Any]:
 
 
 def goldens(prediction: Prediction) -> str:
-    """The accepted calls, one a line."""
+    """Render the accepted calls, one per line."""
     calls = prediction.goldens
     more = [f"… and {len(calls) - GOLDENS} more"] if len(calls) > GOLDENS else []
     return "\n".join([*map(show_call, calls[:GOLDENS]), *more])
@@ -114,7 +114,7 @@ def _all(answers: Answers) -> Iterator[Sample]:
 
 
 def _flips(sample: Sample, answers: Answers, levels: list[str]) -> bool:
-    """Whether two rows with the same seed differ at any level."""
+    """Return whether two rows with the same seed differ at any level."""
     by_seed: dict[int, set[int]] = {}
     for (_, seed), predictions in answers.items():
         if sample in predictions:
@@ -127,7 +127,7 @@ def _bits(prediction: Prediction, levels: list[str]) -> int:
 
 
 def _in_turn(samples: Iterator[Sample]) -> Iterator[Sample]:
-    """One of each set, then the next of each."""
+    """Interleave the samples of all sets: the first of each set, then the second of each, and so on."""
     by_set: dict[str, list[Sample]] = {}
     for sample in samples:
         (name, *_), _ = sample

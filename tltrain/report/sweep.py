@@ -1,7 +1,8 @@
-"""What a report is made of: the rows of a sweep, the jobs behind each row, what each left. Pure data, JSON both ways.
+"""The data of a report: the rows of a sweep, the jobs of each row, and their results. Loads from and saves to JSON.
 
 A row is one combination of the sweep's axes (one line of the ablation table); a job is that combination with one seed.
-Nothing here knows how jobs are run or shown: `tltrain.report.numbers` derives from it, `tltrain.report.page` shows it.
+How jobs are run or shown is defined elsewhere: `tltrain.report.numbers` computes statistics, `tltrain.report.page`
+renders them.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ FILE = "sweep.json"
 
 @dataclass(frozen=True, slots=True)
 class StageCost:
-    """What one stage of a job took where it was built.
+    """The cost of building one stage of a job.
 
     Attributes:
         name: data, sft, pkt, irm, eval, ...
-        seconds: wall-clock time of the building, also where the result was reused.
-        tokens: tokens it went through; None where that says nothing.
-        peak_memory_bytes: the most memory it held; None where it was not measured.
+        seconds: wall-clock time of building it, also if the result was reused.
+        tokens: tokens it processed; None if not applicable.
+        peak_memory_bytes: peak memory; None if it was not measured.
         reused: whether this job took the result from the cache.
-        fingerprint: what decides the result; stages with the same one are the same.
+        fingerprint: digest of all that determines the result; stages with equal fingerprints are the same.
     """
 
     name: str
@@ -46,10 +47,10 @@ class Job:
     """One run: a row with one seed.
 
     Attributes:
-        error: why it failed; None where it did not.
+        error: why it failed; None if it did not.
         metrics: flat, as in `metrics.json` of stage=eval: `rotbench_clean/ts` in percent, `rotbench_clean/n`.
         details: `details` of the same file: set -> scorings, and calls by kind of error (`rows`).
-        predictions: of `predictions.jsonl`, or the conversations of `transcripts.jsonl` as predictions.
+        predictions: from `predictions.jsonl`, or the conversations of `transcripts.jsonl` as predictions.
         curves: name (`train/loss`, `irm/reward`, ...) -> points [step, value].
         stages: in the order in which they ran.
     """
@@ -74,27 +75,27 @@ class Row:
 
     @property
     def finished(self) -> list[Job]:
-        """The jobs that ended well."""
+        """The jobs that succeeded."""
         return [job for job in self.seeds if job.error is None]
 
     @property
     def failed(self) -> list[Job]:
-        """The jobs that did not."""
+        """The jobs that failed."""
         return [job for job in self.seeds if job.error is not None]
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Everything a report shows.
+    """All data of a report.
 
     Attributes:
-        command: what was typed, exactly.
-        config: the resolved configuration, YAML.
-        created: when, ISO 8601.
-        baseline: label of the row that the others are measured against (standard SFT); None where there is none.
-        axes: axis -> the values it takes, in order.
+        command: the command line, exactly as typed.
+        config: the resolved configuration in YAML.
+        created: time of creation, ISO 8601.
+        baseline: label of the row that the others are compared with (standard SFT); None without one.
+        axes: axis -> its values, in order.
         cache: `built`, `reused` (stages), `seconds_saved`.
-        environment: machine, operating system, ...; shown as it stands.
+        environment: machine, operating system, ...; shown verbatim.
     """
 
     name: str
@@ -111,28 +112,28 @@ class Sweep:
 
     @property
     def baseline_row(self) -> int | None:
-        """The position of the row that others are measured against."""
+        """The position of the baseline row, or None."""
         return next((i for i, row in enumerate(self.rows) if row.label == self.baseline), None)
 
 
 def save(sweep: Sweep, path: Path) -> None:
-    """Write the sweep as JSON, whole or not at all."""
+    """Write the sweep as JSON, atomically."""
     record = asdict(_with_predictions(sweep, lambda prediction: prediction.to_json()))
     runs.write_json(path, record)
 
 
 def load(path: Path) -> Sweep:
-    """The sweep that `save` wrote.
+    """Read a sweep that `save` wrote.
 
     Raises:
-        TltrainError: there is no such file, it is no JSON, or a key is missing, unknown or of the wrong kind.
+        TltrainError: the file does not exist or is not JSON, or a key is missing, unknown or of the wrong type.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise TltrainError(f"{path}: expected the {FILE} of a sweep ({error.strerror})") from None
     except ValueError as error:
-        raise TltrainError(f"{path}: expected the {FILE} of a sweep, found no JSON: {error}") from None
+        raise TltrainError(f"{path}: expected the {FILE} of a sweep, found invalid JSON: {error}") from None
     try:
         return _make(Sweep, record, "", rows=_rows)
     except _Unexpected as error:
@@ -140,7 +141,7 @@ def load(path: Path) -> Sweep:
 
 
 class _Unexpected(Exception):
-    """Where in the file something else stands than expected."""
+    """A key of the file is missing, unknown or of the wrong type."""
 
 
 KINDS: dict[str, tuple[type, ...]] = {
@@ -156,7 +157,7 @@ KINDS: dict[str, tuple[type, ...]] = {
 
 
 def _make(cls: type, record: Any, where: str, **inner: Callable[[Any, str], Any]) -> Any:
-    """A dataclass from its JSON; `inner` makes the members that are dataclasses themselves."""
+    """Make a dataclass from its JSON; `inner` converts the members that are dataclasses themselves."""
     if not isinstance(record, dict):
         raise _Unexpected(f"{where or 'the file'}: expected an object, found {type(record).__name__}")
     known = {one.name: one for one in fields(cls)}
@@ -198,14 +199,15 @@ def _stages(records: list[Any], where: str) -> list[StageCost]:
 
 
 def without_texts(sweep: Sweep) -> Sweep:
-    """The sweep without what was asked and answered: a sample keeps its id, grades and levels, and a digest of its
-    golden calls, by which it is told from others.
+    """Return the sweep without questions and answers.
+
+    A sample keeps its id, grades, levels and a digest of its golden calls, which tells it from other samples.
     """
     return _with_predictions(sweep, _textless)
 
 
 def _with_predictions(sweep: Sweep, change: Callable[[Prediction], Any]) -> Sweep:
-    """The sweep with another value for each prediction."""
+    """Return the sweep with `change` applied to each prediction."""
     rows = [
         replace(row, seeds=[replace(job, predictions=list(map(change, job.predictions))) for job in row.seeds])
         for row in sweep.rows
@@ -227,23 +229,23 @@ def _textless(prediction: Prediction) -> Prediction:
 
 
 def axis_value(value: Any) -> str:
-    """A value of an axis as users write it on the command line."""
+    """Format an axis value as on the command line."""
     return str(value).lower() if isinstance(value, bool) or value is None else str(value)
 
 
 def switches(sweep: Sweep) -> list[str]:
-    """The axes that are on or off, which tables show as tick marks."""
+    """Return the boolean axes, which tables show as tick marks."""
     return [axis for axis, values in sweep.axes.items() if values and all(isinstance(one, bool) for one in values)]
 
 
 def other_axes(sweep: Sweep) -> list[str]:
-    """The axes with other values, which tables show as words."""
+    """Return the other axes, which tables show as words."""
     on_or_off = switches(sweep)
     return [axis for axis in sweep.axes if axis not in on_or_off]
 
 
 def stage_table(rows: list[Row]) -> Mapping[str, list[StageCost]]:
-    """Fingerprint -> every use of that stage over all jobs; a stage without one stands for itself."""
+    """Return all uses of each stage over all jobs, by fingerprint; a stage without one is listed separately."""
     uses: dict[str, list[StageCost]] = {}
     for r, row in enumerate(rows):
         for job in row.seeds:

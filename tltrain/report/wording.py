@@ -1,4 +1,4 @@
-"""How the report puts numbers and names into words, and its main finding in one sentence."""
+"""Express the report's numbers and names in words, and its main finding in one sentence."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ NAMES = {"rotbench": "RoTBench", "toolalpaca": "ToolAlpaca", "tooleyes": "ToolEy
 
 
 def set_name(name: str) -> str:
-    """`rotbench_clean` as `RoTBench clean`."""
+    """Format `rotbench_clean` as `RoTBench clean`."""
     first, _, rest = name.partition("_")
     return f"{NAMES.get(first, first)} {rest.replace('_', ' ')}".strip()
 
 
 def signed(value: float, digits: int = 1) -> str:
-    """`+4.8`, `−0.3`, `±0.0`: the sign stands for what a colour says."""
+    """Format a number with its sign, `+4.8`, `−0.3` or `±0.0`, so that colour is not the only cue."""
     text = f"{abs(value):.{digits}f}"
     return ("±" if not float(text) else "+" if value > 0 else MINUS) + text
 
 
 def interval(found: Difference) -> str:
-    """The ends of the interval: `[+1.2, +8.5]`."""
+    """Format the ends of an interval: `[+1.2, +8.5]`."""
     return f"[{signed(found.low)}, {signed(found.high)}]"
 
 
 def quantity(value: float | None, unit: str = "", base: int = 1000) -> str:
-    """`1.24 M`, `412 k`; bytes with `base=1024` as `1.4 GiB`."""
+    """Format a large number as `1.24 M` or `412 k`; with `base=1024` bytes as `1.4 GiB`."""
     if value is None:
         return "–"
     prefixes = ("", "k", "M", "G", "T") if base == 1000 else ("", "Ki", "Mi", "Gi", "Ti")
@@ -45,7 +45,7 @@ def quantity(value: float | None, unit: str = "", base: int = 1000) -> str:
 
 
 def moment(text: str) -> str:
-    """An ISO 8601 time as people write it; what is none stays as it stands."""
+    """Format an ISO 8601 time for readers; other text is returned unchanged."""
     try:
         when = datetime.fromisoformat(text)
     except ValueError:
@@ -58,18 +58,18 @@ def plural(number: int, one: str, many: str = "") -> str:
 
 
 def listed(words: Iterable[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
+    """Join words as `a`, `a and b` or `a, b and c`."""
     words = list(words)
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def better(key: Key, found: Difference) -> bool:
-    """Whether the difference is one for the better."""
+    """Return whether the difference is an improvement."""
     return (found.value > 0) != METRICS[key[2]].lower_is_better
 
 
 def what_was_run(sweep: Sweep, numbers: Numbers) -> str:
-    """Rows, seeds and benchmarks in one sentence."""
+    """Describe rows, seeds and benchmarks in one sentence."""
     jobs = [job for row in sweep.rows for job in row.seeds]
     seeds = len({job.seed for job in jobs})
     where = listed(f"{set_name(name)} ({plural(n, 'sample')})" for name, n in numbers.n.items())
@@ -79,13 +79,13 @@ def what_was_run(sweep: Sweep, numbers: Numbers) -> str:
 
 
 def finding(sweep: Sweep, numbers: Numbers) -> str:
-    """What the sweep says, computed from its numbers: no difference is claimed that may be chance."""
+    """State the sweep's main finding, computed from its numbers; it claims only significant differences."""
     if not numbers.sets:
         return "No job has a result."
     if sweep.baseline is None or sweep.baseline_row is None:
-        return f"{_highest(sweep, numbers)} No row is marked as the one to compare with, so no difference is tested."
+        return f"{_highest(sweep, numbers)} There is no baseline row, so no difference is tested."
     if not numbers.comparisons:
-        return f"{sweep.baseline} cannot be compared with any row: results of the same samples and seeds are missing."
+        return f"{sweep.baseline} cannot be compared with any row: they share no samples and seeds."
     nothing = _nothing_right(numbers)
     if set(nothing) == set(numbers.sets):
         return f"No row answered anything right on {listed(map(set_name, nothing))}: there is nothing to compare."
@@ -95,7 +95,7 @@ def finding(sweep: Sweep, numbers: Numbers) -> str:
 
 
 def _nothing_right(numbers: Numbers) -> list[str]:
-    """The sets on which no row has a right answer, in any level that counts right ones."""
+    """Return the sets on which no row has a right answer, at any level that counts right answers."""
     most: dict[str, float] = {}
     for (_, name, level), summary in numbers.summaries.items():
         if not METRICS[level].lower_is_better:
@@ -104,8 +104,7 @@ def _nothing_right(numbers: Numbers) -> list[str]:
 
 
 def _with_differences(sweep: Sweep, numbers: Numbers, baseline: int, real: Mapping[Key, Difference]) -> str:
-    """The largest difference, of those in the measures that the sets are judged by if there is one; then a count of all
-    that the table marks."""
+    """Describe the largest difference, preferably at a set's main level, and count all that the table marks."""
     main = {key for key in real if key[2] == numbers.main(key[1])}
     key = max(main or real, key=lambda one: (better(one, real[one]), abs(real[one].value)))
     found, (row, name, level) = real[key], key
@@ -150,15 +149,15 @@ def _highest(sweep: Sweep, numbers: Numbers) -> str:
 
 
 def caveats(sweep: Sweep, numbers: Numbers) -> list[str]:
-    """What a reader should know before believing the intervals."""
+    """Return what a reader should know about the reliability of the intervals."""
     notes = []
     seeds = {found.seeds for found in numbers.comparisons.values()}
     if seeds == {1}:
-        notes.append("One seed: the intervals are over samples only; another training run may come out otherwise.")
+        notes.append("One seed: the intervals are over samples only; another training run may give other results.")
     elif seeds and max(seeds) < 5:
-        few = "the intervals are rather too narrow" if max(seeds) == 2 else "the intervals may be too narrow"
-        notes.append(f"{max(seeds)} seeds: how much training runs differ is known only roughly, {few}.")
+        few = "the intervals are probably too narrow" if max(seeds) == 2 else "the intervals may be too narrow"
+        notes.append(f"{max(seeds)} seeds: the spread between training runs is only roughly known, so {few}.")
     partly = [row.label for row in sweep.rows if row.failed and row.finished]
     if partly:
-        notes.append(f"With fewer seeds than the others, since jobs failed: {listed(partly)}.")
+        notes.append(f"Fewer seeds than the others because jobs failed: {listed(partly)}.")
     return notes

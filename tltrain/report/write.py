@@ -1,4 +1,4 @@
-"""A sweep's report on disk: report.html, report.md, ablation.csv, ablation.tex."""
+"""Write a sweep's report to disk: report.html, report.md, ablation.csv, ablation.tex."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tltrain.runtime import runs
 
 
 def write_report(sweep: Sweep, folder: Path) -> Path:
-    """Leave the four files in `folder`, each whole or not at all; returns the page, which is written last.
+    """Write the four files atomically to `folder` and return the path of the page, which is written last.
 
-    All of them are made before the first is written, so that what cannot be shown leaves an earlier report alone.
+    All of them are rendered before the first is written, so that an error leaves an earlier report intact.
     """
     numbers = derive(sweep)
     files = {

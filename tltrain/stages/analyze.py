@@ -1,18 +1,18 @@
-"""stage=analyze: where training calls fail, how much of a call rests on its key tokens, which errors models make.
+"""stage=analyze: where training calls fail, how well models predict key tokens, and which errors models make.
 
-    python -m tltrain stage=analyze data=rotbench data.path=FOLDER                       the dataset
-    python -m tltrain stage=analyze data=... model.path=outputs/pkt/TIME/model           and a model on it
-    python -m tltrain stage=analyze data=... stage.models=[base,outputs/pkt/TIME/model]  several, side by side
-    python -m tltrain stage=analyze stage.results=[outputs/eval/A,outputs/eval/B]        what models answered
+    python -m tltrain stage=analyze data=rotbench data.path=FOLDER                       a dataset
+    python -m tltrain stage=analyze data=... model.path=outputs/pkt/TIME/model           a model on a dataset
+    python -m tltrain stage=analyze data=... stage.models=[base,outputs/pkt/TIME/model]  several models
+    python -m tltrain stage=analyze stage.results=[outputs/eval/A,outputs/eval/B]        answers of models
 
-What is named on the command line is analysed: `data=...`; a model (`model=`, `model.path=`, or `stage.models=[...]`,
-where `base` is the one that `model=` configures), always on the data; result folders of stage=eval. With nothing named,
-the configured model on the configured data. Models are given the calls that MAE keeps (`stage.mae`); those of queries
-they were trained on are counted, and left out with `stage.unseen=true`.
+The stage analyses what the command line names: `data=...`; models (`model=`, `model.path=` or `stage.models=[...]`,
+where `base` is the one that `model=` configures), always on the data; result folders of stage=eval. By default it
+analyses the configured model on the configured data. Models are scored on the calls that MAE keeps (`stage.mae`);
+calls of queries that they were trained on are counted, and left out with `stage.unseen=true`.
 
-Writes `analysis.md` with all tables, the pictures in it, and `metrics.json`: `data/errors`, % of training calls;
+Writes `analysis.md` with all tables, its pictures, and `metrics.json`: `data/errors`, % of training calls;
 `MODEL/PART/accuracy` and `/loss` for the parts of a call (`key`, `other`, `first`, ...); `MODEL/call/any`,
-`/first_right`, `/keys_right`, % of such calls that are right as a whole; under `details` everything with intervals.
+`/first_right`, `/keys_right`, % of such calls that are entirely right; under `details` all numbers with intervals.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ from tltrain.views.analysis_tables import Shown
 log = logging.getLogger(__name__)
 
 BASE = "base"
-"""In `stage.models`: the model that `model=...` configures."""
+"""The entry of `stage.models` that stands for the model that `model=...` configures."""
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
+    """Run the stage in `folder` and return what it wrote to `metrics.json`."""
     data, models = asked(cfg.stage, HydraConfig.get().overrides.task)
     metrics: dict[str, Any] = {"details": {}}
     shown: list[Shown] = []
@@ -59,7 +59,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         count = 0
         for item in source:
             count += 1
-            if models:  # only they need the trajectories again
+            if models:  # only models need the trajectories again
                 items.append(item)
         if not sum(counts.all.calls):
             raise TltrainError(f"data={cfg.data.name}: there are no training calls in {count} trajectories")
@@ -81,10 +81,10 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def asked(stage: DictConfig, words: Sequence[str]) -> tuple[bool, list[str]]:
-    """Whether a dataset is to be analysed, and which models on it.
+    """Return whether to analyse the dataset, and which models to score on it.
 
     Args:
-        words: the overrides of the command line: a group that nobody named has a default, which nobody asked for.
+        words: the overrides on the command line; a group not among them has only its default, which nobody asked for.
     """
     keys = [word.lstrip("+~").partition("=")[0] for word in words]
     data = any(key.partition(".")[0] == "data" for key in keys)
@@ -94,12 +94,12 @@ def asked(stage: DictConfig, words: Sequence[str]) -> tuple[bool, list[str]]:
 
 
 def counting_rule(cfg: DictConfig) -> Rule:
-    """The rule of `stage.rule`, whether or not `stage.mae` leaves its errors out for the models."""
+    """Return the rule of `stage.rule`, whether or not `stage.mae` applies it to the models' calls."""
     return Rule.from_config(config.plain(cfg.mae[cfg.stage.rule.name]))
 
 
 def counted(items: Iterable[Trajectory], counts: ErrorCounts) -> Iterator[Trajectory]:
-    """The trajectories as they are, counted on the way."""
+    """Yield the trajectories unchanged and count them."""
     for item in items:
         counts.add(item)
         yield item
@@ -109,7 +109,7 @@ def counted(items: Iterable[Trajectory], counts: ErrorCounts) -> Iterator[Trajec
 
 
 def show_data(cfg: DictConfig, counts: ErrorCounts, metrics: dict[str, Any], folder: Path) -> list[Shown]:
-    """The dataset's tables and picture; adds its numbers to `metrics`."""
+    """Return the dataset's tables, draw its picture, and add its numbers to `metrics`."""
     groups = {"": {f"data={cfg.data.name}": counts.all}, **counts.by()}
     details: dict[str, dict[str, dict[str, Any]]] = {
         key or "all": {
@@ -150,7 +150,7 @@ def show_data(cfg: DictConfig, counts: ErrorCounts, metrics: dict[str, Any], fol
 def show_models(
     cfg: DictConfig, items: list[Trajectory], asked_for: Sequence[str], metrics: dict[str, Any], folder: Path
 ) -> list[Shown]:
-    """The models' tables and pictures; adds their numbers to `metrics`."""
+    """Return the models' tables, draw their pictures, and add their numbers to `metrics`."""
     with terminal.status("loading torch and transformers"):
         from tltrain.models import loading
     from tltrain.models.loading import corpus
@@ -198,12 +198,12 @@ def show_models(
 
 
 def queries_of(path: str) -> frozenset[str]:
-    """Digests of the queries that a model of ours was trained on."""
+    """Return the digests of the queries that one of our models was trained on."""
     return frozenset(trained_on(path))
 
 
 def score(cfg: DictConfig, path: str, name: str, items: list[Trajectory]) -> dict[str, Any]:
-    """One model on the trajectories: `tokens` and `calls` of `evaluation.analysis`, and what was too long for it."""
+    """Score one model: `tokens` and `calls` of `evaluation.analysis`, and counts of trajectories too long for it."""
     import torch
 
     from tltrain.evaluation import teacher_forcing
@@ -233,7 +233,7 @@ def score(cfg: DictConfig, path: str, name: str, items: list[Trajectory]) -> dic
 
 
 def show_results(paths: Sequence[str], metrics: dict[str, Any], folder: Path) -> list[Shown]:
-    """Kinds of error in the predictions of result folders; adds the counts to `metrics`."""
+    """Return the kinds of error in the predictions of result folders, and add the counts to `metrics`."""
     from tltrain.views import analysis_plots
 
     if len(set(paths)) < len(paths):
@@ -252,7 +252,7 @@ def show_results(paths: Sequence[str], metrics: dict[str, Any], folder: Path) ->
 
 
 def by_outcome(rows: dict[str, int]) -> dict[str, int]:
-    """Counts of the rows of the reward table as counts of outcomes, which has one for all wrong parameters."""
+    """Convert counts by row of the reward table to counts by outcome, of which all wrong parameters share one."""
     outcomes = dict.fromkeys((outcome.value for outcome in Outcome), 0)
     for row, count in rows.items():
         outcomes[row if row in outcomes else Outcome.PARAMETERS.value] += count

@@ -1,11 +1,11 @@
-"""stage=cache: what results of stages are kept, and how to get rid of them.
+"""stage=cache: list the cached results of stages, and remove some.
 
     python -m tltrain stage=cache
     python -m tltrain stage=cache stage.prune=old stage.older_than_days=7
 
-`stage.prune=unfinished` removes what stopped jobs left, `old` also what no job has asked for in so many days, `all`
-everything. What a running job makes or uses stays, and so do folders that the cache did not make. Runs that link to an
-entry lose it; the same command makes it again.
+`stage.prune=unfinished` removes the remains of stopped jobs, `old` also entries not used for `stage.older_than_days`
+days, `all` every entry. Entries that a running job builds or uses are kept, and so are folders that the cache did not
+make. Runs that link to a removed entry lose it; running the same command again rebuilds it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DAY = 86400
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
+    """Run the stage in `folder` and return what it wrote to `metrics.json`."""
     cache = StageCache(Path(cfg.cache.dir) / "stages")
     rows, kept, freed = [], 0, 0
     for entry, manifest in cache.entries():
@@ -41,7 +41,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         rows.append([entry.name, state, f"{bytes_ / 2**20:.1f}", seconds, f"{idle:.1f}"])
     metrics = {"entries": len(rows), "kept": kept, "bytes_freed": freed}
     runs.finish(folder, cfg, metrics)
-    terminal.table(str(cache.root), ["entry", "state", "MiB", "seconds it took", "days since its last use"], rows)
+    terminal.table(str(cache.root), ["entry", "state", "MiB", "seconds to build", "days since last use"], rows)
     if foreign := cache.foreign():
         log.warning(
             "%d folders in %s were not made by the cache and are left alone: %s",

@@ -1,11 +1,11 @@
-"""stage=demo: what MAE, PKT and IRM do to a real model, in one command.
+"""stage=demo: show in one command what MAE, PKT and IRM do to a real model.
 
     python -m tltrain                 SmolLM2-135M, ten minutes on two cores
     python -m tltrain model=tiny      a model from scratch, faster
 
-Runs other stages as a user would (each in its own folder below this run's): `stage=sft`, `stage=pkt` on the same
-generated trajectories, `stage=irm` from there, then `stage=eval` of the base model and of all three on tools that are
-never in the training split.
+Runs other stages as a user would, each in its own folder below this run's: `stage=sft` and `stage=pkt` on the same
+generated trajectories, `stage=irm` from the PKT model, then `stage=eval` of the base model and the three trained ones
+on tools that are not in the training split.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from tltrain.entry.composed import compose
 from tltrain.runtime import runs, terminal
 
 MODELS = ("base", "sft", "pkt", "irm")
-"""What is evaluated: the base model, and what the stages left."""
+"""The models to evaluate: the base model, and the results of the stages."""
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
+    """Run the stage in `folder` and return what it wrote to `metrics.json`."""
     start = time.monotonic()
     for stage in ("sft", "pkt"):
         run_composed(folder / stage, [f"stage={stage}", f"data.size={cfg.stage.train_size}"], cfg.stage.args)
@@ -59,15 +59,15 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def trained(folder: Path) -> list[str]:
-    """The override that starts from the model a stage left in `folder`."""
+    """Return the override that starts from the model trained in `folder`."""
     return [f"model.path={json.dumps(str(folder / 'model'))}"]
 
 
 def run_composed(folder: Path, overrides: list[str], arguments: DictConfig | None = None) -> dict[str, Any]:
-    """Another stage, composed from `conf/` with the user's own choices of everything but the stage, into `folder`.
+    """Run another stage in `folder`, composed from `conf/` with all of the user's overrides except those of the stage.
 
     Args:
-        arguments: of trl.SFTConfig, as `stage.args`.
+        arguments: of trl.SFTConfig, set as `stage.args`.
     """
     own = [word for word in HydraConfig.get().overrides.task if not word.lstrip("+~").startswith("stage")]
     cfg = compose([*own, "data=toolworld", *overrides])

@@ -1,15 +1,15 @@
-"""stage=eval: have a benchmark answered, or take saved answers, and score them. Chooses the kind of evaluation.
+"""stage=eval: let a model answer a benchmark, or read saved answers, and score them.
 
     python -m tltrain stage=eval benchmark=rotbench benchmark.path=FOLDER model.path=outputs/pkt/TIME/model
     python -m tltrain stage=eval benchmark=toolworld_multi model.path=outputs/pkt/TIME/model
     python -m tltrain stage=eval benchmark=general model.path=outputs/pkt/TIME/model
     python -m tltrain stage=eval stage.compare=[outputs/eval/TIME_A,outputs/eval/TIME_B]
 
-- One call a sample, judged against golden calls: `tltrain.stages.evaluations.single_turn`; several levels of RoTBench
-  also give `robustness.png`, see `tltrain.stages.evaluations.robustness`.
+- Single calls compared with golden calls: `tltrain.stages.evaluations.single_turn`; several levels of RoTBench also
+  give `robustness.png` (`tltrain.stages.evaluations.robustness`).
 - Whole conversations whose tools run (`benchmark.multi=true`): `tltrain.stages.evaluations.conversations`.
 - General ability by lm-eval (`benchmark=general`): `tltrain.stages.evaluations.general`.
-- Two result folders side by side (`stage.compare`): `tltrain.stages.evaluations.compare`.
+- Comparison of two result folders (`stage.compare`): `tltrain.stages.evaluations.compare`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
+    """Run the stage in `folder` and return what it wrote to `metrics.json`."""
     if cfg.stage.compare:
         from tltrain.stages.evaluations import compare
 
@@ -30,7 +30,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         from tltrain.stages.evaluations import conversations
 
         return conversations.run(cfg, folder)
-    if cfg.benchmark.name == "general":  # no calls of tools: lm-eval asks and scores
+    if cfg.benchmark.name == "general":  # no tool calls: lm-eval asks and scores
         from tltrain.stages.evaluations import general
 
         return general.run(cfg, folder)

@@ -1,9 +1,9 @@
-"""stage=inspect: trajectories as the trainer sees them, in the terminal and as a page.
+"""stage=inspect: show trajectories as the trainer sees them, in the terminal and as a page.
 
     python -m tltrain stage=inspect data=rotbench data.path=FOLDER stage.limit=1
 
-In the terminal what is only read is dim; targets are coloured by weight, key tokens underlined; a turn that MAE leaves
-out is struck through; `⏎` marks the end token that closes a turn. `inspect.html` shows the same, with a legend.
+In the terminal, text that is not learned is dim; targets are coloured by weight and key tokens underlined; a turn that
+MAE leaves out is struck through; `⏎` marks a turn's end token. `inspect.html` shows the same with a legend.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ REASONS = {
     Verdict.ERROR: "the tool answered this call with an error",
     Verdict.NO_ANSWER: "no tool's answer follows",
 }
-"""Why a turn is not learned, by MAE's verdict on it; a turn that MAE keeps is left out by its source alone."""
+"""Why a turn is not learned, by MAE's verdict; a turn that MAE keeps can only be left out by its source."""
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
+    """Run the stage in `folder` and return what it wrote to `metrics.json`."""
     source, rule = JudgedSource(cfg), rule_of(cfg)
     items = list(islice(source, max(cfg.stage.limit, CORPUS if cfg.model.random else 0)))
     tell_reading(source.read, folder)
@@ -64,11 +64,11 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     return metrics
 
 
-# What the trainer makes of a trajectory ------------------------------------------------------------------------------
+# How the trainer sees a trajectory -----------------------------------------------------------------------------------
 
 
 def conversation(trajectory: Trajectory, rule: Rule | None, encoder: Encoder, w_max: float | None) -> Conversation:
-    """The trajectory's text, each token of a learned turn with what the trainer makes of it."""
+    """Return the trajectory's text with the weight of each token of a learned turn."""
     verdicts = mae.verdicts(trajectory, rule)
     messages: list[History | Turn] = []
     turn, kind = 0, ""
@@ -92,7 +92,7 @@ def conversation(trajectory: Trajectory, rule: Rule | None, encoder: Encoder, w_
 
 
 def _tokens(text: str, targets: Sequence[Target], encoder: Encoder) -> tuple[Token, ...]:
-    """The tokens of a turn, the end token last; text between two tokens has no weight."""
+    """Return the tokens of a turn, the end token last; text between two tokens has weight 0."""
     at, tokens = 0, []
     for target, (start, end) in zip(targets, encoder.encode([text])[0].spans, strict=False):
         if at < start:
@@ -107,7 +107,7 @@ def _tokens(text: str, targets: Sequence[Target], encoder: Encoder) -> tuple[Tok
 
 
 def coloured(shown: Conversation) -> Text:
-    """The conversation's text, each token in the style of what the trainer makes of it."""
+    """Return the conversation's text, each token styled by its weight."""
     parts = filter(None, (shown.instructions, shown.tools.text))
     out = Text(visible(f"{tl.ROLES['system']}: " + "\n\n".join(parts)), READ)
     for message in shown.messages:
@@ -120,7 +120,7 @@ def coloured(shown: Conversation) -> Text:
 
 
 def _append_turn(out: Text, turn: Turn) -> None:
-    """A turn: its tokens, and in brackets what is key in it, or that it is left out."""
+    """Append a turn: its tokens, and in brackets its key tokens or a note that it is left out."""
     if not turn.learned:
         out.append(visible("".join(token.text for token in turn.tokens)), LEFT_OUT)
         out.append("  [left out]", NOTE)
@@ -134,7 +134,7 @@ def _append_turn(out: Text, turn: Turn) -> None:
 
 
 def legend() -> Text:
-    """What the styles mean."""
+    """Explain the styles."""
     return Text.assemble(
         ("read", READ),
         "  ",
@@ -148,6 +148,6 @@ def legend() -> Text:
 
 
 def _key_style(weight: float) -> str:
-    """Warmer the more a key token counts."""
+    """Return a key token's style, warmer for a larger weight."""
     colour = "yellow" if weight < 3 else "dark_orange" if weight < 6 else "red"
     return f"{KEY} {colour}"

@@ -1,13 +1,13 @@
-"""stage=irm: reinforcement learning of tool calls with a reward by kind of mistake.
+"""stage=irm: reinforcement learning of tool calls with a reward that depends on the kind of error.
 
     python -m tltrain stage=irm model.path=outputs/pkt/TIME/model data=rotbench data.path=FOLDER
     python -m tltrain stage=irm stage.algorithm=grpo model.path=...            TRL's GRPO, same prompts, same reward
-    python -m tltrain stage=irm hydra.run.dir=FOLDER stage.resume=true ...     go on after a stop
+    python -m tltrain stage=irm hydra.run.dir=FOLDER stage.resume=true ...     resume after a stop
 
-Every call that may be learned is a prompt (its history) with a golden call; the policy samples a call, `grading` judges
-it. Writes `model/` (as stage=sft), `history.jsonl` and `rewards.png` (reward and shares of grades over steps),
-`samples.jsonl` (sampled beside golden calls), `metrics.json` with reward and TS, PI, CF on held-out trajectories,
-before and after.
+Every learnable call is a prompt (its history) with a golden call; the policy samples a call, and `grading` judges it.
+Writes `model/` (as stage=sft), `history.jsonl` and `rewards.png` (reward and shares of grades over steps),
+`samples.jsonl` (sampled next to golden calls), and `metrics.json` with reward and TS, PI, CF on held-out trajectories
+before and after training.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
+    """Run the stage in `folder` and return what it wrote to `metrics.json`."""
     with terminal.status("loading torch, transformers and trl"):
         from tltrain.inference import generation
         from tltrain.models import devices
@@ -77,14 +77,14 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     plan.announce(cfg, model.config, trees)
     asked = [sample for item in prepared.held_out for _, sample in questions(item)][: cfg.stage.eval_size]
     examine = HeldOutEvaluation(cfg, prepared.encoder, asked, judge)
-    before = examine.once(folder / "before.json", model, bf16, "asking held-out questions before")
+    before = examine.once(folder / "before.json", model, bf16, "answering held-out questions beforehand")
 
     with tracking.job(cfg, folder) as tracker:
         tracker.metrics(names.of_held_out_evaluation("before", before))
         samples = reward_function.SampleLog(
             folder / "samples.jsonl", cfg.stage.samples_every, cfg.stage.samples, tracker.table
         )
-        if samples.path.is_file() and prepared.resume_from:  # else there is none, or nothing to go on from
+        if samples.path.is_file() and prepared.resume_from:  # else there is no log, or no checkpoint to resume from
             samples.forget_after(step_of(Path(prepared.resume_from)))
         kl = KlControl(cfg.stage.kl, cfg.stage.kl_limit, cfg.stage.on_kl_limit.name)
         callbacks = [
@@ -99,7 +99,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         outcome = training_runs.train(prepared, trainer)
         training_runs.check_loss(outcome.training_loss)
         with engines.whole_for_generation(trainer) as unwrapped:
-            after = examine(getattr(unwrapped, "policy", unwrapped), bf16, "asking held-out questions after")
+            after = examine(getattr(unwrapped, "policy", unwrapped), bf16, "answering held-out questions afterwards")
 
         unwrapped = trainer.accelerator.unwrap_model(trainer.model)
         training_runs.save_model(prepared, getattr(unwrapped, "policy", unwrapped), trainer)
@@ -126,13 +126,13 @@ def prompts(
     encoder: Encoder,
     context: int | None,
 ) -> tuple[list[PromptTree], PromptReport]:
-    """What is asked in training, and in the report the most tokens of an answer (`max_new_tokens`).
+    """Return the training prompts, and a report that also holds the answer limit (`max_new_tokens`).
 
     Args:
-        held_out: their golden calls count for that limit too, since they are asked with it.
+        held_out: their golden calls count for that limit too, since it applies to held-out questions.
 
     Raises:
-        TltrainError: a prompt or its golden call does not fit, or there is nothing to ask.
+        TltrainError: a prompt or its golden call does not fit, or there are no prompts.
     """
     stage = cfg.stage
     lengths = []
@@ -165,8 +165,8 @@ def prompts(
             else ""
         )
         raise TltrainError(
-            f"there is nothing to ask: {report.trajectories} trajectories, {report.nothing_to_ask} of them without a "
-            f"call that may be learned, {report.too_long} prompts left out as too long{unanswerable}"
+            f"there are no prompts: {report.trajectories} trajectories, {report.nothing_to_ask} of them without a "
+            f"learnable call, {report.too_long} prompts left out as too long{unanswerable}"
         )
     for line in report.losses(max_length):
         log.warning("%s", line)
@@ -176,7 +176,7 @@ def prompts(
 
 
 def warn_of_too_long_answers(report: PromptReport, too_long_answer: str) -> None:
-    """Say how many prompts cannot be answered within the limit, and what becomes of them."""
+    """Warn how many golden calls do not fit the answer limit, and how their prompts are treated."""
     skipped = too_long_answer == "skip"
     whole = report.prompts + report.too_long + (report.too_long_answer if skipped else 0)
     log.warning(
@@ -184,20 +184,20 @@ def warn_of_too_long_answers(report: PromptReport, too_long_answer: str) -> None
         "(stage.too_long_answer=%s); stage.max_new_tokens=%d makes room for all",
         share(report.too_long_answer, whole),
         *(report.max_new_tokens, report.longest_answer),
-        "they are left out" if skipped else "they are asked, and no answer to them can be right",
+        "they are left out" if skipped else "they are kept, and no answer to them can be right",
         *(too_long_answer, report.longest_answer),
     )
 
 
 def with_limit(cfg: DictConfig, max_new_tokens: int) -> DictConfig:
-    """The configuration with the most tokens of an answer that `prompts` has found."""
+    """Return the configuration with the answer limit that `prompts` determined."""
     own = cfg.copy()
     own.stage.max_new_tokens = max_new_tokens
     return own
 
 
 def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool) -> Any:
-    """Arguments of the algorithm's trainer as the configuration sets them."""
+    """Return the arguments of the algorithm's trainer as configured."""
     import transformers
     import trl
 
@@ -207,7 +207,7 @@ def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool) -
     trees = algorithm == "ppo" and cfg.stage.packing.name == "trajectory"
     if trees and cfg.model.attn_implementation.startswith("flash"):
         raise TltrainError(
-            f"model.attn_implementation={cfg.model.attn_implementation} has no masks of one's own, which "
+            f"model.attn_implementation={cfg.model.attn_implementation} takes no custom attention masks, which "
             "stage.packing=trajectory needs: sdpa, or stage.packing=turn"
         )
     kind = {"ppo": transformers.TrainingArguments, "rloo": trl.RLOOConfig, "grpo": trl.GRPOConfig}[algorithm]
@@ -216,18 +216,18 @@ def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool) -
         ours |= {"beta": cfg.stage.kl, "temperature": cfg.stage.temperature}
         if not cfg.stage.do_sample:
             raise TltrainError(f"stage.do_sample=false: {algorithm} compares sampled calls; stage.algorithm=ppo can")
-    if algorithm == "grpo":  # TRL's names of the means; rloo has one alone
+    if algorithm == "grpo":  # TRL's names for these means; rloo has only one
         ours["loss_type"] = {"tokens": "dapo", "responses": "grpo"}[cfg.stage.loss_mean.name]
     return training_runs.library_arguments(cfg, kind, folder, device, bf16, **ours)
 
 
 def make_trainer(prepared: TrainingRun, trees: list[PromptTree], reward: RewardSignal, callbacks: Sequence[Any]) -> Any:
-    """The algorithm's trainer."""
+    """Make the algorithm's trainer."""
     stage, encoder, arguments = prepared.cfg.stage, prepared.encoder, prepared.arguments
     if stage.algorithm.name != "ppo":
         from tltrain.training.group import TRAINERS
 
-        arguments.max_completion_length = stage.max_new_tokens  # known since the data was tokenized
+        arguments.max_completion_length = stage.max_new_tokens  # known only after tokenizing the data
         trainer = TRAINERS[stage.algorithm.name]
         return trainer(
             prepared.model, arguments, trees, tokenizer=encoder.tokenizer, reward=reward, callbacks=callbacks
@@ -260,11 +260,11 @@ def make_trainer(prepared: TrainingRun, trees: list[PromptTree], reward: RewardS
 
 
 def load_models(cfg: DictConfig, path: str, policy: Any, first_reward: Callable[[], float]) -> Models:
-    """The models of PPO.
+    """Load the models of PPO.
 
     Args:
-        path: of the policy, from which critic and reference are loaded anew.
-        first_reward: gives what the policy earns before it learns, for a critic whose head begins at 0.
+        path: of the policy, from which critic and reference are also loaded.
+        first_reward: returns the untrained policy's mean reward, for a critic whose head starts at 0.
     """
     from tltrain.models import adapters, devices
     from tltrain.training.actor_critic import Models, expect, new_critic
@@ -280,20 +280,20 @@ def load_models(cfg: DictConfig, path: str, policy: Any, first_reward: Callable[
         ).to(policy.device)
     if own.init.name == "sft" and not own.path:
         mean = first_reward()
-        if math.isfinite(mean):  # else the training says which reward is not
+        if math.isfinite(mean):  # otherwise the training reports which reward is not finite
             expect(critic, mean)
     critic = adapters.adapted(critic, cfg.model, "TOKEN_CLS")
-    # An adapter can be switched off: then the policy is its own reference.
+    # With an adapter, the policy is its own reference: the adapter is switched off.
     reference = None if cfg.model.lora.r else loading.load_model(path, cfg.model, dtype, policy.device)
     return Models(policy, critic, reference)
 
 
 def first_value(prepared: TrainingRun, asked: Prompts, judge: Judge) -> float:
-    """What the policy earns before it learns; of several processes the first samples for all."""
+    """Return the untrained policy's mean reward; with several processes the first samples for all."""
     from tltrain.training import engines
     from tltrain.training.actor_critic import mean_reward
 
-    with terminal.status("sampling, for the critic to begin with the mean reward"), engines.whole(prepared.model):
+    with terminal.status("sampling to initialize the critic with the mean reward"), engines.whole(prepared.model):
         mean = 0.0
         if distributed.leads():
             mean = mean_reward(
@@ -310,7 +310,7 @@ def first_value(prepared: TrainingRun, asked: Prompts, judge: Judge) -> float:
 
 
 class HeldOutEvaluation:
-    """Held-out questions, answered greedily and graded: reward, and TS, PI, CF with intervals."""
+    """Answers held-out questions greedily and grades them: reward, and TS, PI, CF with intervals."""
 
     def __init__(self, cfg: DictConfig, encoder: Encoder, samples: list[Sample], judge: RewardFunction) -> None:
         self.cfg, self.encoder, self.samples, self.judge = cfg, encoder, samples, judge
@@ -323,7 +323,7 @@ class HeldOutEvaluation:
             )
 
     def __call__(self, model: Any, bf16: bool, description: str) -> dict[str, Any]:
-        """`reward`, `ts`, `pi`, `cf` (percent), `n`, each metric's interval, outcomes, and every reward in order."""
+        """Return `reward`, `ts`, `pi`, `cf` (percent), `n`, the metrics' intervals, outcomes, and rewards in order."""
         import torch
 
         from tltrain.inference import generation
@@ -352,7 +352,7 @@ class HeldOutEvaluation:
         }
 
     def once(self, path: Path, model: Any, bf16: bool, description: str) -> dict[str, Any]:
-        """The same, kept in `path` for a run that is resumed."""
+        """Return the same, cached in `path` for a resumed run."""
         from tltrain.training import engines
 
         found = distributed.share(json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None)
@@ -364,6 +364,6 @@ class HeldOutEvaluation:
 
 
 def last_step(logs: list[dict[str, float]]) -> dict[str, float]:
-    """What the last step logged, without what it shares with the whole run."""
+    """Return reward, KL and entropy of the last logged step, as `last_*`."""
     steps = [entry for entry in logs if "reward" in entry]
     return training_runs.known({f"last_{name}": steps[-1][name] for name in ("reward", "kl", "entropy") if steps})

@@ -1,11 +1,11 @@
-"""stage=mae: read any source, say which calls may be learned, write the trajectories with that said.
+"""stage=mae: read any source, decide which calls are learned, and write the trajectories with that mark.
 
     python -m tltrain stage=mae data=tl_training data.path=raw_data.json
 
-Writes `train.jsonl` (reads back as `data=tltrain`), or with `stage.write=turns` the released per-turn `mae_data.json`,
-or with `stage.write=raw` the paper's `raw_data.json`; `metrics.json` with the counts, also of what the paper's rule and
-the strict one judge differently; `error_kinds.png`. One trajectory is held at a time, so memory does not grow with a
-JSON-lines file.
+Writes `train.jsonl` (to be read with `data=tltrain`), with `stage.write=turns` the released per-turn `mae_data.json`,
+or with `stage.write=raw` the paper's `raw_data.json`; `metrics.json` with counts, also of the answers on which the
+paper's rule and the strict rule differ; `error_kinds.png`. It holds one trajectory at a time, so memory does not grow
+with a JSON-lines file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tltrain.trajectory import Trajectory
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
+    """Run the stage in `folder` and return what it wrote to `metrics.json`."""
     source = JudgedSource(cfg, "judging calls")
     name, write = WRITERS[cfg.stage.write.name]
     comparison = RuleComparison(named_rule(cfg, "paper"), named_rule(cfg, "strict")) if cfg.stage.mae else None
@@ -66,7 +66,7 @@ def _write_raw(path: Path, items: Iterable[Trajectory]) -> None:
 
 
 def _write_list(path: Path, records: Iterable[Any]) -> None:
-    """A JSON list, written record by record."""
+    """Write a JSON list record by record."""
     with runs.writing(path) as file:
         file.write("[")
         for number, record in enumerate(records):

@@ -1,12 +1,12 @@
-"""stage=pipeline: data -> SFT or PKT -> IRM -> evaluation, each stage made once.
+"""stage=pipeline: data -> SFT or PKT -> IRM -> evaluation, each stage built only once.
 
     python -m tltrain stage=pipeline stage.mae=true stage.pkt=true stage.irm=false stage.benchmarks=[toolworld]
     python -m tltrain +experiment=ablation model=tiny        all eight combinations
 
-Each stage's result has a fingerprint of what decides it: its configuration, the content of the files it reads, the
-result it starts from, the versions of the libraries, and this package's code. It lives under `cache.dir/stages/`
+A stage's result has a fingerprint of everything that determines it: its configuration, the content of the files it
+reads, the result it starts from, library versions, and this package's code. It is stored under `cache.dir/stages/`
 (`tltrain.sweeps.stage_cache`), and the run's folder links to it: `data/`, `model_sft` or `model_pkt`, `model_irm`,
-`eval_BENCHMARK/`. `metrics.json` has the evaluations' metrics and what each stage cost.
+`eval_BENCHMARK/`. `metrics.json` has the evaluations' metrics and the cost of each stage.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
+    """Run the stage in `folder` and return what it wrote to `metrics.json`."""
     benchmarks = [benchmark(choice) for choice in cfg.stage.benchmarks]
     check(cfg, benchmarks)
     with closing(Maker(cfg, folder)) as maker:
         metrics = run_stages(cfg, maker, benchmarks)
-    with tracking.job(cfg, folder) as tracker:  # each stage has a run of its own, where it was made
+    with tracking.job(cfg, folder) as tracker:  # each stage has its own run, where it was built
         tracker.metrics({f"eval/{key}": value for key, value in metrics.items() if "/" in key})
     runs.finish(folder, cfg, metrics)
     show(metrics, folder)
@@ -48,7 +48,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def run_stages(cfg: DictConfig, maker: Maker, benchmarks: Sequence[tuple[str, DictConfig]]) -> dict[str, Any]:
-    """Make all stages, or find them made; returns the metrics of the pipeline."""
+    """Build all stages or take them from the cache, and return the pipeline's metrics."""
     start = time.monotonic()
     data = maker.make("data", part(cfg, {"name": "mae", "rule": cfg.stage.rule, "mae": cfg.stage.mae}, "mae"))
     with_data = data_of(cfg, data)
@@ -88,13 +88,13 @@ def run_stages(cfg: DictConfig, maker: Maker, benchmarks: Sequence[tuple[str, Di
 
 
 def supervised(cfg: DictConfig) -> dict[str, Any]:
-    """The supervised stage's own configuration: MAE has judged the data already."""
+    """Return the supervised stage's own configuration, without MAE, which has already judged the data."""
     stage = resolved(cfg.stage.supervised) | {"mae": False}
     return stage | ({"name": "pkt"} if cfg.stage.pkt else {"name": "sft", "w_max": None})
 
 
 def data_of(cfg: DictConfig, data: Entry) -> DictConfig:
-    """The configuration reading what the data stage wrote, with the held-out share of the source."""
+    """Return the configuration that reads the data stage's output, with the source's held-out share."""
     own = cfg.copy()
     reader = {"name": "tltrain", "path": str(data.folder / "train.jsonl"), "holdout": cfg.data.holdout}
     own.data = choices.bound("data", OmegaConf.create(reader))
@@ -102,17 +102,17 @@ def data_of(cfg: DictConfig, data: Entry) -> DictConfig:
 
 
 def model_of(cfg: DictConfig, model: Entry) -> DictConfig:
-    """The configuration starting from a trained model."""
+    """Return the configuration that starts from a trained model."""
     own = cfg.copy()
     own.model.path = str(model.folder / "model")
     return own
 
 
 def benchmark(choice: str | DictConfig) -> tuple[str, DictConfig]:
-    """A name for its folder and the configuration of one of `stage.benchmarks`.
+    """Return the folder's name and the configuration of one of `stage.benchmarks`.
 
     Raises:
-        TltrainError: there is no such choice, or it has no such key.
+        TltrainError: the choice does not exist, or it has no such key.
     """
     given = {"name": choice} if isinstance(choice, str) else config.plain(choice)
     name = given.pop("name", None)
@@ -125,10 +125,10 @@ def benchmark(choice: str | DictConfig) -> tuple[str, DictConfig]:
 
 
 def check(cfg: DictConfig, benchmarks: list[tuple[str, DictConfig]]) -> None:
-    """Check all parts before the first begins.
+    """Check all parts before the first one runs.
 
     Raises:
-        TltrainError: a part is not as it should be, two benchmarks have one name, or there is none.
+        TltrainError: a part is invalid, two benchmarks have the same name, or there is no benchmark.
     """
     names = [name for name, _ in benchmarks]
     if not names or len(names) > len(set(names)):
@@ -148,11 +148,11 @@ def check(cfg: DictConfig, benchmarks: list[tuple[str, DictConfig]]) -> None:
             raise TltrainError(str(error).replace("stage.", f"stage.{node}.", 1)) from error
 
 
-# --- making them -----------------------------------------------------------------------------------------------------
+# --- building -------------------------------------------------------------------------------------------------------
 
 
 class Maker:
-    """Makes stages, or finds them made, and leaves links to them in the run's folder."""
+    """Builds stages or takes them from the cache, and links to them in the run's folder."""
 
     def __init__(self, cfg: DictConfig, folder: Path) -> None:
         self.folder = folder
@@ -160,18 +160,18 @@ class Maker:
         self.costs: list[Cost] = []
 
     def make(self, name: str, cfg: DictConfig, after: Sequence[Entry] = (), resumable: bool = False) -> Entry:
-        """The stage's result; `name` is that of its folder in the run's.
+        """Return the stage's result; `name` is its folder in the run's.
 
         Args:
             after: the entries whose paths are in `cfg`.
-            resumable: the stage can go on from its own checkpoints.
+            resumable: the stage can resume from its own checkpoints.
         """
         stage, place = cfg.stage.name, self.folder / name
 
         def build(folder: Path) -> dict[str, Any]:
             terminal.errors.rule(f"{name}", align="left")
             if resumable and self.cache is not None:
-                if (folder / "metrics.json").is_file():  # stopped between its end and its entry
+                if (folder / "metrics.json").is_file():  # stopped after it finished, before it became an entry
                     training_runs.remove_checkpoints(cfg, folder)
                     return {}
                 cfg.stage.resume = any(folder.glob("checkpoints/*"))
@@ -189,13 +189,13 @@ class Maker:
         return entry
 
     def close(self) -> None:
-        """Let others remove the entries that were used."""
+        """Release the used entries, so that others may remove them."""
         if self.cache is not None:
             self.cache.release()
 
 
 def _uncached(name: str, place: Path, build: Callable[[Path], dict[str, Any]]) -> Entry:
-    if place.is_symlink():  # to an entry of the cache, which is not to be written to
+    if place.is_symlink():  # to an entry of the cache, which must not be written to
         place.unlink()
     place.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
@@ -206,7 +206,7 @@ def _uncached(name: str, place: Path, build: Callable[[Path], dict[str, Any]]) -
 
 
 def link(place: Path, target: Path) -> None:
-    """A relative link at `place`, so that both can be moved together."""
+    """Make a relative link at `place`, so that both folders can be moved together."""
     if place.is_symlink():
         place.unlink()
     if place.exists():
@@ -218,7 +218,7 @@ def link(place: Path, target: Path) -> None:
 
 
 def score(metrics: Mapping[str, Any], key: str | None) -> float:
-    """The one number of a job: the metric `key`, else the mean of TS, PI and CF over the benchmarks.
+    """Return the job's score: the metric `key`, else the mean of TS, PI and CF over the benchmarks.
 
     Raises:
         TltrainError: there is no such metric.
@@ -233,7 +233,7 @@ def score(metrics: Mapping[str, Any], key: str | None) -> float:
 
 
 def show(metrics: dict[str, Any], folder: Path) -> None:
-    """What the job came to."""
+    """Print the job's results."""
     for levels in (SINGLE_TURN, CONVERSATION):
         rows = [
             [name, *(f"{metrics[f'{name}/{level}']:.1f}" if f"{name}/{level}" in metrics else "" for level in levels)]
@@ -246,5 +246,5 @@ def show(metrics: dict[str, Any], folder: Path) -> None:
     made = [stage for stage in metrics["stages"] if not stage["reused"]]
     reused = len(metrics["stages"]) - len(made)
     terminal.console.print(
-        f"{len(made)} stages made in {metrics['seconds']:.0f} s, {reused} reused. Written to {folder}", markup=False
+        f"{len(made)} stages built in {metrics['seconds']:.0f} s, {reused} reused. Written to {folder}", markup=False
     )

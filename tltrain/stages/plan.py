@@ -1,9 +1,9 @@
-"""stage=plan: what a stage would take, before it is paid for: memory of each process, time, and whether it fits.
+"""stage=plan: estimate the memory of each process and the time of a stage before it runs, and whether it fits.
 
     python -m tltrain stage=plan stage.of=pkt model=codellama_7b hardware=gpu stage.memory_gb=80 stage.processes=4
 
-Reads the model's configuration, never its weights. Lengths are those of the data where it and the tokenizer are on this
-machine; else `stage.length` and `stage.tokens` say them. Writes `plan.json`, and the same as `metrics.json`.
+Reads the model's configuration but not its weights. Lengths come from the data if it and the tokenizer are on this
+machine, else from `stage.length` and `stage.tokens`. Writes `plan.json`, and the same as `metrics.json`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from tltrain.runtime.durations import duration
 from tltrain.tokens.prompts import answer_limit
 
 NODES = {"sft": "supervised", "pkt": "supervised", "irm": "rl", "eval": "eval"}
-"""The node of the configuration that holds the settings of the stage that is planned."""
+"""The configuration node with the settings of the planned stage."""
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
+    """Run the stage in `folder` and return what it wrote to `metrics.json`."""
     plan, metrics = make(cfg)
     runs.write_json(folder / "plan.json", metrics)
     runs.finish(folder, cfg, metrics)
@@ -37,7 +37,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def make(cfg: DictConfig) -> tuple[Any, dict[str, Any]]:
-    """The plan, and the same as plain values."""
+    """Return the plan, and the same as plain values."""
     own = planned(cfg)
     with terminal.status("loading torch and transformers"):
         from tltrain.plan import configured, memory, shapes
@@ -48,7 +48,7 @@ def make(cfg: DictConfig) -> tuple[Any, dict[str, Any]]:
     strategy = stage.strategy and stage.strategy.name
     setup = configured.setup_of(own, shape, stage.processes, strategy)
     rows, origin = lengths(cfg, own, shape.context)
-    if own.stage.name == "irm" and own.stage.max_new_tokens is None:  # no data here to take it from
+    if own.stage.name == "irm" and own.stage.max_new_tokens is None:  # there is no data here to derive it from
         own.stage.max_new_tokens = answer_limit([], None, shape.context, own.stage.max_prompt_length)
     known = stage.tokens is not None or origin.startswith("data")
     tokens = configured.tokens_of(own, rows, setup, stage.response) if known else None
@@ -87,7 +87,7 @@ def make(cfg: DictConfig) -> tuple[Any, dict[str, Any]]:
 
 
 def planned(cfg: DictConfig) -> DictConfig:
-    """The configuration with the planned stage's settings as its `stage`, checked."""
+    """Return the checked configuration with the planned stage's settings as its `stage`."""
     of = cfg.stage.of.name
     own = resolved(cfg.stage[NODES[of]]) | {"name": of}
     whole = part(cfg, own)
@@ -99,7 +99,7 @@ def planned(cfg: DictConfig) -> DictConfig:
 
 
 def lengths(cfg: DictConfig, own: DictConfig, context: int | None) -> tuple[Any, str]:
-    """Samples of the stage, and where their lengths are from."""
+    """Return the stage's samples, and a description of where their lengths come from."""
     from tltrain.plan.configured import LENGTH, Rows, arguments
 
     stage, irm = cfg.stage, own.stage.name == "irm"
@@ -117,16 +117,12 @@ def lengths(cfg: DictConfig, own: DictConfig, context: int | None) -> tuple[Any,
         targets = stage.calls if own.stage.algorithm.name == "ppo" and own.stage.packing.name == "trajectory" else 1
     else:
         targets = max(round(stage.target_share * length), 1)
-    why = (
-        "stage.length"
-        if stage.length
-        else "the longest allowed; data and tokenizer are not here, stage.length= says it"
-    )
-    return Rows([length] * count, [targets] * count), f"{length} tokens a sample ({why})"
+    why = "stage.length" if stage.length else "the longest allowed, as data or tokenizer is not here; set stage.length="
+    return Rows([length] * count, [targets] * count), f"{length} tokens per sample ({why})"
 
 
 def of_data(cfg: DictConfig, own: DictConfig, context: int | None) -> Any:
-    """Samples of the data where data and tokenizer are on this machine, else None."""
+    """Return the data's samples if data and tokenizer are on this machine, else None."""
     if "path" in cfg.data and cfg.data.path is None:
         return None
     from tltrain.plan.configured import Rows, arguments, rows_of
@@ -152,7 +148,7 @@ def of_data(cfg: DictConfig, own: DictConfig, context: int | None) -> Any:
 
 
 def local_encoder(cfg: DictConfig) -> Any:
-    """A function from the training data to the model's encoder, or None where its tokenizer is not on this machine."""
+    """Return a function from the training data to the model's encoder, or None if the tokenizer is not here."""
     from tltrain.models import encoders, loading, packages
     from tltrain.models.loading import corpus
 
@@ -170,7 +166,7 @@ def local_encoder(cfg: DictConfig) -> Any:
 
 
 def show(plan: Any, metrics: dict[str, Any]) -> None:
-    """The table on the terminal, and what it comes to."""
+    """Print the table and a summary."""
     from tltrain.plan import configured, memory
 
     configured.table(plan)
@@ -188,21 +184,21 @@ def show(plan: Any, metrics: dict[str, Any]) -> None:
         say(f"with LoRA trains {adapters}")
     say(f"micro-batch {plan.batch.rows} x {plan.batch.length} tokens; {metrics['lengths']}")
     if plan.host:
-        say(f"and {plan.host / memory.GiB:.1f} GiB of the machine's memory for each process (offloaded)")
+        say(f"and {plan.host / memory.GiB:.1f} GiB of host memory per process (offloaded)")
     if plan.seconds:
         parts = ", ".join(f"{name} {duration(value)}" for name, value in plan.seconds.items())
         speed = metrics["speed"]
         say(
             f"about {duration(sum(plan.seconds.values()))} ({parts}), at {speed['flops']:.3g} operations/s "
-            f"a process ({speed['why']})"
+            f"per process ({speed['why']})"
         )
     else:
-        say("no time without tokens: stage.tokens=NUMBER, or data and tokenizer on this machine")
+        say("no time estimate without tokens: set stage.tokens=NUMBER, or have data and tokenizer on this machine")
     if plan.refused is not None:
-        say(f"would not train: {plan.refused}; hardware=zero2, model.dtype=float32 or model.lora.r=8 would")
+        say(f"would refuse to train: {plan.refused}; hardware=zero2, model.dtype=float32 or model.lora.r=8 would train")
     moment, peak = plan.peak
     if plan.available is None:
-        say(f"peak {peak / memory.GiB:.1f} GiB ({moment}); stage.memory_gb= says what a device has")
+        say(f"peak {peak / memory.GiB:.1f} GiB ({moment}); set stage.memory_gb= to the device's memory")
         return
     room = f"{peak / memory.GiB:.1f} of {plan.available / memory.GiB:.1f} GiB ({moment})"
     within = peak <= plan.available * configured.MARGIN

@@ -1,4 +1,4 @@
-"""stage=predict: the next call of one conversation.
+"""stage=predict: predict the next call of one conversation.
 
     python -m tltrain stage=predict data.path=messages.json model.path=outputs/pkt/TIME/model
     python -m tltrain stage=predict data.path=messages.json source=endpoint source.url=URL source.model=NAME
@@ -24,7 +24,7 @@ from tltrain.trajectory import Sample
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
+    """Run the stage in `folder` and return what it wrote to `metrics.json`."""
     if (path := cfg.data.get("path")) is None:
         raise TltrainError("stage=predict reads a conversation: give data.path=messages.json")
     tools, messages, instructions = read_history(path)
@@ -47,5 +47,5 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     terminal.console.print(text, markup=False)
     terminal.console.print(json.dumps(call, ensure_ascii=False), markup=False)
     if judged.de:
-        terminal.errors.print(f"This is no call that the tools' documentation allows: {judged.reason}", markup=False)
+        terminal.errors.print(f"This call contradicts the tools' documentation: {judged.reason}", markup=False)
     return metrics

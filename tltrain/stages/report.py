@@ -1,11 +1,11 @@
-"""stage=report: gather jobs that have run, wherever, into one report.
+"""stage=report: gather finished jobs from anywhere into one report.
 
     python -m tltrain stage=report report.path=outputs/ablation/TIME
     python -m tltrain stage=report report.path=[outputs/pipeline/A,outputs/pipeline/B] report.baseline=LABEL
 
-Writes `report.html`, `report.md`, `ablation.csv`, `ablation.tex` and `sweep.json`. Of a sweep that has ended, what it
-says of its own making (command, commit, versions, machine, time) is kept. `report.texts=false` leaves out what was
-asked and answered, for publishing where that is not one's own.
+Writes `report.html`, `report.md`, `ablation.csv`, `ablation.tex` and `sweep.json`. For a finished sweep, its own record
+of how it was made (command, commit, versions, machine, time) is kept. `report.texts=false` leaves out questions and
+answers, for a report to be published without them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ OF_ITS_MAKING = ("name", "command", "commit", "versions", "created", "environmen
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
+    """Run the stage in `folder` and return what it wrote to `metrics.json`."""
     if not cfg.report.path:
         raise TltrainError("stage=report gathers jobs: give report.path=outputs/ablation/TIME, or several folders")
     paths = [cfg.report.path] if isinstance(cfg.report.path, str) else list(cfg.report.path)

@@ -1,12 +1,12 @@
-"""stage=sft and stage=pkt: trajectories and a base model in, a trained model out.
+"""stage=sft and stage=pkt: train a base model on trajectories.
 
     python -m tltrain stage=pkt data=rotbench data.path=FOLDER model=smollm2_135m
-    python -m tltrain stage=pkt hydra.run.dir=FOLDER stage.resume=true ...     go on after a stop
+    python -m tltrain stage=pkt hydra.run.dir=FOLDER stage.resume=true ...     resume after a stop
 
-One path for both: MAE says which turns are learned (`stage.mae`), PKT how much each token of a turn counts
+Both stages share one code path: MAE decides which turns are learned (`stage.mae`), PKT weights the tokens of a turn
 (`stage.w_max`). Writes `model/` (safetensors, tokenizer with the TL chat template), `history.jsonl` and `losses.png`
-(what was logged), `metrics.json`. A model remembers digests of the queries it was trained on (`model/trained_on.json`),
-so that an evaluation can tell seen from unseen ones.
+(the logged values), and `metrics.json`. A model's folder records digests of the queries it was trained on
+(`model/trained_on.json`), so that an evaluation can tell seen from unseen queries.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
+    """Run the stage in `folder` and return what it wrote to `metrics.json`."""
     with terminal.status("loading torch, transformers and trl"):
         from tltrain.inference import generation
         from tltrain.training import sft, tree_mask
@@ -93,7 +93,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 def pack_all(
     items: list[Trajectory], encoder: Encoder, settings: PackingSettings, description: str
 ) -> tuple[Dataset, PackingReport]:
-    """The trajectories as rows for the trainer, and what became of them."""
+    """Pack the trajectories into rows for the trainer, with counts of what was packed and left out."""
     from tltrain.training.sft import dataset
 
     report = PackingReport()
@@ -101,10 +101,10 @@ def pack_all(
 
 
 def tree_limits(cfg: DictConfig, model: Any, limit: int) -> Limits | None:
-    """How large a tree may become; None where `stage.packing` makes none.
+    """Return the size limits of a tree; None if `stage.packing` makes no trees.
 
     Raises:
-        TltrainError: `stage.packing=prefix_tree` with a model that cannot be given trees.
+        TltrainError: `stage.packing=prefix_tree` with a model that cannot process trees.
     """
     from tltrain.tokens.prefix_tree import Limits
     from tltrain.training import tree_mask
@@ -123,19 +123,19 @@ def tree_limits(cfg: DictConfig, model: Any, limit: int) -> Limits | None:
 
 
 def sharing(asked: str, report: PackingReport, arguments: Any) -> str:
-    """What trees save in tokens and what they cost in optimizer steps, and the choice that was made."""
+    """Describe the tokens that trees save, the optimizer steps that they cost, and the choice made."""
     rows = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     share = report.tokens_in_trees / max(report.tokens_apart, 1)
     steps = [math.ceil(samples / rows) for samples in (report.samples, report.trajectories)]
     return (
-        f"packing={asked}: {report.packing}; trees take {report.tokens_in_trees} tokens, {share:.2f} of the "
-        f"{report.tokens_apart} in {report.trajectories} trajectories; {steps[0]} optimizer steps an epoch, "
+        f"packing={asked}: {report.packing}; trees have {report.tokens_in_trees} tokens, {share:.2f} of the "
+        f"{report.tokens_apart} in {report.trajectories} trajectories; {steps[0]} optimizer steps per epoch, "
         f"{steps[1]} with packing=trajectory"
     )
 
 
 def last_losses(logs: list[dict[str, float]]) -> dict[str, float]:
-    """The last losses on key and other tokens that were logged."""
+    """Return the last logged losses on key and other tokens."""
     steps = [entry for entry in logs if "loss" in entry]
     return known({name: steps[-1][name] for name in ("key_token_loss", "other_token_loss") if steps})
 

@@ -199,7 +199,7 @@ def _state(job: Job) -> str:
     if job.error is not None:
         return "failed"
     made = sum(not cost.reused for cost in job.stages)
-    return f"done, {made} stages made" if job.stages else "done"
+    return f"done, {made} stages built" if job.stages else "done"
 
 
 def write(sweep: Sweep, folder: Path) -> None:

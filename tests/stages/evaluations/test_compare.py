@@ -120,7 +120,7 @@ def test_conversations_are_compared_too(tltrain, tmp_path):
 def test_conversations_are_not_compared_with_answers_nor_with_others(tltrain, tmp_path, folder):
     a = held(tmp_path, "a", [conversation(0, 0, 1)])
     said = tltrain("stage=eval", f"stage.compare=[{a},{folder('answers', [line('0')])}]", status=1).err
-    assert "measured the same" in said and "ce, de, success, va" in said
+    assert "the same metrics" in said and "ce, de, success, va" in said
     other = held(tmp_path, "other", [conversation(1, 0, 1)])
     assert "line 1 is" in tltrain("stage=eval", f"stage.compare=[{a},{other}]", status=1).err
     broken = held(tmp_path, "broken", [conversation(0, 0, 1) | {"valid": "yes"}])

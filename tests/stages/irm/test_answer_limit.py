@@ -51,7 +51,7 @@ def test_they_are_asked_or_end_the_run_where_told(tltrain, data):
     words = (*SMALL, *data, *ALGORITHMS["ppo"], "stage.max_new_tokens=40", "stage.args.max_steps=1")
     kept = tltrain("stage=irm", *words, "stage.too_long_answer=keep")
     assert (kept.metrics["train"]["prompts"], kept.metrics["train"]["too_long_answer"]) == (4, 1)
-    assert "they are asked, and no answer to them can be right" in " ".join(kept.err.split())
+    assert "they are kept, and no answer to them can be right" in " ".join(kept.err.split())
     line = last_line(tltrain("stage=irm", *words, "stage.too_long_answer=error", status=1))
     assert line.startswith("the golden call of 2#1 has ") and "stage.max_new_tokens=40 would cut it" in line
 

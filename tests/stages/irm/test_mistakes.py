@@ -21,20 +21,19 @@ def test_nothing_to_ask_is_an_error(tltrain, tmp_path):
     words = ["data=tl_training", f"data.path={path}", "data.holdout=0"]
     ran = tltrain("stage=irm", *SMALL, *words, status=1)
     assert last_line(ran) == (
-        "there is nothing to ask: 1 trajectories, 1 of them without a call that may be learned, 0 prompts left out as "
-        "too long"
+        "there are no prompts: 1 trajectories, 1 of them without a learnable call, 0 prompts left out as too long"
     )
     assert not (ran.folder / "model").exists()
 
 
 def test_all_trajectories_held_out_is_an_error(irm):
     ran = irm("data.size=1", "data.holdout=0.9", status=1)
-    assert last_line(ran).startswith("there is nothing to ask: 0 trajectories")
+    assert last_line(ran).startswith("there are no prompts: 0 trajectories")
 
 
 def test_all_prompts_too_long_is_an_error(irm):
     ran = irm("stage.max_prompt_length=20", "stage.truncation=skip", status=1)
-    assert last_line(ran).startswith("there is nothing to ask: 10 trajectories, 0 of them")
+    assert last_line(ran).startswith("there are no prompts: 10 trajectories, 0 of them")
 
 
 def test_a_prompt_longer_than_the_model_is_an_error_where_asked(irm):

@@ -1,12 +1,12 @@
-"""stage=eval stage.compare=[A,B]: whether two result folders of stage=eval differ by more than chance.
+"""stage=eval stage.compare=[A,B]: test whether two result folders of stage=eval differ significantly.
 
     python -m tltrain stage=eval stage.compare=[outputs/eval/TIME_A,outputs/eval/TIME_B]
 
-Reads the folders' `predictions.jsonl`, which must be answers to the same samples in the same order, and prints for each
-set B - A in TS, PI, CF (percent; on RoTBench the `fixed` scoring) and reward, with a 95 % interval by paired bootstrap
-and a p-value by paired randomization (`intervals.paired_difference`), and both folders' calls by kind of error. For
-whole conversations (`transcripts.jsonl`) it compares DE, CE, VA and success (`evaluation.conversation_lines`). Writes
-`metrics.json`: `SET/LEVEL/difference` and `SET/LEVEL/p`, under `details` all numbers.
+Reads the folders' `predictions.jsonl`, which must answer the same samples in the same order, and prints for each set
+B - A in TS, PI, CF (percent; on RoTBench the `fixed` scoring) and reward, with a 95 % interval by paired bootstrap and
+a p-value by paired randomization (`intervals.paired_difference`), and both folders' calls by kind of error. For whole
+conversations (`transcripts.jsonl`) it compares DE, CE, VA and success (`evaluation.conversation_lines`). Writes
+`metrics.json`: `SET/LEVEL/difference` and `SET/LEVEL/p`, and all numbers under `details`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tltrain.views import evaluation_tables
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Run the comparison into `folder`; returns what it wrote to `metrics.json`."""
+    """Run the comparison in `folder` and return what it wrote to `metrics.json`."""
     metrics = compare(list(cfg.stage.compare), cfg.seed)
     runs.finish(folder, cfg, metrics)
     evaluation_tables.show_comparison(metrics)
@@ -36,7 +36,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def compare(folders: Sequence[str], seed: int) -> dict[str, Any]:
-    """The metrics of a comparison of two result folders."""
+    """Compare two result folders and return the metrics."""
     if len(folders) != 2:
         raise TltrainError(f"stage.compare: expected two result folders, [A,B], found {len(folders)}")
     paths = [Path(path) for path in folders]
@@ -55,7 +55,7 @@ def compare(folders: Sequence[str], seed: int) -> dict[str, Any]:
 
 
 def read(folder: Path) -> list[Prediction]:
-    """The answers that a result folder holds, or its conversations as such.
+    """Read the answers in a result folder, or its conversations as predictions.
 
     Raises:
         TltrainError: it has neither `transcripts.jsonl` nor `predictions.jsonl`, or a line is not one of stage=eval.
@@ -67,13 +67,13 @@ def read(folder: Path) -> list[Prediction]:
 
 
 def numbers(prediction: Prediction) -> dict[str, float]:
-    """What is compared of an answer or a conversation: the metrics in percent, the reward as it is."""
+    """Return the numbers to compare: the metrics in percent and the raw reward."""
     percents = {metric: 100.0 * score for metric, score in prediction.scores.items()}
     return percents if prediction.reward is None else percents | {"reward": float(prediction.reward)}
 
 
 def difference(a: Sequence[Prediction], b: Sequence[Prediction], level: str, seed: int) -> dict[str, float]:
-    """B - A in one number, as plain values."""
+    """Compute B - A in one number, with interval and p-value, as plain values."""
     ours, theirs = ([numbers(prediction)[level] for prediction in side] for side in (a, b))
     found = paired_difference(ours, theirs, seed)
     values = {
@@ -106,8 +106,8 @@ def _sets(predictions: Sequence[Prediction]) -> str:
 
 
 def check_metrics(paths: Sequence[Path], a: Sequence[Prediction], b: Sequence[Prediction]) -> None:
-    """Raise a TltrainError unless both folders measured the same."""
+    """Raise a TltrainError unless both folders have the same metrics."""
     measured = [set().union(*map(numbers, side)) for side in (a, b)]
     if measured[0] != measured[1]:
         said = "; ".join(f"{path}: {', '.join(sorted(names))}" for path, names in zip(paths, measured, strict=True))
-        raise TltrainError(f"stage.compare needs results that measured the same: {said}")
+        raise TltrainError(f"stage.compare needs results with the same metrics: {said}")

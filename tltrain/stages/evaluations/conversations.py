@@ -1,12 +1,12 @@
-"""stage=eval benchmark.multi=true: whole conversations, whose tools run, scored by DE, CE, VA and success.
+"""stage=eval benchmark.multi=true: whole conversations whose tools run, scored by DE, CE, VA and success.
 
     python -m tltrain stage=eval benchmark=toolworld_multi model.path=outputs/pkt/TIME/model
     python -m tltrain stage=eval benchmark=toolworld_multi benchmark.size=200 benchmark.parallel=32 stage.batch_size=32
 
-Writes `transcripts.jsonl` (a line a conversation: messages, each call judged, how it ended, what the checker says),
-`transcripts.html` to read them by, and `metrics.json`: `NAME_multi/de`, `/ce`, `/va` and, where the environment can
-tell, `/success` in percent, `/n` conversations, `/calls`; under `details` the counts, 95 % intervals, and the same by
-scenario. Where the paper has numbers for the benchmark, `table.md` has both.
+Writes `transcripts.jsonl` (one line per conversation: messages, judgement of each call, how it ended, the checker's
+verdict), `transcripts.html` for reading them, and `metrics.json`: `NAME_multi/de`, `/ce`, `/va` and, if the environment
+can tell, `/success` in percent, `/n` conversations, `/calls`; under `details` counts, 95 % intervals, and the same by
+scenario. If the paper has numbers for the benchmark, `table.md` shows both.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
+    """Run the stage in `folder` and return what it wrote to `metrics.json`."""
     name = f"{cfg.benchmark.name}_multi"
     metrics, conversations = evaluate(cfg, name)
     records = list(map(transcript, conversations))
@@ -62,7 +62,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def evaluate(cfg: DictConfig, name: str) -> tuple[dict[str, Any], list[Conversation]]:
-    """The metrics of the set `name`, and its conversations."""
+    """Return the metrics of the set `name` and its conversations."""
     if cfg.stage.predictions is not None:
         raise TltrainError("stage.predictions: conversations cannot be scored from saved answers: their tools must run")
     kind = registry.kind_of(cfg.benchmark)
@@ -89,12 +89,12 @@ def evaluate(cfg: DictConfig, name: str) -> tuple[dict[str, Any], list[Conversat
 
 @contextmanager
 def answerer(cfg: DictConfig, tasks: Sequence[Task]) -> Iterator[Source]:
-    """Who answers, ready to be asked.
+    """Open the source that answers.
 
     Raises:
-        TltrainError: the golden calls are to answer, and there are none.
+        TltrainError: the source is the golden calls, and the benchmark has none.
     """
-    if cfg.source.name == "golden":  # samples of a conversation have no golden calls of their own
+    if cfg.source.name == "golden":  # the samples within a conversation have no golden calls of their own
         golden = registry.kind_of(cfg.benchmark).golden
         if golden is None:
             raise TltrainError(f"source=golden: the conversations of {cfg.benchmark.name} have no golden calls")
@@ -108,7 +108,7 @@ def answerer(cfg: DictConfig, tasks: Sequence[Task]) -> Iterator[Source]:
 
 
 def summary(name: str, found: Sequence[Conversation], seed: int) -> dict[str, Any]:
-    """The flat metrics, and `details`."""
+    """Return the flat metrics and `details`."""
     overall = conversation_scores.score(found, seed)
     flat = {f"{name}/{level}": round(metric.value, 4) for level, metric in overall.items()}
     flat |= {f"{name}/n": len(found), f"{name}/calls": sum(len(one.calls) for one in found)}
@@ -129,7 +129,7 @@ def _plain(percentages: dict[str, Percentage]) -> dict[str, dict[str, Any]]:
 
 
 def transcript(conversation: Conversation) -> Transcript:
-    """A conversation as it is written down."""
+    """Convert a conversation to its record in the file."""
     return Transcript(
         id=conversation.task.id,
         meta=_json(dict(conversation.task.meta)),
@@ -167,7 +167,7 @@ def _call(call: Call | None) -> dict[str, Any] | None:
 
 
 def _json(value: Any) -> Any:
-    """What JSON can hold of what an environment said of itself."""
+    """Convert what an environment reports to JSON, other values as text."""
     return json.loads(json.dumps(value, ensure_ascii=False, default=_said, skipkeys=True))
 
 

@@ -1,16 +1,16 @@
-"""stage=eval benchmark=general: what a model can do besides calling tools, measured by lm-eval.
+"""stage=eval benchmark=general: a model's abilities other than tool calls, measured by lm-eval.
 
     python -m tltrain stage=eval benchmark=general model.path=outputs/pkt/TIME/model
     python -m tltrain stage=eval benchmark=general benchmark.tasks=[mine] benchmark.include_path=FOLDER
 
 Training on calls may cost other abilities: run it on the model before and after. Tasks, prompts, numbers of examples
-and seeds are lm-eval's own, so that the numbers compare with published ones. No chat template is applied, neither the
-TL format's, which a trained model carries and which knows only tools, nor the base model's, which training has
-replaced: all models read the same plain text.
+and seeds are lm-eval's own, so that the numbers are comparable with published ones. No chat template is applied: a
+trained model has the TL format's, which knows only tools, instead of its base model's. All models read the same plain
+text.
 
-Writes `metrics.json`: `general/TASK/METRIC` in lm-eval's own units (most are shares from 0 to 1) for every task and
-group asked for, METRIC with the name of its filter where that is not `none` (`exact_match,strict-match`); under
-`details` the same with standard errors and sample counts, members of groups included.
+Writes `metrics.json`: `general/TASK/METRIC` in lm-eval's own units (most are shares from 0 to 1) for every requested
+task and group, METRIC with the name of its filter unless that is `none` (`exact_match,strict-match`); under `details`
+the same with standard errors and sample counts, also for the members of groups.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Run the benchmark into `folder`; returns what it wrote to `metrics.json`."""
+    """Run the benchmark in `folder` and return what it wrote to `metrics.json`."""
     if not installed():
         raise TltrainError('benchmark=general needs lm-eval: pip install "tltrain[general]"')
     if cfg.stage.predictions is not None:
@@ -46,11 +46,11 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     with terminal.status("loading lm-eval"):
         from lm_eval import simple_evaluate
         from lm_eval.models.huggingface import HFLM
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of every default it takes
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns about every default it uses
 
     manager = task_manager(cfg.benchmark)
     refused = refuse_unsafe(cfg, manager)
-    # The library that executes code for lm-eval asks here, and would also take the word of the user's shell.
+    # lm-eval's code execution checks this variable, which the user's shell may have set too.
     os.environ["HF_ALLOW_CODE_EVAL"] = "1" if cfg.benchmark.unsafe_code else "0"
     tasks = [task for name in cfg.benchmark.tasks if name not in refused for task in load(manager, name)]
     check_together(cfg, manager, tasks)
@@ -80,7 +80,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def installed() -> bool:
-    """Whether lm-eval is there."""
+    """Return whether lm-eval is installed."""
     return importlib.util.find_spec("lm_eval") is not None
 
 
@@ -88,8 +88,10 @@ def installed() -> bool:
 
 
 def task_manager(benchmark: GeneralBenchmark) -> Any:
-    """lm-eval's index of tasks, its own left out where `benchmark.include_path` has all that is asked for: reading
-    thousands of definitions takes a while.
+    """Return lm-eval's index of tasks.
+
+    Its own tasks are left out if `benchmark.include_path` has all requested ones, as reading thousands of definitions
+    takes a while.
     """
     from lm_eval.tasks import TaskManager
 
@@ -109,9 +111,9 @@ def task_manager(benchmark: GeneralBenchmark) -> Any:
 
 
 def refuse_unsafe(cfg: DictConfig, manager: Any) -> list[str]:
-    """Names in `benchmark.tasks` that execute what the model writes, unless that is allowed.
+    """Return the names in `benchmark.tasks` that execute code written by the model, unless that is allowed.
 
-    Read from the definitions: loading such a task already runs code.
+    They are found from the definitions, because loading such a task already runs code.
 
     Raises:
         TltrainError: there is no other task.
@@ -129,7 +131,7 @@ def refuse_unsafe(cfg: DictConfig, manager: Any) -> list[str]:
 
 
 def executes_code(index: dict[str, Any], name: str) -> bool:
-    """Whether the definition of a task, or of any member of a group or tag, says `unsafe_code`."""
+    """Return whether a task's definition, or that of any member of a group or tag, has `unsafe_code`."""
     entry = index.get(name)
     if entry is None:
         return False
@@ -139,7 +141,7 @@ def executes_code(index: dict[str, Any], name: str) -> bool:
 
 
 def _member_executes_code(index: dict[str, Any], member: Any) -> bool:
-    """A member of a group: a name, or a definition in place."""
+    """Check a member of a group: a name, or an inline definition."""
     if isinstance(member, str):
         return executes_code(index, member)
     names = member.get("task", [])
@@ -148,22 +150,22 @@ def _member_executes_code(index: dict[str, Any], member: Any) -> bool:
 
 
 def load(manager: Any, name: str) -> list[Any]:
-    """The task or group of this name, the tasks of a tag, with their data.
+    """Load the task or group of this name, or the tasks of a tag, with their data.
 
     Raises:
-        TltrainError: its definition, its data or a package it needs is not there; the message names the task.
+        TltrainError: its definition, its data or a package it needs is missing; the message names the task.
     """
     try:
         with terminal.status(f"loading {name}"):
             found = manager.load([name])
-    except Exception as error:  # of the task's own code, or of whichever library fetches its data
+    except Exception as error:  # from the task's own code, or from the library that fetches its data
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise TltrainError(f"benchmark.tasks: {name} cannot be loaded: {reason}") from error
     return [found["groups"][name]] if name in found["groups"] else list(found["tasks"].values())
 
 
 def check_together(cfg: DictConfig, manager: Any, tasks: Sequence[Any]) -> None:
-    """Raise a TltrainError if a task is asked for twice, or says only now that it executes code."""
+    """Raise a TltrainError if a task is named twice, or turns out only now to execute code."""
     try:
         found = manager.load(list(tasks))["tasks"]
     except ValueError as error:
@@ -184,7 +186,7 @@ def unsafe(names: Sequence[str]) -> TltrainError:
 
 
 def local_model(cfg: DictConfig) -> tuple[Any, Any, str]:
-    """The configured model, its tokenizer, and where they came from."""
+    """Return the configured model, its tokenizer, and where they came from."""
     import torch
 
     from tltrain.models import devices, encoders, loading
@@ -202,7 +204,7 @@ def local_model(cfg: DictConfig) -> tuple[Any, Any, str]:
 
 
 def measures(numbers: dict[str, Any], samples: dict[str, int] | None) -> dict[str, Any]:
-    """lm-eval's flat numbers of a task (`acc,none`, `acc_stderr,none`, ...) as metrics with their standard errors."""
+    """Convert lm-eval's flat numbers of a task (`acc,none`, `acc_stderr,none`, ...) to metrics with standard errors."""
     metrics: dict[str, dict[str, float]] = {}
     for key, value in numbers.items():
         metric, comma, filter_name = key.partition(",")

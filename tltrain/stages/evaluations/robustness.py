@@ -1,8 +1,8 @@
-"""The robustness curve that `stage=eval benchmark=rotbench` adds where several levels are asked.
+"""Add a robustness curve to `stage=eval benchmark=rotbench` if it evaluates several levels.
 
     python -m tltrain stage=eval benchmark=rotbench benchmark.path=FOLDER benchmark.levels=[clean,slight,heavy,union]
 
-Writes `robustness.png` and adds to `metrics.json` the drop from clean to the worst level, in points of percent, as
+Writes `robustness.png` and adds to `metrics.json` the drop from clean to the worst level in percentage points, as
 `rotbench/drop/ts`, `/pi`, `/cf` (third turn: `rotbench_third/drop/ts`, ...), with intervals under `robustness`.
 """
 
@@ -26,12 +26,12 @@ Graded = Mapping[str, tuple[Sequence[Sample], Sequence[Grade]]]
 
 
 def applies(cfg: DictConfig) -> bool:
-    """Whether there is a curve to draw."""
+    """Return whether there is a curve to draw."""
     return cfg.benchmark.name == "rotbench" and len(set(cfg.benchmark.levels)) > 1
 
 
 def add_drops(cfg: DictConfig, graded: Graded, metrics: dict[str, Any]) -> None:
-    """Add the drops by the chosen scoring to `metrics`, whose `details` are complete."""
+    """Add the drops under the chosen scoring to `metrics`, whose `details` must be complete."""
     metrics["robustness"] = {}
     for turn, prefix in TURNS.items():
         names = {level: prefix + level for level in NOISE_LEVELS if prefix + level in graded}
@@ -49,7 +49,7 @@ def add_drops(cfg: DictConfig, graded: Graded, metrics: dict[str, Any]) -> None:
 
 
 def draw(metrics: Mapping[str, Any], scoring_name: str, path: Path) -> None:
-    """The picture: percentages by level of noise, a panel for each turn."""
+    """Draw percentages by level of noise, with a panel for each turn."""
     from tltrain.views.robustness_plot import curves  # matplotlib takes a second to load
 
     panels = {
@@ -67,7 +67,7 @@ def draw(metrics: Mapping[str, Any], scoring_name: str, path: Path) -> None:
 def judge(
     scoring_name: str, samples: Sequence[Sample], grades: Sequence[Grade]
 ) -> tuple[Sequence[Sample], Sequence[scoring.Judged]]:
-    """The samples and what the chosen scoring says of each."""
+    """Return the samples and the chosen scoring's judgement of each."""
     if scoring_name == "official":
         return samples, scoring.rotbench_official([grade.prediction for grade in grades], samples)
     return samples, grades

@@ -1,18 +1,18 @@
-"""stage=eval with one call a sample: have a benchmark answered, or take saved answers, and score them.
+"""stage=eval with one call per sample: let a model answer a benchmark, or read saved answers, and score them.
 
     python -m tltrain stage=eval benchmark=rotbench benchmark.path=FOLDER model.path=outputs/pkt/TIME/model
     python -m tltrain stage=eval benchmark=bfcl source=endpoint source.url=http://localhost:8000/v1 source.model=NAME
     python -m tltrain stage=eval benchmark=bfcl source=golden    # the ceiling; source=random: the floor
     python -m tltrain stage=eval benchmark=rotbench benchmark.path=FOLDER stage.predictions=answers.jsonl
 
-Writes `predictions.jsonl` (`records.Prediction`: one line a sample with the raw text, the parsed call, the golden
+Writes `predictions.jsonl` (`records.Prediction`: one line per sample with the raw text, the parsed call, the golden
 calls, the grade and its reason) and `metrics.json`: `SET/ts`, `/pi`, `/cf` in percent and `/n`; for RoTBench under both
-scorings, `SET/official/ts` and `SET/fixed/ts`; where samples ask for several calls (BFCL's parallel sets,
-`benchmark=openai`) under `SET/any/ts`, the first call of the answer against any golden call, which is `SET/ts`, and
-`SET/every/ts`, all calls against all; for BFCL `SET/ast`, what its own checker says of the whole answer; under
-`details` the counts, 95 % intervals, and the same by scenario and by seen and unseen queries. For a local model
-`prompt_tokens_per_sample` and `tokens_prefilled_per_sample` tell how much it read (prompts share what they have in
-common). Where the paper has numbers for the benchmark, `table.md` has both.
+scorings, `SET/official/ts` and `SET/fixed/ts`; if samples ask for several calls (BFCL's parallel sets,
+`benchmark=openai`) `SET/any/ts`, which is `SET/ts` and compares the first call of the answer with any golden call, and
+`SET/every/ts`, which compares all calls with all golden calls; for BFCL `SET/ast`, its own checker's verdict on the
+whole answer; under `details` counts, 95 % intervals, and the same by scenario and by seen and unseen queries. For a
+local model, `prompt_tokens_per_sample` and `tokens_prefilled_per_sample` tell how much it read (prompts share common
+prefixes). If the paper has numbers for the benchmark, `table.md` shows both.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Run the evaluation into `folder`; returns what it wrote to `metrics.json`."""
+    """Run the evaluation in `folder` and return what it wrote to `metrics.json`."""
     metrics, predictions = evaluate(cfg)
     runs.write_lines(folder / PREDICTIONS, map(to_line, predictions))
     if robustness.applies(cfg):
@@ -64,7 +64,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def evaluate(cfg: DictConfig) -> tuple[dict[str, Any], list[Prediction]]:
-    """The metrics, and every answer with its grade."""
+    """Return the metrics, and every answer with its grade."""
     table = RewardTable.from_config(plain(cfg.reward))
     sets = benchmarks.load(cfg.benchmark, cfg.seed)
     samples = [sample for members in sets.values() for sample in members]
@@ -101,12 +101,12 @@ def evaluate(cfg: DictConfig) -> tuple[dict[str, Any], list[Prediction]]:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What was answered, in the order of the samples.
+    """The answers, in the order of the samples.
 
     Attributes:
-        model: where the model is from; None for saved answers.
-        too_long: prompts that were too long, whose answer is empty.
-        reading: `prompt_tokens_per_sample` and what else a local model tells of its reading.
+        model: the model's path or name; None for saved answers.
+        too_long: number of prompts that were too long; their answers are empty.
+        reading: `prompt_tokens_per_sample` and other numbers of a local model's prefill.
     """
 
     texts: list[str]
@@ -116,7 +116,7 @@ class Answers:
 
 
 def answer(cfg: DictConfig, samples: Sequence[Sample]) -> Answers:
-    """Saved answers (`stage.predictions`), or those of the configured source."""
+    """Return saved answers (`stage.predictions`), or those of the configured source."""
     if cfg.stage.predictions is not None:
         return Answers(read_predictions(Path(cfg.stage.predictions), len(samples)))
     with open_source(cfg) as source:
@@ -125,7 +125,7 @@ def answer(cfg: DictConfig, samples: Sequence[Sample]) -> Answers:
 
 
 def read_predictions(path: Path, expected: int) -> list[str]:
-    """Saved answers, `{"prediction": text}` a line, in the benchmark's order."""
+    """Read saved answers, one `{"prediction": text}` per line, in the benchmark's order."""
     texts = []
     for number, record in read_records(path):
         if not isinstance(record, dict) or not isinstance(record.get("prediction"), str):
@@ -140,8 +140,10 @@ def read_predictions(path: Path, expected: int) -> list[str]:
 
 
 def mark_seen(samples: list[Sample], model_path: str | None) -> tuple[list[Sample], str]:
-    """The samples with `meta["seen"]`: whether their query was trained on, by the model's own record where it has one,
-    else (RoTBench) whether it is among the third-turn trajectories, on which models are usually trained.
+    """Set `meta["seen"]` of each sample, and return what it is based on.
+
+    A query is seen if the model's own record of its training has it. Without a record, on RoTBench, it is seen if it is
+    among the third-turn trajectories, on which models are usually trained.
     """
     if model_path and (Path(model_path) / TRAINED_ON).is_file():
         keys = set(trained_on(model_path))
@@ -154,7 +156,7 @@ def mark_seen(samples: list[Sample], model_path: str | None) -> tuple[list[Sampl
 
 
 def judge(cfg: DictConfig, texts: Sequence[str], samples: list[Sample]) -> list[Grade]:
-    """One grade a sample. On RoTBench the words of an answer to the user are not compared (see `scoring`)."""
+    """Grade each sample. On RoTBench the wording of an answer to the user is not compared (see `scoring`)."""
     values = cfg.stage.matching.name
     if cfg.benchmark.name in benchmarks.ALL_ASKED_FOR:
         return scoring.any_call(texts, samples, values)
@@ -166,7 +168,7 @@ def judge(cfg: DictConfig, texts: Sequence[str], samples: list[Sample]) -> list[
 def details(
     cfg: DictConfig, name: str, texts: Sequence[str], grades: list[Grade], samples: list[Sample]
 ) -> dict[str, Any]:
-    """Every number of one set: by scoring, and within that overall, by scenario, and by seen and unseen queries."""
+    """Return all numbers of one set by scoring: overall, by scenario, and by seen and unseen queries."""
     several = cfg.benchmark.name in benchmarks.ALL_ASKED_FOR and any(len(sample.goldens) > 1 for sample in samples)
     scorings: dict[str, tuple[Sequence[scoring.Judged], float | None]]
     scorings = {"any" if several else "fixed": (grades, None)}
@@ -198,7 +200,7 @@ def details(
 
 
 def official_accuracy(cfg: DictConfig, name: str, texts: Sequence[str]) -> dict[str, Any]:
-    """`ast`: how many answers BFCL's own checker accepts, where it has an opinion."""
+    """Return as `ast` the share of answers that BFCL's own checker accepts, if it applies."""
     if cfg.benchmark.name != "bfcl":
         return {}
     right = bfcl.official([read_calls(text) for text in texts], cfg.benchmark.path, name.removeprefix("bfcl_"))
@@ -210,12 +212,12 @@ def _plain(percentages: dict[str, Percentage]) -> dict[str, dict[str, Any]]:
 
 
 def preferred(cfg: DictConfig) -> str:
-    """The scoring of the headline where there are several: RoTBench has a key for it."""
+    """Return the headline's scoring if there are several: RoTBench has a key for it."""
     return cfg.benchmark.get("scoring", Scoring.fixed).name
 
 
 def headline(cfg: DictConfig, name: str, details: dict[str, Any]) -> dict[str, float]:
-    """The flat metrics of one set."""
+    """Return the flat metrics of one set."""
     flat: dict[str, float] = {}
     scorings = details["scoring"]
     first = scoring.first_scoring(scorings, preferred(cfg))
