@@ -61,7 +61,7 @@ def model_keys(**keys):
 def test_prompts_that_a_server_would_read_in_other_tokens_are_counted(tltrain, base, byte_level):
     ran = tltrain(*WORDS, f"model.path={base(joining_quotes(byte_level))}")
     assert Reading.of(ran.folder / "model") == Reading(bos=False, prompts=5, prompts_read_apart=5)
-    assert "5 of 5 conversations are other tokens where their text is read as a whole" in ran.out + ran.err
+    assert "5 of 5 conversations have other tokens if their text is read as a whole" in ran.out + ran.err
 
 
 def test_a_record_that_cannot_be_read_is_one_line(tltrain, base, sentencepiece):

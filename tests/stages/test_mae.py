@@ -48,7 +48,7 @@ def test_the_difference_of_the_rules_is_counted_and_shown(tltrain, write):
     assert [found[name] for name in ("answers", "both", "only_paper", "only_strict")] == [4, 2, 1, 0]
     (example,) = found["examples"]
     assert (example["trajectory"], example["paper"], example["strict"]) == ("work", "api_message", None)
-    assert "differ on 1 of 4 answers (25.0%): 0 are an error under strict alone, 1 under paper alone" in ran.out
+    assert "differ on 1 of 4 answers (25.0%): 0 are an error under strict only, 1 under paper only" in ran.out
     assert example["answer"] in ran.out and "stage.rule=strict" in ran.out
     assert mae(tltrain, write(RAW_LOVE, RAW_WORK), "stage.mae=false").metrics["rules_differ"] is None
 

@@ -41,7 +41,7 @@ def stopped(tmp_path) -> Path:
 def test_keys_that_decide_the_result_and_differ_end_in_one_line(tltrain, stopped, words, names):
     line = last_line(tltrain(*WORDS, *words, "stage.resume=true", folder=stopped, status=1))
     checkpoint = stopped / "checkpoints" / "checkpoint-3"
-    assert line.startswith(f"stage.resume=true: {checkpoint} was made with other values of {names}: give them as they")
+    assert line.startswith(f"stage.resume=true: {checkpoint} was made with other values of {names}: restore them")
     assert f"stage.args.resume_from_checkpoint={checkpoint}" in line
     assert (checkpoint / COMPLETE).is_file()
 

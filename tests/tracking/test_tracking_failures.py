@@ -45,7 +45,7 @@ def test_a_server_that_cannot_be_reached_costs_a_line(tmp_path):
     found = read(tmp_path / "run")
     first, last = about_tracking(ran.stderr)
     assert first.startswith(f"wandb: {NOWHERE} cannot be reached (")
-    assert first.endswith(f"; tracking goes on offline, upload it with: wandb sync {found.folder}")
+    assert first.endswith(f"; tracking continues offline; upload it with: wandb sync {found.folder}")
     assert last == f"wandb sync {found.folder}"
     assert found.names >= {"mae/calls"} and found.artifacts
     assert [path.name for path in (tmp_path / "run" / "wandb").glob("*run-*")] == [found.folder.name]

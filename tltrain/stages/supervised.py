@@ -141,7 +141,7 @@ def last_losses(logs: list[dict[str, float]]) -> dict[str, float]:
 
 
 def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool) -> Any:
-    """trl.SFTConfig as the configuration sets it."""
+    """Return trl.SFTConfig as configured."""
     from trl import SFTConfig
 
     return training_runs.library_arguments(

@@ -1,4 +1,4 @@
-"""A training from its configuration to what it leaves: the same for every trainer and algorithm."""
+"""Prepare, run and finish a training, for every trainer and algorithm."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A training whose data is read and whose model is loaded.
+    """A training with its data read and its model loaded.
 
     Attributes:
-        source: what was read and judged, counted. train, held_out: its trajectories.
-        base: where the model came from, a folder or a hub id.
-        arguments: the library's object. resume_from: the checkpoint to go on from.
+        source: the data source with its counts. train, held_out: its trajectories.
+        base: the folder or hub id that the model came from.
+        arguments: the library's arguments object. resume_from: the checkpoint to resume from.
     """
 
     cfg: DictConfig
@@ -70,8 +70,8 @@ def prepare(
     """Read the data and load the model that `cfg` names.
 
     Args:
-        make_arguments: gives the library's object of arguments for (configuration, folder, device type, bf16).
-        left: names of files besides checkpoints that an earlier run may have left in `folder` to go on from.
+        make_arguments: makes the library's arguments object from (configuration, folder, device type, bf16).
+        left: names of files other than checkpoints that an earlier run may have left in `folder`, needed to resume it.
     """
     from transformers import set_seed
 
@@ -87,7 +87,7 @@ def prepare(
         base = loading.resolve(cfg.model, cfg.cache.dir, lambda: loading.corpus(train))
     encoder = encoders.load_encoder(base, cfg.model)
     arguments = make_arguments(cfg, folder, device.type, bf16)
-    set_seed(cfg.seed)  # an adapter begins at random
+    set_seed(cfg.seed)  # an adapter is initialized at random
     return TrainingRun(
         cfg=cfg,
         folder=folder,
@@ -105,19 +105,19 @@ def prepare(
 
 
 def train(run: TrainingRun, trainer: Any) -> Any:
-    """Train; returns the Trainer's outcome."""
-    with refused_arguments((ImportError,)):  # an optimizer's package, kernels
+    """Train and return the Trainer's outcome."""
+    with refused_arguments((ImportError,)):  # an optimizer's package or kernels may be missing
         return trainer.train(resume_from_checkpoint=run.resume_from)
 
 
 def check_loss(loss: float) -> None:
-    """Raise a TltrainError where a loss is not finite."""
+    """Raise a TltrainError if the loss is not finite."""
     if not math.isfinite(loss):
         raise TltrainError("the loss became infinite: lower stage.args.learning_rate, or hardware.bf16=false")
 
 
 def finish(run: TrainingRun, results: dict[str, Any]) -> dict[str, Any]:
-    """Leave `metrics.json`: the results and what every training says; from here on the run counts as finished."""
+    """Write `metrics.json`, the results and the counts of every training, which marks the run as finished."""
     metrics = {
         **results,
         "mae": asdict(run.source.judged),
@@ -134,11 +134,11 @@ def finish(run: TrainingRun, results: dict[str, Any]) -> dict[str, Any]:
 
 
 def library_arguments(cfg: DictConfig, kind: type, folder: Path, device: str, bf16: bool, **ours: Any) -> Any:
-    """An object of the library's class of arguments from the user's choices and what other groups say.
+    """Make a library's arguments object from the user's settings and those of other groups.
 
     Args:
         kind: a subclass of transformers.TrainingArguments.
-        ours: more of its arguments, which the configuration states elsewhere.
+        ours: further arguments, which the configuration sets elsewhere.
     """
     name = f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
     assert name == library_class(cfg.stage)
@@ -166,10 +166,10 @@ def library_arguments(cfg: DictConfig, kind: type, folder: Path, device: str, bf
 
 
 def check_lost_updates(cfg: DictConfig, learning_rate: float) -> None:
-    """Stop a training whose updates would be rounded away, or say so where `model.allow_lost_updates` wants it so.
+    """Stop a training whose updates would be lost to rounding, or warn if `model.allow_lost_updates` is set.
 
     Raises:
-        TltrainError: they would be.
+        TltrainError: they would be lost.
     """
     lost = lost_updates(cfg, learning_rate, float32_copy=float32_copy(cfg, distributed.size()))
     if lost is None:
@@ -177,7 +177,7 @@ def check_lost_updates(cfg: DictConfig, learning_rate: float) -> None:
     if not cfg.model.allow_lost_updates:
         raise TltrainError(
             f"{lost}: hardware=zero2 or zero3 keeps a float32 copy, model.dtype=float32 takes more memory, "
-            "model.allow_lost_updates=true trains all the same"
+            "model.allow_lost_updates=true trains anyway"
         )
     log.warning("%s", lost)
 
@@ -186,10 +186,10 @@ def check_lost_updates(cfg: DictConfig, learning_rate: float) -> None:
 
 
 def checkpoint_to_resume(cfg: DictConfig, folder: Path, left: Iterable[str] = ()) -> Path | None:
-    """The last whole checkpoint where `stage.resume=true`; without it, checkpoints of an earlier run are removed.
+    """Return the last complete checkpoint if `stage.resume=true`; otherwise remove an earlier run's checkpoints.
 
     Args:
-        left: names of other files of an earlier run, removed likewise.
+        left: names of other files of an earlier run, to be removed with them.
     """
     from tltrain.training.checkpoints import to_resume
 
@@ -199,7 +199,7 @@ def checkpoint_to_resume(cfg: DictConfig, folder: Path, left: Iterable[str] = ()
         if found is not None:
             log.info("going on from %s", found)
             return found
-        log.info("stage.resume=true: there is no whole checkpoint in %s, so it begins at the beginning", checkpoints)
+        log.info("stage.resume=true: there is no whole checkpoint in %s, so training starts from scratch", checkpoints)
     given = OmegaConf.select(cfg, "stage.args.resume_from_checkpoint")
     if distributed.leads():
         if given:
@@ -209,22 +209,22 @@ def checkpoint_to_resume(cfg: DictConfig, folder: Path, left: Iterable[str] = ()
                 (folder / name).unlink(missing_ok=True)
             shutil.rmtree(checkpoints, ignore_errors=True)
         resuming.record(cfg, folder)
-    distributed.share(None)  # nobody goes on before they are gone
+    distributed.share(None)  # no process continues before they are removed
     return None
 
 
 def remove_checkpoints(cfg: DictConfig, folder: Path) -> None:
-    """At the end of a run, unless they are to be kept."""
+    """Remove the checkpoints of a finished run unless they are to be kept."""
     if not cfg.stage.keep_checkpoints and distributed.leads():
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
 @contextmanager
 def refused_arguments(kinds: tuple[type[Exception], ...] = (ValueError, ImportError)) -> Iterator[None]:
-    """Say in one line what only the library can know to be wrong with its arguments, or missing for them.
+    """Turn the library's errors about wrong or missing arguments into a one-line error.
 
     Args:
-        kinds: of errors that say so.
+        kinds: the exceptions that the library raises for them.
     """
     try:
         yield
@@ -232,21 +232,21 @@ def refused_arguments(kinds: tuple[type[Exception], ...] = (ValueError, ImportEr
         raise TltrainError(f"stage.args: {' '.join(str(error).split())}") from error
 
 
-# --- what is left -----------------------------------------------------------------------------------------------------
+# --- results --------------------------------------------------------------------------------------------------------
 
 
 def save_model(run: TrainingRun, model: Any, trainer: Any) -> None:
-    """Leave `model/`: safetensors, tokenizer, chat template, how it reads, and the digests of the queries learned from.
+    """Write `model/`: safetensors, tokenizer, chat template, how it reads, and digests of its training queries.
 
     Args:
-        trainer: the one that trained the model; of several processes all call this, and the first writes.
+        trainer: the one that trained the model. Every process must call this; the first one writes.
     """
     from tltrain.models import devices, encoders, loading
     from tltrain.training import engines
 
     choice, folder = run.cfg.model, run.folder / "model"
     queries = {*trained_on(run.base), *(query_key(item.query) for item in run.train)}
-    part = folder.with_name(f".{folder.name}.part")  # under its name it is whole
+    part = folder.with_name(f".{folder.name}.part")  # the final name only ever holds a complete model
     if distributed.leads():
         shutil.rmtree(part, ignore_errors=True)
     with terminal.status("saving the model"):
@@ -265,12 +265,12 @@ def save_model(run: TrainingRun, model: Any, trainer: Any) -> None:
 
 
 def prompts_read_apart(run: TrainingRun) -> int:
-    """How many of the trajectories are other tokens where their text is read as a whole; said in one line."""
+    """Count the trajectories that tokenize differently if their text is read as a whole, and warn about them."""
     apart = sum(map(run.encoder.reads_apart, run.train))
     if apart:
         log.warning(
-            "%d of %d conversations are other tokens where their text is read as a whole: this tokenizer joins the end "
-            "of one message with the beginning of the next. A server that is sent text reads them so; "
+            "%d of %d conversations have other tokens if their text is read as a whole: this tokenizer joins the end "
+            "of one message to the start of the next. A server that is sent text reads them that way; "
             "source.tokenizer=FOLDER sends token ids",
             apart,
             len(run.train),
@@ -279,7 +279,7 @@ def prompts_read_apart(run: TrainingRun) -> int:
 
 
 def write_history(logs: list[dict[str, float]], folder: Path) -> None:
-    """Leave what was logged as `history.jsonl`."""
+    """Write the logged values to `history.jsonl`."""
     runs.write_lines(folder / "history.jsonl", map(json.dumps, map(known, logs)))
 
 

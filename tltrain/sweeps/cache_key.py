@@ -1,8 +1,8 @@
-"""What decides a stage's result: the key of its entry in the cache, and what a resumed run must share with its start.
+"""Determine a stage's result: the key of its entry in the cache, and what a resumed run must share with its start.
 
-Every key of the configuration counts, unless `EXEMPTIONS` says why it cannot matter. Where a key names a file or a
-folder, its content counts and not its name. Besides the configuration count: the code that the stage can reach, the
-versions of the libraries, the base model of an adapter, the package that a base model or a benchmark comes from.
+Every key of the configuration counts unless `EXEMPTIONS` gives a reason why it cannot matter. If a key names a file or
+folder, its content counts instead of its name. The result also depends on the code that the stage can reach, library
+versions, the base model of an adapter, and the package that a base model or a benchmark comes from.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from tltrain.runtime import fingerprints, source_digest, targets
 SUPERVISED = ("sft", "pkt")
 TRAINED = (*SUPERVISED, "irm")
 CACHED = ("mae", *TRAINED, "eval")
-"""The stages whose results are kept."""
+"""The stages whose results are cached."""
 
 Values = Mapping[str, Any]
-"""The whole configuration as plain values, references resolved."""
+"""The whole configuration as plain values with references resolved."""
 
 
 class Exemption(NamedTuple):
-    """A key, or a section, that cannot change the result of some stages, and why; `applies` says to which values."""
+    """A key or section that cannot change the result of some stages, and why; `applies` restricts it by value."""
 
     stages: tuple[str, ...]
     key: str
@@ -78,7 +78,7 @@ EXEMPTIONS = (
     Exemption(("eval",), "model.irm", "nothing is trained"),
     Exemption(("eval",), "source.api_key_env", "names a secret, and who answers does not depend on who asks"),
 )
-"""The one table of what does not count."""
+"""All exemptions; there is no other list."""
 
 FILE_ARGUMENTS = ("resume_from_checkpoint", "deepspeed", "fsdp_config", "accelerator_config", "chat_template_path")
 """Arguments of the libraries that may name a file or folder."""
@@ -92,19 +92,19 @@ PATHS = (
     *("stage.critic.path", "stage.predictions", "stage.compare"),
     *(f"{node}.{name}" for node in ARGUMENTS for name in FILE_ARGUMENTS),
 )
-"""Keys whose values may name files and folders."""
+"""Keys whose values may name files or folders."""
 ADAPTER = "adapter_config.json"
-"""peft's file that names the model which an adapter belongs to."""
+"""peft's file that names an adapter's base model."""
 
 
 def key(values: Values, made: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Everything that decides the result of the stage that `values` configures.
+    """Return everything that determines the result of the stage that `values` configures.
 
     Args:
-        made: folder of an entry of the cache -> its fingerprint, which stands for the paths into it.
+        made: folder of a cache entry -> its fingerprint, which replaces paths into the folder.
 
     Raises:
-        TltrainError: a folder that is to be read holds no file.
+        TltrainError: a folder to be read holds no files.
         OSError: a file or folder cannot be read.
     """
     stage = values["stage"]["name"]
@@ -113,7 +113,7 @@ def key(values: Values, made: Mapping[str, str] | None = None) -> dict[str, Any]
         "configuration": counting,
         "code": source_digest.digest((config.stage_module(stage), "tltrain.entry.launch"), counting),
     }
-    if stage != "mae":  # those that follow read what has been judged
+    if stage != "mae":  # the stages after mae read data that it has judged
         found["versions"] = dict(fingerprints.versions())
         found["base_model"] = base_model(values["model"])
     if stage == "eval":
@@ -122,7 +122,7 @@ def key(values: Values, made: Mapping[str, str] | None = None) -> dict[str, Any]
 
 
 def configuration(values: Values, made: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The keys that count, with the content of files and folders in the place of their names."""
+    """Return the keys that count, with the content of files and folders instead of their names."""
     counting = copy.deepcopy(dict(values))
     for rule in (counting.get("mae") or {}).values():
         if "tables" in rule and (tables := error_rule.tables_file(rule)).is_file():
@@ -132,7 +132,7 @@ def configuration(values: Values, made: Mapping[str, str] | None = None) -> dict
             node, name = _node(counting, exemption.key)
             node.pop(name, None)
     for group in [group for group in config.DOORS if group in counting]:
-        if (file := targets.file_of(values[group], group)) is not None:  # somebody's own function
+        if (file := targets.file_of(values[group], group)) is not None:  # a user's own function
             counting[group]["code"] = fingerprints.of_path(file)
     for path in PATHS:
         node, name = _node(counting, path)
@@ -145,7 +145,7 @@ def configuration(values: Values, made: Mapping[str, str] | None = None) -> dict
 
 
 def reason(values: Values, name: str) -> str | None:
-    """Why a key does not count for the stage that `values` configures; None where it does."""
+    """Return why a key does not count for the stage that `values` configures; None if it counts."""
     return next(
         (
             exemption.reason
@@ -159,7 +159,7 @@ def reason(values: Values, name: str) -> str | None:
 
 
 def differences(before: Values, after: Values) -> list[str]:
-    """The keys in which two configurations differ."""
+    """Return the keys in which two configurations differ."""
     left, right = dict(_leaves(before)), dict(_leaves(after))
     return sorted(name for name in left.keys() | right.keys() if left.get(name) != right.get(name))
 
@@ -173,7 +173,7 @@ def _leaves(values: Values, above: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _node(values: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
-    """The mapping that a key stands in, an empty one where there is none, and the key's last word."""
+    """Return the mapping that contains a key (an empty one if there is none) and the key's last component."""
     *above, name = path.split(".")
     node: Any = values
     for word in above:
@@ -191,9 +191,9 @@ def _contents(value: Any, made: Mapping[str, str]) -> Any:
 
 
 def content(path: str, made: Mapping[str, str] | None = None) -> str:
-    """What stands for a path: the fingerprint of the entry it is in, else its content's; a hub id is itself.
+    """Return what stands for a path: the fingerprint of its cache entry, else its content's digest; a hub id unchanged.
 
-    An adapter's content is its own and that of the model it belongs to.
+    An adapter's digest covers its own content and that of its base model.
     """
     if not path or not Path(path).exists():
         return path
@@ -207,13 +207,13 @@ def content(path: str, made: Mapping[str, str] | None = None) -> str:
         return digest
     return fingerprints.fingerprint(
         [digest, content(base, {**made, str(real): digest})]
-    )  # so that no circle is endless
+    )  # its own digest stands for it, which ends any cycle
 
 
 def _base_of_adapter(folder: Path) -> str | None:
     try:
         base = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError):  # whoever loads it says what is wrong
+    except (OSError, ValueError, KeyError, TypeError):  # loading the adapter reports the error
         return None
     return base if isinstance(base, str) else None
 
@@ -222,18 +222,18 @@ def _base_of_adapter(folder: Path) -> str | None:
 
 
 def base_model(model: Values) -> str | None:
-    """A digest of the file that a base model is converted from; None where it does not come from a package."""
+    """Return a digest of the file that a base model is converted from; None if it is not from a package."""
     weights = packages.weights(model["package"]) if model["path"] is None else None
     return None if weights is None else fingerprints.of_file(weights)
 
 
 def benchmark_package(benchmark: Values) -> dict[str, Any]:
-    """The versions, and for BFCL the content, of the package that asks a benchmark or scores it."""
+    """Return the versions, and for BFCL the content, of the package that runs or scores a benchmark."""
     if benchmark["name"] == "general":
         return dict(fingerprints.versions(("lm_eval", "datasets", "evaluate")))
     if benchmark["name"] != "bfcl":
         return {}
-    from tltrain.data import bfcl  # not above: no other stage has it in its digest
+    from tltrain.data import bfcl  # imported here so that no other stage has it in its digest
 
     folder = bfcl.folder(benchmark["path"]).resolve()
     package = folder.parent if folder.parent.name == bfcl.PACKAGE else folder  # its simulators answer conversations

@@ -1,4 +1,4 @@
-"""Sweeps: the callback that says where a multirun is and leaves its report at the end."""
+"""The Hydra callback that reports a multirun's progress and writes its report at the end."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from tltrain.runtime.durations import duration
 log = logging.getLogger(__name__)
 
 failed_jobs: list[str] = []
-"""Folders of the jobs of the last multirun that did not end well, in whichever process they ran."""
+"""Folders of the last multirun's failed jobs, from all processes."""
 
 
 class Gather(Callback):
-    """Says which job a multirun is at, and leaves its report at the end."""
+    """Reports a multirun's progress and writes its report at the end."""
 
     def __init__(self) -> None:
         self.jobs: int | None = None
@@ -40,23 +40,23 @@ class Gather(Callback):
         self.began = 0.0
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Have the run's folder for this run alone."""
+        """Claim the run's folder for this run."""
         _claim(config, config.hydra.run.dir)
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Point `latest` at the run, if it has ended well."""
+        """Point `latest` at the run if it succeeded."""
         folder = Path(config.hydra.run.dir)
         if runs.ended(folder) is not None:
             runs.link_latest(folder)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Have the sweep's folder for this sweep alone; count the jobs, where that can be known before."""
+        """Claim the sweep's folder for this sweep, and count its jobs if they are known in advance."""
         _claim(config, config.hydra.sweep.dir)
         self.jobs = count_jobs(config)
         failed_jobs.clear()
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Name the job."""
+        """Announce the job."""
         if config.hydra.mode.name != "MULTIRUN":
             return
         self.number += 1
@@ -65,7 +65,7 @@ class Gather(Callback):
         terminal.errors.rule(f"{self._which(config)}: {words}", align="left", characters="=")
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Say how the job ended, and where the sweep stands."""
+        """Report how the job ended and how far the sweep has come."""
 
         if config.hydra.mode.name != "MULTIRUN":
             return
@@ -80,7 +80,7 @@ class Gather(Callback):
         return f"job {int(config.hydra.job.num) + 1}{of}"
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Gather the jobs, print them as a table, and write the report where there were evaluations."""
+        """Gather the jobs, print them as a table, and write the report if there were evaluations."""
         folder = Path(config.hydra.sweep.dir)
         name = _name(config)
         try:
@@ -99,10 +99,10 @@ class Gather(Callback):
 
 
 def standing(sweep: Path, jobs: int | None) -> str:
-    """How many jobs are done, failed, running and waiting, by what their folders hold: so it counts every process's.
+    """Return the numbers of jobs done, failed, running and waiting, read from their folders and so across processes.
 
     Args:
-        jobs: how many there will be; None where that is not known.
+        jobs: the number of jobs in the sweep; None if unknown.
     """
     states = [_job_state(folder.parent) for folder in sweep.glob("*/.hydra")]
     counts = {state: states.count(state) for state in ("done", "failed", "running")}
@@ -111,15 +111,15 @@ def standing(sweep: Path, jobs: int | None) -> str:
 
 
 def _job_state(folder: Path) -> str:
-    if (folder / "error.txt").is_file():  # first: a job that was refused leaves the metrics of the run before it
+    if (folder / "error.txt").is_file():  # first: a refused job leaves the metrics of the run before it
         return "failed"
     return "done" if (folder / "metrics.json").is_file() else "running"
 
 
 def _track(config: DictConfig, folder: Path) -> None:
-    """The report as a file of a run of its own, in the sweep's group."""
+    """Track the report as a file of its own run in the sweep's group."""
     own = copy.deepcopy(config)
-    HydraConfig.instance().set_config(config)  # where jobs ran in processes of their own, none is set here
+    HydraConfig.instance().set_config(config)  # not set here if the jobs ran in other processes
     with open_dict(own):
         own.pop("hydra")
         own.stage.name = "report"
@@ -129,8 +129,8 @@ def _track(config: DictConfig, folder: Path) -> None:
 
 
 def _claim(config: DictConfig, folder: str) -> None:
-    """Before anything is written there. Hydra would make a warning of an exception, but for one that ends a process."""
-    with suppress(OSError):  # Hydra cannot write there either, and that is said in one place
+    """Claim the folder before anything is written. Hydra turns exceptions into warnings, except SystemExit."""
+    with suppress(OSError):  # Hydra cannot write there either and reports that itself
         try:
             runs.check_place(Path(folder), config)
             runs.claim(Path(folder))
@@ -141,20 +141,20 @@ def _claim(config: DictConfig, folder: str) -> None:
 
 
 def count_jobs(config: DictConfig) -> int | None:
-    """The number of combinations that Hydra's own sweeper will make; None for others."""
+    """Return the number of combinations of Hydra's own sweeper; None for other sweepers."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     if not str(config.hydra.sweeper.get("_target_", "")).endswith("BasicSweeper"):
         return None
     words = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    words += config.hydra.overrides.task  # in Hydra's order: of a key said twice the last counts
+    words += config.hydra.overrides.task  # in Hydra's order: the last of several values for a key counts
     parsed = OverridesParser.create().parse_overrides(words)
     return sum(len(batch) for batch in BasicSweeper.split_arguments(parsed, None))
 
 
 def command() -> str:
-    """What was typed."""
+    """Return the command line as typed."""
     return shlex.join([*program.name().split(), *sys.argv[1:]])
 
 
@@ -167,7 +167,7 @@ def _name(config: DictConfig) -> str:
 
 
 def show(sweep: Sweep) -> None:
-    """The jobs and what became of them."""
+    """Print the jobs and their results."""
     names = sorted(
         {key for row in sweep.rows for job in row.finished for key in job.metrics if _shown(key)}, key=_order
     )
@@ -203,7 +203,7 @@ def _state(job: Job) -> str:
 
 
 def write(sweep: Sweep, folder: Path) -> None:
-    """The report's files and what they were made of, into `folder`."""
+    """Write the report's files and its data to `folder`."""
     from tltrain.report.write import write_report  # charts take a second to load
 
     with terminal.status("writing the report"):

@@ -1,4 +1,4 @@
-"""Whether a run that is to be resumed is the run that was stopped: the record of what decides a training's result."""
+"""Check that a run to be resumed is the run that was stopped, by a record of what determines a training's result."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tltrain.training.checkpoints import last_checkpoint
 log = logging.getLogger(__name__)
 
 RECORD = ".decided_by.json"
-"""In a training's folder from its beginning: the keys that decide its result, and the libraries' versions."""
+"""File in a training's folder, from the start: the keys that determine its result, and library versions."""
 SHOWN = 8
-"""Most keys that a line names."""
+"""Most keys named in an error."""
 
 
 def record(cfg: DictConfig, folder: Path) -> None:
-    """Write down what decides the result of a training that begins in `folder`.
+    """Write to `folder` what determines the result of the training that starts there.
 
-    What can be read only once, such as a pipe, has no content to compare: then nothing is written down.
+    A file that can be read only once, such as a pipe, has no content to compare: then nothing is written.
     """
     (folder / RECORD).unlink(missing_ok=True)
     try:
@@ -35,7 +35,7 @@ def record(cfg: DictConfig, folder: Path) -> None:
 
 
 def decided_by(cfg: DictConfig) -> dict[str, Any]:
-    """The keys that decide a training's result, the content of files in the place of their names, and versions."""
+    """Return the keys that determine a training's result, with the content of files for their names, and versions."""
     return {
         "configuration": cache_key.configuration(redact.config(cfg)),
         "versions": dict(fingerprints.versions()),
@@ -43,10 +43,10 @@ def decided_by(cfg: DictConfig) -> dict[str, Any]:
 
 
 def check(cfg: DictConfig, folder: Path) -> None:
-    """Check that what `stage.resume=true` would go on from, or take as done, was made by this configuration.
+    """Check that the checkpoint or finished run that `stage.resume=true` would use was made with this configuration.
 
     Raises:
-        TltrainError: keys that decide the result differ; the line names them.
+        TltrainError: keys that determine the result differ; the message names them.
     """
     ended = runs.ended(folder) is not None
     checkpoint = last_checkpoint(folder / "checkpoints")
@@ -57,7 +57,7 @@ def check(cfg: DictConfig, folder: Path) -> None:
         before = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         configuration, versions = before["configuration"], before["versions"]
     except (OSError, ValueError, KeyError, TypeError):
-        log.warning("%s: nothing says which configuration it was made with, so none is compared", what)
+        log.warning("%s: nothing says which configuration it was made with, so it is not compared", what)
         return
     now = decided_by(cfg)
     if names := cache_key.differences(configuration, now["configuration"]):
@@ -65,11 +65,11 @@ def check(cfg: DictConfig, folder: Path) -> None:
         otherwise = (
             "give another hydra.run.dir"
             if ended
-            else f"stage.resume=false stage.args.resume_from_checkpoint={checkpoint} goes on from it with these"
+            else f"stage.resume=false stage.args.resume_from_checkpoint={checkpoint} resumes from it with these values"
         )
         raise TltrainError(
-            f"stage.resume=true: {what} was made with other values of {shown}: give them as they were, leave out "
-            f"stage.resume to begin anew, or {otherwise}"
+            f"stage.resume=true: {what} was made with other values of {shown}: restore them, leave out "
+            f"stage.resume to start from scratch, or {otherwise}"
         )
     if not ended and (names := cache_key.differences(versions, now["versions"])):
         log.warning("%s was made with other versions of %s: the result may differ", what, ", ".join(names))

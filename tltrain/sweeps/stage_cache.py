@@ -1,14 +1,14 @@
-"""The cache of stages: each result lives once, under the fingerprint of what decides it.
+"""The cache of stages: each result is stored once, under the fingerprint of everything that determines it.
 
-    CACHE/stages/pkt-0123456789abcdef/     what the stage wrote
-        .tltrain-entry                     first: the mark of a folder that the cache made, and may remove
-        entry.json                         last: the files with their digests, the fingerprinted configuration, the cost
-    CACHE/stages/.locks/NAME.lock          held by who builds, checks or removes an entry
+    CACHE/stages/pkt-0123456789abcdef/     the stage's output
+        .tltrain-entry                     written first: marks a folder that the cache made, and may remove
+        entry.json                         written last: files with digests, the fingerprinted configuration, the cost
+    CACHE/stages/.locks/NAME.lock          held while a process builds, checks or removes an entry
     CACHE/stages/.locks/NAME.users/        one lock for each job that uses the entry
 
-An entry without `entry.json` is unfinished, one whose files are not those that it lists is altered: neither is ever
-used. Who builds an entry holds its lock; others wait for it, and as the operating system frees the lock of a process
-that died, the next in line builds the entry anew. A job holds the entries it has asked for until `StageCache.release`.
+An entry without `entry.json` is unfinished; one whose files differ from those listed in it has been altered. Neither is
+ever used. A process that builds an entry holds its lock and others wait. The operating system frees the lock of a
+process that died, and the next one builds the entry again. A job uses its entries until `StageCache.release`.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from tltrain.runtime import fingerprints, manifests, memory, runs, terminal
 log = logging.getLogger(__name__)
 
 NOT_LISTED = ("wandb", "tensorboard")
-"""Folders that trackers leave in an entry: no part of the result."""
+"""Folders that trackers write to an entry; they are not part of the result."""
 MANIFEST, MARK = manifests.ENTRY, ".tltrain-entry"
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What making an entry took, or would have taken."""
+    """The cost of building an entry, paid now or, if it was reused, earlier."""
 
     name: str
     fingerprint: str
@@ -52,7 +52,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Entry:
-    """A whole entry: its folder, what the stage returned, and its cost."""
+    """A complete entry: its folder, the stage's metrics, and its cost."""
 
     folder: Path
     metrics: dict[str, Any]
@@ -61,7 +61,7 @@ class Entry:
 
 @dataclass
 class Manifest:
-    """`entry.json`. `files`: relative name -> size, digest."""
+    """The content of `entry.json`. `files`: relative name -> size, digest."""
 
     stage: str
     fingerprint: str
@@ -76,19 +76,19 @@ Build = Callable[[Path], dict[str, Any]]
 
 
 class StageCache:
-    """Results by fingerprint, below `root`."""
+    """Results by fingerprint, stored below `root`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._in_use: dict[Path, FileLock] = {}
 
     def get(self, stage: str, decided_by: Mapping[str, Any], build: Build, resumable: bool = False) -> Entry:
-        """The entry for what `decided_by` says; built by `build(folder) -> metrics` where there is none.
+        """Return the entry for `decided_by`; if there is none, build it with `build(folder) -> metrics`.
 
-        It is in use from then on: nobody removes it before `release`, or the end of the process.
+        The entry is in use from then on: no process removes it before `release` or the end of this process.
 
         Args:
-            resumable: `build` goes on from what a builder that was stopped left in the folder.
+            resumable: `build` can continue from the files that a stopped builder left in the folder.
         """
         name = fingerprints.fingerprint(decided_by)
         folder = self.root / f"{stage}-{name}"
@@ -96,7 +96,7 @@ class StageCache:
             self._use(folder)
             manifest = self._whole(folder)
             if manifest is not None:
-                os.utime(folder / MANIFEST)  # when it was last of use
+                os.utime(folder / MANIFEST)  # the time of last use
                 return _entry(folder, manifest, reused=True)
             if folder.exists() and not (resumable and not (folder / MANIFEST).exists()):
                 shutil.rmtree(folder)
@@ -118,14 +118,14 @@ class StageCache:
             return _entry(folder, manifest, reused=False)
 
     def release(self) -> None:
-        """Use no entry any longer."""
+        """Stop using all entries."""
         while self._in_use:
             _, lock = self._in_use.popitem()
             lock.release()
             Path(lock.lock_file).unlink(missing_ok=True)
 
     def _use(self, folder: Path) -> None:
-        """Have the entry until `release`; called by who holds its lock."""
+        """Use the entry until `release`; the caller must hold its lock."""
         if folder not in self._in_use:
             users = self._users(folder)
             users.mkdir(parents=True, exist_ok=True)
@@ -134,7 +134,7 @@ class StageCache:
             self._in_use[folder] = lock
 
     def _is_used(self, folder: Path) -> bool:
-        """Whether a job uses the entry; asked by who holds its lock. What jobs that died have left is removed."""
+        """Return whether a job uses the entry, and remove locks of dead jobs; the caller must hold the entry's lock."""
         for file in self._users(folder).glob("*.lock"):
             lock = FileLock(file)
             try:
@@ -158,7 +158,7 @@ class StageCache:
         try:
             lock.acquire(timeout=0.2)
         except Timeout:
-            with terminal.status(f"waiting for another job that makes {folder.name}"):
+            with terminal.status(f"waiting for another job that builds {folder.name}"):
                 lock.acquire()
         try:
             yield
@@ -166,7 +166,7 @@ class StageCache:
             lock.release()
 
     def _whole(self, folder: Path) -> Manifest | None:
-        """The manifest of an entry that is as it was when it was finished: all its files are read, once a process."""
+        """Return the manifest of an intact entry, else None; reads all its files, once per process."""
         if not (folder / MANIFEST).is_file():
             return None
         manifest = read_manifest(folder)
@@ -182,15 +182,15 @@ class StageCache:
         return None
 
     def entries(self) -> list[tuple[Path, Manifest | None]]:
-        """Every entry's folder with its manifest (None: unfinished), the last used last.
+        """Return every entry's folder and manifest (None if unfinished), the most recently used last.
 
-        Folders without the cache's mark are somebody else's, and not listed.
+        Folders without the cache's mark belong to others and are not listed.
         """
         folders = [folder for folder in self._folders() if is_entry(folder)]
         return sorted(((folder, read_manifest(folder)) for folder in folders), key=lambda entry: last_used(entry[0]))
 
     def foreign(self) -> list[Path]:
-        """Folders beside the entries that the cache did not make."""
+        """Return the folders beside the entries that the cache did not make."""
         return sorted(folder for folder in self._folders() if not is_entry(folder))
 
     def _folders(self) -> list[Path]:
@@ -203,13 +203,13 @@ class StageCache:
         ]
 
     def remove(self, folder: Path) -> bool:
-        """Remove an entry; False where a job is building or using it, or where it is none of the cache's."""
+        """Remove an entry. Return False if a job builds or uses it, or if it is not an entry of the cache."""
         lock = self._lock(folder)
         try:
             with lock.acquire(timeout=0):
                 if not is_entry(folder) or self._is_used(folder):
                     return False
-                (folder / MANIFEST).unlink(missing_ok=True)  # first: half of it is left if this is interrupted
+                (folder / MANIFEST).unlink(missing_ok=True)  # first: an interruption leaves an unfinished entry
                 for path in folder.iterdir():
                     if path.name != MARK:  # last, for the same reason
                         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
@@ -220,12 +220,12 @@ class StageCache:
 
 
 def is_entry(folder: Path) -> bool:
-    """Whether the cache made this folder: it bears the mark or, of a version without marks, an entry's manifest."""
+    """Return whether the cache made this folder: it has the mark, or the manifest of a version without marks."""
     return (folder / MARK).is_file() or read_manifest(folder) is not None
 
 
 def last_used(folder: Path) -> float:
-    """When the entry was made or last asked for, in seconds since the epoch; 0 where it has just been removed."""
+    """Return when the entry was made or last used, in seconds since the epoch; 0 if it has just been removed."""
     for path in (folder / MANIFEST, folder):
         with suppress(OSError):
             return path.stat().st_mtime
@@ -233,7 +233,7 @@ def last_used(folder: Path) -> float:
 
 
 def size(folder: Path) -> int:
-    """Bytes of all files of an entry; a job that makes it may be moving some meanwhile."""
+    """Return the size in bytes of all files of an entry; a job that builds it may move files at the same time."""
     total = 0
     for file in folder.rglob("*"):
         with suppress(OSError):
@@ -242,7 +242,7 @@ def size(folder: Path) -> int:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """`entry.json`, None where there is none that can be read."""
+    """Read `entry.json`; return None if it does not exist or cannot be read."""
     try:
         manifest = Manifest(**json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -250,7 +250,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     files: Any = manifest.files
     if not isinstance(files, dict) or not all(isinstance(kept, list) and len(kept) > 1 for kept in files.values()):
         return None
-    # Earlier versions kept a time between size and digest.
+    # Earlier versions stored a time between size and digest.
     return replace(manifest, files={name: [kept[0], kept[-1]] for name, kept in files.items()})
 
 

@@ -1,4 +1,4 @@
-"""Tracking of a job: its metrics, tables of samples and artifacts, to wandb, TensorBoard or nowhere (`tracking=...`).
+"""Track a job: metrics, tables of samples and artifacts, in wandb, TensorBoard or nowhere (`tracking=...`).
 
     with tracking.job(cfg, folder) as tracker:
         trainer = Trainer(..., callbacks=tracker.callbacks())
@@ -6,8 +6,8 @@
         tracker.table("eval/predictions", ["id", "prediction"], rows)
         tracker.artifact("model", folder / "model")
 
-Whatever goes wrong inside a tracker, the job goes on. What names metrics have is said in `tltrain.tracking.names`.
-Nothing here loads wandb unless `tracking=wandb`.
+An error inside a tracker never stops the job. `tltrain.tracking.names` defines the names of metrics. wandb is loaded
+only if `tracking=wandb`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 def guarded(method: Callable[..., None]) -> Callable[..., None]:
-    """For methods of a tracker: whatever they raise is warned of, the first time, and the job goes on."""
+    """Decorate a method of a tracker: it never raises; the tracker's first error is logged as a warning."""
 
     @wraps(method)
     def safe(self: Tracker, *args: Any, **kwargs: Any) -> None:
@@ -48,47 +48,47 @@ def guarded(method: Callable[..., None]) -> Callable[..., None]:
 
 
 class Tracker:
-    """A tracker that tracks nothing; the others override what they can show."""
+    """A tracker that tracks nothing; subclasses override what they support."""
 
     complained = False
 
     def complain(self, error: BaseException) -> None:
-        """Warn of an error, the first time."""
+        """Log an error, the first one as a warning."""
         level = logging.DEBUG if self.complained else logging.WARNING
         log.log(level, "tracking: %s: %s; the job goes on", type(error).__name__, one_line(error))
         self.complained = True
 
     def callbacks(self) -> list[Any]:
-        """Callbacks of transformers that hand on what a Trainer logs."""
+        """Return transformers callbacks that forward the Trainer's logs."""
         return []
 
     def metrics(self, numbers: Mapping[str, float]) -> None:
-        """Numbers of the whole job, under names of `tltrain.tracking.names`."""
+        """Track numbers of the whole job, under names of `tltrain.tracking.names`."""
 
     def table(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], step: int | None = None) -> None:
-        """A table of samples; no more rows than `tracking.rows`. `step`: the optimizer step it shows."""
+        """Track a table of samples, at most `tracking.rows` rows, for an optimizer `step`."""
 
     def artifact(self, kind: str, path: Path) -> None:
-        """A file or folder that the job made, and from what: `kind` is data, model or evaluation."""
+        """Track a file or folder that the job made, with its inputs; `kind` is data, model or evaluation."""
 
     def evaluation(
         self, metrics: Mapping[str, Any], predictions: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]
     ) -> None:
-        """What stage=eval measured: its `metrics.json` to be, `predictions.jsonl`, and the same as rows of a table."""
+        """Track a stage=eval result: the content of `metrics.json`, `predictions.jsonl`, and its rows as a table."""
 
     def track_file(self, path: Path) -> None:
-        """A file to be kept with the run, with its content (a report)."""
+        """Keep a file (a report) with the run, including its content."""
 
     def preempted(self) -> None:
-        """The job's machine is taken away, and it will go on elsewhere."""
+        """Mark the job as preempted: it will continue on another machine."""
 
     def close(self, failed: bool) -> None:
-        """The job has ended."""
+        """End the run."""
 
 
 @contextmanager
 def job(cfg: DictConfig, folder: Path) -> Iterator[Tracker]:
-    """The tracker that `tracking=...` asks for, in `folder`; only the first of several processes tracks anything."""
+    """Open the tracker that `tracking=...` chooses, in `folder`; of several processes only the first tracks."""
     tracker = Tracker()
     if int(os.environ.get("RANK", "0")) == 0:
         try:
@@ -129,15 +129,15 @@ def _tensorboard(settings: config.Tracking, folder: Path) -> Tracker:
 
 
 TRACKERS: dict[str, Callable[..., Tracker]] = {"none": _nothing, "wandb": _wandb, "tensorboard": _tensorboard}
-"""The trackers, by name; the annotation of its settings says the keys of each."""
+"""Trackers by name. The annotation of a tracker's first parameter defines its keys."""
 
 
 @contextmanager
 def prepared(cfg: DictConfig) -> Iterator[None]:
-    """Around a stage: look first whether what tracks is there, and hide wandb from other libraries unless it tracks.
+    """Check around a stage that the tracker's packages exist, and hide wandb from other libraries if it is not used.
 
     Raises:
-        TltrainError: a package is missing, or the file of panels is wrong; the message says what to do.
+        TltrainError: a package is missing, or the panels file is wrong; the message gives the remedy.
     """
     needed = [("tracking=tensorboard", "tensorboard", "tensorboard", cfg.tracking.name == "tensorboard")]
     needed += [("tracking.dashboard=true", "wandb-workspaces", "dashboards", dashboards := wants_dashboard(cfg))]
@@ -149,8 +149,8 @@ def prepared(cfg: DictConfig) -> Iterator[None]:
 
         dashboard.read(cfg.tracking.panels)
     if not wants_wandb(cfg):
-        # TRL imports wandb, a second's work, wherever it finds it; `None` is how Python says that there is no module,
-        # which the type of `sys.modules` leaves out.
+        # TRL imports wandb, which takes a second, whenever it finds it. With `None`, Python reports a missing module;
+        # the type of `sys.modules` does not allow it.
         sys.modules.setdefault("wandb", None)  # type: ignore[arg-type]
     try:
         yield
@@ -164,7 +164,7 @@ def _unhide() -> None:
 
 
 def one_line(error: object) -> str:
-    """A short line of what an error says."""
+    """Return an error's message as one short line."""
     return redact.text(" ".join(str(error).split()))[:200]
 
 
@@ -177,7 +177,7 @@ def wants_wandb(cfg: DictConfig) -> bool:
 
 
 def _reveal() -> None:
-    """Import wandb. Where an earlier job of this process hid it, modules of TRL lack the name: they get it now."""
+    """Import wandb. If an earlier job of this process hid it, set the name in TRL's modules that lack it."""
     _unhide()
     import wandb
 

@@ -1,4 +1,4 @@
-"""Hands on what a Trainer logs."""
+"""Forward a Trainer's logs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 
 class LogCallback(TrainerCallback):
-    """Calls `log(logs, step)` with what the Trainer logs, on the first process."""
+    """Calls `log(logs, step)` for the Trainer's logs, on the first process."""
 
     def __init__(self, log: Callable[[Mapping[str, Any], int], None]) -> None:
         self.log = log

@@ -1,10 +1,10 @@
-"""The dashboard as code: a workspace and a report of wandb from a file, `conf/tracking/dashboard/panels.yaml`.
+"""The dashboard as code: a wandb workspace and report from a file, `conf/tracking/dashboard/panels.yaml`.
 
 A panel of that file is one of
 
     {title: ..., lines: [METRIC, ...], log: true}       over the section's `over`
     {title: ..., bars: [METRIC, ...]}                   the runs' last values
-    {title: ..., table: TABLE}                          of the runs that have it
+    {title: ..., table: TABLE}                          of those runs that have it
 
 It needs the extra `dashboards` (wandb-workspaces). Nothing is sent before `save`.
 """
@@ -34,10 +34,10 @@ KINDS = {"lines", "bars", "table"}
 
 
 def read(path: str | Path | None) -> list[dict[str, Any]]:
-    """The sections of a file of panels, checked.
+    """Read the sections of a panels file and check them.
 
     Raises:
-        TltrainError: it cannot be read, a panel is none of the above, or shows what no stage logs.
+        TltrainError: it cannot be read, a panel has none of the forms above, or a metric is not logged by any stage.
     """
     path = Path(path or PANELS)
     try:
@@ -64,12 +64,12 @@ def _section(section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def metrics_of(panel: Mapping[str, Any]) -> list[str]:
-    """The names a panel shows."""
+    """Return the metrics or table that a panel shows."""
     return [panel["table"]] if "table" in panel else list(panel.get("lines") or panel["bars"])
 
 
 def workspace(sections: list[dict[str, Any]], entity: str, project: str) -> Any:
-    """The workspace, as an object of wandb-workspaces."""
+    """Make the workspace, an object of wandb-workspaces."""
     import wandb_workspaces.workspaces as ws
 
     return ws.Workspace(
@@ -89,7 +89,7 @@ def workspace(sections: list[dict[str, Any]], entity: str, project: str) -> Any:
 
 
 def report(sections: list[dict[str, Any]], entity: str, project: str) -> Any:
-    """The same panels as a report, a chapter for each section."""
+    """Make a report of the same panels, with a chapter for each section."""
     import wandb_workspaces.reports.v2 as wr
 
     blocks: list[Any] = [wr.TableOfContents()]
@@ -112,9 +112,9 @@ def _panel(panel: Mapping[str, Any], over: str) -> Any:
 
 
 def save(cfg: DictConfig, entity: str, project: str) -> list[str]:
-    """Create workspace and report on the server, or update those made before; returns their addresses.
+    """Create the workspace and report on the server, or update those made before, and return their URLs.
 
-    Which they are is kept in `cache.dir/dashboards.json`: wandb lists no workspaces by name.
+    The URLs are stored in `cache.dir/dashboards.json`, since wandb cannot list workspaces by name.
     """
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
@@ -135,9 +135,9 @@ def save(cfg: DictConfig, entity: str, project: str) -> list[str]:
 
 
 def _load(kind: Any, url: str | None) -> Any:
-    """What is at the address, if it is still there."""
+    """Load the object at a URL; None if it no longer exists."""
     try:
         return kind.from_url(url) if url else None
-    except Exception as error:  # removed by someone, or out of our reach: a new one is made
+    except Exception as error:  # removed or inaccessible: a new one is made
         log.debug("%s: %s", url, error)
         return None

@@ -1,4 +1,4 @@
-"""The names of metrics, the same in every run, and what each is drawn over.
+"""The names of metrics, the same in every run, and their x-axes.
 
 train/*             stage=sft, pkt        over train/global_step (optimizer steps)
     loss key_token_loss other_token_loss  nats per token: weighted by turns; unweighted, key and other tokens
@@ -37,7 +37,7 @@ from typing import Any
 from tltrain.grading import SAMPLED_OUTCOMES, RewardTable
 
 STEPS = {"train": "train/global_step", "held_out": "train/global_step", "irm": "irm/step"}
-"""What the metrics of a group are drawn over; those of other groups are single numbers."""
+"""The x-axis of each group's metrics; those of other groups are single numbers."""
 
 _LOSSES = ("loss", "key_token_loss", "other_token_loss", "mean_weight", "key_token_share")
 _OPTIMIZER = ("grad_norm", "learning_rate", "epoch", "tokens_per_second")
@@ -65,16 +65,16 @@ _PATTERNS = (rf"eval/\w+/(\w+/)?(ts|pi|cf|ast|n|reward|de|ce|va|success|calls|gr
 
 
 def is_known(name: str) -> bool:
-    """Whether some stage logs a metric or table under this name."""
+    """Return whether any stage logs a metric or table under this name."""
     fixed = {*TRAIN, *HELD_OUT, *IRM, *TOTAL, *TABLES, *MAE, *STEPS.values()}
     return name in fixed or any(re.fullmatch(pattern, name) for pattern in _PATTERNS)
 
 
 def of_logs(logs: Mapping[str, Any], stage: str, step: int) -> dict[str, Any]:
-    """What a Trainer logs, under our names, with the step it is drawn over.
+    """Rename a Trainer's logs to our names and add the step for the x-axis.
 
     Args:
-        logs: of a transformers callback; numbers of held-out data begin with `held_out_` or `eval_`, those of the
+        logs: from a transformers callback; numbers of held-out data begin with `held_out_` or `eval_`, those of the
             whole training with `train_`.
         stage: `cfg.stage.name`. step: the trainer's global step.
     """
@@ -91,7 +91,7 @@ def of_logs(logs: Mapping[str, Any], stage: str, step: int) -> dict[str, Any]:
 
 
 def of_evaluation(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of stage=eval's `metrics.json`, under our names."""
+    """Return the numbers of stage=eval's `metrics.json` under our names."""
     flat = {f"eval/{name}": value for name, value in metrics.items() if "/" in name}
     for name, found in metrics["details"].items():
         whole = sum(found["rows"].values()) or 1
@@ -100,13 +100,13 @@ def of_evaluation(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def of_held_out_evaluation(when: str, found: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of stage=irm's held-out questions, asked `when` (before, after) training; none where none were."""
+    """Return the numbers of stage=irm's held-out questions `when` (before, after) training; empty without questions."""
     if not found["n"]:
         return {}
     return {f"eval/held_out_{when}/{name}": found[name] for name in ("reward", "ts", "pi", "cf", "n") if name in found}
 
 
 def of_mae(counts: Mapping[str, Any]) -> dict[str, int]:
-    """The counts of stage=mae, under our names."""
+    """Return the counts of stage=mae under our names."""
     kinds = {f"mae/error_kind/{kind}": count for kind, count in counts["error_kinds"].items()}
     return {name: counts[name.partition("/")[2]] for name in MAE} | kinds

@@ -1,4 +1,4 @@
-"""`tracking=tensorboard`: transformers' own callback, into `RUN_FOLDER/tensorboard`. Metrics only, by its names.
+"""`tracking=tensorboard`: transformers' own callback, with its names, writing metrics to `RUN_FOLDER/tensorboard`.
 
 tensorboard --logdir outputs
 """
@@ -13,7 +13,7 @@ from tltrain.tracking import Tracker, guarded, names
 
 
 class TensorBoardTracker(Tracker):
-    """What a Trainer logs by transformers' callback; numbers of a whole job under our names."""
+    """Tracks a Trainer's logs by transformers' callback, and numbers of a whole job under our names."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "tensorboard"
@@ -22,7 +22,7 @@ class TensorBoardTracker(Tracker):
         from transformers.integrations import TensorBoardCallback
 
         callback = TensorBoardCallback()
-        callback.logging_dir = str(self.folder)  # its own would lie among the checkpoints, which may be removed
+        callback.logging_dir = str(self.folder)  # its default lies among the checkpoints, which may be removed
         return [callback]
 
     @guarded

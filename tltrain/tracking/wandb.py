@@ -1,12 +1,12 @@
-"""`tracking=wandb`: a run of Weights & Biases for each job, offline unless `tracking.mode=online`.
+"""`tracking=wandb`: a Weights & Biases run for each job, offline unless `tracking.mode=online`.
 
-The run lies in `RUN_FOLDER/wandb`; an offline one is uploaded by the `wandb sync ...` that is printed at its end.
+The run is in `RUN_FOLDER/wandb`; the command `wandb sync ...`, printed at its end, uploads an offline one.
 
-Lineage. What a job made is logged as a version of the artifact `data`, `model` or `evaluation`, by reference (`file://`
-with each file's MD5) unless `tracking.upload=true`; what it read is logged likewise and marked as used. A version is
-known by its content, so the model that one job made is the one that the next job used, whichever was uploaded first.
-wandb's `use_artifact` refuses to work offline; the mark it sets is a field of the record that `log_artifact` writes,
-which offline runs keep until they are synced. Name and digest of what was read stand in the artifact's metadata too.
+Lineage: a job's output is logged as a version of the artifact `data`, `model` or `evaluation`, by reference (`file://`
+with each file's MD5) unless `tracking.upload=true`; its inputs are logged in the same way and marked as used. A version
+is identified by its content, so the model that one job made is the one that the next job used, whichever was uploaded
+first. wandb's `use_artifact` refuses to work offline; the mark it sets is a field of the record that `log_artifact`
+writes, which offline runs keep until they are synced. Names and digests of inputs are also in the artifact's metadata.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ log = logging.getLogger(__name__)
 
 TYPES = {"data": "dataset", "model": "model", "evaluation": "evaluation"}
 CELL = 4000
-"""Characters of a table's cell; a prompt with many tools would make a table that no browser shows."""
+"""Most characters of a table's cell; whole prompts with many tools would make a table that no browser can show."""
 
 _unreachable: set[str] = set()
-"""Servers that did not answer in this process: the next job does not wait for them again."""
+"""Servers that did not answer in this process; the next job does not wait for them again."""
 
 
 class WandbTracker(Tracker):
-    """One run of wandb, begun here."""
+    """One wandb run."""
 
     def __init__(self, cfg: DictConfig, folder: Path) -> None:
         self.cfg, self.folder = cfg, folder
-        words, sys.argv = sys.argv, [redact.text(word) for word in sys.argv]  # wandb keeps the command line
+        words, sys.argv = sys.argv, [redact.text(word) for word in sys.argv]  # wandb stores the command line
         try:
             self._begin()
         finally:
             sys.argv = words
 
-    # --- beginning and end -----------------------------------------------------------------------------------------
+    # --- start and end ---------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
         wandb.setup(wandb.Settings(silent=True))
@@ -70,11 +70,11 @@ class WandbTracker(Tracker):
             if mode != "online":
                 raise
             why = one_line(error)
-            for begun in set(self.folder.glob(f"wandb/run-*-{id}")) - before:  # not what a stopped job has tracked
+            for begun in set(self.folder.glob(f"wandb/run-*-{id}")) - before:  # a stopped job's data is kept
                 shutil.rmtree(begun, ignore_errors=True)
-            self.run = self._init("offline", new_id())  # the other is taken, for wandb, by the run that failed
+            self.run = self._init("offline", new_id())  # wandb considers the other id taken by the failed run
         if why:
-            log.warning("wandb: %s; tracking goes on offline, upload it with: wandb sync %s", why, self._sync_dir)
+            log.warning("wandb: %s; tracking continues offline; upload it with: wandb sync %s", why, self._sync_dir)
         elif mode == "online":
             log.info("wandb: %s", self.run.url)
         for group in dict.fromkeys(names.STEPS.values()):
@@ -83,9 +83,9 @@ class WandbTracker(Tracker):
             self.run.define_metric(f"{group}/*", step_metric=step)
 
     def _obstacle(self) -> str:
-        """Why there is no use in trying to reach the server, if there is none.
+        """Return why the server cannot be used, or an empty string.
 
-        Asked before wandb is, which would wait for a server that is silent once more when the process ends.
+        Checked before wandb does: for a server that does not answer, wandb would wait again when the process ends.
         """
         url = wandb.setup().settings.base_url
         try:
@@ -97,7 +97,7 @@ class WandbTracker(Tracker):
             return f"{url} cannot be reached"
         try:
             urllib.request.urlopen(url, timeout=self.cfg.tracking.timeout).close()
-        except urllib.error.HTTPError:  # an answer
+        except urllib.error.HTTPError:  # the server answered
             return ""
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
@@ -135,7 +135,7 @@ class WandbTracker(Tracker):
         )
 
     def _id(self) -> str:
-        """Of the run; that of the earlier one where `stage.resume=true` goes on with it."""
+        """Return the run's id: the earlier run's if `stage.resume=true` continues it, else a new one."""
         found = sorted(self.folder.glob("wandb/*run-*-*"), key=lambda path: path.name.split("-")[-2])
         if self.cfg.stage.get("resume") and found:
             return found[-1].name.rpartition("-")[2]
@@ -171,7 +171,7 @@ class WandbTracker(Tracker):
         for url in dashboard.save(self.cfg, self.run.entity, self.run.project):
             log.info("wandb: %s", url)
 
-    # --- what is tracked -------------------------------------------------------------------------------------------
+    # --- tracking --------------------------------------------------------------------------------------------------
 
     def callbacks(self) -> list[Any]:
         from tltrain.tracking.callback import LogCallback
@@ -235,7 +235,7 @@ def new_id() -> str:
 
 @contextmanager
 def staging(folder: Path) -> Iterator[None]:
-    """Have wandb keep a table's content until it is uploaded: with the run, not at home, unless the user says where."""
+    """Make wandb keep a table's content in the run's folder until it is uploaded, unless the user set another place."""
     if "WANDB_DATA_DIR" in os.environ:
         yield
         return
@@ -247,7 +247,7 @@ def staging(folder: Path) -> Iterator[None]:
 
 
 def place(cfg: DictConfig, folder: Path) -> tuple[str | None, str]:
-    """A run's group and name: the sweep's folder, or that of the job whose stage this is; the run folder below it."""
+    """Return a run's group (the folder of its sweep, or of the job that it is part of) and its name in that folder."""
     hydra = HydraConfig.get()
     above: Path | None = None
     if hydra.mode == RunMode.MULTIRUN:
@@ -260,7 +260,7 @@ def place(cfg: DictConfig, folder: Path) -> tuple[str | None, str]:
 
 
 def inputs(cfg: DictConfig) -> list[tuple[str, Path]]:
-    """Files and folders that the stage reads, by kind: data or benchmark, saved predictions, models."""
+    """Return the files and folders that the stage reads, with their kinds: data or benchmark, predictions, models."""
     stage = cfg.stage
     if stage.name == "eval":
         answered = ("data", stage.predictions) if stage.predictions else ("model", cfg.model.path)

@@ -1,4 +1,4 @@
-"""The pictures of `stage=analyze`."""
+"""Draw the pictures of `stage=analyze`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ MODEL_COLOURS = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999
 MODEL_STYLES = [(colour, hatch) for hatch in ("", "////", "....") for colour in MODEL_COLOURS]
 KIND_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442", "#999999")
 KIND_HATCHES = ("", "//", "..", "xx", "\\\\", "--", "oo", "")
-SHORT = 34  # characters of a label
+SHORT = 34  # most characters of a label
 
 
 def errors(path: Path, groups: Mapping[str, Mapping[str, Group]], rule: str) -> None:
-    """A bar a group of trajectories: the share of its training calls that failed, by kind of error."""
+    """Draw for each group of trajectories the share of its training calls that failed, by kind of error."""
     bars = {
         f"{key}: {value}" if key else "all": group for key, values in groups.items() for value, group in values.items()
     }
@@ -40,7 +40,7 @@ def errors(path: Path, groups: Mapping[str, Mapping[str, Group]], rule: str) -> 
 
 
 def predictions(path: Path, outcomes: Mapping[str, Mapping[str, int]]) -> None:
-    """A bar a result: its calls by where they first go wrong, worst on the left."""
+    """Draw a bar for each result: its calls by where they first go wrong, worst on the left."""
     names = next(iter(outcomes.values()))
     shares = {
         name: [100 * counts[name] / max(sum(counts.values()), 1) for counts in outcomes.values()] for name in names
@@ -57,7 +57,7 @@ def _stacked(
     hatches: Sequence[str],
     title: str,
 ) -> None:
-    """Horizontal bars of shares in percent, the number of calls in brackets behind each label."""
+    """Draw stacked horizontal bars in percent; labels end with the number of calls in brackets."""
     figure, axes = plt.subplots(figsize=(9, 1.6 + 0.4 * len(labels)), layout="constrained")
     left = [0.0] * len(labels)
     for (name, values), colour, hatch in zip(shares.items(), colours, hatches, strict=False):
@@ -73,7 +73,7 @@ def _stacked(
         )
         left = [a + b for a, b in zip(left, values, strict=True)]
     for row, total in enumerate(left):
-        if total < 99.95:  # where bars end tells something
+        if total < 99.95:  # the end of a full bar tells nothing
             axes.text(total, row, f" {total:.1f} %", va="center")
     axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
@@ -85,7 +85,7 @@ def _stacked(
 
 
 def tokens(path: Path, models: Mapping[str, Mapping[str, Mapping[str, Interval]]]) -> None:
-    """Accuracy above, loss below, by part of a call; key tokens on the left."""
+    """Draw accuracy (top) and loss (bottom) by part of a call, key tokens on the left."""
     parts = [part for part in PARTS if part != "all" and any(part in found for found in models.values())]
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(_width(10, models), 7), sharex=True, layout="constrained")
     for axes, what, unit in ((top, "accuracy", "% right"), (bottom, "loss", "loss (nats per token)")):
@@ -95,19 +95,19 @@ def tokens(path: Path, models: Mapping[str, Mapping[str, Mapping[str, Interval]]
         axes.axvline(last_key + 0.5, color="#999999", linewidth=1, linestyle=":")
     top.set_ylim(0, 105)
     bottom.set_xticks(range(len(parts)), [textwrap.fill(PARTS[part], 14) for part in parts], fontsize="small")
-    figure.suptitle("Tokens of recorded calls, each predicted from what stands before it")
+    figure.suptitle("Tokens of recorded calls, each predicted from the preceding tokens")
     _legend(figure, top, models)
     _save(figure, path)
 
 
 def calls(path: Path, models: Mapping[str, Mapping[str, Mapping[str, Interval]]]) -> None:
-    """How often the whole call is right, and all its other tokens, given that key tokens are right or wrong."""
+    """Draw how often the whole call, and all its other tokens, are right, given right or wrong key tokens."""
     asked = [name for name in CONDITIONS if any(name in found for found in models.values())]
     figure, both = plt.subplots(1, 2, figsize=(_width(11, models), 4.5), sharey=True, layout="constrained")
     for axes, what, title in zip(
         both,
         ("call", "others"),
-        ("the call is right as a whole", "all tokens but the key tokens are right"),
+        ("the whole call is right", "all tokens but the key tokens are right"),
         strict=True,
     ):
         _grouped(axes, asked, {name: {one: found[one][what] for one in found} for name, found in models.items()})
@@ -130,12 +130,12 @@ def calls(path: Path, models: Mapping[str, Mapping[str, Mapping[str, Interval]]]
 
 
 def _width(inches: float, models: Mapping[str, object]) -> float:
-    """Wider where more than six bars stand beside one another."""
+    """Return the width, which grows if there are more than six bars side by side."""
     return inches + max(len(models) - 6, 0)
 
 
 def _grouped(axes: Axes, places: Sequence[str], models: Mapping[str, Mapping[str, Interval]]) -> None:
-    """Bars with their 95 % intervals, a group a place, one model beside the other."""
+    """Draw grouped bars with 95 % intervals: one group per place, one bar per model."""
     width = 0.8 / len(models)
     for number, (name, found) in enumerate(models.items()):
         colour, hatch = MODEL_STYLES[number % len(MODEL_STYLES)]
@@ -158,7 +158,7 @@ def _grouped(axes: Axes, places: Sequence[str], models: Mapping[str, Mapping[str
             error_kw={"linewidth": 1},
         )
         for i, estimate in at:
-            if estimate.value == 0:  # no bar to be seen: not the same as no such tokens
+            if estimate.value == 0:  # a zero has no visible bar, but differs from missing tokens
                 axes.text(i + (number + 0.5) * width - 0.4, 0, "0", ha="center", va="bottom", fontsize="small")
     axes.spines[["top", "right"]].set_visible(False)
 

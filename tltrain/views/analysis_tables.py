@@ -1,4 +1,4 @@
-"""What `stage=analyze` shows: its tables, for the terminal and `analysis.md`. Its pictures: `analysis_plots`."""
+"""The tables of `stage=analyze`, for the terminal and `analysis.md` (pictures: `analysis_plots`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tltrain.evaluation.analysis import CONDITIONS, PARTS, Group
 from tltrain.evaluation.intervals import Interval
 from tltrain.views import tables
 
-MOST_KINDS = 3  # kinds of error named in a row
+MOST_KINDS = 3  # most kinds of error named in a row
 
 Tokens = Mapping[str, Mapping[str, Interval]]
 Calls = Mapping[str, Mapping[str, Interval]]
@@ -17,7 +17,7 @@ Calls = Mapping[str, Mapping[str, Interval]]
 
 @dataclass(frozen=True)
 class Shown:
-    """A table, the sentence that says how to read it, and the picture that belongs to it."""
+    """A table with a note on how to read it, and the picture that belongs to it."""
 
     title: str
     columns: Sequence[str]
@@ -27,7 +27,7 @@ class Shown:
 
 
 def markdown(heading: str, shown: Sequence[Shown]) -> str:
-    """All tables as one page of Markdown."""
+    """Render all tables as one page of Markdown."""
     parts = [f"# {heading}\n"]
     for table in shown:
         rows = [[str(cell).replace("|", "\\|") for cell in row] for row in (table.columns, *table.rows)]
@@ -53,10 +53,10 @@ def _shown(estimate: Interval | None, digits: str, of_ends: str) -> str:
 
 
 def errors(groups: Mapping[str, Mapping[str, Group]], rule: str, seed: int) -> Shown:
-    """Training calls answered with an error, one row a group of trajectories.
+    """Tabulate training calls that were answered with an error, one row per group of trajectories.
 
     Args:
-        groups: what the trajectories are told apart by (`""`: all of them) -> its values -> the group.
+        groups: the grouping key (`""` for all trajectories) -> its values -> the group.
     """
     rows = []
     for key, values in groups.items():
@@ -78,14 +78,14 @@ def errors(groups: Mapping[str, Mapping[str, Group]], rule: str, seed: int) -> S
         "Training calls answered with an error",
         ["of", "trajectories", "calls", "errors", "% of calls", "% of answered", "most frequent"],
         rows,
-        f"Errors by the rule `{rule}`. Calls are those that standard SFT learns; the last one of a trajectory has no "
-        "answer. In brackets 95 % intervals, by bootstrap over trajectories, where there are enough.",
+        f"Errors by the rule `{rule}`. Calls are those that standard SFT learns; the last call of a trajectory has no "
+        "answer. In brackets: 95 % intervals by bootstrap over trajectories, if there are enough of them.",
         "data_errors.png" if any(group.kinds for values in groups.values() for group in values.values()) else "",
     )
 
 
 def kinds(group: Group) -> Shown:
-    """The kinds of error in all training calls."""
+    """Tabulate the kinds of error in all training calls."""
     total, failed = sum(group.calls), sum(group.errors)
     return Shown(
         "Kinds of error in training calls",
@@ -98,7 +98,7 @@ def kinds(group: Group) -> Shown:
 
 
 def tokens(models: Mapping[str, Tokens]) -> Shown:
-    """Accuracy and loss by part of a call, models below one another within a part."""
+    """Tabulate accuracy and loss by part of a call; within a part, one row per model."""
     rows = [
         [
             PARTS[part],
@@ -112,17 +112,17 @@ def tokens(models: Mapping[str, Tokens]) -> Shown:
         if part in found
     ]
     return Shown(
-        "Tokens of recorded calls, each predicted from what stands before it",
+        "Tokens of recorded calls, each predicted from the preceding tokens",
         ["tokens", *(["model"] if len(models) > 1 else []), "number", "% right", "loss, nats"],
         rows,
-        "A token is right if it is the model's likeliest. Key tokens are those that PKT weights: the first of the "
-        "tool's name, and those at which it parts from the names of other tools on offer.",
+        "A token is right if it is the model's most likely one. Key tokens are those that PKT weights: the first of "
+        "the tool's name, and those at which it diverges from the names of other tools on offer.",
         "key_tokens.png",
     )
 
 
 def calls(models: Mapping[str, Calls]) -> Shown:
-    """How often a call is right, given that its key tokens are."""
+    """Tabulate how often a call is right, given that its key tokens are right or wrong."""
     rows = [
         [
             CONDITIONS[asked],
@@ -137,17 +137,17 @@ def calls(models: Mapping[str, Calls]) -> Shown:
     ]
     return Shown(
         "Whole calls, given their key tokens",
-        ["calls", *(["model"] if len(models) > 1 else []), "number", "% right as a whole", "% with all others right"],
+        ["calls", *(["model"] if len(models) > 1 else []), "number", "% entirely right", "% with all others right"],
         rows,
-        "Right as a whole: every token is the likeliest, so that greedy decoding writes exactly this call; without its "
-        "key tokens no call is. All others: every token that is no key token, given the recorded tokens before it. The "
-        "end token is not asked for: an answer is read up to where its call ends.",
+        "Entirely right: every token is the most likely one, so greedy decoding writes exactly this call; without its "
+        "key tokens no call is. All others: every token that is not a key token, given the preceding recorded tokens. "
+        "The end token is not counted: an answer is read up to the end of its call.",
         "calls.png",
     )
 
 
 def predictions(counts: Mapping[str, Mapping[str, int]]) -> list[Shown]:
-    """Predicted calls by row of the reward table, a column a result, as many columns as a terminal holds a table."""
+    """Tabulate predicted calls by row of the reward table, one column per result; a table has only a few columns."""
     names, shown = list(counts), []
     for start in range(0, len(names), tables.SIDE_BY_SIDE):
         columns = names[start : start + tables.SIDE_BY_SIDE]

@@ -1,4 +1,4 @@
-"""What stage=demo shows: one table of all models, and where everything is."""
+"""Show the results of stage=demo: one table of all models, and a list of the files."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tltrain.evaluation.metrics import SINGLE_TURN
 from tltrain.runtime import terminal
 
 LABELS = {"base": "(base)", "sft": "+ SFT", "pkt": "+ MAE + PKT", "irm": "+ MAE + PKT + IRM"}
-"""Model -> what stands behind the base model's name; its evaluation is in `eval_MODEL`."""
+"""Model -> the suffix of the base model's name; its evaluation is in `eval_MODEL`."""
 
 
 def show(cfg: DictConfig, folder: Path, metrics: dict[str, Any]) -> None:
-    """Print the table, with intervals, and what is in the folder."""
+    """Print the table with intervals, and a list of what is in the folder."""
     rows = []
     for name, label in LABELS.items():
         evaluation = json.loads((folder / f"eval_{name}" / "metrics.json").read_text(encoding="utf-8"))

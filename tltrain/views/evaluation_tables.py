@@ -1,4 +1,4 @@
-"""The tables of stage=eval, on the terminal and in `table.md`. All of them are made from what `metrics.json` holds."""
+"""The tables of stage=eval, for the terminal and `table.md`, all made from the content of `metrics.json`."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from tltrain.runtime import runs, terminal
 from tltrain.views import tables
 
 Numbers = Mapping[str, float]
-"""A percentage as `Percentage.to_json` gives it."""
+"""A percentage as returned by `Percentage.to_json`."""
 
 PublishedTable = tuple[str, list[str], list[list[str]]]
-"""Title, columns and rows of a table that has this run beside the paper's numbers."""
+"""Title, columns and rows of a table with this run next to the paper's numbers."""
 
 
 def percent(numbers: Numbers) -> str:
-    """`40.0 [31, 49]`: a percentage with the ends of its interval."""
+    """Format a percentage with its interval: `40.0 [31, 49]`."""
     return f"{numbers['percent']:.1f} [{numbers['low']:.0f}, {numbers['high']:.0f}]"
 
 
 def write_published(folder: Path, published: Sequence[PublishedTable]) -> None:
-    """Leave `table.md`, where the paper has numbers for a set."""
+    """Write `table.md` if the paper has numbers for a set."""
     if published:
         runs.write_lines(folder / "table.md", [tables.markdown(*table) for table in published])
 
 
 def show_published(published: Sequence[PublishedTable]) -> None:
-    """The same on the terminal."""
+    """Print the same tables."""
     for title, columns, rows in published:
         terminal.table(title, columns, rows)
 
 
-# --- one call a sample ----------------------------------------------------------------------------------------------
+# --- one call per sample --------------------------------------------------------------------------------------------
 
 
 def published_single_turn(metrics: Mapping[str, Any]) -> list[PublishedTable]:
-    """A table for each set the paper has numbers for: this run, once a scoring, then the paper's rows."""
+    """Return a table for each set that the paper has numbers for: this run by scoring, then the paper's rows."""
     published = []
     for name, details in metrics["details"].items():
         scorings = {kind: numbers["all"] for kind, numbers in details["scoring"].items()}
@@ -57,7 +57,7 @@ def published_single_turn(metrics: Mapping[str, Any]) -> list[PublishedTable]:
 
 
 def show_single_turn(metrics: Mapping[str, Any], preferred_scoring: str) -> None:
-    """What is right, overall, by scenario and by seen and unseen queries; and how calls are wrong."""
+    """Print the share of right answers overall, by scenario and by seen and unseen queries, and the kinds of error."""
     has_official_check = any("ast" in details for details in metrics["details"].values())
     rows = [
         row
@@ -72,7 +72,7 @@ def show_single_turn(metrics: Mapping[str, Any], preferred_scoring: str) -> None
 def _single_turn_rows(
     name: str, details: Mapping[str, Any], preferred_scoring: str, has_official_check: bool
 ) -> list[list[object]]:
-    """The rows of one set: for each scoring all samples, then groups of them."""
+    """Return the rows of one set: for each scoring all samples, then groups of them."""
     rows = []
     for kind, numbers in details["scoring"].items():
         label = f" ({kind})" if len(details["scoring"]) > 1 else ""
@@ -92,7 +92,7 @@ def _single_turn_row(label: str, numbers: Mapping[str, Numbers]) -> list[object]
 
 
 def show_robustness(metrics: Mapping[str, Any]) -> None:
-    """From the clean level of RoTBench to the worst."""
+    """Print the drop from RoTBench's clean level to the worst one."""
     rows = [
         [
             f"{turn} turn, {metric.upper()}",
@@ -112,7 +112,7 @@ def show_robustness(metrics: Mapping[str, Any]) -> None:
 
 
 def conversation_numbers(metrics: Mapping[str, Any], name: str) -> dict[str, str]:
-    """Each number of a set of conversations with its interval, in words, for the top of `transcripts.html`."""
+    """Format each number of a set of conversations with its interval, for the top of `transcripts.html`."""
     numbers = metrics["details"][name]["all"]
     unit = {"de": "calls", "ce": "calls"}
     percents = {
@@ -124,14 +124,14 @@ def conversation_numbers(metrics: Mapping[str, Any], name: str) -> dict[str, str
 
 
 def published_conversations(metrics: Mapping[str, Any], name: str) -> list[PublishedTable]:
-    """This run beside the paper's rows, where it has numbers for the set."""
+    """Return this run next to the paper's rows, if it has numbers for the set."""
     theirs = tables.published_multi(name, metrics[f"{name}/n"])
     ours = ["this run", *(f"{metrics[f'{name}/{metric}']:.2f}" for metric in CONVERSATION[:3])]
     return [(f"{name} beside the paper, %", ["who", "DE", "CE", "VA"], [ours, *theirs])] if theirs else []
 
 
 def show_conversations(metrics: Mapping[str, Any], name: str) -> None:
-    """The numbers overall and by scenario, how conversations ended, and what was wrong."""
+    """Print the numbers overall and by scenario, how conversations ended, and the errors of calls."""
     details = metrics["details"][name]
     measured = [metric for metric in CONVERSATION if metric in details["all"]]
     rows = [_conversation_row(name, details["all"], measured)]
@@ -146,7 +146,7 @@ def show_conversations(metrics: Mapping[str, Any], name: str) -> None:
     for metric, kinds in (("DE", details["contradictions"]), ("CE", details["errors"])):
         counts += [(f"{metric}: {kind.replace('_', ' ')}", count) for kind, count in kinds.items()]
     terminal.table(
-        "How they ended, and what was wrong with calls",
+        "How conversations ended, and errors of calls",
         ["kind", "count"],
         [[kind, count] for kind, count in counts if count],
     )
@@ -156,11 +156,11 @@ def _conversation_row(label: str, numbers: Mapping[str, Numbers], measured: Sequ
     return [label, numbers["va"]["n"], numbers["de"]["n"], *(percent(numbers[metric]) for metric in measured)]
 
 
-# --- two results, general ability -----------------------------------------------------------------------------------
+# --- comparison, general ability ------------------------------------------------------------------------------------
 
 
 def show_comparison(metrics: Mapping[str, Any]) -> None:
-    """B - A in every metric, and both results' calls by kind of error."""
+    """Print B - A in every metric, and both results' calls by kind of error."""
     for letter, path in zip("AB", metrics["compare"], strict=True):
         terminal.console.print(f"{letter}: {path}", markup=False)
     rows = [
@@ -185,7 +185,7 @@ def show_comparison(metrics: Mapping[str, Any]) -> None:
 
 
 def show_general(details: Mapping[str, Any], members: set[str]) -> None:
-    """lm-eval's numbers of the tasks that were asked for, without the members of groups."""
+    """Print lm-eval's numbers of the requested tasks, without the members of groups."""
     rows = [
         [
             name,

@@ -1,7 +1,7 @@
-"""What every HTML page of this package has in common: its skeleton and policy, its colours, and safe text.
+"""Shared by all HTML pages of this package: skeleton, security policy, colours, and safe text.
 
-A page is one file that reaches no network. Whatever a model, a user or a tool wrote goes through `escaped`, `line` or
-`block` before it stands in a page.
+A page is one file that makes no network request. All text of a model, user or tool must pass through `escaped`, `line`
+or `block` before it is put in a page.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 MAX_BLOCK = 1500
-"""Characters of one text that a page shows."""
+"""Most characters of one text that a page shows."""
 
 STYLE = """
 :root { color-scheme: light dark; --text: #1b1f24; --quiet: #57606a; --page: #fff; --box: #f4f6f8; --line: #d0d7de;
@@ -34,17 +34,17 @@ bdi { unicode-bidi: isolate; }
 .quiet { color: var(--quiet); }
 details { margin: .5rem 0; } summary { cursor: pointer; color: var(--quiet); }
 """
-"""Light and dark colours, and text that wraps on a phone; a page adds its own rules."""
+"""Light and dark colours, and text that wraps on a phone; each page adds its own rules."""
 
 
 def policy(script_hash: str | None = None) -> Markup:
-    """The content security policy: nothing is loaded or sent, and no script runs but the one of this hash."""
+    """Return the content security policy: nothing is loaded or sent, and only the script with this hash may run."""
     script = f"; script-src '{script_hash}'; img-src data:" if script_hash else ""
     return Markup(f"default-src 'none'; style-src 'unsafe-inline'{script}; base-uri 'none'; form-action 'none'")
 
 
 def head(title: str, style: str = "") -> str:
-    """A page without script, up to and with the beginning of its body; `END` closes it.
+    """Return the start of a page without script, including the start of its body; `END` closes it.
 
     Args:
         style: the page's own rules, which follow `STYLE`.
@@ -59,22 +59,22 @@ def head(title: str, style: str = "") -> str:
 
 END = "</body></html>\n"
 
-# Controls (a NUL ends some readers' text), marks that turn the direction of writing, lone surrogates.
+# Control characters (a NUL ends the text for some readers), marks that change the writing direction, lone surrogates.
 _INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def visible(text: str) -> str:
-    """The text with a replacement character for each that cannot be seen and may do harm."""
+    """Replace invisible characters that may do harm with the replacement character."""
     return _INVISIBLE.sub("\ufffd", text)
 
 
 def escaped(text: str) -> str:
-    """Text that is only text in a page, whoever wrote it."""
+    """Escape untrusted text for HTML."""
     return escape(visible(text))
 
 
 def render(template: Path, filters: Mapping[str, Callable[..., Any]] | None = None, **content: Any) -> str:
-    """A page from a Jinja2 template, every text that is filled in made visible and escaped; Markup stays as it is."""
+    """Render a Jinja2 template; every inserted text is made visible and escaped, except Markup."""
     environment = Environment(
         loader=FileSystemLoader(template.parent),
         autoescape=True,
@@ -88,13 +88,13 @@ def render(template: Path, filters: Mapping[str, Callable[..., Any]] | None = No
 
 
 def line(text: object, limit: int = 200) -> str:
-    """A short text in a line, which does not change the direction of what stands around it."""
+    """Format a short text for one line, isolated so that it cannot change the writing direction around it."""
     flat = " ".join(str(text).split())
     return f"<bdi>{escaped(flat if len(flat) <= limit else flat[: limit - 1] + '…')}</bdi>"
 
 
 def block(text: str, limit: int = MAX_BLOCK) -> str:
-    """Text as it was written, cut where it is long."""
+    """Format text verbatim, cut to `limit` characters."""
     if not text:
         return '<p class="quiet">(nothing)</p>'
     rest = len(text) - limit

@@ -1,7 +1,7 @@
 """`inspect.html`: conversations as the trainer sees them, one page that needs neither network nor script.
 
-Every text on it comes from strangers: all of it is escaped, and characters that are invisible, or that turn the
-direction of what stands around them, are replaced. The page's own policy forbids it to load or run anything.
+Every text on it is untrusted: it is escaped, and invisible characters and those that change the writing direction are
+replaced. The page's own policy forbids it to load or run anything.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from tltrain.views import html_page
 
 ASSETS = Path(__file__).parent / "assets"
 MOST_HISTORY = 3_000
-"""Characters of one message of the history that the page shows."""
+"""Most characters of one history message that the page shows."""
 MOST_TOOLS = 100_000
-"""Characters of the tools' documentation that the page shows."""
+"""Most characters of the tools' documentation that the page shows."""
 MOST_TOKENS = 5_000
-"""Tokens of one turn that the page shows."""
+"""Most tokens of one turn that the page shows."""
 
 
 @dataclass(frozen=True)
 class Token:
-    """A piece of an assistant message. `weight`: its weight in the loss; 0 for text that is no target."""
+    """A piece of an assistant message. `weight`: its weight in the loss; 0 for text that is not a target."""
 
     text: str
     weight: float = 1.0
@@ -39,8 +39,9 @@ class Token:
 class Turn:
     """An assistant message.
 
-    `tokens`: with the end token last where the turn is learned; where it is not, its text as tokens of weight 0.
-    `reason`, `kind`: why it is not learned, and the kind of error where its tool answered with one.
+    Attributes:
+        tokens: of a learned turn, including the end token; otherwise the text as tokens of weight 0.
+        reason, kind: why the turn is not learned, and the kind of error if its tool answered with one.
     """
 
     tokens: tuple[Token, ...]
@@ -51,7 +52,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class History:
-    """A message that is only read; `kind` is the kind of error that a tool's answer is, if it is one."""
+    """A message that is not learned; `kind` is the kind of error if it is a tool's error."""
 
     speaker: str
     text: str
@@ -83,7 +84,7 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Settings:
-    """The largest weight (None: standard SFT), MAE's rule (None: without MAE), and whose tokenizer it is."""
+    """The largest weight (None: standard SFT), MAE's rule (None: without MAE), and the tokenizer's model."""
 
     w_max: float | None
     rule: str | None
@@ -92,7 +93,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Counts:
-    """What some turns hold. `reasons`: (reason, kind) -> turns. `key_weight`: the key tokens' share of all weight."""
+    """Counts over turns. `reasons`: (reason, kind) -> turns. `key_weight`: the key tokens' share of all weight."""
 
     turns: int
     learned: int
@@ -104,7 +105,7 @@ class Counts:
 
 
 def counts(turns: Iterable[Turn]) -> Counts:
-    """Count turns, and the tokens of those that are learned; `weights` are the key tokens' least and greatest."""
+    """Count turns and the tokens of learned ones; `weights` are the smallest and largest weight of key tokens."""
     turns = list(turns)
     targets = [token for turn in turns if turn.learned for token in turn.tokens if token.weight]
     keys = [token.weight for token in targets if token.is_key]
@@ -120,7 +121,7 @@ def counts(turns: Iterable[Turn]) -> Counts:
 
 
 def page(conversations: Sequence[Conversation], settings: Settings) -> str:
-    """The whole page."""
+    """Render the whole page."""
     first_with: dict[Tools, int] = {}
     for number, conversation in enumerate(conversations, start=1):
         first_with.setdefault(conversation.tools, number)
@@ -143,14 +144,14 @@ def page(conversations: Sequence[Conversation], settings: Settings) -> str:
 
 
 def _rendered(template: str, **content: Any) -> str:
-    """A template of `assets/` with its style sheet in it, every text that is filled in made visible and escaped."""
+    """Render a template of `assets/` with its style sheet; every inserted text is made visible and escaped."""
     css = (ASSETS / "inspect.css").read_text(encoding="utf-8")
     filters: dict[str, Callable[..., str]] = {"number": number, "plural": plural, "percent": percent}
     return html_page.render(ASSETS / template, filters, css=Markup(css), policy=html_page.policy(), **content)
 
 
 def note(turn: Turn, w_max: float | None) -> str:
-    """The sentence under a turn that is learned: its tokens, and how the weight of its key tokens came about."""
+    """Return the sentence under a learned turn: its tokens, and how the weight of its key tokens is computed."""
     found = counts([turn])
     if not found.key_tokens:
         return f"{plural(found.tokens, 'token')}; plain text has no key tokens, so each weighs 1"
@@ -165,20 +166,20 @@ def note(turn: Turn, w_max: float | None) -> str:
 
 
 def cut(text: str, most: int) -> tuple[str, int]:
-    """The beginning of a text, and how many characters are left out."""
+    """Return the beginning of a text and the number of characters cut off."""
     return text[:most], max(len(text) - most, 0)
 
 
 def number(value: float) -> str:
-    """A number with as few digits as tell it apart: 9, 4.5, 0.333."""
+    """Format a number with up to three significant digits: 9, 4.5, 0.333."""
     return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def percent(share: float) -> str:
-    """A share in percent, its sign on the same line."""
+    """Format a share in percent, with a non-breaking space before the sign."""
     return f"{100 * share:.0f}\u00a0%"
 
 
 def plural(count: int, noun: str) -> str:
-    """`1 token`, `2 tokens`."""
+    """Format a count with its noun: `1 token`, `2 tokens`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -1,4 +1,4 @@
-"""What a run of stage=irm shows: rewards and grades as a picture, held-out questions before and after as a table."""
+"""Show a run of stage=irm: rewards and grades as a picture, held-out questions before and after as a table."""
 
 from __future__ import annotations
 

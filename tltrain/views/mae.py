@@ -1,4 +1,4 @@
-"""What a run of stage=mae shows: how many calls are learned, and a picture of the errors that leave out the others."""
+"""Show a run of stage=mae: how many calls are learned, and a picture of the errors behind dropped calls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COUNTS = ("calls", "kept", "dropped_error", "dropped_no_answer", "not_learned_by
 
 
 def show(cfg: DictConfig, folder: Path, metrics: dict[str, Any]) -> None:
-    """Draw `error_kinds.png`, where there are errors, and print the counts."""
+    """Draw `error_kinds.png` if there are errors, and print the counts."""
     if metrics["error_kinds"]:
         from tltrain.views.plots import bar_chart  # matplotlib takes a second to load
 
@@ -29,22 +29,22 @@ def show(cfg: DictConfig, folder: Path, metrics: dict[str, Any]) -> None:
 
 ADVICE: Final = {
     "paper": "Choose stage.rule=strict for data of your own; the paper's rule is there to compare with the paper.",
-    "strict": "stage.rule=strict decides here.",
+    "strict": "stage.rule=strict is in force here.",
 }
 
 
 def show_difference(found: dict[str, Any], rule: str) -> None:
-    """Print how many answers are an error under one of MAE's two rules alone, with examples; nothing if none is."""
+    """Print how many answers are an error under only one of MAE's two rules, if any are, with examples."""
     differ, answers = found["only_paper"] + found["only_strict"], max(found["answers"], 1)
     if not differ:
         return
     terminal.console.print(
         f"The rules paper and strict differ on {differ} of {found['answers']} answers ({differ / answers:.1%}): "
-        f"{found['only_strict']} are an error under strict alone, {found['only_paper']} under paper alone.",
+        f"{found['only_strict']} are an error under strict only, {found['only_paper']} under paper only.",
         markup=False,
     )
     for example in found["examples"]:
         under = "strict" if example["paper"] is None else "paper"
         kind = example[under].replace("_", " ")
-        terminal.console.print(f"  {under} alone ({kind}): {example['answer']}", markup=False)
+        terminal.console.print(f"  {under} only ({kind}): {example['answer']}", markup=False)
     terminal.console.print(ADVICE[rule], markup=False)

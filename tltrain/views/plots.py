@@ -1,4 +1,4 @@
-"""Pictures a run leaves in its folder."""
+"""Draw the pictures in a run's folder."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-BLUE, ORANGE = "#0072b2", "#d55e00"  # told apart by colour-blind readers too (Okabe and Ito)
+BLUE, ORANGE = "#0072b2", "#d55e00"  # colour-blind readers can tell them apart (Okabe and Ito)
 
 
 def bar_chart(path: Path, values: Mapping[str, float], title: str, unit: str) -> None:
-    """Horizontal bars, the largest on top, each with its number."""
+    """Draw horizontal bars with their numbers, the largest on top."""
     names = list(values)
     figure, axes = plt.subplots(figsize=(7, 1.2 + 0.35 * len(names)), layout="constrained")
     bars = axes.barh([name.replace("_", " ") for name in names], list(values.values()), color=BLUE)
@@ -28,7 +28,7 @@ def bar_chart(path: Path, values: Mapping[str, float], title: str, unit: str) ->
 
 
 def loss_curves(path: Path, curves: Mapping[str, list[tuple[float, float]]], title: str) -> None:
-    """One line a name over (step, value) points."""
+    """Draw one line per name through (step, value) points."""
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for (name, points), colour, style in zip(curves.items(), (BLUE, ORANGE, "black"), ("-", "--", ":"), strict=False):
         axes.plot(*zip(*points, strict=True), label=name, color=colour, linestyle=style)
@@ -56,7 +56,7 @@ HATCHES = ("||", "..", "xx", "//", "\\\\", "--", "")
 def reward_curves(
     path: Path, steps: Sequence[float], rewards: Sequence[float], shares: Mapping[str, Sequence[float]], title: str
 ) -> None:
-    """The mean reward over steps; below it the shares of grades (0 to 1), from worst to best one upon the other."""
+    """Draw the mean reward over steps, and below it the stacked shares of grades (0 to 1) from worst to best."""
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(7, 6), sharex=True, layout="constrained")
     window = max(len(rewards) // 10, 1)
     top.plot(steps, rewards, color=BLUE, alpha=0.35 if window > 1 else 1.0, label="step")

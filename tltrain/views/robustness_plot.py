@@ -1,4 +1,4 @@
-"""`robustness.png`: RoTBench's measures over its levels of noise."""
+"""Draw `robustness.png`: RoTBench's metrics over its levels of noise."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Curve = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
 def curves(path: Path, turns: Mapping[str, Curve], title: str) -> None:
-    """One panel a turn; a line a measure, over the levels in their order, with 95 % intervals."""
+    """Draw one panel per turn, with one line per metric over the levels in order, with 95 % intervals."""
     figure, panels = plt.subplots(
         1, len(turns), figsize=(1.5 + 4.5 * len(turns), 4), sharey=True, squeeze=False, layout="constrained"
     )
@@ -27,7 +27,7 @@ def curves(path: Path, turns: Mapping[str, Curve], title: str) -> None:
             values = [metric["percent"] for metric in metrics]
             below = [max(metric["percent"] - metric["low"], 0) for metric in metrics]
             above = [max(metric["high"] - metric["percent"], 0) for metric in metrics]
-            places = [i + 0.06 * (number - 1) for i in range(len(levels))]  # intervals side by side, not on each other
+            places = [i + 0.06 * (number - 1) for i in range(len(levels))]  # intervals side by side, not overlapping
             axes.errorbar(places, values, [below, above], fmt=style, color=colour, capsize=3, label=name)
         axes.set_xticks(range(len(levels)), list(levels))
         axes.set(

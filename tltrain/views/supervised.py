@@ -1,4 +1,4 @@
-"""What a run of stage=sft or stage=pkt shows: its losses as a picture, and a few lines on the terminal."""
+"""Show a run of stage=sft or stage=pkt: its losses as a picture, and a short summary on the terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CURVES = {"turns (weighted)": "loss", "key tokens": "key_token_loss", "other tok
 
 
 def show(cfg: DictConfig, folder: Path, metrics: dict[str, Any]) -> None:
-    """Draw `losses.png` and say how the run ended."""
+    """Draw `losses.png` and print the summary."""
     steps = [entry for entry in runs.history(folder) if "loss" in entry]
     curves = {
         label: [(entry["step"], entry[name]) for entry in steps if name in entry] for label, name in CURVES.items()
@@ -27,7 +27,7 @@ def show(cfg: DictConfig, folder: Path, metrics: dict[str, Any]) -> None:
 
 
 def summary(stage: str, metrics: dict[str, Any], folder: Path) -> str:
-    """What the user wants to know at the end, in a few lines."""
+    """Summarize the run in a few lines."""
     train, held = metrics["train"], metrics["held_out"]
     lines = [f"{stage}: {train['turns']} turns in {train['train_runtime']:.0f} s, loss {train['train_loss']:.3f}"]
     if "held_out_loss" in held:

@@ -1,4 +1,4 @@
-"""Tables that stages show: the paper's published rows (`experiments/paper/*.csv`), and calls by kind of error."""
+"""Tables shared by stages: the paper's published rows (`experiments/paper/*.csv`), and calls by kind of error."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from tltrain.evaluation.metrics import SINGLE_TURN
 from tltrain.runtime import terminal
 
 FOLDERS = (Path(__file__).parents[1] / "paper", Path(__file__).parents[2] / "experiments" / "paper")
-"""In an installed wheel, and in a checkout."""
+"""The folder in an installed wheel, and in a checkout."""
 
 TABLES = {"single_turn.csv": ("model", ""), "ablation.csv": ("name", "ablation: ")}
-"""File -> the column that names a row, and what to put before the name."""
+"""File -> the column that names a row, and a prefix for the name."""
 
 COLUMNS = {"toolalpaca_real": ("toolalpaca", 114), "rotbench_clean": ("rotbench", 105), "bfcl_exec": ("bfcl", 240)}
-"""Set -> its columns' prefix in the files, and how many samples the paper's numbers are of."""
+"""Set -> the prefix of its columns in the files, and the number of samples behind the paper's numbers."""
 
 MULTI = ("tooleyes_multi", 382)
-"""The set of conversations that the paper has numbers for, and how many they are."""
+"""The set of conversations that the paper has numbers for, and their number."""
 
-SIDE_BY_SIDE = 4  # columns of counts that fit a terminal
+SIDE_BY_SIDE = 4  # columns of counts that fit in a terminal
 
 
 def published(name: str, n: int) -> list[list[str]]:
-    """Rows `[who, TS, PI, CF]` in percent, as printed, for a set of n samples; none for other sets and other sizes."""
+    """Return rows `[who, TS, PI, CF]` in percent, as printed, for a set of n samples; empty for other sets or sizes."""
     prefix, expected = COLUMNS.get(name, ("", None))
     return _rows(TABLES, prefix, SINGLE_TURN) if n == expected else []
 
 
 def published_multi(name: str, n: int) -> list[list[str]]:
-    """Rows `[who, DE, CE, VA]` in percent, as printed, for n conversations; none for other sets and other sizes."""
+    """Return rows `[who, DE, CE, VA]` in percent, as printed, for n conversations; empty for other sets or sizes."""
     tables = {"multi_turn.csv": ("model", ""), "ablation.csv": TABLES["ablation.csv"]}
     return _rows(tables, "tooleyes", ("de", "ce", "va")) if (name, n) == MULTI else []
 
@@ -52,13 +52,13 @@ def _rows(tables: Mapping[str, tuple[str, str]], prefix: str, levels: Sequence[s
 
 
 def markdown(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table in Markdown under a heading, numbers aligned right."""
+    """Render a table in Markdown under a heading, with numbers aligned right."""
     lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
     return f"## {title}\n\n" + "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines) + "\n"
 
 
 def show_kinds(counts: Mapping[str, Mapping[str, int]]) -> None:
-    """Print how many calls fell in each row of the reward table, a column for each of `counts`, without empty rows."""
+    """Print the calls in each row of the reward table, with a column for each of `counts`, without empty rows."""
     names = list(counts)
     for start in range(0, len(names), SIDE_BY_SIDE):
         columns = names[start : start + SIDE_BY_SIDE]

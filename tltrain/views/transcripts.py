@@ -1,7 +1,7 @@
 """`transcripts.html`: conversations to read, one page that needs neither network nor script.
 
-All that a model, a user or a tool said is escaped, kept from changing the direction of what stands around it, and cut
-where it is long (`transcripts.jsonl` has it whole). The page's own policy forbids it to load or run anything.
+All text of a model, user or tool is escaped, isolated in its writing direction, and cut if it is long
+(`transcripts.jsonl` has it in full). The page's own policy forbids it to load or run anything.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tltrain.trajectory import Tool
 from tltrain.views.html_page import END, block, head, line
 
 MOST_TOOLS = 60
-"""Tools of one conversation whose documentation the page names."""
+"""Most tools of one conversation that the page documents."""
 
 STYLE = """
 dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: .5rem; margin: 1rem 0; }
@@ -42,7 +42,7 @@ WHO = {"user": "User", "assistant": "Model", "tool": "Tool"}
 
 
 def page(title: str, transcripts: Sequence[Transcript], numbers: Mapping[str, str]) -> Iterator[str]:
-    """The page, piece by piece.
+    """Yield the page piece by piece.
 
     Args:
         transcripts: the conversations.
@@ -60,7 +60,7 @@ def page(title: str, transcripts: Sequence[Transcript], numbers: Mapping[str, st
 
 
 def _entry(number: int, transcript: Transcript) -> str:
-    """A line of the list."""
+    """Return an entry of the list."""
     return (
         f'<li><a href="#c{number}">{number}. {line(transcript.id)}</a> {_marks(transcript)}'
         f'<div class="about">{line(transcript.query, 120)}</div></li>\n'
@@ -68,7 +68,7 @@ def _entry(number: int, transcript: Transcript) -> str:
 
 
 def _marks(transcript: Transcript) -> str:
-    """How a conversation came out: success, end, counts of errors."""
+    """Return marks of a conversation's outcome: success, end, counts of errors."""
     success = transcript.outcome.get("success")
     marks = [] if success is None else [_mark("good", "success") if success else _mark("bad", "no success")]
     if transcript.ended != "finish":
@@ -98,7 +98,7 @@ def _conversation(number: int, transcript: Transcript) -> Iterator[str]:
         yield _message(message, judged.get(position))
     unfold = " open" if transcript.outcome.get("success") is False or "error" in transcript.outcome else ""
     yield (
-        f"<details{unfold}><summary>What the checker says</summary>"
+        f"<details{unfold}><summary>The checker's verdict</summary>"
         f"{block(json.dumps(transcript.outcome, ensure_ascii=False, indent=1))}</details></section>\n"
     )
 
