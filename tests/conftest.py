@@ -1,4 +1,4 @@
-"""Shared fixtures: where public data is, the command line in this process, small tokenizers of both families."""
+"""Shared fixtures: public data, the command line run in this process, small tokenizers of both families."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from tltrain.errors import TltrainError
 from tltrain.runtime import runs
 from tltrain.runtime.resolver import resolve
 
-# How long an example takes says more of the machine; the same examples each time, so that a run can be repeated.
+# No deadline: an example's time depends on the machine. Derandomized, so that a run can be repeated.
 settings.register_profile("tltrain", deadline=None, derandomize=True)
 settings.load_profile("tltrain")
 
 
 def pytest_collection_finish():
-    """What has been imported so far stays: a run's `gc.collect` need not look through it each time."""
+    """Freeze the objects imported so far, so that the `gc.collect` of each run need not scan them."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture
 def tltrain(tmp_path, models_cache, undrawn):
-    """`tltrain("stage=mae", ...) -> Ran`: the command line, in this process, with a run folder of its own.
+    """`tltrain("stage=mae", ...) -> Ran`: run the command line in this process, with its own run folder.
 
-    Its pictures are not drawn but where the test is marked `pictures`.
+    Its pictures are drawn only if the test is marked `pictures`.
     """
     count = 0
 
@@ -49,7 +49,7 @@ def tltrain(tmp_path, models_cache, undrawn):
 
 @pytest.fixture
 def write(tmp_path):
-    """`write(value)`: a file of JSON, or of JSON lines where there are several values."""
+    """`write(value)`: write a JSON file, or JSON lines if given several values."""
     count = 0
 
     def write(*values: object) -> Path:
@@ -64,23 +64,23 @@ def write(tmp_path):
 
 @pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory) -> Path:
-    """A folder that all workers of this test run see."""
+    """A folder shared by all workers of this test run."""
     base = tmp_path_factory.getbasetemp()
     return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
 
 
 @pytest.fixture(scope="session")
 def once(shared_folder):
-    """`once(name, make)`: what `make(folder)` returns, made by the first worker that asks and read by all.
+    """`once(name, make)`: return the result of `make(folder)`, called by the first worker that asks and shared by all.
 
-    No test may change what is in the folder.
+    No test may change the content of the folder.
     """
     return partial(made_once, shared_folder)
 
 
 @pytest.fixture(scope="session")
 def run_once(once, models_cache):
-    """`run_once("stage=sft", ...) -> Ran`: a command line that runs once a test run, for all that look at it."""
+    """`run_once("stage=sft", ...) -> Ran`: run a command line once per test run, and share the result."""
 
     def run(*words: str) -> Ran:
         name = hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
@@ -93,7 +93,7 @@ def run_once(once, models_cache):
 
 @pytest.fixture(scope="session")
 def models_cache(shared_folder) -> Path:
-    """Base models are made ready once a test run."""
+    """The folder of base models, each prepared once per test run."""
     return shared_folder / "cache"
 
 
@@ -108,7 +108,7 @@ TEXT = [
 
 @pytest.fixture(scope="session")
 def byte_level():
-    """A byte-level BPE tokenizer (as GPT-2, SmolLM2, Qwen)."""
+    """A byte-level BPE tokenizer (like those of GPT-2, SmolLM2, Qwen)."""
     from tltrain.models.loading import byte_level_tokenizer
 
     return byte_level_tokenizer(TEXT, 400)
@@ -116,7 +116,7 @@ def byte_level():
 
 @pytest.fixture(scope="session")
 def sentencepiece():
-    """A SentencePiece-like tokenizer (as LLaMA's): `▁` for spaces, one put before the text, bytes for the unknown."""
+    """A SentencePiece-like tokenizer (like LLaMA's): `▁` for spaces, one of them before the text, byte fallback."""
     from tokenizers import Tokenizer, decoders, models, normalizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -137,7 +137,7 @@ def sentencepiece():
 
 @pytest.fixture
 def undrawn(request, monkeypatch):
-    """Leaves an empty file in the place of a picture, whose drawing takes a third of a small run's time."""
+    """Replace drawing, a third of a small run's time, by writing an empty file."""
     if request.node.get_closest_marker("pictures") is None:
         from matplotlib.figure import Figure
 
@@ -154,7 +154,7 @@ def undrawn(request, monkeypatch):
 
 @pytest.fixture
 def made(monkeypatch) -> list[tuple[str, str]]:
-    """(stage, its folder) of all stages that ran; instead of the stages, stand-ins that leave their files."""
+    """(stage, folder) of all stages that ran; stubs that write their files replace the stages."""
     ran: list[tuple[str, str]] = []
 
     def run(cfg, folder: Path) -> dict:
@@ -184,5 +184,5 @@ def made(monkeypatch) -> list[tuple[str, str]]:
 
     stages = {f"tltrain.stages.{name}:run" for name in ("mae", "supervised", "irm", "eval")}
     monkeypatch.setattr(launch, "resolve", lambda name: run if name in stages else resolve(name))
-    monkeypatch.setattr(launch, "SHOWN", ())  # the stand-ins leave nothing to show
+    monkeypatch.setattr(launch, "SHOWN", ())  # the stubs produce nothing to show
     return ran

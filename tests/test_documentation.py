@@ -1,4 +1,4 @@
-"""The documents: links lead somewhere, commands compose, sample records can be read, tables say what the code says."""
+"""The documents: links resolve, commands compose, sample records can be read, tables agree with the code."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_links_lead_somewhere(page):
 
 @pytest.fixture(scope="module")
 def own_configuration(tmp_path_factory) -> Path:
-    """The configuration directory that docs/extending.md shows, `my_conf`."""
+    """The configuration directory `my_conf` that docs/extending.md shows."""
     folder = tmp_path_factory.mktemp("own")
     for block in code_blocks((ROOT / "docs" / "extending.md").read_text(encoding="utf-8"), "yaml"):
         if found := re.search(r"^# (my_conf/\S+\.yaml):", block, re.MULTILINE):
@@ -71,7 +71,7 @@ def own_configuration(tmp_path_factory) -> Path:
 
 
 def first_job(overrides: list[str]) -> list[str]:
-    """The overrides of a sweep's first job."""
+    """Return the overrides of a sweep's first job."""
     return [
         f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
         if override.is_sweep_override()
@@ -164,7 +164,7 @@ def test_the_example_of_the_readme_prints_what_stands_below_it(capsys):
 
 
 def documented(text: str) -> set[str]:
-    """The names of metrics in code spans."""
+    """Return the names of metrics in code spans."""
     return set(re.findall(r"`((?:train|held_out|irm|total|mae|eval)/[a-z_/]*[a-z_])`", text))
 
 

@@ -1,4 +1,4 @@
-"""The commands that the documents tell to type run: on a small model and small data, each to its end."""
+"""The documented commands run to their end, on a small model and small data."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ ELSEWHERE = {
     ",medium,": "the public files here have no level `medium`",
     "benchmark=tooleyes": "needs the benchmark's tools: tests/environments",
 }
-"""What marks a command that does not run here, and why not or where else."""
+"""Marks of commands that do not run here -> why not, or where they run."""
 
 
 def why_not(command: str) -> str | None:
-    """Why a command is not run here."""
+    """Return why a command is not run here, or None."""
     if "bfcl" in command and find_spec("bfcl_eval") is None:
         return "needs the package bfcl-eval"
     if "tracking=tensorboard" in command and find_spec("tensorboard") is None:
@@ -55,7 +55,7 @@ RUN = [command for command in documented_commands() if why_not(command) is None]
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> dict[str, Path]:
-    """Data by the name of its choice, a record each of docs/data.md, or more where the repository has more."""
+    """Data files by the name of their choice: one record each of docs/data.md, or more if the repository has more."""
     folder = tmp_path_factory.mktemp("files")
     found = {"openai": SUPPORT_DESK / "conversations.jsonl", "rotbench": ROTBENCH}
     for section in re.split(r"^## ", (ROOT / "docs" / "data.md").read_text(encoding="utf-8"), flags=re.MULTILINE):
@@ -69,7 +69,7 @@ def files(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def model(run_once) -> Path:
-    """A model that has been trained for a step."""
+    """A model trained for one step."""
     return run_once("stage=pkt", *SMALL, "data.size=6", "stage.args.max_steps=1").folder / "model"
 
 
@@ -81,7 +81,7 @@ def results(run_once) -> list[Path]:
 
 
 def small(command: str, files: dict[str, Path], model: Path, results: list[Path]) -> list[str]:
-    """The words of a command with files that are here, on a small model and little of the data."""
+    """Return a command's words with files that exist here, a small model and little data."""
     two = ",".join(f"'{folder}'" for folder in results)
     words, given = [], filled_in(command)
     chosen = dict(word.split("=", 1) for word in given if "=" in word)
@@ -109,7 +109,7 @@ def small(command: str, files: dict[str, Path], model: Path, results: list[Path]
 
 
 def sizes(command: str, stage: str | None, data: str | None) -> list[str]:
-    """Keys that make a run small."""
+    """Return overrides that make a run small."""
     found = [] if "--config-dir" in command or stage in ("report", "cache", "plan", "mae") else list(SMALL)
     found = [word for word in found if stage != "inspect" or not word.startswith("hardware.")]
     if stage in ("pkt", "sft", "irm", "mae", "inspect", "pipeline", "analyze") and "stage.results" not in command:
@@ -132,7 +132,7 @@ def sizes(command: str, stage: str | None, data: str | None) -> list[str]:
 
 @pytest.mark.parametrize("command", RUN)
 def test_documented_commands_run(command, tltrain, files, model, results, monkeypatch, tmp_path):
-    monkeypatch.chdir(ROOT)  # data of the examples is named from there
+    monkeypatch.chdir(ROOT)  # paths in examples/ are relative to the root
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     words = small(command, files, model, results)
     if {"--help", "--version"} & set(words):
@@ -147,7 +147,7 @@ def test_documented_commands_run(command, tltrain, files, model, results, monkey
 
 
 def test_what_is_not_run_is_named():
-    """Every mark of `ELSEWHERE` stands in a command: what is documented no longer needs no excuse."""
+    """Every mark of `ELSEWHERE` occurs in a command, so that the list has no stale entries."""
     unused = [mark for mark in ELSEWHERE if not any(mark in command for command in documented_commands())]
     assert unused == []
     assert len(RUN) > 35

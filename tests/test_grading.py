@@ -1,4 +1,4 @@
-"""The one judgement of a call: every row of the paper's table, and what must hold for any call."""
+"""The grading of a call: every row of the paper's table, and properties that hold for any call."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_values_without_a_name_beside_right_ones_are_hallucinated():
     judged = grade("search_advice(query='love', page=1, size=3, 4, [5])", GOLDEN, TOOLS)
     assert (judged.row, judged.positional) == ("hallucinated_and_redundant_or_missing", 2)
     assert grade("search_advice('junk', query='x')", None, TOOLS).de
-    # Where a parameter is missing they count as none given, as in the released code.
+    # If a parameter is missing, they count as not given, as in the released code.
     judged = grade("search_advice('love', page=1)", GOLDEN, TOOLS)
     assert (judged.row, judged.reward(), judged.positional) == ("redundant_or_missing", -0.5, 0)
 
@@ -114,7 +114,7 @@ def test_one_of_several_values_is_right_and_an_optional_parameter_may_be_missing
         return grade(text, golden, TOOLS).row
 
     assert row("search_advice(query='Love', page=2)") == row("search_advice(query='love')") == "correct"
-    assert row("search_advice(page=1)") == "redundant_or_missing"  # the query may not be left out
+    assert row("search_advice(page=1)") == "redundant_or_missing"  # the query is required
     judged = grade("search_advice(query='hate', page=3)", golden, TOOLS)
     assert (judged.row, judged.wrong_values) == ("wrong_value", ("query", "page"))
     assert judged.reason == '`query` is "hate", not "love" or "Love"; `page` is 3, not 1 or 2'
@@ -155,7 +155,7 @@ def test_an_example_of_a_golden_call_is_accepted_by_it():
 
 
 def test_a_tool_that_one_golden_call_accepts_is_never_the_wrong_tool():
-    # -1.8 for the parameters is below the -1.5 of a wrong tool, yet the tool was selected rightly.
+    # -1.8 for the parameters is below the -1.5 of a wrong tool, although the tool was selected correctly.
     judged = grade("search_advice(keyword=1, size=3)", [Call("finish", {"answer": "x"}), GOLDEN], TOOLS)
     assert judged.ts and judged.reward() == -1.8
 
@@ -174,7 +174,7 @@ def test_a_golden_tool_not_on_offer_cannot_be_called():
 def test_an_undocumented_parameter_of_the_golden_call_is_no_hallucination():
     judged = grade("finish(code='x')", Call("finish", {"code": "x"}), TOOLS)
     assert judged.outcome is Outcome.CORRECT
-    assert judged.de  # the documentation is contradicted all the same
+    assert judged.de  # it contradicts the documentation anyway
 
 
 def test_of_two_tools_by_one_name_the_one_that_fits_is_meant():

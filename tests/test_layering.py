@@ -1,4 +1,4 @@
-"""Who may import whom: packages stand on floors, and imports run downward. Read from the imports themselves."""
+"""Layering: packages form layers, and imports run downward. Read from the imports themselves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floo
 
 @cache
 def modules() -> dict[str, ast.Module]:
-    """Dotted name -> parsed source, of every module of the package."""
+    """Return the parsed source of every module of the package, by dotted name."""
     found = {}
     for file in sorted((ROOT / "tltrain").rglob("*.py")):
         parts = list(file.relative_to(ROOT).with_suffix("").parts)
@@ -28,7 +28,7 @@ def modules() -> dict[str, ast.Module]:
 
 
 def imports(name: str) -> set[str]:
-    """The modules of the package that module `name` imports, anywhere in it; those for type checkers included."""
+    """Return the modules of the package that module `name` imports anywhere, including those for type checkers."""
     found = set()
     for node in ast.walk(modules()[name]):
         if isinstance(node, ast.Import):
@@ -41,7 +41,7 @@ def imports(name: str) -> set[str]:
 
 
 def room(module: str) -> str:
-    """The file or package directly below `tltrain` that a module stands in."""
+    """Return the file or package directly below `tltrain` that contains a module."""
     return module.split(".")[1]
 
 
@@ -70,7 +70,7 @@ def test_no_circle_of_modules():
         if name in done:
             return
         for module in imports(name):
-            if not name.startswith(f"{module}."):  # a package that its own module takes words from
+            if not name.startswith(f"{module}."):  # a package whose own module imports names from it
                 visit(module, (*path, name))
         done.add(name)
 
@@ -100,7 +100,7 @@ BORROWED = re.compile(r"(from|import)\s+tests(\.\w+)*(\.| import \(?)(test_\w+|c
 
 @pytest.mark.parametrize("file", TEST_FILES)
 def test_what_tests_share_stands_in_support_or_in_a_conftest(file):
-    """No file imports from a test module or a conftest, not even in code that it keeps as a string."""
+    """No file imports from a test module or a conftest, not even in code inside a string."""
     assert not [found[0] for found in BORROWED.finditer((ROOT / file).read_text(encoding="utf-8"))]
 
 
@@ -109,14 +109,14 @@ def test_support_holds_no_tests():
 
 
 def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
-    """Names of a function's parameters, without a method's `self` or `cls`, `*args` and `**kwargs`."""
+    """Return the names of a function's parameters without `self`, `cls`, `*args` and `**kwargs`."""
     declared = function.args
     found = [argument.arg for argument in (*declared.posonlyargs, *declared.args, *declared.kwonlyargs)]
     return found[1:] if found[:1] in (["self"], ["cls"]) else found
 
 
 def test_no_function_has_more_than_seven_parameters():
-    """What travels together is a dataclass."""
+    """Parameters that belong together form a dataclass."""
     long = {
         f"{name}.{node.name}": parameters(node)
         for name in NAMES

@@ -1,4 +1,4 @@
-"""MAE: which calls may be learned. The released rule, a case for each pattern; ours on all shapes of them."""
+"""MAE: which calls may be learned. The released rule, one case per pattern; ours on all kinds of trajectories."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def turn(learn: bool = True) -> Message:
 
 
 def answered(answer: str) -> Trajectory:
-    """One call, its answer, and a last call."""
+    """Make a trajectory of one call, its answer, and a last call."""
     return conversation(Message("user", "q"), turn(), Message("tool", answer), turn())
 
 
@@ -68,15 +68,15 @@ def test_the_released_rule_has_its_fourteen_patterns_in_order() -> None:
 @pytest.mark.parametrize(
     ("answer", "flagged"),
     [
-        ("the name is n o t  d-e_f.i*n:e/d", True),  # spaces and marks go on both sides
+        ("the name is n o t  d-e_f.i*n:e/d", True),  # spaces and punctuation are removed on both sides
         ("IS NOT DEFINED", True),
-        ("is noté defined", True),  # é goes
-        ("is not错defined", False),  # CJK stays
-        ("is not\u4e00defined", False),  # U+4E00, the first that stays
+        ("is noté defined", True),  # é is removed
+        ("is not错defined", False),  # CJK is kept
+        ("is not\u4e00defined", False),  # U+4E00, the first that is kept
         ("is not\u9fa5defined", False),  # U+9FA5, the last
-        ("is not\u9fa6defined", True),  # U+9FA6 goes
-        ("is not^defined", False),  # ^ stays
-        ("Invalid API ca\u212all", True),  # a Kelvin sign goes; lowered first it would be a k
+        ("is not\u9fa6defined", True),  # U+9FA6 is removed
+        ("is not^defined", False),  # ^ is kept
+        ("Invalid API ca\u212all", True),  # a Kelvin sign is removed; lower-cased first it would be a k
         ("erro r", True),
         ("", False),
         ("all went well", False),
@@ -125,7 +125,7 @@ def test_the_last_turn_is_kept() -> None:
 
 
 def several(*ids: str, **words) -> Message:
-    """A message that makes as many calls."""
+    """Make a message with one call per id."""
     return Message("assistant", calls=tuple(ToolCall(Call(f"call {name}"), id=name) for name in ids), **words)
 
 
@@ -137,10 +137,10 @@ KEPT, ERROR, NO_ANSWER = (Verdict.KEPT, None), (Verdict.ERROR, "api_message"), (
     ("answers", "goes_on", "expected"),
     [
         ([("b", FAILED), ("a", "fine")], True, [KEPT, ERROR, KEPT]),  # each by its own answer, in any order
-        ([("", "fine"), ("", FAILED)], True, [KEPT, ERROR, KEPT]),  # without names by order
+        ([("", "fine"), ("", FAILED)], True, [KEPT, ERROR, KEPT]),  # without ids by order
         ([("b", "fine")], True, [NO_ANSWER, KEPT, KEPT]),
         ([], True, [NO_ANSWER, NO_ANSWER, KEPT]),
-        ([("b", FAILED)], False, [KEPT, ERROR]),  # nothing went on before an answer to the first
+        ([("b", FAILED)], False, [KEPT, ERROR]),  # the conversation did not continue before an answer to the first
         ([], False, [KEPT, KEPT]),
     ],
 )
@@ -158,7 +158,7 @@ def test_only_the_failed_of_several_calls_become_history() -> None:
         return message.learn, [made.learn for made in message.calls]
 
     assert flags("fine", "fine") == (True, [True, True])
-    assert flags("fine", FAILED) == (True, [True, False])  # the thought led to a good call too
+    assert flags("fine", FAILED) == (True, [True, False])  # the thought also led to a good call
     assert flags(FAILED, FAILED) == (False, [False, False])
 
 
@@ -231,7 +231,7 @@ def test_strict_sees_an_error_in_every_shape(answer: str, kind: str) -> None:
         "", " ", "{}", "[]", "null", "0", "2023-10-28", "open", "'tis the season",
         '{"error": null, "value": 3}', '{"error": false}', '{"error": "", "response": "fine"}', '{"error": "none"}',
         '{"errors": 0, "warnings": 3}',
-        '{"slope": 1.5, "error": 0.02}',  # a measured error is no code
+        '{"slope": 1.5, "error": 0.02}',  # a measured error is not an error code
         '{"order": 12, "status": "failed"}',  # the order failed, not the call
         '{"url": "http://x", "status": 404}',
         '{"code": 450, "price": 3}',
@@ -310,7 +310,7 @@ def test_every_call_and_every_plain_text_gets_one_verdict(messages: list[Message
 
 @given(st.lists(st.tuples(st.sampled_from(["user", "assistant", "call", "tool"]), SAID)))
 def test_with_one_call_a_turn_verdicts_are_those_of_the_released_rule(said: list[tuple[str, str]]) -> None:
-    """The released script looks at the message behind each of the assistant's, and at nothing else."""
+    """The released script looks only at the message after each of the assistant's."""
     messages = [turn() if role == "call" else Message(role, text) for role, text in said]
     expected = [
         Verdict.KEPT
@@ -326,7 +326,7 @@ def test_with_one_call_a_turn_verdicts_are_those_of_the_released_rule(said: list
     assert [verdict for verdict, _ in verdicts(conversation(*messages), PAPER)] == expected
 
 
-# Rules are data
+# Rules as data
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def test_a_name_that_begins_another_has_the_token_after_it_as_key():
 
 
 def test_what_stands_before_the_name_is_not_shared_prefix():
-    space = 99  # a tokenizer may put a space of its own before the name
+    space = 99  # a tokenizer may put its own space before the name
     assert key_positions([space, FINISH, OPEN, CLOSE, END], 1, [[space, *BY_KEYWORDS]]) == {1}
     assert key_positions([space, *BY_KEYWORDS, CLOSE, END], 1, [[space, *PAPER_DETAILS]]) == {1, 3}
 
@@ -68,7 +68,7 @@ def encoder(request) -> Encoder:
 
 
 def key_texts(encoder: Encoder, call: str, offered: tuple[Tool, ...]) -> list[str]:
-    """The key tokens of ` call`, as text."""
+    """Return the key tokens of ` call` as text."""
     piece = f" {call}"
     encoded = encoder.encode([piece])[0]
     keys = encoder.key_positions(Call(call.partition("(")[0]), encoded, offered)
@@ -79,7 +79,7 @@ def test_keys_are_the_first_token_and_the_one_that_tells_names_apart(encoder):
     offered = tools("getPaperDetails", "getPapersByKeywords", "finish")
     found = key_texts(encoder, 'getPapersByKeywords(words="a")', offered)
     assert found[0].strip() and "getPapersByKeywords".startswith(found[0].strip())
-    assert 1 <= len(found) <= 2  # one, if the first token tells them apart already
+    assert 1 <= len(found) <= 2  # one, if the first token already tells them apart
     joined = "".join(found).replace(" ", "")
     assert joined in "getPapersByKeywords(" or len(found) == 2
     assert len(key_texts(encoder, 'finish(answer="x")', offered)) == 1

@@ -1,4 +1,4 @@
-"""The strict rule on 680 labelled answers of tools (tests/tool_answers/README.md), and on the shapes it knows."""
+"""The strict rule on 680 labelled answers of tools (tests/tool_answers/README.md), and on the forms it recognizes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_most_languages_are_read_as_well_as_english() -> None:
         assert sum(judged) >= 0.66 * len(judged), language
 
 
-# A field that says so outright
+# A field that states the outcome
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_most_languages_are_read_as_well_as_english() -> None:
     [
         ("42", True, FLAGGED),
         ("no such city", None, "not_found"),
-        ("Error: no such city", True, "not_found"),  # the text still says which
+        ("Error: no such city", True, "not_found"),  # the text still says which error
         ("Error: no such city", False, None),
         ('{"error": "quota used up"}', False, None),
         ("42", None, None),
@@ -100,7 +100,7 @@ def test_a_flag_or_an_exit_status_in_the_answer_beats_its_text(answer: str, kind
         ('{"detail": [{"sku": "A"}]}', None),
         ('{"errors": [{"message": "?"}]}', "api_message"),
         ('{"errors": [{"message": "?"}], "data": {"user": null}}', "api_message"),
-        ('{"errors": [{"message": "?"}], "data": {"user": {"id": 1}}}', None),  # it has a part of what was asked for
+        ('{"errors": [{"message": "?"}], "data": {"user": {"id": 1}}}', None),  # it has part of what was requested
         ('{"errors": [{"line": 3}], "file": "a.py"}', None),  # what a linter found
         ('{"title": "?", "detail": "?", "status": 409, "balance": 3}', "http"),
         ('{"__type": "x.y#NoSuchThingException", "message": "?"}', "api_message"),
@@ -135,7 +135,7 @@ def test_markup_is_read_whatever_is_wrong_with_it() -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        "'Paris'", "'The order was shipped.'", "'12.50'", "''", '"ok"',  # the repr of a text is the text
+        "'Paris'", "'The order was shipped.'", "'12.50'", "''", '"ok"',  # the repr of a text counts as the text
         "You need to bring a passport.", "Please check your mail for the code.", "Specify the yeast in your notes.",
         "A 404 means that there is no such page.", "Errors are raised when the input is empty.",
         "Payment declined on Monday, paid on Tuesday.", "Wenn die Datei nicht gefunden wird, wird sie angelegt.",

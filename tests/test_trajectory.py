@@ -1,4 +1,4 @@
-"""What an assistant did, one call after another, where a message makes several calls."""
+"""The assistant's actions, one call after another, if a message makes several calls."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def test_each_call_has_the_answer_that_names_it_and_its_own_flag():
         ([(A, ""), (B, "")], ["", ""], [1, 2]),  # no ids: by order
         ([(A, "1"), (B, "2")], ["", ""], [1, 2]),
         ([(A, "1"), (B, "2")], ["2"], [None, 1]),
-        ([(A, "1"), (B, "2")], ["", "1"], [2, 1]),  # the one without a name answers what is left
+        ([(A, "1"), (B, "2")], ["", "1"], [2, 1]),  # an answer without an id belongs to the remaining call
         ([(A, "1"), (B, "2")], ["1", "1"], [1, None]),  # a second answer to one call answers no other
-        ([(A, "1"), (B, "1")], ["1", "1"], [1, 2]),  # one id twice
-        ([(A, "1"), (B, "2")], ["x", "y"], [1, 2]),  # names of no call
+        ([(A, "1"), (B, "1")], ["1", "1"], [1, 2]),  # a duplicate id
+        ([(A, "1"), (B, "2")], ["x", "y"], [1, 2]),  # ids of no call
         ([(A, "")], ["", ""], [1]),
-        ([], [""], [1]),  # a tool's word to plain text
+        ([], [""], [1]),  # a tool's message after plain text
         ([], [], [None]),
     ],
 )

@@ -27,7 +27,7 @@ BOUNDED += [
     (stage, f"{node}.{name}", bounds)
     for stage, node in (("sft", "stage.args"), ("irm", "stage.args"), ("plan", "stage.supervised.args"))
     for name, bounds in arguments.BOUNDS.items()
-    if (stage, name) != ("irm", "max_length")  # which transformers.TrainingArguments does not have
+    if (stage, name) != ("irm", "max_length")  # transformers.TrainingArguments does not have it
 ]
 BOUNDED = [(stage, key, bounds) for stage, key, bounds in BOUNDED if bounds]
 
@@ -37,7 +37,7 @@ def numeric(hint: typing.Any) -> bool:
 
 
 def outside(bounds: Bounds) -> Iterator[float]:
-    """A number beyond each bound."""
+    """Yield a number beyond each bound."""
     if bounds.least is not None:
         yield bounds.least - 1
     if bounds.most is not None:

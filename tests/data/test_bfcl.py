@@ -1,4 +1,4 @@
-"""BFCL's single-turn sets: golden calls from Python's text and from possible answers, and BFCL's own checker."""
+"""BFCL's single-turn sets: golden calls in Python syntax and as possible answers, and BFCL's own checker."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def question(identity, *functions, text="Do it.", system=None):
 
 @pytest.fixture
 def write(tmp_path):
-    """`write(category, questions, ground_truths)`: BFCL's two files in a folder of their own; returns the folder."""
+    """`write(category, questions, ground_truths)`: write BFCL's two files to a new folder and return it."""
 
     def write(category, questions, truths, version=4):
         name = f"BFCL_v{version}_{category}.json"
@@ -111,7 +111,7 @@ def test_a_question_becomes_a_sample(write):
     ("text", "call"),
     [
         ("stats.mean(numbers=[1, -2.5, (3,)])", Call("stats.mean", {"numbers": [1, -2.5, [3]]})),
-        ("stats.mean([1,3])", Call("stats.mean", {"numbers": [1, 3]})),  # positional: in the documentation's order
+        ("stats.mean([1,3])", Call("stats.mean", {"numbers": [1, 3]})),  # positional: in documented order
         ("stats.mean([1], 0.5)", Call("stats.mean", {"numbers": [1], "weight": 0.5})),
         ("play(artist='A', minutes=1/6)", Call("play", {"artist": "A", "minutes": 1 / 6})),
         ("play(minutes=500*500)", Call("play", {"minutes": 250_000})),
@@ -266,7 +266,7 @@ UNREACHABLE = {
     "live_multiple_862-181-3",
     "live_multiple_964-207-0",
 }
-"""Golden calls that BFCL's own checker refuses."""
+"""Golden calls that BFCL's own checker rejects."""
 
 
 @needs_package
@@ -305,7 +305,7 @@ def test_golden_calls_of_the_papers_240_are_right(tltrain, tmp_path):
 
 
 def accepted_at_random(value, rng):
-    """A value that a golden one accepts."""
+    """Return a random value that a golden value accepts."""
     if isinstance(value, OneOf):
         return accepted_at_random(rng.choice(value.values), rng)
     if isinstance(value, dict):

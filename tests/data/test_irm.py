@@ -1,4 +1,4 @@
-"""The released file of prompts and golden calls (`data=irm`): what it becomes, and which of its lines are messages."""
+"""The released file of prompts and golden calls (`data=irm`): its trajectories, and which lines begin a message."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def write(tmp_path):
 
 
 def read(prompt: str, output: str = "finish(answer=1)") -> tuple[Trajectory, Counter[str]]:
-    """The trajectory of one record, and the notes."""
+    """Return the trajectory of one record, and the notes."""
     notes: Counter[str] = Counter()
     (trajectory,) = irm.parse({"instruction": prompt, "output": output}, 1, notes)
     return trajectory, notes
 
 
 def said(trajectory: Trajectory) -> list[tuple[str, str]]:
-    """The history's messages as (role, text)."""
+    """Return the history's messages as (role, text)."""
     return [(m.role, render_call(m.calls[0].call) if m.calls else m.text) for m in trajectory.messages[:-1]]
 
 
@@ -55,7 +55,7 @@ def prompt_of(trajectory: Trajectory, messages: tuple[Message, ...]) -> str:
     return joined(TL.prompt_segments(replace(trajectory, messages=messages)))
 
 
-# --- what a record becomes ------------------------------------------------------------------------------------------
+# --- records to trajectories ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("content", [json.dumps([RECORD]), lines(RECORD)])
@@ -122,13 +122,13 @@ CALL, ANSWER = "search(query=1)", "finish(answer=1)"
 @pytest.mark.parametrize(
     ("history", "messages"),
     [
-        # A line of a user or a tool that only looks like a message of another who cannot speak there.
+        # A line of a user or a tool that only looks like a message of a role that cannot speak there.
         ("User: a\nOutput: b\nUser: c", [("user", "a\nOutput: b\nUser: c")]),
         (
             f"User: a\nAssistant: {CALL}\nOutput: b\nUser: bob\nOutput: c",
             [("user", "a"), ("assistant", CALL), ("tool", "b\nUser: bob\nOutput: c")],
         ),
-        # The assistant speaks in a quoted dialogue: neither a call, nor answered by a user; or a call with more behind.
+        # A quoted dialogue: the assistant's line is neither a call nor answered by a user; or text follows its call.
         (
             f"User: a\nAssistant: Hello (you)!\nAssistant: {CALL}\nOutput: b",
             [("user", "a\nAssistant: Hello (you)!"), ("assistant", CALL), ("tool", "b")],
@@ -139,9 +139,9 @@ CALL, ANSWER = "search(query=1)", "finish(answer=1)"
         ),
         (f"User: Why\nAssistant: {ANSWER}\nfails?", [("user", f"Why\nAssistant: {ANSWER}\nfails?")]),
         ("User: a\nAssistant:\nOutput:", [("user", "a\nAssistant:\nOutput:")]),
-        # Markers that are none, for want of a space or a line break.
+        # Not markers, because the space or the line break is missing.
         ("User: a User: b\nUser:c\nuser: d\n User: e", [("user", "a User: b\nUser:c\nuser: d\n User: e")]),
-        # Messages: text that a user answers, a call that the user or the next call follows, an unknown tool's call.
+        # Messages: text that a user answers, a call before the user or the next call, an unknown tool's call.
         (
             "User: a\nAssistant: Which (one)?\nUser: b",
             [("user", "a"), ("assistant", "Which (one)?"), ("user", "b")],
@@ -179,7 +179,7 @@ def test_a_line_break_within_a_calls_string_ends_nothing():
     trajectory, notes = read(f'System: {STUBS}\nUser: a\nAssistant: search(query="b\nUser: c")\nOutput: d\nAssistant:')
     assert trajectory.messages[1].calls[0].call == Call("search", {"query": "b\nUser: c"})
     assert said(trajectory)[2:] == [("tool", "d")]
-    assert notes[KEPT] == notes[REWRITTEN] == 1  # written again, the line break is escaped
+    assert notes[KEPT] == notes[REWRITTEN] == 1  # rendering the call again escapes the line break
 
 
 def test_end_tokens_within_the_history_are_left_out_and_counted():
@@ -234,7 +234,7 @@ def calls_of(message):
 
 
 def assert_pairs_read_back(trajectories):
-    """Each call with its history, written as a record, reads back with the same text, messages and golden call."""
+    """Check that each call with its history, written as a record, reads back with equal text, messages and call."""
     count = 0
     for trajectory in trajectories:
         for action in actions(trajectory.messages):
@@ -257,7 +257,7 @@ def test_pairs_written_from_toolworld_read_back():
 
 @needs_rotbench
 def test_pairs_written_from_rotbench_read_back():
-    """Its noisy levels have tools and parameters with names of any characters."""
+    """Its noisy levels have tools and parameters with arbitrary characters in their names."""
     assert assert_pairs_read_back(rotbench.read_training(ROTBENCH, ["clean", "union"])) == 2 * 3 * 70
 
 
@@ -311,7 +311,7 @@ def test_a_missing_field_is_said(write, field):
         list(read_file(file, irm.parse))
 
 
-# --- as a user runs it ----------------------------------------------------------------------------------------------
+# --- the command line -----------------------------------------------------------------------------------------------
 
 BROKEN = {**RECORD, "output": "none"}
 

@@ -1,4 +1,4 @@
-"""Reading files of records: the paper's raw format, chat completions, and what is said of what cannot be read."""
+"""Read files of records: the paper's raw format, chat completions, and reports of what cannot be read."""
 
 from __future__ import annotations
 
@@ -250,8 +250,8 @@ def test_an_answer_by_id_is_not_taken_by_one_without(write):
         ({"status": "success"}, False, []),
         ({"exit_code": 2}, True, []),
         ({"exitCode": 0}, False, []),
-        ({"is_error": False, "status": "error"}, False, ["status"]),  # the flag comes first
-        ({"status": "completed"}, None, ["status"]),  # of the item, not of the call
+        ({"is_error": False, "status": "error"}, False, ["status"]),  # the flag takes precedence
+        ({"status": "completed"}, None, ["status"]),  # the status of the item, not of the call
         ({"error": "a text"}, None, ["error"]),
         ({}, None, []),
     ],

@@ -1,4 +1,4 @@
-"""RoTBench's release: third-turn trajectories to train on, and the samples of the benchmark."""
+"""RoTBench's release: third-turn trajectories for training, and the benchmark's samples."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OTHER = {**FIRST, "conversations": [SYSTEM, message("user", "Find y.\nBegin!\n")
 
 @pytest.fixture
 def release(tmp_path):
-    """A small folder in the release's shape; `write` replaces the records of a file."""
+    """A small folder in the release's layout; `write` replaces the records of a file."""
 
     def write(turn, level, records):
         folder = tmp_path / f"{turn}_turn"
@@ -57,7 +57,7 @@ def test_a_third_turn_becomes_a_trajectory_that_ends_in_the_first_golden_with_ev
     )
     assert [tool.name for tool in read.tools] == ["find", "ask", "end"] and read.instructions == ""
     known = {"scenario": "PL", "level": "clean", "turn": 3, "query": "Find x."}
-    # What is said to the user is open text, whatever noise calls these two tools.
+    # Text to the user is open text, whatever names the noise gives these two tools.
     assert read.meta == known | {"open_parameters": ["ask.q", "end.q"]}
     assert report.notes == {
         "system messages: RoTBench's text around the tools not kept": 1,

@@ -1,4 +1,4 @@
-"""ToolAlpaca's evaluation files: tools from text, the first golden call, what is odd in the release."""
+"""ToolAlpaca's evaluation files: tools from text, the first golden call, peculiarities of the release."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="ToolAlpaca's files ar
 
 @pytest.fixture
 def read(tmp_path):
-    """`read(record, kind)`: the samples of a file with that one record, and the report on it."""
+    """`read(record, kind)`: return the samples of a file with this single record, and the report."""
 
     def read(record, kind="real"):
         file = tmp_path / toolalpaca.FILES[kind]
@@ -167,7 +167,7 @@ def test_both_sets_through_the_command_line(tltrain, tmp_path, monkeypatch):
     found = {key: ran.metrics[f"toolalpaca_{key}"] for key in ("real/cf", "real/n", "simulated/ts", "simulated/n")}
     assert found == {"real/cf": 100, "real/n": 2, "simulated/ts": 0, "simulated/n": 2}
     assert [line["grade"] for line in ran.lines("predictions.jsonl")] == ["correct"] * 2 + ["wrong_tool"] * 2
-    assert not (ran.folder / "table.md").exists()  # of so few samples the paper has no numbers
+    assert not (ran.folder / "table.md").exists()  # the paper has no numbers for so few samples
 
 
 @needs_data

@@ -1,4 +1,4 @@
-"""Files in the TL format and our own: one record a turn, `train.jsonl`, one conversation to continue."""
+"""Files in the TL format and our own: one record per turn, `train.jsonl`, one conversation to continue."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def write(tmp_path):
     return writer(tmp_path)
 
 
-# --- one record a turn ----------------------------------------------------------------------------------------------
+# --- one record per turn --------------------------------------------------------------------------------------------
 
 
 def learning(trajectory, *turns_):
-    """`trajectory` with `learn` on these turns (from 1) alone."""
+    """Return `trajectory` with `learn` set only on these turns (from 1)."""
     number, messages = 0, []
     for message in trajectory.messages:
         number += message.role == "assistant"
@@ -37,7 +37,7 @@ def learning(trajectory, *turns_):
 
 
 def test_turn_records_are_those_of_the_released_script():
-    """The raw record above, by hand: the first call failed and is dropped, but counted."""
+    """The raw record above, converted by hand: the first call failed and is dropped, but counted."""
     (read,) = tl_training.parse(RAW, 1, Counter())
     assert turns.turn_records(learning(read, 2, 3)) == [
         {"id": "Turn 2: love", "conversations": TEXTS[:5]},
@@ -248,7 +248,7 @@ VERSION_0 = (
     '{"role": "assistant", "content": "", "call": {"name": "search", "arguments": {}}}, '
     '{"role": "assistant", "content": "Bye.", "learn": false}], "instructions": "Be brief.", "meta": {"level": 1}}'
 )
-"""A line as it was written before lines had versions."""
+"""A line in the format used before lines had versions."""
 
 
 @pytest.mark.parametrize("line", [VERSION_0, VERSION_0.replace("{", '{"version": 0, ', 1)])

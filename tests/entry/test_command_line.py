@@ -130,7 +130,7 @@ def test_a_run_folder_given_for_its_model_is_told_apart(tltrain, tmp_path):
 def test_a_mistake_found_by_a_stage_ends_in_one_line_too(tltrain, words, said):
     few = [] if any(word.startswith("data=") for word in words) else ["data.size=2"]
     ran = tltrain("model=tiny", *few, *words, status=1)
-    line = ran.err.splitlines()[-1]  # before it, maybe, that libraries were loaded
+    line = ran.err.splitlines()[-1]  # earlier lines may say that libraries were loaded
     assert line.startswith(said)
     assert "Traceback" not in ran.err and "Error executing job" not in ran.err
     assert (ran.folder / "error.txt").read_text() == f"{line}\n"
@@ -147,7 +147,7 @@ def test_a_gpu_that_is_not_there(tltrain):
 
 @pytest.mark.slow
 def test_a_hub_that_cannot_be_reached(tmp_path):
-    closed = "http://127.0.0.1:9"  # the port of `discard`, where nothing listens
+    closed = "http://127.0.0.1:9"  # the port of `discard`, on which nothing listens
     command = [sys.executable, "-m", "tltrain", "stage=eval", "model.path=some/model", "hydra.run.dir=run"]
     ran = process(command, tmp_path, HF_ENDPOINT=closed, HF_HOME=str(tmp_path / "hub"))
     assert ran.returncode == 1

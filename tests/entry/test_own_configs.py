@@ -1,4 +1,4 @@
-"""`--config-dir FOLDER`: choices of the user's own are used like those of conf/, their mistakes end in one line."""
+"""`--config-dir FOLDER`: a user's own choices work like those of conf/, and their mistakes end in one line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FILES = {
 
 @pytest.fixture
 def own(tmp_path):
-    """A folder of choices, each with a mistake."""
+    """A folder of choices, each of which has a mistake."""
     for name, text in FILES.items():
         file = tmp_path / "own" / f"{name}.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -19,12 +19,12 @@ def pages() -> dict[str, str]:
 
 
 def section(page: str, choice: str) -> str:
-    """The text below the heading of a choice."""
+    """Return the text below the heading of a choice."""
     return page.split(f"\n## {choice}\n")[1].split("\n## ")[0]
 
 
 def cells(text: str) -> dict[str, list[str]]:
-    """Key -> type, default, range and meaning, of the table in a section."""
+    """Return type, default, range and meaning of each key from the table in a section."""
     lines = [line for line in text.splitlines() if line.startswith("| `")]
     return {
         key.strip("` "): rest for key, *rest in ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)

@@ -1,4 +1,4 @@
-"""Keys that the chosen function or the stage does not read: refused where they were typed, else dropped with a line."""
+"""Keys that the chosen function or stage does not read: an error if typed for it, else dropped with a log line."""
 
 from __future__ import annotations
 
@@ -109,9 +109,9 @@ def test_a_key_that_is_not_read_is_refused_in_one_line_that_says_who_reads_it(na
 @pytest.mark.parametrize(
     "words",
     [
-        ["stage=mae", "benchmark=rotbench", "source=endpoint"],  # a group that is not read may be chosen
-        ["stage=predict", "data.path=chat.json"],  # the stage's own key, whatever the reader
-        ["stage=eval", "model=tiny", "data.size=5"],  # its tokenizer is trained on the data
+        ["stage=mae", "benchmark=rotbench", "source=endpoint"],  # a group that the stage does not read may be chosen
+        ["stage=predict", "data.path=chat.json"],  # the stage's own key, independent of the reader
+        ["stage=eval", "model=tiny", "data.size=5"],  # the model's tokenizer is trained on the data
         ["+model.demo.train_size=7"],  # the stage refers to it
         ["+experiment=ablation", "model=tiny", "stage.mae=false", "benchmark.size=5", "model.sweep.size=9"],
         ["stage=eval", "benchmark.multi=true", "benchmark.max_turns=3"],
@@ -165,7 +165,7 @@ def test_what_an_experiment_sets_for_another_choice_is_dropped_with_one_line(cap
     ]
 
 
-# --- people's own -----------------------------------------------------------------------------------------------------
+# --- a user's own choices ---------------------------------------------------------------------------------------------
 
 READER = """
 from dataclasses import dataclass
@@ -197,7 +197,7 @@ class Loud:
 
 @pytest.fixture
 def own(tmp_path, monkeypatch) -> Path:
-    """A folder of choices, and a package beside it with readers that state their keys in three ways."""
+    """A folder of choices, and beside it a package with readers that declare their keys in three ways."""
     (tmp_path / "own_readers.py").write_text(READER)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "questions.txt").write_text("Where\nWhen\n")
@@ -303,7 +303,7 @@ def test_worker_processes_compose_through_the_run_s_search_path(own, tmp_path):
     with in_job(search(own), "stage=mae", f"hydra.run.dir={tmp_path}", "hydra.output_subdir=null"):
         state = HydraConfig.instance().cfg.copy()
     with read_write(state.hydra.runtime):
-        state.hydra.runtime.output_dir = str(tmp_path)  # as Hydra sets it when a job begins
+        state.hydra.runtime.output_dir = str(tmp_path)  # as Hydra sets it at the start of a job
     file.write_bytes(pickle.dumps(state))
     ran = process([sys.executable, "-c", WORKER, str(file)], tmp_path)
     assert ran.returncode == 0, ran.stderr

@@ -1,4 +1,4 @@
-"""The package as it is installed: it carries its configuration, and nothing of the repository besides."""
+"""The installed package: it contains its configuration, and nothing else of the repository."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.paths import ROOT
 from tests.support.processes import python
 
 
-@pytest.mark.slow  # pip builds a wheel, for which it gets the builder from the package index
+@pytest.mark.slow  # pip builds a wheel, and downloads the build backend from the package index
 def test_the_wheel_carries_its_configuration(tmp_path):
     python(ROOT, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT))
     (wheel,) = tmp_path.glob("tltrain-*.whl")

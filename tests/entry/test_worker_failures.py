@@ -1,4 +1,4 @@
-"""What the user reads when one of several processes has failed, whatever ended it."""
+"""The message that the user reads if one of several processes fails, for every kind of end."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tltrain.errors import TltrainError
 
 
 def ended(**codes: int) -> dict[int, SimpleNamespace]:
-    """What torch's launcher says of processes, by rank: `rank0=-6` was ended by SIGABRT."""
+    """Return torch's failure records of processes by rank: `rank0=-6` was ended by SIGABRT."""
     return {
         int(name[4:]): SimpleNamespace(exitcode=code, local_rank=int(name[4:])) for name, code in sorted(codes.items())
     }
 
 
 def report(place: Path, rank: int, error: Exception) -> None:
-    """As a worker does it in its own process."""
+    """Report an error as a worker does in its own process."""
     launch._report(place, rank, error)
 
 

@@ -1,4 +1,4 @@
-"""BFCL's multi-turn environment on a small package of the same shape: tasks, calls in their process, the verdict."""
+"""BFCL's multi-turn environment on a small package of the same layout: tasks, calls in their process, the verdict."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def package(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def quick(package):
-    """`quick(id) -> (environment, its first turn)`, with simulators that may take two seconds a call."""
+    """`quick(id) -> (environment, its first turn)`, with simulators that may take two seconds per call."""
     simulators = Simulators(package.parent, seconds=2)
     entries = {one.id: one for category in ENTRIES for one in bfcl.read_entries(package, category).values()}
 
@@ -255,7 +255,7 @@ def test_memory_is_limited_prints_are_no_answers_and_long_answers_are_cut(quick)
 def test_tools_see_none_of_our_environment(quick, monkeypatch):
     monkeypatch.setenv(SECRET, "1")
     environment, _ = quick()
-    environment.call(Call("misbehave", {"how": "exit"}))  # so that a new process is started
+    environment.call(Call("misbehave", {"how": "exit"}))  # to start a new process
     seen = environment.call(Call("misbehave", {"how": "environment"}))
     assert "PYTHONHASHSEED" in seen
     assert SECRET not in seen
@@ -263,7 +263,7 @@ def test_tools_see_none_of_our_environment(quick, monkeypatch):
 
 
 def alive(pid):
-    """Whether a process runs (not: it has ended and nobody has asked how)."""
+    """Return whether a process runs (a zombie does not)."""
     with suppress(OSError), open(f"/proc/{pid}/stat") as file:
         return file.read().rpartition(")")[2].split()[0] != "Z"
     return False
@@ -304,7 +304,7 @@ NEW, READ, EIGHT = Call("write", {"text": "new"}), Call("read"), Call("power", {
     [
         ([[NEW, READ], [EIGHT]], None, None, None),
         ([[READ, NEW, READ, READ], [READ, EIGHT]], None, None, None),
-        ([[NEW, READ, EIGHT], [READ]], None, None, None),  # answered already, in the turn before
+        ([[NEW, READ, EIGHT], [READ]], None, None, None),  # already answered in the turn before
         ([[READ], [EIGHT]], 1, "instance_state_mismatch", "GorillaFileSystem is ['old'], not ['old', 'new']"),
         ([[NEW, READ], [NEW]], 2, "instance_state_mismatch", "is ['old', 'new', 'new'], not ['old', 'new']"),
         ([[NEW, READ], [READ]], 2, "execution_response_mismatch", "not among the answers: '{\"result\": 8}'"),

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 
 ALL = tuple(bfcl.EXPECTED_COUNTS)
 UNSOLVABLE = "multi_turn_miss_func_49"
-"""Its golden calls need a tool before it is offered."""
+"""A task whose golden calls use a tool before it is offered."""
 
 
 def test_the_packages_tables_are_ours_and_its_sets_are_whole(caplog):
@@ -56,7 +56,7 @@ def test_golden_conversations_succeed(share):
 
 
 def test_a_flight_of_one_conversation_is_not_paid_by_the_next():
-    """With a long context all simulators of a process have the same cards, if left as the package makes them."""
+    """With a long context, the package as shipped gives all simulators of a process the same cards."""
     asked = benchmark(None, "multi_turn_long_context")
     make, login = bfcl.make(asked), {"client_id": "a", "client_secret": "a", "refresh_token": "a"}
     task = next(task for task in bfcl.tasks(asked) if task.id == "multi_turn_long_context_151")
@@ -75,7 +75,7 @@ def test_a_flight_of_one_conversation_is_not_paid_by_the_next():
 
 
 def official(task, turns, run):
-    """What the package says; the text that it evaluates is written here, from literals."""
+    """Return the package's verdict; the text that it evaluates is written here, from literals."""
     from bfcl_eval.eval_checker.multi_turn_eval.multi_turn_checker import multi_turn_checker
 
     questions, answers = data._files(data.folder(None), task.meta["category"])
@@ -101,7 +101,7 @@ def random_call(tools, rng):
 
 
 def variants(entry, rng):
-    """Golden calls, and what a model might do instead."""
+    """Yield golden calls, and variants that a model might make."""
     golden = [list(calls) for calls in entry.golden]
     yield golden
     places = [(turn, i) for turn, calls in enumerate(golden) for i in range(len(calls))]

@@ -1,4 +1,4 @@
-"""Conversations with models and tools that say anything at all."""
+"""Conversations with models and tools that may say anything."""
 
 from __future__ import annotations
 

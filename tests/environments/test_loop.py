@@ -1,4 +1,4 @@
-"""Conversations: the loop between who answers and the tools that run."""
+"""The conversation loop between the source that answers and the tools that run."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_the_answer_is_the_last_argument_of_finish(call, tools, answer):
 
 
 def by_id(samples):
-    """Conversations of different lengths: t0 makes no call, t1 one, ..., t4 asks for what is not there."""
+    """Conversations of different lengths: t0 makes no call, t1 one, ..., t4 calls a tool that does not exist."""
     texts = []
     for sample in samples:
         number, said = int(sample.query.split("t")[1]), sum(m.role == "assistant" for m in sample.messages)

@@ -1,4 +1,4 @@
-"""Tools that hang, crash, lie and pry: each becomes a text, and nothing of it is left."""
+"""Tools that hang, crash, lie or snoop: each gives an answer as text, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.paths import ROOT
 from tests.support.rude_tools import LIMITS, best_only, gone, running, still_works
 from tltrain.environments import sandbox
 
-# --- never coming back, ending --------------------------------------------------------------------------------------
+# --- hanging, ending ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tool", ["hang", "ignore_signals", "spin"])
@@ -54,7 +54,7 @@ def test_sys_exit_is_an_answer_and_the_process_lives_on(calm):
     assert still_works(calm) and calm._process is process
 
 
-# --- too much -------------------------------------------------------------------------------------------------------
+# --- excess ---------------------------------------------------------------------------------------------------------
 
 
 def test_what_tools_print_goes_nowhere(calm, capfd):
@@ -125,12 +125,12 @@ def test_the_number_of_processes_is_limited(level, rude):
     children = int(tools.call("breed", {"most": 150}))
     assert 0 < children < (LIMITS.processes if level == "namespaces" else 140)
     if level == "namespaces":
-        assert int(tools.call("breed", {"most": 150})) == children  # of the first none is left
+        assert int(tools.call("breed", {"most": 150})) == children  # no process of the first call is left
 
 
 @best_only
 def test_a_fork_bomb_does_not_get_away(rude):
-    assert 0 < int(rude().call("breed", {"most": 40})) < LIMITS.processes  # else the next line is not to be tried
+    assert 0 < int(rude().call("breed", {"most": 40})) < LIMITS.processes  # otherwise the next line would be dangerous
     tools = rude()
     assert still_works(tools)
     home = tools._home
@@ -150,7 +150,7 @@ def test_a_thread_left_behind_does_not_disturb_the_next_call(rude):
 
 
 def test_everything_ends_with_our_process(tmp_path):
-    """Killed, it cannot clean up; the closed channel tells the supervisor, which does."""
+    """A killed process cannot clean up; the closed channel tells the supervisor, which does."""
     import signal
     import subprocess
     import sys
@@ -266,7 +266,7 @@ def test_only_documented_functions_are_called(calm, name):
 
 
 def test_the_supervised_process_checks_names_too(calm):
-    """Should ours be fooled: a name is looked up among the documented ones there as well."""
+    """If our own check were fooled: the child process looks names up among the documented ones as well."""
     assert still_works(calm)
     line = json.dumps({"function": "Odd", "arguments": {}}).encode() + b"\n"
     assert calm._ask(line) == "Error: there is no tool named Odd in the library"

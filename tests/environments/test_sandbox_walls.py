@@ -1,4 +1,4 @@
-"""What a tool can see and reach: not our environment, our files, the network, or the channel its answers take."""
+"""What a tool can see and reach: not our environment, our files, the network, or the channel of its answers."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_module_that_harms_while_it_is_loaded(tmp_path, line, answer):
 
 
 def test_the_environment_of_our_process_is_not_to_be_seen(level, rude, monkeypatch):
-    """Neither in the tool's own, nor (but for the weakest level) in that of the processes above it."""
+    """Neither the tool's own environment nor (except at the weakest level) that of the processes above it has it."""
     monkeypatch.setenv("SECRET_TOKEN", "a-secret-of-ours")
     if level == "process":
         assert "SECRET_TOKEN" not in sandbox._environment(network=True)
@@ -83,7 +83,7 @@ def test_the_environment_of_our_process_is_not_to_be_seen(level, rude, monkeypat
 
 
 def test_the_secret_would_be_found_where_it_is(rude, monkeypatch):
-    """That the test above can fail."""
+    """Control: the test above can fail."""
     monkeypatch.setattr(sandbox, "_environment", lambda network: {"SECRET_TOKEN": "a-secret-of-ours"})
     assert rude().call("look_around", {}) == '"secret in sight"'
 
@@ -186,7 +186,7 @@ def test_the_network_is_on_where_it_is_asked_for(level, rude, port):
     assert tools.call("other_socket", {}).startswith("Error: [Errno")
 
 
-# --- what is reached ------------------------------------------------------------------------------------------------
+# --- effective isolation --------------------------------------------------------------------------------------------
 
 
 def test_the_best_level_is_taken_and_a_weaker_one_told_once(monkeypatch, caplog):
@@ -216,7 +216,7 @@ def test_the_best_level_is_taken_and_a_weaker_one_told_once(monkeypatch, caplog)
 
 @pytest.mark.skipif(not AVAILABLE["landlock"], reason="the kernel has no Landlock")
 def test_where_namespaces_are_forbidden_as_in_a_container_landlock_takes_their_place(tmp_path):
-    """A process that may not call `unshare` finds that out, says so, and locks its tools up without."""
+    """A process that may not call `unshare` detects that, reports it, and isolates its tools without namespaces."""
     (tmp_path / "secret").write_text("a-secret-of-ours")
     script = f"""
 import logging

@@ -28,7 +28,7 @@ WORDS, RUDE = "ToolEyes/Tool_Library/Text/Words", "ToolEyes/Tool_Library/Hostile
 
 
 def record(path: str, query: str = "How many words?", scenario: str = "TG", tools: list | None = None) -> dict:
-    """A query as ToolEyes' files write it."""
+    """A query as in ToolEyes' files."""
     if tools is None:
         tools = json.loads((LIBRARY.parent / path.removeprefix("ToolEyes/") / "config_gpt4.json").read_text())
     system = f"Be helpful. You have access of the following tools:\n{json.dumps(tools)}\n\nLet's Begin!"
@@ -38,7 +38,7 @@ def record(path: str, query: str = "How many words?", scenario: str = "TG", tool
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A folder like a checkout of ToolEyes, over `tool_library/` beside this file."""
+    """A folder like a checkout of ToolEyes, with the `tool_library/` next to this file."""
     shutil.copytree(LIBRARY, tmp_path / "ToolEyes" / "Tool_Library")
     put(tmp_path / "ToolEyes", record(WORDS), record(RUDE, "Be rude.", "FT"))
     return tmp_path / "ToolEyes"
@@ -56,7 +56,7 @@ def benchmark(path: Path | None, **keys):
 
 @pytest.fixture
 def talk(checkout):
-    """`talk(number=0, **keys) -> Environment`: a conversation about a query of `checkout`, begun."""
+    """`talk(number=0, **keys) -> Environment`: start a conversation about a query of `checkout`."""
     begun: list[Environment] = []
 
     def begin(number: int = 0, **keys) -> Environment:
@@ -88,7 +88,7 @@ def test_the_released_queries():
 
 @needs_release
 def test_the_released_tools():
-    """568 tools in 95 sets, each set with the two that are always offered."""
+    """568 tools in 95 sets; each set also has the two tools that are always offered."""
     queries = tooleyes._queries(RELEASE)
     sets = {query.module: query.tools for query in queries}
     assert len(sets) == 95
@@ -254,7 +254,7 @@ def test_answers_from_the_terminal(talk, monkeypatch, capsys):
     assert environment.call(Call("ask_to_user", {"question": "Unit?\x1b[2J\n"})) == "words, please"
     assert "The model asks: Unit?\\x1b[2J\\n\nYour answer:" in capsys.readouterr().out
     assert environment.call(Call("ask_to_user", {"question": "?"})) == tooleyes.NOTHING_TO_ADD  # nothing typed
-    assert environment.call(Call("ask_to_user", {"question": "?"})) == tooleyes.NOTHING_TO_ADD  # the end
+    assert environment.call(Call("ask_to_user", {"question": "?"})) == tooleyes.NOTHING_TO_ADD  # end of input
 
 
 def test_a_terminal_that_is_none(checkout, monkeypatch):
@@ -263,7 +263,7 @@ def test_a_terminal_that_is_none(checkout, monkeypatch):
         tooleyes.make(benchmark(checkout, user="terminal"))
 
 
-# --- files that are not as they should be ---------------------------------------------------------------------------
+# --- malformed files ------------------------------------------------------------------------------------------------
 
 
 def test_no_path_and_a_path_without_queries(tmp_path):

@@ -1,4 +1,4 @@
-"""The counting behind stage=analyze, on numbers that can be worked out by hand."""
+"""The counts of stage=analyze, on numbers that can be worked out by hand."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_few_trajectories_give_no_interval():
 
 
 def trajectory(*answers: str | None, **meta) -> Trajectory:
-    """A conversation whose calls get these answers; None: the user speaks instead."""
+    """Make a conversation whose calls get these answers; None: the user speaks instead."""
     messages = [Message("user", "go")]
     for answer in answers:
         role, content = ("user", "stop") if answer is None else ("tool", answer)
@@ -66,14 +66,14 @@ def test_errors_are_counted_by_kind_and_by_what_the_source_says():
     counts.add(trajectory("{'error': 'quota'}", None, level="b", seen=False, query="y"))
     counts.add(trajectory("fine", "fine", level="a", seen=False, query="z"))
     counts.add(trajectory(level="a", seen=True, query="z"))
-    # 3 + 2 + 3 + 1 calls, the one before the user's words not counted, of which the last have no answer
+    # 3 + 2 + 3 + 1 calls (the one before the user's words is not counted), the last of which have no answer
     assert (sum(counts.all.calls), sum(counts.all.answered), sum(counts.all.errors)) == (9, 5, 2)
     assert counts.no_answer == 1
     assert counts.all.kinds == {"undefined_tool": 1, "api_message": 1}
     shares = counts.all.shares()
     assert shares["calls"].value == pytest.approx(200 / 9) and shares["answered"].value == 40
     by = counts.by()
-    assert list(by) == ["level", "seen"]  # a query is no group
+    assert list(by) == ["level", "seen"]  # a query does not form a group
     assert {value: (group.calls, group.errors) for value, group in by["level"].items()} == {
         "a": ([3, 3, 1], [1, 0, 0]),
         "b": ([2], [1]),
@@ -146,8 +146,8 @@ def test_the_parts_of_a_call_are_its_names_and_values(name, arguments):
 
 CALL = ("first", "distinguishing", "value", "punctuation", "end")
 SCORES = [
-    TurnScore(0, CALL, (1.0, 2.0, 3.0, 0.0, 0.0), (True, True, True, True, False)),  # right; the end is not asked for
-    TurnScore(0, CALL, (0.0, 2.0, 1.0, 0.0, 0.0), (True, False, True, True, True)),  # but one key token
+    TurnScore(0, CALL, (1.0, 2.0, 3.0, 0.0, 0.0), (True, True, True, True, False)),  # right; the end is not counted
+    TurnScore(0, CALL, (0.0, 2.0, 1.0, 0.0, 0.0), (True, False, True, True, True)),  # wrong in one key token
     TurnScore(1, CALL, (4.0, 0.0, 2.0, 0.0, 5.0), (False, True, False, True, True)),
     TurnScore(2, ("first", "value", "end"), (3.0, 6.0, 1.0), (True, False, True)),
 ]
@@ -207,11 +207,11 @@ def test_parts_and_conditions_add_up(scores):
             there = [calls[name][kind] for name in split if name in calls]
             assert calls["any"][kind].n == sum(one.n for one in there)
             assert right(calls["any"][kind]) == pytest.approx(sum(map(right, there)))
-    if "keys_right" in calls:  # then the rest decides
+    if "keys_right" in calls:  # then the other tokens decide
         assert calls["keys_right"]["call"] == calls["keys_right"]["others"]
 
 
-# --- what is asked for ------------------------------------------------------------------------------------------------
+# --- the command line ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

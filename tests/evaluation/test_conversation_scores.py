@@ -1,4 +1,4 @@
-"""The multi-turn numbers, against counts made by hand."""
+"""The multi-turn metrics, compared with counts made by hand."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tltrain.trajectory import Call, Task
 
 
 def conversation(kinds: str, ended="finish", answer="It is 12.", success=None, scenario=None) -> Conversation:
-    """One whose calls are, a letter each: `.` right, `e` answered with an error, `p` parameters, `b` both of these,
-    `f` unreadable, `h` of no tool on offer.
+    """Make a conversation with one call per letter of `kinds`: `.` right, `e` answered with an error, `p` parameters,
+    `b` both of these, `f` unreadable, `h` of a tool that is not on offer.
     """
     outcomes = {"f": Outcome.FORMAT_ERROR, "h": Outcome.TOOL_HALLUCINATION, "p": Outcome.PARAMETERS}
     outcomes["b"] = Outcome.PARAMETERS

@@ -1,4 +1,4 @@
-"""Every bootstrap: against hand-computed numbers, and what holds for any results."""
+"""Every bootstrap: compared with hand-computed numbers, and properties that hold for any results."""
 
 from __future__ import annotations
 
@@ -72,18 +72,18 @@ def test_a_single_sample_or_none_that_differs_proves_nothing():
 
 
 def test_intervals_of_calls_come_from_drawing_conversations():
-    # All of one conversation's calls are wrong, none of the other's: a draw of two has 0, half or all of them.
+    # All calls of one conversation are wrong, none of the other's: a resample has 0, half or all of them wrong.
     assert cluster_percentage([10, 0], [10, 10]) == Percentage(50.0, 0.0, 100.0, 20, 10)
-    # The same in a hundred conversations: the standard error of the share is 5 points.
+    # The same with a hundred conversations: the standard error of the share is 5 points.
     many = cluster_percentage([10, 0] * 50, [10] * 100)
     assert many.value == 50 and many.low == pytest.approx(40, abs=2) and many.high == pytest.approx(60, abs=2)
-    # Conversations that are all alike leave no doubt, whatever the number of their calls.
+    # Identical conversations leave no uncertainty, however many calls they have.
     assert cluster_percentage([1, 2, 3], [2, 4, 6]) == Percentage(50.0, 50.0, 50.0, 12, 6)
 
 
 def test_a_ratio_of_few_things_and_of_none():
     assert cluster_percentage([], []) == cluster_percentage([0, 0], [0, 0]) == NOTHING
-    assert cluster_percentage([0, 3], [0, 4]).value == 75  # a conversation without calls is drawn, and adds nothing
+    assert cluster_percentage([0, 3], [0, 4]).value == 75  # a conversation without calls is drawn too, and adds nothing
     assert cluster_percentage([0, 3], [0, 4]).low == 75
     assert cluster_percentage([1, 0, 2], [3, 3, 3], seed=1) == cluster_percentage([1, 0, 2], [3, 3, 3], seed=1)
 
@@ -130,7 +130,7 @@ def test_results_that_differ_by_the_same_everywhere_leave_no_doubt(results, shif
 @few
 @given(results)
 def test_samples_with_equal_values_are_drawn_as_if_one_by_one(values):
-    """The sums of a resample have the mean and the variance that drawing with replacement gives."""
+    """The sums of a resample have the mean and variance of drawing with replacement."""
     column = np.array(values)
     sums = resampled_sums(column[:, None], np.random.default_rng(0))
     assert sums.shape == (RESAMPLES, 1)
@@ -152,7 +152,7 @@ def test_holm_corrects_upwards_and_keeps_the_order(values):
 
 
 def test_ratios_are_drawn_together():
-    """A column that is twice another has the same interval, doubled: both come from the same resamples."""
+    """A column that is twice another has the same interval, doubled: both use the same resamples."""
     rng = np.random.default_rng(0)
     tops, bottoms = rng.integers(0, 5, 40), rng.integers(5, 9, 40)
     one, two = ratios(np.stack([tops, 2 * tops], axis=1), np.stack([bottoms, bottoms], axis=1))
@@ -169,7 +169,7 @@ def test_a_cluster_counts_for_both_ratios_of_a_difference():
 
 
 def test_a_mean_over_groups_is_resampled_within_them():
-    """Two groups, each without spread: there is none to resample, however far apart they are."""
+    """Two groups without spread, however far apart, leave nothing to resample."""
     found = grouped_mean([np.array([1.0, 1.0]), np.array([4.0])])
     assert (found.value, found.low, found.high, found.n) == (2, 2, 2, 3)
 
@@ -178,7 +178,7 @@ def test_a_mean_over_groups_is_resampled_within_them():
 
 
 def test_seeds_with_the_same_samples_share_their_draws():
-    """A second seed that answers like the first adds nothing: the interval stays that of one."""
+    """A second seed with the same answers adds nothing: the interval stays that of one seed."""
     rng = np.random.default_rng(3)
     ours, theirs = rng.integers(0, 2, (2, 200)) * 100.0
     one = difference_over_seeds(SeedPairs([tuple(range(200))], [ours], [theirs]))
@@ -186,7 +186,7 @@ def test_seeds_with_the_same_samples_share_their_draws():
     apart = difference_over_seeds(SeedPairs([tuple(range(200)), tuple(range(200, 400))], [ours] * 2, [theirs] * 2))
     width = one.high - one.low
     assert two.high - two.low == pytest.approx(width, rel=0.08) and (two.n, two.seeds) == (200, 2)
-    # Seeds with samples of their own: 400 samples, half of whose variance comes back from drawing the seeds.
+    # Seeds with their own samples: 400 samples; resampling the seeds restores half of their variance.
     assert apart.high - apart.low < 0.9 * width and (apart.n, apart.seeds) == (400, 2)
 
 

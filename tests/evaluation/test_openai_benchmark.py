@@ -1,4 +1,4 @@
-"""benchmark=openai: any file of chat-completions conversations as questions."""
+"""benchmark=openai: any file of chat-completions conversations as a benchmark."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ USER = {"role": "user", "content": "Find x."}
 
 
 def called(*calls):
-    """`tool_calls` of (name, arguments)."""
+    """Make `tool_calls` from (name, arguments)."""
     return [
         {"id": str(i), "type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
         for i, (name, arguments) in enumerate(calls)
@@ -34,7 +34,7 @@ ANSWER = {"role": "tool", "tool_call_id": "0", "content": "y"}
 
 @pytest.fixture
 def read(tmp_path):
-    """`read(*records)`: the samples of a file of JSON lines, and the report on it."""
+    """`read(*records)`: return the samples of a file of JSON lines, and the report."""
 
     def read(*records):
         file = tmp_path / "mine.jsonl"
@@ -103,7 +103,7 @@ def test_a_file_is_a_set_named_after_it(tltrain, read, tmp_path):
     assert ran.metrics["mine/n"] == 3
     assert ran.metrics["mine/ts"] == ran.metrics["mine/any/ts"] == 100
     assert ran.metrics["mine/cf"] == pytest.approx(66.6667) and ran.metrics["mine/every/cf"] == pytest.approx(33.3333)
-    # The last two tools have no special place here, as `finish` has on RoTBench: its words are compared.
+    # The last two tools are not special here, unlike RoTBench's `finish`: the words to the user are compared.
     wrong = [{"prediction": "finish(answer='no')"}] * 3
     (tmp_path / "answers").write_text("".join(json.dumps(line) + "\n" for line in wrong))
     assert tltrain("stage=eval", "benchmark=openai", *words).metrics["mine/cf"] == 0

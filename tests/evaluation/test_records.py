@@ -1,4 +1,4 @@
-"""The lines of result files: written and read back, old ones too, and what is wrong said in one line."""
+"""The lines of result files: written and read back, also from old versions; errors are one line."""
 
 from __future__ import annotations
 
@@ -98,9 +98,9 @@ def test_a_sample_is_known_by_set_id_and_golden_calls_whatever_their_order():
     other = Prediction("s", "1", "else", goldens=[{"arguments": {"y": 2, "x": 1}, "name": "f"}], meta={"query": "?"})
     assert one.identity == other.identity
     assert one.identity != Prediction("s", "1", goldens=[{"name": "g", "arguments": {}}]).identity
-    # Without golden calls, as of conversations, by the question.
+    # Without golden calls (conversations), by the question.
     assert Prediction("s", "1", meta={"query": "a"}).identity != Prediction("s", "1", meta={"query": "b"}).identity
-    assert list(by_sample([one, other]).values()) == [one, other]  # asked twice
+    assert list(by_sample([one, other]).values()) == [one, other]  # a duplicate
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def test_without_clean_or_another_level_there_is_no_drop():
 def test_a_query_is_drawn_with_all_its_samples():
     clean = level(*[True] * 50, *[False] * 50)
     same = drop({"clean": clean, "heavy": clean + clean})
-    assert (same.value, same.low, same.high) == (0, 0, 0)  # query by query nothing changes
+    assert (same.value, same.low, same.high) == (0, 0, 0)  # no query changes
     other = drop({"clean": clean, "heavy": [(f"x{query}", right) for query, right in clean]})
     # independent: 1.96 * sqrt(2 * 50 * 50 / 100)
     assert other.value == 0 and other.high == pytest.approx(13.9, abs=2) and other.low == pytest.approx(-13.9, abs=2)
@@ -47,7 +47,7 @@ def test_a_query_is_drawn_with_all_its_samples():
 @needs_rotbench
 @pytest.mark.pictures
 def test_the_stage_draws_the_curve(tltrain, tmp_path):
-    """Golden answers at clean; at heavy every query's first sample is answered with nonsense."""
+    """Golden answers at clean; at heavy the first sample of every query is answered with nonsense."""
     words, lines = [], []
     for turn in ("first", "third"):
         for name in ("clean", "heavy"):
@@ -70,7 +70,7 @@ def test_the_stage_draws_the_curve(tltrain, tmp_path):
         assert fall["worst"] == pytest.approx(50, abs=2) and fall["low"] > 40
     assert (ran.folder / "robustness.png").read_bytes().startswith(b"\x89PNG")
     assert "from clean to the worst level" in ran.out and "first turn, TS" in ran.out
-    # Under the released scoring golden calls without arguments are wrong, at clean too.
+    # The released scoring counts golden calls without arguments as wrong, also at clean.
     official = tltrain(
         "stage=eval", *words, "benchmark.turns=[first,third]", f"stage.predictions={file}", "benchmark.scoring=official"
     )

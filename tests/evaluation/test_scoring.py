@@ -1,4 +1,4 @@
-"""From judged calls to numbers, and RoTBench's released scorer quirk by quirk."""
+"""Metrics from judged calls, and the quirks of RoTBench's released scorer."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_every_golden_call_is_matched_by_a_call_of_its_own_in_any_order():
 
 
 def test_calls_that_several_golden_calls_accept_are_dealt_out_so_that_all_are_matched():
-    # The first call fits both golden calls, the second one only the first: taking the first fit for each would fail.
+    # The first call fits both golden calls, the second only the first: greedy matching would fail.
     goldens = (Call("get", {"a": OneOf((1, 2))}), Call("get", {"a": 1}))
     assert whole("get(a=1), get(a=2)", *goldens) == whole("get(a=2), get(a=1)", *goldens) == RIGHT
     assert whole("get(a=2), get(a=2)", *goldens) == NAMES_ONLY

@@ -1,4 +1,4 @@
-"""What a model makes of recorded calls, against one forward a call and against numbers known beforehand."""
+"""A model's scores on recorded calls, compared with one forward pass per call and with known numbers."""
 
 from __future__ import annotations
 

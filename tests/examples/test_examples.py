@@ -1,4 +1,4 @@
-"""examples/: every command of their documentation composes, and the logs of the support desk are what they are said."""
+"""examples/: every documented command composes, and the support desk's logs have the documented properties."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DESK = EXAMPLES / "support_desk"
 
 
 def commands() -> list[str]:
-    """The lines of examples/ that run tltrain: those of Markdown files, and those at the head of YAML files."""
+    """Return the lines of examples/ that run tltrain: in Markdown files, and at the head of YAML files."""
     files = [*EXAMPLES.rglob("*.md"), *EXAMPLES.rglob("*.yaml")]
     lines = [line for file in sorted(files) for line in file.read_text(encoding="utf-8").splitlines()]
     found = [re.match(r"(?:# |    )python -m tltrain (.*)", line) for line in lines]
@@ -27,7 +27,7 @@ def commands() -> list[str]:
 
 @pytest.fixture
 def script():
-    """What make_conversations.py defines."""
+    """Return the namespace of make_conversations.py."""
     return runpy.run_path(str(DESK / "make_conversations.py"))
 
 
@@ -86,11 +86,11 @@ def test_mae_finds_the_failed_calls_that_the_generator_put_in(tltrain, script):
     assert ran.metrics["dropped_error"] == sum(found) == 18
     assert (ran.metrics["trajectories"], ran.metrics["calls"], ran.metrics["dropped_no_answer"]) == (40, 120, 3)
     paper = tltrain("stage=mae", "data=openai", f"data.path={path}").metrics
-    assert paper["dropped_error"] == 13  # of other calls too: those answered with the word error
+    assert paper["dropped_error"] == 13  # includes other calls: those whose answers contain the word error
 
 
 def _failed(messages: list[dict]) -> int:
-    """Messages that are not learned though a tool answers them."""
+    """Count the messages that are not learned although a tool answers them."""
     return sum(
         message.get("learn") is False and following["role"] == "tool" for message, following in pairwise(messages)
     )

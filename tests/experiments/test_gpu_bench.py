@@ -1,4 +1,4 @@
-"""The GPU bench where there is none: its data and its count of operations by hand, and its CPU twin."""
+"""The GPU benchmark without a GPU: its data and operation counts checked by hand, and its CPU counterpart."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BENCH = ROOT / "experiments" / "bench"
 def module(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, BENCH / f"{name}.py")
     loaded = importlib.util.module_from_spec(spec)
-    sys.modules[name] = loaded  # dataclasses look their module up
+    sys.modules[name] = loaded  # dataclasses look up their module
     spec.loader.exec_module(loaded)
     return loaded
 
@@ -59,8 +59,8 @@ def test_random_trajectories_have_the_length_that_is_asked_for_and_begin_alike_i
     for runs in trajectories:
         assert sum(len(run.ids) for run in runs) == 101
         assert [len(run.targets) for run in runs if run.targets] == [7] * worker.CALLS
-        assert runs[-1].targets  # nothing stands behind the last call
-    first = [runs[0].ids[:45] for runs in trajectories]  # half, less its last tenth
+        assert runs[-1].targets  # nothing follows the last call
+    first = [runs[0].ids[:45] for runs in trajectories]  # half, minus its last tenth
     assert first[0] == first[1] == first[2] != first[3] == first[4] == first[5]
     assert len({tuple(runs[0].ids) for runs in trajectories}) == 6
 
@@ -71,7 +71,7 @@ def test_there_are_rows_for_every_step(worker, packing, rows):
     assert len(items) == rows
     if packing == "prefix_tree":
         assert len(items[0].input_ids) == 45 + 3 * (101 - 45)
-        seen = sum(range(46)) + 3 * sum(range(46, 102))  # by 45 tokens that are shared, and three times by 56
+        seen = sum(range(46)) + 3 * sum(range(46, 102))  # through the 45 shared tokens, and three times through 56
         assert worker.tokens_of(items, 1.0).length == pytest.approx(2 * seen / (45 + 3 * 56), rel=1e-2)
 
 
@@ -80,11 +80,11 @@ def test_operations_are_those_of_the_model_by_hand(worker):
 
     items = worker.layouts(job(worker))
     tokens = worker.tokens_of(items, 1000)
-    assert tokens.length == pytest.approx(102)  # a token sees (101 + 1) / 2 of them on average, itself too
+    assert tokens.length == pytest.approx(102)  # a token attends to (101 + 1) / 2 of them on average, including itself
     assert tokens.predicted == pytest.approx(1000 * 28 / 101)
     shape = shapes.shape_of(worker.LlamaConfig(**SIZES))
     matrices = 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48)
-    attention = 2 * 2 * 32 * 102 / 2 * 2  # two layers, two products, 32 elements with 51 tokens, twice an operation
+    attention = 2 * 2 * 32 * 102 / 2 * 2  # two layers, two products, 32 elements with 51 tokens, two operations each
     by_hand = 3 * (1000 * (2 * matrices + attention) + 2 * 50 * 32 * 1000 * 28 / 101)
     assert compute.training(shape, tokens, checkpointing=False) == pytest.approx(by_hand)
 
@@ -99,7 +99,7 @@ def test_the_operations_of_a_step_of_ppo_are_three_models_and_what_is_sampled(wo
     read = 2 * 101 + 48 - 8
     whole = compute.forward(shape, Tokens(read, 48, 0))
     body = compute.forward(shape, Tokens(read, 0, 0))
-    linear = 4 * whole + 3 * body  # the policy's three, the reference's one, the critic's three without a head
+    linear = 4 * whole + 3 * body  # three passes of the policy, one of the reference, three of the critic (no head)
     assert linear < found["update"] < 1.5 * linear
     assert found["generation"] > compute.forward(shape, Tokens(2 * 101 + 48, 48, 0))
 

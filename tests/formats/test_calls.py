@@ -1,4 +1,4 @@
-"""Reading and writing a call: what is read, what is refused, and that no text does anything else."""
+"""Read and write calls: what is accepted, what is rejected, and that reading has no other effect."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ CALLS = st.builds(Call, TOOL_NAMES, st.dictionaries(PARAMETER_NAMES, JSON_VALUES
 )
 def test_reads(text, name, arguments):
     call = read_call(text)
-    assert (call.name, json.dumps(call.arguments)) == (name, json.dumps(arguments))  # as JSON: 1, 1.0 and true differ
+    assert (call.name, json.dumps(call.arguments)) == (name, json.dumps(arguments))  # in JSON 1, 1.0 and true differ
 
 
 def test_text_after_the_call_is_ignored():
@@ -149,7 +149,7 @@ def test_written_as_in_the_released_data():
 
 @st.composite
 def damaged_calls(draw) -> str:
-    """A call with some characters replaced, doubled or cut out: nearer to what models say than random text."""
+    """A call with some characters replaced, duplicated or removed: closer to models' outputs than random text."""
     text = draw(CALLS.map(render_call))
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, len(text)))
@@ -196,7 +196,7 @@ def test_the_end_is_known_as_soon_as_the_call_is_complete(call, rest):
 def test_a_megabyte_is_read_in_linear_time(text):
     start = time.process_time()
     call_end(text)
-    assert time.process_time() - start < 5  # about half a second; a quadratic reader would take hours
+    assert time.process_time() - start < 5  # takes about half a second; a quadratic reader would take hours
 
 
 F, G = Call("f", {"a": 1}), Call("m.g", {"b": ["(", ", h("]})
@@ -210,10 +210,10 @@ F, G = Call("f", {"a": 1}), Call("m.g", {"b": ["(", ", h("]})
         ('[f(a=1), m.g(b=["(", ", h("])]', [F, G]),
         (" [f(a=1)] and more", [F]),
         ("f(a=1); f(a=1),f(a=1) f(a=1)", [F] * 4),
-        ("f(a=1)\nOutput: g(a=1)", [F]),  # the next role's words are no call
+        ("f(a=1)\nOutput: g(a=1)", [F]),  # the next role's text is not a call
         ("f(a=1), then g(a=1)", [F]),
         ("f(a=1), g(a=", [F]),
-        ("I say: f(a=1)", [Call("I say: f", F.arguments)]),  # as read_call does
+        ("I say: f(a=1)", [Call("I say: f", F.arguments)]),  # as read_call reads it
         ("none", []),
         ("", []),
     ],

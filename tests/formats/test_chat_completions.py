@@ -1,4 +1,4 @@
-"""Conversations as chat completions and back: what an API takes, what a model returns."""
+"""Conversations to chat completions and back: an API's input and a model's output."""
 
 from __future__ import annotations
 

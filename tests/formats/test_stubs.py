@@ -1,4 +1,4 @@
-"""Tools as Python stubs: the released text to the letter, and back."""
+"""Tools as Python stubs: exactly the released text, and back."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_not_rendered_names_what_the_stub_does_not_show():
     assert not_rendered(Tool("f", "", {"properties": {"p": schema, "q": {"type": "string"}}})) == {"enum", "default"}
 
 
-# No line breaks or space at the ends of names; a call's name ends at the first "(".
+# No line breaks or spaces at the ends of names; a call's name ends at the first "(".
 plain = st.text(st.characters(codec="utf-8", exclude_categories=["Zl", "Zp", "Cc"]), min_size=1, max_size=8)
 awkward = st.sampled_from(
     [

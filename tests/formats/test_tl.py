@@ -1,4 +1,4 @@
-"""The TL format: where a turn has one call and a message makes several."""
+"""The TL format, which has one call per turn, with messages that make several."""
 
 from __future__ import annotations
 

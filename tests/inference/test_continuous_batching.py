@@ -1,4 +1,4 @@
-"""Greedy answers with shared beginnings: the same as of each prompt alone, with less to read and to decode."""
+"""Greedy answers with shared prefixes: the same as for each prompt alone, with less to prefill and decode."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def answered(
 
 @st.composite
 def prompts_that_begin_alike(draw) -> list[list[int]]:
-    """Up to 12 prompts, many of which go on from a part of one of two roots of up to 100 tokens."""
+    """Up to 12 prompts, many of which extend a prefix of one of two roots of up to 100 tokens."""
     roots = draw(st.lists(st.lists(tokens, min_size=1, max_size=100), min_size=1, max_size=2))
     found = []
     for _ in range(draw(st.integers(1, 12))):
@@ -51,7 +51,7 @@ def test_answers_are_those_of_each_prompt_alone(name, prompts, batch_size, most)
 
 ROOTS = [[3 + (k * step) % 17 for k in range(100)] for step in (5, 7)]
 PROMPTS = [[*root, 3 + k, 4 + k] for root in ROOTS for k in range(6)] + [[9, 8, 7], [7] * 50]
-"""Two families of six, and two prompts that begin like no other."""
+"""Two families of six prompts, and two prompts that share no prefix with others."""
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -70,7 +70,7 @@ def test_answers_are_those_of_plain_batches(name):
 def test_what_is_shared_is_read_once():
     prefill = Prefill()
     answered(model_of("llama"), PROMPTS, 4, 6, prefill)
-    shared, own = 2 * 100, 12 * 2  # the two roots, and two tokens of each prompt in the families
+    shared, own = 2 * 100, 12 * 2  # the two roots, and two own tokens of each prompt in the families
     assert prefill == Prefill(14, 12 * 102 + 53, shared + own + 53)
     assert prefill.per_sample() == {
         "prompt_tokens_per_sample": round((12 * 102 + 53) / 14, 1),
@@ -80,7 +80,7 @@ def test_what_is_shared_is_read_once():
 
 
 def test_answers_that_have_ended_make_room(monkeypatch):
-    """Of 8 prompts one answer is long: the others do not wait for it, nor are their rows computed with it."""
+    """One of 8 prompts has a long answer: the others do not wait for it, and their rows are not computed with it."""
     model = model_of("llama")
     rows: list[int] = []
     forward = model.forward
@@ -95,7 +95,7 @@ def test_answers_that_have_ended_make_room(monkeypatch):
     with torch.inference_mode(), own_settings_aside(model):
         order = [i for i, _ in continuous_batching.answers(model, prompts, Greedy(60, 10**6, PAD, ended), 4, Prefill())]
     assert len(order) == 8
-    in_turn = 60 * 4 + 60 * 4  # what two batches of 4 that wait for their longest answer would decode at most
+    in_turn = 60 * 4 + 60 * 4  # the most that two batches of 4 that wait for their longest answer would decode
     assert sum(rows) < in_turn / 2
     assert max(rows) <= 4 and rows[-1] == 1
 
@@ -107,7 +107,7 @@ def test_families_by_hand():
     long, short = [5] * 200, [6] * 100
     prompts = [
         [*short, 1],  # 0
-        [*long[:150], 9, 9, 9],  # 1: goes with 3 and 5, though they share more with each other
+        [*long[:150], 9, 9, 9],  # 1: grouped with 3 and 5, although those share more with each other
         [7] * 30,  # 2: alone
         [*long, 1, 2],  # 3
         [*short, 2, 2, 2],  # 4

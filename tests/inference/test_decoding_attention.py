@@ -1,4 +1,4 @@
-"""Attention of one token a row: the numbers of torch's kernel, in whatever way the mask is given."""
+"""Attention of one query token per row: equal to torch's kernel, for every form of the mask."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_it_is_on_for_a_while_and_used(monkeypatch):
     assert queries == []
     with decoding_attention.on(model):
         assert torch.equal(model.generate(ids, **settings), plain)
-    assert queries == [6, 6]  # both layers read the prompt so, and no later token
+    assert queries == [6, 6]  # both layers prefill the prompt this way, and no later token
     assert model.config._attn_implementation == "sdpa"
 
 

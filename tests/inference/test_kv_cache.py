@@ -1,4 +1,4 @@
-"""Key-value caches by hand: room that is not copied, rows that are repeated, joined and taken out."""
+"""Key-value caches checked by hand: growth without copies, rows repeated, joined and removed."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ SIZES = {"vocab_size": 20, "hidden_size": 8, "intermediate_size": 8, "num_hidden
 
 
 def states(rows: int, count: int) -> torch.Tensor:
-    """[rows, 2, count, 4] at random."""
+    """Return random states [rows, 2, count, 4]."""
     return torch.randn(rows, 2, count, 4)
 
 
 def layer_of(*rows: list[int]) -> GrowingLayer:
-    """A layer with one head of size 1: its keys as given, its values the same plus 100."""
+    """Make a layer with one head of size 1: its keys as given, its values the same plus 100."""
     keys = torch.tensor(rows, dtype=torch.float32)[:, None, :, None]
     return GrowingLayer(keys, keys + 100)
 
 
 def rows_of(cache: Cache) -> list[list[float]]:
-    """The keys of the only layer, after a look at its values."""
+    """Return the keys of the only layer, after checking its values."""
     (layer,) = cache.layers
     assert torch.equal(layer.values, torch.where(layer.keys == 0, layer.values, layer.keys + 100))
     return layer.keys[:, 0, :, 0].tolist()

@@ -1,4 +1,4 @@
-"""Conversations whose history is remembered: the same answers as from the whole history, with less to read."""
+"""Conversations with a cached history: the same answers as from the whole history, with less to prefill."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def answered(model, prompts, most, batch_size, memory, prefill=None):
 
 @st.composite
 def talks(draw) -> list[list[list[int]]]:
-    """Up to 6 conversations: their first prompts, and what is said after each of up to 3 answers."""
+    """Up to 6 conversations: the first prompts, and the text that follows each of up to 3 answers."""
     root = draw(st.lists(tokens, max_size=40))
     said = st.lists(tokens, min_size=1, max_size=20)
     return [
@@ -37,7 +37,7 @@ def talks(draw) -> list[list[list[int]]]:
 @settings(max_examples=10, deadline=None)
 @given(talks(), st.integers(1, 4), st.integers(1, 9))
 def test_answers_are_those_of_the_whole_history(name, talks, batch_size, most):
-    """A conversation may end while others go on, and the answer in the history is cut where it is read to."""
+    """A conversation may end before the others, and an answer in the history is cut where it was read."""
     model, memory = model_of(name), Memory(worth=1)
     histories = [talk[0] for talk in talks]
     for number in range(max(map(len, talks))):
@@ -56,7 +56,7 @@ def test_only_what_is_new_is_read():
     prefill = Prefill()
     answered(model, [[*first, *answer, 7, 8, 9]], 4, 2, memory, prefill)
     assert prefill.prompt_tokens == 32 + len(answer) + 3
-    assert prefill.computed_tokens == 3 + 1  # and the answer's last token, which was said but not read
+    assert prefill.computed_tokens == 3 + 1  # and the answer's last token, which was sampled but not processed
 
 
 def test_what_nobody_goes_on_from_is_forgotten():
@@ -76,7 +76,7 @@ def test_a_prompt_again_leaves_its_last_token_to_be_read():
 
 
 def test_memory_has_a_limit():
-    """Of 30 positions in float32: 2 layers, keys and values, 2 heads of 8."""
+    """30 positions in float32: 2 layers, keys and values, 2 heads of size 8."""
     model = model_of("llama")
     bytes_of_one = 2 * 2 * 2 * 8 * 30 * 4
     memory = Memory(most_bytes=2 * bytes_of_one, worth=8)

@@ -1,4 +1,4 @@
-"""model.lora: what is trained, what is left, and that its own weights are the reference of stage=irm."""
+"""model.lora: what is trained and saved, and that the base weights are the reference of stage=irm."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LORA = ["model.lora.r=4", "stage.args.learning_rate=1e-2", "stage.args.warmup_st
 
 @pytest.fixture(scope="module")
 def base(models_cache):
-    """The weights that training begins from, by name."""
+    """The weights before training, by name."""
 
     def weights(ran):
         path = json.loads((ran.folder / "metrics.json").read_text())["base_model"]
@@ -34,7 +34,7 @@ def test_a_merged_adapter_is_a_whole_model_that_differs_where_it_was_trained(tlt
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {name for name in before if name.endswith(("q_proj.weight", "v_proj.weight"))}
-    for name in changed:  # what was added is of rank 4
+    for name in changed:  # the update has rank 4
         assert torch.linalg.matrix_rank(after[name] - before[name], rtol=1e-3) <= 4
     assert not list(ran.folder.glob(".*.adapter"))
     again = tltrain(*TRAIN, *LORA)
@@ -79,10 +79,10 @@ def test_irm_with_an_adapter_needs_no_second_model(tltrain, base, monkeypatch, a
     ]
     if algorithm == "grpo":
         small += ["stage.args.per_device_train_batch_size=4", "stage.args.num_generations=2"]
-    else:  # untrained, all answers are as bad: a critic that begins at their reward would have nothing to teach
+    else:  # untrained, all answers are equally bad: a critic initialized to their reward would have nothing to learn
         small += ["stage.critic.init=random"]
     ran = tltrain("stage=irm", *TRAIN[1:], *LORA, *small)
-    assert len(loaded) == 2  # the policy, and at the end what the adapter is added to
+    assert len(loaded) == 2  # the policy, and at the end the base that the adapter is merged into
     steps = [line for line in ran.lines("history.jsonl") if "loss" in line]
     assert steps[0]["kl"] == pytest.approx(0, abs=1e-5)  # a new adapter changes nothing
     before, after = base(ran), load_file(ran.folder / "model" / "model.safetensors")

@@ -1,4 +1,4 @@
-"""Base models of the cache: made once, named by what they were made of, and made again where a file has changed."""
+"""Base models in the cache: built once, named after their inputs, and rebuilt if a file has changed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def made(cache: Path) -> Path:
 
 
 def flip(file: Path) -> None:
-    """Change a byte, and neither size nor time."""
+    """Change a byte without changing size or time."""
     stat, data = file.stat(), bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(bytes(data))
@@ -79,7 +79,7 @@ def test_other_libraries_make_another_model(tmp_path, monkeypatch):
 
 
 def test_weights_of_an_entry_are_checked_before_they_are_read(tmp_path, tltrain, monkeypatch):
-    """Also where a run names their path, and the cache is not asked."""
+    """Also if a run names their path and does not ask the cache."""
     entry = tmp_path / "pkt-0123456789abcdef"
     entry.mkdir()
     made(tmp_path).rename(entry / "model")

@@ -1,4 +1,4 @@
-"""A plan is of what the stage would train: the same arguments of the library, the same trained weights."""
+"""A plan covers exactly what the stage trains: the same library arguments, the same trained weights."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def composed_once(name: str) -> DictConfig:
 
 
 def training(name: str, *words: str) -> DictConfig:
-    """The configuration of a training, composed once, with key=value on top."""
+    """Compose the configuration of a training once, and override keys."""
     cfg = copy.deepcopy(composed_once(name))
     for key, value in (word.split("=") for word in words):
         OmegaConf.update(cfg, key.lstrip("+"), yaml.safe_load(value), force_add=True)
@@ -51,20 +51,20 @@ def training(name: str, *words: str) -> DictConfig:
 
 
 def places(name: str) -> tuple[str, ...]:
-    """Where arguments of a training may be set, the last of which wins."""
+    """Return where arguments of a training may be set; the last place wins."""
     if name in ("sft", "pkt"):
         return ("model.args", "hardware.args", "stage.args")
     return ("model.irm.args", "hardware.args", f"stage.algorithm_args.{name}", "stage.args")
 
 
 def built(cfg, folder: Path):
-    """The library's object that the stage makes."""
+    """Return the library's arguments object that the stage makes."""
     stage = {"supervised": supervised, "irm": irm}[STAGES.get(cfg.stage.name, cfg.stage.name)]
     return stage.training_arguments(cfg, folder, "cpu", False)
 
 
 def plain(value):
-    """The value of an enumeration of the library's."""
+    """Return the plain value of a library's enumeration."""
     return getattr(value, "value", value)
 
 
@@ -95,13 +95,13 @@ def test_the_plan_has_the_arguments_of_the_stage(name, place, tmp_path):
     planned, object_ = configured.arguments(cfg), built(cfg, tmp_path)
     assert planned["activation_checkpointing"] is True
     assert (planned["optim"], planned["num_train_epochs"]) == ("adafactor", 5)
-    if name in ("rloo", "grpo"):  # which TRL derives from one another
+    if name in ("rloo", "grpo"):  # TRL derives their batch sizes from one another
         del planned["generation_batch_size"], planned["steps_per_generation"]
     assert planned == {key: plain(getattr(object_, key)) for key in planned}
 
 
 def test_hardware_may_switch_checkpointing_on():
-    """By whichever of its names, wherever it is set, the one that is set last counts."""
+    """Whichever of its names is used, wherever it is set, the last setting counts."""
 
     def peak(*more: str) -> float:
         cfg = training("pkt", *more)
@@ -150,7 +150,7 @@ SPEED = Speed(1.0, 1.0, "")
         # Two prompts of 30 tokens, answered with 4 tokens each.
         ("ppo", [], 2 * 4, 30 + 8),
         ("ppo", ["stage.ppo_epochs=3"], 2 * 4, 3 * (30 + 8)),
-        ("ppo", ["stage.ppo_epochs=2", "stage.args.max_steps=4"], 2 * 2 * 4, 4 * (30 + 8)),  # two prompts a step
+        ("ppo", ["stage.ppo_epochs=2", "stage.args.max_steps=4"], 2 * 2 * 4, 4 * (30 + 8)),  # two prompts per step
         ("grpo", ["stage.algorithm_args.grpo.num_generations=8"], 8 * 2 * 4, 8 * (30 + 8)),
         ("rloo", ["++stage.args.num_iterations=2"], 4 * 2 * 4, 2 * 4 * (30 + 8)),
         ("rloo", ["stage.args.max_steps=3"], 3 * 2 * 4, 3 * (30 + 8)),

@@ -1,4 +1,4 @@
-"""What a plan says of memory and time: hand-computed numbers, what autograd really keeps, and what must never grow."""
+"""A plan's memory and time: hand-computed numbers, what autograd really keeps, and monotonicity."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ STATES = {
     ("zero2", 4, False): (4000, 1000, 3000),
     ("zero3", 2, True): (500, 500, 3000),
     ("zero3_offload", 2, True): (0, 0, 0),
-    ("fsdp", 2, True): (1000, 1000, 2000),  # accelerate makes the weights float32
+    ("fsdp", 2, True): (1000, 1000, 2000),  # accelerate converts the weights to float32
 }
 
 
@@ -124,14 +124,14 @@ def test_optimizers_keep_different_states(name, expected):
 
 
 def test_offloading_takes_the_machines_memory():
-    # bfloat16 weights, float32 gradients, master copy and two moments: 18 bytes a weight
+    # bfloat16 weights, float32 gradients, master copy and two moments: 18 bytes per weight
     assert memory.on_host(P, Setup(4, "zero3_offload", "cuda", True)) == 18 * P / 4
     assert memory.on_host(P, Setup(4, "zero3", "cuda", True)) == 0
 
 
 def test_an_adapter_alone_has_gradients_and_moments():
     found = memory.state(P, 100, Setup(weight_bytes=2, bf16=True, adapter=10))
-    # peft makes it float32
+    # peft converts it to float32
     assert (found["weights"], found["gradients"], found["optimizer"]) == (2000 + 40, 40, 80)
     four_bits = memory.state(P, 100, Setup(weight_bytes=2, bf16=True, adapter=10, frozen_bytes=0.5))
     assert four_bits["weights"] == 500 + 40
@@ -151,7 +151,7 @@ def test_a_small_training_by_hand():
     step = {"weights": 4 * n, "gradients": 4 * n, "optimizer": 8 * n, "buffers": 0, "process": 0, "allocator": 0}
     assert moments["step"] == step
     assert moments["forward"]["logits"] == max(12 * 3 * 10, 4 * 3 * 10 + 8 * 40)
-    assert memory.supervised(SMALL, Setup(), batch)["forward"]["gradients"] == 0  # none before the first backward
+    assert memory.supervised(SMALL, Setup(), batch)["forward"]["gradients"] == 0  # none before the first backward pass
     assert memory.peak({"a": {"x": 1, "y": 2}, "b": {"x": 4}}) == ("b", 4)
 
 
@@ -172,7 +172,7 @@ def test_policy_and_critic_have_an_adapter_each_and_no_reference():
     trained, frozen = 6 + 6 + 5, SMALL.parameters + SMALL.body + 5
     assert (step["gradients"], step["optimizer"], step["reference"]) == (4 * trained, 8 * trained, 0)
     assert step["weights"] == 4 * (trained + frozen)
-    four_bits = memory.actor_critic(SMALL, Setup(adapter=6, frozen_bytes=0.5), batch)["step"]  # the policy's alone
+    four_bits = memory.actor_critic(SMALL, Setup(adapter=6, frozen_bytes=0.5), batch)["step"]  # the policy only
     assert four_bits["weights"] == 4 * (trained + SMALL.body + 5) + SMALL.parameters // 2
 
 
@@ -188,7 +188,7 @@ CONFIGS = {
 
 
 def kept_by_autograd(config, dtype: torch.dtype, autocast: bool, checkpointing: bool, length: int, padded: bool) -> int:
-    """Bytes of what a forward pass leaves for the backward pass, besides the weights and their casts."""
+    """Return the bytes that a forward pass keeps for the backward pass, besides the weights and their casts."""
     model = AutoModelForCausalLM.from_config(config, attn_implementation=config._attn_implementation).to(dtype).train()
     if checkpointing:
         model.gradient_checkpointing_enable()
@@ -281,7 +281,7 @@ KINDS = st.sampled_from([memory.supervised, memory.actor_critic, memory.group])
 
 @given(SETUPS, BATCHES, KINDS, st.integers(1, 64))
 def test_more_processes_never_take_more_memory_of_one(setup, batch, kind, more):
-    if setup.strategy == "none":  # from one process to several, copies of the gradients are made to be sent
+    if setup.strategy == "none":  # with several processes, copies of the gradients are made for communication
         return
     one = memory.peak(kind(SEVEN, setup, batch))[1]
     assert memory.peak(kind(SEVEN, replace(setup, processes=setup.processes + more), batch))[1] <= one * (1 + 1e-12)
@@ -313,7 +313,7 @@ def test_no_part_is_negative(setup, batch, kind):
 
 def test_operations_by_hand():
     tokens = Tokens(read=1000, predicted=100, length=10)
-    # two a weight and token; the head at 100 tokens; attention: 2 layers, 4 elements, half of 10 tokens, twice
+    # two per weight and token; the head at 100 tokens; attention: 2 layers, 4 elements, half of 10 tokens, twice
     forward = 2 * 240 * 1000 + 2 * 40 * 100 + 2 * 2 * 4 * 10 * 1000
     assert compute.forward(SMALL, tokens) == forward
     assert compute.training(SMALL, tokens, False) == 3 * forward
@@ -340,7 +340,7 @@ def test_the_longest_samples_make_the_largest_batch():
     rows = Rows([5, 9, 7], [1, 2, 3])
     assert rows.longest(1) == (9, 2)
     assert rows.longest(2) == (9, 5)
-    assert rows.longest(6) == (9, 12)  # fewer samples than the batch: some twice
+    assert rows.longest(6) == (9, 12)  # fewer samples than the batch: some are used twice
 
 
 def test_sizes_take_the_place_of_the_hub(tmp_path):

@@ -1,4 +1,4 @@
-"""report.html in a browser: headless Chromium opens it from disk, as a reader would."""
+"""report.html in a browser: headless Chromium opens it from disk as a reader would."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def report(made, tmp_path_factory):
 
 
 def clean(browser, path):
-    """Nothing was logged, thrown or asked for but the page itself."""
+    """Check that nothing was logged, thrown or requested except the page itself."""
     assert browser.problems == []
     assert browser.requests == [path.as_uri()]
 
 
 def fits(browser):
-    """Every table behind a chart unfolded, nothing is wider than the window."""
+    """Check that nothing is wider than the window, with every table behind a chart unfolded."""
     browser.run("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
     return browser.run("document.scrollingElement.scrollWidth <= innerWidth") and browser.run("innerWidth")
 
@@ -105,7 +105,7 @@ def test_light_or_dark_is_the_readers_choice(browser, report):
 
 
 def order(browser, column):
-    """The first and one other column of the ablation table, top to bottom."""
+    """Return the first column and one other column of the ablation table, top to bottom."""
     return browser.run(
         "[...document.querySelectorAll('#ablation tbody tr')].map((row) => "
         f"[row.cells[0].firstChild.data, row.cells[{column}]?.dataset.v ?? ''])"
@@ -125,12 +125,12 @@ def test_tables_sort_by_keyboard_and_say_how(browser, report, made):
     rising = [float(value) for _, value in order(browser, column)]
     assert rising == falling[::-1] and browser.run(f"{head}.getAttribute('aria-sort')") == "ascending"
     browser.run("document.querySelector('#ablation .heads button').click()")
-    assert order(browser, column) == before  # by row: as it was
+    assert order(browser, column) == before  # sorted by row again: the original order
     assert browser.run("document.querySelectorAll('#ablation [aria-sort]').length") == 1
 
 
 def choose(browser, **fields):
-    """Fill the filters as a reader does; returns the flips that are shown, and what the page says of them."""
+    """Set the filters as a reader does, and return the flips shown and the page's summary of them."""
     for name, value in fields.items():
         browser.run(
             f"(() => {{ const field = document.querySelector('#filters').elements.{name};"
@@ -156,7 +156,7 @@ def test_flips_are_filtered(browser, report, made):
     shown, said = choose(browser, direction="", text="CALDO verde", set="0")
     matching = [flip for flip in expected if flip.name == "rotbench_clean" and "caldo verde" in f"{flip.a} {flip.b}"]
     assert {one for one, _ in shown} == {flip.id for flip in matching} and f"{len(matching)} flipped" in said
-    assert choose(browser, text="nobody wrote this") == ([], "No sample flips so.")
+    assert choose(browser, text="nobody wrote this") == ([], "No sample matches.")
     options = "[...document.querySelector('#filters').elements.grade.options]"
     grade = browser.run(f"{options}.find((one) => one.text === 'hallucinated').value")
     shown, _ = choose(browser, text="", set="", grade=grade)
@@ -202,7 +202,7 @@ def test_screen_readers_find_names_and_tables(browser, report):
 
 
 def visible(browser, selector):
-    """How many elements of this kind can be seen."""
+    """Count the visible elements that match a selector."""
     found = f"[...document.querySelectorAll('{selector}')]"
     return browser.run(f"{found}.filter((one) => one.getClientRects().length).length")
 
@@ -230,7 +230,7 @@ def test_failed_jobs_are_rows_that_say_why(browser, made, tmp_path):
     row = "document.querySelectorAll('#ablation tbody tr')[5].innerText"
     assert "failed: killed: it took too long" in browser.run(row)
     browser.run("document.querySelectorAll('#ablation .heads button')[4].click()")
-    assert order(browser, 0)[-1][0] == rows[5].label  # what has no number stays last
+    assert order(browser, 0)[-1][0] == rows[5].label  # rows without a number stay last
     assert fits(browser) == 375
 
 

@@ -1,4 +1,4 @@
-"""The report's mean over sets, and conversations as its samples, against hand-computed numbers."""
+"""The report's mean over sets, and conversations as its samples, compared with hand-computed numbers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tltrain.report.sweep import Job
 
 
 def answers(name, levels, seen=()):
-    """Lines of a set, each sample having as many of TS, PI, CF as `levels` says; those in `seen` were trained on."""
+    """Make lines of a set; a sample reaches as many of TS, PI, CF as `levels` says; those in `seen` were trained on."""
     return [
         Prediction(
             name,
@@ -34,7 +34,7 @@ def answers(name, levels, seen=()):
 
 
 def asked(seed, *sets):
-    """A job that answered these sets."""
+    """Make a job that answered these sets."""
     lines = [line for one in sets for line in one]
     names = dict.fromkeys(line.set for line in lines)
     return Job(seed, metrics={f"{n}/{level}": 0.0 for n in names for level in ("ts", "pi", "cf")}, predictions=lines)
@@ -65,7 +65,7 @@ def test_the_mean_over_sets_of_one_size_has_the_interval_of_all_samples_together
 
 
 def test_seeds_that_answer_alike_tell_no_more_of_the_mean_over_sets_than_one():
-    """All seeds of a row are asked the same samples: a second one that answers the same is no second sample."""
+    """All seeds of a row answer the same samples: a second seed with the same answers is not a second sample."""
     rng = np.random.default_rng(0)
     levels = {name: rng.integers(0, 4, (2, 100)).tolist() for name in "ab"}
 
@@ -96,7 +96,7 @@ def test_the_mean_over_sets_is_in_the_page_the_markdown_and_the_csv():
 
 
 def held(*records):
-    """A job that held these conversations."""
+    """Make a job with these conversations."""
     lines = conversation_lines.predictions([Transcript.from_json(record) for record in records], "world_multi")
     levels = {f"world_multi/{level}": 0.0 for level in ("de", "ce", "va", "success") if level in lines[0].scores}
     return Job(0, metrics=levels | {"world_multi/n": len(records)}, predictions=lines)

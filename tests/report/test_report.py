@@ -1,4 +1,4 @@
-"""The report's numbers, against hand-computed ones; its files, whatever models wrote."""
+"""The report's numbers, compared with hand-computed ones; its files, whatever models wrote."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def test_with_one_seed_the_interval_is_that_of_the_paired_bootstrap():
 def test_seeds_that_disagree_widen_the_interval():
     base = [job(seed, [0, 1] * 50) for seed in (0, 1)]
     same = [job(seed, [0, 1, 1, 1, 1] * 20) for seed in (0, 1)]  # +30 twice
-    spread = [job(0, [1, 1] * 50), job(1, [0, 1] * 45 + [1, 1] * 5)]  # +50 and +5 are +27.5
+    spread = [job(0, [1, 1] * 50), job(1, [0, 1] * 45 + [1, 1] * 5)]  # +50 and +5 average to +27.5
     found = numbers.derive(small(("base", base), ("same", same), ("spread", spread))).comparisons
     steady, shaky = found[1, "set", "cf"], found[2, "set", "cf"]
     assert (steady.value, shaky.value) == pytest.approx((30, 27.5))
     assert steady.beyond_chance and not shaky.beyond_chance
     assert shaky.high - shaky.low > 1.5 * (steady.high - steady.low)
-    assert shaky.low < 0  # as far as two seeds tell, there may be none
+    assert shaky.low < 0  # from two seeds alone there may be no difference
 
 
 def test_seeds_with_samples_of_their_own_are_paired_within_each():
@@ -91,7 +91,7 @@ def test_intervals_cover_what_training_runs_differ_by():
     rng, covered, alarms, times = np.random.default_rng(0), 0, 0, 150
 
     def jobs(difficulty):
-        odds = [1.5 * (difficulty + rng.normal(0, 0.3)) for _ in range(4)]  # a training run moves CF by some 5 points
+        odds = [1.5 * (difficulty + rng.normal(0, 0.3)) for _ in range(4)]  # training runs move CF by some 5 points
         return [job(seed, rng.random(len(one)) < 1 / (1 + np.exp(-one))) for seed, one in enumerate(odds)]
 
     for time in range(times):
@@ -131,7 +131,7 @@ def answers(ts: list[int], cf: list[int]) -> Job:
 
 
 def test_the_finding_counts_what_the_table_marks():
-    """Every level, not only the one that a set is judged by: above five marked cells no sentence says "none"."""
+    """Every level counts, not only a set's main level: above five marked cells no sentence may say "none"."""
 
     base = ("base", [answers([0, 1] * 30, [0, 1] * 30)])
     better_ts = ("x", [answers([1, 1] * 30, [0, 1] * 30)])
@@ -317,7 +317,7 @@ def test_a_page_stays_small_and_says_what_is_left_out():
     jobs[1][1] = long(1, [0] * 5, "b")
     found = samples.flipping(small(("base", jobs[0]), ("other", jobs[1])))
     kept = [found["sets"][one[0]] for one in found["samples"]]
-    assert kept.count("b") == 5 and 0 < kept.count("a") < 2000  # the small set is whole, whatever the large one takes
+    assert kept.count("b") == 5 and 0 < kept.count("a") < 2000  # the small set is complete, whatever the other takes
     assert len(kept) + found["left_out"] == 2005
     assert len(json.dumps(found)) < 1.3 * samples.BUDGET
 

@@ -1,4 +1,4 @@
-"""What to do after a stop is said to the entry that was started: a stage, a pipeline, the demo, a sweep."""
+"""The advice after a stop names the entry point that was started: a stage, a pipeline, the demo or a sweep."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tltrain.runtime import advice
 
 @pytest.fixture
 def full(monkeypatch):
-    """Each training finds the disk full."""
+    """Make every training find the disk full."""
 
     def no_space(*given):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/some/folder/file")
@@ -42,7 +42,7 @@ RESUMES = "what was whole before is kept, and the same command with stage.resume
 )
 def test_a_full_disk(tltrain, tmp_path, full, words, said):
     words = [word.format(tmp_path / "sweep") for word in words]
-    small = () if words == ["stage=mae"] else SMALL  # it reads no model
+    small = () if words == ["stage=mae"] else SMALL  # it uses no model
     ran = tltrain(*words, *small, f"cache.dir={tmp_path / 'cache'}", status=1)
     lines = [line for line in ran.err.splitlines() if line.startswith("the disk is full")]
     assert lines and all(line.endswith(said) for line in lines)

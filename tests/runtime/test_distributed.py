@@ -1,4 +1,4 @@
-"""Several processes: who they are by the environment, what is started, what they exchange, and uneven batches."""
+"""Several processes: their identity from the environment, what is started, their communication, uneven batches."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_workers_are_started_where_they_have_work():
     assert not launch.wanted(run("eval", source="golden", **two))
     assert not launch.wanted(run("mae", **two))
     assert not launch.wanted(run(device="cpu"))
-    assert launch.wanted(run(device="cpu", deepspeed={"zero_optimization": {"stage": 2}}))  # it needs a launcher
+    assert launch.wanted(run(device="cpu", deepspeed={"zero_optimization": {"stage": 2}}))  # DeepSpeed needs a launcher
 
 
 def test_processes_that_were_started_must_be_as_many_as_asked_for(monkeypatch):
@@ -113,7 +113,7 @@ def test_workers_of_one_machine(tmp_path):
     found = launch.launch_config(hardware(device="cpu", processes=3), str(tmp_path))
     assert (found.nproc_per_node, found.min_nodes, found.max_nodes, found.max_restarts) == (3, 1, 1, 0)
     assert found.rdzv_endpoint == "127.0.0.1:0"
-    assert sorted(found.logs_specs._redirects) == [1, 2]  # the first process alone speaks
+    assert sorted(found.logs_specs._redirects) == [1, 2]  # only the first process writes to the terminal
 
 
 def test_workers_of_the_second_of_two_machines(tmp_path, monkeypatch):
@@ -173,7 +173,7 @@ def test_every_number_of_deepspeed_s_is_said_once(tltrain):
     assert found["train_batch_size"] == "auto"
 
 
-# --- exchange --------------------------------------------------------------------------------------------------------
+# --- communication ---------------------------------------------------------------------------------------------------
 
 
 def add(number: int) -> int:
@@ -220,7 +220,7 @@ def test_the_first_process_calls_and_the_others_follow(teams):
     assert first.call(f"{__name__}:add", 1) == 2
     with pytest.raises(TltrainError, match="no data"):
         first.call(f"{__name__}:fail", "no data")
-    assert first.call(f"{__name__}:add", 2) == 3  # a mistake that all make ends nobody
+    assert first.call(f"{__name__}:add", 2) == 3  # an error that all members make ends none of them
     first.end()
     other.join(20)
     assert not other.is_alive()

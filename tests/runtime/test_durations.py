@@ -1,4 +1,4 @@
-"""Durations in words."""
+"""Format durations in words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`latest` points at the newest run of a stage that has ended, and at nothing a user did not expect."""
+"""`latest` points at the newest finished run of a stage, and at nothing a user did not expect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a piece of work took is given back to the system."""
+"""The memory of finished work is returned to the system."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tltrain.runtime import memory
 
 
 def held() -> int:
-    """Bytes of this process that are in memory."""
+    """Return the resident memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_memory_of_cycles_and_of_the_heap_is_given_back():
     class Trainer:
-        """Refers to itself, as trainers do through their callbacks."""
+        """An object that refers to itself, as trainers do through their callbacks."""
 
     def work() -> int:
         trainer = Trainer()

@@ -1,4 +1,4 @@
-"""Which code decides a stage's result: what a stage loads is in its digest, and only edits of that change it."""
+"""The code that determines a stage's result: all that a stage loads is in its digest, and only edits of it count."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ for name, words in json.loads(sys.argv[1]).items():
 
 @pytest.fixture(scope="module")
 def loaded(once) -> dict[str, list[str]]:
-    """Stage -> the modules of the package that stood in `sys.modules` after it ran on a tiny model."""
+    """Stage -> the package's modules in `sys.modules` after it ran on a tiny model."""
     return once("modules that stages load", run_stages)
 
 
@@ -108,7 +108,7 @@ def test_all_that_a_stage_loads_is_in_its_digest(loaded, stage, monkeypatch):
     counted = {name for name in loaded[stage] if not source_digest.is_without_effect(name)}
     assert config.stage_module(stage) in counted
     monkeypatch.setattr(source_digest, "WITHOUT_EFFECT", ())
-    for_display = source_digest.reached(set(loaded[stage]) - counted)  # what these alone need is loaded too
+    for_display = source_digest.reached(set(loaded[stage]) - counted)  # what only display modules need is loaded too
     assert counted <= reached | for_display
     assert (counted - reached) <= {"tltrain.grading", "tltrain.formats.calls", "tltrain.evaluation.metrics"}
 
@@ -121,7 +121,7 @@ def package(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def copy(package, monkeypatch) -> Path:
-    """A copy of the package, whose digests are asked for."""
+    """A copy of the package whose digests are computed."""
     monkeypatch.setattr(source_digest, "PACKAGE", package)
     return package
 
@@ -140,7 +140,7 @@ def append(file: Path, text: str) -> None:
         ("training/ppo.py", {"irm"}),
         ("training/sft.py", {"sft", "pkt"}),
         ("evaluation/scoring.py", {"irm", "eval"}),
-        ("environments/sandbox_child.py", {"eval"}),  # a script, reached by its file's name alone
+        ("environments/sandbox_child.py", {"eval"}),  # a script, found only by its file name
         ("sources/local.py", {"eval"}),
         ("data/judged.py", {"mae", "sft", "pkt", "irm"}),
         ("trajectory.py", set(CACHED)),
@@ -192,5 +192,5 @@ def test_one_place_imports_what_a_string_names():
         file.relative_to(ROOT / "tltrain").as_posix(): file.read_text(encoding="utf-8").count("import_module(")
         for file in (ROOT / "tltrain").rglob("*.py")
     }
-    workers = {"environments/bfcl_worker.py": 3, "environments/sandbox_worker.py": 1}  # scripts without this package
+    workers = {"environments/bfcl_worker.py": 3, "environments/sandbox_worker.py": 1}  # they do not import this package
     assert {name: count for name, count in uses.items() if count} == {"runtime/resolver.py": 1, **workers}

@@ -1,4 +1,4 @@
-"""source=endpoint against a server that misbehaves: what is asked, tried again, kept, and told."""
+"""source=endpoint with a server that misbehaves: requests, retries, the cache of answers, and messages."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def no_key(monkeypatch):
 
 @pytest.fixture
 def config(server, tmp_path):
-    """`config(mode="chat", ...)`: the configuration of an endpoint at the server."""
+    """`config(mode="chat", ...)`: the configuration of an endpoint on the server."""
 
     def make(**source):
         given = {"name": "endpoint", "url": server.url, "model": "served", "concurrency": 16, "retries": 1} | source
@@ -66,7 +66,7 @@ def answers(cfg, samples=SAMPLES):
         return source(samples)
 
 
-# --- what is asked ---------------------------------------------------------------------------------------------------
+# --- requests --------------------------------------------------------------------------------------------------------
 
 
 def test_text_mode_asks_with_the_tl_prompt_and_cuts_the_answer_as_the_local_model_does(server, config):
@@ -148,7 +148,7 @@ def test_equal_requests_are_made_once(server, config):
     assert len(server.asked) == 1
 
 
-# --- what is tried again ---------------------------------------------------------------------------------------------
+# --- retries ---------------------------------------------------------------------------------------------------------
 
 MISBEHAVIOUR = [
     Reply({"error": {"message": "slow down"}}, status=429, headers={"Retry-After": "1"}),
@@ -172,7 +172,7 @@ def test_each_misbehaviour_is_survived(server, config):
     assert answers(config(timeout=1)) == GOLDEN
     assert len(server.asked) == len(SAMPLES) + len(MISBEHAVIOUR)
     first, second = (asked.time for asked in server.asked if NUMBER[asked.body["prompt"]] == 0)
-    assert second - first >= 1  # as Retry-After said
+    assert second - first >= 1  # as Retry-After requested
 
 
 @pytest.mark.parametrize(
@@ -219,10 +219,10 @@ def test_a_prompt_too_long_for_the_server_counts_as_not_answered(server, config,
         assert f"2 prompts are too long for served, the first is sample {SAMPLES[1].id}" in caplog.text
         asked = len(server.asked)
         source(SAMPLES[:3])
-    assert len(server.asked) == asked + 2  # another server may have room: only answers are kept
+    assert len(server.asked) == asked + 2  # another server may have room: only answers are cached
 
 
-# --- what is kept ----------------------------------------------------------------------------------------------------
+# --- the cache of answers --------------------------------------------------------------------------------------------
 
 
 def test_a_broken_run_goes_on_where_it_stopped(tltrain, server, tmp_path):
@@ -246,7 +246,7 @@ def test_a_broken_run_goes_on_where_it_stopped(tltrain, server, tmp_path):
 
     server.asked = []
     tltrain(*words, "source.concurrency=3")
-    assert not server.asked  # how it is asked is no part of the question
+    assert not server.asked  # how the server is reached is not part of the question
     tltrain(*words, "stage.max_new_tokens=17")
     assert len(server.asked) == 12
 
@@ -269,7 +269,7 @@ def test_without_a_cache_nothing_is_kept(server, config, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
-# --- the key, and what a user may get wrong ---------------------------------------------------------------------------
+# --- the key, and users' mistakes -------------------------------------------------------------------------------------
 
 
 def test_the_key_is_sent_and_appears_nowhere(tltrain, server, tmp_path, monkeypatch):
@@ -334,5 +334,5 @@ def test_an_endpoint_needs_no_torch(server, tmp_path):
 
 
 def pythonpath() -> str:
-    """What this process imports from: the package of this checkout first."""
+    """Return the import path of this process, with this checkout's package first."""
     return ":".join([str(ROOT), *filter(None, sys.path)])

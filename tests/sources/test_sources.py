@@ -1,4 +1,4 @@
-"""The golden calls and the random tool as sources, what all sources share, and what none of them loads."""
+"""The golden calls and the random tool as sources, what all sources share, and libraries that none of them loads."""
 
 from __future__ import annotations
 

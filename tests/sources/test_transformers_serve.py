@@ -1,4 +1,4 @@
-"""source=endpoint against `transformers serve` with a small model: what it answers is what the local model answers."""
+"""source=endpoint with `transformers serve` and a small model: its answers equal the local model's."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SAMPLES = 24
 
 @contextmanager
 def serving(model: Path, log: Path) -> Iterator[str]:
-    """`transformers serve` with one model on a free port; yields the url of its API."""
+    """Run `transformers serve` with one model on a free port; yield the URL of its API."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -55,14 +55,14 @@ def serving(model: Path, log: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def model(run_once) -> Path:
-    """`tiny`, shortly trained: it writes calls and ends them, so that there is something to agree on."""
+    """`tiny`, briefly trained: it writes calls and ends them, so that the answers are worth comparing."""
     words = ["stage=sft", "model=tiny", "data.size=120", "stage.args.gradient_accumulation_steps=1"]
     return run_once(*words).folder / "model"
 
 
 @pytest.fixture(scope="module")
 def endpoint(model, tmp_path_factory) -> Iterator[list[str]]:
-    """The command line's words for a server with that model."""
+    """The overrides for a server with that model."""
     log = tmp_path_factory.mktemp("serve") / "log"
     with serving(model, log) as url:
         yield ["source=endpoint", f"source.url={url}", f"source.model={model}", "source.concurrency=2"]

@@ -1,4 +1,4 @@
-"""stage=analyze as a user runs it."""
+"""stage=analyze through the command line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PNG = b"\x89PNG"
 
 @pytest.fixture
 def result(tmp_path):
-    """`result(name, lines)`: a result folder of stage=eval."""
+    """`result(name, lines)`: make a result folder of stage=eval."""
 
     def result(name, lines):
         folder = tmp_path / name
@@ -86,7 +86,7 @@ def test_two_models_stand_side_by_side_and_what_they_were_trained_on_can_be_left
         assert ran.metrics[f"{name}/key/loss"] == tokens["key"]["loss"]["value"]
         assert ran.metrics[f"{name}/call/any"] == calls["any"]["call"]["value"]
     base, after = (found["tokens"]["all"]["loss"]["value"] for found in models.values())
-    assert 6 < base < 7 and after < base  # nats; ln(768) = 6.6: it knows nothing yet
+    assert 6 < base < 7 and after < base  # nats; ln(768) = 6.6: the model knows nothing yet
     seen = [found["trajectories_trained_on"] for found in models.values()]
     assert seen[0] == 0 and 0 < seen[1] < 12
     assert f"was trained on {seen[1]} of these 12 trajectories' queries" in ran.err

@@ -1,4 +1,4 @@
-"""A model whose tokenizer begins a text with a BOS token: trained, saved, and asked as it was trained."""
+"""A model whose tokenizer adds a BOS token: training, saving and evaluation treat it alike."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WORDS = ("stage=pkt", "data.size=6", "stage.args.max_steps=1", "hardware.bf16=fa
 
 @pytest.fixture
 def base(tmp_path):
-    """`base(tokenizer)`: a folder with a small model at random and the tokenizer."""
+    """`base(tokenizer)`: make a folder with a small random model and the tokenizer."""
 
     def make(tokenizer) -> str:
         sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}

@@ -1,4 +1,4 @@
-"""stage=demo: base, SFT, MAE + PKT and IRM side by side."""
+"""stage=demo: base, SFT, MAE + PKT and IRM in one table."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_demo_compares_base_sft_and_pkt(tltrain, tmp_path):
     assert str(ran.folder) in ran.out
 
 
-@pytest.mark.slow  # as a user starts it, at its own sizes: a minute
+@pytest.mark.slow  # as a user starts it, at its default sizes: a minute
 def test_the_demo_on_tiny(tmp_path):
     ran = python(tmp_path, "-m", "tltrain", "model=tiny")
     folder = (tmp_path / "outputs" / "demo" / "latest").resolve()

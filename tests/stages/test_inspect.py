@@ -1,4 +1,4 @@
-"""stage=inspect as a user runs it: what the trainer sees, in the terminal and as a page."""
+"""stage=inspect through the command line: what the trainer sees, in the terminal and as a page."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ TINY = ("model=tiny",)
 
 
 def texts(page: str, element: str) -> list[str]:
-    """The text of every `element` of a page, tags taken out."""
+    """Return the text of every `element` of a page, without tags."""
     found = re.findall(rf"<{element}(?: [^>]*)?>(.*?)</{element}>", page, re.DOTALL)
     return [html.unescape(re.sub(r"<[^>]*>", "", inner)) for inner in found]
 
 
 def test_inspect_shows_what_the_trainer_sees(tltrain, write):
-    strange = {**RAW_LOVE, "id": "[/bold] :smile:"}  # no markup, no picture
+    strange = {**RAW_LOVE, "id": "[/bold] :smile:"}  # must not be read as markup or emoji
     words = ["data=tl_training", f"data.path={write(strange, RAW_WORK)}", "stage.limit=1"]
     ran = tltrain("stage=inspect", *TINY, *words)
     assert " [/bold] :smile: " in ran.out
@@ -37,7 +37,7 @@ def test_inspect_writes_the_same_as_a_page(tltrain, write):
     page = (ran.folder / "inspect.html").read_text()
     assert texts(page, "h2")[-2:] == ["1. <b>[/bold]</b> :smile:", f"2. {RAW_WORK['id']}"]
     left_out = ['search(q="love")', *(f'search(query="{query}")' for query in ("work", "rest", "sleep"))]
-    assert texts(page, "del")[1:] == left_out  # the first is the legend's
+    assert texts(page, "del")[1:] == left_out  # the first is in the legend
     assert texts(page, "span").count("✗ not learned · error: unexpected argument") == 1
     said = texts(page, "pre")
     assert ' search(query="löve", limit=2, deep=[null, {"a": true}])⏎' in said

@@ -1,4 +1,4 @@
-"""stage=mae as a user runs it."""
+"""stage=mae through the command line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def mae(tltrain, path: Path, *words: str, data: str = "tl_training", **options) 
 
 
 def learned(lines: list[dict]) -> list[list[bool]]:
-    """Of each trajectory of a train.jsonl, which assistant messages may be learned."""
+    """Return for each trajectory of a train.jsonl which assistant messages may be learned."""
     return [[m.get("learn", True) for m in line["messages"] if m["role"] == "assistant"] for line in lines]
 
 
@@ -192,7 +192,7 @@ def test_a_broken_record_is_skipped_and_listed(tltrain, write):
 
 
 def test_what_reading_and_mae_leave_out_is_said_before_training(tltrain, write):
-    """With its share, where it is seen: on the terminal, not in metrics.json alone."""
+    """The log names it with its share, so that it is visible on the terminal, not only in metrics.json."""
     words = ("data=tl_training", f"data.path={write(RAW_LOVE, broken(), RAW_WORK)}", "data.on_error=skip")
     ran = tltrain("stage=pkt", *words, *FEW[:2], "stage.args.max_steps=1", "data.holdout=0")
     assert "1 of 3 (33.3 %) records could not be read: see" in ran.err

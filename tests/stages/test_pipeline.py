@@ -1,4 +1,4 @@
-"""stage=pipeline: what is made once, what decides a fingerprint, and that all parts are checked before the first."""
+"""stage=pipeline: each stage is built once, what determines a fingerprint, and all parts are checked first."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tltrain.sweeps.stage_cache import StageCache
 
 @pytest.fixture
 def job(tltrain, tmp_path):
-    """`job(words...)`: a pipeline with a cache of its own."""
+    """`job(words...)`: run a pipeline with its own cache."""
     return lambda *words, **more: tltrain(
         "stage=pipeline", "model=tiny", f"cache.dir={tmp_path / 'cache'}", *words, **more
     )
@@ -56,7 +56,7 @@ def test_what_cannot_matter_does_not_change_a_fingerprint(job, made, tmp_path):
     assert len(made) == 4
 
 
-CHANGED = {  # a key -> the first stage that it decides; all keys: tests/sweeps/test_cache_key.py
+CHANGED = {  # a key -> the first stage whose result it determines; all keys: tests/sweeps/test_cache_key.py
     "seed=3": 0,
     "stage.rule=strict": 0,
     "data.holdout=0.2": 1,
@@ -89,7 +89,7 @@ def test_what_decides_a_result_changes_its_fingerprint_and_those_that_follow(mad
 
 
 def test_the_golden_calls_do_not_answer_for_the_model(job, made):
-    """The digest of the code once stood in the place of the section `source`."""
+    """The digest of the code once overwrote the section `source`."""
     words = switches(False, False, False)
     golden = job(*words, "source=golden").metrics["stages"]
     model = job(*words).metrics["stages"]
@@ -159,12 +159,12 @@ def test_what_a_running_pipeline_uses_is_not_removed(job, made, monkeypatch, tmp
 
     monkeypatch.setattr(pipeline, "model_of", prune)
     job(*switches(False, False, False))
-    assert removed == [False, False]  # the data and the model
-    assert [others.remove(folder) for folder, _ in others.entries()] == [True, True, True]  # it has ended
+    assert removed == [False, False]  # the data and the model are in use
+    assert [others.remove(folder) for folder, _ in others.entries()] == [True, True, True]  # the job has ended
 
 
 def test_with_and_without_the_cache_into_one_folder(job, made, tmp_path):
-    """What is made without the cache is not written through a link into it, and is not put away for one."""
+    """A run without the cache neither writes through a link into it nor is replaced by a link."""
     words, folder = switches(False, False, False), tmp_path / "run"
     entry = (job(*words, folder=folder).folder / "model_sft").resolve()
     before = (entry / "model" / "config.json").stat().st_mtime_ns

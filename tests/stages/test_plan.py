@@ -1,4 +1,4 @@
-"""stage=plan on the command line, and the line that a training begins with."""
+"""stage=plan on the command line, and the log line at the start of a training."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_model_of_the_hub_is_planned_without_it(tltrain):
     assert found["fits"] is True
     assert "fits: " in ran.out and "of 80.0 GiB" in ran.out
     assert "6.74 B parameters; 1 process on cuda, bfloat16, sdpa, activation checkpointing" in ran.out
-    # 8 N T at the stated throughput, nearly: the embedding is looked up, attention comes on top
+    # nearly 8 N T at the given throughput: the embedding costs nothing, attention is added
     assert found["seconds"]["training"] == pytest.approx(8 * found["parameters"] * 1e7 / 1.25e14, rel=0.08)
 
 
@@ -162,7 +162,7 @@ def test_strategies_of_engines(keys, strategy):
 
 
 def test_an_adapter_has_the_weights_of_the_modules_it_is_beside():
-    """Rank 2 beside queries (4 -> 4) and values (4 -> 2) of each of 3 layers: 2 x 3 x (8 + 6)."""
+    """Rank 2 on queries (4 -> 4) and values (4 -> 2) of each of 3 layers: 2 x 3 x (8 + 6)."""
     shape = SimpleNamespace(hidden=4, queries=4, keys=2, intermediate=8, gated=True, layers=3)
     assert configured.adapter(shape, 2, ["q_proj", "v_proj"]) == 84
     assert configured.adapter(shape, 2, "all-linear") == 2 * 3 * (8 + 6 + 6 + 8 + 12 + 12 + 12)

@@ -1,4 +1,4 @@
-"""stage=predict as a user runs it."""
+"""stage=predict through the command line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHORT = ("benchmark.size=4", "stage.max_new_tokens=8")
 
 @pytest.fixture(scope="module")
 def parrot(once, models_cache) -> Path:
-    """A model that has learned the two right calls of one conversation by heart."""
+    """A model that has memorized the two right calls of one conversation."""
 
     def make(folder: Path) -> Path:
         (folder / "raw.json").write_text(json.dumps([RAW]))

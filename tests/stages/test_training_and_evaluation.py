@@ -1,4 +1,4 @@
-"""Training and evaluation as a user runs them, on `model=tiny` at sizes of a few trajectories."""
+"""Training and evaluation through the command line, on `model=tiny` with a few trajectories."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_both_packings_give_the_same_losses(tltrain):
 
 @pytest.fixture(scope="module")
 def too_short(trained) -> int:
-    """A max_length that the average sample is over."""
+    """A max_length below the mean sample length."""
     train = trained["pkt"].metrics["train"]
     return train["tokens"] // train["samples"]
 
@@ -246,7 +246,7 @@ def test_what_has_no_key_tokens_leaves_valid_json(tltrain, write):
 
 
 def golden(sample: Sample) -> str:
-    """The first accepted call as a model would write it."""
+    """Return the first accepted call as a model would write it."""
     call = sample.goldens[0]
     return render_call(Call(call.name, {k: "x" if v is ANY else v for k, v in call.arguments.items()}))
 
@@ -350,7 +350,7 @@ def test_golden_calls_on_rotbench(tltrain, write):
     assert ran.metrics["rotbench_clean/n"] == 105
     for level in ("ts", "pi", "cf"):
         assert ran.metrics[f"rotbench_clean/{level}"] == ran.metrics[f"rotbench_clean/fixed/{level}"] == 100
-        # Eight golden calls have no arguments: the released scorer fails them.
+        # Eight golden calls have no arguments: the released scorer counts them as wrong.
         assert ran.metrics[f"rotbench_clean/official/{level}"] == pytest.approx(100 * 97 / 105, abs=1e-3)
     by_seen = ran.metrics["details"]["rotbench_clean"]["scoring"]["fixed"]["by_seen"]
     assert {key: value["cf"]["n"] for key, value in by_seen.items()} == {"seen": 70, "unseen": 35}

@@ -1,4 +1,4 @@
-"""A package of the shape of bfcl-eval with two simulators, and what tests of its environment share."""
+"""A package with the layout of bfcl-eval and two simulators, shared by the tests of its environment."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def put(folder, category, pairs):
 
 
 def make_package(folder):
-    """A package of the shape of bfcl-eval, with two simulators; the others are empty."""
+    """Make a package with the layout of bfcl-eval and two simulators; the others are empty."""
     code = folder / "eval_checker" / "multi_turn_eval" / "func_source_code"
     documentation = folder / "data" / "multi_turn_func_doc"
     for path in (code, documentation, folder / "data" / "possible_answer", folder / "constants"):
@@ -159,7 +159,7 @@ def benchmark(path, *categories):
 
 
 def hold(environment, turns):
-    """Make the calls of all turns; returns the answers."""
+    """Make the calls of all turns and return the answers."""
     answers = []
     for calls in turns:
         answers += map(environment.call, calls)

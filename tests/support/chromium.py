@@ -1,6 +1,6 @@
-"""A small client of headless Chromium: the DevTools protocol over a pipe, no driver and no port.
+"""A small client of headless Chromium: the DevTools protocol over a pipe, without driver or port.
 
-Messages are JSON, each ended by a zero byte; Chromium reads from file descriptor 3 and writes to 4
+Messages are JSON, each terminated by a zero byte; Chromium reads from file descriptor 3 and writes to 4
 (`--remote-debugging-pipe`).
 """
 
@@ -23,16 +23,16 @@ FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--remote-debugging-pipe"),
 )
-PATIENCE = 60  # seconds to wait for an answer: machines may be busy
+PATIENCE = 60  # seconds to wait for an answer, as machines may be busy
 
 
 class Chromium:
-    """One browser with one page. `problems` and `requests` collect what the page logs, throws and asks for."""
+    """One browser with one page. `problems` and `requests` collect the page's messages, exceptions and requests."""
 
     def __init__(self, profile: Path) -> None:
         theirs, self._write = os.pipe()
         self._read, back = os.pipe()
-        high = [fcntl.fcntl(one, fcntl.F_DUPFD, 20) for one in (theirs, back)]  # out of the way of 3 and 4
+        high = [fcntl.fcntl(one, fcntl.F_DUPFD, 20) for one in (theirs, back)]  # away from 3 and 4
 
         def place() -> None:
             os.dup2(high[0], 3)
@@ -59,7 +59,7 @@ class Chromium:
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
-        self.call("Emulation.setFocusEmulationEnabled", enabled=True)  # as the window that a reader is in
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)  # like the window that a reader has in focus
 
     def __enter__(self) -> Chromium:
         return self
@@ -74,7 +74,7 @@ class Chromium:
             self._process.wait()
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """One command and its result."""
+        """Send a command and return its result."""
         self._number += 1
         number = self._number
         message = {"id": number, "method": method, "params": parameters}
@@ -114,7 +114,7 @@ class Chromium:
             self.requests.append(given["request"]["url"])
 
     def open(self, path: Path, width: int = 1280, dark: bool = False, script: bool = True) -> None:
-        """Show a file in a window of `width` CSS pixels, and wait until it has loaded."""
+        """Open a file in a window of `width` CSS pixels, and wait until it has loaded."""
         self.problems.clear()
         self.requests.clear()
         self._events.clear()
@@ -134,14 +134,14 @@ class Chromium:
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": value}])
 
     def run(self, expression: str) -> Any:
-        """The value of a JavaScript expression in the page."""
+        """Return the value of a JavaScript expression in the page."""
         found = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in found:
             raise AssertionError(json.dumps(found["exceptionDetails"])[:800])
         return found["result"].get("value")
 
     def press(self, key: str) -> None:
-        """A key as a user presses it: "Enter", "Tab"."""
+        """Press a key as a user does: "Enter", "Tab"."""
         code = {"Enter": 13, "Tab": 9, "ArrowDown": 40}[key]
         more = {"text": "\r"} if key == "Enter" else {}
         for kind in ("keyDown", "keyUp"):
@@ -149,7 +149,7 @@ class Chromium:
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **pressed)
 
     def screenshot(self, path: Path, whole: bool = True) -> None:
-        """The page as a picture."""
+        """Save the page as a picture."""
         data = self.call("Page.captureScreenshot", captureBeyondViewport=whole)["data"] if not whole else None
         if whole:
             box = self.call("Page.getLayoutMetrics")["cssContentSize"]

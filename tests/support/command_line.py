@@ -1,4 +1,4 @@
-"""The command line in this process, and what it left."""
+"""Run the command line in this process and keep its output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unittest import mock
 
 @dataclass
 class Ran:
-    """What a command line left: exit status, standard output and error, and its run folder."""
+    """The result of a command line: exit status, standard output and error, and its run folder."""
 
     status: int
     out: str
@@ -26,12 +26,12 @@ class Ran:
         return json.loads((self.folder / "metrics.json").read_text())
 
     def lines(self, name: str) -> list[dict[str, Any]]:
-        """A JSON-lines file of the run."""
+        """Read a JSON-lines file of the run."""
         return [json.loads(line) for line in (self.folder / name).read_text().splitlines()]
 
 
 def command_line(*words: str, folder: Path, cache: Path) -> Ran:
-    """`python -m tltrain words...` in this process, its run folder `folder`, its base models in `cache`."""
+    """Run `python -m tltrain words...` in this process, with the run folder `folder` and base models in `cache`."""
     from hydra.core.global_hydra import GlobalHydra
 
     from tests.support import composition

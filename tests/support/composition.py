@@ -1,7 +1,7 @@
-"""Hydra's composition: without what it does twice, and by itself, for tests of configurations that nothing has to run.
+"""Hydra's composition, without its duplicate work, and by itself for tests of configurations that need not run.
 
-Composing is most of what a small run costs. Hydra composes a command line twice, the first time for `hydra.mode` alone,
-each job of a sweep twice, the first time to see that all can be composed, and reads the files of conf/ each time.
+Composing is most of the cost of a small run. Hydra composes a command line twice, first only for `hydra.mode`, and each
+job of a sweep twice, first to check that all can be composed; and it reads the files of conf/ every time.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tltrain.errors import TltrainError
 
 Plugins.instance()  # registers the sources
 FILES = SourcesRegistry.instance().resolve("file")
-"""Hydra's reader of files; an import of its module would make another class."""
+"""Hydra's file reader; importing its module would give another class."""
 _compose, _get_mode, _load_config, _register = (
     ConfigLoaderImpl._load_configuration_impl,
     Hydra.get_mode,
@@ -42,12 +42,12 @@ _compose, _get_mode, _load_config, _register = (
     config.register,
 )
 _files: dict[tuple, bytes] = {}
-"""What a file of configuration was read as, by its path, time of change and size."""
+"""Parsed configuration files, by path, modification time and size."""
 
 
 @contextmanager
 def quick() -> Iterator[None]:
-    """Have Hydra compose each job of a command line once, and read a file that has not changed once a process."""
+    """Make Hydra compose each job of a command line only once, and read an unchanged file once per process."""
     composed: dict[tuple, DictConfig] = {}
 
     def compose_once(loader: ConfigLoaderImpl, **how) -> DictConfig:
@@ -66,7 +66,7 @@ def quick() -> Iterator[None]:
 
 
 def _mode(hydra: Hydra, config_name: str | None, overrides: list[str]) -> object:
-    """None, which Hydra finds where nothing sets `hydra.mode`: of what is in conf/, experiments alone do."""
+    """Return None, the value of `hydra.mode` unless something sets it; in conf/ only experiments do."""
     words = sys.argv[1:]
     if any("hydra.mode" in word or "experiment" in word or word.startswith(("--config", "-c")) for word in words):
         return _get_mode(hydra, config_name, overrides)
@@ -91,10 +91,10 @@ def _load_once(source: ConfigSource, config_path: str) -> ConfigResult:
 
 
 def composed(*words: str) -> DictConfig:
-    """The configuration that a command line gives, checked as it is before any stage begins.
+    """Compose the configuration of a command line, and check it as before any stage begins.
 
     Raises:
-        TltrainError, HydraException, OmegaConfBaseException: what the command line says in one line.
+        TltrainError, HydraException, OmegaConfBaseException: the errors that the command line prints as one line.
     """
     with in_job(*words) as cfg:
         checks.check_run(cfg)
@@ -103,7 +103,7 @@ def composed(*words: str) -> DictConfig:
 
 @contextmanager
 def in_job(*words: str) -> Iterator[DictConfig]:
-    """The configuration that a command line gives, nothing checked, with Hydra's state as in the job that runs it."""
+    """Compose the configuration of a command line without checks, with Hydra's state as in the job that runs it."""
     _register_once()
     GlobalHydra.instance().clear()
     try:
@@ -117,7 +117,7 @@ def in_job(*words: str) -> Iterator[DictConfig]:
 
 
 def mistake(*words: str) -> str:
-    """The line that a command line ends with where its configuration is wrong; "" where it is not."""
+    """Return the error line of a command line whose configuration is wrong; "" if it is right."""
     try:
         composed(*words)
     except TltrainError as error:

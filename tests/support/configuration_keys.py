@@ -8,7 +8,7 @@ from tltrain.config import Bounds, keys_of
 
 
 def paths(schema: type, where: str) -> Iterator[tuple[str, Bounds]]:
-    """Each key below a node, and its bounds."""
+    """Yield each key below a node, with its bounds."""
     for name, known in keys_of(schema).items():
         if known.schema is not None:
             yield from paths(known.schema, f"{where}.{name}")

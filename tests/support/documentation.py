@@ -1,4 +1,4 @@
-"""What the repository's documents hold: their text, links, anchors, code blocks, and the commands they tell to run."""
+"""The content of the repository's documents: text, links, anchors, code blocks, and documented commands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.paths import ROOT
 from tltrain.config import CONF_DIR
 
 GENERATED = ROOT / "docs" / "configuration"
-"""Pages that the build of the documentation writes: not in the repository."""
+"""Pages that the documentation build writes, which are not in the repository."""
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "experiments/README.md")),
     *sorted((ROOT / "examples").rglob("*.md")),
@@ -24,7 +24,7 @@ SOURCES = [
     *sorted((ROOT / "tltrain").rglob("*.py")),
     *(file for file in sorted((ROOT / "experiments").rglob("*")) if file.suffix in (".py", ".sh")),
 ]
-"""Files besides the pages that tell what to type."""
+"""Files other than pages that document commands."""
 
 _FENCED = re.compile(r"^( *)```(\S*).*?\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^()\s]+)\)")
@@ -32,32 +32,32 @@ _PROGRAM = re.compile(r"(?:tltrain|.*(?:-m|--module) tltrain)((?: .*)?)")
 
 
 def code_blocks(text: str, language: str) -> list[str]:
-    """The fenced code blocks of a language."""
+    """Return the fenced code blocks of a language."""
     return [block for _, found, block in _FENCED.findall(text) if found == language]
 
 
 def prose(text: str) -> str:
-    """The text without fenced code, indented code and code spans."""
+    """Return the text without fenced code, indented code and code spans."""
     text = re.sub(r"^(?: {4}).*$", "", _FENCED.sub("", text), flags=re.MULTILINE)
     return re.sub(r"`[^`]*`", "`code`", text)
 
 
 def links(page: Path) -> list[str]:
-    """The targets of all links and pictures that are no web addresses."""
+    """Return the targets of all links and pictures except web addresses."""
     targets = _LINK.findall(prose(page.read_text(encoding="utf-8")))
     return [target for target in targets if not re.match(r"https?://|mailto:", target)]
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors that GitHub and the site give to the headings of a page."""
+    """Return the anchors that GitHub and the site give to a page's headings."""
     text = _FENCED.sub("", page.read_text(encoding="utf-8"))
     headings = re.findall(r"^#{1,6} +(.*?) *$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def code_lines(file: Path) -> Iterator[str]:
-    """The lines of code of a page and its code spans; of a YAML file its comments, and the help that one holds; of a
-    Python file the indented lines of its docstring; of a script all.
+    """Yield a file's lines of code: of a page its code and code spans, of a YAML file its comments and help text, of a
+    Python file the indented lines of its docstring, of a script all lines.
     """
     text = re.sub(r" *\\\n *#? *", " ", file.read_text(encoding="utf-8"))
     if file.suffix == ".py":
@@ -76,17 +76,17 @@ def code_lines(file: Path) -> Iterator[str]:
 
 
 def commands(file: Path) -> Iterator[str]:
-    """What stands behind `tltrain` in the commands of a file."""
+    """Yield the words after `tltrain` in the commands of a file."""
     for line in code_lines(file):
-        command = re.split(r" {2,}| #", line)[0]  # without the comment behind it
+        command = re.split(r" {2,}| #", line)[0]  # without the trailing comment
         if (found := _PROGRAM.fullmatch(command)) and (not found[1] or "=" in found[1] or "--" in found[1]):
             yield found[1].strip()
 
 
 def documented_commands() -> dict[str, str]:
-    """The commands of the pages, of `conf/`, of docstrings and of scripts, with a file that has each.
+    """Return the commands of the pages, of `conf/`, of docstrings and of scripts, each with a file that has it.
 
-    One whose words all stand in another command is left out: it is right if that one is.
+    A command whose words all occur in another command is left out: it is right if that one is.
     """
     found: dict[str, str] = {}
     for file in [*PAGES, *SOURCES]:
@@ -101,10 +101,10 @@ def documented_commands() -> dict[str, str]:
 
 
 def filled_in(command: str) -> list[str]:
-    """The words of a command with something in the place of FOLDER, TIME, NAME and the like; no flags of output."""
+    """Return the words of a command with FOLDER, TIME, NAME and the like filled in, without flags for output."""
     command = re.sub(r"\$\w+", "1", re.sub(r"\[[^\]=]+=[^\]]*\]", "", command))
     command = re.sub(r"\b(stage|data|benchmark|experiment)=NAME\b", _first_choice, command)
-    command = re.sub(r"(?:outputs|out)/[\w/]+/model\b", "FOLDER", command)  # a model's folder has to be there
+    command = re.sub(r"(?:outputs|out)/[\w/]+/model\b", "FOLDER", command)  # a model's folder must exist
     command = command.replace("stage=stage", "stage=pkt").replace("data=...", "data=toolworld")
     command = re.sub(r"((?:\bpaths\.\w+|\bpath|\.dir|\.url)=)[^\s\[]\S*", r"\1FOLDER", command)  # any name will do
     words = [re.sub(r"=\.\.\.$", "=FOLDER", word) for word in shlex.split(command)]

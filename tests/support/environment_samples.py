@@ -1,4 +1,4 @@
-"""A small environment and answerers for tests of conversations."""
+"""A small environment and sources for tests of conversations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tltrain.trajectory import Call, Message, Sample, Task, Tool, Turn
 
 
 def tool(name: str, *required: str, **optional: str) -> Tool:
-    """A documented tool, all of whose parameters are strings."""
+    """Make a documented tool whose parameters are all strings."""
     names = {parameter: {"type": "string"} for parameter in (*required, *optional)}
     return Tool(name, f"{name}.", {"type": "object", "properties": names, "required": list(required)})
 
@@ -19,7 +19,7 @@ LOOK, FINISH = tool("look", "at"), tool("finish", "answer")
 
 
 class Room:
-    """`look` answers with what `seen` gives for its argument; the user asks as often as there are `queries`."""
+    """An environment whose `look` answers from `seen`; its user asks each of `queries` in turn."""
 
     def __init__(self, seen: Callable[[Any], Any] = lambda at: f"saw {at}", queries: int = 1) -> None:
         self.seen, self.queries = seen, queries
@@ -52,7 +52,7 @@ def tasks(count: int) -> list[Task]:
 
 
 def says(*texts: str | None) -> Callable[[Sequence[Sample]], list[str | None]]:
-    """Answers a conversation's n-th question with the n-th text."""
+    """Make a source that answers a conversation's n-th question with the n-th text."""
     return lambda samples: [texts[sum(m.role == "assistant" for m in sample.messages)] for sample in samples]
 
 
@@ -66,7 +66,7 @@ def hold(
     on_end: Callable[[Conversation], None] = lambda conversation: None,
     **settings: Any,
 ) -> Any:
-    """The one conversation (or all) of `count` tasks in rooms like `room`."""
+    """Return the conversation (or all) of `count` tasks in rooms like `room`."""
     rooms = []
 
     def make():
@@ -80,5 +80,5 @@ def hold(
 
 
 def sample_of(conversation: Conversation) -> Sample:
-    """What would be asked next, had it not ended."""
+    """Return the sample that would be asked next if the conversation had not ended."""
     return Sample("s", conversation.tools, conversation.messages, ())

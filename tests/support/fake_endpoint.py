@@ -1,4 +1,4 @@
-"""A server with OpenAI's API in this process, which misbehaves as it is told to."""
+"""A server with OpenAI's API in this process, which misbehaves as told."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 @dataclass
 class Reply:
-    """What the server does with a request; by default it answers `content`, JSON or text as it stands."""
+    """The server's response to a request; by default `content`, as JSON or plain text."""
 
     content: Any = ""
     status: int = 200
@@ -26,7 +26,7 @@ class Reply:
 
 @dataclass
 class Asked:
-    """A request as it came in: its body, headers, and time of arrival in seconds."""
+    """A request as received: body, headers, and time of arrival in seconds."""
 
     path: str
     body: dict[str, Any]
@@ -35,17 +35,17 @@ class Asked:
 
 
 def completion(text: str) -> Reply:
-    """An answer to /completions."""
+    """Make a response of /completions."""
     return Reply({"choices": [{"index": 0, "text": text, "finish_reason": "stop"}]})
 
 
 def message(**fields: Any) -> Reply:
-    """An answer to /chat/completions."""
+    """Make a response of /chat/completions."""
     return Reply({"choices": [{"index": 0, "message": {"role": "assistant", **fields}, "finish_reason": "stop"}]})
 
 
 class Server(ThreadingHTTPServer):
-    """Replies as `reply(body, attempt)` says, `attempt` counting from 0 the times that this body was sent."""
+    """Replies with `reply(body, attempt)`; `attempt` counts the earlier requests with this body, from 0."""
 
     daemon_threads = True
     block_on_close = False
@@ -64,7 +64,7 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/v1"
 
     def handle_error(self, *args: Any) -> None:
-        """A client that has gone away is no news."""
+        """Ignore clients that disconnect."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -96,12 +96,12 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def log_message(self, *args: Any) -> None:
-        """Not on the terminal."""
+        """Write nothing to the terminal."""
 
 
 @contextmanager
 def serving() -> Iterator[Server]:
-    """A server on a free port of this machine."""
+    """Run a server on a free port of this machine."""
     with Server() as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         try:

@@ -1,4 +1,4 @@
-"""The floors of the package: its files and packages directly below `tltrain/`, from the ground up."""
+"""The layers of the package: its files and packages directly below `tltrain/`, lowest first."""
 
 from __future__ import annotations
 
@@ -15,4 +15,4 @@ FLOORS = (
     ("stages",),
     ("__main__",),
 )
-"""From the ground up. A package may import those of lower floors and itself."""
+"""Layers, lowest first. A package may import those of lower layers and itself."""

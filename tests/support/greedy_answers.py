@@ -22,7 +22,7 @@ from transformers import (
 from tltrain.inference.continuous_batching import Greedy
 
 PAD, END, STOP = 0, 1, 2
-"""Token ids: padding, the end token, and one with which `Greedy.ended` is content."""
+"""Token ids: padding, the end token, and one that `Greedy.ended` accepts as an end."""
 VOCABULARY = 20
 SIZES = {
     "vocab_size": VOCABULARY,
@@ -31,7 +31,7 @@ SIZES = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "max_position_embeddings": 512,
-    "initializer_range": 0.3,  # so that the likeliest tokens are not all alike
+    "initializer_range": 0.3,  # so that the most likely tokens are not all alike
 }
 MODELS = {
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, num_key_value_heads=2)),
@@ -54,12 +54,12 @@ def greedy(most: int) -> Greedy:
 
 
 def whole(answer: Sequence[int]) -> list[int]:
-    """An answer without what was decoded after its end."""
+    """Return an answer without the tokens decoded after its end."""
     return list(answer[: next((at + 1 for at, token in enumerate(answer) if token in (END, STOP)), None)])
 
 
 def alone(model: PreTrainedModel, prompt: Sequence[int], most: int) -> list[int]:
-    """The likeliest next tokens, each from the whole sequence anew: neither cache nor padding nor `generate`."""
+    """Return the most likely next tokens, each from the whole sequence: no cache, no padding, no `generate`."""
     ids = list(prompt)
     with torch.no_grad():
         while len(ids) < len(prompt) + most and not {END, STOP} & set(ids[len(prompt) :]):

@@ -1,4 +1,4 @@
-"""Texts and files that nobody should be given, made from good ones, and a watch on whoever reads them."""
+"""Hostile texts and files made from good ones, and a monitor of the code that reads them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from functools import cache
 from typing import Any
 
 LIMIT = 1.0
-"""Seconds of one reading."""
+"""Longest time of one reading, in seconds."""
 LONGEST = 500_000
-"""Characters of a file, whatever swells it: the limit above is for files of about this size."""
+"""Most characters of a generated file; the time limit above is for files of about this size."""
 CANARY = "tltrain_canary"
 PIECES = (
     *(
@@ -54,7 +54,7 @@ PIECES = (
 
 
 def mutated(text: str, rng: random.Random) -> str:
-    """`text` after one to four random changes, of a kind that cut, damage or swell it."""
+    """Return `text` after one to four random changes that cut, damage or inflate it."""
     for _ in range(rng.randint(1, 4)):
         at = rng.randint(0, len(text))
         end = min(len(text), at + rng.choice((1, 1, 2, 5, 20, 200)))
@@ -79,7 +79,7 @@ def mutated(text: str, rng: random.Random) -> str:
 
 
 def swapped(value: Any, rng: random.Random) -> Any:
-    """A JSON value in which what stands at one random place is of another type, gone, doubled or nested deep."""
+    """Return a JSON value in which one random element has another type or is removed, duplicated or deeply nested."""
     places = list(_places(value))
     if not places:
         return value
@@ -102,7 +102,7 @@ def swapped(value: Any, rng: random.Random) -> Any:
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """(parent, key) of everything in a value, itself apart."""
+    """Yield (parent, key) of everything in a value except the value itself."""
     pending = [value]
     while pending:
         parent = pending.pop()
@@ -112,7 +112,7 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def file_of(records: list[Any], rng: random.Random) -> bytes:
-    """The bytes of a file with damaged records, as a JSON list or as lines, broken as files are."""
+    """Return the bytes of a file with damaged records, as a JSON list or lines, possibly broken as a file too."""
     copies = [json.loads(json.dumps(record)) for record in records for _ in range(rng.choice((1, 1, 3)))]
     if rng.random() < 0.8:
         at = rng.randrange(len(copies))
@@ -141,20 +141,20 @@ def file_of(records: list[Any], rng: random.Random) -> bytes:
     return data
 
 
-# --- the watch ------------------------------------------------------------------------------------------------------
+# --- the monitor ----------------------------------------------------------------------------------------------------
 
 FORBIDDEN = (
     *("exec", "os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen"),
     *("pickle.find_class", "ctypes"),
 )
-"""Audit events that no reading of a text may raise (`exec` is that of `exec`, `eval` and an import)."""
+"""Audit events that reading a text must not raise (`exec` is raised by `exec`, `eval` and imports)."""
 
 _watching: list[Watch] = []
 
 
 @dataclass
 class Watch:
-    """What readings took, and what they did that they may not."""
+    """Records the time of readings and their forbidden actions."""
 
     count: int = 0
     slowest: float = 0.0
@@ -164,7 +164,7 @@ class Watch:
 
     @contextmanager
     def reading(self, case: object) -> Iterator[None]:
-        """One of them; `case` is shown of what fails."""
+        """Monitor one reading; `case` is shown if it fails."""
         start = time.process_time()
         _watching.append(self)
         try:
@@ -179,7 +179,7 @@ class Watch:
                 self.slowest, self.slowest_case = seconds, _shown(case)
 
     def check(self, grown: int = 500) -> None:
-        """Nothing forbidden, nothing slow, and the process's peak has grown by no more than so many MiB."""
+        """Check that nothing was forbidden or slow, and that the peak memory has grown by at most `grown` MiB."""
         assert not self.forbidden, self.forbidden[:3]
         assert self.slowest < LIMIT, f"{self.slowest:.2f} s: {self.slowest_case}"
         assert self.grown < grown, f"memory grew by {self.grown} MiB"
@@ -192,7 +192,7 @@ def _shown(case: object) -> str:
 
 @contextmanager
 def watch() -> Iterator[Watch]:
-    """Around many readings."""
+    """Monitor many readings."""
     _hooked()
     before, found = _peak(), Watch()
     try:
@@ -203,7 +203,7 @@ def watch() -> Iterator[Watch]:
 
 @cache
 def _hooked() -> None:
-    """Hooks stay for ever; this one does nothing outside `Watch.reading`."""
+    """Install the audit hook. Hooks cannot be removed; this one does nothing outside `Watch.reading`."""
     sys.addaudithook(_hook)
 
 

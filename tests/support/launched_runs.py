@@ -1,4 +1,4 @@
-"""Runs in processes of their own that a test may kill, and what they leave, compared bit for bit."""
+"""Run commands in processes that a test may kill, and compare their results bit for bit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ALWAYS = (*SMALL, "hardware=cpu", "hardware.bf16=false", "hardware.threads=1", "
 SUPERVISED = ("data.size=16", "data.holdout=0.25", "stage.args.gradient_accumulation_steps=2")
 RECIPES: dict[str, tuple[str, ...]] = {
     "sft": ("stage=sft", *SUPERVISED, "stage.args.save_steps=1", "hydra.run.dir=run", "stage.resume=true"),
-    # With dropout, so that random states count, and with what is not logged yet when a checkpoint is saved.
+    # With dropout, so that random states matter, and with values not yet logged when a checkpoint is saved.
     "pkt": (
         "stage=pkt",
         *SUPERVISED,
@@ -69,27 +69,27 @@ RECIPES: dict[str, tuple[str, ...]] = {
         "hydra.sweep.dir=run",
     ),
 }
-"""What is run, in a folder of its own: `run/` and `cache/` are below it. Repeated, each goes on."""
+"""Recipes of commands, each run in its own folder with `run/` and `cache/` below it. Repeated, each continues."""
 TIMES = (
     *("seconds", "seconds_generation", "seconds_scoring", "seconds_update", "tokens_per_second", "step_time"),
     *("train_runtime", "train_samples_per_second", "train_steps_per_second", "created", "stages", "cache", "folder"),
     *("samples_per_second", "peak_memory_bytes"),
 )
-"""Keys whose values are times, or say what was made and what reused."""
+"""Keys whose values are times, or tell what was built and what reused."""
 
 
 def context() -> Any:
-    """Processes that begin as copies of one that has loaded all libraries."""
+    """Return the context for processes forked from one that has loaded all libraries."""
     found = multiprocessing.get_context("forkserver")
     found.set_forkserver_preload(["tests.support.preloaded"])
     return found
 
 
 def start(home: Path, *words: str, before: Callable[[], None] | None = None) -> Any:
-    """`python -m tltrain words...` in the folder `home`; what it prints is added to `home/said`.
+    """Start `python -m tltrain words...` in the folder `home`; its output is appended to `home/said`.
 
     Args:
-        before: a function of a module that the process calls first.
+        before: a module's function that the process calls first.
     """
     home.mkdir(parents=True, exist_ok=True)
     process = context().Process(target=_run, args=(str(home), words, before))
@@ -98,7 +98,7 @@ def start(home: Path, *words: str, before: Callable[[], None] | None = None) -> 
 
 
 def marking_steps(seconds: float = 0.0) -> None:
-    """Have each optimizer step leave how many there were in the file `step`, and take so much longer."""
+    """Make each optimizer step write its number to the file `step`, and take this many seconds longer."""
     from transformers.trainer_callback import DefaultFlowCallback
 
     on_step_end, count = DefaultFlowCallback.on_step_end, 0
@@ -129,7 +129,7 @@ def _run(home: str, words: tuple[str, ...], before: Callable[[], None] | None = 
 
 
 def end(process: Any, home: Path, status: int = 0, timeout: float = 300) -> str:
-    """Wait for a run; returns all that was said in its folder so far."""
+    """Wait for a run to end, and return all output in its folder so far."""
     process.join(timeout)
     said = (home / "said").read_text(errors="replace") if (home / "said").is_file() else ""
     assert process.exitcode == status, f"{home}: exit status {process.exitcode}, not {status}\n{said}"
@@ -137,7 +137,7 @@ def end(process: Any, home: Path, status: int = 0, timeout: float = 300) -> str:
 
 
 def steps(home: Path) -> int:
-    """Optimizer steps that a run with `marking_steps` has made."""
+    """Return the number of optimizer steps made by a run with `marking_steps`."""
     try:
         return int((home / "step").read_text())
     except FileNotFoundError:
@@ -146,7 +146,7 @@ def steps(home: Path) -> int:
 
 @dataclass(frozen=True)
 class Whole:
-    """An uninterrupted run: where, what was said, and when (in s) it began, made each optimizer step, and ended."""
+    """An uninterrupted run: its folder and output, and when (in s) it began, made each optimizer step, and ended."""
 
     home: Path
     words: tuple[str, ...]
@@ -154,7 +154,7 @@ class Whole:
 
 
 def whole(home: Path, recipe: str) -> Whole:
-    """Run a recipe to its end (first something else, so that the fork server has begun)."""
+    """Run a recipe to its end (after another command, so that the fork server is running)."""
     end(start(home / "first", "stage=mae", "data.size=2", "hydra.run.dir=run", "tracking=none"), home / "first")
     words, began, times = (*ALWAYS, *RECIPES[recipe]), time.monotonic(), [0.0]
     process = start(home / "whole", *words, before=marking_steps)
@@ -166,13 +166,13 @@ def whole(home: Path, recipe: str) -> Whole:
 
 
 def same(home: Path, uninterrupted: Path) -> list[str]:
-    """Names of what differs between what two runs of one command left."""
+    """Return the names of results that differ between two runs of one command."""
     left, right = contents(home), contents(uninterrupted)
     return sorted(name for name in left.keys() | right.keys() if left.get(name) != right.get(name))
 
 
 def contents(home: Path) -> dict[str, Any]:
-    """Weights and answers as bytes, histories and metrics without times, by name; of entries of the cache too."""
+    """Return weights and answers as bytes, histories and metrics without times, by name, also of cache entries."""
     found: dict[str, Any] = {}
     for place in (home / "run", home / "cache" / "stages"):
         for file in sorted(place.rglob("*")):

@@ -1,4 +1,4 @@
-"""Trajectories packed for training, and as the prompts that reinforcement learning asks."""
+"""Pack trajectories for training, and as prompts for reinforcement learning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the repository and the public data files are; marks for tests that need the latter."""
+"""Paths of the repository and of the public data files, and marks for tests that need the latter."""
 
 from __future__ import annotations
 

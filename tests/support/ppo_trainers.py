@@ -1,4 +1,4 @@
-"""PPO trainers on models of a few hundred weights, and what their tests look at."""
+"""PPO trainers on models of a few hundred weights, and values that their tests inspect."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tltrain.training.reward_function import GradedResponse, RewardSignal
 from tltrain.training.rollout import Prompts, Sampling
 
 SCORES = {"t#1": 1.0, "t#2": -2.0, "t#3": 0.5, "o#1": 7.0, "o#2": -0.25}
-"""What every response to a prompt earns; 7 is clipped to 5."""
+"""The reward of every response to a prompt; 7 is clipped to 5."""
 
 
 def new_policy(sizes: dict, seed: int) -> LlamaForCausalLM:
@@ -54,7 +54,7 @@ def trainer_of(
     on_samples: Callable = lambda step, judged: None,
     **args,
 ) -> PPOTrainer:
-    """PPO on copies of (policy, critic, reference), an SGD step of 0.1 without clipping unless told otherwise."""
+    """Make PPO on copies of (policy, critic, reference), by default with an SGD step of 0.1 without clipping."""
     chosen = {
         "max_steps": 1,
         "per_device_train_batch_size": 2,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def line(identity, grade="correct", name="set", **fields):
-    """A line of predictions.jsonl."""
+    """Make a line of predictions.jsonl."""
     levels = {
         "correct": (True, True, True, 1.0),
         "wrong_value": (True, True, False, -0.25),

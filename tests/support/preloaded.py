@@ -1,10 +1,10 @@
-"""What the fork server imports once, so that each run of a test begins in milliseconds."""
+"""Libraries that the fork server imports once, so that each test run starts in milliseconds."""
 
 import os
 import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed would look for others
+os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed would search for accelerators
 sys.modules.setdefault("wandb", None)  # type: ignore[arg-type]  # as `tltrain.tracking.prepared` does
 
 import deepspeed  # noqa: E402, F401

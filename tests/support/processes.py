@@ -1,4 +1,4 @@
-"""Commands in processes of their own, for tests of what only a fresh interpreter shows."""
+"""Run commands in separate processes, for behaviour that only a fresh interpreter shows."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ for number, words in enumerate(json.loads(sys.argv[1])):
     Path("ended").write_text(json.dumps([status, loaded]))
     os._exit(0)
 """
-"""Each command line in a fork of an interpreter that has begun, and has not loaded what a stage needs."""
+"""Script that runs each command line in a fork of a started interpreter that has loaded no library of a stage."""
 
 
 @dataclass(frozen=True)
 class Forked:
-    """What a command line left: exit status, which heavy libraries it loaded, and what it said, in its folder."""
+    """The result of a command line: exit status, heavy libraries loaded, output, and its folder."""
 
     status: int
     loaded: list[str]
@@ -59,7 +59,7 @@ class Forked:
 
 
 def forked(folder: Path, lines: Sequence[Sequence[str]]) -> list[Forked]:
-    """Command lines, each in a process of its own that began as one interpreter did, in a folder below `folder`."""
+    """Run command lines, each in a fork of one started interpreter, in folders below `folder`."""
     python(folder, "-c", FORKED, json.dumps(lines))
     found = []
     for number in range(len(lines)):
@@ -71,18 +71,18 @@ def forked(folder: Path, lines: Sequence[Sequence[str]]) -> list[Forked]:
 
 
 def process(command: list[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A command in a process of its own, in `folder`, with the package of this checkout."""
+    """Run a command in its own process in `folder`, with the package of this checkout."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
 
 
 def probe(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """The command line, whose last line of output says what it loaded."""
+    """Run the command line; its last line of output names the libraries that it loaded."""
     return process([sys.executable, "-c", PROBE, *words], folder)
 
 
 def python(folder: Path, *words: str, path: Path = ROOT, timeout: float = 600) -> subprocess.CompletedProcess[str]:
-    """`python words...` in `folder`, with the package in `path`."""
+    """Run `python words...` in `folder`, with the package in `path`."""
     environment = {**os.environ, "PYTHONPATH": str(path)}
     ran = subprocess.run(
         [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout

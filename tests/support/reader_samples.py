@@ -1,4 +1,4 @@
-"""Records and the trajectories they stand for, shared by the readers' tests."""
+"""Records and the trajectories that they represent, shared by the readers' tests."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ LOVE = Trajectory(
 
 
 def changed(record, *path, to):
-    """A deep copy of `record` in which what stands at `path` is `to`."""
+    """Return a deep copy of `record` in which the value at `path` is `to`."""
     copy = json.loads(json.dumps(record))
     place = copy
     for step in path[:-1]:
@@ -72,7 +72,7 @@ def changed(record, *path, to):
 
 
 def writer(folder):
-    """A function that writes text or bytes to a file in `folder`, and says where."""
+    """Return a function that writes text or bytes to a file in `folder` and returns its path."""
 
     def write(content, name="data.json"):
         path = folder / name
@@ -140,7 +140,7 @@ RAW_WORK = {
         {"role": "assistant", "content": 'finish\n{"answer": "Rest."}'},
     ],
 }
-"""Four calls: one that a user answered, one with an error, one whose answer only speaks of one, the last."""
+"""Four calls: one that a user answered, one with an error, one whose answer only mentions an error, the last."""
 WORK_TEXTS = [
     {"role": "system", "content": STUBS},
     {"role": "user", "content": "Advice on work?"},

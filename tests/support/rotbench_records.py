@@ -1,4 +1,4 @@
-"""Records in the shape of RoTBench's release."""
+"""Records in the format of RoTBench's release."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The library of hostile tools, how far this kernel isolates them, and what is left of them."""
+"""The library of hostile tools, this kernel's level of isolation, and processes that the tools leave."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ best_only = pytest.mark.skipif(BEST != "namespaces", reason="the kernel allows n
 
 
 def running(text: str) -> list[str]:
-    """Processes of this machine whose command line holds `text`."""
+    """Return the processes of this machine whose command line contains `text`."""
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -45,7 +45,7 @@ def running(text: str) -> list[str]:
 
 
 def gone(text: str) -> bool:
-    """Whether no such process is left, at once or very soon: the kernel ends them one by one."""
+    """Return whether no such process is left, now or very soon: the kernel ends them one by one."""
     deadline = time.monotonic() + 3
     while left := running(text):
         if time.monotonic() > deadline:

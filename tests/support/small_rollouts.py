@@ -1,4 +1,4 @@
-"""Prompt trees, responses and the size of the models that read them, for tests of rollouts."""
+"""Prompt trees, responses and a model size for tests of rollouts."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ SIZES = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": 2048,
-    "initializer_range": 0.3,  # so that neither likeliest tokens nor probabilities are all alike
+    "initializer_range": 0.3,  # so that neither most likely tokens nor probabilities are all alike
 }
 PAD, NEVER = 1, 10**6
-"""Padding, and an end token that no model gives."""
+"""Padding, and an end token that no model produces."""
 
 
 def trees_of(byte_level, packing: str) -> list[PromptTree]:
-    """Five prompts: of one trajectory three, of the other two."""
+    """Make five prompts: three of one trajectory, two of the other."""
     found = prompt_trees(
         [TRAJECTORY, OTHER],
         Encoder(byte_level),
@@ -36,11 +36,11 @@ def trees_of(byte_level, packing: str) -> list[PromptTree]:
 
 
 def with_mask(batch: dict, model: PreTrainedModel) -> dict:
-    """The batch as models take it."""
+    """Return the batch in the form that models take."""
     if "reach" in batch:
         batch["attention_mask"] = tree_mask.of(model, batch.pop("reach"))
     return batch
 
 
 RESPONSES = [[11, 12, 13, 14], [15], [16, 17], [18, 19, 20], [21]]
-"""To the five prompts; two of them of one token."""
+"""Responses to the five prompts; two of them have one token."""

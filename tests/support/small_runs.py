@@ -1,4 +1,4 @@
-"""Runs of stages on a model of a few thousand weights and a few trajectories, and what is read of them."""
+"""Runs of stages on a model of a few thousand weights and a few trajectories, and helpers to read them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ALGORITHMS = {
     "ppo": (
         "stage.args.per_device_train_batch_size=2",
         "stage.args.gradient_accumulation_steps=2",
-        "stage.critic.init=random",  # all these calls earn -2: a critic that begins there sees nothing to learn
+        "stage.critic.init=random",  # all these calls earn -2: a critic initialized to that would learn nothing
     ),
     "rloo": ("stage.algorithm=rloo", "stage.args.per_device_train_batch_size=4"),
     "grpo": ("stage.algorithm=grpo", "stage.args.per_device_train_batch_size=4"),
@@ -37,7 +37,7 @@ def weights(ran: Ran) -> bytes:
 
 
 def last_line(ran: Ran) -> str:
-    """The error, which nothing of a traceback stands before."""
+    """Return the error, and check that no traceback precedes it."""
     assert "Traceback" not in ran.err
     return ran.err.splitlines()[-1]
 
@@ -45,7 +45,7 @@ def last_line(ran: Ran) -> str:
 def reward_letters(
     judge: reward_function.RewardFunction, sample, response: str, ended: bool = True
 ) -> reward_function.GradedResponse:
-    """1 for a response that begins with a letter, else -1: what random weights often and seldom earn."""
+    """Return 1 for a response that begins with a letter, else -1: random weights get both, -1 more often."""
     return reward_function.GradedResponse(
         sample, response, Grade(Outcome.CORRECT, ""), 1.0 if response[:1].isalpha() else -1.0
     )

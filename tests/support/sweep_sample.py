@@ -1,4 +1,4 @@
-"""A sweep as the ablation leaves it, made up: 8 rows, 2 seeds, 2 benchmarks of the paper's sizes; the same every time.
+"""An artificial sweep like that of the ablation: 8 rows, 2 seeds, 2 benchmarks of the paper's sizes; deterministic.
 
 python -m tests.support.sweep_sample FOLDER      # writes sweep.json and the report, to look at
 """
@@ -40,7 +40,7 @@ GRADES += ("redundant_or_missing", "wrong_value", "correct")
 
 
 def line(name: str, number: int, skill: float, rng: random.Random) -> Prediction:
-    """A prediction: the better `skill`, the better its grade."""
+    """Make a prediction whose grade improves with `skill`."""
     tool = list(TOOLS)[number % len(TOOLS)]
     difficulty = random.Random(f"{name}/{number}").gauss(HARDER.get(name, 0.0), 1.2)
     grade = GRADES[min(max(int(5.4 + 1.7 * (skill - difficulty + rng.gauss(0, 0.45))), 0), 7)]
@@ -73,7 +73,7 @@ def line(name: str, number: int, skill: float, rng: random.Random) -> Prediction
 
 
 def curve(seed: str, start: float, end: float, noise: float, steps: int = 160) -> list[list[float]]:
-    """Noise around an exponential that goes from start to end."""
+    """Make a noisy exponential curve from start to end."""
     rng = random.Random(seed)
     return [
         [step, round(end + (start - end) * math.exp(-4 * step / steps) + rng.gauss(0, noise), 4)]
@@ -82,7 +82,7 @@ def curve(seed: str, start: float, end: float, noise: float, steps: int = 160) -
 
 
 def job(mae: bool, pkt: bool, irm: bool, seed: int, sizes: dict[str, int], effect: float) -> Job:
-    """One run of the ablation; what two runs share (a training, a data pass) is the same in both."""
+    """Make one job of the ablation; parts that two jobs share (a training, a data pass) are the same in both."""
     rng = random.Random(f"{mae}{pkt}{irm}{seed}")
     skill = effect * (0.05 * mae + 0.15 * pkt + 0.35 * irm) + rng.gauss(0, 0.05)
     lines = [line(name, number, skill, rng) for name, size in sizes.items() for number in range(size)]
@@ -115,7 +115,7 @@ def job(mae: bool, pkt: bool, irm: bool, seed: int, sizes: dict[str, int], effec
 
 
 def job_of(seed, right, name="set", **more):
-    """A job that answered a sample for each of `right`, whose CF it is; TS is always reached."""
+    """Make a job with a sample for each of `right`, which is its CF; TS is always reached."""
     lines = [
         Prediction(
             set=name,
@@ -131,14 +131,14 @@ def job_of(seed, right, name="set", **more):
 
 
 def small(*rows, baseline="base", **more):
-    """A sweep of rows (label, [jobs]), with nothing said of where it ran."""
+    """Make a sweep of rows (label, [jobs]) without facts about where it ran."""
     made = [Row(label, {"method": label}, jobs) for label, jobs in rows]
     values = [label for label, _ in rows]
     return Sweep("s", "tltrain", "c", {}, "", "", baseline, {"method": values}, made, **more)
 
 
 def conversation(number, errors, calls, ended="finish", success=True):
-    """A line of transcripts.jsonl, the first calls of which are errors."""
+    """Make a line of transcripts.jsonl whose first calls are errors."""
     return {
         "id": str(number),
         "messages": [{"role": "user", "content": f"Question {number}"}],
@@ -151,7 +151,7 @@ def conversation(number, errors, calls, ended="finish", success=True):
 
 
 def sweep(sizes: dict[str, int] | None = None, effect: float = 1.0, seeds: int = 2, failures: bool = True) -> Sweep:
-    """The sweep; with `failures` one job ran out of memory, and `effect` 0 makes all rows alike but for chance."""
+    """Make the sweep; with `failures` one job ran out of memory; `effect` 0 makes all rows alike except for chance."""
     rows = []
     for irm, pkt, mae in itertools.product((False, True), repeat=3):
         jobs = [job(mae, pkt, irm, seed, sizes or SIZES, effect) for seed in range(seeds)]
@@ -195,7 +195,7 @@ HOSTILE = (
 
 
 def hostile():
-    """A sweep in which everything that comes from outside is hostile, and one answer is 100 kB."""
+    """Make a sweep in which everything that comes from outside is hostile, and one answer is 100 kB."""
     made = sweep({"set": 12})
     rows = [replace(row, label=f"{row.label} {HOSTILE}") for row in made.rows]
     for row in rows:

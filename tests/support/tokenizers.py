@@ -1,4 +1,4 @@
-"""Tokenizers that begin a text as LLaMA's, Gemma's and Qwen's do, from the small ones of the fixtures."""
+"""Tokenizers that begin a text like LLaMA's, Gemma's and Qwen's, made from the small ones of the fixtures."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 
 def with_bos(tokenizer: PreTrainedTokenizerBase, *, space_before: bool) -> PreTrainedTokenizerFast:
-    """The SentencePiece-like tokenizer with `<s>` before every text.
+    """Return the SentencePiece-like tokenizer with `<s>` before every text.
 
     Args:
-        space_before: a text gets a space before it too, as LLaMA 2's does; Gemma's does not.
+        space_before: also put a space before the text, as LLaMA 2's does and Gemma's does not.
     """
     model = json.loads(tokenizer.backend_tokenizer.to_str())
     if not space_before:
         model["normalizer"] = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
-        model["decoder"]["decoders"] = model["decoder"]["decoders"][:-1]  # nothing to strip again
+        model["decoder"]["decoders"] = model["decoder"]["decoders"][:-1]  # no space to strip again
     own = Tokenizer.from_str(json.dumps(model))
     own.post_processor = TemplateProcessing("<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)])
     names: dict[str, Any] = {name: getattr(tokenizer, name) for name in ("bos_token", "eos_token", "unk_token")}
@@ -27,7 +27,7 @@ def with_bos(tokenizer: PreTrainedTokenizerBase, *, space_before: bool) -> PreTr
 
 
 def joining_quotes(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerFast:
-    """The byte-level tokenizer with one token for three quotes and the line feed behind them, as Qwen3's."""
+    """Return the byte-level tokenizer with one token for three quotes and the line feed after them, like Qwen3's."""
     model = json.loads(tokenizer.backend_tokenizer.to_str())
     quotes, feed = '"', "Ċ"
     pairs = [(quotes, quotes), (quotes * 2, quotes), (quotes * 3, feed)]

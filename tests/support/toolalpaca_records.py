@@ -1,4 +1,4 @@
-"""A record in the shape of ToolAlpaca's evaluation files."""
+"""A record in the format of ToolAlpaca's evaluation files."""
 
 from __future__ import annotations
 

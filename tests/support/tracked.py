@@ -1,4 +1,4 @@
-"""Offline runs of wandb read back, with wandb's own reader."""
+"""Read offline runs of wandb with wandb's own reader."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 FEW = ("stage.args.max_steps=2", "stage.args.per_device_train_batch_size=2", "data.holdout=0.2")
-"""What keeps a tracked training short."""
+"""Settings that keep a tracked training short."""
 
 
 @dataclass
 class Tracked:
-    """A run's records, in order, and its folder."""
+    """A run's records in order, and its folder."""
 
     records: list[dict[str, Any]]
     folder: Path
@@ -33,30 +33,32 @@ class Tracked:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """What was logged, without wandb's own numbers."""
+        """Return what was logged, without wandb's own numbers."""
         rows = [record["item"] for record in self.of("history")]
         return [{name: value for name, value in row.items() if not name.startswith("_")} for row in rows]
 
     @property
     def names(self) -> set[str]:
-        """Every name something was logged under; a table's, of which several members are logged, once."""
+        """Return every name that something was logged under; the several parts of a table count once."""
         return {name.partition(".")[0] for row in self.history for name in row}
 
     @property
     def artifacts(self) -> list[dict[str, Any]]:
-        """Artifacts but for those that wandb makes of tables."""
+        """Return the artifacts except those that wandb makes of tables."""
         return [found for found in self.of("artifact") if found["type"] != "run_table"]
 
     def tables(self, name: str) -> list[dict[str, Any]]:
-        """The tables logged under a name, in order: `columns` and `data`."""
+        """Return the tables logged under a name, in order: `columns` and `data`."""
         paths = [row[f"{name}.path"] for row in self.history if f"{name}.path" in row]
         return [json.loads((self.folder / "files" / path).read_text()) for path in paths]
 
 
 def read(folder: Path) -> Tracked:
-    """The one offline run in a run folder."""
+    """Read the single offline run in a run folder."""
     (file,) = (folder / "wandb").glob("offline-run-*/run-*.wandb")
-    reader = str(distribution("wandb").locate_file("wandb/bin/wandb-core"))  # what `wandb leet inspect` itself starts
+    reader = str(
+        distribution("wandb").locate_file("wandb/bin/wandb-core")
+    )  # the program that `wandb leet inspect` starts
     words = ["leet", "inspect", "--no-observability", "--json", "--run-file", str(file), str(folder / "wandb")]
     ran = subprocess.run([reader, *words], cwd=folder, capture_output=True, text=True, check=True)
     return Tracked([json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")], file.parent)

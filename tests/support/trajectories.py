@@ -1,4 +1,4 @@
-"""Trajectories about papers, and runs of tokens that begin alike."""
+"""Trajectories about papers, and runs of tokens with a common beginning."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ END, VOCABULARY, ASKS = 9, 10, [3]
 
 
 def chain(*pieces: tuple[list[int], bool]) -> list[Run]:
-    """Runs one behind the other; those marked are calls, each of whose tokens and the end token is a target."""
+    """Make consecutive runs; the marked ones are calls, whose tokens and end token are all targets."""
     runs: list[Run] = []
     turn = 0
     for ids, learned in pieces:

@@ -1,4 +1,4 @@
-"""The ablation for real, in a process of its own, killed half-way and repeated: nothing is made twice."""
+"""The real ablation in its own process, killed half-way and repeated: nothing is built twice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.paths import ROOT
 
 
 def entries(cache: Path) -> dict[str, str]:
-    """Name of each whole entry -> when it was made."""
+    """Return the name of each complete entry, and when it was built."""
     return {
         file.parent.name: json.loads(file.read_text())["created"] for file in (cache / "stages").glob("*/entry.json")
     }
@@ -50,7 +50,7 @@ def test_the_smoke_ablation_killed_half_way_and_repeated(tmp_path):
     assert "8 jobs" in out and "failed" not in out
     page = (tmp_path / "second" / "report.html").read_text()
     assert "MAE + PKT + IRM" in page
-    third = start("third")  # everything is there: seconds
+    third = start("third")  # everything is in the cache: this takes seconds
     out, _ = third.communicate(timeout=300)
     assert third.returncode == 0 and entries(cache) == after, out
     sweep = json.loads((tmp_path / "third" / "sweep.json").read_text())

@@ -1,4 +1,4 @@
-"""What decides a stage's result: every key, or a stated reason why not; code, versions, and files' content."""
+"""What determines a stage's result: every key, or a stated reason why not; code, versions, and files' content."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ WORDS = {
 
 @pytest.fixture(autouse=True)
 def code(monkeypatch):
-    """The code's digest is not computed at each key."""
+    """Do not compute the code's digest for each key."""
     monkeypatch.setattr(cache_key.source_digest, "digest", lambda *given: "code")
 
 
 @cache
 def values(*words: str) -> dict[str, Any]:
-    """A whole configuration as plain values, which no test may change."""
+    """Return a whole configuration as plain values, which no test may change."""
     return redact.config(composed("tracking=none", *words))
 
 
 def other(value: Any, kind: Any) -> Any:
-    """A value of the same type that is not `value`."""
+    """Return a value of the same type that differs from `value`."""
     if isinstance(value, bool):
         return not value
     if isinstance(value, int | float):
@@ -68,7 +68,7 @@ def other(value: Any, kind: Any) -> Any:
 
 
 def keys(node: Any, schema: type | None, where: str) -> Iterator[tuple[str, Any]]:
-    """(key, a value that it does not have) for each key of a schema, and of the configuration where it has none."""
+    """Yield each key of a schema (or of the configuration without one), with a value that it does not have."""
     kinds = get_type_hints(schema) if is_dataclass(schema) else {}
     known = config.keys_of(schema) if is_dataclass(schema) else {}
     for name in dict.fromkeys([*kinds, *(node or {})]):
@@ -107,7 +107,7 @@ def test_every_key_changes_the_fingerprint_or_has_a_stated_reason(stage):
     wrong, asked = [], set()
     for name, value in every_key(before):
         asked.add(name)
-        if name == "stage.name":  # another stage, with keys of its own
+        if name == "stage.name":  # another stage has other keys
             continue
         changed = fingerprints.fingerprint(cache_key.key(put(before, name, value))) != fingerprint
         if changed == (cache_key.reason(before, name) is not None):
@@ -200,7 +200,7 @@ def test_a_folder_without_files_is_an_error(tmp_path):
         digest_of(tmp_path / "pipe")
 
 
-PATHS = [  # a key whose value is a file or folder, and a stage that it decides
+PATHS = [  # a key whose value is a file or folder, and a stage whose result it determines
     ("mae", "data.path"),
     ("sft", "model.path"),
     ("sft", "model.hub"),
@@ -249,7 +249,7 @@ def test_an_adapter_is_its_own_weights_and_those_of_its_base(tmp_path):
     (tmp_path / "base" / "adapter_config.json").write_text(
         json.dumps({"base_model_name_or_path": str(tmp_path / "adapter")})
     )
-    assert cache_key.content(str(tmp_path / "adapter")) not in seen  # and a circle ends
+    assert cache_key.content(str(tmp_path / "adapter")) not in seen  # and a cycle ends
 
 
 def test_the_package_that_a_base_model_comes_from_counts(tmp_path, monkeypatch):

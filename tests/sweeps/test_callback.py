@@ -1,4 +1,4 @@
-"""Multiruns: rows from jobs, a report at the end, and a failed job that is a row which says why."""
+"""Multiruns: rows from jobs, a report at the end, and a failed job as a row that says why."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tltrain.sweeps import callback
 
 @pytest.fixture
 def written(monkeypatch) -> list:
-    """The sweeps that a report was written of."""
+    """The sweeps for which a report was written."""
     reports: list = []
     monkeypatch.setattr(callback, "write", lambda sweep, folder: reports.append(sweep))
     return reports
@@ -27,7 +27,7 @@ def written(monkeypatch) -> list:
 
 @pytest.fixture
 def sweep(tltrain, tmp_path):
-    """`sweep(words...)`: a multirun of an experiment into `tmp_path/sweep`, with a cache of its own."""
+    """`sweep(words...)`: run a multirun of an experiment in `tmp_path/sweep`, with its own cache."""
     where = f"hydra.sweep.dir={tmp_path / 'sweep'}"
     return lambda *words, **more: tltrain(*words, f"cache.dir={tmp_path / 'cache'}", where, "model=tiny", **more)
 
@@ -55,7 +55,7 @@ def test_the_ablation_is_eight_rows_from_two_data_passes_and_eight_trainings(swe
     assert (found.cache["built"], found.cache["reused"]) == (18, 10)
     assert "MAE + PKT + IRM" in ran.out and "job 8 of 8" in ran.err
     assert "job 2 of 8 done after" in ran.err and "2 done, 6 waiting" in ran.err
-    sweep("+experiment=ablation")  # the same command again makes nothing
+    sweep("+experiment=ablation")  # the same command again builds nothing
     assert len(made) == 18 and written[1].cache["built"] == 0
 
 

@@ -1,4 +1,4 @@
-"""stage.resume=true goes on from what the same configuration made, and says so where it is another."""
+"""stage.resume=true resumes what the same configuration made, and reports if the configuration differs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WORDS = (*SFT, "data.size=6")
 
 @pytest.fixture
 def stopped(tmp_path) -> Path:
-    """The folder of a run of `WORDS` that was stopped after its third step; the weights are no weights."""
+    """The folder of a run of `WORDS` that was stopped after its third step, with dummy weights."""
     folder = tmp_path / "stopped"
     checkpoint = folder / "checkpoints" / "checkpoint-3"
     checkpoint.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The cache of stages: one build a fingerprint, whatever happens to builders and files."""
+"""The cache of stages: one build per fingerprint, whatever happens to builders and files."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_an_altered_entry_is_never_used(cache, alter):
 
 
 def test_content_is_read_where_size_and_time_tell_nothing(cache, monkeypatch):
-    """As after a fault of the disk, or in a copy that keeps times."""
+    """After a disk error, or in a copy that keeps times."""
     build = Builder()
     weights = cache.get("pkt", {}, build).folder / "model" / "weights"
     before = weights.stat()
@@ -228,7 +228,7 @@ def test_a_builder_that_was_killed_is_replaced(cache, tmp_path):
         while not (tmp_path / "building").exists():
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.05)
-        assert not cache.remove(next(folder for folder, _ in cache.entries()))  # it is being made
+        assert not cache.remove(next(folder for folder, _ in cache.entries()))  # it is being built
         process.send_signal(signal.SIGKILL)
         process.wait()
         entry = cache.get("pkt", {}, Builder())
@@ -238,7 +238,7 @@ def test_a_builder_that_was_killed_is_replaced(cache, tmp_path):
 
 
 def unfinished(cache: StageCache) -> Path:
-    """What a builder that was stopped leaves."""
+    """Make what a stopped builder leaves."""
 
     def stopped(folder: Path) -> dict:
         (folder / "half").write_text("x")

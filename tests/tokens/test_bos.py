@@ -1,4 +1,4 @@
-"""How a conversation begins: as the tokenizer begins a text, in training, prompts, PPO, trees and the chat template."""
+"""A conversation begins as the tokenizer begins a text: in training, prompts, PPO, trees and the chat template."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TEXT = joined(TL.prompt_segments(TRAJECTORY))
 
 
 def test_a_prompt_is_what_the_tokenizer_makes_of_its_text(tokenizer):
-    """The released code's input: one call of the tokenizer, `<s>` and `▁System` included."""
+    """The released code's input: one call of the tokenizer, including `<s>` and `▁System`."""
     assert Encoder(tokenizer).prompt(TRAJECTORY) == tokenizer(TEXT)["input_ids"]
 
 
@@ -69,7 +69,7 @@ def test_targets_do_not_move(llama):
 def test_bos_can_be_had_and_left_out(llama, sentencepiece, byte_level):
     assert opening_ids(llama, False) == []
     assert opening_ids(llama, True) == opening_ids(llama, None) == [llama.bos_token_id]
-    assert opening_ids(sentencepiece, None) == []  # it has a BOS token and puts it nowhere, as Qwen's
+    assert opening_ids(sentencepiece, None) == []  # it has a BOS token but never adds it, like Qwen's
     assert opening_ids(sentencepiece, True) == [sentencepiece.bos_token_id]
     with pytest.raises(TltrainError, match=r"has no BOS token; model\.bos=auto"):
         opening_ids(byte_level, True)
@@ -84,7 +84,7 @@ def test_a_format_that_writes_its_own_bos_gets_no_other(llama):
 
 @pytest.mark.parametrize("bos", [None, False])
 def test_the_chat_template_gives_the_same_tokens(tokenizer, bos):
-    """What applies a template adds no special tokens: the template has the BOS token itself."""
+    """Code that applies a template adds no special tokens: the template itself contains the BOS token."""
     encoder = encoder_of(tokenizer, bos)
     ids = tokenizer.apply_chat_template(chat_messages(TRAJECTORY), add_generation_prompt=True, return_dict=False)
     assert ids == encoder.prompt(TRAJECTORY)

@@ -62,7 +62,7 @@ def test_the_history_of_a_call_has_the_calls_before_it_in_its_message(encoder):
 
 
 class Tagged:
-    """Calls as JSON between tags: the name stands behind other characters than in the TL format."""
+    """Calls as JSON between tags: other characters precede the name than in the TL format."""
 
     writes_bos = False
     stop = ("<user>",)

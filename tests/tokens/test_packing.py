@@ -1,4 +1,4 @@
-"""Layout: what the trainer is given for a trajectory, on tokenizers of both families."""
+"""Layout: the trainer's input for a trajectory, with tokenizers of both families."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def encoder(request) -> Encoder:
 
 
 def test_a_tree_is_flattened_by_hand():
-    # root a b; branches c d and e behind b. The first token of each branch is predicted from b.
+    # root a b; branches c d and e after b. The first token of each branch is predicted from b.
     runs = [
         Run([1, 2], -1, []),
         Run([3, 4], 0, [Target(-1, 3, 1.0, True, 0), Target(0, 4, 1.0, False, 0)]),

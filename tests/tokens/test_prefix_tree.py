@@ -1,4 +1,4 @@
-"""Trees of trajectories that begin alike: what is shared, and that each turn's loss and gradient stay the same."""
+"""Trees of trajectories with common prefixes: what is shared, and that each turn's loss and gradient are unchanged."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ ANY = Limits(100, 10**6)
 
 
 def test_a_tree_by_hand():
-    # Sorted: [1 2 | 5], [1 2 3 4 5], [1 2 3 4 6 7 8]. The first call's tokens are predicted from 2 in one of them, from
-    # nothing there in the others, so that 2 stands twice; from 4 once 5 and once 6 is expected, so that 4 stands twice.
+    # Sorted: [1 2 | 5], [1 2 3 4 5], [1 2 3 4 6 7 8]. The first call's tokens are predicted from 2 in one chain and
+    # from nothing there in the others, so 2 occurs twice; after 4, 5 is expected once and 6 once, so 4 occurs twice.
     layout = flatten(tree(ALIKE))
     assert layout.input_ids == [1, 2, 3, 4, 5, 4, 6, 7, 8, 2, 5]
     assert layout.position_ids == [0, 1, 2, 3, 4, 3, 4, 5, 6, 1, 2]
     assert layout.reach == [11, 9, 9, 5, 5, 9, 9, 9, 9, 11, 11]
     found = sorted(zip(layout.turns, layout.positions, layout.targets, layout.weights, layout.keys, strict=True))
     assert found == [
-        (0, 2, 4, 1.0, 1),  # the first token of both calls is expected at one place, once for each turn
+        (0, 2, 4, 1.0, 1),  # the first token of both calls is expected at one place, once per turn
         (0, 3, 5, 2.0, 0),
         (0, 4, END, 3.0, 0),
         (1, 2, 4, 1.0, 1),
@@ -79,14 +79,14 @@ def test_what_shares_most_is_put_together_and_stands_where_its_first_stood():
     chains = [of(1, 1, 1, 2), of(5, 5, 5, 1), of(1, 1, 1, 3), of(5, 5, 5, 5), of(1, 1, 1, 4), of(5, 1, 1, 1, 1, 1)]
     assert groups(chains, ANY) == [[0, 2, 4], [5], [1, 3]] or groups(chains, ANY) == [[0, 2, 4], [1, 3], [5]]
     assert sorted(map(len, groups(chains, Limits(2, 10**6)))) == [1, 1, 2, 2]
-    # 5 tokens, then 2 new ones, the last shared one having a copy for each expectation: not over 7.
+    # 5 tokens, then 2 new ones, with a copy of the last shared one for each expectation: at most 7.
     assert groups(chains[::2], Limits(100, 7)) == [[0, 1], [2]]
     assert groups(chains[::2], Limits(100, 9)) == [[0, 1, 2]]
-    assert groups(chains[::2], Limits(100, 3)) == [[0], [1], [2]]  # longer than any tree may be: by itself
+    assert groups(chains[::2], Limits(100, 3)) == [[0], [1], [2]]  # longer than any tree may be: alone
 
 
 def test_a_trajectory_joins_where_that_costs_less():
-    # 20 new tokens beside 100 of which 80 are shared, in a tree of 100: 20 (1 + 220 / c) against 100 (1 + 50 / c).
+    # 20 new tokens besides 100, 80 of which are shared, in a tree of 100: 20 (1 + 220 / c) against 100 (1 + 50 / c).
     assert Limits(9, 10**6, 200).pays(tree=100, whole=100, shared=80)
     # 70 new ones: 70 (1 + 270 / 200) = 164.5 against 125.
     assert not Limits(9, 10**6, 200).pays(tree=100, whole=100, shared=30)
@@ -157,7 +157,7 @@ def model(request) -> PreTrainedModel:
 
 
 def by_turn(model: PreTrainedModel, chains: list[list[Run]]) -> torch.Tensor:
-    """sum(w * nll) / sum(w) of every turn, from a forward of its own over its history."""
+    """Return sum(w * nll) / sum(w) of every turn, from its own forward pass over its history."""
     losses = []
     for one in chains:
         own = flatten(one)
@@ -266,7 +266,7 @@ def test_a_tree_holds_as_much_as_it_may(byte_level):
 
 
 def some_reach() -> torch.Tensor:
-    """Two rows of 437 tokens: a tree whose branches end within blocks, and a shorter chain with padding behind."""
+    """Return two rows of 437 tokens: a tree whose branches end within blocks, and a shorter chain with padding."""
     branches = [Run([1] * 200, -1, []), *(Run([2] * length, 0, []) for length in (3, 70, 130)), Run([3] * 34, 3, [])]
     return tree_mask.padded([flatten(branches).reach, flatten([Run([1] * 300, -1, [])]).reach], 437)
 
@@ -296,7 +296,7 @@ def test_block_masks_hide_what_the_dense_mask_hides():
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_a_model_with_flex_attention_gives_the_losses_and_gradients_of_the_dense_mask(monkeypatch):
-    """Uncompiled on the CPU, where torch refuses a backward though it works: all but the accelerator's kernel."""
+    """Uncompiled on the CPU, where torch refuses a backward pass that works: everything but the GPU kernel."""
     from torch.nn.attention import flex_attention as flex
     from transformers.integrations import flex_attention as library
 

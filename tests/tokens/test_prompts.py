@@ -1,4 +1,4 @@
-"""What reinforcement learning asks: the prompts of a trajectory, what they share, what is cut or left out."""
+"""Prompts for reinforcement learning: those of a trajectory, what they share, what is cut or left out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def encoder(request) -> Encoder:
 
 @pytest.fixture(scope="module")
 def world() -> list[Trajectory]:
-    """A few generated trajectories, with mistakes and their corrections."""
+    """Generate a few trajectories with mistakes and their corrections."""
     return list(toolworld.generate(6, 0, 0.3))
 
 
@@ -31,7 +31,7 @@ def prompts_of(trees: list[PromptTree]) -> list[tuple[tuple[int, ...], str]]:
 
 
 def unlearned(trajectory: Trajectory, *turns: int) -> Trajectory:
-    """The trajectory with these assistant messages (from 0) not to be learned."""
+    """Return the trajectory with these assistant messages (from 0) marked as not learned."""
     messages, turn = [], 0
     for message in trajectory.messages:
         messages.append(message.with_learn(turn not in turns) if message.role == "assistant" else message)
@@ -39,7 +39,7 @@ def unlearned(trajectory: Trajectory, *turns: int) -> Trajectory:
     return replace(trajectory, messages=tuple(messages))
 
 
-# --- what is asked --------------------------------------------------------------------------------------------------
+# --- prompts --------------------------------------------------------------------------------------------------------
 
 
 def test_every_call_is_asked_with_its_history_and_itself_as_golden():
@@ -125,7 +125,7 @@ def test_both_packings_ask_the_same(encoder, world):
 
 
 def lengths(encoder: Encoder) -> list[int]:
-    """Of TRAJECTORY's three prompts."""
+    """Return the lengths of TRAJECTORY's three prompts."""
     return list(prompt_trees_of(encoder, TRAJECTORY)[0][0].ends)
 
 
@@ -168,7 +168,7 @@ def test_long_prompts_are_left_out_and_counted(encoder):
     assert [sample.id for tree in trees for sample in tree.samples] == ["t#1", "t#2"]
     assert report == PromptReport(1, 2, first + second, too_long=1)
     trees, report = prompt_trees_of(encoder, TRAJECTORY, max_length=first - 1, truncation="skip")
-    assert trees == [] and report == PromptReport(1, too_long=3)  # something to ask, but too long
+    assert trees == [] and report == PromptReport(1, too_long=3)  # there are prompts, but they are too long
     assert report.losses(7) == ["3 of 3 (100.0 %) prompts are longer than 7 tokens and left out"]
     cut = PromptReport(trajectories=4, prompts=1200, nothing_to_ask=1, truncated=3)
     assert cut.losses(7) == [
@@ -237,12 +237,12 @@ def test_prompts_whose_golden_call_does_not_fit_are_asked_or_end_the_run_where_w
     [
         ([10, 100, 41], None, None, None, 125),  # a quarter more than the longest
         ([10, 99], None, 8192, None, 124),  # 123.75
-        ([10, 100, 41], 96, 8192, None, 96),  # what the configuration says
+        ([10, 100, 41], 96, 8192, None, 96),  # as configured
         ([300], None, 512, None, 256),  # at most half of the context
-        ([300], None, 512, 200, 312),  # or what the longest prompt leaves
+        ([300], None, 512, 200, 312),  # or the rest of the context after the longest prompt
         ([100], None, 512, 200, 125),
-        ([300], None, 512, 600, 256),  # prompts are cut to the context then
-        ([], None, None, None, 512),  # no data here
+        ([300], None, 512, 600, 256),  # then prompts are cut to fit the context
+        ([], None, None, None, 512),  # no data
         ([], None, 600, None, 300),
     ],
 )

@@ -1,4 +1,4 @@
-"""toolworld as an environment: its checker of the final state and of the answer."""
+"""toolworld as an environment: it checks the final state and the answer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def hold(tasks, answer, max_turns=12):
 
 
 def play(script, *calls: Call) -> dict:
-    """The outcome after these calls, the last of them `finish`."""
+    """Return the outcome after these calls, the last of them `finish`."""
     texts = [render_call(call) for call in calls]
     task = next(task for task in TASKS if task.id == script.identity)
     (found,) = hold([task], lambda samples: [texts[sum(m.role == "assistant" for m in samples[0].messages)]])
@@ -39,7 +39,7 @@ def play(script, *calls: Call) -> dict:
 
 
 def the_script(task: str):
-    """A golden script of that task alone."""
+    """Return a golden script of this task."""
     return next(script for script in map(script_of, (one.id for one in TASKS)) if script.task == task)
 
 
@@ -72,7 +72,7 @@ def test_the_environment_is_one():
     made: Environment = environment.make(OmegaConf.create({}))()
     turn = made.reset(TASKS[0])
     assert [tool.name for tool in turn.tools[-2:]] == ["ask_to_user", "finish"]
-    assert made.outcome()["success"] is False  # nothing was answered
+    assert made.outcome()["success"] is False  # there is no answer
     made.close()
 
 
@@ -80,7 +80,7 @@ def test_the_environment_is_one():
 
 
 def test_facts_are_what_the_tools_said_and_the_golden_answer_says():
-    # The place in the list says which: the first 40 tasks were read by hand.
+    # The position in the list identifies the task: the first 40 tasks were read by hand.
     read = {
         0: ["Portuguese", "The Error in the Clock"],
         1: [211, "Jack Silva"],
@@ -148,7 +148,7 @@ def test_every_fact_is_asked_for():
 
 def test_without_finish_there_is_no_success():
     tasks = [task for task in TASKS if task.meta["task"] == "done"][:3]
-    found = hold(tasks, GOLDEN, max_turns=2)  # of find, complete, finish
+    found = hold(tasks, GOLDEN, max_turns=2)  # of the calls find, complete, finish
     assert {one.ended for one in found} == {"turn limit"}
     assert [dict(one.outcome) for one in found] == [
         {"success": False, "state": True, "answer": False, "missing": [], "differing": []}
@@ -174,7 +174,7 @@ def test_a_change_left_out_made_twice_or_made_otherwise_fails():
                 other = replace(made, arguments={**made.arguments, name: "low"})
                 if other != made:
                     assert not play(script, *calls[:at], other, *calls[at + 1 :], golden)["state"]
-            if made.name not in ("setTaskPriority", "completeTask"):  # those two come to the same again
+            if made.name not in ("setTaskPriority", "completeTask"):  # repeating those two changes nothing
                 assert not play(script, *calls[: at + 1], made, *calls[at + 1 :], golden)["state"]
     assert tried == set(WRITES)
 
@@ -194,7 +194,7 @@ def test_two_conversations_share_no_state():
 
 
 def test_the_checker_looks_at_every_domain_on_offer():
-    script = the_script("delay")  # it reads only
+    script = the_script("delay")  # it only reads
     booking = Call("bookTrainSeat", {"trainId": "TR-1", "passenger": "A B"})
     train = next(iter(script.golden[0].arguments.values()))
     if "bookTrainSeat" not in script.offered:

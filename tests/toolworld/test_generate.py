@@ -1,4 +1,4 @@
-"""Toolworld: what is generated, that it really ran, and that its truth is the truth."""
+"""Toolworld: what is generated, that it was really executed, and that its labels are right."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def trajectories(split: str = "train", size: int = 2000, error_rate: float = 0.1
 
 
 def turns(trajectory: Trajectory) -> list[tuple[int, Call, str | None, bool]]:
-    """Position in the messages, call, kind of mistake and whether the answer is an error, of every turn."""
+    """Return position in the messages, call, kind of mistake, and whether the answer is an error, for every turn."""
     calls = [(action.at, action.call) for action in actions(trajectory.messages)]
     truth = zip(calls, trajectory.meta["errors"], trajectory.meta["failed"], strict=True)
     return [(at, call, kind, failed) for (at, call), kind, failed in truth]
@@ -162,7 +162,7 @@ def test_golden_calls_fit_their_documentation_and_never_fail(split):
 
 
 def _parts(value: object) -> list[str]:
-    """A value as the strings somebody would have to copy."""
+    """Return a value as the strings that a reader would have to copy."""
     if isinstance(value, list):
         return [part for item in value for part in _parts(item)]
     if isinstance(value, dict):
@@ -202,7 +202,7 @@ def test_a_missing_detail_is_asked_for_and_then_used():
         )
 
 
-# -- wrong calls and their truth ------------------------------------------------------------------------------------
+# -- wrong calls and their labels -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("split", SPLITS)

@@ -18,7 +18,7 @@ from tltrain.trajectory import Call
 def test_a_world_answers_with_what_python_says():
     world = World("w", ["get_order_status"])
     assert "name 'get_ordr' is not defined" in world.call(Call("get_ordr", {}))
-    assert "name 'add_numbers' is not defined" in world.call(Call("add_numbers", {"a": 1, "b": 2}))  # not on offer
+    assert "name 'add_numbers' is not defined" in world.call(Call("add_numbers", {"a": 1, "b": 2}))  # not offered
     assert "get_order_status() missing 1 required positional argument: 'order_id'" in world.call(
         Call("get_order_status", {})
     )

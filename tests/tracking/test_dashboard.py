@@ -1,4 +1,4 @@
-"""The dashboard's specification: made without a server, from panels of what is logged."""
+"""The dashboard's specification, made without a server from panels of logged metrics."""
 
 from __future__ import annotations
 

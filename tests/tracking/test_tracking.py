@@ -1,4 +1,4 @@
-"""What offline runs of wandb hold, read back: places, metrics under their names, tables, lineage."""
+"""Read back offline runs of wandb: places, metrics under their names, tables, lineage."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ASKED = ("stage.max_new_tokens=4",)
 
 @pytest.fixture(scope="module")
 def ran(once, models_cache) -> dict[str, Ran]:
-    """mae -> pkt -> irm -> eval, each from what the one before it left."""
+    """mae -> pkt -> irm -> eval, each from the previous one's output."""
     return once("tracked chain", partial(chain, models_cache))
 
 
@@ -61,7 +61,7 @@ def runs(ran, once) -> dict[str, Tracked]:
     return once("tracked chain read", lambda _: {stage: read(one.folder) for stage, one in ran.items()})
 
 
-# --- what a run is --------------------------------------------------------------------------------------------------
+# --- runs -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_run_says_what_it_is(runs):

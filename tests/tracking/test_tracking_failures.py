@@ -1,4 +1,4 @@
-"""What must never happen: a tracker that stops a job, a secret in anything that a run leaves."""
+"""A tracker must never stop a job, and no secret may be in anything that a run leaves."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.support.tracked import FEW, read
 from tltrain import tracking
 from tltrain.runtime import redact
 
-KEY = "0123456789abcdef0123456789abcdef01234567"  # as long as wandb wants them
-NOWHERE = "http://127.0.0.1:9"  # the port of `discard`, where nothing listens
+KEY = "0123456789abcdef0123456789abcdef01234567"  # as long as wandb requires
+NOWHERE = "http://127.0.0.1:9"  # the port of `discard`, on which nothing listens
 
 
 def mae(folder: Path, *words: str, **environment: str):
-    """`stage=mae` in a process of its own, since wandb reads its environment once."""
+    """Run `stage=mae` in its own process, since wandb reads its environment only once."""
     size = [] if any(word.startswith("data=") for word in words) else ["data.size=3"]
     command = [sys.executable, "-m", "tltrain", "stage=mae", *size, "hydra.run.dir=run", *words]
     return process(command, folder, HOME=str(folder), **environment)
@@ -62,7 +62,7 @@ def test_without_a_key_a_job_is_tracked_offline_and_asks_nothing(tmp_path):
 
 
 class NotWandb(http.server.BaseHTTPRequestHandler):
-    """Answers everything, with nothing that wandb could use."""
+    """A server that answers everything, with nothing that wandb could use."""
 
     def do_GET(self):
         self.send_response(200)
@@ -209,7 +209,7 @@ def test_a_log_masks_what_is_put_into_its_messages(monkeypatch):
     assert redact.Filter().filter(record) and record.getMessage() == "3 %"
 
 
-# --- going on -------------------------------------------------------------------------------------------------------
+# --- resuming -------------------------------------------------------------------------------------------------------
 
 
 def test_a_run_that_is_resumed_keeps_its_id(tmp_path, monkeypatch):
@@ -218,7 +218,7 @@ def test_a_run_that_is_resumed_keeps_its_id(tmp_path, monkeypatch):
 
     tracker = object.__new__(wandb.WandbTracker)
     tracker.folder, tracker.cfg = tmp_path, OmegaConf.create({"stage": {"resume": True}})
-    assert len(tracker._id()) == 8  # there is none to keep
+    assert len(tracker._id()) == 8  # there is no earlier id
     for name in ("offline-run-20250102_000000-later", "run-20250101_000000-first"):
         (tmp_path / "wandb" / name).mkdir(parents=True)
     (tmp_path / "wandb" / "latest-run").symlink_to("offline-run-20250102_000000-later")

@@ -1,4 +1,4 @@
-"""PPO's models as they are computed: the frozen reference under autocast, and attention by blocks."""
+"""PPO's models: the frozen reference under autocast, and attention by blocks."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_checkpointing_that_trl_switches_off_and_on_stays_what_it_was(byte_level
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_attention_by_blocks_gives_what_a_dense_mask_gives(byte_level, monkeypatch):
-    """Uncompiled on the CPU: all but the accelerator's kernel."""
+    """Uncompiled on the CPU: everything but the GPU kernel."""
     from torch.nn.attention import flex_attention as flex
     from transformers.integrations import flex_attention as library
 

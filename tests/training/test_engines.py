@@ -1,4 +1,4 @@
-"""Engines on the CPU: two processes against one, every algorithm in bfloat16, and a process that dies."""
+"""Engines on the CPU: two processes compared with one, every algorithm in bfloat16, and a process that dies."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 COMMON = ["tracking=none", "model=tiny", "hardware.device=cpu", "cache.dir=cache"]
 FLOAT32 = "hardware.bf16=false"
-PKT = ["stage=pkt", "data.size=8", "stage.args.num_train_epochs=1"]  # 7 trajectories are learned from
+PKT = ["stage=pkt", "data.size=8", "stage.args.num_train_epochs=1"]  # 7 trajectories are trained on
 PPO = ["stage=irm", "data.size=6", "data.holdout=0.2", "stage.do_sample=false"]
 PPO += ["stage.max_new_tokens=12", "stage.too_long_answer=keep"]
 TWO = "hardware.processes=2"
@@ -49,7 +49,7 @@ def command(place: Path, folder: str, *words: str, before: tuple[str, ...] = (sy
 
 @pytest.fixture(scope="module")
 def alone(place) -> Path:
-    """stage=pkt by one process."""
+    """stage=pkt on one process."""
     return command(place, "alone", *PKT, accumulate(4))
 
 
@@ -93,7 +93,7 @@ def test_pkt_by_two_processes_is_pkt_by_one(place, alone, engine):
 
 @pytest.mark.parametrize("engine", ["zero2", "zero3"])
 def test_ppo_by_two_processes_is_ppo_by_one(place, alone, ppo_alone, engine):
-    """In the last step the second process has no prompts left; ZeRO-2 under torchrun, which starts the processes."""
+    """In the last step the second process has no prompts left. ZeRO-2 under torchrun, which starts the processes."""
     words = [*PPO, f"model.path={alone / 'model'}", f"hardware={engine}", accumulate(1)]
     if engine == "zero2":
         torchrun = (str(Path(sys.executable).with_name("torchrun")), "--nproc_per_node", "2", "--no-python")
@@ -128,7 +128,7 @@ BFLOAT16 = {
 @pytest.mark.parametrize("engine", ["auto", "zero2", "zero3"])
 @pytest.mark.parametrize("algorithm", BFLOAT16)
 def test_every_algorithm_trains_in_bfloat16(place, engine, algorithm):
-    """What a GPU's default is, and a newer CPU's. The weights that are saved are float32, as they were loaded."""
+    """The default on a GPU and on newer CPUs. The saved weights are float32, as they were loaded."""
     words = [*SMALL_MODEL, *BFLOAT16[algorithm], f"hardware={engine}", "hardware.bf16=true"]
     found = command(place, f"bf16_{engine}_{algorithm}", *words)
     assert all(math.isfinite(step["loss"]) for step in steps(found))
@@ -137,7 +137,7 @@ def test_every_algorithm_trains_in_bfloat16(place, engine, algorithm):
 
 @pytest.mark.parametrize("engine", ["zero2", "zero3"])
 def test_pkt_in_bfloat16_has_the_losses_of_float32(place, alone, engine):
-    """Token weights and losses stay float32: what differs is the rounding of the forward pass."""
+    """Token weights and losses stay float32: only the rounding of the forward pass differs."""
     found = command(place, f"bf16_losses_{engine}", *PKT, f"hardware={engine}", "hardware.bf16=true", accumulate(4))
     for name, tolerance in (("loss", 2e-2), ("mean_weight", 1e-6)):
         assert [step[name] for step in steps(found)] == pytest.approx(
@@ -147,7 +147,7 @@ def test_pkt_in_bfloat16_has_the_losses_of_float32(place, alone, engine):
 
 @pytest.mark.parametrize("engine", ["zero2", "zero3"])
 def test_two_processes_train_at_the_default_precision(place, engine):
-    """As the documents type it: nothing is said of the precision."""
+    """The documented command, which does not set the precision."""
     words = [*PKT, f"hardware={engine}", TWO, accumulate(2), "hardware.bf16=null"]
     assert len(steps(command(place, f"default_{engine}", *words))) == 2
 
@@ -157,7 +157,7 @@ def test_evaluation_by_two_processes_is_that_of_one(place, alone):
     one = command(place, "eval_one", *words, "stage.batch_size=2")
     two = command(place, "eval_two", *words, "stage.batch_size=2", TWO)
     assert (two / "predictions.jsonl").read_bytes() == (one / "predictions.jsonl").read_bytes()
-    read = "tokens_prefilled_per_sample"  # what prompts share is read once by each process
+    read = "tokens_prefilled_per_sample"  # each process prefills shared prompts once
     assert metrics(two) | {read: 0} == metrics(one) | {read: 0}
 
 
@@ -178,7 +178,7 @@ def test_a_process_that_dies_ends_the_run_with_its_rank(place):
         said = run.stderr.read()
         assert run.wait(60) == 1
     assert time.monotonic() - killed < 60
-    # On a slow machine rank 0 may be waiting where no signal reaches it, and is killed too.
+    # On a slow machine rank 0 may wait where no signal reaches it, and is killed too.
     line = r"rank(s 0 and)? 1: killed by SIGKILL"
     assert re.match(line, said.splitlines()[-1]) and re.match(line, (place / "dead" / "error.txt").read_text())
     assert not (place / "dead" / "metrics.json").exists()
@@ -186,7 +186,7 @@ def test_a_process_that_dies_ends_the_run_with_its_rank(place):
 
 
 def _workers(parent: int) -> dict[int, int]:
-    """Rank -> process of the workers that `parent` started, once they are in the middle of it."""
+    """Return the processes of the workers that `parent` started, by rank, once they are running."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         found = {}
@@ -199,7 +199,7 @@ def _workers(parent: int) -> dict[int, int]:
             except (OSError, ValueError, KeyError):
                 continue
         if len(found) == 2:
-            time.sleep(10)  # they load what they need, and begin
+            time.sleep(10)  # they load their libraries and begin
             return found
         time.sleep(0.5)
     raise AssertionError("no workers were started")

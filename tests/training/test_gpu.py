@@ -1,4 +1,4 @@
-"""What runs on a GPU in another way than on a CPU, against the CPU: `pytest -m gpu` on a machine that has one."""
+"""Code that differs on a GPU, compared with the CPU: `pytest -m gpu` on a machine with a GPU."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DOCUMENTATION = [1, 2, 3, 4, 5, 6, 7, 8] * 30
 LONG = [chain((DOCUMENTATION, False), ([4, 5], True), ([7] * length, False), ([8], True)) for length in (5, 99)]
 SIZES = {
     "vocab_size": 400,
-    "hidden_size": 64,  # flex attention's kernels take heads of 16 elements and more
+    "hidden_size": 64,  # flex attention's kernels need heads of at least 16 elements
     "intermediate_size": 128,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
@@ -47,7 +47,7 @@ def model() -> LlamaForCausalLM:
 
 
 def losses(model, layouts, fused: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of each turn, and the gradient of their mean; on the CPU."""
+    """Return each turn's loss and the gradient of their mean, on the CPU."""
     batch = sft.Collator(0, tree_mask.BLOCK)(list(sft.dataset(layouts)))
     batch = {name: value.to(model.device) if torch.is_tensor(value) else value for name, value in batch.items()}
     nll = sft.target_nll(model, batch, fused)
@@ -93,7 +93,9 @@ def test_a_rollout_gives_the_logprobs_and_values_of_the_cpu(model, byte_level, a
 
 @pytest.mark.parametrize("attention", ["sdpa", "flex_attention"])
 def test_greedy_answers_are_those_of_the_cpu(model, byte_level, attention):
-    sharp = LlamaForCausalLM(LlamaConfig(**SIZES, initializer_range=0.3))  # so that likeliest tokens differ clearly
+    sharp = LlamaForCausalLM(
+        LlamaConfig(**SIZES, initializer_range=0.3)
+    )  # so that the most likely tokens differ clearly
     trees = [PromptTree(tuple(range(5, 205)), (90, 200), (None, None)), PromptTree((7, 8, 9), (3,), (None,))]
     on_gpu = copy.deepcopy(sharp).cuda()
     on_gpu.set_attn_implementation(attention)
@@ -137,5 +139,5 @@ def test_a_step_of_ppo_in_bfloat16(byte_level, tmp_path, attention):
     trainer.train()
     logs = [entry for entry in trainer.state.log_history if "kl" in entry]
     assert len(logs) == 2
-    assert abs(logs[0]["kl"]) < 1e-3  # the policy is its own reference, which computes alike
+    assert abs(logs[0]["kl"]) < 1e-3  # the policy is its own reference, computed in the same way
     assert all(entry["seconds_update"] > 0 and entry["response_tokens"] == 100 for entry in logs)

@@ -1,4 +1,4 @@
-"""Where a critic begins: at the mean of what the policy earns before it learns."""
+"""The critic's initial value: the mean reward of the untrained policy."""
 
 from __future__ import annotations
 

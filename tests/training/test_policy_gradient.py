@@ -1,4 +1,4 @@
-"""PPO's formulas against numbers worked by hand, their definition in numpy, and bandits whose answer is known."""
+"""PPO's formulas compared with hand-computed numbers, with numpy, and with bandits whose solution is known."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tltrain.training import policy_gradient as pg
 
 T, F = True, False
 JUNK = 77.0
-"""Stands where there is no token: it must not be looked at."""
+"""Fills positions without a token, which must not be read."""
 
 
 def tensor(rows: list) -> torch.Tensor:
@@ -115,7 +115,7 @@ def test_a_clipped_token_has_no_gradient_and_others_push_the_policy():
     logprobs = tensor([[math.log(1.5), math.log(0.5), math.log(1.5), math.log(0.5)]]).requires_grad_()
     advantages, mask = tensor([[2.0, 2.0, -2.0, -2.0]]), torch.ones(1, 4, dtype=torch.bool)
     pg.policy_loss(logprobs, torch.zeros_like(logprobs), advantages, mask, clip=0.2)[0].sum().backward()
-    # d loss / d logprob = -advantage * ratio where not clipped
+    # d loss / d logprob = -advantage * ratio unless clipped
     assert torch.allclose(logprobs.grad, tensor([[0.0, -1.0, 3.0, 0.0]]))
 
 
@@ -158,26 +158,26 @@ def test_value_loss_pulls_towards_the_return_unless_clipped():
     values = tensor([[0.5, 0.1, -1.0]]).requires_grad_()
     mask, old, returns = torch.ones(1, 3, dtype=torch.bool), torch.zeros(1, 3), torch.ones(1, 3)
     pg.value_loss(values, old, returns, mask, clip=0.2)[0].sum().backward()
-    assert torch.allclose(values.grad, tensor([[0.0, -0.9, -2.0]]))  # value - return where not clipped
+    assert torch.allclose(values.grad, tensor([[0.0, -0.9, -2.0]]))  # value - return unless clipped
 
 
 def test_entropy_by_hand():
-    # log 4 for four equal ones; 0.5 log 2 + 2 * 0.25 log 4 = 1.5 log 2; none where all mass is on one.
+    # log 4 for four equal ones; 0.5 log 2 + 2 * 0.25 log 4 = 1.5 log 2; 0 if all mass is on one.
     logits = torch.stack([torch.zeros(4), tensor([0.5, 0.25, 0.25, 1e-300]).log(), tensor([800.0, 0.0, 0.0, 0.0])])
     expected = [math.log(4), 1.5 * math.log(2), 0.0]
     assert pg.entropy(logits).tolist() == pytest.approx(expected, abs=1e-9)
 
 
-# --- bandits whose answer is known ----------------------------------------------------------------------------------
+# --- bandits whose solution is known --------------------------------------------------------------------------------
 
 REWARDS = tensor([-1.0, 0.2, 1.0])
 REFERENCE = tensor([0.6, 0.3, 0.1])
 
 
 def pull(logits: torch.Tensor, kl: float, arms: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """The loss of responses of one token each, `arms` [M], an arm's share of the whole being its weight [M].
+    """Return the loss of responses of one token each, `arms` [M], weighted by the share of each arm, `weights` [M].
 
-    The advantage is the token's reward less the mean, as a critic that has learned would say.
+    The advantage is the token's reward minus the mean, as a trained critic would give it.
     """
     mask = torch.ones(len(arms), 1, dtype=torch.bool)
     logprobs = logits.log_softmax(-1)[arms].unsqueeze(1)
@@ -207,7 +207,9 @@ def test_with_kl_the_policy_becomes_the_reference_tilted_by_the_reward(kl):
     expected = REFERENCE * (REWARDS / kl).exp()
     logits = torch.zeros(3, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.SGD([logits], lr=2 / kl)
-    for _ in range(1000):  # the expectation over all arms, so there is no noise: the tolerance is what is left to go
+    for _ in range(
+        1000
+    ):  # the expectation over all arms, so there is no noise: the tolerance is for the remaining distance
         optimizer.zero_grad()
         pull(logits, kl, torch.arange(3), logits.detach().softmax(-1)).backward()
         optimizer.step()

@@ -1,4 +1,4 @@
-"""What a sampled response earns, and what of it is counted."""
+"""The reward of a sampled response, and which part of it is graded."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def test_a_cut_response_costs_what_the_paper_says_unless_the_table_says_otherwis
     half = 'search(query="lo'
     assert reward(half, ended=False) == -2
     assert reward(half, ended=False, cut=-0.75) == -0.75
-    assert reward(half, ended=True, cut=-0.75) == -2  # it ended by itself: no call
-    assert reward('search(query="hate", page=1) and', ended=False, cut=-0.75) == -0.25  # cut behind its call
+    assert reward(half, ended=True, cut=-0.75) == -2  # it ended by itself: not a call
+    assert reward('search(query="hate", page=1) and', ended=False, cut=-0.75) == -0.25  # cut after its call
 
 
 def test_text_behind_a_call_and_a_missing_end_token_cost_nothing_but_can():
@@ -49,7 +49,7 @@ def test_text_behind_a_call_and_a_missing_end_token_cost_nothing_but_can():
     assert reward(f"{call} Output: x", **dear) == 0.5
     assert reward(call, ended=False, **dear) == 0.875
     assert reward(f"{call} Output: x", ended=False, **dear) == 0.375
-    assert reward("no call", ended=False, **dear) == -2  # cut: what costs is that there is no call
+    assert reward("no call", ended=False, **dear) == -2  # cut: the missing call determines the reward
 
 
 def test_the_outcome_of_a_cut_response_is_its_own_in_logs_and_samples():
@@ -85,17 +85,17 @@ def test_open_text_can_be_left_unpriced():
     ignored = {"open_text": OpenText.ignored}
     assert reward('finish(answer="It is love")', ANSWER, **ignored) == 1
     assert reward("finish(answer=7)", ANSWER, **ignored) == 1
-    assert reward("finish()", ANSWER, **ignored) == -0.5  # the parameter is asked for all the same
+    assert reward("finish()", ANSWER, **ignored) == -0.5  # the parameter is required anyway
     assert reward('search(query="hate", page=1)', SAMPLE, **ignored) == -0.25
     judged = RewardFunction(RewardSettings(**ignored))(ANSWER, 'finish(answer="It is love")')
-    assert not judged.grade.cf  # a price changes no metric
+    assert not judged.grade.cf  # a price does not change metrics
 
 
 def test_the_data_can_mark_open_text():
     ignored = {"open_text": OpenText.ignored}
     marked = sample(Call("search", {"query": "love", "page": 1}), open_parameters=["search.query"])
     assert reward('search(query="hate", page=1)', marked, **ignored) == 1
-    assert reward('search(query="hate", page=2)', marked, **ignored) == -0.25  # a page is no open text
+    assert reward('search(query="hate", page=2)', marked, **ignored) == -0.25  # a page is not open text
     bad = sample(Call("search", {"query": "love", "page": 1}), open_parameters="search.query")
     with pytest.raises(TltrainError, match=r"s: open_parameters: expected a list of TOOL\.PARAMETER, found 'search"):
         reward('search(query="hate", page=1)', bad, **ignored)
@@ -103,10 +103,10 @@ def test_the_data_can_mark_open_text():
 
 def test_open_text_can_be_priced_by_its_words():
     pytest.importorskip("rapidfuzz")
-    # Golden: the answer is love. Of 4 + 3 words, is love are common in that order: 2 * 2 / 7.
+    # Golden: the answer is love. Of 4 + 3 words, "is love" is common in that order: 2 * 2 / 7.
     assert pricing.similarity("It is LOVE.", "The answer is love") == pytest.approx(4 / 7)
     assert pricing.similarity("", "The answer is love") == pricing.similarity(7, "love") == 0
-    assert pricing.similarity("爱就是答案", "答案就是爱") == pytest.approx(2 * 2 / 10)  # a character is a word
+    assert pricing.similarity("爱就是答案", "答案就是爱") == pytest.approx(2 * 2 / 10)  # a character counts as a word
     similar = {"open_text": OpenText.similarity}
     assert reward('finish(answer="It is love")', ANSWER, **similar) == pytest.approx(-0.25 + 1.25 * 4 / 7)
     assert reward('finish(answer="")', ANSWER, **similar) == -0.25

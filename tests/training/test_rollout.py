@@ -1,4 +1,4 @@
-"""Rollouts on a small random Llama: what is computed once for several prompts equals each prompt computed alone."""
+"""Rollouts on a small random Llama: computing several prompts together equals computing each prompt alone."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def greedy(eos_id: int = NEVER, max_new_tokens: int = 8) -> Sampling:
 
 
 def alone(model: PreTrainedModel, prompt: list[int], count: int = 8) -> list[int]:
-    """The likeliest next tokens, each from the whole sequence anew: neither cache nor padding nor `generate`."""
+    """Return the most likely next tokens, each from the whole sequence: no cache, no padding, no `generate`."""
     ids = list(prompt)
     with torch.no_grad():
         for _ in range(count):
@@ -112,7 +112,7 @@ def test_sampling_draws_from_the_softmax_over_the_temperature(model):
     drawn = flat(rollout.sample(model, [tree] * 2000, Sampling(1, 3.0, NEVER, PAD)))
     shares = torch.bincount(torch.tensor(flat(drawn)), minlength=len(expected)) / 2000
     assert (shares - expected).abs().max() < 4 * (expected.max() * (1 - expected.max()) / 2000).sqrt()
-    assert (shares > 0).sum() > 60  # more than the 50 likeliest, which `generate` would keep to by itself
+    assert (shares > 0).sum() > 60  # more than the 50 most likely, to which `generate` limits itself by default
 
 
 def test_the_models_own_generation_settings_do_not_reshape_what_is_drawn(model, byte_level):
@@ -141,7 +141,7 @@ def test_seeds_differ_by_every_number_and_are_repeatable():
 
 def test_a_batch_by_hand():
     # Tree 0: prompts "7" and "7 8 9" with responses "3 4" and "5"; tree 1: prompt "6" with response "2 2 2".
-    # Of a response the last token is predicted, not fed in.
+    # The last token of a response is predicted, not fed in.
     trees = [PromptTree((7, 8, 9), (1, 3), (None, None)), PromptTree((6,), (1,), (None,))]
     batch = rollout.batch_of(trees, [[[3, 4], [5]], [[2, 2, 2]]], [1.0, -2.0, 0.5], PAD)
     assert batch["input_ids"].tolist() == [[7, 3, 8, 9], [6, 2, 2, PAD]]
@@ -195,7 +195,7 @@ def test_a_batch_gives_the_logprobs_and_values_of_each_response_alone(model, siz
 
 
 def test_what_is_sampled_has_the_logprobs_it_was_drawn_with(model, byte_level):
-    """Greedy tokens are the likeliest under the update's forward too: both halves see the same context."""
+    """Greedy tokens are also the most likely in the update's forward pass: both see the same context."""
     trees = trees_of(byte_level, "trajectory")
     responses = rollout.sample(model, trees, greedy())
     batch = with_mask(rollout.batch_of(trees, responses, [0.0] * 5, PAD), model)
@@ -225,7 +225,7 @@ def test_the_copy_that_samples_is_in_bfloat16_and_follows_the_policy(model):
 def test_the_logprobs_that_tokens_were_drawn_with_are_those_of_each_prompt_alone(model, trees):
     torch.manual_seed(0)
     end = flat(rollout.sample(model, trees, Sampling(20, 0.7, NEVER, PAD)))[0][2]
-    torch.manual_seed(0)  # now the first response ends there, and leaves the batch
+    torch.manual_seed(0)  # now the first response ends there and leaves the batch
     drawn: list[list[float]] = []
     responses = flat(rollout.sample(model, trees, Sampling(20, 0.7, end, PAD), drawn))
     assert list(map(len, drawn)) == list(map(len, responses)) and len(set(map(len, responses))) > 1

@@ -1,4 +1,4 @@
-"""What makes training faster or smaller, by the libraries' own names: it does so, or ends in one clear line."""
+"""Arguments that make training faster or smaller, by the libraries' own names: each works or ends in a clear error."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STAGES = {
 }
 
 BACKEND = "stage.args.torch_compile_backend=aot_eager"
-"""Traces and differentiates as torch's default does, and leaves out to write and build kernels: a minute's work."""
+"""A torch.compile backend that traces and differentiates like the default, but does not build kernels (a minute)."""
 
 
 def steps(ran) -> list[dict]:
@@ -102,7 +102,7 @@ def test_torch_compile_gives_the_same_losses(tltrain, tmp_path, models_cache, st
     plain = steps(tltrain(*STAGES[stage]))
     folder = tmp_path / "compiled"
     command = [*STAGES[stage], "tracking=none", f"cache.dir={models_cache}", f"hydra.run.dir='{folder}'"]
-    ran = subprocess.run(  # by itself: the Trainer leaves what it found in the environment
+    ran = subprocess.run(  # in its own process: the Trainer changes the environment
         [sys.executable, "-m", "tltrain", *command, "stage.args.torch_compile=true", BACKEND],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -127,7 +127,7 @@ def test_updates_that_16_bits_would_lose(cfg, dtype, rate, lost):
     cfg.model.dtype = dtype
     found = lost_updates(cfg, rate, float32_copy=False)
     assert (found is not None) is lost
-    if lost:  # a typical weight stays what it was
+    if lost:  # a typical weight stays the same
         weight = torch.tensor(0.02, dtype=getattr(torch, dtype))
         assert weight - rate == weight
         assert f"stage.args.learning_rate={rate:g}" in found
@@ -139,7 +139,7 @@ def test_updates_that_16_bits_would_lose(cfg, dtype, rate, lost):
 def test_the_critics_updates_count_too(cfg):
     cfg.model.dtype, cfg.stage.critic.learning_rate = "bfloat16", 1e-7
     assert "stage.critic.learning_rate=1e-07" in lost_updates(cfg, 1e-3, float32_copy=False)
-    cfg.stage.algorithm = "grpo"  # which has none
+    cfg.stage.algorithm = "grpo"  # grpo has none
     assert lost_updates(cfg, 1e-3, float32_copy=False) is None
 
 

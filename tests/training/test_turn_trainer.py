@@ -1,4 +1,4 @@
-"""The trainer against numbers worked out another way: one forward a trajectory equals one forward a turn."""
+"""The trainer compared with numbers computed independently: one forward pass per trajectory equals one per turn."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def losses(model, items: list[Layout], batch_size: int, fused: bool = False) -> 
 
 
 def by_hand(model, layout: Layout) -> torch.Tensor:
-    """sum(w * nll) / sum(w) of a one-turn sample, from the whole sequence's logits."""
+    """Return sum(w * nll) / sum(w) of a one-turn sample, from the whole sequence's logits."""
     logits = model(torch.tensor([layout.input_ids])).logits[0]
     total, weights = 0, 0
     for position, target, weight in zip(layout.positions, layout.targets, layout.weights, strict=True):
@@ -134,7 +134,7 @@ def trained(model, encoder: Encoder, folder, *, batch: int, accumulation: int, w
 
 @pytest.mark.parametrize(("batch", "accumulation"), [(1, 2), (2, 1)])
 def test_a_step_follows_the_mean_over_all_its_turns(model, encoder, tmp_path, batch, accumulation):
-    # Three turns and two: a mean of the two samples' means would weigh them differently.
+    # Three turns and two: the mean of the two samples' means would weight them differently.
     before = torch.cat([p.detach().clone().flatten() for p in model.parameters()])
     loss = losses(model, layouts(encoder, "trajectory"), 2).mean()
     gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])

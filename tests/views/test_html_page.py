@@ -1,4 +1,4 @@
-"""What all pages have in common: safe text, a policy, and light and dark."""
+"""Common to all pages: safe text, a security policy, and light and dark colours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of stage=inspect: every mark explained and shown, all text escaped, nothing to load or run."""
+"""The page of stage=inspect: every mark is explained and shown, all text is escaped, nothing is loaded or run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MESSAGES = (
 
 
 class Reader(HTMLParser):
-    """What a browser would see: elements with their attributes and texts, and that all are closed."""
+    """Reads what a browser would see: elements with attributes and texts; checks that all are closed."""
 
     def __init__(self, source: str) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Reader(HTMLParser):
             texts.append(data)
 
     def all(self, tag: str, style: str = "") -> list[str]:
-        """The texts of all elements of a tag that have a class."""
+        """Return the texts of all elements with this tag and class."""
         return [
             "".join(texts)
             for (name, attributes), texts in zip(self.elements, self.texts, strict=True)
@@ -85,7 +85,7 @@ def test_tokens_are_marked_by_weight_and_key_tokens_by_more_than_colour():
     shown = read(conversation())
     turns = [text for text in shown.all("pre") if text.endswith("⏎")]
     assert turns == [" get_order(id)⏎", " Sent.⏎"]
-    assert shown.all("b", "t k")[-2:] == [" get", "order"]  # bold, underlined by their class
+    assert shown.all("b", "t k")[-2:] == [" get", "order"]  # their class makes them bold and underlined
     keys = [attributes for tag, attributes in shown.elements if tag == "b"][-2:]
     assert [(key["data-w"], key["style"]) for key in keys] == [("2.5", "--s:0.19")] * 2  # (2.5 - 1) / (9 - 1)
     style = page([conversation()], SETTINGS).partition("</style>")[0]
@@ -96,7 +96,7 @@ def test_tokens_are_marked_by_weight_and_key_tokens_by_more_than_colour():
 
 def test_a_failed_call_is_struck_out_and_labelled_with_the_kind_of_error():
     shown = read(conversation())
-    assert shown.all("del")[1:] == ["get_order(no=1)"]  # the first is the legend's
+    assert shown.all("del")[1:] == ["get_order(no=1)"]  # the first is in the legend
     assert shown.all("span", "mark bad") == ["✗ not learned · error: missing argument", "error: missing argument"]
     assert shown.all("span", "mark good") == ["✓ learned"] * 2
 

@@ -21,7 +21,7 @@ def test_published_rows_are_those_of_the_set_as_printed():
     assert rows[0] == ["Avg.", "74.10", "49.90", "35.43"]
     assert rows[-1] == ["ablation: w/ All (TL-CodeLLaMA-2)", "83.81", "54.29", "42.86"]
     bfcl = tables.published("bfcl_exec", 240)
-    assert len(bfcl) == 11  # the ablation is without BFCL
+    assert len(bfcl) == 11  # the ablation does not include BFCL
     assert ["TL-CodeLLaMA-2", "96.25", "93.75", "88.33"] in bfcl
 
 

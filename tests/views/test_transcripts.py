@@ -1,4 +1,4 @@
-"""The page of conversations: all of it escaped, complete, and without anything to load or run."""
+"""The page of conversations: escaped, complete, with nothing to load or run."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def record(**other):
 
 
 class Reader(HTMLParser):
-    """What a browser would see: elements with their attributes, and the text of the body."""
+    """Reads what a browser would see: elements with attributes, and the text of the body."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ def test_the_page_shows_every_conversation_its_marks_and_what_was_wrong():
     links = [attributes["href"] for tag, attributes in page.elements if tag == "a"]
     places = {attributes.get("id") for _, attributes in page.elements}
     assert {"#c1", "#c2", "#top"} == set(links) and {link[1:] for link in links} <= places
-    assert page.text.count("1 DE") == page.text.count("1 CE") == 4  # in the list and above each
+    assert page.text.count("1 DE") == page.text.count("1 CE") == 4  # in the list and above each conversation
 
 
 def test_whatever_was_said_is_text():

@@ -1,4 +1,4 @@
-"""stage=eval stage.compare=[A,B]: two result folders side by side."""
+"""stage=eval stage.compare=[A,B]: compare two result folders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tltrain.trajectory import example
 
 @pytest.fixture
 def folder(tmp_path):
-    """`folder(name, lines)`: a result folder."""
+    """`folder(name, lines)`: make a result folder."""
 
     def folder(name, lines):
         path = tmp_path / name
@@ -35,7 +35,7 @@ def test_a_comparison_counts_sample_by_sample(tltrain, folder):
     assert (found["cf"]["a"], found["cf"]["b"], found["cf"]["difference"]) == (80, 99, 19)  # 20 gained, 1 lost
     assert found["cf"]["low"] == pytest.approx(11, abs=2) and found["cf"]["high"] == pytest.approx(27, abs=2)
     assert found["reward"]["difference"] == pytest.approx((20 * 1.25 - 2.5) / 100)
-    assert found["cf"]["p"] < 0.001 and found["ts"]["p"] == 1  # one sample that differs proves nothing
+    assert found["cf"]["p"] < 0.001 and found["ts"]["p"] == 1  # a difference in one sample proves nothing
     assert ran.metrics["set/cf/difference"] == 19 and ran.metrics["set/cf/p"] == found["cf"]["p"]
     rows = ran.metrics["details"]["set"]["rows"]
     assert (rows["a"]["wrong_value"], rows["b"]["wrong_value"], rows["b"]["wrong_tool"]) == (20, 0, 1)
@@ -112,7 +112,7 @@ def test_conversations_are_compared_too(tltrain, tmp_path):
     ran = tltrain("stage=eval", f"stage.compare=[{a},{b}]")
     found = ran.metrics["details"]["conversations"]["levels"]
     assert found["va"]["difference"] == found["success"]["difference"] == 100
-    assert (found["de"]["a"], found["de"]["b"]) == (50, pytest.approx(100 * 10 / 39, abs=1e-4))  # of calls
+    assert (found["de"]["a"], found["de"]["b"]) == (50, pytest.approx(100 * 10 / 39, abs=1e-4))  # per call
     assert found["de"]["high"] < 0 and found["ce"]["difference"] == -25
     assert "conversations DE" in ran.out and "conversations success" in ran.out
 

@@ -1,4 +1,4 @@
-"""stage=eval with conversations, as a user runs it."""
+"""stage=eval with conversations through the command line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GOLDEN = GoldenCalls(
 
 
 class Source:
-    """Who answers with `answer`; a prompt of which it says None is too long."""
+    """A source that answers with `answer`; if it returns None, the prompt is too long."""
 
     name, too_long = "a source", 0
 
@@ -41,7 +41,7 @@ class Source:
 
 @pytest.fixture
 def answering(monkeypatch):
-    """`answering(answer)`: who answers instead of a model."""
+    """`answering(answer)`: replace the model by a function."""
 
     def put(answer):
         @contextmanager
@@ -74,7 +74,7 @@ def test_transcripts_do_not_depend_on_how_many_are_held_at_a_time(tltrain):
     assert {k: v for k, v in runs[0].metrics.items() if "tokens" not in k} == {
         k: v
         for k, v in runs[1].metrics.items()
-        if "tokens" not in k  # more is shared among more prompts
+        if "tokens" not in k  # more prompts share more tokens
     }
 
 
@@ -105,7 +105,7 @@ def test_a_prompt_that_does_not_fit_ends_its_conversation(tltrain, answering):
 
 
 def test_the_rule_says_what_an_error_of_a_tool_is(tltrain, answering):
-    # A book is titled "Trial and Error", a task "fix login error": the paper's rule takes that for an error.
+    # A book is titled "Trial and Error", a task "fix login error": the paper's rule counts that as an error.
     answering(GOLDEN)
     assert tltrain(*TINY, "benchmark.size=40", "stage.rule=paper").metrics["toolworld_multi/ce"] > 0
     assert tltrain(*TINY, "benchmark.size=40").metrics["toolworld_multi/ce"] == 0
@@ -144,7 +144,7 @@ def test_a_model_says_which_prompts_do_not_fit(tltrain):
     assert ran.metrics["too_long"] == sum(ended == "too long" for ended, _ in ends.values()) > 0
 
 
-# --- beside the paper -----------------------------------------------------------------------------------------------
+# --- published numbers ----------------------------------------------------------------------------------------------
 
 
 def test_the_papers_rows_stand_beside_382_conversations_of_tooleyes():

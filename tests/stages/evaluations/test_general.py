@@ -1,4 +1,4 @@
-"""benchmark=general on task definitions of our own: a few questions in a JSON file, no hub."""
+"""benchmark=general on our own task definitions: a few questions in a JSON file, no hub."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_task_of_ones_own_is_asked_and_scored(tltrain, tasks):
 
 
 def accuracy(path: str, limit: int | None = None) -> float:
-    """Share of questions whose answer is likelier than the other choice, by the model's own probabilities."""
+    """Return the share of questions whose answer the model finds likelier than the other choice, computed here."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -1,4 +1,4 @@
-"""stage=irm as a user runs it, on a small model."""
+"""stage=irm through the command line, on a small model."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def ran(request, runs) -> Ran:
 
 @pytest.fixture(scope="module")
 def model(runs) -> Path:
-    """The base model, as a folder that a test may take a copy of."""
+    """The base model's folder, which a test may copy."""
     return Path(runs["ppo"].metrics["base_model"])
 
 
 @pytest.fixture
 def irm(tltrain):
-    """`irm("key=value", ...) -> Ran`: stage=irm on the small model, PPO unless told otherwise."""
+    """`irm("key=value", ...) -> Ran`: run stage=irm on the small model, with PPO by default."""
 
     def run(*words: str, **options) -> Ran:
         given = {word.partition("=")[0] for word in words}
         if {"stage.algorithm=rloo", "stage.algorithm=grpo"} & set(words):
-            given.add("stage.critic.init")  # they have no critic
+            given.add("stage.critic.init")  # these algorithms have no critic
         defaults = [word for word in (*SMALL, *FEW, *ALGORITHMS["ppo"]) if word.partition("=")[0] not in given]
         return tltrain("stage=irm", *defaults, *words, **options)
 

@@ -1,4 +1,4 @@
-"""stage=irm asks only what can be answered, prices as it is told, and says when a model does not write the format."""
+"""stage=irm trains on answerable prompts, prices answers as configured, and warns if a model lacks the format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run of stage=irm leaves, on a model of a few thousand weights and a few trajectories."""
+"""The output of stage=irm, on a model of a few thousand weights and a few trajectories."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tltrain.formats.tl import TL
 from tltrain.tokens.prompts import questions
 from tltrain.training import reward_function
 
-# --- what a run leaves ----------------------------------------------------------------------------------------------
+# --- output ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_model_loads_and_has_learned(ran, model):
@@ -26,7 +26,7 @@ def test_the_model_loads_and_has_learned(ran, model):
     folder = ran.folder / "model"
     loaded, base = (AutoModelForCausalLM.from_pretrained(path) for path in (folder, model))
     same = [bool((a == b).all()) for a, b in zip(loaded.parameters(), base.parameters(), strict=True)]
-    assert len(same) == 20  # the policy's alone: a head that is tied to the embedding, no critic
+    assert len(same) == 20  # only the policy's: its head is tied to the embedding, and the critic is not saved
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert loaded.config.eos_token_id == tokenizer.eos_token_id and tokenizer.chat_template
     assert len(json.loads((folder / "trained_on.json").read_text())) == 10
@@ -129,7 +129,7 @@ def test_ppo_says_more(runs):
 def test_a_critic_begins_at_the_mean_reward(irm, model):
     ran = irm("stage.critic.init=sft", "stage.max_new_tokens=2", "stage.args.max_steps=1", "stage.eval_size=0")
     (first,) = steps(ran)
-    assert first["reward"] == first["value"] == -2  # where every call is as bad as any other
+    assert first["reward"] == first["value"] == -2  # every call is as bad as any other
     assert first["advantage"] == first["policy_loss"] == first["value_loss"] == 0
     assert weights(ran) == (model / "model.safetensors").read_bytes()
 
@@ -143,7 +143,7 @@ def test_samples_stand_beside_the_golden_calls(ran):
         sample = asked[row["id"]]
         assert row["prompt"] == joined(TL.prompt_segments(sample))
         assert row["golden"] == render_call(sample.goldens[0]) and read_call(row["golden"]) == sample.goldens[0]
-        # Random weights seldom give an end token within four.
+        # Random weights rarely produce an end token within four tokens.
         assert (row["grade"], row["reward"]) == ("format_error" if row["ended"] else "cut", -2)
         assert row["sampled"] and row["reason"]
 
@@ -172,7 +172,7 @@ def test_a_saved_critic_serves_the_next_run(irm, tmp_path):
     first = irm("stage.critic.save=true", "stage.args.max_steps=1", "stage.args.warmup_steps=0")
     assert (first.folder / "critic" / "model.safetensors").is_file()
     second = irm(f"stage.critic.path={first.folder / 'critic'}", "stage.args.max_steps=1")
-    assert steps(second)[0]["value"] != 0  # its head is not begun anew
+    assert steps(second)[0]["value"] != 0  # its head is not initialized again
 
 
 def test_checkpoints_are_kept_and_nothing_is_asked_before_and_after_where_so_wanted(irm):

@@ -1,4 +1,4 @@
-"""What goes wrong in stage=irm ends it with one line."""
+"""Errors in stage=irm end it with one line."""
 
 from __future__ import annotations
 

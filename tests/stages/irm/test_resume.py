@@ -1,4 +1,4 @@
-"""A run of stage=irm that is stopped and started again ends as if it had not been stopped."""
+"""A run of stage=irm that is stopped and resumed ends exactly like an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SOME = [word for word in FEW if "max_steps" not in word and "eval_size" not in w
 
 
 def steps(folder: Path) -> list[dict]:
-    """What each step logged, without its times."""
+    """Return what each step logged, without times."""
     entries = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     return [{k: v for k, v in entry.items() if k not in TIMES} for entry in entries if "loss" in entry]
 
@@ -52,7 +52,7 @@ WAYS = {
 
 @pytest.fixture
 def stop_at(monkeypatch, undrawn):
-    """`stop_at(step)`: Ctrl-C once that step's samples are written; None: no more."""
+    """`stop_at(step)`: send Ctrl-C once that step's samples are written; None: not any more."""
     write = reward_function.SampleLog.__call__
 
     def stop_at(last: int | None) -> None:
@@ -71,7 +71,7 @@ def stop_at(monkeypatch, undrawn):
 def test_a_stopped_run_goes_on(tltrain, tmp_path, monkeypatch, stop_at, way):
     monkeypatch.setattr(
         reward_function.RewardFunction, "__call__", reward_letters
-    )  # so that groups differ in reward, and all learn
+    )  # so that the groups' rewards differ, and all of them learn
     words = ["stage=irm", *SMALL, *SOME, *KEPT, *WAYS[way]]
     whole = tltrain(*words)
     base = Path(whole.metrics["base_model"])
@@ -122,7 +122,7 @@ def test_resuming_what_never_began_begins(tltrain, tmp_path):
 
 
 def dying_while_writing() -> None:
-    """Have the run end, killed, when the weights of checkpoint 3 are half written."""
+    """Kill the run when the weights of checkpoint 3 are half written."""
     write = runs.write_json
 
     def write_or_die(path: Path, value: object) -> None:
@@ -135,14 +135,14 @@ def dying_while_writing() -> None:
 
 
 def start(home: Path, cache: Path, *words: str, before: Callable[[], None] | None = None) -> Any:
-    """`python -m tltrain stage=irm ...` in a process of its own, with the run folder `home/run`."""
+    """Start `python -m tltrain stage=irm ...` in its own process, with the run folder `home/run`."""
     given = [*SMALL, *SOME, *KEPT, *ALGORITHMS["ppo"], "tracking=none", "hardware.threads=1", "hydra.run.dir=run"]
     return launched_runs.start(home, "stage=irm", *given, f"cache.dir={cache}", *words, before=before)
 
 
 @pytest.fixture(scope="module")
 def whole(once, models_cache) -> Path:
-    """The folder of a run that is not interrupted."""
+    """The folder of an uninterrupted run."""
 
     def make(home: Path) -> Path:
         end(start(home, models_cache), home)

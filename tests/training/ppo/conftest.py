@@ -1,4 +1,4 @@
-"""Models, and the responses that were sampled."""
+"""Models, and sampled responses."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def critic(sizes) -> LlamaForTokenClassification:
 
 @pytest.fixture
 def reference(policy) -> LlamaForCausalLM:
-    """Near the policy, but not the same."""
+    """A model close to the policy, but not the same."""
     torch.manual_seed(2)
     near = copy.deepcopy(policy)
     with torch.no_grad():
@@ -50,7 +50,7 @@ def reference(policy) -> LlamaForCausalLM:
 
 @pytest.fixture
 def sampled():
-    """The responses of every call of `rollout.sample`, as they come."""
+    """The responses of every call of `rollout.sample`, in order."""
     seen: list[list[list[list[int]]]] = []
     draw = rollout.sample
 

@@ -1,4 +1,4 @@
-"""PPO with an adapter, and training that was stopped and goes on."""
+"""PPO with an adapter, and training that is stopped and resumed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_last_checkpoint_is_the_newest_whole_one(tmp_path):
 
 
 def resumed(folder: Path, make: Callable[..., PPOTrainer], at: int) -> tuple[PPOTrainer, PPOTrainer]:
-    """(a whole run of four steps, one stopped after `at` and begun anew from its last checkpoint)."""
+    """Return (an uninterrupted run of four steps, one stopped after `at` and resumed from its last checkpoint)."""
     whole = make(folder / "whole")
     whole.train()
     halves = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 1}

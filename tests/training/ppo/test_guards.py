@@ -1,4 +1,4 @@
-"""What stops PPO: rewards and losses that are no numbers, KL beyond its limit, a critic of another shape."""
+"""PPO stops on rewards and losses that are not finite, KL beyond its limit, and a critic of another shape."""
 
 from __future__ import annotations
 

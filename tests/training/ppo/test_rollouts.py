@@ -1,4 +1,4 @@
-"""What PPO samples, in which order, how often, and what it logs of it."""
+"""What PPO samples, in which order and how often, and what it logs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_rollouts_are_made_once_for_all_ppo_epochs(tmp_path, policy, critic, ref
     assert len(sampled) == 4
     assert [step for step, _ in asked] == [1, 3, 5, 7]
     everything = ["o#1", "t#1", "t#2", "t#3"]
-    assert [sorted(asked[i][1] + asked[i + 1][1]) for i in (0, 2)] == [everything] * 2  # each prompt once an epoch
+    assert [sorted(asked[i][1] + asked[i + 1][1]) for i in (0, 2)] == [everything] * 2  # each prompt once per epoch
     assert [entry["samples"] for entry in steps(trainer)] == [2, 0] * 4
     assert all(("reward" in entry) == (entry["samples"] > 0) for entry in steps(trainer))
     assert all(math.isfinite(entry["tokens_per_second"]) for entry in steps(trainer))
@@ -129,7 +129,7 @@ def test_what_is_logged_of_a_rollout(tmp_path, policy, critic, reference, encode
     trainer.train()
     (entry,) = steps(trainer)
     responses = [tokens for own in sampled[-1] for tokens in own]
-    assert entry["reward"] == pytest.approx((1 - 2 + 0.5 + 7 - 0.25) / 5)  # as judged, before it is clipped
+    assert entry["reward"] == pytest.approx((1 - 2 + 0.5 + 7 - 0.25) / 5)  # before clipping
     # The response that cannot be read has no end token either: it was cut.
     shares = {"grade/correct": 0.6, "grade/cut": 0.2, "grade/wrong_value": 0.2}
     assert {name: entry[name] for name in GRADES} == pytest.approx(dict.fromkeys(GRADES, 0.0) | shares)

@@ -1,4 +1,4 @@
-"""PPO's updates are those worked out prompt by prompt, and they learn what pays."""
+"""PPO's updates equal those computed prompt by prompt, and they learn what is rewarded."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from tltrain.training.rollout import Sampling
 
 
 def alone(model, prompt: list[int], response: list[int]) -> torch.Tensor:
-    """The model's output before each token of the response, on this prompt and response only."""
+    """Return the model's output before each token of the response, on this prompt and response only."""
     return model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
 
 
 def by_hand(
     models: tuple, pairs: list[tuple[list[int], list[int], float]], kl: float, rates: tuple[float, float], epochs: int
 ) -> list[dict[str, float]]:
-    """SGD on (policy, critic) in place, a response after the other, in the order of the paper; what each epoch logs.
+    """Apply SGD to (policy, critic) in place, one response at a time, in the paper's order; return each epoch's logs.
 
     Args:
         pairs: (prompt, response, score), sampled at temperature 0.7.
@@ -93,7 +93,7 @@ def test_updates_are_those_worked_out_prompt_by_prompt(
         per_device_train_batch_size=len(trees),
     )
     trainer.train()
-    (responses,) = sampled  # one rollout, whatever the epochs
+    (responses,) = sampled  # one rollout, independent of the epochs
     order = list(trainer._get_train_sampler())[: len(trees)]
     pairs = [
         (list(tree.ids[:end]), response, SCORES[sample.id])
@@ -111,7 +111,7 @@ def test_updates_are_those_worked_out_prompt_by_prompt(
     assert len(steps(trainer)) == epochs
     for found, wanted in zip(steps(trainer), expected, strict=True):
         assert {name: found[name] for name in wanted} == pytest.approx(wanted, abs=2e-4)
-    if epochs > 1:  # the policy has left the one that sampled
+    if epochs > 1:  # the policy differs from the one that sampled
         assert expected[1]["policy_loss"] != pytest.approx(expected[0]["policy_loss"], abs=1e-2)
         assert max(entry["policy_clip_fraction"] for entry in expected) > 0
         assert max(entry["value_clip_fraction"] for entry in expected) > 0
@@ -119,7 +119,7 @@ def test_updates_are_those_worked_out_prompt_by_prompt(
 
 @pytest.mark.parametrize("split", [1, 2, 4])
 def test_a_mean_over_responses_updates_as_released(tmp_path, policy, critic, reference, encoder, sampled, split):
-    """The released update: a response a process, its mean over tokens, then the mean over processes."""
+    """The released update: one response per process, the mean over its tokens, then the mean over processes."""
     trees = trees_of(encoder, "turn")[:4]
     end = new_responses(tmp_path, (policy, critic, reference), encoder, trees, sampled)
     after = {}
@@ -155,7 +155,7 @@ def test_a_mean_over_responses_updates_as_released(tmp_path, policy, critic, ref
 
 
 def new_responses(folder, models, encoder, trees, sampled) -> int:
-    """An end token that some responses of a first rollout have in their middle."""
+    """Return a token that some responses of a first rollout contain in the middle, as the end token."""
     trainer_of(folder, models, encoder, trees, per_device_train_batch_size=4).train()
     return sampled[0][0][0][1]
 
@@ -163,7 +163,7 @@ def new_responses(folder, models, encoder, trees, sampled) -> int:
 def test_the_split_into_micro_batches_does_not_change_the_update(tmp_path, policy, critic, reference, encoder, sampled):
     models, trees = (policy, critic, reference), trees_of(encoder, "turn")[:4]
     trainer_of(tmp_path, models, encoder, trees, per_device_train_batch_size=4).train()
-    end = sampled[0][0][0][1]  # the first response is now over after two tokens
+    end = sampled[0][0][0][1]  # the first response now ends after two tokens
     after = []
     for size in (4, 2, 1):
         split = {"per_device_train_batch_size": size, "gradient_accumulation_steps": 4 // size}
@@ -222,11 +222,11 @@ def test_gradients_of_policy_and_critic_are_clipped_apart(tmp_path, policy, crit
     for name, before, rate in (("policy", policy, 0.1), ("critic", critic, 0.2)):
         moved = weights(getattr(trainer.model, name)) - weights(before)
         assert moved.norm().item() == pytest.approx(rate * 0.01, rel=1e-2), name  # an SGD step of a clipped gradient
-    assert steps(trainer)[0]["grad_norm"] > 0.01  # before it was clipped
+    assert steps(trainer)[0]["grad_norm"] > 0.01  # before clipping
 
 
 def test_it_learns_what_pays(tmp_path, sizes, encoder):
-    """A response earns 1 if it begins with a lower-case letter, else -1: about a third does so at first."""
+    """A response earns 1 if it begins with a lower-case letter, else -1; at first about a third do."""
     plain = {**sizes, "initializer_range": 0.02}
     policy = new_policy(plain, 0)
     torch.manual_seed(1)

@@ -148,7 +148,7 @@
     const found = flips();
     const gained = (found || []).filter((flip) => flip.direction === "gained").length;
     $("#count").textContent = found === null ? "These two rows have no seed in common."
-      : found.length === 0 ? "No sample flips so."
+      : found.length === 0 ? "No sample matches."
       : `${found.length} flipped: ${gained} gained, ${found.length - gained} lost from A to B.` +
         (found.length > shown ? ` The first ${shown} are shown.` : "");
     $("#cards").replaceChildren(...(found || []).slice(0, shown).map(card));

@@ -1,4 +1,4 @@
-"""Tools that do what tools must not do. Each harms only itself and what it starts, should the sandbox fail."""
+"""Tools that misbehave. If the sandbox fails, each harms only itself and the processes that it starts."""
 
 import contextlib
 import ctypes
