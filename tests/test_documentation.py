@@ -176,7 +176,7 @@ def test_metrics_are_documented():
     assert {name for name in documented(text) if not names.is_known(name)} == set()
 
 
-def test_the_layers_are_those_of_the_test():
+def test_the_documented_layers_are_those_of_the_test():
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d+) \| (.*?) \|", text, re.MULTILINE)
     floors = [tuple(room.rstrip("/") for room in re.findall(r"`(\S+?)`", rooms)) for _, rooms in rows]

@@ -48,7 +48,7 @@ def room(module: str) -> str:
 NAMES = sorted(name for name in modules() if name != "tltrain")
 
 
-def test_every_room_has_a_floor():
+def test_every_package_has_a_layer():
     assert {room(name) for name in NAMES} == set(FLOOR_OF)
 
 
@@ -62,7 +62,7 @@ def test_imports_run_downward(name):
     assert not upward
 
 
-def test_no_circle_of_modules():
+def test_no_import_cycles():
     done: set[str] = set()
 
     def visit(name: str, path: tuple[str, ...]) -> None:
@@ -99,7 +99,7 @@ BORROWED = re.compile(r"(from|import)\s+tests(\.\w+)*(\.| import \(?)(test_\w+|c
 
 
 @pytest.mark.parametrize("file", TEST_FILES)
-def test_what_tests_share_stands_in_support_or_in_a_conftest(file):
+def test_shared_test_code_is_in_support_or_in_a_conftest(file):
     """No file imports from a test module or a conftest, not even in code inside a string."""
     assert not [found[0] for found in BORROWED.finditer((ROOT / file).read_text(encoding="utf-8"))]
 

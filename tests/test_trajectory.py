@@ -77,7 +77,7 @@ def test_a_conversation_with_one_call_a_turn_stays_as_it_is():
     assert sequential(messages) is messages
 
 
-def test_a_message_is_learned_as_a_whole_or_not_at_all():
+def test_a_message_is_learned_entirely_or_not_at_all():
     message = Message.calling(A, B, text="Two.", learn=False)
     assert message == Message("assistant", "Two.", (ToolCall(A, False), ToolCall(B, False)), learn=False)
     assert message.with_learn(True) == Message.calling(A, B, text="Two.")

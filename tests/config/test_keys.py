@@ -82,7 +82,7 @@ def test_a_number_out_of_range_ends_in_one_line_that_names_its_key(stage, key, b
     assert refused
 
 
-def test_a_number_that_is_none_is_out_of_every_range():
+def test_nan_is_outside_every_range():
     cfg = composed("irm").copy()
     cfg.stage.clip = math.nan
     with pytest.raises(TltrainError, match=r"^stage\.clip: expected 0 or more, found nan$"):

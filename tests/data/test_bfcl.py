@@ -144,7 +144,7 @@ def test_nothing_but_literals_is_a_golden_call_and_nothing_is_evaluated(write, t
         golden(write, [text])
 
 
-def test_possible_answers_become_values_of_which_any_is_right(write):
+def test_possible_answers_become_accepted_values(write):
     truth = [{"play": {"artist": ["A", "a"], "minutes": [20], "how": ["", {"volume": [3, ""], "mood": ["", "calm"]}]}}]
     (call,) = golden(write, truth, "parallel")
     how = {"volume": OneOf((3,), optional=True), "mood": OneOf(("calm", ""), optional=True)}
@@ -166,21 +166,21 @@ def test_possible_answers_become_values_of_which_any_is_right(write):
     assert not grade("play(artist='A')", sample.goldens, sample.tools).pi
 
 
-def test_what_the_tool_requires_may_not_be_left_out_whatever_the_possible_answers_say(write):
+def test_required_parameters_may_not_be_left_out_even_if_the_possible_answers_allow_it(write):
     (call,) = golden(write, [{"play": {"artist": ["", "A"], "minutes": [""]}}], "parallel")
     assert call.arguments == {"artist": OneOf(("A", "")), "minutes": OneOf((), optional=True)}
     assert example(call) == Call("play", {"artist": "A"})
     assert golden(write, [{"stats.mean": {"numbers": []}}], "parallel")[0].arguments == {"numbers": []}
 
 
-def test_dicts_in_lists_have_accepted_values_of_their_own_and_what_is_deeper_stands_for_itself(write):
+def test_dicts_in_lists_have_accepted_values_and_deeper_values_are_literal(write):
     tool = {**PLAY, "parameters": {"type": "dict", "properties": {"x": {"type": "array", "items": {"type": "dict"}}}}}
     truth = [{"play": {"x": [[{"a": [1, 2], "b": [{"c": 3}]}]]}}]
     (sample,) = read(write("multiple", [question("q", tool)], [truth]), "multiple")
     assert sample.goldens[0].arguments == {"x": [{"a": OneOf((1, 2)), "b": {"c": 3}}]}
 
 
-def test_a_categorys_file_is_not_anothers(write):
+def test_a_category_is_not_read_from_the_file_of_another(write):
     for category in ("multiple", "live_multiple", "parallel_multiple", "exec_multiple", "parallel", "live_parallel"):
         folder = write(category, [question(f"{category}_0")], [["play()"]])
     for category in ("multiple", "live_multiple", "parallel_multiple", "parallel"):
@@ -320,7 +320,7 @@ def may_be_left_out(value):
 
 @needs_package
 @pytest.mark.parametrize("category", ASKED)
-def test_what_we_call_right_is_right_for_bfcls_own_checker_and_no_wrong_type_or_tool_is(category):
+def test_answers_we_accept_pass_bfcls_own_checker_and_wrong_types_and_tools_fail_it(category):
     rng = random.Random(0)
     samples = bfcl.read_samples(None, category)
     calls = [
@@ -342,7 +342,7 @@ def test_what_we_call_right_is_right_for_bfcls_own_checker_and_no_wrong_type_or_
 
 
 @needs_package
-def test_bfcls_accuracy_stands_beside_ours(tltrain, tmp_path):
+def test_bfcls_accuracy_is_reported_next_to_ours(tltrain, tmp_path):
     samples = bfcl.read_samples(None, "simple_python")[:4]
     right = [render_call(example(sample.goldens[0])) for sample in samples]
     texts = [right[0], right[1], right[2], "none()"]

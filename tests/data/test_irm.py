@@ -96,7 +96,7 @@ def test_a_history_of_only_a_question():
     assert said(trajectory) == [("user", "Hi")] and not notes
 
 
-def test_what_is_written_in_another_manner_is_read_and_counted():
+def test_other_spellings_are_read_and_counted():
     manner = PROMPT.replace("query: string", "query:str").replace('search(q="love")', "search(q = 'love') ")
     trajectory, notes = read(manner, "finish(answer='x')")
     assert trajectory.messages[:-1] == HISTORY
@@ -189,7 +189,7 @@ def test_end_tokens_within_the_history_are_left_out_and_counted():
 
 @pytest.mark.parametrize("description", ["Asks.\nUser: who is asked", 'Quotes\n    """\nUser: x'])
 @pytest.mark.parametrize("names", [(), ("who",)])
-def test_documentation_may_hold_lines_that_begin_as_a_role_does(description, names):
+def test_documentation_may_contain_lines_that_look_like_a_role(description, names):
     properties = {name: {"type": "string", "description": "Who.\nUser: or\nAssistant: "} for name in names}
     tool = Tool("ask", description, {"type": "object", "properties": properties, "required": []})
     trajectory = Trajectory("1", (tool, *TOOLS), (Message("user", "Hi"),))
@@ -198,7 +198,7 @@ def test_documentation_may_hold_lines_that_begin_as_a_role_does(description, nam
     assert REWRITTEN not in notes
 
 
-def test_documentation_in_another_manner_may_hold_such_lines_too():
+def test_documentation_in_another_spelling_may_contain_such_lines_too():
     stub = 'Function:\ndef now():\n    """\n    The time.\nUser: whoever asks.\n    """\n\n'
     trajectory, notes = read(f"System: {stub}\nUser: Hi\nAssistant:", "now()")
     assert trajectory.tools[0].description == "The time.\nUser: whoever asks."
@@ -216,7 +216,7 @@ contents = st.lists(st.sampled_from(ROLE_LINES + PIECES), max_size=6).map("".joi
 
 
 @given(contents, st.lists(st.tuples(st.sampled_from([CALL, ANSWER, "f(x=1)"]), contents), max_size=3))
-def test_whatever_messages_say_the_text_stays_where_no_call_is_written_anew(query, rounds):
+def test_the_text_is_unchanged_unless_a_call_is_rendered_differently(query, rounds):
     answered = "".join(f"\nAssistant: {call}\nOutput: {answer}" for call, answer in rounds)
     prompt = f"System: {STUBS}\nUser: {query}{answered}\nAssistant:"
     trajectory, notes = read(prompt)
@@ -297,7 +297,7 @@ def test_pairs_written_from_rotbench_read_back():
         ),
     ],
 )
-def test_a_wrong_record_is_said_with_file_record_and_field(write, path, to, error):
+def test_a_malformed_record_is_reported_with_file_record_and_field(write, path, to, error):
     file = write(lines(RECORD, changed(RECORD, *path, to=to) if path else to))
     with pytest.raises(RecordError) as caught:
         list(read_file(file, irm.parse))
@@ -305,7 +305,7 @@ def test_a_wrong_record_is_said_with_file_record_and_field(write, path, to, erro
 
 
 @pytest.mark.parametrize("field", ["instruction", "output"])
-def test_a_missing_field_is_said(write, field):
+def test_a_missing_field_is_reported(write, field):
     file = write(lines({key: value for key, value in RECORD.items() if key != field}))
     with pytest.raises(RecordError, match=f"record 1: {field}: expected a string, found no such field"):
         list(read_file(file, irm.parse))
@@ -335,7 +335,7 @@ def test_a_mistake_ends_in_one_line_and_skip_goes_on(tltrain, write):
     assert (ran.metrics["records_read"], ran.metrics["records_skipped"], ran.metrics["kept"]) == (1, 1, 1)
 
 
-def test_no_path_is_said(tltrain):
+def test_a_missing_path_is_reported(tltrain):
     assert "data=irm reads a file: give data.path=PATH" in tltrain("stage=mae", "data=irm", status=1).err
 
 

@@ -71,7 +71,7 @@ def test_json_lines_are_not_held_in_memory(tmp_path):
         ('[{"a": 1}, {}] x', "record 2: end of the list: expected valid JSON, found 'x'"),
     ],
 )
-def test_what_is_no_json_is_one_line_with_the_record_number(write, content, said):
+def test_invalid_json_is_one_line_with_the_record_number(write, content, said):
     path = write(content)
     with pytest.raises(RecordError) as caught:
         list(records(path))
@@ -162,14 +162,14 @@ def test_raw_trajectories_are_read_from_a_list_or_json_lines(write, content):
         (["conversations", 3, "content"], ["a"], 'conversations[3].content: expected a string, found ["a"]'),
     ],
 )
-def test_a_wrong_raw_record_is_said_with_file_record_field_expected_and_found(write, path, to, said):
+def test_a_malformed_raw_record_is_reported_with_file_record_field_expected_and_found(write, path, to, said):
     file = write(lines(RAW, changed(RAW, *path, to=to)))
     with pytest.raises(RecordError) as caught:
         list(read_file(file, tl_training.parse))
     assert str(caught.value).startswith(f"{file}, record 2: {said}")
 
 
-def test_a_record_that_is_no_object_is_said():
+def test_a_record_that_is_not_an_object_is_reported():
     with pytest.raises(FieldError, match="record: expected an object, found 3"):
         list(tl_training.parse(3, 1, Counter()))
 
@@ -204,7 +204,7 @@ def test_several_calls_of_one_message_are_written_one_after_another():
     "trajectory",
     [Trajectory("x", TOOLS, (), "Be brief."), Trajectory("x", TOOLS, (Message("assistant", "Hello."),))],
 )
-def test_what_the_raw_format_cannot_say_is_not_written(trajectory):
+def test_what_the_raw_format_cannot_represent_is_an_error(trajectory):
     with pytest.raises(TltrainError, match="trajectory x: the paper's raw format"):
         tl_training.raw_record(trajectory)
 
@@ -256,7 +256,7 @@ def test_an_answer_by_id_is_not_taken_by_one_without(write):
         ({}, None, []),
     ],
 )
-def test_what_a_record_says_outright_of_an_answer_is_kept(write, fields, is_error, noted):
+def test_an_explicit_outcome_of_an_answer_is_kept(write, fields, is_error, noted):
     record = changed(CHAT, "messages", 3, to={**CHAT["messages"][3], **fields})
     report = ReadReport()
     (read,) = read_file(write(lines(record)), openai.parse, report=report)
@@ -338,7 +338,7 @@ def test_calls_without_answers_and_late_system_messages_are_counted(write):
         (["messages", 0], {"role": "tool", "content": "x"}, "messages[0]: expected an answer to a call"),
     ],
 )
-def test_a_wrong_chat_record_is_said_with_its_field(write, path, to, said):
+def test_a_malformed_chat_record_is_reported_with_its_field(write, path, to, said):
     file = write(lines(CHAT, changed(CHAT, *path, to=to)))
     with pytest.raises(RecordError) as caught:
         list(read_file(file, openai.parse))

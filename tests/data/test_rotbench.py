@@ -66,7 +66,7 @@ def test_a_third_turn_becomes_a_trajectory_that_ends_in_the_first_golden_with_ev
     }
 
 
-def test_where_every_golden_says_none_the_first_is_learned_as_it_stands(release):
+def test_if_every_golden_call_contains_none_the_first_is_learned_literally(release):
     path, write = release
     third = json.loads(json.dumps(THIRD))
     third["conversations"][-1]["value"] = [step("find", q="None", limit=3), step("end", q="None")]
@@ -104,7 +104,7 @@ def test_the_folders_may_have_the_capitals_of_the_release(release):
     assert len(samples(path, turns=["first"])) == 2
 
 
-def test_without_a_third_turn_nothing_is_said_of_seen_queries(tmp_path):
+def test_without_third_turn_files_seen_queries_are_unknown(tmp_path):
     (tmp_path / "first_turn").mkdir()
     (tmp_path / "first_turn" / "clean.json").write_text(json.dumps([FIRST]))
     (sample,) = samples(tmp_path, turns=["first"])

@@ -44,7 +44,7 @@ def with_golden(action_input, action="find"):
     return changed(Instructions=["x"], Golden_Answers=[[{"Action": action, "Action_Input": action_input}]])
 
 
-def test_an_api_becomes_a_sample_an_instruction_with_the_first_golden_call(read):
+def test_an_api_becomes_one_sample_per_instruction_with_the_first_golden_call(read):
     samples, report = read(API)
     tools = (
         Tool(

@@ -81,7 +81,7 @@ def test_an_empty_call_and_a_tool_without_parameters_in_turn_records():
     ]
 
 
-def test_text_without_a_call_is_written_and_read_as_it_stands(write):
+def test_text_without_a_call_is_written_and_read_unchanged(write):
     said = Message("assistant", "I can't (sorry).")
     trajectory = Trajectory("x", TOOLS, (Message("user", "Hi"), said), "Be brief.")
     (record,) = turns.turn_records(trajectory)
@@ -116,7 +116,7 @@ def test_another_trajectory_with_the_same_id_and_a_later_turn_is_not_merged(writ
     assert len(list(turns.read(write(json.dumps(written))))) == 2
 
 
-def test_calls_and_tools_written_in_another_manner_are_read_and_counted(write):
+def test_other_spellings_of_calls_and_tools_are_read_and_counted(write):
     seed = [
         {"role": "system", "content": STUBS.replace("query: string", "query:str") + "\n\n"},
         TEXTS[1],
@@ -199,7 +199,7 @@ def test_our_own_lines_read_back_as_they_were(trajectory):
     assert list(native.parse(parse_json(line, "line"), 1, Counter())) == [trajectory]
 
 
-def test_a_line_says_one_call_as_ever_and_several_with_their_own_flags_and_ids():
+def test_one_call_is_written_as_before_and_several_with_their_own_flags_and_ids():
     kept, dropped = Call("search", {"query": "love"}), Call("search", {"q": 1})
     messages = (
         Message("user", "Hi"),
@@ -231,7 +231,7 @@ def test_a_line_says_one_call_as_ever_and_several_with_their_own_flags_and_ids()
 
 
 @pytest.mark.parametrize("is_error", [True, False])
-def test_what_the_source_says_of_an_answer_is_written_in_a_version_of_its_own(is_error):
+def test_an_explicit_outcome_is_written_in_version_2(is_error):
     trajectory = Trajectory("x", TOOLS, (Message.calling(Call("search")), Message("tool", "42", is_error=is_error)))
     written = json.loads(native.dumps(trajectory))
     assert written["version"] == 2 and written["messages"][1] == {"role": "tool", "content": "42", "is_error": is_error}
@@ -270,7 +270,7 @@ def test_a_line_without_a_version_is_read(write, line):
 
 
 @pytest.mark.parametrize(("key", "value"), [("calls", []), ("thought", "?"), ("answers", "a")])
-def test_what_version_0_does_not_have_names_the_version_that_has_it(write, key, value):
+def test_a_field_unknown_to_version_0_names_the_version_that_has_it(write, key, value):
     record = changed(json.loads(VERSION_0), "messages", 1, key, to=value)
     with pytest.raises(RecordError, match=rf'messages\[1\]: expected "version": 1 in a line that has `{key}`, found'):
         list(read_file(write(lines(record)), native.parse))
@@ -324,7 +324,7 @@ def test_what_json_cannot_hold_is_not_written(value):
         (["version"], 0.5, f"version: {OTHER_VERSION}, found 0.5"),
     ],
 )
-def test_a_wrong_line_of_our_own_is_said_with_its_field(write, path, to, said):
+def test_a_malformed_line_of_our_own_is_reported_with_its_field(write, path, to, said):
     file = write(lines(changed(json.loads(native.dumps(LOVE)), *path, to=to)))
     with pytest.raises(RecordError) as caught:
         list(read_file(file, native.parse))

@@ -157,7 +157,7 @@ def test_a_hub_that_cannot_be_reached(tmp_path):
     assert "Traceback" not in ran.stderr
 
 
-def test_a_failed_run_takes_the_place_of_a_finished_one(tltrain, raw, tmp_path):
+def test_a_failed_run_replaces_a_finished_one(tltrain, raw, tmp_path):
     words, folder = ["stage=mae", "stage.mae=false", "data=tl_training"], tmp_path / "run"
     assert tltrain(*words, f"data.path={raw}", folder=folder).metrics["calls"] == 3
     tltrain(*words, "data.path=/no/such", folder=folder, status=1)
@@ -207,7 +207,7 @@ def test_help_on_a_choice_explains_its_keys(tmp_path):
 
 
 @pytest.mark.parametrize("words", [["stage=trian"], ["stage=pkt", "model=gpt"]])
-def test_help_on_a_choice_that_there_is_not_ends_in_one_line(words, tltrain):
+def test_help_on_an_unknown_choice_ends_in_one_line(words, tltrain):
     (line,) = tltrain(*words, "--help", status=1).err.splitlines()
     assert line.startswith(f"{words[-1]}: no such choice; there are: ")
 
@@ -256,7 +256,7 @@ def test_cfg_job_prints_the_configuration_and_runs_nothing(tltrain):
     assert not ran.folder.exists()
 
 
-def test_what_the_user_says_is_above_what_suits_the_model(tltrain):
+def test_the_users_values_override_the_models_defaults(tltrain):
     printed = [
         yaml.safe_load(tltrain("--cfg", "job", "--resolve", *words).out)["stage"]["train_size"]
         for words in (["model=tiny"], ["model=tiny", "stage.train_size=7"], ["model=qwen3_0_6b"])
@@ -292,7 +292,7 @@ def test_runs_get_a_folder_by_stage_and_time(tmp_path):
     assert str(folder.relative_to(tmp_path) / "train.jsonl") in ran.stdout
 
 
-def test_a_sweep_makes_a_folder_a_value(tltrain, raw, tmp_path):
+def test_a_sweep_makes_one_folder_per_value(tltrain, raw, tmp_path):
     sweep = tmp_path / "sweep"
     words = ["data=tl_training", f"data.path={raw}", f"hydra.sweep.dir={sweep}"]
     tltrain("-m", "stage=mae", "stage.mae=true,false", *words)

@@ -57,7 +57,7 @@ def own(tmp_path):
         (["data=nothing"], "data=nothing: no such choice; there are: broken, irm, misspelt, "),
     ],
 )
-def test_a_mistake_in_a_file_of_ones_own_ends_in_one_line(tltrain, own, words, said):
+def test_a_mistake_in_a_users_file_ends_in_one_line(tltrain, own, words, said):
     (line,) = tltrain("--config-dir", str(own), "stage=mae", *words, status=1).err.splitlines()
     assert line.startswith(said.replace("{own}", str(own)))
 
@@ -93,6 +93,6 @@ def test_the_debug_config_makes_any_run_small(tltrain, words):
     assert found["model"]["args"]["max_steps"] == found["model"]["irm"]["args"]["max_steps"] == 2
 
 
-def test_what_is_said_on_the_command_line_is_above_the_debug_config(tltrain):
+def test_the_command_line_overrides_the_debug_config(tltrain):
     found = composed(tltrain, "stage=pkt", "model=smollm2_135m", "data.limit=3", "+debug=quick")
     assert (found["model"]["name"], found["data"]["limit"]) == ("smollm2_135m", 3)

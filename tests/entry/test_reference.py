@@ -45,7 +45,7 @@ def test_every_choice_has_every_key_of_its_schema(pages, group):
         assert all(table[f"{group}.{name}"][3] for name in keys_of(schema))
 
 
-def test_a_key_s_line_says_type_value_range_and_meaning(pages):
+def test_a_keys_line_has_type_value_range_and_meaning(pages):
     pkt = cells(section(pages["stage.md"], "pkt"))
     assert pkt["stage.w_max"][:3] == ["float or null", "`9.0`", "1 or more"]
     assert pkt["stage.rule"] == ["paper or strict", "`paper`", "", "rule that says which tool answers are errors"]

@@ -232,7 +232,7 @@ def search(own: Path) -> str:
         (["data=loud", "data.times=3"], "Where!!!"),
     ],
 )
-def test_a_reader_of_one_s_own_states_its_keys_itself(own, words, query):
+def test_a_users_reader_declares_its_own_keys(own, words, query):
     cfg = composed(search(own), "stage=mae", *words)
     assert next(trajectories(cfg.data, cfg.seed, ReadReport())).query == query
 
@@ -253,7 +253,7 @@ def test_a_reader_of_one_s_own_states_its_keys_itself(own, words, query):
         (["data=wrong"], "data/wrong.yaml: data.levels: data=wrong reads no such key; data=rotbench does"),
     ],
 )
-def test_its_keys_are_checked_like_ours(own, words, said):
+def test_a_users_keys_are_checked_like_ours(own, words, said):
     assert mistake(search(own), "stage=mae", *words).startswith(said)
 
 
@@ -263,7 +263,7 @@ def test_a_key_without_a_default_has_to_be_set(own):
         next(trajectories(cfg.data, cfg.seed, ReadReport()))
 
 
-def test_its_code_decides_what_the_cache_returns(own, monkeypatch):
+def test_a_users_code_is_part_of_the_cache_key(own, monkeypatch):
     monkeypatch.setattr(cache_key.source_digest, "digest", lambda *given: "code")
     plain = redact.config(composed(search(own), "stage=mae", "data=lines"))
     before = cache_key.key(plain)
@@ -272,7 +272,7 @@ def test_its_code_decides_what_the_cache_returns(own, monkeypatch):
     assert cache_key.key(plain) != before
 
 
-def test_help_explains_the_keys_of_a_choice_of_one_s_own(own, tltrain):
+def test_help_explains_the_keys_of_a_users_choice(own, tltrain):
     out = tltrain("--config-dir", str(own), "data=marked", "--help").out
     assert "  data.mark='~' " in out or "  data.mark=~ " in out
     assert "what stands behind a question" in out

@@ -34,7 +34,7 @@ def test_an_error_of_another_rank_is_named_with_its_rank(tmp_path):
     assert line == "rank 1: the data is empty"
 
 
-def test_a_killed_process_comes_before_what_the_others_say_of_it(tmp_path):
+def test_a_killed_process_is_reported_before_the_others_errors_about_it(tmp_path):
     report(tmp_path, 0, RuntimeError("connection closed by peer"))
     line = launch._why(ended(rank0=1, rank1=-signal.SIGKILL), tmp_path)
     assert line.startswith("rank 1: killed by SIGKILL; was the memory of this machine used up?")

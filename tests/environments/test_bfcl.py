@@ -42,7 +42,7 @@ def quick(package):
 # --- tasks ------------------------------------------------------------------------------------------------------------
 
 
-def test_tasks_say_what_they_are_about(package, caplog):
+def test_tasks_have_scenarios(package, caplog):
     found = bfcl.tasks(benchmark(package))
     assert [task.id for task in found] == ["multi_turn_base_0", "multi_turn_base_1"]
     assert found[0].meta == {

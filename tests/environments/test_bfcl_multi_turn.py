@@ -55,7 +55,7 @@ def test_golden_conversations_succeed(share):
     assert failed == ([UNSOLVABLE] if share == 1 else [])
 
 
-def test_a_flight_of_one_conversation_is_not_paid_by_the_next():
+def test_conversations_share_no_card_balance():
     """With a long context, the package as shipped gives all simulators of a process the same cards."""
     asked = benchmark(None, "multi_turn_long_context")
     make, login = bfcl.make(asked), {"client_id": "a", "client_secret": "a", "refresh_token": "a"}

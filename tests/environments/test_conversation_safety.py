@@ -88,7 +88,7 @@ pieces = st.sampled_from([*WORDS, *MARKS, "look(at='x')", "finish(answer='right'
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.one_of(st.lists(pieces, max_size=12).map("".join), st.text(max_size=40)), min_size=1, max_size=5))
-def test_whatever_is_said_the_conversation_ends_and_can_be_written(texts):
+def test_the_conversation_ends_and_can_be_written_whatever_a_model_says(texts):
     def answer(samples):
         return [texts[sum(m.role == "assistant" for m in sample.messages) % len(texts)] for sample in samples]
 

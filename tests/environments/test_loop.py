@@ -167,7 +167,7 @@ def by_id(samples):
     return texts
 
 
-def test_results_do_not_depend_on_how_many_are_held_at_a_time():
+def test_results_do_not_depend_on_how_many_run_in_parallel():
     alone = hold(by_id, count=7, max_turns=6, parallel=1)
     assert [one.task.id for one in alone] == [f"t{number}" for number in range(7)]
     for parallel in (2, 3, 16):
@@ -176,7 +176,7 @@ def test_results_do_not_depend_on_how_many_are_held_at_a_time():
     assert [one.ended for one in alone] == ["finish"] * 4 + ["turn limit", "finish", "turn limit"]
 
 
-def test_all_that_are_held_are_asked_at_once_and_the_next_takes_the_place_of_one_that_ends():
+def test_running_conversations_are_asked_together_and_a_finished_one_is_replaced():
     sizes, ended = [], []
 
     def answer(samples):
@@ -255,7 +255,7 @@ def test_an_environment_that_cannot_be_closed_harms_nobody(caplog):
 
 
 @pytest.mark.parametrize("turn", [None, "words", Turn(None, ())])
-def test_what_is_no_turn_is_an_error_of_the_environment(turn):
+def test_an_invalid_turn_is_an_error_of_the_environment(turn):
     room = Room()
     room.reset = lambda task: turn
     assert hold(None, room).ended == "environment error"

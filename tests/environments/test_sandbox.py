@@ -190,7 +190,7 @@ def test_everything_ends_with_our_process(tmp_path):
         ("no such kind", "Error: KeyError: 'no such kind'"),
     ],
 )
-def test_whatever_is_raised_is_told(calm, kind, answer):
+def test_every_exception_is_reported(calm, kind, answer):
     assert calm.call("fail", {"kind": kind}) == answer
     assert still_works(calm)
 
@@ -220,7 +220,7 @@ def test_half_a_surrogate_pair_is_replaced(calm):
     assert calm.call("surrogate", {}) == '"?"'
 
 
-def test_numbers_that_json_has_not_are_written_as_python_does(calm):
+def test_numbers_outside_json_are_written_as_in_python(calm):
     assert calm.call("not_a_number", {}).startswith("[NaN, 1000")
 
 

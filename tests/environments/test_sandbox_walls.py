@@ -42,7 +42,7 @@ def test_a_tool_may_spoil_the_json_module_for_itself_only(level, rude):
     assert still_works(tools)
 
 
-def test_a_module_that_cannot_be_loaded_is_told_at_each_call(tmp_path):
+def test_a_module_that_cannot_be_loaded_is_reported_at_each_call(tmp_path):
     folder = tmp_path / "Some" / "Broken"
     folder.mkdir(parents=True)
     (folder / "tool.py").write_text("import no_such_package\n\ndef f():\n    return 1\n")
@@ -71,7 +71,7 @@ def test_a_module_that_harms_while_it_is_loaded(tmp_path, line, answer):
 # --- secrets and files ----------------------------------------------------------------------------------------------
 
 
-def test_the_environment_of_our_process_is_not_to_be_seen(level, rude, monkeypatch):
+def test_the_environment_of_our_process_is_hidden(level, rude, monkeypatch):
     """Neither the tool's own environment nor (except at the weakest level) that of the processes above it has it."""
     monkeypatch.setenv("SECRET_TOKEN", "a-secret-of-ours")
     if level == "process":
@@ -82,7 +82,7 @@ def test_the_environment_of_our_process_is_not_to_be_seen(level, rude, monkeypat
     assert rude(level).call("look_around", {}) == '"nothing"'
 
 
-def test_the_secret_would_be_found_where_it_is(rude, monkeypatch):
+def test_the_secret_is_found_without_the_sandbox(rude, monkeypatch):
     """Control: the test above can fail."""
     monkeypatch.setattr(sandbox, "_environment", lambda network: {"SECRET_TOKEN": "a-secret-of-ours"})
     assert rude().call("look_around", {}) == '"secret in sight"'
@@ -189,7 +189,7 @@ def test_the_network_is_on_where_it_is_asked_for(level, rude, port):
 # --- effective isolation --------------------------------------------------------------------------------------------
 
 
-def test_the_best_level_is_taken_and_a_weaker_one_told_once(monkeypatch, caplog):
+def test_the_best_level_is_used_and_a_weaker_one_reported_once(monkeypatch, caplog):
     sandbox._isolation.cache_clear()
     with caplog.at_level(logging.WARNING):
         assert sandbox.isolation().level == BEST
@@ -215,7 +215,7 @@ def test_the_best_level_is_taken_and_a_weaker_one_told_once(monkeypatch, caplog)
 
 
 @pytest.mark.skipif(not AVAILABLE["landlock"], reason="the kernel has no Landlock")
-def test_where_namespaces_are_forbidden_as_in_a_container_landlock_takes_their_place(tmp_path):
+def test_landlock_replaces_namespaces_where_these_are_forbidden(tmp_path):
     """A process that may not call `unshare` detects that, reports it, and isolates its tools without namespaces."""
     (tmp_path / "secret").write_text("a-secret-of-ours")
     script = f"""

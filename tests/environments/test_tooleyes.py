@@ -189,7 +189,7 @@ def test_closing_twice_and_calling_afterwards(talk):
     assert environment.call(Call("echo", {"value": 1})) == "Error: the conversation has not begun"
 
 
-def test_tools_that_cannot_be_loaded_are_told_to_the_user_once(checkout, caplog):
+def test_tools_that_cannot_be_loaded_are_reported_once(checkout, caplog):
     (checkout / "Tool_Library" / "Text" / "Words" / "tool.py").write_text("import pexpect_is_not_here\n")
     cfg = benchmark(checkout)
     make = tooleyes.make(cfg)
@@ -257,7 +257,7 @@ def test_answers_from_the_terminal(talk, monkeypatch, capsys):
     assert environment.call(Call("ask_to_user", {"question": "?"})) == tooleyes.NOTHING_TO_ADD  # end of input
 
 
-def test_a_terminal_that_is_none(checkout, monkeypatch):
+def test_no_terminal(checkout, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     with pytest.raises(TltrainError, match=r"benchmark.user=terminal: standard input is no terminal"):
         tooleyes.make(benchmark(checkout, user="terminal"))

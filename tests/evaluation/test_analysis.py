@@ -22,14 +22,14 @@ RULE = Rule.from_config(OmegaConf.to_container(OmegaConf.load(CONF_DIR / "mae" /
 # --- intervals ------------------------------------------------------------------------------------------------------
 
 
-def test_an_interval_is_that_of_a_share():
+def test_the_interval_of_a_share():
     found = ratios({"x": ([1.0] * 80 + [0.0] * 20, [1.0] * 100)}, scale=100)["x"]
     assert (found.value, found.n) == (80, 100)
     # 80 +- 1.96 * sqrt(80 * 20 / 100)
     assert found.low == pytest.approx(72.2, abs=1.5) and found.high == pytest.approx(87.8, abs=1.5)
 
 
-def test_what_goes_wrong_together_counts_once():
+def test_errors_of_one_trajectory_are_correlated():
     alone = ratios({"x": ([1.0] * 80 + [0.0] * 20, [1.0] * 100)})["x"]
     together = ratios({"x": ([10.0] * 8 + [0.0] * 2, [10.0] * 10)})["x"]
     assert alone.value == together.value

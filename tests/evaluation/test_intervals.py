@@ -54,7 +54,7 @@ def test_a_paired_difference_has_an_interval_and_a_p_value():
     assert (back.value, back.p) == (-20, found.p)
 
 
-def test_what_differs_both_ways_proves_less():
+def test_differences_in_both_directions_are_weaker_evidence():
     assert paired_difference([0] * 100, [1] * 6 + [0] * 94).p == pytest.approx(
         2 / 64, abs=0.01
     )  # all six swaps on one side
@@ -81,7 +81,7 @@ def test_intervals_of_calls_come_from_drawing_conversations():
     assert cluster_percentage([1, 2, 3], [2, 4, 6]) == Percentage(50.0, 50.0, 50.0, 12, 6)
 
 
-def test_a_ratio_of_few_things_and_of_none():
+def test_a_ratio_with_few_items_or_none():
     assert cluster_percentage([], []) == cluster_percentage([0, 0], [0, 0]) == NOTHING
     assert cluster_percentage([0, 3], [0, 4]).value == 75  # a conversation without calls is drawn too, and adds nothing
     assert cluster_percentage([0, 3], [0, 4]).low == 75

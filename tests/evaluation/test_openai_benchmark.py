@@ -64,7 +64,7 @@ def test_golden_calls_stand_in_a_field_of_their_own_or_in_the_last_message_that_
     assert (own.id, last.id, own.meta, last.meta) == ("a", "2", {"level": 1}, {})
 
 
-def test_what_follows_the_golden_calls_is_not_shown(read):
+def test_messages_after_the_golden_calls_are_not_in_the_prompt(read):
     (sample,), report = read(
         {"messages": [USER, SEARCHED, ANSWER, {"role": "assistant", "content": "y"}], "tools": TOOLS}
     )

@@ -115,7 +115,7 @@ def test_a_sample_is_known_by_set_id_and_golden_calls_whatever_their_order():
         ('{"set": "s", "id": "1", "reward": true}', "reward: expected a number, found true"),
     ],
 )
-def test_a_line_that_is_no_prediction_is_said_with_its_file_and_number(tmp_path, line, said):
+def test_a_malformed_prediction_is_reported_with_file_and_line(tmp_path, line, said):
     file = tmp_path / "predictions.jsonl"
     file.write_text('{"set": "s", "id": "0"}\n' + line + "\n")
     with pytest.raises(RecordError) as raised:
@@ -123,7 +123,7 @@ def test_a_line_that_is_no_prediction_is_said_with_its_file_and_number(tmp_path,
     assert str(raised.value).startswith(f"{file}, record 2: {said}") and "\n" not in str(raised.value)
 
 
-def test_a_conversation_that_is_none_is_said_by_its_place(tmp_path):
+def test_a_malformed_conversation_is_reported_with_its_position(tmp_path):
     file = tmp_path / "transcripts.jsonl"
     broken = conversation(0, 0, 2)
     broken["calls"][1]["de"] = "no"

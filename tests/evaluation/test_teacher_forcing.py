@@ -31,7 +31,7 @@ def model_of(encoder: Encoder, context: int = 4096) -> LlamaForCausalLM:
     ).eval()
 
 
-def test_one_forward_a_trajectory_says_what_one_a_call_says(encoder):
+def test_one_forward_per_trajectory_equals_one_per_call(encoder):
     model = model_of(encoder)
     scores = list(teacher_forcing.score(model, encoder, [TRAJECTORY, TRAJECTORY], PackingReport()))
     assert [score.trajectory for score in scores] == [0, 0, 0, 1, 1, 1]

@@ -70,7 +70,7 @@ def test_positional_arguments_count_as_none_given():
     assert read_call("f('a=b', 1, [2, '='], x=3, (4,))") == Call("f", {"x": 3})
 
 
-def test_of_a_repeated_name_the_last_counts():
+def test_the_last_of_repeated_names_counts():
     assert read_call("f(a=1, a=2, b={'k': 1, 'k': 2})") == Call("f", {"a": 2, "b": {"k": 2}})
 
 

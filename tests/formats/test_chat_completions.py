@@ -130,7 +130,7 @@ def test_calls_come_back_by_the_names_of_the_tools():
     ],
     ids=lambda call: str(call)[:60],
 )
-def test_what_is_no_call_is_never_read_as_one(call):
+def test_text_is_never_read_as_a_call(call):
     text = answer_text({"tool_calls": [call]}, ())
     assert text.startswith("(not a call) ")
     with pytest.raises(CallSyntaxError):

@@ -57,7 +57,7 @@ def test_a_turn_of_several_calls_is_refused_in_one_line():
         assert "\n" not in str(caught.value)
 
 
-def test_a_call_stands_behind_a_space():
+def test_a_call_follows_a_space():
     call = Call("search", {"query": "love"})
     assert TL.call_text(call)[TL.name_at(call) :].startswith("search(")
     assert TL.call_text(call).startswith(TL.call_head("search"))

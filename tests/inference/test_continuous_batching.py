@@ -67,7 +67,7 @@ def test_answers_are_those_of_plain_batches(name):
         assert kv_cache.empty(model) is None
 
 
-def test_what_is_shared_is_read_once():
+def test_shared_prefixes_are_prefilled_once():
     prefill = Prefill()
     answered(model_of("llama"), PROMPTS, 4, 6, prefill)
     shared, own = 2 * 100, 12 * 2  # the two roots, and two own tokens of each prompt in the families

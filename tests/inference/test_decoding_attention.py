@@ -42,7 +42,7 @@ def test_the_same_as_sdpa(kind, heads, keys, count, scaling):
     assert torch.allclose(found, expected, atol=1e-6)
 
 
-def test_it_is_on_for_a_while_and_used(monkeypatch):
+def test_decoding_attention_is_enabled_within_its_context_only(monkeypatch):
     model = LlamaForCausalLM(LlamaConfig(**SIZES, attn_implementation="sdpa")).eval()
     queries = []
     monkeypatch.setattr(

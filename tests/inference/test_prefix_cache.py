@@ -59,7 +59,7 @@ def test_only_what_is_new_is_read():
     assert prefill.computed_tokens == 3 + 1  # and the answer's last token, which was sampled but not processed
 
 
-def test_what_nobody_goes_on_from_is_forgotten():
+def test_histories_that_no_prompt_extends_are_dropped():
     model, memory = model_of("llama"), Memory(worth=8)
     first, other = [3] * 20, [4] * 20
     answered(model, [first, other], 1, 2, memory)

@@ -47,7 +47,7 @@ def flip(file: Path) -> None:
     ],
     ids=["altered", "missing", "no manifest", "another manifest"],
 )
-def test_a_model_with_another_content_is_made_again_in_one_line(tmp_path, caplog, damage, name):
+def test_a_changed_model_is_built_again_with_one_log_line(tmp_path, caplog, damage, name):
     folder = made(tmp_path)
     before = (folder / "model.safetensors").read_bytes()
     damage(folder)
@@ -60,7 +60,7 @@ def test_a_model_with_another_content_is_made_again_in_one_line(tmp_path, caplog
     assert not list((tmp_path / "models").glob(".*.part"))
 
 
-def test_a_whole_one_is_not_made_again(tmp_path, monkeypatch):
+def test_an_intact_model_is_not_built_again(tmp_path, monkeypatch):
     folder = made(tmp_path)
     monkeypatch.setattr(loading, "_make", lambda *given: pytest.fail("made again"))
     assert made(tmp_path) == folder

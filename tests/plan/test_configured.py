@@ -241,7 +241,7 @@ def test_an_adapter_is_float32_beside_weights_of_16_bits(path):
         (["hardware=gpu", "stage.of=eval"], None),
     ],
 )
-def test_what_would_lose_its_updates_is_no_fit(words, refused):
+def test_a_plan_whose_updates_would_be_lost_does_not_fit(words, refused):
     command = ["stage=plan", "stage.of=pkt", "model=codellama_7b", "stage.length=512", "stage.memory_gb=1000"]
     _, metrics = stage_plan.make(composed(*command, "stage.processes=1", *words))
     assert metrics["fits"] is (refused is None)

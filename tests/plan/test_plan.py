@@ -343,7 +343,7 @@ def test_the_longest_samples_make_the_largest_batch():
     assert rows.longest(6) == (9, 12)  # fewer samples than the batch: some are used twice
 
 
-def test_sizes_take_the_place_of_the_hub(tmp_path):
+def test_configured_sizes_replace_the_hubs(tmp_path):
     model = OmegaConf.create(
         {"name": "x", "path": None, "hub": "no/where", "package": None, "random": None, "sizes": SIZES}
     )

@@ -64,7 +64,7 @@ def test_the_mean_over_sets_of_one_size_has_the_interval_of_all_samples_together
     assert found.p == pytest.approx(known.p, abs=0.1)
 
 
-def test_seeds_that_answer_alike_tell_no_more_of_the_mean_over_sets_than_one():
+def test_seeds_with_equal_answers_do_not_narrow_the_interval_of_the_mean():
     """All seeds of a row answer the same samples: a second seed with the same answers is not a second sample."""
     rng = np.random.default_rng(0)
     levels = {name: rng.integers(0, 4, (2, 100)).tolist() for name in "ab"}

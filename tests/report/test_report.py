@@ -230,7 +230,7 @@ def test_a_sweep_survives_json(tmp_path):
         ),
     ],
 )
-def test_a_file_that_is_no_sweep_is_said_in_one_line(tmp_path, change, expected):
+def test_a_file_that_is_not_a_sweep_is_reported_in_one_line(tmp_path, change, expected):
     path = tmp_path / "sweep.json"
     save(sweep({"set": 1}), path)
     record = json.loads(path.read_text())
@@ -241,7 +241,7 @@ def test_a_file_that_is_no_sweep_is_said_in_one_line(tmp_path, change, expected)
     assert str(path) in str(raised.value) and "\n" not in str(raised.value)
 
 
-def test_no_file_and_no_json_are_said_in_one_line(tmp_path):
+def test_a_missing_file_and_invalid_json_are_reported_in_one_line(tmp_path):
     with pytest.raises(TltrainError, match="No such file"):
         load(tmp_path / "sweep.json")
     (tmp_path / "sweep.json").write_text("{")
@@ -281,7 +281,7 @@ def test_the_files_say_what_the_numbers_are(tmp_path):
     assert {line.count("&") for line in body.splitlines()[1:]} == {6}
 
 
-def test_what_cannot_be_shown_leaves_the_earlier_report(tmp_path, monkeypatch):
+def test_an_error_while_rendering_leaves_the_earlier_report(tmp_path, monkeypatch):
     made = sweep({"set": 5})
     write_report(made, tmp_path)
     before = {path.name: path.read_text() for path in tmp_path.iterdir()}
@@ -371,7 +371,7 @@ def test_without_lines_a_difference_has_no_interval():
     assert grid.ablation(made, numbers.derive(made)).rows[1][-1].sub == "+10.0, no interval"
 
 
-def test_without_texts_the_numbers_stay_and_what_was_asked_and_answered_goes():
+def test_without_texts_the_numbers_stay_and_questions_and_answers_go():
     whole = sweep({"rotbench_clean": 24, "toolalpaca_real": 12})
     bare = without_texts(whole)
     assert numbers.derive(bare) == numbers.derive(whole)

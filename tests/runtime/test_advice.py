@@ -69,5 +69,5 @@ def test_the_folder_is_named_where_the_command_did_not(monkeypatch, tmp_path):
             assert expected in advice.to_go_on(), given
 
 
-def test_a_process_that_does_not_know_says_both():
+def test_without_a_known_entry_point_both_commands_are_named():
     assert advice.to_go_on() == "the same command goes on from it, that of a single stage with stage.resume=true"

@@ -134,7 +134,7 @@ def test_workers_of_the_second_of_two_machines(tmp_path, monkeypatch):
         ({"nodes": 2, "rendezvous": "a:1"}, "hardware.node_rank"),
     ],
 )
-def test_several_machines_must_know_one_another(tmp_path, monkeypatch, keys, words):
+def test_several_machines_need_a_rendezvous(tmp_path, monkeypatch, keys, words):
     monkeypatch.delenv("SLURM_NODEID", raising=False)
     with pytest.raises(TltrainError, match=words):
         launch.launch_config(hardware(device="cpu", processes=1, **keys), str(tmp_path))
@@ -160,7 +160,7 @@ def test_mistakes_in_the_configuration(tltrain, word, line):
     assert line in tltrain("stage=pkt", "model=tiny", "hardware=cpu", word, status=1).err
 
 
-def test_every_number_of_deepspeed_s_is_said_once(tltrain):
+def test_deepspeed_configurations_repeat_no_number(tltrain):
     from hydra import compose, initialize_config_dir
 
     config.register()

@@ -15,7 +15,7 @@ def folder(tmp_path: Path, *parts: str) -> Path:
     return made
 
 
-def test_the_newest_run_takes_the_place_of_the_one_before(tmp_path):
+def test_the_newest_run_replaces_the_previous_one(tmp_path):
     for time in ("2024-01-31_09-00-00", "2024-01-31_09-00-01"):
         made = folder(tmp_path, "outputs", "pkt", time)
         runs.link_latest(made)

@@ -186,7 +186,7 @@ def test_each_misbehaviour_is_survived(server, config):
     ],
     ids=["500", "cut", "hang", "no JSON", "404"],
 )
-def test_what_goes_on_misbehaving_ends_in_one_line(server, config, reply, said):
+def test_a_persistent_misbehaviour_ends_in_one_line(server, config, reply, said):
     server.reply = lambda body, attempt: reply
     with pytest.raises(TltrainError) as caught:
         answers(config(timeout=1, retries=0), SAMPLES[:1])

@@ -64,7 +64,7 @@ def test_all_golden_calls_are_written_where_all_are_asked_for():
     assert read_calls(answers("golden", sample(*goldens), benchmark="rotbench")[0]) == [goldens[0]]
 
 
-def test_without_a_golden_call_there_is_none_to_say():
+def test_a_sample_without_golden_calls_is_an_error():
     with pytest.raises(TltrainError, match="source=golden: sample 7 has no golden call"):
         answers("golden", sample(identity="7"))
 
@@ -97,7 +97,7 @@ def test_placeholders(schema, value):
     assert found == value and type(found) is type(value)
 
 
-def test_the_draw_is_of_the_seed_and_the_sample_alone():
+def test_the_draw_depends_only_on_seed_and_sample():
     tools = tuple(Tool(f"tool{number}", "", {}) for number in range(4))
     samples = [sample(tools=tools, identity=str(number)) for number in range(400)]
     drawn = answers("random", *samples)

@@ -45,7 +45,7 @@ def test_a_trained_model_says_how_it_was_trained_and_is_asked_so(tltrain, base, 
     assert counts == [1, 1, 0]
 
 
-def test_a_model_that_is_asked_otherwise_says_so(tmp_path, monkeypatch):
+def test_a_different_bos_setting_in_evaluation_is_reported(tmp_path, monkeypatch):
     Reading(bos=False).write(tmp_path)
     said = []
     monkeypatch.setattr("tltrain.models.encoders.log.warning", lambda text, *args: said.append(text % args))

@@ -70,7 +70,7 @@ def test_predict_reads_chat_completions(tltrain, write, parrot):
     assert ran.out.splitlines()[0] == TEXTS[6]["content"]
 
 
-def test_predict_says_what_is_no_call(tltrain, write):
+def test_predict_reports_an_answer_without_a_valid_call(tltrain, write):
     history = [{"role": "System", "content": STUBS}, {"role": "User", "content": "Advice?"}]
     ran = tltrain("stage=predict", *TINY, "data.size=12", f"data.path={write(history)}", "stage.max_new_tokens=4")
     assert ran.out.splitlines()[-1] == "null"

@@ -128,7 +128,7 @@ def test_the_content_of_a_rules_tables_counts(tmp_path, monkeypatch):
     assert found[0] != found[1]
 
 
-def test_every_reason_is_of_a_key_that_there_is():
+def test_every_exemption_names_an_existing_key():
     for exemption in cache_key.EXEMPTIONS:
         for stage in exemption.stages:
             alike = [words for words in WORDS.values() if words[0] == f"stage={stage}"]
@@ -136,7 +136,7 @@ def test_every_reason_is_of_a_key_that_there_is():
             assert any(name == exemption.key or name.startswith(f"{exemption.key}.") for name in known), exemption
 
 
-def test_nothing_of_the_key_takes_the_place_of_a_section():
+def test_no_entry_of_the_key_overwrites_a_section():
     plain = values("stage=eval", "source=golden")
     found = cache_key.key(plain)
     assert not set(found) & set(plain)

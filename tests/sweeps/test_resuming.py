@@ -64,7 +64,7 @@ def test_a_training_may_read_what_can_be_read_only_once(tmp_path, stopped, caplo
     assert not (stopped / resuming.RECORD).exists()
 
 
-def test_what_cannot_matter_may_differ(stopped, caplog):
+def test_exempt_keys_may_differ(stopped, caplog):
     words = [
         "stage.resume=true",
         "stage.keep_checkpoints=true",

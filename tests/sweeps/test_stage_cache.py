@@ -132,7 +132,7 @@ def test_an_entry_under_another_s_name_is_never_used(cache):
     assert cache.get("pkt", {"a": 2}, Builder("other")).metrics["text"] == "other"
 
 
-def test_folders_without_the_mark_are_nobody_s_to_remove(tltrain, tmp_path):
+def test_folders_without_the_mark_are_never_removed(tltrain, tmp_path):
     root = tmp_path / "stages"
     (root / "mine").mkdir(parents=True)
     (root / "mine" / "thesis.txt").write_text("years of work")

@@ -66,7 +66,7 @@ def test_targets_do_not_move(llama):
     assert layout.positions == [position + 1 for position in without.positions]
 
 
-def test_bos_can_be_had_and_left_out(llama, sentencepiece, byte_level):
+def test_bos_can_be_added_and_left_out(llama, sentencepiece, byte_level):
     assert opening_ids(llama, False) == []
     assert opening_ids(llama, True) == opening_ids(llama, None) == [llama.bos_token_id]
     assert opening_ids(sentencepiece, None) == []  # it has a BOS token but never adds it, like Qwen's

@@ -23,7 +23,7 @@ def encoder(request) -> Encoder:
     return Encoder(request.getfixturevalue(request.param))
 
 
-def test_a_tree_is_flattened_by_hand():
+def test_flattening_a_tree_by_hand():
     # root a b; branches c d and e after b. The first token of each branch is predicted from b.
     runs = [
         Run([1, 2], -1, []),

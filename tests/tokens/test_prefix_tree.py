@@ -65,14 +65,14 @@ def test_runs_that_do_not_stand_depth_first_are_refused():
         flatten([Run([1], -1, []), Run([2], 0, []), Run([3], 0, []), Run([4], 1, [])])
 
 
-def test_one_chain_stays_what_it_is_and_two_without_a_common_beginning_are_a_forest():
+def test_one_chain_is_unchanged_and_two_without_a_common_prefix_form_a_forest():
     assert tree([ALIKE[1]]) == ALIKE[1]
     layout = flatten(tree([chain(([5, 6], False), ([7], True)), chain(([1, 2], False), ([3], True))]))
     assert layout.input_ids == [1, 2, 3, 5, 6, 7] and layout.reach == [3, 3, 3, 6, 6, 6]
     assert layout.position_ids == [0, 1, 2, 0, 1, 2]
 
 
-def test_what_shares_most_is_put_together_and_stands_where_its_first_stood():
+def test_chains_that_share_most_are_grouped_at_the_position_of_the_first():
     def of(*ids: int) -> list[Run]:
         return chain((list(ids), False), ([8], True))
 

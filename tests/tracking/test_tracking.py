@@ -84,7 +84,7 @@ def test_a_run_has_the_resolved_configuration(runs):
     assert config["cache"]["dir"] and "${" not in json.dumps(config)
 
 
-def test_the_terminal_hears_of_the_folder_to_sync_and_of_nothing_else(ran, runs):
+def test_the_terminal_shows_only_the_folder_to_sync(ran, runs):
     for stage, one in ran.items():
         lines = [line for line in (one.out + one.err).splitlines() if "wandb" in line]
         assert lines == [f"wandb sync {runs[stage].folder}"]

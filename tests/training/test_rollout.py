@@ -94,7 +94,7 @@ def test_one_prompt_and_one_token(model):
     assert rollout.sample(model, [tree], greedy(max_new_tokens=1)) == [[alone(model, [5], 1)]]
 
 
-def test_layers_that_forget_get_no_shared_cache_and_the_same_responses(sizes, byte_level):
+def test_sliding_window_layers_get_no_shared_cache_and_give_the_same_responses(sizes, byte_level):
     torch.manual_seed(0)
     model = MistralForCausalLM(MistralConfig(**sizes, sliding_window=16)).eval()
     trees = trees_of(byte_level, "trajectory")

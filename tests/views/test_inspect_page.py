@@ -181,6 +181,6 @@ def test_long_texts_are_cut_on_the_page():
     assert source.count("(and 2,997,000 more characters)") == 2 and "(and 15,000 more tokens)" in source
 
 
-def test_a_page_of_nothing_is_whole():
+def test_an_empty_page_is_complete():
     assert read().all("h2") == ["Legend", "In numbers"]
     assert read(conversation(messages=(), tools=Tools((), ""))).all("summary") == ["0 tools on offer: "]

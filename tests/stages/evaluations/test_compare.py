@@ -83,7 +83,7 @@ def test_other_samples_are_refused(tltrain, folder, other, said):
     assert not (ran.folder / "metrics.json").exists()
 
 
-def test_what_is_no_result_folder_is_said(tltrain, folder, tmp_path):
+def test_a_folder_without_results_is_reported(tltrain, folder, tmp_path):
     a = folder("a", [line("1")])
     ran = tltrain("stage=eval", f"stage.compare=[{a},{tmp_path}]", status=1)
     assert ran.err == (f"stage.compare: {tmp_path} has no predictions.jsonl; expected a result folder of stage=eval\n")

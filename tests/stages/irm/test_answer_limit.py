@@ -47,7 +47,7 @@ def test_prompts_that_cannot_be_answered_are_left_out_with_one_line(tltrain, dat
     assert {row["ended"] for row in ran.lines("samples.jsonl") if row["grade"] == "cut"} <= {False}
 
 
-def test_they_are_asked_or_end_the_run_where_told(tltrain, data):
+def test_prompts_that_cannot_be_answered_are_kept_or_end_the_run_if_configured(tltrain, data):
     words = (*SMALL, *data, *ALGORITHMS["ppo"], "stage.max_new_tokens=40", "stage.args.max_steps=1")
     kept = tltrain("stage=irm", *words, "stage.too_long_answer=keep")
     assert (kept.metrics["train"]["prompts"], kept.metrics["train"]["too_long_answer"]) == (4, 1)

@@ -117,7 +117,7 @@ def test_every_step_says_how_it_went(ran):
     assert steps(ran)[0]["kl"] == pytest.approx(0, abs=1e-5)
 
 
-def test_ppo_says_more(runs):
+def test_ppo_logs_more(runs):
     for entry in steps(runs["ppo"]):
         assert entry.keys() >= PPO_ALONE
     first, *_ = steps(runs["ppo"])
@@ -155,7 +155,7 @@ def test_samples_as_often_and_as_many_as_asked_with_the_rewards_of_the_table(irm
     assert ran.metrics["before"]["reward"] == steps(ran)[0]["reward"] == -3
 
 
-def test_mae_says_what_is_asked(irm, runs):
+def test_mae_decides_which_calls_are_prompts(irm, runs):
     with_mae, without = runs["ppo"].metrics, irm("stage.mae=false", "stage.args.max_steps=1").metrics
     assert with_mae["mae"]["dropped_error"] > 0 == without["mae"]["dropped_error"]
     assert without["train"]["prompts"] > with_mae["train"]["prompts"]
@@ -175,7 +175,7 @@ def test_a_saved_critic_serves_the_next_run(irm, tmp_path):
     assert steps(second)[0]["value"] != 0  # its head is not initialized again
 
 
-def test_checkpoints_are_kept_and_nothing_is_asked_before_and_after_where_so_wanted(irm):
+def test_checkpoints_are_kept_and_held_out_evaluation_is_skipped_if_configured(irm):
     words = ["stage.keep_checkpoints=true", "stage.args.save_steps=1", "stage.args.save_total_limit=2"]
     ran = irm(*words, "stage.eval_size=0")
     assert ran.metrics["before"] == ran.metrics["after"] == {"n": 0}

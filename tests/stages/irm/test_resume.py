@@ -112,7 +112,7 @@ def test_a_run_goes_on_from_the_checkpoint_of_another(tltrain, tmp_path, stop_at
     assert ran.metrics["steps"] == 4 and checkpoint.is_dir()
 
 
-def test_resuming_what_never_began_begins(tltrain, tmp_path):
+def test_resuming_without_a_checkpoint_starts_from_scratch(tltrain, tmp_path):
     words = ["stage=irm", *SMALL, *FEW, *ALGORITHMS["ppo"], "stage.eval_size=0"]
     ran = tltrain(*words, "stage.resume=true")
     assert "there is no whole checkpoint in" in ran.err and ran.metrics["steps"] == 2

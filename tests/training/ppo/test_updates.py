@@ -214,7 +214,7 @@ def test_each_learning_rate_reaches_its_own_model_only(tmp_path, policy, critic,
         assert trainer.state.log_history[0]["learning_rate"] == rate
 
 
-def test_gradients_of_policy_and_critic_are_clipped_apart(tmp_path, policy, critic, reference, encoder):
+def test_gradients_of_policy_and_critic_are_clipped_separately(tmp_path, policy, critic, reference, encoder):
     settings = Settings(critic_learning_rate=0.2)
     words = {"settings": settings, "max_grad_norm": 0.01, "learning_rate": 0.1}
     trainer = trainer_of(tmp_path, (policy, critic, reference), encoder, trees_of(encoder), **words)
@@ -225,7 +225,7 @@ def test_gradients_of_policy_and_critic_are_clipped_apart(tmp_path, policy, crit
     assert steps(trainer)[0]["grad_norm"] > 0.01  # before clipping
 
 
-def test_it_learns_what_pays(tmp_path, sizes, encoder):
+def test_ppo_learns_what_is_rewarded(tmp_path, sizes, encoder):
     """A response earns 1 if it begins with a lower-case letter, else -1; at first about a third do."""
     plain = {**sizes, "initializer_range": 0.02}
     policy = new_policy(plain, 0)
