@@ -1,14 +1,14 @@
-"""The estimates in experiments/README.md: what the sweeps would take on GPUs, by `stage=plan` and the overheads below.
+"""Print the estimates in experiments/README.md: cost of the sweeps on GPUs, by `stage=plan` and the overheads below.
 
     python experiments/cost_table.py [KEY=VALUE ...]
 
-Prints Markdown. RoTBench's folder is `$TLTRAIN_SHARED/data/rotbench` (default `../shared`) unless
-`paths.rotbench=FOLDER` is given; where it is not, what trains on RoTBench is left out.
+The output is Markdown. RoTBench's folder is `$TLTRAIN_SHARED/data/rotbench` (default `../shared`) or
+`paths.rotbench=FOLDER`; if it does not exist, experiments that train on RoTBench are left out.
 
-Models this small are bound by launching kernels, not by arithmetic; how long that takes is assumed here, not measured:
-a GPU takes at least PASS seconds for each forward and backward pass and DECODE for each token that a batch samples, and
-a stage begins after START seconds (libraries, weights, data). To this come the operations at the share of the makers'
-figures that `tltrain.plan.compute` expects. Stages run one after the other; on several GPUs a stage's passes are
+Models this small are limited by kernel launches, not arithmetic; the launch overhead is assumed here, not measured: a
+GPU takes at least PASS seconds for each forward and backward pass and DECODE for each token that a batch samples, and a
+stage takes START seconds to begin (libraries, weights, data). To this are added the operations at the expected share of
+the manufacturers' figures (`tltrain.plan.compute`). Stages run one after another; on several GPUs a stage's passes are
 divided among them.
 """
 
@@ -33,12 +33,12 @@ from tltrain.stages import plan
 START, PASS, DECODE = 20.0, 0.1, 0.025
 MACHINES = {"1 × H200": (1, "H200"), "4 × A100": (4, "A100")}
 PASSES = {"pkt": 1, "irm": 3}
-"""Forward and backward passes for a micro-batch: PPO trains two models and scores with three."""
+"""Forward and backward passes per micro-batch: PPO trains two models and scores with three."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """How many trainings (`pkt`, `irm`) and evaluations a sweep takes, on what, and questions times answers of each."""
+    """A sweep's number of trainings (`pkt`, `irm`) and evaluations, their data, and questions times answers of each."""
 
     words: list[str]
     pkt: int
@@ -67,14 +67,14 @@ EXPERIMENTS = {
 
 
 def seconds(experiment: Experiment, processes: int, device: str, words: list[str]) -> float:
-    """Of all stages, one after the other."""
+    """Return the seconds of all stages, one after another."""
     total = START * experiment.stages
     for of, count in (("pkt", experiment.pkt), ("irm", experiment.irm)):
         if not count:
             continue
         flops, bandwidth = (figure * share for figure, share in zip(KNOWN[device], SHARE, strict=True))
         own = [f"stage.of={of}", f"stage.processes={processes}", f"stage.flops={flops}", f"stage.bandwidth={bandwidth}"]
-        own += ["stage.rl.max_new_tokens=128", "stage.rl.too_long_answer=keep"]  # golden calls are seldom longer
+        own += ["stage.rl.max_new_tokens=128", "stage.rl.too_long_answer=keep"]  # few golden calls are longer
         cfg = compose("config", overrides=["stage=plan", "hardware=gpu", *experiment.words, *own, *words])
         checks.check(cfg)
         found, metrics = plan.make(cfg)
@@ -101,7 +101,7 @@ def main() -> None:
     print("| --- |" + " ---: |" * len(MACHINES))
     with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
         cfg = compose("config", overrides=[*SMOLLM2, *words])
-        with redirect_stdout(sys.stderr):  # where libraries may say what they like
+        with redirect_stdout(sys.stderr):  # the libraries' output
             loading.resolve(cfg.model, cfg.cache.dir, list)  # its tokenizer measures the prompts
         for name, experiment in experiments.items():
             cells = [duration(round(seconds(experiment, *machine, words))) for machine in MACHINES.values()]

@@ -1,10 +1,10 @@
-"""The table of docs/gpus.md: whether CodeLlama-7B trains on some machines, by `stage=plan`.
+"""Print the table of docs/gpus.md: whether CodeLlama-7B trains on some machines, by `stage=plan`.
 
     python experiments/plan_table.py [key=value ...]
 
-Prints Markdown: GiB that a process takes at its peak, and whether that fits. Samples of 2,048 tokens, a quarter of them
-targets (pkt), four calls of at most 128 tokens each (irm), unless key=value says otherwise. Nothing is loaded and
-nothing is fetched.
+The output is Markdown: the GiB that a process takes at its peak, and whether that fits. Samples have 2,048 tokens, a
+quarter of them targets (pkt), or four calls of at most 128 tokens each (irm), unless overridden. Nothing is loaded or
+downloaded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ROWS = {
 
 
 def cell(of: str, processes: int, memory: float, strategy: str, words: list[str]) -> str:
-    """GiB at the peak: bold where that fits, in brackets where the training would not begin (lost updates)."""
+    """Return the GiB at the peak: bold if it fits, in brackets if the training would refuse to start (lost updates)."""
     cfg = compose(
         "config",
         overrides=[

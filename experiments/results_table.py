@@ -1,4 +1,4 @@
-"""The ablation's table in docs/results.md, from the `ablation.csv` that the sweep left, beside the paper's.
+"""Print the ablation's table in docs/results.md from the sweep's `ablation.csv`, next to the paper's numbers.
 
 python experiments/results_table.py [experiments/results/rotbench_ablation/ablation.csv]
 """
@@ -17,18 +17,18 @@ PAPERS = {"rotbench_clean": "rotbench", "toolalpaca_real": "toolalpaca"}
 
 
 def read(path: Path) -> dict[tuple[str, ...], dict[str, str]]:
-    """Rows by which methods are on."""
+    """Read the rows, by the methods that are on."""
     with path.open(encoding="utf-8", newline="") as file:
         return {tuple(row[method] for method in METHODS): row for row in csv.DictReader(file)}
 
 
 def three(row: dict[str, str], prefix: str, levels: tuple[str, ...] = ("ts", "pi", "cf")) -> str:
-    """`49.5 / 32.4 / 16.2`."""
+    """Format three numbers: `49.5 / 32.4 / 16.2`."""
     return " / ".join(f"{float(row[f'{prefix}_{level}']):.1f}" for level in levels)
 
 
 def difference(row: dict[str, str]) -> str:
-    """Of the mean over sets to standard SFT, with its interval."""
+    """Format the difference of the mean over sets to standard SFT, with its interval."""
     if not row["mean_difference"]:
         return ""
     return f"{float(row['mean_difference']):+.1f} [{float(row['mean_low']):+.1f}, {float(row['mean_high']):+.1f}]"

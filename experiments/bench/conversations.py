@@ -1,13 +1,13 @@
-"""How much faster conversations are held many at a time than one after the other.
+"""Measure how much faster many conversations run in parallel than one after another.
 
     python experiments/bench/conversations.py [--quick]
 
-`benchmark=toolworld_multi`, its tools running, with benchmark.parallel=1 and 16: the same tasks in alternating order
-within one process, in float32, after a round to warm up; medians over the rounds. The transcripts of all rounds have to
-be the same. Who answers:
-  tiny       `model=tiny` as it comes, with random weights: every answer takes all of stage.max_new_tokens (256)
-  tiny_sft   the same after stage=sft on 200 conversations (made once, in outputs/bench/conversations): short answers,
-             so that most of the time goes into reading the history, which being many does not save
+`benchmark=toolworld_multi`, with its tools running, at benchmark.parallel=1 and 16: the same tasks in alternating order
+within one process, in float32, after a warm-up round; medians over the rounds. The transcripts of all rounds must be
+identical. The models:
+  tiny       `model=tiny` untrained, with random weights: every answer takes all of stage.max_new_tokens (256)
+  tiny_sft   the same after stage=sft on 200 conversations (trained once, in outputs/bench/conversations): short
+             answers, so that most of the time is spent on prefilling the history, which parallelism does not save
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ WANTED = 3.0
 
 
 def trained() -> Path:
-    """The checkpoint of `tiny_sft`."""
+    """Return the checkpoint of `tiny_sft`."""
     folder = FOLDER / "tiny_sft"
     if not (folder / "metrics.json").is_file():
         words = ["stage=sft", "model=tiny", "data.size=200", "tracking=none", f"hydra.run.dir={folder}"]
@@ -48,7 +48,7 @@ def trained() -> Path:
 
 
 def configured(contender: str, size: int, turns: int) -> DictConfig:
-    """The configuration of the evaluation."""
+    """Return the configuration of the evaluation."""
     words = ["stage=eval", "benchmark=toolworld_multi", f"benchmark.size={size}", f"benchmark.max_turns={turns}"]
     words += ["model=tiny", "hardware.bf16=false", f"stage.batch_size={max(PARALLEL)}"]
     words += [f"model.path={trained()}"] if contender == "tiny_sft" else ["data.size=200"]
@@ -58,7 +58,7 @@ def configured(contender: str, size: int, turns: int) -> DictConfig:
 
 
 def held(cfg: DictConfig, source: Source, parallel: int) -> tuple[float, list[str]]:
-    """Seconds it took, and the transcripts."""
+    """Run the conversations; return the seconds it took and the transcripts."""
     kind = registry.kind_of(cfg.benchmark)
     tasks, make = kind.tasks(cfg.benchmark, cfg.seed), kind.make(cfg.benchmark)
     start = time.perf_counter()
@@ -67,7 +67,7 @@ def held(cfg: DictConfig, source: Source, parallel: int) -> tuple[float, list[st
 
 
 def bench(contender: str, size: int, turns: int, rounds: int) -> dict:
-    """Both ways for one who answers."""
+    """Measure both ways for one model."""
     cfg = configured(contender, size, turns)
     seconds: dict[int, list[float]] = {parallel: [] for parallel in PARALLEL}
     with conversations.answerer(cfg, []) as source:

@@ -1,18 +1,18 @@
-"""How fast a benchmark is answered, against the two ways users have today.
+"""Measure how fast a benchmark is answered, compared with two common ways.
 
     python experiments/bench/eval.py [--quick]
 
-The same prompts (as token ids too), model, end of an answer and number of new tokens, through
+The same prompts (also as token ids), model, end of an answer and number of new tokens, through
   one         `model.generate`, one prompt at a time
   pipeline    transformers' text-generation pipeline, `batch_size` prompts at a time, in the benchmark's order
-  tltrain     what stage=eval does: prompts that begin alike are read once, answers that have ended make room
+  tltrain     stage=eval: shared prefixes are prefilled once, finished answers make room for others
 greedily, on RoTBench's clean level (105 samples) and ToolAlpaca's real APIs (114), whose instructions share 11 sets of
-tools. Every round goes through all contenders in another order, in one process with one model; medians over the rounds.
-Answers are compared with those of `one`: in bfloat16 tokens that are almost equally likely may change places between
-batches, with --dtype float32 every answer must be the same.
+tools. Every round runs all contenders in another order, in one process with one model; medians over the rounds. Answers
+are compared with those of `one`: in bfloat16, almost equally likely tokens may change places between batches; with
+--dtype float32 every answer must be the same.
 
-The checkpoint comes from a short `stage=sft`, made once, so that answers end; another by --model. --tiny tries the
-script itself in half a minute. The data is in $TLTRAIN_SHARED/data (default ../shared) or --data.
+The checkpoint comes from a short `stage=sft`, trained once, so that answers end; --model chooses another. --tiny tests
+the script itself in half a minute. The data is in $TLTRAIN_SHARED/data (default ../shared) or --data.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("TLTRAIN_SHARED", ROOT.parent / "shared")) / "data"
 SETS = {"rotbench_clean": "rotbench", "toolalpaca_real": "toolalpaca", "toolworld": "toolworld"}
 CONTENDERS = ("one", "pipeline", "tltrain")
-WANTED = {  # tltrain's speed over that of the others
+WANTED = {  # target for tltrain's speed relative to the others
     "rotbench_clean": {"one": 1.7, "pipeline": 1.1},
     "toolalpaca_real": {"one": 4.0, "pipeline": 2.5},
 }
@@ -82,18 +82,18 @@ class Work:
     batch_size: int
 
     def ended(self, tokens: list[int]) -> bool:
-        """Whether an answer needs no more tokens."""
+        """Return whether an answer is complete."""
         return self.encoder.format.answer_length(self.encoder.decode(tokens)) is not None
 
     def one(self, prefill: Prefill) -> list[str]:
-        """Answers by `generate`, one prompt at a time."""
+        """Return answers by `generate`, one prompt at a time."""
         greedy = Greedy(self.max_new_tokens, self.encoder.eos_id, self.encoder.tokenizer.pad_token_id, self.ended)
         with torch.inference_mode(), generation.own_settings_aside(self.model):
             found = dict(generation.in_batches(self.model, self.prompts, greedy, 1, prefill))
         return [self.trimmed(self.encoder.decode(found[i])) for i in range(len(self.prompts))]
 
     def pipeline(self, prefill: Prefill) -> list[str]:
-        """Answers by the library's pipeline."""
+        """Return answers by the library's pipeline."""
         for start in range(0, len(self.prompts), self.batch_size):
             batch = self.prompts[start : start + self.batch_size]
             prefill.add(batch, len(batch) * max(map(len, batch)))
@@ -111,7 +111,7 @@ class Work:
         return [self.trimmed(one[0]["generated_text"]) for one in out]
 
     def tltrain(self, prefill: Prefill) -> list[str]:
-        """Answers as stage=eval gets them."""
+        """Return answers as stage=eval gets them."""
         return generation.generate(
             self.model,
             self.encoder,
@@ -122,7 +122,7 @@ class Work:
 
     @staticmethod
     def trimmed(text: str) -> str:
-        """What counts of an answer."""
+        """Return the part of an answer that counts."""
         return TL.answer(text)
 
 
@@ -130,7 +130,7 @@ class Work:
 
 
 def bench(name: str, work: Work, contenders: Sequence[str], rounds: int) -> dict:
-    """One table: the contenders on one set."""
+    """Measure the contenders on one set, for one table."""
     seconds: dict[str, list[float]] = {contender: [] for contender in contenders}
     answers: dict[str, list[str]] = {}
     prefills: dict[str, Prefill] = {}
@@ -179,10 +179,10 @@ def bench(name: str, work: Work, contenders: Sequence[str], rounds: int) -> dict
 
 
 def floor(work: Work, answer_tokens: int) -> dict:
-    """What it would take to read every distinct token once and to write all answers in full batches.
+    """Measure how long it would take to prefill every distinct token once and to decode all answers in full batches.
 
-    Prompts are a tree: of its tokens, each once, at the rate of a forward pass over a long prompt; answers at the rate
-    of decoding steps of `batch_size` rows behind a prompt of the mean length.
+    Prompts form a tree whose tokens are each processed once, at the rate of a forward pass over a long prompt; answers
+    are decoded at the rate of steps of `batch_size` rows after a prompt of mean length.
 
     Returns:
         `distinct_tokens`, `answer_tokens`; `forward_tokens_per_second`, `decoded_tokens_per_second`; `seconds`.
@@ -222,7 +222,7 @@ def median_seconds(call: Callable[[], object], times: int = 5) -> float:
 
 
 def comparison(name: str, results: dict[str, dict], least: dict) -> dict:
-    """The ratios that matter, of those contenders that ran; printed and returned."""
+    """Compute and print the relevant ratios of those contenders that ran."""
     found: dict[str, float] = {}
     if "tltrain" not in results:
         return found
@@ -241,7 +241,7 @@ def comparison(name: str, results: dict[str, dict], least: dict) -> dict:
 
 
 def samples_of(name: str, data: Path, limit: int | None) -> list[Sample]:
-    """The set's samples; with a limit, so many from its beginning, where tools come again."""
+    """Return the set's samples; with a limit the first ones, among which tools repeat."""
     own: dict[str, dict[str, object]] = {
         "toolworld": {"size": 24},
         "rotbench": {"levels": ["clean"], "turns": ["first"], "path": str(data / "rotbench")},

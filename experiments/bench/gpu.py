@@ -1,28 +1,28 @@
-"""How fast training is on a GPU, how much of the GPU it uses, and how much memory it takes.
+"""Measure how fast training is on a GPU, how well it uses the GPU, and how much memory it takes.
 
     python experiments/bench/gpu.py [--quick] [--only pkt irm trl memory] [--shapes 1.3b 7b 135m] [--out FILE]
-    python experiments/bench/gpu.py --device cpu --shapes tiny          the same code where there is no GPU
+    python experiments/bench/gpu.py --device cpu --shapes tiny          the same code without a GPU
 
 Llama models with random weights in the sizes of SmolLM2-135M (135m), of 1.3 billion parameters (1.3b) and of
-CodeLlama-7B (7b) learn from trajectories of 2,048 random tokens with four calls of 64 tokens each:
+CodeLlama-7B (7b) are trained on trajectories of 2,048 random tokens with four calls of 64 tokens each:
   pkt      stage=pkt, by packing (trajectory, turn, prefix_tree), weights in bfloat16
-  irm      stage=irm with PPO: shares of generation, scoring (decoding, grading, laying out) and update (the reference's
-           forward included); all responses have 64 tokens
-  trl      TRL's SFTTrainer on the same trajectories: padded, packed as `wrapped`, and as `bfd` where flash-attn is
-  memory   full training of the 7b shape: float32 weights with AdamW; bfloat16 weights with AdamW, and with Adafactor
-with Liger's kernels where they are installed (--kernels), each job in a process of its own. Timed are the optimizer
-steps after a warm-up of two, from the end of one to the end of the last, the device synchronized at both: data loading,
-clipping, the optimizer's step and logging are in it.
+  irm      stage=irm with PPO: shares of generation, scoring (decoding, grading, laying out) and update (including the
+           reference's forward pass); all responses have 64 tokens
+  trl      TRL's SFTTrainer on the same trajectories: padded, packed as `wrapped`, and as `bfd` if flash-attn is there
+  memory   full training of the 7b shape: float32 weights with AdamW; bfloat16 weights with AdamW and with Adafactor
+with Liger's kernels if they are installed (--kernels), each job in its own process. The timing covers the optimizer
+steps after two warm-up steps, from the end of one to the end of the last, with the device synchronized at both; it
+includes data loading, clipping, the optimizer's step and logging.
 
-    tokens/s = tokens of the samples, padding not counted, a second
-    MFU      = operations that the model needs for these / seconds / peak
+    tokens/s = tokens of the samples, without padding, per second
+    MFU      = operations that the model needs for them / seconds / peak
 
-Operations are those of `tltrain.plan.compute`: for each token two a weight of the linear layers in the forward pass and
-four in the backward pass, attention over the tokens that it sees (half of the sequence on average, not all of it), and
-the head where a token is predicted; nothing that is recomputed. The peak is the maker's figure for dense bfloat16 of a
-device of this name (`compute.KNOWN`), or --peak. Peak memory is `torch.cuda.max_memory_allocated`.
+Operations are those of `tltrain.plan.compute`: for each token two per weight of the linear layers in the forward pass
+and four in the backward pass, attention over the tokens that it sees (on average half of the sequence), and the head at
+target positions; recomputation is not counted. The peak is the manufacturer's figure for dense bfloat16 of a device of
+this name (`compute.KNOWN`), or --peak. Peak memory is `torch.cuda.max_memory_allocated`.
 
-Each result is written to --out as it comes, a line of JSON; jobs whose result stands there are not done again.
+Each result is appended to --out at once as a line of JSON; jobs with a result there are not repeated.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("gpu_worker.py")
 SECTIONS = ("pkt", "irm", "memory", "trl")
 CARD = 141e9
-"""Bytes of an H200, in which the 7b shape is to train."""
+"""Memory of an H200 in bytes; the 7b shape must train in it."""
 GiB = 2**30
 
 
 @dataclass(frozen=True)
 class Size:
-    """A shape and how it is fed: rows of a micro-batch and micro-batches of a step in pkt and in irm, trajectories that
-    share their tools in a tree."""
+    """A shape and its batches: micro-batch rows and accumulation steps in pkt and in irm, and trajectories that share
+    their tools in a tree."""
 
     sizes: dict[str, Any]
     pkt: tuple[int, int]
@@ -68,7 +68,7 @@ class Size:
 
 
 def sizes_of(model: str) -> dict[str, Any]:
-    """`sizes` of a file in conf/model."""
+    """Return `sizes` of a file in conf/model."""
     return OmegaConf.to_container(OmegaConf.load(config.CONF_DIR / "model" / f"{model}.yaml").sizes)
 
 
@@ -101,7 +101,7 @@ SIZES = {
 
 
 def jobs(section: str, shape: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """What a section measures of a shape, as fields of `gpu_worker.Job`."""
+    """Yield the measurements of a section for a shape, as fields of `gpu_worker.Job`."""
     size, on_gpu = SIZES[shape], options.device == "cuda"
     common = {
         "section": section,
@@ -155,9 +155,9 @@ def jobs(section: str, shape: str, options: argparse.Namespace) -> Iterator[dict
 
 
 def run(group: Sequence[dict[str, Any]], limit: float, out: Path) -> None:
-    """Do jobs in a process of their own, which appends a record of each to `out`; of those it does not come to, too.
+    """Run jobs in a new process, which appends a record of each to `out`; jobs that it does not reach get a record too.
 
-    A record is the `job`, its `result` or the `error` it ended with, and the seconds it took, `wall`.
+    A record has the `job`, its `result` or `error`, and `wall`, the seconds it took.
     """
     log, start = out.with_suffix(".log"), time.perf_counter()
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
@@ -184,13 +184,13 @@ def run(group: Sequence[dict[str, Any]], limit: float, out: Path) -> None:
 
 
 def last_line(log: Path, began: int) -> str:
-    """The last line that a process wrote, which is its exception's message."""
+    """Return the last line that a process wrote, which is its exception's message."""
     lines = [line.strip() for line in log.read_bytes()[began:].decode(errors="replace").splitlines() if line.strip()]
     return lines[-1][:500] if lines else "it ended without a word"
 
 
 def records(path: Path) -> list[dict[str, Any]]:
-    """What stands in the file, the last record of each job; a line that was cut off is left out."""
+    """Return the records in the file, the last one of each job; an incomplete line is skipped."""
     found: dict[str, dict[str, Any]] = {}
     for line in path.read_text().splitlines() if path.is_file() else ():
         try:
@@ -201,11 +201,11 @@ def records(path: Path) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-# --- what is made of it ----------------------------------------------------------------------------------------------
+# --- results ---------------------------------------------------------------------------------------------------------
 
 
 def mfu(result: dict[str, Any], peak: float | None, key: str = "flops_per_second") -> float | None:
-    """Share of the device's peak, where that is known."""
+    """Return the share of the device's peak, if that is known."""
     known = compute.stated(result["device"])
     peak = peak or (known and known[0])
     return result[key] / peak if peak else None
@@ -220,7 +220,7 @@ def memory(result: dict[str, Any]) -> str:
 
 
 def show(found: Sequence[dict[str, Any]], peak: float | None) -> None:
-    """A table a section."""
+    """Print one table per section."""
     for section in SECTIONS:
         own = [one for one in found if one["job"]["section"] == section and "result" in one]
         if not own:
@@ -240,7 +240,7 @@ def show(found: Sequence[dict[str, Any]], peak: float | None) -> None:
 
 
 def cells(section: str, job: dict[str, Any], result: dict[str, Any], peak: float | None) -> list[object]:
-    """A row of the section's table."""
+    """Return a row of the section's table."""
     if section == "irm":
         return [
             job["shape"],
@@ -271,7 +271,7 @@ def title(job: dict[str, Any]) -> str:
 
 
 def against_trl(found: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """For each shape, tltrain's turns a second by packing over the most that TRL makes; weights in bfloat16."""
+    """Compare for each shape tltrain's turns per second by packing with TRL's best; weights in bfloat16."""
     speeds: dict[str, dict[str, dict[str, float]]] = {}
     for one in found:
         job = one["job"]
@@ -286,7 +286,7 @@ def against_trl(found: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def targets(found: Sequence[dict[str, Any]], peak: float | None) -> Iterator[str]:
-    """What is to be reached, beside what was."""
+    """List the targets next to the results."""
     for one in found:
         job, result = one["job"], one.get("result")
         if result is None:
@@ -343,7 +343,7 @@ def main() -> None:
     ]
     done = [] if options.again else [one["job"] for one in records(options.out) if "result" in one]
     left = [job for job in wanted if job not in done]
-    size = 1 if options.device == "cuda" else len(left)  # on a GPU none is to find what memory another left in pieces
+    size = 1 if options.device == "cuda" else len(left)  # on a GPU another job's leftovers would fragment the memory
     for first in terminal.track(range(0, len(left), max(size, 1)), "processes"):
         if options.budget is not None and time.perf_counter() - start > options.budget:
             break

@@ -1,4 +1,4 @@
-"""What the jobs of `gpu.py` are, and the data they train on: random tokens in the layout of real trajectories."""
+"""The jobs of `gpu.py`, and their training data: random tokens in the layout of real trajectories."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from tltrain.tokens.prefix_tree import Limits
 from tltrain.tokens.prompts import PromptTree, questions
 
 CALLS = 4
-"""Calls of a trajectory."""
+"""Calls per trajectory."""
 W_MAX = 9.0
 IGNORED = -100
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is measured.
+    """One measurement.
 
     Attributes:
-        section: pkt, trl, memory or irm. shape: its name. sizes: of `LlamaConfig`. variant: what tells it from others.
+        section: pkt, trl, memory or irm. shape: its name. sizes: of `LlamaConfig`. variant: tells it from others.
         packing: of tltrain, or of TRL (padded, wrapped, bfd). kernels: none, liger or compile.
-        length: tokens of a trajectory. rows, accumulation: samples of a micro-batch, micro-batches of a step.
-        call: tokens of a call. group: trajectories that begin alike, and how many of them make a tree at most.
-        warm, steps: optimizer steps before those that are timed, and timed. args: more arguments of the trainer.
+        length: tokens per trajectory. rows, accumulation: samples per micro-batch, micro-batches per step.
+        call: tokens per call. group: trajectories with a common prefix, and the most of them in one tree.
+        warm, steps: optimizer steps before the timing, and timed. args: further arguments of the trainer.
     """
 
     section: str
@@ -63,10 +63,10 @@ class Job:
 
 
 class RandomTrajectories:
-    """In the place of an `Encoder`: trajectory number n as runs of random tokens.
+    """A stand-in for `Encoder` that returns trajectory number n as runs of random tokens.
 
-    The first half is tools and query, of which all but the last tenth is the same within a group; then come calls and
-    answers in turn. The last call ends the trajectory, `length` tokens in all.
+    The first half is tools and query, and all but its last tenth is the same within a group; then calls and answers
+    alternate. The last call ends the trajectory, which has `length` tokens in all.
     """
 
     def __init__(self, job: Job) -> None:
@@ -86,7 +86,7 @@ class RandomTrajectories:
             left -= part
             call = min(job.call, part - 3)
             answer = part - 3 - call if turn < CALLS - 1 else 0
-            if turn == CALLS - 1:  # nothing follows the last call: the whole part is before it
+            if turn == CALLS - 1:  # nothing follows the last call: the rest goes before it
                 found[-1] = found[-1]._replace(ids=[*found[-1].ids, *self.tokens(draw, part - 3 - call)])
             found.append(Run(self.tokens(draw, 3), len(found) - 1, [], opens_turn=True))
             found.append(self.call(draw, call, len(found) - 1, turn, w_max))
@@ -95,7 +95,7 @@ class RandomTrajectories:
         return found
 
     def call(self, draw: random.Random, length: int, parent: int, turn: int, w_max: float | None) -> Run:
-        """A call of `length` tokens and the end token, its first two tokens being key tokens."""
+        """Make a call of `length` tokens and the end token; its first two tokens are key tokens."""
         ids = self.tokens(draw, length)
         targets, keys = [*ids, 0], frozenset((0, 1))
         weights = [1.0] * len(targets) if w_max is None else pkt.token_weights(len(targets), keys, w_max)
@@ -106,20 +106,20 @@ class RandomTrajectories:
         )
 
     def tokens(self, draw: random.Random, count: int) -> list[int]:
-        """None of them is 0 or 1, the end and the pad token."""
+        """Return random tokens other than 0 and 1, the end and the padding token."""
         return [draw.randrange(2, self.vocab) for _ in range(count)]
 
 
 def layouts(job: Job) -> list[Layout]:
-    """Rows for all steps of the job; trees of whole groups, whatever a dense mask would cost."""
+    """Return rows for all steps of the job, with trees of whole groups whatever a dense mask would cost."""
     wanted = job.rows * job.accumulation * job.total
-    each = {"turn": 1 / CALLS, "prefix_tree": job.group}.get(job.packing, 1)  # trajectories a row
+    each = {"turn": 1 / CALLS, "prefix_tree": job.group}.get(job.packing, 1)  # trajectories per row
     settings = PackingSettings(job.packing, W_MAX, truncation="error", limits=Limits(job.group, 10**6))
     return list(pack(range(int(-(-wanted * each // 1))), RandomTrajectories(job), settings, PackingReport()))
 
 
 def plain_rows(items: Sequence[Layout]) -> Dataset:
-    """The same trajectories as token ids and labels, for TRL; the end token, which is not fed in, is left out."""
+    """Return the same trajectories as token ids and labels for TRL, without the end token, which is not fed in."""
     rows = []
     for item in items:
         labels = [IGNORED] * len(item.input_ids)
@@ -131,9 +131,9 @@ def plain_rows(items: Sequence[Layout]) -> Dataset:
 
 
 def tokens_of(items: Sequence[Layout], read: float) -> Tokens:
-    """What `compute` needs to know of `read` tokens that are like those of `items`.
+    """Return the `Tokens` of `read` tokens in sequences like `items`.
 
-    A token of a sequence of `length` sees half of them on average, and one of a tree those of its own branch.
+    A token sees on average half of its sequence of `length`, in a tree half of its own branch.
     """
     count = sum(len(item.input_ids) for item in items)
     seen = sum(position + 1 for item in items for position in item.position_ids)
@@ -142,7 +142,7 @@ def tokens_of(items: Sequence[Layout], read: float) -> Tokens:
 
 
 def trees(job: Job) -> list[PromptTree]:
-    """A trajectory's prompts as one tree, for every row of every step."""
+    """Return a trajectory's prompts as one tree, for every row of every step."""
     real = [sample for item in toolworld.generate(CALLS, seed=0) for _, sample in questions(item)]
     source, found = RandomTrajectories(job), []
     for number in range(job.rows * job.accumulation * job.total):

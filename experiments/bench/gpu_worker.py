@@ -1,9 +1,9 @@
-"""Jobs of `gpu.py`: a model with random weights, trained for a few steps, and timed.
+"""Run jobs of `gpu.py`: train a model with random weights for a few steps, and time them.
 
     python experiments/bench/gpu_worker.py JOBS FILE       JOBS is a JSON list; a record of each is appended to FILE
 
-Trainers are the ordinary ones, `TurnTrainer` and `PPOTrainer` of tltrain and TRL's SFTTrainer, with the arguments that
-`conf/hardware/gpu.yaml` gives. Data is made of random tokens in the layout of real trajectories.
+The trainers are the ordinary ones, `TurnTrainer` and `PPOTrainer` of tltrain and TRL's SFTTrainer, with the arguments
+of `conf/hardware/gpu.yaml`. The data is made of random tokens in the layout of real trajectories.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from tltrain.training.rollout import Prompts, Sampling
 
 
 def new_model(job: Job) -> PreTrainedModel:
-    """The shape with random weights, made on the device."""
+    """Make the shape with random weights on the device."""
     torch.manual_seed(0)
     with torch.device(job.device):
         return AutoModelForCausalLM.from_config(
@@ -59,13 +59,13 @@ def new_model(job: Job) -> PreTrainedModel:
 
 
 def tokenizer_of(job: Job) -> Any:
-    """A tokenizer of at most the shape's vocabulary; of what it does not know it makes nothing."""
+    """Return a tokenizer of at most the shape's vocabulary, which drops unknown text."""
     texts = [joined(TL.segments(item)) for item in toolworld.generate(50, seed=0)]
     return loading.byte_level_tokenizer(texts, job.sizes["vocab_size"])
 
 
 def arguments(job: Job, kind: type, folder: str, **more: Any) -> Any:
-    """What `hardware=gpu` (or `cpu`) and the job say, as the library's arguments."""
+    """Return the settings of `hardware=gpu` (or `cpu`) and of the job as the library's arguments."""
     hardware = OmegaConf.load(config.CONF_DIR / "hardware" / ("gpu.yaml" if job.device == "cuda" else "cpu.yaml"))
     known = {field.name for field in fields(kind)}
     recompute = next(name for name in ("activation_checkpointing", "gradient_checkpointing") if name in known)
@@ -97,7 +97,7 @@ def arguments(job: Job, kind: type, folder: str, **more: Any) -> Any:
 
 
 class Clock(TrainerCallback):
-    """When each optimizer step had ended, all its kernels included."""
+    """Records when each optimizer step has ended, with all its kernels."""
 
     def __init__(self, device: str) -> None:
         self.device, self.ends = device, []
@@ -108,7 +108,7 @@ class Clock(TrainerCallback):
         self.ends.append(time.perf_counter())
 
     def seconds(self, warm: int) -> tuple[float, list[float]]:
-        """From the end of the last step of the warm-up on, together and of each step."""
+        """Return the time since the end of the warm-up, in total and for each step."""
         each = [after - before for before, after in zip(self.ends[warm - 1 :], self.ends[warm:], strict=False)]
         return sum(each), each
 
@@ -117,7 +117,7 @@ class Clock(TrainerCallback):
 
 
 def supervised(job: Job) -> dict[str, Any]:
-    """pkt and memory by TurnTrainer, trl by SFTTrainer."""
+    """Run pkt and memory with TurnTrainer, trl with SFTTrainer."""
     model, tokenizer = new_model(job), tokenizer_of(job)
     ours = job.section != "trl"
     items = layouts(job if ours else replace(job, packing="trajectory"))
@@ -155,14 +155,14 @@ def supervised(job: Job) -> dict[str, Any]:
 
 
 def trl_arguments(job: Job, folder: str) -> SFTConfig:
-    """TRL's own settings for packed rows of `length` tokens: `bfd`, one sequence without padding, whose attention keeps
-    trajectories apart; `wrapped`, where it does not; `padded`, no packing."""
+    """Return TRL's settings for packed rows of `length` tokens: `bfd`, one sequence without padding whose attention
+    keeps trajectories apart; `wrapped`, whose attention does not; `padded`, without packing."""
     packed = {} if job.packing == "padded" else {"packing": True, "packing_strategy": job.packing}
     return arguments(job, SFTConfig, folder, max_length=job.length, **packed)
 
 
 def planned(job: Job, shape: shapes.Shape, items: Sequence[Layout]) -> float:
-    """Peak memory as `stage=plan` has it, without what the process holds anyway."""
+    """Return the peak memory that `stage=plan` predicts, without the process's own."""
     longest = sorted(items, key=lambda item: -len(item.input_ids))[: job.rows]
     on_gpu = job.device == "cuda"
     setup = plan_memory.Setup(
@@ -186,7 +186,7 @@ def planned(job: Job, shape: shapes.Shape, items: Sequence[Layout]) -> float:
 
 
 def irm(job: Job) -> dict[str, Any]:
-    """PPO by PPOTrainer: policy, critic and reference of the shape; random weights, so that no response ends early."""
+    """Run PPO with PPOTrainer: policy, critic and reference of the shape; random weights, so no response ends early."""
     policy, encoder = new_model(job), Encoder(tokenizer_of(job))
     clock = Clock(job.device)
     with tempfile.TemporaryDirectory() as folder:
@@ -231,15 +231,15 @@ PARTS = ("generation", "scoring", "update")
 
 
 def ppo_flops(shape: shapes.Shape, job: Job, samples: float, responses: float) -> dict[str, float]:
-    """Operations of a step: what is sampled, and the update with its forward of the reference.
+    """Return the operations of a step: sampling, and the update with the reference's forward pass.
 
     Args:
-        samples, responses: of a step, and tokens of all of them.
+        samples, responses: samples per step, and the tokens of all their responses.
     """
     count, size = job.rows * job.accumulation, responses / samples
     trunk = count * job.length
     ends = [job.length - k * (job.length // (2 * CALLS)) for k in range(CALLS)]
-    behind = statistics.mean(ends) + size / 2  # tokens that a response's token sees
+    behind = statistics.mean(ends) + size / 2  # tokens that a response's token attends to
     read = trunk + responses - samples  # the last token of a response is not fed in
     seen = (trunk * job.length / 2 + (responses - samples) * behind) / read
     whole, body = Tokens(read, responses, 2 * seen), Tokens(read, 0, 2 * seen)
@@ -255,7 +255,7 @@ def ppo_flops(shape: shapes.Shape, job: Job, samples: float, responses: float) -
 
 
 def measure(job: Job) -> dict[str, Any]:
-    """The job's numbers, and what they were measured on."""
+    """Run the job; return its numbers and the device they were measured on."""
     found = irm(job) if job.section == "irm" else supervised(job)
     on_gpu = job.device == "cuda"
     return found | {
@@ -274,7 +274,7 @@ def main() -> None:
         print(f"\n{json.dumps(fields_of_job)}", flush=True)
         try:
             record["result"] = measure(Job(**fields_of_job))
-        except Exception as error:  # of whatever kind: the other jobs are to be done
+        except Exception as error:  # of any kind: the other jobs must still run
             traceback.print_exc()
             record["error"] = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
         with Path(sys.argv[2]).open("a") as file:

@@ -1,4 +1,4 @@
-"""How fast PPO with the rule reward is, against the two ways users have today.
+"""Measure how fast PPO with the rule reward is, compared with two existing ways.
 
     python experiments/bench/irm.py [--quick]
 
@@ -6,15 +6,16 @@ The same prompts (every call of the first RoTBench third-turn trajectories), che
   released   the authors' order of work: one sample at a time, logits of whole sequences from actor and reference and
              values from the critic, then a forward, backward and optimizer step of actor and critic
              (`released_ppo_worker.py`)
-  trl        PPOTrainer of trl 1.12.0, the last that had one, its reward model replaced by the rule
-             (`trl_ppo_worker.py`), in an environment of its own that is made at the first use
+  trl        PPOTrainer of trl 1.12.0, the last version that had one, with the rule as its reward model
+             (`trl_ppo_worker.py`), in its own environment, which is made at the first use
   tltrain    stage=irm: a step is one rollout of all prompts
-at temperature 0.7, one PPO epoch a rollout, a learning rate at which the policy stays what it is, and where the CPU has
-bfloat16 under its autocast over float32 weights. Every round starts each of them anew, in another order. Times are
+at temperature 0.7, with one PPO epoch per rollout, a learning rate that leaves the policy unchanged, and bfloat16
+autocast over float32 weights if the CPU supports it. Every round restarts each of them, in another order. Times are
 taken inside the processes, without loading and without the first sample or step. Peak memory is VmHWM of each process.
 
-The checkpoint comes from a short `stage=sft`, made once, so that answers end; another by --model. --tiny --quick
-tries the script itself in a minute or two. The RoTBench folder is $TLTRAIN_SHARED/data/rotbench (default ../shared).
+The checkpoint comes from a short `stage=sft`, trained once, so that answers end; --model chooses another. --tiny
+--quick tests the script itself in a minute or two. The RoTBench folder is $TLTRAIN_SHARED/data/rotbench (default
+../shared).
 """
 
 from __future__ import annotations
@@ -50,14 +51,14 @@ FOLDER = ROOT / "outputs" / "bench"
 ROTBENCH = Path(os.environ.get("TLTRAIN_SHARED", ROOT.parent / "shared")) / "data" / "rotbench"
 CONTENDERS = ("released", "trl", "tltrain")
 TRL_PACKAGES = (
-    "torch==2.13.0",  # first and alone: by this exact name the package indexes give a build for the CPU
+    "torch==2.13.0",  # first and alone: by this exact version the package indexes give a CPU build
     "trl==1.12.0",
     "transformers==5.23.0",
     "accelerate==1.15.0",
     "datasets==5.2.0",
     "numpy==2.4.6",
 )
-"""The environment of the contender trl; its libraries are those that tltrain was tested with."""
+"""The environment of the contender trl, with the library versions that tltrain was tested with."""
 SETTINGS = {
     "max_new_tokens": 64,
     "temperature": 0.7,
@@ -68,14 +69,14 @@ SETTINGS = {
     "learning_rate": 1e-7,
 }
 BACKWARD = 2
-"""A backward pass computes what two forward passes do: gradients by inputs and by weights."""
+"""A backward pass costs two forward passes: gradients by inputs and by weights."""
 
 
-# --- what is trained on ----------------------------------------------------------------------------------------------
+# --- training data --------------------------------------------------------------------------------------------------
 
 
 def trajectories(tiny: bool, count: int) -> list[Trajectory]:
-    """The first `count` trajectories, every call in them to be asked."""
+    """Return the first `count` trajectories, with every call to be sampled."""
     if tiny:
         items = list(toolworld.generate(count))
     elif ROTBENCH.is_dir():
@@ -86,7 +87,7 @@ def trajectories(tiny: bool, count: int) -> list[Trajectory]:
 
 
 def prompts_of(items: Sequence[Trajectory], encoder: Encoder) -> list[dict]:
-    """Each call's history as token ids, what the reward needs, and the number of its trajectory."""
+    """Return each call's history as token ids, the data of its reward, and the number of its trajectory."""
     return [
         {
             "trajectory": number,
@@ -103,7 +104,7 @@ def prompts_of(items: Sequence[Trajectory], encoder: Encoder) -> list[dict]:
 
 
 def checkpoint(tiny: bool) -> Path:
-    """A model that has learned to answer with a call and the end token; trained once."""
+    """Return a model that has learned to answer with a call and the end token; trained once."""
     folder = FOLDER / ("irm_sft_tiny" if tiny else "irm_sft")
     if not (folder / "metrics.json").is_file():
         source = ["data=toolworld", "data.size=150"] if tiny else ["data=rotbench", f"data.path={ROTBENCH}"]
@@ -118,7 +119,7 @@ TLTRAIN = (sys.executable, "-m", "tltrain")
 
 
 def outcome(folder: Path) -> list[str]:
-    """Where a run of tltrain leaves what it made."""
+    """Return the options for the output folder of a run of tltrain."""
     return ["tracking=none", f"hydra.run.dir={folder}"]
 
 
@@ -126,9 +127,9 @@ def outcome(folder: Path) -> list[str]:
 
 
 def run(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> float:
-    """Run a command to its end, its output into `log`; returns its peak resident memory in GiB.
+    """Run a command with its output in `log`; return its peak resident memory in GiB.
 
-    That is the high-water mark the kernel keeps of each process (VmHWM), summed over the command and its children.
+    The kernel keeps this high-water mark for each process (VmHWM); it is summed over the command and its children.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     peaks: dict[int, int] = {}
@@ -150,7 +151,7 @@ def run(command: Sequence[str], log: Path, environment: Mapping[str, str] | None
 
 
 def family(pid: int) -> list[int]:
-    """A process and its children, and theirs; none where it has just ended."""
+    """Return a process and its descendants; empty if it has just ended."""
     try:
         return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
     except psutil.NoSuchProcess:
@@ -158,7 +159,7 @@ def family(pid: int) -> list[int]:
 
 
 def high_water(pid: int) -> int:
-    """VmHWM in KiB; 0 where the process has just ended."""
+    """Return VmHWM in KiB; 0 if the process has just ended."""
     try:
         found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     except (FileNotFoundError, ProcessLookupError):
@@ -167,7 +168,7 @@ def high_water(pid: int) -> int:
 
 
 def trl_python() -> str:
-    """The Python of the environment with trl 1.12.0, made where it is not there yet or has other packages."""
+    """Return the Python of the environment with trl 1.12.0, which is made if missing or if its packages differ."""
     folder = FOLDER / "trl112"
     python, made = str(folder / "bin" / "python"), folder / "packages.json"
     if not made.is_file() or json.loads(made.read_text()) != list(TRL_PACKAGES):
@@ -184,15 +185,15 @@ def trl_python() -> str:
 
 
 def measure(contender: str, work: dict, folder: Path) -> dict:
-    """Train with one contender in a process of its own.
+    """Train with one contender in its own process.
 
     Args:
         work: settings and prompts; the workers read it from a file.
-        folder: for what the processes read, write and say.
+        folder: for the processes' input, output and logs.
 
     Returns:
-        `samples`, `response_tokens`, `seconds` (all measured ones), of these `seconds_generation` and
-        `seconds_scoring`; `peak_gib`; and what shows that the numbers are sane, such as `reward` and `kl`.
+        `samples`, `response_tokens`, `seconds` (of all measured ones), of which `seconds_generation` and
+        `seconds_scoring`; `peak_gib`; and sanity checks such as `reward` and `kl`.
     """
     if contender == "tltrain":
         return measure_tltrain(work, folder)
@@ -200,9 +201,9 @@ def measure(contender: str, work: dict, folder: Path) -> dict:
     runs.write_json(written, work)
     python = trl_python() if contender == "trl" else sys.executable
     worker = Path(__file__).with_name(f"{contender}_ppo_worker.py")
-    environment = {"PYTHONPATH": str(ROOT)}  # tltrain's modules that need no library, above all the grading
+    environment = {"PYTHONPATH": str(ROOT)}  # tltrain's modules that need no library, above all grading
     if contender == "trl":
-        # What `accelerate launch --cpu --mixed_precision` sets: PPOTrainer hands none of it on from its arguments.
+        # As `accelerate launch --cpu --mixed_precision` sets it; PPOTrainer does not pass its arguments on.
         precision = "bf16" if work["bf16"] else "no"
         environment |= {"ACCELERATE_USE_CPU": "true", "ACCELERATE_MIXED_PRECISION": precision}
         environment["TRL_EXPERIMENTAL_SILENCE"] = "1"
@@ -211,10 +212,10 @@ def measure(contender: str, work: dict, folder: Path) -> dict:
 
 
 def measure_tltrain(work: dict, folder: Path) -> dict:
-    """`measure` of stage=irm, whose times are in its `history.jsonl`, a line a step."""
+    """Measure stage=irm, whose times are in its `history.jsonl`, one line per step."""
     peak = run(tltrain_command(work, folder), folder / "log.txt")
     lines = map(json.loads, (folder / "history.jsonl").read_text().splitlines())
-    steps = [line for line in lines if "seconds_generation" in line and line["step"] > 1]  # the first warms up
+    steps = [line for line in lines if "seconds_generation" in line and line["step"] > 1]  # the first step warms up
     if not steps:
         raise SystemExit(f"{folder / 'history.jsonl'} has no step with `seconds_generation` after the first")
     summed = ("samples", "response_tokens", "seconds", "seconds_generation", "seconds_scoring")
@@ -227,7 +228,7 @@ def measure_tltrain(work: dict, folder: Path) -> dict:
 
 
 def tltrain_command(work: dict, folder: Path) -> list[str]:
-    """The command a user would type; a step takes every trajectory, one at a time through the models."""
+    """Return the command line of a user; a step takes every trajectory, one at a time."""
     return [
         *TLTRAIN,
         "stage=irm",
@@ -237,7 +238,7 @@ def tltrain_command(work: dict, folder: Path) -> list[str]:
         f"data.path={work['trajectories']}",
         "data.holdout=0",
         f"stage.max_new_tokens={work['max_new_tokens']}",
-        "stage.too_long_answer=keep",  # the contenders ask every prompt
+        "stage.too_long_answer=keep",  # the contenders use every prompt
         f"stage.temperature={work['temperature']}",
         f"stage.kl={work['kl']}",
         "stage.eval_size=0",
@@ -255,11 +256,11 @@ def tltrain_command(work: dict, folder: Path) -> list[str]:
     ]
 
 
-# --- what is made of it ----------------------------------------------------------------------------------------------
+# --- results --------------------------------------------------------------------------------------------------------
 
 
 def summary(rounds: Sequence[dict]) -> dict:
-    """One contender's numbers over the rounds: medians, the largest peak, means of what varies by sampling."""
+    """Summarize one contender over the rounds: medians, the largest peak, means of what varies by sampling."""
     result = {
         "samples_per_second": statistics.median(one["samples"] / one["seconds"] for one in rounds),
         "generation_share": statistics.median(one["seconds_generation"] / one["seconds"] for one in rounds),
@@ -273,7 +274,7 @@ def summary(rounds: Sequence[dict]) -> dict:
 
 
 def floor(prompts: Sequence[dict], released: Sequence[dict]) -> dict:
-    """What computing every token once would take, from what `released` measured on these prompts.
+    """Estimate the time of computing every token once, from what `released` measured on these prompts.
 
     The histories of one trajectory's calls are prefixes of one another: of P prompt tokens, D are distinct; R are
     sampled. In passes of one token through one model, a backward counting as two forwards,
@@ -281,9 +282,9 @@ def floor(prompts: Sequence[dict], released: Sequence[dict]) -> dict:
         released   sampling 1, scoring 3 (actor, reference, critic), updates 2 x 3, each over P + R       10 (P + R)
         at least   sampling 1, reference 1, updates 2 x 3, each over D + R                                 8 (D + R)
 
-    as old log-probabilities and values come with the update's own forward where a rollout is learned from once. The
-    time is that of these tokens at the rates of `released`: forward and backward of a model without its logits (the
-    critic), as many steps of decoding as the longest response has, and one optimizer step of each model.
+    because the update's own forward gives old log-probabilities and values if a rollout is used once. The time is that
+    of these tokens at the rates of `released`: forward and backward of a model without its logits (the critic), as many
+    decoding steps as the longest response has, and one optimizer step of each model.
 
     Returns:
         `tokens`: P, D and R; `ratio_of_tokens`: of the two lines above; `rates`: tokens/s of a forward pass and of
@@ -292,7 +293,7 @@ def floor(prompts: Sequence[dict], released: Sequence[dict]) -> dict:
     passes = sum(one["samples"] for one in released) / len(prompts)  # over all prompts
     laps = {name: sum(one["laps"][name] for one in released) / passes for name in released[0]["laps"]}
     p = sum(len(prompt["ids"]) for prompt in prompts)
-    longest = {prompt["trajectory"]: len(prompt["ids"]) for prompt in prompts}  # the last of each is its longest
+    longest = {prompt["trajectory"]: len(prompt["ids"]) for prompt in prompts}  # a trajectory's last prompt is longest
     d, r = sum(longest.values()), sum(one["response_tokens"] for one in released) / passes
     forward, update = (p + r) / laps["critic_forward"], (p + r) / laps["critic_update"]
     decoding = max(laps["generation"] - p / forward, 0) / r
@@ -336,7 +337,7 @@ def show(title: str, results: Mapping[str, dict]) -> None:
 
 
 def comparison(results: Mapping[str, dict], least: dict | None) -> dict:
-    """The ratios that matter, of those contenders that ran; printed and returned."""
+    """Compute and print the relevant ratios of those contenders that ran."""
     found = {}
     ours = results.get("tltrain")
     if ours:
@@ -364,7 +365,7 @@ def comparison(results: Mapping[str, dict], least: dict | None) -> dict:
 
 
 def largest_divisor(number: int, limit: int) -> int:
-    """The largest divisor of `number` that is at most `limit`."""
+    """Return the largest divisor of `number` that is at most `limit`."""
     return max(divisor for divisor in range(1, max(limit, 1) + 1) if number % divisor == 0)
 
 
@@ -442,7 +443,7 @@ def main() -> None:
 
 
 def in_turn(contenders: Iterable[str], turn: int) -> list[str]:
-    """An order of the round's own, so that nobody always follows the same one."""
+    """Return the round's order, which differs so that no contender always follows the same one."""
     names = list(contenders)
     return random.Random(turn).sample(names, len(names))
 

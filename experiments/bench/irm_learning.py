@@ -1,12 +1,12 @@
-"""Whether stage=irm learns: held-out reward before and after, for each algorithm and seed.
+"""Test whether stage=irm learns: held-out reward before and after, for each algorithm and seed.
 
     python experiments/bench/irm_learning.py [--quick] [--only tiny|smollm2_135m] [--jobs 2]
 
-A model is first trained by stage=sft on toolworld; from that checkpoint, ppo, rloo and grpo go on with three seeds each
-(`tiny`), ppo with one (SmolLM2-135M). A seed is another set of conversations, another held-out tenth of them, and other
-rollouts. Every run asks its held-out questions greedily before and after; the interval of the mean difference is a
-bootstrap over questions, paired, and for an algorithm over the questions of all its seeds. Runs are the ordinary
-command line, each in its own folder under outputs/bench/irm_learning; one that is finished is not made again.
+A model is first trained by stage=sft on toolworld; from that checkpoint, ppo, rloo and grpo continue with three seeds
+each (`tiny`), ppo with one (SmolLM2-135M). A seed changes the conversations, their held-out tenth, and the rollouts.
+Every run answers its held-out questions greedily before and after; the interval of the mean difference is a paired
+bootstrap over questions, for an algorithm over the questions of all its seeds. Runs use the ordinary command line, each
+in its own folder under outputs/bench/irm_learning; finished runs are not repeated.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ RUNS = {
             "stage.max_new_tokens=64",
             "stage.eval_size=400",
             "stage.eval_batch_size=16",
-            "stage.args.gradient_accumulation_steps=8",  # trajectories a rollout: about 24 calls
-            "stage.kl=0.1",  # at 0.3 the penalty soon weighs more than what few calls can teach
+            "stage.args.gradient_accumulation_steps=8",  # trajectories per rollout: about 24 calls
+            "stage.kl=0.1",  # at 0.3 the penalty soon outweighs what few calls can teach
         ],
         "steps": {"ppo": 80},
         "threads": 2,
@@ -56,7 +56,7 @@ WANTED = {"tiny": 0.2, "smollm2_135m": 0.1}
 
 
 def command(folder: Path, *words: str) -> float:
-    """Run the command line into `folder` unless it has finished there; seconds it took."""
+    """Run the command line in `folder` unless it has finished there; return the seconds it took."""
     start = time.perf_counter()
     if not (folder / "metrics.json").is_file():
         subprocess.run(
@@ -69,14 +69,14 @@ def command(folder: Path, *words: str) -> float:
 
 
 def trained(model: str) -> Path:
-    """The checkpoint all runs of a model start from."""
+    """Return the checkpoint that all runs of a model start from."""
     folder = FOLDER / f"{model}_sft"
     command(folder, "stage=sft", f"model={model}", "seed=0", *TRAINING[model])
     return folder / "model"
 
 
 def learned(model: str, algorithm: str, seed: int, share: float) -> dict:
-    """One run's held-out rewards, before and after."""
+    """Return one run's held-out rewards before and after."""
     setting = RUNS[model]
     steps = max(int(setting["steps"][algorithm] * share), 1)
     folder = FOLDER / f"{model}_{algorithm}_{seed}_{steps}"
@@ -105,7 +105,7 @@ def learned(model: str, algorithm: str, seed: int, share: float) -> dict:
 
 
 def differences(run: dict) -> np.ndarray:
-    """Reward after less reward before, of each held-out question."""
+    """Return the reward after minus the reward before, for each held-out question."""
     return np.array(run["after"]["rewards"]) - np.array(run["before"]["rewards"])
 
 

@@ -1,12 +1,12 @@
-"""MAE's two rules against the truth: which tool answers are errors.
+"""Compare MAE's two rules with the truth: which tool answers are errors.
 
     TLTRAIN_SHARED=../shared python experiments/bench/mae_rules.py [--quick]
 
-Truth is known in three places: 680 answers of many frameworks in 14 languages, one part of which was held back while
-the strict rule was tuned (tests/tool_answers/README.md); 150 answers of RoTBench's third turn labelled by reading (the
-labels and how they were given: experiments/results/rotbench_answer_labels.json); toolworld, which knows whether its
-tools failed. Prints precision and recall with 95 % Wilson intervals, where the released rule errs and by which
-pattern, and what a turn costs at 1,000 and at 100,000. The last line is one JSON object. `--quick` halves the sizes.
+The truth is known in three places: 680 answers of many frameworks in 14 languages, part of which was held out while the
+strict rule was tuned (tests/tool_answers/README.md); 150 answers of RoTBench's third turn labelled by hand (labels and
+method: experiments/results/rotbench_answer_labels.json); toolworld, which knows whether its tools failed. Prints
+precision and recall with 95 % Wilson intervals, where the released rule errs and by which pattern, and the cost per
+turn at 1,000 and at 100,000 turns. The last line is one JSON object. `--quick` halves the sizes.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ class Labelled:
 
 
 def tool_answers(part: str) -> list[Labelled]:
-    """The labelled answers of one part, `dev` or `held_out`."""
+    """Return the labelled answers of one part, `dev` or `held_out`."""
     items = map(json.loads, TOOL_ANSWERS.read_text(encoding="utf-8").splitlines())
     return [Labelled(item["answer"], item["error"]) for item in items if item["part"] == part]
 
 
 def rotbench_labelled() -> list[Labelled]:
-    """The labelled answers in the order of the labels; a text that is not the one labelled ends the run."""
+    """Return the labelled answers in the order of the labels; exit if a text differs from the labelled one."""
     folder = SHARED / "data/rotbench/third_turn"
     levels: dict[str, list] = {}
     labelled = []
@@ -71,7 +71,7 @@ def rotbench_labelled() -> list[Labelled]:
 
 
 def toolworld_labelled(size: int) -> list[Labelled]:
-    """Every answered call of generated trajectories; `meta["failed"]` holds the truth."""
+    """Return every answered call of generated trajectories; `meta["failed"]` is the truth."""
     labelled = []
     for trajectory in generate(size, seed=TOOLWORLD_SEED):
         failed = iter(trajectory.meta["failed"])
@@ -84,7 +84,7 @@ def toolworld_labelled(size: int) -> list[Labelled]:
 
 
 def wilson(hits: int, of: int, z: float = 1.959964) -> list[float] | None:
-    """The 95 % Wilson score interval of a share, in percent; None of nothing."""
+    """Return the 95 % Wilson score interval of a share in percent; None if there are no cases."""
     if not of:
         return None
     share, scale = hits / of, 1 + z * z / of
@@ -94,7 +94,7 @@ def wilson(hits: int, of: int, z: float = 1.959964) -> list[float] | None:
 
 
 def score(labelled: Iterable[Labelled], rule: Rule) -> dict[str, Any]:
-    """Counts, precision and recall in percent with intervals; None where nothing is flagged, or nothing an error."""
+    """Return counts, precision and recall in percent with intervals; None for precision or recall of no cases."""
     pairs = Counter((error_kind(one.answer, rule) is not None, one.error) for one in labelled)
     hit, false_alarm, missed = pairs[True, True], pairs[True, False], pairs[False, True]
     return {
@@ -109,12 +109,12 @@ def score(labelled: Iterable[Labelled], rule: Rule) -> dict[str, Any]:
 
 
 def shown(row: dict[str, Any], name: str) -> str:
-    """A share with its interval."""
+    """Format a share with its interval."""
     return "-" if row[name] is None else f"{row[name]} [{', '.join(map(str, row[name + '_interval']))}]"
 
 
 def mistakes(labelled: Iterable[Labelled], rule: Rule, other: Rule) -> dict[str, list[str]]:
-    """Where `rule` errs: results it drops, by the kind of pattern that matched; errors it keeps, by `other`'s kind."""
+    """Return where `rule` errs: results it drops, by the matching kind; errors it keeps, by the kind of `other`."""
     found: dict[str, list[str]] = {}
     for one in labelled:
         kind = error_kind(one.answer, rule)
@@ -126,9 +126,9 @@ def mistakes(labelled: Iterable[Labelled], rule: Rule, other: Rule) -> dict[str,
 
 
 def cost_per_turn(answers: list[str], rule: Rule, turns: int) -> float:
-    """Microseconds a turn, over trajectories of four turns; the median of several rounds over the same answers."""
+    """Return microseconds per turn over trajectories of four turns: the median of rounds on the same answers."""
     trajectories = [_trajectory([answers[(4 * n + i) % len(answers)] for i in range(4)]) for n in range(turns // 4)]
-    repeats = max(1, TURNS[-1] // turns // 20)  # so that a round is long enough to be timed
+    repeats = max(1, TURNS[-1] // turns // 20)  # makes a round long enough to time
     times = []
     for _ in range(ROUNDS):
         start = perf_counter()

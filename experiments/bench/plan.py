@@ -1,12 +1,12 @@
-"""Whether `stage=plan` says what training really takes: peak memory, predicted and measured.
+"""Test whether `stage=plan` predicts what training really takes: peak memory, predicted and measured.
 
     python experiments/bench/plan.py [--only WORD]
 
-Each case is a short real training (`stage=pkt` or `stage=irm`) in a process of its own, long enough that every sample
-is met after the optimizer has made its states. Measured is the peak within `Trainer.train`: the kernel's high-water
-mark of the process (VmHWM), on a GPU torch's. What the process held when the libraries were imported and warm and
-no model was loaded takes the place of the plan's own figure for it; the last column leaves it out of
-both. A plan reads the model's configuration alone.
+Each case is a short real training (`stage=pkt` or `stage=irm`) in its own process, long enough that every sample is
+used after the optimizer has made its states. The measured peak is that within `Trainer.train`: the kernel's high-water
+mark of the process (VmHWM), on a GPU torch's. The memory that the process held with libraries imported and warm, before
+a model was loaded, replaces the plan's own figure for it; the last column excludes it from both. A plan reads only the
+model's configuration.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BATCH, STEPS, SUM = "args.per_device_train_batch_size", "args.max_steps", "args.
 
 
 def short(tokens: int) -> dict[str, object]:
-    """Answers of at most `tokens`, asked for although no golden call may be that short."""
+    """Return overrides for answers of at most `tokens`, keeping prompts whose golden call is longer."""
     return {"max_new_tokens": tokens, "too_long_answer": "keep"}
 
 
@@ -60,7 +60,7 @@ case("smollm2 irm bf16", IRM, f"{SMOLLM}true", **{SUM: 2, STEPS: 2, **short(16)}
 
 
 def words_of(name: str, plan: bool, cache: str, folder: str) -> list[str]:
-    """The command line of a case, or of its plan."""
+    """Return the command line of a case, or of its plan."""
     node, words, stage = CASES[name]
     prefix = f"stage.{node}" if plan else "stage"
     kind = {PKT: "pkt", IRM: "irm"}[node]
@@ -76,7 +76,7 @@ def words_of(name: str, plan: bool, cache: str, folder: str) -> list[str]:
 
 
 def worker(words: list[str], result: Path) -> None:
-    """Run a training in this process; leave what it held before and at its peak."""
+    """Run a training in this process; write the memory it held before and at its peak."""
     import transformers
 
     from tltrain import __main__
@@ -100,7 +100,7 @@ def worker(words: list[str], result: Path) -> None:
 
 
 def warm_up() -> None:
-    """Train a model of next to nothing, so that the libraries have loaded what they load at the first use."""
+    """Train a very small model, so that the libraries have loaded what they load at first use."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -116,12 +116,12 @@ def warm_up() -> None:
 
 
 def resident() -> int:
-    """VmRSS of this process in bytes."""
+    """Return VmRSS of this process in bytes."""
     return int(re.search(r"VmRSS:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 
 
 def run(name: str, cache: str) -> dict:
-    """Predicted and measured bytes of a case."""
+    """Return predicted and measured bytes of a case."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with tempfile.TemporaryDirectory() as folder:
         result, said = Path(folder) / "result.json", Path(folder) / "run"
@@ -136,7 +136,7 @@ def run(name: str, cache: str) -> dict:
         plan = json.loads((said / "plan" / "plan.json").read_text())
         measured = json.loads(result.read_text())
     alone = plan["peak_bytes"] - plan["setup"]["process"]
-    on_gpu = plan["setup"]["device"] == "cuda"  # where torch counts tensors alone
+    on_gpu = plan["setup"]["device"] == "cuda"  # there torch counts only tensors
     process = 0 if on_gpu else measured["before"]
     found = {
         "case": name,

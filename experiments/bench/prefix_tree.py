@@ -1,11 +1,11 @@
-"""What sharing prefixes saves in supervised training: `stage.packing=prefix_tree` against `trajectory`.
+"""Measure what sharing prefixes saves in supervised training: `stage.packing=prefix_tree` against `trajectory`.
 
     python experiments/bench/prefix_tree.py [--quick] [--data FOLDER]
 
-On instructions of ToolAlpaca's `eval_real.json` (11 sets of tools, 114 instructions), the golden call as the target:
-  16 queries   the set with the longest documentation and 16 instructions: its own and, where they are fewer, others',
-               which share nothing with them
-  as released  every instruction with its own tools, 6 to 17 a set
+On instructions of ToolAlpaca's `eval_real.json` (11 sets of tools, 114 instructions), with the golden call as target:
+  16 queries   the set with the longest documentation and 16 instructions: its own, filled up with others', which
+               share nothing with them
+  as released  every instruction with its own tools, 6 to 17 per set
 SmolLM2-135M makes one optimizer step over all of them (learning rate 0, so that all rounds do the same work) in rows of
 one trajectory or one tree, alternating within one run; medians over the rounds. Losses of single turns are compared in
 float32. The folder is $TLTRAIN_SHARED/data/toolalpaca (default ../shared).
@@ -38,13 +38,13 @@ MODEL, QUERIES, MAX_LENGTH = "smollm2_135m", 16, 4096
 
 
 def trajectory(sample: Sample, tools_of: Sample) -> Trajectory:
-    """The sample's query and golden call, over the tools of another."""
+    """Make a trajectory of the sample's query and golden call, with the tools of another sample."""
     messages = (*sample.messages, Message.calling(sample.goldens[0]))
     return Trajectory(sample.id, tools_of.tools, messages)
 
 
 def trajectories(samples: list[Sample], which: str) -> list[Trajectory]:
-    """See above."""
+    """Return the trajectories of one of the two choices above."""
     if which == "as released":
         return [trajectory(sample, sample) for sample in samples]
     longest = max(samples, key=lambda sample: len(tl.system_text(sample)))
@@ -54,7 +54,7 @@ def trajectories(samples: list[Sample], which: str) -> list[Trajectory]:
 
 
 def layouts(items: list[Trajectory], encoder: Encoder, dense_until: float) -> dict[str, tuple[list[Layout], list[int]]]:
-    """Packing -> its rows, and the number of the trajectory that each turn of these belongs to."""
+    """Return for each packing its rows, and the trajectory number of each of their turns."""
     chains = [encoder.runs(item, None) for item in items]
     groups = prefix_tree.groups(chains, prefix_tree.Limits(QUERIES, MAX_LENGTH, dense_until))
     return {
@@ -68,7 +68,7 @@ def layouts(items: list[Trajectory], encoder: Encoder, dense_until: float) -> di
 
 @torch.no_grad()
 def turn_losses(model: torch.nn.Module, rows: list[Layout], owners: list[int]) -> list[float]:
-    """The loss of every trajectory's one turn, in the order of the trajectories."""
+    """Return the loss of every trajectory's single turn, in the order of the trajectories."""
     found: list[float] = []
     for row in terminal.track(sft.dataset(rows), "losses"):
         batch = sft.Collator(0)([row])
@@ -78,14 +78,14 @@ def turn_losses(model: torch.nn.Module, rows: list[Layout], owners: list[int]) -
 
 
 def bench(samples: list[Sample], which: str, bf16: bool, rounds: int, cache: str) -> dict:
-    """One table: both packings on one choice of trajectories."""
+    """Measure both packings on one choice of trajectories, for one table."""
     items = trajectories(samples, which)
     models = {}
-    for name in ("trajectory", "prefix_tree"):  # TRL patches a model's forward: each has its own
+    for name in ("trajectory", "prefix_tree"):  # TRL patches a model's forward, so each packing has its own model
         models[name], tokenizer, encoder = load(MODEL, items, cache)
     packed = layouts(items, encoder, tree_mask.dense_until(models["trajectory"]))
     tokens = {name: sum(len(row.input_ids) for row in rows) for name, (rows, _) in packed.items()}
-    difference = None  # said once for each choice
+    difference = None  # computed once for each choice
     if not bf16 or which == "as released":
         one, other = (turn_losses(models[name].eval(), *packed[name]) for name in packed)
         difference = max(abs(a - b) for a, b in zip(one, other, strict=True))

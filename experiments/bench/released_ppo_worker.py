@@ -1,12 +1,12 @@
-"""PPO in the order of work of the authors' released code: the contender `released` of `irm.py`, which starts this.
+"""PPO in the order of the authors' released code: the contender `released` of `irm.py`, which starts this script.
 
     python experiments/bench/released_ppo_worker.py WORK.json RESULT.json
 
-For one prompt after another: sample a response; logits of every position from actor and reference and values from the
-critic, without gradient; grade; then forward, backward and optimizer step of the actor, and the same of the critic.
-Plain torch and transformers. As in that code, log-probabilities are at temperature 1, advantages are not whitened,
-rewards are clipped to ±5 and gradients to a norm of 1, and AdamW has betas 0.9 and 0.95. Its DeepSpeed engines, ZeRO
-and gradient checkpointing are left out: on one process they would only cost.
+For one prompt after another: sample a response; compute logits of every position from actor and reference and values
+from the critic, without gradient; grade; then forward, backward and optimizer step of the actor, and the same of the
+critic. Plain torch and transformers. As in that code, log-probabilities are at temperature 1, advantages are not
+whitened, rewards are clipped to ±5 and gradients to a norm of 1, and AdamW has betas 0.9 and 0.95. Its DeepSpeed
+engines, ZeRO and gradient checkpointing are left out: on one process they would only add cost.
 
 Shapes: P prompt tokens, R response tokens, T = P + R.
 """
@@ -41,13 +41,13 @@ class Critic(nn.Module):
         self.head = nn.Linear(self.body.config.hidden_size, 1, bias=False)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        """[T] token ids -> [T - 1] values of the states before tokens 1 to T - 1."""
+        """Map [T] token ids to [T - 1] values of the states before tokens 1 to T - 1."""
         hidden = self.body(ids[None], use_cache=False).last_hidden_state
         return self.head(hidden)[0, :-1, 0].float()
 
 
 def log_probabilities(model: nn.Module, ids: torch.Tensor) -> torch.Tensor:
-    """[T] token ids -> [T - 1] log-probabilities of tokens 1 to T - 1, from logits of every position in float32."""
+    """Map [T] token ids to [T - 1] log-probabilities of tokens 1 to T - 1, from float32 logits of every position."""
     logits = model(ids[None], use_cache=False).logits[0, :-1].float()
     return logits.log_softmax(-1).gather(-1, ids[1:, None])[:, 0]
 
@@ -55,7 +55,7 @@ def log_probabilities(model: nn.Module, ids: torch.Tensor) -> torch.Tensor:
 def advantages_and_returns(
     rewards: torch.Tensor, values: torch.Tensor, gamma: float, lam: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Generalized advantage estimation over one response, all [R]; nothing is worth anything after its end."""
+    """Compute generalized advantage estimation over one response, all [R]; the value after its end is 0."""
     advantages = torch.zeros_like(rewards)
     last = following = 0.0
     for t in reversed(range(len(rewards))):
@@ -65,19 +65,19 @@ def advantages_and_returns(
 
 
 def policy_loss(new: torch.Tensor, old: torch.Tensor, advantages: torch.Tensor, clip: float) -> torch.Tensor:
-    """PPO's clipped objective; log-probabilities and advantages [R] -> scalar."""
+    """Compute PPO's clipped objective; log-probabilities and advantages [R] -> scalar."""
     ratio = (new - old).exp()
     return torch.max(-advantages * ratio, -advantages * ratio.clamp(1 - clip, 1 + clip)).mean()
 
 
 def value_loss(new: torch.Tensor, old: torch.Tensor, returns: torch.Tensor, clip: float) -> torch.Tensor:
-    """Half the squared error, the change of the value clipped; values and returns [R] -> scalar."""
+    """Compute half the squared error with the value's change clipped; values and returns [R] -> scalar."""
     clipped = new.clamp(old - clip, old + clip)
     return 0.5 * torch.max((new - returns).square(), (clipped - returns).square()).mean()
 
 
 class Worker:
-    """The three models, the two optimizers, and what was measured.
+    """The three models, the two optimizers, and the measurements.
 
     `laps` are seconds: `generation`; `actor_forward`, `reference_forward`, `critic_forward`, `reward`;
     `actor_update`, `critic_update` (forward and backward); `actor_step`, `critic_step` (clipping and AdamW).
@@ -117,14 +117,14 @@ class Worker:
 
     @contextmanager
     def lap(self, name: str, grad: bool = False):
-        """Time what is inside, in bfloat16 where asked; casts of weights are kept to the end of the block only."""
+        """Time a block, in bfloat16 if configured; casts of weights are kept only to the end of the block."""
         start = time.perf_counter()
         with torch.set_grad_enabled(grad), torch.autocast("cpu", torch.bfloat16, enabled=self.work["bf16"]):
             yield
         self.laps[name] += time.perf_counter() - start
 
     def learn_from(self, prompt: dict) -> None:
-        """One sample: rollout, actor's step, critic's step."""
+        """Learn from one sample: rollout, actor's step, critic's step."""
         work, start = self.work, len(prompt["ids"]) - 1  # token `start + 1` is the first of the response
         with self.lap("generation"):
             ids = torch.tensor([prompt["ids"]])
@@ -166,7 +166,7 @@ def main() -> None:
     work = json.loads(Path(sys.argv[1]).read_text())
     torch.manual_seed(work["seed"])
     worker = Worker(work)
-    worker.learn_from(work["prompts"][0])  # warms up
+    worker.learn_from(work["prompts"][0])  # warm-up
     worker.reset()
     for _ in range(work["steps"]):
         for prompt in work["prompts"]:

@@ -1,16 +1,16 @@
-"""How fast supervised training on trajectories is, against the two ways users have today.
+"""Measure how fast supervised training on trajectories is, compared with two existing ways.
 
     python experiments/bench/sft.py [--quick]
 
-The same trajectories, every turn a target, through
-  released   one turn a sample, batch 1, the model's own loss over the logits of the whole sequence (as the authors'
-  code) trl        TRL's SFTTrainer on prompt/completion turns, batch 1
-  tltrain    stage=sft: a trajectory a sample, logits at targets only
+The same trajectories, with every turn a target, through
+  released   one turn per sample, batch 1, the model's own loss over the whole sequence's logits (as the authors' code)
+  trl        TRL's SFTTrainer on prompt/completion turns, batch 1
+  tltrain    stage=sft: one trajectory per sample, logits only at targets
   pkt        stage=pkt: the same with weighted key tokens
 each for one epoch and one optimizer step over the same turns (learning rate 0, so that all rounds do the same work),
-alternating within one run; medians over the rounds. Peak memory is that of a process of its own for each contender.
+alternating within one run; medians over the rounds. Peak memory is measured in a separate process for each contender.
 Losses of single turns are compared in float32. The RoTBench folder is $TLTRAIN_SHARED/data/rotbench (default
-../shared); without it that half is skipped and said so.
+../shared); without it that half is skipped with a message.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ IGNORED = -100
 
 
 def trajectories(source: str, count: int) -> list[Trajectory]:
-    """The first `count` trajectories of a source."""
+    """Return the first `count` trajectories of a source."""
     if source == "toolworld":
         return list(toolworld.generate(count, seed=0))
     return list(rotbench.read_training(ROTBENCH, ["clean"], "stop", ReadReport()))[:count]
 
 
 def load(model_name: str, items: list[Trajectory], cache: str = "outputs/cache"):
-    """Model (float32), tokenizer and encoder of a `conf/model/` choice."""
+    """Load model (float32), tokenizer and encoder of a `conf/model/` choice."""
     cfg = OmegaConf.merge(
         OmegaConf.structured(config.Model),
         {
@@ -73,14 +73,14 @@ def load(model_name: str, items: list[Trajectory], cache: str = "outputs/cache")
 
 
 def datasets_of(items: list[Trajectory], encoder: Encoder) -> dict[str, Dataset]:
-    """What each contender trains on; the same token ids for all."""
+    """Return each contender's training data, made of the same token ids."""
 
     def packed(packing: str, w_max: float | None) -> list:
         return list(pack(items, encoder, PackingSettings(packing, w_max, truncation="error"), PackingReport()))
 
     turns = []
     for layout in packed("turn", None):
-        ids = [*layout.input_ids, layout.targets[-1]]  # the end token stands in the input here, as their code has it
+        ids = [*layout.input_ids, layout.targets[-1]]  # here the end token is part of the input, as in their code
         labels = [IGNORED] * len(ids)
         for position, token in zip(layout.positions, layout.targets, strict=True):
             labels[position + 1] = token
@@ -95,7 +95,7 @@ def datasets_of(items: list[Trajectory], encoder: Encoder) -> dict[str, Dataset]
 
 
 def trainer_of(contender: str, model, tokenizer, rows: Dataset, bf16: bool, folder: str) -> Trainer:
-    """A trainer that makes one optimizer step over all rows."""
+    """Make a trainer that makes one optimizer step over all rows."""
     args = SFTConfig(
         output_dir=folder,
         per_device_train_batch_size=1,
@@ -121,14 +121,14 @@ def trainer_of(contender: str, model, tokenizer, rows: Dataset, bf16: bool, fold
 
 
 def timed(trainer: Trainer) -> float:
-    """Seconds that one epoch takes."""
+    """Return the seconds of one epoch."""
     start = time.perf_counter()
     trainer.train()
     return time.perf_counter() - start
 
 
 def turn_losses(contender: str, trainer: Trainer) -> list[float]:
-    """The loss of every turn, in order, without training."""
+    """Return the loss of every turn, in order, without training."""
     losses = []
     trainer.model.eval()
     with torch.no_grad():
@@ -147,7 +147,7 @@ def turn_losses(contender: str, trainer: Trainer) -> list[float]:
 
 
 def peak_memory(contender: str, source: str, model_name: str, count: int, bf16: bool) -> float:
-    """Peak resident memory in GiB of a process that trains this contender alone."""
+    """Return the peak resident memory in GiB of a process that trains only this contender."""
     command = [
         sys.executable,
         __file__,
@@ -165,7 +165,7 @@ def peak_memory(contender: str, source: str, model_name: str, count: int, bf16: 
 
 
 def bench(source: str, model_name: str, count: int, rounds: int, bf16: bool) -> dict:
-    """One table: the contenders on `count` trajectories of `source`."""
+    """Measure the contenders on `count` trajectories of `source`, for one table."""
     items = trajectories(source, count)
     _, tokenizer, encoder = load(model_name, items)
     rows = datasets_of(items, encoder)
@@ -180,11 +180,11 @@ def bench(source: str, model_name: str, count: int, rounds: int, bf16: bool) -> 
             trainers[name] = trainer_of(name, own, tokenizer, rows[name], bf16, folder)
             losses[name] = turn_losses(name, trainers[name])
         for turn in terminal.track(range(rounds + 1), f"{model_name} on {source}"):
-            for name in random.Random(turn).sample(CONTENDERS, len(CONTENDERS)):  # nobody always follows the same one
+            for name in random.Random(turn).sample(CONTENDERS, len(CONTENDERS)):  # nobody always follows the same
                 elapsed = timed(trainers[name])
                 if turn:  # the first round warms up
                     seconds[name].append(elapsed)
-        pairs = []  # what PKT costs is small: more rounds, in turns the one first and the other
+        pairs = []  # PKT's cost is small: more rounds, in alternating order
         for turn in terminal.track(range(2 * rounds), "pkt against sft"):
             first, second = ("pkt", "tltrain") if turn % 2 else ("tltrain", "pkt")
             times = {first: timed(trainers[first]), second: timed(trainers[second])}
@@ -242,7 +242,7 @@ def main() -> None:
         rows = datasets_of(items, encoder)[options.alone]
         with tempfile.TemporaryDirectory() as folder:
             trainer_of(options.alone, model, tokenizer, rows, bf16, folder).train()
-        status = Path("/proc/self/status").read_text()  # getrusage would give the parent's peak where that is higher
+        status = Path("/proc/self/status").read_text()  # getrusage would give the parent's peak if that is higher
         print(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 2**20)
         return
     sizes = {"smollm2_135m": (3, 5), "tiny": (12, 7)}

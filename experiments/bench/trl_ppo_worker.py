@@ -1,14 +1,14 @@
-"""PPO by trl 1.12.0's PPOTrainer: the contender `trl` of `irm.py`, which starts this in an environment of its own.
+"""PPO by trl 1.12.0's PPOTrainer: the contender `trl` of `irm.py`, which starts this in a separate environment.
 
     python experiments/bench/trl_ppo_worker.py WORK.json RESULT.json
 
-The trainer runs as it is but for what stands here:
+The trainer is unchanged except for this:
 
-- its reward model is a rule: `RuleReward` decodes the responses and grades them, in place of a forward pass;
-- its rollouts (sampling, reference, values) run under bfloat16 autocast where the update does. By itself it puts only
-  the update under accelerate's autocast, and the rest would be computed in the float32 of the weights;
-- its batches hold the prompts in the order given, the same in each step;
-- the padding token is another than the end token, as it expects.
+- its reward model is a rule: `RuleReward` decodes the responses and grades them instead of a forward pass;
+- its rollouts (sampling, reference, values) run under bfloat16 autocast whenever the update does. By default only the
+  update is under accelerate's autocast, and the rest would be computed in the weights' float32;
+- its batches contain the prompts in the given order, the same in each step;
+- the padding token differs from the end token, as it expects.
 
 A step is one rollout of all prompts and one PPO epoch over it in micro-batches.
 """
@@ -40,7 +40,7 @@ from tltrain.trajectory import Call, Tool
 
 
 class RuleReward(nn.Module):
-    """The reward of each response, found by its prompt; counts the tokens of the responses it sees."""
+    """Returns the reward of each response, found by its prompt; counts the tokens of the responses it sees."""
 
     def __init__(self, prompts: list[dict], tokenizer: PreTrainedTokenizerBase) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class RuleReward(nn.Module):
 
 
 class Clock(TrainerCallback):
-    """Seconds of each step and of its parts, and what the trainer logs."""
+    """Records the seconds of each step and of its parts, and the trainer's logs."""
 
     def __init__(self, reward: RuleReward) -> None:
         self.reward, self.steps, self.logs = reward, [], []
@@ -86,7 +86,7 @@ class Clock(TrainerCallback):
         self.parts.clear()
 
     def timed(self, part: str, function):
-        """`function` with its time counted to `part` of the step where it runs without gradient."""
+        """Wrap `function` so that its time without gradient is added to `part` of the step."""
 
         def run(*args, **kwargs):
             start = time.perf_counter()
@@ -99,7 +99,7 @@ class Clock(TrainerCallback):
 
 
 def adapt(clock: Clock, bf16: bool) -> None:
-    """Put rule, autocast and clock into the functions that the trainer calls for its rollouts."""
+    """Patch rule, autocast and clock into the functions that the trainer calls for its rollouts."""
     model_reward = ppo_trainer.get_reward
 
     def get_reward(model, query_responses, pad_token_id, context_length):
@@ -120,7 +120,7 @@ def adapt(clock: Clock, bf16: bool) -> None:
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
-    if tokenizer.pad_token_id == tokenizer.eos_token_id:  # the trainer takes every padding token for padding
+    if tokenizer.pad_token_id == tokenizer.eos_token_id:  # the trainer treats every padding token as padding
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.bos_token
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         raise SystemExit(f"{path}: the tokenizer has no token for padding besides its end token")
@@ -128,7 +128,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
 
 
 def configuration(work: dict, folder: str) -> PPOConfig:
-    """The trainer's arguments; a warm-up step and `steps` measured ones."""
+    """Return the trainer's arguments; one warm-up step and `steps` measured ones."""
     samples = len(work["prompts"])
     return PPOConfig(
         output_dir=folder,
@@ -160,7 +160,7 @@ def configuration(work: dict, folder: str) -> PPOConfig:
 
 
 def trainer_of(work: dict, folder: str) -> tuple[PPOTrainer, Clock]:
-    """The trainer on the work's prompts, and the clock that watches it."""
+    """Make the trainer on the work's prompts, and the clock that watches it."""
     tokenizer = load_tokenizer(work["model"])
     reward = RuleReward(work["prompts"], tokenizer)
     clock = Clock(reward)
@@ -183,7 +183,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         trainer, clock = trainer_of(work, folder)
         trainer.train()
-    steps, logs = clock.steps[1:], clock.logs[1:]  # the first warms up
+    steps, logs = clock.steps[1:], clock.logs[1:]  # the first step is the warm-up
     total = {name: sum(step[name] for step in steps) for name in steps[0]}
     result = {
         "samples": len(work["prompts"]) * len(steps),

@@ -56,9 +56,7 @@ class Tracked:
 def read(folder: Path) -> Tracked:
     """Read the single offline run in a run folder."""
     (file,) = (folder / "wandb").glob("offline-run-*/run-*.wandb")
-    reader = str(
-        distribution("wandb").locate_file("wandb/bin/wandb-core")
-    )  # the program that `wandb leet inspect` starts
+    reader = str(distribution("wandb").locate_file("wandb/bin/wandb-core"))  # as `wandb leet inspect` starts it
     words = ["leet", "inspect", "--no-observability", "--json", "--run-file", str(file), str(folder / "wandb")]
     ran = subprocess.run([reader, *words], cwd=folder, capture_output=True, text=True, check=True)
     return Tracked([json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")], file.parent)

@@ -93,9 +93,7 @@ def test_a_rollout_gives_the_logprobs_and_values_of_the_cpu(model, byte_level, a
 
 @pytest.mark.parametrize("attention", ["sdpa", "flex_attention"])
 def test_greedy_answers_are_those_of_the_cpu(model, byte_level, attention):
-    sharp = LlamaForCausalLM(
-        LlamaConfig(**SIZES, initializer_range=0.3)
-    )  # so that the most likely tokens differ clearly
+    sharp = LlamaForCausalLM(LlamaConfig(**SIZES, initializer_range=0.3))  # so that the likeliest tokens differ clearly
     trees = [PromptTree(tuple(range(5, 205)), (90, 200), (None, None)), PromptTree((7, 8, 9), (3,), (None,))]
     on_gpu = copy.deepcopy(sharp).cuda()
     on_gpu.set_attn_implementation(attention)
