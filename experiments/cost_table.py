@@ -26,7 +26,7 @@ from hydra import compose, initialize_config_dir
 from tltrain import config
 from tltrain.entry import checks
 from tltrain.models import loading
-from tltrain.plan.compute import KNOWN, SHARE
+from tltrain.plan.compute import EXPECTED_UTILIZATION, PEAK_SPEEDS
 from tltrain.runtime.durations import duration
 from tltrain.stages import plan
 
@@ -72,7 +72,9 @@ def seconds(experiment: Experiment, processes: int, device: str, words: list[str
     for of, count in (("pkt", experiment.pkt), ("irm", experiment.irm)):
         if not count:
             continue
-        flops, bandwidth = (figure * share for figure, share in zip(KNOWN[device], SHARE, strict=True))
+        flops, bandwidth = (
+            figure * share for figure, share in zip(PEAK_SPEEDS[device], EXPECTED_UTILIZATION, strict=True)
+        )
         own = [f"stage.of={of}", f"stage.processes={processes}", f"stage.flops={flops}", f"stage.bandwidth={bandwidth}"]
         own += ["stage.rl.max_new_tokens=128", "stage.rl.too_long_answer=keep"]  # few golden calls are longer
         cfg = compose("config", overrides=["stage=plan", "hardware=gpu", *experiment.words, *own, *words])

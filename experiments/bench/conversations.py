@@ -70,7 +70,7 @@ def bench(contender: str, size: int, turns: int, rounds: int) -> dict:
     """Measure both ways for one model."""
     cfg = configured(contender, size, turns)
     seconds: dict[int, list[float]] = {parallel: [] for parallel in PARALLEL}
-    with conversations.answerer(cfg, []) as source:
+    with conversations.answering_source(cfg, []) as source:
         seen = {tuple(held(cfg, source, max(PARALLEL))[1])}
         for number in terminal.track(range(rounds), contender):
             for parallel in PARALLEL if number % 2 == 0 else PARALLEL[::-1]:

@@ -20,7 +20,7 @@ includes data loading, clipping, the optimizer's step and logging.
 Operations are those of `tltrain.plan.compute`: for each token two per weight of the linear layers in the forward pass
 and four in the backward pass, attention over the tokens that it sees (on average half of the sequence), and the head at
 target positions; recomputation is not counted. The peak is the manufacturer's figure for dense bfloat16 of a device of
-this name (`compute.KNOWN`), or --peak. Peak memory is `torch.cuda.max_memory_allocated`.
+this name (`compute.PEAK_SPEEDS`), or --peak. Peak memory is `torch.cuda.max_memory_allocated`.
 
 Each result is appended to --out at once as a line of JSON; jobs with a result there are not repeated.
 """
@@ -206,7 +206,7 @@ def records(path: Path) -> list[dict[str, Any]]:
 
 def mfu(result: dict[str, Any], peak: float | None, key: str = "flops_per_second") -> float | None:
     """Return the share of the device's peak, if that is known."""
-    known = compute.stated(result["device"])
+    known = compute.peak_speed(result["device"])
     peak = peak or (known and known[0])
     return result[key] / peak if peak else None
 

@@ -250,7 +250,7 @@ def test_scored_by_any_call_and_by_every_call_through_the_command_line(tltrain, 
 def test_without_the_package_its_checker_is_left_out_with_a_note(monkeypatch, caplog):
     monkeypatch.setattr(bfcl.importlib.util, "find_spec", lambda name: None)
     bfcl._checker.cache_clear()
-    assert bfcl.official([[]], None, "parallel") is None
+    assert bfcl.official_verdicts([[]], None, "parallel") is None
     assert "BFCL's own accuracy (SET/ast) is left out: pip install --no-deps bfcl-eval" in caplog.text
     bfcl._checker.cache_clear()
 
@@ -331,14 +331,14 @@ def test_answers_we_accept_pass_bfcls_own_checker_and_wrong_types_and_tools_fail
     assert [read_calls(text) for text in texts] == calls
     shuffled = ["\n".join(map(render_call, rng.sample(several, len(several)))) for several in calls]
     assert all(levels.cf for levels in scoring.every_call([*texts, *shuffled], samples * 2))
-    verdicts = bfcl.official(calls, None, category)
+    verdicts = bfcl.official_verdicts(calls, None, category)
     refused = {sample.id for sample, verdict in zip(samples, verdicts, strict=True) if not verdict}
     assert refused == UNREACHABLE & {sample.id for sample in samples}
 
     wrong = [[Call(f"{call.name}x", call.arguments) for call in several] for several in calls]
     odd = [[Call(call.name, {"\0": [{None: [1]}], **call.arguments}) for call in several] for several in calls]
     for answers in ([[]] * len(calls), [several * 2 for several in calls], wrong, odd):
-        assert not any(bfcl.official(answers, None, category))
+        assert not any(bfcl.official_verdicts(answers, None, category))
 
 
 @needs_package
@@ -359,11 +359,11 @@ def test_bfcls_checker_forgives_case_and_punctuation_which_cf_does_not():
     sample = next(s for s in bfcl.read_samples(None, "parallel") if s.id == "parallel_0")
     text = "[spotify.play(artist='taylor-swift', duration=20), spotify.play(artist='MAROON 5', duration=15)]"
     assert scoring.every_call([text], [sample]) == [scoring.Correctness(True, True, False)]
-    assert bfcl.official([read_calls(text)], None, "parallel") == [True]
+    assert bfcl.official_verdicts([read_calls(text)], None, "parallel") == [True]
 
 
 @needs_package
 def test_the_checkers_import_leaves_the_packages_own_table_of_models_alone():
     bfcl._checker.cache_clear()
-    assert bfcl.official([[]], None, "parallel") == [False]
+    assert bfcl.official_verdicts([[]], None, "parallel") == [False]
     assert "bfcl_eval.constants.model_config" not in sys.modules

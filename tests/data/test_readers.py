@@ -332,7 +332,7 @@ def test_calls_without_answers_and_late_system_messages_are_counted(write):
             "[]",
             "messages[2].tool_calls[0].function.arguments: expected an object, found []",
         ),
-        (["messages", 2, "tool_calls"], [], "messages[3]: expected no tool's answer where nothing was called"),
+        (["messages", 2, "tool_calls"], [], "messages[3]: expected no tool's answer to a message without calls"),
         (["messages", 5], {"role": "tool", "content": "x"}, "messages[5]: expected at most 2 answers to 2 calls"),
         (["messages", 5], {"role": "assistant", "content": None}, "messages[5].content: expected a string, found null"),
         (["messages", 0], {"role": "tool", "content": "x"}, "messages[0]: expected an answer to a call"),

@@ -122,7 +122,7 @@ def test_simulated_apis_may_ask_the_user_back_in_any_words(read):
     ("record", "said"),
     [
         ([], "record: expected an object, found []"),
-        (changed(Golden_Answers=[]), "Golden_Answers: expected 2, one an instruction, found 0"),
+        (changed(Golden_Answers=[]), "Golden_Answers: expected 2, one for each instruction, found 0"),
         (changed(Golden_Answers=[[], []]), "Golden_Answers[0]: expected at least one golden call"),
         (changed(Instructions=[1, 2]), "Instructions[0]: expected a string, found 1"),
         (with_tool("Finds a cat"), "Function_Description.find: expected `Parameters: {...}`"),

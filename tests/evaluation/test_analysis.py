@@ -14,7 +14,7 @@ from tltrain.evaluation import analysis
 from tltrain.evaluation.analysis import ErrorCounts, TurnScore, labels, ratios, token_parts
 from tltrain.formats.calls import render_call
 from tltrain.formats.tool_errors import Rule
-from tltrain.stages.analyze import asked, by_outcome
+from tltrain.stages.analyze import by_outcome, requested
 from tltrain.trajectory import Call, Message, Trajectory
 
 RULE = Rule.from_config(OmegaConf.to_container(OmegaConf.load(CONF_DIR / "mae" / "paper.yaml")))
@@ -227,7 +227,7 @@ def test_parts_and_conditions_add_up(scores):
     ],
 )
 def test_what_is_named_is_analysed(words, stage, wanted):
-    assert asked(OmegaConf.create({"models": [], "results": [], **stage}), words) == wanted
+    assert requested(OmegaConf.create({"models": [], "results": [], **stage}), words) == wanted
 
 
 def test_labels_are_short_and_different():

@@ -20,7 +20,7 @@ from tltrain.config import STAGES
 from tltrain.models import loading
 from tltrain.plan import configured, memory
 from tltrain.plan.compute import Speed
-from tltrain.plan.configured import Rows
+from tltrain.plan.configured import SampleSizes
 from tltrain.plan.memory import Batch
 from tltrain.plan.shapes import shape_of
 from tltrain.stages import irm, supervised
@@ -106,7 +106,7 @@ def test_hardware_may_switch_checkpointing_on():
     def peak(*more: str) -> float:
         cfg = training("pkt", *more)
         setup = configured.setup_of(cfg, SHAPE)
-        return configured.make(cfg, SHAPE, setup, Batch(rows=1, length=2000, targets=10), None, SPEED).peak[1]
+        return configured.make_plan(cfg, SHAPE, setup, Batch(rows=1, length=2000, targets=10), None, SPEED).peak[1]
 
     without = peak()
     assert peak("++hardware.args.gradient_checkpointing=true") < without
@@ -140,7 +140,7 @@ def test_the_plan_knows_the_librarys_defaults(name, tmp_path):
 
 # --- tokens -----------------------------------------------------------------------------------------------------------
 
-ROWS = Rows([10, 20], [1, 1])
+ROWS = SampleSizes([10, 20], [1, 1])
 SPEED = Speed(1.0, 1.0, "")
 
 
@@ -213,7 +213,7 @@ def test_the_plan_trains_what_the_stage_trains(name, lora, path):
     shape = shape_of(policy.config)
     for strategy in ("none", "zero2", "zero3", "fsdp"):
         setup = configured.setup_of(cfg, shape, 2, strategy)
-        plan = configured.make(cfg, shape, setup, Batch(rows=1, length=10, targets=1), None, SPEED)
+        plan = configured.make_plan(cfg, shape, setup, Batch(rows=1, length=10, targets=1), None, SPEED)
         assert plan.trained == counts
         step = plan.moments["step"]
         assert step["gradients"] == sum(counts.values()) * 4 / (1 if strategy == "none" else 2)

@@ -15,7 +15,7 @@ from transformers.models.auto import AutoModelForCausalLM
 from tltrain.errors import TltrainError
 from tltrain.plan import compute, memory, shapes
 from tltrain.plan.compute import Speed, Tokens
-from tltrain.plan.configured import Rows
+from tltrain.plan.configured import SampleSizes
 from tltrain.plan.memory import Batch, Setup
 
 SIZES = {
@@ -90,7 +90,7 @@ def test_the_critic_has_no_head():
 
 
 def test_a_configuration_that_is_no_language_model_is_said():
-    with pytest.raises(TltrainError, match="model: vit is no causal language model"):
+    with pytest.raises(TltrainError, match="model: vit is not a causal language model"):
         shapes.shape_of(AutoConfig.for_model("vit"))
 
 
@@ -125,8 +125,8 @@ def test_optimizers_keep_different_states(name, expected):
 
 def test_offloading_takes_the_machines_memory():
     # bfloat16 weights, float32 gradients, master copy and two moments: 18 bytes per weight
-    assert memory.on_host(P, Setup(4, "zero3_offload", "cuda", True)) == 18 * P / 4
-    assert memory.on_host(P, Setup(4, "zero3", "cuda", True)) == 0
+    assert memory.host_bytes(P, Setup(4, "zero3_offload", "cuda", True)) == 18 * P / 4
+    assert memory.host_bytes(P, Setup(4, "zero3", "cuda", True)) == 0
 
 
 def test_an_adapter_alone_has_gradients_and_moments():
@@ -230,7 +230,7 @@ def test_a_block_keeps_what_autograd_really_keeps(name, precision, padded):
         found.append(kept_by_autograd(config, dtype, autocast, False, length, padded))
     shape = shapes.shape_of(config)
     setup = Setup(bf16=precision != "float32", weight_bytes=dtype.itemsize, attention=config._attn_implementation)
-    planned = memory.kept_by_block(shape, setup, Batch(rows=1, length=length, masked=padded)) * length
+    planned = memory.block_activations(shape, setup, Batch(rows=1, length=length, masked=padded)) * length
     assert planned == pytest.approx(found[1] - found[0], rel=0.03)
 
 
@@ -337,7 +337,7 @@ def test_time_is_operations_over_speed_and_processes():
 
 
 def test_the_longest_samples_make_the_largest_batch():
-    rows = Rows([5, 9, 7], [1, 2, 3])
+    rows = SampleSizes([5, 9, 7], [1, 2, 3])
     assert rows.longest(1) == (9, 2)
     assert rows.longest(2) == (9, 5)
     assert rows.longest(6) == (9, 12)  # fewer samples than the batch: some are used twice

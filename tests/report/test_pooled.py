@@ -128,7 +128,7 @@ def test_the_interval_of_a_share_of_calls_is_that_of_drawing_conversations():
 
 def test_conversations_flip_and_are_no_kinds_of_error():
     rows = small(("base", [held(conversation(0, 0, 1, "turn limit", None))]), ("other", [held(conversation(0, 1, 1))]))
-    found = samples.flipping(rows)
+    found = samples.flipping_samples(rows)
     assert found["levels"] == ["va", "success"] and len(found["samples"]) == 1
     assert "Question 0" in found["texts"] and numbers.error_kinds(rows.rows[0], "world_multi") == {}
 

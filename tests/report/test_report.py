@@ -167,7 +167,7 @@ def test_flips_are_the_samples_on_which_two_jobs_differ():
     a, b = job(0, [1, 0, 1, 0]), job(0, [1, 1, 0, 0])
     assert [(flip.id, flip.gained) for flip in numbers.flips(a, b)] == [("1", True), ("2", False)]
     assert numbers.flips(a, b, "ts") == []
-    found = samples.flipping(small(("base", [a]), ("other", [b])))
+    found = samples.flipping_samples(small(("base", [a]), ("other", [b])))
     assert [one[1] for one in found["samples"]] == ["1", "2"] and found["left_out"] == 0
     assert [found["texts"][line[0]] for line in found["answers"][1]["lines"]] == ["f(1)", "f(2)"]
 
@@ -315,7 +315,7 @@ def test_a_page_stays_small_and_says_what_is_left_out():
 
     jobs = [[long(0, [(i + r) % 2 for i in range(2000)], "a"), long(1, [1] * 5, "b")] for r in range(2)]
     jobs[1][1] = long(1, [0] * 5, "b")
-    found = samples.flipping(small(("base", jobs[0]), ("other", jobs[1])))
+    found = samples.flipping_samples(small(("base", jobs[0]), ("other", jobs[1])))
     kept = [found["sets"][one[0]] for one in found["samples"]]
     assert kept.count("b") == 5 and 0 < kept.count("a") < 2000  # the small set is complete, whatever the other takes
     assert len(kept) + found["left_out"] == 2005
@@ -329,7 +329,7 @@ def test_a_sample_flips_whatever_the_order_of_its_golden_arguments_and_each_time
 
     base = asked(0, 1, golden={"name": "f", "arguments": {"x": 1, "y": 2}})
     other = asked(1, 1, golden={"arguments": {"y": 2, "x": 1}, "name": "f"})
-    found = samples.flipping(small(("base", [base]), ("other", [other])))
+    found = samples.flipping_samples(small(("base", [base]), ("other", [other])))
     assert len(found["samples"]) == len(numbers.flips(base, other)) == 1
 
 
@@ -378,5 +378,5 @@ def test_without_texts_the_numbers_stay_and_questions_and_answers_go():
     shown = page.render(bare, numbers.derive(bare)) + exports.markdown(bare, numbers.derive(bare))
     assert "what does" not in shown and "search_flights" not in shown and "See you later" not in shown
     assert "search_flights" in page.render(whole, numbers.derive(whole))
-    left, all_of_them = samples.flipping(bare), samples.flipping(whole)
+    left, all_of_them = samples.flipping_samples(bare), samples.flipping_samples(whole)
     assert len(left["samples"]) == len(all_of_them["samples"]) > 0

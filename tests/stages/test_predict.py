@@ -53,7 +53,7 @@ def test_predict_reads_the_papers_inference_format(tltrain, write, parrot, lengt
     saved = json.loads((ran.folder / "prediction.json").read_text())
     assert (saved["text"], saved["call"]) == (text, json.loads(as_json))
     assert saved["agrees_with_documentation"] is (length == 6)  # `deep` is not documented
-    assert ("no call that the tools' documentation allows" in ran.err) is (length == 4)
+    assert ("This call contradicts the tools' documentation" in ran.err) is (length == 4)
 
 
 def test_predict_reads_chat_completions(tltrain, write, parrot):

@@ -161,7 +161,7 @@ def test_a_job_that_was_stopped_is_a_failed_row(tmp_path):
     assert found.rows[0].seeds[0].error == "stopped before it finished" and found.rows[0].seeds[0].seed == 4
     (folder / "metrics.json").write_text(json.dumps({"toolworld/ts": 1.0, "details": {}}))
     assert gather.gather([folder], "x", "y").rows[0].seeds[0].error is None
-    with pytest.raises(TltrainError, match="no job's folder"):
+    with pytest.raises(TltrainError, match="no job folder"):
         gather.gather([tmp_path], "x", "y")
 
 

@@ -56,7 +56,9 @@ def test_without_a_key_a_job_is_tracked_offline_and_asks_nothing(tmp_path):
     ran = mae(tmp_path, "tracking.mode=online", WANDB_BASE_URL=NOWHERE)
     assert ran.returncode == 0
     first, _ = about_tracking(ran.stderr)
-    assert first.startswith("wandb: there is no API key: set WANDB_API_KEY or run `wandb login`; tracking goes on off")
+    assert first.startswith(
+        "wandb: there is no API key: set WANDB_API_KEY or run `wandb login`; tracking continues off"
+    )
     ran = mae(tmp_path, "tracking.mode=online", "hydra.run.dir=other", WANDB_API_KEY="short")
     assert ran.returncode == 0 and "WANDB_API_KEY invalid" in about_tracking(ran.stderr)[0]
 

@@ -50,7 +50,7 @@ def test_a_table_in_markdown():
 
 
 def test_kinds_of_error_that_never_occur_are_left_out_and_many_sets_make_several_tables(capsys):
-    tables.show_kinds({f"s{i}": {"wrong_tool": 0, "correct": i} for i in range(6)})
+    tables.print_kinds({f"s{i}": {"wrong_tool": 0, "correct": i} for i in range(6)})
     out = capsys.readouterr().out
     assert out.count("Calls by kind") == 2
     assert "wrong tool" not in out and "s0" in out and "s5" in out

@@ -324,7 +324,9 @@ _MODEL_TABLE = f"{PACKAGE}.constants.model_config"
 _US = "tltrain"
 
 
-def official(answers: Sequence[Sequence[Call]], path: str | PathLike[str] | None, category: str) -> list[bool] | None:
+def official_verdicts(
+    answers: Sequence[Sequence[Call]], path: str | PathLike[str] | None, category: str
+) -> list[bool] | None:
     """Return the verdict of BFCL's `ast_checker` on each answer (a list of calls) to a category's first questions.
 
     Return None for the executable sets, which have no possible answers (BFCL ran the calls), and if the package cannot

@@ -75,7 +75,7 @@ def read_metrics(read: ReadReport) -> dict[str, Any]:
     return {"records_read": read.read, "records_skipped": len(read.skipped), "reading_notes": dict(read.notes)}
 
 
-def tell_reading(read: ReadReport, folder: Path) -> None:
+def log_reading(read: ReadReport, folder: Path) -> None:
     """Log one line for each thing that the reader left out or changed, and list skipped records in `skipped.txt`."""
     if read.skipped:
         runs.write_lines(folder / "skipped.txt", read.skipped)
@@ -85,7 +85,7 @@ def tell_reading(read: ReadReport, folder: Path) -> None:
         log.warning("reading: %s: %d times in %d records", note, count, read.read)
 
 
-def tell_judging(judged: MaeReport) -> None:
+def log_judging(judged: MaeReport) -> None:
     """Log in one line how many calls are not learned, and why."""
     if (left_out := judged.calls - judged.kept) > 0:
         reasons = {

@@ -42,24 +42,28 @@ class Speed:
 
 CPU = Speed(1e11, 1e10, "a guess for a few CPU cores")
 GPU = Speed(1.25e14, 1.2e12, "an A100 at 40 %")
-KNOWN = {"A100": (312e12, 2.0e12), "H100": (989e12, 3.35e12), "H200": (989e12, 4.8e12), "B200": (2250e12, 8e12)}
+PEAK_SPEEDS = {"A100": (312e12, 2.0e12), "H100": (989e12, 3.35e12), "H200": (989e12, 4.8e12), "B200": (2250e12, 8e12)}
 """Manufacturers' peak bfloat16 operations and bytes per second."""
-SHARE = (0.4, 0.6)
+EXPECTED_UTILIZATION = (0.4, 0.6)
 """The shares of these two peaks that we expect to reach."""
 
 
-def stated(name: str | None) -> tuple[float, float] | None:
-    """Return the `KNOWN` entry for a device name of torch's, or None."""
-    return next((speed for known, speed in KNOWN.items() if known in (name or "")), None)
+def peak_speed(name: str | None) -> tuple[float, float] | None:
+    """Return the `PEAK_SPEEDS` entry for a device name of torch's, or None."""
+    return next((speed for known, speed in PEAK_SPEEDS.items() if known in (name or "")), None)
 
 
 def speed_of(device: str, name: str | None) -> Speed:
     """Return the expected speed of `cpu` or `cuda`; `name` is torch's name of the GPU, if there is one here."""
     if device == "cpu":
         return CPU
-    if (known := stated(name)) is None:
+    if (known := peak_speed(name)) is None:
         return GPU
-    return Speed(known[0] * SHARE[0], known[1] * SHARE[1], f"{name} at {SHARE[0]:.0%}")
+    return Speed(
+        known[0] * EXPECTED_UTILIZATION[0],
+        known[1] * EXPECTED_UTILIZATION[1],
+        f"{name} at {EXPECTED_UTILIZATION[0]:.0%}",
+    )
 
 
 def forward(shape: Shape, tokens: Tokens) -> float:
@@ -92,6 +96,6 @@ def seconds(kind: str, shape: Shape, setup: Setup, batch: Batch, tokens: Tokens,
     if kind != "supervised":
         parts["prefill"] = forward(shape, Tokens(tokens.prefill, 0, tokens.length)) / rate
         steps = tokens.sampled / max(batch.samples, 1) / setup.processes
-        cache = key_value_cache(shape, batch.samples, batch.prompt, setup.computing)
-        parts["sampling"] = steps * (shape.parameters * setup.computing + cache) / speed.bandwidth
+        cache = key_value_cache(shape, batch.samples, batch.prompt, setup.compute_bytes)
+        parts["sampling"] = steps * (shape.parameters * setup.compute_bytes + cache) / speed.bandwidth
     return parts

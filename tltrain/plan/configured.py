@@ -21,7 +21,7 @@ from tltrain.training.arguments import library_class, lost_updates, trainer_argu
 
 log = logging.getLogger(__name__)
 
-MARGIN = 0.95
+USABLE_SHARE = 0.95
 """Usable share of a device's memory; the rest is lost to the allocator's fragmentation."""
 LENGTH = 1024
 """Assumed tokens per sample if nothing else is known: trl.SFTConfig's `max_length`."""
@@ -49,7 +49,7 @@ OWN_DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Rows:
+class SampleSizes:
     """Token count and target count of each training sample (for irm the targets are the number of calls to sample)."""
 
     lengths: Sequence[int]
@@ -91,17 +91,17 @@ class Plan:
     def fits(self) -> bool | None:
         if self.refused is not None:
             return False
-        return None if self.available is None else self.peak[1] <= self.available * MARGIN
+        return None if self.available is None else self.peak[1] <= self.available * USABLE_SHARE
 
 
-def make(cfg: DictConfig, shape: Shape, setup: Setup, batch: Batch, tokens: Tokens | None, speed: Speed) -> Plan:
+def make_plan(cfg: DictConfig, shape: Shape, setup: Setup, batch: Batch, tokens: Tokens | None, speed: Speed) -> Plan:
     """Return the plan of `cfg.stage`."""
     kind = kind_of(cfg)
     moments = getattr(memory, kind)(shape, setup, batch)
     seconds = compute.seconds(kind, shape, setup, batch, tokens, speed) if tokens else {}
-    host = 0.0 if kind == "answering" else memory.on_host(shape.parameters, setup)
+    host = 0.0 if kind == "answering" else memory.host_bytes(shape.parameters, setup)
     if kind == "actor_critic":
-        host += memory.on_host(*memory.critic(shape, setup))
+        host += memory.host_bytes(*memory.critic(shape, setup))
     return Plan(
         shape=shape,
         setup=setup,
@@ -221,7 +221,7 @@ def device_name() -> str | None:
 # --- batches ----------------------------------------------------------------------------------------------------------
 
 
-def batch_of(cfg: DictConfig, rows: Rows, setup: Setup) -> Batch:
+def batch_of(cfg: DictConfig, rows: SampleSizes, setup: Setup) -> Batch:
     """Return the largest micro-batch of the rows, and the sizes of what is sampled at once."""
     stage, kind, given = cfg.stage, kind_of(cfg), arguments(cfg)
     count = stage.batch_size if kind == "answering" else given["per_device_train_batch_size"]
@@ -260,7 +260,7 @@ def longest_answer(cfg: DictConfig) -> int:
     return answer_limit([], cfg.stage.max_new_tokens, None)
 
 
-def tokens_of(cfg: DictConfig, rows: Rows, setup: Setup, response: int | None = None) -> Tokens:
+def tokens_of(cfg: DictConfig, rows: SampleSizes, setup: Setup, response: int | None = None) -> Tokens:
     """Return the tokens that the whole stage computes; `response` is an answer's mean length (None: the maximum)."""
     given, kind, n = arguments(cfg), kind_of(cfg), len(rows.lengths)
     read, targets = sum(rows.lengths), sum(rows.targets)
@@ -286,7 +286,7 @@ def tokens_of(cfg: DictConfig, rows: Rows, setup: Setup, response: int | None = 
     return Tokens(whole, passes * rollouts * sampled, (read + sampled) / n, rollouts * sampled, rollouts * read)
 
 
-def rows_of(stage: str, items: Any) -> Rows:
+def rows_of(stage: str, items: Any) -> SampleSizes:
     """Return the sizes of a stage's training data: a dataset of `training.sft.dataset`, or prompt trees.
 
     Args:
@@ -296,11 +296,11 @@ def rows_of(stage: str, items: Any) -> Rows:
         import pyarrow.compute as pc
 
         table = items.data  # Arrow computes the lengths of its lists without making Python lists of them
-        return Rows(*(pc.list_value_length(table.column(name)).to_pylist() for name in ("input_ids", "targets")))
+        return SampleSizes(*(pc.list_value_length(table.column(name)).to_pylist() for name in ("input_ids", "targets")))
     if stage == "ppo":
-        return Rows([len(tree.ids) for tree in items], [len(tree.ends) for tree in items])
+        return SampleSizes([len(tree.ids) for tree in items], [len(tree.ends) for tree in items])
     ends = [end for tree in items for end in tree.ends]
-    return Rows(ends, [1] * len(ends))
+    return SampleSizes(ends, [1] * len(ends))
 
 
 # --- what a training says ---------------------------------------------------------------------------------------------
@@ -323,20 +323,21 @@ def announce(cfg: DictConfig, config: Any, items: Any) -> None:
         rows = rows_of(algorithm, items)
         name = device_name() if setup.device == "cuda" else None
         speed = compute.speed_of(setup.device, name)
-        plan = make(cfg, shape, setup, batch_of(cfg, rows, setup), tokens_of(cfg, rows, setup), speed)
+        plan = make_plan(cfg, shape, setup, batch_of(cfg, rows, setup), tokens_of(cfg, rows, setup), speed)
         here = int(os.environ.get("LOCAL_WORLD_SIZE", setup.processes))
         plan = replace(plan, available=memory_here(setup.device, here))
-        (log.info if plan.fits is not False else log.warning)("%s", line(plan, with_time=name is not None))
+        (log.info if plan.fits is not False else log.warning)("%s", summary(plan, with_time=name is not None))
     except Exception as error:  # the plan is only a help: no error in it may stop the training
         log.debug("no plan: %s", error)
 
 
-def line(plan: Plan, with_time: bool = True) -> str:
+def summary(plan: Plan, with_time: bool = True) -> str:
     """Format the plan as one line."""
     moment, peak = plan.peak
     room = "" if plan.available is None else f" of {plan.available / GiB:.1f}"
     each = f" for each of {plan.setup.processes} processes ({plan.setup.strategy})" if plan.setup.processes > 1 else ""
-    said = f"plan: {count(plan.shape.parameters)} parameters; memory peaks at about {peak / GiB:.1f}{room} GiB{each}"
+    size = format_count(plan.shape.parameters)
+    said = f"plan: {size} parameters; memory peaks at about {peak / GiB:.1f}{room} GiB{each}"
     if with_time and plan.seconds:
         said += f"; about {duration(sum(plan.seconds.values()))}"
     if plan.fits is False:
@@ -346,7 +347,7 @@ def line(plan: Plan, with_time: bool = True) -> str:
     return said
 
 
-def count(number: float) -> str:
+def format_count(number: float) -> str:
     """Format a number of parameters or tokens for humans: 134.5 M."""
     for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:
@@ -354,7 +355,7 @@ def count(number: float) -> str:
     return f"{number:.0f}"
 
 
-def table(plan: Plan) -> None:
+def print_table(plan: Plan) -> None:
     """Print a table in GiB with a column for each moment and a row for each part."""
     parts = list(dict.fromkeys(part for moment in plan.moments.values() for part in moment))
     rows = [

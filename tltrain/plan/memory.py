@@ -7,7 +7,7 @@ count what this package and its libraries do:
                  states; under FSDP float32, to which accelerate converts them
     gradients    in the weights' dtype; none before the first backward pass of a step, all of them while
                  micro-batches are accumulated
-    activations  what autograd keeps of transformers' modules for the backward pass, tensor by tensor (`kept_by_block`)
+    activations  what autograd keeps of transformers' modules for the backward pass (`block_activations`)
     logits       at target positions only, several float32 tensors at a time (softmax, its gradients)
 
 ZeRO is as in Rajbhandari et al. 2020 (arXiv 1910.02054), section 5: stage 2 divides gradients and optimizer states by
@@ -24,13 +24,13 @@ from tltrain.plan.shapes import Shape
 GiB = 2**30
 PROCESS = {"cpu": 0.55 * GiB, "cuda": 0.7 * GiB}
 """Bytes before anything is loaded: interpreter and libraries (CPU); context and library workspaces (GPU)."""
-SLACK = {"cpu": (0.2, 0.6), "cuda": (0, 0)}
+HEAP_OVERHEAD = {"cpu": (0.2, 0.6), "cuda": (0, 0)}
 """Heap overhead as a share of the activations: from earlier micro-batches during the forward pass, and from freed
 activations afterwards. glibc returns only the top of the heap, and later allocations do not exactly fit the holes
 (measured; `MALLOC_MMAP_THRESHOLD_=262144` in the environment avoids it)."""
 BUCKET = 200_000_000
 """Elements that DeepSpeed reduces or gathers at once; it uses two such buffers at a time."""
-LIVE = 1_000_000_000
+MAX_LIVE_WEIGHTS = 1_000_000_000
 """Most weights that ZeRO-3 keeps gathered (`stage3_max_live_parameters`)."""
 TILE = (4096, 32768)
 """Tile size (tokens, vocabulary) in which TRL's fused head computes logits."""
@@ -71,7 +71,7 @@ class Setup:
         return self.strategy != "none"
 
     @property
-    def computing(self) -> int:
+    def compute_bytes(self) -> int:
         """Bytes of a number in the compute dtype."""
         return 2 if self.bf16 else self.weight_bytes
 
@@ -81,14 +81,14 @@ class Setup:
         return self.bf16 and self.weight_bytes == 4 and not self.sharded
 
     @property
-    def stored(self) -> int:
+    def stored_bytes(self) -> int:
         """Bytes per weight of the model itself between steps."""
-        return {"none": self.weight_bytes, "fsdp": 4}.get(self.strategy, self.computing)
+        return {"none": self.weight_bytes, "fsdp": 4}.get(self.strategy, self.compute_bytes)
 
     @property
-    def stored_trained(self) -> int:
+    def trained_bytes(self) -> int:
         """Bytes per trained weight between steps: peft makes an adapter float32 beside 16-bit weights."""
-        return 4 if self.adapter is not None and self.strategy == "none" else self.stored
+        return 4 if self.adapter is not None and self.strategy == "none" else self.stored_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,14 +156,14 @@ def state(parameters: int, block: int, setup: Setup) -> Moment:
 
 def _frozen(parameters: int, setup: Setup) -> float:
     """Return the bytes of the weights beside an adapter."""
-    return 0 if setup.adapter is None else parameters * (setup.frozen_bytes or setup.stored)
+    return 0 if setup.adapter is None else parameters * (setup.frozen_bytes or setup.stored_bytes)
 
 
 def _state(parameters: int, trained: int, frozen: float, block: int, setup: Setup) -> Moment:
     """Compute `state` for one or several models in one engine. `frozen`: bytes of the weights that are not trained."""
-    n, w = setup.processes, setup.stored_trained
+    n, w = setup.processes, setup.trained_bytes
     states = trained * _optimizer_bytes(setup)
-    copies = 2 * min(BUCKET, trained) * setup.computing
+    copies = 2 * min(BUCKET, trained) * setup.compute_bytes
     if setup.strategy == "none":
         buckets = trained * w if n > 1 else 0  # DistributedDataParallel's, in addition to the gradients
         return {"weights": trained * w + frozen, "gradients": trained * w, "optimizer": states, "buffers": buckets}
@@ -175,14 +175,14 @@ def _state(parameters: int, trained: int, frozen: float, block: int, setup: Setu
             "buffers": copies,
         }
     if setup.strategy == "fsdp":
-        gathered = 2 * block * setup.computing  # the block being computed and the one prefetched
+        gathered = 2 * block * setup.compute_bytes  # the block being computed and the one prefetched
         return {
             "weights": (trained * w + frozen) / n,
             "gradients": trained * w / n,
             "optimizer": states / n,
-            "buffers": gathered + 2 * block * setup.computing,
+            "buffers": gathered + 2 * block * setup.compute_bytes,
         }
-    gathered = min(parameters, LIVE) * setup.computing
+    gathered = min(parameters, MAX_LIVE_WEIGHTS) * setup.compute_bytes
     part = {
         "weights": (trained * w + frozen) / n,
         "gradients": trained * w / n,
@@ -194,17 +194,17 @@ def _state(parameters: int, trained: int, frozen: float, block: int, setup: Setu
     return part
 
 
-def on_host(parameters: int, setup: Setup) -> float:
+def host_bytes(parameters: int, setup: Setup) -> float:
     """Return the bytes of host memory per process for offloading: weights, gradients, master copy, moments."""
     if setup.strategy != "zero3_offload":
         return 0
     each = 4 + 4 + _optimizer_bytes(setup)
-    return (parameters * setup.computing + trained_weights(parameters, setup) * each) / setup.processes
+    return (parameters * setup.compute_bytes + trained_weights(parameters, setup) * each) / setup.processes
 
 
 def _optimizer_bytes(setup: Setup) -> float:
     """Return the bytes of optimizer states per weight: two moments, in the dtype of the weights they belong to."""
-    width: float = 4 if setup.sharded else setup.stored_trained
+    width: float = 4 if setup.sharded else setup.trained_bytes
     name = setup.optimizer
     if "adafactor" in name or name == "sgd":
         return 0  # Adafactor keeps only row and column sums, SGD by default no momentum
@@ -218,7 +218,7 @@ def _optimizer_bytes(setup: Setup) -> float:
 # --- one forward and backward -----------------------------------------------------------------------------------------
 
 
-def kept_by_block(shape: Shape, setup: Setup, batch: Batch) -> float:
+def block_activations(shape: Shape, setup: Setup, batch: Batch) -> float:
     """Return the bytes per token that autograd keeps of one block, in transformers' Llama and similar models.
 
     Each of the two norms keeps its input (in float32), the normalized input and, unless a cast follows, its output;
@@ -226,7 +226,7 @@ def kept_by_block(shape: Shape, setup: Setup, batch: Batch) -> float:
     autocast the residual stream is float32, and every linear layer keeps its own bfloat16 copy of its input.
     """
     h, q, k, f = shape.hidden, shape.queries, shape.keys, shape.intermediate
-    c = setup.computing
+    c = setup.compute_bytes
     masked = (batch.masked or batch.tree) and "flash" not in setup.attention
     keys = q if masked else k
     size = c * (2 * q + 2 * keys) + c * FEED_FORWARD[shape.gated] * f + 4 * shape.heads + 8
@@ -245,8 +245,8 @@ def kept_by_block(shape: Shape, setup: Setup, batch: Batch) -> float:
 
 def activations(shape: Shape, setup: Setup, batch: Batch) -> float:
     """Return the bytes kept for the backward pass; with checkpointing the blocks' inputs and one recomputed block."""
-    tokens, one = batch.tokens, batch.tokens * kept_by_block(shape, setup, batch)
-    residual = tokens * shape.hidden * (4 if setup.autocast else setup.computing)
+    tokens, one = batch.tokens, batch.tokens * block_activations(shape, setup, batch)
+    residual = tokens * shape.hidden * (4 if setup.autocast else setup.compute_bytes)
     kept = shape.layers * residual + one if setup.checkpointing else shape.layers * one
     return kept + 3 * tokens * shape.hidden * 4 + _mask(batch)
 
@@ -258,8 +258,8 @@ def _mask(batch: Batch) -> int:
 
 def one_block(shape: Shape, setup: Setup, batch: Batch) -> float:
     """Return the bytes of one block's backward pass: its kept tensors and the gradients of its widest ones."""
-    kept = batch.tokens * kept_by_block(shape, setup, batch)
-    return kept + batch.tokens * (3 * setup.computing * shape.intermediate + 2 * 4 * shape.hidden)
+    kept = batch.tokens * block_activations(shape, setup, batch)
+    return kept + batch.tokens * (3 * setup.compute_bytes * shape.intermediate + 2 * 4 * shape.hidden)
 
 
 def casts(matrices: int, setup: Setup) -> float:
@@ -269,8 +269,8 @@ def casts(matrices: int, setup: Setup) -> float:
 
 def head(shape: Shape, setup: Setup, targets: int) -> float:
     """Return a supervised step's bytes at the head: softmax, its gradient, and the logits' or the head's gradient."""
-    c, v = setup.computing, shape.vocab
-    weight = 0 if setup.adapter is not None else shape.embedding * (c + setup.stored)
+    c, v = setup.compute_bytes, shape.vocab
+    weight = 0 if setup.adapter is not None else shape.embedding * (c + setup.stored_bytes)
     if setup.fused_head:
         tile = min(targets, TILE[0]) * min(v, TILE[1])
         per = c if setup.device == "cuda" else c + 16  # without Triton the tile is reduced by float32 operations
@@ -301,7 +301,7 @@ def supervised(shape: Shape, setup: Setup, batch: Batch) -> dict[str, Moment]:
     """Return the moments of stage=sft and stage=pkt."""
     fixed = state(shape.parameters, shape.block, setup) | {"process": setup.process}
     kept = activations(shape, setup, batch) + casts(shape.matrices + shape.embedding, setup)
-    held, freed = ({"allocator": share * kept} for share in SLACK[setup.device])
+    held, freed = ({"allocator": share * kept} for share in HEAP_OVERHEAD[setup.device])
     return {
         "forward": fixed
         | {
@@ -330,14 +330,14 @@ def actor_critic(shape: Shape, setup: Setup, batch: Batch) -> dict[str, Moment]:
     one = activations(shape, setup, batch)
     policy = one + casts(shape.matrices + shape.embedding, setup)
     value = one + casts(shape.matrices, setup)
-    held, freed = ({"allocator": share * (policy + value)} for share in SLACK[setup.device])
+    held, freed = ({"allocator": share * (policy + value)} for share in HEAP_OVERHEAD[setup.device])
     logits = 4 * batch.targets * shape.vocab  # float32: divided by the temperature, and their softmax
     early = _early(fixed["gradients"], setup)
     # The entropy briefly takes three more of them, before the critic's activations exist.
     entropy, both = {"activations": policy, "logits": 5 * logits}, {"activations": policy + value, "logits": 2 * logits}
     return {
         "sampling": fixed
-        | _sum(generation(shape, setup.computing, batch), {"buffers": fixed["buffers"] + _gathered(shape, setup)})
+        | _sum(generation(shape, setup.compute_bytes, batch), {"buffers": fixed["buffers"] + _gathered(shape, setup)})
         | {"gradients": fixed["gradients"] if setup.sharded else 0},
         "forward": fixed | held | {"gradients": early} | max(entropy, both, key=lambda part: sum(part.values())),
         "backward (policy)": fixed
@@ -351,7 +351,9 @@ def group(shape: Shape, setup: Setup, batch: Batch) -> dict[str, Moment]:
     """Return the moments of RLOO and GRPO: TRL's trainers, whose policy has the fused head; no critic."""
     extra = {"reference": reference(shape, setup)}
     fixed = state(shape.parameters, shape.block, setup) | extra | {"process": setup.process}
-    sampling = _sum(generation(shape, setup.computing, batch), {"buffers": fixed["buffers"] + _gathered(shape, setup)})
+    sampling = _sum(
+        generation(shape, setup.compute_bytes, batch), {"buffers": fixed["buffers"] + _gathered(shape, setup)}
+    )
     return {
         "sampling": fixed | sampling | {"gradients": fixed["gradients"] if setup.sharded else 0},
         **{name: moment | extra for name, moment in supervised(shape, setup, batch).items()},
@@ -360,15 +362,15 @@ def group(shape: Shape, setup: Setup, batch: Batch) -> dict[str, Moment]:
 
 def answering(shape: Shape, setup: Setup, batch: Batch) -> dict[str, Moment]:
     """Return the moment of stage=eval: greedy answers, with weights in the compute dtype."""
-    weights = {"weights": shape.parameters * setup.computing, "process": setup.process}
-    return {"answering": weights | generation(shape, setup.computing, batch)}
+    weights = {"weights": shape.parameters * setup.compute_bytes, "process": setup.process}
+    return {"answering": weights | generation(shape, setup.compute_bytes, batch)}
 
 
 def reference(shape: Shape, setup: Setup) -> float:
     """Return the bytes of the frozen copy of the policy; with an adapter none is needed, it is switched off instead."""
     if setup.adapter is not None:
         return 0
-    whole = shape.parameters * setup.stored
+    whole = shape.parameters * setup.stored_bytes
     if setup.autocast:  # autocast would cast the linear layers' weights, so they are stored in bfloat16
         whole -= (shape.matrices + (0 if shape.tied else shape.embedding)) * 2
     if setup.strategy == "zero3_offload":
@@ -385,8 +387,8 @@ def _gathered(shape: Shape, setup: Setup) -> float:
     """Return the bytes of the whole policy, which sampling needs on every process, beyond what is gathered anyway."""
     if setup.strategy not in ("zero3", "zero3_offload", "fsdp"):
         return 0
-    there = min(shape.parameters, LIVE) if setup.strategy != "fsdp" else 0
-    return (shape.parameters - there) * setup.computing
+    there = min(shape.parameters, MAX_LIVE_WEIGHTS) if setup.strategy != "fsdp" else 0
+    return (shape.parameters - there) * setup.compute_bytes
 
 
 def _early(gradients: float, setup: Setup) -> float:
@@ -396,14 +398,14 @@ def _early(gradients: float, setup: Setup) -> float:
 
 def _last(shape: Shape, setup: Setup, batch: Batch) -> Moment:
     """Return the end of the backward pass: the first block, then the embedding's dense gradient beside the head's."""
-    embedding = 0 if setup.adapter is not None else shape.embedding * setup.stored
+    embedding = 0 if setup.adapter is not None else shape.embedding * setup.stored_bytes
     return {"activations": one_block(shape, setup, batch), "logits": embedding}
 
 
 def _step(fixed: Moment, setup: Setup) -> Moment:
     """Return the optimizer's step: DeepSpeed casts gradients to float32; torch's fused AdamW needs nothing extra."""
     if setup.strategy in ("zero2", "zero3"):
-        return fixed | {"buffers": fixed["buffers"] + fixed["gradients"] * 4 / setup.stored}
+        return fixed | {"buffers": fixed["buffers"] + fixed["gradients"] * 4 / setup.stored_bytes}
     if setup.optimizer == "adamw_torch":  # not fused: a list of temporary tensors as large as the weights
         return fixed | {"buffers": fixed["buffers"] + fixed["gradients"]}
     return fixed

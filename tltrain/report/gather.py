@@ -41,7 +41,7 @@ CURVES = {
 
 
 @dataclass(frozen=True)
-class Found:
+class JobFolder:
     """A job's folder with its configuration and its own overrides."""
 
     folder: Path
@@ -147,16 +147,16 @@ def _git(*words: str) -> str:
 # --- reading a job ---------------------------------------------------------------------------------------------------
 
 
-def _found(folder: Path) -> Found:
+def _found(folder: Path) -> JobFolder:
     read = {
         name: yaml.safe_load((folder / ".hydra" / f"{name}.yaml").read_text(encoding="utf-8"))
         for name in ("config", "overrides")
     }
     words = (str(word).lstrip("+~").partition("=") for word in read["overrides"] or ())
-    return Found(folder, read["config"], {key: value for key, _, value in words})
+    return JobFolder(folder, read["config"], {key: value for key, _, value in words})
 
 
-def _axes(jobs: Sequence[Found]) -> list[str]:
+def _axes(jobs: Sequence[JobFolder]) -> list[str]:
     """Return the keys in which jobs differ other than the seed; all three switches if any of them differs."""
     keys = dict.fromkeys(key for job in jobs for key in job.overrides)
     axes = [key for key in keys if key != "seed" and len({job.overrides.get(key) for job in jobs}) > 1]
@@ -166,7 +166,7 @@ def _axes(jobs: Sequence[Found]) -> list[str]:
     return axes
 
 
-def _value(job: Found, axis: str) -> Any:
+def _value(job: JobFolder, axis: str) -> Any:
     """Return the job's value of an axis; of a switch the composed one, since one switch may follow another."""
     if axis.removeprefix("stage.") in SWITCHES:
         return bool(OmegaConf.select(OmegaConf.create({"stage": _stage(job)}), axis))
@@ -177,7 +177,7 @@ def _value(job: Found, axis: str) -> Any:
     return text
 
 
-def _stage(job: Found) -> Mapping[str, Any]:
+def _stage(job: JobFolder) -> Mapping[str, Any]:
     return {key: job.config["stage"].get(key) for key in SWITCHES}
 
 

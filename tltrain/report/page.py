@@ -42,7 +42,7 @@ def render(sweep: Sweep, numbers: Numbers) -> str:
         js=script,
         policy=html_page.policy(f"sha256-{digest}"),
         matplotlib_version=version("matplotlib"),
-        look=look,
+        cell_attributes=cell_attributes,
         hatches=[HATCH_NAMES[hatch] for hatch in HATCHES],
         **content(sweep, numbers),
     )
@@ -135,7 +135,7 @@ def flips(sweep: Sweep, numbers: Numbers) -> dict[str, Any] | None:
     rows = pair(sweep, numbers)
     if rows is None:
         return None
-    found = samples.flipping(sweep)
+    found = samples.flipping_samples(sweep)
     if not found["levels"]:
         return None
     level = _level(numbers)
@@ -199,7 +199,7 @@ def embedded(value: Any) -> str:
 # How a cell looks
 
 
-def look(cell: Cell) -> dict[str, str]:
+def cell_attributes(cell: Cell) -> dict[str, str]:
     """Return the attributes of a cell: its sort key, classes and style."""
     finite = not isinstance(cell.value, float) or math.isfinite(cell.value)
     shaded = ["shaded", "better" if cell.shade > 0 else "worse"] if cell.shade else []

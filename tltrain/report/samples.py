@@ -45,7 +45,7 @@ def cut(text: str, limit: int = TEXT) -> str:
     return text if len(text) <= limit else f"{text[:limit]} … [{len(text) - limit:,} characters more]"
 
 
-def show_call(call: Any) -> str:
+def render_golden(call: Any) -> str:
     """Render a prediction's golden call in call syntax, or as JSON if it is not a call."""
     if isinstance(call, Mapping) and isinstance(call.get("name"), str) and isinstance(call.get("arguments"), Mapping):
         return render_call(Call(call["name"], dict(call["arguments"])))
@@ -55,7 +55,7 @@ def show_call(call: Any) -> str:
 Answers = dict[tuple[int, int], dict[Sample, Prediction]]  # (row, seed) -> sample -> prediction
 
 
-def flipping(sweep: Sweep) -> dict[str, Any]:
+def flipping_samples(sweep: Sweep) -> dict[str, Any]:
     """Return the data of the page's script: `texts`, `samples` and, for each row and seed, `answers`.
 
     A sample is [set, id, question, golden calls], an answer is [text, grade, reason, levels reached as bits], with
@@ -106,7 +106,7 @@ def goldens(prediction: Prediction) -> str:
     """Render the accepted calls, one per line."""
     calls = prediction.goldens
     more = [f"… and {len(calls) - GOLDENS} more"] if len(calls) > GOLDENS else []
-    return "\n".join([*map(show_call, calls[:GOLDENS]), *more])
+    return "\n".join([*map(render_golden, calls[:GOLDENS]), *more])
 
 
 def _all(answers: Answers) -> Iterator[Sample]:

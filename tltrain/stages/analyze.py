@@ -28,7 +28,7 @@ from omegaconf import DictConfig
 
 from tltrain import config
 from tltrain.data import query_key, trained_on, trajectories
-from tltrain.data.judged import MaeReport, judged_trajectories, read_metrics, rule_of, tell_reading
+from tltrain.data.judged import MaeReport, judged_trajectories, log_reading, read_metrics, rule_of
 from tltrain.data.reading import ReadReport
 from tltrain.errors import TltrainError
 from tltrain.evaluation import analysis
@@ -39,7 +39,7 @@ from tltrain.grading import Outcome
 from tltrain.runtime import runs, terminal
 from tltrain.trajectory import Trajectory
 from tltrain.views import analysis_tables as report
-from tltrain.views.analysis_tables import Shown
+from tltrain.views.analysis_tables import ResultTable
 
 log = logging.getLogger(__name__)
 
@@ -49,12 +49,12 @@ BASE = "base"
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage in `folder` and return what it wrote to `metrics.json`."""
-    data, models = asked(cfg.stage, HydraConfig.get().overrides.task)
+    data, models = requested(cfg.stage, HydraConfig.get().overrides.task)
     metrics: dict[str, Any] = {"details": {}}
-    shown: list[Shown] = []
+    shown: list[ResultTable] = []
     if data:
         counts, read = ErrorCounts(counting_rule(cfg)), ReadReport()
-        source = counted(terminal.track(trajectories(cfg.data, cfg.seed, read), "reading trajectories"), counts)
+        source = counting(terminal.track(trajectories(cfg.data, cfg.seed, read), "reading trajectories"), counts)
         items: list[Trajectory] = []
         count = 0
         for item in source:
@@ -63,13 +63,13 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
                 items.append(item)
         if not sum(counts.all.calls):
             raise TltrainError(f"data={cfg.data.name}: there are no training calls in {count} trajectories")
-        tell_reading(read, folder)
+        log_reading(read, folder)
         metrics |= read_metrics(read)
-        shown += show_data(cfg, counts, metrics, folder)
+        shown += analyse_data(cfg, counts, metrics, folder)
         if models:
-            shown += show_models(cfg, items, models, metrics, folder)
+            shown += analyse_models(cfg, items, models, metrics, folder)
     if cfg.stage.results:
-        shown += show_results(cfg.stage.results, metrics, folder)
+        shown += analyse_results(cfg.stage.results, metrics, folder)
     runs.write_lines(folder / "analysis.md", [report.markdown("Analysis", shown)])
     runs.finish(folder, cfg, metrics)
     for table in shown:
@@ -80,7 +80,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     return metrics
 
 
-def asked(stage: DictConfig, words: Sequence[str]) -> tuple[bool, list[str]]:
+def requested(stage: DictConfig, words: Sequence[str]) -> tuple[bool, list[str]]:
     """Return whether to analyse the dataset, and which models to score on it.
 
     Args:
@@ -98,7 +98,7 @@ def counting_rule(cfg: DictConfig) -> Rule:
     return Rule.from_config(config.plain(cfg.mae[cfg.stage.rule.name]))
 
 
-def counted(items: Iterable[Trajectory], counts: ErrorCounts) -> Iterator[Trajectory]:
+def counting(items: Iterable[Trajectory], counts: ErrorCounts) -> Iterator[Trajectory]:
     """Yield the trajectories unchanged and count them."""
     for item in items:
         counts.add(item)
@@ -108,7 +108,7 @@ def counted(items: Iterable[Trajectory], counts: ErrorCounts) -> Iterator[Trajec
 # --- the dataset ------------------------------------------------------------------------------------------------------
 
 
-def show_data(cfg: DictConfig, counts: ErrorCounts, metrics: dict[str, Any], folder: Path) -> list[Shown]:
+def analyse_data(cfg: DictConfig, counts: ErrorCounts, metrics: dict[str, Any], folder: Path) -> list[ResultTable]:
     """Return the dataset's tables, draw its picture, and add its numbers to `metrics`."""
     groups = {"": {f"data={cfg.data.name}": counts.all}, **counts.by()}
     details: dict[str, dict[str, dict[str, Any]]] = {
@@ -147,9 +147,9 @@ def show_data(cfg: DictConfig, counts: ErrorCounts, metrics: dict[str, Any], fol
 # --- models -----------------------------------------------------------------------------------------------------------
 
 
-def show_models(
+def analyse_models(
     cfg: DictConfig, items: list[Trajectory], asked_for: Sequence[str], metrics: dict[str, Any], folder: Path
-) -> list[Shown]:
+) -> list[ResultTable]:
     """Return the models' tables, draw their pictures, and add their numbers to `metrics`."""
     with terminal.status("loading torch and transformers"):
         from tltrain.models import loading
@@ -232,7 +232,7 @@ def score(cfg: DictConfig, path: str, name: str, items: list[Trajectory]) -> dic
 # --- results of stage=eval ------------------------------------------------------------------------------------------
 
 
-def show_results(paths: Sequence[str], metrics: dict[str, Any], folder: Path) -> list[Shown]:
+def analyse_results(paths: Sequence[str], metrics: dict[str, Any], folder: Path) -> list[ResultTable]:
     """Return the kinds of error in the predictions of result folders, and add the counts to `metrics`."""
     from tltrain.views import analysis_plots
 

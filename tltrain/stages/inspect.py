@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from rich.text import Text
 
 from tltrain import mae
-from tltrain.data.judged import JudgedSource, read_metrics, rule_of, tell_reading
+from tltrain.data.judged import JudgedSource, log_reading, read_metrics, rule_of
 from tltrain.formats import tl
 from tltrain.formats.stubs import render_tools
 from tltrain.formats.tool_errors import Rule
@@ -45,7 +45,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage in `folder` and return what it wrote to `metrics.json`."""
     source, rule = JudgedSource(cfg), rule_of(cfg)
     items = list(islice(source, max(cfg.stage.limit, CORPUS if cfg.model.random else 0)))
-    tell_reading(source.read, folder)
+    log_reading(source.read, folder)
     path = loading.resolve(cfg.model, cfg.cache.dir, lambda: corpus(items))
     encoder = encoders.load_encoder(path, cfg.model)
     conversations = [conversation(item, rule, encoder, cfg.stage.w_max) for item in items[: cfg.stage.limit]]

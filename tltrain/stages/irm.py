@@ -63,21 +63,21 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         from tltrain.training.kl import KlControl
         from tltrain.training.progress import Progress
 
-    prepared = training_runs.prepare(cfg, folder, training_arguments, left=("samples.jsonl", "before.json"))
+    prepared = training_runs.prepare(cfg, folder, training_arguments, leftovers=("samples.jsonl", "before.json"))
     model, bf16 = prepared.model, prepared.bf16
     judge = reward_function.RewardFunction(
         RewardSettings.from_config(config.plain(cfg.reward)), cfg.stage.matching.name
     )
     trees, report = prompts(cfg, prepared.train, prepared.held_out, prepared.encoder, generation.context(model))
-    cfg = with_limit(cfg, report.max_new_tokens)
+    cfg = with_answer_limit(cfg, report.max_new_tokens)
     log.info(
         "irm: %d prompts in %d trees, %d tokens; a sampled call has at most %d tokens",
         *(report.prompts, len(trees), report.tokens, report.max_new_tokens),
     )
     plan.announce(cfg, model.config, trees)
     asked = [sample for item in prepared.held_out for _, sample in questions(item)][: cfg.stage.eval_size]
-    examine = HeldOutEvaluation(cfg, prepared.encoder, asked, judge)
-    before = examine.once(folder / "before.json", model, bf16, "answering held-out questions beforehand")
+    evaluate = HeldOutEvaluation(cfg, prepared.encoder, asked, judge)
+    before = evaluate.cached(folder / "before.json", model, bf16, "answering held-out questions beforehand")
 
     with tracking.job(cfg, folder) as tracker:
         tracker.metrics(names.of_held_out_evaluation("before", before))
@@ -94,12 +94,12 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         signal = reward_function.RewardSignal(
             judge, kl, reward_function.in_turn(samples, reward_function.FirstRollout())
         )
-        with training_runs.refused_arguments():
+        with training_runs.library_errors():
             trainer = make_trainer(replace(prepared, cfg=cfg), trees, signal, callbacks)
         outcome = training_runs.train(prepared, trainer)
         training_runs.check_loss(outcome.training_loss)
         with engines.whole_for_generation(trainer) as unwrapped:
-            after = examine(getattr(unwrapped, "policy", unwrapped), bf16, "answering held-out questions afterwards")
+            after = evaluate(getattr(unwrapped, "policy", unwrapped), bf16, "answering held-out questions afterwards")
 
         unwrapped = trainer.accelerator.unwrap_model(trainer.model)
         training_runs.save_model(prepared, getattr(unwrapped, "policy", unwrapped), trainer)
@@ -110,7 +110,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     logs = trainer.state.log_history
     training_runs.write_history(logs, folder)
     results = {
-        "train": training_runs.known(outcome.metrics) | asdict(report) | last_step(logs),
+        "train": training_runs.finite(outcome.metrics) | asdict(report) | last_step(logs),
         "steps": trainer.state.global_step,
         "stopped": trainer.stopped,
         "before": before,
@@ -189,7 +189,7 @@ def warn_of_too_long_answers(report: PromptReport, too_long_answer: str) -> None
     )
 
 
-def with_limit(cfg: DictConfig, max_new_tokens: int) -> DictConfig:
+def with_answer_limit(cfg: DictConfig, max_new_tokens: int) -> DictConfig:
     """Return the configuration with the answer limit that `prompts` determined."""
     own = cfg.copy()
     own.stage.max_new_tokens = max_new_tokens
@@ -254,7 +254,7 @@ def make_trainer(prepared: TrainingRun, trees: list[PromptTree], reward: RewardS
     )
     asked = Prompts(trees, sampling, encoder)
     models = load_models(
-        prepared.cfg, prepared.base, prepared.model, lambda: first_value(prepared, asked, reward.judge)
+        prepared.cfg, prepared.base, prepared.model, lambda: initial_value(prepared, asked, reward.judge)
     )
     return PPOTrainer(models, arguments, asked, reward=reward, settings=settings, callbacks=callbacks)
 
@@ -288,7 +288,7 @@ def load_models(cfg: DictConfig, path: str, policy: Any, first_reward: Callable[
     return Models(policy, critic, reference)
 
 
-def first_value(prepared: TrainingRun, asked: Prompts, judge: Judge) -> float:
+def initial_value(prepared: TrainingRun, asked: Prompts, judge: Judge) -> float:
     """Return the untrained policy's mean reward; with several processes the first samples for all."""
     from tltrain.training import engines
     from tltrain.training.actor_critic import mean_reward
@@ -351,7 +351,7 @@ class HeldOutEvaluation:
             "rewards": rewards,
         }
 
-    def once(self, path: Path, model: Any, bf16: bool, description: str) -> dict[str, Any]:
+    def cached(self, path: Path, model: Any, bf16: bool, description: str) -> dict[str, Any]:
         """Return the same, cached in `path` for a resumed run."""
         from tltrain.training import engines
 
@@ -366,4 +366,4 @@ class HeldOutEvaluation:
 def last_step(logs: list[dict[str, float]]) -> dict[str, float]:
     """Return reward, KL and entropy of the last logged step, as `last_*`."""
     steps = [entry for entry in logs if "reward" in entry]
-    return training_runs.known({f"last_{name}": steps[-1][name] for name in ("reward", "kl", "entropy") if steps})
+    return training_runs.finite({f"last_{name}": steps[-1][name] for name in ("reward", "kl", "entropy") if steps})

@@ -38,8 +38,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage in `folder` and return what it wrote to `metrics.json`."""
     benchmarks = [benchmark(choice) for choice in cfg.stage.benchmarks]
     check(cfg, benchmarks)
-    with closing(Maker(cfg, folder)) as maker:
-        metrics = run_stages(cfg, maker, benchmarks)
+    with closing(StageBuilder(cfg, folder)) as builder:
+        metrics = run_stages(cfg, builder, benchmarks)
     with tracking.job(cfg, folder) as tracker:  # each stage has its own run, where it was built
         tracker.metrics({f"eval/{key}": value for key, value in metrics.items() if "/" in key})
     runs.finish(folder, cfg, metrics)
@@ -47,21 +47,23 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     return metrics
 
 
-def run_stages(cfg: DictConfig, maker: Maker, benchmarks: Sequence[tuple[str, DictConfig]]) -> dict[str, Any]:
+def run_stages(cfg: DictConfig, builder: StageBuilder, benchmarks: Sequence[tuple[str, DictConfig]]) -> dict[str, Any]:
     """Build all stages or take them from the cache, and return the pipeline's metrics."""
     start = time.monotonic()
-    data = maker.make("data", part(cfg, {"name": "mae", "rule": cfg.stage.rule, "mae": cfg.stage.mae}, "mae"))
+    data = builder.stage("data", part(cfg, {"name": "mae", "rule": cfg.stage.rule, "mae": cfg.stage.mae}, "mae"))
     with_data = data_of(cfg, data)
     kind = "pkt" if cfg.stage.pkt else "sft"
-    model = maker.make(f"model_{kind}", part(with_data, supervised(cfg)), after=[data], resumable=True)
+    model = builder.stage(f"model_{kind}", part(with_data, supervised(cfg)), after=[data], resumable=True)
     if cfg.stage.irm:
         learned = resolved(cfg.stage.rl) | {"mae": False}
-        model = maker.make("model_irm", part(model_of(with_data, model), learned), after=[data, model], resumable=True)
+        model = builder.stage(
+            "model_irm", part(model_of(with_data, model), learned), after=[data, model], resumable=True
+        )
     metrics: dict[str, Any] = {"details": {}}
     for name, choice in benchmarks:
         wanted = part(model_of(cfg, model), resolved(cfg.stage.eval))
         wanted.benchmark = choice
-        found = maker.make(f"eval_{name}", wanted, after=[model]).metrics
+        found = builder.stage(f"eval_{name}", wanted, after=[model]).metrics
         metrics |= {key: value for key, value in found.items() if "/" in key}
         metrics["details"] |= found["details"]
     metrics |= {
@@ -76,7 +78,7 @@ def run_stages(cfg: DictConfig, maker: Maker, benchmarks: Sequence[tuple[str, Di
                 "peak_memory_bytes": cost.peak_memory_bytes,
                 "reused": cost.reused,
             }
-            for cost in maker.costs
+            for cost in builder.costs
         ],
         "seconds": round(time.monotonic() - start, 1),
         "seed": cfg.seed,
@@ -151,7 +153,7 @@ def check(cfg: DictConfig, benchmarks: list[tuple[str, DictConfig]]) -> None:
 # --- building -------------------------------------------------------------------------------------------------------
 
 
-class Maker:
+class StageBuilder:
     """Builds stages or takes them from the cache, and links to them in the run's folder."""
 
     def __init__(self, cfg: DictConfig, folder: Path) -> None:
@@ -159,7 +161,7 @@ class Maker:
         self.cache = StageCache(Path(cfg.cache.dir) / "stages") if cfg.cache.enabled else None
         self.costs: list[Cost] = []
 
-    def make(self, name: str, cfg: DictConfig, after: Sequence[Entry] = (), resumable: bool = False) -> Entry:
+    def stage(self, name: str, cfg: DictConfig, after: Sequence[Entry] = (), resumable: bool = False) -> Entry:
         """Return the stage's result; `name` is its folder in the run's.
 
         Args:

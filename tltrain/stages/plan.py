@@ -58,7 +58,7 @@ def make(cfg: DictConfig) -> tuple[Any, dict[str, Any]]:
         speed = replace(speed, flops=stage.flops, why="stage.flops")
     if stage.bandwidth is not None:
         speed = replace(speed, bandwidth=stage.bandwidth, why=f"{speed.why}, stage.bandwidth")
-    plan = configured.make(own, shape, setup, configured.batch_of(own, rows, setup), tokens, speed)
+    plan = configured.make_plan(own, shape, setup, configured.batch_of(own, rows, setup), tokens, speed)
     given = stage.memory_gb and stage.memory_gb * memory.GiB
     plan = replace(plan, available=given or configured.memory_here(setup.device, setup.processes))
 
@@ -100,7 +100,7 @@ def planned(cfg: DictConfig) -> DictConfig:
 
 def lengths(cfg: DictConfig, own: DictConfig, context: int | None) -> tuple[Any, str]:
     """Return the stage's samples, and a description of where their lengths come from."""
-    from tltrain.plan.configured import LENGTH, Rows, arguments
+    from tltrain.plan.configured import LENGTH, SampleSizes, arguments
 
     stage, irm = cfg.stage, own.stage.name == "irm"
     if stage.length is None and own.stage.name != "eval" and (found := of_data(cfg, own, context)) is not None:
@@ -118,14 +118,14 @@ def lengths(cfg: DictConfig, own: DictConfig, context: int | None) -> tuple[Any,
     else:
         targets = max(round(stage.target_share * length), 1)
     why = "stage.length" if stage.length else "the longest allowed, as data or tokenizer is not here; set stage.length="
-    return Rows([length] * count, [targets] * count), f"{length} tokens per sample ({why})"
+    return SampleSizes([length] * count, [targets] * count), f"{length} tokens per sample ({why})"
 
 
 def of_data(cfg: DictConfig, own: DictConfig, context: int | None) -> Any:
     """Return the data's samples if data and tokenizer are on this machine, else None."""
     if "path" in cfg.data and cfg.data.path is None:
         return None
-    from tltrain.plan.configured import Rows, arguments, rows_of
+    from tltrain.plan.configured import SampleSizes, arguments, rows_of
     from tltrain.tokens.packing import PackingReport, PackingSettings, pack
     from tltrain.tokens.prefix_tree import Limits
 
@@ -144,7 +144,7 @@ def of_data(cfg: DictConfig, own: DictConfig, context: int | None) -> Any:
     settings = PackingSettings.of_stage(own.stage, limit, Limits(own.stage.tree_size, limit))
     layouts = pack(terminal.track(train, "tokenizing"), encoder, settings, PackingReport())
     found = [(len(layout.input_ids), len(layout.targets)) for layout in layouts]
-    return Rows(*zip(*found, strict=True)) if found else None
+    return SampleSizes(*zip(*found, strict=True)) if found else None
 
 
 def local_encoder(cfg: DictConfig) -> Any:
@@ -169,18 +169,20 @@ def show(plan: Any, metrics: dict[str, Any]) -> None:
     """Print the table and a summary."""
     from tltrain.plan import configured, memory
 
-    configured.table(plan)
+    configured.print_table(plan)
     setup, say = plan.setup, lambda text: terminal.console.print(text, markup=False)
     how = [
         f"{setup.processes} process{'es' if setup.processes > 1 else ''} on {setup.device}",
         *([setup.strategy] if setup.sharded else []),
-        "bfloat16" if setup.computing == 2 else "float32",
+        "bfloat16" if setup.compute_bytes == 2 else "float32",
         setup.attention,
         *(["activation checkpointing"] if setup.checkpointing else []),
     ]
-    say(f"{metrics['of']} of {configured.count(plan.shape.parameters)} parameters; {', '.join(how)}")
+    say(f"{metrics['of']} of {configured.format_count(plan.shape.parameters)} parameters; {', '.join(how)}")
     if setup.adapter is not None and plan.trained:
-        adapters = ", ".join(f"{configured.count(number)} of the {name}" for name, number in plan.trained.items())
+        adapters = ", ".join(
+            f"{configured.format_count(number)} of the {name}" for name, number in plan.trained.items()
+        )
         say(f"with LoRA trains {adapters}")
     say(f"micro-batch {plan.batch.rows} x {plan.batch.length} tokens; {metrics['lengths']}")
     if plan.host:
@@ -201,5 +203,5 @@ def show(plan: Any, metrics: dict[str, Any]) -> None:
         say(f"peak {peak / memory.GiB:.1f} GiB ({moment}); set stage.memory_gb= to the device's memory")
         return
     room = f"{peak / memory.GiB:.1f} of {plan.available / memory.GiB:.1f} GiB ({moment})"
-    within = peak <= plan.available * configured.MARGIN
+    within = peak <= plan.available * configured.USABLE_SHARE
     say(f"fits: {room}" if within else f"does not fit: {room}")

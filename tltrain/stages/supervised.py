@@ -24,7 +24,7 @@ from tltrain import plan, tracking
 from tltrain.errors import TltrainError
 from tltrain.runtime import terminal
 from tltrain.stages import training_runs
-from tltrain.stages.training_runs import known
+from tltrain.stages.training_runs import finite
 from tltrain.tokens.packing import PackingReport, PackingSettings, pack
 from tltrain.trajectory import Trajectory
 
@@ -63,7 +63,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         log.info("%s", sharing(cfg.stage.packing.name, report, arguments))
     plan.announce(cfg, model.config, rows)
     with tracking.job(cfg, folder) as tracker:
-        with training_runs.refused_arguments():
+        with training_runs.library_errors():
             trainer = sft.TurnTrainer(
                 model,
                 arguments,
@@ -85,7 +85,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     training_runs.write_history(logs, folder)
     results = {
         "train": outcome.metrics | last_losses(logs) | asdict(report),
-        "held_out": known(held_out_loss) | asdict(held_out_report),
+        "held_out": finite(held_out_loss) | asdict(held_out_report),
     }
     return training_runs.finish(prepared, results)
 
@@ -137,7 +137,7 @@ def sharing(asked: str, report: PackingReport, arguments: Any) -> str:
 def last_losses(logs: list[dict[str, float]]) -> dict[str, float]:
     """Return the last logged losses on key and other tokens."""
     steps = [entry for entry in logs if "loss" in entry]
-    return known({name: steps[-1][name] for name in ("key_token_loss", "other_token_loss") if steps})
+    return finite({name: steps[-1][name] for name in ("key_token_loss", "other_token_loss") if steps})
 
 
 def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool) -> Any:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from tltrain.data import TRAINED_ON, query_key, trained_on
-from tltrain.data.judged import JudgedSource, read_metrics, tell_judging, tell_reading
+from tltrain.data.judged import JudgedSource, log_judging, log_reading, read_metrics
 from tltrain.entry.arguments import check_arguments
 from tltrain.errors import TltrainError
 from tltrain.runtime import distributed, runs, terminal
@@ -65,23 +65,23 @@ def prepare(
     cfg: DictConfig,
     folder: Path,
     make_arguments: Callable[[DictConfig, Path, str, bool], Any],
-    left: Iterable[str] = (),
+    leftovers: Iterable[str] = (),
 ) -> TrainingRun:
     """Read the data and load the model that `cfg` names.
 
     Args:
         make_arguments: makes the library's arguments object from (configuration, folder, device type, bf16).
-        left: names of files other than checkpoints that an earlier run may have left in `folder`, needed to resume it.
+        leftovers: names of an earlier run's files in `folder`, other than checkpoints, that resuming needs.
     """
     from transformers import set_seed
 
     from tltrain.models import devices, encoders, loading
 
-    checkpoint = checkpoint_to_resume(cfg, folder, left)
+    checkpoint = checkpoint_to_resume(cfg, folder, leftovers)
     source = JudgedSource(cfg, "reading trajectories")
     train, held_out = source.split()
-    tell_reading(source.read, folder)
-    tell_judging(source.judged)
+    log_reading(source.read, folder)
+    log_judging(source.judged)
     device, bf16 = devices.device_and_dtype(cfg.hardware)
     with distributed.leader_first():
         base = loading.resolve(cfg.model, cfg.cache.dir, lambda: loading.corpus(train))
@@ -106,7 +106,7 @@ def prepare(
 
 def train(run: TrainingRun, trainer: Any) -> Any:
     """Train and return the Trainer's outcome."""
-    with refused_arguments((ImportError,)):  # an optimizer's package or kernels may be missing
+    with library_errors((ImportError,)):  # an optimizer's package or kernels may be missing
         return trainer.train(resume_from_checkpoint=run.resume_from)
 
 
@@ -145,7 +145,7 @@ def library_arguments(cfg: DictConfig, kind: type, folder: Path, device: str, bf
     check_arguments(configured_arguments(cfg), "stage.args", name)
     from tltrain.training import engines
 
-    with refused_arguments():
+    with library_errors():
         arguments = kind(
             **({"dataloader_pin_memory": device != "cpu"} | trainer_arguments(cfg)),
             output_dir=str(folder / "checkpoints"),
@@ -185,11 +185,11 @@ def check_lost_updates(cfg: DictConfig, learning_rate: float) -> None:
 # --- checkpoints ------------------------------------------------------------------------------------------------------
 
 
-def checkpoint_to_resume(cfg: DictConfig, folder: Path, left: Iterable[str] = ()) -> Path | None:
+def checkpoint_to_resume(cfg: DictConfig, folder: Path, leftovers: Iterable[str] = ()) -> Path | None:
     """Return the last complete checkpoint if `stage.resume=true`; otherwise remove an earlier run's checkpoints.
 
     Args:
-        left: names of other files of an earlier run, to be removed with them.
+        leftovers: names of other files of an earlier run, to be removed with them.
     """
     from tltrain.training.checkpoints import to_resume
 
@@ -205,7 +205,7 @@ def checkpoint_to_resume(cfg: DictConfig, folder: Path, left: Iterable[str] = ()
         if given:
             log.info("going on from %s", given)
         if not (given and Path(given).resolve().is_relative_to(checkpoints.resolve())):
-            for name in left:
+            for name in leftovers:
                 (folder / name).unlink(missing_ok=True)
             shutil.rmtree(checkpoints, ignore_errors=True)
         resuming.record(cfg, folder)
@@ -220,7 +220,7 @@ def remove_checkpoints(cfg: DictConfig, folder: Path) -> None:
 
 
 @contextmanager
-def refused_arguments(kinds: tuple[type[Exception], ...] = (ValueError, ImportError)) -> Iterator[None]:
+def library_errors(kinds: tuple[type[Exception], ...] = (ValueError, ImportError)) -> Iterator[None]:
     """Turn the library's errors about wrong or missing arguments into a one-line error.
 
     Args:
@@ -280,9 +280,9 @@ def prompts_read_apart(run: TrainingRun) -> int:
 
 def write_history(logs: list[dict[str, float]], folder: Path) -> None:
     """Write the logged values to `history.jsonl`."""
-    runs.write_lines(folder / "history.jsonl", map(json.dumps, map(known, logs)))
+    runs.write_lines(folder / "history.jsonl", map(json.dumps, map(finite, logs)))
 
 
-def known(numbers: dict[str, Any]) -> dict[str, Any]:
+def finite(numbers: dict[str, Any]) -> dict[str, Any]:
     """Drop NaN and infinities, which JSON cannot hold (a run without key tokens has no key-token loss)."""
     return {name: number for name, number in numbers.items() if not isinstance(number, float) or math.isfinite(number)}

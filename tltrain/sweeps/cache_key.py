@@ -144,7 +144,7 @@ def configuration(values: Values, made: Mapping[str, str] | None = None) -> dict
     return counting
 
 
-def reason(values: Values, name: str) -> str | None:
+def exemption_reason(values: Values, name: str) -> str | None:
     """Return why a key does not count for the stage that `values` configures; None if it counts."""
     return next(
         (

@@ -31,7 +31,7 @@ failed_jobs: list[str] = []
 """Folders of the last multirun's failed jobs, from all processes."""
 
 
-class Gather(Callback):
+class SweepCallback(Callback):
     """Reports a multirun's progress and writes its report at the end."""
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class Gather(Callback):
         sweep = Path(config.hydra.sweep.dir)
         state = _job_state(sweep / config.hydra.sweep.subdir)
         took = duration(time.monotonic() - self.began)
-        text = f"{self._which(config)} {state} after {took}; {standing(sweep, self.jobs)}"
+        text = f"{self._which(config)} {state} after {took}; {progress(sweep, self.jobs)}"
         terminal.errors.print(text, markup=False, highlight=False)
 
     def _which(self, config: DictConfig) -> str:
@@ -98,7 +98,7 @@ class Gather(Callback):
         runs.link_latest(folder)
 
 
-def standing(sweep: Path, jobs: int | None) -> str:
+def progress(sweep: Path, jobs: int | None) -> str:
     """Return the numbers of jobs done, failed, running and waiting, read from their folders and so across processes.
 
     Args:

@@ -33,7 +33,7 @@ from tltrain.runtime import fingerprints, manifests, memory, runs, terminal
 
 log = logging.getLogger(__name__)
 
-NOT_LISTED = ("wandb", "tensorboard")
+TRACKER_FOLDERS = ("wandb", "tensorboard")
 """Folders that trackers write to an entry; they are not part of the result."""
 MANIFEST, MARK = manifests.ENTRY, ".tltrain-entry"
 
@@ -258,7 +258,11 @@ def _listed(folder: Path) -> dict[str, list[Any]]:
     names = (file.relative_to(folder) for file in fingerprints.files(folder))
     return manifests.of_files(
         folder,
-        [name.as_posix() for name in names if name.parts[0] not in NOT_LISTED and name.name not in (MANIFEST, MARK)],
+        [
+            name.as_posix()
+            for name in names
+            if name.parts[0] not in TRACKER_FOLDERS and name.name not in (MANIFEST, MARK)
+        ],
     )
 
 

@@ -42,7 +42,7 @@ def guarded(method: Callable[..., None]) -> Callable[..., None]:
         try:
             method(self, *args, **kwargs)
         except Exception as error:
-            self.complain(error)
+            self.warn(error)
 
     return safe
 
@@ -50,13 +50,13 @@ def guarded(method: Callable[..., None]) -> Callable[..., None]:
 class Tracker:
     """A tracker that tracks nothing; subclasses override what they support."""
 
-    complained = False
+    warned = False
 
-    def complain(self, error: BaseException) -> None:
+    def warn(self, error: BaseException) -> None:
         """Log an error, the first one as a warning."""
-        level = logging.DEBUG if self.complained else logging.WARNING
+        level = logging.DEBUG if self.warned else logging.WARNING
         log.log(level, "tracking: %s: %s; the job goes on", type(error).__name__, one_line(error))
-        self.complained = True
+        self.warned = True
 
     def callbacks(self) -> list[Any]:
         """Return transformers callbacks that forward the Trainer's logs."""
@@ -94,7 +94,7 @@ def job(cfg: DictConfig, folder: Path) -> Iterator[Tracker]:
         try:
             tracker = _open(cfg, folder)
         except Exception as error:
-            tracker.complain(error)
+            tracker.warn(error)
     try:
         yield tracker
     except BaseException as error:

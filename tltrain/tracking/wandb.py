@@ -108,7 +108,7 @@ class WandbTracker(Tracker):
 
     def _init(self, mode: Literal["online", "offline", "disabled", "shared"], id: str) -> Any:
         tracking, stage, config = self.cfg.tracking, self.cfg.stage.name, redact.config(self.cfg)
-        group, name = place(self.cfg, self.folder)
+        group, name = group_and_name(self.cfg, self.folder)
         tags = [*config["tracking"]["tags"], config["model"]["name"]]
         tags.append(config["benchmark" if stage == "eval" else "data"]["name"])
         return wandb.init(
@@ -156,7 +156,7 @@ class WandbTracker(Tracker):
         try:
             self.run.finish(exit_code=int(failed))
         except Exception as error:
-            self.complain(error)
+            self.warn(error)
             left = True
         if left:
             log.info("wandb sync %s", self._sync_dir)
@@ -246,7 +246,7 @@ def staging(folder: Path) -> Iterator[None]:
         del os.environ["WANDB_DATA_DIR"]
 
 
-def place(cfg: DictConfig, folder: Path) -> tuple[str | None, str]:
+def group_and_name(cfg: DictConfig, folder: Path) -> tuple[str | None, str]:
     """Return a run's group (the folder of its sweep, or of the job that it is part of) and its name in that folder."""
     hydra = HydraConfig.get()
     above: Path | None = None

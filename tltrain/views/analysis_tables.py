@@ -16,7 +16,7 @@ Calls = Mapping[str, Mapping[str, Interval]]
 
 
 @dataclass(frozen=True)
-class Shown:
+class ResultTable:
     """A table with a note on how to read it, and the picture that belongs to it."""
 
     title: str
@@ -26,7 +26,7 @@ class Shown:
     picture: str = ""
 
 
-def markdown(heading: str, shown: Sequence[Shown]) -> str:
+def markdown(heading: str, shown: Sequence[ResultTable]) -> str:
     """Render all tables as one page of Markdown."""
     parts = [f"# {heading}\n"]
     for table in shown:
@@ -52,7 +52,7 @@ def _shown(estimate: Interval | None, digits: str, of_ends: str) -> str:
     return value if not estimate.has_ends else f"{value} [{estimate.low:{of_ends}}, {estimate.high:{of_ends}}]"
 
 
-def errors(groups: Mapping[str, Mapping[str, Group]], rule: str, seed: int) -> Shown:
+def errors(groups: Mapping[str, Mapping[str, Group]], rule: str, seed: int) -> ResultTable:
     """Tabulate training calls that were answered with an error, one row per group of trajectories.
 
     Args:
@@ -74,7 +74,7 @@ def errors(groups: Mapping[str, Mapping[str, Group]], rule: str, seed: int) -> S
                     most,
                 ]
             )
-    return Shown(
+    return ResultTable(
         "Training calls answered with an error",
         ["of", "trajectories", "calls", "errors", "% of calls", "% of answered", "most frequent"],
         rows,
@@ -84,10 +84,10 @@ def errors(groups: Mapping[str, Mapping[str, Group]], rule: str, seed: int) -> S
     )
 
 
-def kinds(group: Group) -> Shown:
+def kinds(group: Group) -> ResultTable:
     """Tabulate the kinds of error in all training calls."""
     total, failed = sum(group.calls), sum(group.errors)
-    return Shown(
+    return ResultTable(
         "Kinds of error in training calls",
         ["kind", "calls", "% of calls", "% of errors"],
         [
@@ -97,7 +97,7 @@ def kinds(group: Group) -> Shown:
     )
 
 
-def tokens(models: Mapping[str, Tokens]) -> Shown:
+def tokens(models: Mapping[str, Tokens]) -> ResultTable:
     """Tabulate accuracy and loss by part of a call; within a part, one row per model."""
     rows = [
         [
@@ -111,7 +111,7 @@ def tokens(models: Mapping[str, Tokens]) -> Shown:
         for model, found in models.items()
         if part in found
     ]
-    return Shown(
+    return ResultTable(
         "Tokens of recorded calls, each predicted from the preceding tokens",
         ["tokens", *(["model"] if len(models) > 1 else []), "number", "% right", "loss, nats"],
         rows,
@@ -121,7 +121,7 @@ def tokens(models: Mapping[str, Tokens]) -> Shown:
     )
 
 
-def calls(models: Mapping[str, Calls]) -> Shown:
+def calls(models: Mapping[str, Calls]) -> ResultTable:
     """Tabulate how often a call is right, given that its key tokens are right or wrong."""
     rows = [
         [
@@ -135,7 +135,7 @@ def calls(models: Mapping[str, Calls]) -> Shown:
         for model, found in models.items()
         if asked in found
     ]
-    return Shown(
+    return ResultTable(
         "Whole calls, given their key tokens",
         ["calls", *(["model"] if len(models) > 1 else []), "number", "% entirely right", "% with all others right"],
         rows,
@@ -146,7 +146,7 @@ def calls(models: Mapping[str, Calls]) -> Shown:
     )
 
 
-def predictions(counts: Mapping[str, Mapping[str, int]]) -> list[Shown]:
+def predictions(counts: Mapping[str, Mapping[str, int]]) -> list[ResultTable]:
     """Tabulate predicted calls by row of the reward table, one column per result; a table has only a few columns."""
     names, shown = list(counts), []
     for start in range(0, len(names), tables.SIDE_BY_SIDE):
@@ -163,5 +163,5 @@ def predictions(counts: Mapping[str, Mapping[str, int]]) -> list[Shown]:
         rows.append(["all", *(totals[name] for name in columns)])
         last = start + tables.SIDE_BY_SIDE >= len(names)
         title = "Predicted calls by kind" + (f", {start + 1} to {start + len(columns)}" if start else "")
-        shown.append(Shown(title, ["kind", *columns], rows, picture="prediction_kinds.png" if last else ""))
+        shown.append(ResultTable(title, ["kind", *columns], rows, picture="prediction_kinds.png" if last else ""))
     return shown

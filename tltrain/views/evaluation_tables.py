@@ -66,7 +66,7 @@ def show_single_turn(metrics: Mapping[str, Any], preferred_scoring: str) -> None
     ]
     columns = ["benchmark", "n", "TS", "PI", "CF", *(["BFCL's AST"] if has_official_check else [])]
     terminal.table("Evaluation, % of samples [95 % interval]", columns, rows)
-    tables.show_kinds({name: details["rows"] for name, details in metrics["details"].items()})
+    tables.print_kinds({name: details["rows"] for name, details in metrics["details"].items()})
 
 
 def _single_turn_rows(
@@ -181,7 +181,7 @@ def show_comparison(metrics: Mapping[str, Any]) -> None:
         for letter, counts in details["rows"].items()
     }
     if kinds:
-        tables.show_kinds(kinds)
+        tables.print_kinds(kinds)
 
 
 def show_general(details: Mapping[str, Any], members: set[str]) -> None:

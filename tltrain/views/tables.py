@@ -57,7 +57,7 @@ def markdown(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]
     return f"## {title}\n\n" + "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines) + "\n"
 
 
-def show_kinds(counts: Mapping[str, Mapping[str, int]]) -> None:
+def print_kinds(counts: Mapping[str, Mapping[str, int]]) -> None:
     """Print the calls in each row of the reward table, with a column for each of `counts`, without empty rows."""
     names = list(counts)
     for start in range(0, len(names), SIDE_BY_SIDE):

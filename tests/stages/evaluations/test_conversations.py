@@ -45,10 +45,10 @@ def answering(monkeypatch):
 
     def put(answer):
         @contextmanager
-        def answerer(cfg, tasks):
+        def answering_source(cfg, tasks):
             yield Source(answer)
 
-        monkeypatch.setattr(conversations, "answerer", answerer)
+        monkeypatch.setattr(conversations, "answering_source", answering_source)
 
     return put
 

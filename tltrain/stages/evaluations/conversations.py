@@ -71,7 +71,7 @@ def evaluate(cfg: DictConfig, name: str) -> tuple[dict[str, Any], list[Conversat
         raise TltrainError("the benchmark has no conversations: see benchmark.size and benchmark.limit")
     rule = tool_errors.Rule.from_config(plain(cfg.mae[cfg.stage.rule.name]))
     make = kind.make(cfg.benchmark)
-    with answerer(cfg, tasks) as source, terminal.progress("conversations", len(tasks)) as advance:
+    with answering_source(cfg, tasks) as source, terminal.progress("conversations", len(tasks)) as advance:
         found = converse(
             tasks,
             make,
@@ -88,7 +88,7 @@ def evaluate(cfg: DictConfig, name: str) -> tuple[dict[str, Any], list[Conversat
 
 
 @contextmanager
-def answerer(cfg: DictConfig, tasks: Sequence[Task]) -> Iterator[Source]:
+def answering_source(cfg: DictConfig, tasks: Sequence[Task]) -> Iterator[Source]:
     """Open the source that answers.
 
     Raises:

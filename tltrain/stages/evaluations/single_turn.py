@@ -49,13 +49,13 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     metrics, predictions = evaluate(cfg)
     runs.write_lines(folder / PREDICTIONS, map(to_line, predictions))
     if robustness.applies(cfg):
-        robustness.draw(metrics, preferred(cfg), folder / "robustness.png")
+        robustness.draw(metrics, preferred_scoring(cfg), folder / "robustness.png")
     published = evaluation_tables.published_single_turn(metrics)
     evaluation_tables.write_published(folder, published)
     with tracking.job(cfg, folder) as tracker:
         tracker.evaluation(metrics, folder / PREDICTIONS, Prediction.COLUMNS, (one.row() for one in predictions))
     runs.finish(folder, cfg, metrics)
-    evaluation_tables.show_single_turn(metrics, preferred(cfg))
+    evaluation_tables.show_single_turn(metrics, preferred_scoring(cfg))
     if robustness.applies(cfg):
         evaluation_tables.show_robustness(metrics)
     evaluation_tables.show_published(published)
@@ -203,7 +203,7 @@ def official_accuracy(cfg: DictConfig, name: str, texts: Sequence[str]) -> dict[
     """Return as `ast` the share of answers that BFCL's own checker accepts, if it applies."""
     if cfg.benchmark.name != "bfcl":
         return {}
-    right = bfcl.official([read_calls(text) for text in texts], cfg.benchmark.path, name.removeprefix("bfcl_"))
+    right = bfcl.official_verdicts([read_calls(text) for text in texts], cfg.benchmark.path, name.removeprefix("bfcl_"))
     return {} if right is None else {"ast": percentage(right, cfg.seed).to_json()}
 
 
@@ -211,7 +211,7 @@ def _plain(percentages: dict[str, Percentage]) -> dict[str, dict[str, Any]]:
     return {metric: number.to_json() for metric, number in percentages.items()}
 
 
-def preferred(cfg: DictConfig) -> str:
+def preferred_scoring(cfg: DictConfig) -> str:
     """Return the headline's scoring if there are several: RoTBench has a key for it."""
     return cfg.benchmark.get("scoring", Scoring.fixed).name
 
@@ -220,7 +220,7 @@ def headline(cfg: DictConfig, name: str, details: dict[str, Any]) -> dict[str, f
     """Return the flat metrics of one set."""
     flat: dict[str, float] = {}
     scorings = details["scoring"]
-    first = scoring.first_scoring(scorings, preferred(cfg))
+    first = scoring.first_scoring(scorings, preferred_scoring(cfg))
     for kind, numbers in scorings.items():
         for metric, number in numbers["all"].items():
             if kind == first:
