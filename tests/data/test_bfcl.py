@@ -195,8 +195,8 @@ def test_the_name_of_earlier_versions(write):
 @pytest.mark.parametrize(
     ("questions", "truths", "said"),
     [
-        ([question("a")], [], "BFCL_v4_parallel.json, record 1: id: expected the one that "),
-        ([question("a"), question("b")], [["play()"]], "record 2: id: expected the one that"),
+        ([question("a")], [], "BFCL_v4_parallel.json, record 1: id: expected the id at the same position "),
+        ([question("a"), question("b")], [["play()"]], "record 2: id: expected the id at the same position"),
         (
             [{**question("a"), "question": [[], []]}],
             [["play()"]],

@@ -157,7 +157,7 @@ def test_raw_trajectories_are_read_from_a_list_or_json_lines(write, content):
         ),
         (["conversations", 2, "content"], "search", "conversations[2].content: expected a tool's name, a line break"),
         (["conversations", 2, "content"], "search\n[1]", "conversations[2].content: expected an object, found [1]"),
-        (["conversations", 2, "content"], "search\n{} {}", "conversations[2].content: expected nothing behind"),
+        (["conversations", 2, "content"], "search\n{} {}", "conversations[2].content: expected nothing after"),
         (["conversations", 3], "text", 'conversations[3]: expected an object, found "text"'),
         (["conversations", 3, "content"], ["a"], 'conversations[3].content: expected a string, found ["a"]'),
     ],

@@ -136,7 +136,7 @@ def test_the_report_stage_gathers_folders_of_jobs(sweep, tltrain, made, written,
     assert ran.metrics == {"rows": 2, "jobs": 2, "failed": 0}
     assert [row.label for row in written[1].rows] == ["standard SFT", "MAE + PKT + IRM"]
     assert "no such folder" in tltrain("stage=report", f"report.path={tmp_path / 'nothing'}", status=1).err
-    assert "there is no job" in tltrain("stage=report", f"report.path={tmp_path / 'cache'}", status=1).err
+    assert "no job folder" in tltrain("stage=report", f"report.path={tmp_path / 'cache'}", status=1).err
     assert "report.path=" in tltrain("stage=report", status=1).err
     wrong = tltrain("stage=report", f"report.path={tmp_path / 'sweep'}", "report.baseline=nobody", status=1)
     assert "report.baseline=nobody: there is no such row; there are: standard SFT" in wrong.err
