@@ -303,7 +303,7 @@ def rows_of(stage: str, items: Any) -> SampleSizes:
     return SampleSizes(ends, [1] * len(ends))
 
 
-# --- what a training says ---------------------------------------------------------------------------------------------
+# --- the line of a training -------------------------------------------------------------------------------------------
 
 
 def announce(cfg: DictConfig, config: Any, items: Any) -> None:

@@ -118,7 +118,7 @@ class Batch:
         return self.rows * self.length
 
 
-# --- what is held between the moments ---------------------------------------------------------------------------------
+# --- state between the moments ----------------------------------------------------------------------------------------
 
 
 def trained_weights(parameters: int, setup: Setup) -> int:

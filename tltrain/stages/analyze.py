@@ -252,7 +252,7 @@ def analyse_results(paths: Sequence[str], metrics: dict[str, Any], folder: Path)
 
 
 def by_outcome(rows: dict[str, int]) -> dict[str, int]:
-    """Convert counts by row of the reward table to counts by outcome, of which all wrong parameters share one."""
+    """Convert counts by row of the reward table to counts by outcome; all wrong parameters are one outcome."""
     outcomes = dict.fromkeys((outcome.value for outcome in Outcome), 0)
     for row, count in rows.items():
         outcomes[row if row in outcomes else Outcome.PARAMETERS.value] += count

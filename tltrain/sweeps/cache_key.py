@@ -205,9 +205,8 @@ def content(path: str, made: Mapping[str, str] | None = None) -> str:
     base = _base_of_adapter(real)
     if base is None:
         return digest
-    return fingerprints.fingerprint(
-        [digest, content(base, {**made, str(real): digest})]
-    )  # its own digest stands for it, which ends any cycle
+    seen = {**made, str(real): digest}  # ends a cycle of adapters
+    return fingerprints.fingerprint([digest, content(base, seen)])
 
 
 def _base_of_adapter(folder: Path) -> str | None:

@@ -84,7 +84,7 @@ def evaluate(cfg: DictConfig, name: str) -> tuple[dict[str, Any], list[Conversat
     return metrics, found
 
 
-# --- who answers ----------------------------------------------------------------------------------------------------
+# --- the source of answers ------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -104,7 +104,7 @@ def answering_source(cfg: DictConfig, tasks: Sequence[Task]) -> Iterator[Source]
             yield source
 
 
-# --- what is written --------------------------------------------------------------------------------------------------
+# --- output -----------------------------------------------------------------------------------------------------------
 
 
 def summary(name: str, found: Sequence[Conversation], seed: int) -> dict[str, Any]:
