@@ -169,4 +169,4 @@ def test_an_adapter_has_the_weights_of_the_modules_it_is_beside():
 
 
 def test_rows_of_a_dataset():
-    assert configured.rows_of("pkt", ROWS) == configured.Rows([3, 9, 5], [1, 1, 1])
+    assert configured.rows_of("pkt", ROWS) == configured.SampleSizes([3, 9, 5], [1, 1, 1])
