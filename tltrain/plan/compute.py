@@ -78,7 +78,7 @@ def training(shape: Shape, tokens: Tokens, checkpointing: bool) -> float:
 
 
 def seconds(kind: str, shape: Shape, setup: Setup, batch: Batch, tokens: Tokens, speed: Speed) -> dict[str, float]:
-    """Return the seconds of each part: `training`, for sampling stages `prefill` and `sampling`, for irm `scoring`.
+    """Return seconds by part: `training`, for sampling stages `prefill` and `sampling` (decoding), for irm `scoring`.
 
     Args:
         kind: supervised, actor_critic, group or answering.
