@@ -316,7 +316,7 @@ def supervised(shape: Shape, setup: Setup, batch: Batch) -> dict[str, Moment]:
 
 
 def actor_critic(shape: Shape, setup: Setup, batch: Batch) -> dict[str, Moment]:
-    """Return the moments of PPO, which trains policy and critic (both with an adapter or neither), not the reference."""
+    """Return PPO's moments: policy and critic are trained (both with an adapter or neither), the reference is not."""
     parts = (shape.parameters, setup), critic(shape, setup)
     trained = [trained_weights(*part) for part in parts]
     frozen = sum(_frozen(*part) for part in parts)

@@ -1,4 +1,4 @@
-"""Determine a stage's result: the key of its entry in the cache, and what a resumed run must share with its start.
+"""What determines a stage's result: its key in the cache, and what a resumed run must share with its start.
 
 Every key of the configuration counts unless `EXEMPTIONS` gives a reason why it cannot matter. If a key names a file or
 folder, its content counts instead of its name. The result also depends on the code that the stage can reach, library

@@ -1,4 +1,4 @@
-"""`tracking=tensorboard`: transformers' own callback, with its names, writing metrics to `RUN_FOLDER/tensorboard`.
+"""`tracking=tensorboard`: transformers' own callback, with its names; writes only metrics, to `RUN_FOLDER/tensorboard`.
 
 tensorboard --logdir outputs
 """
