@@ -1,4 +1,4 @@
-"""The critic's initial value: the mean reward of the untrained policy."""
+"""The critic's initial value: the policy's mean reward before training."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
     python -m tltrain stage=inspect data=rotbench data.path=FOLDER stage.limit=1
 
-In the terminal, text that is not learned is dim; targets are coloured by weight and key tokens underlined; a turn that
+In the terminal, text that is only read is dim; targets are coloured by weight and key tokens underlined; a turn that
 MAE leaves out is struck through; `⏎` marks a turn's end token. `inspect.html` shows the same with a legend.
 """
 

@@ -264,7 +264,7 @@ def load_models(cfg: DictConfig, path: str, policy: Any, first_reward: Callable[
 
     Args:
         path: of the policy, from which critic and reference are also loaded.
-        first_reward: returns the untrained policy's mean reward, for a critic whose head starts at 0.
+        first_reward: returns the policy's mean reward before training, for a critic whose head starts at 0.
     """
     from tltrain.models import adapters, devices
     from tltrain.training.actor_critic import Models, expect, new_critic
@@ -289,7 +289,7 @@ def load_models(cfg: DictConfig, path: str, policy: Any, first_reward: Callable[
 
 
 def initial_value(prepared: TrainingRun, asked: Prompts, judge: Judge) -> float:
-    """Return the untrained policy's mean reward; with several processes the first samples for all."""
+    """Return the policy's mean reward before training; with several processes the first samples for all."""
     from tltrain.training import engines
     from tltrain.training.actor_critic import mean_reward
 
