@@ -88,8 +88,8 @@ def fuzz(readers: dict[str, Reader], count: int, seed: int, where: Path) -> tupl
 
 
 def test_hostile_files(readers, tmp_path):
-    *_, read = fuzz(readers, 300, 1, tmp_path)
-    assert sum(read.values()) > 20  # some damage does no harm
+    *_, read = fuzz(readers, 150, 1, tmp_path)
+    assert sum(read.values()) > 10  # some damage does no harm
 
 
 @pytest.fixture(scope="module")

@@ -58,9 +58,8 @@ class Reading:
                 raise ValueError(f"version {found['version']}, bos {found['bos']}")
             return cls(**found)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise TltrainError(
-                f"{file} cannot be read ({' '.join(str(error).split())[:200]}): model.bos=true or false beside model.path"
-            ) from error
+            why = " ".join(str(error).split())[:200]
+            raise TltrainError(f"{file} cannot be read ({why}): model.bos=true or false beside model.path") from error
 
 
 def load_encoder(path: str, model: DictConfig) -> Encoder:

@@ -243,7 +243,7 @@ def _curves(folder: Path) -> dict[str, list[list[float]]]:
     for place, names in CURVES.items():
         history = _lines(folder / place / "history.jsonl", lambda record: expect(record, dict, "line"))
         for name, key in names.items():
-            points = [[entry.get("step"), entry.get(key)] for entry in history]
+            points: list[list[Any]] = [[entry.get("step"), entry.get(key)] for entry in history]
             if points := [point for point in points if all(map(_is_finite, point))]:
                 curves[name] = points
     return curves
