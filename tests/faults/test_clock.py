@@ -58,7 +58,7 @@ def test_a_duration_is_none_of_the_wall_clocks(tltrain, monkeypatch):
     assert jumped and 0 < ran.metrics["train"]["train_runtime"] < time.monotonic() - began
 
 
-# --- runs of every kind -------------------------------------------------------------------------------------------------
+# --- runs of every kind -----------------------------------------------------------------------------------------------
 
 EVERY_STAGE = stage_recipes.every_stage()
 TRAINED = [name for name, words in EVERY_STAGE.items() if "stage.resume=true" in words] + ["pipeline"]
