@@ -180,7 +180,8 @@ class WholeCheckpoints(TrainerMixin):
                 self.stopped = self._kept["stopped"]
                 if self.kl is not None and self._kept["kl_coefficient"] is not None:
                     self.kl.coefficient = self._kept["kl_coefficient"]
-            self._load_more(folder)
+            with self._reading(resume_from_checkpoint):
+                self._load_more(folder)
         self._began, self._running = time.monotonic(), False
         with preemption.deferred():
             if resume_from_checkpoint is None:

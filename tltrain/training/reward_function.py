@@ -17,7 +17,7 @@ from tltrain.formats import joined
 from tltrain.formats.calls import render_call
 from tltrain.formats.tl import TL
 from tltrain.grading import CUT, SAMPLED_OUTCOMES, Grade, Outcome, RewardSettings, grade
-from tltrain.runtime import distributed, runs
+from tltrain.runtime import distributed, json_files, runs
 from tltrain.training import pricing
 from tltrain.training.kl import KlControl
 from tltrain.trajectory import Sample
@@ -219,7 +219,7 @@ class SampleLog:
 
     def _step(self, number: int, line: str) -> float:
         try:
-            record = json.loads(line)
+            record = json_files.parse(line)
         except ValueError:  # the line that was being written when the run was stopped
             return math.inf
         try:
