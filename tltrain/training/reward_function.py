@@ -213,8 +213,9 @@ class SampleLog:
     def forget_after(self, step: int) -> None:
         """Remove what steps after `step` left: they are made again."""
         if distributed.leads() and self.path.is_file():
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-            earlier = [line for number, line in enumerate(lines, 1) if self._step(number, line) <= step]
+            # Not `splitlines`: a model may have written characters that Unicode takes for the end of a line.
+            lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
+            earlier = [line for number, line in enumerate(lines, 1) if line and self._step(number, line) <= step]
             runs.write_lines(self.path, earlier)
 
     def _step(self, number: int, line: str) -> float:
