@@ -60,8 +60,8 @@ def test_a_duration_is_none_of_the_wall_clocks(tltrain, monkeypatch):
 
 # --- runs of every kind -----------------------------------------------------------------------------------------------
 
-EVERY_STAGE = stage_recipes.every_stage()
-TRAINED = [name for name, words in EVERY_STAGE.items() if "stage.resume=true" in words] + ["pipeline"]
+RESUMED = {**stage_recipes.WORDS, **stage_recipes.VARIANTS}
+TRAINED = [name for name, words in RESUMED.items() if "stage.resume=true" in words] + ["pipeline"]
 JUMPS = pytest.mark.parametrize("days", [10, -10], ids=["forwards", "backwards"])
 
 
@@ -73,7 +73,7 @@ def steady(tmp_path_factory):
     def get(name: str) -> Path:
         if name not in made:
             made[name] = tmp_path_factory.mktemp(name)
-            end(start(made[name], *EVERY_STAGE[name]), made[name])
+            end(start(made[name], *stage_recipes.words_of(name)), made[name])
         return made[name]
 
     return get
@@ -97,7 +97,7 @@ def check(home: Path, whole: Path) -> None:
 @pytest.mark.parametrize("name", TRAINED)
 @JUMPS
 def test_a_jump_while_training_changes_nothing(tmp_path, steady, figures, name, days):
-    end(start(tmp_path, *EVERY_STAGE[name], before=partial(clock.jumping, days * DAY, 2)), tmp_path)
+    end(start(tmp_path, *stage_recipes.words_of(name), before=partial(clock.jumping, days * DAY, 2)), tmp_path)
     assert (tmp_path / "jumped").exists()
     check(tmp_path, steady(name))
     figures("The clock jumps", run=name, days=days, when="while training", differed=0)
@@ -109,10 +109,10 @@ def test_a_jump_while_training_changes_nothing(tmp_path, steady, figures, name, 
 def test_a_jump_between_a_run_and_its_repetition_changes_nothing(tmp_path, steady, figures, name, days):
     """The first is killed as a checkpoint is sealed; what it left has the times of its clock."""
     sealed = ("training/checkpoints.py:seal", 2)
-    process = start(tmp_path, *EVERY_STAGE[name], before=interruptions.interrupted(sealed, signal.SIGKILL))
+    process = start(tmp_path, *stage_recipes.words_of(name), before=interruptions.interrupted(sealed, signal.SIGKILL))
     end(process, tmp_path, status=-signal.SIGKILL)
     clock.date(tmp_path, -days * DAY)
-    said = end(start(tmp_path, *EVERY_STAGE[name], before=partial(clock.shifted, days * DAY)), tmp_path)
+    said = end(start(tmp_path, *stage_recipes.words_of(name), before=partial(clock.shifted, days * DAY)), tmp_path)
     assert "going on from" in said
     check(tmp_path, steady(name))
     figures("The clock jumps", run=name, days=days, when="before the repetition", differed=0)

@@ -1,6 +1,6 @@
 """A hundred tiny jobs in one sweep: what the process holds after a hundred is what it held after ten.
 
-`FAULTS_JOBS` says how many. Jobs are of several stages, so that models are loaded, trained and let go.
+`FAULTS_JOBS` says how many.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ from tests.support.amounts import amount
 from tests.support.launched_runs import ALWAYS, end, start
 
 pytestmark = pytest.mark.faults
-STAGES = ("mae", "sft", "pkt", "eval", "analyze")
+KINDS = {
+    "training": ("stage=sft,pkt", "data.size=8", "data.holdout=0.25"),
+    "reinforcing": ("stage=irm", *FEW, *ALGORITHMS["ppo"]),
+    "evaluating": ("stage=eval", "data.size=8", "benchmark.size=2", "stage.max_new_tokens=4"),
+}
+"""Words of the jobs; each kind loads models, and lets them go."""
 FIRST = 10
 """After so many jobs everything has been loaded once."""
 HELD = "held.jsonl"
@@ -57,20 +62,18 @@ def held() -> dict[str, int]:
     }
 
 
-def test_a_hundred_tiny_jobs(tmp_path, figures):
-    count = amount("jobs")
-    seeds = -(-count // len(STAGES))
-    words = (
-        *("-m", *ALWAYS, "data.size=8", "data.holdout=0.25", "benchmark.size=2", "hydra.sweep.dir=run"),
-        *(f"seed=range({seeds})", f"stage={','.join(STAGES)}"),
-    )
-    end(start(tmp_path, *words, before=measuring), tmp_path, timeout=3600)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_hundred_tiny_jobs(tmp_path, figures, kind):
+    count, words = amount("jobs"), KINDS[kind]
+    seeds = count // (1 + words[0].count(","))
+    command = ("-m", *ALWAYS, *words, f"seed=range({seeds})", "hydra.sweep.dir=run")
+    end(start(tmp_path, *command, before=measuring), tmp_path, timeout=3600)
     lines = [json.loads(line) for line in (tmp_path / HELD).read_text().splitlines()]
-    assert len(lines) == seeds * len(STAGES)
     early, late = lines[FIRST - 1], lines[-1]
     for what in early:
-        figures("Jobs in one sweep", held=what, jobs=len(lines), **{"after 10": early[what], "at the end": late[what]})
-    assert late["memory"] <= early["memory"] + 30, lines
+        found = {"after 10": early[what], "at the end": late[what]}
+        figures("Jobs in one sweep", kind=kind, jobs=len(lines), held=what, **found)
+    assert late["memory"] <= early["memory"] + 30, [line["memory"] for line in lines]
     for what in early.keys() - {"memory"}:
         assert late[what] <= early[what], (what, early, late)
-    assert not list(tmp_path.rglob("error.txt"))
+    assert len(lines) == count and not list(tmp_path.rglob("error.txt"))

@@ -79,10 +79,9 @@ def test_it_is_no_failure():
 
 # --- runs -----------------------------------------------------------------------------------------------------------
 
-EVERY_STAGE = stage_recipes.every_stage()
 WORDS = {
     **{recipe: (*ALWAYS, *RECIPES[recipe]) for recipe in ("sft", "pkt", "irm", "pipeline", "sweep")},
-    **{name: EVERY_STAGE[name] for name in ("rloo", "grpo")},
+    **{name: (*ALWAYS, *stage_recipes.VARIANTS[name]) for name in ("rloo", "grpo")},
 }
 SELDOM = {"pipeline": ("stage.supervised.args.save_steps=100", "stage.rl.args.save_steps=100")}
 """What else is said so that no checkpoint but that of the signal is there."""
@@ -175,17 +174,16 @@ def test_a_stage_is_stopped_in_one_line(tltrain, tmp_path, monkeypatch, stage):
         return run if name == f"{config.stage_module(stage)}:run" else run_at(name)
 
     monkeypatch.setattr(launch, "resolve", stopped_at_once)
-    words = [word for word in EVERY_STAGE[stage] if not word.startswith(("hydra.run.dir=", "cache.dir="))]
-    ran = tltrain(*words, folder=tmp_path / "run", status=143)
+    ran = tltrain(*stage_recipes.in_process(stage), folder=tmp_path / "run", status=143)
     assert ran.err.splitlines()[-1] == "stopped by SIGTERM (exit status 143)" and "Traceback" not in ran.err
     assert not (ran.folder / "metrics.json").exists() and not (ran.folder / "error.txt").exists()
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("name", EVERY_STAGE)
+@pytest.mark.parametrize("name", stage_recipes.NAMES)
 def test_stopped_at_any_call_of_a_function_a_run_goes_on(tmp_path, name, figures):
     """Nothing is half-written, nothing is left running, and the same command ends as if it had not been stopped."""
-    words, count = EVERY_STAGE[name], amount("moments")
+    words, count = stage_recipes.words_of(name), amount("moments")
     whole = tmp_path / "whole"
     stage_recipes.prepare(whole)
     end(start(whole, *words, before=interruptions.counting), whole)

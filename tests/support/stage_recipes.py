@@ -6,8 +6,11 @@ A stage that is added later runs as `stage=NAME` with the sizes of all, until it
 from __future__ import annotations
 
 import json
+import re
+from functools import cache
 from pathlib import Path
 
+from tests.support.composition import mistake
 from tests.support.launched_runs import ALWAYS, RECIPES
 from tests.support.prediction_lines import line
 from tests.support.reader_samples import CHAT
@@ -46,10 +49,23 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 
 
-def every_stage() -> dict[str, tuple[str, ...]]:
-    """Name -> the command line, of all stages of the registry and of the variants."""
-    stages = {name: (f"stage={name}", *WORDS.get(name, SIZES)) for name in config.STAGES}
-    return {name: (*ALWAYS, *words) for name, words in {**stages, **VARIANTS}.items()}
+NAMES = (*config.STAGES, *VARIANTS)
+"""All stages of the registry, and the variants."""
+NOT_READ = re.compile(r"(\S+): stage=\w+ reads no such key")
+
+
+@cache
+def words_of(name: str) -> tuple[str, ...]:
+    """The command line of a stage or a variant, without the sizes of all that it does not read and would refuse."""
+    words = [*ALWAYS, *VARIANTS.get(name, (f"stage={name}", *WORDS.get(name, SIZES)))]
+    while "sweep" not in name and (refused := NOT_READ.match(mistake(*words))):
+        words = [word for word in words if word.partition("=")[0] != refused[1]]
+    return tuple(words)
+
+
+def in_process(name: str) -> list[str]:
+    """The same for the fixture `tltrain`, which says where a run and the base models lie."""
+    return [word for word in words_of(name) if not word.startswith(("hydra.run.dir=", "cache.dir="))]
 
 
 def prepare(home: Path) -> None:
