@@ -17,6 +17,7 @@ import pytest
 from tests.support import interruptions
 from tests.support.amounts import amount
 from tests.support.launched_runs import ALWAYS, end, start
+from tests.support.small_runs import ALGORITHMS, FEW
 
 pytestmark = pytest.mark.faults
 KINDS = {
