@@ -172,7 +172,7 @@ def same(home: Path, uninterrupted: Path) -> list[str]:
 
 
 def contents(home: Path) -> dict[str, Any]:
-    """Weights and answers as bytes, histories and metrics without times and `home`, by name; the cache's entries too."""
+    """Weights and answers as bytes, histories and metrics without times and `home`, by name; of the cache too."""
     found: dict[str, Any] = {}
     for place in (home / "run", home / "cache" / "stages"):
         for file in sorted(place.rglob("*")):
