@@ -28,6 +28,8 @@ KINDS = {
 """Words of the jobs; each kind loads models, and lets them go."""
 FIRST = 10
 """After so many jobs everything has been loaded once."""
+ALLOWED = 0.4
+"""MiB that memory may grow by with each job; with the configurations of all jobs held it was 0.5 and more."""
 HELD = "held.jsonl"
 
 
@@ -74,7 +76,8 @@ def test_a_hundred_tiny_jobs(tmp_path, figures, kind):
     for what in early:
         found = {"after 10": early[what], "at the end": late[what]}
         figures("Jobs in one sweep", kind=kind, jobs=len(lines), held=what, **found)
-    assert late["memory"] <= early["memory"] + 30, [line["memory"] for line in lines]
+    grown = late["memory"] - early["memory"]
+    assert grown <= 5 + ALLOWED * (count - FIRST), [line["memory"] for line in lines]
     for what in early.keys() - {"memory"}:
         assert late[what] <= early[what], (what, early, late)
     assert len(lines) == count and not list(tmp_path.rglob("error.txt"))
