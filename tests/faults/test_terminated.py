@@ -200,7 +200,10 @@ def test_stopped_at_any_call_of_a_function_a_run_goes_on(tmp_path, name, figures
         status.append(process.exitcode)
         wrong += [f"{moment}: {what}" for what in _left_wrong(home, process)]
         end(start(home, *words), home)
-        wrong += [f"{moment}: {what} differs" for what in same(home, whole)]
+        if name == "cache":  # what the stopped run has removed its repetition does not find
+            wrong += [f"{moment}: {path} is left" for path in (home / "cache" / "stages").glob("*-*")]
+        else:
+            wrong += [f"{moment}: {what} differs" for what in same(home, whole)]
         wrong += [f"{moment}: {path} is left" for path in home.rglob("*.part")]
     figures(
         "SIGTERM at any call of a function, the same command repeated",
