@@ -145,8 +145,9 @@ FAULTS: dict[str, tuple[Callable, str]] = {
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_ends_in_one_line_and_the_run_goes_on(tltrain, tmp_path, whole, figures, algorithm, fault):
-    asked = stage_recipes.in_process(recipe(algorithm))
+def test_a_fault_ends_in_one_line_and_the_run_goes_on(tltrain, tmp_path, monkeypatch, whole, figures, algorithm, fault):
+    monkeypatch.chdir(tmp_path)
+    asked = (*stage_recipes.in_process(recipe(algorithm)), "cache.dir=cache")
     folder, (happen, said) = tmp_path / "run", FAULTS[fault]
     second = folder / "checkpoints" / "checkpoint-2" / COMPLETE
     with pytest.MonkeyPatch.context() as patch:
