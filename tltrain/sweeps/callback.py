@@ -22,7 +22,7 @@ from tltrain.errors import TltrainError
 from tltrain.evaluation.metrics import METRICS
 from tltrain.report.gather import gather, job_folders
 from tltrain.report.sweep import FILE, Job, Sweep, save, without_texts
-from tltrain.runtime import runs, terminal
+from tltrain.runtime import redact, runs, terminal
 from tltrain.runtime.durations import duration
 
 log = logging.getLogger(__name__)
@@ -35,12 +35,14 @@ class Gather(Callback):
     """Says which job a multirun is at, and leaves its report at the end."""
 
     def __init__(self) -> None:
+        redact.install()  # a launcher may have a job run in a process that our command line did not start
         self.jobs: int | None = None
         self.number = 0
         self.began = 0.0
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Have the run's folder for this run alone."""
+        redact.learn_config(config)
         _claim(config, config.hydra.run.dir)
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -51,17 +53,19 @@ class Gather(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Have the sweep's folder for this sweep alone; count the jobs, where that can be known before."""
+        redact.learn_config(config)
         _claim(config, config.hydra.sweep.dir)
         self.jobs = count_jobs(config)
         failed_jobs.clear()
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Name the job."""
+        redact.learn_config(config)
         if config.hydra.mode.name != "MULTIRUN":
             return
         self.number += 1
         self.began = time.monotonic()
-        words = " ".join(config.hydra.overrides.task)
+        words = " ".join(redact.command(config.hydra.overrides.task))
         terminal.errors.rule(f"{self._which(config)}: {words}", align="left", characters="=")
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
@@ -154,8 +158,8 @@ def count_jobs(config: DictConfig) -> int | None:
 
 
 def command() -> str:
-    """What was typed."""
-    return shlex.join([*program.name().split(), *sys.argv[1:]])
+    """What was typed, without secrets."""
+    return shlex.join([*program.name().split(), *redact.command(sys.argv[1:])])
 
 
 def _name(config: DictConfig) -> str:

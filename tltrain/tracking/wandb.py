@@ -50,7 +50,7 @@ class WandbTracker(Tracker):
 
     def __init__(self, cfg: DictConfig, folder: Path) -> None:
         self.cfg, self.folder = cfg, folder
-        words, sys.argv = sys.argv, [redact.text(word) for word in sys.argv]  # wandb keeps the command line
+        words, sys.argv = sys.argv, redact.command(sys.argv)  # wandb keeps the command line
         try:
             self._begin()
         finally:
