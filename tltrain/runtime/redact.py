@@ -320,7 +320,7 @@ def _pattern(values: frozenset[str]) -> re.Pattern[str] | None:
 
 
 def _exact(form: str) -> str:
-    return rf"(?<![\d.]){form}(?![\d.])" if form.isdecimal() else re.escape(form)
+    return rf"(?<!\d)(?<!\d\.){form}(?!\.?\d)" if form.isdecimal() else re.escape(form)
 
 
 def _unless_number(found: re.Match[str]) -> str:

@@ -74,7 +74,8 @@ def names_secret(name: str, value: Any = None) -> bool:
 @cache
 def variable_names_secret(name: str) -> bool:
     """Whether an environment variable of this name holds a secret."""
-    return not _NEVER.search(_plain(name)) and (_always(name) or bool(_VARIABLE.search(_plain(name))))
+    plain = _plain(name)
+    return not _NEVER.search(plain) and plain != "pwd" and (_always(name) or bool(_VARIABLE.search(plain)))
 
 
 # --- text -------------------------------------------------------------------------------------------------------------
@@ -89,11 +90,13 @@ SHAPES = re.compile(
     re.DOTALL,
 )
 """Keys that their makers gave a shape of its own, JSON web tokens and private keys in PEM."""
-_VALUE = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|(?:\$\{[^{}]*\}|(?!,[\w.+~@/-]{1,99}[=:])[^\s;&)\]}"'])+)"""
+_VALUE = (
+    r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|(?:\$\{[^{}]*\}|(?!,[\w.+~@/-]{1,99}[=:]|:(?:\s|$))[^\s;&)\]}"'])+)"""
+)
 _ASSIGNED = re.compile(rf"(?<![\w.@-])(?P<name>[A-Za-z_+~-][\w.@\[\]-]*)(?P<sign>=|%3[Dd])(?P<value>{_VALUE})")
 _PAIR = re.compile(
     rf"(?P<quote>\\?[\"'])(?P<name>[\w.-]+)(?P=quote)(?P<sign>\s*:\s*)"
-    rf"(?P<value>\\\"(?:(?!\\\").)*\\\"|{_VALUE.replace('[=:]', '[:]')})"
+    rf"(?P<value>\\\"(?:(?!\\\").)*\\\"|{_VALUE})"
 )
 _ENTRY = re.compile(
     r"(?P<before>[{,]\s*)(?P<name>[A-Za-z_][\w.-]*)(?P<sign>:\s*)(?P<value>[^\s,{}\[\]\"']+)(?=[^{}]{0,999}\})"
@@ -101,12 +104,12 @@ _ENTRY = re.compile(
 _OPTION = re.compile(r"(?P<name>(?<!\S)--[A-Za-z][\w-]*)(?P<sign>\s+)(?P<value>[^\s-]\S*)")
 _HEADER = re.compile(
     r"(?P<name>\b(?:proxy-)?authorization|\b(?:x-)?(?:api|auth)-(?:key|token)|\b(?:set-)?cookie)(?P<sign>[\"']?\s*[:=]\s*)"
-    r"(?P<value>(?:(?:bearer|basic|token|digest)\s+)?[^\s\"',}\]]+(?:;\s*[^\s\"',}\]]+)*)",
+    r"(?P<value>(?:(?:bearer|basic|token|digest)\s+)?(?:\$\{[^{}]*\}|[^\s\"',;}\]])+(?:;\s*[^\s\"',;}\]]+)*)",
     re.IGNORECASE,
 )
 _BEARER = re.compile(r"(?P<name>\b(?:bearer|basic))(?P<sign>\s+)(?P<value>(?=\S*[\d=])[\w.~+/=-]{6,})", re.IGNORECASE)
 _USER = re.compile(
-    r"(?P<name>\b[a-z][a-z0-9+.-]{0,30}://)(?P<value>[^\s/?#\"'<>]+|[^\s/?#:@\"'<>]+:(?!\d+(?:[/?#]|$))[^\s\"'<>@]+)(?=@)",
+    r"(?P<name>\b[a-z][a-z0-9+.-]{0,30}://)(?P<value>[^\s/?#\"'<>]{1,500}|[^\s/?#:@\"'<>]{1,500}:(?!\d+(?:[/?#]|$))[^\s\"'<>@]{1,500})(?=@)",
     re.IGNORECASE,
 )
 _QUERY = re.compile(r"(?P<name>(?<=[?&;])[\w.-]+)(?P<sign>=)(?P<value>[^\s&;#\"'<>]+)")

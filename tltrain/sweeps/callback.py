@@ -17,6 +17,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from tltrain import tracking
+from tltrain.config import plain
 from tltrain.entry import choices, program
 from tltrain.errors import TltrainError
 from tltrain.evaluation.metrics import METRICS
@@ -132,15 +133,36 @@ def _track(config: DictConfig, folder: Path) -> None:
         tracker.track_file(folder / "report.html")
 
 
+def _refuse_secret_names(config: DictConfig) -> None:
+    """Check that no folder is named after a secret of the command line, which `override_dirname` repeats.
+
+    Raises:
+        TltrainError: one would be.
+    """
+    several = config.hydra.mode.name == "MULTIRUN"
+    node, names = (config.hydra.sweep, ("dir", "subdir")) if several else (config.hydra.run, ("dir",))
+    places = plain(node, resolve=False)
+    where = "hydra.sweep" if several else "hydra.run"
+    named = [f"{where}.{name}" for name in names if "override_dirname" in str(places[name])]
+    left_out = config.hydra.job.config.override_dirname.exclude_keys
+    words = [word for word in config.hydra.overrides.task if word.lstrip("+~").partition("=")[0] not in left_out]
+    if named and redact.command(words) != words:
+        raise TltrainError(
+            f"{named[0]}: its folders would be named after a secret of the command line; give the secret as "
+            "${oc.env:NAME}, or add its key to hydra.job.config.override_dirname.exclude_keys"
+        )
+
+
 def _claim(config: DictConfig, folder: str) -> None:
     """Before anything is written there. Hydra would make a warning of an exception, but for one that ends a process."""
     with suppress(OSError):  # Hydra cannot write there either, and that is said in one place
         try:
+            _refuse_secret_names(config)
             runs.check_place(Path(folder), config)
             runs.claim(Path(folder))
             runs.check_stage(Path(folder), config)
         except TltrainError as error:
-            print(error, file=sys.stderr)
+            print(redact.text(str(error)), file=sys.stderr)
             raise SystemExit(1) from error
 
 
