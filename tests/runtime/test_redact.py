@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import os
+import pickle
 import re
 import sys
 from urllib.parse import quote, quote_plus
@@ -383,3 +384,15 @@ def test_yaml_is_masked_and_keeps_references():
         OmegaConf.create({"api_key": "a", "b": {"token": "${oc.env:X}", "c": [1, "${b.token}"]}})
     )
     assert yaml.safe_load(written) == {"api_key": MASK, "b": {"token": "${oc.env:X}", "c": [1, "${b.token}"]}}
+
+
+def test_the_process_that_a_launcher_starts_masks_what_hydra_writes_there(monkeypatch):
+    from tltrain.sweeps.callback import Gather
+
+    sent = pickle.dumps(Gather())
+    monkeypatch.setattr(OmegaConf, "to_yaml", redact._yaml)
+    pickle.loads(sent)
+    assert (
+        OmegaConf.to_yaml(OmegaConf.create({"api_key": "abcdefg", "b": "is abcdefg"}))
+        == f"api_key: {MASK}\nb: is {MASK}\n"
+    )

@@ -115,8 +115,8 @@ def _learn_in(node: Any, cfg: DictConfig | None = None) -> None:
         if secret and cfg is not None and "${" in value:
             with suppress(Exception):  # it refers to nothing, which is said elsewhere
                 value = str(OmegaConf.select(cfg, path))
-        if secret:
-            learn(value)
+        for each in (value, *value.split(",")) if secret else ():  # `hydra.sweeper.params` has all values in one
+            learn(each.strip(" '\""))
         for found in secret_words.in_text(value):
             learn(found)
         if path.endswith("_env") and value in os.environ:
@@ -272,6 +272,8 @@ class Stream:
             self.write(line)
 
     def __getattr__(self, name: str) -> Any:
+        if name == "_file":  # of a copy that is being made
+            raise AttributeError(name)
         return getattr(self._file, name)
 
 

@@ -36,10 +36,14 @@ class Gather(Callback):
     """Says which job a multirun is at, and leaves its report at the end."""
 
     def __init__(self) -> None:
-        redact.install()  # a launcher may have a job run in a process that our command line did not start
         self.jobs: int | None = None
         self.number = 0
         self.began = 0.0
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """In the process that a launcher of Hydra's runs a job in, before Hydra writes anything there."""
+        vars(self).update(state)
+        redact.install()
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Have the run's folder for this run alone."""

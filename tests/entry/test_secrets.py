@@ -1,0 +1,307 @@
+"""No secret stays in what a command line leaves or prints, whichever way it comes in and whichever stage it meets.
+
+A stand-in for the stages leaks what it was given by every means that a stage has; real stages run in the slow set.
+What is walked is what the package registers, so that stages, groups and keys to come are walked too.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import typing
+import warnings
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import yaml
+
+from tests.support.fake_endpoint import Reply, completion, message, serving
+from tests.support.paths import ROOT
+from tests.support.small_runs import FEW, SMALL
+from tltrain import config
+from tltrain.entry import launch
+from tltrain.errors import TltrainError
+from tltrain.runtime import runs, terminal
+from tltrain.runtime.resolver import resolve
+
+SECRET = "Planted/Secret+1234=Zq"
+"""With what URLs and base64 write otherwise."""
+IN_URL = quote(SECRET, safe="")
+FORMS = (
+    SECRET,
+    IN_URL,
+    SECRET.replace("/", "\\/"),
+    *(base64.b64encode(b"u" * n + SECRET.encode()).decode()[4:-4] for n in range(3)),
+)
+ENDPOINT = ("source=endpoint", "source.model=m", "benchmark.limit=3", "source.retries=0")
+WAYS = {
+    "override": ("source.url=http://host/v1", f"+source.extra.api_key='{SECRET}'"),
+    "header in a mapping": ("source.url=http://host/v1", f"+source.extra={{authorization:'Bearer {SECRET}'}}"),
+    "list": ("source.url=http://host/v1", f"+source.extra.headers=[[X-Api-Key,'{SECRET}']]"),
+    "user of a URL": (f"source.url='http://user:{SECRET}@host/v1'",),
+    "user of a URL, encoded": (f"source.url='http://user:{IN_URL}@host/v1'",),
+    "query of a URL": (f"source.url='http://host/v1?api_key={IN_URL}'",),
+    "variable": ("source.url=http://host/v1", "+source.extra.tag=${oc.env:PLANTED_TOKEN}"),
+    "variable of any name": ("source.url=http://host/v1", "+source.extra.api_key=${oc.env:PLANTED}"),
+    "default of a variable": ("source.url=http://host/v1", f"+source.extra.tag=${{oc.env:NO_TOKEN,'{SECRET}'}}"),
+    "named variable": ("source.url=http://host/v1", "source.api_key_env=PLANTED"),
+    "environment of the job": ("source.url=http://host/v1", f"+hydra.job.env_set.CORPORATE_API_KEY='{SECRET}'"),
+    "no such key": (f"source.api_key='{SECRET}'",),
+    "no such key of the stage": (f"+stage.access_token='{SECRET}'",),
+    "no choice": (f"source.url='http://user:{SECRET}@host'", "benchmark=nothing"),
+    "wrong type": (f"+source.extra.api_key='{SECRET}'", f"seed='{SECRET}'"),
+    "no grammar": (f"+source.extra={{api_key:{SECRET}",),
+}
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    monkeypatch.setenv("PLANTED_TOKEN", SECRET)
+    monkeypatch.setenv("PLANTED", SECRET)
+
+
+@pytest.fixture
+def leaking(monkeypatch) -> list:
+    """The configurations that a stand-in for the stages was given; it repeats them by every means that a stage has."""
+    given: list = []
+
+    def run(cfg, folder: Path) -> dict:
+        given.append(cfg)
+        coded = [base64.b64encode(b"u" * n + SECRET.encode()).decode() for n in range(3)]
+        leaks = [SECRET, IN_URL, *coded, json.dumps({"a": SECRET}), f"http://user:{SECRET}@host?key={IN_URL}"]
+        for leak in leaks:
+            print(leak)
+            terminal.console.print(leak)
+            terminal.errors.print(leak)
+            logging.getLogger("tltrain.stage").warning("%s", leak)
+            logging.getLogger("library").info("%s", leak)
+            warnings.warn(leak, stacklevel=1)
+        terminal.table(SECRET, ["a"], [[leak] for leak in leaks])
+        runs.write_json(folder / "a.json", {"a": leaks, SECRET: 1})
+        runs.write_lines(folder / "b.jsonl", map(json.dumps, leaks))
+        with runs.writing(folder / "c.html") as file:
+            file.writelines(leaks)
+        try:
+            raise ValueError(SECRET)
+        except ValueError:
+            logging.getLogger("tltrain.stage").exception("failed")
+        runs.finish(folder, cfg, {"score": 1.0, "said": leaks})
+        raise TltrainError(f"the server says {SECRET}")
+
+    ours = {f"{config.stage_module(name)}:run" for name in config.STAGES}
+    monkeypatch.setattr(launch, "resolve", lambda name: run if name in ours else resolve(name))
+    monkeypatch.setattr(launch, "wanted", lambda cfg: False)
+    return given
+
+
+def held(*places: Path | str) -> list[str]:
+    """Where one of the forms of the secret stands: files below folders, and texts."""
+    found = []
+    for place in places:
+        if isinstance(place, str):
+            found += [line for line in place.splitlines() if any(form in line for form in FORMS)]
+            continue
+        files = [file for file in place.rglob("*") if file.is_file()]
+        found += [str(file) for file in files if any(form.encode() in file.read_bytes() for form in FORMS)]
+        found += [str(file) for file in place.rglob("*") if any(form in file.name for form in FORMS)]
+    return found
+
+
+# --- ways in ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("way", WAYS)
+def test_a_secret_stays_nowhere_whichever_way_it_comes(tltrain, leaking, tmp_path, way):
+    ran = tltrain("stage=eval", *ENDPOINT, *WAYS[way], status=1)
+    assert not held(tmp_path, ran.out, ran.err)
+    if leaking:
+        assert "the server says <masked>" in ran.err and ran.metrics["score"] == 1.0
+    else:
+        assert len(ran.err.splitlines()) == 1 and "Traceback" not in ran.err
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_stage_itself_is_given_the_real_values(tltrain, leaking):
+    words = [WAYS[way] for way in ("override", "variable", "header in a mapping")]
+    tltrain("stage=eval", *ENDPOINT, "source.url=http://host/v1", *(way[1] for way in words[:2]), status=1)
+    ran = tltrain("stage=eval", *ENDPOINT, *words[2], status=1)
+    first, second = (config.plain(cfg.source.extra) for cfg in leaking)
+    assert first == {"api_key": SECRET, "tag": SECRET} and second == {"authorization": f"Bearer {SECRET}"}
+    record = yaml.safe_load((ran.folder / ".hydra" / "config.yaml").read_text())
+    assert record["source"]["extra"] == {"authorization": "<masked>"}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("stage", config.STAGES)
+def test_no_stage_leaves_a_secret_nor_does_its_refusal(tltrain, leaking, tmp_path, stage):
+    ran = tltrain(f"stage={stage}", f"+hydra.job.env_set.CORPORATE_API_KEY='{SECRET}'", status=1)
+    assert leaking and not held(tmp_path, ran.out, ran.err)
+    refused = tltrain(f"stage={stage}", f"+stage.api_key='{SECRET}'", status=1)
+    assert len(leaking) == 1 and refused.err and not held(tmp_path, refused.out, refused.err)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_sweep_leaves_no_secret_while_it_runs_nor_after(tltrain, leaking, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        terminal.errors, "rule", lambda *words, **how: seen.append(held(tmp_path))
+    )  # as each job begins
+    where = f"hydra.sweep.dir={tmp_path / 'sweep'}"
+    words = (f"+source.extra.api_key='{SECRET}',other-secret-value", "source.url=http://host/v1", "seed=1,2")
+    ran = tltrain("-m", "stage=eval", *ENDPOINT, *words, where, status=1)
+    assert [cfg.source.extra.api_key for cfg in leaking] == [SECRET] * 2 + ["other-secret-value"] * 2
+    assert seen == [[]] * 4 and not held(tmp_path, ran.out, ran.err)
+    files = [*tmp_path.rglob("*.yaml"), *tmp_path.rglob("*.log")]
+    assert (
+        len(files) > 8 and "other-secret-value" not in "".join(file.read_text() for file in files) + ran.out + ran.err
+    )
+
+
+def test_no_folder_is_named_after_a_secret(tltrain, tmp_path):
+    words = (
+        "-m",
+        "stage=eval",
+        *ENDPOINT,
+        f"+source.extra.api_key={SECRET[8:14]}",
+        f"hydra.sweep.dir={tmp_path / 's'}",
+    )
+    subdir = "hydra.sweep.subdir=${hydra.job.override_dirname}"
+    ran = tltrain(*words, subdir, status=1)
+    assert (
+        ran.err.startswith("hydra.sweep.subdir: its folders would be named after a secret")
+        and not (tmp_path / "s").exists()
+    )
+
+
+def test_the_printed_configuration_holds_no_secret(tltrain):
+    for words in (["--cfg", "job"], ["--cfg", "job", "--resolve"], ["--cfg", "all"], ["--info", "all"], ["--help"]):
+        ran = tltrain("stage=eval", *ENDPOINT, *WAYS["override"], *WAYS["variable"], *words)
+        assert ran.out and not held(ran.out, ran.err)
+
+
+def test_arguments_that_libraries_write_down_take_no_secret(tltrain, tmp_path):
+    for word in (f"+stage.args.trackio_space_id='http://user:{SECRET}@host'", f"+stage.args.hub_token='{SECRET}'"):
+        ran = tltrain("stage=sft", word, status=1)
+        assert ran.err.startswith("stage.args.") and "environment variable" in ran.err
+        assert not held(tmp_path, ran.out, ran.err)
+
+
+def test_every_file_is_written_by_the_one_writer():
+    """What later work writes otherwise has to say here why no secret of a run can reach it."""
+    others = {
+        "runtime/runs.py": "is that writer",
+        "runtime/memory.py": "asks the kernel for the peak of memory",
+        "models/encoders.py": "numbers beside a model",
+        "training/sft.py": "sums beside a checkpoint",
+        "entry/launch.py": "to the processes of the run, in a folder that is removed",
+        "environments/sandbox_kernel.py": "to the kernel",
+    }
+    ways = ("write_text(", "write_bytes(", "OmegaConf.save(", '.open("w', '.open("a', ', "w"', ', "a"', "json.dump(")
+    found = {
+        file.relative_to(ROOT / "tltrain").as_posix()
+        for file in (ROOT / "tltrain").rglob("*.py")
+        if any(way in file.read_text(encoding="utf-8") for way in ways)
+    }
+    pipes = {"environments/bfcl_worker.py", "environments/bfcl_process.py", "environments/sandbox_worker.py"}
+    assert found - pipes <= others.keys()
+
+
+# --- servers ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_repeats_the_key_spreads_it_nowhere(tltrain, tmp_path, monkeypatch):
+    pytest.importorskip("openai")
+    echo = [SECRET, f"Basic {base64.b64encode(f'user:{SECRET}'.encode()).decode()}", json.dumps(SECRET), IN_URL]
+    monkeypatch.setenv("CORPORATE", SECRET)
+    with serving() as server:
+        words = ("stage=eval", *ENDPOINT, f"source.url={server.url}", "source.api_key_env=CORPORATE")
+        for mode, reply in (("text", completion), ("chat", lambda text: message(content=text))):
+            server.reply = lambda body, attempt, reply=reply: Reply(
+                reply(" ".join(echo)).content | {"key": SECRET, "usage": {SECRET: 1}}, headers={"X-Echo": SECRET}
+            )
+            words = (
+                *words,
+                f"source.mode={mode}",
+                f"+source.extra.user_token='{SECRET}'",
+                f"cache.dir={tmp_path / mode}",
+            )
+            ran = tltrain(*words)
+            assert not held(tmp_path, ran.out, ran.err)
+            assert server.asked[-1].headers["authorization"] == f"Bearer {SECRET}"
+            assert server.asked[-1].body["user_token"] == SECRET
+            assert all("<masked>" in line["prediction"] for line in ran.lines("predictions.jsonl"))
+            asked = len(server.asked)
+            again = tltrain(*(word.replace(SECRET, "another-secret") for word in words))  # what is kept is found again
+            assert len(server.asked) == asked and again.metrics["toolworld/ts"] == ran.metrics["toolworld/ts"]
+            words = words[:-3]
+        server.reply = lambda body, attempt: Reply(f"no: {' '.join(echo)}", 401, {"WWW-Authenticate": SECRET})
+        ran = tltrain(*words, "source.cache=false", status=1)
+        assert "HTTP 401: no: <masked> Basic dXNlcjp<masked>" in ran.err and not held(tmp_path, ran.out, ran.err)
+
+
+# --- the whole walk ---------------------------------------------------------------------------------------------------
+
+TEXTS = sorted(
+    {
+        f"{place}:{name}"
+        for place, schema in config.SCHEMAS.items()
+        for name, kind in typing.get_type_hints(schema).items()
+        if kind is str or str in typing.get_args(kind)
+    }
+)
+"""Every key that takes a text, by the place of its schema."""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("key", TEXTS)
+def test_no_key_that_takes_a_text_leaves_a_secret(tltrain, leaking, tmp_path, key):
+    place, _, name = key.partition(":")
+    _, *where = place.split("/")
+    node = "" if where == ["config"] else f"{where[0]}."
+    chosen = [f"{where[0]}={where[1]}"] if len(where) > 1 and where[0] in ("stage", "source", "tracking") else []
+    value = f"'https://user:{SECRET}@host/v1?token={IN_URL}'"
+    for word in (f"++{node}{name}={value}", f"++{node}{name}=${{oc.env:PLANTED_TOKEN}}"):
+        ran = tltrain(*(["stage=eval"] if not chosen or where[0] != "stage" else []), *chosen, word, status=1)
+        assert not held(tmp_path, ran.out, ran.err)
+
+
+@pytest.fixture(scope="session")
+def trained(run_once):
+    return run_once("stage=sft", *SMALL, *FEW).folder
+
+
+REAL = {
+    "demo": (*SMALL, "stage.train_size=12", "stage.test_size=4"),
+    "mae": ("data.size=12",),
+    "sft": (*SMALL, *FEW),
+    "pkt": (*SMALL, *FEW),
+    "irm": (*SMALL, *FEW, "model.path={trained}/model"),
+    "eval": ("model.path={trained}/model", "benchmark.limit=3"),
+    "predict": ("model.path={trained}/model", "data.path={sample}"),
+    "inspect": ("model=tiny", "data.size=3"),
+    "analyze": ("data.size=3", "model=tiny"),
+    "plan": ("model=tiny",),
+    "cache": (),
+    "report": ("stage.path={trained}",),
+    "pipeline": (*SMALL, *FEW),
+}
+"""How each stage runs on little; a stage that is not here has to be added."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", config.STAGES)
+def test_real_stages_leave_no_secret(tltrain, tmp_path, trained, stage):
+    sample = tmp_path / "sample.txt"
+    sample.write_text("System: Function:\ndef f(a: string):\n    pass\nUser: hello\nAssistant: ")
+    words = [word.format(trained=trained, sample=sample) for word in REAL[stage]]
+    tracked = (
+        ("tracking=wandb", "tracking.tags=['${oc.env:PLANTED_TOKEN}']")
+        if config.reads.reads(stage, "tracking.tags")
+        else ()
+    )
+    ran = tltrain(f"stage={stage}", *words, *tracked, f"+hydra.job.env_set.CORPORATE_API_KEY='{SECRET}'")
+    assert not held(tmp_path, ran.out, ran.err)
