@@ -48,6 +48,7 @@ WAYS = {
     "default of a variable": ("source.url=http://host/v1", f"+source.extra.tag=${{oc.env:NO_TOKEN,'{SECRET}'}}"),
     "named variable": ("source.url=http://host/v1", "source.api_key_env=PLANTED"),
     "environment of the job": ("source.url=http://host/v1", f"+hydra.job.env_set.CORPORATE_API_KEY='{SECRET}'"),
+    "another log": ("source.url=http://host/v1", "hydra/job_logging=default", f"+source.extra.api_key='{SECRET}'"),
     "no such key": (f"source.api_key='{SECRET}'",),
     "no such key of the stage": (f"+stage.access_token='{SECRET}'",),
     "no choice": (f"source.url='http://user:{SECRET}@host'", "benchmark=nothing"),

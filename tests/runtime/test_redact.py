@@ -325,9 +325,11 @@ def test_values_are_learned_from_a_configuration_and_what_it_refers_to(monkeypat
         "api_key_env": "CORPORATE",
         "there": {"password": "${here.any}"},
         "here": {"any": "referred-to"},
+        "credentials": {"user": "john.smith", "type": "service"},
         "url": "https://me:in-a-url@host",
     }
     redact.learn_config(OmegaConf.create(cfg))
+    assert redact.known("john.smith and service") == "john.smith and service"
     values = "value-of-neutral value-of-corporate referred-to in-a-url"
     assert redact.known(values) == " ".join([MASK] * 4)
     assert redact.known("me https host any") == "me https host any"

@@ -307,8 +307,8 @@ def work(file: Path) -> int:
     if place.rank == 0:
         try:
             cfg, hydra_config, folder = pickle.loads(file.read_bytes())
-            redact.learn_config(cfg)
             _as_in_hydra(hydra_config)
+            redact.begin_job(cfg)
             with preemption.handled(), tracking.prepared(cfg):
                 run_stage(cfg, folder)
         except Exception as error:

@@ -36,6 +36,8 @@ SHORTEST, SHORTEST_NUMBER = 6, 8
 _WORDS = frozenset(
     ("changeme", "default", "disabled", "enabled", "optional", "password", "postgres", "private", "public", "required")
 )
+_WHO = ("user", "username", "name", "type", "id", "region", "host", "url", "email", "scope", "scheme")
+"""Keys below `credentials` whose values may stand in any text: masked there alone."""
 _FIELDS = ("name", "key", "header")
 _OVERRIDE = re.compile(r"(?P<key>[+~]{0,2}[A-Za-z_][\w.@/\[\]-]*)=(?P<value>.*)", re.DOTALL)
 _learned: set[str] = set()
@@ -60,6 +62,15 @@ def install() -> None:
         if stream is not None:
             setattr(sys, name, Stream(stream._file if isinstance(stream, Stream) else stream))
     OmegaConf.to_yaml = staticmethod(_to_yaml)  # type: ignore[method-assign]
+
+
+def begin_job(cfg: DictConfig) -> None:
+    """Learn the secrets of a job's configuration, and mask its logs, whichever configuration of logging was chosen."""
+    learn_config(cfg)
+    for logger in (logging.getLogger(), logging.getLogger("tltrain")):
+        for handler in logger.handlers:
+            if not any(isinstance(each, Filter) for each in handler.filters):
+                handler.addFilter(Filter())
 
 
 def learn(value: str) -> None:
@@ -127,7 +138,8 @@ def _walk(node: Any, path: str = "", secret: bool = False) -> Iterator[tuple[str
     """Path, text and whether it is a secret, of each value."""
     if isinstance(node, dict):
         for key, value in node.items():
-            named = secret or _is_secret(key, value) or (key == "value" and _labelled(node))
+            below = secret and str(key).lower() not in _WHO
+            named = below or _is_secret(key, value) or (key == "value" and _labelled(node))
             yield from _walk(value, f"{path}.{key}" if path else str(key), named)
     elif isinstance(node, list):
         for number, value in enumerate(node):
@@ -137,7 +149,7 @@ def _walk(node: Any, path: str = "", secret: bool = False) -> Iterator[tuple[str
 
 
 def _leaves(node: Any) -> Iterator[str]:
-    return (value for _, value, _ in _walk(node))
+    return (value for _, value, _ in _walk(node, secret=True))
 
 
 def _is_secret(key: Any, value: Any) -> bool:

@@ -65,7 +65,7 @@ class Gather(Callback):
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Name the job."""
-        redact.learn_config(config)
+        redact.begin_job(config)
         if config.hydra.mode.name != "MULTIRUN":
             return
         self.number += 1
