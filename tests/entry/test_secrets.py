@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import re
 import typing
 import warnings
 from pathlib import Path
@@ -29,6 +30,8 @@ from tltrain.runtime.resolver import resolve
 SECRET = "Planted/Secret+1234=Zq"
 """With what URLs and base64 write otherwise."""
 IN_URL = quote(SECRET, safe="")
+SAMPLE, SLOW = ("mae", "pipeline"), pytest.mark.slow
+"""Stages that continuous integration walks; `make test-slow` walks all."""
 FORMS = (
     SECRET,
     IN_URL,
@@ -57,10 +60,18 @@ WAYS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def environment(monkeypatch):
-    monkeypatch.setenv("PLANTED_TOKEN", SECRET)
-    monkeypatch.setenv("PLANTED", SECRET)
+@pytest.fixture
+def planted(tltrain, monkeypatch):
+    """`planted("stage=eval", ...)`: the command line; those variables are set to the secret that its words refer to."""
+
+    def run(*words: str, status: int = 1):
+        for name in ("PLANTED_TOKEN", "PLANTED"):
+            monkeypatch.delenv(name, raising=False)
+            if re.search(rf"\b{name}\b", " ".join(words)):
+                monkeypatch.setenv(name, SECRET)
+        return tltrain(*words, status=status)
+
+    return run
 
 
 @pytest.fixture
@@ -115,8 +126,8 @@ def held(*places: Path | str) -> list[str]:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("way", WAYS)
-def test_a_secret_stays_nowhere_whichever_way_it_comes(tltrain, leaking, tmp_path, way):
-    ran = tltrain("stage=eval", *ENDPOINT, *WAYS[way], status=1)
+def test_a_secret_stays_nowhere_whichever_way_it_comes(planted, leaking, tmp_path, way):
+    ran = planted("stage=eval", *ENDPOINT, *WAYS[way])
     assert not held(tmp_path, ran.out, ran.err)
     if leaking:
         assert "the server says <masked>" in ran.err and ran.metrics["score"] == 1.0
@@ -125,10 +136,10 @@ def test_a_secret_stays_nowhere_whichever_way_it_comes(tltrain, leaking, tmp_pat
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_the_stage_itself_is_given_the_real_values(tltrain, leaking):
+def test_the_stage_itself_is_given_the_real_values(planted, leaking):
     words = [WAYS[way] for way in ("override", "variable", "header in a mapping")]
-    tltrain("stage=eval", *ENDPOINT, "source.url=http://host/v1", *(way[1] for way in words[:2]), status=1)
-    ran = tltrain("stage=eval", *ENDPOINT, *words[2], status=1)
+    planted("stage=eval", *ENDPOINT, "source.url=http://host/v1", *(way[1] for way in words[:2]))
+    ran = planted("stage=eval", *ENDPOINT, *words[2])
     first, second = (config.plain(cfg.source.extra) for cfg in leaking)
     assert first == {"api_key": SECRET, "tag": SECRET} and second == {"authorization": f"Bearer {SECRET}"}
     record = yaml.safe_load((ran.folder / ".hydra" / "config.yaml").read_text())
@@ -136,56 +147,46 @@ def test_the_stage_itself_is_given_the_real_values(tltrain, leaking):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("stage", config.STAGES)
-def test_no_stage_leaves_a_secret_nor_does_its_refusal(tltrain, leaking, tmp_path, stage):
-    ran = tltrain(f"stage={stage}", f"+hydra.job.env_set.CORPORATE_API_KEY='{SECRET}'", status=1)
+@pytest.mark.parametrize(
+    "stage", [pytest.param(name, marks=SLOW if name not in SAMPLE else ()) for name in config.STAGES]
+)
+def test_no_stage_leaves_a_secret_nor_does_its_refusal(planted, leaking, tmp_path, stage):
+    ran = planted(f"stage={stage}", f"+hydra.job.env_set.CORPORATE_API_KEY='{SECRET}'")
     assert leaking and not held(tmp_path, ran.out, ran.err)
-    refused = tltrain(f"stage={stage}", f"+stage.api_key='{SECRET}'", status=1)
+    refused = planted(f"stage={stage}", f"+stage.api_key='{SECRET}'")
     assert len(leaking) == 1 and refused.err and not held(tmp_path, refused.out, refused.err)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_sweep_leaves_no_secret_while_it_runs_nor_after(tltrain, leaking, tmp_path, monkeypatch):
-    seen = []
-    monkeypatch.setattr(
-        terminal.errors, "rule", lambda *words, **how: seen.append(held(tmp_path))
-    )  # as each job begins
+def test_a_sweep_leaves_no_secret_while_it_runs_nor_after(planted, leaking, tmp_path, monkeypatch):
+    seen = []  # as each job begins
+    monkeypatch.setattr(terminal.errors, "rule", lambda *words, **how: seen.append(held(tmp_path)))
     where = f"hydra.sweep.dir={tmp_path / 'sweep'}"
-    words = (f"+source.extra.api_key='{SECRET}',other-secret-value", "source.url=http://host/v1", "seed=1,2")
-    ran = tltrain("-m", "stage=eval", *ENDPOINT, *words, where, status=1)
-    assert [cfg.source.extra.api_key for cfg in leaking] == [SECRET] * 2 + ["other-secret-value"] * 2
-    assert seen == [[]] * 4 and not held(tmp_path, ran.out, ran.err)
+    words = (f"+source.extra.api_key='{SECRET}',other-secret-value", "source.url=http://host/v1")
+    ran = planted("-m", "stage=eval", *ENDPOINT, *words, where)
+    assert [cfg.source.extra.api_key for cfg in leaking] == [SECRET, "other-secret-value"]
+    assert seen == [[]] * 2 and not held(tmp_path, ran.out, ran.err)
     files = [*tmp_path.rglob("*.yaml"), *tmp_path.rglob("*.log")]
-    assert (
-        len(files) > 8 and "other-secret-value" not in "".join(file.read_text() for file in files) + ran.out + ran.err
-    )
+    texts = "".join(file.read_text() for file in files) + ran.out + ran.err
+    assert len(files) >= 7 and "other-secret-value" not in texts
 
 
-def test_no_folder_is_named_after_a_secret(tltrain, tmp_path):
-    words = (
-        "-m",
-        "stage=eval",
-        *ENDPOINT,
-        f"+source.extra.api_key={SECRET[8:14]}",
-        f"hydra.sweep.dir={tmp_path / 's'}",
-    )
-    subdir = "hydra.sweep.subdir=${hydra.job.override_dirname}"
-    ran = tltrain(*words, subdir, status=1)
-    assert (
-        ran.err.startswith("hydra.sweep.subdir: its folders would be named after a secret")
-        and not (tmp_path / "s").exists()
-    )
+def test_no_folder_is_named_after_a_secret(planted, tmp_path):
+    sweep = tmp_path / "sweep"
+    words = (f"hydra.sweep.dir={sweep}", "hydra.sweep.subdir=${hydra.job.override_dirname}")
+    ran = planted("-m", "stage=eval", *ENDPOINT, "+source.extra.api_key=abc", *words)
+    assert ran.err.startswith("hydra.sweep.subdir: its folders would be named after a secret") and not sweep.exists()
 
 
-def test_the_printed_configuration_holds_no_secret(tltrain):
-    for words in (["--cfg", "job"], ["--cfg", "job", "--resolve"], ["--cfg", "all"], ["--info", "all"], ["--help"]):
-        ran = tltrain("stage=eval", *ENDPOINT, *WAYS["override"], *WAYS["variable"], *words)
+def test_the_printed_configuration_holds_no_secret(planted):
+    for words in (["--cfg", "job", "--resolve"], ["--info", "all"], ["--help"]):
+        ran = planted(*words, "stage=eval", *ENDPOINT, *WAYS["override"], *WAYS["variable"], status=0)
         assert ran.out and not held(ran.out, ran.err)
 
 
-def test_arguments_that_libraries_write_down_take_no_secret(tltrain, tmp_path):
+def test_arguments_that_libraries_write_down_take_no_secret(planted, tmp_path):
     for word in (f"+stage.args.trackio_space_id='http://user:{SECRET}@host'", f"+stage.args.hub_token='{SECRET}'"):
-        ran = tltrain("stage=sft", word, status=1)
+        ran = planted("stage=sft", word)
         assert ran.err.startswith("stage.args.") and "environment variable" in ran.err
         assert not held(tmp_path, ran.out, ran.err)
 
@@ -197,6 +198,7 @@ def test_every_file_is_written_by_the_one_writer():
         "runtime/memory.py": "asks the kernel for the peak of memory",
         "models/encoders.py": "numbers beside a model",
         "training/sft.py": "sums beside a checkpoint",
+        "training/reward_function.py": "appends to a file, and masks what it appends",
         "entry/launch.py": "to the processes of the run, in a folder that is removed",
         "environments/sandbox_kernel.py": "to the kernel",
     }
@@ -213,32 +215,33 @@ def test_every_file_is_written_by_the_one_writer():
 # --- servers ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_server_that_repeats_the_key_spreads_it_nowhere(tltrain, tmp_path, monkeypatch):
+REPLIES = {"text": completion, "chat": lambda text: message(content=text)}
+
+
+@pytest.mark.parametrize("mode", ["text", pytest.param("chat", marks=pytest.mark.slow)])
+def test_a_server_that_repeats_the_key_spreads_it_nowhere(tltrain, tmp_path, monkeypatch, mode):
     pytest.importorskip("openai")
     echo = [SECRET, f"Basic {base64.b64encode(f'user:{SECRET}'.encode()).decode()}", json.dumps(SECRET), IN_URL]
     monkeypatch.setenv("CORPORATE", SECRET)
     with serving() as server:
-        words = ("stage=eval", *ENDPOINT, f"source.url={server.url}", "source.api_key_env=CORPORATE")
-        for mode, reply in (("text", completion), ("chat", lambda text: message(content=text))):
-            server.reply = lambda body, attempt, reply=reply: Reply(
-                reply(" ".join(echo)).content | {"key": SECRET, "usage": {SECRET: 1}}, headers={"X-Echo": SECRET}
-            )
-            words = (
-                *words,
-                f"source.mode={mode}",
-                f"+source.extra.user_token='{SECRET}'",
-                f"cache.dir={tmp_path / mode}",
-            )
-            ran = tltrain(*words)
-            assert not held(tmp_path, ran.out, ran.err)
-            assert server.asked[-1].headers["authorization"] == f"Bearer {SECRET}"
-            assert server.asked[-1].body["user_token"] == SECRET
-            assert all("<masked>" in line["prediction"] for line in ran.lines("predictions.jsonl"))
-            asked = len(server.asked)
-            again = tltrain(*(word.replace(SECRET, "another-secret") for word in words))  # what is kept is found again
-            assert len(server.asked) == asked and again.metrics["toolworld/ts"] == ran.metrics["toolworld/ts"]
-            words = words[:-3]
-        server.reply = lambda body, attempt: Reply(f"no: {' '.join(echo)}", 401, {"WWW-Authenticate": SECRET})
+        words = (
+            "stage=eval",
+            *ENDPOINT,
+            f"source.url={server.url}",
+            f"source.mode={mode}",
+            f"cache.dir={tmp_path / 'c'}",
+        )
+        words += ("source.api_key_env=CORPORATE", f"+source.extra.user_token='{SECRET}'")
+        body = REPLIES[mode](" ".join(echo)).content | {"key": SECRET, "usage": {SECRET: 1}}
+        server.reply = lambda *asked: Reply(body, headers={"X-Echo": SECRET})
+        ran = tltrain(*words)
+        assert not held(tmp_path, ran.out, ran.err) and len([*tmp_path.rglob("endpoint/*/*.json")]) == 3
+        assert server.asked[-1].headers["authorization"] == f"Bearer {SECRET}"
+        assert server.asked[-1].body["user_token"] == SECRET
+        assert all("<masked>" in line["prediction"] for line in ran.lines("predictions.jsonl"))
+        tltrain(*(word.replace(SECRET, "another-secret") for word in words))  # what is kept is found again
+        assert len(server.asked) == 3
+        server.reply = lambda *asked: Reply(f"no: {' '.join(echo)}", 401, {"WWW-Authenticate": SECRET})
         ran = tltrain(*words, "source.cache=false", status=1)
         assert "HTTP 401: no: <masked> Basic dXNlcjp<masked>" in ran.err and not held(tmp_path, ran.out, ran.err)
 
@@ -259,14 +262,14 @@ TEXTS = sorted(
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("key", TEXTS)
-def test_no_key_that_takes_a_text_leaves_a_secret(tltrain, leaking, tmp_path, key):
+def test_no_key_that_takes_a_text_leaves_a_secret(planted, leaking, tmp_path, key):
     place, _, name = key.partition(":")
     _, *where = place.split("/")
     node = "" if where == ["config"] else f"{where[0]}."
     chosen = [f"{where[0]}={where[1]}"] if len(where) > 1 and where[0] in ("stage", "source", "tracking") else []
     value = f"'https://user:{SECRET}@host/v1?token={IN_URL}'"
     for word in (f"++{node}{name}={value}", f"++{node}{name}=${{oc.env:PLANTED_TOKEN}}"):
-        ran = tltrain(*(["stage=eval"] if not chosen or where[0] != "stage" else []), *chosen, word, status=1)
+        ran = planted(*(["stage=eval"] if not chosen or where[0] != "stage" else []), *chosen, word)
         assert not held(tmp_path, ran.out, ran.err)
 
 
@@ -295,7 +298,7 @@ REAL = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", config.STAGES)
-def test_real_stages_leave_no_secret(tltrain, tmp_path, trained, stage):
+def test_real_stages_leave_no_secret(tltrain, tmp_path, trained, monkeypatch, stage):
     sample = tmp_path / "sample.txt"
     sample.write_text("System: Function:\ndef f(a: string):\n    pass\nUser: hello\nAssistant: ")
     words = [word.format(trained=trained, sample=sample) for word in REAL[stage]]
@@ -304,5 +307,6 @@ def test_real_stages_leave_no_secret(tltrain, tmp_path, trained, stage):
         if config.reads.reads(stage, "tracking.tags")
         else ()
     )
+    monkeypatch.setenv("PLANTED_TOKEN", SECRET)
     ran = tltrain(f"stage={stage}", *words, *tracked, f"+hydra.job.env_set.CORPORATE_API_KEY='{SECRET}'")
     assert not held(tmp_path, ran.out, ran.err)
