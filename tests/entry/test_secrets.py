@@ -139,8 +139,9 @@ def test_a_secret_stays_nowhere_whichever_way_it_comes(planted, leaking, tmp_pat
 def test_the_stage_itself_is_given_the_real_values(planted, leaking):
     words = [WAYS[way] for way in ("override", "variable", "header in a mapping")]
     planted("stage=eval", *ENDPOINT, "source.url=http://host/v1", *(way[1] for way in words[:2]))
+    first = config.plain(leaking[0].source.extra)
     ran = planted("stage=eval", *ENDPOINT, *words[2])
-    first, second = (config.plain(cfg.source.extra) for cfg in leaking)
+    second = config.plain(leaking[1].source.extra)
     assert first == {"api_key": SECRET, "tag": SECRET} and second == {"authorization": f"Bearer {SECRET}"}
     record = yaml.safe_load((ran.folder / ".hydra" / "config.yaml").read_text())
     assert record["source"]["extra"] == {"authorization": "<masked>"}

@@ -95,9 +95,8 @@ def learn_override(word: str) -> None:
 
             parsed = _parsed(OverridesParser.create().parse_override(word)._value)
         except Exception:  # an error of its grammar, which quotes parts of it
-            if _names_secret(key, value) or secret_words.masked(value) != value:
-                for piece in re.findall(r"[^\s,{}\[\]():='\"]{6,}", value):
-                    learn(piece)
+            for piece in secret_words.pieces(f"{key.rpartition('.')[2]}={value} {value}"):
+                learn(piece)
     if _names_secret(key, value):
         for leaf in _leaves(parsed):
             learn(leaf)

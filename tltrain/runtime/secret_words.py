@@ -181,10 +181,14 @@ def in_urls(text: str) -> Iterator[str]:
     """User-information and secret parameters of the URLs in a text."""
     for found in _USER.finditer(text):
         user, colon, password = found["value"].partition(":")
-        yield password if colon else user
+        yield from _plain_and_coded(password if colon else user)
     for found in _QUERY.finditer(text):
         if _in_query(found):
-            yield found["value"]
+            yield from _plain_and_coded(found["value"])
+
+
+def _plain_and_coded(value: str) -> tuple[str, str]:
+    return value, unquote(value)
 
 
 @lru_cache(maxsize=8192)
@@ -203,6 +207,16 @@ def _in_text(text: str) -> Iterator[str]:
     for found in _DEFAULT.finditer(text):
         if variable_names_secret(found[2]):
             yield found[3].strip(" \"'")
+
+
+def pieces(text: str) -> Iterator[str]:
+    """What stands behind names of secrets in a text of no grammar, whole and in the parts that an error may quote."""
+    for found in re.finditer(
+        r"(?P<name>[A-Za-z_][\w.-]*)\s*[:=]\s*(?P<value>(?:bearer\s+)?[^\s,{}\[\]'\"]+)", text, re.I
+    ):
+        if _named(found):
+            yield found["value"]
+            yield from re.split(r"[\s:=()]+", found["value"])
 
 
 def credentials(value: str) -> Iterator[str]:
