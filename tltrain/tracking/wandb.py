@@ -112,8 +112,8 @@ class WandbTracker(Tracker):
         tags = [*config["tracking"]["tags"], config["model"]["name"]]
         tags.append(config["benchmark" if stage == "eval" else "data"]["name"])
         return wandb.init(
-            entity=tracking.entity,
-            project=tracking.project,
+            entity=tracking.entity and redact.text(tracking.entity),
+            project=tracking.project and redact.text(tracking.project),
             id=id,
             mode=mode,
             group=group and redact.text(group),
