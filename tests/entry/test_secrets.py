@@ -20,8 +20,9 @@ import yaml
 
 from tests.support.fake_endpoint import Reply, completion, message, serving
 from tests.support.paths import ROOT
-from tests.support.small_runs import FEW, SMALL
+from tests.support.small_runs import ALGORITHMS, FEW, SMALL
 from tltrain import config
+from tltrain.config import reads
 from tltrain.entry import launch
 from tltrain.errors import TltrainError
 from tltrain.runtime import runs, terminal
@@ -274,40 +275,41 @@ def test_no_key_that_takes_a_text_leaves_a_secret(planted, leaking, tmp_path, ke
         assert not held(tmp_path, ran.out, ran.err)
 
 
-@pytest.fixture(scope="session")
-def trained(run_once):
-    return run_once("stage=sft", *SMALL, *FEW).folder
-
-
+TOOL = 'Function:\ndef f(a: string):\n    """\n    Find a.\n    """'
+TRAINED = (*SMALL, "data.size=6", "data.holdout=0.2", "stage.args.max_steps=2")
 REAL = {
-    "demo": (*SMALL, "stage.train_size=12", "stage.test_size=4"),
-    "mae": ("data.size=12",),
-    "sft": (*SMALL, *FEW),
-    "pkt": (*SMALL, *FEW),
-    "irm": (*SMALL, *FEW, "model.path={trained}/model"),
-    "eval": ("model.path={trained}/model", "benchmark.limit=3"),
-    "predict": ("model.path={trained}/model", "data.path={sample}"),
+    "demo": (
+        *(*SMALL, "model.demo.train_size=6", "model.demo.test_size=3", "stage.max_new_tokens=8"),
+        *("stage.args.max_steps=2", "+model.demo.irm_steps=1", "model.irm.args.gradient_accumulation_steps=2"),
+    ),
+    "mae": ("data.size=6",),
+    "sft": TRAINED,
+    "pkt": TRAINED,
+    "irm": (*SMALL, *FEW, *ALGORITHMS["ppo"]),
+    "eval": ("model.path={trained}/model", "benchmark.size=2", "stage.max_new_tokens=2"),
+    "predict": ("model.path={trained}/model", "data.path={conversation}", "hardware.bf16=false"),
     "inspect": ("model=tiny", "data.size=3"),
-    "analyze": ("data.size=3", "model=tiny"),
+    "analyze": ("model=tiny", "data.size=3"),
     "plan": ("model=tiny",),
     "cache": (),
-    "report": ("stage.path={trained}",),
-    "pipeline": (*SMALL, *FEW),
+    "report": ("report.path={trained}",),
+    "pipeline": (
+        *(*SMALL, "data.size=6", "stage.irm=false", "stage.eval.max_new_tokens=2"),
+        "stage.benchmarks=[{{name: toolworld, size: 2}}]",
+    ),
 }
 """How each stage runs on little; a stage that is not here has to be added."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", config.STAGES)
-def test_real_stages_leave_no_secret(tltrain, tmp_path, trained, monkeypatch, stage):
-    sample = tmp_path / "sample.txt"
-    sample.write_text("System: Function:\ndef f(a: string):\n    pass\nUser: hello\nAssistant: ")
-    words = [word.format(trained=trained, sample=sample) for word in REAL[stage]]
-    tracked = (
-        ("tracking=wandb", "tracking.tags=['${oc.env:PLANTED_TOKEN}']")
-        if config.reads.reads(stage, "tracking.tags")
-        else ()
-    )
+def test_real_stages_leave_no_secret(tltrain, run_once, tmp_path, write, monkeypatch, stage):
     monkeypatch.setenv("PLANTED_TOKEN", SECRET)
-    ran = tltrain(f"stage={stage}", *words, *tracked, f"+hydra.job.env_set.CORPORATE_API_KEY='{SECRET}'")
+    trained = run_once("stage=sft", *TRAINED).folder
+    conversation = write([{"role": "System", "content": TOOL}, {"role": "User", "content": SECRET}])
+    words = [word.format(trained=trained, conversation=conversation) for word in REAL[stage]]
+    if reads.reads(stage, "tracking.tags"):
+        words += ["tracking=wandb", "tracking.tags=['${oc.env:PLANTED_TOKEN}']"]
+    ran = tltrain(f"stage={stage}", *words, f"+hydra.job.env_set.CORPORATE_API_KEY='{SECRET}'")
+    conversation.unlink()  # what the user wrote
     assert not held(tmp_path, ran.out, ran.err)
