@@ -275,7 +275,7 @@ def test_no_key_that_takes_a_text_leaves_a_secret(planted, leaking, tmp_path, ke
         assert not held(tmp_path, ran.out, ran.err)
 
 
-TOOL = 'Function:\ndef f(a: string):\n    """\n    Find a.\n    """'
+TOOL = 'Function:\ndef f(a: string):\n    """\n    Find a.\n\n    Args:\n        a (string): A word.\n    """'
 TRAINED = (*SMALL, "data.size=6", "data.holdout=0.2", "stage.args.max_steps=2")
 REAL = {
     "demo": (
