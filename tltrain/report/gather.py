@@ -26,7 +26,7 @@ from tltrain.errors import TltrainError
 from tltrain.evaluation import conversation_lines
 from tltrain.evaluation.records import PREDICTIONS, TRANSCRIPTS, Prediction, Transcript, read_lines
 from tltrain.report.sweep import Job, Row, Sweep, costs
-from tltrain.runtime import fingerprints, json_files, manifests
+from tltrain.runtime import fingerprints, json_files, manifests, redact
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ def gather(folders: Sequence[Path], name: str, command: str, baseline: str | Non
         command=command,
         commit=commit(),
         versions={key: value or "" for key, value in fingerprints.versions().items()},
-        config=(jobs[0].folder / ".hydra" / "config.yaml").read_text(encoding="utf-8", errors="replace"),
+        config=_config(jobs[0].folder),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         baseline=baseline or (STANDARD if STANDARD in rows else None),
         axes={_short(axis): list(dict.fromkeys(_value(job, axis) for job in jobs)) for axis in axes},
@@ -159,7 +159,8 @@ def _found(folder: Path) -> Found:
     stage, seed = config.get("stage"), config.get("seed", 0)
     if not isinstance(stage, dict) or not isinstance(seed, int):
         raise TltrainError(f"{folder / '.hydra' / 'config.yaml'}: expected the configuration of a job, found another")
-    words = (str(word).lstrip("+~").partition("=") for word in _yaml(folder / ".hydra" / "overrides.yaml", list))
+    overrides = _yaml(folder / ".hydra" / "overrides.yaml", list)
+    words = (word.lstrip("+~").partition("=") for word in redact.command(map(str, overrides)))
     return Found(folder, stage, seed, {key: value for key, _, value in words})
 
 
@@ -172,6 +173,14 @@ def _yaml(file: Path, kind: type[T]) -> T:
     if found is not None and not isinstance(found, kind):
         raise TltrainError(f"{file}: expected YAML with a {kind.__name__}, found a {type(found).__name__}")
     return kind() if found is None else found
+
+
+def _config(folder: Path) -> str:
+    """A job's configuration; of a job of an earlier version, which left secrets in it, without them."""
+    text = (folder / ".hydra" / "config.yaml").read_text(encoding="utf-8")
+    plain = yaml.safe_load(text)
+    masked = redact.container(plain)
+    return text if masked == plain else yaml.safe_dump(masked, sort_keys=False, allow_unicode=True)
 
 
 def _axes(jobs: Sequence[Found]) -> list[str]:
@@ -225,7 +234,7 @@ def _place(row: Row) -> tuple[int, list[bool]]:
 
 def _error(folder: Path) -> str:
     with suppress(OSError):
-        return (folder / "error.txt").read_text(encoding="utf-8", errors="replace").strip()
+        return redact.text((folder / "error.txt").read_text(encoding="utf-8", errors="replace").strip())
     return "stopped before its end"
 
 
