@@ -29,6 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tltrain import config
 from tltrain.entry import checks
+from tltrain.entry import words as command_line_words
 from tltrain.entry.command_line_errors import one_line
 from tltrain.errors import TltrainError
 
@@ -96,6 +97,7 @@ def composed(*words: str) -> DictConfig:
     Raises:
         TltrainError, HydraException, OmegaConfBaseException: what the command line says in one line.
     """
+    command_line_words.check(words)
     with in_job(*words) as cfg:
         checks.check_run(cfg)
         return cfg
@@ -122,6 +124,6 @@ def mistake(*words: str) -> str:
         composed(*words)
     except TltrainError as error:
         return str(error)
-    except (HydraException, OmegaConfBaseException) as error:
-        return one_line(error)
+    except (HydraException, OmegaConfBaseException, AssertionError) as error:
+        return one_line(error, words)
     return ""

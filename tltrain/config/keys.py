@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+LARGEST = 10**18
+"""No number of the configuration is larger: it fits into 64 bits, and an infinity is none."""
+
 
 @dataclass(frozen=True)
 class Bounds:
-    """The range of a number: `least` and `most` belong to it, `above` and `below` do not."""
+    """The range of a number: `least` and `most` belong to it, `above` and `below` do not; `LARGEST` bounds all."""
 
     least: float | None = None
     most: float | None = None
@@ -21,6 +24,7 @@ class Bounds:
             return False
         return (  # NaN is in no range: each comparison with it is false
             value == value
+            and abs(value) <= LARGEST
             and (self.least is None or value >= self.least)
             and (self.most is None or value <= self.most)
             and (self.above is None or value > self.above)

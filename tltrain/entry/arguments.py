@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tltrain.config import Bounds
+from tltrain.config.keys import LARGEST
 from tltrain.errors import TltrainError
 
 TRAINING_ARGUMENTS = (("transformers", "training_args.py", "TrainingArguments"),)
@@ -58,10 +59,32 @@ OURS = {
     "reward_weights": "reward",
 }
 """Arguments of the libraries that have their place elsewhere in our configuration, and where."""
+_COUNT, _SHARE, _NOT_NEGATIVE, _INTERVAL = Bounds(least=1), Bounds(least=0, below=1), Bounds(least=0), Bounds(above=0)
 BOUNDS = {
-    "per_device_train_batch_size": Bounds(least=1),
-    "gradient_accumulation_steps": Bounds(least=1),
-    "max_length": Bounds(least=1),
+    **dict.fromkeys(
+        (
+            "per_device_train_batch_size",
+            "per_device_eval_batch_size",
+            "gradient_accumulation_steps",
+            "max_length",
+            "eval_accumulation_steps",
+            "generation_batch_size",
+            "num_generations",
+            "num_iterations",
+            "steps_per_generation",
+        ),
+        _COUNT,
+    ),
+    **dict.fromkeys(("adam_beta1", "adam_beta2", "label_smoothing_factor"), _SHARE),
+    **dict.fromkeys(
+        ("learning_rate", "weight_decay", "adam_epsilon", "max_grad_norm", "warmup_steps", "num_train_epochs"),
+        _NOT_NEGATIVE,
+    ),
+    **dict.fromkeys(("logging_steps", "save_steps", "eval_steps"), _INTERVAL),
+    "warmup_ratio": Bounds(least=0, most=1),
+    "max_steps": Bounds(least=-1),
+    "dataset_num_proc": Bounds(least=1, most=1024),
+    "dataloader_num_workers": Bounds(least=0, most=1024),
 }
 """Arguments of the libraries whose values out of range would end in a traceback, or train on nothing."""
 
@@ -114,12 +137,17 @@ def check_arguments(arguments: dict[str, Any], where: str, kind: str = "trl.SFTC
             raise TltrainError(f"{key}: expected {fields[name]}, found {value!r}")
         if name in BOUNDS and value is not None:
             check_bounds(value, BOUNDS[name], key)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            check_bounds(value, Bounds(), key)
 
 
 def check_bounds(value: Any, bounds: Bounds, key: str, hint: str = "") -> None:
     """Raise a TltrainError unless `value`, which `key` gives, is a number within `bounds`."""
-    if value not in bounds:
-        raise TltrainError(f"{key}: expected {bounds}, found {value}{hint and f'; {hint}'}")
+    if value in bounds:
+        return
+    large = isinstance(value, int | float) and abs(value) > LARGEST
+    limit = f", at most {LARGEST:.0e}" if large and bounds.most is None and bounds.below is None else ""
+    raise TltrainError(f"{key}: expected {bounds}{limit}, found {value}{hint and f'; {hint}'}")
 
 
 def suggestion(word: str, choices: Any) -> str:

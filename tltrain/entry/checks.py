@@ -14,7 +14,8 @@ from tltrain.config import Key, reads
 from tltrain.entry import choices
 from tltrain.entry.arguments import LLAMA_CONFIG, check_arguments, check_bounds, library_fields, suggestion
 from tltrain.errors import TltrainError
-from tltrain.runtime import targets
+from tltrain.models import sizes
+from tltrain.runtime import memory, targets
 from tltrain.training.arguments import IRM_ARGUMENTS
 
 
@@ -42,6 +43,7 @@ def check(cfg: DictConfig) -> None:
     for name in cfg.model.random or ():
         if name not in (fields := library_fields(LLAMA_CONFIG)):
             raise TltrainError(f"model.random.{name}: LlamaConfig has no such argument{suggestion(name, fields)}")
+    _check_sizes(cfg)
     if not cfg.cache.dir.strip():
         raise TltrainError("cache.dir: expected a folder, found nothing; without the key it is outputs/cache")
     if cfg.model.path is not None:
@@ -51,6 +53,21 @@ def check(cfg: DictConfig) -> None:
     checkpoint = OmegaConf.select(cfg, "stage.args.resume_from_checkpoint")
     if checkpoint is not None and not Path(checkpoint).is_dir():
         raise TltrainError(f"stage.args.resume_from_checkpoint={checkpoint}: there is no such folder")
+
+
+def _check_sizes(cfg: DictConfig) -> None:
+    """Raise a TltrainError where the sizes of a model are out of range, or random weights would not fit in memory."""
+    model = cfg.model
+    sizes.check(model.sizes, "model.sizes.")
+    if model.random is None or model.path is not None:
+        return
+    sizes.check_random(model.random)
+    weights, room = sizes.of_llama(model.random), memory.of_machine()
+    if cfg.stage.name != "plan" and 4 * weights > room:
+        raise TltrainError(
+            f"model.random: {weights:.2g} weights in float32 take {4 * weights / 2**30:.1f} GiB, this machine has "
+            f"{room / 2**30:.1f}: make hidden_size, num_hidden_layers or vocab_size smaller"
+        )
 
 
 def check_node(node: DictConfig, schema: type, where: str = "", besides: Collection[str] = (targets.TARGET,)) -> None:
@@ -98,6 +115,7 @@ def check_model_path(path: str, key: str = "model.path") -> None:
             inside = Path(path) / "model"
             hint = f"did you mean {inside}?" if (inside / "config.json").is_file() else "it has no config.json"
             raise TltrainError(f"{key}={path} is not a model folder: {hint}")
+        sizes.check_folder(Path(path), key)
     elif path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise TltrainError(f"{key}={path}: there is no such folder")
 
