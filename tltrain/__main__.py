@@ -44,6 +44,7 @@ def run_job(cfg: DictConfig) -> float | None:
         (runs.folder() / name).unlink(missing_ok=True)
     redact.hydra_files(cfg, runs.folder())
     checks.check_run(cfg)
+    checks.check_places(cfg)
     with tracking.prepared(cfg):
         run = launch.launch if launch.wanted(cfg) else launch.run_stage
         return run(cfg, runs.folder()).get("score")
@@ -140,7 +141,7 @@ def lead() -> None:
             raise
         print(one_line(error, sys.argv[1:]), file=sys.stderr)
         sys.exit(1)
-    except OSError as error:  # the run folder cannot be made
+    except OSError as error:  # the run's folder cannot be written to
         print(out_of_space.of_disk(error) or error, file=sys.stderr)
         sys.exit(1)
     except preemption.Preempted as stopped:

@@ -15,7 +15,7 @@ from tltrain.entry import choices
 from tltrain.entry.arguments import LLAMA_CONFIG, check_arguments, check_bounds, library_fields, suggestion
 from tltrain.errors import TltrainError
 from tltrain.models import sizes
-from tltrain.runtime import memory, targets
+from tltrain.runtime import memory, runs, targets
 from tltrain.training.arguments import IRM_ARGUMENTS
 
 
@@ -23,6 +23,23 @@ def check_run(cfg: DictConfig) -> None:
     """`check` for what the user has asked for: also, that nothing was typed which the stage does not read."""
     check(cfg)
     choices.refuse_unread(cfg)
+
+
+READS_DATA = ("mae", "sft", "pkt", "irm", "inspect", "pipeline")
+"""Stages that cannot begin without their trajectories."""
+
+
+def check_places(cfg: DictConfig) -> None:
+    """Raise a TltrainError where a file or folder that the stage begins with is not there, or one cannot be made.
+
+    Of the paths of a single run, before libraries are loaded for it.
+    """
+    if not Path(cfg.cache.dir).exists() and (why := runs.obstacle(Path(cfg.cache.dir))) is not None:
+        raise TltrainError(f"cache.dir={cfg.cache.dir} cannot be made: {why}")
+    if cfg.stage.name in READS_DATA:
+        from tltrain import data
+
+        data.check_place(cfg.data)
 
 
 def check(cfg: DictConfig) -> None:
@@ -44,8 +61,6 @@ def check(cfg: DictConfig) -> None:
         if name not in (fields := library_fields(LLAMA_CONFIG)):
             raise TltrainError(f"model.random.{name}: LlamaConfig has no such argument{suggestion(name, fields)}")
     _check_sizes(cfg)
-    if not cfg.cache.dir.strip():
-        raise TltrainError("cache.dir: expected a folder, found nothing; without the key it is outputs/cache")
     if cfg.model.path is not None:
         check_model_path(cfg.model.path)
     for path in cfg.stage.get("models") or ():
@@ -91,6 +106,8 @@ def check_node(node: DictConfig, schema: type, where: str = "", besides: Collect
 def _check_value(node: DictConfig, known: Key, value: Any, key: str) -> None:
     if value is None:
         return
+    if isinstance(value, str) and not value.strip() and not known.empty:
+        raise TltrainError(f"{key}: expected a value, found nothing; leave the key out for its default, or give null")
     if known.bounds:
         check_bounds(value, known.bounds, key, known.hint)
     if known.among and value not in known.among:

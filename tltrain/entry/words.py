@@ -58,6 +58,7 @@ def _overrides(words: Sequence[str]) -> list[str]:
     from hydra._internal.utils import get_args_parser
 
     parser = get_args_parser()
+    parser.allow_abbrev = False  # Hydra's would take --experiment for --experimental-rerun
     parser.error = _refuse_flag  # type: ignore[method-assign]
     for at, word in enumerate(words):
         if word[:1] != "-" and _is_dash(word[:1]):

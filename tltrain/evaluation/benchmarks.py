@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from tltrain import toolworld
 from tltrain.config import BfclBenchmark, FileBenchmark, RotbenchBenchmark, ToolworldBenchmark
 from tltrain.data import bfcl, openai, rotbench, toolalpaca
-from tltrain.data.reading import ReadReport, read_file
+from tltrain.data.reading import ReadReport, check_file, read_file
 from tltrain.errors import TltrainError
 from tltrain.runtime import targets
 from tltrain.trajectory import Sample
@@ -96,6 +96,22 @@ def _openai(benchmark: FileBenchmark, seed: int) -> dict[str, list[Sample]]:
 def _tell_notes(report: ReadReport) -> None:
     for note, count in sorted(report.notes.items()):
         log.warning("reading: %s: %d times in %d records", note, count, report.read)
+
+
+def check_place(benchmark: DictConfig) -> None:
+    """Raise a TltrainError where what one of our loaders would read is not there; nothing is read."""
+    path = benchmark.get("path")
+    if benchmark.get(targets.TARGET) is not None or benchmark.get("multi"):
+        return
+    if benchmark.name == "bfcl":
+        parts = [part for name in benchmark.categories for part in bfcl.SETS.get(name, ())]
+        bfcl.check_place(path, parts)
+    elif path is not None and benchmark.name == "rotbench":
+        rotbench.check_place(path, benchmark.turns, benchmark.levels)
+    elif path is not None and benchmark.name == "toolalpaca":
+        toolalpaca.files(path)
+    elif path is not None and benchmark.name == "openai":
+        check_file(path)
 
 
 LOADERS: dict[str, Callable[..., dict[str, list[Sample]]]] = {

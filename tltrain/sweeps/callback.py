@@ -7,7 +7,6 @@ import logging
 import shlex
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from tltrain.errors import TltrainError
 from tltrain.evaluation.metrics import METRICS
 from tltrain.report.gather import gather, job_folders
 from tltrain.report.sweep import FILE, Job, Sweep, save, without_texts
-from tltrain.runtime import runs, terminal
+from tltrain.runtime import out_of_space, runs, terminal
 from tltrain.runtime.durations import duration
 
 log = logging.getLogger(__name__)
@@ -41,7 +40,7 @@ class Gather(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Have the run's folder for this run alone."""
-        _claim(config, config.hydra.run.dir)
+        _claim(config, "hydra.run.dir")
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Point `latest` at the run, if it has ended well."""
@@ -51,7 +50,7 @@ class Gather(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Have the sweep's folder for this sweep alone; count the jobs, where that can be known before."""
-        _claim(config, config.hydra.sweep.dir)
+        _claim(config, "hydra.sweep.dir")
         self.jobs = count_jobs(config)
         failed_jobs.clear()
 
@@ -128,16 +127,22 @@ def _track(config: DictConfig, folder: Path) -> None:
         tracker.track_file(folder / "report.html")
 
 
-def _claim(config: DictConfig, folder: str) -> None:
-    """Before anything is written there. Hydra would make a warning of an exception, but for one that ends a process."""
-    with suppress(OSError):  # Hydra cannot write there either, and that is said in one place
-        try:
-            runs.check_place(Path(folder), config)
-            runs.claim(Path(folder))
-            runs.check_stage(Path(folder), config)
-        except TltrainError as error:
-            print(error, file=sys.stderr)
-            raise SystemExit(1) from error
+def _claim(config: DictConfig, key: str) -> None:
+    """Before anything is written to the folder that `key` gives. Hydra would make a warning of an exception, but for
+    one that ends a process.
+    """
+    folder = Path(OmegaConf.select(config, key))
+    try:
+        runs.check_place(folder, config)
+        runs.claim(folder)
+        runs.check_stage(folder, config)
+    except TltrainError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(1) from error
+    except OSError as error:
+        why = runs.obstacle(folder) or out_of_space.of_disk(error) or error.strerror
+        print(f"{key}={folder} cannot be made: {why}", file=sys.stderr)
+        raise SystemExit(1) from error
 
 
 def count_jobs(config: DictConfig) -> int | None:
