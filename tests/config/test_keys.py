@@ -11,6 +11,7 @@ from functools import cache
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from tests.support.composition import mistake
 from tests.support.configuration_keys import paths
 from tltrain import config
 from tltrain.config import Bounds, keys_of
@@ -21,13 +22,14 @@ SCHEMAS = sorted({value for value in vars(config).values() if is_dataclass(value
 STAGES = ("sft", *(name for name in config.STAGES if name not in ("sft", "pkt")))
 
 
+LIBRARIES = {"sft": "trl.SFTConfig", "irm": "transformers.TrainingArguments", "plan": "trl.SFTConfig"}
 BOUNDED = [(stage, key, bounds) for stage in STAGES for key, bounds in paths(config.stage_schema(stage), "stage")]
 BOUNDED += [("mae", key.removeprefix("."), bounds) for key, bounds in paths(config.Config, "")]
 BOUNDED += [
     (stage, f"{node}.{name}", bounds)
     for stage, node in (("sft", "stage.args"), ("irm", "stage.args"), ("plan", "stage.supervised.args"))
     for name, bounds in arguments.BOUNDS.items()
-    if (stage, name) != ("irm", "max_length")  # which transformers.TrainingArguments does not have
+    if name in arguments.library_fields(arguments.ARGUMENTS[LIBRARIES[stage]])
 ]
 BOUNDED = [(stage, key, bounds) for stage, key, bounds in BOUNDED if bounds]
 
@@ -82,11 +84,56 @@ def test_a_number_out_of_range_ends_in_one_line_that_names_its_key(stage, key, b
     assert refused
 
 
-def test_a_number_that_is_none_is_out_of_every_range():
-    cfg = composed("irm").copy()
-    cfg.stage.clip = math.nan
-    with pytest.raises(TltrainError, match=r"^stage\.clip: expected 0 or more, found nan$"):
-        checks.check(cfg)
+NUMBERS = [(schema, each.name) for schema in SCHEMAS for each in fields(schema) if keys_of(schema)[each.name].bounds]
+"""Every numeric key, of whichever schema: what later work adds joins by itself."""
+
+
+@pytest.mark.parametrize(("schema", "name"), NUMBERS, ids=[f"{schema.__name__}.{name}" for schema, name in NUMBERS])
+def test_every_number_has_a_finite_range(schema, name):
+    """Nothing beyond its ends, no infinity and nothing that is no number; by its own check, without a composition."""
+    bounds = keys_of(schema)[name].bounds
+    assert bounds.least is not None or bounds.above is not None, f"{name}: how small may it be?"
+    beyond = [*outside(bounds), math.inf, -math.inf, math.nan, 10**19, -(10**23), 1e300]
+    for value in beyond:
+        node = OmegaConf.create({name: value}, flags={"allow_objects": True})
+        with pytest.raises(TltrainError) as error:
+            checks.check_node(node, schema, "group")
+        assert str(error.value).startswith(f"group.{name}: expected {bounds}") and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["stage=pkt", "stage.w_max=inf"], "stage.w_max: expected a number from 1 to 1000000, found inf"),
+        (["stage=irm", "stage.kl=inf"], "stage.kl: expected 0 or more, at most 1e+18, found inf"),
+        (["stage=irm", "stage.clip=nan"], "stage.clip: expected 0 or more, found nan"),
+        (["stage=sft", "stage.args.learning_rate=nan"], "stage.args.learning_rate: expected 0 or more, found nan"),
+        (["stage=sft", "stage.args.learning_rate=-1"], "stage.args.learning_rate: expected 0 or more, found -1"),
+        (
+            ["stage=sft", "+stage.args.adam_beta1=1"],
+            "stage.args.adam_beta1: expected a number from 0 to below 1, found",
+        ),
+        (["stage=sft", "+stage.args.max_steps=-5"], "stage.args.max_steps: expected -1 or more, found -5"),
+        (
+            ["stage=sft", "+stage.args.save_total_limit=99999999999999999999"],
+            "stage.args.save_total_limit: expected any",
+        ),
+        (["seed=-1"], "seed: expected a number from 0 to 4294967295, found -1"),
+        (
+            ["seed=12345678901234567890123"],
+            "seed: expected a number from 0 to 4294967295, found 12345678901234567890123",
+        ),
+        (["hardware.processes=1000000000"], "hardware.processes: expected a number from 1 to 1024, found 1000000000"),
+    ],
+)
+def test_a_number_that_is_none_or_without_end_is_said_in_one_line(words, said):
+    line = mistake(*words)
+    assert line.startswith(said) and "\n" not in line
+
+
+def test_every_bounded_argument_is_one_of_a_library():
+    known = [arguments.library_fields(classes) for classes in arguments.ARGUMENTS.values()]
+    assert not [name for name in arguments.BOUNDS if not any(name in each for each in known)]
 
 
 def test_every_composed_stage_is_within_its_ranges():
@@ -97,8 +144,8 @@ def test_every_composed_stage_is_within_its_ranges():
 @pytest.mark.parametrize(
     ("bounds", "words", "within", "without"),
     [
-        (Bounds(least=1), "1 or more", (1, 2.5, math.inf), (0.9, -1, math.nan)),
-        (Bounds(most=1), "1 or less", (1, -3), (1.1, math.nan)),
+        (Bounds(least=1), "1 or more", (1, 2.5, 10**18), (0.9, -1, math.nan, math.inf, 10**19)),
+        (Bounds(most=1), "1 or less", (1, -3), (1.1, math.nan, -math.inf)),
         (Bounds(above=0), "a number above 0", (0.001,), (0, -1)),
         (Bounds(below=1), "a number below 1", (0.999,), (1, 2)),
         (Bounds(least=0, most=1), "a number from 0 to 1", (0, 0.5, 1), (-0.1, 1.1)),
@@ -116,10 +163,10 @@ def test_bounds(bounds, words, within, without):
     ("words", "said"),
     [
         (["stage=pipeline", "stage.rl.kl=-1"], "stage.rl.kl: expected 0 or more, found -1.0"),
-        (["stage=pipeline", "stage.supervised.tree_size=0"], "stage.supervised.tree_size: expected 1 or more, found 0"),
+        (["stage=pipeline", "stage.supervised.tree_size=0"], "stage.supervised.tree_size: expected a number from 1"),
         (["stage=pipeline", "++stage.rl.critic.lr=1"], "stage.rl.critic.lr: no such key"),
         (["stage=plan", "++stage.eval.batch=1"], "stage.eval.batch: no such key; did you mean batch_size?"),
-        (["+model.demo.train_size=0"], "model.demo.train_size: expected 1 or more, found 0"),
+        (["+model.demo.train_size=0"], "model.demo.train_size: expected a number from 1 to"),
         (["+model.sweep.sze=5"], "model.sweep.sze: no such key; did you mean size?"),
         (["model.lora.dropout=1"], "model.lora.dropout: expected a number from 0 to below 1, found 1.0"),
         (["seed=-1"], "seed: expected a number from 0 to 4294967295, found -1"),

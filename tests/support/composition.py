@@ -27,6 +27,7 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from tests.support.typed import last_of_each
 from tltrain import config
 from tltrain.entry import checks
 from tltrain.entry import words as command_line_words
@@ -97,6 +98,7 @@ def composed(*words: str) -> DictConfig:
     Raises:
         TltrainError, HydraException, OmegaConfBaseException: what the command line says in one line.
     """
+    words = tuple(last_of_each(words))
     command_line_words.check(words)
     with in_job(*words) as cfg:
         checks.check_run(cfg)

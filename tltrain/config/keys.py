@@ -57,7 +57,6 @@ class Key:
         hint: what to do instead, after the error of a value out of bounds.
         schema: the dataclass of the keys below it, where the node is one.
         among: the values it may have, where they are no enumeration.
-        empty: an empty text is a value too.
         library: the class of a library whose arguments the node takes, as `tltrain.entry.arguments` names it;
             `algorithm`: that of the algorithm which stands beside it.
         only: a key beside it, and the values of that with which it is read; None: it always is.
@@ -70,7 +69,6 @@ class Key:
     library: str | None = None
     only: tuple[str, tuple[str, ...]] | None = None
     among: tuple[Any, ...] = ()
-    empty: bool = False
 
 
 def key(
@@ -82,7 +80,6 @@ def key(
     library: str | None = None,
     only: tuple[str, tuple[str, ...]] | None = None,
     among: tuple[Any, ...] = (),
-    empty: bool = False,
     **bounds: float,
 ) -> Any:
     """A dataclass field that carries a `Key`.
@@ -94,7 +91,7 @@ def key(
     factory: Callable[[], Any] | None = default.copy if isinstance(default, list | dict) else None
     if isinstance(default, type):
         schema = factory = default
-    carried = {"key": Key(meaning, Bounds(**bounds), hint, schema, library, only, among, empty)}
+    carried = {"key": Key(meaning, Bounds(**bounds), hint, schema, library, only, among)}
     return field(metadata=carried, **({"default_factory": factory} if factory else {"default": default}))
 
 

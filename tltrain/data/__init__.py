@@ -58,7 +58,7 @@ READERS: dict[str, Reader] = {
 """The readers, each by the name that a choice of `data` gives; the annotation of its settings says its keys."""
 
 
-def _path(data: FileData) -> str:
+def _path(data: FileData | DictConfig) -> str:
     if data.path is None:
         raise TltrainError(f"data={data.name} reads a file: give data.path=PATH")
     return data.path

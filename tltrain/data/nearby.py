@@ -29,11 +29,19 @@ def folder_hint(path: str | PathLike[str], names: Sequence[str]) -> str:
 def file_hint(path: str | PathLike[str]) -> str:
     """`; did you mean FILE?` for the file of JSON in a folder, or beside a misspelt one; else ``."""
     own = Path(path)
-    if own.is_dir():
+    if _is_folder(own):
         files = [entry for entry in _in(own) if entry.suffix in (".json", ".jsonl") and entry.is_file()]
         return f"; did you mean {files[0]}?" if len(files) == 1 else ""
     near = difflib.get_close_matches(own.name, [entry.name for entry in _in(own.parent)], n=1)
     return f"; did you mean {own.parent / near[0]}?" if near else ""
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether it is one; of a name that is too long, or holds a NUL, it is not known."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def _in(folder: Path) -> list[Path]:
@@ -48,5 +56,5 @@ def _folders(folder: Path, depth: int) -> Iterator[Path]:
     """The folders below one, nearest first."""
     level = [folder]
     for _ in range(depth):
-        level = [entry for parent in level for entry in _in(parent) if entry.is_dir()][:_MOST]
+        level = [entry for parent in level for entry in _in(parent) if _is_folder(entry)][:_MOST]
         yield from level

@@ -81,7 +81,6 @@ BOUNDS = {
         _NOT_NEGATIVE,
     ),
     **dict.fromkeys(("logging_steps", "save_steps", "eval_steps"), _INTERVAL),
-    "warmup_ratio": Bounds(least=0, most=1),
     "max_steps": Bounds(least=-1),
     "dataset_num_proc": Bounds(least=1, most=1024),
     "dataloader_num_workers": Bounds(least=0, most=1024),

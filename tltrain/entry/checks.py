@@ -106,7 +106,7 @@ def check_node(node: DictConfig, schema: type, where: str = "", besides: Collect
 def _check_value(node: DictConfig, known: Key, value: Any, key: str) -> None:
     if value is None:
         return
-    if isinstance(value, str) and not value.strip() and not known.empty:
+    if isinstance(value, str) and not value.strip():
         raise TltrainError(f"{key}: expected a value, found nothing; leave the key out for its default, or give null")
     if known.bounds:
         check_bounds(value, known.bounds, key, known.hint)

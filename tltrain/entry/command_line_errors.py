@@ -54,7 +54,7 @@ def one_line(error: BaseException, typed: Sequence[str] = ()) -> str:
         near = arguments.suggestion(found["choice"], choices)
         return f"{found['file']}.yaml: defaults: there is no {found['choice']}{near}"
     if found := re.search(r"In '(?P<file>[^']+)': ConfigKeyError.*\n?.*\n\s*full_key: (?P<key>\S+)", text):
-        if (conflict := _conflict(found["file"], typed)) is not None:
+        if (conflict := _conflict(found["file"], found["key"], typed)) is not None:
             return conflict
         return f"{found['file']}.yaml: {found['key']}: no such key{_near_key(found['key'])}"
     if found := re.search(r"Ambiguous value for argument '(?P<word>.*)'$", text, re.MULTILINE):
@@ -101,23 +101,32 @@ def _below_null(typed: Sequence[str]) -> str:
     return f"{key}: the chosen model has no random weights; model=tiny has"
 
 
-def _conflict(file: str, typed: Sequence[str]) -> str | None:
-    """The line for an experiment beside a choice that it was not written for; None where there is none."""
-    if not file.startswith("experiment/"):
+def _conflict(file: str, key: str, typed: Sequence[str]) -> str | None:
+    """The line for an experiment beside a stage that it was not written for; None where it is for the one typed.
+
+    Args:
+        key: what the file sets, and the typed stage does not have.
+    """
+    if not file.startswith("experiment/") or not key.startswith("stage."):
         return None
     chosen = dict(word.split("=", 1) for word in typed if "=" in word)
     place = next((folder for folder in _folders(typed) if (folder / f"{file}.yaml").is_file()), None)
     stated = {} if place is None else config.plain(config.merged(OmegaConf.load(place / f"{file}.yaml")), resolve=False)
-    for each in stated.get("defaults", []):
-        for key, own in each.items() if isinstance(each, dict) else ():
-            group = str(key).removeprefix("override ").lstrip("/")
-            if chosen.get(group, own) != own:
-                experiment = f"+experiment={file.removeprefix('experiment/')}"
-                return (
-                    f"{experiment} is for {group}={own}, and {group}={chosen[group]} does not have all keys that it "
-                    f"sets: leave out {group}={chosen[group]}, or {experiment}"
-                )
-    return None
+    overridden = {
+        key: own for each in stated.get("defaults", []) if isinstance(each, dict) for key, own in each.items()
+    }
+    own, stage = overridden.get("override /stage"), chosen.get("stage")
+    if (
+        own not in config.STAGES
+        or stage in (None, own)
+        or key.split(".")[1] not in config.keys_of(config.stage_schema(own))
+    ):
+        return None
+    experiment = f"+experiment={file.removeprefix('experiment/')}"
+    return (
+        f"{experiment} is for stage={own}, and stage={stage} has no {key}, which it sets: leave out stage={stage}, or "
+        f"{experiment}"
+    )
 
 
 def _folders(typed: Sequence[str]) -> list[Path]:
