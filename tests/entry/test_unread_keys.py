@@ -311,7 +311,7 @@ def test_a_reader_of_one_s_own_states_its_keys_itself(own, words, query):
             "data.size: data=lines reads no such key; data=toolworld, data=toolworld_sweep do",
         ),
         (["data=lines", "data.mrk=3"], "data.mrk: no such key; did you mean mark?"),
-        (["data=loud", "data.times=many"], "data.times: Value 'many' of type 'str' could not be converted to Integer"),
+        (["data=loud", "data.times=many"], "data.times: expected a whole number, found many"),
         (
             ["data=openai", "data.path=x", "data.mark=3"],
             "data.mark: data=openai reads no such key; data=lines, data=marked",

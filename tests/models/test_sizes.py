@@ -69,6 +69,11 @@ def test_they_are_checked_before_a_stage_begins(words, said):
     assert mistake("model=tiny", *words).startswith(said)
 
 
+def test_so_are_those_that_a_plan_reads_in_place_of_the_hub():
+    words = ["stage=plan", "model=codellama_7b", "model.sizes.num_hidden_layers=1000000000"]
+    assert mistake(*words) == "model.sizes.num_hidden_layers: expected a number from 1 to 1000, found 1000000000"
+
+
 def test_a_plan_of_a_model_that_this_machine_has_no_room_for_is_made():
     assert (
         mistake("stage=plan", "model=tiny", "model.random.hidden_size=8192", "model.random.num_hidden_layers=100") == ""

@@ -13,6 +13,7 @@ from tltrain import config
 from tltrain.config import Key, reads
 from tltrain.entry import choices
 from tltrain.entry.arguments import LLAMA_CONFIG, check_arguments, check_bounds, library_fields, suggestion
+from tltrain.entry.command_line_errors import wrong_type
 from tltrain.errors import TltrainError
 from tltrain.models import sizes
 from tltrain.runtime import memory, runs, targets
@@ -52,7 +53,7 @@ def check(cfg: DictConfig) -> None:
     try:
         OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
-        raise TltrainError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+        raise TltrainError(f"{error.full_key}: {wrong_type(str(error).splitlines()[0])}") from error
     _check_schemas(cfg)
     choices.bind(cfg)
     check_node(cfg, config.Config)  # first: keys of a stage may take their values from keys of the model

@@ -24,6 +24,7 @@ from tltrain import config
 from tltrain.config import reads
 from tltrain.entry import unread
 from tltrain.entry.arguments import suggestion
+from tltrain.entry.command_line_errors import wrong_type
 from tltrain.errors import TltrainError
 from tltrain.runtime import targets
 from tltrain.runtime.resolver import resolve
@@ -110,7 +111,7 @@ def bound(group: str, node: DictConfig, choice: str | None = None) -> DictConfig
     try:
         return config.merged(whole, node)
     except OmegaConfBaseException as error:
-        raise TltrainError(f"{group}.{error.full_key}: {str(error).splitlines()[0]}") from error
+        raise TltrainError(f"{group}.{error.full_key}: {wrong_type(str(error).splitlines()[0])}") from error
 
 
 # --- keys that are not read -------------------------------------------------------------------------------------------
