@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
+from tests.support.composition import mistake
 from tests.support.rotbench_records import FIRST
 from tltrain.config import OnError
 from tltrain.data import bfcl, reading, rotbench, toolalpaca
@@ -70,8 +72,16 @@ def test_the_file_that_was_meant_is_named(tmp_path, given, said, read):
     assert str(error.value) == f"{tmp_path / given}: expected a file of JSON, found: {said.format(folder=tmp_path)}"
 
 
-def test_a_pipe_is_not_opened_to_see_that_it_is_there(tmp_path):
-    import os
+@pytest.mark.skipif(os.name == "nt", reason="there it is a path")
+@pytest.mark.parametrize("given", ["C:\\\\chats\\\\a.json", "c:/chats/a.json"])
+def test_a_path_of_windows_is_said_elsewhere(given):
+    said = "; that is a path of Windows, under WSL /mnt/c/chats/a.json"
+    with pytest.raises(TltrainError) as error:
+        reading.check_file(given)
+    assert str(error.value).endswith(said)
+    assert mistake("stage=eval", f"model.path='{given}'") == f"model.path={given}: there is no such folder{said}"
 
+
+def test_a_pipe_is_not_opened_to_see_that_it_is_there(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     reading.check_file(tmp_path / "pipe")  # to open it would wait for a writer

@@ -137,6 +137,10 @@ def test_a_quoted_value_is_read_as_it_was(value):
             "stage=plan stage.memory_gb=80GB",
             "stage.memory_gb: expected a number, found 80GB; write it without a unit: 80",
         ),
+        (
+            "'seed=[0,1]'",
+            "seed: expected a whole number, found [0, 1]; several are a sweep, without",
+        ),
         ("data.limit=10k", "data.limit: expected a whole number, found 10k; write it without a unit: 10000"),
         ("stage=pkt stage.mae=ja", "stage.mae: expected true or false, found ja"),
         (

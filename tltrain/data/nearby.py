@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import os
+import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from itertools import islice
 from os import PathLike
 from pathlib import Path
 
+_DRIVE = re.compile(r"([A-Za-z]):[\\/]+")
 _MOST = 500
 """Most entries of a folder that are looked at."""
 
@@ -20,6 +23,8 @@ def folder_hint(path: str | PathLike[str], names: Sequence[str]) -> str:
         names: of files or folders, with `*` for any characters, in any case of letters.
     """
     own = Path(path)
+    if (hint := windows_hint(path)) and not _is_folder(own):
+        return hint
     for folder in (own.parent, *_folders(own, 2), own.parent.parent, *_folders(own.parent, 1)):
         if folder != own and any(fnmatch(entry.name.lower(), name.lower()) for entry in _in(folder) for name in names):
             return f"; did you mean {folder}?"
@@ -29,11 +34,22 @@ def folder_hint(path: str | PathLike[str], names: Sequence[str]) -> str:
 def file_hint(path: str | PathLike[str]) -> str:
     """`; did you mean FILE?` for the file of JSON in a folder, or beside a misspelt one; else ``."""
     own = Path(path)
+    if hint := windows_hint(path):
+        return hint
     if _is_folder(own):
         files = [entry for entry in _in(own) if entry.suffix in (".json", ".jsonl") and entry.is_file()]
         return f"; did you mean {files[0]}?" if len(files) == 1 else ""
     near = difflib.get_close_matches(own.name, [entry.name for entry in _in(own.parent)], n=1)
     return f"; did you mean {own.parent / near[0]}?" if near else ""
+
+
+def windows_hint(path: str | PathLike[str]) -> str:
+    """Where a path of Windows would be under WSL, on a system that has no drives; else ``."""
+    found = None if os.name == "nt" else _DRIVE.match(str(path))
+    if found is None:
+        return ""
+    rest = str(path)[found.end() :].replace("\\", "/")
+    return f"; that is a path of Windows, under WSL /mnt/{found[1].lower()}/{rest}"
 
 
 def _is_folder(path: Path) -> bool:

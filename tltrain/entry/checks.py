@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tltrain import config
 from tltrain.config import Key, reads
+from tltrain.data import nearby
 from tltrain.entry import choices
 from tltrain.entry.arguments import LLAMA_CONFIG, check_arguments, check_bounds, library_fields, suggestion
 from tltrain.entry.command_line_errors import wrong_type
@@ -134,8 +135,8 @@ def check_model_path(path: str, key: str = "model.path") -> None:
             hint = f"did you mean {inside}?" if (inside / "config.json").is_file() else "it has no config.json"
             raise TltrainError(f"{key}={path} is not a model folder: {hint}")
         sizes.check_folder(Path(path), key)
-    elif path.startswith((".", "/", "~")) or path.count("/") > 1:
-        raise TltrainError(f"{key}={path}: there is no such folder")
+    elif path.startswith((".", "/", "~")) or path.count("/") > 1 or nearby.windows_hint(path):
+        raise TltrainError(f"{key}={path}: there is no such folder{nearby.file_hint(path)}")
 
 
 def _check_schemas(cfg: DictConfig) -> None:

@@ -77,6 +77,8 @@ def wrong_type(what: str) -> str:
         kind = "a whole number" if found["type"] == "Integer" else "a number"
         unit = re.fullmatch(r"(?P<number>[-+]?[\d_]*\.?\d+) ?(?P<unit>[a-zA-Z%]+)", found["value"])
         hint = f"; write it without a unit: {_without_unit(unit)}" if unit else ""
+        if found["value"].startswith("["):
+            hint = f"; several are a sweep, without brackets: -m KEY={found['value'][1:-1].replace(' ', '')}"
         return f"expected {kind}, found {found['value']}{hint}"
     if found := re.search(r"Value '(?P<value>.*)' is not a valid bool", what):
         return f"expected true or false, found {found['value']}"
