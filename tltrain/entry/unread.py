@@ -21,7 +21,7 @@ def why(cfg: DictConfig, key: str) -> str | None:
 
 def asks_model(cfg: DictConfig) -> bool:
     """Whether stage=eval or stage=predict has the local model answer."""
-    if cfg.stage.get("predictions") is not None or cfg.stage.get("compare"):
+    if _asked(cfg) is not None:
         return False
     return cfg.source.name == "model" or (cfg.stage.name == "eval" and cfg.benchmark.name == "general")
 
@@ -68,7 +68,8 @@ def _of_reward(cfg: DictConfig, key: str) -> str | None:
 
 
 def _asked(cfg: DictConfig) -> str | None:
-    """What has stage=eval score or compare answers that there are already."""
-    if cfg.stage.get("predictions") is not None:
-        return "stage.predictions"
-    return "stage.compare" if cfg.stage.get("compare") else None
+    """What has stage=eval score or compare answers that there are already; None where it asks, or refuses to."""
+    if cfg.stage.get("compare"):
+        return "stage.compare"
+    scorable = cfg.benchmark.name != "general" and not cfg.benchmark.get("multi")
+    return "stage.predictions" if cfg.stage.get("predictions") is not None and scorable else None
