@@ -131,8 +131,11 @@ def _claim(config: DictConfig, key: str) -> None:
     """Before anything is written to the folder that `key` gives. Hydra would make a warning of an exception, but for
     one that ends a process.
     """
-    folder = Path(OmegaConf.select(config, key))
+    given = str(OmegaConf.select(config, key))
+    folder = Path(given)
     try:
+        if not given.strip():
+            raise TltrainError(f"{key}: expected a folder, found nothing; {key}=. is the one that you are in")
         runs.check_place(folder, config)
         runs.claim(folder)
         runs.check_stage(folder, config)
