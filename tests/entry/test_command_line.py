@@ -131,6 +131,7 @@ def test_a_mistake_ends_in_one_line_before_anything_loads(mistakes, name):
             ["stage=mae", f"hydra.run.dir={'x' * 300}"],
             f"hydra.run.dir={'x' * 300} cannot be made: a name of 300 bytes, ",
         ),
+        (["stage=mae", "hydra.run.dir="], "hydra.run.dir: expected a folder, found nothing; hydra.run.dir=. is the"),
         (
             ["-m", "stage=mae", "hydra.sweep.dir=/dev/null/x"],
             "hydra.sweep.dir=/dev/null/x cannot be made: /dev/null is",
