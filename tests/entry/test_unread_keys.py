@@ -312,6 +312,7 @@ def test_a_reader_of_one_s_own_states_its_keys_itself(own, words, query):
         ),
         (["data=lines", "data.mrk=3"], "data.mrk: no such key; did you mean mark?"),
         (["data=loud", "data.times=many"], "data.times: expected a whole number, found many"),
+        (["data=loud", f"data.times={10**19}"], f"data.times: expected any number, at most 1e+18, found {10**19}"),
         (
             ["data=openai", "data.path=x", "data.mark=3"],
             "data.mark: data=openai reads no such key; data=lines, data=marked",
