@@ -115,7 +115,7 @@ def test_every_number_has_a_finite_range(schema, name):
         ),
         (["stage=sft", "+stage.args.max_steps=-5"], "stage.args.max_steps: expected -1 or more, found -5"),
         (
-            ["stage=sft", "+stage.args.save_total_limit=99999999999999999999"],
+            ["stage=sft", "++stage.args.save_total_limit=99999999999999999999"],
             "stage.args.save_total_limit: expected any",
         ),
         (["seed=-1"], "seed: expected a number from 0 to 4294967295, found -1"),

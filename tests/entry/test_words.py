@@ -148,6 +148,10 @@ def test_a_quoted_value_is_read_as_it_was(value):
             "model.random.hidden_size: the chosen model has no random weights; model=tiny has",
         ),
         ("model.path=", "model.path: expected a value, found nothing; leave the key out for its default, or give null"),
+        (
+            "stage=sft +stage.args.learning_rate=1e-4",
+            "stage.args.learning_rate: it is there already, so without +: stage",
+        ),
         ("cache.dir=", "cache.dir: expected a value, found nothing"),
         ("stage=pkt data=openai data.path=' '", "data.path: expected a value, found nothing"),
         ("stage=eval source=endpoint source.url=", "source.url: expected a value, found nothing"),

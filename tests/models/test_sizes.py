@@ -61,7 +61,7 @@ def test_the_weights_of_a_llama_are_counted_by_hand():
         (["stage=plan", "model.random.hidden_size=0"], "model.random.hidden_size: expected a number from 1 to 1000000"),
         (
             ["stage=sft", "model.random.hidden_size=1000000", "model.random.intermediate_size=1000000"],
-            "model.random: 1.5e+13 weights in float32 take 5",
+            "model.random: 2.4e+13 weights in float32 take 8",
         ),
     ],
 )

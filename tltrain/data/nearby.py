@@ -48,7 +48,7 @@ def windows_hint(path: str | PathLike[str]) -> str:
     found = None if os.name == "nt" else _DRIVE.match(str(path))
     if found is None:
         return ""
-    rest = str(path)[found.end() :].replace("\\", "/")
+    rest = re.sub(r"[\\/]+", "/", str(path)[found.end() :])
     return f"; that is a path of Windows, under WSL /mnt/{found[1].lower()}/{rest}"
 
 

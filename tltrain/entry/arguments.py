@@ -127,7 +127,10 @@ def check_arguments(arguments: dict[str, Any], where: str, kind: str = "trl.SFTC
         if name not in fields:
             raise TltrainError(f"{key}: {kind} has no such argument{suggestion(name, fields)}")
         if name in OURS:
-            raise TltrainError(f"{key}: this is set by {OURS[name]}")
+            node = (
+                where.removesuffix(".args") if where.startswith("stage.") else "stage"
+            )  # a pipeline's stages are nodes
+            raise TltrainError(f"{key}: this is set by {OURS[name].replace('stage.', f'{node}.')}")
         allowed = [PYTHON_TYPES.get(part.strip().partition("[")[0].strip()) for part in fields[name].split("|")]
         known: list[type] = [t for types in allowed if types for t in types]
         if not all(allowed):  # an enumeration or another class of the library: given by its name

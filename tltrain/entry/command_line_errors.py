@@ -63,6 +63,8 @@ def one_line(error: BaseException, typed: Sequence[str] = ()) -> str:
         choices = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
         near = arguments.suggestion(found["choice"].lower(), choices)
         return f"{found['group']}={found['choice']}: no such choice{near}; there are: {', '.join(choices)}"
+    if found := re.search(r"An item is already at '(?P<key>[^']+)'", text):
+        return f"{found['key']}: it is there already, so without +: {found['key']}=VALUE"
     if found := re.search(r"(?:Could not override|Could not append to config.*) '(?P<key>[^']+)'", text):
         return f"{found['key']}: no such key{_near_key(found['key'])}; see `{program.name()} --cfg job`"
     if found := re.search(r"(?P<what>(?:Value|Invalid value|Cannot).*)\n\s*full_key: (?P<key>\S+)", text):
