@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib.util
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -127,9 +128,8 @@ def check_arguments(arguments: dict[str, Any], where: str, kind: str = "trl.SFTC
         if name not in fields:
             raise TltrainError(f"{key}: {kind} has no such argument{suggestion(name, fields)}")
         if name in OURS:
-            node = (
-                where.removesuffix(".args") if where.startswith("stage.") else "stage"
-            )  # a pipeline's stages are nodes
+            found = re.match(r"(stage.*?)\.(?:args|algorithm_args)\b", where)  # a pipeline's stages are nodes of it
+            node = found[1] if found else "stage"
             raise TltrainError(f"{key}: this is set by {OURS[name].replace('stage.', f'{node}.')}")
         allowed = [PYTHON_TYPES.get(part.strip().partition("[")[0].strip()) for part in fields[name].split("|")]
         known: list[type] = [t for types in allowed if types for t in types]
