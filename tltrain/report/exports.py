@@ -96,7 +96,7 @@ def comma_separated(sweep: Sweep, numbers: Numbers) -> str:
     return out.getvalue()
 
 
-_FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")
+_FORMULA = re.compile(r"[=+\-@\t＝＋－＠]")
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?|[-+]?(inf|nan)")
 
 
@@ -106,8 +106,10 @@ def spreadsheet_cell(value: object) -> object:
     Numbers stay as they are, so that other programs read them. The characters are those that OWASP names for CSV
     injection.
     """
-    text = isinstance(value, str) and _FORMULA.match(value.lstrip(" ")) and not _NUMBER.fullmatch(value)
-    return f"'{value}" if text else value
+    if not isinstance(value, str):
+        return value
+    text = re.sub(r"[\r\n]+", " ", value)  # the csv module leaves a lone carriage return unquoted, which ends a row
+    return f"'{text}" if _FORMULA.match(text.lstrip(" ")) and not _NUMBER.fullmatch(text) else text
 
 
 def _digits(value: float | None) -> str | None:
