@@ -8,6 +8,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from tests.support.composition import mistake
+from tltrain.entry import checks
 from tltrain.errors import TltrainError
 from tltrain.models import encoders, sizes
 
@@ -97,27 +98,30 @@ def test_a_plan_of_a_model_that_this_machine_has_no_room_for_is_made():
         ),
     ],
 )
-@pytest.mark.parametrize("stage", ["plan", "sft"])
-def test_so_are_those_of_a_model_s_folder(config, said, stage, tmp_path):
+def test_so_are_those_of_a_model_s_folder(config, said, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "model.safetensors").write_bytes(b"\0" * 1000)
-    line = mistake(f"stage={stage}", f"model.path='{tmp_path}'")
-    assert line.startswith(f"model.path={tmp_path}{said}")
+    with pytest.raises(TltrainError) as error:
+        checks.check_model_path(str(tmp_path))
+    assert str(error.value).startswith(f"model.path={tmp_path}{said}")
 
 
-def test_a_config_that_is_no_json_is_said_before_anything_loads(tmp_path):
-    (tmp_path / "config.json").write_text("{")
-    assert mistake("stage=sft", f"model.path='{tmp_path}'").startswith(
-        f"{tmp_path / 'config.json'} cannot be read: Exp"
-    )
-    (tmp_path / "config.json").write_text("[]")
-    assert mistake("stage=sft", f"model.path='{tmp_path}'").endswith("expected a JSON object, found list")
+def test_a_folder_s_sizes_are_checked_before_a_stage_begins(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"num_hidden_layers": 10**9}))
+    assert "num_hidden_layers: expected a number from 1 to 1000" in mistake("stage=plan", f"model.path='{tmp_path}'")
+
+
+@pytest.mark.parametrize(("text", "said"), [("{", "cannot be read: Exp"), ("[]", "expected a JSON object, found list")])
+def test_a_config_that_is_no_json_is_said_before_anything_loads(tmp_path, text, said):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(TltrainError, match=said):
+        checks.check_model_path(str(tmp_path))
 
 
 def test_sizes_that_are_right_or_not_known_are_no_mistake(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(SMALL | {"n_inner": None, "num_key_value_heads": [2, 4]}))
     (tmp_path / "model.safetensors").write_bytes(b"\0" * 10_000)
-    assert mistake("stage=sft", f"model.path='{tmp_path}'") == ""
+    checks.check_model_path(str(tmp_path))
 
 
 def test_a_tokenizer_with_tokens_that_the_embeddings_lack_is_said_when_it_is_loaded(byte_level, tmp_path):
