@@ -149,8 +149,8 @@ def test_a_quoted_value_is_read_as_it_was(value):
         ),
         ("model.path=", "model.path: expected a value, found nothing; leave the key out for its default, or give null"),
         (
-            "stage=sft +stage.args.learning_rate=1e-4",
-            "stage.args.learning_rate: it is there already, so without +: stage",
+            "stage=sft +stage.args.save_total_limit=3",
+            "stage.args.save_total_limit: it is there already, so without +: st",
         ),
         ("cache.dir=", "cache.dir: expected a value, found nothing"),
         ("stage=pkt data=openai data.path=' '", "data.path: expected a value, found nothing"),
