@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tltrain.config import Bounds
-from tltrain.config.keys import LARGEST
+from tltrain.config.keys import largest
 from tltrain.errors import TltrainError
 from tltrain.runtime import redact
 
@@ -153,8 +153,8 @@ def check_bounds(value: Any, bounds: Bounds, key: str, hint: str = "") -> None:
     """Raise a TltrainError unless `value`, which `key` gives, is a number within `bounds`."""
     if value in bounds:
         return
-    large = isinstance(value, int | float) and abs(value) > LARGEST
-    limit = f", at most {LARGEST:.0e}" if large and bounds.most is None and bounds.below is None else ""
+    large = isinstance(value, int | float) and abs(value) > largest(value)
+    limit = f", at most {largest(value):.0e}" if large and bounds.most is None and bounds.below is None else ""
     raise TltrainError(f"{key}: expected {bounds}{limit}, found {value}{hint and f'; {hint}'}")
 
 
