@@ -32,6 +32,7 @@ from tltrain.config.choices import (
     TooLongAnswer,
     TrackingMode,
     Truncation,
+    WordsBeforeCall,
     Write,
 )
 from tltrain.config.groups import (
@@ -152,6 +153,7 @@ __all__ = [
     "TrackingMode",
     "Truncation",
     "WandbTracking",
+    "WordsBeforeCall",
     "Write",
     "key",
     "keys_of",

@@ -68,6 +68,11 @@ class Matching(StrEnum):
     lenient = "lenient"
 
 
+class WordsBeforeCall(StrEnum):
+    error = "error"
+    strip = "strip"
+
+
 class Scoring(StrEnum):
     official = "official"
     fixed = "fixed"

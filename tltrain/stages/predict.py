@@ -20,6 +20,7 @@ from tltrain.errors import TltrainError
 from tltrain.grading import grade
 from tltrain.runtime import runs, terminal
 from tltrain.sources import open_source
+from tltrain.stages.evaluations import words
 from tltrain.trajectory import Sample
 
 
@@ -33,7 +34,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         (text,), model_path = source([sample]), source.name
     if text is None:
         raise TltrainError(f"{path}: the conversation is too long for the model, see the line above")
-    judged = grade(text, None, tools)
+    judged = grade(words.judged_text(cfg, text, tools), None, tools)
     call = judged.prediction and {"name": judged.prediction.name, "arguments": dict(judged.prediction.arguments)}
     metrics = {
         "model": model_path,

@@ -34,10 +34,10 @@ from tltrain.evaluation import benchmarks, scoring
 from tltrain.evaluation.intervals import Percentage, percentage
 from tltrain.evaluation.records import PREDICTIONS, Prediction, to_line
 from tltrain.formats.calls import read_calls
-from tltrain.grading import Grade, RewardTable, grade
+from tltrain.grading import Grade, Outcome, RewardTable, grade
 from tltrain.runtime import runs, terminal
 from tltrain.sources import open_source
-from tltrain.stages.evaluations import robustness
+from tltrain.stages.evaluations import robustness, words
 from tltrain.trajectory import Sample
 from tltrain.views import evaluation_tables
 
@@ -84,9 +84,10 @@ def evaluate(cfg: DictConfig) -> tuple[dict[str, Any], list[Prediction]]:
     for name, members in sets.items():
         members, seen_by = mark_seen(members, answers.model)
         texts = answers.texts[len(predictions) : len(predictions) + len(members)]
-        grades = judge(cfg, texts, members)
+        read = [words.judged_text(cfg, text, sample.tools) for text, sample in zip(texts, members, strict=True)]
+        grades = judge(cfg, read, members)
         graded[name] = (members, grades)
-        numbers = details(cfg, name, texts, grades, members) | {"seen_is": seen_by}
+        numbers = details(cfg, name, read, grades, members) | {"seen_is": seen_by}
         metrics["details"][name] = numbers
         metrics |= headline(cfg, name, numbers)
         metrics[f"{name}/reward"] = round(sum(grade.reward(table) for grade in grades) / len(grades), 4)
@@ -96,6 +97,8 @@ def evaluate(cfg: DictConfig) -> tuple[dict[str, Any], list[Prediction]]:
         ]
     if robustness.applies(cfg):
         robustness.add_drops(cfg, graded, metrics)
+    outcomes = [grade.outcome for _, grades in graded.values() for grade in grades]
+    words.tell(cfg, outcomes.count(Outcome.WORDS_BEFORE_CALL), len(outcomes))
     return metrics, predictions
 
 

@@ -1,0 +1,38 @@
+"""Words before the calls of answers: left out where `stage.words_before_call=strip`, told where they are many."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from omegaconf import DictConfig
+
+from tltrain.config import WordsBeforeCall
+from tltrain.formats.preamble import without_words
+from tltrain.runtime.shares import share
+from tltrain.trajectory import Tool
+
+log = logging.getLogger(__name__)
+
+
+def stripped(cfg: DictConfig) -> bool:
+    """Whether the call behind words is read."""
+    return bool(cfg.stage.words_before_call == WordsBeforeCall.strip)
+
+
+def judged_text(cfg: DictConfig, text: str, tools: Sequence[Tool]) -> str:
+    """The part of an answer that is judged."""
+    return without_words(text, [tool.name for tool in tools]) if stripped(cfg) else text
+
+
+def tell(cfg: DictConfig, count: int, of: int) -> None:
+    """Warn where most of the answers have words before their call."""
+    if 2 * count <= of:
+        return
+    chat = "; source.mode=chat asks with native tools instead" if cfg.source.name == "endpoint" else ""
+    log.warning(
+        "%s answers have words (a thought, a sentence, a code fence) before their call and count as unreadable: "
+        "stage.words_before_call=strip reads the calls%s",
+        share(count, of),
+        chat,
+    )
