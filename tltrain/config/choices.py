@@ -121,6 +121,11 @@ class Mode(StrEnum):
     chat = "chat"
 
 
+class LimitField(StrEnum):
+    max_tokens = "max_tokens"
+    max_completion_tokens = "max_completion_tokens"
+
+
 class Device(StrEnum):
     auto = "auto"
     cpu = "cpu"

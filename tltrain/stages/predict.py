@@ -19,7 +19,7 @@ from tltrain.data.chat import read_history
 from tltrain.errors import TltrainError
 from tltrain.grading import grade
 from tltrain.runtime import runs, terminal
-from tltrain.sources import open_source
+from tltrain.sources import check, open_source
 from tltrain.stages.evaluations import words
 from tltrain.trajectory import Sample
 
@@ -29,6 +29,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if (path := cfg.data.get("path")) is None:
         raise TltrainError("stage=predict reads a conversation: give data.path=messages.json")
     tools, messages, instructions = read_history(path)
+    check(cfg)
     sample = Sample(str(path), tools, messages, (), instructions)
     with open_source(cfg) as source:
         (text,), model_path = source([sample]), source.name

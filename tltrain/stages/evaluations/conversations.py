@@ -85,6 +85,8 @@ def evaluate(cfg: DictConfig, name: str) -> tuple[dict[str, Any], list[Conversat
     outcomes = [call.outcome for conversation in found for call in conversation.calls]
     words.tell(cfg, outcomes.count(Outcome.WORDS_BEFORE_CALL), len(outcomes))
     metrics = {"model": source.name, "too_long": source.too_long, **source.reading(), **summary(name, found, cfg.seed)}
+    if "finish_reasons" in metrics:
+        metrics["details"][name]["finish_reasons"] = metrics["finish_reasons"]
     return metrics, found
 
 
