@@ -401,8 +401,8 @@ class Endpoint:
         """`text` on one short line, without the key, which a server may repeat, and without control characters, which
         would reach a terminal.
         """
-        text = text[:10_000].replace(self.secret, "***") if self.secret else text[:10_000]
-        line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+        text = text.replace(self.secret, "***") if self.secret else text
+        line = " ".join("".join(c if c.isprintable() else " " for c in text[:10_000]).split())
         return line if len(line) <= 300 else f"{line[:299]}…"
 
 
@@ -428,20 +428,17 @@ def _remedy(said: str, body: Json, limit_field: str) -> str:
     other = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}[limit_field]
     if not _REJECTED.search(said):
         return ""
-    names = [name for name in body if re.search(rf"\b{re.escape(name)}\b", said)]
+    content = ("model", "prompt", "messages")  # words of any explanation
+    names = [name for name in body if name not in content and re.search(rf"\b{re.escape(name)}\b", said)]
     if limit_field in names and (limit_field == "max_completion_tokens" or other in said):
         return f"source.limit_field={other} names the limit otherwise"
     keys = {
         "temperature": "source.temperature=null leaves it to the server",
-        limit_field: "see stage.max_new_tokens, or leave it to the server with +source.extra." + limit_field + "=null",
+        limit_field: f"see stage.max_new_tokens; +source.extra.{limit_field}=null leaves it to the server",
         "add_special_tokens": "model.bos=auto leaves it out",
         "tools": "source.mode=text does not need tools",
-        "model": "see source.model",
     }
-    for name in names:
-        if name not in ("prompt", "messages"):
-            return keys.get(name, f"+source.extra.{name}=null leaves it out")
-    return ""
+    return keys.get(names[0], f"+source.extra.{names[0]}=null leaves it out") if names else ""
 
 
 def _no_completion(received: str, shown: str) -> str:
