@@ -209,7 +209,7 @@ def test_a_body_that_is_no_completion_ends_in_one_line(refused, content, said):
 def test_a_completion_with_deep_nesting_is_taken_or_refused_in_one_line(ask):
     """There is a depth that can just be read, and no longer be written to the cache."""
     taken = []
-    for depth in range(850, 1000, 15):
+    for depth in range(880, 1000, 40):
         reply = Reply('{"choices": [{"text": "f()"}], "more": ' + "[" * depth + "]" * depth + "}")
         try:
             taken.append(ask(reply, extra={"depth": depth})[0] == ["f()"])

@@ -186,7 +186,10 @@ class Endpoint(Source):
     concurrency: int = key(8, "number of requests at the same time", least=1)
     timeout: float = key(300.0, "seconds without data after which a request is repeated", least=1)
     total_timeout: float = key(
-        1800.0, "seconds after which a question without a whole answer ends the run, retries included", least=1
+        1800.0,
+        "seconds after which a question without a whole answer ends the run, retries included",
+        least=1,
+        most=604_800,
     )
     max_response_size: float = key(8.0, "most megabytes of a response, decompressed", least=0.001, most=1000)
     retries: int = key(6, "retries of a request, at growing intervals or when the server says", least=0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import httpx2
@@ -35,7 +36,9 @@ class LimitedClient(httpx2.AsyncClient):
 
     def __init__(self, most_bytes: int, connections: int, **settings: Any) -> None:
         limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
-        super().__init__(follow_redirects=False, default_encoding="utf-8", limits=limits, **settings)
+        super().__init__(
+            follow_redirects=False, default_encoding="utf-8", limits=limits, verify=_tls_context(), **settings
+        )
         self.most_bytes = most_bytes
         self.reached = False
 
@@ -74,6 +77,12 @@ class LimitedClient(httpx2.AsyncClient):
         return httpx2.Response(
             response.status_code, headers=headers, content=bytes(content), request=request, default_encoding="utf-8"
         )
+
+
+@cache
+def _tls_context() -> ssl.SSLContext:
+    """Who is trusted, as httpx2 finds it; reading the certificates takes longer than many a request."""
+    return httpx2.create_ssl_context()
 
 
 def _origin(url: httpx2.URL) -> str:
