@@ -348,12 +348,12 @@ NAME = SAMPLES[0].tools[0].name
     ],
 )
 def test_calls_that_a_server_left_in_the_text_are_told_of_in_one_line(ask, caplog, content):
-    texts, source = ask(message(content=content), 2, mode="chat", concurrency=1)
-    assert texts == [content, content]
+    texts, source = ask(message(content=content), mode="chat")
+    assert texts == [content]
     (line,) = [record.getMessage() for record in caplog.records if "tool parser" in record.getMessage()]
-    assert line.startswith(f"2 of 2 (100.0 %) answers hold a tool call as text, the first is sample {SAMPLES[0].id}: ")
+    assert line.startswith(f"1 of 1 (100.0 %) answers hold a tool call as text, the first is sample {SAMPLES[0].id}: ")
     assert "the server's tool parser is off" in line and "--enable-auto-tool-choice --tool-call-parser NAME" in line
-    assert source.reading()["unparsed_tool_calls"] == 2
+    assert source.reading()["unparsed_tool_calls"] == 1
 
 
 @pytest.mark.parametrize("content", ["No tool fits.", '{"name": "Ann", "age": 3}', "{", "[]", "[1]", '{"name": null}'])
@@ -362,11 +362,11 @@ def test_other_text_and_other_json_are_no_calls(ask, caplog, content):
     assert "tool parser" not in caplog.text
 
 
-def test_a_hundred_thousand_calls_are_read_in_seconds(ask):
-    calls = [{"function": {"name": "f", "arguments": "{}"}}] * 100_000
+def test_ten_thousand_calls_are_read_in_a_second(ask):
+    calls = [{"function": {"name": "f", "arguments": "{}"}}] * 10_000
     began = time.process_time()
     ((text,), _) = ask(message(tool_calls=calls), mode="chat", max_response_size=20)
-    assert text.count("f()") == 100_000 and time.process_time() - began < 8
+    assert text.count("f()") == 10_000 and time.process_time() - began < 1
 
 
 def test_arguments_that_are_no_json_or_nested_too_deep_are_marked(ask):

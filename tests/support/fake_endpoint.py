@@ -121,13 +121,13 @@ def serving() -> Iterator[Server]:
             server.shutdown()
 
 
-def endpoint_config(url: str, cache: Path, **source: Any) -> DictConfig:
+def endpoint_config(url: str, folder: Path, /, **source: Any) -> DictConfig:
     """What `tltrain.sources` reads of a configuration, for a server."""
     given = {"name": "endpoint", "url": url, "model": "served", "concurrency": 16, "retries": 1} | source
     return OmegaConf.create(
         {
             "source": OmegaConf.merge(OmegaConf.structured(Endpoint), given),
-            "cache": {"dir": str(cache)},
+            "cache": {"dir": str(folder)},
             "stage": {"max_new_tokens": 64},
             "benchmark": {"name": "toolworld"},
             "model": {"trust_remote_code": False, "bos": "auto"},
