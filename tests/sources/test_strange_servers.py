@@ -255,8 +255,8 @@ def test_a_server_that_asks_to_wait_for_hours_is_not_waited_for(server, refused)
             {},
             "source.temperature=null leaves it to the server",
         ),
-        ("seed: Extra inputs are not permitted", {"temperature": 1}, "+source.extra.seed=null leaves it out"),
-        ("Unsupported parameter: 'stop'", {}, "+source.extra.stop=null leaves it out"),
+        ("seed: Extra inputs are not permitted", {"temperature": 1}, "source.extra.seed=null leaves it out"),
+        ("Unsupported parameter: 'stop'", {}, "source.extra.stop=null leaves it out"),
         ("max_tokens: expected a value up to 16, found an invalid one", {}, "see stage.max_new_tokens"),
     ],
 )

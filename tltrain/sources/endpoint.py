@@ -434,11 +434,11 @@ def _remedy(said: str, body: Json, limit_field: str) -> str:
         return f"source.limit_field={other} names the limit otherwise"
     keys = {
         "temperature": "source.temperature=null leaves it to the server",
-        limit_field: f"see stage.max_new_tokens; +source.extra.{limit_field}=null leaves it to the server",
+        limit_field: f"see stage.max_new_tokens; source.extra.{limit_field}=null leaves it to the server",
         "add_special_tokens": "model.bos=auto leaves it out",
         "tools": "source.mode=text does not need tools",
     }
-    return keys.get(names[0], f"+source.extra.{names[0]}=null leaves it out") if names else ""
+    return keys.get(names[0], f"source.extra.{names[0]}=null leaves it out") if names else ""
 
 
 def _no_completion(received: str, shown: str) -> str:
