@@ -45,7 +45,7 @@ UNREAD = {
         ["stage=eval", "source=golden", "source.url=http://localhost/v1"],
         "source.url: source=golden reads no such key; source=endpoint does",
     ),
-    "below a key": (["stage=eval", "source.extra.top_k=1"], "source.extra: source=model reads no such key; "),
+    "below a key": (["stage=eval", "+source.extra.top_k=1"], "source.extra: source=model reads no such key; "),
     "of another tracker": (
         ["stage=mae", "tracking=tensorboard", "tracking.mode=online"],
         "tracking.mode: tracking=tensorboard reads no such key; tracking=wandb does",

@@ -314,7 +314,7 @@ def test_a_missing_package_is_named(config, monkeypatch):
 
 def test_an_endpoint_needs_no_torch(server, tmp_path):
     words = ["stage=eval", "source=endpoint", f"source.url={server.url}", "source.model=served", "benchmark.size=2"]
-    words += ["source.extra.top_k=1", "hydra.run.dir=run", "tracking=none"]
+    words += ["+source.extra.top_k=1", "hydra.run.dir=run", "tracking=none"]
     ran = process([sys.executable, "-c", PROBE, *words], tmp_path, PYTHONPATH=pythonpath())
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.endswith("loaded: []\n")

@@ -98,7 +98,7 @@ def test_the_golden_calls_do_not_answer_for_the_model(job, made):
 
 
 def test_what_is_kept_of_a_configuration_has_no_secrets(job, made):
-    ran = job(*switches(False, False, False), "source=endpoint", "source.extra.api_key=sk-0123456789")
+    ran = job(*switches(False, False, False), "source=endpoint", "+source.extra.api_key=sk-0123456789")
     entry = (ran.folder / "eval_toolworld" / "entry.json").read_text()
     assert '"api_key": "<masked>"' in entry and "sk-0123456789" not in entry
 
