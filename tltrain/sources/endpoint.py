@@ -44,6 +44,7 @@ from tltrain.formats import chat_completions, joined
 from tltrain.formats.tl import TL
 from tltrain.runtime import runs, terminal
 from tltrain.runtime.shares import share
+from tltrain.sources import server_errors
 from tltrain.trajectory import Sample
 
 if TYPE_CHECKING:
@@ -269,7 +270,7 @@ class Endpoint:
             except (ValueError, RecursionError):
                 continue
             return response
-        raise _Failed(_no_completion(received, self._clean(received)))
+        raise _Failed(server_errors.no_completion(received, self._clean(received)))
 
     async def _post(self, body: Json) -> str | None:
         """What the server sends back; None where it has no room for the prompt."""
@@ -282,7 +283,7 @@ class Endpoint:
         except RefusedError as error:
             raise _Failed(self._clean(str(error))) from None
         except openai.APIStatusError as error:
-            if error.status_code in (400, 413, 422) and _CONTEXT.search(error.response.text):
+            if server_errors.too_long(error.status_code, error.response.text):
                 return None
             raise _Failed(self._told(error, body)) from None
         except openai.APITimeoutError:
@@ -388,14 +389,14 @@ class Endpoint:
     def _told(self, error: Any, body: Json) -> str:
         """What a server says is wrong, and what may help."""
         said = error.response.text
-        if error.status_code in (400, 422) and (remedy := _remedy(said, body, self.settings.limit_field.value)):
+        if remedy := server_errors.remedy(error.status_code, said, body, self.settings.limit_field.value):
             return f"HTTP {error.status_code}: {self._clean(said)}; {remedy}"
         hint = {
             401: f"; the key is read from the environment variable {self.settings.api_key_env} (source.api_key_env)",
             404: "; expected source.url to end where /completions follows, often in /v1, and a source.model it knows",
             429: "; a lower source.concurrency asks less at a time, more source.retries wait longer",
         }.get(error.status_code, "")
-        return f"HTTP {error.status_code}: {self._clean(error.response.text) or 'no explanation'}{hint}"
+        return f"HTTP {error.status_code}: {self._clean(said) or 'no explanation'}{hint}"
 
     def _clean(self, text: str) -> str:
         """`text` on one short line, without the key, which a server may repeat, and without control characters, which
@@ -408,49 +409,6 @@ class Endpoint:
 
 class _Failed(Exception):
     """A request has failed for good."""
-
-
-_CONTEXT = re.compile(
-    r"context[ _-]?\w{0,10}[ _-]?(length|size|window)|longer than the model|(prompt|input) is too long"
-    r"|exceeds the maximum number of (input )?tokens|tokens`? \+ `?max_new_tokens`? must be",
-    re.IGNORECASE,
-)
-"""How servers say that a prompt is too long: OpenAI and vLLM, llama.cpp, SGLang, Anthropic, Gemini, TGI."""
-_REJECTED = re.compile(
-    r"unsupported|not (?:\w+ )?(?:support|permit|allow|accept)\w*|does(?:n't| not) support|unknown|unrecogni[sz]ed"
-    r"|unexpected|extra (?:inputs|fields)|extra_forbidden|invalid",
-    re.IGNORECASE,
-)
-
-
-def _remedy(said: str, body: Json, limit_field: str) -> str:
-    """The key that helps where a server rejects a field of the request; empty where it rejects none that it names."""
-    other = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}[limit_field]
-    if not _REJECTED.search(said):
-        return ""
-    content = ("model", "prompt", "messages")  # words of any explanation
-    names = [name for name in body if name not in content and re.search(rf"\b{re.escape(name)}\b", said)]
-    if limit_field in names and (limit_field == "max_completion_tokens" or other in said):
-        return f"source.limit_field={other} names the limit otherwise"
-    keys = {
-        "temperature": "source.temperature=null leaves it to the server",
-        limit_field: f"see stage.max_new_tokens; source.extra.{limit_field}=null leaves it to the server",
-        "add_special_tokens": "model.bos=auto leaves it out",
-        "tools": "source.mode=text does not need tools",
-    }
-    return keys.get(names[0], f"source.extra.{names[0]}=null leaves it out") if names else ""
-
-
-def _no_completion(received: str, shown: str) -> str:
-    """What to say of a response that is no completion."""
-    try:
-        error = json.loads(received)["error"]
-    except (ValueError, RecursionError, KeyError, TypeError):
-        error = None
-    if error:
-        return f"the server answers with an error in place of a completion: {shown}"
-    page = "; a web page: expected source.url to be the API's address" if received.lstrip()[:1] == "<" else ""
-    return f"expected a completion in JSON, found {shown!r}{page}"
 
 
 def _common_fields(cfg: DictConfig) -> Json:
