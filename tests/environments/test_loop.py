@@ -40,7 +40,7 @@ def test_words_before_a_call_are_no_call_unless_they_are_left_out():
     assert [call.outcome for call in found.calls] == [Outcome.WORDS_BEFORE_CALL] * 2
     assert room.calls == [] and found.ended == "turn limit"
     assert "stands before the call of `look`. Call one of the tools" in found.messages[2].text
-    found = hold(says(*said), room, strip_words=True)
+    found = hold(says(*said), room, ignore_words=True)
     assert room.calls == [Call("look", {"at": "a door"})]
     assert [call.de for call in found.calls] == [False, False] and found.answer == "right"
 

@@ -308,7 +308,7 @@ def test_words_before_calls_are_counted_warned_of_and_left_out_where_asked_for(t
     assert ran.metrics["details"]["toolworld"]["rows"]["words_before_call"] == 3
     assert (ran.metrics["toolworld/ts"], ran.metrics["details"]["toolworld"]["contradicts_documentation"]) == (25, 3)
     assert " ".join(ran.err.split()).count(told) == 1 and "words before call" in ran.out
-    ran = tltrain(*words, "stage.words_before_call=strip")
+    ran = tltrain(*words, "stage.words_before_call=ignore")
     assert ran.metrics["toolworld/cf"] == 100 and told not in " ".join(ran.err.split())
     assert ran.lines("predictions.jsonl")[1]["prediction"] == texts[1]
 

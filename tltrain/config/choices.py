@@ -70,7 +70,7 @@ class Matching(StrEnum):
 
 class WordsBeforeCall(StrEnum):
     error = "error"
-    strip = "strip"
+    ignore = "ignore"
 
 
 class Scoring(StrEnum):

@@ -33,7 +33,7 @@ from tltrain.config.keys import key
 NAME = "name of the stage, which `stage=` chooses"
 RULE = "rule that says which tool answers are errors"
 WORDS_BEFORE_CALL = (
-    "a thought, a sentence or a code fence before a call; error: the call counts as unreadable; strip: it is read as "
+    "a thought, a sentence or a code fence before a call; error: the call counts as unreadable; ignore: it is read as "
     "if it stood alone"
 )
 RESUME = "continue from the last complete checkpoint in hydra.run.dir"

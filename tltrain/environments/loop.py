@@ -103,13 +103,13 @@ class ConversationSettings:
         max_turns: most calls for one turn of the user.
         max_output: most characters of a tool's answer that enter the history; it is said there that it was cut.
         rule: which answers of tools are errors; without one, none is.
-        strip_words: read the call behind a thought, a sentence or a code fence, which is no call otherwise.
+        ignore_words: read the call behind a thought, a sentence or a code fence, which is no call otherwise.
     """
 
     max_turns: int
     max_output: int = MAX_OUTPUT
     rule: tool_errors.Rule | None = None
-    strip_words: bool = False
+    ignore_words: bool = False
 
 
 def converse(
@@ -246,7 +246,7 @@ class _Session:
         return self.environment
 
     def _read(self, text: str) -> None:
-        read = without_words(text, [tool.name for tool in self.tools]) if self.settings.strip_words else text
+        read = without_words(text, [tool.name for tool in self.tools]) if self.settings.ignore_words else text
         judged = grade(first_call(read, self.tools), None, self.tools)
         call = judged.prediction
         if judged.outcome is Outcome.FORMAT_ERROR and text.strip() and self._words_end_turn():

@@ -78,7 +78,7 @@ def evaluate(cfg: DictConfig, name: str) -> tuple[dict[str, Any], list[Conversat
             tasks,
             make,
             source,
-            ConversationSettings(cfg.benchmark.max_turns, cfg.benchmark.max_output, rule, words.stripped(cfg)),
+            ConversationSettings(cfg.benchmark.max_turns, cfg.benchmark.max_output, rule, words.ignored(cfg)),
             parallel=cfg.benchmark.parallel,
             on_end=lambda conversation: advance(),
         )

@@ -1,4 +1,4 @@
-"""Words before the calls of answers: left out where `stage.words_before_call=strip`, told where they are many."""
+"""Words before the calls of answers: left out where `stage.words_before_call=ignore`, told where they are many."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tltrain.trajectory import Tool
 log = logging.getLogger(__name__)
 
 
-def stripped(cfg: DictConfig) -> bool:
+def ignored(cfg: DictConfig) -> bool:
     """Whether the call behind words is read."""
-    return bool(cfg.stage.words_before_call == WordsBeforeCall.strip)
+    return bool(cfg.stage.words_before_call == WordsBeforeCall.ignore)
 
 
 def judged_text(cfg: DictConfig, text: str, tools: Sequence[Tool]) -> str:
     """The part of an answer that is judged."""
-    return without_words(text, [tool.name for tool in tools]) if stripped(cfg) else text
+    return without_words(text, [tool.name for tool in tools]) if ignored(cfg) else text
 
 
 def tell(cfg: DictConfig, count: int, of: int) -> None:
@@ -32,7 +32,7 @@ def tell(cfg: DictConfig, count: int, of: int) -> None:
     chat = "; source.mode=chat asks with native tools instead" if cfg.source.name == "endpoint" else ""
     log.warning(
         "%s answers have words (a thought, a sentence, a code fence) before their call and count as unreadable: "
-        "stage.words_before_call=strip reads the calls%s",
+        "stage.words_before_call=ignore reads the calls%s",
         share(count, of),
         chat,
     )
