@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
-from tltrain.config import WordsBeforeCall
+from tltrain.config import Mode, WordsBeforeCall
 from tltrain.formats.preamble import without_words
 from tltrain.runtime.shares import share
 from tltrain.trajectory import Tool
@@ -29,7 +29,8 @@ def tell(cfg: DictConfig, count: int, of: int) -> None:
     """Warn where most of the answers have words before their call."""
     if 2 * count <= of:
         return
-    chat = "; source.mode=chat asks with native tools instead" if cfg.source.name == "endpoint" else ""
+    asked_by_text = cfg.source.get("mode") == Mode.text
+    chat = "; source.mode=chat asks with native tools instead" if asked_by_text else ""
     log.warning(
         "%s answers have words (a thought, a sentence, a code fence) before their call and count as unreadable: "
         "stage.words_before_call=ignore reads the calls%s",
