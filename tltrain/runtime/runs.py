@@ -13,7 +13,7 @@ import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import yaml
 from filelock import FileLock, Timeout
@@ -21,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from tltrain.errors import TltrainError
-from tltrain.runtime import distributed, redact
+from tltrain.runtime import distributed, json_files, redact
 
 
 def folder() -> Path:
@@ -67,8 +67,13 @@ def _owner(path: Path) -> str:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[IO[str]]:
-    """A text file that appears under its name only when it is complete. Only rank 0 writes."""
+def writing(path: Path, data: bool = False) -> Iterator[IO[str]]:
+    """A text file that appears under its name only when it is complete, known secrets masked. Only rank 0 writes.
+
+    Args:
+        data: a copy of the user's own data, which training reads again and which no secret of the run can have reached:
+            it is written as it is.
+    """
     if not distributed.leads():
         yield io.StringIO()
         return
@@ -76,7 +81,7 @@ def writing(path: Path) -> Iterator[IO[str]]:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            yield file
+            yield file if data else cast(IO[str], redact.Stream(file))
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
@@ -84,14 +89,14 @@ def writing(path: Path) -> Iterator[IO[str]]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, completely or not at all."""
-    with writing(path) as file:
-        json.dump(value, file, ensure_ascii=False, indent=2, sort_keys=False)
+    with writing(path, data=True) as file:  # masked before: a mask in the place of a number would be no JSON
+        json.dump(redact.known_in(value), file, ensure_ascii=False, indent=2, sort_keys=False)
         file.write("\n")
 
 
-def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write lines (given without line breaks), completely or not at all."""
-    with writing(path) as file:
+def write_lines(path: Path, lines: Iterable[str], data: bool = False) -> None:
+    """Write lines (given without line breaks), completely or not at all; `data` as in `writing`."""
+    with writing(path, data) as file:
         for line in lines:
             file.write(line + "\n")
 
@@ -104,10 +109,9 @@ def history(directory: Path) -> list[dict[str, Any]]:
 def ended(directory: Path) -> dict[str, Any] | None:
     """The metrics of a run that has finished; None if it has not."""
     try:
-        metrics = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
+        return json_files.read_object(directory / "metrics.json")
     except (OSError, ValueError):
         return None
-    return metrics if isinstance(metrics, dict) else None
 
 
 def check_stage(directory: Path, cfg: DictConfig) -> None:
@@ -137,7 +141,7 @@ def _stage_of(directory: Path) -> str | None:
     """The stage of a finished run; None where nothing says which."""
     try:
         found = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))["stage"]["name"]
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError):
         return None
     return found if isinstance(found, str) else None
 

@@ -42,7 +42,7 @@ from tltrain import config
 from tltrain.errors import TltrainError
 from tltrain.formats import chat_completions, joined
 from tltrain.formats.tl import TL
-from tltrain.runtime import runs, terminal
+from tltrain.runtime import redact, runs, terminal
 from tltrain.runtime.shares import share
 from tltrain.sources import server_errors
 from tltrain.trajectory import Sample
@@ -72,15 +72,15 @@ def open_endpoint(cfg: DictConfig) -> Iterator[Endpoint]:
     Raises:
         TltrainError: no url, no model's name, a key in the url, or no package `openai`.
     """
-    with _open_client(cfg) as (client, runner, key):
-        endpoint = Endpoint(cfg, client, runner, key)
+    with _open_client(cfg) as (client, runner):
+        endpoint = Endpoint(cfg, client, runner)
         yield endpoint
         endpoint.tell_endings()
 
 
 def check_running(cfg: DictConfig) -> None:
     """Raise a TltrainError unless a server takes connections; not where answers are kept that may do without one."""
-    with _open_client(cfg) as (client, runner, _):
+    with _open_client(cfg) as (client, runner):
         if not (cfg.source.cache and any(_cache_folder(cfg).glob("*/*.json"))):
             runner.run(_connect(client, cfg.source.url))
 
@@ -104,8 +104,8 @@ def _cache_folder(cfg: DictConfig) -> Path:
 
 
 @contextmanager
-def _open_client(cfg: DictConfig) -> Iterator[tuple[AsyncOpenAI, asyncio.Runner, str]]:
-    """A client of the server, what runs its requests, and the key."""
+def _open_client(cfg: DictConfig) -> Iterator[tuple[AsyncOpenAI, asyncio.Runner]]:
+    """A client of the server, and what runs its requests."""
     source = cfg.source
     for key, example in (("url", "http://localhost:8000/v1"), ("model", "NAME")):
         if not source[key]:
@@ -124,6 +124,7 @@ def _open_client(cfg: DictConfig) -> Iterator[tuple[AsyncOpenAI, asyncio.Runner,
     for library in ("httpx", "httpx2"):  # a line a request in the run's log
         logging.getLogger(library).setLevel(logging.WARNING)
     key = _key_from_environment(source.api_key_env)
+    redact.learn(key)
     timeout = Timeout(source.timeout, connect=min(source.timeout, CONNECT_TIMEOUT))
     with asyncio.Runner() as runner:
         client = AsyncOpenAI(
@@ -134,7 +135,7 @@ def _open_client(cfg: DictConfig) -> Iterator[tuple[AsyncOpenAI, asyncio.Runner,
             http_client=LimitedClient(int(source.max_response_size * 1e6), source.concurrency, timeout=timeout),
         )
         try:
-            yield client, runner, key
+            yield client, runner
         finally:
             runner.run(client.close())
 
@@ -152,8 +153,8 @@ def _key_from_environment(name: str) -> str:
 class Endpoint:
     """Answers of a server with OpenAI's API (a `tltrain.sources.Source`)."""
 
-    def __init__(self, cfg: DictConfig, client: AsyncOpenAI, runner: asyncio.Runner, secret: str) -> None:
-        self.settings, self.client, self.runner, self.secret = cfg.source, client, runner, secret
+    def __init__(self, cfg: DictConfig, client: AsyncOpenAI, runner: asyncio.Runner) -> None:
+        self.settings, self.client, self.runner = cfg.source, client, runner
         self.name: str = cfg.source.model
         self.bos: bool | str = cfg.model.bos
         self.too_long = 0
@@ -166,6 +167,7 @@ class Endpoint:
         self.max_new_tokens: int = cfg.stage.max_new_tokens
         self.description = f"answering {cfg.benchmark.name}"
         self.common = _common_fields(cfg)
+        self.extra = list(cfg.source.extra)
         self.encoder = _encoder(cfg) if cfg.source.tokenizer is not None else None
         self.format = TL if self.encoder is None else self.encoder.format
 
@@ -263,10 +265,12 @@ class Endpoint:
                 return TOO_LONG
             received = found
             try:
-                response = json.loads(received)
+                response = redact.known_in(json.loads(received))  # here, so that what is kept is what is scored
                 self._text(response, sample)
                 if self.settings.cache:
-                    runs.write_json(self._file(key), {"path": self.path, "body": body, "response": response})
+                    runs.write_json(
+                        self._file(key), {"path": self.path, "body": self._without_secrets(body), "response": response}
+                    )
             except (ValueError, RecursionError):
                 continue
             return response
@@ -339,8 +343,12 @@ class Endpoint:
     # --- what is kept -----------------------------------------------------------------------------------------------
 
     def _key(self, body: Json) -> str:
-        request = json.dumps([self.settings.url, self.path, body], sort_keys=True)
+        request = json.dumps([self.settings.url, self.path, self._without_secrets(body)], sort_keys=True)
         return hashlib.sha256(request.encode()).hexdigest()
+
+    def _without_secrets(self, body: Json) -> Json:
+        """A request's body as it is kept: no secret of `source.extra`, and none that words repeat."""
+        return redact.known_in(body | redact.container({name: body[name] for name in self.extra if name in body}))
 
     def _file(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.json"
@@ -399,11 +407,10 @@ class Endpoint:
         return f"HTTP {error.status_code}: {self._clean(said) or 'no explanation'}{hint}"
 
     def _clean(self, text: str) -> str:
-        """`text` on one short line, without the key, which a server may repeat, and without control characters, which
+        """`text` on one short line, without secrets, which a server may repeat, and without control characters, which
         would reach a terminal.
         """
-        text = text.replace(self.secret, "***") if self.secret else text
-        line = " ".join("".join(c if c.isprintable() else " " for c in text[:10_000]).split())
+        line = " ".join("".join(c if c.isprintable() else " " for c in redact.text(text)[:10_000]).split())
         return line if len(line) <= 300 else f"{line[:299]}…"
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ from tltrain import config
 from tltrain.errors import TltrainError
 from tltrain.formats import error_rule
 from tltrain.models import packages
-from tltrain.runtime import fingerprints, source_digest, targets
+from tltrain.runtime import fingerprints, json_files, redact, source_digest, targets
 
 SUPERVISED = ("sft", "pkt")
 TRAINED = (*SUPERVISED, "irm")
@@ -108,9 +107,9 @@ def key(values: Values, made: Mapping[str, str] | None = None) -> dict[str, Any]
         OSError: a file or folder cannot be read.
     """
     stage = values["stage"]["name"]
-    counting = configuration(values, made)
+    counting = _counting(values, made)
     found: dict[str, Any] = {
-        "configuration": counting,
+        "configuration": redact.container(counting),
         "code": source_digest.digest((config.stage_module(stage), "tltrain.entry.launch"), counting),
     }
     if stage != "mae":  # those that follow read what has been judged
@@ -122,7 +121,14 @@ def key(values: Values, made: Mapping[str, str] | None = None) -> dict[str, Any]
 
 
 def configuration(values: Values, made: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The keys that count, with the content of files and folders in the place of their names."""
+    """The keys that count, with the content of files and folders in the place of their names.
+
+    Secrets are left out after that: who asks decides no result, and a digest of a short one could be reversed.
+    """
+    return redact.container(_counting(values, made))
+
+
+def _counting(values: Values, made: Mapping[str, str] | None = None) -> dict[str, Any]:
     counting = copy.deepcopy(dict(values))
     for rule in (counting.get("mae") or {}).values():
         if "tables" in rule and (tables := error_rule.tables_file(rule)).is_file():
@@ -212,7 +218,7 @@ def content(path: str, made: Mapping[str, str] | None = None) -> str:
 
 def _base_of_adapter(folder: Path) -> str | None:
     try:
-        base = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
+        base = json_files.read_object(folder / ADAPTER)["base_model_name_or_path"]
     except (OSError, ValueError, KeyError, TypeError):  # whoever loads it says what is wrong
         return None
     return base if isinstance(base, str) else None

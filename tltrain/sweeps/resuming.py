@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
+from tltrain import config
 from tltrain.errors import TltrainError
-from tltrain.runtime import fingerprints, redact, runs
+from tltrain.runtime import fingerprints, json_files, runs
 from tltrain.sweeps import cache_key
 from tltrain.training.checkpoints import last_checkpoint
 
@@ -37,7 +37,7 @@ def record(cfg: DictConfig, folder: Path) -> None:
 def decided_by(cfg: DictConfig) -> dict[str, Any]:
     """The keys that decide a training's result, the content of files in the place of their names, and versions."""
     return {
-        "configuration": cache_key.configuration(redact.config(cfg)),
+        "configuration": cache_key.configuration(config.plain(cfg, enum_to_str=True)),
         "versions": dict(fingerprints.versions()),
     }
 
@@ -54,8 +54,8 @@ def check(cfg: DictConfig, folder: Path) -> None:
         return
     what = f"the finished run in {folder}" if ended else str(checkpoint)
     try:
-        before = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        configuration, versions = before["configuration"], before["versions"]
+        before = json_files.read_object(folder / RECORD)
+        configuration, versions = dict(before["configuration"]), dict(before["versions"])
     except (OSError, ValueError, KeyError, TypeError):
         log.warning("%s: nothing says which configuration it was made with, so none is compared", what)
         return

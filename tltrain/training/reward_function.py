@@ -17,7 +17,7 @@ from tltrain.formats import joined
 from tltrain.formats.calls import render_call
 from tltrain.formats.tl import TL
 from tltrain.grading import CUT, SAMPLED_OUTCOMES, Grade, Outcome, RewardSettings, grade
-from tltrain.runtime import distributed, runs
+from tltrain.runtime import distributed, json_files, redact, runs
 from tltrain.training import pricing
 from tltrain.training.kl import KlControl
 from tltrain.trajectory import Sample
@@ -213,13 +213,14 @@ class SampleLog:
     def forget_after(self, step: int) -> None:
         """Remove what steps after `step` left: they are made again."""
         if distributed.leads() and self.path.is_file():
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-            earlier = [line for number, line in enumerate(lines, 1) if self._step(number, line) <= step]
+            # Not `splitlines`: a model may have written characters that Unicode takes for the end of a line.
+            lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
+            earlier = [line for number, line in enumerate(lines, 1) if line and self._step(number, line) <= step]
             runs.write_lines(self.path, earlier)
 
     def _step(self, number: int, line: str) -> float:
         try:
-            record = json.loads(line)
+            record = json_files.parse(line)
         except ValueError:  # the line that was being written when the run was stopped
             return math.inf
         try:
@@ -233,6 +234,7 @@ class SampleLog:
             return
         records = [SampleRecord.of(step, response) for response in judged[: self.count]]
         with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.writelines(json.dumps(record.to_json(), ensure_ascii=False) + "\n" for record in records)
+            masked = (redact.known_in(record.to_json()) for record in records)
+            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in masked)
         rows = [list(record.to_json().values()) for record in records]
         self.table("irm/samples_table", [column.name for column in fields(SampleRecord)], rows, step=step)
