@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.small_runs import SMALL
+from tests.support.typed import settled
 
 ALWAYS = (*SMALL, "hardware=cpu", "hardware.bf16=false", "hardware.threads=1", "tracking=none", "cache.dir=cache")
 SUPERVISED = ("data.size=16", "data.holdout=0.25", "stage.args.gradient_accumulation_steps=2")
@@ -122,7 +123,7 @@ def _run(home: str, words: tuple[str, ...], before: Callable[[], None] | None = 
         os.dup2(said, stream.fileno())
     if before is not None:
         before()
-    sys.argv = ["tltrain", *words]
+    sys.argv = ["tltrain", *settled(words)]
     from tltrain.__main__ import main
 
     main()

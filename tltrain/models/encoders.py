@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tltrain.errors import TltrainError
 from tltrain.formats.tl import chat_template
-from tltrain.models import loading
+from tltrain.models import loading, sizes
 from tltrain.runtime import json_files
 from tltrain.tokens.encoder import Encoder
 
@@ -63,8 +63,14 @@ class Reading:
 
 
 def load_encoder(path: str, model: DictConfig) -> Encoder:
-    """The encoder of the model at `path`; its tokenizer has the TL chat template."""
-    return encoder_of(loading.load_tokenizer(path, model), bos_of(path, model))
+    """The encoder of the model at `path`; its tokenizer has the TL chat template.
+
+    Raises:
+        TltrainError: the tokenizer cannot be read, or has tokens that the model's embeddings lack.
+    """
+    tokenizer = loading.load_tokenizer(path, model)
+    sizes.check_tokens(Path(path), tokenizer.get_vocab())
+    return encoder_of(tokenizer, bos_of(path, model))
 
 
 def encoder_of(tokenizer: PreTrainedTokenizerBase, bos: bool | None) -> Encoder:

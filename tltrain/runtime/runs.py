@@ -29,6 +29,22 @@ def folder() -> Path:
     return Path(HydraConfig.get().runtime.output_dir)
 
 
+def obstacle(directory: Path) -> str | None:
+    """Why a folder cannot be made, or not be written to; None where nothing known stands in its way."""
+    place = directory.absolute()
+    there = next((each for each in (place, *place.parents) if os.path.lexists(each)), place)
+    for name in place.relative_to(there).parts:
+        if len(os.fsencode(name)) > LONGEST_NAME:
+            return f"a name of {len(os.fsencode(name))} bytes, where a file system takes {LONGEST_NAME}"
+    if there.is_symlink() and not there.exists():
+        return f"{there} is a link to {os.readlink(there)}, which is not there"
+    if not there.is_dir():
+        return f"{there} is a file"
+    return None if os.access(there, os.W_OK | os.X_OK) else f"no permission to write in {there}"
+
+
+LONGEST_NAME = 255
+"""Bytes of a file's name on common file systems."""
 _claimed: list[FileLock] = []
 
 

@@ -7,7 +7,6 @@ import logging
 import shlex
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from tltrain.errors import TltrainError
 from tltrain.evaluation.metrics import METRICS
 from tltrain.report.gather import gather, job_folders
 from tltrain.report.sweep import FILE, Job, Sweep, save, without_texts
-from tltrain.runtime import redact, runs, terminal
+from tltrain.runtime import out_of_space, redact, runs, terminal
 from tltrain.runtime.durations import duration
 
 log = logging.getLogger(__name__)
@@ -48,7 +47,7 @@ class SweepCallback(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Claim the run's folder for this run."""
         redact.learn_config(config)
-        _claim(config, config.hydra.run.dir)
+        _claim(config, "hydra.run.dir")
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Point `latest` at the run if it succeeded."""
@@ -59,7 +58,7 @@ class SweepCallback(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Claim the sweep's folder for this sweep, and count its jobs if they are known in advance."""
         redact.learn_config(config)
-        _claim(config, config.hydra.sweep.dir)
+        _claim(config, "hydra.sweep.dir")
         self.jobs = count_jobs(config)
         failed_jobs.clear()
 
@@ -158,17 +157,24 @@ def _refuse_secret_names(config: DictConfig) -> None:
         )
 
 
-def _claim(config: DictConfig, folder: str) -> None:
-    """Claim the folder before anything is written. Hydra turns exceptions into warnings, except SystemExit."""
-    with suppress(OSError):  # Hydra cannot write there either and reports that itself
-        try:
-            _refuse_secret_names(config)
-            runs.check_place(Path(folder), config)
-            runs.claim(Path(folder))
-            runs.check_stage(Path(folder), config)
-        except TltrainError as error:
-            print(redact.text(str(error)), file=sys.stderr)
-            raise SystemExit(1) from error
+def _claim(config: DictConfig, key: str) -> None:
+    """Claim the folder in `key` before anything is written. Hydra turns exceptions into warnings, except SystemExit."""
+    given = str(OmegaConf.select(config, key))
+    folder = Path(given)
+    try:
+        if not given.strip():
+            raise TltrainError(f"{key}: expected a folder, found nothing; {key}=. is the one that you are in")
+        _refuse_secret_names(config)
+        runs.check_place(folder, config)
+        runs.claim(folder)
+        runs.check_stage(folder, config)
+    except TltrainError as error:
+        print(redact.text(str(error)), file=sys.stderr)
+        raise SystemExit(1) from error
+    except OSError as error:
+        why = runs.obstacle(folder) or out_of_space.of_disk(error) or error.strerror
+        print(redact.text(f"{key}={folder} cannot be made: {why}"), file=sys.stderr)
+        raise SystemExit(1) from error
 
 
 def count_jobs(config: DictConfig) -> int | None:
