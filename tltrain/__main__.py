@@ -24,7 +24,8 @@ from tltrain import config, tracking
 from tltrain.entry import checks, launch, program, usage
 from tltrain.entry.command_line_errors import one_line
 from tltrain.errors import TltrainError
-from tltrain.runtime import distributed, out_of_space, preemption, redact, runs, terminal
+from tltrain.runtime import distributed, out_of_space, preemption, redact, runs, shared_secret, terminal
+from tltrain.runtime.place import started
 from tltrain.sweeps import callback, resuming
 
 log = logging.getLogger("tltrain")
@@ -58,7 +59,8 @@ def main() -> None:
         print(program.version())
         return
     try:
-        place = distributed.started(dict(os.environ), sys.argv[1:])
+        place = started(dict(os.environ), sys.argv[1:])
+        secret = "" if place is None else shared_secret.of_user(os.environ)
     except TltrainError as error:
         sys.exit(str(error))
     if place is None:
@@ -66,7 +68,11 @@ def main() -> None:
         return
     # deepspeed's launcher adds a word that is none of ours.
     sys.argv[1:] = [word for word in sys.argv[1:] if not word.startswith("--local_rank")]
-    joined = distributed.join(place, on_failure=partial(_tell_failure, place.rank), on_death=_tell_death)
+    notices = {"on_failure": partial(_tell_failure, place.rank), "on_death": _tell_death}
+    try:
+        joined = distributed.join(place, secret, **notices)
+    except TltrainError as error:
+        sys.exit(str(error))
     if place.rank == 0:
         try:
             lead()
@@ -77,6 +83,8 @@ def main() -> None:
         try:
             with preemption.handled():
                 joined.follow()
+        except TltrainError as error:
+            sys.exit(f"rank {place.rank}: {error}")
         except preemption.Preempted:
             sys.exit(preemption.EXIT)
         distributed.leave()
