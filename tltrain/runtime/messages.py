@@ -157,6 +157,9 @@ def _built(values: Any, place: tuple[Any, ...], schemas: Mapping[tuple[Any, ...]
         del node[key]
     for key, item in values.items():
         node[key] = _built(item, (*place, key), schemas)
+    content = node.__dict__["_content"]  # a schema has an order of its own, and omegaconf no way to change it
+    for key in values:
+        content[key] = content.pop(key)
     return node
 
 
