@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import pickle
 from pathlib import Path
 
 import pytest
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from tests.support.composition import composed
+from tests.support.traps import trap
 from tltrain.errors import TltrainError
 from tltrain.runtime import messages
 from tltrain.runtime.place import Place
@@ -113,15 +113,10 @@ def test_what_has_no_form_in_json_is_named():
         messages.encode([object()])
 
 
-class Trap:
-    def __reduce__(self):
-        return (Path.touch, (Path("trap"),))
-
-
 @pytest.mark.parametrize(
     "text",
     [
-        pickle.dumps(Trap()),
+        trap(Path("trap")),
         b'{"$dataclass": ["subprocess:Popen", {"args": ["touch", "trap"]}]}',
         b'{"$dataclass": ["dataclasses:Field", {}]}',
         b'{"$enum": ["os:system", "touch trap"]}',
