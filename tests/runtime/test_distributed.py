@@ -305,7 +305,9 @@ def test_a_stranger_s_value_runs_nothing_and_ends_the_run_in_one_line(teams, tmp
     stranger(second).set("exchange/0/1", trap(tmp_path / "trap"))
     stranger(second).set("work/1", trap(tmp_path / "trap"))
     for read in (lambda: second.share(None), second.follow):
-        with pytest.raises(TltrainError, match=r"a value that no process of this run wrote \(.*/1\), and it was not read"):
+        with pytest.raises(
+            TltrainError, match=r"a value that no process of this run wrote \(.*/1\), and it was not read"
+        ):
             read()
     assert not (tmp_path / "trap").exists()
 

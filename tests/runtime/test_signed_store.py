@@ -39,7 +39,9 @@ def test_a_changed_value_is_refused(store, changed, text):
     first, second = two(store)
     first.put("a", [1, 2])
     store.set(changed, text)
-    with pytest.raises(TltrainError, match=r"the store at HOST:1 holds a value that no process of this run wrote \(a\)"):
+    with pytest.raises(
+        TltrainError, match=r"the store at HOST:1 holds a value that no process of this run wrote \(a\)"
+    ):
         second.get("a")
 
 

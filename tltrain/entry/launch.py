@@ -1,7 +1,8 @@
 """Starting the processes of a run: torch's elastic launcher, from the one `python -m tltrain`.
 
 The configuration is composed once, by the process that the user started, and handed over in a file that the user alone
-can read; a worker reads no command line. Under torchrun, accelerate, deepspeed or srun the processes are there already and nothing is started here.
+can read; a worker reads no command line. Under torchrun, accelerate, deepspeed or srun the processes are there already
+and nothing is started here.
 """
 
 from __future__ import annotations
@@ -146,7 +147,8 @@ def launch(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         if name.startswith("torch.distributed.elastic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # `_why` says it in one line
     with tempfile.TemporaryDirectory(prefix="tltrain-") as place:
-        file = Path(place) / "run.json"  # in a folder of mode 0700
+        file = Path(place) / "run.json"
+        file.touch(mode=0o600)  # the folder is the user's alone too
         file.write_bytes(messages.encode((secret, cfg, HydraConfig.instance().cfg, folder)))
         with _environment(distributed.local_processes(cfg.hardware), cfg.hardware.threads), _signals():
             try:

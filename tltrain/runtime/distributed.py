@@ -6,10 +6,10 @@ arguments:
 
     call("tltrain.stages.supervised:run", cfg, folder)
 
-The processes talk through torch's key-value store (TCPStore), so that nothing here depends on the device. What they
-say is signed (`signed_store`) JSON (`messages`): the store lets everybody read and write. Each process sends a heartbeat;
-if one fails or falls silent, the run ends on all of them. In a single process everything here is trivial, and torch is
-not imported.
+The processes talk through torch's key-value store (TCPStore), so that nothing here depends on the device. The store
+lets everybody read and write; what they say there is JSON (`messages`) with a signature (`signed_store`). Each process
+sends a heartbeat; if one fails or falls silent, the run ends on all of them. In a single process everything here is
+trivial, and torch is not imported.
 """
 
 from __future__ import annotations

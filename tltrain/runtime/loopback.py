@@ -20,7 +20,7 @@ INTERFACE = "lo0" if sys.platform == "darwin" else "lo"
 def store(port: int, timeout: timedelta) -> TCPStore:
     """A store that this process serves on the loopback interface; a port 0 becomes a free one.
 
-    torch itself would listen on every interface, whatever address it is given, but takes a socket that is bound already.
+    torch itself would listen on every interface, whatever address it is given, but it takes a socket that is bound.
 
     Raises:
         OSError: something else listens on this port.

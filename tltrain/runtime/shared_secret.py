@@ -60,9 +60,17 @@ def of_user(environment: Mapping[str, str]) -> str:
 
 
 def file(environment: Mapping[str, str]) -> Path:
-    """Where the user's secret is kept: `tltrain/secret` in XDG_CONFIG_HOME, which is `~/.config` where it is not set."""
-    base = environment.get("XDG_CONFIG_HOME") or os.path.join(environment.get("HOME") or "~", ".config")
-    return Path(base) / "tltrain" / "secret"
+    """Where the user's secret is kept: `tltrain/secret` in XDG_CONFIG_HOME, or else in `~/.config`.
+
+    Raises:
+        TltrainError: the user has no home.
+    """
+    base = Path(environment.get("XDG_CONFIG_HOME") or "")
+    if not base.is_absolute():
+        base = Path(environment.get("HOME") or os.path.expanduser("~"), ".config")
+    if not base.is_absolute():
+        raise TltrainError(f"several processes need a secret in common, and HOME is not set: set {VARIABLE}")
+    return base / "tltrain" / "secret"
 
 
 def _make(path: Path) -> None:
