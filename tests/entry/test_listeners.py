@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -25,9 +26,10 @@ OURS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "GLOO_
 
 
 @contextmanager
-def started(folder: Path, *words: str):
-    """The command line by two processes, in a process of its own."""
-    environment = {name: value for name, value in os.environ.items() if name not in OURS} | {"PYTHONPATH": str(ROOT)}
+def started(folder: Path, *words: str, **more: str):
+    """The command line by two processes, in a process of its own, with more environment variables."""
+    inherited = {name: value for name, value in os.environ.items() if name not in OURS}
+    environment = inherited | {"PYTHONPATH": str(ROOT)} | more
     line = [sys.executable, "-m", "tltrain", *SMALL, *TWO, *words]
     how = {"cwd": folder, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(line, **how) as run:
@@ -69,6 +71,27 @@ def test_a_stranger_s_values_run_nothing_and_end_the_run_in_one_line(tmp_path):
     assert "Traceback" not in said
     assert "holds a value that no process of this run wrote" in said.splitlines()[-1]
     assert said.splitlines()[-1] == (tmp_path / "run" / "error.txt").read_text().strip()
+
+
+def test_machines_with_different_secrets_do_not_work_together(tmp_path):
+    """Two launchers, as on two machines."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["stage=pkt", "data.size=6", "hardware.processes=1", "hardware.nodes=2"]
+    words.append(f"hardware.rendezvous=127.0.0.1:{port}")
+    folders = [tmp_path / "0", tmp_path / "1"]
+    with ExitStack() as stack:
+        runs = []
+        for rank, folder in enumerate(folders):
+            folder.mkdir()
+            node = started(folder, *words, f"hardware.node_rank={rank}", TLTRAIN_SECRET=f"the secret of node {rank}")
+            runs.append(stack.enter_context(node))
+        said = [run.communicate(timeout=200)[0] for run in runs]
+    assert [run.returncode for run in runs] == [1, 1], said
+    for text in said:
+        assert "Traceback" not in text
+        assert "set TLTRAIN_SECRET to the same random text for all processes" in text.splitlines()[-1]
 
 
 def store_of(run: subprocess.Popen) -> PrefixStore:
