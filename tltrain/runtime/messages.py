@@ -6,7 +6,6 @@ dataclass of this package by its name and fields, a part of the configuration wi
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
@@ -19,6 +18,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from tltrain.errors import TltrainError
+from tltrain.runtime.resolver import resolve
 from tltrain.trajectory import ANY
 
 
@@ -106,7 +106,8 @@ def _name(kind: type) -> str:
 
 def _type(name: str) -> type:
     module, _, path = name.partition(":")
-    found = reduce(getattr, path.split("."), importlib.import_module(module))
+    outer, *inner = path.split(".")  # a class may stand in another
+    found = reduce(getattr, inner, resolve(f"{module}:{outer}"))
     if not isinstance(found, type):
         raise ValueError(f"{name} is no type")
     return found
