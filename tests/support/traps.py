@@ -18,4 +18,4 @@ class Trap:
 
 def trap(file: Path) -> bytes:
     """A pickle that makes `file` when it is read."""
-    return pickle.dumps(Trap(file))
+    return pickle.dumps(Trap(file), protocol=2)  # as torch writes them
