@@ -7,7 +7,7 @@ dataclass of this package by its name and fields, a part of the configuration wi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import reduce
@@ -70,6 +70,8 @@ def _from_json(value: Any) -> Any:
         return [_from_json(item) for item in value]
     if not isinstance(value, dict):
         return value
+    tag: str
+    content: Any
     tag, content = next(iter(value.items()), ("", None))
     if not tag.startswith("$"):
         return {key: _from_json(item) for key, item in value.items()}
@@ -167,7 +169,8 @@ def _built(values: Any, place: tuple[Any, ...], schemas: Mapping[tuple[Any, ...]
 def _nodes(node: DictConfig | ListConfig, place: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Each node that holds others, with its position, from the outside inwards."""
     yield place, node
-    for key in node if isinstance(node, DictConfig) else range(len(node)):
+    keys: Iterable[Any] = node if isinstance(node, DictConfig) else range(len(node))
+    for key in keys:
         if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
             inner = node[key]
             if isinstance(inner, DictConfig | ListConfig):
