@@ -36,6 +36,7 @@ from tltrain.runtime import (
     messages,
     out_of_space,
     preemption,
+    redact,
     shared_secret,
     terminal,
 )
@@ -311,6 +312,7 @@ def _show_stderr(place: Path, local_rank: int) -> None:
 
 def work(file: Path) -> int:
     """A worker's life: rank 0 runs the stage, the others follow; returns the exit status."""
+    redact.install()
     faulthandler.enable()  # a crash in a library's native code then says where in Python it was called
     place = started(dict(os.environ))
     assert place is not None
@@ -321,6 +323,7 @@ def work(file: Path) -> int:
     if place.rank == 0:
         try:
             _as_in_hydra(hydra_config)
+            redact.begin_job(cfg)
             with preemption.handled(), tracking.prepared(cfg):
                 run_stage(cfg, folder)
         except Exception as error:
