@@ -172,7 +172,7 @@ def same(home: Path, uninterrupted: Path) -> list[str]:
 
 
 def contents(home: Path) -> dict[str, Any]:
-    """Weights and answers as bytes, histories and metrics without times, by name; of entries of the cache too."""
+    """Weights and answers as bytes, histories and metrics without times and `home`, by name; of the cache too."""
     found: dict[str, Any] = {}
     for place in (home / "run", home / "cache" / "stages"):
         for file in sorted(place.rglob("*")):
@@ -184,7 +184,7 @@ def contents(home: Path) -> dict[str, Any]:
             elif file.name == "history.jsonl":
                 found[name] = [_timeless(json.loads(line)) for line in file.read_text().splitlines()]
             elif file.name in ("metrics.json", "sweep.json", "before.json"):
-                found[name] = _timeless(json.loads(file.read_text()))
+                found[name] = _timeless(json.loads(file.read_text().replace(f"{home}/", "")))
     assert found, f"{home}: nothing was left"
     return found
 

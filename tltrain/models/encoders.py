@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from tltrain.errors import TltrainError
 from tltrain.formats.tl import chat_template
 from tltrain.models import loading
+from tltrain.runtime import json_files
 from tltrain.tokens.encoder import Encoder
 
 log = logging.getLogger(__name__)
@@ -52,12 +53,13 @@ class Reading:
         if not file.is_file():
             return None
         try:
-            found = json.loads(file.read_text(encoding="utf-8"))
+            found = json_files.read_object(file)
             if found["version"] != VERSION or not isinstance(found["bos"], bool):
                 raise ValueError(f"version {found['version']}, bos {found['bos']}")
             return cls(**found)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise TltrainError(f"{file} cannot be read ({error}): model.bos=true or false beside model.path") from error
+            why = " ".join(str(error).split())[:200]
+            raise TltrainError(f"{file} cannot be read ({why}): model.bos=true or false beside model.path") from error
 
 
 def load_encoder(path: str, model: DictConfig) -> Encoder:

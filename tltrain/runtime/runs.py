@@ -21,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from tltrain.errors import TltrainError
-from tltrain.runtime import distributed, redact
+from tltrain.runtime import distributed, json_files, redact
 
 
 def folder() -> Path:
@@ -109,10 +109,9 @@ def history(directory: Path) -> list[dict[str, Any]]:
 def ended(directory: Path) -> dict[str, Any] | None:
     """The metrics of a run that has finished; None if it has not."""
     try:
-        metrics = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
+        return json_files.read_object(directory / "metrics.json")
     except (OSError, ValueError):
         return None
-    return metrics if isinstance(metrics, dict) else None
 
 
 def check_stage(directory: Path, cfg: DictConfig) -> None:
@@ -142,7 +141,7 @@ def _stage_of(directory: Path) -> str | None:
     """The stage of a finished run; None where nothing says which."""
     try:
         found = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))["stage"]["name"]
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError):
         return None
     return found if isinstance(found, str) else None
 

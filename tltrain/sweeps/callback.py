@@ -74,10 +74,11 @@ class Gather(Callback):
         terminal.errors.rule(f"{self._which(config)}: {words}", align="left", characters="=")
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Say how the job ended, and where the sweep stands."""
-
+        """Say how the job ended, and where the sweep stands; let its configuration go."""
         if config.hydra.mode.name != "MULTIRUN":
             return
+        # Hydra's launcher keeps what every job returned until the sweep ends; sweepers read the value alone.
+        job_return.cfg = job_return.hydra_cfg = None
         sweep = Path(config.hydra.sweep.dir)
         state = _job_state(sweep / config.hydra.sweep.subdir)
         took = duration(time.monotonic() - self.began)
