@@ -68,9 +68,9 @@ def main() -> None:
         return
     # deepspeed's launcher adds a word that is none of ours.
     sys.argv[1:] = [word for word in sys.argv[1:] if not word.startswith("--local_rank")]
-    notices = {"on_failure": partial(_tell_failure, place.rank), "on_death": _tell_death}
+    failure = partial(_tell_failure, place.rank)
     try:
-        joined = distributed.join(place, secret, **notices)
+        joined = distributed.join(place, secret, on_failure=failure, on_death=_tell_death)
     except TltrainError as error:
         sys.exit(str(error))
     if place.rank == 0:
