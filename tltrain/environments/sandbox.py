@@ -53,7 +53,7 @@ from typing import Any, Protocol
 
 from tltrain.environments.pipes import pipes
 from tltrain.environments.sandbox_folders import ToolFolder
-from tltrain.environments.sandbox_kernel import LINUX, NOBODY, descendants
+from tltrain.environments.sandbox_kernel import LINUX, NOBODY, descendants, send_signal
 from tltrain.environments.sandbox_library import readable
 from tltrain.environments.sandbox_worker import cut
 from tltrain.errors import TltrainError
@@ -411,7 +411,7 @@ def _kill_all(process: subprocess.Popen[bytes]) -> None:
     """End a supervisor that does not end by itself, and all below it."""
     for pid in [*descendants(process.pid), process.pid]:
         with contextlib.suppress(OSError):
-            os.kill(pid, signal.SIGKILL)
+            send_signal(pid, signal.SIGKILL)
     with contextlib.suppress(OSError):
         os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(subprocess.TimeoutExpired):

@@ -78,7 +78,8 @@ class Worker:
     def __init__(self, config: dict, parent: int) -> None:
         self.config, self.parent = config, parent
         self.most = 12 * config["output"] + 4096  # bytes of an answer: a character is up to 12 of them in JSON
-        self.pid = self.requests = self.answers = -1
+        self.requests = self.answers = 0
+        self.pid: int | None = None  # of the process below us, which may be signalled; None while there is none
         self.own: set[int] = set()  # processes that are not the tool's
         self.ended = False
         os.chdir("/")
@@ -216,7 +217,7 @@ class Worker:
             for number in (signal.SIGSTOP, signal.SIGKILL):
                 for pid in left:
                     with contextlib.suppress(OSError):
-                        os.kill(pid, number)
+                        kernel.send_signal(pid, number)
             for pid in left:
                 with contextlib.suppress(OSError):
                     os.waitpid(pid, os.WNOHANG)
@@ -225,7 +226,7 @@ class Worker:
     def end(self) -> str:
         """How the worker ended."""
         with contextlib.suppress(OSError):
-            for _ in range(100):
+            for _ in range(100 if self.pid is not None else 0):
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
                 if pid:
                     self.ended = True
@@ -237,10 +238,11 @@ class Worker:
 
     def kill(self) -> None:
         """End the worker and all below it; with namespaces the kernel does the second by itself."""
-        if not self.ended:
+        if self.pid is not None and not self.ended:
             with contextlib.suppress(OSError):
-                os.kill(self.pid, signal.SIGKILL)
+                kernel.send_signal(self.pid, signal.SIGKILL)
                 os.waitpid(self.pid, 0)
+            self.ended = True
         self.own = set()
         with contextlib.suppress(Fault):
             self._sweep()

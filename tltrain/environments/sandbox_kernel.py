@@ -100,6 +100,18 @@ def drop_rights(user: int | None) -> None:
     _prctl(4, 1, what="PR_SET_DUMPABLE")  # else the process may not list its own /proc/self/fd
 
 
+def send_signal(pid: int, number: int) -> None:
+    """Send a signal to one process other than the first, and never to a group or to all, as 0, -1 and others would.
+
+    Raises:
+        ValueError: `pid` is not the number of such a process.
+        OSError: there is no such process, or it is not ours to signal.
+    """
+    if pid <= 1:
+        raise ValueError(f"{pid} is not the number of one process that may be signalled")
+    os.kill(pid, number)
+
+
 def own_threads() -> int | None:
     """How many threads this user has in all processes; None where that is not to be found out."""
     if not os.path.isdir("/proc/self/task"):

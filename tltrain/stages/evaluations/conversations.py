@@ -15,7 +15,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,8 @@ def evaluate(cfg: DictConfig, name: str) -> tuple[dict[str, Any], list[Conversat
             on_end=lambda conversation: advance(),
         )
     metrics = {"model": source.name, "too_long": source.too_long, **source.reading(), **summary(name, found, cfg.seed)}
+    if kind.isolation is not None:
+        metrics["isolation"] = asdict(kind.isolation(cfg.benchmark))
     return metrics, found
 
 
