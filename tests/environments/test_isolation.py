@@ -1,4 +1,4 @@
-"""How far tools are isolated: found out with a module of our own, never chosen by the library, never less than asked."""
+"""How far tools are isolated: found out with a module of our own, not chosen by the library, not less than asked for."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ def test_less_than_the_minimum_is_refused_in_one_line_that_says_what_to_do(machi
     with pytest.raises(TltrainError) as refusal:
         sandbox.isolation(minimum)
     line = str(refusal.value)
-    assert line.startswith(f"benchmark.isolation={minimum}: this machine has no such isolation (namespaces: the kernel ")
+    assert line.startswith(
+        f"benchmark.isolation={minimum}: this machine has no such isolation (namespaces: the kernel "
+    )
     assert "\n" not in line and "install bubblewrap" in line and "benchmark.isolation=process" in line
 
 
@@ -86,7 +88,9 @@ def test_the_level_is_said_once(machine, caplog):
             sandbox.isolation()
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert "at isolation level landlock without the isolation of namespaces: the kernel refuses: they " in record.message
+    assert (
+        "at isolation level landlock without the isolation of namespaces: the kernel refuses: they " in record.message
+    )
     machine(*ISOLATION_LEVELS)
     caplog.clear()
     with caplog.at_level(logging.INFO):
@@ -99,7 +103,9 @@ def test_the_level_is_said_once(machine, caplog):
 def test_a_machine_without_bubblewrap_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(sandbox, "_bubblewraps", list)
     monkeypatch.setattr(sandbox, "_probe", sandbox._probe.__wrapped__)
-    with pytest.raises(TltrainError, match=r"namespaces: bubblewrap is missing \(install .* pip install 'tltrain\[sand"):
+    with pytest.raises(
+        TltrainError, match=r"namespaces: bubblewrap is missing \(install .* pip install 'tltrain\[sand"
+    ):
         sandbox.isolation("namespaces")
     assert sandbox.isolation().level == "landlock"
 

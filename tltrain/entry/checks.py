@@ -56,7 +56,7 @@ def check(cfg: DictConfig) -> None:
 
 
 def check_isolation(benchmark: DictConfig) -> None:
-    """Raise a TltrainError where this machine isolates the tools of a benchmark less than `benchmark.isolation` asks for."""
+    """Raise a TltrainError where this machine isolates a benchmark's tools less than `benchmark.isolation` asks for."""
     if benchmark.get("multi"):
         from tltrain.environments import registry
 

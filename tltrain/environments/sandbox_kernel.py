@@ -6,8 +6,8 @@ Part of the process that `sandbox_child.py` is: it imports nothing but the stand
     Landlock     a list of folders that may be read, and of those that may be written
     counting     the processes below one, and the memory and files that they hold together
 
-Namespaces are `sandbox_bwrap.py`, the filter of system calls is `sandbox_seccomp.py`. Every function raises OSError where
-the kernel refuses. Numbers are those of the kernel's headers, equal on all its architectures.
+Namespaces are `sandbox_bwrap.py`, the filter of system calls is `sandbox_seccomp.py`. Every function raises OSError
+where the kernel refuses. Numbers are those of the kernel's headers, equal on all its architectures.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def files_of_namespace(processes: Iterable[int]) -> tuple[int, int]:
 
 
 def files_of(folder: str, processes: Iterable[int], most: int) -> tuple[int, int]:
-    """How many files there are in a folder, or held open though deleted, and their bytes; counting ends after `most`."""
+    """How many files there are in a folder, or deleted and still open, and their bytes; counting ends after `most`."""
     count = size = 0
     waiting = [folder]
     while waiting and count <= most:

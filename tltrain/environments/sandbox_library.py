@@ -102,7 +102,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def _copy_folder(folder: int, path: str, target: str, done: _Copy, depth: int) -> None:
-    """Copy the open `folder`, which lies at `path`, and close it. Names are looked up in it, so links cannot mislead."""
+    """Copy the open `folder`, which lies at `path`, and close it. Names are looked up in it: no link can mislead."""
     try:
         if depth > DEEPEST:
             raise _refusal(path, f"folders lie deeper than {DEEPEST} levels")

@@ -222,9 +222,9 @@ def write_deleted(files, kilobytes):
     """Files that have no name any more."""
     kept = []
     for number in range(files):
-        kept.append(open(f"file-{number}", "wb", buffering=0))
+        kept.append(os.open(f"file-{number}", os.O_CREAT | os.O_WRONLY))
         os.unlink(f"file-{number}")
-        kept[-1].write(b"x" * (kilobytes << 10))
+        os.write(kept[-1], b"x" * (kilobytes << 10))
     time.sleep(20)
 
 
