@@ -1,4 +1,4 @@
-"""How far tools are isolated: found out with a module of our own, not chosen by the library, not less than asked for."""
+"""How far tools are isolated: found out with a module of our own, not chosen by the library, never less than asked."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
     ours  <-- JSON lines -->  supervisor  <-- JSON lines -->  worker
 
-The supervisor is ours and runs no tool. It starts the worker, waits for it no longer than allowed, counts the memory and
-files of all processes below it, kills whatever a call leaves running, and ends with everything below it as soon as its
-own input is closed, so when our process is killed too. The worker (`sandbox_worker.py`) locks itself up, loads one
+The supervisor is ours and runs no tool. It starts the worker, waits for it no longer than allowed, counts the memory
+and files of all processes below it, kills whatever a call leaves running, and ends with everything below it as soon as
+its own input is closed, so when our process is killed too. The worker (`sandbox_worker.py`) locks itself up, loads one
 module of the library and calls the functions that are documented, and those only; names and arguments arrive as JSON.
 
     in     the configuration                          out    {"level": ..., "network": ...}
