@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.composition import composed, mistake
 from tests.support.rude_tools import AVAILABLE, BEST, LIBRARY, LIMITS, still_works
-from tltrain.environments import sandbox, sandbox_library
+from tltrain.environments import sandbox, sandbox_library, sandbox_machine
 from tltrain.environments.sandbox import ISOLATION_LEVELS, Isolation, Sandbox
 from tltrain.errors import TltrainError
 
@@ -101,7 +101,7 @@ def test_the_level_is_said_once(machine, caplog):
 
 @pytest.mark.skipif(not AVAILABLE["landlock"], reason="the kernel has no Landlock")
 def test_a_machine_without_bubblewrap_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr(sandbox, "_bubblewraps", list)
+    monkeypatch.setattr(sandbox, "bubblewraps", list)
     monkeypatch.setattr(sandbox, "_probe", sandbox._probe.__wrapped__)
     with pytest.raises(
         TltrainError, match=r"namespaces: bubblewrap is missing \(install .* pip install 'tltrain\[sand"
@@ -116,10 +116,10 @@ def test_a_bubblewrap_that_does_not_know_an_option_makes_way_for_the_next(monkey
     old = tmp_path / "bwrap"
     old.write_text("#!/bin/sh\necho 'bwrap: Unknown option --size' >&2\nexit 1\n")
     old.chmod(0o755)
-    others = sandbox._bubblewraps()
-    monkeypatch.setattr(sandbox, "_bubblewraps", lambda: [str(old), *others])
+    others = sandbox.bubblewraps()
+    monkeypatch.setattr(sandbox, "bubblewraps", lambda: [str(old), *others])
     assert sandbox._probe.__wrapped__("namespaces", False).level == "namespaces"
-    monkeypatch.setattr(sandbox, "_bubblewraps", lambda: [str(old)])
+    monkeypatch.setattr(sandbox, "bubblewraps", lambda: [str(old)])
     assert sandbox._probe.__wrapped__("namespaces", False) == "bwrap: Unknown option --size"
 
 
@@ -145,7 +145,7 @@ def test_modules_that_are_imported_later_are_found_by_nobody(level, tmp_path):
 
 @as_root
 def test_root_that_cannot_change_its_user_runs_tools_by_process_alone(monkeypatch):
-    monkeypatch.setattr(sandbox, "_may_change_user", lambda: False)
+    monkeypatch.setattr(sandbox_machine, "may_change_user", lambda: False)
     assert [sandbox.tool_user(level) for level in ISOLATION_LEVELS] == [NOBODY, NOBODY, None]
 
 

@@ -74,7 +74,7 @@ def test_the_environment_of_our_process_is_not_to_be_seen(level, rude, monkeypat
     """Neither in the tool's own, nor (but for the weakest level) in that of the processes above it."""
     monkeypatch.setenv("SECRET_TOKEN", "a-secret-of-ours")
     if level == "process":
-        assert "SECRET_TOKEN" not in sandbox._environment(network=True)
+        assert "SECRET_TOKEN" not in sandbox.environment(network=True)
         pytest.skip("without help of the kernel, /proc shows a user's own processes")
     with open(f"/proc/{os.getpid()}/cmdline") as file:
         assert "a-secret-of-ours" not in file.read()
@@ -83,7 +83,7 @@ def test_the_environment_of_our_process_is_not_to_be_seen(level, rude, monkeypat
 
 def test_the_secret_would_be_found_where_it_is(rude, monkeypatch):
     """That the test above can fail."""
-    monkeypatch.setattr(sandbox, "_environment", lambda network: {"SECRET_TOKEN": "a-secret-of-ours"})
+    monkeypatch.setattr(sandbox, "environment", lambda network: {"SECRET_TOKEN": "a-secret-of-ours"})
     assert rude().call("look_around", {}) == '"secret in sight"'
 
 
@@ -217,6 +217,6 @@ with Sandbox(LIBRARY, "Hostile.Rude.tool", FUNCTIONS, LIMITS) as tools:
 def test_a_proxy_with_a_password_is_not_passed_on(monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://user:password@proxy:1")
     monkeypatch.setenv("HTTP_PROXY", "http://proxy:1")
-    assert "HTTPS_PROXY" not in sandbox._environment(network=True)
-    assert sandbox._environment(network=True)["HTTP_PROXY"] == "http://proxy:1"
-    assert "HTTP_PROXY" not in sandbox._environment(network=False)
+    assert "HTTPS_PROXY" not in sandbox.environment(network=True)
+    assert sandbox.environment(network=True)["HTTP_PROXY"] == "http://proxy:1"
+    assert "HTTP_PROXY" not in sandbox.environment(network=False)

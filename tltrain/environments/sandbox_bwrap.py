@@ -89,14 +89,18 @@ def start(command: list[str], user: int | None) -> subprocess.Popen[bytes]:
         return _popen([*command, *program], ())
     told, tell = os.pipe()
     wait, go = os.pipe()
+    more = ["--info-fd", str(tell), "--userns-block-fd", str(wait)]
+    process = _popen([command[0], *more, *command[1:], *program], (tell, wait))
     try:
-        more = ["--info-fd", str(tell), "--userns-block-fd", str(wait)]
-        process = _popen([command[0], *more, *command[1:], *program], (tell, wait))
         os.close(tell)
         tell = -1
         with contextlib.suppress(ValueError, KeyError, ProcessLookupError):  # it has ended, and its stderr says why
             _write_maps(json.loads(_read_all(told))["child-pid"], user)
             os.write(go, b"1")
+    except OSError:
+        process.kill()
+        process.wait()
+        raise
     finally:
         for fd in {told, tell, wait, go} - {-1}:
             os.close(fd)
