@@ -97,10 +97,10 @@ def start(command: list[str], user: int | None) -> subprocess.Popen[bytes]:
         with contextlib.suppress(ValueError, KeyError, ProcessLookupError):  # it has ended, and its stderr says why
             _write_maps(json.loads(_read_all(told))["child-pid"], user)
             os.write(go, b"1")
-    except OSError:
+    except OSError as error:
         process.kill()
         process.wait()
-        raise
+        raise OSError(f"the user nobody cannot be had in a namespace: {error.strerror}") from None
     finally:
         for fd in {told, tell, wait, go} - {-1}:
             os.close(fd)

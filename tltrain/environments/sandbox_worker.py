@@ -71,7 +71,10 @@ def lock_up(config: dict, kernel: ModuleType, seccomp: ModuleType) -> dict:
     if level != "namespaces":
         os.chdir(home)
     if kernel.LINUX:
-        kernel.drop_rights(user)
+        try:
+            kernel.drop_rights(user)
+        except PermissionError as error:
+            raise OSError(f"this process may not become the user nobody: {error.strerror}") from None
     if level == "namespaces":
         os.mkdir(home)
         os.chdir(home)
