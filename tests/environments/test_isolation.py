@@ -253,6 +253,18 @@ def test_an_unreadable_library_of_another_user_is_copied_and_the_wall_stays(leve
 
 
 @as_root
+def test_a_library_is_copied_once_and_again_when_it_has_changed(library):
+    first = sandbox_library.readable(library, NOBODY)
+    assert sandbox_library.readable(library, NOBODY) == first != library
+    (library / "Text" / "new").write_text("new")
+    second = sandbox_library.readable(library, NOBODY)
+    assert second != first and (second / "Text" / "new").read_text() == "new"
+    os.mkfifo(library / "pipe")
+    with pytest.raises(TltrainError, match="library/pipe: the tool library cannot be copied"):
+        sandbox_library.readable(library, NOBODY)
+
+
+@as_root
 def test_tools_cannot_write_the_copy_that_others_load(level, library):
     (library / "writer.py").write_text(
         "def write():\n    with open(__file__, 'a') as file:\n        return file.write('changed = True')\n"

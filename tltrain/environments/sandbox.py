@@ -113,6 +113,7 @@ class Sandbox:
         module: the module's dotted name, from an index of the library, never from a model.
         functions: the names that may be called.
         level: one of `ISOLATION_LEVELS`; None: the best of this machine, `process` excepted.
+        source: what `sandbox_library.readable` says of the library; None: it is asked when the process starts.
     """
 
     def __init__(
@@ -123,10 +124,11 @@ class Sandbox:
         limits: Limits | None = None,
         network: bool = False,
         level: str | None = None,
+        source: Path | None = None,
     ) -> None:
         self.library, self.module, self.functions = Path(library).resolve(), module, frozenset(functions)
         self.limits, self.network = limits or Limits(), network
-        self.level = level
+        self.level, self.source = level, source
         self.load_error: str | None = None
         """Why the module could not be loaded, if it could not; every call is then answered with it."""
         self._process: subprocess.Popen[bytes] | None = None
@@ -164,7 +166,7 @@ class Sandbox:
         """
         level = self.level or isolation(network=self.network).level
         user = tool_user(level)
-        source = readable(self.library, user)
+        source = self.source or readable(self.library, user)
         self._folder = ToolFolder()
         process = self._process = subprocess.Popen(
             [sys.executable, "-I", "-B", str(CHILD), self._folder.path],  # the last to be known by in a list

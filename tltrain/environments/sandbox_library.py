@@ -1,13 +1,14 @@
 """The folder that tools of a library are loaded from: the library itself, or a copy that the tools' user can read.
 
 Root's tools run as the user `nobody`. Where that user cannot read all of a library, a copy is made for it, once for all
-conversations. A library is a stranger's: whatever cannot be copied stops the run with the file's name. It never makes
-the isolation weaker.
+conversations, and again where the library has changed. A library is a stranger's: whatever cannot be copied stops the
+run with the file's name. It never makes the isolation weaker.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import stat
 import threading
@@ -21,7 +22,7 @@ MOST_FILES = 20_000
 DEEPEST = 64
 """Limits of a copy; a library beyond them has to be made readable for others instead."""
 
-_copies: dict[Path, ToolFolder] = {}
+_copies: dict[tuple[Path, int], ToolFolder] = {}
 _lock = threading.Lock()
 
 
@@ -35,16 +36,33 @@ def readable(library: Path, user: int | None) -> Path:
     if user is None or (others_may_enter(str(library)) and _readable_by_others(library)):
         return library
     with _lock:
-        if library not in _copies:
+        version = library, _signature(library)
+        if version not in _copies:
             folder = ToolFolder()
             try:
                 copy(library, Path(folder.make("library")))
             except BaseException:
                 folder.close()
                 raise
-            _copies[library] = folder
+            _copies[version] = folder
             atexit.register(folder.close)
-        return Path(_copies[library].path, "library")
+        return Path(_copies[version].path, "library")
+
+
+def _signature(library: Path) -> int:
+    """What changes when a file of the library does; of at most `MOST_FILES`, as more are not copied."""
+    found: list[tuple[str, int, int, int, int]] = []
+    waiting = [str(library)]
+    while waiting and len(found) <= MOST_FILES:
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                status = entry.stat(follow_symlinks=False)
+                found.append((entry.path, status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns))
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                if len(found) > MOST_FILES:
+                    break
+    return hash(tuple(sorted(found)))
 
 
 def _readable_by_others(library: Path) -> bool:

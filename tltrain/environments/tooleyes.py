@@ -33,8 +33,9 @@ from typing import Any
 from tltrain.config import ToolEyesConversations
 from tltrain.data.reading import expect, expect_tools, member, optional, parse_json_at, read_file, read_json
 from tltrain.environments import Environment
-from tltrain.environments.sandbox import Isolation, Limits, Sandbox, isolation, tool_user
+from tltrain.environments.sandbox import Isolation, Limits, Sandbox, isolation
 from tltrain.environments.sandbox_library import readable
+from tltrain.environments.sandbox_machine import tool_user
 from tltrain.errors import FieldError, TltrainError
 from tltrain.trajectory import Call, Message, Task, Tool, Turn
 
@@ -218,12 +219,13 @@ def make(benchmark: ToolEyesConversations) -> Callable[[], Environment]:
     library = Library.read(folder / "Tool_Library", queries)
     user = User.read(benchmark.user, by_id)
     limits = Limits(seconds=benchmark.time_limit, memory=benchmark.memory_limit, output=benchmark.max_output)
-    readable(library.root, tool_user(level))
+    source = readable(library.root, tool_user(level))
     complained: set[str] = set()
 
     def session(query: Query) -> Sandbox:
         functions = library.functions[query.module] & {tool.name for tool in query.tools}
-        return Sandbox(library.root, ".".join((*query.module, "tool")), functions, limits, benchmark.network, level)
+        module = ".".join((*query.module, "tool"))
+        return Sandbox(library.root, module, functions, limits, benchmark.network, level, source)
 
     return lambda: ToolEyes(by_id, session, user, complained)
 
