@@ -57,6 +57,9 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     runs.finish(folder, cfg, metrics)
     evaluation_tables.show_conversations(metrics, name)
     evaluation_tables.show_published(published)
+    if isolation := metrics.get("isolation"):  # in every run: a warning of the sandbox is given once a process
+        said = f"Tools ran at isolation level {isolation['level']}, network {isolation['network']}"
+        terminal.console.print(said, markup=False)
     terminal.console.print(f"Written to {folder}", markup=False)
     return metrics
 
