@@ -284,7 +284,7 @@ def isolation(minimum: str = "auto", network: bool = False) -> Isolation:
         TltrainError: the machine has nothing that strong.
     """
     weakest = "landlock" if minimum == "auto" else minimum
-    refusals = []
+    refusals: list[str] = []
     with _lock:
         for level in ISOLATION_LEVELS[: ISOLATION_LEVELS.index(weakest) + 1]:
             found = _probe(level, network)

@@ -91,7 +91,7 @@ class Worker:
         reply = self._start_in_namespaces() if self.config["level"] == "namespaces" else self._fork()
         if "fault" in reply:
             raise Fault(reply["fault"])
-        self.own = {self.pid, *kernel.descendants(self.pid)}
+        self.own = kernel.descendants(os.getpid())  # the worker, and bubblewrap around it
         return reply
 
     def _start_in_namespaces(self) -> dict:
@@ -225,8 +225,10 @@ class Worker:
 
     def end(self) -> str:
         """How the worker ended."""
+        if self.pid is None:
+            return "before it was started"
         with contextlib.suppress(OSError):
-            for _ in range(100 if self.pid is not None else 0):
+            for _ in range(100):
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
                 if pid:
                     self.ended = True
