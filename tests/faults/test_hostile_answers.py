@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.amounts import amount
 from tests.support.hostile_inputs import CANARY, PIECES, mutated, watch
 from tests.support.mae_rules import PAPER, STRICT
 from tests.support.reader_samples import TOOLS
@@ -109,7 +110,7 @@ def test_hostile_answers(tmp_path):
 
 @pytest.mark.faults
 def test_two_hundred_thousand_hostile_answers(tmp_path, figures):
-    count, slowest, grown = fuzz(200_000, 2, tmp_path)
+    count, slowest, grown = fuzz(amount("answers"), 2, tmp_path)
     figures(
         "Hostile inputs", what="answers", inputs=count, crashes=0, slowest=f"{slowest:.0f} ms", memory=f"+{grown} MiB"
     )

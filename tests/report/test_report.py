@@ -380,3 +380,27 @@ def test_without_texts_the_numbers_stay_and_what_was_asked_and_answered_goes():
     assert "search_flights" in page.render(whole, numbers.derive(whole))
     left, all_of_them = samples.flipping(bare), samples.flipping(whole)
     assert len(left["samples"]) == len(all_of_them["samples"]) > 0
+
+
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(1)", "\t=1", "\r=1", " =1", "-", "\uff1d1"]
+)
+def test_a_cell_that_a_spreadsheet_would_compute_is_escaped(text):
+    found = small((text, [Job(0, error=f"{text} failed")]), ("fine", [job(0, [1, 0])]))
+    found = replace(
+        found,
+        axes={"model.name": [text, -5.4]},
+        rows=[replace(r, axes={"model.name": v}) for r, v in zip(found.rows, (text, -5.4), strict=True)],
+    )
+    table = list(csv.reader(io.StringIO(exports.comma_separated(found, numbers.derive(found)), newline="")))
+    heads, first, second = table
+    assert first[0] == first[heads.index("name")] == f"'{text}".replace("\r", " ")
+    assert first[heads.index("error")].startswith("'" if " ".join(text.split())[:1] in "=+-@\uff1d" else text[0])
+    assert second[0] == "-5.4"
+
+
+@pytest.mark.parametrize(
+    "number", ["-5.4", "+3", "-0.0000", "1e-05", "-1.5e+10", "-.5", "-inf", "nan", "12.", -5.4, None, 3]
+)
+def test_a_number_is_no_formula(number):
+    assert exports.spreadsheet_cell(number) == number

@@ -309,7 +309,7 @@ def test_the_key_is_sent_and_appears_nowhere(tltrain, server, tmp_path, monkeypa
             ["source.url=http://localhost/v1", "source.model=m", "source.api_key_env=sk-1"],
             "source.api_key_env: expected the name of an environment variable, not the key itself",
         ),
-        (["source.timeout=0"], "source.timeout: expected 1 or more, found 0"),
+        (["source.timeout=0"], "source.timeout: expected a number from 1 to 86400, found 0"),
         (["source.mode=tools"], "source.mode: Invalid value 'tools', expected one of"),
         (["source.modell=x"], "source.modell: no such key; did you mean model?"),
         (["source=vllm"], "source=vllm: no such choice; there are: endpoint, golden, model, random"),

@@ -17,7 +17,7 @@ from tltrain.formats import joined
 from tltrain.formats.calls import render_call
 from tltrain.formats.tl import TL
 from tltrain.grading import CUT, SAMPLED_OUTCOMES, Grade, Outcome, RewardSettings, grade
-from tltrain.runtime import distributed, redact, runs
+from tltrain.runtime import distributed, json_files, redact, runs
 from tltrain.training import pricing
 from tltrain.training.kl import KlControl
 from tltrain.trajectory import Sample
@@ -213,13 +213,14 @@ class SampleLog:
     def forget_after(self, step: int) -> None:
         """Remove what steps after `step` left: they are made again."""
         if distributed.leads() and self.path.is_file():
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-            earlier = [line for number, line in enumerate(lines, 1) if self._step(number, line) <= step]
+            # Not `splitlines`: a model may have written characters that Unicode takes for the end of a line.
+            lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
+            earlier = [line for number, line in enumerate(lines, 1) if line and self._step(number, line) <= step]
             runs.write_lines(self.path, earlier)
 
     def _step(self, number: int, line: str) -> float:
         try:
-            record = json.loads(line)
+            record = json_files.parse(line)
         except ValueError:  # the line that was being written when the run was stopped
             return math.inf
         try:
