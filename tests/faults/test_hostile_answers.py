@@ -18,7 +18,9 @@ from tltrain.evaluation.records import Prediction, to_line
 from tltrain.formats import tool_errors
 from tltrain.formats.answers import read_structure
 from tltrain.formats.calls import CallSyntaxError, call_end, read_call, read_calls, render_call
-from tltrain.formats.chat_completions import UNREADABLE, answer_text
+from tltrain.formats.chat_completions import UNREADABLE, answer_text, unparsed_call
+from tltrain.formats.preamble import without_words
+from tltrain.formats.tl import TL
 from tltrain.grading import ANY, PAPER_REWARD, OneOf, grade
 from tltrain.trajectory import Call, Message, Sample, Tool
 
@@ -33,6 +35,7 @@ SEEDS = (
     '{"error": "Invalid input: city not found", "code": 404, "data": [{"status": "failed"}]}',
     "Traceback (most recent call last):\n  File \"x.py\", line 1\nKeyError: 'city'",
     "I am sorry, but I cannot do that.",
+    "<think>search(query='a')?</think>\nSure (why not):\n```python\nsearch(query='b')\n```",
     "",
 )
 SAMPLE = Sample(
@@ -76,6 +79,10 @@ def read_in_every_way(text: str, kinds: list[tool_errors.Rule]) -> None:
     scoring.any_call([text], [SAMPLE])
     scoring.rotbench_official([call], [SAMPLE])
     scoring.rotbench_fixed([text], [SAMPLE])
+    behind = without_words(text, [tool.name for tool in SAMPLE.tools])
+    assert text.endswith(behind) and (behind == text or call_end(behind))
+    assert len(TL.answer(text)) <= len(text)
+    unparsed_call({"content": text}, SAMPLE.tools)
     read_structure(text)
     for rule in kinds:
         tool_errors.error_kind(text, rule)

@@ -21,6 +21,14 @@ from tltrain.report.sweep import Job, StageCost, load, save, without_texts
 from tltrain.report.write import write_report
 
 
+def test_answers_that_a_server_ended_are_among_the_caveats():
+    ended = {"set": {"finish_reasons": {"stop": 6, "length": 2}}, "other": {"finish_reasons": {"content_filter": 2}}}
+    made = small(("base", [job(0, [1, 0])]), ("x", [job(0, [1, 1], details=ended), job(1, [1, 1])]))
+    notes = wording.caveats(made, numbers.derive(made))
+    assert "Answers that were cut at the limit of tokens before a call could be read: x 2 of 10 (20.0 %)." in notes
+    assert "Answers that the server's content filter withheld or cut: x 2 of 10 (20.0 %)." in notes
+
+
 def test_a_row_is_the_mean_and_sample_deviation_of_its_seeds():
     found = numbers.derive(small(("base", [job(0, [1, 0]), job(1, [1, 1]), Job(2, error="killed")])))
     summary = found.summaries[0, "set", "cf"]

@@ -7,7 +7,16 @@ from typing import Any, Optional
 
 from omegaconf import MISSING
 
-from tltrain.config.choices import Device, IsolationLevel, Mode, OnError, Quantization, Scoring, TrackingMode
+from tltrain.config.choices import (
+    Device,
+    IsolationLevel,
+    LimitField,
+    Mode,
+    OnError,
+    Quantization,
+    Scoring,
+    TrackingMode,
+)
 from tltrain.config.keys import key
 from tltrain.config.stages import GENERATED, TOKENS, DemoSizes
 
@@ -198,7 +207,19 @@ class Endpoint(Source):
     api_key_env: str = key("OPENAI_API_KEY", "environment variable with the API key, if the server needs one")
     concurrency: int = key(8, "number of requests at the same time", least=1, most=10_000)
     timeout: float = key(300.0, "seconds without data after which a request is repeated", least=1, most=DAY)
+    total_timeout: float = key(
+        1800.0,
+        "seconds after which a question without a whole answer ends the run, retries included",
+        least=1,
+        most=7 * DAY,
+    )
+    max_response_size: float = key(8.0, "most megabytes of a response, decompressed", least=0.001, most=1000)
     retries: int = key(6, "retries of a request, at growing intervals or when the server says", least=0, most=1000)
+    limit_field: LimitField = key(
+        LimitField.max_tokens,
+        "name of the field that limits an answer to stage.max_new_tokens; OpenAI's reasoning models take "
+        "max_completion_tokens alone",
+    )
     temperature: Optional[float] = key(0.0, "sampling temperature; null: the server's default", least=0, most=100)
     extra: dict[str, Any] = key({}, "further fields of the request body; null removes a field")
     cache: bool = key(True, "keep answers under cache.dir/endpoint and use them instead of asking again")

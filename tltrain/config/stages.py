@@ -22,6 +22,7 @@ from tltrain.config.choices import (
     SupervisedPacking,
     TooLongAnswer,
     Truncation,
+    WordsBeforeCall,
     Write,
 )
 from tltrain.config.keys import key
@@ -38,6 +39,10 @@ ROWS = 1_000_000
 
 NAME = "name of the stage, which `stage=` chooses"
 RULE = "rule that says which tool answers are errors"
+WORDS_BEFORE_CALL = (
+    "a thought, a sentence or a code fence before a call; error: the call counts as unreadable; ignore: it is read as "
+    "if it stood alone"
+)
 RESUME = "continue from the last complete checkpoint in hydra.run.dir"
 KEEP_CHECKPOINTS = "keep the checkpoints after the run has ended well"
 SUPERVISED = "settings of the supervised stage, as `stage.KEY` of stage=pkt"
@@ -209,6 +214,7 @@ class EvalStage:
     matching: Matching = key(
         Matching.strict, 'comparison of argument values; strict: equal as JSON; lenient: 1, 1.0 and "1" are equal'
     )
+    words_before_call: WordsBeforeCall = key(WordsBeforeCall.error, WORDS_BEFORE_CALL)
     rule: Rule = key(Rule.strict, "rule that says which tool answers in conversations are errors (CE)")
     max_new_tokens: int = key(256, "longest generated answer in tokens", least=1, most=TOKENS)
     batch_size: int = key(16, "number of prompts answered at the same time", least=1, most=ROWS)
@@ -218,6 +224,7 @@ class EvalStage:
 class PredictStage:
     name: str = key("predict", NAME)
     max_new_tokens: int = key(512, "longest generated call in tokens", least=1, most=TOKENS)
+    words_before_call: WordsBeforeCall = key(WordsBeforeCall.error, WORDS_BEFORE_CALL)
 
 
 @dataclass

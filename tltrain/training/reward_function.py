@@ -135,7 +135,7 @@ class FirstRollout:
         if self.seen or step > 1 or not judged:
             return
         self.seen = True
-        unreadable = sum(one.grade.outcome is Outcome.FORMAT_ERROR for one in judged)
+        unreadable = sum(one.grade.outcome in (Outcome.FORMAT_ERROR, Outcome.WORDS_BEFORE_CALL) for one in judged)
         if unreadable >= UNREADABLE * len(judged):
             log.warning(
                 "%d of the %d calls of the first rollout cannot be read: this model does not write the format yet, and "
