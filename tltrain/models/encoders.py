@@ -1,4 +1,4 @@
-"""The encoder of a model, and what a trained model's folder says of how it was trained to read conversations."""
+"""The encoder of a model, and the record in a trained model's folder of how conversations were tokenized."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from tltrain.tokens.encoder import Encoder
 log = logging.getLogger(__name__)
 
 RECORD = "tltrain.json"
-"""A file of a trained model's folder, beside the tokenizer's."""
+"""A file in a trained model's folder, beside the tokenizer's files."""
 VERSION = 1
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How a model was trained to read conversations.
+    """How conversations were tokenized when a model was trained.
 
     Attributes:
         bos: whether a conversation began with the tokenizer's BOS token.
-        prompts: of the training; prompts_read_apart: those that are other tokens where their text is read as a whole
-            (`Encoder.reads_apart`).
+        prompts: number of training prompts.
+        prompts_read_apart: those whose whole text has other tokens than the prompt (`Encoder.reads_apart`).
     """
 
     bos: bool
@@ -38,15 +38,15 @@ class Reading:
     version: int = VERSION
 
     def write(self, folder: Path) -> None:
-        """Leave it in a model's folder."""
+        """Write the record to a model's folder."""
         (folder / RECORD).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def of(cls, folder: Path) -> Reading | None:
-        """What a model's folder says; None where it says nothing.
+        """Read the record from a model's folder; None if there is none.
 
         Raises:
-            TltrainError: it cannot be read.
+            TltrainError: the record cannot be read.
         """
         file = folder / RECORD
         if not file.is_file():
@@ -61,19 +61,22 @@ class Reading:
 
 
 def load_encoder(path: str, model: DictConfig) -> Encoder:
-    """The encoder of the model at `path`; its tokenizer has the TL chat template."""
+    """Load the encoder of the model at `path`; its tokenizer gets the TL chat template."""
     return encoder_of(loading.load_tokenizer(path, model), bos_of(path, model))
 
 
 def encoder_of(tokenizer: PreTrainedTokenizerBase, bos: bool | None) -> Encoder:
-    """The encoder of a tokenizer, which gets the TL chat template; `bos` as of `Encoder`."""
+    """Create the encoder of a tokenizer, which gets the TL chat template; `bos` as in `Encoder`."""
     encoder = Encoder(tokenizer, bos=bos)
     tokenizer.chat_template = chat_template("".join(tokenizer.convert_ids_to_tokens(encoder.opening)))
     return encoder
 
 
 def bos_of(path: str, model: DictConfig) -> bool | None:
-    """Whether conversations begin with the BOS token: `model.bos`, or if that is `auto` as the model was trained."""
+    """Return whether conversations begin with the BOS token: `model.bos`, or with `auto` as the model was trained.
+
+    None follows the tokenizer: `auto`, and the model has no record of its training.
+    """
     trained = Reading.of(Path(path))
     if model.bos == "auto":
         return None if trained is None else trained.bos

@@ -1,7 +1,8 @@
-"""Base models made ready: from a folder, a hub, a Python package that ships one, or at random.
+"""Prepare base models from a folder, a hub, a Python package that ships one, or random weights.
 
-What must be converted or made is made once, under `cache.dir/models/`, as a plain folder of safetensors and tokenizer
-with a manifest of its files. Its name says what it was made of; files that are not as they were are made again.
+Models that must be converted or created are written once to `cache.dir/models/`, as a plain folder of safetensors and
+tokenizer with a manifest of its files. The folder's name contains a hash of the inputs; a folder whose files have
+changed is created again.
 """
 
 from __future__ import annotations
@@ -44,16 +45,19 @@ from tltrain.runtime.terminal import status
 from tltrain.trajectory import Trajectory
 
 log = logging.getLogger(__name__)
-transformers_logging.disable_progress_bar()  # ours says what is going on
+transformers_logging.disable_progress_bar()  # ours reports the progress
 T = TypeVar("T")
 END, PAD = "</s>", "<pad>"
 
 
 def resolve(model: DictConfig, cache_dir: str, texts: Callable[[], Iterable[str]]) -> str:
-    """Where the model is: `model.path` if given, else a folder made from its package or at random, else its hub id.
+    """Return the model's location: `model.path`, a folder created from its package or with random weights, or a hub id.
 
     Args:
-        texts: gives the text that a tokenizer for random weights is trained from.
+        texts: returns the texts on which the tokenizer of a model with random weights is trained.
+
+    Raises:
+        TltrainError: the configuration names no model.
     """
     if model.path is not None:
         return model.path
@@ -67,7 +71,7 @@ def resolve(model: DictConfig, cache_dir: str, texts: Callable[[], Iterable[str]
 
 
 def load_tokenizer(path: str, model: DictConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer at `path`, with a pad token."""
+    """Load the tokenizer at `path` and make sure that it has a pad token."""
     tokenizer = _fetch(
         path,
         lambda local: AutoTokenizer.from_pretrained(
@@ -75,12 +79,12 @@ def load_tokenizer(path: str, model: DictConfig) -> PreTrainedTokenizerBase:
         ),
     )
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token  # batches carry their mask: what stands in the padding is not read
+        tokenizer.pad_token = tokenizer.eos_token  # batches have a mask: the content of padding is ignored
     return tokenizer
 
 
 def load_config(path: str, model: DictConfig) -> PreTrainedConfig:
-    """The configuration of the model at `path`."""
+    """Load the configuration of the model at `path`."""
     return _fetch(
         path,
         lambda local: AutoConfig.from_pretrained(
@@ -90,13 +94,13 @@ def load_config(path: str, model: DictConfig) -> PreTrainedConfig:
 
 
 def load_model(path: str, model: DictConfig, dtype: torch.dtype, device: torch.device, **more: Any) -> PreTrainedModel:
-    """The causal language model at `path`, from safetensors only; an adapter there is added to its model's weights.
+    """Load the causal language model at `path`, from safetensors only; an adapter is merged into its base model.
 
     Args:
-        more: of `from_pretrained`.
+        more: further arguments of `from_pretrained`.
 
     Raises:
-        TltrainError: it cannot be read, or it lies in the cache and is not as it was written.
+        TltrainError: the model cannot be read, or its files in the cache have changed since they were written.
     """
     if distributed.leads():
         manifests.check(Path(path))
@@ -120,13 +124,13 @@ def load_model(path: str, model: DictConfig, dtype: torch.dtype, device: torch.d
 
 
 def _fetch(path: str, load: Callable[[bool], T]) -> T:
-    """What `load(local_files_only)` gives for a folder or a hub id."""
+    """Return `load(local_files_only)` for a folder or a hub id; errors become one line."""
     local = Path(path).is_dir()
     try:
         return load(local or not _hub_answers())
     except ImportError as error:  # such as model.attn_implementation=flash_attention_2 without its package
         raise TltrainError(f"model {path}: {' '.join(str(error).split())}") from error
-    except Exception as error:  # safetensors and tokenizers have errors of their own, some of no type but this
+    except Exception as error:  # safetensors and tokenizers have their own errors, some of type Exception
         if out_of_space.of_memory(error):
             raise
         if "trust_remote_code" in str(error):
@@ -146,7 +150,7 @@ def _fetch(path: str, load: Callable[[bool], T]) -> T:
 
 @cache
 def _hub_answers() -> bool:
-    """Whether the hub can be reached, asked once: the hub's own client would try for most of a minute."""
+    """Return whether the hub can be reached; cached, since the hub's own client would retry for most of a minute."""
     try:
         get_session().head(ENDPOINT, timeout=10)
         return True
@@ -155,7 +159,7 @@ def _hub_answers() -> bool:
 
 
 def _make_once(folder: Path, make: Callable[[Path], None]) -> Path:
-    """`folder`, made aside by `make` and renamed if it is not there, or not as it was made."""
+    """Return `folder`; if it is missing or its files have changed, create it aside with `make` and rename it."""
     if not folder.is_dir() or manifests.changed_since_left(folder) is not None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f".{folder.name}.lock")):
@@ -164,13 +168,13 @@ def _make_once(folder: Path, make: Callable[[Path], None]) -> Path:
 
 
 def _make(folder: Path, make: Callable[[Path], None]) -> None:
-    """The same, by one process at a time; another one may have made it meanwhile."""
+    """Create the folder while holding its lock, unless another process has done so meanwhile."""
     if folder.is_dir():
         changed = manifests.changed_since_left(folder)
         if changed is None:
             return
         log.warning("%s is made again: %s is not as it was written", folder, changed)
-    # In containers every process may have the same number: what one that was killed has left is not taken up.
+    # A random name, since processes in different containers may share an id: never reuse what a killed one left.
     part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
     try:
         part.mkdir()
@@ -195,7 +199,7 @@ def _from_package(weights: Path, folder: Path) -> Path:
 
 
 MAKERS = ("torch", "transformers", "tokenizers")
-"""Libraries that draw random weights and train a tokenizer: another version may come to others."""
+"""Libraries that draw random weights and train a tokenizer: other versions may give other results."""
 
 
 def _at_random(sizes: dict[str, int], texts: Iterable[str], cache_dir: Path, name: str) -> Path:
@@ -219,7 +223,7 @@ def _at_random(sizes: dict[str, int], texts: Iterable[str], cache_dir: Path, nam
 
 
 def byte_level_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer trained from `texts`, with an end and a pad token."""
+    """Train a byte-level BPE tokenizer, with an end and a pad token, on `texts`."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -236,7 +240,7 @@ def byte_level_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTok
 
 
 def load(path: str, model: DictConfig, dtype: torch.dtype, device: torch.device) -> Any:
-    """The model at `path` as it is to be trained: with an adapter where `model.lora` asks for one."""
+    """Load the model at `path` for training, with a new adapter if `model.lora` is on."""
     if model.lora.r is None:
         return load_model(path, model, dtype, device)
     adapters.need("peft")
@@ -245,7 +249,7 @@ def load(path: str, model: DictConfig, dtype: torch.dtype, device: torch.device)
 
 
 def merge(folder: Path, base: str, model: DictConfig, dtype: torch.dtype) -> None:
-    """Put in place of the adapter in `folder` the whole model, the adapter added to the weights of `base`."""
+    """Replace the adapter in `folder` by the full model: `base` with the adapter merged into its weights."""
     adapter = folder.with_name(f".{folder.name}.adapter")
     shutil.rmtree(adapter, ignore_errors=True)
     folder.rename(adapter)
@@ -256,9 +260,9 @@ def merge(folder: Path, base: str, model: DictConfig, dtype: torch.dtype) -> Non
 
 
 CORPUS = 500
-"""Trajectories whose text trains the tokenizer of a model with random weights."""
+"""Number of trajectories on whose text the tokenizer of a model with random weights is trained."""
 
 
 def corpus(items: list[Trajectory]) -> list[str]:
-    """Text for a tokenizer of the model's own: what it will read and write."""
+    """Return the training texts for the tokenizer of a model with random weights: the first `CORPUS` conversations."""
     return [joined(TL.segments(item)) for item in items[:CORPUS]]

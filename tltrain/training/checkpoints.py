@@ -1,10 +1,10 @@
-"""Checkpoints that a run can be resumed from whenever it was stopped. Imports no torch by itself.
+"""Checkpoints from which a run can resume wherever it was stopped. Does not import torch itself.
 
-    checkpoints/checkpoint-30/     what the Trainer writes: weights, optimizer, schedule, random states, history
-        complete.json              last: what the Trainer does not keep, and every file's size and digest
+    checkpoints/checkpoint-30/     the Trainer's files: weights, optimizer, schedule, random states, history
+        complete.json              written last: state that the Trainer does not save, and size and digest of each file
 
-Without `complete.json` a checkpoint is half-written, with files other than those listed it is altered; neither is ever
-resumed from.
+A checkpoint without `complete.json` is half-written, and one whose files differ from those listed is altered; a run
+resumes from neither.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 COMPLETE = "complete.json"
-"""A checkpoint with this file is whole; it holds what the Trainer's own files do not."""
+"""A checkpoint with this file is complete; the file holds the state that the Trainer itself does not save."""
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint in `folder`."""
+    """Return the newest complete checkpoint in `folder`; None if there is none."""
     return max((path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")), key=step_of, default=None)
 
 
 def step_of(checkpoint: Path | None) -> int:
-    """The optimizer step a checkpoint was made after."""
+    """Return the optimizer step after which a checkpoint was made; 0 for None."""
     return 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
 
 
 def to_resume(folder: Path) -> Path | None:
-    """The newest checkpoint in `folder` that is as it was written; half-written, altered and later ones are removed."""
+    """Return the newest intact checkpoint in `folder`, and remove half-written ones and altered ones newer than it."""
     while (found := last_checkpoint(folder)) is not None:
         if (changed := altered(found)) is None:
             break
@@ -58,20 +58,20 @@ def to_resume(folder: Path) -> Path | None:
 
 
 def seal(folder: Path, kept: dict[str, Any]) -> None:
-    """Mark the checkpoint as whole, with its files' digests, once all of it is on the disk."""
+    """Mark the checkpoint as complete: flush its files and write `kept`, with their digests, to `complete.json`."""
     names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
     digests = manifests.of_files(folder, [name for name in names if name != COMPLETE], flush=True)
     runs.write_json(folder / COMPLETE, kept | {"files": digests})
 
 
 def altered(folder: Path) -> str | None:
-    """The first file of a checkpoint that is missing, cut or has another content; None where all is as it was."""
+    """Return the first file of a checkpoint that is missing or has changed; None if the checkpoint is intact."""
     try:
         files = json.loads((folder / COMPLETE).read_text(encoding="utf-8")).get("files", {})
         sizes = {name: (folder / name).stat().st_size for name in files if (folder / name).is_file()}
     except (OSError, ValueError, AttributeError):
         return COMPLETE
-    for name, (size, _) in files.items():  # first: needs no reading
+    for name, (size, _) in files.items():  # sizes first: they need no reading
         if sizes.get(name) != size:
             return name
     found = manifests.of_files(folder, files)
@@ -79,10 +79,10 @@ def altered(folder: Path) -> str | None:
 
 
 class WholeCheckpoints(TrainerMixin):
-    """Mixed in before a Trainer: checkpoints as above, saved at SIGTERM too, resumed as if nothing had happened.
+    """Trainer mix-in that writes complete checkpoints, also at SIGTERM, and resumes as if the run had not stopped.
 
-    What the Trainer forgets is kept with them: sums that are not logged yet, the loss and the time of all the training
-    so far, the coefficient of `kl` where there is one, and why the training was stopped early.
+    A checkpoint also holds state that the Trainer does not save: sums that are not logged yet, the loss and duration of
+    the training so far, the coefficient of `kl` if there is one, and the reason for stopping early.
     """
 
     kl: KlControl | None = None
@@ -111,10 +111,10 @@ class WholeCheckpoints(TrainerMixin):
             if self.args.should_save:
                 seal(folder, self._more_to_keep())
                 best = self.state.best_model_checkpoint
-                rotate_checkpoints(str(folder.parent), limit, best)  # by their numbers: the clock may jump
+                rotate_checkpoints(str(folder.parent), limit, best)  # by step number: the clock may jump
         except Exception:
             if distributed.leads():
-                shutil.rmtree(folder, ignore_errors=True)  # on a full disk there is room for the message again
+                shutil.rmtree(folder, ignore_errors=True)  # frees space on a full disk, so that the error can be logged
             raise
         finally:
             self.args.save_total_limit = limit
@@ -131,14 +131,14 @@ class WholeCheckpoints(TrainerMixin):
         }
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> TrainOutput:
-        """Train, from a checkpoint where one is given.
+        """Train, starting from a checkpoint if one is given.
 
         Raises:
-            TltrainError: the checkpoint is no whole one.
+            TltrainError: the checkpoint cannot be read.
         """
         if resume_from_checkpoint is not None:
             folder = Path(resume_from_checkpoint)
-            if (folder / COMPLETE).is_file():  # else one of another program's, as `stage.args` may name
+            if (folder / COMPLETE).is_file():  # else from another program, as `stage.args` may name one
                 self._kept = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))
                 self.stopped = self._kept.get("stopped")
                 if self.kl is not None:
@@ -153,14 +153,14 @@ class WholeCheckpoints(TrainerMixin):
 
     @contextmanager
     def _reading(self, checkpoint: str) -> Iterator[None]:
-        """Says in one line that the checkpoint cannot be read; what goes wrong in the training is let through."""
+        """Turn errors of reading the checkpoint into one line; let errors of the training itself pass."""
         try:
             yield
         except Exception as error:
             if self._running or isinstance(error, TltrainError) or out_of_space.of_memory(error):
                 raise
             why = " ".join(str(error).split())[:300]
-            if isinstance(error, UnpicklingError):  # torch would advise to read it nevertheless
+            if isinstance(error, UnpicklingError):  # torch would suggest to load it anyway
                 why = "it holds a pickle that is no plain tensors, which is never read"
             raise TltrainError(f"{checkpoint} cannot be resumed from: {why}") from error
 
@@ -173,7 +173,7 @@ class WholeCheckpoints(TrainerMixin):
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         self._take_up()
         if self.stopped or self.state.global_step >= self.state.max_steps:
-            self.control.should_training_stop = True  # the Trainer would look for it only after one more step
+            self.control.should_training_stop = True  # the Trainer would check only after one more step
             return
         super()._run_epoch(*args, **kwargs)
 
@@ -182,7 +182,7 @@ class WholeCheckpoints(TrainerMixin):
         return super()._finalize_training(trial, num_train_samples, time.time() - self._elapsed())
 
     def _take_up(self) -> None:
-        """Put what a checkpoint kept where the Trainer has begun with zero."""
+        """Restore the counters of a checkpoint, which the Trainer starts at zero."""
         if "loss" in self._kept:
             self._initial_global_step = 0
             self._total_loss_scalar = self._kept["loss"]
@@ -192,17 +192,17 @@ class WholeCheckpoints(TrainerMixin):
         self._kept, self._running = {}, True
 
     def _elapsed(self) -> float:
-        """Seconds of training so far, by a clock that does not jump, with those before the run was stopped."""
+        """Return the seconds of training so far by a monotonic clock, including those before the run was stopped."""
         return self._seconds_before + time.monotonic() - self._began
 
     def _save_more(self, folder: Path) -> None:
-        """What a trainer adds to a checkpoint before it is whole."""
+        """Add files of the trainer to a checkpoint before it is marked complete."""
 
     def _load_more(self, folder: Path) -> None:
-        """The same, read back."""
+        """Read the files of `_save_more`."""
 
     def _broken(self, what: str, step: int) -> str:
-        """The line that a run ends with at something not finite."""
+        """Return the error message for a value that is not finite."""
         checkpoint = last_checkpoint(Path(self.args.output_dir))
         return (
             f"step {step}: {what}; the last checkpoint is {checkpoint or 'none'}; lower stage.args.learning_rate "
