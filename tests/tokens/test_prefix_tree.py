@@ -61,7 +61,7 @@ def test_a_tree_by_hand():
 
 
 def test_runs_that_do_not_stand_depth_first_are_refused():
-    with pytest.raises(ValueError, match="run 3 does not stand depth first"):
+    with pytest.raises(ValueError, match="run 3 is not in depth-first order"):
         flatten([Run([1], -1, []), Run([2], 0, []), Run([3], 0, []), Run([4], 1, [])])
 
 

@@ -80,7 +80,7 @@ def flatten(runs: Sequence[Run]) -> Layout:
         while path and path[-1] != run.parent:
             path.pop()
         if run.parent >= 0 and not path:
-            raise ValueError(f"run {number} does not stand depth first")
+            raise ValueError(f"run {number} is not in depth-first order")
         path.append(number)
         depth = depths[run.parent] + len(runs[run.parent].ids) if run.parent >= 0 else 0
         starts.append(len(layout.input_ids))

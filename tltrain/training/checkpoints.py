@@ -161,7 +161,7 @@ class WholeCheckpoints(TrainerMixin):
                 raise
             why = " ".join(str(error).split())[:300]
             if isinstance(error, UnpicklingError):  # torch would suggest to load it anyway
-                why = "it holds a pickle that is no plain tensors, which is never read"
+                why = "it contains a pickle of something other than tensors, which is never loaded"
             raise TltrainError(f"{checkpoint} cannot be resumed from: {why}") from error
 
     def _load_rng_state(self, checkpoint: str | None) -> None:

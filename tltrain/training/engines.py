@@ -32,7 +32,7 @@ def arguments(hardware: DictConfig) -> dict[str, Any]:
     if hardware.fsdp and distributed.size() > 1:
         if not torch.cuda.is_available() or hardware.device.name == "cpu":
             raise TltrainError(
-                "hardware.fsdp needs GPUs: accelerate has it for them alone; hardware=zero3 runs on CPUs"
+                "hardware.fsdp needs GPUs: accelerate supports it only there; hardware=zero3 runs on CPUs"
             )
         return {"fsdp": True, "fsdp_config": plain(hardware.fsdp)}
     return {}

@@ -38,5 +38,5 @@ class KlControl:
             elif kl < self.limit / self.FACTOR:
                 self.coefficient = max(self.coefficient / self.FACTOR, self.least)
         elif kl > self.limit:
-            return f"kl {kl:.3f} is beyond stage.kl_limit={self.limit} at step {step}"
+            return f"kl {kl:.3f} exceeds stage.kl_limit={self.limit} at step {step}"
         return None

@@ -340,7 +340,7 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
             engine = self.model_wrapped
             self._clips_apart = True
             if not engines.clip_separately(engine.optimizer, (engine.module.policy, engine.module.critic)):
-                log.warning("this engine clips policy and critic together, by one norm over both")
+                log.warning("this engine clips the gradients of policy and critic together, by one norm over both")
 
     # --- logging ---------------------------------------------------------------------------------------------------
 

@@ -138,8 +138,8 @@ class FirstRollout:
         unreadable = sum(one.grade.outcome is Outcome.FORMAT_ERROR for one in judged)
         if unreadable >= UNREADABLE * len(judged):
             log.warning(
-                "%d of the %d calls of the first rollout cannot be read: this model does not write the format yet, and "
-                "rewards of noise teach it nothing; train it first, with stage=sft or stage=pkt, and begin from there "
+                "%d of the %d calls of the first rollout cannot be read: the model does not know the format yet and "
+                "cannot learn it from these rewards; train it with stage=sft or stage=pkt first, and start from there "
                 "with model.path=outputs/pkt/latest/model",
                 unreadable,
                 len(judged),

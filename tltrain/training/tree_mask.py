@@ -99,7 +99,7 @@ def check(model: PreTrainedModel) -> None:
     attention = model.config._attn_implementation
     if attention not in ("sdpa", "eager", "flex_attention"):
         raise TltrainError(
-            f"stage.packing=prefix_tree: attention={attention} takes no mask of a tree: "
+            f"stage.packing=prefix_tree: attention={attention} does not support tree masks: "
             "model.attn_implementation=sdpa, eager or flex_attention, or stage.packing=trajectory"
         )
     if attention == "flex_attention" and model.device.type == "cpu":
@@ -110,8 +110,8 @@ def check(model: PreTrainedModel) -> None:
     everywhere = all(type(layer) is DynamicLayer for layer in layers)
     if not everywhere or "position_ids" not in inspect.signature(model.forward).parameters:
         raise TltrainError(
-            f"stage.packing=prefix_tree: {type(model).__name__} does not attend to all tokens in all layers, or takes "
-            "no positions: stage.packing=trajectory"
+            f"stage.packing=prefix_tree: {type(model).__name__} does not attend to all tokens in all layers, or does "
+            "not take position_ids: stage.packing=trajectory"
         )
 
 
