@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.launched_runs import SUPERVISED
 from tests.support.small_runs import SMALL
-from tltrain.training.checkpoints import WholeCheckpoints
+from tltrain.training.checkpoints import ResumableCheckpoints
 from tltrain.training.sft import TurnTrainer
 
 WORDS = ("stage=sft", *SMALL, *SUPERVISED, "stage.args.save_steps=1", "stage.keep_checkpoints=true")
@@ -19,7 +19,7 @@ WORDS = ("stage=sft", *SMALL, *SUPERVISED, "stage.args.save_steps=1", "stage.kee
 @pytest.fixture
 def backwards(monkeypatch):
     """Each checkpoint's files are dated a day before those of the one before it."""
-    save = WholeCheckpoints._save_checkpoint
+    save = ResumableCheckpoints._save_checkpoint
 
     def save_and_date(self, model, trial):
         save(self, model, trial)
@@ -28,7 +28,7 @@ def backwards(monkeypatch):
         for path in (*folder.rglob("*"), folder):
             os.utime(path, (when, when))
 
-    monkeypatch.setattr(WholeCheckpoints, "_save_checkpoint", save_and_date)
+    monkeypatch.setattr(ResumableCheckpoints, "_save_checkpoint", save_and_date)
 
 
 @pytest.mark.parametrize("limit", [1, 2])

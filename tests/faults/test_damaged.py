@@ -12,7 +12,7 @@ import pytest
 from tests.support.command_line import command_line
 from tests.support.launched_runs import SUPERVISED, same
 from tests.support.small_runs import SMALL
-from tltrain.training.checkpoints import COMPLETE, altered, last_checkpoint, seal, to_resume
+from tltrain.training.checkpoints import COMPLETE, changed_file, last_checkpoint, mark_complete, resumable_checkpoint
 from tltrain.training.sft import TurnTrainer
 
 WORDS = ("stage=sft", *SMALL, *SUPERVISED, "stage.args.save_steps=1", "stage.args.save_total_limit=2")
@@ -112,18 +112,18 @@ def test_what_seals_a_checkpoint(tmp_path):
     folder = tmp_path / "checkpoint-7"
     (folder / "policy").mkdir(parents=True)
     (folder / "policy" / "weights").write_bytes(b"abc")
-    assert last_checkpoint(tmp_path) is None and to_resume(tmp_path) is None and not folder.exists()
+    assert last_checkpoint(tmp_path) is None and resumable_checkpoint(tmp_path) is None and not folder.exists()
     (folder / "policy").mkdir(parents=True)
     (folder / "policy" / "weights").write_bytes(b"abc")
-    seal(folder, {"loss": 0.1})
+    mark_complete(folder, {"loss": 0.1})
     kept = json.loads((folder / COMPLETE).read_text())
     xxh3_of_abc = "06b05ab6733a618578af5f94892f3950"
     assert kept == {"loss": 0.1, "files": {"policy/weights": [3, xxh3_of_abc]}}
-    assert altered(folder) is None and to_resume(tmp_path) == folder
+    assert changed_file(folder) is None and resumable_checkpoint(tmp_path) == folder
     (folder / "policy" / "weights").write_bytes(b"abd")
-    assert altered(folder) == "policy/weights"
+    assert changed_file(folder) == "policy/weights"
     (folder / "policy" / "weights").write_bytes(b"abcd")
-    assert altered(folder) == "policy/weights"
+    assert changed_file(folder) == "policy/weights"
 
 
 # --- models ---------------------------------------------------------------------------------------------------------

@@ -189,4 +189,4 @@ def test_a_rollout_of_a_checkpoint_is_no_place_for_code(tmp_path, canary):
             sums = SimpleNamespace(values={})
             trainer = SimpleNamespace(args=SimpleNamespace(process_index=0, device="cpu"), _sums=sums)
             with pytest.raises(pickle.UnpicklingError):
-                PPOTrainer._load_more(trainer, folder)
+                PPOTrainer._load_extra(trainer, folder)

@@ -57,7 +57,7 @@ def test_it_is_on_for_a_while_and_used(monkeypatch):
     settings = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 5, "do_sample": False}
     plain = model.generate(ids, **settings)
     assert queries == []
-    with decoding_attention.on(model):
+    with decoding_attention.enabled(model):
         assert torch.equal(model.generate(ids, **settings), plain)
     assert queries == [6, 6]  # both layers read the prompt so, and no later token
     assert model.config._attn_implementation == "sdpa"
@@ -65,5 +65,5 @@ def test_it_is_on_for_a_while_and_used(monkeypatch):
 
 def test_other_attention_is_left_alone():
     model = LlamaForCausalLM(LlamaConfig(**SIZES, attn_implementation="eager"))
-    with decoding_attention.on(model):
+    with decoding_attention.enabled(model):
         assert model.config._attn_implementation == "eager"

@@ -87,11 +87,11 @@ def test_what_shares_most_is_put_together_and_stands_where_its_first_stood():
 
 def test_a_trajectory_joins_where_that_costs_less():
     # 20 new tokens beside 100 of which 80 are shared, in a tree of 100: 20 (1 + 220 / c) against 100 (1 + 50 / c).
-    assert Limits(9, 10**6, 200).pays(tree=100, whole=100, shared=80)
+    assert Limits(9, 10**6, 200).saves_time(tree=100, whole=100, shared=80)
     # 70 new ones: 70 (1 + 270 / 200) = 164.5 against 125.
-    assert not Limits(9, 10**6, 200).pays(tree=100, whole=100, shared=30)
-    assert Limits(9, 10**6).pays(tree=100, whole=100, shared=30)
-    assert not Limits(9, 10**6).pays(tree=100, whole=100, shared=24)  # less than a quarter
+    assert not Limits(9, 10**6, 200).saves_time(tree=100, whole=100, shared=30)
+    assert Limits(9, 10**6).saves_time(tree=100, whole=100, shared=30)
+    assert not Limits(9, 10**6).saves_time(tree=100, whole=100, shared=24)  # less than a quarter
 
 
 TOKENS = st.lists(st.integers(0, 2), min_size=1, max_size=4)

@@ -20,7 +20,7 @@ from torch.nn.functional import pad
 from transformers import Cache, GenerationConfig, PreTrainedModel
 
 from tltrain.inference import kv_cache
-from tltrain.inference.prefix_cache import Memory, Read
+from tltrain.inference.prefix_cache import CachedPrefix, PrefixCache
 
 PHASE = 4
 """Decoding steps between two checks for finished answers."""
@@ -103,7 +103,7 @@ class Family:
     numbers: list[int]
     shared: int = 0
     cache: Cache | None = None
-    read: Mapping[int, Read] | None = None
+    read: Mapping[int, CachedPrefix] | None = None
 
 
 def families(prompts: Sequence[Sequence[int]], batch_size: int, numbers: Iterable[int] | None = None) -> list[Family]:
@@ -136,7 +136,7 @@ def _common(one: Sequence[int], other: Sequence[int]) -> int:
     return next((k for k in range(limit) if one[k] != other[k]), limit)
 
 
-def _continued(prompts: Sequence[Sequence[int]], read: Mapping[int, Read], batch_size: int) -> list[Family]:
+def _continued(prompts: Sequence[Sequence[int]], read: Mapping[int, CachedPrefix], batch_size: int) -> list[Family]:
     """Group prompts with an entry in the prefix cache by the number of tokens still to prefill."""
     found = _alike({i: len(prompts[i]) - len(one.tokens) for i, one in read.items()}, batch_size)
     return [Family(family.numbers, read=read) for family in found]
@@ -194,7 +194,7 @@ def answers(
     greedy: Greedy,
     batch_size: int,
     prefill: Prefill,
-    memory: Memory | None = None,
+    memory: PrefixCache | None = None,
 ) -> Iterator[tuple[int, list[int]]]:
     """Yield number and answer of every prompt, in the order in which the answers end.
 
@@ -203,7 +203,7 @@ def answers(
     Args:
         memory: prefix cache; its tokens are not computed again, and finished conversations are added to it.
     """
-    read = {} if memory is None else memory.recall(prompts)
+    read = {} if memory is None else memory.lookup(prompts)
     new = families(prompts, batch_size, [i for i in range(len(prompts)) if i not in read])
     longest = [(len(prompts[family.numbers[0]]), family) for family in _continued(prompts, read, batch_size) + new]
     waiting = deque(family for _, family in sorted(longest, key=lambda pair: -pair[0]))
@@ -211,7 +211,7 @@ def answers(
     def leaving(rows: Rows) -> Iterator[tuple[int, list[int]]]:
         for at, number, answer in rows.ended(greedy):
             if memory is not None:
-                memory.keep([*prompts[number], *answer[:-1]], rows.cache, at, rows.mask[at])
+                memory.add([*prompts[number], *answer[:-1]], rows.cache, at, rows.mask[at])
             yield number, answer
 
     parts: list[Rows] = []
@@ -250,14 +250,14 @@ def _enter(
     if family.read is not None:
         read = [family.read[i] for i in numbers]
         behind = [len(one.tokens) for one in read]
-        cache = kv_cache.gathered([(one.cache, [0]) for one in read], max(behind))
+        cache = kv_cache.stack_rows([(one.cache, [0]) for one in read], max(behind))
     elif family.shared:
         if family.cache is None:
             ids = torch.tensor([list(prompts[numbers[0]][: family.shared])], device=model.device)
             _read(model, ids, torch.ones_like(ids), cache, 1, greedy)
             prefill.add([], ids.numel())
             family.cache = cache
-        cache = kv_cache.repeated(family.cache, len(numbers))
+        cache = kv_cache.expand_row(family.cache, len(numbers))
     ids, mask = left_padded([prompts[i][n:] for i, n in zip(numbers, behind, strict=True)], greedy.pad_id, model.device)
     columns = torch.arange(max(behind), device=model.device)
     mask = torch.cat([(columns >= max(behind) - torch.tensor(behind, device=model.device)[:, None]).long(), mask], 1)
@@ -316,7 +316,7 @@ def _together(parts: Sequence[Rows]) -> Rows | None:
         [part.numbers[at] for part, at in going],
         [part.answers[at] for part, at in going],
         torch.stack([pad(mask, (length - len(mask), 0)) for mask in masks]),
-        kv_cache.gathered([(part.cache, part.going) for part in parts if part.going], length - 1),
+        kv_cache.stack_rows([(part.cache, part.going) for part in parts if part.going], length - 1),
     )
 
 

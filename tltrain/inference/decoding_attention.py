@@ -61,7 +61,7 @@ AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
 @contextmanager
-def on(model: PreTrainedModel) -> Iterator[None]:
+def enabled(model: PreTrainedModel) -> Iterator[None]:
     """Use this attention in `model` within the block if the model is on a CPU and uses sdpa."""
     cpu = model.device.type == "cpu" and model.config._attn_implementation == "sdpa"
     with without_flex(model), _replaced(model, NAME) if cpu else nullcontext():

@@ -13,7 +13,7 @@ from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria
 
 from tltrain.inference import continuous_batching, decoding_attention, kv_cache
 from tltrain.inference.continuous_batching import Greedy, Prefill, left_padded
-from tltrain.inference.prefix_cache import Memory
+from tltrain.inference.prefix_cache import PrefixCache
 from tltrain.runtime import distributed
 from tltrain.runtime.terminal import progress
 from tltrain.tokens.encoder import Encoder
@@ -64,7 +64,7 @@ def generate(
     settings: GenerationSettings,
     *,
     prefill: Prefill | None = None,
-    memory: Memory | None = None,
+    memory: PrefixCache | None = None,
 ) -> list[str]:
     """Return the model's greedy answer to each prompt (token ids from `Encoder.prompt`) as text, in prompt order.
 
@@ -88,7 +88,11 @@ def generate(
     model.eval()
     if settings.together:
         asked = _part(asked, prompts)
-    with own_settings_aside(model), decoding_attention.on(model), progress(settings.description, len(asked)) as advance:
+    with (
+        ignore_generation_config(model),
+        decoding_attention.enabled(model),
+        progress(settings.description, len(asked)) as advance,
+    ):
         for number, tokens in answering(model, [prompts[i] for i in asked], greedy, settings.batch_size, prefill):
             answers[asked[number]] = encoder.format.answer(encoder.decode(tokens))
             advance()
@@ -122,7 +126,7 @@ def in_batches(
 
 
 @contextmanager
-def own_settings_aside(model: PreTrainedModel) -> Iterator[None]:
+def ignore_generation_config(model: PreTrainedModel) -> Iterator[None]:
     """Ignore the model's own generation settings within the block.
 
     `generate` would read every setting that it is not given (`repetition_penalty`, `min_p`, ...) from them. A greedy

@@ -30,8 +30,8 @@ class GrowingLayer(DynamicLayer):
             self.keys, self.values = keys, values
 
     @classmethod
-    def gathered(cls, parts: Sequence[tuple[DynamicLayer, Sequence[int]]], length: int) -> GrowingLayer:
-        """Stack rows of several layers; see `kv_cache.gathered`."""
+    def stack_rows(cls, parts: Sequence[tuple[DynamicLayer, Sequence[int]]], length: int) -> GrowingLayer:
+        """Stack rows of several layers; see `kv_cache.stack_rows`."""
         layer, first = cls(), parts[0][0]
         layer.lazy_initialization(first.keys, first.values)
         for name in ("keys", "values"):
@@ -87,7 +87,7 @@ def empty(model: PreTrainedModel) -> Cache | None:
     return Cache(layers=[GrowingLayer() for _ in layers])
 
 
-def repeated(cache: Cache, rows: int) -> Cache:
+def expand_row(cache: Cache, rows: int) -> Cache:
     """Expand a one-row cache to `rows` rows that share memory."""
     return Cache(
         layers=[
@@ -97,7 +97,7 @@ def repeated(cache: Cache, rows: int) -> Cache:
     )
 
 
-def gathered(parts: Sequence[tuple[Cache, Sequence[int]]], length: int) -> Cache:
+def stack_rows(parts: Sequence[tuple[Cache, Sequence[int]]], length: int) -> Cache:
     """Stack rows of several caches into one cache of `length` positions.
 
     A longer row keeps its last `length` positions, a shorter one is padded on the left. The contents are copied once,
@@ -105,17 +105,17 @@ def gathered(parts: Sequence[tuple[Cache, Sequence[int]]], length: int) -> Cache
     """
     layers = zip(*(cache.layers for cache, _ in parts), strict=True)
     rows = [rows for _, rows in parts]
-    return Cache(layers=[GrowingLayer.gathered(list(zip(own, rows, strict=True)), length) for own in layers])
+    return Cache(layers=[GrowingLayer.stack_rows(list(zip(own, rows, strict=True)), length) for own in layers])
 
 
-def cropped(cache: Cache, length: int) -> Cache:
+def prefix(cache: Cache, length: int) -> Cache:
     """Return a view of the first `length` positions."""
     return Cache(
         layers=[GrowingLayer(layer.keys[:, :, :length], layer.values[:, :, :length]) for layer in cache.layers]
     )
 
 
-def one_row(cache: Cache, row: int, positions: torch.Tensor) -> Cache:
+def copy_row(cache: Cache, row: int, positions: torch.Tensor) -> Cache:
     """Copy the given positions of one row."""
     return Cache(
         layers=[
@@ -130,6 +130,6 @@ def one_row(cache: Cache, row: int, positions: torch.Tensor) -> Cache:
     )
 
 
-def size(cache: Cache) -> int:
+def num_bytes(cache: Cache) -> int:
     """Return the size of all keys and values in bytes."""
     return sum(state.numel() * state.element_size() for layer in cache.layers for state in (layer.keys, layer.values))

@@ -17,14 +17,14 @@ from tltrain.inference import kv_cache
 
 
 @dataclass(frozen=True)
-class Read:
+class CachedPrefix:
     """A sequence of tokens and the one-row cache of its keys and values."""
 
     tokens: np.ndarray
     cache: Cache
 
 
-class Memory:
+class PrefixCache:
     """A prefix cache of at most `most_bytes` of keys and values; the oldest entries are evicted first.
 
     The newest entry stays even if it alone is larger.
@@ -35,15 +35,15 @@ class Memory:
 
     def __init__(self, most_bytes: int = 2 * 2**30, worth: int = 64) -> None:
         self.most_bytes, self.worth = most_bytes, worth
-        self._kept: list[Read] = []
+        self._kept: list[CachedPrefix] = []
 
-    def recall(self, prompts: Sequence[Sequence[int]]) -> dict[int, Read]:
+    def lookup(self, prompts: Sequence[Sequence[int]]) -> dict[int, CachedPrefix]:
         """Return, by prompt number, the longest common prefix of each prompt with an entry.
 
         The prefix never includes the prompt's last token, which must be computed. Entries that no prompt uses are
         evicted.
         """
-        found: dict[int, Read] = {}
+        found: dict[int, CachedPrefix] = {}
         used: set[int] = set()
         for number, prompt in enumerate(prompts):
             tokens = np.asarray(prompt[:-1])
@@ -52,11 +52,11 @@ class Memory:
             if best >= 0 and shared[best] >= self.worth:
                 used.add(best)
                 length = shared[best]
-                found[number] = Read(tokens[:length], kv_cache.cropped(self._kept[best].cache, length))
+                found[number] = CachedPrefix(tokens[:length], kv_cache.prefix(self._kept[best].cache, length))
         self._kept = [one for at, one in enumerate(self._kept) if at in used]
         return found
 
-    def keep(self, tokens: Sequence[int], cache: Cache, row: int, mask: torch.Tensor) -> None:
+    def add(self, tokens: Sequence[int], cache: Cache, row: int, mask: torch.Tensor) -> None:
         """Add a copy of a row of `cache`.
 
         Args:
@@ -64,8 +64,8 @@ class Memory:
             mask: [at least T], 0 for padding.
         """
         at = mask.nonzero()[: len(tokens), 0]
-        self._kept.append(Read(np.asarray(tokens), kv_cache.one_row(cache, row, at)))
-        sizes = [kv_cache.size(one.cache) for one in self._kept]
+        self._kept.append(CachedPrefix(np.asarray(tokens), kv_cache.copy_row(cache, row, at)))
+        sizes = [kv_cache.num_bytes(one.cache) for one in self._kept]
         while len(sizes) > 1 and sum(sizes) > self.most_bytes:
             del self._kept[0], sizes[0]
 

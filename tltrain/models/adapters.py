@@ -24,7 +24,7 @@ HEADS = ("score", "classifier")
 """Names of a critic's head in transformers; a head is new, so all of its weights are trained."""
 
 
-def adapted(base: Any, model: DictConfig, task: str) -> Any:
+def add_adapter(base: Any, model: DictConfig, task: str) -> Any:
     """Add a new adapter to `base` and freeze the rest; return `base` unchanged if `model.lora` is off.
 
     Raises:
@@ -52,7 +52,7 @@ def adapted(base: Any, model: DictConfig, task: str) -> Any:
         raise TltrainError(f"model.lora: {' '.join(str(error).split())}") from error
 
 
-def with_adapter(base: Any, folder: Path) -> Any:
+def merge_adapter(base: Any, folder: Path) -> Any:
     """Merge the adapter in `folder` into the weights of `base`.
 
     Raises:
@@ -74,7 +74,7 @@ def with_adapter(base: Any, folder: Path) -> Any:
             ) from error
 
 
-def base_of(folder: Path) -> str | None:
+def base_model(folder: Path) -> str | None:
     """Return the path or hub id of the base model of the adapter in `folder`; None if there is no adapter.
 
     Raises:

@@ -23,7 +23,7 @@ VERSION = 1
 
 
 @dataclass(frozen=True)
-class Reading:
+class TokenizationRecord:
     """How conversations were tokenized when a model was trained.
 
     Attributes:
@@ -42,7 +42,7 @@ class Reading:
         (folder / RECORD).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
     @classmethod
-    def of(cls, folder: Path) -> Reading | None:
+    def read(cls, folder: Path) -> TokenizationRecord | None:
         """Read the record from a model's folder; None if there is none.
 
         Raises:
@@ -77,7 +77,7 @@ def bos_of(path: str, model: DictConfig) -> bool | None:
 
     None follows the tokenizer: `auto`, and the model has no record of its training.
     """
-    trained = Reading.of(Path(path))
+    trained = TokenizationRecord.read(Path(path))
     if model.bos == "auto":
         return None if trained is None else trained.bos
     if trained is not None and trained.bos != model.bos:

@@ -104,8 +104,8 @@ def load_model(path: str, model: DictConfig, dtype: torch.dtype, device: torch.d
     """
     if distributed.leads():
         manifests.check(Path(path))
-    if (base := adapters.base_of(Path(path))) is not None:
-        return adapters.with_adapter(load_model(base, model, dtype, device, **more), Path(path))
+    if (base := adapters.base_model(Path(path))) is not None:
+        return adapters.merge_adapter(load_model(base, model, dtype, device, **more), Path(path))
     with status(f"loading {path}"):
         loaded = _fetch(
             path,
@@ -245,7 +245,7 @@ def load(path: str, model: DictConfig, dtype: torch.dtype, device: torch.device)
         return load_model(path, model, dtype, device)
     adapters.need("peft")
     base = load_model(path, model, dtype, device, **adapters.quantization(model))
-    return adapters.adapted(base, model, "CAUSAL_LM")
+    return adapters.add_adapter(base, model, "CAUSAL_LM")
 
 
 def merge(folder: Path, base: str, model: DictConfig, dtype: torch.dtype) -> None:
@@ -254,7 +254,7 @@ def merge(folder: Path, base: str, model: DictConfig, dtype: torch.dtype) -> Non
     shutil.rmtree(adapter, ignore_errors=True)
     folder.rename(adapter)
     try:
-        adapters.with_adapter(load_model(base, model, dtype, torch.device("cpu")), adapter).save_pretrained(folder)
+        adapters.merge_adapter(load_model(base, model, dtype, torch.device("cpu")), adapter).save_pretrained(folder)
     finally:
         shutil.rmtree(adapter, ignore_errors=True)
 

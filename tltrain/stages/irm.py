@@ -92,13 +92,13 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             *tracker.callbacks(),
         ]
         signal = reward_function.RewardSignal(
-            judge, kl, reward_function.in_turn(samples, reward_function.FirstRollout())
+            judge, kl, reward_function.call_each(samples, reward_function.FirstRollout())
         )
         with training_runs.refused_arguments():
             trainer = make_trainer(replace(prepared, cfg=cfg), trees, signal, callbacks)
         outcome = training_runs.train(prepared, trainer)
         training_runs.check_loss(outcome.training_loss)
-        with engines.whole_for_generation(trainer) as unwrapped:
+        with engines.gathered_for_generation(trainer) as unwrapped:
             after = examine(getattr(unwrapped, "policy", unwrapped), bf16, "asking held-out questions after")
 
         unwrapped = trainer.accelerator.unwrap_model(trainer.model)
@@ -267,7 +267,7 @@ def load_models(cfg: DictConfig, path: str, policy: Any, first_reward: Callable[
         first_reward: gives what the policy earns before it learns, for a critic whose head begins at 0.
     """
     from tltrain.models import adapters, devices
-    from tltrain.training.actor_critic import Models, expect, new_critic
+    from tltrain.training.actor_critic import Models, new_critic, set_initial_value
 
     own, dtype = cfg.stage.critic, devices.weights_dtype(cfg.model)
     with terminal.status("loading the critic"):
@@ -281,8 +281,8 @@ def load_models(cfg: DictConfig, path: str, policy: Any, first_reward: Callable[
     if own.init.name == "sft" and not own.path:
         mean = first_reward()
         if math.isfinite(mean):  # else the training says which reward is not
-            expect(critic, mean)
-    critic = adapters.adapted(critic, cfg.model, "TOKEN_CLS")
+            set_initial_value(critic, mean)
+    critic = adapters.add_adapter(critic, cfg.model, "TOKEN_CLS")
     # An adapter can be switched off: then the policy is its own reference.
     reference = None if cfg.model.lora.r else loading.load_model(path, cfg.model, dtype, policy.device)
     return Models(policy, critic, reference)
@@ -293,7 +293,7 @@ def first_value(prepared: TrainingRun, asked: Prompts, judge: Judge) -> float:
     from tltrain.training import engines
     from tltrain.training.actor_critic import mean_reward
 
-    with terminal.status("sampling, for the critic to begin with the mean reward"), engines.whole(prepared.model):
+    with terminal.status("sampling, for the critic to begin with the mean reward"), engines.gathered(prepared.model):
         mean = 0.0
         if distributed.leads():
             mean = mean_reward(
@@ -357,7 +357,7 @@ class HeldOutEvaluation:
 
         found = distributed.share(json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None)
         if found is None:
-            with engines.whole(model):
+            with engines.gathered(model):
                 found = self(model, bf16, description)
             runs.write_json(path, found)
         return found

@@ -84,7 +84,7 @@ class PackingSettings:
     limits: Limits | None = None
 
     @classmethod
-    def of_stage(cls, stage: DictConfig, max_length: int, limits: Limits | None = None) -> PackingSettings:
+    def from_stage(cls, stage: DictConfig, max_length: int, limits: Limits | None = None) -> PackingSettings:
         """Read the settings from the configuration of `stage=sft` or `stage=pkt`."""
         return cls(stage.packing.name, stage.w_max, max_length, stage.truncation.name, limits)
 

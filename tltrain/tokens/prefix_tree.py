@@ -41,7 +41,7 @@ class Limits:
     tokens: int
     dense_until: float = math.inf
 
-    def pays(self, tree: int, whole: int, shared: int) -> bool:
+    def saves_time(self, tree: int, whole: int, shared: int) -> bool:
         """Return whether a trajectory is computed faster within the tree than by itself.
 
         A sequence of n tokens costs n (1 + n / dense_until) with a dense mask. Without one the upper triangle is
@@ -68,7 +68,7 @@ class _Path:
     keys: np.ndarray
 
     @classmethod
-    def of(cls, chain: Sequence[Run]) -> _Path:
+    def from_chain(cls, chain: Sequence[Run]) -> _Path:
         ids: list[int] = []
         targets: list[Target] = []
         for run in chain:
@@ -98,14 +98,14 @@ def groups(chains: Sequence[Sequence[Run]], limits: Limits) -> list[list[int]]:
     In lexicographic order of tokens, the chains with the longest common prefixes are neighbours. The tokens that a
     chain shares with a tree are therefore those that it shares with the chain added before it.
     """
-    keys = [_Path.of(chain).keys for chain in chains]
+    keys = [_Path.from_chain(chain).keys for chain in chains]
     found: list[list[int]] = []
     tokens, last = 0, -1
     for number in sorted(range(len(chains)), key=lambda at: _ordered(keys[at])):
         whole, shared = len(keys[number]), _shared(keys[last], keys[number]) if found else 0
         new = whole - shared
         room = bool(found) and len(found[-1]) < limits.trajectories and tokens + new <= limits.tokens
-        if room and limits.pays(tokens, whole, shared):
+        if room and limits.saves_time(tokens, whole, shared):
             found[-1].append(number)
             tokens += new
         else:
@@ -124,7 +124,7 @@ def tree(chains: Sequence[Sequence[Run]]) -> list[Run]:
         return list(chains[0])
     paths, first = [], 0
     for chain in chains:
-        path = _Path.of(chain)
+        path = _Path.from_chain(chain)
         targets = [target._replace(turn=first + target.turn) for target in path.targets]
         first = max((target.turn + 1 for target in targets), default=first)
         paths.append(_Path(path.ids, targets, path.keys))

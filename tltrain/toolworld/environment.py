@@ -90,8 +90,8 @@ class Toolworld:
         `missing` lists the facts that the answer lacks, and `differing` the domains with a wrong state.
         """
         script, world = self._conversation()
-        wrong = [domain.name for domain in differing(script, world)]
-        missing = lacking(self._answer or "", facts(script))
+        wrong = [domain.name for domain in differing_domains(script, world)]
+        missing = missing_facts(self._answer or "", facts(script))
         answered = self._answer is not None and not missing
         return {
             "success": answered and not wrong,
@@ -111,7 +111,7 @@ class Toolworld:
         return self._started
 
 
-def differing(script: Script, world: World) -> list[Domain]:
+def differing_domains(script: Script, world: World) -> list[Domain]:
     """Return the domains with an available tool whose state in `world` differs from that after the golden calls."""
     golden = script.world(script.golden)
     domains = {FUNCTIONS[name].domain.name: FUNCTIONS[name].domain for name in script.offered}
@@ -142,7 +142,7 @@ def facts(script: Script) -> list[Fact]:
     return found
 
 
-def lacking(answer: str, wanted: Sequence[Fact]) -> list[Fact]:
+def missing_facts(answer: str, wanted: Sequence[Fact]) -> list[Fact]:
     """Return the facts that `answer` does not state."""
     return [fact for fact in wanted if not _states(answer, fact)]
 

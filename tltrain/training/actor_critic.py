@@ -47,7 +47,7 @@ class ActorCritic(nn.Module):
         logprobs = token_logprobs(logits, batch["targets"])
         with torch.no_grad():
             entropy = pg.entropy(logits)
-        values = self.critic(**inputs_of(batch), use_cache=False).logits
+        values = self.critic(**model_inputs(batch), use_cache=False).logits
         return logprobs, entropy, values[..., 0][batch["keep"]].float()
 
     # The names that the Trainer and TRL use for activation checkpointing.
@@ -75,7 +75,7 @@ class ActorCritic(nn.Module):
     gradient_checkpointing_disable = activation_checkpointing_disable
 
 
-def with_kernels(models: Iterable[PreTrainedModel], config: dict[str, Any] | None) -> None:
+def apply_liger_kernels(models: Iterable[PreTrainedModel], config: dict[str, Any] | None) -> None:
     """Apply Liger's kernels (`use_liger_kernel`) to each model; the Trainer only does so for a single PreTrainedModel.
 
     The fused loss is left out, since it replaces the forward pass that must return logits.
@@ -89,7 +89,7 @@ def with_kernels(models: Iterable[PreTrainedModel], config: dict[str, Any] | Non
         apply_liger_kernel(model, {**(config or {}), "fused_linear_cross_entropy": False})
 
 
-def frozen(reference: PreTrainedModel, autocast: bool) -> PreTrainedModel:
+def freeze_reference(reference: PreTrainedModel, autocast: bool) -> PreTrainedModel:
     """Freeze `reference` and put it in evaluation mode.
 
     Args:
@@ -105,14 +105,14 @@ def frozen(reference: PreTrainedModel, autocast: bool) -> PreTrainedModel:
     return reference
 
 
-def inputs_of(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def model_inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return the part of a batch that a model's forward pass takes."""
     return {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
 
 
 def response_logits(model: nn.Module, batch: dict[str, torch.Tensor], temperature: float) -> torch.Tensor:
     """Return logits / temperature, [N, V] in float32, at the positions that predict response tokens."""
-    logits = model(**inputs_of(batch), logits_to_keep=batch["keep"], use_cache=False).logits
+    logits = model(**model_inputs(batch), logits_to_keep=batch["keep"], use_cache=False).logits
     return logits.float() / temperature
 
 
@@ -161,16 +161,16 @@ def new_critic(path: str, init: CriticInit | str, **kwargs: Any) -> PreTrainedMo
         raise TltrainError(f"{path} cannot be read as a critic: {' '.join(str(error).split())[:300]}") from error
     if init == "sft" and not is_critic:
         for parameter in _head(model).parameters():
-            with engines.whole_parameter(parameter):
+            with engines.gathered_parameter(parameter):
                 nn.init.zeros_(parameter)
     return model
 
 
-def expect(critic: PreTrainedModel, reward: float) -> None:
+def set_initial_value(critic: PreTrainedModel, reward: float) -> None:
     """Set the bias of a critic's zero head, if it has one, to `reward`, the initial value of every token."""
     bias = _head(critic).bias
     if bias is not None:
-        with engines.whole_parameter(bias):
+        with engines.gathered_parameter(bias):
             nn.init.constant_(bias, reward)
 
 

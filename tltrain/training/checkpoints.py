@@ -43,10 +43,10 @@ def step_of(checkpoint: Path | None) -> int:
     return 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
 
 
-def to_resume(folder: Path) -> Path | None:
+def resumable_checkpoint(folder: Path) -> Path | None:
     """Return the newest intact checkpoint in `folder`, and remove half-written ones and altered ones newer than it."""
     while (found := last_checkpoint(folder)) is not None:
-        if (changed := altered(found)) is None:
+        if (changed := changed_file(found)) is None:
             break
         log.warning("%s is not used: %s is not as it was written", found, changed)
         shutil.rmtree(found)
@@ -57,14 +57,14 @@ def to_resume(folder: Path) -> Path | None:
     return found
 
 
-def seal(folder: Path, kept: dict[str, Any]) -> None:
+def mark_complete(folder: Path, kept: dict[str, Any]) -> None:
     """Mark the checkpoint as complete: flush its files and write `kept`, with their digests, to `complete.json`."""
     names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
     digests = manifests.of_files(folder, [name for name in names if name != COMPLETE], flush=True)
     runs.write_json(folder / COMPLETE, kept | {"files": digests})
 
 
-def altered(folder: Path) -> str | None:
+def changed_file(folder: Path) -> str | None:
     """Return the first file of a checkpoint that is missing or has changed; None if the checkpoint is intact."""
     try:
         files = json.loads((folder / COMPLETE).read_text(encoding="utf-8")).get("files", {})
@@ -78,7 +78,7 @@ def altered(folder: Path) -> str | None:
     return next((name for name in files if found[name] != files[name]), None)
 
 
-class WholeCheckpoints(TrainerMixin):
+class ResumableCheckpoints(TrainerMixin):
     """Trainer mix-in that writes complete checkpoints, also at SIGTERM, and resumes as if the run had not stopped.
 
     A checkpoint also holds state that the Trainer does not save: sums that are not logged yet, the loss and duration of
@@ -106,10 +106,10 @@ class WholeCheckpoints(TrainerMixin):
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             super()._save_checkpoint(model, trial)
-            self._save_more(folder)
+            self._save_extra(folder)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
-                seal(folder, self._more_to_keep())
+                mark_complete(folder, self._extra_state())
                 best = self.state.best_model_checkpoint
                 rotate_checkpoints(str(folder.parent), limit, best)  # by step number: the clock may jump
         except Exception:
@@ -120,7 +120,7 @@ class WholeCheckpoints(TrainerMixin):
             self.args.save_total_limit = limit
         self._whole_at = self.state.global_step
 
-    def _more_to_keep(self) -> dict[str, Any]:
+    def _extra_state(self) -> dict[str, Any]:
         return {
             "kl_coefficient": self.kl and self.kl.coefficient,
             "stopped": self.stopped,
@@ -143,7 +143,7 @@ class WholeCheckpoints(TrainerMixin):
                 self.stopped = self._kept.get("stopped")
                 if self.kl is not None:
                     self.kl.coefficient = self._kept["kl_coefficient"]
-            self._load_more(folder)
+            self._load_extra(folder)
         self._began, self._running = time.monotonic(), False
         with preemption.deferred():
             if resume_from_checkpoint is None:
@@ -171,17 +171,17 @@ class WholeCheckpoints(TrainerMixin):
         self._running = running
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        self._take_up()
+        self._restore_counters()
         if self.stopped or self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True  # the Trainer would check only after one more step
             return
         super()._run_epoch(*args, **kwargs)
 
     def _finalize_training(self, trial: Any, num_train_samples: int, start_time: float) -> TrainOutput:
-        self._take_up()
+        self._restore_counters()
         return super()._finalize_training(trial, num_train_samples, time.time() - self._elapsed())
 
-    def _take_up(self) -> None:
+    def _restore_counters(self) -> None:
         """Restore the counters of a checkpoint, which the Trainer starts at zero."""
         if "loss" in self._kept:
             self._initial_global_step = 0
@@ -195,13 +195,13 @@ class WholeCheckpoints(TrainerMixin):
         """Return the seconds of training so far by a monotonic clock, including those before the run was stopped."""
         return self._seconds_before + time.monotonic() - self._began
 
-    def _save_more(self, folder: Path) -> None:
+    def _save_extra(self, folder: Path) -> None:
         """Add files of the trainer to a checkpoint before it is marked complete."""
 
-    def _load_more(self, folder: Path) -> None:
-        """Read the files of `_save_more`."""
+    def _load_extra(self, folder: Path) -> None:
+        """Read the files of `_save_extra`."""
 
-    def _broken(self, what: str, step: int) -> str:
+    def _not_finite_message(self, what: str, step: int) -> str:
         """Return the error message for a value that is not finite."""
         checkpoint = last_checkpoint(Path(self.args.output_dir))
         return (

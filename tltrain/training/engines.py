@@ -56,7 +56,7 @@ def _divided(model: nn.Module) -> bool:
 
 
 @contextmanager
-def whole(model: nn.Module) -> Iterator[None]:
+def gathered(model: nn.Module) -> Iterator[None]:
     """Gather the weights of a model loaded under ZeRO-3, not yet in an engine, on every process within the block."""
     gathered: Any = nullcontext()
     if _divided(model):
@@ -68,7 +68,7 @@ def whole(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def whole_for_generation(trainer: Any) -> Iterator[nn.Module]:
+def gathered_for_generation(trainer: Any) -> Iterator[nn.Module]:
     """Yield the trained model outside its engine, gathered on every process, so that each can call it independently."""
     with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
         hooks = model._forward_pre_hooks
@@ -120,7 +120,7 @@ def _deepspeed_state(model: nn.Module, dtype: torch.dtype) -> dict[str, torch.Te
             continue
         weight = safe_get_full_fp32_param(parameter) if parameter.requires_grad else None
         if weight is None:  # frozen: not in the optimizer
-            with whole_parameter(parameter):
+            with gathered_parameter(parameter):
                 weight = parameter.detach().clone()
         if distributed.leads():
             found[name] = weight.to("cpu", dtype, copy=True)
@@ -128,7 +128,7 @@ def _deepspeed_state(model: nn.Module, dtype: torch.dtype) -> dict[str, torch.Te
 
 
 @contextmanager
-def whole_parameter(parameter: nn.Parameter) -> Iterator[None]:
+def gathered_parameter(parameter: nn.Parameter) -> Iterator[None]:
     """Gather one parameter within the block; afterwards all processes have rank 0's changes."""
     if not hasattr(parameter, "ds_id"):
         yield
@@ -184,7 +184,7 @@ def clip_separately(optimizer: Any, models: Sequence[nn.Module]) -> bool:
     return True
 
 
-def forget() -> None:
+def reset_deepspeed_config() -> None:
     """Make transformers forget the last DeepSpeed configuration, so that later models are loaded unpartitioned."""
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 

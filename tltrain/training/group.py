@@ -18,7 +18,7 @@ from trl import GRPOTrainer, RLOOTrainer
 
 from tltrain.errors import TltrainError
 from tltrain.tokens.prompts import PromptTree
-from tltrain.training.checkpoints import WholeCheckpoints
+from tltrain.training.checkpoints import ResumableCheckpoints
 from tltrain.training.kl import KlControl
 from tltrain.training.reward_function import RewardSignal, response_counts
 
@@ -29,7 +29,7 @@ NAMES = {
 """Map TRL's metric names to those of PPO."""
 
 
-class _ToolCalls(WholeCheckpoints):
+class _ToolCalls(ResumableCheckpoints):
     """Mix-in for both of TRL's trainers: tokenized prompts, the reward and the metrics."""
 
     kl: KlControl
@@ -82,7 +82,7 @@ class _ToolCalls(WholeCheckpoints):
         step = trainer_state.global_step + 1
         for one in judged:
             if not math.isfinite(one.reward):
-                raise TltrainError(self._broken(f"the reward of {one.sample.id} is {one.reward}", step))
+                raise TltrainError(self._not_finite_message(f"the reward of {one.sample.id} is {one.reward}", step))
         for name, count in response_counts(judged).items():
             log_metric(name, count / len(judged))
         if trainer_state.is_world_process_zero:
@@ -125,7 +125,7 @@ class _ToolCalls(WholeCheckpoints):
     def _check_limits(self, loss: float) -> None:
         """Raise if the loss is not finite; stop or adapt if the policy is too far from the reference."""
         if not math.isfinite(loss):
-            raise TltrainError(self._broken(f"the loss is {loss}", self.state.global_step))
+            raise TltrainError(self._not_finite_message(f"the loss is {loss}", self.state.global_step))
         found = self._metrics["train"]
         if found.get("kl") and found.get("response_length"):
             # TRL's KL is a mean over tokens; ours is a sum over a response.
@@ -134,7 +134,7 @@ class _ToolCalls(WholeCheckpoints):
                 self.stopped, self.control.should_training_stop = reason, True
             self.beta = self.kl.coefficient
 
-    def _load_more(self, folder: Path) -> None:
+    def _load_extra(self, folder: Path) -> None:
         self.beta = self.kl.coefficient
 
 

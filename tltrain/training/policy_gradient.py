@@ -85,7 +85,7 @@ def value_loss(
     return torch.where(mask, 0.5 * torch.maximum(free, clipped), 0.0), mask & (clipped > free)
 
 
-def total(losses: torch.Tensor, mask: torch.Tensor, mean: str) -> torch.Tensor:
+def reduce_losses(losses: torch.Tensor, mask: torch.Tensor, mean: str) -> torch.Tensor:
     """Return a micro-batch's contribution to the loss of its step, a scalar.
 
     The sum of all contributions, divided by the step's number of tokens or responses, is the loss.

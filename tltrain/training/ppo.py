@@ -45,14 +45,14 @@ from tltrain.training import policy_gradient as pg
 from tltrain.training.actor_critic import (
     ActorCritic,
     Models,
+    apply_liger_kernels,
     check_shapes,
-    frozen,
+    freeze_reference,
     response_logits,
     token_logprobs,
-    with_kernels,
 )
 from tltrain.training.blank_batches import FilledBatches
-from tltrain.training.checkpoints import WholeCheckpoints
+from tltrain.training.checkpoints import ResumableCheckpoints
 from tltrain.training.kl import KlControl
 from tltrain.training.reward_function import RewardSignal, response_counts
 from tltrain.training.rollout import Prompts, RolloutSampler
@@ -83,7 +83,7 @@ class Settings:
     generation_batch_size: int | None = None  # responses sampled at the same time; None: all of a step
 
 
-class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
+class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
     """PPO over prompt trees.
 
     Logs per step: `reward`, `grade/<outcome>` (shares), `kl` (sum over a response's tokens, mean over responses),
@@ -116,7 +116,7 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
         for model in (policy, critic):
             disable_dropout_in_model(model)  # as released; the update's forward then matches sampling
         if args.use_liger_kernel:
-            with_kernels(filter(None, (policy, critic, reference)), args.liger_kernel_config)
+            apply_liger_kernels(filter(None, (policy, critic, reference)), args.liger_kernel_config)
         self.trees, self.sampling, self.encoder = prompts.trees, prompts.sampling, prompts.encoder
         self.judge, self.kl, self.on_samples = reward.judge, reward.kl, reward.on_samples
         self.settings, self.temperature = settings, self.sampling.temperature or 1.0
@@ -141,8 +141,10 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
         if self.is_deepspeed_enabled:
             from trl.models import prepare_deepspeed
 
-            return prepare_deepspeed(frozen(reference, autocast=False), self.accelerator)
-        return self.accelerator.prepare_model(frozen(reference, autocast=self.args.bf16), evaluation_mode=True)
+            return prepare_deepspeed(freeze_reference(reference, autocast=False), self.accelerator)
+        return self.accelerator.prepare_model(
+            freeze_reference(reference, autocast=self.args.bf16), evaluation_mode=True
+        )
 
     # --- rollout ---------------------------------------------------------------------------------------------------
 
@@ -172,7 +174,7 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
         trees = [tree for batch in batches for tree in batch]
         step = self.state.global_step + 1
         with torch.random.fork_rng(devices=[self.args.device] if self.args.device.type == "cuda" else []):
-            torch.manual_seed(rollout.seed_of(self.args.seed, step, self.args.process_index))
+            torch.manual_seed(rollout.derive_seed(self.args.seed, step, self.args.process_index))
             responses, drawn = self._sample(trees)
         self._sums.add(seconds_generation=self._lap())
         judged = [
@@ -185,7 +187,7 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
         everything = [one for own in judged for one in own]
         for one in everything:
             if not math.isfinite(one.reward):
-                raise TltrainError(self._broken(f"the reward of {one.sample.id} is {one.reward}", step))
+                raise TltrainError(self._not_finite_message(f"the reward of {one.sample.id} is {one.reward}", step))
         if self.is_world_process_zero():
             self.on_samples(step, everything)
         lengths = [len(tokens) for own in responses for tokens in own]
@@ -202,7 +204,7 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
             part = slice(start, start + len(batch))
             start += len(batch)
             scores = [one.reward for own in judged[part] for one in own]
-            laid_out = rollout.batch_of(batch, responses[part], scores, self.sampling.pad_id, self._tree_multiple)
+            laid_out = rollout.make_batch(batch, responses[part], scores, self.sampling.pad_id, self._tree_multiple)
             names = [one.sample.id for own in judged[part] for one in own]
             laid_out["drawn_logprobs"] = rollout.padded(list(islice(logprobs, len(names))), laid_out["mask"])
             micro_batches.append(rollout.to_device(laid_out, self.args.device) | {"samples": names})
@@ -213,18 +215,18 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
         """Return responses by tree and prompt, and the log-probabilities of each response's tokens at sampling."""
         responses: list[list[list[int]]] = []
         drawn: list[list[float]] = []
-        with engines.whole_for_generation(self) as unwrapped:
+        with engines.gathered_for_generation(self) as unwrapped:
             policy = unwrapped.policy.eval()
             if self.args.bf16 and policy.dtype != torch.bfloat16:
-                policy = self._sampling_copy.of(policy)
-            for part in rollout.parts(trees, self.settings.generation_batch_size):
+                policy = self._sampling_copy.synced_with(policy)
+            for part in rollout.tree_groups(trees, self.settings.generation_batch_size):
                 try:
                     responses += rollout.sample(policy, part, self.sampling, drawn)
                 except RuntimeError as error:
                     if "probability tensor" not in str(error):
                         raise
                     what = f"the policy's probabilities are not finite at {part[0].samples[0].id} or near it"
-                    raise TltrainError(self._broken(what, self.state.global_step + 1)) from error
+                    raise TltrainError(self._not_finite_message(what, self.state.global_step + 1)) from error
         return responses, drawn
 
     # --- update ----------------------------------------------------------------------------------------------------
@@ -256,14 +258,16 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
             inputs |= {"old_logprobs": old, "old_values": old_values, "advantages": advantages, "returns": returns}
             apart = (inputs["drawn_logprobs"] - old).abs()[mask]
             self._sums.add(kl=((old - reference) * mask).sum(), sampling_logprob_difference=apart.sum())
-            self._sums.peak(sampling_logprob_difference_max=apart.max() if len(apart) else 0.0)
+            self._sums.update_max(sampling_logprob_difference_max=apart.max() if len(apart) else 0.0)
         policy_losses, clipped = pg.policy_loss(
             logprobs, inputs["old_logprobs"], inputs["advantages"], mask, clip=s.clip
         )
         value_losses, value_clipped = pg.value_loss(
             values, inputs["old_values"], inputs["returns"], mask, clip=s.value_clip
         )
-        policy_loss, value_loss = (pg.total(losses, mask, s.loss_mean) for losses in (policy_losses, value_losses))
+        policy_loss, value_loss = (
+            pg.reduce_losses(losses, mask, s.loss_mean) for losses in (policy_losses, value_losses)
+        )
         error = (inputs["returns"] - values.detach())[mask]
         returns = inputs["returns"][mask]
         self._sums.add(
@@ -284,7 +288,7 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
         loss = (policy_loss + value_loss) / num_items_in_batch * self.accelerator.num_processes
         if not torch.isfinite(loss):
             which = f"the loss is {loss.item()} on {inputs['samples'][self._worst(policy_losses + value_losses)]}"
-            raise TltrainError(self._broken(which, self.state.global_step + 1))
+            raise TltrainError(self._not_finite_message(which, self.state.global_step + 1))
         return (loss, {}) if return_outputs else loss
 
     def _attention_mask(self, inputs: dict[str, torch.Tensor]) -> Any:
@@ -292,7 +296,7 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
         if "reach" not in inputs:
             return inputs["attention_mask"]
         policy = self.accelerator.unwrap_model(self.model).policy
-        return tree_mask.of(policy, inputs["reach"], torch.bfloat16 if self.args.bf16 else None)
+        return tree_mask.attention_mask(policy, inputs["reach"], torch.bfloat16 if self.args.bf16 else None)
 
     @staticmethod
     def _worst(losses: torch.Tensor) -> int:
@@ -332,7 +336,7 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
             for part in (whole.policy, whole.critic)
         ]
         if not all(torch.isfinite(norm) for norm in norms):
-            raise TltrainError(self._broken("the gradient is not finite", self.state.global_step + 1))
+            raise TltrainError(self._not_finite_message("the gradient is not finite", self.state.global_step + 1))
         return norms[0]
 
     def _clip_apart_in_engine(self) -> None:
@@ -355,7 +359,7 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
         """Add the metrics since the last log."""
         if "loss" in logs:
             self._sums.add(seconds_update=self._lap())
-            logs.update(self._sums.take(self.accelerator), kl_coefficient=self.kl.coefficient)
+            logs.update(self._sums.reduce_and_reset(self.accelerator), kl_coefficient=self.kl.coefficient)
             if "kl" in logs and (reason := self.kl.update(logs["kl"], self.state.global_step)):
                 self.stopped, self.control.should_training_stop = reason, True
         super().log(logs, start_time)
@@ -387,12 +391,12 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
                 saved = kind.from_pretrained(folder / name, dtype=own.dtype, use_safetensors=True)
                 own.load_state_dict(saved.state_dict())
 
-    def _save_more(self, folder: Path) -> None:
+    def _save_extra(self, folder: Path) -> None:
         torch.save(self._sums.values, folder / f"{self.args.process_index}_{SUMS}")
         if self.state.global_step % self.settings.ppo_epochs:
             torch.save(self._micro_batches, folder / f"{self.args.process_index}_{ROLLOUT}")
 
-    def _load_more(self, folder: Path) -> None:
+    def _load_extra(self, folder: Path) -> None:
         sums = folder / f"{self.args.process_index}_{SUMS}"
         if sums.is_file():
             self._sums.values |= torch.load(sums, map_location=self.args.device, weights_only=True)

@@ -110,7 +110,7 @@ def response_counts(judged: Sequence[GradedResponse]) -> dict[str, int]:
     }
 
 
-def in_turn(*listeners: OnSamples) -> OnSamples:
+def call_each(*listeners: OnSamples) -> OnSamples:
     """Return a callback that calls each of several callbacks in turn."""
 
     def call(step: int, judged: Sequence[GradedResponse]) -> None:
@@ -171,7 +171,7 @@ class SampleRecord:
     ended: bool = True
 
     @classmethod
-    def of(cls, step: int, response: GradedResponse) -> SampleRecord:
+    def from_response(cls, step: int, response: GradedResponse) -> SampleRecord:
         """Create the record of a graded response."""
         return cls(
             step=step,
@@ -235,7 +235,7 @@ class SampleLog:
         """Log some of the samples of step `step` (from 1), if an entry is due."""
         if (step - 1) % self.every:
             return
-        records = [SampleRecord.of(step, response) for response in judged[: self.count]]
+        records = [SampleRecord.from_response(step, response) for response in judged[: self.count]]
         with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.writelines(json.dumps(record.to_json(), ensure_ascii=False) + "\n" for record in records)
         rows = [list(record.to_json().values()) for record in records]

@@ -18,7 +18,7 @@ import torch
 from transformers import Cache, GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from tltrain.inference import decoding_attention, kv_cache
-from tltrain.inference.generation import own_settings_aside
+from tltrain.inference.generation import ignore_generation_config
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Layout, Run, Target, flatten
 from tltrain.tokens.prompts import PromptTree
@@ -74,13 +74,13 @@ def sample(
         ids[row, width - end :] = torch.tensor(trees[b].ids[:end])
         mask[row, width - end :] = 1
     ids, mask = ids.to(model.device), mask.to(model.device)
-    with torch.inference_mode(), own_settings_aside(model), decoding_attention.without_flex(model):
+    with torch.inference_mode(), ignore_generation_config(model), decoding_attention.without_flex(model):
         cache = shared_cache(model, trees, owners, width)
         responses = iter(_answers(model, ids, mask, cache, sampling, logprobs))
         return [[next(responses) for _ in tree.ends] for tree in trees]
 
 
-def parts(trees: Sequence[PromptTree], limit: int | None) -> Iterator[list[PromptTree]]:
+def tree_groups(trees: Sequence[PromptTree], limit: int | None) -> Iterator[list[PromptTree]]:
     """Yield the trees in groups of at most `limit` prompts (but at least one tree); None puts all into one group."""
     part: list[PromptTree] = []
     for tree in trees:
@@ -210,7 +210,7 @@ def shared_cache(
     return cache
 
 
-def batch_of(
+def make_batch(
     trees: Sequence[PromptTree],
     responses: Sequence[Sequence[Sequence[int]]],
     scores: Sequence[float],
@@ -226,9 +226,9 @@ def batch_of(
 
     Returns:
         `input_ids`, `position_ids`: [B, T]. `attention_mask`: [B, T]; or, if a tree has branches, `reach`: [B, T], from
-        which `tree_mask.of` computes a mask. `keep`: [B, T], True where a hidden state predicts a response token.
-        `targets`: [N], those tokens in the order of `keep`. `index`: [M, R], the position in that order of each token
-        of each response. `mask`: [M, R], True where a response has a token. `scores`: [M].
+        which `tree_mask.attention_mask` computes a mask. `keep`: [B, T], True where a hidden state predicts a response
+        token. `targets`: [N], those tokens in the order of `keep`. `index`: [M, R], the position in that order of each
+        token of each response. `mask`: [M, R], True where a response has a token. `scores`: [M].
     """
     rows = [_layout(tree, own) for tree, own in zip(trees, responses, strict=True)]
     branching = any(len(tree.ends) > 1 for tree in trees)
@@ -294,7 +294,7 @@ class SamplingCopy:
         self._model: PreTrainedModel | None = None
 
     @torch.no_grad()
-    def of(self, policy: PreTrainedModel) -> PreTrainedModel:
+    def synced_with(self, policy: PreTrainedModel) -> PreTrainedModel:
         """Return the copy, updated to the current weights of `policy`."""
         if self._model is None:
             self._model = copy.deepcopy(policy).requires_grad_(False).eval()
@@ -305,7 +305,7 @@ class SamplingCopy:
         return self._model
 
 
-def seed_of(*numbers: int) -> int:
+def derive_seed(*numbers: int) -> int:
     """Derive a seed from numbers such as seed, step and process, so that a resumed step repeats its rollout."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
@@ -331,7 +331,7 @@ class RolloutSampler(torch.utils.data.Sampler[int]):
         return self.count if self.repeats == 1 else math.ceil(self.count / self.size) * self.size * self.repeats
 
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(seed_of(self.seed, self.epoch))
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch))
         order = torch.randperm(self.count, generator=generator).tolist()
         if self.repeats == 1:
             yield from order

@@ -51,12 +51,12 @@ class RolloutMetrics:
         for name, number in numbers.items():
             self.values[name] = self.values[name] + number
 
-    def peak(self, **numbers: float | torch.Tensor) -> None:
+    def update_max(self, **numbers: float | torch.Tensor) -> None:
         """Update the maximum of each non-negative number."""
         for name, number in numbers.items():
             self.values[name] = max(float(self.values[name]), float(number))
 
-    def take(self, accelerator: Any) -> dict[str, float]:
+    def reduce_and_reset(self, accelerator: Any) -> dict[str, float]:
         """Return the metrics over all processes and reset the sums."""
         device = accelerator.device
         total = torch.stack([torch.as_tensor(v, dtype=torch.float64, device=device) for v in self.values.values()])

@@ -28,7 +28,7 @@ from tltrain.runtime import terminal
 from tltrain.tokens.layout import Layout
 from tltrain.training import tree_mask
 from tltrain.training.blank_batches import FilledBatches
-from tltrain.training.checkpoints import WholeCheckpoints
+from tltrain.training.checkpoints import ResumableCheckpoints
 
 COLUMNS = ("input_ids", "positions", "targets", "weights", "keys", "turns")
 TREE_COLUMNS = ("position_ids", "reach")
@@ -117,11 +117,11 @@ def target_nll(
     Args:
         fused: use TRL's fused head, which never holds all logits at once, and no padding mask. This is fastest on an
             accelerator: attention without a mask has far faster kernels, and no token attends to padding on the right.
-        mask_dtype: see `tree_mask.of`.
+        mask_dtype: see `tree_mask.attention_mask`.
     """
     inputs = {"input_ids": batch["input_ids"]}
     if "reach" in batch:
-        mask = tree_mask.of(model, batch["reach"], mask_dtype)
+        mask = tree_mask.attention_mask(model, batch["reach"], mask_dtype)
         inputs |= {"position_ids": batch["position_ids"], "attention_mask": mask}
     elif not fused:
         inputs["attention_mask"] = batch["attention_mask"]
@@ -132,7 +132,7 @@ def target_nll(
     return F.cross_entropy(logits.float(), batch["shift_labels"][batch["keep"]], reduction="none")[batch["index"]]
 
 
-class TurnTrainer(WholeCheckpoints, FilledBatches, SFTTrainer):
+class TurnTrainer(ResumableCheckpoints, FilledBatches, SFTTrainer):
     """SFTTrainer whose loss is a mean over turns.
 
     Logs, in addition to TRL's metrics: `key_token_loss` and `other_token_loss` (unweighted means over tokens),
@@ -215,12 +215,12 @@ class TurnTrainer(WholeCheckpoints, FilledBatches, SFTTrainer):
     def _sums_file(self, folder: Path) -> Path:
         return folder / f"sums_{self.args.process_index}.json"
 
-    def _save_more(self, folder: Path) -> None:
+    def _save_extra(self, folder: Path) -> None:
         sums = self._sums["train"]
         kept = {"processed": sums.processed, "values": torch.as_tensor(sums.values).tolist()}
         self._sums_file(folder).write_text(json.dumps(kept), encoding="utf-8")
 
-    def _load_more(self, folder: Path) -> None:
+    def _load_extra(self, folder: Path) -> None:
         if self._sums_file(folder).is_file():
             kept = json.loads(self._sums_file(folder).read_text(encoding="utf-8"))
             sums = self._sums["train"]

@@ -83,7 +83,9 @@ def _listed(wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return wanted.sum(-1, dtype=torch.int32), order.to(torch.int32)
 
 
-def of(model: torch.nn.Module, reach: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor | BlockMask:
+def attention_mask(
+    model: torch.nn.Module, reach: torch.Tensor, dtype: torch.dtype | None = None
+) -> torch.Tensor | BlockMask:
     """Return the mask in the form that the model's attention implementation takes.
 
     Args:
