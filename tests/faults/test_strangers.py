@@ -121,7 +121,7 @@ def strange(model, canary) -> Path:
 )
 def test_a_folder_with_code(tltrain, strange, canary, words):
     line = refused(tltrain, *words, f"model.path={strange}")
-    assert line == f"the model {strange} brings code of its own, which is run only with model.trust_remote_code=true"
+    assert line == f"the model {strange} contains its own code, which runs only with model.trust_remote_code=true"
 
 
 def test_code_is_run_where_the_user_says_so(tmp_path, models_cache, strange, canary):

@@ -57,7 +57,7 @@ class TokenizationRecord:
                 raise ValueError(f"version {found['version']}, bos {found['bos']}")
             return cls(**found)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise TltrainError(f"{file} cannot be read ({error}): model.bos=true or false beside model.path") from error
+            raise TltrainError(f"{file} cannot be read ({error}): set model.bos=true or false as well") from error
 
 
 def load_encoder(path: str, model: DictConfig) -> Encoder:

