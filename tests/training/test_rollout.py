@@ -209,14 +209,14 @@ def test_the_copy_that_samples_is_in_bfloat16_and_follows_the_policy(model):
     policy = copy.deepcopy(model).float()
     before = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
     sampling_copy = rollout.SamplingCopy()
-    first = sampling_copy.of(policy)
+    first = sampling_copy.synced_with(policy)
     assert {parameter.dtype for parameter in first.parameters()} == {torch.bfloat16}
     assert [b.dtype for b in first.buffers()] == [b.dtype for b in policy.buffers()]
     assert all(torch.equal(tensor, before[name]) for name, tensor in policy.state_dict().items())
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.mul_(1.5)
-    second = sampling_copy.of(policy)
+    second = sampling_copy.synced_with(policy)
     assert second is first
     for own, now in zip(second.parameters(), policy.parameters(), strict=True):
         assert torch.equal(own, now.to(torch.bfloat16)) and not own.requires_grad
