@@ -6,6 +6,7 @@ import gc
 import hashlib
 import json
 import os
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +25,15 @@ settings.load_profile("tltrain")
 
 
 def pytest_collection_finish():
-    """What has been imported so far stays: a run's `gc.collect` need not look through it each time."""
+    """Import what most runs import and exempt it from garbage collection.
+
+    Runs call `gc.collect`, which else takes 0.25 s each time to look through the libraries' objects. A worker of a
+    whole test run imports them sooner or later; a single test may need none of them.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        from tests.support import preloaded  # noqa: F401
+
+        del sys.modules["wandb"]  # kept away from the libraries only, as `tltrain.tracking.prepared` does
     gc.collect()
     gc.freeze()
 
@@ -137,7 +146,10 @@ def sentencepiece():
 
 @pytest.fixture
 def undrawn(request, monkeypatch):
-    """Leaves an empty file in the place of a picture, whose drawing takes a third of a small run's time."""
+    """Leave an empty file, or an empty drawing in a page, in place of each picture.
+
+    Drawing takes a third of a small run's time, and most of a page's.
+    """
     if request.node.get_closest_marker("pictures") is None:
         from matplotlib.figure import Figure
 
@@ -146,6 +158,8 @@ def undrawn(request, monkeypatch):
         def leave(figure: Figure, file, **how) -> None:
             if isinstance(file, Path):
                 file.touch()
+            elif how.get("format") == "svg":
+                file.write('<svg viewBox="0 0 1 1"></svg>')
             else:
                 save(figure, file, **how)
 

@@ -42,7 +42,6 @@ def run_job(cfg: DictConfig) -> float | None:
             return metrics.get("score")
     for name in ("metrics.json", "error.txt"):  # of an earlier run into the same folder: this one is not finished
         (runs.folder() / name).unlink(missing_ok=True)
-    redact.hydra_files(cfg, runs.folder())
     checks.check_run(cfg)
     with tracking.prepared(cfg):
         run = launch.launch if launch.wanted(cfg) else launch.run_stage
@@ -51,6 +50,7 @@ def run_job(cfg: DictConfig) -> float | None:
 
 def main() -> None:
     """Run the command line in `sys.argv`; exits with status 1 after a user's mistake."""
+    redact.begin(sys.argv[1:])
     if {"--help", "-h"} & set(sys.argv[1:]):
         print_help(sys.argv[1:])
         return
@@ -60,7 +60,7 @@ def main() -> None:
     try:
         place = distributed.started(dict(os.environ), sys.argv[1:])
     except TltrainError as error:
-        sys.exit(str(error))
+        sys.exit(redact.text(str(error)))
     if place is None:
         lead()
         return
@@ -84,7 +84,7 @@ def main() -> None:
 
 def _tell_failure(rank: int, error: Exception) -> None:
     """Report why this process, one of several, ends."""
-    print(f"rank {rank}: {distributed.in_one_line(error)}", file=sys.stderr, flush=True)
+    print(redact.text(f"rank {rank}: {distributed.in_one_line(error)}"), file=sys.stderr, flush=True)
 
 
 def _tell_death(line: str) -> None:
@@ -92,7 +92,7 @@ def _tell_death(line: str) -> None:
     if distributed.leads():
         print(line, file=sys.stderr, flush=True)
         with suppress(Exception):
-            runs.write_lines(runs.folder() / "error.txt", [line])
+            runs.write_lines(runs.folder() / "error.txt", [redact.text(line)])
 
 
 def lead() -> None:
@@ -128,10 +128,10 @@ def lead() -> None:
         with preemption.handled():
             hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="config")(task)()
     except (HydraException, OmegaConfBaseException, YAMLError) as error:  # first: some of Hydra's are OSErrors too
-        print(one_line(error), file=sys.stderr)
+        print(redact.text(one_line(error)), file=sys.stderr)
         sys.exit(1)
     except OSError as error:  # the run folder cannot be made
-        print(out_of_space.of_disk(error) or error, file=sys.stderr)
+        print(redact.text(str(out_of_space.of_disk(error) or error)), file=sys.stderr)
         sys.exit(1)
     except preemption.Preempted as stopped:
         print(stopped, file=sys.stderr)
@@ -150,7 +150,7 @@ def print_help(words: list[str]) -> None:
     try:
         print(usage.text(words))
     except (HydraException, OmegaConfBaseException) as error:
-        print(one_line(error), file=sys.stderr)
+        print(redact.text(one_line(error)), file=sys.stderr)
         sys.exit(1)
 
 

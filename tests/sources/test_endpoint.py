@@ -287,7 +287,9 @@ def test_the_key_is_sent_and_appears_nowhere(tltrain, server, tmp_path, monkeypa
         else Reply({"error": {"message": f"the key {SECRET} is wrong"}}, status=401)
     )
     failed = tltrain(*words, folder=tmp_path / "failed", status=1)
-    assert "the key *** is wrong" in failed.err and "environment variable MY_KEY (source.api_key_env)" in failed.err
+    assert (
+        "the key <masked> is wrong" in failed.err and "environment variable MY_KEY (source.api_key_env)" in failed.err
+    )
     server.reply = lambda body, attempt: completion(BY_PROMPT[body["prompt"]])
     ended = tltrain(*words, folder=tmp_path / "ended")
     assert {asked.headers["authorization"] for asked in server.asked} == {f"Bearer {SECRET}"}

@@ -302,3 +302,27 @@ def test_order_and_emptiness_do_not_differ():
     assert cache_key.differences({"a": {"b": 1, "c": {}}}, {"a": {"b": 1}}) == []
     pairs = itertools.permutations([{"a": {"b": 1}}, {"a": {}}, {"a": {"b": 2}}], 2)
     assert all(cache_key.differences(left, right) for left, right in pairs)
+
+
+# --- secrets ----------------------------------------------------------------------------------------------------------
+
+
+def test_secrets_are_no_part_of_a_key_but_the_content_of_paths_with_them_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("A_TOKEN", "part-of-a-path-1")
+    monkeypatch.setenv("B_TOKEN", "part-of-a-path-2")
+
+    def data(token: str, text: str, *words: str) -> dict:
+        file = tmp_path / token / "train.jsonl"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+        cfg = composed("tracking=none", "stage=mae", "data=tltrain", f"data.path={file}", *words)
+        return cache_key.key(config.plain(cfg, enum_to_str=True))
+
+    assert data("part-of-a-path-1", "a") != data("part-of-a-path-2", "b")  # they were one key, and one result
+    assert data("part-of-a-path-1", "a") == data("part-of-a-path-2", "a")
+    asked = ("tracking=none", "stage=eval", "source=endpoint", "source.url=http://host/v1", "source.model=m")
+    keys = [
+        cache_key.key(config.plain(composed(*asked, *words), enum_to_str=True))
+        for words in (["+source.extra.api_key=short"], ["+source.extra.api_key=other"], ["+source.extra.n=1"])
+    ]
+    assert keys[0] == keys[1] != keys[2] and "short" not in str(keys[0])

@@ -153,6 +153,8 @@ def test_no_secret_reaches_any_file_of_a_run(tmp_path):
         "tracking.tags=['${oc.env:HF_TOKEN}']",
         f"tracking.group=from-{SECRETS['OPENAI_API_KEY']}",  # a shell's $OPENAI_API_KEY
         "cache.dir='c/${oc.env:DATABASE_PASSWORD}'",
+        "+hydra.job.env_set.CORPORATE_API_KEY='typed/marker+1234'",
+        "tracking.entity='https://me:typed%2Fmarker-2@host'",  # no name, nothing that the environment knows
     ]
     ran = mae(tmp_path, *words, WANDB_BASE_URL=NOWHERE, **SECRETS)
     assert ran.returncode == 0, ran.stderr
@@ -161,8 +163,9 @@ def test_no_secret_reaches_any_file_of_a_run(tmp_path):
     assert found.config["cache"]["dir"] == "c/<masked>" and "tracking.group=from-<masked>" in str(
         found.of("environment")
     )
-    assert not holding(tmp_path, *SECRETS.values())
-    assert not [value for value in SECRETS.values() if value in ran.stdout + ran.stderr]
+    secrets = [*SECRETS.values(), "typed/marker", "typed%2Fmarker"]
+    assert not holding(tmp_path, *secrets)
+    assert not [value for value in secrets if value in ran.stdout + ran.stderr]
 
 
 def test_no_secret_reaches_an_error(tmp_path):

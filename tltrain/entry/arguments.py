@@ -14,6 +14,7 @@ from typing import Any
 
 from tltrain.config import Bounds
 from tltrain.errors import TltrainError
+from tltrain.runtime import redact
 
 TRAINING_ARGUMENTS = (("transformers", "training_args.py", "TrainingArguments"),)
 _TRL = (("trl", "trainer/base_config.py", "_BaseConfig"), *TRAINING_ARGUMENTS)
@@ -106,6 +107,11 @@ def check_arguments(arguments: dict[str, Any], where: str, kind: str = "trl.SFTC
             raise TltrainError(f"{key}: {kind} has no such argument{suggestion(name, fields)}")
         if name in OURS:
             raise TltrainError(f"{key}: this is set by {OURS[name]}")
+        if redact.container({name: value}) != {name: value}:
+            raise TltrainError(
+                f"{key}: libraries write their arguments into files (training_args.bin), so a secret does not belong "
+                "there: set the environment variable in which the library looks for it"
+            )
         allowed = [PYTHON_TYPES.get(part.strip().partition("[")[0].strip()) for part in fields[name].split("|")]
         known: list[type] = [t for types in allowed if types for t in types]
         if not all(allowed):  # an enumeration or another class of the library: given by its name

@@ -29,7 +29,7 @@ from omegaconf import DictConfig
 
 from tltrain import config, tracking
 from tltrain.errors import TltrainError
-from tltrain.runtime import advice, distributed, memory, out_of_space, preemption, terminal
+from tltrain.runtime import advice, distributed, memory, out_of_space, preemption, redact, terminal
 from tltrain.runtime.resolver import resolve
 
 TRAINING = ("sft", "pkt", "irm")
@@ -297,6 +297,7 @@ def _show_stderr(place: Path, local_rank: int) -> None:
 
 def work(file: Path) -> int:
     """A worker's life: rank 0 runs the stage, the others follow; returns the exit status."""
+    redact.install()
     faulthandler.enable()  # a crash in a library's native code then says where in Python it was called
     place = distributed.started(dict(os.environ))
     assert place is not None
@@ -307,6 +308,7 @@ def work(file: Path) -> int:
         try:
             cfg, hydra_config, folder = pickle.loads(file.read_bytes())
             _as_in_hydra(hydra_config)
+            redact.begin_job(cfg)
             with preemption.handled(), tracking.prepared(cfg):
                 run_stage(cfg, folder)
         except Exception as error:

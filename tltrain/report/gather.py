@@ -25,7 +25,7 @@ from tltrain.errors import TltrainError
 from tltrain.evaluation import conversation_lines
 from tltrain.evaluation.records import PREDICTIONS, TRANSCRIPTS, Prediction, Transcript, read_lines
 from tltrain.report.sweep import Job, Row, StageCost, Sweep
-from tltrain.runtime import fingerprints, manifests
+from tltrain.runtime import fingerprints, manifests, redact
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ def gather(folders: Sequence[Path], name: str, command: str, baseline: str | Non
         command=command,
         commit=commit(),
         versions={key: value or "" for key, value in fingerprints.versions().items()},
-        config=(jobs[0].folder / ".hydra" / "config.yaml").read_text(encoding="utf-8"),
+        config=_config(jobs[0].folder),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         baseline=baseline or (STANDARD if STANDARD in rows else None),
         axes={_short(axis): list(dict.fromkeys(_value(job, axis) for job in jobs)) for axis in axes},
@@ -152,8 +152,16 @@ def _found(folder: Path) -> Found:
         name: yaml.safe_load((folder / ".hydra" / f"{name}.yaml").read_text(encoding="utf-8"))
         for name in ("config", "overrides")
     }
-    words = (str(word).lstrip("+~").partition("=") for word in read["overrides"] or ())
+    words = (word.lstrip("+~").partition("=") for word in redact.command(map(str, read["overrides"] or ())))
     return Found(folder, read["config"], {key: value for key, _, value in words})
+
+
+def _config(folder: Path) -> str:
+    """A job's configuration; of a job of an earlier version, which left secrets in it, without them."""
+    text = (folder / ".hydra" / "config.yaml").read_text(encoding="utf-8")
+    plain = yaml.safe_load(text)
+    masked = redact.container(plain)
+    return text if masked == plain else yaml.safe_dump(masked, sort_keys=False, allow_unicode=True)
 
 
 def _axes(jobs: Sequence[Found]) -> list[str]:
@@ -207,7 +215,7 @@ def _place(row: Row) -> tuple[int, list[bool]]:
 
 def _error(folder: Path) -> str:
     with suppress(OSError):
-        return (folder / "error.txt").read_text(encoding="utf-8").strip()
+        return redact.text((folder / "error.txt").read_text(encoding="utf-8").strip())
     return "stopped before its end"
 
 

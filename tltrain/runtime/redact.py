@@ -1,8 +1,15 @@
-"""Secrets (API keys, access tokens, passwords) are kept out of configuration files, logs, errors and trackers.
+"""Secrets (API keys, access tokens, passwords) are kept out of everything that a run writes or prints.
 
-Two things count as secret: the value of an environment variable whose name says so (`WANDB_API_KEY`, `HF_TOKEN`,
-`AWS_SECRET_ACCESS_KEY`), wherever it stands, and the value of a configuration key whose name says so (`api_key`,
-`hub_token`, `password`). A tokenizer's token (`pad_token`, `max_new_tokens`) is not a secret.
+Two ways lead to a mask. By name: what a key, a header, a URL or an option calls a secret (`api_key`, `Authorization`,
+`https://USER:PASSWORD@...`, `?token=`), and values of well-known shapes (`secret_words`). By value: what has been
+learned is masked wherever it stands, also encoded as URLs, JSON, HTML or base64 write it. Values are learned from
+environment variables whose names say so (`HF_TOKEN`), from the command line (`begin`), from the composed configuration
+with what it refers to (`learn_config`), and from who reads a secret elsewhere (`learn`).
+
+Names decide where a person or a program describes a run: command lines, configurations, settings of requests, errors,
+logs (`text`, `container`). In what a run makes (answers, tables, pages) a parameter named `token` is data, and known
+values alone are masked (`known`, `known_in`). `runs.writing` and, from `begin` on, the standard streams and Hydra's
+record of a run pass through here by themselves.
 """
 
 from __future__ import annotations
@@ -10,83 +17,347 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import cache, lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-MASK = "<masked>"  # a plain word in YAML
-SHORTEST = 8  # characters; a shorter value would occur in ordinary words
-_WORDS = r"api_?key|access_?key|private_?key|passw(or)?d|passphrase|secrets?|credentials?"
-_VARIABLE = re.compile(rf"(^|_)({_WORDS}|key|token|pat)(_|$)", re.IGNORECASE)
-_KEY = re.compile(
-    rf"(^|_)({_WORDS})(_|$)|(^|(access|api|auth|bearer|hf|hub|id|refresh|session|wandb)_)token$", re.IGNORECASE
+from tltrain import config as schemas
+from tltrain.runtime import secret_words
+from tltrain.runtime.secret_words import MASK, is_reference, names_secret
+
+SHORTEST, SHORTEST_NUMBER = 6, 8
+"""Characters, or digits, of a value that is masked by itself; a shorter one would occur in ordinary words."""
+_WORDS = frozenset(
+    ("changeme", "default", "disabled", "enabled", "optional", "password", "postgres", "private", "public", "required")
 )
+_WHO = ("user", "username", "name", "type", "id", "region", "host", "url", "email", "scope", "scheme")
+"""Keys below `credentials` whose values may stand in any text: masked there alone."""
+_FIELDS = ("name", "key", "header")
+_OVERRIDE = re.compile(r"(?P<key>[+~]{0,2}[A-Za-z_][\w.@/\[\]-]*)=(?P<value>.*)", re.DOTALL)
+_learned: set[str] = set()
+
+Hide = Callable[[str], str]
+
+# --- learning ---------------------------------------------------------------------------------------------------------
+
+
+def begin(words: Sequence[str] = ()) -> None:
+    """Learn the secrets of a command line, in the place of those of an earlier one, and mask the standard streams."""
+    _learned.clear()
+    for word in words:
+        learn_override(word)
+    install()
+
+
+def install() -> None:
+    """Mask the standard streams of this process, and the YAML that Hydra writes of a configuration."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None:
+            setattr(sys, name, Stream(stream._file if isinstance(stream, Stream) else stream))
+    OmegaConf.to_yaml = staticmethod(_to_yaml)  # type: ignore[method-assign]
+
+
+def begin_job(cfg: DictConfig) -> None:
+    """Learn the secrets of a job's configuration, and mask its logs, whichever configuration of logging was chosen."""
+    learn_config(cfg)
+    for logger in (logging.getLogger(), logging.getLogger("tltrain")):
+        for handler in logger.handlers:
+            if not any(isinstance(each, Filter) for each in handler.filters):
+                handler.addFilter(Filter())
+
+
+def learn(value: str) -> None:
+    """Mask a value, and what stands behind `Bearer` in it, from now on; unless it could be an ordinary word."""
+    for each in secret_words.credentials(value):
+        if not is_reference(each):
+            _learned.add(each)
+
+
+def learn_override(word: str) -> None:
+    """Learn what a word of the command line holds: `+source.extra.api_key=VALUE`, a URL, a mapping."""
+    for value in secret_words.in_text(word):
+        learn(value)
+    found = _OVERRIDE.fullmatch(word)
+    if not found:
+        return
+    key, value = found["key"], found["value"].strip()
+    parsed: Any = value
+    if value[:1] in tuple("{['\"\\") or "," in value or "(" in value:
+        try:
+            from hydra.core.override_parser.overrides_parser import OverridesParser
+
+            parsed = _parsed(OverridesParser.create().parse_override(word)._value)
+        except Exception:  # an error of its grammar, which quotes parts of it
+            for piece in secret_words.pieces(f"{key.rpartition('.')[2]}={value} {value}"):
+                learn(piece)
+    if _names_secret(key, value):
+        for leaf in _leaves(parsed):
+            learn(leaf)
+    elif isinstance(parsed, dict | list):
+        _learn_in(parsed)
+
+
+def _parsed(value: Any) -> Any:
+    """A value of Hydra's grammar as plain containers; the choices of a sweep as a list."""
+    if hasattr(value, "list"):
+        return [_parsed(each) for each in value.list]
+    if isinstance(value, dict):
+        return {str(getattr(key, "text", key)): _parsed(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_parsed(each) for each in value]
+    return getattr(value, "text", value)
+
+
+def learn_config(cfg: DictConfig) -> None:
+    """Learn what a configuration holds under names of secrets, what these refer to included."""
+    _learn_in(OmegaConf.to_container(cfg, enum_to_str=True), cfg)
+
+
+def _learn_in(node: Any, cfg: DictConfig | None = None) -> None:
+    for path, value, secret in _walk(node):
+        if secret and cfg is not None and "${" in value:
+            with suppress(Exception):  # it refers to nothing, which is said elsewhere
+                value = str(OmegaConf.select(cfg, path))
+        for each in (value, *value.split(",")) if secret else ():  # `hydra.sweeper.params` has all values in one
+            learn(each.strip(" '\""))
+        for found in secret_words.in_text(value):
+            learn(found)
+        if path.endswith("_env") and value in os.environ:
+            learn(os.environ[value])
+
+
+def _walk(node: Any, path: str = "", secret: bool = False) -> Iterator[tuple[str, str, bool]]:
+    """Path, text and whether it is a secret, of each value."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            below = secret and str(key).lower() not in _WHO
+            named = below or _is_secret(key, value) or (key == "value" and _labelled(node))
+            yield from _walk(value, f"{path}.{key}" if path else str(key), named)
+    elif isinstance(node, list):
+        for number, value in enumerate(node):
+            yield from _walk(value, f"{path}[{number}]", secret or _follows_name(node, number))
+    elif isinstance(node, str) or (secret and isinstance(node, int | float) and not isinstance(node, bool)):
+        yield path, str(node), secret
+
+
+def _leaves(node: Any) -> Iterator[str]:
+    return (value for _, value, _ in _walk(node, secret=True))
+
+
+def _is_secret(key: Any, value: Any) -> bool:
+    return not (value is None or isinstance(value, bool)) and names_secret(str(key), value)
+
+
+def _names_secret(key: str, value: str) -> bool:
+    """Whether any word of `+source.extra.headers.authorization` names a secret."""
+    words = re.split(r"[.@\[\]/]", key.lstrip("+~"))
+    return any(names_secret(word) for word in words if word) or names_secret(words[-1], value)
+
+
+def _labelled(node: dict[Any, Any]) -> bool:
+    """Whether a mapping is `{name: Authorization, value: ...}`."""
+    return any(isinstance(node.get(field), str) and names_secret(node[field]) for field in _FIELDS)
+
+
+def _follows_name(items: list[Any], number: int) -> bool:
+    """Whether an item is the value of the one before it: `[Authorization, VALUE]`, `[..., --api-key, VALUE]`."""
+    before = items[number - 1] if number else None
+    if not isinstance(before, str) or not re.fullmatch(r"[A-Za-z][\w-]*|--[\w-]+", before):
+        return False
+    return names_secret(before) and (before.startswith("--") or (len(items) == 2 and not before.islower()))
+
+
+# --- masking ----------------------------------------------------------------------------------------------------------
 
 
 def text(words: str) -> str:
-    """The text with the values of secret environment variables masked."""
-    for value in _of_environment():
-        words = words.replace(value, MASK)
-    return words
+    """Text that describes a run (an error, a log's line) without secrets, by name and by value."""
+    return secret_words.masked(known(words))
+
+
+def known(words: str) -> str:
+    """Text without the values that are known to be secret."""
+    return _known()(words)
+
+
+def command(words: Iterable[str]) -> list[str]:
+    """The words of a command line without secrets."""
+    return container(list(words))
+
+
+def container(node: Any) -> Any:
+    """Plain containers that describe a run (a configuration, settings of a request) without secrets."""
+    return _container(node, _known())
+
+
+def known_in(node: Any) -> Any:
+    """Plain containers without the values that are known to be secret."""
+    pattern = _pattern(_values())
+    return node if pattern is None else _known_in(node, partial(pattern.sub, _unless_number))
 
 
 def config(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration resolved, as plain containers (enumerations by name), with secrets masked."""
-    return _masked(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
+    """The configuration resolved, as plain containers (enumerations by name), without secrets."""
+    learn_config(cfg)
+    return container(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
 
 
-def hydra_files(cfg: DictConfig, folder: Path) -> None:
-    """Mask secrets in Hydra's record of the run, `folder/.hydra/`, which Hydra writes before our code runs."""
-    values = sorted(_of_keys(OmegaConf.to_container(cfg)), key=len, reverse=True)
-    for file in folder.glob(".hydra/*.yaml"):
-        found = file.read_text(encoding="utf-8")
-        masked = text(found)
-        for value in values:
-            masked = masked.replace(value, MASK)
-        if masked != found:
-            file.write_text(masked, encoding="utf-8")
+def _container(node: Any, hide: Hide) -> Any:
+    if isinstance(node, dict):
+        labelled = _labelled(node)
+        return {
+            hide(key) if isinstance(key, str) else key: _hidden(value)
+            if _is_secret(key, value) or (labelled and key == "value")
+            else _container(value, hide)
+            for key, value in node.items()
+        }
+    if isinstance(node, list | tuple):
+        items = list(node)
+        return [_hidden(item) if _follows_name(items, i) else _container(item, hide) for i, item in enumerate(items)]
+    return _override(node, hide) if isinstance(node, str) else node
+
+
+def _known_in(node: Any, hide: Hide) -> Any:
+    if isinstance(node, dict):
+        return {hide(key) if isinstance(key, str) else key: _known_in(value, hide) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [_known_in(item, hide) for item in node]
+    return hide(node) if isinstance(node, str) else node
+
+
+def _hidden(node: Any) -> Any:
+    """A secret, or all of a mapping or list of them; `${oc.env:NAME}` says where it is, and stays."""
+    if isinstance(node, dict):
+        return {key: _hidden(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [_hidden(item) for item in node]
+    if node is None or isinstance(node, bool) or node == "" or (isinstance(node, str) and is_reference(node)):
+        return node
+    return secret_words.without_default(node) if isinstance(node, str) else MASK
+
+
+def _override(word: str, hide: Hide) -> str:
+    """A string of a configuration, which may be an override: `+source.extra.headers={authorization: VALUE}`."""
+    found = _OVERRIDE.fullmatch(word)
+    if found and _names_secret(found["key"], found["value"]):
+        return f"{found['key']}={_hidden(found['value'])}"
+    return secret_words.masked(hide(word))
+
+
+def _to_yaml(cfg: Any, *, resolve: bool = False, sort_keys: bool = False) -> str:
+    """`OmegaConf.to_yaml` without secrets: what Hydra writes of a run, and prints with `--cfg`."""
+    plain = OmegaConf.to_container(cfg, resolve=resolve, enum_to_str=True) if OmegaConf.is_config(cfg) else cfg
+    if isinstance(cfg, DictConfig):  # in a process that a launcher started nothing has been learned
+        _learn_in(plain, cfg)
+    masked = container(plain)
+    return _yaml(cfg if masked == plain else OmegaConf.create(masked), resolve=resolve, sort_keys=sort_keys)
+
+
+_yaml = OmegaConf.to_yaml
+
+
+class Stream:
+    """A text stream that masks known values in what is written to it."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+        self._hide, self._learned = _known(), len(_learned)
+
+    def write(self, words: str) -> int:
+        """Write text; returns its length, as callers expect."""
+        if len(_learned) != self._learned:
+            self._hide, self._learned = _known(), len(_learned)
+        self._file.write(self._hide(words))
+        return len(words)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write each of `lines`."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_file":  # of a copy that is being made
+            raise AttributeError(name)
+        return getattr(self._file, name)
 
 
 class Filter(logging.Filter):
-    """Masks secrets in the messages of a log's handler."""
+    """Masks secrets in the messages of a log's handler, and in the traceback and the stack that go with them."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
         if (masked := text(message)) != message:
             record.msg, record.args = masked, ()
+        if record.exc_info and record.exc_info[0] is not None and not record.exc_text:
+            record.exc_text = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
+        if record.exc_text:
+            record.exc_text = text(record.exc_text)
+        if record.stack_info:
+            record.stack_info = text(record.stack_info)
         return True
 
 
-def _of_environment() -> list[str]:
-    found = {value for name, value in os.environ.items() if _VARIABLE.search(name) and len(value) >= SHORTEST}
-    return sorted(found, key=len, reverse=True)  # a value that contains another comes first
+# --- what is known ----------------------------------------------------------------------------------------------------
 
 
-def _masked(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {key: MASK if _is_secret(key, value) else _masked(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_masked(value) for value in node]
-    return text(node) if isinstance(node, str) else node
+def _known() -> Hide:
+    """What masks the values that are known now."""
+    pattern = _pattern(_values())
+    return str if pattern is None else partial(pattern.sub, _unless_number)
 
 
-def _is_secret(key: Any, value: Any) -> bool:
-    """A key that ends in `_env` holds the name of a variable, not its value."""
-    named = str(key).endswith("_env")
-    return isinstance(value, str) and bool(value) and not named and bool(_KEY.search(str(key)))
+def _values() -> frozenset[str]:
+    """What has been learned, and what the environment holds now."""
+    found = set(_learned)
+    for name, value in os.environ.items():
+        if secret_words.variable_names_secret(name):
+            found.add(value)
+        elif "://" in value and "@" in value:  # a proxy, a database
+            found.update(secret_words.in_urls(value))
+    return frozenset(found)
 
 
-def _of_keys(node: Any) -> Iterator[str]:
-    """Literal values of secret keys; `${oc.env:...}` is the name of one."""
-    if isinstance(node, dict):
-        for key, value in node.items():
-            if _is_secret(key, value):
-                if not value.startswith("${"):
-                    yield value
-            else:
-                yield from _of_keys(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _of_keys(value)
+@lru_cache(maxsize=8)
+def _pattern(values: frozenset[str]) -> re.Pattern[str] | None:
+    """A pattern of all forms of the values that are no ordinary words, longer ones first, as they may hold others."""
+    forms = {form for value in values if _distinct(value) for form in secret_words.forms(value)}
+    found = sorted((form for form in forms if len(form) >= SHORTEST), key=lambda form: (-len(form), form))
+    return re.compile("|".join(map(_exact, found))) if found else None
+
+
+def _exact(form: str) -> str:
+    return rf"(?<!\d)(?<!\d\.){form}(?!\.?\d)" if form.isdecimal() else re.escape(form)
+
+
+def _unless_number(found: re.Match[str]) -> str:
+    """The mask; but a number of JSON stays one, for a key decides there."""
+    if found[0].isdecimal():
+        before, behind = found.string[: found.start()].rstrip()[-1:], found.string[found.end() :].lstrip()[:1]
+        if before in tuple(":[,") and behind in tuple(",]}"):
+            return found[0]
+    return MASK
+
+
+@cache
+def _distinct(value: str) -> bool:
+    """Whether a value is told from words that stand in any text."""
+    if len(value) < (SHORTEST_NUMBER if value.isdecimal() else SHORTEST) or is_reference(value):
+        return False
+    if value.startswith(("/", "./", "../", "~")) and Path(value).expanduser().exists():
+        return False
+    return value.lower() not in _vocabulary()
+
+
+@cache
+def _vocabulary() -> frozenset[str]:
+    """The words of our own configuration, which its files and reports need, and those that stand for no password."""
+    files = schemas.CONF_DIR.rglob("*.yaml")
+    keys = (key for schema in schemas.SCHEMAS.values() for key in schemas.keys_of(schema))
+    return frozenset({*_WORDS, *schemas.STAGES, *keys, *(file.stem for file in files)})

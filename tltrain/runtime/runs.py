@@ -13,7 +13,7 @@ import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import yaml
 from filelock import FileLock, Timeout
@@ -67,8 +67,13 @@ def _owner(path: Path) -> str:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[IO[str]]:
-    """A text file that appears under its name only when it is complete. Only rank 0 writes."""
+def writing(path: Path, data: bool = False) -> Iterator[IO[str]]:
+    """A text file that appears under its name only when it is complete, known secrets masked. Only rank 0 writes.
+
+    Args:
+        data: a copy of the user's own data, which training reads again and which no secret of the run can have reached:
+            it is written as it is.
+    """
     if not distributed.leads():
         yield io.StringIO()
         return
@@ -76,7 +81,7 @@ def writing(path: Path) -> Iterator[IO[str]]:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            yield file
+            yield file if data else cast(IO[str], redact.Stream(file))
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
@@ -84,14 +89,14 @@ def writing(path: Path) -> Iterator[IO[str]]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, completely or not at all."""
-    with writing(path) as file:
-        json.dump(value, file, ensure_ascii=False, indent=2, sort_keys=False)
+    with writing(path, data=True) as file:  # masked before: a mask in the place of a number would be no JSON
+        json.dump(redact.known_in(value), file, ensure_ascii=False, indent=2, sort_keys=False)
         file.write("\n")
 
 
-def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write lines (given without line breaks), completely or not at all."""
-    with writing(path) as file:
+def write_lines(path: Path, lines: Iterable[str], data: bool = False) -> None:
+    """Write lines (given without line breaks), completely or not at all; `data` as in `writing`."""
+    with writing(path, data) as file:
         for line in lines:
             file.write(line + "\n")
 

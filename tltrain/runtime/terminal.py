@@ -14,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
+from tltrain.runtime import redact
+
 T = TypeVar("T")
 
 
@@ -132,7 +134,8 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     for number, column in enumerate(columns):
         grid.add_column(column, justify="left" if number == 0 else "right")
     for row in rows:
-        grid.add_row(*(Text(str(cell)) for cell in row))  # no markup: a cell may hold text from the data
+        # No markup: a cell may hold text from the data. Masked here, since a cell may be broken over lines.
+        grid.add_row(*(Text(redact.known(str(cell))) for cell in row))
     wide = Console(width=None if console.is_terminal else 160, highlight=False, file=sys.stdout)
     wide.quiet = console.quiet
     wide.print(grid)

@@ -38,7 +38,7 @@ from tltrain import config
 from tltrain.errors import TltrainError
 from tltrain.formats import chat_completions, joined
 from tltrain.formats.tl import TL
-from tltrain.runtime import runs, terminal
+from tltrain.runtime import redact, runs, terminal
 from tltrain.trajectory import Sample
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def open_endpoint(cfg: DictConfig) -> Iterator[Endpoint]:
     for library in ("httpx", "httpx2"):  # a line a request in the run's log
         logging.getLogger(library).setLevel(logging.WARNING)
     key = _key_from_environment(source.api_key_env)
+    redact.learn(key)
     with asyncio.Runner() as runner:
         client = AsyncOpenAI(
             base_url=source.url,
@@ -84,7 +85,7 @@ def open_endpoint(cfg: DictConfig) -> Iterator[Endpoint]:
             max_retries=source.retries,
         )
         try:
-            yield Endpoint(cfg, client, runner, key)
+            yield Endpoint(cfg, client, runner)
         finally:
             runner.run(client.close())
 
@@ -102,8 +103,8 @@ def _key_from_environment(name: str) -> str:
 class Endpoint:
     """Answers of a server with OpenAI's API (a `tltrain.sources.Source`)."""
 
-    def __init__(self, cfg: DictConfig, client: AsyncOpenAI, runner: asyncio.Runner, secret: str) -> None:
-        self.settings, self.client, self.runner, self.secret = cfg.source, client, runner, secret
+    def __init__(self, cfg: DictConfig, client: AsyncOpenAI, runner: asyncio.Runner) -> None:
+        self.settings, self.client, self.runner = cfg.source, client, runner
         self.name: str = cfg.source.model
         self.bos: bool | str = cfg.model.bos
         self.too_long = 0
@@ -112,6 +113,7 @@ class Endpoint:
         self.folder = Path(cfg.cache.dir) / "endpoint"
         self.description = f"answering {cfg.benchmark.name}"
         self.common = _common_fields(cfg)
+        self.extra = list(cfg.source.extra)
         self.encoder = _encoder(cfg) if cfg.source.tokenizer is not None else None
         self.format = TL if self.encoder is None else self.encoder.format
 
@@ -194,12 +196,14 @@ class Endpoint:
                 return TOO_LONG
             received = found
             try:
-                response = json.loads(received)
+                response = redact.known_in(json.loads(received))  # here, so that what is kept is what is scored
                 self._text(response, sample)
             except (ValueError, RecursionError):
                 continue
             if self.settings.cache:
-                runs.write_json(self._file(key), {"path": self.path, "body": body, "response": response})
+                runs.write_json(
+                    self._file(key), {"path": self.path, "body": self._without_secrets(body), "response": response}
+                )
             return response
         raise _Failed(f"expected a completion in JSON, found {self._clean(received)!r}")
 
@@ -236,8 +240,12 @@ class Endpoint:
     # --- what is kept -----------------------------------------------------------------------------------------------
 
     def _key(self, body: Json) -> str:
-        request = json.dumps([self.settings.url, self.path, body], sort_keys=True)
+        request = json.dumps([self.settings.url, self.path, self._without_secrets(body)], sort_keys=True)
         return hashlib.sha256(request.encode()).hexdigest()
+
+    def _without_secrets(self, body: Json) -> Json:
+        """A request's body as it is kept: no secret of `source.extra`, and none that words repeat."""
+        return redact.known_in(body | redact.container({name: body[name] for name in self.extra if name in body}))
 
     def _file(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.json"
@@ -280,8 +288,8 @@ class Endpoint:
         return f"HTTP {error.status_code}: {self._clean(error.response.text) or 'no explanation'}{hint}"
 
     def _clean(self, text: str) -> str:
-        """`text` on one short line, without the key, which a server may repeat."""
-        line = " ".join((text.replace(self.secret, "***") if self.secret else text).split())
+        """`text` on one short line, without secrets, which a server may repeat."""
+        line = " ".join(redact.text(text).split())
         return line if len(line) <= 300 else f"{line[:299]}…"
 
 

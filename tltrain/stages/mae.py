@@ -52,7 +52,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def _write_trajectories(path: Path, items: Iterable[Trajectory]) -> None:
-    runs.write_lines(path, map(native.dumps, items))
+    runs.write_lines(path, map(native.dumps, items), data=True)
 
 
 def _write_turns(path: Path, items: Iterable[Trajectory]) -> None:
@@ -67,7 +67,7 @@ def _write_raw(path: Path, items: Iterable[Trajectory]) -> None:
 
 def _write_list(path: Path, records: Iterable[Any]) -> None:
     """A JSON list, written record by record."""
-    with runs.writing(path) as file:
+    with runs.writing(path, data=True) as file:
         file.write("[")
         for number, record in enumerate(records):
             file.write((",\n" if number else "\n") + json.dumps(record, ensure_ascii=False))

@@ -26,7 +26,7 @@ from tltrain.entry import arguments, checks, choices, launch
 from tltrain.entry.composed import choice_of, part, resolved
 from tltrain.errors import TltrainError
 from tltrain.evaluation.metrics import CONVERSATION, SINGLE_TURN
-from tltrain.runtime import memory, redact, runs, terminal
+from tltrain.runtime import memory, runs, terminal
 from tltrain.stages import training_runs
 from tltrain.sweeps import cache_key
 from tltrain.sweeps.stage_cache import Cost, Entry, StageCache
@@ -181,7 +181,7 @@ class Maker:
             entry = _uncached(name, place, build)
         else:
             made = {str(entry.folder.resolve()): entry.cost.fingerprint for entry in after}
-            entry = self.cache.get(stage, cache_key.key(redact.config(cfg), made), build, resumable)
+            entry = self.cache.get(stage, cache_key.key(config.plain(cfg, enum_to_str=True), made), build, resumable)
             link(place, entry.folder)
         if entry.cost.reused:
             terminal.errors.print(f"{name}: {entry.folder.name} is there already", markup=False)

@@ -18,7 +18,7 @@ from tltrain import config
 from tltrain.errors import TltrainError
 from tltrain.formats import error_rule
 from tltrain.models import packages
-from tltrain.runtime import fingerprints, source_digest, targets
+from tltrain.runtime import fingerprints, redact, source_digest, targets
 
 SUPERVISED = ("sft", "pkt")
 TRAINED = (*SUPERVISED, "irm")
@@ -108,9 +108,9 @@ def key(values: Values, made: Mapping[str, str] | None = None) -> dict[str, Any]
         OSError: a file or folder cannot be read.
     """
     stage = values["stage"]["name"]
-    counting = configuration(values, made)
+    counting = _counting(values, made)
     found: dict[str, Any] = {
-        "configuration": counting,
+        "configuration": redact.container(counting),
         "code": source_digest.digest((config.stage_module(stage), "tltrain.entry.launch"), counting),
     }
     if stage != "mae":  # those that follow read what has been judged
@@ -122,7 +122,14 @@ def key(values: Values, made: Mapping[str, str] | None = None) -> dict[str, Any]
 
 
 def configuration(values: Values, made: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The keys that count, with the content of files and folders in the place of their names."""
+    """The keys that count, with the content of files and folders in the place of their names.
+
+    Secrets are left out after that: who asks decides no result, and a digest of a short one could be reversed.
+    """
+    return redact.container(_counting(values, made))
+
+
+def _counting(values: Values, made: Mapping[str, str] | None = None) -> dict[str, Any]:
     counting = copy.deepcopy(dict(values))
     for rule in (counting.get("mae") or {}).values():
         if "tables" in rule and (tables := error_rule.tables_file(rule)).is_file():

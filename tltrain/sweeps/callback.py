@@ -17,12 +17,13 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from tltrain import tracking
+from tltrain.config import plain
 from tltrain.entry import choices, program
 from tltrain.errors import TltrainError
 from tltrain.evaluation.metrics import METRICS
 from tltrain.report.gather import gather, job_folders
 from tltrain.report.sweep import FILE, Job, Sweep, save, without_texts
-from tltrain.runtime import runs, terminal
+from tltrain.runtime import redact, runs, terminal
 from tltrain.runtime.durations import duration
 
 log = logging.getLogger(__name__)
@@ -39,8 +40,14 @@ class Gather(Callback):
         self.number = 0
         self.began = 0.0
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """In the process that a launcher of Hydra's runs a job in, before Hydra writes anything there."""
+        vars(self).update(state)
+        redact.install()
+
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Have the run's folder for this run alone."""
+        redact.learn_config(config)
         _claim(config, config.hydra.run.dir)
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -51,17 +58,19 @@ class Gather(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Have the sweep's folder for this sweep alone; count the jobs, where that can be known before."""
+        redact.learn_config(config)
         _claim(config, config.hydra.sweep.dir)
         self.jobs = count_jobs(config)
         failed_jobs.clear()
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Name the job."""
+        redact.begin_job(config)
         if config.hydra.mode.name != "MULTIRUN":
             return
         self.number += 1
         self.began = time.monotonic()
-        words = " ".join(config.hydra.overrides.task)
+        words = " ".join(redact.command(config.hydra.overrides.task))
         terminal.errors.rule(f"{self._which(config)}: {words}", align="left", characters="=")
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
@@ -128,15 +137,36 @@ def _track(config: DictConfig, folder: Path) -> None:
         tracker.track_file(folder / "report.html")
 
 
+def _refuse_secret_names(config: DictConfig) -> None:
+    """Check that no folder is named after a secret of the command line, which `override_dirname` repeats.
+
+    Raises:
+        TltrainError: one would be.
+    """
+    several = config.hydra.mode.name == "MULTIRUN"
+    node, names = (config.hydra.sweep, ("dir", "subdir")) if several else (config.hydra.run, ("dir",))
+    places = plain(node, resolve=False)
+    where = "hydra.sweep" if several else "hydra.run"
+    named = [f"{where}.{name}" for name in names if "override_dirname" in str(places[name])]
+    left_out = config.hydra.job.config.override_dirname.exclude_keys
+    words = [word for word in config.hydra.overrides.task if word.lstrip("+~").partition("=")[0] not in left_out]
+    if named and redact.command(words) != words:
+        raise TltrainError(
+            f"{named[0]}: its folders would be named after a secret of the command line; give the secret as "
+            "${oc.env:NAME}, or add its key to hydra.job.config.override_dirname.exclude_keys"
+        )
+
+
 def _claim(config: DictConfig, folder: str) -> None:
     """Before anything is written there. Hydra would make a warning of an exception, but for one that ends a process."""
     with suppress(OSError):  # Hydra cannot write there either, and that is said in one place
         try:
+            _refuse_secret_names(config)
             runs.check_place(Path(folder), config)
             runs.claim(Path(folder))
             runs.check_stage(Path(folder), config)
         except TltrainError as error:
-            print(error, file=sys.stderr)
+            print(redact.text(str(error)), file=sys.stderr)
             raise SystemExit(1) from error
 
 
@@ -154,8 +184,8 @@ def count_jobs(config: DictConfig) -> int | None:
 
 
 def command() -> str:
-    """What was typed."""
-    return shlex.join([*program.name().split(), *sys.argv[1:]])
+    """What was typed, without secrets."""
+    return shlex.join([*program.name().split(), *redact.command(sys.argv[1:])])
 
 
 def _name(config: DictConfig) -> str:

@@ -9,8 +9,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from tltrain import config
 from tltrain.errors import TltrainError
-from tltrain.runtime import fingerprints, redact, runs
+from tltrain.runtime import fingerprints, runs
 from tltrain.sweeps import cache_key
 from tltrain.training.checkpoints import last_checkpoint
 
@@ -37,7 +38,7 @@ def record(cfg: DictConfig, folder: Path) -> None:
 def decided_by(cfg: DictConfig) -> dict[str, Any]:
     """The keys that decide a training's result, the content of files in the place of their names, and versions."""
     return {
-        "configuration": cache_key.configuration(redact.config(cfg)),
+        "configuration": cache_key.configuration(config.plain(cfg, enum_to_str=True)),
         "versions": dict(fingerprints.versions()),
     }
 

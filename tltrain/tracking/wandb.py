@@ -50,7 +50,7 @@ class WandbTracker(Tracker):
 
     def __init__(self, cfg: DictConfig, folder: Path) -> None:
         self.cfg, self.folder = cfg, folder
-        words, sys.argv = sys.argv, [redact.text(word) for word in sys.argv]  # wandb keeps the command line
+        words, sys.argv = sys.argv, redact.command(sys.argv)  # wandb keeps the command line
         try:
             self._begin()
         finally:
@@ -112,8 +112,8 @@ class WandbTracker(Tracker):
         tags = [*config["tracking"]["tags"], config["model"]["name"]]
         tags.append(config["benchmark" if stage == "eval" else "data"]["name"])
         return wandb.init(
-            entity=tracking.entity,
-            project=tracking.project,
+            entity=tracking.entity and redact.text(tracking.entity),
+            project=tracking.project and redact.text(tracking.project),
             id=id,
             mode=mode,
             group=group and redact.text(group),

@@ -17,7 +17,7 @@ from tltrain.formats import joined
 from tltrain.formats.calls import render_call
 from tltrain.formats.tl import TL
 from tltrain.grading import CUT, SAMPLED_OUTCOMES, Grade, Outcome, RewardSettings, grade
-from tltrain.runtime import distributed, runs
+from tltrain.runtime import distributed, redact, runs
 from tltrain.training import pricing
 from tltrain.training.kl import KlControl
 from tltrain.trajectory import Sample
@@ -237,6 +237,7 @@ class SampleLog:
             return
         records = [SampleRecord.from_response(step, response) for response in judged[: self.count]]
         with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.writelines(json.dumps(record.to_json(), ensure_ascii=False) + "\n" for record in records)
+            masked = (redact.known_in(record.to_json()) for record in records)
+            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in masked)
         rows = [list(record.to_json().values()) for record in records]
         self.table("irm/samples_table", [column.name for column in fields(SampleRecord)], rows, step=step)

@@ -66,8 +66,7 @@ def stop_at(monkeypatch, undrawn):
     return stop_at
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["ppo", *(pytest.param(way, marks=pytest.mark.slow) for way in WAYS if way != "ppo")])
 def test_a_stopped_run_goes_on(tltrain, tmp_path, monkeypatch, stop_at, way):
     monkeypatch.setattr(
         reward_function.RewardFunction, "__call__", reward_letters
@@ -151,6 +150,7 @@ def whole(once, models_cache) -> Path:
     return once("irm not interrupted", make)
 
 
+@pytest.mark.slow
 def test_a_run_killed_between_steps_goes_on(whole, tmp_path, models_cache):
     process = start(tmp_path, models_cache)
     mark = tmp_path / "run" / "checkpoints" / "checkpoint-2" / "complete.json"
