@@ -1,7 +1,8 @@
 # make demo        train and evaluate on this machine; see README.md
 # make test        the tests that continuous integration runs, after `make lint`; ARGS="-k word" is passed on to pytest
 # make test-slow   a real model, torch.compile, several processes, servers, runs that are killed
-# make test-faults runs killed at many moments and inputs fuzzed at length
+# make test-faults runs killed at many moments and inputs fuzzed at length; FAULTS_FILES=1000 and the like take less
+#                  (tests/support/amounts.py)
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin

@@ -33,6 +33,7 @@ from tltrain.data import READERS, openai, rotbench
 from tltrain.data.reading import ReadReport
 from tltrain.errors import TltrainError
 from tltrain.evaluation.records import Prediction
+from tltrain.grading import SAMPLED_OUTCOMES
 from tltrain.tracking import names
 from tltrain.trajectory import Call
 
@@ -171,7 +172,7 @@ def documented(text: str) -> set[str]:
 def test_metrics_are_documented():
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     wanted = {*names.TRAIN, *names.HELD_OUT, *names.IRM, *names.TOTAL, *names.MAE, "irm/samples_table"}
-    between = {f"irm/grade/{name}" for name in ("tool_hallucination", "wrong_tool", "parameters", "wrong_value")}
+    between = {f"irm/grade/{outcome}" for outcome in SAMPLED_OUTCOMES[1:-1]}
     assert wanted - between <= documented(text)
     assert {name for name in documented(text) if not names.is_known(name)} == set()
 

@@ -21,8 +21,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from tltrain import config, tracking
-from tltrain.entry import checks, launch, program, usage
-from tltrain.entry.command_line_errors import one_line
+from tltrain.entry import checks, launch, program, usage, words
+from tltrain.entry.command_line_errors import of_composition, one_line
 from tltrain.errors import TltrainError
 from tltrain.runtime import distributed, out_of_space, preemption, redact, runs, terminal
 from tltrain.sweeps import callback, resuming
@@ -43,6 +43,7 @@ def run_job(cfg: DictConfig) -> float | None:
     for name in ("metrics.json", "error.txt"):  # of an earlier run into the same folder: this one is not finished
         (runs.folder() / name).unlink(missing_ok=True)
     checks.check_run(cfg)
+    checks.check_places(cfg)
     with tracking.prepared(cfg):
         run = launch.launch if launch.wanted(cfg) else launch.run_stage
         return run(cfg, runs.folder()).get("score")
@@ -97,6 +98,11 @@ def _tell_death(line: str) -> None:
 
 def lead() -> None:
     """Compose the configuration from the command line and run it."""
+    try:
+        words.check(sys.argv[1:])
+    except TltrainError as error:
+        print(redact.text(str(error)), file=sys.stderr)
+        sys.exit(1)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us whole; we say them in one line
     config.register()
     failed: list[str] = []
@@ -128,9 +134,14 @@ def lead() -> None:
         with preemption.handled():
             hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="config")(task)()
     except (HydraException, OmegaConfBaseException, YAMLError) as error:  # first: some of Hydra's are OSErrors too
-        print(redact.text(one_line(error)), file=sys.stderr)
+        print(redact.text(one_line(error, sys.argv[1:])), file=sys.stderr)
         sys.exit(1)
-    except OSError as error:  # the run folder cannot be made
+    except AssertionError as error:
+        if not of_composition(error):
+            raise
+        print(redact.text(one_line(error, sys.argv[1:])), file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:  # the run's folder cannot be written to
         print(redact.text(str(out_of_space.of_disk(error) or error)), file=sys.stderr)
         sys.exit(1)
     except preemption.Preempted as stopped:
@@ -145,10 +156,10 @@ def lead() -> None:
         sys.exit(1)
 
 
-def print_help(words: list[str]) -> None:
+def print_help(typed: list[str]) -> None:
     """The help for a command line; exits with status 1 where it names a choice that there is not."""
     try:
-        print(usage.text(words))
+        print(usage.text(typed))
     except (HydraException, OmegaConfBaseException) as error:
         print(redact.text(one_line(error)), file=sys.stderr)
         sys.exit(1)

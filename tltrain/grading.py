@@ -10,14 +10,15 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, Self
 
 from tltrain.config import Bounds, Matching, OpenText, key, keys_of
 from tltrain.errors import TltrainError
-from tltrain.formats.calls import MAX_DIGITS, CallSyntaxError, read_call
+from tltrain.formats.calls import MAX_DIGITS, CallSyntaxError, read_call, read_calls
+from tltrain.formats.preamble import words_before_call
 from tltrain.trajectory import ANY, Call, OneOf, Tool
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Outcome",
     "RewardSettings",
     "RewardTable",
+    "first_call",
     "grade",
     "named_row",
     "same_value",
@@ -39,6 +41,7 @@ class Outcome(StrEnum):
     """Where a call first goes wrong, from worst to best."""
 
     FORMAT_ERROR = "format_error"
+    WORDS_BEFORE_CALL = "words_before_call"
     TOOL_HALLUCINATION = "tool_hallucination"
     WRONG_TOOL = "wrong_tool"
     PARAMETERS = "parameters"
@@ -62,6 +65,9 @@ class RewardTable:
     """The reward of each row of the paper's table (IRM); the defaults are the paper's numbers."""
 
     format_error: float = price(-2.0, "the call cannot be parsed")
+    words_before_call: float | None = price(
+        None, "a thought, a sentence or a code fence stands before the call; null: as format_error (the paper)"
+    )
     tool_hallucination: float = price(-2.0, "the tool is not on offer")
     wrong_tool: float = price(-1.5, "the tool is on offer, but not the right one")
     hallucinated_redundant_missing: float = price(-1.8, "right tool; hallucinated, redundant and missing parameters")
@@ -84,7 +90,7 @@ class RewardTable:
         """
         rows, known = [row.name for row in fields(RewardTable)], keys_of(RewardSettings)
         for row in rows:
-            if row not in table:
+            if row not in table and row not in _NULLABLE:
                 raise TltrainError(f"reward: no value for `{row}`; the rows are {', '.join(rows)}")
         for name, value in table.items():
             if name not in known:
@@ -98,7 +104,8 @@ class RewardTable:
         return cls(**{name: _converted(name, value) for name, value in table.items() if name in own})
 
     def __getitem__(self, row: str) -> float:
-        return getattr(self, row)
+        price = getattr(self, row)
+        return self.format_error if price is None else price
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -135,7 +142,7 @@ class RewardSettings(RewardTable):
     )
 
 
-_NULLABLE = ("cut",)
+_NULLABLE = ("cut", "words_before_call")
 _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "open_text": (f"one of {', '.join(OpenText)}", lambda value: isinstance(value, str) and value in set(OpenText)),
     "open_parameters": (
@@ -258,13 +265,16 @@ def grade(
         values: how values are compared, see `same_value`. A golden value `ANY` accepts every value, a `OneOf` any of
             its own; where that is optional, the parameter may be missing.
 
+    Words before the call (a thought, a sentence, a code fence) make it as bad as one that cannot be read: the paper's
+    models begin with the tool's name. `formats.preamble.without_words` leaves them out first.
+
     Never raises for what a model says.
     """
     values = Matching(values)
-    try:
-        call = read_call(prediction) if isinstance(prediction, str) else prediction
-    except CallSyntaxError as error:
-        return Grade(Outcome.FORMAT_ERROR, str(error), contradictions=(str(error),))
+    read = _read(prediction, {tool.name for tool in tools}) if isinstance(prediction, str) else prediction
+    if isinstance(read, Grade):
+        return read
+    call = read
     # Public data may offer two tools by one name (RoTBench: `drivers`): the call is of the one that it fits best.
     tool = min((tool for tool in tools if tool.name == call.name), key=lambda tool: _misfit(call, tool), default=None)
     if tool is None:
@@ -284,6 +294,35 @@ def grade(
         reason = f"{_quote([call.name])} was called, not {_quote(names, ' or ')}"
         return Grade(Outcome.WRONG_TOOL, reason, call, accepted[0], contradictions=contradictions)
     return _best(_compare(call, right, tool, values, contradictions) for right in same_tool)
+
+
+def _read(prediction: str, names: Collection[str]) -> Call | Grade:
+    """The call that a prediction begins with, or the grade of one that begins with none."""
+    problem, call = "", None
+    try:
+        call = read_call(prediction)
+        if call.name in names:
+            return call
+    except CallSyntaxError as error:
+        problem = str(error)
+    try:
+        words = words_before_call(prediction, names)
+    except CallSyntaxError as error:  # a thought, and no call behind it
+        words, call, problem = 0, None, str(error)
+    if words:
+        behind = read_call(prediction[words:]).name
+        reason = f"{_quote([prediction[:words]])} stands before the call of {_quote([behind])}"
+        return Grade(Outcome.WORDS_BEFORE_CALL, reason, contradictions=(reason,))
+    return call or Grade(Outcome.FORMAT_ERROR, problem, contradictions=(problem,))
+
+
+def first_call(prediction: str, tools: Sequence[Tool]) -> Call | str:
+    """The first call of an answer that may make several; the answer itself where words stand before it, or there is
+    none.
+    """
+    names = {tool.name for tool in tools}
+    calls = read_calls(prediction)
+    return calls[0] if calls and (calls[0].name in names or isinstance(_read(prediction, names), Call)) else prediction
 
 
 def named_row(prediction: str, golden: Sequence[Call], tools: Sequence[Tool]) -> str:

@@ -11,6 +11,7 @@ from functools import cache
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from tests.support.composition import mistake
 from tests.support.configuration_keys import paths
 from tltrain import config
 from tltrain.config import Bounds, keys_of
@@ -23,12 +24,8 @@ STAGES = ("sft", *(name for name in config.STAGES if name not in ("sft", "pkt"))
 
 BOUNDED = [(stage, key, bounds) for stage in STAGES for key, bounds in paths(config.stage_schema(stage), "stage")]
 BOUNDED += [("mae", key.removeprefix("."), bounds) for key, bounds in paths(config.Config, "")]
-BOUNDED += [
-    (stage, f"{node}.{name}", bounds)
-    for stage, node in (("sft", "stage.args"), ("irm", "stage.args"), ("plan", "stage.supervised.args"))
-    for name, bounds in arguments.BOUNDS.items()
-    if (stage, name) != ("irm", "max_length")  # which transformers.TrainingArguments does not have
-]
+BOUNDED += [("sft", "stage.args.max_length", arguments.BOUNDS["max_length"])]
+BOUNDED += [("plan", "stage.supervised.args.max_length", arguments.BOUNDS["max_length"])]
 BOUNDED = [(stage, key, bounds) for stage, key, bounds in BOUNDED if bounds]
 
 
@@ -82,11 +79,56 @@ def test_a_number_out_of_range_ends_in_one_line_that_names_its_key(stage, key, b
     assert refused
 
 
-def test_a_number_that_is_none_is_out_of_every_range():
-    cfg = composed("irm").copy()
-    cfg.stage.clip = math.nan
-    with pytest.raises(TltrainError, match=r"^stage\.clip: expected 0 or more, found nan$"):
-        checks.check(cfg)
+NUMBERS = [(schema, each.name) for schema in SCHEMAS for each in fields(schema) if keys_of(schema)[each.name].bounds]
+"""Every numeric key, of whichever schema: what later work adds joins by itself."""
+
+
+@pytest.mark.parametrize(("schema", "name"), NUMBERS, ids=[f"{schema.__name__}.{name}" for schema, name in NUMBERS])
+def test_every_number_has_a_finite_range(schema, name):
+    """Nothing beyond its ends, no infinity and nothing that is no number; by its own check, without a composition."""
+    bounds = keys_of(schema)[name].bounds
+    assert bounds.least is not None or bounds.above is not None, f"{name}: how small may it be?"
+    beyond = [*outside(bounds), math.inf, -math.inf, math.nan, 10**19, -(10**23), 1e300]
+    for value in beyond:
+        node = OmegaConf.create({name: value}, flags={"allow_objects": True})
+        with pytest.raises(TltrainError) as error:
+            checks.check_node(node, schema, "group")
+        assert str(error.value).startswith(f"group.{name}: expected {bounds}") and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["stage=pkt", "stage.w_max=inf"], "stage.w_max: expected a number from 1 to 1000000, found inf"),
+        (["stage=sft", "stage.args.learning_rate=nan"], "stage.args.learning_rate: expected 0 or more, found nan"),
+        (["seed=-1"], "seed: expected a number from 0 to 4294967295, found -1"),
+        (
+            ["seed=12345678901234567890123"],
+            "seed: expected a number from 0 to 4294967295, found 12345678901234567890123",
+        ),
+    ],
+)
+def test_a_number_that_is_none_or_without_end_is_said_in_one_line(words, said):
+    line = mistake(*words)
+    assert line.startswith(said) and "\n" not in line
+
+
+@pytest.mark.parametrize("name", arguments.BOUNDS)
+def test_an_argument_of_a_library_has_its_range(name):
+    kinds = [kind for kind, classes in arguments.ARGUMENTS.items() if name in arguments.library_fields(classes)]
+    assert kinds
+    for kind in kinds:
+        for value in (*outside(arguments.BOUNDS[name]), math.nan, 10**19):
+            with pytest.raises(TltrainError, match=rf"^stage\.args\.{name}: expected "):
+                arguments.check_arguments({name: value}, "stage.args", kind)
+
+
+def test_an_argument_without_a_range_is_finite():
+    arguments.check_arguments({"save_total_limit": 3}, "stage.args")
+    with pytest.raises(
+        TltrainError, match=r"^stage\.args\.save_total_limit: expected any number, at most 1e\+18, found"
+    ):
+        arguments.check_arguments({"save_total_limit": 10**19}, "stage.args")
 
 
 def test_every_composed_stage_is_within_its_ranges():
@@ -97,8 +139,8 @@ def test_every_composed_stage_is_within_its_ranges():
 @pytest.mark.parametrize(
     ("bounds", "words", "within", "without"),
     [
-        (Bounds(least=1), "1 or more", (1, 2.5, math.inf), (0.9, -1, math.nan)),
-        (Bounds(most=1), "1 or less", (1, -3), (1.1, math.nan)),
+        (Bounds(least=1), "1 or more", (1, 2.5, 10**18), (0.9, -1, math.nan, math.inf, 10**19)),
+        (Bounds(most=1), "1 or less", (1, -3), (1.1, math.nan, -math.inf)),
         (Bounds(above=0), "a number above 0", (0.001,), (0, -1)),
         (Bounds(below=1), "a number below 1", (0.999,), (1, 2)),
         (Bounds(least=0, most=1), "a number from 0 to 1", (0, 0.5, 1), (-0.1, 1.1)),
@@ -116,10 +158,10 @@ def test_bounds(bounds, words, within, without):
     ("words", "said"),
     [
         (["stage=pipeline", "stage.rl.kl=-1"], "stage.rl.kl: expected 0 or more, found -1.0"),
-        (["stage=pipeline", "stage.supervised.tree_size=0"], "stage.supervised.tree_size: expected 1 or more, found 0"),
+        (["stage=pipeline", "stage.supervised.tree_size=0"], "stage.supervised.tree_size: expected a number from 1"),
         (["stage=pipeline", "++stage.rl.critic.lr=1"], "stage.rl.critic.lr: no such key"),
         (["stage=plan", "++stage.eval.batch=1"], "stage.eval.batch: no such key; did you mean batch_size?"),
-        (["+model.demo.train_size=0"], "model.demo.train_size: expected 1 or more, found 0"),
+        (["+model.demo.train_size=0"], "model.demo.train_size: expected a number from 1 to"),
         (["+model.sweep.sze=5"], "model.sweep.sze: no such key; did you mean size?"),
         (["model.lora.dropout=1"], "model.lora.dropout: expected a number from 0 to below 1, found 1.0"),
         (["seed=-1"], "seed: expected a number from 0 to 4294967295, found -1"),

@@ -30,7 +30,26 @@ MISTAKES = {
     "a misspelt key": (["stage=pkt", "stage.w_mx=3"], "stage.w_mx: no such key; did you mean w_max?"),
     "an added key": (["++stage.foo=1"], "stage.foo: no such key"),
     "an added key at the root": (["+foo=1"], "foo: no such key"),
-    "a wrong type": (["seed=abc"], "seed: Value 'abc' of type 'str' could not be converted to Integer"),
+    "a wrong type": (["seed=abc"], "seed: expected a whole number, found abc"),
+    "a word for a flag": (["--stage", "pkt"], "--stage pkt: choices and keys have no dashes: stage=pkt"),
+    "a path with parentheses": (["stage=pkt", "data=openai", "data.path=a(b).json"], "'data.path=\"a(b).json\"'"),
+    "heads that do not divide": (
+        ["model=tiny", "model.random.hidden_size=7"],
+        "model.random.hidden_size=7: expected a",
+    ),
+    "a run folder in a file": (
+        ["stage=pkt", "hydra.run.dir=/dev/null/run"],
+        "hydra.run.dir=/dev/null/run cannot be made: /dev/null is a file",
+    ),
+    "a cache in a file": (["stage=pkt", "cache.dir=/dev/null/x"], "cache.dir=/dev/null/x cannot be made: /dev/null is"),
+    "data that is not there": (
+        ["stage=pkt", "data=openai", "data.path=/no/such"],
+        "/no/such: expected a file of JSON, found: No such file",
+    ),
+    "a benchmark of a pipeline": (
+        ["stage=pipeline", "stage.benchmarks=[{name: rotbench, path: /no/such}]"],
+        "/no/such: expected a folder with first_turn and third_turn",
+    ),
     "a word that is no choice": (["stage=sft", "stage.packing=all"], "stage.packing: Invalid value 'all', expected"),
     "an unknown stage": (
         ["stage=trian"],
@@ -48,15 +67,19 @@ MISTAKES = {
     ),
     "a size Llama lacks": (["model=tiny", "+model.random.layers=1"], "model.random.layers: LlamaConfig has no such"),
     "an argument set elsewhere": (["stage=sft", "+stage.args.seed=1"], "stage.args.seed: this is set by seed"),
-    "a weight below 1": (["stage=pkt", "stage.w_max=0.5"], "stage.w_max: expected 1 or more, found 0.5"),
-    "a bracket left open": (["stage=[pkt"], "stage=[pkt: expected key=value"),
+    "a weight below 1": (
+        ["stage=pkt", "stage.w_max=0.5"],
+        "stage.w_max: expected a number from 1 to 1000000, found 0.5",
+    ),
+    "a bracket left open": (["stage=[pkt"], "stage=[pkt: expected a choice: stage=NAME"),
     "a model's folder that is not there": (["model.path=/no/such"], "model.path=/no/such: there is no such folder"),
 }
 
 
 @pytest.fixture(scope="module")
 def mistakes(once) -> dict[str, Forked]:
-    lines = [[*words, "hydra.run.dir=run"] for words, _ in MISTAKES.values()]
+    given = [words for words, _ in MISTAKES.values()]
+    lines = [words if "hydra.run.dir" in words[-1] else [*words, "hydra.run.dir=run"] for words in given]
     return dict(zip(MISTAKES, once("mistakes", lambda folder: forked(folder, lines)), strict=True))
 
 
@@ -80,13 +103,25 @@ def test_a_mistake_ends_in_one_line_before_anything_loads(mistakes, name):
         (["stage=sft", "+stage.args.max_steps=1.5"], "stage.args.max_steps: expected int, found 1.5"),
         (["stage=sft", "+model.args.lr=1"], "model.args.lr: trl.SFTConfig has no such argument"),
         (["stage=sft", "+stage.args.packing=true"], "stage.args.packing: this is set by stage.packing"),
-        (["stage=eval", "stage.batch_size=0"], "stage.batch_size: expected 1 or more, found 0"),
+        (["stage=eval", "stage.batch_size=0"], "stage.batch_size: expected a number from 1 to 1000000, found 0"),
         (["data.limit=-1"], "data.limit: expected 1 or more, found -1"),
         (["data.holdout=2"], "data.holdout: expected a number from 0 to below 1, found 2.0"),
         (["data.path=${nope}"], "data.path: Interpolation key 'nope' not found"),
         (["train"], "train: expected key=value"),
         (["stage=sft", "stage.args.resume_from_checkpoint=/no"], "stage.args.resume_from_checkpoint=/no: there is no"),
-        (["stage=mae", "hydra.run.dir=/dev/null/run"], "[Errno 20] Not a directory: '/dev/null/run'"),
+        (
+            ["stage=mae", "hydra.run.dir=/dev/null/run"],
+            "hydra.run.dir=/dev/null/run cannot be made: /dev/null is a file",
+        ),
+        (
+            ["stage=mae", f"hydra.run.dir={'x' * 300}"],
+            f"hydra.run.dir={'x' * 300} cannot be made: a name of 300 bytes, ",
+        ),
+        (["stage=mae", "hydra.run.dir="], "hydra.run.dir: expected a folder, found nothing; hydra.run.dir=. is the"),
+        (
+            ["-m", "stage=mae", "hydra.sweep.dir=/dev/null/x"],
+            "hydra.sweep.dir=/dev/null/x cannot be made: /dev/null is",
+        ),
     ],
 )
 def test_more_mistakes_end_in_one_line(words, said, tltrain):
@@ -128,7 +163,7 @@ def test_a_run_folder_given_for_its_model_is_told_apart(tltrain, tmp_path):
     ],
 )
 def test_a_mistake_found_by_a_stage_ends_in_one_line_too(tltrain, words, said):
-    few = [] if any(word.startswith("data=") for word in words) else ["data.size=2"]
+    few = [] if any(word.startswith(("data=", "stage.compare=")) for word in words) else ["data.size=2"]
     ran = tltrain("model=tiny", *few, *words, status=1)
     line = ran.err.splitlines()[-1]  # before it, maybe, that libraries were loaded
     assert line.startswith(said)
@@ -199,7 +234,7 @@ def test_help_on_a_choice_explains_its_keys(tmp_path):
     lines = ran.stdout.splitlines()
     assert lines[0] == "stage=sft"
     (at,) = [number for number, line in enumerate(lines) if line.startswith("  stage.w_max=null ")]
-    assert lines[at].endswith("  float or null; 1 or more")
+    assert lines[at].endswith("  float or null; from 1 to 1000000")
     assert lines[at + 1].startswith("      largest weight of a key token")
     assert any(line.startswith("  stage.args.save_steps=500 ") for line in lines)
     assert any(line.startswith("  benchmark.categories=[exec] ") for line in lines)

@@ -36,7 +36,7 @@ def own(tmp_path):
     ("words", "said"),
     [
         (["data=misspelt"], "data/misspelt.yaml: data.pth: no such key; did you mean path?"),
-        (["data=wrong_type"], "data.holdout: Value 'lots' of type 'str' could not be converted to Float"),
+        (["data=wrong_type"], "data.holdout: expected a number, found lots"),
         (
             ["data=no_schema"],
             "data: the chosen file has no schema, so nothing checks its keys: begin it with `defaults: ",
@@ -53,7 +53,7 @@ def own(tmp_path):
             "model.args.learning_rat: trl.SFTConfig has no such argument; did you mean learning_rate?",
         ),
         (["+experiment=wrong_key"], "experiment/wrong_key.yaml: stage.w_mx: no such key; did you mean w_max?"),
-        (["+experiment=wrong_choice"], "model=tinny: no such choice; there are: codellama_7b, "),
+        (["+experiment=wrong_choice"], "model=tinny: no such choice; did you mean tiny?; there are: codellama_7b, "),
         (["data=nothing"], "data=nothing: no such choice; there are: broken, irm, misspelt, "),
     ],
 )

@@ -91,6 +91,66 @@ UNREAD = {
         ["stage=eval", "source=endpoint", "source.mode=chat", "source.tokenizer=FOLDER"],
         "source.tokenizer: source.mode=chat reads no such key; source.mode=text does",
     ),
+    "sizes of random weights beside a folder": (
+        ["stage=sft", "model=tiny", "model.path=some/model", "model.random.hidden_size=8"],
+        "model.random.hidden_size: model.path is used instead, with the sizes it has; leave one of the two out",
+    ),
+    "a hub id beside a folder": (
+        ["stage=sft", "model.path=some/model", "model.hub=a/b"],
+        "model.hub: model.path is used",
+    ),
+    "a part of an adapter that is not trained": (
+        ["stage=sft", "model.lora.alpha=8"],
+        "model.lora.alpha: without model.lora.r no adapter is trained; model.lora.r=8 trains one",
+    ),
+    "a model where the golden calls answer": (
+        ["stage=eval", "source=golden", "model.dtype=bfloat16"],
+        "model.dtype: source=golden reads no such key; source=model does",
+    ),
+    "a model where a server answers": (
+        ["stage=predict", "source=endpoint", "model.lora.r=8"],
+        "model.lora.r: source=endpoint reads no such key; source=model does",
+    ),
+    "data for a tokenizer that nothing reads": (
+        ["stage=eval", "source=random", "model=tiny", "data.size=5"],
+        "data.size: stage=eval reads no such key; ",
+    ),
+    "a model beside saved answers": (
+        ["stage=eval", "stage.predictions=FILE", "model.path=some/model"],
+        "model.path: nothing is asked with stage.predictions, so no model is read; leave one of the two out",
+    ),
+    "a server beside saved answers": (
+        ["stage=eval", "stage.compare=[a,b]", "source=endpoint", "source.model=x"],
+        "source.model: nothing is asked with stage.compare; leave one of the two out",
+    ),
+    "IRM's where there is none": (
+        ["stage=pipeline", "stage.irm=false", "stage.rl.kl=0.1"],
+        "stage.rl.kl: stage.irm=false reads no such key; stage.irm=true does",
+    ),
+    "IRM's, of the model": (
+        ["stage=pipeline", "stage.irm=false", "model.irm.critic_learning_rate=0.1"],
+        "model.irm.critic_learning_rate: stage.irm=false reads no such key",
+    ),
+    "IRM's, of the reward": (
+        ["stage=pipeline", "stage.irm=false", "reward.cut=-1"],
+        "reward.cut: stage.irm=false reads",
+    ),
+    "PKT's where there is none": (
+        ["stage=pipeline", "stage.pkt=false", "stage.w_max=5"],
+        "stage.w_max: stage.pkt=false reads no such key; stage.pkt=true does",
+    ),
+    "of a stage that is not planned": (
+        ["stage=plan", "stage.rl.kl=0.1"],
+        "stage.rl.kl: stage.of=pkt reads no such key; stage.of=irm does",
+    ),
+    "of trees": (
+        ["stage=sft", "stage.tree_size=4"],
+        "stage.tree_size: stage.packing=trajectory reads no such key; stage.packing=prefix_tree or stage.packing=auto",
+    ),
+    "of another way to prune": (
+        ["stage=cache", "stage.prune=all", "stage.older_than_days=4"],
+        "stage.older_than_days: stage.prune=all reads no such key; stage.prune=old does",
+    ),
     "of a function that is not there": (
         ["stage=mae", "+data._target_=no_such_package.read"],
         "data._target_=no_such_package.read: expected package.module.attribute, found: No module named",
@@ -117,6 +177,12 @@ def test_a_key_that_is_not_read_is_refused_in_one_line_that_says_who_reads_it(na
         ["stage=eval", "benchmark.multi=true", "benchmark.max_turns=3"],
         ["stage=irm", "stage.algorithm=grpo", "stage.kl=0.1"],
         ["stage=mae", "hardware.threads=1"],
+        ["+experiment=ablation", "model=tiny", "stage.irm=false", "stage.rl.kl=0.1"],  # another job has IRM
+        ["stage=pipeline", "stage.rl.kl=0.1", "stage.w_max=5", "model.irm.critic_learning_rate=0.1"],
+        ["stage=eval", "source=endpoint", "model.bos=true"],
+        ["stage=sft", "model.lora.r=8", "model.lora.alpha=8"],
+        ["stage=sft", "stage.packing=auto", "stage.tree_size=4"],
+        ["stage=plan", "stage.of=irm", "stage.rl.kl=0.1"],
     ],
     ids=" ".join,
 )
@@ -245,7 +311,8 @@ def test_a_reader_of_one_s_own_states_its_keys_itself(own, words, query):
             "data.size: data=lines reads no such key; data=toolworld, data=toolworld_sweep do",
         ),
         (["data=lines", "data.mrk=3"], "data.mrk: no such key; did you mean mark?"),
-        (["data=loud", "data.times=many"], "data.times: Value 'many' of type 'str' could not be converted to Integer"),
+        (["data=loud", "data.times=many"], "data.times: expected a whole number, found many"),
+        (["data=loud", f"data.times={10**19}"], f"data.times: expected any number, at most 1e+18, found {10**19}"),
         (
             ["data=openai", "data.path=x", "data.mark=3"],
             "data.mark: data=openai reads no such key; data=lines, data=marked",

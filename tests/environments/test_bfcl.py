@@ -140,7 +140,7 @@ def test_its_configuration_composes(tltrain):
     found = yaml.safe_load(tltrain("--cfg", "job", "stage=eval", "benchmark=bfcl_multi").out)["benchmark"]
     assert (found["name"], found["multi"], found["categories"]) == ("bfcl", True, ["multi_turn_base"])
     ran = tltrain("stage=eval", "benchmark=bfcl_multi", "benchmark.max_turns=0", status=1)
-    assert "benchmark.max_turns: expected 1 or more, found 0" in ran.err + ran.out
+    assert "benchmark.max_turns: expected a number from 1 to 10000, found 0" in ran.err + ran.out
 
 
 # --- calls ------------------------------------------------------------------------------------------------------------

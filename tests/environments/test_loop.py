@@ -33,6 +33,18 @@ def test_a_call_runs_and_finish_ends_the_conversation():
     assert room.closed == 1
 
 
+def test_words_before_a_call_are_no_call_unless_they_are_left_out():
+    said = ('<think>look(at="b")?</think>look(at="a door")', 'So:\nfinish(answer="right")')
+    room = Room()
+    found = hold(says(*said), room, max_turns=2)
+    assert [call.outcome for call in found.calls] == [Outcome.WORDS_BEFORE_CALL] * 2
+    assert room.calls == [] and found.ended == "turn limit"
+    assert "stands before the call of `look`. Call one of the tools" in found.messages[2].text
+    found = hold(says(*said), room, ignore_words=True)
+    assert room.calls == [Call("look", {"at": "a door"})]
+    assert [call.de for call in found.calls] == [False, False] and found.answer == "right"
+
+
 def test_who_answers_sees_tools_instructions_and_history_and_no_golden_call():
     asked = []
 

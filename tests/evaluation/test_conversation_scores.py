@@ -63,6 +63,7 @@ def test_counts_say_what_was_wrong_and_how_it_ended():
     }
     assert conversation_scores.count_contradictions(items) == {
         "format_error": 1,
+        "words_before_call": 0,
         "tool_hallucination": 1,
         "parameters": 3,
     }

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.support.launched_runs import SUPERVISED
+from tests.support import clock, interruptions, stage_recipes
+from tests.support.clock import DAY
+from tests.support.launched_runs import SUPERVISED, end, same, start
 from tests.support.small_runs import SMALL
 from tltrain.training.checkpoints import ResumableCheckpoints
 from tltrain.training.sft import TurnTrainer
@@ -51,3 +56,63 @@ def test_a_duration_is_none_of_the_wall_clocks(tltrain, monkeypatch):
     began = time.monotonic()
     ran = tltrain("stage=sft", *SMALL, *SUPERVISED)
     assert jumped and 0 < ran.metrics["train"]["train_runtime"] < time.monotonic() - began
+
+
+# --- runs of every kind -----------------------------------------------------------------------------------------------
+
+RESUMED = {**stage_recipes.WORDS, **stage_recipes.VARIANTS}
+TRAINED = [name for name, words in RESUMED.items() if "stage.resume=true" in words] + ["pipeline"]
+JUMPS = pytest.mark.parametrize("days", [10, -10], ids=["forwards", "backwards"])
+
+
+@pytest.fixture(scope="module")
+def steady(tmp_path_factory):
+    """`steady(name)`: where a run was whose clock did not jump."""
+    made: dict[str, Path] = {}
+
+    def get(name: str) -> Path:
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp(name)
+            end(start(made[name], *stage_recipes.words_of(name)), made[name])
+        return made[name]
+
+    return get
+
+
+def durations(value: object) -> list[float]:
+    """Everything in metrics that is a number of seconds."""
+    if isinstance(value, dict):
+        own = [number for key, number in value.items() if key in ("train_runtime", "seconds") and number is not None]
+        return own + [number for inner in value.values() for number in durations(inner)]
+    return [number for inner in value for number in durations(inner)] if isinstance(value, list) else []
+
+
+def check(home: Path, whole: Path) -> None:
+    assert same(home, whole) == []
+    found = durations(json.loads((home / "run" / "metrics.json").read_text()))
+    assert found and all(0 <= number < 600 for number in found), found
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", TRAINED)
+@JUMPS
+def test_a_jump_while_training_changes_nothing(tmp_path, steady, figures, name, days):
+    end(start(tmp_path, *stage_recipes.words_of(name), before=partial(clock.jumping, days * DAY, 2)), tmp_path)
+    assert (tmp_path / "jumped").exists()
+    check(tmp_path, steady(name))
+    figures("The clock jumps", run=name, days=days, when="while training", differed=0)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", TRAINED)
+@JUMPS
+def test_a_jump_between_a_run_and_its_repetition_changes_nothing(tmp_path, steady, figures, name, days):
+    """The first is killed as a checkpoint is sealed; what it left has the times of its clock."""
+    sealed = ("training/checkpoints.py:mark_complete", 2)
+    process = start(tmp_path, *stage_recipes.words_of(name), before=interruptions.interrupted(sealed, signal.SIGKILL))
+    end(process, tmp_path, status=-signal.SIGKILL)
+    clock.date(tmp_path, -days * DAY)
+    said = end(start(tmp_path, *stage_recipes.words_of(name), before=partial(clock.shifted, days * DAY)), tmp_path)
+    assert "going on from" in said
+    check(tmp_path, steady(name))
+    figures("The clock jumps", run=name, days=days, when="before the repetition", differed=0)

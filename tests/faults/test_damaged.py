@@ -12,7 +12,15 @@ import pytest
 from tests.support.command_line import command_line
 from tests.support.launched_runs import SUPERVISED, same
 from tests.support.small_runs import SMALL
-from tltrain.training.checkpoints import COMPLETE, changed_file, last_checkpoint, mark_complete, resumable_checkpoint
+from tltrain.errors import TltrainError
+from tltrain.training.checkpoints import (
+    COMPLETE,
+    changed_file,
+    kept_of,
+    last_checkpoint,
+    mark_complete,
+    resumable_checkpoint,
+)
 from tltrain.training.sft import TurnTrainer
 
 WORDS = ("stage=sft", *SMALL, *SUPERVISED, "stage.args.save_steps=1", "stage.args.save_total_limit=2")
@@ -60,6 +68,11 @@ def flip(file: Path) -> None:
     file.write_bytes(bytes(data))
 
 
+def another_number(file: Path, name: str) -> None:
+    kept = json.loads(file.read_text())
+    file.write_text(json.dumps(kept | {name: kept[name] + 1}))
+
+
 DAMAGE = {
     "weights cut": ("model.safetensors", cut),
     "weights altered": ("model.safetensors", flip),
@@ -70,6 +83,8 @@ DAMAGE = {
     "empty": ("rng_state.pth", lambda file: file.write_bytes(b"")),
     "what completes it cut": (COMPLETE, cut),
     "what completes it of another shape": (COMPLETE, lambda file: file.write_text("[]")),
+    "what completes it nested deep": (COMPLETE, lambda file: file.write_text("[" * 100_000)),
+    "a number of what completes it altered": (COMPLETE, lambda file: another_number(file, "loss")),
 }
 
 
@@ -118,12 +133,39 @@ def test_what_seals_a_checkpoint(tmp_path):
     mark_complete(folder, {"loss": 0.1})
     kept = json.loads((folder / COMPLETE).read_text())
     xxh3_of_abc = "06b05ab6733a618578af5f94892f3950"
-    assert kept == {"loss": 0.1, "files": {"policy/weights": [3, xxh3_of_abc]}}
+    assert {name: kept[name] for name in ("loss", "files")} == {
+        "loss": 0.1,
+        "files": {"policy/weights": [3, xxh3_of_abc]},
+    }
     assert changed_file(folder) is None and resumable_checkpoint(tmp_path) == folder
     (folder / "policy" / "weights").write_bytes(b"abd")
     assert changed_file(folder) == "policy/weights"
     (folder / "policy" / "weights").write_bytes(b"abcd")
     assert changed_file(folder) == "policy/weights"
+
+
+def test_a_folder_that_is_called_otherwise_is_no_checkpoint_and_stays(tmp_path):
+    other, newest = tmp_path / "checkpoint-best", tmp_path / "checkpoint-10"
+    for folder in (other, newest, tmp_path / "checkpoint-9"):
+        folder.mkdir()
+        mark_complete(folder, {"loss": 0.1})
+    (tmp_path / "checkpoint-mine").mkdir()
+    assert resumable_checkpoint(tmp_path) == newest and other.is_dir() and (tmp_path / "checkpoint-mine").is_dir()
+
+
+@pytest.mark.parametrize("kept", ['{"loss": "x"}', "{}", "[]", "[" * 100_000])
+def test_what_an_earlier_version_kept_is_checked(tmp_path, kept):
+    """It has no digest."""
+    (tmp_path / COMPLETE).write_text(kept)
+    with pytest.raises(TltrainError, match=r"cannot be resumed from: complete.json: ") as caught:
+        kept_of(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("files", ["[]", '{"a": null}', '{"a": [null, ""]}', '{"\\u0000": [1, ""]}', '{"a": [1]}'])
+def test_a_list_of_files_of_another_shape_is_an_altered_one(tmp_path, files):
+    (tmp_path / COMPLETE).write_text(f'{{"files": {files}}}')
+    assert changed_file(tmp_path) is not None
 
 
 # --- models ---------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.amounts import amount
 from tests.support.hostile_inputs import CANARY, PIECES, mutated, watch
 from tests.support.mae_rules import PAPER, STRICT
 from tests.support.reader_samples import TOOLS
@@ -17,7 +18,9 @@ from tltrain.evaluation.records import Prediction, to_line
 from tltrain.formats import tool_errors
 from tltrain.formats.answers import read_structure
 from tltrain.formats.calls import CallSyntaxError, call_end, read_call, read_calls, render_call
-from tltrain.formats.chat_completions import UNREADABLE, answer_text
+from tltrain.formats.chat_completions import UNREADABLE, answer_text, unparsed_call
+from tltrain.formats.preamble import without_words
+from tltrain.formats.tl import TL
 from tltrain.grading import ANY, PAPER_REWARD, OneOf, grade
 from tltrain.trajectory import Call, Message, Sample, Tool
 
@@ -32,6 +35,7 @@ SEEDS = (
     '{"error": "Invalid input: city not found", "code": 404, "data": [{"status": "failed"}]}',
     "Traceback (most recent call last):\n  File \"x.py\", line 1\nKeyError: 'city'",
     "I am sorry, but I cannot do that.",
+    "<think>search(query='a')?</think>\nSure (why not):\n```python\nsearch(query='b')\n```",
     "",
 )
 SAMPLE = Sample(
@@ -75,6 +79,10 @@ def read_in_every_way(text: str, kinds: list[tool_errors.Rule]) -> None:
     scoring.any_call([text], [SAMPLE])
     scoring.rotbench_official([call], [SAMPLE])
     scoring.rotbench_fixed([text], [SAMPLE])
+    behind = without_words(text, [tool.name for tool in SAMPLE.tools])
+    assert text.endswith(behind) and (behind == text or call_end(behind))
+    assert len(TL.answer(text)) <= len(text)
+    unparsed_call({"content": text}, SAMPLE.tools)
     read_structure(text)
     for rule in kinds:
         tool_errors.error_kind(text, rule)
@@ -109,7 +117,7 @@ def test_hostile_answers(tmp_path):
 
 @pytest.mark.faults
 def test_two_hundred_thousand_hostile_answers(tmp_path, figures):
-    count, slowest, grown = fuzz(200_000, 2, tmp_path)
+    count, slowest, grown = fuzz(amount("answers"), 2, tmp_path)
     figures(
         "Hostile inputs", what="answers", inputs=count, crashes=0, slowest=f"{slowest:.0f} ms", memory=f"+{grown} MiB"
     )

@@ -170,6 +170,14 @@ def test_a_checkpoint_with_a_pickle(tltrain, trained, tmp_path, canary, name, wr
     assert line.startswith(f"{checkpoint} cannot be resumed from: ")
 
 
+@pytest.mark.parametrize("content", ["", "[" * 100_000, '{"values": 1}', '{"processed": 1, "values": "x"}'])
+def test_a_checkpoint_whose_sums_are_damaged(tltrain, trained, tmp_path, canary, content):
+    checkpoint = shutil.copytree(trained.folder / "checkpoints" / "checkpoint-6", tmp_path / "checkpoint-6")
+    (checkpoint / "sums_0.json").write_text(content)
+    line = refused(tltrain, "stage=sft", *SUPERVISED, f"stage.args.resume_from_checkpoint={checkpoint}")
+    assert line.startswith(f"{checkpoint} cannot be resumed from: ")
+
+
 def test_what_nothing_reads_may_hold_anything(tltrain, trained, tmp_path, canary):
     checkpoint = shutil.copytree(trained.folder / "checkpoints" / "checkpoint-6", tmp_path / "checkpoint-6")
     in_pickle(checkpoint / "training_args.bin", canary)

@@ -14,9 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import interruptions, stage_recipes
+from tests.support.amounts import amount
 from tests.support.launched_runs import ALWAYS, RECIPES, end, marking_steps, same, start, steps
 from tests.support.paths import ROOT
-from tltrain.runtime import preemption
+from tltrain import config
+from tltrain.entry import launch
+from tltrain.runtime import json_files, preemption
 from tltrain.training.checkpoints import COMPLETE, last_checkpoint, step_of
 
 PATIENCE = 30.0
@@ -75,11 +79,9 @@ def test_it_is_no_failure():
 
 # --- runs -----------------------------------------------------------------------------------------------------------
 
-GROUPS = [word for word in RECIPES["irm"] if not any(ppo in word for ppo in ("ppo", "critic", "batch_size"))]
 WORDS = {
     **{recipe: (*ALWAYS, *RECIPES[recipe]) for recipe in ("sft", "pkt", "irm", "pipeline", "sweep")},
-    "rloo": (*ALWAYS, *GROUPS, "stage.algorithm=rloo", "stage.args.per_device_train_batch_size=4"),
-    "grpo": (*ALWAYS, *GROUPS, "stage.algorithm=grpo", "stage.args.per_device_train_batch_size=4"),
+    **{name: (*ALWAYS, *stage_recipes.VARIANTS[name]) for name in ("rloo", "grpo")},
 }
 SELDOM = {"pipeline": ("stage.supervised.args.save_steps=100", "stage.rl.args.save_steps=100")}
 """What else is said so that no checkpoint but that of the signal is there."""
@@ -152,6 +154,82 @@ def test_a_sweep_ends_and_nothing_is_marked_as_failed(tmp_path):
     (tmp_path / "step").unlink()
     end(start(tmp_path, *words), tmp_path)
     assert all((tmp_path / "run" / job / "metrics.json").is_file() for job in ("0", "1", "2"))
+
+
+# --- every stage of the registry ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", config.STAGES)
+def test_a_stage_is_stopped_in_one_line(tltrain, tmp_path, monkeypatch, stage):
+    """The signal comes as soon as the stage runs."""
+    stage_recipes.prepare(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    run_at = launch.resolve
+
+    def stopped_at_once(name: str):
+        def run(cfg, folder):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return run_at(name)(cfg, folder)
+
+        return run if name == f"{config.stage_module(stage)}:run" else run_at(name)
+
+    monkeypatch.setattr(launch, "resolve", stopped_at_once)
+    ran = tltrain(*stage_recipes.in_process(stage), folder=tmp_path / "run", status=143)
+    assert ran.err.splitlines()[-1] == "stopped by SIGTERM (exit status 143)" and "Traceback" not in ran.err
+    assert not (ran.folder / "metrics.json").exists() and not (ran.folder / "error.txt").exists()
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", stage_recipes.NAMES)
+def test_stopped_at_any_call_of_a_function_a_run_goes_on(tmp_path, name, figures):
+    """Nothing is half-written, nothing is left running, and the same command ends as if it had not been stopped."""
+    words, count = stage_recipes.words_of(name), amount("moments")
+    whole = tmp_path / "whole"
+    stage_recipes.prepare(whole)
+    end(start(whole, *words, before=interruptions.counting), whole)
+    slowest, status, wrong = 0.0, [], []
+    for number, moment in enumerate(interruptions.moments(whole, count, name)):
+        home = tmp_path / str(number)
+        stage_recipes.prepare(home)
+        process = start(home, *words, before=interruptions.interrupted(moment))
+        while process.is_alive() and not (home / "interrupted").exists():
+            time.sleep(0.001)
+        sent = time.monotonic()
+        process.join(PATIENCE + 60)
+        slowest = max(slowest, time.monotonic() - sent)
+        status.append(process.exitcode)
+        wrong += [f"{moment}: {what}" for what in _left_wrong(home, process)]
+        end(start(home, *words), home)
+        if name == "cache":  # what the stopped run has removed its repetition does not find
+            wrong += [f"{moment}: {path} is left" for path in (home / "cache" / "stages").glob("*-*")]
+        else:
+            wrong += [f"{moment}: {what} differs" for what in same(home, whole)]
+        wrong += [f"{moment}: {path} is left" for path in home.rglob("*.part")]
+    figures(
+        "SIGTERM at any call of a function, the same command repeated",
+        run=name,
+        moments=len(status),
+        **{"status 143": status.count(143), "slowest end": f"{slowest:.1f} s", "wrong": len(wrong)},
+    )
+    assert not wrong, "\n".join(wrong)
+
+
+def _left_wrong(home: Path, process) -> list[str]:
+    """What a run that was stopped by SIGTERM should not have left."""
+    said = (home / "said").read_text(errors="replace")
+    wrong = [f"left running: {number}" for number in interruptions.processes_of(process.pid)]
+    if process.exitcode != 143 or "Traceback" in said or "ignored in" in said:
+        wrong.append(f"exit status {process.exitcode}: {said[-2000:]}")
+    if not said.splitlines()[-1].endswith("(exit status 143)"):
+        wrong.append(f"last line: {said.splitlines()[-1]}")
+    wrong += [f"{path} is left" for path in (home / interruptions.TEMPORARY).iterdir()]
+    wrong += [f"{path} is left" for path in home.rglob("error.txt")]
+    for file in home.rglob("*.json"):
+        try:
+            json_files.read(file)
+        except ValueError:
+            wrong.append(f"{file} is half-written")
+    return wrong
 
 
 @pytest.mark.faults

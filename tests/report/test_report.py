@@ -21,6 +21,14 @@ from tltrain.report.sweep import Job, StageCost, load, save, without_texts
 from tltrain.report.write import write_report
 
 
+def test_answers_that_a_server_ended_are_among_the_caveats():
+    ended = {"set": {"finish_reasons": {"stop": 6, "length": 2}}, "other": {"finish_reasons": {"content_filter": 2}}}
+    made = small(("base", [job(0, [1, 0])]), ("x", [job(0, [1, 1], details=ended), job(1, [1, 1])]))
+    notes = wording.caveats(made, numbers.derive(made))
+    assert "Answers that were cut at the limit of tokens before a call could be read: x 2 of 10 (20.0 %)." in notes
+    assert "Answers that the server's content filter withheld or cut: x 2 of 10 (20.0 %)." in notes
+
+
 def test_a_row_is_the_mean_and_sample_deviation_of_its_seeds():
     found = numbers.derive(small(("base", [job(0, [1, 0]), job(1, [1, 1]), Job(2, error="killed")])))
     summary = found.summaries[0, "set", "cf"]
@@ -380,3 +388,27 @@ def test_without_texts_the_numbers_stay_and_what_was_asked_and_answered_goes():
     assert "search_flights" in page.render(whole, numbers.derive(whole))
     left, all_of_them = samples.flipping(bare), samples.flipping(whole)
     assert len(left["samples"]) == len(all_of_them["samples"]) > 0
+
+
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(1)", "\t=1", "\r=1", " =1", "-", "\uff1d1"]
+)
+def test_a_cell_that_a_spreadsheet_would_compute_is_escaped(text):
+    found = small((text, [Job(0, error=f"{text} failed")]), ("fine", [job(0, [1, 0])]))
+    found = replace(
+        found,
+        axes={"model.name": [text, -5.4]},
+        rows=[replace(r, axes={"model.name": v}) for r, v in zip(found.rows, (text, -5.4), strict=True)],
+    )
+    table = list(csv.reader(io.StringIO(exports.comma_separated(found, numbers.derive(found)), newline="")))
+    heads, first, second = table
+    assert first[0] == first[heads.index("name")] == f"'{text}".replace("\r", " ")
+    assert first[heads.index("error")].startswith("'" if " ".join(text.split())[:1] in "=+-@\uff1d" else text[0])
+    assert second[0] == "-5.4"
+
+
+@pytest.mark.parametrize(
+    "number", ["-5.4", "+3", "-0.0000", "1e-05", "-1.5e+10", "-.5", "-inf", "nan", "12.", -5.4, None, 3]
+)
+def test_a_number_is_no_formula(number):
+    assert exports.spreadsheet_cell(number) == number

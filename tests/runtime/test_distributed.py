@@ -148,7 +148,7 @@ def test_threads_are_shared_among_processes(monkeypatch):
 @pytest.mark.parametrize(
     ("word", "line"),
     [
-        ("hardware.processes=0", "hardware.processes: expected 1 or more"),
+        ("hardware.processes=0", "hardware.processes: expected a number from 1 to 1024"),
         ("hardware.procesess=2", "did you mean"),
         ("hardware.args.learning_rat=1", "did you mean learning_rate"),
         ("stage.args.deepspeed=x.json", "this is set by hardware.deepspeed"),

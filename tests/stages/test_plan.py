@@ -78,7 +78,7 @@ def test_answering_is_planned_by_its_batch(tltrain):
         (["stage.of=train"], "stage.of: Invalid value 'train'"),
         (["stage.supervised.args.lr=1"], "stage.supervised.args.lr: trl.SFTConfig has no such argument"),
         (["stage.of=irm", "++stage.rl.kl=-1"], "stage.rl.kl: expected 0 or more"),
-        (["stage.processes=0"], "stage.processes: expected 1 or more, found 0"),
+        (["stage.processes=0"], "stage.processes: expected a number from 1 to 100000, found 0"),
         (["stage.strategy=zero9"], "stage.strategy: Invalid value 'zero9'"),
         (["model.path=/no/where"], "model.path=/no/where: there is no such folder"),
         (["+model.sizes.model_type=lama"], "model=tiny, its sizes: "),

@@ -78,3 +78,17 @@ def test_predict_says_what_is_no_call(tltrain, write):
     assert "This is no call that the tools' documentation allows" in ran.err
     ran = tltrain("stage=predict", f"data.path={write(history[:1])}", status=1)
     assert ran.err.splitlines()[-1].endswith("messages: expected a user's message, found none")
+
+
+def test_json_lines_are_told_apart_from_a_conversation(tltrain, write):
+    record = {"messages": [{"role": "user", "content": "x"}], "tools": []}
+    file = write(record, record)
+    ran = tltrain("stage=predict", f"data.path={file}", *TINY, status=1)
+    assert ran.err == (
+        f"{file}: expected one conversation, found JSON lines, of which each is a record: give a file with one of them "
+        f"(head -n 1 {file} > conversation.json), or ask them all with stage=eval benchmark=openai "
+        "benchmark.path=FILE\n"
+    )
+    broken = write(record)
+    broken.write_text("{\n")
+    assert "expected valid JSON" in tltrain("stage=predict", f"data.path={broken}", *TINY, status=1).err

@@ -297,6 +297,22 @@ def test_scores_and_reasons_of_answers_that_are_wrong(tltrain, write):
     assert table.metrics["toolworld/reward"] == pytest.approx((-3 - 2 - 1.5 + 1) / 4)
 
 
+def test_words_before_calls_are_counted_warned_of_and_left_out_where_asked_for(tltrain, write):
+    calls = [golden(sample) for sample in toolworld.samples(4)]
+    texts = [f"<think>no_such_tool() or not?</think>{calls[0]}", f"I will look.\n{calls[1]}", f"```\n{calls[2]}\n```"]
+    told = "3 of 4 (75.0 %) answers have words (a thought, a sentence, a code fence) before their call and count as "
+    words = ["stage=eval", "benchmark.size=4", predictions(write, [*texts, calls[3]])]
+    ran = tltrain(*words)
+    assert [line["grade"] for line in ran.lines("predictions.jsonl")] == [*["words_before_call"] * 3, "correct"]
+    assert [line["reward"] for line in ran.lines("predictions.jsonl")] == [-2, -2, -2, 1]
+    assert ran.metrics["details"]["toolworld"]["rows"]["words_before_call"] == 3
+    assert (ran.metrics["toolworld/ts"], ran.metrics["details"]["toolworld"]["contradicts_documentation"]) == (25, 3)
+    assert " ".join(ran.err.split()).count(told) == 1 and "words before call" in ran.out
+    ran = tltrain(*words, "stage.words_before_call=ignore")
+    assert ran.metrics["toolworld/cf"] == 100 and told not in " ".join(ran.err.split())
+    assert ran.lines("predictions.jsonl")[1]["prediction"] == texts[1]
+
+
 def test_lenient_matching_takes_numbers_in_words_for_numbers(tltrain, write):
     samples = list(toolworld.samples(40))
     texts = [

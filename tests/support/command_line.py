@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from tests.support.typed import settled
+
 
 @dataclass
 class Ran:
@@ -37,6 +39,7 @@ def command_line(*words: str, folder: Path, cache: Path) -> Ran:
     from tests.support import composition
     from tltrain import __main__ as entry
 
+    words = tuple(settled(words))
     given = {word.partition("=")[0] for word in words}
     defaults = {"tracking": "none", "hardware.threads": 1, "cache.dir": cache, "hydra.run.dir": f"'{folder}'"}
     argv = ["tltrain", *words, *(f"{key}={value}" for key, value in defaults.items() if key not in given)]

@@ -35,8 +35,10 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from tests.support.typed import last_of_each
 from tltrain import config
 from tltrain.entry import checks
+from tltrain.entry import words as command_line_words
 from tltrain.entry.command_line_errors import one_line
 from tltrain.errors import TltrainError
 
@@ -148,6 +150,8 @@ def composed(*words: str) -> DictConfig:
     Raises:
         TltrainError, HydraException, OmegaConfBaseException: what the command line says in one line.
     """
+    words = tuple(last_of_each(words))
+    command_line_words.check(words)
     with in_job(*words) as cfg:
         checks.check_run(cfg)
         return cfg
@@ -174,6 +178,6 @@ def mistake(*words: str) -> str:
         composed(*words)
     except TltrainError as error:
         return str(error)
-    except (HydraException, OmegaConfBaseException) as error:
-        return one_line(error)
+    except (HydraException, OmegaConfBaseException, AssertionError) as error:
+        return one_line(error, words)
     return ""

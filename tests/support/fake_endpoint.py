@@ -6,11 +6,16 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from tltrain.config import Endpoint
 
 
 @dataclass
@@ -22,6 +27,7 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
     after: float = 0.0  # seconds
     cut: bool = False  # close the connection in the middle of the body
+    raw: Iterable[bytes] | None = None  # sent in place of all else, head included, until the client has gone
 
 
 @dataclass
@@ -34,9 +40,9 @@ class Asked:
     time: float
 
 
-def completion(text: str) -> Reply:
+def completion(text: str, finish_reason: str | None = "stop") -> Reply:
     """An answer to /completions."""
-    return Reply({"choices": [{"index": 0, "text": text, "finish_reason": "stop"}]})
+    return Reply({"choices": [{"index": 0, "text": text, "finish_reason": finish_reason}]})
 
 
 def message(**fields: Any) -> Reply:
@@ -85,6 +91,11 @@ class Handler(BaseHTTPRequestHandler):
         time.sleep(reply.after)
         with server.lock:
             server.under_way -= 1
+        if reply.raw is not None:
+            self.close_connection = True
+            for chunk in reply.raw:
+                self.wfile.write(chunk)
+            return
         content = reply.content if isinstance(reply.content, str) else json.dumps(reply.content)
         data = content.encode()
         self.send_response(reply.status)
@@ -108,3 +119,18 @@ def serving() -> Iterator[Server]:
             yield server
         finally:
             server.shutdown()
+
+
+def endpoint_config(url: str, folder: Path, /, **source: Any) -> DictConfig:
+    """What `tltrain.sources` reads of a configuration, for a server."""
+    given = {"name": "endpoint", "url": url, "model": "served", "concurrency": 16, "retries": 1} | source
+    return OmegaConf.create(
+        {
+            "source": OmegaConf.merge(OmegaConf.structured(Endpoint), given),
+            "cache": {"dir": str(folder)},
+            "stage": {"max_new_tokens": 64},
+            "benchmark": {"name": "toolworld"},
+            "model": {"trust_remote_code": False, "bos": "auto"},
+            "seed": 3,
+        }
+    )

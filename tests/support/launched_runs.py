@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.small_runs import SMALL
+from tests.support.typed import settled
 
 ALWAYS = (*SMALL, "hardware=cpu", "hardware.bf16=false", "hardware.threads=1", "tracking=none", "cache.dir=cache")
 SUPERVISED = ("data.size=16", "data.holdout=0.25", "stage.args.gradient_accumulation_steps=2")
@@ -122,7 +123,7 @@ def _run(home: str, words: tuple[str, ...], before: Callable[[], None] | None = 
         os.dup2(said, stream.fileno())
     if before is not None:
         before()
-    sys.argv = ["tltrain", *words]
+    sys.argv = ["tltrain", *settled(words)]
     from tltrain.__main__ import main
 
     main()
@@ -172,7 +173,7 @@ def same(home: Path, uninterrupted: Path) -> list[str]:
 
 
 def contents(home: Path) -> dict[str, Any]:
-    """Weights and answers as bytes, histories and metrics without times, by name; of entries of the cache too."""
+    """Weights and answers as bytes, histories and metrics without times and `home`, by name; of the cache too."""
     found: dict[str, Any] = {}
     for place in (home / "run", home / "cache" / "stages"):
         for file in sorted(place.rglob("*")):
@@ -184,7 +185,7 @@ def contents(home: Path) -> dict[str, Any]:
             elif file.name == "history.jsonl":
                 found[name] = [_timeless(json.loads(line)) for line in file.read_text().splitlines()]
             elif file.name in ("metrics.json", "sweep.json", "before.json"):
-                found[name] = _timeless(json.loads(file.read_text()))
+                found[name] = _timeless(json.loads(file.read_text().replace(f"{home}/", "")))
     assert found, f"{home}: nothing was left"
     return found
 

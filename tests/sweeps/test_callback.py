@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra.core.plugins import Plugins
 
 from tltrain.errors import TltrainError
 from tltrain.evaluation.records import Prediction
@@ -173,3 +174,17 @@ def test_jobs_run_at_once_in_processes_of_joblib(sweep, written, tmp_path):
     assert "2 jobs" in ran.out and all((tmp_path / "sweep" / name / "metrics.json").is_file() for name in "01")
     ran = sweep("-m", *words, "data.error_rate=0.1", "data=openai", "data.path=/nowhere", status=1)
     assert ran.out.count("failed") == 2
+
+
+def test_the_configurations_of_jobs_that_have_ended_are_let_go(tltrain, tmp_path, monkeypatch):
+    """Hydra's launcher keeps what all jobs returned until the sweep ends."""
+    launcher = Plugins.instance().class_name_to_class["hydra._internal.core_plugins.basic_launcher.BasicLauncher"]
+    launch, returned = launcher.launch, []
+
+    def launch_and_keep(self, *args, **kwargs):
+        returned.extend(launch(self, *args, **kwargs))
+        return returned
+
+    monkeypatch.setattr(launcher, "launch", launch_and_keep)
+    tltrain("-m", "stage=mae", "data.size=2", "seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    assert [(one.cfg, one.hydra_cfg) for one in returned] == [(None, None)] * 2

@@ -14,6 +14,7 @@ from tltrain.config.choices import (
     Algorithm,
     CriticInit,
     Device,
+    LimitField,
     LossMean,
     Matching,
     Mode,
@@ -32,6 +33,7 @@ from tltrain.config.choices import (
     TooLongAnswer,
     TrackingMode,
     Truncation,
+    WordsBeforeCall,
     Write,
 )
 from tltrain.config.groups import (
@@ -113,6 +115,7 @@ __all__ = [
     "InspectStage",
     "IrmStage",
     "Key",
+    "LimitField",
     "Lora",
     "LossMean",
     "MaeStage",
@@ -152,6 +155,7 @@ __all__ = [
     "TrackingMode",
     "Truncation",
     "WandbTracking",
+    "WordsBeforeCall",
     "Write",
     "key",
     "keys_of",

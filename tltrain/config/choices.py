@@ -68,6 +68,11 @@ class Matching(StrEnum):
     lenient = "lenient"
 
 
+class WordsBeforeCall(StrEnum):
+    error = "error"
+    ignore = "ignore"
+
+
 class Scoring(StrEnum):
     official = "official"
     fixed = "fixed"
@@ -114,6 +119,11 @@ class Prune(StrEnum):
 class Mode(StrEnum):
     text = "text"
     chat = "chat"
+
+
+class LimitField(StrEnum):
+    max_tokens = "max_tokens"
+    max_completion_tokens = "max_completion_tokens"
 
 
 class Device(StrEnum):

@@ -7,17 +7,22 @@ from typing import Any, Optional
 
 from omegaconf import MISSING
 
-from tltrain.config.choices import Device, Mode, OnError, Quantization, Scoring, TrackingMode
+from tltrain.config.choices import Device, LimitField, Mode, OnError, Quantization, Scoring, TrackingMode
 from tltrain.config.keys import key
-from tltrain.config.stages import DemoSizes
+from tltrain.config.stages import GENERATED, TOKENS, DemoSizes
 
 # `Optional[...]` because OmegaConf reads the annotations at run time.
 # ruff: noqa: UP045
 
+DAY = 86_400
+"""Seconds."""
+
 
 @dataclass
 class Lora:
-    r: Optional[int] = key(None, "rank of the adapter; null: no LoRA, all weights are trained; released: 8", least=1)
+    r: Optional[int] = key(
+        None, "rank of the adapter; null: no LoRA, all weights are trained; released: 8", least=1, most=65536
+    )
     alpha: float = key(16, "LoRA alpha; the adapter is scaled by alpha / r", least=0)
     dropout: float = key(0.05, "dropout probability of the adapter's input", least=0, below=1)
     target_modules: Any = key(["q_proj", "v_proj"], "names of the modules to adapt, or all-linear")
@@ -35,10 +40,10 @@ class ModelIrm:
 
 @dataclass
 class SweepSizes:
-    size: int = key(MISSING, "number of toolworld trajectories", least=1)
-    test_size: int = key(MISSING, "number of toolworld questions", least=1)
+    size: int = key(MISSING, "number of toolworld trajectories", least=1, most=GENERATED)
+    test_size: int = key(MISSING, "number of toolworld questions", least=1, most=GENERATED)
     irm_steps: int = key(MISSING, "optimizer steps of IRM", least=1)
-    max_new_tokens: int = key(MISSING, "longest generated answer in tokens", least=1)
+    max_new_tokens: int = key(MISSING, "longest generated answer in tokens", least=1, most=TOKENS)
 
 
 @dataclass
@@ -93,7 +98,7 @@ class RotbenchData(FileData):
 
 @dataclass
 class ToolworldData(Data):
-    size: int = key(0, "number of trajectories", least=0)
+    size: int = key(0, "number of trajectories", least=0, most=GENERATED)
     error_rate: float = key(0.17, "share of wrong calls", least=0, below=1)
 
 
@@ -129,14 +134,14 @@ class BfclBenchmark(FileBenchmark):
 
 @dataclass
 class ToolworldBenchmark(Benchmark):
-    size: int = key(0, "number of questions or conversations", least=0)
+    size: int = key(0, "number of questions or conversations", least=0, most=GENERATED)
 
 
 @dataclass
 class GeneralBenchmark(Benchmark):
     tasks: list[str] = key([], "tasks, groups and tags, as lm-eval names them")
     include_path: Optional[str] = key(None, "folder of your own task definitions, which override lm-eval's")
-    fewshot: Optional[int] = key(None, "examples before each question; null: as each task says", least=0)
+    fewshot: Optional[int] = key(None, "examples before each question; null: as each task says", least=0, most=1000)
     unsafe_code: bool = key(False, "run tasks that execute code which the model wrote")
 
 
@@ -145,8 +150,10 @@ class Conversations(Benchmark):
     """What every benchmark of whole conversations has (`multi: true`)."""
 
     multi: bool = key(True, "run whole conversations, whose tools are really called")
-    max_turns: int = key(10, "most calls for one turn of the user", least=1)
-    parallel: int = key(16, "number of conversations at the same time; stage.batch_size of them share a batch", least=1)
+    max_turns: int = key(10, "most calls for one turn of the user", least=1, most=10_000)
+    parallel: int = key(
+        16, "number of conversations at the same time; stage.batch_size of them share a batch", least=1, most=10_000
+    )
     max_output: int = key(4000, "most characters of a tool's answer that enter the history", least=1)
 
 
@@ -164,8 +171,8 @@ class BfclConversations(Conversations, BfclBenchmark):
 class ToolEyesConversations(Conversations, FileBenchmark):
     network: bool = key(False, "let the tools reach the network")
     user: str = key("rule", "who answers ask_to_user; rule, terminal, or a file of answers")
-    time_limit: float = key(10.0, "time limit of a tool in seconds", least=0.1)
-    memory_limit: int = key(2048, "memory limit of a tool's process in MB", least=64)
+    time_limit: float = key(10.0, "time limit of a tool in seconds", least=0.1, most=DAY)
+    memory_limit: int = key(2048, "memory limit of a tool's process in MB", least=64, most=2**24)
 
 
 @dataclass
@@ -183,10 +190,22 @@ class Endpoint(Source):
     )
     tokenizer: Optional[str] = key(None, "tokenizer (a folder or hub id), to send token ids", only=("mode", ("text",)))
     api_key_env: str = key("OPENAI_API_KEY", "environment variable with the API key, if the server needs one")
-    concurrency: int = key(8, "number of requests at the same time", least=1)
-    timeout: float = key(300.0, "seconds without data after which a request is repeated", least=1)
-    retries: int = key(6, "retries of a request, at growing intervals or when the server says", least=0)
-    temperature: Optional[float] = key(0.0, "sampling temperature; null: the server's default", least=0)
+    concurrency: int = key(8, "number of requests at the same time", least=1, most=10_000)
+    timeout: float = key(300.0, "seconds without data after which a request is repeated", least=1, most=DAY)
+    total_timeout: float = key(
+        1800.0,
+        "seconds after which a question without a whole answer ends the run, retries included",
+        least=1,
+        most=7 * DAY,
+    )
+    max_response_size: float = key(8.0, "most megabytes of a response, decompressed", least=0.001, most=1000)
+    retries: int = key(6, "retries of a request, at growing intervals or when the server says", least=0, most=1000)
+    limit_field: LimitField = key(
+        LimitField.max_tokens,
+        "name of the field that limits an answer to stage.max_new_tokens; OpenAI's reasoning models take "
+        "max_completion_tokens alone",
+    )
+    temperature: Optional[float] = key(0.0, "sampling temperature; null: the server's default", least=0, most=100)
     extra: dict[str, Any] = key({}, "further fields of the request body; null removes a field")
     cache: bool = key(True, "keep answers under cache.dir/endpoint and use them instead of asking again")
 
@@ -195,13 +214,15 @@ class Endpoint(Source):
 class Hardware:
     device: Device = key(Device.auto, "device to compute on; auto: a GPU where there is one, else the CPU")
     bf16: Optional[bool] = key(None, "compute in bfloat16; null: where the device supports it")
-    threads: Optional[int] = key(None, "CPU threads of each process; null: the cores divided by the processes", least=1)
-    processes: Optional[int] = key(
-        None, "number of processes on this machine; null: one for each GPU, one on a CPU", least=1
+    threads: Optional[int] = key(
+        None, "CPU threads of each process; null: the cores divided by the processes", least=1, most=4096
     )
-    nodes: int = key(1, "number of machines, on each of which the same command is started", least=1)
+    processes: Optional[int] = key(
+        None, "number of processes on this machine; null: one for each GPU, one on a CPU", least=1, most=1024
+    )
+    nodes: int = key(1, "number of machines, on each of which the same command is started", least=1, most=100_000)
     node_rank: Optional[int] = key(
-        None, "number of this machine from 0, where nodes is above 1; null: as SLURM says", least=0
+        None, "number of this machine from 0, where nodes is above 1; null: as SLURM says", least=0, most=99_999
     )
     rendezvous: Optional[str] = key(None, "ADDRESS:PORT of machine 0, where nodes is above 1")
     deepspeed: Any = key({}, 'DeepSpeed configuration; "auto" is taken from the trainer; empty: no DeepSpeed')
@@ -228,11 +249,11 @@ class WandbTracking(Tracking):
     )
     group: Optional[str] = key(None, "group of the run; null: the sweep, or the job whose stage this is")
     tags: list[str] = key([], "tags besides the names of model and data")
-    rows: int = key(200, "most rows of a table of samples", least=0)
+    rows: int = key(200, "most rows of a table of samples", least=0, most=1_000_000)
     upload: bool = key(False, "upload the content of artifacts; false: only where they are, and their digests")
-    timeout: float = key(15.0, "seconds to wait for the server before the run continues offline", least=1)
+    timeout: float = key(15.0, "seconds to wait for the server before the run continues offline", least=1, most=DAY)
     finish_timeout: float = key(
-        120.0, "seconds to upload the rest when a job ends; 0, and with upload=true: no limit", least=0
+        120.0, "seconds to upload the rest when a job ends; 0, and with upload=true: no limit", least=0, most=7 * DAY
     )
     dashboard: bool = key(False, "create or update the project's workspace and report when an online job ends")
     panels: Optional[str] = key(None, "file of the dashboard's panels; null: conf/tracking/dashboard/panels.yaml")

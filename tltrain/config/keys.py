@@ -6,10 +6,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+LARGEST = 10**18
+"""No whole number of the configuration is larger: it fits into 64 bits."""
+LARGEST_FLOAT = 1e38
+"""No other number is larger: it fits into 32 bits, and an infinity is none."""
+
+
+def largest(value: float) -> float:
+    """The largest number of the type of `value`."""
+    return LARGEST if isinstance(value, int) else LARGEST_FLOAT
+
 
 @dataclass(frozen=True)
 class Bounds:
-    """The range of a number: `least` and `most` belong to it, `above` and `below` do not."""
+    """The range of a number: `least` and `most` belong to it, `above` and `below` do not; `LARGEST` bounds all."""
 
     least: float | None = None
     most: float | None = None
@@ -21,6 +31,7 @@ class Bounds:
             return False
         return (  # NaN is in no range: each comparison with it is false
             value == value
+            and abs(value) <= largest(value)
             and (self.least is None or value >= self.least)
             and (self.most is None or value <= self.most)
             and (self.above is None or value > self.above)

@@ -22,6 +22,7 @@ from tltrain.config.choices import (
     SupervisedPacking,
     TooLongAnswer,
     Truncation,
+    WordsBeforeCall,
     Write,
 )
 from tltrain.config.keys import key
@@ -29,8 +30,19 @@ from tltrain.config.keys import key
 # `Optional[...]` because OmegaConf reads the annotations at run time.
 # ruff: noqa: UP045
 
+GENERATED = 10_000_000
+"""Most trajectories or questions that are generated."""
+TOKENS = 100_000_000
+"""Most tokens of a prompt, an answer or a sample."""
+ROWS = 1_000_000
+"""Most rows of a batch."""
+
 NAME = "name of the stage, which `stage=` chooses"
 RULE = "rule that says which tool answers are errors"
+WORDS_BEFORE_CALL = (
+    "a thought, a sentence or a code fence before a call; error: the call counts as unreadable; ignore: it is read as "
+    "if it stood alone"
+)
 RESUME = "continue from the last complete checkpoint in hydra.run.dir"
 KEEP_CHECKPOINTS = "keep the checkpoints after the run has ended well"
 SUPERVISED = "settings of the supervised stage, as `stage.KEY` of stage=pkt"
@@ -41,12 +53,12 @@ EVAL = "settings of the evaluation, as `stage.KEY` of stage=eval"
 
 @dataclass
 class DemoSizes:
-    train_size: int = key(MISSING, "number of toolworld trajectories to train on", least=1)
+    train_size: int = key(MISSING, "number of toolworld trajectories to train on", least=1, most=GENERATED)
     test_size: int = key(
-        MISSING, "number of toolworld questions, over tools that are not in the training data", least=1
+        MISSING, "number of toolworld questions, over tools that are not in the training data", least=1, most=GENERATED
     )
-    max_new_tokens: int = key(MISSING, "longest generated call in tokens", least=1)
-    batch_size: int = key(MISSING, "number of prompts answered at the same time", least=1)
+    max_new_tokens: int = key(MISSING, "longest generated call in tokens", least=1, most=TOKENS)
+    batch_size: int = key(MISSING, "number of prompts answered at the same time", least=1, most=ROWS)
     irm_steps: int = key(MISSING, "number of IRM rollouts, with an optimizer step on each", least=1)
 
 
@@ -72,7 +84,9 @@ class SupervisedStage:
     name: str = key(MISSING, NAME)
     mae: bool = key(MISSING, "leave out calls that the tool answered with an error (MAE)")
     rule: Rule = key(Rule.paper, RULE)
-    w_max: Optional[float] = key(MISSING, "largest weight of a key token (PKT); null: every token weighs 1", least=1)
+    w_max: Optional[float] = key(
+        MISSING, "largest weight of a key token (PKT); null: every token weighs 1", least=1, most=1_000_000
+    )
     packing: SupervisedPacking = key(
         SupervisedPacking.trajectory,
         "what one sample holds; trajectory: all turns of a trajectory; turn: one turn, as released; prefix_tree: all "
@@ -80,7 +94,11 @@ class SupervisedStage:
         "else trajectory",
     )
     tree_size: int = key(
-        16, "most trajectories in one sample of packing=prefix_tree; a sample is one row of a batch", least=1
+        16,
+        "most trajectories in one sample of packing=prefix_tree; a sample is one row of a batch",
+        least=1,
+        most=ROWS,
+        only=("packing", ("prefix_tree", "auto")),
     )
     truncation: Truncation = key(
         Truncation.drop_oldest_turns,
@@ -128,13 +146,14 @@ class IrmStage:
         "beginning, as released; error stops; skip leaves the prompt out",
     )
     max_prompt_length: Optional[int] = key(
-        None, "longest prompt in tokens; null: the model's context minus max_new_tokens", least=1
+        None, "longest prompt in tokens; null: the model's context minus max_new_tokens", least=1, most=TOKENS
     )
     max_new_tokens: Optional[int] = key(
         None,
         "longest sampled call in tokens, end token included; null: the data's longest golden call and a quarter more, "
         "at most what max_prompt_length leaves of the model's context, else half of it",
         least=1,
+        most=TOKENS,
     )
     too_long_answer: TooLongAnswer = key(
         TooLongAnswer.skip,
@@ -142,7 +161,7 @@ class IrmStage:
         "the prompt out; error stops; keep asks it all the same, as released",
     )
     do_sample: bool = key(True, "sample the calls; false: greedy decoding")
-    temperature: float = key(0.7, "sampling temperature", above=0, hint="greedy sampling is do_sample=false")
+    temperature: float = key(0.7, "sampling temperature", above=0, most=100, hint="greedy sampling is do_sample=false")
     kl: float = key(0.3, "coefficient of the KL penalty against the reference model, a token", least=0)
     kl_limit: Optional[float] = key(
         None,
@@ -157,7 +176,7 @@ class IrmStage:
     clip: float = key(0.2, "PPO ratio clip range", least=0, only=PPO)
     value_clip: float = key(0.2, "clip range of the value update", least=0, only=PPO)
     reward_clip: float = key(5.0, "clip range of the reward of a call, before the KL penalty", least=0, only=PPO)
-    ppo_epochs: int = key(1, "optimizer steps on each rollout", least=1, only=PPO)
+    ppo_epochs: int = key(1, "optimizer steps on each rollout", least=1, most=1000, only=PPO)
     loss_mean: LossMean = key(
         LossMean.tokens,
         "what the loss of a step is a mean over; tokens: all response tokens; responses: the responses, each by the "
@@ -166,7 +185,7 @@ class IrmStage:
     )
     critic: Critic = key(Critic, "the critic of PPO", only=PPO)
     generation_batch_size: Optional[int] = key(
-        None, "number of calls sampled at the same time; null: all of an optimizer step", least=1, only=PPO
+        None, "number of calls sampled at the same time; null: all of an optimizer step", least=1, most=ROWS, only=PPO
     )
     matching: Matching = key(
         Matching.strict, 'comparison of argument values; strict: equal as JSON; lenient: 1, 1.0 and "1" are equal'
@@ -174,7 +193,7 @@ class IrmStage:
     eval_size: Optional[int] = key(
         100, "number of held-out questions asked before and after the training; null: all; 0: none", least=0
     )
-    eval_batch_size: int = key(8, "number of held-out questions asked at the same time", least=1)
+    eval_batch_size: int = key(8, "number of held-out questions asked at the same time", least=1, most=ROWS)
     samples_every: int = key(10, "optimizer steps between two entries of samples.jsonl", least=1)
     samples: int = key(8, "number of calls in an entry of samples.jsonl", least=0)
     resume: bool = key(False, RESUME)
@@ -195,15 +214,17 @@ class EvalStage:
     matching: Matching = key(
         Matching.strict, 'comparison of argument values; strict: equal as JSON; lenient: 1, 1.0 and "1" are equal'
     )
+    words_before_call: WordsBeforeCall = key(WordsBeforeCall.error, WORDS_BEFORE_CALL)
     rule: Rule = key(Rule.strict, "rule that says which tool answers in conversations are errors (CE)")
-    max_new_tokens: int = key(256, "longest generated answer in tokens", least=1)
-    batch_size: int = key(16, "number of prompts answered at the same time", least=1)
+    max_new_tokens: int = key(256, "longest generated answer in tokens", least=1, most=TOKENS)
+    batch_size: int = key(16, "number of prompts answered at the same time", least=1, most=ROWS)
 
 
 @dataclass
 class PredictStage:
     name: str = key("predict", NAME)
-    max_new_tokens: int = key(512, "longest generated call in tokens", least=1)
+    max_new_tokens: int = key(512, "longest generated call in tokens", least=1, most=TOKENS)
+    words_before_call: WordsBeforeCall = key(WordsBeforeCall.error, WORDS_BEFORE_CALL)
 
 
 @dataclass
@@ -211,7 +232,9 @@ class InspectStage:
     name: str = key("inspect", NAME)
     mae: bool = key(True, "mark calls that the tool answered with an error (MAE)")
     rule: Rule = key(Rule.paper, RULE)
-    w_max: Optional[float] = key(9.0, "largest weight of a key token (PKT); null: every token weighs 1", least=1)
+    w_max: Optional[float] = key(
+        9.0, "largest weight of a key token (PKT); null: every token weighs 1", least=1, most=1_000_000
+    )
     limit: int = key(3, "number of trajectories to show", least=1)
 
 
@@ -224,7 +247,7 @@ class PipelineStage:
     pkt: bool = key(True, "give key tokens more weight (PKT)")
     irm: bool = key(True, "continue with reinforcement learning (IRM)")
     rule: Rule = key(Rule.paper, RULE)
-    w_max: float = key(9.0, "largest weight of a key token, where pkt=true", least=1)
+    w_max: float = key(9.0, "largest weight of a key token, where pkt=true", least=1, most=1_000_000)
     benchmarks: list[Any] = key(
         ["toolworld"],
         "benchmarks to evaluate on: choices of conf/benchmark, or mappings with a choice as `name` and other keys of "
@@ -242,23 +265,27 @@ class PipelineStage:
 class PlanStage:
     name: str = key("plan", NAME)
     of: Planned = key(Planned.pkt, "stage to plan, whose settings are in supervised (sft, pkt), rl (irm) or eval")
-    memory_gb: Optional[float] = key(None, "memory of a device in GiB; null: that of this machine", above=0)
-    processes: Optional[int] = key(None, "number of processes; null: as hardware says", least=1)
+    memory_gb: Optional[float] = key(
+        None, "memory of a device in GiB; null: that of this machine", above=0, most=1_000_000
+    )
+    processes: Optional[int] = key(None, "number of processes; null: as hardware says", least=1, most=100_000)
     strategy: Optional[Strategy] = key(
         None,
         "how the processes divide the model; none: a whole copy on each; zero2, zero3, zero3_offload: DeepSpeed's "
         "ZeRO; fsdp: torch's FSDP; null: as hardware says",
     )
-    length: Optional[int] = key(None, "tokens of a sample; null: the data's, else the longest allowed", least=1)
+    length: Optional[int] = key(
+        None, "tokens of a sample; null: the data's, else the longest allowed", least=1, most=TOKENS
+    )
     tokens: Optional[float] = key(
         None, "tokens of the data, where it is not on this machine; the time is estimated from them", least=1
     )
     target_share: float = key(
         0.25, "share of the tokens that is predicted, where the data is not on this machine", least=0, most=1
     )
-    calls: int = key(4, "calls of a trajectory (irm), where the data is not on this machine", least=1)
+    calls: int = key(4, "calls of a trajectory (irm), where the data is not on this machine", least=1, most=ROWS)
     response: Optional[int] = key(
-        None, "mean tokens of a sampled answer, for the time; null: as many as max_new_tokens", least=1
+        None, "mean tokens of a sampled answer, for the time; null: as many as max_new_tokens", least=1, most=TOKENS
     )
     flops: Optional[float] = key(
         None, "sustained operations per second of a process; null: 40 % of the device's peak", least=1
@@ -281,7 +308,9 @@ class CacheStage:
         "stage results to remove; none: list them only; unfinished: those that never ended; old: those that no job has "
         "used for older_than_days; all: every one",
     )
-    older_than_days: float = key(30.0, "age in days from which prune=old removes a result", least=0)
+    older_than_days: float = key(
+        30.0, "age in days from which prune=old removes a result", least=0, only=("prune", ("old",))
+    )
     folder: str = key("cache_runs", "folder below outputs/ for runs of this stage; outputs/cache is the cache itself")
 
 

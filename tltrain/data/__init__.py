@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from tltrain import toolworld
 from tltrain.config import FileData, RotbenchData, ToolworldData
 from tltrain.data import irm, native, openai, rotbench, tl_training, turns
-from tltrain.data.reading import ReadReport, read_file, read_json
+from tltrain.data.reading import ReadReport, check_file, read_file, read_json
 from tltrain.errors import TltrainError
 from tltrain.runtime import targets
 from tltrain.trajectory import Trajectory
@@ -58,10 +58,21 @@ READERS: dict[str, Reader] = {
 """The readers, each by the name that a choice of `data` gives; the annotation of its settings says its keys."""
 
 
-def _path(data: FileData) -> str:
+def _path(data: FileData | DictConfig) -> str:
     if data.path is None:
         raise TltrainError(f"data={data.name} reads a file: give data.path=PATH")
     return data.path
+
+
+def check_place(data: DictConfig) -> None:
+    """Raise a TltrainError where what one of our readers would read is not there; nothing is read."""
+    if data.get(targets.TARGET) is not None or "path" not in data:
+        return
+    path = _path(data)
+    if data.name == "rotbench":
+        rotbench.check_place(path, ["third"], data.levels)
+    else:
+        check_file(path)
 
 
 def trajectories(data: DictConfig, seed: int, report: ReadReport) -> Iterator[Trajectory]:

@@ -25,13 +25,14 @@ import operator
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from os import PathLike
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, Literal
 
+from tltrain.data import nearby
 from tltrain.data.reading import ReadReport, expect, expect_choice, expect_tools, member, read_file, records, shown
 from tltrain.errors import FieldError, RecordError, TltrainError
 from tltrain.runtime.resolver import resolve
@@ -79,7 +80,8 @@ def folder(path: str | PathLike[str] | None) -> Path:
     if (data / "data").is_dir():
         data = data / "data"
     if not data.is_dir():
-        raise TltrainError(f"{path}: expected the folder `data` of bfcl-eval, found no folder")
+        hint = nearby.folder_hint(path, ["BFCL_v*.json"])
+        raise TltrainError(f"{path}: expected the folder `data` of bfcl-eval, found no folder{hint}")
     return data
 
 
@@ -129,6 +131,13 @@ def read_samples(
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
+def check_place(path: str | PathLike[str] | None, categories: Iterable[str]) -> None:
+    """Raise a TltrainError where the files of a category are not there."""
+    data = folder(path)
+    for category in categories:
+        _files(data, category)
+
+
 def _files(data: Path, category: str) -> tuple[Path, Path]:
     """Questions and answers of a category, of whichever version of BFCL."""
     pairs = (
@@ -140,7 +149,8 @@ def _files(data: Path, category: str) -> tuple[Path, Path]:
             found = sorted(file.name for file in questions.glob("BFCL_v*.json") if _is_of(file.name, name))
             if found and (answers / found[-1]).is_file():
                 return questions / found[-1], answers / found[-1]
-    raise TltrainError(f"{data}: expected BFCL_v4_{category}.json, and the same in possible_answer/")
+    hint = nearby.folder_hint(data, [f"BFCL_v*_{category}.json"])
+    raise TltrainError(f"{data}: expected BFCL_v4_{category}.json, and the same in possible_answer/{hint}")
 
 
 def _is_of(file: str, category: str) -> bool:

@@ -10,11 +10,14 @@ or chat-completions, an object with `messages` and `tools` as `data/openai.py` r
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
+from itertools import islice
 from os import PathLike
+from typing import Any
 
 from tltrain.data.openai import conversation
-from tltrain.data.reading import expect, expect_choice, read_json
+from tltrain.data.reading import expect, expect_choice, read_json, records
 from tltrain.data.turns import text_conversation
 from tltrain.errors import FieldError, TltrainError
 from tltrain.trajectory import Message, Role, Tool
@@ -30,13 +33,33 @@ ROLES: dict[str, Role] = {
 }
 
 
+def _content(path: str | PathLike[str]) -> Any:
+    """The one JSON value of a file.
+
+    Raises:
+        TltrainError: it cannot be read, or has several values: JSON lines hold a record each, and which to continue is
+            not said.
+    """
+    try:
+        return read_json(path)
+    except TltrainError:
+        found = list(islice(records(path), 2))  # raises where these are no JSON lines either
+        if len(found) < 2 or not all(isinstance(record, dict | list) for _, record in found):
+            raise
+    raise TltrainError(
+        f"{path}: expected one conversation, found JSON lines, of which each is a record: give a file with one of them "
+        f"(head -n 1 {shlex.quote(str(path))} > conversation.json), or ask them all with stage=eval benchmark=openai "
+        "benchmark.path=FILE"
+    )
+
+
 def read_history(path: str | PathLike[str]) -> tuple[tuple[Tool, ...], tuple[Message, ...], str]:
     """Tools, messages and instructions of the conversation in a file.
 
     Raises:
         TltrainError: the file has neither form, offers no tools, or leaves nothing for the assistant to answer.
     """
-    content = read_json(path)
+    content = _content(path)
     notes: Counter[str] = Counter()  # nothing is trained on here; what a note would say changes no call
     try:
         if isinstance(content, dict):

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from os import PathLike
 from typing import Any, BinaryIO, NoReturn, TypeVar, overload
 
 from tltrain.config import OnError
+from tltrain.data import nearby
 from tltrain.errors import FieldError, RecordError, TltrainError
 from tltrain.formats.stubs import not_rendered
 from tltrain.trajectory import Tool
@@ -107,11 +110,23 @@ def open_file(path: str | PathLike[str]) -> Iterator[BinaryIO]:
     try:
         file = open(path, "rb")  # noqa: SIM115 (closed below; the two errors must not be mixed up with those of the body)
     except OSError as error:
-        raise TltrainError(f"{path}: expected a file of JSON, found: {error.strerror}") from None
+        hint = nearby.file_hint(path)
+        raise TltrainError(f"{path}: expected a file of JSON, found: {error.strerror}{hint}") from None
     except ValueError as error:  # a NUL in the path
         raise TltrainError(f"{str(path)!r}: expected a file of JSON, found: {error}") from None
     with file:
         yield file
+
+
+def check_file(path: str | PathLike[str]) -> None:
+    """Raise a TltrainError, as `open_file`, where there is no such file. It is not opened: a pipe is read once."""
+    try:
+        there = not stat.S_ISDIR(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        there = False
+    if not there:
+        with open_file(path):
+            pass
 
 
 def read_json(path: str | PathLike[str]) -> Any:

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from tltrain.config import OnError
+from tltrain.data import nearby
 from tltrain.data.reading import (
     Parse,
     ReadReport,
@@ -47,6 +48,7 @@ ROLES: Mapping[str, Role] = {"user": "user", "assistant": "assistant", "function
 ANY_VALUE = "None"
 """As a golden value: whatever the prediction says is right."""
 
+_TURN_FOLDERS = ("first_turn", "third_turn")
 _BEFORE_TOOLS = "following tools:\n"
 _AFTER_QUERY = "\nBegin!\n"
 _STEP = re.compile(r"Thought:(.*?)\nAction:([^\n]*)\nAction Input:(.*)", re.DOTALL)
@@ -140,6 +142,14 @@ def read_samples(
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
+def check_place(path: str | PathLike[str], turns: Iterable[str], levels: Iterable[str]) -> None:
+    """Raise a TltrainError where the file of a turn and level is not there."""
+    levels = list(levels)
+    for turn in turns:
+        for level in levels:
+            _level_file(path, turn, level)
+
+
 def _turn_folder(path: str | PathLike[str], turn: str) -> Path | None:
     """`first_turn` or `third_turn`, in any case of letters (the release says `First_Turn`)."""
     try:
@@ -147,6 +157,7 @@ def _turn_folder(path: str | PathLike[str], turn: str) -> Path | None:
     except OSError as error:
         raise TltrainError(
             f"{path}: expected a folder with first_turn and third_turn (RoTBench's Data), found: {error.strerror}"
+            f"{nearby.folder_hint(path, _TURN_FOLDERS)}"
         ) from None
     return next((folder for folder in folders if folder.name.lower() == f"{turn}_turn"), None)
 
@@ -156,7 +167,8 @@ def _level_file(path: str | PathLike[str], turn: str, level: str) -> Path:
         raise TltrainError(f"RoTBench's turns are {', '.join(EXPECTED_COUNTS)}; found {turn}")
     folder = _turn_folder(path, turn)
     if folder is None:
-        raise TltrainError(f"{path}: expected a folder {turn}_turn in it (RoTBench's Data)")
+        hint = nearby.folder_hint(path, [f"{turn}_turn"])
+        raise TltrainError(f"{path}: expected a folder {turn}_turn in it (RoTBench's Data){hint}")
     there = [name for name in NOISE_LEVELS if (folder / f"{name}.json").is_file()]
     if level not in there:
         raise TltrainError(f"{folder}: expected {level}.json; the levels there are {', '.join(there) or 'none'}")

@@ -30,6 +30,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from tltrain.data import nearby
 from tltrain.data.reading import ReadReport, expect, member, parse_json, read_file, shown
 from tltrain.errors import FieldError, TltrainError
 from tltrain.formats.answers import read_structure
@@ -78,7 +79,10 @@ def files(path: str | PathLike[str]) -> dict[str, Path]:
         if name in names and (folder / name).is_file()
     }
     if not found:
-        raise TltrainError(f"{path}: expected {' or '.join(FILES.values())} of ToolAlpaca's data, or their folder")
+        hint = nearby.folder_hint(path, list(FILES.values()))
+        raise TltrainError(
+            f"{path}: expected {' or '.join(FILES.values())} of ToolAlpaca's data, or their folder{hint}"
+        )
     return {kind: found[kind] for kind in FILES if kind in found}
 
 

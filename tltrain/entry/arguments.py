@@ -8,11 +8,13 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib.util
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from tltrain.config import Bounds
+from tltrain.config.keys import largest
 from tltrain.errors import TltrainError
 from tltrain.runtime import redact
 
@@ -59,10 +61,31 @@ OURS = {
     "reward_weights": "reward",
 }
 """Arguments of the libraries that have their place elsewhere in our configuration, and where."""
+_COUNT, _SHARE, _NOT_NEGATIVE, _INTERVAL = Bounds(least=1), Bounds(least=0, below=1), Bounds(least=0), Bounds(above=0)
 BOUNDS = {
-    "per_device_train_batch_size": Bounds(least=1),
-    "gradient_accumulation_steps": Bounds(least=1),
-    "max_length": Bounds(least=1),
+    **dict.fromkeys(
+        (
+            "per_device_train_batch_size",
+            "per_device_eval_batch_size",
+            "gradient_accumulation_steps",
+            "max_length",
+            "eval_accumulation_steps",
+            "generation_batch_size",
+            "num_generations",
+            "num_iterations",
+            "steps_per_generation",
+        ),
+        _COUNT,
+    ),
+    **dict.fromkeys(("adam_beta1", "adam_beta2", "label_smoothing_factor"), _SHARE),
+    **dict.fromkeys(
+        ("learning_rate", "weight_decay", "adam_epsilon", "max_grad_norm", "warmup_steps", "num_train_epochs"),
+        _NOT_NEGATIVE,
+    ),
+    **dict.fromkeys(("logging_steps", "save_steps", "eval_steps"), _INTERVAL),
+    "max_steps": Bounds(least=-1),
+    "dataset_num_proc": Bounds(least=1, most=1024),
+    "dataloader_num_workers": Bounds(least=0, most=1024),
 }
 """Arguments of the libraries whose values out of range would end in a traceback, or train on nothing."""
 
@@ -106,7 +129,9 @@ def check_arguments(arguments: dict[str, Any], where: str, kind: str = "trl.SFTC
         if name not in fields:
             raise TltrainError(f"{key}: {kind} has no such argument{suggestion(name, fields)}")
         if name in OURS:
-            raise TltrainError(f"{key}: this is set by {OURS[name]}")
+            found = re.match(r"(stage.*?)\.(?:args|algorithm_args)\b", where)  # a pipeline's stages are nodes of it
+            node = found[1] if found else "stage"
+            raise TltrainError(f"{key}: this is set by {OURS[name].replace('stage.', f'{node}.')}")
         if redact.container({name: value}) != {name: value}:
             raise TltrainError(
                 f"{key}: libraries write their arguments into files (training_args.bin), so a secret does not belong "
@@ -120,12 +145,17 @@ def check_arguments(arguments: dict[str, Any], where: str, kind: str = "trl.SFTC
             raise TltrainError(f"{key}: expected {fields[name]}, found {value!r}")
         if name in BOUNDS and value is not None:
             check_bounds(value, BOUNDS[name], key)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            check_bounds(value, Bounds(), key)
 
 
 def check_bounds(value: Any, bounds: Bounds, key: str, hint: str = "") -> None:
     """Raise a TltrainError unless `value`, which `key` gives, is a number within `bounds`."""
-    if value not in bounds:
-        raise TltrainError(f"{key}: expected {bounds}, found {value}{hint and f'; {hint}'}")
+    if value in bounds:
+        return
+    large = isinstance(value, int | float) and abs(value) > largest(value)
+    limit = f", at most {largest(value):.0e}" if large and bounds.most is None and bounds.below is None else ""
+    raise TltrainError(f"{key}: expected {bounds}{limit}, found {value}{hint and f'; {hint}'}")
 
 
 def suggestion(word: str, choices: Any) -> str:

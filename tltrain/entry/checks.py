@@ -11,10 +11,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tltrain import config
 from tltrain.config import Key, reads
+from tltrain.data import nearby
 from tltrain.entry import choices
 from tltrain.entry.arguments import LLAMA_CONFIG, check_arguments, check_bounds, library_fields, suggestion
+from tltrain.entry.command_line_errors import wrong_type
 from tltrain.errors import TltrainError
-from tltrain.runtime import targets
+from tltrain.models import sizes
+from tltrain.runtime import memory, runs, targets
 from tltrain.training.arguments import IRM_ARGUMENTS
 
 
@@ -22,6 +25,23 @@ def check_run(cfg: DictConfig) -> None:
     """`check` for what the user has asked for: also, that nothing was typed which the stage does not read."""
     check(cfg)
     choices.refuse_unread(cfg)
+
+
+READS_DATA = ("mae", "sft", "pkt", "irm", "inspect", "pipeline")
+"""Stages that cannot begin without their trajectories."""
+
+
+def check_places(cfg: DictConfig) -> None:
+    """Raise a TltrainError where a file or folder that the stage begins with is not there, or one cannot be made.
+
+    Of the paths of a single run, before libraries are loaded for it.
+    """
+    if not Path(cfg.cache.dir).exists() and (why := runs.obstacle(Path(cfg.cache.dir))) is not None:
+        raise TltrainError(f"cache.dir={cfg.cache.dir} cannot be made: {why}")
+    if cfg.stage.name in READS_DATA:
+        from tltrain import data
+
+        data.check_place(cfg.data)
 
 
 def check(cfg: DictConfig) -> None:
@@ -34,7 +54,7 @@ def check(cfg: DictConfig) -> None:
     try:
         OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
-        raise TltrainError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+        raise TltrainError(f"{error.full_key}: {wrong_type(str(error).splitlines()[0])}") from error
     _check_schemas(cfg)
     choices.bind(cfg)
     check_node(cfg, config.Config)  # first: keys of a stage may take their values from keys of the model
@@ -42,8 +62,7 @@ def check(cfg: DictConfig) -> None:
     for name in cfg.model.random or ():
         if name not in (fields := library_fields(LLAMA_CONFIG)):
             raise TltrainError(f"model.random.{name}: LlamaConfig has no such argument{suggestion(name, fields)}")
-    if not cfg.cache.dir.strip():
-        raise TltrainError("cache.dir: expected a folder, found nothing; without the key it is outputs/cache")
+    _check_sizes(cfg)
     if cfg.model.path is not None:
         check_model_path(cfg.model.path)
     for path in cfg.stage.get("models") or ():
@@ -51,6 +70,21 @@ def check(cfg: DictConfig) -> None:
     checkpoint = OmegaConf.select(cfg, "stage.args.resume_from_checkpoint")
     if checkpoint is not None and not Path(checkpoint).is_dir():
         raise TltrainError(f"stage.args.resume_from_checkpoint={checkpoint}: there is no such folder")
+
+
+def _check_sizes(cfg: DictConfig) -> None:
+    """Raise a TltrainError where the sizes of a model are out of range, or random weights would not fit in memory."""
+    model = cfg.model
+    sizes.check(model.sizes, "model.sizes.")
+    if model.random is None or model.path is not None:
+        return
+    sizes.check_random(model.random)
+    weights, room = sizes.of_llama(model.random), memory.of_machine()
+    if cfg.stage.name != "plan" and 4 * weights > room:
+        raise TltrainError(
+            f"model.random: {weights:.2g} weights in float32 take {4 * weights / 2**30:.1f} GiB, this machine has "
+            f"{room / 2**30:.1f}: make hidden_size, num_hidden_layers or vocab_size smaller"
+        )
 
 
 def check_node(node: DictConfig, schema: type, where: str = "", besides: Collection[str] = (targets.TARGET,)) -> None:
@@ -74,8 +108,10 @@ def check_node(node: DictConfig, schema: type, where: str = "", besides: Collect
 def _check_value(node: DictConfig, known: Key, value: Any, key: str) -> None:
     if value is None:
         return
-    if known.bounds:
-        check_bounds(value, known.bounds, key, known.hint)
+    if isinstance(value, str) and not value.strip():
+        raise TltrainError(f"{key}: expected a value, found nothing; leave the key out for its default, or give null")
+    if known.bounds or (isinstance(value, int | float) and not isinstance(value, bool)):
+        check_bounds(value, known.bounds, key, known.hint)  # of a reader of one's own there are none, but infinity
     if known.among and value not in known.among:
         words = ", ".join(str(each).lower() for each in known.among)
         raise TltrainError(f"{key}: expected one of {words}, found {value}")
@@ -98,8 +134,9 @@ def check_model_path(path: str, key: str = "model.path") -> None:
             inside = Path(path) / "model"
             hint = f"did you mean {inside}?" if (inside / "config.json").is_file() else "it has no config.json"
             raise TltrainError(f"{key}={path} is not a model folder: {hint}")
-    elif path.startswith((".", "/", "~")) or path.count("/") > 1:
-        raise TltrainError(f"{key}={path}: there is no such folder")
+        sizes.check_folder(Path(path), key)
+    elif path.startswith((".", "/", "~")) or path.count("/") > 1 or nearby.windows_hint(path):
+        raise TltrainError(f"{key}={path}: there is no such folder{nearby.file_hint(path)}")
 
 
 def _check_schemas(cfg: DictConfig) -> None:

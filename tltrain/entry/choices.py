@@ -15,13 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from tltrain import config
 from tltrain.config import reads
+from tltrain.entry import unread
 from tltrain.entry.arguments import suggestion
+from tltrain.entry.command_line_errors import wrong_type
 from tltrain.errors import TltrainError
 from tltrain.runtime import targets
 from tltrain.runtime.resolver import resolve
@@ -108,7 +111,7 @@ def bound(group: str, node: DictConfig, choice: str | None = None) -> DictConfig
     try:
         return config.merged(whole, node)
     except OmegaConfBaseException as error:
-        raise TltrainError(f"{group}.{error.full_key}: {str(error).splitlines()[0]}") from error
+        raise TltrainError(f"{group}.{error.full_key}: {wrong_type(str(error).splitlines()[0])}") from error
 
 
 # --- keys that are not read -------------------------------------------------------------------------------------------
@@ -180,15 +183,22 @@ def _chosen(cfg: DictConfig, group: str) -> str:
 
 
 def refuse_unread(cfg: DictConfig) -> None:
-    """Raise a TltrainError where the command line sets a key that the stage, or its algorithm, does not read."""
+    """Raise a TltrainError where the command line sets a key that the stage, or its algorithm, does not read.
+
+    Of a sweep, a key that another value beside it leaves unread is not refused: another job may read it.
+    """
     stage = cfg.stage.name
     referred = None
+    sweep = HydraConfig.instance().cfg is not None and HydraConfig.get().mode is RunMode.MULTIRUN
     for key in typed_keys():
         group = key.partition(".")[0]
-        if group == "stage":
-            _check_only(cfg, key, config.stage_schema(stage))
-        elif group in config.DOORS:
-            _check_only(cfg, key, schema_of(group, cfg[group]))
+        if not sweep:
+            if group == "stage":
+                _check_only(cfg, key, config.stage_schema(stage))
+            elif group in config.DOORS:
+                _check_only(cfg, key, schema_of(group, cfg[group]))
+            if (why := unread.why(cfg, key)) is not None:
+                raise TltrainError(f"{key}: {why}")
         if reads.reads(stage, key) or (group == "data" and _tokenizer_of_data(cfg)):
             continue
         referred = references(cfg) if referred is None else referred
@@ -201,7 +211,9 @@ def refuse_unread(cfg: DictConfig) -> None:
 
 def _tokenizer_of_data(cfg: DictConfig) -> bool:
     """Whether the model's tokenizer is trained on the data, so that a stage that asks the model reads the data too."""
-    return cfg.stage.name in ("eval", "predict") and cfg.model.random is not None and cfg.model.path is None
+    model = cfg.model
+    asked = cfg.stage.name in ("eval", "predict") and unread.asks_model(cfg)
+    return asked and model.random is not None and model.path is None
 
 
 def references(cfg: DictConfig) -> set[str]:

@@ -20,8 +20,8 @@ from typing import Any, Literal, TypeVar
 
 from tltrain.environments import Environment
 from tltrain.formats import tool_errors
-from tltrain.formats.calls import read_calls
-from tltrain.grading import Grade, Outcome, grade
+from tltrain.formats.preamble import without_words
+from tltrain.grading import Grade, Outcome, first_call, grade
 from tltrain.trajectory import Call, Message, Sample, Task, Tool, Turn
 
 log = logging.getLogger(__name__)
@@ -46,8 +46,8 @@ class JudgedCall:
         message: position of the assistant message in the conversation's `messages`.
         turn: which of the user's turns it belongs to, from 1.
         text: what the model said (cut like a tool's answer). call: what was read from it, None if nothing could be.
-        outcome: where it first departs from the documentation: `FORMAT_ERROR`, `TOOL_HALLUCINATION`, `PARAMETERS`, or
-            `CORRECT`, that is nowhere. reason: the same in words.
+        outcome: where it first departs from the documentation: `FORMAT_ERROR`, `WORDS_BEFORE_CALL`,
+            `TOOL_HALLUCINATION`, `PARAMETERS`, or `CORRECT`, that is nowhere. reason: the same in words.
         ran: whether a tool was given the call; not so when nothing could be read or found, and for `finish`.
         error: the kind of error that the tool answered with, by a rule of `tltrain.mae`; None if it was none.
     """
@@ -103,11 +103,13 @@ class ConversationSettings:
         max_turns: most calls for one turn of the user.
         max_output: most characters of a tool's answer that enter the history; it is said there that it was cut.
         rule: which answers of tools are errors; without one, none is.
+        ignore_words: read the call behind a thought, a sentence or a code fence, which is no call otherwise.
     """
 
     max_turns: int
     max_output: int = MAX_OUTPUT
     rule: tool_errors.Rule | None = None
+    ignore_words: bool = False
 
 
 def converse(
@@ -244,8 +246,8 @@ class _Session:
         return self.environment
 
     def _read(self, text: str) -> None:
-        calls = read_calls(text)
-        judged = grade(calls[0] if calls else text, None, self.tools)
+        read = without_words(text, [tool.name for tool in self.tools]) if self.settings.ignore_words else text
+        judged = grade(first_call(read, self.tools), None, self.tools)
         call = judged.prediction
         if judged.outcome is Outcome.FORMAT_ERROR and text.strip() and self._words_end_turn():
             self._say(None, text)

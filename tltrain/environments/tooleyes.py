@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from tltrain.config import ToolEyesConversations
+from tltrain.data import nearby
 from tltrain.data.reading import expect, expect_tools, member, optional, parse_json_at, read_file, read_json
 from tltrain.environments import Environment
 from tltrain.environments.sandbox import Limits, Sandbox, isolation
@@ -112,7 +113,8 @@ def _queries(folder: Path) -> list[Query]:
     """The queries of a checkout, or of a folder that holds their file alone; their number is checked."""
     file = next((file for file in (folder / "Test_Data" / QUERIES, folder / QUERIES) if file.is_file()), None)
     if file is None:
-        raise TltrainError(f"benchmark.path={folder}: expected a checkout of ToolEyes, with Test_Data/{QUERIES}")
+        hint = nearby.folder_hint(folder, ["Test_Data", QUERIES])
+        raise TltrainError(f"benchmark.path={folder}: expected a checkout of ToolEyes, with Test_Data/{QUERIES}{hint}")
     queries = list(read_file(file, _parse))
     root = folder / "Tool_Library"
     modules = len(list(root.glob("*/*/tool.py"))) if root.is_dir() else EXPECTED_COUNTS["modules"]

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from tltrain import toolworld
 from tltrain.config import BfclBenchmark, FileBenchmark, RotbenchBenchmark, ToolworldBenchmark
 from tltrain.data import bfcl, openai, rotbench, toolalpaca
-from tltrain.data.reading import ReadReport, read_file
+from tltrain.data.reading import ReadReport, check_file, read_file
 from tltrain.errors import TltrainError
 from tltrain.runtime import targets
 from tltrain.trajectory import Sample
@@ -38,9 +38,22 @@ def _toolworld(benchmark: ToolworldBenchmark, seed: int) -> dict[str, list[Sampl
     return {"toolworld": list(toolworld.samples(benchmark.size, seed))}
 
 
-def _rotbench(benchmark: RotbenchBenchmark, seed: int) -> dict[str, list[Sample]]:
+NEEDED = {
+    "rotbench": "RoTBench's release: give benchmark.path=FOLDER with first_turn/",
+    "toolalpaca": "ToolAlpaca's data: give benchmark.path=FOLDER with eval_*.json",
+    "openai": "a file: give benchmark.path=FILE of messages, tools, tool_calls",
+}
+"""What a benchmark reads that nothing brings along."""
+
+
+def _path(benchmark: FileBenchmark | DictConfig) -> str:
     if benchmark.path is None:
-        raise TltrainError("benchmark=rotbench reads RoTBench's release: give benchmark.path=FOLDER with first_turn/")
+        raise TltrainError(f"benchmark={benchmark.name} reads {NEEDED[benchmark.name]}")
+    return benchmark.path
+
+
+def _rotbench(benchmark: RotbenchBenchmark, seed: int) -> dict[str, list[Sample]]:
+    path = _path(benchmark)
     unknown = set(benchmark.turns) - set(TURNS)
     if unknown or not benchmark.turns:
         raise TltrainError(f"benchmark.turns: expected some of {', '.join(TURNS)}, found {list(benchmark.turns)}")
@@ -49,17 +62,15 @@ def _rotbench(benchmark: RotbenchBenchmark, seed: int) -> dict[str, list[Sample]
         for level in benchmark.levels:
             report = ReadReport()
             sets[TURNS[turn] + level] = list(
-                rotbench.read_samples(benchmark.path, [level], turns=(turn,), on_error="stop", report=report)
+                rotbench.read_samples(path, [level], turns=(turn,), on_error="stop", report=report)
             )
             _tell_notes(report)
     return sets
 
 
 def _toolalpaca(benchmark: FileBenchmark, seed: int) -> dict[str, list[Sample]]:
-    if benchmark.path is None:
-        raise TltrainError("benchmark=toolalpaca reads ToolAlpaca's data: give benchmark.path=FOLDER with eval_*.json")
     sets: dict[str, list[Sample]] = {}
-    for kind, file in toolalpaca.files(benchmark.path).items():
+    for kind, file in toolalpaca.files(_path(benchmark)).items():
         samples = sets[f"toolalpaca_{kind}"] = toolalpaca.read_samples(file, kind)
         lost = sum(not sample.meta["golden_on_offer"] for sample in samples)
         if lost:
@@ -85,17 +96,31 @@ def _bfcl(benchmark: BfclBenchmark, seed: int) -> dict[str, list[Sample]]:
 
 
 def _openai(benchmark: FileBenchmark, seed: int) -> dict[str, list[Sample]]:
-    if benchmark.path is None:
-        raise TltrainError("benchmark=openai reads a file: give benchmark.path=FILE of messages, tools, tool_calls")
+    path = _path(benchmark)
     report = ReadReport()
-    samples = list(read_file(benchmark.path, openai.parse_sample, report=report))
+    samples = list(read_file(path, openai.parse_sample, report=report))
     _tell_notes(report)
-    return {Path(benchmark.path).stem: samples}
+    return {Path(path).stem: samples}
 
 
 def _tell_notes(report: ReadReport) -> None:
     for note, count in sorted(report.notes.items()):
         log.warning("reading: %s: %d times in %d records", note, count, report.read)
+
+
+def check_place(benchmark: DictConfig) -> None:
+    """Raise a TltrainError where what one of our loaders would read is not there; nothing is read."""
+    if benchmark.get(targets.TARGET) is not None or benchmark.get("multi"):
+        return
+    if benchmark.name == "bfcl":
+        parts = [part for name in benchmark.categories for part in bfcl.SETS.get(name, ())]
+        bfcl.check_place(benchmark.path, parts)
+    elif benchmark.name == "rotbench":
+        rotbench.check_place(_path(benchmark), benchmark.turns, benchmark.levels)
+    elif benchmark.name == "toolalpaca":
+        toolalpaca.files(_path(benchmark))
+    elif benchmark.name == "openai":
+        check_file(_path(benchmark))
 
 
 LOADERS: dict[str, Callable[..., dict[str, list[Sample]]]] = {

@@ -98,7 +98,8 @@ def count_ends(conversations: Iterable[Conversation]) -> dict[str, int]:
 
 def count_contradictions(conversations: Iterable[Conversation]) -> dict[str, int]:
     """How many calls contradict the documentation, by where they first do."""
-    counts = {outcome.value: 0 for outcome in (Outcome.FORMAT_ERROR, Outcome.TOOL_HALLUCINATION, Outcome.PARAMETERS)}
+    contradicting = (Outcome.FORMAT_ERROR, Outcome.WORDS_BEFORE_CALL, Outcome.TOOL_HALLUCINATION, Outcome.PARAMETERS)
+    counts = {outcome.value: 0 for outcome in contradicting}
     for one in conversations:
         for call in one.calls:
             if call.de:

@@ -43,6 +43,8 @@ class Prediction:
         reward: by the reward table; None where it was not computed.
         reason: why the grade is what it is, in words.
         meta: what the benchmark says of the sample (`query`, `scenario`), and `seen`: whether it was trained on.
+        finish_reason: why the answer ended, as a server said (`length`: cut before a call could be read); empty, and
+            not in the file, where nobody did.
     """
 
     set: str
@@ -55,6 +57,7 @@ class Prediction:
     reward: float | None = None
     reason: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict)
+    finish_reason: str = ""
 
     @classmethod
     def graded(cls, set_name: str, sample: Sample, answer: str, grade: Grade, table: RewardTable) -> Prediction:
@@ -87,6 +90,7 @@ class Prediction:
             reward=None if record.get("reward") is None else _number(record["reward"], "reward"),
             reason=optional(record, "reason", ""),
             meta=optional(record, "meta", {}),
+            finish_reason=optional(record, "finish_reason", ""),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -102,6 +106,7 @@ class Prediction:
             **({} if self.reward is None else {"reward": self.reward}),
             "reason": self.reason,
             "meta": dict(self.meta),
+            **({"finish_reason": self.finish_reason} if self.finish_reason else {}),
         }
 
     COLUMNS: ClassVar = ("set", "id", "prediction", "goldens", "grade", "reward", "reason")

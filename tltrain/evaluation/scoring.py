@@ -16,7 +16,7 @@ from tltrain.errors import TltrainError
 from tltrain.evaluation.intervals import Percentage, percentage
 from tltrain.evaluation.metrics import SINGLE_TURN
 from tltrain.formats.calls import read_calls
-from tltrain.grading import ANY, Grade, Outcome, RewardTable, grade
+from tltrain.grading import ANY, Grade, Outcome, RewardTable, first_call, grade
 from tltrain.trajectory import Call, Sample
 
 
@@ -89,7 +89,7 @@ def any_call(
 ) -> list[Grade]:
     """Answers whose first call has to agree with any golden call, for models that make one call at a time."""
     return [
-        grade((read_calls(prediction) or [prediction])[0], sample.goldens, sample.tools, values)
+        grade(first_call(prediction, sample.tools), sample.goldens, sample.tools, values)
         for prediction, sample in _pairs(predictions, samples)
     ]
 

@@ -35,6 +35,10 @@ class CallSyntaxError(TltrainError):
     """Text that is no call: what is wrong, and at which character (counted from 1)."""
 
 
+class UnclosedStringError(CallSyntaxError):
+    """The text breaks off inside a string: all that follows is an argument's."""
+
+
 def read_call(text: str) -> Call:
     """The call that `text` begins with.
 
@@ -121,8 +125,8 @@ _SIMPLE_ESCAPES = {
 }
 
 
-def _fail(problem: str, position: int) -> NoReturn:
-    raise CallSyntaxError(f"not a call: {problem} at character {position + 1}")
+def _fail(problem: str, position: int, kind: type[CallSyntaxError] = CallSyntaxError) -> NoReturn:
+    raise kind(f"not a call: {problem} at character {position + 1}")
 
 
 def _skip(text: str, at: int) -> int:
@@ -214,7 +218,7 @@ def _string(text: str, at: int, raw: bool = False) -> tuple[str, int]:
         quote = text[at]
         found = _STRINGS[quote * 3 if text.startswith(quote * 3, at) else quote].match(text, at)
         if not found:
-            _fail("an unclosed string opened", at)
+            _fail("an unclosed string opened", at, UnclosedStringError)
         pieces.append(found[1] if raw or "\\" not in found[1] else _unescape(found[1], found.start(1)))
         raw, after = False, found.end()
         at = _skip(text, after)

@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tltrain.formats.answers import read_structure
 from tltrain.formats.calls import CallSyntaxError, read_call, render_call
 from tltrain.trajectory import Call, Message, Sample, Tool, actions
 
@@ -99,20 +100,53 @@ UNREADABLE = "(not a call) "
 
 
 def answer_text(message: Any, tools: Sequence[Tool]) -> str:
-    """What an assistant's message says as text of the TL format: its calls, one a line, or its words.
+    """What an assistant's message says as text of the TL format: its calls, one a line, or its words. A call may stand
+    in `function_call` too, as the API had it before there were `tool_calls`.
 
     Raises:
         ValueError: it is no assistant's message.
     """
     if not isinstance(message, dict):
         raise ValueError(f"expected a message, found {str(message)[:80]!r}")
-    calls, content = message.get("tool_calls"), message.get("content")
-    if calls and isinstance(calls, list):
+    calls, content = _calls(message), message.get("content")
+    if calls:
         originals = {api: name for name, api in api_names(tools).items()}
         return "\n".join(_call_text(call, originals) for call in calls)
     if content is not None and not isinstance(content, str):
         raise ValueError(f"expected `content` to be text, found {str(content)[:80]!r}")
     return (content or "").strip()
+
+
+def _calls(message: Mapping[str, Any]) -> list[Any]:
+    calls, legacy = message.get("tool_calls"), message.get("function_call")
+    if isinstance(calls, list) and calls:
+        return calls
+    return [{"type": "function", "function": legacy}] if isinstance(legacy, dict) else []
+
+
+_CALL_MARKS = re.compile(
+    r"<\|?tool_calls?(?:_begin)?\|?>|<function_?calls?>|<function=|<invoke name=|<\|python_tag\|>|\[TOOL_CALLS\]"
+    r"|<\uff5ctool\u2581calls?\u2581begin\uff5c>"
+)
+"""How models write calls that a server should have parsed: Hermes and Qwen, Llama, Mistral, DeepSeek, and others."""
+_JSON_CALL = re.compile(r"\s*(?:```(?:json)?\s*)?\[?\s*\{")
+
+
+def unparsed_call(message: Mapping[str, Any], tools: Sequence[Tool]) -> bool:
+    """Whether a message without calls has one in its text, in a mark of some model's or as JSON with a tool's name."""
+    content = message.get("content")
+    if _calls(message) or not tools or not isinstance(content, str):
+        return False
+    if _CALL_MARKS.search(content):
+        return True
+    if not _JSON_CALL.match(content):
+        return False
+    value, _ = read_structure(content[content.index("[") if content.lstrip().startswith("[") else content.index("{") :])
+    first = value[0] if isinstance(value, list) and value else value
+    if isinstance(first, dict) and isinstance(first.get("function"), dict):
+        first = first["function"]
+    named = first.get("name", first.get("function")) if isinstance(first, dict) else None
+    return isinstance(named, str) and named in {*api_names(tools).values(), *(tool.name for tool in tools)}
 
 
 def _call_text(entry: Any, originals: Mapping[str, str]) -> str:

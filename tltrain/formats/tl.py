@@ -17,6 +17,7 @@ from typing import Literal
 from tltrain.errors import TltrainError
 from tltrain.formats import Format, Segment
 from tltrain.formats.calls import call_end, render_call
+from tltrain.formats.preamble import thought_end
 from tltrain.formats.stubs import render_tools
 from tltrain.trajectory import Call, Message, Role, Sample, Trajectory, sequential
 
@@ -124,9 +125,11 @@ class TlFormat:
     def answer_length(self, text: str) -> int | None:
         """Where an answer ends: after its call, or where the next `User:` or `Output:` speaks before the call is
         complete; None if it may go on. What follows the end changes nothing: an answer is the same however much more
-        was generated.
+        was generated. A call inside a thought (`<think>`) does not end it.
         """
-        end = call_end(text)
+        thought = thought_end(text)
+        end = None if thought is None else call_end(text[thought:])
+        end = None if thought is None or end is None else thought + end
         at, role = min(((at, role) for role in self.stop if (at := text.find(role)) >= 0), default=(len(text), ""))
         if role and (end is None or at + len(role) <= end):
             return at

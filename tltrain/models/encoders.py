@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerBase
 
 from tltrain.errors import TltrainError
 from tltrain.formats.tl import chat_template
-from tltrain.models import loading
+from tltrain.models import loading, sizes
+from tltrain.runtime import json_files
 from tltrain.tokens.encoder import Encoder
 
 log = logging.getLogger(__name__)
@@ -52,17 +53,24 @@ class TokenizationRecord:
         if not file.is_file():
             return None
         try:
-            found = json.loads(file.read_text(encoding="utf-8"))
+            found = json_files.read_object(file)
             if found["version"] != VERSION or not isinstance(found["bos"], bool):
                 raise ValueError(f"version {found['version']}, bos {found['bos']}")
             return cls(**found)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise TltrainError(f"{file} cannot be read ({error}): set model.bos=true or false as well") from error
+            why = " ".join(str(error).split())[:200]
+            raise TltrainError(f"{file} cannot be read ({why}): set model.bos=true or false as well") from error
 
 
 def load_encoder(path: str, model: DictConfig) -> Encoder:
-    """Load the encoder of the model at `path`; its tokenizer gets the TL chat template."""
-    return encoder_of(loading.load_tokenizer(path, model), bos_of(path, model))
+    """Load the encoder of the model at `path`; its tokenizer gets the TL chat template.
+
+    Raises:
+        TltrainError: the tokenizer cannot be read, or has tokens that the model's embeddings lack.
+    """
+    tokenizer = loading.load_tokenizer(path, model)
+    sizes.check_tokens(Path(path), tokenizer.get_vocab())
+    return encoder_of(tokenizer, bos_of(path, model))
 
 
 def encoder_of(tokenizer: PreTrainedTokenizerBase, bos: bool | None) -> Encoder:

@@ -39,7 +39,7 @@ from tltrain.config import plain
 from tltrain.errors import TltrainError
 from tltrain.formats import joined
 from tltrain.formats.tl import TL
-from tltrain.models import adapters, packages
+from tltrain.models import adapters, packages, sizes
 from tltrain.runtime import distributed, fingerprints, manifests, out_of_space
 from tltrain.runtime.terminal import status
 from tltrain.trajectory import Trajectory
@@ -84,13 +84,19 @@ def load_tokenizer(path: str, model: DictConfig) -> PreTrainedTokenizerBase:
 
 
 def load_config(path: str, model: DictConfig) -> PreTrainedConfig:
-    """Load the configuration of the model at `path`."""
-    return _fetch(
+    """Load the configuration of the model at `path`.
+
+    Raises:
+        TltrainError: it cannot be read, or gives a size out of range.
+    """
+    found = _fetch(
         path,
         lambda local: AutoConfig.from_pretrained(
             path, local_files_only=local, trust_remote_code=model.trust_remote_code
         ),
     )
+    sizes.check(found.to_dict(), f"{path}, {sizes.CONFIG}: ")
+    return found
 
 
 def load_model(path: str, model: DictConfig, dtype: torch.dtype, device: torch.device, **more: Any) -> PreTrainedModel:
@@ -106,6 +112,7 @@ def load_model(path: str, model: DictConfig, dtype: torch.dtype, device: torch.d
         manifests.check(Path(path))
     if (base := adapters.base_model(Path(path))) is not None:
         return adapters.merge_adapter(load_model(base, model, dtype, device, **more), Path(path))
+    load_config(path, model)  # raises if a size is out of range, which the library would not check
     with status(f"loading {path}"):
         loaded = _fetch(
             path,
@@ -202,16 +209,16 @@ MAKERS = ("torch", "transformers", "tokenizers")
 """Libraries that draw random weights and train a tokenizer: other versions may give other results."""
 
 
-def _at_random(sizes: dict[str, int], texts: Iterable[str], cache_dir: Path, name: str) -> Path:
+def _at_random(given: dict[str, int], texts: Iterable[str], cache_dir: Path, name: str) -> Path:
     corpus = list(texts)
-    key = fingerprints.fingerprint([sizes, corpus, dict(fingerprints.versions(MAKERS))])[:12]
+    key = fingerprints.fingerprint([given, corpus, dict(fingerprints.versions(MAKERS))])[:12]
 
     def make(folder: Path) -> None:
-        tokenizer = byte_level_tokenizer(corpus, sizes["vocab_size"])
+        tokenizer = byte_level_tokenizer(corpus, given.get("vocab_size", sizes.LLAMA["vocab_size"]))
         tokenizer.save_pretrained(folder)
         set_seed(0)
         config = LlamaConfig(
-            **sizes,
+            **given,
             bos_token_id=None,
             tie_word_embeddings=True,
             eos_token_id=tokenizer.eos_token_id,

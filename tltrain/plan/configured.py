@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -16,6 +15,7 @@ from tltrain.plan.compute import Speed, Tokens
 from tltrain.plan.memory import Batch, GiB, Moment, Setup
 from tltrain.plan.shapes import Shape, shape_of
 from tltrain.runtime import distributed, terminal
+from tltrain.runtime import memory as machine_memory
 from tltrain.runtime.durations import duration
 from tltrain.training.arguments import library_class, lost_updates, trainer_arguments
 
@@ -205,11 +205,7 @@ def memory_here(device: str, processes: int) -> float | None:
 
     if device == "cuda":
         return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    limit = Path("/sys/fs/cgroup/memory.max")
-    if limit.is_file() and (text := limit.read_text().strip()).isdigit():
-        limits.append(int(text))
-    return min(limits) / processes
+    return machine_memory.of_machine() / processes
 
 
 def device_name() -> str | None:

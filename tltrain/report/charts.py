@@ -30,14 +30,27 @@ if TYPE_CHECKING:
 INK, GRID, MUTED, SURFACE = "#0000f0", "#0000f1", "#0000f2", "#0000f3"
 BETTER, WORSE = "#0000f4", "#0000f5"
 SERIES = tuple(f"#0000a{number}" for number in range(8))
-SHADES = tuple(f"#0000b{number:x}" for number in range(10))
+SHADES = tuple(f"#0000b{number:x}" for number in range(11))
 VARIABLES = {
     **{INK: "--ink", GRID: "--grid", MUTED: "--muted", SURFACE: "--surface", BETTER: "--better", WORSE: "--worse"},
     **{colour: f"--s{number}" for number, colour in enumerate(SERIES)},
     **{colour: f"--k{number}" for number, colour in enumerate(SHADES)},
 }
 DASHES = ("-", (0, (5, 2)), (0, (1.2, 1.6)), (0, (6, 2, 1.2, 2)))
-HATCHES = ("", "//", "\\\\", "", "||", "--", "", "xx", "//", "")  # lines only: each dot of a pattern costs 400 bytes
+HATCHES = (
+    "",
+    "//",
+    "\\\\",
+    "",
+    "||",
+    "--",
+    "",
+    "xx",
+    "//",
+    "",
+    "--",
+)
+"""Lines only: each dot of a pattern costs 400 bytes."""
 SIZE = (400, 240)  # user units; text of 12 stays readable on a phone, which shows them in 320 pixels
 FONT = 12
 

@@ -81,7 +81,7 @@ def comma_separated(sweep: Sweep, numbers: Numbers) -> str:
     overall = pool(sweep)
     several = len(overall.n) > 1
     heads += [f"mean{what}" for what in statistics] if several else []
-    writer.writerow([*axes, "name", *heads, "seeds", "failed", "error"])
+    writer.writerow(map(spreadsheet_cell, [*axes, "name", *heads, "seeds", "failed", "error"]))
     for i, row in enumerate(sweep.rows):
         cells: list[object] = []
         found_in = [(numbers.summaries.get((i, *key)), numbers.comparisons.get((i, *key))) for key in keys]
@@ -92,8 +92,24 @@ def comma_separated(sweep: Sweep, numbers: Numbers) -> str:
             cells.append(f"{found.p_holm:.4f}" if found else None)
         why = " · ".join(dict.fromkeys(" ".join(str(job.error).split()) for job in row.failed))
         values = [axis_value(row.axes[axis]) if axis in row.axes else "" for axis in axes]
-        writer.writerow([*values, row.label, *cells, len(row.finished), len(row.failed), why])
+        writer.writerow(map(spreadsheet_cell, [*values, row.label, *cells, len(row.finished), len(row.failed), why]))
     return out.getvalue()
+
+
+_FORMULA = re.compile(r"[=+\-@\t＝＋－＠]")
+_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?|[-+]?(inf|nan)")
+
+
+def spreadsheet_cell(value: object) -> object:
+    """A cell that a spreadsheet does not compute: text that begins as a formula does gets an apostrophe before it.
+
+    Numbers stay as they are, so that other programs read them. The characters are those that OWASP names for CSV
+    injection.
+    """
+    if not isinstance(value, str):
+        return value
+    text = re.sub(r"[\r\n]+", " ", value)  # the csv module leaves a lone carriage return unquoted, which ends a row
+    return f"'{text}" if _FORMULA.match(text.lstrip(" ")) and not _NUMBER.fullmatch(text) else text
 
 
 def _digits(value: float | None) -> str | None:

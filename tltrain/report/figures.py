@@ -202,10 +202,9 @@ def error_bars(sweep: Sweep, name: str) -> Chart | None:
         return None
     counted = [(row.label, num.error_kinds(row, name)) for row in sweep.rows]
     counted = [(label, found) for label, found in counted if sum(found.values())]
-    order = [kind.name for kind in fields(RewardTable)]
-    kinds = [kind for kind in order if any(found.get(kind) for _, found in counted)]
+    kinds = [row.name for row in fields(RewardTable) if any(found.get(row.name) for _, found in counted)]
     parts = {kind: [100 * found.get(kind, 0) / sum(found.values()) for _, found in counted] for kind in kinds}
-    shades = [order.index(kind) for kind in kinds]
+    shades = [KIND_SHADES[kind] for kind in kinds]
     title = f"Calls on {set_name(name)}"
     svg = charts.bar_chart(
         f"errors-{name}", f"{title} by kind of error", [label for label, _ in counted], parts, "% of calls", shades
@@ -214,6 +213,9 @@ def error_bars(sweep: Sweep, name: str) -> Chart | None:
     return Chart(f"errors-{name}", title, "", svg, table, shades=legend)
 
 
+_KINDS = [row.name for row in fields(RewardTable)]
+_KINDS.append(_KINDS.pop(_KINDS.index("words_before_call")))  # a later kind, which leaves the others their shades
+KIND_SHADES = {kind: shade for shade, kind in enumerate(_KINDS)}
 STAGE_SHADES = {"data": 9, "mae": 4, "sft": 3, "pkt": 5, "irm": 7, "eval": 8}
 
 

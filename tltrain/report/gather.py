@@ -21,11 +21,12 @@ from typing import Any, TypeVar
 import yaml
 from omegaconf import OmegaConf
 
+from tltrain.data.reading import expect, optional
 from tltrain.errors import TltrainError
 from tltrain.evaluation import conversation_lines
 from tltrain.evaluation.records import PREDICTIONS, TRANSCRIPTS, Prediction, Transcript, read_lines
-from tltrain.report.sweep import Job, Row, StageCost, Sweep
-from tltrain.runtime import fingerprints, manifests, redact
+from tltrain.report.sweep import Job, Row, Sweep, costs
+from tltrain.runtime import fingerprints, json_files, manifests, redact
 
 T = TypeVar("T")
 
@@ -42,10 +43,11 @@ CURVES = {
 
 @dataclass(frozen=True)
 class Found:
-    """A job's folder as it was found: its configuration, and what was asked of it alone."""
+    """A job's folder as it was found: the stage of its configuration, its seed, and what was asked of it alone."""
 
     folder: Path
-    config: Mapping[str, Any]
+    stage: Mapping[str, Any]
+    seed: int
     overrides: Mapping[str, Any]
 
 
@@ -67,7 +69,7 @@ def gather(folders: Sequence[Path], name: str, command: str, baseline: str | Non
         own = {axis: _value(job, axis) for axis in axes}
         label = _label(own)
         row = rows.setdefault(label, Row(label, {_short(axis): value for axis, value in own.items()}, []))
-        row.seeds.append(read_job(job.folder, int(job.config.get("seed", 0))))
+        row.seeds.append(read_job(job.folder, job.seed))
     if baseline is not None and baseline not in rows:
         raise TltrainError(f"report.baseline={baseline}: there is no such row; there are: {', '.join(rows)}")
     costs = [cost for row in rows.values() for job in row.seeds for cost in job.stages]
@@ -105,27 +107,31 @@ def job_folders(path: Path) -> list[Path]:
 
 
 def read_job(folder: Path, seed: int) -> Job:
-    """What a job left; with an error where it did not end well."""
+    """What a job left; with an error where it did not end well, or what it left cannot be read."""
     if (folder / "error.txt").is_file():  # first: a job that was refused leaves the metrics of the run before it
         return Job(seed, str(folder), _error(folder))
+    if not (folder / "metrics.json").is_file():
+        return Job(seed, str(folder), "stopped before its end")
     try:
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return Job(seed, str(folder), _error(folder))
-    evaluations = sorted(folder.glob("eval_*")) or [folder]
-    try:
-        for place in evaluations:
-            manifests.check(place)
+        return _finished(folder, seed)
     except TltrainError as error:
         return Job(seed, str(folder), str(error))
+
+
+def _finished(folder: Path, seed: int) -> Job:
+    """What a job left that ended well. Raises TltrainError where a file of it is not as a run writes it."""
+    metrics = _metrics(folder)
+    evaluations = sorted(folder.glob("eval_*")) or [folder]
+    for place in evaluations:
+        manifests.check(place)
     return Job(
         seed=seed,
         folder=str(folder),
         metrics={key: value for key, value in metrics.items() if "/" in key and isinstance(value, int | float)},
-        details=metrics.get("details", {}),
+        details=optional(metrics, "details", {}),
         predictions=[line for place in evaluations for line in _answers(place)],
         curves=_curves(folder),
-        stages=[StageCost(**cost) for cost in metrics.get("stages", [])],
+        stages=costs(metrics.get("stages", []), folder / "metrics.json"),
     )
 
 
@@ -148,12 +154,25 @@ def _git(*words: str) -> str:
 
 
 def _found(folder: Path) -> Found:
-    read = {
-        name: yaml.safe_load((folder / ".hydra" / f"{name}.yaml").read_text(encoding="utf-8"))
-        for name in ("config", "overrides")
-    }
-    words = (word.lstrip("+~").partition("=") for word in redact.command(map(str, read["overrides"] or ())))
-    return Found(folder, read["config"], {key: value for key, _, value in words})
+    """A job's folder. Raises TltrainError where Hydra's files in it are not as Hydra writes them."""
+    config = _yaml(folder / ".hydra" / "config.yaml", dict)
+    stage, seed = config.get("stage"), config.get("seed", 0)
+    if not isinstance(stage, dict) or not isinstance(seed, int):
+        raise TltrainError(f"{folder / '.hydra' / 'config.yaml'}: expected the configuration of a job, found another")
+    overrides = _yaml(folder / ".hydra" / "overrides.yaml", list)
+    words = (word.lstrip("+~").partition("=") for word in redact.command(map(str, overrides)))
+    return Found(folder, stage, seed, {key: value for key, _, value in words})
+
+
+def _yaml(file: Path, kind: type[T]) -> T:
+    """A file of YAML that holds a value of this kind, or nothing. Raises TltrainError."""
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise TltrainError(f"{file}: expected YAML, found: {' '.join(str(error).split())[:200]}") from None
+    if found is not None and not isinstance(found, kind):
+        raise TltrainError(f"{file}: expected YAML with a {kind.__name__}, found a {type(found).__name__}")
+    return kind() if found is None else found
 
 
 def _config(folder: Path) -> str:
@@ -169,7 +188,7 @@ def _axes(jobs: Sequence[Found]) -> list[str]:
     keys = dict.fromkeys(key for job in jobs for key in job.overrides)
     axes = [key for key in keys if key != "seed" and len({job.overrides.get(key) for job in jobs}) > 1]
     switches = [f"stage.{name}" for name in SWITCHES]
-    if set(axes) & set(switches) and all(job.config["stage"].get("name") == "pipeline" for job in jobs):
+    if set(axes) & set(switches) and all(job.stage.get("name") == "pipeline" for job in jobs):
         return [*switches, *(axis for axis in axes if axis not in switches)]
     return axes
 
@@ -179,14 +198,14 @@ def _value(job: Found, axis: str) -> Any:
     if axis.removeprefix("stage.") in SWITCHES:
         return bool(OmegaConf.select(OmegaConf.create({"stage": _stage(job)}), axis))
     text = job.overrides.get(axis)
-    with suppress(yaml.YAMLError):
+    with suppress(yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date that there is not
         value = None if text is None else yaml.safe_load(text)
         return value if isinstance(value, str | int | float | bool | None) else text
     return text
 
 
 def _stage(job: Found) -> Mapping[str, Any]:
-    return {key: job.config["stage"].get(key) for key in SWITCHES}
+    return {key: job.stage.get(key) for key in SWITCHES}
 
 
 def _short(axis: str) -> str:
@@ -215,19 +234,32 @@ def _place(row: Row) -> tuple[int, list[bool]]:
 
 def _error(folder: Path) -> str:
     with suppress(OSError):
-        return redact.text((folder / "error.txt").read_text(encoding="utf-8").strip())
+        return redact.text((folder / "error.txt").read_text(encoding="utf-8", errors="replace").strip())
     return "stopped before its end"
+
+
+def _metrics(folder: Path) -> dict[str, Any]:
+    """`metrics.json` of a job or an evaluation. Raises TltrainError."""
+    file = folder / "metrics.json"
+    try:
+        return json_files.read_object(file)
+    except (OSError, ValueError) as error:
+        raise TltrainError(f"{file}: expected a JSON object, found: {' '.join(str(error).split())[:200]}") from None
 
 
 def _curves(folder: Path) -> dict[str, list[list[float]]]:
     curves: dict[str, list[list[float]]] = {}
     for place, names in CURVES.items():
-        history = _lines(folder / place / "history.jsonl", dict)
+        history = _lines(folder / place / "history.jsonl", lambda record: expect(record, dict, "line"))
         for name, key in names.items():
-            points = [[entry["step"], entry[key]] for entry in history if key in entry and "step" in entry]
-            if points := [point for point in points if all(map(math.isfinite, point))]:
+            points: list[list[Any]] = [[entry.get("step"), entry.get(key)] for entry in history]
+            if points := [point for point in points if all(map(_is_finite, point))]:
                 curves[name] = points
     return curves
+
+
+def _is_finite(number: object) -> bool:
+    return isinstance(number, int | float) and abs(number) < math.inf
 
 
 def _answers(evaluation: Path) -> list[Prediction]:
@@ -235,7 +267,7 @@ def _answers(evaluation: Path) -> list[Prediction]:
     transcripts = _lines(evaluation / TRANSCRIPTS, Transcript.from_json)
     if not transcripts:
         return _lines(evaluation / PREDICTIONS, Prediction.from_json)
-    name = next(iter(json.loads((evaluation / "metrics.json").read_text(encoding="utf-8"))["details"]))
+    name = next(iter(optional(_metrics(evaluation), "details", {})), "conversations")
     return conversation_lines.predictions(transcripts, name)
 
 

@@ -7,7 +7,6 @@ Nothing here knows how jobs are run or shown: `tltrain.report.numbers` derives f
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from tltrain.errors import FieldError, TltrainError
 from tltrain.evaluation.records import Prediction
-from tltrain.runtime import runs
+from tltrain.runtime import json_files, runs
 
 FILE = "sweep.json"
 
@@ -128,7 +127,7 @@ def load(path: Path) -> Sweep:
         TltrainError: there is no such file, it is no JSON, or a key is missing, unknown or of the wrong kind.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json_files.read(path)
     except OSError as error:
         raise TltrainError(f"{path}: expected the {FILE} of a sweep ({error.strerror})") from None
     except ValueError as error:
@@ -170,6 +169,16 @@ def _make(cls: type, record: Any, where: str, **inner: Callable[[Any, str], Any]
             raise _Unexpected(f"{where}{name}: missing")
     made = {name: inner[name](value, f"{where}{name}") if name in inner else value for name, value in record.items()}
     return cls(**made)
+
+
+def costs(records: Any, file: Path) -> list[StageCost]:
+    """What the stages of a job took, as a file's `stages` says. Raises TltrainError."""
+    try:
+        if not isinstance(records, list):
+            raise _Unexpected(f"stages: expected list, found {type(records).__name__}")
+        return _stages(records, "stages")
+    except _Unexpected as error:
+        raise TltrainError(f"{file}: {error}") from None
 
 
 def _rows(records: list[Any], where: str) -> list[Row]:

@@ -9,6 +9,7 @@ from tltrain.evaluation.intervals import Difference
 from tltrain.evaluation.metrics import METRICS
 from tltrain.report.numbers import Key, Numbers
 from tltrain.report.sweep import Sweep
+from tltrain.runtime.shares import share
 
 MINUS = "\N{MINUS SIGN}"
 NAMES = {"rotbench": "RoTBench", "toolalpaca": "ToolAlpaca", "tooleyes": "ToolEyes", "bfcl": "BFCL"}
@@ -161,4 +162,23 @@ def caveats(sweep: Sweep, numbers: Numbers) -> list[str]:
     partly = [row.label for row in sweep.rows if row.failed and row.finished]
     if partly:
         notes.append(f"With fewer seeds than the others, since jobs failed: {listed(partly)}.")
+    return notes + _ended_by_servers(sweep)
+
+
+def _ended_by_servers(sweep: Sweep) -> list[str]:
+    """How many answers of each row a server ended before their call, one sentence a reason."""
+    said = {
+        "length": "Answers that were cut at the limit of tokens before a call could be read",
+        "content_filter": "Answers that the server's content filter withheld or cut",
+        "other": "Answers that the server ended for another reason",
+    }
+    notes = []
+    for reason, words in said.items():
+        found = []
+        for row in sweep.rows:
+            counted = [details.get("finish_reasons") or {} for job in row.finished for details in job.details.values()]
+            if count := sum(counts.get(reason, 0) for counts in counted):
+                found.append(f"{row.label} {share(count, sum(sum(counts.values()) for counts in counted))}")
+        if found:
+            notes.append(f"{words}: {listed(found)}.")
     return notes

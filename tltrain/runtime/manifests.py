@@ -6,7 +6,6 @@ and a disk that fails keeps both.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tltrain.errors import TltrainError
-from tltrain.runtime import fingerprints, runs
+from tltrain.runtime import fingerprints, json_files, runs
 
 Manifest = Mapping[str, Sequence[Any]]
 ENTRY = "entry.json"
@@ -59,7 +58,7 @@ def changed(folder: Path, manifest: Manifest) -> str | None:
 def _size(file: Path) -> int | None:
     try:
         return file.stat().st_size
-    except OSError:
+    except (OSError, ValueError):  # a NUL in a name
         return None
 
 
@@ -85,8 +84,7 @@ def changed_since_left(folder: Path) -> str | None:
     """The first file of a folder that is not as its own manifest says, the manifest itself where it cannot be read."""
     place = beside(folder)
     try:
-        manifest = json.loads(place.read_text(encoding="utf-8"))
-        return changed(folder, manifest)
+        return changed(folder, json_files.read_object(place))
     except (OSError, ValueError, TypeError, AttributeError, KeyError):
         return place.name
 
@@ -107,13 +105,13 @@ def check(path: Path) -> None:
     else:
         return
     if name is not None:
-        raise TltrainError(f"{path}: {name} is not as it was written: the command that made it makes it again")
+        raise TltrainError(f"{path}: {name[:100]} is not as it was written: the command that made it makes it again")
 
 
 def _files(entry: Path, path: Path) -> Manifest:
     """The part of an entry's manifest at or below `path`; empty where it cannot be read, which the cache reports."""
     try:
-        files = json.loads((entry / ENTRY).read_text(encoding="utf-8"))["files"]
+        files = json_files.read_object(entry / ENTRY)["files"]
         below = {name: kept for name, kept in files.items() if (entry / name).is_relative_to(path)}
         return {name: (kept[0], kept[-1]) for name, kept in below.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError):

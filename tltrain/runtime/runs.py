@@ -21,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from tltrain.errors import TltrainError
-from tltrain.runtime import distributed, redact
+from tltrain.runtime import distributed, json_files, redact
 
 
 def folder() -> Path:
@@ -29,6 +29,22 @@ def folder() -> Path:
     return Path(HydraConfig.get().runtime.output_dir)
 
 
+def obstacle(directory: Path) -> str | None:
+    """Why a folder cannot be made, or not be written to; None where nothing known stands in its way."""
+    place = directory.absolute()
+    there = next((each for each in (place, *place.parents) if os.path.lexists(each)), place)
+    for name in place.relative_to(there).parts:
+        if len(os.fsencode(name)) > LONGEST_NAME:
+            return f"a name of {len(os.fsencode(name))} bytes, where a file system takes {LONGEST_NAME}"
+    if there.is_symlink() and not there.exists():
+        return f"{there} is a link to {os.readlink(there)}, which is not there"
+    if not there.is_dir():
+        return f"{there} is a file"
+    return None if os.access(there, os.W_OK | os.X_OK) else f"no permission to write in {there}"
+
+
+LONGEST_NAME = 255
+"""Bytes of a file's name on common file systems."""
 _claimed: list[FileLock] = []
 
 
@@ -109,10 +125,9 @@ def history(directory: Path) -> list[dict[str, Any]]:
 def ended(directory: Path) -> dict[str, Any] | None:
     """The metrics of a run that has finished; None if it has not."""
     try:
-        metrics = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
+        return json_files.read_object(directory / "metrics.json")
     except (OSError, ValueError):
         return None
-    return metrics if isinstance(metrics, dict) else None
 
 
 def check_stage(directory: Path, cfg: DictConfig) -> None:
@@ -142,7 +157,7 @@ def _stage_of(directory: Path) -> str | None:
     """The stage of a finished run; None where nothing says which."""
     try:
         found = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))["stage"]["name"]
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError):
         return None
     return found if isinstance(found, str) else None
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from omegaconf import DictConfig
 
@@ -26,6 +26,8 @@ class Source(Protocol):
     Attributes:
         name: who answers, for `metrics.json`; of the local model, where it came from.
         too_long: prompts so far that did not fit into the model's context; their answer is None.
+
+    A source that knows why answers ended has `finish_reasons` too: for each of the last answers a word of OpenAI's API.
     """
 
     name: str
@@ -35,8 +37,8 @@ class Source(Protocol):
         """The answer to each sample, in their order."""
         ...
 
-    def reading(self) -> Mapping[str, float]:
-        """What is known of how prompts were read, for `metrics.json`."""
+    def reading(self) -> Mapping[str, Any]:
+        """What is known of how prompts were read and answers ended, for `metrics.json`."""
         ...
 
 
@@ -47,6 +49,14 @@ def open_source(cfg: DictConfig) -> AbstractContextManager[Source]:
         TltrainError: there is no such source, or what it needs (a model, a url, a package) is not there.
     """
     return targets.call(cfg.source, SOURCES, "source", cfg=cfg)
+
+
+def check(cfg: DictConfig) -> None:
+    """Raise a TltrainError where it can be told that nobody will answer, before anything is loaded."""
+    if targets.named(cfg.source, SOURCES, "source") is _endpoint:
+        from tltrain.sources.endpoint import check_running
+
+        check_running(cfg)
 
 
 @contextmanager

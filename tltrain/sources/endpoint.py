@@ -17,6 +17,9 @@ server's to put before the text, as its tokenizer does; `model.bos=true|false` t
 Each response is kept under `cache.dir/endpoint/` as soon as it is there, by a digest of the whole request (url, path,
 body, never the key), so that a run that broke goes on where it stopped. A request that is refused because the prompt is
 too long for the model counts as not answered, as for the local model.
+
+A server is a stranger: `source.timeout`, `source.total_timeout` and `source.max_response_size` limit what it may do,
+redirects are not followed (`tltrain.sources.limited_client`), and why an answer ended (`finish_reason`) is counted.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ import json
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +43,8 @@ from tltrain.errors import TltrainError
 from tltrain.formats import chat_completions, joined
 from tltrain.formats.tl import TL
 from tltrain.runtime import redact, runs, terminal
+from tltrain.runtime.shares import share
+from tltrain.sources import server_errors
 from tltrain.trajectory import Sample
 
 if TYPE_CHECKING:
@@ -53,6 +59,12 @@ TOO_LONG: Json = {}
 """Stands for the response to a prompt that the model has no room for."""
 
 
+CONNECT_TIMEOUT = 5.0
+"""Seconds until a server that does not take connections counts as not running."""
+FINISH_REASONS = ("stop", "length", "content_filter", "tool_calls", "function_call")
+"""Why an answer ended, as OpenAI's API names it; what else a server says is `other`."""
+
+
 @contextmanager
 def open_endpoint(cfg: DictConfig) -> Iterator[Endpoint]:
     """The endpoint of `cfg.source`, its connections open until the end.
@@ -60,6 +72,40 @@ def open_endpoint(cfg: DictConfig) -> Iterator[Endpoint]:
     Raises:
         TltrainError: no url, no model's name, a key in the url, or no package `openai`.
     """
+    with _open_client(cfg) as (client, runner):
+        endpoint = Endpoint(cfg, client, runner)
+        yield endpoint
+        endpoint.tell_endings()
+
+
+def check_running(cfg: DictConfig) -> None:
+    """Raise a TltrainError unless a server takes connections; not where answers are kept that may do without one."""
+    with _open_client(cfg) as (client, runner):
+        if not (cfg.source.cache and any(_cache_folder(cfg).glob("*/*.json"))):
+            runner.run(_connect(client, cfg.source.url))
+
+
+async def _connect(client: AsyncOpenAI, url: str) -> None:
+    import openai
+
+    from tltrain.sources.limited_client import UnreachableError
+
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            await client.with_options(max_retries=0).get("/models", cast_to=str)
+    except UnreachableError as error:
+        raise TltrainError(f"{url}: {error}") from None
+    except (openai.OpenAIError, TimeoutError):  # it is there, and the first question will tell what it has to say
+        pass
+
+
+def _cache_folder(cfg: DictConfig) -> Path:
+    return Path(cfg.cache.dir) / "endpoint"
+
+
+@contextmanager
+def _open_client(cfg: DictConfig) -> Iterator[tuple[AsyncOpenAI, asyncio.Runner]]:
+    """A client of the server, and what runs its requests."""
     source = cfg.source
     for key, example in (("url", "http://localhost:8000/v1"), ("model", "NAME")):
         if not source[key]:
@@ -71,21 +117,25 @@ def open_endpoint(cfg: DictConfig) -> Iterator[Endpoint]:
         )
     try:
         from openai import AsyncOpenAI, Timeout
+
+        from tltrain.sources.limited_client import LimitedClient
     except ImportError:
         raise TltrainError("source=endpoint needs the package openai: pip install 'tltrain[endpoint]'") from None
     for library in ("httpx", "httpx2"):  # a line a request in the run's log
         logging.getLogger(library).setLevel(logging.WARNING)
     key = _key_from_environment(source.api_key_env)
     redact.learn(key)
+    timeout = Timeout(source.timeout, connect=min(source.timeout, CONNECT_TIMEOUT))
     with asyncio.Runner() as runner:
         client = AsyncOpenAI(
             base_url=source.url,
             api_key=key or "none",  # which a server without keys does not look at
-            timeout=Timeout(source.timeout, connect=min(source.timeout, 10)),
+            timeout=timeout,
             max_retries=source.retries,
+            http_client=LimitedClient(int(source.max_response_size * 1e6), source.concurrency, timeout=timeout),
         )
         try:
-            yield Endpoint(cfg, client, runner)
+            yield client, runner
         finally:
             runner.run(client.close())
 
@@ -108,9 +158,13 @@ class Endpoint:
         self.name: str = cfg.source.model
         self.bos: bool | str = cfg.model.bos
         self.too_long = 0
+        self.finish_reasons: list[str] = []
+        self.endings: Counter[str] = Counter()
+        self.unparsed = 0
         self.chat = cfg.source.mode.name == "chat"
         self.path = "/chat/completions" if self.chat else "/completions"
-        self.folder = Path(cfg.cache.dir) / "endpoint"
+        self.folder = _cache_folder(cfg)
+        self.max_new_tokens: int = cfg.stage.max_new_tokens
         self.description = f"answering {cfg.benchmark.name}"
         self.common = _common_fields(cfg)
         self.extra = list(cfg.source.extra)
@@ -138,11 +192,18 @@ class Endpoint:
         if waiting:
             self.runner.run(self._ask_all(waiting, responses, keys))
         self._tell_too_long([sample for key, sample in zip(keys, samples, strict=True) if responses[key] is TOO_LONG])
-        return [self._text(responses[key], sample) for key, sample in zip(keys, samples, strict=True)]
+        texts = [self._text(responses[key], sample) for key, sample in zip(keys, samples, strict=True)]
+        self.finish_reasons = [self._ending(responses[key], text) for key, text in zip(keys, texts, strict=True)]
+        self.endings.update(filter(None, self.finish_reasons))
+        self._count_unparsed([(responses[key], sample) for key, sample in zip(keys, samples, strict=True)])
+        return texts
 
     def reading(self) -> Json:
-        """Nothing: it is the server's."""
-        return {}
+        """Why answers ended (`finish_reasons`, counts), and in how many a tool call is text (`unparsed_tool_calls`)."""
+        return {
+            **({"finish_reasons": dict(self.endings)} if self.endings else {}),
+            **({"unparsed_tool_calls": self.unparsed} if self.unparsed else {}),
+        }
 
     def body(self, sample: Sample) -> Json:
         """The body of the request for a sample, as plain JSON that UTF-8 can hold."""
@@ -187,6 +248,14 @@ class Endpoint:
         """The response to one request. The client tries again where HTTP tells that something went wrong (429, 500,
         no connection, one cut off, nothing for `timeout` seconds); here it is asked again for what is no completion.
         """
+        try:
+            async with asyncio.timeout(self.settings.total_timeout):
+                return await self._ask_again(key, body, sample)
+        except TimeoutError:
+            raise _Failed(f"no whole answer in {self.settings.total_timeout:g} s (source.total_timeout)") from None
+
+    async def _ask_again(self, key: str, body: Json, sample: Sample) -> Json:
+        """`_ask` without a limit of time."""
         received = ""
         for attempt in range(self.settings.retries + 1):
             if attempt:
@@ -198,25 +267,29 @@ class Endpoint:
             try:
                 response = redact.known_in(json.loads(received))  # here, so that what is kept is what is scored
                 self._text(response, sample)
+                if self.settings.cache:
+                    runs.write_json(
+                        self._file(key), {"path": self.path, "body": self._without_secrets(body), "response": response}
+                    )
             except (ValueError, RecursionError):
                 continue
-            if self.settings.cache:
-                runs.write_json(
-                    self._file(key), {"path": self.path, "body": self._without_secrets(body), "response": response}
-                )
             return response
-        raise _Failed(f"expected a completion in JSON, found {self._clean(received)!r}")
+        raise _Failed(server_errors.no_completion(received, self._clean(received)))
 
     async def _post(self, body: Json) -> str | None:
         """What the server sends back; None where it has no room for the prompt."""
         import openai
 
+        from tltrain.sources.limited_client import RefusedError
+
         try:
             return await self.client.post(self.path, body=body, cast_to=str)
+        except RefusedError as error:
+            raise _Failed(self._clean(str(error))) from None
         except openai.APIStatusError as error:
-            if error.status_code in (400, 413) and _CONTEXT.search(error.response.text):
+            if server_errors.too_long(error.status_code, error.response.text):
                 return None
-            raise _Failed(self._told(error)) from None
+            raise _Failed(self._told(error, body)) from None
         except openai.APITimeoutError:
             raise _Failed(f"nothing came for {self.settings.timeout:g} s (source.timeout)") from None
         except openai.OpenAIError as error:
@@ -231,11 +304,41 @@ class Endpoint:
             if self.chat:
                 return chat_completions.answer_text(choice["message"], sample.tools)
             text = choice["text"]
+            if text is None and choice.get("finish_reason") == "content_filter":
+                text = ""
         except (KeyError, IndexError, TypeError) as error:
             raise ValueError("no completion") from error
         if not isinstance(text, str):
             raise ValueError("no text")
         return self.format.answer(text)
+
+    def _ending(self, response: Any, text: str | None) -> str:
+        """Why an answer ended, one of `FINISH_REASONS` or `other`; empty where that is not said. An answer that had its
+        call before the server stopped it is whole: it ends there for us too.
+        """
+        reason = None if text is None else response["choices"][0].get("finish_reason")
+        if reason == "length" and text is not None and TL.answer_length(text) is not None:
+            return "stop"
+        return "" if reason is None else reason if reason in FINISH_REASONS else "other"
+
+    def _count_unparsed(self, answered: Sequence[tuple[Any, Sample]]) -> None:
+        """Count answers that hold a tool call as text, and tell of the first of them."""
+        unparsed = [
+            sample
+            for response, sample in answered
+            if self.chat
+            and response is not TOO_LONG
+            and chat_completions.unparsed_call(response["choices"][0]["message"], sample.tools)
+        ]
+        if unparsed and not self.unparsed:
+            log.warning(
+                "%s answers hold a tool call as text, the first is sample %s: the server's tool parser is off, or does "
+                "not fit the model, and these count as no calls; start vLLM with --enable-auto-tool-choice "
+                "--tool-call-parser NAME, SGLang with --tool-call-parser NAME, llama.cpp with --jinja",
+                share(len(unparsed), len(answered)),
+                unparsed[0].id,
+            )
+        self.unparsed += len(unparsed)
 
     # --- what is kept -----------------------------------------------------------------------------------------------
 
@@ -257,7 +360,7 @@ class Endpoint:
         try:
             response = json.loads(self._file(key).read_text(encoding="utf-8"))["response"]
             self._text(response, sample)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
         return response
 
@@ -279,17 +382,35 @@ class Endpoint:
             )
         self.too_long += len(samples)
 
-    def _told(self, error: Any) -> str:
+    def tell_endings(self) -> None:
+        """Say in one line each how many answers the server ended, and not the model."""
+        answered = self.endings.total()
+        said = {
+            "length": f"were cut at stage.max_new_tokens={self.max_new_tokens} before a call could be read",
+            "content_filter": "were withheld or cut by the server's content filter",
+            "other": "ended for a reason that is none of OpenAI's API: the server may have aborted them",
+        }
+        for reason, words in said.items():
+            if count := self.endings[reason]:
+                log.warning("%s answers %s (finish_reason in predictions.jsonl)", share(count, answered), words)
+
+    def _told(self, error: Any, body: Json) -> str:
         """What a server says is wrong, and what may help."""
+        said = error.response.text
+        if remedy := server_errors.remedy(error.status_code, said, body, self.settings.limit_field.value):
+            return f"HTTP {error.status_code}: {self._clean(said)}; {remedy}"
         hint = {
             401: f"; the key is read from the environment variable {self.settings.api_key_env} (source.api_key_env)",
             404: "; expected source.url to end where /completions follows, often in /v1, and a source.model it knows",
+            429: "; a lower source.concurrency asks less at a time, more source.retries wait longer",
         }.get(error.status_code, "")
-        return f"HTTP {error.status_code}: {self._clean(error.response.text) or 'no explanation'}{hint}"
+        return f"HTTP {error.status_code}: {self._clean(said) or 'no explanation'}{hint}"
 
     def _clean(self, text: str) -> str:
-        """`text` on one short line, without secrets, which a server may repeat."""
-        line = " ".join(redact.text(text).split())
+        """`text` on one short line, without secrets, which a server may repeat, and without control characters, which
+        would reach a terminal.
+        """
+        line = " ".join("".join(c if c.isprintable() else " " for c in redact.text(text)[:10_000]).split())
         return line if len(line) <= 300 else f"{line[:299]}…"
 
 
@@ -297,18 +418,12 @@ class _Failed(Exception):
     """A request has failed for good."""
 
 
-_CONTEXT = re.compile(
-    r"context[ _-]?\w{0,10}[ _-]?(length|size|window)|longer than the model|(prompt|input) is too long", re.IGNORECASE
-)
-"""How servers say that a prompt is too long: OpenAI and vLLM, llama.cpp, SGLang, Anthropic."""
-
-
 def _common_fields(cfg: DictConfig) -> Json:
     """The fields that every body has; null in `source.extra` removes one. A sampled answer depends on the seed."""
     sampled = {"seed": cfg.seed} if cfg.source.temperature else {}
     fields = {
         "model": cfg.source.model,
-        "max_tokens": cfg.stage.max_new_tokens,
+        cfg.source.limit_field.value: cfg.stage.max_new_tokens,
         "temperature": cfg.source.temperature,
         **sampled,
         **config.plain(cfg.source.extra),

@@ -19,6 +19,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from tltrain import sources
+
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
@@ -26,6 +28,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         from tltrain.stages.evaluations import compare
 
         return compare.run(cfg, folder)
+    if cfg.stage.predictions is None and cfg.benchmark.name != "general":
+        sources.check(cfg)
     if cfg.benchmark.multi:
         from tltrain.stages.evaluations import conversations
 

@@ -12,7 +12,6 @@ before and after.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import sys
@@ -28,7 +27,7 @@ from tltrain.errors import TltrainError
 from tltrain.evaluation import scoring
 from tltrain.grading import RewardSettings
 from tltrain.models import loading
-from tltrain.runtime import distributed, runs, terminal
+from tltrain.runtime import distributed, json_files, runs, terminal
 from tltrain.runtime.shares import share
 from tltrain.stages import training_runs
 from tltrain.stages.training_runs import TrainingRun
@@ -355,12 +354,26 @@ class HeldOutEvaluation:
         """The same, kept in `path` for a run that is resumed."""
         from tltrain.training import engines
 
-        found = distributed.share(json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None)
+        found = distributed.share(_kept(path))
         if found is None:
             with engines.gathered(model):
                 found = self(model, bf16, description)
             runs.write_json(path, found)
         return found
+
+
+def _kept(path: Path) -> dict[str, Any] | None:
+    """What a run that was stopped found out and left in `path`; None where there is nothing that can be read."""
+    if not path.is_file():
+        return None
+    try:
+        found = json_files.read_object(path)
+        if not isinstance(found.get("n"), int):
+            raise ValueError("it does not say how many questions were asked")
+    except (OSError, ValueError) as error:
+        log.warning("%s is not used, the questions are asked again: %s", path, " ".join(str(error).split())[:200])
+        return None
+    return found
 
 
 def last_step(logs: list[dict[str, float]]) -> dict[str, float]:

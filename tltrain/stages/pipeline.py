@@ -15,16 +15,17 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from tltrain import config, tracking
-from tltrain.entry import arguments, checks, choices, launch
+from tltrain.entry import arguments, checks, choices, launch, stage_names
 from tltrain.entry.composed import choice_of, part, resolved
 from tltrain.errors import TltrainError
+from tltrain.evaluation.benchmarks import check_place
 from tltrain.evaluation.metrics import CONVERSATION, SINGLE_TURN
 from tltrain.runtime import memory, runs, terminal
 from tltrain.stages import training_runs
@@ -32,6 +33,11 @@ from tltrain.sweeps import cache_key
 from tltrain.sweeps.stage_cache import Cost, Entry, StageCache
 
 log = logging.getLogger(__name__)
+
+NODES = {"sft": "supervised", "pkt": "supervised", "irm": "rl", "eval": "eval"}
+"""Stage -> the node of the pipeline's own configuration that has its keys."""
+OWN = {"supervised": ("mae", "rule", "w_max"), "rl": ("mae", "rule"), "eval": ()}
+"""Keys of each node that the pipeline sets by its own of the same name."""
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
@@ -137,15 +143,14 @@ def check(cfg: DictConfig, benchmarks: list[tuple[str, DictConfig]]) -> None:
         own = cfg.copy()
         own.benchmark = choice
         checks.check_node(own.benchmark, choices.schema_of("benchmark", choice), f"stage.benchmarks, {name}")
+        check_place(choice)
     stages = {"supervised": supervised(cfg)} | {node: resolved(cfg.stage[node]) for node in ("rl", "eval")}
     for node, stage in stages.items():
         for key in ("mae", "rule"):
             if node != "eval" and cfg.stage[node][key] != cfg.stage[key]:
                 raise TltrainError(f"stage.{node}.{key}: this is set by stage.{key}")
-        try:
+        with stage_names.named("pipeline", node, OWN[node]):
             checks.check(part(cfg, stage))
-        except TltrainError as error:
-            raise TltrainError(str(error).replace("stage.", f"stage.{node}.", 1)) from error
 
 
 # --- making them -----------------------------------------------------------------------------------------------------
@@ -175,7 +180,9 @@ class Maker:
                     training_runs.remove_checkpoints(cfg, folder)
                     return {}
                 cfg.stage.resume = any(folder.glob("checkpoints/*"))
-            return launch.run_stage(cfg, folder)
+            node = NODES.get(stage)
+            with stage_names.named("pipeline", node, OWN[node]) if node else nullcontext():
+                return launch.run_stage(cfg, folder)
 
         if self.cache is None:
             entry = _uncached(name, place, build)

@@ -16,9 +16,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from tltrain.data.judged import JudgedSource
-from tltrain.entry import checks
+from tltrain.entry import checks, stage_names
 from tltrain.entry.composed import part, resolved
-from tltrain.errors import TltrainError
 from tltrain.runtime import runs, terminal
 from tltrain.runtime.durations import duration
 from tltrain.tokens.prompts import answer_limit
@@ -29,7 +28,8 @@ NODES = {"sft": "supervised", "pkt": "supervised", "irm": "rl", "eval": "eval"}
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage into `folder`; returns what it wrote to `metrics.json`."""
-    plan, metrics = make(cfg)
+    with stage_names.named("plan", NODES[cfg.stage.of.name]):
+        plan, metrics = make(cfg)
     runs.write_json(folder / "plan.json", metrics)
     runs.finish(folder, cfg, metrics)
     show(plan, metrics)
@@ -91,10 +91,7 @@ def planned(cfg: DictConfig) -> DictConfig:
     of = cfg.stage.of.name
     own = resolved(cfg.stage[NODES[of]]) | {"name": of}
     whole = part(cfg, own)
-    try:
-        checks.check(whole)
-    except TltrainError as error:
-        raise TltrainError(str(error).replace("stage.", f"stage.{NODES[of]}.", 1)) from error
+    checks.check(whole)
     return whole
 
 

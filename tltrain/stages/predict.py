@@ -19,7 +19,8 @@ from tltrain.data.chat import read_history
 from tltrain.errors import TltrainError
 from tltrain.grading import grade
 from tltrain.runtime import runs, terminal
-from tltrain.sources import open_source
+from tltrain.sources import check, open_source
+from tltrain.stages.evaluations import words
 from tltrain.trajectory import Sample
 
 
@@ -28,12 +29,13 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if (path := cfg.data.get("path")) is None:
         raise TltrainError("stage=predict reads a conversation: give data.path=messages.json")
     tools, messages, instructions = read_history(path)
+    check(cfg)
     sample = Sample(str(path), tools, messages, (), instructions)
     with open_source(cfg) as source:
         (text,), model_path = source([sample]), source.name
     if text is None:
         raise TltrainError(f"{path}: the conversation is too long for the model, see the line above")
-    judged = grade(text, None, tools)
+    judged = grade(words.judged_text(cfg, text, tools), None, tools)
     call = judged.prediction and {"name": judged.prediction.name, "arguments": dict(judged.prediction.arguments)}
     metrics = {
         "model": model_path,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ from tltrain import config
 from tltrain.errors import TltrainError
 from tltrain.formats import error_rule
 from tltrain.models import packages
-from tltrain.runtime import fingerprints, redact, source_digest, targets
+from tltrain.runtime import fingerprints, json_files, redact, source_digest, targets
 
 SUPERVISED = ("sft", "pkt")
 TRAINED = (*SUPERVISED, "irm")
@@ -219,7 +218,7 @@ def content(path: str, made: Mapping[str, str] | None = None) -> str:
 
 def _base_of_adapter(folder: Path) -> str | None:
     try:
-        base = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
+        base = json_files.read_object(folder / ADAPTER)["base_model_name_or_path"]
     except (OSError, ValueError, KeyError, TypeError):  # whoever loads it says what is wrong
         return None
     return base if isinstance(base, str) else None

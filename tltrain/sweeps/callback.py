@@ -7,7 +7,6 @@ import logging
 import shlex
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from tltrain.errors import TltrainError
 from tltrain.evaluation.metrics import METRICS
 from tltrain.report.gather import gather, job_folders
 from tltrain.report.sweep import FILE, Job, Sweep, save, without_texts
-from tltrain.runtime import redact, runs, terminal
+from tltrain.runtime import out_of_space, redact, runs, terminal
 from tltrain.runtime.durations import duration
 
 log = logging.getLogger(__name__)
@@ -48,7 +47,7 @@ class Gather(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Have the run's folder for this run alone."""
         redact.learn_config(config)
-        _claim(config, config.hydra.run.dir)
+        _claim(config, "hydra.run.dir")
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Point `latest` at the run, if it has ended well."""
@@ -59,7 +58,7 @@ class Gather(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Have the sweep's folder for this sweep alone; count the jobs, where that can be known before."""
         redact.learn_config(config)
-        _claim(config, config.hydra.sweep.dir)
+        _claim(config, "hydra.sweep.dir")
         self.jobs = count_jobs(config)
         failed_jobs.clear()
 
@@ -74,10 +73,11 @@ class Gather(Callback):
         terminal.errors.rule(f"{self._which(config)}: {words}", align="left", characters="=")
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Say how the job ended, and where the sweep stands."""
-
+        """Say how the job ended, and where the sweep stands; let its configuration go."""
         if config.hydra.mode.name != "MULTIRUN":
             return
+        # Hydra's launcher keeps what every job returned until the sweep ends; sweepers read the value alone.
+        job_return.cfg = job_return.hydra_cfg = None
         sweep = Path(config.hydra.sweep.dir)
         state = _job_state(sweep / config.hydra.sweep.subdir)
         took = duration(time.monotonic() - self.began)
@@ -157,17 +157,26 @@ def _refuse_secret_names(config: DictConfig) -> None:
         )
 
 
-def _claim(config: DictConfig, folder: str) -> None:
-    """Before anything is written there. Hydra would make a warning of an exception, but for one that ends a process."""
-    with suppress(OSError):  # Hydra cannot write there either, and that is said in one place
-        try:
-            _refuse_secret_names(config)
-            runs.check_place(Path(folder), config)
-            runs.claim(Path(folder))
-            runs.check_stage(Path(folder), config)
-        except TltrainError as error:
-            print(redact.text(str(error)), file=sys.stderr)
-            raise SystemExit(1) from error
+def _claim(config: DictConfig, key: str) -> None:
+    """Before anything is written to the folder that `key` gives. Hydra would make a warning of an exception, but for
+    one that ends a process.
+    """
+    given = str(OmegaConf.select(config, key))
+    folder = Path(given)
+    try:
+        if not given.strip():
+            raise TltrainError(f"{key}: expected a folder, found nothing; {key}=. is the one that you are in")
+        _refuse_secret_names(config)
+        runs.check_place(folder, config)
+        runs.claim(folder)
+        runs.check_stage(folder, config)
+    except TltrainError as error:
+        print(redact.text(str(error)), file=sys.stderr)
+        raise SystemExit(1) from error
+    except OSError as error:
+        why = runs.obstacle(folder) or out_of_space.of_disk(error) or error.strerror
+        print(redact.text(f"{key}={folder} cannot be made: {why}"), file=sys.stderr)
+        raise SystemExit(1) from error
 
 
 def count_jobs(config: DictConfig) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from omegaconf import DictConfig
 
 from tltrain import config
 from tltrain.errors import TltrainError
-from tltrain.runtime import fingerprints, runs
+from tltrain.runtime import fingerprints, json_files, runs
 from tltrain.sweeps import cache_key
 from tltrain.training.checkpoints import last_checkpoint
 
@@ -55,8 +54,8 @@ def check(cfg: DictConfig, folder: Path) -> None:
         return
     what = f"the finished run in {folder}" if ended else str(checkpoint)
     try:
-        before = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        configuration, versions = before["configuration"], before["versions"]
+        before = json_files.read_object(folder / RECORD)
+        configuration, versions = dict(before["configuration"]), dict(before["versions"])
     except (OSError, ValueError, KeyError, TypeError):
         log.warning("%s: nothing says which configuration it was made with, so none is compared", what)
         return

@@ -13,7 +13,6 @@ that died, the next in line builds the entry anew. A job holds the entries it ha
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import secrets
@@ -29,7 +28,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from tltrain.errors import TltrainError
-from tltrain.runtime import fingerprints, manifests, memory, runs, terminal
+from tltrain.runtime import fingerprints, json_files, manifests, memory, runs, terminal
 
 log = logging.getLogger(__name__)
 
@@ -244,7 +243,7 @@ def size(folder: Path) -> int:
 def read_manifest(folder: Path) -> Manifest | None:
     """`entry.json`, None where there is none that can be read."""
     try:
-        manifest = Manifest(**json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
+        manifest = Manifest(**json_files.read_object(folder / MANIFEST))
     except (OSError, ValueError, TypeError):
         return None
     files: Any = manifest.files
@@ -264,7 +263,7 @@ def _listed(folder: Path) -> dict[str, list[Any]]:
 
 def _entry(folder: Path, manifest: Manifest, reused: bool) -> Entry:
     try:
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        metrics = json_files.read_object(folder / "metrics.json")
     except (OSError, ValueError) as error:
         raise TltrainError(f"{folder / 'metrics.json'} cannot be read: {error}") from error
     train = metrics.get("train") or {}

@@ -9,8 +9,8 @@ resumes from neither.
 
 from __future__ import annotations
 
-import json
 import logging
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from tltrain.errors import TltrainError
-from tltrain.runtime import distributed, manifests, out_of_space, preemption, runs
+from tltrain.runtime import distributed, fingerprints, json_files, manifests, out_of_space, preemption, runs
 from tltrain.training.kl import KlControl
 from tltrain.training.trainer_mixin import TrainerMixin
 
@@ -31,16 +31,31 @@ log = logging.getLogger(__name__)
 
 COMPLETE = "complete.json"
 """A checkpoint with this file is complete; the file holds the state that the Trainer itself does not save."""
+KEPT: dict[str, tuple[type, ...]] = {
+    "kl_coefficient": (int, float, type(None)),
+    "stopped": (str, type(None)),
+    **dict.fromkeys(("loss", "loss_not_logged", "logged_step", "seconds"), (int, float)),
+}
+"""The fields of that state and their types."""
+NAME = re.compile(r"checkpoint-\d+")
+"""The names that the Trainer gives to checkpoints."""
 
 
 def last_checkpoint(folder: Path) -> Path | None:
     """Return the newest complete checkpoint in `folder`; None if there is none."""
-    return max((path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")), key=step_of, default=None)
+    whole = (checkpoint for checkpoint in _checkpoints(folder) if (checkpoint / COMPLETE).is_file())
+    return max(whole, key=step_of, default=None)
 
 
 def step_of(checkpoint: Path | None) -> int:
-    """Return the optimizer step after which a checkpoint was made; 0 for None."""
-    return 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
+    """Return the optimizer step after which a checkpoint was made; 0 if its name does not give it."""
+    number = "" if checkpoint is None else checkpoint.name.rpartition("-")[2]
+    return int(number) if number.isdecimal() else 0
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Return the Trainer's checkpoints in `folder`, complete or not; folders with other names are not touched."""
+    return [place for place in folder.glob("checkpoint-*") if NAME.fullmatch(place.name) and place.is_dir()]
 
 
 def resumable_checkpoint(folder: Path) -> Path | None:
@@ -50,7 +65,7 @@ def resumable_checkpoint(folder: Path) -> Path | None:
             break
         log.warning("%s is not used: %s is not as it was written", found, changed)
         shutil.rmtree(found)
-    for left in folder.glob("checkpoint-*"):
+    for left in _checkpoints(folder):
         if not (left / COMPLETE).is_file():
             log.info("%s is removed: it is half-written", left)
             shutil.rmtree(left, ignore_errors=True)
@@ -61,21 +76,43 @@ def mark_complete(folder: Path, kept: dict[str, Any]) -> None:
     """Mark the checkpoint as complete: flush its files and write `kept`, with their digests, to `complete.json`."""
     names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
     digests = manifests.of_files(folder, [name for name in names if name != COMPLETE], flush=True)
-    runs.write_json(folder / COMPLETE, kept | {"files": digests})
+    whole = kept | {"files": digests}
+    runs.write_json(folder / COMPLETE, whole | {"digest": fingerprints.fingerprint(whole)})
 
 
 def changed_file(folder: Path) -> str | None:
     """Return the first file of a checkpoint that is missing or has changed; None if the checkpoint is intact."""
     try:
-        files = json.loads((folder / COMPLETE).read_text(encoding="utf-8")).get("files", {})
+        kept = json_files.read_object(folder / COMPLETE)
+        digest, files = kept.pop("digest", None), kept.get("files", {})
+        if digest is not None and digest != fingerprints.fingerprint(kept):  # earlier versions wrote none
+            return COMPLETE
         sizes = {name: (folder / name).stat().st_size for name in files if (folder / name).is_file()}
-    except (OSError, ValueError, AttributeError):
+        for name, (size, _) in files.items():  # sizes first: they need no reading
+            if name not in sizes or sizes[name] != size:
+                return name
+    except (OSError, ValueError, TypeError, AttributeError):
         return COMPLETE
-    for name, (size, _) in files.items():  # sizes first: they need no reading
-        if sizes.get(name) != size:
-            return name
     found = manifests.of_files(folder, files)
     return next((name for name in files if found[name] != files[name]), None)
+
+
+def kept_of(folder: Path) -> dict[str, Any]:
+    """Return the state in a checkpoint's `COMPLETE`; empty for a checkpoint of another program, which has no such file.
+
+    Raises:
+        TltrainError: the file is not as `mark_complete` writes it.
+    """
+    if not (folder / COMPLETE).is_file():
+        return {}
+    try:
+        kept = json_files.read_object(folder / COMPLETE)
+        for name, kinds in KEPT.items():
+            if not isinstance(kept.get(name), kinds):
+                raise ValueError(f"{name} is {kept.get(name)!r}"[:100])
+    except (OSError, ValueError) as error:
+        raise TltrainError(f"{folder} cannot be resumed from: {COMPLETE}: {' '.join(str(error).split())}") from error
+    return kept
 
 
 class ResumableCheckpoints(TrainerMixin):
@@ -138,12 +175,13 @@ class ResumableCheckpoints(TrainerMixin):
         """
         if resume_from_checkpoint is not None:
             folder = Path(resume_from_checkpoint)
-            if (folder / COMPLETE).is_file():  # else from another program, as `stage.args` may name one
-                self._kept = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))
-                self.stopped = self._kept.get("stopped")
-                if self.kl is not None:
+            self._kept = kept_of(folder)
+            if self._kept:
+                self.stopped = self._kept["stopped"]
+                if self.kl is not None and self._kept["kl_coefficient"] is not None:
                     self.kl.coefficient = self._kept["kl_coefficient"]
-            self._load_extra(folder)
+            with self._reading(resume_from_checkpoint):
+                self._load_extra(folder)
         self._began, self._running = time.monotonic(), False
         with preemption.deferred():
             if resume_from_checkpoint is None:

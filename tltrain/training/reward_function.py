@@ -17,7 +17,7 @@ from tltrain.formats import joined
 from tltrain.formats.calls import render_call
 from tltrain.formats.tl import TL
 from tltrain.grading import CUT, SAMPLED_OUTCOMES, Grade, Outcome, RewardSettings, grade
-from tltrain.runtime import distributed, redact, runs
+from tltrain.runtime import distributed, json_files, redact, runs
 from tltrain.training import pricing
 from tltrain.training.kl import KlControl
 from tltrain.trajectory import Sample
@@ -135,7 +135,7 @@ class FirstRollout:
         if self.seen or step > 1 or not judged:
             return
         self.seen = True
-        unreadable = sum(one.grade.outcome is Outcome.FORMAT_ERROR for one in judged)
+        unreadable = sum(one.grade.outcome in (Outcome.FORMAT_ERROR, Outcome.WORDS_BEFORE_CALL) for one in judged)
         if unreadable >= UNREADABLE * len(judged):
             log.warning(
                 "%d of the %d calls of the first rollout cannot be read: the model does not know the format yet and "
@@ -217,13 +217,14 @@ class SampleLog:
     def forget_after(self, step: int) -> None:
         """Remove the samples of steps after `step`, which are run again after resuming."""
         if distributed.leads() and self.path.is_file():
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-            earlier = [line for number, line in enumerate(lines, 1) if self._step(number, line) <= step]
+            # Not `splitlines`: a model may have written characters that Unicode takes for the end of a line.
+            lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
+            earlier = [line for number, line in enumerate(lines, 1) if line and self._step(number, line) <= step]
             runs.write_lines(self.path, earlier)
 
     def _step(self, number: int, line: str) -> float:
         try:
-            record = json.loads(line)
+            record = json_files.parse(line)
         except ValueError:  # the line that was being written when the run was stopped
             return math.inf
         try:

@@ -21,7 +21,7 @@ def show(cfg: DictConfig, folder: Path, metrics: dict[str, Any]) -> None:
             folder / "rewards.png",
             [entry["step"] for entry in steps],
             [entry["reward"] for entry in steps],
-            {outcome: [entry[f"grade/{outcome}"] for entry in steps] for outcome in SAMPLED_OUTCOMES},
+            {outcome: [entry.get(f"grade/{outcome}", 0.0) for entry in steps] for outcome in SAMPLED_OUTCOMES},
             f"Sampled calls, stage=irm ({cfg.stage.algorithm.name})",
         )
     if metrics["stopped"]:

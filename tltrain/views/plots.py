@@ -44,13 +44,14 @@ def loss_curves(path: Path, curves: Mapping[str, list[tuple[float, float]]], tit
 GRADE_COLOURS = (
     "#cccccc",
     "#999999",
+    "#f0e442",
     "#cc79a7",
     "#d55e00",
     "#e69f00",
     "#56b4e9",
     "#009e73",
 )  # worst to best (Okabe and Ito)
-HATCHES = ("||", "..", "xx", "//", "\\\\", "--", "")
+HATCHES = ("||", "..", "++", "xx", "//", "\\\\", "--", "")
 
 
 def reward_curves(

@@ -124,8 +124,8 @@ def test_tools_answers_are_cut_at_max_output(tltrain, answering):
         (["benchmark.name=rotbench"], "benchmark.name: with benchmark.multi=true expected one of "),
         (["benchmark.size=0"], "the benchmark has no conversations: see benchmark.size"),
         (["stage.predictions=x"], "stage.predictions: conversations cannot be scored from saved answers"),
-        (["benchmark.parallel=0"], "benchmark.parallel: expected 1 or more, found 0"),
-        (["benchmark.max_turns=0"], "benchmark.max_turns: expected 1 or more, found 0"),
+        (["benchmark.parallel=0"], "benchmark.parallel: expected a number from 1 to 10000, found 0"),
+        (["benchmark.max_turns=0"], "benchmark.max_turns: expected a number from 1 to 10000, found 0"),
         (["benchmark.max_ouput=1"], "benchmark.max_ouput: no such key; did you mean max_output?"),
     ],
 )

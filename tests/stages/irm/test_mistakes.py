@@ -116,11 +116,14 @@ def test_an_argument_that_the_algorithm_has_not_is_an_error(irm, algorithm, argu
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["stage.temperature=0"], "stage.temperature: expected a number above 0, found 0.0; greedy sampling is "),
-        (["stage.temperature=nan"], "stage.temperature: expected a number above 0, found nan"),
+        (
+            ["stage.temperature=0"],
+            "stage.temperature: expected a number above 0 to 100, found 0.0; greedy sampling is ",
+        ),
+        (["stage.temperature=nan"], "stage.temperature: expected a number above 0 to 100, found nan"),
         (["stage.lam=1.5"], "stage.lam: expected a number from 0 to 1, found 1.5"),
         (["stage.kl=-1"], "stage.kl: expected 0 or more, found -1"),
-        (["stage.ppo_epochs=0"], "stage.ppo_epochs: expected 1 or more, found 0"),
+        (["stage.ppo_epochs=0"], "stage.ppo_epochs: expected a number from 1 to 1000, found 0"),
         (["stage.algorithm=dpo"], "stage.algorithm: Invalid value 'dpo', expected one of"),
         (["stage.critic.lr=1"], "stage.critic.lr: no such key"),
         (["stage.algorithm=rloo", "stage.do_sample=false"], "stage.do_sample=false: rloo compares sampled calls"),

@@ -32,8 +32,10 @@ from tltrain.evaluation.intervals import Percentage
 from tltrain.evaluation.records import TRANSCRIPTS, Transcript, TranscriptCall, TranscriptMessage, to_line
 from tltrain.formats import tool_errors
 from tltrain.formats.tl import call_of
+from tltrain.grading import Outcome
 from tltrain.runtime import runs, terminal
 from tltrain.sources import Source, open_source
+from tltrain.stages.evaluations import words
 from tltrain.trajectory import Call, Task
 from tltrain.views import evaluation_tables, transcripts
 
@@ -76,11 +78,15 @@ def evaluate(cfg: DictConfig, name: str) -> tuple[dict[str, Any], list[Conversat
             tasks,
             make,
             source,
-            ConversationSettings(cfg.benchmark.max_turns, cfg.benchmark.max_output, rule),
+            ConversationSettings(cfg.benchmark.max_turns, cfg.benchmark.max_output, rule, words.ignored(cfg)),
             parallel=cfg.benchmark.parallel,
             on_end=lambda conversation: advance(),
         )
+    outcomes = [call.outcome for conversation in found for call in conversation.calls]
+    words.tell(cfg, outcomes.count(Outcome.WORDS_BEFORE_CALL), len(outcomes))
     metrics = {"model": source.name, "too_long": source.too_long, **source.reading(), **summary(name, found, cfg.seed)}
+    if "finish_reasons" in metrics:
+        metrics["details"][name]["finish_reasons"] = metrics["finish_reasons"]
     return metrics, found
 
 

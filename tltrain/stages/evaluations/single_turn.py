@@ -18,6 +18,7 @@ common). Where the paper has numbers for the benchmark, `table.md` has both.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,10 +35,10 @@ from tltrain.evaluation import benchmarks, scoring
 from tltrain.evaluation.intervals import Percentage, percentage
 from tltrain.evaluation.records import PREDICTIONS, Prediction, to_line
 from tltrain.formats.calls import read_calls
-from tltrain.grading import Grade, RewardTable, grade
+from tltrain.grading import Grade, Outcome, RewardTable, grade
 from tltrain.runtime import runs, terminal
 from tltrain.sources import open_source
-from tltrain.stages.evaluations import robustness
+from tltrain.stages.evaluations import robustness, words
 from tltrain.trajectory import Sample
 from tltrain.views import evaluation_tables
 
@@ -83,19 +84,25 @@ def evaluate(cfg: DictConfig) -> tuple[dict[str, Any], list[Prediction]]:
     graded: dict[str, tuple[list[Sample], list[Grade]]] = {}
     for name, members in sets.items():
         members, seen_by = mark_seen(members, answers.model)
-        texts = answers.texts[len(predictions) : len(predictions) + len(members)]
-        grades = judge(cfg, texts, members)
+        here = slice(len(predictions), len(predictions) + len(members))
+        texts, endings = answers.texts[here], answers.finish_reasons[here] or [""] * len(members)
+        read = [words.judged_text(cfg, text, sample.tools) for text, sample in zip(texts, members, strict=True)]
+        grades = judge(cfg, read, members)
         graded[name] = (members, grades)
-        numbers = details(cfg, name, texts, grades, members) | {"seen_is": seen_by}
+        numbers = details(cfg, name, read, grades, members) | {"seen_is": seen_by}
+        if any(endings):
+            numbers["finish_reasons"] = dict(Counter(filter(None, endings)))
         metrics["details"][name] = numbers
         metrics |= headline(cfg, name, numbers)
         metrics[f"{name}/reward"] = round(sum(grade.reward(table) for grade in grades) / len(grades), 4)
         predictions += [
-            Prediction.graded(name, sample, text, grade, table)
-            for sample, text, grade in zip(members, texts, grades, strict=True)
+            replace(Prediction.graded(name, sample, text, grade, table), finish_reason=ending)
+            for sample, text, grade, ending in zip(members, texts, grades, endings, strict=True)
         ]
     if robustness.applies(cfg):
         robustness.add_drops(cfg, graded, metrics)
+    outcomes = [grade.outcome for _, grades in graded.values() for grade in grades]
+    words.tell(cfg, outcomes.count(Outcome.WORDS_BEFORE_CALL), len(outcomes))
     return metrics, predictions
 
 
@@ -106,13 +113,15 @@ class Answers:
     Attributes:
         model: where the model is from; None for saved answers.
         too_long: prompts that were too long, whose answer is empty.
-        reading: `prompt_tokens_per_sample` and what else a local model tells of its reading.
+        reading: `prompt_tokens_per_sample` and what else a source tells of its prompts and answers.
+        finish_reasons: why each answer ended; none where the source does not know.
     """
 
     texts: list[str]
     model: str | None = None
     too_long: int = 0
-    reading: Mapping[str, float] = field(default_factory=dict)
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    finish_reasons: Sequence[str] = ()
 
 
 def answer(cfg: DictConfig, samples: Sequence[Sample]) -> Answers:
@@ -121,7 +130,8 @@ def answer(cfg: DictConfig, samples: Sequence[Sample]) -> Answers:
         return Answers(read_predictions(Path(cfg.stage.predictions), len(samples)))
     with open_source(cfg) as source:
         texts = [text or "" for text in source(samples)]  # None: the prompt is too long
-        return Answers(texts, source.name, source.too_long, source.reading())
+        endings = getattr(source, "finish_reasons", ())
+        return Answers(texts, source.name, source.too_long, source.reading(), endings)
 
 
 def read_predictions(path: Path, expected: int) -> list[str]:

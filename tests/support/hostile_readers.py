@@ -1,0 +1,526 @@
+"""Every reader of files, each with good files that it reads: what `tests/faults/test_hostile_files.py` damages.
+
+Readers of trajectories, benchmarks and environments come from their registries: one that is added later is attacked
+with the records of all others, and `tests/faults/test_hostile_files.py` asks for records of its own here.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import yaml
+from omegaconf import OmegaConf
+
+from tests.support import bfcl_package, irm_records, rotbench_records, sweep_sample, toolalpaca_records
+from tests.support.hostile_inputs import LONGEST, file_of, mutated, swapped
+from tests.support.prediction_lines import line
+from tests.support.reader_samples import CHAT, LOVE, RAW, STUBS, TOOLS
+from tltrain import config, data
+from tltrain.data import bfcl, chat, native, rotbench, toolalpaca, turns
+from tltrain.data.reading import ReadReport
+from tltrain.environments import bfcl as bfcl_environment
+from tltrain.environments import registry, tooleyes
+from tltrain.evaluation import benchmarks
+from tltrain.runtime import manifests, targets
+from tltrain.sweeps.stage_cache import MANIFEST, MARK, StageCache
+
+SAID = [
+    {"role": "System", "content": STUBS},
+    {"role": "User", "content": "Advice on love?"},
+    {"role": "Assistant", "content": 'search(query="löve", limit=2)'},
+    {"role": "Output", "content": "Listen."},
+]
+QUESTION = {
+    "id": "simple_0",
+    "question": [[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Advice?"}]],
+    "function": [
+        {
+            "name": "math.search",
+            "description": "Finds.",
+            "parameters": {
+                "type": "dict",
+                "properties": {"query": {"type": "string"}, "sizes": {"type": "array", "items": {"type": "integer"}}},
+                "required": ["query"],
+            },
+        }
+    ],
+}
+ANSWER = {"id": "simple_0", "ground_truth": [{"math.search": {"query": ["love", "Love"], "sizes": [[1, 2], ""]}}]}
+PYTHON = {"id": "simple_0", "ground_truth": ["math.search(query='love', sizes=[1, -2])"]}
+MULTI = bfcl_package.ENTRIES["multi_turn_miss_func"][0]
+TOOLEYES = {
+    "id": "Turn 1: x",
+    "conversations": [
+        {
+            "from": "system",
+            "value": "You have access of the following tools:\n"
+            + json.dumps([{"name": tool.name, "parameters": dict(tool.parameters)} for tool in TOOLS])
+            + "\n\nLet's Begin!",
+        },
+        {"from": "user", "value": "Advice?"},
+    ],
+    "path": "ToolEyes/Tool_Library/Text/Words",
+    "scenario": "TG",
+}
+
+Read = Callable[[Path, str, ReadReport], Any]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One reader under attack.
+
+    Attributes:
+        files: name below the folder that `read` is given -> what stands in it: a list of records (a file of JSON lines,
+            or of one list), another JSON value (a dict), text, or bytes. Those of `damaged` are damaged, one at a time.
+        read: `(folder, on_error, report)` -> the items that were read, as far as they can be used.
+        whole: the records of the first file are one JSON list.
+        imports: whether reading may import modules, as libraries do for what a file names.
+    """
+
+    files: Mapping[str, Any]
+    read: Read
+    damaged: tuple[str, ...] = ()
+    whole: bool = False
+    imports: bool = False
+
+    def put(self, folder: Path, rng: random.Random | None = None) -> bytes:
+        """Write the files into `folder`, with `rng` one of them damaged; returns the bytes of that one."""
+        chosen = None if rng is None else rng.choice(self.damaged or tuple(self.files))
+        shown = b""
+        for name, content in self.files.items():
+            content = damaged(content, rng) if name == chosen and rng is not None else self._good(content)
+            if name == chosen:
+                shown = content
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+        return shown
+
+    def _good(self, content: Any) -> bytes:
+        if isinstance(content, bytes):
+            return content
+        if isinstance(content, list):
+            text = json.dumps(content) if self.whole else "".join(json.dumps(record) + "\n" for record in content)
+            return text.encode()
+        return (content if isinstance(content, str) else json.dumps(content)).encode()
+
+
+def damaged(content: Any, rng: random.Random) -> bytes:
+    """Bytes of a file that held `content`, damaged."""
+    if isinstance(content, list):
+        return file_of(content, rng)
+    if isinstance(content, bytes):
+        return _broken(content, rng)
+    if isinstance(content, str):
+        return _broken(mutated(content, rng)[:LONGEST].encode("utf-8", "surrogatepass"), rng, 0.2)
+    copy, changes = json.loads(json.dumps(content)), rng.choice((0, 1, 1, 1, 3))
+    for _ in range(changes):
+        copy = swapped(copy, rng)
+    try:
+        text = json.dumps(copy, ensure_ascii=rng.random() < 0.6)
+    except RecursionError:
+        text = "[" * 3000
+    if not changes or rng.random() < 0.3:
+        text = rng.choice((mutated(text, rng), "[" * 100_000, "null", "[]", "{}", '"x"', "1", ""))
+    return _broken(text[:LONGEST].encode("utf-8", "surrogatepass"), rng, 0.1)
+
+
+def _broken(data: bytes, rng: random.Random, share: float = 1.0) -> bytes:
+    """`data` with bytes cut, added or changed, in `share` of all cases."""
+    if rng.random() >= share:
+        return data
+    at = rng.randint(0, len(data))
+    match rng.randrange(4):
+        case 0:
+            return data[:at]
+        case 1:
+            return data[:at] + bytes(rng.randrange(256) for _ in range(rng.choice((1, 2, 50)))) + data[at:]
+        case 2:
+            return data[:at] + bytes([rng.randrange(256)]) + data[at + 1 :]
+    return b""
+
+
+# --- readers of the registries --------------------------------------------------------------------------------------
+
+
+def _node(function: Callable, common: type, **keys: Any) -> Any:
+    """The node of the configuration that such a function is called with; None where it reads no file."""
+    schema = targets.schema_of(function, common)
+    known = {each.name for each in fields(schema)}
+    if "path" not in known:
+        return None
+    return OmegaConf.merge(OmegaConf.structured(schema), {key: keys[key] for key in keys.keys() & known})
+
+
+def _trajectories(name: str, file: str, folder: Path, on_error: str, report: ReadReport) -> Any:
+    path = folder if name == "rotbench" else folder / file
+    node = _node(data.READERS[name], config.Data, name=name, path=str(path), on_error=on_error, levels=["clean"])
+    return data.trajectories(node, 0, report)
+
+
+def _samples(name: str, file: str, folder: Path, on_error: str, report: ReadReport, **keys: Any) -> Any:
+    path = folder / file if name == "openai" else folder
+    node = _node(benchmarks.LOADERS[name], config.Benchmark, name=name, path=str(path), **keys)
+    return [sample for samples in benchmarks.load(node, 0).values() for sample in samples]
+
+
+def _bfcl_entries(folder: Path, on_error: str, report: ReadReport) -> Any:
+    bfcl_environment._documented.cache_clear()
+    bfcl_environment.read_entries.cache_clear()
+    bfcl_environment.read_entries(folder, "multi_turn_miss_func")
+    return []
+
+
+def _tooleyes(folder: Path, on_error: str, report: ReadReport) -> Any:
+    schema = OmegaConf.structured(config.ToolEyesConversations)
+    tooleyes.tasks(OmegaConf.merge(schema, {"name": "tooleyes", "path": str(folder), "multi": True}), 0)
+    return []
+
+
+QUESTIONS, ANSWERS = "BFCL_v4_simple_python.json", "possible_answer/BFCL_v4_simple_python.json"
+MULTI_TURN = "data/BFCL_v4_multi_turn_miss_func.json"
+MULTI_TURN_ANSWERS = "data/possible_answer/BFCL_v4_multi_turn_miss_func.json"
+DATA: dict[str, list[Any]] = {
+    "tl_training": [RAW],
+    "openai": [CHAT],
+    "tltrain": [json.loads(native.dumps(LOVE))],
+    "irm": [irm_records.RECORD],
+    "turns": turns.turn_records(LOVE),
+    "rotbench": [rotbench_records.THIRD],
+}
+"""Records of each reader of trajectories."""
+PLACES = {"rotbench": "third_turn/clean.json"}
+"""Where a reader looks for its file; else it is told."""
+BENCHMARKS: dict[str, tuple[str, list[Any], Mapping[str, Any]]] = {
+    "openai": ("data.json", [CHAT], {}),
+    "rotbench": ("first_turn/clean.json", [rotbench_records.FIRST], {"levels": ["clean"], "turns": ["first"]}),
+    "toolalpaca": ("eval_real.json", [toolalpaca_records.API], {}),
+    "bfcl": (QUESTIONS, [QUESTION], {"categories": ["simple_python"]}),
+}
+"""Each benchmark of one call a sample: its file, records, and keys of its configuration."""
+ENVIRONMENTS: dict[str, Reader] = {
+    "tooleyes": Reader({f"Test_Data/{tooleyes.QUERIES}": [TOOLEYES]}, _tooleyes),
+    "bfcl": Reader(
+        {
+            MULTI_TURN: [MULTI[0]],
+            MULTI_TURN_ANSWERS: [{"id": MULTI[0]["id"], "ground_truth": MULTI[1]}],
+            "data/multi_turn_func_doc/gorilla_file_system.json": bfcl_package.DOCUMENTED,
+            "data/multi_turn_func_doc/math_api.json": [
+                bfcl_package.tool("power", ["base", "exponent"], base="float", exponent="float")
+            ],
+            "constants/default_prompts.py": "DEFAULT_USER_PROMPT_FOR_ADDITIONAL_FUNCTION_FC = 'There is more now.'\n",
+        },
+        _bfcl_entries,
+    ),
+}
+"""Each environment whose conversations stand in files."""
+
+
+def reads_file(function: Callable, common: type) -> bool:
+    """Whether a function of a registry has a key for a file."""
+    return _node(function, common, name="", path="") is not None
+
+
+def of_registries() -> dict[str, Reader]:
+    """The readers of all registries that read files; of one that has no records here, with those of all others."""
+    found: dict[str, Reader] = {}
+    foreign = [record for records in DATA.values() for record in records]
+    for name, function in data.READERS.items():
+        if reads_file(function, config.Data):
+            file = PLACES.get(name, "data.json")
+            found[f"data={name}"] = Reader({file: DATA.get(name, foreign)}, partial(_trajectories, name, file))
+    for name, function in benchmarks.LOADERS.items():
+        if reads_file(function, config.Benchmark):
+            file, records, keys = BENCHMARKS.get(name, ("data.json", foreign, {}))
+            files = {file: records} | ({ANSWERS: [ANSWER]} if name == "bfcl" else {})
+            found[f"benchmark={name}"] = Reader(files, partial(_samples, name, file, **keys))
+    _, _, keys = BENCHMARKS["bfcl"]
+    python = {QUESTIONS: [QUESTION], ANSWERS: [PYTHON]}
+    found["benchmark=bfcl in Python"] = Reader(python, partial(_samples, "bfcl", QUESTIONS, **keys), (ANSWERS,))
+    for name in registry.ENVIRONMENTS.keys() & ENVIRONMENTS.keys():
+        found[f"benchmark={name}_multi"] = ENVIRONMENTS[name]
+    return found
+
+
+@contextmanager
+def any_number_of_records() -> Iterator[None]:
+    """Accept other numbers of records than those that were published."""
+    with ExitStack() as stack:
+        level = {"clean": mock.ANY}
+        for module, counts in (
+            (rotbench, {"first": level, "third": level}),
+            (toolalpaca, {}),
+            (tooleyes, {**tooleyes.EXPECTED_COUNTS, "queries": mock.ANY}),
+            (bfcl, {"simple_python": mock.ANY}),
+            (bfcl_environment, {"multi_turn_miss_func": mock.ANY}),
+        ):
+            stack.enter_context(mock.patch.object(module, "EXPECTED_COUNTS", counts))
+        yield
+
+
+# --- what our own runs leave ----------------------------------------------------------------------------------------
+
+
+def _history(folder: Path, on_error: str, report: ReadReport) -> Any:
+    return [chat.read_history(folder / "data.json")]
+
+
+def _predictions(folder: Path, on_error: str, report: ReadReport) -> Any:
+    from tltrain.stages.evaluations.single_turn import read_predictions
+
+    read_predictions(folder / "predictions.jsonl", 1)
+    return []
+
+
+def _compared(folder: Path, on_error: str, report: ReadReport) -> Any:
+    from tltrain.stages.evaluations import compare
+
+    compare.compare([str(folder / "a"), str(folder / "b")], 0)
+    return []
+
+
+def _analysed(folder: Path, on_error: str, report: ReadReport) -> Any:
+    from tltrain.evaluation.records import count_grades, read_graded
+
+    count_grades(read_graded(folder, "stage.results"))
+    return []
+
+
+def _gathered(folder: Path, on_error: str, report: ReadReport) -> Any:
+    from tltrain.report import gather, sweep
+
+    with mock.patch.object(gather, "commit", lambda: ""):  # which asks git
+        found = gather.gather(gather.job_folders(folder), "sweep", "tltrain")
+    sweep.save(found, folder / "saved" / "sweep.json")
+    sweep.load(folder / "saved" / "sweep.json")
+    return []
+
+
+def _loaded(folder: Path, on_error: str, report: ReadReport) -> Any:
+    from tltrain.report import sweep
+
+    sweep.load(folder / "sweep.json")
+    return []
+
+
+def _trained(folder: Path, on_error: str, report: ReadReport) -> Any:
+    from tltrain.models import encoders
+
+    data.trained_on(folder)
+    encoders.TokenizationRecord.read(folder)
+    return []
+
+
+def _run_folder(folder: Path, on_error: str, report: ReadReport) -> Any:
+    """What a second run into the folder of a first one reads of it."""
+    from tltrain.runtime import runs
+    from tltrain.sweeps import resuming
+    from tltrain.training.reward_function import SampleLog
+
+    cfg = OmegaConf.create({"stage": {"name": "sft"}, "overwrite": True, "seed": 0})
+    runs.ended(folder)
+    runs.check_stage(folder, cfg)
+    with mock.patch.object(resuming, "decided_by", lambda cfg: DECIDED_BY):
+        resuming.check(cfg, folder)
+    SampleLog(folder / "samples.jsonl", 1, 1).forget_after(1)
+    return []
+
+
+def _checkpoints(folder: Path, on_error: str, report: ReadReport) -> Any:
+    from tltrain.training import checkpoints
+
+    found = checkpoints.resumable_checkpoint(folder / "checkpoints")
+    if found is not None:
+        checkpoints.kept_of(found)
+    return []
+
+
+def _build(folder: Path) -> dict[str, Any]:
+    (folder / "metrics.json").write_bytes(BUILT)
+    return {}
+
+
+def _cache_entry(folder: Path, on_error: str, report: ReadReport) -> Any:
+    """Whatever an entry's manifest says, what the cache gives is what was built."""
+    cache = StageCache(folder)
+    cache.entries()
+    for entry in folder.glob("sft-*"):
+        manifests.check(entry / "metrics.json")
+    entry = cache.get("sft", DECIDED, _build)
+    cache.release()
+    assert (entry.folder / "metrics.json").read_bytes() == BUILT
+    return []
+
+
+def _base_model(folder: Path, on_error: str, report: ReadReport) -> Any:
+    """A manifest beside a base model of the cache: whatever it says, the model is not read unless it is as it was."""
+    manifests.changed_since_left(folder / "model")
+    manifests.check(folder / "model")
+    return []
+
+
+DECIDED = {"seed": 0}
+DECIDED_BY = {"configuration": {"seed": 0, "stage": {"a": [1]}}, "versions": {"torch": "1"}}
+BUILT = b'{"train": {}}'
+
+
+def _entry_files(folder: Path) -> dict[str, Any]:
+    """An entry of the cache as the cache writes it, made below `folder`."""
+    cache = StageCache(folder)
+    made = cache.get("sft", DECIDED, _build).folder
+    cache.release()
+    manifest = json.loads((made / MANIFEST).read_text())
+    return {f"{made.name}/{MANIFEST}": manifest, f"{made.name}/{MARK}": b"", f"{made.name}/metrics.json": BUILT}
+
+
+def of_runs(folder: Path) -> dict[str, Reader]:
+    """Readers of what our own runs leave: anybody may send such a folder, and disks fail; `folder` is for us."""
+    job = {"stage": {"name": "pipeline", "mae": True, "pkt": False, "irm": False}, "seed": 0}
+    cost = {"name": "sft", "fingerprint": "0", "seconds": 1.0, "tokens": 5, "peak_memory_bytes": 1, "reused": False}
+    metrics = {
+        "set/ts": 30.0,
+        "set/pi": 20.0,
+        "details": {"set": {"rows": {}}},
+        "stages": [cost],
+        "score": 1.0,
+        "seed": 0,
+    }
+    lines = [line("1", meta={"query": "?"}), line("2", "wrong_tool")]
+    transcript = {
+        "id": "1",
+        "meta": {"scenario": "x"},
+        "instructions": "",
+        "tools": [{"name": "f", "description": "", "parameters": {}}],
+        "messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "f()"}],
+        "calls": [{"message": 1, "turn": 1, "text": "f()", "call": None, "de": False, "ce": True, "ran": True}],
+        "ended": "finish",
+        "answer": "x",
+        "valid": True,
+        "outcome": {"success": True},
+    }
+    digest = [3, "06b05ab6733a618578af5f94892f3950"]
+    kept = {
+        "kl_coefficient": None,
+        "stopped": None,
+        "loss": 2.5,
+        "loss_not_logged": 0.5,
+        "logged_step": 2,
+        "seconds": 1.5,
+    }
+    sample = {"step": 1, "id": "1", "sampled": "f()", "grade": "correct", "reward": 1.0, "reason": ""}
+    entry = _entry_files(folder)
+    return {
+        "a conversation": Reader({"data.json": [{**CHAT, "messages": CHAT["messages"][:-1]}]}, _history),
+        "a conversation in text": Reader({"data.json": SAID}, _history, whole=True),
+        "stage.predictions": Reader({"predictions.jsonl": [{"prediction": "f()"}]}, _predictions),
+        "stage.compare": Reader(
+            {"a/predictions.jsonl": lines, "b/predictions.jsonl": lines, "a/metrics.json": metrics}, _compared
+        ),
+        "stage.compare of conversations": Reader(
+            {"a/transcripts.jsonl": [transcript], "b/transcripts.jsonl": [transcript], "b/metrics.json": metrics},
+            _compared,
+        ),
+        "stage.results": Reader({"predictions.jsonl": lines}, _analysed),
+        "report.path": Reader(
+            {
+                "0/.hydra/config.yaml": yaml.safe_dump(job),
+                "0/.hydra/overrides.yaml": yaml.safe_dump(["stage.mae=true", "seed=0"]),
+                "0/metrics.json": metrics,
+                "0/eval_set/predictions.jsonl": lines,
+                "0/model_sft/history.jsonl": [{"step": 1, "loss": 2.5}, {"step": 2, "loss": 2.0}],
+                "1/.hydra/config.yaml": yaml.safe_dump({**job, "seed": 1}),
+                "1/.hydra/overrides.yaml": yaml.safe_dump(["stage.mae=false", "seed=1"]),
+                "1/metrics.json": metrics,
+                "1/transcripts.jsonl": [transcript],
+                "2/.hydra/config.yaml": yaml.safe_dump({**job, "seed": 2}),
+                "2/.hydra/overrides.yaml": yaml.safe_dump(["seed=2"]),
+                "2/error.txt": "it failed\n",
+            },
+            _gathered,
+        ),
+        "sweep.json": Reader({"sweep.json": _saved_sweep(folder)}, _loaded),
+        "a trained model's own files": Reader(
+            {
+                data.TRAINED_ON: ["a", "b"],
+                "tltrain.json": {"bos": True, "prompts": 1, "prompts_read_apart": 0, "version": 1},
+            },
+            _trained,
+            whole=True,
+        ),
+        "a run's folder": Reader(
+            {
+                "metrics.json": metrics,
+                "config.yaml": yaml.safe_dump({"stage": {"name": "sft"}, "seed": 0}),
+                ".decided_by.json": DECIDED_BY,
+                "samples.jsonl": [sample, {**sample, "step": 2}],
+            },
+            _run_folder,
+        ),
+        "checkpoints": Reader(
+            {
+                "checkpoints/checkpoint-7/complete.json": {**kept, "files": {"weights": digest}},
+                "checkpoints/checkpoint-7/weights": b"abc",
+                "checkpoints/checkpoint-x/complete.json": {**kept, "files": {"weights": digest}},
+            },
+            _checkpoints,
+            ("checkpoints/checkpoint-7/complete.json",),
+        ),
+        "an entry of the cache": Reader(entry, _cache_entry, tuple(entry)[:1]),
+        "a base model's manifest": Reader(
+            {".model.manifest.json": {"weights": digest}, "model/weights": b"abc"},
+            _base_model,
+            (".model.manifest.json",),
+        ),
+    }
+
+
+def _saved_sweep(folder: Path) -> dict[str, Any]:
+    from tltrain.report import sweep
+
+    found = sweep_sample.small(
+        ("base", [sweep_sample.job_of(0, [True, False])]),
+        ("other", [sweep_sample.job_of(0, [True, True])]),
+    )
+    sweep.save(found, folder / "sweep.json")
+    return json.loads((folder / "sweep.json").read_text())
+
+
+def of_models(folder: Path) -> dict[str, Reader]:
+    """The reader of a model's folder, with the files of the model in `folder`."""
+    files = {
+        file.relative_to(folder).as_posix(): (
+            json.loads(file.read_text())
+            if file.suffix == ".json" and file.stat().st_size < 20_000
+            else file.read_bytes()
+        )
+        for file in sorted(folder.iterdir())
+        if file.is_file()
+    }
+    return {"model.path": Reader(files, _model, whole=True, imports=True)}
+
+
+def _model(folder: Path, on_error: str, report: ReadReport) -> Any:
+    import torch
+
+    from tests.support.composition import composed
+    from tests.support.small_runs import SMALL
+
+    global _choice
+    if _choice is None:
+        _choice = composed("stage=eval", *SMALL).model
+    from tltrain.models import encoders, loading
+
+    encoders.load_encoder(str(folder), _choice)
+    loading.load_model(str(folder), _choice, torch.float32, torch.device("cpu"))
+    return []
+
+
+_choice: Any = None

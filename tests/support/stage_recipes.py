@@ -1,0 +1,88 @@
+"""A short run of every stage in the registry, and of what they do in several ways.
+
+A stage that is added later runs as `stage=NAME` with the sizes of all, until it has words of its own here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+
+from tests.support.composition import mistake
+from tests.support.launched_runs import ALWAYS, RECIPES
+from tests.support.prediction_lines import line
+from tests.support.reader_samples import CHAT
+from tltrain import config
+
+SIZES = ("data.size=6", "hydra.run.dir=run")
+EVALUATED = ("benchmark.size=2", "stage.max_new_tokens=4")
+GROUPS = tuple(word for word in RECIPES["irm"] if not any(ppo in word for ppo in ("ppo", "critic", "batch_size")))
+"""A run of stage=irm by a group trainer, `stage.algorithm` left open."""
+WORDS: dict[str, tuple[str, ...]] = {
+    "demo": (
+        *("stage.train_size=12", "stage.test_size=2", "stage.max_new_tokens=4", "stage.irm_steps=1"),
+        "hydra.run.dir=run",
+    ),
+    "sft": RECIPES["sft"][1:],
+    "pkt": RECIPES["pkt"][1:],
+    "irm": RECIPES["irm"][1:],
+    "pipeline": RECIPES["pipeline"][1:],
+    "eval": (*SIZES, *EVALUATED),
+    "predict": (*SIZES, "stage.max_new_tokens=4", "data.path=messages.json"),
+    "report": ("report.path=sweep", "hydra.run.dir=run"),
+    "analyze": (*SIZES, "stage.models=[base]"),
+    "cache": ("stage.prune=unfinished", "hydra.run.dir=run"),
+    "plan": ("hydra.run.dir=run",),
+}
+"""The words of a stage, besides its name."""
+VARIANTS: dict[str, tuple[str, ...]] = {
+    **{
+        algorithm.name: (*GROUPS, f"stage.algorithm={algorithm.name}", "stage.args.per_device_train_batch_size=4")
+        for algorithm in config.Algorithm
+        if algorithm is not config.Algorithm.ppo
+    },
+    "eval, conversations": ("stage=eval", "benchmark=toolworld_multi", "benchmark.max_turns=2", *SIZES, *EVALUATED),
+    "eval, two results": ("stage=eval", "stage.compare=[a,b]", "hydra.run.dir=run"),
+    "sweep": RECIPES["sweep"],
+}
+
+
+NAMES = (*config.STAGES, *VARIANTS)
+"""All stages of the registry, and the variants."""
+NOT_READ = re.compile(r"(\S+): stage=\w+ reads no such key")
+
+
+@cache
+def words_of(name: str) -> tuple[str, ...]:
+    """The command line of a stage or a variant, without the sizes of all that it does not read and would refuse."""
+    words = [*ALWAYS, *VARIANTS.get(name, (f"stage={name}", *WORDS.get(name, SIZES)))]
+    while "sweep" not in name and (refused := NOT_READ.match(mistake(*words))):
+        words = [word for word in words if word.partition("=")[0] != refused[1]]
+    return tuple(words)
+
+
+def in_process(name: str) -> list[str]:
+    """The same for the fixture `tltrain`, which says where a run and the base models lie."""
+    return [word for word in words_of(name) if not word.startswith(("hydra.run.dir=", "cache.dir="))]
+
+
+def prepare(home: Path) -> None:
+    """Put what some of these runs read into the folder that they run in."""
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "messages.json").write_text(json.dumps({**CHAT, "messages": CHAT["messages"][:-1]}))
+    for name, grade in (("a", "correct"), ("b", "wrong_tool")):
+        (home / name).mkdir(exist_ok=True)
+        lines = [line(str(number), grade if number else "correct") for number in range(3)]
+        (home / name / "predictions.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+        job = home / "sweep" / name
+        (job / ".hydra").mkdir(parents=True, exist_ok=True)
+        (job / ".hydra" / "config.yaml").write_text("stage: {name: eval}\nseed: 0\n")
+        (job / ".hydra" / "overrides.yaml").write_text(f"- stage.name={name}\n")
+        (job / "metrics.json").write_text(json.dumps({"set/ts": 50.0, "details": {"set": {"rows": {}}}}))
+        (job / "predictions.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    unfinished = home / "cache" / "stages" / "sft-0123456789abcdef"
+    if not unfinished.exists():
+        unfinished.mkdir(parents=True)
+        (unfinished / ".tltrain-entry").touch()

@@ -1,0 +1,21 @@
+"""The words of a test, put together from several of its parts, as a user would type them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def last_of_each(words: Sequence[str]) -> list[str]:
+    """Of a key that several words give, the last of them: a command line may give each once."""
+    found: dict[str, str] = {}
+    for word in words:
+        key = word.lstrip("+").partition("=")[0] if "=" in word and word[0] not in "~-" else word
+        found.pop(key, None)
+        found[key] = word
+    return list(found.values())
+
+
+def settled(words: Sequence[str]) -> list[str]:
+    """The same, and without the sizes of random weights beside a folder, whose model has its own."""
+    given = any(word.startswith("model.path=") and word != "model.path=null" for word in words)
+    return [word for word in last_of_each(words) if not (given and word.startswith("model.random."))]

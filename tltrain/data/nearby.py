@@ -1,0 +1,76 @@
+"""What a path that is a folder off, or misspelt, was meant to be."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
+from itertools import islice
+from os import PathLike
+from pathlib import Path
+
+_DRIVE = re.compile(r"([A-Za-z]):[\\/]+")
+_MOST = 500
+"""Most entries of a folder that are looked at."""
+
+
+def folder_hint(path: str | PathLike[str], names: Sequence[str]) -> str:
+    """`; did you mean FOLDER?` for the nearest folder, up to two levels away, that holds one of these; else ``.
+
+    Args:
+        names: of files or folders, with `*` for any characters, in any case of letters.
+    """
+    own = Path(path)
+    if (hint := windows_hint(path)) and not _is_folder(own):
+        return hint
+    for folder in (own.parent, *_folders(own, 2), own.parent.parent, *_folders(own.parent, 1)):
+        if folder != own and any(fnmatch(entry.name.lower(), name.lower()) for entry in _in(folder) for name in names):
+            return f"; did you mean {folder}?"
+    return ""
+
+
+def file_hint(path: str | PathLike[str]) -> str:
+    """`; did you mean FILE?` for the file of JSON in a folder, or beside a misspelt one; else ``."""
+    own = Path(path)
+    if hint := windows_hint(path):
+        return hint
+    if _is_folder(own):
+        files = [entry for entry in _in(own) if entry.suffix in (".json", ".jsonl") and entry.is_file()]
+        return f"; did you mean {files[0]}?" if len(files) == 1 else ""
+    near = difflib.get_close_matches(own.name, [entry.name for entry in _in(own.parent)], n=1)
+    return f"; did you mean {own.parent / near[0]}?" if near else ""
+
+
+def windows_hint(path: str | PathLike[str]) -> str:
+    """Where a path of Windows would be under WSL, on a system that has no drives; else ``."""
+    found = None if os.name == "nt" else _DRIVE.match(str(path))
+    if found is None:
+        return ""
+    rest = re.sub(r"[\\/]+", "/", str(path)[found.end() :])
+    return f"; that is a path of Windows, under WSL /mnt/{found[1].lower()}/{rest}"
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether it is one; of a name that is too long, or holds a NUL, it is not known."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _in(folder: Path) -> list[Path]:
+    """What is in a folder, by name; nothing where it cannot be read."""
+    try:
+        return sorted(islice(folder.iterdir(), _MOST))
+    except (OSError, ValueError):
+        return []
+
+
+def _folders(folder: Path, depth: int) -> Iterator[Path]:
+    """The folders below one, nearest first."""
+    level = [folder]
+    for _ in range(depth):
+        level = [entry for parent in level for entry in _in(parent) if _is_folder(entry)][:_MOST]
+        yield from level

@@ -1,0 +1,75 @@
+"""Keys that another value of the same configuration leaves unread: sizes of random weights beside `model.path`, IRM's
+settings with `stage.irm=false`. What a stage or a choice never reads is in `tltrain.config.reads` and `entry.choices`.
+"""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+OF_PLAN = {"supervised": "sft, pkt", "rl": "irm", "eval": "eval"}
+"""Node of stage=plan -> the values of `stage.of` that read it."""
+ENDPOINT_READS = ("model.bos", "model.trust_remote_code")
+"""Keys of the model that source=endpoint reads: of its prompts, and of `source.tokenizer`."""
+
+
+def why(cfg: DictConfig, key: str) -> str | None:
+    """Why a run would not look at `key`, and what would have it look; None where it does."""
+    group = key.partition(".")[0]
+    reasons = {"model": _of_model, "stage": _of_stage, "reward": _of_reward, "source": _of_source}
+    return reasons[group](cfg, key) if group in reasons else None
+
+
+def asks_model(cfg: DictConfig) -> bool:
+    """Whether stage=eval or stage=predict has the local model answer."""
+    if _asked(cfg) is not None:
+        return False
+    return cfg.source.name == "model" or (cfg.stage.name == "eval" and cfg.benchmark.name == "general")
+
+
+def _of_model(cfg: DictConfig, key: str) -> str | None:
+    model = cfg.model
+    if cfg.stage.name in ("eval", "predict") and not asks_model(cfg):
+        if (asked := _asked(cfg)) is not None:
+            return f"nothing is asked with {asked}, so no model is read; leave one of the two out"
+        if cfg.source.name != "endpoint" or key not in ENDPOINT_READS:
+            return f"source={cfg.source.name} reads no such key; source=model does"
+    if model.path is not None and key.startswith(("model.random", "model.hub", "model.package", "model.sizes")):
+        return "model.path is used instead, with the sizes it has; leave one of the two out"
+    if key.startswith("model.lora.") and model.lora.r is None:
+        return "without model.lora.r no adapter is trained; model.lora.r=8 trains one"
+    if key.startswith("model.irm") and cfg.stage.name == "pipeline" and not cfg.stage.irm:
+        return "stage.irm=false reads no such key; stage.irm=true does"
+    return None
+
+
+def _of_source(cfg: DictConfig, key: str) -> str | None:
+    asked = _asked(cfg) if cfg.stage.name == "eval" else None
+    return None if asked is None else f"nothing is asked with {asked}; leave one of the two out"
+
+
+def _of_stage(cfg: DictConfig, key: str) -> str | None:
+    stage = cfg.stage
+    if stage.name == "pipeline":
+        if key.startswith("stage.rl.") and not stage.irm:
+            return "stage.irm=false reads no such key; stage.irm=true does"
+        if key in ("stage.w_max", "stage.supervised.w_max") and not stage.pkt:
+            return "stage.pkt=false reads no such key; stage.pkt=true does"
+    if stage.name == "plan":
+        node = key.split(".")[1]
+        if node in OF_PLAN and stage.of.name not in OF_PLAN[node].split(", "):
+            return f"stage.of={stage.of.name} reads no such key; stage.of={OF_PLAN[node].replace(', ', ' or ')} does"
+    return None
+
+
+def _of_reward(cfg: DictConfig, key: str) -> str | None:
+    if cfg.stage.name == "pipeline" and not cfg.stage.irm:
+        return "stage.irm=false reads no such key; stage.irm=true does"
+    return None
+
+
+def _asked(cfg: DictConfig) -> str | None:
+    """What has stage=eval score or compare answers that there are already; None where it asks, or refuses to."""
+    if cfg.stage.get("compare"):
+        return "stage.compare"
+    scorable = cfg.benchmark.name != "general" and not cfg.benchmark.get("multi")
+    return "stage.predictions" if cfg.stage.get("predictions") is not None and scorable else None

@@ -1,0 +1,248 @@
+"""Mistakes in the words of a command line, each in one line with the word that would be right.
+
+They are found before anything is composed. Hydra's parser would point at a character, and argparse print its usage.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import unicodedata
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NoReturn
+
+from tltrain import config
+from tltrain.config import reads
+from tltrain.entry import program
+from tltrain.entry.arguments import suggestion
+from tltrain.errors import TltrainError
+
+GROUPS = ("stage", *(group for group in reads.GROUPS if group != "mae"))
+"""Groups of which `conf/config.yaml` always chooses one."""
+_OPENING, _CLOSING = "“”„«»‘’‚", "“”„«»‘’‚"
+_SPECIAL = "()[]{},=:;'\"$ \t\\#&|<>*?!~`%"
+"""Characters that mean something to Hydra or to a shell."""
+
+
+def check(words: Sequence[str]) -> None:
+    """Raise a TltrainError for the first word that is a mistake.
+
+    Args:
+        words: the command line without the program.
+    """
+    overrides = _overrides(words)
+    for at, word in enumerate(overrides):
+        if "=" in word.lstrip("~"):
+            _check_value(word, overrides[at + 1 :])
+        else:
+            _check_no_value(word, overrides[at - 1] if at else "", overrides[at + 1 :])
+    _check_repeated(overrides)
+
+
+def quoted(key: str, value: str) -> str:
+    """The word that gives `key` this very text, quoted for Hydra where it has to be and for a shell."""
+    plain = f"{key}={value}"
+    if _parsed(plain) != value:
+        escaped = re.sub(r'(\\*)"', r'\1\1\\"', value)  # Hydra halves backslashes before a quote, and only those
+        escaped += re.search(r"\\*$", escaped)[0]  # type: ignore[index]  # it matches the empty end too
+        plain = f'{key}="{escaped}"'
+    return shlex.quote(plain)
+
+
+# --- flags ------------------------------------------------------------------------------------------------------------
+
+
+def _overrides(words: Sequence[str]) -> list[str]:
+    """The words that are no flags, or values of these."""
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+    parser.allow_abbrev = False  # Hydra's would take --experiment for --experimental-rerun
+    parser.error = _refuse_flag  # type: ignore[method-assign]
+    for at, word in enumerate(words):
+        if word[:1] != "-" and _is_dash(word[:1]):
+            _refuse_long_dash(word, {flag for action in parser._actions for flag in action.option_strings})
+        if word == "--" and at:
+            raise TltrainError("--: leave it out; every word that is no flag is key=value")
+    known, rest = parser.parse_known_args(list(words))
+    for word in rest:
+        if word.startswith("-"):
+            at = list(words).index(word)
+            _refuse_unknown_flag(word, words[at + 1] if at + 1 < len(words) else "")
+    if rest:  # argparse takes words in one row alone
+        flags = [word for word in words if word not in (*known.overrides, *rest)]
+        right = shlex.join([*flags, *known.overrides, *rest])
+        raise TltrainError(f"{rest[0]} is divided from the other words by a flag: {program.name()} {right}")
+    return list(known.overrides)
+
+
+def _refuse_flag(message: str) -> NoReturn:
+    raise TltrainError(f"{message}; `{program.name()} --help` shows what can be said")
+
+
+def _is_dash(character: str) -> bool:
+    return character == "\N{MINUS SIGN}" or (bool(character) and unicodedata.category(character) == "Pd")
+
+
+def _refuse_long_dash(word: str, flags: set[str]) -> NoReturn:
+    name = word.lstrip("".join(filter(_is_dash, word)))
+    right = next((flag for flag in (f"-{name}", f"--{name}") if flag.partition("=")[0] in flags), name)
+    raise TltrainError(f"{word} begins with {unicodedata.name(word[0]).lower()}, which is no hyphen: {right}")
+
+
+def _refuse_unknown_flag(word: str, after: str) -> NoReturn:
+    name, _, value = word.lstrip("-").partition("=")
+    if name.partition(".")[0] in (*config.keys_of(config.Config), "experiment", "hydra"):
+        typed = word
+        if not value and after and "=" not in after and not after.startswith("-"):
+            value, typed = after, f"{word} {after}"
+        plus = "+" if name == "experiment" else ""
+        raise TltrainError(f"{typed}: choices and keys have no dashes: {plus}{name}={value or 'VALUE'}")
+    from hydra._internal.utils import get_args_parser
+
+    flags = [flag for action in get_args_parser()._actions for flag in action.option_strings]
+    raise TltrainError(
+        f"{word}: no such flag{suggestion(word, flags)}; `{program.name()} --help` shows what can be said"
+    )
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+
+def _check_no_value(word: str, before: str, following: Sequence[str]) -> None:
+    """A word without `=`, by its neighbours."""
+    if word.startswith("~"):
+        name = word.lstrip("~")
+        if name in GROUPS:
+            hint = f"; {name}=none records nothing" if name == "tracking" else ""
+            raise TltrainError(f"{word}: there is always one; {name}=CHOICE takes another{hint}")
+        return
+    if following and following[0].startswith("="):
+        typed = [word, *following[: 2 if following[0] == "=" else 1]]
+        right = quoted(word, "".join(typed[1:])[1:] or "VALUE")
+        raise TltrainError(f"{' '.join(typed)}: without spaces: {right}")
+    name, colon, value = word.partition(":")
+    if colon and value and name.lstrip("+").partition(".")[0] in config.keys_of(config.Config):
+        raise TltrainError(f"{word}: expected key=value: {name}={value}")
+    group = next((group for group in (*GROUPS, "experiment") if word in _choices(group)), None)
+    if group is not None:
+        raise TltrainError(f"{word}: expected key=value: {'+' if group == 'experiment' else ''}{group}={word}")
+    hint = ""
+    if before.endswith("="):
+        hint = f": without a space: {quoted(before[:-1], word)}"
+    elif "=" in before:
+        key, _, value = before.partition("=")
+        hint = f"; if it is a part of {key}, whose value has a space: {quoted(key, f'{value} {word}')}"
+    raise TltrainError(f"{word}: expected key=value{hint}")
+
+
+def _check_value(word: str, following: Sequence[str]) -> None:
+    """A word with `=`, by the words behind it."""
+    key, _, value = word.partition("=")
+    name = key.strip().lstrip("+").strip()
+    if key != key.strip():
+        raise TltrainError(f"{word}: without spaces: {quoted(key.strip(), value.strip())}")
+    if not name:
+        raise TltrainError(f"{word}: expected key=value, without spaces; before = stands nothing")
+    if value.startswith("="):
+        raise TltrainError(f"{word}: one = is enough: {quoted(key, value.lstrip('='))}")
+    if not value and following and "=" not in following[0]:
+        return  # the next word's error names both
+    if value[:1] and value[0] in _OPENING:
+        right = quoted(key, value.strip(_OPENING + _CLOSING))
+        raise TltrainError(f"{word}: {value[0]} is no quotation mark to a shell: {right}")
+    if key.startswith("~"):
+        return
+    if name == "experiment" or name in GROUPS:
+        _check_choice(key, name, value)
+    if any(character in value for character in _SPECIAL):
+        _check_syntax(word, key, value)
+
+
+def _check_choice(key: str, group: str, value: str) -> None:
+    """The choice of a group."""
+    experiment = group == "experiment"
+    right = "+experiment" if experiment else group
+    found = _parsed(f"{key}={value}")
+    if not value or found is None:
+        there = ", ".join(_choices(group))
+        raise TltrainError(f"{key}={value}: expected a choice: {right}=NAME; there are: {there}")
+    if isinstance(found, list) and not experiment:
+        of = found[0] if len(found) == 1 else "CHOICE"
+        several = f"; -m {right}={','.join(map(str, found))} runs one after the other" if len(found) > 1 else ""
+        raise TltrainError(f"{key}={value}: expected one choice, without brackets: {right}={of}{several}")
+    if key != right:
+        why = "none is chosen without it" if experiment else "one is chosen already, which it replaces"
+        raise TltrainError(f"{key}={value}: {right}={value} ({why})")
+
+
+def _check_syntax(word: str, key: str, value: str) -> None:
+    """What Hydra's grammar does not take."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        OverridesParser.create().parse_override(word)
+        return
+    except HydraException:
+        pass
+    right = quoted(key, value)
+    if value.endswith(",") and _parsed(bare := word.rstrip(",")) is not None:
+        raise TltrainError(f"{word}: a comma is at its end: {shlex.quote(bare)}; with the comma: {right}")
+    if value.startswith("~/"):
+        raise TltrainError(f"{word}: a shell replaces ~ at the beginning of a word alone: {key}=$HOME{value[1:]}")
+    for opening, closing in ("[]", "{}", "()"):
+        if value.startswith(opening) and value.count(opening) > value.count(closing):
+            closed = shlex.quote(word + closing * (value.count(opening) - value.count(closing)))
+            raise TltrainError(f"{word}: expected key=value, found {opening} without {closing}: {closed}, or {right}")
+    if value[0] in "'\"" and value.count(value[0]) % 2:
+        bare = quoted(key, value.strip(value[0]))
+        raise TltrainError(f"{word}: expected key=value, found {value[0]} without a second: {bare}, or {right}")
+    found = " ".join(c for c in dict.fromkeys(value) if _parsed(f"{key}=a{c}a") is None)
+    raise TltrainError(f"{word}: expected key=value, found {found or value[0]}, which has to be quoted: {right}")
+
+
+def _check_repeated(words: Sequence[str]) -> None:
+    """A key that is given two values, of which Hydra would take the last."""
+    given: dict[str, str] = {}
+    for word in words:
+        key, sign, value = word.partition("=")
+        name = key.lstrip("+")
+        if not sign or name.startswith("~"):
+            continue
+        if name in given and given[name] != value:
+            raise TltrainError(f"{name} is given twice, as {given[name]} and as {value}: leave one of them out")
+        given[name] = value
+
+
+def ambiguous(word: str) -> str:
+    """The line for several values where there is no sweep."""
+    key, _, value = word.partition("=")
+    if key.lstrip("+") in (*GROUPS, "experiment"):
+        return f"{word}: several choices are a sweep: {program.name()} -m {shlex.quote(word)}"
+    return (
+        f"{word}: several values are a sweep with -m; as one value: {quoted(key, value)}; as a list: "
+        f"{shlex.quote(f'{key}=[{value}]')}"
+    )
+
+
+def _parsed(word: str) -> Any:
+    """The value of a word as Hydra reads it; None where it does not, or where it is a sweep."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import QuotedString
+    from hydra.errors import HydraException
+
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except HydraException:
+        return None
+    if override.is_sweep_override():
+        return word
+    value = override.value()
+    return value.text if isinstance(value, QuotedString) else value
+
+
+@cache
+def _choices(group: str) -> tuple[str, ...]:
+    return tuple(sorted(file.stem for file in (config.CONF_DIR / group).glob("*.yaml")))

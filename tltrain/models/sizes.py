@@ -1,0 +1,155 @@
+"""The sizes that a model's configuration gives, checked before a weight of it is made. Nothing here loads torch.
+
+A size of 0 or below ends in a library's traceback or trains nothing, and one that is far too large is not refused by
+any library: it builds layers until memory or patience ends.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tltrain.config import Bounds
+from tltrain.errors import TltrainError
+
+CONFIG = "config.json"
+_LAYERS, _HEADS, _WIDTH = Bounds(least=1, most=1000), Bounds(least=1, most=100_000), Bounds(least=1, most=1_000_000)
+_EXPERTS, _CONTEXT = Bounds(least=0, most=10_000), Bounds(least=1, most=100_000_000)
+BOUNDS = {
+    **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers"), _LAYERS),
+    **dict.fromkeys(("num_attention_heads", "num_key_value_heads", "n_head", "n_heads", "head_dim"), _HEADS),
+    **dict.fromkeys(("hidden_size", "intermediate_size", "n_embd", "n_inner", "d_model", "ffn_dim"), _WIDTH),
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), _EXPERTS),
+    **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx"), _CONTEXT),
+    "vocab_size": Bounds(least=1, most=10_000_000),
+}
+"""The range of each size, by the names that transformers' configurations give it."""
+BYTES = 256
+"""Tokens of a byte-level tokenizer before it has learned any; its end and its padding token come to them."""
+SMALLEST_VOCABULARY = BYTES + 2
+LLAMA = {
+    "vocab_size": 32_000,
+    "hidden_size": 4096,
+    "intermediate_size": 11_008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+}
+"""What transformers' LlamaConfig takes for a size that is not given."""
+
+
+def check(sizes: Mapping[Any, Any], where: str) -> None:
+    """Raise a TltrainError for a size out of range; `where` is put before its name."""
+    for name, value in sizes.items():
+        bounds = BOUNDS.get(name)
+        if bounds is None or value is None or isinstance(value, list):  # a list: a number for each layer
+            continue
+        if not isinstance(value, int) or value not in bounds:
+            raise TltrainError(f"{where}{name}: expected {bounds}, found {value}")
+    if isinstance(nested := sizes.get("text_config"), Mapping):
+        check(nested, f"{where}text_config.")
+
+
+def check_random(sizes: Mapping[str, int], where: str = "model.random.") -> None:
+    """The same for a Llama that is made with random weights and a tokenizer of its own; also, that its sizes agree."""
+    check(sizes, where)
+    whole = LLAMA | dict(sizes)
+    hidden, heads = whole["hidden_size"], whole["num_attention_heads"]
+    keys, size = whole.get("num_key_value_heads") or heads, whole.get("head_dim")
+    if whole["vocab_size"] < SMALLEST_VOCABULARY:
+        raise TltrainError(
+            f"{where}vocab_size: expected {SMALLEST_VOCABULARY} or more ({BYTES} bytes, the end and the padding), "
+            f"found {whole['vocab_size']}"
+        )
+    if size is None and hidden % heads:
+        raise TltrainError(
+            f"{where}hidden_size={hidden}: expected a multiple of {where}num_attention_heads={heads}, such as "
+            f"{(hidden // heads + 1) * heads}"
+        )
+    if heads % keys:
+        raise TltrainError(
+            f"{where}num_key_value_heads={keys}: expected a number that divides {where}num_attention_heads={heads}"
+        )
+    if (size := size or hidden // heads) % 2:
+        raise TltrainError(
+            f"{where}hidden_size={hidden}: {heads} heads of {size} elements; rotary positions need an even number"
+        )
+
+
+def check_folder(folder: Path, key: str) -> None:
+    """Raise a TltrainError where a model's `config.json` gives a size out of range, or weights that are not there.
+
+    Args:
+        key: what gives the folder, for messages.
+    """
+    found = read(folder)
+    if found is None:
+        return
+    check(found, f"{key}={folder}, {CONFIG}: ")
+    weights, bytes_there = at_least(found), sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    # 4-bit weights take half a byte each; another half allows for what is shared or left out.
+    if bytes_there and weights > 4 * bytes_there:
+        raise TltrainError(
+            f"{key}={folder}: its {CONFIG} describes {weights:.2g} weights or more, its safetensors hold {bytes_there} "
+            "bytes: they are not of one model"
+        )
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """A model's `config.json`; None where there is none.
+
+    Raises:
+        TltrainError: it is no JSON object.
+    """
+    file = folder / CONFIG
+    if not file.is_file():
+        return None
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise TltrainError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(found, dict):
+        raise TltrainError(f"{file}: expected a JSON object, found {type(found).__name__}")
+    return found
+
+
+def at_least(sizes: Mapping[str, Any]) -> int:
+    """A lower bound of a decoder's weights: embeddings, and two matrices of each feed-forward layer; 0 if not known."""
+    text = sizes.get("text_config")
+    sizes = text if isinstance(text, Mapping) else sizes
+    names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
+    vocabulary, hidden, intermediate, layers = (sizes.get(name) for name in names)
+    if not all(isinstance(size, int) for size in (vocabulary, hidden, intermediate, layers)):
+        return 0
+    return hidden * (vocabulary + 2 * intermediate * layers)  # type: ignore[operator]
+
+
+def of_llama(sizes: Mapping[str, int]) -> int:
+    """The weights of a Llama with tied embeddings, norms apart."""
+    whole = LLAMA | dict(sizes)
+    hidden, heads, layers = whole["hidden_size"], whole["num_attention_heads"], whole["num_hidden_layers"]
+    size = whole.get("head_dim") or hidden // heads
+    keys = (whole.get("num_key_value_heads") or heads) * size
+    block = 2 * hidden * (heads * size + keys) + 3 * hidden * whole["intermediate_size"]
+    return whole["vocab_size"] * hidden + layers * block
+
+
+def check_tokens(folder: Path, tokens: Mapping[str, int]) -> None:
+    """Raise a TltrainError where the embeddings of the model in `folder` have no row for a token of its tokenizer.
+
+    Args:
+        tokens: token -> its id.
+    """
+    found = read(folder) or {}
+    text = found.get("text_config")
+    rows = (text if isinstance(text, Mapping) else found).get("vocab_size")
+    if not isinstance(rows, int) or not tokens:
+        return
+    last = max(tokens, key=lambda token: tokens[token])
+    if tokens[last] >= rows:
+        raise TltrainError(
+            f"{folder}: its tokenizer has {len(tokens)} tokens and its embeddings {rows} rows, none for {last!r} (id "
+            f"{tokens[last]}): take the tokenizer that the model was trained with, or resize the embeddings "
+            "(resize_token_embeddings) and save the model again"
+        )
