@@ -24,7 +24,8 @@ from tltrain import config, tracking
 from tltrain.entry import checks, launch, program, usage, words
 from tltrain.entry.command_line_errors import of_composition, one_line
 from tltrain.errors import TltrainError
-from tltrain.runtime import distributed, out_of_space, preemption, redact, runs, terminal
+from tltrain.runtime import distributed, out_of_space, preemption, redact, runs, shared_secret, terminal
+from tltrain.runtime.place import started
 from tltrain.sweeps import callback, resuming
 
 log = logging.getLogger("tltrain")
@@ -59,7 +60,8 @@ def main() -> None:
         print(program.version())
         return
     try:
-        place = distributed.started(dict(os.environ), sys.argv[1:])
+        place = started(dict(os.environ), sys.argv[1:])
+        secret = "" if place is None else shared_secret.of_user(os.environ)
     except TltrainError as error:
         sys.exit(redact.text(str(error)))
     if place is None:
@@ -67,7 +69,11 @@ def main() -> None:
         return
     # deepspeed's launcher adds a word that is none of ours.
     sys.argv[1:] = [word for word in sys.argv[1:] if not word.startswith("--local_rank")]
-    joined = distributed.join(place, on_failure=partial(_tell_failure, place.rank), on_death=_tell_death)
+    failure = partial(_tell_failure, place.rank)
+    try:
+        joined = distributed.join(place, secret, on_failure=failure, on_death=_tell_death)
+    except TltrainError as error:
+        sys.exit(str(error))
     if place.rank == 0:
         try:
             lead()
@@ -78,6 +84,8 @@ def main() -> None:
         try:
             with preemption.handled():
                 joined.follow()
+        except TltrainError as error:
+            sys.exit(f"rank {place.rank}: {error}")
         except preemption.Preempted:
             sys.exit(preemption.EXIT)
         distributed.leave()

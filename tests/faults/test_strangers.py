@@ -1,8 +1,9 @@
-"""Model folders, adapters and checkpoints from strangers: weights alone are read, nothing in them is run."""
+"""What comes from strangers: of models weights alone are read, nothing in them is run; tools run behind walls."""
 
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -12,7 +13,9 @@ import torch
 
 from tests.support.command_line import command_line
 from tests.support.launched_runs import SUPERVISED
+from tests.support.rude_tools import LIBRARY
 from tests.support.small_runs import ALGORITHMS, FEW, SMALL
+from tltrain.environments import sandbox
 
 CODE = """
 from pathlib import Path
@@ -198,3 +201,37 @@ def test_a_rollout_of_a_checkpoint_is_no_place_for_code(tmp_path, canary):
             trainer = SimpleNamespace(args=SimpleNamespace(process_index=0, device="cpu"), _sums=sums)
             with pytest.raises(pickle.UnpicklingError):
                 PPOTrainer._load_extra(trainer, folder)
+
+
+# --- tool libraries -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """A checkout of ToolEyes with one query, in a folder that only our user can enter."""
+    folder = tmp_path / "checkout"
+    shutil.copytree(LIBRARY / "Text", folder / "Tool_Library" / "Text")
+    tools = (LIBRARY / "Text" / "Words" / "config_gpt4.json").read_text()
+    said = [{"from": "system", "value": f"You have access of the following tools:\n{tools}"}]
+    said += [{"from": "user", "value": "How many words?"}]
+    record = {"id": "1", "conversations": said, "path": "ToolEyes/Tool_Library/Text/Words", "scenario": "TG"}
+    (folder / "Test_Data").mkdir()
+    (folder / "Test_Data" / "scenario_data_zero_processed.json").write_text(json.dumps([record]))
+    return folder
+
+
+def test_the_isolation_of_tools_is_said_and_recorded(tltrain, checkout):
+    words = ["stage=eval", "benchmark=tooleyes", "source=random", "benchmark.max_turns=2"]
+    ran = tltrain(*words, f"benchmark.path={checkout}")
+    level = sandbox.isolation()
+    metrics = json.loads((ran.folder / "metrics.json").read_text())
+    assert metrics["isolation"] == {"level": level.level, "network": level.network}
+    assert f"isolation level {level.level}" in " ".join((ran.out + ran.err).split())
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root has to copy a library")
+def test_a_tool_library_with_a_pipe_stops_the_run_and_does_not_choose_a_weaker_wall(tltrain, checkout):
+    os.mkfifo(checkout / "Tool_Library" / "pipe")
+    words = ["stage=eval", "benchmark=tooleyes", "benchmark.isolation=process"]
+    line = tltrain(*words, f"benchmark.path={checkout}", status=1).err.splitlines()[-1]
+    assert line.startswith(f"{checkout}/Tool_Library/pipe: the tool library cannot be copied for the user nobody")

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
+from contextlib import contextmanager
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torch.distributed import PrefixStore, TCPStore
 
+from tests.support.listeners import listening, reachable
+from tests.support.traps import trap
 from tltrain import config
 from tltrain.entry import launch
 from tltrain.errors import TltrainError
-from tltrain.runtime import distributed
-from tltrain.runtime.distributed import Place, Team, first_host, started
+from tltrain.runtime import distributed, loopback
+from tltrain.runtime.distributed import Team
+from tltrain.runtime.place import Place, first_host, started
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
 MASTER = {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}
@@ -77,6 +84,40 @@ def test_the_first_host_of_a_slurm_list(nodes, first):
     assert first_host(nodes) == first
 
 
+@pytest.mark.parametrize(
+    "environment",
+    [
+        TORCHRUN | MASTER | {"LOCAL_WORLD_SIZE": "4"},
+        TORCHRUN | MASTER | {"MASTER_ADDR": "localhost"},
+        SRUN | {"SLURM_STEP_TASKS_PER_NODE": "8", "SLURM_STEP_NODELIST": "gpu07"},
+        SRUN | {"MASTER_ADDR": "127.0.0.1"},
+    ],
+)
+def test_processes_of_one_machine_meet_on_loopback(environment):
+    place = started(environment)
+    assert place.one_machine
+    assert place.address == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        TORCHRUN | MASTER,
+        {"RANK": "1", "WORLD_SIZE": "2"} | MASTER,  # how many are here is not said
+        SRUN,
+        {name: value for name, value in SRUN.items() if name != "SLURM_STEP_TASKS_PER_NODE"},
+    ],
+)
+def test_processes_that_may_be_on_several_machines_do_not(environment):
+    assert not started(environment).one_machine
+
+
+def test_the_store_of_a_launcher_is_used_where_it_is():
+    torchrun = TORCHRUN | MASTER | {"LOCAL_WORLD_SIZE": "4", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    place = started(torchrun)
+    assert (place.address, place.one_machine, place.agent_store) == ("10.0.0.1", True, True)
+
+
 # --- what is started -------------------------------------------------------------------------------------------------
 
 
@@ -112,7 +153,6 @@ def test_processes_that_were_started_must_be_as_many_as_asked_for(monkeypatch):
 def test_workers_of_one_machine(tmp_path):
     found = launch.launch_config(hardware(device="cpu", processes=3), str(tmp_path))
     assert (found.nproc_per_node, found.min_nodes, found.max_nodes, found.max_restarts) == (3, 1, 1, 0)
-    assert found.rdzv_endpoint == "127.0.0.1:0"
     assert sorted(found.logs_specs._redirects) == [1, 2]  # the first process alone speaks
 
 
@@ -184,21 +224,36 @@ def fail(line: str) -> None:
     raise TltrainError(line)
 
 
-@pytest.fixture
-def teams(monkeypatch):
-    """Two members of a team, in threads of this process."""
-    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+@contextmanager
+def members_of(*secrets):
+    """Members of a team, in threads of this process, and the lines that jobs failed with."""
+    port = free_port()
     failures: list[str] = []
     members = [
-        Team(Place(rank, 2, rank, 2, "127.0.0.1", port), on_failure=lambda error: failures.append(str(error)))
-        for rank in range(2)
+        Team(
+            Place(rank, len(secrets), rank, len(secrets), "127.0.0.1", port, one_machine=True),
+            secret,
+            on_failure=lambda error: failures.append(str(error)),
+        )
+        for rank, secret in enumerate(secrets)
     ]
-    yield members[0], members[1], failures
+    yield *members, failures
     for member in members:
         member._ended.set()
+
+
+@pytest.fixture
+def teams(monkeypatch):
+    """Two members of a team, and the lines that jobs failed with."""
+    monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT", raising=False)
+    with members_of("the secret of the run", "the secret of the run") as found:
+        yield found
 
 
 def test_objects_are_shared_and_gathered(teams):
@@ -225,6 +280,92 @@ def test_the_first_process_calls_and_the_others_follow(teams):
     other.join(20)
     assert not other.is_alive()
     assert failures == ["no data"]
+
+
+def test_a_large_value_is_shared(teams):
+    """torch's store takes no more than 8 MiB under one key."""
+    first, second, _ = teams
+    value = "x" * (9 << 20)
+    found = []
+    other = threading.Thread(target=lambda: found.append(second.share(None)))
+    other.start()
+    first.share(value)
+    other.join(20)
+    assert found == [value]
+
+
+def stranger(member: Team) -> PrefixStore:
+    """The store of a team's, reached as anybody can who reaches its port."""
+    store = TCPStore(member.place.address, member.place.port, timeout=timedelta(seconds=20))
+    return PrefixStore("tltrain/0", store)
+
+
+def test_a_stranger_s_value_runs_nothing_and_ends_the_run_in_one_line(teams, tmp_path):
+    _, second, _ = teams
+    stranger(second).set("exchange/0/1", trap(tmp_path / "trap"))
+    stranger(second).set("work/1", trap(tmp_path / "trap"))
+    for read in (lambda: second.share(None), second.follow):
+        with pytest.raises(
+            TltrainError, match=r"a value that no process of this run wrote \(.*/1\), and it was not read"
+        ):
+            read()
+    assert not (tmp_path / "trap").exists()
+
+
+def test_of_a_value_gathered_from_a_stranger_nothing_is_run(teams, tmp_path):
+    first, _, _ = teams
+    stranger(first).set("exchange/0/1/1", trap(tmp_path / "trap"))
+    with pytest.raises(TltrainError, match="no process of this run wrote"):
+        first.gather(0)
+    assert not (tmp_path / "trap").exists()
+
+
+def test_a_process_with_another_secret_is_named():
+    with members_of("the secret of the run", "another secret") as (first, second, _):
+        with pytest.raises(TltrainError, match=r"the secret of rank 1 is not that of rank 0.*set TLTRAIN_SECRET"):
+            first.share(0)
+        with pytest.raises(TltrainError, match=r"the secret of rank 0 is not that of rank 1.*set TLTRAIN_SECRET"):
+            second.follow()
+
+
+def test_on_one_machine_the_store_listens_on_loopback():
+    before = listening([os.getpid()])
+    with members_of("the secret of the run") as (member, _):
+        opened = listening([os.getpid()]) - before
+        assert opened == {f"[127.0.0.1]:{member.place.port}"}
+        assert reachable(opened) == []
+
+
+def test_the_launcher_s_store_listens_on_loopback(tmp_path):
+    from torch.distributed.elastic.rendezvous import RendezvousParameters
+    from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
+
+    found = launch.launch_config(hardware(device="cpu", processes=2), str(tmp_path))
+    before = listening([os.getpid()])
+    handler = get_rendezvous_handler(
+        RendezvousParameters(found.rdzv_backend, found.rdzv_endpoint, found.run_id, 1, 1, **found.rdzv_configs)
+    )
+    meeting = handler.next_rendezvous()
+    opened = listening([os.getpid()]) - before
+    assert opened == {f"[127.0.0.1]:{meeting.bootstrap_store_info.master_port}"}
+    assert (meeting.rank, meeting.world_size, handler.use_agent_store) == (0, 1, True)
+
+
+def test_a_port_that_is_taken_is_named():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(TltrainError, match=f"MASTER_PORT={port} cannot be listened on"):
+            Team(Place(0, 2, 0, 2, "127.0.0.1", port, one_machine=True), "the secret of the run")
+
+
+def test_libraries_listen_on_loopback_unless_the_user_chose_an_interface(monkeypatch):
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "ib0")
+    loopback.keep_libraries()
+    assert os.environ["GLOO_SOCKET_IFNAME"] == loopback.INTERFACE
+    assert os.environ["NCCL_SOCKET_IFNAME"] == "ib0"
 
 
 # --- uneven batches --------------------------------------------------------------------------------------------------

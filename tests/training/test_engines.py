@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from tests.support.paths import ROOT
 from tests.support.small_runs import SMALL
+from tests.support.traps import trap
 
 pytestmark = pytest.mark.slow
 
@@ -183,6 +184,27 @@ def test_a_process_that_dies_ends_the_run_with_its_rank(place):
     assert re.match(line, said.splitlines()[-1]) and re.match(line, (place / "dead" / "error.txt").read_text())
     assert not (place / "dead" / "metrics.json").exists()
     assert not Path(f"/proc/{workers[0]}").exists()
+
+
+@pytest.mark.parametrize("engine", ["zero2", "zero3"])
+def test_a_resumed_run_under_deepspeed_runs_no_code_of_a_checkpoint(place, engine):
+    """DeepSpeed reads any pickle by itself."""
+    words = [*PKT, f"hardware={engine}", TWO, accumulate(1), "stage.args.save_steps=1", "stage.keep_checkpoints=true"]
+    run = command(place, f"kept_{engine}", *words, "stage.args.max_steps=1")
+    checkpoint = run / "checkpoints" / "checkpoint-1"
+    given = f"stage.args.resume_from_checkpoint={checkpoint}"
+    again = command(place, f"again_{engine}", *words, "stage.args.max_steps=2", given)
+    assert [step["step"] for step in steps(again)][-1] == 2
+    states = sorted(checkpoint.rglob("*_states.pt"))
+    assert states
+    for file in states:
+        file.write_bytes(trap(place / "trap"))
+    line = [sys.executable, "-m", "tltrain", *COMMON, FLOAT32, *words, given, f"hydra.run.dir=refused_{engine}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(line, cwd=place, env=environment, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 1
+    assert "it holds a pickle that is no plain tensors, which is never read" in ran.stderr.splitlines()[-1]
+    assert not (place / "trap").exists()
 
 
 def _workers(parent: int) -> dict[int, int]:

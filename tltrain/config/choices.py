@@ -116,6 +116,13 @@ class Prune(StrEnum):
     all = "all"
 
 
+class IsolationLevel(StrEnum):
+    auto = "auto"
+    namespaces = "namespaces"
+    landlock = "landlock"
+    process = "process"
+
+
 class Mode(StrEnum):
     text = "text"
     chat = "chat"

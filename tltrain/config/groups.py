@@ -7,7 +7,16 @@ from typing import Any, Optional
 
 from omegaconf import MISSING
 
-from tltrain.config.choices import Device, LimitField, Mode, OnError, Quantization, Scoring, TrackingMode
+from tltrain.config.choices import (
+    Device,
+    IsolationLevel,
+    LimitField,
+    Mode,
+    OnError,
+    Quantization,
+    Scoring,
+    TrackingMode,
+)
 from tltrain.config.keys import key
 from tltrain.config.stages import GENERATED, TOKENS, DemoSizes
 
@@ -170,9 +179,15 @@ class BfclConversations(Conversations, BfclBenchmark):
 @dataclass
 class ToolEyesConversations(Conversations, FileBenchmark):
     network: bool = key(False, "let the tools reach the network")
+    isolation: IsolationLevel = key(
+        IsolationLevel.auto,
+        "the least isolation that tools may run with; nothing weaker is ever taken; auto: landlock; process: none",
+    )
     user: str = key("rule", "who answers ask_to_user; rule, terminal, or a file of answers")
     time_limit: float = key(10.0, "time limit of a tool in seconds", least=0.1, most=DAY)
-    memory_limit: int = key(2048, "memory limit of a tool's process in MB", least=64, most=2**24)
+    memory_limit: int = key(
+        2048, "memory limit in MB; of each process of a tool, and of all together", least=64, most=2**24
+    )
 
 
 @dataclass

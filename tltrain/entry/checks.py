@@ -25,6 +25,8 @@ def check_run(cfg: DictConfig) -> None:
     """`check` for what the user has asked for: also, that nothing was typed which the stage does not read."""
     check(cfg)
     choices.refuse_unread(cfg)
+    if cfg.stage.name == "eval":
+        check_isolation(cfg.benchmark)
 
 
 READS_DATA = ("mae", "sft", "pkt", "irm", "inspect", "pipeline")
@@ -70,6 +72,16 @@ def check(cfg: DictConfig) -> None:
     checkpoint = OmegaConf.select(cfg, "stage.args.resume_from_checkpoint")
     if checkpoint is not None and not Path(checkpoint).is_dir():
         raise TltrainError(f"stage.args.resume_from_checkpoint={checkpoint}: there is no such folder")
+
+
+def check_isolation(benchmark: DictConfig) -> None:
+    """Raise a TltrainError where this machine isolates a benchmark's tools less than `benchmark.isolation` asks for."""
+    if benchmark.get("multi"):
+        from tltrain.environments import registry
+
+        kind = registry.ENVIRONMENTS.get(benchmark.name)
+        if kind is not None and kind.isolation is not None:
+            kind.isolation(benchmark)
 
 
 def _check_sizes(cfg: DictConfig) -> None:

@@ -1,7 +1,8 @@
 """Starting the processes of a run: torch's elastic launcher, from the one `python -m tltrain`.
 
-The configuration is composed once, by the process that the user started, and handed over in a file; a worker reads no
-command line. Under torchrun, accelerate, deepspeed or srun the processes are there already and nothing is started here.
+The configuration is composed once, by the process that the user started, and handed over in a file that the user alone
+can read; a worker reads no command line. Under torchrun, accelerate, deepspeed or srun the processes are there already
+and nothing is started here.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import faulthandler
 import json
 import logging
 import os
-import pickle
 import signal
 import sys
 import tempfile
@@ -29,7 +29,18 @@ from omegaconf import DictConfig
 
 from tltrain import config, tracking
 from tltrain.errors import TltrainError
-from tltrain.runtime import advice, distributed, memory, out_of_space, preemption, redact, terminal
+from tltrain.runtime import (
+    advice,
+    distributed,
+    memory,
+    messages,
+    out_of_space,
+    preemption,
+    redact,
+    shared_secret,
+    terminal,
+)
+from tltrain.runtime.place import started
 from tltrain.runtime.resolver import resolve
 
 TRAINING = ("sft", "pkt", "irm")
@@ -127,8 +138,9 @@ def launch(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Have workers run the stage; returns its metrics.
 
     Raises:
-        TltrainError: a worker failed; with its rank where it is not the first.
+        TltrainError: a worker failed; with its rank where it is not the first. Or there is no secret for all machines.
     """
+    secret = shared_secret.new() if cfg.hardware.nodes == 1 else shared_secret.of_user(os.environ)
     with terminal.status("loading torch"):
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
         from torch.distributed.launcher.api import elastic_launch
@@ -136,8 +148,9 @@ def launch(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         if name.startswith("torch.distributed.elastic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # `_why` says it in one line
     with tempfile.TemporaryDirectory(prefix="tltrain-") as place:
-        file = Path(place) / "run.pickle"
-        file.write_bytes(pickle.dumps((cfg, HydraConfig.instance().cfg, folder)))
+        file = Path(place) / "run.json"
+        file.touch(mode=0o600)  # the folder is the user's alone too
+        file.write_bytes(messages.encode((secret, cfg, HydraConfig.instance().cfg, folder)))
         with _environment(distributed.local_processes(cfg.hardware), cfg.hardware.threads), _signals():
             try:
                 elastic_launch(launch_config(cfg.hardware, place), sys.executable)(
@@ -168,7 +181,9 @@ def launch_config(hardware: DictConfig, place: str) -> Any:
 
     count, nodes = distributed.local_processes(hardware), hardware.nodes
     if nodes == 1:
-        meeting: dict[str, Any] = {"rdzv_backend": "c10d", "rdzv_endpoint": "127.0.0.1:0", "run_id": Path(place).name}
+        from tltrain.entry import rendezvous
+
+        meeting: dict[str, Any] = {"rdzv_backend": rendezvous.BACKEND, "run_id": Path(place).name}
         quiet = range(1, count)
     else:
         if not hardware.rendezvous or not hardware.rendezvous.rpartition(":")[2].isdigit():
@@ -299,14 +314,14 @@ def work(file: Path) -> int:
     """A worker's life: rank 0 runs the stage, the others follow; returns the exit status."""
     redact.install()
     faulthandler.enable()  # a crash in a library's native code then says where in Python it was called
-    place = distributed.started(dict(os.environ))
+    place = started(dict(os.environ))
     assert place is not None
     report = partial(_report, file.parent, place.rank)
+    secret, cfg, hydra_config, folder = messages.decode(file.read_bytes())
     # Under several nodes a death elsewhere is seen by the team first; on one, by the launcher.
-    team = distributed.join(place, on_failure=report, on_death=lambda line: report(TltrainError(line)))
+    team = distributed.join(place, secret, on_failure=report, on_death=lambda line: report(TltrainError(line)))
     if place.rank == 0:
         try:
-            cfg, hydra_config, folder = pickle.loads(file.read_bytes())
             _as_in_hydra(hydra_config)
             redact.begin_job(cfg)
             with preemption.handled(), tracking.prepared(cfg):
@@ -323,6 +338,9 @@ def work(file: Path) -> int:
         try:
             with preemption.handled():
                 team.follow()
+        except TltrainError as error:
+            report(error)
+            return 1
         except preemption.Preempted:
             return preemption.EXIT
     distributed.leave()

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from omegaconf import DictConfig
 
 from tltrain.environments import Environment, bfcl, tooleyes
+from tltrain.environments.sandbox import Isolation
 from tltrain.errors import TltrainError
 from tltrain.toolworld import environment
 from tltrain.trajectory import Call, Task
@@ -21,17 +22,20 @@ class Kind(NamedTuple):
         make: for `cfg.benchmark`, what gives a new environment; each conversation has its own. The annotation of its
             settings says the keys of the benchmark.
         golden: for `cfg.benchmark` and a task, the golden calls of each turn of the user; None where there are none.
+        isolation: for `cfg.benchmark`, how far this machine isolates its tools; raises where that is less than what was
+            asked for. None where the tools are not a stranger's.
     """
 
     tasks: Callable[..., list[Task]]
     make: Callable[..., Callable[[], Environment]]
     golden: Callable[..., Sequence[Sequence[Call]]] | None = None
+    isolation: Callable[..., Isolation] | None = None
 
 
 ENVIRONMENTS: dict[str, Kind] = {
     "toolworld": Kind(environment.tasks, environment.make, environment.golden_calls),
     "bfcl": Kind(bfcl.tasks, bfcl.make, bfcl.golden_calls),
-    "tooleyes": Kind(tooleyes.tasks, tooleyes.make),
+    "tooleyes": Kind(tooleyes.tasks, tooleyes.make, isolation=tooleyes.isolated),
 }
 
 

@@ -3,25 +3,32 @@
 A `Sandbox` runs the functions of one module. Its process is started anew by `exec` (never forked from ours), with a
 clean environment, and lives as long as a conversation, so that a module is loaded once and keeps its state from call to
 call; one that died or hung is replaced at the next call. Only text comes back, at most `Limits.output` characters of
-it, and whatever goes wrong is such a text. `sandbox_child.py`, `sandbox_worker.py` and `sandbox_kernel.py` run there.
+it, and whatever goes wrong is such a text. `sandbox_child.py`, `sandbox_worker.py`, `sandbox_kernel.py`,
+`sandbox_bwrap.py` and `sandbox_seccomp.py` run there.
 
-How much the kernel helps is found out once (`isolation`), the best first:
+How much the machine isolates is found out once, with a module of our own (`isolation`), the best first. What a library
+holds never changes it: a library that cannot be read or copied stops the run.
 
-    namespaces   The tool is nobody in a world of its own: the Python installation, system libraries and the tool
-                 library, all read-only, an empty /tmp in memory, no other process, no network. Ending it ends all that
-                 it started.
-    landlock     Where namespaces are forbidden, as in most containers. The tool runs as us (for root: as nobody, where
-                 nobody can read Python and the library), but can read only what is listed above, write only an empty
-                 temporary folder, and open no socket. Processes that it leaves behind are found by their ancestry. As
-                 root their number has no limit; before Linux 6.12 it can send signals to processes of its user.
+    namespaces   The tool is in a world of its own, made by bubblewrap: the Python installation, system libraries and
+                 the tool library, all read-only, an empty /tmp in memory, no other process, no network. Ending it ends
+                 all that it started.
+    landlock     Where bubblewrap is missing or namespaces are forbidden, as in most containers. The tool can read only
+                 what is listed above, write only an empty temporary folder, and open no socket. Processes that it
+                 leaves behind are found by their ancestry; before Linux 6.12 it can send signals to processes of its
+                 user.
     process      Neither: a process with limits and a clean environment, no more. It can read and write what its user
                  can. Sockets are refused by seccomp, or failing that (not on Linux) by Python, which a program can go
-                 round.
+                 round. Only for who asks for it by `isolation=process`.
 
-Everywhere: limits of time, processor time, memory, file size and open files; no core dumps. Not covered: memory is
-limited for each process, not for all together; a thread that a call leaves behind runs on until its processor time is
-used up or the conversation ends; `landlock` and `process` limit the size of a file, not how many there are; a hole in
-the kernel. With `network=True` a tool reaches whatever we reach, the services of this machine and its neighbours too.
+Root's tools run as the user `nobody`, with no group and no capability. Only with `isolation=process`, where root itself
+may not change its user, do they run as root.
+
+Everywhere: limits of time, processor time, memory, files and open files; no core dumps. Memory is limited for each
+process, and that of all together is counted ten times a second, as are files. Memory that no process would answer for
+(System V's, `memfd_create`, spliced pipes, watches of inotify) is refused by seccomp. Not covered: what is allocated
+between two counts; buffers of sockets and pipes, at most some 200 kB for each open file; a thread that a call leaves
+behind runs on until its processor time is used up or the conversation ends; a hole in the kernel. With `network=True` a
+tool reaches whatever we reach, the services of this machine and its neighbours too.
 """
 
 from __future__ import annotations
@@ -31,21 +38,22 @@ import json
 import logging
 import os
 import select
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tltrain.environments.pipes import pipes
-from tltrain.environments.sandbox_kernel import descendants
+from tltrain.environments.sandbox_folders import ToolFolder
+from tltrain.environments.sandbox_kernel import descendants, send_signal
+from tltrain.environments.sandbox_library import readable
+from tltrain.environments.sandbox_machine import bubblewraps, environment, system_paths, tool_user
 from tltrain.environments.sandbox_worker import cut
 from tltrain.errors import TltrainError
 
@@ -63,9 +71,9 @@ class Limits:
     """What one tool process may use. `seconds` are those of a call, and again those of loading the module."""
 
     seconds: float = 10.0
-    memory: int = 2048  # MB of address space of a process
+    memory: int = 2048  # MB of address space of a process, and of memory that all together use
     output: int = 4000  # characters of an answer
-    disk: int = 64  # MB of a file; with namespaces of all files
+    disk: int = 64  # MB of all files together
     processes: int = 64  # and threads; without namespaces eight times as many, for all tools together
     files: int = 128  # open at once
 
@@ -78,6 +86,25 @@ class Isolation:
     network: str
 
 
+class ToolSession(Protocol):
+    """Tools that run behind walls, started and ended by whoever holds the session; how the walls are made is not said.
+
+    `Sandbox` calls the functions of a module. A server of tools that lives longer is another class with these methods.
+    """
+
+    def start(self) -> Isolation:
+        """Start the process, and say how far it is isolated. Raises where it cannot be started."""
+        ...
+
+    def call(self, function: str, arguments: Mapping[str, Any]) -> str:
+        """The answer of a tool as text, errors included; starts the process where there is none. Never raises."""
+        ...
+
+    def close(self) -> None:
+        """End the process and everything it started."""
+        ...
+
+
 class Sandbox:
     """A process for one module of a tool library, started at the first call. Not for several threads at once.
 
@@ -85,7 +112,8 @@ class Sandbox:
         library: the folder that modules are loaded from. The process may read all of it.
         module: the module's dotted name, from an index of the library, never from a model.
         functions: the names that may be called.
-        level: one of `ISOLATION_LEVELS`; None: the best there is.
+        level: one of `ISOLATION_LEVELS`; None: the best of this machine, `process` excepted.
+        source: what `sandbox_library.readable` says of the library; None: it is asked when the process starts.
     """
 
     def __init__(
@@ -96,14 +124,15 @@ class Sandbox:
         limits: Limits | None = None,
         network: bool = False,
         level: str | None = None,
+        source: Path | None = None,
     ) -> None:
         self.library, self.module, self.functions = Path(library).resolve(), module, frozenset(functions)
         self.limits, self.network = limits or Limits(), network
-        self.level = level
+        self.level, self.source = level, source
         self.load_error: str | None = None
         """Why the module could not be loaded, if it could not; every call is then answered with it."""
         self._process: subprocess.Popen[bytes] | None = None
-        self._home: str | None = None
+        self._folder: ToolFolder | None = None
 
     def call(self, function: str, arguments: Mapping[str, Any]) -> str:
         """What the function returns, as JSON, or a text that begins with `Error: `. Never raises."""
@@ -120,7 +149,7 @@ class Sandbox:
                 if text := self._ask(b'{"function": null, "arguments": {}}\n'):
                     self.load_error = text
             answer = self.load_error or self._ask(request)
-        except (_Gone, OSError) as gone:
+        except (_Gone, OSError, TltrainError) as gone:
             self.close()
             answer = f"Error: {gone}"
         except BaseException:  # such as Ctrl-C: an answer that comes later would be taken for that of the next call
@@ -129,22 +158,29 @@ class Sandbox:
         return cut(_printable(answer), self.limits.output)
 
     def start(self) -> Isolation:
-        """Start the process; no tool is loaded yet. Raises `_Gone` where the kernel refuses what `level` asks for."""
-        level = self.level or isolation(self.network, self.library).level
-        self._home = tempfile.mkdtemp(prefix="tltrain-tool-")
+        """Start the process; no tool is loaded yet.
+
+        Raises:
+            _Gone: the kernel refuses what `level` asks for.
+            TltrainError: the library cannot be read by the tools' user, or no level is strong enough.
+        """
+        level = self.level or isolation(network=self.network).level
+        user = tool_user(level)
+        source = self.source or readable(self.library, user)
+        self._folder = ToolFolder()
         process = self._process = subprocess.Popen(
-            [sys.executable, "-I", "-B", str(CHILD), self._home],  # the last to be known by in a list of processes
+            [sys.executable, "-I", "-B", str(CHILD), self._folder.path],  # the last to be known by in a list
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd="/",
-            env=_environment(self.network),
+            env=environment(self.network),
             start_new_session=True,
             bufsize=0,
         )
         requests, _ = pipes(process)
         os.set_blocking(requests.fileno(), False)
-        hello = self._exchange(json.dumps(self._config(level)).encode() + b"\n", 60)
+        hello = self._exchange(json.dumps(self._config(level, user, source)).encode() + b"\n", 60)
         return Isolation(hello["level"], hello["network"])
 
     def close(self) -> None:
@@ -158,9 +194,9 @@ class Sandbox:
             if process.returncode is None:
                 _kill_all(process)
             answers.close()
-        home, self._home = self._home, None
-        if home is not None:
-            _remove(home)
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            folder.close()
 
     def __enter__(self) -> Sandbox:
         return self
@@ -172,16 +208,22 @@ class Sandbox:
         with contextlib.suppress(Exception):
             self.close()
 
-    def _config(self, level: str) -> dict[str, Any]:
+    def _config(self, level: str, user: int | None, source: Path) -> dict[str, Any]:
+        if self._folder is None:
+            raise _Gone("the process that runs the tools was not started")
         limits = self.limits
         return {
             "level": level,
+            "user": user,
             "network": self.network,
-            "home": self._home,
+            "folder": self._folder.path,
+            "home": self._folder.make("home"),
+            "bwrap": bubblewraps() if level == "namespaces" else [],
             "library": str(self.library),
+            "library_source": str(source),
             "module": self.module,
             "functions": sorted(self.functions),
-            "read": [*_system_paths(), str(self.library)],
+            "read": list(system_paths()),
             "seconds": limits.seconds,
             "output": limits.output,
             "memory": limits.memory * MB,
@@ -229,74 +271,79 @@ class _Gone(Exception):
     """The process is of no use any more, and why."""
 
 
-@cache
-def _isolation(network: bool, library: Path) -> Isolation:
-    refusals = []
-    for level in ISOLATION_LEVELS:
-        with Sandbox(library, "none", (), Limits(), network, level) as trial:
-            try:
-                found = trial.start()
-            except (_Gone, OSError) as error:
-                refusals.append(f"{level}: {error}")
-                continue
-        if refusals:
-            _say_once(_shortfall(found, refusals))
-        return found
-    raise TltrainError(f"no process for tools can be started here: {'; '.join(refusals)}")
-
-
 _lock = threading.Lock()
 
 
-def isolation(network: bool = False, library: Path = CHILD.parent) -> Isolation:
-    """The best isolation that this machine allows for the tools of a library; what is missing is said once.
+def isolation(minimum: str = "auto", network: bool = False) -> Isolation:
+    """The strongest isolation of this machine. Found out once, with a module of our own, and said once.
+
+    Args:
+        minimum: one of `ISOLATION_LEVELS`, nothing weaker than which is accepted; `auto` is `landlock`.
 
     Raises:
-        TltrainError: not even a process of its own can be started.
+        TltrainError: the machine has nothing that strong.
     """
+    weakest = "landlock" if minimum == "auto" else minimum
+    refusals: list[str] = []
     with _lock:
-        return _isolation(network, library)
+        for level in ISOLATION_LEVELS[: ISOLATION_LEVELS.index(weakest) + 1]:
+            found = _probe(level, network)
+            if isinstance(found, Isolation):
+                _say_once(*_announcement(found, refusals))
+                return found
+            refusals.append(f"{level}: {found}")
+    raise TltrainError(
+        f"benchmark.isolation={minimum}: this machine has no such isolation ({'; '.join(refusals)}); {REMEDY}"
+    )
 
 
-def _shortfall(found: Isolation, refusals: list[str]) -> str:
+REMEDY = (
+    "install bubblewrap and allow user namespaces, or run in a container or machine that may be harmed and type "
+    "benchmark.isolation=process"
+)
+
+
+@cache
+def _probe(level: str, network: bool) -> Isolation | str:
+    """What `level` comes to on this machine, or why it cannot be had."""
+    folder = None
+    try:
+        folder = ToolFolder()
+        library = Path(folder.make("library"))
+        (library / "probe.py").write_text("import os\n\n\ndef user():\n    return os.getuid()\n", encoding="utf-8")
+        for path, mode in ((library / "probe.py", 0o644), (library, 0o755)):
+            path.chmod(mode)
+        with Sandbox(library, "probe", {"user"}, Limits(), network, level) as trial:
+            found = trial.start()
+            answer = trial.call("user", {})
+        expected = tool_user(level)
+        if answer != str(os.getuid() if expected is None else expected):
+            return f"a tool did not run as it should: {answer}"
+        return found
+    except (_Gone, OSError, TltrainError) as error:
+        return str(error)
+    finally:
+        if folder is not None:
+            folder.close()
+
+
+def _announcement(found: Isolation, refusals: list[str]) -> tuple[int, str]:
+    """How severe, and what is said of the isolation that was reached."""
     means = {
+        "namespaces": "they see system files and the tool library alone",
         "landlock": "they read only system files and the tool library and write only a temporary folder",
-        "process": "they can read and write whatever this user can; use a container",
+        "process": "they can read and write whatever their user can; use a container",
     }[found.level]
-    network = "" if found.network == "on" else f"; the network is {found.network}"
-    return f"tools run without the isolation of {'; '.join(refusals)}: {means}{network}"
+    user = "" if os.geteuid() else " as the user nobody" if tool_user(found.level) is not None else " AS ROOT"
+    network = "the network is on" if found.network == "on" else f"the network is {found.network}"
+    without = f" without the isolation of {'; '.join(refusals)}" if refusals else ""
+    text = f"tools run{user} at isolation level {found.level}{without}: {means}; {network}"
+    return logging.WARNING if refusals else logging.INFO, text
 
 
 @cache
-def _say_once(warning: str) -> None:
-    log.warning("%s", warning)
-
-
-def _environment(network: bool) -> dict[str, str]:
-    """All that tools see of our environment: nothing secret."""
-    environment = {
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
-        "LANG": "C.UTF-8",
-        "USER": "tool",
-        **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")},
-    }
-    passed = ["LD_LIBRARY_PATH"] if os.environ.get("LD_LIBRARY_PATH") else []
-    if network:  # a proxy's address, unless it holds a password
-        passed += [name for name in os.environ if name.lower() in ("http_proxy", "https_proxy", "no_proxy")]
-    return environment | {name: os.environ[name] for name in passed if "@" not in os.environ[name]}
-
-
-@cache
-def _system_paths() -> tuple[str, ...]:
-    """What Python, its libraries and the programs of the system need to read."""
-    etc = "ld.so.cache ld.so.conf ld.so.conf.d alternatives ssl ca-certificates pki localtime timezone mime.types fonts"
-    etc += " nsswitch.conf resolv.conf hosts host.conf gai.conf services protocols passwd group"
-    paths = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store"]
-    paths += [f"/etc/{name}" for name in etc.split()]
-    paths += [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix]
-    paths += [path for path in os.environ.get("LD_LIBRARY_PATH", "").split(":") if path.startswith("/")]
-    paths += [os.path.realpath(path) for path in paths]
-    return tuple(path for path in dict.fromkeys(paths) if path != "/" and os.path.lexists(path))
+def _say_once(severity: int, text: str) -> None:
+    log.log(severity, "%s", text)
 
 
 def _printable(text: str) -> str:
@@ -308,16 +355,8 @@ def _kill_all(process: subprocess.Popen[bytes]) -> None:
     """End a supervisor that does not end by itself, and all below it."""
     for pid in [*descendants(process.pid), process.pid]:
         with contextlib.suppress(OSError):
-            os.kill(pid, signal.SIGKILL)
+            send_signal(pid, signal.SIGKILL)
     with contextlib.suppress(OSError):
         os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(5)
-
-
-def _remove(folder: str) -> None:
-    """Delete what a tool left, however it made it; links are not followed."""
-    with contextlib.suppress(RecursionError):  # folders in folders in folders ...
-        shutil.rmtree(folder, ignore_errors=True)
-    if os.path.isdir(folder):
-        subprocess.run(["rm", "-rf", "--", folder], check=False, stderr=subprocess.DEVNULL)

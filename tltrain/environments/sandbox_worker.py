@@ -1,6 +1,7 @@
 """The process that runs tools: locks itself up, loads one module, calls its documented functions.
 
-Part of the process that `sandbox_child.py` is: it imports nothing but the standard library.
+Part of the process that `sandbox_child.py` is: it imports nothing but the standard library. With namespaces it is a
+script that bubblewrap starts; else a fork of the supervisor.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import resource
 import stat
 import sys
 from types import ModuleType
+from typing import BinaryIO
 
 # Kept, so that a tool which changes these modules does not change what we do.
 _encode, _decode, _write = json.JSONEncoder().encode, json.JSONDecoder().decode, os.write
@@ -25,19 +27,26 @@ def send(fd: int, value: dict) -> None:
         data = data[_write(fd, data) :]
 
 
-def run(config: dict, kernel: ModuleType, requests: int, answers: int) -> None:
+def take_channels() -> tuple[int, int]:
+    """Standard input and output under other numbers; in their place, and for errors, nothing."""
+    requests, answers = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.close(null)
+    return requests, answers
+
+
+def run(config: dict, kernel: ModuleType, seccomp: ModuleType, lines: BinaryIO, answers: int) -> None:
     """Lock this process up as the configuration says, tell how, and answer requests."""
     try:
-        hello = lock_up(config, kernel)
+        hello = lock_up(config, kernel, seccomp)
     except (OSError, AttributeError) as error:  # the second: a C library without that function
         send(answers, {"fault": getattr(error, "strerror", None) or str(error)})
         return
-    if os.getpid() == 1:
-        _stay_behind()
-        kernel.die_with_parent()
     send(answers, hello)
     tools = Tools(config)
-    with os.fdopen(requests, "rb") as lines:
+    with lines:
         for line in lines:
             with contextlib.suppress(OSError):  # what the last call left was killed, and counts until waited for
                 while os.waitpid(-1, os.WNOHANG)[0]:
@@ -47,48 +56,31 @@ def run(config: dict, kernel: ModuleType, requests: int, answers: int) -> None:
             send(answers, {"nonce": request["nonce"], "text": text})
 
 
-def _stay_behind() -> None:
-    """Go on as a child; the parent waits for it, and for every orphan, and ends as it did.
-
-    The first process of a namespace is no ordinary one: most signals do not reach it, that for used up processor time
-    among them.
-    """
-    child = os.fork()
-    if child == 0:
-        os.setsid()
-        return
-    os.closerange(3, 64)
-    while True:
-        with contextlib.suppress(ChildProcessError):
-            pid, status = os.wait()
-            if pid == child:
-                code = os.waitstatus_to_exitcode(status)
-                os._exit(code if code >= 0 else SIGNALLED - code)
-
-
 SIGNALLED = 128
-"""Added to a signal's number where a status has to tell of it, as shells do."""
+"""Added to a signal's number where a status has to tell of it, as shells and bubblewrap do."""
 
 
-def lock_up(config: dict, kernel: ModuleType) -> dict:
+def lock_up(config: dict, kernel: ModuleType, seccomp: ModuleType) -> dict:
     """Take from this process what tools do not need. Raises OSError where the kernel does not do what was asked for."""
-    level, network, home, library = config["level"], config["network"], config["home"], config["library"]
-    root = kernel.LINUX and os.getuid() == 0
-    user = kernel.NOBODY if root and (level == "namespaces" or can_use(kernel.NOBODY, library, home)) else None
-    if level == "namespaces":
-        copied = [library] if user and not readable_by_others(library) else []
-        kernel.new_world(home, config["read"], copied, config["disk"], network)
-        home = "/tmp/home"
-        os.mkdir(home)
-    if user:
+    level, network, home, user = config["level"], config["network"], config["home"], config["user"]
+    read = config["read"] if level == "namespaces" else [*config["read"], config["library"]]
+    if user is not None and level != "namespaces":  # with namespaces /tmp is everybody's
         os.chown(home, user, user)
-    os.chdir(home)
-    os.environ.update(HOME=home, TMPDIR=home)
+        read = keep_reachable(read)
     os.umask(0o077)
+    if level != "namespaces":
+        os.chdir(home)
     if kernel.LINUX:
-        kernel.drop_rights(user)
-    if user and not os.access(os.path.dirname(os.__file__), os.R_OK | os.X_OK):
-        raise OSError(f"{os.path.dirname(os.__file__)} can be read by root alone")
+        try:
+            kernel.drop_rights(user)
+        except PermissionError as error:
+            raise OSError(f"this process may not become the user nobody: {error.strerror}") from None
+    if level == "namespaces":
+        os.mkdir(home)
+        os.chdir(home)
+    os.environ.update(HOME=home, TMPDIR=home)
+    if user is not None:
+        check_readable()
     processes = config["processes"]
     if level != "namespaces":  # there all that the user runs counts, now and later: leave room
         running = kernel.own_threads()
@@ -97,15 +89,15 @@ def lock_up(config: dict, kernel: ModuleType) -> dict:
     if level == "landlock":
         own = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"]
         proc = [f"/proc/{name}" for name in (os.getpid(), "meminfo", "cpuinfo", "stat", "filesystems")]
-        kernel.landlock([*config["read"], *own, *proc], [home, "/dev/null"], network)
+        kernel.landlock([*read, *own, *proc], [".", "/dev/null"], network)
     refuses = "the kernel"
     try:
-        families = kernel.FAMILIES.values() if network or level == "namespaces" else ()
-        kernel.seccomp(list(families))
+        families = seccomp.FAMILIES.values() if network or level == "namespaces" else ()
+        seccomp.seccomp(list(families))
     except (OSError, AttributeError):
-        if level == "landlock":
+        if level != "process":
             raise
-        if not network and level == "process":
+        if not network:
             refuses = "Python"
             sys.addaudithook(_no_sockets)
     if kernel.LINUX:
@@ -113,31 +105,49 @@ def lock_up(config: dict, kernel: ModuleType) -> dict:
     return {"level": level, "network": "on" if network else f"refused by {refuses}"}
 
 
-def can_use(user: int, library: str, home: str) -> bool:
-    """For root: whether another user gets to Python, to the library, and to where its own folder lies."""
-    os.setgroups([])
-    os.setegid(user)
-    os.seteuid(user)
-    try:
-        places = (os.path.dirname(os.__file__), library)
-        return (
-            all(os.access(place, os.R_OK | os.X_OK, effective_ids=True) for place in places)
-            and os.access(os.path.dirname(home), os.X_OK, effective_ids=True)
-            and readable_by_others(library)
-        )
-    finally:
-        os.seteuid(0)
-        os.setegid(0)
+def keep_reachable(folders: list[str]) -> list[str]:
+    """Open the folders that another user could not get to, and let Python look for its modules by what was opened.
+
+    Python often lies below /root, which `nobody` cannot enter. An open folder is reached through /proc whatever lies
+    above it. The files in it keep their permissions. Returns `folders` with what replaces those.
+    """
+    opened = {}
+    for folder in folders:
+        if os.path.isdir(folder) and not _others_may_enter(folder):
+            opened[folder] = f"/proc/self/fd/{os.open(folder, os.O_PATH)}"
+
+    def through(path: str) -> str:
+        for folder, replacement in opened.items():
+            if path == folder or path.startswith(f"{folder}/"):
+                return replacement + path.removeprefix(folder)
+        return path
+
+    sys.path[:] = map(through, sys.path)
+    for module in list(sys.modules.values()):
+        for name in ("__path__", "__file__"):
+            value = getattr(module, name, None)
+            if isinstance(value, str):
+                setattr(module, name, through(value))
+            elif isinstance(value, list):
+                value[:] = map(through, value)
+    sys.path_importer_cache.clear()
+    return [opened.get(folder, folder) for folder in folders]
 
 
-def readable_by_others(folder: str) -> bool:
-    """Whether a user without rights of their own can read all that is in a folder."""
-    for path, folders, files in os.walk(folder):
-        for name in ("", *folders, *files):
-            mode = os.lstat(os.path.join(path, name)).st_mode
-            if not mode & stat.S_IROTH or (stat.S_ISDIR(mode) and not mode & stat.S_IXOTH):
-                return False
-    return True
+def _others_may_enter(folder: str) -> bool:
+    path = os.path.realpath(folder)
+    while os.stat(path).st_mode & stat.S_IXOTH:
+        if path == "/":
+            return True
+        path = os.path.dirname(path)
+    return False
+
+
+def check_readable() -> None:
+    """Raise OSError unless this process's user can read Python's own modules."""
+    library = os.path.dirname(os.__file__)
+    if not os.access(library, os.R_OK | os.X_OK) or not os.access(os.__file__, os.R_OK):
+        raise OSError(f"the user nobody cannot read {library}")
 
 
 def _no_sockets(event: str, arguments: object) -> None:
@@ -202,3 +212,23 @@ def cut(text: str, most: int) -> str:
         return text
     note = f"... [cut: {len(text):,} characters]"
     return text[: most - len(note)] + note if most > len(note) else text[:most]
+
+
+def main() -> None:
+    """Inside the namespaces: the first line is the configuration, the others are requests."""
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    import sandbox_kernel
+    import sandbox_seccomp
+
+    del sys.path[0]
+    requests, answers = take_channels()
+    for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else map(str, range(64)):
+        if int(name) > 2 and int(name) not in (requests, answers):
+            with contextlib.suppress(OSError):
+                os.close(int(name))
+    lines = os.fdopen(requests, "rb")
+    run(json.loads(lines.readline()), sandbox_kernel, sandbox_seccomp, lines, answers)
+
+
+if __name__ == "__main__":
+    main()

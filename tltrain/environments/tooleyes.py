@@ -34,7 +34,9 @@ from tltrain.config import ToolEyesConversations
 from tltrain.data import nearby
 from tltrain.data.reading import expect, expect_tools, member, optional, parse_json_at, read_file, read_json
 from tltrain.environments import Environment
-from tltrain.environments.sandbox import Limits, Sandbox, isolation
+from tltrain.environments.sandbox import Isolation, Limits, Sandbox, isolation
+from tltrain.environments.sandbox_library import readable
+from tltrain.environments.sandbox_machine import tool_user
 from tltrain.errors import FieldError, TltrainError
 from tltrain.trajectory import Call, Message, Task, Tool, Turn
 
@@ -196,21 +198,38 @@ def _documented(root: Path, module: tuple[str, str]) -> frozenset[str]:
     return frozenset(tool.name for tool in tools) - {FINISH.name, ASK.name}
 
 
+def isolated(benchmark: ToolEyesConversations) -> Isolation:
+    """How far this machine isolates the tools.
+
+    Raises:
+        TltrainError: less than `benchmark.isolation` asks for.
+    """
+    return isolation(str(benchmark.isolation), benchmark.network)
+
+
 def make(benchmark: ToolEyesConversations) -> Callable[[], Environment]:
     """What gives a new environment for each conversation; the library, the user and the machine are looked at now.
 
     Raises:
-        TltrainError: the library or the user's answers are not as they should be.
+        TltrainError: the library or the user's answers are not as they should be, the library cannot be read by the
+            tools' user, or the machine isolates tools less than `benchmark.isolation` asks for.
     """
+    level = isolated(benchmark).level
     folder = _folder(benchmark)
     queries = _queries(folder)
     by_id = {query.id: query for query in queries}
     library = Library.read(folder / "Tool_Library", queries)
     user = User.read(benchmark.user, by_id)
     limits = Limits(seconds=benchmark.time_limit, memory=benchmark.memory_limit, output=benchmark.max_output)
-    isolation(benchmark.network, library.root)
+    source = readable(library.root, tool_user(level))
     complained: set[str] = set()
-    return lambda: ToolEyes(by_id, library, user, limits, benchmark.network, complained)
+
+    def session(query: Query) -> Sandbox:
+        functions = library.functions[query.module] & {tool.name for tool in query.tools}
+        module = ".".join((*query.module, "tool"))
+        return Sandbox(library.root, module, functions, limits, benchmark.network, level, source)
+
+    return lambda: ToolEyes(by_id, session, user, complained)
 
 
 class ToolEyes:
@@ -219,14 +238,11 @@ class ToolEyes:
     def __init__(
         self,
         queries: Mapping[str, Query],
-        library: Library,
+        session: Callable[[Query], Sandbox],
         user: User,
-        limits: Limits,
-        network: bool,
         complained: set[str],
     ) -> None:
-        self._queries, self._library, self._user = queries, library, user
-        self._limits, self._network, self._complained = limits, network, complained
+        self._queries, self._session, self._user, self._complained = queries, session, user, complained
         self._query: Query | None = None
         self._sandbox: Sandbox | None = None
         self._ask: Callable[[str], str] = str
@@ -238,10 +254,7 @@ class ToolEyes:
             raise TltrainError(f"task {task.id}: not a query of benchmark.path")
         self._query = query = self._queries[task.id]
         self._ask = self._user.begin(query)
-        functions = self._library.functions[query.module] & {tool.name for tool in query.tools}
-        self._sandbox = Sandbox(
-            self._library.root, ".".join((*query.module, "tool")), functions, self._limits, self._network
-        )
+        self._sandbox = self._session(query)
         return Turn(query.tools, (Message("user", query.text),))
 
     def call(self, call: Call) -> str:

@@ -6,28 +6,29 @@ arguments:
 
     call("tltrain.stages.supervised:run", cfg, folder)
 
-The processes talk through torch's key-value store (TCPStore), so that nothing here depends on the device. Each process
+The processes talk through torch's key-value store (TCPStore), so that nothing here depends on the device. The store
+lets everybody read and write; what they say there is JSON (`messages`) with a signature (`signed_store`). Each process
 sends a heartbeat; if one fails or falls silent, the run ends on all of them. In a single process everything here is
 trivial, and torch is not imported.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import pickle
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig
 
 from tltrain.errors import TltrainError
+from tltrain.runtime import loopback
+from tltrain.runtime.place import Place
 from tltrain.runtime.resolver import resolve
+from tltrain.runtime.signed_store import Session, SignedStore
 
 T = TypeVar("T")
 
@@ -39,84 +40,6 @@ GRACE = 5.0
 """Seconds to wait after a failure for other processes to fail as well: a user's mistake fails all of them."""
 
 
-# --- who is who ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Place:
-    """One of `size` processes; `local_*` count those on its machine; rank 0 listens at `address`:`port`."""
-
-    rank: int
-    size: int
-    local_rank: int
-    local_size: int
-    address: str
-    port: int
-
-
-def started(environment: Mapping[str, str], words: Sequence[str] = ()) -> Place | None:
-    """This process's place where torchrun, accelerate, deepspeed or srun started several; None where none did.
-
-    Args:
-        words: the command line. With `hardware.nodes=`, srun starts one process a node, and each starts its own
-            workers.
-
-    Raises:
-        TltrainError: some of the environment variables are set, but not all.
-    """
-    if "RANK" in environment and "WORLD_SIZE" in environment:
-        place = _place(environment, "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-        if "MASTER_ADDR" not in environment or "MASTER_PORT" not in environment:
-            raise TltrainError("RANK and WORLD_SIZE are set, but not MASTER_ADDR and MASTER_PORT: where is rank 0?")
-        return Place(*place, environment["MASTER_ADDR"], _number(environment, "MASTER_PORT"))
-    # Only a step of srun's has this; a batch script alone has SLURM_NTASKS and a rank too.
-    count = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environment else "SLURM_NTASKS"
-    in_step = count == "SLURM_STEP_NUM_TASKS" or "MASTER_ADDR" in environment
-    if not in_step or "SLURM_PROCID" not in environment or _number(environment, count, 1) == 1:
-        return None
-    if any(word.lstrip("+").startswith("hardware.nodes=") for word in words):
-        return None
-    rank, size, local_rank, _ = _place(environment, "SLURM_PROCID", count, "SLURM_LOCALID", "")
-    local = environment.get("SLURM_STEP_TASKS_PER_NODE") or environment.get("SLURM_NTASKS_PER_NODE") or str(size)
-    nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST") or "127.0.0.1"
-    port = 20_000 + _number(environment, "SLURM_JOB_ID", 0) * 7 % 20_000 + _number(environment, "SLURM_STEP_ID", 0) % 7
-    return Place(
-        rank,
-        size,
-        local_rank,
-        int("".join(digit for digit in local.partition("(")[0].partition(",")[0] if digit.isdigit()) or size),
-        environment.get("MASTER_ADDR") or first_host(nodes),
-        _number(environment, "MASTER_PORT", port),
-    )
-
-
-def first_host(nodes: str) -> str:
-    """The first of a SLURM list of nodes: `gpu[07-09,12],login` -> `gpu07`."""
-    name, bracket, inside = nodes.partition("[")
-    if not bracket or "," in name:
-        return name.partition(",")[0]
-    first = inside.partition("]")[0].partition(",")[0].partition("-")[0]
-    rest = inside.partition("]")[2].partition(",")[0]
-    return name + first + rest
-
-
-def _place(
-    environment: Mapping[str, str], rank: str, size: str, local_rank: str, local_size: str
-) -> tuple[int, int, int, int]:
-    of_all = _number(environment, rank), _number(environment, size)
-    return *of_all, _number(environment, local_rank, of_all[0]), _number(environment, local_size, of_all[1])
-
-
-def _number(environment: Mapping[str, str], name: str, otherwise: int | None = None) -> int:
-    value = environment.get(name)
-    if value is None and otherwise is not None:
-        return otherwise
-    try:
-        return int(value or "")
-    except ValueError:
-        raise TltrainError(f"the environment variable {name}: expected a number, found {value}") from None
-
-
 # --- the team of this run --------------------------------------------------------------------------------------------
 
 
@@ -124,6 +47,7 @@ class Team:
     """All processes of a run, seen from this one.
 
     Args:
+        secret: what the processes know one another by, the same in all of them (`shared_secret`).
         on_failure: called with the exception that a job raised here, on every process except rank 0.
         on_death: called in the watching thread with the line that says why this process ends.
     """
@@ -131,25 +55,21 @@ class Team:
     def __init__(
         self,
         place: Place,
+        secret: str,
         on_failure: Callable[[Exception], None] = lambda error: None,
         on_death: Callable[[str], None] = lambda line: None,
     ) -> None:
-        from torch.distributed import PrefixStore, TCPStore
+        from torch.distributed import PrefixStore
 
         self.place, self.on_failure, self.on_death = place, on_failure, on_death
-        # Under torch's elastic launcher the agent has the store; else rank 0, and torch.distributed shares it later.
-        serves = place.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-        store = TCPStore(
-            place.address,
-            place.port,
-            is_master=serves,
-            wait_for_workers=False,
-            multi_tenant=True,
-            timeout=timedelta(minutes=15),
-        )
+        store = _store(place)
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         self._store = PrefixStore(f"tltrain/{attempt}", store)
         self._watched = PrefixStore(f"tltrain/{attempt}", store.clone())  # of the watching thread alone
+        self._session = Session(place.rank, place.size, secret, f"{place.address}:{place.port}")
+        self._session.greet(self._store)
+        self._values = SignedStore(self._store, self._session)
+        self._watched_values = SignedStore(self._watched, self._session)
         self._exchanges = self._job = 0
         self._working, self._ended = False, threading.Event()
         self._thread = threading.Thread(target=self._watch, name="tltrain-watch", daemon=True)
@@ -163,37 +83,26 @@ class Team:
 
     def _share(self, key: str, value: T) -> T:
         if self.place.rank == 0:
-            self._store.set(key, pickle.dumps(value))
+            self._values.put(key, value)
             return value
-        found = pickle.loads(self._get(key))
+        found = self._values.get(key)
         if self._store.add(f"{key}/read", 1) == self.place.size - 1:
-            self._store.delete_key(key)
+            self._values.remove(key)
         return found
 
     def gather(self, value: T) -> list[T]:
         """The values of all, by rank, everywhere."""
         key = self._next_key()
-        self._store.set(f"{key}/{self.place.rank}", pickle.dumps(value))
-        values = [pickle.loads(self._get(f"{key}/{rank}")) for rank in range(self.place.size)]
+        self._values.put(f"{key}/{self.place.rank}", value)
+        values = [self._values.get(f"{key}/{rank}") for rank in range(self.place.size)]
         if self._store.add(f"{key}/read", 1) == self.place.size:
             for rank in range(self.place.size):
-                self._store.delete_key(f"{key}/{rank}")
+                self._values.remove(f"{key}/{rank}")
         return values
 
     def _next_key(self) -> str:
         self._exchanges += 1
         return f"exchange/{self._job}/{self._exchanges}"
-
-    def _get(self, key: str) -> bytes:
-        """Wait without a limit: another thread watches whether the other process lives."""
-        from torch.distributed import DistStoreError
-
-        while True:
-            try:
-                self._store.wait([key], timedelta(seconds=5))  # a signal is handled between two
-                return self._store.get(key)
-            except DistStoreError:
-                continue
 
     # Work.
 
@@ -207,7 +116,11 @@ class Team:
         self._begin((job, arguments))
 
     def follow(self) -> None:
-        """On the other processes: run the jobs that rank 0 calls, until it releases them."""
+        """On the other processes: run the jobs that rank 0 calls, until it releases them.
+
+        Raises:
+            TltrainError: a stranger has written to the store, or rank 0 has another secret.
+        """
         while (work := self._begin()) is not None:
             with suppress(Exception):  # rank 0 fails for the same reason, or the watch ends it
                 self._do(*work)
@@ -224,7 +137,7 @@ class Team:
             if self.place.rank > 0:
                 self.on_failure(error)
             with suppress(Exception):
-                self._store.set(f"failed/{self._job}", json.dumps([self.place.rank, in_one_line(error)]))
+                self._values.put(f"failed/{self._job}", (self.place.rank, in_one_line(error)))
             raise
         finally:
             self._working = False
@@ -233,6 +146,7 @@ class Team:
         """Rank 0 releases the others."""
         with suppress(Exception):
             if self.place.rank == 0:
+                self._session.key(self._store, SILENCE)  # others may still be starting, or never come
                 self._begin(None)
                 deadline = time.monotonic() + GRACE
                 while self._store.add("gone", 0) < self.place.size - 1 and time.monotonic() < deadline:
@@ -254,6 +168,8 @@ class Team:
                 for rank in range(self.place.size) if self.place.rank == 0 else (0,):
                     if self._silent(rank, seen):
                         self._die(f"rank {rank}: gave no sign of life for {SILENCE:.0f} s")
+            except TltrainError as error:
+                self._die(str(error))
             except Exception:  # the store is gone, and so is the process that held it
                 if not self._ended.wait(GRACE):
                     self._die("rank 0, or what started it, has ended")
@@ -261,7 +177,7 @@ class Team:
     def _check_failure(self) -> None:
         job = self._job
         if self._working and self._watched.check([f"failed/{job}"]):
-            rank, line = json.loads(self._watched.get(f"failed/{job}"))
+            rank, line = self._watched_values.get(f"failed/{job}")
             if rank != self.place.rank and not self._ended.wait(GRACE) and self._working and self._job == job:
                 self._die(f"rank {rank}: {line}")
 
@@ -281,6 +197,24 @@ class Team:
             os._exit(1)
 
 
+def _store(place: Place) -> Any:
+    """The store of a run. torch.distributed shares the one that is served here later, by its port."""
+    timeout = timedelta(minutes=15)
+    serves = place.rank == 0 and not place.agent_store
+    if serves and place.one_machine:
+        try:
+            return loopback.store(place.port, timeout)
+        except OSError as error:
+            raise TltrainError(
+                f"MASTER_PORT={place.port} cannot be listened on ({error.strerror}): set a free port"
+            ) from error
+    from torch.distributed import TCPStore
+
+    return TCPStore(
+        place.address, place.port, is_master=serves, wait_for_workers=False, multi_tenant=True, timeout=timeout
+    )
+
+
 def in_one_line(error: BaseException) -> str:
     """An error in one line: its message if it is meant for the user, else its type and message."""
     text = " ".join(str(error).split())
@@ -290,8 +224,12 @@ def in_one_line(error: BaseException) -> str:
 _team: Team | None = None
 
 
-def join(place: Place, **notices: Callable[..., None]) -> Team:
-    """Join the other processes. Sets the environment variables that libraries read."""
+def join(place: Place, secret: str, **notices: Callable[..., None]) -> Team:
+    """Join the other processes (see `Team`). Sets the environment variables that libraries read.
+
+    Raises:
+        TltrainError: the port is taken.
+    """
     global _team
     os.environ |= {
         "RANK": str(place.rank),
@@ -302,7 +240,9 @@ def join(place: Place, **notices: Callable[..., None]) -> Team:
         "MASTER_PORT": str(place.port),
     }
     os.environ.setdefault("OMP_NUM_THREADS", str(threads(place.local_size)))
-    _team = Team(place, **notices)
+    if place.one_machine:
+        loopback.keep_libraries()
+    _team = Team(place, secret, **notices)
     return _team
 
 

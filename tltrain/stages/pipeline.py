@@ -143,6 +143,7 @@ def check(cfg: DictConfig, benchmarks: list[tuple[str, DictConfig]]) -> None:
         own = cfg.copy()
         own.benchmark = choice
         checks.check_node(own.benchmark, choices.schema_of("benchmark", choice), f"stage.benchmarks, {name}")
+        checks.check_isolation(choice)
         check_place(choice)
     stages = {"supervised": supervised(cfg)} | {node: resolved(cfg.stage[node]) for node in ("rl", "eval")}
     for node, stage in stages.items():

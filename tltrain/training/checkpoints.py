@@ -10,6 +10,7 @@ resumes from neither.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shutil
 import time
@@ -95,6 +96,33 @@ def changed_file(folder: Path) -> str | None:
         return COMPLETE
     found = manifests.of_files(folder, files)
     return next((name for name in files if found[name] != files[name]), None)
+
+
+@contextmanager
+def tensors_only(deepspeed: bool = False) -> Iterator[None]:
+    """Within it every `torch.load`, of whatever library, reads tensors and plain values, and runs no code of a pickle.
+
+    Args:
+        deepspeed: allow the classes of DeepSpeed's own that its checkpoints hold; it would read any pickle.
+    """
+    import torch
+
+    allowed: list[Any] = []
+    if deepspeed:
+        from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+        from deepspeed.runtime.zero.config import ZeroStageEnum
+        from deepspeed.utils.tensor_fragment import fragment_address
+
+        allowed = [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
+    names = ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
+    before = {name: os.environ.pop(name, None) for name in names}
+    os.environ[names[0]] = "1"
+    try:
+        with torch.serialization.safe_globals(allowed):
+            yield
+    finally:
+        del os.environ[names[0]]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 def kept_of(folder: Path) -> dict[str, Any]:
@@ -201,6 +229,10 @@ class ResumableCheckpoints(TrainerMixin):
             if isinstance(error, UnpicklingError):  # torch would suggest to load it anyway
                 why = "it contains a pickle of something other than tensors, which is never loaded"
             raise TltrainError(f"{checkpoint} cannot be resumed from: {why}") from error
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
+        with tensors_only(deepspeed=self.is_deepspeed_enabled):
+            return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         running, self._running = self._running, False

@@ -15,7 +15,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,9 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     runs.finish(folder, cfg, metrics)
     evaluation_tables.show_conversations(metrics, name)
     evaluation_tables.show_published(published)
+    if isolation := metrics.get("isolation"):  # in every run: a warning of the sandbox is given once a process
+        said = f"Tools ran at isolation level {isolation['level']}, network {isolation['network']}"
+        terminal.console.print(said, markup=False)
     terminal.console.print(f"Written to {folder}", markup=False)
     return metrics
 
@@ -85,6 +88,8 @@ def evaluate(cfg: DictConfig, name: str) -> tuple[dict[str, Any], list[Conversat
     outcomes = [call.outcome for conversation in found for call in conversation.calls]
     words.tell(cfg, outcomes.count(Outcome.WORDS_BEFORE_CALL), len(outcomes))
     metrics = {"model": source.name, "too_long": source.too_long, **source.reading(), **summary(name, found, cfg.seed)}
+    if kind.isolation is not None:
+        metrics["isolation"] = asdict(kind.isolation(cfg.benchmark))
     if "finish_reasons" in metrics:
         metrics["details"][name]["finish_reasons"] = metrics["finish_reasons"]
     return metrics, found

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import json
+import mmap
 import os
 import signal
 import socket
@@ -139,6 +140,105 @@ def bomb():
 def leave_thread():
     threading.Thread(target=time.sleep, args=(30,)).start()
     return "left"
+
+
+# --- memory and files that a limit of one process does not count ----------------------------------------------------
+
+
+def system_v(kind):
+    """What `ipcs` would list: made, and left behind."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    number = {
+        "shared memory": lambda: libc.shmget(0, ctypes.c_size_t(100 << 20), 0o1600),
+        "semaphores": lambda: libc.semget(0, 1, 0o1600),
+        "queue": lambda: libc.msgget(0, 0o1600),
+    }[kind]()
+    return "made" if number >= 0 else os.strerror(ctypes.get_errno())
+
+
+def memory_file(megabytes):
+    """In memory, however it is called; no address space of ours."""
+    file = os.memfd_create("much")
+    for _ in range(megabytes):
+        os.write(file, b"x" * (1 << 20))
+    return os.fstat(file).st_size
+
+
+def watch_files():
+    libc = ctypes.CDLL(None, use_errno=True)
+    return "made" if libc.inotify_init1(0) >= 0 else os.strerror(ctypes.get_errno())
+
+
+def give_to_pipe(call):
+    """Pages that belong to no process once they are in a pipe."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    (read, write), page = os.pipe(), ctypes.create_string_buffer(4096)
+
+    class Pages(ctypes.Structure):
+        _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+    if call == "vmsplice":
+        done = libc.vmsplice(write, ctypes.byref(Pages(ctypes.addressof(page), 4096)), 1, 0)
+    elif call == "tee":
+        os.write(write, b"x")
+        done = libc.tee(read, os.pipe()[1], 1, 0)
+    else:
+        with open(__file__, "rb") as file:
+            done = libc.splice(file.fileno(), None, write, None, 10, 0)
+    return "given" if done >= 0 else os.strerror(ctypes.get_errno())
+
+
+def share_out_memory(children, megabytes):
+    """Each child stays below the limit of a process."""
+    for _ in range(children):
+        if os.fork() == 0:
+            kept = b"x" * (megabytes << 20)
+            time.sleep(30)
+            os._exit(len(kept) % 2)
+    time.sleep(20)
+
+
+def hide_memory(children, megabytes):
+    """The same in shared memory of processes that do not want to be looked into."""
+    for _ in range(children):
+        if os.fork() == 0:
+            ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE
+            shared = mmap.mmap(-1, megabytes << 20)
+            for _ in range(megabytes):
+                shared.write(b"x" * (1 << 20))
+            time.sleep(30)
+            os._exit(0)
+    time.sleep(20)
+
+
+def write_many(files, kilobytes):
+    for number in range(files):
+        with open(f"file-{number}", "wb") as file:
+            file.write(b"x" * (kilobytes << 10))
+    return files
+
+
+def write_deleted(files, kilobytes):
+    """Files that have no name any more."""
+    kept = []
+    for number in range(files):
+        kept.append(os.open(f"file-{number}", os.O_CREAT | os.O_WRONLY))
+        os.unlink(f"file-{number}")
+        os.write(kept[-1], b"x" * (kilobytes << 10))
+    time.sleep(20)
+
+
+def lock_away():
+    """Folders that their owner may not enter."""
+    os.makedirs("deep/er")
+    write_file("deep/er/file")
+    os.chmod("deep/er", 0)
+    os.chmod("deep", 0)
+    return "locked"
+
+
+def groups():
+    return [*os.getresuid(), *os.getresgid(), *os.getgroups()]
 
 
 # --- odd exceptions and values --------------------------------------------------------------------------------------

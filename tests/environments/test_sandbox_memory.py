@@ -1,0 +1,85 @@
+"""Memory and files that the limit of one process does not count: refused, or counted for all together."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.support.rude_tools import FUNCTIONS, LIBRARY, LIMITS, still_works
+from tltrain.environments.sandbox import Sandbox
+
+
+@pytest.fixture
+def slow(level):
+    """With time to reach the limits that are counted, on a busy machine too."""
+    with Sandbox(LIBRARY, "Hostile.Rude.tool", FUNCTIONS, replace(LIMITS, seconds=15.0), level=level) as tools:
+        yield tools
+
+
+def system_v() -> set[str]:
+    """What there is of System V's objects in our IPC namespace, whoever made it."""
+    found = set()
+    for kind in ("shm", "sem", "msg"):
+        lines = Path(f"/proc/sysvipc/{kind}").read_text().splitlines()[1:]
+        found |= {f"{kind} {line.split()[1]}" for line in lines}
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/sysvipc").is_dir(), reason="the kernel has no System V IPC")
+@pytest.mark.parametrize("kind", ["shared memory", "semaphores", "queue"])
+def test_what_outlives_a_process_is_refused(level, rude, kind):
+    before = system_v()
+    assert rude(level).call("system_v", {"kind": kind}) == '"Operation not permitted"'
+    assert system_v() - before == set()
+
+
+def test_memory_that_no_process_answers_for_is_refused(level, rude):
+    tools = rude(level)
+    assert tools.call("memory_file", {"megabytes": 600}).startswith("Error: [Errno 1]")
+    assert tools.call("watch_files", {}) == '"Operation not permitted"'
+    for call in ("vmsplice", "tee", "splice"):
+        assert tools.call("give_to_pipe", {"call": call}) == '"Operation not permitted"', call
+    assert still_works(tools)
+
+
+@pytest.mark.parametrize("tool", ["share_out_memory", "hide_memory"])
+def test_the_memory_of_all_processes_together_is_limited(slow, tool):
+    assert slow.call(tool, {"children": 8, "megabytes": 100}) == (
+        f"Error: the tool's processes used more than {LIMITS.memory} MB of memory together"
+    )
+    assert still_works(slow)
+
+
+def test_processes_that_share_memory_are_not_counted_twice(level, rude):
+    assert int(rude(level).call("breed", {"most": 8})) == 8
+
+
+def test_the_size_of_all_files_together_is_limited(slow):
+    tools = slow
+    assert tools.call("write_many", {"files": 3, "kilobytes": 1000}) == "3"
+    assert tools.call("write_many", {"files": 8, "kilobytes": 1000}).startswith(
+        ("Error: the tool's files are larger than 4 MB together", "Error: [Errno 28]")
+    )
+    assert tools.call("write_deleted", {"files": 8, "kilobytes": 1000}).startswith(
+        ("Error: the tool's files are larger than 4 MB together", "Error: [Errno 28]")
+    )
+    assert still_works(tools)
+
+
+def test_the_number_of_files_is_limited(slow):
+    assert slow.call("write_many", {"files": 100, "kilobytes": 0}) == "100"
+    assert slow.call("write_many", {"files": 5000, "kilobytes": 0}) == "Error: the tool made more than 4096 files"
+    assert still_works(slow)
+
+
+def test_folders_that_a_tool_locks_are_removed(level, rude):
+    tools = rude(level)
+    assert tools.call("lock_away", {}) == '"locked"'
+    folder = tools._folder.path
+    tools.close()
+    assert not os.path.lexists(folder)
+    assert json.loads(tools.call("echo", {"value": 1})) == 1

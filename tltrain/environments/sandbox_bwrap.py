@@ -1,0 +1,127 @@
+"""A process in namespaces of its own, made by bubblewrap (`bwrap`, github.com/containers/bubblewrap).
+
+Part of the process that `sandbox_child.py` is: it imports nothing but the standard library. bubblewrap makes the user,
+process, mount, network, IPC and host name namespaces and the file system; we say what lies in it:
+
+    what the configuration lists, at its place and read-only; a few devices; /proc of the process namespace where the
+    machine allows it; an empty /tmp in memory. Nothing else of the machine is there.
+
+The user keeps its number, without any right. Root needs a second one to become: the namespace gets the numbers of root
+and of `nobody`, and the worker, started with no more than the capabilities to change its user, becomes `nobody`. What
+bubblewrap has no option for (limits, the filter of system calls) the worker sets for itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+
+SCRIPTS = "/sandbox"
+"""Where the worker's modules lie inside."""
+HOME = "/tmp/home"
+_DEVICES = ("null", "zero", "full", "random", "urandom")
+
+
+def variants(config: dict) -> list[list[str]]:
+    """The commands to try, up to the program to run, the best first.
+
+    Older releases lack an option that is needed and say so; containers that hide parts of their /proc forbid a new one.
+    """
+    proc = ["--proc", "/proc", "--remount-ro", "/proc"]
+    return [[bwrap, *_arguments(config, more)] for more in (proc, ["--dir", "/proc"]) for bwrap in config["bwrap"]]
+
+
+def _arguments(config: dict, proc: list[str]) -> list[str]:
+    words = ["--die-with-parent", "--new-session", "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]
+    words += [] if config["network"] else ["--unshare-net"]
+    words += ["--cap-drop", "ALL"]
+    if config["user"] is not None:
+        for name in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):
+            words += ["--cap-add", name]
+    words += ["--perms", "1777", "--size", str(config["disk"]), "--tmpfs", "/tmp"]  # first: others may lie inside
+    shown, (source, library) = _outermost(config["read"]), (config["library_source"], config["library"])
+    for folder in _parents([*shown, library, f"{SCRIPTS}/x", "/dev/x"]):
+        if folder != "/tmp" and not _inside(folder, shown):
+            words += ["--perms", "0755", "--dir", folder]  # else bubblewrap makes them for its own user alone
+    for path in shown:
+        words += ["--ro-bind-try", path, path]
+    if source != library or not _inside(library, shown):
+        words += ["--ro-bind", source, library]
+    here = os.path.dirname(os.path.abspath(__file__))
+    for name in ("sandbox_worker.py", "sandbox_kernel.py", "sandbox_seccomp.py"):
+        words += ["--ro-bind", f"{here}/{name}", f"{SCRIPTS}/{name}"]
+    for name in _DEVICES:
+        words += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
+    words += ["--symlink", "/proc/self/fd", "/dev/fd", "--symlink", "/tmp", "/dev/shm"]
+    return [*words, *proc, "--remount-ro", "/", "--chdir", "/tmp", "--"]
+
+
+def _parents(paths: list[str]) -> list[str]:
+    """The folders above these, outer ones first."""
+    found = {path[:end] for path in paths for end in range(1, len(path)) if path[end] == "/"}
+    return sorted(found)
+
+
+def _inside(path: str, folders: list[str]) -> bool:
+    return any(path == folder or path.startswith(f"{folder}/") for folder in folders)
+
+
+def _outermost(paths: list[str]) -> list[str]:
+    """Those that do not lie in another."""
+    kept: list[str] = []
+    for path in sorted(set(paths)):
+        if not _inside(path, kept):
+            kept.append(path)
+    return kept
+
+
+def start(command: list[str], user: int | None) -> subprocess.Popen[bytes]:
+    """The worker behind these words of bubblewrap, its channels as pipes.
+
+    Args:
+        user: whom root becomes inside; None: we are not root.
+    """
+    program = [sys.executable, "-I", "-B", f"{SCRIPTS}/sandbox_worker.py"]
+    if user is None:
+        return _popen([*command, *program], ())
+    told, tell = os.pipe()
+    wait, go = os.pipe()
+    more = ["--info-fd", str(tell), "--userns-block-fd", str(wait)]
+    process = _popen([command[0], *more, *command[1:], *program], (tell, wait))
+    try:
+        os.close(tell)
+        tell = -1
+        with contextlib.suppress(ValueError, KeyError, ProcessLookupError):  # it has ended, and its stderr says why
+            _write_maps(json.loads(_read_all(told))["child-pid"], user)
+            os.write(go, b"1")
+    except OSError as error:
+        process.kill()
+        process.wait()
+        raise OSError(f"the user nobody cannot be had in a namespace: {error.strerror}") from None
+    finally:
+        for fd in {told, tell, wait, go} - {-1}:
+            os.close(fd)
+    return process
+
+
+def _popen(command: list[str], pass_fds: tuple[int, ...]) -> subprocess.Popen[bytes]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, pass_fds=pass_fds)
+
+
+def _read_all(fd: int) -> bytes:
+    text = b""
+    while chunk := os.read(fd, 4096):
+        text += chunk
+        if text.rstrip().endswith(b"}"):
+            break
+    return text
+
+
+def _write_maps(pid: int, user: int) -> None:
+    for name in ("uid_map", "gid_map"):
+        with open(f"/proc/{pid}/{name}", "w") as file:
+            file.write(f"0 0 1\n{user} {user} 1\n")
