@@ -1,7 +1,7 @@
-"""MAE, mitigate adverse effects: which calls of a trajectory may be learned (TL-Training, arXiv 2412.15495).
+"""MAE, mitigating adverse effects: decide which calls of a trajectory are trained on (TL-Training, arXiv 2412.15495).
 
-A call whose tool answered with an error must not be learned, but stays in the history of later calls. What counts as
-an error is a `Rule` (`formats.tool_errors`), data in `conf/mae/`.
+A call whose tool answered with an error is no training target, but stays in the history of later calls. A `Rule`
+(`formats.tool_errors`), read from `conf/mae/`, defines what counts as an error.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tltrain.trajectory import Message, Trajectory, actions
 
 
 class Verdict(Enum):
-    """What MAE says of one action of the assistant; the values are the words of `metrics.json`."""
+    """MAE's verdict on one action of the assistant; the values are the keys of `metrics.json`."""
 
     KEPT = "kept"
     ERROR = "dropped_error"
@@ -23,11 +23,12 @@ class Verdict(Enum):
 
 
 def verdicts(trajectory: Trajectory, rule: Rule | None) -> list[tuple[Verdict, str | None]]:
-    """One verdict for each of the trajectory's `actions`, with the kind of error where it is `ERROR`.
+    """Return a verdict for each of the trajectory's `actions`, and for `ERROR` also the kind of error.
 
-    Each call is judged by its own answer: it is kept unless `rule` finds an error there. A call without an answer is
-    dropped where the user or the assistant goes on, with MAE and without (`rule=None`), as released; it is kept where
-    the conversation ends. A message of plain text is judged in the same way by what a tool says right after it.
+    Each call is judged by its own answer and kept unless `rule` finds an error in it. A call without an answer is kept
+    if the conversation ends with it. If the user or the assistant continues after it, it is dropped, with MAE and
+    without (`rule=None`), as in the released code. A message of plain text is judged in the same way by the tool
+    message that directly follows it.
     """
     messages = trajectory.messages
     last = max((at for at, message in enumerate(messages) if message.role != "tool"), default=-1)
@@ -43,15 +44,15 @@ def verdicts(trajectory: Trajectory, rule: Rule | None) -> list[tuple[Verdict, s
 
 
 def learnable(trajectory: Trajectory, rule: Rule | None) -> list[bool]:
-    """For each of the trajectory's `actions` whether it may be learned: kept by MAE, and not history only already."""
+    """Return for each of the trajectory's `actions` whether it is a training target: kept by MAE, with `learn` set."""
     judged = zip(actions(trajectory.messages), verdicts(trajectory, rule), strict=True)
     return [action.learn and verdict is Verdict.KEPT for action, (verdict, _) in judged]
 
 
 def apply(trajectory: Trajectory, rule: Rule | None) -> Trajectory:
-    """The same trajectory with `learn` set on what its assistant did; no message is taken out.
+    """Return the trajectory with `learn` cleared on everything that MAE drops; no message is removed.
 
-    The text and thought beside calls may be learned while at least one of the calls is kept.
+    Text and thought beside calls keep `learn` as long as at least one of the calls is kept.
     """
     kept = iter([verdict is Verdict.KEPT for verdict, _ in verdicts(trajectory, rule)])
     messages = tuple(
@@ -61,7 +62,7 @@ def apply(trajectory: Trajectory, rule: Rule | None) -> Trajectory:
 
 
 def _marked(message: Message, kept: Iterator[bool]) -> Message:
-    """The assistant message with the next of `kept` applied to each of its actions."""
+    """Return the assistant message with one flag, consumed from `kept`, applied to each of its actions."""
     flags = [next(kept) for _ in message.calls or [None]]
     calls = tuple(replace(made, learn=made.learn and flag) for made, flag in zip(message.calls, flags, strict=False))
     return replace(message, calls=calls, learn=message.learn and any(flags))

@@ -1,11 +1,11 @@
-"""PKT, prioritize key tokens: how much each target token of a call counts (TL-Training, arXiv 2412.15495).
+"""PKT, prioritizing key tokens: the loss weight of each target token of a call (TL-Training, arXiv 2412.15495).
 
-Which tool is called is decided by few tokens: the first of its name, and those at which its name parts from the names
-of other tools on offer. Their weight is
+A few tokens decide which tool is called: the first token of its name, and each token at which its name diverges from
+the name of another available tool. Their weight is
 
     w = clip(|NK| / |K|, 1, w_max)
 
-with K the key tokens of a turn and NK its other target tokens (the end token included), whose weight is 1.
+where K are the key tokens of a turn and NK its other target tokens, end token included; those have weight 1.
 A turn's loss is sum(w * nll) / sum(w).
 """
 
@@ -15,17 +15,17 @@ from collections.abc import Iterable, Sequence
 
 
 def key_positions(target: Sequence[int], first: int, others: Iterable[Sequence[int]]) -> frozenset[int]:
-    """Positions of the key tokens in a call.
+    """Return the positions of the key tokens in a call.
 
     Args:
-        target: token ids of the call as it stands after `Assistant:`, the end token included.
+        target: token ids of the call as they follow `Assistant:`, end token included.
         first: position in `target` of the first token of the called tool's name.
-        others: for every other tool on offer the token ids of a call of it, its name and the `(` at least.
+        others: for every other available tool, the token ids of a call of it: at least its name and the `(`.
 
     Returns:
-        `first`, and for every other tool whose name begins with the same tokens the position right after what they
-        share: the token that tells the two apart. Where the called name is itself the beginning of another's, that is
-        the token after the name.
+        `first`, and for every other tool whose name begins with the same tokens, the position after their common
+        prefix: the first token that distinguishes the two names. If the called name is a prefix of the other name,
+        this is the token after the called name.
     """
     keys = {first}
     for other in others:
@@ -36,7 +36,7 @@ def key_positions(target: Sequence[int], first: int, others: Iterable[Sequence[i
 
 
 def token_weights(length: int, keys: frozenset[int], w_max: float) -> list[float]:
-    """Weight of each of a turn's `length` target tokens; 1 everywhere in a turn without key tokens (plain text)."""
+    """Return the weight of each of a turn's `length` target tokens; all 1 without key tokens (plain text)."""
     if not keys:
         return [1.0] * length
     key_weight = min(max((length - len(keys)) / len(keys), 1.0), w_max)
@@ -44,7 +44,7 @@ def token_weights(length: int, keys: frozenset[int], w_max: float) -> list[float
 
 
 def _shared_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """Number of leading elements that `a` and `b` have in common."""
+    """Return the length of the common prefix of `a` and `b`."""
     for position, (x, y) in enumerate(zip(a, b, strict=False)):
         if x != y:
             return position

@@ -1,7 +1,7 @@
-"""What everything else speaks of: tools, calls, messages, trajectories. Plain values, no torch, no I/O.
+"""The data types of the whole package: tools, calls, messages and trajectories. Plain values, no torch, no I/O.
 
 A trajectory is one conversation: a user asks, the assistant calls tools, each tool answers, and a last call (usually
-`finish`) ends it. Formats and readers turn files into these objects; nothing above them looks at raw JSON.
+`finish`) ends it. Formats and readers turn files into these objects; no module above them reads raw JSON.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ class _Any:
     def __repr__(self) -> str:
         return "ANY"
 
-    def __reduce__(self) -> str:  # stays the one object through copy and pickle
+    def __reduce__(self) -> str:  # copy and pickle return the same object
         return "ANY"
 
 
 ANY: Final = _Any()
-"""A golden argument value that accepts whatever the prediction says (RoTBench writes it as the string "None")."""
+"""A golden argument value that accepts any predicted value (RoTBench writes it as the string "None")."""
 
 
 @dataclass(frozen=True, slots=True)
 class OneOf:
     """A golden argument value that accepts any of `values` (BFCL's possible answers), at any depth of an argument.
 
-    `optional`: the argument, or the key of a dict, may be left out as well; with no `values` it must be.
+    `optional`: the argument, or the key of a dict, may also be omitted; if `values` is empty, it must be omitted.
     """
 
     values: tuple[Any, ...]
@@ -43,7 +43,7 @@ class OneOf:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A tool on offer: its name, what it does, and `parameters`, a JSON schema object (`properties`, `required`)."""
+    """A tool: its name, a description, and `parameters`, a JSON schema object (`properties`, `required`)."""
 
     name: str
     description: str
@@ -51,12 +51,12 @@ class Tool:
 
     @property
     def properties(self) -> Mapping[str, Any]:
-        """Parameter name -> its JSON schema, in the order of the documentation."""
+        """Map each parameter name to its JSON schema, in the order of the documentation."""
         return self.parameters.get("properties") or {}
 
     @property
     def required(self) -> tuple[str, ...]:
-        """Names of the parameters a call must give."""
+        """Names of the parameters that a call must include."""
         return tuple(self.parameters.get("required") or ())
 
 
@@ -64,8 +64,8 @@ class Tool:
 class Call:
     """One call of a tool; argument values are JSON-like (in a golden call also `ANY` and `OneOf`).
 
-    `positional`: how many values its text gave without a parameter's name. They are not kept, and calls that differ
-    in their number alone are equal.
+    `positional`: number of values that the call's text gives without a parameter name. The values themselves are not
+    stored, and the number does not count in comparisons.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Call:
 
 
 def example(golden: Call) -> Call:
-    """A call that `golden` accepts, such as a model would make it: of `OneOf` the first value, for `ANY` a word."""
+    """Return a concrete call that `golden` accepts: the first value of each `OneOf`, and "any" for `ANY`."""
     return Call(golden.name, _example(dict(golden.arguments)))
 
 
@@ -91,14 +91,15 @@ def _example(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call that an assistant message makes.
+    """A call within an assistant message.
 
-    `Call` itself has neither `learn` nor `id`: predicted and golden calls are compared by name and arguments alone.
+    `Call` itself has neither `learn` nor `id`, since predicted and golden calls are compared by name and arguments.
 
     Attributes:
         call: the tool and its arguments.
-        learn: False for a call that is history only: never a target of training.
-        id: what the message with its answer names in `Message.answers`; empty where the order of the answers tells.
+        learn: False for a call that is only history and never a training target.
+        id: identifier that the tool message with the answer repeats in `Message.answers`; empty if answers are matched
+            by their order.
     """
 
     call: Call
@@ -112,14 +113,14 @@ class Message:
 
     Attributes:
         role: who speaks.
-        text: what is said to the others: the user's words, a tool's answer, what the assistant says to the user.
-        calls: the tools that an assistant message calls, in their order; none in a message of plain text.
-        thought: what the assistant thought before it spoke or called.
-        learn: False where `text` and `thought` of an assistant message are history only: never a target of training.
-            Each call has a flag of its own.
-        answers: in a tool's message the `ToolCall.id` that it answers; empty where the order of the answers tells.
-        is_error: in a tool's message whether the call failed, where the source says so outright (MCP `isError`,
-            Anthropic `is_error`, an exit code); None where it does not, and the text alone can tell.
+        text: the user's words, a tool's answer, or what the assistant says to the user.
+        calls: the calls of an assistant message, in order; empty in a message of plain text.
+        thought: the assistant's reasoning before its text and calls.
+        learn: False if `text` and `thought` of an assistant message are only history and never a training target. Each
+            call has its own flag.
+        answers: in a tool message, the `ToolCall.id` that it answers; empty if answers are matched by their order.
+        is_error: in a tool message, whether the call failed, if the source states it explicitly (MCP `isError`,
+            Anthropic `is_error`, an exit code); None if only the text can tell.
     """
 
     role: Role
@@ -132,22 +133,22 @@ class Message:
 
     @classmethod
     def calling(cls, *calls: Call, text: str = "", thought: str = "", learn: bool = True) -> Message:
-        """An assistant message that makes these calls, to be learned as a whole or not at all."""
+        """Create an assistant message with these calls and one `learn` flag for all of it."""
         return cls("assistant", text, tuple(ToolCall(call, learn) for call in calls), thought, learn)
 
     def with_learn(self, learn: bool) -> Message:
-        """The same message with `learn` on all of it, its calls included."""
+        """Return the message with this `learn` flag on its text and on every call."""
         return replace(self, learn=learn, calls=tuple(replace(call, learn=learn) for call in self.calls))
 
 
 class Action(NamedTuple):
-    """What the assistant did at one point: it made a call, or said something without one.
+    """One action of the assistant: a call, or a message without calls.
 
     Attributes:
-        at: position of its message.
+        at: index of its message.
         call: the call; None for a message of plain text.
-        learn: whether it may be a target of training.
-        answer: position of the tool's message that answers it; None where there is none.
+        learn: whether it may be a training target.
+        answer: index of the tool message that answers it; None if there is none.
     """
 
     at: int
@@ -157,7 +158,7 @@ class Action(NamedTuple):
 
 
 def actions(messages: Sequence[Message]) -> list[Action]:
-    """Everything the assistant did, in order: an action for each call, one for each message without a call."""
+    """Return the assistant's actions in order: one for each call and one for each message without calls."""
     found = []
     for at, message in enumerate(messages):
         if message.role != "assistant":
@@ -173,10 +174,10 @@ def actions(messages: Sequence[Message]) -> list[Action]:
 
 
 def _answers(messages: Sequence[Message], at: int) -> list[int | None]:
-    """For each call of the assistant message at `at` the position of its answer; for plain text what a tool says to it.
+    """Return the index of the answer to each call of the assistant message at `at`; plain text counts as one call.
 
-    The answers are the tools' messages that follow directly. One that names a call answers that call; the others
-    answer the remaining calls in order.
+    The answers are the tool messages that follow directly. A tool message that names a call answers that call; the
+    others answer the remaining calls in order.
     """
     following = list(takewhile(lambda i: messages[i].role == "tool", range(at + 1, len(messages))))
     ids = [made.id for made in messages[at].calls] or [""]
@@ -194,10 +195,10 @@ def _answers(messages: Sequence[Message], at: int) -> list[int | None]:
 
 
 def sequential(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The same conversation with at most one call a message, each call directly before its own answer.
+    """Return the conversation with at most one call per message, each call directly followed by its answer.
 
-    A message of several calls becomes as many messages; its text and thought stay with the first. Neither the number
-    nor the order of `actions` changes.
+    A message with several calls is split into one message per call; its text and thought stay with the first. The
+    number and order of `actions` do not change.
     """
     if all(len(message.calls) <= 1 for message in messages):
         return messages
@@ -222,9 +223,9 @@ def sequential(messages: tuple[Message, ...]) -> tuple[Message, ...]:
 class Trajectory:
     """A conversation over a set of tools.
 
-    `instructions` is system text other than the tools' documentation. `meta` carries what a source knows besides, such
-    as `scenario` and `level` (RoTBench), or `errors` (toolworld: per assistant message None or the kind of its
-    mistake).
+    `instructions` is system text other than the tools' documentation. `meta` holds further data of the source, such as
+    `scenario` and `level` (RoTBench), or `errors` (toolworld: for each assistant message the kind of its mistake or
+    None).
     """
 
     id: str
@@ -235,15 +236,16 @@ class Trajectory:
 
     @property
     def query(self) -> str:
-        """The first user message: what the conversation is about."""
+        """The first user message, or an empty string."""
         return next((m.text for m in self.messages if m.role == "user"), "")
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One question of a benchmark: given `messages` (ending with a user or tool message), call one of `tools`.
+    """A benchmark question: given `messages` (the last one from the user or a tool), call one of `tools`.
 
-    Any of `goldens` is right. `meta` holds what results are split by (`scenario`, `level`, `turn`, ...).
+    Each of `goldens` is a correct answer. `meta` holds the fields by which results are split (`scenario`, `level`,
+    `turn`, ...).
     """
 
     id: str
@@ -255,13 +257,13 @@ class Sample:
 
     @property
     def query(self) -> str:
-        """The first user message."""
+        """The first user message, or an empty string."""
         return next((m.text for m in self.messages if m.role == "user"), "")
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What one conversation is to be about. `meta` is what results are split by, and what the environment needs."""
+    """The task of a conversation. `meta` holds the fields by which results are split, and data for the environment."""
 
     id: str
     meta: Mapping[str, Any] = field(default_factory=dict)
@@ -269,7 +271,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """The beginning of a conversation, or what its user says next: the tools on offer from here on, and messages."""
+    """The start of a conversation or the user's next turn: new messages, and the tools available from here on."""
 
     tools: tuple[Tool, ...]
     messages: tuple[Message, ...]

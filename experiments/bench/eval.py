@@ -88,7 +88,7 @@ class Work:
     def one(self, prefill: Prefill) -> list[str]:
         """Return answers by `generate`, one prompt at a time."""
         greedy = Greedy(self.max_new_tokens, self.encoder.eos_id, self.encoder.tokenizer.pad_token_id, self.ended)
-        with torch.inference_mode(), generation.own_settings_aside(self.model):
+        with torch.inference_mode(), generation.ignore_generation_config(self.model):
             found = dict(generation.in_batches(self.model, self.prompts, greedy, 1, prefill))
         return [self.trimmed(self.encoder.decode(found[i])) for i in range(len(self.prompts))]
 
@@ -97,7 +97,7 @@ class Work:
         for start in range(0, len(self.prompts), self.batch_size):
             batch = self.prompts[start : start + self.batch_size]
             prefill.add(batch, len(batch) * max(map(len, batch)))
-        with torch.inference_mode(), generation.own_settings_aside(self.model):
+        with torch.inference_mode(), generation.ignore_generation_config(self.model):
             out = Pipeline(self.ended, model=self.model, tokenizer=self.encoder.tokenizer)(
                 self.texts,
                 batch_size=self.batch_size,
@@ -199,7 +199,7 @@ def floor(work: Work, answer_tokens: int) -> dict:
     with torch.inference_mode():
         cache = kv_cache.empty(work.model)
         work.model(ids, past_key_values=cache, logits_to_keep=1)
-        cache = kv_cache.repeated(cache, work.batch_size)
+        cache = kv_cache.expand_row(cache, work.batch_size)
         forward = median_seconds(lambda: work.model(ids, use_cache=True, logits_to_keep=1))
         decode = median_seconds(lambda: work.model(step, past_key_values=cache, logits_to_keep=1))
     rates = length / forward, work.batch_size / decode

@@ -15,7 +15,7 @@ from tests.support import clock, interruptions, stage_recipes
 from tests.support.clock import DAY
 from tests.support.launched_runs import SUPERVISED, end, same, start
 from tests.support.small_runs import SMALL
-from tltrain.training.checkpoints import WholeCheckpoints
+from tltrain.training.checkpoints import ResumableCheckpoints
 from tltrain.training.sft import TurnTrainer
 
 WORDS = ("stage=sft", *SMALL, *SUPERVISED, "stage.args.save_steps=1", "stage.keep_checkpoints=true")
@@ -24,7 +24,7 @@ WORDS = ("stage=sft", *SMALL, *SUPERVISED, "stage.args.save_steps=1", "stage.kee
 @pytest.fixture
 def backwards(monkeypatch):
     """Each checkpoint's files are dated a day before those of the one before it."""
-    save = WholeCheckpoints._save_checkpoint
+    save = ResumableCheckpoints._save_checkpoint
 
     def save_and_date(self, model, trial):
         save(self, model, trial)
@@ -33,7 +33,7 @@ def backwards(monkeypatch):
         for path in (*folder.rglob("*"), folder):
             os.utime(path, (when, when))
 
-    monkeypatch.setattr(WholeCheckpoints, "_save_checkpoint", save_and_date)
+    monkeypatch.setattr(ResumableCheckpoints, "_save_checkpoint", save_and_date)
 
 
 @pytest.mark.parametrize("limit", [1, 2])
@@ -108,7 +108,7 @@ def test_a_jump_while_training_changes_nothing(tmp_path, steady, figures, name, 
 @JUMPS
 def test_a_jump_between_a_run_and_its_repetition_changes_nothing(tmp_path, steady, figures, name, days):
     """The first is killed as a checkpoint is sealed; what it left has the times of its clock."""
-    sealed = ("training/checkpoints.py:seal", 2)
+    sealed = ("training/checkpoints.py:mark_complete", 2)
     process = start(tmp_path, *stage_recipes.words_of(name), before=interruptions.interrupted(sealed, signal.SIGKILL))
     end(process, tmp_path, status=-signal.SIGKILL)
     clock.date(tmp_path, -days * DAY)

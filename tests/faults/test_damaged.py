@@ -13,7 +13,14 @@ from tests.support.command_line import command_line
 from tests.support.launched_runs import SUPERVISED, same
 from tests.support.small_runs import SMALL
 from tltrain.errors import TltrainError
-from tltrain.training.checkpoints import COMPLETE, altered, kept_of, last_checkpoint, seal, to_resume
+from tltrain.training.checkpoints import (
+    COMPLETE,
+    changed_file,
+    kept_of,
+    last_checkpoint,
+    mark_complete,
+    resumable_checkpoint,
+)
 from tltrain.training.sft import TurnTrainer
 
 WORDS = ("stage=sft", *SMALL, *SUPERVISED, "stage.args.save_steps=1", "stage.args.save_total_limit=2")
@@ -120,30 +127,30 @@ def test_what_seals_a_checkpoint(tmp_path):
     folder = tmp_path / "checkpoint-7"
     (folder / "policy").mkdir(parents=True)
     (folder / "policy" / "weights").write_bytes(b"abc")
-    assert last_checkpoint(tmp_path) is None and to_resume(tmp_path) is None and not folder.exists()
+    assert last_checkpoint(tmp_path) is None and resumable_checkpoint(tmp_path) is None and not folder.exists()
     (folder / "policy").mkdir(parents=True)
     (folder / "policy" / "weights").write_bytes(b"abc")
-    seal(folder, {"loss": 0.1})
+    mark_complete(folder, {"loss": 0.1})
     kept = json.loads((folder / COMPLETE).read_text())
     xxh3_of_abc = "06b05ab6733a618578af5f94892f3950"
     assert {name: kept[name] for name in ("loss", "files")} == {
         "loss": 0.1,
         "files": {"policy/weights": [3, xxh3_of_abc]},
     }
-    assert altered(folder) is None and to_resume(tmp_path) == folder
+    assert changed_file(folder) is None and resumable_checkpoint(tmp_path) == folder
     (folder / "policy" / "weights").write_bytes(b"abd")
-    assert altered(folder) == "policy/weights"
+    assert changed_file(folder) == "policy/weights"
     (folder / "policy" / "weights").write_bytes(b"abcd")
-    assert altered(folder) == "policy/weights"
+    assert changed_file(folder) == "policy/weights"
 
 
 def test_a_folder_that_is_called_otherwise_is_no_checkpoint_and_stays(tmp_path):
     other, newest = tmp_path / "checkpoint-best", tmp_path / "checkpoint-10"
     for folder in (other, newest, tmp_path / "checkpoint-9"):
         folder.mkdir()
-        seal(folder, {"loss": 0.1})
+        mark_complete(folder, {"loss": 0.1})
     (tmp_path / "checkpoint-mine").mkdir()
-    assert to_resume(tmp_path) == newest and other.is_dir() and (tmp_path / "checkpoint-mine").is_dir()
+    assert resumable_checkpoint(tmp_path) == newest and other.is_dir() and (tmp_path / "checkpoint-mine").is_dir()
 
 
 @pytest.mark.parametrize("kept", ['{"loss": "x"}', "{}", "[]", "[" * 100_000])
@@ -158,7 +165,7 @@ def test_what_an_earlier_version_kept_is_checked(tmp_path, kept):
 @pytest.mark.parametrize("files", ["[]", '{"a": null}', '{"a": [null, ""]}', '{"\\u0000": [1, ""]}', '{"a": [1]}'])
 def test_a_list_of_files_of_another_shape_is_an_altered_one(tmp_path, files):
     (tmp_path / COMPLETE).write_text(f'{{"files": {files}}}')
-    assert altered(tmp_path) is not None
+    assert changed_file(tmp_path) is not None
 
 
 # --- models ---------------------------------------------------------------------------------------------------------

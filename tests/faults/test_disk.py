@@ -49,18 +49,18 @@ def test_a_file_that_finds_no_room(tltrain, monkeypatch):
 @pytest.mark.parametrize("words", [["stage=sft", *SUPERVISED, "stage.args.save_steps=1"]], ids=["sft"])
 def test_a_checkpoint_that_finds_no_room(tltrain, monkeypatch, words, tmp_path):
     """The one before it stays; what was written of it makes room for the message."""
-    folder, seal = tmp_path / "run", checkpoints.seal
+    folder, mark_complete = tmp_path / "run", checkpoints.mark_complete
     whole = tltrain(*words, *SMALL)
 
-    def seal_or_not(place: Path, kept: dict) -> None:
+    def mark_or_not(place: Path, kept: dict) -> None:
         if place.name == "checkpoint-3":
             no_space()
-        seal(place, kept)
+        mark_complete(place, kept)
 
-    monkeypatch.setattr(checkpoints, "seal", seal_or_not)
+    monkeypatch.setattr(checkpoints, "mark_complete", mark_or_not)
     assert last_line(tltrain(*words, *SMALL, folder=folder, status=1)).startswith(FULL)
     assert [path.name for path in (folder / "checkpoints").glob("checkpoint-*")] == ["checkpoint-2"]
-    monkeypatch.setattr(checkpoints, "seal", seal)
+    monkeypatch.setattr(checkpoints, "mark_complete", mark_complete)
     ran = tltrain(*words, *SMALL, "stage.resume=true", folder=folder)
     assert f"going on from {folder / 'checkpoints' / 'checkpoint-2'}" in ran.err
     for name in ("model/model.safetensors", "model/tokenizer.json"):

@@ -23,7 +23,7 @@ from tests.support.interruptions import Moment
 from tests.support.launched_runs import end, same, start
 from tltrain import config
 from tltrain.training import checkpoints
-from tltrain.training.checkpoints import COMPLETE, WholeCheckpoints, last_checkpoint, step_of
+from tltrain.training.checkpoints import COMPLETE, ResumableCheckpoints, last_checkpoint, step_of
 from tltrain.training.reward_function import RewardFunction
 
 pytestmark = pytest.mark.faults
@@ -31,15 +31,15 @@ ALGORITHMS = tuple(algorithm.name for algorithm in config.Algorithm)
 KILLED: dict[str, Moment] = {
     "rollout": ("training/reward_function.py:RewardFunction.__call__", 9),
     "update": ("training/signals.py:SaveAtSignal.on_step_end", 3),
-    "checkpoint": ("training/checkpoints.py:WholeCheckpoints._save_checkpoint", 2),
-    "seal of a checkpoint": ("training/checkpoints.py:seal", 3),
+    "checkpoint": ("training/checkpoints.py:ResumableCheckpoints._save_checkpoint", 2),
+    "seal of a checkpoint": ("training/checkpoints.py:mark_complete", 3),
 }
 """Where a run is killed -> a function that all algorithms call there, and at which of its calls."""
 OWN: dict[str, dict[str, Moment]] = {
     "ppo": {
         "sampling": ("training/ppo.py:PPOTrainer._sample", 2),
         "loss": ("training/ppo.py:PPOTrainer.compute_loss", 4),
-        "rollout of a checkpoint": ("training/ppo.py:PPOTrainer._save_more", 3),
+        "rollout of a checkpoint": ("training/ppo.py:PPOTrainer._save_extra", 3),
     }
 }
 """The same, of an algorithm's own functions."""
@@ -112,20 +112,20 @@ def in_update(monkeypatch, late: Late, fail: Callable[[], None]) -> None:
     def training_step(self, *args, **kwargs):
         if late():
             fail()
-        return super(WholeCheckpoints, self).training_step(*args, **kwargs)
+        return super(ResumableCheckpoints, self).training_step(*args, **kwargs)
 
-    monkeypatch.setattr(WholeCheckpoints, "training_step", training_step, raising=False)
+    monkeypatch.setattr(ResumableCheckpoints, "training_step", training_step, raising=False)
 
 
 def in_checkpoint(monkeypatch, late: Late, fail: Callable[[], None]) -> None:
-    seal = checkpoints.seal
+    mark_complete = checkpoints.mark_complete
 
     def sealed(folder: Path, kept: dict) -> None:
         if late():
             fail()
-        seal(folder, kept)
+        mark_complete(folder, kept)
 
-    monkeypatch.setattr(checkpoints, "seal", sealed)
+    monkeypatch.setattr(checkpoints, "mark_complete", sealed)
 
 
 def earning(reward: float) -> Callable:

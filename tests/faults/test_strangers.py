@@ -124,7 +124,7 @@ def strange(model, canary) -> Path:
 )
 def test_a_folder_with_code(tltrain, strange, canary, words):
     line = refused(tltrain, *words, f"model.path={strange}")
-    assert line == f"the model {strange} brings code of its own, which is run only with model.trust_remote_code=true"
+    assert line == f"the model {strange} contains its own code, which runs only with model.trust_remote_code=true"
 
 
 def test_code_is_run_where_the_user_says_so(tmp_path, models_cache, strange, canary):
@@ -200,7 +200,7 @@ def test_a_rollout_of_a_checkpoint_is_no_place_for_code(tmp_path, canary):
             sums = SimpleNamespace(values={})
             trainer = SimpleNamespace(args=SimpleNamespace(process_index=0, device="cpu"), _sums=sums)
             with pytest.raises(pickle.UnpicklingError):
-                PPOTrainer._load_more(trainer, folder)
+                PPOTrainer._load_extra(trainer, folder)
 
 
 # --- tool libraries -------------------------------------------------------------------------------------------------

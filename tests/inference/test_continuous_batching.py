@@ -16,13 +16,13 @@ from tests.support.greedy_answers import KEEPS_ALL, MODELS, PAD, alone, greedy, 
 from tltrain.formats.tl import TL
 from tltrain.inference import continuous_batching, decoding_attention, generation, kv_cache
 from tltrain.inference.continuous_batching import Family, Greedy, Prefill, families
-from tltrain.inference.generation import own_settings_aside
+from tltrain.inference.generation import ignore_generation_config
 
 
 def answered(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], most: int, batch_size: int, prefill: Prefill | None = None
 ) -> list[list[int]]:
-    with torch.inference_mode(), own_settings_aside(model), decoding_attention.on(model):
+    with torch.inference_mode(), ignore_generation_config(model), decoding_attention.enabled(model):
         found = list(continuous_batching.answers(model, prompts, greedy(most), batch_size, prefill or Prefill()))
     assert sorted(number for number, _ in found) == list(range(len(prompts)))
     assert all(len(tokens) <= most for _, tokens in found)
@@ -57,7 +57,7 @@ PROMPTS = [[*root, 3 + k, 4 + k] for root in ROOTS for k in range(6)] + [[9, 8, 
 @pytest.mark.parametrize("name", MODELS)
 def test_answers_are_those_of_plain_batches(name):
     model, most = model_of(name), 20
-    with torch.inference_mode(), own_settings_aside(model):
+    with torch.inference_mode(), ignore_generation_config(model):
         plain = dict(generation.in_batches(model, PROMPTS, greedy(most), 4, Prefill()))
     expected = [whole(plain[number]) for number in range(len(PROMPTS))]
     assert len({len(answer) for answer in expected}) > 1 and len({tuple(answer) for answer in expected}) > 3
@@ -92,7 +92,7 @@ def test_answers_that_have_ended_make_room(monkeypatch):
     def ended(answer: list[int]) -> bool:
         return len(answer) >= lengths.setdefault(id(answer), short if lengths else long)
 
-    with torch.inference_mode(), own_settings_aside(model):
+    with torch.inference_mode(), ignore_generation_config(model):
         order = [i for i, _ in continuous_batching.answers(model, prompts, Greedy(60, 10**6, PAD, ended), 4, Prefill())]
     assert len(order) == 8
     in_turn = 60 * 4 + 60 * 4  # the most that two batches of 4 that wait for their longest answer would decode

@@ -57,7 +57,7 @@ def test_decoding_attention_is_enabled_within_its_context_only(monkeypatch):
     settings = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 5, "do_sample": False}
     plain = model.generate(ids, **settings)
     assert queries == []
-    with decoding_attention.on(model):
+    with decoding_attention.enabled(model):
         assert torch.equal(model.generate(ids, **settings), plain)
     assert queries == [6, 6]  # both layers prefill the prompt this way, and no later token
     assert model.config._attn_implementation == "sdpa"
@@ -65,5 +65,5 @@ def test_decoding_attention_is_enabled_within_its_context_only(monkeypatch):
 
 def test_other_attention_is_left_alone():
     model = LlamaForCausalLM(LlamaConfig(**SIZES, attn_implementation="eager"))
-    with decoding_attention.on(model):
+    with decoding_attention.enabled(model):
         assert model.config._attn_implementation == "eager"

@@ -71,11 +71,11 @@ def test_other_tensors_in_its_place_are_not_overwritten():
 
 def test_repeated_rows_grow_apart_and_leave_the_first_alone():
     one = Cache(layers=[layer_of([1, 2])])
-    three = kv_cache.repeated(one, 3)
+    three = kv_cache.expand_row(one, 3)
     three.update(*[torch.tensor([7.0, 8.0, 9.0])[:, None, None, None] + more for more in (0, 100)], 0)
     assert rows_of(three) == [[1, 2, 7], [1, 2, 8], [1, 2, 9]]
     assert rows_of(one) == [[1, 2]]
-    assert rows_of(kv_cache.repeated(one, 2)) == [[1, 2], [1, 2]]
+    assert rows_of(kv_cache.expand_row(one, 2)) == [[1, 2], [1, 2]]
 
 
 def test_gathered_rows_end_together():
@@ -84,7 +84,7 @@ def test_gathered_rows_end_together():
         (Cache(layers=[layer_of([7], [8])]), [0, 1]),
         (Cache(layers=[layer_of([0, 0, 0, 9], [0, 0, 0, 10], [0, 0, 11, 12])]), [2, 1]),
     ]
-    found = kv_cache.gathered(parts, 3)
+    found = kv_cache.stack_rows(parts, 3)
     assert rows_of(found) == [[4, 5, 6], [0, 0, 7], [0, 0, 8], [0, 11, 12], [0, 0, 10]]
     address = found.layers[0].keys.data_ptr()
     new = torch.arange(20.0, 25.0)[:, None, None, None]

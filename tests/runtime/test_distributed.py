@@ -405,7 +405,7 @@ def test_a_rollout_without_prompts_has_no_loss():
     from tltrain.training import policy_gradient as pg
     from tltrain.training import rollout
 
-    batch = rollout.batch_of([], [], [], pad_id=0)
+    batch = rollout.make_batch([], [], [], pad_id=0)
     assert batch["input_ids"].shape == (1, 1)
     assert not batch["keep"].any()
     values = torch.zeros(0, requires_grad=True)[batch["index"]]

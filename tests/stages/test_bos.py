@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from tests.support.tokenizers import joining_quotes, with_bos
 from tltrain import config
-from tltrain.models.encoders import Reading, bos_of, load_encoder
+from tltrain.models.encoders import TokenizationRecord, bos_of, load_encoder
 
 WORDS = ("stage=pkt", "data.size=6", "stage.args.max_steps=1", "hardware.bf16=false", "stage.args.max_length=4096")
 
@@ -46,7 +46,7 @@ def test_a_trained_model_says_how_it_was_trained_and_is_asked_so(tltrain, base, 
 
 
 def test_a_different_bos_setting_in_evaluation_is_reported(tmp_path, monkeypatch):
-    Reading(bos=False).write(tmp_path)
+    TokenizationRecord(bos=False).write(tmp_path)
     said = []
     monkeypatch.setattr("tltrain.models.encoders.log.warning", lambda text, *args: said.append(text % args))
     assert bos_of(str(tmp_path), model_keys(bos="auto")) is False and not said
@@ -60,7 +60,9 @@ def model_keys(**keys):
 
 def test_prompts_that_a_server_would_read_in_other_tokens_are_counted(tltrain, base, byte_level):
     ran = tltrain(*WORDS, f"model.path={base(joining_quotes(byte_level))}")
-    assert Reading.of(ran.folder / "model") == Reading(bos=False, prompts=5, prompts_read_apart=5)
+    assert TokenizationRecord.read(ran.folder / "model") == TokenizationRecord(
+        bos=False, prompts=5, prompts_read_apart=5
+    )
     assert "5 of 5 conversations have other tokens if their text is read as a whole" in ran.out + ran.err
 
 

@@ -22,7 +22,7 @@ def jumping(seconds: float, step: int) -> None:
 
     from tltrain.training import checkpoints
 
-    on_step_end, seal, jumped = DefaultFlowCallback.on_step_end, checkpoints.seal, False
+    on_step_end, mark_complete, jumped = DefaultFlowCallback.on_step_end, checkpoints.mark_complete, False
 
     def step_end(self, args, state, control, **kwargs):
         nonlocal jumped
@@ -33,12 +33,12 @@ def jumping(seconds: float, step: int) -> None:
         return on_step_end(self, args, state, control, **kwargs)
 
     def sealed(folder: Path, kept: dict) -> None:
-        seal(folder, kept)
+        mark_complete(folder, kept)
         if jumped:
             date(folder, seconds)
 
     DefaultFlowCallback.on_step_end = step_end
-    checkpoints.seal = sealed
+    checkpoints.mark_complete = sealed
 
 
 def date(folder: Path, seconds: float) -> None:

@@ -315,7 +315,7 @@ def _trained(folder: Path, on_error: str, report: ReadReport) -> Any:
     from tltrain.models import encoders
 
     data.trained_on(folder)
-    encoders.Reading.of(folder)
+    encoders.TokenizationRecord.read(folder)
     return []
 
 
@@ -337,7 +337,7 @@ def _run_folder(folder: Path, on_error: str, report: ReadReport) -> Any:
 def _checkpoints(folder: Path, on_error: str, report: ReadReport) -> Any:
     from tltrain.training import checkpoints
 
-    found = checkpoints.to_resume(folder / "checkpoints")
+    found = checkpoints.resumable_checkpoint(folder / "checkpoints")
     if found is not None:
         checkpoints.kept_of(found)
     return []

@@ -12,7 +12,7 @@ from tests.support.composition import composed
 from tests.support.small_runs import SMALL, last_line
 from tltrain.runtime import runs
 from tltrain.sweeps import resuming
-from tltrain.training.checkpoints import COMPLETE, seal
+from tltrain.training.checkpoints import COMPLETE, mark_complete
 
 SFT = ("stage=sft", *SMALL)
 WORDS = (*SFT, "data.size=6")
@@ -25,7 +25,7 @@ def stopped(tmp_path) -> Path:
     checkpoint = folder / "checkpoints" / "checkpoint-3"
     checkpoint.mkdir(parents=True)
     (checkpoint / "model.safetensors").write_text("half of the work")
-    seal(checkpoint, {})
+    mark_complete(checkpoint, {})
     resuming.record(composed(*WORDS, "tracking=none"), folder)
     return folder
 

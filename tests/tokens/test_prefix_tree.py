@@ -61,7 +61,7 @@ def test_a_tree_by_hand():
 
 
 def test_runs_that_do_not_stand_depth_first_are_refused():
-    with pytest.raises(ValueError, match="run 3 does not stand depth first"):
+    with pytest.raises(ValueError, match="run 3 is not in depth-first order"):
         flatten([Run([1], -1, []), Run([2], 0, []), Run([3], 0, []), Run([4], 1, [])])
 
 
@@ -87,11 +87,11 @@ def test_chains_that_share_most_are_grouped_at_the_position_of_the_first():
 
 def test_a_trajectory_joins_where_that_costs_less():
     # 20 new tokens besides 100, 80 of which are shared, in a tree of 100: 20 (1 + 220 / c) against 100 (1 + 50 / c).
-    assert Limits(9, 10**6, 200).pays(tree=100, whole=100, shared=80)
+    assert Limits(9, 10**6, 200).saves_time(tree=100, whole=100, shared=80)
     # 70 new ones: 70 (1 + 270 / 200) = 164.5 against 125.
-    assert not Limits(9, 10**6, 200).pays(tree=100, whole=100, shared=30)
-    assert Limits(9, 10**6).pays(tree=100, whole=100, shared=30)
-    assert not Limits(9, 10**6).pays(tree=100, whole=100, shared=24)  # less than a quarter
+    assert not Limits(9, 10**6, 200).saves_time(tree=100, whole=100, shared=30)
+    assert Limits(9, 10**6).saves_time(tree=100, whole=100, shared=30)
+    assert not Limits(9, 10**6).saves_time(tree=100, whole=100, shared=24)  # less than a quarter
 
 
 TOKENS = st.lists(st.integers(0, 2), min_size=1, max_size=4)

@@ -16,7 +16,7 @@ from tltrain.evaluation import conversation_scores
 from tltrain.formats.calls import render_call
 from tltrain.toolworld import environment
 from tltrain.toolworld.domains import TEST
-from tltrain.toolworld.environment import Toolworld, facts, golden_calls, lacking, script_of
+from tltrain.toolworld.environment import Toolworld, facts, golden_calls, missing_facts, script_of
 from tltrain.toolworld.registry import Domain
 from tltrain.trajectory import Call
 
@@ -124,7 +124,7 @@ def test_only_tasks_that_change_something_and_tell_nothing_have_no_fact():
     ],
 )
 def test_how_an_answer_states_a_fact(answer, fact, stated):
-    assert lacking(answer, [fact]) == ([] if stated else [fact])
+    assert missing_facts(answer, [fact]) == ([] if stated else [fact])
 
 
 def test_a_wrong_answer_fails_and_says_what_is_missing():
@@ -143,7 +143,7 @@ def test_every_fact_is_asked_for():
         script = script_of(task.id)
         golden = script.golden[-1].arguments["answer"]
         for fact in facts(script):
-            assert lacking(golden.replace(str(fact), "?"), facts(script))
+            assert missing_facts(golden.replace(str(fact), "?"), facts(script))
 
 
 def test_without_finish_there_is_no_success():
@@ -207,4 +207,4 @@ def test_the_checker_looks_at_every_domain_on_offer():
     booking = replace(booking, arguments={**booking.arguments, "trainId": train})
     found = play(script, booking, *script.golden)
     assert found == {"success": False, "state": False, "answer": True, "missing": [], "differing": ["trains"]}
-    assert all(isinstance(domain, Domain) for domain in environment.differing(script, script.world([booking])))
+    assert all(isinstance(domain, Domain) for domain in environment.differing_domains(script, script.world([booking])))

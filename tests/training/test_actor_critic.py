@@ -12,7 +12,7 @@ from transformers.models.llama.modeling_llama import LlamaForTokenClassification
 from tests.support.small_rollouts import NEVER, PAD, RESPONSES, SIZES, trees_of, with_mask
 from tltrain.inference import decoding_attention
 from tltrain.training import rollout, tree_mask
-from tltrain.training.actor_critic import ActorCritic, frozen
+from tltrain.training.actor_critic import ActorCritic, freeze_reference
 
 
 def llama(tied: bool = False, **more) -> LlamaForCausalLM:
@@ -23,7 +23,7 @@ def llama(tied: bool = False, **more) -> LlamaForCausalLM:
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_reference_in_half_the_memory_gives_the_same_numbers_under_autocast(tied):
     model, ids = llama(tied), torch.arange(5, 45).view(2, 20)
-    reference = frozen(copy.deepcopy(model), autocast=True)
+    reference = freeze_reference(copy.deepcopy(model), autocast=True)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(reference(ids).logits, model(ids).logits)
     dtypes = {name: parameter.dtype for name, parameter in reference.named_parameters()}
@@ -34,7 +34,7 @@ def test_a_reference_in_half_the_memory_gives_the_same_numbers_under_autocast(ti
 
 
 def test_without_autocast_a_reference_keeps_its_precision():
-    assert {parameter.dtype for parameter in frozen(llama(), autocast=False).parameters()} == {torch.float32}
+    assert {parameter.dtype for parameter in freeze_reference(llama(), autocast=False).parameters()} == {torch.float32}
 
 
 def test_checkpointing_that_trl_switches_off_and_on_stays_what_it_was(byte_level):
@@ -64,7 +64,7 @@ def test_attention_by_blocks_gives_what_a_dense_mask_gives(byte_level, monkeypat
     for attention, multiple in (("sdpa", 1), ("flex_attention", tree_mask.BLOCK)):
         for model in (both.policy, both.critic):
             model.set_attn_implementation(attention)
-        batch = with_mask(rollout.batch_of(trees, responses, [0.0] * 5, PAD, multiple), both.policy)
+        batch = with_mask(rollout.make_batch(trees, responses, [0.0] * 5, PAD, multiple), both.policy)
         names = ("input_ids", "position_ids", "attention_mask", "keep", "targets")
         with torch.no_grad():
             found.append(both(temperature=0.7, **{name: batch[name] for name in names}))
@@ -79,5 +79,5 @@ def test_tokens_are_sampled_without_flex_attention(byte_level):
     model.set_attn_implementation("flex_attention")
     assert rollout.sample(model, trees, rollout.Sampling(6, None, NEVER, PAD)) == expected
     assert model.config._attn_implementation == "flex_attention"
-    with decoding_attention.on(model):
+    with decoding_attention.enabled(model):
         assert model.config._attn_implementation == "sdpa"

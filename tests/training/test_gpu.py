@@ -81,9 +81,9 @@ def test_a_rollout_gives_the_logprobs_and_values_of_the_cpu(model, byte_level, a
         if device == "cuda":
             for one in (both.policy, both.critic):
                 one.set_attn_implementation(attention)
-        batch = rollout.batch_of(trees, responses, [0.0] * 5, 1, tree_mask.BLOCK if device == "cuda" else 1)
+        batch = rollout.make_batch(trees, responses, [0.0] * 5, 1, tree_mask.BLOCK if device == "cuda" else 1)
         batch = rollout.to_device(batch, torch.device(device))
-        batch["attention_mask"] = tree_mask.of(both.policy, batch.pop("reach"))
+        batch["attention_mask"] = tree_mask.attention_mask(both.policy, batch.pop("reach"))
         inputs = {name: batch[name] for name in ("input_ids", "position_ids", "keep", "targets", "attention_mask")}
         with torch.no_grad():
             found.append([one.cpu() for one in both(temperature=0.7, **inputs)])
@@ -104,7 +104,7 @@ def test_greedy_answers_are_those_of_the_cpu(model, byte_level, attention):
     settings = generation.GenerationSettings(max_new_tokens=20, batch_size=2)
     expected = generation.generate(sharp, encoder, prompts, settings)
     assert generation.generate(on_gpu, encoder, prompts, settings) == expected
-    with decoding_attention.on(on_gpu):
+    with decoding_attention.enabled(on_gpu):
         assert on_gpu.config._attn_implementation == "sdpa"
 
 

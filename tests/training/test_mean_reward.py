@@ -7,7 +7,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.support.small_rollouts import NEVER, PAD, SIZES, trees_of
-from tltrain.training.actor_critic import expect, mean_reward, new_critic
+from tltrain.training.actor_critic import mean_reward, new_critic, set_initial_value
 from tltrain.training.rollout import Sampling
 
 
@@ -51,5 +51,5 @@ def test_a_critic_begins_with_that_value_everywhere(policy, tmp_path):
     critic = new_critic(str(tmp_path), "sft", dtype=torch.float32, attn_implementation="sdpa")
     ids = torch.randint(5, 200, (2, 7))
     assert not critic(ids).logits.any()
-    expect(critic, -1.25)
+    set_initial_value(critic, -1.25)
     assert torch.allclose(critic(ids).logits, torch.full((2, 7, 1), -1.25))

@@ -220,7 +220,11 @@ def test_with_kl_the_policy_becomes_the_reference_tilted_by_the_reward(kl):
 def test_a_mean_over_responses_weighs_each_by_itself():
     # Two responses: 1 + 2 + 3 over three tokens, and 10 over one. Tokens: 16 / 4 = 4; responses: (2 + 10) / 2 = 6.
     losses, mask = tensor([[1.0, 2.0, 3.0], [10.0, 0.0, 0.0]]), torch.tensor([[T, T, T], [T, F, F]])
-    assert pg.total(losses, mask, "tokens").item() / 4 == 4
-    assert pg.total(losses, mask, "responses").item() / 2 == 6
+    assert pg.reduce_losses(losses, mask, "tokens").item() / 4 == 4
+    assert pg.reduce_losses(losses, mask, "responses").item() / 2 == 6
     none = torch.zeros(0, 1)
-    assert pg.total(none, none.bool(), "responses").item() == pg.total(none, none.bool(), "tokens").item() == 0
+    assert (
+        pg.reduce_losses(none, none.bool(), "responses").item()
+        == pg.reduce_losses(none, none.bool(), "tokens").item()
+        == 0
+    )

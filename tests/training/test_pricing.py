@@ -64,7 +64,7 @@ def test_the_outcome_of_a_cut_response_is_its_own_in_logs_and_samples():
         "trailing_text": 1,
         "no_end_token": 1,
     }
-    lines = [SampleRecord.of(1, one).to_json() for one in judged]
+    lines = [SampleRecord.from_response(1, one).to_json() for one in judged]
     assert [(line["grade"], line["ended"]) for line in lines] == [
         ("cut", False),
         ("format_error", True),

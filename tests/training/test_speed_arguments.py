@@ -92,7 +92,7 @@ def test_liger_kernels_reach_every_model_of_ppo(monkeypatch):
     monkeypatch.setattr(
         "transformers.integrations.liger.apply_liger_kernel", lambda model, kernels: given.append((model, kernels))
     )
-    actor_critic.with_kernels(["policy", "critic"], {"rope": False})
+    actor_critic.apply_liger_kernels(["policy", "critic"], {"rope": False})
     assert given == [(name, {"rope": False, "fused_linear_cross_entropy": False}) for name in ("policy", "critic")]
 
 

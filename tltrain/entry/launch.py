@@ -96,7 +96,7 @@ def _train(run: str, cfg: DictConfig, folder: Path) -> dict[str, Any]:
     try:
         return resolve(run)(cfg, folder)
     finally:
-        engines.forget()
+        engines.reset_deepspeed_config()
 
 
 def wanted(cfg: DictConfig) -> bool:

@@ -1,11 +1,11 @@
-"""Continuous batching: greedy answers to many prompts, token ids in and out; shared prefixes are prefilled once.
+"""Continuous batching: answer many prompts greedily, token ids in and out; shared prefixes are prefilled once.
 
-Prompts fall into families with a common prefix, such as questions over the same tools. A family's prefix is prefilled
-once, and its key-value cache is the first part of every member's. Tokens that the prefix cache holds are not computed
-again. A finished answer leaves its row of the batch at the next opportunity, and the next prompts enter. This module
-knows nothing about text and about what ends an answer.
+Prompts are grouped into families with a common prefix, such as questions over the same tools. A family's prefix is
+prefilled once, and its key-value cache is copied to every member. Tokens that the prefix cache holds are not computed
+again. Finished answers leave the batch at the next opportunity, and the next prompts take their place. This module is
+independent of text and of the criterion that ends an answer.
 
-For models that keep every key and value (`kv_cache.empty`).
+Works for models that keep every key and value (`kv_cache.empty`).
 """
 
 from __future__ import annotations
@@ -20,24 +20,25 @@ from torch.nn.functional import pad
 from transformers import Cache, GenerationConfig, PreTrainedModel
 
 from tltrain.inference import kv_cache
-from tltrain.inference.prefix_cache import Memory, Read
+from tltrain.inference.prefix_cache import CachedPrefix, PrefixCache
 
 PHASE = 4
 """Decoding steps between two checks for finished answers."""
 WORTH = 64
-"""Tokens that a separate prefill of a common prefix must save: one more forward call costs about as much."""
+"""Least saving, in tokens, for a separate prefill of a common prefix: about the cost of one more forward call."""
 FEW = 0.25
-"""Share of idle rows in a batch below which it is not compacted and no prompt is prefilled."""
+"""Share of idle rows below which a batch is not compacted and no new prompt is prefilled."""
 PADDING = 0.1
-"""Largest share of padding at which prompts without a common prefix are prefilled together."""
+"""Maximum share of padding when prompts without a common prefix are prefilled together."""
 
 
 @dataclass(frozen=True)
 class Greedy:
-    """Greedy decoding and where an answer ends.
+    """Settings of greedy decoding, with the criterion that ends an answer.
 
     Attributes:
-        ended: whether an answer's tokens are complete, besides the end token and `max_new_tokens`; called now and then.
+        ended: returns whether an answer's tokens are complete, in addition to the end token and `max_new_tokens`; it is
+            called only every few steps.
     """
 
     max_new_tokens: int
@@ -46,19 +47,19 @@ class Greedy:
     ended: Callable[[list[int]], bool]
 
     def config(self, max_new_tokens: int) -> GenerationConfig:
-        """For `generate`."""
+        """Return the settings for `generate`."""
         return GenerationConfig(
             do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=self.eos_id, pad_token_id=self.pad_id
         )
 
     def over(self, answer: list[int]) -> bool:
-        """Whether an answer of these tokens is complete."""
+        """Return whether an answer is complete."""
         return answer[-1] == self.eos_id or len(answer) == self.max_new_tokens or self.ended(answer)
 
 
 @dataclass
 class Prefill:
-    """Tokens in the prompts, and tokens computed to prefill them: padding included, shared prefixes counted once."""
+    """Count the prompts' tokens and the tokens computed to prefill them (with padding; a shared prefix counts once)."""
 
     samples: int = 0
     prompt_tokens: int = 0
@@ -77,7 +78,7 @@ class Prefill:
         self.computed_tokens += other.computed_tokens
 
     def per_sample(self) -> dict[str, float]:
-        """The entries of `metrics.json`; empty if there was no prompt."""
+        """Return the entries of `metrics.json`; empty if there was no prompt."""
         if not self.samples:
             return {}
         return {
@@ -86,30 +87,31 @@ class Prefill:
         }
 
 
-# --- what begins alike -----------------------------------------------------------------------------------------------
+# --- common prefixes -------------------------------------------------------------------------------------------------
 
 
 @dataclass
 class Family:
-    """Prompts, by their numbers, whose first `shared` tokens are the same.
+    """Prompts whose first `shared` tokens are the same.
 
     Attributes:
-        cache: of those tokens, once they are prefilled.
-        read: for prompts without a common prefix, what the prefix cache holds of each.
+        numbers: indices of the prompts.
+        cache: key-value cache of the shared tokens, once they are prefilled.
+        read: for prompts without a common prefix, the prefix cache's entry for each.
     """
 
     numbers: list[int]
     shared: int = 0
     cache: Cache | None = None
-    read: Mapping[int, Read] | None = None
+    read: Mapping[int, CachedPrefix] | None = None
 
 
 def families(prompts: Sequence[Sequence[int]], batch_size: int, numbers: Iterable[int] | None = None) -> list[Family]:
-    """Group all prompts, or those with these numbers, into families; families and their members from long to short.
+    """Group the prompts, or those at the indices `numbers`, into families; families and members from long to short.
 
-    In the order of their tokens, neighbours share the longest prefixes. Families are merged greedily, longest common
-    prefix first, as long as that saves tokens: a larger family has a shorter prefix, which is prefilled once for all.
-    Prompts that stay alone are grouped by length, up to `batch_size`.
+    In lexicographic order of tokens, neighbours share the longest prefixes. Families are merged greedily, longest
+    common prefix first, as long as this saves tokens: a larger family has a shorter prefix, prefilled once for all its
+    members. The remaining single prompts are grouped by length, up to `batch_size`.
     """
     order = sorted(range(len(prompts)) if numbers is None else numbers, key=lambda i: tuple(prompts[i]))
     shared = [0] + [_common(prompts[i], prompts[j]) for i, j in pairwise(order)]
@@ -129,19 +131,19 @@ def families(prompts: Sequence[Sequence[int]], batch_size: int, numbers: Iterabl
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """Length of the common prefix of two prompts, which leaves at least one token of each."""
+    """Return the length of the common prefix of two prompts, excluding the last token of the shorter one."""
     limit = min(len(one), len(other)) - 1
     return next((k for k in range(limit) if one[k] != other[k]), limit)
 
 
-def _continued(prompts: Sequence[Sequence[int]], read: Mapping[int, Read], batch_size: int) -> list[Family]:
-    """Families of prompts with an entry in the prefix cache, grouped by how much of them is left to prefill."""
+def _continued(prompts: Sequence[Sequence[int]], read: Mapping[int, CachedPrefix], batch_size: int) -> list[Family]:
+    """Group prompts with an entry in the prefix cache by the number of tokens still to prefill."""
     found = _alike({i: len(prompts[i]) - len(one.tokens) for i, one in read.items()}, batch_size)
     return [Family(family.numbers, read=read) for family in found]
 
 
 def _alike(lengths: Mapping[int, int], batch_size: int) -> list[Family]:
-    """Groups of numbers, from the longest prompt to the shortest, cut where padding would be too much."""
+    """Group prompts by length, longest first, with at most `PADDING` padding and `batch_size` prompts per group."""
     found: list[Family] = []
     real = 0
     for i in sorted(lengths, key=lambda i: -lengths[i]):
@@ -155,7 +157,7 @@ def _alike(lengths: Mapping[int, int], batch_size: int) -> list[Family]:
     return found
 
 
-# --- rows that come and go -------------------------------------------------------------------------------------------
+# --- the running batch -----------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -163,9 +165,9 @@ class Rows:
     """A batch of B prompts that are being answered.
 
     Attributes:
-        numbers: which prompts.
-        answers: the tokens of each answer so far, at least one; the last one is not in the cache yet.
-        mask: [B, T + 1], 0 where a row is padded; of the cache's T positions and that last token.
+        numbers: indices of the prompts.
+        answers: the tokens of each answer so far, at least one; the last token is not in the cache yet.
+        mask: [B, T + 1], for the cache's T positions and that last token; 0 for padding.
         going: the rows that are still being decoded.
     """
 
@@ -179,7 +181,7 @@ class Rows:
         self.going = list(range(len(self.numbers)))
 
     def ended(self, greedy: Greedy) -> Iterator[tuple[int, int, list[int]]]:
-        """Yield number and answer of the rows that end here."""
+        """Yield row, prompt number and answer of each row that has ended, and remove it from `going`."""
         for at in list(self.going):
             if greedy.over(self.answers[at]):
                 self.going.remove(at)
@@ -192,16 +194,16 @@ def answers(
     greedy: Greedy,
     batch_size: int,
     prefill: Prefill,
-    memory: Memory | None = None,
+    memory: PrefixCache | None = None,
 ) -> Iterator[tuple[int, list[int]]]:
     """Yield number and answer of every prompt, in the order in which the answers end.
 
-    Prompts enter the batch as soon as it has room, but not beside much longer ones (`_dwarfed`).
+    Prompts enter the batch as soon as there is room, but not beside much longer ones (`_dwarfed`).
 
     Args:
-        memory: the prefix cache; its tokens are not computed again, and new prompts are added to it.
+        memory: prefix cache; its tokens are not computed again, and finished conversations are added to it.
     """
-    read = {} if memory is None else memory.recall(prompts)
+    read = {} if memory is None else memory.lookup(prompts)
     new = families(prompts, batch_size, [i for i in range(len(prompts)) if i not in read])
     longest = [(len(prompts[family.numbers[0]]), family) for family in _continued(prompts, read, batch_size) + new]
     waiting = deque(family for _, family in sorted(longest, key=lambda pair: -pair[0]))
@@ -209,7 +211,7 @@ def answers(
     def leaving(rows: Rows) -> Iterator[tuple[int, list[int]]]:
         for at, number, answer in rows.ended(greedy):
             if memory is not None:
-                memory.keep([*prompts[number], *answer[:-1]], rows.cache, at, rows.mask[at])
+                memory.add([*prompts[number], *answer[:-1]], rows.cache, at, rows.mask[at])
             yield number, answer
 
     parts: list[Rows] = []
@@ -230,7 +232,7 @@ def answers(
 
 
 def _dwarfed(prompts: Sequence[Sequence[int]], family: Family, rows: Rows, greedy: Greedy) -> bool:
-    """Whether prompts would be mostly padding beside these rows, whose answers may have reached full length."""
+    """Return whether the family's prompts are shorter than half of these rows, an answer of full length not counted."""
     return 2 * len(prompts[family.numbers[0]]) + greedy.max_new_tokens < rows.mask.shape[1]
 
 
@@ -248,14 +250,14 @@ def _enter(
     if family.read is not None:
         read = [family.read[i] for i in numbers]
         behind = [len(one.tokens) for one in read]
-        cache = kv_cache.gathered([(one.cache, [0]) for one in read], max(behind))
+        cache = kv_cache.stack_rows([(one.cache, [0]) for one in read], max(behind))
     elif family.shared:
         if family.cache is None:
             ids = torch.tensor([list(prompts[numbers[0]][: family.shared])], device=model.device)
             _read(model, ids, torch.ones_like(ids), cache, 1, greedy)
             prefill.add([], ids.numel())
             family.cache = cache
-        cache = kv_cache.repeated(family.cache, len(numbers))
+        cache = kv_cache.expand_row(family.cache, len(numbers))
     ids, mask = left_padded([prompts[i][n:] for i, n in zip(numbers, behind, strict=True)], greedy.pad_id, model.device)
     columns = torch.arange(max(behind), device=model.device)
     mask = torch.cat([(columns >= max(behind) - torch.tensor(behind, device=model.device)[:, None]).long(), mask], 1)
@@ -267,18 +269,19 @@ def _enter(
 def _read(
     model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, cache: Cache, most: int, greedy: Greedy
 ) -> list[list[int]]:
-    """Append `ids` [B, N] to the cache of T positions and decode up to `most` tokens of each row; all but the last one
-    are then in the cache too.
+    """Append `ids` [B, N] to the cache of T positions and decode up to `most` tokens of each row.
+
+    Afterwards the cache also holds the new tokens, except for the last one.
 
     Args:
-        mask: [B, T + N].
+        mask: [B, T + N], 0 for padding.
     """
     out = model.generate(
         ids,
         attention_mask=mask,
         past_key_values=cache,
         generation_config=greedy.config(most),
-        synced_gpus=False,  # under ZeRO-3 too the weights are whole here, and processes have different prompts
+        synced_gpus=False,  # also under ZeRO-3: the weights are gathered, and processes have different prompts
     )
     return out[:, ids.shape[1] :].tolist()
 
@@ -286,7 +289,7 @@ def _read(
 def _decode(model: PreTrainedModel, rows: Rows, greedy: Greedy) -> None:
     """Extend the answers by one phase, or to the end token."""
     most = min(PHASE, greedy.max_new_tokens - max(len(rows.answers[at]) for at in rows.going))
-    idle = rows.answers[rows.going[0]][-1]  # fed to finished rows; an end token might be taken for padding
+    idle = rows.answers[rows.going[0]][-1]  # input of finished rows; an end token might be mistaken for padding
     last = [[answer[-1] if at in rows.going else idle] for at, answer in enumerate(rows.answers)]
     ids = torch.tensor(last, device=rows.mask.device)
     new = _read(model, ids, rows.mask, rows.cache, most, greedy)
@@ -297,8 +300,9 @@ def _decode(model: PreTrainedModel, rows: Rows, greedy: Greedy) -> None:
 
 
 def _together(parts: Sequence[Rows]) -> Rows | None:
-    """The unfinished rows as one batch of the longest one's length, perhaps with a few finished rows; None if all have
-    finished.
+    """Merge the unfinished rows into one batch, padded to the longest row; None if all rows have finished.
+
+    A single batch with few finished rows is returned as it is.
     """
     going = [(part, at) for part in parts for at in part.going]
     if not going:
@@ -312,14 +316,14 @@ def _together(parts: Sequence[Rows]) -> Rows | None:
         [part.numbers[at] for part, at in going],
         [part.answers[at] for part, at in going],
         torch.stack([pad(mask, (length - len(mask), 0)) for mask in masks]),
-        kv_cache.gathered([(part.cache, part.going) for part in parts if part.going], length - 1),
+        kv_cache.stack_rows([(part.cache, part.going) for part in parts if part.going], length - 1),
     )
 
 
 def left_padded(
     prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Left-padded ids and mask, [B, T] each: every row ends where its answer begins."""
+    """Return left-padded ids and mask, [B, T] each, so that every row ends where its answer begins."""
     length = max(map(len, prompts))
     ids = torch.tensor([[pad_id] * (length - len(prompt)) + list(prompt) for prompt in prompts], device=device)
     mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)

@@ -1,4 +1,4 @@
-"""Greedy answers of a local model, batched; shared prefixes are computed once (see `continuous_batching`)."""
+"""Batched greedy generation with a local model; shared prefixes are computed once (see `continuous_batching`)."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria
 
 from tltrain.inference import continuous_batching, decoding_attention, kv_cache
 from tltrain.inference.continuous_batching import Greedy, Prefill, left_padded
-from tltrain.inference.prefix_cache import Memory
+from tltrain.inference.prefix_cache import PrefixCache
 from tltrain.runtime import distributed
 from tltrain.runtime.terminal import progress
 from tltrain.tokens.encoder import Encoder
 
 
 class AnswerEnds(StoppingCriteria):
-    """Stop a sequence once no further text would be read.
+    """Stop a sequence once its answer is complete, since later text would be ignored.
 
     Args:
-        ended: whether an answer's tokens are complete.
-        prompt_length: tokens before the answer (prompts are padded to one length).
+        ended: returns whether an answer's tokens are complete.
+        prompt_length: number of tokens before the answer (prompts are padded to the same length).
     """
 
-    EVERY = 4  # decoding every row at every step would cost more than a few surplus tokens
+    EVERY = 4  # converting all rows to text at every step would cost more than a few surplus tokens
 
     def __init__(self, ended: Callable[[list[int]], bool], prompt_length: int) -> None:
         self.ended, self.prompt_length = ended, prompt_length
@@ -45,9 +45,9 @@ class GenerationSettings:
     """How prompts are answered.
 
     Attributes:
-        batch_size: prompts that are answered at the same time.
-        description: of the progress bar.
-        together: all processes of the run make the same call, and each answers a share.
+        batch_size: number of prompts answered at the same time.
+        description: label of the progress bar.
+        together: all processes of the run make the same call, and each answers a share of the prompts.
     """
 
     max_new_tokens: int
@@ -64,15 +64,15 @@ def generate(
     settings: GenerationSettings,
     *,
     prefill: Prefill | None = None,
-    memory: Memory | None = None,
+    memory: PrefixCache | None = None,
 ) -> list[str]:
-    """The model's greedy answer to each prompt (token ids from `Encoder.prompt`), as text, in the prompts' order.
+    """Return the model's greedy answer to each prompt (token ids from `Encoder.prompt`) as text, in prompt order.
 
-    A prompt that does not fit into the model's context (see `fits`) is not asked; its answer is empty.
+    A prompt that does not fit into the model's context (see `fits`) is skipped and gets an empty answer.
 
     Args:
-        prefill: counts of prompt tokens are added here.
-        memory: the prefix cache of conversations in progress; its tokens are not computed again.
+        prefill: the counter to which prompt tokens are added.
+        memory: prefix cache of conversations in progress; its tokens are not computed again.
     """
     max_new_tokens = settings.max_new_tokens
     answers: list[str] = [""] * len(prompts)
@@ -88,7 +88,11 @@ def generate(
     model.eval()
     if settings.together:
         asked = _part(asked, prompts)
-    with own_settings_aside(model), decoding_attention.on(model), progress(settings.description, len(asked)) as advance:
+    with (
+        ignore_generation_config(model),
+        decoding_attention.enabled(model),
+        progress(settings.description, len(asked)) as advance,
+    ):
         for number, tokens in answering(model, [prompts[i] for i in asked], greedy, settings.batch_size, prefill):
             answers[asked[number]] = encoder.format.answer(encoder.decode(tokens))
             advance()
@@ -96,7 +100,7 @@ def generate(
 
 
 def _part(numbers: list[int], prompts: Sequence[Sequence[int]]) -> list[int]:
-    """This process's share of the prompts with these numbers: neighbours in token order, which share prefixes."""
+    """Return this process's share of the prompts `numbers`: neighbours in token order, which share prefixes."""
     order = sorted(numbers, key=lambda i: tuple(prompts[i]))
     first, end = (len(order) * k // distributed.size() for k in (distributed.rank(), distributed.rank() + 1))
     return order[first:end]
@@ -105,7 +109,7 @@ def _part(numbers: list[int], prompts: Sequence[Sequence[int]]) -> list[int]:
 def in_batches(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], greedy: Greedy, batch_size: int, prefill: Prefill
 ) -> Iterator[tuple[int, list[int]]]:
-    """`continuous_batching.answers` in batches of similar length, for models whose cache is not keys and values."""
+    """Yield the same as `continuous_batching.answers` from static batches, for models with another kind of cache."""
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
@@ -116,20 +120,21 @@ def in_batches(
             attention_mask=mask,
             generation_config=greedy.config(greedy.max_new_tokens),
             stopping_criteria=[AnswerEnds(greedy.ended, ids.shape[1])],
-            synced_gpus=False,  # under ZeRO-3 too the weights are whole here, and processes have different batches
+            synced_gpus=False,  # also under ZeRO-3: the weights are gathered, and processes have different batches
         )
         yield from zip(rows, out[:, ids.shape[1] :].tolist(), strict=True)
 
 
 @contextmanager
-def own_settings_aside(model: PreTrainedModel) -> Iterator[None]:
-    """Set aside the generation settings that came with the model: `generate` reads from them every setting it is not
-    given (`repetition_penalty`, `min_p`, ...). An answer would then not be the model's most likely one, and a sample
-    would not come from the distribution that is trained.
+def ignore_generation_config(model: PreTrainedModel) -> Iterator[None]:
+    """Ignore the model's own generation settings within the block.
+
+    `generate` would read every setting that it is not given (`repetition_penalty`, `min_p`, ...) from them. A greedy
+    answer would then not be the model's most likely one, and a sample not from the distribution that is trained.
     """
     base = (
         model.get_base_model() if hasattr(model, "get_base_model") else model
-    )  # peft's wrapper passes its own to the model
+    )  # peft's wrapper passes its own settings to the model
     own = base.generation_config
     model.generation_config = base.generation_config = GenerationConfig()
     try:
@@ -139,10 +144,10 @@ def own_settings_aside(model: PreTrainedModel) -> Iterator[None]:
 
 
 def fits(model: PreTrainedModel, prompt_length: int, max_new_tokens: int) -> bool:
-    """Whether a prompt and its answer fit into the model's context."""
+    """Return whether a prompt and its answer fit into the model's context."""
     return prompt_length + max_new_tokens <= (context(model) or math.inf)
 
 
 def context(model: PreTrainedModel) -> int | None:
-    """The model's context in tokens, or None if its configuration does not say."""
+    """Return the model's context length in tokens; None if its configuration does not give it."""
     return getattr(model.config.get_text_config(), "max_position_embeddings", None)

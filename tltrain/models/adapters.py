@@ -1,7 +1,7 @@
-"""LoRA (Hu et al. 2021): train small matrices beside chosen weights, by peft; with QLoRA's 4-bit base on request.
+"""LoRA (Hu et al. 2021) with peft: train small matrices beside selected weights, optionally on QLoRA's 4-bit base.
 
-On where `model.lora.r` is a number. The model's own weights stay as they are, so that they can be the reference of
-stage=irm too: the adapter is switched off for it.
+LoRA is enabled when `model.lora.r` is a number. The base weights do not change, so they also serve as the reference
+of stage=irm, with the adapter switched off.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from tltrain.errors import TltrainError
 from tltrain.runtime import out_of_space, terminal
 
 ADAPTER = "adapter_config.json"
-"""A folder with this file holds an adapter alone, and names the model that it belongs to."""
+"""A folder with this file holds only an adapter; the file names the base model."""
 WEIGHTS = "adapter_model.safetensors"
 HEADS = ("score", "classifier")
-"""Names that transformers gives the head of a critic: it is new, so it is trained whole."""
+"""Names of a critic's head in transformers; a head is new, so all of its weights are trained."""
 
 
-def adapted(base: Any, model: DictConfig, task: str) -> Any:
-    """`base` with a new adapter, which alone is trained; `base` itself where `model.lora` asks for none.
+def add_adapter(base: Any, model: DictConfig, task: str) -> Any:
+    """Add a new adapter to `base` and freeze the rest; return `base` unchanged if `model.lora` is off.
 
     Raises:
-        TltrainError: the model has no modules of these names.
+        TltrainError: peft rejects the settings, such as target modules that the model does not have.
     """
     if model.lora.r is None:
         return base
@@ -46,23 +46,27 @@ def adapted(base: Any, model: DictConfig, task: str) -> Any:
     if getattr(base, "is_quantized", False):
         base = peft.prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
     try:
-        # ZeRO-3 wants one dtype of all that is trained, and keeps float32 copies itself.
+        # ZeRO-3 needs one dtype for all trained parameters, and keeps float32 copies itself.
         return peft.get_peft_model(base, config, autocast_adapter_dtype=not is_deepspeed_zero3_enabled())
     except ValueError as error:
         raise TltrainError(f"model.lora: {' '.join(str(error).split())}") from error
 
 
-def with_adapter(base: Any, folder: Path) -> Any:
-    """`base` with the adapter in `folder` added to its weights."""
+def merge_adapter(base: Any, folder: Path) -> Any:
+    """Merge the adapter in `folder` into the weights of `base`.
+
+    Raises:
+        TltrainError: the package peft is not installed, or the adapter cannot be read.
+    """
     need("peft")
     import peft
 
-    if not (folder / WEIGHTS).is_file():  # peft would take the same in pickle
+    if not (folder / WEIGHTS).is_file():  # peft would fall back to a pickle file
         raise TltrainError(f"{folder} cannot be read as an adapter: it has no {WEIGHTS}")
     with terminal.status("adding the adapter to the weights"):
         try:
             return peft.PeftModel.from_pretrained(base, folder).merge_and_unload()
-        except Exception as error:  # safetensors has an error of its own
+        except Exception as error:  # safetensors raises its own error type
             if out_of_space.of_memory(error):
                 raise
             raise TltrainError(
@@ -70,11 +74,11 @@ def with_adapter(base: Any, folder: Path) -> Any:
             ) from error
 
 
-def base_of(folder: Path) -> str | None:
-    """Where the model is that the adapter in `folder` belongs to; None where it holds no adapter.
+def base_model(folder: Path) -> str | None:
+    """Return the path or hub id of the base model of the adapter in `folder`; None if there is no adapter.
 
     Raises:
-        TltrainError: the package peft is not installed, or the folder is not as peft leaves one.
+        TltrainError: the package peft is not installed, or the adapter's configuration cannot be read.
     """
     if not (folder / ADAPTER).is_file():
         return None
@@ -88,6 +92,11 @@ def base_of(folder: Path) -> str | None:
 
 
 def quantization(model: DictConfig) -> dict[str, Any]:
+    """Return the arguments of `from_pretrained` that quantize the base as `model.lora.quantize` says; empty if unset.
+
+    Raises:
+        TltrainError: the package bitsandbytes is not installed.
+    """
     if model.lora.quantize is None:
         return {}
     need("bitsandbytes", "model.lora.quantize")
@@ -106,5 +115,6 @@ def quantization(model: DictConfig) -> dict[str, Any]:
 
 
 def need(package: str, key: str = "model.lora") -> None:
+    """Raise a TltrainError if the package that the configuration key `key` needs is not installed."""
     if importlib.util.find_spec(package) is None:
         raise TltrainError(f"{key} needs the package {package}: pip install {package}")

@@ -1,4 +1,4 @@
-"""Where a model computes and in which precision, as the groups `hardware` and `model` say."""
+"""The device and the precision of a model, from the groups `hardware` and `model`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from tltrain.runtime import distributed
 
 
 def device_and_dtype(hardware: DictConfig) -> tuple[torch.device, bool]:
-    """The device that `hardware` asks for, and whether to compute in bfloat16 on it."""
+    """Return the device that `hardware` selects and whether to compute in bfloat16 on it.
+
+    May also set torch's number of threads and, with several processes, the current CUDA device.
+
+    Raises:
+        TltrainError: `hardware` asks for a GPU and torch sees none.
+    """
     wanted = hardware.device.name
     if wanted == "cuda" and not torch.cuda.is_available():
         raise TltrainError("hardware=gpu: torch sees no CUDA device here; hardware=cpu or hardware=auto")
@@ -29,15 +35,15 @@ def device_and_dtype(hardware: DictConfig) -> tuple[torch.device, bool]:
 
 
 def cpu_computes_bf16() -> bool:
-    """Whether this CPU has instructions for bfloat16; elsewhere emulation is slower than float32."""
+    """Return whether this CPU has bfloat16 instructions; without them, emulation is slower than float32."""
     return bool(torch.cpu.get_capabilities().get("avx512_bf16") or torch.cpu.get_capabilities().get("bf16"))
 
 
 def weights_dtype(model: DictConfig) -> torch.dtype:
-    """The dtype of the weights that `model.dtype` names.
+    """Return the dtype of the weights that `model.dtype` names.
 
     Raises:
-        TltrainError: it is not a floating point type of torch's.
+        TltrainError: the name is not a floating-point dtype of torch.
     """
     dtype = getattr(torch, model.dtype, None)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:

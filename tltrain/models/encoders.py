@@ -1,4 +1,4 @@
-"""The encoder of a model, and what a trained model's folder says of how it was trained to read conversations."""
+"""The encoder of a model, and the record in a trained model's folder of how conversations were tokenized."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from tltrain.tokens.encoder import Encoder
 log = logging.getLogger(__name__)
 
 RECORD = "tltrain.json"
-"""A file of a trained model's folder, beside the tokenizer's."""
+"""A file in a trained model's folder, beside the tokenizer's files."""
 VERSION = 1
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How a model was trained to read conversations.
+class TokenizationRecord:
+    """How conversations were tokenized when a model was trained.
 
     Attributes:
         bos: whether a conversation began with the tokenizer's BOS token.
-        prompts: of the training; prompts_read_apart: those that are other tokens where their text is read as a whole
-            (`Encoder.reads_apart`).
+        prompts: number of training prompts.
+        prompts_read_apart: those whose whole text has other tokens than the prompt (`Encoder.reads_apart`).
     """
 
     bos: bool
@@ -39,15 +39,15 @@ class Reading:
     version: int = VERSION
 
     def write(self, folder: Path) -> None:
-        """Leave it in a model's folder."""
+        """Write the record to a model's folder."""
         (folder / RECORD).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
     @classmethod
-    def of(cls, folder: Path) -> Reading | None:
-        """What a model's folder says; None where it says nothing.
+    def read(cls, folder: Path) -> TokenizationRecord | None:
+        """Read the record from a model's folder; None if there is none.
 
         Raises:
-            TltrainError: it cannot be read.
+            TltrainError: the record cannot be read.
         """
         file = folder / RECORD
         if not file.is_file():
@@ -59,11 +59,11 @@ class Reading:
             return cls(**found)
         except (OSError, ValueError, KeyError, TypeError) as error:
             why = " ".join(str(error).split())[:200]
-            raise TltrainError(f"{file} cannot be read ({why}): model.bos=true or false beside model.path") from error
+            raise TltrainError(f"{file} cannot be read ({why}): set model.bos=true or false as well") from error
 
 
 def load_encoder(path: str, model: DictConfig) -> Encoder:
-    """The encoder of the model at `path`; its tokenizer has the TL chat template.
+    """Load the encoder of the model at `path`; its tokenizer gets the TL chat template.
 
     Raises:
         TltrainError: the tokenizer cannot be read, or has tokens that the model's embeddings lack.
@@ -74,15 +74,18 @@ def load_encoder(path: str, model: DictConfig) -> Encoder:
 
 
 def encoder_of(tokenizer: PreTrainedTokenizerBase, bos: bool | None) -> Encoder:
-    """The encoder of a tokenizer, which gets the TL chat template; `bos` as of `Encoder`."""
+    """Create the encoder of a tokenizer, which gets the TL chat template; `bos` as in `Encoder`."""
     encoder = Encoder(tokenizer, bos=bos)
     tokenizer.chat_template = chat_template("".join(tokenizer.convert_ids_to_tokens(encoder.opening)))
     return encoder
 
 
 def bos_of(path: str, model: DictConfig) -> bool | None:
-    """Whether conversations begin with the BOS token: `model.bos`, or if that is `auto` as the model was trained."""
-    trained = Reading.of(Path(path))
+    """Return whether conversations begin with the BOS token: `model.bos`, or with `auto` as the model was trained.
+
+    None follows the tokenizer: `auto`, and the model has no record of its training.
+    """
+    trained = TokenizationRecord.read(Path(path))
     if model.bos == "auto":
         return None if trained is None else trained.bos
     if trained is not None and trained.bos != model.bos:

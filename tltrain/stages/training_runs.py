@@ -191,11 +191,11 @@ def checkpoint_to_resume(cfg: DictConfig, folder: Path, leftovers: Iterable[str]
     Args:
         leftovers: names of other files of an earlier run, to be removed with them.
     """
-    from tltrain.training.checkpoints import to_resume
+    from tltrain.training.checkpoints import resumable_checkpoint
 
     checkpoints = folder / "checkpoints"
     if cfg.stage.resume:
-        found = distributed.share(to_resume(checkpoints) if distributed.leads() else None)
+        found = distributed.share(resumable_checkpoint(checkpoints) if distributed.leads() else None)
         if found is not None:
             log.info("going on from %s", found)
             return found
@@ -253,10 +253,10 @@ def save_model(run: TrainingRun, model: Any, trainer: Any) -> None:
         engines.save(model, trainer, part, devices.weights_dtype(choice))
         if distributed.leads():
             if choice.lora.r is not None and choice.lora.merge:
-                engines.forget()
+                engines.reset_deepspeed_config()
                 loading.merge(part, run.base, choice, devices.weights_dtype(choice))
             run.encoder.tokenizer.save_pretrained(part)
-            reading = encoders.Reading(bool(run.encoder.opening), len(run.train), prompts_read_apart(run))
+            reading = encoders.TokenizationRecord(bool(run.encoder.opening), len(run.train), prompts_read_apart(run))
             reading.write(part)
         runs.write_json(part / TRAINED_ON, sorted(queries))
         if distributed.leads():

@@ -1,7 +1,6 @@
-"""Text as token ids: a tokenizer read piece by piece, and a trajectory as runs of tokens with weighted targets.
+"""Tokenize conversations piece by piece, and turn trajectories into runs of tokens with weighted targets.
 
-Text that comes from tools and users is tokenized as text: the name of a special token in it stays a string of
-characters.
+Text from tools and users is tokenized as plain text: the name of a special token in it is not read as that token.
 """
 
 from __future__ import annotations
@@ -21,30 +20,33 @@ if TYPE_CHECKING:
 
 
 class Encoded(NamedTuple):
-    """Token ids of a piece of text and, for each, the range of characters it stands for."""
+    """Token ids of a piece of text, and the character range of each token."""
 
     ids: list[int]
     spans: list[tuple[int, int]]
 
 
 class Encoder:
-    """A fast tokenizer that reads conversations, as a format writes them, piece by piece.
+    """Tokenize conversations piece by piece, as a format segments them, with a fast tokenizer.
 
-    A SentencePiece-like tokenizer puts a space before a text, a byte-level one does not; and either may join the end of
-    one piece with the beginning of the next. Each piece is therefore read behind a character that no tokenizer joins
-    with it, and the tokens of that character are cut off: the piece gets the tokens it would have in running text. The
-    first is read as the beginning of a text, and before it stands what the tokenizer puts before every text.
+    A SentencePiece-like tokenizer puts a space before a text and a byte-level one does not; both may merge the end of
+    one piece with the beginning of the next. Each piece is therefore tokenized after a character that no tokenizer
+    merges with it, and that character's tokens are removed. The piece thus gets the tokens that it has within a longer
+    text. The first piece is tokenized as the beginning of a text, after whatever the tokenizer puts before every text.
 
     Args:
-        bos: whether a conversation begins with the BOS token (`opening_ids`); None, as the tokenizer itself does it. A
-            format that writes its own gets none.
+        bos: whether a conversation begins with the BOS token (`opening_ids`); None follows the tokenizer. Ignored for a
+            format that writes its own BOS token.
+
+    Raises:
+        TltrainError: the tokenizer has no fast version or no end token.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, format: Format = TL, bos: bool | None = None) -> None:
         if not tokenizer.is_fast:
             raise TltrainError(
-                f"the tokenizer {tokenizer.name_or_path} has no fast version, which gives the "
-                "characters each token stands for: choose a model with a tokenizer.json"
+                f"the tokenizer {tokenizer.name_or_path} has no fast version, which is needed "
+                "for the characters of each token: choose a model with a tokenizer.json"
             )
         if tokenizer.eos_token_id is None:
             raise TltrainError(
@@ -58,16 +60,16 @@ class Encoder:
         self._call_heads: dict[str, list[int]] = {}
 
     def conversation(self, segments: Sequence[Segment]) -> list[Encoded]:
-        """Ids and character spans of each segment of a conversation; the first has the opening's ids before its own."""
+        """Return ids and character spans of each segment of a conversation; the first begins with the opening's ids."""
         first, *others = self.encode([segment.text for segment in segments], begins=True)
         opening = Encoded(self.opening + first.ids, [(0, 0)] * len(self.opening) + first.spans)
         return [opening, *others]
 
     def encode(self, texts: Sequence[str], begins: bool = False) -> list[Encoded]:
-        """Ids and character spans of each text, read as running text.
+        """Return ids and character spans of each text, tokenized as it is within a longer text.
 
         Args:
-            begins: the first is the beginning of a text.
+            begins: whether the first text is the beginning of a conversation.
         """
         leads = [":" if text.startswith(" ") else "a" if text.startswith("\n") else "\n" for text in texts]
         if begins:
@@ -79,7 +81,7 @@ class Encoder:
                 encoded.append(Encoded(ids, [tuple(span) for span in spans]))
                 continue
             cut = next((i for i, (_, end) in enumerate(spans) if end > 1), len(spans))
-            if cut < len(spans) and spans[cut][0] < 1:  # this tokenizer joins even these: read the piece by itself
+            if cut < len(spans) and spans[cut][0] < 1:  # this tokenizer merges even these: tokenize the piece alone
                 alone = self._batch([text])
                 encoded.append(Encoded(alone["input_ids"][0], [tuple(s) for s in alone["offset_mapping"][0]]))
             else:
@@ -97,11 +99,11 @@ class Encoder:
         )
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of generated ids, without special tokens."""
+        """Return the text of generated ids, without special tokens."""
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def key_positions(self, call: Call, encoded: Encoded, tools: Iterable[Tool]) -> frozenset[int]:
-        """Key tokens of a call whose `Format.call_text` is `encoded`; see `pkt.key_positions`."""
+        """Return the key tokens of a call whose `Format.call_text` is `encoded`; see `pkt.key_positions`."""
         name_at = self.format.name_at(call)
         first = next(i for i, (_, end) in enumerate(encoded.spans) if end > name_at)
         names = {tool.name for tool in tools} - {call.name}
@@ -112,25 +114,25 @@ class Encoder:
         return pkt.key_positions([*encoded.ids, self.eos_id], first, (self._call_heads[name] for name in names))
 
     def prompt(self, conversation: Trajectory | Sample) -> list[int]:
-        """Ids of a conversation's history and of the words that ask for a call, cut into pieces as in training."""
+        """Return the ids of a conversation's history and of the words that ask for a call, segmented as in training."""
         pieces = self.format.prompt_segments(conversation)
         return [token for encoded in self.conversation(pieces) for token in encoded.ids]
 
     def reads_apart(self, conversation: Trajectory | Sample) -> bool:
-        """Whether `prompt` differs from what the tokenizer makes of the prompt's text as a whole.
+        """Return whether `prompt` differs from the tokens of the prompt's whole text.
 
-        Some (of Qwen3, Llama 3, DeepSeek) join the end of one piece with the beginning of the next: a server that is
-        sent the text then reads other tokens than the model was trained on.
+        Some tokenizers (Qwen3, Llama 3, DeepSeek) merge the end of one piece with the beginning of the next. A server
+        that receives the text then computes other tokens than the model was trained on.
         """
         whole = self._batch([joined(self.format.prompt_segments(conversation))])["input_ids"][0]
         return self.opening + whole != self.prompt(conversation)
 
     def runs(self, trajectory: Trajectory, w_max: float | None) -> list[Run]:
-        """The trajectory as a chain of runs, targets on every turn that may be learned.
+        """Return the trajectory as a chain of runs, with targets on every turn whose `learn` flag is set.
 
         Args:
-            w_max: the largest weight of a key token (PKT); None weights every target 1 (standard SFT). Key tokens are
-                marked either way, so that their loss can be watched.
+            w_max: largest weight of a key token (PKT); None gives every target weight 1 (standard SFT). Key tokens are
+                marked in both cases, so that their loss can be logged.
         """
         pieces = self.format.segments(trajectory)
         done = actions(trajectory.messages)
@@ -155,11 +157,11 @@ class Encoder:
 
 
 def opening_ids(tokenizer: PreTrainedTokenizerBase, bos: bool | None) -> list[int]:
-    """The special tokens before a text.
+    """Return the special tokens before a conversation.
 
     Args:
-        bos: None, what the tokenizer puts there (LLaMA's and Gemma's the BOS token, Qwen's nothing); False, nothing;
-            True, what the tokenizer puts there, or its BOS token where it puts nothing.
+        bos: None for the tokens that the tokenizer itself adds (LLaMA and Gemma: the BOS token; Qwen: none); False for
+            none; True for the tokens that the tokenizer adds or, if it adds none, its BOS token.
 
     Raises:
         TltrainError: `bos` is True and the tokenizer has no BOS token.

@@ -1,9 +1,10 @@
-"""The one layout of everything that is trained: a forest of token *runs* with *targets* hung on their positions.
+"""The layout shared by all training samples: a forest of token *runs* whose positions carry *targets*.
 
-One turn a sample is a chain with targets at its end. A whole trajectory is a chain with targets along the way:
-attention is causal, so one forward gives every turn's loss, if the last target of a turn is the end token although the
-input goes on with the tool's answer. A target therefore says itself which token is expected; it is not the input
-shifted by one. Trajectories that begin alike are a tree with branches (`prefix_tree`), of which a chain is one.
+A sample with a single turn is a chain with targets at its end. A whole trajectory is a chain with targets along the
+way: since attention is causal, one forward pass gives every turn's loss, provided that the last target of a turn is
+the end token although the input continues with the tool's answer. A target therefore names the expected token
+explicitly, instead of being the input shifted by one. Trajectories with a common prefix form a tree with branches
+(`prefix_tree`); a chain is a tree with one branch.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import NamedTuple
 
 
 class Target(NamedTuple):
-    """A token to predict; `offset` is the position in its run whose hidden state predicts it, -1 the parent's last."""
+    """A token to predict from the hidden state at position `offset` of its run; -1 is the parent's last position."""
 
     offset: int
     token: int
@@ -24,9 +25,9 @@ class Target(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Consecutive input tokens that go on where the run numbered `parent` ends (-1: the beginning).
+    """Consecutive input tokens that follow the end of the run with index `parent` (-1: the run is a root).
 
-    `opens_turn` marks the words after which the assistant speaks, in the TL format `"\\nAssistant:"`.
+    `opens_turn` marks the words that prompt the assistant, `"\\nAssistant:"` in the TL format.
     """
 
     ids: list[int]
@@ -41,13 +42,13 @@ class Layout:
 
     Attributes:
         input_ids: [T] token ids.
-        position_ids: [T] distance of each token from the root along its own branch.
-        reach: [T] the index behind the last token that descends from each; T throughout a chain. Token q sees token k
-            if k <= q < reach[k].
-        positions: [N] indices into the sequence whose hidden states predict the targets, ascending in a chain.
-        targets: [N] token ids to predict. weights: [N]. keys: [N], 1 where the token is a key token.
-        turns: [N] the number of the `trajectory.actions` each target belongs to; in a tree numbered on through its
-            trajectories.
+        position_ids: [T] distance of each token from the root along its branch.
+        reach: [T] index after the last token that descends from each token; T throughout a chain. Token q attends to
+            token k if k <= q < reach[k].
+        positions: [N] indices of the hidden states that predict the targets, ascending in a chain.
+        targets: [N] token ids to predict. weights: [N]. keys: [N], 1 if the token is a key token.
+        turns: [N] index in `trajectory.actions` of the action that each target belongs to; in a tree the numbering
+            continues from one trajectory to the next.
     """
 
     input_ids: list[int]
@@ -61,10 +62,13 @@ class Layout:
 
 
 def flatten(runs: Sequence[Run]) -> Layout:
-    """Lay a forest of runs out as one sequence.
+    """Flatten a forest of runs into one sequence.
 
     Args:
-        runs: depth first: parents before children, and behind each run all that descends from it.
+        runs: in depth-first order: each run is directly followed by all of its descendants.
+
+    Raises:
+        ValueError: the runs are not in depth-first order.
     """
     starts: list[int] = []
     ends: list[int] = []
@@ -76,7 +80,7 @@ def flatten(runs: Sequence[Run]) -> Layout:
         while path and path[-1] != run.parent:
             path.pop()
         if run.parent >= 0 and not path:
-            raise ValueError(f"run {number} does not stand depth first")
+            raise ValueError(f"run {number} is not in depth-first order")
         path.append(number)
         depth = depths[run.parent] + len(runs[run.parent].ids) if run.parent >= 0 else 0
         starts.append(len(layout.input_ids))
@@ -91,7 +95,7 @@ def flatten(runs: Sequence[Run]) -> Layout:
             layout.weights.append(target.weight)
             layout.keys.append(int(target.key))
             layout.turns.append(target.turn)
-    behind = list(ends)  # each run's end, and then that of its descendants
+    behind = list(ends)  # the end of each run, extended below to the end of its descendants
     for number in reversed(range(len(runs))):
         if (parent := runs[number].parent) >= 0:
             behind[parent] = max(behind[parent], behind[number])

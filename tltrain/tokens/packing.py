@@ -1,8 +1,4 @@
-"""Conversations as token ids: what is fed in, what is to be predicted where, and how much each prediction counts.
-
-Text that comes from tools and users is tokenized as text: the name of a special token in it stays a string of
-characters.
-"""
+"""Pack trajectories into training samples: input tokens, targets and the weight of each target."""
 
 from __future__ import annotations
 
@@ -24,12 +20,12 @@ from tltrain.trajectory import Trajectory
 
 @dataclass
 class PackingReport:
-    """What became of the trajectories: counts for `metrics.json`.
+    """Counts of the packing for `metrics.json`.
 
-    `given` trajectories made `chains`, a turn or a trajectory each, before any was left out.
+    `given` trajectories produced `chains`, one for each turn or trajectory, before any was left out.
 
-    What `prefix_tree` and `auto` measured: `trajectories` that are learned from, `tokens_apart` in samples of one
-    trajectory each, `tokens_in_trees`.
+    With `prefix_tree` and `auto`: the number of `trajectories` trained on, their `tokens_apart` in one sample per
+    trajectory, and their `tokens_in_trees`.
     """
 
     packing: str = ""
@@ -47,7 +43,7 @@ class PackingReport:
     too_long: int = 0
 
     def losses(self, max_length: int) -> list[str]:
-        """What was left out, a line each, with its share."""
+        """Describe what was left out or truncated, one line each with its share."""
         lines = []
         if self.nothing_to_learn:
             lines.append(f"{share(self.nothing_to_learn, self.given)} trajectories have no turn to learn")
@@ -64,7 +60,7 @@ class PackingReport:
 
 
 AUTO = 0.7
-"""`packing=auto` lays trees out where they leave less than this share of the tokens."""
+"""`packing=auto` uses trees if they reduce the number of tokens to less than this share."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +68,13 @@ class PackingSettings:
     """How trajectories become training samples.
 
     Attributes:
-        packing: `trajectory`, one sample with all its turns; `turn`, one sample a turn, as released; `prefix_tree`, one
-            sample for trajectories that begin alike; `auto`, `prefix_tree` or `trajectory` by the tokens they make.
-        w_max: the largest weight of a key token (PKT); None weighs all tokens alike.
-        max_length: longest sample in tokens.
-        truncation: what to do with a longer one: drop its oldest turns (tools and query stay), stop, or skip it.
-        limits: of a tree; None lets it hold 16 trajectories.
+        packing: `trajectory`, one sample per trajectory with all its turns; `turn`, one sample per turn, as in the
+            released code; `prefix_tree`, one sample for trajectories with a common prefix; `auto`, `prefix_tree` or
+            `trajectory`, depending on the number of tokens.
+        w_max: largest weight of a key token (PKT); None gives all tokens the same weight.
+        max_length: length limit of a sample in tokens.
+        truncation: what to do with a longer sample: drop its oldest turns (tools and query stay), stop, or skip it.
+        limits: size limits of a tree; None allows 16 trajectories.
     """
 
     packing: SupervisedPacking | str = SupervisedPacking.trajectory
@@ -87,15 +84,15 @@ class PackingSettings:
     limits: Limits | None = None
 
     @classmethod
-    def of_stage(cls, stage: DictConfig, max_length: int, limits: Limits | None = None) -> PackingSettings:
-        """As `stage=sft` or `stage=pkt` configures it."""
+    def from_stage(cls, stage: DictConfig, max_length: int, limits: Limits | None = None) -> PackingSettings:
+        """Read the settings from the configuration of `stage=sft` or `stage=pkt`."""
         return cls(stage.packing.name, stage.w_max, max_length, stage.truncation.name, limits)
 
 
 def pack(
     trajectories: Iterable[Trajectory], encoder: Encoder, settings: PackingSettings, report: PackingReport
 ) -> Iterator[Layout]:
-    """Training samples of the trajectories, counted in `report`.
+    """Yield the trajectories' training samples and count them in `report`.
 
     Raises:
         TltrainError: a trajectory is too long and `settings.truncation` is `error`.
@@ -119,7 +116,7 @@ def _chains(
     settings: PackingSettings,
     report: PackingReport,
 ) -> Iterator[list[Run]]:
-    """A chain a turn or a trajectory, each within `max_length`."""
+    """Yield one chain per turn or per trajectory, each within `max_length`."""
     packing, truncation = SupervisedPacking(settings.packing), Truncation(settings.truncation)
     max_length = settings.max_length
     for trajectory in trajectories:
@@ -148,7 +145,7 @@ def _chains(
 def _trees(
     chains: list[list[Run]], packing: SupervisedPacking, limits: Limits, report: PackingReport
 ) -> list[list[Run]]:
-    """The chains in trees, or by themselves where `packing` is `auto` and the trees would share too little."""
+    """Return the chains as trees, or unchanged if `packing` is `auto` and the trees would share too little."""
     trees = [prefix_tree.tree([chains[at] for at in group]) for group in prefix_tree.groups(chains, limits)]
     report.trajectories = len(chains)
     report.tokens_apart, report.tokens_in_trees = sum(map(_length, chains)), sum(map(_length, trees))
@@ -168,19 +165,21 @@ def _length(runs: Iterable[Run]) -> int:
 
 
 def _without_tail(runs: list[Run]) -> list[Run]:
-    """The chain up to its last run with targets; what follows teaches nothing."""
+    """Return the chain up to its last run with targets."""
     last = max((i for i, run in enumerate(runs) if run.targets), default=-1)
     return runs[: last + 1]
 
 
 def _turn_chains(runs: list[Run]) -> list[list[Run]]:
-    """One chain a learnable turn: everything before it as history, targets on it alone."""
+    """Return one chain per turn with targets: the runs before it as history, and targets only on the turn itself."""
     return [[*(run._replace(targets=[]) for run in runs[:i]), run] for i, run in enumerate(runs) if run.targets]
 
 
 def fit(chain: list[Run], max_length: int) -> list[Run] | None:
-    """The chain if it is short enough; else what stands before its first turn (tools, query) and as many of its newest
-    turns as fit; None where not even the last one does. It is cut where a turn begins: no answer without its call.
+    """Return the chain, truncated to `max_length` tokens if it is longer.
+
+    A truncated chain keeps everything before its first turn (tools, query) and as many of the newest turns as fit. It
+    is cut where a turn begins, so that no answer loses its call. Return None if not even the last turn fits.
     """
     if _length(chain) <= max_length:
         return chain

@@ -1,14 +1,14 @@
-"""Trajectories that begin alike, laid out as one tree of token runs: what they share is computed once.
+"""Lay out trajectories with a common prefix as one tree of token runs, so that the prefix is computed once.
 
-Trajectories are compared token by token, so that the same tool documentation, instructions, queries and first calls are
-all found. Where two of them go apart the run is split. A position of the tree predicts one token alone: trajectories
-that expect different tokens at the same place part one token earlier, each with its own copy of that token. A loss over
-one label a position therefore serves trees as it serves chains.
+Trajectories are compared token by token, so that tool documentation, instructions, queries and first calls can all be
+shared. A run is split where two trajectories diverge. Each position of the tree predicts a single token: trajectories
+that expect different tokens at the same position branch one token earlier, each with its own copy of that token. A
+loss with one label per position therefore works for trees as for chains.
 
-A tree is one row of a batch. Rows are shuffled, so the trajectories of a tree are always learned in one optimizer step,
-and a step holds as many turns as its trees happen to have; it still follows the mean over all of them. Fewer, larger
-steps are why a sample a trajectory stays the default: a learning rate and `gradient_accumulation_steps` that suit one
-layout need not suit the other, however exact both are.
+A tree is one row of a batch. Rows are shuffled, so the trajectories of a tree always share an optimizer step, and the
+number of turns in a step varies with its trees; the loss is still the mean over all of them. Steps become fewer and
+larger, which is why one sample per trajectory remains the default: both layouts give exact losses, but a learning rate
+and `gradient_accumulation_steps` that suit one need not suit the other.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ import numpy as np
 from tltrain.tokens.layout import Run, Target
 
 LEAST_SHARED = 0.25
-"""Share of a trajectory's tokens that must stand in the tree it joins: for less, a larger batch is no good deal."""
+"""Least share of a trajectory's tokens that a tree must already hold: a smaller saving is not worth a larger batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How large a tree may become.
+    """Size limits of a tree.
 
     Attributes:
-        trajectories: at most so many in one tree.
-        tokens: at most so many. One trajectory that is longer makes a tree by itself.
-        dense_until: length of a sequence, in tokens, at which attention with a dense mask costs as much as the rest of
-            the model; infinite where attention skips what the mask hides.
+        trajectories: maximum number of trajectories in a tree.
+        tokens: maximum number of tokens in a tree. A longer trajectory forms a tree by itself.
+        dense_until: sequence length, in tokens, at which attention with a dense mask costs as much as the rest of the
+            model; infinite if attention skips masked positions.
     """
 
     trajectories: int
     tokens: int
     dense_until: float = math.inf
 
-    def pays(self, tree: int, whole: int, shared: int) -> bool:
-        """Whether a trajectory is computed faster in the tree than by itself.
+    def saves_time(self, tree: int, whole: int, shared: int) -> bool:
+        """Return whether a trajectory is computed faster within the tree than by itself.
 
         A sequence of n tokens costs n (1 + n / dense_until) with a dense mask. Without one the upper triangle is
-        skipped: n (1 + n / 2 dense_until).
+        skipped, and the cost is n (1 + n / 2 dense_until).
 
         Args:
-            tree: tokens in the tree so far. whole: tokens of the trajectory. shared: how many of them are in the tree.
+            tree: tokens in the tree so far. whole: tokens of the trajectory. shared: those already in the tree.
         """
         new = whole - shared
         added = new * (1 + (2 * tree + new) / self.dense_until)
@@ -57,8 +57,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class _Path:
-    """A chain of runs in one piece: ids [T]; targets, whose offsets count from the beginning; and keys [T], which are
-    equal where two paths have the same token and expect the same one, or none.
+    """A chain of runs, concatenated.
+
+    `ids` [T] are its tokens. The targets' offsets count from its beginning. `keys` [T] are equal in two paths where
+    both have the same token and the same expected token, or none.
     """
 
     ids: list[int]
@@ -66,7 +68,7 @@ class _Path:
     keys: np.ndarray
 
     @classmethod
-    def of(cls, chain: Sequence[Run]) -> _Path:
+    def from_chain(cls, chain: Sequence[Run]) -> _Path:
         ids: list[int] = []
         targets: list[Target] = []
         for run in chain:
@@ -79,31 +81,31 @@ class _Path:
 
 
 def _shared(one: np.ndarray, other: np.ndarray) -> int:
-    """Length of the common beginning."""
+    """Return the length of the common prefix."""
     length = min(len(one), len(other))
     differ = np.flatnonzero(one[:length] != other[:length])
     return int(differ[0]) if len(differ) else length
 
 
 def _ordered(keys: np.ndarray) -> bytes:
-    """The keys as a string of bytes that compares as they do."""
+    """Return the keys as bytes with the same sort order."""
     return keys.astype(">i8").tobytes()
 
 
 def groups(chains: Sequence[Sequence[Run]], limits: Limits) -> list[list[int]]:
-    """Which chains go into one tree: their numbers, each once; a group stands where its first chain stood.
+    """Partition the chains into trees and return their indices by tree, ordered by each tree's first chain.
 
-    In the order of their tokens those that share most are neighbours, so that what a chain shares with a tree is what
-    it shares with the one put in before it.
+    In lexicographic order of tokens, the chains with the longest common prefixes are neighbours. The tokens that a
+    chain shares with a tree are therefore those that it shares with the chain added before it.
     """
-    keys = [_Path.of(chain).keys for chain in chains]
+    keys = [_Path.from_chain(chain).keys for chain in chains]
     found: list[list[int]] = []
     tokens, last = 0, -1
     for number in sorted(range(len(chains)), key=lambda at: _ordered(keys[at])):
         whole, shared = len(keys[number]), _shared(keys[last], keys[number]) if found else 0
         new = whole - shared
         room = bool(found) and len(found[-1]) < limits.trajectories and tokens + new <= limits.tokens
-        if room and limits.pays(tokens, whole, shared):
+        if room and limits.saves_time(tokens, whole, shared):
             found[-1].append(number)
             tokens += new
         else:
@@ -114,15 +116,15 @@ def groups(chains: Sequence[Sequence[Run]], limits: Limits) -> list[list[int]]:
 
 
 def tree(chains: Sequence[Sequence[Run]]) -> list[Run]:
-    """The chains as one forest of runs, depth first.
+    """Merge the chains into one forest of runs in depth-first order.
 
-    Each target keeps its weight and its turn; turns are numbered on through the chains, in the order given.
+    Each target keeps its weight and its turn; the numbering of turns continues from chain to chain in the given order.
     """
     if len(chains) == 1:
         return list(chains[0])
     paths, first = [], 0
     for chain in chains:
-        path = _Path.of(chain)
+        path = _Path.from_chain(chain)
         targets = [target._replace(turn=first + target.turn) for target in path.targets]
         first = max((target.turn + 1 for target in targets), default=first)
         paths.append(_Path(path.ids, targets, path.keys))
@@ -131,7 +133,7 @@ def tree(chains: Sequence[Sequence[Run]]) -> list[Run]:
     waiting = [(branch, 0, -1) for branch in reversed(_branches(paths, 0))]
     while waiting:
         branch, start, parent = waiting.pop()
-        end = _shared(branch[0].keys, branch[-1].keys)  # as they are sorted, the others share it too
+        end = _shared(branch[0].keys, branch[-1].keys)  # the paths are sorted: those between share it too
         hung = [
             target._replace(offset=target.offset - start)
             for path in branch
@@ -145,6 +147,6 @@ def tree(chains: Sequence[Sequence[Run]]) -> list[Run]:
 
 
 def _branches(paths: Sequence[_Path], at: int) -> list[list[_Path]]:
-    """The paths that go beyond position `at`, by the key there; the paths are sorted."""
+    """Group the sorted paths that extend beyond position `at` by their key there."""
     onward = (path for path in paths if len(path.ids) > at)
     return [list(branch) for _, branch in groupby(onward, key=lambda path: path.keys[at])]

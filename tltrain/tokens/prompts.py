@@ -1,7 +1,7 @@
-"""What reinforcement learning asks: the history of every call that may be learned, and that call as the golden one.
+"""Prompts for reinforcement learning: the history of each learnable call, with the call itself as the golden answer.
 
-The histories of one trajectory's calls are prefixes of one another. They are kept together as a `PromptTree`: the
-longest one's tokens, and where each of the others ends, so that what they share need be computed only once.
+The histories of a trajectory's calls are prefixes of one another. A `PromptTree` therefore stores the tokens of the
+longest one and the length of each of the others, so that the shared prefixes are computed only once.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from tltrain.trajectory import Sample, Trajectory, actions, sequential
 
 @dataclass(frozen=True, slots=True)
 class PromptTree:
-    """M prompts of which each is a prefix of the last.
+    """M prompts, each a prefix of the last one.
 
     Attributes:
-        ids: [T] the longest prompt's token ids; it ends with the words that ask for a call.
+        ids: [T] token ids of the longest prompt, which ends with the words that ask for a call.
         ends: [M] prompt m is `ids[:ends[m]]`; strictly ascending, the last is T.
-        samples: [M] what is asked, with the golden call.
+        samples: [M] the question of each prompt, with its golden call.
     """
 
     ids: tuple[int, ...]
@@ -37,13 +37,13 @@ class PromptTree:
 
 @dataclass
 class PromptReport:
-    """What became of the trajectories: counts for `metrics.json`.
+    """Counts of the prompts for `metrics.json`.
 
     Attributes:
-        nothing_to_ask: trajectories without a call that may be learned. truncated, too_long: prompts that were cut, and
-            left out, for their own length.
-        too_long_answer: prompts whose golden call and end token have more than `max_new_tokens` tokens.
-        longest_answer: tokens of the longest of these golden calls, with its end token; 0 where all fit.
+        nothing_to_ask: trajectories without a learnable call.
+        truncated, too_long: prompts that were truncated, or left out, because the prompt itself is too long.
+        too_long_answer: prompts whose golden call, with its end token, has more than `max_new_tokens` tokens.
+        longest_answer: tokens of the longest of these golden calls, with its end token; 0 if all fit.
     """
 
     trajectories: int = 0
@@ -57,7 +57,7 @@ class PromptReport:
     max_new_tokens: int = 0
 
     def losses(self, max_length: int) -> list[str]:
-        """What was left out or cut, a line each, with its share."""
+        """Describe what was left out or truncated, one line each with its share."""
         lines = []
         if self.nothing_to_ask:
             lines.append(f"{share(self.nothing_to_ask, self.trajectories)} trajectories have no call to ask for")
@@ -71,8 +71,9 @@ class PromptReport:
 
 @dataclass(frozen=True, slots=True)
 class AnswerLimit:
-    """Most tokens of a sampled call, and what to do with a prompt whose golden call has more: leave it out (`skip`),
-    stop (`error`), or ask it all the same (`keep`).
+    """Maximum number of tokens of a sampled call, and how to treat a prompt with a longer golden call.
+
+    `skip` leaves the prompt out, `error` stops, and `keep` uses it anyway.
     """
 
     tokens: int
@@ -81,13 +82,13 @@ class AnswerLimit:
 
 NO_LIMIT = AnswerLimit(sys.maxsize)
 MARGIN = 1.25
-"""Of the longest golden call: a call that says the same in a few more words is not cut."""
+"""Factor on the length of the longest golden call, so that a slightly wordier call is not cut."""
 UNKNOWN_ANSWER = 512
-"""Longest sampled call where there is no golden one to measure: that of the released script."""
+"""Limit for a sampled call, in tokens, if there is no golden call to measure: the value of the released script."""
 
 
 def answer_lengths(samples: Iterable[Sample], encoder: Encoder) -> list[int]:
-    """Tokens of each golden call as the model has to write it: with its end token."""
+    """Return the number of tokens of each golden call, end token included."""
     texts = [encoder.format.call_text(sample.goldens[0]) for sample in samples]
     return [len(one.ids) + 1 for one in encoder.encode(texts)] if texts else []
 
@@ -95,14 +96,14 @@ def answer_lengths(samples: Iterable[Sample], encoder: Encoder) -> list[int]:
 def answer_limit(
     lengths: Sequence[int], given: int | None, context: int | None, max_prompt_length: int | None = None
 ) -> int:
-    """Most tokens of a sampled call (`stage.max_new_tokens`).
+    """Return the maximum number of tokens of a sampled call (`stage.max_new_tokens`).
 
     Args:
-        lengths: of the golden calls, with their end tokens.
-        given: what the configuration says; None takes the longest golden call and a quarter more, up to what fits the
-            model: its context less `max_prompt_length`, or half of it, so that one long call does not take the room of
-            all prompts.
-        context: positions of the model; None: unlimited.
+        lengths: tokens of the golden calls, end tokens included.
+        given: the configured value. None takes the longest golden call plus a quarter, at most what fits the model: its
+            context minus `max_prompt_length`, or half of the context, so that one long call does not displace all
+            prompts.
+        context: the model's context in tokens; None: unlimited.
     """
     if given is not None:
         return given
@@ -114,9 +115,9 @@ def answer_limit(
 
 
 def questions(trajectory: Trajectory) -> list[tuple[int, Sample]]:
-    """Each call that may be learned as (number of its action, its history with the call as golden).
+    """Return each learnable call as (number of its action, sample with its history and the call as golden answer).
 
-    The history of a call that stands in a message with others has those before it, each with its answer.
+    If a message makes several calls, the history of each includes the calls before it with their answers.
     """
     messages = sequential(trajectory.messages)
     return [
@@ -146,18 +147,18 @@ def prompt_trees(
     report: PromptReport,
     answers: AnswerLimit = NO_LIMIT,
 ) -> Iterator[PromptTree]:
-    """The trajectories' prompts, counted in `report`.
+    """Yield the trajectories' prompts as trees and count them in `report`.
 
     Args:
-        packing: `trajectory`, one tree with all prompts of a trajectory; `turn`, a tree a prompt, as released. A
-            trajectory whose longest prompt must be cut is taken by turns.
-        max_length: longest prompt in tokens.
-        truncation: what to do with a longer one: drop its oldest turns (tools and query stay), keep its last
-            `max_length` tokens (`left`, as released), stop (`error`), or leave it out (`skip`).
-        answers: what becomes of a prompt whose golden call is too long to be sampled.
+        packing: `trajectory`, one tree with all prompts of a trajectory; `turn`, one tree per prompt, as in the
+            released code. A trajectory whose longest prompt must be truncated gives one tree per prompt in any case.
+        max_length: length limit of a prompt in tokens.
+        truncation: what to do with a longer prompt: drop its oldest turns (tools and query stay), keep its last
+            `max_length` tokens (`left`, as in the released code), stop (`error`), or leave it out (`skip`).
+        answers: how to treat a prompt whose golden call is too long to be sampled.
 
     Raises:
-        TltrainError: a prompt or its golden call is too long and may not be, or cannot be, cut.
+        TltrainError: a prompt or its golden call is too long, and truncation is not allowed or not possible.
     """
     packing, truncation = Packing(packing), PromptTruncation(truncation)
     for trajectory in trajectories:
@@ -180,7 +181,7 @@ def prompt_trees(
 
 
 def _turns(trajectory: Trajectory, encoder: Encoder) -> list[tuple[list[Run], Sample, int]]:
-    """The runs of each prompt's tokens, what it asks, and the tokens of its golden call with the end token."""
+    """Return for each prompt its runs, its sample, and the number of tokens of its golden call, end token included."""
     asked = dict(questions(trajectory))
     pieces = encoder.format.segments(trajectory)
     runs = [
@@ -193,7 +194,7 @@ def _turns(trajectory: Trajectory, encoder: Encoder) -> list[tuple[list[Run], Sa
 
 
 def _answerable(turn: tuple[list[Run], Sample, int], limit: AnswerLimit, report: PromptReport) -> bool:
-    """Whether a prompt is asked: its golden call fits, or it is to be asked all the same."""
+    """Return whether a prompt is used: its golden call fits, or `limit.too_long` is `keep`."""
     _, sample, length = turn
     if length <= limit.tokens:
         return True
@@ -216,7 +217,7 @@ def _fitted(
     report: PromptReport,
     opening: list[int],
 ) -> tuple[int, ...]:
-    """The prompt's tokens within `max_length`, `opening` among them; none if it is to be left out."""
+    """Return the prompt's tokens within `max_length`, `opening` included; empty if the prompt is left out."""
     if (length := _length(chain)) <= max_length:
         return _ids(chain)
     if truncation == "skip":

@@ -1,4 +1,4 @@
-"""How services write their errors. Real ones differ, and a rule that finds errors has to cope with all of them."""
+"""The error formats of services. Real services differ, and a rule that detects errors must handle all of them."""
 
 from __future__ import annotations
 
@@ -6,64 +6,64 @@ import json
 
 
 def json_error(message: str) -> str:
-    """`{"error": "..."}`: the commonest."""
+    """Format as `{"error": "..."}`, the most common form."""
     return json.dumps({"error": message}, ensure_ascii=False)
 
 
 def json_status(message: str) -> str:
-    """`{"status": 404, "message": "..."}`: an error that never says so."""
+    """Format as `{"status": 404, "message": "..."}`, without the word error."""
     return json.dumps({"status": 404, "message": message}, ensure_ascii=False)
 
 
 def json_success_false(message: str) -> str:
-    """`{"success": false, "reason": "..."}`."""
+    """Format as `{"success": false, "reason": "..."}`."""
     return json.dumps({"success": False, "reason": message}, ensure_ascii=False)
 
 
 def prefixed(message: str) -> str:
-    """`Error: ...`."""
+    """Format as `Error: ...`."""
     return f"Error: {message}"
 
 
 def invalid_call(message: str) -> str:
-    """`Invalid API call: ...`."""
+    """Format as `Invalid API call: ...`."""
     return f"Invalid API call: {message}"
 
 
 def value_error(message: str) -> str:
-    """A Python exception as its `repr` would be logged."""
+    """Format as the last line of a Python exception, `ValueError: ...`."""
     return f"ValueError: {message}"
 
 
 def traceback(message: str) -> str:
-    """The head and the last line of a Python traceback."""
+    """Format as the first and the last line of a Python traceback."""
     return f"Traceback (most recent call last):\nLookupError: {message}"
 
 
 def bare_exception(error: Exception) -> str:
-    """What Python says, alone: `f() got an unexpected keyword argument 'x'`."""
+    """Return the message alone, such as `f() got an unexpected keyword argument 'x'`."""
     return str(error)
 
 
 def named_exception(error: Exception) -> str:
-    """What Python says under the exception's name: `TypeError: ...`."""
+    """Return the exception's name and message: `TypeError: ...`."""
     return f"{type(error).__name__}: {error}"
 
 
 def prefixed_exception(error: Exception) -> str:
-    """What Python says after `Error: `."""
+    """Return the message after `Error: `."""
     return prefixed(str(error))
 
 
 def json_exception(error: Exception) -> str:
-    """What Python says as `{"error": "..."}`."""
+    """Return the message as `{"error": "..."}`."""
     return json_error(str(error))
 
 
 def traceback_exception(error: Exception) -> str:
-    """The head and the last line of the exception's traceback."""
+    """Return the first and the last line of the exception's traceback."""
     return f"Traceback (most recent call last):\n{named_exception(error)}"
 
 
 HOSTS = (bare_exception, named_exception, prefixed_exception, json_exception, traceback_exception)
-"""How the program that runs the tools reports an exception; a conversation keeps to one of them."""
+"""The ways in which the program that runs the tools reports an exception; each conversation uses one of them."""

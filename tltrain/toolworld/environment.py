@@ -1,17 +1,17 @@
-"""toolworld's own tools, those of the test split, and a checker that knows what a conversation should have come to.
+"""Conversations with toolworld's tools (test split), and a checker of their outcome.
 
-A task is one of toolworld's scripts, by its seed and index. The golden script, played in a second world of the same
-seed, says what is right:
+A task is one of toolworld's scripts, identified by seed and index. The golden script, run in a second world of the
+same seed, determines the correct outcome:
 
-- the state: every domain with a tool on offer is as the script leaves it. More reading does no harm; something more,
-  less or otherwise written does.
-- the answer: it states the script's facts. A fact is a value that a golden call's tool answered with and that the
-  golden answer states, unless it was known before: an argument of that call, or a text that the query, the user's reply
-  or the tool's documentation has. Numbers are compared as numbers wherever one stands in the answer (`1,285,000` and
-  `12.50` are 1285000 and 12.5), text without regard to case and width of space, as whole words.
+- State: every domain with an available tool must be in the state in which the script leaves it. Additional reads are
+  allowed; additional, missing or different writes are not.
+- Answer: it must state the script's facts. A fact is a value that a golden call's tool returned and that the golden
+  answer states, unless it was known before: as an argument of that call, or as a text in the query, the user's reply or
+  the tool's documentation. Numbers are compared as numbers wherever they occur in the answer (`1,285,000` and `12.50`
+  are 1285000 and 12.5); texts are compared as whole words, ignoring case and the amount of white space.
 
-Success is both, and an end by `finish`. Where the golden answer states no fact ("The task is done."), any answer will
-do.
+A conversation succeeds if both are correct and it ends with `finish`. If the golden answer states no fact ("The task
+is done."), any answer is accepted.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Fact = str | int | float
 
 
 def tasks(benchmark: ToolworldConversations, seed: int) -> list[Task]:
-    """`benchmark.size` tasks, the conversations of which `tltrain.toolworld.samples` asks single turns."""
+    """Return `benchmark.size` tasks: the conversations whose single turns `tltrain.toolworld.samples` asks."""
     found = []
     for index in range(benchmark.size):
         script = script_of(f"toolworld-{SPLIT}-{seed}-{index}")
@@ -46,49 +46,52 @@ def tasks(benchmark: ToolworldConversations, seed: int) -> list[Task]:
 
 
 def make(benchmark: ToolworldConversations) -> Callable[[], Toolworld]:
-    """What gives a new environment."""
+    """Return a factory of environments."""
     return Toolworld
 
 
 def golden_calls(benchmark: ToolworldConversations, task: Task) -> tuple[tuple[Call, ...], ...]:
-    """The calls of a task's script, `finish` included: of one turn, since the user says no more."""
+    """Return the calls of a task's script, `finish` included, as a single turn, since the user only speaks once."""
     return (script_of(task.id).golden,)
 
 
 @lru_cache(maxsize=4096)
 def script_of(identity: str) -> Script:
-    """The golden script of a task, by its id."""
+    """Return the golden script of a task."""
     return write_script(identity, SPLIT, TOOLS_OFFERED)
 
 
 class Toolworld:
-    """One world, and the script that says what is to become of it."""
+    """An environment with one world and the script that determines the correct outcome."""
 
     def __init__(self) -> None:
         self._started: tuple[Script, World] | None = None
         self._answer: str | None = None
 
     def reset(self, task: Task) -> Turn:
-        """The script's world untouched, and its query."""
+        """Create the script's world anew and return its tools and query."""
         script = script_of(task.id)
         world = script.world()
         self._started = script, world
         return Turn(world.tools, (Message("user", script.query),))
 
     def call(self, call: Call) -> str:
-        """What the tool answers; the world never raises."""
+        """Return the tool's answer; the world never raises."""
         _, world = self._conversation()
         return world.call(call)
 
     def follow_up(self, answer: str | None) -> None:
-        """Nothing: a script is one turn of the user."""
+        """Store the final answer and return None, since a script has a single user turn."""
         self._answer = answer
 
     def outcome(self) -> Mapping[str, Any]:
-        """`success`; `state`, whether it is right; `answer` likewise, and `missing`, the facts that it lacks."""
+        """Return `success`; whether `state` and `answer` are correct; and what is wrong.
+
+        `missing` lists the facts that the answer lacks, and `differing` the domains with a wrong state.
+        """
         script, world = self._conversation()
-        wrong = [domain.name for domain in differing(script, world)]
-        missing = lacking(self._answer or "", facts(script))
+        wrong = [domain.name for domain in differing_domains(script, world)]
+        missing = missing_facts(self._answer or "", facts(script))
         answered = self._answer is not None and not missing
         return {
             "success": answered and not wrong,
@@ -99,7 +102,7 @@ class Toolworld:
         }
 
     def close(self) -> None:
-        """Forget the world."""
+        """Discard the world."""
         self._started = None
 
     def _conversation(self) -> tuple[Script, World]:
@@ -108,8 +111,8 @@ class Toolworld:
         return self._started
 
 
-def differing(script: Script, world: World) -> list[Domain]:
-    """The domains with a tool on offer whose state in `world` is not what the golden calls make of it."""
+def differing_domains(script: Script, world: World) -> list[Domain]:
+    """Return the domains with an available tool whose state in `world` differs from that after the golden calls."""
     golden = script.world(script.golden)
     domains = {FUNCTIONS[name].domain.name: FUNCTIONS[name].domain for name in script.offered}
     return [
@@ -120,7 +123,7 @@ def differing(script: Script, world: World) -> list[Domain]:
 
 
 def facts(script: Script) -> list[Fact]:
-    """What an answer has to state, each once, in the order in which the tools said it (see the top of this file)."""
+    """Return the facts that an answer must state, in the order in which the tools returned them (see the module)."""
     world, found = script.world(), []
     golden_answer = next(iter(script.golden[-1].arguments.values()))
     said = f"{script.query} {script.reply or ''}"
@@ -139,13 +142,13 @@ def facts(script: Script) -> list[Fact]:
     return found
 
 
-def lacking(answer: str, wanted: Sequence[Fact]) -> list[Fact]:
-    """The facts that `answer` does not state."""
+def missing_facts(answer: str, wanted: Sequence[Fact]) -> list[Fact]:
+    """Return the facts that `answer` does not state."""
     return [fact for fact in wanted if not _states(answer, fact)]
 
 
 def _leaves(value: Any) -> Iterator[Fact]:
-    """The texts and numbers in a tool's answer."""
+    """Yield the texts and numbers in a tool's answer."""
     if isinstance(value, dict | list):
         for inner in value.values() if isinstance(value, dict) else value:
             yield from _leaves(inner)
@@ -153,7 +156,7 @@ def _leaves(value: Any) -> Iterator[Fact]:
         yield value
 
 
-# Not the digits of a word (`T-1234`, `12A`) nor of a date: a number that stands by itself.
+# A number by itself: not digits within a word (`T-1234`, `12A`) or a date.
 _NUMBER = re.compile(r"(?<![\w.-])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!\w|[.-]\d)")
 _MOST_DIGITS = 30
 

@@ -1,4 +1,4 @@
-"""Trajectories with mistakes, and benchmark samples without."""
+"""Generate trajectories with mistakes, and benchmark samples without mistakes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tltrain.toolworld.world import Answer
 from tltrain.trajectory import ANY, Call, Message, Sample, Trajectory
 
 TOOLS_OFFERED = (4, 8)
-"""Fewest and most tools of a conversation, `ask_to_user` and `finish` included."""
+"""Minimum and maximum number of tools of a conversation, `ask_to_user` and `finish` included."""
 
 
 def generate(
@@ -24,19 +24,19 @@ def generate(
     split: str = "train",
     tools_offered: tuple[int, int] = TOOLS_OFFERED,
 ) -> Iterator[Trajectory]:
-    """`size` trajectories, each depending on its index and the other arguments alone: a larger size only appends.
+    """Yield `size` trajectories. Each depends only on its index and the other arguments, so a larger size only appends.
 
-    `meta` holds `domain`, `task`, `split`, `reply` (the simulated user's, or None), and the truth, one entry an
-    assistant message: `errors`, None or the kind of the mistake, and `failed`, whether the answer is an error. The
-    world the calls ran in is `World(trajectory.id, names of its tools, meta["reply"])`.
+    `meta` holds `domain`, `task`, `split`, `reply` (of the simulated user, or None), and the ground truth, with one
+    entry per assistant message: `errors`, the kind of the mistake or None, and `failed`, whether the answer is an
+    error. The calls ran in `World(trajectory.id, names of its tools, meta["reply"])`.
 
     Args:
-        error_rate: expected share of wrong calls among all calls; at least 0, less than 1.
+        error_rate: expected share of wrong calls among all calls, in [0, 1).
         split: `train` or `test`, which share neither tools nor wordings of queries.
-        tools_offered: fewest and most tools of a conversation, the last two included.
+        tools_offered: minimum and maximum number of tools of a conversation, `ask_to_user` and `finish` included.
 
     Raises:
-        TltrainError: an argument is not as above.
+        TltrainError: an argument is invalid.
     """
     if not 0 <= error_rate < 1:
         raise TltrainError(f"error_rate: expected a number of at least 0 and less than 1, found {error_rate}")
@@ -47,10 +47,10 @@ def generate(
 def samples(
     size: int, seed: int = 0, split: str = "test", tools_offered: tuple[int, int] = TOOLS_OFFERED
 ) -> Iterator[Sample]:
-    """`size` questions, each a random turn of a conversation without mistakes; no two from one conversation.
+    """Yield `size` questions, each a random turn of a different conversation without mistakes.
 
-    What `finish` and `ask_to_user` are to say is free text: any value is right there. `meta` holds `scenario` (the
-    domain), `turn` (from 1) and `tool` (the golden one). Raises TltrainError as `generate` does.
+    The arguments of `finish` and `ask_to_user` are free text, so any value is correct. `meta` holds `scenario` (the
+    domain), `turn` (from 1) and `tool` (the golden one). Raise TltrainError as `generate` does.
     """
     for script in _scripts(size, seed, split, tools_offered):
         trajectory = _with_mistakes(script, 0, split)
@@ -71,13 +71,13 @@ def _scripts(size: int, seed: int, split: str, tools_offered: tuple[int, int]) -
     if split not in SPLITS:
         raise TltrainError(f"split: expected one of {', '.join(SPLITS)}, found {split!r}")
     if not len(user.tools) < tools_offered[0] <= tools_offered[1]:
-        raise TltrainError(f"tools_offered: expected at least 3 and a most that is not less, found {tools_offered}")
+        raise TltrainError(f"tools_offered: expected (least, most) with 3 <= least <= most, found {tools_offered}")
     for index in range(size):
         yield write_script(f"toolworld-{split}-{seed}-{index}", split, tools_offered)
 
 
 def _with_mistakes(script: Script, error_rate: float, split: str) -> Trajectory:
-    """Run the script's calls, each but the user's two preceded by a wrong one now and then."""
+    """Run the script's calls, with wrong calls inserted at random before calls of tools other than the user's two."""
     rng = Random(f"mistakes/{script.identity}")
     per_call = _mistakes_per_call(script, error_rate)
     messages, errors, failed = [Message("user", script.query)], [], []
@@ -108,19 +108,19 @@ def _with_mistakes(script: Script, error_rate: float, split: str) -> Trajectory:
 
 
 def _mistakes_per_call(script: Script, error_rate: float) -> float:
-    """Wrong calls before each call of a tool, so that in expectation wrong / all calls = error_rate.
+    """Return the number of wrong calls per tool call for which the expected share of wrong calls is `error_rate`.
 
-    Of g golden calls t are of tools; with p wrong ones before each of these, p t / (g + p t) is the rate.
+    Of g golden calls, t are calls of tools; with p wrong calls before each of these, the share is p t / (g + p t).
     """
     of_tools = sum(golden.name not in user.tools for golden in script.golden)
     return error_rate / (1 - error_rate) * len(script.golden) / of_tools
 
 
 def _mistake(script: Script, step: int, made: list[Call], rng: Random) -> tuple[str, Call, Answer]:
-    """A wrong call before the golden one of that step, and its answer.
+    """Return the kind of mistake, a wrong call to insert before the golden call of that step, and its answer.
 
-    It is no golden call of any step, none made already, and one that leaves the world as it was: what follows is
-    then as if it had not been made. That is seen by making it in a world of its own.
+    The call differs from all golden calls and all calls made before, and leaves the world unchanged, so that later
+    calls are not affected. This is checked by running the call in a separate world.
     """
     for kind, wrong in wrong_calls(script.golden[step], script.offered, rng):
         if wrong in script.golden or wrong in made:

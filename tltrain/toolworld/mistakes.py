@@ -1,7 +1,7 @@
-"""Wrong calls, of every kind in the paper's taxonomy, made from a right one.
+"""Derive wrong calls from a golden call, of every kind in the paper's taxonomy.
 
-A kind says how a call differs from the golden one, not what the tool answers: an unneeded parameter may do no harm,
-and a wrong tool may answer without complaint. (A call that cannot be parsed is text, not a call: not made here.)
+A kind describes how a call differs from the golden one, not the tool's answer: a redundant parameter may do no harm,
+and a wrong tool may answer without an error. (A call that cannot be parsed is text, so none is generated here.)
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ KINDS: dict[str, float] = {
     f"{HALLUCINATED}+{REDUNDANT}+{MISSING}": 0.1,
     WRONG_VALUE: 0.2,
 }
-"""Kind -> weight of trying it first. Several parameter mistakes are joined by `+`. Few calls leave room for a redundant
-parameter, hence the weights of those kinds."""
+"""The weight with which each kind is tried first; `+` joins several parameter mistakes. Kinds with a redundant
+parameter have larger weights because few calls leave an optional parameter unused."""
 
 _STRANGE = ("query", "language", "format", "api_key", "verbose", "page", "mode", "user_id", "keyword", "version")
 _SYNONYMS = {
@@ -48,9 +48,10 @@ _SYNONYMS = {
 
 
 def wrong_calls(golden: Call, offered: Collection[str], rng: Random) -> Iterator[tuple[str, Call]]:
-    """Kinds of mistake and wrong calls, in random order of kinds, until one is to the caller's liking.
+    """Yield pairs of a kind of mistake and a wrong call, in random order of kinds, without end.
 
-    Kinds that `golden` leaves no room for are skipped; the last resort, endless, is a tool that does not exist.
+    Kinds that are not possible for `golden` are skipped. Once all kinds have been tried, every further call is of a
+    tool that does not exist.
     """
     for kind in sorted(KINDS, key=lambda kind: rng.random() ** (1 / KINDS[kind]), reverse=True):
         for _ in range(3):
@@ -71,7 +72,7 @@ def _make(kind: str, golden: Call, offered: Collection[str], rng: Random) -> Cal
 
 
 def _hallucinate_tool(golden: Call, offered: Collection[str], rng: Random) -> Call:
-    """The call under a name like the right one that no tool has."""
+    """Return the call with a name that resembles the right one but belongs to no tool."""
     camel = "_" not in golden.name
     words = re.findall(r"[A-Z]?[a-z0-9]+", golden.name) if camel else golden.name.split("_")
     words = [word.lower() for word in words]
@@ -94,7 +95,7 @@ def _hallucinate_tool(golden: Call, offered: Collection[str], rng: Random) -> Ca
 
 
 def _take_wrong_tool(golden: Call, offered: Collection[str], rng: Random) -> Call | None:
-    """Another tool on offer, with what of the right arguments fits it, or with all of them."""
+    """Return a call of another available tool with those right arguments that fit it, or with all of them."""
     others = [name for name in offered if name != golden.name and name not in user.tools]
     if not others:
         return None
@@ -112,7 +113,7 @@ def _take_wrong_tool(golden: Call, offered: Collection[str], rng: Random) -> Cal
 
 
 def _spoil_parameters(mistakes: list[str], golden: Call, rng: Random) -> Call | None:
-    """The right tool with parameters it does not have, does not need here, or lacks; None if there are none such."""
+    """Return a call of the right tool with hallucinated, redundant or missing parameters; None if not possible."""
     tool = FUNCTIONS[golden.name].tool
     arguments = dict(golden.arguments)
     lost: tuple[str, Any] | None = None
@@ -134,7 +135,7 @@ def _spoil_parameters(mistakes: list[str], golden: Call, rng: Random) -> Call | 
 
 
 def _strange_name(tool: Tool, lost: str | None, rng: Random) -> str:
-    """A parameter the tool does not have: like the lost one if there is one."""
+    """Return a parameter name that the tool does not have, possibly derived from the `lost` one."""
     strange = rng.sample(_STRANGE, 2)
     if lost:
         words = [word.lower() for word in re.findall(r"[A-Z]?[a-z0-9]+", lost)]
@@ -156,7 +157,7 @@ def _any_value(json_type: str, rng: Random) -> Any:
 
 
 def _alter_value(golden: Call, offered: Collection[str], rng: Random) -> Call | None:
-    """The right tool and parameters, one of them with another value."""
+    """Return the call with one argument changed; None if it has no arguments or the value stays the same."""
     if not golden.arguments:
         return None
     name = rng.choice(list(golden.arguments))
@@ -167,7 +168,7 @@ def _alter_value(golden: Call, offered: Collection[str], rng: Random) -> Call | 
 
 
 def _other_value(value: Any, rng: Random) -> Any:
-    """A value somebody might write by mistake for `value`."""
+    """Return a plausible wrong value in place of `value`."""
     match value:
         case bool():
             return not value

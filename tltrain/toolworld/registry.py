@@ -1,6 +1,6 @@
-"""What a domain is made of: tools that run, tasks that need them, and a state they share.
+"""The parts of a domain: executable tools, tasks that need them, and the state that they share.
 
-A tool is a typed Python function; its documentation is read off the function, so the two cannot diverge:
+A tool is a typed Python function. Its documentation is derived from the function, so the two cannot diverge:
 
     @shop.tool
     def get_order_status(shop: Connection, /, order_id: str) -> dict:
@@ -9,12 +9,12 @@ A tool is a typed Python function; its documentation is read off the function, s
         order_id: id such as O-4821
         '''
 
-A positional-only first parameter receives the domain's state and is no part of the documentation. The rest of the
-docstring's lines describe one parameter each; a parameter with a default is optional.
+A positional-only first parameter receives the domain's state and is not documented. Each further line of the
+docstring describes one parameter; a parameter with a default is optional.
 
-A task is a generator that plays a perfect assistant. It yields first the values its queries may mention (receiving
-the set of those that the chosen wording does mention), then each golden call (receiving what the tool really
-answered), and returns the final answer, which is short and states what the answers said:
+A task is a generator that acts as a perfect assistant. It first yields the values that its queries may mention, and
+receives the set of those that the chosen wording does mention. It then yields each golden call and receives the tool's
+real answer. It returns the final answer, a short text that states the tools' answers:
 
     @shop.task("What is the status of order {order_id}?", "[Where is|How is] order {order_id}?")
     def order_status(shop, rng):
@@ -39,20 +39,20 @@ from typing import Any
 from tltrain.trajectory import Call, Tool
 
 Plan = Generator[Any, Any, str]
-"""What a task's function returns; see the module's docstring for what it yields."""
+"""The generator of a task; the module's docstring describes what it yields."""
 
 _JSON_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}
 
 
 class Failure(Exception):
-    """A tool's own refusal ("no order with id O-1"), written in the shape its domain gives to errors."""
+    """A tool's own error ("no order with id O-1"), which its domain formats."""
 
 
 @dataclass(frozen=True)
 class Vague:
-    """A task's queries when the user leaves out a detail, what to ask then, and what the user replies.
+    """A query that leaves out a detail, the assistant's question for it, and the user's reply.
 
-    All three are templates like the task's queries; `reply` names the detail that `query` lacks.
+    All three are templates like the task's queries; `reply` gives the detail that `query` lacks.
     """
 
     query: str
@@ -62,7 +62,7 @@ class Vague:
 
 @dataclass(frozen=True)
 class Task:
-    """One thing users ask of a domain: the wordings of the query and the golden plan."""
+    """A task of a domain: the wordings of its query and the golden plan."""
 
     domain: Domain
     plan: Callable[[Any, Random], Plan]
@@ -71,13 +71,13 @@ class Task:
 
     @property
     def name(self) -> str:
-        """The name of the plan's function, unique within its domain."""
+        """The name of the plan's function, which is unique within the domain."""
         return self.plan.__name__
 
 
 @dataclass(frozen=True)
 class ToolFunction:
-    """A tool that runs: the function, its documentation, and the domain whose state it is given."""
+    """An executable tool: the function, its documentation, and the domain whose state it receives."""
 
     domain: Domain
     function: Callable[..., Any]
@@ -86,17 +86,17 @@ class ToolFunction:
 
 
 def no_state(rng: Random, today: date) -> None:
-    """The state of a domain that keeps none."""
+    """Return None, the state of a domain without state."""
 
 
 @dataclass(eq=False)
 class Domain:
-    """Tools about one thing.
+    """A set of tools and tasks with a shared state.
 
     Args:
-        name: what the domain is called in results.
-        failure: writes a `Failure`'s message the way this domain's services do.
-        setup: makes the state of a fresh conversation, from a random source and the conversation's "today".
+        name: name of the domain in results.
+        failure: formats the message of a `Failure` in this domain's style.
+        setup: creates the state of a new conversation from a random generator and the conversation's "today".
     """
 
     name: str
@@ -106,13 +106,13 @@ class Domain:
     tasks: list[Task] = field(default_factory=list)
 
     def tool(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Register `function` as a tool of this domain; returns it unchanged."""
+        """Register `function` as a tool of this domain and return it unchanged."""
         documented, stateful = document(function)
         self.tools[documented.name] = ToolFunction(self, function, documented, stateful)
         return function
 
     def task(self, *queries: str, vague: Vague | None = None) -> Callable[[Callable[..., Plan]], Callable[..., Plan]]:
-        """Register a plan under the wordings a user may choose (templates: `{value}`, `[one|another]`)."""
+        """Return a decorator that registers a plan with the wordings of its query (`{value}`, `[one|another]`)."""
 
         def register(plan: Callable[..., Plan]) -> Callable[..., Plan]:
             self.tasks.append(Task(self, plan, queries, vague))
@@ -122,12 +122,16 @@ class Domain:
 
 
 def call(function: Callable[..., Any], **arguments: Any) -> Call:
-    """The call of a tool by its function, so that a plan cannot misspell a name."""
+    """Create a call from the tool's function, so that a plan cannot misspell the name."""
     return Call(function.__name__, arguments)
 
 
 def document(function: Callable[..., Any]) -> tuple[Tool, bool]:
-    """The tool a typed function documents, and whether it wants its domain's state."""
+    """Return the tool that a typed function defines, and whether the function takes its domain's state.
+
+    Raises:
+        ValueError: the docstring does not describe exactly the function's parameters.
+    """
     description, *lines = (inspect.getdoc(function) or "").splitlines()
     described = dict(line.split(": ", 1) for line in lines if line)
     hints = typing.get_type_hints(function)
@@ -145,7 +149,7 @@ def document(function: Callable[..., Any]) -> tuple[Tool, bool]:
 
 
 def _schema(annotation: Any) -> dict[str, Any]:
-    """The JSON schema of an annotation such as `float`, `list[str]` or `str | None`."""
+    """Return the JSON schema of an annotation such as `float`, `list[str]` or `str | None`."""
     if isinstance(annotation, types.UnionType):
         annotation = next(part for part in typing.get_args(annotation) if part is not types.NoneType)
     origin, parts = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
@@ -156,9 +160,9 @@ def _schema(annotation: Any) -> dict[str, Any]:
 
 
 def fill(template: str, values: dict[str, Any], rng: Random) -> str:
-    """A template's text: one choice of every `[one|another]`, then every `{value}`.
+    """Fill in a template: choose one alternative of each `[one|another]`, then substitute each `{value}`.
 
-    A list is written without its brackets, as people do.
+    A list is written without brackets, as people do.
     """
     chosen = re.sub(r"\[([^\[\]]*)\]", lambda match: rng.choice(match[1].split("|")), template)
     return chosen.format_map({key: _spoken(value) for key, value in values.items()})
@@ -169,6 +173,6 @@ def _spoken(value: Any) -> str:
 
 
 def tidy(value: float, decimals: int = 2) -> float:
-    """`value` rounded, without a trailing `.0`: the same number in the answer, the query and the next call."""
+    """Round `value`, as int if it is whole, so that it looks the same in the answer, the query and the next call."""
     rounded = round(value, decimals)
     return int(rounded) if rounded == int(rounded) else rounded

@@ -1,4 +1,4 @@
-"""Golden conversations: a task is chosen, its plan is played in a world, and tools are offered for it."""
+"""Write golden conversations: choose a task, run its plan in a world, and select the available tools."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tltrain.toolworld.world import World
 from tltrain.trajectory import Call
 
 MOST_CALLS = 4
-"""Golden calls in a conversation, `ask_to_user` and `finish` apart."""
+"""Maximum number of golden calls in a conversation of two tasks, `finish` not counted."""
 
-_VAGUE, _COMPOUND, _SIBLING = 0.35, 0.15, 0.65  # how often, where possible
+_VAGUE, _COMPOUND, _SIBLING = 0.35, 0.15, 0.65  # probabilities, where possible
 _OPENERS = ("",) * 8 + ("Hi! ", "Hello. ", "Good morning! ", "I need your help. ", "Quick question. ")
 _CLOSERS = ("",) * 8 + (" Thanks!", " Thank you.", " Thanks in advance.", " That would help me a lot.")
 _THEN = ("And then:", "Also:", "After that:", "Next:", "Second:")
@@ -27,9 +27,9 @@ _THEN = ("And then:", "Also:", "After that:", "Next:", "Second:")
 class Script:
     """A conversation without mistakes.
 
-    `golden` are all its calls, the last one of `finish`; `offered` the names of its tools, the last two of them
-    `ask_to_user` and `finish`; `reply` what the user says when asked, None if nothing is to be asked. The world in
-    which all this is so is `world()`.
+    `golden` are all calls, the last one of `finish`. `offered` are the names of the available tools, the last two
+    `ask_to_user` and `finish`. `reply` is the user's answer to a question, None if no question is needed. All of this
+    holds in the world that `world()` creates.
     """
 
     identity: str
@@ -41,7 +41,7 @@ class Script:
     reply: str | None
 
     def world(self, calls: Iterable[Call] = ()) -> World:
-        """The script's world as it is after `calls`."""
+        """Create the script's world and run `calls` in it."""
         world = World(self.identity, self.offered, self.reply)
         for made in calls:
             world.run(made)
@@ -57,7 +57,7 @@ class _Played:
 
 
 def write_script(identity: str, split: str, tools_offered: tuple[int, int]) -> Script:
-    """The one script of that identity in that split."""
+    """Write the script of that identity in that split; the same arguments give the same script."""
     rng = Random(f"script/{identity}")
     world = World(identity)
     task = rng.choice(rng.choice(SPLITS[split]).tasks)
@@ -80,7 +80,7 @@ def write_script(identity: str, split: str, tools_offered: tuple[int, int]) -> S
 
 
 def _play(task: Task, world: World, rng: Random, vague: bool) -> _Played:
-    """Let a task's plan run in `world`, and word its query."""
+    """Run a task's plan in `world` and word its query."""
     plan = task.plan(world.state(task.domain), rng)
     values: dict[str, Any] = next(plan)
     calls: list[Call] = []
@@ -106,7 +106,7 @@ def _names(template: str) -> set[str]:
 
 
 def _join(first: _Played, second: _Played, rng: Random) -> _Played:
-    """Two requests in one query, answered one after the other."""
+    """Combine two requests into one query, answered one after the other."""
     query = f"{first.query} {rng.choice(_THEN)} {second.query}"
     return _Played(query, None, first.calls + second.calls, f"{first.answer} {second.answer}")
 
@@ -114,7 +114,7 @@ def _join(first: _Played, second: _Played, rng: Random) -> _Played:
 def _offer(
     calls: tuple[Call, ...], domains: tuple[Domain, ...], tools_offered: tuple[int, int], rng: Random
 ) -> tuple[str, ...]:
-    """Names of the tools on offer: the needed ones among others, siblings from their domains first of all."""
+    """Return the names of the available tools: the needed ones and others, preferably of the same domains."""
     needed = list(dict.fromkeys(made.name for made in calls if made.name not in user.tools))
     size = max(rng.randint(*tools_offered) - len(user.tools), len(needed))
     near = {name for made in needed for name in FUNCTIONS[made].domain.tools if name not in needed}

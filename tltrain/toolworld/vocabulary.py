@@ -1,4 +1,4 @@
-"""Names and words that several domains draw from."""
+"""Names and words shared by several domains."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from random import Random
 
 
 def listed(text: str) -> tuple[str, ...]:
-    """The items of a text such as `red, dark blue, green`."""
+    """Split a text such as `red, dark blue, green` into its items."""
     return tuple(text.split(", "))
 
 
@@ -34,26 +34,26 @@ WORDS = listed(
 
 
 def full_name(rng: Random) -> str:
-    """A first and a last name."""
+    """Draw a first and a last name."""
     return f"{rng.choice(FIRST_NAMES)} {rng.choice(LAST_NAMES)}"
 
 
 def full_names(rng: Random, count: int) -> list[str]:
-    """`count` different people, no two with the same first or last name."""
+    """Draw `count` full names, no two with the same first or last name."""
     firsts, lasts = rng.sample(FIRST_NAMES, count), rng.sample(LAST_NAMES, count)
     return [f"{first} {last}" for first, last in zip(firsts, lasts, strict=True)]
 
 
 def email_of(name: str) -> str:
-    """The address a person of that name has."""
+    """Return the e-mail address of a person of that name."""
     return name.lower().replace(" ", ".") + "@mail.com"
 
 
 def ids(rng: Random, prefix: str, count: int) -> list[str]:
-    """`count` different ids such as `O-4821`."""
+    """Draw `count` different ids such as `O-4821`."""
     return [f"{prefix}-{number}" for number in rng.sample(range(1000, 10000), count)]
 
 
 def phrase(rng: Random, low: int = 3, high: int = 6) -> str:
-    """A few different words."""
+    """Draw `low` to `high` different words."""
     return " ".join(rng.sample(WORDS, rng.randint(low, high)))

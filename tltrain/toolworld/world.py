@@ -1,7 +1,7 @@
-"""A world: everything the tools of one conversation can see and change.
+"""A world: everything that the tools of one conversation can read and change.
 
-It lives in memory and is made from a seed alone: its "today", its shop, its files. No tool reaches the machine's
-clock, disk or network, and no argument is ever evaluated, so that a world can be given calls from anybody.
+It exists only in memory, and its "today", shop and files depend only on a seed. No tool accesses the machine's clock,
+disk or network, and no argument is ever evaluated, so a world can run calls from untrusted sources.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tltrain.trajectory import Call, Tool
 
 @dataclass(frozen=True)
 class Answer:
-    """What a tool answered: the text, whether that is an error, and the value it was written from (None if so)."""
+    """A tool's answer: the text, whether it is an error, and the value that the text states (None for an error)."""
 
     text: str
     failed: bool
@@ -33,18 +33,18 @@ class Answer:
 
 
 class World:
-    """The state of one conversation and the tools on offer in it.
+    """The state of one conversation and its available tools.
 
-    Two worlds of the same seed are the same until they are called differently. Of the tools on offer only the names
-    matter, so that those of a trajectory read from a file will do.
+    Two worlds with the same seed are equal until they run different calls. Only the names of the available tools are
+    needed, so the tools of a trajectory read from a file can be used.
 
     Args:
-        seed: any text; what the domains' states are made from.
-        offered: names of the tools on offer; all there are if not given.
-        reply: what the simulated user says when asked.
+        seed: any text; the domains' states are derived from it.
+        offered: names of the available tools; None for all.
+        reply: the simulated user's answer to a question.
 
     Raises:
-        TltrainError: a name on offer is no tool of toolworld.
+        TltrainError: a name in `offered` is not a tool of toolworld.
     """
 
     def __init__(self, seed: str, offered: Iterable[str] | None = None, reply: str | None = None) -> None:
@@ -63,21 +63,21 @@ class World:
 
     @property
     def tools(self) -> tuple[Tool, ...]:
-        """The documentation of the tools on offer."""
+        """The documentation of the available tools."""
         return tuple(function.tool for function in self._offered.values())
 
     def state(self, domain: Domain) -> Any:
-        """The state of one domain, made when first asked for."""
+        """Return the state of a domain, created at first use."""
         if domain.name not in self._states:
             self._states[domain.name] = domain.setup(Random(f"world/{self.seed}/{domain.name}"), self.today)
         return self._states[domain.name]
 
     def call(self, call: Call) -> str:
-        """The text the called tool answers with; an error is text too."""
+        """Return the text that the called tool answers; an error is text too."""
         return self.run(call).text
 
     def run(self, call: Call) -> Answer:
-        """Run a call of a tool on offer. Never raises: whatever goes wrong is the answer."""
+        """Run a call. Never raises: an error of any kind becomes the answer."""
         called = self._offered.get(call.name)
         if called is None:
             return Answer(self._host(NameError(f"name {call.name!r} is not defined")), failed=True)
@@ -87,11 +87,11 @@ class World:
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         except Failure as failure:
             return Answer(called.domain.failure(str(failure)), failed=True)
-        except Exception as error:  # a call from a model can go wrong in any way, and that is its answer
+        except Exception as error:  # a model's call can fail in any way, and the error is its answer
             return Answer(self._host(error), failed=True)
         return Answer(text, failed=False, value=json.loads(text) if text is not value else value)
 
     def snapshot(self, domain: Domain) -> Any:
-        """A copy of a domain's state to compare with another: equal if and only if nothing differs."""
+        """Return a copy of a domain's state for comparison; copies are equal if and only if the states are."""
         state = self.state(domain)
         return "\n".join(state.iterdump()) if isinstance(state, sqlite3.Connection) else copy.deepcopy(state)

@@ -1,4 +1,4 @@
-"""Training. DeepSpeed, which TRL loads, warns wherever there is no GPU; that is known here (`hardware=`)."""
+"""Training. Suppresses DeepSpeed's warning about a missing GPU, since `hardware=` chooses the device explicitly."""
 
 import logging
 

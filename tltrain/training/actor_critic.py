@@ -1,4 +1,4 @@
-"""The models of PPO: the policy, and a critic that says what reward to expect before each token."""
+"""The models of PPO: the policy, and a critic that predicts the expected reward before each token."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tltrain.trajectory import Sample
 
 @dataclass(frozen=True)
 class Models:
-    """What PPO computes with. `reference` is None where it is the policy with its adapter switched off."""
+    """The models of PPO. `reference` is None if the policy with its adapter switched off serves as the reference."""
 
     policy: PreTrainedModel
     critic: PreTrainedModel
@@ -42,15 +42,15 @@ class ActorCritic(nn.Module):
         self._checkpointing: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
 
     def forward(self, temperature: float, **batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Log-probability, entropy (nats, without gradient) and value of each response token, [N] each in float32."""
+        """Return log-probability, entropy (nats, no gradient) and value of each response token, [N] each in float32."""
         logits = response_logits(self.policy, batch, temperature)
         logprobs = token_logprobs(logits, batch["targets"])
         with torch.no_grad():
             entropy = pg.entropy(logits)
-        values = self.critic(**inputs_of(batch), use_cache=False).logits
+        values = self.critic(**model_inputs(batch), use_cache=False).logits
         return logprobs, entropy, values[..., 0][batch["keep"]].float()
 
-    # The names by which the Trainer and TRL ask for recomputed activations.
+    # The names that the Trainer and TRL use for activation checkpointing.
 
     @property
     def is_activation_checkpointing(self) -> bool:
@@ -64,10 +64,10 @@ class ActorCritic(nn.Module):
     def activation_checkpointing_disable(self) -> None:
         for model in (self.policy, self.critic):
             model.activation_checkpointing_disable()
-            model.disable_input_require_grads()  # else each rollout would leave another hook behind
+            model.disable_input_require_grads()  # else each rollout would add another hook
 
     def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
-        """How TRL switches it on again after sampling: as the Trainer had it, whose own settings TRL does not know."""
+        """Restore the Trainer's activation checkpointing after sampling; TRL, which calls this, has other settings."""
         args, kwargs = self._checkpointing
         self.activation_checkpointing_enable(*args, **kwargs)
 
@@ -75,10 +75,10 @@ class ActorCritic(nn.Module):
     gradient_checkpointing_disable = activation_checkpointing_disable
 
 
-def with_kernels(models: Iterable[PreTrainedModel], config: dict[str, Any] | None) -> None:
-    """Give each model Liger's kernels (`use_liger_kernel`), which the Trainer only gives to a model that is one.
+def apply_liger_kernels(models: Iterable[PreTrainedModel], config: dict[str, Any] | None) -> None:
+    """Apply Liger's kernels (`use_liger_kernel`) to each model; the Trainer only does so for a single PreTrainedModel.
 
-    Not its fused loss: that takes the place of a forward that must give logits.
+    The fused loss is left out, since it replaces the forward pass that must return logits.
 
     Raises:
         ImportError: liger-kernel is not installed.
@@ -89,12 +89,12 @@ def with_kernels(models: Iterable[PreTrainedModel], config: dict[str, Any] | Non
         apply_liger_kernel(model, {**(config or {}), "fused_linear_cross_entropy": False})
 
 
-def frozen(reference: PreTrainedModel, autocast: bool) -> PreTrainedModel:
-    """`reference` as a model that is not trained.
+def freeze_reference(reference: PreTrainedModel, autocast: bool) -> PreTrainedModel:
+    """Freeze `reference` and put it in evaluation mode.
 
     Args:
-        autocast: it computes under bfloat16's, which casts weights of linear layers in every forward pass; kept as they
-            are cast, they are the same numbers in half the memory. Everything else keeps its precision.
+        autocast: whether it computes under bfloat16 autocast, which casts the weights of linear layers in every forward
+            pass. Storing them in bfloat16 gives the same numbers in half the memory. All else keeps its precision.
     """
     reference.requires_grad_(False).eval()
     if autocast:
@@ -105,42 +105,45 @@ def frozen(reference: PreTrainedModel, autocast: bool) -> PreTrainedModel:
     return reference
 
 
-def inputs_of(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def model_inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the part of a batch that a model's forward pass takes."""
     return {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
 
 
 def response_logits(model: nn.Module, batch: dict[str, torch.Tensor], temperature: float) -> torch.Tensor:
-    """Logits over the temperature where a response's token is predicted, [N, V] in float32, and nowhere else."""
-    logits = model(**inputs_of(batch), logits_to_keep=batch["keep"], use_cache=False).logits
+    """Return logits / temperature, [N, V] in float32, at the positions that predict response tokens."""
+    logits = model(**model_inputs(batch), logits_to_keep=batch["keep"], use_cache=False).logits
     return logits.float() / temperature
 
 
 def token_logprobs(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """[N, V], [N] -> [N]."""
+    """Return the log-probability of each target, [N], from logits [N, V] and targets [N]."""
     return -nn.functional.cross_entropy(logits, targets, reduction="none")
 
 
 def new_critic(path: str, init: CriticInit | str, **kwargs: Any) -> PreTrainedModel:
-    """A model with a scalar head on each token.
+    """Create a critic: a model that predicts a scalar value at each token.
 
     Args:
-        path: a causal language model (its body is taken over, the head is 0, so that every value is), or a critic.
-        init: `random` takes the shape alone, as the released code did in effect.
-        kwargs: of `from_pretrained`.
+        path: a trained critic, or a causal language model, whose body is reused with a new head of zeros, so that all
+            values start at 0.
+        init: `random` only takes the model's configuration and initializes all weights at random, as the released code
+            did in effect.
+        kwargs: arguments of `from_pretrained`.
 
     Raises:
-        TltrainError: the model has no such head, or its head does not give one number.
+        TltrainError: the model cannot be read as a critic, or its head gives more than one number per token.
     """
     if (Path(path) / "adapter_config.json").is_file():
         raise TltrainError(
-            f"{path} is an adapter, from which no critic can be made: model.lora.merge=true, or give stage.critic.path"
+            f"{path} is an adapter and cannot become a critic: set model.lora.merge=true or stage.critic.path"
         )
     init = CriticInit(init)
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=kwargs.get("trust_remote_code", False))
         is_critic = any("TokenClassification" in name for name in config.architectures or ())
         if is_critic and config.num_labels != 1:
-            raise TltrainError(f"the critic {path} gives {config.num_labels} numbers a token, not one")
+            raise TltrainError(f"the critic {path} gives {config.num_labels} numbers per token instead of one")
         config.num_labels = 1
         config.classifier_dropout = 0.0
         if init == "random":
@@ -148,26 +151,26 @@ def new_critic(path: str, init: CriticInit | str, **kwargs: Any) -> PreTrainedMo
                 config, dtype=kwargs["dtype"], attn_implementation=kwargs["attn_implementation"]
             )
         else:
-            with _without_warnings():  # that the head is new is known
+            with _without_warnings():  # the warning that the head is new
                 model = AutoModelForTokenClassification.from_pretrained(
                     path, config=config, use_safetensors=True, **kwargs
                 )
-    except Exception as error:  # safetensors has an error of its own
+    except Exception as error:  # safetensors raises its own error type
         if isinstance(error, TltrainError) or out_of_space.of_memory(error):
             raise
         raise TltrainError(f"{path} cannot be read as a critic: {' '.join(str(error).split())[:300]}") from error
     if init == "sft" and not is_critic:
         for parameter in _head(model).parameters():
-            with engines.whole_parameter(parameter):
+            with engines.gathered_parameter(parameter):
                 nn.init.zeros_(parameter)
     return model
 
 
-def expect(critic: PreTrainedModel, reward: float) -> None:
-    """Let a critic whose head is 0 begin with `reward` as the value of every token."""
+def set_initial_value(critic: PreTrainedModel, reward: float) -> None:
+    """Set the bias of a critic's zero head, if it has one, to `reward`, the initial value of every token."""
     bias = _head(critic).bias
     if bias is not None:
-        with engines.whole_parameter(bias):
+        with engines.gathered_parameter(bias):
             nn.init.constant_(bias, reward)
 
 
@@ -186,7 +189,11 @@ def _head(model: PreTrainedModel) -> nn.Module:
 
 
 def check_shapes(policy: PreTrainedModel, critic: PreTrainedModel) -> None:
-    """The critic must read the policy's tokens, in as long a context."""
+    """Check that the critic covers the policy's vocabulary and context length.
+
+    Raises:
+        TltrainError: the critic's vocabulary or context is smaller.
+    """
     for name in ("vocab_size", "max_position_embeddings"):
         own, wanted = (getattr(model.config.get_text_config(), name, None) for model in (critic, policy))
         if own is not None and wanted is not None and own < wanted:
@@ -206,13 +213,14 @@ def mean_reward(
     seed: int,
     prompts: int = 16,
 ) -> float:
-    """What the policy's responses to some of the prompts earn: a first guess of the value of a token.
+    """Return the mean reward of the policy's responses to some of the prompts, as the critic's initial value.
 
-    A critic that begins at 0, where most rewards are negative, calls every sampled token bad until it has learned the
-    mean, and the policy flees from whatever it says.
+    With mostly negative rewards, a critic that starts at 0 gives every sampled token a negative advantage until it has
+    learned the mean, and the policy moves away from everything it generates.
 
     Args:
-        grade: (sample, response) -> reward. prompts: about so many are asked, spread over the trees.
+        grade: (sample, response) -> reward.
+        prompts: approximate number of prompts to sample, spread over the trees.
     """
     per_tree = sum(len(tree.ends) for tree in trees) / len(trees)
     stride = max(int(len(trees) * per_tree / prompts), 1)

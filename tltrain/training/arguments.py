@@ -1,6 +1,6 @@
-"""The arguments that a training gives its library: one merge of every place where the configuration sets them.
+"""Merge the arguments of a library's trainer from all places of the configuration that set them.
 
-The stages build the library's object from it, and the plan reads it, so that a plan is of what would be trained.
+The stages construct the library's object from the result and the plan reads it too, so that a plan matches training.
 """
 
 from __future__ import annotations
@@ -13,36 +13,36 @@ from tltrain.config import merged, plain
 
 SUPERVISED_ARGUMENTS = "trl.SFTConfig"
 IRM_ARGUMENTS = {"ppo": "transformers.TrainingArguments", "rloo": "trl.RLOOConfig", "grpo": "trl.GRPOConfig"}
-"""The libraries' classes of arguments, by `stage.algorithm`."""
+"""The libraries' argument classes by `stage.algorithm`."""
 
 DEFAULTS: dict[str, Any] = {
     "logging_steps": 1,
     "save_strategy": "no",
-    "logging_nan_inf_filter": False,  # it would hide that a training has diverged
+    "logging_nan_inf_filter": False,  # would hide divergence
     "ddp_find_unused_parameters": False,  # there are none
     "activation_checkpointing": False,  # TRL's default is True, which costs a small model a third
 }
-"""Our defaults, where they differ from a library's."""
+"""Defaults that differ from the library's."""
 
 ALIASES = {
     "gradient_checkpointing": "activation_checkpointing",
     "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
 }
-"""transformers' older names of arguments, which it ignores where the newer name is set anywhere."""
+"""Older argument names of transformers, which it ignores wherever the newer name is set."""
 
 WEIGHT = 0.02
-"""Size of a typical weight: the spread that most models are initialized with."""
+"""Magnitude of a typical weight: the standard deviation with which most models are initialized."""
 SIGNIFICANT_BITS = {"bfloat16": 8, "float16": 11}
-"""Of the 16-bit dtypes."""
+"""Significant bits of the 16-bit dtypes."""
 
 
 def library_class(stage: DictConfig) -> str:
-    """The name of the class of arguments that the trainer of `stage` takes."""
+    """Return the name of the argument class of the trainer of `stage`."""
     return IRM_ARGUMENTS[stage.algorithm.name] if stage.name == "irm" else SUPERVISED_ARGUMENTS
 
 
 def sources(cfg: DictConfig) -> list[DictConfig]:
-    """The nodes of the configuration that set arguments for the trainer of `cfg.stage`; a later one wins."""
+    """Return the configuration nodes that set arguments for the trainer of `cfg.stage`; later nodes win."""
     stage = cfg.stage
     if stage.name == "irm":
         chosen = [cfg.model.irm.get("args"), cfg.hardware.args, stage.algorithm_args.get(stage.algorithm.name)]
@@ -52,12 +52,12 @@ def sources(cfg: DictConfig) -> list[DictConfig]:
 
 
 def configured_arguments(cfg: DictConfig) -> dict[str, Any]:
-    """What the configuration sets for the trainer of `cfg.stage`, under the newer of two names."""
+    """Return the arguments that the configuration sets for the trainer of `cfg.stage`, under their newer names."""
     return plain(merged(*map(_renamed, sources(cfg))))
 
 
 def trainer_arguments(cfg: DictConfig) -> dict[str, Any]:
-    """`configured_arguments` above our defaults; None is the default where we have one."""
+    """Return `configured_arguments` on top of `DEFAULTS`; None selects the default if there is one."""
     chosen = configured_arguments(cfg)
     defaults = dict(DEFAULTS)
     if cfg.stage.name != "irm" and "per_device_train_batch_size" in chosen:
@@ -67,15 +67,16 @@ def trainer_arguments(cfg: DictConfig) -> dict[str, Any]:
 
 
 def float32_copy(cfg: DictConfig, processes: int) -> bool:
-    """Whether the engine keeps float32 weights beside those it computes with, as DeepSpeed and FSDP do."""
+    """Return whether the engine keeps a float32 copy of the weights, as DeepSpeed and FSDP do."""
     return bool(cfg.hardware.deepspeed or (cfg.hardware.fsdp and processes > 1))
 
 
 def lost_updates(cfg: DictConfig, learning_rate: float, *, float32_copy: bool) -> str | None:
-    """In one line why weights that are trained as they are kept, in 16 bits, would hardly change; None if they change.
+    """Explain in one line why 16-bit weights, updated in place, would hardly change; None if they do change.
 
-    An Adam step is about as long as the learning rate, and a weight about `WEIGHT`. What is less than half the distance
-    to the next number of p significant bits, about weight / 2^p / 2, is rounded away. Adapters are float32.
+    An Adam step changes a weight by about the learning rate, and a typical weight has the magnitude `WEIGHT`. A change
+    below half the distance to the next number with p significant bits, about weight / 2^p / 2, is rounded away.
+    Adapters are float32.
     """
     bits = SIGNIFICANT_BITS.get(cfg.model.dtype)
     if bits is None or float32_copy or cfg.model.lora.r is not None:
@@ -90,7 +91,7 @@ def lost_updates(cfg: DictConfig, learning_rate: float, *, float32_copy: bool) -
 
 
 def _renamed(node: DictConfig) -> dict[str, Any]:
-    """The node's values, resolved; an older name gives way to a newer one beside it, as in the library."""
+    """Return the node's resolved values; a newer name overrides an older one, as in the library."""
     values = plain(node)
     older = {ALIASES[name]: values.pop(name) for name in list(values) if name in ALIASES}
     return older | {name: value for name, value in values.items() if value is not None or name not in older}

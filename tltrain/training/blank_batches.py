@@ -1,8 +1,8 @@
-"""Batches for several processes where the samples do not divide evenly: what is missing is filled with nothing.
+"""Fill up batches with blank samples if the samples do not divide evenly among the processes.
 
-accelerate fills the last batches with samples from the beginning, which would then count twice. Here they are filled
-with blank ones that have no targets, so that several processes learn from exactly what one would, also where there are
-fewer samples than processes.
+accelerate fills the last batches with samples from the beginning, which would then count twice. Blank samples have no
+targets, so several processes train on exactly the samples that a single process would, even if there are fewer samples
+than processes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tltrain.training.trainer_mixin import TrainerMixin
 
 
 class Filled(Sampler[int]):
-    """The indices of another sampler, then `blank` until there is a multiple of `size`."""
+    """Yield the indices of another sampler, then `blank` until their number is a multiple of `size`."""
 
     def __init__(self, sampler: Sampler[int], size: int, blank: int) -> None:
         self.sampler, self.size, self.blank = sampler, size, blank
@@ -36,10 +36,10 @@ class Filled(Sampler[int]):
 
 
 class FilledBatches(TrainerMixin):
-    """Mixed in before a Trainer: its loaders give every process as many batches. In one process it changes nothing."""
+    """Trainer mix-in whose loaders give every process the same number of batches; no effect in a single process."""
 
     def _with_blank(self, dataset: Any) -> Any:
-        """The dataset with a blank sample at its end."""
+        """Return the dataset with a blank sample appended."""
         raise NotImplementedError
 
     def _get_dataloader(
@@ -53,6 +53,6 @@ class FilledBatches(TrainerMixin):
     def _filled(self, sampler: Any, dataset: Any, size: int) -> Filled:
         if sampler is None:
             sampler = SequentialSampler(dataset)
-        elif type(sampler) is RandomSampler:  # accelerate would put this in its place: the order of one process
+        elif type(sampler) is RandomSampler:  # as accelerate would, for the same order as a single process
             sampler = SeedableRandomSampler(dataset, generator=torch.Generator(), data_seed=self.args.data_seed)
         return Filled(sampler, size, blank=len(dataset))

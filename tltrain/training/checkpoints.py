@@ -1,10 +1,10 @@
-"""Checkpoints that a run can be resumed from whenever it was stopped. Imports no torch by itself.
+"""Checkpoints from which a run can resume wherever it was stopped. Does not import torch itself.
 
-    checkpoints/checkpoint-30/     what the Trainer writes: weights, optimizer, schedule, random states, history
-        complete.json              last: what the Trainer does not keep, and every file's size and digest
+    checkpoints/checkpoint-30/     the Trainer's files: weights, optimizer, schedule, random states, history
+        complete.json              written last: state that the Trainer does not save, and size and digest of each file
 
-Without `complete.json` a checkpoint is half-written, with files other than those listed it is altered; neither is ever
-resumed from.
+A checkpoint without `complete.json` is half-written, and one whose files differ from those listed is altered; a run
+resumes from neither.
 """
 
 from __future__ import annotations
@@ -31,38 +31,38 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 COMPLETE = "complete.json"
-"""A checkpoint with this file is whole; it holds what the Trainer's own files do not."""
+"""A checkpoint with this file is complete; the file holds the state that the Trainer itself does not save."""
 KEPT: dict[str, tuple[type, ...]] = {
     "kl_coefficient": (int, float, type(None)),
     "stopped": (str, type(None)),
     **dict.fromkeys(("loss", "loss_not_logged", "logged_step", "seconds"), (int, float)),
 }
-"""What it holds of a training, and of which kinds."""
+"""The fields of that state and their types."""
 NAME = re.compile(r"checkpoint-\d+")
-"""How the Trainer names its checkpoints."""
+"""The names that the Trainer gives to checkpoints."""
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint in `folder`."""
+    """Return the newest complete checkpoint in `folder`; None if there is none."""
     whole = (checkpoint for checkpoint in _checkpoints(folder) if (checkpoint / COMPLETE).is_file())
     return max(whole, key=step_of, default=None)
 
 
 def step_of(checkpoint: Path | None) -> int:
-    """The optimizer step a checkpoint was made after; 0 where its name does not say."""
+    """Return the optimizer step after which a checkpoint was made; 0 if its name does not give it."""
     number = "" if checkpoint is None else checkpoint.name.rpartition("-")[2]
     return int(number) if number.isdecimal() else 0
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of the Trainer in `folder`, whole or not; what is called otherwise is somebody else's."""
+    """Return the Trainer's checkpoints in `folder`, complete or not; folders with other names are not touched."""
     return [place for place in folder.glob("checkpoint-*") if NAME.fullmatch(place.name) and place.is_dir()]
 
 
-def to_resume(folder: Path) -> Path | None:
-    """The newest checkpoint in `folder` that is as it was written; half-written, altered and later ones are removed."""
+def resumable_checkpoint(folder: Path) -> Path | None:
+    """Return the newest intact checkpoint in `folder`, and remove half-written ones and altered ones newer than it."""
     while (found := last_checkpoint(folder)) is not None:
-        if (changed := altered(found)) is None:
+        if (changed := changed_file(found)) is None:
             break
         log.warning("%s is not used: %s is not as it was written", found, changed)
         shutil.rmtree(found)
@@ -73,23 +73,23 @@ def to_resume(folder: Path) -> Path | None:
     return found
 
 
-def seal(folder: Path, kept: dict[str, Any]) -> None:
-    """Mark the checkpoint as whole, with its files' digests, once all of it is on the disk."""
+def mark_complete(folder: Path, kept: dict[str, Any]) -> None:
+    """Mark the checkpoint as complete: flush its files and write `kept`, with their digests, to `complete.json`."""
     names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
     digests = manifests.of_files(folder, [name for name in names if name != COMPLETE], flush=True)
     whole = kept | {"files": digests}
     runs.write_json(folder / COMPLETE, whole | {"digest": fingerprints.fingerprint(whole)})
 
 
-def altered(folder: Path) -> str | None:
-    """The first file of a checkpoint that is missing, cut or has another content; None where all is as it was."""
+def changed_file(folder: Path) -> str | None:
+    """Return the first file of a checkpoint that is missing or has changed; None if the checkpoint is intact."""
     try:
         kept = json_files.read_object(folder / COMPLETE)
         digest, files = kept.pop("digest", None), kept.get("files", {})
-        if digest is not None and digest != fingerprints.fingerprint(kept):  # earlier versions kept none
+        if digest is not None and digest != fingerprints.fingerprint(kept):  # earlier versions wrote none
             return COMPLETE
         sizes = {name: (folder / name).stat().st_size for name in files if (folder / name).is_file()}
-        for name, (size, _) in files.items():  # first: needs no reading
+        for name, (size, _) in files.items():  # sizes first: they need no reading
             if name not in sizes or sizes[name] != size:
                 return name
     except (OSError, ValueError, TypeError, AttributeError):
@@ -126,10 +126,10 @@ def tensors_only(deepspeed: bool = False) -> Iterator[None]:
 
 
 def kept_of(folder: Path) -> dict[str, Any]:
-    """What the Trainer does not keep, of a checkpoint of ours; nothing of another program's, which has no `COMPLETE`.
+    """Return the state in a checkpoint's `COMPLETE`; empty for a checkpoint of another program, which has no such file.
 
     Raises:
-        TltrainError: it is not as `seal` writes it.
+        TltrainError: the file is not as `mark_complete` writes it.
     """
     if not (folder / COMPLETE).is_file():
         return {}
@@ -143,11 +143,11 @@ def kept_of(folder: Path) -> dict[str, Any]:
     return kept
 
 
-class WholeCheckpoints(TrainerMixin):
-    """Mixed in before a Trainer: checkpoints as above, saved at SIGTERM too, resumed as if nothing had happened.
+class ResumableCheckpoints(TrainerMixin):
+    """Trainer mix-in that writes complete checkpoints, also at SIGTERM, and resumes as if the run had not stopped.
 
-    What the Trainer forgets is kept with them: sums that are not logged yet, the loss and the time of all the training
-    so far, the coefficient of `kl` where there is one, and why the training was stopped early.
+    A checkpoint also holds state that the Trainer does not save: sums that are not logged yet, the loss and duration of
+    the training so far, the coefficient of `kl` if there is one, and the reason for stopping early.
     """
 
     kl: KlControl | None = None
@@ -171,21 +171,21 @@ class WholeCheckpoints(TrainerMixin):
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             super()._save_checkpoint(model, trial)
-            self._save_more(folder)
+            self._save_extra(folder)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
-                seal(folder, self._more_to_keep())
+                mark_complete(folder, self._extra_state())
                 best = self.state.best_model_checkpoint
-                rotate_checkpoints(str(folder.parent), limit, best)  # by their numbers: the clock may jump
+                rotate_checkpoints(str(folder.parent), limit, best)  # by step number: the clock may jump
         except Exception:
             if distributed.leads():
-                shutil.rmtree(folder, ignore_errors=True)  # on a full disk there is room for the message again
+                shutil.rmtree(folder, ignore_errors=True)  # frees space on a full disk, so that the error can be logged
             raise
         finally:
             self.args.save_total_limit = limit
         self._whole_at = self.state.global_step
 
-    def _more_to_keep(self) -> dict[str, Any]:
+    def _extra_state(self) -> dict[str, Any]:
         return {
             "kl_coefficient": self.kl and self.kl.coefficient,
             "stopped": self.stopped,
@@ -196,10 +196,10 @@ class WholeCheckpoints(TrainerMixin):
         }
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> TrainOutput:
-        """Train, from a checkpoint where one is given.
+        """Train, starting from a checkpoint if one is given.
 
         Raises:
-            TltrainError: the checkpoint is no whole one.
+            TltrainError: the checkpoint cannot be read.
         """
         if resume_from_checkpoint is not None:
             folder = Path(resume_from_checkpoint)
@@ -209,7 +209,7 @@ class WholeCheckpoints(TrainerMixin):
                 if self.kl is not None and self._kept["kl_coefficient"] is not None:
                     self.kl.coefficient = self._kept["kl_coefficient"]
             with self._reading(resume_from_checkpoint):
-                self._load_more(folder)
+                self._load_extra(folder)
         self._began, self._running = time.monotonic(), False
         with preemption.deferred():
             if resume_from_checkpoint is None:
@@ -219,15 +219,15 @@ class WholeCheckpoints(TrainerMixin):
 
     @contextmanager
     def _reading(self, checkpoint: str) -> Iterator[None]:
-        """Says in one line that the checkpoint cannot be read; what goes wrong in the training is let through."""
+        """Turn errors of reading the checkpoint into one line; let errors of the training itself pass."""
         try:
             yield
         except Exception as error:
             if self._running or isinstance(error, TltrainError) or out_of_space.of_memory(error):
                 raise
             why = " ".join(str(error).split())[:300]
-            if isinstance(error, UnpicklingError):  # torch would advise to read it nevertheless
-                why = "it holds a pickle that is no plain tensors, which is never read"
+            if isinstance(error, UnpicklingError):  # torch would suggest to load it anyway
+                why = "it contains a pickle of something other than tensors, which is never loaded"
             raise TltrainError(f"{checkpoint} cannot be resumed from: {why}") from error
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
@@ -241,18 +241,18 @@ class WholeCheckpoints(TrainerMixin):
         self._running = running
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        self._take_up()
+        self._restore_counters()
         if self.stopped or self.state.global_step >= self.state.max_steps:
-            self.control.should_training_stop = True  # the Trainer would look for it only after one more step
+            self.control.should_training_stop = True  # the Trainer would check only after one more step
             return
         super()._run_epoch(*args, **kwargs)
 
     def _finalize_training(self, trial: Any, num_train_samples: int, start_time: float) -> TrainOutput:
-        self._take_up()
+        self._restore_counters()
         return super()._finalize_training(trial, num_train_samples, time.time() - self._elapsed())
 
-    def _take_up(self) -> None:
-        """Put what a checkpoint kept where the Trainer has begun with zero."""
+    def _restore_counters(self) -> None:
+        """Restore the counters of a checkpoint, which the Trainer starts at zero."""
         if "loss" in self._kept:
             self._initial_global_step = 0
             self._total_loss_scalar = self._kept["loss"]
@@ -262,17 +262,17 @@ class WholeCheckpoints(TrainerMixin):
         self._kept, self._running = {}, True
 
     def _elapsed(self) -> float:
-        """Seconds of training so far, by a clock that does not jump, with those before the run was stopped."""
+        """Return the seconds of training so far by a monotonic clock, including those before the run was stopped."""
         return self._seconds_before + time.monotonic() - self._began
 
-    def _save_more(self, folder: Path) -> None:
-        """What a trainer adds to a checkpoint before it is whole."""
+    def _save_extra(self, folder: Path) -> None:
+        """Add files of the trainer to a checkpoint before it is marked complete."""
 
-    def _load_more(self, folder: Path) -> None:
-        """The same, read back."""
+    def _load_extra(self, folder: Path) -> None:
+        """Read the files of `_save_extra`."""
 
-    def _broken(self, what: str, step: int) -> str:
-        """The line that a run ends with at something not finite."""
+    def _not_finite_message(self, what: str, step: int) -> str:
+        """Return the error message for a value that is not finite."""
         checkpoint = last_checkpoint(Path(self.args.output_dir))
         return (
             f"step {step}: {what}; the last checkpoint is {checkpoint or 'none'}; lower stage.args.learning_rate "

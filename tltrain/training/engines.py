@@ -1,4 +1,4 @@
-"""What DeepSpeed and FSDP need said differently: arguments, whole weights, clipping by model."""
+"""DeepSpeed and FSDP: their arguments, gathering of partitioned weights, and gradient clipping per model."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from tltrain.runtime import distributed
 
 
 def arguments(hardware: DictConfig) -> dict[str, Any]:
-    """The arguments of transformers.TrainingArguments that choose the engine.
+    """Return the transformers.TrainingArguments that select the engine.
 
     Raises:
-        TltrainError: two engines are asked for, or one that this machine cannot run.
+        TltrainError: two engines are configured, or one that this machine cannot run.
     """
     if hardware.deepspeed and hardware.fsdp:
         raise TltrainError("hardware.deepspeed and hardware.fsdp are both set: one engine at a time")
@@ -32,14 +32,14 @@ def arguments(hardware: DictConfig) -> dict[str, Any]:
     if hardware.fsdp and distributed.size() > 1:
         if not torch.cuda.is_available() or hardware.device.name == "cpu":
             raise TltrainError(
-                "hardware.fsdp needs GPUs: accelerate has it for them alone; hardware=zero3 runs on CPUs"
+                "hardware.fsdp needs GPUs: accelerate supports it only there; hardware=zero3 runs on CPUs"
             )
         return {"fsdp": True, "fsdp_config": plain(hardware.fsdp)}
     return {}
 
 
 def connect(device: str) -> None:
-    """Make DeepSpeed know the other processes, before a model is loaded in parts."""
+    """Initialize DeepSpeed's communication, which must precede loading a partitioned model."""
     import deepspeed
 
     deepspeed.init_distributed(
@@ -47,17 +47,17 @@ def connect(device: str) -> None:
     )
 
 
-# --- whole weights ----------------------------------------------------------------------------------------------------
+# --- partitioned weights ----------------------------------------------------------------------------------------------
 
 
 def _divided(model: nn.Module) -> bool:
-    """Whether ZeRO-3 keeps the weights in parts."""
+    """Return whether ZeRO-3 has partitioned the weights."""
     return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
 
 
 @contextmanager
-def whole(model: nn.Module) -> Iterator[None]:
-    """Within it a model that was loaded under ZeRO-3, and is not in an engine yet, has its weights on every process."""
+def gathered(model: nn.Module) -> Iterator[None]:
+    """Gather the weights of a model loaded under ZeRO-3, not yet in an engine, on every process within the block."""
     gathered: Any = nullcontext()
     if _divided(model):
         import deepspeed
@@ -68,11 +68,11 @@ def whole(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def whole_for_generation(trainer: Any) -> Iterator[nn.Module]:
-    """What `trainer` trains, outside its engine and whole on every process, so that each may call it as it likes."""
+def gathered_for_generation(trainer: Any) -> Iterator[nn.Module]:
+    """Yield the trained model outside its engine, gathered on every process, so that each can call it independently."""
     with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
         hooks = model._forward_pre_hooks
-        # TRL takes off DeepSpeed's hooks but the outermost module's, at which all processes would wait for one another.
+        # TRL removes DeepSpeed's hooks except the outermost module's, at which the processes would wait for each other.
         kept = hooks.copy() if _divided(model) else {}
         for key in kept:
             del hooks[key]
@@ -83,13 +83,13 @@ def whole_for_generation(trainer: Any) -> Iterator[nn.Module]:
 
 
 def save(model: PreTrainedModel, trainer: Any, folder: Path, dtype: torch.dtype) -> None:
-    """Leave `model`, which `trainer` trained or which is a part of what it trained, as plain safetensors.
+    """Save `model`, trained by `trainer` as a whole or as a part of its model, as plain safetensors.
 
-    All processes call this; the first writes. Under DeepSpeed the weights are those that the optimizer keeps: what one
-    process would save.
+    All processes must call this; rank 0 writes. Under DeepSpeed the saved weights are the optimizer's float32 copies,
+    the same that a single process would save.
 
     Args:
-        dtype: that the model was loaded in; its configuration may name the one that the engine computes in.
+        dtype: dtype in which the model was loaded; its configuration may name the engine's compute dtype instead.
     """
     if not (trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled):
         if distributed.leads():
@@ -110,17 +110,17 @@ def save(model: PreTrainedModel, trainer: Any, folder: Path, dtype: torch.dtype)
 
 @torch.no_grad()
 def _deepspeed_state(model: nn.Module, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """All weights, whole and on the CPU; empty on all processes but the first."""
+    """Return all weights, gathered, on the CPU; empty on all processes except rank 0."""
     from deepspeed.utils import safe_get_full_fp32_param
 
     found = {}
-    adapter = hasattr(model, "peft_config")  # of it, what it adds to a model is saved
+    adapter = hasattr(model, "peft_config")  # only the adapter's own weights are saved
     for name, parameter in model.named_parameters():
         if adapter and not parameter.requires_grad:
             continue
         weight = safe_get_full_fp32_param(parameter) if parameter.requires_grad else None
-        if weight is None:  # frozen: the optimizer does not have it
-            with whole_parameter(parameter):
+        if weight is None:  # frozen: not in the optimizer
+            with gathered_parameter(parameter):
                 weight = parameter.detach().clone()
         if distributed.leads():
             found[name] = weight.to("cpu", dtype, copy=True)
@@ -128,8 +128,8 @@ def _deepspeed_state(model: nn.Module, dtype: torch.dtype) -> dict[str, torch.Te
 
 
 @contextmanager
-def whole_parameter(parameter: nn.Parameter) -> Iterator[None]:
-    """One parameter, whole within the block; what the first process makes of it, all have."""
+def gathered_parameter(parameter: nn.Parameter) -> Iterator[None]:
+    """Gather one parameter within the block; afterwards all processes have rank 0's changes."""
     if not hasattr(parameter, "ds_id"):
         yield
         return
@@ -143,13 +143,14 @@ def whole_parameter(parameter: nn.Parameter) -> Iterator[None]:
 
 
 def clip_separately(optimizer: Any, models: Sequence[nn.Module]) -> bool:
-    """Have a ZeRO optimizer clip the gradients of each model by that model's own norm, as one process does.
+    """Make a ZeRO optimizer clip each model's gradients by that model's own norm, as a single process does.
 
-    DeepSpeed itself knows one norm over all. Its own clipping is then switched off; the norm that it reports is the
-    first model's before clipping.
+    DeepSpeed itself clips by one norm over all parameters. That clipping is switched off, and the reported norm is the
+    first model's norm before clipping.
 
     Returns:
-        False where the optimizer keeps its gradients elsewhere (offloaded, scaled): it goes on clipping all together.
+        False if the gradients are not accessible here (offloaded, scaled, or in groups that mix models); the optimizer
+        then still clips by one norm.
     """
     groups = getattr(optimizer, "fp16_groups", None) or getattr(optimizer, "bit16_groups", None)
     offloaded = getattr(optimizer, "offload_optimizer", False) or getattr(optimizer, "cpu_offload", False)
@@ -183,8 +184,8 @@ def clip_separately(optimizer: Any, models: Sequence[nn.Module]) -> bool:
     return True
 
 
-def forget() -> None:
-    """Models loaded from here on are whole again: transformers remembers the last DeepSpeed configuration."""
+def reset_deepspeed_config() -> None:
+    """Make transformers forget the last DeepSpeed configuration, so that later models are loaded unpartitioned."""
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
     unset_hf_deepspeed_config()

@@ -1,7 +1,7 @@
-"""RLOO and GRPO for tool calls: TRL's own trainers, with our prompts, our reward, and the names PPO logs under.
+"""RLOO and GRPO for tool calls: TRL's trainers with our prompts, our reward and the metric names of PPO.
 
-A row of the dataset is one prompt, of which TRL samples `num_generations` calls and compares them with one another, so
-no critic is needed.
+Each row of the dataset is one prompt. TRL samples `num_generations` calls for it and compares them with one another,
+so no critic is needed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trl import GRPOTrainer, RLOOTrainer
 
 from tltrain.errors import TltrainError
 from tltrain.tokens.prompts import PromptTree
-from tltrain.training.checkpoints import WholeCheckpoints
+from tltrain.training.checkpoints import ResumableCheckpoints
 from tltrain.training.kl import KlControl
 from tltrain.training.reward_function import RewardSignal, response_counts
 
@@ -26,11 +26,11 @@ NAMES = {
     "completions/mean_length": "response_length",
     "clip_ratio/region_mean": "policy_clip_fraction",
 }
-"""TRL's names of what PPO logs too, and ours."""
+"""Map TRL's metric names to those of PPO."""
 
 
-class _ToolCalls(WholeCheckpoints):
-    """What both trainers share; mixed in before TRL's class."""
+class _ToolCalls(ResumableCheckpoints):
+    """Mix-in for both of TRL's trainers: tokenized prompts, the reward and the metrics."""
 
     kl: KlControl
 
@@ -48,7 +48,7 @@ class _ToolCalls(WholeCheckpoints):
             (list(tree.ids[:end]), own) for tree in trees for end, own in zip(tree.ends, tree.samples, strict=True)
         ]
         self.samples = [own for _, own in prompts]
-        # TRL carries a prompt as text and reads it anew; ours is already cut into tokens as in training.
+        # TRL passes a prompt on as text and tokenizes it again; ours are already tokenized as in training.
         self.prompt_ids = {str(number): ids for number, (ids, _) in enumerate(prompts)}
         self.judge, self.kl, self.on_samples = reward.judge, reward.kl, reward.on_samples
         self.eos_id = tokenizer.eos_token_id
@@ -74,7 +74,7 @@ class _ToolCalls(WholeCheckpoints):
         log_metric: Callable[[str, float], None],
         **_: Any,
     ) -> list[float]:
-        """TRL's reward function."""
+        """Grade the responses; TRL calls this as its reward function."""
         judged = [
             self.judge(self.samples[int(n)], text, bool(ids) and ids[-1] == self.eos_id)
             for n, text, ids in zip(prompts, completions, completion_ids, strict=True)
@@ -82,7 +82,7 @@ class _ToolCalls(WholeCheckpoints):
         step = trainer_state.global_step + 1
         for one in judged:
             if not math.isfinite(one.reward):
-                raise TltrainError(self._broken(f"the reward of {one.sample.id} is {one.reward}", step))
+                raise TltrainError(self._not_finite_message(f"the reward of {one.sample.id} is {one.reward}", step))
         for name, count in response_counts(judged).items():
             log_metric(name, count / len(judged))
         if trainer_state.is_world_process_zero:
@@ -106,7 +106,7 @@ class _ToolCalls(WholeCheckpoints):
             self._seconds[name] += time.perf_counter() - start
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """TRL's logs under our names, and the time since the last log."""
+        """Log TRL's metrics under our names, with the time since the last log."""
         if "loss" in logs:
             now, tokens = time.perf_counter(), self.state.num_input_tokens_seen
             whole = now - self._last_log
@@ -123,23 +123,23 @@ class _ToolCalls(WholeCheckpoints):
         super().log(logs, start_time)
 
     def _check_limits(self, loss: float) -> None:
-        """Stop where something is not finite, or the policy too far from the reference."""
+        """Raise if the loss is not finite; stop or adapt if the policy is too far from the reference."""
         if not math.isfinite(loss):
-            raise TltrainError(self._broken(f"the loss is {loss}", self.state.global_step))
+            raise TltrainError(self._not_finite_message(f"the loss is {loss}", self.state.global_step))
         found = self._metrics["train"]
         if found.get("kl") and found.get("response_length"):
-            # TRL's is a mean over tokens.
+            # TRL's KL is a mean over tokens; ours is a sum over a response.
             kl = found["kl"][-1] * found["response_length"][-1]
             if reason := self.kl.update(kl, self.state.global_step):
                 self.stopped, self.control.should_training_stop = reason, True
             self.beta = self.kl.coefficient
 
-    def _load_more(self, folder: Path) -> None:
+    def _load_extra(self, folder: Path) -> None:
         self.beta = self.kl.coefficient
 
 
 def _renamed(metrics: dict[str, list[float]]) -> Any:
-    """The same object with `NAMES` applied and `ended` beside TRL's share of responses that did not end."""
+    """Rename metrics in place by `NAMES` and add `ended`, the complement of TRL's share of cut responses."""
     for theirs, ours in NAMES.items():
         if theirs in metrics:
             metrics[ours] = metrics.pop(theirs)
@@ -149,11 +149,11 @@ def _renamed(metrics: dict[str, list[float]]) -> Any:
 
 
 class RLOO(_ToolCalls, RLOOTrainer):
-    """REINFORCE leave-one-out (Ahmadian et al. 2024) as TRL has it."""
+    """REINFORCE leave-one-out (Ahmadian et al. 2024), as implemented in TRL."""
 
 
 class GRPO(_ToolCalls, GRPOTrainer):
-    """Group relative policy optimization (Shao et al. 2024) as TRL has it."""
+    """Group relative policy optimization (Shao et al. 2024), as implemented in TRL."""
 
 
 TRAINERS = {"rloo": RLOO, "grpo": GRPO}

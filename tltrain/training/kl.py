@@ -1,4 +1,4 @@
-"""What to do when the policy has gone far from the reference."""
+"""Control of the policy's KL divergence from the reference."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class KlControl:
     """The coefficient of the KL penalty, and a limit on the KL divergence itself.
 
     Attributes:
-        coefficient: of the penalty; `adapt` changes it.
-        limit: of the mean over responses of the KL summed over a response's tokens, in nats; None: no limit.
-        action: beyond the limit `stop` the training, or `adapt` the coefficient: half as much again after each step
-            beyond the limit, back towards where it began once below two thirds of it (as the adaptive penalty of
-            Schulman et al. 2017).
+        coefficient: coefficient of the penalty; `adapt` changes it.
+        limit: limit in nats on the KL, summed over a response's tokens and averaged over responses; None: no limit.
+        action: above the limit, `stop` the training or `adapt` the coefficient: multiply it by 1.5 after each step
+            above the limit, and divide it by 1.5, down to its initial value, after each step below two thirds of the
+            limit (like the adaptive penalty of Schulman et al. 2017).
     """
 
     coefficient: float
@@ -29,7 +29,7 @@ class KlControl:
         self.least = self.coefficient
 
     def update(self, kl: float, step: int) -> str | None:
-        """Take a step's KL into account; why the training is to stop, if it is."""
+        """Update the coefficient from a step's KL; return the reason if the training must stop, else None."""
         if self.limit is None:
             return None
         if self.action == "adapt":
@@ -38,5 +38,5 @@ class KlControl:
             elif kl < self.limit / self.FACTOR:
                 self.coefficient = max(self.coefficient / self.FACTOR, self.least)
         elif kl > self.limit:
-            return f"kl {kl:.3f} is beyond stage.kl_limit={self.limit} at step {step}"
+            return f"kl {kl:.3f} exceeds stage.kl_limit={self.limit} at step {step}"
         return None

@@ -1,17 +1,17 @@
-"""IRM: proximal policy optimization with the rule reward, on transformers' Trainer.
+"""IRM: proximal policy optimization with the rule-based reward, on transformers' Trainer.
 
-An optimizer step is one rollout: sample a call for every prompt of the step, grade it, and learn from it once (or
-`ppo_epochs` times, a step each). Within a step, in this order:
+An optimizer step uses one rollout: it samples a call for every prompt of the step, grades it, and trains on it once (or
+in `ppo_epochs` steps). The order within a step is:
 
     get_batch_samples   prompts -> responses -> grades -> micro-batches                 (rollout.py, reward_function.py)
     compute_loss        reference, policy and critic on each micro-batch -> rewards with KL -> advantages -> losses
                                                                                         (policy_gradient.py)
 
-Losses are means over all response tokens of the step, or over its responses (`loss_mean`), however it is split into
-micro-batches and processes. In the first epoch the policy is still the one that sampled, so its log-probabilities and
-values are taken from the forward that is differentiated anyway. Under mixed precision a bfloat16 copy of it samples,
-apart from it by rounding; how far is logged. Optimizers, schedules, DeepSpeed, checkpoints and callbacks are
-transformers'.
+Losses are means over all response tokens or all responses (`loss_mean`) of the step, independent of its split into
+micro-batches and processes. In the first PPO epoch the policy is still the sampling policy, so the old
+log-probabilities and values come from the forward pass that is differentiated anyway. Under mixed precision a bfloat16
+copy of the policy samples, which differs by rounding; the difference is logged. Optimizers, schedules, DeepSpeed,
+checkpoints and callbacks are those of transformers.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ from tltrain.training import policy_gradient as pg
 from tltrain.training.actor_critic import (
     ActorCritic,
     Models,
+    apply_liger_kernels,
     check_shapes,
-    frozen,
+    freeze_reference,
     response_logits,
     token_logprobs,
-    with_kernels,
 )
 from tltrain.training.blank_batches import FilledBatches
-from tltrain.training.checkpoints import WholeCheckpoints
+from tltrain.training.checkpoints import ResumableCheckpoints
 from tltrain.training.kl import KlControl
 from tltrain.training.reward_function import RewardSignal, response_counts
 from tltrain.training.rollout import Prompts, RolloutSampler
@@ -61,16 +61,16 @@ from tltrain.training.rollout_metrics import RolloutMetrics
 log = logging.getLogger(__name__)
 
 ROLLOUT = "rollout.pt"
-"""A rollout that PPO epochs are still to come of."""
+"""File in a checkpoint: a rollout with PPO epochs still to run."""
 SUMS = "sums.pt"
-"""What was counted since the last log."""
+"""File in a checkpoint: the metric sums since the last log."""
 BLANK = -1
-"""In the place of a tree where a process has none left."""
+"""Index in place of a tree if a process has none left."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """PPO's numbers; the defaults are the paper's (IRM, released code)."""
+    """Hyperparameters of PPO; the defaults are those of the paper (IRM, released code)."""
 
     gamma: float = 1.0
     lam: float = 0.95
@@ -80,22 +80,22 @@ class Settings:
     ppo_epochs: int = 1
     loss_mean: LossMean = LossMean.tokens
     critic_learning_rate: float = 1e-7
-    generation_batch_size: int | None = None  # responses sampled at once; None: all of a step
+    generation_batch_size: int | None = None  # responses sampled at the same time; None: all of a step
 
 
-class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
+class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
     """PPO over prompt trees.
 
-    Logs a step: `reward`, `grade/<outcome>` (shares), `kl` (sum over a response's tokens, mean over responses),
+    Logs per step: `reward`, `grade/<outcome>` (shares), `kl` (sum over a response's tokens, mean over responses),
     `entropy`, `policy_loss`, `value_loss`, `policy_clip_fraction`, `value_clip_fraction`, `explained_variance`,
     `value`, `advantage`, `response_length`, `ended` (share of responses with an end token), `trailing_text` and
-    `no_end_token` (shares of responses whose call can be read, with text behind it, and without an end token),
-    `sampling_logprob_difference` and `sampling_logprob_difference_max` (absolute difference, a token, between the
-    log-probability it was drawn with and the update's), `samples`, `response_tokens`, `tokens_per_second` (prompt and
+    `no_end_token` (shares of responses with a readable call that is followed by text, or has no end token),
+    `sampling_logprob_difference` and `sampling_logprob_difference_max` (per token, absolute difference between the
+    log-probability at sampling and in the update), `samples`, `response_tokens`, `tokens_per_second` (prompt and
     response tokens), `seconds` and its parts `seconds_generation`, `seconds_scoring`, `seconds_update`.
 
     Args:
-        prompts: a row of the dataset is one of its trees.
+        prompts: each row of the dataset is one of its trees.
     """
 
     kl: KlControl
@@ -114,9 +114,9 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
         policy, critic, reference = models.policy, models.critic, models.reference
         check_shapes(policy, critic)
         for model in (policy, critic):
-            disable_dropout_in_model(model)  # as released; and the update's forward stands for the one that sampled
+            disable_dropout_in_model(model)  # as released; the update's forward then matches sampling
         if args.use_liger_kernel:
-            with_kernels(filter(None, (policy, critic, reference)), args.liger_kernel_config)
+            apply_liger_kernels(filter(None, (policy, critic, reference)), args.liger_kernel_config)
         self.trees, self.sampling, self.encoder = prompts.trees, prompts.sampling, prompts.encoder
         self.judge, self.kl, self.on_samples = reward.judge, reward.kl, reward.on_samples
         self.settings, self.temperature = settings, self.sampling.temperature or 1.0
@@ -141,8 +141,10 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
         if self.is_deepspeed_enabled:
             from trl.models import prepare_deepspeed
 
-            return prepare_deepspeed(frozen(reference, autocast=False), self.accelerator)
-        return self.accelerator.prepare_model(frozen(reference, autocast=self.args.bf16), evaluation_mode=True)
+            return prepare_deepspeed(freeze_reference(reference, autocast=False), self.accelerator)
+        return self.accelerator.prepare_model(
+            freeze_reference(reference, autocast=self.args.bf16), evaluation_mode=True
+        )
 
     # --- rollout ---------------------------------------------------------------------------------------------------
 
@@ -156,7 +158,7 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, torch.Tensor]], torch.Tensor]:
-        """The step's micro-batches, and on all processes the number of what its loss is a mean over."""
+        """Return the step's micro-batches and the number of tokens or responses, on all processes, in its mean."""
         self._clip_apart_in_engine()
         batches = [batch.tolist() for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
         first_epoch = self.state.global_step % self.settings.ppo_epochs == 0
@@ -168,11 +170,11 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
         return self._micro_batches, self.accelerator.gather(torch.tensor([items], device=device)).sum()
 
     def _roll_out(self, batches: Sequence[Sequence[PromptTree]]) -> list[dict[str, torch.Tensor]]:
-        """Sample, grade and lay out the step's prompts, a micro-batch for each of `batches`."""
+        """Sample and grade responses to the step's prompts, and return a micro-batch for each of `batches`."""
         trees = [tree for batch in batches for tree in batch]
         step = self.state.global_step + 1
         with torch.random.fork_rng(devices=[self.args.device] if self.args.device.type == "cuda" else []):
-            torch.manual_seed(rollout.seed_of(self.args.seed, step, self.args.process_index))
+            torch.manual_seed(rollout.derive_seed(self.args.seed, step, self.args.process_index))
             responses, drawn = self._sample(trees)
         self._sums.add(seconds_generation=self._lap())
         judged = [
@@ -185,7 +187,7 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
         everything = [one for own in judged for one in own]
         for one in everything:
             if not math.isfinite(one.reward):
-                raise TltrainError(self._broken(f"the reward of {one.sample.id} is {one.reward}", step))
+                raise TltrainError(self._not_finite_message(f"the reward of {one.sample.id} is {one.reward}", step))
         if self.is_world_process_zero():
             self.on_samples(step, everything)
         lengths = [len(tokens) for own in responses for tokens in own]
@@ -202,7 +204,7 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
             part = slice(start, start + len(batch))
             start += len(batch)
             scores = [one.reward for own in judged[part] for one in own]
-            laid_out = rollout.batch_of(batch, responses[part], scores, self.sampling.pad_id, self._tree_multiple)
+            laid_out = rollout.make_batch(batch, responses[part], scores, self.sampling.pad_id, self._tree_multiple)
             names = [one.sample.id for own in judged[part] for one in own]
             laid_out["drawn_logprobs"] = rollout.padded(list(islice(logprobs, len(names))), laid_out["mask"])
             micro_batches.append(rollout.to_device(laid_out, self.args.device) | {"samples": names})
@@ -210,27 +212,27 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
         return micro_batches
 
     def _sample(self, trees: Sequence[PromptTree]) -> tuple[list[list[list[int]]], list[list[float]]]:
-        """Responses by tree and prompt, and the log-probabilities that each response's tokens were drawn with."""
+        """Return responses by tree and prompt, and the log-probabilities of each response's tokens at sampling."""
         responses: list[list[list[int]]] = []
         drawn: list[list[float]] = []
-        with engines.whole_for_generation(self) as unwrapped:
+        with engines.gathered_for_generation(self) as unwrapped:
             policy = unwrapped.policy.eval()
             if self.args.bf16 and policy.dtype != torch.bfloat16:
-                policy = self._sampling_copy.of(policy)
-            for part in rollout.parts(trees, self.settings.generation_batch_size):
+                policy = self._sampling_copy.synced_with(policy)
+            for part in rollout.tree_groups(trees, self.settings.generation_batch_size):
                 try:
                     responses += rollout.sample(policy, part, self.sampling, drawn)
                 except RuntimeError as error:
                     if "probability tensor" not in str(error):
                         raise
                     what = f"the policy's probabilities are not finite at {part[0].samples[0].id} or near it"
-                    raise TltrainError(self._broken(what, self.state.global_step + 1)) from error
+                    raise TltrainError(self._not_finite_message(what, self.state.global_step + 1)) from error
         return responses, drawn
 
     # --- update ----------------------------------------------------------------------------------------------------
 
     def _prepare_inputs(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return inputs  # on the device already; what the first PPO epoch leaves in it serves the next
+        return inputs  # already on the device; later PPO epochs reuse what the first one adds
 
     def compute_loss(
         self,
@@ -239,11 +241,11 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, dict[str, Any]]:
-        """Policy loss plus value loss of a micro-batch, over the number of tokens or responses of the step."""
+        """Return a micro-batch's policy and value loss, divided by the number of tokens or responses of the step."""
         s, mask, index = self.settings, inputs["mask"], inputs["index"]
         batch = {name: inputs[name] for name in ("input_ids", "position_ids", "keep", "targets")}
         batch["attention_mask"] = self._attention_mask(inputs)
-        if "old_logprobs" not in inputs:  # first: before the policy's own tensors take their memory
+        if "old_logprobs" not in inputs:  # before the policy's forward, whose activations need memory
             reference = self._reference_logprobs(batch)[index]
         logprobs, entropy, values = model(temperature=self.temperature, **batch)
         logprobs, values = logprobs[index], values[index]
@@ -256,14 +258,16 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
             inputs |= {"old_logprobs": old, "old_values": old_values, "advantages": advantages, "returns": returns}
             apart = (inputs["drawn_logprobs"] - old).abs()[mask]
             self._sums.add(kl=((old - reference) * mask).sum(), sampling_logprob_difference=apart.sum())
-            self._sums.peak(sampling_logprob_difference_max=apart.max() if len(apart) else 0.0)
+            self._sums.update_max(sampling_logprob_difference_max=apart.max() if len(apart) else 0.0)
         policy_losses, clipped = pg.policy_loss(
             logprobs, inputs["old_logprobs"], inputs["advantages"], mask, clip=s.clip
         )
         value_losses, value_clipped = pg.value_loss(
             values, inputs["old_values"], inputs["returns"], mask, clip=s.value_clip
         )
-        policy_loss, value_loss = (pg.total(losses, mask, s.loss_mean) for losses in (policy_losses, value_losses))
+        policy_loss, value_loss = (
+            pg.reduce_losses(losses, mask, s.loss_mean) for losses in (policy_losses, value_losses)
+        )
         error = (inputs["returns"] - values.detach())[mask]
         returns = inputs["returns"][mask]
         self._sums.add(
@@ -284,34 +288,34 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
         loss = (policy_loss + value_loss) / num_items_in_batch * self.accelerator.num_processes
         if not torch.isfinite(loss):
             which = f"the loss is {loss.item()} on {inputs['samples'][self._worst(policy_losses + value_losses)]}"
-            raise TltrainError(self._broken(which, self.state.global_step + 1))
+            raise TltrainError(self._not_finite_message(which, self.state.global_step + 1))
         return (loss, {}) if return_outputs else loss
 
     def _attention_mask(self, inputs: dict[str, torch.Tensor]) -> Any:
-        """Made where it is needed, and on the device: it has T x T numbers for each row of a micro-batch."""
+        """Return the attention mask, created on the device on demand: a tree's mask has T x T entries per row."""
         if "reach" not in inputs:
             return inputs["attention_mask"]
         policy = self.accelerator.unwrap_model(self.model).policy
-        return tree_mask.of(policy, inputs["reach"], torch.bfloat16 if self.args.bf16 else None)
+        return tree_mask.attention_mask(policy, inputs["reach"], torch.bfloat16 if self.args.bf16 else None)
 
     @staticmethod
     def _worst(losses: torch.Tensor) -> int:
-        """The first response with a loss that is not finite."""
+        """Return the index of the first response whose loss is not finite."""
         return int((~torch.isfinite(losses)).any(dim=1).int().argmax())
 
     @torch.no_grad()
     def _reference_logprobs(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """[N] under the reference, at the same temperature."""
+        """Return log-probabilities under the reference, [N], at the sampling temperature."""
         if self.reference is not None:
             model, switched_off, precision = self.reference, nullcontext(), nullcontext()
-        else:  # without its wrapping the policy would compute in another precision than it does for the update
+        else:  # unwrapped, the policy needs autocast to compute in the update's precision
             model = self.accelerator.unwrap_model(self.model).policy
             switched_off, precision = model.disable_adapter(), self.accelerator.autocast()
         with switched_off, precision:
             return token_logprobs(response_logits(model, batch, self.temperature), batch["targets"])
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The Trainer's, with the critic's parameters at their own learning rate."""
+        """Create the Trainer's optimizer, with a separate learning rate for the critic's parameters."""
         if self.optimizer is None:
             optimizer = super().create_optimizer(model)
             critic = {id(parameter) for parameter in (model or self.model).critic.parameters()}
@@ -323,8 +327,8 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
         return self.optimizer
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
-        """Policy and critic are clipped apart, as the two models they are; the policy's norm is what is logged."""
-        if self.is_deepspeed_enabled:  # which has clipped already, see `_clip_apart_in_engine`
+        """Clip the gradients of policy and critic separately; return the policy's norm, which is logged."""
+        if self.is_deepspeed_enabled:  # it has clipped already, see `_clip_apart_in_engine`
             return super()._clip_grad_norm(model)
         whole = self.accelerator.unwrap_model(model)
         norms = [
@@ -332,7 +336,7 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
             for part in (whole.policy, whole.critic)
         ]
         if not all(torch.isfinite(norm) for norm in norms):
-            raise TltrainError(self._broken("the gradient is not finite", self.state.global_step + 1))
+            raise TltrainError(self._not_finite_message("the gradient is not finite", self.state.global_step + 1))
         return norms[0]
 
     def _clip_apart_in_engine(self) -> None:
@@ -340,22 +344,22 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
             engine = self.model_wrapped
             self._clips_apart = True
             if not engines.clip_separately(engine.optimizer, (engine.module.policy, engine.module.critic)):
-                log.warning("this engine clips policy and critic together, by one norm over both")
+                log.warning("this engine clips the gradients of policy and critic together, by one norm over both")
 
-    # --- what one sees ---------------------------------------------------------------------------------------------
+    # --- logging ---------------------------------------------------------------------------------------------------
 
     def _lap(self) -> float:
-        """Seconds since the last lap."""
+        """Return the seconds since the previous call, and restart the clock."""
         if self.args.device.type == "cuda":
             torch.cuda.synchronize()
         before, self._clock = self._clock, time.perf_counter()
         return self._clock - before
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add what was counted since the last log."""
+        """Add the metrics since the last log."""
         if "loss" in logs:
             self._sums.add(seconds_update=self._lap())
-            logs.update(self._sums.take(self.accelerator), kl_coefficient=self.kl.coefficient)
+            logs.update(self._sums.reduce_and_reset(self.accelerator), kl_coefficient=self.kl.coefficient)
             if "kl" in logs and (reason := self.kl.update(logs["kl"], self.state.global_step)):
                 self.stopped, self.control.should_training_stop = reason, True
         super().log(logs, start_time)
@@ -363,7 +367,7 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
     # --- checkpoints -----------------------------------------------------------------------------------------------
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """Policy and critic as plain folders, `policy/` and `critic/`."""
+        """Save policy and critic as plain model folders, `policy/` and `critic/`."""
         folder = Path(output_dir or self.args.output_dir)
         for name in ("policy", "critic"):
             own = state_dict and {k.removeprefix(f"{name}."): v for k, v in state_dict.items() if k.startswith(name)}
@@ -387,12 +391,12 @@ class PPOTrainer(WholeCheckpoints, FilledBatches, Trainer):
                 saved = kind.from_pretrained(folder / name, dtype=own.dtype, use_safetensors=True)
                 own.load_state_dict(saved.state_dict())
 
-    def _save_more(self, folder: Path) -> None:
+    def _save_extra(self, folder: Path) -> None:
         torch.save(self._sums.values, folder / f"{self.args.process_index}_{SUMS}")
         if self.state.global_step % self.settings.ppo_epochs:
             torch.save(self._micro_batches, folder / f"{self.args.process_index}_{ROLLOUT}")
 
-    def _load_more(self, folder: Path) -> None:
+    def _load_extra(self, folder: Path) -> None:
         sums = folder / f"{self.args.process_index}_{SUMS}"
         if sums.is_file():
             self._sums.values |= torch.load(sums, map_location=self.args.device, weights_only=True)

@@ -1,4 +1,4 @@
-"""What a sampled response earns: the reward table applied to its grade, and what `cfg.reward` says besides (IRM)."""
+"""The reward of a sampled response (IRM): the reward table applied to its grade, and other terms of `cfg.reward`."""
 
 from __future__ import annotations
 
@@ -13,35 +13,36 @@ from tltrain.grading import CUT, Grade, Outcome, RewardSettings, named_row
 from tltrain.trajectory import Sample
 
 OPEN_PARAMETERS = "open_parameters"
-"""The field of a record in which data names its open parameters, as TOOL.PARAMETER."""
+"""The record field that lists its open parameters, as TOOL.PARAMETER."""
 
-# A word, or one character of a script that puts no space between words (kana, Chinese characters, Hangul syllables).
+# A word, or a single character of a script that is split by character (kana, Chinese characters, Hangul syllables).
 _WORD = re.compile(
     r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+"
 )
 
 
 def row_of(grade: Grade, ended: bool) -> str:
-    """The row of the reward table, or `CUT`."""
+    """Return the grade's row of the reward table, or `CUT`."""
     return CUT if is_cut(grade, ended) else grade.row
 
 
 def is_cut(grade: Grade, ended: bool) -> bool:
-    """Whether the response was cut before a call could be read."""
+    """Return whether the response was cut off before a call could be read."""
     return not ended and grade.outcome is Outcome.FORMAT_ERROR
 
 
 def has_trailing_text(response: str) -> bool:
-    """Whether text other than space stands behind the call that the response begins with."""
+    """Return whether the call at the beginning of the response is followed by text other than white space."""
     end = call_end(response)
     return end is not None and bool(response[end:].strip())
 
 
 def reward_of(settings: RewardSettings, sample: Sample, response: str, grade: Grade, ended: bool = True) -> float:
-    """The reward of a response to `sample`.
+    """Return the reward of a response to `sample`.
 
     Args:
-        grade: of the response. ended: whether it has an end token; without one `stage.max_new_tokens` cut it.
+        grade: the response's grade.
+        ended: whether it has an end token; otherwise `stage.max_new_tokens` cut it off.
     """
     if settings.name_only:
         reward = settings[named_row(response, sample.goldens, sample.tools)]
@@ -59,7 +60,7 @@ def reward_of(settings: RewardSettings, sample: Sample, response: str, grade: Gr
 
 
 def _with_wrong_values(settings: RewardSettings, sample: Sample, grade: Grade) -> float:
-    """Of a call with the right parameters and a wrong value: `wrong_value`, unless only open text is wrong."""
+    """Return the reward of a call with a wrong value: `wrong_value`, or more if only open text is wrong."""
     if settings.open_text is OpenText.exact or grade.prediction is None or grade.golden is None:
         return settings.wrong_value
     called, golden = grade.prediction, grade.golden
@@ -77,10 +78,10 @@ def _with_wrong_values(settings: RewardSettings, sample: Sample, grade: Grade) -
 
 
 def marked_open(sample: Sample) -> Collection[str]:
-    """The open parameters that the record of a sample names.
+    """Return the open parameters that the sample's record names.
 
     Raises:
-        TltrainError: its field is no list of TOOL.PARAMETER.
+        TltrainError: the field is not a list of TOOL.PARAMETER.
     """
     marked = sample.meta.get(OPEN_PARAMETERS) or ()
     if isinstance(marked, str) or not all(isinstance(name, str) and "." in name for name in marked):
@@ -89,9 +90,10 @@ def marked_open(sample: Sample) -> Collection[str]:
 
 
 def similarity(text: Any, golden: Any) -> float:
-    """How much of two texts is the same, from 0 to 1: twice their longest common sequence of words over both lengths.
+    """Return the similarity of two texts, from 0 to 1: ROUGE-L's F measure (Lin 2004), ignoring case.
 
-    That is ROUGE-L's F measure (Lin 2004), upper and lower case alike; 0 for what is no text.
+    That is twice the length of their longest common subsequence of words, over the sum of their lengths. The
+    similarity is 0 if either is not a string or has no words.
 
     Raises:
         TltrainError: the package rapidfuzz is not installed.
@@ -108,7 +110,7 @@ def _words(text: str) -> Sequence[str]:
 
 
 def check_similarity() -> None:
-    """Raise a TltrainError where the package that compares texts is not installed."""
+    """Raise a TltrainError if the package that compares texts is not installed."""
     _indel()
 
 

@@ -1,4 +1,4 @@
-"""A trainer's progress on the terminal, with the metrics that matter."""
+"""A trainer's progress bar on the terminal, with selected metrics."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tltrain.runtime import terminal
 
 
 class Progress(TrainerCallback):
-    """A bar over the optimizer steps.
+    """A progress bar over the optimizer steps.
 
     Args:
-        notes: what stands beside it: a word -> the name under which the number is logged.
+        notes: the metrics beside the bar: label -> name under which the metric is logged.
     """
 
     def __init__(self, description: str, notes: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""What a sampled call earns, and how that is shown: the same for every algorithm of stage=irm."""
+"""Grade and reward sampled calls, and log them; shared by all algorithms of stage=irm."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 class GradedResponse:
     """A sampled response with its grade and reward.
 
-    `ended`: whether it has an end token; without one `stage.max_new_tokens` cut it.
+    `ended`: whether it has an end token; otherwise `stage.max_new_tokens` cut it off.
     """
 
     sample: Sample
@@ -40,7 +40,7 @@ class GradedResponse:
 
     @property
     def row(self) -> str:
-        """The row of the reward table; `cut` where the response was cut before a call could be read."""
+        """The row of the reward table; `cut` if the response was cut off before a call could be read."""
         return pricing.row_of(self.grade, self.ended)
 
     @property
@@ -50,13 +50,13 @@ class GradedResponse:
 
 
 class Judge(Protocol):
-    """Grades a response to a sample; `ended` says whether it has an end token."""
+    """A function that grades and rewards a response to a sample; `ended` says whether it has an end token."""
 
     def __call__(self, sample: Sample, response: str, ended: bool = True) -> GradedResponse: ...
 
 
 class RewardFunction:
-    """Grades responses against the golden call and prices them by a reward table (the paper, IRM).
+    """Grade responses against the golden call and look up their reward in a table (the paper, IRM).
 
     Raises:
         TltrainError: a package that the settings need is not installed.
@@ -74,17 +74,17 @@ class RewardFunction:
 
 
 OnSamples = Callable[[int, Sequence[GradedResponse]], None]
-"""Called with the number of a step, from 1, and what was judged in it (on the first process)."""
+"""A callback that takes the number of a step, from 1, and its graded responses (on rank 0)."""
 
 
 @dataclass(frozen=True)
 class RewardSignal:
-    """What responses are trained by, the same for every algorithm.
+    """The training signal, shared by all algorithms.
 
     Attributes:
-        judge: grades a response to a sample.
-        kl: the price of leaving the reference policy.
-        on_samples: sees what was judged.
+        judge: grades and rewards a response to a sample.
+        kl: penalty for divergence from the reference policy.
+        on_samples: callback that receives the graded responses.
     """
 
     judge: Judge
@@ -95,12 +95,12 @@ class RewardSignal:
 GRADES = tuple(f"grade/{outcome}" for outcome in SAMPLED_OUTCOMES)
 """Names under which the shares of outcomes are logged."""
 SHARES = ("trailing_text", "no_end_token")
-"""Names under which the shares of responses are logged in which a call could be read, but text stands behind it, or
-there is no end token."""
+"""Names under which the shares of responses with a readable call are logged that have text after the call, or no end
+token."""
 
 
 def response_counts(judged: Sequence[GradedResponse]) -> dict[str, int]:
-    """How many responses ended in each outcome, under the names of `GRADES`, and how many `SHARES` speaks of."""
+    """Count the responses of each outcome and of each kind in `SHARES`, under their logged names."""
     outcomes = [one.outcome for one in judged]
     readable = [one for one in judged if one.grade.outcome is not Outcome.FORMAT_ERROR]
     return {
@@ -110,8 +110,8 @@ def response_counts(judged: Sequence[GradedResponse]) -> dict[str, int]:
     }
 
 
-def in_turn(*listeners: OnSamples) -> OnSamples:
-    """One listener that calls each of several."""
+def call_each(*listeners: OnSamples) -> OnSamples:
+    """Return a callback that calls each of several callbacks in turn."""
 
     def call(step: int, judged: Sequence[GradedResponse]) -> None:
         for listener in listeners:
@@ -121,25 +121,25 @@ def in_turn(*listeners: OnSamples) -> OnSamples:
 
 
 UNREADABLE = 0.9
-"""Share of responses that cannot be read from which a first rollout is taken for that of a model without the format."""
+"""Share of unreadable responses in the first rollout at which the model is assumed not to know the format."""
 
 
 class FirstRollout:
-    """Looks at the first rollout of a training, and warns in one line where nearly nothing in it can be read."""
+    """Warn if almost no response of the first rollout can be read."""
 
     def __init__(self) -> None:
         self.seen = False
 
     def __call__(self, step: int, judged: Sequence[GradedResponse]) -> None:
-        """Look at the responses of step `step` (from 1)."""
+        """Check the responses of step `step` (from 1); only the first step counts."""
         if self.seen or step > 1 or not judged:
             return
         self.seen = True
         unreadable = sum(one.grade.outcome in (Outcome.FORMAT_ERROR, Outcome.WORDS_BEFORE_CALL) for one in judged)
         if unreadable >= UNREADABLE * len(judged):
             log.warning(
-                "%d of the %d calls of the first rollout cannot be read: this model does not write the format yet, and "
-                "rewards of noise teach it nothing; train it first, with stage=sft or stage=pkt, and begin from there "
+                "%d of the %d calls of the first rollout cannot be read: the model does not know the format yet and "
+                "cannot learn it from these rewards; train it with stage=sft or stage=pkt first, and start from there "
                 "with model.path=outputs/pkt/latest/model",
                 unreadable,
                 len(judged),
@@ -148,13 +148,16 @@ class FirstRollout:
 
 @dataclass(frozen=True, slots=True)
 class SampleRecord:
-    """A sampled call beside the golden ones: a line of `samples.jsonl`.
+    """A sampled call with its golden calls: a line of `samples.jsonl`.
 
     Attributes:
-        step: the optimizer step, from 1. id: the prompt's.
-        sampled: what the model wrote. golden: the golden calls, with ` | ` between them.
-        grade: the row of the reward table; `cut` where stage.max_new_tokens cut the response before a call could be
-            read. reason: why, in words. ended: whether the response has an end token.
+        step: optimizer step, from 1.
+        id: id of the prompt.
+        sampled: the model's response.
+        golden: the golden calls, separated by ` | `.
+        grade: row of the reward table; `cut` if stage.max_new_tokens cut the response off before a call could be read.
+        reason: explanation of the grade.
+        ended: whether the response has an end token.
     """
 
     step: int
@@ -168,8 +171,8 @@ class SampleRecord:
     ended: bool = True
 
     @classmethod
-    def of(cls, step: int, response: GradedResponse) -> SampleRecord:
-        """What is written down of a graded response."""
+    def from_response(cls, step: int, response: GradedResponse) -> SampleRecord:
+        """Create the record of a graded response."""
         return cls(
             step=step,
             id=response.sample.id,
@@ -184,7 +187,7 @@ class SampleRecord:
 
     @classmethod
     def from_json(cls, record: Any) -> SampleRecord:
-        """Read a line; unknown keys are ignored. Raises FieldError."""
+        """Read a line, ignoring unknown keys. Raise FieldError if a field is missing or invalid."""
         record = expect(record, dict, "line")
         reward = record.get("reward")
         if isinstance(reward, bool) or not isinstance(reward, int | float | None):
@@ -193,16 +196,17 @@ class SampleRecord:
         return cls(step=member(record, "step", int), reward=reward, ended=optional(record, "ended", True), **texts)
 
     def to_json(self) -> dict[str, Any]:
-        """The line as plain values."""
+        """Return the record as a JSON object."""
         return {column.name: getattr(self, column.name) for column in fields(self)}
 
 
 class SampleLog:
-    """Sampled calls beside the golden ones, some of every `every` steps: to `samples.jsonl` and to a tracker.
+    """Log some sampled calls with their golden calls every `every` steps, to `samples.jsonl` and to a tracker.
 
     Args:
-        every: steps between two entries, counted from the first step. count: samples an entry.
-        table: called with a table's name, columns, rows and step.
+        every: number of steps between two entries, counted from the first step.
+        count: number of samples per entry.
+        table: function of the tracker, called with a table's name, columns, rows and step.
     """
 
     def __init__(
@@ -211,7 +215,7 @@ class SampleLog:
         self.path, self.every, self.count, self.table = path, every, count, table
 
     def forget_after(self, step: int) -> None:
-        """Remove what steps after `step` left: they are made again."""
+        """Remove the samples of steps after `step`, which are run again after resuming."""
         if distributed.leads() and self.path.is_file():
             # Not `splitlines`: a model may have written characters that Unicode takes for the end of a line.
             lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
@@ -229,10 +233,10 @@ class SampleLog:
             raise RecordError(self.path, number, error) from None
 
     def __call__(self, step: int, judged: Sequence[GradedResponse]) -> None:
-        """Keep some of the samples of step `step` (from 1), if it is its turn."""
+        """Log some of the samples of step `step` (from 1), if an entry is due."""
         if (step - 1) % self.every:
             return
-        records = [SampleRecord.of(step, response) for response in judged[: self.count]]
+        records = [SampleRecord.from_response(step, response) for response in judged[: self.count]]
         with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             masked = (redact.known_in(record.to_json()) for record in records)
             file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in masked)

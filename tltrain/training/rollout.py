@@ -1,8 +1,8 @@
-"""Rollouts: sample a response to every prompt of a batch of trees, and lay trees and responses out for the update.
+"""Rollouts: sample a response to every prompt of a batch of trees, and build the update's batches from them.
 
-What prompts share is computed once in both halves. Sampling fills the key-value cache from each tree's longest prompt
-and gives every prompt its part of it; the update runs over the tree, each response a branch that sees its own prompt
-and itself alone.
+Shared prefixes are computed once in both parts. Sampling fills the key-value cache from each tree's longest prompt and
+copies to every prompt its part of the cache. The update runs over the tree, in which each response is a branch that
+attends only to its own prompt and itself.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from transformers import Cache, GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from tltrain.inference import decoding_attention, kv_cache
-from tltrain.inference.generation import own_settings_aside
+from tltrain.inference.generation import ignore_generation_config
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Layout, Run, Target, flatten
 from tltrain.tokens.prompts import PromptTree
@@ -27,7 +27,7 @@ from tltrain.training import tree_mask
 
 @dataclass(frozen=True)
 class Sampling:
-    """How responses are drawn. `temperature` None is greedy."""
+    """Settings of sampling; a `temperature` of None decodes greedily."""
 
     max_new_tokens: int
     temperature: float | None
@@ -35,7 +35,7 @@ class Sampling:
     pad_id: int
 
     def config(self, max_new_tokens: int) -> GenerationConfig:
-        """For `generate`; with `top_k`, which has another default there."""
+        """Return the settings for `generate`, whose defaults differ (such as that of `top_k`)."""
         return GenerationConfig(
             max_new_tokens=max_new_tokens,
             do_sample=self.temperature is not None,
@@ -51,7 +51,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Prompts:
-    """What a policy is asked, how responses are drawn, and the encoder that reads them."""
+    """The prompts of a policy, the sampling settings, and the encoder that decodes responses."""
 
     trees: Sequence[PromptTree]
     sampling: Sampling
@@ -61,10 +61,10 @@ class Prompts:
 def sample(
     model: PreTrainedModel, trees: Sequence[PromptTree], sampling: Sampling, logprobs: list[list[float]] | None = None
 ) -> list[list[list[int]]]:
-    """A response to each prompt of each tree: token ids up to the end token, with it where the model gave it.
+    """Sample a response to each prompt of each tree: token ids, with the end token if the model generated it.
 
     Args:
-        logprobs: takes, for each response, the log-probabilities that its tokens were drawn with.
+        logprobs: list to which the log-probabilities of each response's tokens are appended.
     """
     owners = [(b, end) for b, tree in enumerate(trees) for end in tree.ends]
     width = max(end for _, end in owners)
@@ -74,14 +74,14 @@ def sample(
         ids[row, width - end :] = torch.tensor(trees[b].ids[:end])
         mask[row, width - end :] = 1
     ids, mask = ids.to(model.device), mask.to(model.device)
-    with torch.inference_mode(), own_settings_aside(model), decoding_attention.without_flex(model):
+    with torch.inference_mode(), ignore_generation_config(model), decoding_attention.without_flex(model):
         cache = shared_cache(model, trees, owners, width)
         responses = iter(_answers(model, ids, mask, cache, sampling, logprobs))
         return [[next(responses) for _ in tree.ends] for tree in trees]
 
 
-def parts(trees: Sequence[PromptTree], limit: int | None) -> Iterator[list[PromptTree]]:
-    """The trees in groups of at most `limit` prompts (or one tree)."""
+def tree_groups(trees: Sequence[PromptTree], limit: int | None) -> Iterator[list[PromptTree]]:
+    """Yield the trees in groups of at most `limit` prompts (but at least one tree); None puts all into one group."""
     part: list[PromptTree] = []
     for tree in trees:
         if part and limit is not None and sum(len(own.ends) for own in [*part, tree]) > limit:
@@ -93,13 +93,13 @@ def parts(trees: Sequence[PromptTree], limit: int | None) -> Iterator[list[Promp
 
 
 PHASE = 16
-"""Tokens after which responses that have ended leave the batch: most calls are short, a few are long."""
+"""Decoding steps between removals of finished responses from the batch: most calls are short, a few are long."""
 
 
 class _DrawnLogprobs(LogitsProcessor):
-    """Log-probabilities of the tokens that `generate` draws, one step after the other.
+    """Record the log-probabilities of the tokens that `generate` samples.
 
-    A step's token is known when the next step begins, so one step's logits, [rows, V], are kept at a time.
+    A step's token is known only when the next step begins, so the logits of one step, [rows, V], are kept.
     """
 
     def __init__(self, temperature: float) -> None:
@@ -118,7 +118,7 @@ class _DrawnLogprobs(LogitsProcessor):
             self._steps.append(logits.gather(1, ids[:, -1:])[:, 0] - logits.logsumexp(dim=1))
 
     def rows(self, out: torch.Tensor) -> list[list[float]]:
-        """Of each row of `out`, what `generate` returned: its new tokens' log-probabilities."""
+        """Return the log-probabilities of the new tokens of each row of `out`, the result of `generate`."""
         self._take(out)
         return torch.stack(self._steps, dim=1).tolist()
 
@@ -131,10 +131,11 @@ def _answers(
     sampling: Sampling,
     logprobs: list[list[float]] | None = None,
 ) -> list[list[int]]:
-    """A response to each row of `ids` [rows, T] (left-padded, `mask` alike).
+    """Sample a response to each row of `ids` [rows, T], left-padded, with `mask` [rows, T].
 
     Args:
-        cache: of all positions but the last, or of none yet; None where rows cannot be taken out of the model's.
+        cache: key-value cache of all positions except the last, or empty; None if the model's cache does not support
+            removing rows.
         logprobs: see `sample`.
     """
     responses: list[list[int]] = [[] for _ in ids]
@@ -149,7 +150,7 @@ def _answers(
             past_key_values=cache,
             generation_config=sampling.config(count),
             logits_processor=LogitsProcessorList([drawn] if drawn else []),
-            synced_gpus=False,  # under ZeRO-3 too the weights are whole here, and processes have different prompts
+            synced_gpus=False,  # also under ZeRO-3: the weights are gathered, and processes have different prompts
         )
         new = out[:, ids.shape[1] :].tolist()
         for row, tokens in zip(going, new, strict=True):
@@ -161,7 +162,7 @@ def _answers(
         going, left = [going[at] for at in kept], left - count
         if going and left and cache is not None:
             ids, mask = out, torch.nn.functional.pad(mask, (0, count), value=1)
-            if len(kept) < len(new):  # else nothing is worth a copy of the cache
+            if len(kept) < len(new):  # copy the cache only if rows have ended
                 at = torch.tensor(kept, device=ids.device)
                 ids, mask = ids[at], mask[at]
                 cache.batch_select_indices(at)
@@ -177,16 +178,17 @@ def _until_end(tokens: list[int], eos_id: int) -> list[int]:
 def shared_cache(
     model: PreTrainedModel, trees: Sequence[PromptTree], owners: Sequence[tuple[int, int]], width: int
 ) -> Cache | None:
-    """The key-value cache of all prompts but their last tokens, padded on the left to `width - 1`; an empty one where
-    every tree is a single prompt.
+    """Compute the key-value cache of all prompts without their last tokens, left-padded to `width - 1`.
 
-    Each tree's longest prompt is run once; keys carry their own positions, so a row is a copy of its beginning.
+    Each tree's longest prompt is computed once. Keys already encode their positions, so each row is a copy of the
+    beginning of its tree's longest prompt.
 
     Args:
         owners: (tree, length) of each prompt.
 
     Returns:
-        None for models whose layers keep something else than every key and value.
+        The cache; an empty one if every tree has a single prompt; None for models whose layers do not keep every key
+        and value.
     """
     cache = kv_cache.empty(model)
     if cache is None:
@@ -195,7 +197,7 @@ def shared_cache(
         return cache
     length = max(len(tree.ids) for tree in trees) - 1
     trunks = torch.tensor([list(tree.ids[:-1]) + [0] * (length - len(tree.ids) + 1) for tree in trees])
-    # Padding stands behind, where attention does not look, so no mask is needed.
+    # Padding is on the right, to which causal attention does not attend, so no mask is needed.
     model(trunks.to(model.device), past_key_values=cache, use_cache=True, logits_to_keep=1)
     rows = torch.tensor([b for b, _ in owners], device=model.device)
     shift = torch.tensor([width - end for _, end in owners], device=model.device)
@@ -208,24 +210,25 @@ def shared_cache(
     return cache
 
 
-def batch_of(
+def make_batch(
     trees: Sequence[PromptTree],
     responses: Sequence[Sequence[Sequence[int]]],
     scores: Sequence[float],
     pad_id: int,
     tree_multiple: int = 1,
 ) -> dict[str, torch.Tensor]:
-    """B trees with their M responses of N tokens in all, at most R each, as one batch of T positions; without a tree, a
-    row of one token and nothing else (M and N are 0).
+    """Build one batch from B trees with M responses, of at most R and altogether N tokens, padded to T positions.
+
+    Without trees, the batch is a row of a single token without targets (M and N are 0).
 
     Args:
-        tree_multiple: T is a multiple of this where a tree has branches.
+        tree_multiple: T is a multiple of this if a tree has branches.
 
     Returns:
-        `input_ids`, `position_ids`: [B, T]. `attention_mask`: [B, T]; where a tree has branches in its place `reach`,
-        [B, T], of which `tree_mask.of` makes one. `keep`: [B, T], True where a hidden state predicts a token of a
-        response. `targets`: [N] those tokens in the order of `keep`. `index`, `mask`: [M, R], where in that order each
-        token of each response is, and which of these there are. `scores`: [M].
+        `input_ids`, `position_ids`: [B, T]. `attention_mask`: [B, T]; or, if a tree has branches, `reach`: [B, T], from
+        which `tree_mask.attention_mask` computes a mask. `keep`: [B, T], True where a hidden state predicts a response
+        token. `targets`: [N], those tokens in the order of `keep`. `index`: [M, R], the position in that order of each
+        token of each response. `mask`: [M, R], True where a response has a token. `scores`: [M].
     """
     rows = [_layout(tree, own) for tree, own in zip(trees, responses, strict=True)]
     branching = any(len(tree.ends) > 1 for tree in trees)
@@ -264,14 +267,14 @@ def batch_of(
 
 
 def padded(rows: Sequence[Sequence[float]], mask: torch.Tensor) -> torch.Tensor:
-    """Numbers of each token of each response as [M, R], 0 where `mask` has no token."""
+    """Return per-token numbers of each response as [M, R], 0 outside of `mask`."""
     found = torch.zeros(mask.shape)
     found[mask] = torch.tensor([number for row in rows for number in row])
     return found
 
 
 def _layout(tree: PromptTree, responses: Sequence[Sequence[int]]) -> Layout:
-    """The prompt cut where responses branch off, and behind each of its pieces the response but for its last token."""
+    """Split the prompt where responses branch off, and attach each response without its last token to its piece."""
     starts = (0, *tree.ends[:-1])
     runs: list[Run] = []
     for m, (start, end, tokens) in enumerate(zip(starts, tree.ends, responses, strict=True)):
@@ -281,18 +284,18 @@ def _layout(tree: PromptTree, responses: Sequence[Sequence[int]]) -> Layout:
 
 
 class SamplingCopy:
-    """The policy in bfloat16, for sampling under mixed precision.
+    """A copy of the policy in bfloat16, for sampling under mixed precision.
 
-    Autocast leaves weights and, behind the rotary embedding, keys in float32: each token sampled would cast the weights
-    and the whole cache again.
+    Autocast leaves weights and, after the rotary embedding, keys in float32, so each sampled token would cast the
+    weights and the whole cache again.
     """
 
     def __init__(self) -> None:
         self._model: PreTrainedModel | None = None
 
     @torch.no_grad()
-    def of(self, policy: PreTrainedModel) -> PreTrainedModel:
-        """The copy, with the weights that `policy` has now."""
+    def synced_with(self, policy: PreTrainedModel) -> PreTrainedModel:
+        """Return the copy, updated to the current weights of `policy`."""
         if self._model is None:
             self._model = copy.deepcopy(policy).requires_grad_(False).eval()
             for parameter in self._model.parameters():  # buffers, such as rotary frequencies, keep their precision
@@ -302,20 +305,20 @@ class SamplingCopy:
         return self._model
 
 
-def seed_of(*numbers: int) -> int:
-    """A seed from a run's seed, a step and a process: a step made again after a stop has the same rollouts."""
+def derive_seed(*numbers: int) -> int:
+    """Derive a seed from numbers such as seed, step and process, so that a resumed step repeats its rollout."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """The batch with its tensors on `device`."""
+    """Return the batch with its tensors on `device`."""
     return {name: value.to(device) for name, value in batch.items()}
 
 
 class RolloutSampler(torch.utils.data.Sampler[int]):
-    """Indices in an order of each epoch's own; each rollout's `size` indices follow one another `repeats` times.
+    """Yield the indices in a new random order each epoch, with each rollout of `size` indices repeated `repeats` times.
 
-    With repeats the last rollout is filled from the beginning of the order, so that all have the same number of steps.
+    With repeats, the last rollout is filled from the beginning of the order, so that all rollouts have the same size.
     """
 
     def __init__(self, count: int, size: int, repeats: int, seed: int) -> None:
@@ -328,7 +331,7 @@ class RolloutSampler(torch.utils.data.Sampler[int]):
         return self.count if self.repeats == 1 else math.ceil(self.count / self.size) * self.size * self.repeats
 
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(seed_of(self.seed, self.epoch))
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch))
         order = torch.randperm(self.count, generator=generator).tolist()
         if self.repeats == 1:
             yield from order

@@ -1,4 +1,4 @@
-"""What is counted during the steps of PPO, and the numbers that are logged of it."""
+"""Accumulate the metrics of PPO steps between two logs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tltrain.training.reward_function import GRADES, SHARES
 
 
 class RolloutMetrics:
-    """Sums over what has happened since the last log, on the device where they arise."""
+    """Sums since the last log, kept on the device on which they are computed."""
 
     OVER_SAMPLES = ("reward", "kl", "response_length", "ended", *SHARES, *GRADES)
     OVER_SAMPLED_TOKENS = ("sampling_logprob_difference",)
     MAXIMA = ("sampling_logprob_difference_max",)
     OVER_ITEMS = ("policy_loss", "value_loss")
-    """Means over what the loss is a mean over: response tokens, or responses."""
+    """Averaged over the same items as the loss: response tokens or responses."""
     OVER_TOKENS = (
         "policy_clip_fraction",
         "value_clip_fraction",
@@ -47,16 +47,17 @@ class RolloutMetrics:
         )
 
     def add(self, **numbers: float | torch.Tensor) -> None:
+        """Add each number to the sum of that name."""
         for name, number in numbers.items():
             self.values[name] = self.values[name] + number
 
-    def peak(self, **numbers: float | torch.Tensor) -> None:
-        """Keep the largest of each, which must not be negative."""
+    def update_max(self, **numbers: float | torch.Tensor) -> None:
+        """Update the maximum of each non-negative number."""
         for name, number in numbers.items():
             self.values[name] = max(float(self.values[name]), float(number))
 
-    def take(self, accelerator: Any) -> dict[str, float]:
-        """What is logged, over all processes; what it needs is forgotten."""
+    def reduce_and_reset(self, accelerator: Any) -> dict[str, float]:
+        """Return the metrics over all processes and reset the sums."""
         device = accelerator.device
         total = torch.stack([torch.as_tensor(v, dtype=torch.float64, device=device) for v in self.values.values()])
         processes = accelerator.num_processes

@@ -3,8 +3,8 @@
     loss of a turn = sum(w * nll) / sum(w)        over its target tokens
     loss of a step = mean over all turns of the optimizer step, across micro-batches and processes
 
-With all weights 1 this is standard SFT by turns; MAE leaves turns out; PKT raises weights. Everything
-else (optimizers, schedules, DeepSpeed, checkpoints, callbacks) is TRL's and transformers'.
+With all weights 1 this is standard SFT averaged by turns; MAE leaves turns out, and PKT raises weights. Everything
+else (optimizers, schedules, DeepSpeed, checkpoints, callbacks) comes from TRL and transformers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tltrain.runtime import terminal
 from tltrain.tokens.layout import Layout
 from tltrain.training import tree_mask
 from tltrain.training.blank_batches import FilledBatches
-from tltrain.training.checkpoints import WholeCheckpoints
+from tltrain.training.checkpoints import ResumableCheckpoints
 
 COLUMNS = ("input_ids", "positions", "targets", "weights", "keys", "turns")
 TREE_COLUMNS = ("position_ids", "reach")
@@ -36,7 +36,7 @@ IGNORED = -100
 
 
 def dataset(layouts: Iterable[Layout]) -> Dataset:
-    """The layouts of `tokens.pack` as a dataset, one row a sample; with `TREE_COLUMNS` if any is no chain."""
+    """Create a dataset from layouts of `packing.pack`, a row per sample; with `TREE_COLUMNS` if any has branches."""
     layouts = list(layouts)
     branching = any(layout.reach and min(layout.reach) < len(layout.reach) for layout in layouts)
     columns = (*COLUMNS, *TREE_COLUMNS) if branching else COLUMNS
@@ -44,27 +44,27 @@ def dataset(layouts: Iterable[Layout]) -> Dataset:
 
 
 def turn_losses(nll: torch.Tensor, weights: torch.Tensor, turns: torch.Tensor, count: int) -> torch.Tensor:
-    """The weighted mean loss of each turn: [count].
+    """Return the weighted mean loss of each turn, [count].
 
     Args:
         nll: [N] negative log-likelihood of each target token.
-        weights: [N] its weight. turns: [N] the turn it belongs to, 0 to count - 1.
+        weights: [N] weight of each target. turns: [N] turn of each target, from 0 to count - 1.
     """
     total = torch.zeros(count, dtype=nll.dtype, device=nll.device)
     return total.index_add(0, turns, weights * nll) / total.index_add(0, turns, weights)
 
 
 class Collator:
-    """Rows of `dataset` as a batch of B sequences of T tokens with N targets in all.
+    """Collate rows of `dataset` into a batch of B sequences of T tokens with N targets in all.
 
-    Gives `input_ids`, `attention_mask`: [B, T], padded on the right; `keep`: [B, T], True where a hidden state predicts
-    a target; `shift_labels`: [B, T], that target there and -100 elsewhere; `weights`, `keys`, `turns`: [N], turns
-    numbered through the batch; `index`: [N], where each target is in the order of `keep` (in a tree one position may
-    serve several turns). For trees also `position_ids`, `reach`: [B, T]. `turn_count`, `token_count` are plain numbers:
-    to read them from a tensor, the host would wait for the accelerator.
+    The batch has `input_ids`, `attention_mask`: [B, T], padded on the right; `keep`: [B, T], True where a hidden state
+    predicts a target; `shift_labels`: [B, T], that target, and -100 elsewhere; `weights`, `keys`, `turns`: [N], turns
+    numbered across the batch; `index`: [N], the position of each target in the order of `keep` (in a tree one position
+    can serve several turns). For trees it also has `position_ids`, `reach`: [B, T]. `turn_count` and `token_count` are
+    plain numbers, since reading them from a tensor would make the host wait for the accelerator.
 
     Args:
-        tree_multiple: T is a multiple of this where there are trees: flex attention compiles a kernel for each length.
+        tree_multiple: with trees, T is a multiple of this, since flex attention compiles a kernel for each length.
     """
 
     def __init__(self, pad_id: int, tree_multiple: int = 1) -> None:
@@ -112,17 +112,16 @@ class Collator:
 def target_nll(
     model: torch.nn.Module, batch: dict[str, Any], fused: bool, mask_dtype: torch.dtype | None = None
 ) -> torch.Tensor:
-    """Negative log-likelihood of each target, [N] in float32; logits are computed for target positions alone.
+    """Return the negative log-likelihood of each target, [N] in float32, computing logits only at target positions.
 
     Args:
-        fused: as an accelerator does it best: through TRL's fused head, which never holds all logits at once, and
-            without a mask of padding. That stands behind, where no token looks, and attention without a mask has far
-            faster kernels.
-        mask_dtype: see `tree_mask.of`.
+        fused: use TRL's fused head, which never holds all logits at once, and no padding mask. This is fastest on an
+            accelerator: attention without a mask has far faster kernels, and no token attends to padding on the right.
+        mask_dtype: see `tree_mask.attention_mask`.
     """
     inputs = {"input_ids": batch["input_ids"]}
     if "reach" in batch:
-        mask = tree_mask.of(model, batch["reach"], mask_dtype)
+        mask = tree_mask.attention_mask(model, batch["reach"], mask_dtype)
         inputs |= {"position_ids": batch["position_ids"], "attention_mask": mask}
     elif not fused:
         inputs["attention_mask"] = batch["attention_mask"]
@@ -133,11 +132,11 @@ def target_nll(
     return F.cross_entropy(logits.float(), batch["shift_labels"][batch["keep"]], reduction="none")[batch["index"]]
 
 
-class TurnTrainer(WholeCheckpoints, FilledBatches, SFTTrainer):
-    """SFTTrainer whose unit is the turn.
+class TurnTrainer(ResumableCheckpoints, FilledBatches, SFTTrainer):
+    """SFTTrainer whose loss is a mean over turns.
 
-    Logs, besides TRL's own: `key_token_loss` and `other_token_loss` (unweighted means over tokens), `mean_weight`,
-    `key_token_share`, `tokens_per_second` (processed, per process) and `num_tokens`.
+    Logs, in addition to TRL's metrics: `key_token_loss` and `other_token_loss` (unweighted means over tokens),
+    `mean_weight`, `key_token_share`, `tokens_per_second` (processed, per process) and `num_tokens`.
     """
 
     control: TrainerControl
@@ -145,7 +144,7 @@ class TurnTrainer(WholeCheckpoints, FilledBatches, SFTTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.remove_callback(PrinterCallback)  # `Progress` says it
+        self.remove_callback(PrinterCallback)  # `Progress` shows the metrics
         self._sums = {"train": _Sums(), "eval": _Sums()}
         self._last_log = (time.perf_counter(), 0)
 
@@ -158,11 +157,11 @@ class TurnTrainer(WholeCheckpoints, FilledBatches, SFTTrainer):
         return concatenate_datasets([dataset, Dataset.from_list([blank], features=dataset.features)])
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """On the device; the Trainer would also cast the token weights to the type that DeepSpeed computes in."""
+        """Move the batch to the device; the Trainer would also cast token weights to DeepSpeed's compute dtype."""
         return send_to_device(inputs, self.args.device)
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor:
-        """Number of turns in the optimizer step, on all processes."""
+        """Return the number of turns in the optimizer step, summed over all processes."""
         turns = sum(batch["turn_count"] for batch in batch_samples)
         return self.accelerator.gather(torch.tensor([turns], device=device)).sum()
 
@@ -173,7 +172,7 @@ class TurnTrainer(WholeCheckpoints, FilledBatches, SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, dict[str, Any]]:
-        """Sum of the micro-batch's turn losses over the number of turns in the step (scaled for DDP's averaging)."""
+        """Return the micro-batch's summed turn losses over the step's number of turns (scaled for DDP's averaging)."""
         fused = inputs["input_ids"].device.type in ("cuda", "xpu")
         nll = target_nll(model, inputs, fused, torch.bfloat16 if self.args.bf16 else None)
         losses = turn_losses(nll, inputs["weights"], inputs["turns"], inputs["turn_count"])
@@ -187,7 +186,7 @@ class TurnTrainer(WholeCheckpoints, FilledBatches, SFTTrainer):
     def evaluate(
         self, eval_dataset: Dataset | None = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Mean turn loss and the token statistics over the held-out set (Trainer's own would average batches)."""
+        """Compute mean turn loss and token statistics over the held-out set (the Trainer's method averages batches)."""
         self.model.eval()
         self._sums["eval"] = _Sums()
         loader = self.get_eval_dataloader(eval_dataset)
@@ -201,10 +200,10 @@ class TurnTrainer(WholeCheckpoints, FilledBatches, SFTTrainer):
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the token statistics since the last log."""
+        """Log also the token statistics since the last log."""
         if "loss" in logs:
             sums = self._sums["train"].means(self.accelerator)
-            sums.pop("loss")  # the Trainer's own is the optimizer steps' mean
+            sums.pop("loss")  # the Trainer logs the mean over optimizer steps
             now, tokens = time.perf_counter(), self._sums["train"].processed
             logs.update(
                 sums, tokens_per_second=(tokens - self._last_log[1]) / (now - self._last_log[0]), num_tokens=tokens
@@ -216,23 +215,23 @@ class TurnTrainer(WholeCheckpoints, FilledBatches, SFTTrainer):
     def _sums_file(self, folder: Path) -> Path:
         return folder / f"sums_{self.args.process_index}.json"
 
-    def _save_more(self, folder: Path) -> None:
+    def _save_extra(self, folder: Path) -> None:
         sums = self._sums["train"]
         kept = {"processed": sums.processed, "values": torch.as_tensor(sums.values).tolist()}
         self._sums_file(folder).write_text(json.dumps(kept), encoding="utf-8")
 
-    def _load_more(self, folder: Path) -> None:
+    def _load_extra(self, folder: Path) -> None:
         if self._sums_file(folder).is_file():
             kept = json.loads(self._sums_file(folder).read_text(encoding="utf-8"))
             sums = self._sums["train"]
             sums.processed = kept["processed"]
-            if kept["values"]:  # else 0, as after a log
+            if kept["values"]:  # else still 0, as directly after a log
                 sums.values = torch.tensor(kept["values"], dtype=torch.float64, device=self.args.device)
         self._last_log = (time.perf_counter(), self._sums["train"].processed)
 
 
 class _Sums:
-    """Running sums of what is logged, on the device; `processed` counts input tokens from the beginning."""
+    """Running sums of the logged metrics, on the device; `processed` counts all input tokens of the training."""
 
     def __init__(self) -> None:
         self.processed = 0

@@ -1,4 +1,4 @@
-"""A checkpoint at the end of the step in which SIGTERM came."""
+"""Save a checkpoint at the end of the step in which SIGTERM arrives."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tltrain.runtime import advice, preemption
 
 
 class SaveAtSignal(TrainerCallback):
-    """Has the Trainer save once any of the processes was sent SIGTERM, then ends the run (`preemption`).
+    """Make the Trainer save a checkpoint once any process has received SIGTERM, then end the run (`preemption`).
 
-    An evaluation that is due at that step is left out: it may take longer than a scheduler waits.
+    An evaluation due at that step is skipped, since it may take longer than a scheduler waits.
     """
 
     def __init__(self, accelerator: Any) -> None:
@@ -34,7 +34,7 @@ class SaveAtSignal(TrainerCallback):
             control.should_evaluate = False
 
     def _asked(self) -> bool:
-        """The same on all processes, at the same step: the signal may reach them at different times."""
+        """Return whether any process was asked to stop, with the same result on all processes in the same step."""
         if self.accelerator.num_processes == 1:
             return preemption.asked()
         if preemption.asked():

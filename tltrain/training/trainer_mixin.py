@@ -1,14 +1,14 @@
-"""The base of classes that are mixed in before a Trainer."""
+"""The base class of Trainer mix-ins, which stand before the Trainer among a class's bases."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # the methods and attributes that a mix-in finds on the Trainer behind it, and reaches by `super()`
+if TYPE_CHECKING:  # gives a mix-in the methods and attributes of the Trainer, which it reaches by `super()`
     from transformers import Trainer
 
     TrainerMixin = Trainer
-else:  # the Trainer is a base of the whole class only, so that it may be a subclass of TRL's
+else:  # only the final class has the Trainer as a base, so that this may be a subclass such as TRL's
 
     class TrainerMixin:
-        """Nothing of its own."""
+        """Empty at run time; type checkers see the Trainer instead."""

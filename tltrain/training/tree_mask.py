@@ -1,8 +1,8 @@
-"""Attention over trees (`layout.flatten`): a token sees those of its own branch that stand before it.
+"""Attention masks for trees (`layout.flatten`): a token attends to the preceding tokens of its own branch.
 
-Runs stand depth first, so one number a token says who sees it: token q sees token k if k <= q < reach[k]. From it come
-the dense mask that every implementation of attention takes, and flex attention's block mask, for which nothing of size
-T x T is ever made.
+Runs are in depth-first order, so one number per token determines who attends to it: token q attends to token k if
+k <= q < reach[k]. From these numbers come the dense mask, which every attention implementation accepts, and flex
+attention's block mask, which needs no T x T tensor.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BLOCK = 128
 
 
 def padded(reaches: Sequence[Sequence[int]], width: int) -> torch.Tensor:
-    """`reach` of several layouts as [B, width]. Padding sees itself, since a softmax over nothing is none."""
+    """Stack the `reach` of several layouts as [B, width]. Padding attends to itself: an empty softmax is undefined."""
     reach = torch.arange(1, width + 1).repeat(len(reaches), 1)
     for row, own in zip(reach, reaches, strict=True):
         row[: len(own)] = torch.tensor(own)
@@ -34,22 +34,23 @@ def padded(reaches: Sequence[Sequence[int]], width: int) -> torch.Tensor:
 
 
 def visible(reach: torch.Tensor) -> torch.Tensor:
-    """[B, T, T], whether the token of a row sees that of a column, from `reach` [B, T]."""
+    """Return [B, T, T] from `reach` [B, T]: True where the row's token attends to the column's token."""
     at = torch.arange(reach.shape[1], device=reach.device)
     return (at <= at[:, None]) & (at[:, None] < reach[:, None, :])
 
 
 def dense(reach: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """[B, 1, T, T]: 0 where a token sees another, else the least number there is, to be added to attention scores."""
+    """Return the additive mask [B, 1, T, T]: 0 where a token attends to another, else the dtype's lowest number."""
     hidden = ~visible(reach)[:, None]
     return torch.zeros(hidden.shape, dtype=dtype, device=reach.device).masked_fill_(hidden, torch.finfo(dtype).min)
 
 
 def blocks(reach: torch.Tensor) -> BlockMask:
-    """The block mask of flex attention, worked out from the least and the largest `reach` in each block of columns.
+    """Return flex attention's block mask, computed from the minimum and maximum `reach` in each block of columns.
 
-    A block is full if its every token is seen by every row, and left out if none by any; the others are computed with
-    `k <= q < reach[k]` tested. An empty block may be among these, which costs a little time and is as exact.
+    A block is full if all of its rows attend to all of its columns, and omitted if none attends to any. All other
+    blocks are computed with the test `k <= q < reach[k]`. These may include an empty block, which costs a little time
+    but does not change the result.
     """
     batch, length = reach.shape
     count = math.ceil(length / BLOCK)
@@ -66,7 +67,7 @@ def blocks(reach: torch.Tensor) -> BlockMask:
     lists = (_listed(kind[:, None]) for kind in (some & ~full, full))
     (part_counts, part), (full_counts, whole) = lists
 
-    behind = F.pad(reach, (0, missing))  # the last block is looked up as a whole
+    behind = F.pad(reach, (0, missing))  # the last block is indexed up to its full length
 
     def sees(b: Any, h: Any, q: Any, k: Any) -> Any:
         return (k <= q) & (q < behind[b, k])
@@ -77,27 +78,30 @@ def blocks(reach: torch.Tensor) -> BlockMask:
 
 
 def _listed(wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """How many blocks of each row are wanted, and a list of the row's blocks in which these stand first."""
+    """Return the number of selected blocks of each row, and the row's block indices with the selected ones first."""
     order = wanted.int().argsort(dim=-1, descending=True, stable=True)
     return wanted.sum(-1, dtype=torch.int32), order.to(torch.int32)
 
 
-def of(model: torch.nn.Module, reach: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor | BlockMask:
-    """The mask in the form that the model's implementation of attention takes.
+def attention_mask(
+    model: torch.nn.Module, reach: torch.Tensor, dtype: torch.dtype | None = None
+) -> torch.Tensor | BlockMask:
+    """Return the mask in the form that the model's attention implementation takes.
 
     Args:
-        dtype: of a dense mask, by default that of the weights; what attention computes in saves a cast in every layer.
+        dtype: dtype of a dense mask, by default the weights' dtype; that of the attention computation saves a cast in
+            every layer.
     """
     own = extract_model_from_parallel(model)
     return blocks(reach) if own.config._attn_implementation == "flex_attention" else dense(reach, dtype or own.dtype)
 
 
 def check(model: PreTrainedModel) -> None:
-    """Raise a TltrainError unless the model can be given a tree."""
+    """Raise a TltrainError unless the model supports attention over trees."""
     attention = model.config._attn_implementation
     if attention not in ("sdpa", "eager", "flex_attention"):
         raise TltrainError(
-            f"stage.packing=prefix_tree: attention={attention} takes no mask of a tree: "
+            f"stage.packing=prefix_tree: attention={attention} does not support tree masks: "
             "model.attn_implementation=sdpa, eager or flex_attention, or stage.packing=trajectory"
         )
     if attention == "flex_attention" and model.device.type == "cpu":
@@ -108,14 +112,16 @@ def check(model: PreTrainedModel) -> None:
     everywhere = all(type(layer) is DynamicLayer for layer in layers)
     if not everywhere or "position_ids" not in inspect.signature(model.forward).parameters:
         raise TltrainError(
-            f"stage.packing=prefix_tree: {type(model).__name__} does not attend to all tokens in all layers, or takes "
-            "no positions: stage.packing=trajectory"
+            f"stage.packing=prefix_tree: {type(model).__name__} does not attend to all tokens in all layers, or does "
+            "not take position_ids: stage.packing=trajectory"
         )
 
 
 def dense_until(model: PreTrainedModel) -> float:
-    """See `prefix_tree.Limits`: by operations, 6 times the width (2 x 12 width^2 a token and layer for weights, 4 width
-    T for attention); infinite for flex attention.
+    """Return the sequence length at which dense attention costs as much as the weights (see `prefix_tree.Limits`).
+
+    Per token and layer, weights take 2 x 12 width^2 operations and attention 4 width T, which gives 6 times the width.
+    The length is infinite for flex attention.
     """
     if model.config._attn_implementation == "flex_attention":
         return math.inf

@@ -39,8 +39,8 @@ def test_prompts_that_cannot_be_answered_are_left_out_with_one_line(tltrain, dat
     assert "the golden call of 1 of 4 (25.0 %) prompts does not fit stage.max_new_tokens=40, the longest has" in said
     assert "they are left out (stage.too_long_answer=skip)" in said
     # These weights are random: the first rollout is noise, and one line says what to do first.
-    assert said.count("of the first rollout cannot be read: this model does not write the format yet") == 1
-    assert "train it first, with stage=sft or stage=pkt" in said
+    assert said.count("of the first rollout cannot be read: the model does not know the format yet") == 1
+    assert "train it with stage=sft or stage=pkt first" in said
     (entry,) = steps(ran)
     assert entry["response_length"] <= 40
     assert entry["grade/cut"] == pytest.approx(1 - entry["ended"] - entry["no_end_token"])

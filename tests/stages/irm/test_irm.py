@@ -191,7 +191,7 @@ def test_kl_beyond_its_limit_ends_the_training_and_says_so(irm, monkeypatch, alg
     words = ["stage.kl_limit=1e-6", "stage.args.learning_rate=3e-2", "stage.args.warmup_steps=0", "stage.eval_size=0"]
     ran = irm(*ALGORITHMS[algorithm], *words, "stage.args.max_steps=9")
     assert 2 <= ran.metrics["steps"] < 9
-    assert ran.metrics["stopped"].startswith("kl ") and "is beyond stage.kl_limit=1e-06 at" in ran.metrics["stopped"]
+    assert ran.metrics["stopped"].startswith("kl ") and "exceeds stage.kl_limit=1e-06 at" in ran.metrics["stopped"]
     assert f"stopped early: {ran.metrics['stopped']}" in " ".join(ran.err.split())
     assert (ran.folder / "model" / "model.safetensors").is_file()
 

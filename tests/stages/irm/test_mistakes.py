@@ -85,7 +85,7 @@ def test_a_critic_of_another_shape_is_an_error(irm, model, tmp_path):
 
     for change, message in (
         ({"vocab_size": 300, "num_labels": 1}, "stage.critic.path: the critic has vocab_size 300, the policy 768: "),
-        ({"num_labels": 3}, f"the critic {tmp_path / 'critic'} gives 3 numbers a token, not one"),
+        ({"num_labels": 3}, f"the critic {tmp_path / 'critic'} gives 3 numbers per token instead of one"),
     ):
         other = AutoConfig.from_pretrained(model)
         for name, value in change.items():

@@ -51,7 +51,7 @@ def test_kl_beyond_its_limit_stops(tmp_path, policy, critic, reference, encoder)
     trainer = trainer_of(tmp_path, models, encoder, trees, kl=KlControl(0.3, first / 2), max_steps=3)
     trainer.train()
     assert trainer.state.global_step == 1
-    assert trainer.stopped == f"kl {first:.3f} is beyond stage.kl_limit={first / 2} at step 1"
+    assert trainer.stopped == f"kl {first:.3f} exceeds stage.kl_limit={first / 2} at step 1"
 
 
 def test_kl_beyond_its_limit_raises_the_coefficient(tmp_path, policy, critic, reference, encoder):

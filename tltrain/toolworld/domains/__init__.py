@@ -1,6 +1,6 @@
-"""The domains, by split. A tool and its documentation belong to one split alone, and so do a task's wordings.
+"""The domains by split. Each tool, with its documentation, and each task, with its wordings, belongs to one split.
 
-To add a domain: write its state, tools and tasks in a module here (see `registry`) and list it below.
+To add a domain, write its state, tools and tasks in a module of this package (see `registry`) and list it below.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ TRAIN: tuple[Domain, ...] = (
 TEST: tuple[Domain, ...] = (library, finance, todo, staff, trains, geography)
 
 SPLITS: dict[str, tuple[Domain, ...]] = {"train": TRAIN, "test": TEST}
-"""Split -> its domains; `user`'s two tools are offered in both."""
+"""The domains of each split; the two tools of `user` are available in both."""
 
 FUNCTIONS: dict[str, ToolFunction] = {
     name: function for domain in (*TRAIN, *TEST, user) for name, function in domain.tools.items()
 }
-"""Every tool there is, by name."""
+"""All tools by name."""

@@ -1,4 +1,4 @@
-"""Domains that look up tables: units, currency. (Rates are a fixed table, not today's.)"""
+"""Domains that look up tables: units and currency. (Exchange rates are a fixed table.)"""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def convertTemperature(value: float, toUnit: str) -> dict:
 
 
 def _amount(rng: Random, table: dict[str, float]) -> tuple[float, str, str]:
-    """A value and two units near enough in size that the result is not zero."""
+    """Draw a value and two units close enough in size that the result is not zero."""
     source = rng.choice(list(table))
     near = [unit for unit in table if unit != source and 1e-3 <= table[source] / table[unit] <= 1e4]
     return rng.choice((rng.randint(2, 400), tidy(rng.randint(11, 99) / 10))), source, rng.choice(near)
@@ -139,7 +139,7 @@ def three_conversions(_: None, rng: Random) -> Plan:
     return f"They are {long['value']} {target}, {heavy['value']} lb and {warm['value']} F."
 
 
-CURRENCIES = {  # code: (name, country, units of it that one euro buys)
+CURRENCIES = {  # code: (name, country, units per euro)
     "EUR": ("euro", "Germany", 1),
     "USD": ("US dollar", "Ecuador", 1.08),
     "GBP": ("pound sterling", "Britain", 0.85),

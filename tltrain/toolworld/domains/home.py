@@ -1,4 +1,4 @@
-"""Domains of every day: recipes, weather (a table of stations, made up for each conversation)."""
+"""Everyday domains: recipes and weather (a table of stations, generated for each conversation)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INGREDIENTS = listed("flour, sugar, butter, milk, rice, tomato, onion, carrot, c
 
 
 def open_kitchen(rng: Random, today: date) -> dict[str, dict]:
-    """The state of `recipes`: dish -> minutes and grams of each ingredient. Every dish has one that no other has."""
+    """Create the state of `recipes`: dish -> minutes and grams of each ingredient. Each dish has a unique one."""
     first = rng.sample(INGREDIENTS, 5)
     rest = [other for other in INGREDIENTS if other not in first]
     return {
@@ -169,7 +169,7 @@ SKIES = listed("sun, clouds, light rain, heavy rain, snow, fog, wind")
 
 
 def open_stations(rng: Random, today: date) -> dict[str, dict]:
-    """The state of `weather`: station id -> city, measurements of today and a forecast by date."""
+    """Create the state of `weather`: station id -> city, measurements of today and a forecast by date."""
     days = [(today + timedelta(after)).isoformat() for after in range(1, 6)]
     return {
         key: {

@@ -16,7 +16,7 @@ BOOKS = listed(
 
 
 def open_library(rng: Random, today: date) -> dict:
-    """The state of `library`: books by id, members' ids, and the day it is."""
+    """Create the state of `library`: books by id, members' ids, and today's date."""
     authors = full_names(rng, 6)
     return {
         "today": today,

@@ -19,7 +19,7 @@ PRIORITIES = ("low", "medium", "high")
 
 
 def open_list(rng: Random, today: date) -> dict[str, dict]:
-    """The state of `todo`: task id -> task; no two open tasks belong to one project."""
+    """Create the state of `todo`: task id -> task; no two open tasks belong to one project."""
     return {
         key: {
             "title": title,
@@ -203,7 +203,7 @@ TEAMS = listed("Design, Finance, Legal, Logistics, Marketing, Research, Support"
 
 
 def open_staff(rng: Random, today: date) -> dict[str, dict]:
-    """The state of `staff`: employee id -> employee; each is in a team of their own and reports to the next."""
+    """Create the state of `staff`: employee id -> employee; each has a separate team and reports to the next."""
     keys = ids(rng, "E", 5)
     return {
         key: {

@@ -11,7 +11,7 @@ from tltrain.toolworld.vocabulary import CITIES, email_of, full_names, ids
 
 
 def open_contacts(rng: Random, today: date) -> dict[str, dict]:
-    """The state of `contacts`: contact id -> contact."""
+    """Create the state of `contacts`: contact id -> contact."""
     return {
         key: {"name": name, "phone": _phone(rng), "email": email_of(name), "city": rng.choice(CITIES)}
         for key, name in zip(ids(rng, "P", 5), full_names(rng, 5), strict=True)
@@ -178,7 +178,7 @@ def two_people(people: dict, rng: Random) -> Plan:
 
 
 def open_bank(rng: Random, today: date) -> dict[str, dict]:
-    """The state of `bank`: account id -> account."""
+    """Create the state of `bank`: account id -> account."""
     return {
         key: {"owner": name, "balance": rng.randint(500, 9000), "frozen": False}
         for key, name in zip(ids(rng, "AC", 5), full_names(rng, 5), strict=True)

@@ -31,7 +31,7 @@ STATUSES = ("packed", "shipped", "delivered", "waiting for payment")
 
 
 def open_shop(rng: Random, today: date) -> Connection:
-    """The state of `shop`: a database of four customers with one order each, or two."""
+    """Create the state of `shop`: a database of four customers with one or two orders each."""
     shop = sqlite3.connect(":memory:")
     shop.executescript(
         "create table customers (id text primary key, name text, email text);"
@@ -56,7 +56,7 @@ shop = Domain("shop", failure=json_error, setup=open_shop)
 
 
 def _row(db: Connection, query: str, value: str, missing: str) -> tuple[Any, ...]:
-    """The one row that `query` finds for `value`. Raises Failure with `missing` and the value if there is none."""
+    """Return the row that `query` finds for `value`. Raise Failure with `missing` and the value if there is none."""
     row = db.execute(query, (value,)).fetchone()
     if row is None:
         raise Failure(f"{missing} {value}")

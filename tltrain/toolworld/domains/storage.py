@@ -17,7 +17,7 @@ TAGS = listed("home, work, family, health, money, travel, school, hobby")
 
 
 def open_notes(rng: Random, today: date) -> dict[str, dict]:
-    """The state of `notes`: title -> text and tag; no two notes share a tag."""
+    """Create the state of `notes`: title -> text and tag; no two notes share a tag."""
     titles, tags = rng.sample(NOTE_TITLES, 5), rng.sample(TAGS, 5)
     return {title: {"text": phrase(rng, 3, 5), "tag": tag} for title, tag in zip(titles, tags, strict=True)}
 
@@ -166,7 +166,7 @@ ENDINGS = ("txt", "md", "csv", "log")
 
 
 def open_folder(rng: Random, today: date) -> dict[str, str]:
-    """The state of `files`: path -> text. Nothing of the machine's own files can be reached through it."""
+    """Create the state of `files`: path -> text. It gives no access to the machine's files."""
     return {
         f"{folder}/{name}.{rng.choice(ENDINGS)}": phrase(rng, 2, 5)
         for folder, name in zip(rng.sample(FOLDERS, 4), rng.sample(WORDS, 4), strict=True)
@@ -177,7 +177,7 @@ files = Domain("files", failure=prefixed, setup=open_folder)
 
 
 def _path(path: str) -> str:
-    """`path` without `.` and empty parts. Raises Failure if it tries to leave the folder."""
+    """Return `path` without `.` and empty parts. Raise Failure if it leads out of the folder."""
     parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".")]
     if path.startswith("/") or ".." in parts or not parts:
         raise Failure(f"Permission denied: {path!r}")
@@ -185,7 +185,7 @@ def _path(path: str) -> str:
 
 
 def _existing(disk: dict[str, str], path: str) -> str:
-    """`_path` of a file that is there."""
+    """Return `_path` of an existing file. Raise Failure if there is none."""
     if _path(path) not in disk:
         raise Failure(f"[Errno 2] No such file or directory: {path!r}")
     return _path(path)

@@ -10,7 +10,7 @@ from tltrain.toolworld.answers import traceback, value_error
 from tltrain.toolworld.registry import Domain, Failure, Plan, Vague, call
 from tltrain.toolworld.vocabulary import WORDS, phrase
 
-LONGEST = 2000  # characters a tool accepts, so that no call makes an answer without end
+LONGEST = 2000  # maximum number of characters that a tool accepts, which bounds the length of answers
 
 text = Domain("text", failure=traceback)
 

@@ -1,4 +1,4 @@
-"""Domains about days: dates, calendar. "Today" is the conversation's, never the clock's."""
+"""Domains about days: dates and calendar. "Today" is the conversation's date, never the clock's."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", 
 
 
 def keep_today(rng: Random, today: date) -> date:
-    """The state of `dates`: the day it is in this conversation."""
+    """Create the state of `dates`: the conversation's date."""
     return today
 
 
 def nearby(rng: Random, today: date, days: int = 300) -> str:
-    """A day not long after `today`, written as in 2025-03-31."""
+    """Draw a date within `days` days after `today`, such as 2025-03-31."""
     return (today + timedelta(rng.randint(1, days))).isoformat()
 
 
@@ -158,7 +158,7 @@ TITLES = listed(
 
 
 def open_calendar(rng: Random, today: date) -> dict[str, dict]:
-    """The state of `calendar`: event id -> event."""
+    """Create the state of `calendar`: event id -> event."""
     titles = rng.sample(TITLES, 6)
     return {
         key: {

@@ -11,7 +11,7 @@ from tltrain.toolworld.vocabulary import CITIES, full_name, ids
 
 
 def open_railway(rng: Random, today: date) -> dict[str, dict]:
-    """The state of `trains`: train id -> train; no two run between the same cities."""
+    """Create the state of `trains`: train id -> train; no two run between the same cities."""
     cities = rng.sample(CITIES, 10)
     return {
         key: {

@@ -12,14 +12,14 @@ from tltrain.toolworld.registry import Domain
 
 @dataclass
 class User:
-    """The simulated user: what they reply when asked, and the final answer they were given."""
+    """The simulated user: the reply to a question, and the final answer that the assistant gave."""
 
     reply: str = "I have nothing to add."
     answer: str | None = None
 
 
 def new_user(rng: Random, today: date) -> User:
-    """The state of `user`."""
+    """Create the state of `user`."""
     return User()
 
 
