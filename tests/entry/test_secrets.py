@@ -203,6 +203,9 @@ def test_every_file_is_written_by_the_one_writer():
         "training/reward_function.py": "appends to a file, and masks what it appends",
         "entry/launch.py": "to the processes of the run, in a folder that is removed",
         "environments/sandbox_kernel.py": "to the kernel",
+        "environments/sandbox_bwrap.py": "to the kernel",
+        "environments/sandbox.py": "the probe of the machine, a constant",
+        "runtime/shared_secret.py": "the secret itself, for its user alone",
     }
     ways = ("write_text(", "write_bytes(", "OmegaConf.save(", '.open("w', '.open("a', ', "w"', ', "a"', "json.dump(")
     found = {

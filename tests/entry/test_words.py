@@ -147,7 +147,7 @@ def test_a_quoted_value_is_read_as_it_was(value):
             "model.random.hidden_size=8",
             "model.random.hidden_size: the chosen model has no random weights; model=tiny has",
         ),
-        ("model.path=", "model.path: expected a value, found nothing; leave the key out for its default, or give null"),
+        ("model.path=", "model.path: expected a value, found nothing; without the key it has its default"),
         (
             "stage=sft +stage.args.save_total_limit=3",
             "stage.args.save_total_limit: it is there already, so without +: st",

@@ -95,7 +95,7 @@ def test_files_of_ours_are_not_read(level, rude, tmp_path):
     assert tools.call("read_file", {"path": str(tmp_path / "secret")}).startswith("Error: [Errno")
     assert tools.call("read_file", {"path": __file__}).startswith("Error: [Errno")
     assert tools.call("read_file", {"path": "/etc/shadow"}).startswith("Error: [Errno")
-    assert "Tools that do what" in tools.call("read_file", {"path": str(RUDE / "tool.py")})
+    assert "Tools that misbehave" in tools.call("read_file", {"path": str(RUDE / "tool.py")})
 
 
 def test_a_library_that_root_alone_may_read_is_read(level, tmp_path):

@@ -389,9 +389,9 @@ def test_yaml_is_masked_and_keeps_references():
 
 
 def test_the_process_that_a_launcher_starts_masks_what_hydra_writes_there(monkeypatch):
-    from tltrain.sweeps.callback import Gather
+    from tltrain.sweeps.callback import SweepCallback
 
-    sent = pickle.dumps(Gather())
+    sent = pickle.dumps(SweepCallback())
     monkeypatch.setattr(OmegaConf, "to_yaml", redact._yaml)
     pickle.loads(sent)
     assert (

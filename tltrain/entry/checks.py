@@ -121,7 +121,7 @@ def _check_value(node: DictConfig, known: Key, value: Any, key: str) -> None:
     if value is None:
         return
     if isinstance(value, str) and not value.strip():
-        raise TltrainError(f"{key}: expected a value, found nothing; leave the key out for its default, or give null")
+        raise TltrainError(f"{key}: expected a value, found nothing; without the key it has its default")
     if known.bounds or (isinstance(value, int | float) and not isinstance(value, bool)):
         check_bounds(value, known.bounds, key, known.hint)  # of a reader of one's own there are none, but infinity
     if known.among and value not in known.among:

@@ -40,6 +40,8 @@ def obstacle(directory: Path) -> str | None:
         return f"{there} is a link to {os.readlink(there)}, which is not there"
     if not there.is_dir():
         return f"{there} is a file"
+    if os.statvfs(there).f_flag & os.ST_RDONLY:
+        return f"{there} is on a read-only file system"
     return None if os.access(there, os.W_OK | os.X_OK) else f"no permission to write in {there}"
 
 

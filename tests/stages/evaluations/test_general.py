@@ -151,7 +151,7 @@ def test_lm_eval_has_the_usual_sets_and_says_which_execute_code(tltrain):
     [
         (["stage.predictions=x.jsonl"], "stage.predictions: benchmark=general asks the model itself"),
         (["benchmark.tasks=[]"], "benchmark.tasks: expected names of lm-eval's tasks, found none"),
-        (["benchmark.fewshot=-1"], "benchmark.fewshot: expected 0 or more, found -1"),
+        (["benchmark.fewshot=-1"], "benchmark.fewshot: expected a number from 0 to 1000, found -1"),
     ],
 )
 def test_mistakes_end_in_one_line(tltrain, monkeypatch, words, said):
