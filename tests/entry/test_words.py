@@ -128,7 +128,8 @@ def test_a_quoted_value_is_read_as_it_was(value):
         ),
         ("stage@_global_=pkt", "stage@_global_: no such key; stage=CHOICE chooses, without @"),
         ("stage=PKT", "stage=PKT: no such choice; did you mean pkt?; there are: "),
-        ("model.lora.rank=8", "model.lora.rank: no such key; did you mean r?"),
+        ("model.lora.rank=8", "model.lora.rank: no such key; did you mean model.lora.r?"),
+        ("stage.eval_size=3", "stage.eval_size: no such key; it is a key of stage=irm; see"),
         (
             "model.lora.foo=8",
             "model.lora.foo: no such key; there are: r, alpha, dropout, target_modules, merge, quantize",

@@ -148,12 +148,16 @@ def _near_key(key: str) -> str:
     where, _, name = key.rpartition(".")
     if "@" in key:
         return f"; {key.partition('@')[0]}=CHOICE chooses, without @"
+    if where == "stage":
+        having = [stage for stage in config.STAGES if name in config.keys_of(config.stage_schema(stage))]
+        if having:
+            return f"; it is a key of {', '.join(f'stage={stage}' for stage in having)}"
     known = {each: found for schema in _schemas_at(where) for each, found in config.keys_of(schema).items()}
     if near := arguments.suggestion(name, sorted(known)):
         return near
     meant = [each for each, found in known.items() if re.match(rf"{re.escape(name)}\b", found.meaning, re.IGNORECASE)]
     if len(meant) == 1:
-        return f"; did you mean {meant[0]}?"
+        return f"; did you mean {f'{where}.' if where else ''}{meant[0]}?"
     return f"; there are: {', '.join(known)}" if where and 0 < len(known) <= _LISTED else ""
 
 
