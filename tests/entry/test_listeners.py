@@ -18,6 +18,7 @@ from tests.support.listeners import family, listening, reachable
 from tests.support.paths import ROOT
 from tests.support.small_runs import SMALL
 from tests.support.traps import trap
+from tests.support.typed import last_of_each
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +31,7 @@ def started(folder: Path, *words: str, **more: str):
     """The command line by two processes, in a process of its own, with more environment variables."""
     inherited = {name: value for name, value in os.environ.items() if name not in OURS}
     environment = inherited | {"PYTHONPATH": str(ROOT)} | more
-    line = [sys.executable, "-m", "tltrain", *SMALL, *TWO, *words]
+    line = [sys.executable, "-m", "tltrain", *last_of_each([*SMALL, *TWO, *words])]
     how = {"cwd": folder, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(line, **how) as run:
         try:

@@ -28,7 +28,8 @@ KILLED = -9
 
 def words(seed: int, irm: bool = True) -> tuple[str, ...]:
     """A pipeline on the cache beside its folder; both kinds share the data and the supervised model."""
-    shared = [word for word in (*ALWAYS, *RECIPES["pipeline"]) if not word.startswith("cache.dir=")]
+    unread = "cache.dir=" if irm else ("cache.dir=", "stage.rl.")
+    shared = [word for word in (*ALWAYS, *RECIPES["pipeline"]) if not word.startswith(unread)]
     return (*shared, f"seed={seed}", f"stage.irm={str(irm).lower()}", "cache.dir=../cache")
 
 

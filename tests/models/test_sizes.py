@@ -140,3 +140,8 @@ def test_a_tokenizer_with_tokens_that_the_embeddings_lack_is_said_when_it_is_loa
     assert str(error.value).startswith(
         f"{tmp_path}: its tokenizer has {count} tokens and its embeddings {count - 2} rows"
     )
+
+
+@pytest.mark.parametrize("word", ["model.sizes=7B", "model.sizes=null", "model.sizes=[7]"])
+def test_sizes_are_a_mapping(word):
+    assert mistake("stage=plan", word).startswith("model.sizes: expected a mapping, found ")

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from tests.support.processes import process
 from tests.support.small_runs import SMALL
 from tests.support.tracked import FEW, read
+from tests.support.typed import last_of_each
 from tltrain import tracking
 from tltrain.runtime import redact
 
@@ -25,7 +26,7 @@ NOWHERE = "http://127.0.0.1:9"  # the port of `discard`, on which nothing listen
 def mae(folder: Path, *words: str, **environment: str):
     """Run `stage=mae` in its own process, since wandb reads its environment only once."""
     size = [] if any(word.startswith("data=") for word in words) else ["data.size=3"]
-    command = [sys.executable, "-m", "tltrain", "stage=mae", *size, "hydra.run.dir=run", *words]
+    command = [sys.executable, "-m", "tltrain", *last_of_each(["stage=mae", *size, "hydra.run.dir=run", *words])]
     return process(command, folder, HOME=str(folder), **environment)
 
 

@@ -41,6 +41,8 @@ LLAMA = {
 
 def check(sizes: Mapping[Any, Any], where: str) -> None:
     """Raise a TltrainError for a size out of range; `where` is put before its name."""
+    if not isinstance(sizes, Mapping):
+        raise TltrainError(f"{where.rstrip('.')}: expected a mapping, found {'null' if sizes is None else sizes}")
     for name, value in sizes.items():
         bounds = BOUNDS.get(name)
         if bounds is None or value is None or isinstance(value, list):  # a list: a number for each layer
