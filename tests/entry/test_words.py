@@ -128,6 +128,9 @@ def test_a_quoted_value_is_read_as_it_was(value):
         ),
         ("stage@_global_=pkt", "stage@_global_: no such key; stage=CHOICE chooses, without @"),
         ("stage=PKT", "stage=PKT: no such choice; did you mean pkt?; there are: "),
+        ("model.sizes=7B", "model.sizes: expected a mapping, found 7B"),
+        ("model.sizes=[7]", "model.sizes: expected a mapping, found [7]"),
+        ("model.sizes=null", "model.sizes: expected a value, found null"),
         ("model.lora.rank=8", "model.lora.rank: no such key; did you mean model.lora.r?"),
         ("stage.eval_size=3", "stage.eval_size: no such key; it is a key of stage=irm; see"),
         (

@@ -142,6 +142,7 @@ def test_a_tokenizer_with_tokens_that_the_embeddings_lack_is_said_when_it_is_loa
     )
 
 
-@pytest.mark.parametrize("word", ["model.sizes=7B", "model.sizes=null", "model.sizes=[7]"])
-def test_sizes_are_a_mapping(word):
-    assert mistake("stage=plan", word).startswith("model.sizes: expected a mapping, found ")
+@pytest.mark.parametrize("sizes_", ["7B", None, [7]])
+def test_sizes_are_a_mapping(sizes_):
+    with pytest.raises(TltrainError, match=r"^model\.sizes: expected a mapping, found "):
+        sizes.check(sizes_, "model.sizes.")

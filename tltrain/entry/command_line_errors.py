@@ -67,13 +67,18 @@ def one_line(error: BaseException, typed: Sequence[str] = ()) -> str:
         return f"{found['key']}: it is there already, so without +: {found['key']}=VALUE"
     if found := re.search(r"(?:Could not override|Could not append to config.*) '(?P<key>[^']+)'", text):
         return f"{found['key']}: no such key{_near_key(found['key'])}; see `{program.name()} --cfg job`"
-    if found := re.search(r"(?P<what>(?:Value|Invalid value|Cannot).*)\n\s*full_key: (?P<key>\S+)", text):
-        return f"{found['key']}: {wrong_type(found['what'])}"
+    if found := re.search(r"(?P<what>(?:Value|Invalid value|Cannot|field ).*)\n\s*full_key: (?P<key>\S+)", text):
+        given = re.search(r"^Error merging override [^=\n]*=(.*)$", text, re.MULTILINE)
+        return f"{found['key']}: {wrong_type(found['what'], given[1] if given else '')}"
     return " ".join(texts[0].split())
 
 
-def wrong_type(what: str) -> str:
-    """OmegaConf's words for a value of another type, with what would be right."""
+def wrong_type(what: str, given: str = "") -> str:
+    """OmegaConf's words for a value of another type, with what would be right.
+
+    Args:
+        given: the value as it was typed, where OmegaConf's words do not have it.
+    """
     pattern = r"Value '(?P<value>.*)' of type '\w+' could not be converted to (?P<type>Integer|Float)"
     if found := re.search(pattern, what):
         kind = "a whole number" if found["type"] == "Integer" else "a number"
@@ -84,6 +89,12 @@ def wrong_type(what: str) -> str:
         return f"expected {kind}, found {found['value']}{hint}"
     if found := re.search(r"Value '(?P<value>.*)' is not a valid bool", what):
         return f"expected true or false, found {found['value']}"
+    if "is not Optional" in what:
+        return "expected a value, found null"
+    if given and re.match(r"Cannot assign \w+ to Dict|Cannot merge DictConfig with ListConfig", what):
+        return f"expected a mapping, found {given}"
+    if given and re.match(r"Cannot assign \w+ to List|Cannot merge ListConfig with DictConfig", what):
+        return f"expected a list, found {given}"
     return what
 
 
