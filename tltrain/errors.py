@@ -23,7 +23,7 @@ class FieldError(TltrainError):
         self.field, self.expected, self.found = field, expected, found
         shown = found if isinstance(found, str) else repr(found)
         # A field's name may come from the data too, and so may what is expected.
-        super().__init__(f"{_shorten(field, 160)}: expected {_shorten(expected, 300)}, found {_shorten(shown)}")
+        super().__init__(f"{shorten(field, 160)}: expected {shorten(expected, 300)}, found {shorten(shown)}")
 
 
 class RecordError(TltrainError):
@@ -34,7 +34,7 @@ class RecordError(TltrainError):
         super().__init__(f"{path}, record {record}: {error}")
 
 
-def _shorten(text: str, limit: int = 80) -> str:
+def shorten(text: str, limit: int = 80) -> str:
     """`text` on one line, cut to `limit` characters."""
     line = " ".join(text.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.prediction_lines import line
 from tltrain.errors import TltrainError
-from tltrain.report import gather
+from tltrain.report import gather, sweep
 
 METRICS = {"set/ts": 50.0, "details": {"set": {"rows": {}}}}
 DEEP = "[" * 100_000
@@ -73,3 +73,10 @@ def test_a_configuration_that_cannot_be_read_is_named_in_one_line(jobs, content)
 def test_an_override_that_is_no_date_is_a_word(jobs):
     (jobs / "a" / ".hydra" / "overrides.yaml").write_text("- data.size=2024-13-45\n")
     assert "size=2024-13-45" in gathered(jobs)
+
+
+def test_an_unknown_key_of_any_length_is_one_short_line(tmp_path):
+    (tmp_path / "sweep.json").write_text(json.dumps({"x\n" * 3000: 1}))
+    with pytest.raises(TltrainError, match=r"sweep\.json: x x x .*…: unknown; expected ") as error:
+        sweep.load(tmp_path / "sweep.json")
+    assert "\n" not in str(error.value) and len(str(error.value).removeprefix(str(tmp_path))) < 300

@@ -13,7 +13,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from tltrain.errors import FieldError, TltrainError
+from tltrain.errors import FieldError, TltrainError, shorten
 from tltrain.evaluation.records import Prediction
 from tltrain.runtime import json_files, runs
 
@@ -161,7 +161,7 @@ def _make(cls: type, record: Any, where: str, **inner: Callable[[Any, str], Any]
         raise _Unexpected(f"{where or 'the file'}: expected an object, found {type(record).__name__}")
     known = {one.name: one for one in fields(cls)}
     for key in record.keys() - known.keys():
-        raise _Unexpected(f"{where}{key}: unknown; expected {', '.join(known)}")
+        raise _Unexpected(f"{where}{shorten(key)}: unknown; expected {', '.join(known)}")
     for name, one in known.items():
         if name in record and not isinstance(record[name], KINDS[name]):
             expected = " or ".join(kind.__name__ for kind in KINDS[name])
