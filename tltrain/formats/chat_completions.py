@@ -129,7 +129,7 @@ _CALL_MARKS = re.compile(
     r"|<\uff5ctool\u2581calls?\u2581begin\uff5c>"
 )
 """How models write calls that a server should have parsed: Hermes and Qwen, Llama, Mistral, DeepSeek, and others."""
-_JSON_CALL = re.compile(r"\s*(?:```(?:json)?\s*)?\[?\s*\{")
+_JSON_CALL = re.compile(r"\s*+(?:```(?:json)?+\s*+)?+\[?+\s*+\{")  # possessive: linear in white space
 
 
 def unparsed_call(message: Mapping[str, Any], tools: Sequence[Tool]) -> bool:
