@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from tltrain import config
-from tltrain.errors import TltrainError
+from tltrain.errors import TltrainError, shorten
 from tltrain.runtime import fingerprints, json_files, runs
 from tltrain.sweeps import cache_key
 from tltrain.training.checkpoints import last_checkpoint
@@ -61,7 +61,7 @@ def check(cfg: DictConfig, folder: Path) -> None:
         return
     now = decided_by(cfg)
     if names := cache_key.differences(configuration, now["configuration"]):
-        shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+        shown = ", ".join(map(shorten, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
         otherwise = (
             "give another hydra.run.dir"
             if ended
