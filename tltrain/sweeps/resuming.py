@@ -61,7 +61,8 @@ def check(cfg: DictConfig, folder: Path) -> None:
         return
     now = decided_by(cfg)
     if names := cache_key.differences(configuration, now["configuration"]):
-        shown = ", ".join(map(shorten, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        shown = ", ".join(map(shorten, names[:SHOWN])) + more
         otherwise = (
             "give another hydra.run.dir"
             if ended
