@@ -6,13 +6,13 @@ any library: it builds layers until memory or patience ends.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tltrain.config import Bounds
 from tltrain.errors import TltrainError
+from tltrain.runtime import json_files
 
 CONFIG = "config.json"
 _LAYERS, _HEADS, _WIDTH = Bounds(least=1, most=1000), Bounds(least=1, most=100_000), Bounds(least=1, most=1_000_000)
@@ -108,12 +108,9 @@ def read(folder: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return json_files.read_object(file)
+    except (OSError, ValueError) as error:
         raise TltrainError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(found, dict):
-        raise TltrainError(f"{file}: expected a JSON object, found {type(found).__name__}")
-    return found
 
 
 def at_least(sizes: Mapping[str, Any]) -> int:
