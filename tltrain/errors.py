@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+LONGEST = 900
+"""Characters of an error line. A longer one quotes a value of a file, and nobody would find the remedy behind it."""
+
 
 class TltrainError(Exception):
-    """A mistake in the command line, the configuration, a file or the machine: one line that says what to do."""
+    """A mistake in the command line, the configuration, a file or the machine: one line that says what to do.
+
+    Args:
+        line: what went wrong and the remedy. It may quote values of any length with line breaks: those are replaced by
+            spaces, and of a line over `LONGEST` characters the middle is left out.
+    """
+
+    def __init__(self, line: str) -> None:
+        super().__init__(_without_middle(" ".join(filter(None, line.splitlines()))))
 
 
 class FieldError(TltrainError):
@@ -32,6 +43,18 @@ class RecordError(TltrainError):
     def __init__(self, path: object, record: int, error: FieldError) -> None:
         self.path, self.record, self.error = path, record, error
         super().__init__(f"{path}, record {record}: {error}")
+
+
+def _without_middle(line: str) -> str:
+    """The beginning and the end of a long line. Words stay whole: a part of a secret would not be masked later."""
+    if len(line) <= LONGEST:
+        return line
+    first, last = line[: LONGEST * 2 // 3], line[-(LONGEST // 3 - 3) :]
+    if " " in first:
+        first = first.rpartition(" ")[0]
+    if " " in last:
+        last = last.partition(" ")[2]
+    return f"{first} … {last}"
 
 
 def shorten(text: str, limit: int = 80) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from tltrain.errors import TltrainError
+from tltrain.errors import TltrainError, shorten
 from tltrain.evaluation import conversation_lines
 from tltrain.evaluation.intervals import paired_difference
 from tltrain.evaluation.records import TRANSCRIPTS, Prediction, count_grades, read_graded, read_transcripts
@@ -95,10 +95,11 @@ def check_same(paths: Sequence[Path], a: Sequence[Prediction], b: Sequence[Predi
     for number, (ours, theirs) in enumerate(zip(a, b, strict=True), 1):
         our_id, their_id = (f"{prediction.set} {prediction.id}" for prediction in (ours, theirs))
         if our_id != their_id:
-            raise TltrainError(f"{needed}: line {number} is {our_id} in {paths[0]}, {their_id} in {paths[1]}")
+            ours_shown, theirs_shown = shorten(our_id), shorten(their_id)
+            raise TltrainError(f"{needed}: line {number} is {ours_shown} in {paths[0]}, {theirs_shown} in {paths[1]}")
         if ours.identity != theirs.identity:
             what = "golden calls" if ours.goldens or theirs.goldens else "questions"
-            raise TltrainError(f"{needed}: {paths[0]} and {paths[1]} have different {what} for {our_id}")
+            raise TltrainError(f"{needed}: {paths[0]} and {paths[1]} have different {what} for {shorten(our_id)}")
 
 
 def _sets(predictions: Sequence[Prediction]) -> str:
