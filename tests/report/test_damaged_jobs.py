@@ -62,7 +62,10 @@ def test_points_of_a_curve_that_are_no_numbers_are_left_out(jobs):
     assert gathered(jobs)["size=a"].curves == {"train/loss": [[1, 2.5], [4, 1.0]]}
 
 
-@pytest.mark.parametrize("content", [b"a: [", b"\xff", b"- 1", b"stage: 1", b"{stage: {}, seed: x}", b"[" * 5000])
+@pytest.mark.parametrize(
+    "content",
+    [b"a: [", b"\xff", b"- 1", b"stage: 1", b"{stage: {}, seed: x}", b"[" * 5000, b"seed: !!bool x", b"stage: *a"],
+)
 def test_a_configuration_that_cannot_be_read_is_named_in_one_line(jobs, content):
     (jobs / "a" / ".hydra" / "config.yaml").write_bytes(content)
     with pytest.raises(TltrainError, match=r"a/.hydra/config.yaml: expected ") as caught:

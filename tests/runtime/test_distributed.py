@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from contextlib import contextmanager
+from base64 import b64encode
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -349,6 +350,24 @@ def test_the_launcher_s_store_listens_on_loopback(tmp_path):
     opened = listening([os.getpid()]) - before
     assert opened == {f"[127.0.0.1]:{meeting.bootstrap_store_info.master_port}"}
     assert (meeting.rank, meeting.world_size, handler.use_agent_store) == (0, 1, True)
+
+
+def test_what_a_stranger_writes_into_the_launcher_s_store_is_not_unpickled(tmp_path):
+    """torch's `c10d` keeps its state there, in pickle."""
+    from torch.distributed.elastic.rendezvous import RendezvousParameters
+    from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
+
+    found = launch.launch_config(hardware(device="cpu", processes=2), str(tmp_path))
+    before = listening([os.getpid()])
+    handler = get_rendezvous_handler(
+        RendezvousParameters(found.rdzv_backend, found.rdzv_endpoint, found.run_id, 1, 1, **found.rdzv_configs)
+    )
+    (place,) = listening([os.getpid()]) - before
+    store = TCPStore("127.0.0.1", int(place.rpartition(":")[2]), timeout=timedelta(seconds=20))
+    store.set(f"torch.rendezvous.{found.run_id}", b64encode(trap(tmp_path / "trap")))
+    with suppress(Exception):  # of what is no state of a rendezvous
+        handler.next_rendezvous()
+    assert not (tmp_path / "trap").exists()
 
 
 def test_a_port_that_is_taken_is_named():

@@ -26,7 +26,7 @@ from tltrain.errors import TltrainError
 from tltrain.evaluation import conversation_lines
 from tltrain.evaluation.records import PREDICTIONS, TRANSCRIPTS, Prediction, Transcript, read_lines
 from tltrain.report.sweep import Job, Row, Sweep, costs
-from tltrain.runtime import fingerprints, json_files, manifests, redact
+from tltrain.runtime import fingerprints, json_files, manifests, redact, yaml_files
 
 T = TypeVar("T")
 
@@ -167,8 +167,8 @@ def _found(folder: Path) -> JobFolder:
 def _yaml(file: Path, kind: type[T]) -> T:
     """Read a YAML file that holds a value of type `kind`, or nothing. Raises TltrainError."""
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        found = yaml_files.read(file)
+    except (OSError, ValueError) as error:
         raise TltrainError(f"{file}: expected YAML, found: {' '.join(str(error).split())[:200]}") from None
     if found is not None and not isinstance(found, kind):
         raise TltrainError(f"{file}: expected YAML with a {kind.__name__}, found a {type(found).__name__}")
@@ -178,7 +178,7 @@ def _yaml(file: Path, kind: type[T]) -> T:
 def _config(folder: Path) -> str:
     """Return a job's configuration; secrets that an earlier version left in it are masked."""
     text = (folder / ".hydra" / "config.yaml").read_text(encoding="utf-8")
-    plain = yaml.safe_load(text)
+    plain = yaml_files.parse(text)
     masked = redact.container(plain)
     return text if masked == plain else yaml.safe_dump(masked, sort_keys=False, allow_unicode=True)
 
@@ -198,8 +198,8 @@ def _value(job: JobFolder, axis: str) -> Any:
     if axis.removeprefix("stage.") in SWITCHES:
         return bool(OmegaConf.select(OmegaConf.create({"stage": _stage(job)}), axis))
     text = job.overrides.get(axis)
-    with suppress(yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date that there is not
-        value = None if text is None else yaml.safe_load(text)
+    with suppress(ValueError):  # a date that there is not, a glob's *
+        value = None if text is None else yaml_files.parse(text)
         return value if isinstance(value, str | int | float | bool | None) else text
     return text
 

@@ -15,13 +15,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
-import yaml
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from tltrain.errors import TltrainError
-from tltrain.runtime import distributed, json_files, redact
+from tltrain.runtime import distributed, json_files, redact, yaml_files
 
 
 def folder() -> Path:
@@ -158,8 +157,8 @@ def check_place(directory: Path, cfg: DictConfig) -> None:
 def _stage_of(directory: Path) -> str | None:
     """The stage of a finished run; None where nothing says which."""
     try:
-        found = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))["stage"]["name"]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError):
+        found = yaml_files.read(directory / "config.yaml")["stage"]["name"]
+    except (OSError, ValueError, TypeError, KeyError):
         return None
     return found if isinstance(found, str) else None
 
