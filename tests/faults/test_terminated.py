@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -57,6 +58,59 @@ def test_afterwards_everything_is_as_before():
     assert signal.getsignal(signal.SIGTERM) is before
     left = [thread for thread in threading.enumerate() if thread not in threads]  # tests before this one have their own
     assert not any(isinstance(thread, threading.Timer) for thread in left if thread.is_alive())
+
+
+def closed_generator() -> None:
+    def generator():
+        try:
+            yield
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            len("")
+
+    next(generator())  # nothing refers to it
+
+
+def deleted_object() -> None:
+    class Deleted:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            len("")
+
+    Deleted()
+
+
+def collected_garbage() -> None:
+    def killed(phase, info) -> None:
+        gc.callbacks.remove(killed)
+        os.kill(os.getpid(), signal.SIGTERM)
+        len("")
+
+    gc.callbacks.append(killed)
+    gc.collect()
+
+
+@pytest.mark.parametrize("discard", [closed_generator, deleted_object, collected_garbage])
+def test_where_python_discards_exceptions_it_comes_again(discard, capsys):
+    hook, began = sys.unraisablehook, time.monotonic()
+    with pytest.raises(preemption.Preempted), preemption.handled():
+        discard()
+        time.sleep(5)
+    assert time.monotonic() - began < 4
+    assert sys.unraisablehook is hook and capsys.readouterr().err == ""
+
+
+def test_other_exceptions_that_python_discards_are_told_as_before(monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda discarded: told.append(discarded.exc_type))
+
+    class Deleted:
+        def __del__(self) -> None:
+            raise KeyError
+
+    with preemption.handled():
+        Deleted()
+    assert told == [KeyError]
 
 
 def test_outside_the_main_thread_nothing_is_changed():

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ EXIT = 128 + signal.SIGTERM
 LIMIT = 25.0
 """Seconds that a process may take to end once everything is saved (to close a tracker, to release other processes);
 schedulers kill after 30."""
+PAUSE = 0.05
+"""Seconds until `Preempted` is raised again where Python had discarded it."""
 
 
 class Preempted(BaseException):
@@ -33,6 +36,7 @@ class Preempted(BaseException):
 _asked = False
 _deferred = 0
 _limit: threading.Timer | None = None
+_again: threading.Timer | None = None
 
 
 @contextmanager
@@ -43,12 +47,15 @@ def handled() -> Iterator[None]:
         yield
         return
     _asked = False
-    before = signal.signal(signal.SIGTERM, _on_sigterm)
+    before, hook = signal.signal(signal.SIGTERM, _on_sigterm), sys.unraisablehook
+    sys.unraisablehook = lambda discarded: (_raise_again if discarded.exc_type is Preempted else hook)(discarded)
     try:
         yield
     finally:
-        if _limit is not None:
-            _limit.cancel()
+        sys.unraisablehook = hook
+        for timer in (_limit, _again):
+            if timer is not None:
+                timer.cancel()
         if before is not None:  # None: the handler was not installed from Python
             signal.signal(signal.SIGTERM, before)
 
@@ -62,6 +69,15 @@ def _on_sigterm(signum: int, frame: object) -> None:
         stop()
 
 
+def _raise_again(discarded: object) -> None:
+    """Send the signal once more: what is raised while an object is deleted or a generator closed goes no further."""
+    global _asked, _again
+    _asked = False
+    _again = threading.Timer(PAUSE, os.kill, [os.getpid(), signal.SIGTERM])
+    _again.daemon = True
+    _again.start()
+
+
 def asked() -> bool:
     """Whether SIGTERM has arrived."""
     return _asked
@@ -70,6 +86,8 @@ def asked() -> bool:
 def stop(saved: str = "") -> None:
     """Raise `Preempted`; `saved` says what was saved. A process that hangs on its way out is ended after `LIMIT` s."""
     global _limit
+    if _limit is not None:
+        _limit.cancel()
     _limit = threading.Timer(LIMIT, os._exit, [EXIT])
     _limit.daemon = True
     _limit.start()
