@@ -32,6 +32,7 @@ from tltrain.errors import TltrainError
 from tltrain.runtime import (
     advice,
     distributed,
+    json_files,
     memory,
     messages,
     out_of_space,
@@ -164,7 +165,7 @@ def launch(cfg: DictConfig, folder: Path) -> dict[str, Any]:
                 raise TltrainError(_why(error.failures, Path(place))) from error
         if cfg.hardware.nodes > 1 and _node_rank(cfg.hardware) > 0:
             return {}
-    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return json_files.read_object(folder / "metrics.json")
 
 
 def launch_config(hardware: DictConfig, place: str) -> Any:
@@ -267,7 +268,7 @@ def _why(failures: Mapping[int, Any], place: Path) -> str:
     A worker that a signal ended says nothing itself, and what the others then say may only be that they lost it. One
     that had reported an error before (libraries abort while they are torn down) failed from that error.
     """
-    reports = [Failure(**json.loads(file.read_text(encoding="utf-8"))) for file in place.glob("failed-*.json")]
+    reports = [Failure(**json_files.read_object(file)) for file in place.glob("failed-*.json")]
     first = min(reports, key=lambda report: report.time, default=None)
     said = "" if first is None else _line(first, reports)
     reported = {report.rank for report in reports}

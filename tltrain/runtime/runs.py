@@ -120,8 +120,8 @@ def write_lines(path: Path, lines: Iterable[str], data: bool = False) -> None:
 
 
 def history(directory: Path) -> list[dict[str, Any]]:
-    """What a training logged, step by step: `history.jsonl`."""
-    return [json.loads(line) for line in (directory / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+    """Return what a training logged, step by step: `history.jsonl`."""
+    return [json_files.parse(line) for line in (directory / "history.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def ended(directory: Path) -> dict[str, Any] | None:

@@ -42,7 +42,7 @@ from tltrain import config
 from tltrain.errors import TltrainError
 from tltrain.formats import chat_completions, joined
 from tltrain.formats.tl import TL
-from tltrain.runtime import redact, runs, terminal
+from tltrain.runtime import json_files, redact, runs, terminal
 from tltrain.runtime.shares import share
 from tltrain.sources import server_errors
 from tltrain.trajectory import Sample
@@ -265,13 +265,13 @@ class Endpoint:
                 return TOO_LONG
             received = found
             try:
-                response = redact.known_in(json.loads(received))  # here, so that what is kept is what is scored
+                response = redact.known_in(json_files.parse(received))  # here, so that what is kept is what is scored
                 self._text(response, sample)
                 if self.settings.cache:
                     runs.write_json(
                         self._file(key), {"path": self.path, "body": self._without_secrets(body), "response": response}
                     )
-            except (ValueError, RecursionError):
+            except ValueError:
                 continue
             return response
         raise _Failed(server_errors.no_completion(received, self._clean(received)))
@@ -358,9 +358,9 @@ class Endpoint:
         if not self.settings.cache:
             return None
         try:
-            response = json.loads(self._file(key).read_text(encoding="utf-8"))["response"]
+            response = json_files.read_object(self._file(key))["response"]
             self._text(response, sample)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError):
             return None
         return response
 

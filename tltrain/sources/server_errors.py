@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
+
+from tltrain.runtime import json_files
 
 _CONTEXT = re.compile(
     r"context[ _-]?\w{0,10}[ _-]?(length|size|window)|longer than the model|(prompt|input) is too long"
@@ -54,8 +55,8 @@ def no_completion(received: str, shown: str) -> str:
         received: its text. shown: the same, as it may be shown.
     """
     try:
-        error = json.loads(received)["error"]
-    except (ValueError, RecursionError, KeyError, TypeError):
+        error = json_files.parse(received)["error"]
+    except (ValueError, KeyError, TypeError):
         error = None
     if error:
         return f"the server answers with an error in place of a completion: {shown}"
