@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,11 +14,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from tests.support import interruptions, stage_recipes
 from tests.support.amounts import amount
 from tests.support.launched_runs import ALWAYS, RECIPES, end, marking_steps, same, start, steps
 from tests.support.paths import ROOT
+from tests.support.small_runs import FEW, SMALL
 from tltrain import config
 from tltrain.entry import launch
 from tltrain.runtime import json_files, preemption
@@ -278,3 +281,45 @@ def test_two_processes_save_together(tmp_path, engine):
 
 def test_the_recipes_are_runs_that_can_be_resumed():
     assert all("stage.resume=true" in WORDS[kind] for kind in ("sft", "pkt", "irm", "rloo", "grpo"))
+
+
+# --- a finished run ---------------------------------------------------------------------------------------------------
+
+
+def test_the_picture_of_a_finished_run_is_drawn_before_it_ends(monkeypatch, tmp_path):
+    def draw(cfg, folder, metrics):
+        os.kill(os.getpid(), signal.SIGTERM)
+        (folder / "picture").touch()
+
+    monkeypatch.setattr(launch, "resolve", lambda name: draw)
+    cfg = OmegaConf.create({"stage": {"name": "pkt"}})
+    with pytest.raises(preemption.Preempted), preemption.handled():
+        launch.show(cfg, tmp_path, {})
+    assert (tmp_path / "picture").is_file()
+
+
+@pytest.mark.pictures
+def test_a_finished_run_that_is_resumed_gets_the_picture_that_it_lacks(tltrain, run_once, tmp_path):
+    words = ("stage=sft", *SMALL, *FEW)
+    shutil.copytree(run_once(*words).folder, tmp_path / "run")
+    (tmp_path / "run" / "losses.png").unlink(missing_ok=True)
+    ran = tltrain(*words, "stage.resume=true", folder=tmp_path / "run")
+    assert "has ended already" in ran.err and (tmp_path / "run" / "losses.png").stat().st_size > 1000
+    drawn = (tmp_path / "run" / "losses.png").stat().st_mtime_ns
+    tltrain(*words, "stage.resume=true", folder=tmp_path / "run")
+    assert (tmp_path / "run" / "losses.png").stat().st_mtime_ns == drawn
+
+
+def test_a_picture_is_drawn_completely_or_not_at_all(monkeypatch, tmp_path):
+    from matplotlib.figure import Figure
+
+    from tltrain.views import plots
+
+    def stopped(figure, path, **how):
+        path.write_bytes(b"half")
+        raise preemption.Preempted
+
+    monkeypatch.setattr(Figure, "savefig", stopped)
+    with pytest.raises(preemption.Preempted):
+        plots.bar_chart(tmp_path / "bars.png", {"a": 1}, "title", "unit")
+    assert not list(tmp_path.iterdir())

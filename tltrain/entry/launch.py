@@ -70,10 +70,24 @@ def run_stage(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             else:
                 metrics = resolve(run)(cfg, folder)
             if name in SHOWN:
-                resolve(f"tltrain.views.{config.STAGES[name]}:show")(cfg, folder, metrics)
+                show(cfg, folder, metrics)
             return metrics
     finally:
         memory.give_back()  # in this process another stage may follow, with models of its own
+
+
+def show(cfg: DictConfig, folder: Path, metrics: dict[str, Any]) -> None:
+    """Show what a finished stage made. SIGTERM is deferred: a resumed run would not come back to it."""
+    with preemption.deferred():
+        resolve(f"tltrain.views.{config.STAGES[cfg.stage.name]}:show")(cfg, folder, metrics)
+
+
+def show_again(cfg: DictConfig, folder: Path, metrics: dict[str, Any]) -> None:
+    """Show a finished training that was stopped before its picture was drawn."""
+    if cfg.stage.name in TRAINING and (folder / "history.jsonl").is_file():
+        picture = resolve(f"tltrain.views.{config.STAGES[cfg.stage.name]}:PICTURE")
+        if not (folder / picture).exists():
+            show(cfg, folder, metrics)
 
 
 def train(run: str, cfg: DictConfig, folder: Path) -> dict[str, Any]:

@@ -156,6 +156,10 @@ def _check_value(word: str, following: Sequence[str]) -> None:
         return
     if name == "experiment" or name in GROUPS:
         _check_choice(key, name, value)
+    elif name == "mae" or (value == "null" and re.fullmatch(r"hydra(/\w+)?|mae@[\w.]+", name)):
+        group = "mae@mae.strict" if name == "mae" else name
+        hint = "; stage.rule takes one of the two rules, mae.paper and mae.strict" if name == "mae" else ""
+        raise TltrainError(f"{word}: expected a choice: {group}=NAME{hint}")
     if any(character in value for character in _SPECIAL):
         _check_syntax(word, key, value)
 

@@ -134,21 +134,22 @@ def of_llama(sizes: Mapping[str, int]) -> int:
     return whole["vocab_size"] * hidden + layers * block
 
 
-def check_tokens(folder: Path, tokens: Mapping[str, int]) -> None:
-    """Raise a TltrainError where the embeddings of the model in `folder` have no row for a token of its tokenizer.
+def check_tokens(sizes: Mapping[str, Any], tokens: Mapping[str, int], path: str) -> None:
+    """Raise a TltrainError if a model's embeddings have no row for a token of its tokenizer.
 
     Args:
+        sizes: the model's `config.json`.
         tokens: token -> its id.
+        path: the model's folder or hub id, for messages.
     """
-    found = read(folder) or {}
-    text = found.get("text_config")
-    rows = (text if isinstance(text, Mapping) else found).get("vocab_size")
+    text = sizes.get("text_config")
+    rows = (text if isinstance(text, Mapping) else sizes).get("vocab_size")
     if not isinstance(rows, int) or not tokens:
         return
     last = max(tokens, key=lambda token: tokens[token])
     if tokens[last] >= rows:
         raise TltrainError(
-            f"{folder}: its tokenizer has {len(tokens)} tokens and its embeddings {rows} rows, none for {last!r} (id "
+            f"{path}: its tokenizer has {len(tokens)} tokens and its embeddings {rows} rows, none for {last!r} (id "
             f"{tokens[last]}): take the tokenizer that the model was trained with, or resize the embeddings "
             "(resize_token_embeddings) and save the model again"
         )

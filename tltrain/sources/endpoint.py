@@ -30,7 +30,6 @@ import json
 import logging
 import os
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +44,7 @@ from tltrain.formats.tl import TL
 from tltrain.runtime import json_files, redact, runs, terminal
 from tltrain.runtime.shares import share
 from tltrain.sources import server_errors
+from tltrain.sources.endings import FINISH_REASONS, Endings
 from tltrain.trajectory import Sample
 
 if TYPE_CHECKING:
@@ -61,8 +61,6 @@ TOO_LONG: Json = {}
 
 CONNECT_TIMEOUT = 5.0
 """Seconds until a server that does not take connections counts as not running."""
-FINISH_REASONS = ("stop", "length", "content_filter", "tool_calls", "function_call")
-"""Why an answer ended, as OpenAI's API names it; what else a server says is `other`."""
 
 
 @contextmanager
@@ -75,7 +73,7 @@ def open_endpoint(cfg: DictConfig) -> Iterator[Endpoint]:
     with _open_client(cfg) as (client, runner):
         endpoint = Endpoint(cfg, client, runner)
         yield endpoint
-        endpoint.tell_endings()
+        endpoint.endings.warn(cfg.stage.max_new_tokens)
 
 
 def check_running(cfg: DictConfig) -> None:
@@ -158,13 +156,11 @@ class Endpoint:
         self.name: str = cfg.source.model
         self.bos: bool | str = cfg.model.bos
         self.too_long = 0
-        self.finish_reasons: list[str] = []
-        self.endings: Counter[str] = Counter()
+        self.endings = Endings()
         self.unparsed = 0
         self.chat = cfg.source.mode.name == "chat"
         self.path = "/chat/completions" if self.chat else "/completions"
         self.folder = _cache_folder(cfg)
-        self.max_new_tokens: int = cfg.stage.max_new_tokens
         self.description = f"answering {cfg.benchmark.name}"
         self.common = _common_fields(cfg)
         self.extra = list(cfg.source.extra)
@@ -193,17 +189,13 @@ class Endpoint:
             self.runner.run(self._ask_all(waiting, responses, keys))
         self._tell_too_long([sample for key, sample in zip(keys, samples, strict=True) if responses[key] is TOO_LONG])
         texts = [self._text(responses[key], sample) for key, sample in zip(keys, samples, strict=True)]
-        self.finish_reasons = [self._ending(responses[key], text) for key, text in zip(keys, texts, strict=True)]
-        self.endings.update(filter(None, self.finish_reasons))
+        self.endings.add([_ending(responses[key], text) for key, text in zip(keys, texts, strict=True)])
         self._count_unparsed([(responses[key], sample) for key, sample in zip(keys, samples, strict=True)])
         return texts
 
     def reading(self) -> Json:
-        """Why answers ended (`finish_reasons`, counts), and in how many a tool call is text (`unparsed_tool_calls`)."""
-        return {
-            **({"finish_reasons": dict(self.endings)} if self.endings else {}),
-            **({"unparsed_tool_calls": self.unparsed} if self.unparsed else {}),
-        }
+        """Return why answers ended (`finish_reasons`), and in how many a call is text (`unparsed_tool_calls`)."""
+        return self.endings.reading() | ({"unparsed_tool_calls": self.unparsed} if self.unparsed else {})
 
     def body(self, sample: Sample) -> Json:
         """The body of the request for a sample, as plain JSON that UTF-8 can hold."""
@@ -312,15 +304,6 @@ class Endpoint:
             raise ValueError("no text")
         return self.format.answer(text)
 
-    def _ending(self, response: Any, text: str | None) -> str:
-        """Why an answer ended, one of `FINISH_REASONS` or `other`; empty where that is not said. An answer that had its
-        call before the server stopped it is whole: it ends there for us too.
-        """
-        reason = None if text is None else response["choices"][0].get("finish_reason")
-        if reason == "length" and text is not None and TL.answer_length(text) is not None:
-            return "stop"
-        return "" if reason is None else reason if reason in FINISH_REASONS else "other"
-
     def _count_unparsed(self, answered: Sequence[tuple[Any, Sample]]) -> None:
         """Count answers that hold a tool call as text, and tell of the first of them."""
         unparsed = [
@@ -382,18 +365,6 @@ class Endpoint:
             )
         self.too_long += len(samples)
 
-    def tell_endings(self) -> None:
-        """Say in one line each how many answers the server ended, and not the model."""
-        answered = self.endings.total()
-        said = {
-            "length": f"were cut at stage.max_new_tokens={self.max_new_tokens} before a call could be read",
-            "content_filter": "were withheld or cut by the server's content filter",
-            "other": "ended for a reason that is none of OpenAI's API: the server may have aborted them",
-        }
-        for reason, words in said.items():
-            if count := self.endings[reason]:
-                log.warning("%s answers %s (finish_reason in predictions.jsonl)", share(count, answered), words)
-
     def _told(self, error: Any, body: Json) -> str:
         """What a server says is wrong, and what may help."""
         said = error.response.text
@@ -412,6 +383,17 @@ class Endpoint:
         """
         line = " ".join("".join(c if c.isprintable() else " " for c in redact.text(text)[:10_000]).split())
         return line if len(line) <= 300 else f"{line[:299]}…"
+
+
+def _ending(response: Any, text: str | None) -> str:
+    """Return why an answer ended, one of `FINISH_REASONS` or `other`; empty where the server does not say.
+
+    An answer that contained its call before the server cut it is complete: we stop reading there too.
+    """
+    reason = None if text is None else response["choices"][0].get("finish_reason")
+    if reason == "length" and text is not None and TL.answer_length(text) is not None:
+        return "stop"
+    return "" if reason is None else reason if reason in FINISH_REASONS else "other"
 
 
 class _Failed(Exception):
