@@ -56,14 +56,17 @@ def analyzed(stage: DictConfig, words: Sequence[str]) -> tuple[bool, list[str]]:
 
 def _without_model(cfg: DictConfig) -> str | None:
     """Return why the stage loads no model, and what would make it; None if it loads one."""
-    if cfg.stage.name == "analyze" and HydraConfig.instance().cfg is not None:
-        if not analyzed(cfg.stage, HydraConfig.get().overrides.task)[1]:
-            return "no model is analysed; model=NAME, model.path=FOLDER or stage.models=[FOLDER] adds one"
+    if cfg.stage.name == "analyze" and not analyzed(cfg.stage, _words())[1]:
+        return "no model is analysed; model=NAME, model.path=FOLDER or stage.models=[FOLDER] adds one"
     if cfg.stage.name not in ("eval", "predict") or asks_model(cfg):
         return None
     if (asked := _asked(cfg)) is not None:
         return f"nothing is asked with {asked}, so no model is read; leave one of the two out"
     return f"source={cfg.source.name} reads no such key; source=model does"
+
+
+def _words() -> Sequence[str]:
+    return [] if HydraConfig.instance().cfg is None else HydraConfig.get().overrides.task
 
 
 def _of_hardware(cfg: DictConfig, key: str) -> str | None:
