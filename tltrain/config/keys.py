@@ -94,19 +94,21 @@ def key(
     library: str | None = None,
     only: tuple[str, tuple[str, ...]] | None = None,
     among: tuple[Any, ...] = (),
-    types: tuple[type, ...] = (),
     **bounds: float,
 ) -> Any:
     """A dataclass field that carries a `Key`.
 
     Args:
         default: a value (lists and dicts are copied), or the dataclass of a nested node.
+        among: the values it may have, or their types (`Key.among`, `Key.types`).
         bounds: of `Bounds`.
     """
     factory: Callable[[], Any] | None = default.copy if isinstance(default, list | dict) else None
     if isinstance(default, type):
         schema = factory = default
-    carried = {"key": Key(meaning, Bounds(**bounds), hint, schema, library, only, among, types)}
+    types = tuple(each for each in among if isinstance(each, type))
+    values = tuple(each for each in among if not isinstance(each, type))
+    carried = {"key": Key(meaning, Bounds(**bounds), hint, schema, library, only, values, types)}
     return field(metadata=carried, **({"default_factory": factory} if factory else {"default": default}))
 
 
