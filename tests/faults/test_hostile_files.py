@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import hostile_readers
+from tests.support import hostile_readers, hostile_runs
 from tests.support.amounts import amount
 from tests.support.hostile_inputs import watch
 from tests.support.hostile_readers import Reader
@@ -43,7 +43,7 @@ def any_number_of_records():
 @pytest.fixture(scope="module")
 def readers(tmp_path_factory) -> dict[str, Reader]:
     """All of them but that of a model's folder, which takes longer."""
-    return hostile_readers.of_registries() | hostile_readers.of_runs(tmp_path_factory.mktemp("good"))
+    return hostile_readers.of_registries() | hostile_runs.of_runs(tmp_path_factory.mktemp("good"))
 
 
 def read_and_use(reader: Reader, folder: Path, on_error: str) -> bool:
@@ -99,12 +99,12 @@ def model(run_once) -> Path:
 
 
 def test_hostile_models(model, tmp_path):
-    fuzz(hostile_readers.of_models(model), 10, 1, tmp_path)
+    fuzz(hostile_runs.of_models(model), 10, 1, tmp_path)
 
 
 @pytest.mark.faults
 def test_twenty_thousand_hostile_files(readers, model, tmp_path, figures):
-    everything = readers | hostile_readers.of_models(model)
+    everything = readers | hostile_runs.of_models(model)
     count, slowest, whose, grown, read = fuzz(everything, amount("files"), 2, tmp_path)
     figures(
         "Hostile inputs",

@@ -27,8 +27,6 @@ import asyncio
 import hashlib
 import json
 import logging
-import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +41,7 @@ from tltrain.formats.tl import TL
 from tltrain.runtime import json_files, redact, runs, terminal
 from tltrain.runtime.shares import share
 from tltrain.sources import server_errors
+from tltrain.sources.connection import connect, open_client
 from tltrain.sources.endings import FINISH_REASONS, Endings
 from tltrain.trajectory import Sample
 
@@ -58,10 +57,6 @@ TOO_LONG: Json = {}
 """Stands for the response to a prompt that is too long for the model."""
 
 
-CONNECT_TIMEOUT = 5.0
-"""Seconds until a server that accepts no connection counts as not running."""
-
-
 @contextmanager
 def open_endpoint(cfg: DictConfig) -> Iterator[Endpoint]:
     """Open the endpoint of `cfg.source`; its connections stay open within the block.
@@ -69,7 +64,7 @@ def open_endpoint(cfg: DictConfig) -> Iterator[Endpoint]:
     Raises:
         TltrainError: there is no URL or model name, the URL contains a key, or the package `openai` is missing.
     """
-    with _open_client(cfg) as (client, runner):
+    with open_client(cfg.source) as (client, runner):
         endpoint = Endpoint(cfg, client, runner)
         yield endpoint
         endpoint.endings.warn(cfg.stage.max_new_tokens)
@@ -77,74 +72,13 @@ def open_endpoint(cfg: DictConfig) -> Iterator[Endpoint]:
 
 def check_running(cfg: DictConfig) -> None:
     """Raise a TltrainError unless a server accepts connections; stored answers may do without one."""
-    with _open_client(cfg) as (client, runner):
+    with open_client(cfg.source) as (client, runner):
         if not (cfg.source.cache and any(_cache_folder(cfg).glob("*/*.json"))):
-            runner.run(_connect(client, cfg.source.url))
-
-
-async def _connect(client: AsyncOpenAI, url: str) -> None:
-    import openai
-
-    from tltrain.sources.limited_client import UnreachableError
-
-    try:
-        async with asyncio.timeout(CONNECT_TIMEOUT):
-            await client.with_options(max_retries=0).get("/models", cast_to=str)
-    except UnreachableError as error:
-        raise TltrainError(f"{url}: {error}") from None
-    except (openai.OpenAIError, TimeoutError):  # it is running; the first request will report its errors
-        pass
+            runner.run(connect(client, cfg.source.url))
 
 
 def _cache_folder(cfg: DictConfig) -> Path:
     return Path(cfg.cache.dir) / "endpoint"
-
-
-@contextmanager
-def _open_client(cfg: DictConfig) -> Iterator[tuple[AsyncOpenAI, asyncio.Runner]]:
-    """Open a client of the server, and the runner of its requests."""
-    source = cfg.source
-    for key, example in (("url", "http://localhost:8000/v1"), ("model", "NAME")):
-        if not source[key]:
-            raise TltrainError(f"source=endpoint asks a server: give source.{key}={example}")
-    if not re.fullmatch(r"https?://[^/@?#\s]+(/[^@?#\s]*)?", source.url):
-        raise TltrainError(
-            "source.url: expected http://HOST:PORT/v1, or https, without user, password or `?`; a key belongs into the "
-            "environment variable that source.api_key_env names"
-        )
-    try:
-        from openai import AsyncOpenAI, Timeout
-
-        from tltrain.sources.limited_client import LimitedClient
-    except ImportError:
-        raise TltrainError("source=endpoint needs the package openai: pip install 'tltrain[endpoint]'") from None
-    for library in ("httpx", "httpx2"):  # they log a line for each request
-        logging.getLogger(library).setLevel(logging.WARNING)
-    key = _key_from_environment(source.api_key_env)
-    redact.learn(key)
-    timeout = Timeout(source.timeout, connect=min(source.timeout, CONNECT_TIMEOUT))
-    with asyncio.Runner() as runner:
-        client = AsyncOpenAI(
-            base_url=source.url,
-            api_key=key or "none",  # which a server without keys ignores
-            timeout=timeout,
-            max_retries=source.retries,
-            http_client=LimitedClient(int(source.max_response_size * 1e6), source.concurrency, timeout=timeout),
-        )
-        try:
-            yield client, runner
-        finally:
-            runner.run(client.close())
-
-
-def _key_from_environment(name: str) -> str:
-    """Return the key in the environment variable `name`, "" if there is none; errors do not repeat the value."""
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-        raise TltrainError("source.api_key_env: expected the name of an environment variable, not the key itself")
-    key = os.environ.get(name, "").strip()
-    if not (key.isascii() and key.isprintable()):
-        raise TltrainError(f"the environment variable {name} (source.api_key_env) holds no key: expected ASCII letters")
-    return key
 
 
 class Endpoint:
