@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 
 from tests.support import bfcl_package, irm_records, rotbench_records, toolalpaca_records
 from tests.support.hostile_inputs import LONGEST, file_of, mutated, swapped
-from tests.support.reader_samples import CHAT, LOVE, RAW, STUBS, TOOLS
+from tests.support.reader_samples import CHAT, LOVE, RAW, TOOLS
 from tltrain import config, data
 from tltrain.data import bfcl, native, rotbench, toolalpaca, turns
 from tltrain.data.reading import ReadReport
@@ -29,12 +29,6 @@ from tltrain.environments import registry, tooleyes
 from tltrain.evaluation import benchmarks
 from tltrain.runtime import targets
 
-SAID = [
-    {"role": "System", "content": STUBS},
-    {"role": "User", "content": "Advice on love?"},
-    {"role": "Assistant", "content": 'search(query="löve", limit=2)'},
-    {"role": "Output", "content": "Listen."},
-]
 QUESTION = {
     "id": "simple_0",
     "question": [[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Advice?"}]],

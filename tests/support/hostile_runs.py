@@ -13,14 +13,21 @@ import yaml
 from omegaconf import OmegaConf
 
 from tests.support import sweep_sample
-from tests.support.hostile_readers import SAID, Reader
+from tests.support.hostile_readers import Reader
 from tests.support.prediction_lines import line
-from tests.support.reader_samples import CHAT
+from tests.support.reader_samples import CHAT, STUBS
 from tltrain import data
 from tltrain.data import chat
 from tltrain.data.reading import ReadReport
 from tltrain.runtime import manifests
 from tltrain.sweeps.stage_cache import MANIFEST, MARK, StageCache
+
+SAID = [
+    {"role": "System", "content": STUBS},
+    {"role": "User", "content": "Advice on love?"},
+    {"role": "Assistant", "content": 'search(query="löve", limit=2)'},
+    {"role": "Output", "content": "Listen."},
+]
 
 
 def _history(folder: Path, on_error: str, report: ReadReport) -> Any:
