@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from tltrain import config
-from tltrain.errors import TltrainError
+from tltrain.errors import TltrainError, shorten
 from tltrain.formats import chat_completions, joined
 from tltrain.formats.tl import TL
 from tltrain.runtime import json_files, redact, runs, terminal
@@ -314,8 +314,7 @@ class Endpoint:
 
     def _clean(self, text: str) -> str:
         """Return `text` on one short line, without secrets, which a server may repeat, and control characters."""
-        line = " ".join("".join(c if c.isprintable() else " " for c in redact.text(text)[:10_000]).split())
-        return line if len(line) <= 300 else f"{line[:299]}…"
+        return shorten("".join(c if c.isprintable() else " " for c in redact.text(text)[:10_000]), 300)
 
 
 def _ending(response: Any, text: str | None) -> str:

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from tltrain.config import CONF_DIR, plain
-from tltrain.errors import TltrainError
+from tltrain.errors import TltrainError, shorten
 from tltrain.runtime import json_files, runs
 from tltrain.tracking import names
 
@@ -140,7 +140,7 @@ def _known(file: Path) -> dict[str, dict[str, str]]:
     try:
         return {place: {**urls} for place, urls in json_files.read_object(file).items()}
     except (OSError, ValueError, TypeError) as error:
-        log.warning("%s is not used, the dashboards are created again: %s", file, " ".join(str(error).split())[:200])
+        log.warning("%s is not used, the dashboards are created again: %s", file, shorten(str(error), 200))
         return {}
 
 
