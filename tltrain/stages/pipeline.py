@@ -190,7 +190,7 @@ class StageBuilder:
                     return {}
                 cfg.stage.resume = any(folder.glob("checkpoints/*"))
             node = NODES.get(stage)
-            with stage_names.named(node and place_of(node)):
+            with stage_names.named(place_of(node) if node else None):
                 return launch.run_stage(cfg, folder)
 
         if self.cache is None:
