@@ -338,9 +338,9 @@ def test_of_a_value_gathered_from_a_stranger_nothing_is_run(teams, tmp_path):
 
 def test_a_process_with_another_secret_is_named():
     with members_of("the secret of the run", "another secret") as (first, second, _):
-        with pytest.raises(TltrainError, match=r"the secret of rank 1 is not that of rank 0.*set TLTRAIN_SECRET"):
+        with pytest.raises(TltrainError, match=r"the secret of rank 1 differs from that of rank 0.*set TLTRAIN_SECRET"):
             first.share(0)
-        with pytest.raises(TltrainError, match=r"the secret of rank 0 is not that of rank 1.*set TLTRAIN_SECRET"):
+        with pytest.raises(TltrainError, match=r"the secret of rank 0 differs from that of rank 1.*set TLTRAIN_SECRET"):
             second.follow()
 
 

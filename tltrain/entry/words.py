@@ -74,12 +74,12 @@ def _overrides(words: Sequence[str]) -> list[str]:
     if rest:  # argparse only accepts consecutive words
         flags = [word for word in words if word not in (*known.overrides, *rest)]
         right = shlex.join([*flags, *known.overrides, *rest])
-        raise TltrainError(f"{rest[0]} is divided from the other words by a flag: {program.name()} {right}")
+        raise TltrainError(f"{rest[0]} is separated from the other words by a flag: {program.name()} {right}")
     return list(known.overrides)
 
 
 def _refuse_flag(message: str) -> NoReturn:
-    raise TltrainError(f"{message}; `{program.name()} --help` shows what can be said")
+    raise TltrainError(f"{message}; `{program.name()} --help` lists flags, groups and choices")
 
 
 def _is_dash(character: str) -> bool:
@@ -89,7 +89,7 @@ def _is_dash(character: str) -> bool:
 def _refuse_long_dash(word: str, flags: set[str]) -> NoReturn:
     name = word.lstrip("".join(filter(_is_dash, word)))
     right = next((flag for flag in (f"-{name}", f"--{name}") if flag.partition("=")[0] in flags), name)
-    raise TltrainError(f"{word} begins with {unicodedata.name(word[0]).lower()}, which is no hyphen: {right}")
+    raise TltrainError(f"{word} begins with {unicodedata.name(word[0]).lower()}, which is not a hyphen: {right}")
 
 
 def _refuse_unknown_flag(word: str, after: str) -> NoReturn:
@@ -104,7 +104,7 @@ def _refuse_unknown_flag(word: str, after: str) -> NoReturn:
 
     flags = [flag for action in get_args_parser()._actions for flag in action.option_strings]
     raise TltrainError(
-        f"{word}: no such flag{suggestion(word, flags)}; `{program.name()} --help` shows what can be said"
+        f"{word}: no such flag{suggestion(word, flags)}; `{program.name()} --help` lists flags, groups and choices"
     )
 
 
@@ -117,7 +117,7 @@ def _check_no_value(word: str, before: str, following: Sequence[str]) -> None:
         name = word.lstrip("~")
         if name in GROUPS:
             hint = f"; {name}=none records nothing" if name == "tracking" else ""
-            raise TltrainError(f"{word}: there is always one; {name}=CHOICE takes another{hint}")
+            raise TltrainError(f"{word}: a choice is required; {name}=CHOICE chooses another{hint}")
         return
     if following and following[0].startswith("="):
         typed = [word, *following[: 2 if following[0] == "=" else 1]]
@@ -145,14 +145,14 @@ def _check_value(word: str, following: Sequence[str]) -> None:
     if key != key.strip():
         raise TltrainError(f"{word}: without spaces: {quoted(key.strip(), value.strip())}")
     if not name:
-        raise TltrainError(f"{word}: expected key=value, without spaces; before = stands nothing")
+        raise TltrainError(f"{word}: expected key=value without spaces, found nothing before =")
     if value.startswith("="):
         raise TltrainError(f"{word}: one = is enough: {quoted(key, value.lstrip('='))}")
     if not value and following and "=" not in following[0]:
         return  # the error of the next word names both
     if value[:1] and value[0] in _OPENING:
         right = quoted(key, value.strip(_OPENING + _CLOSING))
-        raise TltrainError(f"{word}: {value[0]} is no quotation mark to a shell: {right}")
+        raise TltrainError(f"{word}: {value[0]} is not a quotation mark to a shell: {right}")
     if key.startswith("~"):
         return
     if name == "experiment" or name in GROUPS:
@@ -194,7 +194,7 @@ def _check_syntax(word: str, key: str, value: str) -> None:
         pass
     right = quoted(key, value)
     if value.endswith(",") and _parsed(bare := word.rstrip(",")) is not None:
-        raise TltrainError(f"{word}: a comma is at its end: {shlex.quote(bare)}; with the comma: {right}")
+        raise TltrainError(f"{word}: it ends with a comma: {shlex.quote(bare)}; with the comma: {right}")
     if value.startswith("~/"):
         raise TltrainError(f"{word}: a shell replaces ~ at the beginning of a word alone: {key}=$HOME{value[1:]}")
     for opening, closing in ("[]", "{}", "()"):

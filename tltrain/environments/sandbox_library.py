@@ -164,6 +164,6 @@ def _copy_entry(folder: int, name: str, path: str, target: str, done: _Copy, dep
 
 def _refusal(path: str, reason: str) -> TltrainError:
     return TltrainError(
-        f"{path}: the tool library cannot be copied for the user nobody, as whom root's tools run: {reason}; remove it "
-        "from the library, make the whole library readable for others, or run as a user other than root"
+        f"{path}: the tool library cannot be copied for the user nobody, which root's tools run as: {reason}; remove "
+        "it from the library, make the whole library readable for others, or run as a user other than root"
     )

@@ -94,7 +94,7 @@ def check_folder(folder: Path, key: str) -> None:
     if bytes_there and weights > 4 * bytes_there:
         raise TltrainError(
             f"{key}={folder}: its {CONFIG} describes {weights:.2g} weights or more, its safetensors hold {bytes_there} "
-            "bytes: they are not of one model"
+            "bytes: they belong to different models"
         )
 
 

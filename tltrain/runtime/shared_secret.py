@@ -49,11 +49,11 @@ def of_user(environment: Mapping[str, str]) -> str:
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
         raise TltrainError(
-            f"several processes need a secret in common, but {path} cannot be used ({why}): repair it, {remedy}"
+            f"several processes need a common secret, but {path} cannot be used ({why}): repair it, {remedy}"
         ) from error
     mode = stat.S_IMODE(found.st_mode)
     if mode & 0o077 or found.st_uid != os.geteuid():
-        raise TltrainError(f"{path} is not readable by you alone (mode {mode:04o}): chmod 600 {path}, {remedy}")
+        raise TltrainError(f"{path} must be readable only by you (mode {mode:04o}): chmod 600 {path}, {remedy}")
     if len(text) < SHORTEST:
         raise TltrainError(f"{path}: expected at least {SHORTEST} characters: remove it, {remedy}")
     return text
@@ -69,7 +69,7 @@ def file(environment: Mapping[str, str]) -> Path:
     if not base.is_absolute():
         base = Path(environment.get("HOME") or os.path.expanduser("~"), ".config")
     if not base.is_absolute():
-        raise TltrainError(f"several processes need a secret in common, and HOME is not set: set {VARIABLE}")
+        raise TltrainError(f"several processes need a common secret, and HOME is not set: set {VARIABLE}")
     return base / "tltrain" / "secret"
 
 

@@ -66,12 +66,12 @@ class Session:
             return self._own
         text = wait(store, f"number/{rank}", deadline)
         if text is None:
-            raise TltrainError(f"rank {rank} did not come to {self.where}: are all {self.size} processes started?")
+            raise TltrainError(f"rank {rank} did not connect to {self.where}: are all {self.size} processes started?")
         found = _NUMBER.fullmatch(text)
         if found is None or not hmac.compare_digest(self._signature(self._secret, rank, found[1]), found[2]):
             raise TltrainError(
-                f"the secret of rank {rank} is not that of rank {self.rank}, or a stranger writes to the store at "
-                f"{self.where}: set TLTRAIN_SECRET to the same random text for all processes"
+                f"the secret of rank {rank} differs from that of rank {self.rank}, or a stranger writes to the store "
+                f"at {self.where}: set TLTRAIN_SECRET to the same random text for all processes"
             )
         return found[1]
 
@@ -129,7 +129,7 @@ class SignedStore:
     def _stranger(self, key: str) -> TltrainError:
         return TltrainError(
             f"the store at {self._session.where} holds a value that no process of this run wrote ({key}), and it was "
-            "not read: keep strangers from this port (see docs/gpus.md, Ports)"
+            "not read: restrict access to this port (see docs/gpus.md, Ports)"
         )
 
 
