@@ -20,7 +20,7 @@ from tests.support import interruptions, stage_recipes
 from tests.support.amounts import amount
 from tests.support.launched_runs import ALWAYS, RECIPES, end, marking_steps, same, start, steps
 from tests.support.paths import ROOT
-from tests.support.small_runs import FEW, SMALL
+from tests.support.small_runs import SMALL
 from tltrain import config
 from tltrain.entry import launch
 from tltrain.runtime import json_files, preemption
@@ -300,7 +300,7 @@ def test_the_picture_of_a_finished_run_is_drawn_before_it_ends(monkeypatch, tmp_
 
 @pytest.mark.pictures
 def test_a_finished_run_that_is_resumed_gets_the_picture_that_it_lacks(tltrain, run_once, tmp_path):
-    words = ("stage=sft", *SMALL, *FEW)
+    words = ("stage=sft", *SMALL, "data.size=12", "data.holdout=0.2", "stage.args.max_steps=2")
     shutil.copytree(run_once(*words).folder, tmp_path / "run")
     (tmp_path / "run" / "losses.png").unlink(missing_ok=True)
     ran = tltrain(*words, "stage.resume=true", folder=tmp_path / "run")
