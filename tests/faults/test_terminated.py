@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +19,6 @@ from tests.support import interruptions, stage_recipes
 from tests.support.amounts import amount
 from tests.support.launched_runs import ALWAYS, RECIPES, end, marking_steps, same, start, steps
 from tests.support.paths import ROOT
-from tests.support.small_runs import SMALL
 from tltrain import config
 from tltrain.entry import launch
 from tltrain.runtime import json_files, preemption
@@ -296,18 +294,6 @@ def test_the_picture_of_a_finished_run_is_drawn_before_it_ends(monkeypatch, tmp_
     with pytest.raises(preemption.Preempted), preemption.handled():
         launch.show(cfg, tmp_path, {})
     assert (tmp_path / "picture").is_file()
-
-
-@pytest.mark.pictures
-def test_a_finished_run_that_is_resumed_gets_the_picture_that_it_lacks(tltrain, run_once, tmp_path):
-    words = ("stage=sft", *SMALL, "data.size=12", "data.holdout=0.2", "stage.args.max_steps=2")
-    shutil.copytree(run_once(*words).folder, tmp_path / "run")
-    (tmp_path / "run" / "losses.png").unlink(missing_ok=True)
-    ran = tltrain(*words, "stage.resume=true", folder=tmp_path / "run")
-    assert "has ended already" in ran.err and (tmp_path / "run" / "losses.png").stat().st_size > 1000
-    drawn = (tmp_path / "run" / "losses.png").stat().st_mtime_ns
-    tltrain(*words, "stage.resume=true", folder=tmp_path / "run")
-    assert (tmp_path / "run" / "losses.png").stat().st_mtime_ns == drawn
 
 
 def test_a_picture_is_drawn_completely_or_not_at_all(monkeypatch, tmp_path):
