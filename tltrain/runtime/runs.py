@@ -192,5 +192,5 @@ def link_latest(directory: Path) -> None:
 def finish(directory: Path, cfg: DictConfig, metrics: dict[str, Any]) -> None:
     """Write the resolved configuration without secrets, then the metrics, which mark the run as finished."""
     with writing(directory / "config.yaml") as file:
-        file.write(OmegaConf.to_yaml(redact.config(cfg)))
+        file.write(redact.as_yaml(redact.config(cfg)))
     write_json(directory / "metrics.json", metrics)
