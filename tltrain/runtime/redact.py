@@ -276,8 +276,9 @@ _Dumper.add_representer(str, OmegaConfDumper.str_representer)
 
 def as_yaml(plain: dict[Any, Any] | list[Any], sort_keys: bool = False) -> str:
     """Plain containers as `OmegaConf.to_yaml` writes them."""
-    # The two dumpers escape some characters beyond ASCII differently.
-    dumper = _Dumper if repr(plain).isascii() else get_omega_conf_dumper()
+    # The two dumpers differ in what they escape, and libyaml refuses half a surrogate pair.
+    words = repr(plain)
+    dumper = _Dumper if words.isascii() and "\\" not in words else get_omega_conf_dumper()
     return yaml.dump(plain, default_flow_style=False, allow_unicode=True, sort_keys=sort_keys, Dumper=dumper)
 
 
