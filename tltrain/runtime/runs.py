@@ -18,7 +18,7 @@ from typing import IO, Any, cast
 import yaml
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from tltrain.errors import TltrainError
 from tltrain.runtime import distributed, json_files, redact
