@@ -8,6 +8,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 # This build of torch is for the CPU; on a machine with a GPU: make demo TORCH=torch
 TORCH  ?= torch==2.13.0
+# Tests start many interpreters, which would compile this package anew where bytecode is not kept.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test test-slow test-faults lint style types docs install clean
 

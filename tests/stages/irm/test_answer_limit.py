@@ -10,12 +10,12 @@ from tests.support.reader_samples import STUBS
 from tests.support.small_runs import ALGORITHMS, SMALL, last_line, steps
 
 PROMPT = f"System: {STUBS}\nUser: Advice on love?\nAssistant:"
-GOLDEN = ['search(query="love")', f'search(query="{"love " * 20}")', 'search(query="work")', 'search(query="war")']
+GOLDEN = ['search(query="love")', f'search(query="{"love " * 40}")', 'search(query="work")', 'search(query="war")']
 
 
 @pytest.fixture
 def data(tmp_path) -> list[str]:
-    """Four prompts, one with a golden call of over 50 tokens; none is held out."""
+    """Four prompts, one with a golden call of over 40 tokens; none is held out."""
     path = tmp_path / "irm_data.json"
     path.write_text(json.dumps([{"instruction": PROMPT, "output": golden} for golden in GOLDEN]))
     return ["data=irm", f"data.path={path}", "data.holdout=0"]
