@@ -16,7 +16,7 @@ import pytest
 
 from tests.support import hostile_readers, hostile_runs
 from tests.support.amounts import amount
-from tests.support.hostile_inputs import watch
+from tests.support.hostile_inputs import in_a_fork, watch
 from tests.support.hostile_readers import Reader
 from tests.support.mae_rules import PAPER, STRICT
 from tests.support.small_runs import SMALL
@@ -87,6 +87,7 @@ def fuzz(readers: dict[str, Reader], count: int, seed: int, where: Path) -> tupl
     return found.count, 1000 * found.slowest, max(slowest, key=slowest.__getitem__), found.grown, read
 
 
+@in_a_fork
 def test_hostile_files(readers, tmp_path):
     *_, read = fuzz(readers, 150, 1, tmp_path)
     assert sum(read.values()) > 10  # some damage does no harm
@@ -98,6 +99,7 @@ def model(run_once) -> Path:
     return run_once("stage=sft", *SMALL, "data.size=12", "stage.args.max_steps=1").folder / "model"
 
 
+@in_a_fork
 def test_hostile_models(model, tmp_path):
     fuzz(hostile_runs.of_models(model), 10, 1, tmp_path)
 
