@@ -51,7 +51,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 
 NAMES = (*config.STAGES, *VARIANTS)
 """All stages of the registry, and the variants."""
-NOT_READ = re.compile(r"(\S+): stage=\w+ reads no such key")
+NOT_READ = re.compile(r"(\S+): (?:stage=\w+ reads no such key|nothing is asked with )")
 
 
 @cache
