@@ -26,6 +26,7 @@ from tltrain.config import ToolworldConversations
 from tltrain.toolworld.domains import FUNCTIONS
 from tltrain.toolworld.domains.user import user
 from tltrain.toolworld.generate import TOOLS_OFFERED
+from tltrain.toolworld.generate import set_name as toolworld_set_name
 from tltrain.toolworld.registry import Domain
 from tltrain.toolworld.scripts import Script, identity_of, write_script
 from tltrain.toolworld.world import World
@@ -50,6 +51,11 @@ def tasks(benchmark: ToolworldConversations, seed: int) -> list[Task]:
 def make(benchmark: ToolworldConversations) -> Callable[[], Toolworld]:
     """Return a factory of environments."""
     return Toolworld
+
+
+def set_name(benchmark: ToolworldConversations) -> str:
+    """Return the name of the conversations in results, without `_multi`."""
+    return toolworld_set_name(str(benchmark.split), str(benchmark.tools))
 
 
 def golden_calls(benchmark: ToolworldConversations, task: Task) -> tuple[tuple[Call, ...], ...]:

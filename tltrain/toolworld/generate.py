@@ -78,6 +78,12 @@ def samples(
         )
 
 
+def set_name(split: str, tools: str) -> str:
+    """Return the name that results of a split and its tools have: `toolworld`, `toolworld_validation_confusable`."""
+    parts = ("toolworld", "" if split == "test" else split, "" if tools == "standard" else tools)
+    return "_".join(filter(None, parts))
+
+
 def _scripts(size: int, seed: int, split: str, tools: str, tools_offered: tuple[int, int]) -> Iterator[Script]:
     if split not in SPLITS:
         raise TltrainError(f"split: expected one of {', '.join(SPLITS)}, found {split!r}")
