@@ -7,8 +7,8 @@ Nothing is generated: the model is given everything before each of `benchmark.si
 no training data, and the loss of the call is measured. The calls depend on `benchmark.seed` and not on `seed`.
 
 Writes `recorded_calls.jsonl` (`evaluation.recorded_calls.RecordedCall`, one a line) and `metrics.json`:
-`SET/golden_loss`, `/failing_loss`, `/key_accuracy`, `/key_loss`, `/margin`, `/preferred` and `/n` calls; under `details`
-the same with 95 % intervals, what each means, and the numbers of calls.
+`SET/golden_loss`, `/failing_loss`, `/key_accuracy`, `/key_loss`, `/margin`, `/preferred` and `/n` calls; under
+`details` the same with 95 % intervals, what each means, and the numbers of calls.
 """
 
 from __future__ import annotations
