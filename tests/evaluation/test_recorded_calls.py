@@ -20,6 +20,10 @@ def learned(trajectory) -> list[int]:
     return [turn for turn, action in enumerate(actions(trajectory.messages)) if action.learn]
 
 
+def as_history(message):
+    return message.with_learn(False) if message.role == "assistant" else message
+
+
 def test_the_calls_are_as_many_as_asked_for():
     for size in (1, 7, 50):
         found = recorded_calls.limited(ITEMS, size)
@@ -42,10 +46,7 @@ def test_the_golden_call_stands_in_the_place_of_each_failing_one():
         assert [len(actions(other.messages)) - 1 for other in found] == wanted
         for turn, other in zip(wanted, found, strict=True):
             at = done[turn].at
-            assert other.messages[: at - 1] == tuple(
-                message.with_learn(False) if message.role == "assistant" else message
-                for message in item.messages[: at - 1]
-            )
+            assert other.messages[:at] == tuple(map(as_history, item.messages[:at]))
             assert learned(other) == [turn] and len(other.messages) == at + 1
             right = next(done[n].call for n in range(turn, len(done)) if item.meta["errors"][n] is None)
             assert actions(other.messages)[-1].call == right != done[turn].call
