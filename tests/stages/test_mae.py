@@ -55,6 +55,7 @@ def test_a_train_file_of_toolworld_keeps_the_truth(tltrain):
     random = tltrain("stage=mae", "data=toolworld", "data.size=20", "data.error_rate=0.35", "stage.rule=random")
     paper = tltrain("stage=mae", "data=toolworld", "data.size=20", "data.error_rate=0.35")
     assert random.metrics["dropped_at_random"] == paper.metrics["dropped_error"] > 0
+    assert "dropped at random" in random.out and "The rules paper and strict differ" in random.out
 
 
 def test_the_difference_of_the_rules_is_counted_and_shown(tltrain, write):
