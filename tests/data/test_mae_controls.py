@@ -111,7 +111,7 @@ def test_an_unanswered_call_in_the_middle_stays_left_out():
 
 
 def test_random_drop_leaves_out_as_many_as_the_rule_on_the_whole_and_depends_on_the_seed():
-    items = list(generate(150, error_rate=0.35))
+    items = list(generate(60, error_rate=0.35))
     by_rule, found = MaeReport(), []
     list(judged_trajectories(items, partial(mae.verdicts, rule=PAPER), by_rule))
     for seed in (0, 0, 1):

@@ -29,9 +29,16 @@ from tltrain.toolworld.domains.user import user
 from tltrain.trajectory import ANY, Call, Trajectory, actions
 
 
+SIZES = {"train": 2000, "validation": 700, "test": 2000}
+
+
 @cache
-def trajectories(split: str = "train", size: int = 2000, error_rate: float = 0.17) -> list[Trajectory]:
-    return list(generate(size, 0, error_rate, split))
+def everything(split: str, error_rate: float) -> list[Trajectory]:
+    return list(generate(SIZES[split], 0, error_rate, split))
+
+
+def trajectories(split: str = "train", size: int | None = None, error_rate: float = 0.17) -> list[Trajectory]:
+    return everything(split, error_rate)[:size]
 
 
 def turns(trajectory: Trajectory) -> list[tuple[int, Call, str | None, bool]]:
@@ -190,7 +197,7 @@ def _parts(value: object) -> list[str]:
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_golden_values_stand_in_the_query_or_in_earlier_answers(split):
-    for trajectory in trajectories(split, 2000, 0):
+    for trajectory in trajectories(split, error_rate=0):
         for at, call, _, _ in turns(trajectory):
             seen = "\n".join(message.text for message in trajectory.messages[:at])
             lacking = [p for p in _parts(list(call.arguments.values())) if p not in seen]
@@ -200,7 +207,7 @@ def test_golden_values_stand_in_the_query_or_in_earlier_answers(split):
 
 def test_later_calls_use_earlier_answers():
     later = using = 0
-    for trajectory in trajectories(size=2000, error_rate=0):
+    for trajectory in trajectories(error_rate=0):
         for at, call, _, _ in turns(trajectory):
             if at > 1 and call.name not in user.tools:
                 later += 1
@@ -209,7 +216,7 @@ def test_later_calls_use_earlier_answers():
 
 
 def test_a_missing_detail_is_asked_for_and_then_used():
-    asking = [t for t in trajectories(size=2000, error_rate=0) if t.meta["reply"] is not None]
+    asking = [t for t in trajectories(error_rate=0) if t.meta["reply"] is not None]
     assert 0.03 < len(asking) / 2000 < 0.2
     for trajectory in asking:
         assert trajectory.messages[1].calls[0].call.name == "ask_to_user"
@@ -226,8 +233,10 @@ def test_a_missing_detail_is_asked_for_and_then_used():
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("rate", [0, 0.17, 0.5])
 def test_share_of_wrong_calls_is_the_error_rate(split, rate):
-    kinds = [kind for t in trajectories(split, 2000, rate) for kind in t.meta["errors"]]
-    assert sum(kind is not None for kind in kinds) / len(kinds) == pytest.approx(rate, abs=0.01)
+    kinds = [kind for t in trajectories(split, error_rate=rate) for kind in t.meta["errors"]]
+    assert sum(kind is not None for kind in kinds) / len(kinds) == pytest.approx(
+        rate, abs=0.01 if split != "validation" else 0.02
+    )
 
 
 @pytest.mark.parametrize("split", SPLITS)

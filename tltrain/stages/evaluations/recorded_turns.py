@@ -52,7 +52,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     calls = list(score(model, encoder, items, packing))
     runs.write_lines(folder / CALLS, (json.dumps(asdict(call), ensure_ascii=False) for call in calls))
     name = f"{toolworld.set_name(str(cfg.benchmark.split), str(cfg.benchmark.tools))}_turns"
-    found = recorded_calls.measure(calls, cfg.seed)
+    found = recorded_calls.measure(calls, cfg.benchmark.seed)
     metrics: dict[str, Any] = {f"{name}/{measure}": round(number.value, 4) for measure, number in found.items()}
     metrics |= {
         f"{name}/n": len(calls),
