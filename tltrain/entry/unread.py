@@ -38,7 +38,7 @@ def asks_model(cfg: DictConfig) -> bool:
     """Return whether the local model answers in stage=eval or stage=predict."""
     if _asked(cfg) is not None:
         return False
-    return cfg.source.name == "model" or (cfg.stage.name == "eval" and cfg.benchmark.name == "general")
+    return cfg.source.name == "model" or (cfg.stage.name == "eval" and cfg.benchmark.name in reads.MODEL_ITSELF)
 
 
 def analyzed(stage: DictConfig, words: Sequence[str]) -> tuple[bool, list[str]]:
@@ -117,5 +117,5 @@ def _asked(cfg: DictConfig) -> str | None:
     """Return the key that makes stage=eval score or compare existing answers; None if it asks, or refuses to."""
     if cfg.stage.get("compare"):
         return "stage.compare"
-    scorable = cfg.benchmark.name != "general" and not cfg.benchmark.get("multi")
+    scorable = cfg.benchmark.name not in reads.MODEL_ITSELF and not cfg.benchmark.get("multi")
     return "stage.predictions" if cfg.stage.get("predictions") is not None and scorable else None
