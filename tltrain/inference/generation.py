@@ -56,8 +56,28 @@ class GenerationSettings:
     together: bool = False
 
 
-@torch.inference_mode()
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A generated answer.
+
+    Attributes:
+        finish_reason: `stop`, or `length` where `max_new_tokens` cut the answer before it was complete; empty for a
+            prompt that was not answered.
+    """
+
+    text: str = ""
+    finish_reason: str = ""
+
+
 def generate(
+    model: PreTrainedModel, encoder: Encoder, prompts: Sequence[Sequence[int]], settings: GenerationSettings
+) -> list[str]:
+    """Return the texts of `answers`."""
+    return [answer.text for answer in answers(model, encoder, prompts, settings)]
+
+
+@torch.inference_mode()
+def answers(
     model: PreTrainedModel,
     encoder: Encoder,
     prompts: Sequence[Sequence[int]],
@@ -65,8 +85,8 @@ def generate(
     *,
     prefill: Prefill | None = None,
     memory: PrefixCache | None = None,
-) -> list[str]:
-    """Return the model's greedy answer to each prompt (token ids from `Encoder.prompt`) as text, in prompt order.
+) -> list[Answer]:
+    """Return the model's greedy answer to each prompt (token ids from `Encoder.prompt`), in prompt order.
 
     A prompt that does not fit into the model's context (see `fits`) is skipped and gets an empty answer.
 
@@ -75,7 +95,7 @@ def generate(
         memory: prefix cache of conversations in progress; its tokens are not computed again.
     """
     max_new_tokens = settings.max_new_tokens
-    answers: list[str] = [""] * len(prompts)
+    found = [Answer()] * len(prompts)
     asked = [i for i, prompt in enumerate(prompts) if fits(model, len(prompt), max_new_tokens)]
     greedy = Greedy(
         max_new_tokens,
@@ -94,9 +114,14 @@ def generate(
         progress(settings.description, len(asked)) as advance,
     ):
         for number, tokens in answering(model, [prompts[i] for i in asked], greedy, settings.batch_size, prefill):
-            answers[asked[number]] = encoder.format.answer(encoder.decode(tokens))
+            complete = greedy.eos_id in tokens or greedy.ended(tokens)
+            text = encoder.format.answer(encoder.decode(tokens))
+            found[asked[number]] = Answer(text, "stop" if complete else "length")
             advance()
-    return list(map("".join, zip(*distributed.gather(answers), strict=True))) if settings.together else answers
+    if not settings.together:
+        return found
+    shares = zip(*distributed.gather(found), strict=True)  # each prompt was answered by one process at most
+    return [next((answer for answer in each if answer.finish_reason), Answer()) for each in shares]
 
 
 def _part(numbers: list[int], prompts: Sequence[Sequence[int]]) -> list[int]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from omegaconf import DictConfig
 
 from tltrain.data import trajectories
 from tltrain.data.reading import ReadReport
 from tltrain.runtime import distributed, terminal
+from tltrain.sources.endings import Endings
 from tltrain.trajectory import Sample
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,7 @@ class LocalModel:
                 cfg.model, cfg.cache.dir, lambda: corpus(list(trajectories(cfg.data, cfg.seed, ReadReport())))
             )
         self.too_long = 0
+        self.endings = Endings()
         self.prefill = Prefill()
         self.memory = PrefixCache() if cfg.benchmark.multi else None  # a conversation's history is read once
         self.encoder = encoders.load_encoder(self.name, cfg.model)
@@ -57,7 +60,7 @@ class LocalModel:
         most = self.cfg.stage.max_new_tokens
         prompts = [self.encoder.prompt(sample) for sample in terminal.track(samples, "tokenizing")]
         own = Prefill()
-        texts = generation.generate(
+        answers = generation.answers(
             self.model,
             self.encoder,
             prompts,
@@ -82,11 +85,12 @@ class LocalModel:
                 generation.context(self.model),
             )
         self.too_long += too_long
-        return [text if fit else None for text, fit in zip(texts, fits, strict=True)]
+        self.endings.add([answer.finish_reason for answer in answers])
+        return [answer.text if fit else None for answer, fit in zip(answers, fits, strict=True)]
 
-    def reading(self) -> dict[str, float]:
-        """Tokens of a prompt, and how many of them had to be read where what prompts share is read once."""
-        return self.prefill.per_sample()
+    def reading(self) -> dict[str, Any]:
+        """Return the tokens of a prompt, how many of them were computed (shared ones once), and why answers ended."""
+        return self.prefill.per_sample() | self.endings.reading()
 
     def close(self) -> None:
         """Let the other processes go."""
