@@ -124,7 +124,7 @@ class Critic:
         "but another method, as the value loss also changes the policy",
     )
     coefficient: float = key(
-        0.1, "weight of the value loss beside the policy loss", least=0, most=1000, only=("share", (True,))
+        0.1, "weight of the value loss beside the policy loss", least=0, most=1000, only=("share", ("true",))
     )
 
 
