@@ -53,6 +53,12 @@ class SupervisedPacking(StrEnum):
     auto = "auto"
 
 
+class KeyTokens(StrEnum):
+    paper = "paper"
+    name = "name"
+    shuffled = "shuffled"
+
+
 class Truncation(StrEnum):
     drop_oldest_turns = "drop_oldest_turns"
     error = "error"
@@ -93,6 +99,11 @@ class WordsBeforeCall(StrEnum):
     ignore = "ignore"
 
 
+class Names(StrEnum):
+    free = "free"
+    offered = "offered"
+
+
 class Scoring(StrEnum):
     official = "official"
     fixed = "fixed"
@@ -102,6 +113,7 @@ class Algorithm(StrEnum):
     ppo = "ppo"
     rloo = "rloo"
     grpo = "grpo"
+    rejection = "rejection"
 
 
 class CriticInit(StrEnum):

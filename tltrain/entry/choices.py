@@ -246,7 +246,8 @@ def _check_only(cfg: DictConfig, key: str, schema: type) -> None:
             return
         if known.only is not None:
             other, values = known.only
-            if (value := getattr(node[other], "name", node[other])) not in values:
+            value = getattr(node[other], "name", str(node[other]).lower())
+            if value not in values:
                 would = " or ".join(f"{where}.{other}={each}" for each in values)
                 raise TltrainError(f"{key}: {where}.{other}={value} reads no such key; {would} does")
         if known.schema is None:

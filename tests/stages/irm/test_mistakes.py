@@ -101,6 +101,7 @@ def test_a_critic_of_another_shape_is_an_error(irm, model, tmp_path):
     ("algorithm", "argument", "message"),
     [
         ("ppo", "learning_rat=1", "transformers.TrainingArguments has no such argument; did you mean learning_rate?"),
+        ("rejection", "beta=0.1", "trl.SFTConfig has no such argument"),
         ("rloo", "num_generation=4", "trl.RLOOConfig has no such argument; did you mean num_generations?"),
         ("grpo", "scale_reward=group", "trl.GRPOConfig has no such argument; did you mean scale_rewards?"),
         ("rloo", "beta=0.1", "this is set by stage.kl"),
@@ -125,7 +126,17 @@ def test_an_argument_that_the_algorithm_has_not_is_an_error(irm, algorithm, argu
         (["stage.ppo_epochs=0"], "stage.ppo_epochs: expected a number from 1 to 1000, found 0"),
         (["stage.algorithm=dpo"], "stage.algorithm: Invalid value 'dpo', expected one of"),
         (["stage.critic.lr=1"], "stage.critic.lr: no such key"),
+        (
+            ["stage.critic.coefficient=1"],
+            "stage.critic.coefficient: stage.critic.share=false reads no such key; stage.critic.share=true does",
+        ),
+        (
+            ["stage.sampled_calls=1"],
+            "stage.sampled_calls: stage.algorithm=ppo reads no such key; stage.algorithm=rejec",
+        ),
+        (["stage.critic.share=true"], "stage.critic.share=true: a value head is no model of its own; leave out"),
         (["stage.algorithm=rloo", "stage.do_sample=false"], "stage.do_sample=false: rloo compares sampled calls"),
+        (["stage.algorithm=rloo", "stage.names=offered"], "stage.names=offered: rloo samples by TRL's own means"),
         (["reward.correct=good"], "reward.correct: expected a number, found 'good'"),
     ],
 )
