@@ -15,6 +15,26 @@ class Rule(StrEnum):
     strict = "strict"
 
 
+class MaeRule(StrEnum):
+    paper = "paper"
+    strict = "strict"
+    failed = "failed"
+    errors = "errors"
+    random = "random"
+
+
+class Split(StrEnum):
+    train = "train"
+    validation = "validation"
+    test = "test"
+
+
+class ToolSet(StrEnum):
+    standard = "standard"
+    confusable = "confusable"
+    all = "all"
+
+
 class Write(StrEnum):
     trajectories = "trajectories"
     turns = "turns"

@@ -11,6 +11,7 @@ from tltrain.config.choices import (
     Algorithm,
     CriticInit,
     LossMean,
+    MaeRule,
     Matching,
     OnKlLimit,
     Packing,
@@ -38,7 +39,11 @@ ROWS = 1_000_000
 """Most rows of a batch."""
 
 NAME = "name of the stage, which `stage=` chooses"
-RULE = "rule that says which tool answers are errors"
+RULE = (
+    "which calls MAE leaves out; paper, strict: those whose answer is an error by this rule; controls: failed, errors: "
+    "those that toolworld knows to have failed, or to be wrong; random: as many right ones as paper, drawn by seed"
+)
+COUNTED = "rule that says which tool answers are errors"
 WORDS_BEFORE_CALL = (
     "a thought, a sentence or a code fence before a call; error: the call counts as unreadable; ignore: it is read as "
     "if it stood alone"
@@ -71,7 +76,7 @@ class DemoStage(DemoSizes):
 @dataclass
 class MaeStage:
     name: str = key("mae", NAME)
-    rule: Rule = key(Rule.paper, RULE)
+    rule: MaeRule = key(MaeRule.paper, RULE)
     mae: bool = key(True, "mark calls with errors as not to be learned; false: drop only turns without an answer")
     write: Write = key(
         Write.trajectories,
@@ -83,7 +88,7 @@ class MaeStage:
 class SupervisedStage:
     name: str = key(MISSING, NAME)
     mae: bool = key(MISSING, "leave out calls that the tool answered with an error (MAE)")
-    rule: Rule = key(Rule.paper, RULE)
+    rule: MaeRule = key(MaeRule.paper, RULE)
     w_max: Optional[float] = key(
         MISSING, "largest weight of a key token (PKT); null: every token weighs 1", least=1, most=1_000_000
     )
@@ -134,7 +139,7 @@ class IrmStage:
         Algorithm.ppo, "reinforcement learning algorithm; rloo and grpo are TRL's trainers, without a critic"
     )
     mae: bool = key(True, "do not ask for calls that the tool answered with an error (MAE)")
-    rule: Rule = key(Rule.paper, RULE)
+    rule: MaeRule = key(MaeRule.paper, RULE)
     packing: Packing = key(
         Packing.trajectory,
         "what one row holds; trajectory: all calls of a trajectory, whose common history is computed once; turn: one "
@@ -215,7 +220,10 @@ class EvalStage:
         Matching.strict, 'comparison of argument values; strict: equal as JSON; lenient: 1, 1.0 and "1" are equal'
     )
     words_before_call: WordsBeforeCall = key(WordsBeforeCall.error, WORDS_BEFORE_CALL)
-    rule: Rule = key(Rule.strict, "rule that says which tool answers in conversations are errors (CE)")
+    rule: Rule = key(
+        Rule.strict,
+        "rule that says which tool answers in conversations are errors (CE); toolworld knows it without one",
+    )
     max_new_tokens: int = key(256, "longest generated answer in tokens", least=1, most=TOKENS)
     batch_size: int = key(16, "number of prompts answered at the same time", least=1, most=ROWS)
 
@@ -231,7 +239,7 @@ class PredictStage:
 class InspectStage:
     name: str = key("inspect", NAME)
     mae: bool = key(True, "mark calls that the tool answered with an error (MAE)")
-    rule: Rule = key(Rule.paper, RULE)
+    rule: MaeRule = key(MaeRule.paper, RULE)
     w_max: Optional[float] = key(
         9.0, "largest weight of a key token (PKT); null: every token weighs 1", least=1, most=1_000_000
     )
@@ -246,7 +254,7 @@ class PipelineStage:
     )
     pkt: bool = key(True, "give key tokens more weight (PKT)")
     irm: bool = key(True, "continue with reinforcement learning (IRM)")
-    rule: Rule = key(Rule.paper, RULE)
+    rule: MaeRule = key(MaeRule.paper, RULE)
     w_max: float = key(9.0, "largest weight of a key token, where pkt=true", least=1, most=1_000_000)
     benchmarks: list[Any] = key(
         ["toolworld"],
@@ -322,7 +330,7 @@ class ReportStage:
 @dataclass
 class AnalyzeStage:
     name: str = key("analyze", NAME)
-    rule: Rule = key(Rule.paper, RULE)
+    rule: Rule = key(Rule.paper, COUNTED)
     mae: bool = key(True, "do not ask the models for calls that the tool answered with an error (MAE)")
     models: list[str] = key([], "model folders or hub ids to compare; base: the model that model= chooses")
     unseen: bool = key(False, "leave out trajectories whose query any of the models was trained on")

@@ -16,11 +16,9 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.text import Text
 
-from tltrain import mae
-from tltrain.data.judged import JudgedSource, log_reading, read_metrics, rule_of
+from tltrain.data.judged import Judge, JudgedSource, judge_of, log_reading, read_metrics
 from tltrain.formats import tl
 from tltrain.formats.stubs import render_tools
-from tltrain.formats.tool_errors import Rule
 from tltrain.mae import Verdict
 from tltrain.models import encoders, loading
 from tltrain.models.loading import CORPUS, corpus
@@ -37,18 +35,19 @@ REASONS = {
     Verdict.KEPT: "the data marks this turn as history (learn: false)",
     Verdict.ERROR: "the tool answered this call with an error",
     Verdict.NO_ANSWER: "no tool's answer follows",
+    Verdict.RANDOM: "left out at random (stage.rule=random)",
 }
 """Why a turn is not learned, by MAE's verdict; a turn that MAE keeps can only be left out by its source."""
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage in `folder` and return what it wrote to `metrics.json`."""
-    source, rule = JudgedSource(cfg), rule_of(cfg)
+    source, judge = JudgedSource(cfg), judge_of(cfg)
     items = list(islice(source, max(cfg.stage.limit, CORPUS if cfg.model.random else 0)))
     log_reading(source.read, folder)
     path = loading.resolve(cfg.model, cfg.cache.dir, lambda: corpus(items))
     encoder = encoders.load_encoder(path, cfg.model)
-    conversations = [conversation(item, rule, encoder, cfg.stage.w_max) for item in items[: cfg.stage.limit]]
+    conversations = [conversation(item, judge, encoder, cfg.stage.w_max) for item in items[: cfg.stage.limit]]
     for shown in conversations:
         terminal.console.rule(Text(visible(shown.id)))
         terminal.console.print(coloured(shown))
@@ -67,9 +66,9 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 # How the trainer sees a trajectory -----------------------------------------------------------------------------------
 
 
-def conversation(trajectory: Trajectory, rule: Rule | None, encoder: Encoder, w_max: float | None) -> Conversation:
+def conversation(trajectory: Trajectory, judge: Judge, encoder: Encoder, w_max: float | None) -> Conversation:
     """Return the trajectory's text with the weight of each token of a learned turn."""
-    verdicts = mae.verdicts(trajectory, rule)
+    verdicts = judge(trajectory)
     messages: list[History | Turn] = []
     turn, kind = 0, ""
     pieces = list(zip(encoder.format.segments(trajectory), encoder.runs(trajectory, w_max), strict=True))
