@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
+from tltrain.config.reads import MODEL_ITSELF
+
 OF_PLAN = {"supervised": "sft, pkt", "rl": "irm", "eval": "eval"}
 """Node of stage=plan -> the values of `stage.of` that read it."""
 ENDPOINT_READS = ("model.bos", "model.trust_remote_code")
@@ -23,7 +25,7 @@ def asks_model(cfg: DictConfig) -> bool:
     """Whether stage=eval or stage=predict has the local model answer."""
     if _asked(cfg) is not None:
         return False
-    return cfg.source.name == "model" or (cfg.stage.name == "eval" and cfg.benchmark.name == "general")
+    return cfg.source.name == "model" or (cfg.stage.name == "eval" and cfg.benchmark.name in MODEL_ITSELF)
 
 
 def _of_model(cfg: DictConfig, key: str) -> str | None:
@@ -71,5 +73,5 @@ def _asked(cfg: DictConfig) -> str | None:
     """What has stage=eval score or compare answers that there are already; None where it asks, or refuses to."""
     if cfg.stage.get("compare"):
         return "stage.compare"
-    scorable = cfg.benchmark.name != "general" and not cfg.benchmark.get("multi")
+    scorable = cfg.benchmark.name not in MODEL_ITSELF and not cfg.benchmark.get("multi")
     return "stage.predictions" if cfg.stage.get("predictions") is not None and scorable else None
