@@ -65,9 +65,6 @@ def test_the_smallest_detectable_difference_of_five_seeds():
         assert found == pytest.approx((t + 0.9410) * 4 / 5**0.5, abs=1e-3)
 
 
-XX
-
-
 @pytest.mark.parametrize(("seeds", "questions", "larger"), [(4, 1, "seeds"), (0, 30, "questions")])
 def test_more_of_what_varies_most_lowers_it(seeds, questions, larger):
     rng = np.random.default_rng(0)

@@ -1,0 +1,97 @@
+"""Choose the settings on validation tools, by the rule of the protocol, and write them with their evidence.
+
+Each step of the plan tries its candidates once, with a seed that the study does not use, and keeps the one with the
+highest measure; of equal ones the first. `tuned.yaml` gets the words of each setting, and every candidate's measure.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from experiments.study import rows
+from experiments.study.design import Step, Study, protocol_hash
+from tltrain.errors import TltrainError
+from tltrain.runtime import runs
+
+if TYPE_CHECKING:
+    from experiments.study.run import Place
+
+Pipeline = Callable[..., None]
+
+
+def tune(study: Study, place: Place, pipeline: Pipeline) -> None:
+    """Run all steps and write `tuned.yaml`; finished candidates are not run again.
+
+    Raises:
+        TltrainError: rows stand, or a run failed.
+    """
+    if any(place.rows.glob("*.jsonl.gz")):
+        raise TltrainError(f"{place.rows}: rows stand already: the settings are fixed")
+    settings: dict[str, list[str]] = {}
+    evidence = []
+    for step in study.tuning:
+        measured = []
+        for number, candidate in enumerate(step.candidates):
+            taken = [word for name in step.settings for word in settings.get(name, ())]
+            folder = place.work / "tuning" / f"{step.name}-{number}"
+            words = (*taken, *candidate.keep, *candidate.only_here, *study.tuning_words, *extra_words(study, place))
+            pipeline(place, folder, step.experiment, study.tuning_seed, words)
+            measured.append(measure(folder, step.measure))
+            print(f"{step.name}: {' '.join(candidate.keep)}: {step.measure} {measured[-1]:.4f}", flush=True)
+        best = choose(measured)
+        settings.setdefault(step.setting, []).extend(step.candidates[best].keep)
+        evidence.append(entry(step, measured, best))
+    write(place.tuned, settings, evidence)
+
+
+def extra_words(study: Study, place: Place) -> tuple[str, ...]:
+    """The words of a dry run, whose benchmarks are those of tuning, made small."""
+    if not place.dry_run:
+        return place.words
+    small = tuple(word for word in study.dry_run if not word.startswith("stage.benchmarks="))
+    return (*small, "stage.benchmarks=[{name: toolworld, split: validation, size: 2}]", *place.words)
+
+
+def choose(measured: Sequence[float]) -> int:
+    """The position of the highest measure; of equal ones the first."""
+    return max(range(len(measured)), key=lambda number: (measured[number], -number))
+
+
+def measure(folder: Path, name: str) -> float:
+    """The mean over the run's sets of the mean over their questions: of TS, PI and CF (`mean`), or of the reward."""
+    found = []
+    for set_name, place in rows.evaluations(folder):
+        found.append(statistics.fmean(rows.results(rows.lines_of(set_name, place), name).values()))
+    return statistics.fmean(found)
+
+
+def entry(step: Step, measured: Sequence[float], best: int) -> dict[str, Any]:
+    """What a step found, for the file."""
+    return {
+        "step": step.name,
+        "measure": step.measure,
+        "candidates": [
+            {"words": list(candidate.keep), step.measure: round(value, 4)}
+            for candidate, value in zip(step.candidates, measured, strict=True)
+        ],
+        "chosen": best,
+    }
+
+
+def write(path: Path, settings: Mapping[str, Sequence[str]], evidence: Sequence[Mapping[str, Any]]) -> None:
+    """Write the settings and their evidence."""
+    record = {
+        "protocol": protocol_hash(),
+        "settings": {name: list(words) for name, words in settings.items()},
+        "evidence": list(evidence),
+    }
+    with runs.writing(path, data=True) as file:
+        file.write(
+            "# Written by `experiments/study/run.sh --tune`: each setting's words, and what every candidate reached.\n"
+        )
+        yaml.safe_dump(record, file, sort_keys=False, width=140)
