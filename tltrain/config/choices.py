@@ -53,6 +53,12 @@ class SupervisedPacking(StrEnum):
     auto = "auto"
 
 
+class KeyTokens(StrEnum):
+    paper = "paper"
+    name = "name"
+    shuffled = "shuffled"
+
+
 class Truncation(StrEnum):
     drop_oldest_turns = "drop_oldest_turns"
     error = "error"
@@ -91,6 +97,11 @@ class Matching(StrEnum):
 class WordsBeforeCall(StrEnum):
     error = "error"
     ignore = "ignore"
+
+
+class Names(StrEnum):
+    free = "free"
+    offered = "offered"
 
 
 class Scoring(StrEnum):

@@ -10,9 +10,11 @@ from omegaconf import MISSING
 from tltrain.config.choices import (
     Algorithm,
     CriticInit,
+    KeyTokens,
     LossMean,
     MaeRule,
     Matching,
+    Names,
     OnKlLimit,
     Packing,
     Planned,
@@ -47,6 +49,14 @@ COUNTED = "rule that says which tool answers are errors"
 WORDS_BEFORE_CALL = (
     "a thought, a sentence or a code fence before a call; error: the call counts as unreadable; ignore: it is read as "
     "if it stood alone"
+)
+KEY_TOKENS = (
+    "tokens that get the weight of a key token, where w_max is given; paper: the key tokens; name: also the rest of "
+    "the called tool's name; shuffled: as many random tokens of the turn, a control"
+)
+NAMES = (
+    "names of tools that can be generated; free: any; offered: those of the tools on offer, as the guided decoding of "
+    "servers does"
 )
 RESUME = "continue from the last complete checkpoint in hydra.run.dir"
 KEEP_CHECKPOINTS = "keep the checkpoints after the run has ended well"
@@ -92,6 +102,7 @@ class SupervisedStage:
     w_max: Optional[float] = key(
         MISSING, "largest weight of a key token (PKT); null: every token weighs 1", least=1, most=1_000_000
     )
+    key_tokens: KeyTokens = key(KeyTokens.paper, KEY_TOKENS)
     packing: SupervisedPacking = key(
         SupervisedPacking.trajectory,
         "what one sample holds; trajectory: all turns of a trajectory; turn: one turn, as released; prefix_tree: all "
@@ -167,6 +178,7 @@ class IrmStage:
     )
     do_sample: bool = key(True, "sample the calls; false: greedy decoding")
     temperature: float = key(0.7, "sampling temperature", above=0, most=100, hint="greedy sampling is do_sample=false")
+    names: Names = key(Names.free, f"{NAMES}, in rollouts, updates and held-out questions; needs algorithm=ppo")
     kl: float = key(0.3, "coefficient of the KL penalty against the reference model, a token", least=0)
     kl_limit: Optional[float] = key(
         None,
@@ -226,12 +238,20 @@ class EvalStage:
     )
     max_new_tokens: int = key(256, "longest generated answer in tokens", least=1, most=TOKENS)
     batch_size: int = key(16, "number of prompts answered at the same time", least=1, most=ROWS)
+    names: Names = key(Names.free, NAMES)
+    temperature: float = key(
+        0.0,
+        "sampling temperature; 0: greedy decoding; a repeated run with the same seed gives the same answers",
+        least=0,
+        most=100,
+    )
 
 
 @dataclass
 class PredictStage:
     name: str = key("predict", NAME)
     max_new_tokens: int = key(512, "longest generated call in tokens", least=1, most=TOKENS)
+    names: Names = key(Names.free, NAMES)
     words_before_call: WordsBeforeCall = key(WordsBeforeCall.error, WORDS_BEFORE_CALL)
 
 
@@ -243,6 +263,7 @@ class InspectStage:
     w_max: Optional[float] = key(
         9.0, "largest weight of a key token (PKT); null: every token weighs 1", least=1, most=1_000_000
     )
+    key_tokens: KeyTokens = key(KeyTokens.paper, KEY_TOKENS)
     limit: int = key(3, "number of trajectories to show", least=1)
 
 
@@ -256,6 +277,7 @@ class PipelineStage:
     irm: bool = key(True, "continue with reinforcement learning (IRM)")
     rule: MaeRule = key(MaeRule.paper, RULE)
     w_max: float = key(9.0, "largest weight of a key token, where pkt=true", least=1, most=1_000_000)
+    key_tokens: KeyTokens = key(KeyTokens.paper, KEY_TOKENS.replace("w_max is given", "pkt=true"))
     benchmarks: list[Any] = key(
         ["toolworld"],
         "benchmarks to evaluate on: choices of conf/benchmark, or mappings with a choice as `name` and other keys of "

@@ -22,13 +22,10 @@ from tltrain.environments import Environment
 from tltrain.formats import tool_errors
 from tltrain.formats.preamble import without_words
 from tltrain.grading import Grade, Outcome, first_call, grade
-from tltrain.trajectory import Call, Message, Sample, Task, Tool, Turn
+from tltrain.trajectory import FINISH, Call, Message, Sample, Task, Tool, Turn
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-FINISH = "finish"
-"""The tool whose call ends a user's turn, where one of this name is on offer; its last argument is the answer."""
 
 MAX_OUTPUT = 4000
 """Characters of a tool's answer that enter the history, if nothing else is said."""

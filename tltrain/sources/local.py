@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
+from tltrain.config import Names
 from tltrain.data import trajectories
 from tltrain.data.reading import ReadReport
 from tltrain.runtime import distributed, terminal
@@ -16,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class LocalModel:
-    """Greedy answers of a local model (a `tltrain.sources.Source`).
+    """The answers of a local model (a `tltrain.sources.Source`), greedy unless `stage.temperature` is above 0.
 
     Of several processes each has the model, and the first shares what it is asked with the others (`help_out`).
     """
@@ -28,6 +29,7 @@ class LocalModel:
             import torch
 
             from tltrain.inference.continuous_batching import Prefill
+            from tltrain.inference.offered_names import OfferedNames
             from tltrain.inference.prefix_cache import PrefixCache
             from tltrain.models import devices, encoders, loading
         from tltrain.models.loading import corpus
@@ -42,6 +44,7 @@ class LocalModel:
         self.prefill = Prefill()
         self.memory = PrefixCache() if cfg.benchmark.multi else None  # a conversation's history is read once
         self.encoder = encoders.load_encoder(self.name, cfg.model)
+        self.offered = OfferedNames(self.encoder) if cfg.stage.names == Names.offered else None
         self.model = loading.load_model(self.name, cfg.model, torch.bfloat16 if bf16 else torch.float32, device)
 
     def __call__(self, samples: Sequence[Sample]) -> list[str | None]:
@@ -53,9 +56,12 @@ class LocalModel:
         """The same, called by every process alike."""
         from tltrain.inference import generation
         from tltrain.inference.continuous_batching import Prefill
+        from tltrain.inference.token_choice import TokenChoice
 
         most = self.cfg.stage.max_new_tokens
         prompts = [self.encoder.prompt(sample) for sample in terminal.track(samples, "tokenizing")]
+        temperature = self.cfg.stage.get("temperature", 0.0)  # stage=predict is greedy
+        free = self.offered is None and not temperature
         own = Prefill()
         texts = generation.generate(
             self.model,
@@ -67,6 +73,7 @@ class LocalModel:
                 f"answering {self.cfg.benchmark.name}",
                 together=True,
             ),
+            choose=None if free else TokenChoice(samples, self.offered, temperature, self.cfg.seed),
             prefill=own,
             memory=self.memory,
         )

@@ -4,6 +4,7 @@
 
 In the terminal, text that is only read is dim; targets are coloured by weight and key tokens underlined; a turn that
 MAE leaves out is struck through; `⏎` marks a turn's end token. `inspect.html` shows the same with a legend.
+`stage.key_tokens=name` and `shuffled` colour the tokens that carry the weight; the paper's key tokens stay underlined.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.text import Text
 
+from tltrain.config import KeyTokens
 from tltrain.data.judged import Judge, JudgedSource, judge_of, log_reading, read_metrics
 from tltrain.formats import tl
 from tltrain.formats.stubs import render_tools
@@ -47,13 +49,19 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     log_reading(source.read, folder)
     path = loading.resolve(cfg.model, cfg.cache.dir, lambda: corpus(items))
     encoder = encoders.load_encoder(path, cfg.model)
-    conversations = [conversation(item, judge, encoder, cfg.stage.w_max) for item in items[: cfg.stage.limit]]
+    key_tokens = cfg.stage.key_tokens
+    conversations = [
+        conversation(item, judge, encoder, cfg.stage.w_max, key_tokens, cfg.seed) for item in items[: cfg.stage.limit]
+    ]
     for shown in conversations:
         terminal.console.rule(Text(visible(shown.id)))
         terminal.console.print(coloured(shown))
     terminal.console.print(legend())
     settings = Settings(
-        cfg.stage.w_max, cfg.stage.rule.name if cfg.stage.mae else None, cfg.model.path or cfg.model.name
+        cfg.stage.w_max,
+        cfg.stage.rule.name if cfg.stage.mae else None,
+        cfg.model.path or cfg.model.name,
+        key_tokens.name,
     )
     with runs.writing(folder / "inspect.html") as file:
         file.write(page(conversations, settings))
@@ -66,12 +74,21 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 # How the trainer sees a trajectory -----------------------------------------------------------------------------------
 
 
-def conversation(trajectory: Trajectory, judge: Judge, encoder: Encoder, w_max: float | None) -> Conversation:
+def conversation(
+    trajectory: Trajectory,
+    judge: Judge,
+    encoder: Encoder,
+    w_max: float | None,
+    key_tokens: KeyTokens = KeyTokens.paper,
+    seed: int = 0,
+) -> Conversation:
     """Return the trajectory's text with the weight of each token of a learned turn."""
     verdicts = judge(trajectory)
     messages: list[History | Turn] = []
     turn, kind = 0, ""
-    pieces = list(zip(encoder.format.segments(trajectory), encoder.runs(trajectory, w_max), strict=True))
+    pieces = list(
+        zip(encoder.format.segments(trajectory), encoder.runs(trajectory, w_max, key_tokens, seed), strict=True)
+    )
     for piece, run_ in pieces[1:]:  # the first is the system's
         if piece.turn is not None:
             verdict, found = verdicts[turn]
@@ -125,11 +142,15 @@ def _append_turn(out: Text, turn: Turn) -> None:
         out.append("  [left out]", NOTE)
         return
     for token in turn.tokens:
-        out.append(visible(token.text), _key_style(token.weight) if token.is_key else PLAIN if token.weight else READ)
+        out.append(visible(token.text), _style(token))
     targets = [token for token in turn.tokens if token.weight]
     if keys := [token for token in targets if token.is_key]:
-        said = " ".join(repr(token.text) for token in keys if not token.is_end)
-        out.append(f"  [{len(keys)} key of {len(targets)}: {said}, weight {keys[0].weight:.2g}]", NOTE)
+        out.append(f"  [{len(keys)} key of {len(targets)}: {_said(keys)}", NOTE)
+        heavy = [token for token in targets if token.weight > 1]
+        if heavy and [token.is_key for token in targets] != [token.weight > 1 for token in targets]:
+            out.append(f", weight {heavy[0].weight:.2g} on {len(heavy)}: {_said(heavy)}]", NOTE)
+        else:
+            out.append(f", weight {keys[0].weight:.2g}]", NOTE)
 
 
 def legend() -> Text:
@@ -139,14 +160,23 @@ def legend() -> Text:
         "  ",
         ("target", PLAIN),
         "  ",
-        ("key token", _key_style(9)),
+        ("key token", _style(Token("", 9, True))),
         "  ",
         ("left out by MAE", LEFT_OUT),
         f"  {END} end of a turn",
     )
 
 
-def _key_style(weight: float) -> str:
-    """Return a key token's style, warmer for a larger weight."""
+def _said(tokens: Sequence[Token]) -> str:
+    return " ".join(repr(token.text) for token in tokens)
+
+
+def _style(token: Token) -> str:
+    """Return a token's style, warmer for a larger weight; key tokens are bold and underlined."""
+    if not token.weight:
+        return READ
+    if token.weight == 1 and not token.is_key:
+        return PLAIN
+    weight = token.weight
     colour = "yellow" if weight < 3 else "dark_orange" if weight < 6 else "red"
-    return f"{KEY} {colour}"
+    return f"{KEY} {colour}" if token.is_key else colour

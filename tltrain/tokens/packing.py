@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
-from tltrain.config import SupervisedPacking, Truncation
+from tltrain.config import KeyTokens, SupervisedPacking, Truncation
 from tltrain.errors import TltrainError
 from tltrain.runtime.shares import share
 from tltrain.tokens import prefix_tree
@@ -75,6 +75,7 @@ class PackingSettings:
         max_length: length limit of a sample in tokens.
         truncation: what to do with a longer sample: drop its oldest turns (tools and query stay), stop, or skip it.
         limits: size limits of a tree; None allows 16 trajectories.
+        key_tokens: the tokens that get the weight of a key token. seed: of the random ones; see `Encoder.runs`.
     """
 
     packing: SupervisedPacking | str = SupervisedPacking.trajectory
@@ -82,11 +83,22 @@ class PackingSettings:
     max_length: int = sys.maxsize
     truncation: Truncation | str = Truncation.drop_oldest_turns
     limits: Limits | None = None
+    key_tokens: KeyTokens | str = KeyTokens.paper
+    seed: int = 0
 
     @classmethod
-    def from_stage(cls, stage: DictConfig, max_length: int, limits: Limits | None = None) -> PackingSettings:
-        """Read the settings from the configuration of `stage=sft` or `stage=pkt`."""
-        return cls(stage.packing.name, stage.w_max, max_length, stage.truncation.name, limits)
+    def from_config(cls, cfg: DictConfig, max_length: int, limits: Limits | None = None) -> PackingSettings:
+        """Read the settings from the configuration of a run of `stage=sft` or `stage=pkt`."""
+        stage = cfg.stage
+        return cls(
+            stage.packing.name,
+            stage.w_max,
+            max_length,
+            stage.truncation.name,
+            limits,
+            stage.key_tokens.name,
+            cfg.seed,
+        )
 
 
 def pack(
@@ -120,7 +132,7 @@ def _chains(
     packing, truncation = SupervisedPacking(settings.packing), Truncation(settings.truncation)
     max_length = settings.max_length
     for trajectory in trajectories:
-        runs = encoder.runs(trajectory, settings.w_max)
+        runs = encoder.runs(trajectory, settings.w_max, settings.key_tokens, settings.seed)
         chains = _turn_chains(runs) if packing == "turn" else [_without_tail(runs)]
         report.given += 1
         report.chains += sum(map(bool, chains))
