@@ -1,7 +1,7 @@
 """The study's plan (`plan.yaml`) and the seal on its protocol (`protocol.sha256`).
 
-`protocol.sha256` has the format of sha256sum and lists PROTOCOL.md, plan.yaml and every file of conf/. Its own digest is
-the hash of the protocol, which every row carries.
+`protocol.sha256` has the format of sha256sum and lists PROTOCOL.md, plan.yaml and every file of conf/. Its own digest
+is the hash of the protocol, which every row carries.
 """
 
 from __future__ import annotations
@@ -62,14 +62,22 @@ class Hypothesis:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A number of a row: the mean over the lines of `set` of their `level`, in `unit`."""
+    """A number of a row: the mean over the lines of `set` of their `level`, in `unit`.
+
+    Of several sets it is the mean over sets, and questions that any row was trained on are left out.
+    """
 
     name: str
-    set: str
+    set: str | tuple[str, ...]
     level: str
     title: str
     unit: str = "points"
     lower_is_better: bool = False
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """Its sets."""
+        return (self.set,) if isinstance(self.set, str) else self.set
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +142,7 @@ def load(path: Path = PLAN) -> Study:
     study = Study(
         seeds=tuple(plan["seeds"]),
         hypotheses={name: Hypothesis(name=name, **_tuples(each)) for name, each in plan["hypotheses"].items()},
-        measures={name: Measure(name=name, **each) for name, each in plan["measures"].items()},
+        measures={name: Measure(name=name, **_tuples(each)) for name, each in plan["measures"].items()},
         secondary=tuple((arm, baseline) for arm, baseline in plan["secondary"]),
         margins=tuple((arm, baseline, float(points)) for arm, baseline, points in plan["margins"]),
         groups=tuple(Group(**_tuples(each)) for each in plan["groups"]),

@@ -12,11 +12,13 @@ import io
 import json
 import os
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.study.statistics import measured_ratio
 from tltrain.errors import TltrainError
 from tltrain.evaluation.metrics import SINGLE_TURN
 from tltrain.evaluation.records import PREDICTIONS, TRANSCRIPTS, Prediction, Transcript, read_lines
@@ -25,7 +27,7 @@ from tltrain.runtime import json_files
 FORMAT = 1
 RECORDED = "recorded_calls.jsonl"
 """What the benchmark toolworld_turns writes for each recorded call."""
-RECORDED_KEYS = ("failed", "mistake", "loss", "golden_loss", "keys", "keys_right", "keys_loss")
+RECORDED_KEYS = ("open_text", "failed", "mistake", "loss", "golden_loss", "keys", "keys_right", "keys_loss")
 
 Line = dict[str, Any]
 
@@ -103,11 +105,20 @@ def evaluations(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def lines_of(name: str, place: Path) -> list[Line]:
-    """The lines of one evaluation's folder.
+    """The lines of one evaluation's folder; a question that is asked twice is numbered.
 
     Raises:
         TltrainError: it has no results per question.
     """
+    lines, asked = _lines_of(name, place), Counter[str]()
+    for line in lines:
+        asked[line["id"]] += 1
+        if asked[line["id"]] > 1:
+            line["id"] = f"{line['id']}#{asked[line['id']]}"
+    return lines
+
+
+def _lines_of(name: str, place: Path) -> list[Line]:
     if (place / RECORDED).is_file():
         return [_recorded(name, record) for record in read_lines(place / RECORDED, lambda record: record)]
     if (place / TRANSCRIPTS).is_file():
@@ -176,7 +187,9 @@ def metrics_of(folder: Path) -> dict[str, float]:
 def results(lines: Iterable[Line], level: str) -> dict[str, float]:
     """Sample -> its number in percent (`calls`: a count), whose mean is the row's.
 
-    `mean` is that of TS, PI and CF; `de` and `ce` are shares of calls; `with_error` says whether any call failed.
+    `mean` is that of TS, PI and CF; `de` and `ce` are shares of calls; `with_error` says whether any call failed. Of
+    recorded calls: `key_accuracy` is a share of key tokens, and `margin` the nats by which a failing call is less likely
+    than the golden one; open text is left out of both.
 
     Raises:
         TltrainError: a line has no such number.
@@ -184,10 +197,15 @@ def results(lines: Iterable[Line], level: str) -> dict[str, float]:
     lines = list(lines)
     try:
         if level in ("de", "ce"):
-            from experiments.study.statistics import measured_ratio
-
             values = measured_ratio([line[level] for line in lines], [line["calls"] for line in lines])
             return {line["id"]: value for line, value in zip(lines, values, strict=True)}
+        if level == "key_accuracy":
+            asked = [line for line in lines if line["keys"] and not line["open_text"]]
+            values = measured_ratio([line["keys_right"] for line in asked], [line["keys"] for line in asked])
+            return {line["id"]: value for line, value in zip(asked, values, strict=True)}
+        if level == "margin":
+            failing = [line for line in lines if line.get("golden_loss") is not None and not line["open_text"]]
+            return {line["id"]: line["loss"] - line["golden_loss"] for line in failing}
         if level == "mean":
             return {line["id"]: 100 * statistics.fmean(line[each] for each in SINGLE_TURN) for line in lines}
         if level == "with_error":

@@ -101,7 +101,6 @@ def pipeline(place: Place, folder: Path, experiment: str, seed: int, words: Sequ
             env=os.environ | QUIET,
             stdout=log,
             stderr=subprocess.STDOUT,
-            preexec_fn=lambda: os.nice(19),
         )
         status = _wait(job, place.deadline)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -35,8 +35,9 @@ def tune(study: Study, place: Place, pipeline: Pipeline) -> None:
     settings: dict[str, list[str]] = {}
     evidence = []
     for step in study.tuning:
-        measured = []
-        for number, candidate in enumerate(step.candidates):
+        measured: list[float] = []
+        candidates = step.candidates[:2] if place.dry_run else step.candidates
+        for number, candidate in enumerate(candidates):
             taken = [word for name in step.settings for word in settings.get(name, ())]
             folder = place.work / "tuning" / f"{step.name}-{number}"
             words = (*taken, *candidate.keep, *candidate.only_here, *study.tuning_words, *extra_words(study, place))
@@ -77,7 +78,7 @@ def entry(step: Step, measured: Sequence[float], best: int) -> dict[str, Any]:
         "measure": step.measure,
         "candidates": [
             {"words": list(candidate.keep), step.measure: round(value, 4)}
-            for candidate, value in zip(step.candidates, measured, strict=True)
+            for candidate, value in zip(step.candidates, measured, strict=False)
         ],
         "chosen": best,
     }
@@ -91,7 +92,5 @@ def write(path: Path, settings: Mapping[str, Sequence[str]], evidence: Sequence[
         "evidence": list(evidence),
     }
     with runs.writing(path, data=True) as file:
-        file.write(
-            "# Written by `experiments/study/run.sh --tune`: each setting's words, and what every candidate reached.\n"
-        )
+        file.write("# Written by `experiments/study/run.sh --tune`: the words of each setting, and all candidates.\n")
         yaml.safe_dump(record, file, sort_keys=False, width=140)

@@ -157,8 +157,8 @@ def caveats(sweep: Sweep, numbers: Numbers) -> list[str]:
         notes.append("One seed: the intervals are over samples only; another training run may give other results.")
     elif seeds and max(seeds) < 5:
         notes.append(
-            f"{max(seeds)} seeds: the spread between training runs is only roughly known, so the intervals (Student's t) "
-            "are wide; each further seed narrows them much."
+            f"{max(seeds)} seeds: the spread between training runs is only roughly known, so the intervals (Student's "
+            "t) are wide; each further seed narrows them much."
         )
     partly = [row.label for row in sweep.rows if row.failed and row.finished]
     if partly:
