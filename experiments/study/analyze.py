@@ -188,9 +188,9 @@ def _arm(arm: str, found: Sequence[RowFile], measured: Mapping[str, Results]) ->
             numbers[name] = {"mean": round(statistics.fmean(values), 4), "deviation": deviation, "n": len(values)}
     grades: dict[str, int] = {}
     for row in own:
-        for line in row.lines.get("toolworld", []):
+        for line in row.lines.get("questions", []):
             grades[line["grade"]] = grades.get(line["grade"], 0) + 1
-    metrics = {key for row in own for key in row.header["metrics"] if key.startswith("toolworld_turns/")}
+    metrics = {key for row in own for key in row.header["metrics"] if key.startswith("recorded/")}
     recorded = {
         key: round(statistics.fmean(row.header["metrics"][key] for row in own if key in row.header["metrics"]), 4)
         for key in sorted(metrics)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class Arm:
     Attributes:
         hours: estimate for two quiet CPU cores.
         needs: keys of `paths` that a user has to give, such as `rotbench`.
+        extra: names of further evaluations of its rows.
     """
 
     name: str
@@ -36,17 +37,26 @@ class Arm:
     words: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Arms that are run seed by seed. `extra`: further evaluations of each row, by name, as overrides."""
+    """Arms that are run seed by seed."""
 
     name: str
     tier: int
     seeds: int
     arms: tuple[str, ...]
-    extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """Overrides of a dry run: of all its runs, then of extra evaluations, and of tuning."""
+
+    words: tuple[str, ...]
+    extra: tuple[str, ...]
+    tuning: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +128,8 @@ class Study:
     tuning_seed: int
     tuning_words: tuple[str, ...]
     tuning: tuple[Step, ...]
-    dry_run: tuple[str, ...]
-    dry_run_extra: tuple[str, ...]
+    extra: Mapping[str, tuple[str, ...]]
+    dry_run: DryRun
 
     def rows(self) -> list[tuple[Group, Arm, int]]:
         """Every row in the order in which it is run, each once."""
@@ -150,8 +160,8 @@ def load(path: Path = PLAN) -> Study:
         tuning_seed=tuning["seed"],
         tuning_words=tuple(tuning["words"]),
         tuning=tuple(_step(each) for each in tuning["steps"]),
-        dry_run=tuple(plan["dry_run"]["words"]),
-        dry_run_extra=tuple(plan["dry_run"]["extra"]),
+        extra=_tuples(plan["extra"]),
+        dry_run=DryRun(**_tuples(plan["dry_run"])),
     )
     _check(study, path)
     return study
@@ -183,6 +193,8 @@ def _check(study: Study, path: Path) -> None:
     measures = {measure for one in study.hypotheses.values() for measure in one.measures}
     for name in sorted(measures - study.measures.keys()):
         raise TltrainError(f"{path}: the measure {name} is not described under measures")
+    for name in sorted({name for arm in study.arms.values() for name in arm.extra} - study.extra.keys()):
+        raise TltrainError(f"{path}: the evaluation {name} is not described under extra")
     settings = {setting for arm in study.arms.values() for setting in arm.settings}
     for name in sorted(settings - {step.setting for step in study.tuning}):
         raise TltrainError(f"{path}: no step of tuning chooses the setting {name}")

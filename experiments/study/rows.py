@@ -188,8 +188,8 @@ def results(lines: Iterable[Line], level: str) -> dict[str, float]:
     """Sample -> its number in percent (`calls`: a count), whose mean is the row's.
 
     `mean` is that of TS, PI and CF; `de` and `ce` are shares of calls; `with_error` says whether any call failed. Of
-    recorded calls: `key_accuracy` is a share of key tokens, and `margin` the nats by which a failing call is less likely
-    than the golden one; open text is left out of both.
+    recorded calls: `key_accuracy` is a share of key tokens, and `margin` the nats by which a failing call is less
+    likely than the golden one; open text is left out of both.
 
     Raises:
         TltrainError: a line has no such number.

@@ -148,7 +148,7 @@ def arm_words(arm: Arm, settings: Mapping[str, Sequence[str]]) -> tuple[str, ...
     return (*(word for name in arm.settings for word in settings[name]), *arm.words)
 
 
-def make_row(place: Place, study: Study, group: Group, arm: Arm, seed: int) -> Path:
+def make_row(place: Place, study: Study, arm: Arm, seed: int) -> Path:
     """Run one row and write its file; return the file.
 
     Raises:
@@ -161,11 +161,10 @@ def make_row(place: Place, study: Study, group: Group, arm: Arm, seed: int) -> P
     for name in arm.needs:
         if f"paths.{name}" not in given:
             raise TltrainError(f"arm {arm.name}: needs --path {name}=FOLDER")
-    words = (*arm_words(arm, settings), *(study.dry_run if place.dry_run else ()), *place.words)
+    words = (*arm_words(arm, settings), *(study.dry_run.words if place.dry_run else ()), *place.words)
     folder = place.work / f"{arm.name}-{seed}"
-    jobs = {"": words} | {
-        name: (*words, *extra, *(study.dry_run_extra if place.dry_run else ())) for name, extra in group.extra.items()
-    }
+    small = study.dry_run.extra if place.dry_run else ()
+    jobs = {"": words} | {name: (*words, *study.extra[name], *small) for name in arm.extra}
     lines: list[rows.Line] = []
     metrics: dict[str, float] = {}
     spent = 0.0
@@ -340,12 +339,12 @@ def run(options: argparse.Namespace) -> None:
         if options.tune:
             tuning.tune(study, place, pipeline)
             return
-        for done, (group, arm, seed) in enumerate(wanted(study, place, options.arm, options.seed, options.tier)):
+        for done, (_, arm, seed) in enumerate(wanted(study, place, options.arm, options.seed, options.tier)):
             if options.rows_at_most is not None and done >= options.rows_at_most:
                 return
             start = time.monotonic()
             print(f"{arm.name}, seed {seed} ...", flush=True)
-            file = make_row(place, study, group, arm, seed)
+            file = make_row(place, study, arm, seed)
             print(f"{file} in {(time.monotonic() - start) / 60:.0f} minutes", flush=True)
 
 

@@ -40,7 +40,7 @@ def tune(study: Study, place: Place, pipeline: Pipeline) -> None:
         for number, candidate in enumerate(candidates):
             taken = [word for name in step.settings for word in settings.get(name, ())]
             folder = place.work / "tuning" / f"{step.name}-{number}"
-            words = (*taken, *candidate.keep, *candidate.only_here, *study.tuning_words, *extra_words(study, place))
+            words = (*taken, *candidate.keep, *candidate.only_here, *last_words(study, place))
             pipeline(place, folder, step.experiment, study.tuning_seed, words)
             measured.append(measure(folder, step.measure))
             print(f"{step.name}: {' '.join(candidate.keep)}: {step.measure} {measured[-1]:.4f}", flush=True)
@@ -50,12 +50,11 @@ def tune(study: Study, place: Place, pipeline: Pipeline) -> None:
     write(place.tuned, settings, evidence)
 
 
-def extra_words(study: Study, place: Place) -> tuple[str, ...]:
-    """The words of a dry run, whose benchmarks are those of tuning, made small."""
+def last_words(study: Study, place: Place) -> tuple[str, ...]:
+    """The words behind those of a candidate: the benchmarks of tuning, and in a dry run what makes it small."""
     if not place.dry_run:
-        return place.words
-    small = tuple(word for word in study.dry_run if not word.startswith("stage.benchmarks="))
-    return (*small, "stage.benchmarks=[{name: toolworld, split: validation, size: 2}]", *place.words)
+        return (*study.tuning_words, *place.words)
+    return (*study.dry_run.words, *study.dry_run.tuning, *place.words)
 
 
 def choose(measured: Sequence[float]) -> int:
