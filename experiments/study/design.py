@@ -29,6 +29,7 @@ class Arm:
         hours: estimate for two quiet CPU cores.
         needs: keys of `paths` that a user has to give, such as `rotbench`.
         extra: names of further evaluations of its rows.
+        after: the arm whose trained model of the same seed it starts from; None: the base model.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Arm:
     settings: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
+    after: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,16 @@ class Group:
     tier: int
     seeds: int
     arms: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pilot:
+    """What tells the variance of seeds from that of questions, on validation tools. `measures`: level -> evaluation."""
+
+    arm: str
+    baseline: str
+    seeds: tuple[int, ...]
+    measures: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +141,7 @@ class Study:
     tuning_words: tuple[str, ...]
     tuning: tuple[Step, ...]
     extra: Mapping[str, tuple[str, ...]]
+    pilot: Pilot
     dry_run: DryRun
 
     def rows(self) -> list[tuple[Group, Arm, int]]:
@@ -161,6 +174,7 @@ def load(path: Path = PLAN) -> Study:
         tuning_words=tuple(tuning["words"]),
         tuning=tuple(_step(each) for each in tuning["steps"]),
         extra=_tuples(plan["extra"]),
+        pilot=Pilot(**_tuples(plan["pilot"])),
         dry_run=DryRun(**_tuples(plan["dry_run"])),
     )
     _check(study, path)
@@ -184,6 +198,7 @@ def _step(record: Mapping[str, Any]) -> Step:
 
 def _check(study: Study, path: Path) -> None:
     named = {name for group in study.groups for name in group.arms}
+    named |= {arm.after for arm in study.arms.values() if arm.after}
     pairs = [(one.arm, one.baseline) for one in study.hypotheses.values()]
     pairs += [*study.secondary, *((arm, baseline) for arm, baseline, _ in study.margins)]
     for name in sorted((named | {arm for pair in pairs for arm in pair}) - study.arms.keys()):
@@ -198,8 +213,8 @@ def _check(study: Study, path: Path) -> None:
     settings = {setting for arm in study.arms.values() for setting in arm.settings}
     for name in sorted(settings - {step.setting for step in study.tuning}):
         raise TltrainError(f"{path}: no step of tuning chooses the setting {name}")
-    if study.tuning_seed in study.seeds:
-        raise TltrainError(f"{path}: tuning.seed is one of the study's seeds")
+    if {study.tuning_seed, *study.pilot.seeds} & {*study.seeds}:
+        raise TltrainError(f"{path}: a seed of tuning or of the pilot is one of the study's seeds")
 
 
 # --- the seal -------------------------------------------------------------------------------------------------------

@@ -148,6 +148,23 @@ def arm_words(arm: Arm, settings: Mapping[str, Sequence[str]]) -> tuple[str, ...
     return (*(word for name in arm.settings for word in settings[name]), *arm.words)
 
 
+def model_words(place: Place, arm: Arm, seed: int) -> tuple[str, ...]:
+    """The override that starts an arm from another's model.
+
+    Raises:
+        TltrainError: that row has not been run here.
+    """
+    if arm.after is None:
+        return ()
+    folder = place.work / f"{arm.after}-{seed}" / "main"
+    model = next(iter(sorted(folder.glob("model_*/model"))), None)
+    if model is None or not (folder / "metrics.json").is_file():
+        raise TltrainError(
+            f"arm {arm.name}: starts from {arm.after}, seed {seed}, which has not been run in {place.work}"
+        )
+    return (f"model.path={model}",)
+
+
 def make_row(place: Place, study: Study, arm: Arm, seed: int) -> Path:
     """Run one row and write its file; return the file.
 
@@ -161,7 +178,12 @@ def make_row(place: Place, study: Study, arm: Arm, seed: int) -> Path:
     for name in arm.needs:
         if f"paths.{name}" not in given:
             raise TltrainError(f"arm {arm.name}: needs --path {name}=FOLDER")
-    words = (*arm_words(arm, settings), *(study.dry_run.words if place.dry_run else ()), *place.words)
+    words = (
+        *arm_words(arm, settings),
+        *model_words(place, arm, seed),
+        *(study.dry_run.words if place.dry_run else ()),
+        *place.words,
+    )
     folder = place.work / f"{arm.name}-{seed}"
     small = study.dry_run.extra if place.dry_run else ()
     jobs = {"": words} | {name: (*words, *study.extra[name], *small) for name in arm.extra}
@@ -187,7 +209,7 @@ def make_row(place: Place, study: Study, arm: Arm, seed: int) -> Path:
         "commit": commit(),
         "versions": dict(fingerprints.versions()),
         "machine": machine(),
-        "words": [word for word in words if not word.startswith("paths.")],
+        "words": [word for word in words if not word.startswith(("paths.", "model.path="))],
         "costs": costs.of_run(folder / "main") | {"processor_seconds": round(spent, 1)},
         "metrics": metrics,
     }

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from experiments.study import rows
+from experiments.study import statistics as st
 from experiments.study.design import Step, Study, protocol_hash
 from tltrain.errors import TltrainError
 from tltrain.runtime import runs
@@ -47,7 +48,44 @@ def tune(study: Study, place: Place, pipeline: Pipeline) -> None:
         best = choose(measured)
         settings.setdefault(step.setting, []).extend(step.candidates[best].keep)
         evidence.append(entry(step, measured, best))
-    write(place.tuned, settings, evidence)
+    write(place.tuned, settings, evidence, pilot(study, place, settings, pipeline))
+
+
+def pilot(
+    study: Study, place: Place, settings: Mapping[str, Sequence[str]], pipeline: Pipeline
+) -> list[dict[str, Any]]:
+    """Run an arm and its baseline with several seeds; what each measure's variance is made of and what it can show."""
+    plan, found = study.pilot, []
+    folders: dict[tuple[str, int], Path] = {}
+    for seed in plan.seeds:
+        for name in (plan.baseline, plan.arm):
+            arm = study.arms[name]
+            folders[name, seed] = place.work / "tuning" / f"pilot-{name}-{seed}"
+            taken = [word for setting in arm.settings for word in settings[setting]]
+            pipeline(place, folders[name, seed], arm.experiment, seed, (*taken, *arm.words, *last_words(study, place)))
+    for level, set_name in plan.measures.items():
+        lines = {key: rows.lines_of(set_name, folder / f"eval_{set_name}") for key, folder in folders.items()}
+        cluster = {line["id"]: line["cluster"] for line in next(iter(lines.values()))}
+        sides = [
+            {seed: rows.results(lines[name, seed], level) for seed in plan.seeds} for name in (plan.arm, plan.baseline)
+        ]
+        comparison = st.compare(*sides, cluster)
+        assert comparison.sources is not None
+        found.append(
+            {
+                "measure": f"{level}, {set_name}",
+                "value": round(comparison.value, 3),
+                "differences": [round(value, 3) for value in comparison.differences.values()],
+                "questions": comparison.questions,
+                "variance_of_seeds": round(comparison.sources.seeds, 3),
+                "variance_of_a_question": round(comparison.sources.questions, 3),
+                "detectable_with_five_seeds": {
+                    str(questions): round(st.smallest_detectable(comparison.sources, len(study.seeds), questions), 2)
+                    for questions in (200, 400, 600, 1200)
+                },
+            }
+        )
+    return found
 
 
 def last_words(study: Study, place: Place) -> tuple[str, ...]:
@@ -83,12 +121,18 @@ def entry(step: Step, measured: Sequence[float], best: int) -> dict[str, Any]:
     }
 
 
-def write(path: Path, settings: Mapping[str, Sequence[str]], evidence: Sequence[Mapping[str, Any]]) -> None:
-    """Write the settings and their evidence."""
+def write(
+    path: Path,
+    settings: Mapping[str, Sequence[str]],
+    evidence: Sequence[Mapping[str, Any]],
+    variance: Sequence[Mapping[str, Any]],
+) -> None:
+    """Write the settings, their evidence, and what the pilot says of the variance."""
     record = {
         "protocol": protocol_hash(),
         "settings": {name: list(words) for name, words in settings.items()},
         "evidence": list(evidence),
+        "pilot": list(variance),
     }
     with runs.writing(path, data=True) as file:
         file.write("# Written by `experiments/study/run.sh --tune`: the words of each setting, and all candidates.\n")
