@@ -29,6 +29,7 @@ class Arm:
         hours: estimate for two quiet CPU cores.
         needs: keys of `paths` that a user has to give, such as `rotbench`.
         extra: names of further evaluations of its rows.
+        updates_of: the setting of PPO whose updates its supervised training has as many of.
         after: the arm whose trained model of the same seed it starts from; None: the base model.
     """
 
@@ -40,6 +41,7 @@ class Arm:
     needs: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
     after: str | None = None
+    updates_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

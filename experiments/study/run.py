@@ -38,6 +38,8 @@ from tltrain.runtime import fingerprints, json_files, runs
 
 INTERRUPTED = 75
 """Exit status where time ran out before the work did: start it again (EX_TEMPFAIL)."""
+UPDATES = ("stage.rl.args.gradient_accumulation_steps=", "stage.rl.args.max_steps=")
+"""Words that say how many updates PPO makes, and of how many trajectories."""
 QUIET = {"OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false"}
 """Environment of a job that others share the machine with."""
 
@@ -145,7 +147,11 @@ def _last_lines(log: Path, characters: int = 600) -> str:
 
 def arm_words(arm: Arm, settings: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     """An arm's overrides: the tuned settings that it takes, then its own."""
-    return (*(word for name in arm.settings for word in settings[name]), *arm.words)
+    words = [word for name in arm.settings for word in settings[name]]
+    for word in settings[arm.updates_of] if arm.updates_of else ():
+        if word.startswith(UPDATES):
+            words.append(word.replace("stage.rl.", "stage.supervised.", 1))
+    return (*words, *arm.words)
 
 
 def model_words(place: Place, arm: Arm, seed: int) -> tuple[str, ...]:
