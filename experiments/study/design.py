@@ -257,15 +257,16 @@ def _digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def tuned(path: Path = TUNED) -> tuple[dict[str, tuple[str, ...]], str]:
+def tuned(path: Path = TUNED, protocol: str | None = None) -> tuple[dict[str, tuple[str, ...]], str]:
     """Setting -> its words, and the digest of the file.
 
     Raises:
-        TltrainError: nothing has been tuned.
+        TltrainError: nothing has been tuned, or it was under another protocol.
     """
+    again = "`experiments/study/run.sh --tune` chooses the settings on validation tools"
     if not path.is_file():
-        raise TltrainError(
-            f"{path}: missing; `experiments/study/run.sh --tune` chooses the settings on validation tools"
-        )
+        raise TltrainError(f"{path}: missing; {again}")
     record = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if record["protocol"] != (protocol or protocol_hash()):
+        raise TltrainError(f"{path}: written under another protocol; {again}")
     return {name: tuple(words) for name, words in record["settings"].items()}, _digest(path)

@@ -19,6 +19,7 @@ import argparse
 import os
 import platform
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -179,7 +180,7 @@ def make_row(place: Place, study: Study, arm: Arm, seed: int) -> Path:
         Interrupted: the deadline came first.
     """
     protocol = design.protocol_hash()
-    settings, tuned_digest = design.tuned(place.tuned)
+    settings, tuned_digest = design.tuned(place.tuned, protocol)
     given = {word.partition("=")[0] for word in place.words}
     for name in arm.needs:
         if f"paths.{name}" not in given:
@@ -241,10 +242,11 @@ def _git(*words: str) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """What computes, without names: kind of processor and device."""
-    import torch
-
-    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    """What computes, without names: kind and number of processors, and the GPU."""
+    gpu = None
+    if (query := shutil.which("nvidia-smi")) is not None:
+        asked = subprocess.run([query, "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True)
+        gpu = asked.stdout.strip() or None
     return {"processors": os.cpu_count(), "machine": platform.machine(), "gpu": gpu}
 
 
