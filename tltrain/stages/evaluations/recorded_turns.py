@@ -7,8 +7,8 @@ Nothing is generated: the model is given everything before each of `benchmark.si
 no training data, and the loss of the call is measured. The calls depend on `benchmark.seed` and not on `seed`.
 
 Writes `recorded_calls.jsonl` (`evaluation.recorded_calls.RecordedCall`, one a line) and `metrics.json`:
-`SET/golden_loss`, `/failing_loss`, `/key_accuracy`, `/key_loss`, `/margin`, `/preferred` and `/n` calls; under `details`
-the same with 95 % intervals, what each means, and the numbers of calls.
+`SET/golden_loss`, `/failing_loss`, `/key_accuracy`, `/key_loss`, `/margin`, `/preferred` and `/n` calls; under
+`details` the same with 95 % intervals, what each means, and the numbers of calls.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     calls = list(score(model, encoder, items, packing))
     runs.write_lines(folder / CALLS, (json.dumps(asdict(call), ensure_ascii=False) for call in calls))
     name = f"{toolworld.set_name(str(cfg.benchmark.split), str(cfg.benchmark.tools))}_turns"
-    found = recorded_calls.measure(calls, cfg.seed)
+    found = recorded_calls.measure(calls, cfg.benchmark.seed)
     metrics: dict[str, Any] = {f"{name}/{measure}": round(number.value, 4) for measure, number in found.items()}
     metrics |= {
         f"{name}/n": len(calls),

@@ -31,9 +31,9 @@ Domains = tuple[Domain, ...]
 
 TRAIN: Domains = (
     arithmetic, statistics, geometry, units, currency, text, encoding, dates,
-    notes, files, shop, contacts, recipes, weather,
+    calendar, notes, shop, bank, recipes, weather,
 )  # fmt: skip
-VALIDATION: Domains = (calendar, bank)
+VALIDATION: Domains = (contacts, files)
 TEST: Domains = (library, finance, todo, staff, trains, geography)
 
 STANDARD: dict[str, Domains] = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
