@@ -14,8 +14,8 @@ Two variants give the same w, computed from the paper's K, to other tokens H (`s
     shuffled    H = |K| random target tokens of the same turn: a control, which weighs as much as PKT but elsewhere
 
 `name` is a remedy for the rest of the name, which the normalization makes lighter and which models then copy worse.
-A w computed from H would fall as H grows (5 key tokens of 20 weigh 3, not 9), so a difference could come from lighter
-key tokens. With w as in the paper, a variant changes nothing but the tokens that carry it.
+A w computed from H would fall as H grows (3 instead of 9 where 5 of 20 tokens are in H and 2 in K), so a difference
+could come from lighter key tokens. With w as in the paper, a variant changes nothing but the tokens that carry it.
 """
 
 from __future__ import annotations
@@ -55,6 +55,19 @@ def shuffled_positions(length: int, count: int, draw: str) -> frozenset[int]:
         return hashlib.blake2b(f"{draw}/{position}".encode(errors="surrogatepass")).digest()
 
     return frozenset(sorted(range(length), key=rank)[:count])
+
+
+def weighed_positions(which: str, length: int, keys: frozenset[int], name: Iterable[int], draw: str) -> frozenset[int]:
+    """Return H, the positions of a turn that get the weight of its key tokens.
+
+    Args:
+        which: `paper`, `name` or `shuffled`.
+        length: number of target tokens. keys: K. name: positions of the called name's tokens.
+        draw: names the draw of `shuffled`: the seed, the trajectory and the turn.
+    """
+    if which == "shuffled":
+        return shuffled_positions(length, len(keys), draw)
+    return keys.union(name) if which == "name" else keys
 
 
 def token_weights(length: int, keys: frozenset[int], w_max: float, heavy: frozenset[int] | None = None) -> list[float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -10,6 +12,7 @@ from transformers.models.llama.modeling_llama import LlamaForTokenClassification
 from tests.support import ppo_trainers
 from tests.support.small_rollouts import NEVER, PAD, SIZES, trees_of, with_mask
 from tltrain.inference.offered_names import OfferedNames
+from tltrain.stages import irm
 from tltrain.tokens.encoder import Encoder
 from tltrain.training import policy_gradient, rollout
 from tltrain.training.actor_critic import response_logits, token_logprobs
@@ -116,3 +119,13 @@ def test_a_step_of_ppo_is_on_policy(encoder, offered, model, tmp_path):
     assert abs(first["kl"]) < 1e-4  # and the reference, which has the same weights, is masked alike
     assert first["policy_clip_fraction"] == 0 and second["policy_loss"] != first["policy_loss"]
     assert first["entropy"] > 0
+
+
+def test_golden_calls_that_cannot_be_sampled_are_counted_in_a_warning(byte_level, caplog):
+    trees = trees_of(byte_level, "trajectory")
+    irm.warn_of_names_not_on_offer(trees)
+    assert not caplog.records
+    first, *others = trees[0].samples
+    without = replace(first, tools=first.tools[:1])
+    irm.warn_of_names_not_on_offer([replace(trees[0], samples=(without, *others)), *trees[1:]])
+    assert "the golden call of 1 of 5 (20.0 %) prompts names a tool that is not on offer" in caplog.text

@@ -74,6 +74,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "irm: %d prompts in %d trees, %d tokens; a sampled call has at most %d tokens",
         *(report.prompts, len(trees), report.tokens, report.max_new_tokens),
     )
+    if cfg.stage.names == config.Names.offered:
+        warn_of_names_not_on_offer(trees)
     plan.announce(cfg, model.config, trees)
     asked = [sample for item in prepared.held_out for _, sample in questions(item)][: cfg.stage.eval_size]
     evaluate = HeldOutEvaluation(cfg, prepared.encoder, asked, judge)
@@ -187,6 +189,18 @@ def warn_of_too_long_answers(report: PromptReport, too_long_answer: str) -> None
         "they are left out" if skipped else "they are kept, and no answer to them can be right",
         *(too_long_answer, report.longest_answer),
     )
+
+
+def warn_of_names_not_on_offer(trees: Sequence[PromptTree]) -> None:
+    """Warn how many golden calls name a tool that is not on offer, which `stage.names=offered` cannot sample."""
+    samples = [sample for tree in trees for sample in tree.samples]
+    missing = sum(sample.goldens[0].name not in {tool.name for tool in sample.tools} for sample in samples)
+    if missing:
+        log.warning(
+            "the golden call of %s prompts names a tool that is not on offer: with stage.names=offered no answer to "
+            "them can be right; stage.names=free samples any name",
+            share(missing, len(samples)),
+        )
 
 
 def with_answer_limit(cfg: DictConfig, max_new_tokens: int) -> DictConfig:

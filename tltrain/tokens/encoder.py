@@ -157,12 +157,9 @@ class Encoder:
             if piece.turn is not None and done[piece.turn].learn:
                 call, tokens = done[piece.turn].call, [*encoded.ids, self.eos_id]
                 keys = self.key_positions(call, encoded, trajectory.tools) if call is not None else frozenset()
-                heavy = keys
-                if call is not None and key_tokens == KeyTokens.name:
-                    heavy = keys.union(self.name_positions(call, encoded))
-                elif key_tokens == KeyTokens.shuffled:
-                    draw = f"{seed}/{trajectory.id}/{piece.turn}"
-                    heavy = pkt.shuffled_positions(len(tokens), len(keys), draw)
+                name = self.name_positions(call, encoded) if call is not None else ()
+                draw = f"{seed}/{trajectory.id}/{piece.turn}"
+                heavy = pkt.weighed_positions(key_tokens, len(tokens), keys, name, draw)
                 weights = [1.0] * len(tokens) if w_max is None else pkt.token_weights(len(tokens), keys, w_max, heavy)
                 targets = [
                     Target(position - 1, token, weight, position in keys, piece.turn)
