@@ -1,6 +1,7 @@
-"""Measure how fast PPO with the rule reward is, compared with two existing ways.
+"""Measure how fast PPO with the rule reward is, compared with two existing ways and with an earlier commit.
 
     python experiments/bench/irm.py [--quick]
+    python experiments/bench/irm.py --data toolworld --trajectories 8 --only commit tltrain --commit 3110bc8
 
 The same prompts (every call of the first RoTBench third-turn trajectories), checkpoint, reward and settings, through
   released   the authors' order of work: one sample at a time, logits of whole sequences from actor and reference and
@@ -9,9 +10,11 @@ The same prompts (every call of the first RoTBench third-turn trajectories), che
   trl        PPOTrainer of trl 1.12.0, the last version that had one, with the rule as its reward model
              (`trl_ppo_worker.py`), in its own environment, which is made at the first use
   tltrain    stage=irm: a step is one rollout of all prompts
+  commit     the same, by the code of `--commit`, from a worktree of this repository; only if asked for
 at temperature 0.7, with one PPO epoch per rollout, a learning rate that leaves the policy unchanged, and bfloat16
 autocast over float32 weights if the CPU supports it. Every round restarts each of them, in another order. Times are
 taken inside the processes, without loading and without the first sample or step. Peak memory is VmHWM of each process.
+A second table says where a step of tltrain goes, from what every run logs.
 
 The checkpoint comes from a short `stage=sft`, trained once, so that answers end; --model chooses another. --tiny
 --quick tests the script itself in a minute or two. The RoTBench folder is $TLTRAIN_SHARED/data/rotbench (default
@@ -50,6 +53,8 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "outputs" / "bench"
 ROTBENCH = Path(os.environ.get("TLTRAIN_SHARED", ROOT.parent / "shared")) / "data" / "rotbench"
 CONTENDERS = ("released", "trl", "tltrain")
+PARTS = ("prefill", "decoding", "grading", "reference", "policy", "critic", "backward", "optimizer", "other")
+"""Parts of a step: sampling in two, forward passes of three models, backward of two, clipping and optimizer."""
 TRL_PACKAGES = (
     "torch==2.13.0",  # first and alone: by this exact version the package indexes give a CPU build
     "trl==1.12.0",
@@ -75,9 +80,9 @@ BACKWARD = 2
 # --- training data --------------------------------------------------------------------------------------------------
 
 
-def trajectories(tiny: bool, count: int) -> list[Trajectory]:
-    """Return the first `count` trajectories, with every call to be sampled."""
-    if tiny:
+def trajectories(generated: bool, count: int) -> list[Trajectory]:
+    """Return the first `count` trajectories, of toolworld if `generated`, with every call to be sampled."""
+    if generated:
         items = list(toolworld.generate(count))
     elif ROTBENCH.is_dir():
         items = list(rotbench.read_training(ROTBENCH, ["clean"], "stop", ReadReport()))[:count]
@@ -126,8 +131,8 @@ def outcome(folder: Path) -> list[str]:
 # --- processes -------------------------------------------------------------------------------------------------------
 
 
-def run(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> float:
-    """Run a command with its output in `log`; return its peak resident memory in GiB.
+def run(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None, root: Path = ROOT) -> float:
+    """Run a command in `root` with its output in `log`; return its peak resident memory in GiB.
 
     The kernel keeps this high-water mark for each process (VmHWM); it is summed over the command and its children.
     """
@@ -135,7 +140,7 @@ def run(command: Sequence[str], log: Path, environment: Mapping[str, str] | None
     peaks: dict[int, int] = {}
     with log.open("w") as output:
         process = subprocess.Popen(
-            command, cwd=ROOT, env={**os.environ, **(environment or {})}, stdout=output, stderr=subprocess.STDOUT
+            command, cwd=root, env={**os.environ, **(environment or {})}, stdout=output, stderr=subprocess.STDOUT
         )
         try:
             while process.poll() is None:
@@ -196,7 +201,9 @@ def measure(contender: str, work: dict, folder: Path) -> dict:
         `seconds_scoring`; `peak_gib`; and sanity checks such as `reward` and `kl`.
     """
     if contender == "tltrain":
-        return measure_tltrain(work, folder)
+        return measure_tltrain(work, folder, ROOT)
+    if contender == "commit":
+        return measure_tltrain(work, folder, worktree(work["commit"]))
     written, result = folder / "work.json", folder / "result.json"
     runs.write_json(written, work)
     python = trl_python() if contender == "trl" else sys.executable
@@ -211,9 +218,29 @@ def measure(contender: str, work: dict, folder: Path) -> dict:
     return json.loads(result.read_text()) | {"peak_gib": peak}
 
 
-def measure_tltrain(work: dict, folder: Path) -> dict:
-    """Measure stage=irm, whose times are in its `history.jsonl`, one line per step."""
-    peak = run(tltrain_command(work, folder), folder / "log.txt")
+def worktree(commit: str) -> Path:
+    """Return a folder with the code of a commit of this repository, made if missing."""
+    folder = FOLDER / f"commit_{commit}"
+    if not (folder / "tltrain").is_dir():
+        run(["git", "worktree", "add", "--force", "--detach", str(folder), commit], folder.with_suffix(".log"))
+    return folder
+
+
+def parts_of(steps: Sequence[dict]) -> dict[str, float]:
+    """Return the seconds of a step by part (`PARTS`), means over steps; empty for code that does not log them."""
+    if "seconds_backward" not in steps[0]:
+        return {}
+    mean = {name: statistics.mean(step[name] for step in steps) for name in steps[0] if name.startswith("seconds")}
+    found = {name: mean[f"seconds_{name}"] for name in PARTS if f"seconds_{name}" in mean}
+    found["decoding"] = mean["seconds_generation"] - mean["seconds_prefill"]
+    found["grading"] = mean["seconds_scoring"]
+    found["other"] = mean["seconds"] - sum(found.values())
+    return {name: found[name] for name in PARTS}
+
+
+def measure_tltrain(work: dict, folder: Path, root: Path) -> dict:
+    """Measure stage=irm of the code in `root`, whose times are in its `history.jsonl`, one line per step."""
+    peak = run(tltrain_command(work, folder), folder / "log.txt", {"PYTHONPATH": str(root)}, root)
     lines = map(json.loads, (folder / "history.jsonl").read_text().splitlines())
     steps = [line for line in lines if "seconds_generation" in line and line["step"] > 1]  # the first step warms up
     if not steps:
@@ -223,7 +250,11 @@ def measure_tltrain(work: dict, folder: Path) -> dict:
     return (
         {name: sum(step[name] for step in steps) for name in summed}
         | {name: statistics.mean(step[name] for step in steps) for name in means}
-        | {"peak_gib": peak}
+        | {
+            "peak_gib": peak,
+            "parts": parts_of(steps),
+            "padding": statistics.mean(s.get("update_padding", 0) for s in steps),
+        }
     )
 
 
@@ -265,8 +296,12 @@ def summary(rounds: Sequence[dict]) -> dict:
         "samples_per_second": statistics.median(one["samples"] / one["seconds"] for one in rounds),
         "generation_share": statistics.median(one["seconds_generation"] / one["seconds"] for one in rounds),
         "response_tokens_per_sample": statistics.mean(one["response_tokens"] / one["samples"] for one in rounds),
+        "calls_per_hour": statistics.median(3600 * one["samples"] / one["seconds"] for one in rounds),
         "peak_gib": max(one["peak_gib"] for one in rounds),
     }
+    if rounds[0].get("parts"):
+        result["parts"] = {name: statistics.median(one["parts"][name] for one in rounds) for name in PARTS}
+        result["padding"] = statistics.mean(one["padding"] for one in rounds)
     for name in ("reward", "kl", "ratio", "ratio_error", "approximate_kl"):
         if name in rounds[0]:
             result[name] = statistics.mean(one[name] for one in rounds)
@@ -336,6 +371,17 @@ def show(title: str, results: Mapping[str, dict]) -> None:
     )
 
 
+def show_parts(result: dict) -> None:
+    """Print where a step goes."""
+    parts = result["parts"]
+    whole = sum(parts.values())
+    terminal.table(
+        f"a step of tltrain, {whole:.1f} s; padding in the update {result['padding']:.0%}",
+        ["part", "s", "share"],
+        [[name, f"{seconds:.2f}", f"{seconds / whole:.0%}"] for name, seconds in parts.items()],
+    )
+
+
 def comparison(results: Mapping[str, dict], least: dict | None) -> dict:
     """Compute and print the relevant ratios of those contenders that ran."""
     found = {}
@@ -381,14 +427,19 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=1, help="measured steps (passes over the prompts) in a round")
-    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=CONTENDERS, help="leave others out")
+    parser.add_argument(
+        "--only", nargs="+", choices=(*CONTENDERS, "commit"), default=CONTENDERS, help="leave others out"
+    )
+    parser.add_argument("--commit", metavar="COMMIT", default="3110bc8", help="the code of the contender commit")
+    parser.add_argument("--data", choices=("rotbench", "toolworld"), default="rotbench")
+    parser.add_argument("--trajectories", type=int, default=5, metavar="N", help="trajectories in a step")
     return parser.parse_args()
 
 
 def main() -> None:
     options = arguments()
     share = 2 if options.quick else 1
-    count, rounds = max(5 // share, 1), max(options.rounds // share, 1)
+    count, rounds = max(options.trajectories // share, 1), max(options.rounds // share, 1)
     bf16 = (
         not options.fp32
         and devices.device_and_dtype(OmegaConf.structured(config.Hardware(device=config.Device.cpu)))[1]
@@ -398,7 +449,7 @@ def main() -> None:
         raise SystemExit(f"--model: {model} has no config.json, expected the folder of a model")
     if "trl" in options.only:
         trl_python()
-    items = trajectories(options.tiny, count)
+    items = trajectories(options.tiny or options.data == "toolworld", count)
     prompts = prompts_of(items, Encoder(AutoTokenizer.from_pretrained(model)))
     folder = FOLDER / "irm" / time.strftime("%Y-%m-%d_%H-%M-%S")
     runs.write_lines(folder / "trajectories.jsonl", map(native.dumps, items))
@@ -409,6 +460,7 @@ def main() -> None:
         "micro_batch": largest_divisor(len(prompts), options.trl_batch),
         "rollout_batch": min(options.trl_rollout_batch, len(prompts)),
         "trajectories": str(folder / "trajectories.jsonl"),
+        "commit": options.commit,
         "prompts": prompts,
     }
     measured: dict[str, list[dict]] = {name: [] for name in options.only}
@@ -418,6 +470,8 @@ def main() -> None:
     results = {name: summary(found) for name, found in measured.items()}
     precision = "bf16" if bf16 else "fp32"
     show(f"{len(prompts)} prompts of {count} trajectories, {rounds} rounds, {precision}: {model}", results)
+    if results.get("tltrain", {}).get("parts"):
+        show_parts(results["tltrain"])
     least = floor(prompts, measured["released"]) if "released" in measured else None
     found = comparison(results, least)
     print(

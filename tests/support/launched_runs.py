@@ -73,8 +73,9 @@ RECIPES: dict[str, tuple[str, ...]] = {
 """Recipes of commands, each run in its own folder with `run/` and `cache/` below it. Repeated, each continues."""
 TIMES = (
     *("seconds", "seconds_generation", "seconds_scoring", "seconds_update", "tokens_per_second", "step_time"),
+    *(f"seconds_{part}" for part in ("prefill", "reference", "policy", "critic", "backward", "optimizer")),
     *("train_runtime", "train_samples_per_second", "train_steps_per_second", "created", "stages", "cache", "folder"),
-    *("samples_per_second", "peak_memory_bytes"),
+    *("samples_per_second", "peak_memory_bytes", "processor_seconds"),
 )
 """Keys whose values are times, or tell what was built and what reused."""
 

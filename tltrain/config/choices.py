@@ -113,6 +113,7 @@ class Algorithm(StrEnum):
     ppo = "ppo"
     rloo = "rloo"
     grpo = "grpo"
+    rejection = "rejection"
 
 
 class CriticInit(StrEnum):

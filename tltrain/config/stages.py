@@ -132,13 +132,22 @@ class Critic:
         CriticInit.sft, "initial weights of the critic; sft: the policy's, with a zero head; random: random weights"
     )
     path: Optional[str] = key(None, "folder of a critic that an earlier run saved, used instead of init")
-    learning_rate: float = key(MISSING, "learning rate of the critic", least=0)
+    learning_rate: float = key(MISSING, "learning rate of the critic, or of the value head with share=true", least=0)
     save: bool = key(False, "save the critic beside the model, as critic/")
+    share: bool = key(
+        False,
+        "predict values by a head on the policy's own hidden states instead of a second model: less time and memory, "
+        "but another method, as the value loss also changes the policy",
+    )
+    coefficient: float = key(
+        0.1, "weight of the value loss beside the policy loss", least=0, most=1000, only=("share", (True,))
+    )
 
 
 @dataclass
 class AlgorithmArguments:
     ppo: Any = key({}, "arguments for algorithm=ppo", library="transformers.TrainingArguments")
+    rejection: Any = key({}, "arguments for algorithm=rejection", library="trl.SFTConfig")
     rloo: Any = key({}, "arguments for algorithm=rloo", library="trl.RLOOConfig")
     grpo: Any = key({}, "arguments for algorithm=grpo", library="trl.GRPOConfig")
 
@@ -147,7 +156,9 @@ class AlgorithmArguments:
 class IrmStage:
     name: str = key("irm", NAME)
     algorithm: Algorithm = key(
-        Algorithm.ppo, "reinforcement learning algorithm; rloo and grpo are TRL's trainers, without a critic"
+        Algorithm.ppo,
+        "reinforcement learning algorithm; rloo and grpo are TRL's trainers, without a critic; rejection samples calls "
+        "once, keeps the correct ones, and trains on them as stage=sft does",
     )
     mae: bool = key(True, "do not ask for calls that the tool answered with an error (MAE)")
     rule: MaeRule = key(MaeRule.paper, RULE)
@@ -201,8 +212,28 @@ class IrmStage:
         only=("algorithm", ("ppo", "grpo")),
     )
     critic: Critic = key(Critic, "the critic of PPO", only=PPO)
+    update_tokens: int = key(
+        2048,
+        "prompt tokens up to which trajectories of an optimizer step are computed together in the update; on a CPU in "
+        "one process, elsewhere args.per_device_train_batch_size decides",
+        least=1,
+        most=TOKENS,
+        only=PPO,
+    )
+    sampled_calls: Optional[int] = key(
+        None,
+        "number of calls to sample, in the order of algorithm=ppo, from the first on in each further pass over the "
+        "prompts; null: one for each prompt",
+        least=1,
+        most=GENERATED,
+        only=("algorithm", ("rejection",)),
+    )
     generation_batch_size: Optional[int] = key(
-        None, "number of calls sampled at the same time; null: all of an optimizer step", least=1, most=ROWS, only=PPO
+        None,
+        "number of calls sampled at the same time; null: all of an optimizer step (ppo), or 32 (rejection)",
+        least=1,
+        most=ROWS,
+        only=("algorithm", ("ppo", "rejection")),
     )
     matching: Matching = key(
         Matching.strict, 'comparison of argument values; strict: equal as JSON; lenient: 1, 1.0 and "1" are equal'

@@ -88,10 +88,10 @@ def seconds(kind: str, shape: Shape, setup: Setup, batch: Batch, tokens: Tokens,
     parts = {}
     if kind != "answering":
         models = training(shape, tokens, setup.checkpointing)
-        if kind == "actor_critic":
+        if kind == "actor_critic" and not setup.shared_critic:
             models += training(shape, body, setup.checkpointing)
         parts["training"] = models / rate
-    if kind in ("actor_critic", "group"):
+    if kind == "group" or (kind == "actor_critic" and setup.reference):
         parts["scoring"] = forward(shape, tokens) / rate
     if kind != "supervised":
         parts["prefill"] = forward(shape, Tokens(tokens.prefill, 0, tokens.length)) / rate

@@ -125,7 +125,7 @@ def refused(cfg: DictConfig, setup: Setup) -> str | None:
 def kind_of(cfg: DictConfig) -> str:
     """Return the name of the function in `memory` that plans `cfg.stage`."""
     if cfg.stage.name == "irm":
-        return "actor_critic" if cfg.stage.algorithm.name == "ppo" else "group"
+        return {"ppo": "actor_critic", "rejection": "supervised"}.get(cfg.stage.algorithm.name, "group")
     return "answering" if cfg.stage.name == "eval" else "supervised"
 
 
@@ -161,6 +161,8 @@ def setup_of(cfg: DictConfig, shape: Shape, processes: int | None = None, strate
         frozen_bytes={"4bit": 0.5, "8bit": 1.0}.get(lora.quantize) if lora.r else None,
         fused_head=(device == "cuda" and cfg.stage.name != "irm") or kind_of(cfg) == "group",
         process=memory.PROCESS[device],
+        reference=cfg.stage.name != "irm" or cfg.stage.kl > 0 or cfg.stage.kl_limit is not None,
+        shared_critic=cfg.stage.name == "irm" and cfg.stage.critic.share,
     )
 
 
@@ -234,6 +236,9 @@ def batch_of(cfg: DictConfig, rows: SampleSizes, setup: Setup) -> Batch:
         return Batch(rows=count, length=length + new, targets=count * new, masked=True, **sampled)
     calls = max(rows.targets)  # a row is a tree: its longest prompt, with a call sampled after each prompt in it
     step = rows.longest(count * setup.accumulation)[1]
+    if setup.device == "cpu" and setup.processes == 1 and not setup.sharded:  # trees are computed together
+        count = max(count, min(count * setup.accumulation, len(rows.lengths), stage.update_tokens // length))
+        targets = rows.longest(count)[1]
     samples = min(step, max(stage.generation_batch_size or step, calls))
     trunks = -(-samples // calls) if calls > 1 else samples
     return Batch(
@@ -293,7 +298,7 @@ def rows_of(stage: str, items: Any) -> SampleSizes:
 
         table = items.data  # Arrow computes the lengths of its lists without making Python lists of them
         return SampleSizes(*(pc.list_value_length(table.column(name)).to_pylist() for name in ("input_ids", "targets")))
-    if stage == "ppo":
+    if stage in ("ppo", "rejection"):
         return SampleSizes([len(tree.ids) for tree in items], [len(tree.ends) for tree in items])
     ends = [end for tree in items for end in tree.ends]
     return SampleSizes(ends, [1] * len(ends))

@@ -49,7 +49,8 @@ class Setup:
         weight_bytes: bytes per weight as loaded. bf16: computes in bfloat16.
         accumulation: micro-batches per step. adapter: number of LoRA weights, the only trained ones if set.
         frozen_bytes: bytes per frozen weight beside an adapter (0.5 for 4 bits). fused_head: TRL's, without logits.
-        process: bytes held before anything is loaded.
+        process: bytes held before anything is loaded. reference: whether PPO has a reference.
+        shared_critic: the critic of PPO is a head on the policy.
     """
 
     processes: int = 1
@@ -65,6 +66,8 @@ class Setup:
     frozen_bytes: float | None = None
     fused_head: bool = False
     process: float = 0
+    reference: bool = True
+    shared_critic: bool = False
 
     @property
     def sharded(self) -> bool:
@@ -133,6 +136,8 @@ def critic(shape: Shape, setup: Setup) -> tuple[int, Setup]:
     head is trained in full; the frozen weights are not quantized.
     """
     new_head = shape.hidden + 1
+    if setup.shared_critic:
+        return new_head, replace(setup, adapter=None, frozen_bytes=None)
     adapter = None if setup.adapter is None else setup.adapter + new_head
     return shape.body + new_head, replace(setup, adapter=adapter, frozen_bytes=None)
 
@@ -329,7 +334,7 @@ def actor_critic(shape: Shape, setup: Setup, batch: Batch) -> dict[str, Moment]:
     }
     one = activations(shape, setup, batch)
     policy = one + casts(shape.matrices + shape.embedding, setup)
-    value = one + casts(shape.matrices, setup)
+    value = 0.0 if setup.shared_critic else one + casts(shape.matrices, setup)
     held, freed = ({"allocator": share * (policy + value)} for share in HEAP_OVERHEAD[setup.device])
     logits = 4 * batch.targets * shape.vocab  # float32: divided by the temperature, and their softmax
     early = _early(fixed["gradients"], setup)
@@ -368,7 +373,7 @@ def answering(shape: Shape, setup: Setup, batch: Batch) -> dict[str, Moment]:
 
 def reference(shape: Shape, setup: Setup) -> float:
     """Return the bytes of the frozen copy of the policy; with an adapter none is needed, it is switched off instead."""
-    if setup.adapter is not None:
+    if setup.adapter is not None or not setup.reference:
         return 0
     whole = shape.parameters * setup.stored_bytes
     if setup.autocast:  # autocast would cast the linear layers' weights, so they are stored in bfloat16

@@ -2,6 +2,7 @@
 
     python -m tltrain stage=irm model.path=outputs/pkt/TIME/model data=rotbench data.path=FOLDER
     python -m tltrain stage=irm stage.algorithm=grpo model.path=...            TRL's GRPO, same prompts, same reward
+    python -m tltrain stage=irm stage.algorithm=rejection model.path=...       SFT on sampled calls that are correct
     python -m tltrain stage=irm hydra.run.dir=FOLDER stage.resume=true ...     resume after a stop
 
 Every learnable call is a prompt (its history) with a golden call; the policy samples a call, and `grading` judges it.
@@ -15,6 +16,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,7 +31,7 @@ from tltrain.grading import RewardSettings
 from tltrain.models import loading
 from tltrain.runtime import distributed, json_files, runs, terminal
 from tltrain.runtime.shares import share
-from tltrain.stages import training_runs
+from tltrain.stages import rejection_sampling, supervised, training_runs
 from tltrain.stages.training_runs import TrainingRun
 from tltrain.tokens.prompts import (
     AnswerLimit,
@@ -63,7 +65,9 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         from tltrain.training.kl import KlControl
         from tltrain.training.progress import Progress
 
-    prepared = training_runs.prepare(cfg, folder, training_arguments, leftovers=("samples.jsonl", "before.json"))
+    prepared = training_runs.prepare(
+        cfg, folder, training_arguments, leftovers=("samples.jsonl", "before.json", rejection_sampling.SAMPLED)
+    )
     model, bf16 = prepared.model, prepared.bf16
     judge = reward_function.RewardFunction(
         RewardSettings.from_config(config.plain(cfg.reward)), cfg.stage.matching.name
@@ -76,6 +80,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     )
     if cfg.stage.names == config.Names.offered:
         warn_of_names_not_on_offer(trees)
+    log.info("%s", of_calls(cfg, prepared.arguments, trees, report))
     plan.announce(cfg, model.config, trees)
     asked = [sample for item in prepared.held_out for _, sample in questions(item)][: cfg.stage.eval_size]
     evaluate = HeldOutEvaluation(cfg, prepared.encoder, asked, judge)
@@ -90,14 +95,19 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             samples.forget_after(step_of(Path(prepared.resume_from)))
         kl = KlControl(cfg.stage.kl, cfg.stage.kl_limit, cfg.stage.on_kl_limit.name)
         callbacks = [
-            Progress(f"training (irm, {cfg.stage.algorithm.name})", {"reward": "reward", "kl": "kl"}),
+            Progress(f"training (irm, {cfg.stage.algorithm.name})", {"reward": "reward", "kl": "kl", "loss": "loss"}),
             *tracker.callbacks(),
         ]
         signal = reward_function.RewardSignal(
             judge, kl, reward_function.call_each(samples, reward_function.FirstRollout())
         )
         with training_runs.library_errors():
-            trainer = make_trainer(replace(prepared, cfg=cfg), trees, signal, callbacks)
+            start = time.process_time()
+            trainer, sampled = make_trainer(replace(prepared, cfg=cfg), trees, signal, callbacks)
+            if sampled:  # the calls that a PPO run samples in its training
+                trainer.counts["processor_seconds"] += time.process_time() - start
+                for name in ("sampled_calls", "sampled_tokens"):
+                    trainer.counts[name] += sampled[name]
         outcome = training_runs.train(prepared, trainer)
         training_runs.check_loss(outcome.training_loss)
         with engines.gathered_for_generation(trainer) as unwrapped:
@@ -112,7 +122,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     logs = trainer.state.log_history
     training_runs.write_history(logs, folder)
     results = {
-        "train": training_runs.finite(outcome.metrics) | asdict(report) | last_step(logs),
+        "train": training_runs.finite(outcome.metrics) | asdict(report) | sampled | last_step(logs),
+        "costs": trainer.costs(),
         "steps": trainer.state.global_step,
         "stopped": trainer.stopped,
         "before": before,
@@ -177,6 +188,27 @@ def prompts(
     return trees, report
 
 
+def of_calls(cfg: DictConfig, arguments: Any, trees: Sequence[PromptTree], report: PromptReport) -> str:
+    """Describe how many answerable calls the data has, and about how many the training asks for."""
+    answerable = report.prompts - (report.too_long_answer if cfg.stage.too_long_answer == "keep" else 0)
+    found = f"irm: the data has {answerable:,} answerable calls"
+    if cfg.stage.algorithm.name == "rejection":
+        asked = cfg.stage.sampled_calls or report.prompts
+        return f"{found}; {asked:,} are sampled (stage.sampled_calls), {asked / report.prompts:.2f} times each"
+    if cfg.stage.algorithm.name != "ppo":
+        return found
+    rows = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    epochs, steps = arguments.num_train_epochs, arguments.max_steps
+    if steps > 0:
+        epochs = math.ceil(steps / cfg.stage.ppo_epochs) * rows / len(trees)
+    else:
+        steps = math.ceil(epochs * math.ceil(len(trees) / rows)) * cfg.stage.ppo_epochs
+    return (
+        f"{found}; {steps:,} steps ask about {epochs * report.prompts:,.0f}, {epochs:.2f} times each "
+        "(stage.args.max_steps, num_train_epochs)"
+    )
+
+
 def warn_of_too_long_answers(report: PromptReport, too_long_answer: str) -> None:
     """Warn how many golden calls do not fit the answer limit, and how their prompts are treated."""
     skipped = too_long_answer == "skip"
@@ -216,8 +248,14 @@ def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool) -
     import trl
 
     algorithm = cfg.stage.algorithm.name
+    if algorithm == "rejection":
+        return supervised.training_arguments(cfg, folder, device, bf16)
     if cfg.hardware.fsdp and distributed.size() > 1:
         raise TltrainError("hardware.fsdp trains stage=sft and stage=pkt; for stage=irm: hardware=zero2 or zero3")
+    if (critic := cfg.stage.critic).share and (critic.path or critic.save or critic.init.name != "sft"):
+        raise TltrainError(
+            "stage.critic.share=true: a value head is no model of its own; leave out stage.critic.path, init and save"
+        )
     trees = algorithm == "ppo" and cfg.stage.packing.name == "trajectory"
     if trees and cfg.model.attn_implementation.startswith("flash"):
         raise TltrainError(
@@ -237,20 +275,32 @@ def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool) -
     return training_runs.library_arguments(cfg, kind, folder, device, bf16, **ours)
 
 
-def make_trainer(prepared: TrainingRun, trees: list[PromptTree], reward: RewardSignal, callbacks: Sequence[Any]) -> Any:
-    """Make the algorithm's trainer."""
+def make_trainer(
+    prepared: TrainingRun, trees: list[PromptTree], reward: RewardSignal, callbacks: Sequence[Any]
+) -> tuple[Any, dict[str, int]]:
+    """Make the algorithm's trainer; return also counts of what was sampled before the training."""
     stage, encoder, arguments = prepared.cfg.stage, prepared.encoder, prepared.arguments
-    if stage.algorithm.name != "ppo":
+    if stage.algorithm.name in ("rloo", "grpo"):
         from tltrain.training.group import TRAINERS
 
         arguments.max_completion_length = stage.max_new_tokens  # known only after tokenizing the data
         trainer = TRAINERS[stage.algorithm.name]
         return trainer(
             prepared.model, arguments, trees, tokenizer=encoder.tokenizer, reward=reward, callbacks=callbacks
-        )
+        ), {}
     from tltrain.training.ppo import PPOTrainer, Settings
     from tltrain.training.rollout import Prompts, Sampling
 
+    sampling = Sampling(
+        max_new_tokens=stage.max_new_tokens,
+        temperature=stage.temperature if stage.do_sample else None,
+        eos_id=encoder.eos_id,
+        pad_id=encoder.tokenizer.pad_token_id,
+        offered=offered_names(prepared.cfg, encoder),
+    )
+    asked = Prompts(trees, sampling, encoder)
+    if stage.algorithm.name == "rejection":
+        return rejection_sampling.trainer(prepared, asked, reward.judge, callbacks)
     settings = Settings(
         gamma=stage.gamma,
         lam=stage.lam,
@@ -260,20 +310,14 @@ def make_trainer(prepared: TrainingRun, trees: list[PromptTree], reward: RewardS
         ppo_epochs=stage.ppo_epochs,
         loss_mean=stage.loss_mean,
         critic_learning_rate=stage.critic.learning_rate,
+        value_coefficient=stage.critic.coefficient if stage.critic.share else 1.0,
+        update_tokens=stage.update_tokens,
         generation_batch_size=stage.generation_batch_size,
     )
-    sampling = Sampling(
-        max_new_tokens=stage.max_new_tokens,
-        temperature=stage.temperature if stage.do_sample else None,
-        eos_id=encoder.eos_id,
-        pad_id=encoder.tokenizer.pad_token_id,
-        offered=offered_names(prepared.cfg, encoder),
-    )
-    asked = Prompts(trees, sampling, encoder)
     models = load_models(
         prepared.cfg, prepared.base, prepared.model, lambda: initial_value(prepared, asked, reward.judge)
     )
-    return PPOTrainer(models, arguments, asked, reward=reward, settings=settings, callbacks=callbacks)
+    return PPOTrainer(models, arguments, asked, reward=reward, settings=settings, callbacks=callbacks), {}
 
 
 def offered_names(cfg: DictConfig, encoder: Encoder) -> OfferedNames | None:
@@ -291,9 +335,15 @@ def load_models(cfg: DictConfig, path: str, policy: Any, first_reward: Callable[
         first_reward: returns the policy's mean reward before training, for a critic whose head starts at 0.
     """
     from tltrain.models import adapters, devices
-    from tltrain.training.actor_critic import Models, new_critic, set_initial_value
+    from tltrain.training.actor_critic import Models, ValueHead, new_critic
 
     own, dtype = cfg.stage.critic, devices.weights_dtype(cfg.model)
+    # With an adapter, the policy is its own reference: the adapter is switched off.
+    unused = cfg.stage.kl == 0 and cfg.stage.kl_limit is None
+    reference = None if cfg.model.lora.r or unused else loading.load_model(path, cfg.model, dtype, policy.device)
+    if own.share:
+        head = ValueHead(policy.config.get_text_config().hidden_size).to(policy.device)
+        return Models(policy, _with_initial_value(head, first_reward), reference)
     with terminal.status("loading the critic"):
         critic = new_critic(
             own.path or path,
@@ -303,13 +353,18 @@ def load_models(cfg: DictConfig, path: str, policy: Any, first_reward: Callable[
             trust_remote_code=cfg.model.trust_remote_code,
         ).to(policy.device)
     if own.init.name == "sft" and not own.path:
-        mean = first_reward()
-        if math.isfinite(mean):  # otherwise the training reports which reward is not finite
-            set_initial_value(critic, mean)
+        critic = _with_initial_value(critic, first_reward)
     critic = adapters.add_adapter(critic, cfg.model, "TOKEN_CLS")
-    # With an adapter, the policy is its own reference: the adapter is switched off.
-    reference = None if cfg.model.lora.r else loading.load_model(path, cfg.model, dtype, policy.device)
     return Models(policy, critic, reference)
+
+
+def _with_initial_value(critic: Any, first_reward: Callable[[], float]) -> Any:
+    from tltrain.training.actor_critic import set_initial_value
+
+    mean = first_reward()
+    if math.isfinite(mean):  # otherwise the training reports which reward is not finite
+        set_initial_value(critic, mean)
+    return critic
 
 
 def initial_value(prepared: TrainingRun, asked: Prompts, judge: Judge) -> float:
@@ -407,4 +462,5 @@ def _kept(path: Path) -> dict[str, Any] | None:
 def last_step(logs: list[dict[str, float]]) -> dict[str, float]:
     """Return reward, KL and entropy of the last logged step, as `last_*`."""
     steps = [entry for entry in logs if "reward" in entry]
-    return training_runs.finite({f"last_{name}": steps[-1][name] for name in ("reward", "kl", "entropy") if steps})
+    last = steps[-1] if steps else {}
+    return training_runs.finite({f"last_{name}": last[name] for name in ("reward", "kl", "entropy") if name in last})

@@ -86,6 +86,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     results = {
         "train": outcome.metrics | last_losses(logs) | asdict(report),
         "held_out": finite(held_out_loss) | asdict(held_out_report),
+        "costs": trainer.costs(),
     }
     return training_runs.finish(prepared, results)
 

@@ -16,6 +16,9 @@ irm/*               stage=irm             over irm/step (optimizer steps)
     loss grad_norm learning_rate epoch    PPO; RLOO and GRPO log TRL's own further numbers under irm/ too
     response_length ended samples response_tokens tokens_per_second
     seconds seconds_generation seconds_scoring seconds_update
+    seconds_prefill                       PPO: part of generation
+    seconds_reference seconds_policy seconds_critic seconds_backward seconds_optimizer   PPO: parts of the update
+    update_padding                        PPO: share of the update's tokens
     samples_table                         a table: sampled beside golden calls, with grade and reward
 total/*             stage=sft, pkt, irm   once: runtime (s) samples_per_second steps_per_second flos loss
 eval/SET/*          stage=eval            once: ts pi cf ast (percent) n reward key_tokens; SCORING/ts where there are
@@ -44,14 +47,18 @@ STEPS = {"train": "train/global_step", "held_out": "train/global_step", "irm": "
 _LOSSES = ("loss", "key_token_loss", "other_token_loss", "mean_weight", "key_token_share")
 _OPTIMIZER = ("grad_norm", "learning_rate", "epoch", "tokens_per_second")
 _PPO = ("policy_loss", "value_loss", "policy_clip_fraction", "value_clip_fraction", "explained_variance", "value")
-_SECONDS = ("seconds", "seconds_generation", "seconds_scoring", "seconds_update")
+_SECONDS = ("seconds", "seconds_generation", "seconds_scoring", "seconds_update", "seconds_prefill")
+_UPDATE = (
+    *("update_padding", "seconds_reference", "seconds_policy", "seconds_critic", "seconds_backward"),
+    "seconds_optimizer",
+)
 TRAIN = tuple(f"train/{name}" for name in (*_LOSSES, *_OPTIMIZER, "num_tokens"))
 HELD_OUT = tuple(f"held_out/{name}" for name in _LOSSES)
 IRM = tuple(
     f"irm/{name}"
     for name in (
         *("reward", "kl", "kl_coefficient", "entropy", "loss", "advantage", "samples", "response_tokens"),
-        *("response_length", "ended", *_OPTIMIZER, *_PPO, *_SECONDS),
+        *("response_length", "ended", *_OPTIMIZER, *_PPO, *_SECONDS, *_UPDATE),
         *("trailing_text", "no_end_token", "sampling_logprob_difference", "sampling_logprob_difference_max"),
         *(f"grade/{outcome}" for outcome in SAMPLED_OUTCOMES),
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForTokenClassification, PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -25,30 +26,91 @@ from tltrain.trajectory import Sample
 
 @dataclass(frozen=True)
 class Models:
-    """The models of PPO. `reference` is None if the policy with its adapter switched off serves as the reference."""
+    """The models of PPO.
+
+    `reference` is None if nothing depends on it, or if the policy with its adapter switched off serves as it.
+    """
 
     policy: PreTrainedModel
-    critic: PreTrainedModel
+    critic: PreTrainedModel | ValueHead
     reference: PreTrainedModel | None
 
 
-class ActorCritic(nn.Module):
-    """The policy and the critic as one module, so that one optimizer, one engine and one checkpoint hold both."""
+class ValueHead(nn.Module):
+    """A critic that shares the policy's body: a scalar head on the hidden states from which the policy's logits come.
 
-    def __init__(self, policy: PreTrainedModel, critic: PreTrainedModel) -> None:
+    The head starts at 0. Its `bias` can start at the mean reward, as that of a critic of its own.
+    """
+
+    FILE = "value_head.safetensors"
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.score = nn.Linear(hidden_size, 1)
+        nn.init.zeros_(self.score.weight)
+        nn.init.zeros_(self.score.bias)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the value, [N] in float32, from each hidden state [N, hidden_size]."""
+        return self.score(hidden.float())[:, 0]
+
+    def save_pretrained(self, folder: Path, state_dict: dict | None = None, is_main_process: bool = True) -> None:
+        """Write the head to a file in `folder`."""
+        if is_main_process:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            save_file(state_dict or self.state_dict(), Path(folder) / self.FILE)
+
+    def load_pretrained(self, folder: Path) -> None:
+        """Read what `save_pretrained` wrote."""
+        self.load_state_dict(load_file(Path(folder) / self.FILE))
+
+
+class ActorCritic(nn.Module):
+    """The policy and the critic as one module, so that one optimizer, one engine and one checkpoint hold both.
+
+    The critic is a model of its own, or a `ValueHead`.
+    """
+
+    def __init__(
+        self, policy: PreTrainedModel, critic: PreTrainedModel | ValueHead, timed: rollout.Timed = rollout.untimed
+    ) -> None:
         super().__init__()
         self.policy, self.critic = policy, critic
+        self.timed = timed  # measures the parts `policy` and `critic`
         self.config = policy.config  # engines size their buffers by it
         self._checkpointing: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
 
-    def forward(self, temperature: float, **batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(self, temperature: float, **batch: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return log-probability, entropy (nats, no gradient) and value of each response token, [N] each in float32."""
-        logits = response_logits(self.policy, batch, temperature)
-        logprobs = token_logprobs(logits, batch["targets"])
-        with torch.no_grad():
-            entropy = pg.entropy(logits)
-        values = self.critic(**model_inputs(batch), use_cache=False).logits
+        with self.timed("policy"), self._hidden_states() as hidden:
+            logits = response_logits(self.policy, batch, temperature)
+            logprobs = token_logprobs(logits, batch["targets"])
+            with torch.no_grad():
+                entropy = pg.entropy(logits)
+        with self.timed("critic"):
+            if isinstance(self.critic, ValueHead):
+                return logprobs, entropy, self.critic(hidden[0].reshape(len(batch["targets"]), -1))
+            values = self.critic(**model_inputs(batch), use_cache=False).logits
         return logprobs, entropy, values[..., 0][batch["keep"]].float()
+
+    @contextmanager
+    def _hidden_states(self) -> Iterator[list[torch.Tensor]]:
+        """Yield a list to which the policy's forward pass appends the input of its language-model head."""
+        found: list[torch.Tensor] = []
+        if not isinstance(self.critic, ValueHead):
+            yield found
+            return
+        head = self.policy.get_output_embeddings()
+        hook = head.register_forward_pre_hook(lambda module, inputs: found.append(inputs[0]))
+        try:
+            yield found
+        finally:
+            hook.remove()
+
+    @property
+    def models(self) -> list[PreTrainedModel]:
+        """The policy, and the critic if it is a model of its own."""
+        return [self.policy] if isinstance(self.critic, ValueHead) else [self.policy, self.critic]
 
     # The names that the Trainer and TRL use for activation checkpointing.
 
@@ -58,11 +120,11 @@ class ActorCritic(nn.Module):
 
     def activation_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
         self._checkpointing = args, kwargs
-        for model in (self.policy, self.critic):
+        for model in self.models:
             model.activation_checkpointing_enable(*args, **kwargs)
 
     def activation_checkpointing_disable(self) -> None:
-        for model in (self.policy, self.critic):
+        for model in self.models:
             model.activation_checkpointing_disable()
             model.disable_input_require_grads()  # else each rollout would add another hook
 
@@ -105,12 +167,12 @@ def freeze_reference(reference: PreTrainedModel, autocast: bool) -> PreTrainedMo
     return reference
 
 
-def model_inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def model_inputs(batch: dict[str, Any]) -> dict[str, Any]:
     """Return the part of a batch that a model's forward pass takes."""
-    return {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
+    return {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids", "segments") if name in batch}
 
 
-def response_logits(model: nn.Module, batch: dict[str, torch.Tensor], temperature: float) -> torch.Tensor:
+def response_logits(model: nn.Module, batch: dict[str, Any], temperature: float) -> torch.Tensor:
     """Return logits / temperature, [N, V] in float32, at the positions that predict response tokens.
 
     Those of tokens that may not come next (`rollout.allowed_tokens`) are so small that their probability is 0.
@@ -176,7 +238,7 @@ def new_critic(path: str, init: CriticInit | str, **kwargs: Any) -> PreTrainedMo
     return model
 
 
-def set_initial_value(critic: PreTrainedModel, reward: float) -> None:
+def set_initial_value(critic: PreTrainedModel | ValueHead, reward: float) -> None:
     """Set the bias of a critic's zero head, if it has one, to `reward`, the initial value of every token."""
     bias = _head(critic).bias
     if bias is not None:
@@ -194,7 +256,7 @@ def _without_warnings() -> Iterator[None]:
         transformers_logging.set_verbosity(level)
 
 
-def _head(model: PreTrainedModel) -> nn.Module:
+def _head(model: PreTrainedModel | ValueHead) -> nn.Module:
     return next(module for name, module in model.named_children() if isinstance(module, nn.Linear))
 
 

@@ -12,7 +12,12 @@ from omegaconf import DictConfig
 from tltrain.config import merged, plain
 
 SUPERVISED_ARGUMENTS = "trl.SFTConfig"
-IRM_ARGUMENTS = {"ppo": "transformers.TrainingArguments", "rloo": "trl.RLOOConfig", "grpo": "trl.GRPOConfig"}
+IRM_ARGUMENTS = {
+    "ppo": "transformers.TrainingArguments",
+    "rloo": "trl.RLOOConfig",
+    "grpo": "trl.GRPOConfig",
+    "rejection": SUPERVISED_ARGUMENTS,
+}
 """The libraries' argument classes by `stage.algorithm`."""
 
 DEFAULTS: dict[str, Any] = {
@@ -44,7 +49,9 @@ def library_class(stage: DictConfig) -> str:
 def sources(cfg: DictConfig) -> list[DictConfig]:
     """Return the configuration nodes that set arguments for the trainer of `cfg.stage`; later nodes win."""
     stage = cfg.stage
-    if stage.name == "irm":
+    if stage.name == "irm" and stage.algorithm.name == "rejection":
+        chosen = [stage.algorithm_args.rejection, cfg.hardware.args]  # the first are those of stage=sft
+    elif stage.name == "irm":
         chosen = [cfg.model.irm.get("args"), cfg.hardware.args, stage.algorithm_args.get(stage.algorithm.name)]
     else:
         chosen = [cfg.model.args, cfg.hardware.args]

@@ -40,6 +40,8 @@ KEPT: dict[str, tuple[type, ...]] = {
 """The fields of that state and their types."""
 NAME = re.compile(r"checkpoint-\d+")
 """The names that the Trainer gives to checkpoints."""
+COUNTS = "counts.json"
+"""File in a checkpoint, of each process: what the training has cost so far."""
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -159,6 +161,12 @@ class ResumableCheckpoints(TrainerMixin):
         self._kept: dict[str, Any] = {}
         self._running = False
         self._whole_at, self._seconds_before, self._began = -1, 0.0, time.monotonic()
+        self.counts: dict[str, float] = {
+            "target_tokens": 0,
+            "sampled_calls": 0,
+            "sampled_tokens": 0,
+            "processor_seconds": 0.0,
+        }
         super().__init__(*args, **kwargs)
         self.add_callback(SaveAtSignal(self.accelerator))
 
@@ -172,6 +180,8 @@ class ResumableCheckpoints(TrainerMixin):
         try:
             super()._save_checkpoint(model, trial)
             self._save_extra(folder)
+            so_far = self.counts | {"processor_seconds": self._processor_seconds()}
+            runs.write_json(folder / f"{self.args.process_index}_{COUNTS}", so_far)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 mark_complete(folder, self._extra_state())
@@ -210,12 +220,38 @@ class ResumableCheckpoints(TrainerMixin):
                     self.kl.coefficient = self._kept["kl_coefficient"]
             with self._reading(resume_from_checkpoint):
                 self._load_extra(folder)
+                self._load_counts(folder / f"{self.args.process_index}_{COUNTS}")
         self._began, self._running = time.monotonic(), False
-        with preemption.deferred():
-            if resume_from_checkpoint is None:
-                return super().train(**kwargs)
-            with self._reading(resume_from_checkpoint):
-                return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        self._processor_began = time.process_time()
+        try:
+            with preemption.deferred():
+                if resume_from_checkpoint is None:
+                    return super().train(**kwargs)
+                with self._reading(resume_from_checkpoint):
+                    return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        finally:
+            self.counts["processor_seconds"] = self._processor_seconds()
+
+    def costs(self) -> dict[str, float]:
+        """Return what the training has cost: its updates, and the counts of all processes, which must all call this."""
+        import torch
+
+        counts = torch.tensor(list(self.counts.values()), dtype=torch.float64, device=self.args.device)
+        totals = dict(zip(self.counts, self.accelerator.reduce(counts, reduction="sum").tolist(), strict=True))
+        return {
+            "updates": self.state.global_step,
+            **{name: round(totals[name]) for name in ("target_tokens", "sampled_calls", "sampled_tokens")},
+            "processor_seconds": round(totals["processor_seconds"], 1),
+        }
+
+    def _processor_seconds(self) -> float:
+        """Return the processor seconds of the training in this process, over all threads, before a stop included."""
+        return self.counts["processor_seconds"] + time.process_time() - self._processor_began
+
+    def _load_counts(self, file: Path) -> None:
+        if file.is_file():  # earlier versions wrote none
+            found = json_files.read_object(file)
+            self.counts = {name: float(found[name]) for name in self.counts}
 
     @contextmanager
     def _reading(self, checkpoint: str) -> Iterator[None]:

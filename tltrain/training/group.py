@@ -79,6 +79,10 @@ class _ToolCalls(ResumableCheckpoints):
             self.judge(self.samples[int(n)], text, bool(ids) and ids[-1] == self.eos_id)
             for n, text, ids in zip(prompts, completions, completion_ids, strict=True)
         ]
+        sampled = sum(map(len, completion_ids))
+        self.counts["sampled_calls"] += len(completion_ids)
+        self.counts["sampled_tokens"] += sampled
+        self.counts["target_tokens"] += sampled * self.num_iterations
         step = trainer_state.global_step + 1
         for one in judged:
             if not math.isfinite(one.reward):

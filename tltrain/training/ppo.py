@@ -9,7 +9,9 @@ in `ppo_epochs` steps). The order within a step is:
 
 Losses are means over all response tokens or all responses (`loss_mean`) of the step, independent of its split into
 micro-batches and processes. In the first PPO epoch the policy is still the sampling policy, so the old
-log-probabilities and values come from the forward pass that is differentiated anyway. Under mixed precision a bfloat16
+log-probabilities and values come from the forward pass that is differentiated anyway. Nothing asks the reference if
+the KL penalty is 0 and has no limit. On a CPU in one process, the update computes the trees of several micro-batches
+in one row without padding (`forest_attention`). Under mixed precision a bfloat16
 copy of the policy samples, which differs by rounding; the difference is logged. Optimizers, schedules, DeepSpeed,
 checkpoints and callbacks are those of transformers.
 """
@@ -20,7 +22,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -39,12 +41,14 @@ from trl.trainer.utils import disable_dropout_in_model
 
 from tltrain.config import LossMean
 from tltrain.errors import TltrainError
+from tltrain.inference import forest_attention
 from tltrain.tokens.prompts import PromptTree
 from tltrain.training import engines, rollout, tree_mask
 from tltrain.training import policy_gradient as pg
 from tltrain.training.actor_critic import (
     ActorCritic,
     Models,
+    ValueHead,
     apply_liger_kernels,
     check_shapes,
     freeze_reference,
@@ -80,7 +84,9 @@ class Settings:
     ppo_epochs: int = 1
     loss_mean: LossMean = LossMean.tokens
     critic_learning_rate: float = 1e-7
+    value_coefficient: float = 1.0  # weight of the value loss, which matters if the critic shares the policy's body
     generation_batch_size: int | None = None  # responses sampled at the same time; None: all of a step
+    update_tokens: int = 2048  # tokens of a micro-batch up to which trees are computed together, where they can be
 
 
 class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
@@ -92,7 +98,9 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
     `no_end_token` (shares of responses with a readable call that is followed by text, or has no end token),
     `sampling_logprob_difference` and `sampling_logprob_difference_max` (per token, absolute difference between the
     log-probability at sampling and in the update), `samples`, `response_tokens`, `tokens_per_second` (prompt and
-    response tokens), `seconds` and its parts `seconds_generation`, `seconds_scoring`, `seconds_update`.
+    response tokens), `seconds` and its parts `seconds_generation`, `seconds_scoring`, `seconds_update`; of generation
+    `seconds_prefill`, of the update `seconds_reference`, `seconds_policy`, `seconds_critic` (forward passes),
+    `seconds_backward`, `seconds_optimizer`, and `update_padding` (share of the update's tokens that is padding).
 
     Args:
         prompts: each row of the dataset is one of its trees.
@@ -112,16 +120,19 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
         callbacks: Sequence[Any] = (),
     ) -> None:
         policy, critic, reference = models.policy, models.critic, models.reference
-        check_shapes(policy, critic)
-        for model in (policy, critic):
+        if isinstance(critic, PreTrainedModel):
+            check_shapes(policy, critic)
+        actor_critic = ActorCritic(policy, critic, self._timed)
+        for model in actor_critic.models:
             disable_dropout_in_model(model)  # as released; the update's forward then matches sampling
         if args.use_liger_kernel:
-            apply_liger_kernels(filter(None, (policy, critic, reference)), args.liger_kernel_config)
+            apply_liger_kernels(filter(None, (*actor_critic.models, reference)), args.liger_kernel_config)
         self.trees, self.sampling, self.encoder = prompts.trees, prompts.sampling, prompts.encoder
         self.judge, self.kl, self.on_samples = reward.judge, reward.kl, reward.on_samples
         self.settings, self.temperature = settings, self.sampling.temperature or 1.0
+        self._sums = RolloutMetrics()
         super().__init__(
-            ActorCritic(policy, critic),
+            actor_critic,
             args,
             data_collator=torch.tensor,
             train_dataset=list(range(len(self.trees))),
@@ -131,10 +142,12 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
         self.reference = None if reference is None else self._frozen(reference)
         self.stopped: str | None = None
         self._micro_batches: list[dict[str, torch.Tensor]] = []
-        self._sums = RolloutMetrics()
         self._sampling_copy = rollout.SamplingCopy()
         self._clock = time.perf_counter()
         self._clips_apart = False
+        self._together = not (self.is_deepspeed_enabled or args.world_size > 1) and all(
+            map(forest_attention.supports, actor_critic.models)
+        )
         self._tree_multiple = tree_mask.BLOCK if self.args.device.type == "cuda" else 1
 
     def _frozen(self, reference: PreTrainedModel) -> nn.Module:
@@ -167,6 +180,7 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
             self._micro_batches = self._roll_out([[self.trees[i] for i in batch if i != BLANK] for batch in batches])
         counted = "targets" if self.settings.loss_mean is LossMean.tokens else "scores"
         items = sum(len(batch[counted]) for batch in self._micro_batches)
+        self.counts["target_tokens"] += sum(len(batch["targets"]) for batch in self._micro_batches)
         return self._micro_batches, self.accelerator.gather(torch.tensor([items], device=device)).sum()
 
     def _roll_out(self, batches: Sequence[Sequence[PromptTree]]) -> list[dict[str, torch.Tensor]]:
@@ -191,6 +205,8 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
         if self.is_world_process_zero():
             self.on_samples(step, everything)
         lengths = [len(tokens) for own in responses for tokens in own]
+        self.counts["sampled_calls"] += len(lengths)
+        self.counts["sampled_tokens"] += sum(lengths)
         self._sums.add(
             samples=len(everything),
             reward=sum(one.reward for one in everything),
@@ -200,11 +216,15 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
             **response_counts(everything),
         )
         micro_batches, start, logprobs = [], 0, iter(drawn)
+        if self._together:
+            batches = rollout.merged(batches, self.settings.update_tokens)
         for batch in batches:
             part = slice(start, start + len(batch))
             start += len(batch)
             scores = [one.reward for own in judged[part] for one in own]
-            laid_out = rollout.make_batch(batch, responses[part], scores, self.sampling.pad_id, self._tree_multiple)
+            laid_out = rollout.make_batch(
+                batch, responses[part], scores, self.sampling.pad_id, self._tree_multiple, self._together
+            )
             names = [one.sample.id for own in judged[part] for one in own]
             if self.sampling.offered is not None:
                 laid_out |= rollout.allowed_tokens(self.sampling.offered, batch, responses[part], laid_out["index"])
@@ -223,7 +243,7 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
                 policy = self._sampling_copy.synced_with(policy)
             for part in rollout.tree_groups(trees, self.settings.generation_batch_size):
                 try:
-                    responses += rollout.sample(policy, part, self.sampling, drawn)
+                    responses += rollout.sample(policy, part, self.sampling, drawn, self._timed)
                 except RuntimeError as error:
                     if "probability tensor" not in str(error):
                         raise
@@ -236,6 +256,20 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
     def _prepare_inputs(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return inputs  # already on the device; later PPO epochs reuse what the first one adds
 
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Compute a micro-batch's gradients; return its share of the loss."""
+        if self._together and not inputs["samples"]:  # its trees are in another micro-batch
+            return torch.zeros((), device=self.args.device)
+        models = self.model.models if self._together else []
+        models = [*models, *([self.reference] if self.reference is not None else [])]
+        # Until the backward pass has ended, which repeats the forward pass under activation checkpointing.
+        with forest_attention.enabled(*models) if "starts" in inputs else nullcontext():
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        self._sums.add(seconds_backward=self._now() - self._forward_end)
+        return loss
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -247,20 +281,26 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
         s, mask, index = self.settings, inputs["mask"], inputs["index"]
         names = ("input_ids", "position_ids", "keep", "targets", "allowed_at", "allowed")
         batch = {name: inputs[name] for name in names if name in inputs}
-        batch["attention_mask"] = self._attention_mask(inputs)
-        if "old_logprobs" not in inputs:  # before the policy's forward, whose activations need memory
-            reference = self._reference_logprobs(batch)[index]
+        batch |= self._attention(inputs)
+        with_reference = "old_logprobs" not in inputs and self._uses_reference
+        if with_reference:  # before the policy's forward, whose activations need memory
+            with self._timed("reference"):
+                reference = self._reference_logprobs(batch)[index]
         logprobs, entropy, values = model(temperature=self.temperature, **batch)
         logprobs, values = logprobs[index], values[index]
         if "old_logprobs" not in inputs:
             old, old_values = logprobs.detach(), values.detach()
+            if not with_reference:
+                reference = old  # the penalty is 0
             rewards = pg.token_rewards(
                 inputs["scores"], old, reference, mask, kl=self.kl.coefficient, clip=s.reward_clip
             )
             advantages, returns = pg.generalized_advantages(rewards, old_values, mask, gamma=s.gamma, lam=s.lam)
             inputs |= {"old_logprobs": old, "old_values": old_values, "advantages": advantages, "returns": returns}
             apart = (inputs["drawn_logprobs"] - old).abs()[mask]
-            self._sums.add(kl=((old - reference) * mask).sum(), sampling_logprob_difference=apart.sum())
+            if with_reference:
+                self._sums.add(kl=((old - reference) * mask).sum())
+            self._sums.add(sampling_logprob_difference=apart.sum())
             self._sums.update_max(sampling_logprob_difference_max=apart.max() if len(apart) else 0.0)
         policy_losses, clipped = pg.policy_loss(
             logprobs, inputs["old_logprobs"], inputs["advantages"], mask, clip=s.clip
@@ -275,6 +315,8 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
         returns = inputs["returns"][mask]
         self._sums.add(
             tokens=mask.sum(),
+            update_tokens=inputs["input_ids"].numel(),
+            update_padding=inputs["input_ids"].numel() - inputs["real"].sum(),
             items=mask.sum() if s.loss_mean is LossMean.tokens else len(mask),
             policy_loss=policy_loss.detach(),
             value_loss=value_loss.detach(),
@@ -288,18 +330,26 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
             error=error.sum(),
             error_squared=error.double().square().sum(),
         )
-        loss = (policy_loss + value_loss) / num_items_in_batch * self.accelerator.num_processes
+        loss = (policy_loss + s.value_coefficient * value_loss) / num_items_in_batch * self.accelerator.num_processes
         if not torch.isfinite(loss):
             which = f"the loss is {loss.item()} on {inputs['samples'][self._worst(policy_losses + value_losses)]}"
             raise TltrainError(self._not_finite_message(which, self.state.global_step + 1))
+        self._forward_end = self._now()
         return (loss, {}) if return_outputs else loss
 
-    def _attention_mask(self, inputs: dict[str, torch.Tensor]) -> Any:
-        """Return the attention mask, created on the device on demand: a tree's mask has T x T entries per row."""
+    def _attention(self, inputs: dict[str, torch.Tensor]) -> dict[str, Any]:
+        """Return what the models attend by, made on the device on demand: a tree's mask has T x T entries."""
         if "reach" not in inputs:
-            return inputs["attention_mask"]
-        policy = self.accelerator.unwrap_model(self.model).policy
-        return tree_mask.attention_mask(policy, inputs["reach"], torch.bfloat16 if self.args.bf16 else None)
+            return {"attention_mask": inputs["attention_mask"]}
+        policy, dtype = self.accelerator.unwrap_model(self.model).policy, torch.bfloat16 if self.args.bf16 else None
+        if "starts" in inputs:
+            return {"segments": tree_mask.segments(inputs["reach"][0], inputs["starts"], dtype or policy.dtype)}
+        return {"attention_mask": tree_mask.attention_mask(policy, inputs["reach"], dtype)}
+
+    @property
+    def _uses_reference(self) -> bool:
+        """Whether anything depends on the reference: the penalty, or a limit of the divergence."""
+        return self.kl.coefficient > 0 or self.kl.limit is not None
 
     @staticmethod
     def _worst(losses: torch.Tensor) -> int:
@@ -327,6 +377,9 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
                 group["params"] = [parameter for parameter in group["params"] if id(parameter) not in critic]
                 optimizer.add_param_group({**group, "params": own, "lr": self.settings.critic_learning_rate})
             optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
+            started: list[float] = []
+            optimizer.register_step_pre_hook(lambda *_: started.append(self._now()))
+            optimizer.register_step_post_hook(lambda *_: self._sums.add(seconds_optimizer=self._now() - started.pop()))
         return self.optimizer
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
@@ -334,10 +387,11 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
         if self.is_deepspeed_enabled:  # it has clipped already, see `_clip_apart_in_engine`
             return super()._clip_grad_norm(model)
         whole = self.accelerator.unwrap_model(model)
-        norms = [
-            self.accelerator.clip_grad_norm_(part.parameters(), self.args.max_grad_norm)
-            for part in (whole.policy, whole.critic)
-        ]
+        with self._timed("optimizer"):
+            norms = [
+                self.accelerator.clip_grad_norm_(part.parameters(), self.args.max_grad_norm)
+                for part in (whole.policy, whole.critic)
+            ]
         if not all(torch.isfinite(norm) for norm in norms):
             raise TltrainError(self._not_finite_message("the gradient is not finite", self.state.global_step + 1))
         return norms[0]
@@ -351,11 +405,22 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
 
     # --- logging ---------------------------------------------------------------------------------------------------
 
-    def _lap(self) -> float:
-        """Return the seconds since the previous call, and restart the clock."""
+    def _now(self) -> float:
+        """Return the time in seconds once the device has done its work."""
         if self.args.device.type == "cuda":
             torch.cuda.synchronize()
-        before, self._clock = self._clock, time.perf_counter()
+        return time.perf_counter()
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        """Add the time of the block to the sum `seconds_<part>`."""
+        start = self._now()
+        yield
+        self._sums.add(**{f"seconds_{part}": self._now() - start})
+
+    def _lap(self) -> float:
+        """Return the seconds since the previous call, and restart the clock."""
+        before, self._clock = self._clock, self._now()
         return self._clock - before
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -363,6 +428,8 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
         if "loss" in logs:
             self._sums.add(seconds_update=self._lap())
             logs.update(self._sums.reduce_and_reset(self.accelerator), kl_coefficient=self.kl.coefficient)
+            if not self._uses_reference:
+                logs.pop("kl", None)  # nothing computed it
             if "kl" in logs and (reason := self.kl.update(logs["kl"], self.state.global_step)):
                 self.stopped, self.control.should_training_stop = reason, True
         super().log(logs, start_time)
@@ -385,7 +452,9 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
             (target.policy, AutoModelForCausalLM, "policy"),
             (target.critic, AutoModelForTokenClassification, "critic"),
         ):
-            if (folder / name / "adapter_config.json").is_file():
+            if isinstance(own, ValueHead):
+                own.load_pretrained(folder / name)
+            elif (folder / name / "adapter_config.json").is_file():
                 from peft import set_peft_model_state_dict
                 from peft.utils import load_peft_weights
 

@@ -18,22 +18,23 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import Cache, GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
-from tltrain.inference import decoding_attention, kv_cache
+from tltrain.inference import decoding_attention, forest_attention, kv_cache
 from tltrain.inference.generation import ignore_generation_config
 from tltrain.inference.offered_names import OfferedNames
 from tltrain.inference.token_choice import ChosenTokens, TokenChoice
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Layout, Run, Target, flatten
 from tltrain.tokens.prompts import PromptTree
-from tltrain.training import tree_mask
 
 
 @dataclass(frozen=True)
@@ -70,13 +71,27 @@ class Prompts:
     encoder: Encoder
 
 
+Timed = Callable[[str], AbstractContextManager[Any]]
+"""Makes a context that measures the time of a part of the work, by its name."""
+
+
+def untimed(part: str) -> AbstractContextManager[None]:
+    """Measure nothing."""
+    return nullcontext()
+
+
 def sample(
-    model: PreTrainedModel, trees: Sequence[PromptTree], sampling: Sampling, logprobs: list[list[float]] | None = None
+    model: PreTrainedModel,
+    trees: Sequence[PromptTree],
+    sampling: Sampling,
+    logprobs: list[list[float]] | None = None,
+    timed: Timed = untimed,
 ) -> list[list[list[int]]]:
     """Sample a response to each prompt of each tree: token ids, with the end token if the model generated it.
 
     Args:
         logprobs: list to which the log-probabilities of each response's tokens are appended.
+        timed: measures the part `prefill`.
     """
     owners = [(b, end) for b, tree in enumerate(trees) for end in tree.ends]
     width = max(end for _, end in owners)
@@ -86,8 +101,10 @@ def sample(
         ids[row, width - end :] = torch.tensor(trees[b].ids[:end])
         mask[row, width - end :] = 1
     ids, mask = ids.to(model.device), mask.to(model.device)
-    with torch.inference_mode(), ignore_generation_config(model), decoding_attention.without_flex(model):
-        cache = shared_cache(model, trees, owners, width)
+    together = forest_attention.supports(model)  # before the attention for decoding takes the place of sdpa
+    with torch.inference_mode(), ignore_generation_config(model), decoding_attention.enabled(model):
+        with timed("prefill"):
+            cache = shared_cache(model, trees, owners, width, together)
         choice = None
         if sampling.offered is not None:
             choice = TokenChoice([own for tree in trees for own in tree.samples], sampling.offered)
@@ -105,6 +122,21 @@ def tree_groups(trees: Sequence[PromptTree], limit: int | None) -> Iterator[list
         part.append(tree)
     if part:
         yield part
+
+
+def merged(batches: Sequence[Sequence[PromptTree]], tokens: int) -> list[list[PromptTree]]:
+    """Merge consecutive batches while they have at most `tokens` prompt tokens; empty ones fill up their number."""
+    found: list[list[PromptTree]] = []
+    total = 0
+    for batch in batches:
+        own = sum(len(tree.ids) for tree in batch)
+        if found and total + own <= tokens:
+            found[-1] += batch
+            total += own
+        else:
+            found.append(list(batch))
+            total = own
+    return found + [[] for _ in range(len(batches) - len(found))]
 
 
 PHASE = 16
@@ -198,7 +230,11 @@ def _until_end(tokens: list[int], eos_id: int) -> list[int]:
 
 
 def shared_cache(
-    model: PreTrainedModel, trees: Sequence[PromptTree], owners: Sequence[tuple[int, int]], width: int
+    model: PreTrainedModel,
+    trees: Sequence[PromptTree],
+    owners: Sequence[tuple[int, int]],
+    width: int,
+    together: bool = False,
 ) -> Cache | None:
     """Compute the key-value cache of all prompts without their last tokens, left-padded to `width - 1`.
 
@@ -207,28 +243,42 @@ def shared_cache(
 
     Args:
         owners: (tree, length) of each prompt.
+        together: compute the trees in one row (`forest_attention`), without padding.
 
     Returns:
-        The cache; an empty one if every tree has a single prompt; None for models whose layers do not keep every key
-        and value.
+        The cache; an empty one if nothing is shared and nothing saved; None for models whose layers do not keep every
+        key and value.
     """
     cache = kv_cache.empty(model)
     if cache is None:
         return None
-    if all(len(tree.ends) == 1 for tree in trees):
+    longest = max(len(tree.ids) for tree in trees) - 1
+    together = together and longest > 0
+    if not together and all(len(tree.ends) == 1 for tree in trees):
         return cache
-    length = max(len(tree.ids) for tree in trees) - 1
-    trunks = torch.tensor([list(tree.ids[:-1]) + [0] * (length - len(tree.ids) + 1) for tree in trees])
-    # Padding is on the right, to which causal attention does not attend, so no mask is needed.
-    model(trunks.to(model.device), past_key_values=cache, use_cache=True, logits_to_keep=1)
-    rows = torch.tensor([b for b, _ in owners], device=model.device)
-    shift = torch.tensor([width - end for _, end in owners], device=model.device)
-    source = (torch.arange(width - 1, device=model.device) - shift[:, None]).clamp(min=0)  # [rows, width - 1]
+    if together:
+        starts = list(accumulate((len(tree.ids) - 1 for tree in trees), initial=0))
+        segments = [forest_attention.Segment(*pair) for pair in pairwise(starts) if pair[0] < pair[1]]
+        ids = torch.tensor([[token for tree in trees for token in tree.ids[:-1]]], device=model.device)
+        positions = torch.cat([torch.arange(segment.end - segment.start) for segment in segments])[None]
+        words = {"position_ids": positions.to(model.device), "segments": segments}
+        rows, offsets = [0] * len(owners), [starts[b] for b, _ in owners]
+    else:  # padding is on the right, to which causal attention does not attend, so no mask is needed
+        ids = torch.tensor([list(tree.ids[:-1]) + [0] * (longest - len(tree.ids) + 1) for tree in trees])
+        words = {}
+        rows, offsets = [b for b, _ in owners], [0] * len(owners)
+    with forest_attention.enabled(model) if together else nullcontext():
+        model(ids.to(model.device), past_key_values=cache, use_cache=True, logits_to_keep=1, **words)
+    row = torch.tensor(rows, device=model.device)[:, None]
+    ends = torch.tensor([end for _, end in owners], device=model.device)[:, None]
+    column = (torch.arange(width - 1, device=model.device) - width + ends).clamp(min=0)  # [rows, width - 1]
+    column = column + torch.tensor(offsets, device=model.device)[:, None]
+    column = column.clamp(max=ids.shape[1] - 1)  # a prompt of one token has nothing in the cache but padding
     for layer in cache.layers:
-        at = source.to(layer.keys.device)[:, None, :, None]
+        at = row.to(layer.keys.device), column.to(layer.keys.device)
         for name in ("keys", "values"):
-            whole = getattr(layer, name)[rows]  # [rows, heads, length, size]
-            setattr(layer, name, whole.gather(2, at.expand(-1, whole.shape[1], -1, whole.shape[3])))
+            whole = getattr(layer, name).transpose(1, 2)  # [trees, T, heads, size]
+            setattr(layer, name, whole[at].transpose(1, 2).contiguous())
     return cache
 
 
@@ -238,48 +288,65 @@ def make_batch(
     scores: Sequence[float],
     pad_id: int,
     tree_multiple: int = 1,
-) -> dict[str, torch.Tensor]:
+    together: bool = False,
+) -> dict[str, Any]:
     """Build one batch from B trees with M responses, of at most R and altogether N tokens, padded to T positions.
 
     Without trees, the batch is a row of a single token without targets (M and N are 0).
 
     Args:
         tree_multiple: T is a multiple of this if a tree has branches.
+        together: lay the trees out one after another in a single row, without padding, for `forest_attention`.
 
     Returns:
-        `input_ids`, `position_ids`: [B, T]. `attention_mask`: [B, T]; or, if a tree has branches, `reach`: [B, T], from
-        which `tree_mask.attention_mask` computes a mask. `keep`: [B, T], True where a hidden state predicts a response
-        token. `targets`: [N], those tokens in the order of `keep`. `index`: [M, R], the position in that order of each
-        token of each response. `mask`: [M, R], True where a response has a token. `scores`: [M].
+        `input_ids`, `position_ids`: [B, T], or [1, T] if `together`. `attention_mask`: [B, T]; or, if a tree has
+        branches or `together`, `reach`: [B, T], from which `tree_mask.attention_mask` computes a mask. `starts`, if
+        `together`: [B + 1], where each tree starts in the row, and T. `real`: [B, T], 0 where there is padding.
+        `keep`: [B, T], True where a hidden state predicts a response token. `targets`: [N], those tokens in the order
+        of `keep`. `index`: [M, R], the position in that order of each token of each response. `mask`: [M, R], True
+        where a response has a token. `scores`: [M].
     """
-    rows = [_layout(tree, own) for tree, own in zip(trees, responses, strict=True)]
-    branching = any(len(tree.ends) > 1 for tree in trees)
-    width = max((len(layout.input_ids) for layout in rows), default=1)
-    if branching:
-        width = -(-width // tree_multiple) * tree_multiple
-    ids = torch.full((max(1, len(rows)), width), pad_id)
-    positions, real = torch.zeros_like(ids), torch.zeros_like(ids)
+    rows = [layout(tree, own) for tree, own in zip(trees, responses, strict=True)]
     if not rows:
-        real[:] = 1
+        rows, together = [flatten([Run([pad_id], -1, [])])], False
+    starts = list(accumulate((len(own.input_ids) for own in rows), initial=0))
+    branching = together or any(len(tree.ends) > 1 for tree in trees)
+    if together:
+        at, shape = [(0, start) for start in starts], (1, starts[-1])
+    else:
+        width = max(len(own.input_ids) for own in rows)
+        if branching:
+            width = -(-width // tree_multiple) * tree_multiple
+        at, shape = [(row, 0) for row in range(len(rows))], (len(rows), width)
+    ids = torch.full(shape, pad_id)
+    positions, real = torch.zeros_like(ids), torch.zeros_like(ids)
+    reach = torch.arange(1, shape[1] + 1).repeat(shape[0], 1)  # padding attends to itself: a softmax needs something
     labels = torch.full_like(ids, -1)
-    for b, layout in enumerate(rows):
-        length = len(layout.input_ids)
-        ids[b, :length] = torch.tensor(layout.input_ids)
-        positions[b, :length] = torch.tensor(layout.position_ids)
-        real[b, :length] = 1
-        labels[b, layout.positions] = torch.tensor(layout.targets)
+    for (row, start), own in zip(at, rows, strict=False):
+        end = start + len(own.input_ids)
+        ids[row, start:end] = torch.tensor(own.input_ids)
+        positions[row, start:end] = torch.tensor(own.position_ids)
+        reach[row, start:end] = torch.tensor(own.reach) + start
+        real[row, start:end] = 1
+        labels[row, [start + position for position in own.positions]] = torch.tensor(own.targets, dtype=torch.long)
     keep = labels >= 0
     order = keep.flatten().cumsum(0).view_as(keep) - 1
     lengths = [len(response) for own in responses for response in own]
     mask = torch.arange(max(lengths, default=1)) < torch.tensor(lengths, dtype=torch.long)[:, None]
     index = torch.zeros(mask.shape, dtype=torch.long)
-    if rows:
-        index[mask] = torch.cat([order[b, layout.positions] for b, layout in enumerate(rows)])
-    reach = [layout.reach for layout in rows]
+    if trees:
+        index[mask] = torch.cat(
+            [
+                order[row, [start + position for position in own.positions]]
+                for (row, start), own in zip(at, rows, strict=False)
+            ]
+        )
     return {
         "input_ids": ids,
         "position_ids": positions,
-        **({"reach": tree_mask.padded(reach, width)} if branching else {"attention_mask": real}),
+        **({"reach": reach} if branching else {"attention_mask": real}),
+        **({"starts": torch.tensor(starts)} if together else {}),
+        "real": real,
         "keep": keep,
         "targets": labels[keep],
         "index": index,
@@ -328,7 +395,7 @@ def padded(rows: Sequence[Sequence[float]], mask: torch.Tensor) -> torch.Tensor:
     return found
 
 
-def _layout(tree: PromptTree, responses: Sequence[Sequence[int]]) -> Layout:
+def layout(tree: PromptTree, responses: Sequence[Sequence[int]]) -> Layout:
     """Split the prompt where responses branch off, and attach each response without its last token to its piece."""
     starts = (0, *tree.ends[:-1])
     runs: list[Run] = []

@@ -26,7 +26,20 @@ class RolloutMetrics:
         "advantage",
     )
     SECONDS = ("seconds_generation", "seconds_scoring", "seconds_update")
-    COUNTS = ("samples", "tokens", "items", "prompt_tokens", "returns", "returns_squared", "error", "error_squared")
+    PARTS = tuple(f"seconds_{part}" for part in ("prefill", "reference", "policy", "critic", "backward", "optimizer"))
+    """Parts of generation (prefill) and of the update (all others)."""
+    COUNTS = (
+        "samples",
+        "tokens",
+        "items",
+        "prompt_tokens",
+        "update_tokens",
+        "update_padding",
+        "returns",
+        "returns_squared",
+        "error",
+        "error_squared",
+    )
 
     def __init__(self) -> None:
         self.reset()
@@ -41,6 +54,7 @@ class RolloutMetrics:
                 *self.OVER_ITEMS,
                 *self.OVER_TOKENS,
                 *self.SECONDS,
+                *self.PARTS,
                 *self.COUNTS,
             ],
             0.0,
@@ -65,7 +79,7 @@ class RolloutMetrics:
         maxima = {name: number for name, number in zip(self.values, largest, strict=True) if name in self.MAXIMA}
         sums = dict(zip(self.values, accelerator.reduce(total, reduction="sum").tolist(), strict=True))
         self.reset()
-        tokens, seconds = sums["tokens"], {name: sums[name] / processes for name in self.SECONDS}
+        tokens, seconds = sums["tokens"], {name: sums[name] / processes for name in (*self.SECONDS, *self.PARTS)}
         logs = {name: sums[name] / tokens for name in self.OVER_TOKENS if tokens}
         logs |= {name: sums[name] / sums["items"] for name in self.OVER_ITEMS if tokens}
         if sums["samples"]:  # none in a later PPO epoch
@@ -73,12 +87,13 @@ class RolloutMetrics:
             logs |= {name: sums[name] / sums["response_length"] for name in self.OVER_SAMPLED_TOKENS} | maxima
         spread = sums["returns_squared"] - sums["returns"] ** 2 / tokens
         error = sums["error_squared"] - sums["error"] ** 2 / tokens
-        whole = sum(seconds.values())
+        whole = sum(seconds[name] for name in self.SECONDS)
         return logs | {
             "explained_variance": 1 - error / spread if spread > 0 else math.nan,
             "samples": sums["samples"],
             "response_tokens": sums["response_length"],
             "tokens_per_second": (sums["prompt_tokens"] + sums["response_length"]) / whole,
+            "update_padding": sums["update_padding"] / max(sums["update_tokens"], 1),
             "seconds": whole,
             **seconds,
         }

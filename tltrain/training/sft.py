@@ -177,6 +177,8 @@ class TurnTrainer(ResumableCheckpoints, FilledBatches, SFTTrainer):
         nll = target_nll(model, inputs, fused, torch.bfloat16 if self.args.bf16 else None)
         losses = turn_losses(nll, inputs["weights"], inputs["turns"], inputs["turn_count"])
         self._sums["train" if model.training else "eval"].add(nll, losses, inputs)
+        if model.training:
+            self.counts["target_tokens"] += len(inputs["weights"])
         if num_items_in_batch is None:
             loss = losses.mean()
         else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from tltrain.errors import TltrainError
+from tltrain.inference.forest_attention import Segment
 
 BLOCK = 128
 """Side of a block of flex attention, in tokens."""
@@ -43,6 +45,20 @@ def dense(reach: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tens
     """Return the additive mask [B, 1, T, T]: 0 where a token attends to another, else the dtype's lowest number."""
     hidden = ~visible(reach)[:, None]
     return torch.zeros(hidden.shape, dtype=dtype, device=reach.device).masked_fill_(hidden, torch.finfo(dtype).min)
+
+
+def segments(reach: torch.Tensor, starts: torch.Tensor, dtype: torch.dtype) -> list[Segment]:
+    """Return the segments of a row of trees, each with a dense mask if the tree has branches.
+
+    Args:
+        reach: [T], see `layout.Layout`. starts: [trees + 1], where each tree starts in the row, and T.
+    """
+    found = []
+    for start, end in pairwise(starts.tolist()):
+        own = reach[start:end] - start
+        chain = bool((own == end - start).all())
+        found.append(Segment(start, end, None if chain else dense(own[None], dtype)))
+    return found
 
 
 def blocks(reach: torch.Tensor) -> BlockMask:

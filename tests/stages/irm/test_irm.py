@@ -71,6 +71,11 @@ def test_metrics_have_held_out_questions_before_and_after(ran):
         "last_kl",
         "last_entropy",
     } <= train.keys()
+    costs = metrics["costs"]
+    sampled = sum(entry["response_length"] * entry["samples"] for entry in steps(ran) if "samples" in entry)
+    assert costs["updates"] == 2 and costs["sampled_calls"] > 0 and costs["processor_seconds"] > 0
+    assert costs["target_tokens"] == costs["sampled_tokens"] >= sampled
+    assert f"irm: the data has {train['prompts']} answerable calls" in ran.err
     assert "3 held-out questions, 2 steps" in ran.out and f"Written to {ran.folder / 'model'}" in ran.out
 
 
@@ -124,6 +129,20 @@ def test_ppo_logs_more(runs):
     assert first["value"] != 0
     assert first["loss"] == pytest.approx(first["policy_loss"] + first["value_loss"], abs=1e-5)
     assert first["kl_coefficient"] == 0.3
+
+
+def test_a_shared_critic_is_a_head_on_the_policy(irm, model):
+    ran = irm("stage.critic.share=true", "stage.critic.init=sft", "stage.args.max_steps=1", "stage.eval_size=0")
+    (first,) = steps(ran)
+    assert first["reward"] == first["value"] == -2
+    assert first["loss"] == pytest.approx(first["policy_loss"] + 0.1 * first["value_loss"], abs=1e-5)
+    assert not (ran.folder / "critic").exists()
+
+
+def test_without_a_penalty_there_is_no_reference(irm):
+    ran = irm("stage.kl=0", "stage.args.max_steps=1", "stage.eval_size=0")
+    assert "kl" not in steps(ran)[0] and steps(ran)[0]["seconds_reference"] == 0
+    assert "last_kl" not in ran.metrics["train"] and "last_reward" in ran.metrics["train"]
 
 
 def test_a_critic_begins_at_the_mean_reward(irm, model):

@@ -101,6 +101,7 @@ def test_a_critic_of_another_shape_is_an_error(irm, model, tmp_path):
     ("algorithm", "argument", "message"),
     [
         ("ppo", "learning_rat=1", "transformers.TrainingArguments has no such argument; did you mean learning_rate?"),
+        ("rejection", "beta=0.1", "trl.SFTConfig has no such argument"),
         ("rloo", "num_generation=4", "trl.RLOOConfig has no such argument; did you mean num_generations?"),
         ("grpo", "scale_reward=group", "trl.GRPOConfig has no such argument; did you mean scale_rewards?"),
         ("rloo", "beta=0.1", "this is set by stage.kl"),

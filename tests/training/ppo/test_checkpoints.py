@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.support.ppo_trainers import steps, trainer_of, trees_of, weights
+from tltrain.training.actor_critic import ValueHead
 from tltrain.training.checkpoints import COMPLETE, last_checkpoint
 from tltrain.training.kl import KlControl
 from tltrain.training.ppo import PPOTrainer, Settings
@@ -54,12 +55,9 @@ def resumed(folder: Path, make: Callable[..., PPOTrainer], at: int) -> tuple[PPO
     return whole, second
 
 
-TIMES = ("seconds", "tokens_per_second", "seconds_generation", "seconds_scoring", "seconds_update")
-
-
 def assert_same(whole: PPOTrainer, second: PPOTrainer) -> None:
     assert torch.equal(weights(whole.model), weights(second.model))
-    logs = [[{k: v for k, v in entry.items() if k not in TIMES} for entry in steps(t)] for t in (whole, second)]
+    logs = [[{k: v for k, v in entry.items() if "second" not in k} for entry in steps(t)] for t in (whole, second)]
     assert logs[0] == logs[1] and len(logs[0]) == 4
 
 
@@ -85,3 +83,18 @@ def test_a_stopped_run_with_lora_goes_on_as_if_it_had_not_been(tmp_path, adapted
     whole, second = resumed(tmp_path, make, 2)
     assert_same(whole, second)
     assert abs(steps(whole)[-1]["kl"]) > 1e-4
+
+
+def test_a_stopped_run_with_a_shared_critic_goes_on_as_if_it_had_not_been(tmp_path, policy, reference, encoder):
+    def make(folder: Path, **words) -> PPOTrainer:
+        words = {"max_steps": 4, "optim": "adamw_torch", "learning_rate": 1e-2, **words}
+        settings = Settings(critic_learning_rate=1e-2, value_coefficient=0.1)
+        models = (policy, ValueHead(policy.config.hidden_size), reference)
+        return trainer_of(folder, models, encoder, trees_of(encoder), settings=settings, **words)
+
+    whole, second = resumed(tmp_path, make, 2)
+    assert_same(whole, second)
+    assert weights(whole.model.critic).abs().max() > 1e-3
+    costs = [trainer.costs() for trainer in (whole, second)]
+    assert costs[1].pop("processor_seconds") > 0 and costs[0].pop("processor_seconds") > 0
+    assert costs[0] == costs[1] == {"updates": 4, "target_tokens": 100, "sampled_calls": 20, "sampled_tokens": 100}
