@@ -37,7 +37,7 @@ def tune(study: Study, place: Place, pipeline: Pipeline) -> None:
     evidence = []
     for step in study.tuning:
         measured: list[float] = []
-        candidates = step.candidates[:2] if place.dry_run else step.candidates
+        candidates = step.candidates[:1] if place.dry_run else step.candidates
         for number, candidate in enumerate(candidates):
             taken = [word for name in step.settings for word in settings.get(name, ())]
             folder = place.work / "tuning" / f"{step.name}-{number}"
@@ -57,7 +57,8 @@ def pilot(
     """Run an arm and its baseline with several seeds; what each measure's variance is made of and what it can show."""
     plan, found = study.pilot, []
     folders: dict[tuple[str, int], Path] = {}
-    for seed in plan.seeds:
+    seeds = plan.seeds[:2] if place.dry_run else plan.seeds
+    for seed in seeds:
         for name in (plan.baseline, plan.arm):
             arm = study.arms[name]
             folders[name, seed] = place.work / "tuning" / f"pilot-{name}-{seed}"
@@ -66,9 +67,7 @@ def pilot(
     for level, set_name in plan.measures.items():
         lines = {key: rows.lines_of(set_name, folder / f"eval_{set_name}") for key, folder in folders.items()}
         cluster = {line["id"]: line["cluster"] for line in next(iter(lines.values()))}
-        sides = [
-            {seed: rows.results(lines[name, seed], level) for seed in plan.seeds} for name in (plan.arm, plan.baseline)
-        ]
+        sides = [{seed: rows.results(lines[name, seed], level) for seed in seeds} for name in (plan.arm, plan.baseline)]
         comparison = st.compare(*sides, cluster)
         assert comparison.sources is not None
         found.append(
