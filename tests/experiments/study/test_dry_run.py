@@ -37,13 +37,13 @@ def test_from_tuning_to_the_page(tmp_path):
     record = yaml.safe_load((tmp_path / "tuned.yaml").read_text())
     assert set(record["settings"]) == {"sft", "pkt", "irm"} and record["pilot"][0]["questions"] == 3
 
-    for arm in ("sft", "irm", "sft_continued", "rejection"):
+    for arm in ("sft", "irm", "sft_continued"):
         made = study(tmp_path, *dry, "--arm", arm, "--seed", "0")
         assert made.returncode == 0, made.stderr
     made = study(tmp_path, *dry, "--tier", "1", "--rows-at-most", "1")  # the next in order
     assert made.returncode == 0, made.stderr
     found = {(row.arm, row.seed): row for row in rows.read_all(tmp_path / "rows")}
-    assert set(found) == {(arm, 0) for arm in ("sft", "irm", "sft_continued", "rejection", "sft_35")}
+    assert set(found) == {(arm, 0) for arm in ("sft", "irm", "sft_continued", "sft_35")}
     sft, irm = found["sft", 0], found["irm", 0]
     assert {name: len(lines) for name, lines in sft.lines.items()} == {
         "questions": 4,
