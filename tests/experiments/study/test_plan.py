@@ -12,8 +12,9 @@ import yaml
 from experiments.study import design
 from experiments.study import statistics as st
 from experiments.study.run import arm_words
-from tests.support.composition import composed
+from tests.support.composition import composed, in_job
 from tltrain.errors import TltrainError
+from tltrain.stages import pipeline
 
 STUDY = design.load()
 TEXT = (design.HERE / "PROTOCOL.md").read_text(encoding="utf-8")
@@ -127,6 +128,24 @@ def test_the_tuning_grid_is_the_same_for_sft_and_pkt_and_sees_no_test_tool():
     for step in STUDY.tuning:
         for candidate in step.candidates:
             composed(search, f"+experiment=study/{step.experiment}", *candidate.keep, *candidate.only_here)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "words", "sizes"),
+    [
+        ("sft", (), {"questions": 400, "confusable": 600, "conversations": 240, "recorded": 2000}),
+        ("mae_35", (*STUDY.extra["sampled"],), {"questions": 400}),
+        ("irm", STUDY.tuning_words, {"questions": 200, "confusable": 200}),
+        ("pkt", STUDY.dry_run.words, {"questions": 4, "confusable": 4, "conversations": 2, "recorded": 6}),
+    ],
+)
+def test_the_pipeline_accepts_what_an_arm_is_asked(experiment, words, sizes):
+    with in_job(f"hydra.searchpath=[file://{design.CONF}]", f"+experiment=study/{experiment}", *words) as cfg:
+        asked = dict(pipeline.benchmark(choice) for choice in cfg.stage.benchmarks)
+        pipeline.check(cfg, list(asked.items()))
+    assert {name: choice.size for name, choice in asked.items()} == sizes
+    expected = "validation" if words == STUDY.tuning_words else "test"
+    assert {str(choice.split) for choice in asked.values()} == {expected}
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------
