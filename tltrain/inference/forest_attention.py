@@ -22,12 +22,27 @@ from tltrain.inference import decoding_attention, kv_cache
 NAME = "tltrain_forest"
 
 
+class Branches(NamedTuple):
+    """How the tokens of a tree divide into its longest chain and the branches that leave it.
+
+    Attributes:
+        chain: [C] indices of the tokens of the chain, which attend to each other causally.
+        others: [L - C] indices of all other tokens. mask: [1, 1, L - C, L], added to their scores.
+        order: [L] where each token stands in (chain, others).
+    """
+
+    chain: torch.Tensor
+    others: torch.Tensor
+    mask: torch.Tensor
+    order: torch.Tensor
+
+
 class Segment(NamedTuple):
-    """The tokens `start` to `end` of a row, and their mask [1, 1, L, L], added to the scores; None: a causal chain."""
+    """The L tokens `start` to `end` of a row: a causal chain, or a tree."""
 
     start: int
     end: int
-    mask: torch.Tensor | None = None
+    branches: Branches | None = None
 
 
 def forward(
@@ -44,7 +59,7 @@ def forward(
 
     Args:
         query: [1, heads, T, size]. key, value: [1, key-value heads, T, size].
-        attention_mask: ignored, see `Segment.mask`.
+        attention_mask: ignored, see `Branches.mask`.
 
     Returns:
         The outputs [1, T, heads, size], and None in place of the attention weights.
@@ -54,10 +69,18 @@ def forward(
     """
     if segments is None:
         raise RuntimeError(f"{type(module).__name__} does not pass keyword arguments on to its attention")
-    outputs = [
-        sdpa_attention_forward(module, *(x[:, :, start:end] for x in (query, key, value)), mask, **kwargs)[0]
-        for start, end, mask in segments
-    ]
+    outputs = []
+    for start, end, branches in segments:
+        q, k, v = (states[:, :, start:end] for states in (query, key, value))
+        if branches is None:
+            outputs.append(sdpa_attention_forward(module, q, k, v, None, **kwargs)[0])
+            continue
+        # A causal chain takes half of the scores, and only the branches, which are short, need a mask.
+        chain = (states.index_select(2, branches.chain) for states in (q, k, v))
+        of_chain = sdpa_attention_forward(module, *chain, None, **kwargs)[0]
+        others = q.index_select(2, branches.others)
+        of_others = sdpa_attention_forward(module, others, k, v, branches.mask.to(q.dtype), **kwargs)[0]
+        outputs.append(torch.cat([of_chain, of_others], dim=1).index_select(1, branches.order))
     return torch.cat(outputs, dim=1), None
 
 

@@ -21,7 +21,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from tltrain.errors import TltrainError
-from tltrain.inference.forest_attention import Segment
+from tltrain.inference.forest_attention import Branches, Segment
 
 BLOCK = 128
 """Side of a block of flex attention, in tokens."""
@@ -48,16 +48,22 @@ def dense(reach: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tens
 
 
 def segments(reach: torch.Tensor, starts: torch.Tensor, dtype: torch.dtype) -> list[Segment]:
-    """Return the segments of a row of trees, each with a dense mask if the tree has branches.
+    """Return the segments of a row of trees.
 
     Args:
         reach: [T], see `layout.Layout`. starts: [trees + 1], where each tree starts in the row, and T.
+        dtype: dtype of the masks.
     """
     found = []
     for start, end in pairwise(starts.tolist()):
         own = reach[start:end] - start
-        chain = bool((own == end - start).all())
-        found.append(Segment(start, end, None if chain else dense(own[None], dtype)))
+        in_chain = own == end - start  # what the last token descends from
+        chain, others = in_chain.nonzero()[:, 0], (~in_chain).nonzero()[:, 0]
+        branches = None
+        if len(others):
+            order = torch.cat([chain, others]).argsort()
+            branches = Branches(chain, others, dense(own[None], dtype)[:, :, others], order)
+        found.append(Segment(start, end, branches))
     return found
 
 

@@ -69,7 +69,7 @@ def test_trees_computed_together_update_as_apart(tmp_path, policy, critic, refer
         assert (other - found[0]).abs().max() < 1e-5 * moved
         for name in ("loss", "policy_loss", "value_loss", "kl", "entropy", "explained_variance"):
             assert log[name] == pytest.approx(logs[0][name], rel=1e-5, abs=1e-6), name
-    assert logs[0]["update_padding"] > 0.05 and logs[1]["update_padding"] == logs[2]["update_padding"] == 0
+    assert logs[0]["update_padding"] > 0 and logs[1]["update_padding"] == logs[2]["update_padding"] == 0
 
 
 def test_the_head_is_applied_where_response_tokens_are_predicted(
