@@ -96,7 +96,7 @@ def pipeline(place: Place, folder: Path, experiment: str, seed: int, words: Sequ
     if (folder / "metrics.json").is_file():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = _processor_seconds()
     with (folder / "job.log").open("ab") as log:
         job = subprocess.Popen(
             command(place, folder, experiment, seed, words),
@@ -105,32 +105,33 @@ def pipeline(place: Place, folder: Path, experiment: str, seed: int, words: Sequ
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-        status = _wait(job, place.deadline)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    runs.write_json(folder / "processor.json", {"seconds": round(_spent(folder) + spent, 1)})
-    if status is None:
-        raise Interrupted(str(folder))
+        try:
+            status = job.wait(None if place.deadline is None else max(0.0, place.deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            raise Interrupted(str(folder)) from None
+        finally:  # also where this process is interrupted or told to end: no job is left behind
+            _stop(job)
+            spent = _spent(folder) + _processor_seconds() - before
+            runs.write_json(folder / "processor.json", {"seconds": round(spent, 1)})
     if status:
         raise TltrainError(f"{folder}: exit status {status}: {_last_lines(folder / 'job.log')}")
 
 
-def _wait(job: subprocess.Popen, deadline: float | None) -> int | None:
-    """The job's exit status; None if the deadline came first and it was stopped."""
-    try:
-        return job.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        stopped = None
-    except KeyboardInterrupt:
-        stopped = KeyboardInterrupt()
-    job.send_signal(signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        job.wait(60)
-    job.kill()
+def _processor_seconds() -> float:
+    """Processor seconds of all jobs that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _stop(job: subprocess.Popen) -> None:
+    """Ask a job that still runs to end, which saves what it resumes from; after a minute end it."""
+    if job.poll() is None:
+        job.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            job.wait(60)
+    if job.poll() is None:
+        job.kill()
     job.wait()
-    if stopped:
-        raise stopped
-    return None
 
 
 def _spent(folder: Path) -> float:
@@ -380,6 +381,7 @@ def run(options: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run and return the exit status."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(INTERRUPTED))
     try:
         run(parsed(arguments))
     except TltrainError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -116,6 +117,22 @@ def test_an_interrupted_job_stops_within_its_time_and_its_processor_seconds_are_
         run.pipeline(replace(place, deadline=time.monotonic() + 0.5), folder, "sft", 0, ())
     assert time.monotonic() - start < 30
     assert json.loads((folder / "processor.json").read_text())["seconds"] >= 70
+
+
+def test_no_job_is_left_behind_where_the_runner_itself_is_ended(place, monkeypatch):
+    jobs, wait = [], subprocess.Popen.wait
+
+    def ended(job, timeout=None):
+        if not jobs:
+            jobs.append(job)
+            raise SystemExit(75)
+        return wait(job, timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", ended)
+    monkeypatch.setattr(run, "command", lambda *given: [sys.executable, "-c", "import time; time.sleep(60)"])
+    with pytest.raises(SystemExit):
+        run.pipeline(place, place.work / "x", "sft", 0, ())
+    assert jobs[0].returncode is not None and (place.work / "x" / "processor.json").is_file()
 
 
 def test_a_job_that_fails_says_why_and_one_that_is_done_is_not_started(place, monkeypatch):
