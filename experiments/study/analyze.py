@@ -60,7 +60,7 @@ def checked(found: Sequence[RowFile], protocol: str) -> None:
 
 
 def results_of(found: Iterable[RowFile], measure: Measure) -> Results:
-    """The measure in all rows that have it."""
+    """The measure in all rows that have it. A run that diverged has no model: every answer of it counts as wrong."""
     having = [row for row in found if all(row.lines.get(name) for name in measure.sets)]
     several = len(measure.sets) > 1
     seen = {
@@ -89,6 +89,11 @@ def results_of(found: Iterable[RowFile], measure: Measure) -> Results:
                 sample: value * len(numbers) / (len(measure.sets) * sizes[sample]) for sample, value in numbers.items()
             }
         arms.setdefault(row.arm, {})[row.seed] = numbers
+    samples = {sample for seeds in arms.values() for numbers in seeds.values() for sample in numbers}
+    for row in found:
+        if samples and row.header.get("diverged") and measure.unit == "points":
+            wrong = 100.0 if measure.lower_is_better else 0.0
+            arms.setdefault(row.arm, {})[row.seed] = dict.fromkeys(sorted(samples), wrong)
     return Results(arms, cluster)
 
 

@@ -21,6 +21,10 @@ ROOT = HERE.parents[1]
 PLAN, CONF, SEAL, TUNED, ROWS = (HERE / name for name in ("plan.yaml", "conf", "protocol.sha256", "tuned.yaml", "rows"))
 
 
+class Diverged(TltrainError):
+    """A training ended because its loss or its probabilities were no longer finite: it has no model."""
+
+
 @dataclass(frozen=True, slots=True)
 class Arm:
     """One way to train and to ask: an experiment, overrides behind it, and the tuned settings that it takes.

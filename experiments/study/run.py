@@ -33,7 +33,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from experiments.study import costs, design, rows, tuning
-from experiments.study.design import CONF, ROOT, ROWS, TUNED, Arm, Group, Study
+from experiments.study.design import CONF, ROOT, ROWS, TUNED, Arm, Diverged, Group, Study
 from tltrain.errors import TltrainError
 from tltrain.runtime import fingerprints, json_files, runs
 
@@ -41,6 +41,8 @@ INTERRUPTED = 75
 """Exit status where time ran out before the work did: start it again (EX_TEMPFAIL)."""
 UPDATES = ("stage.rl.args.gradient_accumulation_steps=", "stage.rl.args.max_steps=")
 """Words that say how many updates PPO makes, and of how many trajectories."""
+DIVERGED = ("the loss became infinite", "not finite")
+"""What tltrain says where a training diverged."""
 QUIET = {"OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false"}
 """Environment of a job that others share the machine with."""
 
@@ -90,7 +92,7 @@ def pipeline(place: Place, folder: Path, experiment: str, seed: int, words: Sequ
     Processor seconds are added up over interruptions in `processor.json`.
 
     Raises:
-        TltrainError: it failed; the end of its log is in the message.
+        Diverged: the training did. TltrainError: it failed otherwise; the end of its log is in the message.
         Interrupted: the deadline came first.
     """
     if (folder / "metrics.json").is_file():
@@ -114,7 +116,9 @@ def pipeline(place: Place, folder: Path, experiment: str, seed: int, words: Sequ
             spent = _spent(folder) + _processor_seconds() - before
             runs.write_json(folder / "processor.json", {"seconds": round(spent, 1)})
     if status:
-        raise TltrainError(f"{folder}: exit status {status}: {_last_lines(folder / 'job.log')}")
+        said = _last_lines(folder / "job.log")
+        kind = Diverged if any(words in said for words in DIVERGED) else TltrainError
+        raise kind(f"{folder}: exit status {status}: {said}")
 
 
 def _processor_seconds() -> float:
@@ -198,27 +202,34 @@ def make_row(place: Place, study: Study, arm: Arm, seed: int) -> Path:
     lines: list[rows.Line] = []
     metrics: dict[str, float] = {}
     spent = 0.0
+    diverged = False
     for name, overrides in jobs.items():
         own = folder / name if name else folder / "main"
-        pipeline(place, own, arm.experiment, seed, overrides)
+        try:
+            pipeline(place, own, arm.experiment, seed, overrides)
+        except Diverged:  # it counts: the analysis takes every answer as wrong
+            diverged = True
+            break
         prefix = f"{name}_" if name else ""
         for set_name, evaluation in rows.evaluations(own):
             lines += rows.lines_of(prefix + set_name, evaluation)
         metrics |= {prefix + key: value for key, value in rows.metrics_of(own).items()}
         spent += _spent(own)
-    main = json_files.read_object(folder / "main" / "metrics.json")
+    stages = [] if diverged else json_files.read_object(folder / "main" / "metrics.json")["stages"]
     header = {
         "arm": arm.name,
         "seed": seed,
         "protocol": protocol,
         "tuned": tuned_digest,
         "dry_run": place.dry_run,
-        "fingerprint": fingerprints.fingerprint([stage["fingerprint"] for stage in main["stages"]]),
+        "fingerprint": fingerprints.fingerprint([stage["fingerprint"] for stage in stages]),
         "commit": commit(),
         "versions": dict(fingerprints.versions()),
         "machine": machine(),
         "words": [word for word in words if not word.startswith(("paths.", "model.path="))],
-        "costs": costs.of_run(folder / "main") | {"processor_seconds": round(spent, 1)},
+        "diverged": diverged,
+        "costs": ({"stages": {}} if diverged else costs.of_run(folder / "main"))
+        | {"processor_seconds": round(spent, 1)},
         "metrics": metrics,
     }
     file = place.row(arm.name, seed)

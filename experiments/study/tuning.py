@@ -6,6 +6,7 @@ highest measure; of equal ones the first. `tuned.yaml` gets the words of each se
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ import yaml
 
 from experiments.study import rows
 from experiments.study import statistics as st
-from experiments.study.design import Step, Study, protocol_hash
+from experiments.study.design import Diverged, Step, Study, protocol_hash
 from tltrain.errors import TltrainError
 from tltrain.runtime import runs
 
@@ -42,8 +43,11 @@ def tune(study: Study, place: Place, pipeline: Pipeline) -> None:
             taken = [word for name in step.settings for word in settings.get(name, ())]
             folder = place.work / "tuning" / f"{step.name}-{number}"
             words = (*taken, *candidate.keep, *candidate.only_here, *last_words(study, place))
-            pipeline(place, folder, step.experiment, study.tuning_seed, words)
-            measured.append(measure(folder, step.measure))
+            try:
+                pipeline(place, folder, step.experiment, study.tuning_seed, words)
+                measured.append(measure(folder, step.measure))
+            except Diverged:
+                measured.append(-math.inf)
             print(f"{step.name}: {' '.join(candidate.keep)}: {step.measure} {measured[-1]:.4f}", flush=True)
         best = choose(measured)
         settings.setdefault(step.setting, []).extend(step.candidates[best].keep)
@@ -113,7 +117,7 @@ def entry(step: Step, measured: Sequence[float], best: int) -> dict[str, Any]:
         "step": step.name,
         "measure": step.measure,
         "candidates": [
-            {"words": list(candidate.keep), step.measure: round(value, 4)}
+            {"words": list(candidate.keep), step.measure: round(value, 4) if math.isfinite(value) else "diverged"}
             for candidate, value in zip(step.candidates, measured, strict=False)
         ],
         "chosen": best,

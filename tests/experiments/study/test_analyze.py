@@ -112,6 +112,13 @@ def test_public_sets_weigh_the_same_and_questions_trained_on_are_left_out(tmp_pa
     }
 
 
+def test_a_run_that_diverged_has_every_answer_wrong(tmp_path):
+    folder = rows_of(tmp_path, gain=(5,) * 5, arms=PAIR)
+    study_rows.write(folder, {("pkt", 1): []}, diverged=True)
+    pkt = summary_of(folder)["hypotheses"]["pkt"]["measures"]["ts_confusable"]
+    assert list(pkt["differences"].values()) == [50, 0, 50, 50, 50]
+
+
 # --- documents --------------------------------------------------------------------------------------------------------
 
 

@@ -151,6 +151,13 @@ def test_the_command_line_of_a_row(place):
     assert words[7:] == ["stage.w_max=3", f"cache.dir={place.work / 'cache'}", f"hydra.run.dir={place.work / 'x'}"]
 
 
+def test_a_run_that_diverged_is_a_row_all_the_same(place, monkeypatch):
+    said = "print('error: the loss became infinite: lower stage.args.learning_rate'); raise SystemExit(1)"
+    monkeypatch.setattr(run, "command", lambda *given: [sys.executable, "-c", said])
+    read = rows.read(run.make_row(place, STUDY, STUDY.arms["mae_35"], 0))
+    assert read.header["diverged"] and read.lines == {}
+
+
 # --- tuning -----------------------------------------------------------------------------------------------------------
 
 
@@ -198,3 +205,17 @@ def test_the_pilot_splits_the_variance(place, monkeypatch):
     assert (mean["measure"], ts["measure"], mean["questions"]) == ("mean, questions", "ts, confusable", 9)
     assert len(mean["differences"]) == 3 and mean["variance_of_a_question"] > 0
     assert mean["detectable_with_five_seeds"]["400"] < mean["detectable_with_five_seeds"]["200"]
+
+
+def test_a_candidate_that_diverges_is_not_chosen(place, jobs, monkeypatch):
+    whole = run.pipeline
+
+    def pipeline(place, folder, experiment, seed, words):
+        if "stage.supervised.args.learning_rate=5e-5" in words and folder.name.startswith(("sft", "pkt")):
+            raise design.Diverged("no model")
+        whole(place, folder, experiment, seed, words)
+
+    monkeypatch.setattr(tuning, "pilot", lambda *given: [])
+    tuning.tune(STUDY, place, pipeline)
+    record = yaml.safe_load(place.tuned.read_text())
+    assert record["evidence"][0]["candidates"][0]["mean"] == "diverged" and record["evidence"][0]["chosen"] == 1
