@@ -172,3 +172,10 @@ def test_the_pages_smallest_detectable_differences_are_computed():
             sources = st.Sources(spread**2, variance)
             found = [st.smallest_detectable(sources, 5, int(questions), alpha) for alpha in (0.05, 0.0125)]
             assert [f"{value:.1f}" for value in found] == cell.split(" / ")
+
+
+def test_the_pages_hours_are_the_plans():
+    table = TEXT[TEXT.index("| arm | a row, hours |") :]
+    assert dict(re.findall(r"\| `(\w+)` \| ([\d.]+)", table)) == {
+        name: f"{arm.hours:.1f}" for name, arm in STUDY.arms.items()
+    }
