@@ -195,18 +195,23 @@ def _arm(arm: str, found: Sequence[RowFile], measured: Mapping[str, Results]) ->
     for row in own:
         for line in row.lines.get("questions", []):
             grades[line["grade"]] = grades.get(line["grade"], 0) + 1
-    metrics = {key for row in own for key in row.header["metrics"] if key.startswith("recorded/")}
-    recorded = {
+    named = {key for row in own for key in row.header["metrics"] if _is_shown(key)}
+    metrics = {
         key: round(statistics.fmean(row.header["metrics"][key] for row in own if key in row.header["metrics"]), 4)
-        for key in sorted(metrics)
+        for key in sorted(named)
     }
     return {
         "seeds": sorted(row.seed for row in own),
         "measures": numbers,
         "grades": dict(sorted(grades.items())),
-        "recorded_calls": recorded,
+        "metrics": metrics,
         "costs": {str(row.seed): row.header["costs"] for row in sorted(own, key=lambda row: row.seed)},
     }
+
+
+def _is_shown(key: str) -> bool:
+    """Whether a flat metric of a row is in the summary: of recorded calls, and the key tokens of a golden call."""
+    return key.startswith("recorded/") or key.endswith("/key_tokens")
 
 
 def load(folder: Path = ROWS, protocol: str | None = None) -> Summary | None:
@@ -291,7 +296,8 @@ def page(summary: Summary | None, study: Study) -> str:
     if summary is None:
         return "\n".join(head)
     parts = ["![Differences with intervals](forest.svg)", "", *_hypotheses_table(summary, study), ""]
-    parts += [*_arms_table(summary, study), "", *_secondary_table(summary, study), "", *_costs_table(summary), ""]
+    parts += [*_arms_table(summary, study), "", *_metrics_table(summary), "", *_secondary_table(summary, study), ""]
+    parts += [*_costs_table(summary), ""]
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
     parts += [f"Versions: {versions}. Commits: {', '.join(summary['commits'])}.", ""]
     return "\n".join([*head, *parts])
@@ -344,6 +350,17 @@ def _arms_table(summary: Summary, study: Study) -> list[str]:
         lines.append([arm, str(len(one["seeds"])), *cells])
     return _table(
         "Arms, mean ± deviation over seeds", ["arm", "seeds", *(study.measures[n].title for n in names)], lines
+    )
+
+
+def _metrics_table(summary: Summary) -> list[str]:
+    names = sorted({name for arm in summary["arms"].values() for name in arm["metrics"]})
+    lines = []
+    for arm, one in summary["arms"].items():
+        values = [one["metrics"].get(name) for name in names]
+        lines.append([arm, *("" if value is None else f"{value:.3f}" for value in values)])
+    return _table(
+        "Recorded calls (nats a token, %) and key tokens of a golden call, means over seeds", ["arm", *names], lines
     )
 
 

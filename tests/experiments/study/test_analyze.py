@@ -48,6 +48,8 @@ def test_a_summary_has_every_hypothesis_with_its_numbers(tmp_path):
     assert found["arms"]["sft"]["measures"]["ts"] == {"mean": 0, "deviation": 0, "n": 5}
     assert found["arms"]["pkt"]["grades"] == {"correct": 6, "wrong_tool": 44}
     assert found["arms"]["pkt"]["costs"]["3"]["processor_seconds"] == 120
+    assert found["arms"]["pkt"]["metrics"] == {"recorded/margin": 0.5}
+    assert "| pkt | 0.500 |" in analyze.page(found, STUDY)
     assert len(found["rows"]) == 30 and found["commits"] == ["d" * 40]
     named = {(one["arm"], one["baseline"], one["measure"]) for one in found["secondary"]}
     assert ("mae_35", "sft_35", "ce") in named and ("pkt", "sft", "ts") in named
