@@ -158,6 +158,30 @@ def test_a_run_that_diverged_is_a_row_all_the_same(place, monkeypatch):
     assert read.header["diverged"] and read.lines == {}
 
 
+def test_a_real_run_becomes_a_row(place, tltrain, monkeypatch):
+    """The experiment, its benchmarks and its stages, in this process, on a model of a few thousand weights."""
+
+    def pipeline(place, folder, experiment, seed, words):
+        search = f"hydra.searchpath=[file://{design.CONF}]"
+        own = ("hardware.bf16=false", f"cache.dir={place.work / 'cache'}")
+        tltrain(search, f"+experiment=study/{experiment}", f"seed={seed}", *words, *own, folder=folder)
+
+    monkeypatch.setattr(run, "pipeline", pipeline)
+    read = rows.read(run.make_row(replace(place, dry_run=True), STUDY, STUDY.arms["mae_35"], 0))
+    assert {name: len(lines) for name, lines in read.lines.items()} == {
+        "questions": 4,
+        "confusable": 4,
+        "conversations": 2,
+        "recorded": 6,
+        "sampled_questions": 4,
+    }
+    assert any(line["cluster"] != line["id"] for line in read.lines["questions"])
+    assert {"open_text", "keys", "keys_right", "loss"} <= read.lines["recorded"][0].keys()
+    costs = read.header["costs"]["stages"]
+    assert costs["model_sft"]["updates"] > 0 and costs["model_sft"]["target_tokens"] > 0
+    assert {"recorded/margin", "confusable/key_tokens"} <= read.header["metrics"].keys() and read.header["dry_run"]
+
+
 # --- tuning -----------------------------------------------------------------------------------------------------------
 
 
