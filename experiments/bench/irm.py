@@ -11,6 +11,8 @@ The same prompts (every call of the first RoTBench third-turn trajectories), che
              (`trl_ppo_worker.py`), in its own environment, which is made at the first use
   tltrain    stage=irm: a step is one rollout of all prompts
   commit     the same, by the code of `--commit`, from a worktree of this repository; only if asked for
+  kl0        tltrain without the KL penalty, and so without a reference; only if asked for
+  shared     tltrain with the critic as a head on the policy, another method; only if asked for
 at temperature 0.7, with one PPO epoch per rollout, a learning rate that leaves the policy unchanged, and bfloat16
 autocast over float32 weights if the CPU supports it. Every round restarts each of them, in another order. Times are
 taken inside the processes, without loading and without the first sample or step. Peak memory is VmHWM of each process.
@@ -53,6 +55,8 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "outputs" / "bench"
 ROTBENCH = Path(os.environ.get("TLTRAIN_SHARED", ROOT.parent / "shared")) / "data" / "rotbench"
 CONTENDERS = ("released", "trl", "tltrain")
+ASKED_FOR = ("commit", "kl0", "shared")
+"""Further contenders, of `--only` alone."""
 PARTS = ("prefill", "decoding", "grading", "reference", "policy", "critic", "backward", "optimizer", "other")
 """Parts of a step: sampling in two, forward passes of three models, backward of two, clipping and optimizer."""
 TRL_PACKAGES = (
@@ -204,6 +208,10 @@ def measure(contender: str, work: dict, folder: Path) -> dict:
         return measure_tltrain(work, folder, ROOT)
     if contender == "commit":
         return measure_tltrain(work, folder, worktree(work["commit"]))
+    if contender == "kl0":
+        return measure_tltrain(work | {"kl": 0}, folder, ROOT)
+    if contender == "shared":
+        return measure_tltrain(work, folder, ROOT, "stage.critic.share=true")
     written, result = folder / "work.json", folder / "result.json"
     runs.write_json(written, work)
     python = trl_python() if contender == "trl" else sys.executable
@@ -238,9 +246,9 @@ def parts_of(steps: Sequence[dict]) -> dict[str, float]:
     return {name: found[name] for name in PARTS}
 
 
-def measure_tltrain(work: dict, folder: Path, root: Path) -> dict:
+def measure_tltrain(work: dict, folder: Path, root: Path, *words: str) -> dict:
     """Measure stage=irm of the code in `root`, whose times are in its `history.jsonl`, one line per step."""
-    peak = run(tltrain_command(work, folder), folder / "log.txt", {"PYTHONPATH": str(root)}, root)
+    peak = run([*tltrain_command(work, folder), *words], folder / "log.txt", {"PYTHONPATH": str(root)}, root)
     lines = map(json.loads, (folder / "history.jsonl").read_text().splitlines())
     steps = [line for line in lines if "seconds_generation" in line and line["step"] > 1]  # the first step warms up
     if not steps:
@@ -428,7 +436,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=1, help="measured steps (passes over the prompts) in a round")
     parser.add_argument(
-        "--only", nargs="+", choices=(*CONTENDERS, "commit"), default=CONTENDERS, help="leave others out"
+        "--only", nargs="+", choices=(*CONTENDERS, *ASKED_FOR), default=CONTENDERS, help="leave others out"
     )
     parser.add_argument("--commit", metavar="COMMIT", default="3110bc8", help="the code of the contender commit")
     parser.add_argument("--data", choices=("rotbench", "toolworld"), default="rotbench")

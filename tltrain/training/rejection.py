@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -84,7 +83,9 @@ def sample(
             yield from rollout.sample(model, part, asked.sampling)
 
 
-def graded(trees: Iterable[PromptTree], responses: Iterable[list[list[int]]], asked: Prompts, judge: Judge) -> Any:
+def graded(
+    trees: Iterable[PromptTree], responses: Iterable[list[list[int]]], asked: Prompts, judge: Judge
+) -> Iterator[SampledTree]:
     """Yield a `SampledTree` for each tree with its responses."""
     for tree, own in zip(trees, responses, strict=True):
         judged = [

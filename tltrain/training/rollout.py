@@ -261,7 +261,7 @@ def shared_cache(
         segments = [forest_attention.Segment(*pair) for pair in pairwise(starts) if pair[0] < pair[1]]
         ids = torch.tensor([[token for tree in trees for token in tree.ids[:-1]]], device=model.device)
         positions = torch.cat([torch.arange(segment.end - segment.start) for segment in segments])[None]
-        words = {"position_ids": positions.to(model.device), "segments": segments}
+        words: dict[str, Any] = {"position_ids": positions.to(model.device), "segments": segments}
         rows, offsets = [0] * len(owners), [starts[b] for b, _ in owners]
     else:  # padding is on the right, to which causal attention does not attend, so no mask is needed
         ids = torch.tensor([list(tree.ids[:-1]) + [0] * (longest - len(tree.ids) + 1) for tree in trees])
