@@ -7,7 +7,7 @@ is the hash of the protocol, which every row carries.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,11 +70,16 @@ class Pilot:
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """Overrides of a dry run: of all its runs, then of extra evaluations, and of tuning."""
+    """Overrides of a dry run: of all its runs, then of those with PPO, of extra evaluations, and of tuning."""
 
     words: tuple[str, ...]
+    ppo: tuple[str, ...]
     extra: tuple[str, ...]
     tuning: tuple[str, ...]
+
+    def of(self, settings: Sequence[str]) -> tuple[str, ...]:
+        """The words of a run that takes these settings."""
+        return (*self.words, *(self.ppo if "irm" in settings else ()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ def tune(study: Study, place: Place, pipeline: Pipeline) -> None:
         for number, candidate in enumerate(candidates):
             taken = [word for name in step.settings for word in settings.get(name, ())]
             folder = place.work / "tuning" / f"{step.name}-{number}"
-            words = (*taken, *candidate.keep, *candidate.only_here, *last_words(study, place))
+            words = (*taken, *candidate.keep, *candidate.only_here, *last_words(study, place, [step.setting]))
             try:
                 pipeline(place, folder, step.experiment, study.tuning_seed, words)
                 measured.append(measure(folder, step.measure))
@@ -67,7 +67,13 @@ def pilot(
             arm = study.arms[name]
             folders[name, seed] = place.work / "tuning" / f"pilot-{name}-{seed}"
             taken = [word for setting in arm.settings for word in settings[setting]]
-            pipeline(place, folders[name, seed], arm.experiment, seed, (*taken, *arm.words, *last_words(study, place)))
+            pipeline(
+                place,
+                folders[name, seed],
+                arm.experiment,
+                seed,
+                (*taken, *arm.words, *last_words(study, place, arm.settings)),
+            )
     for level, set_name in plan.measures.items():
         lines = {key: rows.lines_of(set_name, folder / f"eval_{set_name}") for key, folder in folders.items()}
         cluster = {line["id"]: line["cluster"] for line in next(iter(lines.values()))}
@@ -91,11 +97,11 @@ def pilot(
     return found
 
 
-def last_words(study: Study, place: Place) -> tuple[str, ...]:
+def last_words(study: Study, place: Place, settings: Sequence[str]) -> tuple[str, ...]:
     """The words behind those of a candidate: the benchmarks of tuning, and in a dry run what makes it small."""
     if not place.dry_run:
         return (*study.tuning_words, *place.words)
-    return (*study.dry_run.words, *study.dry_run.tuning, *place.words)
+    return (*study.dry_run.of(settings), *study.dry_run.tuning, *place.words)
 
 
 def choose(measured: Sequence[float]) -> int:
