@@ -167,18 +167,15 @@ def test_a_real_run_becomes_a_row(place, tltrain, monkeypatch):
         tltrain(search, f"+experiment=study/{experiment}", f"seed={seed}", *words, *own, folder=folder)
 
     monkeypatch.setattr(run, "pipeline", pipeline)
-    read = rows.read(run.make_row(replace(place, dry_run=True), STUDY, STUDY.arms["mae_35"], 0))
-    assert {name: len(lines) for name, lines in read.lines.items()} == {
-        "questions": 4,
-        "confusable": 4,
-        "conversations": 2,
-        "recorded": 6,
-        "sampled_questions": 4,
-    }
-    assert any(line["cluster"] != line["id"] for line in read.lines["questions"])
+    asked = "stage.benchmarks=[{name: confusable, size: 2}, {name: recorded, size: 4}]"
+    small = [word for word in STUDY.dry_run.words if not word.startswith("stage.benchmarks=")]
+    study = replace(STUDY, dry_run=replace(STUDY.dry_run, words=(*small, asked)))
+    read = rows.read(run.make_row(replace(place, dry_run=True), study, study.arms["pkt"], 0))
+    assert {name: len(lines) for name, lines in read.lines.items()} == {"confusable": 2, "recorded": 4}
+    assert all(line["cluster"] != line["id"] for line in read.lines["confusable"])
     assert {"open_text", "keys", "keys_right", "loss"} <= read.lines["recorded"][0].keys()
     costs = read.header["costs"]["stages"]
-    assert costs["model_sft"]["updates"] > 0 and costs["model_sft"]["target_tokens"] > 0
+    assert costs["model_pkt"]["updates"] > 0 and costs["model_pkt"]["target_tokens"] > 0
     assert {"recorded/margin", "confusable/key_tokens"} <= read.header["metrics"].keys() and read.header["dry_run"]
 
 
