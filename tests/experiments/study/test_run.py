@@ -158,6 +158,7 @@ def test_a_run_that_diverged_is_a_row_all_the_same(place, monkeypatch):
     assert read.header["diverged"] and read.lines == {}
 
 
+@pytest.mark.slow
 def test_a_real_run_becomes_a_row(place, tltrain, monkeypatch):
     """The experiment, its benchmarks and its stages, in this process, on a model of a few thousand weights."""
 
