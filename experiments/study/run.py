@@ -80,10 +80,15 @@ def command(place: Place, folder: Path, experiment: str, seed: int, words: Seque
     """The command line of one run of the pipeline."""
     return [
         *(sys.executable, "-m", "tltrain", "--config-dir", str(CONF), f"+experiment=study/{experiment}"),
-        *(f"seed={seed}", *words),
+        *(f"seed={seed}", *last_of_each_key(words)),
         f"cache.dir={place.work / 'cache'}",
         f"hydra.run.dir={folder}",
     ]
+
+
+def last_of_each_key(words: Sequence[str]) -> list[str]:
+    """The words without those that a later word of the same key replaces: tltrain refuses a key that is given twice."""
+    return list({word.partition("=")[0]: word for word in words}.values())
 
 
 def pipeline(place: Place, folder: Path, experiment: str, seed: int, words: Sequence[str]) -> None:
@@ -226,7 +231,7 @@ def make_row(place: Place, study: Study, arm: Arm, seed: int) -> Path:
         "commit": commit(),
         "versions": dict(fingerprints.versions()),
         "machine": machine(),
-        "words": [word for word in words if not word.startswith(("paths.", "model.path="))],
+        "words": [word for word in last_of_each_key(words) if not word.startswith(("paths.", "model.path="))],
         "diverged": diverged,
         "costs": ({"stages": {}} if diverged else costs.of_run(folder / "main"))
         | {"processor_seconds": round(spent, 1)},

@@ -180,6 +180,18 @@ def test_a_real_run_becomes_a_row(place, tltrain, monkeypatch):
     assert {"recorded/margin", "confusable/key_tokens"} <= read.header["metrics"].keys() and read.header["dry_run"]
 
 
+def test_a_later_word_replaces_an_earlier_one_of_its_key(place):
+    """An arm's own words stand behind tuned ones, and tltrain refuses a key that is given twice."""
+    words = run.command(place, place.work / "x", "irm", 0, ["a=1", "b=[c, d=2]", "a=3"])
+    assert words[7:9] == ["a=3", "b=[c, d=2]"]
+    chosen = {step.setting: step.candidates[-1].keep for step in STUDY.tuning}
+    for arm in STUDY.arms.values():
+        keys = [word.partition("=")[0] for word in run.last_of_each_key(run.arm_words(arm, chosen))]
+        assert len(keys) == len(set(keys))
+    free = run.last_of_each_key(run.arm_words(STUDY.arms["w1_clipped"], chosen))
+    assert "stage.supervised.args.max_grad_norm=1.0" in free
+
+
 # --- tuning -----------------------------------------------------------------------------------------------------------
 
 
