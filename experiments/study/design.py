@@ -77,9 +77,10 @@ class DryRun:
     extra: tuple[str, ...]
     tuning: tuple[str, ...]
 
-    def of(self, settings: Sequence[str]) -> tuple[str, ...]:
-        """The words of a run that takes these settings."""
-        return (*self.words, *(self.ppo if "irm" in settings else ()))
+    def of(self, settings: Sequence[str], trained: bool = False) -> tuple[str, ...]:
+        """The words of a run that takes these settings; one that starts from a `trained` model has its sizes."""
+        words = (*self.words, *(self.ppo if "irm" in settings else ()))
+        return tuple(word for word in words if not (trained and word.startswith("model.random.")))
 
 
 @dataclass(frozen=True, slots=True)

@@ -198,7 +198,7 @@ def make_row(place: Place, study: Study, arm: Arm, seed: int) -> Path:
     words = (
         *arm_words(arm, settings),
         *model_words(place, arm, seed),
-        *(study.dry_run.of(arm.settings) if place.dry_run else ()),
+        *(study.dry_run.of(arm.settings, arm.after is not None) if place.dry_run else ()),
         *place.words,
     )
     folder = place.work / f"{arm.name}-{seed}"
