@@ -28,7 +28,6 @@ from tltrain.toolworld.domains import (
 from tltrain.toolworld.domains.user import user
 from tltrain.trajectory import ANY, Call, Trajectory, actions
 
-
 SIZES = {"train": 2000, "validation": 700, "test": 2000}
 
 
