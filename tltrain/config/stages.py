@@ -140,7 +140,7 @@ class Critic:
         "but another method, as the value loss also changes the policy",
     )
     coefficient: float = key(
-        0.1, "weight of the value loss beside the policy loss", least=0, most=1000, only=("share", (True,))
+        0.1, "weight of the value loss beside the policy loss", least=0, most=1000, only=("share", ("true",))
     )
 
 
@@ -212,10 +212,10 @@ class IrmStage:
         only=("algorithm", ("ppo", "grpo")),
     )
     critic: Critic = key(Critic, "the critic of PPO", only=PPO)
-    update_tokens: int = key(
-        2048,
-        "prompt tokens up to which trajectories of an optimizer step are computed together in the update; on a CPU in "
-        "one process, elsewhere args.per_device_train_batch_size decides",
+    update_tokens: Optional[int] = key(
+        None,
+        "prompt tokens up to which the micro-batches of an optimizer step are computed together, on a CPU in one "
+        "process; null: each by itself",
         least=1,
         most=TOKENS,
         only=PPO,

@@ -1,10 +1,8 @@
 """Attention over several sequences that lie one after another in a single row, on a CPU.
 
-Linear layers then compute all tokens in one matrix product, without padding, and each weight is cast once under mixed
-precision. Attention is computed for each sequence by itself, so that it costs what the sequences cost apart. A
-sequence is a chain or a tree of branches (`training.tree_mask`).
-
-Measured with SmolLM2-135M in bfloat16: `experiments/bench/irm.py --parts`.
+Linear layers then compute all tokens in one matrix product, without padding. Attention is computed for each sequence by
+itself, so that it costs what the sequences cost apart. A sequence is a chain or a tree of branches
+(`training.tree_mask`).
 """
 
 from __future__ import annotations

@@ -57,8 +57,32 @@ class GenerationSettings:
     together: bool = False
 
 
-@torch.inference_mode()
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A generated answer.
+
+    Attributes:
+        finish_reason: `stop`, or `length` where `max_new_tokens` cut the answer before it was complete; empty for a
+            prompt that was not answered.
+    """
+
+    text: str = ""
+    finish_reason: str = ""
+
+
 def generate(
+    model: PreTrainedModel,
+    encoder: Encoder,
+    prompts: Sequence[Sequence[int]],
+    settings: GenerationSettings,
+    choose: Choose | None = None,
+) -> list[str]:
+    """Return the texts of `answers`."""
+    return [answer.text for answer in answers(model, encoder, prompts, settings, choose=choose)]
+
+
+@torch.inference_mode()
+def answers(
     model: PreTrainedModel,
     encoder: Encoder,
     prompts: Sequence[Sequence[int]],
@@ -67,8 +91,8 @@ def generate(
     choose: Choose | None = None,
     prefill: Prefill | None = None,
     memory: PrefixCache | None = None,
-) -> list[str]:
-    """Return the model's answer to each prompt (token ids from `Encoder.prompt`) as text, in prompt order.
+) -> list[Answer]:
+    """Return the model's answer to each prompt (token ids from `Encoder.prompt`), in prompt order.
 
     A prompt that does not fit into the model's context (see `fits`) is skipped and gets an empty answer.
 
@@ -78,7 +102,7 @@ def generate(
         memory: prefix cache of conversations in progress; its tokens are not computed again.
     """
     max_new_tokens = settings.max_new_tokens
-    answers: list[str] = [""] * len(prompts)
+    found = [Answer()] * len(prompts)
     asked = [i for i, prompt in enumerate(prompts) if fits(model, len(prompt), max_new_tokens)]
     if settings.together:
         asked = _part(asked, prompts)
@@ -98,9 +122,14 @@ def generate(
         progress(settings.description, len(asked)) as advance,
     ):
         for number, tokens in answering(model, [prompts[i] for i in asked], decoding, settings.batch_size, prefill):
-            answers[asked[number]] = encoder.format.answer(encoder.decode(tokens))
+            complete = decoding.eos_id in tokens or decoding.ended(tokens)
+            text = encoder.format.answer(encoder.decode(tokens))
+            found[asked[number]] = Answer(text, "stop" if complete else "length")
             advance()
-    return list(map("".join, zip(*distributed.gather(answers), strict=True))) if settings.together else answers
+    if not settings.together:
+        return found
+    shares = zip(*distributed.gather(found), strict=True)  # each prompt was answered by one process at most
+    return [next((answer for answer in each if answer.finish_reason), Answer()) for each in shares]
 
 
 def _part(numbers: list[int], prompts: Sequence[Sequence[int]]) -> list[int]:

@@ -69,7 +69,7 @@ def load_encoder(path: str, model: DictConfig) -> Encoder:
         TltrainError: the tokenizer cannot be read, or has tokens that the model's embeddings lack.
     """
     tokenizer = loading.load_tokenizer(path, model)
-    sizes.check_tokens(Path(path), tokenizer.get_vocab())
+    sizes.check_tokens(loading.sizes_at(path), tokenizer.get_vocab(), path)
     return encoder_of(tokenizer, bos_of(path, model))
 
 

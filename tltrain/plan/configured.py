@@ -153,7 +153,8 @@ def setup_of(cfg: DictConfig, shape: Shape, processes: int | None = None, strate
         weight_bytes=4 if cfg.model.dtype == "float32" else 2,
         optimizer=given["optim"],
         checkpointing=bool(
-            given["activation_checkpointing"] or (strategy == "fsdp" and hardware.fsdp.get("activation_checkpointing"))
+            given["activation_checkpointing"]
+            or (strategy == "fsdp" and (hardware.fsdp or {}).get("activation_checkpointing"))
         ),
         attention=cfg.model.attn_implementation,
         accumulation=given["gradient_accumulation_steps"],
@@ -170,7 +171,7 @@ def strategy_of(hardware: DictConfig) -> str:
     """Return the `Setup.strategy` that `hardware.deepspeed` or `hardware.fsdp` configures."""
     if hardware.fsdp:
         return "fsdp"
-    zero = hardware.deepspeed.get("zero_optimization", {})
+    zero = (hardware.deepspeed or {}).get("zero_optimization", {})
     if zero.get("stage") == 3:
         return "zero3_offload" if zero.get("offload_optimizer") or zero.get("offload_param") else "zero3"
     return "zero2" if zero.get("stage") in (1, 2) else "none"
@@ -236,7 +237,7 @@ def batch_of(cfg: DictConfig, rows: SampleSizes, setup: Setup) -> Batch:
         return Batch(rows=count, length=length + new, targets=count * new, masked=True, **sampled)
     calls = max(rows.targets)  # a row is a tree: its longest prompt, with a call sampled after each prompt in it
     step = rows.longest(count * setup.accumulation)[1]
-    if setup.device == "cpu" and setup.processes == 1 and not setup.sharded:  # trees are computed together
+    if stage.update_tokens and setup.device == "cpu" and setup.processes == 1 and not setup.sharded:
         count = max(count, min(count * setup.accumulation, len(rows.lengths), stage.update_tokens // length))
         targets = rows.longest(count)[1]
     samples = min(step, max(stage.generation_batch_size or step, calls))

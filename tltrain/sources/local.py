@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -11,6 +12,7 @@ from tltrain.config import Names
 from tltrain.data import trajectories
 from tltrain.data.reading import ReadReport
 from tltrain.runtime import distributed, terminal
+from tltrain.sources.endings import Endings
 from tltrain.trajectory import Sample
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ class LocalModel:
                 cfg.model, cfg.cache.dir, lambda: corpus(list(trajectories(cfg.data, cfg.seed, ReadReport())))
             )
         self.too_long = 0
+        self.endings = Endings()
         self.prefill = Prefill()
         self.memory = PrefixCache() if cfg.benchmark.multi else None  # a conversation's history is read once
         self.encoder = encoders.load_encoder(self.name, cfg.model)
@@ -63,7 +66,7 @@ class LocalModel:
         temperature = self.cfg.stage.get("temperature", 0.0)  # stage=predict is greedy
         free = self.offered is None and not temperature
         own = Prefill()
-        texts = generation.generate(
+        answers = generation.answers(
             self.model,
             self.encoder,
             prompts,
@@ -89,11 +92,12 @@ class LocalModel:
                 generation.context(self.model),
             )
         self.too_long += too_long
-        return [text if fit else None for text, fit in zip(texts, fits, strict=True)]
+        self.endings.add([answer.finish_reason for answer in answers])
+        return [answer.text if fit else None for answer, fit in zip(answers, fits, strict=True)]
 
-    def reading(self) -> dict[str, float]:
-        """Tokens of a prompt, and how many of them had to be read where what prompts share is read once."""
-        return self.prefill.per_sample()
+    def reading(self) -> dict[str, Any]:
+        """Return the tokens of a prompt, how many of them were computed (shared ones once), and why answers ended."""
+        return self.prefill.per_sample() | self.endings.reading()
 
     def close(self) -> None:
         """Let the other processes go."""

@@ -10,8 +10,8 @@ in `ppo_epochs` steps). The order within a step is:
 Losses are means over all response tokens or all responses (`loss_mean`) of the step, independent of its split into
 micro-batches and processes. In the first PPO epoch the policy is still the sampling policy, so the old
 log-probabilities and values come from the forward pass that is differentiated anyway. Nothing asks the reference if
-the KL penalty is 0 and has no limit. On a CPU in one process, the update computes the trees of several micro-batches
-in one row without padding (`forest_attention`). Under mixed precision a bfloat16
+the KL penalty is 0 and has no limit. On a CPU in one process, the update computes the trees of a micro-batch in one row
+without padding (`forest_attention`). Under mixed precision a bfloat16
 copy of the policy samples, which differs by rounding; the difference is logged. Optimizers, schedules, DeepSpeed,
 checkpoints and callbacks are those of transformers.
 """
@@ -86,7 +86,7 @@ class Settings:
     critic_learning_rate: float = 1e-7
     value_coefficient: float = 1.0  # weight of the value loss, which matters if the critic shares the policy's body
     generation_batch_size: int | None = None  # responses sampled at the same time; None: all of a step
-    update_tokens: int = 2048  # tokens of a micro-batch up to which trees are computed together, where they can be
+    update_tokens: int | None = None  # tokens up to which micro-batches are merged, where they can be; None: never
 
 
 class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
@@ -216,7 +216,7 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
             **response_counts(everything),
         )
         micro_batches, start, logprobs = [], 0, iter(drawn)
-        if self._together:
+        if self._together and self.settings.update_tokens:
             batches = rollout.merged(batches, self.settings.update_tokens)
         for batch in batches:
             part = slice(start, start + len(batch))

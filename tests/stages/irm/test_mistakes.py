@@ -126,6 +126,15 @@ def test_an_argument_that_the_algorithm_has_not_is_an_error(irm, algorithm, argu
         (["stage.ppo_epochs=0"], "stage.ppo_epochs: expected a number from 1 to 1000, found 0"),
         (["stage.algorithm=dpo"], "stage.algorithm: Invalid value 'dpo', expected one of"),
         (["stage.critic.lr=1"], "stage.critic.lr: no such key"),
+        (
+            ["stage.critic.coefficient=1"],
+            "stage.critic.coefficient: stage.critic.share=false reads no such key; stage.critic.share=true does",
+        ),
+        (
+            ["stage.sampled_calls=1"],
+            "stage.sampled_calls: stage.algorithm=ppo reads no such key; stage.algorithm=rejec",
+        ),
+        (["stage.critic.share=true"], "stage.critic.share=true: a value head is no model of its own; leave out"),
         (["stage.algorithm=rloo", "stage.do_sample=false"], "stage.do_sample=false: rloo compares sampled calls"),
         (["stage.algorithm=rloo", "stage.names=offered"], "stage.names=offered: rloo samples by TRL's own means"),
         (["reward.correct=good"], "reward.correct: expected a number, found 'good'"),

@@ -76,7 +76,8 @@ def test_the_head_is_applied_where_response_tokens_are_predicted(
     tmp_path, policy, critic, reference, encoder, recorded
 ):
     rows: list[int] = []
-    trainer = trainer_of(tmp_path, (policy, critic, reference), encoder, trees_of(encoder), **SPLIT)
+    words = {"settings": Settings(update_tokens=10**6), **SPLIT}
+    trainer = trainer_of(tmp_path, (policy, critic, reference), encoder, trees_of(encoder), **words)
     for model in (trainer.model.policy, trainer.reference):
         model.lm_head.register_forward_pre_hook(lambda module, inputs: rows.append(inputs[0].numel() // 32))
     trainer.train()

@@ -136,9 +136,9 @@ def answer(cfg: DictConfig, samples: Sequence[Sample]) -> Answers:
         return Answers(read_predictions(Path(cfg.stage.predictions), len(samples)))
     with open_source(cfg) as source:
         texts = [text or "" for text in source(samples)]  # None: the prompt is too long
-        endings = getattr(source, "finish_reasons", ())
+        reasons = source.endings.last if hasattr(source, "endings") else ()
         encoder = getattr(source, "encoder", None)
-        return Answers(texts, source.name, source.too_long, source.reading(), endings, encoder)
+        return Answers(texts, source.name, source.too_long, source.reading(), reasons, encoder)
 
 
 def read_predictions(path: Path, expected: int) -> list[str]:
