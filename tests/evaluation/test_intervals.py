@@ -202,6 +202,16 @@ def test_strata_weigh_the_same_whatever_their_sizes():
     assert difference_over_seeds(pairs).value == 25
 
 
+def test_strata_are_drawn_independently():
+    """Two strata with the same results have the interval of all of them together."""
+    samples = tuple((name, number) for name in "ab" for number in range(100))
+    values = np.array([0.0, 100.0] * 100)
+    pairs = SeedPairs([samples], [values], [np.zeros(200)])
+    apart = difference_over_seeds(pairs, stratum=lambda sample: sample[0])
+    together = difference_over_seeds(pairs)
+    assert apart.high - apart.low == pytest.approx(together.high - together.low, rel=0.06)
+
+
 def test_a_mean_over_seeds_has_students_interval():
     found = mean_over_seeds([1, 2, 6])  # standard deviation sqrt(7), t of 2 degrees of freedom: 4.3027
     assert (found.value, found.n, found.seeds) == (3, 3, 3)
@@ -238,18 +248,18 @@ def percentile_interval_over_seeds(differences):
 
 @pytest.mark.parametrize(("seeds", "covered"), [(3, 0.75), (5, 0.86)])
 def test_a_percentile_bootstrap_over_few_seeds_promises_too_much_and_students_interval_does_not(seeds, covered):
-    drawn = np.random.default_rng(0).normal(size=(2000, seeds))  # the true difference is 0
+    drawn = np.random.default_rng(0).normal(size=(1000, seeds))  # the true difference is 0
     low, high = percentile_interval_over_seeds(drawn)
-    assert np.mean((low <= 0) & (high >= 0)) == pytest.approx(covered, abs=0.03)
+    assert np.mean((low <= 0) & (high >= 0)) == pytest.approx(covered, abs=0.04)
     found = [mean_over_seeds(row) for row in drawn]
-    assert np.mean([one.low <= 0 <= one.high for one in found]) == pytest.approx(0.95, abs=0.015)
-    assert np.mean([one.p < 0.05 for one in found]) == pytest.approx(0.05, abs=0.015)
+    assert np.mean([one.low <= 0 <= one.high for one in found]) == pytest.approx(0.95, abs=0.02)
+    assert np.mean([one.p < 0.05 for one in found]) == pytest.approx(0.05, abs=0.02)
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.1])
 def test_the_interval_over_three_seeds_covers_other_seeds_and_other_questions(spread):
     """Questions that some systems find easier, seeds that shift a system by `spread`: the truth is no difference."""
-    rng, covered, runs = np.random.default_rng(1), 0, 300
+    rng, covered, runs = np.random.default_rng(1), 0, 150
     names = tuple(range(60))
     for _ in range(runs):
         easier = rng.normal(0, 0.15, (2, 60))
@@ -258,4 +268,4 @@ def test_the_interval_over_three_seeds_covers_other_seeds_and_other_questions(sp
         ]
         found = difference_over_seeds(SeedPairs([names] * 3, *results))
         covered += found.low <= 0 <= found.high
-    assert covered / runs >= 0.93  # 0.95 is promised; two standard errors are 0.025
+    assert covered / runs >= 0.92  # 0.95 is promised; two standard errors are 0.036

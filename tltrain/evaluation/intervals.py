@@ -235,8 +235,8 @@ def difference_over_seeds(
     value = float(np.mean([values.mean() for values in weighted]))
     swapped = randomization_p(joined, np.random.default_rng(seed))
     if len(weighted) == 1:
-        groups = _by_stratum(joined, strata[0])
-        sums = np.sum([resampled_sums(group, np.random.default_rng([seed, 0])) for group in groups], axis=0)
+        rng = np.random.default_rng([seed, 0])
+        sums = np.sum([resampled_sums(group, rng) for group in _by_stratum(joined, strata[0])], axis=0)
         means = np.round(sums[:, 0] / len(joined), 9)
         low, high = map(float, np.percentile(means, ENDS))
         tail = min(int(np.sum(means <= 0)), int(np.sum(means >= 0)))
