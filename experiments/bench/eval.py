@@ -112,13 +112,14 @@ class Work:
 
     def tltrain(self, prefill: Prefill) -> list[str]:
         """Return answers as stage=eval gets them."""
-        return generation.generate(
+        found = generation.answers(
             self.model,
             self.encoder,
             self.prompts,
             generation.GenerationSettings(self.max_new_tokens, self.batch_size),
             prefill=prefill,
         )
+        return [answer.text for answer in found]
 
     @staticmethod
     def trimmed(text: str) -> str:

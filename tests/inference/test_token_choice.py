@@ -53,7 +53,7 @@ SAMPLES = [own for item in (TRAJECTORY, replace(OTHER, id="o")) for _, own in qu
 
 
 def answers(model, encoder, samples=SAMPLES, *, batch_size=2, memory=None, **choice) -> list[str]:
-    return generation.generate(
+    found = generation.answers(
         model,
         encoder,
         [encoder.prompt(sample) for sample in samples],
@@ -62,6 +62,7 @@ def answers(model, encoder, samples=SAMPLES, *, batch_size=2, memory=None, **cho
         prefill=Prefill(),
         memory=memory,
     )
+    return [answer.text for answer in found]
 
 
 def test_sampled_answers_do_not_depend_on_batch_order_or_cache(model, encoder):

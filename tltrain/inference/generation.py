@@ -75,6 +75,7 @@ def generate(
     encoder: Encoder,
     prompts: Sequence[Sequence[int]],
     settings: GenerationSettings,
+    *,
     choose: Choose | None = None,
 ) -> list[str]:
     """Return the texts of `answers`."""
