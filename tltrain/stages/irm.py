@@ -78,9 +78,9 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "irm: %d prompts in %d trees, %d tokens; a sampled call has at most %d tokens",
         *(report.prompts, len(trees), report.tokens, report.max_new_tokens),
     )
+    log.info("%s", of_calls(cfg, prepared.arguments, trees, report))
     if cfg.stage.names == config.Names.offered:
         warn_of_names_not_on_offer(trees)
-    log.info("%s", of_calls(cfg, prepared.arguments, trees, report))
     plan.announce(cfg, model.config, trees)
     asked = [sample for item in prepared.held_out for _, sample in questions(item)][: cfg.stage.eval_size]
     evaluate = HeldOutEvaluation(cfg, prepared.encoder, asked, judge)

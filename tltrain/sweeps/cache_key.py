@@ -69,7 +69,12 @@ EXEMPTIONS = (
     Exemption(("mae", *TRAINED), "source", "the model that is trained answers"),
     Exemption(("mae", *SUPERVISED), "reward", "no call earns a reward"),
     Exemption(SUPERVISED, "model.irm", "is of stage=irm"),
-    Exemption(("irm",), "model.args", "is of stage=sft and stage=pkt"),
+    Exemption(
+        ("irm",),
+        "model.args",
+        "is of stage=sft and stage=pkt, and of stage.algorithm=rejection",
+        lambda values: str(values["stage"]["algorithm"]) != "rejection",
+    ),
     Exemption(TRAINED, "stage.resume", "a resumed run ends as one that was not stopped"),
     Exemption(TRAINED, "stage.keep_checkpoints", "is about what is left besides the result"),
     Exemption(

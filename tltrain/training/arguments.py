@@ -50,7 +50,7 @@ def sources(cfg: DictConfig) -> list[DictConfig]:
     """Return the configuration nodes that set arguments for the trainer of `cfg.stage`; later nodes win."""
     stage = cfg.stage
     if stage.name == "irm" and stage.algorithm.name == "rejection":
-        chosen = [stage.algorithm_args.rejection, cfg.hardware.args]  # the first are those of stage=sft
+        chosen = [cfg.model.args, cfg.hardware.args, stage.algorithm_args.get("rejection")]  # as stage=sft
     elif stage.name == "irm":
         chosen = [cfg.model.irm.get("args"), cfg.hardware.args, stage.algorithm_args.get(stage.algorithm.name)]
     else:
