@@ -5,7 +5,7 @@
 A model is first trained by stage=sft on toolworld; from that checkpoint, ppo, rloo and grpo continue with three seeds
 each (`tiny`), ppo with one (SmolLM2-135M). A seed changes the conversations, their held-out tenth, and the rollouts.
 Every run answers its held-out questions greedily before and after; the interval of the mean difference is a paired
-bootstrap over questions, for an algorithm over the questions of all its seeds. Runs use the ordinary command line, each
+bootstrap over questions, for an algorithm Student's t over its seeds. Runs use the ordinary command line, each
 in its own folder under outputs/bench/irm_learning; finished runs are not repeated.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tltrain.evaluation.intervals import grouped_mean
+from tltrain.evaluation.intervals import grouped_mean, mean_over_seeds
 from tltrain.runtime import terminal
 
 FOLDER = Path("outputs/bench/irm_learning")
@@ -126,7 +126,10 @@ def main() -> None:
         for algorithm in setting["algorithms"]:
             own = [run for run in runs if run["algorithm"] == algorithm]
             for label, members in [*((f"seed {run['seed']}", [run]) for run in own), ("all seeds", own)]:
-                reward = grouped_mean([differences(run) for run in members])
+                if len(members) > 1:
+                    reward = mean_over_seeds([float(differences(run).mean()) for run in members])
+                else:
+                    reward = grouped_mean([differences(run) for run in members])
                 before, after = (np.mean([run[when]["reward"] for run in members]) for when in ("before", "after"))
                 met = (
                     ""

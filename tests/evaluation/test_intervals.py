@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,11 +19,13 @@ from tltrain.evaluation.intervals import (
     difference_over_seeds,
     grouped_mean,
     holm,
+    mean_over_seeds,
     paired_difference,
     percentage,
     ratio_difference,
     ratios,
     resampled_sums,
+    spread_over_seeds,
 )
 
 few = settings(max_examples=25, deadline=None)
@@ -196,3 +200,72 @@ def test_strata_weigh_the_same_whatever_their_sizes():
     found = difference_over_seeds(pairs, stratum=lambda sample: sample[0])
     assert (found.value, found.low, found.high) == pytest.approx((20, 20, 20))  # no spread within either
     assert difference_over_seeds(pairs).value == 25
+
+
+def test_strata_are_drawn_independently():
+    """Two strata with the same results have the interval of all of them together."""
+    samples = tuple((name, number) for name in "ab" for number in range(100))
+    values = np.array([0.0, 100.0] * 100)
+    pairs = SeedPairs([samples], [values], [np.zeros(200)])
+    apart = difference_over_seeds(pairs, stratum=lambda sample: sample[0])
+    together = difference_over_seeds(pairs)
+    assert apart.high - apart.low == pytest.approx(together.high - together.low, rel=0.06)
+
+
+def test_a_mean_over_seeds_has_students_interval():
+    found = mean_over_seeds([1, 2, 6])  # standard deviation sqrt(7), t of 2 degrees of freedom: 4.3027
+    assert (found.value, found.n, found.seeds) == (3, 3, 3)
+    assert (found.low, found.high) == pytest.approx((3 - 6.5725, 3 + 6.5725), abs=1e-3)
+    t = 3 / (7 / 3) ** 0.5
+    assert found.p == pytest.approx(1 - t / (2 + t**2) ** 0.5)  # the closed form for 2 degrees of freedom
+    single = mean_over_seeds([4])
+    assert (single.value, single.p, single.has_ends) == (4, 1, False)
+    assert [mean_over_seeds([value] * 3).p for value in (0, 2)] == [1, 0]
+    with pytest.raises(TltrainError, match="expected one for each seed"):
+        mean_over_seeds([])
+
+
+def test_the_spread_of_seeds_and_samples_is_that_of_a_two_way_analysis_of_variance():
+    samples, labels = [("a", "b")] * 2, [[None] * 2] * 2
+    both, alone = spread_over_seeds(samples, [np.array([1.0, 5.0]), np.array([2.0, 8.0])], labels)
+    # A = var(3, 5) / 2 = 1; B = var(1.5, 6.5) / 2 = 6.25; residuals +-0.5, so C = 1 / 2 / 2 = 0.25
+    # Satterthwaite: 7 ** 2 / (1 + 6.25 ** 2 + 0.25 ** 2) = 1.2
+    assert both == (pytest.approx(7**0.5), 1) and alone == (pytest.approx(2.5), 1)
+    both, alone = spread_over_seeds(samples, [np.array([0.0, 4.0]), np.array([2.0, 2.0])], labels)
+    assert both == (0, 1) and alone == (1, 1)  # the means agree by chance: B = C = 1
+    both, _ = spread_over_seeds([("a", "b"), ("c", "d")], [np.array([1.0, 5.0]), np.array([2.0, 8.0])], labels)
+    assert both == (1, 1)  # samples of their own are in A already
+
+
+def percentile_interval_over_seeds(differences):
+    """What was used before: seeds are drawn with replacement, all S ** S draws here, and the percentiles taken."""
+    seeds = differences.shape[1]
+    draws = np.array(list(itertools.product(range(seeds), repeat=seeds)))
+    mean = differences.mean(axis=1, keepdims=True)
+    widened = mean + (differences - mean) * (seeds / (seeds - 1)) ** 0.5
+    return np.percentile(widened[:, draws].mean(axis=2), (2.5, 97.5), axis=1)
+
+
+@pytest.mark.parametrize(("seeds", "covered"), [(3, 0.75), (5, 0.86)])
+def test_a_percentile_bootstrap_over_few_seeds_promises_too_much_and_students_interval_does_not(seeds, covered):
+    drawn = np.random.default_rng(0).normal(size=(1000, seeds))  # the true difference is 0
+    low, high = percentile_interval_over_seeds(drawn)
+    assert np.mean((low <= 0) & (high >= 0)) == pytest.approx(covered, abs=0.04)
+    found = [mean_over_seeds(row) for row in drawn]
+    assert np.mean([one.low <= 0 <= one.high for one in found]) == pytest.approx(0.95, abs=0.02)
+    assert np.mean([one.p < 0.05 for one in found]) == pytest.approx(0.05, abs=0.02)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.1])
+def test_the_interval_over_three_seeds_covers_other_seeds_and_other_questions(spread):
+    """Questions that some systems find easier, seeds that shift a system by `spread`: the truth is no difference."""
+    rng, covered, runs = np.random.default_rng(1), 0, 150
+    names = tuple(range(60))
+    for _ in range(runs):
+        easier = rng.normal(0, 0.15, (2, 60))
+        results = [
+            [(rng.random(60) < 0.5 + easier[side] + rng.normal(0, spread)) * 100.0 for _ in range(3)] for side in (0, 1)
+        ]
+        found = difference_over_seeds(SeedPairs([names] * 3, *results))
+        covered += found.low <= 0 <= found.high
+    assert covered / runs >= 0.92  # 0.95 is promised; two standard errors are 0.036

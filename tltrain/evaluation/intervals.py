@@ -1,13 +1,16 @@
-"""Confidence intervals and p-values: every bootstrap of this package, with one number of resamples.
+"""Confidence intervals and p-values: every bootstrap of this package, with one number of resamples, and Student's t.
 
-Pure numpy: counts and results in, `Interval` or `Difference` out. All intervals are 95 % percentile bootstraps
-(B. Efron and R. Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13) of `RESAMPLES` resamples, drawn
-from a seed that the caller gives: the same input and seed give the same ends. What is resampled is what is independent:
+Pure numpy: counts and results in, `Interval` or `Difference` out. All intervals are at 95 %. Over samples they are
+percentile bootstraps (B. Efron and R. Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13) of `RESAMPLES`
+resamples, drawn from a seed that the caller gives: the same input and seed give the same ends. What is resampled is
+what is independent:
 
 - `percentage`: samples that are right or wrong.
 - `ratios`, `ratio_difference`: clusters (conversations, trajectories, queries) whose members go together.
 - `paired_difference`: samples, with the results of both systems.
-- `difference_over_seeds`: samples and training seeds.
+
+Over training seeds, of which there are a handful, they are Student's t (`difference_over_seeds`, `mean_over_seeds`): a
+percentile bootstrap of three seeds covers 3 of 4 true differences where it promises 19 of 20.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from tltrain.errors import TltrainError
+from tltrain.evaluation import student_t
 
 S = TypeVar("S", bound=Hashable)
 
@@ -216,56 +220,119 @@ def difference_over_seeds(
 ) -> Difference:
     """Ours minus theirs in the mean over seeds and samples.
 
-    Samples and seeds are resampled, both with replacement. Where all seeds answer the same samples this is the
-    pigeonhole bootstrap (A. B. Owen, "The pigeonhole bootstrap", 2007); samples that only some seeds answer are
-    resampled for these. The p-value is the larger of the bootstrap's, which knows about seeds, and `randomization_p`,
-    which also holds for a handful of samples.
+    With one seed this is the paired bootstrap. With several, the interval and p are Student's, and they hold for other
+    seeds and other samples: see `spread_over_seeds`. p is at least `randomization_p`, which also holds for a handful of
+    samples.
 
     Args:
         stratum: what a sample belongs to. Samples are resampled within their strata, which weigh the same in the mean.
     """
-    seeds = len(pairs.samples)
     differences = [ours - theirs for ours, theirs in zip(pairs.ours, pairs.theirs, strict=True)]
     strata = [[stratum(sample) for sample in samples] for samples in pairs.samples]
     weighted = [values * _weights(labels) for values, labels in zip(differences, strata, strict=True)]
-    observed = np.array([values.mean() for values in weighted])
-    resampled = _resample_samples(pairs.samples, weighted, strata, seed)
-    if seeds > 1:
-        # Drawing S of S seeds shows (S-1)/S of the variance between them: widen it to what it is (Rao and Wu, 1988).
-        resampled = resampled + (math.sqrt(seeds / (seeds - 1)) - 1) * (observed - observed.mean())
-    drawn_seeds = np.random.default_rng([seed, seeds]).multinomial(seeds, np.full(seeds, 1 / seeds), RESAMPLES)
-    means = np.round((drawn_seeds / seeds * resampled).sum(axis=1), 9)
-    low, high = np.percentile(means, ENDS)
-    tail = min(int(np.sum(means <= 0)), int(np.sum(means >= 0)))
     same_samples = len(set(pairs.samples)) == 1
     joined = np.mean(weighted, axis=0) if same_samples else np.concatenate(weighted)
-    p = max(
-        min(1.0, 2 * (1 + tail) / (RESAMPLES + 1)),
-        randomization_p(joined, np.random.default_rng(seed)),
-    )
-    return Difference(float(observed.mean()), float(low), float(high), len(joined), p, p, seeds)
+    value = float(np.mean([values.mean() for values in weighted]))
+    swapped = randomization_p(joined, np.random.default_rng(seed))
+    if len(weighted) == 1:
+        rng = np.random.default_rng([seed, 0])
+        sums = np.sum([resampled_sums(group, rng) for group in _by_stratum(joined, strata[0])], axis=0)
+        means = np.round(sums[:, 0] / len(joined), 9)
+        low, high = map(float, np.percentile(means, ENDS))
+        tail = min(int(np.sum(means <= 0)), int(np.sum(means >= 0)))
+        p = max(min(1.0, 2 * (1 + tail) / (RESAMPLES + 1)), swapped)
+    else:
+        ends = [student(value, error, df) for error, df in spread_over_seeds(pairs.samples, weighted, strata)]
+        low, high = min(low for low, _, _ in ends), max(high for _, high, _ in ends)
+        p = max(swapped, *(p for *_, p in ends))
+    return Difference(value, low, high, len(joined), p, p, len(weighted))
+
+
+def student(value: float, error: float, df: int) -> tuple[float, float, float]:
+    """The ends of the 95 % t interval around `value` with standard error `error`, and the p-value of value = 0."""
+    if error == 0:
+        return value, value, 1.0 if value == 0 else 0.0
+    half = student_t.critical(ALPHA, df) * error
+    return value - half, value + half, student_t.two_sided_p(value / error, df)
+
+
+def mean_over_seeds(differences: Sequence[float]) -> Difference:
+    """The mean of one difference per seed, with the paired t interval and p of S - 1 degrees of freedom.
+
+    It holds for other seeds on the same samples. The ends are NaN, and p is 1, for a single seed.
+
+    Raises:
+        TltrainError: there is no difference.
+    """
+    if not len(differences):
+        raise TltrainError("no difference: expected one for each seed")
+    seeds, value = len(differences), float(np.mean(differences))
+    if seeds == 1:
+        return Difference(value, math.nan, math.nan, 1, 1.0, 1.0, 1)
+    error = float(np.std(np.round(differences, 9), ddof=1)) / math.sqrt(seeds)
+    low, high, p = student(value, error, seeds - 1)
+    return Difference(value, low, high, seeds, p, p, seeds)
+
+
+def spread_over_seeds(
+    samples: Sequence[tuple[Hashable, ...]], values: Sequence[np.ndarray], strata: Sequence[list[Hashable]]
+) -> tuple[tuple[float, int], tuple[float, int]]:
+    """Two standard errors of the mean over S >= 2 seeds, each with its degrees of freedom; the wider interval counts.
+
+    The first is of seeds and samples. Seeds are a random effect, and samples another that seeds share if they have the
+    same ones: its variance is A + B - C, where A is the variance of the seeds' means over S, B that of the mean when
+    samples alone are drawn again, and C the part of their interaction, which A and B both hold (two-way analysis of
+    variance; negative B - C count as 0). Its degrees of freedom are Satterthwaite's (F. E. Satterthwaite, 1946), at
+    least S - 1. The second is of samples alone, for seeds that agree by chance.
+
+    Args:
+        samples, strata: of each seed its samples and their strata. values: of each seed the weighted results, [N].
+    """
+    seeds = len(values)
+    means = np.round([value.mean() for value in values], 9)
+    between = float(np.var(means, ddof=1)) / seeds
+    of_samples, shared, squares, freedom = 0.0, 0.0, between**2 / (seeds - 1), 0
+    for positions in _same_samples(samples):
+        labels = strata[positions[0]]
+        table = np.stack([values[position] for position in positions])
+        share, own = (len(positions) / seeds) ** 2, len(positions)
+        alone, together, df = 0.0, 0.0, 0
+        for group in _by_stratum(table.T, labels):
+            n, scale = len(group), len(group) / len(labels) ** 2
+            if n < 2:
+                continue
+            df += n - 1
+            alone += scale * float(np.var(group.mean(axis=1), ddof=1))
+            if own > 1:
+                rest = group - group.mean(axis=1, keepdims=True) - group.mean(axis=0) + group.mean()
+                together += scale * float(np.sum(rest**2)) / ((own - 1) * (n - 1)) / own
+        of_samples, freedom = of_samples + share * alone, freedom + df
+        if own > 1 and alone > together:
+            shared += share * (alone - together)
+            squares += share**2 * (alone**2 + together**2 / (own - 1)) / df
+    total = between + shared
+    df = seeds - 1 if not shared else max(seeds - 1, int(total**2 / squares))
+    return (math.sqrt(total), df), (math.sqrt(of_samples), max(freedom, 1))
+
+
+def _same_samples(samples: Sequence[tuple[Hashable, ...]]) -> list[list[int]]:
+    """The positions of the seeds that have the same samples."""
+    positions: dict[tuple[Hashable, ...], list[int]] = {}
+    for position, members in enumerate(samples):
+        positions.setdefault(members, []).append(position)
+    return list(positions.values())
+
+
+def _by_stratum(values: np.ndarray, labels: Sequence[Hashable]) -> list[np.ndarray]:
+    """[N] or [N, S] values -> [n, S] of each stratum."""
+    columns = values.reshape(len(labels), -1)
+    return [columns[[label == wanted for label in labels]] for wanted in dict.fromkeys(labels)]
 
 
 def _weights(labels: Sequence[Hashable]) -> np.ndarray:
     """[N] weights with which the plain mean over samples is the mean over strata of the means over their samples."""
     sizes = {label: labels.count(label) for label in set(labels)}
     return np.array([len(labels) / (len(sizes) * sizes[label]) for label in labels])
-
-
-def _resample_samples(
-    samples: Sequence[tuple[Hashable, ...]], values: Sequence[np.ndarray], strata: Sequence[list[Hashable]], seed: int
-) -> np.ndarray:
-    """[RESAMPLES, S] means of the values of S seeds. Seeds with the same samples share the draws of them."""
-    seeds_of: dict[tuple[Hashable, ...], list[int]] = {}
-    for position, members in enumerate(samples):
-        seeds_of.setdefault(members, []).append(position)
-    means = np.empty((RESAMPLES, len(samples)))
-    for number, positions in enumerate(seeds_of.values()):
-        rng = np.random.default_rng([seed, number])
-        columns, labels = np.stack([values[position] for position in positions], axis=1), strata[positions[0]]
-        sums = sum(resampled_sums(columns[[label == one for one in labels]], rng) for label in dict.fromkeys(labels))
-        means[:, positions] = sums / len(labels)
-    return means
 
 
 def holm(values: Sequence[float]) -> list[float]:

@@ -156,8 +156,10 @@ def caveats(sweep: Sweep, numbers: Numbers) -> list[str]:
     if seeds == {1}:
         notes.append("One seed: the intervals are over samples only; another training run may give other results.")
     elif seeds and max(seeds) < 5:
-        few = "the intervals are probably too narrow" if max(seeds) == 2 else "the intervals may be too narrow"
-        notes.append(f"{max(seeds)} seeds: the spread between training runs is only roughly known, so {few}.")
+        notes.append(
+            f"{max(seeds)} seeds: the spread between training runs is only roughly known, so the intervals (Student's "
+            "t) are wide; each further seed narrows them much."
+        )
     partly = [row.label for row in sweep.rows if row.failed and row.finished]
     if partly:
         notes.append(f"Fewer seeds than the others because jobs failed: {listed(partly)}.")

@@ -1,0 +1,413 @@
+"""Run the study row by row, one job at a time; skip what stands, go on with what was interrupted.
+
+    experiments/study/run.sh --list               what stands, what is next, estimated hours
+    experiments/study/run.sh --seal               write protocol.sha256, before the first row
+    experiments/study/run.sh --tune               choose rates, clipping, KL and rollout size on validation tools
+    experiments/study/run.sh                      every row that is missing, in the plan's order
+    experiments/study/run.sh --tier 1 --rows-at-most 1
+    experiments/study/run.sh --arm pkt --seed 2
+    experiments/study/run.sh --dry-run FOLDER     the chain on next to nothing; its rows stay in FOLDER
+
+A row is one run of `stage=pipeline` with an experiment of conf/ (and one for each extra evaluation), in a folder of its
+own under --work, with the study's own cache of stages: a stage that an earlier row made is not made again, and an
+interrupted training goes on from its checkpoint. Then `rows/ARM-SEED.jsonl.gz` is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from experiments.study import costs, design, rows, tuning
+from experiments.study.design import CONF, ROOT, ROWS, TUNED, Arm, Diverged, Group, Study
+from tltrain.errors import TltrainError
+from tltrain.runtime import fingerprints, json_files, runs
+
+INTERRUPTED = 75
+"""Exit status where time ran out before the work did: start it again (EX_TEMPFAIL)."""
+UPDATES = ("stage.rl.args.gradient_accumulation_steps=", "stage.rl.args.max_steps=")
+"""Words that say how many updates PPO makes, and of how many trajectories."""
+DIVERGED = ("the loss became infinite", "not finite")
+"""What tltrain says where a training diverged."""
+QUIET = {"OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false"}
+"""Environment of a job that others share the machine with."""
+
+
+class Interrupted(Exception):
+    """Time ran out; what was done stands, and the next start goes on from there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a study works and where its rows go.
+
+    Attributes:
+        work: runs and the cache of stages. rows: the rows' files. tuned: the chosen settings.
+        words: overrides behind all others, of `paths` and of a dry run. dry_run: whether this is one.
+        deadline: monotonic time at which a job is stopped.
+    """
+
+    work: Path
+    rows: Path
+    tuned: Path
+    words: tuple[str, ...] = ()
+    dry_run: bool = False
+    deadline: float | None = None
+
+    def row(self, arm: str, seed: int) -> Path:
+        """The file of a row."""
+        return self.rows / rows.name_of(arm, seed)
+
+
+# --- one job ----------------------------------------------------------------------------------------------------------
+
+
+def command(place: Place, folder: Path, experiment: str, seed: int, words: Sequence[str]) -> list[str]:
+    """The command line of one run of the pipeline."""
+    return [
+        *(sys.executable, "-m", "tltrain", "--config-dir", str(CONF), f"+experiment=study/{experiment}"),
+        *(f"seed={seed}", *last_of_each_key(words)),
+        f"cache.dir={place.work / 'cache'}",
+        f"hydra.run.dir={folder}",
+    ]
+
+
+def last_of_each_key(words: Sequence[str]) -> list[str]:
+    """The words without those that a later word of the same key replaces: tltrain refuses a key that is given twice."""
+    return list({word.partition("=")[0]: word for word in words}.values())
+
+
+def pipeline(place: Place, folder: Path, experiment: str, seed: int, words: Sequence[str]) -> None:
+    """Run the pipeline in `folder`, or go on with it there; nothing happens if it has finished there.
+
+    Processor seconds are added up over interruptions in `processor.json`.
+
+    Raises:
+        Diverged: the training did. TltrainError: it failed otherwise; the end of its log is in the message.
+        Interrupted: the deadline came first.
+    """
+    if (folder / "metrics.json").is_file():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    before = _processor_seconds()
+    with (folder / "job.log").open("ab") as log:
+        job = subprocess.Popen(
+            command(place, folder, experiment, seed, words),
+            cwd=ROOT,
+            env=os.environ | QUIET,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            status = job.wait(None if place.deadline is None else max(0.0, place.deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            raise Interrupted(str(folder)) from None
+        finally:  # also where this process is interrupted or told to end: no job is left behind
+            _stop(job)
+            spent = _spent(folder) + _processor_seconds() - before
+            runs.write_json(folder / "processor.json", {"seconds": round(spent, 1)})
+    if status:
+        said = _last_lines(folder / "job.log")
+        kind = Diverged if any(words in said for words in DIVERGED) else TltrainError
+        raise kind(f"{folder}: exit status {status}: {said}")
+
+
+def _processor_seconds() -> float:
+    """Processor seconds of all jobs that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _stop(job: subprocess.Popen) -> None:
+    """Ask a job that still runs to end, which saves what it resumes from; after a minute end it."""
+    if job.poll() is None:
+        job.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            job.wait(60)
+    if job.poll() is None:
+        job.kill()
+    job.wait()
+
+
+def _spent(folder: Path) -> float:
+    """Processor seconds that interrupted runs in `folder` took."""
+    file = folder / "processor.json"
+    return float(json_files.read_object(file)["seconds"]) if file.is_file() else 0.0
+
+
+def _last_lines(log: Path, characters: int = 600) -> str:
+    return " ".join(log.read_text(encoding="utf-8", errors="replace").split())[-characters:]
+
+
+# --- a row ------------------------------------------------------------------------------------------------------------
+
+
+def arm_words(arm: Arm, settings: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """An arm's overrides: the tuned settings that it takes, then its own."""
+    words = [word for name in arm.settings for word in settings[name]]
+    for word in settings[arm.updates_of] if arm.updates_of else ():
+        if word.startswith(UPDATES):
+            words.append(word.replace("stage.rl.", "stage.supervised.", 1))
+    return (*words, *arm.words)
+
+
+def model_words(place: Place, arm: Arm, seed: int) -> tuple[str, ...]:
+    """The override that starts an arm from another's model.
+
+    Raises:
+        TltrainError: that row has not been run here.
+    """
+    if arm.after is None:
+        return ()
+    folder = place.work / f"{arm.after}-{seed}" / "main"
+    model = next(iter(sorted(folder.glob("model_*/model"))), None)
+    if model is None or not (folder / "metrics.json").is_file():
+        raise TltrainError(
+            f"arm {arm.name}: starts from {arm.after}, seed {seed}, which has not been run in {place.work}"
+        )
+    return (f"model.path={model}",)
+
+
+def make_row(place: Place, study: Study, arm: Arm, seed: int) -> Path:
+    """Run one row and write its file; return the file.
+
+    Raises:
+        TltrainError: the protocol has changed, nothing is tuned, a path is missing, or a run failed.
+        Interrupted: the deadline came first.
+    """
+    protocol = design.protocol_hash()
+    settings, tuned_digest = design.tuned(place.tuned, protocol)
+    given = {word.partition("=")[0] for word in place.words}
+    for name in arm.needs:
+        if f"paths.{name}" not in given:
+            raise TltrainError(f"arm {arm.name}: needs --path {name}=FOLDER")
+    words = (
+        *arm_words(arm, settings),
+        *model_words(place, arm, seed),
+        *(study.dry_run.of(arm.settings, arm.after is not None) if place.dry_run else ()),
+        *place.words,
+    )
+    folder = place.work / f"{arm.name}-{seed}"
+    small = study.dry_run.extra if place.dry_run else ()
+    jobs = {"": words} | {name: (*words, *study.extra[name], *small) for name in arm.extra}
+    lines: list[rows.Line] = []
+    metrics: dict[str, float] = {}
+    spent = 0.0
+    diverged = False
+    for name, overrides in jobs.items():
+        own = folder / name if name else folder / "main"
+        try:
+            pipeline(place, own, arm.experiment, seed, overrides)
+        except Diverged:  # it counts: the analysis takes every answer as wrong
+            diverged = True
+            break
+        prefix = f"{name}_" if name else ""
+        for set_name, evaluation in rows.evaluations(own):
+            lines += rows.lines_of(prefix + set_name, evaluation)
+        metrics |= {prefix + key: value for key, value in rows.metrics_of(own).items()}
+        spent += _spent(own)
+    stages = [] if diverged else json_files.read_object(folder / "main" / "metrics.json")["stages"]
+    header = {
+        "arm": arm.name,
+        "seed": seed,
+        "protocol": protocol,
+        "tuned": tuned_digest,
+        "dry_run": place.dry_run,
+        "fingerprint": fingerprints.fingerprint([stage["fingerprint"] for stage in stages]),
+        "commit": commit(),
+        "versions": dict(fingerprints.versions()),
+        "machine": machine(),
+        "words": [word for word in last_of_each_key(words) if not word.startswith(("paths.", "model.path="))],
+        "diverged": diverged,
+        "costs": ({"stages": {}} if diverged else costs.of_run(folder / "main"))
+        | {"processor_seconds": round(spent, 1)},
+        "metrics": metrics,
+    }
+    file = place.row(arm.name, seed)
+    rows.write(file, header, lines)
+    return file
+
+
+def commit() -> str:
+    """The last commit that changed anything but rows and results, with `+` if the code is modified."""
+    apart = (":!experiments/study/rows", ":!experiments/results")
+    try:
+        last = _git("log", "-1", "--format=%H", "--", ".", *apart).strip()
+        return last + ("+" if _git("status", "--porcelain", "--untracked-files=no", "--", ".", *apart) else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True, timeout=30
+    ).stdout
+
+
+def machine() -> dict[str, Any]:
+    """What computes, without names: kind and number of processors, and the GPU."""
+    gpu = None
+    if (query := shutil.which("nvidia-smi")) is not None:
+        asked = subprocess.run([query, "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True)
+        gpu = asked.stdout.strip() or None
+    return {"processors": os.cpu_count(), "machine": platform.machine(), "gpu": gpu}
+
+
+# --- all rows ---------------------------------------------------------------------------------------------------------
+
+
+def wanted(
+    study: Study, place: Place, arms: Sequence[str] = (), seeds: Sequence[int] = (), tier: int | None = None
+) -> Iterator[tuple[Group, Arm, int]]:
+    """The rows that are missing, in order; of these arms, seeds and tier alone where given.
+
+    Raises:
+        TltrainError: there is no such arm or seed.
+    """
+    for name in arms:
+        if name not in study.arms:
+            raise TltrainError(f"--arm {name}: there is no such arm; there are: {', '.join(study.arms)}")
+    for seed in seeds:
+        if seed not in study.seeds:
+            raise TltrainError(f"--seed {seed}: the study's seeds are {', '.join(map(str, study.seeds))}")
+    for group, arm, seed in study.rows():
+        chosen = (not arms or arm.name in arms) and (not seeds or seed in seeds) and tier in (None, group.tier)
+        if chosen and not place.row(arm.name, seed).is_file():
+            yield group, arm, seed
+
+
+def listing(study: Study, place: Place) -> str:
+    """What stands and what is next, with estimated hours of two quiet cores."""
+    missing = {(arm.name, seed) for _, arm, seed in wanted(study, place)}
+    lines, following = [], next(wanted(study, place), None)
+    for group in study.groups:
+        lines.append(f"tier {group.tier}, {group.name}")
+        for name in group.arms:
+            seeds = study.seeds[: group.seeds]
+            marks = " ".join(f"{seed}{'.' if (name, seed) in missing else '*'}" for seed in seeds)
+            left = study.arms[name].hours * sum((name, seed) in missing for seed in seeds)
+            lines.append(f"  {name:16} {marks:16} {left:5.1f} h left")
+    for tier in sorted({group.tier for group in study.groups}):
+        hours = sum(arm.hours for _, arm, _ in wanted(study, place, tier=tier))
+        lines.append(f"tier {tier}: {hours:.1f} h left (an estimate)")
+    lines.append("next: " + (f"{following[1].name}, seed {following[2]}" if following else "nothing, all rows stand"))
+    return "\n".join([*lines, "* stands   . is missing"])
+
+
+@contextmanager
+def alone(work: Path) -> Iterator[None]:
+    """Hold the study's lock: one job at a time.
+
+    Raises:
+        TltrainError: another study runs there.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(work / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise TltrainError(f"{work}: another study job is going on there; one at a time") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="experiments/study/run.sh", description=__doc__.splitlines()[0])
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--list", action="store_true", help="what stands, what is next, estimated hours")
+    what.add_argument("--seal", action="store_true", help="write protocol.sha256, before the first row")
+    what.add_argument("--tune", action="store_true", help="choose settings on validation tools, write tuned.yaml")
+    parser.add_argument("--arm", action="append", default=[], help="this arm alone (may be repeated)")
+    parser.add_argument("--seed", action="append", default=[], type=int, help="this seed alone (may be repeated)")
+    parser.add_argument("--tier", type=int, help="this tier alone")
+    parser.add_argument("--rows-at-most", type=int, help="stop after so many rows")
+    parser.add_argument("--minutes", type=float, help=f"stop after so long, with status {INTERRUPTED}; start it again")
+    parser.add_argument("--path", action="append", default=[], metavar="NAME=FOLDER", help="public data: paths.NAME")
+    parser.add_argument("--work", type=Path, default=ROOT / "outputs" / "study", help="runs and cache")
+    parser.add_argument("--dry-run", type=Path, metavar="FOLDER", help="next to nothing, rows and all in FOLDER")
+    return parser.parse_args(arguments)
+
+
+def place_of(options: argparse.Namespace) -> Place:
+    """Where to work.
+
+    Raises:
+        TltrainError: a dry run would write among the study's rows.
+    """
+    paths = tuple(f"paths.{one}" for one in options.path)
+    deadline = None if options.minutes is None else time.monotonic() + 60 * options.minutes
+    if options.dry_run is None:
+        return Place(options.work.resolve(), ROWS, TUNED, paths, False, deadline)
+    folder = options.dry_run.resolve()
+    if folder.is_relative_to(design.HERE):
+        raise TltrainError(f"--dry-run {options.dry_run}: expected a folder outside of {design.HERE}")
+    return Place(folder, folder / "rows", folder / "tuned.yaml", paths, True, deadline)
+
+
+def seal() -> None:
+    """Write `protocol.sha256`.
+
+    Raises:
+        TltrainError: rows stand, so the protocol is fixed.
+    """
+    if any(ROWS.glob("*.jsonl.gz")):
+        raise TltrainError("rows stand, so the protocol is fixed; note departures in experiments/results/study")
+    design.SEAL.write_text(design.seal_text(), encoding="utf-8")
+    print(f"{design.SEAL}: {design.protocol_hash()}")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Do what the command line says. Raises TltrainError and Interrupted."""
+    study, place = design.load(), place_of(options)
+    if options.list:
+        print(listing(study, place))
+        return
+    if options.seal:
+        seal()
+        return
+    with alone(place.work):
+        if options.tune:
+            tuning.tune(study, place, pipeline)
+            return
+        for done, (_, arm, seed) in enumerate(wanted(study, place, options.arm, options.seed, options.tier)):
+            if options.rows_at_most is not None and done >= options.rows_at_most:
+                return
+            start = time.monotonic()
+            print(f"{arm.name}, seed {seed} ...", flush=True)
+            file = make_row(place, study, arm, seed)
+            print(f"{file} in {(time.monotonic() - start) / 60:.0f} minutes", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run and return the exit status."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(INTERRUPTED))
+    try:
+        run(parsed(arguments))
+    except TltrainError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Interrupted as stopped:
+        print(f"time is up in {stopped}; start again to go on", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,214 @@
+"""From rows to results: numbers by hand, verdicts by the protocol's rules, and documents held to the rows."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from experiments.study import analyze, design, forest
+from tests.support import study_rows
+from tltrain.errors import TltrainError
+
+STUDY = design.load()
+
+
+def rows_of(tmp_path, seeds=5, gain=(1, 1, 2, 1, 1), arms=STUDY.groups[0].arms):
+    """Rows of the confirmatory arms. Each seed, `gain` of 10 questions are right that the baseline has wrong."""
+    base, found = [0] * 10, {}
+    for seed in range(seeds):
+        better = [3] * gain[seed] + [0] * (10 - gain[seed])
+        valid = [int(have > 0) for have in better]
+        for arm in ("sft", "sft_35"):
+            found[arm, seed] = [
+                *study_rows.answers("questions", base),
+                *study_rows.answers("confusable", base),
+                *study_rows.conversations([0] * 10),
+            ]
+        for arm in ("pkt", "irm"):
+            found[arm, seed] = [*study_rows.answers("questions", better), *study_rows.answers("confusable", better)]
+        for arm in ("mae_35", "all_35"):
+            found[arm, seed] = [*study_rows.answers("questions", better), *study_rows.conversations(valid)]
+    return study_rows.write(tmp_path / "rows", {key: lines for key, lines in found.items() if key[0] in arms})
+
+
+def summary_of(folder):
+    return analyze.load(folder, study_rows.PROTOCOL)
+
+
+def test_a_summary_has_every_hypothesis_with_its_numbers(tmp_path):
+    found = summary_of(rows_of(tmp_path))
+    pkt = found["hypotheses"]["pkt"]["measures"]["ts_confusable"]
+    assert pkt["value"] == pytest.approx(12) and list(pkt["differences"].values()) == [10, 10, 20, 10, 10]
+    # deviation sqrt(20), standard error 2, t of 4 degrees of freedom 2.7764; t = 6: p = 0.0039
+    assert (pkt["low"], pkt["high"]) == pytest.approx((12 - 5.553, 12 + 5.553), abs=1e-3)
+    assert pkt["p"] == pytest.approx(0.00388, abs=1e-4)
+    assert found["hypotheses"]["pkt"]["p_holm"] == pytest.approx(4 * pkt["p"], abs=1e-5)
+    assert found["hypotheses"]["all"]["seeds"] == 5 and set(found["hypotheses"]["all"]["measures"]) == {"va", "mean"}
+    assert found["arms"]["sft"]["measures"]["ts"] == {"mean": 0, "deviation": 0, "n": 5}
+    assert found["arms"]["pkt"]["grades"] == {"correct": 6, "wrong_tool": 44}
+    assert found["arms"]["pkt"]["costs"]["3"]["processor_seconds"] == 120
+    assert found["arms"]["pkt"]["metrics"] == {"recorded/margin": 0.5}
+    assert "| pkt | 0.500 |" in analyze.page(found, STUDY)
+    assert len(found["rows"]) == 30 and found["commits"] == ["d" * 40]
+    named = {(one["arm"], one["baseline"], one["measure"]) for one in found["secondary"]}
+    assert ("mae_35", "sft_35", "ce") in named and ("pkt", "sft", "ts") in named
+
+
+PAIR = ("sft", "pkt")
+
+
+@pytest.mark.parametrize(
+    ("seeds", "gain", "verdict"),
+    [
+        (5, (5, 5, 6, 5, 5), "shown"),
+        (5, (1, 1, 2, 1, 1), "shown for these questions alone"),
+        (5, (0, 3, 0, 0, 1), "not shown"),
+        (3, (5, 5, 6), "descriptive: 3 of 5 seeds"),
+    ],
+)
+def test_verdicts_follow_the_protocol(tmp_path, seeds, gain, verdict):
+    found = summary_of(rows_of(tmp_path, seeds, gain, PAIR))
+    assert found["hypotheses"]["pkt"]["verdict"] == verdict
+
+
+def test_a_conjunction_needs_both_and_what_was_not_run_is_not_shown(tmp_path):
+    folder = rows_of(tmp_path)
+    for seed in range(5):
+        lines = [*study_rows.answers("questions", [3] * 5 + [0] * 5), *study_rows.conversations([0] * 10)]
+        study_rows.write(folder, {("all_35", seed): lines})
+        (folder / f"irm-{seed}.jsonl.gz").unlink()
+    found = summary_of(folder)["hypotheses"]
+    assert found["all"]["p"] == found["all"]["p_holm"] == 1 and found["all"]["verdict"] == "not shown"
+    assert found["all"]["measures"]["mean"]["p"] == 0
+    assert (found["irm"]["p"], found["irm"]["verdict"]) == (1, "descriptive: 0 of 5 seeds")
+    lines = analyze.findings(summary_of(folder), STUDY)
+    assert "- **IRM**: no row stands yet." in lines and len(lines) == 6
+
+
+def test_rows_of_two_protocols_or_of_a_dry_run_beside_others_are_refused(tmp_path):
+    folder = rows_of(tmp_path)
+    with pytest.raises(TltrainError, match="of another protocol"):
+        analyze.load(folder, "0" * 64)
+    study_rows.write(folder, {("sft", 0): []}, dry_run=True)
+    with pytest.raises(TltrainError, match="differ in dry_run"):
+        summary_of(folder)
+
+
+def test_public_sets_weigh_the_same_and_questions_trained_on_are_left_out(tmp_path):
+    found = {}
+    for arm, right in (("public_sft", 0), ("public_irm", 3)):
+        for seed in range(3):
+            lines = study_rows.answers("rotbench", [right] * 4)
+            if (arm, seed) == ("public_sft", 1):
+                lines[0]["seen"] = True
+            for name in ("toolalpaca", "bfcl"):
+                lines += study_rows.answers(name, [0] * 2)
+            found[arm, seed] = lines
+    summary = summary_of(study_rows.write(tmp_path, found))
+    (pooled,) = [one for one in summary["secondary"] if one["measure"] == "pooled"]
+    assert pooled["value"] == pytest.approx(100 / 3) and pooled["questions"] == 3 + 2 + 2
+    assert summary["margins"][0] == {"arm": "public_irm", "baseline": "public_sft", "margin": 5.0} | {
+        "low": pytest.approx(100 / 3, abs=1e-5),
+        "not_inferior": True,
+    }
+
+
+def test_a_run_that_diverged_has_every_answer_wrong(tmp_path):
+    folder = rows_of(tmp_path, gain=(5,) * 5, arms=PAIR)
+    study_rows.write(folder, {("pkt", 1): []}, diverged=True)
+    pkt = summary_of(folder)["hypotheses"]["pkt"]["measures"]["ts_confusable"]
+    assert list(pkt["differences"].values()) == [50, 0, 50, 50, 50]
+
+
+# --- documents --------------------------------------------------------------------------------------------------------
+
+
+def documents(tmp_path):
+    file = tmp_path / "README.md"
+    file.write_text(f"# Title\n\n{analyze.block(['formerly'])}\n\nmore\n")
+    return [file]
+
+
+def test_what_is_written_agrees_and_a_planted_number_does_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(forest, "draw", lambda *given: None)
+    summary, out = summary_of(rows_of(tmp_path, arms=PAIR)), tmp_path / "out"
+    texts = documents(tmp_path)
+    analyze.write(summary, out, texts)
+    assert analyze.disagreements(summary, out, texts) == []
+    assert "more" in texts[0].read_text() and "formerly" not in texts[0].read_text()
+    assert "+12.0 [+6.4, +17.6]" in texts[0].read_text()
+
+    texts[0].write_text(texts[0].read_text().replace("+12.0", "+13.0", 1))
+    (said,) = analyze.disagreements(summary, out, texts)
+    assert "README.md: the lines of the study are not those of these rows" in said
+
+    analyze.write(summary, out, texts)
+    record = json.loads((out / "summary.json").read_text())
+    record["hypotheses"]["pkt"]["p_holm"] = 0.001
+    (out / "summary.json").write_text(json.dumps(record))
+    (said,) = analyze.disagreements(summary, out, texts)
+    assert "hypotheses.pkt.p_holm: 0.001 is written, the rows give 0.0155" in said
+
+    analyze.write(summary, out, texts)
+    study_rows.write(tmp_path / "rows", {("pkt", 0): study_rows.answers("confusable", [0] * 10)})
+    assert len(analyze.disagreements(summary_of(tmp_path / "rows"), out, texts)) > 5
+
+    (out / "README.md").write_text("# The study\n")
+    assert any("not the page" in said for said in analyze.disagreements(summary, out, texts))
+
+
+def test_without_rows_every_page_says_so(tmp_path):
+    (tmp_path / "rows").mkdir()
+    assert analyze.load(tmp_path / "rows", study_rows.PROTOCOL) is None
+    texts = documents(tmp_path)
+    analyze.write(None, tmp_path / "out", texts)
+    for file in (*texts, tmp_path / "out" / "README.md"):
+        assert analyze.NOTHING in file.read_text()
+    assert not (tmp_path / "out" / "summary.json").exists()
+    assert analyze.disagreements(None, tmp_path / "out", texts) == []
+    (tmp_path / "out" / "summary.json").write_text("{}")
+    assert analyze.disagreements(None, tmp_path / "out", texts)
+
+
+def test_a_document_without_marks_is_refused(tmp_path):
+    with pytest.raises(TltrainError, match="once between"):
+        analyze.with_block("no marks", [], "README.md")
+
+
+def test_the_repositorys_documents_and_summary_follow_from_its_rows():
+    """Active from the first row on: whatever README, docs/results.md and the page say of the study is computed."""
+    assert analyze.disagreements(analyze.load()) == []
+
+
+# --- the picture ------------------------------------------------------------------------------------------------------
+
+
+def luminance(colour):
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("colour", [forest.INK, forest.SHOWN, forest.OTHER])
+@pytest.mark.parametrize("background", ["#ffffff", "#0d1117"])
+def test_the_picture_is_legible_on_light_and_on_dark(colour, background):
+    light, dark = sorted((luminance(colour), luminance(background)), reverse=True)
+    assert (light + 0.05) / (dark + 0.05) >= 3.8
+
+
+@pytest.mark.pictures
+def test_the_picture_shows_every_hypothesis_and_is_the_same_each_time(tmp_path):
+    summary = summary_of(rows_of(tmp_path))
+    drawn = forest.entries(summary, STUDY)
+    assert [label for label, _, confirmatory, _ in drawn if confirmatory] == [
+        "MAE: VA of conversations",
+        "PKT: TS, confusable tools",
+        "IRM: mean of TS, PI, CF",
+        "MAE + PKT + IRM: VA of conversations",
+        "MAE + PKT + IRM: mean of TS, PI, CF",
+    ]
+    for name in ("a.svg", "b.svg"):
+        forest.draw(summary, STUDY, tmp_path / name)
+    one, two = ((tmp_path / name).read_bytes() for name in ("a.svg", "b.svg"))
+    assert one == two and b"<svg" in one and len(one) < 200_000

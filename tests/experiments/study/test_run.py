@@ -1,0 +1,255 @@
+"""The runner: order, what stands is skipped, one job at a time, interruptions, and that a dry run stays apart."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from experiments.study import design, rows, run, tuning
+from tests.support import study_rows
+from tltrain.errors import TltrainError
+from tltrain.evaluation.records import Prediction, to_line
+
+STUDY = design.load()
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A place to work in, with tuned settings."""
+    tuned = tmp_path / "tuned.yaml"
+    chosen = {step.setting: list(step.candidates[0].keep) for step in STUDY.tuning}
+    tuned.write_text(yaml.safe_dump({"protocol": design.protocol_hash(), "settings": chosen}))
+    return run.Place(tmp_path / "work", tmp_path / "rows", tuned)
+
+
+@pytest.fixture
+def jobs(monkeypatch):
+    """Pipelines that answer two questions at once; the list of their folders and words."""
+    ran = []
+
+    def pipeline(place, folder, experiment, seed, words):
+        ran.append((folder.parent.name, folder.name, words))
+        evaluation = folder / "eval_questions"
+        evaluation.mkdir(parents=True)
+        scores = {"ts": True, "pi": True, "cf": seed > 0 or "learning_rate=1e-4" in " ".join(words)}
+        lines = [Prediction("toolworld", name, grade="correct", scores=scores, reward=1.0) for name in "ab"]
+        (evaluation / "predictions.jsonl").write_text("".join(f"{to_line(line)}\n" for line in lines))
+        (evaluation / "metrics.json").write_text(json.dumps({"toolworld/ts": 100.0}))
+        stages = [{"name": "sft", "fingerprint": "0123", "seconds": 3.0, "reused": False}]
+        (folder / "metrics.json").write_text(json.dumps({"stages": stages}))
+        (folder / "processor.json").write_text(json.dumps({"seconds": 2.5}))
+
+    monkeypatch.setattr(run, "pipeline", pipeline)
+    return ran
+
+
+def test_a_row_is_written_with_its_header_and_not_run_again(place, jobs):
+    file = run.make_row(place, STUDY, STUDY.arms["mae_35"], 2)
+    read = rows.read(file)
+    assert [(arm, name) for arm, name, _ in jobs] == [("mae_35-2", "main"), ("mae_35-2", "sampled")]
+    assert "stage.supervised.args.learning_rate=5e-5" in jobs[0][2]
+    assert "stage.eval.temperature=0.7" in jobs[1][2] and "stage.eval.temperature=0.7" not in jobs[0][2]
+    assert set(read.lines) == {"questions", "sampled_questions"} and len(read.lines["questions"]) == 2
+    assert read.header["metrics"] == {"questions/ts": 100, "sampled_questions/ts": 100}
+    assert read.header["costs"]["processor_seconds"] == 5 and read.header["protocol"] == design.protocol_hash()
+    assert len(read.header["tuned"]) == 64 and not read.header["dry_run"]
+    order = [(arm.name, seed) for _, arm, seed in run.wanted(STUDY, place)]
+    assert ("mae_35", 2) not in order and order[0] == ("sft", 0)
+    assert [seed for _, _, seed in run.wanted(STUDY, place, ["mae_35"])] == [0, 1, 3, 4]
+    assert {group.tier for group, _, _ in run.wanted(STUDY, place, tier=2)} == {2}
+
+
+def test_what_stands_is_listed(place, jobs):
+    run.make_row(place, STUDY, STUDY.arms["sft"], 0)
+    said = run.listing(STUDY, place)
+    assert "0* 1. 2. 3. 4." in said and "next: sft_35, seed 0" in said
+
+
+def test_a_row_needs_its_paths_settings_and_the_row_it_starts_from(place, jobs):
+    with pytest.raises(TltrainError, match=r"needs --path rotbench=FOLDER"):
+        run.make_row(place, STUDY, STUDY.arms["public_sft"], 0)
+    with pytest.raises(TltrainError, match="starts from sft, seed 0, which has not been run"):
+        run.make_row(place, STUDY, STUDY.arms["sft_continued"], 0)
+    model = place.work / "sft-0" / "main" / "model_sft" / "model"
+    model.mkdir(parents=True)
+    (place.work / "sft-0" / "main" / "metrics.json").write_text("{}")
+    run.make_row(place, STUDY, STUDY.arms["sft_continued"], 0)
+    assert f"model.path={model}" in jobs[-1][2]
+    with pytest.raises(TltrainError, match="--tune"):
+        run.make_row(replace(place, tuned=place.work / "none.yaml"), STUDY, STUDY.arms["sft"], 0)
+    place.tuned.write_text(place.tuned.read_text().replace(design.protocol_hash(), "0" * 64))
+    with pytest.raises(TltrainError, match="under another protocol"):
+        run.make_row(place, STUDY, STUDY.arms["sft"], 0)
+
+
+def test_unknown_arms_and_seeds_are_refused(place):
+    for words, said in ((["--arm", "x"], "there is no such arm"), (["--seed", "9"], "the study's seeds are 0, 1")):
+        options = run.parsed([*words, "--dry-run", str(place.work)])
+        with pytest.raises(TltrainError, match=said):
+            run.run(options)
+
+
+def test_one_job_at_a_time(place):
+    with run.alone(place.work), pytest.raises(TltrainError, match="one at a time"), run.alone(place.work):
+        pass
+
+
+def test_a_dry_run_writes_no_row_of_the_study(tmp_path):
+    place = run.place_of(run.parsed(["--dry-run", str(tmp_path)]))
+    assert place.dry_run and place.rows == tmp_path / "rows" and place.tuned.parent == tmp_path
+    with pytest.raises(TltrainError, match="expected a folder outside"):
+        run.place_of(run.parsed(["--dry-run", str(design.HERE / "rows")]))
+
+
+def test_an_interrupted_job_stops_within_its_time_and_its_processor_seconds_are_kept(place, monkeypatch):
+    working = "import time\nwhile True: sum(range(1000)); time.sleep(0.001)"
+    monkeypatch.setattr(run, "command", lambda *given: [sys.executable, "-c", working])
+    folder, start = place.work / "x", time.monotonic()
+    folder.mkdir(parents=True)
+    (folder / "processor.json").write_text('{"seconds": 70.0}')
+    with pytest.raises(run.Interrupted):
+        run.pipeline(replace(place, deadline=time.monotonic() + 0.5), folder, "sft", 0, ())
+    assert time.monotonic() - start < 30
+    assert json.loads((folder / "processor.json").read_text())["seconds"] >= 70
+
+
+def test_no_job_is_left_behind_where_the_runner_itself_is_ended(place, monkeypatch):
+    jobs, wait = [], subprocess.Popen.wait
+
+    def ended(job, timeout=None):
+        if not jobs:
+            jobs.append(job)
+            raise SystemExit(75)
+        return wait(job, timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", ended)
+    monkeypatch.setattr(run, "command", lambda *given: [sys.executable, "-c", "import time; time.sleep(60)"])
+    with pytest.raises(SystemExit):
+        run.pipeline(place, place.work / "x", "sft", 0, ())
+    assert jobs[0].returncode is not None and (place.work / "x" / "processor.json").is_file()
+
+
+def test_a_job_that_fails_says_why_and_one_that_is_done_is_not_started(place, monkeypatch):
+    monkeypatch.setattr(
+        run, "command", lambda *given: [sys.executable, "-c", "print('no memory'); raise SystemExit(3)"]
+    )
+    with pytest.raises(TltrainError, match=r"exit status 3: no memory"):
+        run.pipeline(place, place.work / "x", "sft", 0, ())
+    (place.work / "x" / "metrics.json").write_text("{}")
+    run.pipeline(place, place.work / "x", "sft", 0, ())
+
+
+def test_the_command_line_of_a_row(place):
+    words = run.command(place, place.work / "x", "pkt", 3, ["stage.w_max=3"])
+    assert words[3:7] == ["--config-dir", str(design.CONF), "+experiment=study/pkt", "seed=3"]
+    assert words[7:] == ["stage.w_max=3", f"cache.dir={place.work / 'cache'}", f"hydra.run.dir={place.work / 'x'}"]
+
+
+def test_a_run_that_diverged_is_a_row_all_the_same(place, monkeypatch):
+    said = "print('error: the loss became infinite: lower stage.args.learning_rate'); raise SystemExit(1)"
+    monkeypatch.setattr(run, "command", lambda *given: [sys.executable, "-c", said])
+    read = rows.read(run.make_row(place, STUDY, STUDY.arms["mae_35"], 0))
+    assert read.header["diverged"] and read.lines == {}
+
+
+@pytest.mark.slow
+def test_a_real_run_becomes_a_row(place, tltrain, monkeypatch):
+    """The experiment, its benchmarks and its stages, in this process, on a model of a few thousand weights."""
+
+    def pipeline(place, folder, experiment, seed, words):
+        search = f"hydra.searchpath=[file://{design.CONF}]"
+        own = ("hardware.bf16=false", f"cache.dir={place.work / 'cache'}")
+        tltrain(search, f"+experiment=study/{experiment}", f"seed={seed}", *words, *own, folder=folder)
+
+    monkeypatch.setattr(run, "pipeline", pipeline)
+    asked = "stage.benchmarks=[{name: confusable, size: 2}, {name: recorded, size: 4}]"
+    small = [word for word in STUDY.dry_run.words if not word.startswith("stage.benchmarks=")]
+    study = replace(STUDY, dry_run=replace(STUDY.dry_run, words=(*small, asked)))
+    read = rows.read(run.make_row(replace(place, dry_run=True), study, study.arms["pkt"], 0))
+    assert {name: len(lines) for name, lines in read.lines.items()} == {"confusable": 2, "recorded": 4}
+    assert all(line["cluster"] != line["id"] for line in read.lines["confusable"])
+    assert {"open_text", "keys", "keys_right", "loss"} <= read.lines["recorded"][0].keys()
+    costs = read.header["costs"]["stages"]
+    assert costs["model_pkt"]["updates"] > 0 and costs["model_pkt"]["target_tokens"] > 0
+    assert {"recorded/margin", "confusable/key_tokens"} <= read.header["metrics"].keys() and read.header["dry_run"]
+
+
+def test_a_later_word_replaces_an_earlier_one_of_its_key(place):
+    """An arm's own words stand behind tuned ones, and tltrain refuses a key that is given twice."""
+    words = run.command(place, place.work / "x", "irm", 0, ["a=1", "b=[c, d=2]", "a=3"])
+    assert words[7:9] == ["a=3", "b=[c, d=2]"]
+    chosen = {step.setting: step.candidates[-1].keep for step in STUDY.tuning}
+    for arm in STUDY.arms.values():
+        keys = [word.partition("=")[0] for word in run.last_of_each_key(run.arm_words(arm, chosen))]
+        assert len(keys) == len(set(keys))
+    free = run.last_of_each_key(run.arm_words(STUDY.arms["w1_clipped"], chosen))
+    assert "stage.supervised.args.max_grad_norm=1.0" in free
+
+
+# --- tuning -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_best_candidate_is_chosen_of_equal_ones_the_first():
+    assert tuning.choose([1.0, 3.0, 2.0]) == 1
+    assert tuning.choose([2.0, 2.0, 1.0]) == 0
+
+
+def test_tuning_writes_what_it_chose_and_why(place, jobs, monkeypatch):
+    monkeypatch.setattr(tuning, "pilot", lambda *given: [])
+    place.tuned.unlink()
+    study = replace(STUDY, tuning_seed=0)  # the fake answers better with a rate of 1e-4
+    tuning.tune(study, place, run.pipeline)
+    record = yaml.safe_load(place.tuned.read_text())
+    assert record["settings"]["sft"] == list(STUDY.tuning[0].candidates[1].keep)
+    sft, *_, rollout = record["evidence"]
+    assert sft["chosen"] == 1 and [one["mean"] for one in sft["candidates"]] == [66.6667, 100, 66.6667] * 2
+    assert rollout["chosen"] == 0 and record["protocol"] == design.protocol_hash()
+    assert len(jobs) == sum(len(step.candidates) for step in STUDY.tuning)
+    irm = [words for _, folder, words in jobs if folder.startswith("irm_kl")]
+    assert all("stage.rl.args.learning_rate=1e-5" in words for words in irm)  # the earlier step's choice
+    assert all(any("split: validation" in word for word in words) for _, _, words in jobs)
+    settings, _ = design.tuned(place.tuned)
+    assert settings["irm"][-1] == "stage.rl.args.max_steps=64"
+    study_rows.write(place.rows, {("sft", 0): []})
+    with pytest.raises(TltrainError, match="the settings are fixed"):
+        tuning.tune(study, place, run.pipeline)
+
+
+def test_the_pilot_splits_the_variance(place, monkeypatch):
+    def pipeline(place, folder, experiment, seed, words):
+        for name in ("questions", "confusable"):
+            evaluation = folder / f"eval_{name}"
+            evaluation.mkdir(parents=True)
+            lines = [
+                Prediction(
+                    "x", str(i), scores=dict.fromkeys(("ts", "pi", "cf"), (i * seed + (experiment == "pkt")) % 3 > 1)
+                )
+                for i in range(9)
+            ]
+            (evaluation / "predictions.jsonl").write_text("".join(f"{to_line(line)}\n" for line in lines))
+
+    settings = {"sft": ["a=1"], "pkt": ["a=2"]}
+    mean, ts = tuning.pilot(STUDY, place, settings, pipeline)
+    assert (mean["measure"], ts["measure"], mean["questions"]) == ("mean, questions", "ts, confusable", 9)
+    assert len(mean["differences"]) == 3 and mean["variance_of_a_question"] > 0
+    assert mean["detectable_with_five_seeds"]["400"] < mean["detectable_with_five_seeds"]["200"]
+
+
+def test_a_candidate_that_diverges_is_not_chosen(place, jobs, monkeypatch):
+    whole = run.pipeline
+
+    def pipeline(place, folder, experiment, seed, words):
+        if "stage.supervised.args.learning_rate=5e-5" in words and folder.name.startswith(("sft", "pkt")):
+            raise design.Diverged("no model")
+        whole(place, folder, experiment, seed, words)
+
+    monkeypatch.setattr(tuning, "pilot", lambda *given: [])
+    tuning.tune(STUDY, place, pipeline)
+    record = yaml.safe_load(place.tuned.read_text())
+    assert record["evidence"][0]["candidates"][0]["mean"] == "diverged" and record["evidence"][0]["chosen"] == 1
