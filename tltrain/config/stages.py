@@ -11,6 +11,7 @@ from tltrain.config.choices import (
     Algorithm,
     CriticInit,
     LossMean,
+    Mask,
     Matching,
     OnKlLimit,
     Packing,
@@ -44,6 +45,9 @@ WORDS_BEFORE_CALL = (
     "if it stood alone"
 )
 RESUME = "continue from the last complete checkpoint in hydra.run.dir"
+MASK = (
+    "what MAE leaves out where a message makes several calls; call: the calls that failed; message: all of the message"
+)
 KEEP_CHECKPOINTS = "keep the checkpoints after the run has ended well"
 SUPERVISED = "settings of the supervised stage, as `stage.KEY` of stage=pkt"
 RL = "settings of the reinforcement learning stage, as `stage.KEY` of stage=irm"
@@ -84,6 +88,7 @@ class SupervisedStage:
     name: str = key(MISSING, NAME)
     mae: bool = key(MISSING, "leave out calls that the tool answered with an error (MAE)")
     rule: Rule = key(Rule.paper, RULE)
+    mask: Mask = key(Mask.call, MASK)
     w_max: Optional[float] = key(
         MISSING, "largest weight of a key token (PKT); null: every token weighs 1", least=1, most=1_000_000
     )
@@ -232,6 +237,7 @@ class InspectStage:
     name: str = key("inspect", NAME)
     mae: bool = key(True, "mark calls that the tool answered with an error (MAE)")
     rule: Rule = key(Rule.paper, RULE)
+    mask: Mask = key(Mask.call, MASK)
     w_max: Optional[float] = key(
         9.0, "largest weight of a key token (PKT); null: every token weighs 1", least=1, most=1_000_000
     )

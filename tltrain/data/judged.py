@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from tltrain import config, mae
+from tltrain.config import Mask
 from tltrain.data import hold_out, trajectories
 from tltrain.data.reading import ReadReport
 from tltrain.formats.tool_errors import Rule
@@ -63,7 +64,8 @@ class JudgedSource:
         items: Iterable[Trajectory] = trajectories(self.cfg.data, self.cfg.seed, self.read)
         if self.description:
             items = terminal.track(items, self.description)
-        return judged_trajectories(items, rule_of(self.cfg), self.judged)
+        judged = judged_trajectories(items, rule_of(self.cfg), self.judged)
+        return map(mae.whole_messages, judged) if self.cfg.stage.get("mask") == Mask.message else judged
 
     def split(self) -> tuple[list[Trajectory], list[Trajectory]]:
         """Return training and held-out trajectories."""

@@ -56,7 +56,6 @@ class GenerationSettings:
     together: bool = False
 
 
-@torch.inference_mode()
 def generate(
     model: PreTrainedModel,
     encoder: Encoder,
@@ -66,7 +65,22 @@ def generate(
     prefill: Prefill | None = None,
     memory: PrefixCache | None = None,
 ) -> list[str]:
-    """Return the model's greedy answer to each prompt (token ids from `Encoder.prompt`) as text, in prompt order.
+    """Return the model's greedy answer to each prompt as text; arguments as for `generate_ids`."""
+    answers = generate_ids(model, encoder, prompts, settings, prefill=prefill, memory=memory)
+    return [encoder.format.answer(encoder.decode(tokens)) for tokens in answers]
+
+
+@torch.inference_mode()
+def generate_ids(
+    model: PreTrainedModel,
+    encoder: Encoder,
+    prompts: Sequence[Sequence[int]],
+    settings: GenerationSettings,
+    *,
+    prefill: Prefill | None = None,
+    memory: PrefixCache | None = None,
+) -> list[list[int]]:
+    """Return the model's greedy answer to each prompt (token ids from `Encoder.prompt`) as token ids, in prompt order.
 
     A prompt that does not fit into the model's context (see `fits`) is skipped and gets an empty answer.
 
@@ -75,13 +89,13 @@ def generate(
         memory: prefix cache of conversations in progress; its tokens are not computed again.
     """
     max_new_tokens = settings.max_new_tokens
-    answers: list[str] = [""] * len(prompts)
+    answers: list[list[int]] = [[] for _ in prompts]
     asked = [i for i, prompt in enumerate(prompts) if fits(model, len(prompt), max_new_tokens)]
     greedy = Greedy(
         max_new_tokens,
         encoder.eos_id,
         encoder.tokenizer.pad_token_id,
-        ended=lambda tokens: encoder.format.answer_length(encoder.decode(tokens)) is not None,
+        ended=encoder.ended,
     )
     answering = in_batches if kv_cache.empty(model) is None else partial(continuous_batching.answers, memory=memory)
     prefill = Prefill() if prefill is None else prefill
@@ -94,9 +108,11 @@ def generate(
         progress(settings.description, len(asked)) as advance,
     ):
         for number, tokens in answering(model, [prompts[i] for i in asked], greedy, settings.batch_size, prefill):
-            answers[asked[number]] = encoder.format.answer(encoder.decode(tokens))
+            answers[asked[number]] = tokens
             advance()
-    return list(map("".join, zip(*distributed.gather(answers), strict=True))) if settings.together else answers
+    if not settings.together:
+        return answers
+    return [max(parts, key=len) for parts in zip(*distributed.gather(answers), strict=True)]
 
 
 def _part(numbers: list[int], prompts: Sequence[Sequence[int]]) -> list[int]:

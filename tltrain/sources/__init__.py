@@ -28,6 +28,7 @@ class Source(Protocol):
         too_long: prompts so far that did not fit into the model's context; their answer is None.
 
     A source that knows why answers ended has `finish_reasons` too: for each of the last answers a word of OpenAI's API.
+    One that reads a native format has `native_answers`: each of the last answers as `formats.native.Answer.to_json`.
     """
 
     name: str

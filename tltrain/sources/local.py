@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -33,15 +34,19 @@ class LocalModel:
         from tltrain.models.loading import corpus
 
         self.cfg = cfg
+        self.native_answers: list[Mapping[str, Any]] = []
         device, bf16 = devices.device_and_dtype(cfg.hardware)
         with distributed.leader_first():
             self.name = loading.resolve(
-                cfg.model, cfg.cache.dir, lambda: corpus(list(trajectories(cfg.data, cfg.seed, ReadReport())))
+                cfg.model,
+                cfg.cache.dir,
+                lambda: corpus(list(trajectories(cfg.data, cfg.seed, ReadReport())), cfg.format),
+                cfg.format,
             )
         self.too_long = 0
         self.prefill = Prefill()
         self.memory = PrefixCache() if cfg.benchmark.multi else None  # a conversation's history is read once
-        self.encoder = encoders.load_encoder(self.name, cfg.model)
+        self.encoder = encoders.load_encoder(self.name, cfg.model, cfg.format)
         self.model = loading.load_model(self.name, cfg.model, torch.bfloat16 if bf16 else torch.float32, device)
 
     def __call__(self, samples: Sequence[Sample]) -> list[str | None]:
@@ -53,11 +58,12 @@ class LocalModel:
         """The same, called by every process alike."""
         from tltrain.inference import generation
         from tltrain.inference.continuous_batching import Prefill
+        from tltrain.tokens.native import NativeEncoder
 
         most = self.cfg.stage.max_new_tokens
         prompts = [self.encoder.prompt(sample) for sample in terminal.track(samples, "tokenizing")]
         own = Prefill()
-        texts = generation.generate(
+        answers = generation.generate_ids(
             self.model,
             self.encoder,
             prompts,
@@ -73,6 +79,15 @@ class LocalModel:
         for part in distributed.gather(own):
             self.prefill.include(part)
         fits = [generation.fits(self.model, len(prompt), most) for prompt in prompts]
+        texts = [
+            self.encoder.answer(ids, prompt, sample.tools)
+            for ids, prompt, sample in zip(answers, prompts, samples, strict=True)
+        ]
+        if isinstance(self.encoder, NativeEncoder):
+            self.native_answers = [
+                self.encoder.read(ids, prompt, sample.tools).to_json()
+                for ids, prompt, sample in zip(answers, prompts, samples, strict=True)
+            ]
         too_long = fits.count(False)
         if too_long:
             log.warning(

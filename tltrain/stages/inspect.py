@@ -8,7 +8,9 @@ MAE leaves out is struck through; `⏎` marks a turn's end token. `inspect.html`
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from rich.text import Text
 from tltrain import mae
 from tltrain.data.judged import JudgedSource, log_reading, read_metrics, rule_of
 from tltrain.formats import tl
+from tltrain.formats.native import tools_of
 from tltrain.formats.stubs import render_tools
 from tltrain.formats.tool_errors import Rule
 from tltrain.mae import Verdict
@@ -27,7 +30,8 @@ from tltrain.models.loading import CORPUS, corpus
 from tltrain.runtime import runs, terminal
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Target
-from tltrain.trajectory import Trajectory
+from tltrain.tokens.native import NativeEncoder
+from tltrain.trajectory import Trajectory, actions
 from tltrain.views.html_page import visible
 from tltrain.views.inspect_page import Conversation, History, Settings, Token, Tools, Turn, page
 
@@ -46,12 +50,14 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     source, rule = JudgedSource(cfg), rule_of(cfg)
     items = list(islice(source, max(cfg.stage.limit, CORPUS if cfg.model.random else 0)))
     log_reading(source.read, folder)
-    path = loading.resolve(cfg.model, cfg.cache.dir, lambda: corpus(items))
-    encoder = encoders.load_encoder(path, cfg.model)
-    conversations = [conversation(item, rule, encoder, cfg.stage.w_max) for item in items[: cfg.stage.limit]]
+    path = loading.resolve(cfg.model, cfg.cache.dir, lambda: corpus(items, cfg.format), cfg.format)
+    encoder = encoders.load_encoder(path, cfg.model, cfg.format)
+    native = isinstance(encoder, NativeEncoder)
+    show = native_conversation if isinstance(encoder, NativeEncoder) else conversation
+    conversations = [show(item, rule, encoder, cfg.stage.w_max) for item in items[: cfg.stage.limit]]
     for shown in conversations:
         terminal.console.rule(Text(visible(shown.id)))
-        terminal.console.print(coloured(shown))
+        terminal.console.print(coloured(shown, "\nAssistant: " if native else tl.GENERATION_PROMPT))
     terminal.console.print(legend())
     settings = Settings(
         cfg.stage.w_max, cfg.stage.rule.name if cfg.stage.mae else None, cfg.model.path or cfg.model.name
@@ -91,6 +97,48 @@ def conversation(trajectory: Trajectory, rule: Rule | None, encoder: Encoder, w_
     return Conversation(trajectory.id, tools, tuple(messages), trajectory.instructions)
 
 
+def native_conversation(
+    trajectory: Trajectory, rule: Rule | None, encoder: NativeEncoder, w_max: float | None
+) -> Conversation:
+    """Return the same for a native format; a turn that learns some of its calls shows the others with weight 0."""
+    said = encoder.conversation_messages(trajectory)
+    learned = {turn.number: turn for turn in encoder.turns(trajectory, w_max)}
+    first_actions: dict[int, int] = {}
+    reasons: dict[int, Verdict] = {}
+    kinds: dict[int, str] = {}
+    judged = mae.verdicts(replace(trajectory, messages=said), rule)
+    for number, (action, (verdict, kind)) in enumerate(zip(actions(said), judged, strict=True)):
+        first_actions.setdefault(action.at, number)
+        if reasons.get(action.at, Verdict.KEPT) is Verdict.KEPT:
+            reasons[action.at] = verdict
+        if action.answer is not None:
+            kinds[action.answer] = (kind or "").replace("_", " ")
+    messages: list[History | Turn] = []
+    for at, message in enumerate(said):
+        if message.role != "assistant":
+            messages.append(History(tl.ROLES[message.role], message.text, kinds.get(at, "")))
+        elif (turn := learned.get(first_actions[at])) is not None:
+            weights = {target.offset + 1: target for target in turn.targets}
+            tokens = [
+                Token(text, weights[i].weight, weights[i].key) if i in weights else Token(text, 0.0)
+                for i, text in enumerate(encoder.texts(turn.said.ids[:-1]))
+            ]
+            end = turn.targets[-1]
+            messages.append(Turn((*tokens, Token(END, end.weight, end.key, is_end=True))))
+        else:
+            answers = [action.answer for action in actions(said) if action.at == at and action.answer is not None]
+            kind = next((kinds[answer] for answer in answers if kinds[answer]), "")
+            calls = [
+                json.dumps({"name": made.call.name, "arguments": dict(made.call.arguments)}, ensure_ascii=False)
+                for made in message.calls
+            ]
+            text = "\n".join(filter(None, [message.thought, message.text, *calls]))
+            messages.append(Turn((Token(text, 0.0),), False, REASONS[reasons[at]], kind))
+    tools = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools_of(trajectory))
+    names = tuple(tool.name for tool in trajectory.tools)
+    return Conversation(trajectory.id, Tools(names, tools), tuple(messages), trajectory.instructions)
+
+
 def _tokens(text: str, targets: Sequence[Target], encoder: Encoder) -> tuple[Token, ...]:
     """Return the tokens of a turn, the end token last; text between two tokens has weight 0."""
     at, tokens = 0, []
@@ -106,15 +154,15 @@ def _tokens(text: str, targets: Sequence[Target], encoder: Encoder) -> tuple[Tok
 # The terminal --------------------------------------------------------------------------------------------------------
 
 
-def coloured(shown: Conversation) -> Text:
-    """Return the conversation's text, each token styled by its weight."""
+def coloured(shown: Conversation, opening: str = tl.GENERATION_PROMPT) -> Text:
+    """Return the conversation's text, each token styled by its weight; `opening` stands before each turn."""
     parts = filter(None, (shown.instructions, shown.tools.text))
     out = Text(visible(f"{tl.ROLES['system']}: " + "\n\n".join(parts)), READ)
     for message in shown.messages:
         if isinstance(message, History):
             out.append(visible(f"\n{message.speaker}: {message.text}"), READ)
         else:
-            out.append(tl.GENERATION_PROMPT, READ)
+            out.append(opening, READ)
             _append_turn(out, message)
     return out
 

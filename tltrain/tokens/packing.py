@@ -22,7 +22,8 @@ from tltrain.trajectory import Trajectory
 class PackingReport:
     """Counts of the packing for `metrics.json`.
 
-    `given` trajectories produced `chains`, one for each turn or trajectory, before any was left out.
+    `given` trajectories produced `chains`, one for each turn or trajectory, before any was left out. The turns of
+    `branching` trajectories have more than one context, so that these produce several chains.
 
     With `prefix_tree` and `auto`: the number of `trajectories` trained on, their `tokens_apart` in one sample per
     trajectory, and their `tokens_in_trees`.
@@ -31,6 +32,7 @@ class PackingReport:
     packing: str = ""
     given: int = 0
     chains: int = 0
+    branching: int = 0
     samples: int = 0
     turns: int = 0
     tokens: int = 0
@@ -75,6 +77,8 @@ class PackingSettings:
         max_length: length limit of a sample in tokens.
         truncation: what to do with a longer sample: drop its oldest turns (tools and query stay), stop, or skip it.
         limits: size limits of a tree; None allows 16 trajectories.
+        branches: whether the model can process trees, so that a trajectory whose turns have different contexts is one
+            sample; else each of its contexts is.
     """
 
     packing: SupervisedPacking | str = SupervisedPacking.trajectory
@@ -82,11 +86,14 @@ class PackingSettings:
     max_length: int = sys.maxsize
     truncation: Truncation | str = Truncation.drop_oldest_turns
     limits: Limits | None = None
+    branches: bool = False
 
     @classmethod
-    def from_stage(cls, stage: DictConfig, max_length: int, limits: Limits | None = None) -> PackingSettings:
+    def from_stage(
+        cls, stage: DictConfig, max_length: int, limits: Limits | None = None, branches: bool = False
+    ) -> PackingSettings:
         """Read the settings from the configuration of `stage=sft` or `stage=pkt`."""
-        return cls(stage.packing.name, stage.w_max, max_length, stage.truncation.name, limits)
+        return cls(stage.packing.name, stage.w_max, max_length, stage.truncation.name, limits, branches)
 
 
 def pack(
@@ -120,12 +127,21 @@ def _chains(
     packing, truncation = SupervisedPacking(settings.packing), Truncation(settings.truncation)
     max_length = settings.max_length
     for trajectory in trajectories:
-        runs = encoder.runs(trajectory, settings.w_max)
-        chains = _turn_chains(runs) if packing == "turn" else [_without_tail(runs)]
+        contexts = encoder.chains(trajectory, settings.w_max)
+        report.branching += len(contexts) > 1
+        if packing == "turn":
+            chains = [chain for runs in contexts for chain in _turn_chains(runs)]
+        else:
+            chains = [_without_tail(runs) for runs in contexts]
         report.given += 1
         report.chains += sum(map(bool, chains))
         if not any(chains):
             report.nothing_to_learn += 1
+        if packing == "trajectory" and settings.branches and len(chains) > 1:
+            branched = prefix_tree.tree([chain for chain in chains if chain])
+            if _length(branched) <= max_length:
+                yield branched
+                continue
         for chain in filter(None, chains):
             fitted = fit(chain, max_length)
             if fitted is not chain:
