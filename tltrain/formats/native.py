@@ -162,8 +162,8 @@ def messages_of(
 
 def _said(message: Message, number: int, names: Mapping[str, str]) -> dict[str, Any]:
     said: dict[str, Any] = {"role": "assistant", "content": message.text}
-    if message.thought:  # templates call it by either name
-        said |= {"reasoning_content": message.thought, "thinking": message.thought}
+    if message.thought:
+        said["reasoning_content"] = message.thought
     if message.calls:
         said["tool_calls"] = [
             {

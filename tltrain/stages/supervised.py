@@ -41,6 +41,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage in `folder` and return what it wrote to `metrics.json`."""
     with terminal.status("loading torch, transformers and trl"):
         from tltrain.inference import generation
+        from tltrain.tokens.native import NativeEncoder
         from tltrain.training import sft, tree_mask
         from tltrain.training.progress import Progress
 
@@ -59,6 +60,9 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     for line in report.losses(limit):
         log.warning("%s", line)
     log.info("%s: %d turns in %d samples, %d tokens", cfg.stage.name, report.turns, len(rows), report.tokens)
+    if isinstance(encoder, NativeEncoder):
+        for what, count in encoder.not_written(prepared.train).items():
+            log.warning("format=%s: %d messages have %s", encoder.native.name, count, what)
     if report.branching:
         log.info("%s", contexts(cfg, report, settings))
     if settings.limits is not None:

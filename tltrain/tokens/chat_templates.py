@@ -7,6 +7,7 @@ with calls, and where it puts a tool's name, is found by rendering: a name that 
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
 _NAME = "qxzname"
 """A tool's name that no conversation has, of letters alone so that no template writes it otherwise."""
-_WORDS = "Qxz words."
+_WORDS, _THOUGHT = "Qxz words.", "Qxz thought."
+_TODAY = re.compile(r"""strftime_now\(\s*(?:"([^"]*)"|'([^']*)')\s*\)""")
+"""Where a template asks for the current date."""
 _LONGEST_REASON = 160
 
 
@@ -53,7 +56,8 @@ class TemplateFormat:
         self._encoder, self._tokenizer = encoder, encoder.tokenizer
         self._response = None if response is None else dict(response)
         today = datetime.strptime(date, "%Y-%m-%d")
-        self._options = {"strftime_now": today.strftime, **(options or {})}
+        self._dated = _TODAY.sub(lambda found: json.dumps(today.strftime(found[1] or found[2])), template)
+        self._options = dict(options or {})
         self._prompt_text: Callable[[Sequence[Json], Sequence[Json]], str] = _remember_last(self._prompt)
         self._probe()
 
@@ -85,6 +89,30 @@ class TemplateFormat:
             self.several_calls = f"{_NAME}a" in written and f"{_NAME}b" in written
         except TltrainError:
             self.several_calls = False
+        self.thoughts = self._writes(_THOUGHT, [user, {**answered[1], "reasoning_content": _THOUGHT}], tools)
+        self.text_beside_calls = self._continues(user, {**calling, "content": _WORDS}, tools)
+
+    def _writes(self, what: str, messages: Sequence[Json], tools: Sequence[Json]) -> bool:
+        """Whether an answer's text has what its message has."""
+        try:
+            return what in self._answer_text(messages, tools)
+        except TltrainError:
+            return False
+
+    def _continues(self, user: Json, calling: Json, tools: Sequence[Json]) -> bool:
+        """Whether words beside a call are written as words, and the conversation goes on after its answer."""
+        result = {"role": "tool", "name": _NAME, "tool_call_id": "call00000", "content": _WORDS}
+        answer = {"role": "assistant", "content": _WORDS}
+        try:
+            written = self._answer_text([user, calling], tools)
+            self._answer_text([user, calling, result, answer], tools)
+        except TltrainError:
+            return False
+        if self._response is None:
+            return _WORDS in written
+        prompt = self._prompt_text([user], tools)
+        read = read_response(written, prompt, self._response, (), self._tokenizer.all_special_tokens)
+        return read.text == _WORDS
 
     def _end_token(self, messages: Sequence[Json], tools: Sequence[Json]) -> int:
         """The token with which a template ends an answer: its last special token."""
@@ -113,7 +141,7 @@ class TemplateFormat:
             return self._tokenizer.apply_chat_template(
                 list(messages),
                 tools=list(tools) or None,
-                chat_template=self.template,
+                chat_template=self._dated,
                 tokenize=False,
                 add_generation_prompt=asks,
                 **self._options,

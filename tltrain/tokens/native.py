@@ -11,7 +11,7 @@ context that it will not have.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tltrain import pkt
@@ -77,13 +77,16 @@ class NativeFormat(Protocol):
 
     Attributes:
         name: of the format, for messages.
-        several_calls: whether a message may make several calls.
+        several_calls: whether a message may make several calls. thoughts: whether it may have a thought.
+        text_beside_calls: whether a message may have words and calls.
         stop_ids: tokens that end an answer.
         template: the chat template that is saved with the model.
     """
 
     name: str
     several_calls: bool
+    thoughts: bool
+    text_beside_calls: bool
     stop_ids: frozenset[int]
     template: str
 
@@ -191,8 +194,29 @@ class NativeEncoder(Encoder):
         return messages_of(self.conversation_messages(conversation), conversation.instructions, conversation.tools)
 
     def conversation_messages(self, conversation: Trajectory | Sample) -> tuple[Message, ...]:
-        """Return the messages, with one call each where the format writes no more."""
-        return conversation.messages if self.native.several_calls else sequential(conversation.messages)
+        """Return the messages as the format can write them; `not_written` says what it leaves out."""
+        messages = conversation.messages if self.native.several_calls else sequential(conversation.messages)
+        return tuple(map(self._written, messages))
+
+    def _written(self, message: Message) -> Message:
+        if message.role != "assistant":
+            return message
+        text = "" if message.calls and not self.native.text_beside_calls else message.text
+        return replace(message, text=text, thought=message.thought if self.native.thoughts else "")
+
+    def not_written(self, conversations: Iterable[Trajectory | Sample]) -> dict[str, int]:
+        """Count what the format cannot write as the data has it: what it is -> in how many messages it stands."""
+        said = [message for one in conversations for message in one.messages if message.role == "assistant"]
+        found = {
+            "several calls in a message, which become turns of their own": sum(
+                len(message.calls) > 1 for message in said if not self.native.several_calls
+            ),
+            "a thought, which is left out": sum(bool(message.thought) for message in said if not self.native.thoughts),
+            "words beside a call, which are left out": sum(
+                bool(message.calls and message.text) for message in said if not self.native.text_beside_calls
+            ),
+        }
+        return {what: count for what, count in found.items() if count}
 
     def _actions(self, trajectory: Trajectory) -> dict[int | None, _Turn]:
         """Number of an assistant's message -> its turn."""
