@@ -154,14 +154,22 @@ class TemplateFormat:
         return self._render(messages, tools, True)
 
     def _answer_text(self, messages: Sequence[Json], tools: Sequence[Json]) -> str:
-        """What the template writes for the last message behind the prompt of those before."""
-        prompt, whole = self._prompt_text(messages[:-1], tools), self._render(messages, tools, False)
-        if not whole.startswith(prompt):
-            raise TltrainError(
-                f"format={self.name}: the chat template does not continue its own prompt with this answer: "
-                f"{_shown(prompt[-40:])} is not followed by it (does the prompt close a thought that the data has?)"
-            )
-        return whole[len(prompt) :]
+        """What the template writes for the last message behind the prompt of those before.
+
+        A template that writes earlier messages otherwise once it has this one (harmony then drops their thoughts) is
+        asked for this message by itself; it has to end the whole conversation with the same text.
+        """
+        whole, prompt = self._render(messages, tools, False), self._prompt_text(messages[:-1], tools)
+        if whole.startswith(prompt):
+            return whole[len(prompt) :]
+        user = {"role": "user", "content": _WORDS}
+        alone, asked = self._render([user, messages[-1]], tools, False), self._render([user], tools, True)
+        if alone.startswith(asked) and whole.endswith(alone[len(asked) :]):
+            return alone[len(asked) :]
+        raise TltrainError(
+            f"format={self.name}: the chat template does not continue its own prompt with this answer: "
+            f"{_shown(prompt[-40:])} is not followed by it"
+        )
 
     # --- tokens ------------------------------------------------------------------------------------------------------
 
