@@ -196,6 +196,7 @@ def test_where_a_template_writes_one_call_a_message_they_become_turns(name):
 
 def test_what_a_template_does_not_write_is_counted():
     assert encoder("hermes").not_written([PARALLEL]) == {"a thought, which is left out": 1}
+    assert encoder("gemma").not_written([PARALLEL]) == {"words beside a call, which are left out": 1}
     assert encoder("gptoss").not_written([PARALLEL])["words beside a call, which are left out"] == 1
     assert encoder("qwen3").not_written([PARALLEL]) == {}
 

@@ -105,7 +105,9 @@ class TemplateFormat:
         answer = {"role": "assistant", "content": _WORDS}
         try:
             written = self._answer_text([user, calling], tools)
-            self._answer_text([user, calling, result, answer], tools)
+            history = [user, calling, result]
+            if not self._render([*history, answer], tools, False).startswith(self._prompt_text(history, tools)):
+                return False
         except TltrainError:
             return False
         if self._response is None:
