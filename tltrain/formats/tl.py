@@ -43,7 +43,7 @@ def chat_template(opening: str = "") -> str:
             but what applies a template adds none.
     """
     template = _CHAT_TEMPLATE.read_text(encoding="utf-8").rstrip("\n")
-    return "{{- " + json.dumps(opening) + " -}}" + template if opening else template
+    return "{{ " + json.dumps(opening) + " }}" + template if opening else template
 
 
 def system_text(conversation: Trajectory | Sample) -> str:
