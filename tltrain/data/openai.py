@@ -10,9 +10,9 @@
 
 Also accepted: `arguments` as an object, `tools` as the text of a JSON list, content as a list of text parts, the older
 `functions`, `function_call` and role `function`, and a field of a tool's message that states whether the call failed
-(`tltrain.data.reading.outcome`), and a thought in `reasoning_content`, `reasoning` or `thinking`. A message's calls stay
-together, followed by their answers in order, if each of them has one; otherwise each becomes a turn of its own. System
-and developer messages become `instructions`.
+(`tltrain.data.reading.outcome`), and a thought in `reasoning_content`, `reasoning` or `thinking`. A message's calls
+stay together, followed by their answers in order, if each of them has one; otherwise each becomes a turn of its own.
+System and developer messages become `instructions`.
 
 As a benchmark (`parse_sample`), a record's golden calls are in its field `tool_calls` and its prompt is all of
 `messages`; without that field they are the calls of the last assistant message that has any, and the prompt ends there.
