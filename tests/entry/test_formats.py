@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from omegaconf import DictConfig, OmegaConf
 
 from tests.support.composition import composed, mistake
 from tltrain import config
+from tltrain.entry import formats
+from tltrain.errors import TltrainError
 from tltrain.formats import families
 
 
@@ -15,38 +18,47 @@ def test_the_papers_format_is_the_default_and_every_family_has_a_file():
     assert files == set(families.NAMES) == set(config.keys_of(config.Format)["name"].among)
 
 
-@pytest.mark.parametrize("stage", ["sft", "pkt", "eval", "inspect"])
+def chosen(format: str = "qwen3", **parts) -> DictConfig:
+    """What the check looks at."""
+    base = {
+        "format": {"name": format, "options": {}, "date": "2024-07-26"},
+        "stage": {"name": "pkt"},
+        "model": {"bos": "auto"},
+        "benchmark": {"multi": False},
+        "source": {"name": "model"},
+    }
+    return OmegaConf.merge(base, parts)
+
+
+@pytest.mark.parametrize("stage", ["sft", "pkt", "eval", "predict", "inspect", "mae"])
 def test_these_stages_take_a_native_format(stage):
-    assert mistake(f"stage={stage}", "format=qwen3", "model=tiny") == ""
+    formats.check(chosen(stage={"name": stage}))
+    formats.check(chosen(stage={"name": "pipeline", "irm": False}))
 
 
 @pytest.mark.parametrize(
-    ("words", "line"),
+    ("cfg", "line"),
     [
-        (("stage=irm", "format=qwen3"), "format=qwen3: stage=irm works with format=tl alone so far"),
-        (("stage=plan", "format=auto"), "format=auto: stage=plan works with format=tl alone so far"),
-        (("stage=pipeline", "format=hermes"), "format=hermes: IRM works with format=tl alone so far; stage.irm=false"),
-        (("stage=eval", "format=qwen3", "benchmark=toolworld_multi"), "conversations (benchmark.multi) work with"),
-        (
-            ("stage=eval", "format=qwen3", "source=endpoint", "source.url=http://x/v1", "source.model=m"),
-            "source.mode=chat asks a server in its model's own format",
-        ),
-        (("stage=pkt", "format=qwen3", "model.bos=true"), "model.bos: with format=qwen3 the chat template says"),
-        (("stage=pkt", "format.options.enable_thinking=false"), "format.options: format=tl has no chat template"),
-        (("stage=pkt", "format=qwen3", "format.date=tomorrow"), "format.date: expected a date as YYYY-MM-DD"),
-        (("stage=pkt", "format=qwen3", "format.date=2024-02-31"), "format.date: expected a date as YYYY-MM-DD"),
-        (("stage=pkt", "format=mistral"), "format=mistral: no such choice; there are: auto, gemma"),
-        (("stage=pkt", "format.name=foo"), "format.name: expected one of auto, tl, native, qwen3"),
-        (("stage=mae", "format.date=2024-01-01"), "format.date: stage=mae reads no such key"),
+        (chosen(stage={"name": "irm"}), "format=qwen3: stage=irm works with format=tl alone so far"),
+        (chosen("auto", stage={"name": "plan"}), "format=auto: stage=plan works with format=tl alone so far"),
+        (chosen(stage={"name": "pipeline", "irm": True}), "format=qwen3: IRM works with format=tl alone so far"),
+        (chosen(stage={"name": "eval"}, benchmark={"multi": True}), "conversations (benchmark.multi) work with"),
+        (chosen(stage={"name": "eval"}, source={"name": "endpoint"}), "source.mode=chat asks a server"),
+        (chosen(model={"bos": True}), "model.bos: with format=qwen3 the chat template says"),
+        (chosen("tl", format={"options": {"a": 1}}), "format.options: format=tl has no chat template"),
+        (chosen(format={"date": "tomorrow"}), "format.date: expected a date as YYYY-MM-DD, found tomorrow"),
+        (chosen(format={"date": "2024-02-31"}), "format.date: expected a date as YYYY-MM-DD"),
     ],
 )
-def test_what_does_not_work_yet_is_refused_in_one_line(words, line):
-    said = mistake(*words)
-    assert line in said and "\n" not in said
+def test_what_does_not_work_yet_is_refused_in_one_line(cfg, line):
+    with pytest.raises(TltrainError) as caught:
+        formats.check(cfg)
+    assert line in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_pipeline_without_irm_takes_a_native_format():
-    assert mistake("stage=pipeline", "stage.irm=false", "format=qwen3", "model=tiny") == ""
+def test_the_check_is_made_before_a_stage_begins():
+    assert mistake("stage=pkt", "model=tiny", "format=qwen3", "model.bos=true").startswith("model.bos: with format=")
+    assert mistake("stage=pkt", "format=mistral").startswith("format=mistral: no such choice; there are: auto, gemma")
 
 
 def test_the_options_of_a_template_pass_by_their_own_names():
