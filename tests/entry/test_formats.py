@@ -18,10 +18,10 @@ def test_the_papers_format_is_the_default_and_every_family_has_a_file():
     assert files == set(families.NAMES) == set(config.keys_of(config.Format)["name"].among)
 
 
-def chosen(format: str = "qwen3", **parts) -> DictConfig:
+def chosen(name: str = "qwen3", **parts) -> DictConfig:
     """What the check looks at."""
     base = {
-        "format": {"name": format, "options": {}, "date": "2024-07-26"},
+        "format": {"name": name, "options": {}, "date": "2024-07-26"},
         "stage": {"name": "pkt"},
         "model": {"bos": "auto"},
         "benchmark": {"multi": False},

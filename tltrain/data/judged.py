@@ -25,7 +25,10 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class MaeReport:
-    """Counts of MAE's verdicts, for `metrics.json`."""
+    """Counts of MAE's verdicts, for `metrics.json`.
+
+    `dropped_with_message`: good calls that are left out for another call of their message (`stage.mask=message`).
+    """
 
     trajectories: int = 0
     calls: int = 0
@@ -33,6 +36,7 @@ class MaeReport:
     dropped_error: int = 0
     dropped_no_answer: int = 0
     not_learned_by_source: int = 0
+    dropped_with_message: int = 0
     error_kinds: dict[str, int] = field(default_factory=dict)
 
 
@@ -65,7 +69,15 @@ class JudgedSource:
         if self.description:
             items = terminal.track(items, self.description)
         judged = judged_trajectories(items, rule_of(self.cfg), self.judged)
-        return map(mae.whole_messages, judged) if self.cfg.stage.get("mask") == Mask.message else judged
+        return self._whole_messages(judged) if self.cfg.stage.get("mask") == Mask.message else judged
+
+    def _whole_messages(self, items: Iterable[Trajectory]) -> Iterator[Trajectory]:
+        for item in items:
+            masked = mae.whole_messages(item)
+            learned = [sum(action.learn for action in actions(each.messages)) for each in (item, masked)]
+            self.judged.kept -= learned[0] - learned[1]
+            self.judged.dropped_with_message += learned[0] - learned[1]
+            yield masked
 
     def split(self) -> tuple[list[Trajectory], list[Trajectory]]:
         """Return training and held-out trajectories."""
@@ -94,6 +106,7 @@ def log_judging(judged: MaeReport) -> None:
             "answered with an error": judged.dropped_error,
             "without an answer": judged.dropped_no_answer,
             "marked as history by the data": judged.not_learned_by_source,
+            "beside a call that failed": judged.dropped_with_message,
         }
         said = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count)
         log.info("%s calls are not learned: %s", share(left_out, judged.calls), said)
