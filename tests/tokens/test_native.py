@@ -13,6 +13,7 @@ from tests.support.native_formats import NAMES, PARALLEL, TOOLS, context, encode
 from tests.support.packed import packed
 from tltrain import mae
 from tltrain.errors import TltrainError
+from tltrain.formats.families import FAMILIES
 from tltrain.formats.native import messages_of, tools_of
 from tltrain.models.encoders import native_encoder
 from tltrain.models.loading import byte_level_tokenizer
@@ -98,6 +99,13 @@ def test_trajectories_whose_turns_have_different_contexts_are_counted():
     assert (report.branching, report.chains, report.samples) == (0, 1, 1)
     with pytest.raises(TltrainError, match=r"have \d different contexts"):
         encoder("qwen3").runs(talk(2, thoughts=True), 9.0)
+
+
+@family
+def test_a_family_ends_answers_with_the_tokens_it_names(name):
+    own = encoder(name)
+    assert own.native.stop_ids == set(own.tokenizer.convert_tokens_to_ids(list(FAMILIES[name].ends)))
+    assert own.eos_id == own.tokenizer.eos_token_id
 
 
 @family

@@ -22,14 +22,14 @@ class Family:
         response: TRL's response template, an attribute of `trl.chat_template_utils`.
         turn_marks: tokens without which a tokenizer cannot write the turns of this format.
         tokens: all special tokens of the format, for a tokenizer that is made for it.
-        end: the end token of such a tokenizer.
+        ends: the tokens that end an answer of such a tokenizer, its end token first.
     """
 
     template: str
     response: str
     turn_marks: tuple[str, ...]
     tokens: tuple[str, ...]
-    end: str
+    ends: tuple[str, ...]
 
 
 _CHATML = ("<|im_start|>", "<|im_end|>")
@@ -41,15 +41,15 @@ _GEMMA = ("<|turn>", "<turn|>", "<|tool_call>", "<tool_call|>", "<|tool_response
 _LFM = (*_CHATML, "<|tool_call_start|>", "<|tool_call_end|>")
 
 FAMILIES: Mapping[str, Family] = {
-    "qwen3": Family("qwen3", "qwen3_template", _CHATML, _QWEN, "<|im_end|>"),
-    "qwen3_5": Family("qwen3_5_think", "qwen3_5_template", _CHATML, _QWEN, "<|im_end|>"),
-    "hermes": Family("qwen2_5", "qwen3_template", _CHATML, (*_CHATML, "<|endoftext|>", *_TOOL_CALL), "<|im_end|>"),
+    "qwen3": Family("qwen3", "qwen3_template", _CHATML, _QWEN, ("<|im_end|>",)),
+    "qwen3_5": Family("qwen3_5_think", "qwen3_5_template", _CHATML, _QWEN, ("<|im_end|>",)),
+    "hermes": Family("qwen2_5", "qwen3_template", _CHATML, (*_CHATML, "<|endoftext|>", *_TOOL_CALL), ("<|im_end|>",)),
     "llama3": Family(
         "llama3_1",
         "llama3_template",
         _HEADERS,
         ("<|begin_of_text|>", "<|end_of_text|>", *_HEADERS, "<|eom_id|>", "<|python_tag|>"),
-        "<|eot_id|>",
+        ("<|eot_id|>",),
     ),
     "gptoss": Family(
         "gptoss", "gptoss_template", _HARMONY, (*_HARMONY, "<|constrain|>", "<|endoftext|>"), "<|return|>"
@@ -59,9 +59,9 @@ FAMILIES: Mapping[str, Family] = {
         "gemma4_template",
         ("<|turn>", "<turn|>"),
         ("<bos>", "<eos>", *_GEMMA, "<|tool>", "<tool|>", "<|channel>", "<channel|>", "<|think|>"),
-        "<turn|>",
+        ("<turn|>", "<|tool_response>"),
     ),
-    "lfm2": Family("lfm2_2_5_v2", "lfm2_2_5_template", _CHATML, (*_LFM, "<think>", "</think>"), "<|im_end|>"),
+    "lfm2": Family("lfm2_2_5_v2", "lfm2_2_5_template", _CHATML, (*_LFM, "<think>", "</think>"), ("<|im_end|>",)),
 }
 """The named formats: `format=NAME`, each with `conf/format/NAME.yaml`."""
 

@@ -233,7 +233,10 @@ def _at_random(
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
-        LlamaForCausalLM(config).save_pretrained(folder)
+        model = LlamaForCausalLM(config)
+        if family is not None:
+            model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(list(FAMILIES[family].ends))
+        model.save_pretrained(folder)
 
     return _make_once(cache_dir / "models" / f"{name}-{key}", make)
 
@@ -246,7 +249,7 @@ def byte_level_tokenizer(texts: Iterable[str], vocab_size: int, family: str | No
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    end, tokens = (END, ()) if family is None else (FAMILIES[family].end, FAMILIES[family].tokens)
+    end, tokens = (END, ()) if family is None else (FAMILIES[family].ends[0], FAMILIES[family].tokens)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
