@@ -52,7 +52,7 @@ FAMILIES: Mapping[str, Family] = {
         ("<|eot_id|>",),
     ),
     "gptoss": Family(
-        "gptoss", "gptoss_template", _HARMONY, (*_HARMONY, "<|constrain|>", "<|endoftext|>"), "<|return|>"
+        "gptoss", "gptoss_template", _HARMONY, (*_HARMONY, "<|constrain|>", "<|endoftext|>"), ("<|return|>", "<|call|>")
     ),
     "gemma": Family(
         "gemma4_v5",
@@ -66,8 +66,3 @@ FAMILIES: Mapping[str, Family] = {
 """The named formats: `format=NAME`, each with `conf/format/NAME.yaml`."""
 
 NAMES = (AUTO, TL_NAME, NATIVE, *FAMILIES)
-
-
-def is_native(name: str | None) -> bool:
-    """Whether a format is a model's own; `auto` may be."""
-    return name is not None and name != TL_NAME
