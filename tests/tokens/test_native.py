@@ -232,6 +232,24 @@ def test_a_template_that_offers_no_tools_is_refused(byte_level):
         byte_level.chat_template = None
 
 
+def test_an_option_that_the_template_does_not_have_is_refused():
+    with pytest.raises(TltrainError, match=r"format.options.enable_thought: the model's chat template has no such"):
+        native_encoder(encoder("qwen3").tokenizer, "qwen3", {"options": {"enable_thought": True}})
+
+
+@pytest.mark.parametrize("end", ["", "</tool_call>"])
+def test_a_template_without_an_end_token_is_refused(end):
+    template = (
+        "{{ tools }}{% for m in messages %}{{ m.role }}: {{ m.content }}"
+        "{% for c in m.tool_calls or [] %}<tool_call>{{ c.function.name }}</tool_call>{% endfor %}"
+        "{{ end if m.role == 'assistant' }}{% endfor %}{{ 'assistant: ' if add_generation_prompt }}"
+    ).replace("end if", f"'{end}' if")
+    tokenizer = byte_level_tokenizer([], 300, "hermes")
+    tokenizer.chat_template = template
+    with pytest.raises(TltrainError, match="ends an answer with no end token of the tokenizer"):
+        native_encoder(tokenizer, "native", {})
+
+
 def test_text_of_the_tl_format_is_refused_in_one_line():
     with pytest.raises(TltrainError, match="works with format=tl alone so far, not with format=qwen3"):
         encoder("qwen3").format.call_text(Call("f"))

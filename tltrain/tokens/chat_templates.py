@@ -40,7 +40,7 @@ class TemplateFormat:
         date: what the template takes for today, so that a run on another day renders the same.
 
     Raises:
-        TltrainError: the template knows no tools, or does not mark where an answer ends.
+        TltrainError: the template knows no tools or one of the options not, or does not mark where an answer ends.
     """
 
     def __init__(
@@ -58,6 +58,9 @@ class TemplateFormat:
         today = datetime.strptime(date, "%Y-%m-%d")
         self._dated = _TODAY.sub(lambda found: json.dumps(today.strftime(found[1] or found[2])), template)
         self._options = dict(options or {})
+        for option in map(str, self._options):
+            if not re.search(rf"\b{re.escape(option)}\b", template):
+                raise TltrainError(f"format.options.{option}: the model's chat template has no such variable")
         self._prompt_text: Callable[[Sequence[Json], Sequence[Json]], str] = _remember_last(self._prompt)
         self._probe()
 
@@ -89,6 +92,8 @@ class TemplateFormat:
             self.several_calls = f"{_NAME}a" in written and f"{_NAME}b" in written
         except TltrainError:
             self.several_calls = False
+        if self.several_calls and sum(token in self.stop_ids for token in self._encode(written).ids) > 1:
+            raise self._endless()  # it ends each call with it
         self.thoughts = self._writes(_THOUGHT, [user, {**answered[1], "reasoning_content": _THOUGHT}], tools)
         self.text_beside_calls = self._continues(user, {**calling, "content": _WORDS}, tools)
 
@@ -125,13 +130,15 @@ class TemplateFormat:
         last = max(text.rfind(_NAME), text.rfind(_WORDS))
         encoded = self._encode(text)
         behind = [token for token, (start, _) in zip(*encoded, strict=True) if start > last and token in special]
-        closing = [token for token in behind if self._tokenizer.decode([token]) not in ("</tool_call>",)]
-        if not closing:
-            raise TltrainError(
-                f"format={self.name}: the chat template ends an answer with no end token of the tokenizer "
-                f"{self._tokenizer.name_or_path}, so that a model would not learn where to stop"
-            )
-        return closing[-1]
+        if not behind:
+            raise self._endless()
+        return behind[-1]
+
+    def _endless(self) -> TltrainError:
+        return TltrainError(
+            f"format={self.name}: the chat template ends an answer with no end token of the tokenizer "
+            f"{self._tokenizer.name_or_path}, so that a model would not learn where to stop"
+        )
 
     def _render(self, messages: Sequence[Json], tools: Sequence[Json], asks: bool) -> str:
         """The template's text; `asks` adds the words after which the assistant speaks.
