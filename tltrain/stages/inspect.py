@@ -52,9 +52,11 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     log_reading(source.read, folder)
     path = loading.resolve(cfg.model, cfg.cache.dir, lambda: corpus(items, cfg.format), cfg.format)
     encoder = encoders.load_encoder(path, cfg.model, cfg.format)
-    native = isinstance(encoder, NativeEncoder)
-    show = native_conversation if isinstance(encoder, NativeEncoder) else conversation
-    conversations = [show(item, rule, encoder, cfg.stage.w_max) for item in items[: cfg.stage.limit]]
+    shown_items, w_max = items[: cfg.stage.limit], cfg.stage.w_max
+    if native := isinstance(encoder, NativeEncoder):
+        conversations = [native_conversation(item, rule, encoder, w_max) for item in shown_items]
+    else:
+        conversations = [conversation(item, rule, encoder, w_max) for item in shown_items]
     for shown in conversations:
         terminal.console.rule(Text(visible(shown.id)))
         terminal.console.print(coloured(shown, "\nAssistant: " if native else tl.GENERATION_PROMPT))

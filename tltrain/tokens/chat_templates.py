@@ -129,7 +129,11 @@ class TemplateFormat:
         special = set(self._tokenizer.all_special_ids) | set(self._tokenizer.added_tokens_decoder)
         last = max(text.rfind(_NAME), text.rfind(_WORDS))
         encoded = self._encode(text)
-        behind = [token for token, (start, _) in zip(*encoded, strict=True) if start > last and token in special]
+        behind = [
+            token
+            for token, (start, _) in zip(encoded.ids, encoded.spans, strict=True)
+            if start > last and token in special
+        ]
         if not behind:
             raise self._endless()
         return behind[-1]
