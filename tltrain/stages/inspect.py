@@ -53,13 +53,15 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     path = loading.resolve(cfg.model, cfg.cache.dir, lambda: corpus(items, cfg.format), cfg.format)
     encoder = encoders.load_encoder(path, cfg.model, cfg.format)
     shown_items, w_max = items[: cfg.stage.limit], cfg.stage.w_max
-    if native := isinstance(encoder, NativeEncoder):
+    opening = tl.GENERATION_PROMPT
+    if isinstance(encoder, NativeEncoder):
+        opening = "\nAssistant: "
         conversations = [native_conversation(item, rule, encoder, w_max) for item in shown_items]
     else:
         conversations = [conversation(item, rule, encoder, w_max) for item in shown_items]
     for shown in conversations:
         terminal.console.rule(Text(visible(shown.id)))
-        terminal.console.print(coloured(shown, "\nAssistant: " if native else tl.GENERATION_PROMPT))
+        terminal.console.print(coloured(shown, opening))
     terminal.console.print(legend())
     settings = Settings(
         cfg.stage.w_max, cfg.stage.rule.name if cfg.stage.mae else None, cfg.model.path or cfg.model.name
