@@ -80,7 +80,8 @@ def check_contexts(name: str, item: Trajectory, packing: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "packing"), [*((name, "branches") for name in NAMES), *(("qwen3", packing) for packing in PACKINGS)]
+    ("name", "packing"),
+    [*((name, "branches") for name in NAMES), *(("qwen3", packing) for packing in PACKINGS if packing != "branches")],
 )
 def test_every_target_is_predicted_in_the_context_it_has_when_it_is_asked_for(name, packing):
     check_contexts(name, talk(2, thoughts=True, calls=2), packing)
@@ -121,7 +122,7 @@ def test_what_is_learned_is_read_back(name):
 @family
 def test_key_tokens_stand_where_the_names_of_tools_part(name):
     own = encoder(name)
-    for called in TOOLS[:-1]:
+    for called in (TOOLS[0], TOOLS[3], TOOLS[4]):
         item = Trajectory("t", TOOLS, (Message("user", "Go."), Message.calling(Call(called.name, {"id": "7"}))))
         (turn,) = own.turns(item, 9.0)
         texts = own.texts(turn.said.ids)
