@@ -8,13 +8,16 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 # This build of torch is for the CPU; on a machine with a GPU: make demo TORCH=torch
 TORCH  ?= torch==2.13.0
+# Tests start many interpreters, which would compile this package anew where bytecode is not kept.
+export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-slow test-faults lint docs install clean
+.PHONY: demo test test-slow test-faults lint style types docs install clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m tltrain $(ARGS)
 
-test: $(VENV)/installed lint
+test: $(VENV)/installed
+	$(MAKE) --no-print-directory -j2 lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not faults" -n auto --dist worksteal $(ARGS)
 
 test-slow: $(VENV)/installed
@@ -23,8 +26,13 @@ test-slow: $(VENV)/installed
 test-faults: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults --timeout=7200 tests/faults $(ARGS)
 
-lint: $(VENV)/installed docs
+# Each takes one core; `make -j2 lint` runs two of them at a time.
+lint: types docs style
+
+style: $(VENV)/installed
 	$(BIN)/ruff check .
+
+types: $(VENV)/installed
 	$(BIN)/mypy
 
 # build/docs/index.html, without network; a link or an anchor that leads nowhere is an error.

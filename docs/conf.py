@@ -15,6 +15,7 @@ from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 
+from tests.support import composition
 from tltrain.entry import reference
 
 HERE = Path(__file__).parent
@@ -43,7 +44,8 @@ html_copy_source = False
 
 def write_configuration_pages(app: Sphinx, config: Any) -> None:
     """Write the pages of `configuration/`; only those that have changed, so that builds stay short."""
-    pages = reference.markdown()
+    with composition.quick():  # reads and merges each file of conf/ once, not once for each choice
+        pages = reference.markdown()
     CONFIGURATION.mkdir(exist_ok=True)
     for file in CONFIGURATION.glob("*.md"):
         if file.name not in pages:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -16,15 +17,19 @@ from tests.support.paths import ROOT
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 
 
-@cache
-def modules() -> dict[str, ast.Module]:
-    """Return the parsed source of every module of the package, by dotted name."""
+def files() -> dict[str, Path]:
+    """Return the file of every module of the package, by dotted name."""
     found = {}
     for file in sorted((ROOT / "tltrain").rglob("*.py")):
         parts = list(file.relative_to(ROOT).with_suffix("").parts)
-        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        found[name] = ast.parse(file.read_text(encoding="utf-8"))
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
     return found
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    """Return the parsed source of every module of the package, by dotted name."""
+    return {name: ast.parse(file.read_text(encoding="utf-8")) for name, file in files().items()}
 
 
 def imports(name: str) -> set[str]:
@@ -45,7 +50,7 @@ def room(module: str) -> str:
     return module.split(".")[1]
 
 
-NAMES = sorted(name for name in modules() if name != "tltrain")
+NAMES = sorted(name for name in files() if name != "tltrain")
 
 
 def test_every_package_has_a_layer():

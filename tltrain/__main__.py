@@ -40,6 +40,7 @@ def run_job(cfg: DictConfig) -> float | None:
         resuming.check(cfg, runs.folder())
         if (metrics := runs.ended(runs.folder())) is not None:
             log.info("stage.resume=true: the run in %s has ended already", runs.folder())
+            launch.show_again(cfg, runs.folder(), metrics)
             return metrics.get("score")
     for name in ("metrics.json", "error.txt"):  # of an earlier run into the same folder: this one is not finished
         (runs.folder() / name).unlink(missing_ok=True)

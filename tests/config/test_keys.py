@@ -11,7 +11,7 @@ from functools import cache
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from tests.support.composition import mistake
+from tests.support.composition import mistake, quick
 from tests.support.configuration_keys import paths
 from tltrain import config
 from tltrain.config import Bounds, keys_of
@@ -44,7 +44,8 @@ def outside(bounds: Bounds) -> Iterator[float]:
 
 @cache
 def composed(stage: str) -> DictConfig:
-    return reference.composed({"stage": stage, "model": "tiny"})
+    with quick():
+        return reference.composed({"stage": stage, "model": "tiny"})
 
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.__name__)
@@ -54,6 +55,7 @@ def test_every_key_has_a_meaning_and_every_number_a_range(schema):
         known = keys_of(schema)[each.name]
         assert known.meaning and not known.meaning.endswith("."), each.name
         assert bool(known.bounds) == (numeric(hints[each.name]) and "dict" not in str(hints[each.name])), each.name
+        assert hints[each.name] is not typing.Any or known.types or known.among, each.name
 
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.__name__)
@@ -178,3 +180,44 @@ def test_mistakes_below_a_node_name_its_own_key(words, said, tltrain):
 def test_a_benchmark_of_the_pipeline_is_checked_too(tltrain):
     ran = tltrain("stage=pipeline", "model=tiny", "stage.benchmarks=[{name: toolworld, limit: -1}]", status=1)
     assert ran.err.splitlines()[-1] == "stage.benchmarks, toolworld.limit: expected 1 or more, found -1"
+
+
+NULLS = [
+    (schema, each.name)
+    for schema in SCHEMAS
+    for each in fields(schema)
+    if typing.get_type_hints(schema)[each.name] is typing.Any and type(None) not in keys_of(schema)[each.name].types
+]
+
+
+@pytest.mark.parametrize(("schema", "name"), NULLS, ids=[f"{schema.__name__}.{name}" for schema, name in NULLS])
+def test_null_is_no_value_of_a_key_that_has_no_meaning_for_it(schema, name):
+    """OmegaConf refuses null for every annotation but Any and Optional."""
+    with pytest.raises(TltrainError, match=rf"^group\.{name}: expected .*, found null"):
+        checks.check_node(OmegaConf.create({name: None}), schema, "group")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["stage=pkt", "stage.args=null"], "stage.args: expected a mapping, found null; {} sets nothing"),
+        (["stage=irm", "stage.algorithm_args.ppo=null"], "stage.algorithm_args.ppo: expected a mapping, found null"),
+        (["stage=pipeline", "stage.rl=null"], "stage.rl: expected a mapping, found null"),
+        (["stage=pipeline", "stage.eval=null"], "stage.eval: expected a mapping, found null"),
+        (["stage=pkt", "model.args=null"], "model.args: expected a mapping, found null"),
+        (["stage=pkt", "hardware.args=null"], "hardware.args: expected a mapping, found null"),
+        (["stage=pkt", "model.bos=null"], "model.bos: expected one of auto, true, false, found null"),
+        (["stage=pkt", "model.lora.r=8", "model.lora.target_modules=null"], "model.lora.target_modules: expected a l"),
+        (["stage=pkt", "hardware.deepspeed=zero2.json"], "hardware.deepspeed: expected a mapping or null, found zero2"),
+        (["stage=report", "report.path=3"], "report.path: expected a text or a list or null, found 3"),
+        (["stage=mae", "mae.strict=null"], "mae.strict: expected a mapping, found null"),
+        (["mae=strict"], "mae=strict: expected a choice: mae@mae.strict=NAME; stage.rule takes one of the two rules, "),
+        (["mae=null"], "mae=null: expected a choice: mae@mae.strict=NAME"),
+        (["mae@mae.paper=null"], "mae@mae.paper=null: expected a choice: mae@mae.paper=NAME"),
+        (["hydra/launcher=null"], "hydra/launcher=null: expected a choice: hydra/launcher=NAME"),
+        (["stage=pkt", "hardware=zero2", "hardware.deepspeed=null"], ""),
+        (["stage=plan", "hardware.deepspeed=null", "hardware.fsdp=null"], ""),
+    ],
+)
+def test_null_and_values_of_another_type_where_a_mapping_is_expected(words, said):
+    assert mistake(*words)[: len(said) or None] == said

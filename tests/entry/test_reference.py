@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from tests.support import composition
 from tests.support.configuration_keys import paths
 from tests.support.paths import ROOT
 from tltrain import config
@@ -15,7 +16,8 @@ from tltrain.grading import RewardTable
 
 @pytest.fixture(scope="module")
 def pages() -> dict[str, str]:
-    return reference.markdown()
+    with composition.quick():
+        return reference.markdown()
 
 
 def section(page: str, choice: str) -> str:

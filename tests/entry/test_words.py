@@ -20,13 +20,13 @@ MISTAKES = [
     ("--multrun", "--multrun: no such flag; did you mean --multirun?"),
     ("--cfg all_of_it", "argument --cfg/-c: invalid choice: 'all_of_it'"),
     ("--cfg", "argument --cfg/-c: expected one argument"),
-    ("–m stage=pkt", "–m begins with en dash, which is no hyphen: -m"),
-    ("—multirun", "—multirun begins with em dash, which is no hyphen: --multirun"),
-    ("—stage=pkt", "—stage=pkt begins with em dash, which is no hyphen: stage=pkt"),
-    ("−m", "−m begins with minus sign, which is no hyphen: -m"),
+    ("–m stage=pkt", "–m begins with en dash, which is not a hyphen: -m"),
+    ("—multirun", "—multirun begins with em dash, which is not a hyphen: --multirun"),
+    ("—stage=pkt", "—stage=pkt begins with em dash, which is not a hyphen: stage=pkt"),
+    ("−m", "−m begins with minus sign, which is not a hyphen: -m"),
     (
         "stage=pkt -m seed=1,2",
-        "seed=1,2 is divided from the other words by a flag: python -m tltrain -m stage",
+        "seed=1,2 is separated from the other words by a flag: python -m tltrain -m stage",
     ),
     # choices
     ("stage=", "stage=: expected a choice: stage=NAME; there are: analyze, cache, demo, "),
@@ -38,8 +38,8 @@ MISTAKES = [
     ("stage=[pkt]", "stage=[pkt]: expected one choice, without brackets: stage=pkt"),
     ("stage=[pkt,irm]", "stage=[pkt,irm]: expected one choice, without brackets: stage=CHOICE; -m stage=pkt,irm runs"),
     ("stage=[pkt", "stage=[pkt: expected a choice: stage=NAME; there are: analyze"),
-    ("~stage", "~stage: there is always one; stage=CHOICE takes another"),
-    ("~tracking", "~tracking: there is always one; tracking=CHOICE takes another; tracking=none records nothing"),
+    ("~stage", "~stage: a choice is required; stage=CHOICE chooses another"),
+    ("~tracking", "~tracking: a choice is required; tracking=CHOICE chooses another; tracking=none records nothing"),
     ("pkt", "pkt: expected key=value: stage=pkt"),
     ("smoke", "smoke: expected key=value: +experiment=smoke"),
     # spaces and signs
@@ -53,7 +53,7 @@ MISTAKES = [
     ("=3", "=3: expected key=value"),
     ("seed=1 seed=2", "seed is given twice, as 1 and as 2: leave one of them out"),
     ("stage=pkt +stage.args.max_steps=1 ++stage.args.max_steps=2", "stage.args.max_steps is given twice, as 1 and"),
-    ("seed=1,", "seed=1,: a comma is at its end: seed=1; with the comma: 'seed=\"1,\"'"),
+    ("seed=1,", "seed=1,: it ends with a comma: seed=1; with the comma: 'seed=\"1,\"'"),
     # quoting
     ("'data.path=a(b).json'", "data.path=a(b).json: expected key=value, found ( ), which has to be quoted: 'data.path"),
     ("data.path=a=b.json", "data.path=a=b.json: expected key=value, found =, which has to be quoted: 'data"),
@@ -68,7 +68,7 @@ MISTAKES = [
         "data.path=my chats.json",
         "chats.json: expected key=value; if it is a part of data.path, whose value has a space:",
     ),
-    ("data.path=“a.json”", "data.path=“a.json”: “ is no quotation mark to a shell: data.path=a.json"),
+    ("data.path=“a.json”", "data.path=“a.json”: “ is not a quotation mark to a shell: data.path=a.json"),
     (
         "'data.path=~/a.json'",
         "data.path=~/a.json: a shell replaces ~ at the beginning of a word alone: data.path=$HOME/a",

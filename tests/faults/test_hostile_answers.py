@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.amounts import amount
-from tests.support.hostile_inputs import CANARY, PIECES, mutated, watch
+from tests.support.hostile_inputs import CANARY, PIECES, in_a_fork, mutated, watch
 from tests.support.mae_rules import PAPER, STRICT
 from tests.support.reader_samples import TOOLS
 from tltrain.evaluation import scoring
@@ -111,6 +111,7 @@ def fuzz(count: int, seed: int, where: Path) -> tuple[int, float, int]:
     return found.count, 1000 * found.slowest, found.grown
 
 
+@in_a_fork
 def test_hostile_answers(tmp_path):
     fuzz(2_000, 1, tmp_path)
 
@@ -129,6 +130,7 @@ def test_the_texts_are_the_same_every_time_and_damaged():
     assert sum(text in SEEDS for text in texts[0]) < 10 and len(set(texts[0])) > 250
 
 
+@in_a_fork
 def test_the_watch_sees_what_is_evaluated_and_what_is_slow():
     with watch() as found:
         with found.reading("1 + 1"):

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import hostile_readers
+from tests.support import hostile_readers, hostile_runs
 from tests.support.amounts import amount
-from tests.support.hostile_inputs import watch
+from tests.support.hostile_inputs import in_a_fork, watch
 from tests.support.hostile_readers import Reader
 from tests.support.mae_rules import PAPER, STRICT
 from tests.support.small_runs import SMALL
@@ -43,7 +43,7 @@ def any_number_of_records():
 @pytest.fixture(scope="module")
 def readers(tmp_path_factory) -> dict[str, Reader]:
     """All of them but that of a model's folder, which takes longer."""
-    return hostile_readers.of_registries() | hostile_readers.of_runs(tmp_path_factory.mktemp("good"))
+    return hostile_readers.of_registries() | hostile_runs.of_runs(tmp_path_factory.mktemp("good"))
 
 
 def read_and_use(reader: Reader, folder: Path, on_error: str) -> bool:
@@ -87,6 +87,7 @@ def fuzz(readers: dict[str, Reader], count: int, seed: int, where: Path) -> tupl
     return found.count, 1000 * found.slowest, max(slowest, key=slowest.__getitem__), found.grown, read
 
 
+@in_a_fork
 def test_hostile_files(readers, tmp_path):
     *_, read = fuzz(readers, 150, 1, tmp_path)
     assert sum(read.values()) > 10  # some damage does no harm
@@ -98,13 +99,14 @@ def model(run_once) -> Path:
     return run_once("stage=sft", *SMALL, "data.size=12", "stage.args.max_steps=1").folder / "model"
 
 
+@in_a_fork
 def test_hostile_models(model, tmp_path):
-    fuzz(hostile_readers.of_models(model), 10, 1, tmp_path)
+    fuzz(hostile_runs.of_models(model), 10, 1, tmp_path)
 
 
 @pytest.mark.faults
 def test_twenty_thousand_hostile_files(readers, model, tmp_path, figures):
-    everything = readers | hostile_readers.of_models(model)
+    everything = readers | hostile_runs.of_models(model)
     count, slowest, whose, grown, read = fuzz(everything, amount("files"), 2, tmp_path)
     figures(
         "Hostile inputs",

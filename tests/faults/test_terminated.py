@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from tests.support import interruptions, stage_recipes
 from tests.support.amounts import amount
@@ -278,3 +279,33 @@ def test_two_processes_save_together(tmp_path, engine):
 
 def test_the_recipes_are_runs_that_can_be_resumed():
     assert all("stage.resume=true" in WORDS[kind] for kind in ("sft", "pkt", "irm", "rloo", "grpo"))
+
+
+# --- a finished run ---------------------------------------------------------------------------------------------------
+
+
+def test_the_picture_of_a_finished_run_is_drawn_before_it_ends(monkeypatch, tmp_path):
+    def draw(cfg, folder, metrics):
+        os.kill(os.getpid(), signal.SIGTERM)
+        (folder / "picture").touch()
+
+    monkeypatch.setattr(launch, "resolve", lambda name: draw)
+    cfg = OmegaConf.create({"stage": {"name": "pkt"}})
+    with pytest.raises(preemption.Preempted), preemption.handled():
+        launch.show(cfg, tmp_path, {})
+    assert (tmp_path / "picture").is_file()
+
+
+def test_a_picture_is_drawn_completely_or_not_at_all(monkeypatch, tmp_path):
+    from matplotlib.figure import Figure
+
+    from tltrain.views import plots
+
+    def stopped(figure, path, **how):
+        path.write_bytes(b"half")
+        raise preemption.Preempted
+
+    monkeypatch.setattr(Figure, "savefig", stopped)
+    with pytest.raises(preemption.Preempted):
+        plots.bar_chart(tmp_path / "bars.png", {"a": 1}, "title", "unit")
+    assert not list(tmp_path.iterdir())

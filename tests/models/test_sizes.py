@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 
+import huggingface_hub
 import pytest
 from transformers import PreTrainedTokenizerFast
 
 from tests.support.composition import mistake
 from tltrain.entry import checks
 from tltrain.errors import TltrainError
-from tltrain.models import encoders, sizes
+from tltrain.models import encoders, loading, sizes
 
 SMALL = {
     "vocab_size": 300,
@@ -124,22 +125,33 @@ def test_sizes_that_are_right_or_not_known_are_no_mistake(tmp_path):
     checks.check_model_path(str(tmp_path))
 
 
-def test_a_tokenizer_with_tokens_that_the_embeddings_lack_is_said_when_it_is_loaded(byte_level, tmp_path):
+@pytest.mark.parametrize("hub", [False, True])
+def test_a_tokenizer_with_tokens_that_the_embeddings_lack_is_said_when_it_is_loaded(
+    byte_level, tmp_path, monkeypatch, hub
+):
+    """Of a folder, and of a hub id that is in the hub's cache while the hub cannot be reached."""
     from tests.support.composition import composed
 
+    folder, path = tmp_path, str(tmp_path)
+    if hub:
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+        monkeypatch.setattr(loading, "_hub_answers", lambda: False)
+        repository, path = tmp_path / "models--somebody--something", "somebody/something"
+        folder = repository / "snapshots" / "0123456789abcdef"
+        folder.mkdir(parents=True)
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text(folder.name)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=byte_level._tokenizer, eos_token="</s>", pad_token="<pad>")
-    tokenizer.save_pretrained(tmp_path)
-    config = tmp_path / "config.json"
+    tokenizer.save_pretrained(folder)
+    model, config = composed("stage=mae").model, folder / "config.json"
+    assert loading.sizes_at(path) == {}  # a tokenizer alone
     config.write_text(json.dumps({"model_type": "llama", "vocab_size": len(tokenizer)}))
-    model = composed("stage=mae").model
-    assert encoders.load_encoder(str(tmp_path), model).tokenizer.eos_token == "</s>"
+    assert encoders.load_encoder(path, model).tokenizer.eos_token == "</s>"
     config.write_text(json.dumps({"model_type": "llama", "vocab_size": len(tokenizer) - 2}))
     with pytest.raises(TltrainError) as error:
-        encoders.load_encoder(str(tmp_path), model)
+        encoders.load_encoder(path, model)
     count = len(tokenizer)
-    assert str(error.value).startswith(
-        f"{tmp_path}: its tokenizer has {count} tokens and its embeddings {count - 2} rows"
-    )
+    assert str(error.value).startswith(f"{path}: its tokenizer has {count} tokens and its embeddings {count - 2} rows")
 
 
 @pytest.mark.parametrize("sizes_", ["7B", None, [7]])

@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from tests.support.composition import quick
 from tests.support.small_runs import SMALL
 from tltrain.entry import launch
 from tltrain.runtime import advice
@@ -61,7 +62,7 @@ def test_the_folder_is_named_where_the_command_did_not(monkeypatch, tmp_path):
         (["hydra.mode=MULTIRUN", f"hydra.sweep.dir={tmp_path / 'all'}"], "stage.resume=true goes on"),
         (["hydra.mode=MULTIRUN"], "stage.resume=true hydra.sweep.dir=outputs/sweep/"),
     ):
-        with initialize_config_dir(str(config.CONF_DIR), version_base="1.3", job_name="tltrain"):
+        with quick(), initialize_config_dir(str(config.CONF_DIR), version_base="1.3", job_name="tltrain"):
             words = ["stage=sft", *given, f"hydra.runtime.output_dir={tmp_path / 'run'}"]
             cfg = compose("config", words, return_hydra_config=True)
         monkeypatch.setattr(HydraConfig.instance(), "cfg", cfg)

@@ -19,7 +19,7 @@ from tests.support.traps import trap
 from tltrain import config
 from tltrain.entry import launch
 from tltrain.errors import TltrainError
-from tltrain.runtime import distributed, loopback
+from tltrain.runtime import distributed, loopback, stage_names
 from tltrain.runtime.distributed import Team
 from tltrain.runtime.place import Place, first_host, started
 
@@ -282,6 +282,22 @@ def test_the_first_process_calls_and_the_others_follow(teams):
     assert failures == ["no data"]
 
 
+def test_all_processes_name_the_keys_of_a_sub_stage_as_the_first_does(teams):
+    first, second, failures = teams
+    other = threading.Thread(target=second.follow)
+    other.start()
+    with stage_names.named(stage_names.Node("pipeline", "supervised", ("w_max",))):
+        for _ in range(2):
+            with pytest.raises(TltrainError):
+                first.call(f"{__name__}:fail", "stage.args.max_steps and stage.w_max")
+    with pytest.raises(TltrainError):
+        first.call(f"{__name__}:fail", "stage.args.max_steps")
+    first.end()
+    other.join(20)
+    assert failures == ["stage.supervised.args.max_steps and stage.w_max"] * 2 + ["stage.args.max_steps"]
+    assert stage_names.current() is None
+
+
 def test_a_large_value_is_shared(teams):
     """torch's store takes no more than 8 MiB under one key."""
     first, second, _ = teams
@@ -322,9 +338,9 @@ def test_of_a_value_gathered_from_a_stranger_nothing_is_run(teams, tmp_path):
 
 def test_a_process_with_another_secret_is_named():
     with members_of("the secret of the run", "another secret") as (first, second, _):
-        with pytest.raises(TltrainError, match=r"the secret of rank 1 is not that of rank 0.*set TLTRAIN_SECRET"):
+        with pytest.raises(TltrainError, match=r"the secret of rank 1 differs from that of rank 0.*set TLTRAIN_SECRET"):
             first.share(0)
-        with pytest.raises(TltrainError, match=r"the secret of rank 0 is not that of rank 1.*set TLTRAIN_SECRET"):
+        with pytest.raises(TltrainError, match=r"the secret of rank 0 differs from that of rank 1.*set TLTRAIN_SECRET"):
             second.follow()
 
 

@@ -388,6 +388,17 @@ def test_yaml_is_masked_and_keeps_references():
     assert yaml.safe_load(written) == {"api_key": MASK, "b": {"token": "${oc.env:X}", "c": [1, "${b.token}"]}}
 
 
+WORDS = ["a word " * 40, "x" * 200, "1e5", "on", "~", "a: b", "- a", " '\"#\n", "é 😀", "\x85", "\ud800", "a\\n"]
+
+
+@pytest.mark.parametrize("text", WORDS, ids=range(len(WORDS)))
+def test_yaml_is_written_as_omegaconf_writes_it(text):
+    plain = {"a": {"b": [text, [], {}, None, True, 1, 1e-6, 1e20]}, "c": text, "d": ["${a.b}", [text]]}
+    assert redact.as_yaml(plain) == redact._yaml(OmegaConf.create(plain))
+    assert redact.as_yaml([text]) == redact._yaml(OmegaConf.create([text]))
+    assert redact.as_yaml(plain, sort_keys=True) == redact._yaml(OmegaConf.create(plain), sort_keys=True)
+
+
 def test_the_process_that_a_launcher_starts_masks_what_hydra_writes_there(monkeypatch):
     from tltrain.sweeps.callback import SweepCallback
 

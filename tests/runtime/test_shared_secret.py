@@ -47,7 +47,7 @@ def test_a_file_that_others_may_read_is_refused(tmp_path):
     given = {"XDG_CONFIG_HOME": str(tmp_path)}
     shared_secret.of_user(given)
     shared_secret.file(given).chmod(0o640)
-    with pytest.raises(TltrainError, match=r"not readable by you alone \(mode 0640\): chmod 600 .*TLTRAIN_SECRET"):
+    with pytest.raises(TltrainError, match=r"must be readable only by you \(mode 0640\): chmod 600 .*TLTRAIN_SECRET"):
         shared_secret.of_user(given)
 
 

@@ -67,5 +67,5 @@ def test_a_value_of_an_earlier_run_with_the_same_secret_is_refused(store):
 def test_a_process_that_does_not_come_is_named(store):
     session = Session(0, 2, "the secret of the run", "HOST:1")
     session.greet(store)
-    with pytest.raises(TltrainError, match="rank 1 did not come to HOST:1: are all 2 processes started"):
+    with pytest.raises(TltrainError, match="rank 1 did not connect to HOST:1: are all 2 processes started"):
         session.key(store, seconds=0.01)

@@ -300,7 +300,7 @@ def test_why_answers_ended_is_counted_and_told(server, ask, caplog):
     prompts = iter(replies)
     texts, source = ask(lambda body: next(prompts), 4, concurrency=1)
     assert texts == [GOLDEN[0], "search(q='lo", "", GOLDEN[3]]
-    assert source.finish_reasons == ["stop", "length", "content_filter", "other"]  # the first has its call
+    assert source.endings.last == ["stop", "length", "content_filter", "other"]  # the first has its call
     assert source.reading() == {"finish_reasons": {"stop": 1, "length": 1, "content_filter": 1, "other": 1}}
     assert "1 of 4 (25.0 %) answers were cut at stage.max_new_tokens=64 before a call could be read" in caplog.text
     assert "1 of 4 (25.0 %) answers were withheld or cut by the server's content filter" in caplog.text
@@ -310,7 +310,7 @@ def test_why_answers_ended_is_counted_and_told(server, ask, caplog):
 @pytest.mark.parametrize("reason", [None, [], {"a": 1}, 7, "x" * 1000])
 def test_a_reason_that_is_no_word_is_no_reason_to_fail(ask, reason):
     texts, source = ask(Reply({"choices": [{"text": "f()", "finish_reason": reason}]}))
-    assert texts == ["f()"] and set(source.finish_reasons) <= {"", "other"}
+    assert texts == ["f()"] and set(source.endings.last) <= {"", "other"}
 
 
 def test_why_answers_ended_is_in_the_results(tltrain, server, tmp_path):

@@ -100,7 +100,7 @@ def test_two_models_stand_side_by_side_and_what_they_were_trained_on_can_be_left
 
 
 def test_without_mae_models_are_given_the_failed_calls_too(tltrain):
-    words = ["stage=analyze", "model=tiny", "data.size=12", "hardware.bf16=false"]
+    words = ["stage=analyze", *SMALL, "data.size=12"]
     counts = [
         tltrain(*words, f"stage.mae={mae}").metrics["details"]["models"]["tiny"]["calls"]["any"]["call"]["n"]
         for mae in ("true", "false")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -266,8 +267,13 @@ def test_eval_answers_and_scores_toolworld(tltrain, trained):
     assert sum(ran.metrics["details"]["toolworld"]["outcomes"].values()) == 4
     lines = ran.lines("predictions.jsonl")
     assert len(lines) == 4
-    fields = "set id prediction call goldens grade ts pi cf reward reason meta"
+    fields = "set id prediction call goldens grade ts pi cf reward reason meta finish_reason"
     assert list(lines[0]) == fields.split()
+    reasons = Counter(line["finish_reason"] for line in lines)
+    assert set(reasons) <= {"stop", "length"}
+    assert ran.metrics["finish_reasons"] == ran.metrics["details"]["toolworld"]["finish_reasons"] == reasons
+    warned = "answers were cut at stage.max_new_tokens=" in " ".join(ran.err.split())
+    assert warned == ("length" in reasons)
     assert [line["id"] for line in lines] == [sample.id for sample in toolworld.samples(4)]
     assert "toolworld" in ran.out and f"Written to {ran.folder}" in ran.out
 

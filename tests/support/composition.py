@@ -15,7 +15,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
 from unittest import mock
 
 from hydra import compose, initialize_config_dir
@@ -45,12 +44,11 @@ from tltrain.errors import TltrainError
 Plugins.instance()  # registers the sources
 FILES = SourcesRegistry.instance().resolve("file")
 """Hydra's file reader; importing its module would give another class."""
-_compose, _get_mode, _load_config, _merge, _register = (
+_compose, _get_mode, _load_config, _merge = (
     ConfigLoaderImpl._load_configuration_impl,
     Hydra.get_mode,
     FILES.load_config,
     ConfigLoaderImpl._compose_config_from_defaults_list,
-    config.register,
 )
 _files: dict[tuple, bytes] = {}
 """Pickled contents of configuration files, by path, modification time and size."""
@@ -78,7 +76,6 @@ def quick() -> Iterator[None]:
         mock.patch.object(CachingConfigRepository, "__init__", _share),
         mock.patch.object(Hydra, "get_mode", _mode),
         mock.patch.object(FILES, "load_config", _load_once),
-        mock.patch.object(config, "register", _register_once),
     ):
         yield
 
@@ -89,11 +86,6 @@ def _mode(hydra: Hydra, config_name: str | None, overrides: list[str]) -> object
     if any("hydra.mode" in word or "experiment" in word or word.startswith(("--config", "-c")) for word in words):
         return _get_mode(hydra, config_name, overrides)
     return None
-
-
-@cache
-def _register_once() -> None:
-    _register()
 
 
 def _load_once(source: ConfigSource, config_path: str) -> ConfigResult:
@@ -160,7 +152,7 @@ def composed(*words: str) -> DictConfig:
 @contextmanager
 def in_job(*words: str) -> Iterator[DictConfig]:
     """Compose the configuration of a command line without checks, with Hydra's state as in the job that runs it."""
-    _register_once()
+    config.register()
     GlobalHydra.instance().clear()
     try:
         with quick(), initialize_config_dir(str(config.CONF_DIR), version_base="1.3", job_name="tltrain"):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 FLOORS = (
-    ("errors", "trajectory", "config", "pkt"),
+    ("errors",),
+    ("trajectory", "config", "pkt"),
     ("formats", "runtime", "toolworld"),
     ("mae", "grading", "tokens"),
     ("data", "inference", "models", "tracking"),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import random
 import resource
 import sys
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, wraps
+from multiprocessing.connection import Connection
 from typing import Any
 
 LIMIT = 1.0
@@ -206,8 +209,41 @@ def watch() -> Iterator[Watch]:
 
 @cache
 def _hooked() -> None:
-    """Install the audit hook. Hooks cannot be removed; this one does nothing outside `Watch.reading`."""
+    """Install the audit hook. Hooks cannot be removed; this one does nothing outside `Watch.reading` (`in_a_fork`)."""
     sys.addaudithook(_hook)
+
+
+def in_a_fork(test: Callable[..., None]) -> Callable[..., None]:
+    """Run a test that watches in a fork of this process, where the audit hook ends with it.
+
+    It would cost all later tests of this process some 3 % of their time: Python calls it even for each `id(...)`, and
+    copying a configuration calls `id` thousands of times.
+    """
+
+    @wraps(test)
+    def run(*arguments: Any, **named: Any) -> None:
+        context = multiprocessing.get_context("fork")
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=_report, args=(sender, test, arguments, named))
+        process.start()
+        sender.close()
+        try:
+            failure = receiver.recv()
+        except EOFError:
+            failure = "it ended without a report"
+        process.join()
+        assert not failure and process.exitcode == 0, f"{failure} (exit status {process.exitcode})"
+
+    return run
+
+
+def _report(sender: Connection, test: Callable[..., None], arguments: tuple, named: dict[str, Any]) -> None:
+    failure = ""
+    try:
+        test(*arguments, **named)
+    except BaseException:
+        failure = traceback.format_exc()
+    sender.send(failure)
 
 
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:

@@ -22,10 +22,14 @@ main()
 
 
 FORKED = f"""
-import json, os, sys
+import json, os, re, sys
 from pathlib import Path
 import tltrain.__main__
-for number, words in enumerate(json.loads(sys.argv[1])):
+from tests.support import composition
+lines = json.loads(sys.argv[1])
+for groups in {{tuple(word for word in words if re.match("[a-z]+=", word)) for words in lines}}:
+    composition.mistake(*groups)  # composes what the forks then need not
+for number, words in enumerate(lines):
     if os.fork():
         os.wait()
         continue
@@ -33,9 +37,10 @@ for number, words in enumerate(json.loads(sys.argv[1])):
     os.chdir(str(number))
     for stream, name in ((sys.stdout, "out"), (sys.stderr, "err")):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT), stream.fileno())
-    sys.argv, status = ["tltrain", *words], 0
+    sys.argv, status = [sys.argv[0], *words], 0
     try:
-        tltrain.__main__.main()
+        with composition.quick():
+            tltrain.__main__.main()
     except SystemExit as stop:
         status = stop.code or 0
     sys.stdout.flush()

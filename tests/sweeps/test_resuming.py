@@ -85,6 +85,16 @@ def test_a_finished_run_of_another_configuration_does_not_pass_for_this_one(tltr
     assert (stopped / "metrics.json").is_file()
 
 
+def test_a_finished_run_gets_the_picture_that_it_lacks(tltrain, stopped):
+    """A signal may come after the metrics are written and before the picture is drawn."""
+    train = {"turns": 3, "train_runtime": 1.0, "train_loss": 1.5}
+    runs.write_json(stopped / "metrics.json", {"train": train, "held_out": {}})
+    (stopped / "history.jsonl").write_text('{"step": 1, "loss": 1.5}\n')
+    ran = tltrain(*WORDS, "stage.resume=true", folder=stopped)
+    assert (stopped / "losses.png").is_file() and "sft: 3 turns in 1 s" in ran.out
+    assert "sft: 3 turns" not in tltrain(*WORDS, "stage.resume=true", folder=stopped).out
+
+
 def test_without_a_record_one_line_says_that_nothing_is_compared(stopped, caplog):
     (stopped / resuming.RECORD).write_text("[]")
     resuming.check(composed(*WORDS, "seed=3", "stage.resume=true"), stopped)

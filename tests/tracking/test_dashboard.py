@@ -129,3 +129,10 @@ def test_a_dashboard_is_made_once_and_then_updated(tmp_path, monkeypatch):
     del server[urls[0]]  # someone removed it
     assert dashboard.save(cfg, "me", "mine") == ["https://host/2", urls[1]]
     assert dashboard.save(cfg, "me", "other") == ["https://host/3", "https://host/4"]
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "[1]", '{"me/mine": "a URL"}', '{"me/mine": 3}', "{"])
+def test_a_damaged_record_of_dashboards_makes_new_ones(content, tmp_path, caplog):
+    (tmp_path / "dashboards.json").write_text(content)
+    assert dashboard._known(tmp_path / "dashboards.json") == {}
+    assert "dashboards.json is not used, the dashboards are created again: " in caplog.text

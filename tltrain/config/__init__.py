@@ -7,6 +7,7 @@ Each key carries its meaning and its range (`keys`); checks and documentation re
 from __future__ import annotations
 
 from dataclasses import MISSING, fields
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -258,8 +259,9 @@ def stage_schema(name: str) -> type:
     return SCHEMAS[f"schema/stage/{STAGES[name]}"]
 
 
+@cache
 def register() -> None:
-    """Put the schemas where the files in `conf/` name them in their defaults lists."""
+    """Put the schemas where the files in `conf/` name them in their defaults lists, once per process."""
     from hydra.core.config_store import ConfigStore  # not above: most who import this module need the words alone
     from omegaconf import DictConfig, OmegaConf
 

@@ -34,7 +34,7 @@ class Lora:
     )
     alpha: float = key(16, "LoRA alpha; the adapter is scaled by alpha / r", least=0)
     dropout: float = key(0.05, "dropout probability of the adapter's input", least=0, below=1)
-    target_modules: Any = key(["q_proj", "v_proj"], "names of the modules to adapt, or all-linear")
+    target_modules: Any = key(["q_proj", "v_proj"], "names of the modules to adapt, or all-linear", among=(list, str))
     merge: bool = key(True, "save the whole model with the adapter merged into its weights; false: the adapter alone")
     quantize: Optional[Quantization] = key(
         None, "precision of the frozen weights; 4bit: QLoRA; null: not quantized; needs bitsandbytes"
@@ -254,8 +254,14 @@ class Hardware:
         None, "number of this machine from 0, where nodes is above 1; null: as SLURM says", least=0, most=99_999
     )
     rendezvous: Optional[str] = key(None, "ADDRESS:PORT of machine 0, where nodes is above 1")
-    deepspeed: Any = key({}, 'DeepSpeed configuration; "auto" is taken from the trainer; empty: no DeepSpeed')
-    fsdp: Any = key({}, "fsdp_config of transformers.TrainingArguments; empty: no FSDP")
+    deepspeed: Any = key(
+        {},
+        'DeepSpeed configuration; "auto" is taken from the trainer; empty or null: no DeepSpeed',
+        among=(dict, type(None)),
+    )
+    fsdp: Any = key(
+        {}, "fsdp_config of transformers.TrainingArguments; empty or null: no FSDP", among=(dict, type(None))
+    )
     args: Any = key(
         {},
         "training arguments that suit the hardware, which override model.args",
@@ -308,14 +314,14 @@ class Paths:
 
 @dataclass
 class Report:
-    path: Any = key(None, "stage=report: folder of a sweep, or several folders of jobs")
+    path: Any = key(None, "stage=report: folder of a sweep, or several folders of jobs", among=(str, list, type(None)))
     baseline: Optional[str] = key(None, "row that the others are compared with; null: standard SFT")
     texts: bool = key(True, "include questions, answers and golden calls, which may not be yours to publish")
 
 
 @dataclass
 class Config:
-    stage: Any = key(MISSING, "what to do")
+    stage: Any = key(MISSING, "what to do", among=(dict,))
     model: Any = key(MISSING, "model to train or to ask", schema=Model)
     format: Any = key(MISSING, "how conversations are written for the model, and its answers read", schema=Format)
     data: Any = key(MISSING, "trajectories to train on", schema=Data)
@@ -323,8 +329,8 @@ class Config:
     source: Any = key(MISSING, "who answers in stage=eval and stage=predict", schema=Source)
     hardware: Any = key(MISSING, "device, precision and processes", schema=Hardware)
     tracking: Any = key(MISSING, "where metrics are recorded", schema=Tracking)
-    mae: Any = key({}, "rules that say which tool answers are errors; stage.rule chooses")
-    reward: Any = key({}, "reward of each kind of mistake, for IRM")
+    mae: Any = key({}, "rules that say which tool answers are errors; stage.rule chooses", among=(dict,))
+    reward: Any = key({}, "reward of each kind of mistake, for IRM", among=(dict,))
     cache: Cache = key(Cache, "base models and stage results that are made once")
     paths: Paths = key(Paths, "where data that is not generated is")
     report: Report = key(Report, "the page that stage=report and sweeps write")

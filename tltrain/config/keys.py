@@ -64,6 +64,8 @@ class Key:
         hint: what to do instead, after the error of a value out of bounds.
         schema: the dataclass of the keys below it, where the node is one.
         among: the values it may have, where they are no enumeration.
+        types: of a field annotated with Any, the types that its value may have; a node with a schema or a library's
+            arguments is a dict.
         library: the class of a library whose arguments the node takes, as `tltrain.entry.arguments` names it;
             `algorithm`: that of the algorithm which stands beside it.
         only: a key beside it, and the values of that with which it is read; None: it always is.
@@ -76,6 +78,11 @@ class Key:
     library: str | None = None
     only: tuple[str, tuple[str, ...]] | None = None
     among: tuple[Any, ...] = ()
+    types: tuple[type, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.types and (self.schema or self.library):
+            object.__setattr__(self, "types", (dict,))
 
 
 def key(
@@ -93,12 +100,15 @@ def key(
 
     Args:
         default: a value (lists and dicts are copied), or the dataclass of a nested node.
+        among: the values it may have, or their types (`Key.among`, `Key.types`).
         bounds: of `Bounds`.
     """
     factory: Callable[[], Any] | None = default.copy if isinstance(default, list | dict) else None
     if isinstance(default, type):
         schema = factory = default
-    carried = {"key": Key(meaning, Bounds(**bounds), hint, schema, library, only, among)}
+    types = tuple(each for each in among if isinstance(each, type))
+    values = tuple(each for each in among if not isinstance(each, type))
+    carried = {"key": Key(meaning, Bounds(**bounds), hint, schema, library, only, values, types)}
     return field(metadata=carried, **({"default_factory": factory} if factory else {"default": default}))
 
 

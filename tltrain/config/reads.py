@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 _MODEL = ("model", "!model.demo", "!model.sweep", "!model.sizes")
 _TRAINING = (*_MODEL, "data", "hardware", "mae", "tracking")
-_ASKING = (*_MODEL, "!model.args", "!model.irm", "format", "hardware", "source")
+_DEVICE = ("hardware", "!hardware.args", "!hardware.deepspeed", "!hardware.fsdp")
+_ASKING = (*_MODEL, "!model.args", "!model.irm", "format", *_DEVICE, "source")
 
 READS: Mapping[str, tuple[str, ...]] = {
     "demo": (*_MODEL, "hardware", "mae", "reward", "tracking", "data.holdout", "data.error_rate"),
@@ -20,8 +21,8 @@ READS: Mapping[str, tuple[str, ...]] = {
     "irm": (*_TRAINING, "!model.args", "reward"),
     "eval": (*_ASKING, "benchmark", "mae", "reward", "tracking"),
     "predict": (*_ASKING, "data.path"),
-    "inspect": ("data", "!data.holdout", *_MODEL, "format", "mae"),
-    "analyze": ("data", "!data.holdout", *_MODEL, "hardware", "mae"),
+    "inspect": ("data", "!data.holdout", *_MODEL, "!model.args", "!model.irm", "format", "mae"),
+    "analyze": ("data", "!data.holdout", *_MODEL, "!model.args", "!model.irm", *_DEVICE, "mae"),
     "pipeline": (*_TRAINING, "format", "reward", "source"),
     "plan": ("data", "model", "!model.demo", "!model.sweep", "hardware", "mae"),
     "cache": (),

@@ -1,4 +1,4 @@
-"""What a path that is a folder off, or misspelt, was meant to be."""
+"""Suggest what a path was meant to be that is misspelt or names a folder too high or too low."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pathlib import Path
 
 _DRIVE = re.compile(r"([A-Za-z]):[\\/]+")
 _MOST = 500
-"""Most entries of a folder that are looked at."""
+"""Most entries of a folder that are examined."""
 
 
 def folder_hint(path: str | PathLike[str], names: Sequence[str]) -> str:
-    """`; did you mean FOLDER?` for the nearest folder, up to two levels away, that holds one of these; else ``.
+    """Return `; did you mean FOLDER?` for the nearest folder, up to two levels away, with one of these names, else "".
 
     Args:
-        names: of files or folders, with `*` for any characters, in any case of letters.
+        names: names of files or folders, in any case; `*` matches any characters.
     """
     own = Path(path)
     if (hint := windows_hint(path)) and not _is_folder(own):
@@ -32,7 +32,7 @@ def folder_hint(path: str | PathLike[str], names: Sequence[str]) -> str:
 
 
 def file_hint(path: str | PathLike[str]) -> str:
-    """`; did you mean FILE?` for the file of JSON in a folder, or beside a misspelt one; else ``."""
+    """Return `; did you mean FILE?` for the JSON file in a folder, or a file with a similar name, else ""."""
     own = Path(path)
     if hint := windows_hint(path):
         return hint
@@ -44,7 +44,7 @@ def file_hint(path: str | PathLike[str]) -> str:
 
 
 def windows_hint(path: str | PathLike[str]) -> str:
-    """Where a path of Windows would be under WSL, on a system that has no drives; else ``."""
+    """Return where a Windows path would be under WSL, on a system without drives, else ""."""
     found = None if os.name == "nt" else _DRIVE.match(str(path))
     if found is None:
         return ""
@@ -53,7 +53,7 @@ def windows_hint(path: str | PathLike[str]) -> str:
 
 
 def _is_folder(path: Path) -> bool:
-    """Whether it is one; of a name that is too long, or holds a NUL, it is not known."""
+    """Return whether a path is a folder; False for a name that is too long or contains NUL."""
     try:
         return path.is_dir()
     except (OSError, ValueError):
@@ -61,7 +61,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _in(folder: Path) -> list[Path]:
-    """What is in a folder, by name; nothing where it cannot be read."""
+    """Return the sorted entries of a folder; none if it cannot be read."""
     try:
         return sorted(islice(folder.iterdir(), _MOST))
     except (OSError, ValueError):
@@ -69,7 +69,7 @@ def _in(folder: Path) -> list[Path]:
 
 
 def _folders(folder: Path, depth: int) -> Iterator[Path]:
-    """The folders below one, nearest first."""
+    """Yield the folders below a folder, nearest first."""
     level = [folder]
     for _ in range(depth):
         level = [entry for parent in level for entry in _in(parent) if _is_folder(entry)][:_MOST]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from tltrain.errors import shorten
 from tltrain.formats.tool_errors import Rule, error_kind
 from tltrain.trajectory import Trajectory, actions
 
@@ -50,8 +51,7 @@ class RuleComparison:
             return
         kept = self._seen["strict" if paper is None else "paper"]
         if len(kept) < EXAMPLES:
-            text = " ".join(message.text.split())
-            answer = text if len(text) <= _EXCERPT else text[: _EXCERPT - 1] + "…"
+            answer = shorten(message.text, _EXCERPT)
             kept.append({"trajectory": item.id, "call": call, "answer": answer, "paper": paper, "strict": strict})
 
     def examples(self) -> list[dict[str, Any]]:

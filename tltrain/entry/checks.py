@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tltrain import config
@@ -29,6 +29,8 @@ def check_run(cfg: DictConfig) -> None:
         check_isolation(cfg.benchmark)
 
 
+TYPES = {dict: "a mapping", list: "a list", str: "a text", type(None): "null"}
+"""Types of values without a schema of their own, in words."""
 READS_DATA = ("mae", "sft", "pkt", "irm", "inspect", "pipeline")
 """Stages that cannot begin without their trajectories."""
 
@@ -61,6 +63,8 @@ def check(cfg: DictConfig) -> None:
     choices.bind(cfg)
     check_node(cfg, config.Config)  # first: keys of a stage may take their values from keys of the model
     check_node(cfg.stage, config.stage_schema(cfg.stage.name), "stage")
+    for name, rule in cfg.mae.items():
+        check_type(rule, (dict,), f"mae.{name}")
     for name in cfg.model.random or ():
         if name not in (fields := library_fields(LLAMA_CONFIG)):
             raise TltrainError(f"model.random.{name}: LlamaConfig has no such argument{suggestion(name, fields)}")
@@ -119,7 +123,9 @@ def check_node(node: DictConfig, schema: type, where: str = "", besides: Collect
 
 
 def _check_value(node: DictConfig, known: Key, value: Any, key: str) -> None:
-    if value is None:
+    if known.types:
+        check_type(value, known.types, key)
+    if value is None and (not known.among or None in known.among):
         return
     if isinstance(value, str) and not value.strip():
         raise TltrainError(f"{key}: expected a value, found nothing; without the key it has its default")
@@ -127,17 +133,24 @@ def _check_value(node: DictConfig, known: Key, value: Any, key: str) -> None:
         check_bounds(value, known.bounds, key, known.hint)  # of a reader of one's own there are none, but infinity
     if known.among and value not in known.among:
         words = ", ".join(str(each).lower() for each in known.among)
-        raise TltrainError(f"{key}: expected one of {words}, found {value}")
+        raise TltrainError(f"{key}: expected one of {words}, found {'null' if value is None else value}")
     if key in config.DOORS and isinstance(value, DictConfig):
         check_node(value, choices.schema_of(key, value), key, (targets.TARGET, *reads.own_keys(node.stage.name, key)))
         return
-    if (known.schema or known.library) and not isinstance(value, DictConfig):
-        raise TltrainError(f"{key}: expected a mapping, found {value}")
     if known.schema is not None:
         check_node(value, known.schema, key)
     if known.library is not None:
         library = IRM_ARGUMENTS[node.algorithm.name] if known.library == "algorithm" else known.library
         check_arguments(config.plain(value), key, library)
+
+
+def check_type(value: Any, types: Collection[type], key: str) -> None:
+    """Raise a TltrainError unless `value`, which `key` gives, is of one of the types, of `TYPES`."""
+    kind = dict if isinstance(value, DictConfig) else list if isinstance(value, ListConfig) else type(value)
+    if kind not in types:
+        expected = " or ".join(TYPES[each] for each in types)
+        hint = "; {} sets nothing" if value is None and dict in types else ""
+        raise TltrainError(f"{key}: expected {expected}, found {'null' if value is None else value}{hint}")
 
 
 def check_model_path(path: str, key: str = "model.path") -> None:

@@ -1,8 +1,8 @@
-"""What the choices of groups read: the keys of the function that each names (`tltrain.runtime.targets`).
+"""The keys that choices read: those of the function that each choice names (`tltrain.runtime.targets`).
 
-A key that the chosen function does not read does nothing. Where it was typed, or stands in the file of the choice, it
-is an error that names the choice that would read it; where another file set it (an experiment, for a choice that was
-then not selected), it is dropped, and one line says so. Nothing here loads torch.
+A key that the chosen function does not read has no effect. If the user typed it, or the file of the choice sets it,
+that is an error that names the choices that read it. If another file set it (an experiment, for a choice that was not
+selected), it is dropped with one log line. Nothing here loads torch.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _REFERENCE = re.compile(r"\b(" + "|".join(reads.GROUPS) + r")\.([\w.]+)")
 
 
 def schema_of(group: str, node: DictConfig) -> type:
-    """The dataclass of the keys that the function named by `node` reads, with those of its group.
+    """Return the dataclass of the keys that the function named by `node` reads, including those of its group.
 
     Raises:
         TltrainError: there is no such function.
@@ -50,7 +50,7 @@ def schema_of(group: str, node: DictConfig) -> type:
 
 
 def _functions(group: str, node: DictConfig) -> Mapping[str, Callable]:
-    """Our functions of a group, by the name that a choice gives; imported here, since `--help` needs none of them."""
+    """Return our functions of a group by name; imported here, since `--help` needs none of them."""
     if group == "data":
         from tltrain.data import READERS
 
@@ -67,7 +67,7 @@ def _functions(group: str, node: DictConfig) -> Mapping[str, Callable]:
         from tltrain.environments import registry
 
         if node.get(targets.TARGET) is None:
-            registry.kind_of(node)  # its message says that multi=true is why there is no such name
+            registry.kind_of(node)  # its error explains that multi=true rules the name out
         return {name: kind.make for name, kind in registry.ENVIRONMENTS.items()}
     from tltrain.evaluation.benchmarks import LOADERS
 
@@ -75,10 +75,10 @@ def _functions(group: str, node: DictConfig) -> Mapping[str, Callable]:
 
 
 def bind(cfg: DictConfig) -> None:
-    """Give each choice exactly the keys that its function reads, those that are not set by their defaults.
+    """Give each choice exactly the keys that its function reads, with defaults for keys that are not set.
 
     Raises:
-        TltrainError: a key is not read, where a user set it for this choice; or a value is of the wrong type.
+        TltrainError: the user set a key for this choice that is not read, or a value has the wrong type.
     """
     for group in config.DOORS:
         own = reads.own_keys(cfg.stage.name, group)
@@ -94,13 +94,13 @@ def bind(cfg: DictConfig) -> None:
 
 
 def bound(group: str, node: DictConfig, choice: str | None = None) -> DictConfig:
-    """A node with all the keys that its function reads, those that are not set by their defaults.
+    """Return a node with all keys that its function reads, with defaults for keys that are not set.
 
     Args:
         choice: the name of its file, for messages.
 
     Raises:
-        TltrainError: the function does not read a key, or it is of the wrong type.
+        TltrainError: the function does not read a key, or a value has the wrong type.
     """
     schema = schema_of(group, node)
     for name in map(str, node):
@@ -118,7 +118,7 @@ def bound(group: str, node: DictConfig, choice: str | None = None) -> DictConfig
 
 
 def _leave_out(cfg: DictConfig, group: str, name: str) -> None:
-    """Say that a key is dropped, or raise a TltrainError where it was meant for this choice."""
+    """Log that a key is dropped, or raise a TltrainError if it was set for this choice."""
     choice = _chosen(cfg, group)
     typed = _typed(f"{group}.{name}")
     stated = not typed and name in _stated(group, choice)
@@ -133,13 +133,13 @@ def _leave_out(cfg: DictConfig, group: str, name: str) -> None:
 
 
 def why_unread(group: str, choice: str, name: str, keys: Iterable[str]) -> str:
-    """The line about a key that a choice does not read, with the choices that would.
+    """Return the message about a key that a choice does not read, with the choices that read it.
 
     Args:
-        keys: those that the choice reads.
+        keys: the keys that the choice reads.
 
     Raises:
-        TltrainError: no choice reads it.
+        TltrainError: no choice reads the key.
     """
     found = {other: config.keys_of(schema) for other, schema in schemas(group).items()}
     others = [f"{group}={other}" for other, known in found.items() if name in known]
@@ -150,14 +150,14 @@ def why_unread(group: str, choice: str, name: str, keys: Iterable[str]) -> str:
 
 
 def _do(others: list[str]) -> str:
-    """`data=irm, data=openai, … do`: who reads a key."""
+    """Return who reads a key: `data=irm, data=openai, … do`."""
     shown = [*others[:_SHOWN], *(["…"] if len(others) > _SHOWN else [])]
     return f"{', '.join(shown)} {'do' if len(others) > 1 else 'does'}"
 
 
 @cache
 def _say_dropped(line: str) -> None:
-    """Once a process: a sweep's jobs all drop the same."""
+    """Log a dropped key once per process, since all jobs of a sweep drop the same."""
     log.warning("%s: dropped", line)
 
 
@@ -166,7 +166,7 @@ def _typed(key: str) -> bool:
 
 
 def typed_keys() -> list[str]:
-    """The keys that the command line sets, or a sweep; no choices."""
+    """Return the keys that the command line or a sweep sets, without choices."""
     if HydraConfig.instance().cfg is None:
         return []
     words = [word for word in HydraConfig.get().overrides.task if not word.startswith("~")]
@@ -174,7 +174,7 @@ def typed_keys() -> list[str]:
 
 
 def _chosen(cfg: DictConfig, group: str) -> str:
-    """The name of the file that was chosen."""
+    """Return the name of the chosen file."""
     choice = None if HydraConfig.instance().cfg is None else HydraConfig.get().runtime.choices.get(group)
     return choice or str(cfg[group].name)
 
@@ -183,9 +183,9 @@ def _chosen(cfg: DictConfig, group: str) -> str:
 
 
 def refuse_unread(cfg: DictConfig) -> None:
-    """Raise a TltrainError where the command line sets a key that the stage, or its algorithm, does not read.
+    """Raise a TltrainError if the command line sets a key that the stage or its algorithm does not read.
 
-    Of a sweep, a key that another value beside it leaves unread is not refused: another job may read it.
+    A sweep may set a key that another value leaves unread, since other jobs may read it.
     """
     stage = cfg.stage.name
     referred = None
@@ -210,14 +210,14 @@ def refuse_unread(cfg: DictConfig) -> None:
 
 
 def _tokenizer_of_data(cfg: DictConfig) -> bool:
-    """Whether the model's tokenizer is trained on the data, so that a stage that asks the model reads the data too."""
+    """Return whether the model's tokenizer is trained on the data, so that a stage that asks the model reads it."""
     model = cfg.model
     asked = cfg.stage.name in ("eval", "predict") and unread.asks_model(cfg)
     return asked and model.random is not None and model.path is None
 
 
 def references(cfg: DictConfig) -> set[str]:
-    """The keys of groups that values refer to, as `${benchmark.size}` does."""
+    """Return the keys of groups that values refer to, such as `${benchmark.size}`."""
     return {
         f"{group}.{key}"
         for text in _texts(OmegaConf.to_container(cfg, resolve=False))
@@ -226,7 +226,7 @@ def references(cfg: DictConfig) -> set[str]:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """The interpolations in a tree of values."""
+    """Yield the interpolations in a tree of values."""
     if isinstance(value, str) and "${" in value:
         yield value
     for below in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
@@ -234,7 +234,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _check_only(cfg: DictConfig, key: str, schema: type) -> None:
-    """Raise a TltrainError where a key beside it, such as the algorithm, leaves a key unread; `schema`: its group's."""
+    """Raise a TltrainError if a sibling key, such as the algorithm, leaves a key unread; `schema`: its group's."""
     where, *names = key.split(".")
     node = cfg[where]
     for name in names:
@@ -255,12 +255,12 @@ def _check_only(cfg: DictConfig, key: str, schema: type) -> None:
 
 
 def names_of(group: str) -> list[str]:
-    """The choices of a group, of all folders in the search path."""
+    """Return the choices of a group in all folders of the search path."""
     return sorted({file.stem for folder in folders() for file in (folder / group).glob("*.yaml")})
 
 
 def schemas(group: str) -> dict[str, type]:
-    """Choice -> its schema; choices whose file cannot be read or whose function cannot be imported are left out."""
+    """Return the schema of each choice, without choices whose file or function cannot be loaded."""
     found = {}
     for choice in names_of(group):
         try:
@@ -271,14 +271,14 @@ def schemas(group: str) -> dict[str, type]:
 
 
 def folders() -> list[Path]:
-    """The folders that this run's choices come from, ours first."""
+    """Return the folders of this run's choices, ours first."""
     if HydraConfig.instance().cfg is None:
         return [config.CONF_DIR]
     return [Path(source.path) for source in HydraConfig.get().runtime.config_sources if source.schema == "file"]
 
 
 def _stated(group: str, choice: str) -> dict[str, Any]:
-    """The keys that the file of a choice states, and those of the choices that it inherits from."""
+    """Return the keys that the file of a choice sets, including those of the choices it inherits from."""
     file = next((file for folder in folders() if (file := folder / group / f"{choice}.yaml").is_file()), None)
     if file is None:
         return {}

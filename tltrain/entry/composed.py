@@ -1,4 +1,4 @@
-"""Configurations made within a run: of one stage from that of another, and composed through the run's search path."""
+"""Make configurations within a run: that of a stage from another's, or composed through the run's search path."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tltrain import config
 
 
 def resolved(node: DictConfig) -> dict[str, Any]:
-    """A part of the configuration as plain values, what it refers to put in its place."""
+    """Return a part of the configuration as plain values, with references resolved."""
     return config.plain(node)
 
 
 def part(cfg: DictConfig, stage: dict[str, Any], kind: str | None = None) -> DictConfig:
-    """The whole configuration with another stage in it, as if `stage=...` had been composed."""
+    """Return the whole configuration with another stage, as if `stage=...` had been composed."""
     own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "stage"])
     schema = OmegaConf.structured(config.stage_schema(kind or stage["name"]))
     OmegaConf.set_struct(schema, False)
@@ -30,21 +30,20 @@ def part(cfg: DictConfig, stage: dict[str, Any], kind: str | None = None) -> Dic
 
 
 def choice_of(group: str, name: str) -> DictConfig:
-    """The node that a choice of a group composes to, what it refers to left open."""
+    """Return the node of a choice of a group, with unresolved references."""
     return OmegaConf.masked_copy(compose([f"{group}={name}"]), group)[group]
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:
-    """A configuration composed through the search path of this run (`--config-dir`, `hydra.searchpath`), in any process
-    of it.
+    """Compose a configuration through this run's search path (`--config-dir`, `hydra.searchpath`), in any process.
 
     Raises:
         HydraException, OmegaConfBaseException: there is no such choice, or no such key.
     """
-    job = HydraConfig.instance().cfg is not None  # else nothing is known but our own folder
+    job = HydraConfig.instance().cfg is not None  # otherwise only our own folder is known
     sources = HydraConfig.get().runtime.config_sources if job else []
     main = next((source.path for source in sources if source.provider == "main"), str(config.CONF_DIR))
-    ours = ("hydra", "main", "schema")  # which Hydra looks in anyway
+    ours = ("hydra", "main", "schema")  # Hydra searches these anyway
     further = [f"{source.schema}://{source.path}" for source in sources if source.provider not in ours]
     own = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()

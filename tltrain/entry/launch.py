@@ -1,8 +1,8 @@
-"""Starting the processes of a run: torch's elastic launcher, from the one `python -m tltrain`.
+"""Start the processes of a run with torch's elastic launcher, from a single `python -m tltrain`.
 
-The configuration is composed once, by the process that the user started, and handed over in a file that the user alone
-can read; a worker reads no command line. Under torchrun, accelerate, deepspeed or srun the processes are there already
-and nothing is started here.
+The process that the user started composes the configuration once, and passes it to the workers in a file that only the
+user can read; a worker reads no command line. Under torchrun, accelerate, deepspeed or srun the processes exist already
+and this module starts none.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from tltrain.errors import TltrainError
 from tltrain.runtime import (
     advice,
     distributed,
+    json_files,
     memory,
     messages,
     out_of_space,
@@ -44,21 +45,21 @@ from tltrain.runtime.place import started
 from tltrain.runtime.resolver import resolve
 
 TRAINING = ("sft", "pkt", "irm")
-"""Stages that all processes run; of others rank 0 alone, with the others' help where a local model answers."""
+"""Stages that all processes run; rank 0 runs the others, and the other ranks help where a local model answers."""
 LAUNCHED = (*TRAINING, "demo", "pipeline", "eval")
-"""Stages that several processes help."""
+"""Stages that use several processes."""
 SHOWN = ("mae", *TRAINING, "demo")
 """Stages whose result a module of the same name in `tltrain.views` shows; the others show their own."""
 SHUTDOWN = 300
-"""Seconds that workers may take to save after SIGTERM, whose step may be long; a scheduler may wait less."""
+"""Seconds that workers may take to finish a step and save after SIGTERM; a scheduler may wait less."""
 STDERR_LINES = 40
-"""Lines of a dead worker's standard error that are shown."""
+"""Number of lines shown of a dead worker's standard error."""
 
 
 def run_stage(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Run the stage that `cfg` names into `folder`, by as many processes as there are; returns its metrics.
+    """Run the stage that `cfg` names in `folder` with all processes, show its result, and return its metrics.
 
-    Then it is shown by `tltrain.views`, which no digest of a stage's code covers: editing it makes no stage anew.
+    `tltrain.views` shows the result. It is not in the digest of a stage's code, so that editing it rebuilds no stage.
     """
     name = cfg.stage.name
     run = f"{config.stage_module(name)}:run"
@@ -69,14 +70,28 @@ def run_stage(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             else:
                 metrics = resolve(run)(cfg, folder)
             if name in SHOWN:
-                resolve(f"tltrain.views.{config.STAGES[name]}:show")(cfg, folder, metrics)
+                show(cfg, folder, metrics)
             return metrics
     finally:
-        memory.give_back()  # in this process another stage may follow, with models of its own
+        memory.give_back()  # another stage may follow in this process, with other models
+
+
+def show(cfg: DictConfig, folder: Path, metrics: dict[str, Any]) -> None:
+    """Show what a finished stage made. SIGTERM is deferred: a resumed run would not come back to it."""
+    with preemption.deferred():
+        resolve(f"tltrain.views.{config.STAGES[cfg.stage.name]}:show")(cfg, folder, metrics)
+
+
+def show_again(cfg: DictConfig, folder: Path, metrics: dict[str, Any]) -> None:
+    """Show a finished training that was stopped before its picture was drawn."""
+    if cfg.stage.name in TRAINING and (folder / "history.jsonl").is_file():
+        picture = resolve(f"tltrain.views.{config.STAGES[cfg.stage.name]}:PICTURE")
+        if not (folder / picture).exists():
+            show(cfg, folder, metrics)
 
 
 def train(run: str, cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """A training stage, on every process; `run` names its function (`resolver`)."""
+    """Run a training stage on every process; `run` names its function (`resolver`)."""
     with out_of_space.explained(cfg):
         return _train(run, cfg, folder)
 
@@ -100,10 +115,10 @@ def _train(run: str, cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def wanted(cfg: DictConfig) -> bool:
-    """Whether workers are to be started for this run.
+    """Return whether this run needs workers to be started.
 
     Raises:
-        TltrainError: the processes that there are already are not as many as the configuration asks for.
+        TltrainError: processes were started already, but not the configured number.
     """
     team = distributed.team()
     if team is not None:
@@ -125,7 +140,7 @@ def wanted(cfg: DictConfig) -> bool:
 
 @dataclass(frozen=True)
 class Failure:
-    """What a worker ended with. `user`: a mistake of the user's, which needs no traceback."""
+    """How a worker ended. `user`: by a mistake of the user's, which needs no traceback."""
 
     rank: int
     line: str
@@ -135,10 +150,10 @@ class Failure:
 
 
 def launch(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Have workers run the stage; returns its metrics.
+    """Run the stage in workers and return its metrics.
 
     Raises:
-        TltrainError: a worker failed; with its rank where it is not the first. Or there is no secret for all machines.
+        TltrainError: a worker failed (the message has its rank unless it is 0), or there is no secret for all machines.
     """
     secret = shared_secret.new() if cfg.hardware.nodes == 1 else shared_secret.of_user(os.environ)
     with terminal.status("loading torch"):
@@ -146,10 +161,10 @@ def launch(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         from torch.distributed.launcher.api import elastic_launch
     for name in list(logging.root.manager.loggerDict):
         if name.startswith("torch.distributed.elastic"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # `_why` says it in one line
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # `_why` reports failures in one line
     with tempfile.TemporaryDirectory(prefix="tltrain-") as place:
         file = Path(place) / "run.json"
-        file.touch(mode=0o600)  # the folder is the user's alone too
+        file.touch(mode=0o600)  # only the user can enter the folder either
         file.write_bytes(messages.encode((secret, cfg, HydraConfig.instance().cfg, folder)))
         with _environment(distributed.local_processes(cfg.hardware), cfg.hardware.threads), _signals():
             try:
@@ -158,23 +173,23 @@ def launch(cfg: DictConfig, folder: Path) -> dict[str, Any]:
                 )
             except ChildFailedError as error:
                 codes = {failure.exitcode for failure in error.failures.values()}
-                # Where one has failed, the others are sent SIGTERM by the launcher; that is no preemption.
+                # After a failure the launcher sends SIGTERM to the other workers; that is no preemption.
                 if preemption.EXIT in codes and codes <= {preemption.EXIT, -signal.SIGTERM}:
-                    preemption.stop()  # a worker alone was sent it, and all have saved
+                    preemption.stop()  # only a worker received SIGTERM, and all have saved
                 raise TltrainError(_why(error.failures, Path(place))) from error
         if cfg.hardware.nodes > 1 and _node_rank(cfg.hardware) > 0:
             return {}
-    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return json_files.read_object(folder / "metrics.json")
 
 
 def launch_config(hardware: DictConfig, place: str) -> Any:
-    """torch's `LaunchConfig` for this machine's workers.
+    """Return torch's `LaunchConfig` for this machine's workers.
 
     Args:
-        place: a folder for what all but rank 0 print.
+        place: folder for the output of all workers but rank 0.
 
     Raises:
-        TltrainError: several nodes without a place to meet.
+        TltrainError: there are several nodes and no rendezvous.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
     from torch.distributed.launcher.api import LaunchConfig
@@ -212,7 +227,7 @@ def launch_config(hardware: DictConfig, place: str) -> Any:
 
 
 def _node_rank(hardware: DictConfig) -> int:
-    """Which of the nodes this is: by `hardware.node_rank`, else as SLURM says."""
+    """Return the rank of this node, from `hardware.node_rank` or SLURM."""
     given = hardware.node_rank if hardware.node_rank is not None else os.environ.get("SLURM_NODEID")
     if given is None or not 0 <= int(given) < hardware.nodes:
         raise TltrainError(
@@ -224,7 +239,7 @@ def _node_rank(hardware: DictConfig) -> int:
 
 @contextmanager
 def _environment(count: int, threads: int | None) -> Iterator[None]:
-    """What workers inherit: where this package is, and how many threads each may use."""
+    """Set the environment that workers inherit: the path of this package, and their number of threads."""
     root = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     changes = {"PYTHONPATH": path, "OMP_NUM_THREADS": str(threads or distributed.threads(count))}
@@ -242,7 +257,7 @@ def _environment(count: int, threads: int | None) -> Iterator[None]:
 
 @contextmanager
 def _signals() -> Iterator[None]:
-    """torch's launcher leaves its handlers behind, and raises its own exception where Python has one."""
+    """Restore the signal handlers that torch's launcher replaces, and raise Python's exceptions for its own."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
 
     names = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -257,17 +272,17 @@ def _signals() -> Iterator[None]:
         raise SystemExit(128 + int(error.sigval)) from error
     finally:
         for name, handler in before.items():
-            with suppress(ValueError, TypeError):  # outside the main thread there were none set
+            with suppress(ValueError, TypeError):  # outside the main thread none were set
                 signal.signal(name, handler)
 
 
 def _why(failures: Mapping[int, Any], place: Path) -> str:
-    """The line of the worker that failed first, and on the terminal its traceback where it is no mistake of the user's.
+    """Return the line of the worker that failed first, and print its traceback unless the user caused the failure.
 
-    A worker that a signal ended says nothing itself, and what the others then say may only be that they lost it. One
-    that had reported an error before (libraries abort while they are torn down) failed from that error.
+    A worker that a signal killed reports nothing, and the others may only report that they lost it. A killed worker
+    that had reported an error before (libraries abort during teardown) failed because of that error.
     """
-    reports = [Failure(**json.loads(file.read_text(encoding="utf-8"))) for file in place.glob("failed-*.json")]
+    reports = [Failure(**json_files.read_object(file)) for file in place.glob("failed-*.json")]
     first = min(reports, key=lambda report: report.time, default=None)
     said = "" if first is None else _line(first, reports)
     reported = {report.rank for report in reports}
@@ -280,7 +295,7 @@ def _why(failures: Mapping[int, Any], place: Path) -> str:
         for failure in killed.values():
             _show_stderr(place, failure.local_rank)
         names = {signal.Signals(-failure.exitcode).name for failure in killed.values()}
-        # The launcher kills the others too where they do not end in time: which was the first is not known then.
+        # The launcher also kills workers that do not end in time: then it is not known which was the first.
         who = f"rank {next(iter(killed))}" if len(killed) == 1 else f"ranks {' and '.join(map(str, killed))}"
         hint = "; was the memory of this machine used up?" if "SIGKILL" in names else ""
         also = f" (another process failed too: {said})" if said else ""
@@ -295,13 +310,13 @@ def _why(failures: Mapping[int, Any], place: Path) -> str:
 
 
 def _line(first: Failure, reports: list[Failure]) -> str:
-    """The line of `first`, with its rank where rank 0 does not say the same."""
+    """Return the line of `first`, with its rank unless rank 0 reports the same."""
     alike = any(report.rank == 0 and report.line == first.line for report in reports)
     return first.line if alike else f"rank {first.rank}: {first.line}"
 
 
 def _show_stderr(place: Path, local_rank: int) -> None:
-    """The last lines that a worker wrote to its standard error, where the launcher kept them in a file."""
+    """Print the last lines of a worker's standard error, if the launcher stored it in a file."""
     for file in place.rglob(f"attempt_*/{local_rank}/stderr.log"):
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()[-STDERR_LINES:]
         terminal.errors.print("\n".join(lines), markup=False)
@@ -311,14 +326,14 @@ def _show_stderr(place: Path, local_rank: int) -> None:
 
 
 def work(file: Path) -> int:
-    """A worker's life: rank 0 runs the stage, the others follow; returns the exit status."""
+    """Run a worker: rank 0 runs the stage, the others follow. Returns the exit status."""
     redact.install()
-    faulthandler.enable()  # a crash in a library's native code then says where in Python it was called
+    faulthandler.enable()  # a crash in native code then shows where Python called it
     place = started(dict(os.environ))
     assert place is not None
     report = partial(_report, file.parent, place.rank)
     secret, cfg, hydra_config, folder = messages.decode(file.read_bytes())
-    # Under several nodes a death elsewhere is seen by the team first; on one, by the launcher.
+    # With several nodes the team notices a death first; on one node the launcher does.
     team = distributed.join(place, secret, on_failure=report, on_death=lambda line: report(TltrainError(line)))
     if place.rank == 0:
         try:
@@ -348,7 +363,7 @@ def work(file: Path) -> int:
 
 
 def _as_in_hydra(hydra_config: DictConfig) -> None:
-    """The state of a process that Hydra has started a job in: log, `HydraConfig` (which `composed.compose` needs)."""
+    """Set up logging and `HydraConfig` (which `composed.compose` needs) as in a job of Hydra."""
     from hydra.core.utils import configure_log, setup_globals
 
     setup_globals()
@@ -362,6 +377,6 @@ def _report(place: Path, rank: int, error: Exception) -> None:
     trace = "" if user else "".join(traceback.format_exception(error))
     failure = Failure(rank, distributed.in_one_line(error), trace, user, time.time())
     part = place / f".failed-{rank}"
-    with suppress(OSError):  # not by `runs`, where the first process alone writes
+    with suppress(OSError):  # not by `runs`, where only rank 0 writes
         part.write_text(json.dumps(asdict(failure)), encoding="utf-8")
         part.rename(place / f"failed-{rank}.json")

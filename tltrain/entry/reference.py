@@ -113,7 +113,8 @@ def rows(node: DictConfig | None, schema: type, where: str = "") -> Iterator[Row
         meaning = (
             known.meaning if known.only is None else f"{known.meaning}; only {known.only[0]}={','.join(known.only[1])}"
         )
-        row = Row(key, _type_words(hints[name]), _text(value), _range(known), meaning, origin)
+        kind = _either([word for each in known.types for word in _words(each)]) if known.types else ""
+        row = Row(key, kind or _type_words(hints[name]), _text(value), _range(known), meaning, origin)
         if known.schema is not None:
             yield replace(row, type="mapping", default="")
             yield from rows(value if isinstance(value, DictConfig) else None, known.schema, key)

@@ -1,6 +1,6 @@
-"""How torch's elastic launcher begins on one machine: with a store on the loopback interface.
+"""A rendezvous of torch's elastic launcher on one machine, with a store on the loopback interface.
 
-torch's own ways of meeting (`c10d`, `static`) listen on every interface, and `c10d` unpickles what stands in its store.
+torch's own rendezvous (`c10d`, `static`) listen on every interface, and `c10d` unpickles the content of its store.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BACKEND = "tltrain-loopback"
 
 
 class LoopbackRendezvous(RendezvousHandler):
-    """The only agent of a run meets nobody; it serves the store that its workers use."""
+    """The rendezvous of a run's only agent, which serves the store for its workers."""
 
     def __init__(self, parameters: RendezvousParameters) -> None:
         self._run = parameters.run_id

@@ -1,38 +1,84 @@
-"""Keys that another value of the same configuration leaves unread: sizes of random weights beside `model.path`, IRM's
-settings with `stage.irm=false`. What a stage or a choice never reads is in `tltrain.config.reads` and `entry.choices`.
+"""Find keys that another value of the same configuration leaves unread, such as sizes of random weights beside
+`model.path`, or IRM's settings with `stage.irm=false`.
+
+`tltrain.config.reads` and `tltrain.entry.choices` know what a stage or a choice never reads.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
+
+from tltrain.config import reads
 
 OF_PLAN = {"supervised": "sft, pkt", "rl": "irm", "eval": "eval"}
 """Node of stage=plan -> the values of `stage.of` that read it."""
+BASE = "base"
+"""The entry of `stage.models` that stands for the model that `model=...` configures."""
 ENDPOINT_READS = ("model.bos", "model.trust_remote_code")
-"""Keys of the model that source=endpoint reads: of its prompts, and of `source.tokenizer`."""
+"""Keys of the model that source=endpoint reads: for its prompts, and for `source.tokenizer`."""
 
 
 def why(cfg: DictConfig, key: str) -> str | None:
-    """Why a run would not look at `key`, and what would have it look; None where it does."""
+    """Return why a run would not read `key`, and what would make it; None if it reads the key."""
     group = key.partition(".")[0]
-    reasons = {"model": _of_model, "stage": _of_stage, "reward": _of_reward, "source": _of_source}
+    reasons = {
+        "model": _of_model,
+        "hardware": _of_hardware,
+        "stage": _of_stage,
+        "reward": _of_reward,
+        "source": _of_source,
+    }
     return reasons[group](cfg, key) if group in reasons else None
 
 
 def asks_model(cfg: DictConfig) -> bool:
-    """Whether stage=eval or stage=predict has the local model answer."""
+    """Return whether the local model answers in stage=eval or stage=predict."""
     if _asked(cfg) is not None:
         return False
     return cfg.source.name == "model" or (cfg.stage.name == "eval" and cfg.benchmark.name == "general")
 
 
+def analyzed(stage: DictConfig, words: Sequence[str]) -> tuple[bool, list[str]]:
+    """Return whether stage=analyze analyses the dataset, and which models it scores on it.
+
+    Args:
+        words: the overrides on the command line; a group not among them has only its default, which nobody asked for.
+    """
+    keys = [word.lstrip("+~").partition("=")[0] for word in words]
+    data = any(key.partition(".")[0] == "data" for key in keys)
+    model = any(key in ("model", "model.path") for key in keys)
+    models = list(stage.models) or ([BASE] if model or not (data or stage.results) else [])
+    return data or bool(models), models
+
+
+def _without_model(cfg: DictConfig) -> str | None:
+    """Return why the stage loads no model, and what would make it; None if it loads one."""
+    if cfg.stage.name == "analyze" and not analyzed(cfg.stage, _words())[1]:
+        return "no model is analysed; model=NAME, model.path=FOLDER or stage.models=[FOLDER] adds one"
+    if cfg.stage.name not in ("eval", "predict") or asks_model(cfg):
+        return None
+    if (asked := _asked(cfg)) is not None:
+        return f"nothing is asked with {asked}, so no model is read; leave one of the two out"
+    return f"source={cfg.source.name} reads no such key; source=model does"
+
+
+def _words() -> Sequence[str]:
+    return [] if HydraConfig.instance().cfg is None else HydraConfig.get().overrides.task
+
+
+def _of_hardware(cfg: DictConfig, key: str) -> str | None:
+    return None if key in reads.EVERYWHERE else _without_model(cfg)
+
+
 def _of_model(cfg: DictConfig, key: str) -> str | None:
     model = cfg.model
-    if cfg.stage.name in ("eval", "predict") and not asks_model(cfg):
-        if (asked := _asked(cfg)) is not None:
-            return f"nothing is asked with {asked}, so no model is read; leave one of the two out"
-        if cfg.source.name != "endpoint" or key not in ENDPOINT_READS:
-            return f"source={cfg.source.name} reads no such key; source=model does"
+    if (reason := _without_model(cfg)) is not None:
+        endpoint = cfg.stage.name != "analyze" and _asked(cfg) is None and cfg.source.name == "endpoint"
+        if not (endpoint and key in ENDPOINT_READS):
+            return reason
     if model.path is not None and key.startswith(("model.random", "model.hub", "model.package", "model.sizes")):
         return "model.path is used instead, with the sizes it has; leave one of the two out"
     if key.startswith("model.lora.") and model.lora.r is None:
@@ -68,7 +114,7 @@ def _of_reward(cfg: DictConfig, key: str) -> str | None:
 
 
 def _asked(cfg: DictConfig) -> str | None:
-    """What has stage=eval score or compare answers that there are already; None where it asks, or refuses to."""
+    """Return the key that makes stage=eval score or compare existing answers; None if it asks, or refuses to."""
     if cfg.stage.get("compare"):
         return "stage.compare"
     scorable = cfg.benchmark.name != "general" and not cfg.benchmark.get("multi")

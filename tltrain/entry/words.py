@@ -1,6 +1,7 @@
-"""Mistakes in the words of a command line, each in one line with the word that would be right.
+"""Report mistakes in the words of a command line, each in one line with the correct word.
 
-They are found before anything is composed. Hydra's parser would point at a character, and argparse print its usage.
+They are found before anything is composed. Hydra's parser would point at a character, and argparse would print its
+usage.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from tltrain.entry.arguments import suggestion
 from tltrain.errors import TltrainError
 
 GROUPS = ("stage", *(group for group in reads.GROUPS if group != "mae"))
-"""Groups of which `conf/config.yaml` always chooses one."""
+"""Groups for which `conf/config.yaml` always has a choice."""
 _OPENING, _CLOSING = "“”„«»‘’‚", "“”„«»‘’‚"
 _SPECIAL = "()[]{},=:;'\"$ \t\\#&|<>*?!~`%"
-"""Characters that mean something to Hydra or to a shell."""
+"""Characters with a meaning for Hydra or a shell."""
 
 
 def check(words: Sequence[str]) -> None:
-    """Raise a TltrainError for the first word that is a mistake.
+    """Raise a TltrainError for the first mistake.
 
     Args:
         words: the command line without the program.
@@ -41,10 +42,10 @@ def check(words: Sequence[str]) -> None:
 
 
 def quoted(key: str, value: str) -> str:
-    """The word that gives `key` this very text, quoted for Hydra where it has to be and for a shell."""
+    """Return the word that sets `key` to exactly this text, quoted for a shell and, if necessary, for Hydra."""
     plain = f"{key}={value}"
     if _parsed(plain) != value:
-        escaped = re.sub(r'(\\*)"', r'\1\1\\"', value)  # Hydra halves backslashes before a quote, and only those
+        escaped = re.sub(r'(\\*)"', r'\1\1\\"', value)  # Hydra halves only backslashes before a quote
         escaped += re.search(r"\\*$", escaped)[0]  # type: ignore[index]  # it matches the empty end too
         plain = f'{key}="{escaped}"'
     return shlex.quote(plain)
@@ -54,11 +55,11 @@ def quoted(key: str, value: str) -> str:
 
 
 def _overrides(words: Sequence[str]) -> list[str]:
-    """The words that are no flags, or values of these."""
+    """Return the words that are neither flags nor values of flags."""
     from hydra._internal.utils import get_args_parser
 
     parser = get_args_parser()
-    parser.allow_abbrev = False  # Hydra's would take --experiment for --experimental-rerun
+    parser.allow_abbrev = False  # else --experiment would be read as --experimental-rerun
     parser.error = _refuse_flag  # type: ignore[method-assign]
     for at, word in enumerate(words):
         if word[:1] != "-" and _is_dash(word[:1]):
@@ -70,15 +71,15 @@ def _overrides(words: Sequence[str]) -> list[str]:
         if word.startswith("-"):
             at = list(words).index(word)
             _refuse_unknown_flag(word, words[at + 1] if at + 1 < len(words) else "")
-    if rest:  # argparse takes words in one row alone
+    if rest:  # argparse only accepts consecutive words
         flags = [word for word in words if word not in (*known.overrides, *rest)]
         right = shlex.join([*flags, *known.overrides, *rest])
-        raise TltrainError(f"{rest[0]} is divided from the other words by a flag: {program.name()} {right}")
+        raise TltrainError(f"{rest[0]} is separated from the other words by a flag: {program.name()} {right}")
     return list(known.overrides)
 
 
 def _refuse_flag(message: str) -> NoReturn:
-    raise TltrainError(f"{message}; `{program.name()} --help` shows what can be said")
+    raise TltrainError(f"{message}; `{program.name()} --help` lists flags, groups and choices")
 
 
 def _is_dash(character: str) -> bool:
@@ -88,7 +89,7 @@ def _is_dash(character: str) -> bool:
 def _refuse_long_dash(word: str, flags: set[str]) -> NoReturn:
     name = word.lstrip("".join(filter(_is_dash, word)))
     right = next((flag for flag in (f"-{name}", f"--{name}") if flag.partition("=")[0] in flags), name)
-    raise TltrainError(f"{word} begins with {unicodedata.name(word[0]).lower()}, which is no hyphen: {right}")
+    raise TltrainError(f"{word} begins with {unicodedata.name(word[0]).lower()}, which is not a hyphen: {right}")
 
 
 def _refuse_unknown_flag(word: str, after: str) -> NoReturn:
@@ -103,7 +104,7 @@ def _refuse_unknown_flag(word: str, after: str) -> NoReturn:
 
     flags = [flag for action in get_args_parser()._actions for flag in action.option_strings]
     raise TltrainError(
-        f"{word}: no such flag{suggestion(word, flags)}; `{program.name()} --help` shows what can be said"
+        f"{word}: no such flag{suggestion(word, flags)}; `{program.name()} --help` lists flags, groups and choices"
     )
 
 
@@ -111,12 +112,12 @@ def _refuse_unknown_flag(word: str, after: str) -> NoReturn:
 
 
 def _check_no_value(word: str, before: str, following: Sequence[str]) -> None:
-    """A word without `=`, by its neighbours."""
+    """Report a word without `=`, by its neighbours."""
     if word.startswith("~"):
         name = word.lstrip("~")
         if name in GROUPS:
             hint = f"; {name}=none records nothing" if name == "tracking" else ""
-            raise TltrainError(f"{word}: there is always one; {name}=CHOICE takes another{hint}")
+            raise TltrainError(f"{word}: a choice is required; {name}=CHOICE chooses another{hint}")
         return
     if following and following[0].startswith("="):
         typed = [word, *following[: 2 if following[0] == "=" else 1]]
@@ -138,30 +139,34 @@ def _check_no_value(word: str, before: str, following: Sequence[str]) -> None:
 
 
 def _check_value(word: str, following: Sequence[str]) -> None:
-    """A word with `=`, by the words behind it."""
+    """Report mistakes in a word with `=`, by the words after it."""
     key, _, value = word.partition("=")
     name = key.strip().lstrip("+").strip()
     if key != key.strip():
         raise TltrainError(f"{word}: without spaces: {quoted(key.strip(), value.strip())}")
     if not name:
-        raise TltrainError(f"{word}: expected key=value, without spaces; before = stands nothing")
+        raise TltrainError(f"{word}: expected key=value without spaces, found nothing before =")
     if value.startswith("="):
         raise TltrainError(f"{word}: one = is enough: {quoted(key, value.lstrip('='))}")
     if not value and following and "=" not in following[0]:
-        return  # the next word's error names both
+        return  # the error of the next word names both
     if value[:1] and value[0] in _OPENING:
         right = quoted(key, value.strip(_OPENING + _CLOSING))
-        raise TltrainError(f"{word}: {value[0]} is no quotation mark to a shell: {right}")
+        raise TltrainError(f"{word}: {value[0]} is not a quotation mark to a shell: {right}")
     if key.startswith("~"):
         return
     if name == "experiment" or name in GROUPS:
         _check_choice(key, name, value)
+    elif name == "mae" or (value == "null" and re.fullmatch(r"hydra(/\w+)?|mae@[\w.]+", name)):
+        group = "mae@mae.strict" if name == "mae" else name
+        hint = "; stage.rule takes one of the two rules, mae.paper and mae.strict" if name == "mae" else ""
+        raise TltrainError(f"{word}: expected a choice: {group}=NAME{hint}")
     if any(character in value for character in _SPECIAL):
         _check_syntax(word, key, value)
 
 
 def _check_choice(key: str, group: str, value: str) -> None:
-    """The choice of a group."""
+    """Report mistakes in the choice of a group."""
     experiment = group == "experiment"
     right = "+experiment" if experiment else group
     found = _parsed(f"{key}={value}")
@@ -178,7 +183,7 @@ def _check_choice(key: str, group: str, value: str) -> None:
 
 
 def _check_syntax(word: str, key: str, value: str) -> None:
-    """What Hydra's grammar does not take."""
+    """Report what Hydra's grammar does not accept."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -189,7 +194,7 @@ def _check_syntax(word: str, key: str, value: str) -> None:
         pass
     right = quoted(key, value)
     if value.endswith(",") and _parsed(bare := word.rstrip(",")) is not None:
-        raise TltrainError(f"{word}: a comma is at its end: {shlex.quote(bare)}; with the comma: {right}")
+        raise TltrainError(f"{word}: it ends with a comma: {shlex.quote(bare)}; with the comma: {right}")
     if value.startswith("~/"):
         raise TltrainError(f"{word}: a shell replaces ~ at the beginning of a word alone: {key}=$HOME{value[1:]}")
     for opening, closing in ("[]", "{}", "()"):
@@ -204,7 +209,7 @@ def _check_syntax(word: str, key: str, value: str) -> None:
 
 
 def _check_repeated(words: Sequence[str]) -> None:
-    """A key that is given two values, of which Hydra would take the last."""
+    """Report a key that is given two values; Hydra would take the last."""
     given: dict[str, str] = {}
     for word in words:
         key, sign, value = word.partition("=")
@@ -217,7 +222,7 @@ def _check_repeated(words: Sequence[str]) -> None:
 
 
 def ambiguous(word: str) -> str:
-    """The line for several values where there is no sweep."""
+    """Return the message about several values outside of a sweep."""
     key, _, value = word.partition("=")
     if key.lstrip("+") in (*GROUPS, "experiment"):
         return f"{word}: several choices are a sweep: {program.name()} -m {shlex.quote(word)}"
@@ -228,7 +233,7 @@ def ambiguous(word: str) -> str:
 
 
 def _parsed(word: str) -> Any:
-    """The value of a word as Hydra reads it; None where it does not, or where it is a sweep."""
+    """Return the value of a word as Hydra reads it, the word itself for a sweep; None if Hydra refuses it."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import QuotedString
     from hydra.errors import HydraException

@@ -1,34 +1,34 @@
-"""Tools of others, run where they can do no harm: in processes without our memory, environment, files or network.
+"""Run tools from third parties in processes that cannot reach our memory, environment, files or network.
 
-A `Sandbox` runs the functions of one module. Its process is started anew by `exec` (never forked from ours), with a
-clean environment, and lives as long as a conversation, so that a module is loaded once and keeps its state from call to
-call; one that died or hung is replaced at the next call. Only text comes back, at most `Limits.output` characters of
-it, and whatever goes wrong is such a text. `sandbox_child.py`, `sandbox_worker.py`, `sandbox_kernel.py`,
-`sandbox_bwrap.py` and `sandbox_seccomp.py` run there.
+A `Sandbox` runs the functions of one module. It starts its process with `exec` (never as a fork of ours) and a clean
+environment. The process lives as long as a conversation, so that a module is loaded once and keeps its state between
+calls; the next call replaces a process that died or hung. A call returns only text, at most `Limits.output` characters,
+and reports every error as such a text. `sandbox_child.py`, `sandbox_worker.py`, `sandbox_kernel.py`, `sandbox_bwrap.py`
+and `sandbox_seccomp.py` run in the process.
 
-How much the machine isolates is found out once, with a module of our own (`isolation`), the best first. What a library
-holds never changes it: a library that cannot be read or copied stops the run.
+`isolation` determines once, with a module of our own, how strongly the machine can isolate, and tries the strongest
+level first. The content of a library never changes the level: a library that cannot be read or copied stops the run.
 
-    namespaces   The tool is in a world of its own, made by bubblewrap: the Python installation, system libraries and
-                 the tool library, all read-only, an empty /tmp in memory, no other process, no network. Ending it ends
-                 all that it started.
-    landlock     Where bubblewrap is missing or namespaces are forbidden, as in most containers. The tool can read only
-                 what is listed above, write only an empty temporary folder, and open no socket. Processes that it
-                 leaves behind are found by their ancestry; before Linux 6.12 it can send signals to processes of its
-                 user.
-    process      Neither: a process with limits and a clean environment, no more. It can read and write what its user
-                 can. Sockets are refused by seccomp, or failing that (not on Linux) by Python, which a program can go
-                 round. Only for who asks for it by `isolation=process`.
+    namespaces   bubblewrap gives the tool a file system with the Python installation, system libraries and the tool
+                 library, all read-only, and an empty /tmp in memory. The tool sees no other process and no network.
+                 Ending it ends everything that it started.
+    landlock     Used where bubblewrap is missing or namespaces are forbidden, as in most containers. The tool can read
+                 only the paths above, write only an empty temporary folder, and open no socket. Processes that it
+                 leaves behind are found by their ancestry. Before Linux 6.12 it can send signals to its user's
+                 processes.
+    process      No isolation: a process with limits and a clean environment, which can read and write what its user
+                 can. seccomp refuses sockets; outside Linux Python does, which a program can circumvent. Used only with
+                 `isolation=process`.
 
-Root's tools run as the user `nobody`, with no group and no capability. Only with `isolation=process`, where root itself
-may not change its user, do they run as root.
+Root's tools run as the user `nobody`, without groups and capabilities. They run as root only with `isolation=process`
+and where root itself may not change its user.
 
-Everywhere: limits of time, processor time, memory, files and open files; no core dumps. Memory is limited for each
-process, and that of all together is counted ten times a second, as are files. Memory that no process would answer for
-(System V's, `memfd_create`, spliced pipes, watches of inotify) is refused by seccomp. Not covered: what is allocated
-between two counts; buffers of sockets and pipes, at most some 200 kB for each open file; a thread that a call leaves
-behind runs on until its processor time is used up or the conversation ends; a hole in the kernel. With `network=True` a
-tool reaches whatever we reach, the services of this machine and its neighbours too.
+All levels limit time, processor time, memory, files and open files, and disable core dumps. The kernel limits the
+memory of each process; the memory and files of all processes together are counted ten times a second. seccomp refuses
+memory that is not attributed to a process (System V, `memfd_create`, spliced pipes, inotify watches). Not covered:
+allocations between two counts; buffers of sockets and pipes, about 200 kB for each open file; threads that a call
+leaves behind, which run until their processor time is used up or the conversation ends; vulnerabilities of the kernel.
+With `network=True` a tool reaches everything that we reach, including the services of this machine and its neighbours.
 """
 
 from __future__ import annotations
@@ -62,42 +62,42 @@ log = logging.getLogger(__name__)
 ISOLATION_LEVELS = ("namespaces", "landlock", "process")
 CHILD = Path(__file__).with_name("sandbox_child.py")
 GRACE = 10.0
-"""Seconds beyond a limit after which the supervisor, which should have answered, is ended too."""
+"""Seconds beyond a limit after which the supervisor, which should have answered, is killed too."""
 MB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one tool process may use. `seconds` are those of a call, and again those of loading the module."""
+    """What one tool process may use. `seconds` apply to a call, and separately to loading the module."""
 
     seconds: float = 10.0
-    memory: int = 2048  # MB of address space of a process, and of memory that all together use
+    memory: int = 2048  # MB of address space of each process, and of memory that all of them use together
     output: int = 4000  # characters of an answer
     disk: int = 64  # MB of all files together
-    processes: int = 64  # and threads; without namespaces eight times as many, for all tools together
+    processes: int = 64  # including threads; without namespaces eight times as many, for all tools together
     files: int = 128  # open at once
 
 
 @dataclass(frozen=True, slots=True)
 class Isolation:
-    """What was reached: one of `ISOLATION_LEVELS`, and who refuses the network ("on" where it is allowed)."""
+    """The isolation in effect: one of `ISOLATION_LEVELS`, and what refuses the network ("on" where it is allowed)."""
 
     level: str
     network: str
 
 
 class ToolSession(Protocol):
-    """Tools that run behind walls, started and ended by whoever holds the session; how the walls are made is not said.
+    """Isolated tools. The owner of the session starts and ends them; implementations choose how to isolate them.
 
-    `Sandbox` calls the functions of a module. A server of tools that lives longer is another class with these methods.
+    `Sandbox` calls the functions of a module. A long-lived tool server would be another class with these methods.
     """
 
     def start(self) -> Isolation:
-        """Start the process, and say how far it is isolated. Raises where it cannot be started."""
+        """Start the process and return its isolation. Raises if it cannot be started."""
         ...
 
     def call(self, function: str, arguments: Mapping[str, Any]) -> str:
-        """The answer of a tool as text, errors included; starts the process where there is none. Never raises."""
+        """Return a tool's answer as text, errors included; starts the process if there is none. Never raises."""
         ...
 
     def close(self) -> None:
@@ -106,14 +106,14 @@ class ToolSession(Protocol):
 
 
 class Sandbox:
-    """A process for one module of a tool library, started at the first call. Not for several threads at once.
+    """A process for one module of a tool library, started at the first call. Not thread-safe.
 
     Args:
-        library: the folder that modules are loaded from. The process may read all of it.
+        library: the folder from which modules are loaded. The process may read all of it.
         module: the module's dotted name, from an index of the library, never from a model.
         functions: the names that may be called.
-        level: one of `ISOLATION_LEVELS`; None: the best of this machine, `process` excepted.
-        source: what `sandbox_library.readable` says of the library; None: it is asked when the process starts.
+        level: one of `ISOLATION_LEVELS`; None: the strongest level of this machine other than `process`.
+        source: the folder that `sandbox_library.readable` returns; None: it is called when the process starts.
     """
 
     def __init__(
@@ -130,12 +130,12 @@ class Sandbox:
         self.limits, self.network = limits or Limits(), network
         self.level, self.source = level, source
         self.load_error: str | None = None
-        """Why the module could not be loaded, if it could not; every call is then answered with it."""
+        """Why the module could not be loaded, which is then the answer to every call; None if it could."""
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: ToolFolder | None = None
 
     def call(self, function: str, arguments: Mapping[str, Any]) -> str:
-        """What the function returns, as JSON, or a text that begins with `Error: `. Never raises."""
+        """Return the function's result as JSON, or a text that begins with `Error: `. Never raises."""
         if function not in self.functions:
             return f"Error: there is no tool named {_printable(function[:200])}"
         try:
@@ -152,24 +152,24 @@ class Sandbox:
         except (_Gone, OSError, TltrainError) as gone:
             self.close()
             answer = f"Error: {gone}"
-        except BaseException:  # such as Ctrl-C: an answer that comes later would be taken for that of the next call
+        except BaseException:  # such as Ctrl-C: a late answer would be taken for the answer to the next call
             self.close()
             raise
         return cut(_printable(answer), self.limits.output)
 
     def start(self) -> Isolation:
-        """Start the process; no tool is loaded yet.
+        """Start the process without loading a tool.
 
         Raises:
-            _Gone: the kernel refuses what `level` asks for.
-            TltrainError: the library cannot be read by the tools' user, or no level is strong enough.
+            _Gone: the kernel refuses what `level` requires.
+            TltrainError: the tools' user cannot read the library, or no level is strong enough.
         """
         level = self.level or isolation(network=self.network).level
         user = tool_user(level)
         source = self.source or readable(self.library, user)
         self._folder = ToolFolder()
         process = self._process = subprocess.Popen(
-            [sys.executable, "-I", "-B", str(CHILD), self._folder.path],  # the last to be known by in a list
+            [sys.executable, "-I", "-B", str(CHILD), self._folder.path],  # its path, for process lists
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -188,7 +188,7 @@ class Sandbox:
         process, self._process = self._process, None
         if process is not None:
             requests, answers = pipes(process)
-            requests.close()  # by this the supervisor ends its worker, and itself
+            requests.close()  # the supervisor then ends its worker and itself
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(5)
             if process.returncode is None:
@@ -237,7 +237,7 @@ class Sandbox:
         return str(self._exchange(request, self.limits.seconds + GRACE)["text"])
 
     def _exchange(self, request: bytes, seconds: float) -> dict[str, Any]:
-        """Send a line to the supervisor, read one. Raises `_Gone` with what is to be told, if there is no answer."""
+        """Send a line to the supervisor and read its reply. Raises `_Gone` with the reason if there is no reply."""
         if self._process is None:
             raise _Gone("the process that runs the tools was not started")
         deadline = time.monotonic() + seconds
@@ -249,7 +249,7 @@ class Sandbox:
         while (left := deadline - time.monotonic()) > 0:
             for fd, _ in poll.poll(left * 1000):
                 if fd == outward:
-                    with contextlib.suppress(BrokenPipeError):  # then the other end tells why, or is closed
+                    with contextlib.suppress(BrokenPipeError):  # the reply gives the reason
                         request = request[os.write(fd, request) :]
                         if request:
                             continue
@@ -268,20 +268,20 @@ class Sandbox:
 
 
 class _Gone(Exception):
-    """The process is of no use any more, and why."""
+    """The process can no longer be used; the message gives the reason."""
 
 
 _lock = threading.Lock()
 
 
 def isolation(minimum: str = "auto", network: bool = False) -> Isolation:
-    """The strongest isolation of this machine. Found out once, with a module of our own, and said once.
+    """Return the strongest isolation of this machine. It is determined and logged once, with a module of our own.
 
     Args:
-        minimum: one of `ISOLATION_LEVELS`, nothing weaker than which is accepted; `auto` is `landlock`.
+        minimum: the weakest of `ISOLATION_LEVELS` to accept; `auto` is `landlock`.
 
     Raises:
-        TltrainError: the machine has nothing that strong.
+        TltrainError: the machine's isolation is weaker than `minimum`.
     """
     weakest = "landlock" if minimum == "auto" else minimum
     refusals: list[str] = []
@@ -305,7 +305,7 @@ REMEDY = (
 
 @cache
 def _probe(level: str, network: bool) -> Isolation | str:
-    """What `level` comes to on this machine, or why it cannot be had."""
+    """Return the isolation that `level` gives on this machine, or why it is not available."""
     folder = None
     try:
         folder = ToolFolder()
@@ -328,7 +328,7 @@ def _probe(level: str, network: bool) -> Isolation | str:
 
 
 def _announcement(found: Isolation, refusals: list[str]) -> tuple[int, str]:
-    """How severe, and what is said of the isolation that was reached."""
+    """Return the log level and the message about the isolation in effect."""
     means = {
         "namespaces": "they see system files and the tool library alone",
         "landlock": "they read only system files and the tool library and write only a temporary folder",
@@ -347,12 +347,12 @@ def _say_once(severity: int, text: str) -> None:
 
 
 def _printable(text: str) -> str:
-    """Without halves of surrogate pairs, which no file and no tokenizer takes."""
+    """Replace lone surrogates, which neither files nor tokenizers accept."""
     return text.encode("utf-8", "replace").decode()
 
 
 def _kill_all(process: subprocess.Popen[bytes]) -> None:
-    """End a supervisor that does not end by itself, and all below it."""
+    """Kill a supervisor that does not end by itself, and all its descendants."""
     for pid in [*descendants(process.pid), process.pid]:
         with contextlib.suppress(OSError):
             send_signal(pid, signal.SIGKILL)

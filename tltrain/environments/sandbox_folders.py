@@ -1,10 +1,10 @@
-"""Temporary folders around the tools of a library, and the removal of those whose owner was killed.
+"""Temporary folders for the tools of a library, and the removal of folders whose owner was killed.
 
-    tltrain-tool-RANDOM/    ours; other users may pass through it, not list it
-        owner               locked by our process for as long as it lives: the kernel lets go of a lock, however it ends
-        home/, library/     what a tool may write, a copy that it may read
+    tltrain-tool-RANDOM/    ours; other users may enter but not list it
+        owner               locked by our process while it lives: the kernel releases the lock however the process ends
+        home/, library/     the folder that a tool may write, and a copy of the library that it may read
 
-A folder whose `owner` nobody locks was left by a process that is dead, and the next run removes it.
+A folder whose `owner` is not locked was left by a dead process; the next run removes it.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from functools import cache
 PREFIX = "tltrain-tool-"
 OWNER = "owner"
 DAY = 24 * 3600.0
-"""Seconds after which a folder without `owner`, as earlier versions made them, counts as left behind."""
+"""Seconds after which a folder without `owner`, which earlier versions made, counts as left behind."""
 
 
 class ToolFolder:
-    """A new temporary folder, removed by `close`, or by a later run if this process is killed before."""
+    """A new temporary folder. `close` removes it, or a later run if this process is killed before."""
 
     def __init__(self) -> None:
         parent = parent_folder()
         remove_stale(parent)
         self.path = tempfile.mkdtemp(prefix=PREFIX, dir=parent)
         if os.geteuid() == 0:
-            os.chmod(self.path, 0o711)  # the tool, which is another user, has to reach what lies inside
-        # Locked before it has its name: a folder with an unlocked `owner` may be removed by anybody.
+            os.chmod(self.path, 0o711)  # the tool runs as another user and must reach the content
+        # Locked before it gets its name: any run may remove a folder with an unlocked `owner`.
         self._lock = os.open(f"{self.path}/{OWNER}.new", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         with contextlib.suppress(OSError):  # a file system without locks: the folder counts as in use for a day
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.rename(f"{self.path}/{OWNER}.new", f"{self.path}/{OWNER}")
 
     def make(self, name: str) -> str:
-        """A folder inside, for our user alone until the tool's user is given it."""
+        """Make a folder inside, accessible to our user only until the tool's user becomes its owner."""
         os.mkdir(f"{self.path}/{name}", 0o700)
         return f"{self.path}/{name}"
 
@@ -54,10 +54,10 @@ class ToolFolder:
 
 
 def parent_folder() -> str:
-    """Where temporary folders are made; for root a place that the user `nobody` can get to.
+    """Return the folder for temporary folders; for root, one that the user `nobody` can enter.
 
     Raises:
-        OSError: there is no such place.
+        OSError: there is no such folder.
     """
     first = tempfile.gettempdir()
     if os.geteuid() != 0:
@@ -69,7 +69,7 @@ def parent_folder() -> str:
 
 
 def others_may_enter(folder: str) -> bool:
-    """Whether a user without rights of their own gets through all folders of a path, the last one included."""
+    """Return whether any user can enter all folders of a path, including the last one."""
     path = os.path.realpath(folder)
     while True:
         try:
@@ -84,7 +84,7 @@ def others_may_enter(folder: str) -> bool:
 
 @cache
 def remove_stale(parent: str) -> None:
-    """Remove folders of ours in `parent` whose process is dead; once in the life of a process."""
+    """Remove our folders in `parent` whose process is dead; once per process."""
     with contextlib.suppress(OSError), os.scandir(parent) as entries:
         for entry in entries:
             if entry.name.startswith(PREFIX):
@@ -105,7 +105,7 @@ def _remove_if_stale(path: str) -> None:
                 remove(path)
             return
         try:
-            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails where the owner lives
+            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while the owner lives
             remove(path)
         finally:
             os.close(owner)
@@ -122,10 +122,10 @@ def _named_by_a_process(path: str) -> bool:
 
 
 def remove(folder: str) -> None:
-    """Delete what a tool left, however it made it; links are not followed."""
+    """Delete a folder with any content that a tool may have left; links are not followed."""
     with contextlib.suppress(RecursionError):  # folders in folders in folders ...
         shutil.rmtree(folder, ignore_errors=True)
-    for command in (["rm", "-rf"], ["chmod", "-R", "u+rwx"], ["rm", "-rf"]):  # a tool may close its folders to us
+    for command in (["rm", "-rf"], ["chmod", "-R", "u+rwx"], ["rm", "-rf"]):  # a tool may have removed our permissions
         if not os.path.isdir(folder):
             return
         with contextlib.suppress(OSError):

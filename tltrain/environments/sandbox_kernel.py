@@ -1,13 +1,13 @@
-"""What the kernel offers against a tool that means harm, by ctypes, since Python 3.11 wraps little of it.
+"""Kernel features that confine malicious tools, by ctypes, since Python 3.11 wraps few of them.
 
-Part of the process that `sandbox_child.py` is: it imports nothing but the standard library, and runs there alone.
+This module runs in the processes of `sandbox_child.py` and imports only the standard library.
 
     rights       another user, no capabilities, limits of this process
-    Landlock     a list of folders that may be read, and of those that may be written
-    counting     the processes below one, and the memory and files that they hold together
+    Landlock     lists of folders that may be read, and that may be written
+    counting     the descendants of a process, and the memory and files that they hold together
 
-Namespaces are `sandbox_bwrap.py`, the filter of system calls is `sandbox_seccomp.py`. Every function raises OSError
-where the kernel refuses. Numbers are those of the kernel's headers, equal on all its architectures.
+`sandbox_bwrap.py` makes namespaces, `sandbox_seccomp.py` filters system calls. Every function raises OSError if the
+kernel refuses. The numbers are from the kernel's headers and equal on all architectures.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from collections.abc import Iterable
 
 LINUX = sys.platform == "linux"
 NOBODY = 65534
-"""Whom root's tools run as."""
+"""The user that root's tools run as."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -49,10 +49,10 @@ def _prctl(option: int, *arguments: int, what: str) -> int:
 
 
 def limit(memory: int, file_size: int, processes: int | None, open_files: int, cpu: int) -> None:
-    """Limits of this process and each that it starts: bytes of address space and of a file, a user's processes, CPU s.
+    """Limit this process and each that it starts: bytes of address space and of a file, processes, seconds of CPU.
 
-    `processes` counts those of the same user in the same user namespace, threads too; it does not bind root; None: no
-    limit. Not every system knows every limit: what cannot be set stays as it is.
+    `processes` counts the user's processes and threads in the user namespace and does not bind root; None: no limit. A
+    limit that the system does not know is left out.
     """
     wanted = {
         "RLIMIT_AS": memory,
@@ -74,19 +74,19 @@ def limit(memory: int, file_size: int, processes: int | None, open_files: int, c
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent ends; forgotten whenever the user id changes."""
+    """Make the kernel kill this process when its parent ends; a change of the user id resets this."""
     _prctl(1, 9, what="PR_SET_PDEATHSIG")
 
 
 def adopt_orphans() -> None:
-    """Become the parent of descendants whose parent ended, instead of the machine's first process."""
+    """Become the parent of descendants whose parent has ended, in place of process 1."""
     _prctl(36, 1, what="PR_SET_CHILD_SUBREAPER")
 
 
 def drop_rights(user: int | None) -> None:
-    """Give up every capability for good, and become `user`; None: stay who we are."""
+    """Give up every capability permanently and become `user`; None: keep the user."""
     for capability in range(64):
-        with contextlib.suppress(OSError):  # the kernel knows fewer
+        with contextlib.suppress(OSError):  # the kernel has fewer
             _prctl(24, capability, what="PR_CAPBSET_DROP")
     with contextlib.suppress(OSError):
         _prctl(47, 4, what="PR_CAP_AMBIENT_CLEAR_ALL")
@@ -101,11 +101,11 @@ def drop_rights(user: int | None) -> None:
 
 
 def send_signal(pid: int, number: int) -> None:
-    """Send a signal to one process other than the first, and never to a group or to all, as 0, -1 and others would.
+    """Send a signal to one process other than process 1; 0, -1 and others would send it to a group or to all.
 
     Raises:
         ValueError: `pid` is not the number of such a process.
-        OSError: there is no such process, or it is not ours to signal.
+        OSError: there is no such process, or we may not signal it.
     """
     if pid <= 1:
         raise ValueError(f"{pid} is not the number of one process that may be signalled")
@@ -113,7 +113,7 @@ def send_signal(pid: int, number: int) -> None:
 
 
 def own_threads() -> int | None:
-    """How many threads this user has in all processes; None where that is not to be found out."""
+    """Return the number of this user's threads in all processes; None if it is not available."""
     if not os.path.isdir("/proc/self/task"):
         return None
     count = 0
@@ -125,7 +125,7 @@ def own_threads() -> int | None:
 
 
 def descendants(root: int) -> set[int]:
-    """The processes below one, ended ones that nobody has waited for left out."""
+    """Return the descendants of a process without zombies."""
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
         if name.isdigit():
@@ -148,9 +148,9 @@ def descendants(root: int) -> set[int]:
 
 
 def memory_in_use(processes: Iterable[int]) -> int:
-    """Bytes of memory and swap that these processes hold together; what several share counts once.
+    """Return the bytes of memory and swap that these processes hold together; shared memory counts once.
 
-    Where the kernel does not tell shares (a process that made itself undumpable), shared memory counts for each.
+    If the kernel does not report shares (a process that made itself undumpable), shared memory counts for each process.
     """
     return sum(_memory(pid) for pid in processes)
 
@@ -168,7 +168,7 @@ def _memory(pid: int) -> int:
 
 
 def files_of_namespace(processes: Iterable[int]) -> tuple[int, int]:
-    """How many files lie in /tmp as those of these processes see it that have another /tmp than ours; their bytes."""
+    """Return the number of files in /tmp of the namespace that these processes are in, and their bytes."""
     ours = os.stat("/").st_dev
     inside = next((pid for pid in processes if os.stat(f"/proc/{pid}/root/").st_dev != ours), None)
     if inside is None:
@@ -178,7 +178,7 @@ def files_of_namespace(processes: Iterable[int]) -> tuple[int, int]:
 
 
 def files_of(folder: str, processes: Iterable[int], most: int) -> tuple[int, int]:
-    """How many files there are in a folder, or deleted and still open, and their bytes; counting ends after `most`."""
+    """Return the number of files in a folder, or deleted but open, and their bytes; counting ends after `most`."""
     count = size = 0
     waiting = [folder]
     while waiting and count <= most:
@@ -211,10 +211,10 @@ _FILE_RIGHTS = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL
 
 
 def landlock(read: list[str], write: list[str], network: bool) -> None:
-    """From now on, for this process and its children: nothing but `read` is read, and nothing but `write` is written.
+    """Allow this process and its children to read only `read` and to write only `write`.
 
-    A process so restricted may not trace one that is not, nor read its memory and environment in /proc; where the
-    kernel knows how (ABI 6), not signal it either.
+    A restricted process cannot trace an unrestricted one or read its memory and environment in /proc, and from ABI 6 on
+    cannot signal it.
     """
     abi = _syscall(444, "landlock", None, 0, 1)
     handled = (1 << {1: 13, 2: 14}.get(abi, 15 if abi < 5 else 16)) - 1

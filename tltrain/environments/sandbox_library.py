@@ -1,8 +1,8 @@
-"""The folder that tools of a library are loaded from: the library itself, or a copy that the tools' user can read.
+"""The folder from which tools of a library are loaded: the library itself, or a copy that the tools' user can read.
 
-Root's tools run as the user `nobody`. Where that user cannot read all of a library, a copy is made for it, once for all
-conversations, and again where the library has changed. A library is a stranger's: whatever cannot be copied stops the
-run with the file's name. It never makes the isolation weaker.
+Root's tools run as the user `nobody`. If that user cannot read all of a library, it gets a copy, made once for all
+conversations and again if the library has changed. A library is untrusted: a file that cannot be copied stops the run
+with its name and never weakens the isolation.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from tltrain.errors import TltrainError
 MOST_BYTES = 256 << 20
 MOST_FILES = 20_000
 DEEPEST = 64
-"""Limits of a copy; a library beyond them has to be made readable for others instead."""
+"""Limits of a copy; a larger library must be made readable for other users instead."""
 
 _copies: dict[tuple[Path, int], ToolFolder] = {}
 _lock = threading.Lock()
 
 
 def readable(library: Path, user: int | None) -> Path:
-    """The folder with the library's modules that `user` can read; None: our own user, who reads it where it is.
+    """Return the folder from which `user` can read the library's modules; None: our own user, who reads the library.
 
     Raises:
-        TltrainError: it has to be copied and cannot be; names the file.
+        TltrainError: the library must be copied and cannot be; the message names the file.
     """
     library = library.resolve()
     if user is None or (others_may_enter(str(library)) and _readable_by_others(library)):
@@ -50,7 +50,7 @@ def readable(library: Path, user: int | None) -> Path:
 
 
 def _signature(library: Path) -> int:
-    """What changes when a file of the library does; of at most `MOST_FILES`, as more are not copied."""
+    """Return a value that changes with the files of the library; beyond `MOST_FILES` none are copied."""
     found: list[tuple[str, int, int, int, int]] = []
     waiting = [str(library)]
     while waiting and len(found) <= MOST_FILES:
@@ -66,7 +66,7 @@ def _signature(library: Path) -> int:
 
 
 def _readable_by_others(library: Path) -> bool:
-    """Whether a user without rights of their own can read all files and folders; False beyond `MOST_FILES`."""
+    """Return whether any user can read all files and folders; False beyond `MOST_FILES`."""
     count, waiting = 0, [library]
     while waiting:
         folder = waiting.pop()
@@ -90,7 +90,7 @@ def _readable_by_others(library: Path) -> bool:
 
 
 class _Copy:
-    """How much of a library was copied so far."""
+    """The bytes and files of a library that were copied so far."""
 
     def __init__(self) -> None:
         self.bytes = self.files = 0
@@ -107,10 +107,10 @@ class _Copy:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a library into an empty folder, for everybody to read. Links are copied as links, and not followed.
+    """Copy a library into an empty folder that everybody can read. Links are copied as links.
 
     Raises:
-        TltrainError: a file cannot be read, is neither file, folder nor link, or the library is too large.
+        TltrainError: an entry cannot be read or is no file, folder or link, or the library is too large.
     """
     try:
         root = os.open(source, os.O_RDONLY | os.O_DIRECTORY)
@@ -120,7 +120,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def _copy_folder(folder: int, path: str, target: str, done: _Copy, depth: int) -> None:
-    """Copy the open `folder`, which lies at `path`, and close it. Names are looked up in it: no link can mislead."""
+    """Copy the open `folder` at `path` and close it. Names are looked up in the descriptor, so no link can mislead."""
     try:
         if depth > DEEPEST:
             raise _refusal(path, f"folders lie deeper than {DEEPEST} levels")
@@ -146,7 +146,7 @@ def _copy_entry(folder: int, name: str, path: str, target: str, done: _Copy, dep
         return
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise _refusal(path, "it is no file but a pipe, socket or device")
-    # Neither following a link nor waiting for the writer of a pipe that has taken the file's place meanwhile.
+    # A link or a pipe may have replaced the file meanwhile: follow none, and wait for no writer.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
     if stat.S_ISDIR(mode):
         os.mkdir(target, 0o700)
@@ -157,13 +157,13 @@ def _copy_entry(folder: int, name: str, path: str, target: str, done: _Copy, dep
             raise _refusal(path, "it is no file but a pipe, socket or device")
         with open(target, "xb") as written:
             while chunk := file.read(1 << 20):
-                done.count(path, len(chunk))  # a file that grows all the time ends here
+                done.count(path, len(chunk))  # also ends for a file that keeps growing
                 written.write(chunk)
     os.chmod(target, 0o755 if mode & 0o111 else 0o644)
 
 
 def _refusal(path: str, reason: str) -> TltrainError:
     return TltrainError(
-        f"{path}: the tool library cannot be copied for the user nobody, as whom root's tools run: {reason}; remove it "
-        "from the library, make the whole library readable for others, or run as a user other than root"
+        f"{path}: the tool library cannot be copied for the user nobody, which root's tools run as: {reason}; remove "
+        "it from the library, make the whole library readable for others, or run as a user other than root"
     )

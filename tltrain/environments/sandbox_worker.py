@@ -1,7 +1,7 @@
-"""The process that runs tools: locks itself up, loads one module, calls its documented functions.
+"""The process that runs tools: it confines itself, loads one module, and calls its documented functions.
 
-Part of the process that `sandbox_child.py` is: it imports nothing but the standard library. With namespaces it is a
-script that bubblewrap starts; else a fork of the supervisor.
+It imports only the standard library. With namespaces bubblewrap starts it as a script; otherwise it is a fork of the
+supervisor (`sandbox_child.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 from types import ModuleType
 from typing import BinaryIO
 
-# Kept, so that a tool which changes these modules does not change what we do.
+# References of our own: a tool may change these modules.
 _encode, _decode, _write = json.JSONEncoder().encode, json.JSONDecoder().decode, os.write
 
 
@@ -28,7 +28,7 @@ def send(fd: int, value: dict) -> None:
 
 
 def take_channels() -> tuple[int, int]:
-    """Standard input and output under other numbers; in their place, and for errors, nothing."""
+    """Move standard input and output to other descriptors, and replace them and standard error by the null device."""
     requests, answers = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
@@ -38,17 +38,17 @@ def take_channels() -> tuple[int, int]:
 
 
 def run(config: dict, kernel: ModuleType, seccomp: ModuleType, lines: BinaryIO, answers: int) -> None:
-    """Lock this process up as the configuration says, tell how, and answer requests."""
+    """Confine this process as the configuration says, report how, and answer requests."""
     try:
         hello = lock_up(config, kernel, seccomp)
-    except (OSError, AttributeError) as error:  # the second: a C library without that function
+    except (OSError, AttributeError) as error:  # AttributeError: a C library without that function
         send(answers, {"fault": getattr(error, "strerror", None) or str(error)})
         return
     send(answers, hello)
     tools = Tools(config)
     with lines:
         for line in lines:
-            with contextlib.suppress(OSError):  # what the last call left was killed, and counts until waited for
+            with contextlib.suppress(OSError):  # killed processes of the last call count until they are waited for
                 while os.waitpid(-1, os.WNOHANG)[0]:
                     pass
             request = _decode(line.decode())
@@ -57,14 +57,14 @@ def run(config: dict, kernel: ModuleType, seccomp: ModuleType, lines: BinaryIO, 
 
 
 SIGNALLED = 128
-"""Added to a signal's number where a status has to tell of it, as shells and bubblewrap do."""
+"""Added to a signal's number in an exit status, as shells and bubblewrap do."""
 
 
 def lock_up(config: dict, kernel: ModuleType, seccomp: ModuleType) -> dict:
-    """Take from this process what tools do not need. Raises OSError where the kernel does not do what was asked for."""
+    """Take the rights from this process that tools do not need. Raises OSError if the kernel refuses."""
     level, network, home, user = config["level"], config["network"], config["home"], config["user"]
     read = config["read"] if level == "namespaces" else [*config["read"], config["library"]]
-    if user is not None and level != "namespaces":  # with namespaces /tmp is everybody's
+    if user is not None and level != "namespaces":  # with namespaces every user can write to /tmp
         os.chown(home, user, user)
         read = keep_reachable(read)
     os.umask(0o077)
@@ -82,7 +82,7 @@ def lock_up(config: dict, kernel: ModuleType, seccomp: ModuleType) -> dict:
     if user is not None:
         check_readable()
     processes = config["processes"]
-    if level != "namespaces":  # there all that the user runs counts, now and later: leave room
+    if level != "namespaces":  # there all processes of the user count: leave room for others
         running = kernel.own_threads()
         processes = None if running is None else running + 8 * processes
     kernel.limit(config["memory"], config["disk"], processes, config["files"], config["cpu"])
@@ -106,10 +106,10 @@ def lock_up(config: dict, kernel: ModuleType, seccomp: ModuleType) -> dict:
 
 
 def keep_reachable(folders: list[str]) -> list[str]:
-    """Open the folders that another user could not get to, and let Python look for its modules by what was opened.
+    """Open the folders that another user cannot enter, and make Python load its modules through the descriptors.
 
-    Python often lies below /root, which `nobody` cannot enter. An open folder is reached through /proc whatever lies
-    above it. The files in it keep their permissions. Returns `folders` with what replaces those.
+    Python is often installed below /root, which `nobody` cannot enter. An open folder can be reached through /proc
+    regardless of its parents; the files in it keep their permissions. Returns `folders` with those paths replaced.
     """
     opened = {}
     for folder in folders:
@@ -144,20 +144,20 @@ def _others_may_enter(folder: str) -> bool:
 
 
 def check_readable() -> None:
-    """Raise OSError unless this process's user can read Python's own modules."""
+    """Raise OSError unless this process's user can read Python's standard library."""
     library = os.path.dirname(os.__file__)
     if not os.access(library, os.R_OK | os.X_OK) or not os.access(os.__file__, os.R_OK):
         raise OSError(f"the user nobody cannot read {library}")
 
 
 def _no_sockets(event: str, arguments: object) -> None:
-    """The weakest way: sockets of Python's own; a library in C, or another program, has others."""
+    """Refuse Python's sockets, the weakest way: C libraries and other programs are not affected."""
     if event.startswith("socket.") and event not in ("socket.gethostname", "socket.sethostname"):
         raise PermissionError("the network is off")
 
 
 class Tools:
-    """One module of the library, loaded when first asked for; its state lives as long as the process."""
+    """One module of the library, loaded at the first request; its state lives as long as the process."""
 
     def __init__(self, config: dict) -> None:
         self.library, self.module, self.functions = config["library"], config["module"], set(config["functions"])
@@ -166,7 +166,7 @@ class Tools:
         self.loaded: ModuleType | None = None
 
     def answer(self, request: dict) -> str:
-        """What a function returns, as JSON; what goes wrong, as text that begins with `Error: `."""
+        """Return a function's result as JSON, and an error as text that begins with `Error: `."""
         try:
             self._more_cpu()
             if self.loaded is None:
@@ -183,7 +183,7 @@ class Tools:
             return cut(f"Error: {describe(error)}", self.output)
 
     def _more_cpu(self) -> None:
-        """Processor time for one more call; a thread that a call left behind uses it up."""
+        """Allow processor time for one more call; threads that earlier calls left behind use it too."""
         used = resource.getrusage(resource.RUSAGE_SELF)
         hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
         soft = int(used.ru_utime + used.ru_stime + self.seconds) + 2
@@ -192,7 +192,7 @@ class Tools:
 
 
 def describe(error: BaseException) -> str:
-    """An exception's message; its type too where the message alone would say nothing."""
+    """Return an exception's message, with its type if the message alone would not explain the error."""
     try:
         kind = type.__getattribute__(type(error), "__name__")
     except BaseException:
@@ -207,7 +207,7 @@ def describe(error: BaseException) -> str:
 
 
 def cut(text: str, most: int) -> str:
-    """`text` in at most `most` characters; at the end of a longer one stands that it was cut."""
+    """Return at most `most` characters of `text`; a cut text ends with a note."""
     if len(text) <= most:
         return text
     note = f"... [cut: {len(text):,} characters]"
@@ -215,7 +215,7 @@ def cut(text: str, most: int) -> str:
 
 
 def main() -> None:
-    """Inside the namespaces: the first line is the configuration, the others are requests."""
+    """Run inside the namespaces: the first line is the configuration, the others are requests."""
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     import sandbox_kernel
     import sandbox_seccomp

@@ -43,8 +43,8 @@ class Prediction:
         reward: by the reward table; None where it was not computed.
         reason: why the grade is what it is, in words.
         meta: what the benchmark says of the sample (`query`, `scenario`), and `seen`: whether it was trained on.
-        finish_reason: why the answer ended, as a server said (`length`: cut before a call could be read); empty, and
-            not in the file, where nobody did.
+        finish_reason: why the answer ended, in the words of OpenAI's API (`length`: cut before a call could be read);
+            empty, and not in the file, where the source does not know.
         said: thought, text and calls of an answer in a native format; empty, and not in the file, in the TL format.
     """
 

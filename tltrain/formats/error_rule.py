@@ -1,4 +1,4 @@
-"""What counts as an error: a `Rule`, read from a file of `conf/mae/`."""
+"""Rules that say which tool answers are errors, read from files of `conf/mae/`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import yaml
 from tltrain.errors import TltrainError
 
 FLAGGED = "flagged"
-"""The kind of an error of which nothing is known but that a field says so."""
+"""The kind of an error that only a field reports, without further information."""
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """Texts that show one kind of error: a normalised substring (`text`), or expressions by where they are tried.
+    """A pattern of one kind of error: a normalized substring (`text`), or regular expressions by their position.
 
-    `starts`: the beginning of the text. `whole`: its first line, from end to end. `ends`: the beginning of its last
-    line. `lines`: the beginning of any line. `latin`: False for a language whose script has no letters of ASCII, which
-    is not looked for in a text of ASCII alone.
+    `starts` matches at the beginning of the text, `whole` its whole first line, `ends` at the beginning of its last
+    line, `lines` at the beginning of any line. `latin`: False for a language whose script has no ASCII letters; it is
+    not tried on ASCII texts.
     """
 
     kind: str
@@ -37,7 +37,7 @@ class Pattern:
 
 @dataclass(frozen=True)
 class Field:
-    """Keys of a structured answer whose value tells an error; the attributes as in strict_rule.yaml."""
+    """Keys of a structured answer whose value reports an error; strict_rule.yaml documents the attributes."""
 
     kind: str
     keys: frozenset[str]
@@ -49,7 +49,7 @@ class Field:
 
 @dataclass(frozen=True, eq=False)
 class Rule:
-    """What counts as an error. Build it with `from_config`. Equal is the same object alone, so that it hashes fast."""
+    """A rule that says which answers are errors, made by `from_config`; compared by identity, for fast hashing."""
 
     match: str
     patterns: tuple[Pattern, ...]
@@ -69,7 +69,7 @@ class Rule:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Rule:
-        """The rule that a file of conf/mae/ describes (the head of strict_rule.yaml documents the keys).
+        """Make the rule that a file of conf/mae/ describes (the head of strict_rule.yaml documents the keys).
 
         Raises:
             TltrainError: a key is missing or unknown, or an expression cannot be compiled.
@@ -85,9 +85,9 @@ class Rule:
 
 
 def with_tables(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A file of conf/mae/ with the tables that it names; what it says itself takes their place.
+    """Return a file of conf/mae/ merged with the tables that it names; its own keys take precedence.
 
-    They are no part of the composed configuration, which every command reads and every run keeps.
+    The tables are not in the composed configuration, which every command reads and every run stores.
 
     Raises:
         TltrainError: there are no tables of this name.
@@ -101,7 +101,7 @@ def with_tables(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def tables_file(config: Mapping[str, Any]) -> Path:
-    """The file of the tables that a file of conf/mae/ names."""
+    """Return the file of the tables that a file of conf/mae/ names."""
     return Path(__file__).with_name(f"{Path(str(config['tables'])).name}.yaml")
 
 
@@ -111,8 +111,8 @@ def _tables(file: Path) -> Mapping[str, Any]:
 
 
 def normalize(text: str) -> str:
-    """A text as the released rule compares it."""
-    # Stripped first: a Kelvin sign goes, where lowering first would make it a k.
+    """Normalize a text as the released rule does before it compares."""
+    # Stripped first, which removes a Kelvin sign; lowering first would make it a k.
     return _STRIPPED.sub("", text).lower()
 
 
@@ -120,12 +120,12 @@ _STRIPPED = re.compile(r"[^a-zA-Z0-9^\u4e00-\u9fa5]+")
 
 
 def key(name: object) -> str:
-    """A key without case and separators: errorMessage, error_message and "Error Message" are one."""
+    """Normalize a key: errorMessage, error_message and "Error Message" become equal."""
     return re.sub(r"[\W\d_]+", "", str(name)).lower()
 
 
 def _substring_patterns(entries: list[Mapping[str, str]]) -> tuple[Pattern, ...]:
-    """The patterns, longest first: which one matches decides the kind alone, and the longest says most."""
+    """Make the patterns, longest first: the first match decides the kind, and the longest is the most specific."""
     for entry in entries:
         _check_keys(entry, "mae rule: patterns", required={"kind", "text"})
     patterns = [Pattern(entry["kind"], text=normalize(entry["text"])) for entry in entries]
@@ -194,10 +194,10 @@ def _pattern(entry: Mapping[str, str], terms: Mapping[str, str]) -> Pattern:
 
 
 def _language(entry: Mapping[str, str], terms: Mapping[str, str]) -> Pattern:
-    """What one language's words for errors match.
+    """Make the pattern of one language.
 
-    The word for an error counts alone or before a colon, `begins` at the beginning, `ends` as the predicate of the
-    first sentence; `results` are words for what a search finds, and that nothing was found is no error.
+    The word for an error matches alone or before a colon, `begins` at the beginning, `ends` as the predicate of the
+    first sentence. `results` are words for the results of a search: that nothing was found is no error.
     """
     _check_keys(entry, "mae rule: languages", required={"language", "error", "begins", "ends", "results"})
     error, begins, ends, results = (
@@ -206,7 +206,7 @@ def _language(entry: Mapping[str, str], terms: Mapping[str, str]) -> Pattern:
     )
     nothing_found = f"(?!.{{0,40}}(?:{results}))"
     latin = re.search("[a-z]", error) is not None
-    word = r"\b" if latin else ""  # scripts without spaces between words have no such boundary
+    word = r"\b" if latin else ""  # scripts without spaces have no word boundaries
     expressions = [
         rf"(?:{error})(?:\s?[:：!！].*)?",
         rf"{nothing_found}(?:{begins})\w{{0,8}}(?:{{{{boundary}}}}.*)?",
@@ -217,7 +217,7 @@ def _language(entry: Mapping[str, str], terms: Mapping[str, str]) -> Pattern:
 
 
 def _terms(entries: Mapping[str, str]) -> dict[str, str]:
-    """Named parts of expressions, `{{name}}` in them filled in by those before them."""
+    """Return named parts of expressions; `{{name}}` in a part refers to an earlier part."""
     terms: dict[str, str] = {}
     for name, expression in entries.items():
         alternatives = [_filled(line.strip(), terms) for line in expression.splitlines() if line.strip()]
@@ -240,15 +240,21 @@ def _check_keys(
         raise TltrainError(f"{where}: {', '.join(wrong)} (expected {', '.join(sorted(required | optional))})")
 
 
+@cache
+def _compiled(expression: str) -> re.Pattern[str]:
+    """An expression of a rule; `re` itself forgets it after 512 others, and those of the rule `strict` take 0.7 s."""
+    return re.compile(expression, re.IGNORECASE)
+
+
 def _any_of(lines: str | None, where: str, terms: Mapping[str, str]) -> re.Pattern[str] | None:
-    """One compiled expression that matches where any of these does, one a line; lines that begin with `# ` say what."""
+    """Compile the alternatives, one a line, into one expression; lines that begin with `# ` are comments."""
     expressions = [_filled(line, terms) for line in (lines or "").splitlines() if not line.startswith("# ")]
     if not expressions:
         return None
     try:
-        return re.compile("|".join(f"(?:{expression})" for expression in expressions), re.IGNORECASE)
+        return _compiled("|".join(f"(?:{expression})" for expression in expressions))
     except re.error:
-        for expression in expressions:  # which of them it is
+        for expression in expressions:  # find the invalid one
             try:
                 re.compile(expression, re.IGNORECASE)
             except re.error as error:

@@ -1,5 +1,4 @@
-"""Words before a call: the thought, the sentence or the code fence with which models that were not trained on the TL
-format begin an answer.
+"""Text before a call: the thought, sentence or code fence with which models not trained on the TL format begin.
 
     <think>The user wants papers.</think>
     I will search for them:
@@ -7,8 +6,9 @@ format begin an answer.
     search(query="love")
     ```
 
-For `formats.calls` the name of a call is everything before the first `(`, as the paper's models write it. Here the
-call behind such words is found. An answer that begins with a tool's name, or with one word and `(`, has none.
+`formats.calls` takes everything before the first `(` as the name of a call, as the paper's models write it. This module
+finds the call after such text. An answer that begins with a tool's name, or with one word and `(`, has no text before
+its call.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Collection
 from tltrain.formats.calls import UNREADABLE, CallSyntaxError, UnclosedStringError, call_end, read_call
 
 _MOST_ATTEMPTS = 50
-"""Places at which a call is looked for: each may take a pass over the text."""
+"""Most positions at which a call is tried; each may need a pass over the text."""
 _THOUGHT = re.compile(r"\s*(?:<((?:\w{1,20}:)?(?:think|thinking|thought|reasoning))>|\[(THINK)\])", re.IGNORECASE)
 _CLOSED = re.compile(r"</(?:\w{1,20}:)?(?:think|thinking|thought|reasoning)>|\[/THINK\]", re.IGNORECASE)
 _FENCE = re.compile(r"\s*```[\w+-]{0,20}[^\S\n]*\n")
@@ -27,7 +27,7 @@ _PLAIN_NAME = re.compile(r"[^\s<>\[\]{}\"'`]+")
 
 
 def thought_end(text: str) -> int | None:
-    """Where the thoughts end that `text` begins with, 0 if it begins with none; None where one is not closed."""
+    """Return where the thoughts at the beginning of `text` end, 0 if there are none; None if one is not closed."""
     at = 0
     while opening := _THOUGHT.match(text, at):
         closing = f"</{opening[1]}>" if opening[1] else "[/THINK]"
@@ -39,14 +39,14 @@ def thought_end(text: str) -> int | None:
 
 
 def words_before_call(text: str, names: Collection[str]) -> int:
-    """How many characters stand before the call of an answer; 0 if the answer begins with it, or has none.
+    """Return the number of characters before the call of an answer; 0 if it begins with the call or has none.
 
     Args:
-        names: of the tools on offer. Of the calls in a sentence only theirs are found.
+        names: names of the tools on offer. In a sentence only calls of these are found.
 
     Raises:
-        CallSyntaxError: the answer begins with a thought that is not closed, or behind which there is no call. What
-            stands inside a thought is no call.
+        CallSyntaxError: the answer begins with a thought that is not closed, or that no call follows. Calls inside a
+            thought do not count.
     """
     if text.startswith(UNREADABLE):
         return 0
@@ -57,7 +57,7 @@ def words_before_call(text: str, names: Collection[str]) -> int:
     if not thought:
         if _begins_with_call(text, names):
             return 0
-        closings = list(_CLOSED.finditer(text))  # the prompt has opened the thought
+        closings = list(_CLOSED.finditer(text))  # the prompt may have opened the thought
         at = thought = closings[-1].end() if closings else 0
     while fence := _FENCE.match(text, at):
         at = fence.end()
@@ -68,7 +68,7 @@ def words_before_call(text: str, names: Collection[str]) -> int:
 
 
 def without_words(text: str, names: Collection[str]) -> str:
-    """The answer from its call on; all of it where no words stand before a call."""
+    """Return the answer without the text before its call; unchanged if there is none."""
     try:
         return text[words_before_call(text, names) :]
     except CallSyntaxError:
@@ -76,13 +76,13 @@ def without_words(text: str, names: Collection[str]) -> str:
 
 
 def _name_at(text: str, at: int) -> str:
-    """What stands before the first `(` from `at` on; empty where there is none."""
+    """Return the text between `at` and the next `(`; empty if there is none."""
     opening = text.find("(", at)
     return text[at:opening].strip() if opening >= 0 else ""
 
 
 def _begins_with_call(text: str, names: Collection[str]) -> bool:
-    """Whether a text begins with a call, readable or not, and not with words."""
+    """Return whether a text begins with a call, readable or not, rather than with other text."""
     name = _name_at(text, 0)
     if name in names:
         return True
@@ -96,7 +96,7 @@ def _begins_with_call(text: str, names: Collection[str]) -> bool:
 
 
 def _call_from(text: str, at: int, names: Collection[str]) -> int | None:
-    """Where the first call from `at` on begins; None if there is none that can be read."""
+    """Return where the first readable call from `at` on begins; None if there is none."""
     at += len(text[at:]) - len(text[at:].lstrip())
     name = _name_at(text, at)
     if (name in names or _PLAIN_NAME.fullmatch(name)) and call_end(text[at:]) is not None:
@@ -108,7 +108,7 @@ def _call_from(text: str, at: int, names: Collection[str]) -> int | None:
             break
         try:
             read_call(text[place.start() :])
-        except UnclosedStringError:  # what follows is the text of an argument
+        except UnclosedStringError:  # the rest is the text of an argument
             return None
         except CallSyntaxError:
             continue

@@ -56,22 +56,30 @@ class GenerationSettings:
     together: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A generated answer.
+
+    Attributes:
+        finish_reason: `stop`, or `length` where `max_new_tokens` cut the answer before it was complete; empty for a
+            prompt that was not answered.
+        ids: its tokens, where the text cannot be read without the prompt (`Encoder.reads_tokens`).
+    """
+
+    text: str = ""
+    finish_reason: str = ""
+    ids: tuple[int, ...] = ()
+
+
 def generate(
-    model: PreTrainedModel,
-    encoder: Encoder,
-    prompts: Sequence[Sequence[int]],
-    settings: GenerationSettings,
-    *,
-    prefill: Prefill | None = None,
-    memory: PrefixCache | None = None,
+    model: PreTrainedModel, encoder: Encoder, prompts: Sequence[Sequence[int]], settings: GenerationSettings
 ) -> list[str]:
-    """Return the model's greedy answer to each prompt as text; arguments as for `generate_ids`."""
-    answers = generate_ids(model, encoder, prompts, settings, prefill=prefill, memory=memory)
-    return [encoder.format.answer(encoder.decode(tokens)) for tokens in answers]
+    """Return the texts of `answers`."""
+    return [answer.text for answer in answers(model, encoder, prompts, settings)]
 
 
 @torch.inference_mode()
-def generate_ids(
+def answers(
     model: PreTrainedModel,
     encoder: Encoder,
     prompts: Sequence[Sequence[int]],
@@ -79,8 +87,8 @@ def generate_ids(
     *,
     prefill: Prefill | None = None,
     memory: PrefixCache | None = None,
-) -> list[list[int]]:
-    """Return the model's greedy answer to each prompt (token ids from `Encoder.prompt`) as token ids, in prompt order.
+) -> list[Answer]:
+    """Return the model's greedy answer to each prompt (token ids from `Encoder.prompt`), in prompt order.
 
     A prompt that does not fit into the model's context (see `fits`) is skipped and gets an empty answer.
 
@@ -89,14 +97,9 @@ def generate_ids(
         memory: prefix cache of conversations in progress; its tokens are not computed again.
     """
     max_new_tokens = settings.max_new_tokens
-    answers: list[list[int]] = [[] for _ in prompts]
+    found = [Answer()] * len(prompts)
     asked = [i for i, prompt in enumerate(prompts) if fits(model, len(prompt), max_new_tokens)]
-    greedy = Greedy(
-        max_new_tokens,
-        encoder.eos_id,
-        encoder.tokenizer.pad_token_id,
-        ended=encoder.ended,
-    )
+    greedy = Greedy(max_new_tokens, encoder.eos_id, encoder.tokenizer.pad_token_id, ended=encoder.ended)
     answering = in_batches if kv_cache.empty(model) is None else partial(continuous_batching.answers, memory=memory)
     prefill = Prefill() if prefill is None else prefill
     model.eval()
@@ -108,11 +111,14 @@ def generate_ids(
         progress(settings.description, len(asked)) as advance,
     ):
         for number, tokens in answering(model, [prompts[i] for i in asked], greedy, settings.batch_size, prefill):
-            answers[asked[number]] = tokens
+            complete = greedy.eos_id in tokens or greedy.ended(tokens)
+            ids = tuple(tokens) if encoder.reads_tokens else ()
+            found[asked[number]] = Answer(encoder.text(tokens), "stop" if complete else "length", ids)
             advance()
     if not settings.together:
-        return answers
-    return [max(parts, key=len) for parts in zip(*distributed.gather(answers), strict=True)]
+        return found
+    shares = zip(*distributed.gather(found), strict=True)  # each prompt was answered by one process at most
+    return [next((answer for answer in each if answer.finish_reason), Answer()) for each in shares]
 
 
 def _part(numbers: list[int], prompts: Sequence[Sequence[int]]) -> list[int]:

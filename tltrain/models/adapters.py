@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from tltrain.errors import TltrainError
+from tltrain.errors import TltrainError, shorten
 from tltrain.runtime import out_of_space, terminal
 
 ADAPTER = "adapter_config.json"
@@ -69,9 +69,7 @@ def merge_adapter(base: Any, folder: Path) -> Any:
         except Exception as error:  # safetensors raises its own error type
             if out_of_space.of_memory(error):
                 raise
-            raise TltrainError(
-                f"{folder} cannot be read as an adapter: {' '.join(str(error).split())[:400]}"
-            ) from error
+            raise TltrainError(f"{folder} cannot be read as an adapter: {shorten(str(error), 400)}") from error
 
 
 def base_model(folder: Path) -> str | None:
@@ -88,7 +86,7 @@ def base_model(folder: Path) -> str | None:
     try:
         return peft.PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise TltrainError(f"{folder / ADAPTER} cannot be read: {' '.join(str(error).split())[:400]}") from error
+        raise TltrainError(f"{folder / ADAPTER} cannot be read: {shorten(str(error), 400)}") from error
 
 
 def quantization(model: DictConfig) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def load_encoder(path: str, model: DictConfig, format: DictConfig | None = None)
             format; or the model was trained in another format.
     """
     tokenizer = loading.load_tokenizer(path, model)
-    sizes.check_tokens(Path(path), tokenizer.get_vocab())
+    sizes.check_tokens(loading.sizes_at(path), tokenizer.get_vocab(), path)
     name = format_of(path, tokenizer, None if format is None else format.name)
     if name == TL_NAME:
         return encoder_of(tokenizer, bos_of(path, model))

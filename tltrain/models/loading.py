@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 
 import torch
 from filelock import FileLock
-from huggingface_hub import get_session
+from huggingface_hub import get_session, hf_hub_download
 from huggingface_hub.constants import ENDPOINT
+from huggingface_hub.errors import EntryNotFoundError
 from omegaconf import DictConfig
 from transformers import (
     AutoConfig,
@@ -87,6 +88,25 @@ def load_tokenizer(path: str, model: DictConfig) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token  # batches have a mask: the content of padding is ignored
     return tokenizer
+
+
+def sizes_at(path: str) -> dict[str, Any]:
+    """Return the `config.json` of a folder or a hub id; empty if it has none, such as a repository of a tokenizer.
+
+    Raises:
+        TltrainError: the file cannot be read.
+    """
+    if Path(path).is_dir():
+        return sizes.read(Path(path)) or {}
+
+    def fetch(local: bool) -> Path | None:
+        try:
+            return Path(hf_hub_download(path, sizes.CONFIG, local_files_only=local))
+        except EntryNotFoundError:
+            return None
+
+    file = _fetch(path, fetch)
+    return {} if file is None else sizes.read(file.parent) or {}
 
 
 def load_config(path: str, model: DictConfig) -> PreTrainedConfig:

@@ -1,7 +1,7 @@
-"""The sizes that a model's configuration gives, checked before a weight of it is made. Nothing here loads torch.
+"""Check the sizes in a model's configuration before a weight is created. Nothing here loads torch.
 
-A size of 0 or below ends in a library's traceback or trains nothing, and one that is far too large is not refused by
-any library: it builds layers until memory or patience ends.
+Libraries end in a traceback, or train nothing, for a size of 0 or below. They do not refuse a size that is far too
+large, but build layers until memory runs out.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ BOUNDS = {
     **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx"), _CONTEXT),
     "vocab_size": Bounds(least=1, most=10_000_000),
 }
-"""The range of each size, by the names that transformers' configurations give it."""
+"""The range of each size, by its names in transformers' configurations."""
 BYTES = 256
-"""Tokens of a byte-level tokenizer before it has learned any; its end and its padding token come to them."""
+"""Tokens of an untrained byte-level tokenizer, without its end and padding tokens."""
 SMALLEST_VOCABULARY = BYTES + 2
 LLAMA = {
     "vocab_size": 32_000,
@@ -36,16 +36,16 @@ LLAMA = {
     "num_hidden_layers": 32,
     "num_attention_heads": 32,
 }
-"""What transformers' LlamaConfig takes for a size that is not given."""
+"""The defaults of transformers' LlamaConfig."""
 
 
 def check(sizes: Mapping[Any, Any], where: str) -> None:
-    """Raise a TltrainError for a size out of range; `where` is put before its name."""
+    """Raise a TltrainError for a size out of range; messages put `where` before its name."""
     if not isinstance(sizes, Mapping):
         raise TltrainError(f"{where.rstrip('.')}: expected a mapping, found {'null' if sizes is None else sizes}")
     for name, value in sizes.items():
         bounds = BOUNDS.get(name)
-        if bounds is None or value is None or isinstance(value, list):  # a list: a number for each layer
+        if bounds is None or value is None or isinstance(value, list):  # a list: one number for each layer
             continue
         if not isinstance(value, int) or value not in bounds:
             raise TltrainError(f"{where}{name}: expected {bounds}, found {value}")
@@ -54,7 +54,7 @@ def check(sizes: Mapping[Any, Any], where: str) -> None:
 
 
 def check_random(sizes: Mapping[str, int], where: str = "model.random.") -> None:
-    """The same for a Llama that is made with random weights and a tokenizer of its own; also, that its sizes agree."""
+    """Check the sizes of a Llama with random weights and a new tokenizer, and that they are consistent."""
     check(sizes, where)
     whole = LLAMA | dict(sizes)
     hidden, heads = whole["hidden_size"], whole["num_attention_heads"]
@@ -80,29 +80,29 @@ def check_random(sizes: Mapping[str, int], where: str = "model.random.") -> None
 
 
 def check_folder(folder: Path, key: str) -> None:
-    """Raise a TltrainError where a model's `config.json` gives a size out of range, or weights that are not there.
+    """Raise a TltrainError if a `config.json` has a size out of range, or describes more weights than there are.
 
     Args:
-        key: what gives the folder, for messages.
+        key: the configuration key that names the folder, for messages.
     """
     found = read(folder)
     if found is None:
         return
     check(found, f"{key}={folder}, {CONFIG}: ")
     weights, bytes_there = at_least(found), sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    # 4-bit weights take half a byte each; another half allows for what is shared or left out.
+    # 4-bit weights take half a byte each; the other factor of 2 allows for shared weights.
     if bytes_there and weights > 4 * bytes_there:
         raise TltrainError(
             f"{key}={folder}: its {CONFIG} describes {weights:.2g} weights or more, its safetensors hold {bytes_there} "
-            "bytes: they are not of one model"
+            "bytes: they belong to different models"
         )
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """A model's `config.json`; None where there is none.
+    """Read a model's `config.json`; None if there is none.
 
     Raises:
-        TltrainError: it is no JSON object.
+        TltrainError: the file is no JSON object.
     """
     file = folder / CONFIG
     if not file.is_file():
@@ -114,7 +114,7 @@ def read(folder: Path) -> dict[str, Any] | None:
 
 
 def at_least(sizes: Mapping[str, Any]) -> int:
-    """A lower bound of a decoder's weights: embeddings, and two matrices of each feed-forward layer; 0 if not known."""
+    """Return a lower bound of a decoder's weights: embeddings and two matrices per feed-forward layer; 0 if unknown."""
     text = sizes.get("text_config")
     sizes = text if isinstance(text, Mapping) else sizes
     names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
@@ -125,7 +125,7 @@ def at_least(sizes: Mapping[str, Any]) -> int:
 
 
 def of_llama(sizes: Mapping[str, int]) -> int:
-    """The weights of a Llama with tied embeddings, norms apart."""
+    """Return the number of weights of a Llama with tied embeddings, without norms."""
     whole = LLAMA | dict(sizes)
     hidden, heads, layers = whole["hidden_size"], whole["num_attention_heads"], whole["num_hidden_layers"]
     size = whole.get("head_dim") or hidden // heads
@@ -134,21 +134,22 @@ def of_llama(sizes: Mapping[str, int]) -> int:
     return whole["vocab_size"] * hidden + layers * block
 
 
-def check_tokens(folder: Path, tokens: Mapping[str, int]) -> None:
-    """Raise a TltrainError where the embeddings of the model in `folder` have no row for a token of its tokenizer.
+def check_tokens(sizes: Mapping[str, Any], tokens: Mapping[str, int], path: str) -> None:
+    """Raise a TltrainError if a model's embeddings have no row for a token of its tokenizer.
 
     Args:
+        sizes: the model's `config.json`.
         tokens: token -> its id.
+        path: the model's folder or hub id, for messages.
     """
-    found = read(folder) or {}
-    text = found.get("text_config")
-    rows = (text if isinstance(text, Mapping) else found).get("vocab_size")
+    text = sizes.get("text_config")
+    rows = (text if isinstance(text, Mapping) else sizes).get("vocab_size")
     if not isinstance(rows, int) or not tokens:
         return
     last = max(tokens, key=lambda token: tokens[token])
     if tokens[last] >= rows:
         raise TltrainError(
-            f"{folder}: its tokenizer has {len(tokens)} tokens and its embeddings {rows} rows, none for {last!r} (id "
+            f"{path}: its tokenizer has {len(tokens)} tokens and its embeddings {rows} rows, none for {last!r} (id "
             f"{tokens[last]}): take the tokenizer that the model was trained with, or resize the embeddings "
             "(resize_token_embeddings) and save the model again"
         )

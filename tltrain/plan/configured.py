@@ -153,7 +153,8 @@ def setup_of(cfg: DictConfig, shape: Shape, processes: int | None = None, strate
         weight_bytes=4 if cfg.model.dtype == "float32" else 2,
         optimizer=given["optim"],
         checkpointing=bool(
-            given["activation_checkpointing"] or (strategy == "fsdp" and hardware.fsdp.get("activation_checkpointing"))
+            given["activation_checkpointing"]
+            or (strategy == "fsdp" and (hardware.fsdp or {}).get("activation_checkpointing"))
         ),
         attention=cfg.model.attn_implementation,
         accumulation=given["gradient_accumulation_steps"],
@@ -168,7 +169,7 @@ def strategy_of(hardware: DictConfig) -> str:
     """Return the `Setup.strategy` that `hardware.deepspeed` or `hardware.fsdp` configures."""
     if hardware.fsdp:
         return "fsdp"
-    zero = hardware.deepspeed.get("zero_optimization", {})
+    zero = (hardware.deepspeed or {}).get("zero_optimization", {})
     if zero.get("stage") == 3:
         return "zero3_offload" if zero.get("offload_optimizer") or zero.get("offload_param") else "zero3"
     return "zero2" if zero.get("stage") in (1, 2) else "none"

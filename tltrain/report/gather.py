@@ -22,7 +22,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from tltrain.data.reading import expect, optional
-from tltrain.errors import TltrainError
+from tltrain.errors import TltrainError, shorten
 from tltrain.evaluation import conversation_lines
 from tltrain.evaluation.records import PREDICTIONS, TRANSCRIPTS, Prediction, Transcript, read_lines
 from tltrain.report.sweep import Job, Row, Sweep, costs
@@ -169,7 +169,7 @@ def _yaml(file: Path, kind: type[T]) -> T:
     try:
         found = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise TltrainError(f"{file}: expected YAML, found: {' '.join(str(error).split())[:200]}") from None
+        raise TltrainError(f"{file}: expected YAML, found: {shorten(str(error), 200)}") from None
     if found is not None and not isinstance(found, kind):
         raise TltrainError(f"{file}: expected YAML with a {kind.__name__}, found a {type(found).__name__}")
     return kind() if found is None else found
@@ -244,7 +244,7 @@ def _metrics(folder: Path) -> dict[str, Any]:
     try:
         return json_files.read_object(file)
     except (OSError, ValueError) as error:
-        raise TltrainError(f"{file}: expected a JSON object, found: {' '.join(str(error).split())[:200]}") from None
+        raise TltrainError(f"{file}: expected a JSON object, found: {shorten(str(error), 200)}") from None
 
 
 def _curves(folder: Path) -> dict[str, list[list[float]]]:

@@ -161,11 +161,11 @@ def caveats(sweep: Sweep, numbers: Numbers) -> list[str]:
     partly = [row.label for row in sweep.rows if row.failed and row.finished]
     if partly:
         notes.append(f"Fewer seeds than the others because jobs failed: {listed(partly)}.")
-    return notes + _ended_by_servers(sweep)
+    return notes + _ended_early(sweep)
 
 
-def _ended_by_servers(sweep: Sweep) -> list[str]:
-    """Count for each row the answers that a server ended before their call, in one sentence per reason."""
+def _ended_early(sweep: Sweep) -> list[str]:
+    """Count for each row the answers that ended before their call, in one sentence per reason."""
     said = {
         "length": "Answers that were cut at the limit of tokens before a call could be read",
         "content_filter": "Answers that the server's content filter withheld or cut",

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig
 
 from tltrain.errors import TltrainError
-from tltrain.runtime import loopback
+from tltrain.runtime import loopback, stage_names
 from tltrain.runtime.place import Place
 from tltrain.runtime.resolver import resolve
 from tltrain.runtime.signed_store import Session, SignedStore
@@ -109,11 +109,11 @@ class Team:
     def call(self, job: str, *arguments: Any) -> Any:
         """On rank 0: run `module:function` with these arguments on all; returns rank 0's result."""
         self.post(job, *arguments)
-        return self._do(job, arguments)
+        return self._do(job, arguments, None)
 
     def post(self, job: str, *arguments: Any) -> None:
         """On rank 0: run the job on the other processes only."""
-        self._begin((job, arguments))
+        self._begin((job, arguments, stage_names.current()))
 
     def follow(self) -> None:
         """On the other processes: run the jobs that rank 0 calls, until it releases them.
@@ -129,10 +129,12 @@ class Team:
         self._job, self._exchanges = self._job + 1, 0
         return self._share(f"work/{self._job}", work)
 
-    def _do(self, job: str, arguments: tuple[Any, ...]) -> Any:
+    def _do(self, job: str, arguments: tuple[Any, ...], place: stage_names.Node | None) -> Any:
+        """Run a job; `place`: as what it names its keys, which rank 0 sees to itself."""
         self._working = True
         try:
-            return resolve(job)(*arguments)
+            with stage_names.named(place):
+                return resolve(job)(*arguments)
         except Exception as error:
             if self.place.rank > 0:
                 self.on_failure(error)

@@ -1,7 +1,7 @@
 """JSON files that runs leave for later runs: caches, manifests, checkpoints, metrics.
 
-A disk that fails or a stranger's folder may hold anything under these names. What cannot be read is a `ValueError`,
-never another exception, so that who reads it says in one place what then happens. Records of data files are read by
+A failing disk or a stranger's folder may put anything under these names. Content that cannot be read raises
+`ValueError` and no other exception, so that callers handle one error. Records of data files are read by
 `tltrain.data.reading`.
 """
 
@@ -12,21 +12,27 @@ from pathlib import Path
 from typing import Any
 
 MAX_DEPTH = 100
-"""Deeper nesting is refused; it keeps every recursion over a value far from Python's limit."""
+"""Deepest nesting that is read; it keeps every recursion over a value far from Python's limit."""
+MAX_BYTES = 1 << 28
+"""Largest file that is read, 256 MiB; as Python objects it may take ten times as much memory."""
 
 
 def read(file: Path) -> Any:
-    """The value in a file.
+    """Return the value in a file.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not JSON in UTF-8, or nested deeper than `MAX_DEPTH`.
+        ValueError: it is not JSON in UTF-8, is nested deeper than `MAX_DEPTH`, or is larger than `MAX_BYTES`.
     """
-    return parse(file.read_text(encoding="utf-8"))
+    with file.open("rb") as opened:
+        content = opened.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"larger than {MAX_BYTES >> 20} MiB")
+    return parse(content.decode("utf-8"))
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises OSError and ValueError as `read` does."""
+    """Return the JSON object in a file. Raises OSError and ValueError as `read` does."""
     value = read(file)
     if not isinstance(value, dict):
         raise ValueError(f"expected a JSON object, found {type(value).__name__}")
@@ -34,7 +40,7 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 def parse(text: str) -> Any:
-    """The value that `text` is. Raises ValueError as `read` does."""
+    """Return the value that `text` represents. Raises ValueError as `read` does."""
     try:
         value = json.loads(text)
     except RecursionError:

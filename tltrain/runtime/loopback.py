@@ -1,4 +1,4 @@
-"""Several processes on one machine: what they listen on is bound to the loopback interface."""
+"""Bind everything on which the processes of one machine listen to the loopback interface."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ INTERFACE = "lo0" if sys.platform == "darwin" else "lo"
 
 
 def store(port: int, timeout: timedelta) -> TCPStore:
-    """A store that this process serves on the loopback interface; a port 0 becomes a free one.
+    """Serve a store on the loopback interface; port 0 takes a free port.
 
-    torch itself would listen on every interface, whatever address it is given, but it takes a socket that is bound.
+    torch itself would listen on every interface regardless of the address, but it accepts a bound socket.
 
     Raises:
-        OSError: something else listens on this port.
+        OSError: the port is in use.
     """
     from torch.distributed import TCPStore
 
@@ -44,9 +44,9 @@ def store(port: int, timeout: timedelta) -> TCPStore:
 
 
 def keep_libraries() -> None:
-    """Have gloo and NCCL, which would listen on the address of the host's name, use the loopback interface.
+    """Make gloo and NCCL use the loopback interface; they would listen on the address of the host's name.
 
-    The user's own choice of interfaces is left.
+    Interfaces that the user has chosen are kept.
     """
     if any(name == INTERFACE for _, name in socket.if_nameindex()):
         for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):

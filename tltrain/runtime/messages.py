@@ -1,6 +1,6 @@
-"""What processes of a run hand to one another, as JSON: reading it runs no code, as reading a pickle would.
+"""JSON messages between the processes of a run: reading them runs no code, unlike reading a pickle.
 
-Plain values stand as they are. An object with one key that begins with `$` stands for another kind of value: a path, a
+Plain values are written as JSON. An object with one key that begins with `$` encodes any other kind of value: a path, a
 dataclass of this package by its name and fields, a part of the configuration with its schemas.
 """
 
@@ -23,16 +23,16 @@ from tltrain.trajectory import ANY
 
 
 def encode(value: Any) -> bytes:
-    """A value as JSON.
+    """Encode a value as JSON.
 
     Raises:
-        TltrainError: it holds something that has no such form.
+        TltrainError: it contains a value of a type that has no encoding.
     """
     return json.dumps(_to_json(value), separators=(",", ":")).encode("ascii")
 
 
 def decode(text: bytes) -> Any:
-    """The value of which `encode` made this. Raises ValueError where it is nothing that `encode` makes."""
+    """Decode what `encode` returned. Raises ValueError for any other text."""
     try:
         return _from_json(json.loads(text))
     except (KeyError, TypeError, AttributeError, ImportError, RecursionError) as error:
@@ -108,7 +108,7 @@ def _name(kind: type) -> str:
 
 def _type(name: str) -> type:
     module, _, path = name.partition(":")
-    outer, *inner = path.split(".")  # a class may stand in another
+    outer, *inner = path.split(".")  # a class may be nested in another
     found = reduce(getattr, inner, resolve(f"{module}:{outer}"))
     if not isinstance(found, type):
         raise ValueError(f"{name} is no type")
@@ -123,7 +123,7 @@ def _is_ours(kind: type) -> bool:
 
 
 def _config_to_json(node: DictConfig | ListConfig) -> dict[str, Any]:
-    """Values, references left open; by position the schemas of nodes, and where `struct` and `readonly` change."""
+    """Return unresolved values, and by position the schemas of nodes and the changes of `struct` and `readonly`."""
     schemas: list[Any] = []
     flags: list[Any] = []
     before = {(): (False, False)}
@@ -160,14 +160,14 @@ def _built(values: Any, place: tuple[Any, ...], schemas: Mapping[tuple[Any, ...]
         del node[key]
     for key, item in values.items():
         node[key] = _built(item, (*place, key), schemas)
-    content = node.__dict__["_content"]  # a schema has an order of its own, and omegaconf no way to change it
+    content = node.__dict__["_content"]  # restore the order of keys, which a schema changes and omegaconf cannot
     for key in values:
         content[key] = content.pop(key)
     return node
 
 
 def _nodes(node: DictConfig | ListConfig, place: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Each node that holds others, with its position, from the outside inwards."""
+    """Yield each mapping and list with its position, outer ones first."""
     yield place, node
     keys: Iterable[Any] = node if isinstance(node, DictConfig) else range(len(node))
     for key in keys:
@@ -178,7 +178,7 @@ def _nodes(node: DictConfig | ListConfig, place: tuple[Any, ...] = ()) -> Iterat
 
 
 def _schema(node: DictConfig | ListConfig) -> type | None:
-    """The schema of a node; of one made at run time (`runtime.targets`), which has no name, the one it extends."""
+    """Return the schema of a node; for one made at run time (`runtime.targets`), which has no name, its base class."""
     kind = OmegaConf.get_type(node)
     if not is_dataclass(kind):
         return None

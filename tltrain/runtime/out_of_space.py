@@ -9,7 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from tltrain.errors import TltrainError
+from tltrain.errors import TltrainError, shorten
 from tltrain.runtime import advice
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -92,5 +92,4 @@ def _folder(file: object) -> Path:
 
 def _first_sentences(error: BaseException) -> str:
     """A library's message without its advice about its own environment variables."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else text[:159] + "…"
+    return shorten(str(error), 160) or type(error).__name__

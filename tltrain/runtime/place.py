@@ -1,4 +1,4 @@
-"""Which of several processes this one is, as the launcher's environment variables say."""
+"""The rank of this process among several, from the launcher's environment variables."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Place:
     """One of `size` processes; `local_*` count those on its machine; the store is at `address`:`port`.
 
     Attributes:
-        one_machine: all processes are known to be on this machine, so that nothing has to be reachable from elsewhere.
-        agent_store: the launcher (torch's) holds the store; else rank 0 does.
+        one_machine: all processes are known to run on this machine, so that other machines need no access.
+        agent_store: torch's launcher serves the store; otherwise rank 0 does.
     """
 
     rank: int
@@ -31,11 +31,10 @@ class Place:
 
 
 def started(environment: Mapping[str, str], words: Sequence[str] = ()) -> Place | None:
-    """This process's place where torchrun, accelerate, deepspeed or srun started several; None where none did.
+    """Return the place of this process if torchrun, accelerate, deepspeed or srun started several; else None.
 
     Args:
-        words: the command line. With `hardware.nodes=`, srun starts one process a node, and each starts its own
-            workers.
+        words: the command line. With `hardware.nodes=`, srun starts one process a node, and each starts its workers.
 
     Raises:
         TltrainError: some of the environment variables are set, but not all.
@@ -49,7 +48,7 @@ def started(environment: Mapping[str, str], words: Sequence[str] = ()) -> Place 
         agent = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         address = LOOPBACK if alone and not agent else address
         return Place(*place, address, _number(environment, "MASTER_PORT"), alone, agent)
-    # Only a step of srun's has this; a batch script alone has SLURM_NTASKS and a rank too.
+    # Only srun steps have this; a batch script without srun has SLURM_NTASKS and a rank too.
     count = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environment else "SLURM_NTASKS"
     in_step = count == "SLURM_STEP_NUM_TASKS" or "MASTER_ADDR" in environment
     if not in_step or "SLURM_PROCID" not in environment or _number(environment, count, 1) == 1:
@@ -75,7 +74,7 @@ def started(environment: Mapping[str, str], words: Sequence[str] = ()) -> Place 
 
 
 def first_host(nodes: str) -> str:
-    """The first of a SLURM list of nodes: `gpu[07-09,12],login` -> `gpu07`."""
+    """Return the first host of a SLURM node list: `gpu[07-09,12],login` -> `gpu07`."""
     name, bracket, inside = nodes.partition("[")
     if not bracket or "," in name:
         return name.partition(",")[0]

@@ -1,15 +1,15 @@
-"""Secrets (API keys, access tokens, passwords) are kept out of everything that a run writes or prints.
+"""Mask secrets (API keys, access tokens, passwords) in everything that a run writes or prints.
 
-Two ways lead to a mask. By name: what a key, a header, a URL or an option calls a secret (`api_key`, `Authorization`,
-`https://USER:PASSWORD@...`, `?token=`), and values of well-known shapes (`secret_words`). By value: what has been
-learned is masked wherever it stands, also encoded as URLs, JSON, HTML or base64 write it. Values are learned from
-environment variables whose names say so (`HF_TOKEN`), from the command line (`begin`), from the composed configuration
-with what it refers to (`learn_config`), and from who reads a secret elsewhere (`learn`).
+Secrets are recognized in two ways. By name: a key, a header, a URL or an option names a secret (`api_key`,
+`Authorization`, `https://USER:PASSWORD@...`, `?token=`), or a value has a well-known form (`secret_words`). By value: a
+learned value is masked wherever it occurs, also in the encodings of URLs, JSON, HTML and base64. Values are learned
+from environment variables with such names (`HF_TOKEN`), from the command line (`begin`), from the composed
+configuration including its references (`learn_config`), and from code that reads a secret elsewhere (`learn`).
 
-Names decide where a person or a program describes a run: command lines, configurations, settings of requests, errors,
-logs (`text`, `container`). In what a run makes (answers, tables, pages) a parameter named `token` is data, and known
-values alone are masked (`known`, `known_in`). `runs.writing` and, from `begin` on, the standard streams and Hydra's
-record of a run pass through here by themselves.
+Texts that describe a run are masked by name and value: command lines, configurations, settings of requests, errors,
+logs (`text`, `container`). Results of a run (answers, tables, pages) are masked by value only (`known`, `known_in`),
+since a parameter named `token` is data there. `runs.writing` and, after `begin`, the standard streams and Hydra's
+record of a run are masked automatically.
 """
 
 from __future__ import annotations
@@ -25,19 +25,21 @@ from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import IO, Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf._utils import OmegaConfDumper, get_omega_conf_dumper
 
 from tltrain import config as schemas
 from tltrain.runtime import secret_words
 from tltrain.runtime.secret_words import MASK, is_reference, names_secret
 
 SHORTEST, SHORTEST_NUMBER = 6, 8
-"""Characters, or digits, of a value that is masked by itself; a shorter one would occur in ordinary words."""
+"""Minimum characters, or digits, of a value that is masked by value; shorter ones would occur in ordinary words."""
 _WORDS = frozenset(
     ("changeme", "default", "disabled", "enabled", "optional", "password", "postgres", "private", "public", "required")
 )
 _WHO = ("user", "username", "name", "type", "id", "region", "host", "url", "email", "scope", "scheme")
-"""Keys below `credentials` whose values may stand in any text: masked there alone."""
+"""Keys below `credentials` whose values are no secrets."""
 _FIELDS = ("name", "key", "header")
 _OVERRIDE = re.compile(r"(?P<key>[+~]{0,2}[A-Za-z_][\w.@/\[\]-]*)=(?P<value>.*)", re.DOTALL)
 _learned: set[str] = set()
@@ -48,7 +50,7 @@ Hide = Callable[[str], str]
 
 
 def begin(words: Sequence[str] = ()) -> None:
-    """Learn the secrets of a command line, in the place of those of an earlier one, and mask the standard streams."""
+    """Learn the secrets of a command line, forget those of an earlier one, and mask the standard streams."""
     _learned.clear()
     for word in words:
         learn_override(word)
@@ -56,7 +58,7 @@ def begin(words: Sequence[str] = ()) -> None:
 
 
 def install() -> None:
-    """Mask the standard streams of this process, and the YAML that Hydra writes of a configuration."""
+    """Mask the standard streams of this process, and the YAML that Hydra writes."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not None:
@@ -65,7 +67,7 @@ def install() -> None:
 
 
 def begin_job(cfg: DictConfig) -> None:
-    """Learn the secrets of a job's configuration, and mask its logs, whichever configuration of logging was chosen."""
+    """Learn the secrets of a job's configuration, and mask its logs under any logging configuration."""
     learn_config(cfg)
     for logger in (logging.getLogger(), logging.getLogger("tltrain")):
         for handler in logger.handlers:
@@ -74,14 +76,14 @@ def begin_job(cfg: DictConfig) -> None:
 
 
 def learn(value: str) -> None:
-    """Mask a value, and what stands behind `Bearer` in it, from now on; unless it could be an ordinary word."""
+    """Mask a value, and the token after `Bearer` in it, from now on, unless it could be an ordinary word."""
     for each in secret_words.credentials(value):
         if not is_reference(each):
             _learned.add(each)
 
 
 def learn_override(word: str) -> None:
-    """Learn what a word of the command line holds: `+source.extra.api_key=VALUE`, a URL, a mapping."""
+    """Learn the secrets in a word of the command line: `+source.extra.api_key=VALUE`, a URL, a mapping."""
     for value in secret_words.in_text(word):
         learn(value)
     found = _OVERRIDE.fullmatch(word)
@@ -94,7 +96,7 @@ def learn_override(word: str) -> None:
             from hydra.core.override_parser.overrides_parser import OverridesParser
 
             parsed = _parsed(OverridesParser.create().parse_override(word)._value)
-        except Exception:  # an error of its grammar, which quotes parts of it
+        except Exception:  # a syntax error, whose message quotes parts of the word
             for piece in secret_words.pieces(f"{key.rpartition('.')[2]}={value} {value}"):
                 learn(piece)
     if _names_secret(key, value):
@@ -105,7 +107,7 @@ def learn_override(word: str) -> None:
 
 
 def _parsed(value: Any) -> Any:
-    """A value of Hydra's grammar as plain containers; the choices of a sweep as a list."""
+    """Convert a value of Hydra's grammar to plain containers, the choices of a sweep to a list."""
     if hasattr(value, "list"):
         return [_parsed(each) for each in value.list]
     if isinstance(value, dict):
@@ -116,16 +118,16 @@ def _parsed(value: Any) -> Any:
 
 
 def learn_config(cfg: DictConfig) -> None:
-    """Learn what a configuration holds under names of secrets, what these refer to included."""
+    """Learn the values of a configuration's keys that name secrets, including the values they refer to."""
     _learn_in(OmegaConf.to_container(cfg, enum_to_str=True), cfg)
 
 
 def _learn_in(node: Any, cfg: DictConfig | None = None) -> None:
     for path, value, secret in _walk(node):
         if secret and cfg is not None and "${" in value:
-            with suppress(Exception):  # it refers to nothing, which is said elsewhere
+            with suppress(Exception):  # a dangling reference, which is reported elsewhere
                 value = str(OmegaConf.select(cfg, path))
-        for each in (value, *value.split(",")) if secret else ():  # `hydra.sweeper.params` has all values in one
+        for each in (value, *value.split(",")) if secret else ():  # `hydra.sweeper.params` has all values in one text
             learn(each.strip(" '\""))
         for found in secret_words.in_text(value):
             learn(found)
@@ -134,7 +136,7 @@ def _learn_in(node: Any, cfg: DictConfig | None = None) -> None:
 
 
 def _walk(node: Any, path: str = "", secret: bool = False) -> Iterator[tuple[str, str, bool]]:
-    """Path, text and whether it is a secret, of each value."""
+    """Yield the path and text of each value, and whether it is a secret."""
     if isinstance(node, dict):
         for key, value in node.items():
             below = secret and str(key).lower() not in _WHO
@@ -156,18 +158,18 @@ def _is_secret(key: Any, value: Any) -> bool:
 
 
 def _names_secret(key: str, value: str) -> bool:
-    """Whether any word of `+source.extra.headers.authorization` names a secret."""
+    """Return whether any part of `+source.extra.headers.authorization` names a secret."""
     words = re.split(r"[.@\[\]/]", key.lstrip("+~"))
     return any(names_secret(word) for word in words if word) or names_secret(words[-1], value)
 
 
 def _labelled(node: dict[Any, Any]) -> bool:
-    """Whether a mapping is `{name: Authorization, value: ...}`."""
+    """Return whether a mapping has the form `{name: Authorization, value: ...}`."""
     return any(isinstance(node.get(field), str) and names_secret(node[field]) for field in _FIELDS)
 
 
 def _follows_name(items: list[Any], number: int) -> bool:
-    """Whether an item is the value of the one before it: `[Authorization, VALUE]`, `[..., --api-key, VALUE]`."""
+    """Return whether the previous item names an item: `[Authorization, VALUE]`, `[..., --api-key, VALUE]`."""
     before = items[number - 1] if number else None
     if not isinstance(before, str) or not re.fullmatch(r"[A-Za-z][\w-]*|--[\w-]+", before):
         return False
@@ -178,33 +180,33 @@ def _follows_name(items: list[Any], number: int) -> bool:
 
 
 def text(words: str) -> str:
-    """Text that describes a run (an error, a log's line) without secrets, by name and by value."""
+    """Mask a text that describes a run (an error, a log line) by name and by value."""
     return secret_words.masked(known(words))
 
 
 def known(words: str) -> str:
-    """Text without the values that are known to be secret."""
+    """Mask the known secret values in a text."""
     return _known()(words)
 
 
 def command(words: Iterable[str]) -> list[str]:
-    """The words of a command line without secrets."""
+    """Mask the words of a command line."""
     return container(list(words))
 
 
 def container(node: Any) -> Any:
-    """Plain containers that describe a run (a configuration, settings of a request) without secrets."""
+    """Mask plain containers that describe a run (a configuration, settings of a request) by name and by value."""
     return _container(node, _known())
 
 
 def known_in(node: Any) -> Any:
-    """Plain containers without the values that are known to be secret."""
+    """Mask the known secret values in plain containers."""
     pattern = _pattern(_values())
     return node if pattern is None else _known_in(node, partial(pattern.sub, _unless_number))
 
 
 def config(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration resolved, as plain containers (enumerations by name), without secrets."""
+    """Return the resolved configuration as masked plain containers, enumerations by name."""
     learn_config(cfg)
     return container(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
 
@@ -233,7 +235,7 @@ def _known_in(node: Any, hide: Hide) -> Any:
 
 
 def _hidden(node: Any) -> Any:
-    """A secret, or all of a mapping or list of them; `${oc.env:NAME}` says where it is, and stays."""
+    """Mask a secret, or all values in a container; `${oc.env:NAME}`, which only names its place, is kept."""
     if isinstance(node, dict):
         return {key: _hidden(value) for key, value in node.items()}
     if isinstance(node, list | tuple):
@@ -244,7 +246,7 @@ def _hidden(node: Any) -> Any:
 
 
 def _override(word: str, hide: Hide) -> str:
-    """A string of a configuration, which may be an override: `+source.extra.headers={authorization: VALUE}`."""
+    """Mask a string of a configuration, which may be an override: `+source.extra.headers={authorization: VALUE}`."""
     found = _OVERRIDE.fullmatch(word)
     if found and _names_secret(found["key"], found["value"]):
         return f"{found['key']}={_hidden(found['value'])}"
@@ -252,15 +254,32 @@ def _override(word: str, hide: Hide) -> str:
 
 
 def _to_yaml(cfg: Any, *, resolve: bool = False, sort_keys: bool = False) -> str:
-    """`OmegaConf.to_yaml` without secrets: what Hydra writes of a run, and prints with `--cfg`."""
+    """Do the same as `OmegaConf.to_yaml` without secrets; Hydra uses it for a run's files and `--cfg`."""
     plain = OmegaConf.to_container(cfg, resolve=resolve, enum_to_str=True) if OmegaConf.is_config(cfg) else cfg
-    if isinstance(cfg, DictConfig):  # in a process that a launcher started nothing has been learned
+    if isinstance(cfg, DictConfig):  # a process of a launcher has not learned the secrets
         _learn_in(plain, cfg)
     masked = container(plain)
-    return _yaml(cfg if masked == plain else OmegaConf.create(masked), resolve=resolve, sort_keys=sort_keys)
+    if isinstance(masked, dict | list):
+        return as_yaml(masked, sort_keys)
+    return _yaml(masked, resolve=resolve, sort_keys=sort_keys)  # of a dataclass
 
 
 _yaml = OmegaConf.to_yaml
+
+
+class _Dumper(getattr(yaml, "CDumper", yaml.Dumper)):  # type: ignore[misc]
+    """OmegaConf's dumper on libyaml, which is three times as fast; a run writes four files of YAML before it begins."""
+
+
+_Dumper.add_representer(str, OmegaConfDumper.str_representer)
+
+
+def as_yaml(plain: dict[Any, Any] | list[Any], sort_keys: bool = False) -> str:
+    """Plain containers as `OmegaConf.to_yaml` writes them."""
+    # The two dumpers differ in what they escape, and libyaml refuses half a surrogate pair.
+    words = repr(plain)
+    dumper = _Dumper if words.isascii() and "\\" not in words else get_omega_conf_dumper()
+    return yaml.dump(plain, default_flow_style=False, allow_unicode=True, sort_keys=sort_keys, Dumper=dumper)
 
 
 class Stream:
@@ -283,13 +302,13 @@ class Stream:
             self.write(line)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "_file":  # of a copy that is being made
+        if name == "_file":  # while a copy is being made
             raise AttributeError(name)
         return getattr(self._file, name)
 
 
 class Filter(logging.Filter):
-    """Masks secrets in the messages of a log's handler, and in the traceback and the stack that go with them."""
+    """Masks secrets in the messages of a log handler, and in their tracebacks and stacks."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
@@ -308,13 +327,13 @@ class Filter(logging.Filter):
 
 
 def _known() -> Hide:
-    """What masks the values that are known now."""
+    """Return a function that masks the values known now."""
     pattern = _pattern(_values())
     return str if pattern is None else partial(pattern.sub, _unless_number)
 
 
 def _values() -> frozenset[str]:
-    """What has been learned, and what the environment holds now."""
+    """Return the learned values and those of the current environment."""
     found = set(_learned)
     for name, value in os.environ.items():
         if secret_words.variable_names_secret(name):
@@ -326,7 +345,7 @@ def _values() -> frozenset[str]:
 
 @lru_cache(maxsize=8)
 def _pattern(values: frozenset[str]) -> re.Pattern[str] | None:
-    """A pattern of all forms of the values that are no ordinary words, longer ones first, as they may hold others."""
+    """Return a pattern of all encodings of the values that are no ordinary words, longer ones first."""
     forms = {form for value in values if _distinct(value) for form in secret_words.forms(value)}
     found = sorted((form for form in forms if len(form) >= SHORTEST), key=lambda form: (-len(form), form))
     return re.compile("|".join(map(_exact, found))) if found else None
@@ -337,7 +356,7 @@ def _exact(form: str) -> str:
 
 
 def _unless_number(found: re.Match[str]) -> str:
-    """The mask; but a number of JSON stays one, for a key decides there."""
+    """Return the mask, but keep a number in JSON, where the key decides."""
     if found[0].isdecimal():
         before, behind = found.string[: found.start()].rstrip()[-1:], found.string[found.end() :].lstrip()[:1]
         if before in tuple(":[,") and behind in tuple(",]}"):
@@ -347,7 +366,7 @@ def _unless_number(found: re.Match[str]) -> str:
 
 @cache
 def _distinct(value: str) -> bool:
-    """Whether a value is told from words that stand in any text."""
+    """Return whether a value can be told from words of ordinary texts."""
     if len(value) < (SHORTEST_NUMBER if value.isdecimal() else SHORTEST) or is_reference(value):
         return False
     if value.startswith(("/", "./", "../", "~")) and Path(value).expanduser().exists():
@@ -357,7 +376,7 @@ def _distinct(value: str) -> bool:
 
 @cache
 def _vocabulary() -> frozenset[str]:
-    """The words of our own configuration, which its files and reports need, and those that stand for no password."""
+    """Return the words of our own configuration, which files and reports need, and common placeholders."""
     files = schemas.CONF_DIR.rglob("*.yaml")
     keys = (key for schema in schemas.SCHEMAS.values() for key in schemas.keys_of(schema))
     return frozenset({*_WORDS, *schemas.STAGES, *keys, *(file.stem for file in files)})

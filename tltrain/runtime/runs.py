@@ -18,7 +18,7 @@ from typing import IO, Any, cast
 import yaml
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from tltrain.errors import TltrainError
 from tltrain.runtime import distributed, json_files, redact
@@ -120,8 +120,8 @@ def write_lines(path: Path, lines: Iterable[str], data: bool = False) -> None:
 
 
 def history(directory: Path) -> list[dict[str, Any]]:
-    """What a training logged, step by step: `history.jsonl`."""
-    return [json.loads(line) for line in (directory / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+    """Return what a training logged, step by step: `history.jsonl`."""
+    return [json_files.parse(line) for line in (directory / "history.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def ended(directory: Path) -> dict[str, Any] | None:
@@ -192,5 +192,5 @@ def link_latest(directory: Path) -> None:
 def finish(directory: Path, cfg: DictConfig, metrics: dict[str, Any]) -> None:
     """Write the resolved configuration without secrets, then the metrics, which mark the run as finished."""
     with writing(directory / "config.yaml") as file:
-        file.write(OmegaConf.to_yaml(redact.config(cfg)))
+        file.write(redact.as_yaml(redact.config(cfg)))
     write_json(directory / "metrics.json", metrics)

@@ -1,5 +1,5 @@
-"""What looks like a secret in text: names that keys, headers and variables give to one, well-known shapes of values,
-URLs, and the forms in which a value may be repeated. Pure functions of text, used by `tltrain.runtime.redact`.
+"""Recognize secrets in text: names of keys, headers and variables, well-known forms of values, URLs, and encodings of a
+value. Pure functions of text, used by `tltrain.runtime.redact`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ALWAYS = re.compile(
     r"(set_|http_)?cookies?|authorization|bearer|connection_string|jwt)(_|$)|^(x_)?(auth|token|pat|pwd|dsn)$|_(pwd|pat)$"
 )
 _NEVER = re.compile(
-    # What a name says about a secret, without being one.
+    # Names of what belongs to a secret without being one.
     r"_(env|name|names|file|files|path|dir|directory|folder|header|scheme|prefix|format|type|count|size|length|limit|"
     r"ttl|expiry|required|enabled)$"
     # Tokens of a tokenizer.
@@ -46,7 +46,7 @@ _IN_QUERY = re.compile(r"^(key|sig|signature|code|auth|pass|pw|token|x_amz_(sign
 
 @cache
 def _plain(name: str) -> str:
-    """`X-Api-Key`, `apiKey` and `--api-key` as `x_api_key`, `api_key`."""
+    """Convert `X-Api-Key`, `apiKey` and `--api-key` to `x_api_key`, `api_key` and `api_key`."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.strip("+~-\"'\\ "))
     return re.sub(r"[^a-z0-9]+", "_", words.lower()).strip("_")
 
@@ -58,10 +58,10 @@ def _always(name: str) -> bool:
 
 
 def names_secret(name: str, value: Any = None) -> bool:
-    """Whether a key, header or argument of this name holds a secret.
+    """Return whether a key, header or argument of this name holds a secret.
 
     Args:
-        value: decides for names such as `router_key`, which may be anything: only what looks random is a secret.
+        value: decides for ambiguous names such as `router_key`, where only a random-looking value is a secret.
     """
     if _always(name):
         return True
@@ -73,7 +73,7 @@ def names_secret(name: str, value: Any = None) -> bool:
 
 @cache
 def variable_names_secret(name: str) -> bool:
-    """Whether an environment variable of this name holds a secret."""
+    """Return whether an environment variable of this name holds a secret."""
     plain = _plain(name)
     return not _NEVER.search(plain) and plain != "pwd" and (_always(name) or bool(_VARIABLE.search(plain)))
 
@@ -89,7 +89,7 @@ SHAPES = re.compile(
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
     re.DOTALL,
 )
-"""Keys that their makers gave a shape of its own, JSON web tokens and private keys in PEM."""
+"""API keys with a form of their own, JSON web tokens, and private keys in PEM."""
 _VALUE = (
     r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|(?:\$\{[^{}]*\}|(?!,[\w.+~@/-]{1,99}[=:]|:(?:\s|$))[^\s;&)\]}"'])+)"""
 )
@@ -135,11 +135,11 @@ _PLACES = (
     (_ASSIGNED, _named),
     (_OPTION, _named),
 )
-"""Where text names a secret, and whether what was found there is one."""
+"""Patterns of texts that may name a secret, each with a function that decides whether the match is one."""
 
 
 def masked(text: str) -> str:
-    """The text without what it calls a secret itself: by a name, in a URL, by a well-known shape."""
+    """Mask what the text itself shows to be a secret: by a name, in a URL, by a well-known form."""
     return _masked(text) if len(text) > REPEATED else _masked_once(text)
 
 
@@ -151,7 +151,7 @@ def _masked(text: str) -> str:
 
 
 def _mask(is_secret: Callable[[re.Match[str]], bool], found: re.Match[str]) -> str:
-    """What was found with the mask in the place of the value, inside the quotes of that."""
+    """Return the match with the mask in place of the value, inside its quotes."""
     value = found["value"]
     bare = value.strip("\"'\\")
     if not bare or is_reference(bare) or not is_secret(found):
@@ -162,23 +162,23 @@ def _mask(is_secret: Callable[[re.Match[str]], bool], found: re.Match[str]) -> s
 
 
 REPEATED = 400
-"""Characters of a text, such as a value of a configuration, that is likely to be asked for again."""
+"""Longest text, in characters, whose result is cached, such as a value of a configuration."""
 _masked_once = lru_cache(maxsize=8192)(_masked)
 
 
 def is_reference(value: str) -> bool:
-    """Whether a value only refers to where a secret is: `${oc.env:NAME}`, or that behind `Bearer`; no default in it."""
+    """Return whether a value only refers to a secret: `${oc.env:NAME}`, also after `Bearer`, without a default."""
     return value == MASK or (bool(_REFERENCES.fullmatch(value)) and not _DEFAULT.search(value))
 
 
 def without_default(value: str) -> str:
-    """The mask for a secret value; for a reference, itself without the default that it gives: `${oc.env:NAME,KEY}`."""
+    """Return the mask for a secret value, and a reference with its default masked: `${oc.env:NAME,KEY}`."""
     bare = _DEFAULT.sub(lambda found: f"{found[1]}{MASK}}}", value)
     return bare if _REFERENCES.fullmatch(bare) else MASK
 
 
 def in_urls(text: str) -> Iterator[str]:
-    """User-information and secret parameters of the URLs in a text."""
+    """Yield the passwords (or users) and secret parameters of the URLs in a text."""
     for found in _USER.finditer(text):
         user, colon, password = found["value"].partition(":")
         yield from _plain_and_coded(password if colon else user)
@@ -193,7 +193,7 @@ def _plain_and_coded(value: str) -> tuple[str, str]:
 
 @lru_cache(maxsize=8192)
 def in_text(text: str) -> tuple[str, ...]:
-    """Secrets that a value holds in itself, whatever its key is: in URLs, behind `Bearer`, by a well-known shape."""
+    """Return the secrets in a value regardless of its key: in URLs, after `Bearer`, by a well-known form."""
     return tuple(_in_text(text))
 
 
@@ -210,7 +210,7 @@ def _in_text(text: str) -> Iterator[str]:
 
 
 def pieces(text: str) -> Iterator[str]:
-    """What stands behind names of secrets in a text of no grammar, whole and in the parts that an error may quote."""
+    """Yield the values after names of secrets in an unparsable text, whole and in parts that an error may quote."""
     for found in re.finditer(
         r"(?P<name>[A-Za-z_][\w.-]*)\s*[:=]\s*(?P<value>(?:bearer\s+)?[^\s,{}\[\]'\"]+)", text, re.I
     ):
@@ -220,7 +220,7 @@ def pieces(text: str) -> Iterator[str]:
 
 
 def credentials(value: str) -> Iterator[str]:
-    """A secret value itself, and what stands in it behind a scheme (`Bearer KEY`) or in a cookie (`session=KEY`)."""
+    """Yield a secret value, and the parts of it after a scheme (`Bearer KEY`) or in a cookie (`session=KEY`)."""
     value = value.strip()
     yield value
     scheme, _, rest = value.partition(" ")
@@ -238,15 +238,15 @@ def credentials(value: str) -> Iterator[str]:
 # --- forms ------------------------------------------------------------------------------------------------------------
 
 ENCODED = 8
-"""Least characters of a value in base64 that are told from other text."""
+"""Fewest characters of a value in base64 that can be told from other text."""
 
 
 @cache
 def forms(value: str) -> frozenset[str]:
-    """A value as it stands, and as URLs, JSON, HTML, LaTeX, Python and base64 write it.
+    """Return a value, and its encodings in URLs, JSON, HTML, LaTeX, Python and base64.
 
-    In base64 also within longer text, such as `user:password` of HTTP's `Basic`: the characters that do not depend on
-    what stands around it, at each of its three positions.
+    Base64 also within a longer text, such as `user:password` of HTTP's `Basic`: the characters that do not depend on
+    the text around the value, for each of its three alignments.
     """
     raw = value.encode("utf-8", "surrogateescape")
     quoted = {quote(raw, safe=""), quote(raw), quote_plus(raw)}
@@ -270,8 +270,8 @@ def forms(value: str) -> frozenset[str]:
     }
     for offset in range(3):
         code = base64.b64encode(b"\0" * offset + raw).decode()
-        first = -(-offset * 8 // 6)  # characters that hold bits of what stands before
-        own = (offset + len(raw)) * 8 // 6  # and of what stands behind
+        first = -(-offset * 8 // 6)  # characters with bits of the text before
+        own = (offset + len(raw)) * 8 // 6  # and of the text after
         if own - first >= ENCODED:
             found |= {code[first:own], code[first:own].replace("+", "-").replace("/", "_")}
     return frozenset(found)

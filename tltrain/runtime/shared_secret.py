@@ -1,8 +1,8 @@
-"""The secret by which the processes of a run know one another's messages.
+"""The secret by which the processes of a run recognize one another's messages.
 
-Workers that this program starts on one machine are given a new secret with each run. Processes that something else
-started (torchrun, accelerate, deepspeed, srun), or that are on several machines, have in common only their user: they
-use the environment variable TLTRAIN_SECRET, or else a file in the user's home that the first of them makes.
+Workers that this program starts on one machine get a new secret with each run. Processes that another launcher
+started (torchrun, accelerate, deepspeed, srun), or that run on several machines, share only their user: they use the
+environment variable TLTRAIN_SECRET, or else a file in the user's home, which the first of them creates.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from tltrain.errors import TltrainError
 
 VARIABLE = "TLTRAIN_SECRET"
 SHORTEST = 16
-"""Characters; a shorter one could be guessed."""
+"""Minimum length in characters; a shorter secret could be guessed."""
 
 
 def new() -> str:
-    """A secret for one run."""
+    """Return a random secret for one run."""
     return secrets.token_hex(32)
 
 
 def of_user(environment: Mapping[str, str]) -> str:
-    """The user's secret: TLTRAIN_SECRET, else the content of `file`, which is made where it is missing.
+    """Return the user's secret: TLTRAIN_SECRET, else the content of `file`, which is created if it is missing.
 
     Raises:
-        TltrainError: it is too short, others may read it, or the file can be neither read nor made.
+        TltrainError: the secret is too short, others may read it, or the file can be neither read nor created.
     """
     given = environment.get(VARIABLE)
     if given is not None:
@@ -49,18 +49,18 @@ def of_user(environment: Mapping[str, str]) -> str:
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
         raise TltrainError(
-            f"several processes need a secret in common, but {path} cannot be used ({why}): repair it, {remedy}"
+            f"several processes need a common secret, but {path} cannot be used ({why}): repair it, {remedy}"
         ) from error
     mode = stat.S_IMODE(found.st_mode)
     if mode & 0o077 or found.st_uid != os.geteuid():
-        raise TltrainError(f"{path} is not readable by you alone (mode {mode:04o}): chmod 600 {path}, {remedy}")
+        raise TltrainError(f"{path} must be readable only by you (mode {mode:04o}): chmod 600 {path}, {remedy}")
     if len(text) < SHORTEST:
         raise TltrainError(f"{path}: expected at least {SHORTEST} characters: remove it, {remedy}")
     return text
 
 
 def file(environment: Mapping[str, str]) -> Path:
-    """Where the user's secret is kept: `tltrain/secret` in XDG_CONFIG_HOME, or else in `~/.config`.
+    """Return the path of the user's secret: `tltrain/secret` in XDG_CONFIG_HOME, else in `~/.config`.
 
     Raises:
         TltrainError: the user has no home.
@@ -69,18 +69,18 @@ def file(environment: Mapping[str, str]) -> Path:
     if not base.is_absolute():
         base = Path(environment.get("HOME") or os.path.expanduser("~"), ".config")
     if not base.is_absolute():
-        raise TltrainError(f"several processes need a secret in common, and HOME is not set: set {VARIABLE}")
+        raise TltrainError(f"several processes need a common secret, and HOME is not set: set {VARIABLE}")
     return base / "tltrain" / "secret"
 
 
 def _make(path: Path) -> None:
-    """Write a new secret; of several processes that do so at once, on several machines too, one succeeds."""
+    """Write a new secret; if several processes do so at once, also on several machines, one succeeds."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     part = path.with_name(f".secret.{socket.gethostname()}.{os.getpid()}")
     try:
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as opened:
             opened.write(new() + "\n")
         with suppress(FileExistsError):
-            os.link(part, path)  # unlike a rename it replaces nothing
+            os.link(part, path)  # unlike a rename, a link replaces nothing
     finally:
         part.unlink(missing_ok=True)

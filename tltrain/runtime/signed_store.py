@@ -1,7 +1,7 @@
-"""Values in torch's key-value store, which asks nobody who reaches its port for a password, signed by those who write.
+"""Signed values in torch's key-value store, which itself requires no password from anybody who reaches its port.
 
-Each process publishes a random number. The key of the signatures (HMAC-SHA256) is made from the shared secret and all
-these numbers, so that neither a stranger's value nor one of another run passes for a process's own.
+Each process publishes a random number. The key of the signatures (HMAC-SHA256) is derived from the shared secret and
+all these numbers, so that values of strangers and of other runs are rejected.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch.distributed import Store
 
 PART = 4 << 20
-"""Bytes of a value under one key; torch's store takes 8 MiB."""
+"""Most bytes stored under one key; torch's store takes 8 MiB."""
 ARRIVAL = 15 * 60.0
 """Seconds within which all processes must have started."""
 _HEAD = re.compile(rb"(\d{1,6}) ([0-9a-f]{64}) ([0-9a-f]{64})")
@@ -30,10 +30,10 @@ _NUMBER = re.compile(rb"([0-9a-f]{64}) ([0-9a-f]{64})")
 
 
 class Session:
-    """What the processes of a run sign with.
+    """The key by which the processes of a run sign.
 
     Args:
-        secret: the same in every process.
+        secret: the shared secret, the same in every process.
         where: the store's address, for messages.
     """
 
@@ -49,10 +49,10 @@ class Session:
         store.set(f"number/{self.rank}", self._own + b" " + self._signature(self._secret, self.rank, self._own))
 
     def key(self, store: Store, seconds: float = ARRIVAL) -> bytes:
-        """The key of the signatures, once every process has published its number.
+        """Return the key of the signatures once every process has published its number.
 
         Raises:
-            TltrainError: one did not within so many seconds, or has another secret.
+            TltrainError: a process did not within `seconds`, or has another secret.
         """
         with self._lock:
             if self._key is None:
@@ -66,12 +66,12 @@ class Session:
             return self._own
         text = wait(store, f"number/{rank}", deadline)
         if text is None:
-            raise TltrainError(f"rank {rank} did not come to {self.where}: are all {self.size} processes started?")
+            raise TltrainError(f"rank {rank} did not connect to {self.where}: are all {self.size} processes started?")
         found = _NUMBER.fullmatch(text)
         if found is None or not hmac.compare_digest(self._signature(self._secret, rank, found[1]), found[2]):
             raise TltrainError(
-                f"the secret of rank {rank} is not that of rank {self.rank}, or a stranger writes to the store at "
-                f"{self.where}: set TLTRAIN_SECRET to the same random text for all processes"
+                f"the secret of rank {rank} differs from that of rank {self.rank}, or a stranger writes to the store "
+                f"at {self.where}: set TLTRAIN_SECRET to the same random text for all processes"
             )
         return found[1]
 
@@ -81,13 +81,13 @@ class Session:
 
 
 class SignedStore:
-    """Reads and writes values in `store`, whichever thread's connection that is."""
+    """Signed reading and writing of values in `store`; each thread needs a store connection of its own."""
 
     def __init__(self, store: Store, session: Session) -> None:
         self._store, self._session = store, session
 
     def put(self, key: str, value: Any) -> None:
-        """Write a value (`runtime.messages`)."""
+        """Write a value that `runtime.messages` can encode."""
         body = messages.encode(value)
         parts = [body[start : start + PART] for start in range(0, len(body), PART)]
         for number, part in enumerate(parts):
@@ -96,10 +96,10 @@ class SignedStore:
         self._store.set(key, summary + b" " + self._signature(key, summary))
 
     def get(self, key: str) -> Any:
-        """A value, waited for without a limit: another thread watches whether its writer lives.
+        """Return a value, waiting for it without a time limit: another thread watches whether its writer lives.
 
         Raises:
-            TltrainError: no process of this run has written it.
+            TltrainError: the value was not written by a process of this run.
         """
         count, digest = self._head(key)
         body = b"".join(self._store.get(f"{key}/part/{number}") for number in range(count))
@@ -115,7 +115,7 @@ class SignedStore:
         self._store.delete_key(key)
 
     def _head(self, key: str) -> tuple[int, bytes]:
-        self._session.key(self._store)  # first: with another secret there is nothing to wait for
+        self._session.key(self._store)  # first: a process with another secret is an error at once
         text = wait(self._store, key)
         found = _HEAD.fullmatch(text or b"")
         if found is None or not hmac.compare_digest(self._signature(key, b"%s %s" % found.group(1, 2)), found[3]):
@@ -129,18 +129,18 @@ class SignedStore:
     def _stranger(self, key: str) -> TltrainError:
         return TltrainError(
             f"the store at {self._session.where} holds a value that no process of this run wrote ({key}), and it was "
-            "not read: keep strangers from this port (see docs/gpus.md, Ports)"
+            "not read: restrict access to this port (see docs/gpus.md, Ports)"
         )
 
 
 def wait(store: Store, key: str, deadline: float | None = None) -> bytes | None:
-    """What stands under a key, once something does; None where nothing did at the deadline (of `time.monotonic`)."""
+    """Return the value of a key once there is one; None if there is none at the deadline (of `time.monotonic`)."""
     from torch.distributed import DistStoreError
 
     while deadline is None or time.monotonic() < deadline:
         seconds = 5.0 if deadline is None else min(5.0, max(0.01, deadline - time.monotonic()))
         try:
-            store.wait([key], timedelta(seconds=seconds))  # a signal is handled between two
+            store.wait([key], timedelta(seconds=seconds))  # signals are handled between two waits
             return store.get(key)
         except DistStoreError:
             continue

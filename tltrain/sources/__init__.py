@@ -27,7 +27,7 @@ class Source(Protocol):
         name: who answers, for `metrics.json`; of the local model, where it came from.
         too_long: prompts so far that did not fit into the model's context; their answer is None.
 
-    A source that knows why answers ended has `finish_reasons` too: for each of the last answers a word of OpenAI's API.
+    A source that knows why answers ended has `endings` too (`tltrain.sources.endings.Endings`).
     One that reads a native format has `native_answers`: each of the last answers as `formats.native.Answer.to_json`.
     """
 
@@ -67,6 +67,7 @@ def _local_model(source: config.Source, cfg: DictConfig) -> Iterator[Source]:
     model = LocalModel(cfg)
     try:
         yield model
+        model.endings.warn(cfg.stage.max_new_tokens)
     finally:
         model.close()
 

@@ -1,25 +1,24 @@
-"""source=endpoint: any server with OpenAI's API, asked many questions at once.
+"""source=endpoint: any server with OpenAI's API, with concurrent requests.
 
     python -m tltrain stage=eval source=endpoint source.url=http://localhost:8000/v1 source.model=NAME
 
-`source.mode=text` sends the prompt as the TL format writes it, to `/completions`, and cuts the answer where the local
-model's is cut. No prompt holds an end token: what the assistant said before is followed by the next role as it is in
-training, where the end token is a target and never an input (`tokens.packing`). So the text alone says what to predict,
-and greedy answers agree with the local model's wherever the server reads the text as `Encoder` reads its pieces. It
-does not if its tokenizer joins the end of one piece with the beginning of the next (Qwen's joins quotes with the line
-feed behind them; `tltrain.json` beside a trained model counts such prompts), or if somebody's words hold the name of a
-special token: `source.tokenizer` then sends token ids. vLLM, SGLang and llama.cpp take them. A BOS token is the
-server's to put before the text, as its tokenizer does; `model.bos=true|false` tells it otherwise
-(`add_special_tokens`, which vLLM reads).
+`source.mode=text` sends the prompt in the TL format to `/completions`, and ends the answer where the local model's
+answer ends. A prompt contains no end token: as in training, where the end token is a target and never an input
+(`tokens.packing`), the next role directly follows what the assistant said. Greedy answers therefore agree with the
+local model's if the server tokenizes the whole text as `Encoder` tokenizes its pieces. It does not if its tokenizer
+merges the end of one piece with the beginning of the next (Qwen's merges quotes with the line feed after them;
+`tltrain.json` beside a trained model counts such prompts), or if a message contains the name of a special token. In
+these cases `source.tokenizer` sends token ids, which vLLM, SGLang and llama.cpp accept. The server puts the BOS token
+before the text, as its tokenizer does; `model.bos=true|false` overrides this (`add_special_tokens`, which vLLM reads).
 
 `source.mode=chat` sends messages and native tools to `/chat/completions` (`tltrain.formats.chat_completions`).
 
-Each response is kept under `cache.dir/endpoint/` as soon as it is there, by a digest of the whole request (url, path,
-body, never the key), so that a run that broke goes on where it stopped. A request that is refused because the prompt is
-too long for the model counts as not answered, as for the local model.
+Each response is stored under `cache.dir/endpoint/` as soon as it arrives, by a digest of the whole request (URL, path
+and body, never the key), so that an interrupted run continues where it stopped. A prompt that the server refuses as too
+long counts as not answered, as for the local model.
 
-A server is a stranger: `source.timeout`, `source.total_timeout` and `source.max_response_size` limit what it may do,
-redirects are not followed (`tltrain.sources.limited_client`), and why an answer ended (`finish_reason`) is counted.
+A server is untrusted: `source.timeout`, `source.total_timeout` and `source.max_response_size` limit it, redirects are
+not followed (`tltrain.sources.limited_client`), and the reasons why answers ended (`finish_reason`) are counted.
 """
 
 from __future__ import annotations
@@ -28,9 +27,6 @@ import asyncio
 import hashlib
 import json
 import logging
-import os
-import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,12 +35,14 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from tltrain import config
-from tltrain.errors import TltrainError
+from tltrain.errors import TltrainError, shorten
 from tltrain.formats import chat_completions, joined
 from tltrain.formats.tl import TL
-from tltrain.runtime import redact, runs, terminal
+from tltrain.runtime import json_files, redact, runs, terminal
 from tltrain.runtime.shares import share
 from tltrain.sources import server_errors
+from tltrain.sources.connection import connect, open_client
+from tltrain.sources.endings import FINISH_REASONS, Endings
 from tltrain.trajectory import Sample
 
 if TYPE_CHECKING:
@@ -56,98 +54,31 @@ log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 TOO_LONG: Json = {}
-"""Stands for the response to a prompt that the model has no room for."""
-
-
-CONNECT_TIMEOUT = 5.0
-"""Seconds until a server that does not take connections counts as not running."""
-FINISH_REASONS = ("stop", "length", "content_filter", "tool_calls", "function_call")
-"""Why an answer ended, as OpenAI's API names it; what else a server says is `other`."""
+"""Stands for the response to a prompt that is too long for the model."""
 
 
 @contextmanager
 def open_endpoint(cfg: DictConfig) -> Iterator[Endpoint]:
-    """The endpoint of `cfg.source`, its connections open until the end.
+    """Open the endpoint of `cfg.source`; its connections stay open within the block.
 
     Raises:
-        TltrainError: no url, no model's name, a key in the url, or no package `openai`.
+        TltrainError: there is no URL or model name, the URL contains a key, or the package `openai` is missing.
     """
-    with _open_client(cfg) as (client, runner):
+    with open_client(cfg.source) as (client, runner):
         endpoint = Endpoint(cfg, client, runner)
         yield endpoint
-        endpoint.tell_endings()
+        endpoint.endings.warn(cfg.stage.max_new_tokens)
 
 
 def check_running(cfg: DictConfig) -> None:
-    """Raise a TltrainError unless a server takes connections; not where answers are kept that may do without one."""
-    with _open_client(cfg) as (client, runner):
+    """Raise a TltrainError unless a server accepts connections; stored answers may do without one."""
+    with open_client(cfg.source) as (client, runner):
         if not (cfg.source.cache and any(_cache_folder(cfg).glob("*/*.json"))):
-            runner.run(_connect(client, cfg.source.url))
-
-
-async def _connect(client: AsyncOpenAI, url: str) -> None:
-    import openai
-
-    from tltrain.sources.limited_client import UnreachableError
-
-    try:
-        async with asyncio.timeout(CONNECT_TIMEOUT):
-            await client.with_options(max_retries=0).get("/models", cast_to=str)
-    except UnreachableError as error:
-        raise TltrainError(f"{url}: {error}") from None
-    except (openai.OpenAIError, TimeoutError):  # it is there, and the first question will tell what it has to say
-        pass
+            runner.run(connect(client, cfg.source.url))
 
 
 def _cache_folder(cfg: DictConfig) -> Path:
     return Path(cfg.cache.dir) / "endpoint"
-
-
-@contextmanager
-def _open_client(cfg: DictConfig) -> Iterator[tuple[AsyncOpenAI, asyncio.Runner]]:
-    """A client of the server, and what runs its requests."""
-    source = cfg.source
-    for key, example in (("url", "http://localhost:8000/v1"), ("model", "NAME")):
-        if not source[key]:
-            raise TltrainError(f"source=endpoint asks a server: give source.{key}={example}")
-    if not re.fullmatch(r"https?://[^/@?#\s]+(/[^@?#\s]*)?", source.url):
-        raise TltrainError(
-            "source.url: expected http://HOST:PORT/v1, or https, without user, password or `?`; a key belongs into the "
-            "environment variable that source.api_key_env names"
-        )
-    try:
-        from openai import AsyncOpenAI, Timeout
-
-        from tltrain.sources.limited_client import LimitedClient
-    except ImportError:
-        raise TltrainError("source=endpoint needs the package openai: pip install 'tltrain[endpoint]'") from None
-    for library in ("httpx", "httpx2"):  # a line a request in the run's log
-        logging.getLogger(library).setLevel(logging.WARNING)
-    key = _key_from_environment(source.api_key_env)
-    redact.learn(key)
-    timeout = Timeout(source.timeout, connect=min(source.timeout, CONNECT_TIMEOUT))
-    with asyncio.Runner() as runner:
-        client = AsyncOpenAI(
-            base_url=source.url,
-            api_key=key or "none",  # which a server without keys does not look at
-            timeout=timeout,
-            max_retries=source.retries,
-            http_client=LimitedClient(int(source.max_response_size * 1e6), source.concurrency, timeout=timeout),
-        )
-        try:
-            yield client, runner
-        finally:
-            runner.run(client.close())
-
-
-def _key_from_environment(name: str) -> str:
-    """The key in the environment variable `name`, "" if there is none. What is wrong is told without repeating it."""
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-        raise TltrainError("source.api_key_env: expected the name of an environment variable, not the key itself")
-    key = os.environ.get(name, "").strip()
-    if not (key.isascii() and key.isprintable()):
-        raise TltrainError(f"the environment variable {name} (source.api_key_env) holds no key: expected ASCII letters")
-    return key
 
 
 class Endpoint:
@@ -158,13 +89,11 @@ class Endpoint:
         self.name: str = cfg.source.model
         self.bos: bool | str = cfg.model.bos
         self.too_long = 0
-        self.finish_reasons: list[str] = []
-        self.endings: Counter[str] = Counter()
+        self.endings = Endings()
         self.unparsed = 0
         self.chat = cfg.source.mode.name == "chat"
         self.path = "/chat/completions" if self.chat else "/completions"
         self.folder = _cache_folder(cfg)
-        self.max_new_tokens: int = cfg.stage.max_new_tokens
         self.description = f"answering {cfg.benchmark.name}"
         self.common = _common_fields(cfg)
         self.extra = list(cfg.source.extra)
@@ -172,10 +101,10 @@ class Endpoint:
         self.format = TL if self.encoder is None else self.encoder.format
 
     def __call__(self, samples: Sequence[Sample]) -> list[str | None]:
-        """The answer to each sample, None for a prompt that is too long; equal requests are made once.
+        """Return the answer to each sample, None for a prompt that is too long; equal requests are sent once.
 
         Raises:
-            TltrainError: a request has failed for good. What has been answered is kept.
+            TltrainError: a request has failed permanently. Answers received so far are stored.
         """
         bodies = [self.body(sample) for sample in samples]
         keys = [self._key(body) for body in bodies]
@@ -193,20 +122,16 @@ class Endpoint:
             self.runner.run(self._ask_all(waiting, responses, keys))
         self._tell_too_long([sample for key, sample in zip(keys, samples, strict=True) if responses[key] is TOO_LONG])
         texts = [self._text(responses[key], sample) for key, sample in zip(keys, samples, strict=True)]
-        self.finish_reasons = [self._ending(responses[key], text) for key, text in zip(keys, texts, strict=True)]
-        self.endings.update(filter(None, self.finish_reasons))
+        self.endings.add([_ending(responses[key], text) for key, text in zip(keys, texts, strict=True)])
         self._count_unparsed([(responses[key], sample) for key, sample in zip(keys, samples, strict=True)])
         return texts
 
     def reading(self) -> Json:
-        """Why answers ended (`finish_reasons`, counts), and in how many a tool call is text (`unparsed_tool_calls`)."""
-        return {
-            **({"finish_reasons": dict(self.endings)} if self.endings else {}),
-            **({"unparsed_tool_calls": self.unparsed} if self.unparsed else {}),
-        }
+        """Return why answers ended (`finish_reasons`), and in how many a call is text (`unparsed_tool_calls`)."""
+        return self.endings.reading() | ({"unparsed_tool_calls": self.unparsed} if self.unparsed else {})
 
     def body(self, sample: Sample) -> Json:
-        """The body of the request for a sample, as plain JSON that UTF-8 can hold."""
+        """Return the body of the request for a sample, as plain JSON that UTF-8 can encode."""
         if self.chat:
             asked = chat_completions.request(sample)
         else:
@@ -219,15 +144,15 @@ class Endpoint:
     async def _ask_all(
         self, waiting: dict[str, tuple[Json, Sample]], responses: dict[str, Json], keys: Sequence[str]
     ) -> None:
-        """Ask what is waiting, `concurrency` requests at a time, and put the responses into `responses`.
+        """Send the waiting requests, `concurrency` at a time, and put the responses into `responses`.
 
-        After a failure no more is asked, but what is under way may end: somebody may have to pay for it.
+        After a failure no further request is sent, but those in progress may end: the user may have to pay for them.
         """
         failures: list[tuple[Sample, str]] = []
         rest = iter(waiting.items())
 
         async def worker(advance: Callable[..., None]) -> None:
-            for key, (body, sample) in rest:  # shared by all workers: each takes the next
+            for key, (body, sample) in rest:  # shared by all workers; each takes the next request
                 try:
                     responses[key] = await self._ask(key, body, sample)
                 except _Failed as failed:
@@ -245,8 +170,10 @@ class Endpoint:
             )
 
     async def _ask(self, key: str, body: Json, sample: Sample) -> Json:
-        """The response to one request. The client tries again where HTTP tells that something went wrong (429, 500,
-        no connection, one cut off, nothing for `timeout` seconds); here it is asked again for what is no completion.
+        """Return the response to one request, within `source.total_timeout`.
+
+        The client retries errors of HTTP (429, 500, no or a lost connection, nothing for `timeout` seconds);
+        `_ask_again` retries responses that are no completion.
         """
         try:
             async with asyncio.timeout(self.settings.total_timeout):
@@ -255,7 +182,7 @@ class Endpoint:
             raise _Failed(f"no whole answer in {self.settings.total_timeout:g} s (source.total_timeout)") from None
 
     async def _ask_again(self, key: str, body: Json, sample: Sample) -> Json:
-        """`_ask` without a limit of time."""
+        """Do the same as `_ask` without a time limit."""
         received = ""
         for attempt in range(self.settings.retries + 1):
             if attempt:
@@ -265,19 +192,19 @@ class Endpoint:
                 return TOO_LONG
             received = found
             try:
-                response = redact.known_in(json.loads(received))  # here, so that what is kept is what is scored
+                response = redact.known_in(json_files.parse(received))  # what is stored is scored
                 self._text(response, sample)
                 if self.settings.cache:
                     runs.write_json(
                         self._file(key), {"path": self.path, "body": self._without_secrets(body), "response": response}
                     )
-            except (ValueError, RecursionError):
+            except ValueError:
                 continue
             return response
         raise _Failed(server_errors.no_completion(received, self._clean(received)))
 
     async def _post(self, body: Json) -> str | None:
-        """What the server sends back; None where it has no room for the prompt."""
+        """Return the server's response as text; None if the prompt is too long for it."""
         import openai
 
         from tltrain.sources.limited_client import RefusedError
@@ -296,7 +223,7 @@ class Endpoint:
             raise _Failed(f"no answer: {self._clean(str(error.__cause__ or error))}") from None
 
     def _text(self, response: Any, sample: Sample) -> str | None:
-        """The answer in a response, as text of the TL format. Raises ValueError where it is no completion."""
+        """Return the answer in a response, as text in the TL format. Raises ValueError if it is no completion."""
         if response is TOO_LONG:
             return None
         try:
@@ -312,17 +239,8 @@ class Endpoint:
             raise ValueError("no text")
         return self.format.answer(text)
 
-    def _ending(self, response: Any, text: str | None) -> str:
-        """Why an answer ended, one of `FINISH_REASONS` or `other`; empty where that is not said. An answer that had its
-        call before the server stopped it is whole: it ends there for us too.
-        """
-        reason = None if text is None else response["choices"][0].get("finish_reason")
-        if reason == "length" and text is not None and TL.answer_length(text) is not None:
-            return "stop"
-        return "" if reason is None else reason if reason in FINISH_REASONS else "other"
-
     def _count_unparsed(self, answered: Sequence[tuple[Any, Sample]]) -> None:
-        """Count answers that hold a tool call as text, and tell of the first of them."""
+        """Count answers that contain a tool call as text, and warn once, naming the first."""
         unparsed = [
             sample
             for response, sample in answered
@@ -340,27 +258,27 @@ class Endpoint:
             )
         self.unparsed += len(unparsed)
 
-    # --- what is kept -----------------------------------------------------------------------------------------------
+    # --- stored responses --------------------------------------------------------------------------------------------
 
     def _key(self, body: Json) -> str:
         request = json.dumps([self.settings.url, self.path, self._without_secrets(body)], sort_keys=True)
         return hashlib.sha256(request.encode()).hexdigest()
 
     def _without_secrets(self, body: Json) -> Json:
-        """A request's body as it is kept: no secret of `source.extra`, and none that words repeat."""
+        """Return a request's body as it is stored: without secrets of `source.extra` and without known secrets."""
         return redact.known_in(body | redact.container({name: body[name] for name in self.extra if name in body}))
 
     def _file(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.json"
 
     def _kept(self, key: str, sample: Sample) -> Json | None:
-        """The response of an earlier run, if it is there and whole."""
+        """Return the stored response of an earlier run; None if there is none or it is damaged."""
         if not self.settings.cache:
             return None
         try:
-            response = json.loads(self._file(key).read_text(encoding="utf-8"))["response"]
+            response = json_files.read_object(self._file(key))["response"]
             self._text(response, sample)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError):
             return None
         return response
 
@@ -370,7 +288,7 @@ class Endpoint:
         kept = sum(responses.get(key, TOO_LONG) is not TOO_LONG for key in keys)
         return f"{kept} of {len(keys)} answers are kept in {self.folder}, the same command goes on from there"
 
-    # --- what is told -----------------------------------------------------------------------------------------------
+    # --- messages ----------------------------------------------------------------------------------------------------
 
     def _tell_too_long(self, samples: Sequence[Sample]) -> None:
         if samples:
@@ -382,20 +300,8 @@ class Endpoint:
             )
         self.too_long += len(samples)
 
-    def tell_endings(self) -> None:
-        """Say in one line each how many answers the server ended, and not the model."""
-        answered = self.endings.total()
-        said = {
-            "length": f"were cut at stage.max_new_tokens={self.max_new_tokens} before a call could be read",
-            "content_filter": "were withheld or cut by the server's content filter",
-            "other": "ended for a reason that is none of OpenAI's API: the server may have aborted them",
-        }
-        for reason, words in said.items():
-            if count := self.endings[reason]:
-                log.warning("%s answers %s (finish_reason in predictions.jsonl)", share(count, answered), words)
-
     def _told(self, error: Any, body: Json) -> str:
-        """What a server says is wrong, and what may help."""
+        """Return a server's error and what may help."""
         said = error.response.text
         if remedy := server_errors.remedy(error.status_code, said, body, self.settings.limit_field.value):
             return f"HTTP {error.status_code}: {self._clean(said)}; {remedy}"
@@ -407,19 +313,27 @@ class Endpoint:
         return f"HTTP {error.status_code}: {self._clean(said) or 'no explanation'}{hint}"
 
     def _clean(self, text: str) -> str:
-        """`text` on one short line, without secrets, which a server may repeat, and without control characters, which
-        would reach a terminal.
-        """
-        line = " ".join("".join(c if c.isprintable() else " " for c in redact.text(text)[:10_000]).split())
-        return line if len(line) <= 300 else f"{line[:299]}…"
+        """Return `text` on one short line, without secrets, which a server may repeat, and control characters."""
+        return shorten("".join(c if c.isprintable() else " " for c in redact.text(text)[:10_000]), 300)
+
+
+def _ending(response: Any, text: str | None) -> str:
+    """Return why an answer ended, one of `FINISH_REASONS` or `other`; empty where the server does not say.
+
+    An answer that contained its call before the server cut it is complete: we stop reading there too.
+    """
+    reason = None if text is None else response["choices"][0].get("finish_reason")
+    if reason == "length" and text is not None and TL.answer_length(text) is not None:
+        return "stop"
+    return "" if reason is None else reason if reason in FINISH_REASONS else "other"
 
 
 class _Failed(Exception):
-    """A request has failed for good."""
+    """A request has failed permanently."""
 
 
 def _common_fields(cfg: DictConfig) -> Json:
-    """The fields that every body has; null in `source.extra` removes one. A sampled answer depends on the seed."""
+    """Return the fields of every body; null in `source.extra` removes one. Sampled answers depend on the seed."""
     sampled = {"seed": cfg.seed} if cfg.source.temperature else {}
     fields = {
         "model": cfg.source.model,
@@ -432,7 +346,7 @@ def _common_fields(cfg: DictConfig) -> Json:
 
 
 def _encoder(cfg: DictConfig) -> Encoder:
-    """The encoder of `source.tokenizer`; unlike everything else here it needs transformers."""
+    """Load the encoder of `source.tokenizer`; only this function needs transformers."""
     from tltrain.models.encoders import load_encoder
 
     return load_encoder(cfg.source.tokenizer, cfg.model)

@@ -1,6 +1,6 @@
-"""An HTTP client for servers of strangers: what it reads has a limit, and it goes nowhere else.
+"""An HTTP client for untrusted servers: it limits the size of responses and follows no redirect.
 
-`openai` retries around it and reads the status; what is raised here is an `OpenAIError`, which it does not retry.
+`openai` retries around it and reads the status. Errors raised here are `OpenAIError`s, which `openai` does not retry.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from openai import OpenAIError
 
 
 class RefusedError(OpenAIError):
-    """A response that is not taken, or a server that cannot be reached: no retry would change it."""
+    """The response is refused, or the server cannot be reached; a retry would not help."""
 
 
 class UnreachableError(RefusedError):
-    """There is no connection to the server, and there never was one."""
+    """The server cannot be reached and has never answered."""
 
 
 class LimitedClient(httpx2.AsyncClient):
-    """`httpx2.AsyncClient` that reads each response whole, to a limit, and follows no redirect.
+    """An `httpx2.AsyncClient` that reads whole responses up to a size limit and follows no redirect.
 
-    A header may have 100 KiB, a chain of content encodings five links (limits of httpx2). Text is UTF-8, as JSON is,
-    whatever the server says of its encoding.
+    httpx2 itself limits headers to 100 KiB and chains of content encodings to five. Text is decoded as UTF-8, the
+    encoding of JSON, whatever encoding the server states.
 
     Attributes:
         most_bytes: most bytes of a response's body, decompressed.
-        reached: whether the server has ever answered: from then on a lost connection is tried again.
+        reached: whether the server has ever answered; from then on, lost connections are retried.
     """
 
     def __init__(self, most_bytes: int, connections: int, **settings: Any) -> None:
@@ -43,12 +43,12 @@ class LimitedClient(httpx2.AsyncClient):
         self.reached = False
 
     async def send(self, request: httpx2.Request, *, stream: bool = False, **settings: Any) -> httpx2.Response:
-        """The whole response to a request.
+        """Send a request and return the whole response.
 
         Raises:
-            RefusedError: it is a redirect, or longer than the limit.
-            UnreachableError: there is no server.
-            httpx2.RequestError: the connection was lost, or nothing came for too long.
+            RefusedError: the response is a redirect, or larger than the limit.
+            UnreachableError: the server cannot be reached.
+            httpx2.RequestError: the connection was lost or timed out.
         """
         try:
             response = await super().send(request, stream=True, **settings)
@@ -81,7 +81,7 @@ class LimitedClient(httpx2.AsyncClient):
 
 @cache
 def _tls_context() -> ssl.SSLContext:
-    """Who is trusted, as httpx2 finds it; reading the certificates takes longer than many a request."""
+    """Return httpx2's TLS settings; reading the certificates takes longer than many requests."""
     return httpx2.create_ssl_context()
 
 
@@ -100,7 +100,7 @@ def _redirect(url: httpx2.URL, location: str) -> str:
 
 
 def _cause(error: Exception) -> str:
-    """Why a connection failed, in words."""
+    """Return in words why a connection failed."""
     for cause in _causes(error):
         if isinstance(cause, ConnectionRefusedError):
             return "connection refused; is the server running, and source.url its address?"

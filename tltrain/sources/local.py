@@ -10,7 +10,9 @@ from omegaconf import DictConfig
 
 from tltrain.data import trajectories
 from tltrain.data.reading import ReadReport
+from tltrain.formats.native import as_text
 from tltrain.runtime import distributed, terminal
+from tltrain.sources.endings import Endings
 from tltrain.trajectory import Sample
 
 log = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ class LocalModel:
                 cfg.format,
             )
         self.too_long = 0
+        self.endings = Endings()
         self.prefill = Prefill()
         self.memory = PrefixCache() if cfg.benchmark.multi else None  # a conversation's history is read once
         self.encoder = encoders.load_encoder(self.name, cfg.model, cfg.format)
@@ -63,7 +66,7 @@ class LocalModel:
         most = self.cfg.stage.max_new_tokens
         prompts = [self.encoder.prompt(sample) for sample in terminal.track(samples, "tokenizing")]
         own = Prefill()
-        answers = generation.generate_ids(
+        answers = generation.answers(
             self.model,
             self.encoder,
             prompts,
@@ -79,15 +82,13 @@ class LocalModel:
         for part in distributed.gather(own):
             self.prefill.include(part)
         fits = [generation.fits(self.model, len(prompt), most) for prompt in prompts]
-        texts = [
-            self.encoder.answer(ids, prompt, sample.tools)
-            for ids, prompt, sample in zip(answers, prompts, samples, strict=True)
-        ]
+        texts = [answer.text for answer in answers]
         if isinstance(self.encoder, NativeEncoder):
-            self.native_answers = [
-                self.encoder.read(ids, prompt, sample.tools).to_json()
-                for ids, prompt, sample in zip(answers, prompts, samples, strict=True)
+            said = [
+                self.encoder.read(answer.ids, prompt, sample.tools)
+                for answer, prompt, sample in zip(answers, prompts, samples, strict=True)
             ]
+            texts, self.native_answers = list(map(as_text, said)), [answer.to_json() for answer in said]
         too_long = fits.count(False)
         if too_long:
             log.warning(
@@ -97,11 +98,12 @@ class LocalModel:
                 generation.context(self.model),
             )
         self.too_long += too_long
+        self.endings.add([answer.finish_reason for answer in answers])
         return [text if fit else None for text, fit in zip(texts, fits, strict=True)]
 
-    def reading(self) -> dict[str, float]:
-        """Tokens of a prompt, and how many of them had to be read where what prompts share is read once."""
-        return self.prefill.per_sample()
+    def reading(self) -> dict[str, Any]:
+        """Return the tokens of a prompt, how many of them were computed (shared ones once), and why answers ended."""
+        return self.prefill.per_sample() | self.endings.reading()
 
     def close(self) -> None:
         """Let the other processes go."""

@@ -1,18 +1,19 @@
-"""What servers with OpenAI's API say is wrong, and which key helps."""
+"""Recognize the errors of servers with OpenAI's API, and name the key that helps."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
+
+from tltrain.runtime import json_files
 
 _CONTEXT = re.compile(
     r"context[ _-]?\w{0,10}[ _-]?(length|size|window)|longer than the model|(prompt|input) is too long"
     r"|exceeds the maximum number of (input )?tokens|tokens`? \+ `?max_new_tokens`? must be",
     re.IGNORECASE,
 )
-"""How servers say that a prompt is too long: OpenAI and vLLM, llama.cpp, SGLang, Anthropic, Gemini, TGI."""
+"""Messages about a prompt that is too long, of OpenAI, vLLM, llama.cpp, SGLang, Anthropic, Gemini and TGI."""
 _REJECTED = re.compile(
     r"unsupported|not (?:\w+ )?(?:support|permit|allow|accept)\w*|does(?:n't| not) support|unknown|unrecogni[sz]ed"
     r"|unexpected|extra (?:inputs|fields)|extra_forbidden|invalid",
@@ -21,20 +22,22 @@ _REJECTED = re.compile(
 
 
 def too_long(status: int, said: str) -> bool:
-    """Whether a server says that it has no room for a prompt."""
+    """Return whether a server reports that a prompt is too long."""
     return status in (400, 413, 422) and bool(_CONTEXT.search(said))
 
 
 def remedy(status: int, said: str, body: Mapping[str, Any], limit_field: str) -> str:
-    """The key that helps where a server rejects a field of the request; empty where it rejects none that it names.
+    """Return how to avoid the field of a request that a server rejects; empty if the server names none.
 
     Args:
-        body: of the request. limit_field: the value of `source.limit_field`.
+        said: the server's message.
+        body: the request's body.
+        limit_field: the value of `source.limit_field`.
     """
     other = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}[limit_field]
     if status not in (400, 422) or not _REJECTED.search(said):
         return ""
-    content = ("model", "prompt", "messages")  # words of any explanation
+    content = ("model", "prompt", "messages")  # words that any message may contain
     names = [name for name in body if name not in content and re.search(rf"\b{re.escape(name)}\b", said)]
     if limit_field in names and (limit_field == "max_completion_tokens" or other in said):
         return f"source.limit_field={other} names the limit otherwise"
@@ -48,14 +51,15 @@ def remedy(status: int, said: str, body: Mapping[str, Any], limit_field: str) ->
 
 
 def no_completion(received: str, shown: str) -> str:
-    """What to say of a response that is no completion.
+    """Return the message about a response that is no completion.
 
     Args:
-        received: its text. shown: the same, as it may be shown.
+        received: the response's text.
+        shown: the same text, shortened and without secrets.
     """
     try:
-        error = json.loads(received)["error"]
-    except (ValueError, RecursionError, KeyError, TypeError):
+        error = json_files.parse(received)["error"]
+    except (ValueError, KeyError, TypeError):
         error = None
     if error:
         return f"the server answers with an error in place of a completion: {shown}"

@@ -30,6 +30,7 @@ from tltrain import config
 from tltrain.data import query_key, trained_on, trajectories
 from tltrain.data.judged import MaeReport, judged_trajectories, log_reading, read_metrics, rule_of
 from tltrain.data.reading import ReadReport
+from tltrain.entry.unread import BASE, analyzed
 from tltrain.errors import TltrainError
 from tltrain.evaluation import analysis
 from tltrain.evaluation.analysis import ErrorCounts
@@ -43,13 +44,10 @@ from tltrain.views.analysis_tables import ResultTable
 
 log = logging.getLogger(__name__)
 
-BASE = "base"
-"""The entry of `stage.models` that stands for the model that `model=...` configures."""
-
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage in `folder` and return what it wrote to `metrics.json`."""
-    data, models = requested(cfg.stage, HydraConfig.get().overrides.task)
+    data, models = analyzed(cfg.stage, HydraConfig.get().overrides.task)
     metrics: dict[str, Any] = {"details": {}}
     shown: list[ResultTable] = []
     if data:
@@ -78,19 +76,6 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             terminal.console.print(f"{table.note}\n", markup=False)
     terminal.console.print(f"Written to {folder / 'analysis.md'}", markup=False)
     return metrics
-
-
-def requested(stage: DictConfig, words: Sequence[str]) -> tuple[bool, list[str]]:
-    """Return whether to analyse the dataset, and which models to score on it.
-
-    Args:
-        words: the overrides on the command line; a group not among them has only its default, which nobody asked for.
-    """
-    keys = [word.lstrip("+~").partition("=")[0] for word in words]
-    data = any(key.partition(".")[0] == "data" for key in keys)
-    model = any(key in ("model", "model.path") for key in keys)
-    models = list(stage.models) or ([BASE] if model or not (data or stage.results) else [])
-    return data or bool(models), models
 
 
 def counting_rule(cfg: DictConfig) -> Rule:

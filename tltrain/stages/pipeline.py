@@ -15,19 +15,19 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from tltrain import config, tracking
-from tltrain.entry import arguments, checks, choices, launch, stage_names
+from tltrain.entry import arguments, checks, choices, launch
 from tltrain.entry.composed import choice_of, part, resolved
 from tltrain.errors import TltrainError
 from tltrain.evaluation.benchmarks import check_place
 from tltrain.evaluation.metrics import CONVERSATION, SINGLE_TURN
-from tltrain.runtime import memory, runs, terminal
+from tltrain.runtime import memory, runs, stage_names, terminal
 from tltrain.stages import training_runs
 from tltrain.sweeps import cache_key
 from tltrain.sweeps.stage_cache import Cost, Entry, StageCache
@@ -152,8 +152,13 @@ def check(cfg: DictConfig, benchmarks: list[tuple[str, DictConfig]]) -> None:
         for key in ("mae", "rule"):
             if node != "eval" and cfg.stage[node][key] != cfg.stage[key]:
                 raise TltrainError(f"stage.{node}.{key}: this is set by stage.{key}")
-        with stage_names.named("pipeline", node, OWN[node]):
+        with stage_names.named(place_of(node)):
             checks.check(part(cfg, stage))
+
+
+def place_of(node: str) -> stage_names.Node:
+    """Return the place of a stage's keys in the pipeline's configuration."""
+    return stage_names.Node("pipeline", node, OWN[node])
 
 
 # --- building -------------------------------------------------------------------------------------------------------
@@ -179,12 +184,13 @@ class StageBuilder:
         def build(folder: Path) -> dict[str, Any]:
             terminal.errors.rule(f"{name}", align="left")
             if resumable and self.cache is not None:
-                if (folder / "metrics.json").is_file():  # stopped after it finished, before it became an entry
+                if (metrics := runs.ended(folder)) is not None:  # stopped before the finished run became an entry
                     training_runs.remove_checkpoints(cfg, folder)
+                    launch.show_again(cfg, folder, metrics)
                     return {}
                 cfg.stage.resume = any(folder.glob("checkpoints/*"))
             node = NODES.get(stage)
-            with stage_names.named("pipeline", node, OWN[node]) if node else nullcontext():
+            with stage_names.named(place_of(node) if node else None):
                 return launch.run_stage(cfg, folder)
 
         if self.cache is None:

@@ -16,9 +16,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from tltrain.data.judged import JudgedSource
-from tltrain.entry import checks, stage_names
+from tltrain.entry import checks
 from tltrain.entry.composed import part, resolved
-from tltrain.runtime import runs, terminal
+from tltrain.runtime import runs, stage_names, terminal
 from tltrain.runtime.durations import duration
 from tltrain.tokens.prompts import answer_limit
 
@@ -28,7 +28,7 @@ NODES = {"sft": "supervised", "pkt": "supervised", "irm": "rl", "eval": "eval"}
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage in `folder` and return what it wrote to `metrics.json`."""
-    with stage_names.named("plan", NODES[cfg.stage.of.name]):
+    with stage_names.named(stage_names.Node("plan", NODES[cfg.stage.of.name])):
         plan, metrics = make(cfg)
     runs.write_json(folder / "plan.json", metrics)
     runs.finish(folder, cfg, metrics)

@@ -10,6 +10,7 @@ object with `messages` and `tools`. Prints the call as text and as JSON, and wri
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     sample = Sample(str(path), tools, messages, (), instructions)
     with open_source(cfg) as source:
         (text,), model_path = source([sample]), source.name
-        said = next(iter(getattr(source, "native_answers", ())), {})
+        said: Mapping[str, Any] = next(iter(getattr(source, "native_answers", ())), {})
     if text is None:
         raise TltrainError(f"{path}: the conversation is too long for the model, see the line above")
     judged = grade(words.judged_text(cfg, text, tools), None, tools)

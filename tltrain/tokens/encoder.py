@@ -42,6 +42,8 @@ class Encoder:
         TltrainError: the tokenizer has no fast version or no end token.
     """
 
+    reads_tokens = False
+    """Whether an answer is read from its tokens and the prompt, and its text alone does not suffice."""
     splits_special_tokens = True
     """Whether the name of a special token in a text is read as text; servers that apply a template read a token."""
 
@@ -124,8 +126,8 @@ class Encoder:
         """Return whether an answer's tokens are complete, besides the end token."""
         return self.format.answer_length(self.decode(list(tokens))) is not None
 
-    def answer(self, ids: Sequence[int], prompt: Sequence[int], tools: Sequence[Tool]) -> str:
-        """Return the answer in what a model generated to a prompt, as text of the TL format."""
+    def text(self, ids: Sequence[int]) -> str:
+        """Return the text of the answer in what a model generated."""
         return self.format.answer(self.decode(ids))
 
     def prompt(self, conversation: Trajectory | Sample) -> list[int]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from tltrain import pkt
 from tltrain.errors import TltrainError
@@ -109,6 +109,7 @@ class NativeEncoder(Encoder):
     Special tokens are read in the text of users and tools, as every server does that applies a chat template.
     """
 
+    reads_tokens = True
     splits_special_tokens = False
 
     def __init__(
@@ -116,7 +117,7 @@ class NativeEncoder(Encoder):
     ) -> None:
         super().__init__(tokenizer, bos=False)  # templates write the BOS token themselves
         self.native = make_format(self)
-        self.format = _NoText(self.native.name)
+        self.format = cast(Format, _NoText(self.native.name))
         self.eos_id = (
             tokenizer.eos_token_id if tokenizer.eos_token_id in self.native.stop_ids else min(self.native.stop_ids)
         )
@@ -142,6 +143,10 @@ class NativeEncoder(Encoder):
         """Return what a model answered to a prompt."""
         end = next((at for at, token in enumerate(ids) if token in self.native.stop_ids), len(ids))
         return self.native.read(ids[: end + 1], prompt, tools)
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Return the text of generated tokens, special tokens by their names."""
+        return self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
 
     def answer(self, ids: Sequence[int], prompt: Sequence[int], tools: Sequence[Tool]) -> str:
         """Return the answer as text of the TL format."""
@@ -289,7 +294,7 @@ def _included(turn: _Turn, said: Said) -> list[int]:
     return [position for position, flag in enumerate(flags) if flag]
 
 
-class _NoText(Format):
+class _NoText:
     """In place of a format of text: whatever asks for text of the TL format by mistake ends in one line."""
 
     def __init__(self, name: str) -> None:

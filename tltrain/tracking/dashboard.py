@@ -11,7 +11,6 @@ It needs the extra `dashboards` (wandb-workspaces). Nothing is sent before `save
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,8 +21,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from tltrain.config import CONF_DIR, plain
-from tltrain.errors import TltrainError
-from tltrain.runtime import runs
+from tltrain.errors import TltrainError, shorten
+from tltrain.runtime import json_files, runs
 from tltrain.tracking import names
 
 log = logging.getLogger(__name__)
@@ -123,7 +122,7 @@ def save(cfg: DictConfig, entity: str, project: str) -> list[str]:
     made = {"workspace": workspace(sections, entity, project), "report": report(sections, entity, project)}
     kinds = {"workspace": ws.Workspace, "report": wr.Report}
     file, place = Path(cfg.cache.dir) / "dashboards.json", f"{entity}/{project}"
-    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    known = _known(file)
     for kind, new in made.items():
         old = _load(kinds[kind], known.get(place, {}).get(kind))
         if old is not None:
@@ -132,6 +131,17 @@ def save(cfg: DictConfig, entity: str, project: str) -> list[str]:
         known.setdefault(place, {})[kind] = (old or new).save().url
     runs.write_json(file, known)
     return list(known[place].values())
+
+
+def _known(file: Path) -> dict[str, dict[str, str]]:
+    """Return the URLs of the dashboards made before, by `ENTITY/PROJECT` and kind; empty if they cannot be read."""
+    if not file.is_file():
+        return {}
+    try:
+        return {place: {**urls} for place, urls in json_files.read_object(file).items()}
+    except (OSError, ValueError, TypeError) as error:
+        log.warning("%s is not used, the dashboards are created again: %s", file, shorten(str(error), 200))
+        return {}
 
 
 def _load(kind: Any, url: str | None) -> Any:

@@ -24,7 +24,7 @@ from torch import nn
 from transformers import PrinterCallback, TrainerControl
 from trl import SFTTrainer
 
-from tltrain.runtime import terminal
+from tltrain.runtime import json_files, terminal
 from tltrain.tokens.layout import Layout
 from tltrain.training import tree_mask
 from tltrain.training.blank_batches import FilledBatches
@@ -222,7 +222,7 @@ class TurnTrainer(ResumableCheckpoints, FilledBatches, SFTTrainer):
 
     def _load_extra(self, folder: Path) -> None:
         if self._sums_file(folder).is_file():
-            kept = json.loads(self._sums_file(folder).read_text(encoding="utf-8"))
+            kept = json_files.read_object(self._sums_file(folder))
             sums = self._sums["train"]
             sums.processed = kept["processed"]
             if kept["values"]:  # else still 0, as directly after a log

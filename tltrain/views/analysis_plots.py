@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from tltrain.evaluation.analysis import CONDITIONS, PARTS, Group
 from tltrain.evaluation.intervals import Interval
-from tltrain.views.plots import BLUE, GRADE_COLOURS, HATCHES, ORANGE
+from tltrain.views.plots import BLUE, GRADE_COLOURS, HATCHES, ORANGE, save
 
 MODEL_COLOURS = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")  # Okabe and Ito
 MODEL_STYLES = [(colour, hatch) for hatch in ("", "////", "....") for colour in MODEL_COLOURS]
@@ -81,7 +81,7 @@ def _stacked(
     axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)
     figure.legend(loc="outside right upper", frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def tokens(path: Path, models: Mapping[str, Mapping[str, Mapping[str, Interval]]]) -> None:
@@ -97,7 +97,7 @@ def tokens(path: Path, models: Mapping[str, Mapping[str, Mapping[str, Interval]]
     bottom.set_xticks(range(len(parts)), [textwrap.fill(PARTS[part], 14) for part in parts], fontsize="small")
     figure.suptitle("Tokens of recorded calls, each predicted from the preceding tokens")
     _legend(figure, top, models)
-    _save(figure, path)
+    save(figure, path)
 
 
 def calls(path: Path, models: Mapping[str, Mapping[str, Mapping[str, Interval]]]) -> None:
@@ -126,7 +126,7 @@ def calls(path: Path, models: Mapping[str, Mapping[str, Mapping[str, Interval]]]
     both[0].set(ylabel="% of calls", ylim=(0, min(1.15 * highest + 1, 105)))
     figure.suptitle("Recorded calls, given their key tokens")
     _legend(figure, both[0], models)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _width(inches: float, models: Mapping[str, object]) -> float:
@@ -167,11 +167,6 @@ def _legend(figure: Figure, axes: Axes, models: Mapping[str, object]) -> None:
     if len(models) > 1:
         handles, labels = axes.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(models), 3), frameon=False)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
 
 
 def _short(text: str) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from tltrain.evaluation.metrics import SINGLE_TURN
-from tltrain.runtime import terminal
+from tltrain.runtime import json_files, terminal
 
 LABELS = {"base": "(base)", "sft": "+ SFT", "pkt": "+ MAE + PKT", "irm": "+ MAE + PKT + IRM"}
 """Model -> the suffix of the base model's name; its evaluation is in `eval_MODEL`."""
@@ -19,7 +18,7 @@ def show(cfg: DictConfig, folder: Path, metrics: dict[str, Any]) -> None:
     """Print the table with intervals, and a list of what is in the folder."""
     rows = []
     for name, label in LABELS.items():
-        evaluation = json.loads((folder / f"eval_{name}" / "metrics.json").read_text(encoding="utf-8"))
+        evaluation = json_files.read_object(folder / f"eval_{name}" / "metrics.json")
         found = evaluation["details"]["toolworld"]["scoring"]["fixed"]["all"]
         numbers = (
             f"{found[level]['percent']:.1f} [{found[level]['low']:.0f}, {found[level]['high']:.0f}]"

@@ -12,13 +12,15 @@ from tltrain.grading import SAMPLED_OUTCOMES
 from tltrain.runtime import runs, terminal
 from tltrain.views.plots import reward_curves
 
+PICTURE = "rewards.png"
+
 
 def show(cfg: DictConfig, folder: Path, metrics: dict[str, Any]) -> None:
     """Draw `rewards.png` (the mean reward and the shares of grades over steps) and print the table."""
     steps = [entry for entry in runs.history(folder) if "reward" in entry]
     if steps:
         reward_curves(
-            folder / "rewards.png",
+            folder / PICTURE,
             [entry["step"] for entry in steps],
             [entry["reward"] for entry in steps],
             {outcome: [entry.get(f"grade/{outcome}", 0.0) for entry in steps] for outcome in SAMPLED_OUTCOMES},

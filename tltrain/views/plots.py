@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,8 +10,20 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 BLUE, ORANGE = "#0072b2", "#d55e00"  # colour-blind readers can tell them apart (Okabe and Ito)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, completely or not at all, and close it."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        figure.savefig(part, dpi=150, format="png")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+        plt.close(figure)
 
 
 def bar_chart(path: Path, values: Mapping[str, float], title: str, unit: str) -> None:
@@ -23,8 +36,7 @@ def bar_chart(path: Path, values: Mapping[str, float], title: str, unit: str) ->
     axes.set(title=title, xlabel=unit)
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.1)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    save(figure, path)
 
 
 def loss_curves(path: Path, curves: Mapping[str, list[tuple[float, float]]], title: str) -> None:
@@ -37,8 +49,7 @@ def loss_curves(path: Path, curves: Mapping[str, list[tuple[float, float]]], tit
     axes.spines[["top", "right"]].set_visible(False)
     if axes.lines:
         axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    save(figure, path)
 
 
 GRADE_COLOURS = (
@@ -75,5 +86,4 @@ def reward_curves(
     figure.legend(handles[::-1], labels[::-1], loc="outside right center", frameon=False)
     for axes in (top, bottom):
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    save(figure, path)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from tltrain.views.plots import BLUE, ORANGE
+from tltrain.views.plots import BLUE, ORANGE, save
 
 LINES = {"ts": ("TS", BLUE, "o-"), "pi": ("PI", ORANGE, "s--"), "cf": ("CF", "#009e73", "^:")}
 
@@ -38,5 +38,4 @@ def curves(path: Path, turns: Mapping[str, Curve], title: str) -> None:
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", frameon=False)
     figure.suptitle(title)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    save(figure, path)

@@ -13,6 +13,7 @@ from tltrain.views.plots import loss_curves
 
 CURVES = {"turns (weighted)": "loss", "key tokens": "key_token_loss", "other tokens": "other_token_loss"}
 """Label -> name in `history.jsonl`."""
+PICTURE = "losses.png"
 
 
 def show(cfg: DictConfig, folder: Path, metrics: dict[str, Any]) -> None:
@@ -22,7 +23,7 @@ def show(cfg: DictConfig, folder: Path, metrics: dict[str, Any]) -> None:
         label: [(entry["step"], entry[name]) for entry in steps if name in entry] for label, name in CURVES.items()
     }
     drawn = {label: points for label, points in curves.items() if points}
-    loss_curves(folder / "losses.png", drawn, f"Training loss, stage={cfg.stage.name}")
+    loss_curves(folder / PICTURE, drawn, f"Training loss, stage={cfg.stage.name}")
     terminal.console.print(summary(cfg.stage.name, metrics, folder), markup=False)
 
 

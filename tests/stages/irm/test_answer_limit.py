@@ -15,7 +15,7 @@ GOLDEN = ['search(query="love")', f'search(query="{"love " * 40}")', 'search(que
 
 @pytest.fixture
 def data(tmp_path) -> list[str]:
-    """Four prompts, one with a golden call of over 100 tokens; none is held out."""
+    """Four prompts, one with a golden call of over 40 tokens; none is held out."""
     path = tmp_path / "irm_data.json"
     path.write_text(json.dumps([{"instruction": PROMPT, "output": golden} for golden in GOLDEN]))
     return ["data=irm", f"data.path={path}", "data.holdout=0"]

@@ -133,9 +133,9 @@ def answer(cfg: DictConfig, samples: Sequence[Sample]) -> Answers:
         return Answers(read_predictions(Path(cfg.stage.predictions), len(samples)))
     with open_source(cfg) as source:
         texts = [text or "" for text in source(samples)]  # None: the prompt is too long
-        endings = getattr(source, "finish_reasons", ())
+        reasons = source.endings.last if hasattr(source, "endings") else ()
         native = getattr(source, "native_answers", ())
-        return Answers(texts, source.name, source.too_long, source.reading(), endings, native)
+        return Answers(texts, source.name, source.too_long, source.reading(), reasons, native)
 
 
 def read_predictions(path: Path, expected: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""The keys of a stage that another one runs, as a user of that one types them.
+"""Rename the keys of a stage that another stage runs to what the user of the other stage types.
 
 A stage names its keys as it has them, `stage.args.learning_rate`. In a pipeline the same key is
 `stage.supervised.args.learning_rate`, or `stage.w_max` where the pipeline has a key of its own for it.
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 
 from rich.console import ConsoleRenderable, RenderHook
 from rich.text import Text
@@ -19,32 +21,55 @@ from tltrain.errors import TltrainError
 from tltrain.runtime import terminal
 
 _KEY = re.compile(r"(?<![\w.])stage\.([a-z]\w*)")
+_current: ContextVar[Node | None] = ContextVar("stage_names", default=None)
 
 
-def renamed(text: str, stage: str, node: str, own: Collection[str] = ()) -> str:
-    """`text` with the keys of the stage in `node` of another stage named as those of that node.
+@dataclass(frozen=True)
+class Node:
+    """The place of a stage's keys in the configuration of another stage, which runs it.
 
-    Args:
-        stage: the stage that has the node.
+    Attributes:
+        stage: the other stage.
+        node: its node that has the keys.
         own: keys that the other stage sets by a key of its own with the same name.
     """
-    schema = config.keys_of(config.stage_schema(stage))[node].schema
+
+    stage: str
+    node: str
+    own: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "own", tuple(self.own))
+
+
+def renamed(text: str, place: Node) -> str:
+    """Return `text` with the keys of the stage renamed to those of its place."""
+    schema = config.keys_of(config.stage_schema(place.stage))[place.node].schema
     assert schema is not None
-    keys = set(config.keys_of(schema)) - set(own) - {"name"}
-    return _KEY.sub(lambda found: f"stage.{node}.{found[1]}" if found[1] in keys else found[0], text)
+    keys = set(config.keys_of(schema)) - set(place.own) - {"name"}
+    return _KEY.sub(lambda found: f"stage.{place.node}.{found[1]}" if found[1] in keys else found[0], text)
+
+
+def current() -> Node | None:
+    """Return the place by which keys are renamed now; the other processes of a run rename by the same."""
+    return _current.get()
 
 
 @contextmanager
-def named(stage: str, node: str, own: Collection[str] = ()) -> Iterator[None]:
-    """`renamed` for what the block raises, logs and prints.
+def named(place: Node | None) -> Iterator[None]:
+    """Rename the keys in what the block raises, logs and prints; None changes nothing.
 
     Raises:
-        TltrainError: the block's, with its keys renamed.
+        TltrainError: the block's error, with its keys renamed.
     """
+    if place is None:
+        yield
+        return
 
     def rename(text: str) -> str:
-        return renamed(text, stage, node, own)
+        return renamed(text, place)
 
+    before = _current.set(place)
     log_filter, hook, handlers = _LogFilter(rename), _Hook(rename), list(logging.getLogger().handlers)
     for handler in handlers:
         handler.addFilter(log_filter)
@@ -56,6 +81,7 @@ def named(stage: str, node: str, own: Collection[str] = ()) -> Iterator[None]:
             raise
         raise TltrainError(line) from error
     finally:
+        _current.reset(before)
         terminal.errors.pop_render_hook()
         for handler in handlers:
             handler.removeFilter(log_filter)

@@ -8,9 +8,9 @@ import pytest
 
 from tests.support.configuration_keys import paths
 from tltrain import config
-from tltrain.entry import launch, stage_names
+from tltrain.entry import launch
 from tltrain.errors import TltrainError
-from tltrain.runtime import terminal
+from tltrain.runtime import stage_names, terminal
 from tltrain.stages import pipeline, plan
 
 NODES = [("pipeline", node, pipeline.OWN[node]) for node in pipeline.OWN] + [
@@ -22,16 +22,17 @@ NODES = [("pipeline", node, pipeline.OWN[node]) for node in pipeline.OWN] + [
 def test_every_key_of_a_sub_stage_is_named_below_its_node(stage, node, own):
     schema = config.keys_of(config.stage_schema(stage))[node].schema
     keys = [key for key, _ in paths(schema, "stage") if key != "stage.name"]
+    place = stage_names.Node(stage, node, own)
     assert len(keys) > 5
     for key in keys:
         name = key.removeprefix("stage.")
         right = key if name in own else f"stage.{node}.{name}"
         text = f"{key}: this is set by {key}; see stage={node}, /stage.txt and my_stage.args"
-        assert stage_names.renamed(text, stage, node, own) == text.replace(f"{key}:", f"{right}:").replace(
+        assert stage_names.renamed(text, place) == text.replace(f"{key}:", f"{right}:").replace(
             f"by {key};", f"by {right};"
         )
-        assert stage_names.renamed(f"{right}=3", stage, node, own) == f"{right}=3"  # what is right stays
-    assert stage_names.renamed("stage.benchmarks, stage.nope.x", stage, node, own) == "stage.benchmarks, stage.nope.x"
+        assert stage_names.renamed(f"{right}=3", place) == f"{right}=3"  # what is right stays
+    assert stage_names.renamed("stage.benchmarks, stage.nope.x", place) == "stage.benchmarks, stage.nope.x"
 
 
 def test_what_a_sub_stage_raises_logs_and_prints_is_named_so(tltrain, made, monkeypatch, tmp_path):

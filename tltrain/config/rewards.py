@@ -1,0 +1,133 @@
+"""The reward of each grade (IRM), as `reward=` configures it: the rows of the paper's table and further terms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+from tltrain.config.choices import OpenText
+from tltrain.config.keys import Bounds, key, keys_of
+from tltrain.errors import TltrainError
+
+
+def price(default: float | None, meaning: str) -> Any:
+    """Declare a price. Its range is far beyond `stage.reward_clip`, and so only refuses slips."""
+    return key(default, meaning, least=-100, most=100)
+
+
+@dataclass(frozen=True)
+class RewardTable:
+    """The reward of each row of the paper's table (IRM); the defaults are the paper's numbers."""
+
+    format_error: float = price(-2.0, "the call cannot be parsed")
+    words_before_call: float | None = price(
+        None, "a thought, a sentence or a code fence stands before the call; null: as format_error (the paper)"
+    )
+    tool_hallucination: float = price(-2.0, "the tool is not on offer")
+    wrong_tool: float = price(-1.5, "the tool is on offer, but not the right one")
+    hallucinated_redundant_missing: float = price(-1.8, "right tool; hallucinated, redundant and missing parameters")
+    hallucinated_and_redundant_or_missing: float = price(-1.3, "right tool; hallucinated and redundant or missing ones")
+    redundant_missing: float = price(-1.0, "right tool; redundant and missing parameters")
+    hallucinated: float = price(
+        -0.8, "right tool; only hallucinated parameters, or values without a name beside right ones"
+    )
+    redundant_or_missing: float = price(-0.5, "right tool; only redundant or only missing parameters")
+    wrong_value: float = price(-0.25, "right tool and parameters, but a wrong value")
+    correct: float = price(1.0, "right call")
+
+    @classmethod
+    def from_config(cls, table: Mapping[str, Any]) -> Self:
+        """Make a table from `cfg.reward`, which may leave out keys that are no row.
+
+        Raises:
+            TltrainError: a row is missing, a key is unknown, or a value has the wrong type or is out of range.
+        """
+        rows, known = [row.name for row in fields(RewardTable)], keys_of(RewardSettings)
+        for row in rows:
+            if row not in table and row not in _NULLABLE:
+                raise TltrainError(f"reward: no value for `{row}`; the rows are {', '.join(rows)}")
+        for name, value in table.items():
+            if name not in known:
+                raise TltrainError(f"reward: unknown row `{name}`; the rows are {', '.join(rows)}")
+            if name in rows or known[name].bounds:
+                if value is not None or name not in _NULLABLE:
+                    _check_price(name, value, known[name].bounds)
+            else:
+                _check_option(name, value)
+        own = {each.name for each in fields(cls)}
+        return cls(**{name: _converted(name, value) for name, value in table.items() if name in own})
+
+    def __getitem__(self, row: str) -> float:
+        price = getattr(self, row)
+        return self.format_error if price is None else price
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the greatest reward of all rows."""
+        values = [self[row.name] for row in fields(RewardTable)]
+        return min(values), max(values)
+
+
+@dataclass(frozen=True)
+class RewardSettings(RewardTable):
+    """The table, and the further settings of `cfg.reward` for the reward of a sampled response (IRM)."""
+
+    cut: float | None = price(
+        None,
+        "the response was cut by stage.max_new_tokens before a call could be read; null: as format_error (the paper)",
+    )
+    trailing_text: float = key(0.0, "added where text stands behind the call", least=-100, most=0)
+    no_end_token: float = key(0.0, "added where a call is read but the response has no end token", least=-100, most=0)
+    open_text: OpenText = key(
+        OpenText.exact,
+        "how the value of an open parameter is priced where nothing else is wrong; exact: as any value (the paper); "
+        "ignored: correct, whatever it says; similarity: between wrong_value and correct, by the words it shares with "
+        "the golden value",
+    )
+    open_parameters: list[str] = key(
+        ["finish.answer"],
+        "parameters whose value is open text, as TOOL.PARAMETER; those that a record of the data names in its field "
+        "open_parameters count as well",
+    )
+    name_only: bool = key(
+        False,
+        "look at the tool's name alone, the text before the first `(`: what the released code does in effect on calls "
+        "with double-quoted values",
+    )
+
+
+_NULLABLE = ("cut", "words_before_call")
+_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "open_text": (f"one of {', '.join(OpenText)}", lambda value: isinstance(value, str) and value in set(OpenText)),
+    "open_parameters": (
+        "a list of TOOL.PARAMETER",
+        lambda value: isinstance(value, list | tuple) and all(isinstance(name, str) and "." in name for name in value),
+    ),
+    "name_only": ("true or false", lambda value: isinstance(value, bool)),
+}
+"""Keys that are no numbers: the expected value in words, and a check of a value."""
+
+
+def _check_price(name: str, value: Any, bounds: Bounds) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TltrainError(f"reward.{name}: expected a number, found {value!r}")
+    if value not in bounds:
+        raise TltrainError(f"reward.{name}: expected {bounds}, found {value}")
+
+
+def _check_option(name: str, value: Any) -> None:
+    expected, fits = _KINDS[name]
+    if not fits(value):
+        raise TltrainError(f"reward.{name}: expected {expected}, found {value!r}")
+
+
+def _converted(name: str, value: Any) -> Any:
+    if name == "open_text":
+        return OpenText(value)
+    if name == "open_parameters":
+        return list(value)
+    return float(value) if name != "name_only" and value is not None else value
+
+
+PAPER_REWARD = RewardTable()

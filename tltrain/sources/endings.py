@@ -1,0 +1,49 @@
+"""Why answers ended, counted in the words of OpenAI's API: the same for a local model and for a server."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from tltrain.runtime.shares import share
+
+log = logging.getLogger(__name__)
+
+FINISH_REASONS = ("stop", "length", "content_filter", "tool_calls", "function_call")
+"""Why an answer ended, as OpenAI's API names it; any other word of a server counts as `other`."""
+
+
+class Endings:
+    """Why the answers of a source ended.
+
+    Attributes:
+        last: for each of the answers added last, one of `FINISH_REASONS` or `other`; empty where nobody knows.
+        counts: the number of all answers so far, by reason.
+    """
+
+    def __init__(self) -> None:
+        self.last: Sequence[str] = []
+        self.counts: Counter[str] = Counter()
+
+    def add(self, reasons: Sequence[str]) -> None:
+        """Count the reasons of further answers."""
+        self.last = reasons
+        self.counts.update(filter(None, reasons))
+
+    def reading(self) -> dict[str, Any]:
+        """Return the counts for `metrics.json`; empty where no reason is known."""
+        return {"finish_reasons": dict(self.counts)} if self.counts else {}
+
+    def warn(self, max_new_tokens: int) -> None:
+        """Log one line for each reason other than the model's own decision to stop."""
+        said = {
+            "length": f"were cut at stage.max_new_tokens={max_new_tokens} before a call could be read",
+            "content_filter": "were withheld or cut by the server's content filter",
+            "other": "ended for a reason that is none of OpenAI's API: the server may have aborted them",
+        }
+        for reason, words in said.items():
+            if count := self.counts[reason]:
+                of = share(count, self.counts.total())
+                log.warning("%s answers %s (finish_reason in predictions.jsonl)", of, words)
