@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,8 @@ def test_a_model_keeps_its_own_template_and_the_format_it_was_trained_in(trained
     train = trained.metrics["train"]
     assert train["branching"] == train["samples"] > 1 and train["turns"] > train["samples"]
     assert (
-        "the chat template writes earlier turns otherwise than the last one; each trajectory is a tree" in trained.out
+        "the chat template writes earlier turns otherwise than the last one; each trajectory is a tree"
+        in trained.out + trained.err
     )
 
 
@@ -51,9 +53,11 @@ def test_it_is_asked_in_its_own_format_and_refused_in_another(trained, tltrain):
 
 
 def test_inspect_shows_keys_in_json_and_what_is_left_out(tltrain):
-    ran = tltrain("stage=inspect", *SMALL[:1], "format=hermes", "stage.limit=1", "data.size=20")
+    words = ["model=tiny", "model.random.vocab_size=400"]  # so few that names have several tokens
+    ran = tltrain("stage=inspect", *words, "format=hermes", "stage.limit=1", "data.size=20")
     assert '{"type": "function", "function": {"name": "getContactCity"' in ran.out
-    assert '"getContactEmail", "arguments"' in ran.out and "[2 key of" in ran.out
+    assert '{"name": "getContactEmail", "arguments": {"contactId": ' in ran.out
+    assert re.search(r"\[[2-9] key of \d+: '\w+' '\w+'", ran.out)
     assert "[left out]" in ran.out and "</tool_call>⏎" in ran.out
 
 
