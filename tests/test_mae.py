@@ -402,4 +402,4 @@ def test_the_released_rule_drops_23_percent_of_rotbench_turns() -> None:
         for record in rotbench_answers(level)
         for verdict, _ in verdicts(conversation(*(Message(roles[sender], str(text)) for sender, text in record)), PAPER)
     ]
-    assert [found.count(verdict) for verdict in Verdict] == [942, 276, 42]
+    assert [found.count(verdict) for verdict in Verdict] == [942, 276, 42, 0]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tltrain.pkt import key_positions, token_weights
+from tltrain.pkt import key_positions, shuffled_positions, token_weights
 from tltrain.tokens.encoder import Encoder
 from tltrain.trajectory import Call, Tool
 
@@ -46,6 +46,21 @@ def test_weights_by_hand():
     assert token_weights(30, frozenset({0, 2}), 9)[:3] == [9, 1, 9]
     assert token_weights(3, frozenset({0, 2}), 9) == [1, 1, 1]
     assert token_weights(4, frozenset(), 9) == [1, 1, 1, 1]
+
+
+def test_other_tokens_get_the_weight_that_the_papers_key_tokens_would_have():
+    # K = {0, 2} of 12: w = 10 / 2 = 5, whichever tokens carry it
+    assert token_weights(12, frozenset({0, 2}), 9, frozenset({0, 1, 2, 3})) == [5, 5, 5, 5, *[1] * 8]
+    assert token_weights(12, frozenset({0, 2}), 9, frozenset({7, 11})) == [*[1] * 7, 5, 1, 1, 1, 5]
+
+
+def test_shuffled_positions_are_a_fair_draw_that_repeats():
+    draws = [shuffled_positions(10, 3, f"0/t{number}/1") for number in range(2000)]
+    assert all(len(draw) == 3 and draw <= set(range(10)) for draw in draws)
+    counts = [sum(position in draw for draw in draws) for position in range(10)]
+    assert all(520 < count < 680 for count in counts)  # 600 expected, standard deviation 20
+    assert shuffled_positions(10, 3, "0/t0/1") == draws[0] == {3, 4, 6}  # digests do not change with a library
+    assert shuffled_positions(3, 3, "a") == {0, 1, 2} and shuffled_positions(3, 0, "a") == set()
 
 
 @given(st.integers(1, 300), st.sets(st.integers(0, 20), min_size=1), st.floats(1, 50))
@@ -89,6 +104,17 @@ def test_keys_are_the_first_token_and_the_one_that_tells_names_apart(encoder):
 def test_any_name_has_a_first_token_that_begins_it(encoder, name):
     first = key_texts(encoder, f"{name}()", tools(name, "other"))[0]
     assert name.startswith(first.strip()) or first.strip() == ""
+
+
+@pytest.mark.parametrize("name", ["get", "preferred-routes_get", "查天气", "_x", "a.b.c", "émission"])
+def test_the_tokens_of_a_name_are_those_with_a_character_of_it(encoder, name):
+    piece = f" {name}(a=1)"
+    encoded = encoder.encode([piece])[0]
+    positions = encoder.name_positions(Call(name), encoded)
+    covered = {at for i in positions for at in range(*encoded.spans[i])}
+    assert set(range(1, 1 + len(name))) <= covered
+    others = [i for i in range(len(encoded.ids)) if i not in positions]
+    assert not {at for i in others for at in range(*encoded.spans[i])} & set(range(1, 1 + len(name)))
 
 
 def test_a_name_that_is_the_beginning_of_another_has_a_key_within_two_tokens_of_its_end(encoder):

@@ -6,7 +6,7 @@ A call whose tool answered with an error is no training target, but stays in the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from enum import Enum
 
@@ -20,9 +20,14 @@ class Verdict(Enum):
     KEPT = "kept"
     ERROR = "dropped_error"
     NO_ANSWER = "dropped_no_answer"
+    RANDOM = "dropped_at_random"  # by a control alone (`data.mae_controls`)
 
 
-def verdicts(trajectory: Trajectory, rule: Rule | None) -> list[tuple[Verdict, str | None]]:
+Judgement = tuple[Verdict, str | None]
+"""A verdict, and for `ERROR` the kind of error."""
+
+
+def verdicts(trajectory: Trajectory, rule: Rule | None) -> list[Judgement]:
     """Return a verdict for each of the trajectory's `actions`, and for `ERROR` also the kind of error.
 
     Each call is judged by its own answer and kept unless `rule` finds an error in it. A call without an answer is kept
@@ -32,7 +37,7 @@ def verdicts(trajectory: Trajectory, rule: Rule | None) -> list[tuple[Verdict, s
     """
     messages = trajectory.messages
     last = max((at for at, message in enumerate(messages) if message.role != "tool"), default=-1)
-    found: list[tuple[Verdict, str | None]] = []
+    found: list[Judgement] = []
     for action in actions(messages):
         if action.answer is not None:
             answer = messages[action.answer]
@@ -50,13 +55,18 @@ def learnable(trajectory: Trajectory, rule: Rule | None) -> list[bool]:
 
 
 def apply(trajectory: Trajectory, rule: Rule | None) -> Trajectory:
-    """Return the trajectory with `learn` cleared on everything that MAE drops; no message is removed.
+    """Return the trajectory with `learn` cleared on everything that MAE drops; no message is removed."""
+    return marked(trajectory, verdicts(trajectory, rule))
+
+
+def marked(trajectory: Trajectory, judgements: Iterable[Judgement]) -> Trajectory:
+    """Return the trajectory with `learn` cleared on each of its `actions` that is not kept.
 
     Text and thought beside calls keep `learn` as long as at least one of the calls is kept.
     """
-    kept = iter([verdict is Verdict.KEPT for verdict, _ in verdicts(trajectory, rule)])
+    kept = iter([verdict is Verdict.KEPT for verdict, _ in judgements])
     messages = tuple(
-        _marked(message, kept) if message.role == "assistant" else message for message in trajectory.messages
+        _marked_message(message, kept) if message.role == "assistant" else message for message in trajectory.messages
     )
     return replace(trajectory, messages=messages)
 
@@ -70,7 +80,7 @@ def whole_messages(trajectory: Trajectory) -> Trajectory:
     return replace(trajectory, messages=messages)
 
 
-def _marked(message: Message, kept: Iterator[bool]) -> Message:
+def _marked_message(message: Message, kept: Iterator[bool]) -> Message:
     """Return the assistant message with one flag, consumed from `kept`, applied to each of its actions."""
     flags = [next(kept) for _ in message.calls or [None]]
     calls = tuple(replace(made, learn=made.learn and flag) for made, flag in zip(message.calls, flags, strict=False))

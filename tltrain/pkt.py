@@ -7,10 +7,20 @@ the name of another available tool. Their weight is
 
 where K are the key tokens of a turn and NK its other target tokens, end token included; those have weight 1.
 A turn's loss is sum(w * nll) / sum(w).
+
+Two variants give the same w, computed from the paper's K, to other tokens H (`stage.key_tokens`; paper: H = K):
+
+    name        H = K and all tokens of the called name (its first token is key, so this is the whole name)
+    shuffled    H = |K| random target tokens of the same turn: a control, which weighs as much as PKT but elsewhere
+
+`name` is a remedy for the rest of the name, which the normalization makes lighter and which models then copy worse.
+A w computed from H would fall as H grows (3 instead of 9 where 5 of 20 tokens are in H and 2 in K), so a difference
+could come from lighter key tokens. With w as in the paper, a variant changes nothing but the tokens that carry it.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 
 
@@ -35,12 +45,42 @@ def key_positions(target: Sequence[int], first: int, others: Iterable[Sequence[i
     return frozenset(keys)
 
 
-def token_weights(length: int, keys: frozenset[int], w_max: float) -> list[float]:
-    """Return the weight of each of a turn's `length` target tokens; all 1 without key tokens (plain text)."""
+def shuffled_positions(length: int, count: int, draw: str) -> frozenset[int]:
+    """Return `count` of a turn's `length` positions, each equally likely; equal draws give equal positions.
+
+    The positions with the smallest digests are taken, so that no library's random numbers matter.
+    """
+
+    def rank(position: int) -> bytes:
+        return hashlib.blake2b(f"{draw}/{position}".encode(errors="surrogatepass")).digest()
+
+    return frozenset(sorted(range(length), key=rank)[:count])
+
+
+def weighed_positions(which: str, length: int, keys: frozenset[int], name: Iterable[int], draw: str) -> frozenset[int]:
+    """Return H, the positions of a turn that get the weight of its key tokens.
+
+    Args:
+        which: `paper`, `name` or `shuffled`.
+        length: number of target tokens. keys: K. name: positions of the called name's tokens.
+        draw: names the draw of `shuffled`: the seed, the trajectory and the turn.
+    """
+    if which == "shuffled":
+        return shuffled_positions(length, len(keys), draw)
+    return keys.union(name) if which == "name" else keys
+
+
+def token_weights(length: int, keys: frozenset[int], w_max: float, heavy: frozenset[int] | None = None) -> list[float]:
+    """Return the weight of each of a turn's `length` target tokens; all 1 without key tokens (plain text).
+
+    Args:
+        heavy: positions that get the weight of the key tokens; None: the key tokens themselves.
+    """
     if not keys:
         return [1.0] * length
     key_weight = min(max((length - len(keys)) / len(keys), 1.0), w_max)
-    return [key_weight if position in keys else 1.0 for position in range(length)]
+    heavy = keys if heavy is None else heavy
+    return [key_weight if position in heavy else 1.0 for position in range(length)]
 
 
 def _shared_prefix(a: Sequence[int], b: Sequence[int]) -> int:

@@ -12,6 +12,8 @@ from itertools import takewhile
 from typing import Any, Final, Literal, NamedTuple
 
 Role = Literal["user", "assistant", "tool"]
+FINISH: Final = "finish"
+"""The tool whose call answers the user, where one of this name is on offer; its last argument is the answer."""
 
 
 class _Any:

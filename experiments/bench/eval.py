@@ -39,7 +39,7 @@ from tltrain.evaluation import benchmarks
 from tltrain.formats import joined
 from tltrain.formats.tl import TL
 from tltrain.inference import generation, kv_cache
-from tltrain.inference.continuous_batching import Greedy, Prefill
+from tltrain.inference.continuous_batching import Decoding, Prefill
 from tltrain.models import devices
 from tltrain.runtime import terminal
 from tltrain.tokens.encoder import Encoder
@@ -87,7 +87,7 @@ class Work:
 
     def one(self, prefill: Prefill) -> list[str]:
         """Return answers by `generate`, one prompt at a time."""
-        greedy = Greedy(self.max_new_tokens, self.encoder.eos_id, self.encoder.tokenizer.pad_token_id, self.ended)
+        greedy = Decoding(self.max_new_tokens, self.encoder.eos_id, self.encoder.tokenizer.pad_token_id, self.ended)
         with torch.inference_mode(), generation.ignore_generation_config(self.model):
             found = dict(generation.in_batches(self.model, self.prompts, greedy, 1, prefill))
         return [self.trimmed(self.encoder.decode(found[i])) for i in range(len(self.prompts))]
@@ -112,13 +112,14 @@ class Work:
 
     def tltrain(self, prefill: Prefill) -> list[str]:
         """Return answers as stage=eval gets them."""
-        return generation.generate(
+        found = generation.answers(
             self.model,
             self.encoder,
             self.prompts,
             generation.GenerationSettings(self.max_new_tokens, self.batch_size),
             prefill=prefill,
         )
+        return [answer.text for answer in found]
 
     @staticmethod
     def trimmed(text: str) -> str:

@@ -39,7 +39,7 @@ UNREAD = {
     "of conversations": (
         ["stage=eval", "benchmark.max_turns=3"],
         "benchmark.max_turns: benchmark=toolworld reads no such key; "
-        "benchmark=bfcl_multi, benchmark=tooleyes, benchmark=toolworld_multi do",
+        "benchmark=bfcl_multi, benchmark=tooleyes, benchmark=toolworld_confusable_multi, benchmark=toolworld_multi do",
     ),
     "of another source": (
         ["stage=eval", "source=golden", "source.url=http://localhost/v1"],
@@ -167,6 +167,34 @@ UNREAD = {
         ["stage=pipeline", "stage.pkt=false", "stage.w_max=5"],
         "stage.w_max: stage.pkt=false reads no such key; stage.pkt=true does",
     ),
+    "the tokens that carry a weight, where there is none": (
+        ["stage=sft", "stage.key_tokens=name"],
+        "stage.key_tokens: stage.w_max=null reads no such key, since every token weighs 1; stage.w_max=9 does",
+    ),
+    "those tokens, in a pipeline without PKT": (
+        ["stage=pipeline", "stage.pkt=false", "stage.key_tokens=name"],
+        "stage.key_tokens: stage.pkt=false reads no such key; stage.pkt=true does",
+    ),
+    "names on offer, of a server": (
+        ["stage=eval", "source=endpoint", "stage.names=offered"],
+        "stage.names: source=endpoint reads no such key; source=model does",
+    ),
+    "the temperature of another source": (
+        ["stage=eval", "source=endpoint", "stage.temperature=0.7"],
+        "stage.temperature: source=endpoint reads no such key; source.temperature is its own",
+    ),
+    "names on offer, of the golden calls": (
+        ["stage=predict", "source=golden", "stage.names=offered"],
+        "stage.names: source=golden reads no such key; source=model does",
+    ),
+    "the temperature, of lm-eval": (
+        ["stage=eval", "benchmark=general", "stage.temperature=0.7"],
+        "stage.temperature: benchmark=general is asked by lm-eval, as its tasks say; leave one of the two out",
+    ),
+    "names on offer, of saved answers": (
+        ["stage=eval", "stage.predictions=answers.jsonl", "stage.names=offered"],
+        "stage.names: nothing is asked with stage.predictions; leave one of the two out",
+    ),
     "of a stage that is not planned": (
         ["stage=plan", "stage.rl.kl=0.1"],
         "stage.rl.kl: stage.of=pkt reads no such key; stage.of=irm does",
@@ -216,6 +244,10 @@ def test_a_key_that_is_not_read_is_refused_in_one_line_that_says_who_reads_it(na
         ["stage=sft", "model.lora.r=8", "model.lora.alpha=8"],
         ["stage=sft", "stage.packing=auto", "stage.tree_size=4"],
         ["stage=plan", "stage.of=irm", "stage.rl.kl=0.1"],
+        ["stage=pkt", "stage.key_tokens=shuffled"],
+        ["stage=inspect", "stage.key_tokens=name"],
+        ["stage=eval", "stage.names=offered", "stage.temperature=0.7"],
+        ["stage=pipeline", "stage.key_tokens=name", "stage.rl.names=offered", "stage.eval.temperature=0.7"],
     ],
     ids=" ".join,
 )

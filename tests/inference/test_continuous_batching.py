@@ -15,7 +15,7 @@ from transformers import (
 from tests.support.greedy_answers import KEEPS_ALL, MODELS, PAD, alone, greedy, model_of, tokens, whole
 from tltrain.formats.tl import TL
 from tltrain.inference import continuous_batching, decoding_attention, generation, kv_cache
-from tltrain.inference.continuous_batching import Family, Greedy, Prefill, families
+from tltrain.inference.continuous_batching import Decoding, Family, Prefill, families
 from tltrain.inference.generation import ignore_generation_config
 
 
@@ -93,7 +93,9 @@ def test_answers_that_have_ended_make_room(monkeypatch):
         return len(answer) >= lengths.setdefault(id(answer), short if lengths else long)
 
     with torch.inference_mode(), ignore_generation_config(model):
-        order = [i for i, _ in continuous_batching.answers(model, prompts, Greedy(60, 10**6, PAD, ended), 4, Prefill())]
+        order = [
+            i for i, _ in continuous_batching.answers(model, prompts, Decoding(60, 10**6, PAD, ended), 4, Prefill())
+        ]
     assert len(order) == 8
     in_turn = 60 * 4 + 60 * 4  # the most that two batches of 4 that wait for their longest answer would decode
     assert sum(rows) < in_turn / 2

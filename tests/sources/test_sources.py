@@ -11,8 +11,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from tests.support.composition import composed
 from tests.support.processes import forked
-from tltrain import config, toolworld
+from tltrain import config, sources, toolworld
 from tltrain.errors import TltrainError
 from tltrain.formats.calls import read_calls
 from tltrain.grading import Outcome, grade
@@ -194,3 +195,22 @@ def test_neither_needs_torch(tmp_path):
     for ran in forked(tmp_path, [[*words, f"source={source}"] for source in ("golden", "random")]):
         assert ran.status == 0, ran.err
         assert ran.loaded == [] and (ran.folder / "run" / "metrics.json").is_file()
+
+
+# --- what the local model alone can do -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"names": "offered"}, "stage.names=offered: source=model alone can; a server has its own guided decoding"),
+        ({"temperature": 0.7}, "stage.temperature=0.7 is of source=model; source.temperature is a server's"),
+    ],
+)
+def test_a_server_is_not_asked_for_it_in_a_sweep_either(words, said):
+    """The command line refuses these keys; a sweep and a file of one's own may set them."""
+    cfg = composed("stage=eval", "source=endpoint", "source.url=http://localhost:1/v1", "source.model=m")
+    cfg.stage = config.merged(cfg.stage, words)
+    with pytest.raises(TltrainError) as error:
+        sources.check(cfg)
+    assert str(error.value).startswith(said)

@@ -42,6 +42,22 @@ def test_the_strict_rule_reads_prose_as_prose(tltrain, write):
     assert learned(ran.lines("train.jsonl"))[1] == [False, False, True, True]
 
 
+def test_truth_that_the_data_does_not_know_is_one_line(tltrain, write):
+    ran = mae(tltrain, write(RAW_LOVE, RAW_WORK), "stage.rule=failed", status=1)
+    assert "stage.rule=failed: trajectory love does not say which calls went wrong" in ran.err.splitlines()[-1]
+    assert "stage.rule=paper" in ran.err.splitlines()[-1]
+
+
+def test_a_train_file_of_toolworld_keeps_the_truth(tltrain):
+    made = tltrain("stage=mae", "data=toolworld", "data.size=20", "data.error_rate=0.35", "stage.rule=failed")
+    again = mae(tltrain, made.folder / "train.jsonl", "stage.rule=errors", data="tltrain")
+    assert 0 < made.metrics["dropped_error"] < again.metrics["dropped_error"] + again.metrics["not_learned_by_source"]
+    random = tltrain("stage=mae", "data=toolworld", "data.size=20", "data.error_rate=0.35", "stage.rule=random")
+    paper = tltrain("stage=mae", "data=toolworld", "data.size=20", "data.error_rate=0.35")
+    assert random.metrics["dropped_at_random"] == paper.metrics["dropped_error"] > 0
+    assert "dropped at random" in random.out and "The rules paper and strict differ" in random.out
+
+
 def test_the_difference_of_the_rules_is_counted_and_shown(tltrain, write):
     ran = mae(tltrain, write(RAW_LOVE, RAW_WORK))
     found = ran.metrics["rules_differ"]

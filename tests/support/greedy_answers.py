@@ -19,10 +19,10 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from tltrain.inference.continuous_batching import Greedy
+from tltrain.inference.continuous_batching import Decoding
 
 PAD, END, STOP = 0, 1, 2
-"""Token ids: padding, the end token, and one that `Greedy.ended` accepts as an end."""
+"""Token ids: padding, the end token, and one that `Decoding.ended` accepts as an end."""
 VOCABULARY = 20
 SIZES = {
     "vocab_size": VOCABULARY,
@@ -49,8 +49,8 @@ def model_of(name: str) -> PreTrainedModel:
     return MODELS[name]().eval()
 
 
-def greedy(most: int) -> Greedy:
-    return Greedy(most, END, PAD, ended=lambda tokens: STOP in tokens)
+def greedy(most: int) -> Decoding:
+    return Decoding(most, END, PAD, ended=lambda tokens: STOP in tokens)
 
 
 def whole(answer: Sequence[int]) -> list[int]:

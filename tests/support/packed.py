@@ -16,9 +16,11 @@ def packed(
     w_max=9.0,
     max_length=10**6,
     truncation="drop_oldest_turns",
+    **settings,
 ) -> tuple[list[Layout], PackingReport]:
     report = PackingReport()
-    return list(pack(items, encoder, PackingSettings(packing, w_max, max_length, truncation), report)), report
+    chosen = PackingSettings(packing, w_max, max_length, truncation, **settings)
+    return list(pack(items, encoder, chosen, report)), report
 
 
 def prompt_trees_of(

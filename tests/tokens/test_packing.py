@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.packed import packed
-from tests.support.trajectories import TOOLS, TRAJECTORY, conversation
+from tests.support.trajectories import OTHER, TOOLS, TRAJECTORY, conversation
 from tltrain.errors import TltrainError
 from tltrain.formats import joined, tl
 from tltrain.formats.tl import TL
@@ -163,3 +163,56 @@ def test_any_content_is_packed_and_both_packings_agree(byte_level, query, answer
     assert [t for layout in turns for t in layout.targets] == whole.targets
     assert encoder.decode(whole.input_ids) == joined(TL.segments(item))
     assert sum(whole.keys) >= 2
+
+
+# --- which tokens carry the weight -----------------------------------------------------------------------------------
+
+PACKINGS = ("trajectory", "turn", "prefix_tree")
+
+
+def weights_by_turn(layouts) -> list[list[tuple[int, float, int]]]:
+    """Return (token, weight, key) of the targets of each turn, in the order of texts: packing must not matter."""
+    turns: dict[tuple[int, int], list] = {}
+    for number, layout in enumerate(layouts):
+        for row in zip(layout.turns, layout.targets, layout.weights, layout.keys, strict=True):
+            turns.setdefault((number, row[0]), []).append(row[1:])
+    return sorted(turns.values())
+
+
+@pytest.mark.parametrize("key_tokens", ["paper", "name", "shuffled"])
+def test_the_same_tokens_carry_the_weight_in_every_packing(byte_level, key_tokens):
+    encoder = Encoder(byte_level)
+    items = [TRAJECTORY, replace(OTHER, id="u")]
+    chosen = {"key_tokens": key_tokens, "seed": 3}
+    found = [weights_by_turn(packed(encoder, *items, packing=packing, **chosen)[0]) for packing in PACKINGS]
+    assert found[0] == found[1] == found[2] and len(found[0]) == 5
+
+
+def test_the_whole_name_gets_the_weight_of_its_key_tokens(byte_level):
+    encoder = Encoder(byte_level)
+    paper, name = (encoder.runs(TRAJECTORY, 9.0, key_tokens) for key_tokens in ("paper", "name"))
+    for before, after in zip(paper, name, strict=True):
+        if not before.targets:
+            continue
+        (weight,) = {target.weight for target in before.targets if target.key}
+        heavy = encoder.decode([target.token for target in after.targets if target.weight == weight])
+        text = encoder.decode([target.token for target in after.targets])
+        assert heavy.lstrip() == text.lstrip().partition("(")[0]
+        assert {target.weight for target in after.targets} == {weight, 1.0}
+        assert [target.key for target in before.targets] == [target.key for target in after.targets]
+
+
+def test_shuffled_weights_are_as_many_and_as_large_and_depend_on_seed_trajectory_and_turn(byte_level):
+    encoder = Encoder(byte_level)
+
+    def heavy(trajectory, seed):
+        runs = encoder.runs(trajectory, 9.0, "shuffled", seed)
+        return [[target.weight > 1 for target in run.targets] for run in runs if run.targets]
+
+    paper = [run.targets for run in encoder.runs(TRAJECTORY, 9.0) if run.targets]
+    shuffled = [run.targets for run in encoder.runs(TRAJECTORY, 9.0, "shuffled") if run.targets]
+    for before, after in zip(paper, shuffled, strict=True):
+        assert sorted(t.weight for t in before) == sorted(t.weight for t in after)
+        assert [t.key for t in before] == [t.key for t in after]
+    assert heavy(TRAJECTORY, 0) == heavy(TRAJECTORY, 0) != heavy(TRAJECTORY, 1)
+    assert heavy(TRAJECTORY, 0) != heavy(replace(TRAJECTORY, id="another"), 0)

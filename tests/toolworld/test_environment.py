@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from tests.support.mae_rules import STRICT
 from tltrain import toolworld as data
+from tltrain.config import ToolworldConversations
 from tltrain.environments import Environment
 from tltrain.environments.golden import GoldenCalls
 from tltrain.environments.loop import ConversationSettings, converse
 from tltrain.evaluation import conversation_scores
 from tltrain.formats.calls import render_call
+from tltrain.formats.tool_errors import Pattern, Rule
 from tltrain.toolworld import environment
 from tltrain.toolworld.domains import TEST
 from tltrain.toolworld.environment import Toolworld, facts, golden_calls, missing_facts, script_of
@@ -21,8 +23,17 @@ from tltrain.toolworld.registry import Domain
 from tltrain.trajectory import Call
 
 SIZE = 300
-TASKS = environment.tasks(OmegaConf.create({"size": SIZE}), 0)
-GOLDEN = GoldenCalls({task.id: golden_calls(OmegaConf.create({}), task) for task in TASKS})
+
+
+def settings(**keys) -> DictConfig:
+    """Return the keys of `benchmark=toolworld_multi`."""
+    return OmegaConf.structured(ToolworldConversations(name="toolworld", **keys))
+
+
+TASKS = environment.tasks(settings(size=SIZE), 0)
+GOLDEN = GoldenCalls({task.id: golden_calls(settings(), task) for task in TASKS})
+EVERYTHING = Rule("normalized_substring", (Pattern("any", ""),))
+"""A rule by which every answer is an error."""
 WRITES = ("borrow_book", "setTaskPriority", "addTask", "completeTask", "bookTrainSeat")
 
 
@@ -63,13 +74,13 @@ def test_golden_conversations_are_a_full_success():
 
 def test_tasks_are_those_of_which_single_turns_are_asked():
     samples = list(data.samples(5, 3))
-    tasks = environment.tasks(OmegaConf.create({"size": 5}), 3)
+    tasks = environment.tasks(settings(size=5, seed=3), 0)
     assert [sample.id.partition("/")[0] for sample in samples] == [task.id for task in tasks]
     assert [sample.query for sample in samples] == [script_of(task.id).query for task in tasks]
 
 
 def test_the_environment_is_one():
-    made: Environment = environment.make(OmegaConf.create({}))()
+    made: Environment = environment.make(settings())()
     turn = made.reset(TASKS[0])
     assert [tool.name for tool in turn.tools[-2:]] == ["ask_to_user", "finish"]
     assert made.outcome()["success"] is False  # there is no answer
@@ -208,3 +219,33 @@ def test_the_checker_looks_at_every_domain_on_offer():
     found = play(script, booking, *script.golden)
     assert found == {"success": False, "state": False, "answer": True, "missing": [], "differing": ["trains"]}
     assert all(isinstance(domain, Domain) for domain in environment.differing_domains(script, script.world([booking])))
+
+
+# --- splits, tools, seeds, and what failed ---------------------------------------------------------------------------
+
+
+def test_golden_conversations_of_other_splits_and_tools_are_a_full_success():
+    for keys in ({"split": "validation"}, {"tools": "confusable"}, {"split": "validation", "tools": "all"}):
+        benchmark = settings(size=25, **keys)
+        tasks = environment.tasks(benchmark, 0)
+        found = hold(tasks, GoldenCalls({task.id: golden_calls(benchmark, task) for task in tasks}))
+        assert conversation_scores.score(found)["success"].value == 100, keys
+
+
+def test_tasks_depend_on_the_benchmarks_seed_alone():
+    assert environment.tasks(settings(size=3), 0) == environment.tasks(settings(size=3), 7)
+    assert environment.tasks(settings(size=3), 0) != environment.tasks(settings(size=3, seed=1), 0)
+
+
+def test_call_errors_are_those_that_the_world_knows_of_and_no_rule_overrules_it():
+    script = the_script("shelf")
+    *calls, golden = script.golden
+    texts = [render_call(call) for call in (*calls, Call(calls[-1].name, {"strange": 1}), golden)]
+    task = next(task for task in TASKS if task.id == script.identity)
+
+    def answer(samples):
+        return [texts[sum(message.role == "assistant" for message in samples[0].messages)]]
+
+    for rule in (STRICT, EVERYTHING, None):
+        (found,) = converse([task], Toolworld, answer, ConversationSettings(12, rule=rule), parallel=1)
+        assert [call.ce for call in found.calls] == [False] * len(calls) + [True, False], rule

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from functools import cache
-from itertools import islice
+from itertools import combinations, islice
 
 import pytest
 
@@ -16,14 +16,28 @@ from tltrain.data import tl_training
 from tltrain.errors import TltrainError
 from tltrain.grading import Outcome, grade
 from tltrain.toolworld import KINDS, World, generate, samples
-from tltrain.toolworld.domains import FUNCTIONS, SPLITS, TEST, TRAIN
+from tltrain.toolworld.domains import (
+    FUNCTIONS,
+    SPLITS,
+    STANDARD,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    domains_of,
+)
 from tltrain.toolworld.domains.user import user
 from tltrain.trajectory import ANY, Call, Trajectory, actions
 
+SIZES = {"train": 2000, "validation": 700, "test": 2000}
+
 
 @cache
-def trajectories(split: str = "train", size: int = 2000, error_rate: float = 0.17) -> list[Trajectory]:
-    return list(generate(size, 0, error_rate, split))
+def everything(split: str, error_rate: float) -> list[Trajectory]:
+    return list(generate(SIZES[split], 0, error_rate, split))
+
+
+def trajectories(split: str = "train", size: int | None = None, error_rate: float = 0.17) -> list[Trajectory]:
+    return everything(split, error_rate)[:size]
 
 
 def turns(trajectory: Trajectory) -> list[tuple[int, Call, str | None, bool]]:
@@ -80,7 +94,7 @@ def test_generate_is_lazy():
 
 
 def test_there_are_at_least_60_tools_in_12_domains():
-    domains = (*TRAIN, *TEST)
+    domains = [domain for split in SPLITS for domain in domains_of(split, "all")]
     assert len(domains) >= 12 and len({domain.name for domain in domains}) == len(domains)
     assert sum(len(domain.tools) for domain in domains) >= 60
     assert len(FUNCTIONS) == sum(len(domain.tools) for domain in domains) + 2
@@ -99,27 +113,37 @@ def test_most_tools_share_a_prefix_with_another_of_their_domain():
         return name.split("_")[0] if "_" in name else "".join(c if c.islower() else " " for c in name).split()[0]
 
     shared = total = 0
-    for domain in (*TRAIN, *TEST):
+    for domain in (*TRAIN, *VALIDATION, *TEST):
         words = Counter(map(first_word, domain.tools))
         shared += sum(words[first_word(name)] > 1 for name in domain.tools)
         total += len(domain.tools)
     assert shared / total > 0.6
 
 
-def test_splits_share_neither_tools_nor_documentation_nor_wordings():
-    def told(split: str) -> tuple[set, set, set]:
-        tools = [function.tool for domain in SPLITS[split] for function in domain.tools.values()]
-        wordings = {query for domain in SPLITS[split] for task in domain.tasks for query in task.queries}
-        return {tool.name for tool in tools}, {tool.description for tool in tools}, wordings
+def test_splits_share_neither_tools_nor_documentation_nor_tasks_nor_wordings():
+    def told(split: str) -> tuple[set, set, set, set]:
+        domains = domains_of(split, "all")
+        tools = [function.tool for domain in domains for function in domain.tools.values()]
+        tasks = [task for domain in domains for task in domain.tasks]
+        names = [(task.domain.name, task.name) for task in tasks]
+        wordings = {query for task in tasks for query in task.queries}
+        return {tool.name for tool in tools}, {tool.description for tool in tools}, set(names), wordings
 
-    for train, test in zip(told("train"), told("test"), strict=True):
-        assert train and test and not train & test
+    for one, other in combinations(SPLITS, 2):
+        for ours, theirs in zip(told(one), told(other), strict=True):
+            assert ours and theirs and not ours & theirs
     assert len(TEST) >= len(TRAIN) / 4
 
 
 @pytest.mark.parametrize("split", SPLITS)
+def test_the_name_of_a_task_is_unique_in_its_split(split):
+    names = [task.name for domain in domains_of(split, "all") for task in domain.tasks]
+    assert len(set(names)) == len(names) and not any("+" in name for name in names)
+
+
+@pytest.mark.parametrize("split", SPLITS)
 def test_a_conversation_offers_4_to_8_tools_of_its_split_and_ends_with_the_users(split):
-    own = {name for domain in SPLITS[split] for name in domain.tools}
+    own = {name for domain in STANDARD[split] for name in domain.tools}
     for trajectory in trajectories(split):
         *names, asking, ending = (tool.name for tool in trajectory.tools)
         assert (asking, ending) == ("ask_to_user", "finish")
@@ -141,7 +165,7 @@ def test_every_task_occurs_with_one_to_four_calls_of_tools(split):
         seen |= {name for name in trajectory.meta["task"].split("+")}
         assert golden[-1].name == "finish" and golden[-1].arguments["answer"]
     assert set(lengths) == {1, 2, 3, 4} and min(lengths.values()) > 0.05 * len(trajectories(split))
-    assert seen == {task.name for domain in SPLITS[split] for task in domain.tasks}
+    assert seen == {task.name for domain in STANDARD[split] for task in domain.tasks}
 
 
 # -- golden calls ---------------------------------------------------------------------------------------------------
@@ -172,7 +196,7 @@ def _parts(value: object) -> list[str]:
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_golden_values_stand_in_the_query_or_in_earlier_answers(split):
-    for trajectory in trajectories(split, 2000, 0):
+    for trajectory in trajectories(split, error_rate=0):
         for at, call, _, _ in turns(trajectory):
             seen = "\n".join(message.text for message in trajectory.messages[:at])
             lacking = [p for p in _parts(list(call.arguments.values())) if p not in seen]
@@ -182,7 +206,7 @@ def test_golden_values_stand_in_the_query_or_in_earlier_answers(split):
 
 def test_later_calls_use_earlier_answers():
     later = using = 0
-    for trajectory in trajectories(size=2000, error_rate=0):
+    for trajectory in trajectories(error_rate=0):
         for at, call, _, _ in turns(trajectory):
             if at > 1 and call.name not in user.tools:
                 later += 1
@@ -191,7 +215,7 @@ def test_later_calls_use_earlier_answers():
 
 
 def test_a_missing_detail_is_asked_for_and_then_used():
-    asking = [t for t in trajectories(size=2000, error_rate=0) if t.meta["reply"] is not None]
+    asking = [t for t in trajectories(error_rate=0) if t.meta["reply"] is not None]
     assert 0.03 < len(asking) / 2000 < 0.2
     for trajectory in asking:
         assert trajectory.messages[1].calls[0].call.name == "ask_to_user"
@@ -208,8 +232,10 @@ def test_a_missing_detail_is_asked_for_and_then_used():
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("rate", [0, 0.17, 0.5])
 def test_share_of_wrong_calls_is_the_error_rate(split, rate):
-    kinds = [kind for t in trajectories(split, 2000, rate) for kind in t.meta["errors"]]
-    assert sum(kind is not None for kind in kinds) / len(kinds) == pytest.approx(rate, abs=0.01)
+    kinds = [kind for t in trajectories(split, error_rate=rate) for kind in t.meta["errors"]]
+    assert sum(kind is not None for kind in kinds) / len(kinds) == pytest.approx(
+        rate, abs=0.01 if split != "validation" else 0.02
+    )
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -314,6 +340,7 @@ def test_a_raw_record_has_the_papers_shape_and_reads_back():
     ("arguments", "named"),
     [
         ({"split": "dev"}, "split"),
+        ({"tools": "easy"}, "tools"),
         ({"error_rate": 1}, "error_rate"),
         ({"error_rate": -0.1}, "error_rate"),
         ({"tools_offered": (2, 8)}, "tools_offered"),

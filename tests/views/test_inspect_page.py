@@ -115,7 +115,7 @@ def test_the_numbers_are_those_of_all_turns():
     no_answer = Turn((Token(" x", 0.0),), False, "no tool's answer follows")
     turns = [LEARNED, LEARNED, FAILED, no_answer, MESSAGES[-1]]
     reasons = {(FAILED.reason, FAILED.kind): 1, (no_answer.reason, ""): 1}
-    assert counts(turns) == Counts(5, 3, reasons, 17, 4, (2.5, 2.5), 10 / 23)
+    assert counts(turns) == Counts(5, 3, reasons, 17, 4, (2.5, 2.5), 10 / 23, 4, 10 / 23)
     (numbers,) = read(conversation(messages=tuple(turns))).all("dl", "numbers")
     said = " ".join(numbers.split())
     for words in ("3 of 5", "1 × error: missing argument", "1 × no tool's answer follows", "4 of 17", "×2.5"):
@@ -137,6 +137,21 @@ def test_the_note_under_a_turn_says_how_its_weight_came_about(others, keys, w_ma
     weight = 1.0 if w_max is None else min(max(others / max(keys, 1), 1.0), w_max)
     turn = Turn((*[Token("k", weight, True)] * keys, *[Token("o")] * others))
     assert said in note(turn, w_max)
+
+
+def test_tokens_that_carry_the_weight_without_being_key_are_marked_and_explained():
+    turn = Turn(
+        (Token(" get", 3.0, True), Token("_", 3.0), Token("order", 1.0, True), Token("("), Token("⏎", 3.0, is_end=True))
+    )
+    assert note(turn, 9.0, "shuffled") == (
+        "5 tokens, 2 of them key; weight 3 ÷ 2 = 1.5: 3 tokens have it (random tokens) "
+        "and carry 82\xa0% of the turn's weight"
+    )
+    for key_tokens in ("name", "shuffled"):
+        shown = read(conversation(messages=(turn,)), settings=Settings(9.0, "strict", "tiny", key_tokens))
+        assert shown.all("span", "t w") == ["_", "⏎"]
+        assert f"stage.key_tokens={key_tokens}" in shown.all("dl", "legend")[0]
+    assert "stage.key_tokens" not in read(conversation()).all("dl", "legend")[0]
 
 
 def test_the_page_says_where_mae_and_weights_are_off():

@@ -15,6 +15,26 @@ class Rule(StrEnum):
     strict = "strict"
 
 
+class MaeRule(StrEnum):
+    paper = "paper"
+    strict = "strict"
+    failed = "failed"
+    errors = "errors"
+    random = "random"
+
+
+class Split(StrEnum):
+    train = "train"
+    validation = "validation"
+    test = "test"
+
+
+class ToolSet(StrEnum):
+    standard = "standard"
+    confusable = "confusable"
+    all = "all"
+
+
 class Write(StrEnum):
     trajectories = "trajectories"
     turns = "turns"
@@ -31,6 +51,12 @@ class SupervisedPacking(StrEnum):
     turn = "turn"
     prefix_tree = "prefix_tree"
     auto = "auto"
+
+
+class KeyTokens(StrEnum):
+    paper = "paper"
+    name = "name"
+    shuffled = "shuffled"
 
 
 class Truncation(StrEnum):
@@ -76,6 +102,11 @@ class Matching(StrEnum):
 class WordsBeforeCall(StrEnum):
     error = "error"
     ignore = "ignore"
+
+
+class Names(StrEnum):
+    free = "free"
+    offered = "offered"
 
 
 class Scoring(StrEnum):

@@ -15,6 +15,8 @@ from tltrain.config.choices import (
     OnError,
     Quantization,
     Scoring,
+    Split,
+    ToolSet,
     TrackingMode,
 )
 from tltrain.config.keys import key
@@ -119,10 +121,20 @@ class RotbenchData(FileData):
     levels: list[str] = key([], "noise levels; clean, slight, medium, heavy, union")
 
 
+SPLIT = "whose tools, tasks and wordings; no two splits share any; train, validation (for choices), test"
+TOOL_SET = (
+    "which tools of the split; standard; confusable: tools whose names share a beginning, offered beside each other; "
+    "all: both"
+)
+QUESTIONS_SEED = "seed of the questions, apart from seed, so that all runs are asked the same"
+
+
 @dataclass
 class ToolworldData(Data):
     size: int = key(0, "number of trajectories", least=0, most=GENERATED)
     error_rate: float = key(0.17, "share of wrong calls", least=0, below=1)
+    split: Split = key(Split.train, SPLIT)
+    tools: ToolSet = key(ToolSet.standard, TOOL_SET)
 
 
 @dataclass
@@ -158,6 +170,20 @@ class BfclBenchmark(FileBenchmark):
 @dataclass
 class ToolworldBenchmark(Benchmark):
     size: int = key(0, "number of questions or conversations", least=0, most=GENERATED)
+    split: Split = key(Split.test, SPLIT)
+    tools: ToolSet = key(ToolSet.standard, TOOL_SET)
+    seed: int = key(0, QUESTIONS_SEED, least=0, most=2**32 - 1)
+
+
+@dataclass
+class ToolworldTurns(Benchmark):
+    size: int = key(
+        0, "number of recorded calls, the first ones of as many conversations as it takes", least=0, most=GENERATED
+    )
+    error_rate: float = key(0.17, "share of wrong calls", least=0, below=1)
+    split: Split = key(Split.test, SPLIT)
+    tools: ToolSet = key(ToolSet.standard, TOOL_SET)
+    seed: int = key(0, QUESTIONS_SEED, least=0, most=2**32 - 1)
 
 
 @dataclass

@@ -37,6 +37,8 @@ EVERYWHERE = ("hardware.threads",)
 """Keys that are a property of the machine and not of what is done on it."""
 GROUPS = ("model", "format", "data", "benchmark", "source", "hardware", "tracking", "mae", "reward")
 """The groups that some stages read and others do not."""
+MODEL_ITSELF = ("general", "toolworld_turns")
+"""Benchmarks that read the local model itself instead of asking a source for calls."""
 INSTEAD = {
     ("pipeline", "benchmark"): "its benchmarks do: stage.benchmarks=[{name: NAME, KEY: VALUE}]",
     ("demo", "data"): "it trains on generated data, stage.train_size; stage=sft, stage=pkt, … do",

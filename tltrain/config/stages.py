@@ -10,9 +10,12 @@ from omegaconf import MISSING
 from tltrain.config.choices import (
     Algorithm,
     CriticInit,
+    KeyTokens,
     LossMean,
+    MaeRule,
     Mask,
     Matching,
+    Names,
     OnKlLimit,
     Packing,
     Planned,
@@ -39,10 +42,22 @@ ROWS = 1_000_000
 """Most rows of a batch."""
 
 NAME = "name of the stage, which `stage=` chooses"
-RULE = "rule that says which tool answers are errors"
+RULE = (
+    "which calls MAE leaves out; paper, strict: those whose answer is an error by this rule; controls: failed, errors: "
+    "those that toolworld knows to have failed, or to be wrong; random: as many right ones as paper, drawn by seed"
+)
+COUNTED = "rule that says which tool answers are errors"
 WORDS_BEFORE_CALL = (
     "a thought, a sentence or a code fence before a call; error: the call counts as unreadable; ignore: it is read as "
     "if it stood alone"
+)
+KEY_TOKENS = (
+    "tokens that get the weight of a key token, where w_max is given; paper: the key tokens; name: also the rest of "
+    "the called tool's name; shuffled: as many random tokens of the turn, a control"
+)
+NAMES = (
+    "names of tools that can be generated; free: any; offered: those of the tools on offer, as the guided decoding of "
+    "servers does"
 )
 RESUME = "continue from the last complete checkpoint in hydra.run.dir"
 MASK = (
@@ -75,7 +90,7 @@ class DemoStage(DemoSizes):
 @dataclass
 class MaeStage:
     name: str = key("mae", NAME)
-    rule: Rule = key(Rule.paper, RULE)
+    rule: MaeRule = key(MaeRule.paper, RULE)
     mae: bool = key(True, "mark calls with errors as not to be learned; false: drop only turns without an answer")
     write: Write = key(
         Write.trajectories,
@@ -87,11 +102,12 @@ class MaeStage:
 class SupervisedStage:
     name: str = key(MISSING, NAME)
     mae: bool = key(MISSING, "leave out calls that the tool answered with an error (MAE)")
-    rule: Rule = key(Rule.paper, RULE)
+    rule: MaeRule = key(MaeRule.paper, RULE)
     mask: Mask = key(Mask.call, MASK)
     w_max: Optional[float] = key(
         MISSING, "largest weight of a key token (PKT); null: every token weighs 1", least=1, most=1_000_000
     )
+    key_tokens: KeyTokens = key(KeyTokens.paper, KEY_TOKENS)
     packing: SupervisedPacking = key(
         SupervisedPacking.trajectory,
         "what one sample holds; trajectory: all turns of a trajectory; turn: one turn, as released; prefix_tree: all "
@@ -139,7 +155,7 @@ class IrmStage:
         Algorithm.ppo, "reinforcement learning algorithm; rloo and grpo are TRL's trainers, without a critic"
     )
     mae: bool = key(True, "do not ask for calls that the tool answered with an error (MAE)")
-    rule: Rule = key(Rule.paper, RULE)
+    rule: MaeRule = key(MaeRule.paper, RULE)
     packing: Packing = key(
         Packing.trajectory,
         "what one row holds; trajectory: all calls of a trajectory, whose common history is computed once; turn: one "
@@ -167,6 +183,7 @@ class IrmStage:
     )
     do_sample: bool = key(True, "sample the calls; false: greedy decoding")
     temperature: float = key(0.7, "sampling temperature", above=0, most=100, hint="greedy sampling is do_sample=false")
+    names: Names = key(Names.free, f"{NAMES}, in rollouts, updates and held-out questions; needs algorithm=ppo")
     kl: float = key(0.3, "coefficient of the KL penalty against the reference model, a token", least=0)
     kl_limit: Optional[float] = key(
         None,
@@ -220,15 +237,26 @@ class EvalStage:
         Matching.strict, 'comparison of argument values; strict: equal as JSON; lenient: 1, 1.0 and "1" are equal'
     )
     words_before_call: WordsBeforeCall = key(WordsBeforeCall.error, WORDS_BEFORE_CALL)
-    rule: Rule = key(Rule.strict, "rule that says which tool answers in conversations are errors (CE)")
+    rule: Rule = key(
+        Rule.strict,
+        "rule that says which tool answers in conversations are errors (CE); toolworld knows it without one",
+    )
     max_new_tokens: int = key(256, "longest generated answer in tokens", least=1, most=TOKENS)
     batch_size: int = key(16, "number of prompts answered at the same time", least=1, most=ROWS)
+    names: Names = key(Names.free, NAMES)
+    temperature: float = key(
+        0.0,
+        "sampling temperature; 0: greedy decoding; a repeated run with the same seed gives the same answers",
+        least=0,
+        most=100,
+    )
 
 
 @dataclass
 class PredictStage:
     name: str = key("predict", NAME)
     max_new_tokens: int = key(512, "longest generated call in tokens", least=1, most=TOKENS)
+    names: Names = key(Names.free, NAMES)
     words_before_call: WordsBeforeCall = key(WordsBeforeCall.error, WORDS_BEFORE_CALL)
 
 
@@ -236,11 +264,12 @@ class PredictStage:
 class InspectStage:
     name: str = key("inspect", NAME)
     mae: bool = key(True, "mark calls that the tool answered with an error (MAE)")
-    rule: Rule = key(Rule.paper, RULE)
+    rule: MaeRule = key(MaeRule.paper, RULE)
     mask: Mask = key(Mask.call, MASK)
     w_max: Optional[float] = key(
         9.0, "largest weight of a key token (PKT); null: every token weighs 1", least=1, most=1_000_000
     )
+    key_tokens: KeyTokens = key(KeyTokens.paper, KEY_TOKENS)
     limit: int = key(3, "number of trajectories to show", least=1)
 
 
@@ -252,8 +281,9 @@ class PipelineStage:
     )
     pkt: bool = key(True, "give key tokens more weight (PKT)")
     irm: bool = key(True, "continue with reinforcement learning (IRM)")
-    rule: Rule = key(Rule.paper, RULE)
+    rule: MaeRule = key(MaeRule.paper, RULE)
     w_max: float = key(9.0, "largest weight of a key token, where pkt=true", least=1, most=1_000_000)
+    key_tokens: KeyTokens = key(KeyTokens.paper, KEY_TOKENS.replace("w_max is given", "pkt=true"))
     benchmarks: list[Any] = key(
         ["toolworld"],
         "benchmarks to evaluate on: choices of conf/benchmark, or mappings with a choice as `name` and other keys of "
@@ -328,7 +358,7 @@ class ReportStage:
 @dataclass
 class AnalyzeStage:
     name: str = key("analyze", NAME)
-    rule: Rule = key(Rule.paper, RULE)
+    rule: Rule = key(Rule.paper, COUNTED)
     mae: bool = key(True, "do not ask the models for calls that the tool answered with an error (MAE)")
     models: list[str] = key([], "model folders or hub ids to compare; base: the model that model= chooses")
     unseen: bool = key(False, "leave out trajectories whose query any of the models was trained on")

@@ -41,7 +41,7 @@ def _rotbench(data: RotbenchData, seed: int, report: ReadReport) -> Iterator[Tra
 
 
 def _toolworld(data: ToolworldData, seed: int, report: ReadReport) -> Iterator[Trajectory]:
-    for trajectory in toolworld.generate(data.size, seed, data.error_rate):
+    for trajectory in toolworld.generate(data.size, seed, data.error_rate, str(data.split), str(data.tools)):
         report.read += 1
         yield trajectory
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ from omegaconf import DictConfig
 
 from tltrain import config, mae
 from tltrain.config import Mask
-from tltrain.data import hold_out, trajectories
+from tltrain.data import hold_out, mae_controls, trajectories
 from tltrain.data.reading import ReadReport
 from tltrain.formats.tool_errors import Rule
-from tltrain.mae import Verdict
+from tltrain.mae import Judgement, Verdict
 from tltrain.runtime import runs, terminal
 from tltrain.runtime.shares import share
 from tltrain.trajectory import Trajectory, actions
@@ -35,14 +36,30 @@ class MaeReport:
     kept: int = 0
     dropped_error: int = 0
     dropped_no_answer: int = 0
+    dropped_at_random: int = 0
     not_learned_by_source: int = 0
     dropped_with_message: int = 0
     error_kinds: dict[str, int] = field(default_factory=dict)
 
 
-def rule_of(cfg: DictConfig) -> Rule | None:
-    """Return the rule from `conf/mae/` that `stage.rule` chooses, or None if `stage.mae=false`."""
-    return named_rule(cfg, cfg.stage.rule.name) if cfg.stage.mae else None
+Judge = Callable[[Trajectory], list[Judgement]]
+"""Returns the verdict on each of a trajectory's `actions`. Called once for each trajectory, in their order."""
+
+
+def judge_of(cfg: DictConfig) -> Judge:
+    """Return the judge that `stage.rule` chooses; `stage.mae=false` drops only turns without an answer."""
+    if not cfg.stage.mae:
+        return partial(mae.verdicts, rule=None)
+    name = cfg.stage.rule.name
+    if name in TRUTHS:
+        return partial(mae_controls.by_truth, field=name)
+    if name == "random":
+        return mae_controls.RandomDrop(named_rule(cfg, "paper"), cfg.seed)
+    return partial(mae.verdicts, rule=named_rule(cfg, name))
+
+
+TRUTHS = ("failed", "errors")
+"""The choices of `stage.rule` that read what the data itself says, under the same name in `meta`."""
 
 
 def named_rule(cfg: DictConfig, name: str) -> Rule:
@@ -68,7 +85,7 @@ class JudgedSource:
         items: Iterable[Trajectory] = trajectories(self.cfg.data, self.cfg.seed, self.read)
         if self.description:
             items = terminal.track(items, self.description)
-        judged = judged_trajectories(items, rule_of(self.cfg), self.judged)
+        judged = judged_trajectories(items, judge_of(self.cfg), self.judged)
         return self._whole_messages(judged) if self.cfg.stage.get("mask") == Mask.message else judged
 
     def _whole_messages(self, items: Iterable[Trajectory]) -> Iterator[Trajectory]:
@@ -105,6 +122,7 @@ def log_judging(judged: MaeReport) -> None:
         reasons = {
             "answered with an error": judged.dropped_error,
             "without an answer": judged.dropped_no_answer,
+            "left out at random": judged.dropped_at_random,
             "marked as history by the data": judged.not_learned_by_source,
             "beside a call that failed": judged.dropped_with_message,
         }
@@ -112,20 +130,23 @@ def log_judging(judged: MaeReport) -> None:
         log.info("%s calls are not learned: %s", share(left_out, judged.calls), said)
 
 
-def judged_trajectories(items: Iterable[Trajectory], rule: Rule | None, report: MaeReport) -> Iterator[Trajectory]:
+def judged_trajectories(items: Iterable[Trajectory], judge: Judge, report: MaeReport) -> Iterator[Trajectory]:
     """Yield the trajectories with their calls judged, and count the verdicts in `report`."""
     for item in items:
         report.trajectories += 1
         learn = [action.learn for action in actions(item.messages)]
-        for (verdict, kind), wanted in zip(mae.verdicts(item, rule), learn, strict=True):
+        judgements = judge(item)
+        for (verdict, kind), wanted in zip(judgements, learn, strict=True):
             report.calls += 1
             if not wanted:
                 report.not_learned_by_source += 1
             elif verdict is Verdict.KEPT:
                 report.kept += 1
+            elif verdict is Verdict.RANDOM:
+                report.dropped_at_random += 1
             elif kind is not None:
                 report.dropped_error += 1
                 report.error_kinds[kind] = report.error_kinds.get(kind, 0) + 1
             else:
                 report.dropped_no_answer += 1
-        yield mae.apply(item, rule)
+        yield mae.marked(item, judgements)

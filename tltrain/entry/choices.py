@@ -71,7 +71,10 @@ def _functions(group: str, node: DictConfig) -> Mapping[str, Callable]:
         return {name: kind.make for name, kind in registry.ENVIRONMENTS.items()}
     from tltrain.evaluation.benchmarks import LOADERS
 
-    return LOADERS | {"general": resolve("tltrain.stages.evaluations.general:task_manager")}
+    return LOADERS | {
+        "general": resolve("tltrain.stages.evaluations.general:task_manager"),
+        "toolworld_turns": resolve("tltrain.stages.evaluations.recorded_turns:turns"),
+    }
 
 
 def bind(cfg: DictConfig) -> None:

@@ -7,6 +7,7 @@ from datetime import date
 
 from omegaconf import DictConfig
 
+from tltrain.config import Names
 from tltrain.errors import TltrainError
 from tltrain.formats.families import TL_NAME
 
@@ -41,6 +42,8 @@ def _not_yet(cfg: DictConfig) -> str | None:
         return "conversations (benchmark.multi) work with format=tl alone so far"
     if stage.name in ("eval", "predict") and cfg.source.name == "endpoint":
         return "it is of the local model; source.mode=chat asks a server in its model's own format, with format=tl"
+    if stage.name in ("eval", "predict") and stage.get("names") == Names.offered:
+        return "stage.names=offered works with format=tl alone so far"
     return None
 
 

@@ -28,6 +28,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from tltrain import config, tracking
+from tltrain.config.reads import MODEL_ITSELF
 from tltrain.errors import TltrainError
 from tltrain.runtime import (
     advice,
@@ -130,7 +131,7 @@ def wanted(cfg: DictConfig) -> bool:
         return False
     count = distributed.local_processes(cfg.hardware) * cfg.hardware.nodes
     if cfg.stage.name == "eval":
-        alone = cfg.stage.predictions is not None or cfg.stage.compare or cfg.benchmark.name == "general"
+        alone = cfg.stage.predictions is not None or cfg.stage.compare or cfg.benchmark.name in MODEL_ITSELF
         return not alone and cfg.source.name == "model" and count > 1
     return count > 1 or bool(cfg.hardware.deepspeed)
 

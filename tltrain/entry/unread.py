@@ -38,7 +38,7 @@ def asks_model(cfg: DictConfig) -> bool:
     """Return whether the local model answers in stage=eval or stage=predict."""
     if _asked(cfg) is not None:
         return False
-    return cfg.source.name == "model" or (cfg.stage.name == "eval" and cfg.benchmark.name == "general")
+    return cfg.source.name == "model" or (cfg.stage.name == "eval" and cfg.benchmark.name in reads.MODEL_ITSELF)
 
 
 def analyzed(stage: DictConfig, words: Sequence[str]) -> tuple[bool, list[str]]:
@@ -95,11 +95,21 @@ def _of_source(cfg: DictConfig, key: str) -> str | None:
 
 def _of_stage(cfg: DictConfig, key: str) -> str | None:
     stage = cfg.stage
+    if key in ("stage.names", "stage.temperature") and stage.name in ("eval", "predict"):
+        if (asked := _asked(cfg) if stage.name == "eval" else None) is not None:
+            return f"nothing is asked with {asked}; leave one of the two out"
+        if stage.name == "eval" and cfg.benchmark.name == "general":
+            return "benchmark=general is asked by lm-eval, as its tasks say; leave one of the two out"
+        if cfg.source.name != "model":
+            instead = "source.temperature is its own" if cfg.source.name == "endpoint" else "source=model does"
+            return f"source={cfg.source.name} reads no such key; {instead if 'temp' in key else 'source=model does'}"
     if stage.name == "pipeline":
         if key.startswith("stage.rl.") and not stage.irm:
             return "stage.irm=false reads no such key; stage.irm=true does"
-        if key in ("stage.w_max", "stage.supervised.w_max") and not stage.pkt:
+        if key.removeprefix("stage.").removeprefix("supervised.") in ("w_max", "key_tokens") and not stage.pkt:
             return "stage.pkt=false reads no such key; stage.pkt=true does"
+    elif key == "stage.key_tokens" and stage.w_max is None:
+        return "stage.w_max=null reads no such key, since every token weighs 1; stage.w_max=9 does"
     if stage.name == "plan":
         node = key.split(".")[1]
         if node in OF_PLAN and stage.of.name not in OF_PLAN[node].split(", "):
@@ -117,5 +127,5 @@ def _asked(cfg: DictConfig) -> str | None:
     """Return the key that makes stage=eval score or compare existing answers; None if it asks, or refuses to."""
     if cfg.stage.get("compare"):
         return "stage.compare"
-    scorable = cfg.benchmark.name != "general" and not cfg.benchmark.get("multi")
+    scorable = cfg.benchmark.name not in reads.MODEL_ITSELF and not cfg.benchmark.get("multi")
     return "stage.predictions" if cfg.stage.get("predictions") is not None and scorable else None

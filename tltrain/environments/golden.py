@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tltrain.environments.loop import FINISH
 from tltrain.formats.calls import render_call
-from tltrain.trajectory import Call, Sample
+from tltrain.trajectory import FINISH, Call, Sample
 
 
 class GoldenCalls:

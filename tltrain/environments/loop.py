@@ -22,13 +22,10 @@ from tltrain.environments import Environment
 from tltrain.formats import tool_errors
 from tltrain.formats.preamble import without_words
 from tltrain.grading import Grade, Outcome, first_call, grade
-from tltrain.trajectory import Call, Message, Sample, Task, Tool, Turn
+from tltrain.trajectory import FINISH, Call, Message, Sample, Task, Tool, Turn
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-FINISH = "finish"
-"""The tool whose call ends a user's turn, where one of this name is on offer; its last argument is the answer."""
 
 MAX_OUTPUT = 4000
 """Characters of a tool's answer that enter the history, if nothing else is said."""
@@ -49,7 +46,8 @@ class JudgedCall:
         outcome: where it first departs from the documentation: `FORMAT_ERROR`, `WORDS_BEFORE_CALL`,
             `TOOL_HALLUCINATION`, `PARAMETERS`, or `CORRECT`, that is nowhere. reason: the same in words.
         ran: whether a tool was given the call; not so when nothing could be read or found, and for `finish`.
-        error: the kind of error that the tool answered with, by a rule of `tltrain.mae`; None if it was none.
+        error: the kind of error that the tool answered with, by a rule of `tltrain.mae` or, where the environment
+            knows whether the call failed, by its word; None if it was none.
     """
 
     message: int
@@ -134,7 +132,8 @@ def converse(
     them all. An answer that is no call, or calls a tool not on offer, is answered by an error message in the tool's
     place, and the conversation goes on. Two things an environment may have besides what `Environment` asks for: where
     its attribute `words_end_turn` is true, an answer in words, without a call, is an answer to the user: no error, but
-    the end of the user's turn (`follow_up(None)`), as BFCL counts it.
+    the end of the user's turn (`follow_up(None)`), as BFCL counts it. Where its attribute `failed` is true or false
+    after a call, it says whether that call was answered with an error, and no rule is asked.
     """
     waiting = iter(enumerate(tasks))
     sessions: dict[int, _Session] = {}
@@ -271,9 +270,7 @@ class _Session:
 
     def _note(self, judged: Grade, text: str, output: str | None = None, ran: bool = False) -> None:
         """Put a call, and what the tool's side answers, into the history."""
-        error = None
-        if ran and output is not None and self.settings.rule is not None:
-            error = tool_errors.error_kind(plain(output[:_JUDGED]), self.settings.rule)
+        error = self._error(plain(output[:_JUDGED])) if ran and output is not None else None
         self._say(judged.prediction, text)
         said = cut(plain(text), self.settings.max_output)
         self.calls.append(
@@ -290,6 +287,14 @@ class _Session:
         )
         if output is not None:
             self.messages.append(Message("tool", cut(plain(output), self.settings.max_output)))
+
+    def _error(self, output: str) -> str | None:
+        """The kind of error that the last call was answered with: whether it is one, an environment may know."""
+        failed, rule = _guarded(getattr, self.environment, "failed", None), self.settings.rule
+        if failed is False:
+            return None
+        kind = tool_errors.error_kind(output, rule) if rule is not None else None
+        return kind or (tool_errors.FLAGGED if failed is True else None)
 
     def _say(self, call: Call | None, text: str) -> None:
         words = cut(plain(text), self.settings.max_output)

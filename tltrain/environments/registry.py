@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 from omegaconf import DictConfig
@@ -22,6 +23,7 @@ class Kind(NamedTuple):
         make: for `cfg.benchmark`, what gives a new environment; each conversation has its own. The annotation of its
             settings says the keys of the benchmark.
         golden: for `cfg.benchmark` and a task, the golden calls of each turn of the user; None where there are none.
+        set_name: for `cfg.benchmark`, the name of its conversations in results, before `_multi`.
         isolation: for `cfg.benchmark`, how far this machine isolates its tools; raises where that is less than what was
             asked for. None where the tools are not a stranger's.
     """
@@ -30,10 +32,11 @@ class Kind(NamedTuple):
     make: Callable[..., Callable[[], Environment]]
     golden: Callable[..., Sequence[Sequence[Call]]] | None = None
     isolation: Callable[..., Isolation] | None = None
+    set_name: Callable[..., str] = attrgetter("name")
 
 
 ENVIRONMENTS: dict[str, Kind] = {
-    "toolworld": Kind(environment.tasks, environment.make, environment.golden_calls),
+    "toolworld": Kind(environment.tasks, environment.make, environment.golden_calls, set_name=environment.set_name),
     "bfcl": Kind(bfcl.tasks, bfcl.make, bfcl.golden_calls),
     "tooleyes": Kind(tooleyes.tasks, tooleyes.make, isolation=tooleyes.isolated),
 }

@@ -160,13 +160,14 @@ class TurnScore:
     Attributes:
         trajectory: number of the trajectory it belongs to.
         parts: [N] of `KEY_PARTS` and `OTHER_PARTS`. nll: [N] negative log-likelihood in nats.
-        right: [N] whether the token is the likeliest.
+        right: [N] whether the token is the likeliest. turn: index of the call in the trajectory's `actions`.
     """
 
     trajectory: int
     parts: tuple[str, ...]
     nll: tuple[float, ...]
     right: tuple[bool, ...]
+    turn: int = 0
 
     def all_right(self, *parts: str) -> bool:
         """Whether every token of these parts is the likeliest."""

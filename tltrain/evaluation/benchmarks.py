@@ -34,8 +34,9 @@ def load(benchmark: DictConfig, seed: int) -> dict[str, list[Sample]]:
     return {name: samples[: benchmark.limit] for name, samples in sets.items()}
 
 
-def _toolworld(benchmark: ToolworldBenchmark, seed: int) -> dict[str, list[Sample]]:
-    return {"toolworld": list(toolworld.samples(benchmark.size, seed))}
+def _toolworld(benchmark: ToolworldBenchmark) -> dict[str, list[Sample]]:
+    split, tools = str(benchmark.split), str(benchmark.tools)
+    return {toolworld.set_name(split, tools): list(toolworld.samples(benchmark.size, benchmark.seed, split, tools))}
 
 
 NEEDED = {

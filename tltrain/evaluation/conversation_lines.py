@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tltrain.evaluation.records import Prediction, Transcript
+from tltrain.evaluation.records import Prediction, Transcript, scalars
 
 
 def predictions(transcripts: Sequence[Transcript], name: str) -> list[Prediction]:
@@ -29,7 +29,7 @@ def predictions(transcripts: Sequence[Transcript], name: str) -> list[Prediction
             grade=f"ended by {transcript.ended}",
             scores={"de": de, "ce": ce, "va": transcript.valid}
             | ({"success": transcript.success is True} if checked else {}),
-            meta={"query": transcript.query},
+            meta={**scalars(transcript.meta), "query": transcript.query},
         )
         for transcript, de, ce in zip(transcripts, documentation_errors, call_errors, strict=True)
     ]

@@ -2,7 +2,8 @@
 
 - DE, documentation errors: % of calls that contradict the tools' documentation (unparseable, unknown tool, unknown
   parameter, or a required one missing).
-- CE, call errors: % of calls that a tool answered with an error.
+- CE, call errors: % of calls that a tool answered with an error: as the environment says where it knows (toolworld),
+  elsewhere by a rule of `formats.tool_errors`.
 - VA, valid answers: % of conversations that end in `finish` within the limit, with an answer that is neither empty nor
   a refusal.
 - success: % of conversations whose outcome the environment's checker accepts.

@@ -22,7 +22,12 @@ METRICS = {
         MetricInfo("pi", "PI", "parameter identification: TS and the right parameters"),
         MetricInfo("cf", "CF", "content filling: PI and every value right"),
         MetricInfo("de", "DE", "documentation errors: calls that contradict the tools' documentation", True),
-        MetricInfo("ce", "CE", "calling errors: calls that the tool answered with an error", True),
+        MetricInfo(
+            "ce",
+            "CE",
+            "calling errors: calls that the tool answered with an error (toolworld knows, else a rule)",
+            True,
+        ),
         MetricInfo("va", "VA", "valid answers: conversations that end in a valid answer"),
         MetricInfo("success", "success", "conversations whose outcome the environment's checker accepts"),
     )

@@ -74,7 +74,7 @@ class Prediction:
             {metric: getattr(grade, metric) for metric in SINGLE_TURN},
             grade.reward(table),
             grade.reason,
-            {key: value for key, value in sample.meta.items() if isinstance(value, str | int | float | bool)},
+            scalars(sample.meta),
         )
 
     @classmethod
@@ -340,6 +340,11 @@ def read_transcripts(file: Path) -> list[Transcript]:
 def to_line(record: Prediction | Transcript) -> str:
     """A record as its line of the file, without the end of the line."""
     return json.dumps(record.to_json(), ensure_ascii=False)
+
+
+def scalars(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of a sample's or task's `meta` that are texts, numbers or truth values."""
+    return {key: value for key, value in meta.items() if isinstance(value, str | int | float | bool)}
 
 
 def read_lines(file: Path, parse: Callable[[Any], T]) -> list[T]:

@@ -61,4 +61,4 @@ def _turns(
             continue
         (encoded,) = encoder.encode([encoder.format.call_text(call)])
         parts = token_parts(call, encoded.spans, [bool(layout.keys[i]) for i in at])
-        yield TurnScore(number, parts, tuple(nll[at].tolist()), tuple(right[at].tolist()))
+        yield TurnScore(number, parts, tuple(nll[at].tolist()), tuple(right[at].tolist()), turn)

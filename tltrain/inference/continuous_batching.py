@@ -1,9 +1,10 @@
-"""Continuous batching: answer many prompts greedily, token ids in and out; shared prefixes are prefilled once.
+"""Continuous batching: answer many prompts, token ids in and out; shared prefixes are prefilled once.
 
 Prompts are grouped into families with a common prefix, such as questions over the same tools. A family's prefix is
 prefilled once, and its key-value cache is copied to every member. Tokens that the prefix cache holds are not computed
 again. Finished answers leave the batch at the next opportunity, and the next prompts take their place. This module is
-independent of text and of the criterion that ends an answer.
+independent of text, of how the next token is chosen (the likeliest, or as `token_choice` says) and of the criterion
+that ends an answer.
 
 Works for models that keep every key and value (`kv_cache.empty`).
 """
@@ -17,10 +18,11 @@ from itertools import pairwise
 
 import torch
 from torch.nn.functional import pad
-from transformers import Cache, GenerationConfig, PreTrainedModel
+from transformers import Cache, GenerationConfig, LogitsProcessorList, PreTrainedModel
 
 from tltrain.inference import kv_cache
 from tltrain.inference.prefix_cache import CachedPrefix, PrefixCache
+from tltrain.inference.token_choice import Choose, ChosenTokens
 
 PHASE = 4
 """Decoding steps between two checks for finished answers."""
@@ -33,24 +35,30 @@ PADDING = 0.1
 
 
 @dataclass(frozen=True)
-class Greedy:
-    """Settings of greedy decoding, with the criterion that ends an answer.
+class Decoding:
+    """Settings of decoding, with the criterion that ends an answer.
 
     Attributes:
         ended: returns whether an answer's tokens are complete, in addition to the end token and `max_new_tokens`; it is
             called only every few steps.
+        choose: returns scores whose largest is the next token; None: the model's own.
     """
 
     max_new_tokens: int
     eos_id: int
     pad_id: int
     ended: Callable[[list[int]], bool]
+    choose: Choose | None = None
 
     def config(self, max_new_tokens: int) -> GenerationConfig:
         """Return the settings for `generate`."""
         return GenerationConfig(
             do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=self.eos_id, pad_token_id=self.pad_id
         )
+
+    def processors(self, numbers: Sequence[int], answers: Sequence[Sequence[int]], given: int) -> LogitsProcessorList:
+        """Return the logits processors for `generate`; arguments as in `ChosenTokens`."""
+        return LogitsProcessorList([] if self.choose is None else [ChosenTokens(self.choose, numbers, answers, given)])
 
     def over(self, answer: list[int]) -> bool:
         """Return whether an answer is complete."""
@@ -180,10 +188,10 @@ class Rows:
     def __post_init__(self) -> None:
         self.going = list(range(len(self.numbers)))
 
-    def ended(self, greedy: Greedy) -> Iterator[tuple[int, int, list[int]]]:
+    def ended(self, decoding: Decoding) -> Iterator[tuple[int, int, list[int]]]:
         """Yield row, prompt number and answer of each row that has ended, and remove it from `going`."""
         for at in list(self.going):
-            if greedy.over(self.answers[at]):
+            if decoding.over(self.answers[at]):
                 self.going.remove(at)
                 yield at, self.numbers[at], self.answers[at]
 
@@ -191,7 +199,7 @@ class Rows:
 def answers(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
-    greedy: Greedy,
+    decoding: Decoding,
     batch_size: int,
     prefill: Prefill,
     memory: PrefixCache | None = None,
@@ -209,7 +217,7 @@ def answers(
     waiting = deque(family for _, family in sorted(longest, key=lambda pair: -pair[0]))
 
     def leaving(rows: Rows) -> Iterator[tuple[int, list[int]]]:
-        for at, number, answer in rows.ended(greedy):
+        for at, number, answer in rows.ended(decoding):
             if memory is not None:
                 memory.add([*prompts[number], *answer[:-1]], rows.cache, at, rows.mask[at])
             yield number, answer
@@ -218,22 +226,22 @@ def answers(
     while waiting or parts:
         free = batch_size - sum(len(rows.going) for rows in parts)
         if not parts or free >= FEW * batch_size:  # prefilling several at once is faster
-            while waiting and free and not (parts and _dwarfed(prompts, waiting[0], parts[0], greedy)):
-                parts.append(_enter(model, prompts, waiting[0], free, greedy, prefill))
+            while waiting and free and not (parts and _dwarfed(prompts, waiting[0], parts[0], decoding)):
+                parts.append(_enter(model, prompts, waiting[0], free, decoding, prefill))
                 yield from leaving(parts[-1])
                 free -= len(parts[-1].going)
                 if not waiting[0].numbers:
                     waiting.popleft()
         rows = _together(parts)
         if rows is not None:
-            _decode(model, rows, greedy)
+            _decode(model, rows, decoding)
             yield from leaving(rows)
         parts = [rows] if rows is not None and rows.going else []
 
 
-def _dwarfed(prompts: Sequence[Sequence[int]], family: Family, rows: Rows, greedy: Greedy) -> bool:
+def _dwarfed(prompts: Sequence[Sequence[int]], family: Family, rows: Rows, decoding: Decoding) -> bool:
     """Return whether the family's prompts are shorter than half of these rows, an answer of full length not counted."""
-    return 2 * len(prompts[family.numbers[0]]) + greedy.max_new_tokens < rows.mask.shape[1]
+    return 2 * len(prompts[family.numbers[0]]) + decoding.max_new_tokens < rows.mask.shape[1]
 
 
 def _enter(
@@ -241,7 +249,7 @@ def _enter(
     prompts: Sequence[Sequence[int]],
     family: Family,
     most: int,
-    greedy: Greedy,
+    decoding: Decoding,
     prefill: Prefill,
 ) -> Rows:
     """Prefill up to `most` prompts of a family and remove them from it."""
@@ -254,22 +262,30 @@ def _enter(
     elif family.shared:
         if family.cache is None:
             ids = torch.tensor([list(prompts[numbers[0]][: family.shared])], device=model.device)
-            _read(model, ids, torch.ones_like(ids), cache, 1, greedy)
+            _read(model, ids, torch.ones_like(ids), cache, decoding.config(1), LogitsProcessorList())
             prefill.add([], ids.numel())
             family.cache = cache
         cache = kv_cache.expand_row(family.cache, len(numbers))
-    ids, mask = left_padded([prompts[i][n:] for i, n in zip(numbers, behind, strict=True)], greedy.pad_id, model.device)
+    ids, mask = left_padded(
+        [prompts[i][n:] for i, n in zip(numbers, behind, strict=True)], decoding.pad_id, model.device
+    )
     columns = torch.arange(max(behind), device=model.device)
     mask = torch.cat([(columns >= max(behind) - torch.tensor(behind, device=model.device)[:, None]).long(), mask], 1)
-    first = _read(model, ids, mask, cache, 1, greedy)
+    processors = decoding.processors(numbers, [[]] * len(numbers), ids.shape[1])
+    first = _read(model, ids, mask, cache, decoding.config(1), processors)
     prefill.add([prompts[i] for i in numbers], ids.numel())
     return Rows(numbers, first, pad(mask, (0, 1), value=1), cache)
 
 
 def _read(
-    model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, cache: Cache, most: int, greedy: Greedy
+    model: PreTrainedModel,
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    cache: Cache,
+    config: GenerationConfig,
+    processors: LogitsProcessorList,
 ) -> list[list[int]]:
-    """Append `ids` [B, N] to the cache of T positions and decode up to `most` tokens of each row.
+    """Append `ids` [B, N] to the cache of T positions and decode some tokens of each row.
 
     Afterwards the cache also holds the new tokens, except for the last one.
 
@@ -280,22 +296,24 @@ def _read(
         ids,
         attention_mask=mask,
         past_key_values=cache,
-        generation_config=greedy.config(most),
+        generation_config=config,
+        logits_processor=processors,
         synced_gpus=False,  # also under ZeRO-3: the weights are gathered, and processes have different prompts
     )
     return out[:, ids.shape[1] :].tolist()
 
 
-def _decode(model: PreTrainedModel, rows: Rows, greedy: Greedy) -> None:
+def _decode(model: PreTrainedModel, rows: Rows, decoding: Decoding) -> None:
     """Extend the answers by one phase, or to the end token."""
-    most = min(PHASE, greedy.max_new_tokens - max(len(rows.answers[at]) for at in rows.going))
+    most = min(PHASE, decoding.max_new_tokens - max(len(rows.answers[at]) for at in rows.going))
     idle = rows.answers[rows.going[0]][-1]  # input of finished rows; an end token might be mistaken for padding
     last = [[answer[-1] if at in rows.going else idle] for at, answer in enumerate(rows.answers)]
     ids = torch.tensor(last, device=rows.mask.device)
-    new = _read(model, ids, rows.mask, rows.cache, most, greedy)
+    processors = decoding.processors(rows.numbers, rows.answers, 1)
+    new = _read(model, ids, rows.mask, rows.cache, decoding.config(most), processors)
     for at, (answer, tokens) in enumerate(zip(rows.answers, new, strict=True)):
         if at in rows.going:
-            answer += tokens[: tokens.index(greedy.eos_id) + 1] if greedy.eos_id in tokens else tokens
+            answer += tokens[: tokens.index(decoding.eos_id) + 1] if decoding.eos_id in tokens else tokens
     rows.mask = pad(rows.mask, (0, len(new[0])), value=1)
 
 

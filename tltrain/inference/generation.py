@@ -1,4 +1,4 @@
-"""Batched greedy generation with a local model; shared prefixes are computed once (see `continuous_batching`)."""
+"""Batched generation with a local model; shared prefixes are computed once (see `continuous_batching`)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria
 
 from tltrain.inference import continuous_batching, decoding_attention, kv_cache
-from tltrain.inference.continuous_batching import Greedy, Prefill, left_padded
+from tltrain.inference.continuous_batching import Decoding, Prefill, left_padded
 from tltrain.inference.prefix_cache import PrefixCache
+from tltrain.inference.token_choice import Choose
 from tltrain.runtime import distributed
 from tltrain.runtime.terminal import progress
 from tltrain.tokens.encoder import Encoder
@@ -72,10 +73,15 @@ class Answer:
 
 
 def generate(
-    model: PreTrainedModel, encoder: Encoder, prompts: Sequence[Sequence[int]], settings: GenerationSettings
+    model: PreTrainedModel,
+    encoder: Encoder,
+    prompts: Sequence[Sequence[int]],
+    settings: GenerationSettings,
+    *,
+    choose: Choose | None = None,
 ) -> list[str]:
     """Return the texts of `answers`."""
-    return [answer.text for answer in answers(model, encoder, prompts, settings)]
+    return [answer.text for answer in answers(model, encoder, prompts, settings, choose=choose)]
 
 
 @torch.inference_mode()
@@ -85,33 +91,41 @@ def answers(
     prompts: Sequence[Sequence[int]],
     settings: GenerationSettings,
     *,
+    choose: Choose | None = None,
     prefill: Prefill | None = None,
     memory: PrefixCache | None = None,
 ) -> list[Answer]:
-    """Return the model's greedy answer to each prompt (token ids from `Encoder.prompt`), in prompt order.
+    """Return the model's answer to each prompt (token ids from `Encoder.prompt`), in prompt order.
 
     A prompt that does not fit into the model's context (see `fits`) is skipped and gets an empty answer.
 
     Args:
+        choose: how the next token is chosen (`token_choice`), by prompt number; None: the likeliest.
         prefill: the counter to which prompt tokens are added.
         memory: prefix cache of conversations in progress; its tokens are not computed again.
     """
     max_new_tokens = settings.max_new_tokens
     found = [Answer()] * len(prompts)
     asked = [i for i, prompt in enumerate(prompts) if fits(model, len(prompt), max_new_tokens)]
-    greedy = Greedy(max_new_tokens, encoder.eos_id, encoder.tokenizer.pad_token_id, ended=encoder.ended)
+    if settings.together:
+        asked = _part(asked, prompts)
+    decoding = Decoding(
+        max_new_tokens,
+        encoder.eos_id,
+        encoder.tokenizer.pad_token_id,
+        ended=encoder.ended,
+        choose=None if choose is None else lambda numbers, *given: choose([asked[n] for n in numbers], *given),
+    )
     answering = in_batches if kv_cache.empty(model) is None else partial(continuous_batching.answers, memory=memory)
     prefill = Prefill() if prefill is None else prefill
     model.eval()
-    if settings.together:
-        asked = _part(asked, prompts)
     with (
         ignore_generation_config(model),
         decoding_attention.enabled(model),
         progress(settings.description, len(asked)) as advance,
     ):
-        for number, tokens in answering(model, [prompts[i] for i in asked], greedy, settings.batch_size, prefill):
-            complete = greedy.eos_id in tokens or greedy.ended(tokens)
+        for number, tokens in answering(model, [prompts[i] for i in asked], decoding, settings.batch_size, prefill):
+            complete = decoding.eos_id in tokens or decoding.ended(tokens)
             ids = tuple(tokens) if encoder.reads_tokens else ()
             found[asked[number]] = Answer(encoder.text(tokens), "stop" if complete else "length", ids)
             advance()
@@ -129,19 +143,20 @@ def _part(numbers: list[int], prompts: Sequence[Sequence[int]]) -> list[int]:
 
 
 def in_batches(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], greedy: Greedy, batch_size: int, prefill: Prefill
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], decoding: Decoding, batch_size: int, prefill: Prefill
 ) -> Iterator[tuple[int, list[int]]]:
     """Yield the same as `continuous_batching.answers` from static batches, for models with another kind of cache."""
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        ids, mask = left_padded([prompts[i] for i in rows], greedy.pad_id, model.device)
+        ids, mask = left_padded([prompts[i] for i in rows], decoding.pad_id, model.device)
         prefill.add([prompts[i] for i in rows], ids.numel())
         out = model.generate(
             ids,
             attention_mask=mask,
-            generation_config=greedy.config(greedy.max_new_tokens),
-            stopping_criteria=[AnswerEnds(greedy.ended, ids.shape[1])],
+            generation_config=decoding.config(decoding.max_new_tokens),
+            logits_processor=decoding.processors(rows, [[]] * len(rows), ids.shape[1]),
+            stopping_criteria=[AnswerEnds(decoding.ended, ids.shape[1])],
             synced_gpus=False,  # also under ZeRO-3: the weights are gathered, and processes have different batches
         )
         yield from zip(rows, out[:, ids.shape[1] :].tolist(), strict=True)

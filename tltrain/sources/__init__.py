@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from omegaconf import DictConfig
 
 from tltrain import config
+from tltrain.errors import TltrainError
 from tltrain.runtime import targets
 from tltrain.trajectory import Sample
 
@@ -57,6 +58,15 @@ def check(cfg: DictConfig) -> None:
     if targets.named(cfg.source, SOURCES, "source") is _endpoint:
         from tltrain.sources.endpoint import check_running
 
+        if cfg.stage.names == config.Names.offered:
+            raise TltrainError(
+                "stage.names=offered: source=model alone can; a server has its own guided decoding, which "
+                "source.extra={FIELD: VALUE} asks for"
+            )
+        if cfg.stage.get("temperature"):
+            raise TltrainError(
+                f"stage.temperature={cfg.stage.temperature} is of source=model; source.temperature is a server's"
+            )
         check_running(cfg)
 
 

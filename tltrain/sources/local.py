@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from tltrain.config import Names
 from tltrain.data import trajectories
 from tltrain.data.reading import ReadReport
 from tltrain.formats.native import as_text
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class LocalModel:
-    """Greedy answers of a local model (a `tltrain.sources.Source`).
+    """The answers of a local model (a `tltrain.sources.Source`), greedy unless `stage.temperature` is above 0.
 
     Of several processes each has the model, and the first shares what it is asked with the others (`help_out`).
     """
@@ -31,6 +32,7 @@ class LocalModel:
             import torch
 
             from tltrain.inference.continuous_batching import Prefill
+            from tltrain.inference.offered_names import OfferedNames
             from tltrain.inference.prefix_cache import PrefixCache
             from tltrain.models import devices, encoders, loading
         from tltrain.models.loading import corpus
@@ -50,6 +52,7 @@ class LocalModel:
         self.prefill = Prefill()
         self.memory = PrefixCache() if cfg.benchmark.multi else None  # a conversation's history is read once
         self.encoder = encoders.load_encoder(self.name, cfg.model, cfg.format)
+        self.offered = OfferedNames(self.encoder) if cfg.stage.names == Names.offered else None
         self.model = loading.load_model(self.name, cfg.model, torch.bfloat16 if bf16 else torch.float32, device)
 
     def __call__(self, samples: Sequence[Sample]) -> list[str | None]:
@@ -61,10 +64,13 @@ class LocalModel:
         """The same, called by every process alike."""
         from tltrain.inference import generation
         from tltrain.inference.continuous_batching import Prefill
+        from tltrain.inference.token_choice import TokenChoice
         from tltrain.tokens.native import NativeEncoder
 
         most = self.cfg.stage.max_new_tokens
         prompts = [self.encoder.prompt(sample) for sample in terminal.track(samples, "tokenizing")]
+        temperature = self.cfg.stage.get("temperature", 0.0)  # stage=predict is greedy
+        free = self.offered is None and not temperature
         own = Prefill()
         answers = generation.answers(
             self.model,
@@ -76,6 +82,7 @@ class LocalModel:
                 f"answering {self.cfg.benchmark.name}",
                 together=True,
             ),
+            choose=None if free else TokenChoice(samples, self.offered, temperature, self.cfg.seed),
             prefill=own,
             memory=self.memory,
         )

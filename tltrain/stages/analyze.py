@@ -28,7 +28,7 @@ from omegaconf import DictConfig
 
 from tltrain import config
 from tltrain.data import query_key, trained_on, trajectories
-from tltrain.data.judged import MaeReport, judged_trajectories, log_reading, read_metrics, rule_of
+from tltrain.data.judged import MaeReport, judge_of, judged_trajectories, log_reading, read_metrics
 from tltrain.data.reading import ReadReport
 from tltrain.entry.unread import BASE, analyzed
 from tltrain.errors import TltrainError
@@ -147,7 +147,7 @@ def analyse_models(
     names = [cfg.model.name if path == BASE else label for path, label in labels]
     if len(set(names)) < len(names):
         raise TltrainError(f"stage.models: expected different models, found {', '.join(asked_for)}")
-    learned = list(judged_trajectories(items, rule_of(cfg), MaeReport()))
+    learned = list(judged_trajectories(items, judge_of(cfg), MaeReport()))
     seen = [queries_of(path) for path in paths]
     if cfg.stage.unseen:
         known = frozenset().union(*seen)

@@ -9,6 +9,7 @@
   give `robustness.png` (`tltrain.stages.evaluations.robustness`).
 - Whole conversations whose tools run (`benchmark.multi=true`): `tltrain.stages.evaluations.conversations`.
 - General ability by lm-eval (`benchmark=general`): `tltrain.stages.evaluations.general`.
+- Loss on recorded calls (`benchmark=toolworld_turns`): `tltrain.stages.evaluations.recorded_turns`.
 - Comparison of two result folders (`stage.compare`): `tltrain.stages.evaluations.compare`.
 """
 
@@ -20,6 +21,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from tltrain import sources
+from tltrain.config.reads import MODEL_ITSELF
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
@@ -28,7 +30,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         from tltrain.stages.evaluations import compare
 
         return compare.run(cfg, folder)
-    if cfg.stage.predictions is None and cfg.benchmark.name != "general":
+    if cfg.stage.predictions is None and cfg.benchmark.name not in MODEL_ITSELF:
         sources.check(cfg)
     if cfg.benchmark.multi:
         from tltrain.stages.evaluations import conversations
@@ -38,6 +40,10 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         from tltrain.stages.evaluations import general
 
         return general.run(cfg, folder)
+    if cfg.benchmark.name == "toolworld_turns":  # recorded calls: nothing is generated
+        from tltrain.stages.evaluations import recorded_turns
+
+        return recorded_turns.run(cfg, folder)
     from tltrain.stages.evaluations import single_turn
 
     return single_turn.run(cfg, folder)

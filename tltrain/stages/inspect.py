@@ -4,6 +4,7 @@
 
 In the terminal, text that is only read is dim; targets are coloured by weight and key tokens underlined; a turn that
 MAE leaves out is struck through; `⏎` marks a turn's end token. `inspect.html` shows the same with a legend.
+`stage.key_tokens=name` and `shuffled` colour the tokens that carry the weight; the paper's key tokens stay underlined.
 """
 
 from __future__ import annotations
@@ -18,12 +19,11 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.text import Text
 
-from tltrain import mae
-from tltrain.data.judged import JudgedSource, log_reading, read_metrics, rule_of
+from tltrain.config import KeyTokens
+from tltrain.data.judged import Judge, JudgedSource, judge_of, log_reading, read_metrics
 from tltrain.formats import tl
 from tltrain.formats.native import tools_of
 from tltrain.formats.stubs import render_tools
-from tltrain.formats.tool_errors import Rule
 from tltrain.mae import Verdict
 from tltrain.models import encoders, loading
 from tltrain.models.loading import CORPUS, corpus
@@ -41,30 +41,34 @@ REASONS = {
     Verdict.KEPT: "the data marks this turn as history (learn: false)",
     Verdict.ERROR: "the tool answered this call with an error",
     Verdict.NO_ANSWER: "no tool's answer follows",
+    Verdict.RANDOM: "left out at random (stage.rule=random)",
 }
 """Why a turn is not learned, by MAE's verdict; a turn that MAE keeps can only be left out by its source."""
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage in `folder` and return what it wrote to `metrics.json`."""
-    source, rule = JudgedSource(cfg), rule_of(cfg)
+    source, judge = JudgedSource(cfg), judge_of(cfg)
     items = list(islice(source, max(cfg.stage.limit, CORPUS if cfg.model.random else 0)))
     log_reading(source.read, folder)
     path = loading.resolve(cfg.model, cfg.cache.dir, lambda: corpus(items, cfg.format), cfg.format)
     encoder = encoders.load_encoder(path, cfg.model, cfg.format)
-    shown_items, w_max = items[: cfg.stage.limit], cfg.stage.w_max
+    shown_items, w_max, key_tokens = items[: cfg.stage.limit], cfg.stage.w_max, cfg.stage.key_tokens
     opening = tl.GENERATION_PROMPT
     if isinstance(encoder, NativeEncoder):
         opening = "\nAssistant: "
-        conversations = [native_conversation(item, rule, encoder, w_max) for item in shown_items]
+        conversations = [native_conversation(item, judge, encoder, w_max, key_tokens, cfg.seed) for item in shown_items]
     else:
-        conversations = [conversation(item, rule, encoder, w_max) for item in shown_items]
+        conversations = [conversation(item, judge, encoder, w_max, key_tokens, cfg.seed) for item in shown_items]
     for shown in conversations:
         terminal.console.rule(Text(visible(shown.id)))
         terminal.console.print(coloured(shown, opening))
     terminal.console.print(legend())
     settings = Settings(
-        cfg.stage.w_max, cfg.stage.rule.name if cfg.stage.mae else None, cfg.model.path or cfg.model.name
+        cfg.stage.w_max,
+        cfg.stage.rule.name if cfg.stage.mae else None,
+        cfg.model.path or cfg.model.name,
+        key_tokens.name,
     )
     with runs.writing(folder / "inspect.html") as file:
         file.write(page(conversations, settings))
@@ -77,12 +81,21 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 # How the trainer sees a trajectory -----------------------------------------------------------------------------------
 
 
-def conversation(trajectory: Trajectory, rule: Rule | None, encoder: Encoder, w_max: float | None) -> Conversation:
+def conversation(
+    trajectory: Trajectory,
+    judge: Judge,
+    encoder: Encoder,
+    w_max: float | None,
+    key_tokens: KeyTokens = KeyTokens.paper,
+    seed: int = 0,
+) -> Conversation:
     """Return the trajectory's text with the weight of each token of a learned turn."""
-    verdicts = mae.verdicts(trajectory, rule)
+    verdicts = judge(trajectory)
     messages: list[History | Turn] = []
     turn, kind = 0, ""
-    pieces = list(zip(encoder.format.segments(trajectory), encoder.runs(trajectory, w_max), strict=True))
+    pieces = list(
+        zip(encoder.format.segments(trajectory), encoder.runs(trajectory, w_max, key_tokens, seed), strict=True)
+    )
     for piece, run_ in pieces[1:]:  # the first is the system's
         if piece.turn is not None:
             verdict, found = verdicts[turn]
@@ -102,15 +115,20 @@ def conversation(trajectory: Trajectory, rule: Rule | None, encoder: Encoder, w_
 
 
 def native_conversation(
-    trajectory: Trajectory, rule: Rule | None, encoder: NativeEncoder, w_max: float | None
+    trajectory: Trajectory,
+    judge: Judge,
+    encoder: NativeEncoder,
+    w_max: float | None,
+    key_tokens: KeyTokens = KeyTokens.paper,
+    seed: int = 0,
 ) -> Conversation:
     """Return the same for a native format; a turn that learns some of its calls shows the others with weight 0."""
     said = encoder.conversation_messages(trajectory)
-    learned = {turn.number: turn for turn in encoder.turns(trajectory, w_max)}
+    learned = {turn.number: turn for turn in encoder.turns(trajectory, w_max, key_tokens, seed)}
     first_actions: dict[int, int] = {}
     reasons: dict[int, Verdict] = {}
     kinds: dict[int, str] = {}
-    judged = mae.verdicts(replace(trajectory, messages=said), rule)
+    judged = judge(replace(trajectory, messages=said))
     for number, (action, (verdict, kind)) in enumerate(zip(actions(said), judged, strict=True)):
         first_actions.setdefault(action.at, number)
         if reasons.get(action.at, Verdict.KEPT) is Verdict.KEPT:
@@ -178,11 +196,15 @@ def _append_turn(out: Text, turn: Turn) -> None:
         out.append("  [left out]", NOTE)
         return
     for token in turn.tokens:
-        out.append(visible(token.text), _key_style(token.weight) if token.is_key else PLAIN if token.weight else READ)
+        out.append(visible(token.text), _style(token))
     targets = [token for token in turn.tokens if token.weight]
     if keys := [token for token in targets if token.is_key]:
-        said = " ".join(repr(token.text) for token in keys if not token.is_end)
-        out.append(f"  [{len(keys)} key of {len(targets)}: {said}, weight {keys[0].weight:.2g}]", NOTE)
+        out.append(f"  [{len(keys)} key of {len(targets)}: {_said(keys)}", NOTE)
+        heavy = [token for token in targets if token.weight > 1]
+        if heavy and [token.is_key for token in targets] != [token.weight > 1 for token in targets]:
+            out.append(f", weight {heavy[0].weight:.2g} on {len(heavy)}: {_said(heavy)}]", NOTE)
+        else:
+            out.append(f", weight {keys[0].weight:.2g}]", NOTE)
 
 
 def legend() -> Text:
@@ -192,14 +214,23 @@ def legend() -> Text:
         "  ",
         ("target", PLAIN),
         "  ",
-        ("key token", _key_style(9)),
+        ("key token", _style(Token("", 9, True))),
         "  ",
         ("left out by MAE", LEFT_OUT),
         f"  {END} end of a turn",
     )
 
 
-def _key_style(weight: float) -> str:
-    """Return a key token's style, warmer for a larger weight."""
+def _said(tokens: Sequence[Token]) -> str:
+    return " ".join(repr(token.text) for token in tokens)
+
+
+def _style(token: Token) -> str:
+    """Return a token's style, warmer for a larger weight; key tokens are bold and underlined."""
+    if not token.weight:
+        return READ
+    if token.weight == 1 and not token.is_key:
+        return PLAIN
+    weight = token.weight
     colour = "yellow" if weight < 3 else "dark_orange" if weight < 6 else "red"
-    return f"{KEY} {colour}"
+    return f"{KEY} {colour}" if token.is_key else colour

@@ -44,6 +44,7 @@ from tltrain.tracking import names
 from tltrain.trajectory import Sample, Trajectory
 
 if TYPE_CHECKING:
+    from tltrain.inference.offered_names import OfferedNames
     from tltrain.tokens.encoder import Encoder
     from tltrain.training.actor_critic import Models
     from tltrain.training.reward_function import Judge, RewardFunction, RewardSignal
@@ -73,6 +74,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "irm: %d prompts in %d trees, %d tokens; a sampled call has at most %d tokens",
         *(report.prompts, len(trees), report.tokens, report.max_new_tokens),
     )
+    if cfg.stage.names == config.Names.offered:
+        warn_of_names_not_on_offer(trees)
     plan.announce(cfg, model.config, trees)
     asked = [sample for item in prepared.held_out for _, sample in questions(item)][: cfg.stage.eval_size]
     evaluate = HeldOutEvaluation(cfg, prepared.encoder, asked, judge)
@@ -188,6 +191,18 @@ def warn_of_too_long_answers(report: PromptReport, too_long_answer: str) -> None
     )
 
 
+def warn_of_names_not_on_offer(trees: Sequence[PromptTree]) -> None:
+    """Warn how many golden calls name a tool that is not on offer, which `stage.names=offered` cannot sample."""
+    samples = [sample for tree in trees for sample in tree.samples]
+    missing = sum(sample.goldens[0].name not in {tool.name for tool in sample.tools} for sample in samples)
+    if missing:
+        log.warning(
+            "the golden call of %s prompts names a tool that is not on offer: with stage.names=offered no answer to "
+            "them can be right; stage.names=free samples any name",
+            share(missing, len(samples)),
+        )
+
+
 def with_answer_limit(cfg: DictConfig, max_new_tokens: int) -> DictConfig:
     """Return the configuration with the answer limit that `prompts` determined."""
     own = cfg.copy()
@@ -212,6 +227,8 @@ def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool) -
     kind = {"ppo": transformers.TrainingArguments, "rloo": trl.RLOOConfig, "grpo": trl.GRPOConfig}[algorithm]
     ours: dict[str, Any] = {"remove_unused_columns": False}
     if algorithm != "ppo":
+        if cfg.stage.names == config.Names.offered:
+            raise TltrainError(f"stage.names=offered: {algorithm} samples by TRL's own means; stage.algorithm=ppo can")
         ours |= {"beta": cfg.stage.kl, "temperature": cfg.stage.temperature}
         if not cfg.stage.do_sample:
             raise TltrainError(f"stage.do_sample=false: {algorithm} compares sampled calls; stage.algorithm=ppo can")
@@ -250,12 +267,20 @@ def make_trainer(prepared: TrainingRun, trees: list[PromptTree], reward: RewardS
         temperature=stage.temperature if stage.do_sample else None,
         eos_id=encoder.eos_id,
         pad_id=encoder.tokenizer.pad_token_id,
+        offered=offered_names(prepared.cfg, encoder),
     )
     asked = Prompts(trees, sampling, encoder)
     models = load_models(
         prepared.cfg, prepared.base, prepared.model, lambda: initial_value(prepared, asked, reward.judge)
     )
     return PPOTrainer(models, arguments, asked, reward=reward, settings=settings, callbacks=callbacks)
+
+
+def offered_names(cfg: DictConfig, encoder: Encoder) -> OfferedNames | None:
+    """Return what `stage.names=offered` allows; None for `free`."""
+    from tltrain.inference.offered_names import OfferedNames
+
+    return OfferedNames(encoder) if cfg.stage.names == config.Names.offered else None
 
 
 def load_models(cfg: DictConfig, path: str, policy: Any, first_reward: Callable[[], float]) -> Models:
@@ -313,6 +338,7 @@ class HeldOutEvaluation:
 
     def __init__(self, cfg: DictConfig, encoder: Encoder, samples: list[Sample], judge: RewardFunction) -> None:
         self.cfg, self.encoder, self.samples, self.judge = cfg, encoder, samples, judge
+        self.offered = offered_names(cfg, encoder)
         too_long = sum(length > cfg.stage.max_new_tokens for length in answer_lengths(samples, encoder))
         if too_long:
             log.warning(
@@ -326,6 +352,7 @@ class HeldOutEvaluation:
         import torch
 
         from tltrain.inference import generation
+        from tltrain.inference.token_choice import TokenChoice
 
         if not self.samples:
             return {"n": 0}
@@ -337,6 +364,7 @@ class HeldOutEvaluation:
                 generation.GenerationSettings(
                     self.cfg.stage.max_new_tokens, self.cfg.stage.eval_batch_size, description, together=True
                 ),
+                choose=TokenChoice(self.samples, self.offered) if self.offered else None,
             )
         judged = [self.judge(sample, text) for sample, text in zip(self.samples, texts, strict=True)]
         grades, rewards = [one.grade for one in judged], [one.reward for one in judged]

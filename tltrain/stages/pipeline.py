@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 NODES = {"sft": "supervised", "pkt": "supervised", "irm": "rl", "eval": "eval"}
 """Stage -> the node of the pipeline's own configuration that has its keys."""
-OWN = {"supervised": ("mae", "rule", "w_max"), "rl": ("mae", "rule"), "eval": ()}
+OWN = {"supervised": ("mae", "rule", "w_max", "key_tokens"), "rl": ("mae", "rule"), "eval": ()}
 """Keys of each node that the pipeline sets by its own of the same name."""
 
 
@@ -98,7 +98,7 @@ def run_stages(cfg: DictConfig, builder: StageBuilder, benchmarks: Sequence[tupl
 def supervised(cfg: DictConfig) -> dict[str, Any]:
     """Return the supervised stage's own configuration, without MAE, which has already judged the data."""
     stage = resolved(cfg.stage.supervised) | {"mae": False}
-    return stage | ({"name": "pkt"} if cfg.stage.pkt else {"name": "sft", "w_max": None})
+    return stage | ({"name": "pkt"} if cfg.stage.pkt else {"name": "sft", "w_max": None, "key_tokens": "paper"})
 
 
 def data_of(cfg: DictConfig, data: Entry) -> DictConfig:

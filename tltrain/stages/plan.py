@@ -138,7 +138,7 @@ def of_data(cfg: DictConfig, own: DictConfig, context: int | None) -> Any:
         own.stage.max_new_tokens = report.max_new_tokens
         return rows_of(own.stage.algorithm.name, trees)
     limit = min(filter(None, (arguments(own)["max_length"], context)), default=sys.maxsize)
-    settings = PackingSettings.from_stage(own.stage, limit, Limits(own.stage.tree_size, limit))
+    settings = PackingSettings.from_config(own, limit, Limits(own.stage.tree_size, limit))
     layouts = pack(terminal.track(train, "tokenizing"), encoder, settings, PackingReport())
     found = [(len(layout.input_ids), len(layout.targets)) for layout in layouts]
     return SampleSizes(*zip(*found, strict=True)) if found else None

@@ -48,7 +48,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     prepared = training_runs.prepare(cfg, folder, training_arguments)
     model, encoder, arguments = prepared.model, prepared.encoder, prepared.arguments
     limit = min(filter(None, (arguments.max_length, generation.context(model))), default=sys.maxsize)
-    settings = PackingSettings.from_stage(cfg.stage, limit, tree_limits(cfg, model, limit), processes_trees(model))
+    settings = PackingSettings.from_config(cfg, limit, tree_limits(cfg, model, limit), processes_trees(model))
     rows, report = pack_all(prepared.train, encoder, settings, "tokenizing")
     held_out, held_out_report = pack_all(prepared.held_out, encoder, settings, "tokenizing (held-out)")
     if not len(rows):

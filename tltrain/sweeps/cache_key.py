@@ -38,7 +38,12 @@ class Exemption(NamedTuple):
 
 
 def _rule_is_not(name: str) -> Callable[[Values], bool]:
-    return lambda values: not values["stage"].get("mae", True) or values["stage"]["rule"] != name
+    def applies(values: Values) -> bool:
+        rule = values["stage"]["rule"]
+        judged_by = config.Rule.paper if rule == config.MaeRule.random else rule
+        return not values["stage"].get("mae", True) or judged_by != name
+
+    return applies
 
 
 EXEMPTIONS = (

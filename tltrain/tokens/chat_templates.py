@@ -221,7 +221,8 @@ class TemplateFormat:
             texts = [text[:at] + other + text[at + len(name) :] for other in names]
             return [each.ids for each in self._encoder.encode(texts)]
 
-        return SaidCall(first, renamed)
+        last = next(i for i, (_, end) in enumerate(encoded.spans) if end >= at + len(name))
+        return SaidCall(first, last + 1, renamed)
 
     def _name_at(self, messages: Sequence[Json], tools: Sequence[Json], text: str, name: str, number: int) -> int:
         """The character of an answer at which the name of one of its calls begins."""

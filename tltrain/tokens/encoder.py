@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from tltrain import pkt
+from tltrain.config import KeyTokens
 from tltrain.errors import TltrainError
 from tltrain.formats import Format, Segment, joined
 from tltrain.formats.tl import TL
@@ -107,10 +108,16 @@ class Encoder:
         """Return the text of generated ids, without special tokens."""
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
+    def name_positions(self, call: Call, encoded: Encoded) -> range:
+        """Return the positions of the tokens with any character of the called name; `encoded` as in `key_positions`."""
+        start = self.format.name_at(call)
+        first = next(i for i, (_, end) in enumerate(encoded.spans) if end > start)
+        behind = (i for i, (begin, _) in enumerate(encoded.spans) if begin >= start + len(call.name) and i > first)
+        return range(first, next(behind, len(encoded.ids)))
+
     def key_positions(self, call: Call, encoded: Encoded, tools: Iterable[Tool]) -> frozenset[int]:
         """Return the key tokens of a call whose `Format.call_text` is `encoded`; see `pkt.key_positions`."""
-        name_at = self.format.name_at(call)
-        first = next(i for i, (_, end) in enumerate(encoded.spans) if end > name_at)
+        first = self.name_positions(call, encoded).start
         names = {tool.name for tool in tools} - {call.name}
         missing = [name for name in names if name not in self._call_heads]
         heads = self.encode([self.format.call_head(name) for name in missing]) if missing else []
@@ -118,9 +125,15 @@ class Encoder:
             self._call_heads[name] = head.ids
         return pkt.key_positions([*encoded.ids, self.eos_id], first, (self._call_heads[name] for name in names))
 
-    def chains(self, trajectory: Trajectory, w_max: float | None) -> list[list[Run]]:
+    def chains(
+        self,
+        trajectory: Trajectory,
+        w_max: float | None,
+        key_tokens: KeyTokens | str = KeyTokens.paper,
+        seed: int = 0,
+    ) -> list[list[Run]]:
         """Return the trajectory as chains of runs, one for each context that its turns have: in the TL format one."""
-        return [self.runs(trajectory, w_max)]
+        return [self.runs(trajectory, w_max, key_tokens, seed)]
 
     def ended(self, tokens: Sequence[int]) -> bool:
         """Return whether an answer's tokens are complete, besides the end token."""
@@ -144,12 +157,20 @@ class Encoder:
         whole = self._batch([joined(self.format.prompt_segments(conversation))])["input_ids"][0]
         return self.opening + whole != self.prompt(conversation)
 
-    def runs(self, trajectory: Trajectory, w_max: float | None) -> list[Run]:
+    def runs(
+        self,
+        trajectory: Trajectory,
+        w_max: float | None,
+        key_tokens: KeyTokens | str = KeyTokens.paper,
+        seed: int = 0,
+    ) -> list[Run]:
         """Return the trajectory as a chain of runs, with targets on every turn whose `learn` flag is set.
 
         Args:
-            w_max: largest weight of a key token (PKT); None gives every target weight 1 (standard SFT). Key tokens are
-                marked in both cases, so that their loss can be logged.
+            w_max: largest weight of a key token (PKT); None gives every target weight 1 (standard SFT).
+            key_tokens: the tokens that get this weight (see `pkt`). The paper's key tokens are marked in any case, so
+                that their loss can be logged and compared.
+            seed: of the random tokens of `shuffled`, which also depend on the trajectory's id and the turn.
         """
         pieces = self.format.segments(trajectory)
         done = actions(trajectory.messages)
@@ -157,20 +178,18 @@ class Encoder:
         for number, (piece, encoded) in enumerate(zip(pieces, self.conversation(pieces), strict=True)):
             targets: list[Target] = []
             if piece.turn is not None and done[piece.turn].learn:
-                targets = self._targets(done[piece.turn].call, piece.turn, encoded, trajectory.tools, w_max)
+                call, tokens = done[piece.turn].call, [*encoded.ids, self.eos_id]
+                keys = self.key_positions(call, encoded, trajectory.tools) if call is not None else frozenset()
+                name = self.name_positions(call, encoded) if call is not None else ()
+                draw = f"{seed}/{trajectory.id}/{piece.turn}"
+                heavy = pkt.weighed_positions(key_tokens, len(tokens), keys, name, draw)
+                weights = [1.0] * len(tokens) if w_max is None else pkt.token_weights(len(tokens), keys, w_max, heavy)
+                targets = [
+                    Target(position - 1, token, weight, position in keys, piece.turn)
+                    for position, (token, weight) in enumerate(zip(tokens, weights, strict=True))
+                ]
             runs.append(Run(encoded.ids, number - 1, targets, piece.opens_turn))
         return runs
-
-    def _targets(
-        self, call: Call | None, turn: int, encoded: Encoded, tools: tuple[Tool, ...], w_max: float | None
-    ) -> list[Target]:
-        keys = self.key_positions(call, encoded, tools) if call is not None else frozenset()
-        tokens = [*encoded.ids, self.eos_id]
-        weights = [1.0] * len(tokens) if w_max is None else pkt.token_weights(len(tokens), keys, w_max)
-        return [
-            Target(position - 1, token, weight, position in keys, turn)
-            for position, (token, weight) in enumerate(zip(tokens, weights, strict=True))
-        ]
 
 
 def opening_ids(tokenizer: PreTrainedTokenizerBase, bos: bool | None) -> list[int]:

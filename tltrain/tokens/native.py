@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from tltrain import pkt
+from tltrain.config import KeyTokens
 from tltrain.errors import TltrainError
 from tltrain.formats import Format
 from tltrain.formats.chat_completions import api_names
@@ -41,11 +42,12 @@ class SaidCall:
     """Where a call stands in an answer.
 
     Attributes:
-        name_at: position of the token in which the tool's name begins.
+        name_at, name_end: position of the token in which the tool's name begins, and behind the one in which it ends.
         renamed: returns the answer's ids for each of several other names of the tool.
     """
 
     name_at: int
+    name_end: int
     renamed: Callable[[Sequence[str]], list[list[int]]]
 
 
@@ -152,13 +154,19 @@ class NativeEncoder(Encoder):
         """Return the answer as text of the TL format."""
         return as_text(self.read(ids, prompt, tools))
 
-    def runs(self, trajectory: Trajectory, w_max: float | None) -> list[Run]:
+    def runs(
+        self,
+        trajectory: Trajectory,
+        w_max: float | None,
+        key_tokens: KeyTokens | str = KeyTokens.paper,
+        seed: int = 0,
+    ) -> list[Run]:
         """Return the trajectory as one chain.
 
         Raises:
             TltrainError: its turns have different contexts (`chains`).
         """
-        found = self.chains(trajectory, w_max)
+        found = self.chains(trajectory, w_max, key_tokens, seed)
         if len(found) > 1:
             raise TltrainError(
                 f"trajectory {trajectory.id}: in format={self.native.name} its turns have {len(found)} different "
@@ -166,11 +174,17 @@ class NativeEncoder(Encoder):
             )
         return found[0] if found else []
 
-    def chains(self, trajectory: Trajectory, w_max: float | None) -> list[list[Run]]:
+    def chains(
+        self,
+        trajectory: Trajectory,
+        w_max: float | None,
+        key_tokens: KeyTokens | str = KeyTokens.paper,
+        seed: int = 0,
+    ) -> list[list[Run]]:
         """Return chains of runs that together hold every learned turn once, each behind exactly its own prompt."""
         found: list[list[Run]] = []
         tokens: list[int] = []  # of the last chain
-        for turn in self.turns(trajectory, w_max):
+        for turn in self.turns(trajectory, w_max, key_tokens, seed):
             prompt, said, targets = turn.prompt, turn.said, turn.targets
             start = len(tokens) if found and prompt.ids[: len(tokens)] == tokens else 0
             if not start:
@@ -183,7 +197,13 @@ class NativeEncoder(Encoder):
             tokens = prompt.ids + said.ids[:-1]
         return found
 
-    def turns(self, trajectory: Trajectory, w_max: float | None) -> Iterator[LearnedTurn]:
+    def turns(
+        self,
+        trajectory: Trajectory,
+        w_max: float | None,
+        key_tokens: KeyTokens | str = KeyTokens.paper,
+        seed: int = 0,
+    ) -> Iterator[LearnedTurn]:
         """Yield each learned turn with its own prompt and its targets."""
         messages, owners = self._messages(trajectory)
         tools = tools_of(trajectory)
@@ -193,7 +213,9 @@ class NativeEncoder(Encoder):
             if turn is None or not turn.learned:
                 continue
             prompt, said = self.native.prompt(messages[:at], tools), self.native.said(messages[: at + 1], tools)
-            yield LearnedTurn(turn.number, prompt, said, self._turn_targets(turn, said, trajectory.tools, w_max))
+            draw = f"{seed}/{trajectory.id}/{turn.number}"
+            targets = self._turn_targets(turn, said, trajectory.tools, w_max, key_tokens, draw)
+            yield LearnedTurn(turn.number, prompt, said, targets)
 
     def _messages(self, conversation: Trajectory | Sample) -> tuple[list[dict[str, Any]], list[int | None]]:
         return messages_of(self.conversation_messages(conversation), conversation.instructions, conversation.tools)
@@ -234,7 +256,15 @@ class NativeEncoder(Encoder):
             for at, done in by_message.items()
         }
 
-    def _turn_targets(self, turn: _Turn, said: Said, tools: Iterable[Tool], w_max: float | None) -> list[Target]:
+    def _turn_targets(
+        self,
+        turn: _Turn,
+        said: Said,
+        tools: Iterable[Tool],
+        w_max: float | None,
+        key_tokens: KeyTokens | str,
+        draw: str,
+    ) -> list[Target]:
         """The targets of a turn: all its tokens, or those of the calls and words that are learned."""
         included = _included(turn, said)
         keys = {
@@ -245,7 +275,16 @@ class NativeEncoder(Encoder):
         }
         numbers = {position: number for number, position in enumerate(included)}
         key_numbers = frozenset(numbers[position] for position in keys if position in numbers)
-        weights = [1.0] * len(included) if w_max is None else pkt.token_weights(len(included), key_numbers, w_max)
+        name = [
+            numbers[position]
+            for call in said.calls
+            for position in range(call.name_at, call.name_end)
+            if position in numbers
+        ]
+        heavy = pkt.weighed_positions(key_tokens, len(included), key_numbers, name, draw)
+        weights = [1.0] * len(included)
+        if w_max is not None:
+            weights = pkt.token_weights(len(included), key_numbers, w_max, heavy)
         return [
             Target(position - 1, said.ids[position], weight, number in key_numbers, turn.number)
             for (number, position), weight in zip(enumerate(included), weights, strict=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
-from tltrain.config import SupervisedPacking, Truncation
+from tltrain.config import KeyTokens, SupervisedPacking, Truncation
 from tltrain.errors import TltrainError
 from tltrain.runtime.shares import share
 from tltrain.tokens import prefix_tree
@@ -77,6 +77,7 @@ class PackingSettings:
         max_length: length limit of a sample in tokens.
         truncation: what to do with a longer sample: drop its oldest turns (tools and query stay), stop, or skip it.
         limits: size limits of a tree; None allows 16 trajectories.
+        key_tokens: the tokens that get the weight of a key token. seed: of the random ones; see `Encoder.runs`.
         branches: whether the model can process trees, so that a trajectory whose turns have different contexts is one
             sample; else each of its contexts is.
     """
@@ -86,14 +87,26 @@ class PackingSettings:
     max_length: int = sys.maxsize
     truncation: Truncation | str = Truncation.drop_oldest_turns
     limits: Limits | None = None
+    key_tokens: KeyTokens | str = KeyTokens.paper
+    seed: int = 0
     branches: bool = False
 
     @classmethod
-    def from_stage(
-        cls, stage: DictConfig, max_length: int, limits: Limits | None = None, branches: bool = False
+    def from_config(
+        cls, cfg: DictConfig, max_length: int, limits: Limits | None = None, branches: bool = False
     ) -> PackingSettings:
-        """Read the settings from the configuration of `stage=sft` or `stage=pkt`."""
-        return cls(stage.packing.name, stage.w_max, max_length, stage.truncation.name, limits, branches)
+        """Read the settings from the configuration of a run of `stage=sft` or `stage=pkt`."""
+        stage = cfg.stage
+        return cls(
+            stage.packing.name,
+            stage.w_max,
+            max_length,
+            stage.truncation.name,
+            limits,
+            stage.key_tokens.name,
+            cfg.seed,
+            branches,
+        )
 
 
 def pack(
@@ -127,7 +140,7 @@ def _chains(
     packing, truncation = SupervisedPacking(settings.packing), Truncation(settings.truncation)
     max_length = settings.max_length
     for trajectory in trajectories:
-        contexts = encoder.chains(trajectory, settings.w_max)
+        contexts = encoder.chains(trajectory, settings.w_max, settings.key_tokens, settings.seed)
         report.branching += len(contexts) > 1
         if packing == "turn":
             chains = [chain for runs in contexts for chain in _turn_chains(runs)]

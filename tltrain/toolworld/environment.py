@@ -1,7 +1,7 @@
-"""Conversations with toolworld's tools (test split), and a checker of their outcome.
+"""Conversations with toolworld's tools, and a checker of their outcome.
 
-A task is one of toolworld's scripts, identified by seed and index. The golden script, run in a second world of the
-same seed, determines the correct outcome:
+A task is one of toolworld's scripts, identified by split, tools, seed and index. The golden script, run in a second
+world of the same seed, determines the correct outcome:
 
 - State: every domain with an available tool must be in the state in which the script leaves it. Additional reads are
   allowed; additional, missing or different writes are not.
@@ -26,20 +26,23 @@ from tltrain.config import ToolworldConversations
 from tltrain.toolworld.domains import FUNCTIONS
 from tltrain.toolworld.domains.user import user
 from tltrain.toolworld.generate import TOOLS_OFFERED
+from tltrain.toolworld.generate import set_name as toolworld_set_name
 from tltrain.toolworld.registry import Domain
-from tltrain.toolworld.scripts import Script, write_script
+from tltrain.toolworld.scripts import Script, identity_of, write_script
 from tltrain.toolworld.world import World
 from tltrain.trajectory import Call, Message, Task, Turn
 
-SPLIT = "test"
 Fact = str | int | float
 
 
 def tasks(benchmark: ToolworldConversations, seed: int) -> list[Task]:
-    """Return `benchmark.size` tasks: the conversations whose single turns `tltrain.toolworld.samples` asks."""
+    """Return `benchmark.size` tasks: the conversations whose single turns `tltrain.toolworld.samples` asks.
+
+    They depend on `benchmark.seed` and not on `seed`, so that runs with different seeds have the same tasks.
+    """
     found = []
     for index in range(benchmark.size):
-        script = script_of(f"toolworld-{SPLIT}-{seed}-{index}")
+        script = script_of(identity_of(str(benchmark.split), str(benchmark.tools), benchmark.seed, index))
         meta = {"scenario": script.domain, "task": script.task, "golden_calls": len(script.golden)}
         found.append(Task(script.identity, meta))
     return found
@@ -50,6 +53,11 @@ def make(benchmark: ToolworldConversations) -> Callable[[], Toolworld]:
     return Toolworld
 
 
+def set_name(benchmark: ToolworldConversations) -> str:
+    """Return the name of the conversations in results, without `_multi`."""
+    return toolworld_set_name(str(benchmark.split), str(benchmark.tools))
+
+
 def golden_calls(benchmark: ToolworldConversations, task: Task) -> tuple[tuple[Call, ...], ...]:
     """Return the calls of a task's script, `finish` included, as a single turn, since the user only speaks once."""
     return (script_of(task.id).golden,)
@@ -58,7 +66,7 @@ def golden_calls(benchmark: ToolworldConversations, task: Task) -> tuple[tuple[C
 @lru_cache(maxsize=4096)
 def script_of(identity: str) -> Script:
     """Return the golden script of a task."""
-    return write_script(identity, SPLIT, TOOLS_OFFERED)
+    return write_script(identity, TOOLS_OFFERED)
 
 
 class Toolworld:
@@ -67,6 +75,8 @@ class Toolworld:
     def __init__(self) -> None:
         self._started: tuple[Script, World] | None = None
         self._answer: str | None = None
+        self.failed: bool | None = None
+        """Whether the last call failed, which the world knows."""
 
     def reset(self, task: Task) -> Turn:
         """Create the script's world anew and return its tools and query."""
@@ -78,7 +88,9 @@ class Toolworld:
     def call(self, call: Call) -> str:
         """Return the tool's answer; the world never raises."""
         _, world = self._conversation()
-        return world.call(call)
+        answer = world.run(call)
+        self.failed = answer.failed
+        return answer.text
 
     def follow_up(self, answer: str | None) -> None:
         """Store the final answer and return None, since a script has a single user turn."""

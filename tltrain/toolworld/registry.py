@@ -97,11 +97,13 @@ class Domain:
         name: name of the domain in results.
         failure: formats the message of a `Failure` in this domain's style.
         setup: creates the state of a new conversation from a random generator and the conversation's "today".
+        confusable: whether its tools have names that are easily confused. They are always offered beside each other.
     """
 
     name: str
     failure: Callable[[str], str]
     setup: Callable[[Random, date], Any] = no_state
+    confusable: bool = False
     tools: dict[str, ToolFunction] = field(default_factory=dict)
     tasks: list[Task] = field(default_factory=list)
 
@@ -119,6 +121,31 @@ class Domain:
             return plan
 
         return register
+
+    def lookup(
+        self,
+        function: Callable[..., Any],
+        *queries: str,
+        draw: Callable[[Any, Random], dict[str, Any]],
+        answer: str,
+        vague: Vague | None = None,
+    ) -> None:
+        """Register a task of a single call, named after the tool.
+
+        Args:
+            function: the tool, which returns a dict.
+            draw: draws the call's arguments, which the queries mention, from the domain's state.
+            answer: template of the final answer; it may state the arguments and the values of the tool's answer.
+        """
+
+        def plan(state: Any, rng: Random) -> Plan:
+            arguments = draw(state, rng)
+            yield arguments
+            found = yield call(function, **arguments)
+            return answer.format_map({key: _spoken(value) for key, value in (arguments | found).items()})
+
+        plan.__name__ = function.__name__
+        self.tasks.append(Task(self, plan, queries, vague))
 
 
 def call(function: Callable[..., Any], **arguments: Any) -> Call:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from tltrain.toolworld.domains import FUNCTIONS, SPLITS
+from tltrain.toolworld.domains import FUNCTIONS, domains_of
 from tltrain.toolworld.domains.user import ask_to_user, finish, user
 from tltrain.toolworld.registry import Domain, Task, call, fill
 from tltrain.toolworld.world import World
@@ -17,6 +17,7 @@ from tltrain.trajectory import Call
 MOST_CALLS = 4
 """Maximum number of golden calls in a conversation of two tasks, `finish` not counted."""
 
+_CONFUSING = 2
 _VAGUE, _COMPOUND, _SIBLING = 0.35, 0.15, 0.65  # probabilities, where possible
 _OPENERS = ("",) * 8 + ("Hi! ", "Hello. ", "Good morning! ", "I need your help. ", "Quick question. ")
 _CLOSERS = ("",) * 8 + (" Thanks!", " Thank you.", " Thanks in advance.", " That would help me a lot.")
@@ -29,7 +30,7 @@ class Script:
 
     `golden` are all calls, the last one of `finish`. `offered` are the names of the available tools, the last two
     `ask_to_user` and `finish`. `reply` is the user's answer to a question, None if no question is needed. All of this
-    holds in the world that `world()` creates.
+    holds in the world that `world()` creates. `confusable`: whether the task is about confusable tools.
     """
 
     identity: str
@@ -39,6 +40,7 @@ class Script:
     golden: tuple[Call, ...]
     offered: tuple[str, ...]
     reply: str | None
+    confusable: bool
 
     def world(self, calls: Iterable[Call] = ()) -> World:
         """Create the script's world and run `calls` in it."""
@@ -56,15 +58,27 @@ class _Played:
     answer: str
 
 
-def write_script(identity: str, split: str, tools_offered: tuple[int, int]) -> Script:
-    """Write the script of that identity in that split; the same arguments give the same script."""
+def identity_of(split: str, tools: str, seed: int, index: int) -> str:
+    """Return the identity of a script, which names everything that it depends on but the number of tools offered."""
+    return "-".join(["toolworld", split, *([] if tools == "standard" else [tools]), str(seed), str(index)])
+
+
+def read_identity(identity: str) -> tuple[str, str]:
+    """Return the split and the tools that an identity names."""
+    _, split, *tools, _seed, _index = identity.split("-")
+    return split, tools[0] if tools else "standard"
+
+
+def write_script(identity: str, tools_offered: tuple[int, int]) -> Script:
+    """Write the script of an identity (`identity_of`); the same arguments give the same script."""
     rng = Random(f"script/{identity}")
     world = World(identity)
-    task = rng.choice(rng.choice(SPLITS[split]).tasks)
+    domains = domains_of(*read_identity(identity))
+    task = rng.choice(rng.choice(domains).tasks)
     played = _play(task, world, rng, vague=task.vague is not None and rng.random() < _VAGUE)
     names = [task.name]
-    if played.reply is None and rng.random() < _COMPOUND:
-        other = rng.choice(rng.choice([domain for domain in SPLITS[split] if domain is not task.domain]).tasks)
+    if not task.domain.confusable and played.reply is None and rng.random() < _COMPOUND:
+        other = rng.choice(rng.choice([domain for domain in domains if domain is not task.domain]).tasks)
         second = _play(other, world, rng, vague=False)
         if len(played.calls) + len(second.calls) <= MOST_CALLS:
             played, names = _join(played, second, rng), [task.name, other.name]
@@ -74,8 +88,9 @@ def write_script(identity: str, split: str, tools_offered: tuple[int, int]) -> S
         task="+".join(names),
         query=rng.choice(_OPENERS) + played.query + rng.choice(_CLOSERS),
         golden=(*played.calls, call(finish, answer=played.answer)),
-        offered=_offer(played.calls, SPLITS[split], tools_offered, rng),
+        offered=_offer(played.calls, domains, tools_offered, rng),
         reply=played.reply,
+        confusable=task.domain.confusable,
     )
 
 
@@ -114,17 +129,29 @@ def _join(first: _Played, second: _Played, rng: Random) -> _Played:
 def _offer(
     calls: tuple[Call, ...], domains: tuple[Domain, ...], tools_offered: tuple[int, int], rng: Random
 ) -> tuple[str, ...]:
-    """Return the names of the available tools: the needed ones and others, preferably of the same domains."""
+    """Return the names of the available tools: the needed ones and others, preferably of the same domains.
+
+    Confusable tools are offered with at least `_CONFUSING` others of their domain, those first whose names are closest.
+    """
     needed = list(dict.fromkeys(made.name for made in calls if made.name not in user.tools))
-    size = max(rng.randint(*tools_offered) - len(user.tools), len(needed))
+    confusable = any(FUNCTIONS[name].domain.confusable for name in needed)
+    size = max(rng.randint(*tools_offered) - len(user.tools), len(needed) + (_CONFUSING if confusable else 0))
     near = {name for made in needed for name in FUNCTIONS[made].domain.tools if name not in needed}
     far = [name for domain in domains for name in domain.tools if name not in needed and name not in near]
     siblings = rng.sample(sorted(near), len(near))
+    if confusable:  # the last is taken first
+        siblings.sort(key=lambda name: max(_shared_beginning(name, other) for other in needed))
     offered = list(needed)
     while len(offered) < size and (siblings or far):
-        if siblings and (rng.random() < _SIBLING or not far):
+        if siblings and (confusable or rng.random() < _SIBLING or not far):
             offered.append(siblings.pop())
         else:
             offered.append(far.pop(rng.randrange(len(far))))
     rng.shuffle(offered)
     return (*offered, *user.tools)
+
+
+def _shared_beginning(name: str, other: str) -> int:
+    """Return the number of letters with which both names begin, whatever their style."""
+    one, two = (text.replace("_", "").lower() for text in (name, other))
+    return next((at for at, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), min(len(one), len(two)))

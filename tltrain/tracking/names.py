@@ -18,13 +18,15 @@ irm/*               stage=irm             over irm/step (optimizer steps)
     seconds seconds_generation seconds_scoring seconds_update
     samples_table                         a table: sampled beside golden calls, with grade and reward
 total/*             stage=sft, pkt, irm   once: runtime (s) samples_per_second steps_per_second flos loss
-eval/SET/*          stage=eval            once: ts pi cf ast (percent) n reward; SCORING/ts where there are several
+eval/SET/*          stage=eval            once: ts pi cf ast (percent) n reward key_tokens; SCORING/ts where there are
+                                          several
     grade/ROW                             share of answers in a row of the reward table
     de ce va success calls                of whole conversations
+    golden_loss failing_loss key_accuracy key_loss margin preferred   of recorded calls
 eval/held_out_before/*, eval/held_out_after/*   stage=irm: reward ts pi cf n of the held-out questions
 eval/predictions                          a table: prompt, answer, golden calls, grade, reward
 mae/*               stage=mae             once: trajectories calls kept dropped_error dropped_no_answer
-                                          not_learned_by_source; error_kind/KIND
+                                          dropped_at_random not_learned_by_source; error_kind/KIND
 """
 
 from __future__ import annotations
@@ -58,10 +60,17 @@ TOTAL = tuple(f"total/{name}" for name in ("runtime", "samples_per_second", "ste
 TABLES = ("irm/samples_table", "eval/predictions")
 MAE = tuple(
     f"mae/{name}"
-    for name in ("trajectories", "calls", "kept", "dropped_error", "dropped_no_answer", "not_learned_by_source")
+    for name in (
+        *("trajectories", "calls", "kept", "dropped_error", "dropped_no_answer", "dropped_at_random"),
+        "not_learned_by_source",
+    )
 )
 _ROWS = "|".join(row.name for row in fields(RewardTable))
-_PATTERNS = (rf"eval/\w+/(\w+/)?(ts|pi|cf|ast|n|reward|de|ce|va|success|calls|grade/({_ROWS}))", r"mae/error_kind/\w+")
+_EVAL = (
+    *("ts", "pi", "cf", "ast", "n", "reward", "de", "ce", "va", "success", "calls", "key_tokens"),
+    *("golden_loss", "failing_loss", "key_accuracy", "key_loss", "margin", "preferred"),
+)
+_PATTERNS = (rf"eval/\w+/(\w+/)?({'|'.join(_EVAL)}|grade/({_ROWS}))", r"mae/error_kind/\w+")
 
 
 def is_known(name: str) -> bool:

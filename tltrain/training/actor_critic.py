@@ -111,9 +111,19 @@ def model_inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def response_logits(model: nn.Module, batch: dict[str, torch.Tensor], temperature: float) -> torch.Tensor:
-    """Return logits / temperature, [N, V] in float32, at the positions that predict response tokens."""
+    """Return logits / temperature, [N, V] in float32, at the positions that predict response tokens.
+
+    Those of tokens that may not come next (`rollout.allowed_tokens`) are so small that their probability is 0.
+    """
     logits = model(**model_inputs(batch), logits_to_keep=batch["keep"], use_cache=False).logits
-    return logits.float() / temperature
+    logits = logits.float() / temperature
+    if "allowed" not in batch or not len(batch["allowed"]):
+        return logits
+    bits = (batch["allowed"][:, :, None] >> torch.arange(8, device=logits.device, dtype=torch.uint8)) & 1
+    bits = bits.flatten(1)[:, : logits.shape[1]].bool()
+    forbidden = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
+    forbidden[batch["allowed_at"]] = nn.functional.pad(~bits, (0, logits.shape[1] - bits.shape[1]), value=True)
+    return logits.masked_fill(forbidden, torch.finfo(logits.dtype).min)  # not -inf: p * log p stays a number
 
 
 def token_logprobs(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -206,6 +206,8 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
             scores = [one.reward for own in judged[part] for one in own]
             laid_out = rollout.make_batch(batch, responses[part], scores, self.sampling.pad_id, self._tree_multiple)
             names = [one.sample.id for own in judged[part] for one in own]
+            if self.sampling.offered is not None:
+                laid_out |= rollout.allowed_tokens(self.sampling.offered, batch, responses[part], laid_out["index"])
             laid_out["drawn_logprobs"] = rollout.padded(list(islice(logprobs, len(names))), laid_out["mask"])
             micro_batches.append(rollout.to_device(laid_out, self.args.device) | {"samples": names})
         self._sums.add(seconds_scoring=self._lap())
@@ -243,7 +245,8 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
     ) -> torch.Tensor | tuple[torch.Tensor, dict[str, Any]]:
         """Return a micro-batch's policy and value loss, divided by the number of tokens or responses of the step."""
         s, mask, index = self.settings, inputs["mask"], inputs["index"]
-        batch = {name: inputs[name] for name in ("input_ids", "position_ids", "keep", "targets")}
+        names = ("input_ids", "position_ids", "keep", "targets", "allowed_at", "allowed")
+        batch = {name: inputs[name] for name in names if name in inputs}
         batch["attention_mask"] = self._attention_mask(inputs)
         if "old_logprobs" not in inputs:  # before the policy's forward, whose activations need memory
             reference = self._reference_logprobs(batch)[index]

@@ -3,6 +3,15 @@
 Shared prefixes are computed once in both parts. Sampling fills the key-value cache from each tree's longest prompt and
 copies to every prompt its part of the cache. The update runs over the tree, in which each response is a branch that
 attends only to its own prompt and itself.
+
+With `stage.names=offered` the policy is a masked one: with the tokens A_t that may come next (`offered_names`),
+
+    pi(y_t) = exp(z_t[y_t] / temperature) / sum over v in A_t of exp(z_t[v] / temperature),    0 outside of A_t
+
+in sampling, in both passes of the ratio, in the KL divergence (the reference is masked alike) and in the entropy. The
+policy gradient is then that of the policy that samples. With unmasked log-probabilities in the update it would not be
+(Huang and Ontanon 2020, "A Closer Look at Invalid Action Masking in Policy Gradient Algorithms"). Names that are not on
+offer are never sampled, so nothing teaches the policy to avoid them: it should be evaluated with offered names too.
 """
 
 from __future__ import annotations
@@ -19,6 +28,8 @@ from transformers import Cache, GenerationConfig, LogitsProcessor, LogitsProcess
 
 from tltrain.inference import decoding_attention, kv_cache
 from tltrain.inference.generation import ignore_generation_config
+from tltrain.inference.offered_names import OfferedNames
+from tltrain.inference.token_choice import ChosenTokens, TokenChoice
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Layout, Run, Target, flatten
 from tltrain.tokens.prompts import PromptTree
@@ -27,12 +38,13 @@ from tltrain.training import tree_mask
 
 @dataclass(frozen=True)
 class Sampling:
-    """Settings of sampling; a `temperature` of None decodes greedily."""
+    """Settings of sampling; a `temperature` of None decodes greedily, `offered` allows only names on offer."""
 
     max_new_tokens: int
     temperature: float | None
     eos_id: int
     pad_id: int
+    offered: OfferedNames | None = None
 
     def config(self, max_new_tokens: int) -> GenerationConfig:
         """Return the settings for `generate`, whose defaults differ (such as that of `top_k`)."""
@@ -76,7 +88,10 @@ def sample(
     ids, mask = ids.to(model.device), mask.to(model.device)
     with torch.inference_mode(), ignore_generation_config(model), decoding_attention.without_flex(model):
         cache = shared_cache(model, trees, owners, width)
-        responses = iter(_answers(model, ids, mask, cache, sampling, logprobs))
+        choice = None
+        if sampling.offered is not None:
+            choice = TokenChoice([own for tree in trees for own in tree.samples], sampling.offered)
+        responses = iter(_answers(model, ids, mask, cache, sampling, logprobs, choice))
         return [[next(responses) for _ in tree.ends] for tree in trees]
 
 
@@ -130,6 +145,7 @@ def _answers(
     cache: Cache | None,
     sampling: Sampling,
     logprobs: list[list[float]] | None = None,
+    choice: TokenChoice | None = None,
 ) -> list[list[int]]:
     """Sample a response to each row of `ids` [rows, T], left-padded, with `mask` [rows, T].
 
@@ -137,6 +153,7 @@ def _answers(
         cache: key-value cache of all positions except the last, or empty; None if the model's cache does not support
             removing rows.
         logprobs: see `sample`.
+        choice: which tokens may be sampled, by row; None: all.
     """
     responses: list[list[int]] = [[] for _ in ids]
     found: list[list[float]] = [[] for _ in ids]
@@ -144,12 +161,17 @@ def _answers(
     while going and left:
         count = left if cache is None else min(PHASE, left)
         drawn = None if logprobs is None else _DrawnLogprobs(sampling.temperature or 1.0)
+        processors = LogitsProcessorList()
+        if choice is not None:
+            processors.append(ChosenTokens(choice, going, [responses[row] for row in going], ids.shape[1]))
+        if drawn is not None:
+            processors.append(drawn)
         out = model.generate(
             ids,
             attention_mask=mask,
             past_key_values=cache,
             generation_config=sampling.config(count),
-            logits_processor=LogitsProcessorList([drawn] if drawn else []),
+            logits_processor=processors,
             synced_gpus=False,  # also under ZeRO-3: the weights are gathered, and processes have different prompts
         )
         new = out[:, ids.shape[1] :].tolist()
@@ -264,6 +286,39 @@ def make_batch(
         "mask": mask,
         "scores": torch.tensor(scores, dtype=torch.float32),
     }
+
+
+def allowed_tokens(
+    offered: OfferedNames,
+    trees: Sequence[PromptTree],
+    responses: Sequence[Sequence[Sequence[int]]],
+    index: torch.Tensor,
+) -> dict[str, torch.Tensor]:
+    """Return which tokens may come next where a tool's name is not complete, as a part of the batch.
+
+    Args:
+        index: [M, R] of `make_batch`.
+
+    Returns:
+        `allowed_at`: [K], the positions of those tokens among the N targets. `allowed`: [K, ceil(V / 8)], uint8, the
+        tokens that may come next as bits, the lowest first.
+    """
+    at: list[int] = []
+    allowed: list[np.ndarray] = []
+    owners = [
+        (sample, tokens)
+        for tree, own in zip(trees, responses, strict=True)
+        for sample, tokens in zip(tree.samples, own, strict=True)
+    ]
+    for (sample, tokens), positions in zip(owners, index.tolist(), strict=False):
+        for k in range(len(tokens)):
+            found = offered.allowed(sample.tools, tokens[:k])
+            if found is None:
+                break
+            at.append(positions[k])
+            allowed.append(np.packbits(found, bitorder="little"))
+    bits = np.stack(allowed) if allowed else np.zeros((0, 0), dtype=np.uint8)
+    return {"allowed_at": torch.tensor(at, dtype=torch.long), "allowed": torch.from_numpy(bits)}
 
 
 def padded(rows: Sequence[Sequence[float]], mask: torch.Tensor) -> torch.Tensor:

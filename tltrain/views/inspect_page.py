@@ -84,16 +84,24 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Settings:
-    """The largest weight (None: standard SFT), MAE's rule (None: without MAE), and the tokenizer's model."""
+    """The largest weight (None: standard SFT), MAE's rule (None: without MAE), the tokenizer's model, and which tokens
+    get the weight of a key token (`stage.key_tokens`)."""
 
     w_max: float | None
     rule: str | None
     model: str
+    key_tokens: str = "paper"
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Counts over turns. `reasons`: (reason, kind) -> turns. `key_weight`: the key tokens' share of all weight."""
+    """Counts over turns.
+
+    Attributes:
+        reasons: (reason, kind) -> turns.
+        weights: the smallest and largest weight of key tokens. key_weight: the key tokens' share of all weight.
+        heavy: tokens with a weight above 1, key or not. heavy_weight: their share of all weight.
+    """
 
     turns: int
     learned: int
@@ -102,13 +110,17 @@ class Counts:
     key_tokens: int
     weights: tuple[float, float] | None
     key_weight: float
+    heavy: int
+    heavy_weight: float
 
 
 def counts(turns: Iterable[Turn]) -> Counts:
-    """Count turns and the tokens of learned ones; `weights` are the smallest and largest weight of key tokens."""
+    """Count turns and the tokens of learned ones."""
     turns = list(turns)
     targets = [token for turn in turns if turn.learned for token in turn.tokens if token.weight]
     keys = [token.weight for token in targets if token.is_key]
+    heavy = [token.weight for token in targets if token.weight > 1]
+    whole = sum(token.weight for token in targets)
     return Counts(
         turns=len(turns),
         learned=sum(turn.learned for turn in turns),
@@ -116,7 +128,9 @@ def counts(turns: Iterable[Turn]) -> Counts:
         tokens=len(targets),
         key_tokens=len(keys),
         weights=(min(keys), max(keys)) if keys else None,
-        key_weight=sum(keys) / sum(token.weight for token in targets) if keys else 0.0,
+        key_weight=sum(keys) / whole if keys else 0.0,
+        heavy=len(heavy),
+        heavy_weight=sum(heavy) / whole if heavy else 0.0,
     )
 
 
@@ -136,7 +150,7 @@ def page(conversations: Sequence[Conversation], settings: Settings) -> str:
         scale=sorted({1.0, (1 + greatest) / 2, greatest}),
         strength=lambda weight: f"{(weight - 1) / (greatest - 1) if greatest > 1 else 0:.2f}",
         is_turn=lambda message: isinstance(message, Turn),
-        note=lambda turn: note(turn, settings.w_max),
+        note=lambda turn: note(turn, settings.w_max, settings.key_tokens),
         counts=counts,
         cut=cut,
         most={"history": MOST_HISTORY, "tools": MOST_TOOLS, "tokens": MOST_TOKENS},
@@ -150,7 +164,11 @@ def _rendered(template: str, **content: Any) -> str:
     return html_page.render(ASSETS / template, filters, css=Markup(css), policy=html_page.policy(), **content)
 
 
-def note(turn: Turn, w_max: float | None) -> str:
+CARRIED_BY = {"paper": "", "name": "the name's and the key tokens", "shuffled": "random tokens"}
+"""What carries the weight of a key token, by `stage.key_tokens`, where it is not the key tokens alone."""
+
+
+def note(turn: Turn, w_max: float | None, key_tokens: str = "paper") -> str:
     """Return the sentence under a learned turn: its tokens, and how the weight of its key tokens is computed."""
     found = counts([turn])
     if not found.key_tokens:
@@ -162,6 +180,10 @@ def note(turn: Turn, w_max: float | None) -> str:
     ratio = others / keys
     clipped = f", at most {number(w_max)}" if ratio > w_max else ", at least 1" if ratio < 1 else ""
     share = f"key tokens carry {percent(found.key_weight)} of this turn's weight"
+    if carriers := CARRIED_BY[key_tokens]:
+        share = (
+            f"{found.heavy} tokens have it ({carriers}) and carry {percent(found.heavy_weight)} of the turn's weight"
+        )
     return f"{said}; weight {others} ÷ {keys} = {number(ratio)}{clipped}: {share}"
 
 

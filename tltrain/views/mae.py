@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from tltrain.runtime import terminal
 
-COUNTS = ("calls", "kept", "dropped_error", "dropped_no_answer", "not_learned_by_source")
+COUNTS = ("calls", "kept", "dropped_error", "dropped_no_answer", "dropped_at_random", "not_learned_by_source")
 
 
 def show(cfg: DictConfig, folder: Path, metrics: dict[str, Any]) -> None:
@@ -47,4 +47,5 @@ def show_difference(found: dict[str, Any], rule: str) -> None:
         under = "strict" if example["paper"] is None else "paper"
         kind = example[under].replace("_", " ")
         terminal.console.print(f"  {under} only ({kind}): {example['answer']}", markup=False)
-    terminal.console.print(ADVICE[rule], markup=False)
+    if rule in ADVICE:  # not with a control
+        terminal.console.print(ADVICE[rule], markup=False)

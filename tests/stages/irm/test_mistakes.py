@@ -126,6 +126,7 @@ def test_an_argument_that_the_algorithm_has_not_is_an_error(irm, algorithm, argu
         (["stage.algorithm=dpo"], "stage.algorithm: Invalid value 'dpo', expected one of"),
         (["stage.critic.lr=1"], "stage.critic.lr: no such key"),
         (["stage.algorithm=rloo", "stage.do_sample=false"], "stage.do_sample=false: rloo compares sampled calls"),
+        (["stage.algorithm=rloo", "stage.names=offered"], "stage.names=offered: rloo samples by TRL's own means"),
         (["reward.correct=good"], "reward.correct: expected a number, found 'good'"),
     ],
 )

@@ -6,7 +6,8 @@
 Writes `transcripts.jsonl` (one line per conversation: messages, judgement of each call, how it ended, the checker's
 verdict), `transcripts.html` for reading them, and `metrics.json`: `NAME_multi/de`, `/ce`, `/va` and, if the environment
 can tell, `/success` in percent, `/n` conversations, `/calls`; under `details` counts, 95 % intervals, and the same by
-scenario. If the paper has numbers for the benchmark, `table.md` shows both.
+scenario. `stage.rule` says which answers of tools are errors (CE); in toolworld the tools say it themselves. If the
+paper has numbers for the benchmark, `table.md` shows both.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ log = logging.getLogger(__name__)
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage in `folder` and return what it wrote to `metrics.json`."""
-    name = f"{cfg.benchmark.name}_multi"
+    name = f"{registry.kind_of(cfg.benchmark).set_name(cfg.benchmark)}_multi"
     metrics, conversations = evaluate(cfg, name)
     records = list(map(transcript, conversations))
     runs.write_lines(folder / TRANSCRIPTS, map(to_line, records))

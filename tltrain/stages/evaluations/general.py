@@ -54,9 +54,9 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     os.environ["HF_ALLOW_CODE_EVAL"] = "1" if cfg.benchmark.unsafe_code else "0"
     tasks = [task for name in cfg.benchmark.tasks if name not in refused for task in load(manager, name)]
     check_together(cfg, manager, tasks)
-    model, tokenizer, path = local_model(cfg)
+    model, encoder, path = local_model(cfg)
     found = simple_evaluate(
-        model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=cfg.stage.batch_size),
+        model=HFLM(pretrained=model, tokenizer=encoder.tokenizer, batch_size=cfg.stage.batch_size),
         tasks=tasks,
         task_manager=manager,
         num_fewshot=cfg.benchmark.fewshot,
@@ -186,7 +186,7 @@ def unsafe(names: Sequence[str]) -> TltrainError:
 
 
 def local_model(cfg: DictConfig) -> tuple[Any, Any, str]:
-    """Return the configured model, its tokenizer, and where they came from."""
+    """Return the configured model, its encoder, and where they came from."""
     import torch
 
     from tltrain.models import devices, encoders, loading
@@ -197,7 +197,7 @@ def local_model(cfg: DictConfig) -> tuple[Any, Any, str]:
         cfg.model, cfg.cache.dir, lambda: corpus(list(trajectories(cfg.data, cfg.seed, ReadReport())))
     )
     model = loading.load_model(path, cfg.model, torch.bfloat16 if bf16 else torch.float32, device)
-    return model, encoders.load_encoder(path, cfg.model).tokenizer, path
+    return model, encoders.load_encoder(path, cfg.model), path
 
 
 # --- results ----------------------------------------------------------------------------------------------------------

@@ -11,8 +11,9 @@ scorings, `SET/official/ts` and `SET/fixed/ts`; if samples ask for several calls
 `benchmark=openai`) `SET/any/ts`, which is `SET/ts` and compares the first call of the answer with any golden call, and
 `SET/every/ts`, which compares all calls with all golden calls; for BFCL `SET/ast`, its own checker's verdict on the
 whole answer; under `details` counts, 95 % intervals, and the same by scenario and by seen and unseen queries. For a
-local model, `prompt_tokens_per_sample` and `tokens_prefilled_per_sample` tell how much it read (prompts share common
-prefixes). If the paper has numbers for the benchmark, `table.md` shows both.
+local model, `SET/key_tokens` is the mean number of key tokens (PKT) of a golden call, and `prompt_tokens_per_sample`
+and `tokens_prefilled_per_sample` tell how much it read (prompts share common prefixes). If the paper has numbers for
+the benchmark, `table.md` shows both.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from tltrain.config import Scoring, plain
 from tltrain.data import TRAINED_ON, bfcl, query_key, trained_on
 from tltrain.data.reading import records as read_records
 from tltrain.errors import TltrainError
-from tltrain.evaluation import benchmarks, scoring
+from tltrain.evaluation import benchmarks, key_tokens, scoring
 from tltrain.evaluation.intervals import Percentage, percentage
 from tltrain.evaluation.records import PREDICTIONS, Prediction, to_line
 from tltrain.formats.calls import read_calls
@@ -39,6 +40,7 @@ from tltrain.grading import Grade, Outcome, RewardTable, grade
 from tltrain.runtime import runs, terminal
 from tltrain.sources import open_source
 from tltrain.stages.evaluations import robustness, words
+from tltrain.tokens.encoder import Encoder
 from tltrain.trajectory import Sample
 from tltrain.views import evaluation_tables
 
@@ -91,6 +93,8 @@ def evaluate(cfg: DictConfig) -> tuple[dict[str, Any], list[Prediction]]:
         grades = judge(cfg, read, members)
         graded[name] = (members, grades)
         numbers = details(cfg, name, read, grades, members) | {"seen_is": seen_by}
+        if answers.encoder is not None and (keys := key_tokens.count(answers.encoder, members)) is not None:
+            numbers["key_tokens"] = asdict(keys)
         if any(endings):
             numbers["finish_reasons"] = dict(Counter(filter(None, endings)))
         metrics["details"][name] = numbers
@@ -117,6 +121,7 @@ class Answers:
         reading: `prompt_tokens_per_sample` and other numbers of a source's prompts and answers.
         finish_reasons: why each answer ended; empty if the source does not know.
         native: what each answer said in its own format; empty in the TL format.
+        encoder: how the model's calls are tokenized; None if that is not known.
     """
 
     texts: list[str]
@@ -125,6 +130,7 @@ class Answers:
     reading: Mapping[str, Any] = field(default_factory=dict)
     finish_reasons: Sequence[str] = ()
     native: Sequence[Mapping[str, Any]] = ()
+    encoder: Encoder | None = None
 
 
 def answer(cfg: DictConfig, samples: Sequence[Sample]) -> Answers:
@@ -135,7 +141,8 @@ def answer(cfg: DictConfig, samples: Sequence[Sample]) -> Answers:
         texts = [text or "" for text in source(samples)]  # None: the prompt is too long
         reasons = source.endings.last if hasattr(source, "endings") else ()
         native = getattr(source, "native_answers", ())
-        return Answers(texts, source.name, source.too_long, source.reading(), reasons, native)
+        encoder = getattr(source, "encoder", None)
+        return Answers(texts, source.name, source.too_long, source.reading(), reasons, native, encoder)
 
 
 def read_predictions(path: Path, expected: int) -> list[str]:
@@ -243,4 +250,6 @@ def headline(cfg: DictConfig, name: str, details: dict[str, Any]) -> dict[str, f
                 flat[f"{name}/{kind}/{metric}"] = number["percent"]
     if "ast" in details:
         flat[f"{name}/ast"] = details["ast"]["percent"]
+    if "key_tokens" in details:
+        flat[f"{name}/key_tokens"] = details["key_tokens"]["per_call"]
     return flat | {f"{name}/n": scorings[first]["all"]["ts"]["n"]}

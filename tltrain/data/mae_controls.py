@@ -1,0 +1,81 @@
+"""Controls for MAE: other ways to decide which calls are learned, to compare the paper's rule with.
+
+`by_truth` leaves out what the data itself knows to be wrong, so that a rule's mistakes do not count. `RandomDrop`
+leaves out as much as the rule does, but at random and of the right calls: what it costs to learn fewer calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+from tltrain import mae
+from tltrain.errors import TltrainError
+from tltrain.formats.tool_errors import Rule
+from tltrain.mae import Judgement, Verdict
+from tltrain.trajectory import Trajectory, actions
+
+
+def by_truth(trajectory: Trajectory, field: str) -> list[Judgement]:
+    """Return MAE's verdicts by the trajectory's own record of which calls went wrong.
+
+    Args:
+        field: the entry of `meta` with one value per action: `failed`, whether the tool answered with an error, or
+            `errors`, the kind of the call's mistake or None, whether or not the tool noticed it.
+
+    Raises:
+        TltrainError: the trajectory has no such record.
+    """
+    found = mae.verdicts(trajectory, None)
+    truth = _truth(trajectory, field)
+    if len(truth) != len(found):
+        raise TltrainError(
+            f"stage.rule={field}: trajectory {trajectory.id} has {len(found)} calls, but meta.{field} {len(truth)}"
+        )
+    return [
+        (Verdict.ERROR, wrong if isinstance(wrong, str) else field) if wrong else judgement
+        for wrong, judgement in zip(truth, found, strict=True)
+    ]
+
+
+def _truth(trajectory: Trajectory, field: str) -> Sequence[Any]:
+    truth = trajectory.meta.get(field)
+    if not isinstance(truth, list | tuple):
+        raise TltrainError(
+            f"stage.rule={field}: trajectory {trajectory.id} does not say which calls went wrong (meta.{field}): only "
+            "data=toolworld, or a train.jsonl made of it, does; stage.rule=paper judges by the tools' answers"
+        )
+    return truth
+
+
+class RandomDrop:
+    """MAE's verdicts with the errors exchanged for right calls: those are learned, and as many others left out.
+
+    The calls to leave out are drawn from the same trajectory. A trajectory with fewer right calls than errors leaves
+    out all of its right calls, and the next ones make up for the rest, so that the numbers agree over the whole data.
+
+    Attributes:
+        owed: the number of calls that are still to be left out.
+    """
+
+    def __init__(self, rule: Rule, seed: int) -> None:
+        self.rule, self.seed = rule, seed
+        self.owed = 0
+        self._seen = 0
+
+    def __call__(self, trajectory: Trajectory) -> list[Judgement]:
+        """Return the verdicts of the next trajectory."""
+        found = mae.verdicts(trajectory, self.rule)
+        learn = [action.learn for action in actions(trajectory.messages)]
+        right = [at for at, (verdict, _) in enumerate(found) if learn[at] and verdict is Verdict.KEPT]
+        wrong = [at for at, (verdict, _) in enumerate(found) if verdict is Verdict.ERROR]
+        self.owed += sum(learn[at] for at in wrong)
+        count = min(self.owed, len(right))
+        dropped = set(Random(f"drop/{self.seed}/{self._seen}/{trajectory.id}").sample(right, count))
+        self.owed -= count
+        self._seen += 1
+        return [
+            (Verdict.RANDOM if at in dropped else Verdict.KEPT if at in wrong else verdict, None)
+            for at, (verdict, _) in enumerate(found)
+        ]
