@@ -54,9 +54,9 @@ def test_it_is_asked_in_its_own_format_and_refused_in_another(trained, tltrain):
 
 def test_inspect_shows_keys_in_json_and_what_is_left_out(tltrain):
     words = ["model=tiny", "model.random.vocab_size=400"]  # so few that names have several tokens
-    ran = tltrain("stage=inspect", *words, "format=hermes", "stage.limit=1", "data.size=20")
-    assert '{"type": "function", "function": {"name": "getContactCity"' in ran.out
-    assert '{"name": "getContactEmail", "arguments": {"contactId": ' in ran.out
+    ran = tltrain("stage=inspect", *words, "format=hermes", "stage.limit=12", "data.size=20")
+    assert re.search(r'^{"type": "function", "function": {"name": "\w+"', ran.out, re.MULTILINE)
+    assert re.search(r'^{"name": "\w+", "arguments": {"', ran.out, re.MULTILINE)
     assert re.search(r"\[[2-9] key of \d+: '\w+' '\w+'", ran.out)
     assert "[left out]" in ran.out and "</tool_call>⏎" in ran.out
 
