@@ -71,6 +71,15 @@ def marked(trajectory: Trajectory, judgements: Iterable[Judgement]) -> Trajector
     return replace(trajectory, messages=messages)
 
 
+def whole_messages(trajectory: Trajectory) -> Trajectory:
+    """Return the trajectory with `learn` cleared on all of each message that has a call which is not learned."""
+    messages = tuple(
+        message if all(made.learn for made in message.calls) else message.with_learn(False)
+        for message in trajectory.messages
+    )
+    return replace(trajectory, messages=messages)
+
+
 def _marked_message(message: Message, kept: Iterator[bool]) -> Message:
     """Return the assistant message with one flag, consumed from `kept`, applied to each of its actions."""
     flags = [next(kept) for _ in message.calls or [None]]

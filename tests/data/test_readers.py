@@ -14,6 +14,7 @@ from tests.support.reader_samples import CHAT, CHAT_READ, LOVE, RAW, SEARCH, TOO
 from tltrain.data import openai, tl_training
 from tltrain.data.reading import MAX_DEPTH, ReadReport, parse_json, read_file, records
 from tltrain.errors import FieldError, RecordError, TltrainError
+from tltrain.formats.tl import TL
 from tltrain.trajectory import Call, Message, Trajectory
 
 
@@ -212,11 +213,21 @@ def test_what_the_raw_format_cannot_represent_is_an_error(trajectory):
 # --- chat completions -----------------------------------------------------------------------------------------------
 
 
-def test_several_calls_in_one_message_become_turns_each_followed_by_its_own_answer(write):
+def test_several_calls_of_one_message_stay_together_with_their_answers_in_order(write):
     report = ReadReport()
     (read,) = read_file(write(lines(CHAT)), openai.parse, report=report)
     assert read == Trajectory("1", TOOLS[:1], CHAT_READ, "Be brief.")
     assert report.notes == {"messages: text beside a call is not in the TL format": 1}
+    assert [piece.text for piece in TL.segments(read)[2:]] == [
+        "\nAssistant:",
+        ' search(query="love")',
+        "\nOutput: Listen.",
+        "\nAssistant:",
+        ' search(query="work")',
+        "\nOutput: Rest.",
+        "\nAssistant:",
+        " Listen, and rest.",
+    ]
 
 
 def test_tools_may_be_the_text_of_a_list_and_other_fields_are_kept(write):
@@ -297,12 +308,23 @@ def test_calls_without_answers_and_late_system_messages_are_counted(write):
     report = ReadReport()
     (read,) = read_file(write(lines(record)), openai.parse, report=report)
     assert [message.role for message in read.messages] == ["user", "assistant", "assistant"]
-    assert read.instructions == "Now."
+    assert read.instructions == "Now." and [message.thought for message in read.messages] == ["", "hm", ""]
     assert report.notes == {
         "messages: calls without an answer before the next call": 1,
         "messages: a later `developer` message moved to the instructions": 1,
-        "messages: `reasoning` not kept": 1,
+        "messages: thoughts are not in the TL format": 1,
     }
+
+
+@pytest.mark.parametrize("field", openai.THOUGHTS)
+def test_a_thought_is_kept_and_what_is_no_text_is_counted(write, field):
+    report = ReadReport()
+    record = changed(CHAT, "messages", 2, to={**CHAT["messages"][2], field: "Hm."})
+    (read,) = read_file(write(lines(record)), openai.parse, report=report)
+    assert read.messages[1].thought == "Hm."
+    record["messages"][2][field] = {"summary": []}
+    (read,) = read_file(write(lines(record)), openai.parse, report=report)
+    assert read.messages[1].thought == "" and report.notes[f"messages: `{field}` not kept"] == 1
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from tltrain.evaluation import scoring
 from tltrain.evaluation.records import Prediction, to_line
 from tltrain.formats import tool_errors
 from tltrain.formats.answers import read_structure
-from tltrain.formats.calls import CallSyntaxError, call_end, read_call, read_calls, render_call
-from tltrain.formats.chat_completions import UNREADABLE, answer_text, unparsed_call
+from tltrain.formats.calls import UNREADABLE, CallSyntaxError, call_end, read_call, read_calls, render_call
+from tltrain.formats.chat_completions import answer_text, unparsed_call
 from tltrain.formats.preamble import without_words
 from tltrain.formats.tl import TL
 from tltrain.grading import ANY, PAPER_REWARD, OneOf, grade

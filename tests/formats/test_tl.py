@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import pytest
+import json
+from collections import Counter
 
+import pytest
+from jinja2 import TemplateError
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from tests.support.paths import ROOT
 from tests.support.reader_samples import TOOLS
+from tltrain.data import openai
 from tltrain.errors import TltrainError
 from tltrain.formats import joined
-from tltrain.formats.tl import TL, call_of, chat_messages, message_text
+from tltrain.formats.native import messages_of, tools_of
+from tltrain.formats.tl import TL, call_of, chat_messages, chat_template, message_text
 from tltrain.trajectory import Call, Message, ToolCall, Trajectory
 
 TWO = Message(
@@ -62,3 +70,70 @@ def test_a_call_follows_a_space():
     assert TL.call_text(call)[TL.name_at(call) :].startswith("search(")
     assert TL.call_text(call).startswith(TL.call_head("search"))
     assert TL.answer(f"{TL.call_text(call)} and more\nUser: no") == 'search(query="love")'
+
+
+# --- the chat template that is saved with a model ---------------------------------------------------------------------
+
+
+def rendered(messages, tools=None, **more) -> str:
+    template = chat_template()
+    (text,), _ = render_jinja_template([messages], tools=tools, chat_template=template, eos_token="</s>", **more)
+    return text
+
+
+def with_objects(record):
+    """The record with arguments as objects, as servers hand them to a template."""
+    for message in record["messages"]:
+        for made in message.get("tool_calls") or ():
+            made["function"]["arguments"] = json.loads(made["function"]["arguments"])
+    return record
+
+
+def test_the_template_writes_tools_and_calls_as_training_does():
+    lines = (ROOT / "examples" / "support_desk" / "conversations.jsonl").read_text().splitlines()
+    assert len(lines) == 40
+    for line in lines:
+        (item,) = openai.parse(json.loads(line), 1, Counter())
+        record = with_objects(json.loads(line))
+        assert rendered(record["messages"], record["tools"]) == joined(TL.segments(item)) + "</s>"
+        asked = joined(TL.prompt_segments(item))
+        assert rendered(record["messages"], record["tools"], add_generation_prompt=True) == asked
+        assert rendered(chat_messages(item), add_generation_prompt=True) == asked
+
+
+def test_the_template_puts_parallel_calls_in_turns_with_their_own_answers():
+    messages, _ = messages_of(PARALLEL.messages, "", TOOLS)
+    answers = [message for message in messages if message["role"] == "tool"]
+    messages[2:4] = reversed(answers)  # in the order they came, matched by their ids
+    assert rendered(messages, tools_of(PARALLEL)) == joined(TL.segments(PARALLEL)) + "</s>"
+
+
+@pytest.mark.parametrize(
+    ("message", "refusal"),
+    [
+        ({"role": "narrator", "content": "x"}, "there is no role narrator"),
+        ({"role": "user", "content": [{"type": "image_url"}]}, "a part that is not text"),
+        ({"role": "user", "content": 3}, "content must be text"),
+        ({"role": "assistant", "content": None}, "neither content nor calls"),
+        (
+            {"role": "user", "content": "x", "tool_calls": [{"function": {"name": "f"}}]},
+            "a message of user makes calls",
+        ),
+        (
+            {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": '{"a": 1}'}}]},
+            "arguments of a call must be an object",
+        ),
+    ],
+)
+def test_the_template_refuses_loudly_what_it_cannot_write(message, refusal):
+    with pytest.raises(TemplateError, match=refusal):
+        rendered([{"role": "user", "content": "Hi"}, message])
+
+
+def test_the_template_takes_parts_of_text_and_calls_without_arguments():
+    messages = [
+        {"role": "user", "content": [{"type": "text", "text": "Hi "}, {"type": "text", "text": "there"}]},
+        {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]},
+        {"role": "tool", "content": None},
+    ]
+    assert rendered(messages) == "User: Hi there\nAssistant: f()\nOutput: </s>"

@@ -107,9 +107,8 @@ CHAT = {
 }
 CHAT_READ = (
     Message("user", "Advice please"),
-    Message.calling(Call("search", {"query": "love"}), text="Two at once."),
+    Message.calling(Call("search", {"query": "love"}), Call("search", {"query": "work"}), text="Two at once."),
     Message("tool", "Listen."),
-    Message.calling(Call("search", {"query": "work"})),
     Message("tool", "Rest."),
     Message("assistant", "Listen, and rest."),
 )

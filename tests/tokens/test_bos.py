@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from tests.support.packed import packed, prompt_trees_of
 from tests.support.tokenizers import joining_quotes, with_bos
@@ -90,9 +91,25 @@ def test_the_chat_template_gives_the_same_tokens(tokenizer, bos):
     assert ids == encoder.prompt(TRAJECTORY)
 
 
-def test_the_template_without_an_opening_is_the_released_one():
-    assert chat_template().startswith("{% for message in messages %}")
-    assert chat_template('<"s">').startswith('{{ "<\\"s\\">" }}{% for')
+RELEASED = (
+    "{% for message in messages %}{{ message['role'] + ': ' + message['content'] }}"
+    "{% if not loop.last %}{{ '\\n' }}"
+    "{% elif add_generation_prompt %}{{ '\\nAssistant:' }}"
+    "{% else %}{{ eos_token }}{% endif %}{% endfor %}"
+)
+"""The chat template of the released code, with the tokenizer's end token."""
+
+
+@pytest.mark.parametrize("asks", [False, True])
+def test_the_papers_messages_are_written_as_by_the_released_template(asks):
+    def text(template):
+        (written,), _ = render_jinja_template(
+            [chat_messages(TRAJECTORY)], chat_template=template, eos_token="</s>", add_generation_prompt=asks
+        )
+        return written
+
+    assert text(chat_template()) == text(RELEASED)
+    assert text(chat_template('<"s">')) == '<"s">' + text(RELEASED)
 
 
 def test_prompts_that_are_other_tokens_as_a_whole_are_known(llama, qwen):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from tests.support.trajectories import TOOLS, TRAJECTORY
 from tltrain import mae
 from tltrain.formats import Segment, joined
 from tltrain.formats.tl import TL
+from tltrain.models.loading import byte_level_tokenizer
 from tltrain.tokens.encoder import Encoder
 from tltrain.trajectory import Call, Message, ToolCall, actions, sequential
 
@@ -59,6 +61,20 @@ def test_the_history_of_a_call_has_the_calls_before_it_in_its_message(encoder):
         "Find papers\nAssistant:",
         'Find papers\nAssistant: getPapersByKeywords(words="llm")\nOutput: []\nAssistant:',
     ]
+
+
+RECORDED = ["d8a2bbe9d351646e", "22c2613d34866476"]
+"""Digests of the runs of two conversations, recorded before there were other formats."""
+
+
+def test_the_tl_format_has_the_recorded_tokens():
+    encoder = Encoder(byte_level_tokenizer([], 258))  # bytes alone, which no version of a library numbers otherwise
+    found = [
+        hashlib.sha256(json.dumps(encoder.runs(trajectory, 9.0)).encode()).hexdigest()[:16]
+        for trajectory in (TRAJECTORY, PARALLEL)
+    ]
+    assert found == RECORDED
+    assert encoder.chains(TRAJECTORY, 9.0) == [encoder.runs(TRAJECTORY, 9.0)]
 
 
 class Tagged:

@@ -78,6 +78,11 @@ class TooLongAnswer(StrEnum):
     keep = "keep"
 
 
+class Mask(StrEnum):
+    call = "call"
+    message = "message"
+
+
 class LossMean(StrEnum):
     tokens = "tokens"
     responses = "responses"

@@ -84,6 +84,20 @@ class Model:
 
 
 @dataclass
+class Format:
+    name: str = key(
+        MISSING,
+        "format of conversations; tl: the paper's text; auto: as the model was trained, else its own where its chat "
+        "template knows tools; native: its own; the others are named families",
+        among=("auto", "tl", "native", "qwen3", "qwen3_5", "hermes", "llama3", "gptoss", "gemma", "lfm2"),
+    )
+    options: dict[str, Any] = key(
+        {}, "variables of the model's chat template, by its own names, such as enable_thinking"
+    )
+    date: str = key("2024-07-26", "what chat templates that write a date take for today, YYYY-MM-DD")
+
+
+@dataclass
 class Data:
     """What every reader has; a reader's own keys stand in the dataclass that its function names."""
 
@@ -335,6 +349,7 @@ class Report:
 class Config:
     stage: Any = key(MISSING, "what to do", among=(dict,))
     model: Any = key(MISSING, "model to train or to ask", schema=Model)
+    format: Any = key(MISSING, "how conversations are written for the model, and its answers read", schema=Format)
     data: Any = key(MISSING, "trajectories to train on", schema=Data)
     benchmark: Any = key(MISSING, "questions to evaluate on", schema=Benchmark)
     source: Any = key(MISSING, "who answers in stage=eval and stage=predict", schema=Source)

@@ -13,6 +13,7 @@ from tltrain.config.choices import (
     KeyTokens,
     LossMean,
     MaeRule,
+    Mask,
     Matching,
     Names,
     OnKlLimit,
@@ -59,6 +60,9 @@ NAMES = (
     "servers does"
 )
 RESUME = "continue from the last complete checkpoint in hydra.run.dir"
+MASK = (
+    "what MAE leaves out where a message makes several calls; call: the calls that failed; message: all of the message"
+)
 KEEP_CHECKPOINTS = "keep the checkpoints after the run has ended well"
 SUPERVISED = "settings of the supervised stage, as `stage.KEY` of stage=pkt"
 RL = "settings of the reinforcement learning stage, as `stage.KEY` of stage=irm"
@@ -99,6 +103,7 @@ class SupervisedStage:
     name: str = key(MISSING, NAME)
     mae: bool = key(MISSING, "leave out calls that the tool answered with an error (MAE)")
     rule: MaeRule = key(MaeRule.paper, RULE)
+    mask: Mask = key(Mask.call, MASK)
     w_max: Optional[float] = key(
         MISSING, "largest weight of a key token (PKT); null: every token weighs 1", least=1, most=1_000_000
     )
@@ -291,6 +296,7 @@ class InspectStage:
     name: str = key("inspect", NAME)
     mae: bool = key(True, "mark calls that the tool answered with an error (MAE)")
     rule: MaeRule = key(MaeRule.paper, RULE)
+    mask: Mask = key(Mask.call, MASK)
     w_max: Optional[float] = key(
         9.0, "largest weight of a key token (PKT); null: every token weighs 1", least=1, most=1_000_000
     )

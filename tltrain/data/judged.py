@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from tltrain import config, mae
+from tltrain.config import Mask
 from tltrain.data import hold_out, mae_controls, trajectories
 from tltrain.data.reading import ReadReport
 from tltrain.formats.tool_errors import Rule
@@ -25,7 +26,10 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class MaeReport:
-    """Counts of MAE's verdicts, for `metrics.json`."""
+    """Counts of MAE's verdicts, for `metrics.json`.
+
+    `dropped_with_message`: good calls that are left out for another call of their message (`stage.mask=message`).
+    """
 
     trajectories: int = 0
     calls: int = 0
@@ -34,6 +38,7 @@ class MaeReport:
     dropped_no_answer: int = 0
     dropped_at_random: int = 0
     not_learned_by_source: int = 0
+    dropped_with_message: int = 0
     error_kinds: dict[str, int] = field(default_factory=dict)
 
 
@@ -80,7 +85,16 @@ class JudgedSource:
         items: Iterable[Trajectory] = trajectories(self.cfg.data, self.cfg.seed, self.read)
         if self.description:
             items = terminal.track(items, self.description)
-        return judged_trajectories(items, judge_of(self.cfg), self.judged)
+        judged = judged_trajectories(items, judge_of(self.cfg), self.judged)
+        return self._whole_messages(judged) if self.cfg.stage.get("mask") == Mask.message else judged
+
+    def _whole_messages(self, items: Iterable[Trajectory]) -> Iterator[Trajectory]:
+        for item in items:
+            masked = mae.whole_messages(item)
+            learned = [sum(action.learn for action in actions(each.messages)) for each in (item, masked)]
+            self.judged.kept -= learned[0] - learned[1]
+            self.judged.dropped_with_message += learned[0] - learned[1]
+            yield masked
 
     def split(self) -> tuple[list[Trajectory], list[Trajectory]]:
         """Return training and held-out trajectories."""
@@ -110,6 +124,7 @@ def log_judging(judged: MaeReport) -> None:
             "without an answer": judged.dropped_no_answer,
             "left out at random": judged.dropped_at_random,
             "marked as history by the data": judged.not_learned_by_source,
+            "beside a call that failed": judged.dropped_with_message,
         }
         said = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count)
         log.info("%s calls are not learned: %s", share(left_out, judged.calls), said)

@@ -10,8 +10,9 @@
 
 Also accepted: `arguments` as an object, `tools` as the text of a JSON list, content as a list of text parts, the older
 `functions`, `function_call` and role `function`, and a field of a tool's message that states whether the call failed
-(`tltrain.data.reading.outcome`). The TL format has one call per turn: several calls in one message become consecutive
-turns, each followed by its own answer. System and developer messages become `instructions`.
+(`tltrain.data.reading.outcome`), and a thought in `reasoning_content`, `reasoning` or `thinking`. A message's calls
+stay together, followed by their answers in order, if each of them has one; otherwise each becomes a turn of its own.
+System and developer messages become `instructions`.
 
 As a benchmark (`parse_sample`), a record's golden calls are in its field `tool_calls` and its prompt is all of
 `messages`; without that field they are the calls of the last assistant message that has any, and the prompt ends there.
@@ -42,6 +43,8 @@ from tltrain.trajectory import Call, Message, Sample, Tool, Trajectory
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 INSTRUCTIONS = ("system", "developer")
 ANSWERS = ("tool", "function")
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+"""Fields in which an assistant message may carry its thought."""
 
 
 def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]:
@@ -113,26 +116,38 @@ def conversation(record: Any, notes: Counter[str]) -> tuple[tuple[Tool, ...], tu
             messages += _turns(entry, where, entries[behind:at], notes)
         else:
             raise FieldError(where, "an answer to a call of the assistant message before it", shown(entry))
-        note_rest(entry, notes, "role", "content", "tool_calls", "function_call", "tool_call_id", "name")
+        known = ("role", "content", "tool_calls", "function_call", "tool_call_id", "name")
+        note_rest(
+            entry,
+            notes,
+            *known,
+            *(name for name in THOUGHTS if role == "assistant" and isinstance(entry.get(name), str)),
+        )
     return tools, tuple(messages), "\n\n".join(instructions)
 
 
 def _turns(
     entry: dict[str, Any], where: str, answers: Sequence[tuple[dict[str, Any], str]], notes: Counter[str]
 ) -> list[Message]:
-    """Split an assistant message and its tools' answers into one turn per call, each followed by its answer."""
+    """An assistant message and its tools' answers, in the order of the calls."""
     calls = _calls(entry, where)
     content = _text(entry, where, required=not calls)
+    thought = next((entry[name] for name in THOUGHTS if isinstance(entry.get(name), str) and entry[name]), "")
+    if thought:
+        notes["messages: thoughts are not in the TL format"] += 1
     if not calls:
         if answers:
             raise FieldError(answers[0][1], "no tool's answer to a message without calls", shown(answers[0][0]))
-        return [Message("assistant", content)]
+        return [Message("assistant", content, thought=thought)]
     if content:
         notes["messages: text beside a call is not in the TL format"] += 1
     matched = _match([call_id for call_id, _ in calls], answers, notes)
+    answered = [answer for answer in matched if answer is not None]
+    if len(answered) == len(calls):
+        return [Message.calling(*(call for _, call in calls), text=content, thought=thought), *answered]
     messages = []
     for i, ((_, call), answer) in enumerate(zip(calls, matched, strict=True)):
-        messages.append(Message.calling(call, text="" if i else content))
+        messages.append(Message.calling(call, text="" if i else content, thought="" if i else thought))
         if answer is not None:
             messages.append(answer)
     unanswered = sum(answer is None for answer in matched[:-1])

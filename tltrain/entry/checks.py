@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from tltrain import config
 from tltrain.config import Key, reads
 from tltrain.data import nearby
-from tltrain.entry import choices
+from tltrain.entry import choices, formats
 from tltrain.entry.arguments import LLAMA_CONFIG, check_arguments, check_bounds, library_fields, suggestion
 from tltrain.entry.command_line_errors import wrong_type
 from tltrain.errors import TltrainError
@@ -69,6 +69,7 @@ def check(cfg: DictConfig) -> None:
         if name not in (fields := library_fields(LLAMA_CONFIG)):
             raise TltrainError(f"model.random.{name}: LlamaConfig has no such argument{suggestion(name, fields)}")
     _check_sizes(cfg)
+    formats.check(cfg)
     if cfg.model.path is not None:
         check_model_path(cfg.model.path)
     for path in cfg.stage.get("models") or ():
@@ -166,7 +167,9 @@ def check_model_path(path: str, key: str = "model.path") -> None:
 
 def _check_schemas(cfg: DictConfig) -> None:
     """Raise a TltrainError where a choice from a folder of the user's own (`--config-dir`) names no schema."""
-    places = {node: f"schema/{node}" for node in ("model", "data", "benchmark", "source", "hardware", "tracking")}
+    places = {
+        node: f"schema/{node}" for node in ("model", "format", "data", "benchmark", "source", "hardware", "tracking")
+    }
     for node, place in (places | {"stage": f"schema/stage/{config.STAGES[cfg.stage.name]}"}).items():
         if not set(config.keys_of(config.SCHEMAS[place])) <= set(cfg[node]):
             raise TltrainError(

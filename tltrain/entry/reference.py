@@ -27,7 +27,7 @@ from tltrain.entry.arguments import ARGUMENTS, library_fields
 from tltrain.grading import RewardSettings
 from tltrain.training.arguments import IRM_ARGUMENTS
 
-GROUPS = ("stage", "model", "data", "benchmark", "source", "hardware", "tracking", "reward")
+GROUPS = ("stage", "model", "format", "data", "benchmark", "source", "hardware", "tracking", "reward")
 """The groups whose choices have keys that a schema explains."""
 VERBATIM = {
     "experiment": "Sweeps that end in a report: `+experiment=NAME`.",

@@ -24,9 +24,9 @@ class KeyTokens:
 
 
 def count(encoder: Encoder, samples: Sequence[Sample]) -> KeyTokens | None:
-    """Count the key tokens of the first golden call of each sample; None if no sample has one."""
+    """Count the key tokens of the first golden call of each sample; None without any, or in a native format."""
     asked = [(sample, example(sample.goldens[0])) for sample in samples if sample.goldens]
-    if not asked:
+    if not asked or encoder.reads_tokens:
         return None
     texts = encoder.encode([encoder.format.call_text(call) for _, call in asked])
     counts = [

@@ -45,6 +45,7 @@ class Prediction:
         meta: what the benchmark says of the sample (`query`, `scenario`), and `seen`: whether it was trained on.
         finish_reason: why the answer ended, in the words of OpenAI's API (`length`: cut before a call could be read);
             empty, and not in the file, where the source does not know.
+        said: thought, text and calls of an answer in a native format; empty, and not in the file, in the TL format.
     """
 
     set: str
@@ -58,6 +59,7 @@ class Prediction:
     reason: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict)
     finish_reason: str = ""
+    said: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def graded(cls, set_name: str, sample: Sample, answer: str, grade: Grade, table: RewardTable) -> Prediction:
@@ -91,6 +93,7 @@ class Prediction:
             reason=optional(record, "reason", ""),
             meta=optional(record, "meta", {}),
             finish_reason=optional(record, "finish_reason", ""),
+            said=optional(record, "said", {}),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -107,6 +110,7 @@ class Prediction:
             "reason": self.reason,
             "meta": dict(self.meta),
             **({"finish_reason": self.finish_reason} if self.finish_reason else {}),
+            **({"said": dict(self.said)} if self.said else {}),
         }
 
     COLUMNS: ClassVar = ("set", "id", "prediction", "goldens", "grade", "reward", "reason")

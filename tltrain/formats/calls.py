@@ -31,6 +31,10 @@ MAX_DIGITS = 1000
 """Longest number read: `int` takes quadratic time, and refuses from 4,300 digits on."""
 
 
+UNREADABLE = "(not a call) "
+"""Begins a call that has no place in the TL format, or that could not be read in another, and the reason."""
+
+
 class CallSyntaxError(TltrainError):
     """Text that is no call: what is wrong, and at which character (counted from 1)."""
 
@@ -90,6 +94,8 @@ def render_call(call: Call) -> str:
     return f"{call.name}({', '.join(arguments)})"
 
 
+_LONGEST_REASON = 300
+"""Most characters of a reason behind `UNREADABLE`, which a model may have made long."""
 _SPACE = re.compile(r"\s*")
 _LIST_OPENS = re.compile(r"\s*(?:\[(?=[^\s\[\](){}'\",=]+\())?")
 _BETWEEN_CALLS = re.compile(r"[\s,;]*")
@@ -142,6 +148,8 @@ def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
 
 def _scan(text: str, start: int = 0) -> tuple[Call, int]:
     """The call that begins at `start`, and the index just after it."""
+    if text.startswith(UNREADABLE, start):
+        raise CallSyntaxError(f"not a call: {text[start + len(UNREADABLE) :][:_LONGEST_REASON]}")
     opening = text.find("(", start)
     if opening < 0:
         _fail("no `(`", len(text))

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tltrain.formats.answers import read_structure
-from tltrain.formats.calls import CallSyntaxError, read_call, render_call
+from tltrain.formats.calls import UNREADABLE, CallSyntaxError, read_call, render_call
 from tltrain.trajectory import Call, Message, Sample, Tool, actions
 
 
@@ -24,7 +24,7 @@ def request(sample: Sample) -> dict[str, Any]:
     names = api_names(sample.tools)
     written: dict[str, Any] = {"messages": _messages(sample, names)}
     if sample.tools:  # an empty list is refused
-        written["tools"] = [_tool(tool, names) for tool in sample.tools]
+        written["tools"] = [tool_json(tool, names) for tool in sample.tools]
     return written
 
 
@@ -41,7 +41,8 @@ def api_names(tools: Sequence[Tool]) -> dict[str, str]:
     return names
 
 
-def _tool(tool: Tool, names: Mapping[str, str]) -> dict[str, Any]:
+def tool_json(tool: Tool, names: Mapping[str, str]) -> dict[str, Any]:
+    """A tool as the API writes it, by its name there (`api_names`)."""
     parameters = {"type": "object", "properties": {}, **tool.parameters}
     function = {"name": names[tool.name], "description": tool.description, "parameters": parameters}
     return {"type": "function", "function": function}
@@ -51,21 +52,21 @@ def _messages(sample: Sample, names: Mapping[str, str]) -> list[dict[str, Any]]:
     written: list[dict[str, Any]] = []
     if sample.instructions:
         written.append({"role": "system", "content": sample.instructions})
-    answers = _answers(sample.messages)
+    answers = answers_of(sample.messages)
     answering = {answer for answered in answers.values() for answer in answered}
     for number, message in enumerate(sample.messages):
         if message.calls:
             written.append(_calling(message, number, names))
             for k, answer in enumerate(answers[number]):
                 text = "" if answer is None else sample.messages[answer].text
-                written.append({"role": "tool", "tool_call_id": _identity(number, k), "content": text})
+                written.append({"role": "tool", "tool_call_id": call_id(number, k), "content": text})
         elif number not in answering:
             role = "user" if message.role == "tool" else message.role
             written.append({"role": role, "content": message.text})
     return written
 
 
-def _answers(messages: Sequence[Message]) -> dict[int, list[int | None]]:
+def answers_of(messages: Sequence[Message]) -> dict[int, list[int | None]]:
     """Position of each message with calls -> for each call the position of its answer."""
     answers: dict[int, list[int | None]] = {}
     for action in actions(messages):
@@ -76,7 +77,7 @@ def _answers(messages: Sequence[Message]) -> dict[int, list[int | None]]:
 
 def _calling(message: Message, number: int, names: Mapping[str, str]) -> dict[str, Any]:
     calls = [
-        {"id": _identity(number, k), "type": "function", "function": _function(made.call, names)}
+        {"id": call_id(number, k), "type": "function", "function": _function(made.call, names)}
         for k, made in enumerate(message.calls)
     ]
     content = "\n".join(filter(None, (message.thought, message.text)))
@@ -90,13 +91,9 @@ def _function(call: Call, names: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _identity(number: int, call: int) -> str:
+def call_id(number: int, call: int) -> str:
     """The id of a call, from its message's number and its own: nine letters and digits, as Mistral's templates ask."""
     return f"call{number:05d}" if call == 0 else f"c{call:03d}{number:05d}"
-
-
-UNREADABLE = "(not a call) "
-"""Begins a call that has no place in the TL format: nothing that begins so is read as a call."""
 
 
 def answer_text(message: Any, tools: Sequence[Tool]) -> str:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from tltrain.formats.calls import CallSyntaxError, UnclosedStringError, call_end, read_call
+from tltrain.formats.calls import UNREADABLE, CallSyntaxError, UnclosedStringError, call_end, read_call
 
 _MOST_ATTEMPTS = 50
 """Most positions at which a call is tried; each may need a pass over the text."""
@@ -48,6 +48,8 @@ def words_before_call(text: str, names: Collection[str]) -> int:
         CallSyntaxError: the answer begins with a thought that is not closed, or that no call follows. Calls inside a
             thought do not count.
     """
+    if text.startswith(UNREADABLE):
+        return 0
     thought = thought_end(text)
     if thought is None:
         raise CallSyntaxError("not a call: the thought at the beginning is not closed")

@@ -12,6 +12,7 @@ beside a call are not written.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Literal
 
 from tltrain.errors import TltrainError
@@ -28,22 +29,21 @@ ROLES: dict[Role | Literal["system"], str] = {
     "tool": "Output",
 }
 
-_CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ message['role'] + ': ' + message['content'] }}"
-    "{% if not loop.last %}{{ '\\n' }}"
-    "{% elif add_generation_prompt %}{{ '\\nAssistant:' }}"
-    "{% else %}{{ eos_token }}{% endif %}{% endfor %}"
-)
+_CHAT_TEMPLATE = Path(__file__).with_name("tl_template.jinja")
 
 
 def chat_template(opening: str = "") -> str:
-    """The released template with the tokenizer's own end token in place of `</s>`.
+    """The chat template of the TL format, which ends with the tokenizer's own end token in place of `</s>`.
+
+    It takes messages of the paper's roles (`chat_messages`), as the released template does, and messages and tools as
+    an API writes them, from which it writes what training writes. What the format has no place for it refuses.
 
     Args:
         opening: special tokens that every conversation begins with; the released template leaves them to the tokenizer,
             but what applies a template adds none.
     """
-    return "{{ " + json.dumps(opening) + " }}" + _CHAT_TEMPLATE if opening else _CHAT_TEMPLATE
+    template = _CHAT_TEMPLATE.read_text(encoding="utf-8").rstrip("\n")
+    return "{{ " + json.dumps(opening) + " }}" + template if opening else template
 
 
 def system_text(conversation: Trajectory | Sample) -> str:

@@ -64,10 +64,12 @@ class Answer:
     Attributes:
         finish_reason: `stop`, or `length` where `max_new_tokens` cut the answer before it was complete; empty for a
             prompt that was not answered.
+        ids: its tokens, where the text cannot be read without the prompt (`Encoder.reads_tokens`).
     """
 
     text: str = ""
     finish_reason: str = ""
+    ids: tuple[int, ...] = ()
 
 
 def generate(
@@ -111,7 +113,7 @@ def answers(
         max_new_tokens,
         encoder.eos_id,
         encoder.tokenizer.pad_token_id,
-        ended=lambda tokens: encoder.format.answer_length(encoder.decode(tokens)) is not None,
+        ended=encoder.ended,
         choose=None if choose is None else lambda numbers, *given: choose([asked[n] for n in numbers], *given),
     )
     answering = in_batches if kv_cache.empty(model) is None else partial(continuous_batching.answers, memory=memory)
@@ -124,8 +126,8 @@ def answers(
     ):
         for number, tokens in answering(model, [prompts[i] for i in asked], decoding, settings.batch_size, prefill):
             complete = decoding.eos_id in tokens or decoding.ended(tokens)
-            text = encoder.format.answer(encoder.decode(tokens))
-            found[asked[number]] = Answer(text, "stop" if complete else "length")
+            ids = tuple(tokens) if encoder.reads_tokens else ()
+            found[asked[number]] = Answer(encoder.text(tokens), "stop" if complete else "length", ids)
             advance()
     if not settings.together:
         return found

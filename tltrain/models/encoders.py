@@ -1,4 +1,6 @@
-"""The encoder of a model, and the record in a trained model's folder of how conversations were tokenized."""
+"""The encoder of a model, in the format that is configured, and the record in a trained model's folder of how
+conversations were tokenized.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +8,20 @@ import json
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 from transformers import PreTrainedTokenizerBase
 
 from tltrain.errors import TltrainError
+from tltrain.formats import families
+from tltrain.formats.families import AUTO, FAMILIES, NATIVE, TL_NAME
 from tltrain.formats.tl import chat_template
 from tltrain.models import loading, sizes
 from tltrain.runtime import json_files
+from tltrain.tokens.chat_templates import TemplateFormat
 from tltrain.tokens.encoder import Encoder
+from tltrain.tokens.native import NativeEncoder
 
 log = logging.getLogger(__name__)
 
@@ -31,16 +38,19 @@ class TokenizationRecord:
         bos: whether a conversation began with the tokenizer's BOS token.
         prompts: number of training prompts.
         prompts_read_apart: those whose whole text has other tokens than the prompt (`Encoder.reads_apart`).
+        format: the format of its conversations. The TL format is not written, as before there were others.
     """
 
     bos: bool
     prompts: int = 0
     prompts_read_apart: int = 0
     version: int = VERSION
+    format: str = TL_NAME
 
     def write(self, folder: Path) -> None:
         """Write the record to a model's folder."""
-        (folder / RECORD).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        record = {name: value for name, value in asdict(self).items() if (name, value) != ("format", TL_NAME)}
+        (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> TokenizationRecord | None:
@@ -56,21 +66,125 @@ class TokenizationRecord:
             found = json_files.read_object(file)
             if found["version"] != VERSION or not isinstance(found["bos"], bool):
                 raise ValueError(f"version {found['version']}, bos {found['bos']}")
+            if found.get("format", TL_NAME) not in families.NAMES:
+                raise ValueError(f"format {str(found['format'])[:40]}")
             return cls(**found)
         except (OSError, ValueError, KeyError, TypeError) as error:
             why = " ".join(str(error).split())[:200]
             raise TltrainError(f"{file} cannot be read ({why}): set model.bos=true or false as well") from error
 
 
-def load_encoder(path: str, model: DictConfig) -> Encoder:
-    """Load the encoder of the model at `path`; its tokenizer gets the TL chat template.
+def record_of(encoder: Encoder, prompts: int, prompts_read_apart: int) -> TokenizationRecord:
+    """Return the record of how an encoder tokenizes."""
+    name = encoder.native.name if isinstance(encoder, NativeEncoder) else TL_NAME
+    return TokenizationRecord(bool(encoder.opening), prompts, prompts_read_apart, format=name)
+
+
+def load_encoder(path: str, model: DictConfig, format: DictConfig | None = None) -> Encoder:
+    """Load the encoder of the model at `path`. In the TL format its tokenizer gets the TL chat template.
+
+    Args:
+        format: the configuration's `format`; None: the format that the model was trained in, the TL format if none.
 
     Raises:
-        TltrainError: the tokenizer cannot be read, or has tokens that the model's embeddings lack.
+        TltrainError: the tokenizer cannot be read, has tokens that the model's embeddings lack, or does not suit the
+            format; or the model was trained in another format.
     """
     tokenizer = loading.load_tokenizer(path, model)
     sizes.check_tokens(loading.sizes_at(path), tokenizer.get_vocab(), path)
-    return encoder_of(tokenizer, bos_of(path, model))
+    name = format_of(path, tokenizer, None if format is None else format.name)
+    if name == TL_NAME:
+        return encoder_of(tokenizer, bos_of(path, model))
+    return native_encoder(tokenizer, name, {} if format is None else format)
+
+
+def format_of(path: str, tokenizer: PreTrainedTokenizerBase, asked: str | None) -> str:
+    """Return the name of the format in which the model at `path` is trained or asked.
+
+    Args:
+        asked: the configured name; None: the format that the model was trained in.
+
+    Raises:
+        TltrainError: the model was trained in another one.
+    """
+    trained = TokenizationRecord.read(Path(path))
+    if asked in (None, AUTO):
+        if trained is not None:
+            return trained.format
+        own = asked == AUTO and knows_tools(tokenizer)
+        if asked == AUTO:
+            log.info("format=auto: %s", "the model's own" if own else "tl, the model's chat template knows no tools")
+        return NATIVE if own else TL_NAME
+    if trained is not None and trained.format != asked:
+        raise TltrainError(
+            f"format={asked}: {path} was trained with format={trained.format}; format=auto takes the one it knows"
+        )
+    return str(asked)
+
+
+def knows_tools(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether the tokenizer has a chat template that offers tools and writes calls."""
+    if tokenizer.chat_template is None:
+        return False
+    try:
+        native_encoder(tokenizer, NATIVE, {})
+    except TltrainError:
+        return False
+    return True
+
+
+def native_encoder(tokenizer: PreTrainedTokenizerBase, name: str, format: Any) -> NativeEncoder:
+    """Create the encoder of a native format.
+
+    The template is the model's own; a family's takes its place where the model has none. Answers are read as the
+    model's folder says, else as the family's are, else as TRL knows for exactly this template.
+
+    Args:
+        format: the configuration's `format`, for its `options` and `date`; may be empty.
+
+    Raises:
+        TltrainError: the tokenizer lacks tokens of the format, or the template cannot write calls.
+    """
+    from trl import chat_template_utils
+
+    family = FAMILIES.get(name)
+    vocabulary = tokenizer.get_vocab()
+    lacking = [token for token in (family.turn_marks if family else ()) if token not in vocabulary]
+    if lacking:
+        raise TltrainError(
+            f"format={name}: the tokenizer {tokenizer.name_or_path} lacks its tokens {', '.join(lacking)}: "
+            "format=auto takes the model's own format, format=tl needs no tokens of its own"
+        )
+    template = tokenizer.chat_template
+    if isinstance(template, dict):  # several by name
+        template = template.get("tool_use") or template.get("default")
+    if template is None and family is not None:
+        template = loading.template_of(name)
+    if template is None:
+        raise TltrainError(f"format={name}: the tokenizer {tokenizer.name_or_path} has no chat template: format=tl")
+    response = getattr(tokenizer, "response_template", None)
+    if response is None and family is not None:
+        response = getattr(chat_template_utils, family.response)
+    if response is None:
+        response = _known_response(tokenizer, template)
+    options = dict(format.get("options") or {})
+    date = format.get("date") or "2024-07-26"
+    encoder = NativeEncoder(tokenizer, lambda own: TemplateFormat(own, name, template, response, options, date))
+    tokenizer.chat_template = template
+    return encoder
+
+
+def _known_response(tokenizer: PreTrainedTokenizerBase, template: str) -> dict[str, Any] | None:
+    """Return TRL's response template for exactly this chat template; None if it knows none."""
+    from types import SimpleNamespace
+
+    from trl import chat_template_utils
+
+    stand_in: Any = SimpleNamespace(chat_template=template)
+    try:
+        return chat_template_utils.add_response_schema(stand_in).response_template
+    except (ValueError, AttributeError):
+        return None
 
 
 def encoder_of(tokenizer: PreTrainedTokenizerBase, bos: bool | None) -> Encoder:

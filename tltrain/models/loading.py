@@ -39,6 +39,8 @@ from transformers.utils import logging as transformers_logging
 from tltrain.config import plain
 from tltrain.errors import TltrainError
 from tltrain.formats import joined
+from tltrain.formats.families import FAMILIES
+from tltrain.formats.native import corpus_text
 from tltrain.formats.tl import TL
 from tltrain.models import adapters, packages, sizes
 from tltrain.runtime import distributed, fingerprints, manifests, out_of_space
@@ -51,11 +53,14 @@ T = TypeVar("T")
 END, PAD = "</s>", "<pad>"
 
 
-def resolve(model: DictConfig, cache_dir: str, texts: Callable[[], Iterable[str]]) -> str:
+def resolve(
+    model: DictConfig, cache_dir: str, texts: Callable[[], Iterable[str]], format: DictConfig | None = None
+) -> str:
     """Return the model's location: `model.path`, a folder created from its package or with random weights, or a hub id.
 
     Args:
         texts: returns the texts on which the tokenizer of a model with random weights is trained.
+        format: the configuration's `format`, whose tokens and template a model with random weights gets.
 
     Raises:
         TltrainError: the configuration names no model.
@@ -65,7 +70,8 @@ def resolve(model: DictConfig, cache_dir: str, texts: Callable[[], Iterable[str]
     if (weights := packages.weights(model.package)) is not None:
         return str(_from_package(weights, packages.converted(weights, model.name, cache_dir)))
     if model.random is not None:
-        return str(_at_random(plain(model.random), texts(), Path(cache_dir), model.name))
+        family = None if format is None or format.name not in FAMILIES else str(format.name)
+        return str(_at_random(plain(model.random), texts(), Path(cache_dir), model.name, family))
     if model.hub is not None:
         return model.hub
     raise TltrainError(f"model={model.name} needs model.path=FOLDER or a hub id")
@@ -229,12 +235,15 @@ MAKERS = ("torch", "transformers", "tokenizers")
 """Libraries that draw random weights and train a tokenizer: other versions may give other results."""
 
 
-def _at_random(given: dict[str, int], texts: Iterable[str], cache_dir: Path, name: str) -> Path:
+def _at_random(
+    given: dict[str, int], texts: Iterable[str], cache_dir: Path, name: str, family: str | None = None
+) -> Path:
     corpus = list(texts)
-    key = fingerprints.fingerprint([given, corpus, dict(fingerprints.versions(MAKERS))])[:12]
+    own = [] if family is None else [family, *fingerprints.versions(("trl",))]
+    key = fingerprints.fingerprint([given, corpus, dict(fingerprints.versions(MAKERS)), *own])[:12]
 
     def make(folder: Path) -> None:
-        tokenizer = byte_level_tokenizer(corpus, given.get("vocab_size", sizes.LLAMA["vocab_size"]))
+        tokenizer = byte_level_tokenizer(corpus, given.get("vocab_size", sizes.LLAMA["vocab_size"]), family)
         tokenizer.save_pretrained(folder)
         set_seed(0)
         config = LlamaConfig(
@@ -244,26 +253,45 @@ def _at_random(given: dict[str, int], texts: Iterable[str], cache_dir: Path, nam
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
-        LlamaForCausalLM(config).save_pretrained(folder)
+        model = LlamaForCausalLM(config)
+        if family is not None:
+            model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(list(FAMILIES[family].ends))
+        model.save_pretrained(folder)
 
     return _make_once(cache_dir / "models" / f"{name}-{key}", make)
 
 
-def byte_level_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE tokenizer, with an end and a pad token, on `texts`."""
+def byte_level_tokenizer(texts: Iterable[str], vocab_size: int, family: str | None = None) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer, with an end and a pad token, on `texts`.
+
+    Args:
+        family: a native format, whose tokens and chat template the tokenizer gets.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+    end, tokens = (END, ()) if family is None else (FAMILIES[family].ends[0], FAMILIES[family].tokens)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=[END, PAD],
+        special_tokens=[END, PAD, *tokens],
         show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD)
+    made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end, pad_token=PAD)
+    if family is not None:
+        made.chat_template = template_of(family)
+    return made
+
+
+def template_of(name: str) -> str:
+    """Return the chat template of a family, from TRL's package."""
+    from trl import chat_template_utils
+
+    folder = Path(chat_template_utils.__file__).parent / "chat_templates"
+    return (folder / f"{FAMILIES[name].template}.jinja").read_text(encoding="utf-8")
 
 
 def load(path: str, model: DictConfig, dtype: torch.dtype, device: torch.device) -> Any:
@@ -290,6 +318,8 @@ CORPUS = 500
 """Number of trajectories on whose text the tokenizer of a model with random weights is trained."""
 
 
-def corpus(items: list[Trajectory]) -> list[str]:
+def corpus(items: list[Trajectory], format: DictConfig | None = None) -> list[str]:
     """Return the training texts for the tokenizer of a model with random weights: the first `CORPUS` conversations."""
+    if format is not None and format.name in FAMILIES:
+        return [corpus_text(item) for item in items[:CORPUS]]
     return [joined(TL.segments(item)) for item in items[:CORPUS]]

@@ -29,6 +29,7 @@ class Source(Protocol):
         too_long: prompts so far that did not fit into the model's context; their answer is None.
 
     A source that knows why answers ended has `endings` too (`tltrain.sources.endings.Endings`).
+    One that reads a native format has `native_answers`: each of the last answers as `formats.native.Answer.to_json`.
     """
 
     name: str

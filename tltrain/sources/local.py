@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig
@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from tltrain.config import Names
 from tltrain.data import trajectories
 from tltrain.data.reading import ReadReport
+from tltrain.formats.native import as_text
 from tltrain.runtime import distributed, terminal
 from tltrain.sources.endings import Endings
 from tltrain.trajectory import Sample
@@ -37,16 +38,20 @@ class LocalModel:
         from tltrain.models.loading import corpus
 
         self.cfg = cfg
+        self.native_answers: list[Mapping[str, Any]] = []
         device, bf16 = devices.device_and_dtype(cfg.hardware)
         with distributed.leader_first():
             self.name = loading.resolve(
-                cfg.model, cfg.cache.dir, lambda: corpus(list(trajectories(cfg.data, cfg.seed, ReadReport())))
+                cfg.model,
+                cfg.cache.dir,
+                lambda: corpus(list(trajectories(cfg.data, cfg.seed, ReadReport())), cfg.format),
+                cfg.format,
             )
         self.too_long = 0
         self.endings = Endings()
         self.prefill = Prefill()
         self.memory = PrefixCache() if cfg.benchmark.multi else None  # a conversation's history is read once
-        self.encoder = encoders.load_encoder(self.name, cfg.model)
+        self.encoder = encoders.load_encoder(self.name, cfg.model, cfg.format)
         self.offered = OfferedNames(self.encoder) if cfg.stage.names == Names.offered else None
         self.model = loading.load_model(self.name, cfg.model, torch.bfloat16 if bf16 else torch.float32, device)
 
@@ -60,6 +65,7 @@ class LocalModel:
         from tltrain.inference import generation
         from tltrain.inference.continuous_batching import Prefill
         from tltrain.inference.token_choice import TokenChoice
+        from tltrain.tokens.native import NativeEncoder
 
         most = self.cfg.stage.max_new_tokens
         prompts = [self.encoder.prompt(sample) for sample in terminal.track(samples, "tokenizing")]
@@ -83,6 +89,13 @@ class LocalModel:
         for part in distributed.gather(own):
             self.prefill.include(part)
         fits = [generation.fits(self.model, len(prompt), most) for prompt in prompts]
+        texts = [answer.text for answer in answers]
+        if isinstance(self.encoder, NativeEncoder):
+            said = [
+                self.encoder.read(answer.ids, prompt, sample.tools)
+                for answer, prompt, sample in zip(answers, prompts, samples, strict=True)
+            ]
+            texts, self.native_answers = list(map(as_text, said)), [answer.to_json() for answer in said]
         too_long = fits.count(False)
         if too_long:
             log.warning(
@@ -93,7 +106,7 @@ class LocalModel:
             )
         self.too_long += too_long
         self.endings.add([answer.finish_reason for answer in answers])
-        return [answer.text if fit else None for answer, fit in zip(answers, fits, strict=True)]
+        return [text if fit else None for text, fit in zip(texts, fits, strict=True)]
 
     def reading(self) -> dict[str, Any]:
         """Return the tokens of a prompt, how many of them were computed (shared ones once), and why answers ended."""

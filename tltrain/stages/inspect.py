@@ -9,7 +9,9 @@ MAE leaves out is struck through; `⏎` marks a turn's end token. `inspect.html`
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from rich.text import Text
 from tltrain.config import KeyTokens
 from tltrain.data.judged import Judge, JudgedSource, judge_of, log_reading, read_metrics
 from tltrain.formats import tl
+from tltrain.formats.native import tools_of
 from tltrain.formats.stubs import render_tools
 from tltrain.mae import Verdict
 from tltrain.models import encoders, loading
@@ -27,7 +30,8 @@ from tltrain.models.loading import CORPUS, corpus
 from tltrain.runtime import runs, terminal
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Target
-from tltrain.trajectory import Trajectory
+from tltrain.tokens.native import NativeEncoder
+from tltrain.trajectory import Trajectory, actions
 from tltrain.views.html_page import visible
 from tltrain.views.inspect_page import Conversation, History, Settings, Token, Tools, Turn, page
 
@@ -47,15 +51,18 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     source, judge = JudgedSource(cfg), judge_of(cfg)
     items = list(islice(source, max(cfg.stage.limit, CORPUS if cfg.model.random else 0)))
     log_reading(source.read, folder)
-    path = loading.resolve(cfg.model, cfg.cache.dir, lambda: corpus(items))
-    encoder = encoders.load_encoder(path, cfg.model)
-    key_tokens = cfg.stage.key_tokens
-    conversations = [
-        conversation(item, judge, encoder, cfg.stage.w_max, key_tokens, cfg.seed) for item in items[: cfg.stage.limit]
-    ]
+    path = loading.resolve(cfg.model, cfg.cache.dir, lambda: corpus(items, cfg.format), cfg.format)
+    encoder = encoders.load_encoder(path, cfg.model, cfg.format)
+    shown_items, w_max, key_tokens = items[: cfg.stage.limit], cfg.stage.w_max, cfg.stage.key_tokens
+    opening = tl.GENERATION_PROMPT
+    if isinstance(encoder, NativeEncoder):
+        opening = "\nAssistant: "
+        conversations = [native_conversation(item, judge, encoder, w_max, key_tokens, cfg.seed) for item in shown_items]
+    else:
+        conversations = [conversation(item, judge, encoder, w_max, key_tokens, cfg.seed) for item in shown_items]
     for shown in conversations:
         terminal.console.rule(Text(visible(shown.id)))
-        terminal.console.print(coloured(shown))
+        terminal.console.print(coloured(shown, opening))
     terminal.console.print(legend())
     settings = Settings(
         cfg.stage.w_max,
@@ -107,6 +114,53 @@ def conversation(
     return Conversation(trajectory.id, tools, tuple(messages), trajectory.instructions)
 
 
+def native_conversation(
+    trajectory: Trajectory,
+    judge: Judge,
+    encoder: NativeEncoder,
+    w_max: float | None,
+    key_tokens: KeyTokens = KeyTokens.paper,
+    seed: int = 0,
+) -> Conversation:
+    """Return the same for a native format; a turn that learns some of its calls shows the others with weight 0."""
+    said = encoder.conversation_messages(trajectory)
+    learned = {turn.number: turn for turn in encoder.turns(trajectory, w_max, key_tokens, seed)}
+    first_actions: dict[int, int] = {}
+    reasons: dict[int, Verdict] = {}
+    kinds: dict[int, str] = {}
+    judged = judge(replace(trajectory, messages=said))
+    for number, (action, (verdict, kind)) in enumerate(zip(actions(said), judged, strict=True)):
+        first_actions.setdefault(action.at, number)
+        if reasons.get(action.at, Verdict.KEPT) is Verdict.KEPT:
+            reasons[action.at] = verdict
+        if action.answer is not None:
+            kinds[action.answer] = (kind or "").replace("_", " ")
+    messages: list[History | Turn] = []
+    for at, message in enumerate(said):
+        if message.role != "assistant":
+            messages.append(History(tl.ROLES[message.role], message.text, kinds.get(at, "")))
+        elif (turn := learned.get(first_actions[at])) is not None:
+            weights = {target.offset + 1: target for target in turn.targets}
+            tokens = [
+                Token(text, weights[i].weight, weights[i].key) if i in weights else Token(text, 0.0)
+                for i, text in enumerate(encoder.texts(turn.said.ids[:-1]))
+            ]
+            end = turn.targets[-1]
+            messages.append(Turn((*tokens, Token(END, end.weight, end.key, is_end=True))))
+        else:
+            answers = [action.answer for action in actions(said) if action.at == at and action.answer is not None]
+            kind = next((kinds[answer] for answer in answers if kinds[answer]), "")
+            calls = [
+                json.dumps({"name": made.call.name, "arguments": dict(made.call.arguments)}, ensure_ascii=False)
+                for made in message.calls
+            ]
+            text = "\n".join(filter(None, [message.thought, message.text, *calls]))
+            messages.append(Turn((Token(text, 0.0),), False, REASONS[reasons[at]], kind))
+    tools = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools_of(trajectory))
+    names = tuple(tool.name for tool in trajectory.tools)
+    return Conversation(trajectory.id, Tools(names, tools), tuple(messages), trajectory.instructions)
+
+
 def _tokens(text: str, targets: Sequence[Target], encoder: Encoder) -> tuple[Token, ...]:
     """Return the tokens of a turn, the end token last; text between two tokens has weight 0."""
     at, tokens = 0, []
@@ -122,15 +176,15 @@ def _tokens(text: str, targets: Sequence[Target], encoder: Encoder) -> tuple[Tok
 # The terminal --------------------------------------------------------------------------------------------------------
 
 
-def coloured(shown: Conversation) -> Text:
-    """Return the conversation's text, each token styled by its weight."""
+def coloured(shown: Conversation, opening: str = tl.GENERATION_PROMPT) -> Text:
+    """Return the conversation's text, each token styled by its weight; `opening` stands before each turn."""
     parts = filter(None, (shown.instructions, shown.tools.text))
     out = Text(visible(f"{tl.ROLES['system']}: " + "\n\n".join(parts)), READ)
     for message in shown.messages:
         if isinstance(message, History):
             out.append(visible(f"\n{message.speaker}: {message.text}"), READ)
         else:
-            out.append(tl.GENERATION_PROMPT, READ)
+            out.append(opening, READ)
             _append_turn(out, message)
     return out
 

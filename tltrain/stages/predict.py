@@ -10,6 +10,7 @@ object with `messages` and `tools`. Prints the call as text and as JSON, and wri
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     sample = Sample(str(path), tools, messages, (), instructions)
     with open_source(cfg) as source:
         (text,), model_path = source([sample]), source.name
+        said: Mapping[str, Any] = next(iter(getattr(source, "native_answers", ())), {})
     if text is None:
         raise TltrainError(f"{path}: the conversation is too long for the model, see the line above")
     judged = grade(words.judged_text(cfg, text, tools), None, tools)
@@ -43,9 +45,13 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "call": call,
         "agrees_with_documentation": not judged.de,
         "reason": judged.reason,
+        **({"said": said} if said else {}),
     }
     runs.write_json(folder / "prediction.json", metrics)
     runs.finish(folder, cfg, metrics)
+    for part in ("thought", "text"):
+        if said.get(part) and said[part] != text:
+            terminal.console.print(f"{part}: {said[part]}", markup=False)
     terminal.console.print(text, markup=False)
     terminal.console.print(json.dumps(call, ensure_ascii=False), markup=False)
     if judged.de:

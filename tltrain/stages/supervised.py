@@ -41,13 +41,14 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage in `folder` and return what it wrote to `metrics.json`."""
     with terminal.status("loading torch, transformers and trl"):
         from tltrain.inference import generation
+        from tltrain.tokens.native import NativeEncoder
         from tltrain.training import sft, tree_mask
         from tltrain.training.progress import Progress
 
     prepared = training_runs.prepare(cfg, folder, training_arguments)
     model, encoder, arguments = prepared.model, prepared.encoder, prepared.arguments
     limit = min(filter(None, (arguments.max_length, generation.context(model))), default=sys.maxsize)
-    settings = PackingSettings.from_config(cfg, limit, tree_limits(cfg, model, limit))
+    settings = PackingSettings.from_config(cfg, limit, tree_limits(cfg, model, limit), processes_trees(model))
     rows, report = pack_all(prepared.train, encoder, settings, "tokenizing")
     held_out, held_out_report = pack_all(prepared.held_out, encoder, settings, "tokenizing (held-out)")
     if not len(rows):
@@ -59,6 +60,11 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     for line in report.losses(limit):
         log.warning("%s", line)
     log.info("%s: %d turns in %d samples, %d tokens", cfg.stage.name, report.turns, len(rows), report.tokens)
+    if isinstance(encoder, NativeEncoder):
+        for what, count in encoder.not_written(prepared.train).items():
+            log.warning("format=%s: %d messages have %s", encoder.native.name, count, what)
+    if report.branching:
+        log.info("%s", contexts(cfg, report, settings))
     if settings.limits is not None:
         log.info("%s", sharing(cfg.stage.packing.name, report, arguments))
     plan.announce(cfg, model.config, rows)
@@ -99,6 +105,28 @@ def pack_all(
 
     report = PackingReport()
     return dataset(pack(terminal.track(items, description), encoder, settings, report)), report
+
+
+def processes_trees(model: Any) -> bool:
+    """Return whether the model can process trees."""
+    from tltrain.training import tree_mask
+
+    try:
+        tree_mask.check(model)
+    except TltrainError:
+        return False
+    return True
+
+
+def contexts(cfg: DictConfig, report: PackingReport, settings: PackingSettings) -> str:
+    """Describe how trajectories are trained whose turns have different contexts when they are asked for."""
+    how = "each context is a sample of its own"
+    if settings.packing == "trajectory" and settings.branches:
+        how = "each trajectory is a tree of its contexts, which computes what they share once"
+    return (
+        f"format={cfg.format.name}: in {report.branching} of {report.given} trajectories the chat template writes "
+        f"earlier turns otherwise than the last one; {how}"
+    )
 
 
 def tree_limits(cfg: DictConfig, model: Any, limit: int) -> Limits | None:

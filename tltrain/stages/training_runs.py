@@ -84,8 +84,8 @@ def prepare(
     log_judging(source.judged)
     device, bf16 = devices.device_and_dtype(cfg.hardware)
     with distributed.leader_first():
-        base = loading.resolve(cfg.model, cfg.cache.dir, lambda: loading.corpus(train))
-    encoder = encoders.load_encoder(base, cfg.model)
+        base = loading.resolve(cfg.model, cfg.cache.dir, lambda: loading.corpus(train, cfg.format), cfg.format)
+    encoder = encoders.load_encoder(base, cfg.model, cfg.format)
     arguments = make_arguments(cfg, folder, device.type, bf16)
     set_seed(cfg.seed)  # an adapter is initialized at random
     return TrainingRun(
@@ -256,7 +256,7 @@ def save_model(run: TrainingRun, model: Any, trainer: Any) -> None:
                 engines.reset_deepspeed_config()
                 loading.merge(part, run.base, choice, devices.weights_dtype(choice))
             run.encoder.tokenizer.save_pretrained(part)
-            reading = encoders.TokenizationRecord(bool(run.encoder.opening), len(run.train), prompts_read_apart(run))
+            reading = encoders.record_of(run.encoder, len(run.train), prompts_read_apart(run))
             reading.write(part)
         runs.write_json(part / TRAINED_ON, sorted(queries))
         if distributed.leads():

@@ -64,6 +64,7 @@ EXEMPTIONS = (
     ),
     Exemption(("mae",), "data.holdout", "all trajectories are judged; the stages that train hold some out"),
     Exemption(("mae",), "model", "no model is read"),
+    Exemption(("mae",), "format", "no model is read"),
     Exemption(("mae",), "hardware", "nothing is computed on a device"),
     Exemption(("mae", *TRAINED), "benchmark", "no benchmark is asked"),
     Exemption(("mae", *TRAINED), "source", "the model that is trained answers"),

@@ -43,6 +43,11 @@ class Encoder:
         TltrainError: the tokenizer has no fast version or no end token.
     """
 
+    reads_tokens = False
+    """Whether an answer is read from its tokens and the prompt, and its text alone does not suffice."""
+    splits_special_tokens = True
+    """Whether the name of a special token in a text is read as text; servers that apply a template read a token."""
+
     def __init__(self, tokenizer: PreTrainedTokenizerBase, format: Format = TL, bos: bool | None = None) -> None:
         if not tokenizer.is_fast:
             raise TltrainError(
@@ -93,7 +98,7 @@ class Encoder:
         return self.tokenizer(
             texts,
             add_special_tokens=False,
-            split_special_tokens=True,
+            split_special_tokens=self.splits_special_tokens,
             return_offsets_mapping=True,
             return_attention_mask=False,
             verbose=False,
@@ -119,6 +124,24 @@ class Encoder:
         for name, head in zip(missing, heads, strict=True):
             self._call_heads[name] = head.ids
         return pkt.key_positions([*encoded.ids, self.eos_id], first, (self._call_heads[name] for name in names))
+
+    def chains(
+        self,
+        trajectory: Trajectory,
+        w_max: float | None,
+        key_tokens: KeyTokens | str = KeyTokens.paper,
+        seed: int = 0,
+    ) -> list[list[Run]]:
+        """Return the trajectory as chains of runs, one for each context that its turns have: in the TL format one."""
+        return [self.runs(trajectory, w_max, key_tokens, seed)]
+
+    def ended(self, tokens: Sequence[int]) -> bool:
+        """Return whether an answer's tokens are complete, besides the end token."""
+        return self.format.answer_length(self.decode(list(tokens))) is not None
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Return the text of the answer in what a model generated."""
+        return self.format.answer(self.decode(ids))
 
     def prompt(self, conversation: Trajectory | Sample) -> list[int]:
         """Return the ids of a conversation's history and of the words that ask for a call, segmented as in training."""

@@ -22,7 +22,8 @@ from tltrain.trajectory import Trajectory
 class PackingReport:
     """Counts of the packing for `metrics.json`.
 
-    `given` trajectories produced `chains`, one for each turn or trajectory, before any was left out.
+    `given` trajectories produced `chains`, one for each turn or trajectory, before any was left out. The turns of
+    `branching` trajectories have more than one context, so that these produce several chains.
 
     With `prefix_tree` and `auto`: the number of `trajectories` trained on, their `tokens_apart` in one sample per
     trajectory, and their `tokens_in_trees`.
@@ -31,6 +32,7 @@ class PackingReport:
     packing: str = ""
     given: int = 0
     chains: int = 0
+    branching: int = 0
     samples: int = 0
     turns: int = 0
     tokens: int = 0
@@ -76,6 +78,8 @@ class PackingSettings:
         truncation: what to do with a longer sample: drop its oldest turns (tools and query stay), stop, or skip it.
         limits: size limits of a tree; None allows 16 trajectories.
         key_tokens: the tokens that get the weight of a key token. seed: of the random ones; see `Encoder.runs`.
+        branches: whether the model can process trees, so that a trajectory whose turns have different contexts is one
+            sample; else each of its contexts is.
     """
 
     packing: SupervisedPacking | str = SupervisedPacking.trajectory
@@ -85,9 +89,12 @@ class PackingSettings:
     limits: Limits | None = None
     key_tokens: KeyTokens | str = KeyTokens.paper
     seed: int = 0
+    branches: bool = False
 
     @classmethod
-    def from_config(cls, cfg: DictConfig, max_length: int, limits: Limits | None = None) -> PackingSettings:
+    def from_config(
+        cls, cfg: DictConfig, max_length: int, limits: Limits | None = None, branches: bool = False
+    ) -> PackingSettings:
         """Read the settings from the configuration of a run of `stage=sft` or `stage=pkt`."""
         stage = cfg.stage
         return cls(
@@ -98,6 +105,7 @@ class PackingSettings:
             limits,
             stage.key_tokens.name,
             cfg.seed,
+            branches,
         )
 
 
@@ -132,12 +140,21 @@ def _chains(
     packing, truncation = SupervisedPacking(settings.packing), Truncation(settings.truncation)
     max_length = settings.max_length
     for trajectory in trajectories:
-        runs = encoder.runs(trajectory, settings.w_max, settings.key_tokens, settings.seed)
-        chains = _turn_chains(runs) if packing == "turn" else [_without_tail(runs)]
+        contexts = encoder.chains(trajectory, settings.w_max, settings.key_tokens, settings.seed)
+        report.branching += len(contexts) > 1
+        if packing == "turn":
+            chains = [chain for runs in contexts for chain in _turn_chains(runs)]
+        else:
+            chains = [_without_tail(runs) for runs in contexts]
         report.given += 1
         report.chains += sum(map(bool, chains))
         if not any(chains):
             report.nothing_to_learn += 1
+        if packing == "trajectory" and settings.branches and len(chains) > 1:
+            branched = prefix_tree.tree([chain for chain in chains if chain])
+            if _length(branched) <= max_length:
+                yield branched
+                continue
         for chain in filter(None, chains):
             fitted = fit(chain, max_length)
             if fitted is not chain:

@@ -88,6 +88,7 @@ def evaluate(cfg: DictConfig) -> tuple[dict[str, Any], list[Prediction]]:
         members, seen_by = mark_seen(members, answers.model)
         here = slice(len(predictions), len(predictions) + len(members))
         texts, endings = answers.texts[here], answers.finish_reasons[here] or [""] * len(members)
+        said = answers.native[here] or [{}] * len(members)
         read = [words.judged_text(cfg, text, sample.tools) for text, sample in zip(texts, members, strict=True)]
         grades = judge(cfg, read, members)
         graded[name] = (members, grades)
@@ -100,8 +101,8 @@ def evaluate(cfg: DictConfig) -> tuple[dict[str, Any], list[Prediction]]:
         metrics |= headline(cfg, name, numbers)
         metrics[f"{name}/reward"] = round(sum(grade.reward(table) for grade in grades) / len(grades), 4)
         predictions += [
-            replace(Prediction.graded(name, sample, text, grade, table), finish_reason=ending)
-            for sample, text, grade, ending in zip(members, texts, grades, endings, strict=True)
+            replace(Prediction.graded(name, sample, text, grade, table), finish_reason=ending, said=own)
+            for sample, text, grade, ending, own in zip(members, texts, grades, endings, said, strict=True)
         ]
     if robustness.applies(cfg):
         robustness.add_drops(cfg, graded, metrics)
@@ -119,6 +120,7 @@ class Answers:
         too_long: number of prompts that were too long; their answers are empty.
         reading: `prompt_tokens_per_sample` and other numbers of a source's prompts and answers.
         finish_reasons: why each answer ended; empty if the source does not know.
+        native: what each answer said in its own format; empty in the TL format.
         encoder: how the model's calls are tokenized; None if that is not known.
     """
 
@@ -127,6 +129,7 @@ class Answers:
     too_long: int = 0
     reading: Mapping[str, Any] = field(default_factory=dict)
     finish_reasons: Sequence[str] = ()
+    native: Sequence[Mapping[str, Any]] = ()
     encoder: Encoder | None = None
 
 
@@ -137,8 +140,9 @@ def answer(cfg: DictConfig, samples: Sequence[Sample]) -> Answers:
     with open_source(cfg) as source:
         texts = [text or "" for text in source(samples)]  # None: the prompt is too long
         reasons = source.endings.last if hasattr(source, "endings") else ()
+        native = getattr(source, "native_answers", ())
         encoder = getattr(source, "encoder", None)
-        return Answers(texts, source.name, source.too_long, source.reading(), reasons, encoder)
+        return Answers(texts, source.name, source.too_long, source.reading(), reasons, native, encoder)
 
 
 def read_predictions(path: Path, expected: int) -> list[str]:

@@ -1,0 +1,89 @@
+"""Training, evaluation and prediction in a native format, through the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from tests.support.command_line import command_line
+from tests.support.small_runs import SMALL
+from tltrain.models import loading
+
+WORDS = (
+    "stage=pkt",
+    *SMALL,
+    "format=qwen3",
+    "data.size=8",
+    "data.holdout=0.2",
+    "stage.args.max_steps=1",
+    "stage.args.gradient_accumulation_steps=1",
+)
+ASKED = ("stage=eval", "benchmark.size=2", "stage.max_new_tokens=3", "hardware.bf16=false")
+
+
+@pytest.fixture
+def trained(run_once):
+    return run_once(*WORDS)
+
+
+def test_a_model_keeps_its_own_template_and_the_format_it_was_trained_in(trained):
+    model = trained.folder / "model"
+    assert json.loads((model / "tltrain.json").read_text())["format"] == "qwen3"
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    assert tokenizer.chat_template == loading.template_of("qwen3") and tokenizer.eos_token == "<|im_end|>"
+    train = trained.metrics["train"]
+    assert train["branching"] == train["samples"] > 1 and train["turns"] > train["samples"]
+    assert (
+        "the chat template writes earlier turns otherwise than the last one; each trajectory is a tree"
+        in trained.out + trained.err
+    )
+
+
+def test_it_is_asked_in_its_own_format_and_refused_in_another(trained, tltrain):
+    model = f"model.path={trained.folder / 'model'}"
+    ran = tltrain(*ASKED, model, "format=auto")
+    assert ran.metrics["details"]["toolworld"]["outcomes"]["format_error"] == 2
+    assert ran.metrics["prompt_tokens_per_sample"] > 300  # tools as JSON
+    refused = tltrain(*ASKED, model, status=1)
+    assert "was trained with format=qwen3; format=auto takes the one it knows" in refused.err
+
+
+def test_inspect_shows_keys_in_json_and_what_is_left_out(tltrain):
+    words = ["model=tiny", "model.random.vocab_size=400"]  # so few that names have several tokens
+    ran = tltrain("stage=inspect", *words, "format=hermes", "stage.limit=12", "data.size=20")
+    assert re.search(r'^{"type": "function", "function": {"name": "\w+"', ran.out, re.MULTILINE)
+    assert re.search(r'^{"name": "\w+", "arguments": {"', ran.out, re.MULTILINE)
+    assert re.search(r"\[[2-9] key of \d+: '\w+' '\w+'", ran.out)
+    assert "[left out]" in ran.out and "</tool_call>⏎" in ran.out
+
+
+@pytest.mark.slow
+def test_a_model_that_has_memorized_a_conversation_says_its_calls(tmp_path, write, models_cache):
+    tools = [{"type": "function", "function": {"name": name, "description": "d", "parameters": {}}} for name in "fg"]
+    made = [
+        {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}},
+        {"id": "b", "type": "function", "function": {"name": "g", "arguments": '{"x": 3}'}},
+    ]
+    user = {"role": "user", "content": "Go."}
+    messages = [
+        user,
+        {"role": "assistant", "content": "Both.", "reasoning_content": "Hm.", "tool_calls": made},
+        {"role": "tool", "tool_call_id": "a", "content": "1"},
+        {"role": "tool", "tool_call_id": "b", "content": "2"},
+    ]
+    data = write({"messages": messages, "tools": tools})
+    asked = write({"messages": [user], "tools": tools})
+    words = ["stage=pkt", "model=tiny", "format=qwen3", "hardware.bf16=false", "data=openai", f"data.path={data}"]
+    more = ["data.holdout=0", "stage.args.num_train_epochs=60", "stage.args.gradient_accumulation_steps=1"]
+    ran = command_line(*words, *more, folder=tmp_path / "run", cache=models_cache)
+    assert ran.status == 0, ran.err
+    words = ["stage=predict", f"model.path={tmp_path / 'run' / 'model'}", "format=auto", f"data.path={asked}"]
+    ran = command_line(*words, "hardware.bf16=false", folder=tmp_path / "predict", cache=models_cache)
+    assert ran.status == 0, ran.err
+    assert "thought: Hm.\ntext: Both.\nf()\ng(x=3)" in ran.out
+    said = json.loads(Path(tmp_path / "predict" / "prediction.json").read_text())["said"]
+    assert said["calls"] == [{"name": "f", "arguments": {}}, {"name": "g", "arguments": {"x": 3}}]

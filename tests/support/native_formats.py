@@ -1,0 +1,78 @@
+"""Encoders of the native formats over a small byte-level tokenizer, and conversations for them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import cache
+
+from tests.support.trajectories import conversation
+from tltrain.formats.families import FAMILIES
+from tltrain.formats.native import corpus_text
+from tltrain.models.encoders import native_encoder
+from tltrain.models.loading import byte_level_tokenizer
+from tltrain.tokens.layout import Layout
+from tltrain.tokens.native import NativeEncoder
+from tltrain.trajectory import Call, Message, Tool, ToolCall, Trajectory
+
+NAMES = tuple(FAMILIES)
+
+
+def tool(name: str) -> Tool:
+    properties = {"id": {"type": "string"}, "count": {"type": "integer"}, "on": {"type": "boolean"}}
+    return Tool(name, "Looks.", {"type": "object", "properties": properties})
+
+
+TOOLS = tuple(map(tool, ("get_user", "get_users", "get_user_name", "get_use", "set_user", "finish")))
+"""Names that share beginnings, one of which begins with another."""
+TWO_CALLS = Message(
+    "assistant",
+    "Both.",
+    (ToolCall(Call("get_user", {"id": "7"}), id="a"), ToolCall(Call("get_users", {"count": 3, "on": True}), id="b")),
+    "Hm.",
+)
+PARALLEL = Trajectory(
+    "parallel",
+    TOOLS,
+    (
+        Message("user", "Who is 7, and who else?"),
+        TWO_CALLS,
+        Message("tool", "Ann", answers="a"),
+        Message("tool", "Error: no such count", answers="b"),
+        Message.calling(Call("finish", {"id": "Ann"})),
+    ),
+    instructions="Be brief.",
+)
+
+
+def second_left_out(trajectory: Trajectory = PARALLEL) -> Trajectory:
+    """The conversation whose second of two calls is not learned."""
+    messages = tuple(
+        replace(m, calls=(m.calls[0], replace(m.calls[1], learn=False))) if len(m.calls) > 1 else m
+        for m in trajectory.messages
+    )
+    return replace(trajectory, messages=messages)
+
+
+def talk(turns: int, thoughts: bool, calls: int = 1) -> Trajectory:
+    """A conversation of several user turns, each with calls, their answers, and words to the user."""
+    messages: list[Message] = []
+    for turn in range(turns):
+        thought = f"Thought {turn}." if thoughts else ""
+        made = tuple(ToolCall(Call("get_user", {"id": f"{turn}-{k}"})) for k in range(calls))
+        messages += [Message("user", f"Question {turn}?"), Message("assistant", "", made, thought)]
+        messages += [Message("tool", f"answer {turn} {k}") for k in range(calls)]
+        messages.append(Message("assistant", f"It is {turn}.", thought=thought and "Done."))
+    return Trajectory(f"talk{turns}", TOOLS, tuple(messages))
+
+
+@cache
+def encoder(name: str, vocabulary: int = 420) -> NativeEncoder:
+    """The encoder of a family. So few tokens leave names in several, which then share their first ones."""
+    texts = [corpus_text(conversation(Call("finish", {"answer": "done"}))), json.dumps([t.name for t in TOOLS])]
+    return native_encoder(byte_level_tokenizer(texts, vocabulary, name), name, {})
+
+
+def context(layout: Layout, position: int) -> list[int]:
+    """The tokens that the hidden state at a position of a sample has read, its own included."""
+    return [layout.input_ids[k] for k in range(position + 1) if position < layout.reach[k]]

@@ -1,0 +1,272 @@
+"""Native formats token by token: prompts as a server builds them, targets, key tokens, and what is left out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import pre_tokenizers, trainers
+
+from tests.support.native_formats import NAMES, PARALLEL, TOOLS, context, encoder, second_left_out, talk
+from tests.support.packed import packed
+from tltrain import mae
+from tltrain.errors import TltrainError
+from tltrain.formats.families import FAMILIES
+from tltrain.formats.native import messages_of, tools_of
+from tltrain.models.encoders import native_encoder
+from tltrain.models.loading import byte_level_tokenizer
+from tltrain.tokens.packing import PackingReport, PackingSettings, pack
+from tltrain.trajectory import Call, Message, Sample, ToolCall, Trajectory, actions
+
+SEVERAL = tuple(name for name in NAMES if name not in ("llama3", "gptoss"))
+family = pytest.mark.parametrize("name", NAMES)
+several_calls = pytest.mark.parametrize("name", SEVERAL)
+
+
+def said_texts(name: str, trajectory: Trajectory) -> list[str]:
+    own = encoder(name)
+    return ["".join(own.texts(turn.said.ids)) for turn in own.turns(trajectory, 9.0)]
+
+
+def included(turn) -> list[int]:
+    return [target.offset + 1 for target in turn.targets]
+
+
+@family
+@pytest.mark.parametrize("thoughts", [False, True])
+def test_every_turn_stands_behind_the_ids_that_a_server_builds(name, thoughts):
+    own, item = encoder(name), talk(2, thoughts, calls=2)
+    learned = list(own.turns(item, 9.0))
+    messages, owners = messages_of(own.conversation_messages(item), "", item.tools)
+    asked = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
+    assert len(learned) == len(asked) and None not in owners
+    for turn, at in zip(learned, asked, strict=True):
+        server = own.tokenizer.apply_chat_template(
+            messages[:at], tools=tools_of(item), add_generation_prompt=True, return_dict=False
+        )
+        if name != "gptoss":  # which writes the current date
+            assert turn.prompt.ids == server
+        history = own.conversation_messages(item)[: owners[at]]
+        assert turn.prompt.ids == own.prompt(Sample("s", item.tools, history, ()))
+        assert turn.said.ids[-1] in own.native.stop_ids
+        assert own.native.stop_ids.isdisjoint(turn.said.ids[:-1])
+
+
+PACKINGS = {
+    "trajectory": PackingSettings("trajectory", 9.0),
+    "branches": PackingSettings("trajectory", 9.0, branches=True),
+    "turn": PackingSettings("turn", 9.0),
+    "prefix_tree": PackingSettings("prefix_tree", 9.0),
+}
+
+
+def check_contexts(name: str, item: Trajectory, packing: str) -> None:
+    """Check that each target is predicted behind exactly its turn's prompt and what the turn has said so far."""
+    own, wanted = encoder(name), {}
+    turns = list(own.turns(item, 9.0))
+    for turn in turns:
+        for target in turn.targets:
+            before = (*turn.prompt.ids, *turn.said.ids[: target.offset + 1])
+            wanted[before] = (target.token, target.weight, target.key)
+    report, found = PackingReport(), {}
+    for layout in pack([item], own, PACKINGS[packing], report):
+        for number, position in enumerate(layout.positions):
+            is_key = bool(layout.keys[number])
+            found[tuple(context(layout, position))] = (layout.targets[number], layout.weights[number], is_key)
+    assert found == wanted
+    assert report.turns == len(turns) and (report.samples == 1 or packing != "branches")
+
+
+@pytest.mark.parametrize(
+    ("name", "packing"),
+    [*((name, "branches") for name in NAMES), *(("qwen3", packing) for packing in PACKINGS if packing != "branches")],
+)
+def test_every_target_is_predicted_in_the_context_it_has_when_it_is_asked_for(name, packing):
+    check_contexts(name, talk(2, thoughts=True, calls=2), packing)
+
+
+@settings(max_examples=6)
+@given(st.integers(1, 3), st.booleans(), st.integers(1, 2), st.sampled_from(sorted(PACKINGS)))
+def test_contexts_are_exact_whatever_the_conversation(turns, thoughts, calls, packing):
+    check_contexts("qwen3", talk(turns, thoughts, calls), packing)
+
+
+def test_trajectories_whose_turns_have_different_contexts_are_counted():
+    _, report = packed(encoder("qwen3"), talk(2, thoughts=True))
+    assert (report.branching, report.chains > 1) == (1, True)
+    _, report = packed(encoder("hermes"), talk(2, thoughts=True))
+    assert (report.branching, report.chains, report.samples) == (0, 1, 1)
+    with pytest.raises(TltrainError, match=r"have \d different contexts"):
+        encoder("qwen3").runs(talk(2, thoughts=True), 9.0)
+
+
+@family
+def test_a_family_ends_answers_with_the_tokens_it_names(name):
+    own = encoder(name)
+    assert own.native.stop_ids == set(own.tokenizer.convert_tokens_to_ids(list(FAMILIES[name].ends)))
+    assert own.eos_id == own.tokenizer.eos_token_id
+
+
+@family
+def test_what_is_learned_is_read_back(name):
+    own = encoder(name)
+    said = [message for message in own.conversation_messages(PARALLEL) if message.role == "assistant"]
+    for turn, message in zip(own.turns(PARALLEL, 9.0), said, strict=True):
+        answer = own.read(turn.said.ids, turn.prompt.ids, TOOLS)
+        assert (answer.thought, answer.text, answer.problems) == (message.thought, message.text, ())
+        assert answer.calls == tuple(made.call for made in message.calls)
+
+
+@family
+def test_key_tokens_stand_where_the_names_of_tools_part(name):
+    own = encoder(name)
+    for called in (TOOLS[0], TOOLS[3], TOOLS[4]):
+        item = Trajectory("t", TOOLS, (Message("user", "Go."), Message.calling(Call(called.name, {"id": "7"}))))
+        (turn,) = own.turns(item, 9.0)
+        texts = own.texts(turn.said.ids)
+        keys = sorted(target.offset + 1 for target in turn.targets if target.key)
+        at = "".join(texts).index(called.name)
+        first = next(i for i in range(len(texts)) if len("".join(texts[: i + 1])) > at)
+        expected = {first}
+        for other in TOOLS:  # by rendering the whole conversation with the other tool's name
+            renamed = replace(item, messages=(item.messages[0], Message.calling(Call(other.name, {"id": "7"}))))
+            (again,) = own.turns(renamed, 9.0)
+            shared = next((i for i, (a, b) in enumerate(zip(turn.said.ids, again.said.ids, strict=False)) if a != b), 0)
+            if other.name != called.name and shared > first:
+                expected.add(shared)
+        assert keys == sorted(expected)
+        weight = min(max((len(texts) - len(keys)) / len(keys), 1.0), 9.0)
+        assert {target.weight for target in turn.targets if target.key} == {weight}
+        assert len(keys) > 1 or called.name == "set_user"
+
+
+def test_a_name_that_the_tokenizer_joins_with_its_quote_has_its_key_there():
+    texts = ['{"name": "get_user", "name": "get_users", "name": "get_user_name"}'] * 9
+    tokenizer = byte_level_tokenizer(texts, 300, "hermes")
+    joined = tokenizer.backend_tokenizer
+    joined.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split('"get', "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    joined.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(vocab_size=700, special_tokens=list(tokenizer.get_added_vocab()), show_progress=False),
+    )
+    own = native_encoder(tokenizer, "hermes", {})
+    item = Trajectory("t", TOOLS, (Message("user", "Go."), Message.calling(Call("get_user", {}))))
+    (turn,) = own.turns(item, 9.0)
+    keys = [own.texts([target.token])[0] for target in turn.targets if target.key]
+    assert keys[0].startswith('"get')
+
+
+@several_calls
+def test_the_keys_of_every_call_of_a_message_count(name):
+    (turn, _) = encoder(name).turns(PARALLEL, 9.0)
+    texts = encoder(name).texts(turn.said.ids)
+    whole = "".join(texts)
+    starts = [len("".join(texts[: target.offset + 1])) for target in turn.targets if target.key]
+    first, second = (whole.index(f"{call}") for call in ("get_user", "get_users"))
+    assert any(first - 1 <= start < first + 8 for start in starts)
+    assert any(second - 1 <= start < second + 9 for start in starts)
+
+
+@several_calls
+def test_of_parallel_calls_only_the_failed_one_is_left_out(name):
+    own = encoder(name)
+    rule = mae.Rule.from_config({"match": "normalized_substring", "patterns": [{"kind": "error", "text": "Error:"}]})
+    judged = mae.apply(PARALLEL, rule)
+    assert [action.learn for action in actions(judged.messages)] == [True, False, True]
+    whole, part = (next(own.turns(item, 9.0)) for item in (PARALLEL, judged))
+    assert whole.said.ids == part.said.ids and included(whole) == list(range(len(whole.said.ids)))
+    left_out = sorted(set(included(whole)) - set(included(part)))
+    text = "".join(own.texts([whole.said.ids[i] for i in left_out]))
+    assert "get_users" in text and "count" in text and '"7"' not in text and "Both" not in text
+    kept = "".join(own.texts([whole.said.ids[i] for i in included(part)]))
+    assert "get_user" in kept and "get_users" not in kept and "7" in kept
+    assert left_out == list(range(left_out[0], left_out[-1] + 1)) and len(whole.said.ids) - 1 in included(part)
+    keys = {target.offset + 1 for target in part.targets if target.key}
+    assert keys and keys.isdisjoint(left_out)
+
+
+def test_a_whole_message_can_be_left_out_for_one_failed_call():
+    judged = mae.whole_messages(second_left_out())
+    assert [action.learn for action in actions(judged.messages)] == [False, False, True]
+    assert [turn.number for turn in encoder("hermes").turns(judged, 9.0)] == [2]
+
+
+@pytest.mark.parametrize("name", ["llama3", "gptoss"])
+def test_where_a_template_writes_one_call_a_message_they_become_turns(name):
+    own = encoder(name)
+    assert [turn.number for turn in own.turns(PARALLEL, 9.0)] == [0, 1, 2]
+    assert own.not_written([PARALLEL])["several calls in a message, which become turns of their own"] == 1
+    assert [turn.number for turn in own.turns(second_left_out(), 9.0)] == [0, 2]
+
+
+def test_what_a_template_does_not_write_is_counted():
+    assert encoder("hermes").not_written([PARALLEL]) == {"a thought, which is left out": 1}
+    assert encoder("gemma").not_written([PARALLEL]) == {"words beside a call, which are left out": 1}
+    assert encoder("gptoss").not_written([PARALLEL])["words beside a call, which are left out"] == 1
+    assert encoder("qwen3").not_written([PARALLEL]) == {}
+
+
+def test_names_that_an_api_does_not_allow_are_offered_as_a_server_would_and_read_back():
+    tools = (replace(TOOLS[0], name="math.gcd"), replace(TOOLS[1], name="finish"))
+    item = Trajectory("t", tools, (Message("user", "Go."), Message.calling(Call("math.gcd", {"id": "7"}))))
+    own = encoder("qwen3")
+    (turn,) = own.turns(item, 9.0)
+    assert "math_gcd" in "".join(own.texts(turn.said.ids))
+    assert own.answer(turn.said.ids, turn.prompt.ids, tools) == 'math.gcd(id="7")'
+
+
+def test_a_tokenizer_without_the_tokens_of_a_format_is_refused(byte_level):
+    with pytest.raises(TltrainError, match=r"format=qwen3: the tokenizer .* lacks its tokens <\|im_start\|>"):
+        native_encoder(byte_level, "qwen3", {})
+
+
+def test_a_template_that_offers_no_tools_is_refused(byte_level):
+    byte_level.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}{{ eos_token }}"
+    try:
+        with pytest.raises(TltrainError, match="format=native: the model's chat template offers no tools"):
+            native_encoder(byte_level, "native", {})
+    finally:
+        byte_level.chat_template = None
+
+
+def test_an_option_that_the_template_does_not_have_is_refused():
+    with pytest.raises(TltrainError, match=r"format.options.enable_thought: the model's chat template has no such"):
+        native_encoder(encoder("qwen3").tokenizer, "qwen3", {"options": {"enable_thought": True}})
+
+
+@pytest.mark.parametrize("end", ["", "</tool_call>"])
+def test_a_template_without_an_end_token_is_refused(end):
+    template = (
+        "{{ tools }}{% for m in messages %}{{ m.role }}: {{ m.content }}"
+        "{% for c in m.tool_calls or [] %}<tool_call>{{ c.function.name }}</tool_call>{% endfor %}"
+        "{{ end if m.role == 'assistant' }}{% endfor %}{{ 'assistant: ' if add_generation_prompt }}"
+    ).replace("end if", f"'{end}' if")
+    tokenizer = byte_level_tokenizer([], 300, "hermes")
+    tokenizer.chat_template = template
+    with pytest.raises(TltrainError, match="ends an answer with no end token of the tokenizer"):
+        native_encoder(tokenizer, "native", {})
+
+
+def test_text_of_the_tl_format_is_refused_in_one_line():
+    with pytest.raises(TltrainError, match="works with format=tl alone so far, not with format=qwen3"):
+        encoder("qwen3").format.call_text(Call("f"))
+
+
+def test_thoughts_are_left_out_and_counted_where_the_prompt_has_closed_them():
+    own = native_encoder(encoder("qwen3").tokenizer, "qwen3", {"options": {"enable_thinking": False}})
+    assert own.not_written([talk(1, thoughts=True)]) == {"a thought, which is left out": 2}
+    turn, _ = own.turns(talk(1, thoughts=True), 9.0)
+    assert "Thought" not in own.tokenizer.decode(turn.said.ids)
+    assert own.tokenizer.decode(turn.prompt.ids).endswith("<think>\n\n</think>\n\n")
+
+
+def test_words_before_two_calls_and_calls_with_their_own_flags():
+    message = Message("assistant", "Both.", (ToolCall(Call("get_user")), ToolCall(Call("finish"))), learn=False)
+    item = Trajectory("t", TOOLS, (Message("user", "Go."), message))
+    (turn,) = encoder("hermes").turns(item, 9.0)
+    learned = "".join(encoder("hermes").texts([turn.said.ids[i] for i in included(turn)]))
+    assert "Both" not in learned and "get_user" in learned and learned.endswith("<|im_end|>")

@@ -1,0 +1,68 @@
+"""The native formats on offer: what a family's template and parser are called in TRL, and its special tokens.
+
+A model brings its own chat template, and that is what training renders. The template here is for models that have
+none: those with random weights. The response template says how answers are read back (`transformers`' parser of chat
+responses); it is the family's unless the model's folder brings one along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+AUTO, TL_NAME, NATIVE = "auto", "tl", "native"
+
+
+@dataclass(frozen=True)
+class Family:
+    """A native format.
+
+    Attributes:
+        template: TRL's chat template, the name of a file of its package without `.jinja`.
+        response: TRL's response template, an attribute of `trl.chat_template_utils`.
+        turn_marks: tokens without which a tokenizer cannot write the turns of this format.
+        tokens: all special tokens of the format, for a tokenizer that is made for it.
+        ends: the tokens that end an answer of such a tokenizer, its end token first.
+    """
+
+    template: str
+    response: str
+    turn_marks: tuple[str, ...]
+    tokens: tuple[str, ...]
+    ends: tuple[str, ...]
+
+
+_CHATML = ("<|im_start|>", "<|im_end|>")
+_TOOL_CALL = ("<tool_call>", "</tool_call>")
+_QWEN = (*_CHATML, "<|endoftext|>", *_TOOL_CALL, "<tool_response>", "</tool_response>", "<think>", "</think>")
+_HEADERS = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+_HARMONY = ("<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|call|>", "<|return|>")
+_GEMMA = ("<|turn>", "<turn|>", "<|tool_call>", "<tool_call|>", "<|tool_response>", "<tool_response|>", '<|"|>')
+_LFM = (*_CHATML, "<|tool_call_start|>", "<|tool_call_end|>")
+
+FAMILIES: Mapping[str, Family] = {
+    "qwen3": Family("qwen3", "qwen3_template", _CHATML, _QWEN, ("<|im_end|>",)),
+    "qwen3_5": Family("qwen3_5_think", "qwen3_5_template", _CHATML, _QWEN, ("<|im_end|>",)),
+    "hermes": Family("qwen2_5", "qwen3_template", _CHATML, (*_CHATML, "<|endoftext|>", *_TOOL_CALL), ("<|im_end|>",)),
+    "llama3": Family(
+        "llama3_1",
+        "llama3_template",
+        _HEADERS,
+        ("<|begin_of_text|>", "<|end_of_text|>", *_HEADERS, "<|eom_id|>", "<|python_tag|>"),
+        ("<|eot_id|>",),
+    ),
+    "gptoss": Family(
+        "gptoss", "gptoss_template", _HARMONY, (*_HARMONY, "<|constrain|>", "<|endoftext|>"), ("<|return|>", "<|call|>")
+    ),
+    "gemma": Family(
+        "gemma4_v5",
+        "gemma4_template",
+        ("<|turn>", "<turn|>"),
+        ("<bos>", "<eos>", *_GEMMA, "<|tool>", "<tool|>", "<|channel>", "<channel|>", "<|think|>"),
+        ("<turn|>", "<|tool_response>"),
+    ),
+    "lfm2": Family("lfm2_2_5_v2", "lfm2_2_5_template", _CHATML, (*_LFM, "<think>", "</think>"), ("<|im_end|>",)),
+}
+"""The named formats: `format=NAME`, each with `conf/format/NAME.yaml`."""
+
+NAMES = (AUTO, TL_NAME, NATIVE, *FAMILIES)

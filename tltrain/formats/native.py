@@ -1,0 +1,185 @@
+"""A model's own tool format: conversations as messages for its chat template, and its answers as text of the TL format.
+
+Evaluation, grading and files compare text of the TL format, whoever answers (`tltrain.sources`). An answer in a native
+format is read into thought, text and calls (`Answer`), and its calls are then written as that text. What a model tried
+to write as a call and could not be read is a format error that states the reason.
+
+Tools are offered by names that an API allows (`chat_completions.api_names`), as a server would offer them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tltrain.formats.calls import UNREADABLE, CallSyntaxError, read_call, render_call
+from tltrain.formats.chat_completions import answers_of, api_names, call_id, tool_json, unparsed_call
+from tltrain.formats.preamble import words_before_call
+from tltrain.trajectory import Call, Message, Sample, Tool, Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One call that an answer makes or tries to make.
+
+    Attributes:
+        call: the call; None where it could not be read.
+        problem: why not. raw: what the model wrote instead.
+    """
+
+    call: Call | None
+    problem: str = ""
+    raw: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model said, read from its own format.
+
+    Attributes:
+        thought, text: as `Message` has them. attempts: its calls in order.
+        problem: why an answer without calls is no proper answer: a thought that does not end, a call in another format.
+    """
+
+    thought: str = ""
+    text: str = ""
+    attempts: tuple[Attempt, ...] = ()
+    problem: str = ""
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """The calls that were read."""
+        return tuple(attempt.call for attempt in self.attempts if attempt.call is not None)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What could not be read."""
+        return tuple(filter(None, [*(attempt.problem for attempt in self.attempts), self.problem]))
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer as plain values; parts that are empty are left out."""
+        calls = [
+            {"problem": attempt.problem, "raw": attempt.raw}
+            if attempt.call is None
+            else {"name": attempt.call.name, "arguments": dict(attempt.call.arguments)}
+            for attempt in self.attempts
+        ]
+        parts = {"thought": self.thought, "text": self.text, "calls": calls, "problem": self.problem}
+        return {name: value for name, value in parts.items() if value}
+
+
+def as_text(answer: Answer) -> str:
+    """The answer as text of the TL format: its calls, one a line; without any, its words."""
+    if answer.attempts:
+        return "\n".join(_attempt_text(attempt) for attempt in answer.attempts)
+    return f"{UNREADABLE}{answer.problem}" if answer.problem else answer.text.strip()
+
+
+def _attempt_text(attempt: Attempt) -> str:
+    if attempt.call is None:
+        return f"{UNREADABLE}{attempt.problem}"
+    try:
+        text = render_call(attempt.call)
+        if read_call(text) == attempt.call:
+            return text
+    except (CallSyntaxError, TypeError, ValueError, RecursionError):
+        pass
+    return f"{UNREADABLE}no call of the TL format can say this: {json.dumps(attempt.call.name)[:80]}"
+
+
+def attempt_of(entry: Any, tools: Sequence[Tool], raw: str = "") -> Attempt:
+    """An entry of `tool_calls`, as a parser returns it, with the tool's own name."""
+    function = entry.get("function", entry) if isinstance(entry, Mapping) else None
+    name = function.get("name") if isinstance(function, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(name, str) or not name.strip():
+        return Attempt(None, "the call names no tool", raw or _shown(entry))
+    arguments = function.get("arguments")
+    if arguments is not None and not isinstance(arguments, Mapping):
+        return Attempt(None, f"the arguments of {_shown(name)} are no object", raw or _shown(entry))
+    originals = {api: original for original, api in api_names(tools).items()}
+    return Attempt(Call(originals.get(name, name), dict(arguments or {})))
+
+
+def unread(text: str, tools: Sequence[Tool]) -> str:
+    """Why an answer in which a parser found no call is a format error: it has a call in another format; else empty."""
+    if unparsed_call({"content": text}, tools):
+        return "a call stands in the text, which is not how this format writes one"
+    try:
+        names = {name for pair in api_names(tools).items() for name in pair}
+        begins = any(text.lstrip().startswith(f"{name}(") for name in names)
+        if begins or words_before_call(text, names):
+            return "a call of the TL format stands in the text, which is not how this format writes one"
+    except CallSyntaxError:
+        pass
+    return ""
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)[:80]
+
+
+# --- for a chat template ----------------------------------------------------------------------------------------------
+
+
+def tools_of(conversation: Trajectory | Sample) -> list[dict[str, Any]]:
+    """The tools on offer as an API writes them."""
+    names = api_names(conversation.tools)
+    return [tool_json(tool, names) for tool in conversation.tools]
+
+
+def messages_of(
+    messages: Sequence[Message], instructions: str, tools: Sequence[Tool]
+) -> tuple[list[dict[str, Any]], list[int | None]]:
+    """The conversation as messages for a chat template, and for each the number of the message it comes from.
+
+    A tool's answer follows the message that called it, in the order of the calls. What answers words that were no call
+    is said by the user, as `chat_completions` puts it.
+    """
+    names = api_names(tools)
+    written: list[dict[str, Any]] = [{"role": "system", "content": instructions}] if instructions else []
+    owners: list[int | None] = [None] * len(written)
+    answers = answers_of(messages)
+    answering = {answer for answered in answers.values() for answer in answered}
+    for number, message in enumerate(messages):
+        if message.role == "assistant":
+            written.append(_said(message, number, names))
+            owners.append(number)
+            for k, answer in enumerate(answers.get(number, ())):
+                if answer is not None:
+                    called = names.get(message.calls[k].call.name, message.calls[k].call.name)
+                    text = messages[answer].text
+                    written.append(
+                        {"role": "tool", "name": called, "tool_call_id": call_id(number, k), "content": text}
+                    )
+                    owners.append(answer)
+        elif number not in answering:
+            written.append({"role": "user", "content": message.text})
+            owners.append(number)
+    return written, owners
+
+
+def _said(message: Message, number: int, names: Mapping[str, str]) -> dict[str, Any]:
+    said: dict[str, Any] = {"role": "assistant", "content": message.text}
+    if message.thought:
+        said["reasoning_content"] = message.thought
+    if message.calls:
+        said["tool_calls"] = [
+            {
+                "id": call_id(number, k),
+                "type": "function",
+                "function": {
+                    "name": names.get(made.call.name, made.call.name),
+                    "arguments": dict(made.call.arguments),
+                },
+            }
+            for k, made in enumerate(message.calls)
+        ]
+    return said
+
+
+def corpus_text(item: Trajectory) -> str:
+    """A conversation as JSON: what the tokenizer of a model with random weights is trained on."""
+    messages, _ = messages_of(item.messages, item.instructions, item.tools)
+    return json.dumps([tools_of(item), messages], ensure_ascii=False)

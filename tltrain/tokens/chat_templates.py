@@ -1,0 +1,378 @@
+"""A native format by the model's own chat template, and by transformers' parser of chat responses.
+
+The template is what every server applies, so that training renders exactly what will be asked. What a template does
+with calls, and where it puts a tool's name, is found by rendering: a name that occurs nowhere else is put in its place.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from tltrain.errors import TltrainError
+from tltrain.formats.native import Answer, Attempt, attempt_of, unread
+from tltrain.tokens.encoder import Encoded
+from tltrain.tokens.native import Json, Prompt, Said, SaidCall
+from tltrain.trajectory import Tool
+
+if TYPE_CHECKING:
+    from tltrain.tokens.native import NativeEncoder
+
+_NAME = "qxzname"
+"""A tool's name that no conversation has, of letters alone so that no template writes it otherwise."""
+_WORDS, _THOUGHT = "Qxz words.", "Qxz thought."
+_TODAY = re.compile(r"""strftime_now\(\s*(?:"([^"]*)"|'([^']*)')\s*\)""")
+"""Where a template asks for the current date."""
+_LONGEST_REASON = 160
+
+
+class TemplateFormat:
+    """A `NativeFormat` of a chat template.
+
+    Args:
+        response: transformers' response template, which says how answers are read; None: they cannot be.
+        options: further variables of the template, by its own names.
+        date: what the template takes for today, so that a run on another day renders the same.
+
+    Raises:
+        TltrainError: the template knows no tools or one of the options not, or does not mark where an answer ends.
+    """
+
+    def __init__(
+        self,
+        encoder: NativeEncoder,
+        name: str,
+        template: str,
+        response: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+        date: str = "2024-07-26",
+    ) -> None:
+        self.name, self.template = name, template
+        self._encoder, self._tokenizer = encoder, encoder.tokenizer
+        self._response = None if response is None else dict(response)
+        today = datetime.strptime(date, "%Y-%m-%d")
+        self._dated = _TODAY.sub(lambda found: json.dumps(today.strftime(found[1] or found[2])), template)
+        self._options = dict(options or {})
+        for option in map(str, self._options):
+            if not re.search(rf"\b{re.escape(option)}\b", template):
+                raise TltrainError(f"format.options.{option}: the model's chat template has no such variable")
+        self._prompt_text: Callable[[Sequence[Json], Sequence[Json]], str] = _remember_last(self._prompt)
+        self._probe()
+
+    # --- what the template does --------------------------------------------------------------------------------------
+
+    def _probe(self) -> None:
+        """Find out what the template can write.
+
+        Raises:
+            TltrainError: it offers no tools, writes no call, or no end token.
+        """
+        user = {"role": "user", "content": _WORDS}
+        calling = {"role": "assistant", "content": "", "tool_calls": [_call(_NAME, 0)]}
+        offered = {"name": f"{_NAME}tool", "description": "", "parameters": {"type": "object", "properties": {}}}
+        tools = [{"type": "function", "function": offered}]
+        if f"{_NAME}tool" not in self._render([user], tools, True):
+            raise TltrainError(
+                f"format={self.name}: the model's chat template offers no tools to the model; format=tl needs none"
+            )
+        bare = self._render([user], tools, False)
+        prompt = self._prompt_text([user], tools)
+        self._opening = prompt[len(bare) :] if prompt.startswith(bare) else ""
+        answered = [user, {"role": "assistant", "content": _WORDS}]
+        ends = [self._end_token([user, calling], tools), self._end_token(answered, tools)]
+        self.stop_ids = frozenset(ends)
+        two = {**calling, "tool_calls": [_call(f"{_NAME}a", 0), _call(f"{_NAME}b", 1)]}
+        try:
+            written = self._answer_text([user, two], tools)
+            self.several_calls = f"{_NAME}a" in written and f"{_NAME}b" in written
+        except TltrainError:
+            self.several_calls = False
+        if self.several_calls and sum(token in self.stop_ids for token in self._encode(written).ids) > 1:
+            raise self._endless()  # it ends each call with it
+        self.thoughts = self._writes(_THOUGHT, [user, {**answered[1], "reasoning_content": _THOUGHT}], tools)
+        self.text_beside_calls = self._continues(user, {**calling, "content": _WORDS}, tools)
+
+    def _writes(self, what: str, messages: Sequence[Json], tools: Sequence[Json]) -> bool:
+        """Whether an answer's text has what its message has."""
+        try:
+            return what in self._answer_text(messages, tools)
+        except TltrainError:
+            return False
+
+    def _continues(self, user: Json, calling: Json, tools: Sequence[Json]) -> bool:
+        """Whether words beside a call are written as words, and the conversation goes on after its answer."""
+        result = {"role": "tool", "name": _NAME, "tool_call_id": "call00000", "content": _WORDS}
+        answer = {"role": "assistant", "content": _WORDS}
+        try:
+            written = self._answer_text([user, calling], tools)
+            history = [user, calling, result]
+            if not self._render([*history, answer], tools, False).startswith(self._prompt_text(history, tools)):
+                return False
+        except TltrainError:
+            return False
+        if self._response is None:
+            return _WORDS in written
+        prompt = self._prompt_text([user], tools)
+        read = read_response(written, prompt, self._response, (), self._tokenizer.all_special_tokens)
+        return read.text == _WORDS
+
+    def _end_token(self, messages: Sequence[Json], tools: Sequence[Json]) -> int:
+        """The token with which a template ends an answer: its last special token."""
+        text = self._answer_text(messages, tools)
+        if _NAME not in text and _WORDS not in text:
+            raise TltrainError(f"format={self.name}: the model's chat template does not write calls and answers")
+        special = set(self._tokenizer.all_special_ids) | set(self._tokenizer.added_tokens_decoder)
+        last = max(text.rfind(_NAME), text.rfind(_WORDS))
+        encoded = self._encode(text)
+        behind = [
+            token
+            for token, (start, _) in zip(encoded.ids, encoded.spans, strict=True)
+            if start > last and token in special
+        ]
+        if not behind:
+            raise self._endless()
+        return behind[-1]
+
+    def _endless(self) -> TltrainError:
+        return TltrainError(
+            f"format={self.name}: the chat template ends an answer with no end token of the tokenizer "
+            f"{self._tokenizer.name_or_path}, so that a model would not learn where to stop"
+        )
+
+    def _render(self, messages: Sequence[Json], tools: Sequence[Json], asks: bool) -> str:
+        """The template's text; `asks` adds the words after which the assistant speaks.
+
+        Raises:
+            TltrainError: the template refuses these messages.
+        """
+        try:
+            return self._tokenizer.apply_chat_template(
+                list(messages),
+                tools=list(tools) or None,
+                chat_template=self._dated,
+                tokenize=False,
+                add_generation_prompt=asks,
+                **self._options,
+            )
+        except Exception as error:  # of Jinja, or of whatever an expression of the template raises
+            why = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
+            raise TltrainError(f"format={self.name}: the chat template refuses a conversation: {why}") from error
+
+    def _prompt(self, messages: Sequence[Json], tools: Sequence[Json]) -> str:
+        return self._render(messages, tools, True)
+
+    def _answer_text(self, messages: Sequence[Json], tools: Sequence[Json]) -> str:
+        """What the template writes for the last message behind the prompt of those before.
+
+        A template that writes earlier messages otherwise once it has this one (harmony then drops their thoughts) is
+        asked for this message by itself; it has to end the whole conversation with the same text.
+        """
+        whole, prompt = self._render(messages, tools, False), self._prompt_text(messages[:-1], tools)
+        if whole.startswith(prompt):
+            return whole[len(prompt) :]
+        user = {"role": "user", "content": _WORDS}
+        alone, asked = self._render([user, messages[-1]], tools, False), self._render([user], tools, True)
+        if alone.startswith(asked) and whole.endswith(alone[len(asked) :]):
+            return alone[len(asked) :]
+        raise TltrainError(
+            f"format={self.name}: the chat template does not continue its own prompt with this answer: "
+            f"{_shown(prompt[-40:])} is not followed by it"
+        )
+
+    # --- tokens ------------------------------------------------------------------------------------------------------
+
+    def _encode(self, text: str) -> Encoded:
+        """The tokens of a text that continues a prompt."""
+        return self._encoder.encode([text])[0]
+
+    def prompt(self, messages: Sequence[Json], tools: Sequence[Json]) -> Prompt:
+        """See `NativeFormat`; the whole text is tokenized at once, as a server does."""
+        text = self._prompt_text(messages, tools)
+        (encoded,) = self._encoder.encode([text], begins=True)
+        at = len(text) - len(self._opening) if text.endswith(self._opening) else len(text)
+        opening = next((i for i, (_, end) in enumerate(encoded.spans) if end > at), len(encoded.ids))
+        return Prompt(encoded.ids, opening)
+
+    def said(self, messages: Sequence[Json], tools: Sequence[Json]) -> Said:
+        """See `NativeFormat`. What the template writes behind the end token is its own, and no model says it."""
+        text = self._answer_text(messages, tools)
+        encoded = self._encode(text)
+        last = max((i for i, token in enumerate(encoded.ids) if token in self.stop_ids), default=None)
+        if last is None:
+            raise TltrainError(f"format={self.name}: the chat template ends an answer without an end token")
+        ids = encoded.ids[: last + 1]
+        calls = messages[-1].get("tool_calls") or ()
+        found = tuple(self._said_call(messages, tools, text, encoded, number) for number in range(len(calls)))
+        return Said(ids, found, lambda: self._spans(messages, tools, ids, len(calls)))
+
+    def _said_call(
+        self, messages: Sequence[Json], tools: Sequence[Json], text: str, encoded: Encoded, number: int
+    ) -> SaidCall:
+        name = messages[-1]["tool_calls"][number]["function"]["name"]
+        at = self._name_at(messages, tools, text, name, number)
+        first = next(i for i, (_, end) in enumerate(encoded.spans) if end > at)
+
+        def renamed(names: Sequence[str]) -> list[list[int]]:
+            texts = [text[:at] + other + text[at + len(name) :] for other in names]
+            return [each.ids for each in self._encoder.encode(texts)]
+
+        last = next(i for i, (_, end) in enumerate(encoded.spans) if end >= at + len(name))
+        return SaidCall(first, last + 1, renamed)
+
+    def _name_at(self, messages: Sequence[Json], tools: Sequence[Json], text: str, name: str, number: int) -> int:
+        """The character of an answer at which the name of one of its calls begins."""
+        renamed = copy.deepcopy(dict(messages[-1]))
+        renamed["tool_calls"][number]["function"]["name"] = _NAME
+        alone = [{"role": "user", "content": _WORDS}, renamed]
+        for tried, offered in ((alone, ()), ([*messages[:-1], renamed], tools)):  # by itself a message is quick
+            try:
+                written = self._answer_text(tried, offered)
+            except TltrainError:
+                continue
+            if written.count(_NAME) == 1 and written.replace(_NAME, name) == text:
+                return written.index(_NAME)
+        raise TltrainError(f"format={self.name}: the chat template writes the tool's name {_shown(name)} otherwise")
+
+    def _spans(
+        self, messages: Sequence[Json], tools: Sequence[Json], ids: Sequence[int], calls: int
+    ) -> list[tuple[int, int]]:
+        """The range of tokens of each call: what is added to an answer by one more call."""
+        whole = messages[-1]
+        versions = []
+        for number in range(calls):
+            fewer = {**whole, "tool_calls": list(whole["tool_calls"][:number])}
+            if not number:
+                del fewer["tool_calls"]
+            text = self._answer_text([*messages[:-1], fewer], tools)
+            versions.append(self._encode(text).ids)
+        versions.append(list(ids))
+        starts = [_common(one, other) for one, other in pairwise(versions)]
+        last = next((i for i in reversed(range(len(versions[0]))) if versions[0][i] in self.stop_ids), 0)
+        without = versions[0][: last + 1]
+        tail = _common(without[::-1], list(ids)[::-1])
+        ends = [*starts[1:], max(len(ids) - min(tail, len(without) - starts[0]), starts[-1])]
+        return list(zip(starts, ends, strict=True))
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def read(self, ids: Sequence[int], prompt: Sequence[int], tools: Sequence[Tool]) -> Answer:
+        """See `NativeFormat`. Where the parser fails on one call, the others are read without it.
+
+        Raises:
+            TltrainError: there is no response template for this format.
+        """
+        if self._response is None:
+            raise TltrainError(
+                f"format={self.name}: nothing says how answers of this template are read (the model has no "
+                "response_template and TRL knows none): choose a named format, or put response_template into the "
+                "model's tokenizer_config.json"
+            )
+        text = self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        before = self._tokenizer.decode(list(prompt), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return read_response(text, before, self._response, tools, self._tokenizer.all_special_tokens)
+
+
+def read_response(
+    text: str, prompt: str, response: Mapping[str, Any], tools: Sequence[Tool], special: Sequence[str]
+) -> Answer:
+    """An answer's text, read by a response template of transformers; calls that cannot be read keep their reason.
+
+    Args:
+        special: special tokens, which are left out of the answer's words.
+    """
+    from transformers.utils.chat_parsing import parse_response
+
+    from tltrain.formats.chat_completions import api_names, tool_json
+
+    names = api_names(tools)
+    offered = [tool_json(tool, names) for tool in tools]
+
+    def parsed(piece: str, behind: str, by: Mapping[str, Any] = response) -> dict[str, Any]:
+        return parse_response(piece, dict(by), prefix=behind, tools=offered)
+
+    thought_name = next((name for name in ("reasoning_content", "thinking") if name in response["fields"]), "")
+    attempts: list[Attempt] = []
+    try:
+        plain = parsed(text, prompt, _raw(response))
+        raws = [entry["raw"] for entry in plain.get("tool_calls") or []]
+    except Exception as error:
+        return Answer(text=_words(text, special), problem=f"the answer cannot be read: {_reason(error)}")
+    done = 0
+    for raw in raws:  # each with what stands before it
+        end = text.index(raw, done) + len(raw)
+        try:
+            entries = parsed(text[done:end], "" if done else prompt).get("tool_calls") or []
+            attempt = attempt_of(entries[-1], tools, raw) if entries else Attempt(None, "the call is empty", raw)
+        except Exception as error:  # whatever a parser makes of a stranger's text
+            attempt = Attempt(None, f"the call cannot be read: {_reason(error)}", raw)
+        attempts.append(_complete(attempt, raw, response))
+        done = end
+    thought, words = str(plain.get(thought_name) or ""), _words(str(plain.get("content") or ""), special)
+    problem = ""
+    if not attempts:
+        problem = "nothing stands behind the thought" if thought and not words else unread(words, tools)
+    return Answer(thought, words, tuple(attempts), problem)
+
+
+def _raw(response: Mapping[str, Any]) -> dict[str, Any]:
+    """The response template with the text of calls as it stands, so that a broken one does not end the reading."""
+    changed = copy.deepcopy(dict(response))
+    if calls := changed["fields"].get("tool_calls"):
+        calls |= {"content": "text", "content_args": {"strip": False}, "transform": {"raw": "{content}"}}
+        calls.pop("transform_each", None)
+    return changed
+
+
+def _complete(attempt: Attempt, raw: str, response: Mapping[str, Any]) -> Attempt:
+    """The attempt, or a failed one where the parser went over a part of the call in silence."""
+    field = response["fields"]["tool_calls"]
+    if attempt.call is None or field.get("content") != "xml-inline":
+        return attempt
+    left = re.sub(field["content_args"]["tag_pattern"], "", raw, flags=re.DOTALL).replace("</function>", "")
+    if re.search(r"\w", left):
+        return Attempt(None, f"a part of the call cannot be read: {_shown(left.strip())}", raw)
+    return attempt
+
+
+def _words(text: str, special: Sequence[str]) -> str:
+    """What an answer says without special tokens."""
+    for token in special:
+        text = text.replace(token, "")
+    return text.strip()
+
+
+def _reason(error: Exception) -> str:
+    """The last line of an error, which says what is wrong and not what the model wrote."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    line = next((line for line in lines if line.startswith("Error: ")), lines[-1] if lines else type(error).__name__)
+    return line.removeprefix("Error: ").replace("(", "[").replace(")", "]")[:_LONGEST_REASON]
+
+
+def _shown(text: str) -> str:
+    return repr(text[:60])
+
+
+def _call(name: str, number: int) -> dict[str, Any]:
+    return {"id": f"call{number:05d}", "type": "function", "function": {"name": name, "arguments": {}}}
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """The length of the common prefix."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _remember_last(render: Callable[[Sequence[Json], Sequence[Json]], str]) -> Callable[..., str]:
+    """Render a prompt once where it is asked for twice in a row: for its tokens, and for what follows it."""
+    last: list[tuple[Sequence[Json], Sequence[Json], str]] = []
+
+    def remembered(messages: Sequence[Json], tools: Sequence[Json]) -> str:
+        if not last or list(last[0][0]) != list(messages) or list(last[0][1]) != list(tools):
+            last[:] = [(messages, tools, render(messages, tools))]
+        return last[0][2]
+
+    return remembered
