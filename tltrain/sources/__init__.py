@@ -58,7 +58,7 @@ def check(cfg: DictConfig) -> None:
     if targets.named(cfg.source, SOURCES, "source") is _endpoint:
         from tltrain.sources.endpoint import check_running
 
-        if cfg.stage.names == config.Names.offered:
+        if cfg.stage.get("names") == config.Names.offered:
             raise TltrainError(
                 "stage.names=offered: source=model alone can; a server has its own guided decoding, which "
                 "source.extra={FIELD: VALUE} asks for"

@@ -72,7 +72,7 @@ def responses(prepared: TrainingRun, trees: Sequence[PromptTree], asked: Prompts
             if distributed.leads():
                 together, seed = prepared.cfg.stage.generation_batch_size, prepared.cfg.seed
                 stored = list(rejection.sample(prepared.model.eval(), trees, asked, together, seed, prepared.bf16))
-    return distributed.share(stored)
+    return distributed.share([] if stored is None else stored)
 
 
 def lines(sampled: Sequence[SampledTree]) -> list[dict[str, Any]]:
