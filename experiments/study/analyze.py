@@ -238,10 +238,13 @@ def difference(part: Mapping[str, Any]) -> str:
 
 
 def findings(summary: Summary | None, study: Study) -> list[str]:
-    """The lines of README and docs: one for each hypothesis, one on the whole, one on how to run it again."""
+    """The lines of README and docs: one for each hypothesis, one on the whole, one on how to run it again.
+
+    None as long as no row stands.
+    """
     again = "`experiments/study/run.sh` and `python -m experiments.study.analyze` give these numbers again"
     if summary is None:
-        return [NOTHING]
+        return []
     lines = []
     for one in summary["hypotheses"].values():
         parts = [
@@ -266,7 +269,7 @@ def findings(summary: Summary | None, study: Study) -> list[str]:
 
 def block(lines: Sequence[str]) -> str:
     """The lines between their marks."""
-    return "\n".join([MARKS[0], "", *lines, "", MARKS[1]])
+    return "\n".join([MARKS[0], *(["", *lines, ""] if lines else []), MARKS[1]])
 
 
 def with_block(text: str, lines: Sequence[str], name: str) -> str:
@@ -290,7 +293,7 @@ def page(summary: Summary | None, study: Study) -> str:
         "before the first row: [the protocol](../../study/PROTOCOL.md). What was done otherwise:",
         "[departures](departures.md).",
         "",
-        *findings(summary, study),
+        *(findings(summary, study) or [NOTHING]),
         "",
     ]
     if summary is None:

@@ -158,13 +158,14 @@ def test_what_is_written_agrees_and_a_planted_number_does_not(tmp_path, monkeypa
     assert any("not the page" in said for said in analyze.disagreements(summary, out, texts))
 
 
-def test_without_rows_every_page_says_so(tmp_path):
+def test_without_rows_the_page_says_so_and_the_documents_are_silent(tmp_path):
     (tmp_path / "rows").mkdir()
     assert analyze.load(tmp_path / "rows", study_rows.PROTOCOL) is None
     texts = documents(tmp_path)
     analyze.write(None, tmp_path / "out", texts)
-    for file in (*texts, tmp_path / "out" / "README.md"):
-        assert analyze.NOTHING in file.read_text()
+    assert analyze.NOTHING in (tmp_path / "out" / "README.md").read_text()
+    for file in texts:
+        assert analyze.block([]) in file.read_text()
     assert not (tmp_path / "out" / "summary.json").exists()
     assert analyze.disagreements(None, tmp_path / "out", texts) == []
     (tmp_path / "out" / "summary.json").write_text("{}")
