@@ -72,6 +72,9 @@ class RandomTrajectories:
     def __init__(self, job: Job) -> None:
         self.job, self.vocab = job, job.sizes["vocab_size"]
 
+    def chains(self, number: int, w_max: float | None, *_: Any) -> list[list[Run]]:
+        return [self.runs(number, w_max)]
+
     def runs(self, number: int, w_max: float | None) -> list[Run]:
         job = self.job
         draw = random.Random(number)

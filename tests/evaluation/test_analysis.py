@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from tltrain.config import CONF_DIR
+from tltrain.entry.unread import analyzed
 from tltrain.evaluation import analysis
 from tltrain.evaluation.analysis import ErrorCounts, TurnScore, labels, ratios, token_parts
 from tltrain.formats.calls import render_call
 from tltrain.formats.tool_errors import Rule
-from tltrain.stages.analyze import by_outcome, requested
+from tltrain.stages.analyze import by_outcome
 from tltrain.trajectory import Call, Message, Trajectory
 
 RULE = Rule.from_config(OmegaConf.to_container(OmegaConf.load(CONF_DIR / "mae" / "paper.yaml")))
@@ -227,7 +228,7 @@ def test_parts_and_conditions_add_up(scores):
     ],
 )
 def test_what_is_named_is_analysed(words, stage, wanted):
-    assert requested(OmegaConf.create({"models": [], "results": [], **stage}), words) == wanted
+    assert analyzed(OmegaConf.create({"models": [], "results": [], **stage}), words) == wanted
 
 
 def test_labels_are_short_and_different():

@@ -90,9 +90,11 @@ def test_mae_finds_the_failed_calls_that_the_generator_put_in(tltrain, script):
 
 
 def _failed(messages: list[dict]) -> int:
-    """Count the messages that are not learned although a tool answers them."""
+    """Count the calls that are not learned although a tool answers them."""
     return sum(
-        message.get("learn") is False and following["role"] == "tool" for message, following in pairwise(messages)
+        call.get("learn") is False and following["role"] == "tool"
+        for message, following in pairwise(messages)
+        for call in message.get("calls", [message])
     )
 
 

@@ -9,15 +9,23 @@ import pytest
 from tests.support.greedy_answers import model_of
 from tltrain.formats.tl import TL
 from tltrain.inference import generation
+from tltrain.tokens.encoder import Encoder
 
 END, TOO_LONG = 1, [3] * 600
 PIECES = {END: "", 2: "", 3: "look(", 4: "q='lo", 5: "')", 6: "\nUser: "}
-ENCODER = SimpleNamespace(
-    eos_id=END,
-    format=TL,
-    tokenizer=SimpleNamespace(pad_token_id=2),
-    decode=lambda tokens: "".join(PIECES[token] for token in tokens),
-)
+
+
+class PieceEncoder(Encoder):
+    """Reads tokens as `PIECES` says."""
+
+    def __init__(self) -> None:
+        self.eos_id, self.format, self.tokenizer = END, TL, SimpleNamespace(pad_token_id=2)
+
+    def decode(self, ids):
+        return "".join(PIECES[token] for token in ids)
+
+
+ENCODER = PieceEncoder()
 ENDED = {
     "by the end token": ([3, 5, END], "stop"),
     "by the end token at the limit": ([3, 4, 5, END], "stop"),

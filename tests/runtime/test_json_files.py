@@ -13,6 +13,7 @@ ELSEWHERE = {
     "evaluation/records.py": "lines of answers: a model's call may nest deeper, and is written there",
     "formats/answers.py": "text of a tool, repaired where it is no JSON",
     "formats/chat_completions.py": "text of a model, compared with what is read back from it",
+    "inference/token_bytes.py": "a value of this process, as plain JSON",
     "runtime/messages.py": "signed by a process of the run",
     "sources/endpoint.py": "the request that was just made, as plain JSON",
     "stages/evaluations/conversations.py": "a value of this process, as plain JSON",

@@ -146,7 +146,7 @@ def append(file: Path, text: str) -> None:
     ("file", "stages"),
     [
         ("training/ppo.py", {"irm"}),
-        ("training/sft.py", {"sft", "pkt"}),
+        ("training/sft.py", {"sft", "pkt", "irm"}),  # rejection sampling trains with it
         ("evaluation/scoring.py", {"irm", "eval"}),
         ("environments/sandbox_child.py", {"eval"}),  # a script, found only by its file name
         ("sources/local.py", {"eval"}),

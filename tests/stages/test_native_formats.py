@@ -36,7 +36,7 @@ def test_a_model_keeps_its_own_template_and_the_format_it_was_trained_in(trained
     tokenizer = AutoTokenizer.from_pretrained(model)
     assert tokenizer.chat_template == loading.template_of("qwen3") and tokenizer.eos_token == "<|im_end|>"
     train = trained.metrics["train"]
-    assert train["branching"] == train["samples"] > 1 and train["turns"] > train["samples"]
+    assert 1 < train["branching"] <= train["samples"] and train["turns"] > train["samples"]
     assert (
         "the chat template writes earlier turns otherwise than the last one; each trajectory is a tree"
         in trained.out + trained.err
