@@ -88,7 +88,13 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
+FAST = ("weights cut", "optimizer altered", "no schedule", "what completes it cut")
+"""One of each kind: a file cut, altered, missing; and the file that says which files belong to the checkpoint."""
+
+
+@pytest.mark.parametrize(
+    "damage", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in DAMAGE]
+)
 def test_a_damaged_checkpoint_is_not_gone_on_from(tltrain, home, stopped, damage):
     """Nor kept: the one before it is."""
     name, do = DAMAGE[damage]

@@ -42,7 +42,7 @@ def prompts_that_begin_alike(draw) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("name", KEEPS_ALL)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(prompts=prompts_that_begin_alike(), batch_size=st.integers(1, 5), most=st.integers(1, 20))
 def test_answers_are_those_of_each_prompt_alone(name, prompts, batch_size, most):
     model = model_of(name)

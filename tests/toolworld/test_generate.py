@@ -229,8 +229,7 @@ def test_a_missing_detail_is_asked_for_and_then_used():
 # -- wrong calls and their labels -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("split", SPLITS)
-@pytest.mark.parametrize("rate", [0, 0.17, 0.5])
+@pytest.mark.parametrize(("split", "rate"), [("train", 0), ("test", 0.5), *((split, 0.17) for split in SPLITS)])
 def test_share_of_wrong_calls_is_the_error_rate(split, rate):
     kinds = [kind for t in trajectories(split, error_rate=rate) for kind in t.meta["errors"]]
     assert sum(kind is not None for kind in kinds) / len(kinds) == pytest.approx(
