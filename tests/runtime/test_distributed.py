@@ -438,9 +438,9 @@ def test_a_blank_row_adds_nothing_to_a_batch():
 
 def test_a_rollout_without_prompts_has_no_loss():
     from tltrain.training import policy_gradient as pg
-    from tltrain.training import rollout
+    from tltrain.training import update_batches
 
-    batch = rollout.make_batch([], [], [], pad_id=0)
+    batch = update_batches.make_batch([], [], [], pad_id=0)
     assert batch["input_ids"].shape == (1, 1)
     assert not batch["keep"].any()
     values = torch.zeros(0, requires_grad=True)[batch["index"]]

@@ -11,7 +11,7 @@ from transformers.models.llama.modeling_llama import LlamaForTokenClassification
 
 from tests.support.small_rollouts import NEVER, PAD, RESPONSES, SIZES, trees_of, with_mask
 from tltrain.inference import decoding_attention
-from tltrain.training import rollout, tree_mask
+from tltrain.training import rollout, tree_mask, update_batches
 from tltrain.training.actor_critic import ActorCritic, freeze_reference
 
 
@@ -64,7 +64,7 @@ def test_attention_by_blocks_gives_what_a_dense_mask_gives(byte_level, monkeypat
     for attention, multiple in (("sdpa", 1), ("flex_attention", tree_mask.BLOCK)):
         for model in (both.policy, both.critic):
             model.set_attn_implementation(attention)
-        batch = with_mask(rollout.make_batch(trees, responses, [0.0] * 5, PAD, multiple), both.policy)
+        batch = with_mask(update_batches.make_batch(trees, responses, [0.0] * 5, PAD, multiple), both.policy)
         names = ("input_ids", "position_ids", "attention_mask", "keep", "targets")
         with torch.no_grad():
             found.append(both(temperature=0.7, **{name: batch[name] for name in names}))

@@ -16,7 +16,7 @@ from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import flatten
 from tltrain.tokens.prefix_tree import tree
 from tltrain.tokens.prompts import PromptTree
-from tltrain.training import rollout, sft, tree_mask
+from tltrain.training import rollout, sft, tree_mask, update_batches
 from tltrain.training.actor_critic import ActorCritic, Models
 from tltrain.training.kl import KlControl
 from tltrain.training.ppo import PPOTrainer, Settings
@@ -81,7 +81,7 @@ def test_a_rollout_gives_the_logprobs_and_values_of_the_cpu(model, byte_level, a
         if device == "cuda":
             for one in (both.policy, both.critic):
                 one.set_attn_implementation(attention)
-        batch = rollout.make_batch(trees, responses, [0.0] * 5, 1, tree_mask.BLOCK if device == "cuda" else 1)
+        batch = update_batches.make_batch(trees, responses, [0.0] * 5, 1, tree_mask.BLOCK if device == "cuda" else 1)
         batch = rollout.to_device(batch, torch.device(device))
         batch["attention_mask"] = tree_mask.attention_mask(both.policy, batch.pop("reach"))
         inputs = {name: batch[name] for name in ("input_ids", "position_ids", "keep", "targets", "attention_mask")}

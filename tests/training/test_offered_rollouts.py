@@ -14,7 +14,7 @@ from tests.support.small_rollouts import NEVER, PAD, SIZES, trees_of, with_mask
 from tltrain.inference.offered_names import OfferedNames
 from tltrain.stages import irm
 from tltrain.tokens.encoder import Encoder
-from tltrain.training import policy_gradient, rollout
+from tltrain.training import policy_gradient, rollout, update_batches
 from tltrain.training.actor_critic import response_logits, token_logprobs
 from tltrain.training.rollout import Sampling
 
@@ -51,8 +51,8 @@ def test_responses_call_tools_on_offer_and_the_updates_logprobs_are_those_of_sam
     names = {encoder.decode(tokens).strip().partition("(")[0] for tokens in flat(responses)}
     assert names <= {"getPaperDetails", "getPapersByKeywords", "finish"}
 
-    batch = with_mask(rollout.make_batch(trees, responses, [0.0] * 5, PAD), model)
-    masks = rollout.allowed_tokens(offered, trees, responses, batch["index"])
+    batch = with_mask(update_batches.make_batch(trees, responses, [0.0] * 5, PAD), model)
+    masks = update_batches.allowed_tokens(offered, trees, responses, batch["index"])
     assert 5 < len(masks["allowed_at"]) < 5 * 24
     logits = response_logits(model, batch | masks, temperature or 1.0)
     logprobs = token_logprobs(logits, batch["targets"])[batch["index"]]
@@ -75,8 +75,8 @@ def test_the_gradient_is_that_of_the_masked_policy(model, offered, byte_level):
     trees = trees_of(byte_level, "trajectory")
     torch.manual_seed(0)
     responses = rollout.sample(model, trees, Sampling(3, 1.0, NEVER, PAD, offered))
-    batch = with_mask(rollout.make_batch(trees, responses, [0.0] * 5, PAD), model)
-    masks = rollout.allowed_tokens(offered, trees, responses, batch["index"])
+    batch = with_mask(update_batches.make_batch(trees, responses, [0.0] * 5, PAD), model)
+    masks = update_batches.allowed_tokens(offered, trees, responses, batch["index"])
     logits = response_logits(model, batch, 1.0).detach().requires_grad_()
 
     class Given(torch.nn.Module):
@@ -85,7 +85,7 @@ def test_the_gradient_is_that_of_the_masked_policy(model, offered, byte_level):
 
     logprobs = token_logprobs(response_logits(Given(), batch | masks, 1.0), batch["targets"])
     logprobs.sum().backward()
-    bits = rollout.allowed_tokens(offered, trees, responses, batch["index"])
+    bits = update_batches.allowed_tokens(offered, trees, responses, batch["index"])
     for n, row in zip(masks["allowed_at"].tolist(), bits["allowed"], strict=True):
         allowed = [8 * byte + bit for byte, value in enumerate(row.tolist()) for bit in range(8) if value >> bit & 1]
         expected = torch.zeros(logits.shape[1])

@@ -12,7 +12,7 @@ from transformers.models.llama.modeling_llama import LlamaForTokenClassification
 
 from tests.support.small_rollouts import NEVER, PAD, RESPONSES, SIZES, trees_of, with_mask
 from tltrain.tokens.prompts import PromptTree
-from tltrain.training import rollout, tree_mask
+from tltrain.training import rollout, tree_mask, update_batches
 from tltrain.training.actor_critic import ActorCritic
 from tltrain.training.rollout import Sampling
 
@@ -143,7 +143,7 @@ def test_a_batch_by_hand():
     # Tree 0: prompts "7" and "7 8 9" with responses "3 4" and "5"; tree 1: prompt "6" with response "2 2 2".
     # The last token of a response is predicted, not fed in.
     trees = [PromptTree((7, 8, 9), (1, 3), (None, None)), PromptTree((6,), (1,), (None,))]
-    batch = rollout.make_batch(trees, [[[3, 4], [5]], [[2, 2, 2]]], [1.0, -2.0, 0.5], PAD)
+    batch = update_batches.make_batch(trees, [[[3, 4], [5]], [[2, 2, 2]]], [1.0, -2.0, 0.5], PAD)
     assert batch["input_ids"].tolist() == [[7, 3, 8, 9], [6, 2, 2, PAD]]
     assert batch["position_ids"].tolist() == [[0, 1, 1, 2], [0, 1, 2, 0]]
     assert batch["keep"].tolist() == [[True, True, False, True], [True, True, True, False]]
@@ -158,7 +158,7 @@ def test_a_batch_by_hand():
         [[1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [1, 0, 1, 1]],
         [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 0, 1]],
     ]
-    padded = rollout.make_batch(trees, [[[3, 4], [5]], [[2, 2, 2]]], [1.0, -2.0, 0.5], PAD, tree_multiple=3)
+    padded = update_batches.make_batch(trees, [[[3, 4], [5]], [[2, 2, 2]]], [1.0, -2.0, 0.5], PAD, tree_multiple=3)
     assert padded["input_ids"].tolist() == [[7, 3, 8, 9, PAD, PAD], [6, 2, 2, PAD, PAD, PAD]]
     assert padded["reach"][0].tolist() == [4, 2, 4, 4, 5, 6]
     assert torch.equal(padded["targets"], batch["targets"]) and not padded["keep"][:, 4:].any()
@@ -166,7 +166,7 @@ def test_a_batch_by_hand():
 
 def test_without_branches_the_mask_is_one_of_padding():
     trees = [PromptTree((7, 8), (2,), (None,)), PromptTree((6,), (1,), (None,))]
-    batch = rollout.make_batch(trees, [[[3]], [[4]]], [0.0, 0.0], PAD)
+    batch = update_batches.make_batch(trees, [[[3]], [[4]]], [0.0, 0.0], PAD)
     assert batch["input_ids"].tolist() == [[7, 8], [6, PAD]]
     assert batch["attention_mask"].tolist() == [[1, 1], [1, 0]]
     assert batch["keep"].tolist() == [[False, True], [True, False]]
@@ -177,7 +177,7 @@ def test_a_batch_gives_the_logprobs_and_values_of_each_response_alone(model, siz
     critic = LlamaForTokenClassification(LlamaConfig(**sizes, num_labels=1)).eval()
     responses = iter(RESPONSES)
     nested = [[next(responses) for _ in tree.ends] for tree in trees]
-    batch = with_mask(rollout.make_batch(trees, nested, [0.0] * 5, PAD), model)
+    batch = with_mask(update_batches.make_batch(trees, nested, [0.0] * 5, PAD), model)
     scores, mask, index = batch.pop("scores"), batch.pop("mask"), batch.pop("index")
     with torch.no_grad():
         logprobs, entropy, values = ActorCritic(model, critic)(temperature=0.7, **batch)
@@ -198,7 +198,7 @@ def test_what_is_sampled_has_the_logprobs_it_was_drawn_with(model, byte_level):
     """Greedy tokens are also the most likely in the update's forward pass: both see the same context."""
     trees = trees_of(byte_level, "trajectory")
     responses = rollout.sample(model, trees, greedy())
-    batch = with_mask(rollout.make_batch(trees, responses, [0.0] * 5, PAD), model)
+    batch = with_mask(update_batches.make_batch(trees, responses, [0.0] * 5, PAD), model)
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
     with torch.no_grad():
         logits = model(**inputs, logits_to_keep=batch["keep"], use_cache=False).logits

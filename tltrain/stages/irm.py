@@ -26,12 +26,11 @@ from omegaconf import DictConfig
 
 from tltrain import config, plan, tracking
 from tltrain.errors import TltrainError
-from tltrain.evaluation import scoring
 from tltrain.grading import RewardSettings
 from tltrain.models import loading
-from tltrain.runtime import distributed, json_files, runs, terminal
+from tltrain.runtime import distributed, terminal
 from tltrain.runtime.shares import share
-from tltrain.stages import rejection_sampling, supervised, training_runs
+from tltrain.stages import held_out_evaluation, rejection_sampling, supervised, training_runs
 from tltrain.stages.training_runs import TrainingRun
 from tltrain.tokens.prompts import (
     AnswerLimit,
@@ -43,13 +42,12 @@ from tltrain.tokens.prompts import (
     questions,
 )
 from tltrain.tracking import names
-from tltrain.trajectory import Sample, Trajectory
+from tltrain.trajectory import Trajectory
 
 if TYPE_CHECKING:
-    from tltrain.inference.offered_names import OfferedNames
     from tltrain.tokens.encoder import Encoder
     from tltrain.training.actor_critic import Models
-    from tltrain.training.reward_function import Judge, RewardFunction, RewardSignal
+    from tltrain.training.reward_function import Judge, RewardSignal
     from tltrain.training.rollout import Prompts
 
 log = logging.getLogger(__name__)
@@ -83,7 +81,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         warn_of_names_not_on_offer(trees)
     plan.announce(cfg, model.config, trees)
     asked = [sample for item in prepared.held_out for _, sample in questions(item)][: cfg.stage.eval_size]
-    evaluate = HeldOutEvaluation(cfg, prepared.encoder, asked, judge)
+    evaluate = held_out_evaluation.HeldOutEvaluation(cfg, prepared.encoder, asked, judge)
     before = evaluate.cached(folder / "before.json", model, bf16, "answering held-out questions beforehand")
 
     with tracking.job(cfg, folder) as tracker:
@@ -296,7 +294,7 @@ def make_trainer(
         temperature=stage.temperature if stage.do_sample else None,
         eos_id=encoder.eos_id,
         pad_id=encoder.tokenizer.pad_token_id,
-        offered=offered_names(prepared.cfg, encoder),
+        offered=held_out_evaluation.offered_names(prepared.cfg, encoder),
     )
     asked = Prompts(trees, sampling, encoder)
     if stage.algorithm.name == "rejection":
@@ -318,13 +316,6 @@ def make_trainer(
         prepared.cfg, prepared.base, prepared.model, lambda: initial_value(prepared, asked, reward.judge)
     )
     return PPOTrainer(models, arguments, asked, reward=reward, settings=settings, callbacks=callbacks), {}
-
-
-def offered_names(cfg: DictConfig, encoder: Encoder) -> OfferedNames | None:
-    """Return what `stage.names=offered` allows; None for `free`."""
-    from tltrain.inference.offered_names import OfferedNames
-
-    return OfferedNames(encoder) if cfg.stage.names == config.Names.offered else None
 
 
 def load_models(cfg: DictConfig, path: str, policy: Any, first_reward: Callable[[], float]) -> Models:
@@ -386,77 +377,6 @@ def initial_value(prepared: TrainingRun, asked: Prompts, judge: Judge) -> float:
                 seed=prepared.cfg.seed,
             )
         return distributed.share(mean)
-
-
-class HeldOutEvaluation:
-    """Answers held-out questions greedily and grades them: reward, and TS, PI, CF with intervals."""
-
-    def __init__(self, cfg: DictConfig, encoder: Encoder, samples: list[Sample], judge: RewardFunction) -> None:
-        self.cfg, self.encoder, self.samples, self.judge = cfg, encoder, samples, judge
-        self.offered = offered_names(cfg, encoder)
-        too_long = sum(length > cfg.stage.max_new_tokens for length in answer_lengths(samples, encoder))
-        if too_long:
-            log.warning(
-                "the golden call of %d of %d held-out questions does not fit stage.max_new_tokens=%d: no answer to "
-                "them can be right",
-                *(too_long, len(samples), cfg.stage.max_new_tokens),
-            )
-
-    def __call__(self, model: Any, bf16: bool, description: str) -> dict[str, Any]:
-        """Return `reward`, `ts`, `pi`, `cf` (percent), `n`, the metrics' intervals, outcomes, and rewards in order."""
-        import torch
-
-        from tltrain.inference import generation
-        from tltrain.inference.token_choice import TokenChoice
-
-        if not self.samples:
-            return {"n": 0}
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
-            texts = generation.generate(
-                model,
-                self.encoder,
-                [self.encoder.prompt(sample) for sample in self.samples],
-                generation.GenerationSettings(
-                    self.cfg.stage.max_new_tokens, self.cfg.stage.eval_batch_size, description, together=True
-                ),
-                choose=TokenChoice(self.samples, self.offered) if self.offered else None,
-            )
-        judged = [self.judge(sample, text) for sample, text in zip(self.samples, texts, strict=True)]
-        grades, rewards = [one.grade for one in judged], [one.reward for one in judged]
-        levels = scoring.score(grades, self.cfg.seed)
-        return {
-            "reward": sum(rewards) / len(rewards),
-            **{level: metric.value for level, metric in levels.items()},
-            "n": len(rewards),
-            "intervals": {level: [metric.low, metric.high] for level, metric in levels.items()},
-            "outcomes": scoring.count_outcomes(grades),
-            "rewards": rewards,
-        }
-
-    def cached(self, path: Path, model: Any, bf16: bool, description: str) -> dict[str, Any]:
-        """Return the same, cached in `path` for a resumed run."""
-        from tltrain.training import engines
-
-        found = distributed.share(_kept(path))
-        if found is None:
-            with engines.gathered(model):
-                found = self(model, bf16, description)
-            runs.write_json(path, found)
-        return found
-
-
-def _kept(path: Path) -> dict[str, Any] | None:
-    """What a run that was stopped found out and left in `path`; None where there is nothing that can be read."""
-    if not path.is_file():
-        return None
-    try:
-        found = json_files.read_object(path)
-        if not isinstance(found.get("n"), int):
-            raise ValueError("it does not say how many questions were asked")
-    except (OSError, ValueError) as error:
-        log.warning("%s is not used, the questions are asked again: %s", path, " ".join(str(error).split())[:200])
-        return None
-    return found
 
 
 def last_step(logs: list[dict[str, float]]) -> dict[str, float]:

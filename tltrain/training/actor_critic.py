@@ -175,7 +175,7 @@ def model_inputs(batch: dict[str, Any]) -> dict[str, Any]:
 def response_logits(model: nn.Module, batch: dict[str, Any], temperature: float) -> torch.Tensor:
     """Return logits / temperature, [N, V] in float32, at the positions that predict response tokens.
 
-    Those of tokens that may not come next (`rollout.allowed_tokens`) are so small that their probability is 0.
+    Those of tokens that may not come next (`update_batches.allowed_tokens`) are so small that their probability is 0.
     """
     logits = model(**model_inputs(batch), logits_to_keep=batch["keep"], use_cache=False).logits
     logits = logits.float() / temperature

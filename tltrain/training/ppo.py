@@ -43,7 +43,7 @@ from tltrain.config import LossMean
 from tltrain.errors import TltrainError
 from tltrain.inference import forest_attention
 from tltrain.tokens.prompts import PromptTree
-from tltrain.training import engines, rollout, tree_mask
+from tltrain.training import engines, rollout, tree_mask, update_batches
 from tltrain.training import policy_gradient as pg
 from tltrain.training.actor_critic import (
     ActorCritic,
@@ -222,13 +222,15 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
             part = slice(start, start + len(batch))
             start += len(batch)
             scores = [one.reward for own in judged[part] for one in own]
-            laid_out = rollout.make_batch(
+            laid_out = update_batches.make_batch(
                 batch, responses[part], scores, self.sampling.pad_id, self._tree_multiple, self._together
             )
             names = [one.sample.id for own in judged[part] for one in own]
             if self.sampling.offered is not None:
-                laid_out |= rollout.allowed_tokens(self.sampling.offered, batch, responses[part], laid_out["index"])
-            laid_out["drawn_logprobs"] = rollout.padded(list(islice(logprobs, len(names))), laid_out["mask"])
+                laid_out |= update_batches.allowed_tokens(
+                    self.sampling.offered, batch, responses[part], laid_out["index"]
+                )
+            laid_out["drawn_logprobs"] = update_batches.padded(list(islice(logprobs, len(names))), laid_out["mask"])
             micro_batches.append(rollout.to_device(laid_out, self.args.device) | {"samples": names})
         self._sums.add(seconds_scoring=self._lap())
         return micro_batches

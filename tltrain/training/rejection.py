@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from tltrain.grading import Outcome
 from tltrain.tokens.layout import Layout
 from tltrain.tokens.prompts import PromptTree
-from tltrain.training import rollout
+from tltrain.training import rollout, update_batches
 from tltrain.training.reward_function import GradedResponse, Judge
 from tltrain.training.rollout import Prompts, RolloutSampler
 
@@ -109,7 +109,7 @@ def layouts(sampled: Iterable[SampledTree], branches: bool) -> Iterator[Layout]:
     for one in sampled:
         kept = [m for m, judged in enumerate(one.judged) if is_kept(judged)]
         for prompts in [kept] if branches and kept else [[m] for m in kept]:
-            yield rollout.layout(pruned(one.tree, prompts), [one.responses[m] for m in prompts])
+            yield update_batches.layout(pruned(one.tree, prompts), [one.responses[m] for m in prompts])
 
 
 def counts(sampled: Iterable[SampledTree]) -> SampledCounts:

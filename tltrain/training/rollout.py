@@ -1,8 +1,7 @@
-"""Rollouts: sample a response to every prompt of a batch of trees, and build the update's batches from them.
+"""Rollouts: sample a response to every prompt of a batch of trees.
 
-Shared prefixes are computed once in both parts. Sampling fills the key-value cache from each tree's longest prompt and
-copies to every prompt its part of the cache. The update runs over the tree, in which each response is a branch that
-attends only to its own prompt and itself.
+Shared prefixes are computed once: sampling fills the key-value cache from each tree's longest prompt and copies to
+every prompt its part of the cache.
 
 With `stage.names=offered` the policy is a masked one: with the tokens A_t that may come next (`offered_names`),
 
@@ -33,7 +32,6 @@ from tltrain.inference.generation import ignore_generation_config
 from tltrain.inference.offered_names import OfferedNames
 from tltrain.inference.token_choice import ChosenTokens, TokenChoice
 from tltrain.tokens.encoder import Encoder
-from tltrain.tokens.layout import Layout, Run, Target, flatten
 from tltrain.tokens.prompts import PromptTree
 
 
@@ -280,129 +278,6 @@ def shared_cache(
             whole = getattr(layer, name).transpose(1, 2)  # [trees, T, heads, size]
             setattr(layer, name, whole[at].transpose(1, 2).contiguous())
     return cache
-
-
-def make_batch(
-    trees: Sequence[PromptTree],
-    responses: Sequence[Sequence[Sequence[int]]],
-    scores: Sequence[float],
-    pad_id: int,
-    tree_multiple: int = 1,
-    together: bool = False,
-) -> dict[str, Any]:
-    """Build one batch from B trees with M responses, of at most R and altogether N tokens, padded to T positions.
-
-    Without trees, the batch is a row of a single token without targets (M and N are 0).
-
-    Args:
-        tree_multiple: T is a multiple of this if a tree has branches.
-        together: lay the trees out one after another in a single row, without padding, for `forest_attention`.
-
-    Returns:
-        `input_ids`, `position_ids`: [B, T], or [1, T] if `together`. `attention_mask`: [B, T]; or, if a tree has
-        branches or `together`, `reach`: [B, T], from which `tree_mask.attention_mask` computes a mask. `starts`, if
-        `together`: [B + 1], where each tree starts in the row, and T. `real`: [B, T], 0 where there is padding.
-        `keep`: [B, T], True where a hidden state predicts a response token. `targets`: [N], those tokens in the order
-        of `keep`. `index`: [M, R], the position in that order of each token of each response. `mask`: [M, R], True
-        where a response has a token. `scores`: [M].
-    """
-    rows = [layout(tree, own) for tree, own in zip(trees, responses, strict=True)]
-    if not rows:
-        rows, together = [flatten([Run([pad_id], -1, [])])], False
-    starts = list(accumulate((len(own.input_ids) for own in rows), initial=0))
-    branching = together or any(len(tree.ends) > 1 for tree in trees)
-    if together:
-        at, shape = [(0, start) for start in starts], (1, starts[-1])
-    else:
-        width = max(len(own.input_ids) for own in rows)
-        if branching:
-            width = -(-width // tree_multiple) * tree_multiple
-        at, shape = [(row, 0) for row in range(len(rows))], (len(rows), width)
-    ids = torch.full(shape, pad_id)
-    positions, real = torch.zeros_like(ids), torch.zeros_like(ids)
-    reach = torch.arange(1, shape[1] + 1).repeat(shape[0], 1)  # padding attends to itself: a softmax needs something
-    labels = torch.full_like(ids, -1)
-    for (row, start), own in zip(at, rows, strict=False):
-        end = start + len(own.input_ids)
-        ids[row, start:end] = torch.tensor(own.input_ids)
-        positions[row, start:end] = torch.tensor(own.position_ids)
-        reach[row, start:end] = torch.tensor(own.reach) + start
-        real[row, start:end] = 1
-        labels[row, [start + position for position in own.positions]] = torch.tensor(own.targets, dtype=torch.long)
-    keep = labels >= 0
-    order = keep.flatten().cumsum(0).view_as(keep) - 1
-    lengths = [len(response) for own in responses for response in own]
-    mask = torch.arange(max(lengths, default=1)) < torch.tensor(lengths, dtype=torch.long)[:, None]
-    index = torch.zeros(mask.shape, dtype=torch.long)
-    if trees:
-        index[mask] = torch.cat(
-            [
-                order[row, [start + position for position in own.positions]]
-                for (row, start), own in zip(at, rows, strict=False)
-            ]
-        )
-    return {
-        "input_ids": ids,
-        "position_ids": positions,
-        **({"reach": reach} if branching else {"attention_mask": real}),
-        **({"starts": torch.tensor(starts)} if together else {}),
-        "real": real,
-        "keep": keep,
-        "targets": labels[keep],
-        "index": index,
-        "mask": mask,
-        "scores": torch.tensor(scores, dtype=torch.float32),
-    }
-
-
-def allowed_tokens(
-    offered: OfferedNames,
-    trees: Sequence[PromptTree],
-    responses: Sequence[Sequence[Sequence[int]]],
-    index: torch.Tensor,
-) -> dict[str, torch.Tensor]:
-    """Return which tokens may come next where a tool's name is not complete, as a part of the batch.
-
-    Args:
-        index: [M, R] of `make_batch`.
-
-    Returns:
-        `allowed_at`: [K], the positions of those tokens among the N targets. `allowed`: [K, ceil(V / 8)], uint8, the
-        tokens that may come next as bits, the lowest first.
-    """
-    at: list[int] = []
-    allowed: list[np.ndarray] = []
-    owners = [
-        (sample, tokens)
-        for tree, own in zip(trees, responses, strict=True)
-        for sample, tokens in zip(tree.samples, own, strict=True)
-    ]
-    for (sample, tokens), positions in zip(owners, index.tolist(), strict=False):
-        for k in range(len(tokens)):
-            found = offered.allowed(sample.tools, tokens[:k])
-            if found is None:
-                break
-            at.append(positions[k])
-            allowed.append(np.packbits(found, bitorder="little"))
-    bits = np.stack(allowed) if allowed else np.zeros((0, 0), dtype=np.uint8)
-    return {"allowed_at": torch.tensor(at, dtype=torch.long), "allowed": torch.from_numpy(bits)}
-
-
-def padded(rows: Sequence[Sequence[float]], mask: torch.Tensor) -> torch.Tensor:
-    """Return per-token numbers of each response as [M, R], 0 outside of `mask`."""
-    found = torch.zeros(mask.shape)
-    found[mask] = torch.tensor([number for row in rows for number in row])
-    return found
-
-
-def layout(tree: PromptTree, responses: Sequence[Sequence[int]]) -> Layout:
-    """Split the prompt where responses branch off, and attach each response without its last token to its piece."""
-    starts = (0, *tree.ends[:-1])
-    runs: list[Run] = []
-    for m, (start, end, tokens) in enumerate(zip(starts, tree.ends, responses, strict=True)):
-        targets = [Target(k - 1, token, 1.0, False, m) for k, token in enumerate(tokens)]
-        runs += [Run(list(tree.ids[start:end]), 2 * (m - 1) if m else -1, []), Run(list(tokens[:-1]), 2 * m, targets)]
-    return flatten(runs)
 
 
 class SamplingCopy:

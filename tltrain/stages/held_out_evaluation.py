@@ -1,0 +1,100 @@
+"""Held-out questions, which stage=irm asks before and after training."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from tltrain import config
+from tltrain.evaluation import scoring
+from tltrain.runtime import distributed, json_files, runs
+from tltrain.tokens.prompts import answer_lengths
+from tltrain.trajectory import Sample
+
+if TYPE_CHECKING:
+    from tltrain.inference.offered_names import OfferedNames
+    from tltrain.tokens.encoder import Encoder
+    from tltrain.training.reward_function import RewardFunction
+
+log = logging.getLogger(__name__)
+
+
+class HeldOutEvaluation:
+    """Answers held-out questions greedily and grades them: reward, and TS, PI, CF with intervals."""
+
+    def __init__(self, cfg: DictConfig, encoder: Encoder, samples: list[Sample], judge: RewardFunction) -> None:
+        self.cfg, self.encoder, self.samples, self.judge = cfg, encoder, samples, judge
+        self.offered = offered_names(cfg, encoder)
+        too_long = sum(length > cfg.stage.max_new_tokens for length in answer_lengths(samples, encoder))
+        if too_long:
+            log.warning(
+                "the golden call of %d of %d held-out questions does not fit stage.max_new_tokens=%d: no answer to "
+                "them can be right",
+                *(too_long, len(samples), cfg.stage.max_new_tokens),
+            )
+
+    def __call__(self, model: Any, bf16: bool, description: str) -> dict[str, Any]:
+        """Return `reward`, `ts`, `pi`, `cf` (percent), `n`, the metrics' intervals, outcomes, and rewards in order."""
+        import torch
+
+        from tltrain.inference import generation
+        from tltrain.inference.token_choice import TokenChoice
+
+        if not self.samples:
+            return {"n": 0}
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+            texts = generation.generate(
+                model,
+                self.encoder,
+                [self.encoder.prompt(sample) for sample in self.samples],
+                generation.GenerationSettings(
+                    self.cfg.stage.max_new_tokens, self.cfg.stage.eval_batch_size, description, together=True
+                ),
+                choose=TokenChoice(self.samples, self.offered) if self.offered else None,
+            )
+        judged = [self.judge(sample, text) for sample, text in zip(self.samples, texts, strict=True)]
+        grades, rewards = [one.grade for one in judged], [one.reward for one in judged]
+        levels = scoring.score(grades, self.cfg.seed)
+        return {
+            "reward": sum(rewards) / len(rewards),
+            **{level: metric.value for level, metric in levels.items()},
+            "n": len(rewards),
+            "intervals": {level: [metric.low, metric.high] for level, metric in levels.items()},
+            "outcomes": scoring.count_outcomes(grades),
+            "rewards": rewards,
+        }
+
+    def cached(self, path: Path, model: Any, bf16: bool, description: str) -> dict[str, Any]:
+        """Return the same, cached in `path` for a resumed run."""
+        from tltrain.training import engines
+
+        found = distributed.share(_kept(path))
+        if found is None:
+            with engines.gathered(model):
+                found = self(model, bf16, description)
+            runs.write_json(path, found)
+        return found
+
+
+def _kept(path: Path) -> dict[str, Any] | None:
+    """What a run that was stopped found out and left in `path`; None where there is nothing that can be read."""
+    if not path.is_file():
+        return None
+    try:
+        found = json_files.read_object(path)
+        if not isinstance(found.get("n"), int):
+            raise ValueError("it does not say how many questions were asked")
+    except (OSError, ValueError) as error:
+        log.warning("%s is not used, the questions are asked again: %s", path, " ".join(str(error).split())[:200])
+        return None
+    return found
+
+
+def offered_names(cfg: DictConfig, encoder: Encoder) -> OfferedNames | None:
+    """Return what `stage.names=offered` allows; None for `free`."""
+    from tltrain.inference.offered_names import OfferedNames
+
+    return OfferedNames(encoder) if cfg.stage.names == config.Names.offered else None
