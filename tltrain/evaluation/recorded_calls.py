@@ -122,8 +122,8 @@ MEASURES = {
     "failing_loss": "nats a token of failing calls",
     "key_accuracy": "% of the key tokens of calls without a mistake that are the likeliest",
     "key_loss": "nats a key token of calls without a mistake",
-    "margin": "nats by which a failing call is less likely than the golden one in its place",
-    "preferred": "% of failing calls than which the golden one in its place is likelier",
+    "margin": "nats by which a failing call is less likely than the golden call in its place",
+    "preferred": "% of failing calls that are less likely than the golden call in their place",
 }
 """The numbers of `measure`, in words. Calls that ask or answer the user are left out: their words are open."""
 
