@@ -15,7 +15,6 @@ from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 
-from tests.support import composition
 from tltrain.entry import reference
 
 HERE = Path(__file__).parent
@@ -44,8 +43,7 @@ html_copy_source = False
 
 def write_configuration_pages(app: Sphinx, config: Any) -> None:
     """Write the pages of `configuration/`; only those that have changed, so that builds stay short."""
-    with composition.quick():  # reads and merges each file of conf/ once, not once for each choice
-        pages = reference.markdown()
+    pages = reference.markdown()
     CONFIGURATION.mkdir(exist_ok=True)
     for file in CONFIGURATION.glob("*.md"):
         if file.name not in pages:
