@@ -70,6 +70,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     judge = reward_function.RewardFunction(
         RewardSettings.from_config(config.plain(cfg.reward)), cfg.stage.matching.name
     )
+    cfg = with_exact_packing(cfg, model)
     trees, report = prompts(cfg, prepared.train, prepared.held_out, prepared.encoder, generation.context(model))
     cfg = with_answer_limit(cfg, report.max_new_tokens)
     log.info(
@@ -231,6 +232,23 @@ def warn_of_names_not_on_offer(trees: Sequence[PromptTree]) -> None:
             "them can be right; stage.names=free samples any name",
             share(missing, len(samples)),
         )
+
+
+def with_exact_packing(cfg: DictConfig, model: Any) -> DictConfig:
+    """Return the configuration, with one prompt a sample where the model cannot compute several responses of a tree.
+
+    Only PPO computes them in the model that is trained; `rejection` checks for itself, and TRL's algorithms have no
+    trees.
+    """
+    from tltrain.training import tree_mask
+
+    trees = cfg.stage.algorithm.name == "ppo" and cfg.stage.packing.name == "trajectory"
+    if not trees or not (why := tree_mask.obstacle(model)):
+        return cfg
+    log.info("stage.packing=turn instead of trajectory: %s", why)
+    own = cfg.copy()
+    own.stage.packing = config.Packing.turn
+    return own
 
 
 def with_answer_limit(cfg: DictConfig, max_new_tokens: int) -> DictConfig:

@@ -121,7 +121,7 @@ def target_nll(
     """
     inputs = {"input_ids": batch["input_ids"]}
     if "reach" in batch:
-        mask = tree_mask.attention_mask(model, batch["reach"], mask_dtype)
+        mask = tree_mask.attention_mask(model, batch["reach"], batch["position_ids"], mask_dtype)
         inputs |= {"position_ids": batch["position_ids"], "attention_mask": mask}
     elif not fused:
         inputs["attention_mask"] = batch["attention_mask"]
