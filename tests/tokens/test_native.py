@@ -9,16 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import pre_tokenizers, trainers
 
-from tests.support.native_formats import NAMES, PARALLEL, TOOLS, context, encoder, second_left_out, talk
+from tests.support.exactness import PACKINGS, check_contexts, check_prompts
+from tests.support.native_formats import NAMES, PARALLEL, TOOLS, encoder, second_left_out, talk
 from tests.support.packed import packed
 from tltrain import mae
 from tltrain.errors import TltrainError
 from tltrain.formats.families import FAMILIES
-from tltrain.formats.native import messages_of, tools_of
 from tltrain.models.encoders import native_encoder
 from tltrain.models.loading import byte_level_tokenizer
-from tltrain.tokens.packing import PackingReport, PackingSettings, pack
-from tltrain.trajectory import Call, Message, Sample, ToolCall, Trajectory, actions
+from tltrain.trajectory import Call, Message, ToolCall, Trajectory, actions
 
 SEVERAL = tuple(name for name in NAMES if name not in ("llama3", "gptoss"))
 family = pytest.mark.parametrize("name", NAMES)
@@ -36,47 +35,20 @@ def included(turn) -> list[int]:
 
 @family
 @pytest.mark.parametrize("thoughts", [False, True])
-def test_every_turn_stands_behind_the_ids_that_a_server_builds(name, thoughts):
-    own, item = encoder(name), talk(2, thoughts, calls=2)
-    learned = list(own.turns(item, 9.0))
-    messages, owners = messages_of(own.conversation_messages(item), "", item.tools)
-    asked = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
-    assert len(learned) == len(asked) and None not in owners
-    for turn, at in zip(learned, asked, strict=True):
-        server = own.tokenizer.apply_chat_template(
-            messages[:at], tools=tools_of(item), add_generation_prompt=True, return_dict=False
-        )
-        if name != "gptoss":  # which writes the current date
-            assert turn.prompt.ids == server
-        history = own.conversation_messages(item)[: owners[at]]
-        assert turn.prompt.ids == own.prompt(Sample("s", item.tools, history, ()))
-        assert turn.said.ids[-1] in own.native.stop_ids
-        assert own.native.stop_ids.isdisjoint(turn.said.ids[:-1])
+@pytest.mark.parametrize("turns", [1, 2, 8])
+def test_every_turn_stands_behind_the_ids_that_a_server_builds(name, thoughts, turns):
+    check_prompts(encoder(name), talk(turns, thoughts, calls=2))
 
 
-PACKINGS = {
-    "trajectory": PackingSettings("trajectory", 9.0),
-    "branches": PackingSettings("trajectory", 9.0, branches=True),
-    "turn": PackingSettings("turn", 9.0),
-    "prefix_tree": PackingSettings("prefix_tree", 9.0),
-}
-
-
-def check_contexts(name: str, item: Trajectory, packing: str) -> None:
-    """Check that each target is predicted behind exactly its turn's prompt and what the turn has said so far."""
-    own, wanted = encoder(name), {}
-    turns = list(own.turns(item, 9.0))
-    for turn in turns:
-        for target in turn.targets:
-            before = (*turn.prompt.ids, *turn.said.ids[: target.offset + 1])
-            wanted[before] = (target.token, target.weight, target.key)
-    report, found = PackingReport(), {}
-    for layout in pack([item], own, PACKINGS[packing], report):
-        for number, position in enumerate(layout.positions):
-            is_key = bool(layout.keys[number])
-            found[tuple(context(layout, position))] = (layout.targets[number], layout.weights[number], is_key)
-    assert found == wanted
-    assert report.turns == len(turns) and (report.samples == 1 or packing != "branches")
+@pytest.mark.parametrize("name", ["qwen3", "qwen3_5", "gemma"])
+@pytest.mark.parametrize("thinking", [False, True])
+@pytest.mark.parametrize("turns", [1, 8])
+def test_so_it_does_where_thinking_is_switched(name, thinking, turns):
+    options = {"enable_thinking": thinking}
+    own = native_encoder(encoder(name).tokenizer, name, {"options": options})
+    item = talk(turns, thoughts=True)
+    check_prompts(own, item, options)
+    check_contexts(own, item, "branches")
 
 
 @pytest.mark.parametrize(
@@ -84,13 +56,19 @@ def check_contexts(name: str, item: Trajectory, packing: str) -> None:
     [*((name, "branches") for name in NAMES), *(("qwen3", packing) for packing in PACKINGS if packing != "branches")],
 )
 def test_every_target_is_predicted_in_the_context_it_has_when_it_is_asked_for(name, packing):
-    check_contexts(name, talk(2, thoughts=True, calls=2), packing)
+    check_contexts(encoder(name), talk(2, thoughts=True, calls=2), packing)
 
 
 @settings(max_examples=6)
 @given(st.integers(1, 3), st.booleans(), st.integers(1, 2), st.sampled_from(sorted(PACKINGS)))
 def test_contexts_are_exact_whatever_the_conversation(turns, thoughts, calls, packing):
-    check_contexts("qwen3", talk(turns, thoughts, calls), packing)
+    check_contexts(encoder("qwen3"), talk(turns, thoughts, calls), packing)
+
+
+@family
+@pytest.mark.parametrize("thoughts", [False, True])
+def test_contexts_are_exact_over_eight_user_turns(name, thoughts):
+    check_contexts(encoder(name), talk(8, thoughts), "branches")
 
 
 def test_trajectories_whose_turns_have_different_contexts_are_counted():
