@@ -1,6 +1,6 @@
 """Measure how fast thinking conversations are trained in the contexts that their turns have when they are asked for.
 
-    python experiments/bench/thinking.py [--quick] [--fp32] [--model smollm2_135m] [--conversations 2] [--user-turns 4]
+    python experiments/bench/thinking.py [--quick] [--fp32] [--model smollm2_135m] [--layers N]
 
 Qwen3's chat template drops the thoughts before the last user message, so that one rendering of a conversation shows
 most of its turns another context than a server will. The same conversations, every turn of the assistant a target, as
@@ -29,6 +29,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any, NamedTuple
 
+import machine
 import torch
 import torch.nn.functional as F
 from datasets import Dataset
@@ -41,6 +42,8 @@ from trl import SFTTrainer
 from tltrain import config, toolworld
 from tltrain.formats.native import messages_of, tools_of
 from tltrain.models import devices
+from tltrain.models.encoders import native_encoder
+from tltrain.models.loading import template_of
 from tltrain.runtime import terminal
 from tltrain.tokens.layout import Layout
 from tltrain.tokens.native import NativeEncoder
@@ -57,11 +60,12 @@ class Contender(NamedTuple):
     """A way to train the conversations.
 
     Attributes:
-        trainer: makes one optimizer step over everything. tokens, operations: of an epoch.
+        trainer: makes one optimizer step over everything. layers: of the model. tokens, operations: of an epoch.
         wrong: turns in another context than at inference. differences: of turns' losses from those of `turn` (float32).
     """
 
     trainer: Any
+    layers: int
     tokens: int
     operations: float
     wrong: int
@@ -105,10 +109,15 @@ def layouts(items: Sequence[Trajectory], encoder: NativeEncoder, packing: str) -
 
 
 def whole(items: Sequence[Trajectory], encoder: NativeEncoder) -> Dataset:
-    """Return the conversations as TRL takes them: messages and tools."""
+    """Return the conversations as TRL takes them: messages and tools.
+
+    Arguments are text, which Qwen3's template writes as it stands: a dataset would give objects one another's keys.
+    """
     rows = []
     for item in items:
         messages, _ = messages_of(encoder.conversation_messages(item), item.instructions, item.tools)
+        for call in (call for message in messages for call in message.get("tool_calls", ())):
+            call["function"]["arguments"] = json.dumps(call["function"]["arguments"], ensure_ascii=False)
         rows.append({"messages": messages, "tools": json.dumps(tools_of(item))})
     return Dataset.from_list(rows)
 
@@ -175,7 +184,7 @@ def contender(
 ) -> Contender:
     """Make a contender, and compare what it trains with what is asked; without `differences` for tltrain's own."""
     turns = layouts(items, encoder, "turn")
-    targets = sum(len(layout.targets) for layout in turns)
+    targets, layers = sum(len(layout.targets) for layout in turns), model.config.num_hidden_layers
     if name in ("turn", "tltrain"):
         own = turns if name == "turn" else layouts(items, encoder, "trajectory")
         rows = sft.dataset(own)
@@ -189,7 +198,7 @@ def contender(
         seen = sum(position + 1 for layout in own for position in layout.position_ids)
         lengths = [len(layout.input_ids) for layout in own]
         needed = operations(model.config, lengths, targets, seen)
-        return Contender(trainer, sum(lengths), needed, 0, turn_losses(name, trainer))
+        return Contender(trainer, layers, sum(lengths), needed, 0, turn_losses(name, trainer))
     if name == "trl_turn":
         rows = plain_turns(turns)
         trainer = SFTTrainer(
@@ -197,7 +206,7 @@ def contender(
         )
         differences = turn_losses(name, trainer)
         lengths = [len(ids) for ids in rows["input_ids"]]
-        return Contender(trainer, sum(lengths), operations(model.config, lengths, targets), 0, differences)
+        return Contender(trainer, layers, sum(lengths), operations(model.config, lengths, targets), 0, differences)
     packed = {"packing": True, "max_length": PACKED_LENGTH} if name == "trl_packed" else {}
     more = {"assistant_only_loss": True, "dataset_kwargs": None, **packed}
     plain = SFTTrainer(
@@ -216,19 +225,33 @@ def contender(
     learned = sum(label != sft.IGNORED for labels in plain.train_dataset["labels"] for label in labels)
     needed = operations(model.config, lengths, learned)
     wrong = [difference for difference in differences if difference is not None]
-    return Contender(trainer, sum(lengths), needed, len(wrong), wrong)
+    return Contender(trainer, layers, sum(lengths), needed, len(wrong), wrong)
 
 
-def bench(model_name: str, count: int, user_turns: int, rounds: int, bf16: bool) -> dict[str, Any]:
+def with_layers(model: Any, layers: int | None) -> Any:
+    """Return the model with its first layers alone."""
+    if layers is not None:
+        model.model.layers = model.model.layers[:layers]
+        model.config.num_hidden_layers = len(model.model.layers)
+    return model
+
+
+def bench(options: argparse.Namespace, bf16: bool) -> dict[str, Any]:
     """Measure the contenders for one table."""
+    share, model_name = 2 if options.quick else 1, options.model
+    count, user_turns, rounds = (
+        max(number // share, 1) for number in (options.conversations, options.user_turns, options.rounds)
+    )
     items = conversations(count, user_turns)
     rate, precision = MatmulRate(), "bf16" if bf16 else "fp32"
     contenders: dict[str, Contender] = {}
     seconds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
     with tempfile.TemporaryDirectory() as folder:
         for name in CONTENDERS:
-            model, _, encoder = load_model(model_name, items, format=FORMAT)  # TRL patches a model's forward
-            contenders[name] = contender(name, items, encoder, model, bf16, folder)
+            model, tokenizer, _ = load_model(model_name, items, format=FORMAT)  # TRL patches a model's forward
+            tokenizer.chat_template = template_of(FORMAT.name)
+            encoder = native_encoder(tokenizer, FORMAT.name, {})
+            contenders[name] = contender(name, items, encoder, with_layers(model, options.layers), bf16, folder)
         for turn in terminal.track(range(rounds + 1), f"{model_name}, {count} conversations"):
             rate.measure()
             for name in random.Random(turn).sample(CONTENDERS, len(CONTENDERS)):  # nobody always follows the same
@@ -259,7 +282,8 @@ def summary(
     shares = {name: one.operations / median[name] / rate(precision) for name, one in contenders.items()}
     user_turns = sum(message.role == "user" for item in items for message in item.messages)
     terminal.table(
-        f"{model_name} ({precision}), format={FORMAT.name}: {len(items)} conversations, {user_turns} user turns, "
+        f"{model_name} ({contenders['turn'].layers} layers, {precision}), format={FORMAT.name}: "
+        f"{len(items)} conversations, {user_turns} user turns, "
         f"{turns} turns of the assistant, {len(seconds['turn'])} rounds",
         ["contender", "tokens", "wrong context", "s (median)", "turns/s", "share", "largest loss difference"],
         [
@@ -276,6 +300,7 @@ def summary(
     )
     return {
         "model": model_name,
+        "layers": contenders["turn"].layers,
         "precision": precision,
         "conversations": len(items),
         "user_turns": user_turns,
@@ -297,16 +322,19 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="half the rounds, conversations and user turns")
     parser.add_argument("--fp32", action="store_true", help="train in float32 (default: bfloat16 where the CPU has it)")
     parser.add_argument("--model", default="smollm2_135m", help="a choice of conf/model/")
+    parser.add_argument("--processor-time", action="store_true", help="on a busy machine, with OMP_NUM_THREADS=1")
+    parser.add_argument("--layers", type=int, help="only the first layers of the model")
     parser.add_argument("--conversations", type=int, default=2)
     parser.add_argument("--user-turns", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
+    if options.processor_time:
+        machine.use_processor_time()
     bf16 = not options.fp32 and devices.device_and_dtype(OmegaConf.structured(config.Hardware))[1]
-    share = 2 if options.quick else 1
-    sizes = [max(number // share, 1) for number in (options.conversations, options.user_turns, options.rounds)]
-    found = bench(options.model, sizes[0], sizes[1], sizes[2], bf16)
-    threads = torch.get_num_threads()
-    print(json.dumps({"bench": "thinking", "torch": torch.__version__, "threads": threads, "results": [found]}))
+    found = bench(options, bf16)
+    threads, clock = torch.get_num_threads(), "processor" if options.processor_time else "wall"
+    record = {"bench": "thinking", "torch": torch.__version__, "threads": threads, "clock": clock, "results": [found]}
+    print(json.dumps(record))
 
 
 if __name__ == "__main__":
