@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, tzinfo
 from typing import Any
+from unittest import mock
 
 from tests.support.native_formats import context
 from tltrain.formats.native import messages_of, tools_of
@@ -19,6 +21,14 @@ PACKINGS = {
 }
 
 
+class _FormatDate(datetime):
+    """The day that `format.date` names by default, for templates that write the current one."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> _FormatDate:
+        return cls(2024, 7, 26, tzinfo=tz)
+
+
 def check_prompts(own: NativeEncoder, item: Trajectory, options: Mapping[str, Any] | None = None) -> None:
     """Check that each turn is asked for with the ids of the chat template, applied by transformers as a server does.
 
@@ -30,11 +40,11 @@ def check_prompts(own: NativeEncoder, item: Trajectory, options: Mapping[str, An
     asked = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
     assert len(learned) == len(asked) and None not in owners
     for turn, at in zip(learned, asked, strict=True):
-        server = own.tokenizer.apply_chat_template(
-            messages[:at], tools=tools_of(item), add_generation_prompt=True, return_dict=False, **(options or {})
-        )
-        if "strftime_now" not in own.native.template:  # else it has the current date
-            assert turn.prompt.ids == server
+        with mock.patch("transformers.utils.chat_template_utils.datetime", _FormatDate):
+            server = own.tokenizer.apply_chat_template(
+                messages[:at], tools=tools_of(item), add_generation_prompt=True, return_dict=False, **(options or {})
+            )
+        assert turn.prompt.ids == server
         history = own.conversation_messages(item)[: owners[at]]
         assert turn.prompt.ids == own.prompt(Sample("s", item.tools, history, ()))
         assert turn.said.ids[-1] in own.native.stop_ids

@@ -216,6 +216,66 @@ def test_an_option_that_the_template_does_not_have_is_refused():
         native_encoder(encoder("qwen3").tokenizer, "qwen3", {"options": {"enable_thought": True}})
 
 
+MISTRAL = """
+{%- for m in messages %}
+    {%- if m.role == 'user' %}
+        {%- if tools and m == (messages | selectattr('role', 'equalto', 'user') | list)[-1] %}
+            {{- '[AVAILABLE_TOOLS]' + (tools | tojson) + '[/AVAILABLE_TOOLS]' }}
+        {%- endif %}
+        {{- '[INST]' + m.content + '[/INST]' }}
+    {%- elif m.tool_calls %}
+        {{- '[TOOL_CALLS][' }}
+        {%- for c in m.tool_calls %}
+            {{- (c.function | tojson)[:-1] + ', "id": "' + c.id + '"}' + (']' + eos_token if loop.last else ', ') }}
+        {%- endfor %}
+    {%- elif m.role == 'assistant' %}{{- m.content + eos_token }}
+    {%- elif m.role == 'tool' %}{{- '[TOOL_RESULTS]' + m.content + '[/TOOL_RESULTS]' }}
+    {%- endif %}
+{%- endfor %}"""
+"""Calls as Mistral's models write them; the tools stand before the last user message, so that turns are branches."""
+
+
+@pytest.fixture(scope="module")
+def mistral():
+    tokenizer = byte_level_tokenizer([], 300, "hermes")
+    tokenizer.chat_template = MISTRAL
+    return native_encoder(tokenizer, "native", {})
+
+
+def test_a_model_of_mistrals_is_trained_in_its_own_template_and_read_back(mistral):
+    for item in (talk(3, thoughts=False, calls=2), replace(PARALLEL, instructions="")):
+        check_prompts(mistral, item)
+        check_contexts(mistral, item, "branches")
+        said = [message for message in mistral.conversation_messages(item) if message.role == "assistant"]
+        for turn, message in zip(mistral.turns(item, 9.0), said, strict=True):
+            answer = mistral.read(turn.said.ids, turn.prompt.ids, item.tools)
+            assert (answer.text, answer.problems) == (message.text, ())
+            assert answer.calls == tuple(made.call for made in message.calls)
+    assert packed(mistral, talk(3, thoughts=False))[1].branching == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('[TOOL_CALLS][{"name": "get_user", "arg]', "the call cannot be read: Unterminated string"),
+        ('[TOOL_CALLS]{"name": "get_user", "arguments": {}}', "requires the parsed content to be a list, got dict"),
+        ('[TOOL_CALLS][{"name": "get_user"}]', "'{arguments}' is not defined"),
+        ("[TOOL_CALLS][]", "the call is empty"),
+        ('[{"name": "get_user", "arguments": {}}]', "a call stands in the text, which is not how this format"),
+    ],
+)
+def test_what_is_no_list_of_calls_is_an_error_of_mistrals_format(mistral, text, problem):
+    (answer,) = (mistral.read(encoded.ids, [], TOOLS) for encoded in mistral.encode([text + "<|im_end|>"]))
+    assert answer.calls == () and len(answer.problems) == 1 and problem in answer.problems[0]
+
+
+def test_several_calls_of_mistrals_list_are_read_with_words_before_them(mistral):
+    text = 'Both. [TOOL_CALLS][{"name": "get_user", "arguments": {"id": "7"}}, {"name": "finish", "arguments": {}}]'
+    (encoded,) = mistral.encode([text])
+    answer = mistral.read(encoded.ids, [], TOOLS)
+    assert (answer.text, answer.calls) == ("Both.", (Call("get_user", {"id": "7"}), Call("finish", {})))
+
+
 @pytest.mark.parametrize("end", ["", "</tool_call>"])
 def test_a_template_without_an_end_token_is_refused(end):
     template = (

@@ -307,10 +307,12 @@ def read_response(
         end = text.index(raw, done) + len(raw)
         try:
             entries = parsed(text[done:end], "" if done else prompt).get("tool_calls") or []
-            attempt = attempt_of(entries[-1], tools, raw) if entries else Attempt(None, "the call is empty", raw)
+            if not response["fields"]["tool_calls"].get("transform_each"):  # else one text holds all of the calls
+                entries = entries[-1:]
+            found = [attempt_of(entry, tools, raw) for entry in entries] or [Attempt(None, "the call is empty", raw)]
         except Exception as error:  # whatever a parser makes of a stranger's text
-            attempt = Attempt(None, f"the call cannot be read: {_reason(error)}", raw)
-        attempts.append(_complete(attempt, raw, response))
+            found = [Attempt(None, f"the call cannot be read: {_reason(error)}", raw)]
+        attempts += [_complete(attempt, raw, response) for attempt in found]
         done = end
     thought, words = str(plain.get(thought_name) or ""), _words(str(plain.get("content") or ""), special)
     problem = ""
@@ -324,6 +326,7 @@ def _raw(response: Mapping[str, Any]) -> dict[str, Any]:
     changed = copy.deepcopy(dict(response))
     if calls := changed["fields"].get("tool_calls"):
         calls |= {"content": "text", "content_args": {"strip": False}, "transform": {"raw": "{content}"}}
+        calls["repeats"] = True
         calls.pop("transform_each", None)
     return changed
 
