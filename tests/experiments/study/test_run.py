@@ -216,6 +216,11 @@ def test_tuning_writes_what_it_chose_and_why(place, jobs, monkeypatch):
     assert all(any("split: validation" in word for word in words) for _, _, words in jobs)
     settings, _ = design.tuned(place.tuned)
     assert settings["irm"][-1] == "stage.rl.args.max_steps=64"
+    before = place.tuned.read_text()
+    place.tuned.unlink()
+    jobs.clear()
+    tuning.tune(study, replace(place, work=place.work / "another machine"), run.pipeline)
+    assert not jobs and place.tuned.read_text() == before  # what the candidates answered stands beside it
     study_rows.write(place.rows, {("sft", 0): []})
     with pytest.raises(TltrainError, match="the settings are fixed"):
         tuning.tune(study, place, run.pipeline)
@@ -239,6 +244,15 @@ def test_the_pilot_splits_the_variance(place, monkeypatch):
     assert (mean["measure"], ts["measure"], mean["questions"]) == ("mean, questions", "ts, confusable", 9)
     assert len(mean["differences"]) == 3 and mean["variance_of_a_question"] > 0
     assert mean["detectable_with_five_seeds"]["400"] < mean["detectable_with_five_seeds"]["200"]
+
+
+def test_a_candidate_of_other_words_is_not_taken_for_this_one(place, jobs):
+    words = ["stage.supervised.args.learning_rate=1e-4", "paths.data=/somewhere"]
+    found = tuning.answered(place, "sft.0", "sft", 100, words, run.pipeline)
+    again = tuning.answered(place, "sft.0", "sft", 100, [words[0], "paths.data=/elsewhere"], run.pipeline)
+    assert len(jobs) == 1 and again.lines == found.lines
+    with pytest.raises(TltrainError, match="of other words or another protocol"):
+        tuning.answered(place, "sft.0", "sft", 100, ["stage.supervised.args.learning_rate=2e-4"], run.pipeline)
 
 
 def test_a_candidate_that_diverges_is_not_chosen(place, jobs, monkeypatch):
