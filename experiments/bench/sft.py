@@ -36,7 +36,7 @@ import torch
 from datasets import Dataset
 from machine import MatmulRate, operations
 from omegaconf import OmegaConf
-from transformers import Trainer, default_data_collator
+from transformers import PrinterCallback, Trainer, default_data_collator
 from trl import SFTConfig, SFTTrainer, pack_dataset
 
 from tltrain import config, toolworld
@@ -144,8 +144,14 @@ def trainer_of(contender: str, model, tokenizer, rows: Dataset, bf16: bool, fold
     if contender == "released":
         return Trainer(model, args, default_data_collator, rows)
     if contender in TRL:
-        return SFTTrainer(model, args, train_dataset=rows, processing_class=tokenizer)
+        return quiet(SFTTrainer(model, args, train_dataset=rows, processing_class=tokenizer))
     return sft.TurnTrainer(model, args, sft.Collator(tokenizer.pad_token_id), rows, processing_class=tokenizer)
+
+
+def quiet(trainer: Trainer) -> Trainer:
+    """Return the trainer, which prints nothing then."""
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 def arguments(rows: int, bf16: bool, folder: str, **more: Any) -> SFTConfig:

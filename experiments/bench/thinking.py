@@ -35,7 +35,7 @@ import torch.nn.functional as F
 from datasets import Dataset
 from machine import MatmulRate, operations
 from omegaconf import OmegaConf
-from sft import arguments, plain_turns, timed, turn_losses
+from sft import arguments, plain_turns, quiet, timed, turn_losses
 from sft import load as load_model
 from trl import SFTTrainer
 
@@ -198,7 +198,7 @@ def contender(
         seen = sum(position + 1 for layout in own for position in layout.position_ids)
         lengths = [len(layout.input_ids) for layout in own]
         needed = operations(model.config, lengths, targets, seen)
-        return Contender(trainer, layers, sum(lengths), needed, 0, turn_losses(name, trainer))
+        return Contender(quiet(trainer), layers, sum(lengths), needed, 0, turn_losses(name, trainer))
     if name == "trl_turn":
         rows = plain_turns(turns)
         trainer = SFTTrainer(
@@ -206,7 +206,9 @@ def contender(
         )
         differences = turn_losses(name, trainer)
         lengths = [len(ids) for ids in rows["input_ids"]]
-        return Contender(trainer, layers, sum(lengths), operations(model.config, lengths, targets), 0, differences)
+        return Contender(
+            quiet(trainer), layers, sum(lengths), operations(model.config, lengths, targets), 0, differences
+        )
     packed = {"packing": True, "max_length": PACKED_LENGTH} if name == "trl_packed" else {}
     more = {"assistant_only_loss": True, "dataset_kwargs": None, **packed}
     plain = SFTTrainer(
@@ -225,7 +227,7 @@ def contender(
     learned = sum(label != sft.IGNORED for labels in plain.train_dataset["labels"] for label in labels)
     needed = operations(model.config, lengths, learned)
     wrong = [difference for difference in differences if difference is not None]
-    return Contender(trainer, layers, sum(lengths), needed, len(wrong), wrong)
+    return Contender(quiet(trainer), layers, sum(lengths), needed, len(wrong), wrong)
 
 
 def with_layers(model: Any, layers: int | None) -> Any:

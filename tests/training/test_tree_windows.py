@@ -127,6 +127,11 @@ def test_trees_of_different_lengths_share_a_batch(model):
     assert torch.allclose(losses(model, layouts, 3), expected, atol=1e-5)
 
 
+def test_a_model_that_returns_what_its_routers_say_processes_trees():
+    own = made(GptOssConfig(**SHAPE, **MIXED, **EXPERTS, output_router_logits=True))
+    assert torch.allclose(losses(own, [flatten(tree(LONG))]), by_turn(own, LONG), atol=1e-5)
+
+
 def test_a_window_is_counted_in_the_branch():
     # 0 1 2 | 3 4 5 | 6 7: both branches hang on 2, and token 6 stands three behind 0, as token 3 does.
     layout = flatten([Run([1] * 3, -1, []), Run([2] * 3, 0, []), Run([3] * 2, 0, [])])
