@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.command_line import Ran, command_line
-from tests.support.small_runs import SMALL
+from tests.support.native_formats import encoder
 from tltrain.formats.calls import render_call
 from tltrain.trajectory import Call
 
@@ -23,7 +23,6 @@ def tool(name: str, **properties: str) -> dict[str, Any]:
 TOOLS = [tool("search", query="string", page="integer"), tool("finish", answer="string")]
 SEARCH, FINISH = Call("search", {"query": "love", "page": 1}), Call("finish", {"answer": "it's done"})
 BOTH = (SEARCH, FINISH)
-SIZES = [word for word in SMALL if word.startswith("model")]
 
 # what it is -> golden calls, words, calls; no calls: words alone
 ANSWERS: dict[str, tuple[tuple[Call, ...], str, tuple[Call, ...]]] = {
@@ -90,8 +89,13 @@ def evaluated(models_cache: Path, name: str, folder: Path) -> Ran:
     for file, lines in (("mine.jsonl", questions), ("answers.jsonl", answers)):
         (folder / file).write_text("".join(json.dumps(line) + "\n" for line in lines))
     words_of_run = [f"benchmark.path={folder / 'mine.jsonl'}", f"stage.predictions={folder / 'answers.jsonl'}"]
+    model = []
+    if name != "tl":  # reading loads no weights
+        encoder(name).tokenizer.save_pretrained(folder / "model")
+        (folder / "model" / "config.json").write_text('{"model_type": "llama"}')
+        model = [f"model.path={folder / 'model'}"]
     ran = command_line(
-        *("stage=eval", "benchmark=openai", f"format={name}", *(() if name == "tl" else SIZES), *words_of_run),
+        *("stage=eval", "benchmark=openai", f"format={name}", *model, *words_of_run),
         folder=folder / "run",
         cache=models_cache,
     )
