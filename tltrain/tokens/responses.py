@@ -73,22 +73,26 @@ def read_response(
 def _pieces(text: str, prompt: str, response: Mapping[str, Any]) -> tuple[list[_Piece], dict[str, Any]]:
     """The parts of an answer in order, calls as text, and for each field what stands in all its parts."""
     from transformers.utils.chat_parsing import ResponseParser
+    from transformers.utils.chat_parsing.response_templates import load_response_template
 
-    parser = ResponseParser(_as_text(response), prefix=prompt)
+    template = load_response_template(_as_text(response))
+    parser = ResponseParser(template, prefix=prompt)
     events = parser.feed(text)
     message, last = parser.finalize()
     pieces: list[_Piece] = []
-    at, opened = 0, False
+    at = 0
     for event in (*events, *last):
         if event["type"] == "region_open":
+            opened = template.fields[event["field"]].open_re
+            if opened is not None and (mark := opened.search(text, at)):
+                at = mark.end()
             pieces.append(_Piece(event["field"], at, at))
-            opened = False
-        elif event["type"] == "region_chunk" and event["text"]:
-            start = text.index(event["text"], at)
-            at = start + len(event["text"])
-            if pieces and pieces[-1].field == event["field"]:
-                pieces[-1] = pieces[-1]._replace(start=pieces[-1].start if opened else start, end=at)
-            opened = True
+        elif event["type"] == "region_chunk":
+            if not text.startswith(event["text"], at):  # behind the mark that closed the part before
+                at = text.index(event["text"], at)
+            at += len(event["text"])
+            if pieces:
+                pieces[-1] = pieces[-1]._replace(end=at)
     return pieces, message
 
 
