@@ -194,6 +194,11 @@ class IrmStage:
     )
     do_sample: bool = key(True, "sample the calls; false: greedy decoding")
     temperature: float = key(0.7, "sampling temperature", above=0, most=100, hint="greedy sampling is do_sample=false")
+    learn_thoughts: bool = key(
+        True,
+        "treat the thought of a sampled answer as response tokens, which are learned and pay the KL penalty; false: as "
+        "context, like the prompt; thoughts are not graded in either case; false needs a native format, and not rloo",
+    )
     names: Names = key(Names.free, f"{NAMES}, in rollouts, updates and held-out questions; needs algorithm=ppo")
     kl: float = key(0.3, "coefficient of the KL penalty against the reference model, a token", least=0)
     kl_limit: Optional[float] = key(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
@@ -276,6 +277,59 @@ class TemplateFormat:
         before = self._tokenizer.decode(list(prompt), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return read_response(text, before, self._response, tools, self._tokenizer.all_special_tokens)
 
+    def thought(self, ids: Sequence[int], prompt: Sequence[int]) -> range:
+        """See `NativeFormat`: the tokens with a character of `thought_span`."""
+        if self._response is None:
+            return range(0)
+
+        def text(tokens: Sequence[int]) -> str:
+            return self._tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+        start, end = thought_span(text(ids), text(prompt), self._response)
+        if start == end:
+            return range(0)
+
+        def until(count: int) -> int:
+            return len(text(ids[:count]))
+
+        first = bisect_right(range(len(ids)), start, key=until) - 1
+        return range(first, bisect_left(range(len(ids) + 1), end, key=until))
+
+
+def thought_span(text: str, prompt: str, response: Mapping[str, Any]) -> tuple[int, int]:
+    """The characters of an answer's thought, with its marks, as a response template knows them.
+
+    Only a thought before the first call counts: behind it the same marks may stand in an argument. A thought that does
+    not end goes on to the end of the answer.
+    """
+    from transformers.utils.chat_parsing import parse_response
+
+    name = _thought_field(response)
+    if not name:
+        return 0, 0
+    field = response["fields"][name]
+    begun = parse_response(_WORDS, dict(response), prefix=prompt).get(name)  # the prompt may open the thought
+    at = start = 0
+    if not begun:
+        opened = _mark(field, "open").search(text)
+        calls = response["fields"].get("tool_calls")
+        called = _mark(calls, "open").search(text) if calls else None
+        if opened is None or (called is not None and called.start() < opened.start()):
+            return 0, 0
+        start, at = opened.span()
+    closed = _mark(field, "close").search(text, at)
+    return start, closed.end() if closed else len(text)
+
+
+def _mark(field: Mapping[str, Any], name: str) -> re.Pattern[str]:
+    """The pattern with which a field of a response template opens or closes."""
+    return re.compile(field[f"{name}_pattern"] if f"{name}_pattern" in field else re.escape(field[name]))
+
+
+def _thought_field(response: Mapping[str, Any]) -> str:
+    """The name of the field of a response template that holds the thought; empty if it has none."""
+    return next((name for name in ("reasoning_content", "thinking") if name in response["fields"]), "")
+
 
 def read_response(
     text: str, prompt: str, response: Mapping[str, Any], tools: Sequence[Tool], special: Sequence[str]
@@ -295,7 +349,7 @@ def read_response(
     def parsed(piece: str, behind: str, by: Mapping[str, Any] = response) -> dict[str, Any]:
         return parse_response(piece, dict(by), prefix=behind, tools=offered)
 
-    thought_name = next((name for name in ("reasoning_content", "thinking") if name in response["fields"]), "")
+    thought_name = _thought_field(response)
     attempts: list[Attempt] = []
     try:
         plain = parsed(text, prompt, _raw(response))

@@ -25,11 +25,15 @@ TOGETHER = 32
 
 @dataclass(frozen=True)
 class SampledTree:
-    """A tree with a response to each of its prompts: token ids, and their grades."""
+    """A tree with a response to each of its prompts: token ids, and their grades.
+
+    `learned`: which tokens of each response are learned; None: all.
+    """
 
     tree: PromptTree
     responses: list[list[int]]
     judged: list[GradedResponse]
+    learned: list[list[bool]] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,11 +92,8 @@ def graded(
 ) -> Iterator[SampledTree]:
     """Yield a `SampledTree` for each tree with its responses."""
     for tree, own in zip(trees, responses, strict=True):
-        judged = [
-            judge(sample, asked.encoder.decode(tokens), tokens[-1] == asked.sampling.eos_id)
-            for sample, tokens in zip(tree.samples, own, strict=True)
-        ]
-        yield SampledTree(tree, own, judged)
+        ((judged,), learned) = asked.graded([tree], [own], judge), asked.learned([tree], [own])
+        yield SampledTree(tree, own, judged, None if learned is None else learned[0])
 
 
 def is_kept(one: GradedResponse) -> bool:
@@ -109,7 +110,8 @@ def layouts(sampled: Iterable[SampledTree], branches: bool) -> Iterator[Layout]:
     for one in sampled:
         kept = [m for m, judged in enumerate(one.judged) if is_kept(judged)]
         for prompts in [kept] if branches and kept else [[m] for m in kept]:
-            yield update_batches.layout(pruned(one.tree, prompts), [one.responses[m] for m in prompts])
+            learned = None if one.learned is None else [one.learned[m] for m in prompts]
+            yield update_batches.layout(pruned(one.tree, prompts), [one.responses[m] for m in prompts], learned)
 
 
 def counts(sampled: Iterable[SampledTree]) -> SampledCounts:

@@ -17,6 +17,9 @@ from tltrain.inference.offered_names import OfferedNames
 from tltrain.tokens.layout import Layout, Run, Target, flatten
 from tltrain.tokens.prompts import PromptTree
 
+Learned = Sequence[Sequence[Sequence[bool]]]
+"""For each tree and each of its responses, whether each token is learned."""
+
 
 def make_batch(
     trees: Sequence[PromptTree],
@@ -25,14 +28,17 @@ def make_batch(
     pad_id: int,
     tree_multiple: int = 1,
     together: bool = False,
+    learned: Learned | None = None,
 ) -> dict[str, Any]:
     """Build one batch from B trees with M responses, of at most R and altogether N tokens, padded to T positions.
 
-    Without trees, the batch is a row of a single token without targets (M and N are 0).
+    R and N count the tokens that are learned. Without trees, the batch is a row of a single token without targets (M
+    and N are 0).
 
     Args:
         tree_multiple: T is a multiple of this if a tree has branches.
         together: lay the trees out one after another in a single row, without padding, for `forest_attention`.
+        learned: which tokens of each response are learned; the others are context. None: all.
 
     Returns:
         `input_ids`, `position_ids`: [B, T], or [1, T] if `together`. `attention_mask`: [B, T]; or, if a tree has
@@ -42,7 +48,8 @@ def make_batch(
         of `keep`. `index`: [M, R], the position in that order of each token of each response. `mask`: [M, R], True
         where a response has a token. `scores`: [M].
     """
-    rows = [layout(tree, own) for tree, own in zip(trees, responses, strict=True)]
+    flags = [None] * len(trees) if learned is None else learned
+    rows = [layout(*given) for given in zip(trees, responses, flags, strict=True)]
     if not rows:
         rows, together = [flatten([Run([pad_id], -1, [])])], False
     starts = list(accumulate((len(own.input_ids) for own in rows), initial=0))
@@ -68,7 +75,9 @@ def make_batch(
     keep = labels >= 0
     order = keep.flatten().cumsum(0).view_as(keep) - 1
     lengths = [len(response) for own in responses for response in own]
-    mask = torch.arange(max(lengths, default=1)) < torch.tensor(lengths, dtype=torch.long)[:, None]
+    if learned is not None:
+        lengths = [sum(own) for each in learned for own in each]
+    mask = torch.arange(max([1, *lengths])) < torch.tensor(lengths, dtype=torch.long)[:, None]
     index = torch.zeros(mask.shape, dtype=torch.long)
     if trees:
         index[mask] = torch.cat(
@@ -131,11 +140,19 @@ def padded(rows: Sequence[Sequence[float]], mask: torch.Tensor) -> torch.Tensor:
     return found
 
 
-def layout(tree: PromptTree, responses: Sequence[Sequence[int]]) -> Layout:
-    """Split the prompt where responses branch off, and attach each response without its last token to its piece."""
+def layout(
+    tree: PromptTree, responses: Sequence[Sequence[int]], learned: Sequence[Sequence[bool]] | None = None
+) -> Layout:
+    """Split the prompt where responses branch off, and attach each response without its last token to its piece.
+
+    Args:
+        learned: which tokens of each response are targets; None: all.
+    """
     starts = (0, *tree.ends[:-1])
     runs: list[Run] = []
     for m, (start, end, tokens) in enumerate(zip(starts, tree.ends, responses, strict=True)):
-        targets = [Target(k - 1, token, 1.0, False, m) for k, token in enumerate(tokens)]
+        targets = [
+            Target(k - 1, token, 1.0, False, m) for k, token in enumerate(tokens) if learned is None or learned[m][k]
+        ]
         runs += [Run(list(tree.ids[start:end]), 2 * (m - 1) if m else -1, []), Run(list(tokens[:-1]), 2 * m, targets)]
     return flatten(runs)
