@@ -217,8 +217,9 @@ class IrmStage:
     ppo_epochs: int = key(1, "optimizer steps on each rollout", least=1, most=1000, only=PPO)
     loss_mean: LossMean = key(
         LossMean.tokens,
-        "what the loss of a step is a mean over; tokens: all response tokens; responses: the responses, each by the "
-        "mean of its own tokens, as released; rloo's loss is a mean over responses in any case",
+        "what the loss of a step is a mean over; tokens: all response tokens (of grpo TRL's default loss_type, dapo); "
+        "responses: the responses, each by the mean of its own tokens, as released (grpo's loss_type grpo); "
+        "args.loss_type chooses another loss of grpo; rloo's loss is a mean over responses in any case",
         only=("algorithm", ("ppo", "grpo")),
     )
     critic: Critic = key(Critic, "the critic of PPO", only=PPO)

@@ -35,6 +35,7 @@ from tltrain.stages.training_runs import TrainingRun
 from tltrain.tokens.native import NativeEncoder
 from tltrain.tokens.prompts import PromptTree
 from tltrain.tracking import names
+from tltrain.training.arguments import configured_arguments
 
 if TYPE_CHECKING:
     from tltrain.tokens.encoder import Encoder
@@ -174,8 +175,8 @@ def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool) -
         ours |= {"beta": cfg.stage.kl, "temperature": cfg.stage.temperature}
         if not cfg.stage.do_sample:
             raise TltrainError(f"stage.do_sample=false: {algorithm} compares sampled calls; stage.algorithm=ppo can")
-    if algorithm == "grpo":  # TRL's names for these means; rloo has only one
-        ours["loss_type"] = {"tokens": "dapo", "responses": "grpo"}[cfg.stage.loss_mean.name]
+    if algorithm == "grpo" and configured_arguments(cfg).get("loss_type") is None:
+        ours["loss_type"] = {"tokens": "dapo", "responses": "grpo"}[cfg.stage.loss_mean.name]  # TRL's names
     return training_runs.library_arguments(cfg, kind, folder, device, bf16, **ours)
 
 

@@ -59,6 +59,8 @@ class _ToolCalls(ResumableCheckpoints):
         self.stopped: str | None = None
         self._seconds = {"seconds_generation": 0.0, "seconds_scoring": 0.0}
         self._tokens, self._last_log = 0, time.perf_counter()
+        if args.use_vllm:
+            args.generation_kwargs = vllm_stop_tokens(args.generation_kwargs, encoder.ends)
         with _ending_with(model, encoder.ends):
             super().__init__(
                 model,
@@ -153,6 +155,11 @@ class _ToolCalls(ResumableCheckpoints):
 
     def _load_extra(self, folder: Path) -> None:
         self.beta = self.kl.coefficient
+
+
+def vllm_stop_tokens(given: dict[str, Any] | None, ends: Collection[int]) -> dict[str, Any]:
+    """Return vLLM's sampling parameters with the tokens that end an answer: vLLM knows only those of its own model."""
+    return {"stop_token_ids": sorted(ends), **(given or {})}
 
 
 @contextmanager
