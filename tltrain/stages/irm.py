@@ -63,7 +63,9 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     encoder, cfg = prepared.encoder, with_possible_packing(cfg, model)
     check_thoughts(cfg, encoder)
     judge = reward_function.RewardFunction(
-        RewardSettings.from_config(config.plain(cfg.reward)), cfg.stage.matching.name, calls_alone=encoder.reads_tokens
+        RewardSettings.from_config(config.plain(cfg.reward)),
+        cfg.stage.matching.name,
+        several_calls=encoder.reads_tokens,
     )
     trees, report = prompts(cfg, prepared.train, prepared.held_out, encoder, generation.context(model))
     cfg = with_answer_limit(cfg, report.max_new_tokens)

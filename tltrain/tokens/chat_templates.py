@@ -308,9 +308,9 @@ def thought_span(text: str, prompt: str, response: Mapping[str, Any]) -> tuple[i
     if not name:
         return 0, 0
     field = response["fields"][name]
-    begun = parse_response(_WORDS, dict(response), prefix=prompt).get(name)  # the prompt may open the thought
+    begun = str(parse_response(_WORDS, dict(response), prefix=prompt).get(name) or "")
     at = start = 0
-    if not begun:
+    if not begun.endswith(_WORDS):  # the prompt does not open the thought
         opened = _mark(field, "open").search(text)
         calls = response["fields"].get("tool_calls")
         called = _mark(calls, "open").search(text) if calls else None

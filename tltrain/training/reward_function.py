@@ -73,7 +73,7 @@ class RewardFunction:
     """Grade responses against the golden call and look up their reward in a table (the paper, IRM).
 
     Args:
-        calls_alone: responses are the calls that were read from an answer in a model's own format, one a line, so that
+        several_calls: responses are the calls that were read from an answer in a native format, one a line, so that
             no text follows a call.
 
     Raises:
@@ -81,9 +81,9 @@ class RewardFunction:
     """
 
     def __init__(
-        self, settings: RewardSettings, values: Matching | str = Matching.strict, calls_alone: bool = False
+        self, settings: RewardSettings, values: Matching | str = Matching.strict, several_calls: bool = False
     ) -> None:
-        self.settings = replace(settings, trailing_text=0.0) if calls_alone else settings
+        self.settings = replace(settings, trailing_text=0.0) if several_calls else settings
         self.values = values
         if settings.open_text is OpenText.similarity:
             pricing.check_similarity()
