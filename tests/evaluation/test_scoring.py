@@ -81,7 +81,8 @@ def test_errors_are_counted_by_outcome_and_by_row():
         "format_error": 1, "tool_hallucination": 1, "redundant_missing": 1, "redundant_or_missing": 2, "correct": 1,
     }  # fmt: skip
     assert list(count_outcomes([])) == [
-        "format_error", "words_before_call", "tool_hallucination", "wrong_tool", "parameters", "wrong_value", "correct",
+        "format_error", "words_before_call", "missing_call", "tool_hallucination", "wrong_tool", "parameters",
+        "wrong_value", "correct",
     ]  # fmt: skip
 
 

@@ -16,19 +16,19 @@ from tltrain.errors import TltrainError
 from tltrain.evaluation.intervals import Percentage, percentage
 from tltrain.evaluation.metrics import SINGLE_TURN
 from tltrain.formats.calls import read_calls
-from tltrain.grading import ANY, Grade, Outcome, RewardTable, first_call, grade
+from tltrain.grading import ANY, AnswerGrade, Grade, Outcome, RewardTable, first_call, grade
 from tltrain.trajectory import Call, Sample
 
 
 class Judged(Protocol):
-    """What can be scored: a `Grade`, or `Correctness`."""
+    """What can be scored: a `Grade`, an `AnswerGrade` (shares of its golden calls), or `Correctness`."""
 
     @property
-    def ts(self) -> bool: ...
+    def ts(self) -> bool | float: ...
     @property
-    def pi(self) -> bool: ...
+    def pi(self) -> bool | float: ...
     @property
-    def cf(self) -> bool: ...
+    def cf(self) -> bool | float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +67,13 @@ def first_scoring(scorings: Iterable[str], preferred: str) -> str:
     return preferred if preferred in names else names[0]
 
 
-def count_outcomes(grades: Iterable[Grade]) -> dict[str, int]:
-    """How many calls ended in each `Outcome`, all of them listed, from worst to best."""
+def count_outcomes(grades: Iterable[Grade | AnswerGrade]) -> dict[str, int]:
+    """How many calls (of answers of several: the worst) ended in each `Outcome`, all listed, from worst to best."""
     return _count([outcome.value for outcome in Outcome], (one.outcome.value for one in grades))
 
 
-def count_rows(grades: Iterable[Grade]) -> dict[str, int]:
-    """How many calls fell in each row of the reward table, all rows listed, in the order of the paper."""
+def count_rows(grades: Iterable[Grade | AnswerGrade]) -> dict[str, int]:
+    """How many calls (of answers of several: the worst) fell in each row of the reward table, in the paper's order."""
     return _count([row.name for row in fields(RewardTable)], (one.row for one in grades))
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tltrain.formats.calls import UNREADABLE, CallSyntaxError, read_call, render_call
+from tltrain.formats.calls import UNREADABLE, CallSyntaxError, render_call, split_calls
 from tltrain.formats.chat_completions import answers_of, api_names, call_id, tool_json, unparsed_call
 from tltrain.formats.preamble import words_before_call
 from tltrain.trajectory import Call, Message, Sample, Tool, Trajectory
@@ -71,22 +71,34 @@ class Answer:
 
 
 def as_text(answer: Answer) -> str:
-    """The answer as text of the TL format: its calls, one a line; without any, its words."""
+    """The answer as text of the TL format: its calls, one a line; without any, its words.
+
+    `calls.split_calls` reads as many calls from it as the answer has attempts.
+    """
     if answer.attempts:
         return "\n".join(_attempt_text(attempt) for attempt in answer.attempts)
-    return f"{UNREADABLE}{answer.problem}" if answer.problem else answer.text.strip()
+    return _unreadable(answer.problem) if answer.problem else answer.text.strip()
+
+
+_FIRST = Call("f")
 
 
 def _attempt_text(attempt: Attempt) -> str:
     if attempt.call is None:
-        return f"{UNREADABLE}{attempt.problem}"
+        return _unreadable(attempt.problem)
     try:
         text = render_call(attempt.call)
-        if read_call(text) == attempt.call:
+        after_another = split_calls(f"{render_call(_FIRST)}\n{text}")
+        if split_calls(text) == [attempt.call] and after_another == [_FIRST, attempt.call]:
             return text
     except (CallSyntaxError, TypeError, ValueError, RecursionError):
         pass
-    return f"{UNREADABLE}no call of the TL format can say this: {json.dumps(attempt.call.name)[:80]}"
+    return _unreadable(f"no call of the TL format can say this: {json.dumps(attempt.call.name)[:80]}")
+
+
+def _unreadable(problem: str) -> str:
+    """A line in the place of a call."""
+    return UNREADABLE + " ".join(problem.split())
 
 
 def attempt_of(entry: Any, tools: Sequence[Tool], raw: str = "") -> Attempt:

@@ -116,17 +116,17 @@ def questions(trajectory: Trajectory, several_calls: bool = False) -> list[tuple
     """Return each learnable call as (number of its action, sample with its history and the call as golden answer).
 
     Args:
-        several_calls: ask for all calls of a message at once: the number is that of its first action, and the golden
-            calls are those that may be learned. Otherwise the history of each call includes the calls before it in its
-            message, with their answers.
+        several_calls: ask for the learnable calls of a message together, under the number of its first action, as a
+            format does whose messages make several calls. Otherwise each is asked for by itself, and its history
+            includes the message's calls before it with their answers.
     """
     messages = trajectory.messages if several_calls else sequential(trajectory.messages)
-    first: dict[int, int] = {}  # index of a message -> number of its first action
-    golden: dict[int, list[Call]] = {}
-    for number, action in enumerate(actions(messages)):
-        first.setdefault(action.at, number)
+    numbered = list(enumerate(actions(messages)))
+    asked: dict[int, list[Call]] = {}
+    for _, action in numbered:
         if action.learn and action.call is not None:
-            golden.setdefault(action.at, []).append(action.call)
+            asked.setdefault(action.at, []).append(action.call)
+    first = {action.at: number for number, action in reversed(numbered)}
     return [
         (
             first[at],
@@ -137,9 +137,10 @@ def questions(trajectory: Trajectory, several_calls: bool = False) -> list[tuple
                 tuple(calls),
                 trajectory.instructions,
                 {"turn": first[at] + 1, **trajectory.meta},
+                parallel=len(calls) > 1,
             ),
         )
-        for at, calls in golden.items()
+        for at, calls in asked.items()
     ]
 
 

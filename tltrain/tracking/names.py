@@ -8,7 +8,7 @@ held_out/*          stage=sft, pkt        over train/global_step: loss key_token
                                           key_token_share of the held-out trajectories
 irm/*               stage=irm             over irm/step (optimizer steps)
     reward kl kl_coefficient entropy      means over sampled calls; kl in nats a response
-    grade/OUTCOME                         share of sampled calls: cut format_error words_before_call
+    grade/OUTCOME                         share of sampled calls: cut format_error words_before_call missing_call
                                           tool_hallucination wrong_tool parameters wrong_value correct
     trailing_text no_end_token            share of sampled calls
     sampling_logprob_difference           PPO: mean over response tokens, absolute; ..._max: the largest
