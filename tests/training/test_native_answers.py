@@ -15,6 +15,7 @@ from tltrain.grading import RewardSettings
 from tltrain.tokens.prompts import PromptReport, PromptTree, prompt_trees, questions
 from tltrain.training import rollout, update_batches
 from tltrain.training.actor_critic import response_logits, token_logprobs
+from tltrain.training.rejection import is_kept
 from tltrain.training.reward_function import RewardFunction, SampleRecord, graded, response_counts
 from tltrain.training.rollout import Prompts, Sampling
 from tltrain.trajectory import Call, Message, Sample, ToolCall
@@ -68,6 +69,16 @@ def test_neither_a_thought_nor_words_nor_a_second_call_are_text_behind_a_call(na
     assert found.response.splitlines() == ['get_user(id="7")', "get_users(count=3, on=true)"]
     assert found.reward == 1.0 and response_counts([found])["trailing_text"] == 0
     assert "Hm." in found.written
+
+
+@pytest.mark.parametrize("name", ["qwen3", "gemma", "lfm2"])
+def test_golden_calls_are_matched_in_any_order_and_a_superfluous_one_is_not_correct(name):
+    _, sample = questions(PARALLEL, several_calls=True)[0]
+    one, other = sample.goldens
+    assert judged(name, said(name, sample, other, one), sample).is_correct
+    assert judged(name, said(name, sample, other), sample).reward == pytest.approx((1 - 2) / 2)
+    more = judged(name, said(name, sample, one, other, Call("set_user", {})), sample)
+    assert more.reward == pytest.approx((1 + 1 - 1.5) / 2) and not more.is_correct and not is_kept(more)
 
 
 @family

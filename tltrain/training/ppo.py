@@ -288,9 +288,9 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
         with_reference = "old_logprobs" not in inputs and self._uses_reference
         if with_reference:  # before the policy's forward, whose activations need memory
             with self._timed("reference"):
-                reference = self._reference_logprobs(batch)[index]
+                reference = _by_response(self._reference_logprobs(batch), index)
         logprobs, entropy, values = model(temperature=self.temperature, **batch)
-        logprobs, values = logprobs[index], values[index]
+        logprobs, values = _by_response(logprobs, index), _by_response(values, index)
         if "old_logprobs" not in inputs:
             old, old_values = logprobs.detach(), values.detach()
             if not with_reference:
@@ -478,3 +478,11 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
         kept = folder / f"{self.args.process_index}_{ROLLOUT}"
         if kept.is_file():
             self._micro_batches = torch.load(kept, map_location=self.args.device, weights_only=True)
+
+
+def _by_response(numbers: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Return [M, R] from numbers of N tokens, [N], by `index` of a batch.
+
+    Without tokens (all responses are thoughts that are not learned) the index has nothing to point at but padding.
+    """
+    return (numbers if len(numbers) else numbers.sum()[None])[index]

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import torch
 from transformers import PreTrainedModel
 
-from tltrain.grading import Outcome
 from tltrain.tokens.layout import Layout
 from tltrain.tokens.prompts import PromptTree
 from tltrain.training import rollout, update_batches
@@ -97,8 +96,8 @@ def graded(
 
 
 def is_kept(one: GradedResponse) -> bool:
-    """Return whether a response is learned: a correct call with an end token."""
-    return one.ended and one.grade.outcome is Outcome.CORRECT
+    """Return whether a response is learned: it is correct and has an end token."""
+    return one.ended and one.is_correct
 
 
 def layouts(sampled: Iterable[SampledTree], branches: bool) -> Iterator[Layout]:

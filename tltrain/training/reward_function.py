@@ -58,6 +58,12 @@ class GradedResponse:
         return CUT if pricing.is_cut(self.grade, self.ended) else self.grade.outcome.value
 
     @property
+    def is_correct(self) -> bool:
+        """Whether every golden call is made, and no other."""
+        superfluous = self.grade.superfluous if isinstance(self.grade, AnswerGrade) else ()
+        return self.grade.outcome is Outcome.CORRECT and not superfluous
+
+    @property
     def has_trailing_text(self) -> bool:
         """Whether text follows the call; in a model's own format that is no mistake, and does not count."""
         return self.written is None and pricing.has_trailing_text(self.response)

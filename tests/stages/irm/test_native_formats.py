@@ -8,7 +8,8 @@ import math
 import pytest
 from transformers import AutoTokenizer
 
-from tests.support.small_runs import ALGORITHMS, FEW, SMALL, steps
+from tests.support.small_runs import ALGORITHMS, FEW, SMALL, last_line, steps
+from tltrain.tokens.native import NativeEncoder
 from tltrain.training import reward_function
 
 FORMATS = ("qwen3", "llama3")
@@ -44,3 +45,37 @@ def test_samples_show_the_prompt_of_a_server_and_what_the_model_wrote(native_run
         assert row["prompt"].endswith(opening) and '"function"' in row["prompt"]
         assert len(tokenizer(row["sampled"], add_special_tokens=False)["input_ids"]) >= 1
         assert row["golden"].endswith(")") and row["grade"] in ("cut", "format_error") and row["reward"] == -2
+
+
+def test_trees_are_as_many_as_contexts_and_a_line_says_so(native_runs):
+    ran = native_runs["qwen3"]
+    assert ran.metrics["train"]["branching"] == 0 and "the chat template writes earlier turns" not in ran.err
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
+def test_a_thought_may_be_context(tltrain, monkeypatch, algorithm):
+    monkeypatch.setattr(NativeEncoder, "thought", lambda self, ids, prompt: range(1))
+    ran = tltrain("stage=irm", *SMALL, *FEW, *ALGORITHMS[algorithm], "format=qwen3", "stage.learn_thoughts=false")
+    costs = ran.metrics["costs"]
+    assert costs["target_tokens"] == costs["sampled_tokens"] - costs["sampled_calls"] > 0
+    assert all(math.isfinite(entry["loss"]) for entry in steps(ran))
+
+
+def test_answers_that_are_nothing_but_a_thought_teach_nothing(tltrain):
+    words = ("format=qwen3_5", "stage.learn_thoughts=false")  # its prompt opens the thought, and four tokens end none
+    ran = tltrain("stage=irm", *SMALL, *FEW, *ALGORITHMS["ppo"], *words)
+    assert ran.metrics["costs"]["target_tokens"] == 0 < ran.metrics["costs"]["sampled_tokens"]
+    assert [entry["loss"] for entry in steps(ran)] == [0, 0]
+
+
+def test_thoughts_as_context_need_a_format_and_a_trainer_that_have_them(tltrain):
+    words = ("stage=irm", *SMALL, *FEW, "stage.learn_thoughts=false")
+    assert last_line(tltrain(*words, status=1)).startswith("stage.learn_thoughts=false: answers in the TL format have")
+    ran = tltrain(*words, *ALGORITHMS["rloo"], "format=qwen3", status=1)
+    assert last_line(ran).startswith("stage.learn_thoughts=false: TRL's RLOO learns whole answers")
+
+
+@pytest.mark.slow
+def test_rloo_samples_until_each_end_token_of_the_format(tltrain):
+    ran = tltrain("stage=irm", *SMALL, *FEW, *ALGORITHMS["rloo"], "format=gptoss")
+    assert ran.metrics["steps"] == 2 and all(math.isfinite(entry["loss"]) for entry in steps(ran))
