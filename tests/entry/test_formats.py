@@ -39,8 +39,8 @@ def test_these_stages_take_a_native_format(stage):
     ("cfg", "line"),
     [
         (
-            chosen(stage={"name": "irm", "names": config.Names.offered}),
-            "stage.names=offered works with format=tl alone",
+            chosen("lfm2", stage={"name": "irm", "names": config.Names.offered}),
+            "stage.names=offered needs a fixed text",
         ),
         (chosen("tl", stage={"name": "irm", "learn_thoughts": False}), "answers in the TL format have no thoughts"),
         (chosen("auto", stage={"name": "plan"}), "format=auto: stage=plan works with format=tl alone so far"),

@@ -16,7 +16,7 @@ from tltrain.tokens.prompts import questions
 from tltrain.trajectory import Trajectory
 
 if TYPE_CHECKING:
-    from tltrain.inference.offered_names import OfferedNames
+    from tltrain.inference.offered_names import Offered
     from tltrain.tokens.encoder import Encoder
     from tltrain.training.reward_function import RewardFunction
 
@@ -108,8 +108,8 @@ def _kept(path: Path) -> dict[str, Any] | None:
     return found
 
 
-def offered_names(cfg: DictConfig, encoder: Encoder) -> OfferedNames | None:
+def offered_names(cfg: DictConfig, encoder: Encoder) -> Offered | None:
     """Return what `stage.names=offered` allows; None for `free`."""
-    from tltrain.inference.offered_names import OfferedNames
+    from tltrain.inference.offered_names import offered_in
 
-    return OfferedNames(encoder) if cfg.stage.names == config.Names.offered else None
+    return offered_in(encoder) if cfg.stage.names == config.Names.offered else None

@@ -38,6 +38,19 @@ class Prompt(NamedTuple):
     opening: int
 
 
+class CallHead(NamedTuple):
+    """What a format writes around the name of each call.
+
+    Attributes:
+        mark: the text without which no call is read. before: what stands between it and the name.
+        behind: the text that ends a name.
+    """
+
+    mark: str
+    before: str
+    behind: str
+
+
 @dataclass(frozen=True)
 class SaidCall:
     """Where a call stands in an answer.
@@ -83,6 +96,7 @@ class NativeFormat(Protocol):
         several_calls: whether a message may make several calls. thoughts: whether it may have a thought.
         text_beside_calls: whether a message may have words and calls.
         stop_ids: tokens that end an answer.
+        call_head: what stands around the name of each call; None where that is not the same for all.
         template: the chat template that is saved with the model.
     """
 
@@ -91,6 +105,7 @@ class NativeFormat(Protocol):
     thoughts: bool
     text_beside_calls: bool
     stop_ids: frozenset[int]
+    call_head: CallHead | None
     template: str
 
     def prompt(self, messages: Sequence[Json], tools: Sequence[Json]) -> Prompt:

@@ -225,7 +225,7 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
             names = [one.sample.id for own in judged[part] for one in own]
             if self.sampling.offered is not None:
                 laid_out |= update_batches.allowed_tokens(
-                    self.sampling.offered, batch, responses[part], laid_out["index"]
+                    self.sampling.offered, batch, responses[part], laid_out["index"], flags
                 )
             own = list(islice(logprobs, len(names)))
             if flags is not None:

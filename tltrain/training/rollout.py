@@ -29,7 +29,7 @@ from transformers import Cache, GenerationConfig, LogitsProcessor, LogitsProcess
 
 from tltrain.inference import decoding_attention, forest_attention, kv_cache
 from tltrain.inference.generation import ignore_generation_config
-from tltrain.inference.offered_names import OfferedNames
+from tltrain.inference.offered_names import Offered
 from tltrain.inference.token_choice import ChosenTokens, TokenChoice
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.prompts import PromptTree
@@ -52,7 +52,7 @@ class Sampling:
     temperature: float | None
     eos_id: int
     pad_id: int
-    offered: OfferedNames | None = None
+    offered: Offered | None = None
     other_ends: frozenset[int] = frozenset()
     learn_thoughts: bool = True
 

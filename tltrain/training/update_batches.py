@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tltrain.inference.offered_names import OfferedNames
+from tltrain.inference.offered_names import Offered
 from tltrain.tokens.layout import Layout, Run, Target, flatten
 from tltrain.tokens.prompts import PromptTree
 
@@ -101,15 +101,16 @@ def make_batch(
 
 
 def allowed_tokens(
-    offered: OfferedNames,
+    offered: Offered,
     trees: Sequence[PromptTree],
     responses: Sequence[Sequence[Sequence[int]]],
     index: torch.Tensor,
+    learned: Learned | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Return which tokens may come next where a tool's name is not complete, as a part of the batch.
+    """Return which tokens may come next where not all may, as a part of the batch.
 
     Args:
-        index: [M, R] of `make_batch`.
+        index: [M, R] of `make_batch`. learned: see there.
 
     Returns:
         `allowed_at`: [K], the positions of those tokens among the N targets. `allowed`: [K, ceil(V / 8)], uint8, the
@@ -118,17 +119,22 @@ def allowed_tokens(
     at: list[int] = []
     allowed: list[np.ndarray] = []
     owners = [
-        (sample, tokens)
-        for tree, own in zip(trees, responses, strict=True)
-        for sample, tokens in zip(tree.samples, own, strict=True)
+        (sample, tokens, None if learned is None else learned[b][m])
+        for b, (tree, own) in enumerate(zip(trees, responses, strict=True))
+        for m, (sample, tokens) in enumerate(zip(tree.samples, own, strict=True))
     ]
-    for (sample, tokens), positions in zip(owners, index.tolist(), strict=False):
+    for (sample, tokens, flags), positions in zip(owners, index.tolist(), strict=False):
+        places = iter(positions)
         for k in range(len(tokens)):
+            if flags is not None and not flags[k]:
+                continue
+            place = next(places)
             found = offered.allowed(sample.tools, tokens[:k])
-            if found is None:
+            if found is None and offered.in_the_beginning:
                 break
-            at.append(positions[k])
-            allowed.append(np.packbits(found, bitorder="little"))
+            if found is not None:
+                at.append(place)
+                allowed.append(np.packbits(found, bitorder="little"))
     bits = np.stack(allowed) if allowed else np.zeros((0, 0), dtype=np.uint8)
     return {"allowed_at": torch.tensor(at, dtype=torch.long), "allowed": torch.from_numpy(bits)}
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
 from tests.support.small_runs import ALGORITHMS, FEW, SMALL, last_line, steps
+from tltrain.inference.offered_calls import OfferedCalls
 from tltrain.tokens.native import NativeEncoder
 from tltrain.training import reward_function
 
@@ -79,3 +81,23 @@ def test_thoughts_as_context_need_a_format_and_a_trainer_that_have_them(tltrain)
 def test_rloo_samples_until_each_end_token_of_the_format(tltrain):
     ran = tltrain("stage=irm", *SMALL, *FEW, *ALGORITHMS["rloo"], "format=gptoss")
     assert ran.metrics["steps"] == 2 and all(math.isfinite(entry["loss"]) for entry in steps(ran))
+
+
+def test_names_on_offer_are_the_same_policy_in_sampling_and_update(tltrain, monkeypatch):
+    held = []
+    allowed = OfferedCalls.allowed
+    begun = tuple(range(5, 25))  # so that random weights come to a mask: any of these tokens may not be said
+
+    def without(self, tools, answer):
+        found = allowed(self, tools, answer)
+        mask = np.ones(len(self.tokens.of), dtype=bool) if found is None else found.copy()
+        mask[list(begun)] = False
+        held.append(len(list(answer)))
+        return mask
+
+    monkeypatch.setattr(OfferedCalls, "allowed", without)
+    ran = tltrain("stage=irm", *SMALL, *FEW, *ALGORITHMS["ppo"], "format=llama3", "stage.names=offered")
+    assert max(held) == 3  # every token of four is asked for, not those before the first name alone
+    for entry in steps(ran):
+        assert entry["sampling_logprob_difference_max"] < 1e-5
+    assert steps(ran)[0]["kl"] == pytest.approx(0, abs=1e-5)
