@@ -30,18 +30,20 @@ def chosen(name: str = "qwen3", **parts) -> DictConfig:
     return OmegaConf.merge(base, parts)
 
 
-@pytest.mark.parametrize("stage", ["sft", "pkt", "eval", "predict", "inspect", "mae"])
+@pytest.mark.parametrize("stage", ["sft", "pkt", "irm", "eval", "predict", "inspect", "mae", "pipeline"])
 def test_these_stages_take_a_native_format(stage):
     formats.check(chosen(stage={"name": stage}))
-    formats.check(chosen(stage={"name": "pipeline", "irm": False}))
 
 
 @pytest.mark.parametrize(
     ("cfg", "line"),
     [
-        (chosen(stage={"name": "irm"}), "format=qwen3: stage=irm works with format=tl alone so far"),
+        (
+            chosen("lfm2", stage={"name": "irm", "names": config.Names.offered}),
+            "stage.names=offered needs a fixed text",
+        ),
+        (chosen("tl", stage={"name": "irm", "learn_thoughts": False}), "answers in the TL format have no thoughts"),
         (chosen("auto", stage={"name": "plan"}), "format=auto: stage=plan works with format=tl alone so far"),
-        (chosen(stage={"name": "pipeline", "irm": True}), "format=qwen3: IRM works with format=tl alone so far"),
         (chosen(stage={"name": "eval"}, benchmark={"multi": True}), "conversations (benchmark.multi) work with"),
         (chosen(stage={"name": "eval"}, source={"name": "endpoint"}), "source.mode=chat asks a server"),
         (chosen(model={"bos": True}), "model.bos: with format=qwen3 the chat template says"),

@@ -9,8 +9,9 @@ from omegaconf import DictConfig
 
 from tltrain.config import Names
 from tltrain.errors import TltrainError
-from tltrain.formats.families import TL_NAME
+from tltrain.formats.families import FAMILIES, TL_NAME
 
+NO_THOUGHTS = "stage.learn_thoughts=false: answers in the TL format have no thoughts; a native format has them"
 _READ_NONE = ("mae", "cache", "report")
 """Stages that neither train nor ask a model."""
 
@@ -22,6 +23,8 @@ def check(cfg: DictConfig) -> None:
     if chosen == TL_NAME:
         if cfg.format.options:
             raise TltrainError("format.options: format=tl has no chat template of the model; format=native does")
+        if cfg.stage.name == "irm" and not cfg.stage.get("learn_thoughts", True):
+            raise TltrainError(NO_THOUGHTS)
         return
     if cfg.stage.name in _READ_NONE:
         return
@@ -33,17 +36,16 @@ def check(cfg: DictConfig) -> None:
 
 def _not_yet(cfg: DictConfig) -> str | None:
     """What of the configuration has no native format yet; None if all has."""
-    stage = cfg.stage
-    if stage.name in ("demo", "irm", "analyze", "plan"):
+    stage, chosen = cfg.stage, cfg.format.name
+    if stage.name in ("demo", "analyze", "plan"):
         return f"stage={stage.name} works with format=tl alone so far"
-    if stage.name == "pipeline" and stage.irm:
-        return "IRM works with format=tl alone so far; stage.irm=false trains and evaluates without it"
     if stage.name == "eval" and cfg.benchmark.get("multi"):
         return "conversations (benchmark.multi) work with format=tl alone so far"
     if stage.name in ("eval", "predict") and cfg.source.name == "endpoint":
         return "it is of the local model; source.mode=chat asks a server in its model's own format, with format=tl"
-    if stage.name in ("eval", "predict") and stage.get("names") == Names.offered:
-        return "stage.names=offered works with format=tl alone so far"
+    offered = stage.get("names") == Names.offered and stage.name in ("eval", "predict", "irm")
+    if offered and chosen in FAMILIES and not FAMILIES[chosen].fixed_head:
+        return "stage.names=offered needs a fixed text before the name of each call, which this format does not write"
     return None
 
 

@@ -32,7 +32,7 @@ class LocalModel:
             import torch
 
             from tltrain.inference.continuous_batching import Prefill
-            from tltrain.inference.offered_names import OfferedNames
+            from tltrain.inference.offered_names import offered_in
             from tltrain.inference.prefix_cache import PrefixCache
             from tltrain.models import devices, encoders, loading
         from tltrain.models.loading import corpus
@@ -53,7 +53,7 @@ class LocalModel:
         self.memory = PrefixCache() if cfg.benchmark.multi else None  # a conversation's history is read once
         self.encoder = encoders.load_encoder(self.name, cfg.model, cfg.format)
         self.several_calls = self.encoder.reads_tokens
-        self.offered = OfferedNames(self.encoder) if cfg.stage.names == Names.offered else None
+        self.offered = offered_in(self.encoder) if cfg.stage.names == Names.offered else None
         self.model = loading.load_model(self.name, cfg.model, torch.bfloat16 if bf16 else torch.float32, device)
 
     def __call__(self, samples: Sequence[Sample]) -> list[str | None]:

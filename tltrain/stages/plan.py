@@ -132,7 +132,7 @@ def of_data(cfg: DictConfig, own: DictConfig, context: int | None) -> Any:
     train, held_out = JudgedSource(own, "reading trajectories").split()
     encoder = encoder_for(train)
     if own.stage.name == "irm":
-        from tltrain.stages.irm import prompts
+        from tltrain.stages.irm_prompts import prompts
 
         trees, report = prompts(own, train, held_out, encoder, context)
         own.stage.max_new_tokens = report.max_new_tokens

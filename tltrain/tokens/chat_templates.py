@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
@@ -17,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from tltrain.errors import TltrainError
 from tltrain.formats.native import Answer
 from tltrain.tokens.encoder import Encoded
-from tltrain.tokens.native import Json, Prompt, Said, SaidCall
-from tltrain.tokens.responses import read_response
+from tltrain.tokens.native import CallHead, Json, Prompt, Said, SaidCall
+from tltrain.tokens.responses import read_response, thought_span
 from tltrain.trajectory import Tool
 
 if TYPE_CHECKING:
@@ -96,7 +97,23 @@ class TemplateFormat:
         if self.several_calls and sum(token in self.stop_ids for token in self._encode(written).ids) > 1:
             raise self._endless()  # it ends each call with it
         self.thoughts = self._writes(_THOUGHT, [user, {**answered[1], "reasoning_content": _THOUGHT}], tools)
+        self.call_head = self._call_head([user, calling], tools)
         self.text_beside_calls = self._continues(user, {**calling, "content": _WORDS}, tools)
+
+    def _call_head(self, messages: Sequence[Json], tools: Sequence[Json]) -> CallHead | None:
+        """What stands around the name of a call, if each call that can be read has the same text before its name."""
+        calls = (self._response or {}).get("fields", {}).get("tool_calls")
+        if not calls:
+            return None
+        written = self._answer_text(messages, tools)
+        mark = calls["open"] if "open" in calls else _literal_beginning(calls["open_pattern"])
+        before, _, behind = written.partition(_NAME)
+        at = before.rfind(mark) if mark else -1
+        if at < 0 or not behind:
+            return None
+        tokens = [str(token) for token in self._tokenizer.added_tokens_decoder.values()]
+        ending = max((token for token in tokens if behind.startswith(token)), key=len, default=behind[0])
+        return CallHead(mark, before[at + len(mark) :], ending)
 
     def _writes(self, what: str, messages: Sequence[Json], tools: Sequence[Json]) -> bool:
         """Whether an answer's text has what its message has."""
@@ -276,6 +293,34 @@ class TemplateFormat:
         text = self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         before = self._tokenizer.decode(list(prompt), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return read_response(text, before, self._response, tools, self._tokenizer.all_special_tokens)
+
+    def thought(self, ids: Sequence[int], prompt: Sequence[int]) -> range:
+        """See `NativeFormat`: the tokens with a character of `thought_span`."""
+        if self._response is None:
+            return range(0)
+
+        def text(tokens: Sequence[int]) -> str:
+            return self._tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+        start, end = thought_span(text(ids), text(prompt), self._response)
+        if start == end:
+            return range(0)
+
+        def until(count: int) -> int:
+            return len(text(ids[:count]))
+
+        first = bisect_right(range(len(ids)), start, key=until) - 1
+        return range(first, bisect_left(range(len(ids) + 1), end, key=until))
+
+
+def _literal_beginning(pattern: str) -> str:
+    """The text with which everything begins that a regular expression matches; empty if there is none."""
+    pieces = re.match(r"(?:\\[^A-Za-z0-9]|[^\\.^$*+?{}\[\]|()])*", pattern)
+    found = re.findall(r"\\?.", pieces[0] if pieces else "", re.DOTALL)
+    rest = pattern[sum(map(len, found)) :]
+    if rest[:1] and rest[0] in "*?{":  # the last one need not stand there
+        found = found[:-1]
+    return "" if "|" in re.sub(r"\\.|\[[^]]*\]|\(.*\)", "", pattern) else "".join(piece[-1] for piece in found)
 
 
 def _shown(text: str) -> str:

@@ -22,6 +22,8 @@ from tltrain.trajectory import Tool
 
 _LONGEST_REASON = 160
 _THOUGHTS = ("reasoning_content", "thinking")
+_PROBE = "Qxz words."
+"""Text that no template writes of itself."""
 _REST = "rest"
 """The field of what stands in no other."""
 
@@ -243,3 +245,33 @@ def _reason(error: Exception) -> str:
 
 def _shown(text: str) -> str:
     return repr(text[:60])
+
+
+def thought_span(text: str, prompt: str, response: Mapping[str, Any]) -> tuple[int, int]:
+    """The characters of an answer's thought, with its marks, as a response template knows them.
+
+    Only a thought before the first call counts: behind it the same marks may stand in an argument. A thought that does
+    not end goes on to the end of the answer.
+    """
+    from transformers.utils.chat_parsing import parse_response
+
+    name = next((name for name in _THOUGHTS if name in response["fields"]), "")
+    if not name:
+        return 0, 0
+    field = response["fields"][name]
+    begun = str(parse_response(_PROBE, dict(response), prefix=prompt).get(name) or "")
+    at = start = 0
+    if not begun.endswith(_PROBE):  # the prompt does not open the thought
+        opened = _mark(field, "open").search(text)
+        calls = response["fields"].get("tool_calls")
+        called = _mark(calls, "open").search(text) if calls else None
+        if opened is None or (called is not None and called.start() < opened.start()):
+            return 0, 0
+        start, at = opened.span()
+    closed = _mark(field, "close").search(text, at)
+    return start, closed.end() if closed else len(text)
+
+
+def _mark(field: Mapping[str, Any], name: str) -> re.Pattern[str]:
+    """The pattern with which a field of a response template opens or closes."""
+    return re.compile(field[f"{name}_pattern"] if f"{name}_pattern" in field else re.escape(field[name]))
