@@ -52,6 +52,19 @@ def test_it_is_asked_in_its_own_format_and_refused_in_another(trained, tltrain):
     assert "was trained with format=qwen3; format=auto takes the one it knows" in refused.err
 
 
+def test_conversations_are_held_in_its_own_format_and_share_prefixes(trained, tltrain):
+    words = ["stage=eval", "benchmark=toolworld_multi", "hardware.bf16=false", "benchmark.size=3", "format=auto"]
+    words += [f"model.path={trained.folder / 'model'}", "benchmark.max_turns=2", "stage.max_new_tokens=8"]
+    alone, together = (tltrain(*words, f"benchmark.parallel={parallel}") for parallel in (1, 3))
+    assert (alone.folder / "transcripts.jsonl").read_bytes() == (together.folder / "transcripts.jsonl").read_bytes()
+    found = alone.metrics
+    assert (found["toolworld_multi/n"], found["toolworld_multi/calls"], found["toolworld_multi/de"]) == (3, 6, 100)
+    assert found["tokens_prefilled_per_sample"] < 0.7 * found["prompt_tokens_per_sample"]  # the history is read once
+    line = alone.lines("transcripts.jsonl")[0]
+    assert [message["role"] for message in line["messages"]] == ["user", *["assistant", "tool"] * 2]
+    assert line["messages"][2]["content"].startswith("Error: not a call: the answer makes no call.")
+
+
 def test_inspect_shows_keys_in_json_and_what_is_left_out(tltrain):
     words = ["model=tiny", "model.random.vocab_size=400"]  # so few that names have several tokens
     ran = tltrain("stage=inspect", *words, "format=hermes", "stage.limit=12", "data.size=20")

@@ -38,8 +38,6 @@ def _not_yet(cfg: DictConfig) -> str | None:
         return f"stage={stage.name} works with format=tl alone so far"
     if stage.name == "pipeline" and stage.irm:
         return "IRM works with format=tl alone so far; stage.irm=false trains and evaluates without it"
-    if stage.name == "eval" and cfg.benchmark.get("multi"):
-        return "conversations (benchmark.multi) work with format=tl alone so far"
     if stage.name in ("eval", "predict") and cfg.source.name == "endpoint":
         return "it is of the local model; source.mode=chat asks a server in its model's own format, with format=tl"
     if stage.name in ("eval", "predict") and stage.get("names") == Names.offered:

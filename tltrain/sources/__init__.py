@@ -29,7 +29,8 @@ class Source(Protocol):
         too_long: prompts so far that did not fit into the model's context; their answer is None.
 
     A source that knows why answers ended has `endings` too (`tltrain.sources.endings.Endings`).
-    One that reads a native format has `native_answers`: each of the last answers as `formats.native.Answer.to_json`.
+    One that reads a native format has `native_answers`, the last answers as `formats.native.Answer`, empty for prompts
+    that did not fit; it is empty where the format is another.
     """
 
     name: str

@@ -10,7 +10,7 @@ object with `messages` and `tools`. Prints the call as text and as JSON, and wri
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from tltrain.data.chat import read_history
 from tltrain.errors import TltrainError
+from tltrain.formats.native import Answer
 from tltrain.grading import grade
 from tltrain.runtime import runs, terminal
 from tltrain.sources import check, open_source
@@ -34,7 +35,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     sample = Sample(str(path), tools, messages, (), instructions)
     with open_source(cfg) as source:
         (text,), model_path = source([sample]), source.name
-        said: Mapping[str, Any] = next(iter(getattr(source, "native_answers", ())), {})
+        native: Sequence[Answer] = getattr(source, "native_answers", ())
+        said = native[0].to_json() if native else {}
     if text is None:
         raise TltrainError(f"{path}: the conversation is too long for the model, see the line above")
     judged = grade(words.judged_text(cfg, text, tools), None, tools)

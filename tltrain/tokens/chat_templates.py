@@ -10,6 +10,7 @@ import copy
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -283,7 +284,7 @@ def read_response(
     """An answer's text, read by a response template of transformers; calls that cannot be read keep their reason.
 
     Args:
-        special: special tokens, which are left out of the answer's words.
+        special: special tokens, which are left out of the answer's words, its thought and what could not be read.
     """
     from transformers.utils.chat_parsing import parse_response
 
@@ -304,15 +305,16 @@ def read_response(
         return Answer(text=_words(text, special), problem=f"the answer cannot be read: {_reason(error)}")
     done = 0
     for raw in raws:  # each with what stands before it
-        end = text.index(raw, done) + len(raw)
+        end = text.index(raw, _behind_mark(text, done, response["fields"]["tool_calls"])) + len(raw)
         try:
             entries = parsed(text[done:end], "" if done else prompt).get("tool_calls") or []
             attempt = attempt_of(entries[-1], tools, raw) if entries else Attempt(None, "the call is empty", raw)
         except Exception as error:  # whatever a parser makes of a stranger's text
             attempt = Attempt(None, f"the call cannot be read: {_reason(error)}", raw)
-        attempts.append(_complete(attempt, raw, response))
+        complete = _complete(attempt, raw, response)
+        attempts.append(replace(complete, raw=_words(complete.raw, special)))
         done = end
-    thought, words = str(plain.get(thought_name) or ""), _words(str(plain.get("content") or ""), special)
+    thought, words = (_words(str(plain.get(name) or ""), special) for name in (thought_name, "content"))
     problem = ""
     if not attempts:
         problem = "nothing stands behind the thought" if thought and not words else unread(words, tools)
@@ -328,6 +330,13 @@ def _raw(response: Mapping[str, Any]) -> dict[str, Any]:
     return changed
 
 
+def _behind_mark(text: str, at: int, field: Mapping[str, Any]) -> int:
+    """Where the next call's opening mark ends, behind which a call without arguments may have no text at all."""
+    mark = re.compile(field.get("open_pattern") or re.escape(field["open"]))
+    found = mark.search(text, at)
+    return found.end() if found else at
+
+
 def _complete(attempt: Attempt, raw: str, response: Mapping[str, Any]) -> Attempt:
     """The attempt, or a failed one where the parser went over a part of the call in silence."""
     field = response["fields"]["tool_calls"]
@@ -340,9 +349,11 @@ def _complete(attempt: Attempt, raw: str, response: Mapping[str, Any]) -> Attemp
 
 
 def _words(text: str, special: Sequence[str]) -> str:
-    """What an answer says without special tokens."""
-    for token in special:
-        text = text.replace(token, "")
+    """What an answer says without special tokens, which a template may refuse in a history."""
+    special = list(filter(None, special))
+    while any(token in text for token in special):  # without one, what stood around it may be another
+        for token in special:
+            text = text.replace(token, "")
     return text.strip()
 
 
