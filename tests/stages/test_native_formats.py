@@ -65,6 +65,28 @@ def test_conversations_are_held_in_its_own_format_and_share_prefixes(trained, tl
     assert line["messages"][2]["content"].startswith("Error: not a call: the answer makes no call.")
 
 
+def test_a_plan_has_the_samples_that_training_has(trained, tltrain):
+    words = [word for word in WORDS[1:] if not word.startswith("stage.")]
+    steps = ["stage.supervised.args.max_steps=1", "stage.supervised.args.gradient_accumulation_steps=1"]
+    found = tltrain("stage=plan", "stage.of=pkt", *words, *steps).metrics
+    train = trained.metrics["train"]
+    assert re.match(rf"data=toolworld: {train['samples']} samples, the longest of \d+ tokens", found["lengths"])
+    tl = tltrain("stage=plan", "stage.of=pkt", *words, *steps, "format=tl").metrics
+    assert tl["batch"]["length"] < found["batch"]["length"]  # tools as JSON
+
+
+def test_models_of_several_formats_are_analysed_side_by_side(trained, tltrain):
+    model = trained.folder / "model"
+    ran = tltrain("stage=analyze", *SMALL, "format=hermes", "data.size=6", f"stage.models=[base,{model}]")
+    names = list(ran.metrics["details"]["models"])
+    assert names[0] == "tiny" and len(names) == 2
+    for name in names:
+        for part in ("key", "first", "name", "parameter", "value", "punctuation", "end"):
+            assert ran.metrics[f"{name}/{part}/loss"] > 0
+        calls = ran.metrics["details"]["models"][name]["tokens"]["first"]["accuracy"]["n"]
+        assert calls == ran.metrics["details"]["models"][name]["calls"]["any"]["call"]["n"] > 10
+
+
 def test_inspect_shows_keys_in_json_and_what_is_left_out(tltrain):
     words = ["model=tiny", "model.random.vocab_size=400"]  # so few that names have several tokens
     ran = tltrain("stage=inspect", *words, "format=hermes", "stage.limit=12", "data.size=20")

@@ -22,9 +22,9 @@ READS: Mapping[str, tuple[str, ...]] = {
     "eval": (*_ASKING, "benchmark", "mae", "reward", "tracking"),
     "predict": (*_ASKING, "data.path"),
     "inspect": ("data", "!data.holdout", *_MODEL, "!model.args", "!model.irm", "format", "mae"),
-    "analyze": ("data", "!data.holdout", *_MODEL, "!model.args", "!model.irm", *_DEVICE, "mae"),
+    "analyze": ("data", "!data.holdout", *_MODEL, "!model.args", "!model.irm", "format", *_DEVICE, "mae"),
     "pipeline": (*_TRAINING, "format", "reward", "source"),
-    "plan": ("data", "model", "!model.demo", "!model.sweep", "hardware", "mae"),
+    "plan": ("data", "model", "!model.demo", "!model.sweep", "format", "hardware", "mae"),
     "cache": (),
     "report": ("tracking",),
 }

@@ -12,11 +12,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from tltrain.errors import TltrainError
 from tltrain.formats.native import Answer, Attempt, attempt_of, unread
+from tltrain.tokens.argument_spans import argument_spans
 from tltrain.tokens.encoder import Encoded
 from tltrain.tokens.native import Json, Prompt, Said, SaidCall
 from tltrain.trajectory import Tool
@@ -223,7 +225,7 @@ class TemplateFormat:
             return [each.ids for each in self._encoder.encode(texts)]
 
         last = next(i for i, (_, end) in enumerate(encoded.spans) if end >= at + len(name))
-        return SaidCall(first, last + 1, renamed)
+        return SaidCall(first, last + 1, renamed, lambda: self._arguments(messages, tools, text, encoded, number))
 
     def _name_at(self, messages: Sequence[Json], tools: Sequence[Json], text: str, name: str, number: int) -> int:
         """The character of an answer at which the name of one of its calls begins."""
@@ -238,6 +240,33 @@ class TemplateFormat:
             if written.count(_NAME) == 1 and written.replace(_NAME, name) == text:
                 return written.index(_NAME)
         raise TltrainError(f"format={self.name}: the chat template writes the tool's name {_shown(name)} otherwise")
+
+    def _arguments(
+        self, messages: Sequence[Json], tools: Sequence[Json], text: str, encoded: Encoded, number: int
+    ) -> dict[int, str]:
+        """Position of a token -> the first part of an argument that it has a character of."""
+
+        def render(arguments: Json, history: Sequence[Json], offered: Sequence[Json]) -> str:
+            changed = copy.deepcopy(dict(messages[-1]))
+            changed["tool_calls"][number]["function"]["arguments"] = dict(arguments)
+            return self._answer_text([*history, changed], offered)
+
+        given = messages[-1]["tool_calls"][number]["function"]["arguments"]
+        user = [{"role": "user", "content": _WORDS}]
+        for history, offered in ((user, ()), (messages[:-1], tools)):  # by itself a message is quick
+            try:
+                if render(given, history, offered) != text:
+                    continue
+                spans = argument_spans(text, given, partial(render, history=history, offered=offered))
+            except TltrainError:
+                continue
+            return {
+                position: span.part
+                for span in reversed(spans)
+                for position, (start, end) in enumerate(encoded.spans)
+                if start < span.end and end > span.start
+            }
+        return {}
 
     def _spans(
         self, messages: Sequence[Json], tools: Sequence[Json], ids: Sequence[int], calls: int
