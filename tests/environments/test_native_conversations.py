@@ -150,6 +150,40 @@ def test_every_format_goes_on_after_several_calls_broken_ones_and_a_second_turn_
     assert "is not on offer" in prompts[3] and "no comma" in prompts[1]
 
 
+@pytest.mark.parametrize("name", ["qwen3", "qwen3_5", "hermes", "gemma"])
+def test_prompts_are_the_tokens_that_a_server_makes_of_what_its_client_sends(name):
+    own, asked = encoder(name), []
+    said = answers(calls(X, Y, thought="Hm."), calls(Call("peek", {"at": "z"}), thought="So."), calls(RIGHT))
+    hold(lambda samples: [asked.extend(samples), said(samples)][1], Room())
+    tools = [
+        {
+            "type": "function",
+            "function": {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)},
+        }
+        for tool in asked[0].tools
+    ]
+    made = [{"id": str(k), "type": "function", "function": {"name": call.name, "arguments": dict(call.arguments)}}
+            for k, call in enumerate([X, Y, Call("peek", {"at": "z"})])]  # fmt: skip
+    thought = (lambda text: {"reasoning_content": text}) if own.native.thoughts else lambda text: {}
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "query of t0"},
+        {"role": "assistant", "content": "", **thought("Hm."), "tool_calls": made[:2]},
+        {"role": "tool", "tool_call_id": "0", "name": "look", "content": "saw x"},
+        {"role": "tool", "tool_call_id": "1", "name": "look", "content": "saw y"},
+        {"role": "assistant", "content": "", **thought("So."), "tool_calls": made[2:]},
+        {
+            "role": "tool",
+            "tool_call_id": "2",
+            "name": "peek",
+            "content": "Error: `peek` is not on offer. The tools are: look, finish.",
+        },
+    ]
+    for sample, until in zip(asked, (2, 5, 7), strict=True):
+        served = own.tokenizer.apply_chat_template(messages[:until], tools=tools, add_generation_prompt=True)
+        assert own.prompt(sample) == served["input_ids"]
+
+
 def test_thoughts_are_dropped_or_kept_as_the_template_wants():
     """Qwen3 keeps the thoughts behind the user's last words and drops those before; Llama 3 writes none."""
     said = answers(
