@@ -217,14 +217,6 @@ class IrmStage:
         only=("algorithm", ("ppo", "grpo")),
     )
     critic: Critic = key(Critic, "the critic of PPO", only=PPO)
-    update_tokens: Optional[int] = key(
-        None,
-        "prompt tokens up to which the micro-batches of an optimizer step are computed together, on a CPU in one "
-        "process; null: each by itself",
-        least=1,
-        most=TOKENS,
-        only=PPO,
-    )
     sampled_calls: Optional[int] = key(
         None,
         "number of calls to sample, in the order of algorithm=ppo, from the first on in each further pass over the "
