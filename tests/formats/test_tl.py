@@ -126,7 +126,8 @@ SPOKEN = {
 @pytest.mark.parametrize("family", ["byte_level", "sentencepiece"])
 def test_a_saved_tokenizer_writes_logged_conversations_however_they_are_spoken(name, spoken, family, request):
     """Every conversation of examples/, seven of which make two calls in a message, as training writes it."""
-    encoder = encoder_of(copy.deepcopy(request.getfixturevalue(family)), bos=True if family == "sentencepiece" else None)
+    tokenizer = copy.deepcopy(request.getfixturevalue(family))
+    encoder = encoder_of(tokenizer, bos=True if family == "sentencepiece" else None)
     begins = "".join(encoder.tokenizer.convert_ids_to_tokens(encoder.opening))
     lines = (ROOT / "examples" / "support_desk" / f"{name}.jsonl").read_text().splitlines()
     for line in lines:
