@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from tltrain.formats.calls import UNREADABLE
 from tltrain.formats.chat_completions import api_names, call_id
-from tltrain.formats.native import Answer, Attempt, attempt_text
+from tltrain.formats.native import Answer, Attempt, as_text
 from tltrain.formats.preamble import without_words
 from tltrain.grading import Grade, Outcome, first_call, grade
 from tltrain.trajectory import Call, Message, Tool, ToolCall
@@ -79,13 +79,13 @@ def read_native(answer: Answer, tools: Sequence[Tool], number: int) -> ReadAnswe
     for attempt in answer.attempts:
         judged = _judged(attempt, tools)
         if judged.prediction is None:
-            raw = attempt.raw or attempt_text(attempt)
+            raw = attempt.raw or _text(attempt)
             words.append(raw)
             calls.append(_unread(judged, raw))
         else:
             identity = call_id(number, len(made))
             made.append(ToolCall(judged.prediction, id=identity))
-            calls.append(ReadCall(judged, attempt_text(attempt), identity))
+            calls.append(ReadCall(judged, _text(attempt), identity))
     if not answer.attempts:
         problem = answer.problem or "the answer makes no call"
         calls = [_unread(grade(f"{UNREADABLE}{problem}", None, tools), answer.text or answer.thought)]
@@ -97,8 +97,13 @@ def read_native(answer: Answer, tools: Sequence[Tool], number: int) -> ReadAnswe
 
 def _judged(attempt: Attempt, tools: Sequence[Tool]) -> Grade:
     """The grade of a call that the text of the TL format can hold, so that it is the same in either format."""
-    text = attempt_text(attempt)
+    text = _text(attempt)
     return grade(text if attempt.call is None or text.startswith(UNREADABLE) else attempt.call, None, tools)
+
+
+def _text(attempt: Attempt) -> str:
+    """A call as text of the TL format, or the reason why it is none."""
+    return as_text(Answer(attempts=(attempt,)))
 
 
 def _unread(judged: Grade, text: str) -> ReadCall:

@@ -73,12 +73,11 @@ class Answer:
 def as_text(answer: Answer) -> str:
     """The answer as text of the TL format: its calls, one a line; without any, its words."""
     if answer.attempts:
-        return "\n".join(map(attempt_text, answer.attempts))
+        return "\n".join(_attempt_text(attempt) for attempt in answer.attempts)
     return f"{UNREADABLE}{answer.problem}" if answer.problem else answer.text.strip()
 
 
-def attempt_text(attempt: Attempt) -> str:
-    """A call as text of the TL format; the reason why it is none behind `UNREADABLE`."""
+def _attempt_text(attempt: Attempt) -> str:
     if attempt.call is None:
         return f"{UNREADABLE}{attempt.problem}"
     try:
