@@ -14,7 +14,7 @@ _DEVICE = ("hardware", "!hardware.args", "!hardware.deepspeed", "!hardware.fsdp"
 _ASKING = (*_MODEL, "!model.args", "!model.irm", "format", *_DEVICE, "source")
 
 READS: Mapping[str, tuple[str, ...]] = {
-    "demo": (*_MODEL, "hardware", "mae", "reward", "tracking", "data.holdout", "data.error_rate"),
+    "demo": (*_MODEL, "format", "hardware", "mae", "reward", "tracking", "data.holdout", "data.error_rate"),
     "mae": ("data", "!data.holdout", "mae", "tracking"),
     "sft": (*_TRAINING, "!model.irm", "format"),
     "pkt": (*_TRAINING, "!model.irm", "format"),

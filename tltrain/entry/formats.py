@@ -52,8 +52,8 @@ def _check_trained(cfg: DictConfig) -> None:
 def _not_yet(cfg: DictConfig) -> str | None:
     """What of the configuration has no native format yet; None if all has."""
     stage = cfg.stage
-    if stage.name in ("demo", "irm"):
-        return f"stage={stage.name} works with format=tl alone so far"
+    if stage.name == "irm":
+        return "stage=irm works with format=tl alone so far"
     if stage.name == "pipeline" and stage.irm:
         return "IRM works with format=tl alone so far; stage.irm=false trains and evaluates without it"
     if stage.name in ("eval", "predict") and cfg.source.name == "endpoint" and cfg.format.name != AUTO:
