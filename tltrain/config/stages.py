@@ -254,7 +254,11 @@ class IrmStage:
 @dataclass
 class EvalStage:
     name: str = key("eval", NAME)
-    predictions: Optional[str] = key(None, "file of answers to score instead of generating them")
+    predictions: Optional[str] = key(
+        None,
+        "file of answers to score instead of generating them, lines of `prediction` (text of the TL format) or `raw` "
+        "(what a model wrote in the format of format=)",
+    )
     compare: list[str] = key([], "two result folders to compare instead of generating and scoring answers")
     matching: Matching = key(
         Matching.strict, 'comparison of argument values; strict: equal as JSON; lenient: 1, 1.0 and "1" are equal'

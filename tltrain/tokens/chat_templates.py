@@ -10,17 +10,17 @@ import copy
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from tltrain.errors import TltrainError
-from tltrain.formats.native import Answer, Attempt, attempt_of, unread
+from tltrain.formats.native import Answer
 from tltrain.tokens.argument_spans import argument_spans
 from tltrain.tokens.encoder import Encoded
 from tltrain.tokens.native import Json, Prompt, Said, SaidCall
+from tltrain.tokens.responses import read_response
 from tltrain.trajectory import Tool
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class TemplateFormat:
         if self._response is None:
             return _WORDS in written
         prompt = self._prompt_text([user], tools)
-        read = read_response(written, prompt, self._response, (), self._tokenizer.all_special_tokens)
+        read = read_response(written, prompt, self._response, (), self._special_tokens())
         return read.text == _WORDS
 
     def _end_token(self, messages: Sequence[Json], tools: Sequence[Json]) -> int:
@@ -288,6 +288,11 @@ class TemplateFormat:
         ends = [*starts[1:], max(len(ids) - min(tail, len(without) - starts[0]), starts[-1])]
         return list(zip(starts, ends, strict=True))
 
+    def _special_tokens(self) -> list[str]:
+        """The texts of all special tokens, also of those that have no role such as the end token's."""
+        added = self._tokenizer.added_tokens_decoder.values()
+        return sorted({*self._tokenizer.all_special_tokens, *(token.content for token in added if token.special)})
+
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def read(self, ids: Sequence[int], prompt: Sequence[int], tools: Sequence[Tool]) -> Answer:
@@ -304,93 +309,7 @@ class TemplateFormat:
             )
         text = self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         before = self._tokenizer.decode(list(prompt), skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return read_response(text, before, self._response, tools, self._tokenizer.all_special_tokens)
-
-
-def read_response(
-    text: str, prompt: str, response: Mapping[str, Any], tools: Sequence[Tool], special: Sequence[str]
-) -> Answer:
-    """An answer's text, read by a response template of transformers; calls that cannot be read keep their reason.
-
-    Args:
-        special: special tokens, which are left out of the answer's words, its thought and what could not be read.
-    """
-    from transformers.utils.chat_parsing import parse_response
-
-    from tltrain.formats.chat_completions import api_names, tool_json
-
-    names = api_names(tools)
-    offered = [tool_json(tool, names) for tool in tools]
-
-    def parsed(piece: str, behind: str, by: Mapping[str, Any] = response) -> dict[str, Any]:
-        return parse_response(piece, dict(by), prefix=behind, tools=offered)
-
-    thought_name = next((name for name in ("reasoning_content", "thinking") if name in response["fields"]), "")
-    attempts: list[Attempt] = []
-    try:
-        plain = parsed(text, prompt, _raw(response))
-        raws = [entry["raw"] for entry in plain.get("tool_calls") or []]
-    except Exception as error:
-        return Answer(text=_words(text, special), problem=f"the answer cannot be read: {_reason(error)}")
-    done = 0
-    for raw in raws:  # each with what stands before it
-        end = text.index(raw, _behind_mark(text, done, response["fields"]["tool_calls"])) + len(raw)
-        try:
-            entries = parsed(text[done:end], "" if done else prompt).get("tool_calls") or []
-            attempt = attempt_of(entries[-1], tools, raw) if entries else Attempt(None, "the call is empty", raw)
-        except Exception as error:  # whatever a parser makes of a stranger's text
-            attempt = Attempt(None, f"the call cannot be read: {_reason(error)}", raw)
-        complete = _complete(attempt, raw, response)
-        attempts.append(replace(complete, raw=_words(complete.raw, special)))
-        done = end
-    thought, words = (_words(str(plain.get(name) or ""), special) for name in (thought_name, "content"))
-    problem = ""
-    if not attempts:
-        problem = "nothing stands behind the thought" if thought and not words else unread(words, tools)
-    return Answer(thought, words, tuple(attempts), problem)
-
-
-def _raw(response: Mapping[str, Any]) -> dict[str, Any]:
-    """The response template with the text of calls as it stands, so that a broken one does not end the reading."""
-    changed = copy.deepcopy(dict(response))
-    if calls := changed["fields"].get("tool_calls"):
-        calls |= {"content": "text", "content_args": {"strip": False}, "transform": {"raw": "{content}"}}
-        calls.pop("transform_each", None)
-    return changed
-
-
-def _behind_mark(text: str, at: int, field: Mapping[str, Any]) -> int:
-    """Where the next call's opening mark ends, behind which a call without arguments may have no text at all."""
-    mark = re.compile(field.get("open_pattern") or re.escape(field["open"]))
-    found = mark.search(text, at)
-    return found.end() if found else at
-
-
-def _complete(attempt: Attempt, raw: str, response: Mapping[str, Any]) -> Attempt:
-    """The attempt, or a failed one where the parser went over a part of the call in silence."""
-    field = response["fields"]["tool_calls"]
-    if attempt.call is None or field.get("content") != "xml-inline":
-        return attempt
-    left = re.sub(field["content_args"]["tag_pattern"], "", raw, flags=re.DOTALL).replace("</function>", "")
-    if re.search(r"\w", left):
-        return Attempt(None, f"a part of the call cannot be read: {_shown(left.strip())}", raw)
-    return attempt
-
-
-def _words(text: str, special: Sequence[str]) -> str:
-    """What an answer says without special tokens, which a template may refuse in a history."""
-    special = list(filter(None, special))
-    while any(token in text for token in special):  # without one, what stood around it may be another
-        for token in special:
-            text = text.replace(token, "")
-    return text.strip()
-
-
-def _reason(error: Exception) -> str:
-    """The last line of an error, which says what is wrong and not what the model wrote."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    line = next((line for line in lines if line.startswith("Error: ")), lines[-1] if lines else type(error).__name__)
-    return line.removeprefix("Error: ").replace("(", "[").replace(")", "]")[:_LONGEST_REASON]
+        return read_response(text, before, self._response, tools, self._special_tokens())
 
 
 def _shown(text: str) -> str:
