@@ -14,6 +14,7 @@ import copy
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from tltrain.formats.native import UNREAD, Answer, Attempt, attempt_of, unread, unread_mark
@@ -42,7 +43,7 @@ def read_response(
     """An answer's text, read by a response template of transformers; calls that cannot be read keep their reason.
 
     Args:
-        special: special tokens, which are left out of the answer's words.
+        special: special tokens, which are left out of the answer's words, its thought and what could not be read.
     """
     mended = _mended(response)
     try:
@@ -62,14 +63,15 @@ def read_response(
     if re.search(r"\bto=|<\|message\|>", rest):
         attempts.append(Attempt(None, "a message that is to no tool cannot be read", rest))
         rest = ""
-    thought = next((str(plain[name]) for name in _THOUGHTS if plain.get(name)), "")
-    said = "\n".join(filter(None, (str(plain.get("content") or "").strip(), rest.strip(), *more)))
-    words, problem = _words(said, special), ""
+    thought = _words(next((str(plain[name]) for name in _THOUGHTS if plain.get(name)), ""), special)
+    beside = "\n".join(filter(None, (str(plain.get("content") or "").strip(), rest.strip(), *more)))
+    words, problem = _words(beside, special), ""
     if not attempts:
-        problem = "nothing stands behind the thought" if thought and not words else unread(said.strip(), tools)
-    elif unread_mark(said, tools):
+        problem = "nothing stands behind the thought" if thought and not words else unread(beside.strip(), tools)
+    elif unread_mark(beside, tools):
         attempts.append(Attempt(None, UNREAD, words))
-    return Answer(thought, words, tuple(attempts), problem)
+    read = tuple(replace(attempt, raw=_words(attempt.raw, special)) for attempt in attempts)
+    return Answer(thought, words, read, problem)
 
 
 def _pieces(text: str, prompt: str, response: Mapping[str, Any]) -> tuple[list[_Piece], dict[str, Any]]:
@@ -230,9 +232,11 @@ def _complete(attempt: Attempt, raw: str, field: Mapping[str, Any]) -> Attempt:
 
 
 def _words(text: str, special: Sequence[str]) -> str:
-    """What an answer says without special tokens."""
-    for token in special:
-        text = text.replace(token, "")
+    """What an answer says without special tokens, which a template may refuse in a history."""
+    special = list(filter(None, special))
+    while any(token in text for token in special):  # without one, what stood around it may be another
+        for token in special:
+            text = text.replace(token, "")
     return text.strip()
 
 
