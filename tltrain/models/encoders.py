@@ -195,7 +195,7 @@ def native_encoder(tokenizer: PreTrainedTokenizerBase, name: str, format: Any) -
 
 
 def _known_response(tokenizer: PreTrainedTokenizerBase, template: str) -> dict[str, Any] | None:
-    """Return TRL's response template for exactly this chat template; None if it knows none."""
+    """Return TRL's response template for exactly this chat template, or Mistral's for one of its; None for others."""
     from types import SimpleNamespace
 
     from trl import chat_template_utils
@@ -204,7 +204,7 @@ def _known_response(tokenizer: PreTrainedTokenizerBase, template: str) -> dict[s
     try:
         return chat_template_utils.add_response_schema(stand_in).response_template
     except (ValueError, AttributeError):
-        return None
+        return families.mistral_response(str(tokenizer.eos_token)) if families.writes_mistral_lists(template) else None
 
 
 def encoder_of(tokenizer: PreTrainedTokenizerBase, bos: bool | None) -> Encoder:
