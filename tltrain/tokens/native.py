@@ -83,6 +83,7 @@ class NativeFormat(Protocol):
         text_beside_calls: whether a message may have words and calls.
         stop_ids: tokens that end an answer.
         template: the chat template that is saved with the model.
+        date: what the template takes for today; None: it writes no date.
     """
 
     name: str
@@ -91,6 +92,7 @@ class NativeFormat(Protocol):
     text_beside_calls: bool
     stop_ids: frozenset[int]
     template: str
+    date: str | None
 
     def prompt(self, messages: Sequence[Json], tools: Sequence[Json]) -> Prompt:
         """What the model is given to answer these messages. Raises TltrainError."""
@@ -126,7 +128,7 @@ class NativeEncoder(Encoder):
 
     def prompt(self, conversation: Trajectory | Sample) -> list[int]:
         """Return the ids that a server would build to ask for the next answer."""
-        messages, _ = self._messages(conversation)
+        messages, _ = self.messages(conversation)
         return self.native.prompt(messages, tools_of(conversation)).ids
 
     def texts(self, ids: Sequence[int]) -> list[str]:
@@ -205,7 +207,7 @@ class NativeEncoder(Encoder):
         seed: int = 0,
     ) -> Iterator[LearnedTurn]:
         """Yield each learned turn with its own prompt and its targets."""
-        messages, owners = self._messages(trajectory)
+        messages, owners = self.messages(trajectory)
         tools = tools_of(trajectory)
         said_by = self._actions(trajectory)
         for at, owner in enumerate(owners):
@@ -217,7 +219,8 @@ class NativeEncoder(Encoder):
             targets = self._turn_targets(turn, said, trajectory.tools, w_max, key_tokens, draw)
             yield LearnedTurn(turn.number, prompt, said, targets)
 
-    def _messages(self, conversation: Trajectory | Sample) -> tuple[list[dict[str, Any]], list[int | None]]:
+    def messages(self, conversation: Trajectory | Sample) -> tuple[list[dict[str, Any]], list[int | None]]:
+        """Return the conversation as messages for the chat template; see `messages_of`."""
         return messages_of(self.conversation_messages(conversation), conversation.instructions, conversation.tools)
 
     def conversation_messages(self, conversation: Trajectory | Sample) -> tuple[Message, ...]:
