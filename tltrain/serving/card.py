@@ -173,11 +173,12 @@ def certificate_section(made: Certificate) -> str:
             value = made.metrics[level]
             lines.append(f"| {name}, % | {value['percent']:.1f} ({value['low']:.1f} to {value['high']:.1f}) |")
     if made.not_sent:
-        lines += [
-            "",
-            f"{made.not_sent:,} prompts were left out: `transformers serve` drops words and thoughts beside the calls of "
-            "earlier turns, which other servers do not.",
-        ]
+        why = (
+            "`transformers serve` drops words and thoughts beside the calls of earlier turns"
+            if made.mode == "chat"
+            else "this tokenizer splits their text otherwise than training did, and `transformers serve` takes no ids"
+        )
+        lines += ["", f"{made.not_sent:,} prompts were left out: {why}."]
     return "\n".join(lines)
 
 

@@ -61,7 +61,9 @@ class Certificate:
             tokens of its training; answered with calls that the server parsed; read alike by both parsers.
         unreadable: answers that are no proper answers of the format, in which a server may read what it likes.
         from_training: prompts whose tokens agree with a record of the training itself.
-        not_sent: prompts left out, which this server cannot be sent (it drops words and thoughts beside calls).
+        not_sent: prompts left out, which this server cannot be sent: it drops words and thoughts beside earlier calls,
+            and takes the TL format as text alone, which some tokenizers split otherwise than in training.
+        chat_prompts_equal: of the TL format, prompts that are equal by messages and tools too.
         mode: chat: native messages and tools; text: the TL format's text.
         metrics: TS, PI and CF of the served answers, in percent with intervals.
         problems: the first differences.

@@ -246,16 +246,20 @@ def chosen(basis: Basis, items: Sequence[Trajectory], count: int, context: int |
             continue
         if context is not None and len(one.ids) + LONGEST > context:
             continue
-        if basis.native and lost_by_server(basis, one):
+        if lost_by_server(basis, one) if basis.native else basis.encoder.reads_apart(sample):
             not_sent += 1
             continue
         made.append(one)
         if len(made) == count:
             break
     if not made:
+        why = (
+            "words or thoughts in their history, which `transformers serve` drops"
+            if basis.native
+            else "other tokens if a server splits their text (prompts_read_apart), and `transformers serve` takes no ids"
+        )
         raise NothingToAskError(
-            f"of {len(items)} conversations no turn with a call can be asked ({not_sent} of the turns have words or "
-            "thoughts in their history that `transformers serve` drops)"
+            f"of {len(items)} conversations no turn with a call can be asked; {not_sent} of the turns have {why}"
         )
     if len(made) < count:
         log.info("certify: the data has %d prompts to ask, not %d", len(made), count)
