@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from tests.support import native_formats
+from tests.support.composition import composed
+from tests.support.paths import ROOT
 from tests.support.planted import plant
-from tests.support.processes import process
-from tltrain.data import hold_out
+from tltrain.data.judged import JudgedSource
 from tltrain.serving import server
-from tltrain.toolworld import generate
 
 MISSING = server.missing()
 pytestmark = [
@@ -30,9 +31,6 @@ DATA = ("data.size=12", "data.holdout=0.5", "certify=4")
 @pytest.fixture(scope="module")
 def held_out():
     """The conversations that the stage holds out of `DATA`."""
-    from tests.support.composition import composed
-    from tltrain.data.judged import JudgedSource
-
     return JudgedSource(composed("stage=certify", *DATA)).split()[1]
 
 
@@ -71,3 +69,51 @@ def test_one_changed_word_of_the_saved_template_fails(tltrain, planted, tmp_path
     assert "0 of 4 prompts equal" in line and "might" in line and "Traceback" not in ran.err
     assert json.loads((model / "certificate.json").read_text())["passed"] is False
     assert not (ran.folder / "metrics.json").exists()
+
+
+def recorders(parent: int) -> list[int]:
+    """The processes that serve a model for a process, by their command line."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            above = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError):
+            continue
+        if b"tltrain.serving.recorder" in words and above == parent:
+            found.append(int(entry.name))
+    return found
+
+
+def wait_for(what, seconds: float = 120):
+    """What a function returns once it is true."""
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_no_process_is_left_when_the_run_is_killed(planted, tmp_path, sent, status):
+    words = ["stage=certify", f"model.path={planted('qwen3')}", *DATA, "tracking=none", "hydra.run.dir=run"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with (tmp_path / "said").open("wb") as said:
+        run = subprocess.Popen(
+            [sys.executable, "-m", "tltrain", *words], cwd=tmp_path, env=environment, stdout=said, stderr=said
+        )
+    try:
+        (served,) = wait_for(lambda: recorders(run.pid))
+        run.send_signal(sent)
+        assert run.wait(60) == status, (tmp_path / "said").read_text()
+        wait_for(lambda: not Path(f"/proc/{served}").exists() or b"recorder" not in cmdline(served), 30)
+    finally:
+        run.kill()
+        run.wait()
+
+
+def cmdline(process: int) -> bytes:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return b""

@@ -370,7 +370,5 @@ class Config:
         least=0,
         most=10_000,
     )
-    certify_timeout: float = key(
-        1800.0, "seconds that serving the model and asking it may take", least=1, most=7 * DAY
-    )
+    certify_timeout: float = key(1800.0, "seconds that serving the model and asking it may take", least=1, most=7 * DAY)
     seed: int = key(0, "seed of all random numbers", least=0, most=2**32 - 1)

@@ -58,7 +58,7 @@ class TokenizationRecord:
 
     def write(self, folder: Path) -> None:
         """Write the record to a model's folder."""
-        unsaid = {"format": TL_NAME, "parser": {}, "thinking": None, "options": {}, "date": ""}
+        unsaid: dict[str, Any] = {"format": TL_NAME, "parser": {}, "thinking": None, "options": {}, "date": ""}
         record = {name: value for name, value in asdict(self).items() if unsaid.get(name, ...) != value}
         (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 

@@ -27,8 +27,8 @@ FILE = "README.md"
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 BEGIN, END = "<!-- certificate: begin -->", "<!-- certificate: end -->"
 NOT_YET = (
-    "## Certificate\n\nNot certified. `tltrain stage=certify model.path=FOLDER` serves this folder and compares prompts "
-    "and calls with its training."
+    "## Certificate\n\nNot certified. `tltrain stage=certify model.path=FOLDER` serves this folder and compares "
+    "prompts and calls with its training."
 )
 _OF_MACHINE = ("cache", "certify", "certify_timeout", "hydra", "overwrite", "report", "tracking")
 _LEVELS = {"ts": "TS, the right tool", "pi": "PI, and its parameters", "cf": "CF, and their values"}
@@ -154,10 +154,10 @@ def certificate_section(made: Certificate) -> str:
     lines = [
         "## Certificate",
         "",
-        f"{said} The folder was served by `transformers serve` ({made.server}) and asked by the OpenAI client with {how}.",
+        f"{said} The folder was served by `transformers serve` ({made.server}) and asked by the OpenAI client with "
+        f"{how}.",
         "",
-        "| | of "
-        f"{made.asked:,} |",
+        f"| | of {made.asked:,} |",
         "| --- | ---: |",
         f"| prompts with exactly the tokens of training | {made.prompts_equal:,} |",
     ]
@@ -247,7 +247,7 @@ def _license_of_base(model: DictConfig) -> tuple[str | None, str]:
 
 def _license_of_package(package: str) -> str | None:
     try:
-        found = metadata.metadata(package.replace("_", "-"))
+        found: Any = metadata.metadata(package.replace("_", "-"))
     except metadata.PackageNotFoundError:
         return None
     return found.get("License-Expression") or found.get("License")
@@ -257,7 +257,8 @@ def _license_of_card(file: Path) -> str | None:
     from huggingface_hub import ModelCard
 
     try:
-        found = ModelCard(file.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.license
+        card = ModelCard(file.read_text(encoding="utf-8"), ignore_metadata_errors=True)
+        found = card.data.to_dict().get("license")
     except (OSError, ValueError):
         return None
     return found if isinstance(found, str) else None

@@ -53,8 +53,9 @@ class Asked:
 
 def turns(item: Trajectory, encoder: Encoder) -> list[Sample]:
     """The turns of a conversation whose calls are learned, each with its history and its calls as golden ones."""
-    native = isinstance(encoder, NativeEncoder)
-    messages = encoder.conversation_messages(item) if native else sequential(item.messages)
+    messages = sequential(item.messages)
+    if isinstance(encoder, NativeEncoder):
+        messages = encoder.conversation_messages(item)
     return [
         Sample(
             f"{item.id}#{at}",

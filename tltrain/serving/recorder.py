@@ -89,7 +89,7 @@ def listen_only_at(listener: socket.socket, secret: str, file: Path) -> None:
         part.rename(file)
         run(server, sockets=[listener])
 
-    uvicorn.Server.run = at_listener
+    uvicorn.Server.run = at_listener  # type: ignore[method-assign, assignment]
 
 
 def guarded(app: Any, secret: str) -> Callable[..., Awaitable[None]]:
@@ -97,7 +97,9 @@ def guarded(app: Any, secret: str) -> Callable[..., Awaitable[None]]:
     wanted = f"Bearer {secret}".encode()
 
     async def guard(scope: Mapping[str, Any], receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and not hmac.compare_digest(dict(scope["headers"]).get(b"authorization", b""), wanted):
+        if scope["type"] == "http" and not hmac.compare_digest(
+            dict(scope["headers"]).get(b"authorization", b""), wanted
+        ):
             await send({"type": "http.response.start", "status": 401, "headers": []})
             await send({"type": "http.response.body", "body": b"no such key"})
             return

@@ -256,7 +256,7 @@ def chosen(basis: Basis, items: Sequence[Trajectory], count: int, context: int |
         why = (
             "words or thoughts in their history, which `transformers serve` drops"
             if basis.native
-            else "other tokens if a server splits their text (prompts_read_apart), and `transformers serve` takes no ids"
+            else "other tokens if a server splits their text, and `transformers serve` takes no ids"
         )
         raise NothingToAskError(
             f"of {len(items)} conversations no turn with a call can be asked; {not_sent} of the turns have {why}"
