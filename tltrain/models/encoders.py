@@ -78,6 +78,9 @@ class TokenizationRecord:
                 raise ValueError(f"version {found['version']}, bos {found['bos']}")
             if found.get("format", TL_NAME) not in families.NAMES:
                 raise ValueError(f"format {str(found['format'])[:40]}")
+            for name, kind in (("parser", dict), ("options", dict), ("date", str)):
+                if not isinstance(found.get(name, kind()), kind):
+                    raise ValueError(f"{name} {str(found[name])[:40]}")
             return cls(**found)
         except (OSError, ValueError, KeyError, TypeError) as error:
             why = " ".join(str(error).split())[:200]
