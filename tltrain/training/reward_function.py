@@ -16,7 +16,7 @@ from tltrain.errors import FieldError, RecordError
 from tltrain.formats import joined
 from tltrain.formats.calls import render_call
 from tltrain.formats.tl import TL
-from tltrain.grading import CUT, SAMPLED_OUTCOMES, Grade, Outcome, RewardSettings, grade
+from tltrain.grading import CUT, SAMPLED_OUTCOMES, AnswerGrade, Grade, Outcome, RewardSettings, grade, grade_answer
 from tltrain.runtime import distributed, json_files, redact, runs
 from tltrain.training import pricing
 from tltrain.training.kl import KlControl
@@ -34,7 +34,7 @@ class GradedResponse:
 
     sample: Sample
     response: str
-    grade: Grade
+    grade: Grade | AnswerGrade
     reward: float
     ended: bool = True
 
@@ -58,17 +58,28 @@ class Judge(Protocol):
 class RewardFunction:
     """Grade responses against the golden call and look up their reward in a table (the paper, IRM).
 
+    Args:
+        several_calls: whether a response may make several calls, as answers in native formats may. All of them are then
+            graded (`grading.grade_answer`): the reward is the mean over the golden calls. Otherwise the first counts.
+
     Raises:
         TltrainError: a package that the settings need is not installed.
     """
 
-    def __init__(self, settings: RewardSettings, values: Matching | str = Matching.strict) -> None:
-        self.settings, self.values = settings, values
+    def __init__(
+        self, settings: RewardSettings, values: Matching | str = Matching.strict, several_calls: bool = False
+    ) -> None:
+        self.settings, self.values, self.several_calls = settings, values, several_calls
         if settings.open_text is OpenText.similarity:
             pricing.check_similarity()
 
     def __call__(self, sample: Sample, response: str, ended: bool = True) -> GradedResponse:
-        found = grade(response, sample.goldens, sample.tools, self.values)
+        """Grade and price a response: text of the TL format, in a native format as `Encoder.answer` returns it."""
+        found: Grade | AnswerGrade
+        if self.several_calls:
+            found = grade_answer(response, sample.asked, sample.tools, self.values)
+        else:
+            found = grade(response, sample.goldens, sample.tools, self.values)
         reward = pricing.reward_of(self.settings, sample, response, found, ended)
         return GradedResponse(sample, response, found, reward, ended)
 
@@ -154,7 +165,7 @@ class SampleRecord:
         step: optimizer step, from 1.
         id: id of the prompt.
         sampled: the model's response.
-        golden: the golden calls, separated by ` | `.
+        golden: the golden calls, separated by ` | ` if any of them is accepted, by ` + ` if all are asked for.
         grade: row of the reward table; `cut` if stage.max_new_tokens cut the response off before a call could be read.
         reason: explanation of the grade.
         ended: whether the response has an end token.
@@ -178,7 +189,7 @@ class SampleRecord:
             id=response.sample.id,
             prompt=joined(TL.prompt_segments(response.sample)),
             sampled=response.response,
-            golden=" | ".join(render_call(golden) for golden in response.sample.goldens),
+            golden=(" + " if response.sample.parallel else " | ").join(map(render_call, response.sample.goldens)),
             grade=response.row,
             reward=response.reward,
             reason=response.grade.reason,
