@@ -112,17 +112,18 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         if cfg.stage.critic.save and hasattr(unwrapped, "critic"):
             engines.save(unwrapped.critic, trainer, folder / "critic", devices.weights_dtype(cfg.model))
         tracker.metrics(names.of_held_out_evaluation("after", after))
+        logs = trainer.state.log_history
+        results = {
+            "train": training_runs.finite(outcome.metrics) | asdict(report) | sampled | last_step(logs),
+            "costs": trainer.costs(),
+            "steps": trainer.state.global_step,
+            "stopped": trainer.stopped,
+            "before": before,
+            "after": after,
+        }
+        training_runs.write_card(prepared, results)
         tracker.artifact("model", folder / "model")
-    logs = trainer.state.log_history
     training_runs.write_history(logs, folder)
-    results = {
-        "train": training_runs.finite(outcome.metrics) | asdict(report) | sampled | last_step(logs),
-        "costs": trainer.costs(),
-        "steps": trainer.state.global_step,
-        "stopped": trainer.stopped,
-        "before": before,
-        "after": after,
-    }
     return training_runs.finish(prepared, results)
 
 
