@@ -81,7 +81,4 @@ def test_reinforcement_computes_one_prompt_a_sample_where_the_model_has_recurren
     path = base("lfm2")
     words = ["stage=irm", path, *FEW, "hardware.bf16=false", "stage.critic.share=true", "stage.args.max_steps=1"]
     ran = tltrain(*words)
-    assert (
-        "stage.packing=trajectory: Lfm2ForCausalLM has layers (conv) that do not attend to single tokens"
-        in ran.out + ran.err
-    )
+    assert "stage.packing=turn instead of trajectory: Lfm2ForCausalLM has layers (conv)" in ran.out + ran.err

@@ -87,14 +87,15 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         held_out_loss = trainer.evaluate(metric_key_prefix="held_out") if held_out else {}
         training_runs.check_loss(outcome.training_loss + held_out_loss.get("held_out_loss", 0))
         training_runs.save_model(prepared, trainer.accelerator.unwrap_model(trainer.model), trainer)
+        logs = trainer.state.log_history
+        results = {
+            "train": outcome.metrics | last_losses(logs) | asdict(report),
+            "held_out": finite(held_out_loss) | asdict(held_out_report),
+            "costs": trainer.costs(),
+        }
+        training_runs.write_card(prepared, results)
         tracker.artifact("model", folder / "model")
-    logs = trainer.state.log_history
     training_runs.write_history(logs, folder)
-    results = {
-        "train": outcome.metrics | last_losses(logs) | asdict(report),
-        "held_out": finite(held_out_loss) | asdict(held_out_report),
-        "costs": trainer.costs(),
-    }
     return training_runs.finish(prepared, results)
 
 
