@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from transformers import PreTrainedModel
 
-from tltrain.grading import Outcome
+from tltrain.grading import AnswerGrade, Outcome
 from tltrain.tokens.layout import Layout
 from tltrain.tokens.prompts import PromptTree
 from tltrain.training import rollout, update_batches
@@ -96,7 +96,9 @@ def graded(
 
 
 def is_kept(one: GradedResponse) -> bool:
-    """Return whether a response is learned: a correct call with an end token."""
+    """Return whether a response is learned: a correct call, or all calls and no others, with an end token."""
+    if isinstance(one.grade, AnswerGrade):
+        return one.ended and one.grade.complete
     return one.ended and one.grade.outcome is Outcome.CORRECT
 
 

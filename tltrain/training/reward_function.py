@@ -106,8 +106,8 @@ class RewardSignal:
 GRADES = tuple(f"grade/{outcome}" for outcome in SAMPLED_OUTCOMES)
 """Names under which the shares of outcomes are logged."""
 SHARES = ("trailing_text", "no_end_token")
-"""Names under which the shares of responses with a readable call are logged that have text after the call, or no end
-token."""
+"""Names under which the shares of responses with a readable call are logged that have text after the call (where only
+the first call counts), or no end token."""
 
 
 def response_counts(judged: Sequence[GradedResponse]) -> dict[str, int]:
@@ -116,7 +116,9 @@ def response_counts(judged: Sequence[GradedResponse]) -> dict[str, int]:
     readable = [one for one in judged if one.grade.outcome is not Outcome.FORMAT_ERROR]
     return {
         **{f"grade/{outcome}": outcomes.count(outcome) for outcome in SAMPLED_OUTCOMES},
-        "trailing_text": sum(pricing.has_trailing_text(one.response) for one in readable),
+        "trailing_text": sum(
+            pricing.has_trailing_text(one.response) for one in readable if not isinstance(one.grade, AnswerGrade)
+        ),
         "no_end_token": sum(not one.ended for one in readable),
     }
 
