@@ -16,7 +16,7 @@ from tltrain.formats.matching import best_pairs
 from tltrain.grading import Outcome, calls_of, first_call, grade, grade_answer
 from tltrain.training.pricing import reward_of
 from tltrain.training.rejection import is_kept
-from tltrain.training.reward_function import RewardFunction, SampleRecord, response_counts
+from tltrain.training.reward_function import RewardFunction, SampleRecord
 from tltrain.trajectory import Call, Message, OneOf, Sample, Tool
 
 SEARCH = Tool(
@@ -213,7 +213,6 @@ def test_rejection_sampling_keeps_answers_with_all_calls_and_no_others():
     found = [judge(sample(LOVE, END), text) for text in (both, both + more, "finish(answer='x')")]
     assert [is_kept(one) for one in found] == [True, False, False]
     assert not is_kept(judge(sample(LOVE, END), both, ended=False))
-    assert response_counts(found)["trailing_text"] == 0
 
 
 def test_the_last_of_several_calls_may_be_cut_or_have_no_end_token():

@@ -173,11 +173,6 @@ class AnswerGrade:
         return shortened("; ".join([right, *(one.reason for one in wrong), *extra]), 500)
 
     @property
-    def complete(self) -> bool:
-        """Whether the answer makes exactly the calls that are asked for."""
-        return self.outcome is Outcome.CORRECT and not self.superfluous
-
-    @property
     def prediction(self) -> Call | None:
         """The call of the first golden call that has one."""
         return next((one.prediction for one in self.grades if one.prediction is not None), None)
