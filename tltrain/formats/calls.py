@@ -95,6 +95,14 @@ def split_calls(text: str) -> list[Call | str]:
     return parts
 
 
+def read_value(text: str, at: int) -> tuple[Any, int]:
+    """The literal that starts at `at`, and the index just after it. Raises CallSyntaxError as `read_call` does."""
+    value, end = _value(text, at, 0)
+    if surrogate := _SURROGATE.search(text, at, end):
+        _fail("a lone surrogate", surrogate.start())
+    return value, end
+
+
 def call_end(text: str) -> int | None:
     """Index just after the `)` that closes the call `text` begins with; None while there is no complete call."""
     try:

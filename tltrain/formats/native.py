@@ -10,6 +10,7 @@ Tools are offered by names that an API allows (`chat_completions.api_names`), as
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -110,14 +111,33 @@ def attempt_of(entry: Any, tools: Sequence[Tool], raw: str = "") -> Attempt:
     arguments = function.get("arguments")
     if arguments is not None and not isinstance(arguments, Mapping):
         return Attempt(None, f"the arguments of {_shown(name)} are no object", raw or _shown(entry))
+    try:
+        json.dumps(arguments, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        return Attempt(None, f"the arguments of {_shown(name)} are no JSON (NaN, infinity, half a character)", raw)
     originals = {api: original for original, api in api_names(tools).items()}
     return Attempt(Call(originals.get(name, name), dict(arguments or {})))
 
 
+UNREAD = "a call stands in the text, which is not how this format writes one"
+
+
+def unread_mark(text: str, tools: Sequence[Tool]) -> bool:
+    """Whether words have the marks of a call, of this format or another, or a tool's name in JSON."""
+    if unparsed_call({"content": text}, tools):
+        return True
+    if not tools or not (named := _NAMED.findall(text)):
+        return False
+    return not {name for pair in api_names(tools).items() for name in pair}.isdisjoint(named)
+
+
+_NAMED = re.compile(r"""["'](?:name|function)["']\s*:\s*["']([^"']{1,200})["']""")
+
+
 def unread(text: str, tools: Sequence[Tool]) -> str:
     """Why an answer in which a parser found no call is a format error: it has a call in another format; else empty."""
-    if unparsed_call({"content": text}, tools):
-        return "a call stands in the text, which is not how this format writes one"
+    if unread_mark(text, tools):
+        return UNREAD
     try:
         names = {name for pair in api_names(tools).items() for name in pair}
         begins = any(text.lstrip().startswith(f"{name}(") for name in names)

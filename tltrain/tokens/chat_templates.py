@@ -16,9 +16,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from tltrain.errors import TltrainError
-from tltrain.formats.native import Answer, Attempt, attempt_of, unread
+from tltrain.formats.native import Answer
 from tltrain.tokens.encoder import Encoded
 from tltrain.tokens.native import CallHead, Json, Prompt, Said, SaidCall
+from tltrain.tokens.responses import literal_beginning, read_response, thought_span
 from tltrain.trajectory import Tool
 
 if TYPE_CHECKING:
@@ -105,14 +106,14 @@ class TemplateFormat:
         if not calls:
             return None
         written = self._answer_text(messages, tools)
-        mark = calls["open"] if "open" in calls else _literal_beginning(calls["open_pattern"])
+        mark = calls["open"] if "open" in calls else literal_beginning(calls["open_pattern"])
         before, _, behind = written.partition(_NAME)
         at = before.rfind(mark) if mark else -1
         if at < 0 or not behind:
             return None
         tokens = [str(token) for token in self._tokenizer.added_tokens_decoder.values()]
-        ending = max((token for token in tokens if behind.startswith(token)), key=len, default=behind[0])
-        return CallHead(mark, before[at + len(mark) :], ending)
+        special = max((token for token in tokens if behind.startswith(token)), key=len, default="")
+        return CallHead(mark, before[at + len(mark) :], (special, " ") if special else (behind[0],))
 
     def _writes(self, what: str, messages: Sequence[Json], tools: Sequence[Json]) -> bool:
         """Whether an answer's text has what its message has."""
@@ -310,127 +311,6 @@ class TemplateFormat:
 
         first = bisect_right(range(len(ids)), start, key=until) - 1
         return range(first, bisect_left(range(len(ids) + 1), end, key=until))
-
-
-def thought_span(text: str, prompt: str, response: Mapping[str, Any]) -> tuple[int, int]:
-    """The characters of an answer's thought, with its marks, as a response template knows them.
-
-    Only a thought before the first call counts: behind it the same marks may stand in an argument. A thought that does
-    not end goes on to the end of the answer.
-    """
-    from transformers.utils.chat_parsing import parse_response
-
-    name = _thought_field(response)
-    if not name:
-        return 0, 0
-    field = response["fields"][name]
-    begun = str(parse_response(_WORDS, dict(response), prefix=prompt).get(name) or "")
-    at = start = 0
-    if not begun.endswith(_WORDS):  # the prompt does not open the thought
-        opened = _mark(field, "open").search(text)
-        calls = response["fields"].get("tool_calls")
-        called = _mark(calls, "open").search(text) if calls else None
-        if opened is None or (called is not None and called.start() < opened.start()):
-            return 0, 0
-        start, at = opened.span()
-    closed = _mark(field, "close").search(text, at)
-    return start, closed.end() if closed else len(text)
-
-
-def _literal_beginning(pattern: str) -> str:
-    """The text with which everything begins that a regular expression matches; empty if there is none."""
-    pieces = re.match(r"(?:\\[^A-Za-z0-9]|[^\\.^$*+?{}\[\]|()])*", pattern)
-    found = re.findall(r"\\?.", pieces[0] if pieces else "", re.DOTALL)
-    rest = pattern[sum(map(len, found)) :]
-    if rest[:1] and rest[0] in "*?{":  # the last one need not stand there
-        found = found[:-1]
-    return "" if "|" in re.sub(r"\\.|\[[^]]*\]|\(.*\)", "", pattern) else "".join(piece[-1] for piece in found)
-
-
-def _mark(field: Mapping[str, Any], name: str) -> re.Pattern[str]:
-    """The pattern with which a field of a response template opens or closes."""
-    return re.compile(field[f"{name}_pattern"] if f"{name}_pattern" in field else re.escape(field[name]))
-
-
-def _thought_field(response: Mapping[str, Any]) -> str:
-    """The name of the field of a response template that holds the thought; empty if it has none."""
-    return next((name for name in ("reasoning_content", "thinking") if name in response["fields"]), "")
-
-
-def read_response(
-    text: str, prompt: str, response: Mapping[str, Any], tools: Sequence[Tool], special: Sequence[str]
-) -> Answer:
-    """An answer's text, read by a response template of transformers; calls that cannot be read keep their reason.
-
-    Args:
-        special: special tokens, which are left out of the answer's words.
-    """
-    from transformers.utils.chat_parsing import parse_response
-
-    from tltrain.formats.chat_completions import api_names, tool_json
-
-    names = api_names(tools)
-    offered = [tool_json(tool, names) for tool in tools]
-
-    def parsed(piece: str, behind: str, by: Mapping[str, Any] = response) -> dict[str, Any]:
-        return parse_response(piece, dict(by), prefix=behind, tools=offered)
-
-    thought_name = _thought_field(response)
-    attempts: list[Attempt] = []
-    try:
-        plain = parsed(text, prompt, _raw(response))
-        raws = [entry["raw"] for entry in plain.get("tool_calls") or []]
-    except Exception as error:
-        return Answer(text=_words(text, special), problem=f"the answer cannot be read: {_reason(error)}")
-    done = 0
-    for raw in raws:  # each with what stands before it
-        end = text.index(raw, done) + len(raw)
-        try:
-            entries = parsed(text[done:end], "" if done else prompt).get("tool_calls") or []
-            attempt = attempt_of(entries[-1], tools, raw) if entries else Attempt(None, "the call is empty", raw)
-        except Exception as error:  # whatever a parser makes of a stranger's text
-            attempt = Attempt(None, f"the call cannot be read: {_reason(error)}", raw)
-        attempts.append(_complete(attempt, raw, response))
-        done = end
-    thought, words = str(plain.get(thought_name) or ""), _words(str(plain.get("content") or ""), special)
-    problem = ""
-    if not attempts:
-        problem = "nothing stands behind the thought" if thought and not words else unread(words, tools)
-    return Answer(thought, words, tuple(attempts), problem)
-
-
-def _raw(response: Mapping[str, Any]) -> dict[str, Any]:
-    """The response template with the text of calls as it stands, so that a broken one does not end the reading."""
-    changed = copy.deepcopy(dict(response))
-    if calls := changed["fields"].get("tool_calls"):
-        calls |= {"content": "text", "content_args": {"strip": False}, "transform": {"raw": "{content}"}}
-        calls.pop("transform_each", None)
-    return changed
-
-
-def _complete(attempt: Attempt, raw: str, response: Mapping[str, Any]) -> Attempt:
-    """The attempt, or a failed one where the parser went over a part of the call in silence."""
-    field = response["fields"]["tool_calls"]
-    if attempt.call is None or field.get("content") != "xml-inline":
-        return attempt
-    left = re.sub(field["content_args"]["tag_pattern"], "", raw, flags=re.DOTALL).replace("</function>", "")
-    if re.search(r"\w", left):
-        return Attempt(None, f"a part of the call cannot be read: {_shown(left.strip())}", raw)
-    return attempt
-
-
-def _words(text: str, special: Sequence[str]) -> str:
-    """What an answer says without special tokens."""
-    for token in special:
-        text = text.replace(token, "")
-    return text.strip()
-
-
-def _reason(error: Exception) -> str:
-    """The last line of an error, which says what is wrong and not what the model wrote."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    line = next((line for line in lines if line.startswith("Error: ")), lines[-1] if lines else type(error).__name__)
-    return line.removeprefix("Error: ").replace("(", "[").replace(")", "]")[:_LONGEST_REASON]
 
 
 def _shown(text: str) -> str:
