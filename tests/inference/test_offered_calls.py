@@ -12,8 +12,8 @@ from tltrain.errors import TltrainError
 from tltrain.formats.families import FAMILIES
 from tltrain.inference.offered_calls import OfferedCalls
 from tltrain.inference.offered_names import OfferedNames, offered_in
+from tltrain.tokens.chat_templates import _literal_beginning
 from tltrain.tokens.encoder import Encoder
-from tltrain.tokens.responses import literal_beginning
 from tltrain.trajectory import Call, Message, ToolCall
 
 HELD = tuple(name for name in NAMES if name != "lfm2")
@@ -118,4 +118,11 @@ def test_families_say_before_anything_is_loaded_what_their_templates_do():
     ],
 )
 def test_the_text_with_which_a_pattern_begins(pattern, text):
-    assert literal_beginning(pattern) == text
+    assert _literal_beginning(pattern) == text
+
+
+@pytest.mark.parametrize(("other", "allowed"), [("get_user", True), ("set_user", False)])
+def test_harmony_may_name_the_channel_before_the_tool(other, allowed):
+    text = f"<|channel|>commentary to=functions.{other} <|constrain|>json<|message|>" + '{"id": "7"}<|call|>'
+    ids = encoder("gptoss").tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert (first_forbidden("gptoss", ids) is None) == allowed

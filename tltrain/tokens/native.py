@@ -58,11 +58,14 @@ class SaidCall:
     Attributes:
         name_at, name_end: position of the token in which the tool's name begins, and behind the one in which it ends.
         renamed: returns the answer's ids for each of several other names of the tool.
+        arguments: returns which tokens have a character of a parameter's name or of its value, as position ->
+            `parameter` or `value`.
     """
 
     name_at: int
     name_end: int
     renamed: Callable[[Sequence[str]], list[list[int]]]
+    arguments: Callable[[], dict[int, str]]
 
 
 @dataclass(frozen=True)
