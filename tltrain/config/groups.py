@@ -138,6 +138,13 @@ class ToolworldData(Data):
 
 
 @dataclass
+class Weighting:
+    """What every token weighting has; its own keys are those of its function."""
+
+    name: str = key(MISSING, "name of the weighting")
+
+
+@dataclass
 class Benchmark:
     """What every benchmark has; its own keys stand in the dataclass that its function names."""
 
@@ -351,6 +358,7 @@ class Config:
     model: Any = key(MISSING, "model to train or to ask", schema=Model)
     format: Any = key(MISSING, "how conversations are written for the model, and its answers read", schema=Format)
     data: Any = key(MISSING, "trajectories to train on", schema=Data)
+    weighting: Any = key(MISSING, "how much each token counts in supervised training", schema=Weighting)
     benchmark: Any = key(MISSING, "questions to evaluate on", schema=Benchmark)
     source: Any = key(MISSING, "who answers in stage=eval and stage=predict", schema=Source)
     hardware: Any = key(MISSING, "device, precision and processes", schema=Hardware)

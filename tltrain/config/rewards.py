@@ -16,6 +16,13 @@ def price(default: float | None, meaning: str) -> Any:
     return key(default, meaning, least=-100, most=100)
 
 
+@dataclass
+class Reward:
+    """What every reward has; its own keys are those of its function."""
+
+    name: str = key("table", "name of the reward; table: a price for each kind of mistake")
+
+
 @dataclass(frozen=True)
 class RewardTable:
     """The reward of each row of the paper's table (IRM); the defaults are the paper's numbers."""
@@ -43,6 +50,7 @@ class RewardTable:
         Raises:
             TltrainError: a row is missing, a key is unknown, or a value has the wrong type or is out of range.
         """
+        table = {name: value for name, value in table.items() if name not in keys_of(Reward)}
         rows, known = [row.name for row in fields(RewardTable)], keys_of(RewardSettings)
         for row in rows:
             if row not in table and row not in _NULLABLE:

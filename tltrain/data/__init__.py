@@ -90,7 +90,7 @@ def _read(data: DictConfig, seed: int, report: ReadReport) -> Iterable[Trajector
     of_user = data.get(targets.TARGET)
     if "record" in targets.called_with(read):
         parse = targets.bound(data, read, "data")
-        parse_record = partial(_parse, parse) if of_user is None else checked.parser(parse, of_user)
+        parse_record = partial(_parse, parse) if of_user is None else checked.parser(parse, of_user, Trajectory)
         return read_file(_path(data), parse_record, OnError(data.on_error).name, report)
     if of_user is None:
         return targets.call(data, READERS, "data", seed=seed, report=report)

@@ -62,7 +62,7 @@ class Prediction:
     said: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def graded(cls, set_name: str, sample: Sample, answer: str, grade: Grade, table: RewardTable) -> Prediction:
+    def graded(cls, set_name: str, sample: Sample, answer: str, grade: Grade, reward: float) -> Prediction:
         """A single-turn answer with its grade."""
         return cls(
             set_name,
@@ -72,7 +72,7 @@ class Prediction:
             [call_to_json(golden) for golden in sample.goldens],
             grade.row,
             {metric: getattr(grade, metric) for metric in SINGLE_TURN},
-            grade.reward(table),
+            reward,
             grade.reason,
             scalars(sample.meta),
         )

@@ -28,6 +28,7 @@ from tltrain.mae import Verdict
 from tltrain.models import encoders, loading
 from tltrain.models.loading import CORPUS, corpus
 from tltrain.runtime import runs, terminal
+from tltrain.tokens import weighting
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Target
 from tltrain.tokens.native import NativeEncoder
@@ -54,12 +55,15 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     path = loading.resolve(cfg.model, cfg.cache.dir, lambda: corpus(items, cfg.format), cfg.format)
     encoder = encoders.load_encoder(path, cfg.model, cfg.format)
     shown_items, w_max, key_tokens = items[: cfg.stage.limit], cfg.stage.w_max, cfg.stage.key_tokens
+    weigh = weighting.configured(cfg.weighting, w_max, key_tokens.name).weigh
     opening = tl.GENERATION_PROMPT
     if isinstance(encoder, NativeEncoder):
         opening = "\nAssistant: "
-        conversations = [native_conversation(item, judge, encoder, w_max, key_tokens, cfg.seed) for item in shown_items]
+        conversations = [
+            native_conversation(item, judge, encoder, w_max, key_tokens, cfg.seed, weigh) for item in shown_items
+        ]
     else:
-        conversations = [conversation(item, judge, encoder, w_max, key_tokens, cfg.seed) for item in shown_items]
+        conversations = [conversation(item, judge, encoder, w_max, key_tokens, cfg.seed, weigh) for item in shown_items]
     for shown in conversations:
         terminal.console.rule(Text(visible(shown.id)))
         terminal.console.print(coloured(shown, opening))
@@ -69,6 +73,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         cfg.stage.rule.name if cfg.stage.mae else None,
         cfg.model.path or cfg.model.name,
         key_tokens.name,
+        str(cfg.weighting.name),
     )
     with runs.writing(folder / "inspect.html") as file:
         file.write(page(conversations, settings))
@@ -88,13 +93,14 @@ def conversation(
     w_max: float | None,
     key_tokens: KeyTokens = KeyTokens.paper,
     seed: int = 0,
+    weigh: weighting.Weigh | None = None,
 ) -> Conversation:
     """Return the trajectory's text with the weight of each token of a learned turn."""
     verdicts = judge(trajectory)
     messages: list[History | Turn] = []
     turn, kind = 0, ""
     pieces = list(
-        zip(encoder.format.segments(trajectory), encoder.runs(trajectory, w_max, key_tokens, seed), strict=True)
+        zip(encoder.format.segments(trajectory), encoder.runs(trajectory, w_max, key_tokens, seed, weigh), strict=True)
     )
     for piece, run_ in pieces[1:]:  # the first is the system's
         if piece.turn is not None:
@@ -121,10 +127,11 @@ def native_conversation(
     w_max: float | None,
     key_tokens: KeyTokens = KeyTokens.paper,
     seed: int = 0,
+    weigh: weighting.Weigh | None = None,
 ) -> Conversation:
     """Return the same for a native format; a turn that learns some of its calls shows the others with weight 0."""
     said = encoder.conversation_messages(trajectory)
-    learned = {turn.number: turn for turn in encoder.turns(trajectory, w_max, key_tokens, seed)}
+    learned = {turn.number: turn for turn in encoder.turns(trajectory, w_max, key_tokens, seed, weigh)}
     first_actions: dict[int, int] = {}
     reasons: dict[int, Verdict] = {}
     kinds: dict[int, str] = {}

@@ -26,7 +26,6 @@ from omegaconf import DictConfig
 
 from tltrain import config, plan, tracking
 from tltrain.errors import TltrainError
-from tltrain.grading import RewardSettings
 from tltrain.models import loading
 from tltrain.runtime import distributed, terminal
 from tltrain.runtime.shares import share
@@ -58,7 +57,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     with terminal.status("loading torch, transformers and trl"):
         from tltrain.inference import generation
         from tltrain.models import devices
-        from tltrain.training import engines, reward_function
+        from tltrain.training import engines, pricing, reward_function
         from tltrain.training.checkpoints import step_of
         from tltrain.training.kl import KlControl
         from tltrain.training.progress import Progress
@@ -67,9 +66,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         cfg, folder, training_arguments, leftovers=("samples.jsonl", "before.json", rejection_sampling.SAMPLED)
     )
     model, bf16 = prepared.model, prepared.bf16
-    judge = reward_function.RewardFunction(
-        RewardSettings.from_config(config.plain(cfg.reward)), cfg.stage.matching.name
-    )
+    judge = reward_function.RewardFunction(pricing.configured(cfg.reward, cfg.stage.matching), cfg.stage.matching.name)
     trees, report = prompts(cfg, prepared.train, prepared.held_out, prepared.encoder, generation.context(model))
     cfg = with_answer_limit(cfg, report.max_new_tokens)
     log.info(

@@ -6,6 +6,7 @@ Text from tools and users is tokenized as plain text: the name of a special toke
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from tltrain import pkt
@@ -14,6 +15,7 @@ from tltrain.errors import TltrainError
 from tltrain.formats import Format, Segment, joined
 from tltrain.formats.tl import TL
 from tltrain.tokens.layout import Run, Target
+from tltrain.tokens.weighting import Turn, Weigh, pkt_weights
 from tltrain.trajectory import Call, Sample, Tool, Trajectory, actions
 
 if TYPE_CHECKING:
@@ -131,9 +133,10 @@ class Encoder:
         w_max: float | None,
         key_tokens: KeyTokens | str = KeyTokens.paper,
         seed: int = 0,
+        weigh: Weigh | None = None,
     ) -> list[list[Run]]:
         """Return the trajectory as chains of runs, one for each context that its turns have: in the TL format one."""
-        return [self.runs(trajectory, w_max, key_tokens, seed)]
+        return [self.runs(trajectory, w_max, key_tokens, seed, weigh)]
 
     def ended(self, tokens: Sequence[int]) -> bool:
         """Return whether an answer's tokens are complete, besides the end token."""
@@ -163,6 +166,7 @@ class Encoder:
         w_max: float | None,
         key_tokens: KeyTokens | str = KeyTokens.paper,
         seed: int = 0,
+        weigh: Weigh | None = None,
     ) -> list[Run]:
         """Return the trajectory as a chain of runs, with targets on every turn whose `learn` flag is set.
 
@@ -171,7 +175,9 @@ class Encoder:
             key_tokens: the tokens that get this weight (see `pkt`). The paper's key tokens are marked in any case, so
                 that their loss can be logged and compared.
             seed: of the random tokens of `shuffled`, which also depend on the trajectory's id and the turn.
+            weigh: another weighting than PKT, used instead of `w_max` and `key_tokens`.
         """
+        weigh = weigh or partial(pkt_weights, w_max=w_max, key_tokens=key_tokens)
         pieces = self.format.segments(trajectory)
         done = actions(trajectory.messages)
         runs = []
@@ -181,15 +187,21 @@ class Encoder:
                 call, tokens = done[piece.turn].call, [*encoded.ids, self.eos_id]
                 keys = self.key_positions(call, encoded, trajectory.tools) if call is not None else frozenset()
                 name = self.name_positions(call, encoded) if call is not None else ()
+                spans = [*encoded.spans, (len(piece.text), len(piece.text))]
                 draw = f"{seed}/{trajectory.id}/{piece.turn}"
-                heavy = pkt.weighed_positions(key_tokens, len(tokens), keys, name, draw)
-                weights = [1.0] * len(tokens) if w_max is None else pkt.token_weights(len(tokens), keys, w_max, heavy)
+                calls = () if call is None else (call,)
+                located = partial(_given, (piece.text, spans))
+                weights = weigh(Turn(tokens, calls, trajectory.tools, keys, name, draw, located))
                 targets = [
                     Target(position - 1, token, weight, position in keys, piece.turn)
                     for position, (token, weight) in enumerate(zip(tokens, weights, strict=True))
                 ]
             runs.append(Run(encoded.ids, number - 1, targets, piece.opens_turn))
         return runs
+
+
+def _given(value: tuple[str, list[tuple[int, int]]]) -> tuple[str, list[tuple[int, int]]]:
+    return value
 
 
 def opening_ids(tokenizer: PreTrainedTokenizerBase, bos: bool | None) -> list[int]:

@@ -10,13 +10,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
-from tltrain.config import Matching, OpenText
+from tltrain.config import Matching
 from tltrain.data.reading import expect, member, optional, shown
 from tltrain.errors import FieldError, RecordError
 from tltrain.formats import joined
 from tltrain.formats.calls import render_call
 from tltrain.formats.tl import TL
-from tltrain.grading import CUT, SAMPLED_OUTCOMES, Grade, Outcome, RewardSettings, grade
+from tltrain.grading import CUT, SAMPLED_OUTCOMES, Grade, Outcome, grade
 from tltrain.runtime import distributed, json_files, redact, runs
 from tltrain.training import pricing
 from tltrain.training.kl import KlControl
@@ -56,20 +56,19 @@ class Judge(Protocol):
 
 
 class RewardFunction:
-    """Grade responses against the golden call and look up their reward in a table (the paper, IRM).
+    """Grade responses against the golden call and price them (the paper, IRM).
 
-    Raises:
-        TltrainError: a package that the settings need is not installed.
+    Args:
+        price: the reward of a graded response.
+        values: how argument values are compared.
     """
 
-    def __init__(self, settings: RewardSettings, values: Matching | str = Matching.strict) -> None:
-        self.settings, self.values = settings, values
-        if settings.open_text is OpenText.similarity:
-            pricing.check_similarity()
+    def __init__(self, price: pricing.Price, values: Matching | str = Matching.strict) -> None:
+        self.price, self.values = price, values
 
     def __call__(self, sample: Sample, response: str, ended: bool = True) -> GradedResponse:
         found = grade(response, sample.goldens, sample.tools, self.values)
-        reward = pricing.reward_of(self.settings, sample, response, found, ended)
+        reward = self.price(sample, response, found, ended)
         return GradedResponse(sample, response, found, reward, ended)
 
 
