@@ -240,6 +240,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "source": ("cfg", "folder", "samples"),
     "tracking": ("cfg", "folder"),
     "mae": ("answer", "is_error"),
+    "format": (),
     "weighting": ("turn", "log_probs", "w_max", "key_tokens"),
     "reward": ("sample", "response", "grade", "ended", "matching"),
 }

@@ -72,6 +72,10 @@ def _functions(group: str, node: DictConfig) -> Mapping[str, Callable]:
         from tltrain.training.pricing import REWARDS
 
         return REWARDS
+    if group == "format":
+        from tltrain.formats.own import FORMATS
+
+        return FORMATS
     if group == "weighting":
         from tltrain.tokens.weighting import WEIGHTINGS
 

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from tltrain.config import Names
 from tltrain.errors import TltrainError
+from tltrain.formats import own
 from tltrain.formats.families import TL_NAME
 
 _READ_NONE = ("mae", "cache", "report")
@@ -23,11 +24,13 @@ def check(cfg: DictConfig) -> None:
         if cfg.format.options:
             raise TltrainError("format.options: format=tl has no chat template of the model; format=native does")
         return
+    if own.is_own(cfg.format) and cfg.format.options:
+        raise TltrainError(f"format.options: format={chosen} has no chat template of the model; format=native does")
     if cfg.stage.name in _READ_NONE:
         return
     if (what := _not_yet(cfg)) is not None:
         raise TltrainError(f"format={chosen}: {what}")
-    if cfg.model.bos != "auto":
+    if cfg.model.bos != "auto" and not own.is_own(cfg.format):
         raise TltrainError(f"model.bos: with format={chosen} the chat template says whether there is a BOS token")
 
 

@@ -18,7 +18,7 @@ from tltrain.formats import families
 from tltrain.formats.families import AUTO, FAMILIES, NATIVE, TL_NAME
 from tltrain.formats.tl import chat_template
 from tltrain.models import loading, sizes
-from tltrain.runtime import json_files
+from tltrain.runtime import json_files, targets
 from tltrain.tokens.chat_templates import TemplateFormat
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.native import NativeEncoder
@@ -38,7 +38,8 @@ class TokenizationRecord:
         bos: whether a conversation began with the tokenizer's BOS token.
         prompts: number of training prompts.
         prompts_read_apart: those whose whole text has other tokens than the prompt (`Encoder.reads_apart`).
-        format: the format of its conversations. The TL format is not written, as before there were others.
+        format: the format of its conversations, of a user's own its `_target_`. The TL format is not written, as before
+            there were others.
     """
 
     bos: bool
@@ -66,7 +67,7 @@ class TokenizationRecord:
             found = json_files.read_object(file)
             if found["version"] != VERSION or not isinstance(found["bos"], bool):
                 raise ValueError(f"version {found['version']}, bos {found['bos']}")
-            if found.get("format", TL_NAME) not in families.NAMES:
+            if found.get("format", TL_NAME) not in families.NAMES and "." not in found["format"]:
                 raise ValueError(f"format {str(found['format'])[:40]}")
             return cls(**found)
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -76,7 +77,7 @@ class TokenizationRecord:
 
 def record_of(encoder: Encoder, prompts: int, prompts_read_apart: int) -> TokenizationRecord:
     """Return the record of how an encoder tokenizes."""
-    name = encoder.native.name if isinstance(encoder, NativeEncoder) else TL_NAME
+    name = encoder.native.name if isinstance(encoder, NativeEncoder) else encoder.format_name
     return TokenizationRecord(bool(encoder.opening), prompts, prompts_read_apart, format=name)
 
 
@@ -92,6 +93,9 @@ def load_encoder(path: str, model: DictConfig, format: DictConfig | None = None)
     """
     tokenizer = loading.load_tokenizer(path, model)
     sizes.check_tokens(loading.sizes_at(path), tokenizer.get_vocab(), path)
+    if format is not None and (found := loading.own_format(format)) is not None:
+        target = format_of(path, tokenizer, str(format[targets.TARGET]))
+        return Encoder(tokenizer, found, bos_of(path, model), target)
     name = format_of(path, tokenizer, None if format is None else format.name)
     if name == TL_NAME:
         return encoder_of(tokenizer, bos_of(path, model))
@@ -109,6 +113,11 @@ def format_of(path: str, tokenizer: PreTrainedTokenizerBase, asked: str | None) 
     """
     trained = TokenizationRecord.read(Path(path))
     if asked in (None, AUTO):
+        if trained is not None and trained.format not in families.NAMES:
+            raise TltrainError(
+                f"{path} was trained with a format of somebody's own, {trained.format}: choose it with format=NAME and "
+                "--config-dir FOLDER, as it was when the model was trained"
+            )
         if trained is not None:
             return trained.format
         own = asked == AUTO and knows_tools(tokenizer)

@@ -220,7 +220,7 @@ def told(error: BaseException) -> str:
     frames = [frame for frame in frames if not frame.filename.startswith("<")]
     theirs = [frame for frame in frames if any(frame.filename.startswith(place) for place in own_code.found())]
     last = (theirs or frames)[-1:]
-    return f"{said} ({last[0].filename}, line {last[0].lineno})" if last else said
+    return f"{said} ({Path(last[0].filename).name}, line {last[0].lineno})" if last else said
 
 
 @cache

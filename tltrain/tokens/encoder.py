@@ -13,6 +13,7 @@ from tltrain import pkt
 from tltrain.config import KeyTokens
 from tltrain.errors import TltrainError
 from tltrain.formats import Format, Segment, joined
+from tltrain.formats.families import TL_NAME
 from tltrain.formats.tl import TL
 from tltrain.tokens.layout import Run, Target
 from tltrain.tokens.weighting import Turn, Weigh, pkt_weights
@@ -40,6 +41,7 @@ class Encoder:
     Args:
         bos: whether a conversation begins with the BOS token (`opening_ids`); None follows the tokenizer. Ignored for a
             format that writes its own BOS token.
+        format_name: what a trained model's folder says of its format.
 
     Raises:
         TltrainError: the tokenizer has no fast version or no end token.
@@ -50,7 +52,13 @@ class Encoder:
     splits_special_tokens = True
     """Whether the name of a special token in a text is read as text; servers that apply a template read a token."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, format: Format = TL, bos: bool | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        format: Format = TL,
+        bos: bool | None = None,
+        format_name: str = TL_NAME,
+    ) -> None:
         if not tokenizer.is_fast:
             raise TltrainError(
                 f"the tokenizer {tokenizer.name_or_path} has no fast version, which is needed "
@@ -62,7 +70,7 @@ class Encoder:
                 "tokenizer_config.json"
             )
         self.tokenizer = tokenizer
-        self.format = format
+        self.format, self.format_name = format, format_name
         self.eos_id: int = tokenizer.eos_token_id
         self.opening: list[int] = [] if format.writes_bos else opening_ids(tokenizer, bos)
         self._call_heads: dict[str, list[int]] = {}

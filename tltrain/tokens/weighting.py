@@ -146,6 +146,8 @@ def check(weighting: DictConfig, w_max: float | None) -> None:
             f"weighting.{targets.TARGET}={weighting.get(targets.TARGET)}: expected a function of turn or of log_probs, "
             f"found the parameters {', '.join(wanted) or 'none'}"
         )
+    if weighting.get(targets.TARGET) is None:
+        targets.bound(weighting, function, "weighting")  # which checks the keys of ours; it may take long for others
     if w_max is not None and "w_max" not in wanted:
         raise TltrainError(
             f"weighting={name} reads no stage.w_max: stage=sft, or stage.w_max=null (in a pipeline stage.pkt=false)"
