@@ -180,7 +180,7 @@ MISTAKES = {
     "a module that is not there": (
         ["data=pairs", "data._target_=pear_reader.parse"],
         "data._target_=pear_reader.parse: expected package.module.attribute, found: No module named 'pear_reader' "
-        "(looked in {folder} and installed packages)",
+        "(looked in {folder} and the installed packages)",
     ),
     "a function that is not there": (
         ["data=pairs", "data._target_=pair_reader.prse"],

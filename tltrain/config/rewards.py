@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Self
+from dataclasses import MISSING, dataclass, field, fields, make_dataclass
+from typing import Any, Self, get_type_hints
 
 from tltrain.config.choices import OpenText
 from tltrain.config.keys import Bounds, key, keys_of
@@ -105,6 +105,20 @@ class RewardSettings(RewardTable):
     )
 
 
+def _table_keys() -> type:
+    """Return the keys of a choice of `reward` that is a table, as a dataclass that OmegaConf can change."""
+    hints = get_type_hints(RewardSettings)
+    stated: list[Any] = []
+    for each in fields(RewardSettings):
+        given: dict[str, Any] = {"default": each.default, "default_factory": each.default_factory}
+        given = {name: value for name, value in given.items() if value is not MISSING}
+        stated.append((each.name, hints[each.name], field(metadata=each.metadata, **given)))
+    made = make_dataclass("TableKeys", stated, bases=(Reward,))
+    made.__module__ = __name__  # by which another process finds it
+    return made
+
+
+TableKeys = _table_keys()
 _NULLABLE = ("cut", "words_before_call")
 _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "open_text": (f"one of {', '.join(OpenText)}", lambda value: isinstance(value, str) and value in set(OpenText)),

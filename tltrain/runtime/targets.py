@@ -13,7 +13,6 @@ What the program provides besides (`config.DOORS`) reaches those that have a par
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import sys
 import traceback
@@ -75,7 +74,7 @@ def _found(target: str, where: str) -> Callable:
         )
         raise TltrainError(f"{where}: expected package.module.attribute, found: {error}{hint}") from error
     except AttributeError as error:
-        if (loaded := _loaded(module)) is None:
+        if (loaded := sys.modules.get(module)) is None:
             raise TltrainError(f"{where}: {told(error)}") from error
         near = suggestion(attribute, [name for name in vars(loaded) if not name.startswith("_")])
         file = getattr(loaded, "__file__", None) or "a package without a file"
@@ -85,14 +84,6 @@ def _found(target: str, where: str) -> Callable:
     if not callable(found):
         raise TltrainError(f"{where}: expected a function or a class, found {type(found).__name__}")
     return found
-
-
-def _loaded(module: str) -> Any:
-    """The module, where it is importable by itself."""
-    try:
-        return importlib.import_module(module)
-    except Exception:
-        return None
 
 
 def file_of(node: Mapping[str, Any], group: str) -> Path | None:
@@ -247,6 +238,8 @@ def schema_of(function: Callable, common: type, provided: Collection[str] = PROV
             for each in _parameters(function).values()
             if each.name not in provided
         ]
+    if not stated:
+        return common
     theirs = {name for name, *_ in stated}
     schema = make_dataclass(function.__name__, stated, bases=(common,))
     for name in theirs:

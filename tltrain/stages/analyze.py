@@ -27,8 +27,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from tltrain.data import query_key, trained_on, trajectories
-from tltrain.data.judged import MaeReport, judge_of, judged_trajectories, log_reading, named_rule, read_metrics
+from tltrain.data.judged import MaeReport, judge_of, judged_trajectories, log_reading, read_metrics
 from tltrain.data.reading import ReadReport
+from tltrain.data.rules import named_rule
 from tltrain.entry.unread import BASE, analyzed
 from tltrain.errors import TltrainError
 from tltrain.evaluation import analysis

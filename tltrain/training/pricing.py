@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from tltrain.config import Matching, OpenText, plain
+from tltrain.config.rewards import TableKeys
 from tltrain.errors import TltrainError
 from tltrain.formats.calls import call_end
 from tltrain.grading import CUT, Grade, Outcome, RewardSettings, named_row
@@ -48,7 +49,12 @@ class TableReward(RewardSettings):
         return reward_of(self, sample, response, grade, ended)
 
 
-REWARDS: dict[str, Callable[..., Any]] = {"table": TableReward, "toolrl": toolrl.reward}
+def table(settings: TableKeys) -> TableReward:  # type: ignore[valid-type]  # it is made of another dataclass
+    """Return the reward of a table. Raises TltrainError for a wrong price."""
+    return TableReward.from_config(plain(settings))
+
+
+REWARDS: dict[str, Callable[..., Any]] = {"table": table, "toolrl": toolrl.reward}
 """Rewards by the name of their choice: functions of a response, whose further parameters are the keys of the choice."""
 
 
@@ -59,8 +65,8 @@ def configured(reward: DictConfig, matching: Matching | str) -> Price:
         TltrainError: there is no such function, one of its keys is wrong, or a package that it needs is not installed.
     """
     function = targets.named(reward, REWARDS, "reward")
-    if function is TableReward:
-        return TableReward.from_config(plain(reward))
+    if function is table:
+        return table(reward)
     price = targets.bound(reward, function, "reward")
     return partial(_priced, price, str(reward.get(targets.TARGET) or reward.name), Matching(matching))
 

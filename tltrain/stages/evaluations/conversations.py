@@ -23,7 +23,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from tltrain import tracking
-from tltrain.data.judged import named_rule
+from tltrain.data.rules import named_rule
 from tltrain.environments import registry
 from tltrain.environments.golden import GoldenCalls
 from tltrain.environments.loop import Conversation, ConversationSettings, JudgedCall, converse
