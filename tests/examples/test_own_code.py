@@ -325,8 +325,8 @@ def test_an_edited_file_is_another_key_of_the_cache(foreign, monkeypatch):
 @pytest.mark.slow
 def test_jobs_of_a_launcher_find_the_folder(foreign):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    words = ["-m", "hydra/launcher=joblib", "stage=mae", "data=pairs", f"data.path={pairs(foreign)}", "data.limit=2,3"]
-    run(foreign, *words, "hydra.sweep.dir=sweep")
+    words = ["hydra/launcher=joblib", "stage=mae", "data=pairs", f"data.path={pairs(foreign)}", "data.limit=2,3"]
+    run(foreign, *words, "hydra.sweep.dir=sweep", "-m")
     found = [json.loads((foreign.parent / "sweep" / job / "metrics.json").read_text()) for job in "01"]
     assert [metrics["trajectories"] for metrics in found] == [2, 3]
 

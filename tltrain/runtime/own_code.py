@@ -56,9 +56,9 @@ def of_plugins() -> list[Path]:
     places = spec.submodule_search_locations if spec is not None else None
     if not places or all(module.name.startswith("hydra_") for module in pkgutil.iter_modules(places)):
         return []
-    from hydra._internal.utils import create_automatic_config_search_path
+    from hydra._internal.utils import create_config_search_path
 
-    entries = create_automatic_config_search_path(None, None, None).get_path()
+    entries = create_config_search_path(None).get_path()
     found = [folder_of(*entry.path.split("://", 1)) for entry in entries if entry.provider not in OURS]
     return [folder for folder in found if folder is not None]
 
