@@ -48,6 +48,9 @@ def test_it_is_asked_in_its_own_format_and_refused_in_another(trained, tltrain):
     ran = tltrain(*ASKED, model, "format=auto")
     assert ran.metrics["details"]["toolworld"]["outcomes"]["format_error"] == 2
     assert ran.metrics["prompt_tokens_per_sample"] > 300  # tools as JSON
+    assert ran.metrics["toolworld/key_tokens"] >= 1
+    assert ran.metrics["details"]["toolworld"]["key_tokens"].keys() == {"calls", "per_call", "several"}
+    assert ran.metrics["toolworld/missing_calls"] == 0 and ran.metrics["toolworld/n"] == 2
     refused = tltrain(*ASKED, model, status=1)
     assert "was trained with format=qwen3; format=auto takes the one it knows" in refused.err
 
@@ -85,5 +88,7 @@ def test_a_model_that_has_memorized_a_conversation_says_its_calls(tmp_path, writ
     ran = command_line(*words, "hardware.bf16=false", folder=tmp_path / "predict", cache=models_cache)
     assert ran.status == 0, ran.err
     assert "thought: Hm.\ntext: Both.\nf()\ng(x=3)" in ran.out
-    said = json.loads(Path(tmp_path / "predict" / "prediction.json").read_text())["said"]
-    assert said["calls"] == [{"name": "f", "arguments": {}}, {"name": "g", "arguments": {"x": 3}}]
+    saved = json.loads(Path(tmp_path / "predict" / "prediction.json").read_text())
+    calls = [{"name": "f", "arguments": {}}, {"name": "g", "arguments": {"x": 3}}]
+    assert saved["said"]["calls"] == saved["calls"] == calls and saved["call"] == calls[0]
+    assert saved["reason"].startswith("1 of 2 calls agree with the documentation; ")

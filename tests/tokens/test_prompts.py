@@ -56,6 +56,27 @@ def test_every_call_is_asked_with_its_history_and_itself_as_golden():
     assert (last.tools, last.instructions, last.meta) == (TOOLS, "Be brief.", {"turn": 3, "level": "clean"})
 
 
+def test_the_calls_of_one_message_are_asked_for_together_where_a_format_writes_them_so():
+    calls = [Call("getPaperDetails", {"id": number}) for number in "789"]
+    message = Message.calling(*calls)
+    left_out = replace(message, calls=(message.calls[0], replace(message.calls[1], learn=False), message.calls[2]))
+    answers = tuple(Message("tool", number) for number in "abc")
+    last = Message.calling(Call("finish", {"answer": "done"}))
+    item = Trajectory("t", TOOLS, (Message("user", "Go."), left_out, *answers, last))
+    (first, both), (second, end) = questions(item, several_calls=True)
+    assert (first, both.id, both.meta["turn"], both.messages) == (0, "t#1", 1, item.messages[:1])
+    assert both.parallel and both.goldens == (calls[0], calls[2])
+    assert both.asked == ((calls[0],), (calls[2],))
+    assert (second, end.id, end.parallel, end.messages) == (3, "t#4", False, item.messages[:5])
+    apart = questions(item)
+    assert [(number, sample.goldens, sample.parallel) for number, sample in apart] == [
+        (0, (calls[0],), False),
+        (2, (calls[2],), False),
+        (3, last.calls[0].call and (last.calls[0].call,), False),
+    ]
+    assert questions(TRAJECTORY, several_calls=True) == questions(TRAJECTORY)
+
+
 def test_what_is_not_to_be_learned_is_history_only(encoder):
     trajectory = unlearned(TRAJECTORY, 1)
     assert [number for number, _ in questions(trajectory)] == [0, 2]

@@ -68,3 +68,19 @@ def test_it_stays_within_its_bounds(text):
 
     found = toolrl.reward(LOVE, grade(text, LOVE.goldens, LOVE.tools), Matching.strict)
     assert -3 <= found <= 4
+
+
+def test_several_golden_calls_share_the_formula(price):
+    judge = RewardFunction(price, several_calls=True)
+    asked = Sample(
+        "s", (SEARCH, PING), (Message("user", "?"),), (Call("search", {"query": "love"}), Call("ping")), parallel=True
+    )
+    most = 1 + 2 + 1  # the names, a point for the parameter names of each call, and one value
+    for text, right in (
+        ('search(query="love")\nping()', 1 + 2 + 1),
+        ('ping()\nsearch(query="love")', 1 + 2 + 1),
+        ('search(query="love")', 1 / 2 + 1 + 1),
+        ('search(query="love")\nping()\nping()', 2 / 3 + 2 + 1),
+        ('search(query="hate")\nping()', 1 + 2 + 0),
+    ):
+        assert judge(asked, text).reward == pytest.approx(1 + 6 * right / most - 3), text

@@ -217,14 +217,6 @@ class IrmStage:
         only=("algorithm", ("ppo", "grpo")),
     )
     critic: Critic = key(Critic, "the critic of PPO", only=PPO)
-    update_tokens: Optional[int] = key(
-        None,
-        "prompt tokens up to which the micro-batches of an optimizer step are computed together, on a CPU in one "
-        "process; null: each by itself",
-        least=1,
-        most=TOKENS,
-        only=PPO,
-    )
     sampled_calls: Optional[int] = key(
         None,
         "number of calls to sample, in the order of algorithm=ppo, from the first on in each further pass over the "
@@ -262,7 +254,11 @@ class IrmStage:
 @dataclass
 class EvalStage:
     name: str = key("eval", NAME)
-    predictions: Optional[str] = key(None, "file of answers to score instead of generating them")
+    predictions: Optional[str] = key(
+        None,
+        "file of answers to score instead of generating them, lines of `prediction` (text of the TL format) or `raw` "
+        "(what a model wrote in the format of format=)",
+    )
     compare: list[str] = key([], "two result folders to compare instead of generating and scoring answers")
     matching: Matching = key(
         Matching.strict, 'comparison of argument values; strict: equal as JSON; lenient: 1, 1.0 and "1" are equal'

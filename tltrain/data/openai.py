@@ -75,7 +75,7 @@ def parse_sample(record: Any, number: int, notes: Counter[str]) -> Iterator[Samp
         raise FieldError("messages", "a user's or tool's message before the golden calls", "none")
     identity = str(number) if record.get("id") is None else expect_id(record)
     meta = rest(record, "id", "messages", "tools", "functions", "tool_calls")
-    yield Sample(identity, tools, prompt, tuple(golden), instructions, meta)
+    yield Sample(identity, tools, prompt, tuple(golden), instructions, meta, parallel=len(golden) > 1)
 
 
 def _has_calls(entry: Any) -> bool:

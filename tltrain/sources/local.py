@@ -52,6 +52,7 @@ class LocalModel:
         self.prefill = Prefill()
         self.memory = PrefixCache() if cfg.benchmark.multi else None  # a conversation's history is read once
         self.encoder = encoders.load_encoder(self.name, cfg.model, cfg.format)
+        self.several_calls = self.encoder.reads_tokens
         self.offered = OfferedNames(self.encoder) if cfg.stage.names == Names.offered else None
         self.model = loading.load_model(self.name, cfg.model, torch.bfloat16 if bf16 else torch.float32, device)
 

@@ -306,7 +306,6 @@ def make_trainer(
         loss_mean=stage.loss_mean,
         critic_learning_rate=stage.critic.learning_rate,
         value_coefficient=stage.critic.coefficient if stage.critic.share else 1.0,
-        update_tokens=stage.update_tokens,
         generation_batch_size=stage.generation_batch_size,
     )
     models = load_models(

@@ -15,9 +15,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from tltrain.errors import TltrainError
-from tltrain.formats.native import Answer, Attempt, attempt_of, unread
+from tltrain.formats.native import Answer
 from tltrain.tokens.encoder import Encoded
 from tltrain.tokens.native import Json, Prompt, Said, SaidCall
+from tltrain.tokens.responses import read_response
 from tltrain.trajectory import Tool
 
 if TYPE_CHECKING:
@@ -275,82 +276,6 @@ class TemplateFormat:
         text = self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         before = self._tokenizer.decode(list(prompt), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return read_response(text, before, self._response, tools, self._tokenizer.all_special_tokens)
-
-
-def read_response(
-    text: str, prompt: str, response: Mapping[str, Any], tools: Sequence[Tool], special: Sequence[str]
-) -> Answer:
-    """An answer's text, read by a response template of transformers; calls that cannot be read keep their reason.
-
-    Args:
-        special: special tokens, which are left out of the answer's words.
-    """
-    from transformers.utils.chat_parsing import parse_response
-
-    from tltrain.formats.chat_completions import api_names, tool_json
-
-    names = api_names(tools)
-    offered = [tool_json(tool, names) for tool in tools]
-
-    def parsed(piece: str, behind: str, by: Mapping[str, Any] = response) -> dict[str, Any]:
-        return parse_response(piece, dict(by), prefix=behind, tools=offered)
-
-    thought_name = next((name for name in ("reasoning_content", "thinking") if name in response["fields"]), "")
-    attempts: list[Attempt] = []
-    try:
-        plain = parsed(text, prompt, _raw(response))
-        raws = [entry["raw"] for entry in plain.get("tool_calls") or []]
-    except Exception as error:
-        return Answer(text=_words(text, special), problem=f"the answer cannot be read: {_reason(error)}")
-    done = 0
-    for raw in raws:  # each with what stands before it
-        end = text.index(raw, done) + len(raw)
-        try:
-            entries = parsed(text[done:end], "" if done else prompt).get("tool_calls") or []
-            attempt = attempt_of(entries[-1], tools, raw) if entries else Attempt(None, "the call is empty", raw)
-        except Exception as error:  # whatever a parser makes of a stranger's text
-            attempt = Attempt(None, f"the call cannot be read: {_reason(error)}", raw)
-        attempts.append(_complete(attempt, raw, response))
-        done = end
-    thought, words = str(plain.get(thought_name) or ""), _words(str(plain.get("content") or ""), special)
-    problem = ""
-    if not attempts:
-        problem = "nothing stands behind the thought" if thought and not words else unread(words, tools)
-    return Answer(thought, words, tuple(attempts), problem)
-
-
-def _raw(response: Mapping[str, Any]) -> dict[str, Any]:
-    """The response template with the text of calls as it stands, so that a broken one does not end the reading."""
-    changed = copy.deepcopy(dict(response))
-    if calls := changed["fields"].get("tool_calls"):
-        calls |= {"content": "text", "content_args": {"strip": False}, "transform": {"raw": "{content}"}}
-        calls.pop("transform_each", None)
-    return changed
-
-
-def _complete(attempt: Attempt, raw: str, response: Mapping[str, Any]) -> Attempt:
-    """The attempt, or a failed one where the parser went over a part of the call in silence."""
-    field = response["fields"]["tool_calls"]
-    if attempt.call is None or field.get("content") != "xml-inline":
-        return attempt
-    left = re.sub(field["content_args"]["tag_pattern"], "", raw, flags=re.DOTALL).replace("</function>", "")
-    if re.search(r"\w", left):
-        return Attempt(None, f"a part of the call cannot be read: {_shown(left.strip())}", raw)
-    return attempt
-
-
-def _words(text: str, special: Sequence[str]) -> str:
-    """What an answer says without special tokens."""
-    for token in special:
-        text = text.replace(token, "")
-    return text.strip()
-
-
-def _reason(error: Exception) -> str:
-    """The last line of an error, which says what is wrong and not what the model wrote."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    line = next((line for line in lines if line.startswith("Error: ")), lines[-1] if lines else type(error).__name__)
-    return line.removeprefix("Error: ").replace("(", "[").replace(")", "]")[:_LONGEST_REASON]
 
 
 def _shown(text: str) -> str:

@@ -17,7 +17,7 @@ from tltrain.runtime.shares import share
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Run
 from tltrain.tokens.packing import fit
-from tltrain.trajectory import Sample, Trajectory, actions, sequential
+from tltrain.trajectory import Call, Sample, Trajectory, actions, sequential
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,26 +114,35 @@ def answer_limit(
     return max(min(wanted, room), 1)
 
 
-def questions(trajectory: Trajectory) -> list[tuple[int, Sample]]:
+def questions(trajectory: Trajectory, several_calls: bool = False) -> list[tuple[int, Sample]]:
     """Return each learnable call as (number of its action, sample with its history and the call as golden answer).
 
-    If a message makes several calls, the history of each includes the calls before it with their answers.
+    Args:
+        several_calls: ask for the learnable calls of a message together, under the number of its first action, as a
+            format does whose messages make several calls. Otherwise each is asked for by itself, and its history
+            includes the message's calls before it with their answers.
     """
-    messages = sequential(trajectory.messages)
+    messages = trajectory.messages if several_calls else sequential(trajectory.messages)
+    numbered = list(enumerate(actions(messages)))
+    asked: dict[int, list[Call]] = {}
+    for _, action in numbered:
+        if action.learn and action.call is not None:
+            asked.setdefault(action.at, []).append(action.call)
+    first = {action.at: number for number, action in reversed(numbered)}
     return [
         (
-            number,
+            first[at],
             Sample(
-                f"{trajectory.id}#{number + 1}",
+                f"{trajectory.id}#{first[at] + 1}",
                 trajectory.tools,
-                messages[: action.at],
-                (action.call,),
+                messages[:at],
+                tuple(calls),
                 trajectory.instructions,
-                {"turn": number + 1, **trajectory.meta},
+                {"turn": first[at] + 1, **trajectory.meta},
+                parallel=len(calls) > 1,
             ),
         )
-        for number, action in enumerate(actions(messages))
-        if action.learn and action.call is not None
+        for at, calls in asked.items()
     ]
 
 

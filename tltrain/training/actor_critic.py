@@ -169,7 +169,7 @@ def freeze_reference(reference: PreTrainedModel, autocast: bool) -> PreTrainedMo
 
 def model_inputs(batch: dict[str, Any]) -> dict[str, Any]:
     """Return the part of a batch that a model's forward pass takes."""
-    return {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids", "segments") if name in batch}
+    return {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids") if name in batch}
 
 
 def response_logits(model: nn.Module, batch: dict[str, Any], temperature: float) -> torch.Tensor:

@@ -10,10 +10,9 @@ in `ppo_epochs` steps). The order within a step is:
 Losses are means over all response tokens or all responses (`loss_mean`) of the step, independent of its split into
 micro-batches and processes. In the first PPO epoch the policy is still the sampling policy, so the old
 log-probabilities and values come from the forward pass that is differentiated anyway. Nothing asks the reference if
-the KL penalty is 0 and has no limit. On a CPU in one process, the update computes the trees of a micro-batch in one row
-without padding (`forest_attention`). Under mixed precision a bfloat16
-copy of the policy samples, which differs by rounding; the difference is logged. Optimizers, schedules, DeepSpeed,
-checkpoints and callbacks are those of transformers.
+the KL penalty is 0 and has no limit. Under mixed precision a bfloat16 copy of the policy samples, which differs by
+rounding; the difference is logged. Optimizers, schedules, DeepSpeed, checkpoints and callbacks are those of
+transformers.
 """
 
 from __future__ import annotations
@@ -41,7 +40,6 @@ from trl.trainer.utils import disable_dropout_in_model
 
 from tltrain.config import LossMean
 from tltrain.errors import TltrainError
-from tltrain.inference import forest_attention
 from tltrain.tokens.prompts import PromptTree
 from tltrain.training import engines, rollout, tree_mask, update_batches
 from tltrain.training import policy_gradient as pg
@@ -86,7 +84,6 @@ class Settings:
     critic_learning_rate: float = 1e-7
     value_coefficient: float = 1.0  # weight of the value loss, which matters if the critic shares the policy's body
     generation_batch_size: int | None = None  # responses sampled at the same time; None: all of a step
-    update_tokens: int | None = None  # tokens up to which micro-batches are merged, where they can be; None: never
 
 
 class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
@@ -145,9 +142,6 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
         self._sampling_copy = rollout.SamplingCopy()
         self._clock = time.perf_counter()
         self._clips_apart = False
-        self._together = not (self.is_deepspeed_enabled or args.world_size > 1) and all(
-            map(forest_attention.supports, actor_critic.models)
-        )
         self._tree_multiple = tree_mask.BLOCK if self.args.device.type == "cuda" else 1
 
     def _frozen(self, reference: PreTrainedModel) -> nn.Module:
@@ -216,14 +210,12 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
             **response_counts(everything),
         )
         micro_batches, start, logprobs = [], 0, iter(drawn)
-        if self._together and self.settings.update_tokens:
-            batches = rollout.merged(batches, self.settings.update_tokens)
         for batch in batches:
             part = slice(start, start + len(batch))
             start += len(batch)
             scores = [one.reward for own in judged[part] for one in own]
             laid_out = update_batches.make_batch(
-                batch, responses[part], scores, self.sampling.pad_id, self._tree_multiple, self._together
+                batch, responses[part], scores, self.sampling.pad_id, self._tree_multiple
             )
             names = [one.sample.id for own in judged[part] for one in own]
             if self.sampling.offered is not None:
@@ -262,13 +254,7 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         """Compute a micro-batch's gradients; return its share of the loss."""
-        if self._together and not inputs["samples"]:  # its trees are in another micro-batch
-            return torch.zeros((), device=self.args.device)
-        models = self.model.models if self._together else []
-        models = [*models, *([self.reference] if self.reference is not None else [])]
-        # Until the backward pass has ended, which repeats the forward pass under activation checkpointing.
-        with forest_attention.enabled(*models) if "starts" in inputs else nullcontext():
-            loss = super().training_step(model, inputs, num_items_in_batch)
+        loss = super().training_step(model, inputs, num_items_in_batch)
         self._sums.add(seconds_backward=self._now() - self._forward_end)
         return loss
 
@@ -344,8 +330,6 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
         if "reach" not in inputs:
             return {"attention_mask": inputs["attention_mask"]}
         policy, dtype = self.accelerator.unwrap_model(self.model).policy, torch.bfloat16 if self.args.bf16 else None
-        if "starts" in inputs:
-            return {"segments": tree_mask.segments(inputs["reach"][0], inputs["starts"], dtype or policy.dtype)}
         return {"attention_mask": tree_mask.attention_mask(policy, inputs["reach"], dtype)}
 
     @property

@@ -1,4 +1,8 @@
-"""The reward of a sampled response (IRM): the reward table applied to its grade, and other terms of `cfg.reward`."""
+"""The reward of a sampled response (IRM): the reward table applied to its grade, and other terms of `cfg.reward`.
+
+An answer of several calls (`grading.grade_answer`) earns the mean over the golden calls, with a price for each
+superfluous call.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from tltrain.config import Matching, OpenText, plain
 from tltrain.config.rewards import TableKeys
 from tltrain.errors import TltrainError
 from tltrain.formats.calls import call_end
-from tltrain.grading import CUT, Grade, Outcome, RewardSettings, named_row
+from tltrain.grading import CUT, AnswerGrade, Grade, Outcome, RewardSettings, named_row
 from tltrain.runtime import targets
 from tltrain.training import toolrl
 from tltrain.trajectory import Sample
@@ -29,7 +33,7 @@ _WORD = re.compile(
 )
 
 
-Price = Callable[[Sample, str, Grade, bool], float]
+Price = Callable[[Sample, str, Grade | AnswerGrade, bool], float]
 """`(sample, response, grade, ended)` -> reward; `ended`: whether the response has an end token, or was cut off."""
 
 
@@ -45,7 +49,7 @@ class TableReward(RewardSettings):
         if self.open_text is OpenText.similarity:
             check_similarity()
 
-    def __call__(self, sample: Sample, response: str, grade: Grade, ended: bool) -> float:
+    def __call__(self, sample: Sample, response: str, grade: Grade | AnswerGrade, ended: bool) -> float:
         return reward_of(self, sample, response, grade, ended)
 
 
@@ -72,7 +76,13 @@ def configured(reward: DictConfig, matching: Matching | str) -> Price:
 
 
 def _priced(
-    price: Callable[..., Any], name: str, matching: Matching, sample: Sample, response: str, grade: Grade, ended: bool
+    price: Callable[..., Any],
+    name: str,
+    matching: Matching,
+    sample: Sample,
+    response: str,
+    grade: Grade | AnswerGrade,
+    ended: bool,
 ) -> float:
     """Return what a function gives for a response.
 
@@ -86,17 +96,17 @@ def _priced(
     return float(found)
 
 
-def of_answer(price: Price, sample: Sample, answer: str, grade: Grade) -> float:
+def of_answer(price: Price, sample: Sample, answer: str, grade: Grade | AnswerGrade) -> float:
     """Return the reward of an answer of a benchmark; of a table, the row's alone, whatever stands around the call."""
     return grade.reward(price) if isinstance(price, TableReward) else price(sample, answer, grade, True)
 
 
-def row_of(grade: Grade, ended: bool) -> str:
+def row_of(grade: Grade | AnswerGrade, ended: bool) -> str:
     """Return the grade's row of the reward table, or `CUT`."""
     return CUT if is_cut(grade, ended) else grade.row
 
 
-def is_cut(grade: Grade, ended: bool) -> bool:
+def is_cut(grade: Grade | AnswerGrade, ended: bool) -> bool:
     """Return whether the response was cut off before a call could be read."""
     return not ended and grade.outcome is Outcome.FORMAT_ERROR
 
@@ -107,26 +117,43 @@ def has_trailing_text(response: str) -> bool:
     return end is not None and bool(response[end:].strip())
 
 
-def reward_of(settings: RewardSettings, sample: Sample, response: str, grade: Grade, ended: bool = True) -> float:
+def reward_of(
+    settings: RewardSettings, sample: Sample, response: str, grade: Grade | AnswerGrade, ended: bool = True
+) -> float:
     """Return the reward of a response to `sample`.
 
+    Of an answer that may make several calls it is the mean over the golden calls, and text behind a call is not priced:
+    it may be another call, and words beside calls are no mistake.
+
     Args:
-        grade: the response's grade.
+        grade: the response's grade, by `grade` or `grade_answer`.
         ended: whether it has an end token; otherwise `stage.max_new_tokens` cut it off.
     """
-    if settings.name_only:
-        reward = settings[named_row(response, sample.goldens, sample.tools)]
-    elif is_cut(grade, ended):
-        reward = settings.format_error if settings.cut is None else settings.cut
-    elif grade.outcome is Outcome.WRONG_VALUE:
-        reward = _with_wrong_values(settings, sample, grade)
+    if isinstance(grade, AnswerGrade):
+        single = len(grade.grades) == 1 and not grade.superfluous
+        reward = grade.mean(
+            [_of_call(settings, sample, response if single else None, one, ended) for one in grade.grades], settings
+        )
     else:
-        reward = grade.reward(settings)
-    if settings.trailing_text and has_trailing_text(response):
-        reward += settings.trailing_text
+        reward = _of_call(settings, sample, response, grade, ended)
+        if settings.trailing_text and has_trailing_text(response):
+            reward += settings.trailing_text
     if settings.no_end_token and not ended and grade.outcome is not Outcome.FORMAT_ERROR:
         reward += settings.no_end_token
     return reward
+
+
+def _of_call(settings: RewardSettings, sample: Sample, text: str | None, grade: Grade, ended: bool) -> float:
+    """Return the reward of one call, or of a missing one; `text` is the response if it has no other call."""
+    if settings.name_only:
+        if text is not None:
+            return settings[named_row(text, sample.goldens, sample.tools)]
+        return settings[Outcome.CORRECT.value if grade.ts else grade.row]
+    if is_cut(grade, ended):
+        return settings.format_error if settings.cut is None else settings.cut
+    if grade.outcome is Outcome.WRONG_VALUE:
+        return _with_wrong_values(settings, sample, grade)
+    return grade.reward(settings)
 
 
 def _with_wrong_values(settings: RewardSettings, sample: Sample, grade: Grade) -> float:

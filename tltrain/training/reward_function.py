@@ -16,7 +16,7 @@ from tltrain.errors import FieldError, RecordError
 from tltrain.formats import joined
 from tltrain.formats.calls import render_call
 from tltrain.formats.tl import TL
-from tltrain.grading import CUT, SAMPLED_OUTCOMES, Grade, Outcome, grade
+from tltrain.grading import CUT, SAMPLED_OUTCOMES, AnswerGrade, Grade, Outcome, grade, grade_answer
 from tltrain.runtime import distributed, json_files, redact, runs
 from tltrain.training import pricing
 from tltrain.training.kl import KlControl
@@ -34,7 +34,7 @@ class GradedResponse:
 
     sample: Sample
     response: str
-    grade: Grade
+    grade: Grade | AnswerGrade
     reward: float
     ended: bool = True
 
@@ -61,13 +61,23 @@ class RewardFunction:
     Args:
         price: the reward of a graded response.
         values: how argument values are compared.
+        several_calls: whether a response may make several calls, as answers in native formats may. All are then graded
+            (`grading.grade_answer`): a table's reward is the mean over the golden calls. Otherwise the first
+            counts.
     """
 
-    def __init__(self, price: pricing.Price, values: Matching | str = Matching.strict) -> None:
-        self.price, self.values = price, values
+    def __init__(
+        self, price: pricing.Price, values: Matching | str = Matching.strict, several_calls: bool = False
+    ) -> None:
+        self.price, self.values, self.several_calls = price, values, several_calls
 
     def __call__(self, sample: Sample, response: str, ended: bool = True) -> GradedResponse:
-        found = grade(response, sample.goldens, sample.tools, self.values)
+        """Grade and price a response: text of the TL format, in a native format as `Encoder.answer` returns it."""
+        found: Grade | AnswerGrade
+        if self.several_calls:
+            found = grade_answer(response, sample.asked, sample.tools, self.values)
+        else:
+            found = grade(response, sample.goldens, sample.tools, self.values)
         reward = self.price(sample, response, found, ended)
         return GradedResponse(sample, response, found, reward, ended)
 
@@ -153,7 +163,7 @@ class SampleRecord:
         step: optimizer step, from 1.
         id: id of the prompt.
         sampled: the model's response.
-        golden: the golden calls, separated by ` | `.
+        golden: the golden calls, separated by ` | ` if any of them is accepted, by ` + ` if all are asked for.
         grade: row of the reward table; `cut` if stage.max_new_tokens cut the response off before a call could be read.
         reason: explanation of the grade.
         ended: whether the response has an end token.
@@ -177,7 +187,7 @@ class SampleRecord:
             id=response.sample.id,
             prompt=joined(TL.prompt_segments(response.sample)),
             sampled=response.response,
-            golden=" | ".join(render_call(golden) for golden in response.sample.goldens),
+            golden=(" + " if response.sample.parallel else " | ").join(map(render_call, response.sample.goldens)),
             grade=response.row,
             reward=response.reward,
             reason=response.grade.reason,

@@ -20,14 +20,13 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import Cache, GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
-from tltrain.inference import decoding_attention, forest_attention, kv_cache
+from tltrain.inference import decoding_attention, kv_cache
 from tltrain.inference.generation import ignore_generation_config
 from tltrain.inference.offered_names import OfferedNames
 from tltrain.inference.token_choice import ChosenTokens, TokenChoice
@@ -99,10 +98,9 @@ def sample(
         ids[row, width - end :] = torch.tensor(trees[b].ids[:end])
         mask[row, width - end :] = 1
     ids, mask = ids.to(model.device), mask.to(model.device)
-    together = forest_attention.supports(model)  # before the attention for decoding takes the place of sdpa
     with torch.inference_mode(), ignore_generation_config(model), decoding_attention.enabled(model):
         with timed("prefill"):
-            cache = shared_cache(model, trees, owners, width, together)
+            cache = shared_cache(model, trees, owners, width)
         choice = None
         if sampling.offered is not None:
             choice = TokenChoice([own for tree in trees for own in tree.samples], sampling.offered)
@@ -120,21 +118,6 @@ def tree_groups(trees: Sequence[PromptTree], limit: int | None) -> Iterator[list
         part.append(tree)
     if part:
         yield part
-
-
-def merged(batches: Sequence[Sequence[PromptTree]], tokens: int) -> list[list[PromptTree]]:
-    """Merge consecutive batches while they have at most `tokens` prompt tokens; empty ones fill up their number."""
-    found: list[list[PromptTree]] = []
-    total = 0
-    for batch in batches:
-        own = sum(len(tree.ids) for tree in batch)
-        if found and total + own <= tokens:
-            found[-1] += batch
-            total += own
-        else:
-            found.append(list(batch))
-            total = own
-    return found + [[] for _ in range(len(batches) - len(found))]
 
 
 PHASE = 16
@@ -232,7 +215,6 @@ def shared_cache(
     trees: Sequence[PromptTree],
     owners: Sequence[tuple[int, int]],
     width: int,
-    together: bool = False,
 ) -> Cache | None:
     """Compute the key-value cache of all prompts without their last tokens, left-padded to `width - 1`.
 
@@ -241,37 +223,23 @@ def shared_cache(
 
     Args:
         owners: (tree, length) of each prompt.
-        together: compute the trees in one row (`forest_attention`), without padding.
 
     Returns:
-        The cache; an empty one if nothing is shared and nothing saved; None for models whose layers do not keep every
-        key and value.
+        The cache; an empty one if every tree has a single prompt; None for models whose layers do not keep every key
+        and value.
     """
     cache = kv_cache.empty(model)
     if cache is None:
         return None
-    longest = max(len(tree.ids) for tree in trees) - 1
-    together = together and longest > 0
-    if not together and all(len(tree.ends) == 1 for tree in trees):
+    if all(len(tree.ends) == 1 for tree in trees):
         return cache
-    if together:
-        starts = list(accumulate((len(tree.ids) - 1 for tree in trees), initial=0))
-        segments = [forest_attention.Segment(*pair) for pair in pairwise(starts) if pair[0] < pair[1]]
-        ids = torch.tensor([[token for tree in trees for token in tree.ids[:-1]]], device=model.device)
-        positions = torch.cat([torch.arange(segment.end - segment.start) for segment in segments])[None]
-        words: dict[str, Any] = {"position_ids": positions.to(model.device), "segments": segments}
-        rows, offsets = [0] * len(owners), [starts[b] for b, _ in owners]
-    else:  # padding is on the right, to which causal attention does not attend, so no mask is needed
-        ids = torch.tensor([list(tree.ids[:-1]) + [0] * (longest - len(tree.ids) + 1) for tree in trees])
-        words = {}
-        rows, offsets = [b for b, _ in owners], [0] * len(owners)
-    with forest_attention.enabled(model) if together else nullcontext():
-        model(ids.to(model.device), past_key_values=cache, use_cache=True, logits_to_keep=1, **words)
-    row = torch.tensor(rows, device=model.device)[:, None]
+    longest = max(len(tree.ids) for tree in trees) - 1
+    # Padding is on the right, to which causal attention does not attend, so no mask is needed.
+    ids = torch.tensor([list(tree.ids[:-1]) + [0] * (longest - len(tree.ids) + 1) for tree in trees])
+    model(ids.to(model.device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+    row = torch.tensor([b for b, _ in owners], device=model.device)[:, None]
     ends = torch.tensor([end for _, end in owners], device=model.device)[:, None]
     column = (torch.arange(width - 1, device=model.device) - width + ends).clamp(min=0)  # [rows, width - 1]
-    column = column + torch.tensor(offsets, device=model.device)[:, None]
-    column = column.clamp(max=ids.shape[1] - 1)  # a prompt of one token has nothing in the cache but padding
     for layer in cache.layers:
         at = row.to(layer.keys.device), column.to(layer.keys.device)
         for name in ("keys", "values"):

@@ -7,7 +7,6 @@ to its own prompt and itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,6 @@ def make_batch(
     scores: Sequence[float],
     pad_id: int,
     tree_multiple: int = 1,
-    together: bool = False,
 ) -> dict[str, Any]:
     """Build one batch from B trees with M responses, of at most R and altogether N tokens, padded to T positions.
 
@@ -32,56 +30,43 @@ def make_batch(
 
     Args:
         tree_multiple: T is a multiple of this if a tree has branches.
-        together: lay the trees out one after another in a single row, without padding, for `forest_attention`.
 
     Returns:
-        `input_ids`, `position_ids`: [B, T], or [1, T] if `together`. `attention_mask`: [B, T]; or, if a tree has
-        branches or `together`, `reach`: [B, T], from which `tree_mask.attention_mask` computes a mask. `starts`, if
-        `together`: [B + 1], where each tree starts in the row, and T. `real`: [B, T], 0 where there is padding.
-        `keep`: [B, T], True where a hidden state predicts a response token. `targets`: [N], those tokens in the order
-        of `keep`. `index`: [M, R], the position in that order of each token of each response. `mask`: [M, R], True
-        where a response has a token. `scores`: [M].
+        `input_ids`, `position_ids`: [B, T]. `attention_mask`: [B, T]; or, if a tree has branches, `reach`: [B, T], from
+        which `tree_mask.attention_mask` computes a mask. `real`: [B, T], 0 where there is padding. `keep`: [B, T], True
+        where a hidden state predicts a response token. `targets`: [N], those tokens in the order of `keep`. `index`:
+        [M, R], the position in that order of each token of each response. `mask`: [M, R], True where a response has a
+        token. `scores`: [M].
     """
     rows = [layout(tree, own) for tree, own in zip(trees, responses, strict=True)]
     if not rows:
-        rows, together = [flatten([Run([pad_id], -1, [])])], False
-    starts = list(accumulate((len(own.input_ids) for own in rows), initial=0))
-    branching = together or any(len(tree.ends) > 1 for tree in trees)
-    if together:
-        at, shape = [(0, start) for start in starts], (1, starts[-1])
-    else:
-        width = max(len(own.input_ids) for own in rows)
-        if branching:
-            width = -(-width // tree_multiple) * tree_multiple
-        at, shape = [(row, 0) for row in range(len(rows))], (len(rows), width)
-    ids = torch.full(shape, pad_id)
+        rows = [flatten([Run([pad_id], -1, [])])]
+    width = max(len(own.input_ids) for own in rows)
+    branching = any(len(tree.ends) > 1 for tree in trees)
+    if branching:
+        width = -(-width // tree_multiple) * tree_multiple
+    ids = torch.full((len(rows), width), pad_id)
     positions, real = torch.zeros_like(ids), torch.zeros_like(ids)
-    reach = torch.arange(1, shape[1] + 1).repeat(shape[0], 1)  # padding attends to itself: a softmax needs something
+    reach = torch.arange(1, width + 1).repeat(len(rows), 1)  # padding attends to itself: a softmax needs something
     labels = torch.full_like(ids, -1)
-    for (row, start), own in zip(at, rows, strict=False):
-        end = start + len(own.input_ids)
-        ids[row, start:end] = torch.tensor(own.input_ids)
-        positions[row, start:end] = torch.tensor(own.position_ids)
-        reach[row, start:end] = torch.tensor(own.reach) + start
-        real[row, start:end] = 1
-        labels[row, [start + position for position in own.positions]] = torch.tensor(own.targets, dtype=torch.long)
+    for row, own in enumerate(rows):
+        end = len(own.input_ids)
+        ids[row, :end] = torch.tensor(own.input_ids)
+        positions[row, :end] = torch.tensor(own.position_ids)
+        reach[row, :end] = torch.tensor(own.reach)
+        real[row, :end] = 1
+        labels[row, own.positions] = torch.tensor(own.targets, dtype=torch.long)
     keep = labels >= 0
     order = keep.flatten().cumsum(0).view_as(keep) - 1
     lengths = [len(response) for own in responses for response in own]
     mask = torch.arange(max(lengths, default=1)) < torch.tensor(lengths, dtype=torch.long)[:, None]
     index = torch.zeros(mask.shape, dtype=torch.long)
     if trees:
-        index[mask] = torch.cat(
-            [
-                order[row, [start + position for position in own.positions]]
-                for (row, start), own in zip(at, rows, strict=False)
-            ]
-        )
+        index[mask] = torch.cat([order[row, own.positions] for row, own in enumerate(rows)])
     return {
         "input_ids": ids,
         "position_ids": positions,
         **({"reach": reach} if branching else {"attention_mask": real}),
-        **({"starts": torch.tensor(starts)} if together else {}),
         "real": real,
         "keep": keep,
         "targets": labels[keep],
