@@ -40,7 +40,7 @@ def foreign(tmp_path, monkeypatch) -> Path:
     _forget(monkeypatch)
     folder = tmp_path / "foreign"
     shutil.copytree(OWN, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place != str(OWN)])
     monkeypatch.setattr(own_code, "_found", [])
     yield folder
     for name in MODULES:
