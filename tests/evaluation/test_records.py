@@ -56,7 +56,13 @@ transcripts = st.builds(
     Transcript,
     id=texts,
     messages=st.lists(
-        st.builds(TranscriptMessage, st.sampled_from(["user", "tool"]), texts, st.none() | objects.filter(bool)),
+        st.builds(
+            TranscriptMessage,
+            st.sampled_from(["user", "tool"]),
+            texts,
+            st.lists(objects.filter(bool), max_size=2).map(tuple),
+            texts,
+        ),
         max_size=2,
     ).map(tuple),
     calls=st.lists(

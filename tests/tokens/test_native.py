@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import pre_tokenizers, trainers
 
-from tests.support.native_formats import NAMES, PARALLEL, TOOLS, context, encoder, second_left_out, talk
+from tests.support.native_formats import NAMES, PARALLEL, TOOLS, answer_in, context, encoder, second_left_out, talk
 from tests.support.packed import packed
 from tltrain import mae
 from tltrain.errors import TltrainError
@@ -118,6 +118,16 @@ def test_what_is_learned_is_read_back(name):
         answer = own.read(turn.said.ids, turn.prompt.ids, TOOLS)
         assert (answer.thought, answer.text, answer.problems) == (message.thought, message.text, ())
         assert answer.calls == tuple(made.call for made in message.calls)
+
+
+@family
+def test_a_call_without_arguments_is_read_back(name):
+    own = encoder(name)
+    asked = Sample("s", TOOLS, (Message("user", "Go."),), ())
+    made = [Call("get_user"), Call("get_users", {"count": 3}), Call("get_use")]
+    for calls in [made] if own.native.several_calls else [[call] for call in made]:
+        answer = answer_in(own, asked, Message.calling(*calls))
+        assert (list(answer.calls), answer.problems) == (calls, ())
 
 
 @family

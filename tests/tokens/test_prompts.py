@@ -11,7 +11,7 @@ from tests.support.trajectories import TOOLS, TRAJECTORY
 from tltrain import toolworld
 from tltrain.errors import TltrainError
 from tltrain.tokens.encoder import Encoder
-from tltrain.tokens.prompts import AnswerLimit, PromptReport, PromptTree, answer_lengths, answer_limit, questions
+from tltrain.tokens.prompts import AnswerLimit, PromptReport, PromptTree, answer_limit, questions
 from tltrain.trajectory import Call, Message, Trajectory
 
 
@@ -215,14 +215,14 @@ def test_a_long_prompt_ends_the_run_where_asked(encoder):
 
 
 def golden_lengths(trajectory: Trajectory, encoder: Encoder) -> list[int]:
-    return answer_lengths([sample for _, sample in questions(trajectory)], encoder)
+    return encoder.answer_lengths([trajectory])
 
 
 def test_an_answer_is_the_call_as_the_model_writes_it_and_its_end_token(encoder):
     texts = [' getPapersByKeywords(words="llm")', ' getPaperDetails(id="7")', ' finish(answer="done")']
     assert golden_lengths(TRAJECTORY, encoder) == [len(one.ids) + 1 for one in encoder.encode(texts)]
     assert len(golden_lengths(unlearned(TRAJECTORY, 1), encoder)) == 2
-    assert answer_lengths([], encoder) == []
+    assert encoder.answer_lengths([]) == []
 
 
 @pytest.mark.parametrize("packing", ["turn", "trajectory"])

@@ -194,6 +194,11 @@ class IrmStage:
     )
     do_sample: bool = key(True, "sample the calls; false: greedy decoding")
     temperature: float = key(0.7, "sampling temperature", above=0, most=100, hint="greedy sampling is do_sample=false")
+    learn_thoughts: bool = key(
+        True,
+        "treat the thought of a sampled answer as response tokens, which are learned and pay the KL penalty; false: as "
+        "context, like the prompt; thoughts are not graded in either case; false needs a native format, and not rloo",
+    )
     names: Names = key(Names.free, f"{NAMES}, in rollouts, updates and held-out questions; needs algorithm=ppo")
     kl: float = key(0.3, "coefficient of the KL penalty against the reference model, a token", least=0)
     kl_limit: Optional[float] = key(
@@ -212,8 +217,9 @@ class IrmStage:
     ppo_epochs: int = key(1, "optimizer steps on each rollout", least=1, most=1000, only=PPO)
     loss_mean: LossMean = key(
         LossMean.tokens,
-        "what the loss of a step is a mean over; tokens: all response tokens; responses: the responses, each by the "
-        "mean of its own tokens, as released; rloo's loss is a mean over responses in any case",
+        "what the loss of a step is a mean over; tokens: all response tokens (of grpo TRL's default loss_type, dapo); "
+        "responses: the responses, each by the mean of its own tokens, as released (grpo's loss_type grpo); "
+        "args.loss_type chooses another loss of grpo; rloo's loss is a mean over responses in any case",
         only=("algorithm", ("ppo", "grpo")),
     )
     critic: Critic = key(Critic, "the critic of PPO", only=PPO)

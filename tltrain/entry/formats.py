@@ -1,4 +1,4 @@
-"""What native formats do not do yet, refused in one line before anything is loaded."""
+"""What a format does not do, or a model of another format cannot, refused in one line before anything is loaded."""
 
 from __future__ import annotations
 
@@ -8,45 +8,80 @@ from datetime import date
 from omegaconf import DictConfig
 
 from tltrain.config import Names
+from tltrain.config.reads import MODEL_ITSELF
 from tltrain.errors import TltrainError
 from tltrain.formats import own
-from tltrain.formats.families import TL_NAME
+from tltrain.formats.families import AUTO, FAMILIES, TL_NAME
+from tltrain.models import trained_format
 
+NO_THOUGHTS = "stage.learn_thoughts=false: answers in the TL format have no thoughts; a native format has them"
 _READ_NONE = ("mae", "cache", "report")
 """Stages that neither train nor ask a model."""
 
 
 def check(cfg: DictConfig) -> None:
-    """Raise a TltrainError where the configuration asks for what works with `format=tl` alone."""
+    """Raise a TltrainError where the configuration asks for what works in `format=tl` alone, or in no format."""
     chosen = cfg.format.name
     _check_date(cfg.format.date)
-    if chosen == TL_NAME:
-        if cfg.format.options:
-            raise TltrainError("format.options: format=tl has no chat template of the model; format=native does")
-        return
+    if chosen == TL_NAME and cfg.format.options:
+        raise TltrainError("format.options: format=tl has no chat template of the model; format=native does")
     if own.is_own(cfg.format) and cfg.format.options:
         raise TltrainError(f"format.options: format={chosen} has no chat template of the model; format=native does")
+    if chosen == TL_NAME and cfg.stage.name == "irm" and not cfg.stage.get("learn_thoughts", True):
+        raise TltrainError(NO_THOUGHTS)
     if cfg.stage.name in _READ_NONE:
         return
+    _check_trained(cfg)
+    if chosen == TL_NAME:
+        return
+    if own.is_own(cfg.format) and (what := _not_in_own(cfg)) is not None:
+        raise TltrainError(f"format={chosen}: {what} works with the formats of the package alone so far")
     if (what := _not_yet(cfg)) is not None:
         raise TltrainError(f"format={chosen}: {what}")
     if cfg.model.bos != "auto" and not own.is_own(cfg.format):
-        raise TltrainError(f"model.bos: with format={chosen} the chat template says whether there is a BOS token")
+        raise TltrainError(
+            f"model.bos: with format={chosen} the chat template says whether there is a BOS token; format=tl reads it"
+        )
+
+
+def _check_trained(cfg: DictConfig) -> None:
+    """Raise a TltrainError where a model's folder says that it was trained in another format than the chosen one.
+
+    Where models are compared or only measured, each has its own, and a format that nobody chose (`tl`) says nothing.
+    """
+    path, chosen = cfg.model.path, cfg.format.name
+    asks = cfg.stage.name in ("eval", "predict")
+    measured = cfg.stage.name == "analyze" or (cfg.stage.name == "eval" and cfg.benchmark.name in MODEL_ITSELF)
+    if path is None or (asks and cfg.source.name != "model") or (measured and chosen == TL_NAME):
+        return
+    asked = str(cfg.format[own.TARGET]) if own.is_own(cfg.format) else chosen
+    trained_format.check(path, trained_format.read(path), asked)
+
+
+def _not_in_own(cfg: DictConfig) -> str | None:
+    """Return what of the configuration a format of a user's own does not do; None if it does all."""
+    stage = cfg.stage
+    if stage.name in ("demo", "irm", "analyze", "plan"):
+        return f"stage={stage.name}"
+    if stage.name == "pipeline" and stage.irm:
+        return "stage.irm=true"
+    if stage.name == "eval" and cfg.benchmark.get("multi"):
+        return f"benchmark={cfg.benchmark.name}"
+    if stage.name in ("eval", "predict") and cfg.source.name == "endpoint":
+        return "source=endpoint"
+    if stage.name in ("eval", "predict") and stage.get("names") == Names.offered:
+        return "stage.names=offered"
+    return None
 
 
 def _not_yet(cfg: DictConfig) -> str | None:
     """What of the configuration has no native format yet; None if all has."""
-    stage = cfg.stage
-    if stage.name in ("demo", "irm", "analyze", "plan"):
-        return f"stage={stage.name} works with format=tl alone so far"
-    if stage.name == "pipeline" and stage.irm:
-        return "IRM works with format=tl alone so far; stage.irm=false trains and evaluates without it"
-    if stage.name == "eval" and cfg.benchmark.get("multi"):
-        return "conversations (benchmark.multi) work with format=tl alone so far"
-    if stage.name in ("eval", "predict") and cfg.source.name == "endpoint":
+    stage, chosen = cfg.stage, cfg.format.name
+    if stage.name in ("eval", "predict") and cfg.source.name == "endpoint" and chosen != AUTO:
         return "it is of the local model; source.mode=chat asks a server in its model's own format, with format=tl"
-    if stage.name in ("eval", "predict") and stage.get("names") == Names.offered:
-        return "stage.names=offered works with format=tl alone so far"
+    offered = stage.get("names") == Names.offered and stage.name in ("eval", "predict", "irm")
+    if offered and chosen in FAMILIES and not FAMILIES[chosen].fixed_head:
+        return "stage.names=offered needs a fixed text before the name of each call, which this format does not write"
     return None
 
 

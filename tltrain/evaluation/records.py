@@ -236,21 +236,36 @@ def read_graded(folder: Path, key: str) -> list[Prediction]:
 
 @dataclass(frozen=True, slots=True)
 class TranscriptMessage:
-    """What the user, the model (`assistant`) or a tool said; `call` is the model's, as JSON."""
+    """What the user, the model (`assistant`) or a tool said.
+
+    Attributes:
+        calls: the model's, as JSON; in the file `call` where there is one, as before a message could make several.
+        thought: the model's before its words and calls.
+    """
 
     role: str
     content: str = ""
-    call: Mapping[str, Any] | None = None
+    calls: Sequence[Mapping[str, Any]] = ()
+    thought: str = ""
 
     @classmethod
     def from_json(cls, record: Any) -> TranscriptMessage:
         """Read a message. Raises FieldError."""
         record = expect(record, dict, "message")
-        return cls(member(record, "role", str), member(record, "content", str), _or_none(record, "call", dict))
+        call = _or_none(record, "call", dict)
+        several = optional(record, "calls", [])
+        calls = (call,) if call else tuple(expect(each, dict, f"calls[{i}]") for i, each in enumerate(several))
+        return cls(member(record, "role", str), member(record, "content", str), calls, optional(record, "thought", ""))
 
     def to_json(self) -> dict[str, Any]:
         """The message as plain values."""
-        return {"role": self.role, "content": self.content} | ({"call": self.call} if self.call else {})
+        calls = {"call": self.calls[0]} if len(self.calls) == 1 else {"calls": list(self.calls)} if self.calls else {}
+        return {
+            "role": self.role,
+            "content": self.content,
+            **calls,
+            **({"thought": self.thought} if self.thought else {}),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,7 +273,8 @@ class TranscriptCall:
     """One judged call of a conversation; the fields are in the order of the file.
 
     Attributes:
-        message: the position of its message among the conversation's; None where an older file does not say.
+        message: the position of its message among the conversation's, which may make several calls; None where an
+            older file does not say.
         turn: which answer of the model it is, from 1.
         text: what the model wrote. call: the call read from it, as JSON.
         de: whether it contradicts the documentation. ce: whether the tool answered with an error.

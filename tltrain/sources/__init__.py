@@ -30,7 +30,8 @@ class Source(Protocol):
 
     A source that knows why answers ended has `endings` too (`tltrain.sources.endings.Endings`).
     One whose answers are all in the TL format, or may all make several calls, has `several_calls`, False or True.
-    One that reads a native format has `native_answers`: each of the last answers as `formats.native.Answer.to_json`.
+    One that reads a native format has `native_answers`, the last answers as `formats.native.Answer`, empty for prompts
+    that did not fit; it is empty where the format is another.
     """
 
     name: str

@@ -11,7 +11,7 @@ is the first one, and `calls` are all of an answer that makes several, as answer
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 from tltrain.data.chat import read_history
 from tltrain.errors import TltrainError
 from tltrain.evaluation.records import call_to_json
+from tltrain.formats.native import Answer
 from tltrain.grading import AnswerGrade, grade, grade_answer
 from tltrain.runtime import runs, terminal
 from tltrain.sources import check, open_source
@@ -36,7 +37,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     sample = Sample(str(path), tools, messages, (), instructions)
     with open_source(cfg) as source:
         (text,), model_path = source([sample]), source.name
-        said: Mapping[str, Any] = next(iter(getattr(source, "native_answers", ())), {})
+        native: Sequence[Answer] = getattr(source, "native_answers", ())
+        said = native[0].to_json() if native else {}
         several_calls = getattr(source, "several_calls", False)
     if text is None:
         raise TltrainError(f"{path}: the conversation is too long for the model, see the line above")

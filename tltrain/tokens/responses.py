@@ -14,6 +14,7 @@ import copy
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from tltrain.formats.native import UNREAD, Answer, Attempt, attempt_of, unread, unread_mark
@@ -22,6 +23,8 @@ from tltrain.trajectory import Tool
 
 _LONGEST_REASON = 160
 _THOUGHTS = ("reasoning_content", "thinking")
+_PROBE = "Qxz words."
+"""Text that no template writes of itself."""
 _REST = "rest"
 """The field of what stands in no other."""
 
@@ -40,7 +43,7 @@ def read_response(
     """An answer's text, read by a response template of transformers; calls that cannot be read keep their reason.
 
     Args:
-        special: special tokens, which are left out of the answer's words.
+        special: special tokens, which are left out of the answer's words, its thought and what could not be read.
     """
     mended = _mended(response)
     try:
@@ -60,14 +63,15 @@ def read_response(
     if re.search(r"\bto=|<\|message\|>", rest):
         attempts.append(Attempt(None, "a message that is to no tool cannot be read", rest))
         rest = ""
-    thought = next((str(plain[name]) for name in _THOUGHTS if plain.get(name)), "")
-    said = "\n".join(filter(None, (str(plain.get("content") or "").strip(), rest.strip(), *more)))
-    words, problem = _words(said, special), ""
+    thought = _words(next((str(plain[name]) for name in _THOUGHTS if plain.get(name)), ""), special)
+    beside = "\n".join(filter(None, (str(plain.get("content") or "").strip(), rest.strip(), *more)))
+    words, problem = _words(beside, special), ""
     if not attempts:
-        problem = "nothing stands behind the thought" if thought and not words else unread(said.strip(), tools)
-    elif unread_mark(said, tools):
+        problem = "nothing stands behind the thought" if thought and not words else unread(beside.strip(), tools)
+    elif unread_mark(beside, tools):
         attempts.append(Attempt(None, UNREAD, words))
-    return Answer(thought, words, tuple(attempts), problem)
+    read = tuple(replace(attempt, raw=_words(attempt.raw, special)) for attempt in attempts)
+    return Answer(thought, words, read, problem)
 
 
 def _pieces(text: str, prompt: str, response: Mapping[str, Any]) -> tuple[list[_Piece], dict[str, Any]]:
@@ -228,9 +232,11 @@ def _complete(attempt: Attempt, raw: str, field: Mapping[str, Any]) -> Attempt:
 
 
 def _words(text: str, special: Sequence[str]) -> str:
-    """What an answer says without special tokens."""
-    for token in special:
-        text = text.replace(token, "")
+    """What an answer says without special tokens, which a template may refuse in a history."""
+    special = list(filter(None, special))
+    while any(token in text for token in special):  # without one, what stood around it may be another
+        for token in special:
+            text = text.replace(token, "")
     return text.strip()
 
 
@@ -243,3 +249,33 @@ def _reason(error: Exception) -> str:
 
 def _shown(text: str) -> str:
     return repr(text[:60])
+
+
+def thought_span(text: str, prompt: str, response: Mapping[str, Any]) -> tuple[int, int]:
+    """The characters of an answer's thought, with its marks, as a response template knows them.
+
+    Only a thought before the first call counts: behind it the same marks may stand in an argument. A thought that does
+    not end goes on to the end of the answer.
+    """
+    from transformers.utils.chat_parsing import parse_response
+
+    name = next((name for name in _THOUGHTS if name in response["fields"]), "")
+    if not name:
+        return 0, 0
+    field = response["fields"][name]
+    begun = str(parse_response(_PROBE, dict(response), prefix=prompt).get(name) or "")
+    at = start = 0
+    if not begun.endswith(_PROBE):  # the prompt does not open the thought
+        opened = _mark(field, "open").search(text)
+        calls = response["fields"].get("tool_calls")
+        called = _mark(calls, "open").search(text) if calls else None
+        if opened is None or (called is not None and called.start() < opened.start()):
+            return 0, 0
+        start, at = opened.span()
+    closed = _mark(field, "close").search(text, at)
+    return start, closed.end() if closed else len(text)
+
+
+def _mark(field: Mapping[str, Any], name: str) -> re.Pattern[str]:
+    """The pattern with which a field of a response template opens or closes."""
+    return re.compile(field[f"{name}_pattern"] if f"{name}_pattern" in field else re.escape(field[name]))

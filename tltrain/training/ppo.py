@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import islice
+from itertools import compress, islice
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,7 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
             disable_dropout_in_model(model)  # as released; the update's forward then matches sampling
         if args.use_liger_kernel:
             apply_liger_kernels(filter(None, (*actor_critic.models, reference)), args.liger_kernel_config)
-        self.trees, self.sampling, self.encoder = prompts.trees, prompts.sampling, prompts.encoder
+        self.prompts, self.trees, self.sampling = prompts, prompts.trees, prompts.sampling
         self.judge, self.kl, self.on_samples = reward.judge, reward.kl, reward.on_samples
         self.settings, self.temperature = settings, self.sampling.temperature or 1.0
         self._sums = RolloutMetrics()
@@ -175,7 +175,8 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
         counted = "targets" if self.settings.loss_mean is LossMean.tokens else "scores"
         items = sum(len(batch[counted]) for batch in self._micro_batches)
         self.counts["target_tokens"] += sum(len(batch["targets"]) for batch in self._micro_batches)
-        return self._micro_batches, self.accelerator.gather(torch.tensor([items], device=device)).sum()
+        # At least 1: all responses of a step may be thoughts that are not learned.
+        return self._micro_batches, self.accelerator.gather(torch.tensor([items], device=device)).sum().clamp(min=1)
 
     def _roll_out(self, batches: Sequence[Sequence[PromptTree]]) -> list[dict[str, torch.Tensor]]:
         """Sample and grade responses to the step's prompts, and return a micro-batch for each of `batches`."""
@@ -185,13 +186,8 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
             torch.manual_seed(rollout.derive_seed(self.args.seed, step, self.args.process_index))
             responses, drawn = self._sample(trees)
         self._sums.add(seconds_generation=self._lap())
-        judged = [
-            [
-                self.judge(sample, self.encoder.decode(tokens), tokens[-1] == self.sampling.eos_id)
-                for sample, tokens in zip(tree.samples, own, strict=True)
-            ]
-            for tree, own in zip(trees, responses, strict=True)
-        ]
+        judged = self.prompts.graded(trees, responses, self.judge)
+        learned = self.prompts.learned(trees, responses)
         everything = [one for own in judged for one in own]
         for one in everything:
             if not math.isfinite(one.reward):
@@ -206,7 +202,7 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
             reward=sum(one.reward for one in everything),
             response_length=sum(lengths),
             prompt_tokens=sum(end for tree in trees for end in tree.ends),
-            ended=sum(tokens[-1] == self.sampling.eos_id for own in responses for tokens in own),
+            ended=sum(tokens[-1] in self.sampling.ends for own in responses for tokens in own),
             **response_counts(everything),
         )
         micro_batches, start, logprobs = [], 0, iter(drawn)
@@ -214,15 +210,20 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
             part = slice(start, start + len(batch))
             start += len(batch)
             scores = [one.reward for own in judged[part] for one in own]
+            flags = None if learned is None else learned[part]
             laid_out = update_batches.make_batch(
-                batch, responses[part], scores, self.sampling.pad_id, self._tree_multiple
+                batch, responses[part], scores, self.sampling.pad_id, self._tree_multiple, flags
             )
             names = [one.sample.id for own in judged[part] for one in own]
             if self.sampling.offered is not None:
                 laid_out |= update_batches.allowed_tokens(
-                    self.sampling.offered, batch, responses[part], laid_out["index"]
+                    self.sampling.offered, batch, responses[part], laid_out["index"], flags
                 )
-            laid_out["drawn_logprobs"] = update_batches.padded(list(islice(logprobs, len(names))), laid_out["mask"])
+            own = list(islice(logprobs, len(names)))
+            if flags is not None:
+                each = (response for tree in flags for response in tree)
+                own = [list(compress(*pair)) for pair in zip(own, each, strict=True)]
+            laid_out["drawn_logprobs"] = update_batches.padded(own, laid_out["mask"])
             micro_batches.append(rollout.to_device(laid_out, self.args.device) | {"samples": names})
         self._sums.add(seconds_scoring=self._lap())
         return micro_batches
@@ -273,9 +274,9 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
         with_reference = "old_logprobs" not in inputs and self._uses_reference
         if with_reference:  # before the policy's forward, whose activations need memory
             with self._timed("reference"):
-                reference = self._reference_logprobs(batch)[index]
+                reference = _by_response(self._reference_logprobs(batch), index)
         logprobs, entropy, values = model(temperature=self.temperature, **batch)
-        logprobs, values = logprobs[index], values[index]
+        logprobs, values = _by_response(logprobs, index), _by_response(values, index)
         if "old_logprobs" not in inputs:
             old, old_values = logprobs.detach(), values.detach()
             if not with_reference:
@@ -288,7 +289,7 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
             apart = (inputs["drawn_logprobs"] - old).abs()[mask]
             if with_reference:
                 self._sums.add(kl=((old - reference) * mask).sum())
-            self._sums.add(sampling_logprob_difference=apart.sum())
+            self._sums.add(sampling_logprob_difference=apart.sum(), compared_tokens=len(apart))
             self._sums.update_max(sampling_logprob_difference_max=apart.max() if len(apart) else 0.0)
         policy_losses, clipped = pg.policy_loss(
             logprobs, inputs["old_logprobs"], inputs["advantages"], mask, clip=s.clip
@@ -461,3 +462,11 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
         kept = folder / f"{self.args.process_index}_{ROLLOUT}"
         if kept.is_file():
             self._micro_batches = torch.load(kept, map_location=self.args.device, weights_only=True)
+
+
+def _by_response(numbers: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Return [M, R] from numbers of N tokens, [N], by `index` of a batch.
+
+    Without tokens (all responses are thoughts that are not learned) the index has nothing to point at but padding.
+    """
+    return (numbers if len(numbers) else numbers.sum()[None])[index]

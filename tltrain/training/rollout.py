@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -28,21 +28,37 @@ from transformers import Cache, GenerationConfig, LogitsProcessor, LogitsProcess
 
 from tltrain.inference import decoding_attention, kv_cache
 from tltrain.inference.generation import ignore_generation_config
-from tltrain.inference.offered_names import OfferedNames
+from tltrain.inference.offered_names import Offered
 from tltrain.inference.token_choice import ChosenTokens, TokenChoice
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.prompts import PromptTree
+from tltrain.training.reward_function import GradedResponse, Judge, graded
+from tltrain.trajectory import Sample
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Settings of sampling; a `temperature` of None decodes greedily, `offered` allows only names on offer."""
+    """Settings of sampling.
+
+    Attributes:
+        temperature: None decodes greedily.
+        eos_id: the end token. other_ends: further tokens that end a response.
+        offered: allows only names on offer.
+        learn_thoughts: whether the tokens of a thought are response tokens of the update; else they are context.
+    """
 
     max_new_tokens: int
     temperature: float | None
     eos_id: int
     pad_id: int
-    offered: OfferedNames | None = None
+    offered: Offered | None = None
+    other_ends: frozenset[int] = frozenset()
+    learn_thoughts: bool = True
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The tokens that end a response."""
+        return self.other_ends | {self.eos_id}
 
     def config(self, max_new_tokens: int) -> GenerationConfig:
         """Return the settings for `generate`, whose defaults differ (such as that of `top_k`)."""
@@ -53,7 +69,7 @@ class Sampling:
             top_k=0,
             top_p=1.0,
             repetition_penalty=1.0,
-            eos_token_id=self.eos_id,
+            eos_token_id=sorted(self.ends),
             pad_token_id=self.pad_id,
             use_cache=True,
         )
@@ -66,6 +82,41 @@ class Prompts:
     trees: Sequence[PromptTree]
     sampling: Sampling
     encoder: Encoder
+
+    def graded(
+        self, trees: Iterable[PromptTree], responses: Iterable[Sequence[Sequence[int]]], judge: Judge
+    ) -> list[list[GradedResponse]]:
+        """Grade the responses to each prompt of each tree."""
+        return [
+            [
+                self.graded_response(judge, sample, tree.ids[:end], tokens)
+                for sample, end, tokens in zip(tree.samples, tree.ends, own, strict=True)
+            ]
+            for tree, own in zip(trees, responses, strict=True)
+        ]
+
+    def graded_response(
+        self, judge: Judge, sample: Sample, prompt: Sequence[int], tokens: Sequence[int]
+    ) -> GradedResponse:
+        """Grade a response to a prompt."""
+        return graded(judge, self.encoder, sample, prompt, tokens, tokens[-1] in self.sampling.ends)
+
+    def learned(
+        self, trees: Iterable[PromptTree], responses: Iterable[Sequence[Sequence[int]]]
+    ) -> list[list[list[bool]]] | None:
+        """Return whether each token of each response is learned; None: all are."""
+        if self.sampling.learn_thoughts:
+            return None
+        return [
+            [learned_tokens(self.encoder, tree.ids[:end], tokens) for end, tokens in zip(tree.ends, own, strict=True)]
+            for tree, own in zip(trees, responses, strict=True)
+        ]
+
+
+def learned_tokens(encoder: Encoder, prompt: Sequence[int], response: Sequence[int]) -> list[bool]:
+    """Return for each token of a response whether it stands outside of the thought."""
+    thought = encoder.thought(response, prompt)
+    return [at not in thought for at in range(len(response))]
 
 
 Timed = Callable[[str], AbstractContextManager[Any]]
@@ -189,11 +240,11 @@ def _answers(
         )
         new = out[:, ids.shape[1] :].tolist()
         for row, tokens in zip(going, new, strict=True):
-            responses[row] += _until_end(tokens, sampling.eos_id)
+            responses[row] += _until_end(tokens, sampling.ends)
         if drawn is not None:
             for row, numbers in zip(going, drawn.rows(out), strict=True):
                 found[row] += numbers[: len(responses[row]) - len(found[row])]
-        kept = [at for at, tokens in enumerate(new) if sampling.eos_id not in tokens]
+        kept = [at for at, tokens in enumerate(new) if sampling.ends.isdisjoint(tokens)]
         going, left = [going[at] for at in kept], left - count
         if going and left and cache is not None:
             ids, mask = out, torch.nn.functional.pad(mask, (0, count), value=1)
@@ -206,8 +257,9 @@ def _answers(
     return responses
 
 
-def _until_end(tokens: list[int], eos_id: int) -> list[int]:
-    return tokens[: tokens.index(eos_id) + 1] if eos_id in tokens else tokens
+def _until_end(tokens: list[int], ends: frozenset[int]) -> list[int]:
+    end = next((at for at, token in enumerate(tokens) if token in ends), len(tokens))
+    return tokens[: end + 1]
 
 
 def shared_cache(
