@@ -8,7 +8,6 @@ import tomllib
 from collections import Counter
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
 
 import pytest
 import yaml
@@ -29,7 +28,7 @@ from tests.support.documentation import (
 from tests.support.floors import FLOORS
 from tests.support.paths import ROOT
 from tltrain import config
-from tltrain.data import READERS, openai, rotbench
+from tltrain.data import READERS, openai, rotbench, trajectories
 from tltrain.data.reading import ReadReport
 from tltrain.errors import TltrainError
 from tltrain.evaluation.records import Prediction
@@ -133,8 +132,8 @@ def test_sample_records_can_be_read(name, tmp_path):
     else:
         path = tmp_path / "records.json"
         path.write_text(json.dumps(SAMPLES[name]) + "\n")
-        data = OmegaConf.create({"path": str(path), "on_error": config.OnError.stop, "levels": []})
-        (read,) = READERS[name](data, 0, ReadReport())
+        data = OmegaConf.create({"name": name, "path": str(path), "limit": None, "on_error": config.OnError.stop})
+        (read,) = trajectories(data, 0, ReadReport())
     assert read.query == "Which papers on love do we have?"
     assert read.tools[0].required == ("query",)
 
@@ -145,16 +144,6 @@ def test_the_sample_question_and_the_sample_answer_of_a_benchmark_can_be_read():
     assert sample.goldens == (Call("search", {"query": "love"}),)
     answer = json.loads(blocks[0])
     assert Prediction.from_json(answer).to_json() == answer
-
-
-def test_the_reader_that_extending_shows_reads_a_record():
-    code = next(block for block in code_blocks((ROOT / "docs" / "extending.md").read_text(encoding="utf-8"), "python"))
-    reader: dict[str, Any] = {}
-    exec(compile(code, "docs/extending.md", "exec"), reader)
-    tool = {"name": "search", "description": "Finds papers.", "parameters": {"type": "object", "properties": {}}}
-    record = {"question": "Which papers?", "tools": [tool], "name": "search", "arguments": {"query": "love"}}
-    (read,) = reader["parse"](record, 1, Counter())
-    assert (read.query, read.tools[0].name, len(read.messages)) == ("Which papers?", "search", 2)
 
 
 def test_the_example_of_the_readme_prints_what_stands_below_it(capsys):
