@@ -106,6 +106,9 @@ class Data:
     holdout: float = key(
         0.1, "share of the trajectories kept out of training, to measure the loss on", least=0, below=1
     )
+    learn_replies: bool = key(
+        False, "learn what the assistant says before the conversation goes on, such as questions; false: its last words"
+    )
 
 
 @dataclass

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from tltrain import tracking
 from tltrain.data import native, turns
-from tltrain.data.judged import JudgedSource, log_reading, named_rule, read_metrics
+from tltrain.data.judged import JudgedSource, log_judging, log_reading, named_rule, read_metrics
 from tltrain.data.rule_comparison import RuleComparison
 from tltrain.runtime import runs
 from tltrain.tracking import names
@@ -34,6 +34,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     comparison = RuleComparison(named_rule(cfg, "paper"), named_rule(cfg, "strict")) if cfg.stage.mae else None
     write(folder / name, comparison.watch(source) if comparison else source)
     log_reading(source.read, folder)
+    log_judging(source.judged)
     report = source.judged
     report.error_kinds = dict(sorted(report.error_kinds.items(), key=lambda item: -item[1]))
     counts = asdict(report)
