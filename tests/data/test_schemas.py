@@ -155,11 +155,13 @@ def test_references_that_multiply_are_refused():
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(["type", "properties", "required", "$ref", "$defs", "anyOf", "allOf", "enum", "name", "a"]),
-        inner,
-        max_size=4,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["type", "properties", "required", "$ref", "$defs", "anyOf", "allOf", "enum", "name", "a"]),
+            inner,
+            max_size=4,
+        )
     ),
     max_leaves=12,
 )

@@ -113,7 +113,7 @@ class Data:
 
 @dataclass
 class FileData(Data):
-    path: Optional[str] = key(None, "file or folder to read")
+    path: Any = key(None, "file or folder to read, or a list of files", among=(str, list, type(None)))
     on_error: OnError = key(
         OnError.stop, "what an unreadable record does; stop: end the run; skip: count it and continue"
     )

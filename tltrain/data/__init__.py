@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from tltrain import toolworld
 from tltrain.config import FileData, RotbenchData, ToolworldData
 from tltrain.data import irm, native, openai, rotbench, tl_training, turns
-from tltrain.data.reading import ReadReport, check_file, read_file, read_json
+from tltrain.data.reading import ReadReport, check_file, files_of, read_file, read_json
 from tltrain.errors import TltrainError
 from tltrain.runtime import targets
 from tltrain.trajectory import Trajectory
@@ -58,10 +59,10 @@ READERS: dict[str, Reader] = {
 """Reader by the name of its `data` choice. The annotation of a reader's first parameter defines the choice's keys."""
 
 
-def _path(data: FileData | DictConfig) -> str:
-    if data.path is None:
+def _path(data: FileData | DictConfig) -> Any:
+    if not data.path:
         raise TltrainError(f"data={data.name} reads a file: give data.path=PATH")
-    return data.path
+    return list(data.path) if isinstance(data.path, ListConfig) else data.path
 
 
 def check_place(data: DictConfig) -> None:
@@ -72,7 +73,8 @@ def check_place(data: DictConfig) -> None:
     if data.name == "rotbench":
         rotbench.check_place(path, ["third"], data.levels)
     else:
-        check_file(path)
+        for file in files_of(path):
+            check_file(file)
 
 
 def trajectories(data: DictConfig, seed: int, report: ReadReport) -> Iterator[Trajectory]:
