@@ -29,7 +29,7 @@ from tests.support.documentation import (
 from tests.support.floors import FLOORS
 from tests.support.paths import ROOT
 from tltrain import config
-from tltrain.data import READERS, openai, rotbench
+from tltrain.data import READERS, openai, rotbench, trajectories
 from tltrain.data.reading import ReadReport
 from tltrain.errors import TltrainError
 from tltrain.evaluation.records import Prediction
@@ -133,8 +133,8 @@ def test_sample_records_can_be_read(name, tmp_path):
     else:
         path = tmp_path / "records.json"
         path.write_text(json.dumps(SAMPLES[name]) + "\n")
-        data = OmegaConf.create({"path": str(path), "on_error": config.OnError.stop, "levels": []})
-        (read,) = READERS[name](data, 0, ReadReport())
+        data = OmegaConf.create({"name": name, "path": str(path), "limit": None, "on_error": config.OnError.stop})
+        (read,) = trajectories(data, 0, ReadReport())
     assert read.query == "Which papers on love do we have?"
     assert read.tools[0].required == ("query",)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 LONGEST = 900
 """Characters of an error line. A longer one quotes a value of a file, and nobody would find the remedy behind it."""
 
@@ -61,3 +64,9 @@ def shorten(text: str, limit: int = 80) -> str:
     """`text` on one line, cut to `limit` characters."""
     line = " ".join(text.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def suggestion(word: str, choices: Iterable[object]) -> str:
+    """`; did you mean ...?` where one of `choices` is near `word`."""
+    near = difflib.get_close_matches(word, [str(choice) for choice in choices], n=1)
+    return f"; did you mean {near[0]}?" if near else ""

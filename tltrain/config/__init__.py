@@ -227,8 +227,14 @@ SCHEMAS: dict[str, type] = {
     "schema/tracking/wandb": WandbTracking,
     "schema/config": Config,
 }
-DOORS = ("data", "benchmark", "source", "tracking")
-"""Groups whose choices name a function, by a `name` of ours or a `_target_` of anybody's: it says the keys it reads."""
+DOORS: dict[str, tuple[str, ...]] = {
+    "data": ("cfg", "seed", "report", "folder", "record", "number", "notes"),
+    "benchmark": ("cfg", "seed", "folder"),
+    "source": ("cfg", "folder"),
+    "tracking": ("cfg", "folder"),
+}
+"""Groups whose choices name a function, by a `name` of ours or a `_target_` of anybody's: it says the keys it reads.
+Each has the parameters that are no keys, since the program provides them (`tltrain.runtime.targets`)."""
 STAGES = {
     "demo": "demo",
     "mae": "mae",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from os import PathLike
 from pathlib import Path
@@ -12,8 +14,8 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig
 
 from tltrain import toolworld
-from tltrain.config import FileData, RotbenchData, ToolworldData
-from tltrain.data import irm, native, openai, rotbench, tl_training, turns
+from tltrain.config import FileData, OnError, RotbenchData, ToolworldData
+from tltrain.data import checked, irm, native, openai, rotbench, tl_training, turns
 from tltrain.data.reading import ReadReport, check_file, files_of, read_file, read_json
 from tltrain.errors import TltrainError
 from tltrain.runtime import targets
@@ -22,15 +24,6 @@ from tltrain.trajectory import Trajectory
 TRAINED_ON = "trained_on.json"
 """The file in a trained model's folder that holds the `query_key`s of its training data."""
 Reader = Callable[..., Iterable[Trajectory]]
-
-
-def _of_file(parse: Callable) -> Reader:
-    """Return a reader of files whose records `parse` reads."""
-
-    def read(data: FileData, seed: int, report: ReadReport) -> Iterator[Trajectory]:
-        return read_file(_path(data), parse, data.on_error.name, report)
-
-    return read
 
 
 def _turns(data: FileData, seed: int, report: ReadReport) -> Iterator[Trajectory]:
@@ -48,15 +41,17 @@ def _toolworld(data: ToolworldData, seed: int, report: ReadReport) -> Iterator[T
 
 
 READERS: dict[str, Reader] = {
-    "tl_training": _of_file(tl_training.parse),
-    "openai": _of_file(openai.parse),
-    "tltrain": _of_file(native.parse),
+    "tl_training": tl_training.parse,
+    "openai": openai.parse,
+    "tltrain": native.parse,
     "turns": _turns,
-    "irm": _of_file(irm.parse),
+    "irm": irm.parse,
     "rotbench": _rotbench,
     "toolworld": _toolworld,
 }
-"""Reader by the name of its `data` choice. The annotation of a reader's first parameter defines the choice's keys."""
+"""Reader by the name of its `data` choice. One with a parameter `record` is called with each record of `data.path`, its
+number and `notes`; any other reads by itself. Its further parameters, or the annotation of its first one, define the
+choice's keys."""
 
 
 def _path(data: FileData | DictConfig) -> Any:
@@ -67,14 +62,22 @@ def _path(data: FileData | DictConfig) -> Any:
 
 def check_place(data: DictConfig) -> None:
     """Raise a TltrainError where what one of our readers would read is not there; nothing is read."""
-    if data.get(targets.TARGET) is not None or "path" not in data:
+    if "path" not in data:
+        return
+    if data.get(targets.TARGET) is not None:
+        if "record" in targets.called_with(targets.named(data, READERS, "data")):
+            _check_files(_path(data))
         return
     path = _path(data)
     if data.name == "rotbench":
         rotbench.check_place(path, ["third"], data.levels)
     else:
-        for file in files_of(path):
-            check_file(file)
+        _check_files(path)
+
+
+def _check_files(path: Any) -> None:
+    for file in files_of(path):
+        check_file(file)
 
 
 def trajectories(data: DictConfig, seed: int, report: ReadReport) -> Iterator[Trajectory]:
@@ -84,7 +87,23 @@ def trajectories(data: DictConfig, seed: int, report: ReadReport) -> Iterator[Tr
         TltrainError: the reader does not exist, it needs a `data.path` and has none, or a record cannot be read
             (with `data.on_error=stop`).
     """
-    return islice(targets.call(data, READERS, "data", seed=seed, report=report), data.limit)
+    return islice(_read(data, seed, report), data.limit)
+
+
+def _read(data: DictConfig, seed: int, report: ReadReport) -> Iterable[Trajectory]:
+    read = targets.named(data, READERS, "data")
+    of_user = data.get(targets.TARGET)
+    if "record" in targets.called_with(read):
+        parse = targets.bound(data, read, "data")
+        parse_record = partial(_parse, parse) if of_user is None else checked.parser(parse, of_user)
+        return read_file(_path(data), parse_record, OnError(data.on_error).name, report)
+    if of_user is None:
+        return targets.call(data, READERS, "data", seed=seed, report=report)
+    return checked.reader(lambda: targets.call(data, READERS, "data", seed=seed, report=report), of_user, report)
+
+
+def _parse(parse: Callable, record: Any, number: int, notes: Counter[str]) -> Iterable[Trajectory]:
+    return parse(record=record, number=number, notes=notes)
 
 
 def hold_out(items: Iterable[Trajectory], share: float, seed: int) -> tuple[list[Trajectory], list[Trajectory]]:

@@ -6,7 +6,6 @@ They are read from the library's source text, since importing it would take seco
 from __future__ import annotations
 
 import ast
-import difflib
 import importlib.util
 import re
 from functools import cache
@@ -15,7 +14,7 @@ from typing import Any
 
 from tltrain.config import Bounds
 from tltrain.config.keys import largest
-from tltrain.errors import TltrainError
+from tltrain.errors import TltrainError, suggestion
 from tltrain.runtime import redact
 
 TRAINING_ARGUMENTS = (("transformers", "training_args.py", "TrainingArguments"),)
@@ -156,9 +155,3 @@ def check_bounds(value: Any, bounds: Bounds, key: str, hint: str = "") -> None:
     large = isinstance(value, int | float) and abs(value) > largest(value)
     limit = f", at most {largest(value):.0e}" if large and bounds.most is None and bounds.below is None else ""
     raise TltrainError(f"{key}: expected {bounds}{limit}, found {value}{hint and f'; {hint}'}")
-
-
-def suggestion(word: str, choices: Any) -> str:
-    """`, did you mean ...?` where one of `choices` is near `word`."""
-    near = difflib.get_close_matches(word, [str(choice) for choice in choices], n=1)
-    return f"; did you mean {near[0]}?" if near else ""

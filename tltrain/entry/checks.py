@@ -13,9 +13,9 @@ from tltrain import config
 from tltrain.config import Key, reads
 from tltrain.data import nearby
 from tltrain.entry import choices, formats
-from tltrain.entry.arguments import LLAMA_CONFIG, check_arguments, check_bounds, library_fields, suggestion
+from tltrain.entry.arguments import LLAMA_CONFIG, check_arguments, check_bounds, library_fields
 from tltrain.entry.command_line_errors import wrong_type
-from tltrain.errors import TltrainError
+from tltrain.errors import TltrainError, suggestion
 from tltrain.models import sizes
 from tltrain.runtime import memory, runs, targets
 from tltrain.training.arguments import IRM_ARGUMENTS
@@ -61,6 +61,7 @@ def check(cfg: DictConfig) -> None:
         raise TltrainError(f"{error.full_key}: {wrong_type(str(error).splitlines()[0])}") from error
     _check_schemas(cfg)
     choices.bind(cfg)
+    choices.check_given(cfg)
     check_node(cfg, config.Config)  # first: keys of a stage may take their values from keys of the model
     check_node(cfg.stage, config.stage_schema(cfg.stage.name), "stage")
     for name, rule in cfg.mae.items():

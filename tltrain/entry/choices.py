@@ -23,10 +23,9 @@ from yaml import YAMLError
 from tltrain import config
 from tltrain.config import reads
 from tltrain.entry import unread
-from tltrain.entry.arguments import suggestion
 from tltrain.entry.command_line_errors import wrong_type
-from tltrain.errors import TltrainError
-from tltrain.runtime import targets
+from tltrain.errors import TltrainError, suggestion
+from tltrain.runtime import own_code, targets
 from tltrain.runtime.resolver import resolve
 
 log = logging.getLogger(__name__)
@@ -46,7 +45,14 @@ def schema_of(group: str, node: DictConfig) -> type:
         TltrainError: there is no such function.
     """
     function = targets.named(node, _functions(group, node), group)
-    return targets.schema_of(function, config.SCHEMAS[f"schema/{group}"])
+    return targets.schema_of(function, config.SCHEMAS[f"schema/{group}"], config.DOORS[group])
+
+
+def check_given(cfg: DictConfig) -> None:
+    """Raise a TltrainError where a function of the user's that the stage reads needs a key that is not set."""
+    for group in config.DOORS:
+        if group in reads.groups_of(cfg.stage.name) and cfg[group].get(targets.TARGET) is not None:
+            targets.check_given(cfg[group], targets.named(cfg[group], {}, group), group)
 
 
 def _functions(group: str, node: DictConfig) -> Mapping[str, Callable]:
@@ -276,9 +282,7 @@ def schemas(group: str) -> dict[str, type]:
 
 def folders() -> list[Path]:
     """Return the folders of this run's choices, ours first."""
-    if HydraConfig.instance().cfg is None:
-        return [config.CONF_DIR]
-    return [Path(source.path) for source in HydraConfig.get().runtime.config_sources if source.schema == "file"]
+    return [config.CONF_DIR, *own_code.of_run()]
 
 
 def _stated(group: str, choice: str) -> dict[str, Any]:

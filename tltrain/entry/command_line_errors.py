@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 from yaml import MarkedYAMLError
 
 from tltrain import config
-from tltrain.entry import arguments, program, words
+from tltrain.entry import program, words
+from tltrain.errors import suggestion
 
 _LISTED = 12
 """Most keys that a message lists."""
@@ -51,7 +52,7 @@ def one_line(error: BaseException, typed: Sequence[str] = ()) -> str:
         return f"--config-dir: {found['folder']} {what}"
     if found := re.search(r"In '(?P<file>[^']+)': Could not load '(?P<choice>[^']+)'", text):
         choices = [*config.SCHEMAS, *(_choice(file) for file in config.CONF_DIR.glob("*/**/*.yaml"))]
-        near = arguments.suggestion(found["choice"], choices)
+        near = suggestion(found["choice"], choices)
         return f"{found['file']}.yaml: defaults: there is no {found['choice']}{near}"
     if found := re.search(r"In '(?P<file>[^']+)': ConfigKeyError.*\n?.*\n\s*full_key: (?P<key>\S+)", text):
         if (conflict := _conflict(found["file"], found["key"], typed)) is not None:
@@ -61,7 +62,7 @@ def one_line(error: BaseException, typed: Sequence[str] = ()) -> str:
         return words.ambiguous(found["word"])
     if found := re.search(r"Could not find '(?P<group>\w+)/(?P<choice>[^']+)'", text):
         choices = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
-        near = arguments.suggestion(found["choice"].lower(), choices)
+        near = suggestion(found["choice"].lower(), choices)
         return f"{found['group']}={found['choice']}: no such choice{near}; there are: {', '.join(choices)}"
     if found := re.search(r"An item is already at '(?P<key>[^']+)'", text):
         return f"{found['key']}: it is there already, so without +: {found['key']}=VALUE"
@@ -164,7 +165,7 @@ def _near_key(key: str) -> str:
         if having:
             return f"; it is a key of {', '.join(f'stage={stage}' for stage in having)}"
     known = {each: found for schema in _schemas_at(where) for each, found in config.keys_of(schema).items()}
-    if near := arguments.suggestion(name, sorted(known)):
+    if near := suggestion(name, sorted(known)):
         return near
     meant = [each for each, found in known.items() if re.match(rf"{re.escape(name)}\b", found.meaning, re.IGNORECASE)]
     if len(meant) == 1:

@@ -37,6 +37,7 @@ from tltrain.runtime import (
     memory,
     messages,
     out_of_space,
+    own_code,
     preemption,
     redact,
     shared_secret,
@@ -242,7 +243,7 @@ def _node_rank(hardware: DictConfig) -> int:
 def _environment(count: int, threads: int | None) -> Iterator[None]:
     """Set the environment that workers inherit: the path of this package, and their number of threads."""
     root = str(Path(__file__).parents[2])
-    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"), *own_code.found())))
     changes = {"PYTHONPATH": path, "OMP_NUM_THREADS": str(threads or distributed.threads(count))}
     before = {name: os.environ.get(name) for name in changes}
     os.environ |= changes

@@ -25,6 +25,7 @@ from tltrain.config import reads
 from tltrain.entry import choices
 from tltrain.entry.arguments import ARGUMENTS, library_fields
 from tltrain.grading import RewardSettings
+from tltrain.runtime import targets
 from tltrain.training.arguments import IRM_ARGUMENTS
 
 GROUPS = ("stage", "model", "format", "data", "benchmark", "source", "hardware", "tracking", "reward")
@@ -94,6 +95,8 @@ def choice_of(cfg: DictConfig, group: str, name: str, folder: Path = config.CONF
     """
     file = folder / group / f"{name}.yaml"
     comment = comment_of(file) if file.is_file() else ()
+    if group in config.DOORS and cfg[group].get(targets.TARGET) is not None:  # its file names no schema of all keys
+        cfg[group] = choices.bound(group, OmegaConf.masked_copy(cfg[group], list(cfg[group])), name)
     own = tuple(rows(cfg[group], schema_of(cfg, group), group))
     return Choice(group, name, comment, own, read_by(cfg.stage.name) if group == "stage" else "")
 

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from tltrain import config
 from tltrain.entry import program
+from tltrain.runtime import own_code
 
 
 def text(words: Sequence[str]) -> str:
@@ -51,6 +52,7 @@ def _choices(named: dict[str, list[str]], folder: Path | None) -> Iterator[str]:
     """The lines that explain the choices, of one composition where a group has one choice."""
     from tltrain.entry import reference
 
+    own_code.find([folder] if folder is not None else [])
     first = {group: names[0] for group, names in named.items()}
     search = [f"hydra.searchpath=['file://{folder}']"] if folder is not None else []
     for group, names in named.items():

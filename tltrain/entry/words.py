@@ -16,8 +16,7 @@ from typing import Any, NoReturn
 from tltrain import config
 from tltrain.config import reads
 from tltrain.entry import program
-from tltrain.entry.arguments import suggestion
-from tltrain.errors import TltrainError
+from tltrain.errors import TltrainError, suggestion
 
 GROUPS = ("stage", *(group for group in reads.GROUPS if group != "mae"))
 """Groups for which `conf/config.yaml` always has a choice."""

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig
 
 from tltrain.errors import TltrainError
-from tltrain.runtime import loopback, stage_names
+from tltrain.runtime import loopback, messages, own_code, stage_names
 from tltrain.runtime.place import Place
 from tltrain.runtime.resolver import resolve
 from tltrain.runtime.signed_store import Session, SignedStore
@@ -113,7 +113,9 @@ class Team:
 
     def post(self, job: str, *arguments: Any) -> None:
         """On rank 0: run the job on the other processes only."""
-        self._begin((job, arguments, stage_names.current()))
+        # Two messages in one: the second may hold values whose types the modules in these folders define.
+        work = messages.encode((job, arguments, stage_names.current())).decode("ascii")
+        self._begin((own_code.found(), work))
 
     def follow(self) -> None:
         """On the other processes: run the jobs that rank 0 calls, until it releases them.
@@ -121,9 +123,11 @@ class Team:
         Raises:
             TltrainError: a stranger has written to the store, or rank 0 has another secret.
         """
-        while (work := self._begin()) is not None:
+        while (begun := self._begin()) is not None:
+            folders, work = begun
+            own_code.find(folders)
             with suppress(Exception):  # rank 0 fails for the same reason, or the watch ends it
-                self._do(*work)
+                self._do(*messages.decode(work.encode("ascii")))
 
     def _begin(self, work: Any = None) -> Any:
         self._job, self._exchanges = self._job + 1, 0

@@ -1,35 +1,41 @@
-"""The function that a choice of a group names, and the keys that it reads.
+"""Doors: the function that a choice of a group names, the keys that it reads, and how it is called.
 
-A choice names a function of ours by `name`, or one of anybody's by `_target_: package.module.attribute`. It states its
-keys in one of three ways, and is called accordingly:
+A choice names a function of ours by `name`, or one of anybody's by `_target_: module.attribute`, where the module is a
+file beside the user's configuration (`own_code`) or of an installed package. It states its keys in one of three ways:
 
 - its first parameter is annotated with a dataclass: it is called with the node of the configuration;
-- it is a dataclass: one is made of the node, and the object is called;
+- it is a class: one is made of the keys that its signature says; of a dataclass, or where the door asks for a function,
+  the object is called;
 - else its parameters are the keys, and it is called with them by name.
 
-What the program provides besides (`PROVIDED`) reaches those that have a parameter of that name.
+What the program provides besides (`config.DOORS`) reaches those that have a parameter of that name.
 """
 
 from __future__ import annotations
 
+import importlib
 import inspect
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, field, fields, is_dataclass, make_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import omegaconf
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from tltrain import config
+from tltrain.config import FileData
 from tltrain.config.keys import Key
-from tltrain.errors import TltrainError
+from tltrain.errors import TltrainError, shorten, suggestion
+from tltrain.runtime import own_code
 from tltrain.runtime.resolver import resolve
 
 TARGET = "_target_"
-PROVIDED = ("cfg", "seed", "report", "folder")
-"""Parameters that are no keys: the whole configuration, its seed, what a reader counts in (`ReadReport`), and the run's
-folder."""
+PROVIDED = frozenset(name for names in config.DOORS.values() for name in names)
+"""Parameters that are no keys, of any door."""
 
 
 def named(node: DictConfig, table: Mapping[str, Callable], group: str) -> Callable:
@@ -46,14 +52,43 @@ def named(node: DictConfig, table: Mapping[str, Callable], group: str) -> Callab
         if node.name not in table:
             raise TltrainError(f"{group}.name: expected one of {', '.join(table)}, found {node.name}")
         return table[node.name]
-    module, _, attribute = str(target).rpartition(".")
+    return _found(str(target), f"{group}.{TARGET}={target}")
+
+
+def _found(target: str, where: str) -> Callable:
+    module, _, attribute = target.rpartition(".")
+    if not module:
+        raise TltrainError(f"{where}: expected package.module.attribute, found no module: FILE.{target} for FILE.py")
+    own_code.find(own_code.of_run())
     try:
         found = resolve(f"{module}:{attribute}")
-    except (ImportError, AttributeError, ValueError) as error:
-        raise TltrainError(f"{group}.{TARGET}={target}: expected package.module.attribute, found: {error}") from error
+    except ModuleNotFoundError as error:
+        if not f"{module}.".startswith(f"{error.name}."):  # of another module, which this one imports
+            raise TltrainError(f"{where}: the module cannot be imported: {told(error)}") from error
+        looked = ", ".join(own_code.found())
+        hint = (
+            f" (looked in {looked} and the installed packages)" if looked else "; --config-dir FOLDER finds its files"
+        )
+        raise TltrainError(f"{where}: expected package.module.attribute, found: {error}{hint}") from error
+    except AttributeError as error:
+        if (loaded := _loaded(module)) is None:
+            raise TltrainError(f"{where}: {told(error)}") from error
+        near = suggestion(attribute, [name for name in vars(loaded) if not name.startswith("_")])
+        file = getattr(loaded, "__file__", None) or "a package without a file"
+        raise TltrainError(f"{where}: {file} has no {attribute}{near}") from error
+    except Exception as error:  # whatever the user's module raises while it is imported
+        raise TltrainError(f"{where}: the module cannot be imported: {told(error)}") from error
     if not callable(found):
-        raise TltrainError(f"{group}.{TARGET}={target}: expected a function or a class, found {type(found).__name__}")
+        raise TltrainError(f"{where}: expected a function or a class, found {type(found).__name__}")
     return found
+
+
+def _loaded(module: str) -> Any:
+    """The module, where it is importable by itself."""
+    try:
+        return importlib.import_module(module)
+    except Exception:
+        return None
 
 
 def file_of(node: Mapping[str, Any], group: str) -> Path | None:
@@ -64,7 +99,11 @@ def file_of(node: Mapping[str, Any], group: str) -> Path | None:
     """
     if node.get(TARGET) is None:
         return None
-    file = inspect.getsourcefile(inspect.unwrap(named(OmegaConf.create({TARGET: node[TARGET]}), {}, group)))
+    function = inspect.unwrap(named(OmegaConf.create({TARGET: node[TARGET]}), {}, group))
+    try:
+        file = inspect.getsourcefile(function)
+    except TypeError:  # it is built into Python
+        return None
     return None if file is None else Path(file)
 
 
@@ -72,7 +111,7 @@ def call(node: DictConfig, table: Mapping[str, Callable], group: str, **provided
     """What the function that a node names (see `named`) gives for the node's settings.
 
     Args:
-        provided: what the program provides, of `PROVIDED`.
+        provided: what the program provides, of `config.DOORS`.
 
     Raises:
         TltrainError: there is no such function, or a key without a default is not set.
@@ -80,39 +119,138 @@ def call(node: DictConfig, table: Mapping[str, Callable], group: str, **provided
     function = named(node, table, group)
     if settings_of(function) is not None:
         return function(node, **_wanted(function, provided))
-    keys = [name for name in _parameters(function) if name not in PROVIDED]
-    for name in keys:
-        if OmegaConf.is_missing(node, name):
-            raise TltrainError(f"{group}.{name}: {group}={node.name} needs this key: give {group}.{name}=VALUE")
-    given = {name: node[name] for name in keys}
-    values = {
-        name: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value for name, value in given.items()
-    }
+    values = values_of(node, function, group)
     if isinstance(function, type) and is_dataclass(function):
         made: Any = function(**values)
         return made(**_wanted(made, provided))
     return function(**values, **_wanted(function, provided))
 
 
+def bound(node: DictConfig, function: Callable, group: str) -> Callable[..., Any]:
+    """A function that is called many times, with its keys bound: it takes by name what the program provides.
+
+    Raises:
+        TltrainError: a key without a default is not set, or a class refuses its keys.
+    """
+    first: tuple[Any, ...] = ()
+    values: dict[str, Any] = {}
+    if settings_of(function) is not None:
+        first = (node,)
+    else:
+        values = values_of(node, function, group)
+    if isinstance(function, type):
+        with explained(f"{group}.{TARGET}={node.get(TARGET)}"):
+            function = function(*first, **values)
+        first, values = (), {}
+    wanted = frozenset(_parameters(function))
+
+    def called(**provided: Any) -> Any:
+        return function(*first, **values, **{name: value for name, value in provided.items() if name in wanted})
+
+    return called
+
+
+def values_of(node: DictConfig, function: Callable, group: str) -> dict[str, Any]:
+    """The values of a function's keys as plain values. Raises TltrainError where one is not set."""
+    check_given(node, function, group)
+    given = {name: node[name] for name in own_keys(function, group)}
+    return {
+        name: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value for name, value in given.items()
+    }
+
+
+def check_given(node: DictConfig, function: Callable, group: str) -> None:
+    """Raise a TltrainError where a key without a default is not set."""
+    for name in [] if settings_of(function) is not None else own_keys(function, group):
+        if OmegaConf.is_missing(node, name):
+            provided = ", ".join(config.DOORS.get(group, ()))
+            besides = f" (provided without a key: {provided})" if node.get(TARGET) is not None else ""
+            raise TltrainError(
+                f"{group}.{name}: {group}={node.name} needs this key: give {group}.{name}=VALUE{besides}"
+            )
+
+
+def own_keys(function: Callable, group: str = "") -> list[str]:
+    """The parameters of a function that are keys."""
+    provided = config.DOORS.get(group, PROVIDED)
+    return [name for name in _parameters(function) if name not in provided]
+
+
+class explained:
+    """Turn what a user's code raises in the block into a TltrainError of one line with its file and line.
+
+    Args:
+        where: the key that names the code, or the record that it was given.
+    """
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, Exception) and not isinstance(error, TltrainError | OSError):
+            raise TltrainError(f"{self.where}: {told(error)}") from error
+
+
+def told(error: BaseException) -> str:
+    """An exception of a user's code in one line, with the innermost place outside of this package and of libraries."""
+    said = f"{type(error).__name__}: {shorten(str(error), 300)}".removesuffix(": ")
+    if isinstance(error, SyntaxError):
+        return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
+    ours = str(Path(__file__).parents[1])
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
+    frames = [frame for frame in frames if not frame.filename.startswith("<")]
+    theirs = [frame for frame in frames if any(frame.filename.startswith(place) for place in own_code.found())]
+    last = (theirs or frames)[-1:]
+    return f"{said} ({last[0].filename}, line {last[0].lineno})" if last else said
+
+
 @cache
-def schema_of(function: Callable, common: type) -> type:
-    """The dataclass of the keys that are read: those of the function, and those of `common`, which its caller reads."""
+def schema_of(function: Callable, common: type, provided: Collection[str] = PROVIDED) -> type:
+    """The dataclass of the keys that are read: those of the function, and those of `common`, which its caller reads.
+
+    Raises:
+        TltrainError: an annotation of the function's is no type of a configuration.
+    """
+    if issubclass(FileData, common) and "record" in called_with(function):
+        common = FileData  # the file is opened for it
     own: Any = function if is_dataclass(function) else settings_of(function)
     if own is not None and issubclass(own, common):
         return own
     if own is not None:
         hints = get_type_hints(own)
         stated = [
-            (each.name, hints[each.name], _field(each.default, each.default_factory, each.metadata))
+            _field(each.name, hints[each.name], each.default, each.default_factory, each.metadata)
             for each in fields(own)
         ]
     else:
         stated = [
-            (each.name, Any if each.annotation is each.empty else each.annotation, _field(each.default))
+            _field(each.name, Any if each.annotation is each.empty else each.annotation, each.default)
             for each in _parameters(function).values()
-            if each.name not in PROVIDED
+            if each.name not in provided
         ]
-    return make_dataclass(function.__name__, stated, bases=(common,))
+    theirs = {name for name, *_ in stated}
+    schema = make_dataclass(function.__name__, stated, bases=(common,))
+    for name in theirs:
+        try:
+            OmegaConf.structured(make_dataclass("Key", [each for each in stated if each[0] == name]))
+        except OmegaConfBaseException as error:
+            raise TltrainError(
+                f"{function.__module__}.{function.__name__}: the type of its parameter {name} has no form in "
+                f"a configuration ({str(error).splitlines()[0]}): bool, int, float, str, Path, Enum, Literal, "
+                "list[...] and dict[str, ...] of these have, and none at all takes any value"
+            ) from error
+    return schema
+
+
+def called_with(function: Callable) -> Collection[str]:
+    """The parameters with which a function is called: of a class, those of its objects."""
+    if not isinstance(function, type):
+        return _parameters(function)
+    method = next((vars(kind)["__call__"] for kind in function.__mro__ if "__call__" in vars(kind)), None)
+    return () if method is None else _parameters(method)
 
 
 def settings_of(function: Callable) -> type | None:
@@ -120,25 +258,42 @@ def settings_of(function: Callable) -> type | None:
     if is_dataclass(function):
         return None
     first = next(iter(_parameters(function).values()), None)
-    stated: Any = None if first is None else first.annotation
+    stated: Any = None if first is None or first.name in PROVIDED else first.annotation
     return stated if isinstance(stated, type) and is_dataclass(stated) else None
 
 
 def _parameters(function: Callable) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(function, eval_str=True).parameters
+    """The named parameters of a function.
+
+    Raises:
+        TltrainError: it has none that can be read, or an annotation refers to what is not there.
+    """
+    where = getattr(function, "__qualname__", type(function).__name__)
+    try:
+        found = inspect.signature(function, eval_str=True).parameters
+    except (NameError, AttributeError, TypeError, ValueError, SyntaxError) as error:
+        raise TltrainError(f"{getattr(function, '__module__', '')}.{where}: its signature: {error}") from error
+    for name, each in found.items():
+        if each.kind is each.POSITIONAL_ONLY:
+            raise TltrainError(f"{function.__module__}.{where}: its parameter {name} has to be given by name")
+    return {name: each for name, each in found.items() if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)}
 
 
 def _wanted(function: Callable, provided: Mapping[str, Any]) -> dict[str, Any]:
-    names = inspect.signature(function).parameters
+    names = _parameters(function)
     return {name: value for name, value in provided.items() if name in names}
 
 
-def _field(default: Any, factory: Any = MISSING, metadata: Mapping[str, Any] | None = None) -> Any:
+def _field(
+    name: str, hint: Any, default: Any, factory: Any = MISSING, metadata: Mapping[str, Any] | None = None
+) -> tuple[str, Any, Any]:
     """A field with a default, which one that follows those of another dataclass must have, and with a `Key`."""
     carried = {"key": Key("")} | dict(metadata or {})
+    if get_origin(hint) is Literal:
+        hint, carried["key"] = Any, Key(carried["key"].meaning, among=get_args(hint))
     if isinstance(default, list | dict):
         factory = default.copy
     if factory is not MISSING:
-        return field(default_factory=factory, metadata=carried)
+        return name, hint, field(default_factory=factory, metadata=carried)
     none = default is MISSING or default is inspect.Parameter.empty
-    return field(default=omegaconf.MISSING if none else default, metadata=carried)
+    return name, hint, field(default=omegaconf.MISSING if none else default, metadata=carried)

@@ -22,9 +22,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from tltrain import config, tracking
-from tltrain.entry import arguments, checks, choices, launch
+from tltrain.entry import checks, choices, launch
 from tltrain.entry.composed import choice_of, part, resolved
-from tltrain.errors import TltrainError
+from tltrain.errors import TltrainError, suggestion
 from tltrain.evaluation.benchmarks import check_place
 from tltrain.evaluation.metrics import CONVERSATION, SINGLE_TURN
 from tltrain.runtime import memory, runs, stage_names, terminal
@@ -242,7 +242,7 @@ def score(metrics: Mapping[str, Any], key: str | None) -> float:
     if key is not None:
         if not isinstance(metrics.get(key), int | float):
             numbers = sorted(name for name, value in metrics.items() if isinstance(value, int | float))
-            raise TltrainError(f"stage.metric={key}: there is no such metric{arguments.suggestion(key, numbers)}")
+            raise TltrainError(f"stage.metric={key}: there is no such metric{suggestion(key, numbers)}")
         return metrics[key]
     levels = [value for name, value in metrics.items() if name.count("/") == 1 and name.endswith(("/ts", "/pi", "/cf"))]
     return round(sum(levels) / len(levels), 4) if levels else 0.0

@@ -27,8 +27,7 @@ from omegaconf import DictConfig
 from tltrain.config import GeneralBenchmark
 from tltrain.data import trajectories
 from tltrain.data.reading import ReadReport
-from tltrain.entry.arguments import suggestion
-from tltrain.errors import TltrainError
+from tltrain.errors import TltrainError, suggestion
 from tltrain.runtime import runs, terminal
 from tltrain.views import evaluation_tables
 

@@ -1,0 +1,60 @@
+"""The folders in which a user's own modules are found: those of the search path of choices, `--config-dir` among them.
+
+A file `my_conf/readers.py` is the module `readers` in every process of a run, of a sweep and of the launchers of Hydra.
+The folders come last in `sys.path`, so that no file of a user's hides a library's.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+
+OURS = ("main", "hydra", "schema")
+"""Hydra's names for those who put the folders of this package, or Hydra's own, into the search path."""
+_found: list[str] = []
+
+
+def folder_of(schema: str, path: str) -> Path | None:
+    """Return the folder of an entry of Hydra's search path, `file://FOLDER` or `pkg://PACKAGE.conf`; else None.
+
+    Args:
+        schema, path: the parts of the entry before and after `://`.
+    """
+    if schema == "file":
+        return Path(path).absolute()
+    if schema != "pkg":
+        return None
+    try:
+        spec = importlib.util.find_spec(path.replace("/", "."))
+    except (ImportError, ValueError):
+        return None
+    return Path(next(iter(spec.submodule_search_locations))) if spec and spec.submodule_search_locations else None
+
+
+def of_run() -> list[Path]:
+    """Return the folders of this run's search path that are not ours, in Hydra's order."""
+    if HydraConfig.instance().cfg is None:
+        return []
+    sources = [source for source in HydraConfig.get().runtime.config_sources if source.provider not in OURS]
+    folders = [folder_of(source.schema, source.path) for source in sources]
+    return list(dict.fromkeys(folder for folder in folders if folder is not None))
+
+
+def find(folders: Iterable[Path | str]) -> None:
+    """Make the modules in these folders importable, in this process and in those that it starts."""
+    for folder in map(str, folders):
+        if folder not in _found:
+            _found.append(folder)
+        if folder not in sys.path:
+            sys.path.append(folder)
+            importlib.invalidate_caches()
+
+
+def found() -> list[str]:
+    """Return all folders that `find` was given in this process."""
+    return list(_found)
