@@ -143,7 +143,7 @@ def test_a_broken_first_line_does_not_hide_that_these_are_lines(tmp_path):
 def test_lines_of_lists_are_records_each_and_the_reader_says_what_it_expects(tmp_path):
     path = tmp_path / "lists.jsonl"
     path.write_text((json.dumps(CHAT["messages"]) + "\n") * 2)
-    with pytest.raises(RecordError, match=r"record 1: record: expected an object, found \[\{"):
+    with pytest.raises(RecordError, match=r"record 1: record: expected an object .*, found a list, of messages"):
         list(trajectories(path))
 
 

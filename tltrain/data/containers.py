@@ -26,6 +26,8 @@ from tltrain.errors import FieldError, TltrainError
 from tltrain.runtime.json_files import MAX_BYTES
 
 CHUNK = 1 << 16
+for _encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32"):
+    codecs.lookup(_encoding)  # imports its module now, and not because of what a file holds
 SUFFIXES = (".jsonl", ".json", ".ndjson", ".parquet", ".arrow")
 """Files of a folder that are shards, also with `COMPRESSED` behind."""
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
