@@ -107,6 +107,7 @@ class Auto:
 
     def _choose(self, record: Any) -> None:
         if not isinstance(record, dict):
+            list(openai.parse(record, 0, Counter()))  # says what is expected instead
             raise FieldError("record", "an object", shown(record))
         found = recognised(record)
         if found is None:
