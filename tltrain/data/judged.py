@@ -132,6 +132,8 @@ def log_reading(read: ReadReport, folder: Path) -> None:
         log.warning("%s records could not be read: see %s", share(len(read.skipped), of), folder / "skipped.txt")
     for note, count in sorted(read.notes.items()):
         log.warning("reading: %s: %d times in %d records", note, count, read.read)
+    if any(note.endswith("is not in the stub") for note in read.notes):
+        log.warning("format=tl leaves out what is not in the stub, as the paper does; format=tl_full writes it")
 
 
 def log_judging(judged: MaeReport) -> None:
