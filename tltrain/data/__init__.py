@@ -21,6 +21,7 @@ from tltrain.data import (
     auto,
     checked,
     glaive,
+    hub,
     irm,
     native,
     openai,
@@ -104,8 +105,10 @@ def check_place(data: DictConfig) -> None:
 
 
 def _check_files(path: Any) -> None:
-    for file in files_of(path):
-        check_file(file)
+    """Raise a TltrainError where a file is not there; one of the hub is downloaded when it is read."""
+    for each in path if isinstance(path, list) else [path]:
+        for file in [] if hub.is_dataset(each) else files_of(each):
+            check_file(file)
 
 
 def trajectories(data: DictConfig, seed: int, report: ReadReport) -> Iterator[Trajectory]:

@@ -20,7 +20,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from tltrain.data import nearby
+from tltrain.data import hub, nearby
 from tltrain.data.json_text import parse_json
 from tltrain.errors import FieldError, TltrainError
 from tltrain.runtime.json_files import MAX_BYTES
@@ -51,13 +51,15 @@ _FOREIGN = {
 def files_of(path: Any) -> list[str]:
     """Return the files that a path stands for: of a list all, of a folder its shards by name, else the path itself.
 
-    A dataset that `datasets` saved (`save_to_disk`) is its own list of files.
+    A dataset that `datasets` saved (`save_to_disk`) is its own list of files. One of the hub is downloaded.
 
     Raises:
         TltrainError: a folder has no shards, or those of several splits.
     """
     if isinstance(path, Sequence) and not isinstance(path, str):
         return [file for each in path for file in files_of(each)]
+    if hub.is_dataset(path):
+        path = hub.downloaded(path)
     try:
         is_folder = stat.S_ISDIR(os.stat(path).st_mode)
     except (OSError, ValueError):
