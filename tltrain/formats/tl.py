@@ -96,9 +96,8 @@ class TlFormat:
     """
 
     writes_bos = False
-
-    def __init__(self, name: str = TL_NAME, describe: Describe = description_of) -> None:
-        self.name, self.describe = name, describe
+    name = TL_NAME
+    describe: Describe = staticmethod(description_of)
 
     stop = tuple(f"\n{ROLES[role]}:" for role in ("user", "tool", "system"))
     """What an answer is followed by where a model goes on to write the others' parts too: nothing after is read."""
@@ -113,7 +112,9 @@ class TlFormat:
         turn = 0
         for message in sequential(conversation.messages):
             if message.role == "assistant":
-                pieces += [_OPENING, Segment(f" {message_text(message)}", turn)]
+                call = call_of(message)
+                said = f" {message.text}" if call is None else self.call_text(call)
+                pieces += [_OPENING, Segment(said, turn)]
                 turn += 1
             else:
                 pieces.append(Segment(f"\n{ROLES[message.role]}: {message_text(message)}"))
@@ -155,9 +156,15 @@ class TlFormat:
 
 _OPENING = Segment(GENERATION_PROMPT, opens_turn=True)
 
+
+class _TlFullFormat(TlFormat):
+    name = TL_FULL_NAME
+    describe: Describe = staticmethod(full_stubs.described)
+
+
 TL: Format = TlFormat()
 """The TL format."""
-TL_FULL: Format = TlFormat(TL_FULL_NAME, full_stubs.described)
+TL_FULL: Format = _TlFullFormat()
 """The TL format with stubs that say all of a schema."""
 
 
