@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.reader_samples import CHAT, CHAT_READ, LOVE, RAW, SEARCH, TOOLS, call, changed, lines, writer
+from tltrain import mae
 from tltrain.data import openai, tl_training
 from tltrain.data.reading import MAX_DEPTH, ReadReport, parse_json, read_file, records
 from tltrain.errors import FieldError, RecordError, TltrainError
@@ -292,7 +293,7 @@ def test_the_older_function_call_form_is_read(write):
     )
 
 
-def test_calls_without_answers_and_late_system_messages_are_counted(write):
+def test_calls_without_answers_stay_together_and_a_late_system_message_in_its_place(write):
     record = {
         "tools": [SEARCH],
         "messages": [
@@ -307,12 +308,17 @@ def test_calls_without_answers_and_late_system_messages_are_counted(write):
     }
     report = ReadReport()
     (read,) = read_file(write(lines(record)), openai.parse, report=report)
-    assert [message.role for message in read.messages] == ["user", "assistant", "assistant"]
-    assert read.instructions == "Now." and [message.thought for message in read.messages] == ["", "hm", ""]
+    assert read.instructions == "" and read.messages == (
+        Message("user", "Hi"),
+        Message("user", "Now."),
+        Message.calling(Call("search"), Call("finish"), thought="hm"),
+    )
+    assert mae.learnable(read, None) == [True, True]
     assert report.notes == {
-        "messages: calls without an answer before the next call": 1,
-        "messages: a later `developer` message moved to the instructions": 1,
+        "messages: a later system message kept in its place, as a message of the user": 1,
         "messages: thoughts are not in the TL format": 1,
+        "calls: without an argument that is required": 1,
+        "calls: of tools that are not on offer": 1,
     }
 
 
@@ -340,7 +346,7 @@ def test_a_thought_is_kept_and_what_is_no_text_is_counted(write, field):
 @pytest.mark.parametrize(
     ("path", "to", "said"),
     [
-        (["tools"], None, "tools: expected a list of tools, found null"),
+        (["tools"], None, "tools: expected a list of tools, as the conversation calls some, found null"),
         (["messages"], "x", 'messages: expected a list, found "x"'),
         (["messages", 1, "role"], "human", "messages[1].role: expected one of system, developer, user"),
         (["messages", 1, "content"], None, "messages[1].content: expected a string, found null"),
@@ -356,13 +362,13 @@ def test_a_thought_is_kept_and_what_is_no_text_is_counted(write, field):
         ),
         (
             ["messages", 2, "tool_calls", 0, "function", "arguments"],
-            "{'a': 1}",
+            "{'a': f(1)}",
             "messages[2].tool_calls[0].function.arguments: expected valid JSON",
         ),
         (
             ["messages", 2, "tool_calls", 0, "function", "arguments"],
-            "[]",
-            "messages[2].tool_calls[0].function.arguments: expected an object, found []",
+            "[1]",
+            "messages[2].tool_calls[0].function.arguments: expected an object, found [1]",
         ),
         (["messages", 2, "tool_calls"], [], "messages[3]: expected no tool's answer to a message without calls"),
         (["messages", 5], {"role": "tool", "content": "x"}, "messages[5]: expected at most 2 answers to 2 calls"),

@@ -367,7 +367,7 @@ def test_chat_completions_messages_with_tools_are_read(write):
         (TEXTS[:1], "messages: expected a user's message, found none"),
         ([{"role": "System", "content": "Hello"}, TEXTS[1]], "tools: expected at least one tool to call, found none"),
         ([*TEXTS[:2], {"role": "Assistant", "tool_calls": []}], "messages[2].content: expected a string"),
-        ({"messages": []}, "tools: expected a list of tools, found no such field"),
+        ({"messages": []}, "tools: expected at least one tool to call, found none"),
         ("hello", 'content: expected a list, found "hello"'),
     ],
 )

@@ -213,3 +213,37 @@ def test_what_reading_and_mae_leave_out_is_said_before_training(tltrain, write):
     ran = tltrain("stage=pkt", *words, *FEW[:2], "stage.args.max_steps=1", "data.holdout=0")
     assert "1 of 3 (33.3 %) records could not be read: see" in ran.err
     assert "4 of 7 (57.1 %) calls are not learned: 3 answered with an error, 1 without an answer" in ran.out + ran.err
+
+
+def test_replies_between_the_users_turns_are_learned_by_a_key(tltrain, write):
+    ask = {"role": "user", "content": "Advice?"}
+    calls = {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": "a", "function": {"name": "search", "arguments": {"query": "love"}}}],
+    }
+    record = {
+        "tools": [{"name": "search", "parameters": {"properties": {"query": {"type": "string"}}}}],
+        "messages": [
+            ask,
+            {"role": "assistant", "content": "On what?"},
+            {"role": "user", "content": "Love."},
+            calls,
+            {"role": "tool", "content": "Listen."},
+            {"role": "assistant", "content": "Listen."},
+            ask,
+            calls,  # never answered
+            ask,
+            {"role": "assistant", "content": "Rest.", "weight": 0},
+            ask,
+            {"role": "assistant", "content": "Bye."},
+        ],
+    }
+    path = write(record)
+    without = mae(tltrain, path, data="openai")
+    assert learned(without.lines("train.jsonl")) == [[False, True, False, False, False, True]]
+    assert (without.metrics["dropped_no_answer"], without.metrics["replies_not_learned"]) == (3, 2)
+    assert "2 text after which the conversation goes on (data.learn_replies=true learns it)" in without.err
+    replies = mae(tltrain, path, "data.learn_replies=true", data="openai")
+    assert learned(replies.lines("train.jsonl")) == [[True, True, True, False, False, True]]
+    assert (replies.metrics["dropped_no_answer"], replies.metrics["not_learned_by_source"]) == (1, 1)

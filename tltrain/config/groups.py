@@ -87,8 +87,9 @@ class Model:
 class Format:
     name: str = key(
         MISSING,
-        "format of conversations; tl: the paper's text; auto: as the model was trained, else its own where its chat "
-        "template knows tools; native: its own; the others are named families",
+        "format of conversations; tl: the paper's text; tl_full: the same with all that tools' schemas say; auto: as "
+        "the model was trained, else its own where its chat template knows tools; native: its own; the others are "
+        "named families",
     )
     options: dict[str, Any] = key(
         {}, "variables of the model's chat template, by its own names, such as enable_thinking"
@@ -105,11 +106,14 @@ class Data:
     holdout: float = key(
         0.1, "share of the trajectories kept out of training, to measure the loss on", least=0, below=1
     )
+    learn_replies: bool = key(
+        False, "learn what the assistant says before the conversation goes on, such as questions; false: its last words"
+    )
 
 
 @dataclass
 class FileData(Data):
-    path: Optional[str] = key(None, "file or folder to read")
+    path: Any = key(None, "file or folder to read, or a list of files", among=(str, list, type(None)))
     on_error: OnError = key(
         OnError.stop, "what an unreadable record does; stop: end the run; skip: count it and continue"
     )

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 class MaeReport:
     """Counts of MAE's verdicts, for `metrics.json`.
 
+    `replies_not_learned`: of `dropped_no_answer`, text after which the conversation goes on (`data.learn_replies`).
     `dropped_with_message`: good calls that are left out for another call of their message (`stage.mask=message`).
     """
 
@@ -39,6 +40,7 @@ class MaeReport:
     dropped_at_random: int = 0
     not_learned_by_source: int = 0
     dropped_with_message: int = 0
+    replies_not_learned: int = 0
     error_kinds: dict[str, int] = field(default_factory=dict)
 
 
@@ -47,7 +49,23 @@ Judge = Callable[[Trajectory], list[Judgement]]
 
 
 def judge_of(cfg: DictConfig) -> Judge:
-    """Return the judge that `stage.rule` chooses; `stage.mae=false` drops only turns without an answer."""
+    """Return the judge that `stage.rule` chooses; `stage.mae=false` drops only turns without an answer.
+
+    With `data.learn_replies=true` text needs no answer: only calls do.
+    """
+    judge = _calls_judge(cfg)
+    return partial(_with_replies, judge) if cfg.data.get("learn_replies") else judge
+
+
+def _with_replies(judge: Judge, trajectory: Trajectory) -> list[Judgement]:
+    """Return the judge's verdicts, with text kept that only lacks an answer."""
+    return [
+        (Verdict.KEPT, None) if action.call is None and judgement[0] is Verdict.NO_ANSWER else judgement
+        for action, judgement in zip(actions(trajectory.messages), judge(trajectory), strict=True)
+    ]
+
+
+def _calls_judge(cfg: DictConfig) -> Judge:
     if not cfg.stage.mae:
         return partial(mae.verdicts, rule=None)
     name = cfg.stage.rule.name
@@ -109,6 +127,8 @@ def log_reading(read: ReadReport, folder: Path) -> None:
         log.warning("%s records could not be read: see %s", share(len(read.skipped), of), folder / "skipped.txt")
     for note, count in sorted(read.notes.items()):
         log.warning("reading: %s: %d times in %d records", note, count, read.read)
+    if any(note.endswith("is not in the stub") for note in read.notes):
+        log.warning("format=tl leaves out what is not in the stub, as the paper does; format=tl_full writes it")
 
 
 def log_judging(judged: MaeReport) -> None:
@@ -116,7 +136,8 @@ def log_judging(judged: MaeReport) -> None:
     if (left_out := judged.calls - judged.kept) > 0:
         reasons = {
             "answered with an error": judged.dropped_error,
-            "without an answer": judged.dropped_no_answer,
+            "without an answer": judged.dropped_no_answer - judged.replies_not_learned,
+            "text after which the conversation goes on (data.learn_replies=true learns it)": judged.replies_not_learned,
             "left out at random": judged.dropped_at_random,
             "marked as history by the data": judged.not_learned_by_source,
             "beside a call that failed": judged.dropped_with_message,
@@ -129,11 +150,11 @@ def judged_trajectories(items: Iterable[Trajectory], judge: Judge, report: MaeRe
     """Yield the trajectories with their calls judged, and count the verdicts in `report`."""
     for item in items:
         report.trajectories += 1
-        learn = [action.learn for action in actions(item.messages)]
+        done = actions(item.messages)
         judgements = judge(item)
-        for (verdict, kind), wanted in zip(judgements, learn, strict=True):
+        for (verdict, kind), action in zip(judgements, done, strict=True):
             report.calls += 1
-            if not wanted:
+            if not action.learn:
                 report.not_learned_by_source += 1
             elif verdict is Verdict.KEPT:
                 report.kept += 1
@@ -144,4 +165,5 @@ def judged_trajectories(items: Iterable[Trajectory], judge: Judge, report: MaeRe
                 report.error_kinds[kind] = report.error_kinds.get(kind, 0) + 1
             else:
                 report.dropped_no_answer += 1
+                report.replies_not_learned += action.call is None
         yield mae.marked(item, judgements)

@@ -1,4 +1,4 @@
-"""Chat-completions conversations, the format of most public data sets: JSON lines or a JSON list.
+"""Chat-completions conversations, the format of most public data sets.
 
     {"messages": [
        {"role": "system", "content": "..."},
@@ -8,11 +8,13 @@
        {"role": "tool", "tool_call_id": "1", "content": "..."}],
      "tools": [{"type": "function", "function": {"name": ..., "description": ..., "parameters": {...}}}]}
 
-Also accepted: `arguments` as an object, `tools` as the text of a JSON list, content as a list of text parts, the older
-`functions`, `function_call` and role `function`, and a field of a tool's message that states whether the call failed
-(`tltrain.data.reading.outcome`), and a thought in `reasoning_content`, `reasoning` or `thinking`. A message's calls
-stay together, followed by their answers in order, if each of them has one; otherwise each becomes a turn of its own.
-System and developer messages become `instructions`.
+Also accepted: `messages` and `tools` as the text of a JSON list, tools in the system message's own `tools` (GLM-4),
+other fields for their parameters (`tltrain.data.schemas`), `arguments` as an object, calls without the wrapper
+`function`, content as a list of text parts, a tool's content as an object, the older `functions`, `function_call` and
+role `function`, a field of a tool's message that states whether the call failed (`tltrain.data.reading.outcome`), a
+thought in `reasoning_content`, `reasoning` or `thinking`, calls and thoughts in the text (`tltrain.data.text_calls`),
+and a field that keeps a message out of the loss (`tltrain.data.conversations.LEARN`). How answers find their calls and
+where system messages go: `tltrain.data.conversations.assemble`.
 
 As a benchmark (`parse_sample`), a record's golden calls are in its field `tool_calls` and its prompt is all of
 `messages`; without that field they are the calls of the last assistant message that has any, and the prompt ends there.
@@ -20,15 +22,17 @@ As a benchmark (`parse_sample`), a record's golden calls are in its field `tool_
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
+from tltrain.data.arguments import checked, read_named_call
+from tltrain.data.conversations import LEARN, Entry, Made, assemble, check_tools, is_learned, record_id
 from tltrain.data.reading import (
     expect,
     expect_choice,
-    expect_id,
-    expect_tools,
     member,
     note_rest,
     optional,
@@ -37,45 +41,63 @@ from tltrain.data.reading import (
     rest,
     shown,
 )
+from tltrain.data.schemas import offered_tools
+from tltrain.data.text_calls import split_tools
 from tltrain.errors import FieldError
-from tltrain.trajectory import Call, Message, Sample, Tool, Trajectory
+from tltrain.trajectory import Message, Sample, Tool, Trajectory
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 INSTRUCTIONS = ("system", "developer")
 ANSWERS = ("tool", "function")
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 """Fields in which an assistant message may carry its thought."""
+TEXT_PARTS = ("text", "input_text", "output_text")
+_KNOWN = ("role", "content", "tool_calls", "function_call", "tool_call_id", "name")
+
+
+def recognise(record: dict[str, Any]) -> str:
+    """Return what shows that a record has this format; empty if nothing does."""
+    messages = record.get("messages")
+    if isinstance(messages, str) and messages.lstrip().startswith("["):
+        return "`messages` is the text of a list"
+    stated = (
+        isinstance(messages, list) and bool(messages) and all(isinstance(m, dict) and "role" in m for m in messages)
+    )
+    return "`messages` have a `role`" if stated else ""
 
 
 def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]:
     """Parse the one trajectory of a record. Without an id its number is the id; other fields become `meta`."""
     tools, messages, instructions = conversation(record, notes)
-    identity = str(number) if record.get("id") is None else expect_id(record)
-    yield Trajectory(identity, tools, messages, instructions, rest(record, "id", "messages", "tools", "functions"))
+    yield Trajectory(
+        record_id(record, number), tools, messages, instructions, rest(record, "id", "messages", "tools", "functions")
+    )
 
 
 def parse_sample(record: Any, number: int, notes: Counter[str]) -> Iterator[Sample]:
     """Parse the one question of a record; it asks for all of its golden calls. Other fields become `meta`."""
     record = expect(record, dict, "record")
-    messages = member(record, "messages", list)
+    messages = _messages(record)
     if record.get("tool_calls") is None:
         at = next((i for i in reversed(range(len(messages))) if _has_calls(messages[i])), None)
         if at is None:
             raise FieldError("tool_calls", "golden calls here or in an assistant message", "neither")
-        golden = [call for _, call in _calls(messages[at], f"messages[{at}]")]
+        made = _calls(messages[at], f"messages[{at}]", notes)
         if messages[at + 1 :]:
             notes["messages: those after the golden calls are not in the prompt"] += 1
         messages = messages[:at]
     else:
-        golden = [call for _, call in _calls(record, "")]
+        made = _calls(record, "", notes)
     tools, prompt, instructions = conversation({**record, "messages": messages}, notes)
-    if not golden:
+    if not made:
         raise FieldError("tool_calls", "at least one golden call", "an empty list")
     if not prompt or prompt[-1].role == "assistant":
         raise FieldError("messages", "a user's or tool's message before the golden calls", "none")
-    identity = str(number) if record.get("id") is None else expect_id(record)
+    offered = {tool.name: tool for tool in tools}
+    golden = tuple(checked(each.call, offered, notes) for each in made)
     meta = rest(record, "id", "messages", "tools", "functions", "tool_calls")
-    yield Sample(identity, tools, prompt, tuple(golden), instructions, meta, parallel=len(golden) > 1)
+    identity = record_id(record, number)
+    yield Sample(identity, tools, prompt, golden, instructions, meta, parallel=len(golden) > 1)
 
 
 def _has_calls(entry: Any) -> bool:
@@ -87,131 +109,113 @@ def _has_calls(entry: Any) -> bool:
 
 def conversation(record: Any, notes: Counter[str]) -> tuple[tuple[Tool, ...], tuple[Message, ...], str]:
     """Parse the tools, messages and instructions of an object with `messages` and `tools`. Raises FieldError."""
+    if isinstance(record, list):
+        raise FieldError("record", 'an object {"messages": [...], "tools": [...]}', "a list, of messages without tools")
     record = expect(record, dict, "record")
-    key = "functions" if record.get("tools") is None and "functions" in record else "tools"
-    if record.get(key) is None:
-        raise FieldError("tools", "a list of tools", "no such field" if key not in record else "null")
-    tools = expect_tools(record[key], key, notes)
-    entries = [
-        (expect(entry, dict, f"messages[{i}]"), f"messages[{i}]")
-        for i, entry in enumerate(member(record, "messages", list))
-    ]
-    instructions: list[str] = []
-    messages: list[Message] = []
-    at = 0
-    while at < len(entries):
-        entry, where = entries[at]
-        at += 1
-        role = expect_choice(entry.get("role"), ROLES, f"{where}.role")
-        if role in INSTRUCTIONS:
-            if messages:
-                notes[f"messages: a later `{role}` message moved to the instructions"] += 1
-            instructions.append(_text(entry, where))
-        elif role == "user":
-            messages.append(Message("user", _text(entry, where)))
-        elif role == "assistant":
-            behind = at
-            while at < len(entries) and entries[at][0].get("role") in ANSWERS:
-                at += 1
-            messages += _turns(entry, where, entries[behind:at], notes)
-        else:
-            raise FieldError(where, "an answer to a call of the assistant message before it", shown(entry))
-        known = ("role", "content", "tool_calls", "function_call", "tool_call_id", "name")
-        note_rest(
-            entry,
-            notes,
-            *known,
-            *(name for name in THOUGHTS if role == "assistant" and isinstance(entry.get(name), str)),
-        )
-    return tools, tuple(messages), "\n\n".join(instructions)
+    raw = _messages(record)
+    entries = [entry_of(expect(each, dict, f"messages[{i}]"), f"messages[{i}]", notes) for i, each in enumerate(raw)]
+    tools = _tools(record, raw, notes)
+    if tools is None:
+        entries, tools = tools_in_text(entries, notes)
+    messages, instructions = assemble(entries, tools or (), notes)
+    key = next((key for key in ("tools", "functions") if key in record), None)
+    check_tools(tools, messages, notes, "no such field" if key is None else shown(record[key]))
+    return tools or (), messages, instructions
 
 
-def _turns(
-    entry: dict[str, Any], where: str, answers: Sequence[tuple[dict[str, Any], str]], notes: Counter[str]
-) -> list[Message]:
-    """An assistant message and its tools' answers, in the order of the calls."""
-    calls = _calls(entry, where)
-    content = _text(entry, where, required=not calls)
-    thought = next((entry[name] for name in THOUGHTS if isinstance(entry.get(name), str) and entry[name]), "")
-    if thought:
-        notes["messages: thoughts are not in the TL format"] += 1
-    if not calls:
-        if answers:
-            raise FieldError(answers[0][1], "no tool's answer to a message without calls", shown(answers[0][0]))
-        return [Message("assistant", content, thought=thought)]
-    if content:
-        notes["messages: text beside a call is not in the TL format"] += 1
-    matched = _match([call_id for call_id, _ in calls], answers, notes)
-    answered = [answer for answer in matched if answer is not None]
-    if len(answered) == len(calls):
-        return [Message.calling(*(call for _, call in calls), text=content, thought=thought), *answered]
-    messages = []
-    for i, ((_, call), answer) in enumerate(zip(calls, matched, strict=True)):
-        messages.append(Message.calling(call, text="" if i else content, thought="" if i else thought))
-        if answer is not None:
-            messages.append(answer)
-    unanswered = sum(answer is None for answer in matched[:-1])
-    if unanswered:
-        notes["messages: calls without an answer before the next call"] += unanswered
-    return messages
+def tools_in_text(entries: list[Entry], notes: Counter[str]) -> tuple[list[Entry], tuple[Tool, ...] | None]:
+    """Return the messages without the tools in the text of a system message, and those tools; None if it has none."""
+    for i, entry in enumerate(entries):
+        if entry.role == "system":
+            text, found = split_tools(entry.text, entry.where, notes)
+            if found is not None:
+                tools = offered_tools(found, f"{entry.where}.<tools>", notes)
+                kept = [replace(entry, text=text)] if text else []
+                return [*entries[:i], *kept, *entries[i + 1 :]], tools
+    return entries, None
 
 
-def _calls(entry: dict[str, Any], where: str) -> list[tuple[str | None, Call]]:
+def _messages(record: dict[str, Any]) -> list[Any]:
+    value = record.get("messages")
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        return expect(parse_json(value, "messages"), list, "messages")
+    return member(record, "messages", list)
+
+
+def _tools(record: dict[str, Any], messages: list[Any], notes: Counter[str]) -> tuple[Tool, ...] | None:
+    """Return the tools of a record, or of its system message; None if neither says any."""
+    for key in ("tools", "functions"):
+        if record.get(key) not in (None, ""):
+            return offered_tools(record[key], key, notes)
+    for i, message in enumerate(messages):
+        if message.get("role") in INSTRUCTIONS and message.get("tools"):
+            return offered_tools(message["tools"], f"messages[{i}].tools", notes)
+    return None
+
+
+def entry_of(entry: dict[str, Any], where: str, notes: Counter[str]) -> Entry:
+    """Parse one message. Raises FieldError."""
+    role = expect_choice(entry.get("role"), ROLES, f"{where}.role")
+    known = [*_KNOWN, *(["tools"] if role in INSTRUCTIONS else [])]
+    if role in ANSWERS:
+        is_error, stated = outcome(entry)
+        note_rest(entry, notes, *known, *filter(None, [stated]))
+        answers, name = _text_or_empty(entry, "tool_call_id"), _text_or_empty(entry, "name")
+        text = _answer(entry, where, notes)
+        return Entry("tool", where, text, entry, answers=answers, name=name, is_error=is_error)
+    if role != "assistant":
+        note_rest(entry, notes, *known)
+        return Entry("system" if role in INSTRUCTIONS else "user", where, text_of(entry, where), entry)
+    thoughts = [name for name in THOUGHTS if isinstance(entry.get(name), str)]
+    note_rest(entry, notes, *known, *thoughts, *LEARN)
+    calls = _calls(entry, where, notes)
+    refusal = entry.get("refusal")
+    if entry.get("content") is None and isinstance(refusal, str) and refusal:
+        entry = {**entry, "content": refusal}
+    return Entry(
+        "assistant",
+        where,
+        text_of(entry, where, required=not calls),
+        entry,
+        tuple(calls),
+        thought=next((entry[name] for name in thoughts if entry[name]), ""),
+        learn=is_learned(entry, where),
+    )
+
+
+def _text_or_empty(entry: dict[str, Any], key: str) -> str:
+    value = entry.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _calls(entry: dict[str, Any], where: str, notes: Counter[str]) -> list[Made]:
     """Return the calls of an assistant message with their ids."""
     place = f"{where}.tool_calls".lstrip(".")
-    calls = [
-        (_call_id(call, f"{place}[{i}]"), _call(call["function"], f"{place}[{i}].function"))
-        for i, call in enumerate(optional(entry, "tool_calls", [], where))
-    ]
+    calls = [_made(call, f"{place}[{i}]", notes) for i, call in enumerate(optional(entry, "tool_calls", [], where))]
     if entry.get("function_call") is not None:
-        calls.append((None, _call(entry["function_call"], f"{where}.function_call")))
+        calls.append(Made(read_named_call(entry["function_call"], f"{where}.function_call", notes)))
     return calls
 
 
-def _call_id(call: Any, where: str) -> str | None:
-    member(expect(call, dict, where), "function", dict, where)
-    return optional(call, "id", "", where) or None
+def _made(call: Any, where: str, notes: Counter[str]) -> Made:
+    call = expect(call, dict, where)
+    call_id = optional(call, "id", "", where)
+    if "function" not in call and "name" in call:
+        return Made(read_named_call(call, where, notes), call_id)
+    return Made(read_named_call(member(call, "function", dict, where), f"{where}.function", notes), call_id)
 
 
-def _call(function: Any, where: str) -> Call:
-    function = expect(function, dict, where)
-    name = member(function, "name", str, where)
-    if not name.strip():
-        raise FieldError(f"{where}.name", "a tool's name", shown(name))
-    where = f"{where}.arguments"
-    arguments = function.get("arguments")
-    if isinstance(arguments, str):
-        arguments = parse_json(arguments, where) if arguments.strip() else {}
-    return Call(name, expect({} if arguments is None else arguments, dict, where))
+def _answer(entry: dict[str, Any], where: str, notes: Counter[str]) -> str:
+    """Return a tool's text; an object, or a list of anything but text parts, as JSON."""
+    content = entry.get("content")
+    parts = isinstance(content, list) and all(isinstance(part, dict) and "type" in part for part in content)
+    if isinstance(content, dict) or (isinstance(content, list) and not parts):
+        notes["messages: a tool's answer that is an object, written as JSON"] += 1
+        return json.dumps(content, ensure_ascii=False)
+    return text_of(entry, where, required=False)
 
 
-def _match(
-    ids: list[str | None], answers: Sequence[tuple[dict[str, Any], str]], notes: Counter[str]
-) -> list[Message | None]:
-    """Match answers to calls: first by id, then in order those whose id matches no call."""
-    matched: list[Message | None] = [None] * len(ids)
-    others = []
-    for entry, where in answers:
-        is_error, field = outcome(entry)
-        note_rest(entry, notes, "role", "content", "tool_call_id", "name", *filter(None, [field]))
-        answer = Message("tool", _text(entry, where, required=False), is_error=is_error)
-        call_id = entry.get("tool_call_id")
-        free = (i for i, known in enumerate(ids) if call_id and known == call_id and matched[i] is None)
-        at = next(free, None)
-        if at is None:
-            others.append((answer, where, entry))
-        else:
-            matched[at] = answer
-    for answer, where, entry in others:
-        if None not in matched:
-            raise FieldError(where, f"at most {len(ids)} answers to {len(ids)} calls", shown(entry))
-        matched[matched.index(None)] = answer
-        if entry.get("tool_call_id"):
-            notes["messages: answers whose `tool_call_id` matches no call, matched by order"] += 1
-    return matched
-
-
-def _text(entry: dict[str, Any], where: str, required: bool = True) -> str:
+def text_of(entry: dict[str, Any], where: str, required: bool = True) -> str:
     """Return a message's text: a string or a list of text parts. It may be null or absent unless `required`."""
     content = entry.get("content")
     where = f"{where}.content"
@@ -221,5 +225,6 @@ def _text(entry: dict[str, Any], where: str, required: bool = True) -> str:
         return expect(content, str, where)
     parts = [expect(part, dict, f"{where}[{i}]") for i, part in enumerate(content)]
     for i, part in enumerate(parts):
-        expect_choice(part.get("type"), ["text"], f"{where}[{i}].type")
+        if part.get("type") not in TEXT_PARTS:
+            expect_choice(part.get("type"), ["text"], f"{where}[{i}].type")
     return "".join(member(part, "text", str, f"{where}[{i}]") for i, part in enumerate(parts))

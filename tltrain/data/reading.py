@@ -1,33 +1,33 @@
 """Read files of records, and check the type of each field. What the fields mean is defined by each reader.
 
-A file of records is a JSON list or JSON lines (one value per line); its first character tells which. JSON lines are
-streamed; a list is held in memory. A malformed record ends the run with a one-line error
-(`FILE, record N: FIELD: expected ..., found ...`); with `on_error="skip"` it is counted and listed in a `ReadReport`.
+What a file of records may be is said in `containers` and `json_stream`. Records are streamed. A malformed record ends
+the run with a one-line error (`FILE, record N: FIELD: expected ..., found ...`); with `on_error="skip"` it is counted
+and listed in a `ReadReport`.
 """
 
 from __future__ import annotations
 
 import json
-import math
-import os
 import re
-import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
 from os import PathLike
-from typing import Any, BinaryIO, NoReturn, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from tltrain.config import OnError
-from tltrain.data import nearby
+from tltrain.data.containers import check_file as check_file
+from tltrain.data.containers import files_of as files_of
+from tltrain.data.containers import is_table, plain, table_rows
+from tltrain.data.containers import open_file as open_file
+from tltrain.data.json_stream import numbered_values
+from tltrain.data.json_text import MAX_DEPTH as MAX_DEPTH
+from tltrain.data.json_text import decode
+from tltrain.data.json_text import parse_json as parse_json
+from tltrain.data.json_text import parse_json_at as parse_json_at
 from tltrain.errors import FieldError, RecordError, TltrainError
 from tltrain.formats.stubs import not_rendered
 from tltrain.trajectory import Tool
-
-MAX_DEPTH = 100
-"""The deepest nesting of JSON accepted; it keeps every recursion over a record far from Python's limit."""
 
 T = TypeVar("T")
 Word = TypeVar("Word", bound=str)
@@ -43,11 +43,13 @@ class ReadReport:
         read: number of records read.
         skipped: the one-line error of each record that could not be read.
         notes: how often something was left out of a record or changed in it, by a line that describes it.
+        remedy: what a user can do about a malformed record, for its error.
     """
 
     read: int = 0
     skipped: list[str] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
+    remedy: str = ""
 
     def problem(self, error: RecordError, on_error: OnError | str) -> None:
         """Raise `error` (`on_error=stop`) or add it to `skipped`."""
@@ -57,28 +59,108 @@ class ReadReport:
 
 
 def read_file(
-    path: str | PathLike[str], parse: Parse[T], on_error: OnError | str = OnError.stop, report: ReadReport | None = None
+    path: Any, parse: Parse[T], on_error: OnError | str = OnError.stop, report: ReadReport | None = None
 ) -> Iterator[T]:
-    """Yield the items that `parse` returns for each record of a file, in order.
+    """Yield the items that `parse` returns for each record, in order; of several files the records are numbered on.
+
+    Args:
+        path: a file, a folder of shards, or a list of files (`containers.files_of`).
 
     Raises:
-        TltrainError: the file cannot be read or holds no records.
+        TltrainError: a file cannot be read, or there are no records.
         RecordError: a record is malformed and `on_error` is `stop`.
     """
     report = ReadReport() if report is None else report
-    number = 0
-    for number, record in records(path, on_error, report):
-        notes: Counter[str] = Counter()
-        try:
-            parsed = list(parse(record, number, notes))
-        except FieldError as error:
-            report.problem(RecordError(path, number, error), on_error)
-            continue
-        report.read += 1
-        report.notes.update(notes)
-        yield from parsed
-    if not number and not report.skipped:
+    before = 0
+    for file in files_of(path):
+        failures = _Failures(file, on_error, report)
+        for number, record in failures.watch(_records(file, failures.add)):
+            notes: Counter[str] = Counter()
+            try:
+                parsed = list(parse(record, before + number, notes))
+            except FieldError as error:
+                failures.add(number, error)
+                continue
+            if failures.first is None:
+                report.read += 1
+                report.notes.update(notes)
+                yield from parsed
+        failures.end()
+        before += failures.last
+    if not before and not report.skipped:
         raise TltrainError(f"{path}: expected records (a JSON list, or JSON lines), found none")
+
+
+MOST_COUNTED = 10_000
+"""Most records after a malformed one that are read to say how many of them are malformed as well."""
+
+
+@dataclass
+class _Failures:
+    """The malformed records of a file: listed, or the first one raised with a count of those after it."""
+
+    path: str
+    on_error: OnError | str
+    report: ReadReport
+    first: tuple[int, FieldError] | None = None
+    alike: int = 0
+    others: int = 0
+    last: int = 0
+
+    def add(self, number: int, error: FieldError) -> None:
+        self.last = max(self.last, number)
+        if self.on_error != "stop":
+            self.report.skipped.append(str(RecordError(self.path, number, error)))
+        elif self.first is None:
+            self.first = number, error
+        elif _kind(error) == _kind(self.first[1]):
+            self.alike += 1
+        else:
+            self.others += 1
+
+    def watch(self, items: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+        """Yield the records, after the first malformed one only as many as are counted."""
+        try:
+            for number, record in items:
+                if self.first is not None and number - self.first[0] > MOST_COUNTED:
+                    return
+                self.last = number
+                yield number, record
+        except TltrainError:  # nothing behind this place can be read
+            if self.first is None:
+                raise
+
+    def end(self) -> None:
+        """Raise the first malformed record's error, if there is one."""
+        if self.first is None:
+            return
+        number, error = self.first
+        said = ""
+        if (after := self.last - number) > 0:
+            alike = f"{self.alike:,} of {after:,} fail alike"
+            said = f"; of the records after it {alike}" + (f", {self.others:,} otherwise" if self.others else "")
+        hopeless = error.remedy or (said and self.alike == after)  # it is the file that is another than expected
+        remedy = f"; {self.report.remedy}" if self.report.remedy and not hopeless else ""
+        raise RecordError(self.path, number, error, said + remedy)
+
+
+def _kind(error: FieldError) -> tuple[str, str]:
+    """What errors that are alike have in common: the field, whatever its numbers and names, and what is expected."""
+    return re.sub(r"\[\d+\]|(?<=properties\.)[^.]+", "", error.field), error.expected
+
+
+def _records(path: str | PathLike[str], problem: Callable[[int, FieldError], None]) -> Iterator[tuple[int, Any]]:
+    with open_file(path) as file:
+        if not is_table(file.peek(6)):
+            yield from numbered_values(path, file, problem)
+            return
+    for number, row in enumerate(table_rows(path), 1):
+        try:
+            record = plain(row, "row")
+        except FieldError as error:
+            problem(number, error)
+            continue
+        yield number, record
 
 
 def records(
@@ -86,49 +168,19 @@ def records(
 ) -> Iterator[tuple[int, Any]]:
     """Yield the records of a file with their numbers from 1; blank lines are not counted.
 
+    The file is JSON lines, a JSON list, one object or several behind each other, an object that holds the list
+    (`json_stream.WRAPPERS`), or a Parquet or Arrow table, and may be compressed (`containers`).
+
     Raises:
-        TltrainError: the file does not exist or is not UTF-8 text.
-        RecordError: a record is not valid JSON. In a list it cannot be skipped, as its end is unknown.
+        TltrainError: the file does not exist, or is none of these.
+        RecordError: a record is not valid JSON. Outside of JSON lines it cannot be skipped, as its end is unknown.
     """
     report = ReadReport() if report is None else report
-    with open_file(path) as file:
-        lines = (line for line in chain([file.readline().removeprefix(b"\xef\xbb\xbf")], file) if line.strip())
-        first = next(lines, b"")
-        if first.lstrip().startswith(b"["):
-            yield from _list_records(path, b"".join([first, *lines]), on_error, report)
-            return
-        for number, line in enumerate(chain([first] if first else [], lines), 1):
-            try:
-                record = parse_json(_decode(line.rstrip()), "line")
-            except FieldError as error:
-                report.problem(RecordError(path, number, error), on_error)
-                continue
-            yield number, record
 
+    def problem(number: int, error: FieldError) -> None:
+        report.problem(RecordError(path, number, error), on_error)
 
-@contextmanager
-def open_file(path: str | PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a file for reading. Raises TltrainError if it does not exist or is a folder."""
-    try:
-        file = open(path, "rb")  # noqa: SIM115 (closed below; the body's errors must not be caught here)
-    except OSError as error:
-        hint = nearby.file_hint(path)
-        raise TltrainError(f"{path}: expected a file of JSON, found: {error.strerror}{hint}") from None
-    except ValueError as error:  # a NUL in the path
-        raise TltrainError(f"{str(path)!r}: expected a file of JSON, found: {error}") from None
-    with file:
-        yield file
-
-
-def check_file(path: str | PathLike[str]) -> None:
-    """Raise a TltrainError, as `open_file`, where there is no such file. It is not opened: a pipe is read once."""
-    try:
-        there = not stat.S_ISDIR(os.stat(path).st_mode)
-    except (OSError, ValueError):
-        there = False
-    if not there:
-        with open_file(path):
-            pass
+    return _records(path, problem)
 
 
 def read_json(path: str | PathLike[str]) -> Any:
@@ -136,135 +188,9 @@ def read_json(path: str | PathLike[str]) -> Any:
     with open_file(path) as file:
         data = file.read()
     try:
-        return parse_json(_decode(data.removeprefix(b"\xef\xbb\xbf")), "content")
+        return parse_json(decode(data.removeprefix(b"\xef\xbb\xbf")), "content")
     except FieldError as error:
         raise TltrainError(f"{path}: {error}") from None
-
-
-def _list_records(
-    path: str | PathLike[str], data: bytes, on_error: OnError | str, report: ReadReport
-) -> Iterator[tuple[int, Any]]:
-    """Yield the items of a JSON list, parsed one by one so that an error can name its record's number."""
-    try:
-        text = _decode(data)
-    except FieldError as error:
-        raise TltrainError(f"{path}: {error}") from None
-    number = 1
-    at = _skip_space(text, text.index("[") + 1)
-    more = text[at : at + 1] != "]"
-    try:
-        while more:
-            value, end = _raw_json(text, at, "item")
-            try:
-                _check(value, text[at:end], "item")
-            except FieldError as error:
-                report.problem(RecordError(path, number, error), on_error)
-            else:
-                yield number, value
-            at = _skip_space(text, end)
-            more = text[at : at + 1] == ","
-            if more:
-                number, at = number + 1, at + 1
-        if text[at : at + 1] != "]":
-            _bad_json("item", text, at, "expected `,` or `]` after it")
-        if text[at + 1 :].strip():
-            _bad_json("end of the list", text, _skip_space(text, at + 1), "text after the list")
-    except FieldError as error:
-        raise RecordError(path, number, error) from None
-
-
-# --- JSON -----------------------------------------------------------------------------------------------------------
-
-
-def parse_json(text: str, where: str) -> Any:
-    """Parse `text` as a single JSON value.
-
-    Raises:
-        FieldError: it is not JSON, holds more than one value, NaN, an infinity or a lone surrogate, or is nested deeper
-            than `MAX_DEPTH`. No other exception is raised.
-    """
-    value, end = parse_json_at(text, 0, where)
-    end = _skip_space(text, end)
-    if end < len(text):
-        _bad_json(where, text, end, "text after the value")
-    return value
-
-
-def parse_json_at(text: str, at: int, where: str) -> tuple[Any, int]:
-    """Return the JSON value that starts at `at` (after white space) and where it ends. Raises as `parse_json` does."""
-    value, end = _raw_json(text, at, where)
-    _check(value, text[at:end], where)
-    return value, end
-
-
-def _raw_json(text: str, at: int, where: str) -> tuple[Any, int]:
-    """Parse as `parse_json_at` does, without the checks beyond JSON's syntax."""
-    try:
-        return _DECODER.raw_decode(text, _skip_space(text, at))
-    except json.JSONDecodeError as error:
-        _bad_json(where, text, error.pos, error.msg)
-    except RecursionError:
-        _too_deep(where)
-    except ValueError as error:  # an infinite number or NaN
-        raise FieldError(where, "valid JSON", str(error)) from None
-
-
-def _check(value: Any, text: str, where: str) -> None:
-    """Raise FieldError for lone surrogates and deep nesting. The value is only walked if its text could have either."""
-    if text.count("{") + text.count("[") > MAX_DEPTH:
-        _check_depth(value, where)
-    if "\\ud" in text or "\\uD" in text:
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise FieldError(where, "Unicode text", "half of a surrogate pair (\\ud800 to \\udfff)") from None
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if math.isinf(number):
-        raise ValueError(f"{digits}, too large a number")
-    return number
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name}, which is not JSON")
-
-
-_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant)
-_SPACE = re.compile(r"[ \t\n\r]*")
-
-
-def _skip_space(text: str, at: int) -> int:
-    space = _SPACE.match(text, at)
-    return space.end() if space else at
-
-
-def _bad_json(where: str, text: str, at: int, problem: str) -> NoReturn:
-    excerpt = repr(text[at : at + 24]) if at < len(text) else "the end"
-    raise FieldError(where, "valid JSON", f"{excerpt} at character {at + 1} ({problem})") from None
-
-
-def _check_depth(value: Any, where: str) -> None:
-    level = [value] if isinstance(value, dict | list) else []
-    for _ in range(MAX_DEPTH):
-        inner = chain.from_iterable(parent.values() if isinstance(parent, dict) else parent for parent in level)
-        level = [child for child in inner if isinstance(child, dict | list)]
-        if not level:
-            return
-    _too_deep(where)
-
-
-def _too_deep(where: str) -> NoReturn:
-    raise FieldError(where, f"JSON nested at most {MAX_DEPTH} deep", "deeper nesting") from None
-
-
-def _decode(data: bytes) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        shown = data[error.start : error.end].hex(" ")
-        raise FieldError("text", "UTF-8", f"the byte {shown} at position {error.start + 1}") from None
 
 
 # --- fields ---------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from tltrain.config import Names
 from tltrain.config.reads import MODEL_ITSELF
 from tltrain.errors import TltrainError
 from tltrain.formats import own
-from tltrain.formats.families import AUTO, FAMILIES, TL_NAME
+from tltrain.formats.families import AUTO, FAMILIES, TL_NAMES
 from tltrain.models import trained_format
 
 NO_THOUGHTS = "stage.learn_thoughts=false: answers in the TL format have no thoughts; a native format has them"
@@ -23,16 +23,16 @@ def check(cfg: DictConfig) -> None:
     """Raise a TltrainError where the configuration asks for what works in `format=tl` alone, or in no format."""
     chosen = cfg.format.name
     _check_date(cfg.format.date)
-    if chosen == TL_NAME and cfg.format.options:
-        raise TltrainError("format.options: format=tl has no chat template of the model; format=native does")
+    if chosen in TL_NAMES and cfg.format.options:
+        raise TltrainError(f"format.options: format={chosen} has no chat template of the model; format=native does")
     if own.is_own(cfg.format) and cfg.format.options:
         raise TltrainError(f"format.options: format={chosen} has no chat template of the model; format=native does")
-    if chosen == TL_NAME and cfg.stage.name == "irm" and not cfg.stage.get("learn_thoughts", True):
+    if chosen in TL_NAMES and cfg.stage.name == "irm" and not cfg.stage.get("learn_thoughts", True):
         raise TltrainError(NO_THOUGHTS)
     if cfg.stage.name in _READ_NONE:
         return
     _check_trained(cfg)
-    if chosen == TL_NAME:
+    if chosen in TL_NAMES:
         return
     if own.is_own(cfg.format) and (what := _not_in_own(cfg)) is not None:
         raise TltrainError(f"format={chosen}: {what} works with the formats of the package alone so far")
@@ -52,7 +52,7 @@ def _check_trained(cfg: DictConfig) -> None:
     path, chosen = cfg.model.path, cfg.format.name
     asks = cfg.stage.name in ("eval", "predict")
     measured = cfg.stage.name == "analyze" or (cfg.stage.name == "eval" and cfg.benchmark.name in MODEL_ITSELF)
-    if path is None or (asks and cfg.source.name != "model") or (measured and chosen == TL_NAME):
+    if path is None or (asks and cfg.source.name != "model") or (measured and chosen in TL_NAMES):
         return
     asked = str(cfg.format[own.TARGET]) if own.is_own(cfg.format) else chosen
     trained_format.check(path, trained_format.read(path), asked)

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 AUTO, TL_NAME, NATIVE = "auto", "tl", "native"
+TL_FULL_NAME = "tl_full"
+TL_NAMES = (TL_NAME, TL_FULL_NAME)
+"""The TL format with the paper's stubs, and with those that say all of a schema."""
 
 
 @dataclass(frozen=True)
@@ -102,4 +105,4 @@ def writes_mistral_lists(template: str) -> bool:
     return "[TOOL_CALLS]" in template and "[ARGS]" not in template
 
 
-NAMES = (AUTO, TL_NAME, NATIVE, *FAMILIES)
+NAMES = (AUTO, *TL_NAMES, NATIVE, *FAMILIES)

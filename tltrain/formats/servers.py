@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tltrain.formats.families import TL_NAME
+from tltrain.formats.families import TL_NAMES
 
 CHECKED = {"vllm": "0.33.0", "sglang": "0.5.23"}
 """The versions whose parser names stand here."""
@@ -41,7 +41,7 @@ _NAMES: Mapping[str, Mapping[str, Names]] = {
 
 def names_of(format: str) -> Mapping[str, Names]:
     """Server -> its parsers for a native format; empty for the TL format, which no server parses."""
-    return {} if format == TL_NAME else _NAMES.get(format, _BY_FOLDER)
+    return {} if format in TL_NAMES else _NAMES.get(format, _BY_FOLDER)
 
 
 def parsers(format: str) -> dict[str, str]:
@@ -60,7 +60,7 @@ def commands(format: str, folder: str, thinking: bool, options: Mapping[str, Any
     folder, given = shlex.quote(folder), shlex.quote(json.dumps(dict(options or {})))
     kwargs = f"chat-template-kwargs {given}" if options else ""
     found = [f"transformers serve {folder} --host 127.0.0.1 --port 8000{kwargs and f' --{kwargs}'}"]
-    if format == TL_NAME:
+    if format in TL_NAMES:
         return [*found, f"vllm serve {folder}", f"python -m sglang.launch_server --model-path {folder}"]
     names = names_of(format)
     vllm, sglang = names["vllm"], names["sglang"]

@@ -15,9 +15,9 @@ from omegaconf import DictConfig
 from transformers import PreTrainedTokenizerBase
 
 from tltrain.errors import TltrainError
-from tltrain.formats import families, servers
-from tltrain.formats.families import AUTO, FAMILIES, NATIVE, TL_NAME
-from tltrain.formats.tl import chat_template
+from tltrain.formats import Format, families, servers
+from tltrain.formats.families import AUTO, FAMILIES, NATIVE, TL_NAME, TL_NAMES
+from tltrain.formats.tl import TL, TL_FULL, chat_template, tl_format
 from tltrain.models import loading, sizes, trained_format
 from tltrain.models.trained_format import RECORD
 from tltrain.runtime import json_files, targets
@@ -145,8 +145,8 @@ def load_encoder(path: str, model: DictConfig, format: DictConfig | None = None)
         target = format_of(path, tokenizer, str(format[targets.TARGET]))
         return Encoder(tokenizer, found, bos_of(path, model), target)
     name = format_of(path, tokenizer, None if format is None else format.name)
-    if name == TL_NAME:
-        return encoder_of(tokenizer, bos_of(path, model))
+    if name in TL_NAMES:
+        return encoder_of(tokenizer, bos_of(path, model), tl_format(name))
     given = {} if format is None else {"options": dict(format.options), "date": format.date}
     if (trained := TokenizationRecord.read(Path(path))) is not None and trained.options:
         given["options"] = {**trained.options, **given.get("options", {})}
@@ -173,8 +173,8 @@ def random_encoder(items: list[Trajectory], model: DictConfig, format: DictConfi
     tokenizer = loading.byte_level_tokenizer(loading.corpus(items, format), model.random.vocab_size, family)
     if (found := loading.own_format(format)) is not None:
         return Encoder(tokenizer, found)
-    if format.name in (AUTO, TL_NAME):
-        return encoder_of(tokenizer, bos=None)
+    if format.name in (AUTO, *TL_NAMES):
+        return encoder_of(tokenizer, None, tl_format(format.name))
     return native_encoder(tokenizer, str(format.name), format)
 
 
@@ -272,10 +272,11 @@ def _known_response(tokenizer: PreTrainedTokenizerBase, template: str) -> dict[s
         return families.mistral_response(str(tokenizer.eos_token)) if families.writes_mistral_lists(template) else None
 
 
-def encoder_of(tokenizer: PreTrainedTokenizerBase, bos: bool | None) -> Encoder:
-    """Create the encoder of a tokenizer, which gets the TL chat template; `bos` as in `Encoder`."""
-    encoder = Encoder(tokenizer, bos=bos)
-    tokenizer.chat_template = chat_template("".join(tokenizer.convert_ids_to_tokens(encoder.opening)))
+def encoder_of(tokenizer: PreTrainedTokenizerBase, bos: bool | None, format: Format = TL) -> Encoder:
+    """Create the encoder of a tokenizer, which gets the chat template of a TL format; `bos` as in `Encoder`."""
+    encoder = Encoder(tokenizer, format, bos, getattr(format, "name", TL_NAME))
+    opening = "".join(tokenizer.convert_ids_to_tokens(encoder.opening))
+    tokenizer.chat_template = chat_template(opening, full=format is TL_FULL)
     return encoder
 
 

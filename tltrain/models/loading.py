@@ -41,7 +41,7 @@ from tltrain.errors import TltrainError
 from tltrain.formats import Format, joined, own
 from tltrain.formats.families import FAMILIES
 from tltrain.formats.native import corpus_text
-from tltrain.formats.tl import TL
+from tltrain.formats.tl import tl_format
 from tltrain.models import adapters, packages, sizes
 from tltrain.runtime import distributed, fingerprints, manifests, out_of_space, targets
 from tltrain.runtime.terminal import status
@@ -327,7 +327,7 @@ def corpus(items: list[Trajectory], format: DictConfig | None = None) -> list[st
     """Return the training texts for the tokenizer of a model with random weights: the first `CORPUS` conversations."""
     if format is not None and format.name in FAMILIES:
         return [corpus_text(item) for item in items[:CORPUS]]
-    written = (None if format is None else own_format(format)) or TL
+    written = (None if format is None else own_format(format)) or tl_format(None if format is None else format.name)
     return [joined(written.segments(item)) for item in items[:CORPUS]]
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig
 
 from tltrain.formats import servers
-from tltrain.formats.families import TL_NAME
+from tltrain.formats.families import TL_NAME, TL_NAMES
 from tltrain.runtime import fingerprints, redact, runs
 from tltrain.serving.comparison import Certificate
 
@@ -183,7 +183,7 @@ def certificate_section(made: Certificate) -> str:
 
 
 def _format_line(name: str, thinking: bool, options: Mapping[str, Any]) -> str:
-    if name == TL_NAME:
+    if name in TL_NAMES:
         return "It reads and writes the TL format, the paper's own text: `Assistant: name(key=value)`."
     thoughts = "with thoughts before its answers" if thinking else "without thoughts"
     given = f", its chat template rendered with `{dict(options)}`" if options else ""
@@ -195,7 +195,7 @@ def _serving(name: str, options: Mapping[str, Any]) -> str:
     versions = " and ".join(
         f"{title} {servers.CHECKED[key]}" for key, title in (("vllm", "vLLM"), ("sglang", "SGLang"))
     )
-    if name == TL_NAME:
+    if name in TL_NAMES:
         return (
             "- `/completions` with the prompt's text works: `tltrain stage=eval source=endpoint source.url=URL "
             "source.model=FOLDER`.\n"

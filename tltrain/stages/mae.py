@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from tltrain import tracking
 from tltrain.data import native, turns
-from tltrain.data.judged import JudgedSource, log_reading, read_metrics
+from tltrain.data.judged import JudgedSource, log_judging, log_reading, read_metrics
 from tltrain.data.rule_comparison import RuleComparison
 from tltrain.data.rules import named_rule
 from tltrain.runtime import runs
@@ -35,6 +35,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     comparison = RuleComparison(named_rule(cfg, "paper"), named_rule(cfg, "strict")) if cfg.stage.mae else None
     write(folder / name, comparison.watch(source) if comparison else source)
     log_reading(source.read, folder)
+    log_judging(source.judged)
     report = source.judged
     report.error_kinds = dict(sorted(report.error_kinds.items(), key=lambda item: -item[1]))
     counts = asdict(report)

@@ -32,6 +32,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage in `folder` and return what it wrote to `metrics.json`."""
     if (path := cfg.data.get("path")) is None:
         raise TltrainError("stage=predict reads a conversation: give data.path=messages.json")
+    if not isinstance(path, str):
+        raise TltrainError("stage=predict reads one conversation: give data.path=FILE, not a list")
     tools, messages, instructions = read_history(path)
     check(cfg)
     sample = Sample(str(path), tools, messages, (), instructions)

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from tltrain.data import trajectories
 from tltrain.data.reading import ReadReport, records
 from tltrain.errors import TltrainError
-from tltrain.formats.families import TL_NAME
+from tltrain.formats.families import TL_NAMES
 from tltrain.formats.native import as_text
 from tltrain.trajectory import Sample
 
@@ -75,7 +75,7 @@ def _encoder(cfg: DictConfig, path: Path, number: int) -> NativeEncoder:
     from tltrain.tokens.native import NativeEncoder
 
     wanted = f"{path}, record {number}: `raw` is an answer in a native format"
-    if cfg.format.name == TL_NAME:
+    if cfg.format.name in TL_NAMES:
         raise TltrainError(f'{wanted}: give format=NAME; text of the TL format is {{"prediction": text}}')
     name = loading.resolve(
         cfg.model,

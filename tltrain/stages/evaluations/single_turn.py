@@ -37,7 +37,7 @@ from tltrain.evaluation import benchmarks, key_tokens, scoring
 from tltrain.evaluation.intervals import Percentage, percentage
 from tltrain.evaluation.records import PREDICTIONS, Prediction, to_line
 from tltrain.formats.calls import split_calls
-from tltrain.formats.families import AUTO, TL_NAME
+from tltrain.formats.families import AUTO, TL_NAMES
 from tltrain.grading import AnswerGrade, Grade, Outcome, grade
 from tltrain.runtime import runs, terminal
 from tltrain.sources import open_source
@@ -146,7 +146,7 @@ class Answers:
 
 def answer(cfg: DictConfig, samples: Sequence[Sample]) -> Answers:
     """Return saved answers (`stage.predictions`), or those of the configured source."""
-    native = cfg.format.name not in (TL_NAME, AUTO)
+    native = cfg.format.name not in (*TL_NAMES, AUTO)
     if cfg.stage.predictions is not None:
         found = saved_answers.read(cfg, Path(cfg.stage.predictions), samples)
         said = [one.said for one in found] if any(one.said for one in found) else ()

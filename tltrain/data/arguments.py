@@ -1,0 +1,144 @@
+"""A call's arguments as files write them, and compared with the tool that is called."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from tltrain.data.reading import expect, parse_json, shown
+from tltrain.errors import FieldError
+from tltrain.formats.calls import CallSyntaxError, call_end, read_call
+from tltrain.trajectory import Call, Tool
+
+PREFIX = "functions."
+"""What OpenAI's models write before a tool's name."""
+
+
+def read_arguments(value: Any, where: str, notes: Counter[str]) -> dict[str, Any]:
+    """Return the arguments of an object or its JSON text, also encoded twice or written as a Python dict.
+
+    Null, empty text and the empty list, which PHP writes for an empty object, are no arguments. Raises FieldError.
+    """
+    if isinstance(value, str):
+        value = _of_text(value, where, notes)
+    if isinstance(value, str):
+        notes["calls: arguments that are the text of a JSON text"] += 1
+        value = parse_json(value, where) if value.strip() else {}
+    if value == []:
+        notes["calls: arguments written as an empty list"] += 1
+        return {}
+    return expect({} if value is None else value, dict, where)
+
+
+def _of_text(text: str, where: str, notes: Counter[str]) -> Any:
+    if not text.strip():
+        return {}
+    try:
+        return parse_json(text, where)
+    except FieldError:
+        if not text.lstrip().startswith("{") or (found := _python_dict(text)) is None:
+            raise
+    notes["calls: arguments written as a Python dict"] += 1
+    return found
+
+
+def _python_dict(text: str) -> dict[str, Any] | None:
+    value = python_value(text)
+    return value if isinstance(value, dict) else None
+
+
+def python_value(text: str) -> Any:
+    """Return a value written with Python's literals, which are read and not evaluated; None if it is anything else."""
+    written = f"f(a={text.strip()})"
+    try:
+        call = read_call(written)
+    except CallSyntaxError:
+        return None
+    whole = call_end(written) == len(written) and len(call.arguments) == 1 and not call.positional
+    return call.arguments.get("a") if whole else None
+
+
+def checked(call: Call, tools: Mapping[str, Tool], notes: Counter[str]) -> Call:
+    """Return the call under the name of a tool on offer, without the nulls that Arrow fills in, and count the rest.
+
+    Null is left out where the tool has no such parameter, or one that is not required and whose type excludes null.
+    Calls of other tools, arguments that the tool does not have and missing required ones are only counted: a log may
+    hold a call that its tool refused, which is what MAE looks for.
+    """
+    name = offered_name(call.name, tools)
+    if name != call.name:
+        notes[f"calls: the prefix `{PREFIX}` left out"] += 1
+    tool = tools.get(name)
+    if tool is None:
+        notes["calls: of tools that are not on offer"] += 1
+        return Call(name, call.arguments)
+    arguments = _without_filled(call.arguments, tool.parameters)
+    if arguments != call.arguments:
+        notes["calls: null arguments left out, neither required nor of a type that includes null"] += 1
+    if not tool.parameters.get("additionalProperties") and not arguments.keys() <= {*tool.properties, *tool.required}:
+        notes["calls: with arguments that the tool does not have"] += 1
+    if not arguments.keys() >= set(tool.required):
+        notes["calls: without an argument that is required"] += 1
+    return Call(name, arguments)
+
+
+def offered_name(name: str, tools: Mapping[str, Any]) -> str:
+    """Return the name without the prefix `functions.`, if only then a tool has it."""
+    bare = name.removeprefix(PREFIX)
+    return bare if name not in tools and bare in tools else name
+
+
+def _without_filled(arguments: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the object without its filled nulls, at any depth for which the schema names `properties`."""
+    properties = schema.get("properties")
+    if not isinstance(properties, dict):
+        return dict(arguments)
+    required = schema.get("required")
+    required = required if isinstance(required, list) else []
+    kept = {}
+    for name, value in arguments.items():
+        own = properties.get(name)
+        if value is None and name not in required and not (isinstance(own, dict) and _nullable(own)):
+            continue
+        kept[name] = _filled_inside(value, own) if isinstance(own, dict) else value
+    return kept
+
+
+def _filled_inside(value: Any, schema: Mapping[str, Any]) -> Any:
+    if isinstance(value, dict):
+        return _without_filled(value, schema)
+    items = schema.get("items")
+    if isinstance(value, list) and isinstance(items, dict):
+        return [_filled_inside(inner, items) for inner in value]
+    return value
+
+
+def _nullable(schema: Mapping[str, Any]) -> bool:
+    """Return whether a parameter's schema admits null; one that says no type does."""
+    if schema.get("nullable") is True:
+        return True
+    enum = schema.get("enum")
+    if isinstance(enum, list):
+        return None in enum
+    declared = schema.get("type")
+    if isinstance(declared, str):
+        return declared in ("null", "any", "None", "NoneType")
+    if isinstance(declared, list):
+        return "null" in declared
+    choices = schema.get("anyOf") or schema.get("oneOf")
+    if isinstance(choices, list):
+        return any(isinstance(choice, dict) and _nullable(choice) for choice in choices)
+    return True
+
+
+def read_named_call(entry: Any, where: str, notes: Counter[str]) -> Call:
+    """Parse `{"name": ..., "arguments": ...}`, where arguments may also be called `parameters` or `input`."""
+    entry = expect(entry, dict, where)
+    name = expect(entry.get("name"), str, f"{where}.name") if "name" in entry else None
+    if name is None:
+        raise FieldError(f"{where}.name", "a string", "no such field")
+    if not name.strip():
+        raise FieldError(f"{where}.name", "a tool's name", shown(name))
+    key = next((key for key in ("arguments", "parameters", "input") if key in entry), "arguments")
+    return Call(name, read_arguments(entry.get(key), f"{where}.{key}", notes))

@@ -1,0 +1,274 @@
+"""The JSON values of a file one after another: a list's items, objects behind each other, JSON lines.
+
+One value is in memory at a time, and no value may be longer than `MAX_BYTES`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from itertools import chain
+from os import PathLike
+from typing import Any, BinaryIO
+
+from tltrain.data.containers import TOO_LONG
+from tltrain.data.json_text import bad_json, check, decode, parse_json, raw_json, skip_space
+from tltrain.errors import FieldError, RecordError, TltrainError
+from tltrain.runtime.json_files import MAX_BYTES
+
+WRAPPERS = ("data", "records", "rows", "examples", "items", "instances", "samples", "train")
+"""Fields of an object that holds a file's records as a list."""
+Problem = Callable[[int, FieldError], None]
+"""Takes the error of the record with this number, and raises it or not."""
+
+_CHUNK = 1 << 20
+_NEAR_END = 64
+_WRAPPER = re.compile(rf'\s*\{{\s*"(?:{"|".join(WRAPPERS)})"\s*:\s*(?=\[\s*\{{)')
+
+
+def numbered_values(path: str | PathLike[str], file: BinaryIO, problem: Problem) -> Iterator[tuple[int, Any]]:
+    """Yield the records of a file of JSON with their numbers from 1.
+
+    Raises:
+        TltrainError: the file is not UTF-8.
+        RecordError: the end of a record cannot be found. All else goes to `problem`.
+    """
+    lines = _lines(file)
+    head = [next(lines, b""), next(lines, b"")]
+    first, second = (line.strip() for line in head)
+    if first.startswith(b"["):
+        if not (first.endswith(b"]") and second.startswith(b"[")):
+            yield from _stream(path, _Text(_rejoined(head, file)), problem, listed=True)
+            return
+    elif first.startswith(b"{") and _is_cut(first) and not (second.startswith(b"{") and _parses(second)):
+        yield from _stream(path, _Text(_rejoined(head, file)), problem, listed=False)
+        return
+    elif not second and (wrapped := _wrapped(first)) is not None:
+        yield from enumerate(wrapped, 1)
+        return
+    for number, line in enumerate(chain(filter(bytes.strip, head), lines), 1):
+        try:
+            if len(line) > MAX_BYTES:
+                raise FieldError("line", TOO_LONG, "a longer line")
+            value = parse_json(decode(line.rstrip()), "line")
+        except FieldError as error:
+            problem(number, error)
+            if len(line) > MAX_BYTES:
+                raise RecordError(path, number, error) from None
+            continue
+        yield number, value
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines that are not blank, without the mark at the beginning; a line too long is cut."""
+    start = True
+    while line := file.readline(MAX_BYTES + 1):
+        if start:
+            line, start = line.removeprefix(b"\xef\xbb\xbf"), False
+        if line.strip():
+            yield line
+
+
+def _rejoined(head: list[bytes], file: BinaryIO) -> Iterator[bytes]:
+    """Yield the whole file in chunks, of which `head` is read already."""
+    yield b"".join(head)
+    size = _CHUNK
+    while chunk := file.read(size):
+        yield chunk
+
+
+def _is_cut(line: bytes) -> bool:
+    """Return whether a line is the beginning of a value that goes on in the next line."""
+    if len(line) > MAX_BYTES or line.endswith((b"{", b"[", b",", b":")):
+        return True
+    try:
+        parse_json(decode(line), "line")
+    except FieldError as error:
+        return str(error.found).startswith("the end at character")
+    return False
+
+
+def _parses(line: bytes) -> bool:
+    """Return whether a line is a whole JSON value."""
+    try:
+        parse_json(decode(line), "line")
+    except FieldError:
+        return False
+    return True
+
+
+def _wrapped(line: bytes) -> list[Any] | None:
+    """Return the list that an object alone on its line holds under one of `WRAPPERS`."""
+    if not line.startswith(b"{"):
+        return None
+    try:
+        return records_within(parse_json(decode(line), "line"))
+    except FieldError:
+        return None
+
+
+def records_within(value: Any) -> list[Any] | None:
+    """Return the records that an object holds as a list of objects under the one of `WRAPPERS` that it has."""
+    named = [key for key in WRAPPERS if isinstance(value, dict) and isinstance(value.get(key), list)]
+    if len(named) != 1 or not all(isinstance(item, dict) for item in value[named[0]]):
+        return None
+    return value[named[0]]
+
+
+class _Text:
+    """Text that is decoded as it is asked for, and forgotten once it is read."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self.chunks = chunks
+        self.text, self.at, self.ended = "", 0, False
+        self._bytes = b""
+
+    def more(self) -> bool:
+        """Read at least as much as there is; False if the file ends."""
+        wanted = max(_CHUNK, len(self.text) - self.at)
+        read: list[bytes] = [self._bytes]
+        count = 0
+        while count < wanted and (chunk := next(self.chunks, None)) is not None:
+            read.append(chunk)
+            count += len(chunk)
+        self.ended = count < wanted
+        data = b"".join(read)
+        cut = len(data) if self.ended else _whole_characters(data)
+        self._bytes = data[cut:]
+        self.text = self.text[self.at :] + decode(data[:cut])
+        self.at = 0
+        return bool(count)
+
+    def skip_space(self) -> str:
+        """Go to the next character that is no space and return it; empty at the end."""
+        while True:
+            self.at = skip_space(self.text, self.at)
+            if self.at < len(self.text):
+                return self.text[self.at]
+            if self.ended or not self.more():
+                return ""
+
+    def value(self, where: str) -> tuple[Any, str]:
+        """Return the JSON value at this place and its text. Raises FieldError, after which the place is unknown."""
+        while True:
+            self.at = skip_space(self.text, self.at)
+            try:
+                value, end = raw_json(self.text, self.at, where)
+            except FieldError as error:
+                if self.ended or not self._is_cut(error):
+                    raise
+            else:
+                if end < len(self.text) or self.ended:
+                    text = self.text[self.at : end]
+                    self.at = end
+                    return value, text
+            if len(self.text) - self.at > MAX_BYTES:
+                raise FieldError(where, TOO_LONG, "a longer one")
+            self.more()
+
+    def _is_cut(self, error: FieldError) -> bool:
+        """Return whether a value fails only because the rest is not read yet."""
+        try:
+            json.JSONDecoder().raw_decode(self.text, self.at)
+        except json.JSONDecodeError as found:
+            return found.pos >= len(self.text) - _NEAR_END or found.msg.startswith("Unterminated string")
+        except (RecursionError, ValueError):
+            return False
+        return False
+
+
+def _whole_characters(data: bytes) -> int:
+    """Return how many bytes are whole characters of UTF-8."""
+    for back in range(1, min(4, len(data)) + 1):
+        byte = data[-back]
+        if byte >= 0xC0:  # the first byte of a character
+            length = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return len(data) - back if back < length else len(data)
+        if byte < 0x80:
+            break
+    return len(data)
+
+
+def _stream(path: str | PathLike[str], text: _Text, problem: Problem, listed: bool) -> Iterator[tuple[int, Any]]:
+    """Yield the items of a list, or the objects that follow each other; one object may wrap a list of them."""
+    number = 1
+    try:
+        try:
+            text.more()
+            wrapper = None if listed else _WRAPPER.match(text.text)
+            if listed or wrapper is not None:
+                text.at = text.text.index("[", wrapper.end() if wrapper else 0) + 1
+                for number, value in _items(text, problem):
+                    yield number, value
+                if wrapper is not None:
+                    _rest_of_wrapper(text)
+                if text.skip_space():
+                    bad_json("end of the list", text.text, text.at, "text after the list")
+                return
+            while text.skip_space():
+                value, written = text.value("value")
+                wrapped = records_within(value) if number == 1 and not text.skip_space() else None
+                if wrapped is not None:
+                    yield from enumerate(wrapped, 1)
+                    return
+                if _passes(value, written, "value", number, problem):
+                    yield number, value
+                number += 1
+                if text.skip_space() == ",":  # objects of a list without its brackets
+                    text.at += 1
+        except _ItemError as error:
+            number = error.number
+            raise error.error from None
+    except FieldError as error:
+        if error.field == "text":
+            raise TltrainError(f"{path}: {error}") from None
+        raise RecordError(path, number, error) from None
+
+
+class _ItemError(Exception):
+    def __init__(self, number: int, error: FieldError) -> None:
+        self.number, self.error = number, error
+
+
+def _items(text: _Text, problem: Problem) -> Iterator[tuple[int, Any]]:
+    number = 1
+    try:
+        more = text.skip_space() != "]"
+        while more:
+            value, written = text.value("item")
+            if _passes(value, written, "item", number, problem):
+                yield number, value
+            more = text.skip_space() == ","
+            if more:
+                number, text.at = number + 1, text.at + 1
+        if text.skip_space() != "]":
+            bad_json("item", text.text, text.at, "expected `,` or `]` after it")
+        text.at += 1
+    except FieldError as error:
+        raise _ItemError(number, error) from None
+
+
+def _rest_of_wrapper(text: _Text) -> None:
+    """Read what stands behind the list in the object that wraps it."""
+    while text.skip_space() == ",":
+        text.at += 1
+        text.skip_space()
+        text.value("wrapper")
+        if text.skip_space() != ":":
+            bad_json("wrapper", text.text, text.at, "expected `:`")
+        text.at += 1
+        text.skip_space()
+        text.value("wrapper")
+    if text.skip_space() != "}":
+        bad_json("wrapper", text.text, text.at, "expected `,` or `}` after the list")
+    text.at += 1
+
+
+def _passes(value: Any, written: str, where: str, number: int, problem: Problem) -> bool:
+    try:
+        check(value, written, where)
+    except FieldError as error:
+        problem(number, error)
+        return False
+    return True

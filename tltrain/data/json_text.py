@@ -1,0 +1,105 @@
+"""JSON text to values. Whatever the text is, the only error is a FieldError."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from itertools import chain
+from typing import Any, NoReturn
+
+from tltrain.errors import FieldError
+
+MAX_DEPTH = 100
+"""The deepest nesting of JSON accepted; it keeps every recursion over a record far from Python's limit."""
+
+
+def parse_json(text: str, where: str) -> Any:
+    """Parse `text` as a single JSON value.
+
+    Raises:
+        FieldError: it is not JSON, holds more than one value, NaN, an infinity or a lone surrogate, or is nested deeper
+            than `MAX_DEPTH`. No other exception is raised.
+    """
+    value, end = parse_json_at(text, 0, where)
+    end = skip_space(text, end)
+    if end < len(text):
+        bad_json(where, text, end, "text after the value")
+    return value
+
+
+def parse_json_at(text: str, at: int, where: str) -> tuple[Any, int]:
+    """Return the JSON value that starts at `at` (after white space) and where it ends. Raises as `parse_json` does."""
+    value, end = raw_json(text, at, where)
+    check(value, text[at:end], where)
+    return value, end
+
+
+def raw_json(text: str, at: int, where: str) -> tuple[Any, int]:
+    """Parse as `parse_json_at` does, without the checks beyond JSON's syntax."""
+    try:
+        return _DECODER.raw_decode(text, skip_space(text, at))
+    except json.JSONDecodeError as error:
+        bad_json(where, text, error.pos, error.msg)
+    except RecursionError:
+        _too_deep(where)
+    except ValueError as error:  # an infinite number or NaN
+        raise FieldError(where, "valid JSON", str(error)) from None
+
+
+def check(value: Any, text: str, where: str) -> None:
+    """Raise FieldError for lone surrogates and deep nesting. The value is only walked if its text could have either."""
+    if text.count("{") + text.count("[") > MAX_DEPTH:
+        _check_depth(value, where)
+    if "\\ud" in text or "\\uD" in text:
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise FieldError(where, "Unicode text", "half of a surrogate pair (\\ud800 to \\udfff)") from None
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits}, too large a number")
+    return number
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name}, which is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant)
+_SPACE = re.compile(r"[ \t\n\r]*")
+
+
+def skip_space(text: str, at: int) -> int:
+    space = _SPACE.match(text, at)
+    return space.end() if space else at
+
+
+def bad_json(where: str, text: str, at: int, problem: str) -> NoReturn:
+    excerpt = repr(text[at : at + 24]) if at < len(text) else "the end"
+    raise FieldError(where, "valid JSON", f"{excerpt} at character {at + 1} ({problem})") from None
+
+
+def _check_depth(value: Any, where: str) -> None:
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(MAX_DEPTH):
+        inner = chain.from_iterable(parent.values() if isinstance(parent, dict) else parent for parent in level)
+        level = [child for child in inner if isinstance(child, dict | list)]
+        if not level:
+            return
+    _too_deep(where)
+
+
+def _too_deep(where: str) -> NoReturn:
+    raise FieldError(where, f"JSON nested at most {MAX_DEPTH} deep", "deeper nesting") from None
+
+
+def decode(data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        shown = data[error.start : error.end].hex(" ")
+        raise FieldError("text", "UTF-8", f"the byte {shown} at position {error.start + 1}") from None
