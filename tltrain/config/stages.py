@@ -94,7 +94,8 @@ class MaeStage:
     mae: bool = key(True, "mark calls with errors as not to be learned; false: drop only turns without an answer")
     write: Write = key(
         Write.trajectories,
-        "file to write; trajectories: train.jsonl; turns: the released mae_data.json; raw: the paper's raw_data.json",
+        "file to write; trajectories: train.jsonl; turns: the released mae_data.json; raw: the paper's raw_data.json; "
+        "trl, ms_swift, axolotl, llama_factory, verl, openai: what that trainer reads, with what it may learn",
     )
 
 

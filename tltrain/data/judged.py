@@ -91,11 +91,13 @@ class JudgedSource:
 
     Attributes:
         description: label of the progress bar; empty for no bar.
+        whole_messages: leave out all of a message of which one call is not learned, as `stage.mask=message` does.
         read: counts of the reader. judged: counts of MAE's verdicts.
     """
 
     cfg: DictConfig
     description: str = ""
+    whole_messages: bool = False
     read: ReadReport = field(default_factory=ReadReport)
     judged: MaeReport = field(default_factory=MaeReport)
 
@@ -104,7 +106,8 @@ class JudgedSource:
         if self.description:
             items = terminal.track(items, self.description)
         judged = judged_trajectories(items, judge_of(self.cfg), self.judged)
-        return self._whole_messages(judged) if self.cfg.stage.get("mask") == Mask.message else judged
+        whole = self.whole_messages or self.cfg.stage.get("mask") == Mask.message
+        return self._whole_messages(judged) if whole else judged
 
     def _whole_messages(self, items: Iterable[Trajectory]) -> Iterator[Trajectory]:
         for item in items:
