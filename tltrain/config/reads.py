@@ -21,6 +21,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     "irm": (*_TRAINING, "!model.args", "reward"),
     "eval": (*_ASKING, "benchmark", "mae", "reward", "tracking"),
     "predict": (*_ASKING, "data.path"),
+    "check": ("data", "!data.holdout", "!data.on_error", "mae", "model.path"),
     "inspect": ("data", "!data.holdout", *_MODEL, "!model.args", "!model.irm", "format", "mae"),
     "analyze": ("data", "!data.holdout", *_MODEL, "!model.args", "!model.irm", *_DEVICE, "mae"),
     "pipeline": (*_TRAINING, "format", "reward", "source"),

@@ -306,6 +306,12 @@ class InspectStage:
 
 
 @dataclass
+class CheckStage:
+    name: str = key("check", NAME)
+    examples: int = key(10, "number of examples of each finding", least=0, most=1000)
+
+
+@dataclass
 class PipelineStage:
     name: str = key("pipeline", NAME)
     mae: bool = key(

@@ -57,6 +57,12 @@ def judge_of(cfg: DictConfig) -> Judge:
     return partial(_with_replies, judge) if cfg.data.get("learn_replies") else judge
 
 
+def judge_by(rule: Rule, learn_replies: bool) -> Judge:
+    """Return the judge of a rule; `learn_replies` as `data.learn_replies`."""
+    judge: Judge = partial(mae.verdicts, rule=rule)
+    return partial(_with_replies, judge) if learn_replies else judge
+
+
 def _with_replies(judge: Judge, trajectory: Trajectory) -> list[Judgement]:
     """Return the judge's verdicts, with text kept that only lacks an answer."""
     return [
@@ -129,12 +135,17 @@ def read_metrics(read: ReadReport) -> dict[str, Any]:
 
 def log_reading(read: ReadReport, folder: Path) -> None:
     """Log one line for each thing that the reader left out or changed, and list skipped records in `skipped.txt`."""
+    log_skipped(read, folder)
+    for note, count in sorted(read.notes.items()):
+        log.warning("reading: %s: %d times in %d records", note, count, read.read)
+
+
+def log_skipped(read: ReadReport, folder: Path) -> None:
+    """List the records that could not be read in `skipped.txt`, and say so in one line."""
     if read.skipped:
         runs.write_lines(folder / "skipped.txt", read.skipped)
         of = read.read + len(read.skipped)
         log.warning("%s records could not be read: see %s", share(len(read.skipped), of), folder / "skipped.txt")
-    for note, count in sorted(read.notes.items()):
-        log.warning("reading: %s: %d times in %d records", note, count, read.read)
 
 
 def log_judging(judged: MaeReport) -> None:

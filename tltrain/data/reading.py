@@ -34,6 +34,10 @@ Parse = Callable[[Any, int, Counter[str]], Iterable[T]]
 """`(record, number, notes)` -> the items of the record. Raises FieldError; counts in `notes` what it leaves out."""
 
 
+PLACES = 10
+"""Most records that a `ReadReport` names for a note."""
+
+
 @dataclass
 class ReadReport:
     """The outcome of reading a file.
@@ -42,11 +46,21 @@ class ReadReport:
         read: number of records read.
         skipped: the one-line error of each record that could not be read.
         notes: how often something was left out of a record or changed in it, by a line that describes it.
+        places: the first records of which a note was made, by the note.
     """
 
     read: int = 0
     skipped: list[str] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
+    places: dict[str, list[str]] = field(default_factory=dict)
+
+    def note(self, notes: Counter[str], file: object, number: int) -> None:
+        """Count a record's notes, and keep the first places of each."""
+        self.notes.update(notes)
+        for note in notes:
+            places = self.places.setdefault(note, [])
+            if len(places) < PLACES:
+                places.append(f"{file}, record {number}")
 
     def problem(self, error: RecordError, on_error: OnError | str) -> None:
         """Raise `error` (`on_error=stop`) or add it to `skipped`."""
@@ -79,7 +93,7 @@ def read_file(
                 report.problem(RecordError(file, number, error), on_error)
                 continue
             report.read += 1
-            report.notes.update(notes)
+            report.note(notes, file, number)
             yield from parsed
         before += number
     if not before and not report.skipped:

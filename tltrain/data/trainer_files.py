@@ -275,7 +275,7 @@ def _write_parquet(path: Path, records: Iterable[dict[str, Any]], group: int = 1
         writer.write_table(pa.Table.from_pylist(waiting, schema))
 
 
-VERL_DATASET: Final = '''"""verl's data set of conversations, with the messages left out that have `loss_mask` 0; written by tltrain."""
+VERL_DATASET: Final = '''"""verl's data set of conversations; a message with `loss_mask` 0 is not learned."""
 
 import json
 

@@ -3,9 +3,9 @@
     python -m tltrain stage=mae data=tl_training data.path=raw_data.json
 
 Writes `train.jsonl` (to be read with `data=tltrain`), with `stage.write=turns` the released per-turn `mae_data.json`,
-with `stage.write=raw` the paper's `raw_data.json`, or the file of another trainer (`tltrain.data.trainer_files`); `metrics.json` with counts, also of the answers on which the
-paper's rule and the strict rule differ; `error_kinds.png`. It holds one trajectory at a time, so memory does not grow
-with a JSON-lines file.
+with `stage.write=raw` the paper's `raw_data.json`, or a file for another trainer (`tltrain.data.trainer_files`);
+`metrics.json` with counts, also of the answers on which the paper's rule and the strict rule differ; `error_kinds.png`.
+It holds one trajectory at a time, so memory does not grow with a JSON-lines file.
 """
 
 from __future__ import annotations

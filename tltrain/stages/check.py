@@ -1,0 +1,84 @@
+"""stage=check: say what a data set holds before anything is trained, on the terminal and as a page.
+
+    python -m tltrain stage=check data=openai data.path=chats.jsonl
+    python -m tltrain stage=check data=openai data.path=chats.jsonl model.path=FOLDER   # tokens too
+
+Writes `check.html` and the same numbers to `metrics.json`: the format, tools, calls, failing calls by both of MAE's
+rules, duplicates, lengths, and what would be lost and why, with examples. Records that cannot be read are counted and
+do not end the run. Neither torch nor transformers is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from tltrain import config
+from tltrain.data import trajectories
+from tltrain.data.judged import log_skipped, named_rule, read_metrics
+from tltrain.data.reading import ReadReport, files_of
+from tltrain.data.survey import Survey
+from tltrain.errors import TltrainError
+from tltrain.runtime import runs, targets, terminal
+from tltrain.views import check_page
+
+
+def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Run the stage in `folder` and return what it wrote to `metrics.json`."""
+    data = cfg.data
+    if "on_error" in data:
+        data = config.merged(data, {"on_error": "skip"})
+    survey = Survey(
+        named_rule(cfg, "paper"),
+        named_rule(cfg, "strict"),
+        bool(data.get("learn_replies")),
+        cfg.stage.examples,
+        token_counter(cfg.model.path),
+    )
+    read = ReadReport()
+    for item in terminal.track(trajectories(data, cfg.seed, read), "reading"):
+        survey.add(item)
+    if not survey.counts["conversations"]:
+        first = f": {read.skipped[0]}" if read.skipped else ""
+        raise TltrainError(f"no conversation could be read{first}")
+    log_skipped(read, folder)
+    metrics = {"data": source(data), **survey.metrics(read), **read_metrics(read)}
+    with runs.writing(folder / "check.html") as file:
+        file.write(check_page.page(metrics))
+    runs.finish(folder, cfg, metrics)
+    return metrics
+
+
+def source(data: DictConfig) -> dict[str, Any]:
+    """Return the format that was taken, and the files that were read with their size in bytes."""
+    found: dict[str, Any] = {"format": data.get(targets.TARGET) or data.name}
+    if data.get("path"):
+        path = list(data.path) if not isinstance(data.path, str) else data.path
+        found["path"] = path
+        files = [Path(file) for file in files_of(path)]
+        found["files"], found["bytes"] = len(files), sum(file.stat().st_size for file in files if file.is_file())
+    return found
+
+
+def token_counter(model: str | None) -> Callable[[str], int] | None:
+    """Return a function that counts a text's tokens by the `tokenizer.json` of a model's folder; None without one.
+
+    Raises:
+        TltrainError: the folder has no such file, or it cannot be read.
+    """
+    if model is None:
+        return None
+    file = Path(model) / "tokenizer.json"
+    if not file.is_file():
+        raise TltrainError(f"model.path={model}: stage=check counts tokens by {file.name}, which is not in this folder")
+    from tokenizers import Tokenizer  # without transformers and torch
+
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises no narrower one
+        raise TltrainError(f"{file}: not a tokenizer: {error}") from error
+    tokenizer.no_truncation()
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
