@@ -11,6 +11,7 @@ All render with one template of Qwen 3 (TRL's, without thoughts) and a tokenizer
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import tempfile
@@ -48,6 +49,20 @@ def stretches(ids: Sequence[int], learned: Iterable[bool], tokens: PreTrainedTok
     return [
         tokens.decode([i for i, _ in group]) for has_loss, group in groupby(pairs, lambda each: each[1]) if has_loss
     ]
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    """The records that were read."""
+    if (folder / "train.parquet").exists():
+        import pyarrow.parquet as pq
+
+        return pq.read_table(folder / "train.parquet").to_pylist()
+    return [json.loads(line) for line in (folder / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def digest(rows: list[dict[str, Any]]) -> str:
+    """Tells whether the file is still the one that was read."""
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
 
 def trl(folder: Path) -> tuple[str, str, Learned]:
@@ -143,7 +158,14 @@ READERS: dict[str, Callable[[Path], tuple[str, str, Learned]]] = {
 
 def main(name: str, folder: str) -> None:
     package, reader, learned = READERS[name](Path(folder).resolve())
-    record: dict[str, Any] = {"package": package, "version": version(package), "reader": reader, "learned": learned}
+    record: dict[str, Any] = {
+        "package": package,
+        "version": version(package),
+        "transformers": version("transformers"),
+        "reader": reader,
+        "records": digest(rows_of(Path(folder))),
+        "learned": learned,
+    }
     text = json.dumps(record, ensure_ascii=False, indent=1) + "\n"
     (HERE / f"{name}.read.json").write_text(text, encoding="utf-8")
     print(text)

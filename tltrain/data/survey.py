@@ -17,9 +17,9 @@ from tltrain.data.judged import Judge, MaeReport, judge_by, judged_trajectories
 from tltrain.data.reading import ReadReport
 from tltrain.errors import shorten
 from tltrain.formats.calls import render_call
-from tltrain.formats.tl import message_text, system_text
+from tltrain.formats.tl import TL, message_text
 from tltrain.formats.tool_errors import Rule, error_kind
-from tltrain.trajectory import Action, Message, Trajectory, actions, sequential
+from tltrain.trajectory import Action, Message, Trajectory, actions
 
 EXCERPT: Final = 300
 """Most characters of a text that an example shows."""
@@ -194,7 +194,7 @@ class Survey:
             self._found("same_question", item.id, item.query, f"as {asked}")
 
     def _measure(self, item: Trajectory, turns: int) -> None:
-        text = "\n".join([system_text(item), *map(message_text, sequential(item.messages))])
+        text = "".join(segment.text for segment in TL.segments(item))
         sizes = {
             "turns of the assistant": turns,
             "calls": sum(len(message.calls) for message in item.messages),
@@ -264,7 +264,7 @@ class Survey:
         notes = [
             Finding(
                 f"reading: {note}",
-                "The reader left this out or changed it; the rest of the record is used.",
+                "Left out, changed or merely counted while reading, as the line says; the rest of the record is used.",
                 "times",
                 count,
                 0,

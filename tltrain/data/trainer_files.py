@@ -18,7 +18,6 @@ JSON text wherever the reader takes it, and so are arguments: as objects, Arrow 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,7 +49,11 @@ class Written:
     messages_not_learned: int = 0
     nothing_learned: int = 0
     messages_cut: int = 0
-    left_out: Counter[str] = field(default_factory=Counter)
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    def leave_out(self, why: str) -> None:
+        """Count a learned message that the format cannot hold."""
+        self.left_out[why] = self.left_out.get(why, 0) + 1
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,7 @@ def _trl(found: Conversation, written: Written) -> Iterator[dict[str, Any]]:
     for at in found.turns:
         prompt, completion = list(found.messages[:at]), [found.messages[at]]
         if not prompt:
-            written.left_out["a message of the assistant that begins its conversation has no prompt"] += 1
+            written.leave_out("a message of the assistant that begins its conversation has no prompt")
             continue
         yield {"prompt": prompt, "completion": completion, "tools": _json(found.tools)}
 
@@ -204,7 +207,7 @@ def _llama_factory(found: Conversation, written: Written) -> Iterator[dict[str, 
                 entries.append(entry)
         sides = [entry["from"] in BETWEEN for entry in entries]
         if sides != [k % 2 == 0 for k in range(len(sides))]:
-            written.left_out["user or tools and the assistant do not take turns"] += 1
+            written.leave_out("user or tools and the assistant do not take turns")
             continue
         yield {"conversations": entries, "system": system, "tools": _json(found.tools)}
 

@@ -33,15 +33,29 @@ def show_written(written: dict[str, Any], with_message: int, settings: str) -> N
     """Print what a trainer's file holds, what it cannot hold, and what the trainer has to be told."""
     learned, others = written["messages_learned"], written["messages_not_learned"]
     lines = [f"{written['samples']:,} samples: {learned:,} messages are learned, {others:,} are not."]
-    if with_message:
-        lines.append(
-            f"{with_message:,} good calls are left out for another call of their message: see docs/stages/mae."
-        )
-    if written["nothing_learned"]:
-        lines.append(f"{written['nothing_learned']:,} conversations are left out, as nothing in them is learned.")
-    if written["messages_cut"]:
-        lines.append(f"{written['messages_cut']:,} messages behind the last learned one are left out.")
-    lines += [f"{count:,} learned messages are left out: {why}." for why, count in written["left_out"].items()]
+    for count, one, several in (
+        (
+            with_message,
+            "good call is left out for another call of its message",
+            "good calls are left out for another call of their message",
+        ),
+        (
+            written["nothing_learned"],
+            "conversation is left out, as nothing in it is learned",
+            "conversations are left out, as nothing in them is learned",
+        ),
+        (
+            written["messages_cut"],
+            "message behind the last learned one is left out",
+            "messages behind the last learned one are left out",
+        ),
+        *(
+            (count, f"learned message is left out: {why}", f"learned messages are left out: {why}")
+            for why, count in written["left_out"].items()
+        ),
+    ):
+        if count:
+            lines.append(f"{count:,} {one if count == 1 else several}.")
     for line in (*lines, f"Settings: {settings}"):
         terminal.console.print(line, markup=False)
 
