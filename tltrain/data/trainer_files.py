@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from tltrain.data import native
 from tltrain.formats.native import messages_of, tools_of
 from tltrain.runtime import runs
 from tltrain.trajectory import Message, Trajectory
@@ -41,7 +42,7 @@ class Written:
             in the history of several samples counts once.
         nothing_learned: trajectories left out, as none of their messages is learned.
         messages_cut: messages left out behind the last learned one, which no learned message could read.
-        left_out: learned messages that the format cannot hold, by the reason.
+        left_out: messages that are not learned because the format cannot hold them, by the reason.
     """
 
     samples: int = 0
@@ -52,7 +53,8 @@ class Written:
     left_out: dict[str, int] = field(default_factory=dict)
 
     def leave_out(self, why: str) -> None:
-        """Count a learned message that the format cannot hold."""
+        """Count a message as not learned that the format cannot hold."""
+        self.messages_learned -= 1
         self.left_out[why] = self.left_out.get(why, 0) + 1
 
 
@@ -93,21 +95,22 @@ class TrainerFile:
         written = Written()
         records = self._all_records(items, written)
         if path.suffix == ".parquet":
-            _write_parquet(path, records)
+            _write_parquet(path, (record for record, _ in records))
         else:
-            runs.write_lines(path, (json.dumps(record, ensure_ascii=False) for record in records), data=True)
+            runs.write_lines(path, (line for _, line in records), data=True)
         for name, text in self.beside.items():
             runs.write_lines(path.with_name(name), [text.rstrip("\n")])
         return written
 
-    def _all_records(self, items: Iterable[Trajectory], written: Written) -> Iterator[dict[str, Any]]:
+    def _all_records(self, items: Iterable[Trajectory], written: Written) -> Iterator[tuple[dict[str, Any], str]]:
+        """Yield the samples of all trajectories, each also as a line of JSON."""
         for item in items:
             found = conversation(item, written)
             if found is None:
                 continue
             for record in self.records(found, written):
                 written.samples += 1
-                yield record
+                yield record, native.json_line(record, item.id)
 
 
 def conversation(item: Trajectory, written: Written) -> Conversation | None:

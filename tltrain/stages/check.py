@@ -41,10 +41,10 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     read = ReadReport()
     for item in terminal.track(trajectories(data, cfg.seed, read), "reading"):
         survey.add(item)
+    log_skipped(read, folder)
     if not survey.counts["conversations"]:
         first = f": {read.skipped[0]}" if read.skipped else ""
         raise TltrainError(f"no conversation could be read{first}")
-    log_skipped(read, folder)
     metrics = {"data": source(data), **survey.metrics(read), **read_metrics(read)}
     with runs.writing(folder / "check.html") as file:
         file.write(check_page.page(metrics))
