@@ -31,21 +31,23 @@ class FieldError(TltrainError):
         field: where in the record, e.g. `conversations[3].content`.
         expected: what the format asks for there.
         found: what stands there (shortened before it is shown).
+        remedy: what to do, where it is more than what is expected.
     """
 
-    def __init__(self, field: str, expected: str, found: object) -> None:
-        self.field, self.expected, self.found = field, expected, found
+    def __init__(self, field: str, expected: str, found: object, remedy: str = "") -> None:
+        self.field, self.expected, self.found, self.remedy = field, expected, found, remedy
         shown = found if isinstance(found, str) else repr(found)
         # A field's name may come from the data too, and so may what is expected.
-        super().__init__(f"{shorten(field, 160)}: expected {shorten(expected, 300)}, found {shorten(shown)}")
+        line = f"{shorten(field, 160)}: expected {shorten(expected, 300)}, found {shorten(shown)}"
+        super().__init__(f"{line}; {remedy}" if remedy else line)
 
 
 class RecordError(TltrainError):
-    """A `FieldError` with its file and record number (1-based)."""
+    """A `FieldError` with its file and record number (1-based); `following` says what is wrong in the records after."""
 
-    def __init__(self, path: object, record: int, error: FieldError) -> None:
+    def __init__(self, path: object, record: int, error: FieldError, following: str = "") -> None:
         self.path, self.record, self.error = path, record, error
-        super().__init__(f"{path}, record {record}: {error}")
+        super().__init__(f"{path}, record {record}: {error}{following}")
 
 
 def _without_middle(line: str) -> str:

@@ -143,7 +143,7 @@ def test_a_broken_first_line_does_not_hide_that_these_are_lines(tmp_path):
 def test_lines_of_lists_are_records_each_and_the_reader_says_what_it_expects(tmp_path):
     path = tmp_path / "lists.jsonl"
     path.write_text((json.dumps(CHAT["messages"]) + "\n") * 2)
-    with pytest.raises(RecordError, match=r"record 1: record: expected an object, found \[\{"):
+    with pytest.raises(RecordError, match=r"record 1: record: expected an object .*, found a list, of messages"):
         list(trajectories(path))
 
 
@@ -241,3 +241,42 @@ def test_a_dataset_that_datasets_saved(tmp_path):
     with pytest.raises(TltrainError, match="expected one split, found test, train"):
         list(trajectories(str(tmp_path / "both")))
     assert len(list(trajectories(str(tmp_path / "both" / "train")))) == 3
+
+
+def test_a_dataset_of_the_hub_is_downloaded_and_read(tmp_path, monkeypatch, caplog):
+    import huggingface_hub
+
+    asked = []
+
+    def download(repo, **options):
+        asked.append((repo, options))
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    write_shards(tmp_path, "data/train-00000.jsonl", "data/test-00000.jsonl")
+    assert len(list(trajectories("hf://datasets/owner/name@v1/data/train-00000.jsonl"))) == 1
+    inside = "data/train-00000.jsonl"
+    expected = {"repo_type": "dataset", "revision": "v1", "allow_patterns": [inside, f"{inside}/*"]}
+    assert asked == [("owner/name", expected)] and not caplog.messages
+    with pytest.raises(TltrainError, match="expected one split, found test, train"):
+        list(trajectories("hf://datasets/owner/name"))
+    assert "without @REVISION" in caplog.text
+    data.check_place(OmegaConf.create({"name": "openai", "path": "hf://datasets/owner/name"}))
+    assert len(asked) == 2  # a check downloads nothing
+
+
+@pytest.mark.parametrize("path", ["hf://owner/name", "hf://datasets/name", "hf://datasets/o/n/../../x"])
+def test_a_path_of_the_hub_that_names_no_dataset_is_one_line(path):
+    with pytest.raises(TltrainError, match="expected hf://datasets/OWNER/NAME"):
+        list(trajectories(path))
+
+
+def test_a_dataset_that_cannot_be_downloaded_is_one_line(monkeypatch):
+    import huggingface_hub
+
+    def download(repo, **options):
+        raise huggingface_hub.errors.LocalEntryNotFoundError("offline\nand more")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(TltrainError, match=r"cannot be downloaded, offline; data\.path=FOLDER reads a copy"):
+        list(trajectories("hf://datasets/owner/name@v1"))

@@ -56,7 +56,8 @@ def test_the_support_desk_has_the_numbers_that_its_readme_tells(desk):
     assert finding(desk, "strict only")["count"] == 8
     assert finding(desk, "paper only")["count"] == 3
     assert finding(desk, "after which the conversation goes on")["count"] == 3
-    assert found["data"] == {"format": "openai", "path": str(DESK), "files": 1, "bytes": DESK.stat().st_size}
+    read = {"format": "openai", "path": str(DESK), "files": 1, "bytes": DESK.stat().st_size, "recognised": "openai"}
+    assert found["data"].items() >= read.items()
     assert found["tools"]["on_offer"] == 12
     assert found["lengths"]["turns of the assistant"] == {"least": 2, "median": 3, "p90": 4, "most": 5, "sum": 120}
 
@@ -116,6 +117,17 @@ def test_what_would_be_lost_is_counted_with_its_reason(tltrain, write):
     learned = check(tltrain, write(*rows), "data.learn_replies=true")
     assert not any("after which the conversation" in title for title in findings(learned))
     assert learned.metrics["learned"]["strict"]["kept"] == ran.metrics["learned"]["strict"]["kept"] + 1
+
+
+def test_the_format_that_auto_takes_is_said_with_the_reason(tltrain, write):
+    answers = [{"name": "gcd", "arguments": {"x": 4}}]
+    path = write({"query": "Hi", "answers": answers, "tools": [{"name": "gcd", "parameters": {"x": {}}}]})
+    ran = tltrain("stage=check", "data=auto", f"data.path={path}")
+    assert (ran.metrics["data"]["format"], ran.metrics["data"]["recognised"]) == ("auto", "xlam")
+    assert "data=xlam, since it has " in ran.out
+    assert f"data=xlam, since {ran.metrics['data']['shown_by']}".replace("`", "") in (
+        (ran.folder / "check.html").read_text(encoding="utf-8").replace("`", "")
+    )
 
 
 def test_a_strangers_text_is_only_text_on_the_page(tltrain, write):

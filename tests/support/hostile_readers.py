@@ -6,6 +6,7 @@ with the records of all others, and `tests/faults/test_hostile_files.py` asks fo
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 from collections.abc import Callable, Iterator, Mapping
@@ -16,9 +17,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 
-from tests.support import bfcl_package, irm_records, rotbench_records, toolalpaca_records
+from tests.support import bfcl_package, format_samples, irm_records, rotbench_records, toolalpaca_records
 from tests.support.hostile_inputs import LONGEST, file_of, mutated, swapped
 from tests.support.reader_samples import CHAT, LOVE, RAW, TOOLS
 from tltrain import config, data
@@ -180,6 +183,8 @@ QUESTIONS, ANSWERS = "BFCL_v4_simple_python.json", "possible_answer/BFCL_v4_simp
 MULTI_TURN = "data/BFCL_v4_multi_turn_miss_func.json"
 MULTI_TURN_ANSWERS = "data/possible_answer/BFCL_v4_multi_turn_miss_func.json"
 DATA: dict[str, list[Any]] = {
+    **{name: [record] for name, record in format_samples.SAMPLES.items()},
+    "auto": [format_samples.SAMPLES["sharegpt"]],
     "tl_training": [RAW],
     "openai": [CHAT],
     "tltrain": [json.loads(native.dumps(LOVE))],
@@ -220,6 +225,20 @@ def reads_file(function: Callable, common: type) -> bool:
     return _node(function, common, name="", path="") is not None
 
 
+def containers() -> dict[str, bytes]:
+    """Records of data=openai in each kind of file that is not JSON text."""
+    lines = (json.dumps(CHAT) + "\n").encode() * 3
+    sinks = {kind: pa.BufferOutputStream() for kind in ("Parquet", "Arrow", "zstd")}
+    table = pa.table({key: [json.dumps(CHAT[key])] * 3 for key in ("messages", "tools")})
+    pq.write_table(table, sinks["Parquet"])
+    with pa.ipc.new_stream(sinks["Arrow"], table.schema) as writer:
+        writer.write_table(table)
+    with pa.CompressedOutputStream(sinks["zstd"], "zstd") as stream:
+        stream.write(lines)
+    found = {kind: sink.getvalue().to_pybytes() for kind, sink in sinks.items()}
+    return found | {"gzip": gzip.compress(lines), "UTF-16": lines.decode().encode("utf-16")}
+
+
 def of_registries() -> dict[str, Reader]:
     """The readers of all registries that read files; of one that has no records here, with those of all others."""
     found: dict[str, Reader] = {}
@@ -228,6 +247,8 @@ def of_registries() -> dict[str, Reader]:
         if reads_file(function, config.Data):
             file = PLACES.get(name, "data.json")
             found[f"data={name}"] = Reader({file: DATA.get(name, foreign)}, partial(_trajectories, name, file))
+    for kind, content in containers().items():
+        found[f"data=openai in {kind}"] = Reader({"data": content}, partial(_trajectories, "openai", "data"))
     for name, function in benchmarks.LOADERS.items():
         if reads_file(function, config.Benchmark):
             file, records, keys = BENCHMARKS.get(name, ("data.json", foreign, {}))

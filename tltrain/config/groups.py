@@ -87,9 +87,10 @@ class Model:
 class Format:
     name: str = key(
         MISSING,
-        "format of conversations; tl: the paper's text; auto: as the model was trained, else its own where its chat "
-        "template knows tools; native: its own; the others are named families",
-        among=("auto", "tl", "native", "qwen3", "qwen3_5", "hermes", "llama3", "gptoss", "gemma", "lfm2"),
+        "format of conversations; tl: the paper's text; tl_full: the same with all that tools' schemas say; auto: as "
+        "the model was trained, else its own where its chat template knows tools; native: its own; the others are "
+        "named families",
+        among=("auto", "tl", "tl_full", "native", "qwen3", "qwen3_5", "hermes", "llama3", "gptoss", "gemma", "lfm2"),
     )
     options: dict[str, Any] = key(
         {}, "variables of the model's chat template, by its own names, such as enable_thinking"

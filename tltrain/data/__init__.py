@@ -15,15 +15,34 @@ from omegaconf import DictConfig, ListConfig
 
 from tltrain import toolworld
 from tltrain.config import FileData, OnError, RotbenchData, ToolworldData
-from tltrain.data import checked, irm, native, openai, rotbench, tl_training, turns
+from tltrain.data import (
+    adp,
+    anthropic,
+    auto,
+    checked,
+    glaive,
+    hub,
+    irm,
+    native,
+    openai,
+    prompt_completion,
+    responses,
+    rotbench,
+    sharegpt,
+    tl_training,
+    toolace,
+    toolbench,
+    turns,
+    xlam,
+)
 from tltrain.data.reading import ReadReport, check_file, files_of, read_file, read_json
-from tltrain.errors import TltrainError
+from tltrain.errors import FieldError, TltrainError
 from tltrain.runtime import targets
 from tltrain.trajectory import Trajectory
 
 TRAINED_ON = "trained_on.json"
 """The file in a trained model's folder that holds the `query_key`s of its training data."""
-Reader = Callable[..., Iterable[Trajectory]]
+Reader = Callable[..., Any]
 
 
 def _turns(data: FileData, seed: int, report: ReadReport) -> Iterator[Trajectory]:
@@ -42,7 +61,17 @@ def _toolworld(data: ToolworldData, seed: int, report: ReadReport) -> Iterator[T
 
 READERS: dict[str, Reader] = {
     "tl_training": tl_training.parse,
+    "auto": auto.Auto,
     "openai": openai.parse,
+    "sharegpt": sharegpt.parse,
+    "xlam": xlam.parse,
+    "toolace": toolace.parse,
+    "glaive": glaive.parse,
+    "toolbench": toolbench.parse,
+    "anthropic": anthropic.parse,
+    "responses": responses.parse,
+    "adp": adp.parse,
+    "prompt_completion": prompt_completion.parse,
     "tltrain": native.parse,
     "turns": _turns,
     "irm": irm.parse,
@@ -76,8 +105,10 @@ def check_place(data: DictConfig) -> None:
 
 
 def _check_files(path: Any) -> None:
-    for file in files_of(path):
-        check_file(file)
+    """Raise a TltrainError where a file is not there; one of the hub is downloaded when it is read."""
+    for each in path if isinstance(path, list) else [path]:
+        for file in [] if hub.is_dataset(each) else files_of(each):
+            check_file(file)
 
 
 def trajectories(data: DictConfig, seed: int, report: ReadReport) -> Iterator[Trajectory]:
@@ -95,15 +126,24 @@ def _read(data: DictConfig, seed: int, report: ReadReport) -> Iterable[Trajector
     of_user = data.get(targets.TARGET)
     if "record" in targets.called_with(read):
         parse = targets.bound(data, read, "data")
-        parse_record = partial(_parse, parse) if of_user is None else checked.parser(parse, of_user)
+        parse_record = partial(_parse, parse, data.name) if of_user is None else checked.parser(parse, of_user)
+        report.remedy = "data.on_error=skip leaves such records out and lists them"
         return read_file(_path(data), parse_record, OnError(data.on_error).name, report)
     if of_user is None:
         return targets.call(data, READERS, "data", seed=seed, report=report)
     return checked.reader(lambda: targets.call(data, READERS, "data", seed=seed, report=report), of_user, report)
 
 
-def _parse(parse: Callable, record: Any, number: int, notes: Counter[str]) -> Iterable[Trajectory]:
-    return parse(record=record, number=number, notes=notes)
+def _parse(parse: Callable, name: str, record: Any, number: int, notes: Counter[str]) -> Iterable[Trajectory]:
+    """Parse a record; an error names the reader of the format that the record has, if it has another."""
+    try:
+        return list(parse(record=record, number=number, notes=notes))
+    except FieldError as error:
+        other = auto.recognised(record)
+        if other is None or name in ("auto", other[0]):
+            raise
+        remedy = f"{other[1]}, as in data={other[0]}"
+        raise FieldError(error.field, error.expected, error.found, remedy) from None
 
 
 def hold_out(items: Iterable[Trajectory], share: float, seed: int) -> tuple[list[Trajectory], list[Trajectory]]:

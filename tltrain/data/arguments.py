@@ -44,15 +44,19 @@ def _of_text(text: str, where: str, notes: Counter[str]) -> Any:
 
 
 def _python_dict(text: str) -> dict[str, Any] | None:
-    """Return a dict written with Python's literals; None if the text is anything else."""
+    value = python_value(text)
+    return value if isinstance(value, dict) else None
+
+
+def python_value(text: str) -> Any:
+    """Return a value written with Python's literals, which are read and not evaluated; None if it is anything else."""
     written = f"f(a={text.strip()})"
     try:
         call = read_call(written)
     except CallSyntaxError:
         return None
-    value = call.arguments.get("a")
     whole = call_end(written) == len(written) and len(call.arguments) == 1 and not call.positional
-    return value if whole and isinstance(value, dict) else None
+    return call.arguments.get("a") if whole else None
 
 
 def checked(call: Call, tools: Mapping[str, Tool], notes: Counter[str]) -> Call:

@@ -20,12 +20,14 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from tltrain.data import nearby
+from tltrain.data import hub, nearby
 from tltrain.data.json_text import parse_json
 from tltrain.errors import FieldError, TltrainError
 from tltrain.runtime.json_files import MAX_BYTES
 
 CHUNK = 1 << 16
+for _encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32"):
+    codecs.lookup(_encoding)  # imports its module now, and not because of what a file holds
 SUFFIXES = (".jsonl", ".json", ".ndjson", ".parquet", ".arrow")
 """Files of a folder that are shards, also with `COMPRESSED` behind."""
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
@@ -49,13 +51,15 @@ _FOREIGN = {
 def files_of(path: Any) -> list[str]:
     """Return the files that a path stands for: of a list all, of a folder its shards by name, else the path itself.
 
-    A dataset that `datasets` saved (`save_to_disk`) is its own list of files.
+    A dataset that `datasets` saved (`save_to_disk`) is its own list of files. One of the hub is downloaded.
 
     Raises:
         TltrainError: a folder has no shards, or those of several splits.
     """
     if isinstance(path, Sequence) and not isinstance(path, str):
         return [file for each in path for file in files_of(each)]
+    if hub.is_dataset(path):
+        path = hub.downloaded(path)
     try:
         is_folder = stat.S_ISDIR(os.stat(path).st_mode)
     except (OSError, ValueError):

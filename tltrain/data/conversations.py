@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from tltrain.data.arguments import checked, offered_name
-from tltrain.data.reading import shown
+from tltrain.data.reading import expect_id, rest, shown
 from tltrain.data.text_calls import LOOKS_LIKE_CALL, responses, split_calls, split_thought
 from tltrain.errors import FieldError
-from tltrain.trajectory import Call, Message, Tool, ToolCall
+from tltrain.trajectory import Call, Message, Tool, ToolCall, Trajectory
 
 LEARN = ("weight", "loss_weight", "loss", "train", "trainable", "learn")
 """Fields by which trainers leave a message of the assistant out of the loss: OpenAI and LLaMA-Factory (`weight`,
@@ -69,6 +69,43 @@ def is_learned(message: Mapping[str, Any], where: str) -> bool:
             raise FieldError(f"{where}.{key}", "true or false, or a weight", shown(value))
         learned = learned and bool(value)
     return learned
+
+
+def record_id(record: Mapping[str, Any], number: int) -> str:
+    """Return a record's id, or its number if it has none."""
+    return str(number) if record.get("id") is None else expect_id(record)
+
+
+def trajectory(
+    record: Mapping[str, Any],
+    number: int,
+    tools: Sequence[Tool] | None,
+    entries: Iterable[Entry],
+    notes: Counter[str],
+    known: Sequence[str],
+    instructions: str = "",
+) -> Trajectory:
+    """Return the trajectory of a record. Without an id its number is the id; fields that are not `known` become `meta`.
+
+    Args:
+        tools: None where the record names none, which is an error if its messages call some.
+        instructions: those that stand outside of the messages.
+    """
+    messages, own = assemble(entries, tools or (), notes)
+    check_tools(tools, messages, notes)
+    said = "\n\n".join(filter(None, [instructions, own]))
+    return Trajectory(record_id(record, number), tuple(tools or ()), messages, said, rest(record, "id", *known))
+
+
+def check_tools(
+    tools: Sequence[Tool] | None, messages: Sequence[Message], notes: Counter[str], found: str = "none"
+) -> None:
+    """Raise a FieldError where messages have calls and their record names no tools; count a plain chat."""
+    if tools is not None:
+        return
+    if any(message.calls for message in messages):
+        raise FieldError("tools", "a list of tools, as the conversation calls some", found)
+    notes["records without tools and calls"] += 1
 
 
 @dataclass

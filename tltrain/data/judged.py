@@ -138,6 +138,8 @@ def log_reading(read: ReadReport, folder: Path) -> None:
     log_skipped(read, folder)
     for note, count in sorted(read.notes.items()):
         log.warning("reading: %s: %d times in %d records", note, count, read.read)
+    if any(note.endswith("is not in the stub") for note in read.notes):
+        log.warning("format=tl leaves out what is not in the stub, as the paper does; format=tl_full writes it")
 
 
 def log_skipped(read: ReadReport, folder: Path) -> None:

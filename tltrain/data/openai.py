@@ -25,14 +25,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from tltrain.data.arguments import checked, read_named_call
-from tltrain.data.conversations import LEARN, Entry, Made, assemble, is_learned
+from tltrain.data.conversations import LEARN, Entry, Made, assemble, check_tools, is_learned, record_id
 from tltrain.data.reading import (
     expect,
     expect_choice,
-    expect_id,
     member,
     note_rest,
     optional,
@@ -42,6 +42,7 @@ from tltrain.data.reading import (
     shown,
 )
 from tltrain.data.schemas import offered_tools
+from tltrain.data.text_calls import split_tools
 from tltrain.errors import FieldError
 from tltrain.trajectory import Message, Sample, Tool, Trajectory
 
@@ -54,17 +55,23 @@ TEXT_PARTS = ("text", "input_text", "output_text")
 _KNOWN = ("role", "content", "tool_calls", "function_call", "tool_call_id", "name")
 
 
+def recognise(record: dict[str, Any]) -> str:
+    """Return what shows that a record has this format; empty if nothing does."""
+    messages = record.get("messages")
+    if isinstance(messages, str) and messages.lstrip().startswith("["):
+        return "`messages` is the text of a list"
+    stated = (
+        isinstance(messages, list) and bool(messages) and all(isinstance(m, dict) and "role" in m for m in messages)
+    )
+    return "`messages` have a `role`" if stated else ""
+
+
 def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]:
     """Parse the one trajectory of a record. Without an id its number is the id; other fields become `meta`."""
     tools, messages, instructions = conversation(record, notes)
     yield Trajectory(
         record_id(record, number), tools, messages, instructions, rest(record, "id", "messages", "tools", "functions")
     )
-
-
-def record_id(record: Any, number: int) -> str:
-    """Return a record's id, or its number if it has none."""
-    return str(number) if record.get("id") is None else expect_id(record)
 
 
 def parse_sample(record: Any, number: int, notes: Counter[str]) -> Iterator[Sample]:
@@ -101,18 +108,30 @@ def _has_calls(entry: Any) -> bool:
 
 def conversation(record: Any, notes: Counter[str]) -> tuple[tuple[Tool, ...], tuple[Message, ...], str]:
     """Parse the tools, messages and instructions of an object with `messages` and `tools`. Raises FieldError."""
+    if isinstance(record, list):
+        raise FieldError("record", 'an object {"messages": [...], "tools": [...]}', "a list, of messages without tools")
     record = expect(record, dict, "record")
     raw = _messages(record)
-    entries = [_entry(expect(each, dict, f"messages[{i}]"), f"messages[{i}]", notes) for i, each in enumerate(raw)]
+    entries = [entry_of(expect(each, dict, f"messages[{i}]"), f"messages[{i}]", notes) for i, each in enumerate(raw)]
     tools = _tools(record, raw, notes)
-    messages, instructions = assemble(entries, tools or (), notes)
     if tools is None:
-        if any(message.calls for message in messages):
-            key = next((key for key in ("tools", "functions") if key in record), None)
-            found = "no such field" if key is None else shown(record[key])
-            raise FieldError("tools", "a list of tools, as the conversation calls some", found)
-        notes["records without tools and calls"] += 1
+        entries, tools = tools_in_text(entries, notes)
+    messages, instructions = assemble(entries, tools or (), notes)
+    key = next((key for key in ("tools", "functions") if key in record), None)
+    check_tools(tools, messages, notes, "no such field" if key is None else shown(record[key]))
     return tools or (), messages, instructions
+
+
+def tools_in_text(entries: list[Entry], notes: Counter[str]) -> tuple[list[Entry], tuple[Tool, ...] | None]:
+    """Return the messages without the tools in the text of a system message, and those tools; None if it has none."""
+    for i, entry in enumerate(entries):
+        if entry.role == "system":
+            text, found = split_tools(entry.text, entry.where, notes)
+            if found is not None:
+                tools = offered_tools(found, f"{entry.where}.<tools>", notes)
+                kept = [replace(entry, text=text)] if text else []
+                return [*entries[:i], *kept, *entries[i + 1 :]], tools
+    return entries, None
 
 
 def _messages(record: dict[str, Any]) -> list[Any]:
@@ -133,7 +152,7 @@ def _tools(record: dict[str, Any], messages: list[Any], notes: Counter[str]) -> 
     return None
 
 
-def _entry(entry: dict[str, Any], where: str, notes: Counter[str]) -> Entry:
+def entry_of(entry: dict[str, Any], where: str, notes: Counter[str]) -> Entry:
     """Parse one message. Raises FieldError."""
     role = expect_choice(entry.get("role"), ROLES, f"{where}.role")
     known = [*_KNOWN, *(["tools"] if role in INSTRUCTIONS else [])]

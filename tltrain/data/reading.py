@@ -8,6 +8,7 @@ and listed in a `ReadReport`.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -47,12 +48,14 @@ class ReadReport:
         skipped: the one-line error of each record that could not be read.
         notes: how often something was left out of a record or changed in it, by a line that describes it.
         places: the first records of which a note was made, by the note.
+        remedy: what a user can do about a malformed record, for its error.
     """
 
     read: int = 0
     skipped: list[str] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
     places: dict[str, list[str]] = field(default_factory=dict)
+    remedy: str = ""
 
     def note(self, notes: Counter[str], file: object, number: int) -> None:
         """Count a record's notes, and keep the first places of each."""
@@ -84,20 +87,94 @@ def read_file(
     report = ReadReport() if report is None else report
     before = 0
     for file in files_of(path):
-        number = 0
-        for number, record in records(file, on_error, report):
+        failures = _Failures(file, on_error, report)
+        for number, record in failures.watch(_records(file, failures.add)):
             notes: Counter[str] = Counter()
             try:
                 parsed = list(parse(record, before + number, notes))
             except FieldError as error:
-                report.problem(RecordError(file, number, error), on_error)
+                failures.add(number, error)
                 continue
-            report.read += 1
-            report.note(notes, file, number)
-            yield from parsed
-        before += number
+            if failures.first is None:
+                report.read += 1
+                report.note(notes, file, number)
+                yield from parsed
+        failures.end()
+        before += failures.last
     if not before and not report.skipped:
         raise TltrainError(f"{path}: expected records (a JSON list, or JSON lines), found none")
+
+
+MOST_COUNTED = 10_000
+"""Most records after a malformed one that are read to say how many of them are malformed as well."""
+
+
+@dataclass
+class _Failures:
+    """The malformed records of a file: listed, or the first one raised with a count of those after it."""
+
+    path: str
+    on_error: OnError | str
+    report: ReadReport
+    first: tuple[int, FieldError] | None = None
+    alike: int = 0
+    others: int = 0
+    last: int = 0
+
+    def add(self, number: int, error: FieldError) -> None:
+        self.last = max(self.last, number)
+        if self.on_error != "stop":
+            self.report.skipped.append(str(RecordError(self.path, number, error)))
+        elif self.first is None:
+            self.first = number, error
+        elif _kind(error) == _kind(self.first[1]):
+            self.alike += 1
+        else:
+            self.others += 1
+
+    def watch(self, items: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+        """Yield the records, after the first malformed one only as many as are counted."""
+        try:
+            for number, record in items:
+                if self.first is not None and number - self.first[0] > MOST_COUNTED:
+                    return
+                self.last = number
+                yield number, record
+        except TltrainError:  # nothing behind this place can be read
+            if self.first is None:
+                raise
+
+    def end(self) -> None:
+        """Raise the first malformed record's error, if there is one."""
+        if self.first is None:
+            return
+        number, error = self.first
+        said = ""
+        if (after := self.last - number) > 0:
+            alike = f"{self.alike:,} of {after:,} fail alike"
+            said = f"; of the records after it {alike}" + (f", {self.others:,} otherwise" if self.others else "")
+        hopeless = error.remedy or (said and self.alike == after)  # it is the file that is another than expected
+        remedy = f"; {self.report.remedy}" if self.report.remedy and not hopeless else ""
+        raise RecordError(self.path, number, error, said + remedy)
+
+
+def _kind(error: FieldError) -> tuple[str, str]:
+    """What errors that are alike have in common: the field, whatever its numbers and names, and what is expected."""
+    return re.sub(r"\[\d+\]|(?<=properties\.)[^.]+", "", error.field), error.expected
+
+
+def _records(path: str | PathLike[str], problem: Callable[[int, FieldError], None]) -> Iterator[tuple[int, Any]]:
+    with open_file(path) as file:
+        if not is_table(file.peek(6)):
+            yield from numbered_values(path, file, problem)
+            return
+    for number, row in enumerate(table_rows(path), 1):
+        try:
+            record = plain(row, "row")
+        except FieldError as error:
+            problem(number, error)
+            continue
+        yield number, record
 
 
 def records(
@@ -117,17 +194,7 @@ def records(
     def problem(number: int, error: FieldError) -> None:
         report.problem(RecordError(path, number, error), on_error)
 
-    with open_file(path) as file:
-        if not is_table(file.peek(6)):
-            yield from numbered_values(path, file, problem)
-            return
-    for number, row in enumerate(table_rows(path), 1):
-        try:
-            record = plain(row, "row")
-        except FieldError as error:
-            problem(number, error)
-            continue
-        yield number, record
+    return _records(path, problem)
 
 
 def read_json(path: str | PathLike[str]) -> Any:

@@ -17,7 +17,7 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 from tltrain.data.arguments import read_named_call
-from tltrain.data.reading import parse_json
+from tltrain.data.reading import parse_json, parse_json_at
 from tltrain.errors import FieldError
 from tltrain.formats.preamble import thought_end
 from tltrain.trajectory import Call
@@ -28,6 +28,35 @@ _FUNCTION = re.compile(r"\s*<function=([^>\n]+)>(.*?)</function>\s*", re.DOTALL)
 _PARAMETER = re.compile(r"<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>", re.DOTALL)
 _TAG = re.compile(r"^\s*<[^>]{1,30}>|<[^>]{1,30}>\s*$|^\s*\[THINK\]|\[/THINK\]\s*$")
 LOOKS_LIKE_CALL = re.compile(r"<(?:tool_call|function_?call)>|\[TOOL_CALLS\]|<\|python_tag\|>|<\|tool_call")
+
+
+_TOOLS = re.compile(r"<tools>(.*?)</tools>", re.DOTALL)
+_QWEN = re.compile(r"\n*# Tools\n\nYou (?:may call one or more functions|have access to the following functions)")
+_HERMES = "function calling AI model"
+
+
+def split_tools(text: str, where: str, notes: Counter[str]) -> tuple[str, list[Any] | None]:
+    """Return a system message without the tools in its text, and those between `<tools>` tags; None if it has none.
+
+    What Hermes and Qwen say around them, how to write a call, is left out as well: the model's format says it.
+
+    Raises:
+        FieldError: what stands between the tags cannot be read.
+    """
+    found = _TOOLS.search(text)
+    if found is None:
+        return text, None
+    body = found[1].strip()
+    tools: list[Any] = []
+    at = 0
+    while at < len(body):
+        value, at = parse_json_at(body, at, f"{where}.<tools>")
+        tools += value if isinstance(value, list) else [value]
+        at += len(body[at:]) - len(body[at:].lstrip(" \t\r\n,"))
+    notes["system messages: tools in the text, and how to call them, left out"] += 1
+    if qwen := _QWEN.search(text):
+        return text[: qwen.start()].strip(), tools
+    return "" if _HERMES in text else _TOOLS.sub("", text).strip(), tools
 
 
 class Response(NamedTuple):

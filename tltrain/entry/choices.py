@@ -151,7 +151,8 @@ def why_unread(group: str, choice: str, name: str, keys: Iterable[str]) -> str:
         TltrainError: no choice reads the key.
     """
     found = {other: config.keys_of(schema) for other, schema in schemas(group).items()}
-    others = [f"{group}={other}" for other, known in found.items() if name in known]
+    having = [other for other, known in found.items() if name in known]
+    others = [f"{group}={other}" for other in sorted(having, key=lambda other: other != "auto")]  # it reads most files
     if not others:
         known = dict.fromkeys([*keys, *(each for known in found.values() for each in known)])
         raise TltrainError(f"{group}.{name}: no such key{suggestion(name, known)}")

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from tltrain.config import Names
 from tltrain.errors import TltrainError
-from tltrain.formats.families import TL_NAME
+from tltrain.formats.families import TL_NAMES
 
 _READ_NONE = ("mae", "cache", "report")
 """Stages that neither train nor ask a model."""
@@ -19,9 +19,9 @@ def check(cfg: DictConfig) -> None:
     """Raise a TltrainError where the configuration asks for what works with `format=tl` alone."""
     chosen = cfg.format.name
     _check_date(cfg.format.date)
-    if chosen == TL_NAME:
+    if chosen in TL_NAMES:
         if cfg.format.options:
-            raise TltrainError("format.options: format=tl has no chat template of the model; format=native does")
+            raise TltrainError(f"format.options: format={chosen} has no chat template of the model; format=native does")
         return
     if cfg.stage.name in _READ_NONE:
         return

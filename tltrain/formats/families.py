@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 AUTO, TL_NAME, NATIVE = "auto", "tl", "native"
+TL_FULL_NAME = "tl_full"
+TL_NAMES = (TL_NAME, TL_FULL_NAME)
+"""The TL format with the paper's stubs, and with those that say all of a schema."""
 
 
 @dataclass(frozen=True)
@@ -65,4 +68,4 @@ FAMILIES: Mapping[str, Family] = {
 }
 """The named formats: `format=NAME`, each with `conf/format/NAME.yaml`."""
 
-NAMES = (AUTO, TL_NAME, NATIVE, *FAMILIES)
+NAMES = (AUTO, *TL_NAMES, NATIVE, *FAMILIES)

@@ -19,13 +19,13 @@ the text is the released one to the letter. What the released code cannot write 
 - a name in `required` that `properties` lacks: a parameter of type `any`.
 
 Other keywords of a parameter (`enum`, `default`, `items`, ...) have no place in this form. `not_rendered` names them,
-so that a reader can count what the model will not see.
+so that a reader can count what the model will not see; `full_stubs` writes them.
 '''
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tltrain.errors import TltrainError
@@ -35,19 +35,30 @@ ANY_TYPE = "any"
 """Written for a parameter whose schema does not say its type."""
 
 
-def render_tools(tools: Sequence[Tool]) -> str:
+Describe = Callable[[Mapping[str, Any]], str]
+"""What stands behind a parameter's type, by its schema."""
+SHOWN = ("type", "description", "anyOf", "oneOf")
+"""The keywords of a schema that the stub shows."""
+
+
+def description_of(schema: Mapping[str, Any]) -> str:
+    """The description alone, as in the paper."""
+    return schema.get("description") or ""
+
+
+def render_tools(tools: Sequence[Tool], describe: Describe = description_of) -> str:
     """The stubs of `tools`, joined by a blank line."""
-    return "\n\n".join(map(render_tool, tools))
+    return "\n\n".join(render_tool(tool, describe) for tool in tools)
 
 
-def render_tool(tool: Tool) -> str:
+def render_tool(tool: Tool, describe: Describe = description_of) -> str:
     """One tool as a stub."""
     parameters = [*tool.required, *(name for name in tool.properties if name not in tool.required)]
-    types = {name: _type(_schema(tool, name)) for name in parameters}
+    types = {name: type_of(_schema(tool, name)) for name in parameters}
     signature = ", ".join(
         f"{name}: {types[name]}" + ("" if name in tool.required else " = None") for name in parameters
     )
-    lines = (f"\n    {name} ({types[name]}): {_schema(tool, name).get('description') or ''}" for name in parameters)
+    lines = (f"\n    {name} ({types[name]}): {describe(_schema(tool, name))}" for name in parameters)
     return (
         f'Function:\ndef {tool.name}({signature}):\n    """\n    {tool.description}\n\n    Args:'
         + "".join(lines)
@@ -56,16 +67,28 @@ def render_tool(tool: Tool) -> str:
 
 
 def not_rendered(tool: Tool) -> set[str]:
-    """Keywords of the parameters' schemas that the stub does not show, such as `enum`."""
-    shown = {"type", "description", "anyOf", "oneOf"}
-    return {keyword for name in tool.properties for keyword in _schema(tool, name)} - shown
+    """Keywords of the parameters' schemas, and of their choices, that the stub does not show, such as `enum`."""
+    return {keyword for name in tool.properties for keyword in _keywords(_schema(tool, name))} - {*SHOWN}
+
+
+def _keywords(schema: Mapping[str, Any]) -> Iterator[str]:
+    pending: list[Any] = [schema]
+    while pending:
+        each = pending.pop()
+        if isinstance(each, Mapping):
+            yield from each
+            pending += [choice for key in ("anyOf", "oneOf") for choice in _list(each.get(key))]
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _schema(tool: Tool, name: str) -> Mapping[str, Any]:
     return tool.properties.get(name) or {}
 
 
-def _type(schema: Mapping[str, Any]) -> str:
+def type_of(schema: Mapping[str, Any]) -> str:
     """The type as the stub writes it."""
     declared = schema.get("type")
     if isinstance(declared, str):
@@ -74,7 +97,7 @@ def _type(schema: Mapping[str, Any]) -> str:
         return " | ".join(map(str, declared))
     choices = schema.get("anyOf") or schema.get("oneOf")
     choices = choices if isinstance(choices, Sequence) else ()
-    types = dict.fromkeys(_type(choice) for choice in choices if isinstance(choice, Mapping))
+    types = dict.fromkeys(type_of(choice) for choice in choices if isinstance(choice, Mapping))
     return " | ".join(types) or ANY_TYPE
 
 

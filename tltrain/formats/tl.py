@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Literal
 
 from tltrain.errors import TltrainError
-from tltrain.formats import Format, Segment
+from tltrain.formats import Format, Segment, full_stubs
 from tltrain.formats.calls import call_end, render_call
+from tltrain.formats.families import TL_FULL_NAME, TL_NAME
 from tltrain.formats.preamble import thought_end
-from tltrain.formats.stubs import render_tools
+from tltrain.formats.stubs import Describe, description_of, render_tools
 from tltrain.trajectory import Call, Message, Role, Sample, Trajectory, sequential
 
 ROLES: dict[Role | Literal["system"], str] = {
@@ -32,7 +33,7 @@ ROLES: dict[Role | Literal["system"], str] = {
 _CHAT_TEMPLATE = Path(__file__).with_name("tl_template.jinja")
 
 
-def chat_template(opening: str = "") -> str:
+def chat_template(opening: str = "", full: bool = False) -> str:
     """The chat template of the TL format, which ends with the tokenizer's own end token in place of `</s>`.
 
     It takes messages of the paper's roles (`chat_messages`), as the released template does, and messages and tools as
@@ -41,14 +42,17 @@ def chat_template(opening: str = "") -> str:
     Args:
         opening: special tokens that every conversation begins with; the released template leaves them to the tokenizer,
             but what applies a template adds none.
+        full: whether tools are written as `full_stubs`.
     """
     template = _CHAT_TEMPLATE.read_text(encoding="utf-8").rstrip("\n")
+    if full:
+        template = full_stubs.in_template(template)
     return "{{ " + json.dumps(opening) + " }}" + template if opening else template
 
 
-def system_text(conversation: Trajectory | Sample) -> str:
+def system_text(conversation: Trajectory | Sample, describe: Describe = description_of) -> str:
     """The system message: instructions, if there are any, then the tools' stubs."""
-    stubs = render_tools(conversation.tools)
+    stubs = render_tools(conversation.tools, describe)
     return f"{conversation.instructions}\n\n{stubs}" if conversation.instructions else stubs
 
 
@@ -84,9 +88,18 @@ GENERATION_PROMPT = f"\n{ROLES['assistant']}:"
 
 
 class TlFormat:
-    """The TL format as a `Format`."""
+    """The TL format as a `Format`.
+
+    Attributes:
+        name: the name of its `format` choice.
+        describe: what its stubs say of a parameter behind the type.
+    """
 
     writes_bos = False
+
+    def __init__(self, name: str = TL_NAME, describe: Describe = description_of) -> None:
+        self.name, self.describe = name, describe
+
     stop = tuple(f"\n{ROLES[role]}:" for role in ("user", "tool", "system"))
     """What an answer is followed by where a model goes on to write the others' parts too: nothing after is read."""
 
@@ -96,7 +109,7 @@ class TlFormat:
         Joined, the texts are the chat template's output without the final end token. A turn of the assistant gives two
         segments: `"\\nAssistant:"`, which is given, and `" <call>"`, which carries the turn's number.
         """
-        pieces = [Segment(f"{ROLES['system']}: {system_text(conversation)}")]
+        pieces = [Segment(f"{ROLES['system']}: {system_text(conversation, self.describe)}")]
         turn = 0
         for message in sequential(conversation.messages):
             if message.role == "assistant":
@@ -144,3 +157,10 @@ _OPENING = Segment(GENERATION_PROMPT, opens_turn=True)
 
 TL: Format = TlFormat()
 """The TL format."""
+TL_FULL: Format = TlFormat(TL_FULL_NAME, full_stubs.described)
+"""The TL format with stubs that say all of a schema."""
+
+
+def tl_format(name: str | None) -> Format:
+    """The TL format of this name; the paper's for any other name."""
+    return TL_FULL if name == TL_FULL_NAME else TL

@@ -23,7 +23,7 @@ from functools import lru_cache
 import numpy as np
 
 from tltrain.errors import TltrainError
-from tltrain.formats.tl import TL
+from tltrain.formats.tl import TlFormat
 from tltrain.inference.token_bytes import TokenBytes
 from tltrain.tokens.encoder import Encoder
 from tltrain.trajectory import FINISH, Tool
@@ -54,7 +54,7 @@ class OfferedNames:
     """
 
     def __init__(self, encoder: Encoder) -> None:
-        if encoder.format is not TL:
+        if not isinstance(encoder.format, TlFormat):
             raise TltrainError(
                 "stage.names=offered needs the TL format, whose answers begin with the tool's name; stage.names=free "
                 "needs none"

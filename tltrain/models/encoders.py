@@ -14,9 +14,9 @@ from omegaconf import DictConfig
 from transformers import PreTrainedTokenizerBase
 
 from tltrain.errors import TltrainError
-from tltrain.formats import families
-from tltrain.formats.families import AUTO, FAMILIES, NATIVE, TL_NAME
-from tltrain.formats.tl import chat_template
+from tltrain.formats import Format, families
+from tltrain.formats.families import AUTO, FAMILIES, NATIVE, TL_NAME, TL_NAMES
+from tltrain.formats.tl import TL, TL_FULL, chat_template, tl_format
 from tltrain.models import loading, sizes
 from tltrain.runtime import json_files
 from tltrain.tokens.chat_templates import TemplateFormat
@@ -76,7 +76,7 @@ class TokenizationRecord:
 
 def record_of(encoder: Encoder, prompts: int, prompts_read_apart: int) -> TokenizationRecord:
     """Return the record of how an encoder tokenizes."""
-    name = encoder.native.name if isinstance(encoder, NativeEncoder) else TL_NAME
+    name = encoder.native.name if isinstance(encoder, NativeEncoder) else getattr(encoder.format, "name", TL_NAME)
     return TokenizationRecord(bool(encoder.opening), prompts, prompts_read_apart, format=name)
 
 
@@ -93,8 +93,8 @@ def load_encoder(path: str, model: DictConfig, format: DictConfig | None = None)
     tokenizer = loading.load_tokenizer(path, model)
     sizes.check_tokens(loading.sizes_at(path), tokenizer.get_vocab(), path)
     name = format_of(path, tokenizer, None if format is None else format.name)
-    if name == TL_NAME:
-        return encoder_of(tokenizer, bos_of(path, model))
+    if name in TL_NAMES:
+        return encoder_of(tokenizer, bos_of(path, model), tl_format(name))
     return native_encoder(tokenizer, name, {} if format is None else format)
 
 
@@ -187,10 +187,11 @@ def _known_response(tokenizer: PreTrainedTokenizerBase, template: str) -> dict[s
         return None
 
 
-def encoder_of(tokenizer: PreTrainedTokenizerBase, bos: bool | None) -> Encoder:
-    """Create the encoder of a tokenizer, which gets the TL chat template; `bos` as in `Encoder`."""
-    encoder = Encoder(tokenizer, bos=bos)
-    tokenizer.chat_template = chat_template("".join(tokenizer.convert_ids_to_tokens(encoder.opening)))
+def encoder_of(tokenizer: PreTrainedTokenizerBase, bos: bool | None, format: Format = TL) -> Encoder:
+    """Create the encoder of a tokenizer, which gets the chat template of a TL format; `bos` as in `Encoder`."""
+    encoder = Encoder(tokenizer, format, bos=bos)
+    opening = "".join(tokenizer.convert_ids_to_tokens(encoder.opening))
+    tokenizer.chat_template = chat_template(opening, full=format is TL_FULL)
     return encoder
 
 

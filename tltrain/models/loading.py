@@ -41,7 +41,7 @@ from tltrain.errors import TltrainError
 from tltrain.formats import joined
 from tltrain.formats.families import FAMILIES
 from tltrain.formats.native import corpus_text
-from tltrain.formats.tl import TL
+from tltrain.formats.tl import tl_format
 from tltrain.models import adapters, packages, sizes
 from tltrain.runtime import distributed, fingerprints, manifests, out_of_space
 from tltrain.runtime.terminal import status
@@ -322,4 +322,5 @@ def corpus(items: list[Trajectory], format: DictConfig | None = None) -> list[st
     """Return the training texts for the tokenizer of a model with random weights: the first `CORPUS` conversations."""
     if format is not None and format.name in FAMILIES:
         return [corpus_text(item) for item in items[:CORPUS]]
-    return [joined(TL.segments(item)) for item in items[:CORPUS]]
+    own = tl_format(None if format is None else format.name)
+    return [joined(own.segments(item)) for item in items[:CORPUS]]

@@ -37,7 +37,8 @@ from omegaconf import DictConfig
 from tltrain import config
 from tltrain.errors import TltrainError, shorten
 from tltrain.formats import chat_completions, joined
-from tltrain.formats.tl import TL
+from tltrain.formats.families import TL_FULL_NAME
+from tltrain.formats.tl import TL, tl_format
 from tltrain.runtime import json_files, redact, runs, terminal
 from tltrain.runtime.shares import share
 from tltrain.sources import server_errors
@@ -98,7 +99,7 @@ class Endpoint:
         self.common = _common_fields(cfg)
         self.extra = list(cfg.source.extra)
         self.encoder = _encoder(cfg) if cfg.source.tokenizer is not None else None
-        self.format = TL if self.encoder is None else self.encoder.format
+        self.format = tl_format(cfg.format.name) if self.encoder is None else self.encoder.format
 
     def __call__(self, samples: Sequence[Sample]) -> list[str | None]:
         """Return the answer to each sample, None for a prompt that is too long; equal requests are sent once.
@@ -349,4 +350,4 @@ def _encoder(cfg: DictConfig) -> Encoder:
     """Load the encoder of `source.tokenizer`; only this function needs transformers."""
     from tltrain.models.encoders import load_encoder
 
-    return load_encoder(cfg.source.tokenizer, cfg.model)
+    return load_encoder(cfg.source.tokenizer, cfg.model, cfg.format if cfg.format.name == TL_FULL_NAME else None)

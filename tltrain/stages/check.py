@@ -11,19 +11,24 @@ do not end the run. Neither torch nor transformers is loaded.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from tltrain import config
-from tltrain.data import trajectories
+from tltrain.config import OnError
+from tltrain.data import auto, hub, trajectories
 from tltrain.data.judged import log_skipped, named_rule, read_metrics
-from tltrain.data.reading import ReadReport, files_of
+from tltrain.data.reading import ReadReport, files_of, records
 from tltrain.data.survey import Survey
 from tltrain.errors import TltrainError
 from tltrain.runtime import runs, targets, terminal
 from tltrain.views import check_page
+
+LOOKED_AT = 100
+"""Most records that are looked at for what shows their format."""
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
@@ -53,13 +58,20 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def source(data: DictConfig) -> dict[str, Any]:
-    """Return the format that was taken, and the files that were read with their size in bytes."""
+    """Return the format that was taken, what shows it in the first record, and the files with their size in bytes."""
     found: dict[str, Any] = {"format": data.get(targets.TARGET) or data.name}
-    if data.get("path"):
-        path = list(data.path) if not isinstance(data.path, str) else data.path
-        found["path"] = path
-        files = [Path(file) for file in files_of(path)]
-        found["files"], found["bytes"] = len(files), sum(file.stat().st_size for file in files if file.is_file())
+    if not data.get("path"):
+        return found
+    found["path"] = path = data.path if isinstance(data.path, str) else list(data.path)
+    if any(hub.is_dataset(each) for each in ([path] if isinstance(path, str) else path)):
+        return found
+    files = [Path(file) for file in files_of(path)]
+    found["files"], found["bytes"] = len(files), sum(file.stat().st_size for file in files if file.is_file())
+    if data.name in auto.FORMATS or data.name == "auto":
+        firsts = (record for _, record in islice(records(files[0], OnError.skip), LOOKED_AT))
+        seen = next(filter(None, map(auto.recognised, firsts)), None)
+        if seen is not None:
+            found["recognised"], found["shown_by"] = seen
     return found
 
 

@@ -23,7 +23,7 @@ from tltrain.config import KeyTokens
 from tltrain.data.judged import Judge, JudgedSource, judge_of, log_reading, read_metrics
 from tltrain.formats import tl
 from tltrain.formats.native import tools_of
-from tltrain.formats.stubs import render_tools
+from tltrain.formats.stubs import description_of, render_tools
 from tltrain.mae import Verdict
 from tltrain.models import encoders, loading
 from tltrain.models.loading import CORPUS, corpus
@@ -110,7 +110,7 @@ def conversation(
             messages.append(History(speaker, text, kind))
             kind = ""
     names = tuple(tool.name for tool in trajectory.tools)
-    tools = Tools(names, render_tools(trajectory.tools))
+    tools = Tools(names, render_tools(trajectory.tools, getattr(encoder.format, "describe", description_of)))
     return Conversation(trajectory.id, tools, tuple(messages), trajectory.instructions)
 
 

@@ -146,13 +146,16 @@ def of_data(cfg: DictConfig, own: DictConfig, context: int | None) -> Any:
 
 def local_encoder(cfg: DictConfig) -> Any:
     """Return a function from the training data to the model's encoder, or None if the tokenizer is not here."""
+    from tltrain.formats.tl import tl_format
     from tltrain.models import encoders, loading, packages
     from tltrain.models.loading import corpus
 
     model = cfg.model
     if model.path is None and model.random is not None:
         return lambda items: encoders.encoder_of(
-            loading.byte_level_tokenizer(corpus(items), model.random.vocab_size), bos=None
+            loading.byte_level_tokenizer(corpus(items, cfg.format), model.random.vocab_size),
+            bos=None,
+            format=tl_format(cfg.format.name),
         )
     weights = packages.weights(model.package)
     converted = None if weights is None else str(packages.converted(weights, model.name, cfg.cache.dir))

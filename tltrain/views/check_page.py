@@ -40,6 +40,8 @@ def numbers(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the counts of a data set with their names, in the order of the page."""
     tools, source = metrics["tools"], metrics["data"]
     rows: list[tuple[str, Any]] = [("format", source["format"])]
+    if "recognised" in source:
+        rows.append(("looks like", f"data={source['recognised']}, since {source['shown_by']}"))
     if "files" in source:
         rows.append(("files", f"{source['files']:,} ({source['bytes'] / 1e6:,.1f} MB)"))
     rows += [

@@ -1,0 +1,48 @@
+"""Datasets of the Hugging Face hub as files: `hf://datasets/OWNER/NAME[@REVISION][/FILE or FOLDER]`.
+
+The files are downloaded by `huggingface_hub` into its own cache, and read as files of this machine are.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+
+from tltrain.errors import TltrainError
+
+log = logging.getLogger(__name__)
+
+PREFIX = "hf://"
+_PATH = re.compile(r"hf://datasets/(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.%-]+))?(?:/(?P<inside>[^?#]+))?")
+
+
+def is_dataset(path: object) -> bool:
+    """Return whether a path names something of the hub."""
+    return isinstance(path, str) and path.startswith(PREFIX)
+
+
+def downloaded(path: str) -> str:
+    """Return the file or folder on this machine that a path of the hub names.
+
+    Raises:
+        TltrainError: it names no dataset, the hub cannot be reached, or there is no such dataset.
+    """
+    import huggingface_hub
+
+    found = _PATH.fullmatch(path.rstrip("/"))
+    if found is None or ".." in path.split("/"):
+        raise TltrainError(f"{path}: expected hf://datasets/OWNER/NAME, with @REVISION or /FILE behind it if wanted")
+    inside, revision = found["inside"], found["revision"]
+    if revision is None:
+        log.warning("%s: without @REVISION behind the name, the data of a repeated run may be other data", path)
+    patterns = [inside, f"{inside}/*"] if inside else None
+    try:
+        folder = huggingface_hub.snapshot_download(
+            found["repo"], repo_type="dataset", revision=revision, allow_patterns=patterns
+        )
+    except (huggingface_hub.errors.HfHubHTTPError, OSError, ValueError) as error:
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise TltrainError(
+            f"{path}: cannot be downloaded, {first}; data.path=FOLDER reads a copy on this machine"
+        ) from None
+    return f"{folder}/{inside}" if inside else folder

@@ -1,0 +1,38 @@
+"""xLAM's and APIGen's single questions (Salesforce/xlam-function-calling-60k).
+
+    {"query": "...", "tools": "[{\\"name\\": ..., \\"parameters\\": {\\"city\\": {\\"type\\": \\"str\\", ...}}}]",
+     "answers": "[{\\"name\\": ..., \\"arguments\\": {...}}]"}
+
+All answers are calls of one message. A question without answers, to which no call is right, has no turn to learn.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from tltrain.data.arguments import read_named_call
+from tltrain.data.conversations import Entry, Made, trajectory
+from tltrain.data.reading import expect, member, parse_json
+from tltrain.data.schemas import offered_tools
+from tltrain.trajectory import Trajectory
+
+
+def recognise(record: dict[str, Any]) -> str:
+    """Return what shows that a record has this format; empty if nothing does."""
+    return "it has `query`, `tools` and `answers`" if {"query", "tools", "answers"} <= record.keys() else ""
+
+
+def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]:
+    """Parse the one trajectory of a record. Raises FieldError."""
+    record = expect(record, dict, "record")
+    tools = offered_tools(record.get("tools"), "tools", notes)
+    answers = record.get("answers")
+    answers = expect(parse_json(answers, "answers") if isinstance(answers, str) else answers, list, "answers")
+    calls = tuple(Made(read_named_call(entry, f"answers[{i}]", notes)) for i, entry in enumerate(answers))
+    entries = [Entry("user", "query", member(record, "query", str)), Entry("assistant", "answers", "", calls=calls)]
+    if not calls:
+        notes["records whose question no call answers, with no turn to learn"] += 1
+        entries.pop()
+    yield trajectory(record, number, tools, entries, notes, ("query", "tools", "answers"))
