@@ -3,19 +3,23 @@
 `grade` compares a prediction with the accepted calls and the tools on offer, and returns where it first goes wrong, in
 the order of the paper's reward table (IRM). `tltrain.config.rewards` has the table, `tltrain.formats.values` the
 comparison of values. Nothing here depends on models or benchmarks.
+
+`grade_answer` grades an answer that may make several calls: each is matched to one of the golden calls.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
+from itertools import chain
 
 from tltrain.config import Matching
-from tltrain.config.rewards import PAPER_REWARD, RewardSettings, RewardTable
-from tltrain.formats.calls import CallSyntaxError, read_call, read_calls
+from tltrain.config.rewards import PAPER_REWARD, PAPER_SETTINGS, RewardSettings, RewardTable
+from tltrain.formats.calls import UNREADABLE, CallSyntaxError, read_call, read_calls, split_calls
+from tltrain.formats.matching import best_pairs
 from tltrain.formats.preamble import words_before_call
-from tltrain.formats.reasons import parameter_faults, quoted, shown, shown_golden
+from tltrain.formats.reasons import parameter_faults, quoted, shortened, shown, shown_golden
 from tltrain.formats.values import optional, same_value
 from tltrain.trajectory import ANY, Call, OneOf, Tool
 
@@ -23,24 +27,29 @@ __all__ = [
     "ANY",
     "CUT",
     "PAPER_REWARD",
+    "PAPER_SETTINGS",
     "SAMPLED_OUTCOMES",
+    "AnswerGrade",
     "Grade",
     "OneOf",
     "Outcome",
     "RewardSettings",
     "RewardTable",
+    "calls_of",
     "first_call",
     "grade",
+    "grade_answer",
     "named_row",
     "same_value",
 ]
 
 
 class Outcome(StrEnum):
-    """Where a call first goes wrong, from worst to best."""
+    """Where a call first goes wrong, from worst to best; `MISSING_CALL`: an answer of several calls lacks this one."""
 
     FORMAT_ERROR = "format_error"
     WORDS_BEFORE_CALL = "words_before_call"
+    MISSING_CALL = "missing_call"
     TOOL_HALLUCINATION = "tool_hallucination"
     WRONG_TOOL = "wrong_tool"
     PARAMETERS = "parameters"
@@ -120,6 +129,153 @@ class Grade:
         """Documentation error: unparseable, unknown tool, unknown parameter, a required one missing, or values without
         a parameter's name beside all that are required."""
         return bool(self.contradictions)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerGrade:
+    """How good an answer of any number of calls is, and why; of one golden call and one call it says what `Grade` does.
+
+    Attributes:
+        grades: of each golden call, in their order, the grade of the call matched to it, or `MISSING_CALL`. Without
+            golden calls, of each call by the documentation.
+        superfluous: the other calls of the answer, by the documentation.
+        compared: whether there are golden calls.
+    """
+
+    grades: tuple[Grade, ...]
+    superfluous: tuple[Grade, ...] = ()
+    compared: bool = True
+
+    @property
+    def worst(self) -> Grade:
+        """The worst of `grades` by its row, the first of equals: what the answer as a whole is counted as."""
+        return min(self.grades, key=_rank)
+
+    @property
+    def outcome(self) -> Outcome:
+        """The outcome of the worst."""
+        return self.worst.outcome
+
+    @property
+    def row(self) -> str:
+        """The row of the worst."""
+        return self.worst.row
+
+    @property
+    def reason(self) -> str:
+        """What is wrong with each of the calls, in one line."""
+        if len(self.grades) == 1 and not self.superfluous:
+            return self.grades[0].reason
+        wrong = [one for one in self.grades if not one.cf]
+        what = "golden calls are made" if self.compared else "calls agree with the documentation"
+        right = f"{len(self.grades) - len(wrong)} of {len(self.grades)} {what}"
+        extra = [one.reason if one.prediction is None else _not_asked(one.prediction) for one in self.superfluous]
+        return shortened("; ".join([right, *(one.reason for one in wrong), *extra]), 500)
+
+    @property
+    def prediction(self) -> Call | None:
+        """The call of the first golden call that has one."""
+        return next((one.prediction for one in self.grades if one.prediction is not None), None)
+
+    @property
+    def ts(self) -> bool | float:
+        """Tool selection: the share of golden calls whose tool is called; true or false of a single one."""
+        return self._share("ts")
+
+    @property
+    def pi(self) -> bool | float:
+        """Parameter identification: the share of golden calls."""
+        return self._share("pi")
+
+    @property
+    def cf(self) -> bool | float:
+        """Content filling: the share of golden calls."""
+        return self._share("cf")
+
+    @property
+    def contradictions(self) -> tuple[str, ...]:
+        """Where any call contradicts the documentation."""
+        return tuple(chain.from_iterable(one.contradictions for one in self.of_calls))
+
+    @property
+    def de(self) -> bool:
+        """Documentation error: any call contradicts the documentation."""
+        return bool(self.contradictions)
+
+    @property
+    def of_calls(self) -> tuple[Grade, ...]:
+        """The grade of each call that the answer makes or tries to make; an answer without one counts as one."""
+        made = (one for one in (*self.grades, *self.superfluous) if one.outcome is not Outcome.MISSING_CALL)
+        return tuple(made)
+
+    def reward(self, settings: RewardSettings = PAPER_SETTINGS) -> float:
+        """The mean over the golden calls of their rewards, each superfluous call adding its price to the sum."""
+        return self.mean([one.reward(settings) for one in self.grades], settings)
+
+    def mean(self, rewards: Sequence[float], settings: RewardSettings) -> float:
+        """The same of other rewards of `grades`."""
+        return (sum(rewards) + settings.superfluous_price * len(self.superfluous)) / len(self.grades)
+
+    def _share(self, metric: str) -> bool | float:
+        levels = [bool(getattr(one, metric)) for one in self.grades]
+        return levels[0] if len(levels) == 1 else sum(levels) / len(levels)
+
+
+def grade_answer(
+    prediction: str,
+    asked: Sequence[Sequence[Call]],
+    tools: Sequence[Tool],
+    values: Matching | str = Matching.strict,
+) -> AnswerGrade:
+    """Grade an answer that may make several calls against golden calls that are all asked for, in any order.
+
+    As many calls as possible are matched, each to a golden call of its own, so that most of them are correct, then most
+    have only a wrong value, and so on up the rows of the reward table. No order of the calls changes the numbers. Among
+    equal matchings the first golden call gets the earliest call, then the second.
+
+    Args:
+        prediction: text of the TL format, one call after another (`formats.native.as_text` writes it).
+        asked: for each golden call the accepted ones (`Sample.asked`). None at all: every call is compared with the
+            documentation.
+        tools, values: as in `grade`.
+
+    Never raises for a model's answer.
+    """
+    calls = calls_of(prediction, tools)
+    if not asked:
+        return AnswerGrade(tuple(grade(call, None, tools, values) for call in calls), compared=False)
+    if len(asked) == len(calls) == 1:
+        return AnswerGrade((grade(calls[0], asked[0], tools, values),))
+    table = [[grade(call, golden, tools, values) for call in calls] for golden in asked]
+    pairs = best_pairs([[_rank(one) for one in row] for row in table])
+    grades = [
+        _missing(golden[0]) if at is None else row[at] for golden, row, at in zip(asked, table, pairs, strict=True)
+    ]
+    free = [grade(call, None, tools, values) for at, call in enumerate(calls) if at not in pairs]
+    return AnswerGrade(tuple(grades), tuple(free))
+
+
+def calls_of(prediction: str, tools: Sequence[Tool]) -> list[Call | str]:
+    """Return the calls of an answer, as text where one cannot be read; the answer itself if it begins with none."""
+    if prediction.startswith(UNREADABLE) or isinstance(first_call(prediction, tools), Call):
+        return split_calls(prediction)
+    return [prediction]
+
+
+def _missing(golden: Call) -> Grade:
+    return Grade(Outcome.MISSING_CALL, f"no call is left for {quoted([golden.name])}", golden=golden)
+
+
+def _not_asked(call: Call) -> str:
+    return f"{quoted([call.name])} is called beyond the golden calls"
+
+
+_RANKS = {row.name: rank for rank, row in enumerate(fields(RewardTable))}
+
+
+def _rank(one: Grade) -> int:
+    """Return the place of a grade's row in the reward table, from worst to best."""
+    return _RANKS[one.row]
 
 
 def grade(

@@ -246,8 +246,8 @@ class Trajectory:
 class Sample:
     """A benchmark question: given `messages` (the last one from the user or a tool), call one of `tools`.
 
-    Each of `goldens` is a correct answer. `meta` holds the fields by which results are split (`scenario`, `level`,
-    `turn`, ...).
+    Each of `goldens` is a correct answer; if they are `parallel`, they are calls of one message, and all of them are
+    asked for. `meta` holds the fields by which results are split (`scenario`, `level`, `turn`, ...).
     """
 
     id: str
@@ -256,6 +256,14 @@ class Sample:
     goldens: tuple[Call, ...]
     instructions: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict)
+    parallel: bool = False
+
+    @property
+    def asked(self) -> tuple[tuple[Call, ...], ...]:
+        """For each call that is asked for, the golden calls of which any is a correct one."""
+        if self.parallel:
+            return tuple((golden,) for golden in self.goldens)
+        return (self.goldens,) if self.goldens else ()
 
     @property
     def query(self) -> str:

@@ -43,6 +43,8 @@ UPDATES = ("stage.rl.args.gradient_accumulation_steps=", "stage.rl.args.max_step
 """Words that say how many updates PPO makes, and of how many trajectories."""
 DIVERGED = ("the loss became infinite", "not finite")
 """What tltrain says where a training diverged."""
+ONE_QUESTION = "stage.benchmarks=[{name: questions, split: validation, size: 1}]"
+"""What a model is asked that is trained for another arm alone; a pipeline asks something."""
 QUIET = {"OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false"}
 """Environment of a job that others share the machine with."""
 
@@ -165,20 +167,21 @@ def arm_words(arm: Arm, settings: Mapping[str, Sequence[str]]) -> tuple[str, ...
     return (*words, *arm.words)
 
 
-def model_words(place: Place, arm: Arm, seed: int) -> tuple[str, ...]:
-    """The override that starts an arm from another's model.
-
-    Raises:
-        TltrainError: that row has not been run here.
-    """
+def model_words(
+    place: Place, study: Study, arm: Arm, seed: int, settings: Mapping[str, Sequence[str]]
+) -> tuple[str, ...]:
+    """The override that starts an arm from another's model, which is trained again if only its row was kept."""
     if arm.after is None:
         return ()
-    folder = place.work / f"{arm.after}-{seed}" / "main"
-    model = next(iter(sorted(folder.glob("model_*/model"))), None)
-    if model is None or not (folder / "metrics.json").is_file():
-        raise TltrainError(
-            f"arm {arm.name}: starts from {arm.after}, seed {seed}, which has not been run in {place.work}"
+    start = study.arms[arm.after]
+    folder = place.work / f"{start.name}-{seed}" / "main"
+    if not (folder / "metrics.json").is_file():
+        folder = place.work / f"{start.name}-{seed}" / "model"
+        small = study.dry_run.of(start.settings) if place.dry_run else ()
+        pipeline(
+            place, folder, start.experiment, seed, (*arm_words(start, settings), *small, ONE_QUESTION, *place.words)
         )
+    model = next(iter(sorted(folder.glob("model_*/model"))))
     return (f"model.path={model}",)
 
 
@@ -197,7 +200,7 @@ def make_row(place: Place, study: Study, arm: Arm, seed: int) -> Path:
             raise TltrainError(f"arm {arm.name}: needs --path {name}=FOLDER")
     words = (
         *arm_words(arm, settings),
-        *model_words(place, arm, seed),
+        *model_words(place, study, arm, seed, settings),
         *(study.dry_run.of(arm.settings, arm.after is not None) if place.dry_run else ()),
         *place.words,
     )

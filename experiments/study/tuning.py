@@ -1,7 +1,9 @@
 """Choose the settings on validation tools, by the rule of the protocol, and write them with their evidence.
 
 Each step of the plan tries its candidates once, with a seed that the study does not use, and keeps the one with the
-highest measure; of equal ones the first. `tuned.yaml` gets the words of each setting, and every candidate's measure.
+highest measure; of equal ones the first. What each candidate answered is kept beside `tuned.yaml`, as a row is
+(`candidates/STEP.NUMBER-SEED.jsonl.gz`): tuning goes on from there on any machine. `tuned.yaml` gets the words of each
+setting, and every candidate's measure.
 """
 
 from __future__ import annotations
@@ -41,13 +43,9 @@ def tune(study: Study, place: Place, pipeline: Pipeline) -> None:
         candidates = step.candidates[:1] if place.dry_run else step.candidates
         for number, candidate in enumerate(candidates):
             taken = [word for name in step.settings for word in settings.get(name, ())]
-            folder = place.work / "tuning" / f"{step.name}-{number}"
             words = (*taken, *candidate.keep, *candidate.only_here, *last_words(study, place, [step.setting]))
-            try:
-                pipeline(place, folder, step.experiment, study.tuning_seed, words)
-                measured.append(measure(folder, step.measure))
-            except Diverged:
-                measured.append(-math.inf)
+            found = answered(place, f"{step.name}.{number}", step.experiment, study.tuning_seed, words, pipeline)
+            measured.append(measure(found, step.measure))
             print(f"{step.name}: {' '.join(candidate.keep)}: {step.measure} {measured[-1]:.4f}", flush=True)
         best = choose(measured)
         settings.setdefault(step.setting, []).extend(step.candidates[best].keep)
@@ -55,27 +53,49 @@ def tune(study: Study, place: Place, pipeline: Pipeline) -> None:
     write(place.tuned, settings, evidence, pilot(study, place, settings, pipeline))
 
 
+def answered(
+    place: Place, name: str, experiment: str, seed: int, words: Sequence[str], pipeline: Pipeline
+) -> rows.RowFile:
+    """What a run answered: as it stands in `candidates/`, else after running it. A run that diverges has no lines.
+
+    Raises:
+        TltrainError: the file that stands is of another protocol or of other words, or the run failed.
+    """
+    file = place.tuned.parent / "candidates" / rows.name_of(name, seed)
+    said = {"protocol": protocol_hash(), "words": [word for word in words if not word.startswith("paths.")]}
+    if file.is_file():
+        found = rows.read(file)
+        if any(found.header.get(key) != value for key, value in said.items()):
+            raise TltrainError(f"{file}: of other words or another protocol; remove it, and the candidate is run again")
+        return found
+    folder = place.work / "tuning" / f"{name}-{seed}"
+    lines: list[rows.Line] = []
+    diverged = False
+    try:
+        pipeline(place, folder, experiment, seed, words)
+        for set_name, evaluation in rows.evaluations(folder):
+            lines += rows.lines_of(set_name, evaluation)
+    except Diverged:
+        diverged = True
+    rows.write(file, {"arm": name, "seed": seed, "diverged": diverged, **said}, lines)
+    return rows.read(file)
+
+
 def pilot(
     study: Study, place: Place, settings: Mapping[str, Sequence[str]], pipeline: Pipeline
 ) -> list[dict[str, Any]]:
     """Run an arm and its baseline with several seeds; what each measure's variance is made of and what it can show."""
     plan, found = study.pilot, []
-    folders: dict[tuple[str, int], Path] = {}
+    runs_of: dict[tuple[str, int], rows.RowFile] = {}
     seeds = plan.seeds[:2] if place.dry_run else plan.seeds
     for seed in seeds:
         for name in (plan.baseline, plan.arm):
             arm = study.arms[name]
-            folders[name, seed] = place.work / "tuning" / f"pilot-{name}-{seed}"
             taken = [word for setting in arm.settings for word in settings[setting]]
-            pipeline(
-                place,
-                folders[name, seed],
-                arm.experiment,
-                seed,
-                (*taken, *arm.words, *last_words(study, place, arm.settings)),
-            )
+            words = (*taken, *arm.words, *last_words(study, place, arm.settings))
+            runs_of[name, seed] = answered(place, f"pilot.{name}", arm.experiment, seed, words, pipeline)
     for level, set_name in plan.measures.items():
-        lines = {key: rows.lines_of(set_name, folder / f"eval_{set_name}") for key, folder in folders.items()}
+        lines = {key: run.lines[set_name] for key, run in runs_of.items()}
         cluster = {line["id"]: line["cluster"] for line in next(iter(lines.values()))}
         sides = [{seed: rows.results(lines[name, seed], level) for seed in seeds} for name in (plan.arm, plan.baseline)]
         comparison = st.compare(*sides, cluster)
@@ -109,12 +129,14 @@ def choose(measured: Sequence[float]) -> int:
     return max(range(len(measured)), key=lambda number: (measured[number], -number))
 
 
-def measure(folder: Path, name: str) -> float:
-    """The mean over the run's sets of the mean over their questions: of TS, PI and CF (`mean`), or of the reward."""
-    found = []
-    for set_name, place in rows.evaluations(folder):
-        found.append(statistics.fmean(rows.results(rows.lines_of(set_name, place), name).values()))
-    return statistics.fmean(found)
+def measure(run: rows.RowFile, name: str) -> float:
+    """The mean over a run's sets of the mean over their questions: of TS, PI and CF (`mean`), or of the reward.
+
+    -inf if the run diverged.
+    """
+    if run.header["diverged"]:
+        return -math.inf
+    return statistics.fmean(statistics.fmean(rows.results(lines, name).values()) for lines in run.lines.values())
 
 
 def entry(step: Step, measured: Sequence[float], best: int) -> dict[str, Any]:

@@ -239,8 +239,14 @@ def test_scored_by_any_call_and_by_every_call_through_the_command_line(tltrain, 
     (tmp_path / "answers").write_text("".join(json.dumps({"prediction": text}) + "\n" for text in texts))
     words = [f"benchmark.path={folder}", f"stage.predictions={tmp_path / 'answers'}", "benchmark.categories=[parallel]"]
     ran = tltrain("stage=eval", "benchmark=bfcl", *words)
-    keys = ("cf", "any/cf", "any/ts", "every/cf", "every/ts", "n")
-    assert [ran.metrics[f"bfcl_parallel/{key}"] for key in keys] == [50, 50, 75, 25, 50, 4]
+    keys = ("cf", "any/cf", "any/ts", "each/cf", "each/ts", "every/cf", "every/ts", "n")
+    assert [ran.metrics[f"bfcl_parallel/{key}"] for key in keys] == [50, 50, 75, 50, 62.5, 25, 50, 4]
+    native = tltrain("stage=eval", "benchmark=bfcl", *words, "format=hermes")  # an answer may be several calls
+    assert [native.metrics[f"bfcl_parallel/{key}"] for key in keys] == [50, 50, 75, 50, 62.5, 25, 50, 4]
+    assert native.metrics["bfcl_parallel/ts"] == 62.5 and ran.metrics["bfcl_parallel/ts"] == 75
+    assert [line["reward"] for line in native.lines("predictions.jsonl")] == [-0.5, 1, (1 - 0.25) / 2, -2]
+    assert [line["reward"] for line in ran.lines("predictions.jsonl")] == [1, 1, -0.25, -2]
+    assert native.metrics["bfcl_parallel/missing_calls"] == 2
     assert "bfcl_parallel/ast" not in ran.metrics
     assert "bfcl_parallel (every)" in ran.out
     goldens = ran.lines("predictions.jsonl")[0]["goldens"]

@@ -239,6 +239,6 @@ def test_labels_are_short_and_different():
 def test_rows_of_the_reward_table_are_outcomes():
     rows = {"format_error": 1, "hallucinated": 2, "redundant_missing": 3, "correct": 4}
     assert by_outcome(rows) == {
-        **{"format_error": 1, "words_before_call": 0, "tool_hallucination": 0, "wrong_tool": 0},
+        **{"format_error": 1, "words_before_call": 0, "missing_call": 0, "tool_hallucination": 0, "wrong_tool": 0},
         **{"parameters": 5, "wrong_value": 0, "correct": 4},
     }

@@ -37,6 +37,10 @@ def test_half_right_has_an_interval_of_ten_points_each_way():
     assert half.low == pytest.approx(40, abs=1.5)  # 1.96 * sqrt(0.5 * 0.5 / 100) = 9.8 points
     assert half.high == pytest.approx(60, abs=1.5)
     assert half == percentage([True, False] * 50)
+    in_part = percentage([0.5] * 10 + [True, False] * 5)
+    assert (in_part.value, in_part.right, in_part.n) == (50, 10, 20)
+    assert in_part.low > percentage([True, False] * 10).low  # half of them do not vary
+    assert percentage([1.0, 0.0] * 50) == half
 
 
 def test_intervals_at_the_ends():

@@ -39,16 +39,30 @@ predictions = st.builds(
     call=st.none() | objects,
     goldens=st.lists(objects, max_size=2),
     grade=texts,
-    scores=st.fixed_dictionaries({}, optional={"ts": st.booleans(), "va": st.booleans(), "de": st.floats(0, 1)}),
+    scores=st.fixed_dictionaries(
+        {},
+        optional={
+            "ts": st.booleans() | st.floats(0, 1, exclude_min=True, exclude_max=True),
+            "va": st.booleans(),
+            "de": st.floats(0, 1),
+        },
+    ),
     reward=st.none() | st.floats(-3, 1),
     reason=texts,
     meta=objects,
+    calls=st.lists(objects, max_size=2),
 )
 transcripts = st.builds(
     Transcript,
     id=texts,
     messages=st.lists(
-        st.builds(TranscriptMessage, st.sampled_from(["user", "tool"]), texts, st.none() | objects.filter(bool)),
+        st.builds(
+            TranscriptMessage,
+            st.sampled_from(["user", "tool"]),
+            texts,
+            st.lists(objects.filter(bool), max_size=2).map(tuple),
+            texts,
+        ),
         max_size=2,
     ).map(tuple),
     calls=st.lists(

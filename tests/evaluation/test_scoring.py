@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from tltrain.evaluation.scoring import (
     any_call,
     count_outcomes,
     count_rows,
+    each_call,
     every_call,
     rotbench_fixed,
     rotbench_official,
@@ -81,7 +83,8 @@ def test_errors_are_counted_by_outcome_and_by_row():
         "format_error": 1, "tool_hallucination": 1, "redundant_missing": 1, "redundant_or_missing": 2, "correct": 1,
     }  # fmt: skip
     assert list(count_outcomes([])) == [
-        "format_error", "words_before_call", "tool_hallucination", "wrong_tool", "parameters", "wrong_value", "correct",
+        "format_error", "words_before_call", "missing_call", "tool_hallucination", "wrong_tool", "parameters",
+        "wrong_value", "correct",
     ]  # fmt: skip
 
 
@@ -116,6 +119,25 @@ def test_calls_that_several_golden_calls_accept_are_dealt_out_so_that_all_are_ma
     goldens = (Call("get", {"a": OneOf((1, 2))}), Call("get", {"a": 1}))
     assert whole("get(a=1), get(a=2)", *goldens) == whole("get(a=2), get(a=1)", *goldens) == RIGHT
     assert whole("get(a=2), get(a=2)", *goldens) == NAMES_ONLY
+
+
+def test_each_golden_call_is_matched_and_the_words_to_the_user_may_be_left_out():
+    goldens = (Call("get", {"a": 1}), Call("fniish", {"answer": "x"}))
+    asked = replace(sample(*goldens), parallel=True)
+    texts = ["fniish(answer='y')\nget(a=1)", "get(a=1)", "none"]
+    found = each_call(texts, [asked] * 3)
+    assert [one.cf for one in found] == [0.5, 0.5, 0] and [one.ts for one in found] == [1, 0.5, 0]
+    free = each_call(texts, [asked] * 3, words_to_user=False)
+    assert [one.cf for one in free] == [1, 0.5, 0]
+    assert score(found)["cf"].value == pytest.approx(100 / 3) and score(found)["cf"].right == 1
+    assert {row: n for row, n in count_rows(found).items() if n} == {
+        "wrong_value": 1, "missing_call": 1, "format_error": 1,
+    }  # fmt: skip
+
+
+def test_a_call_that_cannot_be_read_is_one_of_an_answers():
+    assert whole("get(a=1)\n(not a call) why", Call("get", {"a": 1})) == WRONG
+    assert whole("get(a=1)\n(not a call) why\nset(a=2)", Call("get", {"a": 1}), Call("set", {"a": 2})) == WRONG
 
 
 # --- RoTBench -------------------------------------------------------------------------------------------------------

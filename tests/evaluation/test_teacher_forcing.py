@@ -10,6 +10,8 @@ torch = pytest.importorskip("torch")
 
 from transformers import LlamaConfig, LlamaForCausalLM, set_seed  # noqa: E402
 
+from tests.support.native_formats import NAMES, PARALLEL, second_left_out  # noqa: E402
+from tests.support.native_formats import encoder as native  # noqa: E402
 from tests.support.trajectories import TOOLS, TRAJECTORY  # noqa: E402
 from tltrain.evaluation import teacher_forcing  # noqa: E402
 from tltrain.formats.tl import TL  # noqa: E402
@@ -87,3 +89,30 @@ def test_without_a_context_in_the_model_s_configuration_no_turn_is_left_out(enco
     monkeypatch.setattr(teacher_forcing.generation, "context", lambda model: None)
     assert len(list(teacher_forcing.score(model, encoder, [TRAJECTORY], report))) == 3
     assert report.truncated == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_in_a_native_format_each_call_of_a_message_is_scored_behind_its_own_prompt(name):
+    own = native(name)
+    set_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(own.tokenizer), max_position_embeddings=8192, **sizes)).eval()
+    found = list(teacher_forcing.score(model, own, [PARALLEL], PackingReport()))
+    assert [score.turn for score in found] == [0, 1, 2]
+    for score in found:
+        assert score.parts.count("first") == 1 and {"first", "value", "punctuation"} <= set(score.parts)
+    ends = [score.parts.count("end") for score in found]
+    assert ends == ([0, 1, 1] if own.native.several_calls else [1, 1, 1])
+    turn = next(own.turns(PARALLEL, None))
+    with torch.no_grad():
+        logits = model(torch.tensor([turn.prompt.ids + turn.said.ids])).logits[0, len(turn.prompt.ids) - 1 : -1]
+    nll = -logits.log_softmax(-1)[range(len(turn.said.ids)), torch.tensor(turn.said.ids)]
+    start, end = turn.said.spans()[0]
+    end = len(turn.said.ids) if ends[0] else end
+    assert found[0].nll == pytest.approx(nll[start:end].tolist(), abs=1e-4)
+
+
+def test_in_a_native_format_only_learned_calls_have_a_score():
+    own, model = native("qwen3"), model_of(native("qwen3"))
+    found = list(teacher_forcing.score(model, own, [second_left_out()], PackingReport()))
+    assert [score.turn for score in found] == [0, 2]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import re
 from collections import Counter
 
 import pytest
@@ -16,6 +18,7 @@ from tltrain.errors import TltrainError
 from tltrain.formats import joined
 from tltrain.formats.native import messages_of, tools_of
 from tltrain.formats.tl import TL, call_of, chat_messages, chat_template, message_text
+from tltrain.models.encoders import encoder_of
 from tltrain.trajectory import Call, Message, ToolCall, Trajectory
 
 TWO = Message(
@@ -99,6 +102,44 @@ def test_the_template_writes_tools_and_calls_as_training_does():
         asked = joined(TL.prompt_segments(item))
         assert rendered(record["messages"], record["tools"], add_generation_prompt=True) == asked
         assert rendered(chat_messages(item), add_generation_prompt=True) == asked
+
+
+SPOKEN = {
+    "as an API writes it": lambda message: message,
+    "without null content": lambda message: {key: value for key, value in message.items() if value is not None},
+    "with parts of text": lambda message: {
+        **message,
+        "content": [{"type": "text", "text": part} for part in re.findall(r"\S+\s*|\s+", message["content"] or "")],
+    },
+    "with roles in other letters": lambda message: {**message, "role": message["role"].upper()},
+    "by a developer": lambda message: {**message, "role": message["role"].replace("system", "developer")},
+    "with the legacy field": lambda message: (
+        {"role": "assistant", "content": None, "function_call": message["tool_calls"][0]["function"]}
+        if len(message.get("tool_calls") or ()) == 1
+        else message
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ["conversations", "held_out"])
+@pytest.mark.parametrize("spoken", SPOKEN)
+@pytest.mark.parametrize("family", ["byte_level", "sentencepiece"])
+def test_a_saved_tokenizer_writes_logged_conversations_however_they_are_spoken(name, spoken, family, request):
+    """Every conversation of examples/, seven of which make two calls in a message, as training writes it."""
+    tokenizer = copy.deepcopy(request.getfixturevalue(family))
+    encoder = encoder_of(tokenizer, bos=True if family == "sentencepiece" else None)
+    begins = "".join(encoder.tokenizer.convert_ids_to_tokens(encoder.opening))
+    lines = (ROOT / "examples" / "support_desk" / f"{name}.jsonl").read_text().splitlines()
+    for line in lines:
+        (item,) = openai.parse(json.loads(line), 1, Counter())
+        record = with_objects(json.loads(line))
+        messages = [SPOKEN[spoken](message) for message in record["messages"]]
+        for asks, written in ((False, TL.segments(item)), (True, TL.prompt_segments(item))):
+            text = encoder.tokenizer.apply_chat_template(
+                messages, tools=record["tools"], tokenize=False, add_generation_prompt=asks
+            )
+            assert text == begins + joined(written) + ("" if asks else encoder.tokenizer.eos_token)
+    assert len(lines) == {"conversations": 40, "held_out": 12}[name]
 
 
 def test_the_template_puts_parallel_calls_in_turns_with_their_own_answers():

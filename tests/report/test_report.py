@@ -175,6 +175,9 @@ def test_flips_are_the_samples_on_which_two_jobs_differ():
     a, b = job(0, [1, 0, 1, 0]), job(0, [1, 1, 0, 0])
     assert [(flip.id, flip.gained) for flip in numbers.flips(a, b)] == [("1", True), ("2", False)]
     assert numbers.flips(a, b, "ts") == []
+    part = replace(b, predictions=[replace(one, scores={**one.scores, "cf": 0.5}) for one in b.predictions])
+    assert {flip.gained for flip in numbers.flips(a, part)} == {False}  # in part is not reached
+    assert numbers.percent(part, a.predictions[0].set, "cf") == 50
     found = samples.flipping_samples(small(("base", [a]), ("other", [b])))
     assert [one[1] for one in found["samples"]] == ["1", "2"] and found["left_out"] == 0
     assert [found["texts"][line[0]] for line in found["answers"][1]["lines"]] == ["f(1)", "f(2)"]

@@ -108,6 +108,9 @@ def test_chat_mode_offers_native_tools_and_writes_their_calls_as_text(server, co
     asked_for = [chat_completions.request(sample) for sample in SAMPLES[:4]]
     server.reply = lambda body, attempt: replies[[r["messages"] for r in asked_for].index(body["messages"])]
     found = answers(config(mode="chat"), SAMPLES[:4])
+    for mode in ("chat", "text"):
+        with open_source(config(mode=mode)) as source:
+            assert source.several_calls is (mode == "chat")
     assert found[0] == 'f(a=[1, "x"], b=null)'
     assert found[1].startswith("(not a call) ") and found[1].endswith("\ng()")
     assert found[2:] == ["Which one?", ""]

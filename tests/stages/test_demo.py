@@ -26,6 +26,12 @@ def test_the_demo_compares_base_sft_and_pkt(tltrain, tmp_path):
     assert str(ran.folder) in ran.out
 
 
+def test_what_its_last_training_refuses_is_told_before_the_first(tltrain):
+    ran = tltrain(*SMALL, "+model.irm.args.nonsense=1", status=1)
+    assert "nonsense: " in ran.err and "has no such argument" in ran.err
+    assert not (ran.folder / "sft").exists()
+
+
 @pytest.mark.slow  # as a user starts it, at its default sizes: a minute
 def test_the_demo_on_tiny(tmp_path):
     ran = python(tmp_path, "-m", "tltrain", "model=tiny")

@@ -6,6 +6,8 @@ import ast
 import html
 import re
 
+import pytest
+
 from tests.support.reader_samples import RAW_LOVE, RAW_WORK
 
 TINY = ("model=tiny",)
@@ -68,3 +70,26 @@ def test_inspect_names_the_key_tokens(tltrain):
     assert any(int(keys) > 1 for _, keys, *_ in turns)  # names that begin alike
     marked = re.findall(r'<b class="t k"[^>]*>([^<]*)</b>', (ran.folder / "inspect.html").read_text())
     assert len(marked) - 2 == sum(int(keys) for _, keys, *_ in turns)  # two are in the legend
+
+
+@pytest.mark.parametrize("name", ["tl", "hermes", "llama3"])
+def test_a_call_left_out_with_its_message_is_not_called_history(tltrain, write, name):
+    tools = [{"type": "function", "function": {"name": name, "description": "d", "parameters": {}}} for name in "fg"]
+    made = [
+        {"id": key, "type": "function", "function": {"name": name, "arguments": "{}"}}
+        for key, name in (("a", "f"), ("b", "g"))
+    ]
+    messages = [
+        {"role": "user", "content": "Go."},
+        {"role": "assistant", "content": None, "tool_calls": made},
+        {"role": "tool", "tool_call_id": "a", "content": "1"},
+        {"role": "tool", "tool_call_id": "b", "content": "Error: invalid request"},
+        {"role": "assistant", "content": "Done."},
+    ]
+    path = write({"messages": messages, "tools": tools})
+    ran = tltrain("stage=inspect", *TINY, f"format={name}", "data=openai", f"data.path={path}", "stage.mask=message")
+    page = html.unescape((ran.folder / "inspect.html").read_text())
+    assert "marks this turn as history" not in page
+    assert page.count("the tool answered this call with an error") == 2  # one is in the legend
+    # where the calls are turns of their own, the one that did not fail says why it is left out
+    assert ("another call of its message failed (stage.mask=message)" in page) == (name != "hermes")

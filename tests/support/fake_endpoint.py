@@ -126,6 +126,7 @@ def endpoint_config(url: str, folder: Path, /, **source: Any) -> DictConfig:
     given = {"name": "endpoint", "url": url, "model": "served", "concurrency": 16, "retries": 1} | source
     return OmegaConf.create(
         {
+            "format": {"name": "tl"},
             "source": OmegaConf.merge(OmegaConf.structured(Endpoint), given),
             "cache": {"dir": str(folder)},
             "stage": {"max_new_tokens": 64},

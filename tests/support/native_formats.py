@@ -8,12 +8,12 @@ from functools import cache
 
 from tests.support.trajectories import conversation
 from tltrain.formats.families import FAMILIES
-from tltrain.formats.native import corpus_text
+from tltrain.formats.native import Answer, corpus_text, messages_of, tools_of
 from tltrain.models.encoders import native_encoder
 from tltrain.models.loading import byte_level_tokenizer
 from tltrain.tokens.layout import Layout
 from tltrain.tokens.native import NativeEncoder
-from tltrain.trajectory import Call, Message, Tool, ToolCall, Trajectory
+from tltrain.trajectory import Call, Message, Sample, Tool, ToolCall, Trajectory
 
 NAMES = tuple(FAMILIES)
 
@@ -71,6 +71,16 @@ def encoder(name: str, vocabulary: int = 420) -> NativeEncoder:
     """The encoder of a family. So few tokens leave names in several, which then share their first ones."""
     texts = [corpus_text(conversation(Call("finish", {"answer": "done"}))), json.dumps([t.name for t in TOOLS])]
     return native_encoder(byte_level_tokenizer(texts, vocabulary, name), name, {})
+
+
+def answer_in(own: NativeEncoder, sample: Sample, message: Message) -> Answer:
+    """An answer as the format writes it behind the sample's prompt, read back."""
+    messages, _ = messages_of(
+        own.conversation_messages(replace(sample, messages=(*sample.messages, message))), "", sample.tools
+    )
+    tools = tools_of(sample)
+    prompt, said = own.native.prompt(messages[:-1], tools), own.native.said(messages, tools)
+    return own.read(said.ids, prompt.ids, sample.tools)
 
 
 def context(layout: Layout, position: int) -> list[int]:

@@ -9,16 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import pre_tokenizers, trainers
 
-from tests.support.native_formats import NAMES, PARALLEL, TOOLS, context, encoder, second_left_out, talk
+from tests.support.native_formats import NAMES, PARALLEL, TOOLS, answer_in, context, encoder, second_left_out, talk
 from tests.support.packed import packed
 from tltrain import mae
 from tltrain.errors import TltrainError
+from tltrain.evaluation import key_tokens
 from tltrain.formats.families import FAMILIES
 from tltrain.formats.native import messages_of, tools_of
 from tltrain.models.encoders import native_encoder
 from tltrain.models.loading import byte_level_tokenizer
 from tltrain.tokens.packing import PackingReport, PackingSettings, pack
-from tltrain.trajectory import Call, Message, Sample, ToolCall, Trajectory, actions
+from tltrain.trajectory import ANY, Call, Message, Sample, ToolCall, Trajectory, actions
 
 SEVERAL = tuple(name for name in NAMES if name not in ("llama3", "gptoss"))
 family = pytest.mark.parametrize("name", NAMES)
@@ -117,6 +118,16 @@ def test_what_is_learned_is_read_back(name):
         answer = own.read(turn.said.ids, turn.prompt.ids, TOOLS)
         assert (answer.thought, answer.text, answer.problems) == (message.thought, message.text, ())
         assert answer.calls == tuple(made.call for made in message.calls)
+
+
+@family
+def test_a_call_without_arguments_is_read_back(name):
+    own = encoder(name)
+    asked = Sample("s", TOOLS, (Message("user", "Go."),), ())
+    made = [Call("get_user"), Call("get_users", {"count": 3}), Call("get_use")]
+    for calls in [made] if own.native.several_calls else [[call] for call in made]:
+        answer = answer_in(own, asked, Message.calling(*calls))
+        assert (list(answer.calls), answer.problems) == (calls, ())
 
 
 @family
@@ -270,3 +281,28 @@ def test_words_before_two_calls_and_calls_with_their_own_flags():
     (turn,) = encoder("hermes").turns(item, 9.0)
     learned = "".join(encoder("hermes").texts([turn.said.ids[i] for i in included(turn)]))
     assert "Both" not in learned and "get_user" in learned and learned.endswith("<|im_end|>")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_key_tokens_of_golden_calls_are_those_that_training_weighs(name):
+    own = encoder(name)
+    samples = [Sample(n, TOOLS, (Message("user", "Go."),), (Call(n, {"id": ANY}),)) for n in ("get_users", "finish")]
+    found = key_tokens.count(own, samples)
+    turns = [
+        next(own.turns(Trajectory("t", TOOLS, (Message("user", "Go."), Message.calling(Call(n, {"id": "any"})))), 9.0))
+        for n in ("get_users", "finish")
+    ]
+    numbers = [sum(target.key for target in turn.targets) for turn in turns]
+    assert found.calls == 2 and found.per_call == round(sum(numbers) / 2, 3)
+    assert numbers[0] > 1 and found.several == 50 * sum(number > 1 for number in numbers)
+    assert found.not_counted == {}
+
+
+def test_golden_calls_that_a_template_cannot_write_are_said_to_be_left_out(monkeypatch):
+    def refuse(*args):
+        raise TltrainError("the chat template refuses a conversation")
+
+    own = encoder("hermes")
+    monkeypatch.setattr(own.native, "said", refuse)
+    found = key_tokens.count(own, [Sample("s", TOOLS, (), (Call("finish"),))])
+    assert found.calls == 0 and found.not_counted == {"the chat template refuses a conversation": 1}

@@ -11,7 +11,7 @@ from tests.support.trajectories import TOOLS, TRAJECTORY
 from tltrain import toolworld
 from tltrain.errors import TltrainError
 from tltrain.tokens.encoder import Encoder
-from tltrain.tokens.prompts import AnswerLimit, PromptReport, PromptTree, answer_lengths, answer_limit, questions
+from tltrain.tokens.prompts import AnswerLimit, PromptReport, PromptTree, answer_limit, questions
 from tltrain.trajectory import Call, Message, Trajectory
 
 
@@ -54,6 +54,27 @@ def test_every_call_is_asked_with_its_history_and_itself_as_golden():
     assert [sample.messages for _, sample in asked] == [TRAJECTORY.messages[:n] for n in (1, 3, 5)]
     last = asked[-1][1]
     assert (last.tools, last.instructions, last.meta) == (TOOLS, "Be brief.", {"turn": 3, "level": "clean"})
+
+
+def test_the_calls_of_one_message_are_asked_for_together_where_a_format_writes_them_so():
+    calls = [Call("getPaperDetails", {"id": number}) for number in "789"]
+    message = Message.calling(*calls)
+    left_out = replace(message, calls=(message.calls[0], replace(message.calls[1], learn=False), message.calls[2]))
+    answers = tuple(Message("tool", number) for number in "abc")
+    last = Message.calling(Call("finish", {"answer": "done"}))
+    item = Trajectory("t", TOOLS, (Message("user", "Go."), left_out, *answers, last))
+    (first, both), (second, end) = questions(item, several_calls=True)
+    assert (first, both.id, both.meta["turn"], both.messages) == (0, "t#1", 1, item.messages[:1])
+    assert both.parallel and both.goldens == (calls[0], calls[2])
+    assert both.asked == ((calls[0],), (calls[2],))
+    assert (second, end.id, end.parallel, end.messages) == (3, "t#4", False, item.messages[:5])
+    apart = questions(item)
+    assert [(number, sample.goldens, sample.parallel) for number, sample in apart] == [
+        (0, (calls[0],), False),
+        (2, (calls[2],), False),
+        (3, last.calls[0].call and (last.calls[0].call,), False),
+    ]
+    assert questions(TRAJECTORY, several_calls=True) == questions(TRAJECTORY)
 
 
 def test_what_is_not_to_be_learned_is_history_only(encoder):
@@ -194,14 +215,14 @@ def test_a_long_prompt_ends_the_run_where_asked(encoder):
 
 
 def golden_lengths(trajectory: Trajectory, encoder: Encoder) -> list[int]:
-    return answer_lengths([sample for _, sample in questions(trajectory)], encoder)
+    return encoder.answer_lengths([trajectory])
 
 
 def test_an_answer_is_the_call_as_the_model_writes_it_and_its_end_token(encoder):
     texts = [' getPapersByKeywords(words="llm")', ' getPaperDetails(id="7")', ' finish(answer="done")']
     assert golden_lengths(TRAJECTORY, encoder) == [len(one.ids) + 1 for one in encoder.encode(texts)]
     assert len(golden_lengths(unlearned(TRAJECTORY, 1), encoder)) == 2
-    assert answer_lengths([], encoder) == []
+    assert encoder.answer_lengths([]) == []
 
 
 @pytest.mark.parametrize("packing", ["turn", "trajectory"])

@@ -24,7 +24,8 @@ def test_the_mean_is_over_the_responses_to_some_of_the_prompts(policy, byte_leve
     trees = trees_of(byte_level, "turn") * 4  # 20 prompts, each a tree
     asked = []
 
-    def grade(sample, tokens):
+    def grade(sample, prompt, tokens):
+        assert tuple(prompt) in {tree.ids for tree in trees}
         asked.append(sample.id)
         assert len(tokens) == 3
         return -2.0 if len(asked) % 2 else 1.0
@@ -36,7 +37,7 @@ def test_the_mean_is_over_the_responses_to_some_of_the_prompts(policy, byte_leve
 def test_the_same_seed_samples_the_same_and_leaves_the_generator_alone(policy, byte_level):
     trees, said = trees_of(byte_level, "trajectory"), []
 
-    def grade(sample, tokens):
+    def grade(sample, prompt, tokens):
         said.append(tuple(tokens))
         return float(sum(tokens))
 

@@ -12,7 +12,7 @@ from transformers.models.llama.modeling_llama import LlamaForTokenClassification
 from tests.support import ppo_trainers
 from tests.support.small_rollouts import NEVER, PAD, SIZES, trees_of, with_mask
 from tltrain.inference.offered_names import OfferedNames
-from tltrain.stages import irm
+from tltrain.stages import irm_prompts
 from tltrain.tokens.encoder import Encoder
 from tltrain.training import policy_gradient, rollout, update_batches
 from tltrain.training.actor_critic import response_logits, token_logprobs
@@ -123,9 +123,9 @@ def test_a_step_of_ppo_is_on_policy(encoder, offered, model, tmp_path):
 
 def test_golden_calls_that_cannot_be_sampled_are_counted_in_a_warning(byte_level, caplog):
     trees = trees_of(byte_level, "trajectory")
-    irm.warn_of_names_not_on_offer(trees)
+    irm_prompts.warn_of_names_not_on_offer(trees)
     assert not caplog.records
     first, *others = trees[0].samples
     without = replace(first, tools=first.tools[:1])
-    irm.warn_of_names_not_on_offer([replace(trees[0], samples=(without, *others)), *trees[1:]])
+    irm_prompts.warn_of_names_not_on_offer([replace(trees[0], samples=(without, *others)), *trees[1:]])
     assert "the golden call of 1 of 5 (20.0 %) prompts names a tool that is not on offer" in caplog.text

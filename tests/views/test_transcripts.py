@@ -102,6 +102,22 @@ def test_the_page_shows_every_conversation_its_marks_and_what_was_wrong():
     assert page.text.count("1 DE") == page.text.count("1 CE") == 4  # in the list and above each conversation
 
 
+def test_a_message_of_several_calls_shows_its_thought_its_words_and_what_is_wrong_with_each():
+    made = [{"name": "look", "arguments": {"at": at}} for at in "xy"]
+    messages = [
+        {"role": "user", "content": "Where is it?"},
+        {"role": "assistant", "content": "Both at once.", "calls": made, "thought": "Hm."},
+        {"role": "tool", "content": "nothing"},
+        {"role": "tool", "content": "Error: gone"},
+    ]
+    judged = {"message": 1, "de": False, "ce": False, "reason": "agrees", "error": None}
+    calls = [judged | {"text": 'look(at="x")'}, judged | {"text": 'look(at="y")', "ce": True, "error": "http"}]
+    text = read(record(messages=messages, calls=calls)).text
+    said = ("Hm.", "Both at once.", 'look(at="x")', 'look(at="y")', "the tool answered with an error: http")
+    places = [text.index(part) for part in said]
+    assert places == sorted(places) and text.count("the tool answered with an error") == 1
+
+
 def test_whatever_was_said_is_text():
     evil = record(
         id=EVIL,

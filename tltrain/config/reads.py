@@ -14,7 +14,7 @@ _DEVICE = ("hardware", "!hardware.args", "!hardware.deepspeed", "!hardware.fsdp"
 _ASKING = (*_MODEL, "!model.args", "!model.irm", "format", *_DEVICE, "source")
 
 READS: Mapping[str, tuple[str, ...]] = {
-    "demo": (*_MODEL, "hardware", "mae", "reward", "tracking", "data.holdout", "data.error_rate"),
+    "demo": (*_MODEL, "format", "hardware", "mae", "reward", "tracking", "data.holdout", "data.error_rate"),
     "mae": ("data", "!data.holdout", "mae", "tracking"),
     "sft": (*_TRAINING, "!model.irm", "format"),
     "pkt": (*_TRAINING, "!model.irm", "format"),
@@ -23,9 +23,9 @@ READS: Mapping[str, tuple[str, ...]] = {
     "predict": (*_ASKING, "data.path"),
     "check": ("data", "!data.holdout", "!data.on_error", "mae", "model.path"),
     "inspect": ("data", "!data.holdout", *_MODEL, "!model.args", "!model.irm", "format", "mae"),
-    "analyze": ("data", "!data.holdout", *_MODEL, "!model.args", "!model.irm", *_DEVICE, "mae"),
+    "analyze": ("data", "!data.holdout", *_MODEL, "!model.args", "!model.irm", "format", *_DEVICE, "mae"),
     "pipeline": (*_TRAINING, "format", "reward", "source"),
-    "plan": ("data", "model", "!model.demo", "!model.sweep", "hardware", "mae"),
+    "plan": ("data", "model", "!model.demo", "!model.sweep", "format", "hardware", "mae"),
     "cache": (),
     "report": ("tracking",),
 }

@@ -24,6 +24,9 @@ class RewardTable:
     words_before_call: float | None = price(
         None, "a thought, a sentence or a code fence stands before the call; null: as format_error (the paper)"
     )
+    missing_call: float | None = price(
+        None, "the answer makes fewer calls than are asked for, and this is one that it lacks; null: as format_error"
+    )
     tool_hallucination: float = price(-2.0, "the tool is not on offer")
     wrong_tool: float = price(-1.5, "the tool is on offer, but not the right one")
     hallucinated_redundant_missing: float = price(-1.8, "right tool; hallucinated, redundant and missing parameters")
@@ -77,6 +80,13 @@ class RewardSettings(RewardTable):
         None,
         "the response was cut by stage.max_new_tokens before a call could be read; null: as format_error (the paper)",
     )
+    superfluous_call: float | None = key(
+        None,
+        "added, over the number of golden calls, for each call of an answer beyond those that are asked for; null: as "
+        "wrong_tool",
+        least=-100,
+        most=0,
+    )
     trailing_text: float = key(0.0, "added where text stands behind the call", least=-100, most=0)
     no_end_token: float = key(0.0, "added where a call is read but the response has no end token", least=-100, most=0)
     open_text: OpenText = key(
@@ -96,8 +106,13 @@ class RewardSettings(RewardTable):
         "with double-quoted values",
     )
 
+    @property
+    def superfluous_price(self) -> float:
+        """The price of a call that is not asked for."""
+        return self.wrong_tool if self.superfluous_call is None else self.superfluous_call
 
-_NULLABLE = ("cut", "words_before_call")
+
+_NULLABLE = ("cut", "words_before_call", "missing_call", "superfluous_call")
 _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "open_text": (f"one of {', '.join(OpenText)}", lambda value: isinstance(value, str) and value in set(OpenText)),
     "open_parameters": (
@@ -131,3 +146,4 @@ def _converted(name: str, value: Any) -> Any:
 
 
 PAPER_REWARD = RewardTable()
+PAPER_SETTINGS = RewardSettings()

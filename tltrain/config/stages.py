@@ -195,6 +195,11 @@ class IrmStage:
     )
     do_sample: bool = key(True, "sample the calls; false: greedy decoding")
     temperature: float = key(0.7, "sampling temperature", above=0, most=100, hint="greedy sampling is do_sample=false")
+    learn_thoughts: bool = key(
+        True,
+        "treat the thought of a sampled answer as response tokens, which are learned and pay the KL penalty; false: as "
+        "context, like the prompt; thoughts are not graded in either case; false needs a native format, and not rloo",
+    )
     names: Names = key(Names.free, f"{NAMES}, in rollouts, updates and held-out questions; needs algorithm=ppo")
     kl: float = key(0.3, "coefficient of the KL penalty against the reference model, a token", least=0)
     kl_limit: Optional[float] = key(
@@ -213,19 +218,12 @@ class IrmStage:
     ppo_epochs: int = key(1, "optimizer steps on each rollout", least=1, most=1000, only=PPO)
     loss_mean: LossMean = key(
         LossMean.tokens,
-        "what the loss of a step is a mean over; tokens: all response tokens; responses: the responses, each by the "
-        "mean of its own tokens, as released; rloo's loss is a mean over responses in any case",
+        "what the loss of a step is a mean over; tokens: all response tokens (of grpo TRL's default loss_type, dapo); "
+        "responses: the responses, each by the mean of its own tokens, as released (grpo's loss_type grpo); "
+        "args.loss_type chooses another loss of grpo; rloo's loss is a mean over responses in any case",
         only=("algorithm", ("ppo", "grpo")),
     )
     critic: Critic = key(Critic, "the critic of PPO", only=PPO)
-    update_tokens: Optional[int] = key(
-        None,
-        "prompt tokens up to which the micro-batches of an optimizer step are computed together, on a CPU in one "
-        "process; null: each by itself",
-        least=1,
-        most=TOKENS,
-        only=PPO,
-    )
     sampled_calls: Optional[int] = key(
         None,
         "number of calls to sample, in the order of algorithm=ppo, from the first on in each further pass over the "
@@ -263,7 +261,11 @@ class IrmStage:
 @dataclass
 class EvalStage:
     name: str = key("eval", NAME)
-    predictions: Optional[str] = key(None, "file of answers to score instead of generating them")
+    predictions: Optional[str] = key(
+        None,
+        "file of answers to score instead of generating them, lines of `prediction` (text of the TL format) or `raw` "
+        "(what a model wrote in the format of format=)",
+    )
     compare: list[str] = key([], "two result folders to compare instead of generating and scoring answers")
     matching: Matching = key(
         Matching.strict, 'comparison of argument values; strict: equal as JSON; lenient: 1, 1.0 and "1" are equal'

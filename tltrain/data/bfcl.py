@@ -5,8 +5,8 @@
     data/unused_datasets/question/         BFCL_v4_exec_*.json: the executable sets of BFCL v3, the paper's 240
     data/unused_datasets/possible_answer/  {"id", "ground_truth": ["name(parameter=literal)", ...]}
 
-A question with several golden calls asks for all of them, in any order. All of them become `goldens`, so a model that
-makes one call at a time may make any of them; `tltrain.evaluation.scoring.every` scores an answer as a whole.
+A question with several golden calls asks for all of them, in any order (`Sample.parallel`). A model that makes one call
+at a time may make any of them; `tltrain.evaluation.scoring` has `any_call`, `each_call` and `every_call`.
 
 If the possible answers include "", the parameter may be left out (`OneOf.optional`). Types are renamed to JSON schema
 types (`dict` to `object`, `float` to `number`, `tuple` to `array`, `any` to `string`, as the package does). The Java
@@ -112,7 +112,7 @@ def read_samples(
         )
         messages, instructions = _question(record)
         calls = tuple(_golden(entry, tools, answers, identity) for entry in golden[identity])
-        yield Sample(identity, tools, messages, calls, instructions, meta={"scenario": category})
+        yield Sample(identity, tools, messages, calls, instructions, {"scenario": category}, parallel=len(calls) > 1)
 
     samples = list(read_file(questions, parse, report=report))
     if len(samples) != len(golden):

@@ -96,7 +96,8 @@ def parse_sample(record: Any, number: int, notes: Counter[str]) -> Iterator[Samp
     offered = {tool.name: tool for tool in tools}
     golden = tuple(checked(each.call, offered, notes) for each in made)
     meta = rest(record, "id", "messages", "tools", "functions", "tool_calls")
-    yield Sample(record_id(record, number), tools, prompt, golden, instructions, meta)
+    identity = record_id(record, number)
+    yield Sample(identity, tools, prompt, golden, instructions, meta, parallel=len(golden) > 1)
 
 
 def _has_calls(entry: Any) -> bool:

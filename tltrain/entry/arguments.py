@@ -42,7 +42,7 @@ OURS = {
     "run_name": "hydra.run.dir",
     "assistant_only_loss": "stage=sft (only turns are learned, always)",
     "completion_only_loss": "stage=sft (only turns are learned, always)",
-    "loss_type": "stage.w_max (sft, pkt) or stage.loss_mean (irm)",
+    "loss_type": "stage.w_max (each token's loss is weighted)",
     "padding_free": "stage.packing",
     "dataset_kwargs": "data",
     "remove_unused_columns": "data",
@@ -60,6 +60,11 @@ OURS = {
     "reward_weights": "reward",
 }
 """Arguments of the libraries that have their place elsewhere in our configuration, and where."""
+NOT_OURS = {"trl.GRPOConfig": ("loss_type",)}
+"""Arguments of a class that pass in spite of `OURS`, which means another argument of that name."""
+LOSS_TYPES = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo")
+AMONG = {"trl.GRPOConfig": {"loss_type": LOSS_TYPES, "importance_sampling_level": ("token", "sequence")}}
+"""Values of arguments that a library looks at only when it computes the first loss."""
 _COUNT, _SHARE, _NOT_NEGATIVE, _INTERVAL = Bounds(least=1), Bounds(least=0, below=1), Bounds(least=0), Bounds(above=0)
 BOUNDS = {
     **dict.fromkeys(
@@ -127,7 +132,7 @@ def check_arguments(arguments: dict[str, Any], where: str, kind: str = "trl.SFTC
         key = f"{where}.{name}"
         if name not in fields:
             raise TltrainError(f"{key}: {kind} has no such argument{suggestion(name, fields)}")
-        if name in OURS:
+        if name in OURS and name not in NOT_OURS.get(kind, ()):
             found = re.match(r"(stage.*?)\.(?:args|algorithm_args)\b", where)  # a pipeline's stages are nodes of it
             node = found[1] if found else "stage"
             raise TltrainError(f"{key}: this is set by {OURS[name].replace('stage.', f'{node}.')}")
@@ -142,6 +147,8 @@ def check_arguments(arguments: dict[str, Any], where: str, kind: str = "trl.SFTC
             known += [str, dict, type(None)]
         if not isinstance(value, tuple(known)) or (isinstance(value, bool) and bool not in known):
             raise TltrainError(f"{key}: expected {fields[name]}, found {value!r}")
+        if (among := AMONG.get(kind, {}).get(name)) is not None and value not in among:
+            raise TltrainError(f"{key}: expected one of {', '.join(among)}, found {value!r}")
         if name in BOUNDS and value is not None:
             check_bounds(value, BOUNDS[name], key)
         elif isinstance(value, int | float) and not isinstance(value, bool):

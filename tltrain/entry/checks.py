@@ -18,7 +18,7 @@ from tltrain.entry.command_line_errors import wrong_type
 from tltrain.errors import TltrainError, suggestion
 from tltrain.models import sizes
 from tltrain.runtime import memory, runs, targets
-from tltrain.training.arguments import IRM_ARGUMENTS
+from tltrain.training.arguments import IRM_ARGUMENTS, configured_arguments
 
 
 def check_run(cfg: DictConfig) -> None:
@@ -71,6 +71,7 @@ def check(cfg: DictConfig) -> None:
             raise TltrainError(f"model.random.{name}: LlamaConfig has no such argument{suggestion(name, fields)}")
     _check_sizes(cfg)
     formats.check(cfg)
+    _check_loss(cfg)
     if cfg.model.path is not None:
         check_model_path(cfg.model.path)
     for path in cfg.stage.get("models") or ():
@@ -102,6 +103,19 @@ def _check_sizes(cfg: DictConfig) -> None:
         raise TltrainError(
             f"model.random: {weights:.2g} weights in float32 take {4 * weights / 2**30:.1f} GiB, this machine has "
             f"{room / 2**30:.1f}: make hidden_size, num_hidden_layers or vocab_size smaller"
+        )
+
+
+def _check_loss(cfg: DictConfig) -> None:
+    """Raise a TltrainError where two keys say different things about the loss of GRPO."""
+    stage = cfg.stage
+    if stage.name != "irm" or stage.algorithm.name != "grpo" or stage.loss_mean.name == "tokens":
+        return
+    chosen = configured_arguments(cfg).get("loss_type")
+    if chosen not in (None, "grpo"):
+        raise TltrainError(
+            f"stage.loss_mean=responses is loss_type=grpo of TRL, and stage.args.loss_type={chosen} is another loss: "
+            "leave one of them out"
         )
 
 

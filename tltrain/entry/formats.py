@@ -1,4 +1,4 @@
-"""What native formats do not do yet, refused in one line before anything is loaded."""
+"""What a format does not do, or a model of another format cannot, refused in one line before anything is loaded."""
 
 from __future__ import annotations
 
@@ -8,42 +8,58 @@ from datetime import date
 from omegaconf import DictConfig
 
 from tltrain.config import Names
+from tltrain.config.reads import MODEL_ITSELF
 from tltrain.errors import TltrainError
-from tltrain.formats.families import TL_NAMES
+from tltrain.formats.families import AUTO, FAMILIES, TL_NAMES
+from tltrain.models import trained_format
 
+NO_THOUGHTS = "stage.learn_thoughts=false: answers in the TL format have no thoughts; a native format has them"
 _READ_NONE = ("mae", "cache", "report")
 """Stages that neither train nor ask a model."""
 
 
 def check(cfg: DictConfig) -> None:
-    """Raise a TltrainError where the configuration asks for what works with `format=tl` alone."""
+    """Raise a TltrainError where the configuration asks for what works in `format=tl` alone, or in no format."""
     chosen = cfg.format.name
     _check_date(cfg.format.date)
-    if chosen in TL_NAMES:
-        if cfg.format.options:
-            raise TltrainError(f"format.options: format={chosen} has no chat template of the model; format=native does")
-        return
+    if chosen in TL_NAMES and cfg.format.options:
+        raise TltrainError(f"format.options: format={chosen} has no chat template of the model; format=native does")
+    if chosen in TL_NAMES and cfg.stage.name == "irm" and not cfg.stage.get("learn_thoughts", True):
+        raise TltrainError(NO_THOUGHTS)
     if cfg.stage.name in _READ_NONE:
+        return
+    _check_trained(cfg)
+    if chosen in TL_NAMES:
         return
     if (what := _not_yet(cfg)) is not None:
         raise TltrainError(f"format={chosen}: {what}")
     if cfg.model.bos != "auto":
-        raise TltrainError(f"model.bos: with format={chosen} the chat template says whether there is a BOS token")
+        raise TltrainError(
+            f"model.bos: with format={chosen} the chat template says whether there is a BOS token; format=tl reads it"
+        )
+
+
+def _check_trained(cfg: DictConfig) -> None:
+    """Raise a TltrainError where a model's folder says that it was trained in another format than the chosen one.
+
+    Where models are compared or only measured, each has its own, and a format that nobody chose (`tl`) says nothing.
+    """
+    path, chosen = cfg.model.path, cfg.format.name
+    asks = cfg.stage.name in ("eval", "predict")
+    own = cfg.stage.name == "analyze" or (cfg.stage.name == "eval" and cfg.benchmark.name in MODEL_ITSELF)
+    if path is None or (asks and cfg.source.name != "model") or (own and chosen in TL_NAMES):
+        return
+    trained_format.check(path, trained_format.read(path), chosen)
 
 
 def _not_yet(cfg: DictConfig) -> str | None:
     """What of the configuration has no native format yet; None if all has."""
-    stage = cfg.stage
-    if stage.name in ("demo", "irm", "analyze", "plan"):
-        return f"stage={stage.name} works with format=tl alone so far"
-    if stage.name == "pipeline" and stage.irm:
-        return "IRM works with format=tl alone so far; stage.irm=false trains and evaluates without it"
-    if stage.name == "eval" and cfg.benchmark.get("multi"):
-        return "conversations (benchmark.multi) work with format=tl alone so far"
-    if stage.name in ("eval", "predict") and cfg.source.name == "endpoint":
+    stage, chosen = cfg.stage, cfg.format.name
+    if stage.name in ("eval", "predict") and cfg.source.name == "endpoint" and chosen != AUTO:
         return "it is of the local model; source.mode=chat asks a server in its model's own format, with format=tl"
-    if stage.name in ("eval", "predict") and stage.get("names") == Names.offered:
-        return "stage.names=offered works with format=tl alone so far"
+    offered = stage.get("names") == Names.offered and stage.name in ("eval", "predict", "irm")
+    if offered and chosen in FAMILIES and not FAMILIES[chosen].fixed_head:
+        return "stage.names=offered needs a fixed text before the name of each call, which this format does not write"
     return None
 
 

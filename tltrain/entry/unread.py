@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from tltrain.config import reads
+from tltrain.formats.families import TL_NAMES
 
 OF_PLAN = {"supervised": "sft, pkt", "rl": "irm", "eval": "eval"}
 """Node of stage=plan -> the values of `stage.of` that read it."""
@@ -76,8 +77,10 @@ def _of_hardware(cfg: DictConfig, key: str) -> str | None:
 def _of_model(cfg: DictConfig, key: str) -> str | None:
     model = cfg.model
     if (reason := _without_model(cfg)) is not None:
-        endpoint = cfg.stage.name != "analyze" and _asked(cfg) is None and cfg.source.name == "endpoint"
-        if not (endpoint and key in ENDPOINT_READS):
+        asked = None if cfg.stage.name == "analyze" else _asked(cfg)
+        endpoint = cfg.stage.name != "analyze" and asked is None and cfg.source.name == "endpoint"
+        reads_raw = asked == "stage.predictions" and cfg.format.name not in TL_NAMES  # by the model's tokenizer
+        if not reads_raw and not (endpoint and key in ENDPOINT_READS):
             return reason
     if model.path is not None and key.startswith(("model.random", "model.hub", "model.package", "model.sizes")):
         return "model.path is used instead, with the sizes it has; leave one of the two out"

@@ -4,24 +4,28 @@
 model generates for the whole batch; then each answer is read and its tool run. What a conversation becomes depends on
 its own answers alone, never on which others it was asked with.
 
-An answer is text from a stranger. One call is read from it (the first, where it makes several: what follows was said
-without having seen the tool's answer), its name is looked up among the tools on offer and nowhere else, its arguments
-are literals. The environment gets a copy of them, and nothing of the model's beside them.
+An answer comes from a stranger. Calls are read from it (`environments.answers`), their names are looked up among the
+tools on offer and nowhere else, their arguments are literals. The environment gets a copy of them, and nothing of the
+model's beside them.
+
+In the TL format an answer makes one call. In a native format it may make several: they are run in their order, and each
+is answered by its own message, as if each had been an answer of its own. `finish`, or the limit of a turn, ends the
+turn where it stands; calls behind it are not run.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 from tltrain.environments import Environment
+from tltrain.environments.answers import ReadCall, cut, final_answer, no_such_tool, plain, read_native, read_text
 from tltrain.formats import tool_errors
-from tltrain.formats.preamble import without_words
-from tltrain.grading import Grade, Outcome, first_call, grade
+from tltrain.formats.native import Answer
+from tltrain.grading import Outcome
 from tltrain.trajectory import FINISH, Call, Message, Sample, Task, Tool, Turn
 
 log = logging.getLogger(__name__)
@@ -37,12 +41,13 @@ Ended = Literal["finish", "turn limit", "too long", "environment error"]
 
 @dataclass(frozen=True, slots=True)
 class JudgedCall:
-    """One answer of the model, taken for a call, and what is wrong with it.
+    """One call of the model, or an answer taken for one, and what is wrong with it.
 
     Attributes:
-        message: position of the assistant message in the conversation's `messages`.
+        message: position of the assistant message in the conversation's `messages`; several calls may share it.
         turn: which of the user's turns it belongs to, from 1.
-        text: what the model said (cut like a tool's answer). call: what was read from it, None if nothing could be.
+        text: what the model said (cut like a tool's answer), of several calls this one's. call: what was read from it,
+            None if nothing could be.
         outcome: where it first departs from the documentation: `FORMAT_ERROR`, `WORDS_BEFORE_CALL`,
             `TOOL_HALLUCINATION`, `PARAMETERS`, or `CORRECT`, that is nowhere. reason: the same in words.
         ran: whether a tool was given the call; not so when nothing could be read or found, and for `finish`.
@@ -98,10 +103,11 @@ class ConversationSettings:
     """What holds for every conversation.
 
     Attributes:
-        max_turns: most calls for one turn of the user.
+        max_turns: most calls for one turn of the user, several of a message counted one by one.
         max_output: most characters of a tool's answer that enter the history; it is said there that it was cut.
         rule: which answers of tools are errors; without one, none is.
-        ignore_words: read the call behind a thought, a sentence or a code fence, which is no call otherwise.
+        ignore_words: in the TL format, read the call behind a thought, a sentence or a code fence, which is no call
+            otherwise.
     """
 
     max_turns: int
@@ -113,7 +119,7 @@ class ConversationSettings:
 def converse(
     tasks: Iterable[Task],
     make: Callable[[], Environment],
-    answer: Callable[[Sequence[Sample]], Sequence[str | None]],
+    answer: Callable[[Sequence[Sample]], Sequence[str | Answer | None]],
     settings: ConversationSettings,
     *,
     parallel: int,
@@ -123,8 +129,9 @@ def converse(
 
     Args:
         make: gives a new environment; one is made for each conversation when it begins, and closed when it ends.
-        answer: what is said next in each of several conversations; None where the prompt no longer fits the model
-            (the conversation ends there), while "" is an answer that cannot be read.
+        answer: what is said next in each of several conversations: text of the TL format, or an `Answer` read from a
+            native format; None where the prompt no longer fits the model (the conversation ends there), while "" is an
+            answer that cannot be read.
         parallel: most conversations at a time; as one ends, the next task's begins.
         on_end: called with each conversation as it ends.
 
@@ -148,8 +155,8 @@ def converse(
             if not sessions:
                 return [ended[number] for number in sorted(ended)]
             asked = list(sessions.values())
-            for session, text in zip(asked, answer([session.sample() for session in asked]), strict=True):
-                session.receive(text)
+            for session, said in zip(asked, answer([session.sample() for session in asked]), strict=True):
+                session.receive(said)
             _remove_ended(sessions, ended, on_end)
     finally:
         for session in sessions.values():
@@ -206,13 +213,13 @@ class _Session:
             meta={**self.task.meta, "turn": self.turn},
         )
 
-    def receive(self, text: str | None) -> None:
+    def receive(self, said: str | Answer | None) -> None:
         """Continue with an answer."""
         try:
-            if text is None:
+            if said is None:
                 self._end("too long")
             else:
-                self._read(text)
+                self._read(said)
         except _Broken as error:
             self._break(error)
 
@@ -244,49 +251,66 @@ class _Session:
         assert self.environment is not None
         return self.environment
 
-    def _read(self, text: str) -> None:
-        read = without_words(text, [tool.name for tool in self.tools]) if self.settings.ignore_words else text
-        judged = grade(first_call(read, self.tools), None, self.tools)
-        call = judged.prediction
-        if judged.outcome is Outcome.FORMAT_ERROR and text.strip() and self._words_end_turn():
-            self._say(None, text)
-            self.answer = self.messages[-1].text
+    def _read(self, said: str | Answer) -> None:
+        if isinstance(said, str):
+            read = read_text(said, self.tools, self.settings.ignore_words, self.settings.max_output)
+        else:
+            read = read_native(said, self.tools, len(self.messages))
+        if read.words is not None and self._words_end_turn():
+            self.messages.append(read.words)
+            self.answer = read.words.text
             self._answered(None)
             return
-        if call is None:
-            self._note(judged, text, output=not_a_call(judged.reason))
-        elif judged.outcome is Outcome.TOOL_HALLUCINATION:
-            self._note(judged, text, output=no_such_tool(judged.reason, self.tools))
-        elif call.name == FINISH:
-            self._note(judged, text)
-            self.answer = final_answer(call, self.tools)
-            self._answered(self.answer)
-            return
-        else:
-            own = Call(call.name, copy.deepcopy(dict(call.arguments)))
-            self._note(judged, text, output=_guarded(lambda: str(self._playing().call(own))), ran=True)
-        if sum(call.turn == self.turn for call in self.calls) >= self.settings.max_turns:
-            self._end("turn limit")
+        at, unread = len(self.messages), []
+        for made in read.calls:
+            judged, call = made.judged, made.judged.prediction
+            if call is None:
+                self._note(made, at, read.message)
+                unread.append(made.unread)
+            elif judged.outcome is Outcome.TOOL_HALLUCINATION:
+                self._note(made, at, read.message, no_such_tool(judged.reason, read.names))
+            elif call.name == FINISH:
+                self._note(made, at, read.message)
+                self.answer = final_answer(call, self.tools)
+                self._answered(self.answer)
+                return
+            else:
+                self._note(made, at, read.message, self._run(call), ran=True)
+            if sum(call.turn == self.turn for call in self.calls) >= self.settings.max_turns:
+                self._answer_calls(unread)
+                self._end("turn limit")
+                return
+        self._answer_calls(unread)
 
-    def _note(self, judged: Grade, text: str, output: str | None = None, ran: bool = False) -> None:
-        """Put a call, and what the tool's side answers, into the history."""
+    def _run(self, call: Call) -> str:
+        own = Call(call.name, copy.deepcopy(dict(call.arguments)))
+        return _guarded(lambda: str(self._playing().call(own)))
+
+    def _note(self, made: ReadCall, at: int, message: Message, output: str | None = None, ran: bool = False) -> None:
+        """Note a call, and put what the tool's side answers into the history; its message stands at `at`."""
         error = self._error(plain(output[:_JUDGED])) if ran and output is not None else None
-        self._say(judged.prediction, text)
-        said = cut(plain(text), self.settings.max_output)
+        if len(self.messages) == at:
+            self.messages.append(message)
         self.calls.append(
             JudgedCall(
-                message=len(self.messages) - 1,
+                message=at,
                 turn=self.turn,
-                text=said,
-                call=judged.prediction,
-                outcome=judged.outcome,
-                reason=plain(judged.reason),
+                text=cut(plain(made.text), self.settings.max_output),
+                call=made.judged.prediction,
+                outcome=made.judged.outcome,
+                reason=plain(made.judged.reason),
                 ran=ran,
                 error=error,
             )
         )
         if output is not None:
-            self.messages.append(Message("tool", cut(plain(output), self.settings.max_output)))
+            self._answer_calls([output], made.id)
+
+    def _answer_calls(self, outputs: Iterable[str], identity: str = "") -> None:
+        """Put what the tools' side says into the history; what answers no call comes last and has no id."""
+        self.messages += [
+            Message("tool", cut(plain(output), self.settings.max_output), answers=identity) for output in outputs
+        ]
 
     def _error(self, output: str) -> str | None:
         """The kind of error that the last call was answered with: whether it is one, an environment may know."""
@@ -295,10 +319,6 @@ class _Session:
             return None
         kind = tool_errors.error_kind(output, rule) if rule is not None else None
         return kind or (tool_errors.FLAGGED if failed is True else None)
-
-    def _say(self, call: Call | None, text: str) -> None:
-        words = cut(plain(text), self.settings.max_output)
-        self.messages.append(Message("assistant", words) if call is None else Message.calling(call))
 
     def _words_end_turn(self) -> bool:
         return _guarded(getattr, self.environment, "words_end_turn", False) is True
@@ -323,39 +343,6 @@ class _Session:
     def _break(self, error: _Broken) -> None:
         log.warning("%s: the environment failed: %s", self.task.id, error)
         self.ended, self.outcome = "environment error", {"success": None, "error": str(error)}
-
-
-def final_answer(call: Call, tools: Sequence[Tool]) -> str:
-    """What a call of `finish` says to the user: its last argument in the order of the documentation, else its last."""
-    documented = next((list(tool.properties) for tool in tools if tool.name == call.name), [])
-    given = [name for name in documented if name in call.arguments] or list(call.arguments)
-    said = call.arguments[given[-1]] if given else None
-    return "" if said is None else plain(said if isinstance(said, str) else str(said))
-
-
-def not_a_call(reason: str) -> str:
-    """What the tools' side says to an answer that is no call."""
-    return f"Error: {reason}. Call one of the tools: name(parameter=value, ...)."
-
-
-def no_such_tool(reason: str, tools: Sequence[Tool]) -> str:
-    """What the tools' side says to a call of a tool that is not on offer."""
-    return f"Error: {reason}. The tools are: {', '.join(tool.name for tool in tools)}."
-
-
-def cut(text: str, limit: int) -> str:
-    """`text` up to `limit` characters; where there is more, a line says so."""
-    if len(text) <= limit:
-        return text
-    return f"{text[:limit]}\n[cut: the first {limit:,} of {len(text):,} characters]"
-
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-def plain(text: str) -> str:
-    """`text` with what UTF-8 cannot write (lone surrogates) replaced, so that it can be tokenized and saved."""
-    return _SURROGATE.sub("\ufffd", text)
 
 
 def _guarded(step: Callable[..., T], *arguments: Any) -> T:

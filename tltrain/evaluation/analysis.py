@@ -187,11 +187,15 @@ def token_parts(call: Call, spans: Sequence[tuple[int, int]], keys: Sequence[boo
     letters = _letters(call)
     touched = [[part for part in letters[start:end] if part != "punctuation"] for start, end in spans]
     found = [parts[0] if parts else "punctuation" for parts in touched]
-    found.append("end")
-    first = next(i for i, key in enumerate(keys) if key)
+    return call_parts([*found, "end"], keys)
+
+
+def call_parts(parts: Sequence[str], keys: Sequence[bool]) -> tuple[str, ...]:
+    """The parts of a call's tokens, with the key tokens named: the first, and those that distinguish the name."""
+    first = next((i for i, key in enumerate(keys) if key), None)
     return tuple(
         ("first" if i == first else "distinguishing") if key else part
-        for i, (part, key) in enumerate(zip(found, keys, strict=True))
+        for i, (part, key) in enumerate(zip(parts, keys, strict=True))
     )
 
 

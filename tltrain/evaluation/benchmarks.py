@@ -18,8 +18,8 @@ from tltrain.trajectory import Sample
 
 log = logging.getLogger(__name__)
 
-ALL_ASKED_FOR = ("bfcl", "openai")
-"""Benchmarks whose golden calls, where a sample has several, are all asked for; elsewhere they are alternatives."""
+FIRST_CALL = ("bfcl", "openai")
+"""Benchmarks whose answers in the TL format may be a list, `[f(...), g(...)]`, of which the first call is graded."""
 
 TURNS = {"first": "rotbench_", "third": "rotbench_third_"}
 

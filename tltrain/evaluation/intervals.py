@@ -71,14 +71,14 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Percentage(Interval):
-    """`right` of `n`, in percent."""
+    """`right` of `n`, in percent; `right` is a sum of shares where samples may be right in part."""
 
-    right: int
+    right: float
 
     def to_json(self) -> dict[str, Any]:
         """As plain values, rounded."""
         low, high = round(self.low, 4), round(self.high, 4)
-        return {"percent": round(self.value, 4), "right": self.right, "n": self.n, "low": low, "high": high}
+        return {"percent": round(self.value, 4), "right": round(self.right, 4), "n": self.n, "low": low, "high": high}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,18 +105,23 @@ NOTHING = Percentage(0.0, 0.0, 100.0, 0, 0)
 """Of no samples at all nothing is known."""
 
 
-def percentage(answers: Iterable[bool], seed: int = 0, denominator: float | None = None) -> Percentage:
+def percentage(answers: Iterable[bool | float], seed: int = 0, denominator: float | None = None) -> Percentage:
     """The percentage of samples that are right (True), the samples resampled.
 
     Args:
+        answers: of each sample whether it is right, or the share in which it is, from 0 to 1.
         denominator: replaces the number of samples in the percentages, not in `n`.
     """
     answers = list(answers)
     right, n = sum(answers), len(answers)
     if n == 0:
         return NOTHING
-    # Drawing n samples with replacement and counting those that are right is one draw from a binomial distribution.
-    low, high = np.percentile(np.random.default_rng(seed).binomial(n, right / n, RESAMPLES), ENDS)
+    rng = np.random.default_rng(seed)
+    if all(answer in (0, 1) for answer in answers):
+        right = int(right)  # drawing n samples and counting those that are right is a draw from a binomial distribution
+        low, high = np.percentile(rng.binomial(n, right / n, RESAMPLES), ENDS)
+    else:
+        low, high = np.percentile(resampled_sums(np.array(answers, dtype=float)[:, None], rng)[:, 0], ENDS)
     value, low, high = (100 * float(count) / (denominator or n) for count in (right, low, high))
     return Percentage(value, low, high, n, right)
 

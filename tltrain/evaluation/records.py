@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeVar
 from tltrain.data.reading import expect, expect_id, member, open_file, optional, shown
 from tltrain.errors import FieldError, RecordError, TltrainError
 from tltrain.evaluation.metrics import METRICS, SINGLE_TURN
-from tltrain.grading import Grade, RewardTable
+from tltrain.grading import AnswerGrade, Grade, RewardSettings, RewardTable
 from tltrain.trajectory import ANY, Call, OneOf, Sample, Tool
 
 T = TypeVar("T")
@@ -24,6 +24,9 @@ PREDICTIONS, TRANSCRIPTS = "predictions.jsonl", "transcripts.jsonl"
 
 Identity = tuple[str, str, str]
 """Which sample it is: set, id, and what was asked (see `Prediction.identity`)."""
+
+SUPERFLUOUS = "superfluous_call"
+"""What a call is counted as that no golden call is left for."""
 
 RATES = ("de", "ce")
 """Metrics that are a number of each conversation, not true or false."""
@@ -36,10 +39,14 @@ class Prediction:
     Attributes:
         set: the benchmark's set, `rotbench_clean`. id: the sample's within it.
         answer: what the model wrote; `prediction` in the file.
-        call: the call read from it, as JSON; None where there is none.
+        call: the call read from it, as JSON; None where there is none. Of several the one of the first golden call.
+        calls: of an answer of several calls, or to several golden ones, an object for each golden call and then for
+            each superfluous call: `call`, `golden`, `grade` (a row, or `superfluous_call`) and `reason`. Empty, and not
+            in the file, elsewhere.
         goldens: the accepted calls, as JSON (`call_to_json`).
-        grade: the row of the reward table; of a conversation how it ended.
-        scores: metric -> whether it is reached, or a number from 0 to 1 (`RATES`); keys of the line itself in the file.
+        grade: the row of the reward table, of several golden calls the worst; of a conversation how it ended.
+        scores: metric -> whether it is reached, or a number from 0 to 1 (`RATES`, and TS, PI and CF where some of
+            several golden calls reach it); keys of the line itself in the file.
         reward: by the reward table; None where it was not computed.
         reason: why the grade is what it is, in words.
         meta: what the benchmark says of the sample (`query`, `scenario`), and `seen`: whether it was trained on.
@@ -60,9 +67,12 @@ class Prediction:
     meta: Mapping[str, Any] = field(default_factory=dict)
     finish_reason: str = ""
     said: Mapping[str, Any] = field(default_factory=dict)
+    calls: Sequence[Mapping[str, Any]] = field(default_factory=list)
 
     @classmethod
-    def graded(cls, set_name: str, sample: Sample, answer: str, grade: Grade, table: RewardTable) -> Prediction:
+    def graded(
+        cls, set_name: str, sample: Sample, answer: str, grade: Grade | AnswerGrade, table: RewardSettings
+    ) -> Prediction:
         """A single-turn answer with its grade."""
         return cls(
             set_name,
@@ -71,10 +81,11 @@ class Prediction:
             None if grade.prediction is None else call_to_json(grade.prediction),
             [call_to_json(golden) for golden in sample.goldens],
             grade.row,
-            {metric: getattr(grade, metric) for metric in SINGLE_TURN},
+            {metric: _whole(getattr(grade, metric)) for metric in SINGLE_TURN},
             grade.reward(table),
             grade.reason,
             scalars(sample.meta),
+            calls=_calls(grade) if isinstance(grade, AnswerGrade) else [],
         )
 
     @classmethod
@@ -94,6 +105,7 @@ class Prediction:
             meta=optional(record, "meta", {}),
             finish_reason=optional(record, "finish_reason", ""),
             said=optional(record, "said", {}),
+            calls=optional(record, "calls", []),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -103,6 +115,7 @@ class Prediction:
             "id": self.id,
             "prediction": self.answer,
             "call": self.call,
+            **({"calls": list(self.calls)} if self.calls else {}),
             "goldens": list(self.goldens),
             "grade": self.grade,
             **self.scores,
@@ -139,10 +152,35 @@ class Prediction:
         """Whether the model was trained on this question."""
         return self.meta.get("seen") is True
 
+    def reaches(self, metric: str) -> bool:
+        """Whether a metric is reached, in full where it is a share."""
+        return self.scores.get(metric) == 1
+
     @property
     def is_call(self) -> bool:
         """Whether this is one call and no conversation."""
         return "va" not in self.scores
+
+
+def _whole(level: bool | float) -> bool | float:
+    """A share as true or false where it is all or nothing."""
+    return level == 1 if level in (0, 1) else level
+
+
+def _calls(grade: AnswerGrade) -> list[dict[str, Any]]:
+    """What became of each golden call and of each superfluous call; nothing where there is one of each."""
+    if len(grade.grades) == 1 and not grade.superfluous:
+        return []
+    pairs = [(one, one.row) for one in grade.grades] + [(one, SUPERFLUOUS) for one in grade.superfluous]
+    return [
+        {
+            "call": None if one.prediction is None else call_to_json(one.prediction),
+            "golden": None if one.golden is None else call_to_json(one.golden),
+            "grade": row,
+            "reason": one.reason,
+        }
+        for one, row in pairs
+    ]
 
 
 def by_sample(predictions: Iterable[Prediction]) -> dict[tuple[Identity, int], Prediction]:
@@ -165,7 +203,8 @@ def graded_prediction(record: Any) -> Prediction:
     if prediction.grade not in REWARD_ROWS:
         raise FieldError("grade", f"one of {', '.join(REWARD_ROWS)}", prediction.grade)
     for metric in SINGLE_TURN:
-        member(record, metric, bool)
+        if prediction.scores.get(metric) is None:
+            member(record, metric, bool)
     if prediction.reward is None:
         raise FieldError("reward", "a number", shown(record.get("reward")))
     member(record, "goldens", list)
@@ -197,21 +236,36 @@ def read_graded(folder: Path, key: str) -> list[Prediction]:
 
 @dataclass(frozen=True, slots=True)
 class TranscriptMessage:
-    """What the user, the model (`assistant`) or a tool said; `call` is the model's, as JSON."""
+    """What the user, the model (`assistant`) or a tool said.
+
+    Attributes:
+        calls: the model's, as JSON; in the file `call` where there is one, as before a message could make several.
+        thought: the model's before its words and calls.
+    """
 
     role: str
     content: str = ""
-    call: Mapping[str, Any] | None = None
+    calls: Sequence[Mapping[str, Any]] = ()
+    thought: str = ""
 
     @classmethod
     def from_json(cls, record: Any) -> TranscriptMessage:
         """Read a message. Raises FieldError."""
         record = expect(record, dict, "message")
-        return cls(member(record, "role", str), member(record, "content", str), _or_none(record, "call", dict))
+        call = _or_none(record, "call", dict)
+        several = optional(record, "calls", [])
+        calls = (call,) if call else tuple(expect(each, dict, f"calls[{i}]") for i, each in enumerate(several))
+        return cls(member(record, "role", str), member(record, "content", str), calls, optional(record, "thought", ""))
 
     def to_json(self) -> dict[str, Any]:
         """The message as plain values."""
-        return {"role": self.role, "content": self.content} | ({"call": self.call} if self.call else {})
+        calls = {"call": self.calls[0]} if len(self.calls) == 1 else {"calls": list(self.calls)} if self.calls else {}
+        return {
+            "role": self.role,
+            "content": self.content,
+            **calls,
+            **({"thought": self.thought} if self.thought else {}),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +273,8 @@ class TranscriptCall:
     """One judged call of a conversation; the fields are in the order of the file.
 
     Attributes:
-        message: the position of its message among the conversation's; None where an older file does not say.
+        message: the position of its message among the conversation's, which may make several calls; None where an
+            older file does not say.
         turn: which answer of the model it is, from 1.
         text: what the model wrote. call: the call read from it, as JSON.
         de: whether it contradicts the documentation. ce: whether the tool answered with an error.
@@ -419,7 +474,10 @@ def _tool(record: Any) -> Tool:
 
 
 def _score(value: Any, key: str) -> bool | float:
-    return _number(value, key) if key in RATES and not isinstance(value, bool) else expect(value, bool, key)
+    if key in RATES and not isinstance(value, bool):
+        return _number(value, key)
+    in_part = key in SINGLE_TURN and isinstance(value, float) and 0 < value < 1
+    return value if in_part else expect(value, bool, key)
 
 
 def _number(value: Any, key: str) -> float:

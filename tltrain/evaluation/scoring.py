@@ -1,8 +1,8 @@
 """From judged calls to numbers: TS, PI and CF with intervals, by group, and the ways to score RoTBench and BFCL.
 
 Scoring has two halves. The first judges each sample: `rotbench_fixed` through `tltrain.grading`, `rotbench_official`
-as RoTBench's released scorer does, quirks included; `any_call` and `every_call` where several calls are asked for. The
-second, `score` and `score_by`, sums up whatever has `ts`, `pi` and `cf`, so that all scorings share it.
+as RoTBench's released scorer does, quirks included; `any_call`, `each_call` and `every_call` where several calls are
+asked for. The second, `score` and `score_by`, sums up whatever has `ts`, `pi` and `cf`, so that all scorings share it.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from tltrain.config import Matching
 from tltrain.errors import TltrainError
 from tltrain.evaluation.intervals import Percentage, percentage
 from tltrain.evaluation.metrics import SINGLE_TURN
-from tltrain.formats.calls import read_calls
-from tltrain.grading import ANY, Grade, Outcome, RewardTable, first_call, grade
+from tltrain.formats.calls import split_calls
+from tltrain.grading import ANY, AnswerGrade, Grade, Outcome, RewardTable, first_call, grade, grade_answer
 from tltrain.trajectory import Call, Sample
 
 
 class Judged(Protocol):
-    """What can be scored: a `Grade`, or `Correctness`."""
+    """What can be scored: a `Grade`, an `AnswerGrade` (shares of its golden calls), or `Correctness`."""
 
     @property
-    def ts(self) -> bool: ...
+    def ts(self) -> bool | float: ...
     @property
-    def pi(self) -> bool: ...
+    def pi(self) -> bool | float: ...
     @property
-    def cf(self) -> bool: ...
+    def cf(self) -> bool | float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +67,13 @@ def first_scoring(scorings: Iterable[str], preferred: str) -> str:
     return preferred if preferred in names else names[0]
 
 
-def count_outcomes(grades: Iterable[Grade]) -> dict[str, int]:
-    """How many calls ended in each `Outcome`, all of them listed, from worst to best."""
+def count_outcomes(grades: Iterable[Grade | AnswerGrade]) -> dict[str, int]:
+    """How many calls (of answers of several: the worst) ended in each `Outcome`, all listed, from worst to best."""
     return _count([outcome.value for outcome in Outcome], (one.outcome.value for one in grades))
 
 
-def count_rows(grades: Iterable[Grade]) -> dict[str, int]:
-    """How many calls fell in each row of the reward table, all rows listed, in the order of the paper."""
+def count_rows(grades: Iterable[Grade | AnswerGrade]) -> dict[str, int]:
+    """How many calls (of answers of several: the worst) fell in each row of the reward table, in the paper's order."""
     return _count([row.name for row in fields(RewardTable)], (one.row for one in grades))
 
 
@@ -94,16 +94,39 @@ def any_call(
     ]
 
 
+def each_call(
+    predictions: Sequence[str],
+    samples: Sequence[Sample],
+    values: Matching | str = Matching.strict,
+    words_to_user: bool = True,
+) -> list[AnswerGrade]:
+    """Answers that may make several calls, each matched to a golden call; a level is the share of the golden calls.
+
+    Args:
+        words_to_user: whether the words of an answer to the user are compared (`rotbench_fixed` does not).
+    """
+    return [
+        grade_answer(
+            prediction,
+            sample.asked if words_to_user else replace(sample, goldens=_any_words(sample)).asked,
+            sample.tools,
+            values,
+        )
+        for prediction, sample in _pairs(predictions, samples)
+    ]
+
+
 def every_call(
     predictions: Sequence[str], samples: Sequence[Sample], values: Matching | str = Matching.strict
 ) -> list[Correctness]:
     """Answers as a whole, where every golden call is asked for: a level is reached if the calls of the answer and the
-    golden calls are as many and can be put in pairs, in any order, each of which reaches it.
+    golden calls are as many and can be put in pairs, in any order, each of which reaches it. A call that cannot be read
+    is one of the answer's.
     """
-    return [_every(read_calls(prediction), sample, values) for prediction, sample in _pairs(predictions, samples)]
+    return [_every(split_calls(prediction), sample, values) for prediction, sample in _pairs(predictions, samples)]
 
 
-def _every(calls: Sequence[Call], sample: Sample, values: Matching | str) -> Correctness:
+def _every(calls: Sequence[Call | str], sample: Sample, values: Matching | str) -> Correctness:
     if len(calls) != len(sample.goldens):
         return Correctness()
     grades = [[grade(call, golden, sample.tools, values) for golden in sample.goldens] for call in calls]

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tltrain.evaluation.analysis import TurnScore, token_parts
+from tltrain.evaluation.analysis import TurnScore, call_parts, token_parts
 from tltrain.inference import generation
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Layout
+from tltrain.tokens.native import NativeEncoder
 from tltrain.tokens.packing import PackingReport, PackingSettings, pack
 from tltrain.trajectory import Trajectory, actions
 
@@ -29,12 +30,19 @@ def score(
 ) -> Iterator[TurnScore]:
     """Every call of the trajectories that may be learned, scored; plain text is passed over.
 
+    Each call of a message that makes several has its own score; in a native format the message's words and thought
+    have none, and the end token belongs to its last call.
+
     A trajectory longer than the model's context loses its oldest turns, which `report` counts.
     """
     settings = PackingSettings(max_length=generation.context(model) or sys.maxsize)
     for number, trajectory in enumerate(trajectories):
         for layout in pack([trajectory], encoder, settings, report):
-            yield from _turns(number, trajectory, layout, encoder, *target_scores(model, layout))
+            scored = target_scores(model, layout)
+            if isinstance(encoder, NativeEncoder):
+                yield from _native_turns(number, trajectory, layout, encoder, *scored)
+            else:
+                yield from _turns(number, trajectory, layout, encoder, *scored)
 
 
 @torch.inference_mode()
@@ -62,3 +70,26 @@ def _turns(
         (encoded,) = encoder.encode([encoder.format.call_text(call)])
         parts = token_parts(call, encoded.spans, [bool(layout.keys[i]) for i in at])
         yield TurnScore(number, parts, tuple(nll[at].tolist()), tuple(right[at].tolist()), turn)
+
+
+def _native_turns(
+    number: int, trajectory: Trajectory, layout: Layout, encoder: NativeEncoder, nll: Tensor, right: Tensor
+) -> Iterator[TurnScore]:
+    present = set(layout.turns)
+    for turn in encoder.turns(trajectory, None):
+        if turn.number not in present:
+            continue
+        rows = (i for i, other in enumerate(layout.turns) if other == turn.number)
+        at = {target.offset + 1: i for target, i in zip(turn.targets, rows, strict=True)}
+        end = len(turn.said.ids) - 1
+        for k, (call, (first, behind)) in enumerate(zip(turn.said.calls, turn.said.spans(), strict=True)):
+            if call.name_at not in at:  # not learned
+                continue
+            last = k == len(turn.said.calls) - 1
+            positions = [i for i in (*range(first, min(behind, end)), *([end] if last else [])) if i in at]
+            named = call.arguments() | dict.fromkeys(range(call.name_at, call.name_end), "name") | {end: "end"}
+            parts = call_parts(
+                [named.get(i, "punctuation") for i in positions], [bool(layout.keys[at[i]]) for i in positions]
+            )
+            chosen = [at[i] for i in positions]
+            yield TurnScore(number, parts, tuple(nll[chosen].tolist()), tuple(right[chosen].tolist()), turn.number + k)

@@ -75,6 +75,34 @@ def read_calls(text: str) -> list[Call]:
     return calls
 
 
+def split_calls(text: str) -> list[Call | str]:
+    """All calls that `text` begins with (`read_calls`), and as text what stands in place of a call and cannot be read.
+
+    What is marked by `UNREADABLE` ends with its line, and calls may follow. Any other broken call takes all that
+    follows, since nothing says where it ends. A text that begins with no call is one such part. Never raises.
+    """
+    at = _end(_LIST_OPENS, text, 0)
+    parts: list[Call | str] = []
+    while not parts or text.startswith(UNREADABLE, at) or _NEXT_CALL.match(text, at):
+        try:
+            part, end = _scan(text, at)
+            parts.append(part)
+        except CallSyntaxError:
+            line = text.find("\n", at) if text.startswith(UNREADABLE, at) else -1
+            end = len(text) if line < 0 else line
+            parts.append(text[at if parts else 0 : end])
+        at = _end(_BETWEEN_CALLS, text, end)
+    return parts
+
+
+def read_value(text: str, at: int) -> tuple[Any, int]:
+    """The literal that starts at `at`, and the index just after it. Raises CallSyntaxError as `read_call` does."""
+    value, end = _value(text, at, 0)
+    if surrogate := _SURROGATE.search(text, at, end):
+        _fail("a lone surrogate", surrogate.start())
+    return value, end
+
+
 def call_end(text: str) -> int | None:
     """Index just after the `)` that closes the call `text` begins with; None while there is no complete call."""
     try:

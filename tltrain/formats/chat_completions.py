@@ -122,8 +122,8 @@ def _calls(message: Mapping[str, Any]) -> list[Any]:
 
 
 _CALL_MARKS = re.compile(
-    r"<\|?tool_calls?(?:_begin)?\|?>|<function_?calls?>|<function=|<invoke name=|<\|python_tag\|>|\[TOOL_CALLS\]"
-    r"|<\uff5ctool\u2581calls?\u2581begin\uff5c>"
+    r"<\|?tool_calls?(?:_begin|_start)?\|?>|\bcall:[\w.-]+\{|<function_?calls?>|<function=|<invoke name="
+    r"|<\|python_tag\|>|\[TOOL_CALLS\]|<\uff5ctool\u2581calls?\u2581begin\uff5c>"
 )
 """How models write calls that a server should have parsed: Hermes and Qwen, Llama, Mistral, DeepSeek, and others."""
 _JSON_CALL = re.compile(r"\s*+(?:```(?:json)?+\s*+)?+\[?+\s*+\{")  # possessive: linear in white space

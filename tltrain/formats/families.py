@@ -26,6 +26,8 @@ class Family:
         turn_marks: tokens without which a tokenizer cannot write the turns of this format.
         tokens: all special tokens of the format, for a tokenizer that is made for it.
         ends: the tokens that end an answer of such a tokenizer, its end token first.
+        fixed_head: whether the same text stands before the name of each call, so that names can be held to those on
+            offer.
     """
 
     template: str
@@ -33,6 +35,7 @@ class Family:
     turn_marks: tuple[str, ...]
     tokens: tuple[str, ...]
     ends: tuple[str, ...]
+    fixed_head: bool = True
 
 
 _CHATML = ("<|im_start|>", "<|im_end|>")
@@ -64,7 +67,9 @@ FAMILIES: Mapping[str, Family] = {
         ("<bos>", "<eos>", *_GEMMA, "<|tool>", "<tool|>", "<|channel>", "<channel|>", "<|think|>"),
         ("<turn|>", "<|tool_response>"),
     ),
-    "lfm2": Family("lfm2_2_5_v2", "lfm2_2_5_template", _CHATML, (*_LFM, "<think>", "</think>"), ("<|im_end|>",)),
+    "lfm2": Family(
+        "lfm2_2_5_v2", "lfm2_2_5_template", _CHATML, (*_LFM, "<think>", "</think>"), ("<|im_end|>",), fixed_head=False
+    ),
 }
 """The named formats: `format=NAME`, each with `conf/format/NAME.yaml`."""
 

@@ -10,11 +10,12 @@ Tools are offered by names that an API allows (`chat_completions.api_names`), as
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tltrain.formats.calls import UNREADABLE, CallSyntaxError, read_call, render_call
+from tltrain.formats.calls import UNREADABLE, CallSyntaxError, render_call, split_calls
 from tltrain.formats.chat_completions import answers_of, api_names, call_id, tool_json, unparsed_call
 from tltrain.formats.preamble import words_before_call
 from tltrain.trajectory import Call, Message, Sample, Tool, Trajectory
@@ -71,22 +72,34 @@ class Answer:
 
 
 def as_text(answer: Answer) -> str:
-    """The answer as text of the TL format: its calls, one a line; without any, its words."""
+    """The answer as text of the TL format: its calls, one a line; without any, its words.
+
+    `calls.split_calls` reads as many calls from it as the answer has attempts.
+    """
     if answer.attempts:
         return "\n".join(_attempt_text(attempt) for attempt in answer.attempts)
-    return f"{UNREADABLE}{answer.problem}" if answer.problem else answer.text.strip()
+    return _unreadable(answer.problem) if answer.problem else answer.text.strip()
+
+
+_FIRST = Call("f")
 
 
 def _attempt_text(attempt: Attempt) -> str:
     if attempt.call is None:
-        return f"{UNREADABLE}{attempt.problem}"
+        return _unreadable(attempt.problem)
     try:
         text = render_call(attempt.call)
-        if read_call(text) == attempt.call:
+        after_another = split_calls(f"{render_call(_FIRST)}\n{text}")
+        if split_calls(text) == [attempt.call] and after_another == [_FIRST, attempt.call]:
             return text
     except (CallSyntaxError, TypeError, ValueError, RecursionError):
         pass
-    return f"{UNREADABLE}no call of the TL format can say this: {json.dumps(attempt.call.name)[:80]}"
+    return _unreadable(f"no call of the TL format can say this: {json.dumps(attempt.call.name)[:80]}")
+
+
+def _unreadable(problem: str) -> str:
+    """A line in the place of a call."""
+    return UNREADABLE + " ".join(problem.split())
 
 
 def attempt_of(entry: Any, tools: Sequence[Tool], raw: str = "") -> Attempt:
@@ -98,14 +111,33 @@ def attempt_of(entry: Any, tools: Sequence[Tool], raw: str = "") -> Attempt:
     arguments = function.get("arguments")
     if arguments is not None and not isinstance(arguments, Mapping):
         return Attempt(None, f"the arguments of {_shown(name)} are no object", raw or _shown(entry))
+    try:
+        json.dumps(arguments, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        return Attempt(None, f"the arguments of {_shown(name)} are no JSON (NaN, infinity, half a character)", raw)
     originals = {api: original for original, api in api_names(tools).items()}
     return Attempt(Call(originals.get(name, name), dict(arguments or {})))
 
 
+UNREAD = "a call stands in the text, which is not how this format writes one"
+
+
+def unread_mark(text: str, tools: Sequence[Tool]) -> bool:
+    """Whether words have the marks of a call, of this format or another, or a tool's name in JSON."""
+    if unparsed_call({"content": text}, tools):
+        return True
+    if not tools or not (named := _NAMED.findall(text)):
+        return False
+    return not {name for pair in api_names(tools).items() for name in pair}.isdisjoint(named)
+
+
+_NAMED = re.compile(r"""["'](?:name|function)["']\s*:\s*["']([^"']{1,200})["']""")
+
+
 def unread(text: str, tools: Sequence[Tool]) -> str:
     """Why an answer in which a parser found no call is a format error: it has a call in another format; else empty."""
-    if unparsed_call({"content": text}, tools):
-        return "a call stands in the text, which is not how this format writes one"
+    if unread_mark(text, tools):
+        return UNREAD
     try:
         names = {name for pair in api_names(tools).items() for name in pair}
         begins = any(text.lstrip().startswith(f"{name}(") for name in names)

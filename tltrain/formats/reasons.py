@@ -32,20 +32,21 @@ def parameter_faults(
 
 def quoted(names: Iterable[str], between: str = ", ") -> str:
     """Quote names, which a model may have made long, at a length that fits a line."""
-    return _shortened(between.join(f"`{_shortened(' '.join(name.split()))}`" for name in names), 200)
+    return shortened(between.join(f"`{shortened(' '.join(name.split()))}`" for name in names), 200)
 
 
 def shown(value: Any) -> str:
     """Return a value as short JSON."""
-    return _shortened(json.dumps(value, ensure_ascii=False, default=repr))
+    return shortened(json.dumps(value, ensure_ascii=False, default=repr))
 
 
 def shown_golden(value: Any) -> str:
     """Return a golden value as short JSON, the values of a `OneOf` as alternatives."""
     if not isinstance(value, OneOf):
         return shown(value)
-    return _shortened(" or ".join(map(shown, value.values)), 200) if value.values else "left out"
+    return shortened(" or ".join(map(shown, value.values)), 200) if value.values else "left out"
 
 
-def _shortened(text: str, limit: int = 60) -> str:
+def shortened(text: str, limit: int = 60) -> str:
+    """Return a text of at most `limit` characters."""
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -64,20 +64,19 @@ AttentionMaskInterface.register(NAME, sdpa_mask)
 def enabled(model: PreTrainedModel) -> Iterator[None]:
     """Use this attention in `model` within the block if the model is on a CPU and uses sdpa."""
     cpu = model.device.type == "cpu" and model.config._attn_implementation == "sdpa"
-    with without_flex(model), replaced(model, NAME) if cpu else nullcontext():
+    with without_flex(model), _replaced(model, NAME) if cpu else nullcontext():
         yield
 
 
 @contextmanager
 def without_flex(model: PreTrainedModel) -> Iterator[None]:
     """Use sdpa instead of flex attention within the block: flex compiles for each length and expects many queries."""
-    with replaced(model, "sdpa") if model.config._attn_implementation == "flex_attention" else nullcontext():
+    with _replaced(model, "sdpa") if model.config._attn_implementation == "flex_attention" else nullcontext():
         yield
 
 
 @contextmanager
-def replaced(model: PreTrainedModel, attention: str) -> Iterator[None]:
-    """Use another attention implementation in `model` within the block."""
+def _replaced(model: PreTrainedModel, attention: str) -> Iterator[None]:
     before = model.config._attn_implementation
     model.set_attn_implementation(attention)
     try:

@@ -19,14 +19,39 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 
 from tltrain.errors import TltrainError
-from tltrain.formats.tl import TlFormat
 from tltrain.inference.token_bytes import TokenBytes
 from tltrain.tokens.encoder import Encoder
+from tltrain.tokens.native import NativeEncoder
 from tltrain.trajectory import FINISH, Tool
+
+
+class Offered(Protocol):
+    """What a format's answers may say where they name tools.
+
+    Attributes:
+        in_the_beginning: whether every further token is allowed once `allowed` has returned None for an answer.
+    """
+
+    in_the_beginning: bool
+
+    def allowed(self, tools: Sequence[Tool], answer: Iterable[int]) -> np.ndarray | None:
+        """Return which tokens may follow an answer's tokens so far, [V] bool; None: any token."""
+        ...
+
+
+def offered_in(encoder: Encoder) -> Offered:
+    """Return what the names on offer allow in the format of an encoder. Raises TltrainError."""
+    if isinstance(encoder, NativeEncoder):
+        from tltrain.inference.offered_calls import OfferedCalls
+
+        return OfferedCalls(encoder)
+    return OfferedNames(encoder)
+
 
 _WORD, _REST = rb"[^\s(]", rb"(?:\s+(?:[^\s(].*)?)?"
 _SAID = {
@@ -47,18 +72,16 @@ _NEXT = {
 
 
 class OfferedNames:
-    """The tokens that may come next in an answer while its tool's name is not complete.
+    """The tokens that may come next in an answer of the TL format while its tool's name is not complete.
 
     Raises:
-        TltrainError: the format is not TL, or the texts of the tokenizer's tokens are not known.
+        TltrainError: the texts of the tokenizer's tokens are not known.
     """
 
+    in_the_beginning = True
+    """Once the name is complete, every token is allowed."""
+
     def __init__(self, encoder: Encoder) -> None:
-        if not isinstance(encoder.format, TlFormat):
-            raise TltrainError(
-                "stage.names=offered needs the TL format, whose answers begin with the tool's name; stage.names=free "
-                "needs none"
-            )
         self.format, self.eos_id = encoder.format, encoder.eos_id
         self.tokens = TokenBytes(encoder.tokenizer)
         self._allowed = lru_cache(maxsize=512)(self._compute)

@@ -22,6 +22,9 @@ class TokenBytes:
     Byte-level tokenizers (GPT-2, Llama 3, Qwen) write each byte as a letter; SentencePiece-like ones (LLaMA 2, Gemma)
     write a space as `▁` and a byte without a token as `<0x0A>`. Special tokens stand for no text.
 
+    Args:
+        special: special tokens stand for their names.
+
     Attributes:
         of: bytes by token id; empty for tokens without text.
 
@@ -29,7 +32,7 @@ class TokenBytes:
         TltrainError: the tokenizer is of neither family.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, special: bool = False) -> None:
         added = tokenizer.added_tokens_decoder
         vocabulary = tokenizer.get_vocab()
         read = _reader(tokenizer)
@@ -37,7 +40,7 @@ class TokenBytes:
         for token, number in vocabulary.items():
             if number not in added:
                 self.of[number] = read(token)
-            elif not added[number].special and number not in tokenizer.all_special_ids:
+            elif special or (not added[number].special and number not in tokenizer.all_special_ids):
                 self.of[number] = added[number].content.encode()
         self._sorted = sorted((text, number) for number, text in enumerate(self.of) if text)
         self._texts = [text for text, _ in self._sorted]

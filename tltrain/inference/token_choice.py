@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import pad
 from transformers import LogitsProcessor
 
-from tltrain.inference.offered_names import OfferedNames
+from tltrain.inference.offered_names import Offered
 from tltrain.trajectory import Sample
 
 Choose = Callable[[Sequence[int], Sequence[Sequence[int]], torch.Tensor], torch.Tensor]
@@ -30,7 +30,7 @@ class TokenChoice:
     """
 
     def __init__(
-        self, samples: Sequence[Sample], offered: OfferedNames | None = None, temperature: float = 0.0, seed: int = 0
+        self, samples: Sequence[Sample], offered: Offered | None = None, temperature: float = 0.0, seed: int = 0
     ) -> None:
         self.samples, self.offered, self.temperature, self.seed = samples, offered, temperature, seed
         self._complete: set[int] = set()  # prompts whose answer has its tool's name
@@ -56,7 +56,8 @@ class TokenChoice:
                 continue
             found = self.offered.allowed(self.samples[number].tools, answer)
             if found is None:
-                self._complete.add(number)
+                if self.offered.in_the_beginning:
+                    self._complete.add(number)
             else:
                 rows.append(row)
                 allowed.append(torch.from_numpy(found))

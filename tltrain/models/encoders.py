@@ -17,16 +17,16 @@ from tltrain.errors import TltrainError
 from tltrain.formats import Format, families
 from tltrain.formats.families import AUTO, FAMILIES, NATIVE, TL_NAME, TL_NAMES
 from tltrain.formats.tl import TL, TL_FULL, chat_template, tl_format
-from tltrain.models import loading, sizes
+from tltrain.models import loading, sizes, trained_format
+from tltrain.models.trained_format import RECORD
 from tltrain.runtime import json_files
 from tltrain.tokens.chat_templates import TemplateFormat
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.native import NativeEncoder
+from tltrain.trajectory import Trajectory
 
 log = logging.getLogger(__name__)
 
-RECORD = "tltrain.json"
-"""A file in a trained model's folder, beside the tokenizer's files."""
 VERSION = 1
 
 
@@ -98,6 +98,29 @@ def load_encoder(path: str, model: DictConfig, format: DictConfig | None = None)
     return native_encoder(tokenizer, name, {} if format is None else format)
 
 
+def load_own_encoder(path: str, model: DictConfig, format: DictConfig) -> Encoder:
+    """Load the encoder of the model at `path` in the format that it was trained in, without a record in `format`.
+
+    Models of different formats can so be compared. Raises as `load_encoder`.
+    """
+    own = format.copy()
+    own.name = trained_format.read(path) or format.name
+    return load_encoder(path, model, own)
+
+
+def random_encoder(items: list[Trajectory], model: DictConfig, format: DictConfig) -> Encoder:
+    """Create the encoder that a model with random weights would have, of a tokenizer trained on these conversations.
+
+    Raises:
+        TltrainError: the format is the model's own, and such a model has none.
+    """
+    family = str(format.name) if format.name in FAMILIES else None
+    tokenizer = loading.byte_level_tokenizer(loading.corpus(items, format), model.random.vocab_size, family)
+    if format.name in (AUTO, *TL_NAMES):
+        return encoder_of(tokenizer, None, tl_format(format.name))
+    return native_encoder(tokenizer, str(format.name), format)
+
+
 def format_of(path: str, tokenizer: PreTrainedTokenizerBase, asked: str | None) -> str:
     """Return the name of the format in which the model at `path` is trained or asked.
 
@@ -115,10 +138,7 @@ def format_of(path: str, tokenizer: PreTrainedTokenizerBase, asked: str | None) 
         if asked == AUTO:
             log.info("format=auto: %s", "the model's own" if own else "tl, the model's chat template knows no tools")
         return NATIVE if own else TL_NAME
-    if trained is not None and trained.format != asked:
-        raise TltrainError(
-            f"format={asked}: {path} was trained with format={trained.format}; format=auto takes the one it knows"
-        )
+    trained_format.check(path, None if trained is None else trained.format, str(asked))
     return str(asked)
 
 

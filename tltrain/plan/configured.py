@@ -237,9 +237,6 @@ def batch_of(cfg: DictConfig, rows: SampleSizes, setup: Setup) -> Batch:
         return Batch(rows=count, length=length + new, targets=count * new, masked=True, **sampled)
     calls = max(rows.targets)  # a row is a tree: its longest prompt, with a call sampled after each prompt in it
     step = rows.longest(count * setup.accumulation)[1]
-    if stage.update_tokens and setup.device == "cpu" and setup.processes == 1 and not setup.sharded:
-        count = max(count, min(count * setup.accumulation, len(rows.lengths), stage.update_tokens // length))
-        targets = rows.longest(count)[1]
     samples = min(step, max(stage.generation_batch_size or step, calls))
     trunks = -(-samples // calls) if calls > 1 else samples
     return Batch(

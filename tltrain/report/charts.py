@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 INK, GRID, MUTED, SURFACE = "#0000f0", "#0000f1", "#0000f2", "#0000f3"
 BETTER, WORSE = "#0000f4", "#0000f5"
 SERIES = tuple(f"#0000a{number}" for number in range(8))
-SHADES = tuple(f"#0000b{number:x}" for number in range(11))
+SHADES = tuple(f"#0000b{number:x}" for number in range(12))
 VARIABLES = {
     **{INK: "--ink", GRID: "--grid", MUTED: "--muted", SURFACE: "--surface", BETTER: "--better", WORSE: "--worse"},
     **{colour: f"--s{number}" for number, colour in enumerate(SERIES)},
@@ -49,6 +49,7 @@ HATCHES = (
     "//",
     "",
     "--",
+    "\\\\",
 )
 """Lines only: each dot of a pattern costs 400 bytes."""
 SIZE = (400, 240)  # user units; text of size 12 stays readable on a phone, which is 320 pixels wide

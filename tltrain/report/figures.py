@@ -214,7 +214,8 @@ def error_bars(sweep: Sweep, name: str) -> Chart | None:
 
 
 _KINDS = [row.name for row in fields(RewardTable)]
-_KINDS.append(_KINDS.pop(_KINDS.index("words_before_call")))  # a later kind, which leaves the others their shades
+for _later in ("words_before_call", "missing_call"):  # later kinds, which leave the others their shades
+    _KINDS.append(_KINDS.pop(_KINDS.index(_later)))
 KIND_SHADES = {kind: shade for shade, kind in enumerate(_KINDS)}
 STAGE_SHADES = {"data": 9, "mae": 4, "sft": 3, "pkt": 5, "irm": 7, "eval": 8}
 

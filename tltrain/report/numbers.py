@@ -90,7 +90,7 @@ def count(job: Job, name: str) -> int:
 
 
 def outcomes(job: Job, name: str, level: str) -> dict[Sample, float]:
-    """Return each sample's result, 0 or 100 (for DE and CE any number); empty if there are no per-sample scores."""
+    """Return each sample's result, 0 to 100 (for DE and CE any number); empty if there are no per-sample scores."""
     return {
         sample: 100.0 * prediction.scores[level]
         for sample, prediction in answered(job, name).items()
@@ -182,13 +182,16 @@ class Flip:
 
 
 def flips(a: Job, b: Job, level: str = "cf") -> list[Flip]:
-    """Return the samples on which two jobs differ at a level, in the order of `a`; both must have answered them."""
+    """Return the samples on which two jobs differ at a level, in the order of `a`; both must have answered them.
+
+    A level that is reached in part, of several golden calls, is not reached.
+    """
     theirs = by_sample(b.predictions)
     pairs = ((ours, theirs[sample]) for sample, ours in by_sample(a.predictions).items() if sample in theirs)
     return [
-        Flip(ours.set, ours.id, bool(other.scores.get(level)), ours, other)
+        Flip(ours.set, ours.id, other.reaches(level), ours, other)
         for ours, other in pairs
-        if bool(ours.scores.get(level)) != bool(other.scores.get(level))
+        if ours.reaches(level) != other.reaches(level)
     ]
 
 

@@ -170,7 +170,7 @@ def _common(sweep: Sweep, a: int, b: int) -> tuple[Job, Job] | None:
 def _card(flip: num.Flip, level: str) -> dict[str, Any]:
     def side(prediction: Prediction) -> dict[str, Any]:
         return {
-            "right": bool(prediction.scores.get(level)),
+            "right": prediction.reaches(level),
             "grade": samples.cut(prediction.grade).replace("_", " "),
             "prediction": samples.cut(prediction.answer),
             "reason": samples.cut(prediction.reason),

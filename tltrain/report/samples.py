@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tltrain.evaluation.metrics import METRICS
-from tltrain.evaluation.records import Prediction, by_sample
+from tltrain.evaluation.records import RATES, Prediction, by_sample
 from tltrain.formats.calls import render_call
 from tltrain.report.numbers import Sample
 from tltrain.report.sweep import Sweep
@@ -66,7 +66,7 @@ def flipping_samples(sweep: Sweep) -> dict[str, Any]:
         (i, job.seed): by_sample(job.predictions) for i, row in enumerate(sweep.rows) for job in row.finished
     }
     measured = [prediction.scores for predictions in answers.values() for prediction in predictions.values()]
-    levels = [key for key in METRICS if any(isinstance(scores.get(key), bool) for scores in measured)]
+    levels = [key for key in METRICS if key not in RATES and any(key in scores for scores in measured)]
     ordered = _in_turn(sample for sample in _all(answers) if _flips(sample, answers, levels))
     texts, samples, left_out = Texts(), [], 0
     sets: dict[str, int] = {}
@@ -123,7 +123,7 @@ def _flips(sample: Sample, answers: Answers, levels: list[str]) -> bool:
 
 
 def _bits(prediction: Prediction, levels: list[str]) -> int:
-    return sum((prediction.scores.get(level) is True) << position for position, level in enumerate(levels))
+    return sum(prediction.reaches(level) << position for position, level in enumerate(levels))
 
 
 def _in_turn(samples: Iterator[Sample]) -> Iterator[Sample]:

@@ -29,7 +29,9 @@ class Source(Protocol):
         too_long: prompts so far that did not fit into the model's context; their answer is None.
 
     A source that knows why answers ended has `endings` too (`tltrain.sources.endings.Endings`).
-    One that reads a native format has `native_answers`: each of the last answers as `formats.native.Answer.to_json`.
+    One whose answers are all in the TL format, or may all make several calls, has `several_calls`, False or True.
+    One that reads a native format has `native_answers`, the last answers as `formats.native.Answer`, empty for prompts
+    that did not fit; it is empty where the format is another.
     """
 
     name: str
@@ -94,7 +96,7 @@ def _endpoint(source: config.Endpoint, cfg: DictConfig) -> Iterator[Source]:
 def _golden_calls(source: config.Source, cfg: DictConfig) -> Iterator[Source]:
     from tltrain.sources.baselines import GoldenCalls
 
-    yield GoldenCalls(cfg)
+    yield GoldenCalls()
 
 
 @contextmanager

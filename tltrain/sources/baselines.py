@@ -9,19 +9,15 @@ from typing import Any
 from omegaconf import DictConfig
 
 from tltrain.errors import TltrainError
-from tltrain.evaluation import benchmarks
 from tltrain.formats.calls import render_call
 from tltrain.trajectory import Call, Sample, Tool, example
 
 
 class GoldenCalls:
-    """The golden call of each sample, or all of them where the benchmark asks for all: the ceiling."""
+    """The golden call of each sample, or all of them where all are asked for: the ceiling."""
 
     name = "golden calls"
     too_long = 0
-
-    def __init__(self, cfg: DictConfig) -> None:
-        self.every = cfg.benchmark.name in benchmarks.ALL_ASKED_FOR
 
     def reading(self) -> dict[str, float]:
         """Nothing is read."""
@@ -34,7 +30,7 @@ class GoldenCalls:
     def _asked(self, sample: Sample) -> Sequence[Call]:
         if not sample.goldens:
             raise TltrainError(f"source=golden: sample {sample.id} has no golden call; ask another source")
-        return sample.goldens if self.every else sample.goldens[:1]
+        return sample.goldens if sample.parallel else sample.goldens[:1]
 
 
 class RandomTool:

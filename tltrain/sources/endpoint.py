@@ -92,7 +92,7 @@ class Endpoint:
         self.too_long = 0
         self.endings = Endings()
         self.unparsed = 0
-        self.chat = cfg.source.mode.name == "chat"
+        self.chat = self.several_calls = cfg.source.mode.name == "chat"
         self.path = "/chat/completions" if self.chat else "/completions"
         self.folder = _cache_folder(cfg)
         self.description = f"answering {cfg.benchmark.name}"

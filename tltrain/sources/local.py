@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from omegaconf import DictConfig
@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from tltrain.config import Names
 from tltrain.data import trajectories
 from tltrain.data.reading import ReadReport
-from tltrain.formats.native import as_text
+from tltrain.formats.native import Answer, as_text
 from tltrain.runtime import distributed, terminal
 from tltrain.sources.endings import Endings
 from tltrain.trajectory import Sample
@@ -32,13 +32,13 @@ class LocalModel:
             import torch
 
             from tltrain.inference.continuous_batching import Prefill
-            from tltrain.inference.offered_names import OfferedNames
+            from tltrain.inference.offered_names import offered_in
             from tltrain.inference.prefix_cache import PrefixCache
             from tltrain.models import devices, encoders, loading
         from tltrain.models.loading import corpus
 
         self.cfg = cfg
-        self.native_answers: list[Mapping[str, Any]] = []
+        self.native_answers: list[Answer] = []
         device, bf16 = devices.device_and_dtype(cfg.hardware)
         with distributed.leader_first():
             self.name = loading.resolve(
@@ -52,7 +52,8 @@ class LocalModel:
         self.prefill = Prefill()
         self.memory = PrefixCache() if cfg.benchmark.multi else None  # a conversation's history is read once
         self.encoder = encoders.load_encoder(self.name, cfg.model, cfg.format)
-        self.offered = OfferedNames(self.encoder) if cfg.stage.names == Names.offered else None
+        self.several_calls = self.encoder.reads_tokens
+        self.offered = offered_in(self.encoder) if cfg.stage.names == Names.offered else None
         self.model = loading.load_model(self.name, cfg.model, torch.bfloat16 if bf16 else torch.float32, device)
 
     def __call__(self, samples: Sequence[Sample]) -> list[str | None]:
@@ -91,11 +92,11 @@ class LocalModel:
         fits = [generation.fits(self.model, len(prompt), most) for prompt in prompts]
         texts = [answer.text for answer in answers]
         if isinstance(self.encoder, NativeEncoder):
-            said = [
+            self.native_answers = [
                 self.encoder.read(answer.ids, prompt, sample.tools)
                 for answer, prompt, sample in zip(answers, prompts, samples, strict=True)
             ]
-            texts, self.native_answers = list(map(as_text, said)), [answer.to_json() for answer in said]
+            texts = list(map(as_text, self.native_answers))
         too_long = fits.count(False)
         if too_long:
             log.warning(

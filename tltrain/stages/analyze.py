@@ -141,7 +141,9 @@ def analyse_models(
     from tltrain.models.loading import corpus
     from tltrain.views import analysis_plots
 
-    base = [loading.resolve(cfg.model, cfg.cache.dir, lambda: corpus(items))] if BASE in asked_for else []
+    base = []
+    if BASE in asked_for:
+        base = [loading.resolve(cfg.model, cfg.cache.dir, lambda: corpus(items, cfg.format), cfg.format)]
     paths = [base[0] if path == BASE else path for path in asked_for]
     labels = zip(asked_for, analysis.labels(paths), strict=True)
     names = [cfg.model.name if path == BASE else label for path, label in labels]
@@ -197,7 +199,7 @@ def score(cfg: DictConfig, path: str, name: str, items: list[Trajectory]) -> dic
     from tltrain.tokens.packing import PackingReport
 
     device, bf16 = devices.device_and_dtype(cfg.hardware)
-    encoder = encoders.load_encoder(path, cfg.model)
+    encoder = encoders.load_own_encoder(path, cfg.model, cfg.format)
     model = loading.load_model(path, cfg.model, torch.bfloat16 if bf16 else torch.float32, device)
     packing = PackingReport()
     scores = list(teacher_forcing.score(model, encoder, terminal.track(items, f"scoring {name}"), packing))

@@ -30,9 +30,10 @@ MODELS = ("base", "sft", "pkt", "irm")
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage in `folder` and return what it wrote to `metrics.json`."""
     start = time.monotonic()
+    steps = [f"stage.args.max_steps={cfg.stage.irm_steps}", "stage.args.save_strategy=no", "stage.eval_size=0"]
+    checks.check(composed(["stage=irm", *steps]))  # what it refuses is told before the first training
     for stage in ("sft", "pkt"):
         run_composed(folder / stage, [f"stage={stage}", f"data.size={cfg.stage.train_size}"], cfg.stage.args)
-    steps = [f"stage.args.max_steps={cfg.stage.irm_steps}", "stage.args.save_strategy=no", "stage.eval_size=0"]
     run_composed(folder / "irm", ["stage=irm", f"data.size={cfg.stage.train_size}", *trained(folder / "pkt"), *steps])
     scores = {}
     for name in MODELS:
@@ -63,14 +64,19 @@ def trained(folder: Path) -> list[str]:
     return [f"model.path={json.dumps(str(folder / 'model'))}"]
 
 
+def composed(overrides: list[str]) -> DictConfig:
+    """Compose another stage from `conf/` with all of the user's overrides except those of the stage."""
+    own = [word for word in HydraConfig.get().overrides.task if not word.lstrip("+~").startswith("stage")]
+    return compose([*own, "data=toolworld", *overrides])
+
+
 def run_composed(folder: Path, overrides: list[str], arguments: DictConfig | None = None) -> dict[str, Any]:
-    """Run another stage in `folder`, composed from `conf/` with all of the user's overrides except those of the stage.
+    """Run another stage in `folder`, see `composed`.
 
     Args:
         arguments: of trl.SFTConfig, set as `stage.args`.
     """
-    own = [word for word in HydraConfig.get().overrides.task if not word.lstrip("+~").startswith("stage")]
-    cfg = compose([*own, "data=toolworld", *overrides])
+    cfg = composed(overrides)
     if arguments:
         cfg.stage.args = arguments
     checks.check(cfg)

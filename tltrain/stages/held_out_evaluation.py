@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,11 @@ from omegaconf import DictConfig
 from tltrain import config
 from tltrain.evaluation import scoring
 from tltrain.runtime import distributed, json_files, runs
-from tltrain.tokens.prompts import answer_lengths
-from tltrain.trajectory import Sample
+from tltrain.tokens.prompts import questions
+from tltrain.trajectory import Trajectory
 
 if TYPE_CHECKING:
-    from tltrain.inference.offered_names import OfferedNames
+    from tltrain.inference.offered_names import Offered
     from tltrain.tokens.encoder import Encoder
     from tltrain.training.reward_function import RewardFunction
 
@@ -23,17 +24,26 @@ log = logging.getLogger(__name__)
 
 
 class HeldOutEvaluation:
-    """Answers held-out questions greedily and grades them: reward, and TS, PI, CF with intervals."""
+    """Answers held-out questions greedily and grades them: reward, and TS, PI, CF with intervals.
 
-    def __init__(self, cfg: DictConfig, encoder: Encoder, samples: list[Sample], judge: RewardFunction) -> None:
-        self.cfg, self.encoder, self.samples, self.judge = cfg, encoder, samples, judge
+    Args:
+        held_out: trajectories, whose first `stage.eval_size` calls are asked for.
+    """
+
+    def __init__(
+        self, cfg: DictConfig, encoder: Encoder, held_out: Sequence[Trajectory], judge: RewardFunction
+    ) -> None:
+        self.cfg, self.encoder, self.judge = cfg, encoder, judge
+        samples = [sample for item in held_out for _, sample in questions(item, encoder.several_calls)]
+        self.samples = samples[: cfg.stage.eval_size]
         self.offered = offered_names(cfg, encoder)
-        too_long = sum(length > cfg.stage.max_new_tokens for length in answer_lengths(samples, encoder))
+        lengths = encoder.answer_lengths(held_out)[: len(self.samples)] if self.samples else []
+        too_long = sum(length > cfg.stage.max_new_tokens for length in lengths)
         if too_long:
             log.warning(
                 "the golden call of %d of %d held-out questions does not fit stage.max_new_tokens=%d: no answer to "
                 "them can be right",
-                *(too_long, len(samples), cfg.stage.max_new_tokens),
+                *(too_long, len(self.samples), cfg.stage.max_new_tokens),
             )
 
     def __call__(self, model: Any, bf16: bool, description: str) -> dict[str, Any]:
@@ -45,16 +55,21 @@ class HeldOutEvaluation:
 
         if not self.samples:
             return {"n": 0}
+        prompts = [self.encoder.prompt(sample) for sample in self.samples]
         with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
-            texts = generation.generate(
+            answers = generation.answers(
                 model,
                 self.encoder,
-                [self.encoder.prompt(sample) for sample in self.samples],
+                prompts,
                 generation.GenerationSettings(
                     self.cfg.stage.max_new_tokens, self.cfg.stage.eval_batch_size, description, together=True
                 ),
                 choose=TokenChoice(self.samples, self.offered) if self.offered else None,
             )
+        texts = [
+            self.encoder.answer(answer.ids, prompt, sample.tools) if self.encoder.reads_tokens else answer.text
+            for answer, prompt, sample in zip(answers, prompts, self.samples, strict=True)
+        ]
         judged = [self.judge(sample, text) for sample, text in zip(self.samples, texts, strict=True)]
         grades, rewards = [one.grade for one in judged], [one.reward for one in judged]
         levels = scoring.score(grades, self.cfg.seed)
@@ -93,8 +108,8 @@ def _kept(path: Path) -> dict[str, Any] | None:
     return found
 
 
-def offered_names(cfg: DictConfig, encoder: Encoder) -> OfferedNames | None:
+def offered_names(cfg: DictConfig, encoder: Encoder) -> Offered | None:
     """Return what `stage.names=offered` allows; None for `free`."""
-    from tltrain.inference.offered_names import OfferedNames
+    from tltrain.inference.offered_names import offered_in
 
-    return OfferedNames(encoder) if cfg.stage.names == config.Names.offered else None
+    return offered_in(encoder) if cfg.stage.names == config.Names.offered else None

@@ -19,12 +19,12 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.text import Text
 
-from tltrain.config import KeyTokens
+from tltrain.config import KeyTokens, Mask
 from tltrain.data.judged import Judge, JudgedSource, judge_of, log_reading, read_metrics
 from tltrain.formats import tl
 from tltrain.formats.native import tools_of
 from tltrain.formats.stubs import description_of, render_tools
-from tltrain.mae import Verdict
+from tltrain.mae import Judgement, Verdict
 from tltrain.models import encoders, loading
 from tltrain.models.loading import CORPUS, corpus
 from tltrain.runtime import runs, terminal
@@ -43,7 +43,8 @@ REASONS = {
     Verdict.NO_ANSWER: "no tool's answer follows",
     Verdict.RANDOM: "left out at random (stage.rule=random)",
 }
-"""Why a turn is not learned, by MAE's verdict; a turn that MAE keeps can only be left out by its source."""
+"""Why a turn is not learned, by MAE's verdict; a turn that MAE keeps can only be left out by its source or `BESIDE`."""
+BESIDE = "another call of its message failed (stage.mask=message)"
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
@@ -55,11 +56,14 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     encoder = encoders.load_encoder(path, cfg.model, cfg.format)
     shown_items, w_max, key_tokens = items[: cfg.stage.limit], cfg.stage.w_max, cfg.stage.key_tokens
     opening = tl.GENERATION_PROMPT
+    whole = cfg.stage.mask == Mask.message
     if isinstance(encoder, NativeEncoder):
         opening = "\nAssistant: "
-        conversations = [native_conversation(item, judge, encoder, w_max, key_tokens, cfg.seed) for item in shown_items]
+        conversations = [
+            native_conversation(item, judge, encoder, w_max, key_tokens, cfg.seed, whole) for item in shown_items
+        ]
     else:
-        conversations = [conversation(item, judge, encoder, w_max, key_tokens, cfg.seed) for item in shown_items]
+        conversations = [conversation(item, judge, encoder, w_max, key_tokens, cfg.seed, whole) for item in shown_items]
     for shown in conversations:
         terminal.console.rule(Text(visible(shown.id)))
         terminal.console.print(coloured(shown, opening))
@@ -88,9 +92,11 @@ def conversation(
     w_max: float | None,
     key_tokens: KeyTokens = KeyTokens.paper,
     seed: int = 0,
+    whole_messages: bool = False,
 ) -> Conversation:
-    """Return the trajectory's text with the weight of each token of a learned turn."""
+    """Return the trajectory's text with the weight of each token of a learned turn; `whole_messages` as `reasons`."""
     verdicts = judge(trajectory)
+    why = reasons(trajectory, verdicts, whole_messages)
     messages: list[History | Turn] = []
     turn, kind = 0, ""
     pieces = list(
@@ -98,13 +104,12 @@ def conversation(
     )
     for piece, run_ in pieces[1:]:  # the first is the system's
         if piece.turn is not None:
-            verdict, found = verdicts[turn]
-            kind = (found or "").replace("_", " ")
+            kind, reason = (verdicts[turn][1] or "").replace("_", " "), why[turn]
             turn += 1
             if run_.targets:
                 messages.append(Turn(_tokens(piece.text, run_.targets, encoder)))
             else:
-                messages.append(Turn((Token(piece.text, 0.0),), False, REASONS[verdict], kind))
+                messages.append(Turn((Token(piece.text, 0.0),), False, reason, kind))
         elif not run_.opens_turn:
             speaker, _, text = piece.text.removeprefix("\n").partition(": ")
             messages.append(History(speaker, text, kind))
@@ -121,18 +126,20 @@ def native_conversation(
     w_max: float | None,
     key_tokens: KeyTokens = KeyTokens.paper,
     seed: int = 0,
+    whole_messages: bool = False,
 ) -> Conversation:
     """Return the same for a native format; a turn that learns some of its calls shows the others with weight 0."""
     said = encoder.conversation_messages(trajectory)
     learned = {turn.number: turn for turn in encoder.turns(trajectory, w_max, key_tokens, seed)}
     first_actions: dict[int, int] = {}
-    reasons: dict[int, Verdict] = {}
+    left_out: dict[int, str] = {}
     kinds: dict[int, str] = {}
     judged = judge(replace(trajectory, messages=said))
-    for number, (action, (verdict, kind)) in enumerate(zip(actions(said), judged, strict=True)):
+    why = reasons(trajectory, judged, whole_messages)
+    for number, (action, (_, kind)) in enumerate(zip(actions(said), judged, strict=True)):
         first_actions.setdefault(action.at, number)
-        if reasons.get(action.at, Verdict.KEPT) is Verdict.KEPT:
-            reasons[action.at] = verdict
+        if left_out.get(action.at, BESIDE) in (BESIDE, REASONS[Verdict.KEPT]):  # a verdict says more
+            left_out[action.at] = why[number]
         if action.answer is not None:
             kinds[action.answer] = (kind or "").replace("_", " ")
     messages: list[History | Turn] = []
@@ -155,10 +162,24 @@ def native_conversation(
                 for made in message.calls
             ]
             text = "\n".join(filter(None, [message.thought, message.text, *calls]))
-            messages.append(Turn((Token(text, 0.0),), False, REASONS[reasons[at]], kind))
+            messages.append(Turn((Token(text, 0.0),), False, left_out[at], kind))
     tools = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools_of(trajectory))
     names = tuple(tool.name for tool in trajectory.tools)
     return Conversation(trajectory.id, Tools(names, tools), tuple(messages), trajectory.instructions)
+
+
+def reasons(trajectory: Trajectory, judged: Sequence[Judgement], whole_messages: bool) -> list[str]:
+    """Return for each of the trajectory's `actions` why it is left out, if it is.
+
+    Args:
+        whole_messages: whether a message is left out of which one call failed (`stage.mask=message`).
+    """
+    done = actions(trajectory.messages)
+    failed = {action.at for action, (verdict, _) in zip(done, judged, strict=True) if verdict is not Verdict.KEPT}
+    return [
+        BESIDE if whole_messages and verdict is Verdict.KEPT and action.at in failed else REASONS[verdict]
+        for action, (verdict, _) in zip(done, judged, strict=True)
+    ]
 
 
 def _tokens(text: str, targets: Sequence[Target], encoder: Encoder) -> tuple[Token, ...]:

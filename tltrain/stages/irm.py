@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -25,24 +24,18 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from tltrain import config, plan, tracking
+from tltrain.entry import formats
 from tltrain.errors import TltrainError
 from tltrain.grading import RewardSettings
 from tltrain.models import loading
 from tltrain.runtime import distributed, terminal
-from tltrain.runtime.shares import share
 from tltrain.stages import held_out_evaluation, rejection_sampling, supervised, training_runs
+from tltrain.stages.irm_prompts import of_calls, prompts, warn_of_names_not_on_offer, with_answer_limit
 from tltrain.stages.training_runs import TrainingRun
-from tltrain.tokens.prompts import (
-    AnswerLimit,
-    PromptReport,
-    PromptTree,
-    answer_lengths,
-    answer_limit,
-    prompt_trees,
-    questions,
-)
+from tltrain.tokens.native import NativeEncoder
+from tltrain.tokens.prompts import PromptTree
 from tltrain.tracking import names
-from tltrain.trajectory import Trajectory
+from tltrain.training.arguments import configured_arguments
 
 if TYPE_CHECKING:
     from tltrain.tokens.encoder import Encoder
@@ -67,10 +60,14 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         cfg, folder, training_arguments, leftovers=("samples.jsonl", "before.json", rejection_sampling.SAMPLED)
     )
     model, bf16 = prepared.model, prepared.bf16
+    encoder, cfg = prepared.encoder, with_possible_packing(cfg, model)
+    check_thoughts(cfg, encoder)
     judge = reward_function.RewardFunction(
-        RewardSettings.from_config(config.plain(cfg.reward)), cfg.stage.matching.name
+        RewardSettings.from_config(config.plain(cfg.reward)),
+        cfg.stage.matching.name,
+        several_calls=encoder.reads_tokens,
     )
-    trees, report = prompts(cfg, prepared.train, prepared.held_out, prepared.encoder, generation.context(model))
+    trees, report = prompts(cfg, prepared.train, prepared.held_out, encoder, generation.context(model))
     cfg = with_answer_limit(cfg, report.max_new_tokens)
     log.info(
         "irm: %d prompts in %d trees, %d tokens; a sampled call has at most %d tokens",
@@ -80,8 +77,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if cfg.stage.names == config.Names.offered:
         warn_of_names_not_on_offer(trees)
     plan.announce(cfg, model.config, trees)
-    asked = [sample for item in prepared.held_out for _, sample in questions(item)][: cfg.stage.eval_size]
-    evaluate = held_out_evaluation.HeldOutEvaluation(cfg, prepared.encoder, asked, judge)
+    evaluate = held_out_evaluation.HeldOutEvaluation(cfg, encoder, prepared.held_out, judge)
     before = evaluate.cached(folder / "before.json", model, bf16, "answering held-out questions beforehand")
 
     with tracking.job(cfg, folder) as tracker:
@@ -130,114 +126,25 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     return training_runs.finish(prepared, results)
 
 
-def prompts(
-    cfg: DictConfig,
-    train: Sequence[Trajectory],
-    held_out: Sequence[Trajectory],
-    encoder: Encoder,
-    context: int | None,
-) -> tuple[list[PromptTree], PromptReport]:
-    """Return the training prompts, and a report that also holds the answer limit (`max_new_tokens`).
-
-    Args:
-        held_out: their golden calls count for that limit too, since it applies to held-out questions.
-
-    Raises:
-        TltrainError: a prompt or its golden call does not fit, or there are no prompts.
-    """
+def with_possible_packing(cfg: DictConfig, model: Any) -> DictConfig:
+    """Return the configuration with a packing that the model can process, with one line if that is another."""
     stage = cfg.stage
-    lengths = []
-    if stage.max_new_tokens is None:
-        asked = (sample for item in (*train, *held_out) for _, sample in questions(item))
-        lengths = answer_lengths(asked, encoder)
-    limit = answer_limit(lengths, stage.max_new_tokens, context, stage.max_prompt_length)
-    room = (context or sys.maxsize) - limit
-    if room < 1:
-        raise TltrainError(
-            f"stage.max_new_tokens={limit} leaves no room for a prompt: the model's context is {context} tokens"
-        )
-    max_length = min(room, stage.max_prompt_length or room)
-    report = PromptReport(max_new_tokens=limit)
-    trees = list(
-        prompt_trees(
-            terminal.track(train, "tokenizing"),
-            encoder,
-            packing=stage.packing.name,
-            max_length=max_length,
-            truncation=stage.truncation.name,
-            report=report,
-            answers=AnswerLimit(limit, stage.too_long_answer),
-        )
-    )
-    if not trees:
-        unanswerable = (
-            f", {report.too_long_answer} because their golden call does not fit stage.max_new_tokens={limit}"
-            if report.too_long_answer
-            else ""
-        )
-        raise TltrainError(
-            f"there are no prompts: {report.trajectories} trajectories, {report.nothing_to_ask} of them without a "
-            f"learnable call, {report.too_long} prompts left out as too long{unanswerable}"
-        )
-    for line in report.losses(max_length):
-        log.warning("%s", line)
-    if report.too_long_answer:
-        warn_of_too_long_answers(report, stage.too_long_answer.name)
-    return trees, report
-
-
-def of_calls(cfg: DictConfig, arguments: Any, trees: Sequence[PromptTree], report: PromptReport) -> str:
-    """Describe how many answerable calls the data has, and about how many the training asks for."""
-    answerable = report.prompts - (report.too_long_answer if cfg.stage.too_long_answer == "keep" else 0)
-    found = f"irm: the data has {answerable:,} answerable calls"
-    if cfg.stage.algorithm.name == "rejection":
-        asked = cfg.stage.sampled_calls or report.prompts
-        return f"{found}; {asked:,} are sampled (stage.sampled_calls), {asked / report.prompts:.2f} times each"
-    if cfg.stage.algorithm.name != "ppo":
-        return found
-    rows = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
-    epochs, steps = arguments.num_train_epochs, arguments.max_steps
-    if steps > 0:
-        epochs = math.ceil(steps / cfg.stage.ppo_epochs) * rows / len(trees)
-    else:
-        steps = math.ceil(epochs * math.ceil(len(trees) / rows)) * cfg.stage.ppo_epochs
-    return (
-        f"{found}; {steps:,} steps ask about {epochs * report.prompts:,.0f}, {epochs:.2f} times each "
-        "(stage.args.max_steps, num_train_epochs)"
-    )
-
-
-def warn_of_too_long_answers(report: PromptReport, too_long_answer: str) -> None:
-    """Warn how many golden calls do not fit the answer limit, and how their prompts are treated."""
-    skipped = too_long_answer == "skip"
-    whole = report.prompts + report.too_long + (report.too_long_answer if skipped else 0)
+    if stage.algorithm.name != "ppo" or stage.packing.name == "turn" or supervised.processes_trees(model):
+        return cfg
     log.warning(
-        "the golden call of %s prompts does not fit stage.max_new_tokens=%d, the longest has %d tokens: %s "
-        "(stage.too_long_answer=%s); stage.max_new_tokens=%d makes room for all",
-        share(report.too_long_answer, whole),
-        *(report.max_new_tokens, report.longest_answer),
-        "they are left out" if skipped else "they are kept, and no answer to them can be right",
-        *(too_long_answer, report.longest_answer),
+        "stage.packing=trajectory: %s does not attend to all tokens in all layers and cannot process trees: each call "
+        "is a row of its own, as with stage.packing=turn",
+        type(model).__name__,
     )
-
-
-def warn_of_names_not_on_offer(trees: Sequence[PromptTree]) -> None:
-    """Warn how many golden calls name a tool that is not on offer, which `stage.names=offered` cannot sample."""
-    samples = [sample for tree in trees for sample in tree.samples]
-    missing = sum(sample.goldens[0].name not in {tool.name for tool in sample.tools} for sample in samples)
-    if missing:
-        log.warning(
-            "the golden call of %s prompts names a tool that is not on offer: with stage.names=offered no answer to "
-            "them can be right; stage.names=free samples any name",
-            share(missing, len(samples)),
-        )
-
-
-def with_answer_limit(cfg: DictConfig, max_new_tokens: int) -> DictConfig:
-    """Return the configuration with the answer limit that `prompts` determined."""
     own = cfg.copy()
-    own.stage.max_new_tokens = max_new_tokens
+    own.stage.packing = config.Packing.turn
     return own
+
+
+def check_thoughts(cfg: DictConfig, encoder: Encoder) -> None:
+    """Raise a TltrainError if `stage.learn_thoughts=false` has no effect: `format=auto` may choose the TL format."""
+    if not cfg.stage.learn_thoughts and not isinstance(encoder, NativeEncoder):
+        raise TltrainError(formats.NO_THOUGHTS)
 
 
 def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool) -> Any:
@@ -261,6 +168,8 @@ def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool) -
             "stage.packing=trajectory needs: sdpa, or stage.packing=turn"
         )
     kind = {"ppo": transformers.TrainingArguments, "rloo": trl.RLOOConfig, "grpo": trl.GRPOConfig}[algorithm]
+    if algorithm == "rloo" and not cfg.stage.learn_thoughts:
+        raise TltrainError("stage.learn_thoughts=false: TRL's RLOO learns whole answers: stage.algorithm=ppo or grpo")
     ours: dict[str, Any] = {"remove_unused_columns": False}
     if algorithm != "ppo":
         if cfg.stage.names == config.Names.offered:
@@ -268,8 +177,8 @@ def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool) -
         ours |= {"beta": cfg.stage.kl, "temperature": cfg.stage.temperature}
         if not cfg.stage.do_sample:
             raise TltrainError(f"stage.do_sample=false: {algorithm} compares sampled calls; stage.algorithm=ppo can")
-    if algorithm == "grpo":  # TRL's names for these means; rloo has only one
-        ours["loss_type"] = {"tokens": "dapo", "responses": "grpo"}[cfg.stage.loss_mean.name]
+    if algorithm == "grpo" and configured_arguments(cfg).get("loss_type") is None:
+        ours["loss_type"] = {"tokens": "dapo", "responses": "grpo"}[cfg.stage.loss_mean.name]  # TRL's names
     return training_runs.library_arguments(cfg, kind, folder, device, bf16, **ours)
 
 
@@ -284,7 +193,13 @@ def make_trainer(
         arguments.max_completion_length = stage.max_new_tokens  # known only after tokenizing the data
         trainer = TRAINERS[stage.algorithm.name]
         return trainer(
-            prepared.model, arguments, trees, tokenizer=encoder.tokenizer, reward=reward, callbacks=callbacks
+            prepared.model,
+            arguments,
+            trees,
+            encoder=encoder,
+            reward=reward,
+            learn_thoughts=stage.learn_thoughts,
+            callbacks=callbacks,
         ), {}
     from tltrain.training.ppo import PPOTrainer, Settings
     from tltrain.training.rollout import Prompts, Sampling
@@ -295,6 +210,8 @@ def make_trainer(
         eos_id=encoder.eos_id,
         pad_id=encoder.tokenizer.pad_token_id,
         offered=held_out_evaluation.offered_names(prepared.cfg, encoder),
+        other_ends=encoder.ends - {encoder.eos_id},
+        learn_thoughts=stage.learn_thoughts,
     )
     asked = Prompts(trees, sampling, encoder)
     if stage.algorithm.name == "rejection":
@@ -309,7 +226,6 @@ def make_trainer(
         loss_mean=stage.loss_mean,
         critic_learning_rate=stage.critic.learning_rate,
         value_coefficient=stage.critic.coefficient if stage.critic.share else 1.0,
-        update_tokens=stage.update_tokens,
         generation_batch_size=stage.generation_batch_size,
     )
     models = load_models(
@@ -370,9 +286,7 @@ def initial_value(prepared: TrainingRun, asked: Prompts, judge: Judge) -> float:
                 prepared.model,
                 asked.trees,
                 asked.sampling,
-                lambda sample, tokens: (
-                    judge(sample, asked.encoder.decode(tokens), tokens[-1] == asked.sampling.eos_id).reward
-                ),
+                lambda sample, prompt, tokens: asked.graded_response(judge, sample, prompt, tokens).reward,
                 bf16=prepared.arguments.bf16,
                 seed=prepared.cfg.seed,
             )

@@ -47,7 +47,7 @@ def make(cfg: DictConfig) -> tuple[Any, dict[str, Any]]:
     shape = shapes.shape_of(described)
     strategy = stage.strategy and stage.strategy.name
     setup = configured.setup_of(own, shape, stage.processes, strategy)
-    rows, origin = lengths(cfg, own, shape.context)
+    rows, origin = lengths(cfg, own, shape.context, described)
     if own.stage.name == "irm" and own.stage.max_new_tokens is None:  # there is no data here to derive it from
         own.stage.max_new_tokens = answer_limit([], None, shape.context, own.stage.max_prompt_length)
     known = stage.tokens is not None or origin.startswith("data")
@@ -95,12 +95,20 @@ def planned(cfg: DictConfig) -> DictConfig:
     return whole
 
 
-def lengths(cfg: DictConfig, own: DictConfig, context: int | None) -> tuple[Any, str]:
-    """Return the stage's samples, and a description of where their lengths come from."""
+def lengths(cfg: DictConfig, own: DictConfig, context: int | None, described: Any) -> tuple[Any, str]:
+    """Return the stage's samples, and a description of where their lengths come from.
+
+    Args:
+        context: the model's, in tokens. described: its transformers configuration.
+    """
     from tltrain.plan.configured import LENGTH, SampleSizes, arguments
 
     stage, irm = cfg.stage, own.stage.name == "irm"
-    if stage.length is None and own.stage.name != "eval" and (found := of_data(cfg, own, context)) is not None:
+    if (
+        stage.length is None
+        and own.stage.name != "eval"
+        and (found := of_data(cfg, own, context, described)) is not None
+    ):
         return found, f"data={cfg.data.name}: {len(found.lengths)} samples, the longest of {max(found.lengths)} tokens"
     most = own.stage.max_prompt_length if irm else arguments(own).get("max_length", LENGTH)
     length = stage.length or min(filter(None, (most, context)), default=LENGTH)
@@ -118,7 +126,7 @@ def lengths(cfg: DictConfig, own: DictConfig, context: int | None) -> tuple[Any,
     return SampleSizes([length] * count, [targets] * count), f"{length} tokens per sample ({why})"
 
 
-def of_data(cfg: DictConfig, own: DictConfig, context: int | None) -> Any:
+def of_data(cfg: DictConfig, own: DictConfig, context: int | None, described: Any) -> Any:
     """Return the data's samples if data and tokenizer are on this machine, else None."""
     if "path" in cfg.data and cfg.data.path is None:
         return None
@@ -132,36 +140,46 @@ def of_data(cfg: DictConfig, own: DictConfig, context: int | None) -> Any:
     train, held_out = JudgedSource(own, "reading trajectories").split()
     encoder = encoder_for(train)
     if own.stage.name == "irm":
-        from tltrain.stages.irm import prompts
+        from tltrain.stages.irm_prompts import prompts
 
         trees, report = prompts(own, train, held_out, encoder, context)
         own.stage.max_new_tokens = report.max_new_tokens
         return rows_of(own.stage.algorithm.name, trees)
     limit = min(filter(None, (arguments(own)["max_length"], context)), default=sys.maxsize)
-    settings = PackingSettings.from_config(own, limit, Limits(own.stage.tree_size, limit))
+    branches = encoder.reads_tokens and takes_trees(described, cfg.model.attn_implementation)
+    settings = PackingSettings.from_config(own, limit, Limits(own.stage.tree_size, limit), branches)
     layouts = pack(terminal.track(train, "tokenizing"), encoder, settings, PackingReport())
     found = [(len(layout.input_ids), len(layout.targets)) for layout in layouts]
     return SampleSizes(*zip(*found, strict=True)) if found else None
 
 
+def takes_trees(described: Any, attention: str) -> bool:
+    """Return whether a model of this configuration can process trees; it is made without weights."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from tltrain.stages.supervised import processes_trees
+
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(described, attn_implementation=attention)
+    except (ValueError, ImportError):  # code of its own, or a package that is not here
+        return False
+    return processes_trees(model)
+
+
 def local_encoder(cfg: DictConfig) -> Any:
     """Return a function from the training data to the model's encoder, or None if the tokenizer is not here."""
-    from tltrain.formats.tl import tl_format
-    from tltrain.models import encoders, loading, packages
-    from tltrain.models.loading import corpus
+    from tltrain.models import encoders, packages
 
     model = cfg.model
     if model.path is None and model.random is not None:
-        return lambda items: encoders.encoder_of(
-            loading.byte_level_tokenizer(corpus(items, cfg.format), model.random.vocab_size),
-            bos=None,
-            format=tl_format(cfg.format.name),
-        )
+        return lambda items: encoders.random_encoder(items, model, cfg.format)
     weights = packages.weights(model.package)
     converted = None if weights is None else str(packages.converted(weights, model.name, cfg.cache.dir))
     for place in (model.path, converted):
         if place is not None and Path(place).is_dir():
-            return lambda items: encoders.load_encoder(place, model)
+            return lambda items: encoders.load_encoder(place, model, cfg.format)
     return None
 
 

@@ -4,13 +4,14 @@
     python -m tltrain stage=predict data.path=messages.json source=endpoint source.url=URL source.model=NAME
 
 Reads the paper's inference format (a list of messages with roles System, User, Assistant, Output) or a chat-completions
-object with `messages` and `tools`. Prints the call as text and as JSON, and writes both to `prediction.json`.
+object with `messages` and `tools`. Prints the calls as text and as JSON, and writes both to `prediction.json`: `call`
+is the first one, and `calls` are all of an answer that makes several, as answers in native formats may.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from omegaconf import DictConfig
 
 from tltrain.data.chat import read_history
 from tltrain.errors import TltrainError
-from tltrain.grading import grade
+from tltrain.evaluation.records import call_to_json
+from tltrain.formats.native import Answer
+from tltrain.grading import AnswerGrade, grade, grade_answer
 from tltrain.runtime import runs, terminal
 from tltrain.sources import check, open_source
 from tltrain.stages.evaluations import words
@@ -36,15 +39,21 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     sample = Sample(str(path), tools, messages, (), instructions)
     with open_source(cfg) as source:
         (text,), model_path = source([sample]), source.name
-        said: Mapping[str, Any] = next(iter(getattr(source, "native_answers", ())), {})
+        native: Sequence[Answer] = getattr(source, "native_answers", ())
+        said = native[0].to_json() if native else {}
+        several_calls = getattr(source, "several_calls", False)
     if text is None:
         raise TltrainError(f"{path}: the conversation is too long for the model, see the line above")
-    judged = grade(words.judged_text(cfg, text, tools), None, tools)
-    call = judged.prediction and {"name": judged.prediction.name, "arguments": dict(judged.prediction.arguments)}
+    read = words.judged_text(cfg, text, tools)
+    judged = grade_answer(read, (), tools) if several_calls else grade(read, None, tools)
+    of_calls = judged.of_calls if isinstance(judged, AnswerGrade) else (judged,)
+    calls = [None if one.prediction is None else call_to_json(one.prediction) for one in of_calls]
+    call = None if judged.prediction is None else call_to_json(judged.prediction)
     metrics = {
         "model": model_path,
         "text": text,
         "call": call,
+        **({"calls": calls} if len(calls) > 1 else {}),
         "agrees_with_documentation": not judged.de,
         "reason": judged.reason,
         **({"said": said} if said else {}),
@@ -55,7 +64,9 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         if said.get(part) and said[part] != text:
             terminal.console.print(f"{part}: {said[part]}", markup=False)
     terminal.console.print(text, markup=False)
-    terminal.console.print(json.dumps(call, ensure_ascii=False), markup=False)
+    for one in calls:
+        terminal.console.print(json.dumps(one, ensure_ascii=False), markup=False)
     if judged.de:
-        terminal.errors.print(f"This call contradicts the tools' documentation: {judged.reason}", markup=False)
+        what = "This call contradicts" if len(calls) == 1 else "Calls contradict"
+        terminal.errors.print(f"{what} the tools' documentation: {judged.reason}", markup=False)
     return metrics

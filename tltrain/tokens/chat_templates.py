@@ -9,15 +9,19 @@ from __future__ import annotations
 import copy
 import json
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from tltrain.errors import TltrainError
-from tltrain.formats.native import Answer, Attempt, attempt_of, unread
+from tltrain.formats.native import Answer
+from tltrain.tokens.argument_spans import argument_spans
 from tltrain.tokens.encoder import Encoded
-from tltrain.tokens.native import Json, Prompt, Said, SaidCall
+from tltrain.tokens.native import CallHead, Json, Prompt, Said, SaidCall
+from tltrain.tokens.responses import read_response, thought_span
 from tltrain.trajectory import Tool
 
 if TYPE_CHECKING:
@@ -95,7 +99,23 @@ class TemplateFormat:
         if self.several_calls and sum(token in self.stop_ids for token in self._encode(written).ids) > 1:
             raise self._endless()  # it ends each call with it
         self.thoughts = self._writes(_THOUGHT, [user, {**answered[1], "reasoning_content": _THOUGHT}], tools)
+        self.call_head = self._call_head([user, calling], tools)
         self.text_beside_calls = self._continues(user, {**calling, "content": _WORDS}, tools)
+
+    def _call_head(self, messages: Sequence[Json], tools: Sequence[Json]) -> CallHead | None:
+        """What stands around the name of a call, if each call that can be read has the same text before its name."""
+        calls = (self._response or {}).get("fields", {}).get("tool_calls")
+        if not calls:
+            return None
+        written = self._answer_text(messages, tools)
+        mark = calls["open"] if "open" in calls else _literal_beginning(calls["open_pattern"])
+        before, _, behind = written.partition(_NAME)
+        at = before.rfind(mark) if mark else -1
+        if at < 0 or not behind:
+            return None
+        tokens = [str(token) for token in self._tokenizer.added_tokens_decoder.values()]
+        ending = max((token for token in tokens if behind.startswith(token)), key=len, default=behind[0])
+        return CallHead(mark, before[at + len(mark) :], ending)
 
     def _writes(self, what: str, messages: Sequence[Json], tools: Sequence[Json]) -> bool:
         """Whether an answer's text has what its message has."""
@@ -118,7 +138,7 @@ class TemplateFormat:
         if self._response is None:
             return _WORDS in written
         prompt = self._prompt_text([user], tools)
-        read = read_response(written, prompt, self._response, (), self._tokenizer.all_special_tokens)
+        read = read_response(written, prompt, self._response, (), self._special_tokens())
         return read.text == _WORDS
 
     def _end_token(self, messages: Sequence[Json], tools: Sequence[Json]) -> int:
@@ -222,7 +242,7 @@ class TemplateFormat:
             return [each.ids for each in self._encoder.encode(texts)]
 
         last = next(i for i, (_, end) in enumerate(encoded.spans) if end >= at + len(name))
-        return SaidCall(first, last + 1, renamed)
+        return SaidCall(first, last + 1, renamed, lambda: self._arguments(messages, tools, text, encoded, number))
 
     def _name_at(self, messages: Sequence[Json], tools: Sequence[Json], text: str, name: str, number: int) -> int:
         """The character of an answer at which the name of one of its calls begins."""
@@ -237,6 +257,33 @@ class TemplateFormat:
             if written.count(_NAME) == 1 and written.replace(_NAME, name) == text:
                 return written.index(_NAME)
         raise TltrainError(f"format={self.name}: the chat template writes the tool's name {_shown(name)} otherwise")
+
+    def _arguments(
+        self, messages: Sequence[Json], tools: Sequence[Json], text: str, encoded: Encoded, number: int
+    ) -> dict[int, str]:
+        """Position of a token -> the first part of an argument that it has a character of."""
+
+        def render(arguments: Json, history: Sequence[Json], offered: Sequence[Json]) -> str:
+            changed = copy.deepcopy(dict(messages[-1]))
+            changed["tool_calls"][number]["function"]["arguments"] = dict(arguments)
+            return self._answer_text([*history, changed], offered)
+
+        given = messages[-1]["tool_calls"][number]["function"]["arguments"]
+        user = [{"role": "user", "content": _WORDS}]
+        for history, offered in ((user, ()), (messages[:-1], tools)):  # by itself a message is quick
+            try:
+                if render(given, history, offered) != text:
+                    continue
+                spans = argument_spans(text, given, partial(render, history=history, offered=offered))
+            except TltrainError:
+                continue
+            return {
+                position: span.part
+                for span in reversed(spans)
+                for position, (start, end) in enumerate(encoded.spans)
+                if start < span.end and end > span.start
+            }
+        return {}
 
     def _spans(
         self, messages: Sequence[Json], tools: Sequence[Json], ids: Sequence[int], calls: int
@@ -258,6 +305,11 @@ class TemplateFormat:
         ends = [*starts[1:], max(len(ids) - min(tail, len(without) - starts[0]), starts[-1])]
         return list(zip(starts, ends, strict=True))
 
+    def _special_tokens(self) -> list[str]:
+        """The texts of all special tokens, also of those that have no role such as the end token's."""
+        added = self._tokenizer.added_tokens_decoder.values()
+        return sorted({*self._tokenizer.all_special_tokens, *(token.content for token in added if token.special)})
+
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def read(self, ids: Sequence[int], prompt: Sequence[int], tools: Sequence[Tool]) -> Answer:
@@ -274,83 +326,35 @@ class TemplateFormat:
             )
         text = self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         before = self._tokenizer.decode(list(prompt), skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return read_response(text, before, self._response, tools, self._tokenizer.all_special_tokens)
+        return read_response(text, before, self._response, tools, self._special_tokens())
+
+    def thought(self, ids: Sequence[int], prompt: Sequence[int]) -> range:
+        """See `NativeFormat`: the tokens with a character of `thought_span`."""
+        if self._response is None:
+            return range(0)
+
+        def text(tokens: Sequence[int]) -> str:
+            return self._tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+        start, end = thought_span(text(ids), text(prompt), self._response)
+        if start == end:
+            return range(0)
+
+        def until(count: int) -> int:
+            return len(text(ids[:count]))
+
+        first = bisect_right(range(len(ids)), start, key=until) - 1
+        return range(first, bisect_left(range(len(ids) + 1), end, key=until))
 
 
-def read_response(
-    text: str, prompt: str, response: Mapping[str, Any], tools: Sequence[Tool], special: Sequence[str]
-) -> Answer:
-    """An answer's text, read by a response template of transformers; calls that cannot be read keep their reason.
-
-    Args:
-        special: special tokens, which are left out of the answer's words.
-    """
-    from transformers.utils.chat_parsing import parse_response
-
-    from tltrain.formats.chat_completions import api_names, tool_json
-
-    names = api_names(tools)
-    offered = [tool_json(tool, names) for tool in tools]
-
-    def parsed(piece: str, behind: str, by: Mapping[str, Any] = response) -> dict[str, Any]:
-        return parse_response(piece, dict(by), prefix=behind, tools=offered)
-
-    thought_name = next((name for name in ("reasoning_content", "thinking") if name in response["fields"]), "")
-    attempts: list[Attempt] = []
-    try:
-        plain = parsed(text, prompt, _raw(response))
-        raws = [entry["raw"] for entry in plain.get("tool_calls") or []]
-    except Exception as error:
-        return Answer(text=_words(text, special), problem=f"the answer cannot be read: {_reason(error)}")
-    done = 0
-    for raw in raws:  # each with what stands before it
-        end = text.index(raw, done) + len(raw)
-        try:
-            entries = parsed(text[done:end], "" if done else prompt).get("tool_calls") or []
-            attempt = attempt_of(entries[-1], tools, raw) if entries else Attempt(None, "the call is empty", raw)
-        except Exception as error:  # whatever a parser makes of a stranger's text
-            attempt = Attempt(None, f"the call cannot be read: {_reason(error)}", raw)
-        attempts.append(_complete(attempt, raw, response))
-        done = end
-    thought, words = str(plain.get(thought_name) or ""), _words(str(plain.get("content") or ""), special)
-    problem = ""
-    if not attempts:
-        problem = "nothing stands behind the thought" if thought and not words else unread(words, tools)
-    return Answer(thought, words, tuple(attempts), problem)
-
-
-def _raw(response: Mapping[str, Any]) -> dict[str, Any]:
-    """The response template with the text of calls as it stands, so that a broken one does not end the reading."""
-    changed = copy.deepcopy(dict(response))
-    if calls := changed["fields"].get("tool_calls"):
-        calls |= {"content": "text", "content_args": {"strip": False}, "transform": {"raw": "{content}"}}
-        calls.pop("transform_each", None)
-    return changed
-
-
-def _complete(attempt: Attempt, raw: str, response: Mapping[str, Any]) -> Attempt:
-    """The attempt, or a failed one where the parser went over a part of the call in silence."""
-    field = response["fields"]["tool_calls"]
-    if attempt.call is None or field.get("content") != "xml-inline":
-        return attempt
-    left = re.sub(field["content_args"]["tag_pattern"], "", raw, flags=re.DOTALL).replace("</function>", "")
-    if re.search(r"\w", left):
-        return Attempt(None, f"a part of the call cannot be read: {_shown(left.strip())}", raw)
-    return attempt
-
-
-def _words(text: str, special: Sequence[str]) -> str:
-    """What an answer says without special tokens."""
-    for token in special:
-        text = text.replace(token, "")
-    return text.strip()
-
-
-def _reason(error: Exception) -> str:
-    """The last line of an error, which says what is wrong and not what the model wrote."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    line = next((line for line in lines if line.startswith("Error: ")), lines[-1] if lines else type(error).__name__)
-    return line.removeprefix("Error: ").replace("(", "[").replace(")", "]")[:_LONGEST_REASON]
+def _literal_beginning(pattern: str) -> str:
+    """The text with which everything begins that a regular expression matches; empty if there is none."""
+    pieces = re.match(r"(?:\\[^A-Za-z0-9]|[^\\.^$*+?{}\[\]|()])*", pattern)
+    found = re.findall(r"\\?.", pieces[0] if pieces else "", re.DOTALL)
+    rest = pattern[sum(map(len, found)) :]
+    if rest[:1] and rest[0] in "*?{":  # the last one need not stand there
+        found = found[:-1]
+    return "" if "|" in re.sub(r"\\.|\[[^]]*\]|\(.*\)", "", pattern) else "".join(piece[-1] for piece in found)
 
 
 def _shown(text: str) -> str:

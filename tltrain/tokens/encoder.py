@@ -27,6 +27,20 @@ class Encoded(NamedTuple):
     spans: list[tuple[int, int]]
 
 
+class AskedTurn(NamedTuple):
+    """A turn that makes a call which may be learned, as it is asked for.
+
+    Attributes:
+        number: of the turn's first action, see `trajectory.actions`.
+        prompt: the runs of its prompt, without targets; a run that opens an earlier turn is marked.
+        length: tokens of what the data has the model say, end token included.
+    """
+
+    number: int
+    prompt: list[Run]
+    length: int
+
+
 class Encoder:
     """Tokenize conversations piece by piece, as a format segments them, with a fast tokenizer.
 
@@ -47,6 +61,8 @@ class Encoder:
     """Whether an answer is read from its tokens and the prompt, and its text alone does not suffice."""
     splits_special_tokens = True
     """Whether the name of a special token in a text is read as text; servers that apply a template read a token."""
+    several_calls = False
+    """Whether a message may make several calls; else each of its calls is a turn of its own."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, format: Format = TL, bos: bool | None = None) -> None:
         if not tokenizer.is_fast:
@@ -134,6 +150,42 @@ class Encoder:
     ) -> list[list[Run]]:
         """Return the trajectory as chains of runs, one for each context that its turns have: in the TL format one."""
         return [self.runs(trajectory, w_max, key_tokens, seed)]
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The tokens that end an answer."""
+        return frozenset({self.eos_id})
+
+    def asked(self, trajectory: Trajectory) -> list[AskedTurn]:
+        """Return the turns that make a call which may be learned, in order, with their prompts."""
+        pieces, done = self.format.segments(trajectory), actions(trajectory.messages)
+        runs = [
+            Run(encoded.ids, i - 1, [], piece.opens_turn)
+            for i, (piece, encoded) in enumerate(zip(pieces, self.conversation(pieces), strict=True))
+        ]
+        return [
+            AskedTurn(piece.turn, runs[:i], len(runs[i].ids) + 1)
+            for i, piece in enumerate(pieces)
+            if piece.turn is not None and done[piece.turn].learn and done[piece.turn].call is not None
+        ]
+
+    def answer_lengths(self, trajectories: Iterable[Trajectory]) -> list[int]:
+        """Return the number of tokens of each learnable call of the trajectories, end token included."""
+        calls = [
+            action.call
+            for trajectory in trajectories
+            for action in actions(trajectory.messages)
+            if action.learn and action.call is not None
+        ]
+        return [len(one.ids) + 1 for one in self.encode(list(map(self.format.call_text, calls)))] if calls else []
+
+    def answer(self, ids: Sequence[int], prompt: Sequence[int], tools: Sequence[Tool]) -> str:
+        """Return what a model generated after a prompt as text of the TL format, by which it is graded."""
+        return self.decode(ids)
+
+    def thought(self, ids: Sequence[int], prompt: Sequence[int]) -> range:
+        """Return the positions of the thought, with its marks, in what a model generated after a prompt."""
+        return range(0)
 
     def ended(self, tokens: Sequence[int]) -> bool:
         """Return whether an answer's tokens are complete, besides the end token."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from tltrain import pkt
@@ -20,7 +21,7 @@ from tltrain.errors import TltrainError
 from tltrain.formats import Format
 from tltrain.formats.chat_completions import api_names
 from tltrain.formats.native import Answer, as_text, messages_of, tools_of
-from tltrain.tokens.encoder import Encoder
+from tltrain.tokens.encoder import AskedTurn, Encoder
 from tltrain.tokens.layout import Run, Target
 from tltrain.trajectory import Action, Message, Sample, Tool, Trajectory, actions, sequential
 
@@ -37,6 +38,19 @@ class Prompt(NamedTuple):
     opening: int
 
 
+class CallHead(NamedTuple):
+    """What a format writes around the name of each call.
+
+    Attributes:
+        mark: the text without which no call is read. before: what stands between it and the name.
+        behind: the text that ends a name.
+    """
+
+    mark: str
+    before: str
+    behind: str
+
+
 @dataclass(frozen=True)
 class SaidCall:
     """Where a call stands in an answer.
@@ -44,11 +58,14 @@ class SaidCall:
     Attributes:
         name_at, name_end: position of the token in which the tool's name begins, and behind the one in which it ends.
         renamed: returns the answer's ids for each of several other names of the tool.
+        arguments: returns which tokens have a character of a parameter's name or of its value, as position ->
+            `parameter` or `value`.
     """
 
     name_at: int
     name_end: int
     renamed: Callable[[Sequence[str]], list[list[int]]]
+    arguments: Callable[[], dict[int, str]]
 
 
 @dataclass(frozen=True)
@@ -82,6 +99,7 @@ class NativeFormat(Protocol):
         several_calls: whether a message may make several calls. thoughts: whether it may have a thought.
         text_beside_calls: whether a message may have words and calls.
         stop_ids: tokens that end an answer.
+        call_head: what stands around the name of each call; None where that is not the same for all.
         template: the chat template that is saved with the model.
     """
 
@@ -90,6 +108,7 @@ class NativeFormat(Protocol):
     thoughts: bool
     text_beside_calls: bool
     stop_ids: frozenset[int]
+    call_head: CallHead | None
     template: str
 
     def prompt(self, messages: Sequence[Json], tools: Sequence[Json]) -> Prompt:
@@ -102,6 +121,10 @@ class NativeFormat(Protocol):
 
     def read(self, ids: Sequence[int], prompt: Sequence[int], tools: Sequence[Tool]) -> Answer:
         """What a model answered to a prompt. Never raises for what a model says."""
+        ...
+
+    def thought(self, ids: Sequence[int], prompt: Sequence[int]) -> range:
+        """The positions of an answer's thought, with its marks; empty if it has none."""
         ...
 
 
@@ -119,6 +142,7 @@ class NativeEncoder(Encoder):
     ) -> None:
         super().__init__(tokenizer, bos=False)  # templates write the BOS token themselves
         self.native = make_format(self)
+        self.several_calls = self.native.several_calls
         self.format = cast(Format, _NoText(self.native.name))
         self.eos_id = (
             tokenizer.eos_token_id if tokenizer.eos_token_id in self.native.stop_ids else min(self.native.stop_ids)
@@ -128,6 +152,39 @@ class NativeEncoder(Encoder):
         """Return the ids that a server would build to ask for the next answer."""
         messages, _ = self._messages(conversation)
         return self.native.prompt(messages, tools_of(conversation)).ids
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The tokens that end an answer."""
+        return self.native.stop_ids
+
+    def asked(self, trajectory: Trajectory) -> list[AskedTurn]:
+        """Return the turns with a call that may be learned, each with exactly the prompt that a server would build.
+
+        As long as a prompt begins with the one before, its runs are divided where the turns before it open.
+        """
+        found: list[AskedTurn] = []
+        before: list[int] = []
+        openings: list[int] = []
+        for turn, prompt, said in self._rendered(trajectory, lambda turn: any(turn.calls)):
+            if prompt.ids[: len(before)] != before:
+                openings = []
+            openings.append(max(prompt.opening, len(before) if openings else 0))
+            before = prompt.ids
+            runs = [
+                Run(prompt.ids[start:end], i - 1, [], opens_turn=i > 0)
+                for i, (start, end) in enumerate(pairwise((0, *openings, len(prompt.ids))))
+            ]
+            found.append(AskedTurn(turn.number, runs, len(said.ids)))
+        return found
+
+    def answer_lengths(self, trajectories: Iterable[Trajectory]) -> list[int]:
+        """Return the number of tokens of what the data has the model say in each turn with a call that is learned."""
+        return [turn.length for trajectory in trajectories for turn in self.asked(trajectory)]
+
+    def thought(self, ids: Sequence[int], prompt: Sequence[int]) -> range:
+        """Return the positions of the thought, with its marks, in what a model generated after a prompt."""
+        return self.native.thought(ids, prompt)
 
     def texts(self, ids: Sequence[int]) -> list[str]:
         """Return the text of each token, special tokens by their names."""
@@ -205,17 +262,22 @@ class NativeEncoder(Encoder):
         seed: int = 0,
     ) -> Iterator[LearnedTurn]:
         """Yield each learned turn with its own prompt and its targets."""
+        for turn, prompt, said in self._rendered(trajectory, lambda turn: turn.learned):
+            draw = f"{seed}/{trajectory.id}/{turn.number}"
+            targets = self._turn_targets(turn, said, trajectory.tools, w_max, key_tokens, draw)
+            yield LearnedTurn(turn.number, prompt, said, targets)
+
+    def _rendered(
+        self, trajectory: Trajectory, wanted: Callable[[_Turn], bool]
+    ) -> Iterator[tuple[_Turn, Prompt, Said]]:
+        """Yield each turn that is wanted with its own prompt and what it says."""
         messages, owners = self._messages(trajectory)
         tools = tools_of(trajectory)
         said_by = self._actions(trajectory)
         for at, owner in enumerate(owners):
             turn = said_by.get(owner) if owner is not None else None
-            if turn is None or not turn.learned:
-                continue
-            prompt, said = self.native.prompt(messages[:at], tools), self.native.said(messages[: at + 1], tools)
-            draw = f"{seed}/{trajectory.id}/{turn.number}"
-            targets = self._turn_targets(turn, said, trajectory.tools, w_max, key_tokens, draw)
-            yield LearnedTurn(turn.number, prompt, said, targets)
+            if turn is not None and wanted(turn):
+                yield turn, self.native.prompt(messages[:at], tools), self.native.said(messages[: at + 1], tools)
 
     def _messages(self, conversation: Trajectory | Sample) -> tuple[list[dict[str, Any]], list[int | None]]:
         return messages_of(self.conversation_messages(conversation), conversation.instructions, conversation.tools)

@@ -1,7 +1,9 @@
 """Prompts for reinforcement learning: the history of each learnable call, with the call itself as the golden answer.
 
 The histories of a trajectory's calls are prefixes of one another. A `PromptTree` therefore stores the tokens of the
-longest one and the length of each of the others, so that the shared prefixes are computed only once.
+longest one and the length of each of the others, so that the shared prefixes are computed only once. In a model's own
+format a template may write an earlier turn otherwise than the last one; then a prompt does not begin with the one
+before, and a new tree begins.
 """
 
 from __future__ import annotations
@@ -14,10 +16,10 @@ from dataclasses import dataclass
 from tltrain.config import Packing, PromptTruncation, TooLongAnswer
 from tltrain.errors import TltrainError
 from tltrain.runtime.shares import share
-from tltrain.tokens.encoder import Encoder
+from tltrain.tokens.encoder import AskedTurn, Encoder
 from tltrain.tokens.layout import Run
 from tltrain.tokens.packing import fit
-from tltrain.trajectory import Sample, Trajectory, actions, sequential
+from tltrain.trajectory import Call, Sample, Trajectory, actions, sequential
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class PromptReport:
 
     Attributes:
         nothing_to_ask: trajectories without a learnable call.
+        branching: trajectories of which a prompt does not begin with the prompt before it.
         truncated, too_long: prompts that were truncated, or left out, because the prompt itself is too long.
         too_long_answer: prompts whose golden call, with its end token, has more than `max_new_tokens` tokens.
         longest_answer: tokens of the longest of these golden calls, with its end token; 0 if all fit.
@@ -50,6 +53,7 @@ class PromptReport:
     prompts: int = 0
     tokens: int = 0
     nothing_to_ask: int = 0
+    branching: int = 0
     truncated: int = 0
     too_long: int = 0
     too_long_answer: int = 0
@@ -87,12 +91,6 @@ UNKNOWN_ANSWER = 512
 """Limit for a sampled call, in tokens, if there is no golden call to measure: the value of the released script."""
 
 
-def answer_lengths(samples: Iterable[Sample], encoder: Encoder) -> list[int]:
-    """Return the number of tokens of each golden call, end token included."""
-    texts = [encoder.format.call_text(sample.goldens[0]) for sample in samples]
-    return [len(one.ids) + 1 for one in encoder.encode(texts)] if texts else []
-
-
 def answer_limit(
     lengths: Sequence[int], given: int | None, context: int | None, max_prompt_length: int | None = None
 ) -> int:
@@ -114,26 +112,35 @@ def answer_limit(
     return max(min(wanted, room), 1)
 
 
-def questions(trajectory: Trajectory) -> list[tuple[int, Sample]]:
+def questions(trajectory: Trajectory, several_calls: bool = False) -> list[tuple[int, Sample]]:
     """Return each learnable call as (number of its action, sample with its history and the call as golden answer).
 
-    If a message makes several calls, the history of each includes the calls before it with their answers.
+    Args:
+        several_calls: ask for the learnable calls of a message together, under the number of its first action, as a
+            format does whose messages make several calls. Otherwise each is asked for by itself, and its history
+            includes the message's calls before it with their answers.
     """
-    messages = sequential(trajectory.messages)
+    messages = trajectory.messages if several_calls else sequential(trajectory.messages)
+    numbered = list(enumerate(actions(messages)))
+    asked: dict[int, list[Call]] = {}
+    for _, action in numbered:
+        if action.learn and action.call is not None:
+            asked.setdefault(action.at, []).append(action.call)
+    first = {action.at: number for number, action in reversed(numbered)}
     return [
         (
-            number,
+            first[at],
             Sample(
-                f"{trajectory.id}#{number + 1}",
+                f"{trajectory.id}#{first[at] + 1}",
                 trajectory.tools,
-                messages[: action.at],
-                (action.call,),
+                messages[:at],
+                tuple(calls),
                 trajectory.instructions,
-                {"turn": number + 1, **trajectory.meta},
+                {"turn": first[at] + 1, **trajectory.meta},
+                parallel=len(calls) > 1,
             ),
         )
-        for number, action in enumerate(actions(messages))
-        if action.learn and action.call is not None
+        for at, calls in asked.items()
     ]
 
 
@@ -147,55 +154,97 @@ def prompt_trees(
     report: PromptReport,
     answers: AnswerLimit = NO_LIMIT,
 ) -> Iterator[PromptTree]:
-    """Yield the trajectories' prompts as trees and count them in `report`.
+    """Yield the trees of `trees_of_turns`; the keywords are those of `PromptSettings`."""
+    settings = PromptSettings(packing, max_length, truncation, answers)
+    return trees_of_turns(((item, encoder.asked(item)) for item in trajectories), encoder, settings, report)
 
-    Args:
-        packing: `trajectory`, one tree with all prompts of a trajectory; `turn`, one tree per prompt, as in the
-            released code. A trajectory whose longest prompt must be truncated gives one tree per prompt in any case.
+
+@dataclass(frozen=True)
+class PromptSettings:
+    """How trajectories become prompts.
+
+    Attributes:
+        packing: `trajectory`, one tree with all prompts of a trajectory, or several where a prompt does not begin with
+            the one before; `turn`, one tree per prompt, as in the released code. Prompts of which the longest must be
+            truncated give one tree each in any case.
         max_length: length limit of a prompt in tokens.
         truncation: what to do with a longer prompt: drop its oldest turns (tools and query stay), keep its last
             `max_length` tokens (`left`, as in the released code), stop (`error`), or leave it out (`skip`).
         answers: how to treat a prompt whose golden call is too long to be sampled.
+    """
+
+    packing: Packing | str
+    max_length: int
+    truncation: PromptTruncation | str
+    answers: AnswerLimit = NO_LIMIT
+
+
+def trees_of_turns(
+    asked: Iterable[tuple[Trajectory, Sequence[AskedTurn]]],
+    encoder: Encoder,
+    settings: PromptSettings,
+    report: PromptReport,
+) -> Iterator[PromptTree]:
+    """Yield the trajectories' prompts as trees and count them in `report`.
+
+    Args:
+        asked: each trajectory with what `encoder.asked` returns for it.
 
     Raises:
         TltrainError: a prompt or its golden call is too long, and truncation is not allowed or not possible.
     """
-    packing, truncation = Packing(packing), PromptTruncation(truncation)
-    for trajectory in trajectories:
+    for trajectory, found in asked:
         report.trajectories += 1
-        turns = _turns(trajectory, encoder)
-        report.nothing_to_ask += not turns
-        turns = [turn for turn in turns if _answerable(turn, answers, report)]
-        if packing == "trajectory" and turns and _length(turns[-1][0]) <= max_length:
-            chains, samples, _ = zip(*turns, strict=True)
-            trees = [PromptTree(_ids(chains[-1]), tuple(map(_length, chains)), samples)]
+        report.nothing_to_ask += not found
+        samples = dict(questions(trajectory, encoder.several_calls))
+        chains = _chains([(turn.prompt, samples[turn.number], turn.length) for turn in found])
+        report.branching += len(chains) > 1
+        for chain in chains:
+            turns = [
+                (runs, sample)
+                for runs, sample, length in chain
+                if _answerable(sample, length, settings.answers, report)
+            ]
+            for tree in _trees(turns, settings, report, encoder.opening):
+                report.prompts += len(tree.samples)
+                report.tokens += len(tree.ids)
+                yield tree
+
+
+def _chains(turns: Iterable[tuple[list[Run], Sample, int]]) -> list[list[tuple[list[Run], Sample, int]]]:
+    """Divide prompts into chains in which each begins with all tokens of the one before.
+
+    Args:
+        turns: the runs of each prompt, its sample, and the number of tokens of its golden answer.
+    """
+    chains: list[list[tuple[list[Run], Sample, int]]] = []
+    before: tuple[int, ...] = ()
+    for turn in turns:
+        ids = _ids(turn[0])
+        if chains and len(ids) > len(before) and ids[: len(before)] == before:
+            chains[-1].append(turn)
         else:
-            trees = []
-            for chain, sample, _ in turns:
-                if ids := _fitted(chain, sample, max_length, truncation, report, encoder.opening):
-                    trees.append(PromptTree(ids, (len(ids),), (sample,)))
-        for tree in trees:
-            report.prompts += len(tree.samples)
-            report.tokens += len(tree.ids)
-            yield tree
+            chains.append([turn])
+        before = ids
+    return chains
 
 
-def _turns(trajectory: Trajectory, encoder: Encoder) -> list[tuple[list[Run], Sample, int]]:
-    """Return for each prompt its runs, its sample, and the number of tokens of its golden call, end token included."""
-    asked = dict(questions(trajectory))
-    pieces = encoder.format.segments(trajectory)
-    runs = [
-        Run(encoded.ids, i - 1, [], piece.opens_turn)
-        for i, (piece, encoded) in enumerate(zip(pieces, encoder.conversation(pieces), strict=True))
-    ]
-    return [
-        (runs[:i], asked[piece.turn], len(runs[i].ids) + 1) for i, piece in enumerate(pieces) if piece.turn in asked
-    ]
+def _trees(
+    turns: Sequence[tuple[list[Run], Sample]], settings: PromptSettings, report: PromptReport, opening: list[int]
+) -> Iterator[PromptTree]:
+    """Yield the trees of a chain's prompts, each within the length limit."""
+    packing, truncation = Packing(settings.packing), PromptTruncation(settings.truncation)
+    if packing == "trajectory" and turns and _length(turns[-1][0]) <= settings.max_length:
+        chain, samples = zip(*turns, strict=True)
+        yield PromptTree(_ids(chain[-1]), tuple(map(_length, chain)), samples)
+        return
+    for runs, sample in turns:
+        if ids := _fitted(runs, sample, settings.max_length, truncation, report, opening):
+            yield PromptTree(ids, (len(ids),), (sample,))
 
 
-def _answerable(turn: tuple[list[Run], Sample, int], limit: AnswerLimit, report: PromptReport) -> bool:
+def _answerable(sample: Sample, length: int, limit: AnswerLimit, report: PromptReport) -> bool:
     """Return whether a prompt is used: its golden call fits, or `limit.too_long` is `keep`."""
-    _, sample, length = turn
     if length <= limit.tokens:
         return True
     report.too_long_answer += 1

@@ -8,7 +8,7 @@ held_out/*          stage=sft, pkt        over train/global_step: loss key_token
                                           key_token_share of the held-out trajectories
 irm/*               stage=irm             over irm/step (optimizer steps)
     reward kl kl_coefficient entropy      means over sampled calls; kl in nats a response
-    grade/OUTCOME                         share of sampled calls: cut format_error words_before_call
+    grade/OUTCOME                         share of sampled calls: cut format_error words_before_call missing_call
                                           tool_hallucination wrong_tool parameters wrong_value correct
     trailing_text no_end_token            share of sampled calls
     sampling_logprob_difference           PPO: mean over response tokens, absolute; ..._max: the largest
@@ -22,7 +22,7 @@ irm/*               stage=irm             over irm/step (optimizer steps)
     samples_table                         a table: sampled beside golden calls, with grade and reward
 total/*             stage=sft, pkt, irm   once: runtime (s) samples_per_second steps_per_second flos loss
 eval/SET/*          stage=eval            once: ts pi cf ast (percent) n reward key_tokens; SCORING/ts where there are
-                                          several
+                                          several; missing_calls superfluous_calls of answers of several calls
     grade/ROW                             share of answers in a row of the reward table
     de ce va success calls                of whole conversations
     golden_loss failing_loss key_accuracy key_loss margin preferred   of recorded calls
@@ -75,6 +75,7 @@ MAE = tuple(
 _ROWS = "|".join(row.name for row in fields(RewardTable))
 _EVAL = (
     *("ts", "pi", "cf", "ast", "n", "reward", "de", "ce", "va", "success", "calls", "key_tokens"),
+    *("missing_calls", "superfluous_calls"),
     *("golden_loss", "failing_loss", "key_accuracy", "key_loss", "margin", "preferred"),
 )
 _PATTERNS = (rf"eval/\w+/(\w+/)?({'|'.join(_EVAL)}|grade/({_ROWS}))", r"mae/error_kind/\w+")

@@ -169,7 +169,7 @@ def freeze_reference(reference: PreTrainedModel, autocast: bool) -> PreTrainedMo
 
 def model_inputs(batch: dict[str, Any]) -> dict[str, Any]:
     """Return the part of a batch that a model's forward pass takes."""
-    return {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids", "segments") if name in batch}
+    return {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids") if name in batch}
 
 
 def response_logits(model: nn.Module, batch: dict[str, Any], temperature: float) -> torch.Tensor:
@@ -279,7 +279,7 @@ def mean_reward(
     policy: PreTrainedModel,
     trees: Sequence[PromptTree],
     sampling: Sampling,
-    grade: Callable[[Sample, list[int]], float],
+    grade: Callable[[Sample, Sequence[int], list[int]], float],
     *,
     bf16: bool,
     seed: int,
@@ -291,7 +291,7 @@ def mean_reward(
     learned the mean, and the policy moves away from everything it generates.
 
     Args:
-        grade: (sample, response) -> reward.
+        grade: (sample, tokens of its prompt, response) -> reward.
         prompts: approximate number of prompts to sample, spread over the trees.
     """
     per_tree = sum(len(tree.ends) for tree in trees) / len(trees)
@@ -304,8 +304,8 @@ def mean_reward(
         torch.manual_seed(seed)
         responses = rollout.sample(policy.eval(), asked, sampling)
     rewards = [
-        grade(sample, tokens)
+        grade(sample, tree.ids[:end], tokens)
         for tree, own in zip(asked, responses, strict=True)
-        for sample, tokens in zip(tree.samples, own, strict=True)
+        for sample, end, tokens in zip(tree.samples, tree.ends, own, strict=True)
     ]
     return sum(rewards) / len(rewards)

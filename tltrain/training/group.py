@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerState
+from transformers import PreTrainedModel, PrinterCallback, TrainerState
 from trl import GRPOTrainer, RLOOTrainer
 
 from tltrain.errors import TltrainError
+from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.prompts import PromptTree
 from tltrain.training.checkpoints import ResumableCheckpoints
 from tltrain.training.kl import KlControl
-from tltrain.training.reward_function import RewardSignal, response_counts
+from tltrain.training.reward_function import RewardSignal, graded, response_counts
+from tltrain.training.rollout import learned_tokens
 
 NAMES = {
     "completions/mean_length": "response_length",
@@ -40,8 +43,9 @@ class _ToolCalls(ResumableCheckpoints):
         args: Any,
         trees: Sequence[PromptTree],
         *,
-        tokenizer: PreTrainedTokenizerBase,
+        encoder: Encoder,
         reward: RewardSignal,
+        learn_thoughts: bool = True,
         callbacks: Sequence[Any] = (),
     ) -> None:
         prompts = [
@@ -51,18 +55,21 @@ class _ToolCalls(ResumableCheckpoints):
         # TRL passes a prompt on as text and tokenizes it again; ours are already tokenized as in training.
         self.prompt_ids = {str(number): ids for number, (ids, _) in enumerate(prompts)}
         self.judge, self.kl, self.on_samples = reward.judge, reward.kl, reward.on_samples
-        self.eos_id = tokenizer.eos_token_id
+        self.encoder, self.learn_thoughts = encoder, learn_thoughts
         self.stopped: str | None = None
         self._seconds = {"seconds_generation": 0.0, "seconds_scoring": 0.0}
         self._tokens, self._last_log = 0, time.perf_counter()
-        super().__init__(
-            model,
-            self._reward,
-            args,
-            Dataset.from_list([{"prompt": number} for number in self.prompt_ids]),
-            processing_class=tokenizer,
-            callbacks=list(callbacks),
-        )
+        if args.use_vllm:
+            args.generation_kwargs = vllm_stop_tokens(args.generation_kwargs, encoder.ends)
+        with _ending_with(model, encoder.ends):
+            super().__init__(
+                model,
+                self._reward,
+                args,
+                Dataset.from_list([{"prompt": number} for number in self.prompt_ids]),
+                processing_class=encoder.tokenizer,
+                callbacks=list(callbacks),
+            )
         self.remove_callback(PrinterCallback)
 
     def _reward(
@@ -76,13 +83,12 @@ class _ToolCalls(ResumableCheckpoints):
     ) -> list[float]:
         """Grade the responses; TRL calls this as its reward function."""
         judged = [
-            self.judge(self.samples[int(n)], text, bool(ids) and ids[-1] == self.eos_id)
-            for n, text, ids in zip(prompts, completions, completion_ids, strict=True)
+            graded(self.judge, self.encoder, self.samples[int(n)], self.prompt_ids[n], ids, self._ended(ids))
+            for n, ids in zip(prompts, completion_ids, strict=True)
         ]
-        sampled = sum(map(len, completion_ids))
         self.counts["sampled_calls"] += len(completion_ids)
-        self.counts["sampled_tokens"] += sampled
-        self.counts["target_tokens"] += sampled * self.num_iterations
+        self.counts["sampled_tokens"] += sum(map(len, completion_ids))
+        self.counts["target_tokens"] += self._learned_tokens * self.num_iterations
         step = trainer_state.global_step + 1
         for one in judged:
             if not math.isfinite(one.reward):
@@ -96,8 +102,17 @@ class _ToolCalls(ResumableCheckpoints):
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return [list(self.prompt_ids[number]) for number in prompts], None, {}
 
+    def _ended(self, ids: Sequence[int]) -> bool:
+        return bool(ids) and ids[-1] in self.encoder.ends
+
     def _generate(self, *args: Any, **kwargs: Any) -> Any:
-        return self._timed("seconds_generation", super()._generate, *args, **kwargs)
+        prompt_ids, ids, *others = self._timed("seconds_generation", super()._generate, *args, **kwargs)
+        self._learned_tokens = sum(map(len, ids))
+        if not self.learn_thoughts:  # as tokens that no model said (GRPO alone, see `stages.irm`)
+            learned = [learned_tokens(self.encoder, *pair) for pair in zip(prompt_ids, ids, strict=True)]
+            others[0] = [list(map(int, own)) for own in learned]
+            self._learned_tokens = sum(map(sum, learned))
+        return prompt_ids, ids, *others
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
         return self._timed("seconds_scoring", super()._calculate_rewards, *args, **kwargs)
@@ -140,6 +155,22 @@ class _ToolCalls(ResumableCheckpoints):
 
     def _load_extra(self, folder: Path) -> None:
         self.beta = self.kl.coefficient
+
+
+def vllm_stop_tokens(given: dict[str, Any] | None, ends: Collection[int]) -> dict[str, Any]:
+    """Return vLLM's sampling parameters with the tokens that end an answer: vLLM knows only those of its own model."""
+    return {"stop_token_ids": sorted(ends), **(given or {})}
+
+
+@contextmanager
+def _ending_with(model: PreTrainedModel, ends: Collection[int]) -> Iterator[None]:
+    """Let the model's generation configuration name the tokens that end an answer, from which TRL takes them."""
+    before = model.generation_config.eos_token_id
+    model.generation_config.eos_token_id = sorted(ends)
+    try:
+        yield
+    finally:
+        model.generation_config.eos_token_id = before
 
 
 def _renamed(metrics: dict[str, list[float]]) -> Any:

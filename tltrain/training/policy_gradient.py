@@ -26,8 +26,10 @@ def token_rewards(
         logprobs: [M, R] of each token under the policy that sampled it. reference: [M, R] under the reference.
     """
     rewards = torch.where(mask, -kl * (logprobs - reference), 0.0)
-    last = mask.sum(dim=1, keepdim=True) - 1
-    return rewards.scatter_add(1, last, scores.clamp(-clip, clip).to(rewards.dtype).unsqueeze(1))
+    last = (mask.sum(dim=1, keepdim=True) - 1).clamp(min=0)  # a response without tokens keeps nothing, see the mask
+    return torch.where(
+        mask, rewards.scatter_add(1, last, scores.clamp(-clip, clip).to(rewards.dtype).unsqueeze(1)), 0.0
+    )
 
 
 def generalized_advantages(

@@ -10,10 +10,9 @@ in `ppo_epochs` steps). The order within a step is:
 Losses are means over all response tokens or all responses (`loss_mean`) of the step, independent of its split into
 micro-batches and processes. In the first PPO epoch the policy is still the sampling policy, so the old
 log-probabilities and values come from the forward pass that is differentiated anyway. Nothing asks the reference if
-the KL penalty is 0 and has no limit. On a CPU in one process, the update computes the trees of a micro-batch in one row
-without padding (`forest_attention`). Under mixed precision a bfloat16
-copy of the policy samples, which differs by rounding; the difference is logged. Optimizers, schedules, DeepSpeed,
-checkpoints and callbacks are those of transformers.
+the KL penalty is 0 and has no limit. Under mixed precision a bfloat16 copy of the policy samples, which differs by
+rounding; the difference is logged. Optimizers, schedules, DeepSpeed, checkpoints and callbacks are those of
+transformers.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import islice
+from itertools import compress, islice
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,6 @@ from trl.trainer.utils import disable_dropout_in_model
 
 from tltrain.config import LossMean
 from tltrain.errors import TltrainError
-from tltrain.inference import forest_attention
 from tltrain.tokens.prompts import PromptTree
 from tltrain.training import engines, rollout, tree_mask, update_batches
 from tltrain.training import policy_gradient as pg
@@ -86,7 +84,6 @@ class Settings:
     critic_learning_rate: float = 1e-7
     value_coefficient: float = 1.0  # weight of the value loss, which matters if the critic shares the policy's body
     generation_batch_size: int | None = None  # responses sampled at the same time; None: all of a step
-    update_tokens: int | None = None  # tokens up to which micro-batches are merged, where they can be; None: never
 
 
 class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
@@ -127,7 +124,7 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
             disable_dropout_in_model(model)  # as released; the update's forward then matches sampling
         if args.use_liger_kernel:
             apply_liger_kernels(filter(None, (*actor_critic.models, reference)), args.liger_kernel_config)
-        self.trees, self.sampling, self.encoder = prompts.trees, prompts.sampling, prompts.encoder
+        self.prompts, self.trees, self.sampling = prompts, prompts.trees, prompts.sampling
         self.judge, self.kl, self.on_samples = reward.judge, reward.kl, reward.on_samples
         self.settings, self.temperature = settings, self.sampling.temperature or 1.0
         self._sums = RolloutMetrics()
@@ -145,9 +142,6 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
         self._sampling_copy = rollout.SamplingCopy()
         self._clock = time.perf_counter()
         self._clips_apart = False
-        self._together = not (self.is_deepspeed_enabled or args.world_size > 1) and all(
-            map(forest_attention.supports, actor_critic.models)
-        )
         self._tree_multiple = tree_mask.BLOCK if self.args.device.type == "cuda" else 1
 
     def _frozen(self, reference: PreTrainedModel) -> nn.Module:
@@ -181,7 +175,8 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
         counted = "targets" if self.settings.loss_mean is LossMean.tokens else "scores"
         items = sum(len(batch[counted]) for batch in self._micro_batches)
         self.counts["target_tokens"] += sum(len(batch["targets"]) for batch in self._micro_batches)
-        return self._micro_batches, self.accelerator.gather(torch.tensor([items], device=device)).sum()
+        # At least 1: all responses of a step may be thoughts that are not learned.
+        return self._micro_batches, self.accelerator.gather(torch.tensor([items], device=device)).sum().clamp(min=1)
 
     def _roll_out(self, batches: Sequence[Sequence[PromptTree]]) -> list[dict[str, torch.Tensor]]:
         """Sample and grade responses to the step's prompts, and return a micro-batch for each of `batches`."""
@@ -191,13 +186,8 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
             torch.manual_seed(rollout.derive_seed(self.args.seed, step, self.args.process_index))
             responses, drawn = self._sample(trees)
         self._sums.add(seconds_generation=self._lap())
-        judged = [
-            [
-                self.judge(sample, self.encoder.decode(tokens), tokens[-1] == self.sampling.eos_id)
-                for sample, tokens in zip(tree.samples, own, strict=True)
-            ]
-            for tree, own in zip(trees, responses, strict=True)
-        ]
+        judged = self.prompts.graded(trees, responses, self.judge)
+        learned = self.prompts.learned(trees, responses)
         everything = [one for own in judged for one in own]
         for one in everything:
             if not math.isfinite(one.reward):
@@ -212,25 +202,28 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
             reward=sum(one.reward for one in everything),
             response_length=sum(lengths),
             prompt_tokens=sum(end for tree in trees for end in tree.ends),
-            ended=sum(tokens[-1] == self.sampling.eos_id for own in responses for tokens in own),
+            ended=sum(tokens[-1] in self.sampling.ends for own in responses for tokens in own),
             **response_counts(everything),
         )
         micro_batches, start, logprobs = [], 0, iter(drawn)
-        if self._together and self.settings.update_tokens:
-            batches = rollout.merged(batches, self.settings.update_tokens)
         for batch in batches:
             part = slice(start, start + len(batch))
             start += len(batch)
             scores = [one.reward for own in judged[part] for one in own]
+            flags = None if learned is None else learned[part]
             laid_out = update_batches.make_batch(
-                batch, responses[part], scores, self.sampling.pad_id, self._tree_multiple, self._together
+                batch, responses[part], scores, self.sampling.pad_id, self._tree_multiple, flags
             )
             names = [one.sample.id for own in judged[part] for one in own]
             if self.sampling.offered is not None:
                 laid_out |= update_batches.allowed_tokens(
-                    self.sampling.offered, batch, responses[part], laid_out["index"]
+                    self.sampling.offered, batch, responses[part], laid_out["index"], flags
                 )
-            laid_out["drawn_logprobs"] = update_batches.padded(list(islice(logprobs, len(names))), laid_out["mask"])
+            own = list(islice(logprobs, len(names)))
+            if flags is not None:
+                each = (response for tree in flags for response in tree)
+                own = [list(compress(*pair)) for pair in zip(own, each, strict=True)]
+            laid_out["drawn_logprobs"] = update_batches.padded(own, laid_out["mask"])
             micro_batches.append(rollout.to_device(laid_out, self.args.device) | {"samples": names})
         self._sums.add(seconds_scoring=self._lap())
         return micro_batches
@@ -262,13 +255,7 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         """Compute a micro-batch's gradients; return its share of the loss."""
-        if self._together and not inputs["samples"]:  # its trees are in another micro-batch
-            return torch.zeros((), device=self.args.device)
-        models = self.model.models if self._together else []
-        models = [*models, *([self.reference] if self.reference is not None else [])]
-        # Until the backward pass has ended, which repeats the forward pass under activation checkpointing.
-        with forest_attention.enabled(*models) if "starts" in inputs else nullcontext():
-            loss = super().training_step(model, inputs, num_items_in_batch)
+        loss = super().training_step(model, inputs, num_items_in_batch)
         self._sums.add(seconds_backward=self._now() - self._forward_end)
         return loss
 
@@ -287,9 +274,9 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
         with_reference = "old_logprobs" not in inputs and self._uses_reference
         if with_reference:  # before the policy's forward, whose activations need memory
             with self._timed("reference"):
-                reference = self._reference_logprobs(batch)[index]
+                reference = _by_response(self._reference_logprobs(batch), index)
         logprobs, entropy, values = model(temperature=self.temperature, **batch)
-        logprobs, values = logprobs[index], values[index]
+        logprobs, values = _by_response(logprobs, index), _by_response(values, index)
         if "old_logprobs" not in inputs:
             old, old_values = logprobs.detach(), values.detach()
             if not with_reference:
@@ -302,7 +289,7 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
             apart = (inputs["drawn_logprobs"] - old).abs()[mask]
             if with_reference:
                 self._sums.add(kl=((old - reference) * mask).sum())
-            self._sums.add(sampling_logprob_difference=apart.sum())
+            self._sums.add(sampling_logprob_difference=apart.sum(), compared_tokens=len(apart))
             self._sums.update_max(sampling_logprob_difference_max=apart.max() if len(apart) else 0.0)
         policy_losses, clipped = pg.policy_loss(
             logprobs, inputs["old_logprobs"], inputs["advantages"], mask, clip=s.clip
@@ -344,8 +331,6 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
         if "reach" not in inputs:
             return {"attention_mask": inputs["attention_mask"]}
         policy, dtype = self.accelerator.unwrap_model(self.model).policy, torch.bfloat16 if self.args.bf16 else None
-        if "starts" in inputs:
-            return {"segments": tree_mask.segments(inputs["reach"][0], inputs["starts"], dtype or policy.dtype)}
         return {"attention_mask": tree_mask.attention_mask(policy, inputs["reach"], dtype)}
 
     @property
@@ -477,3 +462,11 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
         kept = folder / f"{self.args.process_index}_{ROLLOUT}"
         if kept.is_file():
             self._micro_batches = torch.load(kept, map_location=self.args.device, weights_only=True)
+
+
+def _by_response(numbers: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Return [M, R] from numbers of N tokens, [N], by `index` of a batch.
+
+    Without tokens (all responses are thoughts that are not learned) the index has nothing to point at but padding.
+    """
+    return (numbers if len(numbers) else numbers.sum()[None])[index]

@@ -1,4 +1,8 @@
-"""The reward of a sampled response (IRM): the reward table applied to its grade, and other terms of `cfg.reward`."""
+"""The reward of a sampled response (IRM): the reward table applied to its grade, and other terms of `cfg.reward`.
+
+An answer of several calls (`grading.grade_answer`) earns the mean over the golden calls, with a price for each
+superfluous call.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import Any
 from tltrain.config import OpenText
 from tltrain.errors import TltrainError
 from tltrain.formats.calls import call_end
-from tltrain.grading import CUT, Grade, Outcome, RewardSettings, named_row
+from tltrain.grading import CUT, AnswerGrade, Grade, Outcome, RewardSettings, named_row
 from tltrain.trajectory import Sample
 
 OPEN_PARAMETERS = "open_parameters"
@@ -21,12 +25,12 @@ _WORD = re.compile(
 )
 
 
-def row_of(grade: Grade, ended: bool) -> str:
+def row_of(grade: Grade | AnswerGrade, ended: bool) -> str:
     """Return the grade's row of the reward table, or `CUT`."""
     return CUT if is_cut(grade, ended) else grade.row
 
 
-def is_cut(grade: Grade, ended: bool) -> bool:
+def is_cut(grade: Grade | AnswerGrade, ended: bool) -> bool:
     """Return whether the response was cut off before a call could be read."""
     return not ended and grade.outcome is Outcome.FORMAT_ERROR
 
@@ -37,26 +41,43 @@ def has_trailing_text(response: str) -> bool:
     return end is not None and bool(response[end:].strip())
 
 
-def reward_of(settings: RewardSettings, sample: Sample, response: str, grade: Grade, ended: bool = True) -> float:
+def reward_of(
+    settings: RewardSettings, sample: Sample, response: str, grade: Grade | AnswerGrade, ended: bool = True
+) -> float:
     """Return the reward of a response to `sample`.
 
+    Of an answer that may make several calls it is the mean over the golden calls, and text behind a call is not priced:
+    it may be another call, and words beside calls are no mistake.
+
     Args:
-        grade: the response's grade.
+        grade: the response's grade, by `grade` or `grade_answer`.
         ended: whether it has an end token; otherwise `stage.max_new_tokens` cut it off.
     """
-    if settings.name_only:
-        reward = settings[named_row(response, sample.goldens, sample.tools)]
-    elif is_cut(grade, ended):
-        reward = settings.format_error if settings.cut is None else settings.cut
-    elif grade.outcome is Outcome.WRONG_VALUE:
-        reward = _with_wrong_values(settings, sample, grade)
+    if isinstance(grade, AnswerGrade):
+        single = len(grade.grades) == 1 and not grade.superfluous
+        reward = grade.mean(
+            [_of_call(settings, sample, response if single else None, one, ended) for one in grade.grades], settings
+        )
     else:
-        reward = grade.reward(settings)
-    if settings.trailing_text and has_trailing_text(response):
-        reward += settings.trailing_text
+        reward = _of_call(settings, sample, response, grade, ended)
+        if settings.trailing_text and has_trailing_text(response):
+            reward += settings.trailing_text
     if settings.no_end_token and not ended and grade.outcome is not Outcome.FORMAT_ERROR:
         reward += settings.no_end_token
     return reward
+
+
+def _of_call(settings: RewardSettings, sample: Sample, text: str | None, grade: Grade, ended: bool) -> float:
+    """Return the reward of one call, or of a missing one; `text` is the response if it has no other call."""
+    if settings.name_only:
+        if text is not None:
+            return settings[named_row(text, sample.goldens, sample.tools)]
+        return settings[Outcome.CORRECT.value if grade.ts else grade.row]
+    if is_cut(grade, ended):
+        return settings.format_error if settings.cut is None else settings.cut
+    if grade.outcome is Outcome.WRONG_VALUE:
+        return _with_wrong_values(settings, sample, grade)
+    return grade.reward(settings)
 
 
 def _with_wrong_values(settings: RewardSettings, sample: Sample, grade: Grade) -> float:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import torch
 from transformers import PreTrainedModel
 
-from tltrain.grading import Outcome
 from tltrain.tokens.layout import Layout
 from tltrain.tokens.prompts import PromptTree
 from tltrain.training import rollout, update_batches
@@ -25,11 +24,15 @@ TOGETHER = 32
 
 @dataclass(frozen=True)
 class SampledTree:
-    """A tree with a response to each of its prompts: token ids, and their grades."""
+    """A tree with a response to each of its prompts: token ids, and their grades.
+
+    `learned`: which tokens of each response are learned; None: all.
+    """
 
     tree: PromptTree
     responses: list[list[int]]
     judged: list[GradedResponse]
+    learned: list[list[bool]] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,16 +91,13 @@ def graded(
 ) -> Iterator[SampledTree]:
     """Yield a `SampledTree` for each tree with its responses."""
     for tree, own in zip(trees, responses, strict=True):
-        judged = [
-            judge(sample, asked.encoder.decode(tokens), tokens[-1] == asked.sampling.eos_id)
-            for sample, tokens in zip(tree.samples, own, strict=True)
-        ]
-        yield SampledTree(tree, own, judged)
+        ((judged,), learned) = asked.graded([tree], [own], judge), asked.learned([tree], [own])
+        yield SampledTree(tree, own, judged, None if learned is None else learned[0])
 
 
 def is_kept(one: GradedResponse) -> bool:
-    """Return whether a response is learned: a correct call with an end token."""
-    return one.ended and one.grade.outcome is Outcome.CORRECT
+    """Return whether a response is learned: it is correct and has an end token."""
+    return one.ended and one.is_correct
 
 
 def layouts(sampled: Iterable[SampledTree], branches: bool) -> Iterator[Layout]:
@@ -109,7 +109,8 @@ def layouts(sampled: Iterable[SampledTree], branches: bool) -> Iterator[Layout]:
     for one in sampled:
         kept = [m for m, judged in enumerate(one.judged) if is_kept(judged)]
         for prompts in [kept] if branches and kept else [[m] for m in kept]:
-            yield update_batches.layout(pruned(one.tree, prompts), [one.responses[m] for m in prompts])
+            learned = None if one.learned is None else [one.learned[m] for m in prompts]
+            yield update_batches.layout(pruned(one.tree, prompts), [one.responses[m] for m in prompts], learned)
 
 
 def counts(sampled: Iterable[SampledTree]) -> SampledCounts:

@@ -6,9 +6,9 @@ import json
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tltrain.config import Matching, OpenText
 from tltrain.data.reading import expect, member, optional, shown
@@ -16,11 +16,14 @@ from tltrain.errors import FieldError, RecordError
 from tltrain.formats import joined
 from tltrain.formats.calls import render_call
 from tltrain.formats.tl import TL
-from tltrain.grading import CUT, SAMPLED_OUTCOMES, Grade, Outcome, RewardSettings, grade
+from tltrain.grading import CUT, SAMPLED_OUTCOMES, AnswerGrade, Grade, Outcome, RewardSettings, grade, grade_answer
 from tltrain.runtime import distributed, json_files, redact, runs
 from tltrain.training import pricing
 from tltrain.training.kl import KlControl
 from tltrain.trajectory import Sample
+
+if TYPE_CHECKING:
+    from tltrain.tokens.encoder import Encoder
 
 log = logging.getLogger(__name__)
 
@@ -29,14 +32,20 @@ log = logging.getLogger(__name__)
 class GradedResponse:
     """A sampled response with its grade and reward.
 
-    `ended`: whether it has an end token; otherwise `stage.max_new_tokens` cut it off.
+    Attributes:
+        response: what is graded: text of the TL format.
+        ended: whether it has an end token; otherwise `stage.max_new_tokens` cut it off.
+        prompt, written: the prompt and what the model wrote in a format of its own, special tokens by their names; None
+            in the TL format.
     """
 
     sample: Sample
     response: str
-    grade: Grade
+    grade: Grade | AnswerGrade
     reward: float
     ended: bool = True
+    prompt: str | None = None
+    written: str | None = None
 
     @property
     def row(self) -> str:
@@ -48,6 +57,17 @@ class GradedResponse:
         """The grade's outcome, or `cut`."""
         return CUT if pricing.is_cut(self.grade, self.ended) else self.grade.outcome.value
 
+    @property
+    def is_correct(self) -> bool:
+        """Whether every golden call is made, and no other."""
+        superfluous = self.grade.superfluous if isinstance(self.grade, AnswerGrade) else ()
+        return self.grade.outcome is Outcome.CORRECT and not superfluous
+
+    @property
+    def has_trailing_text(self) -> bool:
+        """Whether text follows the call; in a model's own format that is no mistake, and does not count."""
+        return self.written is None and pricing.has_trailing_text(self.response)
+
 
 class Judge(Protocol):
     """A function that grades and rewards a response to a sample; `ended` says whether it has an end token."""
@@ -58,19 +78,40 @@ class Judge(Protocol):
 class RewardFunction:
     """Grade responses against the golden call and look up their reward in a table (the paper, IRM).
 
+    Args:
+        several_calls: whether a response may make several calls, as answers in native formats may. All of them are then
+            graded (`grading.grade_answer`): the reward is the mean over the golden calls. Otherwise the first counts.
+
     Raises:
         TltrainError: a package that the settings need is not installed.
     """
 
-    def __init__(self, settings: RewardSettings, values: Matching | str = Matching.strict) -> None:
-        self.settings, self.values = settings, values
+    def __init__(
+        self, settings: RewardSettings, values: Matching | str = Matching.strict, several_calls: bool = False
+    ) -> None:
+        self.settings, self.values, self.several_calls = settings, values, several_calls
         if settings.open_text is OpenText.similarity:
             pricing.check_similarity()
 
     def __call__(self, sample: Sample, response: str, ended: bool = True) -> GradedResponse:
-        found = grade(response, sample.goldens, sample.tools, self.values)
+        """Grade and price a response: text of the TL format, in a native format as `Encoder.answer` returns it."""
+        found: Grade | AnswerGrade
+        if self.several_calls:
+            found = grade_answer(response, sample.asked, sample.tools, self.values)
+        else:
+            found = grade(response, sample.goldens, sample.tools, self.values)
         reward = pricing.reward_of(self.settings, sample, response, found, ended)
         return GradedResponse(sample, response, found, reward, ended)
+
+
+def graded(
+    judge: Judge, encoder: Encoder, sample: Sample, prompt: Sequence[int], tokens: Sequence[int], ended: bool
+) -> GradedResponse:
+    """Read what a model generated after a prompt, and grade it."""
+    found = judge(sample, encoder.answer(tokens, prompt, sample.tools), ended)
+    if not encoder.reads_tokens:
+        return found
+    return replace(found, prompt=encoder.text(prompt), written=encoder.text(tokens))
 
 
 OnSamples = Callable[[int, Sequence[GradedResponse]], None]
@@ -105,7 +146,7 @@ def response_counts(judged: Sequence[GradedResponse]) -> dict[str, int]:
     readable = [one for one in judged if one.grade.outcome is not Outcome.FORMAT_ERROR]
     return {
         **{f"grade/{outcome}": outcomes.count(outcome) for outcome in SAMPLED_OUTCOMES},
-        "trailing_text": sum(pricing.has_trailing_text(one.response) for one in readable),
+        "trailing_text": sum(one.has_trailing_text for one in readable),
         "no_end_token": sum(not one.ended for one in readable),
     }
 
@@ -153,8 +194,8 @@ class SampleRecord:
     Attributes:
         step: optimizer step, from 1.
         id: id of the prompt.
-        sampled: the model's response.
-        golden: the golden calls, separated by ` | `.
+        sampled: the model's response, in its own format with special tokens by their names.
+        golden: the golden calls, separated by ` | ` if any of them is accepted, by ` + ` if all are asked for.
         grade: row of the reward table; `cut` if stage.max_new_tokens cut the response off before a call could be read.
         reason: explanation of the grade.
         ended: whether the response has an end token.
@@ -176,9 +217,9 @@ class SampleRecord:
         return cls(
             step=step,
             id=response.sample.id,
-            prompt=joined(TL.prompt_segments(response.sample)),
-            sampled=response.response,
-            golden=" | ".join(render_call(golden) for golden in response.sample.goldens),
+            prompt=joined(TL.prompt_segments(response.sample)) if response.prompt is None else response.prompt,
+            sampled=response.response if response.written is None else response.written,
+            golden=(" + " if response.sample.parallel else " | ").join(map(render_call, response.sample.goldens)),
             grade=response.row,
             reward=response.reward,
             reason=response.grade.reason,

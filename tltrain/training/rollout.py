@@ -17,33 +17,48 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import Cache, GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
-from tltrain.inference import decoding_attention, forest_attention, kv_cache
+from tltrain.inference import decoding_attention, kv_cache
 from tltrain.inference.generation import ignore_generation_config
-from tltrain.inference.offered_names import OfferedNames
+from tltrain.inference.offered_names import Offered
 from tltrain.inference.token_choice import ChosenTokens, TokenChoice
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.prompts import PromptTree
+from tltrain.training.reward_function import GradedResponse, Judge, graded
+from tltrain.trajectory import Sample
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Settings of sampling; a `temperature` of None decodes greedily, `offered` allows only names on offer."""
+    """Settings of sampling.
+
+    Attributes:
+        temperature: None decodes greedily.
+        eos_id: the end token. other_ends: further tokens that end a response.
+        offered: allows only names on offer.
+        learn_thoughts: whether the tokens of a thought are response tokens of the update; else they are context.
+    """
 
     max_new_tokens: int
     temperature: float | None
     eos_id: int
     pad_id: int
-    offered: OfferedNames | None = None
+    offered: Offered | None = None
+    other_ends: frozenset[int] = frozenset()
+    learn_thoughts: bool = True
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The tokens that end a response."""
+        return self.other_ends | {self.eos_id}
 
     def config(self, max_new_tokens: int) -> GenerationConfig:
         """Return the settings for `generate`, whose defaults differ (such as that of `top_k`)."""
@@ -54,7 +69,7 @@ class Sampling:
             top_k=0,
             top_p=1.0,
             repetition_penalty=1.0,
-            eos_token_id=self.eos_id,
+            eos_token_id=sorted(self.ends),
             pad_token_id=self.pad_id,
             use_cache=True,
         )
@@ -67,6 +82,41 @@ class Prompts:
     trees: Sequence[PromptTree]
     sampling: Sampling
     encoder: Encoder
+
+    def graded(
+        self, trees: Iterable[PromptTree], responses: Iterable[Sequence[Sequence[int]]], judge: Judge
+    ) -> list[list[GradedResponse]]:
+        """Grade the responses to each prompt of each tree."""
+        return [
+            [
+                self.graded_response(judge, sample, tree.ids[:end], tokens)
+                for sample, end, tokens in zip(tree.samples, tree.ends, own, strict=True)
+            ]
+            for tree, own in zip(trees, responses, strict=True)
+        ]
+
+    def graded_response(
+        self, judge: Judge, sample: Sample, prompt: Sequence[int], tokens: Sequence[int]
+    ) -> GradedResponse:
+        """Grade a response to a prompt."""
+        return graded(judge, self.encoder, sample, prompt, tokens, tokens[-1] in self.sampling.ends)
+
+    def learned(
+        self, trees: Iterable[PromptTree], responses: Iterable[Sequence[Sequence[int]]]
+    ) -> list[list[list[bool]]] | None:
+        """Return whether each token of each response is learned; None: all are."""
+        if self.sampling.learn_thoughts:
+            return None
+        return [
+            [learned_tokens(self.encoder, tree.ids[:end], tokens) for end, tokens in zip(tree.ends, own, strict=True)]
+            for tree, own in zip(trees, responses, strict=True)
+        ]
+
+
+def learned_tokens(encoder: Encoder, prompt: Sequence[int], response: Sequence[int]) -> list[bool]:
+    """Return for each token of a response whether it stands outside of the thought."""
+    thought = encoder.thought(response, prompt)
+    return [at not in thought for at in range(len(response))]
 
 
 Timed = Callable[[str], AbstractContextManager[Any]]
@@ -99,10 +149,9 @@ def sample(
         ids[row, width - end :] = torch.tensor(trees[b].ids[:end])
         mask[row, width - end :] = 1
     ids, mask = ids.to(model.device), mask.to(model.device)
-    together = forest_attention.supports(model)  # before the attention for decoding takes the place of sdpa
     with torch.inference_mode(), ignore_generation_config(model), decoding_attention.enabled(model):
         with timed("prefill"):
-            cache = shared_cache(model, trees, owners, width, together)
+            cache = shared_cache(model, trees, owners, width)
         choice = None
         if sampling.offered is not None:
             choice = TokenChoice([own for tree in trees for own in tree.samples], sampling.offered)
@@ -120,21 +169,6 @@ def tree_groups(trees: Sequence[PromptTree], limit: int | None) -> Iterator[list
         part.append(tree)
     if part:
         yield part
-
-
-def merged(batches: Sequence[Sequence[PromptTree]], tokens: int) -> list[list[PromptTree]]:
-    """Merge consecutive batches while they have at most `tokens` prompt tokens; empty ones fill up their number."""
-    found: list[list[PromptTree]] = []
-    total = 0
-    for batch in batches:
-        own = sum(len(tree.ids) for tree in batch)
-        if found and total + own <= tokens:
-            found[-1] += batch
-            total += own
-        else:
-            found.append(list(batch))
-            total = own
-    return found + [[] for _ in range(len(batches) - len(found))]
 
 
 PHASE = 16
@@ -206,11 +240,11 @@ def _answers(
         )
         new = out[:, ids.shape[1] :].tolist()
         for row, tokens in zip(going, new, strict=True):
-            responses[row] += _until_end(tokens, sampling.eos_id)
+            responses[row] += _until_end(tokens, sampling.ends)
         if drawn is not None:
             for row, numbers in zip(going, drawn.rows(out), strict=True):
                 found[row] += numbers[: len(responses[row]) - len(found[row])]
-        kept = [at for at, tokens in enumerate(new) if sampling.eos_id not in tokens]
+        kept = [at for at, tokens in enumerate(new) if sampling.ends.isdisjoint(tokens)]
         going, left = [going[at] for at in kept], left - count
         if going and left and cache is not None:
             ids, mask = out, torch.nn.functional.pad(mask, (0, count), value=1)
@@ -223,8 +257,9 @@ def _answers(
     return responses
 
 
-def _until_end(tokens: list[int], eos_id: int) -> list[int]:
-    return tokens[: tokens.index(eos_id) + 1] if eos_id in tokens else tokens
+def _until_end(tokens: list[int], ends: frozenset[int]) -> list[int]:
+    end = next((at for at, token in enumerate(tokens) if token in ends), len(tokens))
+    return tokens[: end + 1]
 
 
 def shared_cache(
@@ -232,7 +267,6 @@ def shared_cache(
     trees: Sequence[PromptTree],
     owners: Sequence[tuple[int, int]],
     width: int,
-    together: bool = False,
 ) -> Cache | None:
     """Compute the key-value cache of all prompts without their last tokens, left-padded to `width - 1`.
 
@@ -241,37 +275,23 @@ def shared_cache(
 
     Args:
         owners: (tree, length) of each prompt.
-        together: compute the trees in one row (`forest_attention`), without padding.
 
     Returns:
-        The cache; an empty one if nothing is shared and nothing saved; None for models whose layers do not keep every
-        key and value.
+        The cache; an empty one if every tree has a single prompt; None for models whose layers do not keep every key
+        and value.
     """
     cache = kv_cache.empty(model)
     if cache is None:
         return None
-    longest = max(len(tree.ids) for tree in trees) - 1
-    together = together and longest > 0
-    if not together and all(len(tree.ends) == 1 for tree in trees):
+    if all(len(tree.ends) == 1 for tree in trees):
         return cache
-    if together:
-        starts = list(accumulate((len(tree.ids) - 1 for tree in trees), initial=0))
-        segments = [forest_attention.Segment(*pair) for pair in pairwise(starts) if pair[0] < pair[1]]
-        ids = torch.tensor([[token for tree in trees for token in tree.ids[:-1]]], device=model.device)
-        positions = torch.cat([torch.arange(segment.end - segment.start) for segment in segments])[None]
-        words: dict[str, Any] = {"position_ids": positions.to(model.device), "segments": segments}
-        rows, offsets = [0] * len(owners), [starts[b] for b, _ in owners]
-    else:  # padding is on the right, to which causal attention does not attend, so no mask is needed
-        ids = torch.tensor([list(tree.ids[:-1]) + [0] * (longest - len(tree.ids) + 1) for tree in trees])
-        words = {}
-        rows, offsets = [b for b, _ in owners], [0] * len(owners)
-    with forest_attention.enabled(model) if together else nullcontext():
-        model(ids.to(model.device), past_key_values=cache, use_cache=True, logits_to_keep=1, **words)
-    row = torch.tensor(rows, device=model.device)[:, None]
+    longest = max(len(tree.ids) for tree in trees) - 1
+    # Padding is on the right, to which causal attention does not attend, so no mask is needed.
+    ids = torch.tensor([list(tree.ids[:-1]) + [0] * (longest - len(tree.ids) + 1) for tree in trees])
+    model(ids.to(model.device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+    row = torch.tensor([b for b, _ in owners], device=model.device)[:, None]
     ends = torch.tensor([end for _, end in owners], device=model.device)[:, None]
     column = (torch.arange(width - 1, device=model.device) - width + ends).clamp(min=0)  # [rows, width - 1]
-    column = column + torch.tensor(offsets, device=model.device)[:, None]
-    column = column.clamp(max=ids.shape[1] - 1)  # a prompt of one token has nothing in the cache but padding
     for layer in cache.layers:
         at = row.to(layer.keys.device), column.to(layer.keys.device)
         for name in ("keys", "values"):

@@ -14,7 +14,7 @@ class RolloutMetrics:
     """Sums since the last log, kept on the device on which they are computed."""
 
     OVER_SAMPLES = ("reward", "kl", "response_length", "ended", *SHARES, *GRADES)
-    OVER_SAMPLED_TOKENS = ("sampling_logprob_difference",)
+    OVER_COMPARED_TOKENS = ("sampling_logprob_difference",)
     MAXIMA = ("sampling_logprob_difference_max",)
     OVER_ITEMS = ("policy_loss", "value_loss")
     """Averaged over the same items as the loss: response tokens or responses."""
@@ -31,6 +31,7 @@ class RolloutMetrics:
     COUNTS = (
         "samples",
         "tokens",
+        "compared_tokens",
         "items",
         "prompt_tokens",
         "update_tokens",
@@ -49,7 +50,7 @@ class RolloutMetrics:
         self.values: dict[str, float | torch.Tensor] = dict.fromkeys(
             [
                 *self.OVER_SAMPLES,
-                *self.OVER_SAMPLED_TOKENS,
+                *self.OVER_COMPARED_TOKENS,
                 *self.MAXIMA,
                 *self.OVER_ITEMS,
                 *self.OVER_TOKENS,
@@ -84,9 +85,10 @@ class RolloutMetrics:
         logs |= {name: sums[name] / sums["items"] for name in self.OVER_ITEMS if tokens}
         if sums["samples"]:  # none in a later PPO epoch
             logs |= {name: sums[name] / sums["samples"] for name in self.OVER_SAMPLES}
-            logs |= {name: sums[name] / sums["response_length"] for name in self.OVER_SAMPLED_TOKENS} | maxima
-        spread = sums["returns_squared"] - sums["returns"] ** 2 / tokens
-        error = sums["error_squared"] - sums["error"] ** 2 / tokens
+            compared = max(sums["compared_tokens"], 1)
+            logs |= {name: sums[name] / compared for name in self.OVER_COMPARED_TOKENS} | maxima
+        spread = sums["returns_squared"] - sums["returns"] ** 2 / max(tokens, 1)
+        error = sums["error_squared"] - sums["error"] ** 2 / max(tokens, 1)
         whole = sum(seconds[name] for name in self.SECONDS)
         return logs | {
             "explained_variance": 1 - error / spread if spread > 0 else math.nan,

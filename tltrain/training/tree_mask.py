@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -21,7 +20,6 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from tltrain.errors import TltrainError
-from tltrain.inference.forest_attention import Branches, Segment
 
 BLOCK = 128
 """Side of a block of flex attention, in tokens."""
@@ -45,26 +43,6 @@ def dense(reach: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tens
     """Return the additive mask [B, 1, T, T]: 0 where a token attends to another, else the dtype's lowest number."""
     hidden = ~visible(reach)[:, None]
     return torch.zeros(hidden.shape, dtype=dtype, device=reach.device).masked_fill_(hidden, torch.finfo(dtype).min)
-
-
-def segments(reach: torch.Tensor, starts: torch.Tensor, dtype: torch.dtype) -> list[Segment]:
-    """Return the segments of a row of trees.
-
-    Args:
-        reach: [T], see `layout.Layout`. starts: [trees + 1], where each tree starts in the row, and T.
-        dtype: dtype of the masks.
-    """
-    found = []
-    for start, end in pairwise(starts.tolist()):
-        own = reach[start:end] - start
-        in_chain = own == end - start  # what the last token descends from
-        chain, others = in_chain.nonzero()[:, 0], (~in_chain).nonzero()[:, 0]
-        branches = None
-        if len(others):
-            order = torch.cat([chain, others]).argsort()
-            branches = Branches(chain, others, dense(own[None], dtype)[:, :, others], order)
-        found.append(Segment(start, end, branches))
-    return found
 
 
 def blocks(reach: torch.Tensor) -> BlockMask:

@@ -55,6 +55,7 @@ def loss_curves(path: Path, curves: Mapping[str, list[tuple[float, float]]], tit
 GRADE_COLOURS = (
     "#cccccc",
     "#999999",
+    "#666666",
     "#f0e442",
     "#cc79a7",
     "#d55e00",
@@ -62,7 +63,7 @@ GRADE_COLOURS = (
     "#56b4e9",
     "#009e73",
 )  # worst to best (Okabe and Ito)
-HATCHES = ("||", "..", "++", "xx", "//", "\\\\", "--", "")
+HATCHES = ("||", "..", "oo", "++", "xx", "//", "\\\\", "--", "")
 
 
 def reward_curves(

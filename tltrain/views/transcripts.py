@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 
 from tltrain.evaluation.records import Transcript, TranscriptCall, TranscriptMessage
 from tltrain.trajectory import Tool
@@ -35,6 +36,7 @@ section { border-top: 2px solid var(--line); margin-top: 2rem; padding-top: 1rem
   font-weight: 600; white-space: nowrap; }
 .good { color: var(--good); } .bad { color: var(--bad); }
 .why { color: var(--bad); font-size: .9rem; margin: .3rem 0 0; }
+.thought { color: var(--quiet); font-style: italic; }
 details li { margin: .2rem 0; }
 """
 
@@ -93,9 +95,8 @@ def _conversation(number: int, transcript: Transcript) -> Iterator[str]:
     yield f'<section id="c{number}"><h2>{number}. {line(transcript.id)}</h2>\n'
     yield f'<p class="about">{line(" · ".join(about))} {_marks(transcript)} <a href="#top">to the top</a></p>\n'
     yield _tools(transcript.tools, transcript.instructions)
-    judged = {call.message: call for call in transcript.calls}
     for position, message in enumerate(transcript.messages):
-        yield _message(message, judged.get(position))
+        yield _message(message, [call for call in transcript.calls if call.message == position])
     unfold = " open" if transcript.outcome.get("success") is False or "error" in transcript.outcome else ""
     yield (
         f"<details{unfold}><summary>The checker's verdict</summary>"
@@ -119,23 +120,32 @@ def _signature(tool: Tool) -> str:
     return f"{tool.name}({', '.join(names)})"
 
 
-def _message(message: TranscriptMessage, judged: TranscriptCall | None) -> str:
+def _message(message: TranscriptMessage, judged: Sequence[TranscriptCall]) -> str:
     role = message.role if message.role in WHO else "other"
-    if judged is not None:
-        text = judged.text
-    elif message.call:
-        text = f"{message.call.get('name')} {json.dumps(message.call.get('arguments'), ensure_ascii=False)}"
-    else:
-        text = message.content
-    marks, why = "", ""
-    if judged and judged.de:
-        marks += " " + _mark("bad", "DE")
-        why += f'<p class="why">{line(judged.reason, 400)}</p>'
-    if judged and judged.ce:
-        marks += " " + _mark("bad", "CE")
-        why += f'<p class="why">the tool answered with an error: {line((judged.error or "").replace("_", " "))}</p>'
-    wrong = " wrong" if why else ""
-    return f'<div class="message {role}{wrong}"><h3>{WHO.get(role, "?")}{marks}</h3>{block(text)}{why}</div>\n'
+    thought = f'<div class="thought">{block(message.thought)}</div>' if message.thought else ""
+    texts = [call.text for call in judged]
+    if not judged:
+        texts = [
+            f"{call.get('name')} {json.dumps(call.get('arguments'), ensure_ascii=False)}" for call in message.calls
+        ]
+    if message.content and (message.calls or not judged) and message.content not in texts:
+        texts.insert(0, message.content)
+    notes = [""] * (len(texts) - len(judged)) + [_what_is_wrong(call) for call in judged]
+    marks = "".join(f" {_mark('bad', kind)}" for kind, wrong in _KINDS.items() if any(map(wrong, judged)))
+    said = "".join(block(text) + note for text, note in zip(texts or [""], notes or [""], strict=True))
+    wrong = " wrong" if marks else ""
+    return f'<div class="message {role}{wrong}"><h3>{WHO.get(role, "?")}{marks}</h3>{thought}{said}</div>\n'
+
+
+_KINDS = {"DE": attrgetter("de"), "CE": attrgetter("ce")}
+
+
+def _what_is_wrong(call: TranscriptCall) -> str:
+    """Return the reasons why a call counts as DE or CE; empty if it does not."""
+    why = f'<p class="why">{line(call.reason, 400)}</p>' if call.de else ""
+    if call.ce:
+        why += f'<p class="why">the tool answered with an error: {line((call.error or "").replace("_", " "))}</p>'
+    return why
 
 
 def _mark(style: str, words: str) -> str:

@@ -71,16 +71,9 @@ def test_what_stands_is_listed(place, jobs):
     assert "0* 1. 2. 3. 4." in said and "next: sft_35, seed 0" in said
 
 
-def test_a_row_needs_its_paths_settings_and_the_row_it_starts_from(place, jobs):
+def test_a_row_needs_its_paths_and_settings(place, jobs):
     with pytest.raises(TltrainError, match=r"needs --path rotbench=FOLDER"):
         run.make_row(place, STUDY, STUDY.arms["public_sft"], 0)
-    with pytest.raises(TltrainError, match="starts from sft, seed 0, which has not been run"):
-        run.make_row(place, STUDY, STUDY.arms["sft_continued"], 0)
-    model = place.work / "sft-0" / "main" / "model_sft" / "model"
-    model.mkdir(parents=True)
-    (place.work / "sft-0" / "main" / "metrics.json").write_text("{}")
-    run.make_row(place, STUDY, STUDY.arms["sft_continued"], 0)
-    assert f"model.path={model}" in jobs[-1][2]
     with pytest.raises(TltrainError, match="--tune"):
         run.make_row(replace(place, tuned=place.work / "none.yaml"), STUDY, STUDY.arms["sft"], 0)
     place.tuned.write_text(place.tuned.read_text().replace(design.protocol_hash(), "0" * 64))
@@ -192,6 +185,24 @@ def test_a_later_word_replaces_an_earlier_one_of_its_key(place):
     assert "stage.supervised.args.max_grad_norm=1.0" in free
 
 
+def test_an_arm_starts_from_a_model_which_is_trained_again_if_only_its_row_was_kept(place, jobs, monkeypatch):
+    answer = run.pipeline
+
+    def pipeline(place, folder, experiment, seed, words):
+        answer(place, folder, experiment, seed, words)
+        (folder / "model_sft" / "model").mkdir(parents=True)
+
+    monkeypatch.setattr(run, "pipeline", pipeline)
+    run.make_row(place, STUDY, STUDY.arms["sft_continued"], 1)
+    (arm, name, words), (_, _, continued) = jobs
+    assert (arm, name) == ("sft-1", "model") and run.ONE_QUESTION in words
+    assert f"model.path={place.work / 'sft-1' / 'model' / 'model_sft' / 'model'}" in continued
+    jobs.clear()
+    run.make_row(place, STUDY, STUDY.arms["sft"], 2)
+    run.make_row(place, STUDY, STUDY.arms["sft_continued"], 2)
+    assert [(arm, name) for arm, name, _ in jobs] == [("sft-2", "main"), ("sft_continued-2", "main")]
+
+
 # --- tuning -----------------------------------------------------------------------------------------------------------
 
 
@@ -216,6 +227,11 @@ def test_tuning_writes_what_it_chose_and_why(place, jobs, monkeypatch):
     assert all(any("split: validation" in word for word in words) for _, _, words in jobs)
     settings, _ = design.tuned(place.tuned)
     assert settings["irm"][-1] == "stage.rl.args.max_steps=64"
+    before = place.tuned.read_text()
+    place.tuned.unlink()
+    jobs.clear()
+    tuning.tune(study, replace(place, work=place.work / "another machine"), run.pipeline)
+    assert not jobs and place.tuned.read_text() == before  # what the candidates answered stands beside it
     study_rows.write(place.rows, {("sft", 0): []})
     with pytest.raises(TltrainError, match="the settings are fixed"):
         tuning.tune(study, place, run.pipeline)
@@ -239,6 +255,15 @@ def test_the_pilot_splits_the_variance(place, monkeypatch):
     assert (mean["measure"], ts["measure"], mean["questions"]) == ("mean, questions", "ts, confusable", 9)
     assert len(mean["differences"]) == 3 and mean["variance_of_a_question"] > 0
     assert mean["detectable_with_five_seeds"]["400"] < mean["detectable_with_five_seeds"]["200"]
+
+
+def test_a_candidate_of_other_words_is_not_taken_for_this_one(place, jobs):
+    words = ["stage.supervised.args.learning_rate=1e-4", "paths.data=/somewhere"]
+    found = tuning.answered(place, "sft.0", "sft", 100, words, run.pipeline)
+    again = tuning.answered(place, "sft.0", "sft", 100, [words[0], "paths.data=/elsewhere"], run.pipeline)
+    assert len(jobs) == 1 and again.lines == found.lines
+    with pytest.raises(TltrainError, match="of other words or another protocol"):
+        tuning.answered(place, "sft.0", "sft", 100, ["stage.supervised.args.learning_rate=2e-4"], run.pipeline)
 
 
 def test_a_candidate_that_diverges_is_not_chosen(place, jobs, monkeypatch):

@@ -50,6 +50,7 @@ WAYS = {
     "ppo, two epochs": (*ALGORITHMS["ppo"], "stage.ppo_epochs=2"),
     "rloo": ALGORITHMS["rloo"],
     "grpo": ALGORITHMS["grpo"],
+    "ppo, qwen3": (*ALGORITHMS["ppo"], "format=qwen3"),
 }
 
 
@@ -69,7 +70,7 @@ def stop_at(monkeypatch, undrawn):
     return stop_at
 
 
-@pytest.mark.parametrize("way", ["ppo", *(pytest.param(way, marks=pytest.mark.slow) for way in WAYS if way != "ppo")])
+@pytest.mark.parametrize("way", [pytest.param(way, marks=() if way == "ppo" else pytest.mark.slow) for way in WAYS])
 def test_a_stopped_run_goes_on(tltrain, tmp_path, monkeypatch, stop_at, way):
     monkeypatch.setattr(
         reward_function.RewardFunction, "__call__", reward_letters

@@ -32,12 +32,12 @@ from tltrain.evaluation import conversation_scores
 from tltrain.evaluation.intervals import Percentage
 from tltrain.evaluation.records import TRANSCRIPTS, Transcript, TranscriptCall, TranscriptMessage, to_line
 from tltrain.formats import tool_errors
-from tltrain.formats.tl import call_of
+from tltrain.formats.native import Answer
 from tltrain.grading import Outcome
 from tltrain.runtime import runs, terminal
 from tltrain.sources import Source, open_source
 from tltrain.stages.evaluations import words
-from tltrain.trajectory import Call, Task
+from tltrain.trajectory import Call, Message, Sample, Task
 from tltrain.views import evaluation_tables, transcripts
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def evaluate(cfg: DictConfig, name: str) -> tuple[dict[str, Any], list[Conversat
         found = converse(
             tasks,
             make,
-            source,
+            lambda samples: read_answers(source, samples),
             ConversationSettings(cfg.benchmark.max_turns, cfg.benchmark.max_output, rule, words.ignored(cfg)),
             parallel=cfg.benchmark.parallel,
             on_end=lambda conversation: advance(),
@@ -116,6 +116,13 @@ def answering_source(cfg: DictConfig, tasks: Sequence[Task]) -> Iterator[Source]
             yield source
 
 
+def read_answers(source: Source, samples: Sequence[Sample]) -> Sequence[str | Answer | None]:
+    """Return what `source` answers, in a native format as it was read; None where nothing was answered."""
+    texts = source(samples)
+    native = getattr(source, "native_answers", ())
+    return [None if text is None else said for text, said in zip(texts, native, strict=True)] if native else texts
+
+
 # --- output -----------------------------------------------------------------------------------------------------------
 
 
@@ -147,16 +154,18 @@ def transcript(conversation: Conversation) -> Transcript:
         meta=_json(dict(conversation.task.meta)),
         instructions=conversation.instructions,
         tools=[replace(tool, parameters=_json(dict(tool.parameters))) for tool in conversation.tools],
-        messages=[
-            TranscriptMessage(message.role, message.text, _call(call_of(message)) if message.calls else None)
-            for message in conversation.messages
-        ],
+        messages=list(map(_message, conversation.messages)),
         calls=[_judged(call) for call in conversation.calls],
         ended=conversation.ended,
         answer=conversation.answer,
         valid=conversation_scores.is_valid(conversation),
         outcome=_json(dict(conversation.outcome)),
     )
+
+
+def _message(message: Message) -> TranscriptMessage:
+    calls = [_call(made.call) for made in message.calls]
+    return TranscriptMessage(message.role, message.text, tuple(filter(None, calls)), message.thought)
 
 
 def _judged(call: JudgedCall) -> TranscriptCall:

@@ -193,10 +193,13 @@ def local_model(cfg: DictConfig) -> tuple[Any, Any, str]:
 
     device, bf16 = devices.device_and_dtype(cfg.hardware)
     path = loading.resolve(
-        cfg.model, cfg.cache.dir, lambda: corpus(list(trajectories(cfg.data, cfg.seed, ReadReport())))
+        cfg.model,
+        cfg.cache.dir,
+        lambda: corpus(list(trajectories(cfg.data, cfg.seed, ReadReport())), cfg.format),
+        cfg.format,
     )
     model = loading.load_model(path, cfg.model, torch.bfloat16 if bf16 else torch.float32, device)
-    return model, encoders.load_encoder(path, cfg.model), path
+    return model, encoders.load_own_encoder(path, cfg.model, cfg.format), path
 
 
 # --- results ----------------------------------------------------------------------------------------------------------

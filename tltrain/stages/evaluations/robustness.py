@@ -18,10 +18,10 @@ from tltrain.data.rotbench import NOISE_LEVELS
 from tltrain.evaluation import robustness, scoring
 from tltrain.evaluation.benchmarks import TURNS
 from tltrain.evaluation.metrics import SINGLE_TURN
-from tltrain.grading import Grade
+from tltrain.grading import AnswerGrade, Grade
 from tltrain.trajectory import Sample
 
-Graded = Mapping[str, tuple[Sequence[Sample], Sequence[Grade]]]
+Graded = Mapping[str, tuple[Sequence[Sample], Sequence[Grade | AnswerGrade]]]
 """Set name -> its samples and their grades."""
 
 
@@ -65,7 +65,7 @@ def draw(metrics: Mapping[str, Any], scoring_name: str, path: Path) -> None:
 
 
 def judge(
-    scoring_name: str, samples: Sequence[Sample], grades: Sequence[Grade]
+    scoring_name: str, samples: Sequence[Sample], grades: Sequence[Grade | AnswerGrade]
 ) -> tuple[Sequence[Sample], Sequence[scoring.Judged]]:
     """Return the samples and the chosen scoring's judgement of each."""
     if scoring_name == "official":

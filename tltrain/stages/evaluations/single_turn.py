@@ -8,12 +8,14 @@
 Writes `predictions.jsonl` (`records.Prediction`: one line per sample with the raw text, the parsed call, the golden
 calls, the grade and its reason) and `metrics.json`: `SET/ts`, `/pi`, `/cf` in percent and `/n`; for RoTBench under both
 scorings, `SET/official/ts` and `SET/fixed/ts`; if samples ask for several calls (BFCL's parallel sets,
-`benchmark=openai`) `SET/any/ts`, which is `SET/ts` and compares the first call of the answer with any golden call, and
-`SET/every/ts`, which compares all calls with all golden calls; for BFCL `SET/ast`, its own checker's verdict on the
-whole answer; under `details` counts, 95 % intervals, and the same by scenario and by seen and unseen queries. For a
-local model, `SET/key_tokens` is the mean number of key tokens (PKT) of a golden call, and `prompt_tokens_per_sample`
-and `tokens_prefilled_per_sample` tell how much it read (prompts share common prefixes). If the paper has numbers for
-the benchmark, `table.md` shows both.
+`benchmark=openai`) `SET/any/ts`, which compares the first call of the answer with any golden call, `SET/each/ts`, the
+mean over the golden calls, each with a call of its own, and `SET/every/ts`, which asks for all calls and no others. Of
+these `SET/ts` is `any` in the TL format, whose answers are one call, and `each` where answers may make several calls;
+there `SET/missing_calls` and `SET/superfluous_calls` count those too few and too many. For BFCL `SET/ast` is its own
+checker's verdict on the whole answer. Under `details` are counts, 95 % intervals, and the same by scenario and by seen
+and unseen queries. For a local model, `SET/key_tokens` is the mean number of key tokens (PKT) of a golden call, and
+`prompt_tokens_per_sample` and `tokens_prefilled_per_sample` tell how much it read (prompts share common prefixes). If
+the paper has numbers for the benchmark, `table.md` shows both.
 """
 
 from __future__ import annotations
@@ -30,18 +32,18 @@ from omegaconf import DictConfig
 from tltrain import tracking
 from tltrain.config import Scoring, plain
 from tltrain.data import TRAINED_ON, bfcl, query_key, trained_on
-from tltrain.data.reading import records as read_records
 from tltrain.errors import TltrainError
 from tltrain.evaluation import benchmarks, key_tokens, scoring
 from tltrain.evaluation.intervals import Percentage, percentage
 from tltrain.evaluation.records import PREDICTIONS, Prediction, to_line
-from tltrain.formats.calls import read_calls
-from tltrain.grading import Grade, Outcome, RewardTable, grade
+from tltrain.formats.calls import split_calls
+from tltrain.formats.families import AUTO, TL_NAMES
+from tltrain.grading import AnswerGrade, Grade, Outcome, RewardSettings, grade
 from tltrain.runtime import runs, terminal
 from tltrain.sources import open_source
-from tltrain.stages.evaluations import robustness, words
+from tltrain.stages.evaluations import robustness, saved_answers, words
 from tltrain.tokens.encoder import Encoder
-from tltrain.trajectory import Sample
+from tltrain.trajectory import Call, Sample
 from tltrain.views import evaluation_tables
 
 log = logging.getLogger(__name__)
@@ -68,7 +70,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 def evaluate(cfg: DictConfig) -> tuple[dict[str, Any], list[Prediction]]:
     """Return the metrics, and every answer with its grade."""
-    table = RewardTable.from_config(plain(cfg.reward))
+    table = RewardSettings.from_config(plain(cfg.reward))
     sets = benchmarks.load(cfg.benchmark, cfg.seed)
     samples = [sample for members in sets.values() for sample in members]
     if not samples:
@@ -83,18 +85,20 @@ def evaluate(cfg: DictConfig) -> tuple[dict[str, Any], list[Prediction]]:
         "details": {},
     }
     predictions: list[Prediction] = []
-    graded: dict[str, tuple[list[Sample], list[Grade]]] = {}
+    graded: dict[str, tuple[list[Sample], Sequence[Grade | AnswerGrade]]] = {}
     for name, members in sets.items():
         members, seen_by = mark_seen(members, answers.model)
         here = slice(len(predictions), len(predictions) + len(members))
         texts, endings = answers.texts[here], answers.finish_reasons[here] or [""] * len(members)
         said = answers.native[here] or [{}] * len(members)
         read = [words.judged_text(cfg, text, sample.tools) for text, sample in zip(texts, members, strict=True)]
-        grades = judge(cfg, read, members)
+        grades = judge(cfg, read, members, answers.several_calls)
         graded[name] = (members, grades)
         numbers = details(cfg, name, read, grades, members) | {"seen_is": seen_by}
         if answers.encoder is not None and (keys := key_tokens.count(answers.encoder, members)) is not None:
-            numbers["key_tokens"] = asdict(keys)
+            numbers["key_tokens"] = {key: value for key, value in asdict(keys).items() if key != "not_counted"}
+            for what, count in keys.not_counted.items():
+                log.warning("%s/key_tokens: %d golden calls are not counted: %s", name, count, what)
         if any(endings):
             numbers["finish_reasons"] = dict(Counter(filter(None, endings)))
         metrics["details"][name] = numbers
@@ -122,6 +126,8 @@ class Answers:
         finish_reasons: why each answer ended; empty if the source does not know.
         native: what each answer said in its own format; empty in the TL format.
         encoder: how the model's calls are tokenized; None if that is not known.
+        several_calls: whether an answer may make several calls, all of which then count: in native formats, and those
+            of a server that is asked with native tools. An answer in the TL format is one call.
     """
 
     texts: list[str]
@@ -131,33 +137,23 @@ class Answers:
     finish_reasons: Sequence[str] = ()
     native: Sequence[Mapping[str, Any]] = ()
     encoder: Encoder | None = None
+    several_calls: bool = False
 
 
 def answer(cfg: DictConfig, samples: Sequence[Sample]) -> Answers:
     """Return saved answers (`stage.predictions`), or those of the configured source."""
+    native = cfg.format.name not in (*TL_NAMES, AUTO)
     if cfg.stage.predictions is not None:
-        return Answers(read_predictions(Path(cfg.stage.predictions), len(samples)))
+        found = saved_answers.read(cfg, Path(cfg.stage.predictions), samples)
+        said = [one.said for one in found] if any(one.said for one in found) else ()
+        return Answers([one.text for one in found], native=said, several_calls=native or bool(said))
     with open_source(cfg) as source:
         texts = [text or "" for text in source(samples)]  # None: the prompt is too long
         reasons = source.endings.last if hasattr(source, "endings") else ()
-        native = getattr(source, "native_answers", ())
+        said = [said.to_json() for said in getattr(source, "native_answers", ())]
         encoder = getattr(source, "encoder", None)
-        return Answers(texts, source.name, source.too_long, source.reading(), reasons, native, encoder)
-
-
-def read_predictions(path: Path, expected: int) -> list[str]:
-    """Read saved answers, one `{"prediction": text}` per line, in the benchmark's order."""
-    texts = []
-    for number, record in read_records(path):
-        if not isinstance(record, dict) or not isinstance(record.get("prediction"), str):
-            raise TltrainError(f'{path}, record {number}: expected {{"prediction": text}}, found {str(record)[:80]}')
-        texts.append(record["prediction"])
-    if len(texts) != expected:
-        raise TltrainError(
-            f"{path}: expected {expected} predictions, one for each sample of the benchmark in its order, "
-            f"found {len(texts)}"
-        )
-    return texts
+        several_calls = getattr(source, "several_calls", native)
+        return Answers(texts, source.name, source.too_long, source.reading(), reasons, said, encoder, several_calls)
 
 
 def mark_seen(samples: list[Sample], model_path: str | None) -> tuple[list[Sample], str]:
@@ -176,25 +172,36 @@ def mark_seen(samples: list[Sample], model_path: str | None) -> tuple[list[Sampl
     return [replace(s, meta={**s.meta, "seen": False}) for s in samples], "nothing: no record of training"
 
 
-def judge(cfg: DictConfig, texts: Sequence[str], samples: list[Sample]) -> list[Grade]:
-    """Grade each sample. On RoTBench the wording of an answer to the user is not compared (see `scoring`)."""
-    values = cfg.stage.matching.name
-    if cfg.benchmark.name in benchmarks.ALL_ASKED_FOR:
+def judge(
+    cfg: DictConfig, texts: Sequence[str], samples: list[Sample], several_calls: bool = False
+) -> Sequence[Grade | AnswerGrade]:
+    """Grade each sample. On RoTBench the wording of an answer to the user is not compared (see `scoring`).
+
+    Args:
+        several_calls: whether all calls of an answer count; otherwise the first.
+    """
+    values, to_user = cfg.stage.matching.name, cfg.benchmark.name in ("rotbench", "toolworld")
+    if several_calls:
+        return scoring.each_call(texts, samples, values, words_to_user=not to_user)
+    if cfg.benchmark.name in benchmarks.FIRST_CALL:
         return scoring.any_call(texts, samples, values)
-    if cfg.benchmark.name in ("rotbench", "toolworld"):
+    if to_user:
         return scoring.rotbench_fixed(texts, samples, values)
     return [grade(text, sample.goldens, sample.tools, values) for text, sample in zip(texts, samples, strict=True)]
 
 
 def details(
-    cfg: DictConfig, name: str, texts: Sequence[str], grades: list[Grade], samples: list[Sample]
+    cfg: DictConfig, name: str, texts: Sequence[str], grades: Sequence[Grade | AnswerGrade], samples: list[Sample]
 ) -> dict[str, Any]:
     """Return all numbers of one set by scoring: overall, by scenario, and by seen and unseen queries."""
-    several = cfg.benchmark.name in benchmarks.ALL_ASKED_FOR and any(len(sample.goldens) > 1 for sample in samples)
-    scorings: dict[str, tuple[Sequence[scoring.Judged], float | None]]
-    scorings = {"any" if several else "fixed": (grades, None)}
-    if several:
-        scorings["every"] = (scoring.every_call(texts, samples, cfg.stage.matching.name), None)
+    values = cfg.stage.matching.name
+    whole = [one for one in grades if isinstance(one, AnswerGrade)]
+    scorings: dict[str, tuple[Sequence[scoring.Judged], float | None]] = {"fixed": (grades, None)}
+    if any(sample.parallel for sample in samples):
+        scorings = {"each": (grades, None), "any": (scoring.any_call(texts, samples, values), None)}
+        if not whole:
+            scorings = {"any": (grades, None), "each": (scoring.each_call(texts, samples, values), None)}
+        scorings["every"] = (scoring.every_call(texts, samples, values), None)
     if cfg.benchmark.name == "rotbench":
         official = scoring.rotbench_official([grade.prediction for grade in grades], samples)
         scorings["official"] = (official, len(samples) / 7)
@@ -215,8 +222,22 @@ def details(
         },
         "outcomes": scoring.count_outcomes(grades),
         "rows": scoring.count_rows(grades),
-        "contradicts_documentation": sum(grade.de for grade in grades),
+        "contradicts_documentation": sum(
+            sum(one.de for one in grade.of_calls) if isinstance(grade, AnswerGrade) else grade.de for grade in grades
+        ),
+        **({"calls": call_counts(whole)} if whole else {}),
         **official_accuracy(cfg, name, texts),
+    }
+
+
+def call_counts(grades: Sequence[AnswerGrade]) -> dict[str, int]:
+    """Count the golden calls, and the calls of answers: all, and those too few and too many."""
+    missing = sum(one.outcome is Outcome.MISSING_CALL for grade in grades for one in grade.grades)
+    return {
+        "golden": sum(len(grade.grades) for grade in grades),
+        "made": sum(len(grade.of_calls) for grade in grades),
+        "missing": missing,
+        "superfluous": sum(len(grade.superfluous) for grade in grades),
     }
 
 
@@ -224,8 +245,13 @@ def official_accuracy(cfg: DictConfig, name: str, texts: Sequence[str]) -> dict[
     """Return as `ast` the share of answers that BFCL's own checker accepts, if it applies."""
     if cfg.benchmark.name != "bfcl":
         return {}
-    right = bfcl.official_verdicts([read_calls(text) for text in texts], cfg.benchmark.path, name.removeprefix("bfcl_"))
+    answers = [[one if isinstance(one, Call) else _UNREADABLE for one in split_calls(text)] for text in texts]
+    right = bfcl.official_verdicts(answers, cfg.benchmark.path, name.removeprefix("bfcl_"))
     return {} if right is None else {"ast": percentage(right, cfg.seed).to_json()}
+
+
+_UNREADABLE = Call("(not a call)")
+"""Stands for a call that cannot be read, which makes an answer wrong."""
 
 
 def _plain(percentages: dict[str, Percentage]) -> dict[str, dict[str, Any]]:
@@ -252,4 +278,6 @@ def headline(cfg: DictConfig, name: str, details: dict[str, Any]) -> dict[str, f
         flat[f"{name}/ast"] = details["ast"]["percent"]
     if "key_tokens" in details:
         flat[f"{name}/key_tokens"] = details["key_tokens"]["per_call"]
+    for kind in ("missing", "superfluous") if "calls" in details else ():
+        flat[f"{name}/{kind}_calls"] = details["calls"][kind]
     return flat | {f"{name}/n": scorings[first]["all"]["ts"]["n"]}

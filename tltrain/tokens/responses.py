@@ -1,0 +1,281 @@
+"""Answers of a chat template, read by a response template of transformers.
+
+The parser says what is a thought, what a call and what words. It ends at the first call that it cannot read, goes over
+parts of others in silence, and keeps one piece of the words. So it is run once for the pieces, with calls as text, and
+again for each call alone; what it cannot read is an attempt with its reason.
+
+Some response templates do not know all that their models write (`_mended`): harmony's calls with the recipient behind
+the channel, and its words before a call; several calls of Llama; names with a hyphen; LFM2's calls without arguments.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from tltrain.formats.native import UNREAD, Answer, Attempt, attempt_of, unread, unread_mark
+from tltrain.formats.pythonic import read_list
+from tltrain.trajectory import Tool
+
+_LONGEST_REASON = 160
+_THOUGHTS = ("reasoning_content", "thinking")
+_PROBE = "Qxz words."
+"""Text that no template writes of itself."""
+_REST = "rest"
+"""The field of what stands in no other."""
+
+
+class _Piece(NamedTuple):
+    """A part of an answer: its field, and from where to where it stands in the text."""
+
+    field: str
+    start: int
+    end: int
+
+
+def read_response(
+    text: str, prompt: str, response: Mapping[str, Any], tools: Sequence[Tool], special: Sequence[str]
+) -> Answer:
+    """An answer's text, read by a response template of transformers; calls that cannot be read keep their reason.
+
+    Args:
+        special: special tokens, which are left out of the answer's words, its thought and what could not be read.
+    """
+    mended = _mended(response)
+    try:
+        pieces, plain = _pieces(text, prompt, mended)
+    except Exception as error:  # whatever a parser makes of a stranger's text
+        return Answer(text=_words(text, special), problem=f"the answer cannot be read: {_reason(error)}")
+    attempts: list[Attempt] = []
+    more: list[str] = []  # words that a call's text ends in
+    done = 0
+    for piece in pieces:
+        if piece.field == "tool_calls":
+            found, behind = _calls(text, done, piece, prompt, mended, tools)
+            attempts += found
+            more += behind
+            done = piece.end
+    rest = _words(re.sub(r"<\|start\|>\w*", "", str(plain.get(_REST) or "")), special)
+    if re.search(r"\bto=|<\|message\|>", rest):
+        attempts.append(Attempt(None, "a message that is to no tool cannot be read", rest))
+        rest = ""
+    thought = _words(next((str(plain[name]) for name in _THOUGHTS if plain.get(name)), ""), special)
+    beside = "\n".join(filter(None, (str(plain.get("content") or "").strip(), rest.strip(), *more)))
+    words, problem = _words(beside, special), ""
+    if not attempts:
+        problem = "nothing stands behind the thought" if thought and not words else unread(beside.strip(), tools)
+    elif unread_mark(beside, tools):
+        attempts.append(Attempt(None, UNREAD, words))
+    read = tuple(replace(attempt, raw=_words(attempt.raw, special)) for attempt in attempts)
+    return Answer(thought, words, read, problem)
+
+
+def _pieces(text: str, prompt: str, response: Mapping[str, Any]) -> tuple[list[_Piece], dict[str, Any]]:
+    """The parts of an answer in order, calls as text, and for each field what stands in all its parts."""
+    from transformers.utils.chat_parsing import ResponseParser
+    from transformers.utils.chat_parsing.response_templates import load_response_template
+
+    template = load_response_template(_as_text(response))
+    parser = ResponseParser(template, prefix=prompt)
+    events = parser.feed(text)
+    message, last = parser.finalize()
+    pieces: list[_Piece] = []
+    at = 0
+    for event in (*events, *last):
+        if event["type"] == "region_open":
+            opened = template.fields[event["field"]].open_re
+            if opened is not None and (mark := opened.search(text, at)):
+                at = mark.end()
+            pieces.append(_Piece(event["field"], at, at))
+        elif event["type"] == "region_chunk":
+            if not text.startswith(event["text"], at):  # behind the mark that closed the part before
+                at = text.index(event["text"], at)
+            at += len(event["text"])
+            if pieces:
+                pieces[-1] = pieces[-1]._replace(end=at)
+    return pieces, message
+
+
+def _calls(
+    text: str, done: int, piece: _Piece, prompt: str, response: Mapping[str, Any], tools: Sequence[Tool]
+) -> tuple[list[Attempt], list[str]]:
+    """The calls that a part of an answer makes, and the words that it ends in.
+
+    Args:
+        done: where the call before it ends.
+    """
+    field, raw = response["fields"]["tool_calls"], text[piece.start : piece.end]
+    if field.get("content") == "text":
+        return [_offered(attempt, tools) for attempt in read_list(raw)], []
+    if not raw.strip():
+        return [Attempt(None, "the call is empty", raw)], []
+    if field.get("content") == "json" and _OBJECT in field.get("open_pattern", ""):
+        return _objects(text[done : piece.start], raw, field["open_pattern"], tools)
+    try:
+        found = _parsed(text[done : piece.end], "" if done else prompt, response, tools)
+        return [
+            _complete(attempt_of(found[-1], tools, raw) if found else Attempt(None, "it is empty", raw), raw, field)
+        ], []
+    except Exception as error:  # whatever a parser makes of a stranger's text
+        return [Attempt(None, f"the call cannot be read: {_reason(error)}", raw)], []
+
+
+def _parsed(text: str, prompt: str, response: Mapping[str, Any], tools: Sequence[Tool]) -> list[Any]:
+    """The calls in a text. Values of a format that writes no types get those of the tools' documentation."""
+    from transformers.utils.chat_parsing import parse_response
+
+    from tltrain.formats.chat_completions import api_names, tool_json
+
+    untyped = response["fields"]["tool_calls"].get("content") == "xml-inline"
+    offered = [tool_json(tool, api_names(tools)) for tool in tools] if untyped else None
+    return parse_response(text, dict(response), prefix=prompt, tools=offered).get("tool_calls") or []
+
+
+def _objects(before: str, raw: str, pattern: str, tools: Sequence[Tool]) -> tuple[list[Attempt], list[str]]:
+    """Read JSON objects one behind another, `{"name": ..., "parameters": {...}}`, as Llama writes several calls.
+
+    Args:
+        before: what stands before, which ends in the name of the first. raw: from its arguments on.
+    """
+    opened = list(re.finditer(pattern, before))[-1]
+    attempts: list[Attempt] = []
+    while True:
+        try:
+            arguments, end = json.JSONDecoder().raw_decode(raw.lstrip())
+        except (ValueError, RecursionError) as error:
+            return [*attempts, Attempt(None, f"the call cannot be read: {_reason(error)}", raw)], []
+        rest = raw.lstrip()[end:].strip()
+        if rest and not rest.startswith("}"):
+            return [*attempts, Attempt(None, f"a part of the call cannot be read: {_shown(rest)}", raw)], []
+        attempts.append(attempt_of({"name": opened["name"], "arguments": arguments}, tools, raw))
+        rest = re.sub(r"<\|\w+\|>", "", rest[1:]).strip()
+        following = re.match(r"[\s;,]*" + pattern, rest)
+        if following is None:
+            if rest and not re.match(r"\w", rest):
+                attempts[-1] = Attempt(None, f"a part of the call cannot be read: {_shown(rest)}", raw)
+                rest = ""
+            return attempts, [rest] if rest else []
+        opened, raw = following, rest[following.end() :]
+
+
+def _offered(attempt: Attempt, tools: Sequence[Tool]) -> Attempt:
+    """The attempt with the tool's own name."""
+    if attempt.call is None:
+        return attempt
+    return attempt_of({"name": attempt.call.name, "arguments": dict(attempt.call.arguments)}, tools)
+
+
+def _mended(response: Mapping[str, Any]) -> dict[str, Any]:
+    """The response template with what it lacks of its own model's format."""
+    mended = copy.deepcopy(dict(response))
+    fields = mended["fields"]
+    calls = fields.get("tool_calls")
+    pattern = str(calls.get("open_pattern", "")) if calls else ""
+    if "to=functions" in pattern:  # harmony: models write the recipient before or behind the channel
+        calls["open_pattern"] = _HARMONY
+        calls["close_pattern"] = r"<\|(?:call|end)\|>\s*"
+        fields["content"].pop("open", None)
+        fields["content"] |= {
+            "open_pattern": r"<\|channel\|>(?:final|commentary)<\|message\|>",
+            "close_pattern": r"<\|(?:return|end|call)\|>\s*",
+        }
+        fields[_REST] = {"content": "text"}
+    elif "tool_call_start" in pattern:
+        fields["tool_calls"] = {
+            "open": "<|tool_call_start|>",
+            "close_pattern": r"<\|tool_call_end\|>\s*",
+            "repeats": True,
+            "content": "text",
+        }
+    elif pattern.startswith(_OBJECT):  # a mark that models write before a call, and the template does not
+        calls["open_pattern"] = rf"(?:<\|python_tag\|>)?{pattern}"
+    elif r"(?P<name>\w+)" in pattern:
+        calls["open_pattern"] = pattern.replace(r"(?P<name>\w+)", r"(?P<name>[\w.-]+)")
+    return mended
+
+
+_OBJECT = r'\{"name"'
+"""What begins the pattern of a call that is a JSON object without marks around it."""
+
+_HARMONY = (
+    r"(?:<\|channel\|>(?:commentary|analysis)\s+to=functions\.(?P<name>[\w.-]+)"
+    r"|to=functions\.(?P<name>[\w.-]+)\s*<\|channel\|>(?:commentary|analysis))"
+    r"\s*(?:<\|constrain\|>)?\s*(?:json)?\s*<\|message\|>"
+)
+"""The header of a call: ` to=functions.f<|channel|>commentary json<|message|>`, or the channel first."""
+
+
+def _as_text(response: Mapping[str, Any]) -> dict[str, Any]:
+    """The response template with calls as text, so that a broken one does not end the reading, and all words kept."""
+    changed = copy.deepcopy(dict(response))
+    for name, field in changed["fields"].items():
+        if name == "tool_calls":
+            field |= {"content": "text", "content_args": {"strip": False}, "transform": {"raw": "{content}"}}
+            field.pop("transform_each", None)
+        elif field.get("content", "text") == "text" and "transform" not in field:
+            field |= {"repeats": True, "join": field.get("join", "\n")}
+    return changed
+
+
+def _complete(attempt: Attempt, raw: str, field: Mapping[str, Any]) -> Attempt:
+    """The attempt, or a failed one where the parser went over a part of the call in silence."""
+    if attempt.call is None or field.get("content") != "xml-inline":
+        return attempt
+    left = re.sub(field["content_args"]["tag_pattern"], "", raw, flags=re.DOTALL).replace("</function>", "")
+    if re.search(r"\w", left):
+        return Attempt(None, f"a part of the call cannot be read: {_shown(left.strip())}", raw)
+    return attempt
+
+
+def _words(text: str, special: Sequence[str]) -> str:
+    """What an answer says without special tokens, which a template may refuse in a history."""
+    special = list(filter(None, special))
+    while any(token in text for token in special):  # without one, what stood around it may be another
+        for token in special:
+            text = text.replace(token, "")
+    return text.strip()
+
+
+def _reason(error: Exception) -> str:
+    """The last line of an error, which says what is wrong and not what the model wrote."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    line = next((line for line in lines if line.startswith("Error: ")), lines[-1] if lines else type(error).__name__)
+    return line.removeprefix("Error: ").replace("(", "[").replace(")", "]")[:_LONGEST_REASON]
+
+
+def _shown(text: str) -> str:
+    return repr(text[:60])
+
+
+def thought_span(text: str, prompt: str, response: Mapping[str, Any]) -> tuple[int, int]:
+    """The characters of an answer's thought, with its marks, as a response template knows them.
+
+    Only a thought before the first call counts: behind it the same marks may stand in an argument. A thought that does
+    not end goes on to the end of the answer.
+    """
+    from transformers.utils.chat_parsing import parse_response
+
+    name = next((name for name in _THOUGHTS if name in response["fields"]), "")
+    if not name:
+        return 0, 0
+    field = response["fields"][name]
+    begun = str(parse_response(_PROBE, dict(response), prefix=prompt).get(name) or "")
+    at = start = 0
+    if not begun.endswith(_PROBE):  # the prompt does not open the thought
+        opened = _mark(field, "open").search(text)
+        calls = response["fields"].get("tool_calls")
+        called = _mark(calls, "open").search(text) if calls else None
+        if opened is None or (called is not None and called.start() < opened.start()):
+            return 0, 0
+        start, at = opened.span()
+    closed = _mark(field, "close").search(text, at)
+    return start, closed.end() if closed else len(text)
+
+
+def _mark(field: Mapping[str, Any], name: str) -> re.Pattern[str]:
+    """The pattern with which a field of a response template opens or closes."""
+    return re.compile(field[f"{name}_pattern"] if f"{name}_pattern" in field else re.escape(field[name]))
