@@ -11,6 +11,7 @@ import os
 import sys
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -21,11 +22,13 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from tltrain import config, tracking
+from tltrain.config.stages import CERTIFIED
 from tltrain.entry import checks, launch, program, usage, words
 from tltrain.entry.command_line_errors import of_composition, one_line
 from tltrain.errors import TltrainError
-from tltrain.runtime import distributed, out_of_space, preemption, redact, runs, shared_secret, terminal
+from tltrain.runtime import advice, distributed, out_of_space, preemption, redact, runs, shared_secret, terminal
 from tltrain.runtime.place import started
+from tltrain.runtime.resolver import resolve
 from tltrain.sweeps import callback, resuming
 
 log = logging.getLogger("tltrain")
@@ -41,14 +44,29 @@ def run_job(cfg: DictConfig) -> float | None:
         if (metrics := runs.ended(runs.folder())) is not None:
             log.info("stage.resume=true: the run in %s has ended already", runs.folder())
             launch.show_again(cfg, runs.folder(), metrics)
-            return metrics.get("score")
+            return certified(cfg, metrics).get("score")
     for name in ("metrics.json", "error.txt"):  # of an earlier run into the same folder: this one is not finished
         (runs.folder() / name).unlink(missing_ok=True)
     checks.check_run(cfg)
     checks.check_places(cfg)
     with tracking.prepared(cfg):
         run = launch.launch if launch.wanted(cfg) else launch.run_stage
-        return run(cfg, runs.folder()).get("score")
+        metrics = run(cfg, runs.folder())
+    return certified(cfg, metrics).get("score")
+
+
+def certified(cfg: DictConfig, metrics: dict[str, Any]) -> dict[str, Any]:
+    """Serve the model of a training that has ended well and compare it with the training; return all metrics.
+
+    Nothing is served for the stages of a pipeline, and in sweeps only where `certify` says so.
+    """
+    count = cfg.certify
+    if count is None:
+        count = 0 if HydraConfig.get().mode is RunMode.MULTIRUN else CERTIFIED
+    if not count or not metrics or "certificate" in metrics or cfg.stage.name not in launch.TRAINING:
+        return metrics
+    with advice.running(cfg):
+        return resolve("tltrain.stages.certify:after_training")(cfg, runs.folder(), metrics, count)
 
 
 def main() -> None:

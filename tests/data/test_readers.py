@@ -322,6 +322,16 @@ def test_calls_without_answers_stay_together_and_a_late_system_message_in_its_pl
     }
 
 
+def test_tools_that_change_in_a_conversation_are_counted(write):
+    report = ReadReport()
+    user = {"role": "user", "content": "Book it.", "tools": [SEARCH]}
+    said = {"role": "assistant", "content": "Hi."}
+    record = {"tools": [SEARCH], "messages": [{"role": "user", "content": "Hi"}, said, user]}
+    (read,) = read_file(write(lines(record)), openai.parse, report=report)
+    assert [tool.name for tool in read.tools] == ["search"]
+    assert report.notes == {"messages: `tools` not kept": 1}
+
+
 @pytest.mark.parametrize("field", openai.THOUGHTS)
 def test_a_thought_is_kept_and_what_is_no_text_is_counted(write, field):
     report = ReadReport()

@@ -22,7 +22,8 @@ from tests.support.typed import last_of_each
 
 pytestmark = pytest.mark.slow
 
-TWO = ("hardware.device=cpu", "hardware.processes=2", "tracking=none", "cache.dir=cache", "hydra.run.dir=run")
+NOTHING_ELSE = ("tracking=none", "certify=0")
+TWO = ("hardware.device=cpu", "hardware.processes=2", *NOTHING_ELSE, "cache.dir=cache", "hydra.run.dir=run")
 OURS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
 

@@ -61,7 +61,7 @@ def loaded(once) -> dict[str, list[str]]:
 
 
 def run_stages(folder: Path) -> dict[str, list[str]]:
-    always = ["tracking=none", f"cache.dir={folder / 'cache'}", "hardware.threads=1"]
+    always = ["tracking=none", "certify=0", f"cache.dir={folder / 'cache'}", "hardware.threads=1"]
     small = [
         *always,
         "model=tiny",

@@ -121,7 +121,8 @@ def test_what_would_be_lost_is_counted_with_its_reason(tltrain, write):
 
 def test_the_format_that_auto_takes_is_said_with_the_reason(tltrain, write):
     answers = [{"name": "gcd", "arguments": {"x": 4}}]
-    path = write({"query": "Hi", "answers": answers, "tools": [{"name": "gcd", "parameters": {"x": {"type": "integer"}}}]})
+    tools = [{"name": "gcd", "parameters": {"x": {"type": "integer"}}}]
+    path = write({"query": "Hi", "answers": answers, "tools": tools})
     ran = tltrain("stage=check", "data=auto", f"data.path={path}")
     assert (ran.metrics["data"]["format"], ran.metrics["data"]["recognised"]) == ("auto", "xlam")
     assert "data=xlam, since it has " in ran.out

@@ -41,7 +41,13 @@ def command_line(*words: str, folder: Path, cache: Path) -> Ran:
 
     words = tuple(settled(words))
     given = {word.partition("=")[0] for word in words}
-    defaults = {"tracking": "none", "hardware.threads": 1, "cache.dir": cache, "hydra.run.dir": f"'{folder}'"}
+    defaults = {
+        "tracking": "none",
+        "certify": 0,
+        "hardware.threads": 1,
+        "cache.dir": cache,
+        "hydra.run.dir": f"'{folder}'",
+    }
     argv = ["tltrain", *words, *(f"{key}={value}" for key, value in defaults.items() if key not in given)]
     out, err, status = io.StringIO(), io.StringIO(), 0
     GlobalHydra.instance().clear()

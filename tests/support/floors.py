@@ -11,7 +11,7 @@ FLOORS = (
     ("environments",),
     ("evaluation",),
     ("views", "training", "sources"),
-    ("report", "entry", "plan"),
+    ("report", "entry", "plan", "serving"),
     ("sweeps",),
     ("stages",),
     ("__main__",),

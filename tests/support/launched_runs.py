@@ -15,7 +15,15 @@ from typing import Any
 from tests.support.small_runs import SMALL
 from tests.support.typed import settled
 
-ALWAYS = (*SMALL, "hardware=cpu", "hardware.bf16=false", "hardware.threads=1", "tracking=none", "cache.dir=cache")
+ALWAYS = (
+    *SMALL,
+    "hardware=cpu",
+    "hardware.bf16=false",
+    "hardware.threads=1",
+    "tracking=none",
+    "certify=0",
+    "cache.dir=cache",
+)
 SUPERVISED = ("data.size=16", "data.holdout=0.25", "stage.args.gradient_accumulation_steps=2")
 RECIPES: dict[str, tuple[str, ...]] = {
     "sft": ("stage=sft", *SUPERVISED, "stage.args.save_steps=1", "hydra.run.dir=run", "stage.resume=true"),

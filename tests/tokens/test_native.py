@@ -9,16 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import pre_tokenizers, trainers
 
-from tests.support.native_formats import NAMES, PARALLEL, TOOLS, answer_in, context, encoder, second_left_out, talk
+from tests.support.exactness import PACKINGS, check_contexts, check_prompts
+from tests.support.native_formats import NAMES, PARALLEL, TOOLS, answer_in, encoder, second_left_out, talk
 from tests.support.packed import packed
 from tltrain import mae
 from tltrain.errors import TltrainError
 from tltrain.evaluation import key_tokens
 from tltrain.formats.families import FAMILIES
-from tltrain.formats.native import messages_of, tools_of
 from tltrain.models.encoders import native_encoder
 from tltrain.models.loading import byte_level_tokenizer
-from tltrain.tokens.packing import PackingReport, PackingSettings, pack
 from tltrain.trajectory import ANY, Call, Message, Sample, ToolCall, Trajectory, actions
 
 SEVERAL = tuple(name for name in NAMES if name not in ("llama3", "gptoss"))
@@ -37,47 +36,20 @@ def included(turn) -> list[int]:
 
 @family
 @pytest.mark.parametrize("thoughts", [False, True])
-def test_every_turn_stands_behind_the_ids_that_a_server_builds(name, thoughts):
-    own, item = encoder(name), talk(2, thoughts, calls=2)
-    learned = list(own.turns(item, 9.0))
-    messages, owners = messages_of(own.conversation_messages(item), "", item.tools)
-    asked = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
-    assert len(learned) == len(asked) and None not in owners
-    for turn, at in zip(learned, asked, strict=True):
-        server = own.tokenizer.apply_chat_template(
-            messages[:at], tools=tools_of(item), add_generation_prompt=True, return_dict=False
-        )
-        if name != "gptoss":  # which writes the current date
-            assert turn.prompt.ids == server
-        history = own.conversation_messages(item)[: owners[at]]
-        assert turn.prompt.ids == own.prompt(Sample("s", item.tools, history, ()))
-        assert turn.said.ids[-1] in own.native.stop_ids
-        assert own.native.stop_ids.isdisjoint(turn.said.ids[:-1])
+@pytest.mark.parametrize("turns", [1, 2, 8])
+def test_every_turn_stands_behind_the_ids_that_a_server_builds(name, thoughts, turns):
+    check_prompts(encoder(name), talk(turns, thoughts, calls=2))
 
 
-PACKINGS = {
-    "trajectory": PackingSettings("trajectory", 9.0),
-    "branches": PackingSettings("trajectory", 9.0, branches=True),
-    "turn": PackingSettings("turn", 9.0),
-    "prefix_tree": PackingSettings("prefix_tree", 9.0),
-}
-
-
-def check_contexts(name: str, item: Trajectory, packing: str) -> None:
-    """Check that each target is predicted behind exactly its turn's prompt and what the turn has said so far."""
-    own, wanted = encoder(name), {}
-    turns = list(own.turns(item, 9.0))
-    for turn in turns:
-        for target in turn.targets:
-            before = (*turn.prompt.ids, *turn.said.ids[: target.offset + 1])
-            wanted[before] = (target.token, target.weight, target.key)
-    report, found = PackingReport(), {}
-    for layout in pack([item], own, PACKINGS[packing], report):
-        for number, position in enumerate(layout.positions):
-            is_key = bool(layout.keys[number])
-            found[tuple(context(layout, position))] = (layout.targets[number], layout.weights[number], is_key)
-    assert found == wanted
-    assert report.turns == len(turns) and (report.samples == 1 or packing != "branches")
+@pytest.mark.parametrize("name", ["qwen3", "qwen3_5", "gemma"])
+@pytest.mark.parametrize("thinking", [False, True])
+@pytest.mark.parametrize("turns", [1, 8])
+def test_so_it_does_where_thinking_is_switched(name, thinking, turns):
+    options = {"enable_thinking": thinking}
+    own = native_encoder(encoder(name).tokenizer, name, {"options": options})
+    item = talk(turns, thoughts=True)
+    check_prompts(own, item, options)
+    check_contexts(own, item, "branches")
 
 
 @pytest.mark.parametrize(
@@ -85,13 +57,19 @@ def check_contexts(name: str, item: Trajectory, packing: str) -> None:
     [*((name, "branches") for name in NAMES), *(("qwen3", packing) for packing in PACKINGS if packing != "branches")],
 )
 def test_every_target_is_predicted_in_the_context_it_has_when_it_is_asked_for(name, packing):
-    check_contexts(name, talk(2, thoughts=True, calls=2), packing)
+    check_contexts(encoder(name), talk(2, thoughts=True, calls=2), packing)
 
 
 @settings(max_examples=6)
 @given(st.integers(1, 3), st.booleans(), st.integers(1, 2), st.sampled_from(sorted(PACKINGS)))
 def test_contexts_are_exact_whatever_the_conversation(turns, thoughts, calls, packing):
-    check_contexts("qwen3", talk(turns, thoughts, calls), packing)
+    check_contexts(encoder("qwen3"), talk(turns, thoughts, calls), packing)
+
+
+@family
+@pytest.mark.parametrize("thoughts", [False, True])
+def test_contexts_are_exact_over_eight_user_turns(name, thoughts):
+    check_contexts(encoder(name), talk(8, thoughts), "branches")
 
 
 def test_trajectories_whose_turns_have_different_contexts_are_counted():
@@ -247,6 +225,66 @@ def test_a_template_that_offers_no_tools_is_refused(byte_level):
 def test_an_option_that_the_template_does_not_have_is_refused():
     with pytest.raises(TltrainError, match=r"format.options.enable_thought: the model's chat template has no such"):
         native_encoder(encoder("qwen3").tokenizer, "qwen3", {"options": {"enable_thought": True}})
+
+
+MISTRAL = """
+{%- for m in messages %}
+    {%- if m.role == 'user' %}
+        {%- if tools and m == (messages | selectattr('role', 'equalto', 'user') | list)[-1] %}
+            {{- '[AVAILABLE_TOOLS]' + (tools | tojson) + '[/AVAILABLE_TOOLS]' }}
+        {%- endif %}
+        {{- '[INST]' + m.content + '[/INST]' }}
+    {%- elif m.tool_calls %}
+        {{- '[TOOL_CALLS][' }}
+        {%- for c in m.tool_calls %}
+            {{- (c.function | tojson)[:-1] + ', "id": "' + c.id + '"}' + (']' + eos_token if loop.last else ', ') }}
+        {%- endfor %}
+    {%- elif m.role == 'assistant' %}{{- m.content + eos_token }}
+    {%- elif m.role == 'tool' %}{{- '[TOOL_RESULTS]' + m.content + '[/TOOL_RESULTS]' }}
+    {%- endif %}
+{%- endfor %}"""
+"""Calls as Mistral's models write them; the tools stand before the last user message, so that turns are branches."""
+
+
+@pytest.fixture(scope="module")
+def mistral():
+    tokenizer = byte_level_tokenizer([], 300, "hermes")
+    tokenizer.chat_template = MISTRAL
+    return native_encoder(tokenizer, "native", {})
+
+
+def test_a_model_of_mistrals_is_trained_in_its_own_template_and_read_back(mistral):
+    for item in (talk(3, thoughts=False, calls=2), replace(PARALLEL, instructions="")):
+        check_prompts(mistral, item)
+        check_contexts(mistral, item, "branches")
+        said = [message for message in mistral.conversation_messages(item) if message.role == "assistant"]
+        for turn, message in zip(mistral.turns(item, 9.0), said, strict=True):
+            answer = mistral.read(turn.said.ids, turn.prompt.ids, item.tools)
+            assert (answer.text, answer.problems) == (message.text, ())
+            assert answer.calls == tuple(made.call for made in message.calls)
+    assert packed(mistral, talk(3, thoughts=False))[1].branching == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('[TOOL_CALLS][{"name": "get_user", "arg]', "the call cannot be read: Unterminated string"),
+        ('[TOOL_CALLS]{"name": "get_user", "arguments": {}}', "requires the parsed content to be a list, got dict"),
+        ('[TOOL_CALLS][{"name": "get_user"}]', "'{arguments}' is not defined"),
+        ("[TOOL_CALLS][]", "the call is empty"),
+        ('[{"name": "get_user", "arguments": {}}]', "a call stands in the text, which is not how this format"),
+    ],
+)
+def test_what_is_no_list_of_calls_is_an_error_of_mistrals_format(mistral, text, problem):
+    (answer,) = (mistral.read(encoded.ids, [], TOOLS) for encoded in mistral.encode([text + "<|im_end|>"]))
+    assert answer.calls == () and len(answer.problems) == 1 and problem in answer.problems[0]
+
+
+def test_several_calls_of_mistrals_list_are_read_with_words_before_them(mistral):
+    text = 'Both. [TOOL_CALLS][{"name": "get_user", "arguments": {"id": "7"}}, {"name": "finish", "arguments": {}}]'
+    (encoded,) = mistral.encode([text])
+    answer = mistral.read(encoded.ids, [], TOOLS)
+    assert (answer.text, answer.calls) == ("Both.", (Call("get_user", {"id": "7"}), Call("finish", {})))
 
 
 @pytest.mark.parametrize("end", ["", "</tool_call>"])

@@ -8,25 +8,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from transformers import (
-    BloomConfig,
-    BloomForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
     PreTrainedModel,
 )
 
-from tests.support.trajectories import ALIKE, ASKS, END, TOOLS, TRAJECTORY, VOCABULARY, chain, conversation
+from tests.support.trajectories import ALIKE, END, TOOLS, TRAJECTORY, VOCABULARY, chain, conversation
+from tests.support.tree_losses import CHAINS, by_turn, gradient, losses
 from tltrain.errors import TltrainError
 from tltrain.tokens.encoder import Encoder
-from tltrain.tokens.layout import Layout, Run, flatten
+from tltrain.tokens.layout import Run, flatten
 from tltrain.tokens.packing import PackingReport, PackingSettings, pack
 from tltrain.tokens.prefix_tree import Limits, groups, tree
 from tltrain.training import sft, tree_mask
@@ -94,18 +89,6 @@ def test_a_trajectory_joins_where_that_costs_less():
     assert not Limits(9, 10**6).saves_time(tree=100, whole=100, shared=24)  # less than a quarter
 
 
-TOKENS = st.lists(st.integers(0, 2), min_size=1, max_size=4)
-CHAINS = st.lists(
-    st.lists(st.tuples(TOKENS, st.booleans()), min_size=1, max_size=4).map(
-        lambda pieces: chain(
-            *(part for piece in pieces for part in ((ASKS, False), piece)), (ASKS, False), ([4, 5], True)
-        )
-    ),
-    min_size=1,
-    max_size=6,
-)
-
-
 @settings(max_examples=200, deadline=None)
 @given(CHAINS)
 def test_every_target_sees_its_own_past_and_nothing_else(chains):
@@ -154,35 +137,6 @@ def gpt2() -> PreTrainedModel:
 @pytest.fixture(scope="module", params=[llama, gpt2])
 def model(request) -> PreTrainedModel:
     return request.param()
-
-
-def by_turn(model: PreTrainedModel, chains: list[list[Run]]) -> torch.Tensor:
-    """Return sum(w * nll) / sum(w) of every turn, from its own forward pass over its history."""
-    losses = []
-    for one in chains:
-        own = flatten(one)
-        for turn in dict.fromkeys(own.turns):
-            at = [i for i, number in enumerate(own.turns) if number == turn]
-            logits = model(torch.tensor([own.input_ids[: own.positions[at[-1]] + 1]]), use_cache=False).logits[0]
-            nll = F.cross_entropy(
-                logits[[own.positions[i] for i in at]], torch.tensor([own.targets[i] for i in at]), reduction="none"
-            )
-            weights = torch.tensor([own.weights[i] for i in at])
-            losses.append((weights * nll).sum() / weights.sum())
-    return torch.stack(losses)
-
-
-def losses(model: PreTrainedModel, layouts: list[Layout], batch_size: int = 1) -> torch.Tensor:
-    rows, found = sft.dataset(layouts), []
-    for start in range(0, len(rows), batch_size):
-        batch = sft.Collator(0)([rows[i] for i in range(start, min(start + batch_size, len(rows)))])
-        nll = sft.target_nll(model, batch, fused=False)
-        found.append(sft.turn_losses(nll, batch["weights"], batch["turns"], int(batch["turns"].max()) + 1))
-    return torch.cat(found)
-
-
-def gradient(model: PreTrainedModel, loss: torch.Tensor) -> torch.Tensor:
-    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -312,7 +266,7 @@ def test_a_model_with_flex_attention_gives_the_losses_and_gradients_of_the_dense
             assert (one - other).abs().max() < 1e-5
 
 
-def test_models_that_cannot_be_given_a_tree_are_refused_in_one_line():
+def test_flex_attention_is_refused_on_a_cpu_in_one_line():
     model = llama()
     assert tree_mask.dense_until(model) == 6 * 32
     tree_mask.check(model)
@@ -320,11 +274,3 @@ def test_models_that_cannot_be_given_a_tree_are_refused_in_one_line():
     assert tree_mask.dense_until(model) == math.inf
     with pytest.raises(TltrainError, match="flex_attention does not train on a CPU"):
         tree_mask.check(model)
-    small = {"vocab_size": 10, "hidden_size": 32, "num_attention_heads": 4}
-    sizes = {**small, "intermediate_size": 48, "num_hidden_layers": 1, "num_key_value_heads": 2}
-    for other in (
-        MistralForCausalLM(MistralConfig(**sizes, sliding_window=4)),
-        BloomForCausalLM(BloomConfig(vocab_size=10, hidden_size=32, n_layer=1, n_head=4)),
-    ):
-        with pytest.raises(TltrainError, match=f"{type(other).__name__} does not attend .*packing=trajectory"):
-            tree_mask.check(other)

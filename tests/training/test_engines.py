@@ -22,7 +22,7 @@ from tests.support.traps import trap
 
 pytestmark = pytest.mark.slow
 
-COMMON = ["tracking=none", "model=tiny", "hardware.device=cpu", "cache.dir=cache"]
+COMMON = ["tracking=none", "certify=0", "model=tiny", "hardware.device=cpu", "cache.dir=cache"]
 FLOAT32 = "hardware.bf16=false"
 PKT = ["stage=pkt", "data.size=8", "stage.args.num_train_epochs=1"]  # 7 trajectories are trained on
 PPO = ["stage=irm", "data.size=6", "data.holdout=0.2", "stage.do_sample=false"]

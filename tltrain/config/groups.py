@@ -367,4 +367,12 @@ class Config:
     overwrite: bool = key(
         False, "write into the folder of a finished run even where that run was of another stage, whose files stay"
     )
+    certify: Optional[int] = key(
+        None,
+        "held-out prompts that the trained model is asked when it is served at the end of stage=sft, pkt or irm, and "
+        "in stage=certify; 0: it is not served; null: 20, but 0 in sweeps",
+        least=0,
+        most=10_000,
+    )
+    certify_timeout: float = key(1800.0, "seconds that serving the model and asking it may take", least=1, most=7 * DAY)
     seed: int = key(0, "seed of all random numbers", least=0, most=2**32 - 1)

@@ -41,6 +41,9 @@ TOKENS = 100_000_000
 ROWS = 1_000_000
 """Most rows of a batch."""
 
+CERTIFIED = 20
+"""Prompts that a served model is asked where `certify` says nothing."""
+
 NAME = "name of the stage, which `stage=` chooses"
 RULE = (
     "which calls MAE leaves out; paper, strict: those whose answer is an error by this rule; controls: failed, errors: "
@@ -292,6 +295,13 @@ class PredictStage:
     max_new_tokens: int = key(512, "longest generated call in tokens", least=1, most=TOKENS)
     names: Names = key(Names.free, NAMES)
     words_before_call: WordsBeforeCall = key(WordsBeforeCall.error, WORDS_BEFORE_CALL)
+
+
+@dataclass
+class CertifyStage:
+    name: str = key("certify", NAME)
+    mae: bool = key(True, "do not ask for calls that the tool answered with an error (MAE)")
+    rule: MaeRule = key(MaeRule.paper, RULE)
 
 
 @dataclass

@@ -180,7 +180,8 @@ def typed_keys() -> list[str]:
     if HydraConfig.instance().cfg is None:
         return []
     words = [word for word in HydraConfig.get().overrides.task if not word.startswith("~")]
-    return [key for word in words if "." in (key := word.lstrip("+").partition("=")[0])]
+    keys = [word.lstrip("+").partition("=")[0] for word in words]
+    return [key for key in keys if "." in key or key in ("certify", "certify_timeout")]
 
 
 def _chosen(cfg: DictConfig, group: str) -> str:

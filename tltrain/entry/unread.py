@@ -31,6 +31,8 @@ def why(cfg: DictConfig, key: str) -> str | None:
         "stage": _of_stage,
         "reward": _of_reward,
         "source": _of_source,
+        "certify": _of_certify,
+        "certify_timeout": _of_certify,
     }
     return reasons[group](cfg, key) if group in reasons else None
 
@@ -53,6 +55,16 @@ def analyzed(stage: DictConfig, words: Sequence[str]) -> tuple[bool, list[str]]:
     model = any(key in ("model", "model.path") for key in keys)
     models = list(stage.models) or ([BASE] if model or not (data or stage.results) else [])
     return data or bool(models), models
+
+
+CERTIFYING = ("sft", "pkt", "irm", "certify")
+"""Stages that may serve a model."""
+
+
+def _of_certify(cfg: DictConfig, key: str) -> str | None:
+    if cfg.stage.name in CERTIFYING or cfg.certify == 0:
+        return None
+    return f"stage={cfg.stage.name} serves no model; stage=certify model.path=FOLDER does"
 
 
 def _without_model(cfg: DictConfig) -> str | None:

@@ -7,8 +7,10 @@ responses); it is the family's unless the model's folder brings one along.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 AUTO, TL_NAME, NATIVE = "auto", "tl", "native"
 TL_FULL_NAME = "tl_full"
@@ -72,5 +74,35 @@ FAMILIES: Mapping[str, Family] = {
     ),
 }
 """The named formats: `format=NAME`, each with `conf/format/NAME.yaml`."""
+
+
+def mistral_response(eos: str) -> dict[str, Any]:
+    """The response template of Mistral's format with a JSON list of calls (v0.3, Nemo, Small 2409), which TRL lacks.
+
+    Args:
+        eos: the end token.
+    """
+    end = re.escape(eos) + r"\s*"
+    called = {"type": "function", "function": {"name": "{name}", "arguments": "{arguments}"}}
+    return {
+        "defaults": {"role": "assistant"},
+        "start_anchor_pattern": r"\[/(?:INST|TOOL_RESULTS)\]",
+        "fields": {
+            "tool_calls": {
+                "open": "[TOOL_CALLS]",
+                "close_pattern": end,
+                "content": "json",
+                "transform": called,
+                "transform_each": True,
+            },
+            "content": {"close_pattern": end, "content": "text"},
+        },
+    }
+
+
+def writes_mistral_lists(template: str) -> bool:
+    """Whether a chat template writes calls as Mistral's JSON list; later ones write a name, `[ARGS]` and arguments."""
+    return "[TOOL_CALLS]" in template and "[ARGS]" not in template
+
 
 NAMES = (AUTO, *TL_NAMES, NATIVE, *FAMILIES)

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from omegaconf import DictConfig
 from transformers import PreTrainedTokenizerBase
 
 from tltrain.errors import TltrainError
-from tltrain.formats import Format, families
+from tltrain.formats import Format, families, servers
 from tltrain.formats.families import AUTO, FAMILIES, NATIVE, TL_NAME, TL_NAMES
 from tltrain.formats.tl import TL, TL_FULL, chat_template, tl_format
 from tltrain.models import loading, sizes, trained_format
@@ -39,6 +40,10 @@ class TokenizationRecord:
         prompts: number of training prompts.
         prompts_read_apart: those whose whole text has other tokens than the prompt (`Encoder.reads_apart`).
         format: the format of its conversations. The TL format is not written, as before there were others.
+        parser: server -> the name under which it knows the parser of this format's calls; empty in the TL format.
+        thinking: whether the model learned to write thoughts; None in the TL format, which has none.
+        options: variables of the chat template, by its own names, with which it was rendered.
+        date: what a template that writes the current date took for today; empty for all others.
     """
 
     bos: bool
@@ -46,10 +51,15 @@ class TokenizationRecord:
     prompts_read_apart: int = 0
     version: int = VERSION
     format: str = TL_NAME
+    parser: Mapping[str, str] = field(default_factory=dict)
+    thinking: bool | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    date: str = ""
 
     def write(self, folder: Path) -> None:
         """Write the record to a model's folder."""
-        record = {name: value for name, value in asdict(self).items() if (name, value) != ("format", TL_NAME)}
+        unsaid: dict[str, Any] = {"format": TL_NAME, "parser": {}, "thinking": None, "options": {}, "date": ""}
+        record = {name: value for name, value in asdict(self).items() if unsaid.get(name, ...) != value}
         (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
@@ -68,16 +78,55 @@ class TokenizationRecord:
                 raise ValueError(f"version {found['version']}, bos {found['bos']}")
             if found.get("format", TL_NAME) not in families.NAMES:
                 raise ValueError(f"format {str(found['format'])[:40]}")
+            for name, kind in (("parser", dict), ("options", dict), ("date", str)):
+                if not isinstance(found.get(name, kind()), kind):
+                    raise ValueError(f"{name} {str(found[name])[:40]}")
             return cls(**found)
         except (OSError, ValueError, KeyError, TypeError) as error:
             why = " ".join(str(error).split())[:200]
             raise TltrainError(f"{file} cannot be read ({why}): set model.bos=true or false as well") from error
 
 
-def record_of(encoder: Encoder, prompts: int, prompts_read_apart: int) -> TokenizationRecord:
-    """Return the record of how an encoder tokenizes."""
-    name = encoder.native.name if isinstance(encoder, NativeEncoder) else getattr(encoder.format, "name", TL_NAME)
-    return TokenizationRecord(bool(encoder.opening), prompts, prompts_read_apart, format=name)
+def record_of(
+    encoder: Encoder, prompts: int, prompts_read_apart: int, thinking: bool = False, options: Mapping[str, Any] = {}
+) -> TokenizationRecord:
+    """Return the record of how an encoder tokenizes.
+
+    Args:
+        thinking: whether the learned turns have thoughts. options: variables of the chat template.
+    """
+    if not isinstance(encoder, NativeEncoder):
+        name = getattr(encoder.format, "name", TL_NAME)
+        return TokenizationRecord(bool(encoder.opening), prompts, prompts_read_apart, format=name)
+    native = encoder.native
+    first = native.prompt([{"role": "user", "content": "a"}], []).ids[:1]
+    reads = getattr(encoder.tokenizer, "response_template", None) is not None
+    return TokenizationRecord(
+        first == [encoder.tokenizer.bos_token_id],
+        prompts,
+        prompts_read_apart,
+        format=native.name,
+        parser=servers.parsers(native.name) if reads else {},
+        thinking=thinking and native.thoughts,
+        options=dict(options),
+        date=native.date or "",
+    )
+
+
+def end_at(folder: Path, stop_ids: Collection[int]) -> None:
+    """Make the generation configuration in a model's folder end answers at all tokens that end one.
+
+    A base model often names only the end of a text there, and a server would let the model go on behind its answer.
+    """
+    file = folder / "generation_config.json"
+    if not file.is_file():  # of an adapter
+        return
+    found = json_files.read_object(file)
+    ends = found.get("eos_token_id")
+    known = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    if missing := sorted(set(stop_ids) - set(known)):
+        found["eos_token_id"] = [*known, *missing]
+        file.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 def load_encoder(path: str, model: DictConfig, format: DictConfig | None = None) -> Encoder:
@@ -95,7 +144,10 @@ def load_encoder(path: str, model: DictConfig, format: DictConfig | None = None)
     name = format_of(path, tokenizer, None if format is None else format.name)
     if name in TL_NAMES:
         return encoder_of(tokenizer, bos_of(path, model), tl_format(name))
-    return native_encoder(tokenizer, name, {} if format is None else format)
+    given = {} if format is None else {"options": dict(format.options), "date": format.date}
+    if (trained := TokenizationRecord.read(Path(path))) is not None and trained.options:
+        given["options"] = {**trained.options, **given.get("options", {})}
+    return native_encoder(tokenizer, name, given)
 
 
 def load_own_encoder(path: str, model: DictConfig, format: DictConfig) -> Encoder:
@@ -157,7 +209,8 @@ def native_encoder(tokenizer: PreTrainedTokenizerBase, name: str, format: Any) -
     """Create the encoder of a native format.
 
     The template is the model's own; a family's takes its place where the model has none. Answers are read as the
-    model's folder says, else as the family's are, else as TRL knows for exactly this template.
+    model's folder says, else as the family's are, else as TRL knows for exactly this template. The tokenizer gets both,
+    so that the folder in which it is saved says them to a server.
 
     Args:
         format: the configuration's `format`, for its `options` and `date`; may be empty.
@@ -190,12 +243,14 @@ def native_encoder(tokenizer: PreTrainedTokenizerBase, name: str, format: Any) -
     options = dict(format.get("options") or {})
     date = format.get("date") or "2024-07-26"
     encoder = NativeEncoder(tokenizer, lambda own: TemplateFormat(own, name, template, response, options, date))
-    tokenizer.chat_template = template
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = template
+    tokenizer.response_template = response
     return encoder
 
 
 def _known_response(tokenizer: PreTrainedTokenizerBase, template: str) -> dict[str, Any] | None:
-    """Return TRL's response template for exactly this chat template; None if it knows none."""
+    """Return TRL's response template for exactly this chat template, or Mistral's for one of its; None for others."""
     from types import SimpleNamespace
 
     from trl import chat_template_utils
@@ -204,7 +259,7 @@ def _known_response(tokenizer: PreTrainedTokenizerBase, template: str) -> dict[s
     try:
         return chat_template_utils.add_response_schema(stand_in).response_template
     except (ValueError, AttributeError):
-        return None
+        return families.mistral_response(str(tokenizer.eos_token)) if families.writes_mistral_lists(template) else None
 
 
 def encoder_of(tokenizer: PreTrainedTokenizerBase, bos: bool | None, format: Format = TL) -> Encoder:

@@ -112,30 +112,33 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         if cfg.stage.critic.save and hasattr(unwrapped, "critic"):
             engines.save(unwrapped.critic, trainer, folder / "critic", devices.weights_dtype(cfg.model))
         tracker.metrics(names.of_held_out_evaluation("after", after))
+        logs = trainer.state.log_history
+        results = {
+            "train": training_runs.finite(outcome.metrics) | asdict(report) | sampled | last_step(logs),
+            "costs": trainer.costs(),
+            "steps": trainer.state.global_step,
+            "stopped": trainer.stopped,
+            "before": before,
+            "after": after,
+        }
+        training_runs.write_card(prepared, results)
         tracker.artifact("model", folder / "model")
-    logs = trainer.state.log_history
     training_runs.write_history(logs, folder)
-    results = {
-        "train": training_runs.finite(outcome.metrics) | asdict(report) | sampled | last_step(logs),
-        "costs": trainer.costs(),
-        "steps": trainer.state.global_step,
-        "stopped": trainer.stopped,
-        "before": before,
-        "after": after,
-    }
     return training_runs.finish(prepared, results)
 
 
 def with_possible_packing(cfg: DictConfig, model: Any) -> DictConfig:
-    """Return the configuration with a packing that the model can process, with one line if that is another."""
-    stage = cfg.stage
-    if stage.algorithm.name != "ppo" or stage.packing.name == "turn" or supervised.processes_trees(model):
+    """Return the configuration, with one prompt a sample where the model cannot compute several responses of a tree.
+
+    Only PPO computes them in the model that is trained; `rejection` checks for itself, and TRL's algorithms have no
+    trees.
+    """
+    from tltrain.training import tree_mask
+
+    trees = cfg.stage.algorithm.name == "ppo" and cfg.stage.packing.name == "trajectory"
+    if not trees or not (why := tree_mask.obstacle(model)):
         return cfg
-    log.warning(
-        "stage.packing=trajectory: %s does not attend to all tokens in all layers and cannot process trees: each call "
-        "is a row of its own, as with stage.packing=turn",
-        type(model).__name__,
-    )
+    log.info("stage.packing=turn instead of trajectory: %s", why)
     own = cfg.copy()
     own.stage.packing = config.Packing.turn
     return own

@@ -158,14 +158,14 @@ def takes_trees(described: Any, attention: str) -> bool:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from tltrain.stages.supervised import processes_trees
+    from tltrain.training import tree_mask
 
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(described, attn_implementation=attention)
     except (ValueError, ImportError):  # code of its own, or a package that is not here
         return False
-    return processes_trees(model)
+    return not tree_mask.obstacle(model)
 
 
 def local_encoder(cfg: DictConfig) -> Any:

@@ -48,7 +48,7 @@ def trainer(
             f"none of {counts.sampled_calls} sampled calls is correct, so there is nothing to learn: {SAMPLED} shows "
             "them; train stage=sft for longer first, or ask for more with stage.sampled_calls"
         )
-    branches = all(len(tree.ends) == 1 for tree in trees) or _takes_trees(prepared.model)
+    branches = all(len(tree.ends) == 1 for tree in trees) or not tree_mask.obstacle(prepared.model)
     rows = sft.dataset(rejection.layouts(sampled, branches))
     found = sft.TurnTrainer(
         prepared.model,
@@ -106,13 +106,3 @@ def _stored(file: Path, trees: Sequence[PromptTree]) -> list[list[list[int]]] | 
         return None
     rest = iter(found)
     return [[next(rest)["tokens"] for _ in tree.samples] for tree in trees]
-
-
-def _takes_trees(model: Any) -> bool:
-    from tltrain.training import tree_mask
-
-    try:
-        tree_mask.check(model)
-    except TltrainError:
-        return False
-    return True

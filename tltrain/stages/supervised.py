@@ -48,7 +48,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     prepared = training_runs.prepare(cfg, folder, training_arguments)
     model, encoder, arguments = prepared.model, prepared.encoder, prepared.arguments
     limit = min(filter(None, (arguments.max_length, generation.context(model))), default=sys.maxsize)
-    settings = PackingSettings.from_config(cfg, limit, tree_limits(cfg, model, limit), processes_trees(model))
+    obstacle = tree_mask.obstacle(model)
+    settings = PackingSettings.from_config(cfg, limit, tree_limits(cfg, model, limit), not obstacle)
     rows, report = pack_all(prepared.train, encoder, settings, "tokenizing")
     held_out, held_out_report = pack_all(prepared.held_out, encoder, settings, "tokenizing (held-out)")
     if not len(rows):
@@ -64,7 +65,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         for what, count in encoder.not_written(prepared.train).items():
             log.warning("format=%s: %d messages have %s", encoder.native.name, count, what)
     if report.branching:
-        log.info("%s", contexts(cfg, report, settings))
+        log.info("%s", contexts(cfg, report, settings, obstacle))
     if settings.limits is not None:
         log.info("%s", sharing(cfg.stage.packing.name, report, arguments))
     plan.announce(cfg, model.config, rows)
@@ -86,14 +87,15 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         held_out_loss = trainer.evaluate(metric_key_prefix="held_out") if held_out else {}
         training_runs.check_loss(outcome.training_loss + held_out_loss.get("held_out_loss", 0))
         training_runs.save_model(prepared, trainer.accelerator.unwrap_model(trainer.model), trainer)
+        logs = trainer.state.log_history
+        results = {
+            "train": outcome.metrics | last_losses(logs) | asdict(report),
+            "held_out": finite(held_out_loss) | asdict(held_out_report),
+            "costs": trainer.costs(),
+        }
+        training_runs.write_card(prepared, results)
         tracker.artifact("model", folder / "model")
-    logs = trainer.state.log_history
     training_runs.write_history(logs, folder)
-    results = {
-        "train": outcome.metrics | last_losses(logs) | asdict(report),
-        "held_out": finite(held_out_loss) | asdict(held_out_report),
-        "costs": trainer.costs(),
-    }
     return training_runs.finish(prepared, results)
 
 
@@ -107,20 +109,15 @@ def pack_all(
     return dataset(pack(terminal.track(items, description), encoder, settings, report)), report
 
 
-def processes_trees(model: Any) -> bool:
-    """Return whether the model can process trees."""
-    from tltrain.training import tree_mask
+def contexts(cfg: DictConfig, report: PackingReport, settings: PackingSettings, obstacle: str) -> str:
+    """Describe how trajectories are trained whose turns have different contexts when they are asked for.
 
-    try:
-        tree_mask.check(model)
-    except TltrainError:
-        return False
-    return True
-
-
-def contexts(cfg: DictConfig, report: PackingReport, settings: PackingSettings) -> str:
-    """Describe how trajectories are trained whose turns have different contexts when they are asked for."""
+    Args:
+        obstacle: why the model cannot process trees; empty if it can.
+    """
     how = "each context is a sample of its own"
+    if settings.packing == "trajectory" and obstacle:
+        how += f", because {obstacle}"
     if settings.packing == "trajectory" and settings.branches:
         how = "each trajectory is a tree of its contexts, which computes what they share once"
     return (

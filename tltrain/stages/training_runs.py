@@ -6,19 +6,20 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from tltrain.data import TRAINED_ON, query_key, trained_on
 from tltrain.data.judged import JudgedSource, log_judging, log_reading, read_metrics
 from tltrain.entry.arguments import check_arguments
 from tltrain.errors import TltrainError
-from tltrain.runtime import distributed, runs, terminal
+from tltrain.runtime import distributed, json_files, runs, terminal
 from tltrain.sweeps import resuming
 from tltrain.training.arguments import (
     configured_arguments,
@@ -242,13 +243,16 @@ def save_model(run: TrainingRun, model: Any, trainer: Any) -> None:
         trainer: the one that trained the model. Every process must call this; the first one writes.
     """
     from tltrain.models import devices, encoders, loading
+    from tltrain.serving.prompts import TrainedPrompts
     from tltrain.training import engines
 
+    native = run.encoder.reads_tokens
     choice, folder = run.cfg.model, run.folder / "model"
     queries = {*trained_on(run.base), *(query_key(item.query) for item in run.train)}
     part = folder.with_name(f".{folder.name}.part")  # the final name only ever holds a complete model
     if distributed.leads():
         shutil.rmtree(part, ignore_errors=True)
+    model.config.use_cache = loading.sizes_at(run.base).get("use_cache", True)  # which trainers switch off
     with terminal.status("saving the model"):
         engines.save(model, trainer, part, devices.weights_dtype(choice))
         if distributed.leads():
@@ -256,12 +260,41 @@ def save_model(run: TrainingRun, model: Any, trainer: Any) -> None:
                 engines.reset_deepspeed_config()
                 loading.merge(part, run.base, choice, devices.weights_dtype(choice))
             run.encoder.tokenizer.save_pretrained(part)
-            reading = encoders.record_of(run.encoder, len(run.train), prompts_read_apart(run))
+            options = run.cfg.format.options if native else {}
+            apart = prompts_read_apart(run)
+            reading = encoders.record_of(run.encoder, len(run.train), apart, thinks(run.train), options)
             reading.write(part)
+            TrainedPrompts.of(run.encoder, run.held_out or run.train).write(part)
+            if native:
+                encoders.end_at(part, run.encoder.native.stop_ids)  # type: ignore[attr-defined]
         runs.write_json(part / TRAINED_ON, sorted(queries))
         if distributed.leads():
             shutil.rmtree(folder, ignore_errors=True)
             part.rename(folder)
+
+
+def write_card(run: TrainingRun, results: Mapping[str, Any]) -> None:
+    """Write the model card into `model/`, from what the stage reports."""
+    from tltrain.serving import card
+
+    folder = run.folder / "model"
+    if distributed.leads():
+        record = json_files.read_object(folder / RECORD)
+        words = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+        card.write(folder, run.cfg, record, {**results, "mae": asdict(run.source.judged)}, words)
+
+
+RECORD = "tltrain.json"
+"""See `tltrain.models.encoders`, which imports torch."""
+
+
+def thinks(items: Iterable[Trajectory]) -> bool:
+    """Return whether a learned message of the assistant has a thought."""
+    return any(
+        message.thought and (message.learn or any(made.learn for made in message.calls))
+        for item in items
+        for message in item.messages
+    )
 
 
 def prompts_read_apart(run: TrainingRun) -> int:

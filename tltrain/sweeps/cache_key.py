@@ -52,6 +52,8 @@ EXEMPTIONS = (
     Exemption(CACHED, "cache", "says where results are kept"),
     Exemption(CACHED, "paths", "data.path and benchmark.path, which take their values from it, count"),
     Exemption(CACHED, "overwrite", "says whether a folder may be written to"),
+    Exemption(CACHED, "certify", "is about what follows a training that has ended"),
+    Exemption(CACHED, "certify_timeout", "is about what follows a training that has ended"),
     Exemption(CACHED, "hardware.threads", "is a property of the machine, as its number of cores is"),
     Exemption(CACHED, "hardware.node_rank", "says which of the machines this is"),
     Exemption(CACHED, "hardware.rendezvous", "says where the machines meet"),

@@ -60,6 +60,7 @@ class TemplateFormat:
         self._encoder, self._tokenizer = encoder, encoder.tokenizer
         self._response = None if response is None else dict(response)
         today = datetime.strptime(date, "%Y-%m-%d")
+        self.date = date if _TODAY.search(template) else None
         self._dated = _TODAY.sub(lambda found: json.dumps(today.strftime(found[1] or found[2])), template)
         self._options = dict(options or {})
         for option in map(str, self._options):

@@ -101,6 +101,7 @@ class NativeFormat(Protocol):
         stop_ids: tokens that end an answer.
         call_head: what stands around the name of each call; None where that is not the same for all.
         template: the chat template that is saved with the model.
+        date: what the template takes for today; None: it writes no date.
     """
 
     name: str
@@ -110,6 +111,7 @@ class NativeFormat(Protocol):
     stop_ids: frozenset[int]
     call_head: CallHead | None
     template: str
+    date: str | None
 
     def prompt(self, messages: Sequence[Json], tools: Sequence[Json]) -> Prompt:
         """What the model is given to answer these messages. Raises TltrainError."""
@@ -150,7 +152,7 @@ class NativeEncoder(Encoder):
 
     def prompt(self, conversation: Trajectory | Sample) -> list[int]:
         """Return the ids that a server would build to ask for the next answer."""
-        messages, _ = self._messages(conversation)
+        messages, _ = self.messages(conversation)
         return self.native.prompt(messages, tools_of(conversation)).ids
 
     @property
@@ -271,7 +273,7 @@ class NativeEncoder(Encoder):
         self, trajectory: Trajectory, wanted: Callable[[_Turn], bool]
     ) -> Iterator[tuple[_Turn, Prompt, Said]]:
         """Yield each turn that is wanted with its own prompt and what it says."""
-        messages, owners = self._messages(trajectory)
+        messages, owners = self.messages(trajectory)
         tools = tools_of(trajectory)
         said_by = self._actions(trajectory)
         for at, owner in enumerate(owners):
@@ -279,7 +281,8 @@ class NativeEncoder(Encoder):
             if turn is not None and wanted(turn):
                 yield turn, self.native.prompt(messages[:at], tools), self.native.said(messages[: at + 1], tools)
 
-    def _messages(self, conversation: Trajectory | Sample) -> tuple[list[dict[str, Any]], list[int | None]]:
+    def messages(self, conversation: Trajectory | Sample) -> tuple[list[dict[str, Any]], list[int | None]]:
+        """Return the conversation as messages for the chat template; see `messages_of`."""
         return messages_of(self.conversation_messages(conversation), conversation.instructions, conversation.tools)
 
     def conversation_messages(self, conversation: Trajectory | Sample) -> tuple[Message, ...]:

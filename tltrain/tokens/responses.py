@@ -116,10 +116,11 @@ def _calls(
     if field.get("content") == "json" and _OBJECT in field.get("open_pattern", ""):
         return _objects(text[done : piece.start], raw, field["open_pattern"], tools)
     try:
-        found = _parsed(text[done : piece.end], "" if done else prompt, response, tools)
-        return [
-            _complete(attempt_of(found[-1], tools, raw) if found else Attempt(None, "it is empty", raw), raw, field)
-        ], []
+        entries = _parsed(text[done : piece.end], "" if done else prompt, response, tools)
+        if not field.get("transform_each"):  # else one text holds all of the calls
+            entries = entries[-1:]
+        found = [attempt_of(entry, tools, raw) for entry in entries] or [Attempt(None, "it is empty", raw)]
+        return [_complete(attempt, raw, field) for attempt in found], []
     except Exception as error:  # whatever a parser makes of a stranger's text
         return [Attempt(None, f"the call cannot be read: {_reason(error)}", raw)], []
 
@@ -215,6 +216,7 @@ def _as_text(response: Mapping[str, Any]) -> dict[str, Any]:
     for name, field in changed["fields"].items():
         if name == "tool_calls":
             field |= {"content": "text", "content_args": {"strip": False}, "transform": {"raw": "{content}"}}
+            field["repeats"] = True
             field.pop("transform_each", None)
         elif field.get("content", "text") == "text" and "transform" not in field:
             field |= {"repeats": True, "join": field.get("join", "\n")}

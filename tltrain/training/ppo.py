@@ -119,6 +119,8 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
         policy, critic, reference = models.policy, models.critic, models.reference
         if isinstance(critic, PreTrainedModel):
             check_shapes(policy, critic)
+            if any(len(tree.ends) > 1 for tree in prompts.trees):
+                tree_mask.check_same_layers(policy, critic)
         actor_critic = ActorCritic(policy, critic, self._timed)
         for model in actor_critic.models:
             disable_dropout_in_model(model)  # as released; the update's forward then matches sampling
@@ -331,7 +333,7 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
         if "reach" not in inputs:
             return {"attention_mask": inputs["attention_mask"]}
         policy, dtype = self.accelerator.unwrap_model(self.model).policy, torch.bfloat16 if self.args.bf16 else None
-        return {"attention_mask": tree_mask.attention_mask(policy, inputs["reach"], dtype)}
+        return {"attention_mask": tree_mask.attention_mask(policy, inputs["reach"], inputs["position_ids"], dtype)}
 
     @property
     def _uses_reference(self) -> bool:

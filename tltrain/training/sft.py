@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from accelerate.utils import send_to_device
+from accelerate.utils import extract_model_from_parallel, send_to_device
 from datasets import Dataset, concatenate_datasets
 from torch import nn
 from transformers import PrinterCallback, TrainerControl
@@ -119,10 +119,12 @@ def target_nll(
             accelerator: attention without a mask has far faster kernels, and no token attends to padding on the right.
         mask_dtype: see `tree_mask.attention_mask`.
     """
-    inputs = {"input_ids": batch["input_ids"]}
+    inputs: dict[str, Any] = {"input_ids": batch["input_ids"]}
     if "reach" in batch:
-        mask = tree_mask.attention_mask(model, batch["reach"], mask_dtype)
+        mask = tree_mask.attention_mask(model, batch["reach"], batch["position_ids"], mask_dtype)
         inputs |= {"position_ids": batch["position_ids"], "attention_mask": mask}
+        if getattr(extract_model_from_parallel(model).config, "output_router_logits", False):
+            inputs["output_router_logits"] = False  # the routers' loss, which is not used, expects a mask of padding
     elif not fused:
         inputs["attention_mask"] = batch["attention_mask"]
     if fused:

@@ -139,7 +139,16 @@ def dying_while_writing() -> None:
 
 def start(home: Path, cache: Path, *words: str, before: Callable[[], None] | None = None) -> Any:
     """Start `python -m tltrain stage=irm ...` in its own process, with the run folder `home/run`."""
-    given = [*SMALL, *SOME, *KEPT, *ALGORITHMS["ppo"], "tracking=none", "hardware.threads=1", "hydra.run.dir=run"]
+    given = [
+        *SMALL,
+        *SOME,
+        *KEPT,
+        *ALGORITHMS["ppo"],
+        "tracking=none",
+        "certify=0",
+        "hardware.threads=1",
+        "hydra.run.dir=run",
+    ]
     return launched_runs.start(home, "stage=irm", *given, f"cache.dir={cache}", *words, before=before)
 
 

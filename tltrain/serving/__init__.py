@@ -1,0 +1,5 @@
+"""Whether a saved model works behind a server: it is served, asked, and compared with its training.
+
+`recorder` is `transformers serve` with a record of token ids, `server` starts and ends it, `asking` is the client,
+`prompts` what is asked, `comparison` the certificate, `card` the model card that shows it.
+"""
