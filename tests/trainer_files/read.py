@@ -1,6 +1,10 @@
 """Have each package's own reader read the file that `stage=mae stage.write=NAME` wrote, and record what it learns.
 
-    python tests/trainer_files/read.py NAME FOLDER    # FOLDER: the run's folder; the package has to be installed
+    tltrain stage=mae data=openai data.path=tests/trainer_files/conversations.jsonl stage.rule=strict stage.write=NAME
+    PYTHONPATH=PACKAGES python tests/trainer_files/read.py NAME FOLDER    # FOLDER: of that run
+
+PACKAGES is a folder made by `pip install --no-deps --target`, of the package, of the version of transformers that it
+asks for, and of what its reader imports.
 
 Not run by the tests: the packages do not fit beside each other. It writes `NAME.read.json` beside this file: for each
 sample the stretches of text with a loss, as that package's reader makes them, with the version that read them. The
