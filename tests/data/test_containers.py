@@ -280,3 +280,17 @@ def test_a_dataset_that_cannot_be_downloaded_is_one_line(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     with pytest.raises(TltrainError, match=r"cannot be downloaded, offline; data\.path=FOLDER reads a copy"):
         list(trajectories("hf://datasets/owner/name@v1"))
+
+
+@pytest.mark.parametrize("kind", ["file", "stream"])
+def test_a_damaged_table_is_one_line_and_does_not_end_the_process(tmp_path, kind):
+    path, rows = tmp_path / "table", table(texts=True)
+    opened = pa.ipc.new_file if kind == "file" else pa.ipc.new_stream
+    with pa.OSFile(str(path), "wb") as sink, opened(sink, rows.schema) as writer:
+        writer.write_table(rows)
+    whole = path.read_bytes()
+    for end in range(8, len(whole) - 200, max(len(whole) // 40, 1)):
+        path.write_bytes(whole[:end])
+        with pytest.raises(TltrainError, match="expected a Parquet or Arrow file, found") as caught:
+            list(trajectories(str(path)))
+        assert "\n" not in str(caught.value)

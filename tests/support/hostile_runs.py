@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from tests.support import sweep_sample
 from tests.support.hostile_readers import Reader
 from tests.support.prediction_lines import line
-from tests.support.reader_samples import CHAT, STUBS
+from tests.support.reader_samples import CHAT, STUBS, TOOLS
 from tltrain import data
 from tltrain.data import chat
 from tltrain.data.reading import ReadReport
@@ -35,9 +35,11 @@ def _history(folder: Path, on_error: str, report: ReadReport) -> Any:
 
 
 def _predictions(folder: Path, on_error: str, report: ReadReport) -> Any:
-    from tltrain.stages.evaluations.single_turn import read_predictions
+    from tltrain.stages.evaluations import saved_answers
+    from tltrain.trajectory import Message, Sample
 
-    read_predictions(folder / "predictions.jsonl", 1)
+    samples = [Sample("x", TOOLS, (Message("user", "Hi"),), ())]
+    saved_answers.read(OmegaConf.create({"format": {"name": "tl"}}), folder / "predictions.jsonl", samples)
     return []
 
 

@@ -253,11 +253,12 @@ def table_rows(path: str | PathLike[str]) -> Iterator[dict[str, Any]]:
                 for batch in table.iter_batches(batch_size=256):
                     yield from batch.to_pylist(maps_as_pydicts="lossy")
             return
-        with pa.memory_map(str(path)) as mapped:
+        with pa.OSFile(str(path), "rb") as source:  # not mapped into memory: a damaged file would end the process
             opened = pa.ipc.open_file if head == b"ARROW1" else pa.ipc.open_stream
-            reader = opened(mapped)
+            reader = opened(source)
             batches = map(reader.get_batch, range(reader.num_record_batches)) if head == b"ARROW1" else reader
             for batch in batches:
+                batch.validate(full=True)  # offsets that point outside would be read otherwise
                 for start in range(0, batch.num_rows, 256):
                     yield from batch.slice(start, 256).to_pylist(maps_as_pydicts="lossy")
     except (pa.ArrowException, OSError, ValueError) as error:
