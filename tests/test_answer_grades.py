@@ -15,6 +15,7 @@ from tltrain.formats.calls import UNREADABLE, render_call, split_calls
 from tltrain.formats.matching import best_pairs
 from tltrain.grading import Outcome, calls_of, first_call, grade, grade_answer
 from tltrain.training.pricing import reward_of
+from tltrain.training.rejection import is_kept
 from tltrain.training.reward_function import RewardFunction, SampleRecord
 from tltrain.trajectory import Call, Message, OneOf, Sample, Tool
 
@@ -204,6 +205,14 @@ def test_the_reward_function_takes_all_calls_only_where_answers_may_have_several
     assert (first.reward, first.grade.cf) == (1, True)
     alone = RewardFunction(RewardSettings(), several_calls=True)(sample(LOVE, parallel=False), text)
     assert alone.reward == 1 - 1.5
+
+
+def test_rejection_sampling_keeps_answers_with_all_calls_and_no_others():
+    judge = RewardFunction(RewardSettings(), several_calls=True)
+    both, more = "finish(answer='x')\nsearch(query='love')", "\nsearch(query='love')"
+    found = [judge(sample(LOVE, END), text) for text in (both, both + more, "finish(answer='x')")]
+    assert [is_kept(one) for one in found] == [True, False, False]
+    assert not is_kept(judge(sample(LOVE, END), both, ended=False))
 
 
 def test_the_last_of_several_calls_may_be_cut_or_have_no_end_token():

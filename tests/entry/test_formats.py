@@ -107,3 +107,4 @@ def test_the_check_is_made_before_a_stage_begins():
 def test_the_options_of_a_template_pass_by_their_own_names():
     cfg = composed("stage=pkt", "model=tiny", "format=qwen3", "+format.options.enable_thinking=false")
     assert cfg.format.options == {"enable_thinking": False}
+    composed("stage=irm", "model=tiny", "format=qwen3", "+format.options.enable_thinking=false")

@@ -50,7 +50,7 @@ def test_no_other_name_may_be_said_to_its_end(name, other):
     ids = said(name, other)
     at = first_forbidden(name, ids)
     own = encoder(name)
-    assert at is not None and f"{other}{own.native.call_head.behind}" not in own.text(ids[:at])
+    assert at is not None and f"{other}{own.native.call_head.behind[0]}" not in own.text(ids[:at])
     begun = own.text(ids[:at]).rpartition(own.native.call_head.mark)[2]
     assert own.native.call_head.before.startswith(begun) or begun.startswith(own.native.call_head.before)
 
@@ -70,7 +70,9 @@ def test_whatever_is_drawn_behind_a_mark_is_a_name_on_offer(name):
         while (allowed := offered.allowed(OFFERED, ids)) is not None:
             ids.append(draw.choice(allowed.nonzero()[0].tolist()))
         behind = own.text(ids).partition(head.mark)[2]
-        assert any(behind.startswith(f"{head.before}{tool.name}{head.behind}") for tool in OFFERED), behind
+        assert any(behind.startswith(f"{head.before}{tool.name}{end}") for tool in OFFERED for end in head.behind), (
+            behind
+        )
 
 
 def test_a_mark_that_is_spelled_in_other_tokens_counts():
@@ -117,3 +119,10 @@ def test_families_say_before_anything_is_loaded_what_their_templates_do():
 )
 def test_the_text_with_which_a_pattern_begins(pattern, text):
     assert _literal_beginning(pattern) == text
+
+
+@pytest.mark.parametrize(("other", "allowed"), [("get_user", True), ("set_user", False)])
+def test_harmony_may_name_the_channel_before_the_tool(other, allowed):
+    text = f"<|channel|>commentary to=functions.{other} <|constrain|>json<|message|>" + '{"id": "7"}<|call|>'
+    ids = encoder("gptoss").tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert (first_forbidden("gptoss", ids) is None) == allowed

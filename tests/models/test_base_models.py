@@ -8,8 +8,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from omegaconf import OmegaConf
+from transformers import AutoModelForCausalLM, GptOssConfig
 
 from tests.support.small_runs import SMALL, last_line
+from tltrain.config import Model
 from tltrain.errors import TltrainError
 from tltrain.models import loading
 from tltrain.runtime import fingerprints, manifests, runs
@@ -106,3 +110,14 @@ def test_only_what_is_read_of_an_entry_is_checked(tmp_path):
         with pytest.raises(TltrainError, match=r"metrics\.json is not as it was written"):
             manifests.check(read)
     manifests.check(tmp_path / "no" / "such")
+
+
+def test_an_attention_that_the_model_does_not_have_is_refused_with_one_that_it_has(tmp_path):
+    config = GptOssConfig(**SIZES, head_dim=8, num_local_experts=2, num_experts_per_tok=1, sliding_window=4)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    settings = OmegaConf.structured(Model)
+    with pytest.raises(TltrainError, match=r"has no attention of torch's sdpa: model.attn_implementation=eager"):
+        loading.load_model(str(tmp_path), settings, torch.float32, torch.device("cpu"))
+    settings.attn_implementation = "eager"
+    loaded = loading.load_model(str(tmp_path), settings, torch.float32, torch.device("cpu"))
+    assert loaded.config._attn_implementation == "eager"

@@ -26,6 +26,15 @@ def test_the_demo_compares_base_sft_and_pkt(tltrain, tmp_path):
     assert str(ran.folder) in ran.out
 
 
+@pytest.mark.slow  # three trainings and four evaluations more
+def test_the_demo_runs_in_a_native_format(tltrain):
+    sizes = ["stage.train_size=8", "stage.test_size=2", "stage.irm_steps=1", "stage.max_new_tokens=8"]
+    ran = tltrain(*SMALL, *sizes, "format=qwen3")
+    for name in ("sft", "pkt", "irm"):
+        assert json.loads((ran.folder / name / "model" / "tltrain.json").read_text())["format"] == "qwen3"
+    assert ran.metrics["irm/n"] == 2
+
+
 def test_what_its_last_training_refuses_is_told_before_the_first(tltrain):
     ran = tltrain(*SMALL, "+model.irm.args.nonsense=1", status=1)
     assert "nonsense: " in ran.err and "has no such argument" in ran.err

@@ -38,7 +38,7 @@ def trees_of(byte_level, packing: str) -> list[PromptTree]:
 def with_mask(batch: dict, model: PreTrainedModel) -> dict:
     """Return the batch in the form that models take."""
     if "reach" in batch:
-        batch["attention_mask"] = tree_mask.attention_mask(model, batch.pop("reach"))
+        batch["attention_mask"] = tree_mask.attention_mask(model, batch.pop("reach"), batch["position_ids"])
     return batch
 
 

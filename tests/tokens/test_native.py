@@ -271,7 +271,7 @@ def test_a_model_of_mistrals_is_trained_in_its_own_template_and_read_back(mistra
         ('[TOOL_CALLS][{"name": "get_user", "arg]', "the call cannot be read: Unterminated string"),
         ('[TOOL_CALLS]{"name": "get_user", "arguments": {}}', "requires the parsed content to be a list, got dict"),
         ('[TOOL_CALLS][{"name": "get_user"}]', "'{arguments}' is not defined"),
-        ("[TOOL_CALLS][]", "the call is empty"),
+        ("[TOOL_CALLS][]", "is empty"),
         ('[{"name": "get_user", "arguments": {}}]', "a call stands in the text, which is not how this format"),
     ],
 )

@@ -83,7 +83,7 @@ def test_a_rollout_gives_the_logprobs_and_values_of_the_cpu(model, byte_level, a
                 one.set_attn_implementation(attention)
         batch = update_batches.make_batch(trees, responses, [0.0] * 5, 1, tree_mask.BLOCK if device == "cuda" else 1)
         batch = rollout.to_device(batch, torch.device(device))
-        batch["attention_mask"] = tree_mask.attention_mask(both.policy, batch.pop("reach"))
+        batch["attention_mask"] = tree_mask.attention_mask(both.policy, batch.pop("reach"), batch["position_ids"])
         inputs = {name: batch[name] for name in ("input_ids", "position_ids", "keep", "targets", "attention_mask")}
         with torch.no_grad():
             found.append([one.cpu() for one in both(temperature=0.7, **inputs)])

@@ -156,7 +156,8 @@ def test_a_thought_that_is_not_learned_is_context(model):
     scores = [0.0] * sum(map(len, responses))
     whole = logprobs(model, update_batches.make_batch(trees, responses, scores, 1))
     batch = update_batches.make_batch(trees, responses, scores, 1, learned=learned)
-    assert batch["targets"].numel() == int(batch["mask"].sum()) == sum(len(row) - 2 for row in whole if len(row) != 3)
+    count = sum(len(row) - 2 for row in whole if len(row) != 3)
+    assert batch["targets"].numel() == int(batch["mask"].sum()) == count
     for own, others in zip(logprobs(model, batch), whole, strict=True):
         assert own == pytest.approx(others[2:] if len(others) != 3 else [], abs=1e-6)
     assert replace(asked, sampling=replace(asked.sampling, learn_thoughts=True)).learned(trees, responses) is None

@@ -183,6 +183,24 @@ def _marked(counts: torch.Tensor, lists: torch.Tensor) -> torch.Tensor:
     return marks[:, 0].repeat_interleave(128, 1).repeat_interleave(128, 2)[:, :667, :667]
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("name", ["mistral", "qwen2"])
+def test_flex_attention_gives_the_losses_and_gradients_of_dense_masks(monkeypatch, name):
+    """Uncompiled on the CPU, where torch refuses a backward pass that works: everything but the GPU kernel."""
+    from torch.nn.attention import flex_attention as flex
+    from transformers.integrations import flex_attention as library
+
+    monkeypatch.setattr(flex, "_validate_device", lambda *tensors: None)
+    monkeypatch.setattr(library, "WrappedFlexAttention", lambda training: lambda: flex.flex_attention)
+    own, found = made(WINDOWED[name]), {}
+    for attention in ("eager", "flex_attention"):
+        own.set_attn_implementation(attention)
+        loss = losses(own, [flatten(tree(LONG)), flatten(LONG[0])], batch_size=2)
+        found[attention] = loss.detach(), gradient(own, loss.mean())
+    for one, other in zip(*found.values(), strict=True):
+        assert (one - other).abs().max() < 1e-5 * max(1.0, float(other.abs().max()))
+
+
 @pytest.mark.parametrize("name", sorted(OTHERS))
 def test_models_with_other_layers_get_chains_with_exact_losses(name):
     own = made(OTHERS[name])

@@ -18,7 +18,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     "mae": ("data", "!data.holdout", "mae", "tracking"),
     "sft": (*_TRAINING, "!model.irm", "format"),
     "pkt": (*_TRAINING, "!model.irm", "format"),
-    "irm": (*_TRAINING, "!model.args", "reward"),
+    "irm": (*_TRAINING, "!model.args", "format", "reward"),
     "eval": (*_ASKING, "benchmark", "mae", "reward", "tracking"),
     "predict": (*_ASKING, "data.path"),
     "check": ("data", "!data.holdout", "!data.on_error", "mae", "model.path"),

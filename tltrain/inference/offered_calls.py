@@ -74,7 +74,7 @@ class OfferedCalls:
 
     def _compute_rests(self, names: tuple[str, ...]) -> tuple[bytes, ...]:
         """What may follow a mark, up to the end of a name."""
-        return tuple(f"{self.head.before}{name}{self.head.behind}".encode() for name in names)
+        return tuple(f"{self.head.before}{name}{end}".encode() for name in names for end in self.head.behind)
 
     def _compute_named(self, behind: bytes, rests: tuple[bytes, ...]) -> np.ndarray:
         allowed = np.zeros(len(self.tokens.of), dtype=bool)

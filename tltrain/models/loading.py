@@ -170,6 +170,11 @@ def _fetch(path: str, load: Callable[[bool], T]) -> T:
             raise TltrainError(
                 f"the model {path} contains its own code, which runs only with model.trust_remote_code=true"
             ) from error
+        if "does not support an attention implementation" in str(error):  # GPT-OSS, whose attention has sinks
+            raise TltrainError(
+                f"the model {path} has no attention of torch's sdpa: model.attn_implementation=eager, or "
+                "flex_attention on a GPU"
+            ) from error
         if local:
             raise TltrainError(f"{path} cannot be read as a model: {' '.join(str(error).split())[:400]}") from error
         if not isinstance(error, OSError | ValueError):

@@ -22,7 +22,7 @@ from tltrain.tokens.prompts import (
     answer_limit,
     trees_of_turns,
 )
-from tltrain.trajectory import Trajectory
+from tltrain.trajectory import Sample, Trajectory
 
 if TYPE_CHECKING:
     from tltrain.tokens.encoder import Encoder
@@ -132,13 +132,19 @@ def warn_of_too_long_answers(report: PromptReport, too_long_answer: str) -> None
 def warn_of_names_not_on_offer(trees: Sequence[PromptTree]) -> None:
     """Warn how many golden calls name a tool that is not on offer, which `stage.names=offered` cannot sample."""
     samples = [sample for tree in trees for sample in tree.samples]
-    missing = sum(sample.goldens[0].name not in {tool.name for tool in sample.tools} for sample in samples)
+    missing = sum(not _on_offer(sample) for sample in samples)
     if missing:
         log.warning(
             "the golden call of %s prompts names a tool that is not on offer: with stage.names=offered no answer to "
             "them can be right; stage.names=free samples any name",
             share(missing, len(samples)),
         )
+
+
+def _on_offer(sample: Sample) -> bool:
+    """Return whether each call that is asked for can name a tool on offer."""
+    names = {tool.name for tool in sample.tools}
+    return all(any(golden.name in names for golden in accepted) for accepted in sample.asked)
 
 
 def with_answer_limit(cfg: DictConfig, max_new_tokens: int) -> DictConfig:

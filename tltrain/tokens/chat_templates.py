@@ -115,8 +115,8 @@ class TemplateFormat:
         if at < 0 or not behind:
             return None
         tokens = [str(token) for token in self._tokenizer.added_tokens_decoder.values()]
-        ending = max((token for token in tokens if behind.startswith(token)), key=len, default=behind[0])
-        return CallHead(mark, before[at + len(mark) :], ending)
+        special = max((token for token in tokens if behind.startswith(token)), key=len, default="")
+        return CallHead(mark, before[at + len(mark) :], (special, " ") if special else (behind[0],))
 
     def _writes(self, what: str, messages: Sequence[Json], tools: Sequence[Json]) -> bool:
         """Whether an answer's text has what its message has."""

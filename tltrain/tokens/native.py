@@ -43,12 +43,12 @@ class CallHead(NamedTuple):
 
     Attributes:
         mark: the text without which no call is read. before: what stands between it and the name.
-        behind: the text that ends a name.
+        behind: the texts of which one ends a name.
     """
 
     mark: str
     before: str
-    behind: str
+    behind: tuple[str, ...]
 
 
 @dataclass(frozen=True)

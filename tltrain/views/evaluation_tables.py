@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tltrain.evaluation.metrics import CONVERSATION, METRICS, SINGLE_TURN
+from tltrain.evaluation.records import SUPERFLUOUS
 from tltrain.evaluation.scoring import first_scoring
 from tltrain.runtime import runs, terminal
 from tltrain.views import tables
@@ -66,7 +67,13 @@ def show_single_turn(metrics: Mapping[str, Any], preferred_scoring: str) -> None
     ]
     columns = ["benchmark", "n", "TS", "PI", "CF", *(["BFCL's AST"] if has_official_check else [])]
     terminal.table("Evaluation, % of samples [95 % interval]", columns, rows)
-    tables.print_kinds({name: details["rows"] for name, details in metrics["details"].items()})
+    tables.print_kinds({name: _kinds(details) for name, details in metrics["details"].items()})
+
+
+def _kinds(details: Mapping[str, Any]) -> dict[str, int]:
+    """Return the answers in each row of the reward table, and the superfluous calls of answers that may have some."""
+    superfluous = {SUPERFLUOUS: details["calls"]["superfluous"]} if "calls" in details else {}
+    return {**details["rows"], **superfluous}
 
 
 def _single_turn_rows(

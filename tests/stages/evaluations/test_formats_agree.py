@@ -134,6 +134,7 @@ def test_grades_and_rewards_are_as_computed_by_hand(ran):
     assert (metrics["mine/missing_calls"], metrics["mine/superfluous_calls"]) == (1, 1)
     assert metrics["details"]["mine"]["calls"] == {"golden": 14, "made": 14, "missing": 1, "superfluous": 1}
     assert metrics["details"]["mine"]["contradicts_documentation"] == 4
+    assert "superfluous call" in ran["hermes"].out and "superfluous call" not in ran["tl"].out
 
 
 @pytest.mark.parametrize("name", ["qwen3", "llama3", "lfm2"])
