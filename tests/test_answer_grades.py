@@ -14,7 +14,7 @@ from tltrain.config.rewards import RewardSettings
 from tltrain.formats.calls import UNREADABLE, render_call, split_calls
 from tltrain.formats.matching import best_pairs
 from tltrain.grading import Outcome, calls_of, first_call, grade, grade_answer
-from tltrain.training.pricing import reward_of
+from tltrain.training.pricing import TableReward, reward_of
 from tltrain.training.rejection import is_kept
 from tltrain.training.reward_function import RewardFunction, SampleRecord
 from tltrain.trajectory import Call, Message, OneOf, Sample, Tool
@@ -199,16 +199,16 @@ def test_calls_written_one_a_line_are_read_back(calls):
 
 def test_the_reward_function_takes_all_calls_only_where_answers_may_have_several():
     text = "finish(answer='x')\nsearch(query='love')"
-    several = RewardFunction(RewardSettings(), several_calls=True)(sample(LOVE, END), text)
+    several = RewardFunction(TableReward(), several_calls=True)(sample(LOVE, END), text)
     assert (several.reward, several.outcome, several.grade.cf) == (1, "correct", 1)
-    first = RewardFunction(RewardSettings())(sample(LOVE, END), text)
+    first = RewardFunction(TableReward())(sample(LOVE, END), text)
     assert (first.reward, first.grade.cf) == (1, True)
-    alone = RewardFunction(RewardSettings(), several_calls=True)(sample(LOVE, parallel=False), text)
+    alone = RewardFunction(TableReward(), several_calls=True)(sample(LOVE, parallel=False), text)
     assert alone.reward == 1 - 1.5
 
 
 def test_rejection_sampling_keeps_answers_with_all_calls_and_no_others():
-    judge = RewardFunction(RewardSettings(), several_calls=True)
+    judge = RewardFunction(TableReward(), several_calls=True)
     both, more = "finish(answer='x')\nsearch(query='love')", "\nsearch(query='love')"
     found = [judge(sample(LOVE, END), text) for text in (both, both + more, "finish(answer='x')")]
     assert [is_kept(one) for one in found] == [True, False, False]
@@ -216,7 +216,7 @@ def test_rejection_sampling_keeps_answers_with_all_calls_and_no_others():
 
 
 def test_the_last_of_several_calls_may_be_cut_or_have_no_end_token():
-    table = RewardSettings(cut=-1, no_end_token=-0.25, trailing_text=-9)
+    table = TableReward(cut=-1, no_end_token=-0.25, trailing_text=-9)
     judge = RewardFunction(table, several_calls=True)
     cut = judge(sample(LOVE, END), f"search(query='love')\n{UNREADABLE}Unterminated string", ended=False)
     assert (cut.reward, cut.row) == ((1 - 1) / 2, "cut")
@@ -225,12 +225,12 @@ def test_the_last_of_several_calls_may_be_cut_or_have_no_end_token():
 
 
 def test_open_text_is_priced_in_each_call():
-    judge = RewardFunction(RewardSettings(open_text=OpenText.ignored), several_calls=True)
+    judge = RewardFunction(TableReward(open_text=OpenText.ignored), several_calls=True)
     assert judge(sample(LOVE, END), "search(query='hate')\nfinish(answer='y')").reward == (-0.25 + 1) / 2
 
 
 def test_the_log_says_whether_golden_calls_are_alternatives_or_all_asked_for():
-    judge = RewardFunction(RewardSettings(), several_calls=True)
+    judge = RewardFunction(TableReward(), several_calls=True)
     for parallel, between in ((True, " + "), (False, " | ")):
         record = SampleRecord.from_response(1, judge(sample(LOVE, END, parallel=parallel), "search(query='love')"))
         assert record.golden == f'search(query="love"){between}finish(answer="x")'

@@ -8,7 +8,6 @@ import tomllib
 from collections import Counter
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
 
 import pytest
 import yaml
@@ -145,16 +144,6 @@ def test_the_sample_question_and_the_sample_answer_of_a_benchmark_can_be_read():
     assert sample.goldens == (Call("search", {"query": "love"}),)
     answer = json.loads(blocks[0])
     assert Prediction.from_json(answer).to_json() == answer
-
-
-def test_the_reader_that_extending_shows_reads_a_record():
-    code = next(block for block in code_blocks((ROOT / "docs" / "extending.md").read_text(encoding="utf-8"), "python"))
-    reader: dict[str, Any] = {}
-    exec(compile(code, "docs/extending.md", "exec"), reader)
-    tool = {"name": "search", "description": "Finds papers.", "parameters": {"type": "object", "properties": {}}}
-    record = {"question": "Which papers?", "tools": [tool], "name": "search", "arguments": {"query": "love"}}
-    (read,) = reader["parse"](record, 1, Counter())
-    assert (read.query, read.tools[0].name, len(read.messages)) == ("Which papers?", "search", 2)
 
 
 def test_the_example_of_the_readme_prints_what_stands_below_it(capsys):

@@ -12,6 +12,7 @@ from tltrain import config
 from tltrain.entry import formats
 from tltrain.errors import TltrainError
 from tltrain.formats import families
+from tltrain.formats.own import FORMATS
 
 MODELS = sorted((config.CONF_DIR / "model").glob("*.yaml"))
 
@@ -19,7 +20,7 @@ MODELS = sorted((config.CONF_DIR / "model").glob("*.yaml"))
 def test_the_papers_format_is_the_default_and_every_family_has_a_file():
     assert composed("stage=pkt").format.name == "tl"
     files = {file.stem for file in (config.CONF_DIR / "format").glob("*.yaml")}
-    assert files == set(families.NAMES) == set(config.keys_of(config.Format)["name"].among)
+    assert files == set(families.NAMES) == set(FORMATS)
 
 
 def chosen(name: str = "qwen3", **parts) -> DictConfig:

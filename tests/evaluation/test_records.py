@@ -21,7 +21,7 @@ from tltrain.evaluation.records import (
     read_transcripts,
     to_line,
 )
-from tltrain.grading import PAPER_REWARD, grade
+from tltrain.grading import grade
 from tltrain.trajectory import ANY, Call, OneOf, Sample, Tool
 
 texts = st.text(max_size=12)
@@ -88,7 +88,7 @@ def test_a_graded_answer_as_a_line():
     golden = Call("get", {"a": ANY, "b": OneOf((1, "x"), True)})
     sample = Sample("7", (tool,), (), (golden,), meta={"scenario": "TG", "seen": True, "levels": [1]})
     text = "get(a=3, b=2)"
-    record = Prediction.graded("set", sample, text, grade(text, (golden,), (tool,)), PAPER_REWARD)
+    record = Prediction.graded("set", sample, text, grade(text, (golden,), (tool,)), -0.25)
     written = json.loads(to_line(record))
     assert list(written) == [
         *("set", "id", "prediction", "call", "goldens", "grade", "ts", "pi", "cf", "reward", "reason", "meta"),

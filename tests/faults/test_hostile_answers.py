@@ -21,7 +21,7 @@ from tltrain.formats.calls import UNREADABLE, CallSyntaxError, call_end, read_ca
 from tltrain.formats.chat_completions import answer_text, unparsed_call
 from tltrain.formats.preamble import without_words
 from tltrain.formats.tl import TL
-from tltrain.grading import ANY, PAPER_REWARD, OneOf, grade
+from tltrain.grading import ANY, OneOf, grade
 from tltrain.trajectory import Call, Message, Sample, Tool
 
 SEEDS = (
@@ -73,7 +73,7 @@ def read_in_every_way(text: str, kinds: list[tool_errors.Rule]) -> None:
     for values in ("strict", "lenient"):
         found = grade(text, SAMPLE.goldens, SAMPLE.tools, values)
         assert len(found.reason) < 2000 and "\n" not in found.reason
-        line = to_line(Prediction.graded("set", SAMPLE, text, found, PAPER_REWARD))
+        line = to_line(Prediction.graded("set", SAMPLE, text, found, found.reward()))
         assert Prediction.from_json(json.loads(line)).answer == text
         scoring.every_call([text], [SAMPLE], values)
     scoring.any_call([text], [SAMPLE])

@@ -10,6 +10,7 @@ from tltrain.entry.reference import composed
 from tltrain.errors import TltrainError
 from tltrain.grading import RewardSettings, RewardTable, named_row
 from tltrain.training import pricing
+from tltrain.training.pricing import TableReward
 from tltrain.training.reward_function import RewardFunction, SampleRecord, response_counts
 from tltrain.trajectory import Call, Message, Sample, Tool
 
@@ -26,7 +27,7 @@ ANSWER = sample(Call("finish", {"answer": "The answer is love"}))
 
 
 def reward(response: str, asked: Sample = SAMPLE, ended: bool = True, **settings) -> float:
-    return RewardFunction(RewardSettings(**settings))(asked, response, ended).reward
+    return RewardFunction(TableReward(**settings))(asked, response, ended).reward
 
 
 # --- cut, trailing text, end token ------------------------------------------------------------------------------------
@@ -53,7 +54,7 @@ def test_text_behind_a_call_and_a_missing_end_token_cost_nothing_but_can():
 
 
 def test_the_outcome_of_a_cut_response_is_its_own_in_logs_and_samples():
-    judge = RewardFunction(RewardSettings())
+    judge = RewardFunction(TableReward())
     call = 'search(query="love", page=1)'
     judged = [judge(SAMPLE, *one) for one in (("sea", False), ("sea", True), (f"{call} x", False), (call, True))]
     counts = response_counts(judged)
@@ -87,7 +88,7 @@ def test_open_text_can_be_left_unpriced():
     assert reward("finish(answer=7)", ANSWER, **ignored) == 1
     assert reward("finish()", ANSWER, **ignored) == -0.5  # the parameter is required anyway
     assert reward('search(query="hate", page=1)', SAMPLE, **ignored) == -0.25
-    judged = RewardFunction(RewardSettings(**ignored))(ANSWER, 'finish(answer="It is love")')
+    judged = RewardFunction(TableReward(**ignored))(ANSWER, 'finish(answer="It is love")')
     assert not judged.grade.cf  # a price does not change metrics
 
 
@@ -116,7 +117,7 @@ def test_open_text_can_be_priced_by_its_words():
 def test_a_similarity_without_its_package_is_said_in_one_line(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "rapidfuzz", None)
     with pytest.raises(TltrainError, match=r"^reward\.open_text=similarity: .* pip install 'tltrain\[similarity\]'$"):
-        RewardFunction(RewardSettings(open_text=OpenText.similarity))
+        RewardFunction(TableReward(open_text=OpenText.similarity))
 
 
 # --- the released reward ----------------------------------------------------------------------------------------------
@@ -135,7 +136,7 @@ def test_a_similarity_without_its_package_is_said_in_one_line(monkeypatch):
 )
 def test_the_released_reward_sees_the_name_alone(response, row):
     assert named_row(response, SAMPLE.goldens, SAMPLE.tools) == row
-    settings = RewardSettings.from_config(config.plain(composed({"reward": "released"}).reward))
+    settings = TableReward.from_config(config.plain(composed({"reward": "released"}).reward))
     expected = {"correct": 1, "wrong_tool": -1.5, "tool_hallucination": -2, "format_error": -2}[row]
     assert RewardFunction(settings)(SAMPLE, response, ended=False).reward == expected
 

@@ -106,7 +106,7 @@ def test_the_fused_head_gives_the_same_losses(model, encoder):
     assert torch.allclose(losses(model, layouts(encoder, "trajectory"), 2, fused=True), plain, atol=1e-5)
 
 
-def trained(model, encoder: Encoder, folder, *, batch: int, accumulation: int, w_max: float | None = 9.0):
+def trained(model, encoder: Encoder, folder, *, batch: int, accumulation: int, w_max: float | None = 9.0, factors=None):
     args = SFTConfig(
         output_dir=str(folder),
         per_device_train_batch_size=batch,
@@ -127,7 +127,7 @@ def trained(model, encoder: Encoder, folder, *, batch: int, accumulation: int, w
         dataloader_pin_memory=False,
     )
     rows = sft.dataset(layouts(encoder, "trajectory", w_max))
-    trainer = sft.TurnTrainer(model, args, sft.Collator(0), rows, rows, encoder.tokenizer)
+    trainer = sft.TurnTrainer(model, args, sft.Collator(0), rows, rows, encoder.tokenizer, factors=factors)
     trainer.train()
     return trainer
 
@@ -142,6 +142,19 @@ def test_a_step_follows_the_mean_over_all_its_turns(model, encoder, tmp_path, ba
     after = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
     assert torch.allclose(after, before - 0.1 * gradient, atol=1e-6)
     assert trainer.state.log_history[0]["loss"] == pytest.approx(loss.item(), abs=1e-4)
+
+
+def test_factors_of_a_weighting_scale_each_tokens_loss_and_not_what_it_is_divided_by(model, encoder, tmp_path):
+    before = torch.cat([p.detach().clone().flatten() for p in model.parameters()])
+    batch = sft.Collator(0)(list(sft.dataset(layouts(encoder, "trajectory"))))
+    nll = sft.target_nll(model, batch, fused=False)
+    terms, weights = batch["weights"] * torch.exp(-nll.detach()) * nll, batch["weights"]
+    turns = [terms[batch["turns"] == turn].sum() / weights[batch["turns"] == turn].sum() for turn in range(5)]
+    gradient = torch.autograd.grad(torch.stack(turns).mean(), list(model.parameters()))
+    trainer = trained(model, encoder, tmp_path, batch=2, accumulation=1, factors=torch.exp)
+    after = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+    assert torch.allclose(after, before - 0.1 * torch.cat([g.flatten() for g in gradient]), atol=1e-7)
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(torch.stack(turns).mean().item(), abs=1e-4)
 
 
 def test_what_is_logged_is_what_the_targets_say(model, encoder, tmp_path):

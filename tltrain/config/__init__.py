@@ -73,8 +73,10 @@ from tltrain.config.groups import (
     ToolworldTurns,
     Tracking,
     WandbTracking,
+    Weighting,
 )
 from tltrain.config.keys import Bounds, Key, key, keys_of
+from tltrain.config.rewards import Reward
 from tltrain.config.stages import (
     AlgorithmArguments,
     AnalyzeStage,
@@ -96,6 +98,7 @@ from tltrain.config.stages import (
 )
 
 __all__ = [
+    "CHOICES",
     "CONF_DIR",
     "DOORS",
     "SCHEMAS",
@@ -155,6 +158,7 @@ __all__ = [
     "Quantization",
     "Report",
     "ReportStage",
+    "Reward",
     "RotbenchBenchmark",
     "RotbenchData",
     "Rule",
@@ -176,6 +180,7 @@ __all__ = [
     "TrackingMode",
     "Truncation",
     "WandbTracking",
+    "Weighting",
     "WordsBeforeCall",
     "Write",
     "key",
@@ -231,16 +236,24 @@ SCHEMAS: dict[str, type] = {
     "schema/hardware": Hardware,
     "schema/tracking": Tracking,
     "schema/tracking/wandb": WandbTracking,
+    "schema/reward": Reward,
+    "schema/weighting": Weighting,
     "schema/config": Config,
 }
 DOORS: dict[str, tuple[str, ...]] = {
     "data": ("cfg", "seed", "report", "folder", "record", "number", "notes"),
-    "benchmark": ("cfg", "seed", "folder"),
-    "source": ("cfg", "folder"),
+    "benchmark": ("cfg", "seed", "folder", "record", "number", "notes"),
+    "source": ("cfg", "folder", "samples"),
     "tracking": ("cfg", "folder"),
+    "mae": ("answer", "is_error"),
+    "format": (),
+    "weighting": ("turn", "log_probs", "w_max", "key_tokens"),
+    "reward": ("sample", "response", "grade", "ended", "matching"),
 }
 """Groups whose choices name a function, by a `name` of ours or a `_target_` of anybody's: it says the keys it reads.
 Each has the parameters that are no keys, since the program provides them (`tltrain.runtime.targets`)."""
+CHOICES = tuple(group for group in DOORS if group != "mae")
+"""Doors of which one choice is made; there are two rules (`mae`), and a rule is a table of patterns or a function."""
 STAGES = {
     "demo": "demo",
     "mae": "mae",
@@ -296,7 +309,7 @@ def register() -> None:
     for place, schema in SCHEMAS.items():
         node = OmegaConf.structured(schema)
         group, _, name = place.rpartition("/")
-        if place.split("/")[1] in DOORS:  # further keys are those of the function that a choice names: `entry.choices`
+        if place.split("/")[1] in CHOICES:  # further keys are those of the function that it names: `entry.choices`
             OmegaConf.set_struct(node, False)
         for each in fields(schema):
             nested = isinstance(each.default_factory, type) or each.default_factory is MISSING

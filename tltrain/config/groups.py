@@ -90,7 +90,6 @@ class Format:
         "format of conversations; tl: the paper's text; tl_full: the same with all that tools' schemas say; auto: as "
         "the model was trained, else its own where its chat template knows tools; native: its own; the others are "
         "named families",
-        among=("auto", "tl", "tl_full", "native", "qwen3", "qwen3_5", "hermes", "llama3", "gptoss", "gemma", "lfm2"),
     )
     options: dict[str, Any] = key(
         {}, "variables of the model's chat template, by its own names, such as enable_thinking"
@@ -139,6 +138,13 @@ class ToolworldData(Data):
     error_rate: float = key(0.17, "share of wrong calls", least=0, below=1)
     split: Split = key(Split.train, SPLIT)
     tools: ToolSet = key(ToolSet.standard, TOOL_SET)
+
+
+@dataclass
+class Weighting:
+    """What every token weighting has; its own keys are those of its function."""
+
+    name: str = key(MISSING, "name of the weighting")
 
 
 @dataclass
@@ -355,6 +361,7 @@ class Config:
     model: Any = key(MISSING, "model to train or to ask", schema=Model)
     format: Any = key(MISSING, "how conversations are written for the model, and its answers read", schema=Format)
     data: Any = key(MISSING, "trajectories to train on", schema=Data)
+    weighting: Any = key(MISSING, "how much each token counts in supervised training", schema=Weighting)
     benchmark: Any = key(MISSING, "questions to evaluate on", schema=Benchmark)
     source: Any = key(MISSING, "who answers in stage=eval and stage=predict", schema=Source)
     hardware: Any = key(MISSING, "device, precision and processes", schema=Hardware)

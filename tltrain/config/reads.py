@@ -16,16 +16,16 @@ _ASKING = (*_MODEL, "!model.args", "!model.irm", "format", *_DEVICE, "source")
 READS: Mapping[str, tuple[str, ...]] = {
     "demo": (*_MODEL, "format", "hardware", "mae", "reward", "tracking", "data.holdout", "data.error_rate"),
     "mae": ("data", "!data.holdout", "mae", "tracking"),
-    "sft": (*_TRAINING, "!model.irm", "format"),
-    "pkt": (*_TRAINING, "!model.irm", "format"),
+    "sft": (*_TRAINING, "!model.irm", "format", "weighting"),
+    "pkt": (*_TRAINING, "!model.irm", "format", "weighting"),
     "irm": (*_TRAINING, "!model.args", "format", "reward"),
     "eval": (*_ASKING, "benchmark", "mae", "reward", "tracking"),
     "predict": (*_ASKING, "data.path"),
     "check": ("data", "!data.holdout", "!data.on_error", "mae", "model.path"),
     "certify": ("data", *_MODEL, "!model.args", "!model.irm", "format", *_DEVICE, "mae"),
-    "inspect": ("data", "!data.holdout", *_MODEL, "!model.args", "!model.irm", "format", "mae"),
+    "inspect": ("data", "!data.holdout", *_MODEL, "!model.args", "!model.irm", "format", "mae", "weighting"),
     "analyze": ("data", "!data.holdout", *_MODEL, "!model.args", "!model.irm", "format", *_DEVICE, "mae"),
-    "pipeline": (*_TRAINING, "format", "reward", "source"),
+    "pipeline": (*_TRAINING, "format", "weighting", "reward", "source"),
     "plan": ("data", "model", "!model.demo", "!model.sweep", "format", "hardware", "mae"),
     "cache": (),
     "report": ("tracking",),
@@ -37,7 +37,7 @@ all stages share (`seed`, `cache`, `paths`, `report`), and `EVERYWHERE`.
 """
 EVERYWHERE = ("hardware.threads",)
 """Keys that are a property of the machine and not of what is done on it."""
-GROUPS = ("model", "format", "data", "benchmark", "source", "hardware", "tracking", "mae", "reward")
+GROUPS = ("model", "format", "data", "weighting", "benchmark", "source", "hardware", "tracking", "mae", "reward")
 """The groups that some stages read and others do not."""
 MODEL_ITSELF = ("general", "toolworld_turns")
 """Benchmarks that read the local model itself instead of asking a source for calls."""

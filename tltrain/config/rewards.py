@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Self
+from dataclasses import MISSING, dataclass, field, fields, make_dataclass
+from typing import Any, Self, get_type_hints
 
 from tltrain.config.choices import OpenText
 from tltrain.config.keys import Bounds, key, keys_of
@@ -14,6 +14,13 @@ from tltrain.errors import TltrainError
 def price(default: float | None, meaning: str) -> Any:
     """Declare a price. Its range is far beyond `stage.reward_clip`, and so only refuses slips."""
     return key(default, meaning, least=-100, most=100)
+
+
+@dataclass
+class Reward:
+    """What every reward has; its own keys are those of its function."""
+
+    name: str = key("table", "name of the reward; table: a price for each kind of mistake")
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,7 @@ class RewardTable:
         Raises:
             TltrainError: a row is missing, a key is unknown, or a value has the wrong type or is out of range.
         """
+        table = {name: value for name, value in table.items() if name not in keys_of(Reward)}
         rows, known = [row.name for row in fields(RewardTable)], keys_of(RewardSettings)
         for row in rows:
             if row not in table and row not in _NULLABLE:
@@ -112,6 +120,20 @@ class RewardSettings(RewardTable):
         return self.wrong_tool if self.superfluous_call is None else self.superfluous_call
 
 
+def _table_keys() -> type:
+    """Return the keys of a choice of `reward` that is a table, as a dataclass that OmegaConf can change."""
+    hints = get_type_hints(RewardSettings)
+    stated: list[Any] = []
+    for each in fields(RewardSettings):
+        given: dict[str, Any] = {"default": each.default, "default_factory": each.default_factory}
+        given = {name: value for name, value in given.items() if value is not MISSING}
+        stated.append((each.name, hints[each.name], field(metadata=each.metadata, **given)))
+    made = make_dataclass("TableKeys", stated, bases=(Reward,))
+    made.__module__ = __name__  # by which another process finds it
+    return made
+
+
+TableKeys = _table_keys()
 _NULLABLE = ("cut", "words_before_call", "missing_call", "superfluous_call")
 _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "open_text": (f"one of {', '.join(OpenText)}", lambda value: isinstance(value, str) and value in set(OpenText)),

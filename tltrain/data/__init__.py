@@ -126,7 +126,8 @@ def _read(data: DictConfig, seed: int, report: ReadReport) -> Iterable[Trajector
     of_user = data.get(targets.TARGET)
     if "record" in targets.called_with(read):
         parse = targets.bound(data, read, "data")
-        parse_record = partial(_parse, parse, data.name) if of_user is None else checked.parser(parse, of_user)
+        own = of_user is not None
+        parse_record = checked.parser(parse, str(of_user), Trajectory) if own else partial(_parse, parse, data.name)
         report.remedy = "data.on_error=skip leaves such records out and lists them"
         return read_file(_path(data), parse_record, OnError(data.on_error).name, report)
     if of_user is None:

@@ -11,10 +11,11 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from tltrain import config, mae
+from tltrain import mae
 from tltrain.config import Mask
 from tltrain.data import hold_out, mae_controls, trajectories
 from tltrain.data.reading import ReadReport
+from tltrain.data.rules import named_rule
 from tltrain.formats.tool_errors import Rule
 from tltrain.mae import Judgement, Verdict
 from tltrain.runtime import runs, terminal
@@ -84,11 +85,6 @@ def _calls_judge(cfg: DictConfig) -> Judge:
 
 TRUTHS = ("failed", "errors")
 """The choices of `stage.rule` that read what the data itself says, under the same name in `meta`."""
-
-
-def named_rule(cfg: DictConfig, name: str) -> Rule:
-    """Return the rule `paper` or `strict` as composed from `conf/mae/` and the command line."""
-    return Rule.from_config(config.plain(cfg.mae[name]))
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tltrain.entry.command_line_errors import wrong_type
 from tltrain.errors import TltrainError, suggestion
 from tltrain.models import sizes
 from tltrain.runtime import memory, runs, targets
+from tltrain.tokens import weighting
 from tltrain.training.arguments import IRM_ARGUMENTS, configured_arguments
 
 
@@ -71,6 +73,7 @@ def check(cfg: DictConfig) -> None:
             raise TltrainError(f"model.random.{name}: LlamaConfig has no such argument{suggestion(name, fields)}")
     _check_sizes(cfg)
     formats.check(cfg)
+    _check_weighting(cfg)
     _check_loss(cfg)
     if cfg.model.path is not None:
         check_model_path(cfg.model.path)
@@ -86,9 +89,15 @@ def check_isolation(benchmark: DictConfig) -> None:
     if benchmark.get("multi"):
         from tltrain.environments import registry
 
-        kind = registry.ENVIRONMENTS.get(benchmark.name)
-        if kind is not None and kind.isolation is not None:
+        kind = registry.kind_of(benchmark)
+        if kind.isolation is not None:
             kind.isolation(benchmark)
+
+
+def _check_weighting(cfg: DictConfig) -> None:
+    """Raise a TltrainError where a stage reads a weighting of the wrong kind, or one that ignores `stage.w_max`."""
+    if "weighting" in reads.groups_of(cfg.stage.name):
+        weighting.check(cfg.weighting, cfg.stage.w_max if cfg.stage.get("pkt", True) else None)
 
 
 def _check_sizes(cfg: DictConfig) -> None:
@@ -126,14 +135,14 @@ def check_node(node: DictConfig, schema: type, where: str = "", besides: Collect
         where: the node's own key; empty at the root.
         besides: keys that may stand there too.
     """
-    known = config.keys_of(schema)
+    known, defaults = config.keys_of(schema), {each.name: each.default for each in fields(schema)}
     for name in map(str, node):
         key = f"{where}.{name}" if where else name
         if name in besides:
             continue
         if name not in known:
             raise TltrainError(f"{key}: no such key{suggestion(name, known)}")
-        if not OmegaConf.is_missing(node, name):
+        if not OmegaConf.is_missing(node, name) and not (node[name] == "" == defaults[name]):  # a user's own default
             _check_value(node, known[name], node[name], key)
 
 
@@ -149,7 +158,7 @@ def _check_value(node: DictConfig, known: Key, value: Any, key: str) -> None:
     if known.among and value not in known.among:
         words = ", ".join(str(each).lower() for each in known.among)
         raise TltrainError(f"{key}: expected one of {words}, found {'null' if value is None else value}")
-    if key in config.DOORS and isinstance(value, DictConfig):
+    if key in config.CHOICES and isinstance(value, DictConfig):
         check_node(value, choices.schema_of(key, value), key, (targets.TARGET, *reads.own_keys(node.stage.name, key)))
         return
     if known.schema is not None:

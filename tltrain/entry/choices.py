@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -45,12 +46,14 @@ def schema_of(group: str, node: DictConfig) -> type:
         TltrainError: there is no such function.
     """
     function = targets.named(node, _functions(group, node), group)
-    return targets.schema_of(function, config.SCHEMAS[f"schema/{group}"], config.DOORS[group])
+    conversations = group == "benchmark" and node.get("multi")
+    common = config.Conversations if conversations else config.SCHEMAS[f"schema/{group}"]
+    return targets.schema_of(function, common, config.DOORS[group])
 
 
 def check_given(cfg: DictConfig) -> None:
     """Raise a TltrainError where a function of the user's that the stage reads needs a key that is not set."""
-    for group in config.DOORS:
+    for group in config.CHOICES:
         if group in reads.groups_of(cfg.stage.name) and cfg[group].get(targets.TARGET) is not None:
             targets.check_given(cfg[group], targets.named(cfg[group], {}, group), group)
 
@@ -65,6 +68,18 @@ def _functions(group: str, node: DictConfig) -> Mapping[str, Callable]:
         from tltrain.sources import SOURCES
 
         return SOURCES
+    if group == "reward":
+        from tltrain.training.pricing import REWARDS
+
+        return REWARDS
+    if group == "format":
+        from tltrain.formats.own import FORMATS
+
+        return FORMATS
+    if group == "weighting":
+        from tltrain.tokens.weighting import WEIGHTINGS
+
+        return WEIGHTINGS
     if group == "tracking":
         from tltrain.tracking import TRACKERS
 
@@ -89,7 +104,10 @@ def bind(cfg: DictConfig) -> None:
     Raises:
         TltrainError: the user set a key for this choice that is not read, or a value has the wrong type.
     """
-    for group in config.DOORS:
+    for name, rule in cfg.mae.items():
+        if OmegaConf.is_dict(rule) and rule.get(targets.TARGET) is not None:
+            cfg.mae[name] = _bound_rule(str(name), rule)
+    for group in config.CHOICES:
         own = reads.own_keys(cfg.stage.name, group)
         keys = {*config.keys_of(schema_of(group, cfg[group])), targets.TARGET, *own}
         for name in [str(name) for name in cfg[group] if name not in keys]:
@@ -100,6 +118,37 @@ def bind(cfg: DictConfig) -> None:
         if OmegaConf.get_type(cfg[group]) is not schema_of(group, cfg[group]):
             cfg[group] = bound(group, OmegaConf.masked_copy(cfg[group], [n for n in cfg[group] if n not in own_values]))
             cfg[group].update(own_values)
+
+
+@dataclass
+class Rule:
+    """What every error rule has that is a function: no keys but the function's own."""
+
+
+def _bound_rule(name: str, node: DictConfig) -> DictConfig:
+    """Return the node of an error rule that names a function, with the defaults of its keys."""
+    where = f"mae.{name}"
+    function = targets.named(node, {}, where)
+    schema = targets.schema_of(function, Rule, config.DOORS["mae"])
+    known = config.keys_of(schema)
+    if "answer" not in targets.called_with(function):
+        raise TltrainError(f"{where}.{targets.TARGET}={node[targets.TARGET]}: expected a function of answer")
+    for key in map(str, node):
+        if key not in known and key != targets.TARGET:
+            raise TltrainError(f"{where}.{key}: no such key{suggestion(key, known)}")
+    found = _merged(where, schema, OmegaConf.masked_copy(node, list(node)))
+    targets.check_given(found, function, where)
+    return found
+
+
+def _merged(where: str, schema: type, node: DictConfig) -> DictConfig:
+    """Return a node with the defaults and the types of a schema. Raises TltrainError for a value of another type."""
+    whole = OmegaConf.structured(schema)
+    OmegaConf.set_struct(whole, False)
+    try:
+        return config.merged(whole, node)
+    except OmegaConfBaseException as error:
+        raise TltrainError(f"{where}.{error.full_key}: {wrong_type(str(error).splitlines()[0])}") from error
 
 
 def bound(group: str, node: DictConfig, choice: str | None = None) -> DictConfig:
@@ -115,12 +164,7 @@ def bound(group: str, node: DictConfig, choice: str | None = None) -> DictConfig
     for name in map(str, node):
         if name not in config.keys_of(schema) and name != targets.TARGET:
             raise TltrainError(why_unread(group, choice or node.name, name, config.keys_of(schema)))
-    whole = OmegaConf.structured(schema)
-    OmegaConf.set_struct(whole, False)
-    try:
-        return config.merged(whole, node)
-    except OmegaConfBaseException as error:
-        raise TltrainError(f"{group}.{error.full_key}: {wrong_type(str(error).splitlines()[0])}") from error
+    return _merged(group, schema, node)
 
 
 # --- keys that are not read -------------------------------------------------------------------------------------------
@@ -206,7 +250,7 @@ def refuse_unread(cfg: DictConfig) -> None:
         if not sweep:
             if group == "stage":
                 _check_only(cfg, key, config.stage_schema(stage))
-            elif group in config.DOORS:
+            elif group in config.CHOICES:
                 _check_only(cfg, key, schema_of(group, cfg[group]))
             if (why := unread.why(cfg, key)) is not None:
                 raise TltrainError(f"{key}: {why}")

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from tltrain.config import Names
 from tltrain.config.reads import MODEL_ITSELF
 from tltrain.errors import TltrainError
+from tltrain.formats import own
 from tltrain.formats.families import AUTO, FAMILIES, TL_NAMES
 from tltrain.models import trained_format
 
@@ -24,6 +25,8 @@ def check(cfg: DictConfig) -> None:
     _check_date(cfg.format.date)
     if chosen in TL_NAMES and cfg.format.options:
         raise TltrainError(f"format.options: format={chosen} has no chat template of the model; format=native does")
+    if own.is_own(cfg.format) and cfg.format.options:
+        raise TltrainError(f"format.options: format={chosen} has no chat template of the model; format=native does")
     if chosen in TL_NAMES and cfg.stage.name == "irm" and not cfg.stage.get("learn_thoughts", True):
         raise TltrainError(NO_THOUGHTS)
     if cfg.stage.name in _READ_NONE:
@@ -31,9 +34,11 @@ def check(cfg: DictConfig) -> None:
     _check_trained(cfg)
     if chosen in TL_NAMES:
         return
+    if own.is_own(cfg.format) and (what := _not_in_own(cfg)) is not None:
+        raise TltrainError(f"format={chosen}: {what} works with the formats of the package alone so far")
     if (what := _not_yet(cfg)) is not None:
         raise TltrainError(f"format={chosen}: {what}")
-    if cfg.model.bos != "auto":
+    if cfg.model.bos != "auto" and not own.is_own(cfg.format):
         raise TltrainError(
             f"model.bos: with format={chosen} the chat template says whether there is a BOS token; format=tl reads it"
         )
@@ -46,10 +51,27 @@ def _check_trained(cfg: DictConfig) -> None:
     """
     path, chosen = cfg.model.path, cfg.format.name
     asks = cfg.stage.name in ("eval", "predict")
-    own = cfg.stage.name == "analyze" or (cfg.stage.name == "eval" and cfg.benchmark.name in MODEL_ITSELF)
-    if path is None or (asks and cfg.source.name != "model") or (own and chosen in TL_NAMES):
+    measured = cfg.stage.name == "analyze" or (cfg.stage.name == "eval" and cfg.benchmark.name in MODEL_ITSELF)
+    if path is None or (asks and cfg.source.name != "model") or (measured and chosen in TL_NAMES):
         return
-    trained_format.check(path, trained_format.read(path), chosen)
+    asked = str(cfg.format[own.TARGET]) if own.is_own(cfg.format) else chosen
+    trained_format.check(path, trained_format.read(path), asked)
+
+
+def _not_in_own(cfg: DictConfig) -> str | None:
+    """Return what of the configuration a format of a user's own does not do; None if it does all."""
+    stage = cfg.stage
+    if stage.name in ("demo", "irm", "analyze", "plan", "certify"):
+        return f"stage={stage.name}"
+    if stage.name == "pipeline" and stage.irm:
+        return "stage.irm=true"
+    if stage.name == "eval" and cfg.benchmark.get("multi"):
+        return f"benchmark={cfg.benchmark.name}"
+    if stage.name in ("eval", "predict") and cfg.source.name == "endpoint":
+        return "source=endpoint"
+    if stage.name in ("eval", "predict") and stage.get("names") == Names.offered:
+        return "stage.names=offered"
+    return None
 
 
 def _not_yet(cfg: DictConfig) -> str | None:

@@ -24,11 +24,10 @@ from tltrain import config
 from tltrain.config import reads
 from tltrain.entry import choices
 from tltrain.entry.arguments import ARGUMENTS, library_fields
-from tltrain.grading import RewardSettings
 from tltrain.runtime import targets
 from tltrain.training.arguments import IRM_ARGUMENTS
 
-GROUPS = ("stage", "model", "format", "data", "benchmark", "source", "hardware", "tracking", "reward")
+GROUPS = ("stage", "model", "format", "data", "weighting", "benchmark", "source", "hardware", "tracking", "reward")
 """The groups whose choices have keys that a schema explains."""
 VERBATIM = {
     "experiment": "Sweeps that end in a report: `+experiment=NAME`.",
@@ -82,9 +81,9 @@ def schema_of(cfg: DictConfig, group: str) -> type:
     """The schema of a group in a composed configuration."""
     if group == "stage":
         return config.stage_schema(cfg.stage.name)
-    if group in config.DOORS:
+    if group in config.CHOICES:
         return choices.schema_of(group, cfg[group])
-    return RewardSettings if group == "reward" else config.SCHEMAS[f"schema/{group}"]
+    return config.SCHEMAS[f"schema/{group}"]
 
 
 def choice_of(cfg: DictConfig, group: str, name: str, folder: Path = config.CONF_DIR) -> Choice:
@@ -95,7 +94,7 @@ def choice_of(cfg: DictConfig, group: str, name: str, folder: Path = config.CONF
     """
     file = folder / group / f"{name}.yaml"
     comment = comment_of(file) if file.is_file() else ()
-    if group in config.DOORS and cfg[group].get(targets.TARGET) is not None:  # its file names no schema of all keys
+    if group in config.CHOICES and cfg[group].get(targets.TARGET) is not None:  # its file names no schema of all keys
         cfg[group] = choices.bound(group, OmegaConf.masked_copy(cfg[group], list(cfg[group])), name)
     own = tuple(rows(cfg[group], schema_of(cfg, group), group))
     return Choice(group, name, comment, own, read_by(cfg.stage.name) if group == "stage" else "")

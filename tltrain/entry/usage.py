@@ -20,8 +20,10 @@ def text(words: Sequence[str]) -> str:
     Raises:
         HydraException, OmegaConfBaseException: there is no such choice.
     """
-    if not any("=" in word for word in words):
-        return page()
+    own = _own_folders(words)
+    whole = "\n".join([page(), *_listed(own)])
+    if not any("=" in word and not word.startswith("-") for word in words):
+        return whole
     from tltrain.entry import reference  # not for the page, which is to appear at once
 
     named: dict[str, list[str]] = {}
@@ -29,7 +31,7 @@ def text(words: Sequence[str]) -> str:
         group, _, names = word.lstrip("+").partition("=")
         if group in reference.GROUPS and names:
             named[group] = names.split(",")  # several: of a sweep
-    return "\n".join(_choices(named, _config_dir(words))) if named else page()
+    return "\n".join(_choices(named, own)) if named else whole
 
 
 def page() -> str:
@@ -48,17 +50,39 @@ def _config_dir(words: Sequence[str]) -> Path | None:
     return None
 
 
-def _choices(named: dict[str, list[str]], folder: Path | None) -> Iterator[str]:
+def _own_folders(words: Sequence[str]) -> list[Path]:
+    """The folders of choices beside ours: `--config-dir`, and those of installed packages."""
+    named = _config_dir(words)
+    return [*own_code.of_plugins(), *([] if named is None else [named])]
+
+
+def _listed(folders: Sequence[Path]) -> Iterator[str]:
+    """The choices in each of these folders, with the first line of the comment at the head of each file."""
+    for folder in folders:
+        files = sorted(file for file in folder.glob("*/*.yaml") if file.is_file())
+        if files:
+            yield f"  Choices of {folder}"
+        for file in files:
+            first = file.read_text(encoding="utf-8").partition("\n")[0]
+            said = first.removeprefix("#").strip() if first.startswith("# ") and "@package" not in first else ""
+            name = f"{file.parent.name}={file.stem}"
+            yield f"    {name:<24}{said}".rstrip()
+        if files:
+            yield ""
+
+
+def _choices(named: dict[str, list[str]], folders: Sequence[Path]) -> Iterator[str]:
     """The lines that explain the choices, of one composition where a group has one choice."""
     from tltrain.entry import reference
 
-    own_code.find([folder] if folder is not None else [])
+    own_code.find(folders)
     first = {group: names[0] for group, names in named.items()}
-    search = [f"hydra.searchpath=['file://{folder}']"] if folder is not None else []
+    search = [f"hydra.searchpath={[f'file://{folder}' for folder in folders]!r}"] if folders else []
     for group, names in named.items():
         for name in names:
             cfg = reference.composed(first | {group: name}, search)
-            own = folder if folder is not None and (folder / group / f"{name}.yaml").is_file() else config.CONF_DIR
+            having = [folder for folder in folders if (folder / group / f"{name}.yaml").is_file()]
+            own = having[-1] if having else config.CONF_DIR
             choice = reference.choice_of(cfg, group, name, own)
             yield f"{group}={name}"
             yield from (f"  {line.replace('python -m tltrain', program.name())}" for line in choice.comment)

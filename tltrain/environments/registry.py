@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 from omegaconf import DictConfig
 
-from tltrain.environments import Environment, bfcl, tooleyes
+from tltrain.environments import Environment, bfcl, own, tooleyes
 from tltrain.environments.sandbox import Isolation
 from tltrain.errors import TltrainError
+from tltrain.runtime import targets
 from tltrain.toolworld import environment
 from tltrain.trajectory import Call, Task
 
@@ -42,12 +43,24 @@ ENVIRONMENTS: dict[str, Kind] = {
 }
 
 
+def _own(benchmark: DictConfig) -> Kind:
+    world = own.World(benchmark)
+    golden = world.golden
+    return Kind(
+        tasks=lambda benchmark, seed: world.tasks(seed),
+        make=lambda benchmark: world.environment,
+        golden=None if golden is None else lambda benchmark, task: golden(task),
+    )
+
+
 def kind_of(benchmark: DictConfig) -> Kind:
-    """The environment of `benchmark.name`.
+    """The environment of `benchmark.name`, or of the class that `benchmark._target_` names.
 
     Raises:
-        TltrainError: there is none of that name.
+        TltrainError: there is none.
     """
+    if benchmark.get(targets.TARGET) is not None:
+        return _own(benchmark)
     if benchmark.name not in ENVIRONMENTS:
         names = ", ".join(ENVIRONMENTS)
         raise TltrainError(f"benchmark.name: with benchmark.multi=true expected one of {names}, found {benchmark.name}")

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from tltrain import toolworld
 from tltrain.config import BfclBenchmark, FileBenchmark, RotbenchBenchmark, ToolworldBenchmark
-from tltrain.data import bfcl, openai, rotbench, toolalpaca
+from tltrain.data import bfcl, checked, openai, rotbench, toolalpaca
 from tltrain.data.reading import ReadReport, check_file, read_file
 from tltrain.errors import TltrainError
 from tltrain.runtime import targets
@@ -30,8 +30,29 @@ def load(benchmark: DictConfig, seed: int) -> dict[str, list[Sample]]:
     Raises:
         TltrainError: there is no such benchmark, it has no such part, or its files are not those that were published.
     """
-    sets = targets.call(benchmark, LOADERS, "benchmark", seed=seed)
+    sets = _loaded(benchmark, seed)
     return {name: samples[: benchmark.limit] for name, samples in sets.items()}
+
+
+def _loaded(benchmark: DictConfig, seed: int) -> dict[str, list[Sample]]:
+    function = targets.named(benchmark, LOADERS, "benchmark")
+    target = benchmark.get(targets.TARGET)
+    if target is None:
+        return targets.call(benchmark, LOADERS, "benchmark", seed=seed)
+    name = str(benchmark.name)
+    if "record" in targets.called_with(function):
+        parse = checked.parser(targets.bound(benchmark, function, "benchmark"), target, Sample)
+        report = ReadReport()
+        samples = list(read_file(_path(benchmark), parse, report=report))
+        _tell_notes(report)
+        return {name: samples}
+    where = f"benchmark.{targets.TARGET}={target}"
+    with targets.explained(where):
+        found = targets.call(benchmark, LOADERS, "benchmark", seed=seed)
+        sets = {str(key): list(value) for key, value in (found if isinstance(found, dict) else {name: found}).items()}
+    for samples in sets.values():
+        checked.check(samples, Sample, where)
+    return sets
 
 
 def _toolworld(benchmark: ToolworldBenchmark) -> dict[str, list[Sample]]:
@@ -49,7 +70,8 @@ NEEDED = {
 
 def _path(benchmark: FileBenchmark | DictConfig) -> str:
     if benchmark.path is None:
-        raise TltrainError(f"benchmark={benchmark.name} reads {NEEDED[benchmark.name]}")
+        needed = NEEDED.get(benchmark.name, "a file: give benchmark.path=FILE")
+        raise TltrainError(f"benchmark={benchmark.name} reads {needed}")
     return benchmark.path
 
 

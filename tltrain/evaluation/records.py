@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeVar
 from tltrain.data.reading import expect, expect_id, member, open_file, optional, shown
 from tltrain.errors import FieldError, RecordError, TltrainError
 from tltrain.evaluation.metrics import METRICS, SINGLE_TURN
-from tltrain.grading import AnswerGrade, Grade, RewardSettings, RewardTable
+from tltrain.grading import AnswerGrade, Grade, RewardTable
 from tltrain.trajectory import ANY, Call, OneOf, Sample, Tool
 
 T = TypeVar("T")
@@ -71,7 +71,7 @@ class Prediction:
 
     @classmethod
     def graded(
-        cls, set_name: str, sample: Sample, answer: str, grade: Grade | AnswerGrade, table: RewardSettings
+        cls, set_name: str, sample: Sample, answer: str, grade: Grade | AnswerGrade, reward: float
     ) -> Prediction:
         """A single-turn answer with its grade."""
         return cls(
@@ -82,7 +82,7 @@ class Prediction:
             [call_to_json(golden) for golden in sample.goldens],
             grade.row,
             {metric: _whole(getattr(grade, metric)) for metric in SINGLE_TURN},
-            grade.reward(table),
+            reward,
             grade.reason,
             scalars(sample.meta),
             calls=_calls(grade) if isinstance(grade, AnswerGrade) else [],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -53,6 +53,8 @@ class Rule:
 
     match: str
     patterns: tuple[Pattern, ...]
+    function: Callable[[str, bool | None], str | None] | None = None
+    """A function of a user's own, which decides instead: `(answer, is_error)` -> kind of error."""
     prefixes: re.Pattern[str] | None = None
     explains: re.Pattern[str] | None = None
     exit_status: re.Pattern[str] | None = None

@@ -113,7 +113,9 @@ class TlFormat:
         turn = 0
         for message in sequential(conversation.messages):
             if message.role == "assistant":
-                pieces += [_OPENING, Segment(f" {message_text(message)}", turn)]
+                call = call_of(message)
+                said = f" {message.text}" if call is None else self.call_text(call)
+                pieces += [_OPENING, Segment(said, turn)]
                 turn += 1
             else:
                 pieces.append(Segment(f"\n{ROLES[message.role]}: {message_text(message)}"))

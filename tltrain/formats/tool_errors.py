@@ -21,6 +21,8 @@ def error_kind(answer: str, rule: Rule, is_error: bool | None = None) -> str | N
     `is_error` is what the data itself says of the answer, None where it says nothing. A rule that reads structure takes
     its word; the released rule knows texts alone, and stays as it was released.
     """
+    if rule.function is not None:
+        return rule.function(answer, is_error)
     if rule.match == "normalized_substring":
         return _substring_kind(answer, rule)
     if is_error is False:

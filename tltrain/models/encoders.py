@@ -20,7 +20,7 @@ from tltrain.formats.families import AUTO, FAMILIES, NATIVE, TL_NAME, TL_NAMES
 from tltrain.formats.tl import TL, TL_FULL, chat_template, tl_format
 from tltrain.models import loading, sizes, trained_format
 from tltrain.models.trained_format import RECORD
-from tltrain.runtime import json_files
+from tltrain.runtime import json_files, targets
 from tltrain.tokens.chat_templates import TemplateFormat
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.native import NativeEncoder
@@ -39,7 +39,8 @@ class TokenizationRecord:
         bos: whether a conversation began with the tokenizer's BOS token.
         prompts: number of training prompts.
         prompts_read_apart: those whose whole text has other tokens than the prompt (`Encoder.reads_apart`).
-        format: the format of its conversations. The TL format is not written, as before there were others.
+        format: the format of its conversations, of a user's own its `_target_`. The TL format is not written, as before
+            there were others.
         parser: server -> the name under which it knows the parser of this format's calls; empty in the TL format.
         thinking: whether the model learned to write thoughts; None in the TL format, which has none.
         options: variables of the chat template, by its own names, with which it was rendered.
@@ -76,7 +77,7 @@ class TokenizationRecord:
             found = json_files.read_object(file)
             if found["version"] != VERSION or not isinstance(found["bos"], bool):
                 raise ValueError(f"version {found['version']}, bos {found['bos']}")
-            if found.get("format", TL_NAME) not in families.NAMES:
+            if found.get("format", TL_NAME) not in families.NAMES and "." not in found["format"]:
                 raise ValueError(f"format {str(found['format'])[:40]}")
             for name, kind in (("parser", dict), ("options", dict), ("date", str)):
                 if not isinstance(found.get(name, kind()), kind):
@@ -96,8 +97,7 @@ def record_of(
         thinking: whether the learned turns have thoughts. options: variables of the chat template.
     """
     if not isinstance(encoder, NativeEncoder):
-        name = getattr(encoder.format, "name", TL_NAME)
-        return TokenizationRecord(bool(encoder.opening), prompts, prompts_read_apart, format=name)
+        return TokenizationRecord(bool(encoder.opening), prompts, prompts_read_apart, format=encoder.format_name)
     native = encoder.native
     first = native.prompt([{"role": "user", "content": "a"}], []).ids[:1]
     reads = getattr(encoder.tokenizer, "response_template", None) is not None
@@ -141,6 +141,9 @@ def load_encoder(path: str, model: DictConfig, format: DictConfig | None = None)
     """
     tokenizer = loading.load_tokenizer(path, model)
     sizes.check_tokens(loading.sizes_at(path), tokenizer.get_vocab(), path)
+    if format is not None and (found := loading.own_format(format)) is not None:
+        target = format_of(path, tokenizer, str(format[targets.TARGET]))
+        return Encoder(tokenizer, found, bos_of(path, model), target)
     name = format_of(path, tokenizer, None if format is None else format.name)
     if name in TL_NAMES:
         return encoder_of(tokenizer, bos_of(path, model), tl_format(name))
@@ -168,6 +171,8 @@ def random_encoder(items: list[Trajectory], model: DictConfig, format: DictConfi
     """
     family = str(format.name) if format.name in FAMILIES else None
     tokenizer = loading.byte_level_tokenizer(loading.corpus(items, format), model.random.vocab_size, family)
+    if (found := loading.own_format(format)) is not None:
+        return Encoder(tokenizer, found)
     if format.name in (AUTO, *TL_NAMES):
         return encoder_of(tokenizer, None, tl_format(format.name))
     return native_encoder(tokenizer, str(format.name), format)
@@ -184,6 +189,11 @@ def format_of(path: str, tokenizer: PreTrainedTokenizerBase, asked: str | None) 
     """
     trained = TokenizationRecord.read(Path(path))
     if asked in (None, AUTO):
+        if trained is not None and trained.format not in families.NAMES:
+            raise TltrainError(
+                f"{path} was trained with a format of somebody's own, {trained.format}: choose it with format=NAME and "
+                "--config-dir FOLDER, as it was when the model was trained"
+            )
         if trained is not None:
             return trained.format
         own = asked == AUTO and knows_tools(tokenizer)
@@ -264,7 +274,7 @@ def _known_response(tokenizer: PreTrainedTokenizerBase, template: str) -> dict[s
 
 def encoder_of(tokenizer: PreTrainedTokenizerBase, bos: bool | None, format: Format = TL) -> Encoder:
     """Create the encoder of a tokenizer, which gets the chat template of a TL format; `bos` as in `Encoder`."""
-    encoder = Encoder(tokenizer, format, bos=bos)
+    encoder = Encoder(tokenizer, format, bos, getattr(format, "name", TL_NAME))
     opening = "".join(tokenizer.convert_ids_to_tokens(encoder.opening))
     tokenizer.chat_template = chat_template(opening, full=format is TL_FULL)
     return encoder

@@ -38,12 +38,12 @@ from transformers.utils import logging as transformers_logging
 
 from tltrain.config import plain
 from tltrain.errors import TltrainError
-from tltrain.formats import joined
+from tltrain.formats import Format, joined, own
 from tltrain.formats.families import FAMILIES
 from tltrain.formats.native import corpus_text
 from tltrain.formats.tl import tl_format
 from tltrain.models import adapters, packages, sizes
-from tltrain.runtime import distributed, fingerprints, manifests, out_of_space
+from tltrain.runtime import distributed, fingerprints, manifests, out_of_space, targets
 from tltrain.runtime.terminal import status
 from tltrain.trajectory import Trajectory
 
@@ -327,5 +327,19 @@ def corpus(items: list[Trajectory], format: DictConfig | None = None) -> list[st
     """Return the training texts for the tokenizer of a model with random weights: the first `CORPUS` conversations."""
     if format is not None and format.name in FAMILIES:
         return [corpus_text(item) for item in items[:CORPUS]]
-    own = tl_format(None if format is None else format.name)
-    return [joined(own.segments(item)) for item in items[:CORPUS]]
+    written = (None if format is None else own_format(format)) or tl_format(None if format is None else format.name)
+    return [joined(written.segments(item)) for item in items[:CORPUS]]
+
+
+def own_format(format: DictConfig) -> Format | None:
+    """Return the format of a user's own that a choice names; None if it is one of ours.
+
+    Raises:
+        TltrainError: there is no such class, one of its keys is wrong, or it is no format.
+    """
+    target = format.get(targets.TARGET)
+    if target is None:
+        return None
+    with targets.explained(f"format.{targets.TARGET}={target}"):
+        made = targets.made(format, targets.named(format, {}, "format"), "format")
+    return own.check(made, target)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import pkgutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -43,6 +44,23 @@ def of_run() -> list[Path]:
     sources = [source for source in HydraConfig.get().runtime.config_sources if source.provider not in OURS]
     folders = [folder_of(source.schema, source.path) for source in sources]
     return list(dict.fromkeys(folder for folder in folders if folder is not None))
+
+
+def of_plugins() -> list[Path]:
+    """Return the folders of choices that installed packages bring, by a `SearchPathPlugin` in `hydra_plugins`.
+
+    Hydra looks through all its plugins for them, which takes longer than `--help`; so it is only asked where there are
+    others than Hydra's own launchers and sweepers.
+    """
+    spec = importlib.util.find_spec("hydra_plugins")
+    places = spec.submodule_search_locations if spec is not None else None
+    if not places or all(module.name.startswith("hydra_") for module in pkgutil.iter_modules(places)):
+        return []
+    from hydra._internal.utils import create_config_search_path
+
+    entries = create_config_search_path(None).get_path()
+    found = [folder_of(*entry.path.split("://", 1)) for entry in entries if entry.provider not in OURS]
+    return [folder for folder in found if folder is not None]
 
 
 def find(folders: Iterable[Path | str]) -> None:

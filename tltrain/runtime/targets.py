@@ -13,8 +13,8 @@ What the program provides besides (`config.DOORS`) reaches those that have a par
 
 from __future__ import annotations
 
-import importlib
 import inspect
+import sys
 import traceback
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, field, fields, is_dataclass, make_dataclass
@@ -27,13 +27,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tltrain import config
-from tltrain.config import FileData
+from tltrain.config import FileBenchmark, FileData
 from tltrain.config.keys import Key
 from tltrain.errors import TltrainError, shorten, suggestion
 from tltrain.runtime import own_code
 from tltrain.runtime.resolver import resolve
 
 TARGET = "_target_"
+UNNAMED = {"reward": "table", "weighting": "pkt"}
+"""Group -> the function of a choice without a name."""
 PROVIDED = frozenset(name for names in config.DOORS.values() for name in names)
 """Parameters that are no keys, of any door."""
 
@@ -49,9 +51,10 @@ def named(node: DictConfig, table: Mapping[str, Callable], group: str) -> Callab
     """
     target = node.get(TARGET)
     if target is None:
-        if node.name not in table:
-            raise TltrainError(f"{group}.name: expected one of {', '.join(table)}, found {node.name}")
-        return table[node.name]
+        name = str(node.get("name") or UNNAMED.get(group))
+        if name not in table:
+            raise TltrainError(f"{group}.name: expected one of {', '.join(table)}, found {name}")
+        return table[name]
     return _found(str(target), f"{group}.{TARGET}={target}")
 
 
@@ -71,7 +74,7 @@ def _found(target: str, where: str) -> Callable:
         )
         raise TltrainError(f"{where}: expected package.module.attribute, found: {error}{hint}") from error
     except AttributeError as error:
-        if (loaded := _loaded(module)) is None:
+        if (loaded := sys.modules.get(module)) is None:
             raise TltrainError(f"{where}: {told(error)}") from error
         near = suggestion(attribute, [name for name in vars(loaded) if not name.startswith("_")])
         file = getattr(loaded, "__file__", None) or "a package without a file"
@@ -81,14 +84,6 @@ def _found(target: str, where: str) -> Callable:
     if not callable(found):
         raise TltrainError(f"{where}: expected a function or a class, found {type(found).__name__}")
     return found
-
-
-def _loaded(module: str) -> Any:
-    """The module, where it is importable by itself."""
-    try:
-        return importlib.import_module(module)
-    except Exception:
-        return None
 
 
 def file_of(node: Mapping[str, Any], group: str) -> Path | None:
@@ -126,6 +121,20 @@ def call(node: DictConfig, table: Mapping[str, Callable], group: str, **provided
     return function(**values, **_wanted(function, provided))
 
 
+def made(node: DictConfig, function: Callable, group: str) -> Any:
+    """The object that a class makes of its keys, or that a function returns for them.
+
+    Raises:
+        TltrainError: a key without a default is not set.
+    """
+    return function(node) if settings_of(function) is not None else function(**values_of(node, function, group))
+
+
+def given(function: Callable, **provided: Any) -> Any:
+    """What a function returns for those of the values that it has a parameter for."""
+    return function(**_wanted(function, provided))
+
+
 def bound(node: DictConfig, function: Callable, group: str) -> Callable[..., Any]:
     """A function that is called many times, with its keys bound: it takes by name what the program provides.
 
@@ -134,14 +143,13 @@ def bound(node: DictConfig, function: Callable, group: str) -> Callable[..., Any
     """
     first: tuple[Any, ...] = ()
     values: dict[str, Any] = {}
-    if settings_of(function) is not None:
+    if isinstance(function, type):
+        with explained(f"{group}.{TARGET}={node.get(TARGET)}"):
+            function = made(node, function, group)
+    elif settings_of(function) is not None:
         first = (node,)
     else:
         values = values_of(node, function, group)
-    if isinstance(function, type):
-        with explained(f"{group}.{TARGET}={node.get(TARGET)}"):
-            function = function(*first, **values)
-        first, values = (), {}
     wanted = frozenset(_parameters(function))
 
     def called(**provided: Any) -> Any:
@@ -163,16 +171,15 @@ def check_given(node: DictConfig, function: Callable, group: str) -> None:
     """Raise a TltrainError where a key without a default is not set."""
     for name in [] if settings_of(function) is not None else own_keys(function, group):
         if OmegaConf.is_missing(node, name):
-            provided = ", ".join(config.DOORS.get(group, ()))
+            provided = ", ".join(config.DOORS.get(group.partition(".")[0], ()))
             besides = f" (provided without a key: {provided})" if node.get(TARGET) is not None else ""
-            raise TltrainError(
-                f"{group}.{name}: {group}={node.name} needs this key: give {group}.{name}=VALUE{besides}"
-            )
+            who = f"{group}={node.get('name') or node.get(TARGET)}"
+            raise TltrainError(f"{group}.{name}: {who} needs this key: give {group}.{name}=VALUE{besides}")
 
 
 def own_keys(function: Callable, group: str = "") -> list[str]:
     """The parameters of a function that are keys."""
-    provided = config.DOORS.get(group, PROVIDED)
+    provided = config.DOORS.get(group.partition(".")[0], PROVIDED)
     return [name for name in _parameters(function) if name not in provided]
 
 
@@ -204,7 +211,7 @@ def told(error: BaseException) -> str:
     frames = [frame for frame in frames if not frame.filename.startswith("<")]
     theirs = [frame for frame in frames if any(frame.filename.startswith(place) for place in own_code.found())]
     last = (theirs or frames)[-1:]
-    return f"{said} ({last[0].filename}, line {last[0].lineno})" if last else said
+    return f"{said} ({Path(last[0].filename).name}, line {last[0].lineno})" if last else said
 
 
 @cache
@@ -214,8 +221,8 @@ def schema_of(function: Callable, common: type, provided: Collection[str] = PROV
     Raises:
         TltrainError: an annotation of the function's is no type of a configuration.
     """
-    if issubclass(FileData, common) and "record" in called_with(function):
-        common = FileData  # the file is opened for it
+    if "record" in called_with(function):  # the file is opened for it
+        common = next((each for each in (FileData, FileBenchmark) if issubclass(each, common)), common)
     own: Any = function if is_dataclass(function) else settings_of(function)
     if own is not None and issubclass(own, common):
         return own
@@ -231,6 +238,8 @@ def schema_of(function: Callable, common: type, provided: Collection[str] = PROV
             for each in _parameters(function).values()
             if each.name not in provided
         ]
+    if not stated:
+        return common
     theirs = {name for name, *_ in stated}
     schema = make_dataclass(function.__name__, stated, bases=(common,))
     for name in theirs:
@@ -270,13 +279,29 @@ def _parameters(function: Callable) -> Mapping[str, inspect.Parameter]:
     """
     where = getattr(function, "__qualname__", type(function).__name__)
     try:
-        found = inspect.signature(function, eval_str=True).parameters
+        found = _evaluated(function)
     except (NameError, AttributeError, TypeError, ValueError, SyntaxError) as error:
         raise TltrainError(f"{getattr(function, '__module__', '')}.{where}: its signature: {error}") from error
     for name, each in found.items():
         if each.kind is each.POSITIONAL_ONLY:
             raise TltrainError(f"{function.__module__}.{where}: its parameter {name} has to be given by name")
     return {name: each for name, each in found.items() if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)}
+
+
+def _evaluated(function: Callable) -> Mapping[str, inspect.Parameter]:
+    """The parameters with their annotations as types; those of `PROVIDED` may be of modules that are not loaded."""
+    try:
+        return inspect.signature(function, eval_str=True).parameters
+    except NameError:
+        names = vars(sys.modules[function.__module__])
+        found = {}
+        for name, each in inspect.signature(function).parameters.items():
+            if name in PROVIDED:
+                each = each.replace(annotation=each.empty)
+            elif isinstance(each.annotation, str):
+                each = each.replace(annotation=eval(each.annotation, names))  # the user's own code
+            found[name] = each
+        return found
 
 
 def _wanted(function: Callable, provided: Mapping[str, Any]) -> dict[str, Any]:

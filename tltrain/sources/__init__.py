@@ -52,6 +52,10 @@ def open_source(cfg: DictConfig) -> AbstractContextManager[Source]:
     Raises:
         TltrainError: there is no such source, or what it needs (a model, a url, a package) is not there.
     """
+    if cfg.source.get(targets.TARGET) is not None:
+        from tltrain.sources.own import opened
+
+        return opened(cfg)
     return targets.call(cfg.source, SOURCES, "source", cfg=cfg)
 
 

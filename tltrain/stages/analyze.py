@@ -26,10 +26,10 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from tltrain import config
 from tltrain.data import query_key, trained_on, trajectories
 from tltrain.data.judged import MaeReport, judge_of, judged_trajectories, log_reading, read_metrics
 from tltrain.data.reading import ReadReport
+from tltrain.data.rules import named_rule
 from tltrain.entry.unread import BASE, analyzed
 from tltrain.errors import TltrainError
 from tltrain.evaluation import analysis
@@ -80,7 +80,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 def counting_rule(cfg: DictConfig) -> Rule:
     """Return the rule of `stage.rule`, whether or not `stage.mae` applies it to the models' calls."""
-    return Rule.from_config(config.plain(cfg.mae[cfg.stage.rule.name]))
+    return named_rule(cfg, cfg.stage.rule.name)
 
 
 def counting(items: Iterable[Trajectory], counts: ErrorCounts) -> Iterator[Trajectory]:

@@ -20,8 +20,9 @@ from omegaconf import DictConfig
 from tltrain import config
 from tltrain.config import OnError
 from tltrain.data import auto, hub, trajectories
-from tltrain.data.judged import log_skipped, named_rule, read_metrics
+from tltrain.data.judged import log_skipped, read_metrics
 from tltrain.data.reading import ReadReport, files_of, records
+from tltrain.data.rules import named_rule
 from tltrain.data.survey import Survey
 from tltrain.errors import TltrainError
 from tltrain.runtime import runs, targets, terminal

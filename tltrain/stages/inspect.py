@@ -28,6 +28,7 @@ from tltrain.mae import Judgement, Verdict
 from tltrain.models import encoders, loading
 from tltrain.models.loading import CORPUS, corpus
 from tltrain.runtime import runs, terminal
+from tltrain.tokens import weighting
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Target
 from tltrain.tokens.native import NativeEncoder
@@ -55,15 +56,18 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     path = loading.resolve(cfg.model, cfg.cache.dir, lambda: corpus(items, cfg.format), cfg.format)
     encoder = encoders.load_encoder(path, cfg.model, cfg.format)
     shown_items, w_max, key_tokens = items[: cfg.stage.limit], cfg.stage.w_max, cfg.stage.key_tokens
+    weigh = weighting.configured(cfg.weighting, w_max, key_tokens.name).weigh
     opening = tl.GENERATION_PROMPT
     whole = cfg.stage.mask == Mask.message
     if isinstance(encoder, NativeEncoder):
         opening = "\nAssistant: "
         conversations = [
-            native_conversation(item, judge, encoder, w_max, key_tokens, cfg.seed, whole) for item in shown_items
+            native_conversation(item, judge, encoder, w_max, key_tokens, cfg.seed, whole, weigh) for item in shown_items
         ]
     else:
-        conversations = [conversation(item, judge, encoder, w_max, key_tokens, cfg.seed, whole) for item in shown_items]
+        conversations = [
+            conversation(item, judge, encoder, w_max, key_tokens, cfg.seed, whole, weigh) for item in shown_items
+        ]
     for shown in conversations:
         terminal.console.rule(Text(visible(shown.id)))
         terminal.console.print(coloured(shown, opening))
@@ -73,6 +77,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         cfg.stage.rule.name if cfg.stage.mae else None,
         cfg.model.path or cfg.model.name,
         key_tokens.name,
+        str(cfg.weighting.name),
     )
     with runs.writing(folder / "inspect.html") as file:
         file.write(page(conversations, settings))
@@ -93,6 +98,7 @@ def conversation(
     key_tokens: KeyTokens = KeyTokens.paper,
     seed: int = 0,
     whole_messages: bool = False,
+    weigh: weighting.Weigh | None = None,
 ) -> Conversation:
     """Return the trajectory's text with the weight of each token of a learned turn; `whole_messages` as `reasons`."""
     verdicts = judge(trajectory)
@@ -100,7 +106,7 @@ def conversation(
     messages: list[History | Turn] = []
     turn, kind = 0, ""
     pieces = list(
-        zip(encoder.format.segments(trajectory), encoder.runs(trajectory, w_max, key_tokens, seed), strict=True)
+        zip(encoder.format.segments(trajectory), encoder.runs(trajectory, w_max, key_tokens, seed, weigh), strict=True)
     )
     for piece, run_ in pieces[1:]:  # the first is the system's
         if piece.turn is not None:
@@ -127,10 +133,11 @@ def native_conversation(
     key_tokens: KeyTokens = KeyTokens.paper,
     seed: int = 0,
     whole_messages: bool = False,
+    weigh: weighting.Weigh | None = None,
 ) -> Conversation:
     """Return the same for a native format; a turn that learns some of its calls shows the others with weight 0."""
     said = encoder.conversation_messages(trajectory)
-    learned = {turn.number: turn for turn in encoder.turns(trajectory, w_max, key_tokens, seed)}
+    learned = {turn.number: turn for turn in encoder.turns(trajectory, w_max, key_tokens, seed, weigh)}
     first_actions: dict[int, int] = {}
     left_out: dict[int, str] = {}
     kinds: dict[int, str] = {}

@@ -26,7 +26,6 @@ from omegaconf import DictConfig
 from tltrain import config, plan, tracking
 from tltrain.entry import formats
 from tltrain.errors import TltrainError
-from tltrain.grading import RewardSettings
 from tltrain.models import loading
 from tltrain.runtime import distributed, terminal
 from tltrain.stages import held_out_evaluation, rejection_sampling, supervised, training_runs
@@ -51,7 +50,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     with terminal.status("loading torch, transformers and trl"):
         from tltrain.inference import generation
         from tltrain.models import devices
-        from tltrain.training import engines, reward_function
+        from tltrain.training import engines, pricing, reward_function
         from tltrain.training.checkpoints import step_of
         from tltrain.training.kl import KlControl
         from tltrain.training.progress import Progress
@@ -63,7 +62,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     encoder, cfg = prepared.encoder, with_possible_packing(cfg, model)
     check_thoughts(cfg, encoder)
     judge = reward_function.RewardFunction(
-        RewardSettings.from_config(config.plain(cfg.reward)),
+        pricing.configured(cfg.reward, cfg.stage.matching),
         cfg.stage.matching.name,
         several_calls=encoder.reads_tokens,
     )

@@ -20,8 +20,9 @@ from omegaconf import DictConfig
 
 from tltrain import tracking
 from tltrain.data import native, turns
-from tltrain.data.judged import JudgedSource, log_judging, log_reading, named_rule, read_metrics
+from tltrain.data.judged import JudgedSource, log_judging, log_reading, read_metrics
 from tltrain.data.rule_comparison import RuleComparison
+from tltrain.data.rules import named_rule
 from tltrain.data.trainer_files import TRAINERS
 from tltrain.runtime import runs
 from tltrain.tracking import names

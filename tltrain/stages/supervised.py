@@ -25,6 +25,7 @@ from tltrain.errors import TltrainError
 from tltrain.runtime import terminal
 from tltrain.stages import training_runs
 from tltrain.stages.training_runs import finite
+from tltrain.tokens import weighting
 from tltrain.tokens.packing import PackingReport, PackingSettings, pack
 from tltrain.trajectory import Trajectory
 
@@ -82,6 +83,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
                     Progress(f"training ({cfg.stage.name})", {"loss": "loss", "key tokens": "key_token_loss"}),
                     *tracker.callbacks(),
                 ],
+                factors=weighting.configured(cfg.weighting, cfg.stage.w_max, cfg.stage.key_tokens.name).factors,
             )
         outcome = training_runs.train(prepared, trainer)
         held_out_loss = trainer.evaluate(metric_key_prefix="held_out") if held_out else {}

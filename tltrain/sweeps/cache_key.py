@@ -71,6 +71,7 @@ EXEMPTIONS = (
     Exemption(("mae", *TRAINED), "benchmark", "no benchmark is asked"),
     Exemption(("mae", *TRAINED), "source", "the model that is trained answers"),
     Exemption(("mae", *SUPERVISED), "reward", "no call earns a reward"),
+    Exemption(("mae", "irm", "eval"), "weighting", "no token is weighed"),
     Exemption(SUPERVISED, "model.irm", "is of stage=irm"),
     Exemption(
         ("irm",),
@@ -150,9 +151,9 @@ def _counting(values: Values, made: Mapping[str, str] | None = None) -> dict[str
         if values["stage"]["name"] in exemption.stages and exemption.applies(values):
             node, name = _node(counting, exemption.key)
             node.pop(name, None)
-    for group in [group for group in config.DOORS if group in counting]:
-        if (file := targets.file_of(values[group], group)) is not None:  # a user's own function
-            counting[group]["code"] = fingerprints.of_path(file)
+    for where, node in _with_target(counting):
+        if (file := targets.file_of(node, where)) is not None:  # a user's own function
+            node["code"] = fingerprints.of_path(file)
     for path in PATHS:
         node, name = _node(counting, path)
         if name in node:
@@ -161,6 +162,15 @@ def _counting(values: Values, made: Mapping[str, str] | None = None) -> dict[str
             except TltrainError as error:
                 raise TltrainError(f"{path}={error}") from error
     return counting
+
+
+def _with_target(values: Any, where: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the nodes that name a function by `_target_`, at any depth, with their keys."""
+    if isinstance(values, dict):
+        if isinstance(values.get(targets.TARGET), str):
+            yield where, values
+        for name, node in values.items():
+            yield from _with_target(node, f"{where}.{name}" if where else name)
 
 
 def exemption_reason(values: Values, name: str) -> str | None:

@@ -6,14 +6,17 @@ Text from tools and users is tokenized as plain text: the name of a special toke
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from tltrain import pkt
 from tltrain.config import KeyTokens
 from tltrain.errors import TltrainError
 from tltrain.formats import Format, Segment, joined
+from tltrain.formats.families import TL_NAME
 from tltrain.formats.tl import TL
 from tltrain.tokens.layout import Run, Target
+from tltrain.tokens.weighting import Turn, Weigh, pkt_weights
 from tltrain.trajectory import Call, Sample, Tool, Trajectory, actions
 
 if TYPE_CHECKING:
@@ -52,6 +55,7 @@ class Encoder:
     Args:
         bos: whether a conversation begins with the BOS token (`opening_ids`); None follows the tokenizer. Ignored for a
             format that writes its own BOS token.
+        format_name: what a trained model's folder says of its format.
 
     Raises:
         TltrainError: the tokenizer has no fast version or no end token.
@@ -64,7 +68,13 @@ class Encoder:
     several_calls = False
     """Whether a message may make several calls; else each of its calls is a turn of its own."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, format: Format = TL, bos: bool | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        format: Format = TL,
+        bos: bool | None = None,
+        format_name: str = TL_NAME,
+    ) -> None:
         if not tokenizer.is_fast:
             raise TltrainError(
                 f"the tokenizer {tokenizer.name_or_path} has no fast version, which is needed "
@@ -76,7 +86,7 @@ class Encoder:
                 "tokenizer_config.json"
             )
         self.tokenizer = tokenizer
-        self.format = format
+        self.format, self.format_name = format, format_name
         self.eos_id: int = tokenizer.eos_token_id
         self.opening: list[int] = [] if format.writes_bos else opening_ids(tokenizer, bos)
         self._call_heads: dict[str, list[int]] = {}
@@ -147,9 +157,10 @@ class Encoder:
         w_max: float | None,
         key_tokens: KeyTokens | str = KeyTokens.paper,
         seed: int = 0,
+        weigh: Weigh | None = None,
     ) -> list[list[Run]]:
         """Return the trajectory as chains of runs, one for each context that its turns have: in the TL format one."""
-        return [self.runs(trajectory, w_max, key_tokens, seed)]
+        return [self.runs(trajectory, w_max, key_tokens, seed, weigh)]
 
     @property
     def ends(self) -> frozenset[int]:
@@ -215,6 +226,7 @@ class Encoder:
         w_max: float | None,
         key_tokens: KeyTokens | str = KeyTokens.paper,
         seed: int = 0,
+        weigh: Weigh | None = None,
     ) -> list[Run]:
         """Return the trajectory as a chain of runs, with targets on every turn whose `learn` flag is set.
 
@@ -223,7 +235,9 @@ class Encoder:
             key_tokens: the tokens that get this weight (see `pkt`). The paper's key tokens are marked in any case, so
                 that their loss can be logged and compared.
             seed: of the random tokens of `shuffled`, which also depend on the trajectory's id and the turn.
+            weigh: another weighting than PKT, used instead of `w_max` and `key_tokens`.
         """
+        weigh = weigh or partial(pkt_weights, w_max=w_max, key_tokens=key_tokens)
         pieces = self.format.segments(trajectory)
         done = actions(trajectory.messages)
         runs = []
@@ -233,15 +247,21 @@ class Encoder:
                 call, tokens = done[piece.turn].call, [*encoded.ids, self.eos_id]
                 keys = self.key_positions(call, encoded, trajectory.tools) if call is not None else frozenset()
                 name = self.name_positions(call, encoded) if call is not None else ()
+                spans = [*encoded.spans, (len(piece.text), len(piece.text))]
                 draw = f"{seed}/{trajectory.id}/{piece.turn}"
-                heavy = pkt.weighed_positions(key_tokens, len(tokens), keys, name, draw)
-                weights = [1.0] * len(tokens) if w_max is None else pkt.token_weights(len(tokens), keys, w_max, heavy)
+                calls = () if call is None else (call,)
+                located = partial(_given, (piece.text, spans))
+                weights = weigh(Turn(tokens, calls, trajectory.tools, keys, name, draw, located))
                 targets = [
                     Target(position - 1, token, weight, position in keys, piece.turn)
                     for position, (token, weight) in enumerate(zip(tokens, weights, strict=True))
                 ]
             runs.append(Run(encoded.ids, number - 1, targets, piece.opens_turn))
         return runs
+
+
+def _given(value: tuple[str, list[tuple[int, int]]]) -> tuple[str, list[tuple[int, int]]]:
+    return value
 
 
 def opening_ids(tokenizer: PreTrainedTokenizerBase, bos: bool | None) -> list[int]:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from functools import partial
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from tltrain import pkt
@@ -23,6 +24,8 @@ from tltrain.formats.chat_completions import api_names
 from tltrain.formats.native import Answer, as_text, messages_of, tools_of
 from tltrain.tokens.encoder import AskedTurn, Encoder
 from tltrain.tokens.layout import Run, Target
+from tltrain.tokens.weighting import Turn as WeighedTurn
+from tltrain.tokens.weighting import Weigh, pkt_weights
 from tltrain.trajectory import Action, Message, Sample, Tool, Trajectory, actions, sequential
 
 if TYPE_CHECKING:
@@ -219,13 +222,14 @@ class NativeEncoder(Encoder):
         w_max: float | None,
         key_tokens: KeyTokens | str = KeyTokens.paper,
         seed: int = 0,
+        weigh: Weigh | None = None,
     ) -> list[Run]:
         """Return the trajectory as one chain.
 
         Raises:
             TltrainError: its turns have different contexts (`chains`).
         """
-        found = self.chains(trajectory, w_max, key_tokens, seed)
+        found = self.chains(trajectory, w_max, key_tokens, seed, weigh)
         if len(found) > 1:
             raise TltrainError(
                 f"trajectory {trajectory.id}: in format={self.native.name} its turns have {len(found)} different "
@@ -239,11 +243,12 @@ class NativeEncoder(Encoder):
         w_max: float | None,
         key_tokens: KeyTokens | str = KeyTokens.paper,
         seed: int = 0,
+        weigh: Weigh | None = None,
     ) -> list[list[Run]]:
         """Return chains of runs that together hold every learned turn once, each behind exactly its own prompt."""
         found: list[list[Run]] = []
         tokens: list[int] = []  # of the last chain
-        for turn in self.turns(trajectory, w_max, key_tokens, seed):
+        for turn in self.turns(trajectory, w_max, key_tokens, seed, weigh):
             prompt, said, targets = turn.prompt, turn.said, turn.targets
             start = len(tokens) if found and prompt.ids[: len(tokens)] == tokens else 0
             if not start:
@@ -262,11 +267,13 @@ class NativeEncoder(Encoder):
         w_max: float | None,
         key_tokens: KeyTokens | str = KeyTokens.paper,
         seed: int = 0,
+        weigh: Weigh | None = None,
     ) -> Iterator[LearnedTurn]:
         """Yield each learned turn with its own prompt and its targets."""
+        weigh = weigh or partial(pkt_weights, w_max=w_max, key_tokens=key_tokens)
         for turn, prompt, said in self._rendered(trajectory, lambda turn: turn.learned):
             draw = f"{seed}/{trajectory.id}/{turn.number}"
-            targets = self._turn_targets(turn, said, trajectory.tools, w_max, key_tokens, draw)
+            targets = self._turn_targets(turn, said, trajectory.tools, weigh, draw)
             yield LearnedTurn(turn.number, prompt, said, targets)
 
     def _rendered(
@@ -325,9 +332,8 @@ class NativeEncoder(Encoder):
         self,
         turn: _Turn,
         said: Said,
-        tools: Iterable[Tool],
-        w_max: float | None,
-        key_tokens: KeyTokens | str,
+        tools: tuple[Tool, ...],
+        weigh: Weigh,
         draw: str,
     ) -> list[Target]:
         """The targets of a turn: all its tokens, or those of the calls and words that are learned."""
@@ -346,14 +352,20 @@ class NativeEncoder(Encoder):
             for position in range(call.name_at, call.name_end)
             if position in numbers
         ]
-        heavy = pkt.weighed_positions(key_tokens, len(included), key_numbers, name, draw)
-        weights = [1.0] * len(included)
-        if w_max is not None:
-            weights = pkt.token_weights(len(included), key_numbers, w_max, heavy)
+        calls = tuple(made.call for made in turn.message.calls)
+        located = partial(self._located, said.ids, included)
+        ids = [said.ids[position] for position in included]
+        weights = weigh(WeighedTurn(ids, calls, tools, key_numbers, name, draw, located))
         return [
             Target(position - 1, said.ids[position], weight, number in key_numbers, turn.number)
             for (number, position), weight in zip(enumerate(included), weights, strict=True)
         ]
+
+    def _located(self, ids: Sequence[int], included: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
+        """Return the text of a turn without its end token, and the characters of each of the `included` tokens."""
+        texts = [*self.texts(ids[:-1]), ""]
+        ends = list(accumulate(map(len, texts)))
+        return "".join(texts), [(ends[position] - len(texts[position]), ends[position]) for position in included]
 
     def _keys(self, call: SaidCall, ids: Sequence[int], name: str, tools: Iterable[Tool]) -> frozenset[int]:
         """The key tokens of one call; see `pkt.key_positions`.

@@ -11,10 +11,11 @@ from omegaconf import DictConfig
 from tltrain.config import KeyTokens, SupervisedPacking, Truncation
 from tltrain.errors import TltrainError
 from tltrain.runtime.shares import share
-from tltrain.tokens import prefix_tree
+from tltrain.tokens import prefix_tree, weighting
 from tltrain.tokens.encoder import Encoder
 from tltrain.tokens.layout import Layout, Run, flatten
 from tltrain.tokens.prefix_tree import Limits
+from tltrain.tokens.weighting import Weigh
 from tltrain.trajectory import Trajectory
 
 
@@ -78,6 +79,7 @@ class PackingSettings:
         truncation: what to do with a longer sample: drop its oldest turns (tools and query stay), stop, or skip it.
         limits: size limits of a tree; None allows 16 trajectories.
         key_tokens: the tokens that get the weight of a key token. seed: of the random ones; see `Encoder.runs`.
+        weigh: another weighting than PKT, used instead of `w_max` and `key_tokens`.
         branches: whether the model can process trees, so that a trajectory whose turns have different contexts is one
             sample; else each of its contexts is.
     """
@@ -90,6 +92,7 @@ class PackingSettings:
     key_tokens: KeyTokens | str = KeyTokens.paper
     seed: int = 0
     branches: bool = False
+    weigh: Weigh | None = None
 
     @classmethod
     def from_config(
@@ -106,6 +109,7 @@ class PackingSettings:
             stage.key_tokens.name,
             cfg.seed,
             branches,
+            weighting.configured(cfg.weighting, stage.w_max, stage.key_tokens.name).weigh,
         )
 
 
@@ -140,7 +144,7 @@ def _chains(
     packing, truncation = SupervisedPacking(settings.packing), Truncation(settings.truncation)
     max_length = settings.max_length
     for trajectory in trajectories:
-        contexts = encoder.chains(trajectory, settings.w_max, settings.key_tokens, settings.seed)
+        contexts = encoder.chains(trajectory, settings.w_max, settings.key_tokens, settings.seed, settings.weigh)
         report.branching += len(contexts) > 1
         if packing == "turn":
             chains = [chain for runs in contexts for chain in _turn_chains(runs)]

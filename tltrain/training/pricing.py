@@ -6,14 +6,22 @@ superfluous call.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from tltrain.config import OpenText
+from omegaconf import DictConfig
+
+from tltrain.config import Matching, OpenText, plain
+from tltrain.config.rewards import TableKeys
 from tltrain.errors import TltrainError
 from tltrain.formats.calls import call_end
 from tltrain.grading import CUT, AnswerGrade, Grade, Outcome, RewardSettings, named_row
+from tltrain.runtime import targets
+from tltrain.training import toolrl
 from tltrain.trajectory import Sample
 
 OPEN_PARAMETERS = "open_parameters"
@@ -23,6 +31,74 @@ OPEN_PARAMETERS = "open_parameters"
 _WORD = re.compile(
     r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+"
 )
+
+
+Price = Callable[[Sample, str, Grade | AnswerGrade, bool], float]
+"""`(sample, response, grade, ended)` -> reward; `ended`: whether the response has an end token, or was cut off."""
+
+
+@dataclass(frozen=True)
+class TableReward(RewardSettings):
+    """The reward table, as a function of a response.
+
+    Raises:
+        TltrainError: a package that the settings need is not installed.
+    """
+
+    def __post_init__(self) -> None:
+        if self.open_text is OpenText.similarity:
+            check_similarity()
+
+    def __call__(self, sample: Sample, response: str, grade: Grade | AnswerGrade, ended: bool) -> float:
+        return reward_of(self, sample, response, grade, ended)
+
+
+def table(settings: TableKeys) -> TableReward:  # type: ignore[valid-type]  # it is made of another dataclass
+    """Return the reward of a table. Raises TltrainError for a wrong price."""
+    return TableReward.from_config(plain(settings))
+
+
+REWARDS: dict[str, Callable[..., Any]] = {"table": table, "toolrl": toolrl.reward}
+"""Rewards by the name of their choice: functions of a response, whose further parameters are the keys of the choice."""
+
+
+def configured(reward: DictConfig, matching: Matching | str) -> Price:
+    """Return the reward that a choice names.
+
+    Raises:
+        TltrainError: there is no such function, one of its keys is wrong, or a package that it needs is not installed.
+    """
+    function = targets.named(reward, REWARDS, "reward")
+    if function is table:
+        return table(reward)
+    price = targets.bound(reward, function, "reward")
+    return partial(_priced, price, str(reward.get(targets.TARGET) or reward.name), Matching(matching))
+
+
+def _priced(
+    price: Callable[..., Any],
+    name: str,
+    matching: Matching,
+    sample: Sample,
+    response: str,
+    grade: Grade | AnswerGrade,
+    ended: bool,
+) -> float:
+    """Return what a function gives for a response.
+
+    Raises:
+        TltrainError: it raises something, or gives no finite number.
+    """
+    with targets.explained(f"reward {name}, response to {sample.id}"):
+        found = price(sample=sample, response=response, grade=grade, ended=ended, matching=matching)
+    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
+        raise TltrainError(f"reward {name}: expected a finite number, found {found!r} for the response to {sample.id}")
+    return float(found)
+
+
+def of_answer(price: Price, sample: Sample, answer: str, grade: Grade | AnswerGrade) -> float:
+    """Return the reward of an answer of a benchmark; of a table, the row's alone, whatever stands around the call."""
+    return grade.reward(price) if isinstance(price, TableReward) else price(sample, answer, grade, True)
 
 
 def row_of(grade: Grade | AnswerGrade, ended: bool) -> str:

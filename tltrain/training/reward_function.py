@@ -10,13 +10,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tltrain.config import Matching, OpenText
+from tltrain.config import Matching
 from tltrain.data.reading import expect, member, optional, shown
 from tltrain.errors import FieldError, RecordError
 from tltrain.formats import joined
 from tltrain.formats.calls import render_call
 from tltrain.formats.tl import TL
-from tltrain.grading import CUT, SAMPLED_OUTCOMES, AnswerGrade, Grade, Outcome, RewardSettings, grade, grade_answer
+from tltrain.grading import CUT, SAMPLED_OUTCOMES, AnswerGrade, Grade, Outcome, grade, grade_answer
 from tltrain.runtime import distributed, json_files, redact, runs
 from tltrain.training import pricing
 from tltrain.training.kl import KlControl
@@ -76,22 +76,20 @@ class Judge(Protocol):
 
 
 class RewardFunction:
-    """Grade responses against the golden call and look up their reward in a table (the paper, IRM).
+    """Grade responses against the golden call and price them (the paper, IRM).
 
     Args:
-        several_calls: whether a response may make several calls, as answers in native formats may. All of them are then
-            graded (`grading.grade_answer`): the reward is the mean over the golden calls. Otherwise the first counts.
-
-    Raises:
-        TltrainError: a package that the settings need is not installed.
+        price: the reward of a graded response.
+        values: how argument values are compared.
+        several_calls: whether a response may make several calls, as answers in native formats may. All are then graded
+            (`grading.grade_answer`): a table's reward is the mean over the golden calls. Otherwise the first
+            counts.
     """
 
     def __init__(
-        self, settings: RewardSettings, values: Matching | str = Matching.strict, several_calls: bool = False
+        self, price: pricing.Price, values: Matching | str = Matching.strict, several_calls: bool = False
     ) -> None:
-        self.settings, self.values, self.several_calls = settings, values, several_calls
-        if settings.open_text is OpenText.similarity:
-            pricing.check_similarity()
+        self.price, self.values, self.several_calls = price, values, several_calls
 
     def __call__(self, sample: Sample, response: str, ended: bool = True) -> GradedResponse:
         """Grade and price a response: text of the TL format, in a native format as `Encoder.answer` returns it."""
@@ -100,7 +98,7 @@ class RewardFunction:
             found = grade_answer(response, sample.asked, sample.tools, self.values)
         else:
             found = grade(response, sample.goldens, sample.tools, self.values)
-        reward = pricing.reward_of(self.settings, sample, response, found, ended)
+        reward = self.price(sample, response, found, ended)
         return GradedResponse(sample, response, found, reward, ended)
 
 

@@ -1,6 +1,6 @@
 """Supervised training on weighted targets: TRL's SFTTrainer with another loss.
 
-    loss of a turn = sum(w * nll) / sum(w)        over its target tokens
+    loss of a turn = sum(w * f * nll) / sum(w)    over its target tokens; f: 1, or a factor of `tokens.weighting`
     loss of a step = mean over all turns of the optimizer step, across micro-batches and processes
 
 With all weights 1 this is standard SFT averaged by turns; MAE leaves turns out, and PKT raises weights. Everything
@@ -26,6 +26,7 @@ from trl import SFTTrainer
 
 from tltrain.runtime import json_files, terminal
 from tltrain.tokens.layout import Layout
+from tltrain.tokens.weighting import Factors
 from tltrain.training import tree_mask
 from tltrain.training.blank_batches import FilledBatches
 from tltrain.training.checkpoints import ResumableCheckpoints
@@ -144,7 +145,8 @@ class TurnTrainer(ResumableCheckpoints, FilledBatches, SFTTrainer):
     control: TrainerControl
     loss_is_scaled_for_ga = True  # the loss below divides by the turns of the whole optimizer step
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, factors: Factors | None = None, **kwargs: Any) -> None:
+        self.factors = factors
         super().__init__(*args, **kwargs)
         self.remove_callback(PrinterCallback)  # `Progress` shows the metrics
         self._sums = {"train": _Sums(), "eval": _Sums()}
@@ -177,7 +179,8 @@ class TurnTrainer(ResumableCheckpoints, FilledBatches, SFTTrainer):
         """Return the micro-batch's summed turn losses over the step's number of turns (scaled for DDP's averaging)."""
         fused = inputs["input_ids"].device.type in ("cuda", "xpu")
         nll = target_nll(model, inputs, fused, torch.bfloat16 if self.args.bf16 else None)
-        losses = turn_losses(nll, inputs["weights"], inputs["turns"], inputs["turn_count"])
+        scaled = nll if self.factors is None else nll * self.factors(-nll.detach())
+        losses = turn_losses(scaled, inputs["weights"], inputs["turns"], inputs["turn_count"])
         self._sums["train" if model.training else "eval"].add(nll, losses, inputs)
         if model.training:
             self.counts["target_tokens"] += len(inputs["weights"])

@@ -85,12 +85,13 @@ class Conversation:
 @dataclass(frozen=True)
 class Settings:
     """The largest weight (None: standard SFT), MAE's rule (None: without MAE), the tokenizer's model, and which tokens
-    get the weight of a key token (`stage.key_tokens`)."""
+    get the weight of a key token (`stage.key_tokens`); `weighting` is its choice."""
 
     w_max: float | None
     rule: str | None
     model: str
     key_tokens: str = "paper"
+    weighting: str = "pkt"
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def page(conversations: Sequence[Conversation], settings: Settings) -> str:
         scale=sorted({1.0, (1 + greatest) / 2, greatest}),
         strength=lambda weight: f"{(weight - 1) / (greatest - 1) if greatest > 1 else 0:.2f}",
         is_turn=lambda message: isinstance(message, Turn),
-        note=lambda turn: note(turn, settings.w_max, settings.key_tokens),
+        note=lambda turn: note(turn, settings.w_max, settings.key_tokens, settings.weighting),
         counts=counts,
         cut=cut,
         most={"history": MOST_HISTORY, "tools": MOST_TOOLS, "tokens": MOST_TOKENS},
@@ -168,9 +169,14 @@ CARRIED_BY = {"paper": "", "name": "the name's and the key tokens", "shuffled": 
 """What carries the weight of a key token, by `stage.key_tokens`, where it is not the key tokens alone."""
 
 
-def note(turn: Turn, w_max: float | None, key_tokens: str = "paper") -> str:
+def note(turn: Turn, w_max: float | None, key_tokens: str = "paper", weighting: str = "pkt") -> str:
     """Return the sentence under a learned turn: its tokens, and how the weight of its key tokens is computed."""
     found = counts([turn])
+    if weighting == "dft":
+        return f"{plural(found.tokens, 'token')}; the model's probability of each multiplies its loss (weighting=dft)"
+    if weighting != "pkt":
+        heavy = f"{found.heavy} of them heavier than 1, with {percent(found.heavy_weight)} of the turn's weight"
+        return f"{plural(found.tokens, 'token')}, {heavy} (weighting={weighting})"
     if not found.key_tokens:
         return f"{plural(found.tokens, 'token')}; plain text has no key tokens, so each weighs 1"
     others, keys = found.tokens - found.key_tokens, found.key_tokens

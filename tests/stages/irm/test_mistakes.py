@@ -137,7 +137,7 @@ def test_an_argument_that_the_algorithm_has_not_is_an_error(irm, algorithm, argu
         (["stage.critic.share=true"], "stage.critic.share=true: a value head is no model of its own; leave out"),
         (["stage.algorithm=rloo", "stage.do_sample=false"], "stage.do_sample=false: rloo compares sampled calls"),
         (["stage.algorithm=rloo", "stage.names=offered"], "stage.names=offered: rloo samples by TRL's own means"),
-        (["reward.correct=good"], "reward.correct: expected a number, found 'good'"),
+        (["reward.correct=good"], "reward.correct: expected a number, found good"),
     ],
 )
 def test_settings_that_cannot_be_are_errors(irm, words, message):

@@ -23,7 +23,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from tltrain import tracking
-from tltrain.config import plain
+from tltrain.data.rules import named_rule
 from tltrain.environments import registry
 from tltrain.environments.golden import GoldenCalls
 from tltrain.environments.loop import Conversation, ConversationSettings, JudgedCall, converse
@@ -31,7 +31,6 @@ from tltrain.errors import TltrainError
 from tltrain.evaluation import conversation_scores
 from tltrain.evaluation.intervals import Percentage
 from tltrain.evaluation.records import TRANSCRIPTS, Transcript, TranscriptCall, TranscriptMessage, to_line
-from tltrain.formats import tool_errors
 from tltrain.formats.native import Answer
 from tltrain.grading import Outcome
 from tltrain.runtime import runs, terminal
@@ -75,7 +74,7 @@ def evaluate(cfg: DictConfig, name: str) -> tuple[dict[str, Any], list[Conversat
     tasks = kind.tasks(cfg.benchmark, cfg.seed)[: cfg.benchmark.limit]
     if not tasks:
         raise TltrainError("the benchmark has no conversations: see benchmark.size and benchmark.limit")
-    rule = tool_errors.Rule.from_config(plain(cfg.mae[cfg.stage.rule.name]))
+    rule = named_rule(cfg, cfg.stage.rule.name)
     make = kind.make(cfg.benchmark)
     with answering_source(cfg, tasks) as source, terminal.progress("conversations", len(tasks)) as advance:
         found = converse(

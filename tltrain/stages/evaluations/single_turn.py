@@ -30,7 +30,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from tltrain import tracking
-from tltrain.config import Scoring, plain
+from tltrain.config import Scoring
 from tltrain.data import TRAINED_ON, bfcl, query_key, trained_on
 from tltrain.errors import TltrainError
 from tltrain.evaluation import benchmarks, key_tokens, scoring
@@ -38,11 +38,12 @@ from tltrain.evaluation.intervals import Percentage, percentage
 from tltrain.evaluation.records import PREDICTIONS, Prediction, to_line
 from tltrain.formats.calls import split_calls
 from tltrain.formats.families import AUTO, TL_NAMES
-from tltrain.grading import AnswerGrade, Grade, Outcome, RewardSettings, grade
+from tltrain.grading import AnswerGrade, Grade, Outcome, grade
 from tltrain.runtime import runs, terminal
 from tltrain.sources import open_source
 from tltrain.stages.evaluations import robustness, saved_answers, words
 from tltrain.tokens.encoder import Encoder
+from tltrain.training import pricing
 from tltrain.trajectory import Call, Sample
 from tltrain.views import evaluation_tables
 
@@ -70,7 +71,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 def evaluate(cfg: DictConfig) -> tuple[dict[str, Any], list[Prediction]]:
     """Return the metrics, and every answer with its grade."""
-    table = RewardSettings.from_config(plain(cfg.reward))
+    price = pricing.configured(cfg.reward, cfg.stage.matching)
     sets = benchmarks.load(cfg.benchmark, cfg.seed)
     samples = [sample for members in sets.values() for sample in members]
     if not samples:
@@ -103,10 +104,13 @@ def evaluate(cfg: DictConfig) -> tuple[dict[str, Any], list[Prediction]]:
             numbers["finish_reasons"] = dict(Counter(filter(None, endings)))
         metrics["details"][name] = numbers
         metrics |= headline(cfg, name, numbers)
-        metrics[f"{name}/reward"] = round(sum(grade.reward(table) for grade in grades) / len(grades), 4)
+        rewards = [pricing.of_answer(price, *each) for each in zip(members, read, grades, strict=True)]
+        metrics[f"{name}/reward"] = round(sum(rewards) / len(rewards), 4)
         predictions += [
-            replace(Prediction.graded(name, sample, text, grade, table), finish_reason=ending, said=own)
-            for sample, text, grade, ending, own in zip(members, texts, grades, endings, said, strict=True)
+            replace(Prediction.graded(name, sample, text, grade, reward), finish_reason=ending, said=own)
+            for sample, text, grade, reward, ending, own in zip(
+                members, texts, grades, rewards, endings, said, strict=True
+            )
         ]
     if robustness.applies(cfg):
         robustness.add_drops(cfg, graded, metrics)
