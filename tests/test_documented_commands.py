@@ -110,10 +110,13 @@ def small(command: str, files: dict[str, Path], model: Path, results: list[Path]
 
 def sizes(command: str, stage: str | None, data: str | None) -> list[str]:
     """Return overrides that make a run small."""
-    found = [] if "--config-dir" in command or stage in ("report", "cache", "plan", "mae") else list(SMALL)
+    found = [] if "--config-dir" in command or stage in ("report", "cache", "plan", "mae", "check") else list(SMALL)
     found = [word for word in found if stage != "inspect" or not word.startswith("hardware.")]
     found = [word for word in found if "stage.compare" not in command or not word.startswith("model")]
-    if stage in ("pkt", "sft", "irm", "mae", "inspect", "pipeline", "analyze") and "stage.results" not in command:
+    if (
+        stage in ("pkt", "sft", "irm", "mae", "check", "inspect", "pipeline", "analyze")
+        and "stage.results" not in command
+    ):
         found += ["data.size=6"] if data in (None, "toolworld") else ["data.limit=4"]
     if stage in ("pkt", "sft", "irm", "irm_released"):
         found.append("stage.args.max_steps=1")

@@ -364,7 +364,7 @@ def test_a_failing_job_does_not_stop_a_sweep(tltrain, raw, tmp_path):
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("stage=", "stage=analyze stage=cache stage=certify stage=demo stage=eval"),
+        ("stage=", "stage=analyze stage=cache stage=certify stage=check stage=demo stage=eval stage=inspect"),
         ("model=t", "model=tiny model=tl_codellama_2"),
         ("stage=pkt stage.", "stage.packing= stage.resume= stage.rule="),
     ],

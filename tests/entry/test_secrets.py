@@ -291,6 +291,7 @@ REAL = {
     "irm": (*SMALL, *FEW, *ALGORITHMS["ppo"]),
     "eval": ("model.path={trained}/model", "benchmark.size=2", "stage.max_new_tokens=2"),
     "predict": ("model.path={trained}/model", "data.path={conversation}", "hardware.bf16=false"),
+    "check": ("data.size=3",),
     "inspect": ("model=tiny", "data.size=3"),
     "analyze": ("model=tiny", "data.size=3"),
     "plan": ("model=tiny",),

@@ -39,6 +39,12 @@ class Write(StrEnum):
     trajectories = "trajectories"
     turns = "turns"
     raw = "raw"
+    trl = "trl"
+    ms_swift = "ms_swift"
+    axolotl = "axolotl"
+    llama_factory = "llama_factory"
+    verl = "verl"
+    openai = "openai"
 
 
 class Packing(StrEnum):

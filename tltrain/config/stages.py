@@ -97,7 +97,8 @@ class MaeStage:
     mae: bool = key(True, "mark calls with errors as not to be learned; false: drop only turns without an answer")
     write: Write = key(
         Write.trajectories,
-        "file to write; trajectories: train.jsonl; turns: the released mae_data.json; raw: the paper's raw_data.json",
+        "file to write; trajectories: train.jsonl; turns: the released mae_data.json; raw: the paper's raw_data.json; "
+        "trl, ms_swift, axolotl, llama_factory, verl, openai: what that trainer reads, with what it may learn",
     )
 
 
@@ -314,6 +315,12 @@ class InspectStage:
     )
     key_tokens: KeyTokens = key(KeyTokens.paper, KEY_TOKENS)
     limit: int = key(3, "number of trajectories to show", least=1)
+
+
+@dataclass
+class CheckStage:
+    name: str = key("check", NAME)
+    examples: int = key(10, "number of examples of each finding", least=0, most=1000)
 
 
 @dataclass

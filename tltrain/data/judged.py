@@ -16,6 +16,7 @@ from tltrain.config import Mask
 from tltrain.data import hold_out, mae_controls, trajectories
 from tltrain.data.reading import ReadReport
 from tltrain.data.rules import named_rule
+from tltrain.formats.tool_errors import Rule
 from tltrain.mae import Judgement, Verdict
 from tltrain.runtime import runs, terminal
 from tltrain.runtime.shares import share
@@ -57,6 +58,12 @@ def judge_of(cfg: DictConfig) -> Judge:
     return partial(_with_replies, judge) if cfg.data.get("learn_replies") else judge
 
 
+def judge_by(rule: Rule, learn_replies: bool) -> Judge:
+    """Return the judge of a rule; `learn_replies` as `data.learn_replies`."""
+    judge: Judge = partial(mae.verdicts, rule=rule)
+    return partial(_with_replies, judge) if learn_replies else judge
+
+
 def _with_replies(judge: Judge, trajectory: Trajectory) -> list[Judgement]:
     """Return the judge's verdicts, with text kept that only lacks an answer."""
     return [
@@ -86,11 +93,13 @@ class JudgedSource:
 
     Attributes:
         description: label of the progress bar; empty for no bar.
+        whole_messages: leave out all of a message of which one call is not learned, as `stage.mask=message` does.
         read: counts of the reader. judged: counts of MAE's verdicts.
     """
 
     cfg: DictConfig
     description: str = ""
+    whole_messages: bool = False
     read: ReadReport = field(default_factory=ReadReport)
     judged: MaeReport = field(default_factory=MaeReport)
 
@@ -99,7 +108,8 @@ class JudgedSource:
         if self.description:
             items = terminal.track(items, self.description)
         judged = judged_trajectories(items, judge_of(self.cfg), self.judged)
-        return self._whole_messages(judged) if self.cfg.stage.get("mask") == Mask.message else judged
+        whole = self.whole_messages or self.cfg.stage.get("mask") == Mask.message
+        return self._whole_messages(judged) if whole else judged
 
     def _whole_messages(self, items: Iterable[Trajectory]) -> Iterator[Trajectory]:
         for item in items:
@@ -121,14 +131,19 @@ def read_metrics(read: ReadReport) -> dict[str, Any]:
 
 def log_reading(read: ReadReport, folder: Path) -> None:
     """Log one line for each thing that the reader left out or changed, and list skipped records in `skipped.txt`."""
-    if read.skipped:
-        runs.write_lines(folder / "skipped.txt", read.skipped)
-        of = read.read + len(read.skipped)
-        log.warning("%s records could not be read: see %s", share(len(read.skipped), of), folder / "skipped.txt")
+    log_skipped(read, folder)
     for note, count in sorted(read.notes.items()):
         log.warning("reading: %s: %d times in %d records", note, count, read.read)
     if any(note.endswith("is not in the stub") for note in read.notes):
         log.warning("format=tl leaves out what is not in the stub, as the paper does; format=tl_full writes it")
+
+
+def log_skipped(read: ReadReport, folder: Path) -> None:
+    """List the records that could not be read in `skipped.txt`, and say so in one line."""
+    if read.skipped:
+        runs.write_lines(folder / "skipped.txt", read.skipped)
+        of = read.read + len(read.skipped)
+        log.warning("%s records could not be read: see %s", share(len(read.skipped), of), folder / "skipped.txt")
 
 
 def log_judging(judged: MaeReport) -> None:

@@ -85,11 +85,16 @@ def dumps(trajectory: Trajectory) -> str:
         record["instructions"] = trajectory.instructions
     if trajectory.meta:
         record["meta"] = dict(trajectory.meta)
+    return json_line(record, trajectory.id)
+
+
+def json_line(record: Mapping[str, Any], name: str) -> str:
+    """Return a record of the trajectory of this name as a line of JSON. Raises TltrainError, as `dumps`."""
     try:
         line = json.dumps(record, ensure_ascii=False, allow_nan=False)
         line.encode()
     except (TypeError, ValueError) as error:
-        raise TltrainError(f"trajectory {trajectory.id}: cannot be written as JSON: {error}") from None
+        raise TltrainError(f"trajectory {name}: cannot be written as JSON: {error}") from None
     return line
 
 

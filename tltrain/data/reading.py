@@ -35,6 +35,10 @@ Parse = Callable[[Any, int, Counter[str]], Iterable[T]]
 """`(record, number, notes)` -> the items of the record. Raises FieldError; counts in `notes` what it leaves out."""
 
 
+PLACES = 10
+"""Most records that a `ReadReport` names for a note."""
+
+
 @dataclass
 class ReadReport:
     """The outcome of reading a file.
@@ -43,13 +47,23 @@ class ReadReport:
         read: number of records read.
         skipped: the one-line error of each record that could not be read.
         notes: how often something was left out of a record or changed in it, by a line that describes it.
+        places: the first records of which a note was made, by the note.
         remedy: what a user can do about a malformed record, for its error.
     """
 
     read: int = 0
     skipped: list[str] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
+    places: dict[str, list[str]] = field(default_factory=dict)
     remedy: str = ""
+
+    def note(self, notes: Counter[str], file: object, number: int) -> None:
+        """Count a record's notes, and keep the first places of each."""
+        self.notes.update(notes)
+        for note in notes:
+            places = self.places.setdefault(note, [])
+            if len(places) < PLACES:
+                places.append(f"{file}, record {number}")
 
     def problem(self, error: RecordError, on_error: OnError | str) -> None:
         """Raise `error` (`on_error=stop`) or add it to `skipped`."""
@@ -83,7 +97,7 @@ def read_file(
                 continue
             if failures.first is None:
                 report.read += 1
-                report.notes.update(notes)
+                report.note(notes, file, number)
                 yield from parsed
         failures.end()
         before += failures.last

@@ -15,7 +15,7 @@ from tltrain.formats.families import AUTO, FAMILIES, TL_NAMES
 from tltrain.models import trained_format
 
 NO_THOUGHTS = "stage.learn_thoughts=false: answers in the TL format have no thoughts; a native format has them"
-_READ_NONE = ("mae", "cache", "report")
+_READ_NONE = ("mae", "check", "cache", "report")
 """Stages that neither train nor ask a model."""
 
 

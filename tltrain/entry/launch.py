@@ -50,7 +50,7 @@ TRAINING = ("sft", "pkt", "irm")
 """Stages that all processes run; rank 0 runs the others, and the other ranks help where a local model answers."""
 LAUNCHED = (*TRAINING, "demo", "pipeline", "eval")
 """Stages that use several processes."""
-SHOWN = ("mae", *TRAINING, "demo")
+SHOWN = ("check", "mae", *TRAINING, "demo")
 """Stages whose result a module of the same name in `tltrain.views` shows; the others show their own."""
 SHUTDOWN = 300
 """Seconds that workers may take to finish a step and save after SIGTERM; a scheduler may wait less."""

@@ -104,6 +104,22 @@ def writing(path: Path, data: bool = False) -> Iterator[IO[str]]:
         part.unlink(missing_ok=True)
 
 
+@contextmanager
+def writing_bytes(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file of the user's own data that appears under its name only when it is complete. Only rank 0 writes."""
+    if not distributed.leads():
+        yield io.BytesIO()
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, completely or not at all."""
     with writing(path, data=True) as file:  # masked before: a mask in the place of a number would be no JSON

@@ -3,9 +3,9 @@
     python -m tltrain stage=mae data=tl_training data.path=raw_data.json
 
 Writes `train.jsonl` (to be read with `data=tltrain`), with `stage.write=turns` the released per-turn `mae_data.json`,
-or with `stage.write=raw` the paper's `raw_data.json`; `metrics.json` with counts, also of the answers on which the
-paper's rule and the strict rule differ; `error_kinds.png`. It holds one trajectory at a time, so memory does not grow
-with a JSON-lines file.
+with `stage.write=raw` the paper's `raw_data.json`, or a file for another trainer (`tltrain.data.trainer_files`);
+`metrics.json` with counts, also of the answers on which the paper's rule and the strict rule differ; `error_kinds.png`.
+It holds one trajectory at a time, so memory does not grow with a JSON-lines file.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tltrain.data import native, turns
 from tltrain.data.judged import JudgedSource, log_judging, log_reading, read_metrics
 from tltrain.data.rule_comparison import RuleComparison
 from tltrain.data.rules import named_rule
+from tltrain.data.trainer_files import TRAINERS
 from tltrain.runtime import runs
 from tltrain.tracking import names
 from tltrain.trajectory import Trajectory
@@ -30,10 +31,12 @@ from tltrain.trajectory import Trajectory
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage in `folder` and return what it wrote to `metrics.json`."""
-    source = JudgedSource(cfg, "judging calls")
-    name, write = WRITERS[cfg.stage.write.name]
+    word = cfg.stage.write.name
+    trainer = TRAINERS.get(word)
+    source = JudgedSource(cfg, "judging calls", whole_messages=trainer is not None)
+    name, write = (trainer.file, trainer.write) if trainer else WRITERS[word]
     comparison = RuleComparison(named_rule(cfg, "paper"), named_rule(cfg, "strict")) if cfg.stage.mae else None
-    write(folder / name, comparison.watch(source) if comparison else source)
+    written = write(folder / name, comparison.watch(source) if comparison else source)
     log_reading(source.read, folder)
     log_judging(source.judged)
     report = source.judged
@@ -44,6 +47,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "rule": cfg.stage.rule.name if cfg.stage.mae else None,
         "rules_differ": comparison.metrics() if comparison else None,
         "file": name,
+        "written": asdict(written) if written else None,
+        "settings": trainer.settings if trainer else None,
         **read_metrics(source.read),
     }
     with tracking.job(cfg, folder) as tracker:

@@ -24,7 +24,40 @@ def show(cfg: DictConfig, folder: Path, metrics: dict[str, Any]) -> None:
     terminal.table("MAE", ["calls", "number", "share"], rows)
     if metrics["rules_differ"]:
         show_difference(metrics["rules_differ"], metrics["rule"])
+    if metrics["written"]:
+        show_written(metrics["written"], metrics["dropped_with_message"], metrics["settings"])
     terminal.console.print(f"Written to {folder / metrics['file']}", markup=False)
+
+
+def show_written(written: dict[str, Any], with_message: int, settings: str) -> None:
+    """Print what a trainer's file holds, what it cannot hold, and what the trainer has to be told."""
+    learned, others = written["messages_learned"], written["messages_not_learned"]
+    lines = [f"{written['samples']:,} samples: {learned:,} messages are learned, {others:,} are not."]
+    for count, one, several in (
+        (
+            with_message,
+            "good call is left out for another call of its message",
+            "good calls are left out for another call of their message",
+        ),
+        (
+            written["nothing_learned"],
+            "conversation is left out, as nothing in it is learned",
+            "conversations are left out, as nothing in them is learned",
+        ),
+        (
+            written["messages_cut"],
+            "message behind the last learned one is left out",
+            "messages behind the last learned one are left out",
+        ),
+        *(
+            (count, f"learned message is left out: {why}", f"learned messages are left out: {why}")
+            for why, count in written["left_out"].items()
+        ),
+    ):
+        if count:
+            lines.append(f"{count:,} {one if count == 1 else several}.")
+    for line in (*lines, f"Settings: {settings}"):
+        terminal.console.print(line, markup=False)
 
 
 ADVICE: Final = {
