@@ -126,8 +126,8 @@ def _read(data: DictConfig, seed: int, report: ReadReport) -> Iterable[Trajector
     of_user = data.get(targets.TARGET)
     if "record" in targets.called_with(read):
         parse = targets.bound(data, read, "data")
-        own = of_user is not None
-        parse_record = checked.parser(parse, str(of_user), Trajectory) if own else partial(_parse, parse, data.name)
+        ours = partial(_parse, parse, data.name)
+        parse_record = ours if of_user is None else checked.parser(parse, of_user, Trajectory)
         report.remedy = "data.on_error=skip leaves such records out and lists them"
         return read_file(_path(data), parse_record, OnError(data.on_error).name, report)
     if of_user is None:

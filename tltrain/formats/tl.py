@@ -96,9 +96,8 @@ class TlFormat:
     """
 
     writes_bos = False
-
-    def __init__(self, name: str = TL_NAME, describe: Describe = description_of) -> None:
-        self.name, self.describe = name, describe
+    name = TL_NAME
+    describe: Describe = staticmethod(description_of)
 
     stop = tuple(f"\n{ROLES[role]}:" for role in ("user", "tool", "system"))
     """What an answer is followed by where a model goes on to write the others' parts too: nothing after is read."""
@@ -157,9 +156,15 @@ class TlFormat:
 
 _OPENING = Segment(GENERATION_PROMPT, opens_turn=True)
 
+
+class _TlFullFormat(TlFormat):
+    name = TL_FULL_NAME
+    describe: Describe = staticmethod(full_stubs.described)
+
+
 TL: Format = TlFormat()
 """The TL format."""
-TL_FULL: Format = TlFormat(TL_FULL_NAME, full_stubs.described)
+TL_FULL: Format = _TlFullFormat()
 """The TL format with stubs that say all of a schema."""
 
 
