@@ -62,11 +62,12 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if isinstance(encoder, NativeEncoder):
         opening = "\nAssistant: "
         conversations = [
-            native_conversation(item, judge, encoder, w_max, key_tokens, cfg.seed, whole, weigh) for item in shown_items
+            native_conversation(item, judge, encoder, weigh or w_max, key_tokens, cfg.seed, whole)
+            for item in shown_items
         ]
     else:
         conversations = [
-            conversation(item, judge, encoder, w_max, key_tokens, cfg.seed, whole, weigh) for item in shown_items
+            conversation(item, judge, encoder, weigh or w_max, key_tokens, cfg.seed, whole) for item in shown_items
         ]
     for shown in conversations:
         terminal.console.rule(Text(visible(shown.id)))
@@ -90,15 +91,23 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 # How the trainer sees a trajectory -----------------------------------------------------------------------------------
 
 
+def _weigh(w_max: float | weighting.Weigh | None) -> weighting.Weigh | None:
+    """Return the weighting, where one is given in the place of PKT's `w_max`."""
+    return w_max if callable(w_max) else None
+
+
+def _w_max(w_max: float | weighting.Weigh | None) -> float | None:
+    return None if callable(w_max) else w_max
+
+
 def conversation(
     trajectory: Trajectory,
     judge: Judge,
     encoder: Encoder,
-    w_max: float | None,
+    w_max: float | weighting.Weigh | None,
     key_tokens: KeyTokens = KeyTokens.paper,
     seed: int = 0,
     whole_messages: bool = False,
-    weigh: weighting.Weigh | None = None,
 ) -> Conversation:
     """Return the trajectory's text with the weight of each token of a learned turn; `whole_messages` as `reasons`."""
     verdicts = judge(trajectory)
@@ -106,7 +115,11 @@ def conversation(
     messages: list[History | Turn] = []
     turn, kind = 0, ""
     pieces = list(
-        zip(encoder.format.segments(trajectory), encoder.runs(trajectory, w_max, key_tokens, seed, weigh), strict=True)
+        zip(
+            encoder.format.segments(trajectory),
+            encoder.runs(trajectory, _w_max(w_max), key_tokens, seed, _weigh(w_max)),
+            strict=True,
+        )
     )
     for piece, run_ in pieces[1:]:  # the first is the system's
         if piece.turn is not None:
@@ -129,15 +142,14 @@ def native_conversation(
     trajectory: Trajectory,
     judge: Judge,
     encoder: NativeEncoder,
-    w_max: float | None,
+    w_max: float | weighting.Weigh | None,
     key_tokens: KeyTokens = KeyTokens.paper,
     seed: int = 0,
     whole_messages: bool = False,
-    weigh: weighting.Weigh | None = None,
 ) -> Conversation:
     """Return the same for a native format; a turn that learns some of its calls shows the others with weight 0."""
     said = encoder.conversation_messages(trajectory)
-    learned = {turn.number: turn for turn in encoder.turns(trajectory, w_max, key_tokens, seed, weigh)}
+    learned = {turn.number: turn for turn in encoder.turns(trajectory, _w_max(w_max), key_tokens, seed, _weigh(w_max))}
     first_actions: dict[int, int] = {}
     left_out: dict[int, str] = {}
     kinds: dict[int, str] = {}
