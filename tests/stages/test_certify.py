@@ -170,6 +170,7 @@ def test_how_many_prompts_are_asked_where_nothing_is_said(words, mode, count, mo
         (["stage=certify", "source=endpoint", "source.url=http://a"], "source.url: stage=certify reads no such key"),
         (["stage=certify", "model.path=./none"], "model.path=./none: there is no such folder"),
         (["stage=mae", "certify=0"], ""),
+        (["stage=certify", "certify=0"], "certify: stage=certify asks nothing with certify=0; give certify=N, or leave"),
     ],
 )
 def test_keys(words, line):
@@ -177,5 +178,7 @@ def test_keys(words, line):
 
 
 def test_a_folder_has_to_be_given(tltrain):
-    ran = tltrain("stage=certify", status=1)
+    ran = tltrain("stage=certify", "certify=2", status=1)
     assert last_line(ran) == "stage=certify serves the folder of a model: give model.path=FOLDER"
+    ran = tltrain("stage=certify", "certify=2", "model.path=none", status=1)
+    assert last_line(ran) == "stage=certify serves the folder of a model: give model.path=FOLDER; none is no folder"

@@ -62,6 +62,8 @@ CERTIFYING = ("sft", "pkt", "irm", "certify")
 
 
 def _of_certify(cfg: DictConfig, key: str) -> str | None:
+    if cfg.stage.name == "certify" and key == "certify" and cfg.certify == 0:
+        return "stage=certify asks nothing with certify=0; give certify=N, or leave it out"
     if cfg.stage.name in CERTIFYING or cfg.certify == 0:
         return None
     return f"stage={cfg.stage.name} serves no model; stage=certify model.path=FOLDER does"

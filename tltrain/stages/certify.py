@@ -50,7 +50,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         TltrainError: the folder cannot be served, there is nothing to ask, or the certificate fails.
     """
     if cfg.model.path is None or not Path(cfg.model.path).is_dir():
-        raise TltrainError("stage=certify serves the folder of a model: give model.path=FOLDER")
+        wrong = "" if cfg.model.path is None else f"; {cfg.model.path} is no folder"
+        raise TltrainError(f"stage=certify serves the folder of a model: give model.path=FOLDER{wrong}")
     if (why := obstacle(Path(cfg.model.path))) is not None:
         raise TltrainError(f"stage=certify: {why}")
     made = certify(cfg, Path(cfg.model.path), CERTIFIED if cfg.certify is None else cfg.certify)
