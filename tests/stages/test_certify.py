@@ -170,7 +170,10 @@ def test_how_many_prompts_are_asked_where_nothing_is_said(words, mode, count, mo
         (["stage=certify", "source=endpoint", "source.url=http://a"], "source.url: stage=certify reads no such key"),
         (["stage=certify", "model.path=./none"], "model.path=./none: there is no such folder"),
         (["stage=mae", "certify=0"], ""),
-        (["stage=certify", "certify=0"], "certify: stage=certify asks nothing with certify=0; give certify=N, or leave"),
+        (
+            ["stage=certify", "certify=0"],
+            "certify: stage=certify asks nothing with certify=0; give certify=N, or leave",
+        ),
     ],
 )
 def test_keys(words, line):
