@@ -330,7 +330,7 @@ def _documented(folder: Path, name: str) -> tuple[Tool, ...]:
     """The tools of a class."""
     path = folder / "data" / "multi_turn_func_doc" / f"{MODULES[name]}.json"
     try:
-        entries = [bfcl._function(record, "record") for _, record in records(path)]
+        entries = [bfcl.function(record, "record") for _, record in records(path)]
         return expect_tools(entries, "functions", Counter())
     except FieldError as error:
         raise TltrainError(f"{path}: {error}") from None
