@@ -254,6 +254,7 @@ def read_entries(folder: Path, category: str) -> Mapping[str, Entry]:
         TltrainError: there are no such files, they do not belong together, or a record is not as said above.
     """
     questions, answers = bfcl._files(folder / "data", category)
+    assert answers is not None  # only of the single-turn irrelevance sets
     golden = dict(bfcl._answers(answers))
     position = iter(golden)
 

@@ -61,7 +61,7 @@ class GradedResponse:
     def is_correct(self) -> bool:
         """Whether every golden call is made, and no other; where no call is right, that none is made."""
         superfluous = self.grade.superfluous if isinstance(self.grade, AnswerGrade) else ()
-        return self.grade.outcome in (Outcome.CORRECT, Outcome.ABSTAINED) and not superfluous
+        return self.outcome in (Outcome.CORRECT, Outcome.ABSTAINED) and not superfluous
 
     @property
     def has_trailing_text(self) -> bool:
