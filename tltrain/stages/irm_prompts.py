@@ -69,9 +69,15 @@ def prompts(
             if report.too_long_answer
             else ""
         )
+        unpriced = (
+            f"; {report.abstaining_not_asked} questions are answered in words, which reward.abstained and "
+            "reward.called_anyway price"
+            if report.abstaining_not_asked
+            else ""
+        )
         raise TltrainError(
             f"there are no prompts: {report.trajectories} trajectories, {report.nothing_to_ask} of them without a "
-            f"learnable call, {report.too_long} prompts left out as too long{unanswerable}"
+            f"learnable call, {report.too_long} prompts left out as too long{unanswerable}{unpriced}"
         )
     for line in report.losses(max_length):
         log.warning("%s", line)
