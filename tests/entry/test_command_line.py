@@ -53,10 +53,13 @@ MISTAKES = {
     "a word that is no choice": (["stage=sft", "stage.packing=all"], "stage.packing: Invalid value 'all', expected"),
     "an unknown stage": (
         ["stage=trian"],
-        "stage=trian: no such choice; there are: analyze, cache, demo, eval, inspect, irm, irm_released, mae",
+        "stage=trian: no such choice; there are: analyze, cache, certify, check, demo, eval, inspect",
     ),
     "an unknown model": (["model=gpt"], "model=gpt: no such choice; there are: codellama_7b, qwen3_0_6b, smollm2_135m"),
-    "unknown data": (["data=x"], "data=x: no such choice; there are: irm, openai, rotbench, tl_training, tltrain"),
+    "unknown data": (
+        ["data=x"],
+        "data=x: no such choice; there are: adp, anthropic, auto, glaive, irm, openai",
+    ),
     "an argument TRL lacks": (
         ["stage=pkt", "+stage.args.learning_rat=1"],
         "stage.args.learning_rat: trl.SFTConfig has no such argument; did you mean learning_rate?",
@@ -224,7 +227,8 @@ def test_help_lists_groups_and_examples_and_loads_nothing(started):
     assert ran.status == 0 and ran.loaded == []
     assert "MAE leaves out calls" in ran.out
     words = ran.out.replace(" (default)", "").replace("+experiment=", "experiment ").split()
-    for folder in ("stage", "model", "data", "benchmark", "source", "hardware", "tracking", "reward", "experiment"):
+    groups = ("stage", "model", "data", "format", "weighting", "benchmark", "source", "hardware", "tracking", "reward")
+    for folder in (*groups, "experiment"):
         choices = {file.stem for file in (ROOT / "conf" / folder).glob("*.yaml")}
         assert {word.strip(",;") for word in words} >= choices | {folder}
     assert sum(line.startswith("  python -m tltrain") for line in ran.out.splitlines()) == 7

@@ -206,6 +206,8 @@ def test_every_file_is_written_by_the_one_writer():
         "environments/sandbox_bwrap.py": "to the kernel",
         "environments/sandbox.py": "the probe of the machine, a constant",
         "runtime/shared_secret.py": "the secret itself, for its user alone",
+        "serving/recorder.py": "token ids and a port, in a folder that is removed",
+        "serving/server.py": "what a server says, in a folder that is removed",
     }
     ways = ("write_text(", "write_bytes(", "OmegaConf.save(", '.open("w', '.open("a', ', "w"', ', "a"', "json.dump(")
     found = {

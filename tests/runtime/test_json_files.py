@@ -14,6 +14,7 @@ ELSEWHERE = {
     "formats/answers.py": "text of a tool, repaired where it is no JSON",
     "formats/chat_completions.py": "text of a model, compared with what is read back from it",
     "inference/token_bytes.py": "a value of this process, as plain JSON",
+    "serving/recorder.py": "what the process wrote that started it, as plain JSON",
     "runtime/messages.py": "signed by a process of the run",
     "sources/endpoint.py": "the request that was just made, as plain JSON",
     "stages/evaluations/conversations.py": "a value of this process, as plain JSON",

@@ -11,16 +11,16 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.support.native_formats import NAMES, PARALLEL, TOOLS, encoder, talk
 from tests.support.small_rollouts import SIZES, with_mask
-from tltrain.grading import RewardSettings
 from tltrain.tokens.prompts import PromptReport, PromptTree, prompt_trees, questions
 from tltrain.training import rollout, update_batches
 from tltrain.training.actor_critic import response_logits, token_logprobs
+from tltrain.training.pricing import TableReward
 from tltrain.training.rejection import is_kept
 from tltrain.training.reward_function import RewardFunction, SampleRecord, graded, response_counts
 from tltrain.training.rollout import Prompts, Sampling
 from tltrain.trajectory import Call, Message, Sample, ToolCall
 
-JUDGE = RewardFunction(RewardSettings(trailing_text=-0.5), several_calls=True)
+JUDGE = RewardFunction(TableReward(trailing_text=-0.5), several_calls=True)
 family = pytest.mark.parametrize("name", NAMES)
 
 

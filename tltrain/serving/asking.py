@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tltrain.runtime import json_files
 from tltrain.serving.comparison import Reply
 from tltrain.serving.prompts import Asked
 from tltrain.serving.server import Server
@@ -127,7 +128,7 @@ def _of_chat(completion: Any) -> Reply:
     calls = []
     for made in message.tool_calls or ():
         try:
-            arguments = json.loads(made.function.arguments or "{}")
+            arguments = json_files.parse(made.function.arguments or "{}")
         except ValueError:
             arguments = None
         if not isinstance(arguments, dict):

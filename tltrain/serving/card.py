@@ -107,7 +107,8 @@ def show_certificate(folder: Path, made: Certificate) -> None:
 
 def typed(words: Sequence[str]) -> list[str]:
     """The words of a command line that determine a model, without those about the machine and what is recorded."""
-    return [word for word in words if word.lstrip("+~").partition("=")[0].partition(".")[0] not in _OF_MACHINE]
+    keys = {word: word.lstrip("+~").partition("=")[0] for word in words}
+    return [word for word, key in keys.items() if key.partition(".")[0] not in _OF_MACHINE and key != "stage.resume"]
 
 
 # --- its parts --------------------------------------------------------------------------------------------------------
