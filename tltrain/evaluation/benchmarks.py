@@ -49,6 +49,8 @@ def _loaded(benchmark: DictConfig, seed: int) -> dict[str, list[Sample]]:
     where = f"benchmark.{targets.TARGET}={target}"
     with targets.explained(where):
         found = targets.call(benchmark, LOADERS, "benchmark", seed=seed)
+        if found is None:
+            raise TltrainError(f"{where}: expected a list of samples, or a dict of such lists, found None")
         sets = {str(key): list(value) for key, value in (found if isinstance(found, dict) else {name: found}).items()}
     for samples in sets.values():
         checked.check(samples, Sample, where)
