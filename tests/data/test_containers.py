@@ -84,6 +84,9 @@ def test_a_damaged_compressed_file_is_one_line(tmp_path, compress):
         (b"PK\x03\x04" + b"\0" * 30, "found a zip archive: unpack it first"),
         (b"SQLite format 3\0" + b"\0" * 30, "found an SQLite database"),
         (b"version https://git-lfs.github.com/spec/v1\noid x\n", "found a pointer of Git LFS"),
+        (b"{'messages': []}\n", "found Python's notation: read it with ast.literal_eval and write JSON lines"),
+        (b"// mine\n[]\n", "found comments, which JSON does not have"),
+        (b"<!DOCTYPE html><html>", "found a page of HTML: download the file itself"),
         ("{}".encode("utf-16") + b"\x00", "expected text in UTF-8 or UTF-16, found"),
         (b"PAR1" + b"\0" * 30, "expected a Parquet or Arrow file, found"),
         (b"ARROW1\0\0" + b"\0" * 30, "expected a Parquet or Arrow file, found"),
@@ -93,6 +96,24 @@ def test_a_file_that_holds_no_records_is_named_for_what_it_is(tmp_path, content,
     with pytest.raises(TltrainError, match=said) as caught:
         read(tmp_path, content)
     assert "\n" not in str(caught.value)
+
+
+def test_a_table_of_text_is_named_with_what_reads_it(tmp_path):
+    path = tmp_path / "chats.csv"
+    path.write_text("query,tools,answers\nRome,[],[]\n")
+    with pytest.raises(
+        TltrainError, match=r"found a table of text: read it with pandas\.read_csv"
+    ):
+        list(records(path))
+    path.write_text(LINES)
+    assert [record for _, record in records(path)] == TWO
+
+
+@pytest.mark.parametrize("between", [" ", "", ", ", "\t"])
+def test_several_records_of_one_line_are_read(tmp_path, between):
+    line = between.join(map(json.dumps, TWO))
+    assert read(tmp_path, line) == TWO
+    assert read(tmp_path, f"{line}\n{line}\n") == TWO + TWO
 
 
 def test_lists_and_wrapped_lists_are_not_held_in_memory(tmp_path):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support.reader_samples import FINISH, SEARCH, call
 from tltrain import mae
-from tltrain.data import openai
+from tltrain.data import auto, openai, sharegpt
 from tltrain.errors import FieldError
 from tltrain.trajectory import Call, Message, actions
 
@@ -73,6 +73,36 @@ def test_a_message_marked_as_history_is_not_learned(field, value, expected):
 def test_a_mark_that_is_neither_yes_nor_no_is_an_error():
     with pytest.raises(FieldError, match=r'messages\[1\].train: expected true or false, or a weight, found "maybe"'):
         conversation(USER, {"role": "assistant", "content": "Hm.", "train": "maybe"})
+
+
+@pytest.mark.parametrize("field", [{"weight": 0}, {"train": False}, {"loss": "false"}, {"trainable": False}])
+def test_a_mark_of_the_record_holds_for_all_its_messages(field):
+    read, _ = conversation(USER, asking(("a", "love")), answer("x"), {"role": "assistant", "content": "x"}, **field)
+    assert learned(read) == [False, False]
+    messages = [
+        {"from": "human", "value": "Hm?"},
+        {"from": "gpt", "value": "Hm."},
+    ]
+    (other,) = sharegpt.parse({"conversations": messages, **field}, 1, Counter())
+    assert learned(other) == [False]
+
+
+@pytest.mark.parametrize("field", [{"weight": "70 kg"}, {"loss": 0.4}, {"train": "Rome to Oslo"}, {"weight": None}])
+def test_a_field_of_the_record_that_is_no_mark_is_information(field):
+    read, _ = conversation(USER, {"role": "assistant", "content": "x"}, **field)
+    assert learned(read) == [True] and read.meta == field
+
+
+@pytest.mark.parametrize("field", [{"training": False}, {"loss_mask": 0}])
+def test_further_names_of_a_message_mark_are_read(field):
+    assert learned(conversation(USER, {"role": "assistant", "content": "x", **field})[0]) == [False]
+
+
+def test_a_list_of_marks_says_which_messages_are_learned():
+    said = [USER, asking(("a", "love")), answer("x"), {"role": "assistant", "content": "x"}]
+    assert learned(conversation(*said, message_loss_mask=[0, 0, 0, 1])[0]) == [False, True]
+    with pytest.raises(FieldError, match="message_loss_mask: expected 4 marks, one for each message, found 2"):
+        conversation(*said, message_loss_mask=[0, 1])
 
 
 # --- pairing answers with calls -------------------------------------------------------------------------------------
@@ -275,6 +305,7 @@ def test_nulls_that_arrow_filled_in_are_left_out_and_those_with_a_meaning_stay()
     assert list(read.tools[0].properties) == ["town", "note", "until", "seat", "guest"]
     assert notes == {
         "calls: null arguments left out, neither required nor of a type that includes null": 1,
+        "calls: null for a required argument whose type excludes null": 1,
         "tools: null keywords of schemas left out": 2,
     }
 
@@ -360,6 +391,66 @@ def test_reasoning_in_its_field_and_in_the_text_are_read_alike():
     in_text, _ = conversation(USER, {"role": "assistant", "content": "<think>\nHm.\n</think>\n\nRest."})
     in_field, _ = conversation(USER, {"role": "assistant", "content": "Rest.", "reasoning_content": "Hm."})
     assert in_text == in_field
+
+
+def test_a_thought_without_its_beginning_is_no_answer():
+    """Templates write the beginning into the prompt, so that recorded answers lack it."""
+    read, notes = conversation(USER, {"role": "assistant", "content": "Hm.\n</think>\n\nRest."})
+    assert (read.messages[1].thought, read.messages[1].text) == ("Hm.", "Rest.")
+    assert notes == {"messages: a thought without a beginning, read from the beginning of the text": 1}
+
+
+def test_a_thought_that_was_cut_is_not_learned_as_an_answer():
+    read, notes = conversation(USER, {"role": "assistant", "content": "<think>\nHm. I should"})
+    assert [message.role for message in read.messages] == ["user"]
+    assert notes["messages: a thought without an end, read up to the call or the end of the text"] == 1
+    assert notes["messages: of the assistant without words and calls, left out"] == 1
+
+
+def test_a_call_behind_a_thought_without_an_end_is_read():
+    written = '<think>Hm. <tool_call>{"name": "search", "arguments": {"query": "love"}}</tool_call>'
+    read, _ = conversation(USER, {"role": "assistant", "content": written})
+    assert read.messages[1].thought == "Hm." and read.messages[1].text == ""
+    assert [each.call for each in read.messages[1].calls] == [Call("search", {"query": "love"})]
+
+
+def test_a_second_thought_in_the_words_is_counted():
+    read, notes = conversation(USER, {"role": "assistant", "content": "<think>a</think>One.<think>b</think>Two."})
+    assert (read.messages[1].thought, read.messages[1].text) == ("a", "One.<think>b</think>Two.")
+    assert notes == {"messages: a thought behind the first words, kept as text": 1}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"name": "search", "parameters": {"query": "love"}}',
+        '```json\n[{"name": "search", "arguments": {"query": "love"}}]\n```',
+    ],
+)
+def test_a_call_as_bare_json_is_counted(text):
+    _, notes = conversation(USER, {"role": "assistant", "content": text})
+    assert notes == {"messages: text that looks like a call but cannot be read as one, kept as text": 1}
+
+
+def test_json_that_is_no_call_is_an_answer():
+    _, notes = conversation(USER, {"role": "assistant", "content": '{"name": "Lucy", "age": 4}'})
+    assert not notes
+
+
+def test_null_for_a_required_argument_is_counted():
+    _, notes = conversation(USER, asking(("a", None)), answer("x"))
+    assert notes == {"calls: null for a required argument whose type excludes null": 1}
+
+
+@pytest.mark.parametrize("name", ["conversations", "conversation"])
+def test_messages_with_roles_may_have_the_name_of_sharegpt(name):
+    record = {name: [USER, {"role": "assistant", "content": "Listen."}], "tools": [SEARCH]}
+    assert auto.recognised(record) == ("openai", f"`{name}` have a `role`")
+    (read,) = openai.parse(record, 1, Counter())
+    assert [message.text for message in read.messages] == ["Advice?", "Listen."] and not read.meta
+    record[name][1]["content"] = None
+    with pytest.raises(FieldError, match=rf"{name}\[1\].content: expected a string, found null"):
+        list(openai.parse(record, 1, Counter()))
 
 
 def test_a_tools_answer_may_be_an_object():

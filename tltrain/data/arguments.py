@@ -63,8 +63,8 @@ def checked(call: Call, tools: Mapping[str, Tool], notes: Counter[str]) -> Call:
     """Return the call under the name of a tool on offer, without the nulls that Arrow fills in, and count the rest.
 
     Null is left out where the tool has no such parameter, or one that is not required and whose type excludes null.
-    Calls of other tools, arguments that the tool does not have and missing required ones are only counted: a log may
-    hold a call that its tool refused, which is what MAE looks for.
+    Calls of other tools, arguments that the tool does not have and required ones that are missing or null are only
+    counted: a log may hold a call that its tool refused, which is what MAE looks for.
     """
     name = offered_name(call.name, tools)
     if name != call.name:
@@ -80,6 +80,9 @@ def checked(call: Call, tools: Mapping[str, Tool], notes: Counter[str]) -> Call:
         notes["calls: with arguments that the tool does not have"] += 1
     if not arguments.keys() >= set(tool.required):
         notes["calls: without an argument that is required"] += 1
+    null = [tool.properties.get(key) for key in tool.required if arguments.get(key, "") is None]
+    if any(isinstance(own, dict) and not _nullable(own) for own in null):
+        notes["calls: null for a required argument whose type excludes null"] += 1
     return Call(name, arguments)
 
 

@@ -37,6 +37,8 @@ TOO_LONG = f"a record of at most {MAX_BYTES >> 20} MiB"
 
 _SPLIT = re.compile(r"(?:^|[-_./])(train|training|test|valid|validation|dev|eval)(?=[-_./]|$)")
 _STATED_SPLIT = {"training": "train", "valid": "validation", "dev": "validation", "eval": "validation"}
+_AS_JSON = "read it with {} and write JSON lines"
+_TEXT_TABLES = (".csv", ".tsv")
 _FOREIGN = {
     b"PK\x03\x04": "a zip archive: unpack it first (unzip FILE)",
     b"7z\xbc\xaf": "a 7z archive: unpack it first",
@@ -44,6 +46,12 @@ _FOREIGN = {
     b"\x89PNG": "a picture",
     b"%PDF": "a PDF document",
     b"version https://git-lfs": "a pointer of Git LFS instead of the file: git lfs pull",
+    b"{'": f"Python's notation: {_AS_JSON.format('ast.literal_eval')}",
+    b"[{'": f"Python's notation: {_AS_JSON.format('ast.literal_eval')}",
+    b"//": "comments, which JSON does not have: take them out",
+    b"/*": "comments, which JSON does not have: take them out",
+    b"<!DOCTYPE": "a page of HTML: download the file itself",
+    b"<html": "a page of HTML: download the file itself",
 }
 """First bytes of files that hold no records as they are, and what they are."""
 
@@ -130,6 +138,8 @@ def open_file(path: str | PathLike[str]) -> Iterator[io.BufferedReader]:
                 break
             file = stack.enter_context(_converted(path, kind(file)))
         foreign = next((what for magic, what in _FOREIGN.items() if head.startswith(magic)), None)
+        if str(path).lower().endswith(_TEXT_TABLES) and not head.lstrip().startswith((b"{", b"[")):
+            foreign = f"a table of text: {_AS_JSON.format('pandas.read_csv')}"
         if foreign is not None:
             raise TltrainError(f"{path}: expected a file of JSON, found {foreign}")
         yield file

@@ -18,9 +18,12 @@ from tltrain.data.text_calls import LOOKS_LIKE_CALL, responses, split_calls, spl
 from tltrain.errors import FieldError
 from tltrain.trajectory import Call, Message, Tool, ToolCall, Trajectory
 
-LEARN = ("weight", "loss_weight", "loss", "train", "trainable", "learn")
+LEARN = ("weight", "loss_weight", "loss", "train", "training", "trainable", "learn", "loss_mask")
 """Fields by which trainers leave a message of the assistant out of the loss: OpenAI and LLaMA-Factory (`weight`,
-`loss_weight`), ms-swift (`loss`), axolotl (`train`), and others."""
+`loss_weight`), ms-swift (`loss`), axolotl (`train`, `training`), and others. A record may have them too, for all of its
+messages."""
+MASK = "message_loss_mask"
+"""A record's field with a mark a message: 0 or false leaves it out of the loss."""
 
 
 class Made(NamedTuple):
@@ -71,6 +74,35 @@ def is_learned(message: Mapping[str, Any], where: str) -> bool:
     return learned
 
 
+def marked(record: Mapping[str, Any], entries: Sequence[Entry], count: int | None = None) -> list[Entry]:
+    """Return the entries without those learned that the record's own fields (`LEARN`, `MASK`) leave out of the loss.
+
+    A record's other fields are any information of its source, so that only false, 0 and their texts count there.
+
+    Args:
+        count: messages of the record, where each is one of `entries`; None where they are not its messages.
+
+    Raises:
+        FieldError: `MASK` does not have as many marks as the record has messages.
+    """
+    whole = not any(_is_no(record.get(key)) for key in LEARN)
+    marks = record.get(MASK)
+    if count is None or not isinstance(marks, list):
+        return [entry if whole else replace(entry, learn=False) for entry in entries]
+    if len(marks) != count:
+        raise FieldError(MASK, f"{count} marks, one for each message", f"{len(marks)}")
+    return [
+        replace(entry, learn=entry.learn and whole and not _is_no(mark))
+        for entry, mark in zip(entries, marks, strict=True)
+    ]
+
+
+def _is_no(value: Any) -> bool:
+    if isinstance(value, str):
+        return value.strip().lower() in ("false", "0")
+    return isinstance(value, int | float) and not value
+
+
 def record_id(record: Mapping[str, Any], number: int) -> str:
     """Return a record's id, or its number if it has none."""
     return str(number) if record.get("id") is None else expect_id(record)
@@ -91,7 +123,7 @@ def trajectory(
         tools: None where the record names none, which is an error if its messages call some.
         instructions: those that stand outside of the messages.
     """
-    messages, own = assemble(entries, tools or (), notes)
+    messages, own = assemble(marked(record, list(entries)), tools or (), notes)
     check_tools(tools, messages, notes)
     said = "\n\n".join(filter(None, [instructions, own]))
     return Trajectory(record_id(record, number), tuple(tools or ()), messages, said, rest(record, "id", *known))
@@ -181,7 +213,7 @@ def _read_text(entries: Iterable[Entry], notes: Counter[str]) -> Iterator[Entry]
 
 
 def _read_assistant(entry: Entry, notes: Counter[str]) -> Entry:
-    thought, text = split_thought(entry.text)
+    thought, text = split_thought(entry.text, notes)
     words, calls = split_calls(text, f"{entry.where}.content", notes)
     if calls:
         if entry.calls:

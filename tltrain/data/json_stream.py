@@ -41,7 +41,9 @@ def numbered_values(path: str | PathLike[str], file: BinaryIO, problem: Problem)
         if not (first.endswith(b"]") and second.startswith(b"[")):
             yield from _stream(path, _Text(_rejoined(head, file)), problem, listed=True)
             return
-    elif first.startswith(b"{") and _is_cut(first) and not (second.startswith(b"{") and _parses(second)):
+    elif first.startswith(b"{") and (
+        _is_followed(first) or (_is_cut(first) and not (second.startswith(b"{") and _parses(second)))
+    ):
         yield from _stream(path, _Text(_rejoined(head, file)), problem, listed=False)
         return
     elif not second and (wrapped := _wrapped(first)) is not None:
@@ -87,6 +89,16 @@ def _is_cut(line: bytes) -> bool:
     except FieldError as error:
         return str(error.found).startswith("the end at character")
     return False
+
+
+def _is_followed(line: bytes) -> bool:
+    """Return whether a line holds an object and the beginning of another."""
+    try:
+        text = decode(line)
+        _, end = raw_json(text, 0, "line")
+    except FieldError:
+        return False
+    return text[end:].lstrip(" \t,").startswith("{")
 
 
 def _parses(line: bytes) -> bool:

@@ -17,7 +17,8 @@ and a field that keeps a message out of the loss (`tltrain.data.conversations.LE
 where system messages go: `tltrain.data.conversations.assemble`.
 
 As a benchmark (`parse_sample`), a record's golden calls are in its field `tool_calls` and its prompt is all of
-`messages`; without that field they are the calls of the last assistant message that has any, and the prompt ends there.
+`messages`; an empty list says that no call is right. Without that field they are the calls of the last assistant
+message that has any, and the prompt ends there.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from dataclasses import replace
 from typing import Any
 
 from tltrain.data.arguments import checked, read_named_call
-from tltrain.data.conversations import LEARN, Entry, Made, assemble, check_tools, is_learned, record_id
+from tltrain.data.conversations import LEARN, MASK, Entry, Made, assemble, check_tools, is_learned, marked, record_id
 from tltrain.data.reading import (
     expect,
     expect_choice,
@@ -57,21 +58,35 @@ _KNOWN = ("role", "content", "tool_calls", "function_call", "tool_call_id", "nam
 
 def recognise(record: dict[str, Any]) -> str:
     """Return what shows that a record has this format; empty if nothing does."""
-    messages = record.get("messages")
+    name = _field(record)
+    messages = record.get(name)
     if isinstance(messages, str) and messages.lstrip().startswith("["):
-        return "`messages` is the text of a list"
-    stated = (
-        isinstance(messages, list) and bool(messages) and all(isinstance(m, dict) and "role" in m for m in messages)
-    )
-    return "`messages` have a `role`" if stated else ""
+        return f"`{name}` is the text of a list"
+    return f"`{name}` have a `role`" if _have_roles(messages) else ""
+
+
+def _have_roles(messages: Any) -> bool:
+    return isinstance(messages, list) and bool(messages) and all(isinstance(m, dict) and "role" in m for m in messages)
+
+
+def _field(record: dict[str, Any]) -> str:
+    """Return the field of a record's messages: `messages`, or ShareGPT's name where its messages have role and content.
+
+    The paper's files have such messages too, with tools in the text of the first.
+    """
+    for name in ("conversations", "conversation"):
+        messages = record.get(name)
+        if record.get("messages") is None and _have_roles(messages) and all("content" in m for m in messages):
+            text = str(messages[0]["content"])
+            return "messages" if text.startswith("[") or "Function:\ndef " in text else name
+    return "messages"
 
 
 def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]:
     """Parse the one trajectory of a record. Without an id its number is the id; other fields become `meta`."""
     tools, messages, instructions = conversation(record, notes)
-    yield Trajectory(
-        record_id(record, number), tools, messages, instructions, rest(record, "id", "messages", "tools", "functions")
-    )
+    meta = rest(record, "id", _field(record), "tools", "functions", MASK)
+    yield Trajectory(record_id(record, number), tools, messages, instructions, meta)
 
 
 def parse_sample(record: Any, number: int, notes: Counter[str]) -> Iterator[Sample]:
@@ -81,7 +96,9 @@ def parse_sample(record: Any, number: int, notes: Counter[str]) -> Iterator[Samp
     if record.get("tool_calls") is None:
         at = next((i for i in reversed(range(len(messages))) if _has_calls(messages[i])), None)
         if at is None:
-            raise FieldError("tool_calls", "golden calls here or in an assistant message", "neither")
+            raise FieldError(
+                "tool_calls", "golden calls here or in an assistant message, or [] where no call is right", "neither"
+            )
         made = _calls(messages[at], f"messages[{at}]", notes)
         if messages[at + 1 :]:
             notes["messages: those after the golden calls are not in the prompt"] += 1
@@ -89,15 +106,13 @@ def parse_sample(record: Any, number: int, notes: Counter[str]) -> Iterator[Samp
     else:
         made = _calls(record, "", notes)
     tools, prompt, instructions = conversation({**record, "messages": messages}, notes)
-    if not made:
-        raise FieldError("tool_calls", "at least one golden call", "an empty list")
     if not prompt or prompt[-1].role == "assistant":
         raise FieldError("messages", "a user's or tool's message before the golden calls", "none")
     offered = {tool.name: tool for tool in tools}
     golden = tuple(checked(each.call, offered, notes) for each in made)
     meta = rest(record, "id", "messages", "tools", "functions", "tool_calls")
     identity = record_id(record, number)
-    yield Sample(identity, tools, prompt, golden, instructions, meta, parallel=len(golden) > 1)
+    yield Sample(identity, tools, prompt, golden, instructions, meta, parallel=len(golden) > 1, abstain=not golden)
 
 
 def _has_calls(entry: Any) -> bool:
@@ -112,8 +127,9 @@ def conversation(record: Any, notes: Counter[str]) -> tuple[tuple[Tool, ...], tu
     if isinstance(record, list):
         raise FieldError("record", 'an object {"messages": [...], "tools": [...]}', "a list, of messages without tools")
     record = expect(record, dict, "record")
-    raw = _messages(record)
-    entries = [entry_of(expect(each, dict, f"messages[{i}]"), f"messages[{i}]", notes) for i, each in enumerate(raw)]
+    raw, name = _messages(record), _field(record)
+    entries = [entry_of(expect(each, dict, f"{name}[{i}]"), f"{name}[{i}]", notes) for i, each in enumerate(raw)]
+    entries = marked(record, entries, len(raw))
     tools = _tools(record, raw, notes)
     if tools is None:
         entries, tools = tools_in_text(entries, notes)
@@ -136,10 +152,11 @@ def tools_in_text(entries: list[Entry], notes: Counter[str]) -> tuple[list[Entry
 
 
 def _messages(record: dict[str, Any]) -> list[Any]:
-    value = record.get("messages")
+    name = _field(record)
+    value = record.get(name)
     if isinstance(value, str) and value.lstrip().startswith("["):
-        return expect(parse_json(value, "messages"), list, "messages")
-    return member(record, "messages", list)
+        return expect(parse_json(value, name), list, name)
+    return member(record, name, list)
 
 
 def _tools(record: dict[str, Any], messages: list[Any], notes: Counter[str]) -> tuple[Tool, ...] | None:

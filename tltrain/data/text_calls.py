@@ -27,7 +27,13 @@ _RESPONSE = re.compile(r"<(tool_response|function_response)>(.*?)(?:</\1>|\Z)", 
 _FUNCTION = re.compile(r"\s*<function=([^>\n]+)>(.*?)</function>\s*", re.DOTALL)
 _PARAMETER = re.compile(r"<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>", re.DOTALL)
 _TAG = re.compile(r"^\s*<[^>]{1,30}>|<[^>]{1,30}>\s*$|^\s*\[THINK\]|\[/THINK\]\s*$")
-LOOKS_LIKE_CALL = re.compile(r"<(?:tool_call|function_?call)>|\[TOOL_CALLS\]|<\|python_tag\|>|<\|tool_call")
+_OPENED = re.compile(r"<think>|\[THINK\]")
+_CLOSED = re.compile(r"(?<!`)</think>|\[/THINK\]")
+LOOKS_LIKE_CALL = re.compile(
+    r"<(?:tool_call|function_?call)>|\[TOOL_CALLS\]|<\|python_tag\|>|<\|tool_call"
+    r'|\A\s*(?:```\w*\s*)?\[?\s*\{\s*"name"\s*:\s*"[^"\n]+"\s*,\s*"(?:arguments|parameters)"\s*:\s*[{"]'
+)
+"""Marks of calls, and JSON at the beginning of a text that names a tool and its arguments."""
 
 
 _TOOLS = re.compile(r"<tools>(.*?)</tools>", re.DOTALL)
@@ -67,13 +73,24 @@ class Response(NamedTuple):
     name: str = ""
 
 
-def split_thought(text: str) -> tuple[str, str]:
-    """Return the thought at the beginning of a message's text and what follows; a thought without end stays text."""
+def split_thought(text: str, notes: Counter[str]) -> tuple[str, str]:
+    """Return the thought at the beginning of a message's text and what follows.
+
+    A thought without an end reaches to the first call in the text, or to the text's end: an answer that was cut in its
+    thought says nothing. A thought without a beginning, which the prompt's template wrote, ends at the first mark.
+    """
     end = thought_end(text)
-    if not end:
-        return "", text
-    thought = _TAG.sub("", text[:end])
-    return thought.strip(), text[end:].lstrip()
+    if end is None:
+        notes["messages: a thought without an end, read up to the call or the end of the text"] += 1
+        call = _CALL.search(text)
+        end = call.start() if call else len(text)
+    elif not end and (closed := _CLOSED.search(text)) and not _OPENED.search(text[: closed.start()]):
+        notes["messages: a thought without a beginning, read from the beginning of the text"] += 1
+        end = closed.end()
+    words = text[end:].lstrip() if end else text
+    if _OPENED.search(words) and _CLOSED.search(words):
+        notes["messages: a thought behind the first words, kept as text"] += 1
+    return _TAG.sub("", text[:end]).strip(), words
 
 
 def split_calls(text: str, where: str, notes: Counter[str]) -> tuple[str, list[Call]]:
