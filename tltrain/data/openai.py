@@ -27,7 +27,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from tltrain.data.arguments import checked, read_named_call
 from tltrain.data.conversations import LEARN, MASK, Entry, Made, assemble, check_tools, is_learned, marked, record_id
@@ -65,7 +65,7 @@ def recognise(record: dict[str, Any]) -> str:
     return f"`{name}` have a `role`" if _have_roles(messages) else ""
 
 
-def _have_roles(messages: Any) -> bool:
+def _have_roles(messages: Any) -> TypeGuard[list[dict[str, Any]]]:
     return isinstance(messages, list) and bool(messages) and all(isinstance(m, dict) and "role" in m for m in messages)
 
 
