@@ -101,9 +101,7 @@ def test_a_file_that_holds_no_records_is_named_for_what_it_is(tmp_path, content,
 def test_a_table_of_text_is_named_with_what_reads_it(tmp_path):
     path = tmp_path / "chats.csv"
     path.write_text("query,tools,answers\nRome,[],[]\n")
-    with pytest.raises(
-        TltrainError, match=r"found a table of text: read it with pandas\.read_csv"
-    ):
+    with pytest.raises(TltrainError, match=r"found a table of text: read it with pandas\.read_csv"):
         list(records(path))
     path.write_text(LINES)
     assert [record for _, record in records(path)] == TWO
