@@ -5,10 +5,12 @@ the order of the paper's reward table (IRM). `tltrain.config.rewards` has the ta
 comparison of values. Nothing here depends on models or benchmarks.
 
 `grade_answer` grades an answer that may make several calls: each is matched to one of the golden calls.
+`grade_abstention` grades an answer to a question to which no call is right.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -16,15 +18,18 @@ from itertools import chain
 
 from tltrain.config import Matching
 from tltrain.config.rewards import PAPER_REWARD, PAPER_SETTINGS, RewardSettings, RewardTable
+from tltrain.errors import TltrainError
 from tltrain.formats.calls import UNREADABLE, CallSyntaxError, read_call, read_calls, split_calls
 from tltrain.formats.matching import best_pairs
-from tltrain.formats.preamble import words_before_call
+from tltrain.formats.preamble import thought_end, words_before_call
 from tltrain.formats.reasons import parameter_faults, quoted, shortened, shown, shown_golden
 from tltrain.formats.values import optional, same_value
-from tltrain.trajectory import ANY, Call, OneOf, Tool
+from tltrain.trajectory import ANY, Call, OneOf, Sample, Tool
 
 __all__ = [
+    "ABSTENTION",
     "ANY",
+    "CALL_OUTCOMES",
     "CUT",
     "PAPER_REWARD",
     "PAPER_SETTINGS",
@@ -35,9 +40,11 @@ __all__ = [
     "Outcome",
     "RewardSettings",
     "RewardTable",
+    "abstention",
     "calls_of",
     "first_call",
     "grade",
+    "grade_abstention",
     "grade_answer",
     "named_row",
     "same_value",
@@ -45,7 +52,10 @@ __all__ = [
 
 
 class Outcome(StrEnum):
-    """Where a call first goes wrong, from worst to best; `MISSING_CALL`: an answer of several calls lacks this one."""
+    """Where a call first goes wrong, from worst to best; `MISSING_CALL`: an answer of several calls lacks this one.
+
+    The last two are of questions to which no call is right.
+    """
 
     FORMAT_ERROR = "format_error"
     WORDS_BEFORE_CALL = "words_before_call"
@@ -55,12 +65,18 @@ class Outcome(StrEnum):
     PARAMETERS = "parameters"
     WRONG_VALUE = "wrong_value"
     CORRECT = "correct"
+    CALLED_ANYWAY = "called_anyway"
+    ABSTAINED = "abstained"
 
 
+ABSTENTION = (Outcome.CALLED_ANYWAY, Outcome.ABSTAINED)
+"""The outcomes that only questions have to which no call is right."""
+CALL_OUTCOMES = tuple(outcome for outcome in Outcome if outcome not in ABSTENTION)
+"""The outcomes of questions that ask for a call, from worst to best."""
 CUT = "cut"
 """The outcome of a sampled response that the limit of its length cut before a call could be read."""
 SAMPLED_OUTCOMES = (CUT, *(outcome.value for outcome in Outcome))
-"""The outcomes of sampled responses (IRM), from worst to best."""
+"""The outcomes of sampled responses (IRM), from worst to best; at last those of `ABSTENTION`."""
 
 # (any hallucinated, any redundant, any missing) -> the row of the reward table
 _PARAMETER_ROWS = {
@@ -253,6 +269,71 @@ def grade_answer(
     ]
     free = [grade(call, None, tools, values) for at, call in enumerate(calls) if at not in pairs]
     return AnswerGrade(tuple(grades), tuple(free))
+
+
+def abstention(sample: Sample, prediction: str) -> Grade:
+    """Grade an answer to a question to which no call is right; its record may list tools that stand for words.
+
+    Raises:
+        TltrainError: the record's field is not a list of names.
+    """
+    tools = sample.meta.get(ABSTAINING_TOOLS) or ()
+    if isinstance(tools, str) or not all(isinstance(name, str) for name in tools):
+        raise TltrainError(f"{sample.id}: {ABSTAINING_TOOLS}: expected a list of tools' names, found {tools!r}")
+    return grade_abstention(prediction, sample.tools, tools)
+
+
+ABSTAINING_TOOLS = "abstaining_tools"
+"""The record field that lists tools whose call answers the user in place of words (`finish`, `ask_to_user`)."""
+
+
+def grade_abstention(prediction: str, tools: Sequence[Tool], abstaining: Collection[str] = ()) -> Grade:
+    """Grade an answer to a question to which no call is right.
+
+    It is `ABSTAINED` if it is words, and `CALLED_ANYWAY` if it makes a call, of whatever tool and behind whatever
+    words. An empty answer and the beginning of a call that cannot be read are neither: a `FORMAT_ERROR`.
+
+    Args:
+        abstaining: names of tools on offer whose call answers the user; an answer of such calls alone abstains.
+
+    Never raises for a model's answer.
+    """
+    begins = thought_end(prediction)
+    if begins is None:
+        return Grade(Outcome.FORMAT_ERROR, "a thought that does not end")
+    said = prediction[begins:].strip()
+    if not said:
+        return Grade(Outcome.FORMAT_ERROR, "the answer is empty")
+    names = {tool.name for tool in tools}
+    if calls := _made_calls(said, names):
+        other = next((call for call in calls if call.name not in abstaining or call.name not in names), None)
+        if other is None:
+            return Grade(Outcome.ABSTAINED, f"{quoted([calls[0].name])} answers the user", calls[0])
+        return Grade(Outcome.CALLED_ANYWAY, f"no call is right, and {quoted([other.name])} is called", other)
+    read = _read(said, names)
+    if isinstance(read, Grade):
+        if read.outcome is Outcome.WORDS_BEFORE_CALL:
+            return Grade(Outcome.CALLED_ANYWAY, f"no call is right, and {read.reason}")
+        if said.startswith(UNREADABLE) or said.lstrip("[ ").startswith(tuple(f"{name}(" for name in names)):
+            return Grade(Outcome.FORMAT_ERROR, read.reason)
+    return Grade(Outcome.ABSTAINED, "answered without a call")
+
+
+def _made_calls(said: str, names: Collection[str]) -> list[Call]:
+    """Return the calls that an answer begins with.
+
+    Of a tool that is not on offer they count only if nothing else is said, since words may look like one: `sin(30) is
+    0.5`.
+    """
+    calls = read_calls(said)
+    if not calls or calls[0].name in names:
+        return calls
+    parts = split_calls(said)
+    whole = all(isinstance(part, Call) and _NAME.fullmatch(part.name) for part in parts)
+    return calls if whole and said.endswith((")", ")]")) else []
+
+
+_NAME = re.compile(r"[\w.\-/:]+")
 
 
 def calls_of(prediction: str, tools: Sequence[Tool]) -> list[Call | str]:

@@ -175,6 +175,16 @@ def actions(messages: Sequence[Message]) -> list[Action]:
     return found
 
 
+def abstains(messages: Sequence[Message], action: Action) -> bool:
+    """Return whether an action answers the user directly in words, so that the user's message asks for no call."""
+    return (
+        action.call is None
+        and bool(messages[action.at].text.strip())
+        and action.at > 0
+        and messages[action.at - 1].role == "user"
+    )
+
+
 def _answers(messages: Sequence[Message], at: int) -> list[int | None]:
     """Return the index of the answer to each call of the assistant message at `at`; plain text counts as one call.
 
@@ -247,7 +257,8 @@ class Sample:
     """A benchmark question: given `messages` (the last one from the user or a tool), call one of `tools`.
 
     Each of `goldens` is a correct answer; if they are `parallel`, they are calls of one message, and all of them are
-    asked for. `meta` holds the fields by which results are split (`scenario`, `level`, `turn`, ...).
+    asked for. With `abstain` no call is right, and there are no goldens. `meta` holds the fields by which results are
+    split (`scenario`, `level`, `turn`, ...).
     """
 
     id: str
@@ -257,6 +268,7 @@ class Sample:
     instructions: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict)
     parallel: bool = False
+    abstain: bool = False
 
     @property
     def asked(self) -> tuple[tuple[Call, ...], ...]:

@@ -172,6 +172,9 @@ def text(sample): return "1"
 def rule(answer): return True
 def odd(record, size: object = 1): return size
 class Empty: pass
+def no_answers(samples): pass
+def no_samples(seed): pass
+def none_read(path): pass
 """,
     "broken.py": "def f(:\n",
     "needs.py": "import no_such_package\n",
@@ -214,6 +217,11 @@ MISTAKES = {
         ["data=pairs", "data._target_=wrong.odd"],
         "wrong.odd: the type of its parameter size has no form in a configuration",
     ),
+    "a weighting that cannot be called": (
+        ["stage=sft", "weighting=quoted", "weighting._target_=wrong.Empty"],
+        "weighting._target_=wrong.Empty: expected a function of turn or of log_probs, found a class without a method "
+        "__call__(self, turn)",
+    ),
     "a weighting beside stage.w_max": (["stage=pkt", "weighting=dft"], "weighting=dft reads no stage.w_max: stage=sft"),
     "a wrong expression": (
         ["stage=sft", "weighting=pattern", "weighting.pattern='('"],
@@ -249,6 +257,7 @@ def test_a_mistake_is_told_in_one_line_before_anything_is_read(mistaken, name):
         ),
         (["data._target_=wrong.dicts"], "record 1: wrong.dicts: expected a Trajectory, or several of them (return "),
         (["data._target_=wrong.key_error"], "found KeyError: 'nope' (wrong.py, line 4)"),
+        (["data._target_=wrong.none_read"], "data._target_=wrong.none_read: expected trajectories (return a list, or"),
         (["data._target_=wrong.lists"], "data._target_=wrong.lists: item 1: expected a Trajectory, or several of them"),
     ],
 )
@@ -276,8 +285,26 @@ def test_a_reader_that_returns_something_else_is_told_so(mistaken, tltrain, word
             "reward wrong.text: expected a finite number, found '1' for the response to ",
         ),
         (
+            [
+                "benchmark=toolworld",
+                "benchmark.size=2",
+                "source=golden",
+                "reward=cautious",
+                "reward._target_=wrong.Empty",
+            ],
+            "reward._target_=wrong.Empty: expected a function, or a class whose objects are called; Empty has no",
+        ),
+        (
             ["benchmark=toolworld", "benchmark.size=2", "source=words", "source._target_=wrong.Empty"],
             "source._target_=wrong.Empty: expected a function of samples, or a context manager that gives",
+        ),
+        (
+            ["benchmark=toolworld", "benchmark.size=2", "source=words", "source._target_=wrong.no_answers"],
+            "source words: expected a list of 2 texts, one for each sample, found None",
+        ),
+        (
+            ["benchmark=lamps", "benchmark.multi=false", "benchmark._target_=wrong.no_samples", "source=golden"],
+            "benchmark._target_=wrong.no_samples: expected a list of samples, or a dict of such lists, found None",
         ),
     ],
 )

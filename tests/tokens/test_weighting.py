@@ -87,7 +87,7 @@ def test_dft_multiplies_by_the_models_own_probability_without_a_gradient():
         (lambda turn: [1, 2, -1], "expected weights of 0 or more, found -1.0"),
         (lambda turn: [1, 2, float("nan")], "expected weights of 0 or more, found nan"),
         (lambda turn: [0, 0, 0], "expected a weight above 0 in each turn, found none in turn 0/a/0"),
-        (lambda turn: None, "turn 0/a/0: TypeError: 'NoneType' object is not iterable"),
+        (lambda turn: None, "expected a weight for each of 3 tokens of the turn (the end token too), found None: does"),
     ],
 )
 def test_weights_of_another_shape_are_refused(weights, said):

@@ -70,7 +70,7 @@ class RewardTable:
         return cls(**{name: _converted(name, value) for name, value in table.items() if name in own})
 
     def __getitem__(self, row: str) -> float:
-        price = getattr(self, row)
+        price = getattr(self, row, None)
         return self.format_error if price is None else price
 
     @property
@@ -95,6 +95,10 @@ class RewardSettings(RewardTable):
         least=-100,
         most=0,
     )
+    called_anyway: float | None = price(
+        None, "a call where no call is right; null, as is abstained: such questions are not asked (the paper)"
+    )
+    abstained: float | None = price(None, "an answer in words where no call is right; set together with called_anyway")
     trailing_text: float = key(0.0, "added where text stands behind the call", least=-100, most=0)
     no_end_token: float = key(0.0, "added where a call is read but the response has no end token", least=-100, most=0)
     open_text: OpenText = key(
@@ -113,6 +117,16 @@ class RewardSettings(RewardTable):
         "look at the tool's name alone, the text before the first `(`: what the released code does in effect on calls "
         "with double-quoted values",
     )
+
+    def __post_init__(self) -> None:
+        if (self.called_anyway is None) != (self.abstained is None):
+            given, other = ("abstained", "called_anyway")[:: 1 if self.called_anyway is None else -1]
+            raise TltrainError(f"reward.{given}: needs a price for reward.{other}, which is null")
+
+    @property
+    def prices_abstention(self) -> bool:
+        """Whether questions to which no call is right have a price."""
+        return self.abstained is not None
 
     @property
     def superfluous_price(self) -> float:
@@ -134,7 +148,7 @@ def _table_keys() -> type:
 
 
 TableKeys = _table_keys()
-_NULLABLE = ("cut", "words_before_call", "missing_call", "superfluous_call")
+_NULLABLE = ("cut", "words_before_call", "missing_call", "superfluous_call", "called_anyway", "abstained")
 _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "open_text": (f"one of {', '.join(OpenText)}", lambda value: isinstance(value, str) and value in set(OpenText)),
     "open_parameters": (

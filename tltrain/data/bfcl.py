@@ -8,6 +8,9 @@
 A question with several golden calls asks for all of them, in any order (`Sample.parallel`). A model that makes one call
 at a time may make any of them; `tltrain.evaluation.scoring` has `any_call`, `each_call` and `every_call`.
 
+To the questions of the irrelevance sets no call is right (`Sample.abstain`); they have no file of answers. Four of the
+live ones have no tools on offer, and are asked without.
+
 If the possible answers include "", the parameter may be left out (`OneOf.optional`). Types are renamed to JSON schema
 types (`dict` to `object`, `float` to `number`, `tuple` to `array`, `any` to `string`, as the package does). The Java
 and JavaScript sets are not read: their answers are literals of those languages.
@@ -43,6 +46,8 @@ log = logging.getLogger(__name__)
 PACKAGE = "bfcl_eval"
 ROLES: tuple[Role | Literal["system"], ...] = ("system", "user", "assistant")
 EXECUTABLE = ("exec_simple", "exec_multiple", "exec_parallel", "exec_parallel_multiple")
+IRRELEVANCE = ("irrelevance", "live_irrelevance")
+"""Categories whose questions ask for no call."""
 EXPECTED_COUNTS = {
     **dict(zip(EXECUTABLE, (100, 50, 50, 40), strict=True)),
     "simple_python": 400,
@@ -53,6 +58,8 @@ EXPECTED_COUNTS = {
     "live_multiple": 1053,
     "live_parallel": 16,
     "live_parallel_multiple": 24,
+    "irrelevance": 240,
+    "live_irrelevance": 884,
 }
 """Number of questions by category. The executable sets' are the paper's; the others may change between releases."""
 
@@ -98,24 +105,27 @@ def read_samples(
         TltrainError: the files do not exist or do not match each other, or a record is malformed.
     """
     questions, answers = _files(folder(path), category)
-    golden = dict(_answers(answers))
+    golden = {} if answers is None else dict(_answers(answers))
     position = iter(golden)
 
     def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Sample]:
         record = expect(record, dict, "record")
         identity = member(record, "id", str)
-        if identity != next(position, None):
+        if answers is not None and identity != next(position, None):
             raise FieldError("id", f"the id at the same position in {answers}", identity)
         functions = member(record, "function", list)
         tools = expect_tools(
-            [_function(entry, f"function[{i}]") for i, entry in enumerate(functions)], "function", notes
+            [function(entry, f"function[{i}]") for i, entry in enumerate(functions)], "function", notes
         )
         messages, instructions = _question(record)
+        if answers is None:
+            yield Sample(identity, tools, messages, (), instructions, {"scenario": category}, abstain=True)
+            return
         calls = tuple(_golden(entry, tools, answers, identity) for entry in golden[identity])
         yield Sample(identity, tools, messages, calls, instructions, {"scenario": category}, parallel=len(calls) > 1)
 
     samples = list(read_file(questions, parse, report=report))
-    if len(samples) != len(golden):
+    if answers is not None and len(samples) != len(golden):
         raise TltrainError(
             f"{answers}: expected {len(samples)} records, one for each of {questions}, found {len(golden)}"
         )
@@ -138,8 +148,8 @@ def check_place(path: str | PathLike[str] | None, categories: Iterable[str]) -> 
         _files(data, category)
 
 
-def _files(data: Path, category: str) -> tuple[Path, Path]:
-    """Return the question and answer files of a category in any version of BFCL."""
+def _files(data: Path, category: str) -> tuple[Path, Path | None]:
+    """Return the question and answer files of a category in any version of BFCL; no answers where none is asked for."""
     pairs = (
         (data, data / "possible_answer"),
         (data / "unused_datasets" / "question", data / "unused_datasets" / "possible_answer"),
@@ -147,10 +157,13 @@ def _files(data: Path, category: str) -> tuple[Path, Path]:
     for name in filter(None, (category, _OLD_NAMES.get(category))):
         for questions, answers in pairs:
             found = sorted(file.name for file in questions.glob("BFCL_v*.json") if _is_of(file.name, name))
+            if found and category in IRRELEVANCE:
+                return questions / found[-1], None
             if found and (answers / found[-1]).is_file():
                 return questions / found[-1], answers / found[-1]
     hint = nearby.folder_hint(data, [f"BFCL_v*_{category}.json"])
-    raise TltrainError(f"{data}: expected BFCL_v4_{category}.json, and the same in possible_answer/{hint}")
+    too = "" if category in IRRELEVANCE else ", and the same in possible_answer/"
+    raise TltrainError(f"{data}: expected BFCL_v4_{category}.json{too}{hint}")
 
 
 def _is_of(file: str, category: str) -> bool:
@@ -196,7 +209,7 @@ def _question(record: dict[str, Any]) -> tuple[tuple[Message, ...], str]:
 _TYPES = {"dict": "object", "float": "number", "tuple": "array", "any": "string"}
 
 
-def _function(entry: Any, where: str) -> dict[str, Any]:
+def function(entry: Any, where: str) -> dict[str, Any]:
     entry = expect(entry, dict, where)
     return {**entry, "parameters": _schema(member(entry, "parameters", dict, where))}
 
@@ -339,13 +352,14 @@ def official_verdicts(
 ) -> list[bool] | None:
     """Return the verdict of BFCL's `ast_checker` on each answer (a list of calls) to a category's first questions.
 
-    Return None for the executable sets, which have no possible answers (BFCL ran the calls), and if the package cannot
-    be imported. An answer that makes the checker raise counts as wrong.
+    Return None for the executable sets, which have no possible answers (BFCL ran the calls), for the irrelevance sets,
+    and if the package cannot be imported. An answer that makes the checker raise counts as wrong.
     """
-    checker = _checker() if category in EXPECTED_COUNTS and category not in EXECUTABLE else None
+    checker = _checker() if category in EXPECTED_COUNTS and category not in (*EXECUTABLE, *IRRELEVANCE) else None
     if checker is None:
         return None
     questions, possible = _files(folder(path), category)
+    assert possible is not None
     language = sys.modules[checker.__module__].Language.PYTHON
     verdicts = []
     for calls, (_, record), (_, golden) in zip(answers, records(questions), _answers(possible), strict=False):

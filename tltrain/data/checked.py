@@ -48,7 +48,14 @@ def reader(read: Callable[[], Any], target: str, report: ReadReport) -> Iterator
     where = f"data.{targets.TARGET}={target}"
     number = 0
     with targets.explained(where):
-        for number, item in enumerate(_items(read(), Trajectory), 1):
+        found = read()
+        if not isinstance(found, Iterable):
+            what = "None" if found is None else type(found).__name__
+            raise TltrainError(
+                f"{where}: expected trajectories (return a list, or yield), or a function or __call__ with the "
+                f"parameter record; it returned {what}"
+            )
+        for number, item in enumerate(_items(found, Trajectory), 1):
             _refuse(item, Trajectory, f"{where}: item {number}")
             yield item
     if not report.read:

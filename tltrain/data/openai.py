@@ -17,7 +17,8 @@ and a field that keeps a message out of the loss (`tltrain.data.conversations.LE
 where system messages go: `tltrain.data.conversations.assemble`.
 
 As a benchmark (`parse_sample`), a record's golden calls are in its field `tool_calls` and its prompt is all of
-`messages`; without that field they are the calls of the last assistant message that has any, and the prompt ends there.
+`messages`; an empty list says that no call is right. Without that field they are the calls of the last assistant
+message that has any, and the prompt ends there.
 """
 
 from __future__ import annotations
@@ -95,7 +96,9 @@ def parse_sample(record: Any, number: int, notes: Counter[str]) -> Iterator[Samp
     if record.get("tool_calls") is None:
         at = next((i for i in reversed(range(len(messages))) if _has_calls(messages[i])), None)
         if at is None:
-            raise FieldError("tool_calls", "golden calls here or in an assistant message", "neither")
+            raise FieldError(
+                "tool_calls", "golden calls here or in an assistant message, or [] where no call is right", "neither"
+            )
         made = _calls(messages[at], f"messages[{at}]", notes)
         if messages[at + 1 :]:
             notes["messages: those after the golden calls are not in the prompt"] += 1
@@ -103,15 +106,13 @@ def parse_sample(record: Any, number: int, notes: Counter[str]) -> Iterator[Samp
     else:
         made = _calls(record, "", notes)
     tools, prompt, instructions = conversation({**record, "messages": messages}, notes)
-    if not made:
-        raise FieldError("tool_calls", "at least one golden call", "an empty list")
     if not prompt or prompt[-1].role == "assistant":
         raise FieldError("messages", "a user's or tool's message before the golden calls", "none")
     offered = {tool.name: tool for tool in tools}
     golden = tuple(checked(each.call, offered, notes) for each in made)
     meta = rest(record, "id", "messages", "tools", "functions", "tool_calls")
     identity = record_id(record, number)
-    yield Sample(identity, tools, prompt, golden, instructions, meta, parallel=len(golden) > 1)
+    yield Sample(identity, tools, prompt, golden, instructions, meta, parallel=len(golden) > 1, abstain=not golden)
 
 
 def _has_calls(entry: Any) -> bool:

@@ -32,6 +32,8 @@ from tltrain.formats.tl import call_of
 from tltrain.trajectory import Call, Message, Role, Trajectory, sequential
 
 ROLES: Mapping[str, Role] = {"user": "user", "assistant": "assistant", "function": "tool"}
+OTHERWISE = "leave stage.write out for tltrain's own file, which has everything, or write another trainer's"
+"""The remedy where the raw format has no place for something."""
 
 
 def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]:
@@ -82,7 +84,9 @@ def raw_record(trajectory: Trajectory) -> dict[str, Any]:
         TltrainError: it has instructions or an assistant message without a call, which the format cannot represent.
     """
     if trajectory.instructions:
-        raise TltrainError(f"trajectory {trajectory.id}: the paper's raw format cannot hold instructions")
+        raise TltrainError(
+            f"trajectory {trajectory.id}: the paper's raw format has no place for instructions; {OTHERWISE}"
+        )
     tools = [
         {
             "type": "function",
@@ -96,7 +100,9 @@ def raw_record(trajectory: Trajectory) -> dict[str, Any]:
         content = message.text
         if message.role == "assistant":
             if (call := call_of(message)) is None:
-                raise TltrainError(f"trajectory {trajectory.id}: the paper's raw format has no text without a call")
+                raise TltrainError(
+                    f"trajectory {trajectory.id}: the paper's raw format has no words without a call; {OTHERWISE}"
+                )
             content = f"{call.name}\n{json.dumps(dict(call.arguments), ensure_ascii=False)}"
         conversation.append({"role": names[message.role], "content": content})
     return {"id": trajectory.id, "conversations": conversation, **rest(trajectory.meta, "id", "conversations")}

@@ -317,9 +317,7 @@ DATASET_INFO: Final = {
 }
 
 TRAINERS: Final[Mapping[str, TrainerFile]] = {
-    "trl": TrainerFile(
-        "train.jsonl", _trl, "SFTTrainer learns the completions alone: leave completion_only_loss unset"
-    ),
+    "trl": TrainerFile("train.jsonl", _trl, "SFTTrainer: leave completion_only_loss and assistant_only_loss unset"),
     "ms_swift": TrainerFile("train.jsonl", _ms_swift, "swift sft --dataset train.jsonl --agent_template hermes"),
     "axolotl": TrainerFile(
         "train.jsonl", _axolotl, "datasets: [{path: train.jsonl, type: chat_template, message_field_training: train}]"

@@ -254,6 +254,7 @@ def read_entries(folder: Path, category: str) -> Mapping[str, Entry]:
         TltrainError: there are no such files, they do not belong together, or a record is not as said above.
     """
     questions, answers = bfcl._files(folder / "data", category)
+    assert answers is not None  # only of the single-turn irrelevance sets
     golden = dict(bfcl._answers(answers))
     position = iter(golden)
 
@@ -330,7 +331,7 @@ def _documented(folder: Path, name: str) -> tuple[Tool, ...]:
     """The tools of a class."""
     path = folder / "data" / "multi_turn_func_doc" / f"{MODULES[name]}.json"
     try:
-        entries = [bfcl._function(record, "record") for _, record in records(path)]
+        entries = [bfcl.function(record, "record") for _, record in records(path)]
         return expect_tools(entries, "functions", Counter())
     except FieldError as error:
         raise TltrainError(f"{path}: {error}") from None

@@ -10,15 +10,15 @@ from omegaconf import DictConfig
 
 from tltrain import toolworld
 from tltrain.config import BfclBenchmark, FileBenchmark, RotbenchBenchmark, ToolworldBenchmark
-from tltrain.data import bfcl, checked, openai, rotbench, toolalpaca
-from tltrain.data.reading import ReadReport, check_file, read_file
+from tltrain.data import bfcl, checked, openai, rotbench, toolalpaca, when2call
+from tltrain.data.reading import Parse, ReadReport, check_file, read_file
 from tltrain.errors import TltrainError
 from tltrain.runtime import targets
 from tltrain.trajectory import Sample
 
 log = logging.getLogger(__name__)
 
-FIRST_CALL = ("bfcl", "openai")
+FIRST_CALL = ("bfcl", "openai", "when2call")
 """Benchmarks whose answers in the TL format may be a list, `[f(...), g(...)]`, of which the first call is graded."""
 
 TURNS = {"first": "rotbench_", "third": "rotbench_third_"}
@@ -49,6 +49,8 @@ def _loaded(benchmark: DictConfig, seed: int) -> dict[str, list[Sample]]:
     where = f"benchmark.{targets.TARGET}={target}"
     with targets.explained(where):
         found = targets.call(benchmark, LOADERS, "benchmark", seed=seed)
+        if found is None:
+            raise TltrainError(f"{where}: expected a list of samples, or a dict of such lists, found None")
         sets = {str(key): list(value) for key, value in (found if isinstance(found, dict) else {name: found}).items()}
     for samples in sets.values():
         checked.check(samples, Sample, where)
@@ -64,6 +66,7 @@ NEEDED = {
     "rotbench": "RoTBench's release: give benchmark.path=FOLDER with first_turn/",
     "toolalpaca": "ToolAlpaca's data: give benchmark.path=FOLDER with eval_*.json",
     "openai": "a file: give benchmark.path=FILE of messages, tools, tool_calls",
+    "when2call": "a file: give benchmark.path=FILE, When2Call's test set",
 }
 """What a benchmark reads that nothing brings along."""
 
@@ -119,9 +122,18 @@ def _bfcl(benchmark: BfclBenchmark, seed: int) -> dict[str, list[Sample]]:
 
 
 def _openai(benchmark: FileBenchmark, seed: int) -> dict[str, list[Sample]]:
+    return _of_file(benchmark, openai.parse_sample)
+
+
+def _when2call(benchmark: FileBenchmark, seed: int) -> dict[str, list[Sample]]:
+    return _of_file(benchmark, when2call.parse_sample)
+
+
+def _of_file(benchmark: FileBenchmark, parse: Parse[Sample]) -> dict[str, list[Sample]]:
+    """The samples of one file, as a set that is named after it."""
     path = _path(benchmark)
     report = ReadReport()
-    samples = list(read_file(path, openai.parse_sample, report=report))
+    samples = list(read_file(path, parse, report=report))
     _tell_notes(report)
     return {Path(path).stem: samples}
 
@@ -142,7 +154,7 @@ def check_place(benchmark: DictConfig) -> None:
         rotbench.check_place(_path(benchmark), benchmark.turns, benchmark.levels)
     elif benchmark.name == "toolalpaca":
         toolalpaca.files(_path(benchmark))
-    elif benchmark.name == "openai":
+    elif benchmark.name in ("openai", "when2call"):
         check_file(_path(benchmark))
 
 
@@ -152,5 +164,6 @@ LOADERS: dict[str, Callable[..., dict[str, list[Sample]]]] = {
     "toolalpaca": _toolalpaca,
     "bfcl": _bfcl,
     "openai": _openai,
+    "when2call": _when2call,
 }
 """The benchmarks with one call a sample, by name; the annotation of its settings says the keys of each."""

@@ -15,12 +15,15 @@ class MetricInfo:
     lower_is_better: bool = False
 
 
+ABSTENTION = "abstention"
+"""The metric of questions to which no call is right, which have none of the others."""
 METRICS = {
     info.key: info
     for info in (
         MetricInfo("ts", "TS", "tool selection: the right tool"),
         MetricInfo("pi", "PI", "parameter identification: TS and the right parameters"),
         MetricInfo("cf", "CF", "content filling: PI and every value right"),
+        MetricInfo(ABSTENTION, "abstention", "of questions to which no call is right: answered without a call"),
         MetricInfo("de", "DE", "documentation errors: calls that contradict the tools' documentation", True),
         MetricInfo(
             "ce",

@@ -14,8 +14,9 @@ from typing import Any, ClassVar, TypeVar
 
 from tltrain.data.reading import expect, expect_id, member, open_file, optional, shown
 from tltrain.errors import FieldError, RecordError, TltrainError
-from tltrain.evaluation.metrics import METRICS, SINGLE_TURN
-from tltrain.grading import AnswerGrade, Grade, RewardTable
+from tltrain.evaluation.metrics import ABSTENTION, METRICS, SINGLE_TURN
+from tltrain.grading import ABSTENTION as ABSTENTION_OUTCOMES
+from tltrain.grading import AnswerGrade, Grade, Outcome, RewardTable
 from tltrain.trajectory import ANY, Call, OneOf, Sample, Tool
 
 T = TypeVar("T")
@@ -43,7 +44,7 @@ class Prediction:
         calls: of an answer of several calls, or to several golden ones, an object for each golden call and then for
             each superfluous call: `call`, `golden`, `grade` (a row, or `superfluous_call`) and `reason`. Empty, and not
             in the file, elsewhere.
-        goldens: the accepted calls, as JSON (`call_to_json`).
+        goldens: the accepted calls, as JSON (`call_to_json`); none where no call is right.
         grade: the row of the reward table, of several golden calls the worst; of a conversation how it ended.
         scores: metric -> whether it is reached, or a number from 0 to 1 (`RATES`, and TS, PI and CF where some of
             several golden calls reach it); keys of the line itself in the file.
@@ -71,9 +72,14 @@ class Prediction:
 
     @classmethod
     def graded(
-        cls, set_name: str, sample: Sample, answer: str, grade: Grade | AnswerGrade, reward: float
+        cls, set_name: str, sample: Sample, answer: str, grade: Grade | AnswerGrade, reward: float | None
     ) -> Prediction:
         """A single-turn answer with its grade."""
+        scores = (
+            {ABSTENTION: grade.outcome is Outcome.ABSTAINED}
+            if sample.abstain
+            else {metric: _whole(getattr(grade, metric)) for metric in SINGLE_TURN}
+        )
         return cls(
             set_name,
             sample.id,
@@ -81,7 +87,7 @@ class Prediction:
             None if grade.prediction is None else call_to_json(grade.prediction),
             [call_to_json(golden) for golden in sample.goldens],
             grade.row,
-            {metric: _whole(getattr(grade, metric)) for metric in SINGLE_TURN},
+            scores,
             reward,
             grade.reason,
             scalars(sample.meta),
@@ -195,13 +201,19 @@ def by_sample(predictions: Iterable[Prediction]) -> dict[tuple[Identity, int], P
 
 
 REWARD_ROWS = tuple(row.name for row in fields(RewardTable))
+GRADES = (*REWARD_ROWS, *(outcome.value for outcome in ABSTENTION_OUTCOMES))
 
 
 def graded_prediction(record: Any) -> Prediction:
-    """Read a line of a single-turn evaluation, which has a grade, TS, PI, CF and a reward. Raises FieldError."""
+    """Read a line of a single-turn evaluation, which has a grade, TS, PI, CF and a reward. Raises FieldError.
+
+    A question to which no call is right has `abstention` instead, and may have no reward.
+    """
     prediction = Prediction.from_json(record)
-    if prediction.grade not in REWARD_ROWS:
-        raise FieldError("grade", f"one of {', '.join(REWARD_ROWS)}", prediction.grade)
+    if prediction.grade not in GRADES:
+        raise FieldError("grade", f"one of {', '.join(GRADES)}", prediction.grade)
+    if ABSTENTION in prediction.scores:
+        return prediction
     for metric in SINGLE_TURN:
         if prediction.scores.get(metric) is None:
             member(record, metric, bool)
@@ -212,11 +224,13 @@ def graded_prediction(record: Any) -> Prediction:
 
 
 def count_grades(predictions: Iterable[Prediction]) -> dict[str, int]:
-    """How many calls fell in each row of the reward table, all rows listed, in the order of the paper."""
-    counts = dict.fromkeys(REWARD_ROWS, 0)
+    """How many calls fell in each row of the reward table, all rows listed, in the order of the paper; then the other
+    grades that occur.
+    """
+    counts = dict.fromkeys(GRADES, 0)
     for prediction in predictions:
         counts[prediction.grade] += 1
-    return counts
+    return {grade: count for grade, count in counts.items() if count or grade in REWARD_ROWS}
 
 
 def read_graded(folder: Path, key: str) -> list[Prediction]:

@@ -2,7 +2,8 @@
 
 Scoring has two halves. The first judges each sample: `rotbench_fixed` through `tltrain.grading`, `rotbench_official`
 as RoTBench's released scorer does, quirks included; `any_call`, `each_call` and `every_call` where several calls are
-asked for. The second, `score` and `score_by`, sums up whatever has `ts`, `pi` and `cf`, so that all scorings share it.
+asked for; `grading.abstention` where no call is right. The second, `score` and `score_by`, sums up whatever has `ts`,
+`pi` and `cf`, so that all scorings share it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,19 @@ from tltrain.errors import TltrainError
 from tltrain.evaluation.intervals import Percentage, percentage
 from tltrain.evaluation.metrics import SINGLE_TURN
 from tltrain.formats.calls import split_calls
-from tltrain.grading import ANY, AnswerGrade, Grade, Outcome, RewardTable, first_call, grade, grade_answer
+from tltrain.grading import (
+    ABSTENTION,
+    ANY,
+    CALL_OUTCOMES,
+    AnswerGrade,
+    Grade,
+    Outcome,
+    RewardTable,
+    first_call,
+    grade,
+    grade_abstention,
+    grade_answer,
+)
 from tltrain.trajectory import Call, Sample
 
 
@@ -68,20 +81,38 @@ def first_scoring(scorings: Iterable[str], preferred: str) -> str:
 
 
 def count_outcomes(grades: Iterable[Grade | AnswerGrade]) -> dict[str, int]:
-    """How many calls (of answers of several: the worst) ended in each `Outcome`, all listed, from worst to best."""
-    return _count([outcome.value for outcome in Outcome], (one.outcome.value for one in grades))
+    """How many calls (of answers of several: the worst) ended in each outcome, from worst to best: all of calls are
+    listed, those of questions to which no call is right where they occur.
+    """
+    return _count([outcome.value for outcome in CALL_OUTCOMES], (one.outcome.value for one in grades))
 
 
 def count_rows(grades: Iterable[Grade | AnswerGrade]) -> dict[str, int]:
-    """How many calls (of answers of several: the worst) fell in each row of the reward table, in the paper's order."""
+    """How many calls (of answers of several: the worst) fell in each row of the reward table, in the paper's order;
+    after these the outcomes of `ABSTENTION` that occur.
+    """
     return _count([row.name for row in fields(RewardTable)], (one.row for one in grades))
 
 
 def _count(keys: Sequence[str], found: Iterable[str]) -> dict[str, int]:
-    counts = dict.fromkeys(keys, 0)
+    counts = dict.fromkeys([*keys, *(outcome.value for outcome in ABSTENTION)], 0)
     for key in found:
         counts[key] += 1
-    return counts
+    return {key: count for key, count in counts.items() if count or key in keys}
+
+
+def abstention_rate(grades: Iterable[Grade | AnswerGrade], seed: int = 0) -> Percentage:
+    """The share of questions to which no call is right that are answered without one."""
+    return percentage((one.outcome is Outcome.ABSTAINED for one in grades), seed)
+
+
+def unasked_words(predictions: Sequence[str], samples: Sequence[Sample]) -> int:
+    """How many questions that ask for a call are answered in words alone: the opposite error."""
+    return sum(
+        grade_abstention(prediction, sample.tools).outcome is Outcome.ABSTAINED
+        for prediction, sample in _pairs(predictions, samples)
+        if not sample.abstain
+    )
 
 
 def any_call(

@@ -145,7 +145,12 @@ def bound(node: DictConfig, function: Callable, group: str) -> Callable[..., Any
     values: dict[str, Any] = {}
     if isinstance(function, type):
         with explained(f"{group}.{TARGET}={node.get(TARGET)}"):
-            function = made(node, function, group)
+            kind, function = function, made(node, function, group)
+        if not callable(function):
+            raise TltrainError(
+                f"{group}.{TARGET}={node.get(TARGET)}: expected a function, or a class whose objects are called; "
+                f"{kind.__name__} has no method __call__"
+            )
     elif settings_of(function) is not None:
         first = (node,)
     else:

@@ -12,6 +12,9 @@ from tltrain.errors import TltrainError
 from tltrain.formats.calls import render_call
 from tltrain.trajectory import Call, Sample, Tool, example
 
+WORDS = "No tool is needed."
+"""A golden answer where no call is right."""
+
 
 class GoldenCalls:
     """The golden call of each sample, or all of them where all are asked for: the ceiling."""
@@ -24,8 +27,13 @@ class GoldenCalls:
         return {}
 
     def __call__(self, samples: Sequence[Sample]) -> list[str]:
-        """The calls as text, one a line."""
-        return ["\n".join(render_call(example(golden)) for golden in self._asked(sample)) for sample in samples]
+        """The calls as text, one a line; words where no call is right."""
+        return [self._text(sample) for sample in samples]
+
+    def _text(self, sample: Sample) -> str:
+        if sample.abstain:
+            return WORDS
+        return "\n".join(render_call(example(golden)) for golden in self._asked(sample))
 
     def _asked(self, sample: Sample) -> Sequence[Call]:
         if not sample.goldens:

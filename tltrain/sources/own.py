@@ -26,7 +26,13 @@ class Answering:
 
     def __call__(self, samples: Sequence[Sample]) -> Sequence[str | None]:
         with targets.explained(f"source {self.name}"):
-            found = list(self.answer(samples=samples))
+            answers = self.answer(samples=samples)
+            if answers is None or isinstance(answers, str):
+                raise TltrainError(
+                    f"source {self.name}: expected a list of {len(samples)} texts, one for each sample, found "
+                    f"{'None' if answers is None else 'one text'}"
+                )
+            found = list(answers)
         if len(found) != len(samples):
             raise TltrainError(f"source {self.name}: expected {len(samples)} answers, found {len(found)}")
         if wrong := [type(text).__name__ for text in found if not isinstance(text, str | None)]:

@@ -36,7 +36,7 @@ from tltrain.evaluation import analysis
 from tltrain.evaluation.analysis import ErrorCounts
 from tltrain.evaluation.records import count_grades, read_graded
 from tltrain.formats.tool_errors import Rule
-from tltrain.grading import Outcome
+from tltrain.grading import CALL_OUTCOMES, Outcome
 from tltrain.runtime import runs, terminal
 from tltrain.trajectory import Trajectory
 from tltrain.views import analysis_tables as report
@@ -240,7 +240,8 @@ def analyse_results(paths: Sequence[str], metrics: dict[str, Any], folder: Path)
 
 def by_outcome(rows: dict[str, int]) -> dict[str, int]:
     """Convert counts by row of the reward table to counts by outcome; all wrong parameters are one outcome."""
-    outcomes = dict.fromkeys((outcome.value for outcome in Outcome), 0)
+    outcomes = dict.fromkeys((outcome.value for outcome in CALL_OUTCOMES), 0)
     for row, count in rows.items():
-        outcomes[row if row in outcomes else Outcome.PARAMETERS.value] += count
+        outcome = row if row in set(Outcome) else Outcome.PARAMETERS.value
+        outcomes[outcome] = outcomes.get(outcome, 0) + count
     return outcomes

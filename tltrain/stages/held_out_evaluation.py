@@ -13,6 +13,7 @@ from tltrain import config
 from tltrain.evaluation import scoring
 from tltrain.runtime import distributed, json_files, runs
 from tltrain.tokens.prompts import questions
+from tltrain.training import pricing
 from tltrain.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ log = logging.getLogger(__name__)
 class HeldOutEvaluation:
     """Answers held-out questions greedily and grades them: reward, and TS, PI, CF with intervals.
 
+    Where the reward prices abstention, questions to which no call is right are asked as well; they are not in TS, PI
+    and CF, but in `abstention` (percent of `abstention_n`).
+
     Args:
         held_out: trajectories, whose first `stage.eval_size` calls are asked for.
     """
@@ -34,10 +38,11 @@ class HeldOutEvaluation:
         self, cfg: DictConfig, encoder: Encoder, held_out: Sequence[Trajectory], judge: RewardFunction
     ) -> None:
         self.cfg, self.encoder, self.judge = cfg, encoder, judge
-        samples = [sample for item in held_out for _, sample in questions(item, encoder.several_calls)]
+        abstaining = pricing.prices_abstention(judge.price)
+        samples = [sample for item in held_out for _, sample in questions(item, encoder.several_calls, abstaining)]
         self.samples = samples[: cfg.stage.eval_size]
         self.offered = offered_names(cfg, encoder)
-        lengths = encoder.answer_lengths(held_out)[: len(self.samples)] if self.samples else []
+        lengths = encoder.answer_lengths(held_out, abstaining)[: len(self.samples)] if self.samples else []
         too_long = sum(length > cfg.stage.max_new_tokens for length in lengths)
         if too_long:
             log.warning(
@@ -72,11 +77,15 @@ class HeldOutEvaluation:
         ]
         judged = [self.judge(sample, text) for sample, text in zip(self.samples, texts, strict=True)]
         grades, rewards = [one.grade for one in judged], [one.reward for one in judged]
-        levels = scoring.score(grades, self.cfg.seed)
+        others = [one.grade for one in judged if one.sample.abstain]
+        calls = [one.grade for one in judged if not one.sample.abstain]
+        levels = scoring.score(calls, self.cfg.seed) if calls else {}
+        abstained = scoring.abstention_rate(others, self.cfg.seed)
         return {
             "reward": sum(rewards) / len(rewards),
             **{level: metric.value for level, metric in levels.items()},
             "n": len(rewards),
+            **({"abstention": abstained.value, "abstention_n": abstained.n} if others else {}),
             "intervals": {level: [metric.low, metric.high] for level, metric in levels.items()},
             "outcomes": scoring.count_outcomes(grades),
             "rewards": rewards,

@@ -66,7 +66,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         cfg.stage.matching.name,
         several_calls=encoder.reads_tokens,
     )
-    trees, report = prompts(cfg, prepared.train, prepared.held_out, encoder, generation.context(model))
+    abstaining = pricing.prices_abstention(judge.price)
+    trees, report = prompts(cfg, prepared.train, prepared.held_out, encoder, generation.context(model), abstaining)
     cfg = with_answer_limit(cfg, report.max_new_tokens)
     log.info(
         "irm: %d prompts in %d trees, %d tokens; a sampled call has at most %d tokens",

@@ -22,7 +22,7 @@ from tltrain.tokens.prompts import (
     answer_limit,
     trees_of_turns,
 )
-from tltrain.trajectory import Sample, Trajectory
+from tltrain.trajectory import FINISH, Sample, Trajectory
 
 if TYPE_CHECKING:
     from tltrain.tokens.encoder import Encoder
@@ -36,20 +36,22 @@ def prompts(
     held_out: Sequence[Trajectory],
     encoder: Encoder,
     context: int | None,
+    abstaining: bool = False,
 ) -> tuple[list[PromptTree], PromptReport]:
     """Return the training prompts, and a report that also holds the answer limit (`max_new_tokens`).
 
     Args:
         held_out: their golden calls count for that limit too, since it applies to held-out questions.
+        abstaining: ask questions to which no call is right, too, since the reward prices them.
 
     Raises:
         TltrainError: a prompt or its golden call does not fit, or there are no prompts.
     """
     stage = cfg.stage
-    asked = [encoder.asked(item) for item in terminal.track(train, "tokenizing")]
+    asked = [encoder.asked(item, abstaining) for item in terminal.track(train, "tokenizing")]
     lengths = []
     if stage.max_new_tokens is None:
-        lengths = [*(turn.length for own in asked for turn in own), *encoder.answer_lengths(held_out)]
+        lengths = [*(turn.length for own in asked for turn in own), *encoder.answer_lengths(held_out, abstaining)]
     limit = answer_limit(lengths, stage.max_new_tokens, context, stage.max_prompt_length)
     room = (context or sys.maxsize) - limit
     if room < 1:
@@ -59,7 +61,7 @@ def prompts(
     max_length = min(room, stage.max_prompt_length or room)
     report = PromptReport(max_new_tokens=limit)
     answers = AnswerLimit(limit, stage.too_long_answer)
-    settings = PromptSettings(stage.packing.name, max_length, stage.truncation.name, answers)
+    settings = PromptSettings(stage.packing.name, max_length, stage.truncation.name, answers, abstaining)
     trees = list(trees_of_turns(zip(train, asked, strict=True), encoder, settings, report))
     if not trees:
         unanswerable = (
@@ -67,12 +69,26 @@ def prompts(
             if report.too_long_answer
             else ""
         )
+        unpriced = (
+            f"; {report.abstaining_not_asked} questions are answered in words, which reward.abstained and "
+            "reward.called_anyway price"
+            if report.abstaining_not_asked
+            else ""
+        )
         raise TltrainError(
             f"there are no prompts: {report.trajectories} trajectories, {report.nothing_to_ask} of them without a "
-            f"learnable call, {report.too_long} prompts left out as too long{unanswerable}"
+            f"learnable call, {report.too_long} prompts left out as too long{unanswerable}{unpriced}"
         )
     for line in report.losses(max_length):
         log.warning("%s", line)
+    if stage.names.name == "offered" and not encoder.reads_tokens:
+        warn_of_no_words(trees)
+    if report.abstaining_not_asked:
+        log.info(
+            "irm: %d questions that the data answers in words are not asked: a table's reward.abstained and "
+            "reward.called_anyway price them",
+            report.abstaining_not_asked,
+        )
     if report.too_long_answer:
         warn_of_too_long_answers(report, stage.too_long_answer.name)
     if isinstance(encoder, NativeEncoder):
@@ -138,6 +154,18 @@ def warn_of_names_not_on_offer(trees: Sequence[PromptTree]) -> None:
             "the golden call of %s prompts names a tool that is not on offer: with stage.names=offered no answer to "
             "them can be right; stage.names=free samples any name",
             share(missing, len(samples)),
+        )
+
+
+def warn_of_no_words(trees: Sequence[PromptTree]) -> None:
+    """Warn how many questions to which no call is right offer `finish`, beside which offered names allow no words."""
+    samples = [sample for tree in trees for sample in tree.samples if sample.abstain]
+    closed = sum(FINISH in {tool.name for tool in sample.tools} for sample in samples)
+    if closed:
+        log.warning(
+            "%s questions to which no call is right offer `finish`, beside which stage.names=offered samples no words; "
+            "stage.names=free does",
+            share(closed, len(samples)),
         )
 
 

@@ -26,7 +26,7 @@ from tltrain.entry import checks, choices, launch
 from tltrain.entry.composed import choice_of, part, resolved
 from tltrain.errors import TltrainError, suggestion
 from tltrain.evaluation.benchmarks import check_place
-from tltrain.evaluation.metrics import CONVERSATION, SINGLE_TURN
+from tltrain.evaluation.metrics import ABSTENTION, CONVERSATION, SINGLE_TURN
 from tltrain.runtime import memory, runs, stage_names, terminal
 from tltrain.stages import training_runs
 from tltrain.sweeps import cache_key
@@ -250,7 +250,7 @@ def score(metrics: Mapping[str, Any], key: str | None) -> float:
 
 def show(metrics: dict[str, Any], folder: Path) -> None:
     """Print the job's results."""
-    for levels in (SINGLE_TURN, CONVERSATION):
+    for levels in (SINGLE_TURN, CONVERSATION, (ABSTENTION,)):
         rows = [
             [name, *(f"{metrics[f'{name}/{level}']:.1f}" if f"{name}/{level}" in metrics else "" for level in levels)]
             for name in metrics["details"]

@@ -17,7 +17,7 @@ from tltrain.formats.families import TL_NAME
 from tltrain.formats.tl import TL
 from tltrain.tokens.layout import Run, Target
 from tltrain.tokens.weighting import Turn, Weigh, pkt_weights
-from tltrain.trajectory import Call, Sample, Tool, Trajectory, actions
+from tltrain.trajectory import Call, Sample, Tool, Trajectory, abstains, actions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,7 +31,7 @@ class Encoded(NamedTuple):
 
 
 class AskedTurn(NamedTuple):
-    """A turn that makes a call which may be learned, as it is asked for.
+    """A turn that makes a call which may be learned, or answers the user in words, as it is asked for.
 
     Attributes:
         number: of the turn's first action, see `trajectory.actions`.
@@ -167,9 +167,14 @@ class Encoder:
         """The tokens that end an answer."""
         return frozenset({self.eos_id})
 
-    def asked(self, trajectory: Trajectory) -> list[AskedTurn]:
-        """Return the turns that make a call which may be learned, in order, with their prompts."""
+    def asked(self, trajectory: Trajectory, abstaining: bool = False) -> list[AskedTurn]:
+        """Return the turns that make a call which may be learned, in order, with their prompts.
+
+        Args:
+            abstaining: return those that answer the user in words too (`trajectory.abstains`), if tools are on offer.
+        """
         pieces, done = self.format.segments(trajectory), actions(trajectory.messages)
+        words = abstaining and bool(trajectory.tools)
         runs = [
             Run(encoded.ids, i - 1, [], piece.opens_turn)
             for i, (piece, encoded) in enumerate(zip(pieces, self.conversation(pieces), strict=True))
@@ -177,18 +182,25 @@ class Encoder:
         return [
             AskedTurn(piece.turn, runs[:i], len(runs[i].ids) + 1)
             for i, piece in enumerate(pieces)
-            if piece.turn is not None and done[piece.turn].learn and done[piece.turn].call is not None
+            if piece.turn is not None
+            and done[piece.turn].learn
+            and (done[piece.turn].call is not None or (words and abstains(trajectory.messages, done[piece.turn])))
         ]
 
-    def answer_lengths(self, trajectories: Iterable[Trajectory]) -> list[int]:
-        """Return the number of tokens of each learnable call of the trajectories, end token included."""
-        calls = [
-            action.call
+    def answer_lengths(self, trajectories: Iterable[Trajectory], abstaining: bool = False) -> list[int]:
+        """Return the number of tokens of each learnable call of the trajectories, end token included.
+
+        Args:
+            abstaining: as in `asked`.
+        """
+        said = [
+            f" {trajectory.messages[action.at].text}" if action.call is None else self.format.call_text(action.call)
             for trajectory in trajectories
             for action in actions(trajectory.messages)
-            if action.learn and action.call is not None
+            if action.learn
+            and (action.call is not None or (abstaining and trajectory.tools and abstains(trajectory.messages, action)))
         ]
-        return [len(one.ids) + 1 for one in self.encode(list(map(self.format.call_text, calls)))] if calls else []
+        return [len(one.ids) + 1 for one in self.encode(said)] if said else []
 
     def answer(self, ids: Sequence[int], prompt: Sequence[int], tools: Sequence[Tool]) -> str:
         """Return what a model generated after a prompt as text of the TL format, by which it is graded."""

@@ -26,7 +26,7 @@ from tltrain.tokens.encoder import AskedTurn, Encoder
 from tltrain.tokens.layout import Run, Target
 from tltrain.tokens.weighting import Turn as WeighedTurn
 from tltrain.tokens.weighting import Weigh, pkt_weights
-from tltrain.trajectory import Action, Message, Sample, Tool, Trajectory, actions, sequential
+from tltrain.trajectory import Action, Message, Sample, Tool, Trajectory, abstains, actions, sequential
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -163,15 +163,22 @@ class NativeEncoder(Encoder):
         """The tokens that end an answer."""
         return self.native.stop_ids
 
-    def asked(self, trajectory: Trajectory) -> list[AskedTurn]:
+    def asked(self, trajectory: Trajectory, abstaining: bool = False) -> list[AskedTurn]:
         """Return the turns with a call that may be learned, each with exactly the prompt that a server would build.
+
+        With `abstaining` also those that answer the user in words, as `Encoder.asked` has it.
 
         As long as a prompt begins with the one before, its runs are divided where the turns before it open.
         """
         found: list[AskedTurn] = []
         before: list[int] = []
         openings: list[int] = []
-        for turn, prompt, said in self._rendered(trajectory, lambda turn: any(turn.calls)):
+        words: set[int] = set()
+        if abstaining and trajectory.tools:
+            messages = self.conversation_messages(trajectory)
+            done = enumerate(actions(messages))
+            words = {number for number, action in done if action.learn and abstains(messages, action)}
+        for turn, prompt, said in self._rendered(trajectory, lambda turn: any(turn.calls) or turn.number in words):
             if prompt.ids[: len(before)] != before:
                 openings = []
             openings.append(max(prompt.opening, len(before) if openings else 0))
@@ -183,9 +190,9 @@ class NativeEncoder(Encoder):
             found.append(AskedTurn(turn.number, runs, len(said.ids)))
         return found
 
-    def answer_lengths(self, trajectories: Iterable[Trajectory]) -> list[int]:
+    def answer_lengths(self, trajectories: Iterable[Trajectory], abstaining: bool = False) -> list[int]:
         """Return the number of tokens of what the data has the model say in each turn with a call that is learned."""
-        return [turn.length for trajectory in trajectories for turn in self.asked(trajectory)]
+        return [turn.length for trajectory in trajectories for turn in self.asked(trajectory, abstaining)]
 
     def thought(self, ids: Sequence[int], prompt: Sequence[int]) -> range:
         """Return the positions of the thought, with its marks, in what a model generated after a prompt."""

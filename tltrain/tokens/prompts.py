@@ -19,7 +19,7 @@ from tltrain.runtime.shares import share
 from tltrain.tokens.encoder import AskedTurn, Encoder
 from tltrain.tokens.layout import Run
 from tltrain.tokens.packing import fit
-from tltrain.trajectory import Call, Sample, Trajectory, actions, sequential
+from tltrain.trajectory import Call, Sample, Trajectory, abstains, actions, sequential
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ class PromptReport:
 
     Attributes:
         nothing_to_ask: trajectories without a learnable call.
+        abstaining: prompts to which no call is right. abstaining_not_asked: those left out, since they have no price.
         branching: trajectories of which a prompt does not begin with the prompt before it.
         truncated, too_long: prompts that were truncated, or left out, because the prompt itself is too long.
         too_long_answer: prompts whose golden call, with its end token, has more than `max_new_tokens` tokens.
@@ -53,6 +54,8 @@ class PromptReport:
     prompts: int = 0
     tokens: int = 0
     nothing_to_ask: int = 0
+    abstaining: int = 0
+    abstaining_not_asked: int = 0
     branching: int = 0
     truncated: int = 0
     too_long: int = 0
@@ -112,10 +115,13 @@ def answer_limit(
     return max(min(wanted, room), 1)
 
 
-def questions(trajectory: Trajectory, several_calls: bool = False) -> list[tuple[int, Sample]]:
+def questions(
+    trajectory: Trajectory, several_calls: bool = False, abstaining: bool = False
+) -> list[tuple[int, Sample]]:
     """Return each learnable call as (number of its action, sample with its history and the call as golden answer).
 
     Args:
+        abstaining: return the learnable answers to the user in words too, as questions to which no call is right.
         several_calls: ask for the learnable calls of a message together, under the number of its first action, as a
             format does whose messages make several calls. Otherwise each is asked for by itself, and its history
             includes the message's calls before it with their answers.
@@ -126,6 +132,8 @@ def questions(trajectory: Trajectory, several_calls: bool = False) -> list[tuple
     for _, action in numbered:
         if action.learn and action.call is not None:
             asked.setdefault(action.at, []).append(action.call)
+        elif abstaining and action.learn and trajectory.tools and abstains(messages, action):
+            asked[action.at] = []
     first = {action.at: number for number, action in reversed(numbered)}
     return [
         (
@@ -138,6 +146,7 @@ def questions(trajectory: Trajectory, several_calls: bool = False) -> list[tuple
                 trajectory.instructions,
                 {"turn": first[at] + 1, **trajectory.meta},
                 parallel=len(calls) > 1,
+                abstain=not calls,
             ),
         )
         for at, calls in asked.items()
@@ -171,12 +180,14 @@ class PromptSettings:
         truncation: what to do with a longer prompt: drop its oldest turns (tools and query stay), keep its last
             `max_length` tokens (`left`, as in the released code), stop (`error`), or leave it out (`skip`).
         answers: how to treat a prompt whose golden call is too long to be sampled.
+        abstaining: whether prompts to which no call is right are asked.
     """
 
     packing: Packing | str
     max_length: int
     truncation: PromptTruncation | str
     answers: AnswerLimit = NO_LIMIT
+    abstaining: bool = False
 
 
 def trees_of_turns(
@@ -196,7 +207,12 @@ def trees_of_turns(
     for trajectory, found in asked:
         report.trajectories += 1
         report.nothing_to_ask += not found
-        samples = dict(questions(trajectory, encoder.several_calls))
+        samples = dict(questions(trajectory, encoder.several_calls, abstaining=True))
+        without_call = sum(sample.abstain for sample in samples.values())
+        if settings.abstaining:
+            report.abstaining += without_call
+        else:
+            report.abstaining_not_asked += without_call
         chains = _chains([(turn.prompt, samples[turn.number], turn.length) for turn in found])
         report.branching += len(chains) > 1
         for chain in chains:

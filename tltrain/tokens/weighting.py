@@ -144,7 +144,7 @@ def check(weighting: DictConfig, w_max: float | None) -> None:
     if not {"turn", "log_probs"} & set(wanted):
         raise TltrainError(
             f"weighting.{targets.TARGET}={weighting.get(targets.TARGET)}: expected a function of turn or of log_probs, "
-            f"found the parameters {', '.join(wanted) or 'none'}"
+            f"found {_seen(function, wanted)}"
         )
     if weighting.get(targets.TARGET) is None:
         targets.bound(weighting, function, "weighting")  # which checks the keys of ours; it may take long for others
@@ -154,11 +154,23 @@ def check(weighting: DictConfig, w_max: float | None) -> None:
         )
 
 
+def _seen(function: Callable[..., Any], wanted: Collection[str]) -> str:
+    """What stands where a function of turn was expected."""
+    if isinstance(function, type) and not wanted:
+        return "a class without a method __call__(self, turn)"
+    return f"the parameters {', '.join(wanted) or 'none'}"
+
+
 def _weights(
     bound: Callable[..., Any], name: str, w_max: float | None, key_tokens: KeyTokens | str, turn: Turn
 ) -> list[float]:
     with targets.explained(f"weighting {name}, turn {turn.draw}"):
         found = bound(turn=turn, w_max=w_max, key_tokens=key_tokens)
+        if found is None:
+            raise TltrainError(
+                f"weighting {name}: expected a weight for each of {len(turn.tokens)} tokens of the turn (the end token "
+                "too), found None: does the function return them?"
+            )
         weights = [float(weight) for weight in found]
     if len(weights) != len(turn.tokens):
         raise TltrainError(

@@ -10,6 +10,7 @@ irm/*               stage=irm             over irm/step (optimizer steps)
     reward kl kl_coefficient entropy      means over sampled calls; kl in nats a response
     grade/OUTCOME                         share of sampled calls: cut format_error words_before_call missing_call
                                           tool_hallucination wrong_tool parameters wrong_value correct
+                                          called_anyway abstained
     trailing_text no_end_token            share of sampled calls
     sampling_logprob_difference           PPO: mean over response tokens, absolute; ..._max: the largest
     policy_loss value_loss policy_clip_fraction value_clip_fraction explained_variance value advantage
@@ -22,11 +23,13 @@ irm/*               stage=irm             over irm/step (optimizer steps)
     samples_table                         a table: sampled beside golden calls, with grade and reward
 total/*             stage=sft, pkt, irm   once: runtime (s) samples_per_second steps_per_second flos loss
 eval/SET/*          stage=eval            once: ts pi cf ast (percent) n reward key_tokens; SCORING/ts where there are
-                                          several; missing_calls superfluous_calls of answers of several calls
-    grade/ROW                             share of answers in a row of the reward table
+                                          several; missing_calls superfluous_calls of answers of several calls;
+                                          abstention (percent) abstention_n where no call is right, no_call
+    grade/ROW                             share of answers in a row of the reward table, or called_anyway abstained
     de ce va success calls                of whole conversations
     golden_loss failing_loss key_accuracy key_loss margin preferred   of recorded calls
-eval/held_out_before/*, eval/held_out_after/*   stage=irm: reward ts pi cf n of the held-out questions
+eval/held_out_before/*, eval/held_out_after/*   stage=irm: reward ts pi cf n of the held-out questions,
+                                          abstention abstention_n where these are priced
 eval/predictions                          a table: prompt, answer, golden calls, grade, reward
 mae/*               stage=mae             once: trajectories calls kept dropped_error dropped_no_answer
                                           dropped_at_random not_learned_by_source; error_kind/KIND
@@ -39,7 +42,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from tltrain.grading import SAMPLED_OUTCOMES, RewardTable
+from tltrain.grading import ABSTENTION, SAMPLED_OUTCOMES, RewardTable
 
 STEPS = {"train": "train/global_step", "held_out": "train/global_step", "irm": "irm/step"}
 """The x-axis of each group's metrics; those of other groups are single numbers."""
@@ -72,10 +75,10 @@ MAE = tuple(
         "not_learned_by_source",
     )
 )
-_ROWS = "|".join(row.name for row in fields(RewardTable))
+_ROWS = "|".join([*(row.name for row in fields(RewardTable)), *ABSTENTION])
 _EVAL = (
     *("ts", "pi", "cf", "ast", "n", "reward", "de", "ce", "va", "success", "calls", "key_tokens"),
-    *("missing_calls", "superfluous_calls"),
+    *("missing_calls", "superfluous_calls", "abstention", "abstention_n", "no_call"),
     *("golden_loss", "failing_loss", "key_accuracy", "key_loss", "margin", "preferred"),
 )
 _PATTERNS = (rf"eval/\w+/(\w+/)?({'|'.join(_EVAL)}|grade/({_ROWS}))", r"mae/error_kind/\w+")
@@ -120,7 +123,8 @@ def of_held_out_evaluation(when: str, found: Mapping[str, Any]) -> dict[str, flo
     """Return the numbers of stage=irm's held-out questions `when` (before, after) training; empty without questions."""
     if not found["n"]:
         return {}
-    return {f"eval/held_out_{when}/{name}": found[name] for name in ("reward", "ts", "pi", "cf", "n") if name in found}
+    told = ("reward", "ts", "pi", "cf", "n", "abstention", "abstention_n")
+    return {f"eval/held_out_{when}/{name}": found[name] for name in told if name in found}
 
 
 def of_mae(counts: Mapping[str, Any]) -> dict[str, int]:

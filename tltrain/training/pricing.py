@@ -46,6 +46,7 @@ class TableReward(RewardSettings):
     """
 
     def __post_init__(self) -> None:
+        RewardSettings.__post_init__(self)  # the checks of the settings
         if self.open_text is OpenText.similarity:
             check_similarity()
 
@@ -96,8 +97,18 @@ def _priced(
     return float(found)
 
 
-def of_answer(price: Price, sample: Sample, answer: str, grade: Grade | AnswerGrade) -> float:
-    """Return the reward of an answer of a benchmark; of a table, the row's alone, whatever stands around the call."""
+def prices_abstention(price: Price) -> bool:
+    """Return whether a reward has prices for questions to which no call is right, as a table may have."""
+    return isinstance(price, TableReward) and price.prices_abstention
+
+
+def of_answer(price: Price, sample: Sample, answer: str, grade: Grade | AnswerGrade) -> float | None:
+    """Return the reward of an answer of a benchmark; of a table, the row's alone, whatever stands around the call.
+
+    It is None for a question to which no call is right, where that has no price.
+    """
+    if sample.abstain and not prices_abstention(price):
+        return None
     return grade.reward(price) if isinstance(price, TableReward) else price(sample, answer, grade, True)
 
 
@@ -107,8 +118,8 @@ def row_of(grade: Grade | AnswerGrade, ended: bool) -> str:
 
 
 def is_cut(grade: Grade | AnswerGrade, ended: bool) -> bool:
-    """Return whether the response was cut off before a call could be read."""
-    return not ended and grade.outcome is Outcome.FORMAT_ERROR
+    """Return whether the response was cut off before a call could be read; of words nobody knows what would follow."""
+    return not ended and grade.outcome in (Outcome.FORMAT_ERROR, Outcome.ABSTAINED)
 
 
 def has_trailing_text(response: str) -> bool:
@@ -138,13 +149,19 @@ def reward_of(
         reward = _of_call(settings, sample, response, grade, ended)
         if settings.trailing_text and has_trailing_text(response):
             reward += settings.trailing_text
-    if settings.no_end_token and not ended and grade.outcome is not Outcome.FORMAT_ERROR:
+    if settings.no_end_token and not ended and not is_cut(grade, ended):
         reward += settings.no_end_token
     return reward
 
 
 def _of_call(settings: RewardSettings, sample: Sample, text: str | None, grade: Grade, ended: bool) -> float:
     """Return the reward of one call, or of a missing one; `text` is the response if it has no other call."""
+    if sample.abstain:
+        return (
+            (settings.format_error if settings.cut is None else settings.cut)
+            if is_cut(grade, ended)
+            else grade.reward(settings)
+        )
     if settings.name_only:
         if text is not None:
             return settings[named_row(text, sample.goldens, sample.tools)]

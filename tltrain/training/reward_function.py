@@ -16,7 +16,7 @@ from tltrain.errors import FieldError, RecordError
 from tltrain.formats import joined
 from tltrain.formats.calls import render_call
 from tltrain.formats.tl import TL
-from tltrain.grading import CUT, SAMPLED_OUTCOMES, AnswerGrade, Grade, Outcome, grade, grade_answer
+from tltrain.grading import CUT, SAMPLED_OUTCOMES, AnswerGrade, Grade, Outcome, abstention, grade, grade_answer
 from tltrain.runtime import distributed, json_files, redact, runs
 from tltrain.training import pricing
 from tltrain.training.kl import KlControl
@@ -59,9 +59,9 @@ class GradedResponse:
 
     @property
     def is_correct(self) -> bool:
-        """Whether every golden call is made, and no other."""
+        """Whether every golden call is made, and no other; where no call is right, that none is made."""
         superfluous = self.grade.superfluous if isinstance(self.grade, AnswerGrade) else ()
-        return self.grade.outcome is Outcome.CORRECT and not superfluous
+        return self.outcome in (Outcome.CORRECT, Outcome.ABSTAINED) and not superfluous
 
     @property
     def has_trailing_text(self) -> bool:
@@ -94,7 +94,9 @@ class RewardFunction:
     def __call__(self, sample: Sample, response: str, ended: bool = True) -> GradedResponse:
         """Grade and price a response: text of the TL format, in a native format as `Encoder.answer` returns it."""
         found: Grade | AnswerGrade
-        if self.several_calls:
+        if sample.abstain:
+            found = abstention(sample, response)
+        elif self.several_calls:
             found = grade_answer(response, sample.asked, sample.tools, self.values)
         else:
             found = grade(response, sample.goldens, sample.tools, self.values)

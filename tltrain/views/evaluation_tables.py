@@ -44,6 +44,8 @@ def published_single_turn(metrics: Mapping[str, Any]) -> list[PublishedTable]:
     published = []
     for name, details in metrics["details"].items():
         scorings = {kind: numbers["all"] for kind, numbers in details["scoring"].items()}
+        if not scorings:
+            continue
         theirs = tables.published(name, next(iter(scorings.values()))["ts"]["n"])
         ours = [
             [
@@ -66,8 +68,29 @@ def show_single_turn(metrics: Mapping[str, Any], preferred_scoring: str) -> None
         for row in _single_turn_rows(name, details, preferred_scoring, has_official_check)
     ]
     columns = ["benchmark", "n", "TS", "PI", "CF", *(["BFCL's AST"] if has_official_check else [])]
-    terminal.table("Evaluation, % of samples [95 % interval]", columns, rows)
+    if rows:
+        terminal.table("Evaluation, % of samples [95 % interval]", columns, rows)
+    show_abstention(metrics)
     tables.print_kinds({name: _kinds(details) for name, details in metrics["details"].items()})
+
+
+def show_abstention(metrics: Mapping[str, Any]) -> None:
+    """Print the share of questions to which no call is right that are answered without one, and the opposite error:
+    questions that ask for a call and are answered in words. Print nothing where there are none of the former.
+    """
+    rows: list[list[object]] = []
+    for name, details in metrics["details"].items():
+        if "abstention" in details:
+            found, scenarios = details["abstention"]["all"], details["abstention"]["by_scenario"]
+            groups = [(f"  {key}", numbers) for key, numbers in scenarios.items()] if len(scenarios) > 1 else []
+            shown = [[label, each["n"], percent(each), ""] for label, each in [(name, found), *groups]]
+            shown[0][-1] = details.get("no_call", "")
+            rows += shown
+        elif "no_call" in details:
+            rows.append([name, "", "", details["no_call"]])
+    if any("abstention" in details for details in metrics["details"].values()):
+        columns = ["benchmark", "n", "abstention", "a call asked for, answered in words"]
+        terminal.table("No call is right: answered without one, % [95 % interval]", columns, rows)
 
 
 def _kinds(details: Mapping[str, Any]) -> dict[str, int]:

@@ -7,8 +7,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from tltrain.evaluation.metrics import SINGLE_TURN
-from tltrain.grading import SAMPLED_OUTCOMES
+from tltrain.evaluation.metrics import ABSTENTION as ABSTAINED
+from tltrain.evaluation.metrics import METRICS, SINGLE_TURN
+from tltrain.grading import ABSTENTION, SAMPLED_OUTCOMES
 from tltrain.runtime import runs, terminal
 from tltrain.views.plots import reward_curves
 
@@ -23,18 +24,22 @@ def show(cfg: DictConfig, folder: Path, metrics: dict[str, Any]) -> None:
             folder / PICTURE,
             [entry["step"] for entry in steps],
             [entry["reward"] for entry in steps],
-            {outcome: [entry.get(f"grade/{outcome}", 0.0) for entry in steps] for outcome in SAMPLED_OUTCOMES},
+            {
+                outcome: shares
+                for outcome in SAMPLED_OUTCOMES
+                if any(shares := [entry.get(f"grade/{outcome}", 0.0) for entry in steps]) or outcome not in ABSTENTION
+            },
             f"Sampled calls, stage=irm ({cfg.stage.algorithm.name})",
         )
     if metrics["stopped"]:
         terminal.errors.print(f"stopped early: {metrics['stopped']}", markup=False)
     if metrics["before"]["n"]:
+        levels = [*SINGLE_TURN, *([ABSTAINED] if ABSTAINED in metrics["before"] else [])]
         rows = [
-            [when, f"{found['reward']:.3f}", *(f"{found[level]:.1f}" for level in SINGLE_TURN)]
+            [when, f"{found['reward']:.3f}", *(f"{found[level]:.1f}" if level in found else "" for level in levels)]
             for when, found in ((when, metrics[when]) for when in ("before", "after"))
         ]
         n = metrics["before"]["n"]
-        terminal.table(
-            f"{n} held-out questions, {metrics['steps']} steps", ["", "reward", "TS %", "PI %", "CF %"], rows
-        )
+        columns = ["", "reward", *(f"{METRICS[level].name} %" for level in levels)]
+        terminal.table(f"{n} held-out questions, {metrics['steps']} steps", columns, rows)
     terminal.console.print(f"Written to {folder / 'model'}", markup=False)

@@ -63,8 +63,8 @@ def print_kinds(counts: Mapping[str, Mapping[str, int]]) -> None:
     for start in range(0, len(names), SIDE_BY_SIDE):
         columns = names[start : start + SIDE_BY_SIDE]
         rows = [
-            [kind.replace("_", " "), *(counts[name][kind] for name in columns)]
-            for kind in counts[columns[0]]
-            if any(counts[name][kind] for name in columns)
+            [kind.replace("_", " "), *(counts[name].get(kind, 0) for name in columns)]
+            for kind in dict.fromkeys(kind for name in columns for kind in counts[name])
+            if any(counts[name].get(kind) for name in columns)
         ]
         terminal.table("Calls by kind", ["kind", *columns], rows)

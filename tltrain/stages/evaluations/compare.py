@@ -46,7 +46,9 @@ def compare(folders: Sequence[str], seed: int) -> dict[str, Any]:
     metrics: dict[str, Any] = {"compare": [str(path) for path in paths], "details": {}}
     for name in dict.fromkeys(prediction.set for prediction in a):
         members_a, members_b = ([prediction for prediction in side if prediction.set == name] for side in (a, b))
-        levels = {level: difference(members_a, members_b, level, seed) for level in numbers(members_a[0])}
+        known = {level for one in members_b for level in numbers(one)}
+        measured = dict.fromkeys(level for one in members_a for level in numbers(one) if level in known)
+        levels = {level: difference(members_a, members_b, level, seed) for level in measured}
         rows = {"a": count_grades(members_a), "b": count_grades(members_b)} if members_a[0].is_call else {}
         metrics["details"][name] = {"levels": levels, "rows": rows}
         for level, compared in levels.items():
@@ -73,8 +75,13 @@ def numbers(prediction: Prediction) -> dict[str, float]:
 
 
 def difference(a: Sequence[Prediction], b: Sequence[Prediction], level: str, seed: int) -> dict[str, float]:
-    """Compute B - A in one number, with interval and p-value, as plain values."""
-    ours, theirs = ([numbers(prediction)[level] for prediction in side] for side in (a, b))
+    """Compute B - A in one number, with interval and p-value, as plain values, over the samples that have it."""
+    pairs = [
+        (ours[level], theirs[level])
+        for ours, theirs in zip(map(numbers, a), map(numbers, b), strict=True)
+        if level in ours and level in theirs
+    ]
+    ours, theirs = ([pair[side] for pair in pairs] for side in (0, 1))
     found = paired_difference(ours, theirs, seed)
     values = {
         "a": fmean(ours),

@@ -12,10 +12,13 @@ scorings, `SET/official/ts` and `SET/fixed/ts`; if samples ask for several calls
 mean over the golden calls, each with a call of its own, and `SET/every/ts`, which asks for all calls and no others. Of
 these `SET/ts` is `any` in the TL format, whose answers are one call, and `each` where answers may make several calls;
 there `SET/missing_calls` and `SET/superfluous_calls` count those too few and too many. For BFCL `SET/ast` is its own
-checker's verdict on the whole answer. Under `details` are counts, 95 % intervals, and the same by scenario and by seen
-and unseen queries. For a local model, `SET/key_tokens` is the mean number of key tokens (PKT) of a golden call, and
-`prompt_tokens_per_sample` and `tokens_prefilled_per_sample` tell how much it read (prompts share common prefixes). If
-the paper has numbers for the benchmark, `table.md` shows both.
+checker's verdict on the whole answer. Questions to which no call is right (BFCL's irrelevance sets,
+`benchmark=when2call`, an empty `tool_calls` of `benchmark=openai`) are in none of these: `SET/abstention` is the share
+of them that is answered without a call, `SET/abstention_n` their number, and `SET/no_call` counts the opposite error,
+questions that ask for a call and are answered in words. Under `details` are counts, 95 % intervals, and the same by
+scenario and by seen and unseen queries. For a local model, `SET/key_tokens` is the mean number of key tokens (PKT) of a
+golden call, and `prompt_tokens_per_sample` and `tokens_prefilled_per_sample` tell how much it read (prompts share
+common prefixes). If the paper has numbers for the benchmark, `table.md` shows both.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ from tltrain.evaluation.intervals import Percentage, percentage
 from tltrain.evaluation.records import PREDICTIONS, Prediction, to_line
 from tltrain.formats.calls import split_calls
 from tltrain.formats.families import AUTO, TL_NAMES
-from tltrain.grading import AnswerGrade, Grade, Outcome, grade
+from tltrain.grading import AnswerGrade, Grade, Outcome, abstention, grade
 from tltrain.runtime import runs, terminal
 from tltrain.sources import open_source
 from tltrain.stages.evaluations import robustness, saved_answers, words
@@ -86,6 +89,7 @@ def evaluate(cfg: DictConfig) -> tuple[dict[str, Any], list[Prediction]]:
         "details": {},
     }
     predictions: list[Prediction] = []
+    some_abstain = any(sample.abstain for sample in samples)
     graded: dict[str, tuple[list[Sample], Sequence[Grade | AnswerGrade]]] = {}
     for name, members in sets.items():
         members, seen_by = mark_seen(members, answers.model)
@@ -96,6 +100,8 @@ def evaluate(cfg: DictConfig) -> tuple[dict[str, Any], list[Prediction]]:
         grades = judge(cfg, read, members, answers.several_calls)
         graded[name] = (members, grades)
         numbers = details(cfg, name, read, grades, members) | {"seen_is": seen_by}
+        if some_abstain and not all(sample.abstain for sample in members):
+            numbers["no_call"] = scoring.unasked_words(read, members)
         if answers.encoder is not None and (keys := key_tokens.count(answers.encoder, members)) is not None:
             numbers["key_tokens"] = {key: value for key, value in asdict(keys).items() if key != "not_counted"}
             for what, count in keys.not_counted.items():
@@ -105,7 +111,8 @@ def evaluate(cfg: DictConfig) -> tuple[dict[str, Any], list[Prediction]]:
         metrics["details"][name] = numbers
         metrics |= headline(cfg, name, numbers)
         rewards = [pricing.of_answer(price, *each) for each in zip(members, read, grades, strict=True)]
-        metrics[f"{name}/reward"] = round(sum(rewards) / len(rewards), 4)
+        if priced := [reward for reward in rewards if reward is not None]:
+            metrics[f"{name}/reward"] = round(sum(priced) / len(priced), 4)
         predictions += [
             replace(Prediction.graded(name, sample, text, grade, reward), finish_reason=ending, said=own)
             for sample, text, grade, reward, ending, own in zip(
@@ -182,8 +189,14 @@ def judge(
     """Grade each sample. On RoTBench the wording of an answer to the user is not compared (see `scoring`).
 
     Args:
-        several_calls: whether all calls of an answer count; otherwise the first.
+        several_calls: whether all calls of an answer count; otherwise the first. Of a question to which no call is
+            right, every call counts.
     """
+    if any(sample.abstain for sample in samples):
+        pairs = list(zip(texts, samples, strict=True))
+        asked = [(text, sample) for text, sample in pairs if not sample.abstain]
+        calls = iter(judge(cfg, [text for text, _ in asked], [sample for _, sample in asked], several_calls))
+        return [abstention(sample, text) if sample.abstain else next(calls) for text, sample in pairs]
     values, to_user = cfg.stage.matching.name, cfg.benchmark.name in ("rotbench", "toolworld")
     if several_calls:
         return scoring.each_call(texts, samples, values, words_to_user=not to_user)
@@ -197,7 +210,12 @@ def judge(
 def details(
     cfg: DictConfig, name: str, texts: Sequence[str], grades: Sequence[Grade | AnswerGrade], samples: list[Sample]
 ) -> dict[str, Any]:
-    """Return all numbers of one set by scoring: overall, by scenario, and by seen and unseen queries."""
+    """Return all numbers of one set by scoring: overall, by scenario, and by seen and unseen queries.
+
+    Questions to which no call is right are in no scoring, but under `abstention`, and in the counts of grades.
+    """
+    if any(sample.abstain for sample in samples):
+        return _with_abstention(cfg, name, texts, grades, samples)
     values = cfg.stage.matching.name
     whole = [one for one in grades if isinstance(one, AnswerGrade)]
     scorings: dict[str, tuple[Sequence[scoring.Judged], float | None]] = {"fixed": (grades, None)}
@@ -231,6 +249,31 @@ def details(
         ),
         **({"calls": call_counts(whole)} if whole else {}),
         **official_accuracy(cfg, name, texts),
+    }
+
+
+def _with_abstention(
+    cfg: DictConfig, name: str, texts: Sequence[str], grades: Sequence[Grade | AnswerGrade], samples: list[Sample]
+) -> dict[str, Any]:
+    """Return the `details` of the questions that ask for a call, and under `abstention` the numbers of the others."""
+    triples = list(zip(texts, grades, samples, strict=True))
+    asked = [each for each in triples if not each[2].abstain]
+    others = [each for each in triples if each[2].abstain]
+    scenarios: dict[Any, list[Grade | AnswerGrade]] = {}
+    for _, one, sample in others:
+        scenarios.setdefault(sample.meta.get("scenario"), []).append(one)
+    found: dict[str, Any] = {"scoring": {}, "contradicts_documentation": 0}
+    if asked:
+        found = details(cfg, name, *([each[i] for each in asked] for i in range(3)))  # type: ignore[arg-type]
+    return found | {
+        "outcomes": scoring.count_outcomes(grades),
+        "rows": scoring.count_rows(grades),
+        "abstention": {
+            "all": scoring.abstention_rate((one for _, one, _ in others), cfg.seed).to_json(),
+            "by_scenario": {
+                key: scoring.abstention_rate(members, cfg.seed).to_json() for key, members in scenarios.items()
+            },
+        },
     }
 
 
@@ -271,7 +314,7 @@ def headline(cfg: DictConfig, name: str, details: dict[str, Any]) -> dict[str, f
     """Return the flat metrics of one set."""
     flat: dict[str, float] = {}
     scorings = details["scoring"]
-    first = scoring.first_scoring(scorings, preferred_scoring(cfg))
+    first = scoring.first_scoring(scorings, preferred_scoring(cfg)) if scorings else None
     for kind, numbers in scorings.items():
         for metric, number in numbers["all"].items():
             if kind == first:
@@ -284,4 +327,11 @@ def headline(cfg: DictConfig, name: str, details: dict[str, Any]) -> dict[str, f
         flat[f"{name}/key_tokens"] = details["key_tokens"]["per_call"]
     for kind in ("missing", "superfluous") if "calls" in details else ():
         flat[f"{name}/{kind}_calls"] = details["calls"][kind]
-    return flat | {f"{name}/n": scorings[first]["all"]["ts"]["n"]}
+    n = scorings[first]["all"]["ts"]["n"] if first is not None else 0
+    if "abstention" in details:
+        abstained = details["abstention"]["all"]
+        flat |= {f"{name}/abstention": abstained["percent"], f"{name}/abstention_n": abstained["n"]}
+        n += abstained["n"]
+    if "no_call" in details:
+        flat[f"{name}/no_call"] = details["no_call"]
+    return flat | {f"{name}/n": n}
