@@ -421,6 +421,14 @@ def test_a_call_behind_a_thought_without_an_end_is_read():
     assert [each.call for each in read.messages[1].calls] == [Call("search", {"query": "love"})]
 
 
+@pytest.mark.parametrize(("field", "count"), [("Other.", 1), ("Hm.", 0)])
+def test_a_thought_in_the_text_beside_another_in_its_field_is_counted(field, count):
+    message = {"role": "assistant", "content": "<think>Hm.</think>Rest.", "reasoning_content": field}
+    read, notes = conversation(USER, message)
+    assert (read.messages[1].thought, read.messages[1].text) == (field, "Rest.")
+    assert notes.get("messages: a thought in the text beside one in its own field, left out", 0) == count
+
+
 def test_a_second_thought_in_the_words_is_counted():
     read, notes = conversation(USER, {"role": "assistant", "content": "<think>a</think>One.<think>b</think>Two."})
     assert (read.messages[1].thought, read.messages[1].text) == ("a", "One.<think>b</think>Two.")
