@@ -138,6 +138,13 @@ def test_an_id_counts_more_than_a_name():
     assert of(read) == {"love": "Listen.", "work": "Rest."}
 
 
+@pytest.mark.parametrize(("ids", "answered"), [(("1", "2"), (2, 1)), ((1, 2), ("2", "1")), ((1, 2), (2, 1))])
+def test_an_id_that_is_a_number_on_one_side_finds_its_call(ids, answered):
+    said = [answer("of two", tool_call_id=answered[0]), answer("of one", tool_call_id=answered[1])]
+    read, notes = conversation(USER, asking((ids[0], "one"), (ids[1], "two")), *said)
+    assert of(read) == {"one": "of one", "two": "of two"} and not notes
+
+
 def test_one_answer_without_a_name_for_two_calls_is_refused():
     with pytest.raises(FieldError, match=r"messages\[2\]: expected an id or a tool's name that says which of 2 calls"):
         conversation(USER, asking(("a", "love"), ("b", "work")), answer("Listen."))
@@ -414,6 +421,14 @@ def test_a_call_behind_a_thought_without_an_end_is_read():
     assert [each.call for each in read.messages[1].calls] == [Call("search", {"query": "love"})]
 
 
+@pytest.mark.parametrize(("field", "count"), [("Other.", 1), ("Hm.", 0)])
+def test_a_thought_in_the_text_beside_another_in_its_field_is_counted(field, count):
+    message = {"role": "assistant", "content": "<think>Hm.</think>Rest.", "reasoning_content": field}
+    read, notes = conversation(USER, message)
+    assert (read.messages[1].thought, read.messages[1].text) == (field, "Rest.")
+    assert notes.get("messages: a thought in the text beside one in its own field, left out", 0) == count
+
+
 def test_a_second_thought_in_the_words_is_counted():
     read, notes = conversation(USER, {"role": "assistant", "content": "<think>a</think>One.<think>b</think>Two."})
     assert (read.messages[1].thought, read.messages[1].text) == ("a", "One.<think>b</think>Two.")
@@ -451,6 +466,12 @@ def test_messages_with_roles_may_have_the_name_of_sharegpt(name):
     record[name][1]["content"] = None
     with pytest.raises(FieldError, match=rf"{name}\[1\].content: expected a string, found null"):
         list(openai.parse(record, 1, Counter()))
+
+
+@pytest.mark.parametrize(("content", "text"), [(12, "12"), (1.5, "1.5"), (False, "false")])
+def test_a_tools_answer_may_be_a_number(content, text):
+    read, _ = conversation(USER, asking(("a", "love")), answer(content))
+    assert read.messages[2].text == text
 
 
 def test_a_tools_answer_may_be_an_object():

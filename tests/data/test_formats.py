@@ -13,7 +13,7 @@ from tests.support.format_samples import ANSWER, ARGUMENTS, LAST, QUERY, SAMPLES
 from tests.support.irm_records import RECORD
 from tests.support.reader_samples import CHAT, LOVE, RAW, call, changed
 from tltrain import config, data, mae
-from tltrain.data import auto, native, turns
+from tltrain.data import auto, native, sharegpt, turns, xlam
 from tltrain.data.reading import ReadReport
 from tltrain.errors import FieldError, RecordError
 from tltrain.trajectory import Call, Message
@@ -307,3 +307,18 @@ def test_where_every_record_fails_alike_skipping_is_not_suggested(tmp_path):
     bad = changed(CHAT, "tools", to=None)
     with pytest.raises(RecordError, match=r"of the records after it 2 of 2 fail alike$"):
         read(write(tmp_path, bad, bad, bad), "openai")
+
+
+def test_calls_and_tools_as_python_prints_them_are_read_and_counted():
+    """Tables written with str() instead of json.dumps() hold these."""
+    notes = Counter()
+    made, tools = [{"name": "search", "arguments": ARGUMENTS}], [{"name": "search", "parameters": {}, "strict": True}]
+    said = [{"from": "human", "value": QUERY}, {"from": "function_call", "value": str(made[0])}]
+    (chat,) = sharegpt.parse({"conversations": said, "tools": str(tools)}, 1, notes)
+    (question,) = xlam.parse({"query": QUERY, "tools": str(tools), "answers": str(made)}, 1, notes)
+    assert [each.call for each in chat.messages[1].calls] == [SEARCH]
+    assert [each.call for each in question.messages[1].calls] == [SEARCH]
+    counted = {note.partition(":")[0] for note in notes if note.endswith(": read from Python's notation")}
+    assert counted == {"conversations", "tools", "answers"}
+    with pytest.raises(FieldError, match="answers: expected valid JSON, found"):
+        list(xlam.parse({"query": QUERY, "tools": str(tools), "answers": "I cannot."}, 1, notes))

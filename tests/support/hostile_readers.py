@@ -195,11 +195,22 @@ DATA: dict[str, list[Any]] = {
 """Records of each reader of trajectories."""
 PLACES = {"rotbench": "third_turn/clean.json"}
 """Where a reader looks for its file; else it is told."""
+WHEN2CALL = {
+    "uuid": "w",
+    "question": "What time is it in Lima?",
+    "correct_answer": "tool_call",
+    "answers": {"tool_call": '{"name": "clock", "arguments": {"zone": "Lima"}}', "direct": "Noon."},
+    "tools": [
+        '{"name": "clock", "description": "Tells the time.", "parameters": {"type": "dict", "properties": '
+        '{"zone": {"type": "string", "description": "Where."}}, "required": ["zone"]}}'
+    ],
+}
 BENCHMARKS: dict[str, tuple[str, list[Any], Mapping[str, Any]]] = {
     "openai": ("data.json", [CHAT], {}),
     "rotbench": ("first_turn/clean.json", [rotbench_records.FIRST], {"levels": ["clean"], "turns": ["first"]}),
     "toolalpaca": ("eval_real.json", [toolalpaca_records.API], {}),
     "bfcl": (QUESTIONS, [QUESTION], {"categories": ["simple_python"]}),
+    "when2call": ("data.json", [WHEN2CALL], {}),
 }
 """Each benchmark of one call a sample: its file, records, and keys of its configuration."""
 ENVIRONMENTS: dict[str, Reader] = {

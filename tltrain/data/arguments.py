@@ -59,6 +59,18 @@ def python_value(text: str) -> Any:
     return call.arguments.get("a") if whole else None
 
 
+def read_value(text: str, where: str, notes: Counter[str]) -> Any:
+    """Parse text that is JSON, or a list or dict as Python prints it, which is counted. Raises FieldError."""
+    try:
+        return parse_json(text, where)
+    except FieldError:
+        found = python_value(text) if text.lstrip()[:1] in ("[", "{") else None
+        if not isinstance(found, list | dict):
+            raise
+    notes[f"{where.partition('[')[0]}: read from Python's notation"] += 1
+    return found
+
+
 def checked(call: Call, tools: Mapping[str, Tool], notes: Counter[str]) -> Call:
     """Return the call under the name of a tool on offer, without the nulls that Arrow fills in, and count the rest.
 

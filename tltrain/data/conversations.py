@@ -214,6 +214,8 @@ def _read_text(entries: Iterable[Entry], notes: Counter[str]) -> Iterator[Entry]
 
 def _read_assistant(entry: Entry, notes: Counter[str]) -> Entry:
     thought, text = split_thought(entry.text, notes)
+    if entry.thought.strip() and thought and thought != entry.thought.strip():
+        notes["messages: a thought in the text beside one in its own field, left out"] += 1
     words, calls = split_calls(text, f"{entry.where}.content", notes)
     if calls:
         if entry.calls:

@@ -75,7 +75,7 @@ def _field(record: dict[str, Any]) -> str:
     The paper's files have such messages too, with tools in the text of the first.
     """
     for name in ("conversations", "conversation"):
-        messages = record.get(name)
+        messages: Any = record.get(name)
         if record.get("messages") is None and _have_roles(messages) and all("content" in m for m in messages):
             text = str(messages[0]["content"])
             return "messages" if text.startswith("[") or "Function:\ndef " in text else name
@@ -177,7 +177,7 @@ def entry_of(entry: dict[str, Any], where: str, notes: Counter[str]) -> Entry:
     if role in ANSWERS:
         is_error, stated = outcome(entry)
         note_rest(entry, notes, *known, *filter(None, [stated]))
-        answers, name = _text_or_empty(entry, "tool_call_id"), _text_or_empty(entry, "name")
+        answers, name = _id_or_empty(entry, "tool_call_id"), _text_or_empty(entry, "name")
         text = _answer(entry, where, notes)
         return Entry("tool", where, text, entry, answers=answers, name=name, is_error=is_error)
     if role != "assistant":
@@ -205,6 +205,12 @@ def _text_or_empty(entry: dict[str, Any], key: str) -> str:
     return value if isinstance(value, str) else ""
 
 
+def _id_or_empty(entry: dict[str, Any], key: str) -> str:
+    """Return an id as text: a table's column may have made it a number on one side of a pair only."""
+    value = entry.get(key)
+    return str(value) if isinstance(value, int) else _text_or_empty(entry, key)
+
+
 def _calls(entry: dict[str, Any], where: str, notes: Counter[str]) -> list[Made]:
     """Return the calls of an assistant message with their ids."""
     place = f"{where}.tool_calls".lstrip(".")
@@ -216,17 +222,17 @@ def _calls(entry: dict[str, Any], where: str, notes: Counter[str]) -> list[Made]
 
 def _made(call: Any, where: str, notes: Counter[str]) -> Made:
     call = expect(call, dict, where)
-    call_id = optional(call, "id", "", where)
+    call_id = _id_or_empty(call, "id") or optional(call, "id", "", where)
     if "function" not in call and "name" in call:
         return Made(read_named_call(call, where, notes), call_id)
     return Made(read_named_call(member(call, "function", dict, where), f"{where}.function", notes), call_id)
 
 
 def _answer(entry: dict[str, Any], where: str, notes: Counter[str]) -> str:
-    """Return a tool's text; an object, or a list of anything but text parts, as JSON."""
+    """Return a tool's text; an object, a number, or a list of anything but text parts, as JSON."""
     content = entry.get("content")
     parts = isinstance(content, list) and all(isinstance(part, dict) and "type" in part for part in content)
-    if isinstance(content, dict) or (isinstance(content, list) and not parts):
+    if isinstance(content, dict | int | float) or (isinstance(content, list) and not parts):
         notes["messages: a tool's answer that is an object, written as JSON"] += 1
         return json.dumps(content, ensure_ascii=False)
     return text_of(entry, where, required=False)

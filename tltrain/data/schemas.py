@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tltrain.data.arguments import read_value
 from tltrain.data.reading import expect, member, optional, parse_json, shown
 from tltrain.errors import FieldError
 from tltrain.formats.stubs import not_rendered
@@ -53,7 +54,7 @@ def offered_tools(value: Any, where: str, notes: Counter[str]) -> tuple[Tool, ..
     call means cannot be told.
     """
     if isinstance(value, str):
-        value = parse_json(value, where) if value.strip() else []
+        value = read_value(value, where, notes) if value.strip() else []
     if isinstance(value, dict):
         value = [value]
     tools: list[Tool] = []

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from tltrain.data.arguments import read_named_call
+from tltrain.data.arguments import read_named_call, read_value
 from tltrain.data.conversations import Entry, Made, is_learned, trajectory
 from tltrain.data.openai import tools_in_text
 from tltrain.data.reading import expect, expect_choice, member, optional, parse_json
@@ -83,7 +83,7 @@ def entries_of(record: dict[str, Any], key: str, notes: Counter[str]) -> list[En
 
 
 def _calls(text: str, where: str, notes: Counter[str]) -> list[Any]:
-    value = parse_json(text, where)
+    value = read_value(text, where, notes)
     return [read_named_call(entry, where, notes) for entry in (value if isinstance(value, list) else [value])]
 
 

@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from tltrain.data.arguments import read_named_call
+from tltrain.data.arguments import read_named_call, read_value
 from tltrain.data.conversations import Entry, Made, trajectory
-from tltrain.data.reading import expect, member, parse_json
+from tltrain.data.reading import expect, member
 from tltrain.data.schemas import offered_tools
 from tltrain.trajectory import Trajectory
 
@@ -29,7 +29,7 @@ def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]
     record = expect(record, dict, "record")
     tools = offered_tools(record.get("tools"), "tools", notes)
     answers = record.get("answers")
-    answers = expect(parse_json(answers, "answers") if isinstance(answers, str) else answers, list, "answers")
+    answers = expect(read_value(answers, "answers", notes) if isinstance(answers, str) else answers, list, "answers")
     calls = tuple(Made(read_named_call(entry, f"answers[{i}]", notes)) for i, entry in enumerate(answers))
     entries = [Entry("user", "query", member(record, "query", str)), Entry("assistant", "answers", "", calls=calls)]
     if not calls:
