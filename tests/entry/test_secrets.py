@@ -293,6 +293,7 @@ REAL = {
     "irm": (*SMALL, *FEW, *ALGORITHMS["ppo"]),
     "eval": ("model.path={trained}/model", "benchmark.size=2", "stage.max_new_tokens=2"),
     "predict": ("model.path={trained}/model", "data.path={conversation}", "hardware.bf16=false"),
+    "certify": ("model.path={trained}/model", "data.size=3", "certify=1"),
     "check": ("data.size=3",),
     "inspect": ("model=tiny", "data.size=3"),
     "analyze": ("model=tiny", "data.size=3"),

@@ -43,7 +43,7 @@ def command_line(*words: str, folder: Path, cache: Path) -> Ran:
     given = {word.partition("=")[0] for word in words}
     defaults = {
         "tracking": "none",
-        "certify": 0,
+        **({} if "stage=certify" in words else {"certify": 0}),
         "hardware.threads": 1,
         "cache.dir": cache,
         "hydra.run.dir": f"'{folder}'",

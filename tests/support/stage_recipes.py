@@ -35,6 +35,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "analyze": (*SIZES, "stage.models=[base]"),
     "cache": ("stage.prune=unfinished", "hydra.run.dir=run"),
     "plan": ("hydra.run.dir=run",),
+    "certify": (*SIZES, "certify=1"),
 }
 """The words of a stage, besides its name."""
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -57,7 +58,9 @@ NOT_READ = re.compile(r"(\S+): (?:stage=\w+ reads no such key|nothing is asked w
 @cache
 def words_of(name: str) -> tuple[str, ...]:
     """The command line of a stage or a variant, without the sizes of all that it does not read and would refuse."""
-    words = [*ALWAYS, *VARIANTS.get(name, (f"stage={name}", *WORDS.get(name, SIZES)))]
+    own = VARIANTS.get(name, (f"stage={name}", *WORDS.get(name, SIZES)))
+    given = {word.partition("=")[0] for word in own}
+    words = [*(word for word in ALWAYS if word.partition("=")[0] not in given), *own]
     while "sweep" not in name and (refused := NOT_READ.match(mistake(*words))):
         words = [word for word in words if word.partition("=")[0] != refused[1]]
     return tuple(words)
