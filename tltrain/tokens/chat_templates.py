@@ -21,7 +21,7 @@ from tltrain.formats.native import Answer
 from tltrain.tokens.argument_spans import argument_spans
 from tltrain.tokens.encoder import Encoded
 from tltrain.tokens.native import CallHead, Json, Prompt, Said, SaidCall
-from tltrain.tokens.responses import read_response, thought_span
+from tltrain.tokens.responses import LONGEST_REASON, PROBE, read_response, shown, thought_span
 from tltrain.trajectory import Tool
 
 if TYPE_CHECKING:
@@ -29,10 +29,9 @@ if TYPE_CHECKING:
 
 _NAME = "qxzname"
 """A tool's name that no conversation has, of letters alone so that no template writes it otherwise."""
-_WORDS, _THOUGHT = "Qxz words.", "Qxz thought."
+_THOUGHT = "Qxz thought."
 _TODAY = re.compile(r"""strftime_now\(\s*(?:"([^"]*)"|'([^']*)')\s*\)""")
 """Where a template asks for the current date."""
-_LONGEST_REASON = 160
 
 
 class TemplateFormat:
@@ -77,7 +76,7 @@ class TemplateFormat:
         Raises:
             TltrainError: it offers no tools, writes no call, or no end token.
         """
-        user = {"role": "user", "content": _WORDS}
+        user = {"role": "user", "content": PROBE}
         calling = {"role": "assistant", "content": "", "tool_calls": [_call(_NAME, 0)]}
         offered = {"name": f"{_NAME}tool", "description": "", "parameters": {"type": "object", "properties": {}}}
         tools = [{"type": "function", "function": offered}]
@@ -88,7 +87,7 @@ class TemplateFormat:
         bare = self._render([user], tools, False)
         prompt = self._prompt_text([user], tools)
         self._opening = prompt[len(bare) :] if prompt.startswith(bare) else ""
-        answered = [user, {"role": "assistant", "content": _WORDS}]
+        answered = [user, {"role": "assistant", "content": PROBE}]
         ends = [self._end_token([user, calling], tools), self._end_token(answered, tools)]
         self.stop_ids = frozenset(ends)
         two = {**calling, "tool_calls": [_call(f"{_NAME}a", 0), _call(f"{_NAME}b", 1)]}
@@ -101,7 +100,7 @@ class TemplateFormat:
             raise self._endless()  # it ends each call with it
         self.thoughts = self._writes(_THOUGHT, [user, {**answered[1], "reasoning_content": _THOUGHT}], tools)
         self.call_head = self._call_head([user, calling], tools)
-        self.text_beside_calls = self._continues(user, {**calling, "content": _WORDS}, tools)
+        self.text_beside_calls = self._continues(user, {**calling, "content": PROBE}, tools)
 
     def _call_head(self, messages: Sequence[Json], tools: Sequence[Json]) -> CallHead | None:
         """What stands around the name of a call, if each call that can be read has the same text before its name."""
@@ -127,8 +126,8 @@ class TemplateFormat:
 
     def _continues(self, user: Json, calling: Json, tools: Sequence[Json]) -> bool:
         """Whether words beside a call are written as words, and the conversation goes on after its answer."""
-        result = {"role": "tool", "name": _NAME, "tool_call_id": "call00000", "content": _WORDS}
-        answer = {"role": "assistant", "content": _WORDS}
+        result = {"role": "tool", "name": _NAME, "tool_call_id": "call00000", "content": PROBE}
+        answer = {"role": "assistant", "content": PROBE}
         try:
             written = self._answer_text([user, calling], tools)
             history = [user, calling, result]
@@ -137,18 +136,18 @@ class TemplateFormat:
         except TltrainError:
             return False
         if self._response is None:
-            return _WORDS in written
+            return PROBE in written
         prompt = self._prompt_text([user], tools)
         read = read_response(written, prompt, self._response, (), self._special_tokens())
-        return read.text == _WORDS
+        return read.text == PROBE
 
     def _end_token(self, messages: Sequence[Json], tools: Sequence[Json]) -> int:
         """The token with which a template ends an answer: its last special token."""
         text = self._answer_text(messages, tools)
-        if _NAME not in text and _WORDS not in text:
+        if _NAME not in text and PROBE not in text:
             raise TltrainError(f"format={self.name}: the model's chat template does not write calls and answers")
         special = set(self._tokenizer.all_special_ids) | set(self._tokenizer.added_tokens_decoder)
-        last = max(text.rfind(_NAME), text.rfind(_WORDS))
+        last = max(text.rfind(_NAME), text.rfind(PROBE))
         encoded = self._encode(text)
         behind = [
             token
@@ -181,7 +180,7 @@ class TemplateFormat:
                 **self._options,
             )
         except Exception as error:  # of Jinja, or of whatever an expression of the template raises
-            why = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
+            why = " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
             raise TltrainError(f"format={self.name}: the chat template refuses a conversation: {why}") from error
 
     def _prompt(self, messages: Sequence[Json], tools: Sequence[Json]) -> str:
@@ -196,13 +195,13 @@ class TemplateFormat:
         whole, prompt = self._render(messages, tools, False), self._prompt_text(messages[:-1], tools)
         if whole.startswith(prompt):
             return whole[len(prompt) :]
-        user = {"role": "user", "content": _WORDS}
+        user = {"role": "user", "content": PROBE}
         alone, asked = self._render([user, messages[-1]], tools, False), self._render([user], tools, True)
         if alone.startswith(asked) and whole.endswith(alone[len(asked) :]):
             return alone[len(asked) :]
         raise TltrainError(
             f"format={self.name}: the chat template does not continue its own prompt with this answer: "
-            f"{_shown(prompt[-40:])} is not followed by it"
+            f"{shown(prompt[-40:])} is not followed by it"
         )
 
     # --- tokens ------------------------------------------------------------------------------------------------------
@@ -249,7 +248,7 @@ class TemplateFormat:
         """The character of an answer at which the name of one of its calls begins."""
         renamed = copy.deepcopy(dict(messages[-1]))
         renamed["tool_calls"][number]["function"]["name"] = _NAME
-        alone = [{"role": "user", "content": _WORDS}, renamed]
+        alone = [{"role": "user", "content": PROBE}, renamed]
         for tried, offered in ((alone, ()), ([*messages[:-1], renamed], tools)):  # by itself a message is quick
             try:
                 written = self._answer_text(tried, offered)
@@ -257,7 +256,7 @@ class TemplateFormat:
                 continue
             if written.count(_NAME) == 1 and written.replace(_NAME, name) == text:
                 return written.index(_NAME)
-        raise TltrainError(f"format={self.name}: the chat template writes the tool's name {_shown(name)} otherwise")
+        raise TltrainError(f"format={self.name}: the chat template writes the tool's name {shown(name)} otherwise")
 
     def _arguments(
         self, messages: Sequence[Json], tools: Sequence[Json], text: str, encoded: Encoded, number: int
@@ -270,7 +269,7 @@ class TemplateFormat:
             return self._answer_text([*history, changed], offered)
 
         given = messages[-1]["tool_calls"][number]["function"]["arguments"]
-        user = [{"role": "user", "content": _WORDS}]
+        user = [{"role": "user", "content": PROBE}]
         for history, offered in ((user, ()), (messages[:-1], tools)):  # by itself a message is quick
             try:
                 if render(given, history, offered) != text:
@@ -356,10 +355,6 @@ def _literal_beginning(pattern: str) -> str:
     if rest[:1] and rest[0] in "*?{":  # the last one need not stand there
         found = found[:-1]
     return "" if "|" in re.sub(r"\\.|\[[^]]*\]|\(.*\)", "", pattern) else "".join(piece[-1] for piece in found)
-
-
-def _shown(text: str) -> str:
-    return repr(text[:60])
 
 
 def _call(name: str, number: int) -> dict[str, Any]:

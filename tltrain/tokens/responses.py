@@ -21,9 +21,10 @@ from tltrain.formats.native import UNREAD, Answer, Attempt, attempt_of, unread, 
 from tltrain.formats.pythonic import read_list
 from tltrain.trajectory import Tool
 
-_LONGEST_REASON = 160
+LONGEST_REASON = 160
+"""Most characters of a reason that a library gives."""
 _THOUGHTS = ("reasoning_content", "thinking")
-_PROBE = "Qxz words."
+PROBE = "Qxz words."
 """Text that no template writes of itself."""
 _REST = "rest"
 """The field of what stands in no other."""
@@ -151,13 +152,13 @@ def _objects(before: str, raw: str, pattern: str, tools: Sequence[Tool]) -> tupl
             return [*attempts, Attempt(None, f"the call cannot be read: {_reason(error)}", raw)], []
         rest = raw.lstrip()[end:].strip()
         if rest and not rest.startswith("}"):
-            return [*attempts, Attempt(None, f"a part of the call cannot be read: {_shown(rest)}", raw)], []
+            return [*attempts, Attempt(None, f"a part of the call cannot be read: {shown(rest)}", raw)], []
         attempts.append(attempt_of({"name": opened["name"], "arguments": arguments}, tools, raw))
         rest = re.sub(r"<\|\w+\|>", "", rest[1:]).strip()
         following = re.match(r"[\s;,]*" + pattern, rest)
         if following is None:
             if rest and not re.match(r"\w", rest):
-                attempts[-1] = Attempt(None, f"a part of the call cannot be read: {_shown(rest)}", raw)
+                attempts[-1] = Attempt(None, f"a part of the call cannot be read: {shown(rest)}", raw)
                 rest = ""
             return attempts, [rest] if rest else []
         opened, raw = following, rest[following.end() :]
@@ -229,7 +230,7 @@ def _complete(attempt: Attempt, raw: str, field: Mapping[str, Any]) -> Attempt:
         return attempt
     left = re.sub(field["content_args"]["tag_pattern"], "", raw, flags=re.DOTALL).replace("</function>", "")
     if re.search(r"\w", left):
-        return Attempt(None, f"a part of the call cannot be read: {_shown(left.strip())}", raw)
+        return Attempt(None, f"a part of the call cannot be read: {shown(left.strip())}", raw)
     return attempt
 
 
@@ -246,10 +247,11 @@ def _reason(error: Exception) -> str:
     """The last line of an error, which says what is wrong and not what the model wrote."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     line = next((line for line in lines if line.startswith("Error: ")), lines[-1] if lines else type(error).__name__)
-    return line.removeprefix("Error: ").replace("(", "[").replace(")", "]")[:_LONGEST_REASON]
+    return line.removeprefix("Error: ").replace("(", "[").replace(")", "]")[:LONGEST_REASON]
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
+    """The beginning of a text, quoted, for a message."""
     return repr(text[:60])
 
 
@@ -265,9 +267,9 @@ def thought_span(text: str, prompt: str, response: Mapping[str, Any]) -> tuple[i
     if not name:
         return 0, 0
     field = response["fields"][name]
-    begun = str(parse_response(_PROBE, dict(response), prefix=prompt).get(name) or "")
+    begun = str(parse_response(PROBE, dict(response), prefix=prompt).get(name) or "")
     at = start = 0
-    if not begun.endswith(_PROBE):  # the prompt does not open the thought
+    if not begun.endswith(PROBE):  # the prompt does not open the thought
         opened = _mark(field, "open").search(text)
         calls = response["fields"].get("tool_calls")
         called = _mark(calls, "open").search(text) if calls else None
