@@ -313,3 +313,12 @@ def test_a_damaged_table_is_one_line_and_does_not_end_the_process(tmp_path, kind
         with pytest.raises(TltrainError, match="expected a Parquet or Arrow file, found") as caught:
             list(trajectories(str(path)))
         assert "\n" not in str(caught.value)
+
+
+def test_a_record_with_a_key_twice_is_left_out_alone(tmp_path):
+    twice = '{"id": 1, "id": 2}'
+    for name, text in {"a.jsonl": f'{twice}\n{{"id": 3}}\n', "a.json": f'[{twice},\n{{"id": 3}}]'}.items():
+        (tmp_path / name).write_text(text)
+        report = ReadReport()
+        assert [record for _, record in records(tmp_path / name, "skip", report)] == [{"id": 3}]
+        assert report.skipped[0].endswith("expected each key of an object once, found id twice")

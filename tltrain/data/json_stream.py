@@ -95,7 +95,7 @@ def _is_followed(line: bytes) -> bool:
     """Return whether a line holds an object and the beginning of another."""
     try:
         text = decode(line)
-        _, end = raw_json(text, 0, "line")
+        _, end, _ = raw_json(text, 0, "line")
     except FieldError:
         return False
     return text[end:].lstrip(" \t,").startswith("{")
@@ -161,12 +161,16 @@ class _Text:
             if self.ended or not self.more():
                 return ""
 
-    def value(self, where: str) -> tuple[Any, str]:
-        """Return the JSON value at this place and its text. Raises FieldError, after which the place is unknown."""
+    def value(self, where: str) -> tuple[Any, str, str | None]:
+        """Return the JSON value at this place, its text, and a key that it has twice.
+
+        Raises:
+            FieldError: it is no JSON; the place is unknown then.
+        """
         while True:
             self.at = skip_space(self.text, self.at)
             try:
-                value, end = raw_json(self.text, self.at, where)
+                value, end, repeated = raw_json(self.text, self.at, where)
             except FieldError as error:
                 if self.ended or not self._is_cut(error):
                     raise
@@ -174,7 +178,7 @@ class _Text:
                 if end < len(self.text) or self.ended:
                     text = self.text[self.at : end]
                     self.at = end
-                    return value, text
+                    return value, text, repeated
             if len(self.text) - self.at > MAX_BYTES:
                 raise FieldError(where, TOO_LONG, "a longer one")
             self.more()
@@ -219,7 +223,7 @@ def _stream(path: str | PathLike[str], text: _Text, problem: Problem, listed: bo
                     bad_json("end of the list", text.text, text.at, "text after the list")
                 return
             while text.skip_space():
-                value, written = text.value("value")
+                value, *written = text.value("value")
                 wrapped = records_within(value) if number == 1 and not text.skip_space() else None
                 if wrapped is not None:
                     yield from enumerate(wrapped, 1)
@@ -248,7 +252,7 @@ def _items(text: _Text, problem: Problem) -> Iterator[tuple[int, Any]]:
     try:
         more = text.skip_space() != "]"
         while more:
-            value, written = text.value("item")
+            value, *written = text.value("item")
             if _passes(value, written, "item", number, problem):
                 yield number, value
             more = text.skip_space() == ","
@@ -277,9 +281,10 @@ def _rest_of_wrapper(text: _Text) -> None:
     text.at += 1
 
 
-def _passes(value: Any, written: str, where: str, number: int, problem: Problem) -> bool:
+def _passes(value: Any, written: list[Any], where: str, number: int, problem: Problem) -> bool:
+    text, repeated = written
     try:
-        check(value, written, where)
+        check(value, text, where, repeated)
     except FieldError as error:
         problem(number, error)
         return False

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from tltrain.data.arguments import read_named_call, read_value
-from tltrain.data.conversations import Entry, Made, trajectory
+from tltrain.data.conversations import trajectory
+from tltrain.data.entries import Entry, Made
 from tltrain.data.reading import expect, member
 from tltrain.data.schemas import offered_tools
 from tltrain.trajectory import Trajectory
