@@ -26,6 +26,8 @@ _BESIDE |= {"description", "thought", "reasoning", "namespace", "extra_content",
 def read_arguments(value: Any, where: str, notes: Counter[str]) -> dict[str, Any]:
     """Return the arguments of an object or its JSON text, also encoded twice or written as a Python dict.
 
+    A key that a model wrote twice counts as JSON's readers take it, the last time.
+
     Null, empty text and the empty list, which PHP writes for an empty object, are no arguments. Raises FieldError.
     """
     if isinstance(value, str):
@@ -45,7 +47,10 @@ def _of_text(text: str, where: str, notes: Counter[str]) -> Any:
     try:
         return parse_json(text, where)
     except FieldError as error:
-        if error.expected == ONCE or not text.lstrip().startswith("{") or (found := _python_dict(text)) is None:
+        if error.expected == ONCE:
+            notes["calls: a key twice in the arguments, of which the last counts"] += 1
+            return parse_json(text, where, once=False)
+        if not text.lstrip().startswith("{") or (found := _python_dict(text)) is None:
             raise
     notes["calls: arguments written as a Python dict"] += 1
     return found

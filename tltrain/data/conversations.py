@@ -43,6 +43,7 @@ def trajectory(
     """
     messages, own = assemble(marked(record, list(entries)), tools or (), notes)
     check_tools(tools, messages, notes)
+    note_unlearned(messages, notes)
     said = "\n\n".join(filter(None, [instructions, own]))
     return Trajectory(record_id(record, number), tuple(tools or ()), messages, said, rest(record, "id", *known))
 
@@ -56,6 +57,12 @@ def check_tools(
     if any(message.calls for message in messages):
         raise FieldError("tools", "a list of tools, as the conversation calls some", found)
     notes["records without tools and calls"] += 1
+
+
+def note_unlearned(messages: Sequence[Message], notes: Counter[str]) -> None:
+    """Count a conversation in which the assistant says and calls nothing."""
+    if not any(message.role == "assistant" for message in messages):
+        notes["records without a message of the assistant, with nothing to learn"] += 1
 
 
 @dataclass

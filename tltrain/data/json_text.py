@@ -18,14 +18,18 @@ ONCE = "each key of an object once"
 """What is expected where JSON has a key twice; which of its values is meant, nobody can tell."""
 
 
-def parse_json(text: str, where: str) -> Any:
+def parse_json(text: str, where: str, once: bool = True) -> Any:
     """Parse `text` as a single JSON value.
+
+    Args:
+        once: refuse a key that an object has twice; else the last one counts.
 
     Raises:
         FieldError: it is not JSON, holds more than one value, NaN, an infinity, a key twice or a lone surrogate, or is
             nested deeper than `MAX_DEPTH`. No other exception is raised.
     """
-    value, end = parse_json_at(text, 0, where)
+    value, end, repeated = raw_json(text, 0, where)
+    check(value, text[:end], where, repeated if once else None)
     end = skip_space(text, end)
     if end < len(text):
         bad_json(where, text, end, "text after the value")

@@ -30,7 +30,7 @@ from dataclasses import replace
 from typing import Any, TypeGuard
 
 from tltrain.data.arguments import checked, read_named_call
-from tltrain.data.conversations import assemble, check_tools, record_id
+from tltrain.data.conversations import assemble, check_tools, note_unlearned, record_id
 from tltrain.data.entries import LEARN, MASK, Entry, Made, is_learned, marked
 from tltrain.data.pairing import calls_within
 from tltrain.data.reading import (
@@ -56,6 +56,19 @@ THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 """Fields in which an assistant message may carry its thought."""
 OUTPUTS = ("output", "result", "results", "response", "observation", "text", "value", "data", "error")
 """Fields in which a tool's message without `content` may carry its text; `error` says that the call failed."""
+BESIDE = (
+    "tool_calls",
+    "answer",
+    "answers",
+    "response",
+    "completion",
+    "output",
+    "target",
+    "chosen",
+    "expected_output",
+    "golden",
+)
+"""Fields in which a record whose messages are the prompt alone may hold the answer to it."""
 TEXT_PARTS = ("text", "input_text", "output_text")
 _KNOWN = ("role", "content", "tool_calls", "function_call", "tool_call_id", "name")
 
@@ -90,6 +103,11 @@ def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]
     """Parse the one trajectory of a record. Without an id its number is the id; other fields become `meta`."""
     tools, messages, instructions = conversation(record, notes)
     meta = rest(record, "id", _field(record), "tools", "functions", MASK)
+    note_unlearned(messages, notes)
+    if not any(message.role == "assistant" for message in messages) and (named := [k for k in BESIDE if meta.get(k)]):
+        raise FieldError(
+            _field(record), "the assistant's answer as the last message", f"it in `{named[0]}` beside them"
+        )
     yield Trajectory(record_id(record, number), tools, messages, instructions, meta)
 
 

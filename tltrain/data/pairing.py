@@ -61,7 +61,7 @@ def _split_answers(answers: Sequence[Entry], wrapped: Mapping[str, int]) -> Iter
     """Yield the answers behind a message; the only one to several wrapped calls becomes an answer to each."""
     counts = Counter(answer.answers for answer in answers)
     for answer in answers:
-        key = answer.answers or (next(iter(wrapped)) if len(answers) == 1 else None)
+        key = answer.answers or (next(iter(wrapped)) if len(answers) == 1 else "")
         if key not in wrapped or counts[answer.answers] > 1:
             yield answer
             continue
