@@ -40,7 +40,7 @@ def test_gemini_thoughts_parallel_calls_and_answers_by_name():
     told = [
         {"function_response": {"name": "search", "response": each}} for each in ({"error": "No."}, {"n": 1, "m": 2})
     ]
-    found, notes = gemini(
+    found, _ = gemini(
         {"parts": [{"text": "Ad"}, {"text": "vice?"}]},
         {"role": "model", "parts": [{"text": "Hm.", "thought": True}, *asked]},
         {"role": "function", "parts": told},

@@ -19,6 +19,7 @@ from tltrain.entry.command_line_errors import wrong_type
 from tltrain.errors import TltrainError, suggestion
 from tltrain.models import sizes
 from tltrain.runtime import memory, runs, targets
+from tltrain.runtime.resolver import resolve
 from tltrain.tokens import weighting
 from tltrain.training.arguments import IRM_ARGUMENTS, configured_arguments
 
@@ -48,6 +49,17 @@ def check_places(cfg: DictConfig) -> None:
         from tltrain import data
 
         data.check_place(cfg.data)
+    if cfg.certify and cfg.stage.name in ("sft", "pkt", "irm"):
+        _check_certifiable(cfg)
+
+
+def _check_certifiable(cfg: DictConfig) -> None:
+    """Raise a TltrainError where a training that is asked for a certificate would leave what cannot be served here."""
+    why = resolve("tltrain.serving.server:obstacle")()
+    if why is None and cfg.model.lora.r and not cfg.model.lora.merge:
+        why = "an adapter alone is not served: model.lora.merge=true"
+    if why is not None:
+        raise TltrainError(f"certify={cfg.certify}: {why}, or leave certify out and serve the model elsewhere")
 
 
 def check(cfg: DictConfig) -> None:
