@@ -107,6 +107,16 @@ def _elsewhere(record: dict[str, Any]) -> str:
     return ""
 
 
+def _inside(record: dict[str, Any]) -> bool:
+    """Return whether a record holds records, under names of their own or in a list."""
+    for value in record.values():
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        first = next(iter(inner), None)
+        if recognised(first) is not None or (isinstance(first, list) and first and recognised(first[0]) is not None):
+            return True
+    return recognised(next(iter(record.values()), None)) is not None
+
+
 def _texts(record: dict[str, Any], *keys: str) -> bool:
     return all(isinstance(record.get(key), str) for key in keys)
 
@@ -137,6 +147,10 @@ UNREAD: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "Alpaca's instruction and output": (
         lambda record: _texts(record, "instruction", "output"),
         "data=prompt_completion reads them once the fields are called prompt and completion",
+    ),
+    "an object that holds records": (
+        _inside,
+        "write them as JSON lines, jq -c '.NAME[]' FILE > records.jsonl, or '.[]' where each has a name",
     ),
     "messages in a field of another name": (_elsewhere, "data=openai reads them once the field is called messages"),
 }
