@@ -1,4 +1,4 @@
-"""Answers in native formats: what is read, and what is a format error with its reason."""
+"""Answers in native formats: what can be read, and what is a format error with which reason."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ TWO_CALLS = {
     "gemma": gemma('get_user{id:<|"|>7<|"|>}') + gemma("finish{}"),
     "lfm2": lfm2("get_user(id='7'), finish()"),
 }
-"""Two calls; an answer of GPT-OSS ends behind its first."""
+"""Two calls; an answer of GPT-OSS ends after its first call."""
 
 
 @pytest.mark.parametrize("name", TWO_CALLS)

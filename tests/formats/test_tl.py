@@ -85,7 +85,7 @@ def rendered(messages, tools=None, **more) -> str:
 
 
 def with_objects(record):
-    """The record with arguments as objects, as servers hand them to a template."""
+    """Return the record with arguments as objects, as servers pass them to a template."""
     for message in record["messages"]:
         for made in message.get("tool_calls") or ():
             made["function"]["arguments"] = json.loads(made["function"]["arguments"])
