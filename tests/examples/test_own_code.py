@@ -222,7 +222,10 @@ MISTAKES = {
         "weighting._target_=wrong.Empty: expected a function of turn or of log_probs, found a class without a method "
         "__call__(self, turn)",
     ),
-    "a weighting beside stage.w_max": (["stage=pkt", "weighting=dft"], "weighting=dft reads no stage.w_max: stage=sft"),
+    "a weighting beside stage.w_max": (
+        ["stage=pkt", "weighting=dft"],
+        "weighting=dft does not read stage.w_max: choose stage=sft",
+    ),
     "a wrong expression": (
         ["stage=sft", "weighting=pattern", "weighting.pattern='('"],
         "weighting.pattern=(: expected a regular expression, found: missing ), unterminated subpattern at position 0",

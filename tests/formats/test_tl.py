@@ -63,7 +63,7 @@ def test_a_turn_of_several_calls_is_refused_in_one_line():
         with pytest.raises(TltrainError) as caught:
             read(TWO)
         assert str(caught.value).startswith(
-            "a message makes 2 calls (search, now), and a turn of the TL format has one"
+            "a message makes 2 calls (search, now), but a turn of the TL format has only one"
         )
         assert "\n" not in str(caught.value)
 
