@@ -68,7 +68,7 @@ def test_a_loss_of_the_algorithms_own_node_and_of_a_pipeline_passes():
             ("stage=irm", "stage.algorithm=rejection", "+stage.args.loss_type=nll"),
         ),
         (
-            "stage.loss_mean=responses is loss_type=grpo of TRL, and stage.args.loss_type=dapo is another loss",
+            "stage.loss_mean=responses means TRL's loss_type=grpo, but stage.args.loss_type=dapo is another loss",
             (*GRPO, "stage.loss_mean=responses", "+stage.args.loss_type=dapo"),
         ),
     ],

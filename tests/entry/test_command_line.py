@@ -88,7 +88,7 @@ HELP = {
 
 @pytest.fixture(scope="module")
 def started(once) -> dict[str, Forked]:
-    """All command lines of `MISTAKES` and `HELP`, in forks of one fresh interpreter."""
+    """Run all command lines of `MISTAKES` and `HELP` in forks of one fresh interpreter."""
     given = [words for words, _ in MISTAKES.values()]
     lines = [words if "hydra.run.dir" in words[-1] else [*words, "hydra.run.dir=run"] for words in given]
     made = once("command lines", lambda folder: forked(folder, [*lines, *HELP.values()]))
@@ -96,7 +96,7 @@ def started(once) -> dict[str, Forked]:
 
 
 def leaves_nothing(ran: Forked) -> bool:
-    """Whether a command line left no file beside those of `forked`."""
+    """Return whether a command line left no files but those of `forked`."""
     return {file.name for file in ran.folder.iterdir()} == {"out", "err", "ended"}
 
 
@@ -237,7 +237,7 @@ def test_help_lists_groups_and_examples_and_loads_nothing(started):
 
 def test_help_is_quick(tmp_path):
     def seconds(*words: str) -> float:
-        """Processor time, which does not depend on what else runs."""
+        """Return the processor time, which does not depend on other programs."""
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         process([sys.executable, *words], tmp_path)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -143,4 +143,4 @@ def test_by_default_no_run_is_inside_the_cache(stage):
 @pytest.mark.parametrize("words", [["stage=cache", "stage.prune=all"], ["stage=mae"]])
 def test_a_cache_without_a_folder_is_refused(tltrain, words):
     ran = tltrain(*words, "cache.dir=", status=1)
-    assert ran.err.splitlines() == ["cache.dir: expected a value, found nothing; without the key it has its default"]
+    assert ran.err.splitlines() == ["cache.dir: expected a value, found nothing; leave the key out to get its default"]
