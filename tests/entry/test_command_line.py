@@ -39,9 +39,12 @@ MISTAKES = {
     ),
     "a run folder in a file": (
         ["stage=pkt", "hydra.run.dir=/dev/null/run"],
-        "hydra.run.dir=/dev/null/run cannot be made: /dev/null is a file",
+        "hydra.run.dir=/dev/null/run cannot be created: /dev/null is a file",
     ),
-    "a cache in a file": (["stage=pkt", "cache.dir=/dev/null/x"], "cache.dir=/dev/null/x cannot be made: /dev/null is"),
+    "a cache in a file": (
+        ["stage=pkt", "cache.dir=/dev/null/x"],
+        "cache.dir=/dev/null/x cannot be created: /dev/null is",
+    ),
     "data that is not there": (
         ["stage=pkt", "data=openai", "data.path=/no/such"],
         "/no/such: expected a file of JSON, found: No such file",
@@ -128,16 +131,16 @@ def test_a_mistake_ends_in_one_line_before_anything_loads(started, name):
         (["stage=sft", "stage.args.resume_from_checkpoint=/no"], "stage.args.resume_from_checkpoint=/no: there is no"),
         (
             ["stage=mae", "hydra.run.dir=/dev/null/run"],
-            "hydra.run.dir=/dev/null/run cannot be made: /dev/null is a file",
+            "hydra.run.dir=/dev/null/run cannot be created: /dev/null is a file",
         ),
         (
             ["stage=mae", f"hydra.run.dir={'x' * 300}"],
-            f"hydra.run.dir={'x' * 300} cannot be made: a name of 300 bytes, ",
+            f"hydra.run.dir={'x' * 300} cannot be created: a name has 300 bytes, ",
         ),
         (["stage=mae", "hydra.run.dir="], "hydra.run.dir: expected a folder, found nothing; hydra.run.dir=. is the"),
         (
             ["-m", "stage=mae", "hydra.sweep.dir=/dev/null/x"],
-            "hydra.sweep.dir=/dev/null/x cannot be made: /dev/null is",
+            "hydra.sweep.dir=/dev/null/x cannot be created: /dev/null is",
         ),
     ],
 )

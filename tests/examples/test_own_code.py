@@ -215,7 +215,7 @@ MISTAKES = {
     ),
     "a type that no configuration has": (
         ["data=pairs", "data._target_=wrong.odd"],
-        "wrong.odd: the type of its parameter size has no form in a configuration",
+        "wrong.odd: a configuration does not support the type of its parameter size",
     ),
     "a weighting that cannot be called": (
         ["stage=sft", "weighting=quoted", "weighting._target_=wrong.Empty"],
