@@ -1,4 +1,4 @@
-"""Arguments of TRL's group trainers: which pass by their own names, and what is refused before torch is loaded."""
+"""Arguments of TRL's group trainers: which are accepted by name, and which are refused before torch is loaded."""
 
 from __future__ import annotations
 
