@@ -77,7 +77,7 @@ from tltrain.config.groups import (
     Weighting,
 )
 from tltrain.config.keys import Bounds, Key, key, keys_of
-from tltrain.config.rewards import Reward
+from tltrain.config.rewards import ConversationReward, Reward
 from tltrain.config.stages import (
     AlgorithmArguments,
     AnalyzeStage,
@@ -116,6 +116,7 @@ __all__ = [
     "CertifyStage",
     "CheckStage",
     "Config",
+    "ConversationReward",
     "Conversations",
     "Critic",
     "CriticInit",
@@ -250,7 +251,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "mae": ("answer", "is_error"),
     "format": (),
     "weighting": ("turn", "log_probs", "w_max", "key_tokens"),
-    "reward": ("sample", "response", "grade", "ended", "matching"),
+    "reward": ("sample", "response", "grade", "ended", "matching", "conversation", "golden"),
 }
 """Groups whose choices name a function, by a `name` of ours or a `_target_` of anybody's: it says the keys it reads.
 Each has the parameters that are no keys, since the program provides them (`tltrain.runtime.targets`)."""
