@@ -143,7 +143,9 @@ def _check_rollout(cfg: DictConfig) -> None:
     if stage.algorithm.name != "ppo" and not stage.do_sample:
         raise TltrainError(f"{where}: {stage.algorithm.name} compares sampled conversations: stage.do_sample=true")
     if stage.algorithm.name != "ppo" and stage.group_size == 1:
-        raise TltrainError(f"{where}: {stage.algorithm.name} compares conversations: stage.group_size=2 or more, or ppo")
+        raise TltrainError(
+            f"{where}: {stage.algorithm.name} compares conversations: stage.group_size=2 or more, or ppo"
+        )
     pricing.configured_for_conversations(cfg.reward, stage.matching)
     chosen_benchmarks.environment(stage)
 
