@@ -132,11 +132,15 @@ def _check_loss(cfg: DictConfig) -> None:
 def _check_rollout(cfg: DictConfig) -> None:
     """Raise a TltrainError where whole conversations cannot be sampled and priced as configured."""
     stage = cfg.stage
-    if stage.name != "irm" or stage.rollout.name != "conversation":
+    if stage.name != "irm":
         return
     from tltrain.entry import chosen_benchmarks
     from tltrain.training import pricing
 
+    if stage.rollout.name == "call":
+        if pricing.of_conversations(cfg.reward):
+            pricing.configured(cfg.reward, stage.matching)  # its error says what does
+        return
     where = "stage.rollout=conversation"
     if stage.algorithm.name == "rejection":
         raise TltrainError(f"{where}: stage.algorithm=rejection samples single calls; ppo, rloo and grpo conversations")
