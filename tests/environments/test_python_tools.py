@@ -136,7 +136,7 @@ def test_the_outcome(files):
 def test_a_public_function_that_checks_outcomes_is_no_tool(files):
     toolbox = files(question(check="right"), module=MODULE.replace("_right", "right"))
     assert "right" not in {tool.name for tool in python_tools._toolbox(toolbox).tools}
-    with pytest.raises(TltrainError, match="right: expected a docstring .* name begins with _ is no tool"):
+    with pytest.raises(TltrainError, match=r"right: expected a docstring .* name begins with _ is no tool"):
         python_tools.tasks(files(question(), module=MODULE.replace("_right", "right")), 0)
 
 
@@ -208,7 +208,7 @@ def test_a_module_that_cannot_be_loaded_in_the_sandbox_is_told_before_the_first_
 
 def test_missing_files(tmp_path):
     keys = ["stage=eval", "benchmark=python_tools", "model=tiny"]
-    with pytest.raises(TltrainError, match="give benchmark.module=my_tools.py and benchmark.path=tasks.jsonl"):
+    with pytest.raises(TltrainError, match=r"give benchmark.module=my_tools.py and benchmark.path=tasks.jsonl"):
         python_tools.tasks(composed(*keys).benchmark, 0)
     keys += [f"benchmark.path={tmp_path}/tasks.jsonl"]
     with pytest.raises(TltrainError, match="there is no such file"):

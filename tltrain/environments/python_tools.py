@@ -1,8 +1,9 @@
 """Tools of a user's own: the documented functions of a Python file, and a file of tasks for them.
 
-    benchmark.module    a Python file. Each public function is a tool: its docstring says what it does, and under `Args:`
-                        what each parameter means; type hints give the schema (`transformers.utils.get_json_schema`).
-                        Functions whose names begin with `_`, and those that check outcomes, are no tools.
+    benchmark.module    a Python file. Each public function is a tool: its docstring says what it does, and under
+                        `Args:` what each parameter means; type hints give the schema
+                        (`transformers.utils.get_json_schema`). Functions whose names begin with `_`, and those that
+                        check outcomes, are no tools.
     benchmark.path      JSON lines, a task each:
         question        what the user says
         calls           golden calls, as text `order(book="Dune")` or as {"name", "arguments"}
@@ -97,8 +98,8 @@ def tasks(benchmark: PythonToolsConversations, seed: int) -> list[Task]:
     """Return the tasks of `benchmark.path` in their order.
 
     Raises:
-        TltrainError: a file is missing, the module cannot be imported, a function is not documented, or a task is not as
-            the module describes it.
+        TltrainError: a file is missing, the module cannot be imported, a function is not documented, or a task is not
+            as the module describes it.
     """
     return [Task(identity, problem.meta) for identity, problem in _toolbox(benchmark).problems.items()]
 
