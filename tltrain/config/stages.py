@@ -21,6 +21,7 @@ from tltrain.config.choices import (
     Planned,
     PromptTruncation,
     Prune,
+    Rollout,
     Rule,
     Strategy,
     SupervisedPacking,
@@ -70,6 +71,7 @@ KEEP_CHECKPOINTS = "keep the checkpoints after the run has ended well"
 SUPERVISED = "settings of the supervised stage, as `stage.KEY` of stage=pkt"
 RL = "settings of the reinforcement learning stage, as `stage.KEY` of stage=irm"
 PPO = ("algorithm", ("ppo",))
+CONVERSATION = ("rollout", ("conversation",))
 EVAL = "settings of the evaluation, as `stage.KEY` of stage=eval"
 
 
@@ -169,12 +171,31 @@ class IrmStage:
         "reinforcement learning algorithm; rloo and grpo are TRL's trainers, without a critic; rejection samples calls "
         "once, keeps the correct ones, and trains on them as stage=sft does",
     )
+    rollout: Rollout = key(
+        Rollout.call,
+        "what the policy samples; call: one call after each history of the data; conversation: whole conversations in "
+        "environment, whose tools run, with a reward of conversations (reward=conversation)",
+    )
+    environment: dict[str, Any] = key(
+        {},
+        "where conversations are held: a choice of conf/benchmark with multi=true as `name` and other keys of it, such "
+        "as {name: bfcl_multi, path: FOLDER}, or a class of your own as `_target_` with its keys; without a name "
+        "toolworld_multi; toolworld's split is train unless it is given",
+        only=CONVERSATION,
+    )
+    group_size: Optional[int] = key(
+        None,
+        "conversations about each task of a step, in one row; null: 1 (ppo), or 4 (rloo, grpo), which compare them",
+        least=1,
+        most=ROWS,
+        only=CONVERSATION,
+    )
     mae: bool = key(True, "do not ask for calls that the tool answered with an error (MAE)")
     rule: MaeRule = key(MaeRule.paper, RULE)
     packing: Packing = key(
         Packing.trajectory,
-        "what one row holds; trajectory: all calls of a trajectory, whose common history is computed once; turn: one "
-        "call",
+        "what one row holds; trajectory: all calls of a trajectory, or all conversations about a task, whose common "
+        "history is computed once; turn: one call",
     )
     truncation: PromptTruncation = key(
         PromptTruncation.drop_oldest_turns,

@@ -83,6 +83,16 @@ class Prompts:
     sampling: Sampling
     encoder: Encoder
 
+    @property
+    def rows(self) -> Sequence[PromptTree]:
+        """What the training draws from: a row of a batch each."""
+        return self.trees
+
+    @property
+    def branching(self) -> bool:
+        """Whether the update has trees with branches."""
+        return any(len(tree.ends) > 1 for tree in self.trees)
+
     def graded(
         self, trees: Iterable[PromptTree], responses: Iterable[Sequence[Sequence[int]]], judge: Judge
     ) -> list[list[GradedResponse]]:
