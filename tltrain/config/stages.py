@@ -71,6 +71,7 @@ KEEP_CHECKPOINTS = "keep the checkpoints after the run has ended well"
 SUPERVISED = "settings of the supervised stage, as `stage.KEY` of stage=pkt"
 RL = "settings of the reinforcement learning stage, as `stage.KEY` of stage=irm"
 PPO = ("algorithm", ("ppo",))
+CALL = ("rollout", ("call",))
 CONVERSATION = ("rollout", ("conversation",))
 EVAL = "settings of the evaluation, as `stage.KEY` of stage=eval"
 
@@ -201,6 +202,7 @@ class IrmStage:
         PromptTruncation.drop_oldest_turns,
         "what to do with a prompt that is too long; drop_oldest_turns keeps tools and query; left cuts off its "
         "beginning, as released; error stops; skip leaves the prompt out",
+        only=CALL,
     )
     max_prompt_length: Optional[int] = key(
         None, "longest prompt in tokens; null: the model's context minus max_new_tokens", least=1, most=TOKENS
@@ -216,6 +218,7 @@ class IrmStage:
         TooLongAnswer.skip,
         "what to do with a prompt whose golden call does not fit max_new_tokens and so cannot be answered; skip leaves "
         "the prompt out; error stops; keep asks it all the same, as released",
+        only=CALL,
     )
     do_sample: bool = key(True, "sample the calls; false: greedy decoding")
     temperature: float = key(0.7, "sampling temperature", above=0, most=100, hint="greedy sampling is do_sample=false")

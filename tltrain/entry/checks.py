@@ -20,7 +20,7 @@ from tltrain.errors import TltrainError, suggestion
 from tltrain.models import sizes
 from tltrain.runtime import memory, runs, targets
 from tltrain.tokens import weighting
-from tltrain.training.arguments import IRM_ARGUMENTS, configured_arguments
+from tltrain.training.arguments import configured_arguments, library_class
 
 
 def check_run(cfg: DictConfig) -> None:
@@ -75,6 +75,7 @@ def check(cfg: DictConfig) -> None:
     formats.check(cfg)
     _check_weighting(cfg)
     _check_loss(cfg)
+    _check_rollout(cfg)
     if cfg.model.path is not None:
         check_model_path(cfg.model.path)
     for path in cfg.stage.get("models") or ():
@@ -128,6 +129,25 @@ def _check_loss(cfg: DictConfig) -> None:
         )
 
 
+def _check_rollout(cfg: DictConfig) -> None:
+    """Raise a TltrainError where whole conversations cannot be sampled and priced as configured."""
+    stage = cfg.stage
+    if stage.name != "irm" or stage.rollout.name != "conversation":
+        return
+    from tltrain.entry import chosen_benchmarks
+    from tltrain.training import pricing
+
+    where = "stage.rollout=conversation"
+    if stage.algorithm.name == "rejection":
+        raise TltrainError(f"{where}: stage.algorithm=rejection samples single calls; ppo, rloo and grpo conversations")
+    if stage.algorithm.name != "ppo" and not stage.do_sample:
+        raise TltrainError(f"{where}: {stage.algorithm.name} compares sampled conversations: stage.do_sample=true")
+    if stage.algorithm.name != "ppo" and stage.group_size == 1:
+        raise TltrainError(f"{where}: {stage.algorithm.name} compares conversations: stage.group_size=2 or more, or ppo")
+    pricing.configured_for_conversations(cfg.reward, stage.matching)
+    chosen_benchmarks.environment(stage)
+
+
 def check_node(node: DictConfig, schema: type, where: str = "", besides: Collection[str] = (targets.TARGET,)) -> None:
     """Raise a TltrainError unless all keys of a node and below it are the schema's, and within their bounds.
 
@@ -164,7 +184,7 @@ def _check_value(node: DictConfig, known: Key, value: Any, key: str) -> None:
     if known.schema is not None:
         check_node(value, known.schema, key)
     if known.library is not None:
-        library = IRM_ARGUMENTS[node.algorithm.name] if known.library == "algorithm" else known.library
+        library = library_class(node) if known.library == "algorithm" else known.library
         check_arguments(config.plain(value), key, library)
 
 

@@ -23,7 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from tltrain import config, tracking
 from tltrain.entry import checks, choices, launch
-from tltrain.entry.composed import choice_of, part, resolved
+from tltrain.entry.chosen_benchmarks import benchmark
+from tltrain.entry.composed import part, resolved
 from tltrain.errors import TltrainError, suggestion
 from tltrain.evaluation.benchmarks import check_place
 from tltrain.evaluation.metrics import ABSTENTION, CONVERSATION, SINGLE_TURN
@@ -120,22 +121,6 @@ def model_of(cfg: DictConfig, model: Entry) -> DictConfig:
     own = cfg.copy()
     own.model.path = str(model.folder / "model")
     return own
-
-
-def benchmark(choice: str | DictConfig) -> tuple[str, DictConfig]:
-    """Return the folder's name and the configuration of one of `stage.benchmarks`.
-
-    Raises:
-        TltrainError: the choice does not exist, or it has no such key.
-    """
-    given = {"name": choice} if isinstance(choice, str) else config.plain(choice)
-    name = given.pop("name", None)
-    if name not in (names := choices.names_of("benchmark")):
-        raise TltrainError(f"stage.benchmarks: expected some of {', '.join(names)}, found {name}")
-    try:
-        return name, choices.bound("benchmark", config.merged(choice_of("benchmark", name), given), choice=name)
-    except TltrainError as error:
-        raise TltrainError(f"stage.benchmarks, {str(error).replace('benchmark.', f'{name}.', 1)}") from error
 
 
 def check(cfg: DictConfig, benchmarks: list[tuple[str, DictConfig]]) -> None:

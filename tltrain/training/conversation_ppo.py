@@ -21,6 +21,7 @@ from itertools import compress
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from tltrain.environments.loop import Conversation
 from tltrain.errors import TltrainError
@@ -37,6 +38,9 @@ from tltrain.trajectory import Task
 
 BASELINES = {"rloo": "leave_one_out", "grpo": "standardized"}
 """`stage.algorithm` -> what a conversation's return is compared with (`credit.group_advantages`)."""
+
+Judge = Callable[[Conversation], tuple[TurnReward, ...]]
+"""Prices a conversation: a reward for each assistant message."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,22 @@ class Conversations:
     def branching(self) -> bool:
         """Whether the update has trees with branches; only the sampled answers tell."""
         return self.packing == "trajectory"
+
+    def mean_return(self, model: PreTrainedModel, judge: Judge, *, bf16: bool, seed: int, tasks: int = 8) -> float:
+        """Return the mean over turns of the rewards from the turn on, as the critic's initial value.
+
+        Args:
+            tasks: number of conversations to hold, about tasks spread over all.
+        """
+        asked = self.world.tasks[:: max(len(self.world.tasks) // tasks, 1)][:tasks]
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+            held = conversation_rollout.hold(model.eval(), self.encoder, self.world, asked, self.sampling, seed)
+        found: list[float] = []
+        for own in held:
+            for one in own:
+                rewards = [turn.reward for turn in judge(one.conversation)]
+                found += [math.fsum(rewards[at:]) for at in range(len(rewards))]
+        return sum(found) / len(found) if found else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,7 +326,3 @@ class ConversationPPO(PPOTrainer):
             advantages = compared(rewards, conversations, inputs["groups"], baseline)
             returns = torch.zeros_like(advantages)
         return advantages[:, None] * mask, returns[:, None] * mask
-
-
-Judge = Callable[[Conversation], tuple[TurnReward, ...]]
-"""Prices a conversation: a reward for each assistant message."""
