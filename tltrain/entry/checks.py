@@ -102,9 +102,7 @@ def check_isolation(benchmark: DictConfig) -> None:
     if benchmark.get("multi"):
         from tltrain.environments import registry
 
-        kind = registry.kind_of(benchmark)
-        if kind.isolation is not None:
-            kind.isolation(benchmark)
+        registry.World(benchmark).isolation()
 
 
 def _check_weighting(cfg: DictConfig) -> None:

@@ -88,8 +88,8 @@ def _functions(group: str, node: DictConfig) -> Mapping[str, Callable]:
         from tltrain.environments import registry
 
         if node.get(targets.TARGET) is None:
-            registry.kind_of(node)  # its error explains that multi=true rules the name out
-        return {name: kind.make for name, kind in registry.ENVIRONMENTS.items()}
+            registry.check_name(node)  # its error explains that multi=true rules the name out
+        return registry.ENVIRONMENTS
     from tltrain.evaluation.benchmarks import LOADERS
 
     return LOADERS | {
