@@ -31,6 +31,7 @@ from tltrain.config.choices import (
     PromptTruncation,
     Prune,
     Quantization,
+    Rollout,
     Rule,
     Scoring,
     Split,
@@ -61,6 +62,7 @@ from tltrain.config.groups import (
     Model,
     ModelIrm,
     Paths,
+    PythonToolsConversations,
     Report,
     RotbenchBenchmark,
     RotbenchData,
@@ -76,7 +78,7 @@ from tltrain.config.groups import (
     Weighting,
 )
 from tltrain.config.keys import Bounds, Key, key, keys_of
-from tltrain.config.rewards import Reward
+from tltrain.config.rewards import ConversationReward, Reward
 from tltrain.config.stages import (
     AlgorithmArguments,
     AnalyzeStage,
@@ -115,6 +117,7 @@ __all__ = [
     "CertifyStage",
     "CheckStage",
     "Config",
+    "ConversationReward",
     "Conversations",
     "Critic",
     "CriticInit",
@@ -155,10 +158,12 @@ __all__ = [
     "PredictStage",
     "PromptTruncation",
     "Prune",
+    "PythonToolsConversations",
     "Quantization",
     "Report",
     "ReportStage",
     "Reward",
+    "Rollout",
     "RotbenchBenchmark",
     "RotbenchData",
     "Rule",
@@ -226,6 +231,7 @@ SCHEMAS: dict[str, type] = {
     "schema/benchmark/bfcl_multi": BfclConversations,
     "schema/benchmark/file": FileBenchmark,
     "schema/benchmark/general": GeneralBenchmark,
+    "schema/benchmark/python_tools": PythonToolsConversations,
     "schema/benchmark/rotbench": RotbenchBenchmark,
     "schema/benchmark/tooleyes": ToolEyesConversations,
     "schema/benchmark/toolworld": ToolworldBenchmark,
@@ -248,7 +254,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "mae": ("answer", "is_error"),
     "format": (),
     "weighting": ("turn", "log_probs", "w_max", "key_tokens"),
-    "reward": ("sample", "response", "grade", "ended", "matching"),
+    "reward": ("sample", "response", "grade", "ended", "matching", "conversation", "golden"),
 }
 """Groups whose choices name a function, built in (`name`) or any other (`_target_`), which determines their keys.
 The values are the parameters that the program provides, so they are not keys (`tltrain.runtime.targets`)."""

@@ -127,6 +127,11 @@ class Algorithm(StrEnum):
     rejection = "rejection"
 
 
+class Rollout(StrEnum):
+    call = "call"
+    conversation = "conversation"
+
+
 class CriticInit(StrEnum):
     sft = "sft"
     random = "random"

@@ -21,6 +21,7 @@ from tltrain.config.choices import (
     Planned,
     PromptTruncation,
     Prune,
+    Rollout,
     Rule,
     Strategy,
     SupervisedPacking,
@@ -68,6 +69,8 @@ KEEP_CHECKPOINTS = "keep the checkpoints after the run has succeeded"
 SUPERVISED = "settings of the supervised stage, as `stage.KEY` of stage=pkt"
 RL = "settings of the reinforcement learning stage, as `stage.KEY` of stage=irm"
 PPO = ("algorithm", ("ppo",))
+CALL = ("rollout", ("call",))
+CONVERSATION = ("rollout", ("conversation",))
 EVAL = "settings of the evaluation, as `stage.KEY` of stage=eval"
 
 
@@ -167,17 +170,37 @@ class IrmStage:
         "reinforcement learning algorithm; rloo and grpo are TRL's trainers, without a critic; rejection samples calls "
         "once, keeps the correct ones, and trains on them like stage=sft",
     )
+    rollout: Rollout = key(
+        Rollout.call,
+        "what the policy samples; call: one call after each history of the data; conversation: whole conversations in "
+        "environment, whose tools run, with a reward of conversations (reward=conversation)",
+    )
+    environment: dict[str, Any] = key(
+        {},
+        "where conversations are held: a choice of conf/benchmark with multi=true as `name` and other keys of it, such "
+        "as {name: bfcl_multi, path: FOLDER}, or a class of your own as `_target_` with its keys; without a name "
+        "toolworld_multi; toolworld's split is train unless it is given",
+        only=CONVERSATION,
+    )
+    group_size: Optional[int] = key(
+        None,
+        "conversations about each task of a step, in one row; null: 1 (ppo), or 4 (rloo, grpo), which compare them",
+        least=1,
+        most=ROWS,
+        only=CONVERSATION,
+    )
     mae: bool = key(True, "do not ask for calls that the tool answered with an error (MAE)")
     rule: MaeRule = key(MaeRule.paper, RULE)
     packing: Packing = key(
         Packing.trajectory,
-        "what one row contains; trajectory: all calls of a trajectory, whose common history is computed once; turn: "
-        "one call",
+        "what one row contains; trajectory: all calls of a trajectory, or all conversations about a task, whose common "
+        "history is computed once; turn: one call",
     )
     truncation: PromptTruncation = key(
         PromptTruncation.drop_oldest_turns,
         "what to do with a prompt that is too long; drop_oldest_turns keeps tools and query; left cuts off its "
         "beginning, as in the released code; error stops; skip leaves the prompt out",
+        only=CALL,
     )
     max_prompt_length: Optional[int] = key(
         None, "maximum length of a prompt in tokens; null: the context minus max_new_tokens", least=1, most=TOKENS
@@ -193,6 +216,7 @@ class IrmStage:
         TooLongAnswer.skip,
         "what to do with a prompt that cannot be answered because its golden call exceeds max_new_tokens; skip leaves "
         "the prompt out; error stops; keep asks it anyway, as in the released code",
+        only=CALL,
     )
     do_sample: bool = key(True, "sample the calls; false: greedy decoding")
     temperature: float = key(0.7, "sampling temperature", above=0, most=100, hint="greedy sampling is do_sample=false")
@@ -330,6 +354,12 @@ class PipelineStage:
     )
     pkt: bool = key(True, "give key tokens more weight (PKT)")
     irm: bool = key(True, "continue with reinforcement learning (IRM)")
+    continued: Any = key(
+        {},
+        "arguments of a further supervised training of the same kind, such as {max_steps: 80}, where irm=false: what "
+        "IRM is compared with; empty: none",
+        library="trl.SFTConfig",
+    )
     rule: MaeRule = key(MaeRule.paper, RULE)
     w_max: float = key(9.0, "largest weight of a key token, if pkt=true", least=1, most=1_000_000)
     key_tokens: KeyTokens = key(KeyTokens.paper, KEY_TOKENS.replace("w_max is set", "pkt=true"))

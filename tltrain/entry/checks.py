@@ -19,8 +19,9 @@ from tltrain.entry.command_line_errors import wrong_type
 from tltrain.errors import TltrainError, suggestion
 from tltrain.models import sizes
 from tltrain.runtime import memory, runs, targets
+from tltrain.runtime.resolver import resolve
 from tltrain.tokens import weighting
-from tltrain.training.arguments import IRM_ARGUMENTS, configured_arguments
+from tltrain.training.arguments import configured_arguments, library_class
 
 
 def check_run(cfg: DictConfig) -> None:
@@ -48,6 +49,17 @@ def check_places(cfg: DictConfig) -> None:
         from tltrain import data
 
         data.check_place(cfg.data)
+    if cfg.certify and cfg.stage.name in ("sft", "pkt", "irm"):
+        _check_certifiable(cfg)
+
+
+def _check_certifiable(cfg: DictConfig) -> None:
+    """Raise a TltrainError where a training that is asked for a certificate would leave what cannot be served here."""
+    why = resolve("tltrain.serving.server:obstacle")()
+    if why is None and cfg.model.lora.r and not cfg.model.lora.merge:
+        why = "an adapter alone is not served: model.lora.merge=true"
+    if why is not None:
+        raise TltrainError(f"certify={cfg.certify}: {why}, or leave certify out and serve the model elsewhere")
 
 
 def check(cfg: DictConfig) -> None:
@@ -75,6 +87,7 @@ def check(cfg: DictConfig) -> None:
     formats.check(cfg)
     _check_weighting(cfg)
     _check_loss(cfg)
+    _check_rollout(cfg)
     if cfg.model.path is not None:
         check_model_path(cfg.model.path)
     for path in cfg.stage.get("models") or ():
@@ -128,6 +141,31 @@ def _check_loss(cfg: DictConfig) -> None:
         )
 
 
+def _check_rollout(cfg: DictConfig) -> None:
+    """Raise a TltrainError where whole conversations cannot be sampled and priced as configured."""
+    stage = cfg.stage
+    if stage.name != "irm":
+        return
+    from tltrain.entry import chosen_benchmarks
+    from tltrain.training import pricing
+
+    if stage.rollout.name == "call":
+        if pricing.of_conversations(cfg.reward):
+            pricing.configured(cfg.reward, stage.matching)  # its error says what does
+        return
+    where = "stage.rollout=conversation"
+    if stage.algorithm.name == "rejection":
+        raise TltrainError(f"{where}: stage.algorithm=rejection samples single calls; ppo, rloo and grpo conversations")
+    if stage.algorithm.name != "ppo" and not stage.do_sample:
+        raise TltrainError(f"{where}: {stage.algorithm.name} compares sampled conversations: stage.do_sample=true")
+    if stage.algorithm.name != "ppo" and stage.group_size == 1:
+        raise TltrainError(
+            f"{where}: {stage.algorithm.name} compares conversations: stage.group_size=2 or more, or ppo"
+        )
+    pricing.configured_for_conversations(cfg.reward, stage.matching)
+    chosen_benchmarks.environment(stage)
+
+
 def check_node(node: DictConfig, schema: type, where: str = "", besides: Collection[str] = (targets.TARGET,)) -> None:
     """Raise a TltrainError unless all keys in and below a node belong to the schema and are within their bounds.
 
@@ -164,7 +202,7 @@ def _check_value(node: DictConfig, known: Key, value: Any, key: str) -> None:
     if known.schema is not None:
         check_node(value, known.schema, key)
     if known.library is not None:
-        library = IRM_ARGUMENTS[node.algorithm.name] if known.library == "algorithm" else known.library
+        library = library_class(node) if known.library == "algorithm" else known.library
         check_arguments(config.plain(value), key, library)
 
 

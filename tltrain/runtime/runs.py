@@ -120,6 +120,23 @@ def writing_bytes(path: Path) -> Iterator[IO[bytes]]:
         part.unlink(missing_ok=True)
 
 
+def readable_by_umask(folder: Path) -> None:
+    """Give all files below `folder` the permissions that the umask leaves a new file.
+
+    safetensors creates its files with mode 0600, so that a server under another user could not read a model.
+    """
+    probe = folder / f".{os.getpid()}.part"
+    try:
+        with probe.open("w") as file:  # asking for the umask itself would change it for all threads
+            mode = os.fstat(file.fileno()).st_mode & 0o777
+    finally:
+        probe.unlink(missing_ok=True)
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink() and (found := path.stat().st_mode & 0o777) != found & 0o111 | mode:
+            with suppress(OSError):  # a file system without permissions
+                path.chmod(found & 0o111 | mode)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, completely or not at all."""
     with writing(path, data=True) as file:  # masked here, since a mask instead of a number would not be JSON
