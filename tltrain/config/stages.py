@@ -355,6 +355,12 @@ class PipelineStage:
     )
     pkt: bool = key(True, "give key tokens more weight (PKT)")
     irm: bool = key(True, "continue with reinforcement learning (IRM)")
+    continued: Any = key(
+        {},
+        "arguments of a further supervised training of the same kind, such as {max_steps: 80}, where irm=false: what "
+        "IRM is compared with; empty: none",
+        library="trl.SFTConfig",
+    )
     rule: MaeRule = key(MaeRule.paper, RULE)
     w_max: float = key(9.0, "largest weight of a key token, where pkt=true", least=1, most=1_000_000)
     key_tokens: KeyTokens = key(KeyTokens.paper, KEY_TOKENS.replace("w_max is given", "pkt=true"))

@@ -5,8 +5,8 @@
 
 A stage's result has a fingerprint of everything that determines it: its configuration, the content of the files it
 reads, the result it starts from, library versions, and this package's code. It is stored under `cache.dir/stages/`
-(`tltrain.sweeps.stage_cache`), and the run's folder links to it: `data/`, `model_sft` or `model_pkt`, `model_irm`,
-`eval_BENCHMARK/`. `metrics.json` has the evaluations' metrics and the cost of each stage.
+(`tltrain.sweeps.stage_cache`), and the run's folder links to it: `data/`, `model_sft` or `model_pkt`, `model_irm` or
+`model_continued`, `eval_BENCHMARK/`. `metrics.json` has the evaluations' metrics and the cost of each stage.
 """
 
 from __future__ import annotations
@@ -66,6 +66,12 @@ def run_stages(cfg: DictConfig, builder: StageBuilder, benchmarks: Sequence[tupl
         model = builder.stage(
             "model_irm", part(model_of(with_data, model), learned), after=[data, model], resumable=True
         )
+    elif cfg.stage.continued:
+        more = supervised(cfg)
+        more["args"] = more["args"] | resolved(cfg.stage.continued)
+        model = builder.stage(
+            "model_continued", part(model_of(with_data, model), more), after=[data, model], resumable=True
+        )
     metrics: dict[str, Any] = {"details": {}}
     for name, choice in benchmarks:
         wanted = part(model_of(cfg, model), resolved(cfg.stage.eval))
@@ -121,8 +127,11 @@ def check(cfg: DictConfig, benchmarks: list[tuple[str, DictConfig]]) -> None:
     """Check all parts before the first one runs.
 
     Raises:
-        TltrainError: a part is invalid, two benchmarks have the same name, or there is no benchmark.
+        TltrainError: a part is invalid, two benchmarks have the same name, there is no benchmark, or what follows the
+            supervised training is said twice.
     """
+    if cfg.stage.continued and cfg.stage.irm:
+        raise TltrainError("stage.continued: continues supervised training in place of IRM: needs stage.irm=false")
     names = [name for name, _ in benchmarks]
     if not names or len(names) > len(set(names)):
         raise TltrainError(f"stage.benchmarks: expected some, each once, found {names}")
