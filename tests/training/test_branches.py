@@ -1,4 +1,4 @@
-"""Responses as branches: a chain, a tree, and what diverges, by hand; the layout of prompt trees is the same as ever."""
+"""Responses as branches: a chain, a tree, and what diverges, by hand; prompt trees are laid out as ever."""
 
 from __future__ import annotations
 

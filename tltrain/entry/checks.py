@@ -132,18 +132,24 @@ def _check_loss(cfg: DictConfig) -> None:
 def _check_rollout(cfg: DictConfig) -> None:
     """Raise a TltrainError where whole conversations cannot be sampled and priced as configured."""
     stage = cfg.stage
-    if stage.name != "irm" or stage.rollout.name != "conversation":
+    if stage.name != "irm":
         return
     from tltrain.entry import chosen_benchmarks
     from tltrain.training import pricing
 
+    if stage.rollout.name == "call":
+        if pricing.of_conversations(cfg.reward):
+            pricing.configured(cfg.reward, stage.matching)  # its error says what does
+        return
     where = "stage.rollout=conversation"
     if stage.algorithm.name == "rejection":
         raise TltrainError(f"{where}: stage.algorithm=rejection samples single calls; ppo, rloo and grpo conversations")
     if stage.algorithm.name != "ppo" and not stage.do_sample:
         raise TltrainError(f"{where}: {stage.algorithm.name} compares sampled conversations: stage.do_sample=true")
     if stage.algorithm.name != "ppo" and stage.group_size == 1:
-        raise TltrainError(f"{where}: {stage.algorithm.name} compares conversations: stage.group_size=2 or more, or ppo")
+        raise TltrainError(
+            f"{where}: {stage.algorithm.name} compares conversations: stage.group_size=2 or more, or ppo"
+        )
     pricing.configured_for_conversations(cfg.reward, stage.matching)
     chosen_benchmarks.environment(stage)
 

@@ -47,7 +47,7 @@ def environment(stage: DictConfig) -> tuple[str, DictConfig]:
         try:
             node = choices.bound("benchmark", OmegaConf.create(given | {"multi": True}), choice=name)
         except TltrainError as error:
-            raise TltrainError(f"{ENVIRONMENT}, {error}") from error
+            raise TltrainError(str(error).replace("benchmark.", f"{ENVIRONMENT}.", 1)) from error
         targets.check_given(node, targets.named(node, {}, "benchmark"), "benchmark")
     else:
         name, node = _chosen(given, ENVIRONMENT, "one")

@@ -34,8 +34,8 @@ from tltrain.views import transcripts
 
 if TYPE_CHECKING:
     from tltrain.environments.loop import Conversation
-    from tltrain.tokens.encoder import Encoder
     from tltrain.stages.training_runs import TrainingRun
+    from tltrain.tokens.encoder import Encoder
     from tltrain.training.conversation_ppo import Conversations, Judge, RewardedConversation
     from tltrain.training.conversation_rollout import World
     from tltrain.training.reward_function import SampleRecord
@@ -71,7 +71,9 @@ def world(cfg: DictConfig, max_prompt_length: int | None) -> World:
     if not tasks:
         raise TltrainError(f"stage.environment, {name}: it has no tasks")
     if node.name == "toolworld" and node.split == "test":
-        log.warning("stage.environment.split=test: trains with the tools of benchmark=toolworld, which then says nothing")
+        log.warning(
+            "stage.environment.split=test: trains with the tools of benchmark=toolworld, which then says nothing"
+        )
     log.info("irm: %d tasks of %s, conversations of at most %d calls a turn", len(tasks), name, node.max_turns)
     settings = ConversationSettings(node.max_turns, node.max_output, named_rule(cfg, _rule(cfg)))
     return World(tasks, kind.make(node), settings, max_prompt_length, cfg.stage.generation_batch_size)
@@ -119,9 +121,7 @@ def conversations(cfg: DictConfig, prepared: TrainingRun) -> tuple[DictConfig, C
     from tltrain.inference import generation
     from tltrain.training.conversation_ppo import BASELINES, Conversations
 
-    most, longest = limits(
-        cfg, prepared.train, prepared.held_out, prepared.encoder, generation.context(prepared.model)
-    )
+    most, longest = limits(cfg, prepared.train, prepared.held_out, prepared.encoder, generation.context(prepared.model))
     cfg = with_answer_limit(cfg, most)
     own = world(cfg, longest)
     stage, size = cfg.stage, group_size(cfg)
@@ -170,9 +170,7 @@ def record(step: int, one: RewardedConversation) -> SampleRecord:
         step=step,
         id=f"{said.task.id}#{said.task.meta.get('rollout', 0)}",
         prompt="\n".join(message.text for message in said.messages[:first]),
-        sampled="\n".join(
-            _said(shown, at, rewards.get(at)) for at, _ in enumerate(said.messages) if at >= first
-        ),
+        sampled="\n".join(_said(shown, at, rewards.get(at)) for at, _ in enumerate(said.messages) if at >= first),
         grade={True: "success", False: "failure", None: "unknown"}[success if isinstance(success, bool) else None],
         reward=one.reward,
         reason=f"ended: {said.ended}",
@@ -260,4 +258,3 @@ class FirstConversations:
                 wrong,
                 len(calls),
             )
-

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import compress
+from itertools import compress, pairwise
 from typing import Any
 
 import torch
@@ -146,8 +146,8 @@ def rows_of(tasks: Sequence[Sequence[Sequence[RewardedTurn]]], packing: str) -> 
         tasks: for each task its conversations, as turns that are learned.
     """
     if packing == "turn":
-        turns = [one for own in tasks for conversation in own for one in conversation]
-        return [[Branch(one.turn.prompt, one.turn.response, 0, one.learned)] for one in turns]
+        answers = [one for own in tasks for conversation in own for one in conversation]
+        return [[Branch(one.turn.prompt, one.turn.response, 0, one.learned)] for one in answers]
     rows = []
     for own in tasks:
         row: list[Branch] = []
@@ -173,9 +173,7 @@ def spread(
     return advantages, returns
 
 
-def compared(
-    rewards: torch.Tensor, conversations: torch.Tensor, groups: torch.Tensor, baseline: str
-) -> torch.Tensor:
+def compared(rewards: torch.Tensor, conversations: torch.Tensor, groups: torch.Tensor, baseline: str) -> torch.Tensor:
     """Return the advantage of each turn, [M], which is that of its conversation among those of its group.
 
     Args:
@@ -194,7 +192,7 @@ def _each(conversations: torch.Tensor) -> list[slice]:
     """Return where the turns of each conversation stand."""
     counts = torch.unique_consecutive(conversations, return_counts=True)[1].tolist()
     ends = torch.tensor([0, *counts]).cumsum(0).tolist()
-    return [slice(start, end) for start, end in zip(ends, ends[1:], strict=False)]
+    return [slice(start, end) for start, end in pairwise(ends)]
 
 
 class ConversationPPO(PPOTrainer):
@@ -268,11 +266,9 @@ class ConversationPPO(PPOTrainer):
         laid_out = update_batches.batch_of(rows, scores, self.sampling.pad_id, multiple)
         if self.sampling.offered is not None:
             trees = [PromptTree(tuple(one.turn.prompt), (len(one.turn.prompt),), (one.turn.sample,)) for one in turns]
-            flags = None if self.sampling.learn_thoughts else [[one.learned] for one in turns]
+            flags = None if self.sampling.learn_thoughts else [[one.learned or []] for one in turns]
             responses = [[one.turn.response] for one in turns]
-            laid_out |= update_batches.allowed_tokens(
-                self.sampling.offered, trees, responses, laid_out["index"], flags
-            )
+            laid_out |= update_batches.allowed_tokens(self.sampling.offered, trees, responses, laid_out["index"], flags)
         drawn = [list(compress(one.turn.logprobs, one.learned or [True] * len(one.turn.response))) for one in turns]
         laid_out |= {
             "drawn_logprobs": update_batches.padded(drawn, laid_out["mask"]),

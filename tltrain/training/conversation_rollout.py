@@ -9,7 +9,7 @@ whatever is sampled beside it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -151,6 +151,7 @@ class Player:
             choose=choice,
             other_ends=sampling.other_ends,
         )
+        answering: Callable[..., Iterator[tuple[int, list[int]]]]
         answering = partial(continuous_batching.answers, memory=self.memory)
         if kv_cache.empty(self.model) is None:  # layers that do not keep every key and value
             answering = generation.in_batches
@@ -240,4 +241,3 @@ def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
 def learned_flags(encoder: Encoder, turn: SampledTurn, learn_thoughts: bool) -> list[bool] | None:
     """Return whether each token of an answer is learned; None: all are."""
     return None if learn_thoughts else learned_tokens(encoder, turn.prompt, turn.response)
-

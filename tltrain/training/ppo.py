@@ -57,7 +57,7 @@ from tltrain.training.blank_batches import FilledBatches
 from tltrain.training.checkpoints import ResumableCheckpoints
 from tltrain.training.kl import KlControl
 from tltrain.training.reward_function import RewardSignal, response_counts
-from tltrain.training.rollout import Prompts, RolloutSampler
+from tltrain.training.rollout import Asked, RolloutSampler
 from tltrain.training.rollout_metrics import RolloutMetrics
 
 log = logging.getLogger(__name__)
@@ -100,10 +100,11 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
     `seconds_backward`, `seconds_optimizer`, and `update_padding` (share of the update's tokens that is padding).
 
     Args:
-        prompts: each row of the dataset is one of its trees.
+        prompts: each row of the dataset is one of its rows, here a prompt tree.
     """
 
     kl: KlControl
+    prompts: Any
     metrics: type[RolloutMetrics] = RolloutMetrics
     loss_is_scaled_for_ga = True  # the losses below are divided by the tokens or responses of the whole step
 
@@ -111,7 +112,7 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
         self,
         models: Models,
         args: Any,
-        prompts: Prompts,
+        prompts: Asked,
         *,
         reward: RewardSignal,
         settings: Settings,
@@ -334,9 +335,7 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
         Discount and generalized advantage estimation run over the tokens of each response.
         """
         s, mask = self.settings, inputs["mask"]
-        rewards = pg.token_rewards(
-            inputs["scores"], old, reference, mask, kl=self.kl.coefficient, clip=s.reward_clip
-        )
+        rewards = pg.token_rewards(inputs["scores"], old, reference, mask, kl=self.kl.coefficient, clip=s.reward_clip)
         return pg.generalized_advantages(rewards, values, mask, gamma=s.gamma, lam=s.lam)
 
     def _attention(self, inputs: dict[str, torch.Tensor]) -> dict[str, Any]:

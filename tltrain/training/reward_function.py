@@ -128,7 +128,7 @@ class RewardSignal:
         on_samples: callback that receives the graded responses.
     """
 
-    judge: Judge | Any
+    judge: Callable[..., Any]
     kl: KlControl
     on_samples: Callable[[int, Sequence[Any]], None] = lambda step, judged: None
 

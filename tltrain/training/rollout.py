@@ -20,7 +20,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -73,6 +73,22 @@ class Sampling:
             pad_token_id=self.pad_id,
             use_cache=True,
         )
+
+
+class Asked(Protocol):
+    """What a policy is asked in training.
+
+    Attributes:
+        rows: what the training draws from: a row of a batch each. branching: whether the update may have trees with
+            branches.
+    """
+
+    @property
+    def rows(self) -> Sequence[Any]: ...
+    @property
+    def branching(self) -> bool: ...
+    @property
+    def sampling(self) -> Sampling: ...
 
 
 @dataclass(frozen=True)

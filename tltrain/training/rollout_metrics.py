@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from itertools import chain
+from types import MappingProxyType
 from typing import Any, get_args
 
 import torch
@@ -46,7 +47,7 @@ class RolloutMetrics:
     SECONDS = ("seconds_generation", "seconds_scoring", "seconds_update")
     PARTS = tuple(f"seconds_{part}" for part in ("prefill", "reference", "policy", "critic", "backward", "optimizer"))
     """Parts of generation (prefill) and of the update (all others)."""
-    OVER_COUNTS: Mapping[str, tuple[str, ...]] = {}
+    OVER_COUNTS: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     """Further means: the name of a count -> the sums that are divided by it."""
     COUNTS = (
         "samples",
@@ -130,11 +131,13 @@ class ConversationMetrics(RolloutMetrics):
 
     OVER_SAMPLES = ("kl", "response_length", "ended")
     PARTS = (*(name for name in RolloutMetrics.PARTS if name != "seconds_prefill"), "seconds_sampling")
-    OVER_COUNTS = {
-        "conversations": ("reward", "turns", *REWARD_PARTS, *ENDS),
-        "checked": ("success",),
-        "calls": CALL_ERRORS,
-    }
+    OVER_COUNTS = MappingProxyType(
+        {
+            "conversations": ("reward", "turns", *REWARD_PARTS, *ENDS),
+            "checked": ("success",),
+            "calls": CALL_ERRORS,
+        }
+    )
 
     def reduce_and_reset(self, accelerator: Any) -> dict[str, float]:
         """Return the metrics over all processes and reset the sums."""
