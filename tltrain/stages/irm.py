@@ -76,7 +76,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     )
     asked: list[PromptTree] | Conversations
     if conversing:
-        cfg, asked = irm_conversations.conversations(cfg, prepared)
+        cfg, asked = irm_conversations.conversations(cfg, prepared, sampling)
         told = irm_conversations.report(cfg, asked)
     else:
         abstaining = pricing.prices_abstention(judge.price)
