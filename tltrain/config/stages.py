@@ -11,6 +11,7 @@ from tltrain.config.choices import (
     Algorithm,
     CriticInit,
     KeyTokens,
+    Level,
     LossMean,
     MaeRule,
     Mask,
@@ -341,6 +342,47 @@ class PipelineStage:
     )
     metric: Optional[str] = key(
         None, "metric that a sweeper optimizes; null: the mean of TS, PI and CF over all benchmarks"
+    )
+    supervised: Any = key(MISSING, SUPERVISED, schema=SupervisedStage)
+    rl: Any = key(MISSING, RL, schema=IrmStage)
+    eval: Any = key(MISSING, EVAL, schema=EvalStage)
+
+
+@dataclass
+class GateStage:
+    name: str = key("gate", NAME)
+    rule: MaeRule = key(MaeRule.strict, f"{COUNTED}: what MAE leaves out, and which logged calls are no golden ones")
+    holdout: float = key(0.25, "share of the conversations to ask about and not to train on", above=0, below=1)
+    customer: Optional[str] = key(
+        None, "field of the records that names the customer, all of whose conversations stay together; a.b reaches in"
+    )
+    time: Optional[str] = key(
+        None, "field of the records with the time of a conversation; the latest are held out; null: a draw by seed"
+    )
+    current: Optional[str] = key(
+        None,
+        "model in service, which the new one has to surpass: a model folder or hub id, or endpoint, which source= "
+        "describes; null: the base model",
+    )
+    new: Optional[str] = key(None, "model folder to judge, which is then not trained here; null: train it")
+    sft: bool = key(True, "train and compare a model with standard SFT on all logged calls, too")
+    irm: bool = key(False, "continue the new model's training with reinforcement learning (IRM)")
+    w_max: float = key(9.0, "largest weight of a key token of the new model", least=1, most=1_000_000)
+    key_tokens: KeyTokens = key(KeyTokens.paper, KEY_TOKENS.replace(", where w_max is given", ""))
+    metric: Level = key(Level.cf, "what decides; ts: the right tool; pi: and the right parameters; cf: and values")
+    threshold: float = key(
+        0.0,
+        "points of percent by which the new model has to be better; below 0: by which it may be worse",
+        least=-100,
+        most=100,
+    )
+    certain: bool = key(
+        True,
+        "pass only where the difference is above the threshold beyond chance; false: where it is above it as measured",
+    )
+    flips: int = key(20, "most questions shown of those that only one of the two models answers rightly", least=0)
+    max_new_tokens: Optional[int] = key(
+        None, "longest answer in tokens; null: the longest golden call and a quarter more", least=1, most=TOKENS
     )
     supervised: Any = key(MISSING, SUPERVISED, schema=SupervisedStage)
     rl: Any = key(MISSING, RL, schema=IrmStage)

@@ -33,7 +33,7 @@ def check_run(cfg: DictConfig) -> None:
 
 TYPES = {dict: "a mapping", list: "a list", str: "a text", type(None): "null"}
 """Types of values without a schema of their own, in words."""
-READS_DATA = ("check", "mae", "sft", "pkt", "irm", "inspect", "pipeline", "certify")
+READS_DATA = ("check", "mae", "sft", "pkt", "irm", "inspect", "pipeline", "gate", "certify")
 """Stages that cannot begin without their trajectories."""
 
 

@@ -63,7 +63,7 @@ def _not_in_own(cfg: DictConfig) -> str | None:
     stage = cfg.stage
     if stage.name in ("demo", "irm", "analyze", "plan", "certify"):
         return f"stage={stage.name}"
-    if stage.name == "pipeline" and stage.irm:
+    if stage.name in ("pipeline", "gate") and stage.irm:
         return "stage.irm=true"
     if stage.name == "eval" and cfg.benchmark.get("multi"):
         return f"benchmark={cfg.benchmark.name}"

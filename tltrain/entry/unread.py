@@ -57,6 +57,10 @@ def analyzed(stage: DictConfig, words: Sequence[str]) -> tuple[bool, list[str]]:
     return data or bool(models), models
 
 
+WITH_IRM = ("pipeline", "gate")
+"""Stages that train with IRM where `stage.irm=true`."""
+OF_GATES_TRAINING = ("stage.sft", "stage.irm", "stage.w_max", "stage.key_tokens", "stage.supervised.", "stage.rl.")
+"""Keys of stage=gate that nothing reads where `stage.new` names the model."""
 CERTIFYING = ("sft", "pkt", "irm", "certify")
 """Stages that may serve a model."""
 
@@ -100,7 +104,7 @@ def _of_model(cfg: DictConfig, key: str) -> str | None:
         return "model.path is used instead, with the sizes it has; leave one of the two out"
     if key.startswith("model.lora.") and model.lora.r is None:
         return "without model.lora.r no adapter is trained; model.lora.r=8 trains one"
-    if key.startswith("model.irm") and cfg.stage.name == "pipeline" and not cfg.stage.irm:
+    if key.startswith("model.irm") and cfg.stage.name in WITH_IRM and not cfg.stage.irm:
         return "stage.irm=false reads no such key; stage.irm=true does"
     return None
 
@@ -120,9 +124,11 @@ def _of_stage(cfg: DictConfig, key: str) -> str | None:
         if cfg.source.name != "model":
             instead = "source.temperature is its own" if cfg.source.name == "endpoint" else "source=model does"
             return f"source={cfg.source.name} reads no such key; {instead if 'temp' in key else 'source=model does'}"
+    if stage.name in WITH_IRM and key.startswith("stage.rl.") and not stage.irm:
+        return "stage.irm=false reads no such key; stage.irm=true does"
+    if stage.name == "gate" and stage.new is not None and key.startswith(OF_GATES_TRAINING):
+        return "nothing is trained with stage.new; leave one of the two out"
     if stage.name == "pipeline":
-        if key.startswith("stage.rl.") and not stage.irm:
-            return "stage.irm=false reads no such key; stage.irm=true does"
         if key.removeprefix("stage.").removeprefix("supervised.") in ("w_max", "key_tokens") and not stage.pkt:
             return "stage.pkt=false reads no such key; stage.pkt=true does"
     elif key == "stage.key_tokens" and stage.w_max is None:
@@ -135,7 +141,7 @@ def _of_stage(cfg: DictConfig, key: str) -> str | None:
 
 
 def _of_reward(cfg: DictConfig, key: str) -> str | None:
-    if cfg.stage.name == "pipeline" and not cfg.stage.irm:
+    if cfg.stage.name in WITH_IRM and not cfg.stage.irm:
         return "stage.irm=false reads no such key; stage.irm=true does"
     return None
 
