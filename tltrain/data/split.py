@@ -93,7 +93,9 @@ def grouped(items: Sequence[Trajectory], owners: Sequence[Hashable] = ()) -> lis
 
 def question_keys(item: Trajectory) -> Iterator[str]:
     """Yield a digest of everything before each call: what a model is given when it is asked for that call."""
-    beginning = hashlib.sha256(repr((item.instructions, [_tool(tool) for tool in item.tools])).encode("utf-8", "replace"))
+    beginning = hashlib.sha256(
+        repr((item.instructions, [_tool(tool) for tool in item.tools])).encode("utf-8", "replace")
+    )
     called = {action.at for action in actions(item.messages) if action.call is not None}
     for at, message in enumerate(item.messages):
         if at in called:
@@ -133,7 +135,7 @@ def _value(item: Trajectory, field: str, key: str) -> Hashable:
 
 
 def _seconds(item: Trajectory, field: str) -> float:
-    """Return the time of a conversation in seconds: a number as it is, a text as ISO 8601 (UTC where it says no zone)."""
+    """Return the time of a conversation in seconds: a number as it is, a text as ISO 8601, UTC without a zone."""
     value = _value(item, field, "stage.time")
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)

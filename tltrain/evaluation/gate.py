@@ -19,7 +19,7 @@ from tltrain.evaluation import intervals
 from tltrain.evaluation.intervals import ALPHA, Interval
 
 FAILED = 3
-"""Exit status of a gate that the new model does not pass. 1 is a mistake of the user's, 130 and 143 are interruptions."""
+"""Exit status of a gate that is not passed. A mistake of the user's has 1, an interruption 130 or 143."""
 FEWEST = 6
 """Conversations below which no difference can be certain: with five, swapping gives p = 2/32 at best."""
 
@@ -123,7 +123,11 @@ def too_few(found: Comparison) -> str:
         return ""
     asked = f"{found.difference.n} questions of {found.conversations} conversations"
     if found.conversations < FEWEST:
-        return f"Too few held-out questions for a certain verdict: {asked}; with fewer than {FEWEST} none can be certain."
+        return (
+            f"Too few held-out questions for a certain verdict: {asked}; with fewer than {FEWEST} none can be certain."
+        )
+    if found.half_width == 0:
+        return f"Too few held-out questions for a certain verdict: {asked} were answered alike by both models."
     needs = f"; about {found.needed} conversations would show the difference found" if found.needed else ""
     return (
         f"Too few held-out questions for a certain verdict: {asked} show a difference from about "

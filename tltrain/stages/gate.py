@@ -40,7 +40,7 @@ from tltrain.evaluation.records import Prediction, count_grades, read_graded
 from tltrain.models import trained_format
 from tltrain.runtime import runs, stage_names, terminal
 from tltrain.stages.evaluations.compare import check_same
-from tltrain.stages.pipeline import NODES, StageBuilder
+from tltrain.stages.pipeline import StageBuilder
 from tltrain.sweeps.stage_cache import Entry
 from tltrain.trajectory import Sample, Trajectory
 from tltrain.views import gate_page
@@ -136,9 +136,7 @@ def judging(cfg: DictConfig) -> DictConfig:
     return part(cfg, {"name": "mae", "rule": cfg.stage.rule, "mae": True}, "mae")
 
 
-def questions_of(
-    cfg: DictConfig, held_out: Sequence[Trajectory], groups: Sequence[int]
-) -> tuple[list[Question], int]:
+def questions_of(cfg: DictConfig, held_out: Sequence[Trajectory], groups: Sequence[int]) -> tuple[list[Question], int]:
     """Return the questions, each once, and the most tokens of an answer.
 
     Args:
@@ -167,9 +165,7 @@ def questions_of(
             f"none of the {len(held_out)} held-out conversations has a call that worked: stage=check shows the calls "
             "that did not; stage.holdout=0.5 holds more out"
         )
-    return list(found.values()), prompts.answer_limit(
-        encoder.answer_lengths(held_out), cfg.stage.max_new_tokens, None
-    )
+    return list(found.values()), prompts.answer_limit(encoder.answer_lengths(held_out), cfg.stage.max_new_tokens, None)
 
 
 def write(folder: Path, sides: LogSplit, asked: Sequence[Question]) -> None:
@@ -307,7 +303,9 @@ def judge(cfg: DictConfig, results: Mapping[str, Sequence[Prediction]], groups: 
         "p": round(decisive.p, 4),
         "conversations": decisive.conversations,
         **{
-            f"{name}/{level}": numbers["value"] for name, model in models.items() for level, numbers in model["levels"].items()
+            f"{name}/{level}": numbers["value"]
+            for name, model in models.items()
+            for level, numbers in model["levels"].items()
         },
         "details": {"models": models, "leads": leads},
     }

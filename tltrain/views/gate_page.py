@@ -61,10 +61,15 @@ def show(metrics: Mapping[str, Any], folder: Path) -> None:
     """Print the models' numbers, the new model's lead, kinds of error, and the verdict."""
     models, leads = metrics["details"]["models"], metrics["details"]["leads"]
     title = f"{metrics['questions']} questions of {metrics['held_out_conversations']} held-out conversations, % right"
-    rows = [[NAMES[name], *(_interval(model["levels"][level]) for level in SINGLE_TURN)] for name, model in models.items()]
+    rows = [
+        [NAMES[name], *(_interval(model["levels"][level]) for level in SINGLE_TURN)] for name, model in models.items()
+    ]
     terminal.table(f"{title} [95 % interval]", ["", "TS", "PI", "CF"], rows)
     rows = [
-        [f"new model - {NAMES[name]}", *(f"{_interval(lead[level], '+')} p {lead[level]['p']:.4f}" for level in SINGLE_TURN)]
+        [
+            f"new model - {NAMES[name]}",
+            *(f"{_interval(lead[level], '+')} p {lead[level]['p']:.4f}" for level in SINGLE_TURN),
+        ]
         for name, lead in leads.items()
     ]
     terminal.table("Difference in points [95 % interval]", ["", "TS", "PI", "CF"], rows)
@@ -116,7 +121,9 @@ def asked(sample: Sample) -> str:
 def _lines(messages: Sequence[Message]) -> Iterator[str]:
     who = {"user": "Customer", "assistant": "Assistant", "tool": "Tool"}
     for message in messages:
-        calls = [f"{made.call.name} {json.dumps(dict(made.call.arguments), ensure_ascii=False)}" for made in message.calls]
+        calls = [
+            f"{made.call.name} {json.dumps(dict(made.call.arguments), ensure_ascii=False)}" for made in message.calls
+        ]
         yield f"{who[message.role]}: {' '.join([*filter(None, [message.text]), *calls])}"
 
 
