@@ -21,6 +21,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     "irm": (*_TRAINING, "!model.args", "format", "reward"),
     "eval": (*_ASKING, "benchmark", "mae", "reward", "tracking"),
     "predict": (*_ASKING, "data.path"),
+    "chat": (*_ASKING, "mae"),
     "check": ("data", "!data.holdout", "!data.on_error", "mae", "model.path"),
     "certify": ("data", *_MODEL, "!model.args", "!model.irm", "format", *_DEVICE, "mae"),
     "inspect": ("data", "!data.holdout", *_MODEL, "!model.args", "!model.irm", "format", "mae", "weighting"),

@@ -10,6 +10,7 @@ from omegaconf import MISSING
 from tltrain.config.choices import (
     Algorithm,
     CriticInit,
+    IsolationLevel,
     KeyTokens,
     Level,
     LossMean,
@@ -296,6 +297,32 @@ class PredictStage:
     max_new_tokens: int = key(512, "longest generated call in tokens", least=1, most=TOKENS)
     names: Names = key(Names.free, NAMES)
     words_before_call: WordsBeforeCall = key(WordsBeforeCall.error, WORDS_BEFORE_CALL)
+
+
+@dataclass
+class ChatStage:
+    name: str = key("chat", NAME)
+    tools: Optional[str] = key(
+        None,
+        "tools on offer; a Python file: its documented functions, which run in the sandbox; a JSON file with a list of "
+        "tools, or with an object that has `tools`: you are asked for their answers; null: those of stage.history",
+    )
+    instructions: str = key("", "what the model is told before the conversation, besides the tools")
+    history: Optional[str] = key(None, "file of a conversation to continue, such as chat.jsonl of an earlier run")
+    max_turns: int = key(10, "most calls for one message of yours", least=1, most=10_000)
+    max_output: int = key(4000, "most characters of a tool's answer that enter the history", least=1)
+    max_new_tokens: int = key(512, "longest generated answer in tokens", least=1, most=TOKENS)
+    names: Names = key(Names.free, NAMES)
+    words_before_call: WordsBeforeCall = key(WordsBeforeCall.error, WORDS_BEFORE_CALL)
+    temperature: float = key(0.0, "sampling temperature; 0: greedy decoding", least=0, most=100)
+    rule: Rule = key(Rule.strict, COUNTED)
+    isolation: IsolationLevel = key(
+        IsolationLevel.auto,
+        "the least isolation that the functions of a Python file may run with; auto: landlock; process: none",
+    )
+    network: bool = key(False, "let the functions of a Python file reach the network")
+    time_limit: float = key(10.0, "time limit of a function in seconds", least=0.1, most=86_400)
+    memory_limit: int = key(2048, "memory limit of the functions in MB", least=64, most=2**24)
 
 
 @dataclass

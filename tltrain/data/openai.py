@@ -45,13 +45,12 @@ from tltrain.data.reading import (
 from tltrain.data.schemas import offered_tools
 from tltrain.data.text_calls import split_tools
 from tltrain.errors import FieldError
+from tltrain.formats.native import THOUGHTS
 from tltrain.trajectory import Message, Sample, Tool, Trajectory
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 INSTRUCTIONS = ("system", "developer")
 ANSWERS = ("tool", "function")
-THOUGHTS = ("reasoning_content", "reasoning", "thinking")
-"""Fields in which an assistant message may carry its thought."""
 TEXT_PARTS = ("text", "input_text", "output_text")
 _KNOWN = ("role", "content", "tool_calls", "function_call", "tool_call_id", "name")
 

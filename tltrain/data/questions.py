@@ -1,27 +1,34 @@
-"""Questions as chat-completions records with golden calls, the file that `benchmark=openai` reads.
+"""Conversations and questions as chat-completions records, which `data=openai` and `benchmark=openai` read.
 
 Tools keep their own names here, which an API might refuse: what is asked is to be what was trained.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tltrain.formats.chat_completions import api_names
 from tltrain.formats.native import messages_of
-from tltrain.trajectory import Call, Sample, Tool
+from tltrain.trajectory import Call, Message, Sample, Tool
 
 
 def record(sample: Sample) -> dict[str, Any]:
-    """Return the record of a question; `tltrain.data.openai.parse_sample` reads it back."""
-    originals = {api: name for name, api in api_names(sample.tools).items()}
-    messages, _ = messages_of(sample.messages, sample.instructions, sample.tools)
+    """Return the record of a question with its golden calls; `tltrain.data.openai.parse_sample` reads it back."""
+    golden = [_call(each, f"golden_{number}") for number, each in enumerate(sample.goldens)]
+    return conversation(sample.id, sample.tools, sample.messages, sample.instructions) | {"tool_calls": golden}
+
+
+def conversation(
+    identity: str, offered: Sequence[Tool], said: Sequence[Message], instructions: str = ""
+) -> dict[str, Any]:
+    """Return the record of a conversation; `tltrain.data.openai.parse` reads it back."""
+    originals = {api: name for name, api in api_names(offered).items()}
+    messages, _ = messages_of(said, instructions, offered)
     return {
-        "id": sample.id,
+        "id": identity,
         "messages": [_with_names(message, originals) for message in messages],
-        "tools": tools(sample.tools),
-        "tool_calls": [_call(golden, f"golden_{number}") for number, golden in enumerate(sample.goldens)],
+        "tools": tools(offered),
     }
 
 

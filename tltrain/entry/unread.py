@@ -57,6 +57,8 @@ def analyzed(stage: DictConfig, words: Sequence[str]) -> tuple[bool, list[str]]:
     return data or bool(models), models
 
 
+ASKING = ("eval", "predict", "chat")
+"""Stages that ask who `source=` chooses."""
 WITH_IRM = ("pipeline", "gate")
 """Stages that train with IRM where `stage.irm=true`."""
 OF_GATES_TRAINING = ("stage.sft", "stage.irm", "stage.w_max", "stage.key_tokens", "stage.supervised.", "stage.rl.")
@@ -77,7 +79,7 @@ def _without_model(cfg: DictConfig) -> str | None:
     """Return why the stage loads no model, and what would make it; None if it loads one."""
     if cfg.stage.name == "analyze" and not analyzed(cfg.stage, _words())[1]:
         return "no model is analysed; model=NAME, model.path=FOLDER or stage.models=[FOLDER] adds one"
-    if cfg.stage.name not in ("eval", "predict") or asks_model(cfg):
+    if cfg.stage.name not in ASKING or asks_model(cfg):
         return None
     if (asked := _asked(cfg)) is not None:
         return f"nothing is asked with {asked}, so no model is read; leave one of the two out"
@@ -116,7 +118,7 @@ def _of_source(cfg: DictConfig, key: str) -> str | None:
 
 def _of_stage(cfg: DictConfig, key: str) -> str | None:
     stage = cfg.stage
-    if key in ("stage.names", "stage.temperature") and stage.name in ("eval", "predict"):
+    if key in ("stage.names", "stage.temperature") and stage.name in ASKING:
         if (asked := _asked(cfg) if stage.name == "eval" else None) is not None:
             return f"nothing is asked with {asked}; leave one of the two out"
         if stage.name == "eval" and cfg.benchmark.name == "general":
