@@ -38,7 +38,7 @@ UNREAD = {
     "of conversations": (
         ["stage=eval", "benchmark.max_turns=3"],
         "benchmark.max_turns: benchmark=toolworld reads no such key; "
-        "benchmark=bfcl_multi, benchmark=tooleyes, benchmark=toolworld_confusable_multi, benchmark=toolworld_multi do",
+        "benchmark=bfcl_multi, benchmark=python_tools, benchmark=tooleyes, benchmark=toolworld_confusable_multi, … do",
     ),
     "of another source": (
         ["stage=eval", "source=golden", "source.url=http://localhost/v1"],

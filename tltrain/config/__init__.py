@@ -62,6 +62,7 @@ from tltrain.config.groups import (
     Model,
     ModelIrm,
     Paths,
+    PythonToolsConversations,
     Report,
     RotbenchBenchmark,
     RotbenchData,
@@ -77,7 +78,7 @@ from tltrain.config.groups import (
     Weighting,
 )
 from tltrain.config.keys import Bounds, Key, key, keys_of
-from tltrain.config.rewards import Reward
+from tltrain.config.rewards import ConversationReward, Reward
 from tltrain.config.stages import (
     AlgorithmArguments,
     AnalyzeStage,
@@ -119,6 +120,7 @@ __all__ = [
     "ChatStage",
     "CheckStage",
     "Config",
+    "ConversationReward",
     "Conversations",
     "Critic",
     "CriticInit",
@@ -161,6 +163,7 @@ __all__ = [
     "PredictStage",
     "PromptTruncation",
     "Prune",
+    "PythonToolsConversations",
     "Quantization",
     "Report",
     "ReportStage",
@@ -234,6 +237,7 @@ SCHEMAS: dict[str, type] = {
     "schema/benchmark/bfcl_multi": BfclConversations,
     "schema/benchmark/file": FileBenchmark,
     "schema/benchmark/general": GeneralBenchmark,
+    "schema/benchmark/python_tools": PythonToolsConversations,
     "schema/benchmark/rotbench": RotbenchBenchmark,
     "schema/benchmark/tooleyes": ToolEyesConversations,
     "schema/benchmark/toolworld": ToolworldBenchmark,
@@ -256,7 +260,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "mae": ("answer", "is_error"),
     "format": (),
     "weighting": ("turn", "log_probs", "w_max", "key_tokens"),
-    "reward": ("sample", "response", "grade", "ended", "matching"),
+    "reward": ("sample", "response", "grade", "ended", "matching", "conversation", "golden"),
 }
 """Groups whose choices name a function, by a `name` of ours or a `_target_` of anybody's: it says the keys it reads.
 Each has the parameters that are no keys, since the program provides them (`tltrain.runtime.targets`)."""

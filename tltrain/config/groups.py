@@ -227,17 +227,28 @@ class BfclConversations(Conversations, BfclBenchmark):
 
 
 @dataclass
-class ToolEyesConversations(Conversations, FileBenchmark):
+class SandboxedConversations(Conversations):
+    """What every benchmark has whose tools run in a sandbox."""
+
     network: bool = key(False, "let the tools reach the network")
     isolation: IsolationLevel = key(
         IsolationLevel.auto,
         "the least isolation that tools may run with; nothing weaker is ever taken; auto: landlock; process: none",
     )
-    user: str = key("rule", "who answers ask_to_user; rule, terminal, or a file of answers")
     time_limit: float = key(10.0, "time limit of a tool in seconds", least=0.1, most=DAY)
     memory_limit: int = key(
         2048, "memory limit in MB; of each process of a tool, and of all together", least=64, most=2**24
     )
+
+
+@dataclass
+class ToolEyesConversations(SandboxedConversations, FileBenchmark):
+    user: str = key("rule", "who answers ask_to_user; rule, terminal, or a file of answers")
+
+
+@dataclass
+class PythonToolsConversations(SandboxedConversations, FileBenchmark):
+    module: Optional[str] = key(None, "Python file whose documented functions are the tools")
 
 
 @dataclass

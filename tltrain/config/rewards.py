@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass
-from typing import Any, Self, get_type_hints
+from typing import Any, Optional, Self, get_type_hints
 
 from tltrain.config.choices import OpenText
 from tltrain.config.keys import Bounds, key, keys_of
 from tltrain.errors import TltrainError
+
+# `Optional[...]` because OmegaConf reads the annotations at run time.
+# ruff: noqa: UP045
 
 
 def price(default: float | None, meaning: str) -> Any:
@@ -132,6 +135,50 @@ class RewardSettings(RewardTable):
     def superfluous_price(self) -> float:
         """The price of a call that is not asked for."""
         return self.wrong_tool if self.superfluous_call is None else self.superfluous_call
+
+
+@dataclass
+class ConversationReward(Reward):
+    """The reward of a whole conversation (`tltrain.training.conversation_reward`); each call pays one price at most."""
+
+    name: str = key("conversation", "name of the reward; conversation: outcome and calls of a whole conversation")
+    success: float = price(1.0, "the environment's checker accepts the outcome; at the last turn")
+    failure: float = price(
+        -1.0, "it does not, or the conversation reached the turn limit or the model's context; at the last turn"
+    )
+    unknown: float = price(0.0, "the model ended a conversation whose outcome nobody can check; at the last turn")
+    format_error: float = key(-0.25, "a call cannot be parsed", least=-100, most=0)
+    words_before_call: Optional[float] = key(
+        None, "a thought, a sentence or a code fence stands before the call; null: as format_error", least=-100, most=0
+    )
+    tool_hallucination: float = key(-0.25, "the tool is not on offer", least=-100, most=0)
+    parameters: float = key(
+        -0.2, "the call has a parameter that is not documented, or lacks a required one", least=-100, most=0
+    )
+    tool_error: float = key(-0.15, "the tool ran and answered with an error", least=-100, most=0)
+    wrong_tool: float = key(-0.2, "on the golden path: another tool than the next golden call's", least=-100, most=0)
+    wrong_parameters: float = key(
+        -0.1, "on the golden path: the right tool with other parameters than the golden call has", least=-100, most=0
+    )
+    wrong_value: float = key(
+        -0.05, "on the golden path: right tool and parameters, but a wrong value", least=-100, most=0
+    )
+    correct: float = key(0.1, "on the golden path: the next golden call", least=0, most=100)
+    missing_call: float = key(
+        -0.25,
+        "each call by which a turn of the user ends before as many were made as there are golden calls; no price of a "
+        "call may be lower, else giving up avoids it",
+        least=-100,
+        most=0,
+    )
+    superfluous_call: float = key(
+        -0.1, "a call without an error beyond the number of golden calls of the user's turn", least=-100, most=0
+    )
+    call: float = key(-0.02, "each call, where the golden calls are not known", least=-100, most=0)
+    open_parameters: list[str] = key(
+        ["ask_to_user.question"],
+        "parameters whose value is open text, as TOOL.PARAMETER; other words leave a call on the golden path",
+    )
 
 
 def _table_keys() -> type:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from omegaconf import DictConfig
 
-from tltrain.environments import Environment, bfcl, own, tooleyes
+from tltrain.environments import Environment, bfcl, own, python_tools, tooleyes
 from tltrain.environments.sandbox import Isolation
 from tltrain.errors import TltrainError
 from tltrain.runtime import targets
@@ -23,7 +23,8 @@ class Kind(NamedTuple):
         tasks: the tasks of `cfg.benchmark` and a seed, in their order.
         make: for `cfg.benchmark`, what gives a new environment; each conversation has its own. The annotation of its
             settings says the keys of the benchmark.
-        golden: for `cfg.benchmark` and a task, the golden calls of each turn of the user; None where there are none.
+        golden: for `cfg.benchmark` and a task, the golden calls of each turn of the user, nothing where a task
+            has none; None where no task has any.
         set_name: for `cfg.benchmark`, the name of its conversations in results, before `_multi`.
         isolation: for `cfg.benchmark`, how far this machine isolates its tools; raises where that is less than what was
             asked for. None where the tools are not a stranger's.
@@ -40,6 +41,9 @@ ENVIRONMENTS: dict[str, Kind] = {
     "toolworld": Kind(environment.tasks, environment.make, environment.golden_calls, set_name=environment.set_name),
     "bfcl": Kind(bfcl.tasks, bfcl.make, bfcl.golden_calls),
     "tooleyes": Kind(tooleyes.tasks, tooleyes.make, isolation=tooleyes.isolated),
+    "python_tools": Kind(
+        python_tools.tasks, python_tools.make, python_tools.golden_calls, isolation=python_tools.isolated
+    ),
 }
 
 

@@ -101,7 +101,8 @@ ARGUMENTS = (
 )
 PATHS = (
     *("data.path", "model.path", "model.hub", "source.tokenizer"),
-    *("benchmark.path", "benchmark.user", "benchmark.include_path"),
+    *("benchmark.path", "benchmark.module", "benchmark.user", "benchmark.include_path"),
+    *("stage.environment.path", "stage.environment.module"),
     *("stage.critic.path", "stage.predictions", "stage.compare"),
     *(f"{node}.{name}" for node in ARGUMENTS for name in FILE_ARGUMENTS),
 )
