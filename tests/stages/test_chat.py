@@ -148,6 +148,32 @@ def test_a_server_that_is_asked_in_the_tl_format(chat):
     assert 'get_order(order_id="FH-1")  as documented' in ran.out and ran.metrics["calls"] == 1
 
 
+def test_functions_of_a_python_file_run_in_the_sandbox_and_keep_their_state(chat, server):
+    """Two of three copies are ordered, then two more: the second call fails, since only one is left."""
+    order = message(content=None, tool_calls=[call("order", title="Dune", copies=2)])
+    ran = chat(
+        "Two of Dune\nAnd two more\n",
+        *(order, message(content="Ordered.")),
+        *(order, message(content=None, tool_calls=[call("_two_of_dune")]), message(content="There is one left.")),
+        words=CHAT,
+        tools=ROOT / "examples" / "python_tools" / "my_tools.py",
+    )
+    answers = [line for line in ran.out.splitlines() if line.startswith("  -> ")]
+    assert answers[:2] == ['  -> "ordered"', "  -> Error: only 1 copies of Dune are left"]
+    assert "`_two_of_dune` is not on offer" in answers[2]
+    assert (ran.metrics["tools"], ran.metrics["ce"], ran.metrics["de"]) == (2, 1, 1)
+    offered = server.asked[0].body["tools"]
+    assert [tool["function"]["name"] for tool in offered] == ["look_up", "order"]
+
+
+def test_a_python_file_that_cannot_be_loaded_is_told_before_the_chat(chat, tmp_path):
+    file = tmp_path / "broken.py"
+    file.write_text("import no_such_package\n")
+    assert "no_such_package" in last_line(chat("Hi\n", words=CHAT, tools=file, status=1))
+    file.write_text("def f(a):\n    return a\n")
+    assert "expected a docstring" in last_line(chat("Hi\n", words=CHAT, tools=file, status=1))
+
+
 def test_a_local_model_is_asked(tltrain, write, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("Hello\n"))
     words = ("data.size=6", f"stage.tools={write([TOOL])}", "stage.max_new_tokens=4")

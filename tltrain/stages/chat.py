@@ -218,10 +218,10 @@ def tools_on_offer(cfg: DictConfig, beginning: Beginning) -> tuple[Tool, ...]:
 
 
 def sandbox(cfg: DictConfig, tools: Sequence[Tool]) -> Sandbox:
-    """Return the process for the functions of `stage.tools`.
+    """Return the process for the functions of `stage.tools`, which has loaded them.
 
     Raises:
-        TltrainError: this machine isolates it less than `stage.isolation` asks for.
+        TltrainError: this machine isolates it less than `stage.isolation` asks for, or the file cannot be loaded there.
     """
     stage, file = cfg.stage, Path(cfg.stage.tools).resolve()
     try:
@@ -229,7 +229,14 @@ def sandbox(cfg: DictConfig, tools: Sequence[Tool]) -> Sandbox:
     except TltrainError as error:
         raise TltrainError(str(error).replace("benchmark.isolation", "stage.isolation")) from error
     limits = Limits(seconds=stage.time_limit, memory=stage.memory_limit, output=stage.max_output)
-    return Sandbox(file.parent, file.stem, {tool.name for tool in tools}, limits, stage.network, level)
+    session = Sandbox(file.parent, file.stem, {tool.name for tool in tools}, limits, stage.network, level)
+    if (problem := session.loaded()) is not None:
+        session.close()
+        raise TltrainError(
+            f"stage.tools={stage.tools}: cannot be loaded where tools run, without network and other files: "
+            f"{problem.removeprefix('Error: ')}"
+        )
+    return session
 
 
 def summary(name: str, tools: Sequence[Tool], parts: Sequence[Conversation]) -> dict[str, Any]:
