@@ -347,6 +347,23 @@ def _golden(entry: Any, where: str, tools: Sequence[Tool], file: Path) -> Call:
     return call
 
 
+def documented_tools(file: Path) -> tuple[Tool, ...]:
+    """Return the documented functions of a Python file as tools, without those whose names begin with `_`.
+
+    The file is imported here to read its documentation; its functions run in a `Sandbox` alone.
+
+    Raises:
+        TltrainError: it cannot be imported, it has no such function, or one is not documented.
+    """
+    if not file.stem.isidentifier():
+        raise TltrainError(f"{file}: expected a Python file with the name of a module, such as my_tools.py")
+    functions = _functions(file.resolve())
+    tools = tuple(_tool(file, name, function) for name, function in functions.items() if not name.startswith("_"))
+    if not tools:
+        raise TltrainError(f"{file}: expected documented functions, found no function whose name begins without _")
+    return tools
+
+
 def _functions(file: Path) -> dict[str, FunctionType]:
     """Import a file and return the functions that it defines, in their order.
 
