@@ -47,6 +47,7 @@ from tltrain.data.reading import (
 from tltrain.data.schemas import offered_tools
 from tltrain.data.text_calls import split_tools
 from tltrain.errors import FieldError
+from tltrain.formats.native import THOUGHTS
 from tltrain.trajectory import Message, Sample, Tool, Trajectory
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
@@ -60,8 +61,6 @@ _OTHER_ROLES = {
 """What others call these roles."""
 INSTRUCTIONS = ("system", "developer")
 ANSWERS = ("tool", "function")
-THOUGHTS = ("reasoning_content", "reasoning", "thinking")
-"""Fields in which an assistant message may carry its thought."""
 OUTPUTS = ("output", "result", "results", "response", "observation", "text", "value", "data", "error")
 """Fields in which a tool's message without `content` may carry its text; `error` says that the call failed."""
 BESIDE = (

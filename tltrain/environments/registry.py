@@ -19,7 +19,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from tltrain.environments import Environment, bfcl, tooleyes
+from tltrain.environments import Environment, bfcl, python_tools, tooleyes
 from tltrain.environments.sandbox import Isolation
 from tltrain.errors import TltrainError
 from tltrain.runtime import targets
@@ -32,6 +32,7 @@ ENVIRONMENTS: dict[str, type] = {
     "toolworld": environment.ToolworldTasks,
     "bfcl": bfcl.BfclTasks,
     "tooleyes": tooleyes.ToolEyesTasks,
+    "python_tools": python_tools.PythonToolsTasks,
 }
 """Our classes by the name of their benchmark; the annotation of their settings says its keys."""
 

@@ -119,7 +119,9 @@ def read_answers(source: Source, samples: Sequence[Sample]) -> Sequence[str | An
     """Return what `source` answers, in a native format as it was read; None where nothing was answered."""
     texts = source(samples)
     native = getattr(source, "native_answers", ())
-    return [None if text is None else said for text, said in zip(texts, native, strict=True)] if native else texts
+    if not native:
+        return texts
+    return [None if text is None else said or text for text, said in zip(texts, native, strict=True)]
 
 
 # --- output -----------------------------------------------------------------------------------------------------------
