@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any
 
 from tltrain.data import (
@@ -108,13 +109,12 @@ def _elsewhere(record: dict[str, Any]) -> str:
 
 
 def _inside(record: dict[str, Any]) -> bool:
-    """Return whether a record holds records, under names of their own or in a list."""
+    """Return whether a record holds records: each under a name of its own, or in a list below a name or two."""
+    below: list[Any] = list(record.values())[:1]
     for value in record.values():
         inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-        first = next(iter(inner), None)
-        if recognised(first) is not None or (isinstance(first, list) and first and recognised(first[0]) is not None):
-            return True
-    return recognised(next(iter(record.values()), None)) is not None
+        below += [each[0] if isinstance(each, list) and each else each for each in islice(inner, 1)]
+    return any(recognised(each) is not None for each in below)
 
 
 def _texts(record: dict[str, Any], *keys: str) -> bool:

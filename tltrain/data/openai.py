@@ -206,8 +206,8 @@ def entry_of(entry: dict[str, Any], where: str, notes: Counter[str]) -> Entry:
     if isinstance(said, str) and said in _CALLS:
         value = entry.get("content")
         value = read_value(value, f"{where}.content", notes) if isinstance(value, str) else value
-        stated = value if isinstance(value, list) else [value]
-        made = tuple(_made(call, f"{where}.content", notes) for call in stated)
+        held = value if isinstance(value, list) else [value]
+        made = tuple(_made(call, f"{where}.content", notes) for call in held)
         note_rest(entry, notes, *_KNOWN, *LEARN)
         return Entry("assistant", where, "", entry, made, learn=is_learned(entry, where), parallel=True)
     role = expect_choice(_OTHER_ROLES.get(said, said) if isinstance(said, str) else said, ROLES, f"{where}.role")
