@@ -55,34 +55,11 @@ def test_it_opens_from_disk_without_errors_or_requests(browser, report, width, d
     assert browser.run("getComputedStyle(document.querySelector('figure > svg text')).fill") != browser.run(background)
 
 
-CONTRAST = """(() => {
-  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-  const layers = (colours) => {
-    canvas.clearRect(0, 0, 1, 1);
-    for (const colour of colours) { canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); }
-    return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
-  };
-  const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-  const luminance = (rgb) => rgb.reduce((sum, v, i) => sum + linear(v / 255) * [0.2126, 0.7152, 0.0722][i], 0);
-  const found = [], walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const element = walker.currentNode.parentElement, words = walker.currentNode.data.trim();
-    if (!words || element.closest("script, .sr, option") || !element.getClientRects().length) continue;
-    const under = [];
-    for (let one = element; one; one = one.parentElement) under.unshift(getComputedStyle(one).backgroundColor);
-    const style = getComputedStyle(element), colour = element.closest("svg") ? style.fill : style.color;
-    const [low, high] = [layers(under), layers([...under, colour])].map(luminance).sort((a, b) => a - b);
-    found.push([(high + 0.05) / (low + 0.05), words.slice(0, 40)]);
-  }
-  return found.sort((a, b) => a[0] - b[0]);
-})()"""
-
-
 @pytest.mark.parametrize("dark", [False, True])
 def test_text_stands_out_from_what_is_under_it(browser, report, dark):
     browser.open(report, dark=dark)
     browser.run("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
-    found = browser.run(CONTRAST)
+    found = browser.contrasts()
     assert len(found) > 500 and found[0][0] >= 4.5, found[:5]  # WCAG 2, level AA
 
 

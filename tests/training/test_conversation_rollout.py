@@ -59,6 +59,7 @@ def test_a_rollout_repeats_whatever_is_sampled_beside_it_and_however_it_is_compu
     assert found == said(hold(model, encoder))
     assert found == said(hold(model, encoder, carry_over=False))
     assert found == said(hold(model, encoder, replace(WORLD, parallel=1)))
+    assert found == said(hold(model, encoder, replace(WORLD, batch_size=2)))
     assert found[::-1] == said(hold(model, encoder, replace(WORLD, tasks=WORLD.tasks[::-1])))
     assert found[1:2] == said(hold(model, encoder, replace(WORLD, tasks=WORLD.tasks[1:2])))
     other = said(hold(model, encoder, seed=2))

@@ -1,4 +1,4 @@
-"""The words that configuration keys choose among. A member is a string, equal to its name."""
+"""The words among which configuration keys choose. A member is a string, equal to its name."""
 
 from __future__ import annotations
 

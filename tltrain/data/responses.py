@@ -20,7 +20,8 @@ from dataclasses import replace
 from typing import Any
 
 from tltrain.data.arguments import read_named_call
-from tltrain.data.conversations import Entry, Made, is_learned, trajectory
+from tltrain.data.conversations import trajectory
+from tltrain.data.entries import Entry, Made, is_learned
 from tltrain.data.openai import INSTRUCTIONS, text_of
 from tltrain.data.reading import expect, expect_choice, optional
 from tltrain.data.schemas import offered_tools

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from tltrain.data.arguments import read_named_call, read_value
-from tltrain.data.conversations import Entry, Made, trajectory
+from tltrain.data.conversations import trajectory
+from tltrain.data.entries import Entry, Made
 from tltrain.data.reading import expect, member
 from tltrain.data.schemas import offered_tools
 from tltrain.trajectory import Trajectory
@@ -33,6 +34,5 @@ def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]
     calls = tuple(Made(read_named_call(entry, f"answers[{i}]", notes)) for i, entry in enumerate(answers))
     entries = [Entry("user", "query", member(record, "query", str)), Entry("assistant", "answers", "", calls=calls)]
     if not calls:
-        notes["records whose question no call answers, with no turn to learn"] += 1
         entries.pop()
     yield trajectory(record, number, tools, entries, notes, ("query", "tools", "answers"))

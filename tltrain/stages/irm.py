@@ -29,7 +29,7 @@ from tltrain.entry import formats
 from tltrain.errors import TltrainError
 from tltrain.evaluation.records import TRANSCRIPTS
 from tltrain.models import loading
-from tltrain.runtime import distributed, terminal
+from tltrain.runtime import distributed, runs, terminal
 from tltrain.stages import held_out_evaluation, irm_conversations, rejection_sampling, supervised, training_runs
 from tltrain.stages.irm_prompts import of_calls, prompts, warn_of_names_not_on_offer, with_answer_limit
 from tltrain.stages.training_runs import TrainingRun
@@ -76,7 +76,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     )
     asked: list[PromptTree] | Conversations
     if conversing:
-        cfg, asked = irm_conversations.conversations(cfg, prepared)
+        cfg, asked = irm_conversations.conversations(cfg, prepared, sampling)
         told = irm_conversations.report(cfg, asked)
     else:
         abstaining = pricing.prices_abstention(judge.price)
@@ -128,6 +128,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         training_runs.save_model(prepared, getattr(unwrapped, "policy", unwrapped), trainer)
         if cfg.stage.critic.save and hasattr(unwrapped, "critic"):
             engines.save(unwrapped.critic, trainer, folder / "critic", devices.weights_dtype(cfg.model))
+            if distributed.leads():
+                runs.readable_by_umask(folder / "critic")
         tracker.metrics(names.of_held_out_evaluation("after", after))
         logs = trainer.state.log_history
         results = {

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from tltrain.training.conversation_ppo import Conversations, Judge, RewardedConversation
     from tltrain.training.conversation_rollout import World
     from tltrain.training.reward_function import SampleRecord
+    from tltrain.training.rollout import Sampling
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def world(cfg: DictConfig, max_prompt_length: int | None) -> World:
         )
     log.info("irm: %d tasks of %s, conversations of at most %d calls a turn", len(tasks), name, node.max_turns)
     settings = ConversationSettings(node.max_turns, node.max_output, named_rule(cfg, _rule(cfg)))
-    return World(tasks, kind.make(node), settings, max_prompt_length, cfg.stage.generation_batch_size)
+    return World(tasks, kind.make(node), settings, max_prompt_length, node.parallel, cfg.stage.generation_batch_size)
 
 
 def _rule(cfg: DictConfig) -> str:
@@ -116,8 +117,14 @@ def limits(
     return most, min(filter(None, (room, cfg.stage.max_prompt_length)), default=None)
 
 
-def conversations(cfg: DictConfig, prepared: TrainingRun) -> tuple[DictConfig, Conversations]:
-    """Return the configuration with the answer limit, and what the policy talks about."""
+def conversations(
+    cfg: DictConfig, prepared: TrainingRun, sampling: Callable[[TrainingRun], Sampling]
+) -> tuple[DictConfig, Conversations]:
+    """Return the configuration with the answer limit, and what the policy talks about.
+
+    Args:
+        sampling: returns the settings of sampling of a training.
+    """
     from tltrain.inference import generation
     from tltrain.training.conversation_ppo import BASELINES, Conversations
 
@@ -132,11 +139,9 @@ def conversations(cfg: DictConfig, prepared: TrainingRun) -> tuple[DictConfig, C
     log.info(
         "plan: memory and time depend on how long the conversations become; stage=plan estimates the longest allowed"
     )
-    from tltrain.stages import irm
-
     return cfg, Conversations(
         own,
-        irm.sampling(replace(prepared, cfg=cfg)),
+        sampling(replace(prepared, cfg=cfg)),
         prepared.encoder,
         size,
         stage.packing.name,

@@ -139,8 +139,8 @@ def check(cfg: DictConfig, benchmarks: list[tuple[str, DictConfig]]) -> None:
         own = cfg.copy()
         own.benchmark = choice
         checks.check_node(own.benchmark, choices.schema_of("benchmark", choice), f"stage.benchmarks, {name}")
-        checks.check_isolation(choice)
-        check_place(choice)
+        checks.check_isolation(own.benchmark)
+        check_place(own.benchmark)  # in the whole configuration, where ${paths...} leads somewhere
     stages = {"supervised": supervised(cfg)} | {node: resolved(cfg.stage[node]) for node in ("rl", "eval")}
     for node, stage in stages.items():
         for key in ("mae", "rule"):

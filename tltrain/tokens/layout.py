@@ -46,7 +46,9 @@ class Layout:
         reach: [T] index after the last token that descends from each token; T throughout a chain. Token q attends to
             token k if k <= q < reach[k].
         positions: [N] indices of the hidden states that predict the targets, ascending in a chain.
-        targets: [N] token ids to predict. weights: [N]. keys: [N], 1 if the token is a key token.
+        targets: [N] token ids to predict.
+        weights: [N] weights of the targets in the loss.
+        keys: [N] 1 if the target is a key token, else 0.
         turns: [N] index in `trajectory.actions` of the action that each target belongs to; in a tree the numbering
             continues from one trajectory to the next.
     """

@@ -45,7 +45,8 @@ class World:
         tasks: what they may be about. make: returns a new environment; each conversation has its own.
         settings: limits of a conversation. max_prompt_length: longest history in tokens; a longer one ends the
             conversation.
-        parallel: most answers that are sampled at the same time; None: all.
+        parallel: most conversations at the same time; None: all. batch_size: most answers that are sampled at the same
+            time; None: those of all conversations.
     """
 
     tasks: Sequence[Task]
@@ -53,6 +54,7 @@ class World:
     settings: ConversationSettings
     max_prompt_length: int | None = None
     parallel: int | None = None
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +190,7 @@ def hold(
     ]
     parallel = world.parallel or max(len(numbered), 1)
     memory = PrefixCache() if carry_over else None
-    player = Player(model, encoder, sampling, seed, parallel, world.max_prompt_length, memory)
+    player = Player(model, encoder, sampling, seed, world.batch_size or parallel, world.max_prompt_length, memory)
 
     def answer(samples: Sequence[Sample]) -> list[str | Answer | None]:
         with timed("sampling"):

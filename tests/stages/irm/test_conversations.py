@@ -67,7 +67,7 @@ def test_conversations_about_a_task_are_compared(tltrain, algorithm):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "words", [("format=qwen3",), ("stage.packing=turn", "stage.names=offered"), ("model.lora.r=2",)]
+    "words", [("format=qwen3", "stage.learn_thoughts=false"), ("stage.packing=turn", "stage.names=offered"), ("model.lora.r=2",)]
 )
 def test_other_ways(tltrain, words):
     ran = tltrain(*CONVERSING, *SMALL, *FEW, SHORT, *words)
