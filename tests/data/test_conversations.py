@@ -590,3 +590,57 @@ def test_a_tool_of_the_wrappers_name_that_is_on_offer_is_called():
 def test_golden_calls_of_a_question_may_be_wrapped():
     (sample,) = openai.parse_sample({"messages": [USER, wrapping("a", "b")], "tools": [SEARCH]}, 1, Counter())
     assert sample.goldens == tuple(Call("search", {"query": q}) for q in "ab") and sample.parallel
+
+
+# --- names and places that others use --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[TOOL_CALLS] [{"name": "search", "arguments": {"query": "love"}}]', ""),
+        ('I look.[TOOL_CALLS][{"name": "search", "arguments": {"query": "love"}}]</s>', "I look."),
+        ('<|python_tag|>{"name": "search", "parameters": {"query": "love"}}<|eom_id|>', ""),
+    ],
+)
+def test_marked_calls_in_the_text_are_calls(text, words):
+    read, notes = conversation(USER, {"role": "assistant", "content": text}, answer("Listen."))
+    assert read.messages[1].calls[0].call == Call("search", {"query": "love"}) and read.messages[1].text == words
+    assert notes == {"messages: calls read from the text": 1}
+
+
+@pytest.mark.parametrize("text", ["[TOOL_CALLS] search", "<|python_tag|>print(1)", "[TOOL_CALLS] [1]"])
+def test_a_mark_without_calls_stays_text_and_is_counted(text):
+    read, notes = conversation(USER, {"role": "assistant", "content": text})
+    assert read.messages[1].text == text and sum(notes.values()) == 1
+
+
+def test_roles_have_other_names():
+    said = [{"role": "human", "content": "?"}, {**asking(("a", "love")), "role": "ai"}]
+    said += [{"role": "ipython", "content": "Listen."}, {"role": "model", "content": "Listen."}]
+    read, _ = conversation(*said)
+    assert [message.role for message in read.messages] == ["user", "assistant", "tool", "assistant"]
+
+
+def test_calls_may_be_the_text_of_a_list():
+    read, _ = conversation(USER, {"role": "assistant", "tool_calls": json.dumps([call("a", "search", {"query": "x"})])})
+    assert read.messages[1].calls[0].call == Call("search", {"query": "x"})
+    with pytest.raises(FieldError, match=r"messages\[1\].tool_calls: expected a list, found \{\}"):
+        conversation(USER, {"role": "assistant", "tool_calls": "{}"})
+
+
+def test_spaces_around_a_tools_name_are_left_out():
+    read, notes = conversation(USER, {"role": "assistant", "tool_calls": [call("a", " search ", {"query": "x"})]})
+    assert read.messages[1].calls[0].call.name == "search"
+    assert notes == {"calls: spaces around the tool's name left out": 1}
+
+
+@pytest.mark.parametrize("content", ["", " ", []])
+def test_a_user_without_words_is_counted(content):
+    _, notes = conversation({"role": "user", "content": content}, {"role": "assistant", "content": "Hm?"})
+    assert notes == {"messages: of the user without words": 1}
+
+
+def test_a_refusal_is_what_the_assistant_says():
+    read, notes = conversation(USER, {"role": "assistant", "content": None, "refusal": "No."})
+    assert read.messages[1].text == "No." and not notes

@@ -23,6 +23,12 @@ class MaeRule(StrEnum):
     random = "random"
 
 
+class Level(StrEnum):
+    ts = "ts"
+    pi = "pi"
+    cf = "cf"
+
+
 class Split(StrEnum):
     train = "train"
     validation = "validation"
