@@ -123,7 +123,9 @@ def lengths(cfg: DictConfig, own: DictConfig, context: int | None, described: An
     if irm and own.stage.rollout.name == "conversation":
         size = irm_conversations.group_size(own)
         why = "stage.length" if stage.length else "the longest allowed; set stage.length="
-        told = f"{size} conversations of at most {length} tokens a row ({why}), {stage.calls} answers each (stage.calls)"
+        told = (
+            f"{size} conversations of at most {length} tokens a row ({why}), {stage.calls} answers each (stage.calls)"
+        )
         return SampleSizes([length * size] * count, [stage.calls * size] * count), f"{told}, nothing of them shared"
     if own.stage.name == "eval":
         targets = 0

@@ -67,7 +67,12 @@ def test_conversations_about_a_task_are_compared(tltrain, algorithm):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "words", [("format=qwen3", "stage.learn_thoughts=false"), ("stage.packing=turn", "stage.names=offered"), ("model.lora.r=2",)]
+    "words",
+    [
+        ("format=qwen3", "stage.learn_thoughts=false"),
+        ("stage.packing=turn", "stage.names=offered"),
+        ("model.lora.r=2",),
+    ],
 )
 def test_other_ways(tltrain, words):
     ran = tltrain(*CONVERSING, *SMALL, *FEW, SHORT, *words)
@@ -108,7 +113,9 @@ class Flood:
 def test_an_environment_of_ones_own_that_fails_ends_no_run(tltrain, tmp_path):
     (tmp_path / "own_tools.py").write_text(OWN)
     found = ("--config-dir", str(tmp_path))
-    ran = tltrain(*found, *CONVERSING, *SMALL, *FEW, "stage.environment={_target_: own_tools.Tools, count: 2, max_turns: 2}")
+    ran = tltrain(
+        *found, *CONVERSING, *SMALL, *FEW, "stage.environment={_target_: own_tools.Tools, count: 2, max_turns: 2}"
+    )
     assert ran.status == 0 and ran.metrics["train"]["environment"] == "Tools"
     assert "success" not in steps(ran)[0]  # nobody can tell
 
