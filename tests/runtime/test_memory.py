@@ -49,7 +49,7 @@ def held():
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(16_000_000)
+    blocks = [torch.ones(2_000_000) for _ in range(20)]
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 start = held()
@@ -62,7 +62,7 @@ print(mapped, reused, kept > 50_000_000, held() - start < 50_000_000)
 """
     ran = process(code)
     mapped, reused, *given_back = ran.split()
-    assert int(mapped) > 10 and int(reused) < 5 and given_back == ["True", "True"]
+    assert int(reused) < 0.2 * int(mapped) and given_back == ["True", "True"]
 
 
 def process(code: str) -> str:
