@@ -23,7 +23,7 @@ from yaml import YAMLError
 
 from tltrain import config, tracking
 from tltrain.config.stages import CERTIFIED
-from tltrain.entry import checks, launch, program, usage, words
+from tltrain.entry import checks, launch, own_rule, program, usage, words
 from tltrain.entry.command_line_errors import of_composition, one_line
 from tltrain.errors import NotPassed, TltrainError
 from tltrain.runtime import advice, distributed, out_of_space, preemption, redact, runs, shared_secret, terminal
@@ -132,6 +132,7 @@ def lead() -> None:
     except TltrainError as error:
         print(redact.text(str(error)), file=sys.stderr)
         sys.exit(1)
+    sys.argv[1:] = own_rule.expanded(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us whole; we say them in one line
     config.register()
     failed: list[str] = []

@@ -1,4 +1,4 @@
-"""The words that configuration keys choose among. A member is a string, equal to its name."""
+"""The words among which configuration keys choose. A member is a string, equal to its name."""
 
 from __future__ import annotations
 
@@ -131,6 +131,11 @@ class Algorithm(StrEnum):
     rloo = "rloo"
     grpo = "grpo"
     rejection = "rejection"
+
+
+class Rollout(StrEnum):
+    call = "call"
+    conversation = "conversation"
 
 
 class CriticInit(StrEnum):

@@ -15,13 +15,13 @@ from tltrain.errors import TltrainError
 
 
 def price(default: float | None, meaning: str) -> Any:
-    """Declare a price. Its range is far beyond `stage.reward_clip`, and so only refuses slips."""
+    """Declare a price. Its range is far beyond `stage.reward_clip`, so it only catches typing errors."""
     return key(default, meaning, least=-100, most=100)
 
 
 @dataclass
 class Reward:
-    """What every reward has; its own keys are those of its function."""
+    """The keys of every reward; further keys are those of its function."""
 
     name: str = key("table", "name of the reward; table: a price for each kind of mistake")
 
@@ -32,10 +32,10 @@ class RewardTable:
 
     format_error: float = price(-2.0, "the call cannot be parsed")
     words_before_call: float | None = price(
-        None, "a thought, a sentence or a code fence stands before the call; null: as format_error (the paper)"
+        None, "a thought, a sentence or a code fence precedes the call; null: as format_error (the paper)"
     )
     missing_call: float | None = price(
-        None, "the answer makes fewer calls than are asked for, and this is one that it lacks; null: as format_error"
+        None, "the answer makes fewer calls than asked for, and this call is missing; null: as format_error"
     )
     tool_hallucination: float = price(-2.0, "the tool is not on offer")
     wrong_tool: float = price(-1.5, "the tool is on offer, but not the right one")
@@ -51,7 +51,7 @@ class RewardTable:
 
     @classmethod
     def from_config(cls, table: Mapping[str, Any]) -> Self:
-        """Make a table from `cfg.reward`, which may leave out keys that are no row.
+        """Make a table from `cfg.reward`, which may omit keys that are not rows.
 
         Raises:
             TltrainError: a row is missing, a key is unknown, or a value has the wrong type or is out of range.
@@ -78,14 +78,14 @@ class RewardTable:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """The least and the greatest reward of all rows."""
+        """The smallest and the largest reward of all rows."""
         values = [self[row.name] for row in fields(RewardTable)]
         return min(values), max(values)
 
 
 @dataclass(frozen=True)
 class RewardSettings(RewardTable):
-    """The table, and the further settings of `cfg.reward` for the reward of a sampled response (IRM)."""
+    """The table, and the other settings of `cfg.reward` for the reward of a sampled response (IRM)."""
 
     cut: float | None = price(
         None,
@@ -93,32 +93,31 @@ class RewardSettings(RewardTable):
     )
     superfluous_call: float | None = key(
         None,
-        "added, over the number of golden calls, for each call of an answer beyond those that are asked for; null: as "
-        "wrong_tool",
+        "added for each call beyond those asked for, divided by the number of golden calls; null: as wrong_tool",
         least=-100,
         most=0,
     )
     called_anyway: float | None = price(
-        None, "a call where no call is right; null, as is abstained: such questions are not asked (the paper)"
+        None, "a call where no call is right; null, together with abstained: do not ask such questions (the paper)"
     )
     abstained: float | None = price(None, "an answer in words where no call is right; set together with called_anyway")
-    trailing_text: float = key(0.0, "added where text stands behind the call", least=-100, most=0)
-    no_end_token: float = key(0.0, "added where a call is read but the response has no end token", least=-100, most=0)
+    trailing_text: float = key(0.0, "added if text follows the call", least=-100, most=0)
+    no_end_token: float = key(0.0, "added if a call can be read but the response has no end token", least=-100, most=0)
     open_text: OpenText = key(
         OpenText.exact,
-        "how the value of an open parameter is priced where nothing else is wrong; exact: as any value (the paper); "
-        "ignored: correct, whatever it says; similarity: between wrong_value and correct, by the words it shares with "
-        "the golden value",
+        "how the value of an open parameter is priced if nothing else is wrong; exact: like any value (the paper); "
+        "ignored: as correct, whatever it says; similarity: between wrong_value and correct, by the words it shares "
+        "with the golden value",
     )
     open_parameters: list[str] = key(
         ["finish.answer"],
-        "parameters whose value is open text, as TOOL.PARAMETER; those that a record of the data names in its field "
-        "open_parameters count as well",
+        "parameters whose value is open text, as TOOL.PARAMETER; those in the field open_parameters of a data record "
+        "count too",
     )
     name_only: bool = key(
         False,
-        "look at the tool's name alone, the text before the first `(`: what the released code does in effect on calls "
-        "with double-quoted values",
+        "compare only the tool's name, the text before the first `(`: the effect of the released code on calls with "
+        "double-quoted values",
     )
 
     def __post_init__(self) -> None:
@@ -190,7 +189,7 @@ def _table_keys() -> type:
         given = {name: value for name, value in given.items() if value is not MISSING}
         stated.append((each.name, hints[each.name], field(metadata=each.metadata, **given)))
     made = make_dataclass("TableKeys", stated, bases=(Reward,))
-    made.__module__ = __name__  # by which another process finds it
+    made.__module__ = __name__  # where another process finds it
     return made
 
 
@@ -204,7 +203,7 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     ),
     "name_only": ("true or false", lambda value: isinstance(value, bool)),
 }
-"""Keys that are no numbers: the expected value in words, and a check of a value."""
+"""Keys that are not numbers: the expected value in words, and a check of a value."""
 
 
 def _check_price(name: str, value: Any, bounds: Bounds) -> None:

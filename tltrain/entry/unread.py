@@ -1,5 +1,5 @@
-"""Find keys that another value of the same configuration leaves unread, such as sizes of random weights beside
-`model.path`, or IRM's settings with `stage.irm=false`.
+"""Find keys that another value of the same configuration leaves unread, such as sizes of random weights when
+`model.path` is set, or IRM's settings with `stage.irm=false`.
 
 `tltrain.config.reads` and `tltrain.entry.choices` know what a stage or a choice never reads.
 """
@@ -103,7 +103,7 @@ def _of_model(cfg: DictConfig, key: str) -> str | None:
         if not reads_raw and not (endpoint and key in ENDPOINT_READS):
             return reason
     if model.path is not None and key.startswith(("model.random", "model.hub", "model.package", "model.sizes")):
-        return "model.path is used instead, with the sizes it has; leave one of the two out"
+        return "model.path is used instead, with its own sizes; leave one of the two out"
     if key.startswith("model.lora.") and model.lora.r is None:
         return "without model.lora.r no adapter is trained; model.lora.r=8 trains one"
     if key.startswith("model.irm") and cfg.stage.name in WITH_IRM and not cfg.stage.irm:
@@ -122,9 +122,9 @@ def _of_stage(cfg: DictConfig, key: str) -> str | None:
         if (asked := _asked(cfg) if stage.name == "eval" else None) is not None:
             return f"nothing is asked with {asked}; leave one of the two out"
         if stage.name == "eval" and cfg.benchmark.name == "general":
-            return "benchmark=general is asked by lm-eval, as its tasks say; leave one of the two out"
+            return "lm-eval runs benchmark=general as its tasks define; leave one of the two out"
         if cfg.source.name != "model":
-            instead = "source.temperature is its own" if cfg.source.name == "endpoint" else "source=model does"
+            instead = "use source.temperature" if cfg.source.name == "endpoint" else "source=model does"
             return f"source={cfg.source.name} reads no such key; {instead if 'temp' in key else 'source=model does'}"
     if stage.name in WITH_IRM and key.startswith("stage.rl.") and not stage.irm:
         return "stage.irm=false reads no such key; stage.irm=true does"
@@ -134,7 +134,7 @@ def _of_stage(cfg: DictConfig, key: str) -> str | None:
         if key.removeprefix("stage.").removeprefix("supervised.") in ("w_max", "key_tokens") and not stage.pkt:
             return "stage.pkt=false reads no such key; stage.pkt=true does"
     elif key == "stage.key_tokens" and stage.w_max is None:
-        return "stage.w_max=null reads no such key, since every token weighs 1; stage.w_max=9 does"
+        return "stage.w_max=null reads no such key, since every token has weight 1; stage.w_max=9 does"
     if stage.name == "plan":
         node = key.split(".")[1]
         if node in OF_PLAN and stage.of.name not in OF_PLAN[node].split(", "):
@@ -149,7 +149,7 @@ def _of_reward(cfg: DictConfig, key: str) -> str | None:
 
 
 def _asked(cfg: DictConfig) -> str | None:
-    """Return the key that makes stage=eval score or compare existing answers; None if it asks, or refuses to."""
+    """Return the key that makes stage=eval score or compare existing answers; None if it asks, or refuses to ask."""
     if cfg.stage.get("compare"):
         return "stage.compare"
     scorable = cfg.benchmark.name not in reads.MODEL_ITSELF and not cfg.benchmark.get("multi")

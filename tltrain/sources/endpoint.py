@@ -69,9 +69,7 @@ def open_endpoint(cfg: DictConfig) -> Iterator[Endpoint]:
         TltrainError: there is no URL or model name, the URL contains a key, or the package `openai` is missing.
     """
     with open_client(cfg.source) as (client, runner):
-        endpoint = Endpoint(cfg, client, runner)
-        yield endpoint
-        endpoint.endings.warn(cfg.stage.max_new_tokens)
+        yield Endpoint(cfg, client, runner)
 
 
 def check_running(cfg: DictConfig) -> None:
