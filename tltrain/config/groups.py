@@ -370,7 +370,7 @@ class Config:
     data: Any = key(MISSING, "trajectories to train on", schema=Data)
     weighting: Any = key(MISSING, "how much each token counts in supervised training", schema=Weighting)
     benchmark: Any = key(MISSING, "questions to evaluate on", schema=Benchmark)
-    source: Any = key(MISSING, "who answers in stage=eval and stage=predict", schema=Source)
+    source: Any = key(MISSING, "who answers in stage=eval, predict and chat", schema=Source)
     hardware: Any = key(MISSING, "device, precision and processes", schema=Hardware)
     tracking: Any = key(MISSING, "where metrics are recorded", schema=Tracking)
     mae: Any = key({}, "rules that say which tool answers are errors; stage.rule chooses", among=(dict,))
