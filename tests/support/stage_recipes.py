@@ -36,6 +36,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "cache": ("stage.prune=unfinished", "hydra.run.dir=run"),
     "plan": ("hydra.run.dir=run",),
     "certify": (*SIZES, "certify=1"),
+    "export": ("hydra.run.dir=run",),
 }
 """The words of a stage, besides its name."""
 VARIANTS: dict[str, tuple[str, ...]] = {

@@ -61,7 +61,7 @@ def _check_trained(cfg: DictConfig) -> None:
 def _not_in_own(cfg: DictConfig) -> str | None:
     """Return what of the configuration a format of a user's own does not do; None if it does all."""
     stage = cfg.stage
-    if stage.name in ("demo", "irm", "analyze", "plan", "certify"):
+    if stage.name in ("demo", "irm", "analyze", "plan", "certify", "export"):
         return f"stage={stage.name}"
     if stage.name == "pipeline" and stage.irm:
         return "stage.irm=true"
