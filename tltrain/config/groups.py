@@ -58,6 +58,18 @@ class SweepSizes:
 
 
 @dataclass
+class ModelRecipe:
+    batch_size: int = key(MISSING, "samples of a micro-batch", least=1)
+    max_length: int = key(MISSING, "most tokens of a sample", least=1, most=TOKENS)
+
+
+@dataclass
+class ModelRecipes:
+    lora_24gb: Any = key({}, "for +recipe=lora_24gb", schema=ModelRecipe)
+    lora_80gb: Any = key({}, "for +recipe=lora_80gb", schema=ModelRecipe)
+
+
+@dataclass
 class Model:
     name: str = key(MISSING, "name of the model, in tables and for its folder in the cache")
     path: Optional[str] = key(None, "local folder or hub id, used instead of hub and package")
@@ -79,6 +91,11 @@ class Model:
     lora: Lora = key(Lora, "LoRA adapter; model.lora.r=8 trains one")
     args: Any = key({}, "training arguments that suit the model", library="trl.SFTConfig")
     irm: Any = key({}, "settings of stage=irm that suit the model", schema=ModelIrm)
+    recipes: Any = key(
+        {},
+        "smaller batches and samples of a model with which a recipe (+recipe=NAME) would not fit",
+        schema=ModelRecipes,
+    )
     demo: dict[str, int] = key({}, "settings of stage=demo that suit the model", schema=DemoSizes)
     sweep: dict[str, int] = key({}, "sizes that suit the model in the experiments on toolworld", schema=SweepSizes)
 
