@@ -9,6 +9,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from tests.support.composition import composed
+from tests.support.rotbench_records import FIRST
 from tltrain.stages import pipeline
 from tltrain.sweeps import cache_key
 from tltrain.sweeps.stage_cache import StageCache
@@ -35,6 +36,14 @@ def test_a_job_leaves_links_metrics_and_costs(job, made):
     assert ran.metrics["stages"][1]["tokens"] == 5
     text = (ran.folder / "model_irm" / "model" / "config.json").read_text()
     assert text.startswith("irm") and "pkt 9" in text and "True 200" in text
+
+
+def test_supervised_training_may_continue_in_place_of_irm(job, made):
+    ran = job(*switches(True, True, False), "+stage.continued.max_steps=7")
+    assert [stage["name"] for stage in ran.metrics["stages"]] == ["mae", "pkt", "pkt", "eval"]
+    assert ran.metrics["model"].startswith(str((ran.folder / "model_continued").resolve()))
+    assert not job(*switches(True, True, True)).metrics["model"].startswith(ran.metrics["model"])
+    assert "needs stage.irm=false" in job(*switches(True, True, True), "+stage.continued.max_steps=7", status=1).err
 
 
 SAME = [
@@ -128,6 +137,17 @@ def test_without_the_cache_everything_is_in_the_runs_folder(job, made, tmp_path)
         ran = job(*switches(False, False, False), "cache.enabled=false")
         assert (ran.folder / "model_sft" / "model").is_dir() and not (ran.folder / "model_sft").is_symlink()
     assert len(made) == 6 and not (tmp_path / "cache" / "stages").exists()
+
+
+@pytest.mark.parametrize("choice", ["rotbench", "{name: rotbench, limit: 1}"])
+def test_a_benchmark_is_read_where_paths_says(job, made, tmp_path, choice):
+    words = (*switches(False, False, False), f"stage.benchmarks=[{choice}]", f"paths.rotbench={tmp_path / 'rotbench'}")
+    assert f"{tmp_path / 'rotbench'}" in job(*words, status=1).err.splitlines()[-1]
+    file = tmp_path / "rotbench" / "first_turn" / "clean.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps([FIRST]))
+    job(*words)
+    assert [stage for stage, _ in made] == ["mae", "sft", "eval"]
 
 
 @pytest.mark.parametrize(

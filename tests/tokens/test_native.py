@@ -216,7 +216,7 @@ def test_a_tokenizer_without_the_tokens_of_a_format_is_refused(byte_level):
 def test_a_template_that_offers_no_tools_is_refused(byte_level):
     byte_level.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}{{ eos_token }}"
     try:
-        with pytest.raises(TltrainError, match="format=native: the model's chat template offers no tools"):
+        with pytest.raises(TltrainError, match="format=native: the model's chat template does not pass tools"):
             native_encoder(byte_level, "native", {})
     finally:
         byte_level.chat_template = None
@@ -296,12 +296,12 @@ def test_a_template_without_an_end_token_is_refused(end):
     ).replace("end if", f"'{end}' if")
     tokenizer = byte_level_tokenizer([], 300, "hermes")
     tokenizer.chat_template = template
-    with pytest.raises(TltrainError, match="ends an answer with no end token of the tokenizer"):
+    with pytest.raises(TltrainError, match="does not end an answer with an end token of the tokenizer"):
         native_encoder(tokenizer, "native", {})
 
 
 def test_text_of_the_tl_format_is_refused_in_one_line():
-    with pytest.raises(TltrainError, match="works with format=tl alone so far, not with format=qwen3"):
+    with pytest.raises(TltrainError, match="works only with format=tl so far, not with format=qwen3"):
         encoder("qwen3").format.call_text(Call("f"))
 
 

@@ -27,15 +27,17 @@ def test_the_panels_show_each_stage_by_names_that_are_logged():
     assert [(section["name"], section["over"]) for section in SECTIONS] == [
         ("train", "train/global_step"),
         ("irm", "irm/step"),
+        ("conversations", "irm/step"),
         ("eval", "Step"),
         ("errors", "irm/step"),
     ]
-    train, irm, evaluation, errors = map(shown, SECTIONS)
+    train, irm, conversations, evaluation, errors = map(shown, SECTIONS)
     assert train <= {*names.TRAIN, *names.HELD_OUT}
     assert {"irm/reward", "irm/kl", "irm/samples_table"} < irm <= {*names.IRM, *names.TABLES}
+    assert "irm/success" in conversations <= {*names.CONVERSATIONS}
     assert {"eval/rotbench_clean/ts", "eval/predictions"} < evaluation
     assert {name for name in names.IRM if "/grade/" in name} < errors
-    assert all(map(names.is_known, train | irm | evaluation | errors))
+    assert all(map(names.is_known, train | irm | conversations | evaluation | errors))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The words that configuration keys choose among. A member is a string, equal to its name."""
+"""The words among which configuration keys choose. A member is a string, equal to its name."""
 
 from __future__ import annotations
 
@@ -21,6 +21,12 @@ class MaeRule(StrEnum):
     failed = "failed"
     errors = "errors"
     random = "random"
+
+
+class Level(StrEnum):
+    ts = "ts"
+    pi = "pi"
+    cf = "cf"
 
 
 class Split(StrEnum):
@@ -125,6 +131,11 @@ class Algorithm(StrEnum):
     rloo = "rloo"
     grpo = "grpo"
     rejection = "rejection"
+
+
+class Rollout(StrEnum):
+    call = "call"
+    conversation = "conversation"
 
 
 class CriticInit(StrEnum):

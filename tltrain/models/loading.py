@@ -43,7 +43,7 @@ from tltrain.formats.families import FAMILIES
 from tltrain.formats.native import corpus_text
 from tltrain.formats.tl import tl_format
 from tltrain.models import adapters, packages, sizes
-from tltrain.runtime import distributed, fingerprints, manifests, out_of_space, targets
+from tltrain.runtime import distributed, fingerprints, manifests, out_of_space, runs, targets
 from tltrain.runtime.terminal import status
 from tltrain.trajectory import Trajectory
 
@@ -217,6 +217,7 @@ def _make(folder: Path, make: Callable[[Path], None]) -> None:
     try:
         part.mkdir()
         make(part)
+        runs.readable_by_umask(part)
         shutil.rmtree(folder, ignore_errors=True)
         manifests.leave(part, manifests.beside(folder))
         part.rename(folder)

@@ -122,8 +122,15 @@ def refused(cfg: DictConfig, setup: Setup) -> str | None:
     return lost_updates(cfg, arguments(cfg)["learning_rate"], float32_copy=setup.strategy != "none")
 
 
+def conversing(cfg: DictConfig) -> bool:
+    """Return whether `cfg.stage` samples whole conversations."""
+    return cfg.stage.name == "irm" and cfg.stage.rollout.name == "conversation"
+
+
 def kind_of(cfg: DictConfig) -> str:
     """Return the name of the function in `memory` that plans `cfg.stage`."""
+    if conversing(cfg):
+        return "actor_critic"
     if cfg.stage.name == "irm":
         return {"ppo": "actor_critic", "rejection": "supervised"}.get(cfg.stage.algorithm.name, "group")
     return "answering" if cfg.stage.name == "eval" else "supervised"
@@ -163,7 +170,9 @@ def setup_of(cfg: DictConfig, shape: Shape, processes: int | None = None, strate
         fused_head=(device == "cuda" and cfg.stage.name != "irm") or kind_of(cfg) == "group",
         process=memory.PROCESS[device],
         reference=cfg.stage.name != "irm" or cfg.stage.kl > 0 or cfg.stage.kl_limit is not None,
-        shared_critic=cfg.stage.name == "irm" and cfg.stage.critic.share,
+        # Conversations that are compared with one another need no critic, and take no memory for one.
+        shared_critic=cfg.stage.name == "irm"
+        and (cfg.stage.critic.share or (conversing(cfg) and cfg.stage.algorithm.name != "ppo")),
     )
 
 

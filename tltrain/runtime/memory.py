@@ -14,7 +14,7 @@ from pathlib import Path
 
 @dataclass
 class Peak:
-    """Peak in bytes, set when the work has ended; None if the system cannot tell."""
+    """Peak in bytes, set when the work has ended; None if the system does not report it."""
 
     bytes: int | None = None
 
@@ -47,7 +47,7 @@ def _high_water_mark() -> int | None:
 
 
 def of_machine() -> int:
-    """Bytes of memory that this machine has, or its container may use."""
+    """Return the bytes of memory that this machine has, or that its container may use."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     limit = Path("/sys/fs/cgroup/memory.max")
     if limit.is_file() and (text := limit.read_text().strip()).isdigit():
@@ -56,9 +56,9 @@ def of_machine() -> int:
 
 
 def give_back() -> None:
-    """Return what is no longer used to the system: a trainer is freed by the cycle collector alone, and both torch's
-    allocator on a GPU and glibc's keep what was freed. In a process that runs one stage after another the second
-    would else begin with the first one's peak.
+    """Return unused memory to the system. Only the cycle collector frees a trainer, and both torch's GPU allocator and
+    glibc's keep freed memory. Without this, the second of two stages in one process would begin with the first one's
+    peak.
     """
     gc.collect()
     torch = sys.modules.get("torch")

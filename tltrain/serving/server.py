@@ -13,11 +13,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tltrain.errors import TltrainError
+from tltrain.errors import TltrainError, shorten
 from tltrain.runtime import json_files, redact, secret_words
 from tltrain.runtime.place import LOOPBACK
 from tltrain.serving.recorder import ANSWERS, PORT
@@ -34,6 +35,20 @@ _OF_LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_
 def missing() -> list[str]:
     """The packages that serving needs and that are not installed."""
     return [name for name in NEEDED if find_spec(name) is None]
+
+
+def obstacle() -> str | None:
+    """Why nothing can be served here, with the remedy; None where nothing known stands in the way."""
+    if names := missing():
+        return f"it takes {', '.join(names)}: {INSTALL}"
+    for name in NEEDED:
+        try:
+            if find_spec(name) is not None:
+                import_module(name)
+        except Exception as error:  # whatever a broken or unsuitable installation raises
+            said = f"{type(error).__name__}: {shorten(str(error), 160)}"
+            return f"{name} is installed and cannot be imported ({said}): {INSTALL} --force-reinstall"
+    return None
 
 
 @dataclass(frozen=True)

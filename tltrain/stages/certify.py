@@ -87,8 +87,8 @@ def after_training(cfg: DictConfig, folder: Path, metrics: dict[str, Any], count
 
 def obstacle(model: Path) -> str | None:
     """Why a model's folder cannot be served here, with the remedy; None where nothing known stands in the way."""
-    if missing := server.missing():
-        return f"it takes {', '.join(missing)}: {server.INSTALL}, then stage=certify model.path={model}"
+    if (why := server.obstacle()) is not None:
+        return f"{why}, then stage=certify model.path={model}"
     if not (model / "config.json").is_file():
         return f"{model} holds an adapter alone, which `transformers serve` does not load: model.lora.merge=true"
     return None

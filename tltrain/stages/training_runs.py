@@ -269,6 +269,7 @@ def save_model(run: TrainingRun, model: Any, trainer: Any) -> None:
                 encoders.end_at(part, run.encoder.native.stop_ids)  # type: ignore[attr-defined]
         runs.write_json(part / TRAINED_ON, sorted(queries))
         if distributed.leads():
+            runs.readable_by_umask(part)
             shutil.rmtree(folder, ignore_errors=True)
             part.rename(folder)
 

@@ -77,6 +77,7 @@ def resumable_checkpoint(folder: Path) -> Path | None:
 
 def mark_complete(folder: Path, kept: dict[str, Any]) -> None:
     """Mark the checkpoint as complete: flush its files and write `kept`, with their digests, to `complete.json`."""
+    runs.readable_by_umask(folder)
     names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
     digests = manifests.of_files(folder, [name for name in names if name != COMPLETE], flush=True)
     whole = kept | {"files": digests}
