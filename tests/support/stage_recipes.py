@@ -41,6 +41,7 @@ WORDS: dict[str, tuple[str, ...]] = {
         *(*SIZES, "stage.max_new_tokens=4", "stage.supervised.args.max_steps=1"),
         *("stage.threshold=-100", "stage.certain=false"),  # passes whatever it finds
     ),
+    "export": ("hydra.run.dir=run",),
 }
 """The words of a stage, besides its name."""
 VARIANTS: dict[str, tuple[str, ...]] = {
