@@ -45,9 +45,14 @@ def test_the_threshold_is_what_has_to_be_surpassed():
 def test_too_few_questions_are_said_in_one_line():
     few = compare([0] * 5, [1] * 5, OWN[:5])
     assert few.p == pytest.approx(2 / 32, abs=0.01) and few.verdict is Verdict.NOT_CERTAIN
-    assert too_few(few).endswith(f"5 questions of 5 conversations; with fewer than {FEWEST} none can be certain.")
-    unsure = compare([0, 1] * 6, [1, 1, 0, 1] * 3, OWN)
-    assert unsure.needed is not None and unsure.needed > 12
+    assert f"those of 5 conversations speak for one of the models, and fewer than {FEWEST} prove nothing" in too_few(
+        few
+    )
+    five_of_ten = compare([0] * 10, [1] * 5 + [0] * 5, OWN[:10])
+    assert five_of_ten.difference.low > 0 and not five_of_ten.passes(certain=True)
+    assert (five_of_ten.differing, five_of_ten.needed) == (5, 12)
+    unsure = compare([0, 1] * 6, [1, 1, 1, 0] * 3, OWN)
+    assert unsure.differing == 9 and unsure.needed is not None and unsure.needed > 12
     assert "12 questions of 12 conversations show a difference from about" in too_few(unsure)
     assert too_few(compare([1] * 12, [1] * 12, OWN)).endswith("were answered alike by both models.")
 

@@ -21,7 +21,7 @@ from tltrain.evaluation.intervals import ALPHA, Interval
 FAILED = 3
 """Exit status of a gate that is not passed. A mistake of the user's has 1, an interruption 130 or 143."""
 FEWEST = 6
-"""Conversations below which no difference can be certain: with five, swapping gives p = 2/32 at best."""
+"""Differing conversations below which nothing is certain: with five, swapping gives p = 2/32 at best."""
 
 
 class Verdict(StrEnum):
@@ -38,8 +38,9 @@ class Comparison:
 
     Attributes:
         difference: with its 95 % interval; `n` is the number of questions. p: two-sided, of no difference from the
-            threshold. conversations: what was resampled. verdict: whether the difference is certainly on one side of
-            the threshold. new, reference: each model's own percentage.
+            threshold. conversations: what was resampled. differing: those whose results are not on the threshold, which
+            alone speak for either side. verdict: whether the difference is certainly on one side of the threshold. new,
+            reference: each model's own percentage.
         needed: about how many held-out conversations would make a difference of this size certain; None where it is,
             or where there is none.
     """
@@ -47,6 +48,7 @@ class Comparison:
     difference: Interval
     p: float
     conversations: int
+    differing: int
     threshold: float
     verdict: Verdict
     new: float
@@ -86,13 +88,16 @@ def compare(
     verdict = Verdict.NOT_CERTAIN
     if p < ALPHA and not low <= threshold <= high:
         verdict = Verdict.ABOVE if value > threshold else Verdict.BELOW
+    differing = int(np.count_nonzero(np.round(beyond, 9)))
     needed, distance = None, abs(value - threshold)
     if verdict is Verdict.NOT_CERTAIN and distance > 0:
-        needed = max(FEWEST, count + 1, math.ceil(count * ((high - low) / 2 / distance) ** 2))
+        by_width = math.ceil(count * ((high - low) / 2 / distance) ** 2)
+        needed = max(FEWEST, count + 1, by_width, math.ceil(count * FEWEST / differing))
     return Comparison(
         Interval(value, low, high, n),
         p,
         count,
+        differing,
         threshold,
         verdict,
         100 * float(np.mean(new)),
@@ -122,13 +127,14 @@ def too_few(found: Comparison) -> str:
     if found.verdict is not Verdict.NOT_CERTAIN:
         return ""
     asked = f"{found.difference.n} questions of {found.conversations} conversations"
-    if found.conversations < FEWEST:
-        return (
-            f"Too few held-out questions for a certain verdict: {asked}; with fewer than {FEWEST} none can be certain."
-        )
-    if found.half_width == 0:
+    if found.half_width == 0 and not found.differing:
         return f"Too few held-out questions for a certain verdict: {asked} were answered alike by both models."
     needs = f"; about {found.needed} conversations would show the difference found" if found.needed else ""
+    if found.differing < FEWEST:
+        return (
+            f"Too few held-out questions for a certain verdict: of {asked} those of {found.differing} conversations "
+            f"speak for one of the models, and fewer than {FEWEST} prove nothing{needs}."
+        )
     return (
         f"Too few held-out questions for a certain verdict: {asked} show a difference from about "
         f"{found.half_width:.0f} points on{needs}."

@@ -78,7 +78,7 @@ def check(cfg: DictConfig) -> None:
 
 def endings_file(cfg: DictConfig) -> str:
     """The file in which a run keeps why each answer ended; of conversations it keeps none."""
-    if cfg.stage.name == "predict":
+    if cfg.stage.get("name") == "predict":
         return "prediction.json"
     return "" if cfg.benchmark.get("multi") else "predictions.jsonl"
 

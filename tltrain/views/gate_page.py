@@ -51,8 +51,8 @@ def verdict(found: Comparison, passed: bool, reference: str, metric: str, certai
     wanted = f"a difference {asked} beyond chance" if certain else f"a measured difference {asked}"
     return (
         f"The new model {words} the {other}: it {LEVELS[metric]} in {found.new:.1f} % of {difference.n} held-out "
-        f"questions, the other in {found.reference:.1f} %. The difference is {difference.value:+.1f} points, with "
-        f"95 % certainty between {difference.low:+.1f} and {difference.high:+.1f} (p = {found.p:.4f}). "
+        f"questions, the other in {found.reference:.1f} %. The difference is {difference.value:+.1f} points "
+        f"(95 % interval {difference.low:+.1f} to {difference.high:+.1f}, p = {found.p:.4f}). "
         f"The gate asks for {wanted}: {'passed' if passed else 'not passed'}."
     )
 
