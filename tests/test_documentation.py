@@ -30,6 +30,7 @@ from tests.support.paths import ROOT
 from tltrain import config
 from tltrain.data import READERS, openai, rotbench, trajectories
 from tltrain.data.reading import ReadReport
+from tltrain.entry import own_rule
 from tltrain.errors import TltrainError
 from tltrain.evaluation.records import Prediction
 from tltrain.grading import SAMPLED_OUTCOMES
@@ -92,7 +93,8 @@ def test_commands_compose(command, own_configuration):
             (place / words[at + 1] for place in (ROOT, own_configuration) if (place / words[at + 1]).is_dir()), None
         )
         assert own, f"{words[at + 1]}: neither in the repository nor shown by docs/extending.md"
-        search, words = [f"hydra.searchpath=[file://{own}]"], words[:at] + words[at + 2 :]
+        words = own_rule.expanded(["--config-dir", str(own), *words[:at], *words[at + 2 :]])[2:]
+        search = [f"hydra.searchpath=[file://{own}]"]
     composed(*search, *first_job(words))
 
 
