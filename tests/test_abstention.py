@@ -1,4 +1,4 @@
-"""Questions to which no call is right: what counts as abstaining, what it earns, and which prompts ask them."""
+"""Questions to which no call is right: what counts as abstaining, how it is rewarded, and which prompts ask them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ASKED = Sample("s", TOOLS, (Message("user", "Tell me a joke."),), (), abstain=Tr
         ("Search (if you like) yourself.", "abstained"),
         ("Note(s): none.", "abstained"),
         ("sin(30) is 0.5", "abstained"),  # looks like a call of no tool on offer
-        ("<think>search(query='x')?</think>No.", "abstained"),  # a call inside a thought is none
+        ("<think>search(query='x')?</think>No.", "abstained"),  # a call inside a thought does not count
         ("search(query='x')", "called_anyway"),
         ("[search(query='x')]", "called_anyway"),
         ("search(query='x') is what I would call.", "called_anyway"),

@@ -34,7 +34,7 @@ ELSEWHERE = {
     ",medium,": "the public files here have no level `medium`",
     "benchmark=tooleyes": "needs the benchmark's tools: tests/environments",
 }
-"""Marks of commands that do not run here -> why not, or where they run."""
+"""Substrings of commands that do not run here -> why not, or where they run."""
 
 
 def why_not(command: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Errors are one line that can be read to its end, whatever the values that they quote."""
+"""Errors are one readable line, whatever values they quote."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MAE: which calls may be learned. The released rule, one case per pattern; ours on all kinds of trajectories."""
+"""MAE: which calls may be learned. The released rule, one case per pattern; our rule on all kinds of trajectories."""
 
 from __future__ import annotations
 
@@ -336,7 +336,7 @@ def test_with_one_call_a_turn_verdicts_are_those_of_the_released_rule(said: list
         ({"match": "normalized_substring"}, "patterns is missing"),
         ({"match": "normalized_substring", "patterns": [{"kind": "x", "txt": "y"}]}, "txt is unknown"),
         ({"match": "normalized_substring", "patterns": [{"kind": "x", "text": "!?"}]}, "occurs anywhere"),
-        (CONFIGS["strict"] | {"prefixes": "(a\n"}, "'(a' is no regular expression"),
+        (CONFIGS["strict"] | {"prefixes": "(a\n"}, "'(a' is not a regular expression"),
         (CONFIGS["strict"] | {"fields": [{"kind": "x", "keys": ["y"], "when": "z"}]}, "when: expected content"),
     ],
 )

@@ -185,7 +185,7 @@ def test_the_cost_is_bounded_however_long_the_answer(text: str) -> None:
     ("changes", "said"),
     [
         ({"languages": [{"language": "xx"}]}, "languages: begins is missing, ends is missing, error is missing"),
-        ({"terms": {"noun": "(a"}}, "is no regular expression"),
+        ({"terms": {"noun": "(a"}}, "is not a regular expression"),
     ],
 )
 def test_a_rule_that_cannot_be_read_says_where(changes: dict, said: str) -> None:

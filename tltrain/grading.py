@@ -54,7 +54,7 @@ __all__ = [
 class Outcome(StrEnum):
     """Where a call first goes wrong, from worst to best; `MISSING_CALL`: an answer of several calls lacks this one.
 
-    The last two are of questions to which no call is right.
+    The last two belong to questions to which no call is right.
     """
 
     FORMAT_ERROR = "format_error"
@@ -70,13 +70,13 @@ class Outcome(StrEnum):
 
 
 ABSTENTION = (Outcome.CALLED_ANYWAY, Outcome.ABSTAINED)
-"""The outcomes that only questions have to which no call is right."""
+"""The outcomes of questions to which no call is right."""
 CALL_OUTCOMES = tuple(outcome for outcome in Outcome if outcome not in ABSTENTION)
 """The outcomes of questions that ask for a call, from worst to best."""
 CUT = "cut"
-"""The outcome of a sampled response that the limit of its length cut before a call could be read."""
+"""The outcome of a sampled response that reached the length limit before a call could be read."""
 SAMPLED_OUTCOMES = (CUT, *(outcome.value for outcome in Outcome))
-"""The outcomes of sampled responses (IRM), from worst to best; at last those of `ABSTENTION`."""
+"""The outcomes of sampled responses (IRM), from worst to best, followed by those of `ABSTENTION`."""
 
 # (any hallucinated, any redundant, any missing) -> the row of the reward table
 _PARAMETER_ROWS = {
@@ -98,8 +98,8 @@ class Grade:
         golden: the accepted call that the prediction was compared with.
         hallucinated, redundant, missing: names of parameters, if the tool is right.
         wrong_values: names of parameters, if the tool and the names are right.
-        contradictions: phrases that say where the call contradicts the tools' documentation, whatever is golden.
-        positional: number of values without a name that stand for no missing parameter; they count as hallucinated.
+        contradictions: phrases that say where the call contradicts the tools' documentation, whatever the golden call.
+        positional: number of values given without a name while no parameter is missing; they count as hallucinated.
     """
 
     outcome: Outcome
@@ -142,19 +142,19 @@ class Grade:
 
     @property
     def de(self) -> bool:
-        """Documentation error: unparseable, unknown tool, unknown parameter, a required one missing, or values without
-        a parameter's name beside all that are required."""
+        """Documentation error: an unreadable call, an unknown tool or parameter, a missing required parameter, or
+        values without a name although no required parameter is missing."""
         return bool(self.contradictions)
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerGrade:
-    """How good an answer of any number of calls is, and why; of one golden call and one call it says what `Grade` does.
+    """How good an answer of any number of calls is, and why; with one golden call and one call, the same as `Grade`.
 
     Attributes:
-        grades: of each golden call, in their order, the grade of the call matched to it, or `MISSING_CALL`. Without
-            golden calls, of each call by the documentation.
-        superfluous: the other calls of the answer, by the documentation.
+        grades: for each golden call, in order, the grade of the call matched to it, or `MISSING_CALL`. Without golden
+            calls: the grade of each call by the documentation.
+        superfluous: the grades of the answer's other calls, by the documentation.
         compared: whether there are golden calls.
     """
 
@@ -164,22 +164,22 @@ class AnswerGrade:
 
     @property
     def worst(self) -> Grade:
-        """The worst of `grades` by its row, the first of equals: what the answer as a whole is counted as."""
+        """The worst of `grades` by row, the first if several are equal; the whole answer counts as this one."""
         return min(self.grades, key=_rank)
 
     @property
     def outcome(self) -> Outcome:
-        """The outcome of the worst."""
+        """The outcome of the worst grade."""
         return self.worst.outcome
 
     @property
     def row(self) -> str:
-        """The row of the worst."""
+        """The reward-table row of the worst grade."""
         return self.worst.row
 
     @property
     def reason(self) -> str:
-        """What is wrong with each of the calls, in one line."""
+        """What is wrong with each call, in one line."""
         if len(self.grades) == 1 and not self.superfluous:
             return self.grades[0].reason
         wrong = [one for one in self.grades if not one.cf]
@@ -190,22 +190,22 @@ class AnswerGrade:
 
     @property
     def prediction(self) -> Call | None:
-        """The call of the first golden call that has one."""
+        """The call matched to the first golden call that has a match."""
         return next((one.prediction for one in self.grades if one.prediction is not None), None)
 
     @property
     def ts(self) -> bool | float:
-        """Tool selection: the share of golden calls whose tool is called; true or false of a single one."""
+        """Tool selection: the share of golden calls whose tool is called; a bool if there is one golden call."""
         return self._share("ts")
 
     @property
     def pi(self) -> bool | float:
-        """Parameter identification: the share of golden calls."""
+        """Parameter identification: the share of golden calls whose match has `Grade.pi`."""
         return self._share("pi")
 
     @property
     def cf(self) -> bool | float:
-        """Content filling: the share of golden calls."""
+        """Content filling: the share of golden calls whose match has `Grade.cf`."""
         return self._share("cf")
 
     @property
@@ -225,11 +225,11 @@ class AnswerGrade:
         return tuple(made)
 
     def reward(self, settings: RewardSettings = PAPER_SETTINGS) -> float:
-        """The mean over the golden calls of their rewards, each superfluous call adding its price to the sum."""
+        """The mean reward over the golden calls; each superfluous call adds `superfluous_price` to the sum."""
         return self.mean([one.reward(settings) for one in self.grades], settings)
 
     def mean(self, rewards: Sequence[float], settings: RewardSettings) -> float:
-        """The same of other rewards of `grades`."""
+        """The same mean over other `rewards`, one for each of `grades`."""
         return (sum(rewards) + settings.superfluous_price * len(self.superfluous)) / len(self.grades)
 
     def _share(self, metric: str) -> bool | float:
@@ -245,13 +245,14 @@ def grade_answer(
 ) -> AnswerGrade:
     """Grade an answer that may make several calls against golden calls that are all asked for, in any order.
 
-    As many calls as possible are matched, each to a golden call of its own, so that most of them are correct, then most
-    have only a wrong value, and so on up the rows of the reward table. No order of the calls changes the numbers. Among
-    equal matchings the first golden call gets the earliest call, then the second.
+    As many calls as possible are matched one to one with golden calls. Among these matchings, the best has the most
+    correct calls, then the most calls with only a wrong value, and so on down to the worst row of the reward table. The
+    order of the calls does not change the numbers. Among equally good matchings, the first golden call gets the
+    earliest call, then the second golden call.
 
     Args:
-        prediction: text of the TL format, one call after another (`formats.native.as_text` writes it).
-        asked: for each golden call the accepted ones (`Sample.asked`). None at all: every call is compared with the
+        prediction: text in the TL format, one call after another (`formats.native.as_text` writes it).
+        asked: for each golden call the accepted ones (`Sample.asked`). If empty, every call is compared with the
             documentation.
         tools, values: as in `grade`.
 
@@ -272,7 +273,7 @@ def grade_answer(
 
 
 def abstention(sample: Sample, prediction: str) -> Grade:
-    """Grade an answer to a question to which no call is right; its record may list tools that stand for words.
+    """Grade an answer to a question to which no call is right; its record may list tools whose call counts as words.
 
     Raises:
         TltrainError: the record's field is not a list of names.
@@ -290,11 +291,11 @@ ABSTAINING_TOOLS = "abstaining_tools"
 def grade_abstention(prediction: str, tools: Sequence[Tool], abstaining: Collection[str] = ()) -> Grade:
     """Grade an answer to a question to which no call is right.
 
-    It is `ABSTAINED` if it is words, and `CALLED_ANYWAY` if it makes a call, of whatever tool and behind whatever
-    words. An empty answer and the beginning of a call that cannot be read are neither: a `FORMAT_ERROR`.
+    The outcome is `ABSTAINED` for words and `CALLED_ANYWAY` for a call of any tool, even after words. An empty answer,
+    or one that begins like a call but cannot be read, is a `FORMAT_ERROR`.
 
     Args:
-        abstaining: names of tools on offer whose call answers the user; an answer of such calls alone abstains.
+        abstaining: names of tools on offer whose call answers the user; an answer with only such calls abstains.
 
     Never raises for a model's answer.
     """
@@ -322,8 +323,8 @@ def grade_abstention(prediction: str, tools: Sequence[Tool], abstaining: Collect
 def _made_calls(said: str, names: Collection[str]) -> list[Call]:
     """Return the calls that an answer begins with.
 
-    Of a tool that is not on offer they count only if nothing else is said, since words may look like one: `sin(30) is
-    0.5`.
+    If the first call's tool is not on offer, the calls count only if the answer says nothing else, since words may look
+    like a call: `sin(30) is 0.5`.
     """
     calls = read_calls(said)
     if not calls or calls[0].name in names:
@@ -337,7 +338,7 @@ _NAME = re.compile(r"[\w.\-/:]+")
 
 
 def calls_of(prediction: str, tools: Sequence[Tool]) -> list[Call | str]:
-    """Return the calls of an answer, as text where one cannot be read; the answer itself if it begins with none."""
+    """Return an answer's calls, an unreadable one as text; the answer itself if it does not begin with a call."""
     if prediction.startswith(UNREADABLE) or isinstance(first_call(prediction, tools), Call):
         return split_calls(prediction)
     return [prediction]
@@ -369,14 +370,14 @@ def grade(
 
     Args:
         prediction: the model's answer, or the call read from it.
-        golden: the accepted call, or several, of which the one with the best grade counts: the outcome nearest to
-            `CORRECT`, then the highest of the paper's rewards, then the first. None compares with the documentation
+        golden: the accepted call, or several. With several, the one with the best grade counts: `CORRECT` before
+            anything else, then the highest of the paper's rewards, then the first. None compares with the documentation
             only; `missing` then means a parameter that the schema requires, and `CORRECT` that nothing is contradicted.
         tools: the tools on offer. Any other tool is hallucinated, even if the golden call has it, since it cannot be
             called. A parameter of the golden call is never hallucinated, although documentation may lack it
             (RoTBench's sometimes does), since the golden call must be a right answer.
-        values: how values are compared, see `same_value`. A golden value `ANY` accepts every value, a `OneOf` each of
-            its values; if it is optional, the parameter may be missing.
+        values: how values are compared (see `same_value`). A golden `ANY` accepts every value, a `OneOf` each of its
+            values; if the `OneOf` is optional, the parameter may be missing.
 
     Words before the call (a thought, a sentence, a code fence) are as bad as an unreadable call, since the paper's
     models begin with the tool's name; `formats.preamble.without_words` removes them.
@@ -430,7 +431,7 @@ def _read(prediction: str, names: Collection[str]) -> Call | Grade:
 
 
 def first_call(prediction: str, tools: Sequence[Tool]) -> Call | str:
-    """Return the first call of an answer that may make several; the answer itself if it begins with none."""
+    """Return the first call of an answer that may make several; the answer itself if it does not begin with a call."""
     names = {tool.name for tool in tools}
     calls = read_calls(prediction)
     return calls[0] if calls and (calls[0].name in names or isinstance(_read(prediction, names), Call)) else prediction
@@ -439,7 +440,7 @@ def first_call(prediction: str, tools: Sequence[Tool]) -> Call | str:
 def named_row(prediction: str, golden: Sequence[Call], tools: Sequence[Tool]) -> str:
     """Return the row of the reward table by the tool's name alone, the text before the first `(`.
 
-    This is the effect of the released reward on calls with double-quoted values, whose arguments it does not read.
+    This is how the released reward treats calls with double-quoted values, whose arguments it does not read.
     """
     name, opening, _ = prediction.partition("(")
     name = name.strip()
@@ -459,7 +460,7 @@ def _lacking(call: Call, tool: Tool) -> tuple[str, ...]:
 
 
 def _unnamed(call: Call, missing: Sequence[str]) -> int:
-    """Return the number of values without a name; 0 if a parameter is missing, which they may stand for."""
+    """Return the number of values without a name; 0 if a parameter is missing, since they may stand for it."""
     return 0 if missing else call.positional
 
 

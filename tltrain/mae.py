@@ -20,11 +20,11 @@ class Verdict(Enum):
     KEPT = "kept"
     ERROR = "dropped_error"
     NO_ANSWER = "dropped_no_answer"
-    RANDOM = "dropped_at_random"  # by a control alone (`data.mae_controls`)
+    RANDOM = "dropped_at_random"  # only in a control (`data.mae_controls`)
 
 
 Judgement = tuple[Verdict, str | None]
-"""A verdict, and for `ERROR` the kind of error."""
+"""A verdict, and for `ERROR` also the kind of error."""
 
 
 def verdicts(trajectory: Trajectory, rule: Rule | None) -> list[Judgement]:
@@ -72,7 +72,7 @@ def marked(trajectory: Trajectory, judgements: Iterable[Judgement]) -> Trajector
 
 
 def whole_messages(trajectory: Trajectory) -> Trajectory:
-    """Return the trajectory with `learn` cleared on all of each message that has a call which is not learned."""
+    """Return the trajectory with `learn` cleared on every message that has a call without `learn`."""
     messages = tuple(
         message if all(made.learn for made in message.calls) else message.with_learn(False)
         for message in trajectory.messages

@@ -10,12 +10,13 @@ A turn's loss is sum(w * nll) / sum(w).
 
 Two variants give the same w, computed from the paper's K, to other tokens H (`stage.key_tokens`; paper: H = K):
 
-    name        H = K and all tokens of the called name (its first token is key, so this is the whole name)
-    shuffled    H = |K| random target tokens of the same turn: a control, which weighs as much as PKT but elsewhere
+    name        H = K and all tokens of the called name
+    shuffled    H = |K| random target tokens of the same turn: a control with the same weights in other places
 
-`name` is a remedy for the rest of the name, which the normalization makes lighter and which models then copy worse.
-A w computed from H would fall as H grows (3 instead of 9 where 5 of 20 tokens are in H and 2 in K), so a difference
-could come from lighter key tokens. With w as in the paper, a variant changes nothing but the tokens that carry it.
+`name` makes up for the normalization, which lowers the weight of the rest of the name, so that models copy it less
+reliably.
+A w computed from H would fall as H grows (3 instead of 9 if H has 5 of 20 tokens and K has 2), so a difference could
+come from lighter key tokens. With the paper's w, a variant changes only which tokens carry it.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def key_positions(target: Sequence[int], first: int, others: Iterable[Sequence[i
 def shuffled_positions(length: int, count: int, draw: str) -> frozenset[int]:
     """Return `count` of a turn's `length` positions, each equally likely; equal draws give equal positions.
 
-    The positions with the smallest digests are taken, so that no library's random numbers matter.
+    They are the positions with the smallest digests, so the result depends on no library's random numbers.
     """
 
     def rank(position: int) -> bytes:
@@ -62,8 +63,10 @@ def weighed_positions(which: str, length: int, keys: frozenset[int], name: Itera
 
     Args:
         which: `paper`, `name` or `shuffled`.
-        length: number of target tokens. keys: K. name: positions of the called name's tokens.
-        draw: names the draw of `shuffled`: the seed, the trajectory and the turn.
+        length: number of target tokens.
+        keys: K.
+        name: positions of the called name's tokens.
+        draw: text that seeds `shuffled`: the seed, the trajectory and the turn.
     """
     if which == "shuffled":
         return shuffled_positions(length, len(keys), draw)

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 Role = Literal["user", "assistant", "tool"]
 FINISH: Final = "finish"
-"""The tool whose call answers the user, where one of this name is on offer; its last argument is the answer."""
+"""The tool whose call answers the user, if a tool of this name is on offer; its last argument is the answer."""
 
 
 class _Any:
@@ -256,9 +256,9 @@ class Trajectory:
 class Sample:
     """A benchmark question: given `messages` (the last one from the user or a tool), call one of `tools`.
 
-    Each of `goldens` is a correct answer; if they are `parallel`, they are calls of one message, and all of them are
-    asked for. With `abstain` no call is right, and there are no goldens. `meta` holds the fields by which results are
-    split (`scenario`, `level`, `turn`, ...).
+    Each of `goldens` is a correct answer; if `parallel`, they are the calls of one message and all of them are asked
+    for. With `abstain`, no call is right and `goldens` is empty. `meta` holds the fields by which results are split
+    (`scenario`, `level`, `turn`, ...).
     """
 
     id: str
@@ -272,7 +272,7 @@ class Sample:
 
     @property
     def asked(self) -> tuple[tuple[Call, ...], ...]:
-        """For each call that is asked for, the golden calls of which any is a correct one."""
+        """For each call that is asked for, the golden calls, any of which is correct."""
         if self.parallel:
             return tuple((golden,) for golden in self.goldens)
         return (self.goldens,) if self.goldens else ()

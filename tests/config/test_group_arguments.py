@@ -1,4 +1,4 @@
-"""Arguments of TRL's group trainers: which pass by their own names, and what is refused before torch is loaded."""
+"""Arguments of TRL's group trainers: which are accepted by name, and which are refused before torch is loaded."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_loss_of_the_algorithms_own_node_and_of_a_pipeline_passes():
             ("stage=irm", "stage.algorithm=rejection", "+stage.args.loss_type=nll"),
         ),
         (
-            "stage.loss_mean=responses is loss_type=grpo of TRL, and stage.args.loss_type=dapo is another loss",
+            "stage.loss_mean=responses means TRL's loss_type=grpo, but stage.args.loss_type=dapo is another loss",
             (*GRPO, "stage.loss_mean=responses", "+stage.args.loss_type=dapo"),
         ),
     ],

@@ -1,4 +1,4 @@
-"""Each configuration key carries its meaning and its range, and the range is enforced."""
+"""Each configuration key has a meaning and a range, and the range is enforced."""
 
 from __future__ import annotations
 
@@ -82,12 +82,12 @@ def test_a_number_out_of_range_ends_in_one_line_that_names_its_key(stage, key, b
 
 
 NUMBERS = [(schema, each.name) for schema in SCHEMAS for each in fields(schema) if keys_of(schema)[each.name].bounds]
-"""Every numeric key, of whichever schema: what later work adds joins by itself."""
+"""Every numeric key of every schema, including future ones."""
 
 
 @pytest.mark.parametrize(("schema", "name"), NUMBERS, ids=[f"{schema.__name__}.{name}" for schema, name in NUMBERS])
 def test_every_number_has_a_finite_range(schema, name):
-    """Nothing beyond its ends, no infinity and nothing that is no number; by its own check, without a composition."""
+    """A key's own check refuses values beyond its ends, infinities and NaN, without a composition."""
     bounds = keys_of(schema)[name].bounds
     assert bounds.least is not None or bounds.above is not None, f"{name}: how small may it be?"
     beyond = [*outside(bounds), math.inf, -math.inf, math.nan, 10**19, -(10**23), 1e300]

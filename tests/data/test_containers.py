@@ -313,3 +313,46 @@ def test_a_damaged_table_is_one_line_and_does_not_end_the_process(tmp_path, kind
         with pytest.raises(TltrainError, match="expected a Parquet or Arrow file, found") as caught:
             list(trajectories(str(path)))
         assert "\n" not in str(caught.value)
+
+
+def test_a_record_with_a_key_twice_is_left_out_alone(tmp_path):
+    twice = '{"id": 1, "id": 2}'
+    for name, text in {"a.jsonl": f'{twice}\n{{"id": 3}}\n', "a.json": f'[{twice},\n{{"id": 3}}]'}.items():
+        (tmp_path / name).write_text(text)
+        report = ReadReport()
+        assert [record for _, record in records(tmp_path / name, "skip", report)] == [{"id": 3}]
+        assert report.skipped[0].endswith("expected each key of an object once, found id twice")
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ({"train": TWO, "test": TWO}, "train, test"),
+        ({"test": TWO, "train": TWO}, "test, train"),
+        ({"version": 1, "validation": TWO, "train_extra": TWO}, "validation, train_extra"),
+        ({"data": TWO, "test": TWO}, "data, test"),
+    ],
+)
+def test_several_lists_of_records_are_refused(tmp_path, content, named, indent):
+    with pytest.raises(TltrainError, match=rf"file: expected one list of records, found those of {named}; write the"):
+        read(tmp_path, json.dumps(content, indent=indent))
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("name", ["train", "test", "validation", "samples"])
+def test_the_only_list_of_records_is_read_whatever_its_name(tmp_path, name, indent):
+    assert read(tmp_path, json.dumps({name: TWO, "test ": [], "tags": ["x"]}, indent=indent)) == TWO
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"messages": [{"role": "user", "content": "x"}], "examples": TWO},
+        {"items": [{"type": "message", "role": "user"}, {"type": "function_call"}]},
+        {"data": [{"role": "user", "content": "x"}]},
+    ],
+)
+def test_an_object_that_is_a_record_is_not_taken_for_a_list_of_them(tmp_path, record, indent):
+    assert read(tmp_path, json.dumps(record, indent=indent)) == [record]

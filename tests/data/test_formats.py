@@ -13,13 +13,17 @@ from tests.support.format_samples import ANSWER, ARGUMENTS, LAST, QUERY, SAMPLES
 from tests.support.irm_records import RECORD
 from tests.support.reader_samples import CHAT, LOVE, RAW, call, changed
 from tltrain import config, data, mae
-from tltrain.data import auto, native, sharegpt, turns, xlam
+from tltrain.data import auto, native, openai, sharegpt, turns, xlam
 from tltrain.data.reading import ReadReport
 from tltrain.errors import FieldError, RecordError
 from tltrain.trajectory import Call, Message
 
 SEARCH = Call("search", ARGUMENTS)
 CONVERSATION = (Message("user", QUERY), Message.calling(SEARCH), Message("tool", ANSWER), Message("assistant", LAST))
+
+
+SINGLE = ("xlam", "api_log")
+"""Formats of single questions."""
 
 
 def parsed(name, record):
@@ -44,11 +48,11 @@ def write(tmp_path, *records):
 def test_each_format_gives_the_same_conversation(name):
     found, _ = parsed(name, SAMPLES[name])
     messages = [Message(m.role, m.text, m.calls, "", m.learn) for m in found.messages]  # thoughts: not every format
-    assert messages == list(CONVERSATION[: 2 if name == "xlam" else 4])
+    assert messages == list(CONVERSATION[: 2 if name in SINGLE else 4])
     assert [tool.name for tool in found.tools] == ["search", "finish"]
     assert list(found.tools[0].properties) == ["limit", "query"] and "query" in found.tools[0].required
-    assert found.instructions == "" and set(found.meta) <= {"details"}
-    assert mae.learnable(found, None) == [True] if name == "xlam" else [True, True]
+    assert found.instructions == "" and set(found.meta) <= {"details", "model"}
+    assert mae.learnable(found, None) == [True] if name in SINGLE else [True, True]
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -122,7 +126,7 @@ def test_another_reader_names_the_one_that_the_records_need(name, tmp_path):
         ("adp", ["content", 1, "class_"], "act", "content[1].class_: expected one of text_observation"),
         ("adp", ["available_apis"], None, "tools: expected a list of tools, as the conversation calls some"),
         ("prompt_completion", ["completion"], 3, "completion: expected a text or a list of messages, found 3"),
-        ("prompt_completion", ["completion", 0, "role"], "ai", "completion[0].role: expected one of system"),
+        ("prompt_completion", ["completion", 0, "role"], "narrator", "completion[0].role: expected one of system"),
     ],
 )
 def test_a_malformed_record_is_reported_with_its_field(name, path, to, said):
@@ -278,7 +282,7 @@ def test_only_the_completion_is_learned():
 def test_a_question_that_no_call_answers_has_no_turn_to_learn():
     found, notes = parsed("xlam", {**SAMPLES["xlam"], "answers": "[]"})
     assert found.messages == (Message("user", QUERY),)
-    assert notes["records whose question no call answers, with no turn to learn"] == 1
+    assert notes["records without a message of the assistant, with nothing to learn"] == 1
 
 
 # --- errors ---------------------------------------------------------------------------------------------------------
@@ -286,7 +290,7 @@ def test_a_question_that_no_call_answers_has_no_turn_to_learn():
 
 def test_an_error_says_how_many_records_after_it_fail_alike_and_what_to_do(tmp_path):
     bad = changed(CHAT, "messages", 2, "tool_calls", 0, "function", "arguments", to="{")
-    other = changed(CHAT, "messages", 1, "role", to="human")
+    other = changed(CHAT, "messages", 1, "role", to="narrator")
     path = write(tmp_path, CHAT, bad, CHAT, bad, other, changed(bad, "messages", 1, "content", to="x"), CHAT)
     path.write_text(path.read_text() + "{\n")
     with pytest.raises(RecordError) as caught:
@@ -322,3 +326,57 @@ def test_calls_and_tools_as_python_prints_them_are_read_and_counted():
     assert counted == {"conversations", "tools", "answers"}
     with pytest.raises(FieldError, match="answers: expected valid JSON, found"):
         list(xlam.parse({"query": QUERY, "tools": str(tools), "answers": "I cannot."}, 1, notes))
+
+
+# --- several formats, and those that are known and not read -----------------------------------------------------------
+
+
+def test_a_record_of_another_format_than_the_first_names_both(tmp_path):
+    with pytest.raises(RecordError) as caught:
+        read(write(tmp_path, SAMPLES["openai"], SAMPLES["xlam"]))
+    assert "record 2: messages: expected a list, found no such field" in str(caught.value)
+    assert "as in data=xlam, while the file began with data=openai: give each format a file of its own" in str(
+        caught.value
+    )
+
+
+def test_a_malformed_record_of_the_first_format_is_not_said_to_be_another(tmp_path):
+    broken = changed(SAMPLES["anthropic"], "messages", 1, "content", 0, "type", to="image")
+    with pytest.raises(RecordError) as caught:
+        read(write(tmp_path, SAMPLES["anthropic"], broken))
+    assert "data=openai" not in str(caught.value)
+
+
+@pytest.mark.parametrize("reader", ["auto", "openai"])
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({"custom_id": "a", "method": "POST", "body": {"messages": []}}, "a request of a batch without its response"),
+        ({"custom_id": "a", "response": {"body": {}}}, "a response of a batch without its request"),
+        ({"id": "chatcmpl-1", "choices": []}, "an answer of an API without its request"),
+        ({"id": "a", "question": [[]], "function": []}, "a question of BFCL"),
+        ({"question": "?", "correct_answer": "direct"}, "a question of When2Call"),
+        ({"prompt": [], "reward_model": {}}, "prompts for reinforcement learning, without answers"),
+        ({"text": "<|im_start|>user"}, "text that a chat template wrote"),
+        ({"instruction": "x", "input": "", "output": "y"}, "Alpaca's instruction and output"),
+        ({"version": 1, "conversations": [CHAT, CHAT]}, "an object that holds records"),
+        ({"a": CHAT, "b": CHAT}, "an object that holds records"),
+        ({"data": {"train": [CHAT]}}, "an object that holds records"),
+        ({"dialog": [{"role": "user", "content": "x"}]}, "messages in a field of another name"),
+    ],
+)
+def test_what_is_known_and_not_read_is_named_with_what_to_do(tmp_path, record, said, reader):
+    with pytest.raises(RecordError) as caught:
+        read(write(tmp_path, record), reader)
+    assert said in str(caught.value) and auto.UNREAD[said][1] in str(caught.value)
+
+
+@pytest.mark.parametrize("field", openai.BESIDE)
+def test_an_answer_beside_messages_is_not_left_out_without_a_word(field):
+    with pytest.raises(FieldError, match=f"messages: expected the assistant's answer .* found it in `{field}` beside"):
+        parsed("openai", {"messages": [{"role": "user", "content": "?"}], field: [SEARCHING]})
+
+
+def test_a_record_in_which_the_assistant_says_nothing_is_counted():
+    _, notes = parsed("openai", {"messages": [{"role": "user", "content": "?"}], "answer": None})
+    assert notes["records without a message of the assistant, with nothing to learn"] == 1

@@ -39,9 +39,12 @@ MISTAKES = {
     ),
     "a run folder in a file": (
         ["stage=pkt", "hydra.run.dir=/dev/null/run"],
-        "hydra.run.dir=/dev/null/run cannot be made: /dev/null is a file",
+        "hydra.run.dir=/dev/null/run cannot be created: /dev/null is a file",
     ),
-    "a cache in a file": (["stage=pkt", "cache.dir=/dev/null/x"], "cache.dir=/dev/null/x cannot be made: /dev/null is"),
+    "a cache in a file": (
+        ["stage=pkt", "cache.dir=/dev/null/x"],
+        "cache.dir=/dev/null/x cannot be created: /dev/null is",
+    ),
     "data that is not there": (
         ["stage=pkt", "data=openai", "data.path=/no/such"],
         "/no/such: expected a file of JSON, found: No such file",
@@ -53,7 +56,7 @@ MISTAKES = {
     "a word that is no choice": (["stage=sft", "stage.packing=all"], "stage.packing: Invalid value 'all', expected"),
     "an unknown stage": (
         ["stage=trian"],
-        "stage=trian: no such choice; there are: analyze, cache, certify, check, demo, eval, inspect",
+        "stage=trian: no such choice; there are: analyze, cache, certify, chat, check, demo, eval, gate",
     ),
     "an unknown model": (["model=gpt"], "model=gpt: no such choice; there are: codellama_7b, qwen3_0_6b, smollm2_135m"),
     "unknown data": (
@@ -88,7 +91,7 @@ HELP = {
 
 @pytest.fixture(scope="module")
 def started(once) -> dict[str, Forked]:
-    """All command lines of `MISTAKES` and `HELP`, in forks of one fresh interpreter."""
+    """Run all command lines of `MISTAKES` and `HELP` in forks of one fresh interpreter."""
     given = [words for words, _ in MISTAKES.values()]
     lines = [words if "hydra.run.dir" in words[-1] else [*words, "hydra.run.dir=run"] for words in given]
     made = once("command lines", lambda folder: forked(folder, [*lines, *HELP.values()]))
@@ -96,7 +99,7 @@ def started(once) -> dict[str, Forked]:
 
 
 def leaves_nothing(ran: Forked) -> bool:
-    """Whether a command line left no file beside those of `forked`."""
+    """Return whether a command line left no files but those of `forked`."""
     return {file.name for file in ran.folder.iterdir()} == {"out", "err", "ended"}
 
 
@@ -128,16 +131,16 @@ def test_a_mistake_ends_in_one_line_before_anything_loads(started, name):
         (["stage=sft", "stage.args.resume_from_checkpoint=/no"], "stage.args.resume_from_checkpoint=/no: there is no"),
         (
             ["stage=mae", "hydra.run.dir=/dev/null/run"],
-            "hydra.run.dir=/dev/null/run cannot be made: /dev/null is a file",
+            "hydra.run.dir=/dev/null/run cannot be created: /dev/null is a file",
         ),
         (
             ["stage=mae", f"hydra.run.dir={'x' * 300}"],
-            f"hydra.run.dir={'x' * 300} cannot be made: a name of 300 bytes, ",
+            f"hydra.run.dir={'x' * 300} cannot be created: a name has 300 bytes, ",
         ),
         (["stage=mae", "hydra.run.dir="], "hydra.run.dir: expected a folder, found nothing; hydra.run.dir=. is the"),
         (
             ["-m", "stage=mae", "hydra.sweep.dir=/dev/null/x"],
-            "hydra.sweep.dir=/dev/null/x cannot be made: /dev/null is",
+            "hydra.sweep.dir=/dev/null/x cannot be created: /dev/null is",
         ),
     ],
 )
@@ -237,7 +240,7 @@ def test_help_lists_groups_and_examples_and_loads_nothing(started):
 
 def test_help_is_quick(tmp_path):
     def seconds(*words: str) -> float:
-        """Processor time, which does not depend on what else runs."""
+        """Return the processor time, which does not depend on other programs."""
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         process([sys.executable, *words], tmp_path)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -368,7 +371,7 @@ def test_a_failing_job_does_not_stop_a_sweep(tltrain, raw, tmp_path):
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("stage=", "stage=analyze stage=cache stage=certify stage=check stage=demo stage=eval stage=inspect"),
+        ("stage=", "stage=certify stage=chat stage=check stage=demo stage=eval stage=gate stage=inspect stage=irm"),
         ("model=t", "model=tiny model=tl_codellama_2"),
         ("stage=pkt stage.", "stage.packing= stage.resume= stage.rule="),
     ],

@@ -24,7 +24,7 @@ def test_the_papers_format_is_the_default_and_every_family_has_a_file():
 
 
 def chosen(name: str = "qwen3", **parts) -> DictConfig:
-    """What the check looks at."""
+    """Return the part of a configuration that the check reads."""
     base = {
         "format": {"name": name, "options": {}, "date": "2024-07-26"},
         "stage": {"name": "pkt"},
@@ -51,7 +51,7 @@ def test_these_stages_take_a_native_format(stage):
         ),
         (chosen("tl", stage={"name": "irm", "learn_thoughts": False}), "answers in the TL format have no thoughts"),
         (chosen(stage={"name": "eval"}, source={"name": "endpoint"}), "source.mode=chat asks a server"),
-        (chosen(model={"bos": True}), "model.bos: with format=qwen3 the chat template says"),
+        (chosen(model={"bos": True}), "model.bos: with format=qwen3 the chat template decides"),
         (chosen("tl", format={"options": {"a": 1}}), "format.options: format=tl has no chat template"),
         (chosen(format={"date": "tomorrow"}), "format.date: expected a date as YYYY-MM-DD, found tomorrow"),
         (chosen(format={"date": "2024-02-31"}), "format.date: expected a date as YYYY-MM-DD"),
@@ -73,7 +73,7 @@ def test_a_model_of_its_own_format_chooses_auto_unless_another_is_asked_for():
 
 @pytest.fixture
 def trained(tmp_path):
-    """`trained(name)`: the folder of a model that was trained in a format."""
+    """`trained(name)` returns the folder of a model that was trained in a format."""
 
     def make(name: str) -> str:
         (tmp_path / "config.json").write_text("{}")

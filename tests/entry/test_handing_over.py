@@ -1,4 +1,4 @@
-"""How the process that the user started hands the configuration to its workers."""
+"""How the process that the user started passes the configuration to its workers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tltrain.runtime import messages, shared_secret
 
 @pytest.fixture
 def handed_over(monkeypatch, tmp_path):
-    """`handed_over(words...)`: what a launch hands to its workers, and the modes of its file and folder."""
+    """`handed_over(words...)` returns what a launch passes to its workers, and the modes of its file and folder."""
 
     def hand_over(*words: str):
         found = {}

@@ -1,4 +1,4 @@
-"""What a real run of two processes listens on, and what it does where a stranger writes to its store."""
+"""The ports on which a real run of two processes listens, and what it does if a stranger writes to its store."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OURS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "GLOO_
 
 @contextmanager
 def started(folder: Path, *words: str, **more: str):
-    """The command line by two processes, in a process of its own, with more environment variables."""
+    """Start the command line with two processes, in a process of its own, with more environment variables."""
     inherited = {name: value for name, value in os.environ.items() if name not in OURS}
     environment = inherited | {"PYTHONPATH": str(ROOT)} | more
     line = [sys.executable, "-m", "tltrain", *last_of_each([*SMALL, *TWO, *words])]
@@ -97,7 +97,7 @@ def test_machines_with_different_secrets_do_not_work_together(tmp_path):
 
 
 def store_of(run: subprocess.Popen) -> PrefixStore:
-    """The store of a run that has just begun, as anybody reaches it who reaches its port."""
+    """Return the store of a run that has just begun, as anyone can open it who can reach its port."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         for pid in family(run.pid) - {run.pid}:

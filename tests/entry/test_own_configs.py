@@ -1,4 +1,4 @@
-"""`--config-dir FOLDER`: a user's own choices work like those of conf/, and their mistakes end in one line."""
+"""`--config-dir FOLDER`: a user's own choices work like those of conf/, and mistakes in them end in one line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FILES = {
 
 @pytest.fixture
 def own(tmp_path):
-    """A folder of choices, each of which has a mistake."""
+    """Make a folder of choices, each with a mistake."""
     for name, text in FILES.items():
         file = tmp_path / "own" / f"{name}.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ def test_a_config_dir_that_is_not_there_ends_in_one_line(tltrain, own):
     assert line == "--config-dir: /no/such does not exist"
     file = own / "data" / "misspelt.yaml"
     (line,) = tltrain("--config-dir", str(file), "stage=mae", status=1).err.splitlines()
-    assert line == f"--config-dir: {file} is no folder"
+    assert line == f"--config-dir: {file} is not a folder"
 
 
 EXAMPLE = ("--config-dir", str(ROOT / "examples" / "own_configs"))

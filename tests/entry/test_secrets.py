@@ -1,7 +1,7 @@
-"""No secret stays in what a command line leaves or prints, whichever way it comes in and whichever stage it meets.
+"""No command line leaves or prints a secret, whichever way the secret comes in and whichever stage runs.
 
 A stand-in for the stages leaks what it was given by every means that a stage has; real stages run in the slow set.
-What is walked is what the package registers, so that stages, groups and keys to come are walked too.
+The tests iterate over what the package registers, so future stages, groups and keys are covered too.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from tltrain.runtime import runs, terminal
 from tltrain.runtime.resolver import resolve
 
 SECRET = "Planted/Secret+1234=Zq"
-"""With what URLs and base64 write otherwise."""
+"""With characters that URLs and base64 encode."""
 IN_URL = quote(SECRET, safe="")
 SAMPLE, SLOW = ("mae", "pipeline"), pytest.mark.slow
-"""Stages that continuous integration walks; `make test-slow` walks all."""
+"""Stages that continuous integration covers; `make test-slow` covers all."""
 FORMS = (
     SECRET,
     IN_URL,
@@ -63,7 +63,7 @@ WAYS = {
 
 @pytest.fixture
 def planted(tltrain, monkeypatch):
-    """`planted("stage=eval", ...)`: the command line; those variables are set to the secret that its words refer to."""
+    """`planted("stage=eval", ...)` runs the command line, with the secret in the variables that its words refer to."""
 
     def run(*words: str, status: int = 1):
         for name in ("PLANTED_TOKEN", "PLANTED"):
@@ -77,7 +77,7 @@ def planted(tltrain, monkeypatch):
 
 @pytest.fixture
 def leaking(monkeypatch) -> list:
-    """The configurations that a stand-in for the stages was given; it repeats them by every means that a stage has."""
+    """The configurations that the stand-in for the stages was given; it leaks them by every means that a stage has."""
     given: list = []
 
     def run(cfg, folder: Path) -> dict:
@@ -110,7 +110,7 @@ def leaking(monkeypatch) -> list:
 
 
 def held(*places: Path | str) -> list[str]:
-    """Where one of the forms of the secret stands: files below folders, and texts."""
+    """Return the files below folders, and the texts, that contain the secret in any form."""
     found = []
     for place in places:
         if isinstance(place, str):
@@ -194,7 +194,7 @@ def test_arguments_that_libraries_write_down_take_no_secret(planted, tmp_path):
 
 
 def test_every_file_is_written_by_the_one_writer():
-    """What later work writes otherwise has to say here why no secret of a run can reach it."""
+    """Any other writer has to state here why no secret of a run can reach it."""
     others = {
         "runtime/runs.py": "is that writer",
         "runtime/memory.py": "asks the kernel for the peak of memory",
@@ -207,6 +207,7 @@ def test_every_file_is_written_by_the_one_writer():
         "environments/sandbox.py": "the probe of the machine, a constant",
         "runtime/shared_secret.py": "the secret itself, for its user alone",
         "serving/recorder.py": "token ids and a port, in a folder that is removed",
+        "serving/llama_cpp.py": "a port, in a folder that is removed",
         "serving/server.py": "what a server says, in a folder that is removed",
     }
     ways = ("write_text(", "write_bytes(", "OmegaConf.save(", '.open("w', '.open("a', ', "w"', ', "a"', "json.dump(")
@@ -263,7 +264,7 @@ TEXTS = sorted(
         if kind is str or str in typing.get_args(kind)
     }
 )
-"""Every key that takes a text, by the place of its schema."""
+"""Every key that accepts a text, by the place of its schema."""
 
 
 @pytest.mark.slow
@@ -294,6 +295,7 @@ REAL = {
     "eval": ("model.path={trained}/model", "benchmark.size=2", "stage.max_new_tokens=2"),
     "predict": ("model.path={trained}/model", "data.path={conversation}", "hardware.bf16=false"),
     "certify": ("model.path={trained}/model", "data.size=3", "certify=1"),
+    "export": ("model.path={trained}/model",),
     "check": ("data.size=3",),
     "inspect": ("model=tiny", "data.size=3"),
     "analyze": ("model=tiny", "data.size=3"),
@@ -305,7 +307,7 @@ REAL = {
         "stage.benchmarks=[{{name: toolworld, size: 2}}]",
     ),
 }
-"""How each stage runs on little; a stage that is not here has to be added."""
+"""Words that make each stage run on little data; a new stage has to be added here."""
 
 
 @pytest.mark.slow

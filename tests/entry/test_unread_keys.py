@@ -38,7 +38,7 @@ UNREAD = {
     "of conversations": (
         ["stage=eval", "benchmark.max_turns=3"],
         "benchmark.max_turns: benchmark=toolworld reads no such key; "
-        "benchmark=bfcl_multi, benchmark=tooleyes, benchmark=toolworld_confusable_multi, benchmark=toolworld_multi do",
+        "benchmark=bfcl_multi, benchmark=python_tools, benchmark=tooleyes, benchmark=toolworld_confusable_multi, … do",
     ),
     "of another source": (
         ["stage=eval", "source=golden", "source.url=http://localhost/v1"],
@@ -92,7 +92,7 @@ UNREAD = {
     ),
     "sizes of random weights beside a folder": (
         ["stage=sft", "model=tiny", "model.path=some/model", "model.random.hidden_size=8"],
-        "model.random.hidden_size: model.path is used instead, with the sizes it has; leave one of the two out",
+        "model.random.hidden_size: model.path is used instead, with its own sizes; leave one of the two out",
     ),
     "a hub id beside a folder": (
         ["stage=sft", "model.path=some/model", "model.hub=a/b"],
@@ -168,7 +168,7 @@ UNREAD = {
     ),
     "the tokens that carry a weight, where there is none": (
         ["stage=sft", "stage.key_tokens=name"],
-        "stage.key_tokens: stage.w_max=null reads no such key, since every token weighs 1; stage.w_max=9 does",
+        "stage.key_tokens: stage.w_max=null reads no such key, since every token has weight 1; stage.w_max=9 does",
     ),
     "those tokens, in a pipeline without PKT": (
         ["stage=pipeline", "stage.pkt=false", "stage.key_tokens=name"],
@@ -180,7 +180,7 @@ UNREAD = {
     ),
     "the temperature of another source": (
         ["stage=eval", "source=endpoint", "stage.temperature=0.7"],
-        "stage.temperature: source=endpoint reads no such key; source.temperature is its own",
+        "stage.temperature: source=endpoint reads no such key; use source.temperature",
     ),
     "names on offer, of the golden calls": (
         ["stage=predict", "source=golden", "stage.names=offered"],
@@ -188,7 +188,7 @@ UNREAD = {
     ),
     "the temperature, of lm-eval": (
         ["stage=eval", "benchmark=general", "stage.temperature=0.7"],
-        "stage.temperature: benchmark=general is asked by lm-eval, as its tasks say; leave one of the two out",
+        "stage.temperature: lm-eval runs benchmark=general as its tasks define; leave one of the two out",
     ),
     "names on offer, of saved answers": (
         ["stage=eval", "stage.predictions=answers.jsonl", "stage.names=offered"],

@@ -1,4 +1,4 @@
-"""Mistakes in the words of a command line end in one line that says the right word."""
+"""Mistakes in the words of a command line end in one line with the correct word."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ MISTAKES = [
         "seed=1,2 is separated from the other words by a flag: python -m tltrain -m stage",
     ),
     # choices
-    ("stage=", "stage=: expected a choice: stage=NAME; there are: analyze, cache, certify, check, "),
+    ("stage=", "stage=: expected a choice: stage=NAME; there are: analyze, cache, certify, chat, check, "),
     ("+experiment=", "+experiment=: expected a choice: +experiment=NAME; there are: ablation, demo, "),
-    ("experiment=ablation", "experiment=ablation: +experiment=ablation (none is chosen without it)"),
-    ("++experiment=ablation", "++experiment=ablation: +experiment=ablation (none is chosen"),
-    ("+stage=pkt", "+stage=pkt: stage=pkt (one is chosen already, which it replaces)"),
-    ("++model=tiny", "++model=tiny: model=tiny (one is chosen already"),
+    ("experiment=ablation", "experiment=ablation: +experiment=ablation (no experiment is chosen by default)"),
+    ("++experiment=ablation", "++experiment=ablation: +experiment=ablation (no experiment is chosen"),
+    ("+stage=pkt", "+stage=pkt: stage=pkt (this replaces the default choice)"),
+    ("++model=tiny", "++model=tiny: model=tiny (this replaces the default"),
     ("stage=[pkt]", "stage=[pkt]: expected one choice, without brackets: stage=pkt"),
     ("stage=[pkt,irm]", "stage=[pkt,irm]: expected one choice, without brackets: stage=CHOICE; -m stage=pkt,irm runs"),
     ("stage=[pkt", "stage=[pkt: expected a choice: stage=NAME; there are: analyze"),
@@ -55,23 +55,23 @@ MISTAKES = [
     ("stage=pkt +stage.args.max_steps=1 ++stage.args.max_steps=2", "stage.args.max_steps is given twice, as 1 and"),
     ("seed=1,", "seed=1,: it ends with a comma: seed=1; with the comma: 'seed=\"1,\"'"),
     # quoting
-    ("'data.path=a(b).json'", "data.path=a(b).json: expected key=value, found ( ), which has to be quoted: 'data.path"),
-    ("data.path=a=b.json", "data.path=a=b.json: expected key=value, found =, which has to be quoted: 'data"),
-    ("data.path=a{b.json", "data.path=a{b.json: expected key=value, found {, which has to be quoted: 'data.path=\"a{b"),
+    ("'data.path=a(b).json'", "data.path=a(b).json: expected key=value, found ( ), which must be quoted: 'data.path"),
+    ("data.path=a=b.json", "data.path=a=b.json: expected key=value, found =, which must be quoted: 'data"),
+    ("data.path=a{b.json", "data.path=a{b.json: expected key=value, found {, which must be quoted: 'data.path=\"a{b"),
     (
         "'data.path=a&b.json'",
-        "data.path=a&b.json: expected key=value, found &, which has to be quoted: 'data.path=\"a&",
+        "data.path=a&b.json: expected key=value, found &, which must be quoted: 'data.path=\"a&",
     ),
-    ("data.path=\\'a.json", "data.path='a.json: expected key=value, found ' without a second: data.path=a.json, or"),
+    ("data.path=\\'a.json", "data.path='a.json: expected key=value, found an unpaired ': data.path=a.json, or"),
     ("stage.models=[a,b", "stage.models=[a,b: expected key=value, found [ without ]: 'stage.models=[a,b]', or"),
     (
         "data.path=my chats.json",
-        "chats.json: expected key=value; if it is a part of data.path, whose value has a space:",
+        "chats.json: expected key=value; if it belongs to data.path, whose value has a space:",
     ),
-    ("data.path=“a.json”", "data.path=“a.json”: “ is not a quotation mark to a shell: data.path=a.json"),
+    ("data.path=“a.json”", "data.path=“a.json”: the shell does not treat “ as a quotation mark: data.path=a.json"),
     (
         "'data.path=~/a.json'",
-        "data.path=~/a.json: a shell replaces ~ at the beginning of a word alone: data.path=$HOME/a",
+        "data.path=~/a.json: the shell expands ~ only at the beginning of a word: data.path=$HOME/a",
     ),
 ]
 
@@ -119,12 +119,12 @@ def test_a_quoted_value_is_read_as_it_was(value):
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        ("stage=pkt,irm", "stage=pkt,irm: several choices are a sweep: python -m tltrain -m stage=pkt,irm"),
-        ("seed=1,2", "seed=1,2: several values are a sweep with -m; as one value: 'seed=\"1,2\"'; as a list: 'seed=["),
-        ("data=openai data.path=a,b.json", "data.path=a,b.json: several values are a sweep with -m; as one value: "),
+        ("stage=pkt,irm", "stage=pkt,irm: several choices need a sweep: python -m tltrain -m stage=pkt,irm"),
+        ("seed=1,2", "seed=1,2: several values need a sweep with -m; as one value: 'seed=\"1,2\"'; as a list: 'seed=["),
+        ("data=openai data.path=a,b.json", "data.path=a,b.json: several values need a sweep with -m; as one value: "),
         (
             "+experiment=smoke stage=pkt",
-            "+experiment=smoke is for stage=pipeline, and stage=pkt has no stage.benchmarks",
+            "+experiment=smoke is for stage=pipeline and sets stage.benchmarks, which stage=pkt does not have",
         ),
         ("stage@_global_=pkt", "stage@_global_: no such key; stage=CHOICE chooses, without @"),
         ("stage=PKT", "stage=PKT: no such choice; did you mean pkt?; there are: "),
@@ -143,7 +143,7 @@ def test_a_quoted_value_is_read_as_it_was(value):
         ),
         (
             "'seed=[0,1]'",
-            "seed: expected a whole number, found [0, 1]; several are a sweep, without",
+            "seed: expected a whole number, found [0, 1]; several values are a sweep, without",
         ),
         ("data.limit=10k", "data.limit: expected a whole number, found 10k; write it without a unit: 10000"),
         ("stage=pkt stage.mae=ja", "stage.mae: expected true or false, found ja"),
@@ -151,10 +151,10 @@ def test_a_quoted_value_is_read_as_it_was(value):
             "model.random.hidden_size=8",
             "model.random.hidden_size: the chosen model has no random weights; model=tiny has",
         ),
-        ("model.path=", "model.path: expected a value, found nothing; without the key it has its default"),
+        ("model.path=", "model.path: expected a value, found nothing; leave the key out to get its default"),
         (
             "stage=sft +stage.args.save_total_limit=3",
-            "stage.args.save_total_limit: it is there already, so without +: st",
+            "stage.args.save_total_limit: this key exists already, so leave out the +: st",
         ),
         ("cache.dir=", "cache.dir: expected a value, found nothing"),
         ("stage=pkt data=openai data.path=' '", "data.path: expected a value, found nothing"),

@@ -37,7 +37,7 @@ def test_an_error_of_another_rank_is_named_with_its_rank(tmp_path):
 def test_a_killed_process_is_reported_before_the_others_errors_about_it(tmp_path):
     report(tmp_path, 0, RuntimeError("connection closed by peer"))
     line = launch._why(ended(rank0=1, rank1=-signal.SIGKILL), tmp_path)
-    assert line.startswith("rank 1: killed by SIGKILL; was the memory of this machine used up?")
+    assert line.startswith("rank 1: killed by SIGKILL; did this machine run out of memory?")
     assert line.endswith("(another process failed too: RuntimeError: connection closed by peer)")
 
 

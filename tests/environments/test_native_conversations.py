@@ -76,7 +76,7 @@ def test_a_call_that_cannot_be_read_is_a_format_error_and_the_others_run():
     [
         (Answer(text="I would look."), "I would look.", "Error: not a call: the answer makes no call."),
         (Answer(), "", "Error: not a call: the answer makes no call."),
-        (Answer("Hm.", problem="nothing stands behind the thought"), "", "Error: not a call: nothing stands behind"),
+        (Answer("Hm.", problem="nothing follows the thought"), "", "Error: not a call: nothing follows"),
         (Answer(attempts=(BROKEN,)), BROKEN.raw, "Error: not a call: the call cannot be read"),
         (calls(Call("look", {"at": "\ud800"})), 'look {"at": "�"}', "Error: not a call: no call of the TL format"),
     ],
@@ -112,7 +112,7 @@ def test_finish_and_the_limit_end_a_turn_where_they_stand():
 def test_words_end_a_turn_where_the_environment_says_so_and_a_thought_alone_does_not():
     room = Room(queries=2)
     room.words_end_turn = True
-    thought = Answer("Hm.", problem="nothing stands behind the thought")
+    thought = Answer("Hm.", problem="nothing follows the thought")
     found = hold(answers(Answer("Hm.", "It is a door."), thought, calls(RIGHT)), room)
     assert room.heard == [None, "right"]
     assert found.messages[1] == Message("assistant", "It is a door.", thought="Hm.")

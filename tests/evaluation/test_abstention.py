@@ -23,7 +23,7 @@ ANSWERS = [RIGHT, "I cannot search.", "No.", "None fits.", "No tool tells jokes.
 
 @pytest.fixture
 def evaluate(tltrain, tmp_path):
-    """`evaluate(records, answers, *words) -> Ran`: stage=eval of saved answers to a file named `mine`."""
+    """`evaluate(records, answers, *words) -> Ran` runs stage=eval on saved answers to a file named `mine`."""
 
     def evaluate(records, answers, *words):
         for name, lines in (

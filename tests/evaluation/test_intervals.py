@@ -75,7 +75,7 @@ def test_a_single_sample_or_none_that_differs_proves_nothing():
     assert paired_difference([0], [100]).p == 1
     same = paired_difference([1, 0, 1], [1, 0, 1])
     assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
-    with pytest.raises(TltrainError, match="1 and 2 results: expected as many of both"):
+    with pytest.raises(TltrainError, match="1 and 2 results: expected the same number of both"):
         paired_difference([1], [1, 2])
 
 
@@ -242,7 +242,7 @@ def test_the_spread_of_seeds_and_samples_is_that_of_a_two_way_analysis_of_varian
 
 
 def percentile_interval_over_seeds(differences):
-    """What was used before: seeds are drawn with replacement, all S ** S draws here, and the percentiles taken."""
+    """Return the interval of a percentile bootstrap over seeds, from all S ** S draws with replacement."""
     seeds = differences.shape[1]
     draws = np.array(list(itertools.product(range(seeds), repeat=seeds)))
     mean = differences.mean(axis=1, keepdims=True)
@@ -262,7 +262,7 @@ def test_a_percentile_bootstrap_over_few_seeds_promises_too_much_and_students_in
 
 @pytest.mark.parametrize("spread", [0.0, 0.1])
 def test_the_interval_over_three_seeds_covers_other_seeds_and_other_questions(spread):
-    """Questions that some systems find easier, seeds that shift a system by `spread`: the truth is no difference."""
+    """Questions differ in difficulty, and seeds shift a system by `spread`; the true difference is 0."""
     rng, covered, runs = np.random.default_rng(1), 0, 150
     names = tuple(range(60))
     for _ in range(runs):

@@ -140,7 +140,8 @@ def test_a_foreign_rule_says_which_answers_are_errors(foreign, tltrain, tmp_path
     words = ["stage=mae", "data=tltrain", f"data.path={tmp_path / 'train.jsonl'}", "stage.rule=strict"]
     ran = tltrain("--config-dir", str(foreign), *words, "mae@mae.strict=apologies")
     assert (ran.metrics["dropped_error"], ran.metrics["error_kinds"]) == (2, {"apology": 2})
-    ran = tltrain("--config-dir", str(foreign), *words, "mae@mae.strict=apologies", "mae.strict.words=[12]")
+    named = [*words[:-1], "stage.rule=apologies"]
+    ran = tltrain("--config-dir", str(foreign), *named, "mae.strict.words=[12]")
     assert ran.metrics["dropped_error"] == 1
 
 
@@ -215,14 +216,17 @@ MISTAKES = {
     ),
     "a type that no configuration has": (
         ["data=pairs", "data._target_=wrong.odd"],
-        "wrong.odd: the type of its parameter size has no form in a configuration",
+        "wrong.odd: a configuration does not support the type of its parameter size",
     ),
     "a weighting that cannot be called": (
         ["stage=sft", "weighting=quoted", "weighting._target_=wrong.Empty"],
         "weighting._target_=wrong.Empty: expected a function of turn or of log_probs, found a class without a method "
         "__call__(self, turn)",
     ),
-    "a weighting beside stage.w_max": (["stage=pkt", "weighting=dft"], "weighting=dft reads no stage.w_max: stage=sft"),
+    "a weighting beside stage.w_max": (
+        ["stage=pkt", "weighting=dft"],
+        "weighting=dft does not read stage.w_max: choose stage=sft",
+    ),
     "a wrong expression": (
         ["stage=sft", "weighting=pattern", "weighting.pattern='('"],
         "weighting.pattern=(: expected a regular expression, found: missing ), unterminated subpattern at position 0",

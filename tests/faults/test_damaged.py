@@ -250,7 +250,7 @@ def test_a_damaged_model_of_the_cache_is_made_anew(tltrain, tmp_path, damage):
     before = weights.read_bytes()
     damage(weights)
     second = tltrain(*words)
-    assert f"{weights.parents[1]} is made anew: model/model.safetensors is not as it was" in second.err
+    assert f"{weights.parents[1]} is built again: model/model.safetensors has changed" in second.err
     assert weights.read_bytes() == before
     assert [stage["reused"] for stage in second.metrics["stages"]] == [True, False, True]
     assert first.metrics["score"] == second.metrics["score"]

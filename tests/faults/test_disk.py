@@ -21,7 +21,7 @@ from tltrain.training import checkpoints
 from tltrain.training.checkpoints import last_checkpoint
 
 FULL = "the disk is full"
-PROMISE = "what was whole before is kept, and the same command with stage.resume=true goes on from it"
+PROMISE = "whatever was complete is kept, and the same command with stage.resume=true continues from it"
 
 
 def no_space(*args, **kwargs):
@@ -41,7 +41,7 @@ def test_a_file_that_finds_no_room(tltrain, monkeypatch):
     ran = tltrain("stage=mae", "data.size=2", status=1)
     line = last_line(ran)
     assert line.startswith(
-        f"{FULL} at /some/folder (No space left on device): free some of it or put the run elsewhere"
+        f"{FULL} at /some/folder (No space left on device): free some space or put the run elsewhere"
     )
     assert not (ran.folder / "metrics.json").exists() and not list(ran.folder.glob(".*.part"))
 
@@ -138,7 +138,7 @@ def test_a_disk_that_fills_up_while_training(tmp_path, small_disk, recipe):
     assert line.endswith(PROMISE) and "Traceback" not in said
     found = last_checkpoint(home / "run" / "checkpoints")
     assert found is not None and not (home / "run" / "metrics.json").exists()
-    freed = tmp_path / "freed"  # "free some of it"
+    freed = tmp_path / "freed"  # "free some space"
     shutil.copytree(home, freed, ignore=shutil.ignore_patterns("said"))
     assert f"checkpoints/{found.name}" in end(start(freed, *words), freed)
     assert same(freed, whole) == []
@@ -156,7 +156,7 @@ def test_a_run_folder_that_cannot_be_made(tltrain, tmp_path):
     (tmp_path / "file").write_text("")
     folder = tmp_path / "file" / "run"
     (line,) = tltrain("stage=mae", "data.size=2", folder=folder, status=1).err.splitlines()
-    assert line == f"hydra.run.dir={folder} cannot be made: {tmp_path / 'file'} is a file"
+    assert line == f"hydra.run.dir={folder} cannot be created: {tmp_path / 'file'} is a file"
 
 
 @pytest.mark.parametrize("what", ["hydra.run.dir", "cache.dir"])
@@ -169,4 +169,4 @@ def test_a_read_only_folder(tmp_path, small_disk, what):
     ran = command_line(*words, folder=tmp_path, cache=tmp_path)
     assert ran.status == 1
     line = last_line(ran)
-    assert line == f"{what}={disk / 'x'} cannot be made: {disk} is on a read-only file system"
+    assert line == f"{what}={disk / 'x'} cannot be created: {disk} is on a read-only file system"

@@ -43,15 +43,15 @@ def holder(tmp_path):
 def test_the_second_run_ends_in_one_line(tltrain, tmp_path, holder):
     folder = tmp_path / "run"
     (line,) = tltrain(*WORDS, folder=folder, status=1).err.splitlines()
-    assert line.startswith(f"another run is going on in {folder} (process {holder.pid} on ")
-    assert line.endswith("wait for it, or give another hydra.run.dir (of a sweep: hydra.sweep.dir)")
+    assert line.startswith(f"another run is in progress in {folder} (process {holder.pid} on ")
+    assert line.endswith("wait for it, or give another hydra.run.dir (for a sweep: hydra.sweep.dir)")
     assert {path.name for path in folder.iterdir()} == {".lock"}  # nor has Hydra written anything
 
 
 def test_the_second_sweep_ends_in_one_line(tltrain, tmp_path, holder):
     words = ["-m", *WORDS, "seed=0,1", f"hydra.sweep.dir={tmp_path / 'run'}"]
     (line,) = tltrain(*words, status=1).err.splitlines()
-    assert line.startswith(f"another run is going on in {tmp_path / 'run'} (process {holder.pid} on ")
+    assert line.startswith(f"another run is in progress in {tmp_path / 'run'} (process {holder.pid} on ")
     assert {path.name for path in (tmp_path / "run").iterdir()} == {".lock"}
 
 
@@ -70,7 +70,7 @@ def test_one_run_after_another_is_no_conflict(tltrain, tmp_path):
 
 def test_a_claim_is_let_go(tmp_path):
     runs.claim(tmp_path)
-    with pytest.raises(TltrainError, match=rf"another run is going on in {tmp_path} \(process {os.getpid()} on "):
+    with pytest.raises(TltrainError, match=rf"another run is in progress in {tmp_path} \(process {os.getpid()} on "):
         runs.claim(tmp_path)
     runs.release()
     runs.claim(tmp_path)
@@ -87,16 +87,14 @@ def test_another_stage_into_a_finished_run_s_folder_is_refused_unless_told(tltra
     words = ["stage=cache", f"cache.dir={tmp_path / 'cache'}"]
     (line,) = tltrain(*words, folder=folder, status=1).err.splitlines()
     assert line == (
-        f"{folder} holds the finished run of stage=mae: give stage=cache another hydra.run.dir, or overwrite=true to "
+        f"{folder} has the finished run of stage=mae: give stage=cache another hydra.run.dir, or overwrite=true to "
         "write among its files"
     )
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     link = tmp_path / "latest"
     link.symlink_to(folder)
-    assert "holds the finished run of stage=mae" in tltrain(*words, folder=link, status=1).err
-    assert (
-        "holds the finished run of stage=mae" in tltrain("stage=sft", "stage.resume=true", folder=folder, status=1).err
-    )
+    assert "has the finished run of stage=mae" in tltrain(*words, folder=link, status=1).err
+    assert "has the finished run of stage=mae" in tltrain("stage=sft", "stage.resume=true", folder=folder, status=1).err
     tltrain(*words, "overwrite=true", folder=folder)
     assert json.loads((folder / "metrics.json").read_text())["entries"] == 0 and (folder / "train.jsonl").is_file()
 
@@ -112,7 +110,7 @@ def test_another_stage_into_the_folder_of_a_job_is_refused(tltrain, tmp_path):
     tltrain("-m", *WORDS, "seed=0,1", sweep)
     tltrain("-m", *WORDS, "seed=0,1", sweep)  # the same again is no other
     ran = tltrain("-m", "stage=cache,mae", "data.size=2", sweep, status=1)
-    assert f"{tmp_path / 'sweep' / '0'} holds the finished run of stage=mae" in ran.err
+    assert f"{tmp_path / 'sweep' / '0'} has the finished run of stage=mae" in ran.err
     assert "job 1 of 2 failed" in ran.err and "job 2 of 2 done" in ran.err
     assert (tmp_path / "sweep" / "0" / "metrics.json").is_file()
 
@@ -123,9 +121,9 @@ def test_a_run_inside_the_cache_is_refused(tltrain, tmp_path, place):
     (tmp_path / "link").symlink_to(tmp_path / "cache" / "stages")
     here = f"cache.dir={tmp_path / 'cache'}"
     (line,) = tltrain(*WORDS, here, folder=tmp_path / place, status=1).err.splitlines()
-    assert line.startswith(f"{tmp_path / place} lies inside the cache (cache.dir={tmp_path / 'cache'}): give another")
+    assert line.startswith(f"{tmp_path / place} is inside the cache (cache.dir={tmp_path / 'cache'}): give another")
     (line,) = tltrain("-m", *WORDS, here, f"hydra.sweep.dir={tmp_path / place}", status=1).err.splitlines()
-    assert "lies inside the cache" in line
+    assert "is inside the cache" in line
     assert [path.name for path in (tmp_path / "cache").rglob("*")] == ["stages"]
 
 
@@ -143,4 +141,4 @@ def test_by_default_no_run_is_inside_the_cache(stage):
 @pytest.mark.parametrize("words", [["stage=cache", "stage.prune=all"], ["stage=mae"]])
 def test_a_cache_without_a_folder_is_refused(tltrain, words):
     ran = tltrain(*words, "cache.dir=", status=1)
-    assert ran.err.splitlines() == ["cache.dir: expected a value, found nothing; without the key it has its default"]
+    assert ran.err.splitlines() == ["cache.dir: expected a value, found nothing; leave the key out to get its default"]

@@ -86,7 +86,7 @@ def test_two_pipelines_one_of_them_killed(tmp_path, figures):
         for name, which in asked.items():
             text = (place / name / "said").read_text(errors="replace")
             counts["went on"] += text.count("going on from")  # from a checkpoint that either had left
-            wrong += [f"{name} {which}: {text[-2000:]}" for word in ("Traceback", "is made anew") if word in text]
+            wrong += [f"{name} {which}: {text[-2000:]}" for word in ("Traceback", "is built again") if word in text]
             found, want = left(place / name), expected[which]
             wrong += [f"{name} {which}: {one}" for one in found.keys() | want.keys() if found.get(one) != want.get(one)]
         used = [file for file in (place / "cache").rglob("*.users/*.lock") if _is_held(file)]

@@ -172,7 +172,7 @@ def test_a_training_saves_and_goes_on(tmp_path, kind, figures):
     assert found is not None and step_of(found) in (2, 3)
     line = said.splitlines()[-1]
     assert line.startswith("stopped by SIGTERM: ") and line.endswith("(exit status 143)")
-    assert f"checkpoints/{found.name} is saved, and the same command with stage.resume=true goes on from it" in line
+    assert f"checkpoints/{found.name} is saved, and the same command with stage.resume=true continues from it" in line
     assert not (home / "run" / "error.txt").exists() and not (home / "run" / "metrics.json").exists()
     assert f"going on from run/checkpoints/{found.name}" in _unabsolute(end(start(home, *words), home), home)
     assert same(home, tmp_path / "whole") == []
@@ -190,7 +190,7 @@ def test_a_pipeline_goes_on_within_its_stage(tmp_path):
     home = tmp_path / "stopped"
     seconds, said = terminated(home, words, at=3)
     assert seconds < PATIENCE
-    assert "is saved, and the same command goes on from it (exit status 143)" in said
+    assert "is saved, and the same command continues from it (exit status 143)" in said
     (complete,) = (home / "cache" / "stages").glob(f"*/checkpoints/*/{COMPLETE}")
     assert not (complete.parents[2] / "entry.json").exists()
     assert "going on from" in end(start(home, *words), home)
@@ -325,7 +325,9 @@ def test_two_processes_save_together(tmp_path, engine):
     assert f"{found.name} is saved" in said and "Traceback" not in said
     other = f"stage.args.max_steps={step_of(found) + 1}"
     again = subprocess.run([*command, other], **how, timeout=300)
-    assert again.returncode == 1 and "was made with other values of stage.args.max_steps" in again.stdout, again.stdout
+    assert again.returncode == 1 and "was made with different values of stage.args.max_steps" in again.stdout, (
+        again.stdout
+    )
     named = [other, "stage.resume=false", f"stage.args.resume_from_checkpoint={found}"]
     again = subprocess.run([*command, *named], **how, timeout=300)
     assert again.returncode == 0 and f"going on from {found}" in again.stdout, again.stdout

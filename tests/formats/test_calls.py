@@ -149,7 +149,7 @@ def test_written_as_in_the_released_data():
 
 @st.composite
 def damaged_calls(draw) -> str:
-    """A call with some characters replaced, duplicated or removed: closer to models' outputs than random text."""
+    """Draw a call with some characters replaced, duplicated or removed, closer to models' outputs than random text."""
     text = draw(CALLS.map(render_call))
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, len(text)))

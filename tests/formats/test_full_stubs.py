@@ -1,4 +1,4 @@
-"""Stubs that say all of a schema (`format=tl_full`), in training and in the chat template that is saved."""
+"""Stubs that show the whole schema (`format=tl_full`), in training and in the saved chat template."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers in native formats: what is read, and what is a format error with its reason."""
+"""Answers in native formats: what can be read, and what is a format error with which reason."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_broken_call_keeps_its_reason_and_the_calls_beside_it():
         ("hermes", '```json\n{"name": "get_user", "arguments": {}}\n```', "a call stands in the text"),
         ("hermes", 'get_user(id="7")', "a call of the TL format stands in the text"),
         ("hermes", 'I look: get_user(id="7")', "a call of the TL format stands in the text"),
-        ("qwen3", "<think>\nI call get_user", "nothing stands behind the thought"),
+        ("qwen3", "<think>\nI call get_user", "nothing follows the thought"),
         ("qwen3_5", "\n</think>\n\n" + XML.format(more="<parameter=id>\n7\n"), "a part of the call cannot be read"),
         ("llama3", '{"name": "get_user", "parameters": {"id": }}<|eot_id|>', "the call cannot be read"),
         ("llama3", '{"name": "get_user", "arguments": {"id": "7"}}<|eot_id|>', "a call stands in the text"),
@@ -125,7 +125,7 @@ TWO_CALLS = {
     "gemma": gemma('get_user{id:<|"|>7<|"|>}') + gemma("finish{}"),
     "lfm2": lfm2("get_user(id='7'), finish()"),
 }
-"""Two calls; an answer of GPT-OSS ends behind its first."""
+"""Two calls; an answer of GPT-OSS ends after its first call."""
 
 
 @pytest.mark.parametrize("name", TWO_CALLS)
@@ -160,15 +160,15 @@ BROKEN = [
     ("hermes", hermes("get_user", '{"id": NaN}'), 'the arguments of "get_user" are no JSON'),
     ("hermes", 'I look.\n```json\n{"name": "get_user", "arguments": {}}\n```', "a call stands in the text"),
     ("qwen3_5", "\n</think>\n\n" + XML_GET.replace("get_user", ""), "a call stands in the text"),
-    ("qwen3_5", XML_GET, "nothing stands behind the thought"),
+    ("qwen3_5", XML_GET, "nothing follows the thought"),
     ("llama3", '{"name": "get_user"}<|eot_id|>', "a call stands in the text"),
     ("llama3", '[{"name": "get_user", "parameters": {"id": "7"}}]<|eot_id|>', "a part of the call cannot be read: ']'"),
     ("llama3", '{"name": "get_user", "parameters": "7"}<|eot_id|>', 'the arguments of "get_user" are no object'),
     ("gptoss", harmony("get_user", '{"id": "7"'), "the call cannot be read: Expecting ',' delimiter"),
     ("gptoss", harmony("get_user", ""), "the call is empty"),
-    ("gptoss", harmony("", "{}"), "a message that is to no tool cannot be read"),
-    ("gptoss", harmony("get_user", "{}").replace("functions.", ""), "a message that is to no tool cannot be read"),
-    ("gptoss", "<|channel|>analysis<|message|>Hm.", "nothing stands behind the thought"),
+    ("gptoss", harmony("", "{}"), "a message addressed to no tool cannot be read"),
+    ("gptoss", harmony("get_user", "{}").replace("functions.", ""), "a message addressed to no tool cannot be read"),
+    ("gptoss", "<|channel|>analysis<|message|>Hm.", "nothing follows the thought"),
     ("gemma", gemma("get_user"), "the call is empty"),
     ("gemma", gemma('get_user{id:<|"|>7<|"|>} tail'), "the call cannot be read: Extra data"),
     ("gemma", 'call:get_user{id:<|"|>7<|"|>}<turn|>', "a call stands in the text"),

@@ -1,4 +1,4 @@
-"""Words before a call: what is found behind them, and what is none."""
+"""Words before a call: which calls are found after them, and what is not a call."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_looking_for_a_call_takes_linear_time():
 
 
 def test_an_answer_of_white_space_is_looked_through_once():
-    """Nine seconds for 60,000 blanks, where the pattern tried each way to share them out."""
+    """A pattern that tried every way to split 60,000 blanks took nine seconds."""
     blanks = " " * 60_000
     start = time.process_time()
     assert not unparsed_call({"content": blanks}, TOOLS)

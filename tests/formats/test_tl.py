@@ -63,7 +63,7 @@ def test_a_turn_of_several_calls_is_refused_in_one_line():
         with pytest.raises(TltrainError) as caught:
             read(TWO)
         assert str(caught.value).startswith(
-            "a message makes 2 calls (search, now), and a turn of the TL format has one"
+            "a message makes 2 calls (search, now), but a turn of the TL format has only one"
         )
         assert "\n" not in str(caught.value)
 
@@ -85,7 +85,7 @@ def rendered(messages, tools=None, **more) -> str:
 
 
 def with_objects(record):
-    """The record with arguments as objects, as servers hand them to a template."""
+    """Return the record with arguments as objects, as servers pass them to a template."""
     for message in record["messages"]:
         for made in message.get("tool_calls") or ():
             made["function"]["arguments"] = json.loads(made["function"]["arguments"])

@@ -95,7 +95,7 @@ def test_weights_of_an_entry_are_checked_before_they_are_read(tmp_path, tltrain,
     words = ["stage=eval", *SMALL, "benchmark.size=1", f"model.path={tmp_path / 'link' / 'model'}"]
     line = last_line(tltrain(*words, status=1))
     assert line.startswith(
-        f"{tmp_path / 'link' / 'model'}: model/model.safetensors is not as it was written: the command"
+        f"{tmp_path / 'link' / 'model'}: model/model.safetensors has changed since it was written: repeat the command"
     )
 
 
@@ -107,7 +107,7 @@ def test_only_what_is_read_of_an_entry_is_checked(tmp_path):
     (tmp_path / "metrics.json").write_text("another")
     manifests.check(tmp_path / "model")
     for read in (tmp_path, tmp_path / "metrics.json"):
-        with pytest.raises(TltrainError, match=r"metrics\.json is not as it was written"):
+        with pytest.raises(TltrainError, match=r"metrics\.json has changed since it was written"):
             manifests.check(read)
     manifests.check(tmp_path / "no" / "such")
 

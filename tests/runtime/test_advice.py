@@ -1,4 +1,4 @@
-"""The advice after a stop names the entry point that was started: a stage, a pipeline, the demo or a sweep."""
+"""The advice after a stop fits the entry point that was started: a stage, a pipeline, the demo or a sweep."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def full(monkeypatch):
     monkeypatch.setattr(launch, "resolve", lambda name: no_space if name in names else resolve(name))
 
 
-GOES_ON = "what was whole before is kept, and the same command goes on from it"
-RESUMES = "what was whole before is kept, and the same command with stage.resume=true goes on from it"
+GOES_ON = "whatever was complete is kept, and the same command continues from it"
+RESUMES = "whatever was complete is kept, and the same command with stage.resume=true continues from it"
 
 
 @pytest.mark.parametrize(
@@ -34,8 +34,8 @@ RESUMES = "what was whole before is kept, and the same command with stage.resume
     [
         (["stage=sft"], RESUMES),
         (["stage=pipeline"], GOES_ON),
-        (["stage=demo"], "what was whole before is kept, and the same command starts the demo again"),
-        (["stage=mae"], "what was whole before is kept, and the same command makes the rest again"),
+        (["stage=demo"], "whatever was complete is kept, and the same command starts the demo again"),
+        (["stage=mae"], "whatever was complete is kept, and the same command makes the rest again"),
         (["-m", "stage=pipeline", "seed=0,1", "hydra.sweep.dir={}"], GOES_ON),
         (["-m", "stage=sft", "seed=0,1", "hydra.sweep.dir={}"], RESUMES),
     ],
@@ -57,9 +57,9 @@ def test_the_folder_is_named_where_the_command_did_not(monkeypatch, tmp_path):
 
     config.register()
     for given, expected in (
-        ([], f"stage.resume=true hydra.run.dir={tmp_path / 'run'} goes on"),
-        ([f"hydra.run.dir={tmp_path / 'run'}"], "stage.resume=true goes on"),
-        (["hydra.mode=MULTIRUN", f"hydra.sweep.dir={tmp_path / 'all'}"], "stage.resume=true goes on"),
+        ([], f"stage.resume=true hydra.run.dir={tmp_path / 'run'} continues"),
+        ([f"hydra.run.dir={tmp_path / 'run'}"], "stage.resume=true continues"),
+        (["hydra.mode=MULTIRUN", f"hydra.sweep.dir={tmp_path / 'all'}"], "stage.resume=true continues"),
         (["hydra.mode=MULTIRUN"], "stage.resume=true hydra.sweep.dir=outputs/sweep/"),
     ):
         with quick(), initialize_config_dir(str(config.CONF_DIR), version_base="1.3", job_name="tltrain"):
@@ -71,4 +71,4 @@ def test_the_folder_is_named_where_the_command_did_not(monkeypatch, tmp_path):
 
 
 def test_without_a_known_entry_point_both_commands_are_named():
-    assert advice.to_go_on() == "the same command goes on from it, that of a single stage with stage.resume=true"
+    assert advice.to_go_on() == "the same command continues from it (for a single stage, with stage.resume=true)"

@@ -104,7 +104,7 @@ def test_processes_of_one_machine_meet_on_loopback(environment):
     "environment",
     [
         TORCHRUN | MASTER,
-        {"RANK": "1", "WORLD_SIZE": "2"} | MASTER,  # how many are here is not said
+        {"RANK": "1", "WORLD_SIZE": "2"} | MASTER,  # the number on this machine is missing
         SRUN,
         {name: value for name, value in SRUN.items() if name != "SLURM_STEP_TASKS_PER_NODE"},
     ],
@@ -233,7 +233,7 @@ def free_port() -> int:
 
 @contextmanager
 def members_of(*secrets):
-    """Members of a team, in threads of this process, and the lines that jobs failed with."""
+    """Members of a team, in threads of this process, and the lines with which jobs failed."""
     port = free_port()
     failures: list[str] = []
     members = [
@@ -251,7 +251,7 @@ def members_of(*secrets):
 
 @pytest.fixture
 def teams(monkeypatch):
-    """Two members of a team, and the lines that jobs failed with."""
+    """Two members of a team, and the lines with which jobs failed."""
     monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT", raising=False)
     with members_of("the secret of the run", "the secret of the run") as found:
         yield found
@@ -312,7 +312,7 @@ def test_a_large_value_is_shared(teams):
 
 
 def stranger(member: Team) -> PrefixStore:
-    """The store of a team's, reached as anybody can who reaches its port."""
+    """Return a team's store, as anyone can open it who can reach its port."""
     store = TCPStore(member.place.address, member.place.port, timeout=timedelta(seconds=20))
     return PrefixStore("tltrain/0", store)
 
@@ -391,7 +391,7 @@ def test_a_port_that_is_taken_is_named():
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(TltrainError, match=f"MASTER_PORT={port} cannot be listened on"):
+        with pytest.raises(TltrainError, match=f"MASTER_PORT={port}: cannot listen on this port"):
             Team(Place(0, 2, 0, 2, "127.0.0.1", port, one_machine=True), "the secret of the run")
 
 

@@ -1,4 +1,4 @@
-"""Files that runs leave: whatever stands in them, reading ends in a value or in one kind of error."""
+"""Files that runs leave: whatever they contain, reading ends in a value or in one kind of error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ELSEWHERE = {
     "stages/evaluations/conversations.py": "a value of this process, as plain JSON",
     "toolworld/world.py": "a value of this process, as plain JSON",
 }
-"""Modules that parse JSON themselves, and what; those that talk with a sandbox's processes limit what they read."""
+"""Modules that parse JSON themselves, and what; those that talk to a sandbox's processes limit what they read."""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What processes hand to one another: values come back as they were, and reading runs no code."""
+"""Messages between processes: values come back unchanged, and reading runs no code."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_sample_comes_back():
 
 
 def everything_of(node: DictConfig | ListConfig) -> list:
-    """Schema, flags and raw value of every node, with its position."""
+    """Return the schema, flags and raw value of every node, with its position."""
     found = [(OmegaConf.get_type(node), bool(OmegaConf.is_struct(node)), bool(OmegaConf.is_readonly(node)))]
     for key in node if isinstance(node, DictConfig) else range(len(node)):
         inner = node._get_node(key)
@@ -94,7 +94,7 @@ def test_the_state_of_hydra_comes_back():
 
 
 def test_keys_that_only_a_function_reads_come_back():
-    """Their schema is made at run time and has no name by which another process would find it."""
+    """Their schema is made at run time and has no name by which another process could find it."""
     from tltrain.entry import choices
 
     cfg = composed("stage=pkt", "data._target_=tests.runtime.test_messages.read", "+data.depth=3")
@@ -104,7 +104,7 @@ def test_keys_that_only_a_function_reads_come_back():
 
 
 def read(size: int, error_rate: float, depth: int):
-    """A reader of the user's."""
+    """A user's own reader."""
     raise AssertionError("not called here")
 
 

@@ -1,4 +1,4 @@
-"""Why a folder cannot be made: said before a run begins, with what stands in its way."""
+"""Why a folder cannot be created: a line before the run begins names the obstacle."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_what_stands_in_the_way_is_named(tmp_path):
     assert runs.obstacle(tmp_path / "file") == f"{tmp_path / 'file'} is a file"
     assert runs.obstacle(tmp_path / "file" / "run" / "x") == f"{tmp_path / 'file'} is a file"
     assert runs.obstacle(tmp_path / "lost" / "x").startswith(f"{tmp_path / 'lost'} is a link to {tmp_path / 'gone'}, ")
-    assert runs.obstacle(tmp_path / ("é" * 128)) == "a name of 256 bytes, where a file system takes 255"
+    assert runs.obstacle(tmp_path / ("é" * 128)) == "a name has 256 bytes, but file systems allow 255"
 
 
 @pytest.mark.parametrize("below", ["", "a", "a/b"])

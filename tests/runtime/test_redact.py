@@ -1,4 +1,4 @@
-"""What counts as a secret, in which forms it is found, and what is left alone: pure functions."""
+"""What counts as a secret, in which forms it is found, and what stays unmasked: pure functions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tltrain.runtime import redact, runs, terminal
 from tltrain.runtime.secret_words import MASK, masked, names_secret, variable_names_secret
 
 SECRET = "Zq7/kx+Wv9=pLm&t\"4'<r"
-"""With what URLs, JSON, HTML and shells write otherwise."""
+"""With characters that URLs, JSON, HTML and shells encode."""
 
 
 @pytest.fixture(autouse=True)
@@ -136,7 +136,7 @@ def test_variables_that_name_a_secret():
 
 @pytest.mark.parametrize("stage", config.STAGES)
 def test_the_configuration_of_a_stage_is_not_changed(stage):
-    """Joined by every stage that comes: patterns of errors, prompts and settings of tokenizers hold none."""
+    """Covers every stage: patterns of errors, prompts and settings of tokenizers contain no secret."""
     cfg = composed(f"stage={stage}")
     assert redact.config(cfg) == config.plain(cfg, enum_to_str=True) and not redact._learned
 

@@ -1,4 +1,4 @@
-"""Where processes that were not started by one of them find the secret they have in common."""
+"""Where processes find their common secret if none of them started the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values under the signature of a run: what is not this run's own is refused."""
+"""Values signed by a run: values from anyone else are refused."""
 
 from __future__ import annotations
 

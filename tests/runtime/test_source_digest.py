@@ -1,4 +1,4 @@
-"""The code that determines a stage's result: all that a stage loads is in its digest, and only edits of it count."""
+"""The code that determines a stage's result: its digest covers everything the stage loads, and nothing else."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def package(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def copy(package, monkeypatch) -> Path:
-    """A copy of the package whose digests are computed."""
+    """Make a copy of the package for which digests are computed."""
     monkeypatch.setattr(source_digest, "PACKAGE", package)
     return package
 

@@ -36,7 +36,7 @@ def test_every_key_of_a_sub_stage_is_named_below_its_node(stage, node, own):
 
 
 def test_what_a_sub_stage_raises_logs_and_prints_is_named_so(tltrain, made, monkeypatch, tmp_path):
-    """Through the command line: the supervised stage of a pipeline ends with a mistake of the user's."""
+    """Through the command line: the supervised stage of a pipeline ends with a user's mistake."""
     resolve = launch.resolve
 
     def fail(cfg, folder):

@@ -1,4 +1,4 @@
-"""YAML that runs leave: whatever stands in the file, reading ends soon, in a value or in one kind of error."""
+"""YAML files that runs leave: whatever they contain, reading ends soon, in a value or in one kind of error."""
 
 from __future__ import annotations
 

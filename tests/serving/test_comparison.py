@@ -49,7 +49,7 @@ BROKEN = Attempt(None, "the call cannot be read", "{")
         (Reply(calls=(FINISH,)), Answer(attempts=(BROKEN,)), ""),
         (Reply(calls=(SERVED,)), Answer(attempts=(Attempt(GCD), BROKEN)), ""),
         (Reply(calls=(SERVED, FINISH)), Answer(attempts=(BROKEN, Attempt(FINISH))), ""),
-        (Reply(), Answer(problem="nothing stands behind the thought"), ""),
+        (Reply(), Answer(problem="nothing follows the thought"), ""),
         (Reply(calls=(FINISH,)), Answer(attempts=(Attempt(GCD), BROKEN)), "the server reads finish"),
     ],
 )

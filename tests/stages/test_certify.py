@@ -10,23 +10,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from tests.support.composition import composed, in_job, mistake
-from tests.support.small_runs import SMALL, last_line
+from tests.support.small_runs import TRAINED, last_line
 from tltrain import __main__ as entry
+from tltrain.entry import checks
+from tltrain.errors import TltrainError
 from tltrain.models.encoders import TokenizationRecord, end_at
 from tltrain.serving import server
 from tltrain.serving.comparison import Certificate
 from tltrain.stages import certify
-
-TRAINED = (
-    "stage=pkt",
-    *SMALL,
-    "format=qwen3",
-    "data.size=8",
-    "data.holdout=0.2",
-    "stage.args.max_steps=1",
-    "stage.args.gradient_accumulation_steps=1",
-)
-"""The training of tests/stages/test_native_formats.py, so that both share it."""
 
 
 @pytest.fixture
@@ -185,3 +176,36 @@ def test_a_folder_has_to_be_given(tltrain):
     assert last_line(ran) == "stage=certify serves the folder of a model: give model.path=FOLDER"
     ran = tltrain("stage=certify", "certify=2", "model.path=none", status=1)
     assert last_line(ran) == "stage=certify serves the folder of a model: give model.path=FOLDER; none is no folder"
+
+
+@pytest.mark.parametrize("words", [["stage=sft"], ["stage=pkt"]])
+def test_a_certificate_that_is_asked_for_is_refused_before_the_training(words, monkeypatch):
+    monkeypatch.setattr(server, "missing", lambda: ["fastapi"])
+    cfg = composed(*words)
+    checks.check_places(cfg)  # nobody asked for it: a line after the training will do
+    cfg.certify = 3
+    with pytest.raises(
+        TltrainError, match=r"certify=3: it takes fastapi: pip install 'tltrain\[serve\]', or leave cert"
+    ):
+        checks.check_places(cfg)
+
+
+def test_an_adapter_alone_cannot_be_certified(monkeypatch):
+    monkeypatch.setattr(server, "obstacle", lambda: None)
+    cfg = composed("stage=sft", "certify=3", "model.lora.r=2", "model.lora.merge=false")
+    with pytest.raises(TltrainError, match=r"certify=3: an adapter alone is not served: model.lora.merge=true, or"):
+        checks.check_places(cfg)
+
+
+def test_a_package_that_cannot_be_imported_is_named(monkeypatch):
+    def imported(name):
+        if name == "fastapi":
+            raise ImportError("cannot import name 'x' from 'starlette'")
+
+    monkeypatch.setattr(server, "missing", lambda: [])
+    monkeypatch.setattr(server, "find_spec", lambda name: name)
+    monkeypatch.setattr(server, "import_module", imported)
+    assert server.obstacle() == (
+        "fastapi is installed and cannot be imported (ImportError: cannot import name 'x' from 'starlette'): "
+        "pip install 'tltrain[serve]' --force-reinstall"
+    )

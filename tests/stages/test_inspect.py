@@ -37,13 +37,14 @@ def test_inspect_writes_the_same_as_a_page(tltrain, write):
     path = write(strange, RAW_WORK)
     ran = tltrain("stage=inspect", *TINY, "data=tl_training", f"data.path={path}", "stage.limit=2")
     page = (ran.folder / "inspect.html").read_text()
-    assert texts(page, "h2")[-2:] == ["1. <b>[/bold]</b> :smile:", f"2. {RAW_WORK['id']}"]
+    assert texts(page, "h3") == ["1. <b>[/bold]</b> :smile:", f"2. {RAW_WORK['id']}"]
     left_out = ['search(q="love")', *(f'search(query="{query}")' for query in ("work", "rest", "sleep"))]
     assert texts(page, "del")[1:] == left_out  # the first is in the legend
     assert texts(page, "span").count("✗ not learned · error: unexpected argument") == 1
     said = texts(page, "pre")
     assert ' search(query="löve", limit=2, deep=[null, {"a": true}])⏎' in said
     assert "Advice on love?" in said and "search() got an unexpected keyword argument 'q'" in said
+    assert page.count('<details class="item') == 2
     assert page.count("<details>") == 1 and "The same 2 tools as" in page  # both offer the same tools
     assert "stage.rule=paper" in page
 

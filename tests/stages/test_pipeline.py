@@ -38,6 +38,14 @@ def test_a_job_leaves_links_metrics_and_costs(job, made):
     assert text.startswith("irm") and "pkt 9" in text and "True 200" in text
 
 
+def test_supervised_training_may_continue_in_place_of_irm(job, made):
+    ran = job(*switches(True, True, False), "+stage.continued.max_steps=7")
+    assert [stage["name"] for stage in ran.metrics["stages"]] == ["mae", "pkt", "pkt", "eval"]
+    assert ran.metrics["model"].startswith(str((ran.folder / "model_continued").resolve()))
+    assert not job(*switches(True, True, True)).metrics["model"].startswith(ran.metrics["model"])
+    assert "needs stage.irm=false" in job(*switches(True, True, True), "+stage.continued.max_steps=7", status=1).err
+
+
 SAME = [
     "tracking=wandb",
     "hardware.threads=1",

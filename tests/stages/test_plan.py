@@ -64,6 +64,15 @@ def test_lengths_are_those_of_the_data_where_they_can_be_known(tltrain):
     assert asked["seconds"].keys() == {"training", "scoring", "prefill", "sampling"}
 
 
+def test_conversations_are_planned_by_the_longest_allowed(tltrain):
+    words = ("stage=plan", "stage.of=irm", "model=tiny", "hardware=cpu", "stage.rl.rollout=conversation")
+    found = tltrain(*words, "stage.rl.group_size=2", "stage.length=100", "stage.rl.max_new_tokens=8").metrics
+    assert found["lengths"].startswith("2 conversations of at most 100 tokens a row (stage.length), 4 answers each")
+    assert found["batch"]["tree"] and found["batch"]["length"] >= 200
+    compared = tltrain(*words, "stage.rl.algorithm=rloo", "stage.length=100", "stage.rl.max_new_tokens=8").metrics
+    assert compared["trained"].keys() == found["trained"].keys() - {"critic"}
+
+
 def test_answering_is_planned_by_its_batch(tltrain):
     words = ("stage=plan", "stage.of=eval", "model=smollm2_135m", "hardware=cpu", "hardware.bf16=false")
     found = tltrain(*words, "stage.length=100", "stage.eval.batch_size=2", "stage.eval.max_new_tokens=28").metrics

@@ -75,7 +75,8 @@ def test_predict_reports_an_answer_without_a_valid_call(tltrain, write):
     ran = tltrain("stage=predict", *TINY, "data.size=12", f"data.path={write(history)}", "stage.max_new_tokens=4")
     assert ran.out.splitlines()[-1] == "null"
     assert ran.metrics["agrees_with_documentation"] is False
-    assert "This call contradicts the tools' documentation" in ran.err
+    assert "No call can be read from this answer: " in ran.err and "contradict" not in ran.err
+    assert "(finish_reason in prediction.json)" in ran.err and ran.metrics["finish_reason"] == "length"
     ran = tltrain("stage=predict", f"data.path={write(history[:1])}", status=1)
     assert ran.err.splitlines()[-1].endswith("messages: expected a user's message, found none")
 
@@ -92,3 +93,9 @@ def test_json_lines_are_told_apart_from_a_conversation(tltrain, write):
     broken = write(record)
     broken.write_text("{\n")
     assert "expected valid JSON" in tltrain("stage=predict", f"data.path={broken}", *TINY, status=1).err
+
+
+def test_a_conversation_in_another_format_names_it(tltrain, write):
+    file = write({"conversations": [{"from": "human", "value": "Advice?"}], "tools": "[]"})
+    ran = tltrain("stage=predict", f"data.path={file}", *TINY, status=1)
+    assert ran.err.endswith("`conversations` have `from` and `value`, as in data=sharegpt\n")

@@ -25,6 +25,29 @@ FLAGS = (
 )
 PATIENCE = 60  # seconds to wait for an answer, as machines may be busy
 
+CONTRAST = """(() => {
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const layers = (colours) => {
+    canvas.clearRect(0, 0, 1, 1);
+    for (const colour of colours) { canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); }
+    return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  const luminance = (rgb) => rgb.reduce((sum, v, i) => sum + linear(v / 255) * [0.2126, 0.7152, 0.0722][i], 0);
+  const found = [], walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const element = walker.currentNode.parentElement, words = walker.currentNode.data.trim();
+    if (!words || element.closest("script, .sr, option") || !element.getClientRects().length) continue;
+    const under = [];
+    for (let one = element; one; one = one.parentElement) under.unshift(getComputedStyle(one).backgroundColor);
+    const style = getComputedStyle(element), colour = element.closest("svg") ? style.fill : style.color;
+    const [low, high] = [layers(under), layers([...under, colour])].map(luminance).sort((a, b) => a - b);
+    found.push([(high + 0.05) / (low + 0.05), words.slice(0, 40)]);
+  }
+  return found.sort((a, b) => a[0] - b[0]);
+})()"""
+"""Every visible text of the page with the contrast to what is under it, the lowest first."""
+
 
 class Chromium:
     """One browser with one page. `problems` and `requests` collect the page's messages, exceptions and requests."""
@@ -140,9 +163,19 @@ class Chromium:
             raise AssertionError(json.dumps(found["exceptionDetails"])[:800])
         return found["result"].get("value")
 
+    def contrasts(self) -> list[tuple[float, str]]:
+        """Return the contrast ratio (WCAG 2) of every visible text and its beginning, the lowest first."""
+        return self.run(CONTRAST)
+
+    def names(self, role: str) -> list[str]:
+        """Return what a screen reader says of the page's elements of a role: "radio", "StaticText"."""
+        nodes = self.call("Accessibility.getFullAXTree")["nodes"]
+        visible = (node for node in nodes if not node["ignored"] and node["role"]["value"] == role)
+        return [node.get("name", {}).get("value", "") for node in visible]
+
     def press(self, key: str) -> None:
         """Press a key as a user does: "Enter", "Tab"."""
-        code = {"Enter": 13, "Tab": 9, "ArrowDown": 40}[key]
+        code = {"Enter": 13, "Tab": 9, "ArrowDown": 40, " ": 32}[key]
         more = {"text": "\r"} if key == "Enter" else {}
         for kind in ("keyDown", "keyUp"):
             pressed = more if kind == "keyDown" else {}

@@ -119,4 +119,51 @@ SAMPLES: dict[str, dict[str, Any]] = {
         ],
         "tools": FUNCTIONS,
     },
+    "gemini": {
+        "contents": [
+            {"role": "user", "parts": [{"text": QUERY}]},
+            {"role": "model", "parts": [{"functionCall": {"name": "search", "args": ARGUMENTS}}]},
+            {"role": "user", "parts": [{"functionResponse": {"name": "search", "response": {"output": ANSWER}}}]},
+            {"role": "model", "parts": [{"text": LAST}]},
+        ],
+        "tools": [{"functionDeclarations": TOOLS}],
+    },
+    "langchain": {
+        "messages": [
+            {"type": "human", "content": QUERY},
+            {"type": "ai", "content": "", "tool_calls": [{"name": "search", "args": ARGUMENTS, "id": "1"}]},
+            {"type": "tool", "content": ANSWER, "tool_call_id": "1", "name": "search", "status": "success"},
+            {"type": "ai", "content": LAST, "tool_calls": [], "response_metadata": {"model": "x"}},
+        ],
+        "tools": FUNCTIONS,
+    },
+    "preference": {
+        "prompt": [{"role": "user", "content": QUERY}],
+        "chosen": [
+            {"role": "assistant", "content": None, "tool_calls": [call("1", "search", json.dumps(ARGUMENTS))]},
+            {"role": "tool", "tool_call_id": "1", "content": ANSWER},
+            {"role": "assistant", "content": LAST},
+        ],
+        "rejected": [{"role": "assistant", "content": "No."}],
+        "tools": FUNCTIONS,
+    },
+    "api_log": {
+        "request": {
+            "model": "x",
+            "messages": [{"role": "user", "content": QUERY}],
+            "tools": FUNCTIONS,
+        },
+        "response": {
+            "choices": [
+                {
+                    "index": 0,
+                    "message": {
+                        "role": "assistant",
+                        "content": None,
+                        "tool_calls": [call("1", "search", json.dumps(ARGUMENTS))],
+                    },
+                }
+            ]
+        },
+    },
 }

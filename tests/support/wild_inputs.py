@@ -1,4 +1,4 @@
-"""Inputs as they lie around, kept outside of the checkout: what a reader makes of each, as one line.
+"""Inputs as they lie around, kept outside of the checkout: what a reader or a benchmark makes of each, as one line.
 
     TLTRAIN_CASES=FOLDER python -m tests.support.wild_inputs [READER]
 
@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from tltrain import config, data, mae
 from tltrain.data.reading import ReadReport
 from tltrain.errors import TltrainError
+from tltrain.evaluation import benchmarks
 from tltrain.trajectory import actions
 
 FOLDER = Path(os.environ.get("TLTRAIN_CASES") or Path(__file__).parents[2].parent / "shared" / "cases")
@@ -49,6 +50,23 @@ def outcome(path: Path, reader: str = "openai", **keys: object) -> str:
     return f"{len(learned)} read: {' | '.join(learned)}{notes}"
 
 
+def asked(path: Path) -> str:
+    """Return what `benchmark=openai` makes of an input: the golden calls of each question, or its error."""
+    schema = OmegaConf.structured(config.FileBenchmark)
+    node = OmegaConf.merge(schema, {"name": "openai", "path": str(path)})
+    try:
+        (samples,) = benchmarks.load(node, 0).values()
+    except TltrainError as error:
+        return f"error: {str(error).replace(str(FOLDER), '')}"
+    said = ("no call" if each.abstain else " ".join(golden.name for golden in each.goldens) for each in samples)
+    return f"{len(samples)} asked: {' | '.join(said)}"
+
+
+def is_asked(path: Path) -> bool:
+    """Return whether an input holds questions of a benchmark."""
+    return path.stem == "questions"
+
+
 if __name__ == "__main__":
     for name, path in inputs():
-        print(f"{name}: {outcome(path, *sys.argv[1:])}")
+        print(f"{name}: {asked(path) if is_asked(path) else outcome(path, *sys.argv[1:])}")

@@ -1,4 +1,4 @@
-"""stage.resume=true resumes what the same configuration made, and reports if the configuration differs."""
+"""stage.resume=true resumes a run of the same configuration, and reports a difference."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def stopped(tmp_path) -> Path:
 def test_keys_that_decide_the_result_and_differ_end_in_one_line(tltrain, stopped, words, names):
     line = last_line(tltrain(*WORDS, *words, "stage.resume=true", folder=stopped, status=1))
     checkpoint = stopped / "checkpoints" / "checkpoint-3"
-    assert line.startswith(f"stage.resume=true: {checkpoint} was made with other values of {names}: restore them")
+    assert line.startswith(f"stage.resume=true: {checkpoint} was made with different values of {names}: restore them")
     assert f"stage.args.resume_from_checkpoint={checkpoint}" in line
     assert (checkpoint / COMPLETE).is_file()
 
@@ -54,7 +54,7 @@ def test_the_content_of_data_is_compared_and_not_its_name(tltrain, tmp_path, sto
     copy.write_text(data.read_text())
     resuming.check(composed(*SFT, "data=openai", f"data.path={copy}", "stage.resume=true"), stopped)
     data.write_text(data.read_text() + " ")
-    assert "other values of data.path:" in last_line(tltrain(*words, "stage.resume=true", folder=stopped, status=1))
+    assert "different values of data.path:" in last_line(tltrain(*words, "stage.resume=true", folder=stopped, status=1))
 
 
 def test_a_training_may_read_what_can_be_read_only_once(tmp_path, stopped, caplog):
@@ -81,7 +81,7 @@ def test_a_finished_run_of_another_configuration_does_not_pass_for_this_one(tltr
     said = tltrain(*WORDS, "stage.resume=true", folder=stopped).err
     assert "has ended already" in said
     line = last_line(tltrain(*WORDS, "seed=3", "stage.resume=true", folder=stopped, status=1))
-    assert f"the finished run in {stopped} was made with other values of seed:" in line
+    assert f"the finished run in {stopped} was made with different values of seed:" in line
     assert (stopped / "metrics.json").is_file()
 
 
@@ -98,7 +98,7 @@ def test_a_finished_run_gets_the_picture_that_it_lacks(tltrain, stopped):
 def test_without_a_record_one_line_says_that_nothing_is_compared(stopped, caplog):
     (stopped / resuming.RECORD).write_text("[]")
     resuming.check(composed(*WORDS, "seed=3", "stage.resume=true"), stopped)
-    assert "nothing says which configuration it was made with" in caplog.text
+    assert "does not record its configuration" in caplog.text
 
 
 def test_other_versions_of_libraries_are_told(stopped, caplog):
@@ -106,4 +106,4 @@ def test_other_versions_of_libraries_are_told(stopped, caplog):
     record["versions"]["torch"] = "0.1"
     (stopped / resuming.RECORD).write_text(json.dumps(record))
     resuming.check(composed(*WORDS, "stage.resume=true"), stopped)
-    assert "checkpoint-3 was made with other versions of torch: the result may differ" in caplog.text
+    assert "checkpoint-3 was made with different versions of torch: the result may differ" in caplog.text

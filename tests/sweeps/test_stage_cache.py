@@ -238,7 +238,7 @@ def test_a_builder_that_was_killed_is_replaced(cache, tmp_path):
 
 
 def unfinished(cache: StageCache) -> Path:
-    """Make what a stopped builder leaves."""
+    """Make an unfinished entry, as a stopped builder leaves it."""
 
     def stopped(folder: Path) -> dict:
         (folder / "half").write_text("x")

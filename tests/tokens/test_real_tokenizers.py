@@ -100,7 +100,9 @@ def test_text_of_any_script_is_exact(name):
 
 
 def test_gemma_3_has_no_tools_in_its_template():
-    with pytest.raises(TltrainError, match=r"format=native: the model's chat template offers no tools to the model"):
+    with pytest.raises(
+        TltrainError, match=r"format=native: the model's chat template does not pass tools to the model"
+    ):
         native_encoder(tokenizer("gemma3"), "native", {})
     with pytest.raises(TltrainError, match=r"format=gemma: the tokenizer .* lacks its tokens <\|turn>"):
         native_encoder(tokenizer("gemma3"), "gemma", {})

@@ -111,6 +111,24 @@ def test_ppo_by_two_processes_is_ppo_by_one(place, alone, ppo_alone, engine):
     assert len((found / "samples.jsonl").read_text().splitlines()) > 0
 
 
+TALK = ["stage=irm", "stage.rollout=conversation", "reward=conversation", "data.size=6", "stage.max_new_tokens=12"]
+TALK += ["stage.environment={size: 3, max_turns: 2}", "stage.eval_size=0"]
+
+
+@pytest.mark.parametrize("engine", ["auto", "zero2"])
+def test_conversations_of_two_processes_are_those_of_one(place, alone, engine):
+    """In the last step the second process has no task left."""
+    words = [*TALK, f"model.path={alone / 'model'}"]
+    if not (place / "talk_alone").is_dir():
+        command(place, "talk_alone", *words, accumulate(2))
+    found = command(place, f"talk_{engine}", *words, f"hardware={engine}", TWO, accumulate(1))
+    one, two = steps(place / "talk_alone"), steps(found)
+    assert len(one) == len(two) == 2
+    for name in ("loss", "policy_loss", "value_loss", "reward", "turns", "samples", "response_tokens", "grad_norm"):
+        assert [step[name] for step in two] == pytest.approx([step[name] for step in one], rel=1e-3, abs=1e-6), name
+    same_weights(place / "talk_alone", found)
+
+
 LORA = "model.lora.r=2"
 SMALL_MODEL = [word for word in SMALL if word.startswith("model.random")]  # a CPU without bfloat16 is slow in it
 GROUP = ["stage=irm", "data.size=6", "stage.max_new_tokens=8", "stage.args.max_steps=1", "data.holdout=0.2"]

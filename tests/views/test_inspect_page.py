@@ -44,7 +44,7 @@ class Reader(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.elements.append((tag, dict(attrs)))
         self.texts.append([])
-        if tag not in ("meta", "img", "br"):
+        if tag not in ("meta", "img", "br", "input"):
             self._open.append((tag, self.texts[-1]))
 
     def handle_endtag(self, tag):
@@ -73,7 +73,7 @@ def conversation(**other) -> Conversation:
 
 def test_the_legend_comes_first_and_explains_every_mark_in_words():
     shown = read(conversation())
-    assert shown.all("h2") == ["Legend", "In numbers", "1. c-1"]
+    assert shown.all("h2") == ["Legend", "In numbers", "Conversations"] and shown.all("h3") == ["1. c-1"]
     terms = shown.all("strong")
     assert terms == ["History.", "Learned, weight 1.", "Key token", "Weight.", "Not learned", "End token."]
     (legend,) = shown.all("dl", "legend")
@@ -97,18 +97,21 @@ def test_tokens_are_marked_by_weight_and_key_tokens_by_more_than_colour():
 def test_a_failed_call_is_struck_out_and_labelled_with_the_kind_of_error():
     shown = read(conversation())
     assert shown.all("del")[1:] == ["get_order(no=1)"]  # the first is in the legend
-    assert shown.all("span", "mark bad") == ["✗ not learned · error: missing argument", "error: missing argument"]
+    heading, *marks = shown.all("span", "mark bad")
+    assert heading == "error: missing argument"  # of the folded conversation
+    assert marks == ["✗ not learned · error: missing argument", "error: missing argument"]
     assert shown.all("span", "mark good") == ["✓ learned"] * 2
 
 
 def test_tools_are_folded_and_shown_once_for_conversations_that_share_them():
     other = Tools(("pay",), "Function:\ndef pay():\n")
     shown = read(conversation(), conversation(id="c-2"), conversation(id="c-3", tools=other))
-    assert [text.partition(":")[0] for text in shown.all("summary")] == ["2 tools on offer", "1 tool on offer"]
+    folds = [text.partition(":")[0] for text in shown.all("summary") if "on offer" in text]
+    assert folds == ["2 tools on offer", "1 tool on offer"]
     assert ("details", {}) in shown.elements  # not `open`
     assert sum("def get_order" in text for text in shown.all("pre")) == 1
     links = {attributes["href"][1:] for tag, attributes in shown.elements if tag == "a"}
-    assert links == {"c1", "c2", "c3", "tools1"} <= {attributes.get("id") for _, attributes in shown.elements}
+    assert links == {"tools1"} <= {attributes.get("id") for _, attributes in shown.elements}
 
 
 def test_the_numbers_are_those_of_all_turns():
@@ -197,5 +200,21 @@ def test_long_texts_are_cut_on_the_page():
 
 
 def test_an_empty_page_is_complete():
-    assert read().all("h2") == ["Legend", "In numbers"]
-    assert read(conversation(messages=(), tools=Tools((), ""))).all("summary") == ["0 tools on offer: "]
+    assert read().all("h2") == ["Legend", "In numbers", "Conversations"]
+    assert read(conversation(messages=(), tools=Tools((), ""))).all("summary")[1:] == ["0 tools on offer: "]
+
+
+def test_several_conversations_are_folded_in_the_order_of_the_data():
+    shown = read(*[conversation(id=f"c-{n}") for n in range(4)])
+    assert shown.all("h3") == ["1. c-0", "2. c-1", "3. c-2", "4. c-3"]
+    folds = [attributes for tag, attributes in shown.elements if tag == "details" and "class" in attributes]
+    assert len(folds) == 4 and not any("open" in fold for fold in folds)
+
+
+def test_ten_thousand_conversations_make_a_page_that_says_what_it_leaves_out():
+    source = page([conversation()] * 10_000, SETTINGS)
+    assert source.count('<details class="item') == 500 and len(source) < 5_000_000
+    assert "9,500 of 10,000 conversations are not on it" in source
+    assert "20,000 <small>of 30,000</small>" in source  # the numbers are those of all
+    long = conversation(messages=(Turn((Token("y"),) * 5_000),) * 20)
+    assert len(page([long] * 20, SETTINGS)) < 10_000_000

@@ -64,7 +64,7 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.elements.append((tag, dict(attrs)))
-        if tag not in ("meta", "img", "br"):
+        if tag not in ("meta", "img", "br", "input"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -99,7 +99,7 @@ def test_the_page_shows_every_conversation_its_marks_and_what_was_wrong():
     links = [attributes["href"] for tag, attributes in page.elements if tag == "a"]
     places = {attributes.get("id") for _, attributes in page.elements}
     assert {"#c1", "#c2", "#top"} == set(links) and {link[1:] for link in links} <= places
-    assert page.text.count("1 DE") == page.text.count("1 CE") == 4  # in the list and above each conversation
+    assert page.text.count("1 DE") == page.text.count("1 CE") == 2
 
 
 def test_a_message_of_several_calls_shows_its_thought_its_words_and_what_is_wrong_with_each():
@@ -156,3 +156,54 @@ def test_many_tools_are_counted_and_a_page_of_none_is_whole():
     text = read(record(tools=tools)).text
     assert "80 tools on offer" in text and "and 20 more" in text
     assert not read().open
+
+
+def outcome(success, **other):
+    """A conversation of one call that reaches its end; `other` as in `record`."""
+    call = {"message": 0, "text": "f()", "de": False, "ce": False, "reason": "agrees", "error": None}
+    messages = [{"role": "assistant", "content": "f()"}]
+    return record(**{"messages": messages, "calls": [call], "outcome": {"success": success}, **other})
+
+
+def test_failing_conversations_come_first_with_their_line_of_the_file():
+    records = [outcome(True, id="a"), outcome(False, id="b"), outcome(None, id="c"), outcome(None, id="d", valid=False)]
+    source = rendered("a run", records)
+    assert re.findall(r"<h2>(.*?)</h2>", re.sub("</?bdi>", "", source)) == ["2. b", "4. d", "1. a", "3. c"]
+    assert "2 of 4 conversations failed. Failing ones come first." in source
+
+
+def test_several_conversations_are_folded_and_a_few_are_not():
+    folds = re.findall(r'<details class="item[^>]*>', rendered("a run", [outcome(True)] * 4))
+    assert len(folds) == 4 and not any("open" in fold for fold in folds)
+    assert rendered("a run", [outcome(True)] * 3).count(" open><summary><h2>") == 3
+
+
+def test_what_went_wrong_is_named_once_a_kind():
+    bad = {"message": 0, "text": "f()", "de": True, "ce": True, "kind": "wrong_tool", "error": "http"}
+    said = [
+        (outcome(True), []),
+        (outcome(False), ["wrong outcome"]),
+        (outcome(None, ended="turn limit", valid=False), ["end: turn limit"]),
+        (outcome(None, valid=False), ["no valid answer"]),
+        (outcome(True, calls=[bad, bad]), ["DE: wrong tool", "CE: http"]),
+    ]
+    for given, kinds in said:
+        assert transcripts.kinds(Transcript.from_json(given)) == kinds
+
+
+def test_ten_thousand_conversations_make_a_page_of_every_kind_of_error_that_says_what_it_leaves_out():
+    rare = outcome(False, id="rare", ended="environment error")
+    records = [*[outcome(False)] * 4_000, *[outcome(True)] * 5_999, rare]
+    source = rendered("a run", records)
+    assert source.count('<details class="item') == transcripts.MOST and len(source) < 1_000_000
+    assert "4,001 of 10,000 conversations failed." in source
+    assert "9,500 conversations are not on it (3,501 of them failed); those on it are taken in turn" in source
+    assert ">10000. <bdi>rare</bdi><" in source
+
+
+def test_large_conversations_leave_a_page_that_a_browser_can_show():
+    large = outcome(False, messages=[{"role": "tool", "content": "x" * 3000}] * 1000, calls=[])
+    source = rendered("a run", [large] * 20)
+    assert len(source) < 1.1 * transcripts.BUDGET and "of them failed" in source
+    few = [record(messages=[{"role": "tool", "content": "x" * 3000}] * 10_000, calls=[])] * 2
+    assert rendered("a run", few).count('<details class="item') == 1  # one is shown, whatever its size

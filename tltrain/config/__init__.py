@@ -1,7 +1,7 @@
-"""The configuration's shape: one dataclass a node, so that a misspelt key or a wrong type fails before anything loads.
+"""The configuration's schemas: one dataclass per node, so a misspelt key or a wrong type fails before anything loads.
 
-Each key carries its meaning and its range (`keys`); checks and documentation read them there. The values are in
-`conf/`; what the shape cannot say is in `tltrain.entry.checks`. Nothing here imports torch.
+Each key has a meaning and a range (`keys`), which checks and documentation read. The values are in `conf/`;
+`tltrain.entry.checks` checks what schemas cannot express. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from tltrain.config.choices import (
     Algorithm,
     CriticInit,
     Device,
+    ExportDtype,
+    Gguf,
     KeyTokens,
+    Level,
     LimitField,
     LossMean,
     MaeRule,
@@ -31,6 +34,7 @@ from tltrain.config.choices import (
     PromptTruncation,
     Prune,
     Quantization,
+    Rollout,
     Rule,
     Scoring,
     Split,
@@ -43,6 +47,7 @@ from tltrain.config.choices import (
     WordsBeforeCall,
     Write,
 )
+from tltrain.config.export import ExportStage
 from tltrain.config.groups import (
     Benchmark,
     BfclBenchmark,
@@ -61,6 +66,7 @@ from tltrain.config.groups import (
     Model,
     ModelIrm,
     Paths,
+    PythonToolsConversations,
     Report,
     RotbenchBenchmark,
     RotbenchData,
@@ -76,17 +82,19 @@ from tltrain.config.groups import (
     Weighting,
 )
 from tltrain.config.keys import Bounds, Key, key, keys_of
-from tltrain.config.rewards import Reward
+from tltrain.config.rewards import ConversationReward, Reward
 from tltrain.config.stages import (
     AlgorithmArguments,
     AnalyzeStage,
     CacheStage,
     CertifyStage,
+    ChatStage,
     CheckStage,
     Critic,
     DemoSizes,
     DemoStage,
     EvalStage,
+    GateStage,
     InspectStage,
     IrmStage,
     MaeStage,
@@ -113,8 +121,10 @@ __all__ = [
     "Cache",
     "CacheStage",
     "CertifyStage",
+    "ChatStage",
     "CheckStage",
     "Config",
+    "ConversationReward",
     "Conversations",
     "Critic",
     "CriticInit",
@@ -124,15 +134,20 @@ __all__ = [
     "Device",
     "Endpoint",
     "EvalStage",
+    "ExportDtype",
+    "ExportStage",
     "FileBenchmark",
     "FileData",
     "Format",
+    "GateStage",
     "GeneralBenchmark",
+    "Gguf",
     "Hardware",
     "InspectStage",
     "IrmStage",
     "Key",
     "KeyTokens",
+    "Level",
     "LimitField",
     "Lora",
     "LossMean",
@@ -155,10 +170,12 @@ __all__ = [
     "PredictStage",
     "PromptTruncation",
     "Prune",
+    "PythonToolsConversations",
     "Quantization",
     "Report",
     "ReportStage",
     "Reward",
+    "Rollout",
     "RotbenchBenchmark",
     "RotbenchData",
     "Rule",
@@ -207,11 +224,14 @@ SCHEMAS: dict[str, type] = {
     "schema/stage/irm": IrmStage,
     "schema/stage/eval": EvalStage,
     "schema/stage/predict": PredictStage,
+    "schema/stage/chat": ChatStage,
     "schema/stage/certify": CertifyStage,
+    "schema/stage/export": ExportStage,
     "schema/stage/inspect": InspectStage,
     "schema/stage/check": CheckStage,
     "schema/stage/analyze": AnalyzeStage,
     "schema/stage/pipeline": PipelineStage,
+    "schema/stage/gate": GateStage,
     "schema/stage/plan": PlanStage,
     "schema/stage/cache": CacheStage,
     "schema/stage/report": ReportStage,
@@ -226,6 +246,7 @@ SCHEMAS: dict[str, type] = {
     "schema/benchmark/bfcl_multi": BfclConversations,
     "schema/benchmark/file": FileBenchmark,
     "schema/benchmark/general": GeneralBenchmark,
+    "schema/benchmark/python_tools": PythonToolsConversations,
     "schema/benchmark/rotbench": RotbenchBenchmark,
     "schema/benchmark/tooleyes": ToolEyesConversations,
     "schema/benchmark/toolworld": ToolworldBenchmark,
@@ -248,12 +269,12 @@ DOORS: dict[str, tuple[str, ...]] = {
     "mae": ("answer", "is_error"),
     "format": (),
     "weighting": ("turn", "log_probs", "w_max", "key_tokens"),
-    "reward": ("sample", "response", "grade", "ended", "matching"),
+    "reward": ("sample", "response", "grade", "ended", "matching", "conversation", "golden"),
 }
-"""Groups whose choices name a function, by a `name` of ours or a `_target_` of anybody's: it says the keys it reads.
-Each has the parameters that are no keys, since the program provides them (`tltrain.runtime.targets`)."""
+"""Groups whose choices name a function, built in (`name`) or any other (`_target_`), which determines their keys.
+The values are the parameters that the program provides, so they are not keys (`tltrain.runtime.targets`)."""
 CHOICES = tuple(group for group in DOORS if group != "mae")
-"""Doors of which one choice is made; there are two rules (`mae`), and a rule is a table of patterns or a function."""
+"""Those of `DOORS` with a single choice; `mae` has two rules, each a table of patterns or a function."""
 STAGES = {
     "demo": "demo",
     "mae": "mae",
@@ -261,58 +282,61 @@ STAGES = {
     "pkt": "supervised",
     "eval": "eval",
     "predict": "predict",
+    "chat": "chat",
     "certify": "certify",
+    "export": "export",
     "irm": "irm",
     "check": "check",
     "inspect": "inspect",
     "analyze": "analyze",
     "pipeline": "pipeline",
+    "gate": "gate",
     "plan": "plan",
     "cache": "cache",
     "report": "report",
 }
-"""Name of a stage -> its module in `tltrain.stages`, and its schema in `SCHEMAS`."""
+"""Name of a stage -> its module in `tltrain.stages`, which is also the name of its schema in `SCHEMAS`."""
 
 
 def plain(node: DictConfig, resolve: bool = True, enum_to_str: bool = False) -> dict[str, Any]:
-    """A part of the configuration as plain values; `resolve` replaces each reference by the value it refers to."""
+    """Return a part of the configuration as plain values; `resolve` replaces each reference by its value."""
     from omegaconf import OmegaConf
 
     values = OmegaConf.to_container(node, resolve=resolve, enum_to_str=enum_to_str)
-    return cast(dict[str, Any], values)  # of a DictConfig it is one, and our keys are strings
+    return cast(dict[str, Any], values)  # a DictConfig gives a dict, and our keys are strings
 
 
 def merged(*nodes: Any) -> DictConfig:
-    """Parts of the configuration merged into one; later ones take precedence."""
+    """Merge parts of the configuration into one; later ones take precedence."""
     from omegaconf import DictConfig, OmegaConf
 
-    return cast(DictConfig, OmegaConf.merge(*nodes))  # a list is made of lists alone
+    return cast(DictConfig, OmegaConf.merge(*nodes))  # only lists merge into a list
 
 
 def stage_module(name: str) -> str:
-    """The dotted name of the module whose `run(cfg, folder)` is the stage."""
+    """Return the dotted name of the module whose `run(cfg, folder)` is the stage."""
     return f"tltrain.stages.{STAGES[name]}"
 
 
 def stage_schema(name: str) -> type:
-    """The schema of the stage that is called so. Raises KeyError."""
+    """Return the schema of the stage with this name; raise KeyError if there is none."""
     return SCHEMAS[f"schema/stage/{STAGES[name]}"]
 
 
 @cache
 def register() -> None:
     """Put the schemas where the files in `conf/` name them in their defaults lists, once per process."""
-    from hydra.core.config_store import ConfigStore  # not above: most who import this module need the words alone
+    from hydra.core.config_store import ConfigStore  # not above, since most importers need only the names
     from omegaconf import DictConfig, OmegaConf
 
     store = ConfigStore.instance()
     for place, schema in SCHEMAS.items():
         node = OmegaConf.structured(schema)
         group, _, name = place.rpartition("/")
-        if place.split("/")[1] in CHOICES:  # further keys are those of the function that it names: `entry.choices`
+        if place.split("/")[1] in CHOICES:  # further keys belong to the named function: `entry.choices`
             OmegaConf.set_struct(node, False)
         for each in fields(schema):
             nested = isinstance(each.default_factory, type) or each.default_factory is MISSING
-            if not nested and isinstance(node[each.name], DictConfig):  # its keys are a library's, or data
+            if not nested and isinstance(node[each.name], DictConfig):  # its keys belong to a library, or are data
                 OmegaConf.set_struct(node[each.name], False)
         store.store(group=group, name=name, node=node, provider="tltrain")

@@ -1,4 +1,4 @@
-"""The words that configuration keys choose among. A member is a string, equal to its name."""
+"""The words among which configuration keys choose. A member is a string, equal to its name."""
 
 from __future__ import annotations
 
@@ -21,6 +21,12 @@ class MaeRule(StrEnum):
     failed = "failed"
     errors = "errors"
     random = "random"
+
+
+class Level(StrEnum):
+    ts = "ts"
+    pi = "pi"
+    cf = "cf"
 
 
 class Split(StrEnum):
@@ -127,6 +133,11 @@ class Algorithm(StrEnum):
     rejection = "rejection"
 
 
+class Rollout(StrEnum):
+    call = "call"
+    conversation = "conversation"
+
+
 class CriticInit(StrEnum):
     sft = "sft"
     random = "random"
@@ -157,6 +168,19 @@ class Prune(StrEnum):
     unfinished = "unfinished"
     old = "old"
     all = "all"
+
+
+class Gguf(StrEnum):
+    f32 = "f32"
+    f16 = "f16"
+    bf16 = "bf16"
+    q8_0 = "q8_0"
+
+
+class ExportDtype(StrEnum):
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
 
 
 class IsolationLevel(StrEnum):

@@ -1,4 +1,4 @@
-"""The keys of every group but `stage`: `model.KEY`, `data.KEY`, ..., and those outside of groups."""
+"""The keys of every group except `stage`: `model.KEY`, `data.KEY`, ..., and those outside groups."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from tltrain.config.choices import (
     TrackingMode,
 )
 from tltrain.config.keys import key
+from tltrain.config.recipes import ModelRecipes
 from tltrain.config.stages import GENERATED, TOKENS, DemoSizes
 
 # `Optional[...]` because OmegaConf reads the annotations at run time.
 # ruff: noqa: UP045
 
 DAY = 86_400
-"""Seconds."""
+"""One day in seconds."""
 
 
 @dataclass
@@ -37,7 +38,7 @@ class Lora:
     alpha: float = key(16, "LoRA alpha; the adapter is scaled by alpha / r", least=0)
     dropout: float = key(0.05, "dropout probability of the adapter's input", least=0, below=1)
     target_modules: Any = key(["q_proj", "v_proj"], "names of the modules to adapt, or all-linear", among=(list, str))
-    merge: bool = key(True, "save the whole model with the adapter merged into its weights; false: the adapter alone")
+    merge: bool = key(True, "save the whole model with the adapter merged into its weights; false: only the adapter")
     quantize: Optional[Quantization] = key(
         None, "precision of the frozen weights; 4bit: QLoRA; null: not quantized; needs bitsandbytes"
     )
@@ -54,7 +55,7 @@ class SweepSizes:
     size: int = key(MISSING, "number of toolworld trajectories", least=1, most=GENERATED)
     test_size: int = key(MISSING, "number of toolworld questions", least=1, most=GENERATED)
     irm_steps: int = key(MISSING, "optimizer steps of IRM", least=1)
-    max_new_tokens: int = key(MISSING, "longest generated answer in tokens", least=1, most=TOKENS)
+    max_new_tokens: int = key(MISSING, "maximum length of a generated answer in tokens", least=1, most=TOKENS)
 
 
 @dataclass
@@ -62,23 +63,28 @@ class Model:
     name: str = key(MISSING, "name of the model, in tables and for its folder in the cache")
     path: Optional[str] = key(None, "local folder or hub id, used instead of hub and package")
     hub: Optional[str] = key(None, "hub id")
-    package: Optional[str] = key(None, "Python package that ships the model as GGUF, used where it is installed")
+    package: Optional[str] = key(None, "Python package that contains the model as GGUF, used if it is installed")
     random: Optional[dict[str, int]] = key(None, "arguments of LlamaConfig, for a model with random weights")
-    sizes: dict[str, Any] = key({}, "what the model's config.json says, so that stage=plan needs no hub")
+    sizes: dict[str, Any] = key({}, "the values of the model's config.json, so that stage=plan needs no hub")
     dtype: str = key("float32", "dtype of the weights while training; float32, bfloat16 or float16")
     allow_lost_updates: bool = key(
-        False, "train in 16 bits although the learning rate is too small for them and most updates are rounded away"
+        False, "train in 16 bits even if the learning rate is so small that most updates are rounded away"
     )
     bos: Any = key(
         "auto",
-        "begin a conversation with the BOS token; auto: as the model was trained, else as its tokenizer does",
+        "begin a conversation with the BOS token; auto: as the model was trained, otherwise as its tokenizer does",
         among=("auto", True, False),
     )
-    attn_implementation: str = key("sdpa", "implementation of attention, as transformers names it")
-    trust_remote_code: bool = key(False, "run Python code that the model's folder or hub repository brings along")
+    attn_implementation: str = key("sdpa", "implementation of attention, by its name in transformers")
+    trust_remote_code: bool = key(False, "run Python code from the model's folder or hub repository")
     lora: Lora = key(Lora, "LoRA adapter; model.lora.r=8 trains one")
     args: Any = key({}, "training arguments that suit the model", library="trl.SFTConfig")
     irm: Any = key({}, "settings of stage=irm that suit the model", schema=ModelIrm)
+    recipes: Any = key(
+        {},
+        "smaller batches and samples of a model with which a recipe (+recipe=NAME) would not fit",
+        schema=ModelRecipes,
+    )
     demo: dict[str, int] = key({}, "settings of stage=demo that suit the model", schema=DemoSizes)
     sweep: dict[str, int] = key({}, "sizes that suit the model in the experiments on toolworld", schema=SweepSizes)
 
@@ -87,24 +93,22 @@ class Model:
 class Format:
     name: str = key(
         MISSING,
-        "format of conversations; tl: the paper's text; tl_full: the same with all that tools' schemas say; auto: as "
-        "the model was trained, else its own where its chat template knows tools; native: its own; the others are "
+        "format of conversations; tl: the paper's text; tl_full: the same with the tools' whole schemas; auto: as the "
+        "model was trained, otherwise its own if its chat template supports tools; native: its own; the others are "
         "named families",
     )
-    options: dict[str, Any] = key(
-        {}, "variables of the model's chat template, by its own names, such as enable_thinking"
-    )
-    date: str = key("2024-07-26", "what chat templates that write a date take for today, YYYY-MM-DD")
+    options: dict[str, Any] = key({}, "variables of the model's chat template, by their names, such as enable_thinking")
+    date: str = key("2024-07-26", "the date that chat templates write as today, YYYY-MM-DD")
 
 
 @dataclass
 class Data:
-    """What every reader has; a reader's own keys stand in the dataclass that its function names."""
+    """The keys of every reader; further keys are in the dataclass that its function names."""
 
     name: str = key(MISSING, "name of the reader")
-    limit: Optional[int] = key(None, "most trajectories to read; null: all", least=1)
+    limit: Optional[int] = key(None, "maximum number of trajectories to read; null: all", least=1)
     holdout: float = key(
-        0.1, "share of the trajectories kept out of training, to measure the loss on", least=0, below=1
+        0.1, "share of the trajectories held out of training, to measure the loss on", least=0, below=1
     )
     learn_replies: bool = key(
         False, "learn what the assistant says before the conversation goes on, such as questions; false: its last words"
@@ -115,7 +119,7 @@ class Data:
 class FileData(Data):
     path: Any = key(None, "file or folder to read, or a list of files", among=(str, list, type(None)))
     on_error: OnError = key(
-        OnError.stop, "what an unreadable record does; stop: end the run; skip: count it and continue"
+        OnError.stop, "what to do with an unreadable record; stop: end the run; skip: count it and continue"
     )
 
 
@@ -126,10 +130,9 @@ class RotbenchData(FileData):
 
 SPLIT = "whose tools, tasks and wordings; no two splits share any; train, validation (for choices), test"
 TOOL_SET = (
-    "which tools of the split; standard; confusable: tools whose names share a beginning, offered beside each other; "
-    "all: both"
+    "which tools of the split; standard; confusable: tools whose names share a beginning, offered together; all: both"
 )
-QUESTIONS_SEED = "seed of the questions, apart from seed, so that all runs are asked the same"
+QUESTIONS_SEED = "seed of the questions, separate from seed, so that all runs are asked the same questions"
 
 
 @dataclass
@@ -142,17 +145,17 @@ class ToolworldData(Data):
 
 @dataclass
 class Weighting:
-    """What every token weighting has; its own keys are those of its function."""
+    """The keys of every token weighting; further keys are those of its function."""
 
     name: str = key(MISSING, "name of the weighting")
 
 
 @dataclass
 class Benchmark:
-    """What every benchmark has; its own keys stand in the dataclass that its function names."""
+    """The keys of every benchmark; further keys are in the dataclass that its function names."""
 
     name: str = key(MISSING, "name of the benchmark's reader")
-    limit: Optional[int] = key(None, "most questions to ask; null: all", least=1)
+    limit: Optional[int] = key(None, "maximum number of questions to ask; null: all", least=1)
     multi: bool = key(False, "run whole conversations, whose tools are really called")
 
 
@@ -167,8 +170,7 @@ class RotbenchBenchmark(FileBenchmark):
     turns: list[str] = key([], "turns to ask; first, third")
     scoring: Scoring = key(
         Scoring.fixed,
-        "which of the two scorings is the headline, both are written; official: the released scorer; fixed: without "
-        "its mistakes",
+        "the scoring to show first, while both are written; official: the released scorer; fixed: without its mistakes",
     )
 
 
@@ -188,7 +190,7 @@ class ToolworldBenchmark(Benchmark):
 @dataclass
 class ToolworldTurns(Benchmark):
     size: int = key(
-        0, "number of recorded calls, the first ones of as many conversations as it takes", least=0, most=GENERATED
+        0, "number of recorded calls, taken from as many conversations as necessary", least=0, most=GENERATED
     )
     error_rate: float = key(0.17, "share of wrong calls", least=0, below=1)
     split: Split = key(Split.test, SPLIT)
@@ -198,22 +200,22 @@ class ToolworldTurns(Benchmark):
 
 @dataclass
 class GeneralBenchmark(Benchmark):
-    tasks: list[str] = key([], "tasks, groups and tags, as lm-eval names them")
+    tasks: list[str] = key([], "tasks, groups and tags, by their names in lm-eval")
     include_path: Optional[str] = key(None, "folder of your own task definitions, which override lm-eval's")
     fewshot: Optional[int] = key(None, "examples before each question; null: as each task says", least=0, most=1000)
-    unsafe_code: bool = key(False, "run tasks that execute code which the model wrote")
+    unsafe_code: bool = key(False, "run tasks that execute code written by the model")
 
 
 @dataclass
 class Conversations(Benchmark):
-    """What every benchmark of whole conversations has (`multi: true`)."""
+    """The keys of every benchmark of whole conversations (`multi: true`)."""
 
     multi: bool = key(True, "run whole conversations, whose tools are really called")
-    max_turns: int = key(10, "most calls for one turn of the user", least=1, most=10_000)
+    max_turns: int = key(10, "maximum number of calls for one turn of the user", least=1, most=10_000)
     parallel: int = key(
         16, "number of conversations at the same time; stage.batch_size of them share a batch", least=1, most=10_000
     )
-    max_output: int = key(4000, "most characters of a tool's answer that enter the history", least=1)
+    max_output: int = key(4000, "maximum number of characters of a tool's answer in the history", least=1)
 
 
 @dataclass
@@ -227,17 +229,28 @@ class BfclConversations(Conversations, BfclBenchmark):
 
 
 @dataclass
-class ToolEyesConversations(Conversations, FileBenchmark):
+class SandboxedConversations(Conversations):
+    """What every benchmark has whose tools run in a sandbox."""
+
     network: bool = key(False, "let the tools reach the network")
     isolation: IsolationLevel = key(
         IsolationLevel.auto,
-        "the least isolation that tools may run with; nothing weaker is ever taken; auto: landlock; process: none",
+        "minimum isolation of the tools; a weaker one is never used; auto: landlock; process: none",
     )
-    user: str = key("rule", "who answers ask_to_user; rule, terminal, or a file of answers")
     time_limit: float = key(10.0, "time limit of a tool in seconds", least=0.1, most=DAY)
     memory_limit: int = key(
-        2048, "memory limit in MB; of each process of a tool, and of all together", least=64, most=2**24
+        2048, "memory limit in MB, for each process of a tool and for all together", least=64, most=2**24
     )
+
+
+@dataclass
+class ToolEyesConversations(SandboxedConversations, FileBenchmark):
+    user: str = key("rule", "who answers ask_to_user; rule, terminal, or a file of answers")
+
+
+@dataclass
+class PythonToolsConversations(SandboxedConversations, FileBenchmark):
+    module: Optional[str] = key(None, "Python file whose documented functions are the tools")
 
 
 @dataclass
@@ -259,16 +272,16 @@ class Endpoint(Source):
     timeout: float = key(300.0, "seconds without data after which a request is repeated", least=1, most=DAY)
     total_timeout: float = key(
         1800.0,
-        "seconds after which a question without a whole answer ends the run, retries included",
+        "seconds, retries included, after which a question without a complete answer ends the run",
         least=1,
         most=7 * DAY,
     )
-    max_response_size: float = key(8.0, "most megabytes of a response, decompressed", least=0.001, most=1000)
-    retries: int = key(6, "retries of a request, at growing intervals or when the server says", least=0, most=1000)
+    max_response_size: float = key(8.0, "maximum size of a decompressed response in MB", least=0.001, most=1000)
+    retries: int = key(6, "retries of a request, at growing intervals or as the server says", least=0, most=1000)
     limit_field: LimitField = key(
         LimitField.max_tokens,
-        "name of the field that limits an answer to stage.max_new_tokens; OpenAI's reasoning models take "
-        "max_completion_tokens alone",
+        "name of the field that limits an answer to stage.max_new_tokens; OpenAI's reasoning models accept only "
+        "max_completion_tokens",
     )
     temperature: Optional[float] = key(0.0, "sampling temperature; null: the server's default", least=0, most=100)
     extra: dict[str, Any] = key({}, "further fields of the request body; null removes a field")
@@ -277,19 +290,19 @@ class Endpoint(Source):
 
 @dataclass
 class Hardware:
-    device: Device = key(Device.auto, "device to compute on; auto: a GPU where there is one, else the CPU")
-    bf16: Optional[bool] = key(None, "compute in bfloat16; null: where the device supports it")
+    device: Device = key(Device.auto, "device to compute on; auto: a GPU if there is one, otherwise the CPU")
+    bf16: Optional[bool] = key(None, "compute in bfloat16; null: if the device supports it")
     threads: Optional[int] = key(
         None, "CPU threads of each process; null: the cores divided by the processes", least=1, most=4096
     )
     processes: Optional[int] = key(
         None, "number of processes on this machine; null: one for each GPU, one on a CPU", least=1, most=1024
     )
-    nodes: int = key(1, "number of machines, on each of which the same command is started", least=1, most=100_000)
+    nodes: int = key(1, "number of machines; the same command is started on each", least=1, most=100_000)
     node_rank: Optional[int] = key(
-        None, "number of this machine from 0, where nodes is above 1; null: as SLURM says", least=0, most=99_999
+        None, "number of this machine from 0, if nodes is above 1; null: as SLURM says", least=0, most=99_999
     )
-    rendezvous: Optional[str] = key(None, "ADDRESS:PORT of machine 0, where nodes is above 1")
+    rendezvous: Optional[str] = key(None, "ADDRESS:PORT of machine 0, if nodes is above 1")
     deepspeed: Any = key(
         {},
         'DeepSpeed configuration; "auto" is taken from the trainer; empty or null: no DeepSpeed',
@@ -316,15 +329,15 @@ class WandbTracking(Tracking):
     project: str = key("tltrain", "project")
     mode: TrackingMode = key(
         TrackingMode.offline,
-        "where runs go; offline: kept on this machine; online: uploaded; disabled: nothing is recorded",
+        "where runs are recorded; offline: on this machine; online: uploaded; disabled: nowhere",
     )
-    group: Optional[str] = key(None, "group of the run; null: the sweep, or the job whose stage this is")
+    group: Optional[str] = key(None, "group of the run; null: the sweep, or the job to which this stage belongs")
     tags: list[str] = key([], "tags besides the names of model and data")
-    rows: int = key(200, "most rows of a table of samples", least=0, most=1_000_000)
-    upload: bool = key(False, "upload the content of artifacts; false: only where they are, and their digests")
+    rows: int = key(200, "maximum number of rows in a table of samples", least=0, most=1_000_000)
+    upload: bool = key(False, "upload the content of artifacts; false: only their paths and digests")
     timeout: float = key(15.0, "seconds to wait for the server before the run continues offline", least=1, most=DAY)
     finish_timeout: float = key(
-        120.0, "seconds to upload the rest when a job ends; 0, and with upload=true: no limit", least=0, most=7 * DAY
+        120.0, "seconds to upload the rest when a job ends; no limit if 0 or with upload=true", least=0, most=7 * DAY
     )
     dashboard: bool = key(False, "create or update the project's workspace and report when an online job ends")
     panels: Optional[str] = key(None, "file of the dashboard's panels; null: conf/tracking/dashboard/panels.yaml")
@@ -333,12 +346,12 @@ class WandbTracking(Tracking):
 @dataclass
 class Cache:
     dir: str = key(MISSING, "folder of base models and stage results, which all runs share")
-    enabled: bool = key(True, "reuse stage results in stage=pipeline; false: run every stage, in the run's own folder")
+    enabled: bool = key(True, "reuse stage results in stage=pipeline; false: run every stage in the run's own folder")
 
 
 @dataclass
 class Paths:
-    """Where data that is not generated lies; `data.path` and `benchmark.path` default to it."""
+    """Paths of data that is not generated; `data.path` and `benchmark.path` default to them."""
 
     rotbench: Optional[str] = key(None, "RoTBench: folder with first_turn/ and third_turn/")
     toolalpaca: Optional[str] = key(
@@ -351,7 +364,7 @@ class Paths:
 @dataclass
 class Report:
     path: Any = key(None, "stage=report: folder of a sweep, or several folders of jobs", among=(str, list, type(None)))
-    baseline: Optional[str] = key(None, "row that the others are compared with; null: standard SFT")
+    baseline: Optional[str] = key(None, "row with which the others are compared; null: standard SFT")
     texts: bool = key(True, "include questions, answers and golden calls, which may not be yours to publish")
 
 
@@ -359,27 +372,27 @@ class Report:
 class Config:
     stage: Any = key(MISSING, "what to do", among=(dict,))
     model: Any = key(MISSING, "model to train or to ask", schema=Model)
-    format: Any = key(MISSING, "how conversations are written for the model, and its answers read", schema=Format)
+    format: Any = key(MISSING, "how conversations are written and answers are read", schema=Format)
     data: Any = key(MISSING, "trajectories to train on", schema=Data)
     weighting: Any = key(MISSING, "how much each token counts in supervised training", schema=Weighting)
     benchmark: Any = key(MISSING, "questions to evaluate on", schema=Benchmark)
-    source: Any = key(MISSING, "who answers in stage=eval and stage=predict", schema=Source)
+    source: Any = key(MISSING, "who answers in stage=eval, predict and chat", schema=Source)
     hardware: Any = key(MISSING, "device, precision and processes", schema=Hardware)
     tracking: Any = key(MISSING, "where metrics are recorded", schema=Tracking)
     mae: Any = key({}, "rules that say which tool answers are errors; stage.rule chooses", among=(dict,))
     reward: Any = key({}, "reward of each kind of mistake, for IRM", among=(dict,))
-    cache: Cache = key(Cache, "base models and stage results that are made once")
+    cache: Cache = key(Cache, "base models and stage results, which are made only once")
     paths: Paths = key(Paths, "where data that is not generated is")
     report: Report = key(Report, "the page that stage=report and sweeps write")
     overwrite: bool = key(
-        False, "write into the folder of a finished run even where that run was of another stage, whose files stay"
+        False, "write into the folder of a finished run even if it was of another stage, whose files stay"
     )
     certify: Optional[int] = key(
         None,
-        "held-out prompts that the trained model is asked when it is served at the end of stage=sft, pkt or irm, and "
-        "in stage=certify; 0: it is not served; null: 20, but 0 in sweeps",
+        "number of held-out prompts that the served model is asked at the end of stage=sft, pkt or irm and in "
+        "stage=certify; 0: it is not served; null: 20, but 0 in sweeps",
         least=0,
         most=10_000,
     )
-    certify_timeout: float = key(1800.0, "seconds that serving the model and asking it may take", least=1, most=7 * DAY)
+    certify_timeout: float = key(1800.0, "seconds that serving and asking the model may take", least=1, most=7 * DAY)
     seed: int = key(0, "seed of all random numbers", least=0, most=2**32 - 1)

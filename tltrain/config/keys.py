@@ -1,4 +1,4 @@
-"""What a configuration key carries besides its type and default: its meaning, and the values it may have."""
+"""The metadata of configuration keys besides type and default: meaning and allowed values."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 LARGEST = 10**18
-"""No whole number of the configuration is larger: it fits into 64 bits."""
+"""Largest whole number of the configuration, which fits in 64 bits."""
 LARGEST_FLOAT = 1e38
-"""No other number is larger: it fits into 32 bits, and an infinity is none."""
+"""Largest other number, which fits in 32 bits; infinity is not allowed."""
 
 
 def largest(value: float) -> float:
-    """The largest number of the type of `value`."""
+    """Return the largest number allowed for the type of `value`."""
     return LARGEST if isinstance(value, int) else LARGEST_FLOAT
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """The range of a number: `least` and `most` belong to it, `above` and `below` do not; `LARGEST` bounds all."""
+    """The range of a number: `least` and `most` are inclusive, `above` and `below` exclusive; `LARGEST` bounds all."""
 
     least: float | None = None
     most: float | None = None
@@ -42,7 +42,7 @@ class Bounds:
         return self != Bounds()
 
     def __str__(self) -> str:
-        """`0 or more`, `a number from 0 to below 1`: what an error message and the documentation say."""
+        """Return `0 or more`, `a number from 0 to below 1`, ... for error messages and the documentation."""
         low = self.least if self.least is not None else None if self.above is None else f"above {self.above}"
         high = self.most if self.most is not None else None if self.below is None else f"below {self.below}"
         if low is not None and high is not None:
@@ -59,16 +59,15 @@ class Key:
     """The metadata of a configuration field.
 
     Attributes:
-        meaning: what it is, for the documentation.
-        bounds: the values that a number may have.
-        hint: what to do instead, after the error of a value out of bounds.
-        schema: the dataclass of the keys below it, where the node is one.
-        among: the values it may have, where they are no enumeration.
-        types: of a field annotated with Any, the types that its value may have; a node with a schema or a library's
-            arguments is a dict.
-        library: the class of a library whose arguments the node takes, as `tltrain.entry.arguments` names it;
-            `algorithm`: that of the algorithm which stands beside it.
-        only: a key beside it, and the values of that with which it is read; None: it always is.
+        meaning: its meaning, for the documentation.
+        bounds: the range of a number.
+        hint: what to do instead, appended to the error about a value out of bounds.
+        schema: the dataclass of the keys below it, if the field is a node.
+        among: the allowed values, if they are not an enumeration.
+        types: the allowed types of a field annotated with Any; a node with a schema or a library's arguments is a dict.
+        library: the library's class whose arguments the node takes, by its name in `tltrain.entry.arguments`;
+            `algorithm`: the class of the `algorithm` key beside it.
+        only: a key beside it, and the values of that key with which this one is read; None: it is always read.
     """
 
     meaning: str
@@ -96,12 +95,12 @@ def key(
     among: tuple[Any, ...] = (),
     **bounds: float,
 ) -> Any:
-    """A dataclass field that carries a `Key`.
+    """Return a dataclass field with a `Key`.
 
     Args:
         default: a value (lists and dicts are copied), or the dataclass of a nested node.
-        among: the values it may have, or their types (`Key.among`, `Key.types`).
-        bounds: of `Bounds`.
+        among: the allowed values, or their types (`Key.among`, `Key.types`).
+        bounds: arguments of `Bounds`.
     """
     factory: Callable[[], Any] | None = default.copy if isinstance(default, list | dict) else None
     if isinstance(default, type):
@@ -113,5 +112,5 @@ def key(
 
 
 def keys_of(schema: type) -> Mapping[str, Key]:
-    """Name -> metadata of each field of a dataclass, in the order they are written."""
+    """Map the name of each field of a dataclass to its metadata, in the order of the source."""
     return {each.name: each.metadata["key"] for each in fields(schema)}

@@ -1,6 +1,7 @@
-"""Which groups a stage reads: any may be chosen, since sweeps share them; keys that it does not read may not be set.
+"""Which groups a stage reads. Any group may be chosen, since sweeps share them, but keys that it does not read may not
+be set.
 
-`READS` is the one place that says so: the check of the command line, `--help` and the reference of the documentation
+`READS` is the only place that defines this; the check of the command line, `--help` and the documentation's reference
 read it.
 """
 
@@ -21,28 +22,32 @@ READS: Mapping[str, tuple[str, ...]] = {
     "irm": (*_TRAINING, "!model.args", "format", "reward"),
     "eval": (*_ASKING, "benchmark", "mae", "reward", "tracking"),
     "predict": (*_ASKING, "data.path"),
+    "chat": (*_ASKING, "mae"),
     "check": ("data", "!data.holdout", "!data.on_error", "mae", "model.path"),
     "certify": ("data", *_MODEL, "!model.args", "!model.irm", "format", *_DEVICE, "mae"),
+    "export": ("data", *_MODEL, "!model.args", "!model.irm", "format", *_DEVICE, "mae"),
     "inspect": ("data", "!data.holdout", *_MODEL, "!model.args", "!model.irm", "format", "mae", "weighting"),
     "analyze": ("data", "!data.holdout", *_MODEL, "!model.args", "!model.irm", "format", *_DEVICE, "mae"),
     "pipeline": (*_TRAINING, "format", "weighting", "reward", "source"),
+    "gate": (*_TRAINING, "format", "weighting", "reward", "source"),
     "plan": ("data", "model", "!model.demo", "!model.sweep", "format", "hardware", "mae"),
     "cache": (),
     "report": ("tracking",),
 }
-"""Stage -> the groups that it reads, or single keys of one; `!` before what it does not read of a group.
+"""Stage -> the groups that it reads, or single keys of a group; `!` marks keys that it does not read.
 
-`data.path` of stage=predict is the stage's own key, whatever the reader. Not here, since each stage may be told: what
-all stages share (`seed`, `cache`, `paths`, `report`), and `EVERYWHERE`.
+`data.path` of stage=predict is the stage's own key, whatever the reader. Keys that every stage accepts are not listed:
+`seed`, `cache`, `paths`, `report` and `EVERYWHERE`.
 """
 EVERYWHERE = ("hardware.threads",)
-"""Keys that are a property of the machine and not of what is done on it."""
+"""Keys that describe the machine, not the work."""
 GROUPS = ("model", "format", "data", "weighting", "benchmark", "source", "hardware", "tracking", "mae", "reward")
 """The groups that some stages read and others do not."""
 MODEL_ITSELF = ("general", "toolworld_turns")
 """Benchmarks that read the local model itself instead of asking a source for calls."""
 INSTEAD = {
     ("pipeline", "benchmark"): "its benchmarks do: stage.benchmarks=[{name: NAME, KEY: VALUE}]",
+    ("gate", "benchmark"): "it asks about conversations of data.path, stage.holdout; stage=eval does",
     ("demo", "data"): "it trains on generated data, stage.train_size; stage=sft, stage=pkt, … do",
     ("demo", "benchmark"): "it asks generated questions, stage.test_size; stage=eval does",
 }
@@ -50,7 +55,7 @@ INSTEAD = {
 
 
 def reads(stage: str, key: str) -> bool:
-    """Whether a stage reads a key such as `data.path`, as far as its name alone says it."""
+    """Return whether a stage reads a key such as `data.path`, judged by the key's name alone."""
     if key.partition(".")[0] not in GROUPS or key in EVERYWHERE:
         return True
     stated = [each for each in READS[stage] if _within(key, each.removeprefix("!"))]
@@ -58,17 +63,17 @@ def reads(stage: str, key: str) -> bool:
 
 
 def readers(key: str) -> list[str]:
-    """The stages that read a key."""
+    """Return the stages that read a key."""
     return [stage for stage in READS if reads(stage, key)]
 
 
 def groups_of(stage: str) -> list[str]:
-    """What a stage reads, as `READS` has it, without what it leaves out of a group."""
+    """Return the groups and keys that a stage reads, from `READS`, without the entries that begin with `!`."""
     return [each for each in READS[stage] if not each.startswith("!")]
 
 
 def own_keys(stage: str, group: str) -> list[str]:
-    """Keys of a group that the stage reads itself, whatever is chosen: `path` of `data` for stage=predict."""
+    """Return the keys of a group that the stage itself reads, whatever the choice: `data.path` in stage=predict."""
     if group in READS[stage]:
         return []
     return [each.removeprefix(f"{group}.") for each in READS[stage] if each.startswith(f"{group}.")]

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass
-from typing import Any, Self, get_type_hints
+from typing import Any, Optional, Self, get_type_hints
 
 from tltrain.config.choices import OpenText
 from tltrain.config.keys import Bounds, key, keys_of
 from tltrain.errors import TltrainError
 
+# `Optional[...]` because OmegaConf reads the annotations at run time.
+# ruff: noqa: UP045
+
 
 def price(default: float | None, meaning: str) -> Any:
-    """Declare a price. Its range is far beyond `stage.reward_clip`, and so only refuses slips."""
+    """Declare a price. Its range is far beyond `stage.reward_clip`, so it only catches typing errors."""
     return key(default, meaning, least=-100, most=100)
 
 
 @dataclass
 class Reward:
-    """What every reward has; its own keys are those of its function."""
+    """The keys of every reward; further keys are those of its function."""
 
     name: str = key("table", "name of the reward; table: a price for each kind of mistake")
 
@@ -29,10 +32,10 @@ class RewardTable:
 
     format_error: float = price(-2.0, "the call cannot be parsed")
     words_before_call: float | None = price(
-        None, "a thought, a sentence or a code fence stands before the call; null: as format_error (the paper)"
+        None, "a thought, a sentence or a code fence precedes the call; null: as format_error (the paper)"
     )
     missing_call: float | None = price(
-        None, "the answer makes fewer calls than are asked for, and this is one that it lacks; null: as format_error"
+        None, "the answer makes fewer calls than asked for, and this call is missing; null: as format_error"
     )
     tool_hallucination: float = price(-2.0, "the tool is not on offer")
     wrong_tool: float = price(-1.5, "the tool is on offer, but not the right one")
@@ -48,7 +51,7 @@ class RewardTable:
 
     @classmethod
     def from_config(cls, table: Mapping[str, Any]) -> Self:
-        """Make a table from `cfg.reward`, which may leave out keys that are no row.
+        """Make a table from `cfg.reward`, which may omit keys that are not rows.
 
         Raises:
             TltrainError: a row is missing, a key is unknown, or a value has the wrong type or is out of range.
@@ -75,14 +78,14 @@ class RewardTable:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """The least and the greatest reward of all rows."""
+        """The smallest and the largest reward of all rows."""
         values = [self[row.name] for row in fields(RewardTable)]
         return min(values), max(values)
 
 
 @dataclass(frozen=True)
 class RewardSettings(RewardTable):
-    """The table, and the further settings of `cfg.reward` for the reward of a sampled response (IRM)."""
+    """The table, and the other settings of `cfg.reward` for the reward of a sampled response (IRM)."""
 
     cut: float | None = price(
         None,
@@ -90,32 +93,31 @@ class RewardSettings(RewardTable):
     )
     superfluous_call: float | None = key(
         None,
-        "added, over the number of golden calls, for each call of an answer beyond those that are asked for; null: as "
-        "wrong_tool",
+        "added for each call beyond those asked for, divided by the number of golden calls; null: as wrong_tool",
         least=-100,
         most=0,
     )
     called_anyway: float | None = price(
-        None, "a call where no call is right; null, as is abstained: such questions are not asked (the paper)"
+        None, "a call where no call is right; null, together with abstained: do not ask such questions (the paper)"
     )
     abstained: float | None = price(None, "an answer in words where no call is right; set together with called_anyway")
-    trailing_text: float = key(0.0, "added where text stands behind the call", least=-100, most=0)
-    no_end_token: float = key(0.0, "added where a call is read but the response has no end token", least=-100, most=0)
+    trailing_text: float = key(0.0, "added if text follows the call", least=-100, most=0)
+    no_end_token: float = key(0.0, "added if a call can be read but the response has no end token", least=-100, most=0)
     open_text: OpenText = key(
         OpenText.exact,
-        "how the value of an open parameter is priced where nothing else is wrong; exact: as any value (the paper); "
-        "ignored: correct, whatever it says; similarity: between wrong_value and correct, by the words it shares with "
-        "the golden value",
+        "how the value of an open parameter is priced if nothing else is wrong; exact: like any value (the paper); "
+        "ignored: as correct, whatever it says; similarity: between wrong_value and correct, by the words it shares "
+        "with the golden value",
     )
     open_parameters: list[str] = key(
         ["finish.answer"],
-        "parameters whose value is open text, as TOOL.PARAMETER; those that a record of the data names in its field "
-        "open_parameters count as well",
+        "parameters whose value is open text, as TOOL.PARAMETER; those in the field open_parameters of a data record "
+        "count too",
     )
     name_only: bool = key(
         False,
-        "look at the tool's name alone, the text before the first `(`: what the released code does in effect on calls "
-        "with double-quoted values",
+        "compare only the tool's name, the text before the first `(`: the effect of the released code on calls with "
+        "double-quoted values",
     )
 
     def __post_init__(self) -> None:
@@ -134,6 +136,50 @@ class RewardSettings(RewardTable):
         return self.wrong_tool if self.superfluous_call is None else self.superfluous_call
 
 
+@dataclass
+class ConversationReward(Reward):
+    """The reward of a whole conversation (`tltrain.training.conversation_reward`); each call pays one price at most."""
+
+    name: str = key("conversation", "name of the reward; conversation: outcome and calls of a whole conversation")
+    success: float = price(1.0, "the environment's checker accepts the outcome; at the last turn")
+    failure: float = price(
+        -1.0, "it does not, or the conversation reached the turn limit or the model's context; at the last turn"
+    )
+    unknown: float = price(0.0, "the model ended a conversation whose outcome nobody can check; at the last turn")
+    format_error: float = key(-0.25, "a call cannot be parsed", least=-100, most=0)
+    words_before_call: Optional[float] = key(
+        None, "a thought, a sentence or a code fence stands before the call; null: as format_error", least=-100, most=0
+    )
+    tool_hallucination: float = key(-0.25, "the tool is not on offer", least=-100, most=0)
+    parameters: float = key(
+        -0.2, "the call has a parameter that is not documented, or lacks a required one", least=-100, most=0
+    )
+    tool_error: float = key(-0.15, "the tool ran and answered with an error", least=-100, most=0)
+    wrong_tool: float = key(-0.2, "on the golden path: another tool than the next golden call's", least=-100, most=0)
+    wrong_parameters: float = key(
+        -0.1, "on the golden path: the right tool with other parameters than the golden call has", least=-100, most=0
+    )
+    wrong_value: float = key(
+        -0.05, "on the golden path: right tool and parameters, but a wrong value", least=-100, most=0
+    )
+    correct: float = key(0.1, "on the golden path: the next golden call", least=0, most=100)
+    missing_call: float = key(
+        -0.25,
+        "each call by which a turn of the user ends before as many were made as there are golden calls; no price of a "
+        "call may be lower, else giving up avoids it",
+        least=-100,
+        most=0,
+    )
+    superfluous_call: float = key(
+        -0.1, "a call without an error beyond the number of golden calls of the user's turn", least=-100, most=0
+    )
+    call: float = key(-0.02, "each call, where the golden calls are not known", least=-100, most=0)
+    open_parameters: list[str] = key(
+        ["ask_to_user.question"],
+        "parameters whose value is open text, as TOOL.PARAMETER; other words leave a call on the golden path",
+    )
+
+
 def _table_keys() -> type:
     """Return the keys of a choice of `reward` that is a table, as a dataclass that OmegaConf can change."""
     hints = get_type_hints(RewardSettings)
@@ -143,7 +189,7 @@ def _table_keys() -> type:
         given = {name: value for name, value in given.items() if value is not MISSING}
         stated.append((each.name, hints[each.name], field(metadata=each.metadata, **given)))
     made = make_dataclass("TableKeys", stated, bases=(Reward,))
-    made.__module__ = __name__  # by which another process finds it
+    made.__module__ = __name__  # where another process finds it
     return made
 
 
@@ -157,7 +203,7 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     ),
     "name_only": ("true or false", lambda value: isinstance(value, bool)),
 }
-"""Keys that are no numbers: the expected value in words, and a check of a value."""
+"""Keys that are not numbers: the expected value in words, and a check of a value."""
 
 
 def _check_price(name: str, value: Any, bounds: Bounds) -> None:

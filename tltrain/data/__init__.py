@@ -18,13 +18,17 @@ from tltrain.config import FileData, OnError, RotbenchData, ToolworldData
 from tltrain.data import (
     adp,
     anthropic,
+    api_log,
     auto,
     checked,
+    gemini,
     glaive,
     hub,
     irm,
+    langchain,
     native,
     openai,
+    preference,
     prompt_completion,
     responses,
     rotbench,
@@ -70,8 +74,12 @@ READERS: dict[str, Reader] = {
     "toolbench": toolbench.parse,
     "anthropic": anthropic.parse,
     "responses": responses.parse,
+    "gemini": gemini.parse,
+    "langchain": langchain.parse,
     "adp": adp.parse,
     "prompt_completion": prompt_completion.parse,
+    "preference": preference.parse,
+    "api_log": api_log.parse,
     "tltrain": native.parse,
     "turns": _turns,
     "irm": irm.parse,
@@ -124,11 +132,12 @@ def trajectories(data: DictConfig, seed: int, report: ReadReport) -> Iterator[Tr
 def _read(data: DictConfig, seed: int, report: ReadReport) -> Iterable[Trajectory]:
     read = targets.named(data, READERS, "data")
     of_user = data.get(targets.TARGET)
+    if "on_error" in data:
+        report.remedy = "data.on_error=skip leaves such records out and lists them"
     if "record" in targets.called_with(read):
         parse = targets.bound(data, read, "data")
         ours = partial(_parse, parse, data.name)
         parse_record = ours if of_user is None else checked.parser(parse, of_user, Trajectory)
-        report.remedy = "data.on_error=skip leaves such records out and lists them"
         return read_file(_path(data), parse_record, OnError(data.on_error).name, report)
     if of_user is None:
         return targets.call(data, READERS, "data", seed=seed, report=report)
@@ -140,10 +149,10 @@ def _parse(parse: Callable, name: str, record: Any, number: int, notes: Counter[
     try:
         return list(parse(record=record, number=number, notes=notes))
     except FieldError as error:
-        other = auto.recognised(record)
-        if other is None or name in ("auto", other[0]):
+        other, unread = auto.recognised(record), auto.unread(record)
+        if name == "auto" or (other is not None and other[0] == name) or (other is None and unread is None):
             raise
-        remedy = f"{other[1]}, as in data={other[0]}"
+        remedy = f"{other[1]}, as in data={other[0]}" if other else "it looks like {}: {}".format(*unread or ())
         raise FieldError(error.field, error.expected, error.found, remedy) from None
 
 

@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from tltrain.data.arguments import read_arguments
-from tltrain.data.conversations import Entry, Made, is_learned, trajectory
+from tltrain.data.conversations import trajectory
+from tltrain.data.entries import Entry, Made, is_learned
 from tltrain.data.reading import expect, expect_choice, member, optional
 from tltrain.data.schemas import offered_tools
 from tltrain.errors import FieldError

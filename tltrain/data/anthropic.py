@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from typing import Any, Literal, cast
 
 from tltrain.data.arguments import read_named_call
-from tltrain.data.conversations import Entry, Made, is_learned, trajectory
+from tltrain.data.conversations import trajectory
+from tltrain.data.entries import Entry, Made, is_learned
 from tltrain.data.reading import expect, expect_choice, member, optional
 from tltrain.data.schemas import offered_tools
 from tltrain.trajectory import Trajectory

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from tltrain.data.json_text import ONCE
 from tltrain.data.reading import expect, parse_json, shown
 from tltrain.errors import FieldError
 from tltrain.formats.calls import CallSyntaxError, call_end, read_call
@@ -15,8 +16,17 @@ PREFIX = "functions."
 """What OpenAI's models write before a tool's name."""
 
 
+ARGUMENTS = ("arguments", "parameters", "input", "args", "kwargs")
+"""Fields in which a call's arguments may stand; the first that is not null counts."""
+_BESIDE = {"name", "id", "call_id", "tool_call_id", "type", "index", "status", "caller", "cache_control"}
+_BESIDE |= {"description", "thought", "reasoning", "namespace", "extra_content", "created_by"}
+"""Fields of a call that are not its arguments."""
+
+
 def read_arguments(value: Any, where: str, notes: Counter[str]) -> dict[str, Any]:
     """Return the arguments of an object or its JSON text, also encoded twice or written as a Python dict.
+
+    A key that a model wrote twice counts as JSON's readers take it, the last time.
 
     Null, empty text and the empty list, which PHP writes for an empty object, are no arguments. Raises FieldError.
     """
@@ -36,7 +46,10 @@ def _of_text(text: str, where: str, notes: Counter[str]) -> Any:
         return {}
     try:
         return parse_json(text, where)
-    except FieldError:
+    except FieldError as error:
+        if error.expected == ONCE:
+            notes["calls: a key twice in the arguments, of which the last counts"] += 1
+            return parse_json(text, where, once=False)
         if not text.lstrip().startswith("{") or (found := _python_dict(text)) is None:
             raise
     notes["calls: arguments written as a Python dict"] += 1
@@ -63,8 +76,8 @@ def read_value(text: str, where: str, notes: Counter[str]) -> Any:
     """Parse text that is JSON, or a list or dict as Python prints it, which is counted. Raises FieldError."""
     try:
         return parse_json(text, where)
-    except FieldError:
-        found = python_value(text) if text.lstrip()[:1] in ("[", "{") else None
+    except FieldError as error:
+        found = python_value(text) if text.lstrip()[:1] in ("[", "{") and error.expected != ONCE else None
         if not isinstance(found, list | dict):
             raise
     notes[f"{where.partition('[')[0]}: read from Python's notation"] += 1
@@ -80,7 +93,8 @@ def checked(call: Call, tools: Mapping[str, Tool], notes: Counter[str]) -> Call:
     """
     name = offered_name(call.name, tools)
     if name != call.name:
-        notes[f"calls: the prefix `{PREFIX}` left out"] += 1
+        left_out = "spaces around the tool's name" if name == call.name.strip() else f"the prefix `{PREFIX}`"
+        notes[f"calls: {left_out} left out"] += 1
     tool = tools.get(name)
     if tool is None:
         notes["calls: of tools that are not on offer"] += 1
@@ -99,8 +113,8 @@ def checked(call: Call, tools: Mapping[str, Tool], notes: Counter[str]) -> Call:
 
 
 def offered_name(name: str, tools: Mapping[str, Any]) -> str:
-    """Return the name without the prefix `functions.`, if only then a tool has it."""
-    bare = name.removeprefix(PREFIX)
+    """Return the name without spaces around it and the prefix `functions.`, if only then a tool has it."""
+    bare = name.strip().removeprefix(PREFIX)
     return bare if name not in tools and bare in tools else name
 
 
@@ -148,12 +162,20 @@ def _nullable(schema: Mapping[str, Any]) -> bool:
 
 
 def read_named_call(entry: Any, where: str, notes: Counter[str]) -> Call:
-    """Parse `{"name": ..., "arguments": ...}`, where arguments may also be called `parameters` or `input`."""
+    """Parse `{"name": ..., "arguments": ...}`, where arguments may have another name (`ARGUMENTS`).
+
+    Raises:
+        FieldError: it is none, or has no such field but others that may be the arguments.
+    """
     entry = expect(entry, dict, where)
     name = expect(entry.get("name"), str, f"{where}.name") if "name" in entry else None
     if name is None:
         raise FieldError(f"{where}.name", "a string", "no such field")
     if not name.strip():
         raise FieldError(f"{where}.name", "a tool's name", shown(name))
-    key = next((key for key in ("arguments", "parameters", "input") if key in entry), "arguments")
+    key = next((key for key in ARGUMENTS if entry.get(key) is not None), ARGUMENTS[0])
+    if not any(key in entry for key in ARGUMENTS):
+        others = [other for other, value in entry.items() if other not in _BESIDE and value is not None]
+        if others:
+            raise FieldError(f"{where}.arguments", "an object", f"no such field, but {', '.join(others)}")
     return Call(name, read_arguments(entry.get(key), f"{where}.{key}", notes))

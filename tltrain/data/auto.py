@@ -5,15 +5,20 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any
 
 from tltrain.data import (
     adp,
     anthropic,
+    api_log,
+    gemini,
     glaive,
     irm,
+    langchain,
     native,
     openai,
+    preference,
     prompt_completion,
     responses,
     sharegpt,
@@ -69,6 +74,7 @@ FORMATS: dict[str, tuple[Callable[[dict[str, Any]], str], Parse | None]] = {
     "tl_training": (_is_raw, tl_training.parse),
     "turns": (_is_turns, None),
     "irm": (_is_irm, irm.parse),
+    "preference": (preference.recognise, preference.parse),
     "toolace": (toolace.recognise, toolace.parse),
     "toolbench": (toolbench.recognise, toolbench.parse),
     "sharegpt": (sharegpt.recognise, sharegpt.parse),
@@ -76,7 +82,10 @@ FORMATS: dict[str, tuple[Callable[[dict[str, Any]], str], Parse | None]] = {
     "glaive": (glaive.recognise, glaive.parse),
     "responses": (responses.recognise, responses.parse),
     "adp": (adp.recognise, adp.parse),
+    "gemini": (gemini.recognise, gemini.parse),
+    "langchain": (langchain.recognise, langchain.parse),
     "anthropic": (anthropic.recognise, anthropic.parse),
+    "api_log": (api_log.recognise, api_log.parse),
     "prompt_completion": (prompt_completion.recognise, prompt_completion.parse),
     "openai": (openai.recognise, openai.parse),
 }
@@ -91,6 +100,70 @@ def recognised(record: Any) -> tuple[str, str] | None:
     return next(((name, why) for name, (recognise, _) in FORMATS.items() if (why := recognise(record))), None)
 
 
+def _elsewhere(record: dict[str, Any]) -> str:
+    """The name of the field that holds a record's messages, where it is none of those that are looked for."""
+    for key, value in record.items():
+        if isinstance(value, list) and value and all(isinstance(item, dict) and "role" in item for item in value):
+            return key
+    return ""
+
+
+def _inside(record: dict[str, Any]) -> bool:
+    """Return whether a record holds records: each under a name of its own, or in a list below a name or two."""
+    below: list[Any] = list(record.values())[:1]
+    for value in record.values():
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        below += [each[0] if isinstance(each, list) and each else each for each in islice(inner, 1)]
+    return any(recognised(each) is not None for each in below)
+
+
+def _texts(record: dict[str, Any], *keys: str) -> bool:
+    return all(isinstance(record.get(key), str) for key in keys)
+
+
+UNREAD: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "a request of a batch without its response": (
+        lambda record: "custom_id" in record and "body" in record,
+        'join both files by custom_id, {"request": ..., "response": ...}, for data=api_log',
+    ),
+    "a response of a batch without its request": (
+        lambda record: "custom_id" in record and "response" in record,
+        'join both files by custom_id, {"request": ..., "response": ...}, for data=api_log',
+    ),
+    "an answer of an API without its request": (
+        lambda record: isinstance(record.get("choices"), list) or isinstance(record.get("candidates"), list),
+        'store both, {"request": ..., "response": ...}, for data=api_log',
+    ),
+    "a question of BFCL": (lambda record: {"question", "function"} <= record.keys(), "benchmark=bfcl asks them"),
+    "a question of When2Call": (lambda record: "correct_answer" in record, "benchmark=when2call asks them"),
+    "prompts for reinforcement learning, without answers": (
+        lambda record: "prompt" in record and "reward_model" in record,
+        "stage=irm needs golden calls: messages that end with the call, for data=openai",
+    ),
+    "text that a chat template wrote": (
+        lambda record: _texts(record, "text") and "<|" in record["text"],
+        "give the messages that it was made of: which words are a call, the text does not say for sure",
+    ),
+    "Alpaca's instruction and output": (
+        lambda record: _texts(record, "instruction", "output"),
+        "data=prompt_completion reads them once the fields are called prompt and completion",
+    ),
+    "an object that holds records": (
+        _inside,
+        "write them as JSON lines, jq -c '.NAME[]' FILE > records.jsonl, or '.[]' where each has a name",
+    ),
+    "messages in a field of another name": (_elsewhere, "data=openai reads them once the field is called messages"),
+}
+"""What is known and not read: how a record of it is recognised, and what to do."""
+
+
+def unread(record: Any) -> tuple[str, str] | None:
+    """Return what a record is that no reader here reads, and what to do; None if nobody knows."""
+    if not isinstance(record, dict):
+        return None
+    return next(((what, remedy) for what, (is_one, remedy) in UNREAD.items() if is_one(record)), None)
+
+
 class Auto:
     """Reads records in the format of the first one that has any (`data=auto`), and says which that is."""
 
@@ -103,7 +176,26 @@ class Auto:
         if self._parse is None:
             self._choose(record)
         assert self._parse is not None
-        return self._parse(record, number, notes)
+        try:
+            return list(self._parse(record, number, notes))
+        except FieldError as error:
+            raise self._mixed(record, number, error) from None
+
+    def _mixed(self, record: Any, number: int, error: FieldError) -> FieldError:
+        """Return the error, with a remedy if the record has another format than the first one."""
+        other = recognised(record)
+        if other is None or other[0] == self._name:
+            return error
+        parse = FORMATS[other[0]][1]
+        try:
+            list(parse(record, number, Counter()) if parse else [])
+        except FieldError:
+            return error
+        remedy = (
+            f"{other[1]}, as in data={other[0]}, while the file began with data={self._name}: give each format a file "
+            "of its own, or leave these out with data.on_error=skip"
+        )
+        return FieldError(error.field, error.expected, error.found, remedy)
 
     def _choose(self, record: Any) -> None:
         if not isinstance(record, dict):
@@ -111,8 +203,11 @@ class Auto:
             raise FieldError("record", "an object", shown(record))
         found = recognised(record)
         if found is None:
+            expected, known = f"one of the formats {', '.join(FORMATS)}", unread(record)
+            if known is not None:
+                raise FieldError("record", expected, *known)
             named = ", ".join(map(shorten, list(record)[:12])) or "none"
-            raise FieldError("record", f"one of the formats {', '.join(FORMATS)}", f"the fields {named}")
+            raise FieldError("record", expected, f"the fields {named}")
         self._name, why = found
         self._parse = FORMATS[self._name][1]
         if self._parse is None:

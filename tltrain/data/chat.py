@@ -16,6 +16,7 @@ from itertools import islice
 from os import PathLike
 from typing import Any
 
+from tltrain.data import auto
 from tltrain.data.openai import conversation
 from tltrain.data.reading import expect, expect_choice, read_json, records
 from tltrain.data.turns import text_conversation
@@ -74,5 +75,7 @@ def read_history(path: str | PathLike[str]) -> tuple[tuple[Tool, ...], tuple[Mes
         last = f"messages, the role of the last of {len(messages)}"
         expect_choice(messages[-1].role, ["user", "tool"], last)
     except FieldError as error:
-        raise TltrainError(f"{path}: {error}") from None
+        other = auto.recognised(content)
+        hint = f"; {other[1]}, as in data={other[0]}" if other is not None and other[0] != "openai" else ""
+        raise TltrainError(f"{path}: {error}{hint}") from None
     return tools, messages, instructions

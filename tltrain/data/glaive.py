@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from tltrain.data.arguments import read_arguments
-from tltrain.data.conversations import Entry, Made, trajectory
+from tltrain.data.conversations import trajectory
+from tltrain.data.entries import Entry, Made
 from tltrain.data.reading import expect, member, parse_json, parse_json_at, shown
 from tltrain.data.schemas import offered_tools
 from tltrain.errors import FieldError

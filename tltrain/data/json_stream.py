@@ -14,17 +14,18 @@ from typing import Any, BinaryIO
 
 from tltrain.data.containers import TOO_LONG
 from tltrain.data.json_text import bad_json, check, decode, parse_json, raw_json, skip_space
-from tltrain.errors import FieldError, RecordError, TltrainError
+from tltrain.errors import FieldError, RecordError, TltrainError, shorten
 from tltrain.runtime.json_files import MAX_BYTES
 
-WRAPPERS = ("data", "records", "rows", "examples", "items", "instances", "samples", "train")
+SPLITS = ("train", "training", "test", "testing", "valid", "validation", "val", "dev", "eval")
+WRAPPERS = ("data", "records", "rows", "examples", "items", "instances", "samples", *SPLITS)
 """Fields of an object that holds a file's records as a list."""
 Problem = Callable[[int, FieldError], None]
 """Takes the error of the record with this number, and raises it or not."""
 
 _CHUNK = 1 << 20
 _NEAR_END = 64
-_WRAPPER = re.compile(rf'\s*\{{\s*"(?:{"|".join(WRAPPERS)})"\s*:\s*(?=\[\s*\{{)')
+_WRAPPER = re.compile(rf'\s*\{{\s*"({"|".join(WRAPPERS)})"\s*:\s*(?=\[\s*\{{(?!\s*"(?:role|from|type)"))')
 
 
 def numbered_values(path: str | PathLike[str], file: BinaryIO, problem: Problem) -> Iterator[tuple[int, Any]]:
@@ -46,7 +47,7 @@ def numbered_values(path: str | PathLike[str], file: BinaryIO, problem: Problem)
     ):
         yield from _stream(path, _Text(_rejoined(head, file)), problem, listed=False)
         return
-    elif not second and (wrapped := _wrapped(first)) is not None:
+    elif not second and (wrapped := _wrapped(path, first)) is not None:
         yield from enumerate(wrapped, 1)
         return
     for number, line in enumerate(chain(filter(bytes.strip, head), lines), 1):
@@ -95,7 +96,7 @@ def _is_followed(line: bytes) -> bool:
     """Return whether a line holds an object and the beginning of another."""
     try:
         text = decode(line)
-        _, end = raw_json(text, 0, "line")
+        _, end, _ = raw_json(text, 0, "line")
     except FieldError:
         return False
     return text[end:].lstrip(" \t,").startswith("{")
@@ -110,22 +111,53 @@ def _parses(line: bytes) -> bool:
     return True
 
 
-def _wrapped(line: bytes) -> list[Any] | None:
-    """Return the list that an object alone on its line holds under one of `WRAPPERS`."""
+def _wrapped(path: str | PathLike[str], line: bytes) -> list[Any] | None:
+    """Return the list that an object alone on its line holds under one of `WRAPPERS`.
+
+    Raises:
+        TltrainError: it holds several.
+    """
     if not line.startswith(b"{"):
         return None
     try:
-        return records_within(parse_json(decode(line), "line"))
+        value = parse_json(decode(line), "line")
     except FieldError:
         return None
+    try:
+        return records_within(value)
+    except FieldError as error:
+        raise TltrainError(f"{path}: {error}") from None
 
 
 def records_within(value: Any) -> list[Any] | None:
-    """Return the records that an object holds as a list of objects under the one of `WRAPPERS` that it has."""
-    named = [key for key in WRAPPERS if isinstance(value, dict) and isinstance(value.get(key), list)]
-    if len(named) != 1 or not all(isinstance(item, dict) for item in value[named[0]]):
+    """Return the records that an object holds as a list of objects under one of `WRAPPERS`; None if it is a record.
+
+    Raises:
+        FieldError: it holds several such lists, of splits for example.
+    """
+    lists = [key for key, inner in value.items() if _holds_objects(inner)] if isinstance(value, dict) else []
+    named = [key for key in lists if key in WRAPPERS and not _is_message(value[key][0])]
+    if not named or (len(lists) > len(named) and not set(named) & set(SPLITS)):
         return None
+    _check_alone(lists)
     return value[named[0]]
+
+
+def _holds_objects(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
+
+
+def _is_message(item: dict[str, Any]) -> bool:
+    """Return whether an object is a message of a conversation, so that the list of them is no list of records."""
+    return "role" in item or "from" in item or item.get("type") in ("message", "function_call", "reasoning")
+
+
+def _check_alone(lists: list[str]) -> None:
+    """Raise a FieldError where an object holds more than one list of objects: only one can be the records."""
+    if len(lists) > 1:
+        key = shorten(lists[0], 20)
+        remedy = f"write the one to read as a file of its own (jq -c '.{key}[]' FILE > {key}.jsonl)"
+        raise FieldError("file", "one list of records", f"those of {', '.join(map(shorten, lists))}", remedy)
 
 
 class _Text:
@@ -161,12 +193,16 @@ class _Text:
             if self.ended or not self.more():
                 return ""
 
-    def value(self, where: str) -> tuple[Any, str]:
-        """Return the JSON value at this place and its text. Raises FieldError, after which the place is unknown."""
+    def value(self, where: str) -> tuple[Any, str, str | None]:
+        """Return the JSON value at this place, its text, and a key that it has twice.
+
+        Raises:
+            FieldError: it is no JSON; the place is unknown then.
+        """
         while True:
             self.at = skip_space(self.text, self.at)
             try:
-                value, end = raw_json(self.text, self.at, where)
+                value, end, repeated = raw_json(self.text, self.at, where)
             except FieldError as error:
                 if self.ended or not self._is_cut(error):
                     raise
@@ -174,7 +210,7 @@ class _Text:
                 if end < len(self.text) or self.ended:
                     text = self.text[self.at : end]
                     self.at = end
-                    return value, text
+                    return value, text, repeated
             if len(self.text) - self.at > MAX_BYTES:
                 raise FieldError(where, TOO_LONG, "a longer one")
             self.more()
@@ -214,12 +250,12 @@ def _stream(path: str | PathLike[str], text: _Text, problem: Problem, listed: bo
                 for number, value in _items(text, problem):
                     yield number, value
                 if wrapper is not None:
-                    _rest_of_wrapper(text)
+                    _rest_of_wrapper(text, wrapper[1])
                 if text.skip_space():
                     bad_json("end of the list", text.text, text.at, "text after the list")
                 return
             while text.skip_space():
-                value, written = text.value("value")
+                value, *written = text.value("value")
                 wrapped = records_within(value) if number == 1 and not text.skip_space() else None
                 if wrapped is not None:
                     yield from enumerate(wrapped, 1)
@@ -233,7 +269,7 @@ def _stream(path: str | PathLike[str], text: _Text, problem: Problem, listed: bo
             number = error.number
             raise error.error from None
     except FieldError as error:
-        if error.field == "text":
+        if error.field in ("text", "file"):
             raise TltrainError(f"{path}: {error}") from None
         raise RecordError(path, number, error) from None
 
@@ -248,7 +284,7 @@ def _items(text: _Text, problem: Problem) -> Iterator[tuple[int, Any]]:
     try:
         more = text.skip_space() != "]"
         while more:
-            value, written = text.value("item")
+            value, *written = text.value("item")
             if _passes(value, written, "item", number, problem):
                 yield number, value
             more = text.skip_space() == ","
@@ -261,25 +297,32 @@ def _items(text: _Text, problem: Problem) -> Iterator[tuple[int, Any]]:
         raise _ItemError(number, error) from None
 
 
-def _rest_of_wrapper(text: _Text) -> None:
-    """Read what stands behind the list in the object that wraps it."""
+def _rest_of_wrapper(text: _Text, name: str) -> None:
+    """Read what stands behind the list `name` in the object that wraps it.
+
+    Raises:
+        FieldError: another list of objects is there.
+    """
     while text.skip_space() == ",":
         text.at += 1
         text.skip_space()
-        text.value("wrapper")
+        key, *_ = text.value("wrapper")
         if text.skip_space() != ":":
             bad_json("wrapper", text.text, text.at, "expected `:`")
         text.at += 1
         text.skip_space()
-        text.value("wrapper")
+        value, *_ = text.value("wrapper")
+        if _holds_objects(value):
+            _check_alone([name, str(key)])
     if text.skip_space() != "}":
         bad_json("wrapper", text.text, text.at, "expected `,` or `}` after the list")
     text.at += 1
 
 
-def _passes(value: Any, written: str, where: str, number: int, problem: Problem) -> bool:
+def _passes(value: Any, written: list[Any], where: str, number: int, problem: Problem) -> bool:
+    text, repeated = written
     try:
-        check(value, written, where)
+        check(value, text, where, repeated)
     except FieldError as error:
         problem(number, error)
         return False

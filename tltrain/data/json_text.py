@@ -5,23 +5,31 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from itertools import chain
 from typing import Any, NoReturn
 
-from tltrain.errors import FieldError
+from tltrain.errors import FieldError, shorten
 
 MAX_DEPTH = 100
 """The deepest nesting of JSON accepted; it keeps every recursion over a record far from Python's limit."""
 
+ONCE = "each key of an object once"
+"""What is expected where JSON has a key twice; which of its values is meant, nobody can tell."""
 
-def parse_json(text: str, where: str) -> Any:
+
+def parse_json(text: str, where: str, once: bool = True) -> Any:
     """Parse `text` as a single JSON value.
 
+    Args:
+        once: refuse a key that an object has twice; else the last one counts.
+
     Raises:
-        FieldError: it is not JSON, holds more than one value, NaN, an infinity or a lone surrogate, or is nested deeper
-            than `MAX_DEPTH`. No other exception is raised.
+        FieldError: it is not JSON, holds more than one value, NaN, an infinity, a key twice or a lone surrogate, or is
+            nested deeper than `MAX_DEPTH`. No other exception is raised.
     """
-    value, end = parse_json_at(text, 0, where)
+    value, end, repeated = raw_json(text, 0, where)
+    check(value, text[:end], where, repeated if once else None)
     end = skip_space(text, end)
     if end < len(text):
         bad_json(where, text, end, "text after the value")
@@ -30,15 +38,29 @@ def parse_json(text: str, where: str) -> Any:
 
 def parse_json_at(text: str, at: int, where: str) -> tuple[Any, int]:
     """Return the JSON value that starts at `at` (after white space) and where it ends. Raises as `parse_json` does."""
-    value, end = raw_json(text, at, where)
-    check(value, text[at:end], where)
+    value, end, repeated = raw_json(text, at, where)
+    check(value, text[at:end], where, repeated)
     return value, end
 
 
-def raw_json(text: str, at: int, where: str) -> tuple[Any, int]:
-    """Parse as `parse_json_at` does, without the checks beyond JSON's syntax."""
+def raw_json(text: str, at: int, where: str) -> tuple[Any, int, str | None]:
+    """Parse as `parse_json_at` does, without the checks beyond JSON's syntax.
+
+    Returns:
+        The value, where it ends, and a key that an object of it has twice (None if none has).
+    """
+    repeated: list[str] = []
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            repeated.append(next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1))
+        return made
+
+    decoder = json.JSONDecoder(object_pairs_hook=unique, parse_float=_finite, parse_constant=_no_constant)
     try:
-        return _DECODER.raw_decode(text, skip_space(text, at))
+        value, end = decoder.raw_decode(text, skip_space(text, at))
+        return value, end, repeated[0] if repeated else None
     except json.JSONDecodeError as error:
         bad_json(where, text, error.pos, error.msg)
     except RecursionError:
@@ -47,8 +69,13 @@ def raw_json(text: str, at: int, where: str) -> tuple[Any, int]:
         raise FieldError(where, "valid JSON", str(error)) from None
 
 
-def check(value: Any, text: str, where: str) -> None:
-    """Raise FieldError for lone surrogates and deep nesting. The value is only walked if its text could have either."""
+def check(value: Any, text: str, where: str, repeated: str | None = None) -> None:
+    """Raise FieldError for a repeated key, lone surrogates and deep nesting.
+
+    The value is only walked if its text could have one of the latter.
+    """
+    if repeated is not None:
+        raise FieldError(where, ONCE, f"{shorten(repeated)} twice")
     if text.count("{") + text.count("[") > MAX_DEPTH:
         _check_depth(value, where)
     if "\\ud" in text or "\\uD" in text:
@@ -69,7 +96,6 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name}, which is not JSON")
 
 
-_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant)
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 

@@ -13,7 +13,7 @@ other fields for their parameters (`tltrain.data.schemas`), `arguments` as an ob
 `function`, content as a list of text parts, a tool's content as an object, the older `functions`, `function_call` and
 role `function`, a field of a tool's message that states whether the call failed (`tltrain.data.reading.outcome`), a
 thought in `reasoning_content`, `reasoning` or `thinking`, calls and thoughts in the text (`tltrain.data.text_calls`),
-and a field that keeps a message out of the loss (`tltrain.data.conversations.LEARN`). How answers find their calls and
+and a field that keeps a message out of the loss (`tltrain.data.entries.LEARN`). How answers find their calls and
 where system messages go: `tltrain.data.conversations.assemble`.
 
 As a benchmark (`parse_sample`), a record's golden calls are in its field `tool_calls` and its prompt is all of
@@ -29,8 +29,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, TypeGuard
 
-from tltrain.data.arguments import checked, read_named_call
-from tltrain.data.conversations import LEARN, MASK, Entry, Made, assemble, check_tools, is_learned, marked, record_id
+from tltrain.data.arguments import checked, read_named_call, read_value
+from tltrain.data.conversations import assemble, check_tools, note_unlearned, record_id
+from tltrain.data.entries import LEARN, MASK, Entry, Made, is_learned, marked
+from tltrain.data.pairing import calls_within
 from tltrain.data.reading import (
     expect,
     expect_choice,
@@ -45,13 +47,35 @@ from tltrain.data.reading import (
 from tltrain.data.schemas import offered_tools
 from tltrain.data.text_calls import split_tools
 from tltrain.errors import FieldError
+from tltrain.formats.native import THOUGHTS
 from tltrain.trajectory import Message, Sample, Tool, Trajectory
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+_CALLS = ("tool_call", "function_call")
+"""Roles of messages whose content is a call, or a list of calls, as ms-swift writes them."""
+_OTHER_ROLES = {
+    **dict.fromkeys(("human",), "user"),
+    **dict.fromkeys(("ai", "gpt", "model", "bot", "chatbot"), "assistant"),
+    **dict.fromkeys(("ipython", "observation", "environment", "tool_response"), "tool"),
+}
+"""What others call these roles."""
 INSTRUCTIONS = ("system", "developer")
 ANSWERS = ("tool", "function")
-THOUGHTS = ("reasoning_content", "reasoning", "thinking")
-"""Fields in which an assistant message may carry its thought."""
+OUTPUTS = ("output", "result", "results", "response", "observation", "text", "value", "data", "error")
+"""Fields in which a tool's message without `content` may carry its text; `error` says that the call failed."""
+BESIDE = (
+    "tool_calls",
+    "answer",
+    "answers",
+    "response",
+    "completion",
+    "output",
+    "target",
+    "chosen",
+    "expected_output",
+    "golden",
+)
+"""Fields in which a record whose messages are the prompt alone may hold the answer to it."""
 TEXT_PARTS = ("text", "input_text", "output_text")
 _KNOWN = ("role", "content", "tool_calls", "function_call", "tool_call_id", "name")
 
@@ -86,6 +110,11 @@ def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]
     """Parse the one trajectory of a record. Without an id its number is the id; other fields become `meta`."""
     tools, messages, instructions = conversation(record, notes)
     meta = rest(record, "id", _field(record), "tools", "functions", MASK)
+    note_unlearned(messages, notes)
+    if not any(message.role == "assistant" for message in messages) and (named := [k for k in BESIDE if meta.get(k)]):
+        raise FieldError(
+            _field(record), "the assistant's answer as the last message", f"it in `{named[0]}` beside them"
+        )
     yield Trajectory(record_id(record, number), tools, messages, instructions, meta)
 
 
@@ -109,7 +138,8 @@ def parse_sample(record: Any, number: int, notes: Counter[str]) -> Iterator[Samp
     if not prompt or prompt[-1].role == "assistant":
         raise FieldError("messages", "a user's or tool's message before the golden calls", "none")
     offered = {tool.name: tool for tool in tools}
-    golden = tuple(checked(each.call, offered, notes) for each in made)
+    asked = [call for each in made for call in calls_within(each, offered, "tool_calls", notes)]
+    golden = tuple(checked(each.call, offered, notes) for each in asked)
     meta = rest(record, "id", "messages", "tools", "functions", "tool_calls")
     identity = record_id(record, number)
     yield Sample(identity, tools, prompt, golden, instructions, meta, parallel=len(golden) > 1, abstain=not golden)
@@ -172,23 +202,35 @@ def _tools(record: dict[str, Any], messages: list[Any], notes: Counter[str]) -> 
 
 def entry_of(entry: dict[str, Any], where: str, notes: Counter[str]) -> Entry:
     """Parse one message. Raises FieldError."""
-    role = expect_choice(entry.get("role"), ROLES, f"{where}.role")
+    said = entry.get("role")
+    if isinstance(said, str) and said in _CALLS:
+        value = entry.get("content")
+        value = read_value(value, f"{where}.content", notes) if isinstance(value, str) else value
+        held = value if isinstance(value, list) else [value]
+        made = tuple(_made(call, f"{where}.content", notes) for call in held)
+        note_rest(entry, notes, *_KNOWN, *LEARN)
+        return Entry("assistant", where, "", entry, made, learn=is_learned(entry, where), parallel=True)
+    role = expect_choice(_OTHER_ROLES.get(said, said) if isinstance(said, str) else said, ROLES, f"{where}.role")
     known = [*_KNOWN, *(["tools"] if role in INSTRUCTIONS else [])]
     if role in ANSWERS:
         is_error, stated = outcome(entry)
-        note_rest(entry, notes, *known, *filter(None, [stated]))
+        text, field = _answer(entry, where, notes)
+        note_rest(entry, notes, *known, *filter(None, [stated, field]))
+        is_error = True if field == "error" else is_error
         answers, name = _id_or_empty(entry, "tool_call_id"), _text_or_empty(entry, "name")
-        text = _answer(entry, where, notes)
         return Entry("tool", where, text, entry, answers=answers, name=name, is_error=is_error)
     if role != "assistant":
         note_rest(entry, notes, *known)
-        return Entry("system" if role in INSTRUCTIONS else "user", where, text_of(entry, where), entry)
+        text = text_of(entry, where)
+        if role == "user" and not text.strip():
+            notes["messages: of the user without words"] += 1
+        return Entry("system" if role in INSTRUCTIONS else "user", where, text, entry)
     thoughts = [name for name in THOUGHTS if isinstance(entry.get(name), str)]
-    note_rest(entry, notes, *known, *thoughts, *LEARN)
     calls = _calls(entry, where, notes)
     refusal = entry.get("refusal")
     if entry.get("content") is None and isinstance(refusal, str) and refusal:
-        entry = {**entry, "content": refusal}
+        entry = {key: value for key, value in entry.items() if key != "refusal"} | {"content": refusal}
+    note_rest(entry, notes, *known, *thoughts, *LEARN)
     return Entry(
         "assistant",
         where,
@@ -214,7 +256,11 @@ def _id_or_empty(entry: dict[str, Any], key: str) -> str:
 def _calls(entry: dict[str, Any], where: str, notes: Counter[str]) -> list[Made]:
     """Return the calls of an assistant message with their ids."""
     place = f"{where}.tool_calls".lstrip(".")
-    calls = [_made(call, f"{place}[{i}]", notes) for i, call in enumerate(optional(entry, "tool_calls", [], where))]
+    stated = entry.get("tool_calls")
+    if isinstance(stated, str):
+        stated = read_value(stated, place, notes) if stated.strip() else []
+    stated = [] if stated is None else expect(stated, list, place)
+    calls = [_made(call, f"{place}[{i}]", notes) for i, call in enumerate(stated)]
     if entry.get("function_call") is not None:
         calls.append(Made(read_named_call(entry["function_call"], f"{where}.function_call", notes)))
     return calls
@@ -228,14 +274,25 @@ def _made(call: Any, where: str, notes: Counter[str]) -> Made:
     return Made(read_named_call(member(call, "function", dict, where), f"{where}.function", notes), call_id)
 
 
-def _answer(entry: dict[str, Any], where: str, notes: Counter[str]) -> str:
-    """Return a tool's text; an object, a number, or a list of anything but text parts, as JSON."""
-    content = entry.get("content")
+def _answer(entry: dict[str, Any], where: str, notes: Counter[str]) -> tuple[str, str]:
+    """Return a tool's text and the field that holds it; an object, a number or a list, but of text parts, as JSON."""
+    field = "content"
+    if entry.get(field) in (None, ""):
+        field = next((key for key in OUTPUTS if key in entry and not _is_nothing(entry[key])), field)
+        if field != "content":
+            notes[f"messages: a tool's answer read from `{field}`, as it has no content"] += 1
+        elif entry.get(field) is None:
+            notes["messages: a tool's answer without content, read as an empty text"] += 1
+    content = entry.get(field)
     parts = isinstance(content, list) and all(isinstance(part, dict) and "type" in part for part in content)
-    if isinstance(content, dict | int | float) or (isinstance(content, list) and not parts):
+    if isinstance(content, dict | int | float) or (isinstance(content, list) and not (content and parts)):
         notes["messages: a tool's answer that is an object, written as JSON"] += 1
-        return json.dumps(content, ensure_ascii=False)
-    return text_of(entry, where, required=False)
+        return json.dumps(content, ensure_ascii=False), field
+    return text_of({"content": content}, where, required=False), field
+
+
+def _is_nothing(value: Any) -> bool:
+    return value is None or value == "" or isinstance(value, bool)
 
 
 def text_of(entry: dict[str, Any], where: str, required: bool = True) -> str:

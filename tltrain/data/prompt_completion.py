@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from tltrain.data.conversations import Entry, trajectory
+from tltrain.data.conversations import trajectory
+from tltrain.data.entries import Entry
 from tltrain.data.openai import entry_of, tools_in_text
 from tltrain.data.reading import expect, shown
 from tltrain.data.schemas import offered_tools

@@ -311,6 +311,17 @@ def outcome(message: Mapping[str, Any]) -> tuple[bool | None, str | None]:
     return None, None
 
 
+def texts_of(text: str, count: int) -> list[str]:
+    """Return the items of a JSON list of `count` answers, each as text; else the text as the one answer."""
+    try:
+        value = parse_json(text, "")
+    except FieldError:
+        return [text]
+    if not isinstance(value, list) or len(value) != count:
+        return [text]
+    return [item if isinstance(item, str) else json.dumps(item, ensure_ascii=False) for item in value]
+
+
 def note_rest(message: Mapping[str, Any], notes: Counter[str], *known: str) -> None:
     """Count the non-empty fields of a message that are not kept."""
     notes.update(f"messages: `{key}` not kept" for key, value in rest(message, *known).items() if value)

@@ -208,14 +208,21 @@ _LITERAL = ("enum", "examples", "const")
 """Keywords whose values are data, in which null means null."""
 
 
+_UPPER = {word.upper(): word for word in ("string", "number", "integer", "boolean", "array", "object", "null")}
+"""Gemini's words for types."""
+
+
 def _without_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {
-            key: inner if key in _LITERAL else _without_nulls(inner)
-            for key, inner in value.items()
-            if inner is not None or key == "const"
-        }
-    return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value
+    """Return the schema without null keywords, and with JSON schema's words for types."""
+    if isinstance(value, list):
+        return [_without_nulls(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {key: inner for key, inner in value.items() if inner is not None or key == "const"}
+    kept = {key: inner if key in _LITERAL else _without_nulls(inner) for key, inner in kept.items()}
+    if isinstance(kept.get("type"), str):
+        kept["type"] = _UPPER.get(kept["type"], kept["type"])
+    return kept
 
 
 def _nulls(value: Any) -> list[str]:

@@ -20,11 +20,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from tltrain.data.arguments import read_named_call, read_value
-from tltrain.data.conversations import Entry, Made, is_learned, trajectory
+from tltrain.data.conversations import trajectory
+from tltrain.data.entries import Entry, Made, is_learned
 from tltrain.data.openai import tools_in_text
-from tltrain.data.reading import expect, expect_choice, member, optional, parse_json
+from tltrain.data.reading import expect, expect_choice, member, optional, texts_of
 from tltrain.data.schemas import offered_tools
-from tltrain.errors import FieldError
 from tltrain.trajectory import Trajectory
 
 ROLES = {
@@ -66,7 +66,10 @@ def entries_of(record: dict[str, Any], key: str, notes: Counter[str]) -> list[En
         where = f"{key}[{i}]"
         entry = expect(entry, dict, where)
         role = ROLES[expect_choice(entry.get("from"), ROLES, f"{where}.from")]
-        value = member(entry, "value", str, where)
+        value = entry.get("value")
+        if role in ("call", "tool") and isinstance(value, dict | list):
+            value = json.dumps(value, ensure_ascii=False)
+        value = member({**entry, "value": value} if "value" in entry else entry, "value", str, where)
         if role == "call":
             calls = tuple(Made(call) for call in _calls(value, f"{where}.value", notes))
             learn = is_learned(entry, where)
@@ -75,7 +78,7 @@ def entries_of(record: dict[str, Any], key: str, notes: Counter[str]) -> list[En
             found.append(Entry("assistant", where, value, entry, learn=is_learned(entry, where)))
         elif role == "tool":
             count = _open_calls(found)
-            answers = _several(value, count) if count > 1 else [value]
+            answers = texts_of(value, count) if count > 1 else [value]
             found += [Entry("tool", where, text, entry, name=optional(entry, "name", "", where)) for text in answers]
         else:
             found.append(Entry("system" if role == "system" else "user", where, value, entry))
@@ -101,14 +104,3 @@ def _open_calls(entries: list[Entry]) -> int:
         if not entry.parallel:
             break
     return count
-
-
-def _several(text: str, count: int) -> list[str]:
-    """Return the items of a JSON list of `count` answers; else the text as the one answer."""
-    try:
-        value = parse_json(text, "")
-    except FieldError:
-        return [text]
-    if not isinstance(value, list) or len(value) != count:
-        return [text]
-    return [item if isinstance(item, str) else json.dumps(item, ensure_ascii=False) for item in value]

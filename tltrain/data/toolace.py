@@ -15,7 +15,8 @@ from dataclasses import replace
 from typing import Any
 
 from tltrain.data import sharegpt
-from tltrain.data.conversations import Entry, Made, trajectory
+from tltrain.data.conversations import trajectory
+from tltrain.data.entries import Entry, Made
 from tltrain.data.reading import expect, member, parse_json, parse_json_at, shown
 from tltrain.data.schemas import offered_tools
 from tltrain.errors import FieldError

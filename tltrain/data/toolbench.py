@@ -17,7 +17,8 @@ from typing import Any
 
 from tltrain.data import sharegpt
 from tltrain.data.arguments import python_value, read_arguments
-from tltrain.data.conversations import Entry, Made, trajectory
+from tltrain.data.conversations import trajectory
+from tltrain.data.entries import Entry, Made
 from tltrain.data.reading import expect, shown
 from tltrain.data.schemas import offered_tools
 from tltrain.errors import FieldError

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from tltrain.data.arguments import read_named_call, read_value
-from tltrain.data.conversations import Entry, Made, trajectory
+from tltrain.data.conversations import trajectory
+from tltrain.data.entries import Entry, Made
 from tltrain.data.reading import expect, member
 from tltrain.data.schemas import offered_tools
 from tltrain.trajectory import Trajectory
@@ -29,10 +30,11 @@ def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]
     record = expect(record, dict, "record")
     tools = offered_tools(record.get("tools"), "tools", notes)
     answers = record.get("answers")
-    answers = expect(read_value(answers, "answers", notes) if isinstance(answers, str) else answers, list, "answers")
+    answers = read_value(answers, "answers", notes) if isinstance(answers, str) and answers.strip() else answers
+    answers = [answers] if isinstance(answers, dict) and "name" in answers else answers
+    answers = expect([] if answers == "" else answers, list, "answers")
     calls = tuple(Made(read_named_call(entry, f"answers[{i}]", notes)) for i, entry in enumerate(answers))
     entries = [Entry("user", "query", member(record, "query", str)), Entry("assistant", "answers", "", calls=calls)]
     if not calls:
-        notes["records whose question no call answers, with no turn to learn"] += 1
         entries.pop()
     yield trajectory(record, number, tools, entries, notes, ("query", "tools", "answers"))

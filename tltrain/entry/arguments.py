@@ -1,4 +1,4 @@
-"""Arguments that belong to a library (`stage.args`, `model.args`, ...): they keep its names and have its types.
+"""Arguments that belong to a library (`stage.args`, `model.args`, ...): they have the library's names and types.
 
 They are read from the library's source text, since importing it would take seconds.
 """
@@ -25,7 +25,7 @@ ARGUMENTS = {
     "trl.GRPOConfig": (("trl", "trainer/grpo_config.py", "GRPOConfig"), *_TRL),
     "transformers.TrainingArguments": TRAINING_ARGUMENTS,
 }
-"""The libraries' classes of arguments: (package, file, class) of each and of its bases."""
+"""The libraries' argument classes: (package, file, class) of each class and its bases."""
 LLAMA_CONFIG = (("transformers", "models/llama/configuration_llama.py", "LlamaConfig"),)
 
 OURS = {
@@ -40,8 +40,8 @@ OURS = {
     "fsdp": "hardware.fsdp",
     "fsdp_config": "hardware.fsdp",
     "run_name": "hydra.run.dir",
-    "assistant_only_loss": "stage=sft (only turns are learned, always)",
-    "completion_only_loss": "stage=sft (only turns are learned, always)",
+    "assistant_only_loss": "stage=sft (only the assistant's turns are ever learned)",
+    "completion_only_loss": "stage=sft (only the assistant's turns are ever learned)",
     "loss_type": "stage.w_max (each token's loss is weighted)",
     "padding_free": "stage.packing",
     "dataset_kwargs": "data",
@@ -52,19 +52,21 @@ OURS = {
     "pad_token": "model",
     "dataset_text_field": "data",
     "truncation_mode": "stage.truncation",
-    "push_to_hub": "model",
+    "push_to_hub": "stage=export stage.hub=OWNER/NAME (after the training)",
+    "hub_model_id": "stage=export stage.hub=OWNER/NAME (after the training)",
+    "hub_private_repo": "stage=export stage.private=true|false",
     "hub_token": "the environment variable HF_TOKEN",
     "beta": "stage.kl",
     "temperature": "stage.temperature",
     "max_completion_length": "stage.max_new_tokens",
     "reward_weights": "reward",
 }
-"""Arguments of the libraries that have their place elsewhere in our configuration, and where."""
+"""Arguments of the libraries that are set elsewhere in our configuration, and where."""
 NOT_OURS = {"trl.GRPOConfig": ("loss_type",)}
-"""Arguments of a class that pass in spite of `OURS`, which means another argument of that name."""
+"""Arguments of a class that are allowed although `OURS` has their name, which means another argument there."""
 LOSS_TYPES = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo")
 AMONG = {"trl.GRPOConfig": {"loss_type": LOSS_TYPES, "importance_sampling_level": ("token", "sequence")}}
-"""Values of arguments that a library looks at only when it computes the first loss."""
+"""Allowed values of arguments that a library checks only when it computes the first loss."""
 _COUNT, _SHARE, _NOT_NEGATIVE, _INTERVAL = Bounds(least=1), Bounds(least=0, below=1), Bounds(least=0), Bounds(above=0)
 BOUNDS = {
     **dict.fromkeys(
@@ -91,12 +93,12 @@ BOUNDS = {
     "dataset_num_proc": Bounds(least=1, most=1024),
     "dataloader_num_workers": Bounds(least=0, most=1024),
 }
-"""Arguments of the libraries whose values out of range would end in a traceback, or train on nothing."""
+"""Bounds of arguments whose values out of range would end in a traceback, or train on nothing."""
 
 
 @cache
 def library_fields(sources: tuple[tuple[str, str, str], ...]) -> dict[str, str]:
-    """Field name -> annotation, of a library's dataclass, read from its source without importing it.
+    """Map the field names of a library's dataclass to their annotations, read from its source without importing it.
 
     Args:
         sources: (package, file, class) of the class and its bases; the first that has a field decides.
@@ -126,7 +128,7 @@ PYTHON_TYPES = {
 
 
 def check_arguments(arguments: dict[str, Any], where: str, kind: str = "trl.SFTConfig") -> None:
-    """Raise a TltrainError unless all are arguments of `kind` (of `ARGUMENTS`), of its types, and not set elsewhere."""
+    """Raise a TltrainError unless all are arguments of `kind` (in `ARGUMENTS`), have its types and are not `OURS`."""
     fields = library_fields(ARGUMENTS[kind])
     for name, value in arguments.items():
         key = f"{where}.{name}"
@@ -138,12 +140,12 @@ def check_arguments(arguments: dict[str, Any], where: str, kind: str = "trl.SFTC
             raise TltrainError(f"{key}: this is set by {OURS[name].replace('stage.', f'{node}.')}")
         if redact.container({name: value}) != {name: value}:
             raise TltrainError(
-                f"{key}: libraries write their arguments into files (training_args.bin), so a secret does not belong "
-                "there: set the environment variable in which the library looks for it"
+                f"{key}: libraries write their arguments into files (training_args.bin), so do not put a secret here: "
+                "set the environment variable from which the library reads it"
             )
         allowed = [PYTHON_TYPES.get(part.strip().partition("[")[0].strip()) for part in fields[name].split("|")]
         known: list[type] = [t for types in allowed if types for t in types]
-        if not all(allowed):  # an enumeration or another class of the library: given by its name
+        if not all(allowed):  # an enumeration or another class of the library, given by name
             known += [str, dict, type(None)]
         if not isinstance(value, tuple(known)) or (isinstance(value, bool) and bool not in known):
             raise TltrainError(f"{key}: expected {fields[name]}, found {value!r}")
@@ -156,7 +158,7 @@ def check_arguments(arguments: dict[str, Any], where: str, kind: str = "trl.SFTC
 
 
 def check_bounds(value: Any, bounds: Bounds, key: str, hint: str = "") -> None:
-    """Raise a TltrainError unless `value`, which `key` gives, is a number within `bounds`."""
+    """Raise a TltrainError unless `value`, the value of `key`, is a number within `bounds`."""
     if value in bounds:
         return
     large = isinstance(value, int | float) and abs(value) > largest(value)

@@ -52,14 +52,14 @@ def schema_of(group: str, node: DictConfig) -> type:
 
 
 def check_given(cfg: DictConfig) -> None:
-    """Raise a TltrainError where a function of the user's that the stage reads needs a key that is not set."""
+    """Raise a TltrainError if a user's function that the stage reads needs a key that is not set."""
     for group in config.CHOICES:
         if group in reads.groups_of(cfg.stage.name) and cfg[group].get(targets.TARGET) is not None:
             targets.check_given(cfg[group], targets.named(cfg[group], {}, group), group)
 
 
 def _functions(group: str, node: DictConfig) -> Mapping[str, Callable]:
-    """Return our functions of a group by name; imported here, since `--help` needs none of them."""
+    """Return our functions of a group by name; they are imported here since `--help` needs none of them."""
     if group == "data":
         from tltrain.data import READERS
 
@@ -88,8 +88,8 @@ def _functions(group: str, node: DictConfig) -> Mapping[str, Callable]:
         from tltrain.environments import registry
 
         if node.get(targets.TARGET) is None:
-            registry.kind_of(node)  # its error explains that multi=true rules the name out
-        return {name: kind.make for name, kind in registry.ENVIRONMENTS.items()}
+            registry.check_name(node)  # its error explains that multi=true rules the name out
+        return registry.ENVIRONMENTS
     from tltrain.evaluation.benchmarks import LOADERS
 
     return LOADERS | {
@@ -122,7 +122,7 @@ def bind(cfg: DictConfig) -> None:
 
 @dataclass
 class Rule:
-    """What every error rule has that is a function: no keys but the function's own."""
+    """The schema of an error rule that is a function: it has only the function's own keys."""
 
 
 def _bound_rule(name: str, node: DictConfig) -> DictConfig:
@@ -142,7 +142,7 @@ def _bound_rule(name: str, node: DictConfig) -> DictConfig:
 
 
 def _merged(where: str, schema: type, node: DictConfig) -> DictConfig:
-    """Return a node with the defaults and the types of a schema. Raises TltrainError for a value of another type."""
+    """Return a node with the defaults and types of a schema; raise TltrainError for a value of another type."""
     whole = OmegaConf.structured(schema)
     OmegaConf.set_struct(whole, False)
     try:
@@ -196,7 +196,7 @@ def why_unread(group: str, choice: str, name: str, keys: Iterable[str]) -> str:
     """
     found = {other: config.keys_of(schema) for other, schema in schemas(group).items()}
     having = [other for other, known in found.items() if name in known]
-    others = [f"{group}={other}" for other in sorted(having, key=lambda other: other != "auto")]  # it reads most files
+    others = [f"{group}={other}" for other in sorted(having, key=lambda other: other != "auto")]  # auto reads most
     if not others:
         known = dict.fromkeys([*keys, *(each for known in found.values() for each in known)])
         raise TltrainError(f"{group}.{name}: no such key{suggestion(name, known)}")
@@ -204,7 +204,7 @@ def why_unread(group: str, choice: str, name: str, keys: Iterable[str]) -> str:
 
 
 def _do(others: list[str]) -> str:
-    """Return who reads a key: `data=irm, data=openai, … do`."""
+    """Say which choices read a key: `data=irm, data=openai, … do`."""
     shown = [*others[:_SHOWN], *(["…"] if len(others) > _SHOWN else [])]
     return f"{', '.join(shown)} {'do' if len(others) > 1 else 'does'}"
 
@@ -267,7 +267,7 @@ def refuse_unread(cfg: DictConfig) -> None:
 def _tokenizer_of_data(cfg: DictConfig) -> bool:
     """Return whether the model's tokenizer is trained on the data, so that a stage that asks the model reads it."""
     model = cfg.model
-    asked = cfg.stage.name in ("eval", "predict") and unread.asks_model(cfg)
+    asked = cfg.stage.name in unread.ASKING and unread.asks_model(cfg)
     return asked and model.random is not None and model.path is None
 
 
@@ -289,7 +289,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _check_only(cfg: DictConfig, key: str, schema: type) -> None:
-    """Raise a TltrainError if a sibling key, such as the algorithm, leaves a key unread; `schema`: its group's."""
+    """Raise a TltrainError if a sibling key, such as the algorithm, leaves a key of the group's `schema` unread."""
     where, *names = key.split(".")
     node = cfg[where]
     for name in names:

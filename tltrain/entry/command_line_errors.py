@@ -1,4 +1,4 @@
-"""Composition errors of Hydra, OmegaConf and YAML in one line that names the key and what would be right."""
+"""Turn composition errors of Hydra, OmegaConf and YAML into one line that names the key and the remedy."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _BELOW_NULL = "Unexpected type for root"
 
 
 def of_composition(error: AssertionError) -> bool:
-    """Whether an assertion failed because of what was composed, and not because of a bug."""
+    """Return whether an assertion failed because of the composed configuration, and not because of a bug."""
     return _BELOW_NULL in str(error)
 
 
 def one_line(error: BaseException, typed: Sequence[str] = ()) -> str:
-    """A composition error of Hydra, OmegaConf or YAML in one line that names the key and what would be right.
+    """Return a composition error of Hydra, OmegaConf or YAML as one line that names the key and the remedy.
 
     Args:
         typed: the words of the command line.
@@ -48,7 +48,7 @@ def one_line(error: BaseException, typed: Sequence[str] = ()) -> str:
         mark = error.problem_mark or error.context_mark
         return f"{mark.name}, line {mark.line + 1}: expected YAML, found: {error.problem}" if mark else str(error)
     if found := re.search(r"Additional config directory '(?P<folder>[^']*)' not found", text):
-        what = "is no folder" if Path(found["folder"]).exists() else "does not exist"
+        what = "is not a folder" if Path(found["folder"]).exists() else "does not exist"
         return f"--config-dir: {found['folder']} {what}"
     if found := re.search(r"In '(?P<file>[^']+)': Could not load '(?P<choice>[^']+)'", text):
         choices = [*config.SCHEMAS, *(_choice(file) for file in config.CONF_DIR.glob("*/**/*.yaml"))]
@@ -65,7 +65,7 @@ def one_line(error: BaseException, typed: Sequence[str] = ()) -> str:
         near = suggestion(found["choice"].lower(), choices)
         return f"{found['group']}={found['choice']}: no such choice{near}; there are: {', '.join(choices)}"
     if found := re.search(r"An item is already at '(?P<key>[^']+)'", text):
-        return f"{found['key']}: it is there already, so without +: {found['key']}=VALUE"
+        return f"{found['key']}: this key exists already, so leave out the +: {found['key']}=VALUE"
     if found := re.search(r"(?:Could not override|Could not append to config.*) '(?P<key>[^']+)'", text):
         return f"{found['key']}: no such key{_near_key(found['key'])}; see `{program.name()} --cfg job`"
     if found := re.search(r"(?P<what>(?:Value|Invalid value|Cannot|field ).*)\n\s*full_key: (?P<key>\S+)", text):
@@ -75,10 +75,10 @@ def one_line(error: BaseException, typed: Sequence[str] = ()) -> str:
 
 
 def wrong_type(what: str, given: str = "") -> str:
-    """OmegaConf's words for a value of another type, with what would be right.
+    """Reword OmegaConf's message about a value of the wrong type, with the expected type.
 
     Args:
-        given: the value as it was typed, where OmegaConf's words do not have it.
+        given: the value as typed, if OmegaConf's message does not contain it.
     """
     pattern = r"Value '(?P<value>.*)' of type '\w+' could not be converted to (?P<type>Integer|Float)"
     if found := re.search(pattern, what):
@@ -86,7 +86,7 @@ def wrong_type(what: str, given: str = "") -> str:
         unit = re.fullmatch(r"(?P<number>[-+]?[\d_]*\.?\d+) ?(?P<unit>[a-zA-Z%]+)", found["value"])
         hint = f"; write it without a unit: {_without_unit(unit)}" if unit else ""
         if found["value"].startswith("["):
-            hint = f"; several are a sweep, without brackets: -m KEY={found['value'][1:-1].replace(' ', '')}"
+            hint = f"; several values are a sweep, without brackets: -m KEY={found['value'][1:-1].replace(' ', '')}"
         return f"expected {kind}, found {found['value']}{hint}"
     if found := re.search(r"Value '(?P<value>.*)' is not a valid bool", what):
         return f"expected true or false, found {found['value']}"
@@ -100,28 +100,28 @@ def wrong_type(what: str, given: str = "") -> str:
 
 
 def _without_unit(found: re.Match[str]) -> str:
-    """The number of `80GB`, and of `10k` all its digits."""
+    """Return the number in `80GB`; write out the digits of `10k`."""
     factor = _THOUSANDS.get(found["unit"].lower())
     return found["number"] if factor is None else f"{float(found['number']) * factor:.0f}"
 
 
 def _choice(file: Path) -> str:
-    """A file of `conf/` as a defaults list names it: `model/tiny`."""
+    """Return a file of `conf/` as a defaults list names it: `model/tiny`."""
     return file.relative_to(config.CONF_DIR).with_suffix("").as_posix()
 
 
 def _below_null(typed: Sequence[str]) -> str:
-    """The line for a key below a mapping that is null: `model.random` of most models."""
+    """Return the line for a key below a mapping that is null: `model.random` of most models."""
     keys = [word.lstrip("+").partition("=")[0] for word in typed]
     key = next((key for key in keys if key.startswith("model.random.")), "model.random")
     return f"{key}: the chosen model has no random weights; model=tiny has"
 
 
 def _conflict(file: str, key: str, typed: Sequence[str]) -> str | None:
-    """The line for an experiment beside a stage that it was not written for; None where it is for the one typed.
+    """Return the line for an experiment with a stage for which it was not written; None if it was written for it.
 
     Args:
-        key: what the file sets, and the typed stage does not have.
+        key: the key that the file sets and the typed stage lacks.
     """
     if not file.startswith("experiment/") or not key.startswith("stage."):
         return None
@@ -140,13 +140,13 @@ def _conflict(file: str, key: str, typed: Sequence[str]) -> str | None:
         return None
     experiment = f"+experiment={file.removeprefix('experiment/')}"
     return (
-        f"{experiment} is for stage={own}, and stage={stage} has no {key}, which it sets: leave out stage={stage}, or "
-        f"{experiment}"
+        f"{experiment} is for stage={own} and sets {key}, which stage={stage} does not have: leave out stage={stage} "
+        f"or {experiment}"
     )
 
 
 def _folders(typed: Sequence[str]) -> list[Path]:
-    """Where choices come from: the user's `--config-dir`, then ours."""
+    """Return the folders of choices: the user's `--config-dir`, then ours."""
     own = []
     for word, following in zip(typed, [*typed[1:], ""], strict=True):
         flag, _, value = word.partition("=")
@@ -156,7 +156,7 @@ def _folders(typed: Sequence[str]) -> list[Path]:
 
 
 def _near_key(key: str) -> str:
-    """A suggestion for a misspelt `node.key`, from the schemas: a near name, or the key whose meaning is the word."""
+    """Suggest a key for a misspelt `node.key`: one with a similar name, or one whose meaning begins with the word."""
     where, _, name = key.rpartition(".")
     if "@" in key:
         return f"; {key.partition('@')[0]}=CHOICE chooses, without @"
@@ -174,7 +174,7 @@ def _near_key(key: str) -> str:
 
 
 def _schemas_at(where: str) -> list[type]:
-    """The schemas of a node such as `model.lora`; of the root with ""."""
+    """Return the schemas of a node such as `model.lora`; "" is the root."""
     group, *below = where.split(".") if where else ["config"]
     found = [schema for place, schema in config.SCHEMAS.items() if place.split("/")[1] == group]
     found += [known.schema for name, known in config.keys_of(config.Config).items() if name == group and known.schema]

@@ -1,4 +1,4 @@
-"""Make configurations within a run: that of a stage from another's, or composed through the run's search path."""
+"""Make configurations within a run: derived from another stage's, or composed through the run's search path."""
 
 from __future__ import annotations
 

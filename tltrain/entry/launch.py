@@ -1,7 +1,7 @@
 """Start the processes of a run with torch's elastic launcher, from a single `python -m tltrain`.
 
-The process that the user started composes the configuration once, and passes it to the workers in a file that only the
-user can read; a worker reads no command line. Under torchrun, accelerate, deepspeed or srun the processes exist already
+The process that the user started composes the configuration once and passes it to the workers in a file that only the
+user can read; workers read no command line. Under torchrun, accelerate, deepspeed or srun the processes exist already,
 and this module starts none.
 """
 
@@ -48,7 +48,7 @@ from tltrain.runtime.resolver import resolve
 
 TRAINING = ("sft", "pkt", "irm")
 """Stages that all processes run; rank 0 runs the others, and the other ranks help where a local model answers."""
-LAUNCHED = (*TRAINING, "demo", "pipeline", "eval")
+LAUNCHED = (*TRAINING, "demo", "pipeline", "gate", "eval")
 """Stages that use several processes."""
 SHOWN = ("check", "mae", *TRAINING, "demo")
 """Stages whose result a module of the same name in `tltrain.views` shows; the others show their own."""
@@ -61,7 +61,7 @@ STDERR_LINES = 40
 def run_stage(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage that `cfg` names in `folder` with all processes, show its result, and return its metrics.
 
-    `tltrain.views` shows the result. It is not in the digest of a stage's code, so that editing it rebuilds no stage.
+    `tltrain.views` shows the result. It is not in the digest of a stage's code, so editing it reruns no stage.
     """
     name = cfg.stage.name
     run = f"{config.stage_module(name)}:run"
@@ -79,13 +79,13 @@ def run_stage(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def show(cfg: DictConfig, folder: Path, metrics: dict[str, Any]) -> None:
-    """Show what a finished stage made. SIGTERM is deferred: a resumed run would not come back to it."""
+    """Show the result of a finished stage. SIGTERM is deferred, since a resumed run would not show it again."""
     with preemption.deferred():
         resolve(f"tltrain.views.{config.STAGES[cfg.stage.name]}:show")(cfg, folder, metrics)
 
 
 def show_again(cfg: DictConfig, folder: Path, metrics: dict[str, Any]) -> None:
-    """Show a finished training that was stopped before its picture was drawn."""
+    """Show a finished training run that was stopped before its picture was drawn."""
     if cfg.stage.name in TRAINING and (folder / "history.jsonl").is_file():
         picture = resolve(f"tltrain.views.{config.STAGES[cfg.stage.name]}:PICTURE")
         if not (folder / picture).exists():
@@ -99,7 +99,7 @@ def train(run: str, cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def _train(run: str, cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # TRL's word for it
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # a warning that TRL causes
     if not cfg.hardware.deepspeed:
         return resolve(run)(cfg, folder)
     import torch
@@ -108,7 +108,7 @@ def _train(run: str, cfg: DictConfig, folder: Path) -> dict[str, Any]:
         os.environ["DS_ACCELERATOR"] = "cpu"  # before DeepSpeed is imported, which would look for others
     from tltrain.training import engines
 
-    # DeepSpeed calls functions of torch's that are about to be renamed, and Python would say so at each call.
+    # DeepSpeed calls torch functions that are about to be renamed, and Python would warn at each call.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     try:
         return resolve(run)(cfg, folder)
@@ -142,7 +142,7 @@ def wanted(cfg: DictConfig) -> bool:
 
 @dataclass(frozen=True)
 class Failure:
-    """How a worker ended. `user`: by a mistake of the user's, which needs no traceback."""
+    """How a worker ended. `user`: the user caused it, so no traceback is needed."""
 
     rank: int
     line: str
@@ -155,7 +155,7 @@ def launch(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage in workers and return its metrics.
 
     Raises:
-        TltrainError: a worker failed (the message has its rank unless it is 0), or there is no secret for all machines.
+        TltrainError: a worker failed (the message has its rank unless it is 0), or the machines share no secret.
     """
     secret = shared_secret.new() if cfg.hardware.nodes == 1 else shared_secret.of_user(os.environ)
     with terminal.status("loading torch"):
@@ -175,7 +175,7 @@ def launch(cfg: DictConfig, folder: Path) -> dict[str, Any]:
                 )
             except ChildFailedError as error:
                 codes = {failure.exitcode for failure in error.failures.values()}
-                # After a failure the launcher sends SIGTERM to the other workers; that is no preemption.
+                # After a failure the launcher sends SIGTERM to the other workers, which is not a preemption.
                 if preemption.EXIT in codes and codes <= {preemption.EXIT, -signal.SIGTERM}:
                     preemption.stop()  # only a worker received SIGTERM, and all have saved
                 raise TltrainError(_why(error.failures, Path(place))) from error
@@ -274,15 +274,15 @@ def _signals() -> Iterator[None]:
         raise SystemExit(128 + int(error.sigval)) from error
     finally:
         for name, handler in before.items():
-            with suppress(ValueError, TypeError):  # outside the main thread none were set
+            with suppress(ValueError, TypeError):  # outside the main thread no handlers were set
                 signal.signal(name, handler)
 
 
 def _why(failures: Mapping[int, Any], place: Path) -> str:
     """Return the line of the worker that failed first, and print its traceback unless the user caused the failure.
 
-    A worker that a signal killed reports nothing, and the others may only report that they lost it. A killed worker
-    that had reported an error before (libraries abort during teardown) failed because of that error.
+    A worker that was killed by a signal reports nothing, and the others may only report that they lost it. If a killed
+    worker reported an error first (libraries abort during teardown), that error is the cause.
     """
     reports = [Failure(**json_files.read_object(file)) for file in place.glob("failed-*.json")]
     first = min(reports, key=lambda report: report.time, default=None)
@@ -297,9 +297,9 @@ def _why(failures: Mapping[int, Any], place: Path) -> str:
         for failure in killed.values():
             _show_stderr(place, failure.local_rank)
         names = {signal.Signals(-failure.exitcode).name for failure in killed.values()}
-        # The launcher also kills workers that do not end in time: then it is not known which was the first.
+        # The launcher also kills workers that do not end in time; then it is unknown which one failed first.
         who = f"rank {next(iter(killed))}" if len(killed) == 1 else f"ranks {' and '.join(map(str, killed))}"
-        hint = "; was the memory of this machine used up?" if "SIGKILL" in names else ""
+        hint = "; did this machine run out of memory?" if "SIGKILL" in names else ""
         also = f" (another process failed too: {said})" if said else ""
         return f"{who}: killed by {' and '.join(sorted(names))}{hint}{also}"
     if first is None:
@@ -379,6 +379,6 @@ def _report(place: Path, rank: int, error: Exception) -> None:
     trace = "" if user else "".join(traceback.format_exception(error))
     failure = Failure(rank, distributed.in_one_line(error), trace, user, time.time())
     part = place / f".failed-{rank}"
-    with suppress(OSError):  # not by `runs`, where only rank 0 writes
+    with suppress(OSError):  # not with `runs`, where only rank 0 writes
         part.write_text(json.dumps(asdict(failure)), encoding="utf-8")
         part.rename(place / f"failed-{rank}.json")

@@ -1,4 +1,4 @@
-"""What the program is called, and its version."""
+"""The program's name and version."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from tltrain.runtime import fingerprints
 
 
 def name() -> str:
-    """What the user types to start the program: `tltrain` where it was started by that script."""
+    """Return what the user types to start the program: `tltrain` if that script started it."""
     return "tltrain" if Path(sys.argv[0]).stem == "tltrain" else "python -m tltrain"
 
 
 def version() -> str:
-    """The versions of tltrain, of Python and of the libraries, from their metadata: none of them is imported."""
+    """Return the versions of tltrain, Python and the libraries, from metadata without importing them."""
     own, *libraries = (
         f"{package} {fingerprints.version(package) or 'not installed'}"
         for package in ("tltrain", "torch", "transformers", "trl")

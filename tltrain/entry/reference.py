@@ -1,7 +1,7 @@
-"""The configuration explained: every key of every choice with its type, default, range and meaning.
+"""The configuration reference: every key of every choice with its type, default, range and meaning.
 
-`rows` reads the dataclasses of `tltrain.config` and a composed configuration; `markdown` makes pages from them for the
-documentation, `tltrain.entry.usage` what `stage=pkt --help` prints. Nothing here loads torch.
+`rows` reads the dataclasses of `tltrain.config` and a composed configuration. `markdown` makes pages for the
+documentation from them, and `tltrain.entry.usage` makes what `stage=pkt --help` prints. Nothing here loads torch.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ GROUPS = ("stage", "model", "format", "data", "weighting", "benchmark", "source"
 """The groups whose choices have keys that a schema explains."""
 VERBATIM = {
     "experiment": "Sweeps that end in a report: `+experiment=NAME`.",
+    "recipe": "Settings of a training by the GPU there is: `+recipe=NAME`.",
     "mae": "Rules that say which tool answers are errors; `stage.rule` chooses one.",
 }
-"""Folders of `conf/` whose files are shown as they are, and what they hold."""
+"""Folders of `conf/` whose files are shown verbatim, and what they contain."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One key: `default` is the value that the choice gives it, `origin` the interpolation that value comes from."""
+    """One key: `default` is its value in the choice, `origin` the interpolation from which the value comes."""
 
     key: str
     type: str
@@ -50,7 +51,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Choice:
-    """A choice of a group: what the comment at the head of its file says, its keys, and what a stage reads."""
+    """A choice of a group: the comment at the top of its file, its keys, and for a stage what it reads."""
 
     group: str
     name: str
@@ -63,12 +64,12 @@ class Choice:
 
 
 def names_of(group: str) -> list[str]:
-    """The choices of a group."""
+    """Return the choices of a group."""
     return sorted(file.stem for file in (config.CONF_DIR / group).glob("*.yaml"))
 
 
 def comment_of(file: Path) -> tuple[str, ...]:
-    """The lines of the comment at the head of a file, without their `# `."""
+    """Return the lines of the comment at the top of a file, without their `# `."""
     lines = []
     for line in file.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
@@ -78,7 +79,7 @@ def comment_of(file: Path) -> tuple[str, ...]:
 
 
 def schema_of(cfg: DictConfig, group: str) -> type:
-    """The schema of a group in a composed configuration."""
+    """Return the schema of a group in a composed configuration."""
     if group == "stage":
         return config.stage_schema(cfg.stage.name)
     if group in config.CHOICES:
@@ -87,27 +88,27 @@ def schema_of(cfg: DictConfig, group: str) -> type:
 
 
 def choice_of(cfg: DictConfig, group: str, name: str, folder: Path = config.CONF_DIR) -> Choice:
-    """A choice, from a configuration that was composed with it.
+    """Return a choice, from a configuration that was composed with it.
 
     Args:
-        folder: where the file of the choice is looked for; without it the choice has no comment.
+        folder: the folder with the choice's file; if the file is not there, the choice has no comment.
     """
     file = folder / group / f"{name}.yaml"
     comment = comment_of(file) if file.is_file() else ()
-    if group in config.CHOICES and cfg[group].get(targets.TARGET) is not None:  # its file names no schema of all keys
+    if group in config.CHOICES and cfg[group].get(targets.TARGET) is not None:  # its schema lacks keys
         cfg[group] = choices.bound(group, OmegaConf.masked_copy(cfg[group], list(cfg[group])), name)
     own = tuple(rows(cfg[group], schema_of(cfg, group), group))
     return Choice(group, name, comment, own, read_by(cfg.stage.name) if group == "stage" else "")
 
 
 def read_by(stage: str) -> str:
-    """A sentence about the groups whose keys a stage reads."""
+    """Return a sentence about the groups whose keys a stage reads."""
     groups = reads.groups_of(stage)
     return f"Reads the keys of {', '.join(groups)}." if groups else "Reads the keys of no other group."
 
 
 def rows(node: DictConfig | None, schema: type, where: str = "") -> Iterator[Row]:
-    """A row for each key of `schema` and below, with the values of `node` (None: it is not set)."""
+    """Yield a row for each key in and below `schema`, with the values of `node` (None: not set)."""
     hints = typing.get_type_hints(schema)
     for name, known in config.keys_of(schema).items():
         key = f"{where}.{name}" if where else name
@@ -130,7 +131,7 @@ def rows(node: DictConfig | None, schema: type, where: str = "") -> Iterator[Row
 
 
 def _value(node: DictConfig | None, name: str) -> tuple[Any, str]:
-    """The value of a key, `...` where it has none, and the interpolation that it comes from, if any."""
+    """Return the value of a key, `...` if it has none, and the interpolation from which it comes, if any."""
     if node is None or name not in node or OmegaConf.is_missing(node, name):
         return ..., ""
     if not OmegaConf.is_interpolation(node, name):
@@ -138,12 +139,12 @@ def _value(node: DictConfig | None, name: str) -> tuple[Any, str]:
     origin = config.plain(node, resolve=False)[name]
     try:
         return node[name], origin
-    except OmegaConfBaseException:  # it refers to what another choice would have
+    except OmegaConfBaseException:  # it refers to a key of another choice
         return origin, ""
 
 
 def _library_rows(row: Row, node: DictConfig | None, library: str, value: Any) -> Iterator[Row]:
-    """The node of a library's arguments, and those that have a value."""
+    """Yield a row for the node of a library's arguments, and one for each argument with a value."""
     if library == "algorithm":
         kind = IRM_ARGUMENTS["ppo" if node is None else node.algorithm.name]
         named = ", ".join(f"{name}: {kind}" for name, kind in IRM_ARGUMENTS.items())
@@ -158,7 +159,7 @@ def _library_rows(row: Row, node: DictConfig | None, library: str, value: Any) -
 
 
 def _open_rows(node: DictConfig, where: str) -> Iterator[Row]:
-    """The values in a node without a schema."""
+    """Yield a row for each value in a node without a schema."""
     for name in map(str, node):
         key = f"{where}.{name}"
         value, origin = _value(node, name)
@@ -169,7 +170,7 @@ def _open_rows(node: DictConfig, where: str) -> Iterator[Row]:
 
 
 def _type_words(hint: Any) -> str:
-    """A type annotation in words: `int or null`, `strict or lenient`, `list of str`."""
+    """Return a type annotation in words: `int or null`, `strict or lenient`, `list of str`."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return _either([word for each in arguments for word in _words(each)])
@@ -200,7 +201,7 @@ def _range(known: config.Key) -> str:
 
 
 def _text(value: Any) -> str:
-    """A value as it is written on the command line."""
+    """Return a value as it is written on the command line."""
     if value is ...:
         return "not set"
     if isinstance(value, enum.Enum):
@@ -213,7 +214,7 @@ def _text(value: Any) -> str:
 
 
 def composed(chosen: Mapping[str, str], overrides: Sequence[str] = ()) -> DictConfig:
-    """The configuration with these choices of groups.
+    """Return the configuration with these choices of groups.
 
     Raises:
         HydraException, OmegaConfBaseException: there is no such choice.
@@ -232,8 +233,8 @@ def composed(chosen: Mapping[str, str], overrides: Sequence[str] = ()) -> DictCo
 
 @cache
 def all_choices() -> dict[str, list[Choice]]:
-    """Group -> its choices. One composition serves a choice of several groups, as long as no value depends on another
-    group's choice: those of the stages do on the model's.
+    """Map each group to its choices. One composition serves one choice of each of several groups, as long as no value
+    depends on another group's choice; stages depend on the model.
     """
     found: dict[str, list[Choice]] = {group: [] for group in GROUPS}
     others = [group for group in GROUPS if group != "model"]
@@ -250,7 +251,7 @@ def all_choices() -> dict[str, list[Choice]]:
 
 
 def markdown() -> dict[str, str]:
-    """The reference as Markdown pages: file name -> text. `index.md` links to the others, which lie beside it."""
+    """Return the reference as Markdown pages: file name -> text. `index.md` links to the others beside it."""
     pages = {"index.md": _index()}
     for group, members in all_choices().items():
         meaning = config.keys_of(config.Config)[group].meaning
@@ -272,7 +273,7 @@ def _index() -> str:
         [
             "# Configuration reference",
             "Every key can be set on the command line as `KEY=VALUE`, and every group's choice as `GROUP=CHOICE`. "
-            "`tltrain stage=pkt --help` prints the keys of a choice, `tltrain stage=pkt --cfg job` the whole "
+            "`tltrain stage=pkt --help` prints the keys of a choice, and `tltrain stage=pkt --cfg job` the whole "
             "configuration. This reference is generated from the dataclasses in `tltrain/config/` and the files in "
             "`conf/`.",
             "## Groups",
@@ -298,7 +299,7 @@ def _files(folder: str) -> Iterator[str]:
 
 
 def _comment(lines: Sequence[str]) -> list[str]:
-    """A file's comment: commands and indented lines as code, the rest as paragraphs."""
+    """Return a file's comment as Markdown: commands and indented lines as code, the rest as paragraphs."""
     parts: list[tuple[bool, list[str]]] = []
     for line in lines:
         line = line.replace("python -m tltrain", "tltrain")
@@ -344,7 +345,7 @@ def _cell(text: str) -> str:
 
 
 def _code(text: str) -> str:
-    """As code, which a `|` would end a cell in."""
+    """Return a text as code, with `|` escaped, which would end a table cell."""
     return "not set" if text == "not set" else f"`{text}`".replace("|", "\\|") if text else ""
 
 

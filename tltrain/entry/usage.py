@@ -1,4 +1,4 @@
-"""What `--help` prints: the program's own page, or the keys of the choices that the command line names."""
+"""The text of `--help`: the program's own page, or the keys of the choices that the command line names."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from tltrain.runtime import own_code
 
 
 def text(words: Sequence[str]) -> str:
-    """The help for a command line: of each choice that it names, such as `stage=pkt`; of the program if it names none.
+    """Return the help for a command line: for each choice that it names, such as `stage=pkt`, or for the program.
 
     Raises:
         HydraException, OmegaConfBaseException: there is no such choice.
     """
-    own = _own_folders(words)
+    own = own_folders(words)
     whole = "\n".join([page(), *_listed(own)])
     if not any("=" in word and not word.startswith("-") for word in words):
         return whole
-    from tltrain.entry import reference  # not for the page, which is to appear at once
+    from tltrain.entry import reference  # imported late, so that the page appears at once
 
     named: dict[str, list[str]] = {}
     for word in words:
         group, _, names = word.lstrip("+").partition("=")
         if group in reference.GROUPS and names:
-            named[group] = names.split(",")  # several: of a sweep
+            named[group] = names.split(",")  # a sweep names several
     return "\n".join(_choices(named, own)) if named else whole
 
 
 def page() -> str:
-    """What Hydra's `--help` prints; Hydra itself would look through all groups for it, which takes half a second."""
+    """Return Hydra's `--help` page; Hydra itself would first search all groups, which takes half a second."""
     stated = OmegaConf.load(config.CONF_DIR / "hydra" / "help" / "tltrain.yaml")
     whole = OmegaConf.create({"hydra": {"help": stated}})
     return whole.hydra.help.template.replace("python -m tltrain", program.name())
 
 
 def _config_dir(words: Sequence[str]) -> Path | None:
-    """The folder that Hydra's `--config-dir` names."""
+    """Return the folder of Hydra's `--config-dir`."""
     for word, following in zip(words, [*words[1:], ""], strict=True):
         flag, _, value = word.partition("=")
         if flag in ("--config-dir", "-cd"):
@@ -50,14 +50,14 @@ def _config_dir(words: Sequence[str]) -> Path | None:
     return None
 
 
-def _own_folders(words: Sequence[str]) -> list[Path]:
-    """The folders of choices beside ours: `--config-dir`, and those of installed packages."""
+def own_folders(words: Sequence[str]) -> list[Path]:
+    """Return the folders of choices other than ours: `--config-dir`, and those of installed packages."""
     named = _config_dir(words)
     return [*own_code.of_plugins(), *([] if named is None else [named])]
 
 
 def _listed(folders: Sequence[Path]) -> Iterator[str]:
-    """The choices in each of these folders, with the first line of the comment at the head of each file."""
+    """Yield the choices in each of these folders, with the first line of the comment at the top of each file."""
     for folder in folders:
         files = sorted(file for file in folder.glob("*/*.yaml") if file.is_file())
         if files:
@@ -65,14 +65,15 @@ def _listed(folders: Sequence[Path]) -> Iterator[str]:
         for file in files:
             first = file.read_text(encoding="utf-8").partition("\n")[0]
             said = first.removeprefix("#").strip() if first.startswith("# ") and "@package" not in first else ""
-            name = f"{file.parent.name}={file.stem}"
+            key = "stage.rule" if file.parent.name == "mae" else file.parent.name
+            name = f"{key}={file.stem}"
             yield f"    {name:<24}{said}".rstrip()
         if files:
             yield ""
 
 
 def _choices(named: dict[str, list[str]], folders: Sequence[Path]) -> Iterator[str]:
-    """The lines that explain the choices, of one composition where a group has one choice."""
+    """Yield the lines that explain the choices, with a single composition if each group has only one choice."""
     from tltrain.entry import reference
 
     own_code.find(folders)
@@ -92,7 +93,7 @@ def _choices(named: dict[str, list[str]], folders: Sequence[Path]) -> Iterator[s
             yield ""
     words = " ".join(f"{group}={name}" for group, name in first.items())
     yield f"{program.name()} {words} --cfg job prints the whole configuration, {program.name()} --help the groups;"
-    yield "each choice of theirs is explained like this: model=tiny --help, data=rotbench --help, ..."
+    yield "each of their choices has a help like this: model=tiny --help, data=rotbench --help, ..."
 
 
 def _keys(rows: Sequence) -> Iterator[str]:

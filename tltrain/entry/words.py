@@ -1,6 +1,6 @@
 """Report mistakes in the words of a command line, each in one line with the correct word.
 
-They are found before anything is composed. Hydra's parser would point at a character, and argparse would print its
+They are found before anything is composed. Hydra's parser would only point at a character, and argparse would print its
 usage.
 """
 
@@ -18,6 +18,8 @@ from tltrain.config import reads
 from tltrain.entry import program
 from tltrain.errors import TltrainError, suggestion
 
+ADDED = ("experiment", "recipe")
+"""Groups of which none is chosen by default: `+experiment=NAME`."""
 GROUPS = ("stage", *(group for group in reads.GROUPS if group != "mae"))
 """Groups for which `conf/config.yaml` always has a choice."""
 _OPENING, _CLOSING = "“”„«»‘’‚", "“”„«»‘’‚"
@@ -64,7 +66,7 @@ def _overrides(words: Sequence[str]) -> list[str]:
         if word[:1] != "-" and _is_dash(word[:1]):
             _refuse_long_dash(word, {flag for action in parser._actions for flag in action.option_strings})
         if word == "--" and at:
-            raise TltrainError("--: leave it out; every word that is no flag is key=value")
+            raise TltrainError("--: leave it out; every word that is not a flag is key=value")
     known, rest = parser.parse_known_args(list(words))
     for word in rest:
         if word.startswith("-"):
@@ -93,11 +95,11 @@ def _refuse_long_dash(word: str, flags: set[str]) -> NoReturn:
 
 def _refuse_unknown_flag(word: str, after: str) -> NoReturn:
     name, _, value = word.lstrip("-").partition("=")
-    if name.partition(".")[0] in (*config.keys_of(config.Config), "experiment", "hydra"):
+    if name.partition(".")[0] in (*config.keys_of(config.Config), *ADDED, "hydra"):
         typed = word
         if not value and after and "=" not in after and not after.startswith("-"):
             value, typed = after, f"{word} {after}"
-        plus = "+" if name == "experiment" else ""
+        plus = "+" if name in ADDED else ""
         raise TltrainError(f"{typed}: choices and keys have no dashes: {plus}{name}={value or 'VALUE'}")
     from hydra._internal.utils import get_args_parser
 
@@ -125,15 +127,15 @@ def _check_no_value(word: str, before: str, following: Sequence[str]) -> None:
     name, colon, value = word.partition(":")
     if colon and value and name.lstrip("+").partition(".")[0] in config.keys_of(config.Config):
         raise TltrainError(f"{word}: expected key=value: {name}={value}")
-    group = next((group for group in (*GROUPS, "experiment") if word in _choices(group)), None)
+    group = next((group for group in (*GROUPS, *ADDED) if word in _choices(group)), None)
     if group is not None:
-        raise TltrainError(f"{word}: expected key=value: {'+' if group == 'experiment' else ''}{group}={word}")
+        raise TltrainError(f"{word}: expected key=value: {'+' if group in ADDED else ''}{group}={word}")
     hint = ""
     if before.endswith("="):
         hint = f": without a space: {quoted(before[:-1], word)}"
     elif "=" in before:
         key, _, value = before.partition("=")
-        hint = f"; if it is a part of {key}, whose value has a space: {quoted(key, f'{value} {word}')}"
+        hint = f"; if it belongs to {key}, whose value has a space: {quoted(key, f'{value} {word}')}"
     raise TltrainError(f"{word}: expected key=value{hint}")
 
 
@@ -151,10 +153,10 @@ def _check_value(word: str, following: Sequence[str]) -> None:
         return  # the error of the next word names both
     if value[:1] and value[0] in _OPENING:
         right = quoted(key, value.strip(_OPENING + _CLOSING))
-        raise TltrainError(f"{word}: {value[0]} is not a quotation mark to a shell: {right}")
+        raise TltrainError(f"{word}: the shell does not treat {value[0]} as a quotation mark: {right}")
     if key.startswith("~"):
         return
-    if name == "experiment" or name in GROUPS:
+    if name in ADDED or name in GROUPS:
         _check_choice(key, name, value)
     elif name == "mae" or (value == "null" and re.fullmatch(r"hydra(/\w+)?|mae@[\w.]+", name)):
         group = "mae@mae.strict" if name == "mae" else name
@@ -166,18 +168,18 @@ def _check_value(word: str, following: Sequence[str]) -> None:
 
 def _check_choice(key: str, group: str, value: str) -> None:
     """Report mistakes in the choice of a group."""
-    experiment = group == "experiment"
-    right = "+experiment" if experiment else group
+    added = group in ADDED
+    right = f"+{group}" if added else group
     found = _parsed(f"{key}={value}")
     if not value or found is None:
         there = ", ".join(_choices(group))
         raise TltrainError(f"{key}={value}: expected a choice: {right}=NAME; there are: {there}")
-    if isinstance(found, list) and not experiment:
+    if isinstance(found, list) and not added:
         of = found[0] if len(found) == 1 else "CHOICE"
-        several = f"; -m {right}={','.join(map(str, found))} runs one after the other" if len(found) > 1 else ""
+        several = f"; -m {right}={','.join(map(str, found))} runs them one after another" if len(found) > 1 else ""
         raise TltrainError(f"{key}={value}: expected one choice, without brackets: {right}={of}{several}")
     if key != right:
-        why = "none is chosen without it" if experiment else "one is chosen already, which it replaces"
+        why = f"no {group} is chosen by default" if added else "this replaces the default choice"
         raise TltrainError(f"{key}={value}: {right}={value} ({why})")
 
 
@@ -195,20 +197,20 @@ def _check_syntax(word: str, key: str, value: str) -> None:
     if value.endswith(",") and _parsed(bare := word.rstrip(",")) is not None:
         raise TltrainError(f"{word}: it ends with a comma: {shlex.quote(bare)}; with the comma: {right}")
     if value.startswith("~/"):
-        raise TltrainError(f"{word}: a shell replaces ~ at the beginning of a word alone: {key}=$HOME{value[1:]}")
+        raise TltrainError(f"{word}: the shell expands ~ only at the beginning of a word: {key}=$HOME{value[1:]}")
     for opening, closing in ("[]", "{}", "()"):
         if value.startswith(opening) and value.count(opening) > value.count(closing):
             closed = shlex.quote(word + closing * (value.count(opening) - value.count(closing)))
             raise TltrainError(f"{word}: expected key=value, found {opening} without {closing}: {closed}, or {right}")
     if value[0] in "'\"" and value.count(value[0]) % 2:
         bare = quoted(key, value.strip(value[0]))
-        raise TltrainError(f"{word}: expected key=value, found {value[0]} without a second: {bare}, or {right}")
+        raise TltrainError(f"{word}: expected key=value, found an unpaired {value[0]}: {bare}, or {right}")
     found = " ".join(c for c in dict.fromkeys(value) if _parsed(f"{key}=a{c}a") is None)
-    raise TltrainError(f"{word}: expected key=value, found {found or value[0]}, which has to be quoted: {right}")
+    raise TltrainError(f"{word}: expected key=value, found {found or value[0]}, which must be quoted: {right}")
 
 
 def _check_repeated(words: Sequence[str]) -> None:
-    """Report a key that is given two values; Hydra would take the last."""
+    """Report a key with two values, of which Hydra would take the last."""
     given: dict[str, str] = {}
     for word in words:
         key, sign, value = word.partition("=")
@@ -221,12 +223,12 @@ def _check_repeated(words: Sequence[str]) -> None:
 
 
 def ambiguous(word: str) -> str:
-    """Return the message about several values outside of a sweep."""
+    """Return the message about several values outside a sweep."""
     key, _, value = word.partition("=")
-    if key.lstrip("+") in (*GROUPS, "experiment"):
-        return f"{word}: several choices are a sweep: {program.name()} -m {shlex.quote(word)}"
+    if key.lstrip("+") in (*GROUPS, *ADDED):
+        return f"{word}: several choices need a sweep: {program.name()} -m {shlex.quote(word)}"
     return (
-        f"{word}: several values are a sweep with -m; as one value: {quoted(key, value)}; as a list: "
+        f"{word}: several values need a sweep with -m; as one value: {quoted(key, value)}; as a list: "
         f"{shlex.quote(f'{key}=[{value}]')}"
     )
 

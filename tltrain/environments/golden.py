@@ -12,7 +12,8 @@ class GoldenCalls:
     """Answers each question of a conversation with the next golden call of the user's turn, then with `finish`.
 
     Args:
-        calls: task id -> the golden calls of each of the user's turns; a call of `finish` may be among them.
+        calls: task id -> the golden calls of each of the user's turns, where they are known; a call of `finish` may be
+            among them.
     """
 
     name, too_long = "golden calls", 0
@@ -32,5 +33,6 @@ class GoldenCalls:
         task, turn = sample.id.rpartition("#")[0], sample.meta["turn"]
         began = max((at for at, message in enumerate(sample.messages) if message.role == "user"), default=0)
         step = sum(message.role == "assistant" for message in sample.messages[began:])
-        golden = self._calls[task][turn - 1]
+        turns = self._calls[task]
+        golden = turns[turn - 1] if turn <= len(turns) else ()
         return golden[step] if step < len(golden) else Call(FINISH, {"answer": "Done."})

@@ -143,12 +143,7 @@ class Sandbox:
         except (TypeError, ValueError, RecursionError) as error:
             return f"Error: the arguments cannot be written as JSON: {error}"
         try:
-            if self._process is None:
-                self.load_error = None
-                self.start()
-                if text := self._ask(b'{"function": null, "arguments": {}}\n'):
-                    self.load_error = text
-            answer = self.load_error or self._ask(request)
+            answer = self._load() or self._ask(request)
         except (_Gone, OSError, TltrainError) as gone:
             self.close()
             answer = f"Error: {gone}"
@@ -156,6 +151,21 @@ class Sandbox:
             self.close()
             raise
         return cut(_printable(answer), self.limits.output)
+
+    def loaded(self) -> str | None:
+        """Load the module and return None, or an error as text. Never raises."""
+        try:
+            return self._load()
+        except (_Gone, OSError, TltrainError) as gone:
+            self.close()
+            return f"Error: {gone}"
+
+    def _load(self) -> str | None:
+        if self._process is None:
+            self.load_error = None
+            self.start()
+            self.load_error = self._ask(b'{"function": null, "arguments": {}}\n') or None
+        return self.load_error
 
     def start(self) -> Isolation:
         """Start the process without loading a tool.

@@ -1,8 +1,8 @@
-"""Where training calls fail, and how much of a call rests on its key tokens: the counting behind `stage=analyze`.
+"""Count where training calls fail and how much of a call depends on its key tokens, for `stage=analyze`.
 
-Pure: trajectories and scored tokens in, shares with intervals out. All intervals are of one kind, a percentile
-bootstrap over trajectories, since calls of one conversation, and tokens of one call, go right or wrong together; where
-a share is 0 or 100 % of what was seen, such an interval has no width.
+The functions are pure: trajectories and scored tokens in, shares with intervals out. All intervals are percentile
+bootstraps over trajectories, since the calls of a conversation and the tokens of a call are correlated. If an observed
+share is 0 or 100 %, such an interval has no width.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from tltrain.mae import Verdict
 from tltrain.trajectory import Call, Trajectory, actions
 
 FEWEST = 5
-"""Trajectories below which their bootstrap knows too little of how they vary to give an interval."""
+"""Minimum number of trajectories for an interval; with fewer, the bootstrap underestimates how much they vary."""
 MOST_GROUPS, LONGEST_VALUE = 20, 40
-"""A field of `Trajectory.meta` with more values, or longer ones (a query, a time), is nothing to group by."""
+"""A field of `Trajectory.meta` with more values, or longer ones (a query, a time), is not used for grouping."""
 
 
 def ratios(
     sums: Mapping[str, tuple[Sequence[float], Sequence[float]]], seed: int = 0, scale: float = 1.0
 ) -> dict[str, Interval]:
-    """`scale * sum(numerators) / sum(denominators)` of each entry, all entries of a trajectory resampled together.
+    """Return `scale * sum(numerators) / sum(denominators)` of each entry; all are resampled by trajectory.
 
     Args:
-        sums: name -> (numerators, denominators), both [T] with one number a trajectory, the same T everywhere. An entry
-            whose denominators are all 0 has no ratio and is left out; one that fewer than `FEWEST` trajectories have a
-            part in has no ends.
+        sums: name -> (numerators, denominators), both [T] with one number per trajectory and the same T everywhere. An
+            entry whose denominators are all 0 has no ratio and is left out; one to which fewer than `FEWEST`
+            trajectories contribute has no ends.
     """
     names = [name for name, (_, denominators) in sums.items() if sum(denominators)]
     if not names:
@@ -63,7 +63,7 @@ def ratios(
 
 @dataclass
 class Group:
-    """Trajectories that share something: per trajectory how many calls there are, and how many ended in an error."""
+    """Trajectories that share a value: for each trajectory the number of calls, and of calls answered with an error."""
 
     calls: list[int] = field(default_factory=list)
     answered: list[int] = field(default_factory=list)
@@ -78,16 +78,16 @@ class Group:
         self.kinds.update(kinds)
 
     def shares(self, seed: int = 0) -> dict[str, Interval]:
-        """Percent of calls, and of those that a tool answered, whose answer is an error."""
+        """Return the percentages of calls, and of calls that a tool answered, whose answer is an error."""
         parts = {"calls": (self.errors, self.calls), "answered": (self.errors, self.answered)}
         return ratios(parts, seed, 100)
 
 
 class ErrorCounts:
-    """Training calls that were answered with an error, over all trajectories and by what their `meta` says.
+    """Training calls that were answered with an error, over all trajectories and by the fields of their `meta`.
 
-    A training call is one that standard SFT learns: it is no mere history (`learn`), and either a tool answers it or
-    the conversation ends with it.
+    A training call is one that standard SFT learns: its `learn` flag is set, and either a tool answers it or the
+    conversation ends with it.
     """
 
     def __init__(self, rule: Rule) -> None:
@@ -118,8 +118,8 @@ class ErrorCounts:
             groups.setdefault(value, Group()).add(verdicts, answered)
 
     def by(self) -> dict[str, dict[str, Group]]:
-        """Field of `meta` -> its values, as text -> their trajectories; fields that do not group are left out: with one
-        value, or nearly as many values as trajectories.
+        """Map each field of `meta` to its values (as text), and these to their trajectories. Fields with a single
+        value, or with nearly as many values as trajectories, are left out.
         """
         most = len(self.all.calls) / 2
         return {
@@ -150,17 +150,19 @@ PARTS = {
     "other": "all other tokens",
     "all": "all tokens",
 }
-"""Parts of a call and sums of parts, in words. Key tokens are PKT's."""
+"""Parts of a call, and unions of parts, in words. Key tokens are PKT's."""
 
 
 @dataclass(frozen=True, slots=True)
 class TurnScore:
-    """A call under teacher forcing: given everything before it, what a model makes of each of its N tokens.
+    """A model's scores of the N tokens of a call under teacher forcing, that is, given everything before each token.
 
     Attributes:
         trajectory: number of the trajectory it belongs to.
-        parts: [N] of `KEY_PARTS` and `OTHER_PARTS`. nll: [N] negative log-likelihood in nats.
-        right: [N] whether the token is the likeliest. turn: index of the call in the trajectory's `actions`.
+        parts: [N] parts, from `KEY_PARTS` and `OTHER_PARTS`.
+        nll: [N] negative log-likelihood in nats.
+        right: [N] whether the token is the likeliest.
+        turn: index of the call in the trajectory's `actions`.
     """
 
     trajectory: int
@@ -170,19 +172,19 @@ class TurnScore:
     turn: int = 0
 
     def all_right(self, *parts: str) -> bool:
-        """Whether every token of these parts is the likeliest."""
+        """Return whether every token of these parts is the likeliest."""
         return all(right for right, part in zip(self.right, self.parts, strict=True) if part in parts)
 
 
 def token_parts(call: Call, spans: Sequence[tuple[int, int]], keys: Sequence[bool]) -> tuple[str, ...]:
-    """The part each target token of a call belongs to.
+    """Return the part to which each target token of a call belongs.
 
-    A token may reach over several parts (`="` or `",`): it belongs to the first name, parameter or value that it has a
-    character of; what has none is punctuation.
+    A token may span several parts (`="` or `",`). It belongs to the first name, parameter or value with which it shares
+    a character, and to the punctuation if there is none.
 
     Args:
-        spans: the characters each token stands for in ` name(k=value, ...)`, with the space before it.
-        keys: for each of these tokens and the end token whether it is a key token.
+        spans: character range of each token in ` name(k=value, ...)`, including the space at the beginning.
+        keys: whether each of these tokens, and the end token, is a key token.
     """
     letters = _letters(call)
     touched = [[part for part in letters[start:end] if part != "punctuation"] for start, end in spans]
@@ -191,7 +193,7 @@ def token_parts(call: Call, spans: Sequence[tuple[int, int]], keys: Sequence[boo
 
 
 def call_parts(parts: Sequence[str], keys: Sequence[bool]) -> tuple[str, ...]:
-    """The parts of a call's tokens, with the key tokens named: the first, and those that distinguish the name."""
+    """Return the parts of a call's tokens, with key tokens divided into the first and those that distinguish names."""
     first = next((i for i, key in enumerate(keys) if key), None)
     return tuple(
         ("first" if i == first else "distinguishing") if key else part
@@ -200,10 +202,10 @@ def call_parts(parts: Sequence[str], keys: Sequence[bool]) -> tuple[str, ...]:
 
 
 def _letters(call: Call) -> list[str]:
-    """The part of each character of ` name(k=value, ...)`."""
+    """Return the part of each character of ` name(k=value, ...)`."""
     parts = ["punctuation", *["name"] * len(call.name), "punctuation"]
     for number, (name, value) in enumerate(call.arguments.items()):
-        # `f(k=v)` is `f(`, `k=v` and `)`: what a call of one argument says beyond a call of none.
+        # The text that one argument adds: `f(k=v)` is `f(`, `k=v` and `)`.
         written = len(render_call(Call("", {name: value}))) - 2
         parts += ["punctuation"] * (2 if number else 0)
         parts += [*["parameter"] * len(name), "punctuation", *["value"] * (written - len(name) - 1)]
@@ -211,7 +213,7 @@ def _letters(call: Call) -> list[str]:
 
 
 def tokens(scores: Sequence[TurnScore], seed: int = 0) -> dict[str, dict[str, Interval]]:
-    """For each of `PARTS` that occurs: `accuracy`, % of tokens that are the likeliest, and `loss`, mean nats."""
+    """Return for each of `PARTS` that occurs: `accuracy`, % of tokens that are the likeliest, and `loss`, mean nats."""
     groups: dict[str, tuple[str, ...]] = {part: (part,) for part in (*KEY_PARTS, *OTHER_PARTS)}
     groups |= {"key": KEY_PARTS, "other": OTHER_PARTS, "all": (*KEY_PARTS, *OTHER_PARTS)}
     rights, losses = {}, {}
@@ -232,15 +234,15 @@ CONDITIONS = {
     "keys_right": "all key tokens right",
     "keys_wrong": "some key token wrong",
 }
-"""What a call is asked for before it is counted, in words."""
+"""Conditions that select the calls to count, in words."""
 
 
 def calls(scores: Sequence[TurnScore], seed: int = 0) -> dict[str, dict[str, Interval]]:
-    """For each of `CONDITIONS` that occurs: `call`, % of calls that are right as a whole, and `others`, % of calls
+    """Return for each of `CONDITIONS` that occurs: `call`, % of calls that are entirely right, and `others`, % of calls
     whose tokens other than key tokens are all right, given the right tokens before each.
 
-    A call that is right as a whole is what greedy decoding writes, token for token. The end token is not asked for: an
-    answer is read up to where its call ends.
+    A call that is entirely right is what greedy decoding writes, token for token. The end token does not matter, since
+    an answer is only read up to the end of its call.
     """
     first = [score.all_right("first") for score in scores]
     keys = [score.all_right(*KEY_PARTS) for score in scores]
@@ -271,7 +273,7 @@ def calls(scores: Sequence[TurnScore], seed: int = 0) -> dict[str, dict[str, Int
 
 
 def _by_trajectory(scores: Sequence[TurnScore], values: Iterable[float]) -> list[float]:
-    """The values summed over the turns of each trajectory."""
+    """Return the values, summed over the turns of each trajectory."""
     sums: dict[int, float] = {}
     for score, value in zip(scores, values, strict=True):
         sums[score.trajectory] = sums.get(score.trajectory, 0) + value
@@ -279,8 +281,6 @@ def _by_trajectory(scores: Sequence[TurnScore], values: Iterable[float]) -> list
 
 
 def labels(paths: Sequence[str]) -> list[str]:
-    """Short names for paths of models or result folders: their last two parts, or the whole path where that is not
-    enough to tell them apart.
-    """
+    """Return short names for paths of models or result folders: the last two parts, or whole paths if ambiguous."""
     short = ["/".join(path.rstrip("/").removesuffix("/model").split("/")[-2:]) for path in paths]
     return [path if short.count(name) > 1 else name for path, name in zip(paths, short, strict=True)]

@@ -25,10 +25,10 @@ TURNS = {"first": "rotbench_", "third": "rotbench_third_"}
 
 
 def load(benchmark: DictConfig, seed: int) -> dict[str, list[Sample]]:
-    """Set name (`rotbench_clean`, `rotbench_third_clean`, `toolalpaca_real`, `bfcl_exec`, ...) -> its samples.
+    """Map each set's name (`rotbench_clean`, `toolalpaca_real`, `bfcl_exec`, ...) to its samples.
 
     Raises:
-        TltrainError: there is no such benchmark, it has no such part, or its files are not those that were published.
+        TltrainError: the benchmark or the part of it does not exist, or its files differ from the published ones.
     """
     sets = _loaded(benchmark, seed)
     return {name: samples[: benchmark.limit] for name, samples in sets.items()}
@@ -68,7 +68,7 @@ NEEDED = {
     "openai": "a file: give benchmark.path=FILE of messages, tools, tool_calls",
     "when2call": "a file: give benchmark.path=FILE, When2Call's test set",
 }
-"""What a benchmark reads that nothing brings along."""
+"""The data that a benchmark reads and that the user has to provide."""
 
 
 def _path(benchmark: FileBenchmark | DictConfig) -> str:
@@ -101,7 +101,7 @@ def _toolalpaca(benchmark: FileBenchmark, seed: int) -> dict[str, list[Sample]]:
         lost = sum(not sample.meta["golden_on_offer"] for sample in samples)
         if lost:
             log.warning(
-                "%s: the golden tool of %d of %d samples is not on offer: they count as wrong whatever is answered",
+                "%s: the golden tool of %d of %d samples is not on offer: any answer to them counts as wrong",
                 file,
                 lost,
                 len(samples),
@@ -130,7 +130,7 @@ def _when2call(benchmark: FileBenchmark, seed: int) -> dict[str, list[Sample]]:
 
 
 def _of_file(benchmark: FileBenchmark, parse: Parse[Sample]) -> dict[str, list[Sample]]:
-    """The samples of one file, as a set that is named after it."""
+    """Return the samples of one file, as a set that is named after it."""
     path = _path(benchmark)
     report = ReadReport()
     samples = list(read_file(path, parse, report=report))
@@ -144,7 +144,7 @@ def _tell_notes(report: ReadReport) -> None:
 
 
 def check_place(benchmark: DictConfig) -> None:
-    """Raise a TltrainError where what one of our loaders would read is not there; nothing is read."""
+    """Raise a TltrainError if the files of a built-in loader are missing; nothing is read."""
     if benchmark.get(targets.TARGET) is not None or benchmark.get("multi"):
         return
     if benchmark.name == "bfcl":
@@ -166,4 +166,4 @@ LOADERS: dict[str, Callable[..., dict[str, list[Sample]]]] = {
     "openai": _openai,
     "when2call": _when2call,
 }
-"""The benchmarks with one call a sample, by name; the annotation of its settings says the keys of each."""
+"""The single-turn benchmarks by name; the annotation of a loader's settings determines its keys."""

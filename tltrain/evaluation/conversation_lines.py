@@ -1,8 +1,8 @@
-"""Conversations as predictions, so that rows of a sweep are compared conversation by conversation.
+"""Conversations as predictions, so that the rows of a sweep can be compared conversation by conversation.
 
-VA and success are true or false of a conversation. DE and CE are shares of calls, R = sum(e) / sum(c) for e_i errors in
-c_i calls; a conversation stands in them with R + (e_i - R c_i) / mean(c), whose mean is R and whose bootstrap has the
-ratio's variance to first order (W. G. Cochran, "Sampling Techniques", section 2.11).
+VA and success are true or false for a conversation. DE and CE are shares of calls, R = sum(e) / sum(c) for e_i errors
+in c_i calls. Conversation i contributes R + (e_i - R c_i) / mean(c): the mean of these is R, and their bootstrap has
+the ratio's variance to first order (W. G. Cochran, "Sampling Techniques", section 2.11).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from tltrain.evaluation.records import Prediction, Transcript, scalars
 
 
 def predictions(transcripts: Sequence[Transcript], name: str) -> list[Prediction]:
-    """The conversations of the set `name`, each as one prediction.
+    """Return the conversations of the set `name`, each as one prediction.
 
-    VA and success are true or false; DE and CE numbers whose mean over the conversations is the share of calls, 0 to 1.
+    VA and success are true or false; DE and CE are numbers whose mean over conversations is the share of calls, 0 to 1.
     """
     calls = [len(transcript.calls) for transcript in transcripts]
     documentation_errors = linearized([sum(call.de for call in one.calls) for one in transcripts], calls)
@@ -36,7 +36,7 @@ def predictions(transcripts: Sequence[Transcript], name: str) -> list[Prediction
 
 
 def linearized(errors: Sequence[int], calls: Sequence[int]) -> list[float]:
-    """A number for each conversation, their mean being sum(errors) / sum(calls); 0 where there are no calls."""
+    """Return a number for each conversation; their mean is sum(errors) / sum(calls), or 0 without calls."""
     total = sum(calls)
     if not total:
         return [0.0] * len(calls)

@@ -1,16 +1,16 @@
-"""From conversations to the paper's multi-turn numbers: DE, CE, VA, and success where the environment can tell.
+"""Compute the paper's multi-turn metrics of conversations: DE, CE, VA, and success if the environment can tell.
 
 - DE, documentation errors: % of calls that contradict the tools' documentation (unparseable, unknown tool, unknown
   parameter, or a required one missing).
-- CE, call errors: % of calls that a tool answered with an error: as the environment says where it knows (toolworld),
-  elsewhere by a rule of `formats.tool_errors`.
+- CE, calling errors: % of calls that a tool answered with an error, according to the environment if it knows
+  (toolworld), otherwise by a rule of `formats.tool_errors`.
 - VA, valid answers: % of conversations that end in `finish` within the limit, with an answer that is neither empty nor
   a refusal.
 - success: % of conversations whose outcome the environment's checker accepts.
 
-Every answer of a model is a call here, `finish` and what could not be read included: all of them are what DE and CE are
-percentages of. A call that never reached a tool (unparseable, unknown tool) is a DE and no CE; one that reached its
-tool with wrong parameters, and was answered with an error, is both.
+Every answer of a model counts as a call here, including `finish` and unreadable answers; DE and CE are percentages of
+all of them. A call that never reached a tool (unparseable, unknown tool) counts for DE but not for CE; one that reached
+its tool with wrong parameters and was answered with an error counts for both.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from tltrain.grading import Outcome
 
 _CANNOT = r"(?:can ?not|can'?t|could ?not|couldn'?t|(?:am|are|was|were|'m|'re) (?:\w+ly )?(?:not able|unable) to)"
 REFUSALS = (
-    # "I cannot handle the task", the words with which ToolEyes tells a model to give up, and their like. Of finding or
-    # knowing something ("I could not find a train") it may be the answer, and is no refusal.
+    # "I cannot handle the task", with which ToolEyes tells a model to give up, and similar words. Not being able to
+    # find or know something ("I could not find a train") may be the answer, so it is not a refusal.
     rf"(?:i|we) ?{_CANNOT} (?:\w+ly )?(?:handle|complete|finish|perform|do|solve|fulfil+|process|answer|help|assist|"
     r"proceed|continue|execute)\b",
-    # The same of the task: "This request cannot be completed".
+    # The same about the task: "This request cannot be completed".
     rf"(?:the|this|that|your) (?:task|request|query|question) {_CANNOT} be \w+ed\b",
 )
-"""How an answer begins that gives up. Case does not matter, nor does an apology before it."""
+"""Beginnings of answers that give up, ignoring case and a preceding apology."""
 
 _SORRY = r"(?:(?:i|we)(?: am| are|'m|'re) )?(?:very |so )?(?:sorry|afraid|unfortunately|(?:my )?apologies)[,;:.! ]*"
 _REFUSAL = re.compile(f"(?:{_SORRY})?(?:but |that )?(?:{'|'.join(REFUSALS)})", re.IGNORECASE)
@@ -39,32 +39,32 @@ _NOTHING = re.compile(r"\W*+(?:none|null|n/?a|nan|undefined)?\W*+", re.IGNORECAS
 
 
 def is_valid(conversation: Conversation) -> bool:
-    """Whether a conversation ends in a valid answer (VA)."""
+    """Return whether a conversation ends in a valid answer (VA)."""
     answer = conversation.answer
     return conversation.ended == "finish" and answer is not None and not is_empty(answer) and not is_refusal(answer)
 
 
 def is_empty(answer: str) -> bool:
-    """Whether an answer holds no word and no number, or but a word for nothing (`None`, `null`, `n/a`)."""
+    """Return whether an answer has no word and no number, or only a word for nothing (`None`, `null`, `n/a`)."""
     return _NOTHING.fullmatch(answer) is not None
 
 
 def is_refusal(answer: str) -> bool:
-    """Whether an answer gives up, see `REFUSALS`."""
+    """Return whether an answer gives up, see `REFUSALS`."""
     return _REFUSAL.match(" ".join(answer.replace("’", "'").split())) is not None
 
 
 def success(conversation: Conversation) -> bool | None:
-    """What the environment's checker says; None where it cannot tell."""
+    """Return the verdict of the environment's checker; None if it cannot tell."""
     accepted = conversation.outcome.get("success")
     return accepted if isinstance(accepted, bool) else None
 
 
 def score(conversations: Sequence[Conversation], seed: int = 0) -> dict[str, Percentage]:
-    """`{"de": Percentage, "ce": ..., "va": ..., "success": ...}`, in percent with 95 % bootstrap intervals.
+    """Return `{"de": Percentage, "ce": ..., "va": ..., "success": ...}`, in percent with 95 % bootstrap intervals.
 
-    DE and CE are of calls, and calls of one conversation are alike: their intervals come from drawing whole
-    conversations. `success` is there only if the environment can tell at all; a conversation of which it cannot (the
+    DE and CE are shares of calls. The calls of a conversation are correlated, so whole conversations are resampled.
+    `success` is present only if the environment can tell for some conversation; one for which it cannot (the
     environment failed) then counts as failed.
     """
     calls = [len(conversation.calls) for conversation in conversations]
@@ -82,7 +82,7 @@ def score(conversations: Sequence[Conversation], seed: int = 0) -> dict[str, Per
 
 
 def score_by(conversations: Iterable[Conversation], key: str, seed: int = 0) -> dict[Hashable, dict[str, Percentage]]:
-    """`score` for each value of `task.meta[key]`, in order of appearance; without the key it is None."""
+    """Return `score` for each value of `task.meta[key]`, in order of appearance; a missing key counts as None."""
     groups: dict[Hashable, list[Conversation]] = {}
     for one in conversations:
         groups.setdefault(one.task.meta.get(key), []).append(one)
@@ -90,7 +90,7 @@ def score_by(conversations: Iterable[Conversation], key: str, seed: int = 0) -> 
 
 
 def count_ends(conversations: Iterable[Conversation]) -> dict[str, int]:
-    """How many conversations ended in each way."""
+    """Count how many conversations ended in each way."""
     counts = dict.fromkeys(("finish", "turn limit", "too long", "environment error"), 0)
     for one in conversations:
         counts[one.ended] += 1
@@ -98,7 +98,7 @@ def count_ends(conversations: Iterable[Conversation]) -> dict[str, int]:
 
 
 def count_contradictions(conversations: Iterable[Conversation]) -> dict[str, int]:
-    """How many calls contradict the documentation, by where they first do."""
+    """Count the calls that contradict the documentation, by their first contradiction."""
     contradicting = (Outcome.FORMAT_ERROR, Outcome.WORDS_BEFORE_CALL, Outcome.TOOL_HALLUCINATION, Outcome.PARAMETERS)
     counts = {outcome.value: 0 for outcome in contradicting}
     for one in conversations:
@@ -109,7 +109,7 @@ def count_contradictions(conversations: Iterable[Conversation]) -> dict[str, int
 
 
 def count_errors(conversations: Iterable[Conversation]) -> dict[str, int]:
-    """How many calls were answered with an error, by its kind, the commonest first."""
+    """Count the calls that were answered with an error, by its kind, the most common first."""
     counts: dict[str, int] = {}
     for one in conversations:
         for call in one.calls:

@@ -1,16 +1,17 @@
-"""Confidence intervals and p-values: every bootstrap of this package, with one number of resamples, and Student's t.
+"""Confidence intervals and p-values: every bootstrap of this package, all with the same number of resamples, and
+Student's t.
 
 Pure numpy: counts and results in, `Interval` or `Difference` out. All intervals are at 95 %. Over samples they are
-percentile bootstraps (B. Efron and R. Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13) of `RESAMPLES`
-resamples, drawn from a seed that the caller gives: the same input and seed give the same ends. What is resampled is
-what is independent:
+percentile bootstraps (B. Efron and R. Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13) with
+`RESAMPLES` resamples, drawn from a seed that the caller gives: the same input and seed give the same ends. The
+resampled units are those that are independent:
 
 - `percentage`: samples that are right or wrong.
-- `ratios`, `ratio_difference`: clusters (conversations, trajectories, queries) whose members go together.
+- `ratios`, `ratio_difference`: clusters (conversations, trajectories, queries) with correlated members.
 - `paired_difference`: samples, with the results of both systems.
 
-Over training seeds, of which there are a handful, they are Student's t (`difference_over_seeds`, `mean_over_seeds`): a
-percentile bootstrap of three seeds covers 3 of 4 true differences where it promises 19 of 20.
+Over training seeds, of which there are only a handful, they are Student's t (`difference_over_seeds`,
+`mean_over_seeds`): a percentile bootstrap of three seeds covers 3 of 4 true differences where it promises 19 of 20.
 """
 
 from __future__ import annotations
@@ -28,29 +29,29 @@ from tltrain.evaluation import student_t
 S = TypeVar("S", bound=Hashable)
 
 RESAMPLES = 10_000
-"""Resamples of every bootstrap and of every randomization test. The ends of an interval then vary from seed to seed by
-1 to 3 % of its width, and the smallest p-value is 0.0001. It takes milliseconds for results that are right or wrong,
-since samples with equal values are drawn together (`resampled_sums`), and seconds for thousands of clusters with real
-numbers."""
+"""Number of resamples of every bootstrap and every randomization test. The ends of an interval then vary between seeds
+by 1 to 3 % of its width, and the smallest p-value is 0.0001. A bootstrap takes milliseconds for results that are right
+or wrong, since samples with equal values are drawn together (`resampled_sums`), and seconds for thousands of clusters
+with real numbers."""
 
 ALPHA = 0.05
-"""A p-value below this counts as more than chance."""
+"""A difference with a p-value below this counts as more than chance."""
 
 ENDS = (2.5, 97.5)
-"""Percentiles of the resampled values that are the ends of an interval."""
+"""Percentiles of the resampled values at the ends of an interval."""
 
 CHUNK = 2_000_000
 """Numbers drawn at a time, so that thousands of samples fit in memory."""
 
 FEW_EQUAL = 10
-"""Samples for each distinct value from which on a multinomial over values is faster than drawing single samples."""
+"""From this many samples per distinct value on, a multinomial over values is faster than drawing single samples."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
     """An estimate from `n` samples (calls, tokens, ...) with the ends of its 95 % interval.
 
-    The ends are NaN where there are too few clusters to tell.
+    The ends are NaN if there are too few clusters to estimate them.
     """
 
     value: float
@@ -60,23 +61,23 @@ class Interval:
 
     @property
     def has_ends(self) -> bool:
-        """Whether there is an interval around the estimate."""
+        """Return whether there is an interval around the estimate."""
         return not math.isnan(self.low)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values, rounded; ends that are not known are null."""
+        """Return rounded plain values; unknown ends are null."""
         low, high = (round(end, 4) if self.has_ends else None for end in (self.low, self.high))
         return {"value": round(self.value, 4), "low": low, "high": high, "n": self.n}
 
 
 @dataclass(frozen=True, slots=True)
 class Percentage(Interval):
-    """`right` of `n`, in percent; `right` is a sum of shares where samples may be right in part."""
+    """`right` of `n`, in percent; `right` is a sum of shares if samples can be partly right."""
 
     right: float
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values, rounded."""
+        """Return rounded plain values."""
         low, high = round(self.low, 4), round(self.high, 4)
         return {"percent": round(self.value, 4), "right": round(self.right, 4), "n": self.n, "low": low, "high": high}
 
@@ -86,9 +87,9 @@ class Difference(Interval):
     """The difference of two means over the same `n` samples, with a two-sided p-value.
 
     Attributes:
-        p_holm: the p-value corrected for the family of comparisons that it belongs to (`corrected`); `p` where it
-            stands alone.
-        seeds: training seeds that it is a mean over.
+        p_holm: the p-value corrected for the family of comparisons to which it belongs (`corrected`); `p` if it is the
+            only comparison.
+        seeds: the training seeds over which it is a mean.
     """
 
     p: float
@@ -97,19 +98,19 @@ class Difference(Interval):
 
     @property
     def beyond_chance(self) -> bool:
-        """Whether it is more than chance, after the correction."""
+        """Return whether the difference is more than chance, after the correction."""
         return self.p_holm < ALPHA
 
 
 NOTHING = Percentage(0.0, 0.0, 100.0, 0, 0)
-"""Of no samples at all nothing is known."""
+"""The percentage of no samples, about which nothing is known."""
 
 
 def percentage(answers: Iterable[bool | float], seed: int = 0, denominator: float | None = None) -> Percentage:
-    """The percentage of samples that are right (True), the samples resampled.
+    """Return the percentage of samples that are right (True), with samples resampled.
 
     Args:
-        answers: of each sample whether it is right, or the share in which it is, from 0 to 1.
+        answers: for each sample whether it is right, or the share of it that is right, from 0 to 1.
         denominator: replaces the number of samples in the percentages, not in `n`.
     """
     answers = list(answers)
@@ -118,7 +119,7 @@ def percentage(answers: Iterable[bool | float], seed: int = 0, denominator: floa
         return NOTHING
     rng = np.random.default_rng(seed)
     if all(answer in (0, 1) for answer in answers):
-        right = int(right)  # drawing n samples and counting those that are right is a draw from a binomial distribution
+        right = int(right)  # the number of right samples among n drawn has a binomial distribution
         low, high = np.percentile(rng.binomial(n, right / n, RESAMPLES), ENDS)
     else:
         low, high = np.percentile(resampled_sums(np.array(answers, dtype=float)[:, None], rng)[:, 0], ENDS)
@@ -127,7 +128,7 @@ def percentage(answers: Iterable[bool | float], seed: int = 0, denominator: floa
 
 
 def cluster_percentage(right: Sequence[int], of: Sequence[int], seed: int = 0) -> Percentage:
-    """`sum(right) / sum(of)` in percent, where `right[i]` of `of[i]` are those of one cluster; clusters resampled."""
+    """Return `sum(right) / sum(of)` in percent; cluster i has `right[i]` of `of[i]`, and clusters are resampled."""
     if sum(of) == 0:
         return NOTHING
     (found,) = ratios(np.array([right]).T, np.array([of]).T, seed)
@@ -135,13 +136,13 @@ def cluster_percentage(right: Sequence[int], of: Sequence[int], seed: int = 0) -
 
 
 def ratios(numerators: np.ndarray, denominators: np.ndarray, seed: int = 0) -> list[Interval]:
-    """`sum(numerators) / sum(denominators)` of each column, with all columns of a cluster resampled together.
+    """Return `sum(numerators) / sum(denominators)` of each column; a cluster's columns are resampled together.
 
     Args:
-        numerators, denominators: [T, K], the parts of T clusters. No column of denominators may be all 0.
+        numerators, denominators: [T, K], the contributions of T clusters. No column of denominators may be all 0.
 
     Returns:
-        K intervals, `n` being the sum of the denominators. A resample with a denominator of 0 says nothing.
+        K intervals, whose `n` is the sum of the denominators. A resample with a denominator of 0 is ignored.
     """
     columns = numerators.shape[1]
     sums = resampled_sums(np.concatenate([numerators, denominators], axis=1), np.random.default_rng(seed))
@@ -154,11 +155,11 @@ def ratios(numerators: np.ndarray, denominators: np.ndarray, seed: int = 0) -> l
 
 
 def ratio_difference(a: np.ndarray, b: np.ndarray, seed: int = 0) -> Interval:
-    """The ratio of `a` minus that of `b`, with the parts of both in one cluster resampled together.
+    """Return the ratio of `a` minus that of `b`; a cluster's contributions to both are resampled together.
 
     Args:
-        a, b: [T, 2], numerator and denominator of each of T clusters; a cluster may have no part in one of them. `n` of
-            the result is T.
+        a, b: [T, 2], numerator and denominator of each of T clusters; a cluster may contribute to only one of them. The
+            `n` of the result is T.
     """
     sums = resampled_sums(np.concatenate([a, b], axis=1), np.random.default_rng(seed))
     resampled = sums[:, 0] / _nonzero(sums[:, 1]) - sums[:, 2] / _nonzero(sums[:, 3])
@@ -168,7 +169,7 @@ def ratio_difference(a: np.ndarray, b: np.ndarray, seed: int = 0) -> Interval:
 
 
 def grouped_mean(groups: Sequence[np.ndarray], seed: int = 0) -> Interval:
-    """The mean over all values, resampled within each group of them."""
+    """Return the mean of all values, resampled within each group."""
     n, rng = sum(map(len, groups)), np.random.default_rng(seed)
     resampled = sum(resampled_sums(group[:, None], rng)[:, 0] for group in groups) / n
     low, high = np.percentile(resampled, ENDS)
@@ -176,13 +177,13 @@ def grouped_mean(groups: Sequence[np.ndarray], seed: int = 0) -> Interval:
 
 
 def paired_difference(a: Sequence[float], b: Sequence[float], seed: int = 0) -> Difference:
-    """`b - a` in the mean, where `a[i]` and `b[i]` are two systems' results on the same sample.
+    """Return the mean of `b - a`, where `a[i]` and `b[i]` are two systems' results on the same sample.
 
     The interval is that of a paired bootstrap: samples are resampled with both systems' results. The p-value is
-    `randomization_p`, which unlike the bootstrap also holds for a handful of samples.
+    `randomization_p`, which unlike the bootstrap is valid for a handful of samples too.
     """
     if len(a) != len(b) or not len(a):
-        raise TltrainError(f"{len(a)} and {len(b)} results: expected as many of both, and at least one")
+        raise TltrainError(f"{len(a)} and {len(b)} results: expected the same number of both, and at least one")
     differences, rng = np.round(np.subtract(b, a, dtype=float), 9), np.random.default_rng(seed)
     low, high = np.percentile(resampled_sums(differences[:, None], rng)[:, 0] / len(a), ENDS)
     p = randomization_p(differences, rng)
@@ -190,10 +191,10 @@ def paired_difference(a: Sequence[float], b: Sequence[float], seed: int = 0) -> 
 
 
 def randomization_p(differences: np.ndarray, rng: np.random.Generator) -> float:
-    """The two-sided p-value of a paired randomization test.
+    """Return the two-sided p-value of a paired randomization test.
 
-    It is how often swapping the two systems' results at random, sample by sample, gives a mean difference as large.
-    Never 0: at least 1 / (RESAMPLES + 1).
+    It is the share of random swaps of the two systems' results, sample by sample, that give a mean difference at least
+    as large. It is never 0, but at least 1 / (RESAMPLES + 1).
     """
     values, counts = distinct_rows(np.round(differences, 9)[:, None])
     swapped = sum(
@@ -212,7 +213,8 @@ class SeedPairs(Generic[S]):
     """Results of two systems, for each training seed that both have.
 
     Attributes:
-        samples: of each seed its samples. ours, theirs: of each seed the results, [N] in the order of its samples.
+        samples: the samples of each seed.
+        ours, theirs: the results for each seed, [N] in the order of its samples.
     """
 
     samples: list[tuple[S, ...]] = field(default_factory=list)
@@ -223,14 +225,14 @@ class SeedPairs(Generic[S]):
 def difference_over_seeds(
     pairs: SeedPairs[S], seed: int = 0, stratum: Callable[[S], Hashable] = lambda sample: None
 ) -> Difference:
-    """Ours minus theirs in the mean over seeds and samples.
+    """Return the mean of ours minus theirs over seeds and samples.
 
-    With one seed this is the paired bootstrap. With several, the interval and p are Student's, and they hold for other
-    seeds and other samples: see `spread_over_seeds`. p is at least `randomization_p`, which also holds for a handful of
-    samples.
+    With one seed this is the paired bootstrap. With several, the interval and p are Student's and generalize to other
+    seeds and other samples: see `spread_over_seeds`. p is at least `randomization_p`, which is valid for a handful of
+    samples too.
 
     Args:
-        stratum: what a sample belongs to. Samples are resampled within their strata, which weigh the same in the mean.
+        stratum: returns a sample's stratum. Samples are resampled within strata, which have equal weight in the mean.
     """
     differences = [ours - theirs for ours, theirs in zip(pairs.ours, pairs.theirs, strict=True)]
     strata = [[stratum(sample) for sample in samples] for samples in pairs.samples]
@@ -254,7 +256,7 @@ def difference_over_seeds(
 
 
 def student(value: float, error: float, df: int) -> tuple[float, float, float]:
-    """The ends of the 95 % t interval around `value` with standard error `error`, and the p-value of value = 0."""
+    """Return the ends of the 95 % t interval around `value` with standard error `error`, and the p-value of 0."""
     if error == 0:
         return value, value, 1.0 if value == 0 else 0.0
     half = student_t.critical(ALPHA, df) * error
@@ -262,15 +264,15 @@ def student(value: float, error: float, df: int) -> tuple[float, float, float]:
 
 
 def mean_over_seeds(differences: Sequence[float]) -> Difference:
-    """The mean of one difference per seed, with the paired t interval and p of S - 1 degrees of freedom.
+    """Return the mean of one difference per seed, with the paired t interval and p of S - 1 degrees of freedom.
 
-    It holds for other seeds on the same samples. The ends are NaN, and p is 1, for a single seed.
+    It generalizes to other seeds on the same samples. For a single seed, the ends are NaN and p is 1.
 
     Raises:
-        TltrainError: there is no difference.
+        TltrainError: `differences` is empty.
     """
     if not len(differences):
-        raise TltrainError("no difference: expected one for each seed")
+        raise TltrainError("no differences: expected one for each seed")
     seeds, value = len(differences), float(np.mean(differences))
     if seeds == 1:
         return Difference(value, math.nan, math.nan, 1, 1.0, 1.0, 1)
@@ -282,16 +284,17 @@ def mean_over_seeds(differences: Sequence[float]) -> Difference:
 def spread_over_seeds(
     samples: Sequence[tuple[Hashable, ...]], values: Sequence[np.ndarray], strata: Sequence[list[Hashable]]
 ) -> tuple[tuple[float, int], tuple[float, int]]:
-    """Two standard errors of the mean over S >= 2 seeds, each with its degrees of freedom; the wider interval counts.
+    """Return two standard errors of the mean over S >= 2 seeds, with their degrees of freedom; use the wider interval.
 
-    The first is of seeds and samples. Seeds are a random effect, and samples another that seeds share if they have the
-    same ones: its variance is A + B - C, where A is the variance of the seeds' means over S, B that of the mean when
-    samples alone are drawn again, and C the part of their interaction, which A and B both hold (two-way analysis of
-    variance; negative B - C count as 0). Its degrees of freedom are Satterthwaite's (F. E. Satterthwaite, 1946), at
-    least S - 1. The second is of samples alone, for seeds that agree by chance.
+    The first covers seeds and samples. Seeds are one random effect, and samples are another, which seeds share if they
+    have the same samples. The variance is A + B - C, where A is the variance of the seeds' means divided by S, B the
+    variance of the mean when only samples are drawn again, and C the contribution of their interaction, which both A
+    and B contain (two-way analysis of variance; negative B - C count as 0). Its degrees of freedom are Satterthwaite's
+    (F. E. Satterthwaite, 1946), at least S - 1. The second covers samples alone, for seeds that agree by chance.
 
     Args:
-        samples, strata: of each seed its samples and their strata. values: of each seed the weighted results, [N].
+        samples, strata: the samples of each seed and their strata.
+        values: the weighted results of each seed, [N].
     """
     seeds = len(values)
     means = np.round([value.mean() for value in values], 9)
@@ -321,7 +324,7 @@ def spread_over_seeds(
 
 
 def _same_samples(samples: Sequence[tuple[Hashable, ...]]) -> list[list[int]]:
-    """The positions of the seeds that have the same samples."""
+    """Return the positions of seeds, grouped by equal samples."""
     positions: dict[tuple[Hashable, ...], list[int]] = {}
     for position, members in enumerate(samples):
         positions.setdefault(members, []).append(position)
@@ -329,19 +332,19 @@ def _same_samples(samples: Sequence[tuple[Hashable, ...]]) -> list[list[int]]:
 
 
 def _by_stratum(values: np.ndarray, labels: Sequence[Hashable]) -> list[np.ndarray]:
-    """[N] or [N, S] values -> [n, S] of each stratum."""
+    """Split [N] or [N, S] values into [n, S] for each stratum."""
     columns = values.reshape(len(labels), -1)
     return [columns[[label == wanted for label in labels]] for wanted in dict.fromkeys(labels)]
 
 
 def _weights(labels: Sequence[Hashable]) -> np.ndarray:
-    """[N] weights with which the plain mean over samples is the mean over strata of the means over their samples."""
+    """Return [N] weights that turn the mean over samples into the mean over strata of the means over their samples."""
     sizes = {label: labels.count(label) for label in set(labels)}
     return np.array([len(labels) / (len(sizes) * sizes[label]) for label in labels])
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """p-values corrected by Holm's step-down method (S. Holm, 1979), in the order given."""
+    """Return the p-values corrected by Holm's step-down method (S. Holm, 1979), in the given order."""
     corrected_values, largest = [0.0] * len(values), 0.0
     for rank, position in enumerate(sorted(range(len(values)), key=values.__getitem__)):
         largest = max(largest, min(1.0, (len(values) - rank) * values[position]))
@@ -353,10 +356,10 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def resampled_sums(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """[N, C] values of N samples -> [RESAMPLES, C] sums over N samples drawn with replacement.
+    """Return [RESAMPLES, C] sums over N samples drawn with replacement from [N, C] values.
 
-    Samples with equal values are drawn together, by a multinomial: how often any of them is drawn is all that the sum
-    depends on. Where values are nearly all different, drawing N positions and counting them is the faster way.
+    Samples with equal values are drawn together, by a multinomial, since the sum depends only on how often any of them
+    is drawn. If nearly all values differ, it is faster to draw N positions and count them.
     """
     n = len(values)
     distinct, counts = distinct_rows(values)
@@ -366,20 +369,20 @@ def resampled_sums(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _chunk_sizes(width: int) -> list[int]:
-    """How many resamples to draw at a time, where each takes `width` numbers."""
+    """Return how many resamples to draw at a time, if each takes `width` numbers."""
     size = max(CHUNK // width, 1)
     return [min(size, RESAMPLES - start) for start in range(0, RESAMPLES, size)]
 
 
 def _counts_of_positions(n: int, size: int, rng: np.random.Generator) -> np.ndarray:
-    """[size, n]: how often each of n positions is among n that are drawn with replacement."""
+    """Return [size, n]: how often each of n positions is among n drawn with replacement."""
     drawn = rng.integers(0, n, (size, n)) + n * np.arange(size)[:, None]
     return np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)
 
 
 def distinct_rows(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct rows of an array and how often each occurs, in the order in which they first do (so that the negated
-    values are drawn in the same order: swapping two systems mirrors their interval).
+    """Return the distinct rows of an array and their counts, in order of first occurrence. Negated values thus have the
+    same order, so that swapping two systems mirrors their interval.
     """
     rows, first, counts = np.unique(values, axis=0, return_index=True, return_counts=True)
     order = np.argsort(first)

@@ -1,4 +1,4 @@
-"""How many key tokens (PKT) the golden calls of a benchmark have under a model's tokenizer."""
+"""Count the key tokens (PKT) of a benchmark's golden calls under a model's tokenizer."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ class KeyTokens:
     """Key tokens of `calls` golden calls.
 
     Attributes:
-        per_call: the mean number. several: % of calls with more than the first token of the name, that is, whose name
-            shares its first tokens with another name on offer.
-        not_counted: why golden calls are not counted, which the format cannot write -> how many.
+        per_call: the mean number per call.
+        several: % of calls with more than the first token of the name, that is, whose name shares its first tokens with
+            another name on offer.
+        not_counted: reason why the format cannot write golden calls, which are not counted -> their number.
     """
 
     calls: int
@@ -55,7 +56,7 @@ def _native(encoder: Encoder, asked: Sequence[tuple[Sample, Call]], refused: Cou
 
     assert isinstance(encoder, NativeEncoder)
     for sample, call in asked:
-        messages = (Message("user", "?"), Message.calling(call))  # what was said before changes no key token
+        messages = (Message("user", "?"), Message.calling(call))  # earlier messages do not change the key tokens
         try:
             (turn,) = encoder.turns(Trajectory(sample.id, sample.tools, messages), None)
         except TltrainError as error:

@@ -1,4 +1,4 @@
-"""The metrics of the paper: their keys in `metrics.json`, their names, and what they mean."""
+"""The paper's metrics: their keys in `metrics.json`, their names, and their meaning."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class MetricInfo:
 
 
 ABSTENTION = "abstention"
-"""The metric of questions to which no call is right, which have none of the others."""
+"""The metric of questions to which no call is right; the other metrics do not apply to them."""
 METRICS = {
     info.key: info
     for info in (

@@ -1,8 +1,8 @@
-"""What a model makes of recorded right and failing calls: the evaluation behind `benchmark=toolworld_turns`.
+"""Measure a model's loss on recorded calls, right and failing ones: the evaluation behind `benchmark=toolworld_turns`.
 
 Greedy answers hide how likely a wrong call has become. Here the model is given everything before a recorded call, and
-the loss of the call is measured: of calls without a mistake, and of calls that failed. For each failing call, the
-golden call is measured in its place too, after the same history.
+the call's loss is measured, for calls without a mistake and for calls that failed. For each failing call, the golden
+call in its place is measured too, after the same history.
 """
 
 from __future__ import annotations
@@ -22,12 +22,17 @@ class RecordedCall:
     """A recorded call under teacher forcing.
 
     Attributes:
-        id, task: of its trajectory. turn: index among the trajectory's actions. tool: the called tool.
+        id, task: identity and task of its trajectory.
+        turn: index among the trajectory's actions.
+        tool: the called tool.
         open_text: whether the call asks or answers the user, in free words (`ask_to_user`, `finish`).
-        mistake: the kind of its mistake; None for a golden call. failed: whether the tool answered with an error.
-        loss: negative log-likelihood of the whole call in nats, end token included. tokens: number of its tokens.
-        keys, keys_right: number of its key tokens, and of those that are the likeliest. keys_loss: their loss in nats.
-        golden_loss: of a failing call, the loss of the golden call after the same history; else None.
+        mistake: the kind of its mistake; None for a golden call.
+        failed: whether the tool answered with an error.
+        loss: negative log-likelihood of the whole call in nats, end token included.
+        tokens: number of its tokens.
+        keys, keys_right: number of its key tokens, and of those that are the likeliest.
+        keys_loss: loss of its key tokens in nats.
+        golden_loss: for a failing call, the loss of the golden call after the same history; otherwise None.
     """
 
     id: str
@@ -46,7 +51,7 @@ class RecordedCall:
 
 
 def limited(trajectories: Iterable[Trajectory], size: int) -> list[Trajectory]:
-    """Return the first trajectories with `size` calls in all; of the last one, calls beyond them are not learned."""
+    """Return the first trajectories with `size` calls in total; further calls of the last one are not learned."""
     found: list[Trajectory] = []
     left = size
     for trajectory in trajectories:
@@ -118,14 +123,14 @@ def recorded(
 
 
 MEASURES = {
-    "golden_loss": "nats a token of calls without a mistake",
-    "failing_loss": "nats a token of failing calls",
+    "golden_loss": "nats per token of calls without a mistake",
+    "failing_loss": "nats per token of failing calls",
     "key_accuracy": "% of the key tokens of calls without a mistake that are the likeliest",
-    "key_loss": "nats a key token of calls without a mistake",
+    "key_loss": "nats per key token of calls without a mistake",
     "margin": "nats by which a failing call is less likely than the golden call in its place",
     "preferred": "% of failing calls that are less likely than the golden call in their place",
 }
-"""The numbers of `measure`, in words. Calls that ask or answer the user are left out: their words are open."""
+"""The numbers of `measure`, in words. Calls that ask or answer the user are left out, since their words are free."""
 
 
 def measure(calls: Sequence[RecordedCall], seed: int = 0) -> dict[str, Interval]:

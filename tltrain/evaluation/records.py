@@ -1,7 +1,7 @@
 """The lines of result files: `Prediction` of `predictions.jsonl`, `Transcript` of `transcripts.jsonl`.
 
-These classes alone write such lines and read them back. What older versions did not write has a default, what is not
-known here is ignored, and a line that is not as described ends in one error that names the file, the line and the key.
+Only these classes write such lines and read them back. Keys that older versions did not write have defaults, unknown
+keys are ignored, and an invalid line ends in one error that names the file, the line and the key.
 """
 
 from __future__ import annotations
@@ -24,36 +24,40 @@ T = TypeVar("T")
 PREDICTIONS, TRANSCRIPTS = "predictions.jsonl", "transcripts.jsonl"
 
 Identity = tuple[str, str, str]
-"""Which sample it is: set, id, and what was asked (see `Prediction.identity`)."""
+"""The identity of a sample: set, id, and what was asked (see `Prediction.identity`)."""
 
 SUPERFLUOUS = "superfluous_call"
-"""What a call is counted as that no golden call is left for."""
+"""The grade of a call for which no golden call is left."""
 
 RATES = ("de", "ce")
-"""Metrics that are a number of each conversation, not true or false."""
+"""Metrics that are a number for each conversation, not true or false."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One answer to one sample: a line of `predictions.jsonl`. A conversation can stand as one (`conversation_lines`).
+    """One answer to one sample: a line of `predictions.jsonl`. It can also represent a conversation
+    (`conversation_lines`).
 
     Attributes:
-        set: the benchmark's set, `rotbench_clean`. id: the sample's within it.
-        answer: what the model wrote; `prediction` in the file.
-        call: the call read from it, as JSON; None where there is none. Of several the one of the first golden call.
-        calls: of an answer of several calls, or to several golden ones, an object for each golden call and then for
-            each superfluous call: `call`, `golden`, `grade` (a row, or `superfluous_call`) and `reason`. Empty, and not
-            in the file, elsewhere.
-        goldens: the accepted calls, as JSON (`call_to_json`); none where no call is right.
-        grade: the row of the reward table, of several golden calls the worst; of a conversation how it ended.
-        scores: metric -> whether it is reached, or a number from 0 to 1 (`RATES`, and TS, PI and CF where some of
-            several golden calls reach it); keys of the line itself in the file.
-        reward: by the reward table; None where it was not computed.
-        reason: why the grade is what it is, in words.
-        meta: what the benchmark says of the sample (`query`, `scenario`), and `seen`: whether it was trained on.
+        set: the benchmark's set, such as `rotbench_clean`.
+        id: the sample's id within the set.
+        answer: the model's answer; `prediction` in the file.
+        call: the call read from the answer, as JSON; None without a call. Of several calls, the one matched to the
+            first golden call.
+        calls: if the answer or the sample has several calls, an object for each golden call and then for each
+            superfluous call: `call`, `golden`, `grade` (a row, or `superfluous_call`) and `reason`. Otherwise empty,
+            and absent from the file.
+        goldens: the accepted calls, as JSON (`call_to_json`); empty if no call is right.
+        grade: the row of the reward table, the worst one for several golden calls; for a conversation, how it ended.
+        scores: metric -> whether it is reached, or a number from 0 to 1 (`RATES`, and TS, PI and CF if only some of
+            several golden calls reach it); in the file, keys of the line itself.
+        reward: reward by the reward table; None if it was not computed.
+        reason: the reason for the grade, in words.
+        meta: what the benchmark says about the sample (`query`, `scenario`), and `seen`: whether it was trained on.
         finish_reason: why the answer ended, in the words of OpenAI's API (`length`: cut before a call could be read);
-            empty, and not in the file, where the source does not know.
-        said: thought, text and calls of an answer in a native format; empty, and not in the file, in the TL format.
+            empty, and absent from the file, if the source does not know.
+        said: thought, text and calls of an answer in a native format; empty, and absent from the file, in the TL
+            format.
     """
 
     set: str
@@ -74,7 +78,7 @@ class Prediction:
     def graded(
         cls, set_name: str, sample: Sample, answer: str, grade: Grade | AnswerGrade, reward: float | None
     ) -> Prediction:
-        """A single-turn answer with its grade."""
+        """Create the prediction of a single-turn answer with its grade."""
         scores = (
             {ABSTENTION: grade.outcome is Outcome.ABSTAINED}
             if sample.abstain
@@ -115,7 +119,7 @@ class Prediction:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The line as plain values."""
+        """Return the line as plain values."""
         return {
             "set": self.set,
             "id": self.id,
@@ -133,23 +137,23 @@ class Prediction:
         }
 
     COLUMNS: ClassVar = ("set", "id", "prediction", "goldens", "grade", "reward", "reason")
-    """What trackers show of a prediction in a table."""
+    """The columns that trackers show in a table of predictions."""
 
     def row(self) -> list[Any]:
-        """The prediction in such a table."""
+        """Return the prediction as a row of such a table."""
         line = self.to_json()
         return [line.get(column) for column in self.COLUMNS]
 
     @property
     def identity(self) -> Identity:
-        """Which sample this answers: set, id, and the golden calls (or, where there are none, the question), in an
+        """The identity of the answered sample: set, id, and the golden calls (or the question if there are none), in an
         order that does not depend on the run that wrote them.
         """
         return self.set, self.id, json.dumps(list(self.goldens) or [self.query], sort_keys=True)
 
     @property
     def query(self) -> str:
-        """What the user asked; empty where the line does not say."""
+        """The user's question; empty if the line does not have it."""
         query = self.meta.get("query")
         return query if isinstance(query, str) else ""
 
@@ -159,22 +163,22 @@ class Prediction:
         return self.meta.get("seen") is True
 
     def reaches(self, metric: str) -> bool:
-        """Whether a metric is reached, in full where it is a share."""
+        """Return whether a metric is reached, completely if it is a share."""
         return self.scores.get(metric) == 1
 
     @property
     def is_call(self) -> bool:
-        """Whether this is one call and no conversation."""
+        """Whether this is a single call rather than a conversation."""
         return "va" not in self.scores
 
 
 def _whole(level: bool | float) -> bool | float:
-    """A share as true or false where it is all or nothing."""
+    """Return a share as true or false if it is 1 or 0."""
     return level == 1 if level in (0, 1) else level
 
 
 def _calls(grade: AnswerGrade) -> list[dict[str, Any]]:
-    """What became of each golden call and of each superfluous call; nothing where there is one of each."""
+    """Return the outcome of each golden call and each superfluous call; empty for one call and one golden call."""
     if len(grade.grades) == 1 and not grade.superfluous:
         return []
     pairs = [(one, one.row) for one in grade.grades] + [(one, SUPERFLUOUS) for one in grade.superfluous]
@@ -190,7 +194,7 @@ def _calls(grade: AnswerGrade) -> list[dict[str, Any]]:
 
 
 def by_sample(predictions: Iterable[Prediction]) -> dict[tuple[Identity, int], Prediction]:
-    """Sample -> its prediction, in their order. A sample that occurs several times is numbered, from 1."""
+    """Map each sample to its prediction, in order. A sample that occurs several times is numbered, from 1."""
     occurrences: dict[Identity, int] = {}
     found = {}
     for prediction in predictions:
@@ -224,8 +228,8 @@ def graded_prediction(record: Any) -> Prediction:
 
 
 def count_grades(predictions: Iterable[Prediction]) -> dict[str, int]:
-    """How many calls fell in each row of the reward table, all rows listed, in the order of the paper; then the other
-    grades that occur.
+    """Count the calls in each row of the reward table, listing all rows in the paper's order, then the other grades
+    that occur.
     """
     counts = dict.fromkeys(GRADES, 0)
     for prediction in predictions:
@@ -234,10 +238,10 @@ def count_grades(predictions: Iterable[Prediction]) -> dict[str, int]:
 
 
 def read_graded(folder: Path, key: str) -> list[Prediction]:
-    """The predictions of a result folder that the configuration gives under `key`.
+    """Return the predictions of a result folder that the configuration gives under `key`.
 
     Raises:
-        TltrainError: it has no `predictions.jsonl`, or a line is not one of stage=eval.
+        TltrainError: it has no `predictions.jsonl`, or a line was not written by stage=eval.
     """
     file = folder / PREDICTIONS
     if not file.is_file():
@@ -250,11 +254,11 @@ def read_graded(folder: Path, key: str) -> list[Prediction]:
 
 @dataclass(frozen=True, slots=True)
 class TranscriptMessage:
-    """What the user, the model (`assistant`) or a tool said.
+    """A message of the user, the model (`assistant`) or a tool.
 
     Attributes:
-        calls: the model's, as JSON; in the file `call` where there is one, as before a message could make several.
-        thought: the model's before its words and calls.
+        calls: the model's calls, as JSON; in the file a single call is `call`, as in versions without several calls.
+        thought: the model's thought before its words and calls.
     """
 
     role: str
@@ -272,7 +276,7 @@ class TranscriptMessage:
         return cls(member(record, "role", str), member(record, "content", str), calls, optional(record, "thought", ""))
 
     def to_json(self) -> dict[str, Any]:
-        """The message as plain values."""
+        """Return the message as plain values."""
         calls = {"call": self.calls[0]} if len(self.calls) == 1 else {"calls": list(self.calls)} if self.calls else {}
         return {
             "role": self.role,
@@ -287,13 +291,16 @@ class TranscriptCall:
     """One judged call of a conversation; the fields are in the order of the file.
 
     Attributes:
-        message: the position of its message among the conversation's, which may make several calls; None where an
-            older file does not say.
-        turn: which answer of the model it is, from 1.
-        text: what the model wrote. call: the call read from it, as JSON.
-        de: whether it contradicts the documentation. ce: whether the tool answered with an error.
-        kind: its `Outcome` by the documentation alone. reason: why, in words.
-        ran: whether a tool was called. error: the kind of error that it answered with.
+        message: index of its message, which may make several calls, in the conversation; None in older files.
+        turn: number of the model's answer, from 1.
+        text: the model's text.
+        call: the call read from the text, as JSON.
+        de: whether it contradicts the documentation.
+        ce: whether the tool answered with an error.
+        kind: its `Outcome` by the documentation alone.
+        reason: the reason for `kind`, in words.
+        ran: whether a tool was called.
+        error: the kind of error with which the tool answered.
     """
 
     message: int | None = None
@@ -325,7 +332,7 @@ class TranscriptCall:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The call as plain values."""
+        """Return the call as plain values."""
         return {column.name: getattr(self, column.name) for column in fields(self)}
 
 
@@ -334,10 +341,12 @@ class Transcript:
     """A whole conversation whose tools ran: a line of `transcripts.jsonl`.
 
     Attributes:
-        meta: what the benchmark says of the task. instructions: what the model was told beside the tools.
+        meta: what the benchmark says about the task.
+        instructions: what the model was told besides the tools.
         ended: `finish`, `turn limit`, `too long` or `environment error`.
-        answer: what `finish` said; None where it was not called. valid: whether that counts as an answer (VA).
-        outcome: what the environment's checker says; `success` where it can tell.
+        answer: the text that `finish` was called with; None if it was not called.
+        valid: whether `answer` counts as a valid answer (VA).
+        outcome: the verdict of the environment's checker; it has `success` if the checker can tell.
     """
 
     id: str
@@ -369,7 +378,7 @@ class Transcript:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The line as plain values."""
+        """Return the line as plain values."""
         return {
             "id": self.id,
             "meta": dict(self.meta),
@@ -388,18 +397,18 @@ class Transcript:
 
     @property
     def query(self) -> str:
-        """The first thing that the user said."""
+        """The user's first message."""
         return next((message.content for message in self.messages if message.role == "user"), "")
 
     @property
     def success(self) -> bool | None:
-        """What the environment's checker says; None where it cannot tell."""
+        """The verdict of the environment's checker; None if it cannot tell."""
         success = self.outcome.get("success")
         return success if isinstance(success, bool) else None
 
 
 def read_transcripts(file: Path) -> list[Transcript]:
-    """The conversations of a file, of which there has to be one. Raises TltrainError."""
+    """Return the conversations of a file; raise TltrainError if there is none."""
     return read_lines(file, Transcript.from_json) or _none(file, "conversations")
 
 
@@ -407,7 +416,7 @@ def read_transcripts(file: Path) -> list[Transcript]:
 
 
 def to_line(record: Prediction | Transcript) -> str:
-    """A record as its line of the file, without the end of the line."""
+    """Return a record as its line of the file, without the line break."""
     return json.dumps(record.to_json(), ensure_ascii=False)
 
 
@@ -417,13 +426,13 @@ def scalars(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_lines(file: Path, parse: Callable[[Any], T]) -> list[T]:
-    """What `parse` makes of each line of a file; it may raise a FieldError.
+    """Return the result of `parse`, which may raise a FieldError, for each line of a file.
 
-    Unlike `data.reading.records` this accepts halves of surrogate pairs: a model may have written some.
+    Unlike `data.reading.records` this accepts lone surrogates, since a model may have written some.
 
     Raises:
         TltrainError: the file cannot be read.
-        RecordError: a line is not as described.
+        RecordError: a line is invalid.
     """
     return list(_parsed(file, parse))
 
@@ -451,7 +460,7 @@ def _none(file: Path, what: str) -> list[Any]:
 
 
 def call_to_json(call: Call) -> dict[str, Any]:
-    """A call as plain values. Of a golden call: `"<any>"`, `{"<one of>": [...]}`, and what is optional marked so."""
+    """Return a call as plain values; golden values may be `"<any>"` or `{"<one of>": [...]}`, marked if optional."""
     return {"name": call.name, "arguments": _value(dict(call.arguments))}
 
 
@@ -466,7 +475,7 @@ def _value(value: Any) -> Any:
 
 
 def _each(record: Mapping[str, Any], key: str, parse: Callable[[Any], T]) -> tuple[T, ...]:
-    """The items of a list; a FieldError names the item."""
+    """Return the parsed items of a list; a FieldError names the item."""
     items = []
     for position, item in enumerate(member(record, key, list)):
         try:
@@ -477,7 +486,7 @@ def _each(record: Mapping[str, Any], key: str, parse: Callable[[Any], T]) -> tup
 
 
 def _or_none(record: Mapping[str, Any], key: str, kind: type[T]) -> T | None:
-    """`record[key]`, of this kind; None where it is absent or null."""
+    """Return `record[key]`, which must be of this kind; None if it is absent or null."""
     value = record.get(key)
     return None if value is None else expect(value, kind, key)
 

@@ -1,7 +1,7 @@
-"""How much noise in the tools' documentation costs: the drop from RoTBench's clean level to its worst.
+"""Measure how much noise in the tools' documentation costs: the drop from RoTBench's clean level to its worst.
 
 The levels ask the same queries (slight, medium and heavy twice each, under different noise), so their samples are not
-independent. Intervals are therefore those of a bootstrap over queries: a query is drawn with all its samples, of both
+independent. The intervals therefore come from a bootstrap over queries: a query is drawn with all its samples of both
 levels. A query that only one of the levels asks (`benchmark.limit`) counts for that level alone.
 """
 
@@ -18,28 +18,28 @@ from tltrain.evaluation.intervals import Interval, ratio_difference
 CLEAN = "clean"
 
 Asked = Sequence[tuple[str, bool]]
-"""Of each sample of a level its query, and whether the answer is right."""
+"""For each sample of a level its query, and whether the answer is right."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drop(Interval):
-    """`clean - worst` in points of percent, over `n` queries; `level` is the one with the worst percentage."""
+    """`clean - worst` in percentage points, over `n` queries; `level` is the one with the worst percentage."""
 
     clean: float
     level: str
     worst: float
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values, rounded."""
+        """Return rounded plain values."""
         numbers = {"clean": self.clean, "worst": self.worst, "drop": self.value, "low": self.low, "high": self.high}
         return {"level": self.level} | {key: round(number, 4) for key, number in numbers.items()}
 
 
 def drop(levels: Mapping[str, Asked], seed: int = 0) -> Drop | None:
-    """From `clean` to the level with the smallest share of right answers; None without `clean` or another level.
+    """Return the drop from `clean` to the level with the fewest right answers; None without `clean` or another level.
 
-    The worst level is chosen by these very answers, and the interval does not know of the choice: where levels differ
-    little, their worst is partly bad luck.
+    The worst level is chosen by the same answers, and the interval ignores this selection: if levels differ little,
+    the worst one is partly bad luck.
     """
     percents = {name: 100 * sum(right for _, right in asked) / len(asked) for name, asked in levels.items() if asked}
     noisy = [name for name in percents if name != CLEAN]
@@ -60,7 +60,7 @@ def drop(levels: Mapping[str, Asked], seed: int = 0) -> Drop | None:
 
 
 def _by_query(asked: Asked, queries: Sequence[str]) -> np.ndarray:
-    """[queries, 2]: how many of a query's samples are right, and how many it has."""
+    """Return [queries, 2]: how many of a query's samples are right, and how many there are."""
     counts, position = np.zeros((len(queries), 2)), {query: i for i, query in enumerate(queries)}
     for query, right in asked:
         counts[position[query]] += (right, 1)

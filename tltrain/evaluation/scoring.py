@@ -1,9 +1,9 @@
-"""From judged calls to numbers: TS, PI and CF with intervals, by group, and the ways to score RoTBench and BFCL.
+"""Compute TS, PI and CF of judged calls, with intervals and by group, and score RoTBench and BFCL.
 
-Scoring has two halves. The first judges each sample: `rotbench_fixed` through `tltrain.grading`, `rotbench_official`
-as RoTBench's released scorer does, quirks included; `any_call`, `each_call` and `every_call` where several calls are
-asked for; `grading.abstention` where no call is right. The second, `score` and `score_by`, sums up whatever has `ts`,
-`pi` and `cf`, so that all scorings share it.
+Scoring has two steps. The first judges each sample: `rotbench_fixed` with `tltrain.grading`; `rotbench_official` like
+RoTBench's released scorer, quirks included; `any_call`, `each_call` and `every_call` if several calls are asked for;
+`grading.abstention` if no call is right. The second, `score` and `score_by`, averages anything that has `ts`, `pi` and
+`cf`, so all scorings share it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Judged(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Correctness:
-    """One sample's three answers, where a scorer gives no more than these."""
+    """The three levels of one sample, for scorers that give only these."""
 
     ts: bool = False
     pi: bool = False
@@ -54,7 +54,7 @@ class Correctness:
 
 
 def score(judged: Sequence[Judged], seed: int = 0, denominator: float | None = None) -> dict[str, Percentage]:
-    """TS, PI and CF (as in the paper) over all samples: `{"ts": Percentage, "pi": ..., "cf": ...}`."""
+    """Return TS, PI and CF (as in the paper) over all samples: `{"ts": Percentage, "pi": ..., "cf": ...}`."""
     return {
         metric: percentage((getattr(levels, metric) for levels in judged), seed, denominator) for metric in SINGLE_TURN
     }
@@ -63,7 +63,7 @@ def score(judged: Sequence[Judged], seed: int = 0, denominator: float | None = N
 def score_by(
     judged: Sequence[Judged], samples: Sequence[Sample], key: str, seed: int = 0, denominator: float | None = None
 ) -> dict[Hashable, dict[str, Percentage]]:
-    """`score` for each value of `sample.meta[key]` (`scenario`, `level`, `seen`, ...), in order of appearance.
+    """Return `score` for each value of `sample.meta[key]` (`scenario`, `level`, `seen`, ...), in order of appearance.
 
     A sample without the key counts under None. RoTBench's released scorer divides each scenario by a seventh of all
     samples: `denominator=len(samples) / 7`.
@@ -75,21 +75,21 @@ def score_by(
 
 
 def first_scoring(scorings: Iterable[str], preferred: str) -> str:
-    """The scoring whose numbers stand first: `benchmark.scoring` where RoTBench has two, else the one by calls."""
+    """Return the main scoring: `benchmark.scoring` if RoTBench has two, otherwise the one by calls."""
     names = list(scorings)
     return preferred if preferred in names else names[0]
 
 
 def count_outcomes(grades: Iterable[Grade | AnswerGrade]) -> dict[str, int]:
-    """How many calls (of answers of several: the worst) ended in each outcome, from worst to best: all of calls are
-    listed, those of questions to which no call is right where they occur.
+    """Count the answers with each outcome (for several calls, that of the worst), from worst to best. All outcomes of
+    calls are listed; those of questions to which no call is right are listed if they occur.
     """
     return _count([outcome.value for outcome in CALL_OUTCOMES], (one.outcome.value for one in grades))
 
 
 def count_rows(grades: Iterable[Grade | AnswerGrade]) -> dict[str, int]:
-    """How many calls (of answers of several: the worst) fell in each row of the reward table, in the paper's order;
-    after these the outcomes of `ABSTENTION` that occur.
+    """Count the answers in each row of the reward table (for several calls, the row of the worst), in the paper's
+    order, then the outcomes of `ABSTENTION` that occur.
     """
     return _count([row.name for row in fields(RewardTable)], (one.row for one in grades))
 
@@ -102,12 +102,12 @@ def _count(keys: Sequence[str], found: Iterable[str]) -> dict[str, int]:
 
 
 def abstention_rate(grades: Iterable[Grade | AnswerGrade], seed: int = 0) -> Percentage:
-    """The share of questions to which no call is right that are answered without one."""
+    """Return the share of questions to which no call is right that are answered without a call."""
     return percentage((one.outcome is Outcome.ABSTAINED for one in grades), seed)
 
 
 def unasked_words(predictions: Sequence[str], samples: Sequence[Sample]) -> int:
-    """How many questions that ask for a call are answered in words alone: the opposite error."""
+    """Count the questions that ask for a call but are answered in words alone: the opposite error."""
     return sum(
         grade_abstention(prediction, sample.tools).outcome is Outcome.ABSTAINED
         for prediction, sample in _pairs(predictions, samples)
@@ -118,7 +118,7 @@ def unasked_words(predictions: Sequence[str], samples: Sequence[Sample]) -> int:
 def any_call(
     predictions: Sequence[str], samples: Sequence[Sample], values: Matching | str = Matching.strict
 ) -> list[Grade]:
-    """Answers whose first call has to agree with any golden call, for models that make one call at a time."""
+    """Grade each answer's first call, which must match any golden call, for models that make one call at a time."""
     return [
         grade(first_call(prediction, sample.tools), sample.goldens, sample.tools, values)
         for prediction, sample in _pairs(predictions, samples)
@@ -131,10 +131,10 @@ def each_call(
     values: Matching | str = Matching.strict,
     words_to_user: bool = True,
 ) -> list[AnswerGrade]:
-    """Answers that may make several calls, each matched to a golden call; a level is the share of the golden calls.
+    """Grade answers with several calls, each matched to a golden call; a level is the share of golden calls.
 
     Args:
-        words_to_user: whether the words of an answer to the user are compared (`rotbench_fixed` does not).
+        words_to_user: whether the words of an answer to the user are compared (not in `rotbench_fixed`).
     """
     return [
         grade_answer(
@@ -150,9 +150,9 @@ def each_call(
 def every_call(
     predictions: Sequence[str], samples: Sequence[Sample], values: Matching | str = Matching.strict
 ) -> list[Correctness]:
-    """Answers as a whole, where every golden call is asked for: a level is reached if the calls of the answer and the
-    golden calls are as many and can be put in pairs, in any order, each of which reaches it. A call that cannot be read
-    is one of the answer's.
+    """Judge answers as a whole if every golden call is asked for. A level is reached if the answer has as many calls as
+    there are golden calls and they can be paired, in any order, so that each pair reaches it. Unreadable calls count as
+    calls of the answer.
     """
     return [_every(split_calls(prediction), sample, values) for prediction, sample in _pairs(predictions, samples)]
 
@@ -165,7 +165,7 @@ def _every(calls: Sequence[Call | str], sample: Sample, values: Matching | str) 
 
 
 def _matching(fits: Sequence[Sequence[bool]]) -> bool:
-    """Whether each row can have a column of its own that fits it (augmenting paths, as for bipartite graphs)."""
+    """Return whether each row can get a different column that fits it (bipartite matching by augmenting paths)."""
     row_of: dict[int, int] = {}
 
     def place(row: int, tried: set[int]) -> bool:
@@ -183,10 +183,10 @@ def _matching(fits: Sequence[Sequence[bool]]) -> bool:
 def rotbench_fixed(
     predictions: Sequence[str | Call], samples: Sequence[Sample], values: Matching | str = Matching.strict
 ) -> list[Grade]:
-    """RoTBench through `grade`, with the tools as they are named in each sample.
+    """Score RoTBench with `grade`, with the tools as they are named in each sample.
 
-    As in the released scorer, the words of an answer to the user or of a question to them are not compared: every
-    golden value of a call of the last two tools (`finish` and `ask_to_user`, whatever they are called) is `ANY`.
+    As in the released scorer, the words of an answer or a question to the user are not compared: every golden value in
+    a call of the last two tools (`finish` and `ask_to_user`, whatever their names) is `ANY`.
     """
     return [
         grade(prediction, _any_words(sample), sample.tools, values)
@@ -203,16 +203,16 @@ def _any_words(sample: Sample) -> tuple[Call, ...]:
 
 
 def rotbench_official(predictions: Sequence[Call | None], samples: Sequence[Sample]) -> list[Correctness]:
-    """RoTBench as its released `evaluate.py` scores it, on calls read by our reader (None: cannot be read).
+    """Score RoTBench like its released `evaluate.py`, on calls that our reader has read (None: unreadable).
 
-    What a reader of its numbers should know, and `rotbench_fixed` does otherwise:
-    - a call without arguments is wrong at every level, even where the golden call has none;
-    - a predicted `finish` becomes the name of the last tool on meeting a golden call of that tool, and stays so;
-    - a golden value `ANY` is deleted from the prediction too, which is then compared in that state with the golden
-      calls that follow; the others are compared with Python's `==`, so `1` equals `true`;
-    - values are not looked at for the last two tools, nor for any other that noise has named `finish` or `ask_to_user`.
+    It differs from `rotbench_fixed` as follows:
+    - a call without arguments is wrong at every level, even if the golden call has none;
+    - a predicted `finish` takes the name of the last tool when it meets a golden call of that tool, and keeps it;
+    - an argument whose golden value is `ANY` is deleted from the prediction, which is compared without it with the
+      golden calls that follow; other values are compared with Python's `==`, so `1` equals `true`;
+    - values are ignored for the last two tools, and for any other tool that noise has named `finish` or `ask_to_user`.
 
-    For percentages of scenarios see `score_by`.
+    For percentages by scenario see `score_by`.
     """
     return [
         Correctness(*(_passes(prediction, sample, level) for level in SINGLE_TURN))
@@ -223,7 +223,7 @@ def rotbench_official(predictions: Sequence[Call | None], samples: Sequence[Samp
 
 
 def _passes(prediction: Call, sample: Sample, level: str) -> bool:
-    """One of the released scorer's three passes over the golden calls; it ends at the first that is met."""
+    """Run one of the released scorer's three passes over the golden calls; it ends at the first call that matches."""
     if not prediction.arguments:
         return False
     name, arguments = prediction.name, prediction.arguments

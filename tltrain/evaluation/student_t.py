@@ -1,7 +1,7 @@
-"""Student's t distribution for whole degrees of freedom: p-values and quantiles, without a library for them.
+"""Student's t distribution for whole degrees of freedom: p-values and quantiles, without scipy.
 
 For whole degrees of freedom the distribution has a closed form (M. Abramowitz and I. Stegun, "Handbook of Mathematical
-Functions", 26.7.3 and 26.7.4), a finite sum of powers of a cosine. scipy has the general one; we need no more of it.
+Functions", 26.7.3 and 26.7.4), a finite sum of powers of a cosine. Nothing else here would need scipy.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import math
 from functools import cache
 
 MANY = 10_000
-"""Degrees of freedom from which on the normal distribution stands in: its quantiles differ by less than 0.0003."""
+"""From this many degrees of freedom on, the normal distribution is used; its quantiles differ by less than 0.0003."""
 
 
 def within(t: float, df: int) -> float:
-    """The probability that |T| <= |t|, for `df` >= 1 degrees of freedom."""
+    """Return the probability that |T| <= |t|, for `df` >= 1 degrees of freedom."""
     if df < 1:
         raise ValueError(f"degrees of freedom: expected at least 1, found {df}")
     if df >= MANY:
@@ -32,13 +32,13 @@ def within(t: float, df: int) -> float:
 
 
 def two_sided_p(t: float, df: int) -> float:
-    """The probability of a |T| of at least |t|."""
+    """Return the probability that |T| >= |t|."""
     return max(0.0, 1 - within(t, df))
 
 
 @cache
 def critical(alpha: float, df: int) -> float:
-    """The t >= 0 that |T| exceeds with probability `alpha`, by bisection to 1e-12 of its size.
+    """Return the t >= 0 that |T| exceeds with probability `alpha`, by bisection to a relative precision of 1e-12.
 
     Raises:
         ValueError: alpha is not between 0 and 1.

@@ -1,7 +1,7 @@
-"""What a model makes of recorded calls when it is given everything before each of their tokens (teacher forcing).
+"""Score recorded calls with a model that is given everything before each of their tokens (teacher forcing).
 
-One forward a trajectory: attention is causal, so that it gives every call at once, and logits are computed at target
-positions alone.
+One forward pass per trajectory suffices for all its calls, since attention is causal. Logits are computed only at
+target positions.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from tltrain.tokens.packing import PackingReport, PackingSettings, pack
 from tltrain.trajectory import Trajectory, actions
 
 ROWS = 256
-"""Targets whose logits are held in float32 at once: a large vocabulary makes them the largest thing there is."""
+"""Number of targets whose float32 logits are in memory at once; with a large vocabulary they take the most memory."""
 
 
 def score(
     model: PreTrainedModel, encoder: Encoder, trajectories: Iterable[Trajectory], report: PackingReport
 ) -> Iterator[TurnScore]:
-    """Every call of the trajectories that may be learned, scored; plain text is passed over.
+    """Yield the score of every learnable call of the trajectories; plain text is skipped.
 
-    Each call of a message that makes several has its own score; in a native format the message's words and thought
-    have none, and the end token belongs to its last call.
+    Each call of a message with several has its own score. In a native format the message's words and thought have no
+    score, and the end token belongs to its last call.
 
     A trajectory longer than the model's context loses its oldest turns, which `report` counts.
     """
@@ -47,7 +47,7 @@ def score(
 
 @torch.inference_mode()
 def target_scores(model: PreTrainedModel, layout: Layout) -> tuple[Tensor, Tensor]:
-    """Of each of a layout's N targets: [N] negative log-likelihood in float32, [N] whether it is the likeliest."""
+    """Return [N] negative log-likelihoods in float32 of a layout's N targets, and [N] whether each is the likeliest."""
     ids, positions, targets = (
         torch.tensor(values, device=model.device) for values in (layout.input_ids, layout.positions, layout.targets)
     )

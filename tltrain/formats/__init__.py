@@ -19,9 +19,9 @@ class Segment:
 
     Attributes:
         text: the piece.
-        turn: where the model says it, the number (from 0) of the action it belongs to, in the order of
-            `trajectory.actions`; None where the model is given it.
-        opens_turn: whether these are the words after which the model speaks.
+        turn: for text that the model says, the number (from 0) of its action in the order of `trajectory.actions`;
+            None for text that the model is given.
+        opens_turn: whether the model speaks after this text.
     """
 
     text: str
@@ -33,39 +33,39 @@ class Format(Protocol):
     """How one kind of model reads conversations and writes calls."""
 
     writes_bos: bool
-    """Whether the segments begin with the text of the BOS token; else the encoder puts the token there."""
+    """Whether the segments begin with the text of the BOS token; if not, the encoder adds the token."""
     stop: tuple[str, ...]
-    """Texts that end an answer: a server that is asked for one may stop there."""
+    """Texts that end an answer: a server may stop generating at any of them."""
 
     def segments(self, conversation: Trajectory | Sample) -> list[Segment]:
-        """The conversation cut where given text and predicted text meet; every action of the assistant is in it."""
+        """The conversation, cut where given and predicted text meet; it contains every action of the assistant."""
         ...
 
     def prompt_segments(self, conversation: Trajectory | Sample) -> list[Segment]:
-        """The conversation as a history, and the words that ask for what comes next."""
+        """The conversation as a history, and the words that ask for the next message."""
         ...
 
     def call_text(self, call: Call) -> str:
-        """A call as it stands in the segment of its turn."""
+        """The text of a call in the segment of its turn."""
         ...
 
     def name_at(self, call: Call) -> int:
-        """The character of `call_text(call)` at which the tool's name begins."""
+        """The index in `call_text(call)` at which the tool's name begins."""
         ...
 
     def call_head(self, name: str) -> str:
-        """What the text of every call of the tool `name` begins with: the name, and what ends it."""
+        """The text with which every call of the tool `name` begins, up to the character that ends the name."""
         ...
 
     def answer_length(self, text: str) -> int | None:
-        """Where the answer ends that `text` begins with, in characters; None if it may go on."""
+        """The number of characters of the answer that `text` begins with; None if the answer may go on."""
         ...
 
     def answer(self, text: str) -> str:
-        """The answer in what a model generated, without anything behind it."""
+        """The answer in a generated text, without anything that follows it."""
         ...
 
 
 def joined(segments: Iterable[Segment]) -> str:
-    """The segments' text in one string."""
+    """Return the segments' text as one string."""
     return "".join(segment.text for segment in segments)

@@ -1,4 +1,4 @@
-"""A tool's answer read as structure: JSON, or what can be read of something near it. Nothing is ever evaluated."""
+"""Read a tool's answer as structure: JSON, or as much as can be read of similar text. Nothing is ever evaluated."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _TOKEN = re.compile(
 )
 _ESCAPE = re.compile(r'\\(.)|"', re.DOTALL)
 _WORDS = {"True": "true", "False": "false", "None": "null", "true": "true", "false": "false", "null": "null"}
-_NESTING = 64  # how deep a structure may nest to be repaired
+_NESTING = 64  # the deepest nesting that is repaired
 _CLOSERS = {"{": "}", "[": "]", "(": "]"}
 
 
 def read_structure(text: str) -> tuple[Any, bool]:
-    """The value that a text writes, and whether it is JSON from end to end.
+    """Return the value that a text spells, and whether the whole text is JSON.
 
-    If it is not, what can be read of it: Python literals, the value that a text begins with, the complete members of
-    one cut off at its end. None where nothing can be.
+    If it is not JSON, return what can be read: Python literals, the value at the beginning of a longer text, the
+    complete members of a value that is cut off. The value is None if nothing can be read.
     """
     try:
         return json.loads(text, strict=False), True
@@ -37,9 +37,9 @@ def read_structure(text: str) -> tuple[Any, bool]:
 
 
 def _repaired(text: str) -> Iterator[str]:
-    """JSON for the value that a text begins with: all of it closed where it breaks off, then all but the last member.
+    """Yield JSON for the value that a text begins with: closed where it breaks off, then without its last member.
 
-    Python's words, quotes and tuples become JSON's by tokens, so that nothing has to be evaluated (and nothing can
+    Python's words, quotes and tuples are translated to JSON token by token, so nothing is evaluated (and nothing can
     overflow a parser's stack).
     """
     parts: list[str] = []
@@ -54,7 +54,7 @@ def _repaired(text: str) -> Iterator[str]:
             parts.append("{" if mark == "{" else "[")
             if len(open_marks) > _NESTING:
                 return
-        elif not open_marks:  # it begins with what can only follow something
+        elif not open_marks:  # it begins with a mark that can only follow a value
             return
         elif mark in "}])":
             open_marks.pop()
@@ -74,12 +74,12 @@ def _repaired(text: str) -> Iterator[str]:
 
 
 def _json_word(word: str) -> str:
-    """A bare word as JSON: Python's constants translated, a number as it is, anything else as a string."""
+    """Return a bare word as JSON: Python's constants translated, numbers unchanged, anything else as a string."""
     return _WORDS.get(word) or (word if re.fullmatch(r"-?[0-9][0-9.eE+-]*", word) else json.dumps(word))
 
 
 def _json_string(token: str) -> str:
-    """A string in either quotes, closed or broken off, in JSON's quotes and with JSON's escapes."""
+    """Return a string in single or double quotes, closed or cut off, with JSON's quotes and escapes."""
     content = token[1:-1] if len(token) > 1 and token[-1] == token[0] else token[1:]
     return '"' + _ESCAPE.sub(_json_escape, content) + '"'
 

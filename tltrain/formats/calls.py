@@ -1,16 +1,16 @@
-"""A call as text, `name(k=value, k=value)`: written for training, read back from whatever a model said.
+"""A call as text, `name(k=value, k=value)`: written for training, and read back from any text of a model.
 
-The reader is not Python's parser, because tools are named `preferred-routes_get` and parameters `from` or `:edoc`, and
-it evaluates nothing. It goes over the text once, left to right, in linear time:
+The reader evaluates nothing. It is not Python's parser, because tools have names such as `preferred-routes_get` and
+parameters names such as `from` or `:edoc`. It reads the text once, left to right, in linear time:
 
-    call      = name "(" [ item { "," item } [ "," ] ] ")"      what follows the ")" is not looked at
+    call      = name "(" [ item { "," item } [ "," ] ] ")"      the text after the ")" is ignored
     name      = everything before the first "("
-    item      = parameter "=" value | value                     a value alone is positional: counted, not kept
+    item      = parameter "=" value | value                     a value alone is positional: counted, not stored
     parameter = no "=", "(", ")" or ",", and no quote, "[" or "{" at its start; then any number of "=" word
-    value     = a Python or JSON literal that JSON can hold
+    value     = a Python or JSON literal that JSON can represent
 
-Space around each part is free. Anything else raises `CallSyntaxError`. ("=" word: RoTBench has a tool with a parameter
-named `return_err_outputpersistent=False`; since no value is followed by "=", that can be told from a value.)
+White space around each part is ignored. Anything else raises `CallSyntaxError`. ("=" word: RoTBench has a tool with a
+parameter named `return_err_outputpersistent=False`; since no value is followed by "=", this is unambiguous.)
 """
 
 from __future__ import annotations
@@ -25,43 +25,43 @@ from tltrain.errors import TltrainError
 from tltrain.trajectory import Call
 
 MAX_DEPTH = 100
-"""Lists and dicts nested deeper than this are no call anybody meant; the limit keeps recursion bounded."""
+"""Deepest nesting of lists and dicts that is read; no intended call is deeper, and the limit bounds the recursion."""
 
 MAX_DIGITS = 1000
-"""Longest number read: `int` takes quadratic time, and refuses from 4,300 digits on."""
+"""Longest number that is read: `int` takes quadratic time and refuses more than 4,300 digits."""
 
 
 UNREADABLE = "(not a call) "
-"""Begins a call that has no place in the TL format, or that could not be read in another, and the reason."""
+"""Prefix of the line that replaces an unreadable call, or one that the TL format cannot express; the reason follows."""
 
 
 class CallSyntaxError(TltrainError):
-    """Text that is no call: what is wrong, and at which character (counted from 1)."""
+    """The text is not a call; the message says what is wrong and at which character (counted from 1)."""
 
 
 class UnclosedStringError(CallSyntaxError):
-    """The text breaks off inside a string: all that follows is an argument's."""
+    """The text ends inside a string, so the whole rest belongs to an argument."""
 
 
 def read_call(text: str) -> Call:
-    """The call that `text` begins with.
+    """Return the call that `text` begins with.
 
     Literals are those of Python and of JSON: single, double and triple quotes with the escapes of both languages and
     raw line breaks, integers, floats, `True`/`true`, `None`/`null`, lists, tuples (become lists), dicts (keys that are
-    not strings are written as `json.dumps` would). Of a repeated parameter or key the last counts. What is returned
-    can always be written as JSON in UTF-8: there is no NaN, no infinity and no lone surrogate in it.
+    not strings are written as `json.dumps` would). If a parameter or key is repeated, the last one counts. The result
+    can always be written as JSON in UTF-8: it contains no NaN, no infinity and no lone surrogate.
 
     Raises:
-        CallSyntaxError: the text cannot be read so; never another exception, whatever the text.
+        CallSyntaxError: the text does not begin with a call. No text raises any other exception.
     """
     return _scan(text)[0]
 
 
 def read_calls(text: str) -> list[Call]:
-    """All calls that `text` begins with: one after another, or `[f(...), g(...)]` as the Berkeley benchmark asks for.
+    """Return all calls at the beginning of `text`: one after another, or `[f(...), g(...)]` as BFCL asks for.
 
-    Between two calls may stand space, commas and semicolons. A later call's name holds no space and no quote, so that
-    words which follow a call, or the next role of a conversation, are not taken for another. Never raises.
+    White space, commas and semicolons may separate calls. The name of any call but the first contains no space and no
+    quote, so that words after a call, or the next role of a conversation, are not taken for a call. Never raises.
     """
     at = _end(_LIST_OPENS, text, 0)
     calls: list[Call] = []
@@ -76,10 +76,10 @@ def read_calls(text: str) -> list[Call]:
 
 
 def split_calls(text: str) -> list[Call | str]:
-    """All calls that `text` begins with (`read_calls`), and as text what stands in place of a call and cannot be read.
+    """Return the calls at the beginning of `text` (`read_calls`); unreadable calls among them are returned as text.
 
-    What is marked by `UNREADABLE` ends with its line, and calls may follow. Any other broken call takes all that
-    follows, since nothing says where it ends. A text that begins with no call is one such part. Never raises.
+    A call marked with `UNREADABLE` ends at the end of its line, and calls may follow. Any other broken call takes the
+    whole rest, since nothing marks its end; so does a text that does not begin with a call. Never raises.
     """
     at = _end(_LIST_OPENS, text, 0)
     parts: list[Call | str] = []
@@ -96,7 +96,7 @@ def split_calls(text: str) -> list[Call | str]:
 
 
 def read_value(text: str, at: int) -> tuple[Any, int]:
-    """The literal that starts at `at`, and the index just after it. Raises CallSyntaxError as `read_call` does."""
+    """Return the literal that starts at `at`, and the index just after it; raise CallSyntaxError as `read_call`."""
     value, end = _value(text, at, 0)
     if surrogate := _SURROGATE.search(text, at, end):
         _fail("a lone surrogate", surrogate.start())
@@ -104,7 +104,7 @@ def read_value(text: str, at: int) -> tuple[Any, int]:
 
 
 def call_end(text: str) -> int | None:
-    """Index just after the `)` that closes the call `text` begins with; None while there is no complete call."""
+    """Return the index just after the `)` of the call that `text` begins with; None until the call is complete."""
     try:
         return _scan(text)[1]
     except CallSyntaxError:
@@ -112,18 +112,18 @@ def call_end(text: str) -> int | None:
 
 
 def render_call(call: Call) -> str:
-    """`name(k=value, k=value)`, each value by `json.dumps(ensure_ascii=False)`: the paper's format.
+    """Return `name(k=value, k=value)`, each value by `json.dumps(ensure_ascii=False)`: the paper's format.
 
-    `read_call` gives the same call back whatever the values, if they are JSON (any Unicode text; finite numbers of at
-    most `MAX_DIGITS` digits; nesting to `MAX_DEPTH`), and whatever the names, if they are neither empty nor begin or
-    end with space, the tool's has no `(`, and the parameters' are as said at the top of this file.
+    `read_call` returns the same call if the values are JSON (any Unicode text; finite numbers of at most `MAX_DIGITS`
+    digits; nesting up to `MAX_DEPTH`) and the names are valid: not empty, no white space at either end, no `(` in the
+    tool's name, and parameters' names as in the grammar above.
     """
     arguments = (f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in call.arguments.items())
     return f"{call.name}({', '.join(arguments)})"
 
 
 _LONGEST_REASON = 300
-"""Most characters of a reason behind `UNREADABLE`, which a model may have made long."""
+"""Most characters that are read of a reason after `UNREADABLE`; it may quote a long text of a model."""
 _SPACE = re.compile(r"\s*")
 _LIST_OPENS = re.compile(r"\s*(?:\[(?=[^\s\[\](){}'\",=]+\())?")
 _BETWEEN_CALLS = re.compile(r"[\s,;]*")
@@ -164,18 +164,18 @@ def _fail(problem: str, position: int, kind: type[CallSyntaxError] = CallSyntaxE
 
 
 def _skip(text: str, at: int) -> int:
-    """The position of the first character from `at` on that is not space."""
+    """Return the index of the first character from `at` on that is not white space."""
     return _end(_SPACE, text, at)
 
 
 def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
-    """The position just after what `pattern` matches at `at`; `at` itself where it matches nothing."""
+    """Return the index just after the match of `pattern` at `at`; `at` itself if there is no match."""
     found = pattern.match(text, at)
     return found.end() if found else at
 
 
 def _scan(text: str, start: int = 0) -> tuple[Call, int]:
-    """The call that begins at `start`, and the index just after it."""
+    """Return the call that begins at `start`, and the index just after it."""
     if text.startswith(UNREADABLE, start):
         raise CallSyntaxError(f"not a call: {text[start + len(UNREADABLE) :][:_LONGEST_REASON]}")
     opening = text.find("(", start)
@@ -205,7 +205,7 @@ def _scan(text: str, start: int = 0) -> tuple[Call, int]:
 
 
 def _separator(text: str, at: int, closing: str) -> int:
-    """Past a comma to what comes next, or to the `closing` bracket, which must stand here if no comma does."""
+    """Return the index of the next item after a comma, or of the `closing` bracket; raise if neither is at `at`."""
     at = _skip(text, at)
     if text.startswith(",", at):
         return _skip(text, at + 1)
@@ -215,7 +215,7 @@ def _separator(text: str, at: int, closing: str) -> int:
 
 
 def _value(text: str, at: int, depth: int) -> tuple[Any, int]:
-    """The literal that starts at `at`, and the index just after it."""
+    """Return the literal that starts at `at`, and the index just after it."""
     first = text[at : at + 1]
     if first in ("'", '"'):
         return _string(text, at)
@@ -240,15 +240,15 @@ def _number(text: str, at: int) -> tuple[int | float, int]:
         _fail(f"a number of more than {MAX_DIGITS} digits", at)
     try:
         number = float(found[0]) if found.re is _FLOAT else int(found[0], 0)
-    except ValueError:  # such as 007 or 1__0, in neither language a number
+    except ValueError:  # such as 007 or 1__0, which are numbers in neither language
         _fail("not a number", at)
-    if isinstance(number, float) and math.isinf(number):  # of a large int it cannot be asked
+    if isinstance(number, float) and math.isinf(number):  # isinf raises on a large int
         _fail("a number too large for JSON", at)
     return number, found.end()
 
 
 def _string(text: str, at: int, raw: bool = False) -> tuple[str, int]:
-    """A string; like Python, one written in several pieces side by side."""
+    """Read a string; as in Python, adjacent strings are joined."""
     pieces = []
     while text[at : at + 1] in ("'", '"'):
         quote = text[at]
@@ -276,7 +276,7 @@ def _unescape(body: str, start: int) -> str:
             elif other in "uUxN":
                 raise ValueError(other)
             else:
-                return _SIMPLE_ESCAPES.get(other, escape[0])  # Python keeps the backslash of one it does not know
+                return _SIMPLE_ESCAPES.get(other, escape[0])  # Python keeps the backslash of an unknown escape
         except (ValueError, OverflowError, KeyError):
             _fail("a broken escape", start + escape.start())
         if _SURROGATE.match(char):
@@ -287,7 +287,7 @@ def _unescape(body: str, start: int) -> str:
 
 
 def _sequence(text: str, at: int, depth: int) -> tuple[Any, int]:
-    """A list, or a tuple as a list; one value in round brackets without a comma is that value, as in Python."""
+    """Read a list, or a tuple as a list; a single value in parentheses without a comma is that value, as in Python."""
     closing = "]" if text[at] == "[" else ")"
     items: list[Any] = []
     at = _skip(text, at + 1)

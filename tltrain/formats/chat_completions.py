@@ -1,10 +1,10 @@
-"""A conversation as OpenAI's chat completions write it, with native tools; the returned calls as text of the TL format.
+"""Write a conversation as OpenAI chat completions with native tools; write the returned calls as TL-format text.
 
 The counterpart of `tltrain.data.openai`, which reads such conversations.
 
-An API refuses what the TL format allows, so it is put otherwise: names of tools are made of letters, digits, `_` and
-`-` (`math.gcd` is offered as `math_gcd`, the way of the Berkeley benchmark, and read back); a call that nobody answered
-gets an empty answer; a tool's answer to words that were no call is said by the user. Ids of calls are made anew.
+An API refuses some things that the TL format allows, so they are changed: tool names consist of letters, digits, `_`
+and `-` (`math.gcd` is offered as `math_gcd`, as in BFCL, and translated back); a call without an answer gets an empty
+answer; a tool's answer to words that were not a call becomes a user message. Calls get new ids.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tltrain.trajectory import Call, Message, Sample, Tool, actions
 
 
 def request(sample: Sample) -> dict[str, Any]:
-    """`messages` and `tools` of a request for the sample's next call."""
+    """Return `messages` and `tools` of a request for the sample's next call."""
     names = api_names(sample.tools)
     written: dict[str, Any] = {"messages": _messages(sample, names)}
     if sample.tools:  # an empty list is refused
@@ -29,7 +29,7 @@ def request(sample: Sample) -> dict[str, Any]:
 
 
 def api_names(tools: Sequence[Tool]) -> dict[str, str]:
-    """Tool name -> its name in the API: at most 64 of the characters an API allows, different for different tools."""
+    """Map each tool's name to a unique name that an API allows: at most 64 letters, digits, `_` and `-`."""
     names: dict[str, str] = {}
     for name in dict.fromkeys(tool.name for tool in tools):
         wanted, number = re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:64] or "_", 1
@@ -42,7 +42,7 @@ def api_names(tools: Sequence[Tool]) -> dict[str, str]:
 
 
 def tool_json(tool: Tool, names: Mapping[str, str]) -> dict[str, Any]:
-    """A tool as the API writes it, by its name there (`api_names`)."""
+    """Return a tool as the API writes it, under its API name (`api_names`)."""
     parameters = {"type": "object", "properties": {}, **tool.parameters}
     function = {"name": names[tool.name], "description": tool.description, "parameters": parameters}
     return {"type": "function", "function": function}
@@ -67,7 +67,7 @@ def _messages(sample: Sample, names: Mapping[str, str]) -> list[dict[str, Any]]:
 
 
 def answers_of(messages: Sequence[Message]) -> dict[int, list[int | None]]:
-    """Position of each message with calls -> for each call the position of its answer."""
+    """Map the position of each message with calls to the positions of its calls' answers."""
     answers: dict[int, list[int | None]] = {}
     for action in actions(messages):
         if action.call is not None:
@@ -92,29 +92,30 @@ def _function(call: Call, names: Mapping[str, str]) -> dict[str, str]:
 
 
 def call_id(number: int, call: int) -> str:
-    """The id of a call, from its message's number and its own: nine letters and digits, as Mistral's templates ask."""
+    """Return a call's id, made of its message's number and its own: nine alphanumerics, as Mistral's templates need."""
     return f"call{number:05d}" if call == 0 else f"c{call:03d}{number:05d}"
 
 
 def answer_text(message: Any, tools: Sequence[Tool]) -> str:
-    """What an assistant's message says as text of the TL format: its calls, one a line, or its words. A call may stand
-    in `function_call` too, as the API had it before there were `tool_calls`.
+    """Return an assistant's message as TL-format text: its calls, one per line, or its words. The call may also be in
+    `function_call`, the API's field before `tool_calls`.
 
     Raises:
-        ValueError: it is no assistant's message.
+        ValueError: it is not an assistant's message.
     """
     if not isinstance(message, dict):
         raise ValueError(f"expected a message, found {str(message)[:80]!r}")
-    calls, content = _calls(message), message.get("content")
+    calls, content = calls_of(message), message.get("content")
     if calls:
         originals = {api: name for name, api in api_names(tools).items()}
-        return "\n".join(_call_text(call, originals) for call in calls)
+        return "\n".join(call_text(call, originals) for call in calls)
     if content is not None and not isinstance(content, str):
         raise ValueError(f"expected `content` to be text, found {str(content)[:80]!r}")
     return (content or "").strip()
 
 
-def _calls(message: Mapping[str, Any]) -> list[Any]:
+def calls_of(message: Mapping[str, Any]) -> list[Any]:
+    """The calls of an assistant's message as the server wrote them."""
     calls, legacy = message.get("tool_calls"), message.get("function_call")
     if isinstance(calls, list) and calls:
         return calls
@@ -125,14 +126,14 @@ _CALL_MARKS = re.compile(
     r"<\|?tool_calls?(?:_begin|_start)?\|?>|\bcall:[\w.-]+\{|<function_?calls?>|<function=|<invoke name="
     r"|<\|python_tag\|>|\[TOOL_CALLS\]|<\uff5ctool\u2581calls?\u2581begin\uff5c>"
 )
-"""How models write calls that a server should have parsed: Hermes and Qwen, Llama, Mistral, DeepSeek, and others."""
+"""How Hermes, Qwen, Llama, Mistral, DeepSeek and other models write calls that a server should have parsed."""
 _JSON_CALL = re.compile(r"\s*+(?:```(?:json)?+\s*+)?+\[?+\s*+\{")  # possessive: linear in white space
 
 
 def unparsed_call(message: Mapping[str, Any], tools: Sequence[Tool]) -> bool:
-    """Whether a message without calls has one in its text, in a mark of some model's or as JSON with a tool's name."""
+    """Return whether the text of a message without calls has a model's call markup, or JSON with a tool's name."""
     content = message.get("content")
-    if _calls(message) or not tools or not isinstance(content, str):
+    if calls_of(message) or not tools or not isinstance(content, str):
         return False
     if _CALL_MARKS.search(content):
         return True
@@ -146,8 +147,8 @@ def unparsed_call(message: Mapping[str, Any], tools: Sequence[Tool]) -> bool:
     return isinstance(named, str) and named in {*api_names(tools).values(), *(tool.name for tool in tools)}
 
 
-def _call_text(entry: Any, originals: Mapping[str, str]) -> str:
-    """One of `tool_calls` as a call, if that reads back as the same; else as it came, marked as no call."""
+def call_text(entry: Any, originals: Mapping[str, str]) -> str:
+    """Return an entry of `tool_calls` as a call's text; one that would not read back unchanged is marked unreadable."""
     try:
         function = entry["function"]
         arguments = function.get("arguments")

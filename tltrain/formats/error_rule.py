@@ -14,7 +14,7 @@ import yaml
 from tltrain.errors import TltrainError
 
 FLAGGED = "flagged"
-"""The kind of an error that only a field reports, without further information."""
+"""The kind of an error that a flag alone reports, without further information."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Rule:
     match: str
     patterns: tuple[Pattern, ...]
     function: Callable[[str, bool | None], str | None] | None = None
-    """A function of a user's own, which decides instead: `(answer, is_error)` -> kind of error."""
+    """The user's own function, which decides instead: `(answer, is_error)` -> kind of error."""
     prefixes: re.Pattern[str] | None = None
     explains: re.Pattern[str] | None = None
     exit_status: re.Pattern[str] | None = None
@@ -199,7 +199,7 @@ def _language(entry: Mapping[str, str], terms: Mapping[str, str]) -> Pattern:
     """Make the pattern of one language.
 
     The word for an error matches alone or before a colon, `begins` at the beginning, `ends` as the predicate of the
-    first sentence. `results` are words for the results of a search: that nothing was found is no error.
+    first sentence. `results` are words for the results of a search: an empty search result is not an error.
     """
     _check_keys(entry, "mae rule: languages", required={"language", "error", "begins", "ends", "results"})
     error, begins, ends, results = (
@@ -244,12 +244,12 @@ def _check_keys(
 
 @cache
 def _compiled(expression: str) -> re.Pattern[str]:
-    """An expression of a rule; `re` itself forgets it after 512 others, and those of the rule `strict` take 0.7 s."""
+    """Compile a rule's expression. The cache of `re` holds only 512, and compiling those of `strict` takes 0.7 s."""
     return re.compile(expression, re.IGNORECASE)
 
 
 def _any_of(lines: str | None, where: str, terms: Mapping[str, str]) -> re.Pattern[str] | None:
-    """Compile the alternatives, one a line, into one expression; lines that begin with `# ` are comments."""
+    """Compile the alternatives, one per line, into one expression; lines that begin with `# ` are comments."""
     expressions = [_filled(line, terms) for line in (lines or "").splitlines() if not line.startswith("# ")]
     if not expressions:
         return None
@@ -260,5 +260,5 @@ def _any_of(lines: str | None, where: str, terms: Mapping[str, str]) -> re.Patte
             try:
                 re.compile(expression, re.IGNORECASE)
             except re.error as error:
-                raise TltrainError(f"mae rule: {where}: {expression!r} is no regular expression: {error}") from None
+                raise TltrainError(f"mae rule: {where}: {expression!r} is not a regular expression: {error}") from None
         raise

@@ -1,4 +1,4 @@
-"""A tool's answer read as structure (JSON, Python literals, XML, HTML) and judged by its fields; other text as text."""
+"""Judge a tool's answer by its fields if it is JSON, Python literals, XML or HTML; judge other text as text."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tltrain.formats.error_rule import FLAGGED, Field, Rule, key
 from tltrain.formats.error_text import text_kind
 from tltrain.formats.markup import read_markup
 
-_DEPTH = 8  # how far wrappers, and structures written inside a text, are followed
+_DEPTH = 8  # how many levels of wrappers, and of structures inside a text, are followed
 
 
 def answer_kind(answer: str, rule: Rule, depth: int = _DEPTH) -> str | None:
-    """The kind of error an answer is under a rule with `match: structure`; None if it is none."""
+    """Return the kind of error an answer is under a rule with `match: structure`; None if it is not an error."""
     text = answer.strip()
     if depth and text.startswith(("{", "[", '"', "'", "(")):
         value, exact = read_structure(text)
@@ -32,7 +32,7 @@ def answer_kind(answer: str, rule: Rule, depth: int = _DEPTH) -> str | None:
 
 
 def _quoted_kind(text: str, value: str, rule: Rule, depth: int) -> str | None:
-    """A text in Python's quotes: the `repr` of an answer, or as it stands (a KeyError's text is such a quoted name)."""
+    """Judge a text in Python's quotes as the `repr` of an answer, or as it is (a KeyError's text is a quoted name)."""
     quoted = text[0] == text[-1] and len(text) > 1 and text[0] not in text[1:-1]
     return text_kind(text, rule) or (answer_kind(value, rule, depth) if quoted else None)
 
@@ -41,7 +41,7 @@ def _quoted_kind(text: str, value: str, rule: Rule, depth: int) -> str | None:
 
 
 def value_kind(value: Any, rule: Rule, depth: int = _DEPTH) -> str | None:
-    """The kind of error a parsed answer is: an object by its fields, a list if each object in it is an error."""
+    """Return the kind of error a parsed answer is: an object by its fields, a list if each object in it is an error."""
     if isinstance(value, str):
         return answer_kind(value, rule, depth)
     if depth and isinstance(value, dict):
@@ -71,7 +71,7 @@ def _tuple_kind(value: list[Any], rule: Rule) -> str | None:
 
 
 def _object_kind(value: dict[Any, Any], rule: Rule, depth: int, messages: bool = True) -> str | None:
-    """The kind of error an object is by its fields and wrappers, and, with `messages`, by its texts if it is bare."""
+    """Return the kind of error an object is by its fields and wrappers, and, with `messages`, by its texts if bare."""
     members = _members(value)
     failed = _outright(members, rule)
     if failed is False:
@@ -83,12 +83,12 @@ def _object_kind(value: dict[Any, Any], rule: Rule, depth: int, messages: bool =
         return kind
     bare = _is_bare(members, rule)
     for name, member in members.items():
-        # A text beside a result is content, such as a note's; it says how the call went only where it stands alone.
+        # A text beside a result is content, such as a note; only a text that stands alone says how the call went.
         if name in rule.wrappers:
             kind = value_kind(member, rule, depth - 1) if bare or not isinstance(member, str) else None
         elif (
             len(members) == 1 and isinstance(member, dict) and depth
-        ):  # a name of its own, such as a mutation's in GraphQL
+        ):  # an arbitrary name, such as that of a GraphQL mutation
             kind = _object_kind(member, rule, depth - 1, messages=False)
         if kind:
             return kind
@@ -100,7 +100,7 @@ def _members(value: dict[Any, Any]) -> dict[str, Any]:
 
 
 def _outright(members: dict[str, Any], rule: Rule) -> bool | None:
-    """Whether the call failed, where a field says just that."""
+    """Return whether the call failed, if a field says exactly that; None otherwise."""
     for name, member in members.items():
         if name in rule.flags and (said := _truth(member)) is not None:
             return said
@@ -121,7 +121,7 @@ def _fields_kind(members: dict[str, Any], rule: Rule, items: bool = False) -> st
             continue
         for name, member in members.items():
             if name in field.keys and _tells_error(name, member, members, field, rule):
-                # The field says that it is an error, the message which.
+                # The field says that it is an error, the message says which one.
                 return text_kind(_first_text(member), rule) or _message_kind(members, rule) or field.kind
     return None
 
@@ -135,14 +135,14 @@ def _tells_error(name: str, member: Any, members: dict[str, Any], field: Field, 
 
 
 def _is_bare(members: dict[str, Any], rule: Rule, besides: str = "") -> bool:
-    """Whether an object holds no result: every member is empty or has a key that `besides` names."""
+    """Return whether an object holds no result: every member is empty or has a key of `besides`."""
     return all(name == besides or _holds_no_result(name, member, rule) for name, member in members.items())
 
 
 def _holds_no_result(name: str, member: Any, rule: Rule) -> bool:
     if _is_empty(member) or _is_issue_list(member, rule):
         return True
-    if name in rule.wrappers and isinstance(member, dict):  # it may only say how the call went
+    if name in rule.wrappers and isinstance(member, dict):  # the wrapper may say nothing but how the call went
         return _is_bare(_members(member), rule)
     return name in rule.besides and not (name in rule.wrappers and isinstance(member, list))
 
@@ -165,7 +165,7 @@ def _message_kind(members: dict[str, Any], rule: Rule) -> str | None:
 
 
 def _first_kind(values: Any, rule: Rule) -> str | None:
-    """The kind of the first text that is an error; a list of texts counts where each of them is one."""
+    """Return the kind of the first text that is an error; a list of texts counts if each of them is an error."""
     for value in values:
         if isinstance(value, str) and (kind := text_kind(value, rule)):
             return kind
@@ -177,19 +177,20 @@ def _first_kind(values: Any, rule: Rule) -> str | None:
 
 
 def _fields_of_a_form(members: dict[str, Any], rule: Rule) -> str | None:
-    """Rails' and Django REST framework's answer to a form: field -> list of messages, each of them an error."""
+    """Judge the answer of Rails and Django REST framework to a form: field -> list of messages, each an error."""
     lists = list(members.values())
     if lists and all(
         isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts) for texts in lists
     ):
         said = [text for texts in lists for text in texts]
-        kinds = [text_kind(text, rule) for text in said if " " in text or not text.isascii()]  # no word is a message
+        # A single word is not a message.
+        kinds = [text_kind(text, rule) for text in said if " " in text or not text.isascii()]
         return kinds[0] if len(kinds) == len(said) and all(kinds) else None
     return None
 
 
 def _is_issue_list(value: Any, rule: Rule) -> bool:
-    """Whether this is a validator's report: a list of objects of which each has the keys of one of `issues`."""
+    """Return whether this is a validator's report: a list of objects, each with the keys of one of `issues`."""
     return (
         isinstance(value, list)
         and bool(value)
@@ -204,7 +205,7 @@ def _is_issue(item: dict[Any, Any], rule: Rule) -> bool:
 
 
 def _tells(value: Any, when: str | frozenset[str], rule: Rule) -> bool:
-    """Whether a field's value is what `when` asks for."""
+    """Return whether a field's value meets the condition `when`."""
     if isinstance(when, frozenset):
         return isinstance(value, str) and value.strip().lower() in when
     if when == "content":
@@ -225,7 +226,7 @@ _CLASS = re.compile(r"(?:[\w-]{1,60}[.#\\:/]{1,2}){0,8}(?:[A-Z]\w{0,60})?(?:Erro
 def _has_problems(value: Any, rule: Rule) -> bool:
     if isinstance(value, str):
         return _has_content(value, rule, _DEPTH)
-    if isinstance(value, dict):  # a field's name -> what is wrong with it
+    if isinstance(value, dict):  # field name -> its problem
         return bool(value) and all(
             _has_content(member, rule, 1)
             if isinstance(member, str)
@@ -250,7 +251,7 @@ def _has_content(value: Any, rule: Rule, depth: int) -> bool:
 
 
 def whole_number(value: Any) -> int | None:
-    """A code, written as a number or as digits. A measured error (`"error": 0.02`) is a float, and no code."""
+    """Return a code written as a number or as digits. A measured error (`"error": 0.02`) is a float, not a code."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,9}\s*", value):
@@ -259,7 +260,7 @@ def whole_number(value: Any) -> int | None:
 
 
 def _first_text(value: Any) -> str:
-    """The text of a field's value that is most like a message, looking two levels down: the longest of the first."""
+    """Return the text in a field's value that is most like a message: the longest at the first level that has texts."""
     level = [value]
     for _ in range(3):
         texts = [member for member in level if isinstance(member, str)]
@@ -280,7 +281,7 @@ def _inner(value: Any) -> Iterator[Any]:
 
 
 def _markup_kind(text: str, rule: Rule, depth: int) -> str | None:
-    """The kind of error a text in markup is, "" if it is a result, None if it is no markup."""
+    """Return the kind of error a text in markup is, "" if it is a result, None if it is not markup."""
     value = read_markup(text)
     if value is None:
         return None
@@ -296,7 +297,7 @@ _HTML = re.compile(
 
 
 def _headings(value: Any, depth: int = _DEPTH) -> Iterator[str]:
-    """The title and the headings of a page, and the text of one that has neither."""
+    """Yield the title and the headings of a page, or its text if it has neither."""
     if not isinstance(value, dict) or not depth:
         return
     for name, member in value.items():

@@ -1,4 +1,4 @@
-"""A tool's answer read as text: an error by how it begins, by its last line, or as a whole; never by words inside."""
+"""Judge a tool's answer as text: by its beginning, its last line, or as a whole; never by words in its middle."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 from tltrain.formats.error_rule import Pattern, Rule
 
-_MESSAGE_LENGTH = 1000  # a text longer than this is no error message as a whole, though it may begin like one
+_MESSAGE_LENGTH = 1000  # a longer text is not an error message as a whole, although it may begin like one
 _MESSAGE_LINES = 8
 _LINE_LENGTH = 500
-_LINES = 60  # how many lines at either end are looked at
+_LINES = 60  # how many lines at either end are examined
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;]{0,20}[A-Za-z]")  # colours of a terminal
-_DECORATION = re.compile(r"\A[\s*_>❌❗‼⚠️🚫⛔✗✘✖×🔴🛑💥]+")  # bold type, quotation marks of mails, and signs
+_DECORATION = re.compile(r"\A[\s*_>❌❗‼⚠️🚫⛔✗✘✖×🔴🛑💥]+")  # bold type, quote marks of e-mails, and symbols
 _URL_LINE = re.compile(r"\s*<?(?:https?://|www\.)\S+>?\s*$", re.IGNORECASE)
 _LIST_LINE = re.compile(r"(?:\[\d{1,3}\]|\d{1,3}[.)]|[-•–])\s|[^\s:]{1,100}:\d{1,7}:(?![\d\s])")  # also grep's
 _LOG_LINE = re.compile(r"[\[(<]?(?:\d{4}-\d\d-\d\d|\d\d:\d\d(?::\d\d)?\b|[A-Z][a-z]{2} [ \d]\d \d\d:)")
@@ -21,7 +21,7 @@ _TRACEBACK = "Traceback (most recent call last)"
 
 
 def text_kind(text: str, rule: Rule) -> str | None:
-    """The kind of error a text is; None if it is none."""
+    """Return the kind of error a text is; None if it is not an error."""
     text = _cleaned(text)
     if not text:
         return None
@@ -34,13 +34,13 @@ def text_kind(text: str, rule: Rule) -> str | None:
 
 
 def _cleaned(text: str) -> str:
-    """The text without a terminal's colours and without signs and marks of bold type before its first word."""
+    """Return the text without a terminal's colours, and without symbols and bold type before its first word."""
     text = _ESCAPES.sub("", text) if "\x1b" in text else text
     return _DECORATION.sub("", text).strip()
 
 
 def _lines(text: str) -> list[str]:
-    """The lines that are not blank; of a long text those at either end."""
+    """Return the lines that are not blank; from a long text only those at either end."""
     if len(text) > 2 * _LINES * _LINE_LENGTH:
         text = text[: _LINES * _LINE_LENGTH] + "\n" + text[-_LINES * _LINE_LENGTH :]
     lines = [line.rstrip()[:_LINE_LENGTH] for line in text.splitlines() if line.strip()]
@@ -48,7 +48,7 @@ def _lines(text: str) -> list[str]:
 
 
 def _exit_status(lines: list[str], rule: Rule) -> bool | None:
-    """Whether one of the first or last three lines gives an exit status other than 0; None if none gives any."""
+    """Return whether one of the first or last three lines has a nonzero exit status; None if no line has a status."""
     if rule.exit_status is None:
         return None
     for line in dict.fromkeys([*lines[:3], *lines[:-4:-1]]):
@@ -58,7 +58,7 @@ def _exit_status(lines: list[str], rule: Rule) -> bool | None:
 
 
 def _first_line_kind(text: str, lines: list[str], rule: Rule) -> str | None:
-    if len(lines) > 1 and (_URL_LINE.match(lines[1]) or _LIST_LINE.match(lines[0])):  # what a search found
+    if len(lines) > 1 and (_URL_LINE.match(lines[1]) or _LIST_LINE.match(lines[0])):  # the results of a search
         return None
     first = lines[0]
     short = len(text) <= _MESSAGE_LENGTH and len(lines) <= _MESSAGE_LINES
@@ -75,7 +75,7 @@ def _first_line_kind(text: str, lines: list[str], rule: Rule) -> str | None:
 
 
 def _peeled(message: str, rule: Rule) -> list[str]:
-    """The message without its prefixes ("Error: TypeError: ..."), then with one more each, up to all of it."""
+    """Return the message without its prefixes ("Error: TypeError: ..."), then with one prefix more each time."""
     messages = [message]
     while len(messages) < 4 and rule.prefixes and (prefix := rule.prefixes.match(messages[0])):
         messages.insert(0, message := message[prefix.end() :])
@@ -83,7 +83,7 @@ def _peeled(message: str, rule: Rule) -> list[str]:
 
 
 def _other_lines_kind(lines: list[str], rule: Rule) -> str | None:
-    """What the last line, or any other, says: the output of a command, and the traces of other languages."""
+    """Judge by the last line or any other: the output of a command, or a stack trace of another language."""
     if sum(map(bool, map(_LOG_LINE.match, lines))) > 1:  # a log that was asked for
         return None
     for pattern in rule.patterns:
@@ -95,7 +95,7 @@ def _other_lines_kind(lines: list[str], rule: Rule) -> str | None:
 
 
 def _traceback_kind(lines: list[str], rule: Rule) -> str | None:
-    """A Python traceback that the text ends with: its last line says what happened."""
+    """Judge a Python traceback at the end of the text by its last line, which says what happened."""
     begins = next((n for n in reversed(range(len(lines))) if lines[n].startswith(_TRACEBACK)), None)
     if begins is None:
         return None

@@ -1,8 +1,8 @@
-"""The native formats on offer: what a family's template and parser are called in TRL, and its special tokens.
+"""The available native formats: the names of each family's template and parser in TRL, and its special tokens.
 
-A model brings its own chat template, and that is what training renders. The template here is for models that have
-none: those with random weights. The response template says how answers are read back (`transformers`' parser of chat
-responses); it is the family's unless the model's folder brings one along.
+Training renders a model's own chat template. The template here is for models without one, such as those with random
+weights. The response template tells `transformers`' chat response parser how to read answers back; it is the family's
+unless the model's folder contains one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 AUTO, TL_NAME, NATIVE = "auto", "tl", "native"
 TL_FULL_NAME = "tl_full"
 TL_NAMES = (TL_NAME, TL_FULL_NAME)
-"""The TL format with the paper's stubs, and with those that say all of a schema."""
+"""The TL format with the paper's stubs, and with stubs that show the whole schema."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class Family:
     Attributes:
         template: TRL's chat template, the name of a file of its package without `.jinja`.
         response: TRL's response template, an attribute of `trl.chat_template_utils`.
-        turn_marks: tokens without which a tokenizer cannot write the turns of this format.
+        turn_marks: tokens that a tokenizer needs to write the turns of this format.
         tokens: all special tokens of the format, for a tokenizer that is made for it.
         ends: the tokens that end an answer of such a tokenizer, its end token first.
-        fixed_head: whether the same text stands before the name of each call, so that names can be held to those on
-            offer.
+        fixed_head: whether the same text precedes the name of each call, so that decoding can restrict names to the
+            tools on offer.
     """
 
     template: str
@@ -77,7 +77,7 @@ FAMILIES: Mapping[str, Family] = {
 
 
 def mistral_response(eos: str) -> dict[str, Any]:
-    """The response template of Mistral's format with a JSON list of calls (v0.3, Nemo, Small 2409), which TRL lacks.
+    """Return the response template of Mistral's format with a JSON list of calls (v0.3, Nemo, Small 2409), not in TRL.
 
     Args:
         eos: the end token.
@@ -101,7 +101,7 @@ def mistral_response(eos: str) -> dict[str, Any]:
 
 
 def writes_mistral_lists(template: str) -> bool:
-    """Whether a chat template writes calls as Mistral's JSON list; later ones write a name, `[ARGS]` and arguments."""
+    """Return whether a chat template writes calls as Mistral's JSON list; later ones write a name and `[ARGS]`."""
     return "[TOOL_CALLS]" in template and "[ARGS]" not in template
 
 

@@ -1,11 +1,11 @@
-"""Stubs that say all of a schema (`format=tl_full`): what the paper's form has no place for follows a description.
+"""Stubs that show the whole schema (`format=tl_full`): keywords that the paper's form omits follow the description.
 
     unit (string): The unit. One of: "c", "f". Default: "c".
     place (object): Where. Fields: {town (string): The town.; country (string = None): Its code.}
     days (array): Which. Items (string): One of: "mon", "tue".
 
-The order is: `enum`, `const`, `default`, `items`, `properties`, the choices of `anyOf` and `oneOf` that say more than
-their type, and then any other keyword with its value. `full_stubs.jinja` writes the same in a chat template.
+The order is: `enum`, `const`, `default`, `items`, `properties`, the choices of `anyOf` and `oneOf` that have more than
+a type, and then the keywords of `LIMITS` with their values. `full_stubs.jinja` writes the same in a chat template.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ LIMITS = (
     *("minLength", "maxLength", "minItems", "maxItems", "uniqueItems", "minProperties", "maxProperties"),
     *("additionalProperties", "examples"),
 )
-"""Other keywords that are written, in this order."""
+"""Further keywords that are written, in this order."""
 DEEPEST = 12
 """Levels of nesting that are written; deeper fields are left out."""
 _MACROS = Path(__file__).with_name("full_stubs.jinja")
 
 
 def described(schema: Mapping[str, Any], depth: int = 0) -> str:
-    """Return a parameter's description and what its schema says besides the type."""
+    """Return a parameter's description, followed by what its schema says besides the type."""
     parts = [schema.get("description") or "", *_details(schema, depth)]
     return " ".join(part for part in parts if part)
 

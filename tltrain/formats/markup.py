@@ -1,4 +1,4 @@
-"""A tool's answer read as XML or HTML: elements as nested dicts, in one pass, whatever is wrong with the markup."""
+"""Read a tool's answer as XML or HTML: elements become nested dicts, in one pass, even if the markup is invalid."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import html
 import re
 from typing import Any
 
-_LENGTH = 20_000  # how much of an answer is read: what went wrong stands at its head
+_LENGTH = 20_000  # characters of an answer that are read: errors are stated at its beginning
 _NESTING = 32
 _TOKEN = re.compile(
     r"<!--.{0,500}?-->|<[?!][^>]{0,500}>|<(?P<close>/?)(?P<name>[A-Za-z_][\w:.-]{0,100})(?P<rest>[^<>]{0,2000})>",
@@ -19,10 +19,10 @@ _VOID = frozenset(
 
 
 def read_markup(text: str) -> dict[str, Any] | None:
-    """The elements of a text that begins with a tag: name -> text, or a dict of its attributes and elements.
+    """Return the elements of a text that begins with a tag: name -> text, or a dict of its attributes and elements.
 
-    Names are without their namespace. Of elements of one name beside each other the first is kept, with its own.
-    None if the text does not begin with markup.
+    Names lose their namespace. Of sibling elements with the same name, only the first is kept, with its children.
+    Return None if the text does not begin with markup.
     """
     text = text[:_LENGTH]
     first = _TOKEN.match(text)
@@ -38,7 +38,7 @@ def read_markup(text: str) -> dict[str, Any] | None:
             continue
         if token["close"]:
             if any(element.name == name for element in stack[1:]):
-                while stack.pop().name != name:  # what was left open inside ends with it
+                while stack.pop().name != name:  # elements left open inside it end with it
                     pass
         elif len(stack) <= _NESTING:
             element = _Element(name)
@@ -62,7 +62,7 @@ class _Element:
         self.elements: list[_Element] = []
 
     def value(self) -> Any:
-        """Its text if it holds nothing else; otherwise its attributes and elements."""
+        """Return its text if it holds nothing else, otherwise its attributes and elements."""
         if not self.elements and not self.attributes:
             return self.plain()
         members: dict[str, Any] = dict(self.attributes)

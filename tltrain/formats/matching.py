@@ -1,7 +1,7 @@
-"""The best matching of two lists by the ranks of all pairs: the assignment problem, exact and deterministic.
+"""Find the best matching of two lists by the ranks of all pairs: the assignment problem, exact and deterministic.
 
-The Hungarian algorithm with potentials (H. W. Kuhn, 1955; J. Munkres, 1957), in O(rows^2 * columns). It is written here
-because its weights are integers of any size, which libraries take for floating-point numbers.
+This is the Hungarian algorithm with potentials (H. W. Kuhn, 1955; J. Munkres, 1957), in O(rows^2 * columns). It is
+implemented here because the weights are integers of any size, which libraries convert to floating-point numbers.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 
 def best_pairs(ranks: Sequence[Sequence[int]]) -> list[int | None]:
-    """Return for each row the column matched to it; None for a row that gets none, where columns are too few.
+    """Return for each row the column matched to it; None for a row without one, if there are too few columns.
 
-    As many rows as possible are matched. Of these matchings one has the most pairs of the highest rank, among those the
-    most of the next, and so on. Of equal ones the first row gets the earliest column, then the second row; a row
-    without a column comes after all columns.
+    As many rows as possible are matched. Among these matchings, the best has the most pairs of the highest rank, then
+    the most of the next rank, and so on. Among equally good matchings, the first row gets the earliest column, then the
+    second row; having no column counts as later than all columns.
 
     Args:
         ranks: [rows, columns] of numbers from 0, the higher the better; at least one row.
@@ -25,12 +25,12 @@ def best_pairs(ranks: Sequence[Sequence[int]]) -> list[int | None]:
     levels = sorted({rank for row in ranks for rank in row})
     worth = {rank: (pairs + 1) ** level for level, rank in enumerate(levels)}
     top = worth[levels[-1]] if levels else 0
-    order = (columns + 1) ** rows  # more than all places of a matching come to
+    order = (columns + 1) ** rows  # larger than the sum of all tie-breaking terms of a matching
     costs = [
         [(top - worth[rank]) * order + at * (columns + 1) ** (rows - 1 - number) for at, rank in enumerate(row)]
         for number, row in enumerate(ranks)
     ]
-    # A row never needs a column beyond its `rows` cheapest: one of those is free.
+    # A row never needs a column beyond its `rows` cheapest, since one of those is always free.
     kept = sorted({at for row in costs for at in heapq.nsmallest(rows, range(columns), key=row.__getitem__)})
     nothing = [columns * (columns + 1) ** (rows - 1 - number) for number in range(rows)]
     free = max(rows - columns, 0)
@@ -39,9 +39,9 @@ def best_pairs(ranks: Sequence[Sequence[int]]) -> list[int | None]:
 
 
 def _assignment(costs: Sequence[Sequence[int]]) -> list[int]:
-    """Return the column of each row in an assignment of the least cost; there are at least as many columns as rows."""
+    """Return the column of each row in an assignment of least cost; there must be at least as many columns as rows."""
     rows, columns = len(costs), len(costs[0])
-    of_row, of_column = [0] * (rows + 1), [0] * (columns + 1)  # potentials; 0 stands for none
+    of_row, of_column = [0] * (rows + 1), [0] * (columns + 1)  # potentials; index 0 means none
     row_of = [0] * (columns + 1)
     for row in range(1, rows + 1):
         row_of[0], at = row, 0

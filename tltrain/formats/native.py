@@ -1,8 +1,8 @@
-"""A model's own tool format: conversations as messages for its chat template, and its answers as text of the TL format.
+"""A model's own tool format: conversations as messages for its chat template, and its answers as TL-format text.
 
-Evaluation, grading and files compare text of the TL format, whoever answers (`tltrain.sources`). An answer in a native
-format is read into thought, text and calls (`Answer`), and its calls are then written as that text. What a model tried
-to write as a call and could not be read is a format error that states the reason.
+Evaluation, grading and files compare TL-format text, whichever source answers (`tltrain.sources`). An answer in a
+native format is read into thought, text and calls (`Answer`), and its calls are then written in the TL format. A call
+that a model tried to write but that cannot be read is a format error that states the reason.
 
 Tools are offered by names that an API allows (`chat_completions.api_names`), as a server would offer them.
 """
@@ -15,8 +15,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tltrain.formats.calls import UNREADABLE, CallSyntaxError, render_call, split_calls
-from tltrain.formats.chat_completions import answers_of, api_names, call_id, tool_json, unparsed_call
+from tltrain.formats.calls import UNREADABLE, CallSyntaxError, read_call, render_call, split_calls
+from tltrain.formats.chat_completions import (
+    answers_of,
+    api_names,
+    call_id,
+    call_text,
+    calls_of,
+    tool_json,
+    unparsed_call,
+)
 from tltrain.formats.preamble import words_before_call
 from tltrain.trajectory import Call, Message, Sample, Tool, Trajectory
 
@@ -26,8 +34,9 @@ class Attempt:
     """One call that an answer makes or tries to make.
 
     Attributes:
-        call: the call; None where it could not be read.
-        problem: why not. raw: what the model wrote instead.
+        call: the call; None if it could not be read.
+        problem: why it could not be read.
+        raw: what the model wrote instead.
     """
 
     call: Call | None
@@ -37,11 +46,12 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a model said, read from its own format.
+    """A model's answer, read from its own format.
 
     Attributes:
-        thought, text: as `Message` has them. attempts: its calls in order.
-        problem: why an answer without calls is no proper answer: a thought that does not end, a call in another format.
+        thought, text: as in `Message`.
+        attempts: its calls in order.
+        problem: why an answer without calls is invalid: a thought that does not end, a call in another format.
     """
 
     thought: str = ""
@@ -51,16 +61,16 @@ class Answer:
 
     @property
     def calls(self) -> tuple[Call, ...]:
-        """The calls that were read."""
+        """The calls that could be read."""
         return tuple(attempt.call for attempt in self.attempts if attempt.call is not None)
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What could not be read."""
+        """Why the other calls could not be read."""
         return tuple(filter(None, [*(attempt.problem for attempt in self.attempts), self.problem]))
 
     def to_json(self) -> dict[str, Any]:
-        """The answer as plain values; parts that are empty are left out."""
+        """Return the answer as plain values without the empty parts."""
         calls = [
             {"problem": attempt.problem, "raw": attempt.raw}
             if attempt.call is None
@@ -72,9 +82,9 @@ class Answer:
 
 
 def as_text(answer: Answer) -> str:
-    """The answer as text of the TL format: its calls, one a line; without any, its words.
+    """Return the answer as TL-format text: its calls, one per line, or its words if it has none.
 
-    `calls.split_calls` reads as many calls from it as the answer has attempts.
+    `calls.split_calls` reads as many calls from the text as the answer has attempts.
     """
     if answer.attempts:
         return "\n".join(_attempt_text(attempt) for attempt in answer.attempts)
@@ -98,12 +108,12 @@ def _attempt_text(attempt: Attempt) -> str:
 
 
 def _unreadable(problem: str) -> str:
-    """A line in the place of a call."""
+    """Return the line that replaces an unreadable call."""
     return UNREADABLE + " ".join(problem.split())
 
 
 def attempt_of(entry: Any, tools: Sequence[Tool], raw: str = "") -> Attempt:
-    """An entry of `tool_calls`, as a parser returns it, with the tool's own name."""
+    """Return an entry of a parser's `tool_calls` as an attempt, with the tool's own name."""
     function = entry.get("function", entry) if isinstance(entry, Mapping) else None
     name = function.get("name") if isinstance(function, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(name, str) or not name.strip():
@@ -119,11 +129,30 @@ def attempt_of(entry: Any, tools: Sequence[Tool], raw: str = "") -> Attempt:
     return Attempt(Call(originals.get(name, name), dict(arguments or {})))
 
 
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+"""Fields in which an assistant's message may carry its thought."""
+
+
+def answer_of_message(message: Any, tools: Sequence[Tool]) -> Answer:
+    """A server's message as an answer: its thought, its words, and each of its `tool_calls`, also what is no call."""
+    originals = {api: name for name, api in api_names(tools).items()}
+    said = next((message[name] for name in THOUGHTS if isinstance(message.get(name), str) and message[name]), "")
+    attempts = []
+    for entry in calls_of(message):
+        text = call_text(entry, originals)
+        unreadable = text.startswith(UNREADABLE)
+        attempts.append(
+            Attempt(None, text.removeprefix(UNREADABLE), _whole(entry)) if unreadable else Attempt(read_call(text))
+        )
+    content = message.get("content")
+    return Answer(said.strip(), content.strip() if isinstance(content, str) else "", tuple(attempts))
+
+
 UNREAD = "a call stands in the text, which is not how this format writes one"
 
 
 def unread_mark(text: str, tools: Sequence[Tool]) -> bool:
-    """Whether words have the marks of a call, of this format or another, or a tool's name in JSON."""
+    """Return whether words contain call markup, of this format or another, or a tool's name in JSON."""
     if unparsed_call({"content": text}, tools):
         return True
     if not tools or not (named := _NAMED.findall(text)):
@@ -135,7 +164,7 @@ _NAMED = re.compile(r"""["'](?:name|function)["']\s*:\s*["']([^"']{1,200})["']""
 
 
 def unread(text: str, tools: Sequence[Tool]) -> str:
-    """Why an answer in which a parser found no call is a format error: it has a call in another format; else empty."""
+    """Return why an answer without a parsed call is a format error: it has a call in another format; else empty."""
     if unread_mark(text, tools):
         return UNREAD
     try:
@@ -148,15 +177,19 @@ def unread(text: str, tools: Sequence[Tool]) -> str:
     return ""
 
 
+def _whole(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
 def _shown(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)[:80]
+    return _whole(value)[:80]
 
 
 # --- for a chat template ----------------------------------------------------------------------------------------------
 
 
 def tools_of(conversation: Trajectory | Sample) -> list[dict[str, Any]]:
-    """The tools on offer as an API writes them."""
+    """Return the tools on offer as an API writes them."""
     names = api_names(conversation.tools)
     return [tool_json(tool, names) for tool in conversation.tools]
 
@@ -164,10 +197,10 @@ def tools_of(conversation: Trajectory | Sample) -> list[dict[str, Any]]:
 def messages_of(
     messages: Sequence[Message], instructions: str, tools: Sequence[Tool]
 ) -> tuple[list[dict[str, Any]], list[int | None]]:
-    """The conversation as messages for a chat template, and for each the number of the message it comes from.
+    """Return the conversation as messages for a chat template, and for each the number of its original message.
 
-    A tool's answer follows the message that called it, in the order of the calls. What answers words that were no call
-    is said by the user, as `chat_completions` puts it.
+    A tool's answer follows the message that called it, in the order of the calls. An answer to words that were not a
+    call becomes a user message, as in `chat_completions`.
     """
     names = api_names(tools)
     written: list[dict[str, Any]] = [{"role": "system", "content": instructions}] if instructions else []
@@ -212,6 +245,6 @@ def _said(message: Message, number: int, names: Mapping[str, str]) -> dict[str, 
 
 
 def corpus_text(item: Trajectory) -> str:
-    """A conversation as JSON: what the tokenizer of a model with random weights is trained on."""
+    """Return a conversation as JSON, on which the tokenizer of a model with random weights is trained."""
     messages, _ = messages_of(item.messages, item.instructions, item.tools)
     return json.dumps([tools_of(item), messages], ensure_ascii=False)

@@ -1,7 +1,7 @@
-"""Formats: what a choice of `format` comes to, a native format by its name or a `Format` of a user's own.
+"""Resolve a choice of `format`: a native format by name, or the user's own `Format`.
 
-A class that `_target_` names is made of its keys; it has what `tltrain.formats.Format` has, and is most easily a
-`TlFormat` with other methods. Whatever it makes of an answer (`answer`) is text of the TL format, which is graded.
+A class named by `_target_` is constructed with the keys beside it. It implements `tltrain.formats.Format`, most easily
+as a subclass of `TlFormat`. Its `answer` returns TL-format text, which is graded.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ METHODS = ("segments", "prompt_segments", "call_text", "name_at", "call_head", "
 
 
 def named(format: config.Format) -> str:
-    """Return the name of a format of ours: `tl`, or a native one."""
+    """Return the name of a built-in format: `tl`, `tl_full` or a native one."""
     return str(format.name)
 
 
@@ -29,10 +29,10 @@ FORMATS: dict[str, Callable[..., str | Format]] = dict.fromkeys(NAMES, named)
 
 
 def check(made: object, target: str) -> Format:
-    """Return an object of a user's own if it has what a format has.
+    """Return the user's own object if it has all members of a `Format`.
 
     Raises:
-        TltrainError: it lacks something.
+        TltrainError: a member is missing.
     """
     lacking = [name for name in METHODS if not callable(getattr(made, name, None))]
     lacking += [name for name in ("writes_bos", "stop") if not hasattr(made, name)]
@@ -41,9 +41,9 @@ def check(made: object, target: str) -> Format:
             f"format.{TARGET}={target}: expected a tltrain.formats.Format (inherit from tltrain.formats.tl.TlFormat), "
             f"found {type(made).__name__} without {', '.join(lacking)}"
         )
-    return made  # type: ignore[return-value]  # as far as can be told from its names
+    return made  # type: ignore[return-value]  # checked by member names only
 
 
 def is_own(format: DictConfig | None) -> bool:
-    """Return whether the choice is a user's own."""
+    """Return whether the choice is a user's own format."""
     return format is not None and format.get(TARGET) is not None

@@ -19,7 +19,7 @@ from collections.abc import Collection
 from tltrain.formats.calls import UNREADABLE, CallSyntaxError, UnclosedStringError, call_end, read_call
 
 _MOST_ATTEMPTS = 50
-"""Most positions at which a call is tried; each may need a pass over the text."""
+"""Most positions at which reading a call is tried; each may need a pass over the text."""
 _THOUGHT = re.compile(r"\s*(?:<((?:\w{1,20}:)?(?:think|thinking|thought|reasoning))>|\[(THINK)\])", re.IGNORECASE)
 _CLOSED = re.compile(r"</(?:\w{1,20}:)?(?:think|thinking|thought|reasoning)>|\[/THINK\]", re.IGNORECASE)
 _FENCE = re.compile(r"\s*```[\w+-]{0,20}[^\S\n]*\n")
@@ -42,10 +42,10 @@ def words_before_call(text: str, names: Collection[str]) -> int:
     """Return the number of characters before the call of an answer; 0 if it begins with the call or has none.
 
     Args:
-        names: names of the tools on offer. In a sentence only calls of these are found.
+        names: names of the tools on offer. Within a sentence, only calls of these are found.
 
     Raises:
-        CallSyntaxError: the answer begins with a thought that is not closed, or that no call follows. Calls inside a
+        CallSyntaxError: the answer begins with a thought that is not closed or not followed by a call. Calls inside a
             thought do not count.
     """
     if text.startswith(UNREADABLE):
@@ -96,7 +96,7 @@ def _begins_with_call(text: str, names: Collection[str]) -> bool:
 
 
 def _call_from(text: str, at: int, names: Collection[str]) -> int | None:
-    """Return where the first readable call from `at` on begins; None if there is none."""
+    """Return the index of the first readable call from `at` on; None if there is none."""
     at += len(text[at:]) - len(text[at:].lstrip())
     name = _name_at(text, at)
     if (name in names or _PLAIN_NAME.fullmatch(name)) and call_end(text[at:]) is not None:
@@ -108,7 +108,7 @@ def _call_from(text: str, at: int, names: Collection[str]) -> int | None:
             break
         try:
             read_call(text[place.start() :])
-        except UnclosedStringError:  # the rest is the text of an argument
+        except UnclosedStringError:  # the rest belongs to an argument
             return None
         except CallSyntaxError:
             continue

@@ -1,7 +1,7 @@
 """A list of calls in Python's syntax, `[name(key='value'), name()]`, as LFM2's template writes it.
 
-The template puts strings between single quotes as they are, without escapes. Such a string is read first, and a literal
-of Python or JSON (`calls.read_value`) where there is none.
+The template writes strings between single quotes without escaping them. Each value is read as such a string if
+possible, otherwise as a Python or JSON literal (`calls.read_value`).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _PLAIN = re.compile(r"'([^']*)'(?=\s*[,)])")
 _BETWEEN = re.compile(r"\s*,\s*")
 _CLOSED = re.compile(r"\s*\)\s*")
 _NEXT = re.compile(r"\)\s*,(?=\s*[\w.-]+\()")
-"""Where a call may begin behind one that cannot be read."""
+"""Where the next call may begin after one that cannot be read."""
 
 
 def read_list(text: str) -> Iterator[Attempt]:
-    """Yield the calls of a list; what cannot be read is one attempt, up to where the next call begins."""
+    """Yield the calls of a list; unreadable text is one attempt, up to where the next call begins."""
     body = text.strip()
     if not body.startswith("["):
         yield Attempt(None, "the calls are no list", text)
@@ -51,7 +51,7 @@ def read_list(text: str) -> Iterator[Attempt]:
 
 
 def _call(text: str, at: int) -> tuple[Call, int]:
-    """The call that begins at `at`, and the index of what follows it and space."""
+    """Return the call that begins at `at`, and the index of the next character after it that is not white space."""
     if not (name := _NAME.match(text, at)):
         raise CallSyntaxError(f"expected the name of a tool at character {at + 1}")
     at = name.end()

@@ -1,4 +1,4 @@
-"""The words of a grade's reason: names, values and faults of a call in one line."""
+"""Word a grade's reason: the names, values and faults of a call in one line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tltrain.trajectory import OneOf
 def parameter_faults(
     tool: str, hallucinated: Sequence[str], redundant: Sequence[str], missing: Sequence[str], unnamed: int
 ) -> tuple[str, ...]:
-    """Return a phrase for each kind of fault of a call's parameters.
+    """Return a phrase for each kind of fault in a call's parameters.
 
     Args:
         unnamed: number of values without a parameter's name.
@@ -31,7 +31,7 @@ def parameter_faults(
 
 
 def quoted(names: Iterable[str], between: str = ", ") -> str:
-    """Quote names, which a model may have made long, at a length that fits a line."""
+    """Quote names, shortened to fit a line, since a model may invent long ones."""
     return shortened(between.join(f"`{shortened(' '.join(name.split()))}`" for name in names), 200)
 
 
@@ -41,7 +41,7 @@ def shown(value: Any) -> str:
 
 
 def shown_golden(value: Any) -> str:
-    """Return a golden value as short JSON, the values of a `OneOf` as alternatives."""
+    """Return a golden value as short JSON; the values of a `OneOf` become alternatives."""
     if not isinstance(value, OneOf):
         return shown(value)
     return shortened(" or ".join(map(shown, value.values)), 200) if value.values else "left out"

@@ -1,7 +1,7 @@
-"""How a trained model is served: each server's name for the parsers of a format, and its command.
+"""How to serve a trained model: each server's parser names for a format, and its command.
 
-The names are those of vLLM 0.33.0 and SGLang 0.5.23, read in their packages. `transformers serve` needs none: it reads
-the `response_template` in the model's folder.
+The names come from the packages of vLLM 0.33.0 and SGLang 0.5.23. `transformers serve` needs none, since it reads the
+`response_template` in the model's folder.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 from tltrain.formats.families import TL_NAMES
 
 CHECKED = {"vllm": "0.33.0", "sglang": "0.5.23"}
-"""The versions whose parser names stand here."""
+"""The versions from which the parser names were taken."""
 
 
 @dataclass(frozen=True)
 class Names:
-    """One server's names of the parsers of calls and of thoughts; empty: it has none for the format."""
+    """A server's names of its parsers for calls and for thoughts; empty if it has none for the format."""
 
     calls: str
     thoughts: str = ""
@@ -40,22 +40,22 @@ _NAMES: Mapping[str, Mapping[str, Names]] = {
 
 
 def names_of(format: str) -> Mapping[str, Names]:
-    """Server -> its parsers for a native format; empty for the TL format, which no server parses."""
+    """Map each server to its parsers for a native format; empty for the TL format, which no server parses."""
     return {} if format in TL_NAMES else _NAMES.get(format, _BY_FOLDER)
 
 
 def parsers(format: str) -> dict[str, str]:
-    """Server -> its parser of the calls of a native format."""
+    """Map each server to its parser for the calls of a native format."""
     found = {server: names.calls for server, names in names_of(format).items()}
     return {"transformers": "response_template", **found} if found else {}
 
 
 def commands(format: str, folder: str, thinking: bool, options: Mapping[str, Any] | None = None) -> list[str]:
-    """The commands that serve a model's folder.
+    """Return the commands that serve a model's folder.
 
     Args:
-        thinking: whether the model writes thoughts. options: variables of its chat template; requests to SGLang send
-            them as `chat_template_kwargs`.
+        thinking: whether the model writes thoughts.
+        options: variables of its chat template; for SGLang, requests send them as `chat_template_kwargs`.
     """
     folder, given = shlex.quote(folder), shlex.quote(json.dumps(dict(options or {})))
     kwargs = f"chat-template-kwargs {given}" if options else ""

@@ -1,4 +1,4 @@
-'''Tools as Python function stubs, the form in which the paper's models read documentation (released `mae.py`).
+'''Tools as Python function stubs, as the paper's models read documentation (released `mae.py`).
 
     Function:
     def search(query: string, limit: integer = None):
@@ -11,15 +11,15 @@
         """
 
 Required parameters come first, in the order of the schema's `required`; the others follow in the order of its
-`properties`. Stubs are joined by a blank line. For a schema whose parameters have a `type` string and a `description`
-the text is the released one to the letter. What the released code cannot write becomes:
+`properties`. Stubs are joined by a blank line. If every parameter has a `type` string and a `description`, the text is
+identical to the released code's. Schemas that the released code cannot write are written as follows:
 
 - no `type`: the types of `anyOf` / `oneOf`, else `any`; a list of types is joined by ` | `;
 - no `description`: nothing after the colon;
 - a name in `required` that `properties` lacks: a parameter of type `any`.
 
-Other keywords of a parameter (`enum`, `default`, `items`, ...) have no place in this form. `not_rendered` names them,
-so that a reader can count what the model will not see; `full_stubs` writes them.
+This form omits other keywords of a parameter (`enum`, `default`, `items`, ...). `not_rendered` names them, so that the
+readers of data can count what the model will not see; `full_stubs` writes them.
 '''
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ from tltrain.errors import TltrainError
 from tltrain.trajectory import Tool
 
 ANY_TYPE = "any"
-"""Written for a parameter whose schema does not say its type."""
+"""The type of a parameter whose schema states none."""
 
 
 Describe = Callable[[Mapping[str, Any]], str]
-"""What stands behind a parameter's type, by its schema."""
+"""A function from a parameter's schema to the text after its type."""
 SHOWN = ("type", "description", "anyOf", "oneOf")
 """The keywords of a schema that the stub shows."""
 
 
 def description_of(schema: Mapping[str, Any]) -> str:
-    """The description alone, as in the paper."""
+    """Return the description alone, as in the paper."""
     return schema.get("description") or ""
 
 
 def render_tools(tools: Sequence[Tool], describe: Describe = description_of) -> str:
-    """The stubs of `tools`, joined by a blank line."""
+    """Return the stubs of `tools`, joined by a blank line."""
     return "\n\n".join(render_tool(tool, describe) for tool in tools)
 
 
 def render_tool(tool: Tool, describe: Describe = description_of) -> str:
-    """One tool as a stub."""
+    """Return one tool as a stub."""
     parameters = [*tool.required, *(name for name in tool.properties if name not in tool.required)]
     types = {name: type_of(_schema(tool, name)) for name in parameters}
     signature = ", ".join(
@@ -67,7 +67,7 @@ def render_tool(tool: Tool, describe: Describe = description_of) -> str:
 
 
 def not_rendered(tool: Tool) -> set[str]:
-    """Keywords of the parameters' schemas, and of their choices, that the stub does not show, such as `enum`."""
+    """Return the keywords of the parameters' schemas, and of their choices, that the stub omits, such as `enum`."""
     return {keyword for name in tool.properties for keyword in _keywords(_schema(tool, name))} - {*SHOWN}
 
 
@@ -89,7 +89,7 @@ def _schema(tool: Tool, name: str) -> Mapping[str, Any]:
 
 
 def type_of(schema: Mapping[str, Any]) -> str:
-    """The type as the stub writes it."""
+    """Return the type as the stub writes it."""
     declared = schema.get("type")
     if isinstance(declared, str):
         return declared
@@ -119,7 +119,7 @@ _PYTHON_TYPES = {
 
 
 def read_system(text: str) -> tuple[str, tuple[Tool, ...]]:
-    """A system message taken apart: the instructions before the first stub (often none), and the tools.
+    """Split a system message into the instructions before the first stub (often none) and the tools.
 
     Raises:
         TltrainError: a stub cannot be read.
@@ -131,22 +131,22 @@ def read_system(text: str) -> tuple[str, tuple[Tool, ...]]:
 
 
 def read_tools(text: str) -> tuple[Tool, ...]:
-    """The tools that `render_tools` wrote, or a person in the manner of the README of the released code.
+    """Read tools that `render_tools` wrote, or that a person wrote like the example in the released code's README.
 
-    That example says `slip_id:str` in the signature where the line under `Args:`, which counts, says `string`; it
-    indents these lines further, leaves out an empty `Args:` and ends in blank lines. Names may hold anything but line
-    breaks and space at their ends, a tool's name no `(`. `required` is what has no `= None`, properties come in the
-    order written, and `any` becomes a schema without type.
+    That example has `slip_id:str` in the signature but `string` in the line under `Args:`, which counts; it indents
+    these lines further, omits an empty `Args:` and ends in blank lines. Names may contain anything except line breaks,
+    white space at either end and, in a tool's name, `(`. Parameters without `= None` are `required`, properties keep
+    the order of the text, and `any` becomes a schema without a type.
 
     Raises:
-        TltrainError: text that is not a row of stubs, or a parameter of a signature without its line under `Args:`.
+        TltrainError: the text is not a sequence of stubs, or a parameter of a signature has no line under `Args:`.
     """
     text = _END.sub("", text.strip())
     return tuple(map(_read_stub, _BETWEEN.split(text))) if text else ()
 
 
 def _read_stub(stub: str) -> Tool:
-    """One tool, from a stub without its last line of quotes."""
+    """Read one tool from a stub without its last line of quotes."""
     head = _HEAD.match(stub)
     if head is None:
         shown = " ".join(stub[:60].split())
@@ -169,9 +169,9 @@ _Parameter = tuple[str, dict[str, Any], bool]
 
 
 def _split_body(name: str, signature: str, body: str) -> tuple[str, list[_Parameter]]:
-    """A docstring's description and its parameters.
+    """Split a docstring into its description and its parameters.
 
-    `Args:` may also stand in the description: the last one counts under which every parameter has its line.
+    The description may contain `Args:` too; the last `Args:` with a line for every parameter counts.
     """
     if not signature.strip():
         return body.removesuffix(_ARGS), []
@@ -187,10 +187,10 @@ def _split_body(name: str, signature: str, body: str) -> tuple[str, list[_Parame
 
 
 def _read_parameters(signature: str, block: str) -> list[_Parameter] | None:
-    """The parameters of `signature`, described by the lines of `block`; None if the two do not fit together.
+    """Return the parameters of `signature`, described by the lines of `block`; None if the two do not match.
 
-    A line belongs to the description before it unless it begins as the signature's next parameter must. So names may
-    hold what signatures are written with, as RoTBench's `code:` and `return_err_outputpersistent=False` do.
+    A line belongs to the previous description unless it begins as the signature's next parameter must. So names may
+    contain a signature's punctuation, as RoTBench's `code:` and `return_err_outputpersistent=False` do.
     """
     parameters: list[_Parameter] = []
     at = 0
@@ -207,7 +207,7 @@ def _read_parameters(signature: str, block: str) -> list[_Parameter] | None:
 
 
 def _read_parameter(signature: str, at: int, line: str) -> tuple[_Parameter, int] | None:
-    """`line` as `name (type): description` of the parameter at `at` in the signature, and where that one ends."""
+    """Read `line` as `name (type): description` of the parameter at `at` in the signature; also return its end."""
     for opening in re.finditer(r" \(", line):
         name = line[: opening.start()]
         if not signature.startswith(f"{name}:", at):

@@ -1,12 +1,12 @@
-"""The TL format: what the paper's models read and write (the released chat template).
+"""The TL format, which the paper's models read and write (the released chat template).
 
     System: <tools as Python stubs>
     User: <query>
     Assistant: <call><end token>
 
-Later turns add `Output: <the tool's answer>` and the next `Assistant: <call>`. A turn has one call: where a message
-makes several, each becomes a turn of its own, followed by its own answer (`trajectory.sequential`). Text and thought
-beside a call are not written.
+Later turns add `Output: <the tool's answer>` and the next `Assistant: <call>`. A turn has one call: a message with
+several calls becomes one turn per call, each followed by its answer (`trajectory.sequential`). Text and thought beside
+a call are not written.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _CHAT_TEMPLATE = Path(__file__).with_name("tl_template.jinja")
 
 
 def chat_template(opening: str = "", full: bool = False) -> str:
-    """The chat template of the TL format, which ends with the tokenizer's own end token in place of `</s>`.
+    """Return the chat template of the TL format, which writes the tokenizer's own end token in place of `</s>`.
 
-    It takes messages of the paper's roles (`chat_messages`), as the released template does, and messages and tools as
-    an API writes them, from which it writes what training writes. What the format has no place for it refuses.
+    It accepts messages with the paper's roles (`chat_messages`), as the released template does, and messages and tools
+    in the API's form, which it renders as training does. It refuses what the format cannot express.
 
     Args:
-        opening: special tokens that every conversation begins with; the released template leaves them to the tokenizer,
-            but what applies a template adds none.
+        opening: special tokens that begin every conversation; the released template leaves them to the tokenizer, but
+            code that applies a template adds none.
         full: whether tools are written as `full_stubs`.
     """
     template = _CHAT_TEMPLATE.read_text(encoding="utf-8").rstrip("\n")
@@ -51,13 +51,13 @@ def chat_template(opening: str = "", full: bool = False) -> str:
 
 
 def system_text(conversation: Trajectory | Sample, describe: Describe = description_of) -> str:
-    """The system message: instructions, if there are any, then the tools' stubs."""
+    """Return the system message: instructions, if there are any, then the tools' stubs."""
     stubs = render_tools(conversation.tools, describe)
     return f"{conversation.instructions}\n\n{stubs}" if conversation.instructions else stubs
 
 
 def call_of(message: Message) -> Call | None:
-    """The one call of a turn; None for plain text.
+    """Return the one call of a turn; None for plain text.
 
     Raises:
         TltrainError: the message makes several calls.
@@ -65,20 +65,20 @@ def call_of(message: Message) -> Call | None:
     if len(message.calls) > 1:
         names = ", ".join(made.call.name for made in message.calls)
         raise TltrainError(
-            f"a message makes {len(message.calls)} calls ({names}), and a turn of the TL format has one: "
-            "make them turns of their own first (trajectory.sequential)"
+            f"a message makes {len(message.calls)} calls ({names}), but a turn of the TL format has only one: "
+            "split the message into one turn per call first (trajectory.sequential)"
         )
     return message.calls[0].call if message.calls else None
 
 
 def message_text(message: Message) -> str:
-    """What a message says in the TL format: an assistant's call, anybody else's text. Raises as `call_of`."""
+    """Return a message's text in the TL format: an assistant's call, any other role's text. Raise as `call_of`."""
     call = call_of(message)
     return message.text if call is None else render_call(call)
 
 
 def chat_messages(conversation: Trajectory | Sample) -> list[dict[str, str]]:
-    """The conversation as `{"role", "content"}` messages for `apply_chat_template`."""
+    """Return the conversation as `{"role", "content"}` messages for `apply_chat_template`."""
     return [{"role": ROLES["system"], "content": system_text(conversation)}] + [
         {"role": ROLES[message.role], "content": message_text(message)} for message in sequential(conversation.messages)
     ]
@@ -92,7 +92,7 @@ class TlFormat:
 
     Attributes:
         name: the name of its `format` choice.
-        describe: what its stubs say of a parameter behind the type.
+        describe: what its stubs say about a parameter after the type.
     """
 
     writes_bos = False
@@ -100,13 +100,13 @@ class TlFormat:
     describe: Describe = staticmethod(description_of)
 
     stop = tuple(f"\n{ROLES[role]}:" for role in ("user", "tool", "system"))
-    """What an answer is followed by where a model goes on to write the others' parts too: nothing after is read."""
+    """Texts with which a model goes on to write the other roles' parts; an answer ends before the first of them."""
 
     def segments(self, conversation: Trajectory | Sample) -> list[Segment]:
-        """The conversation cut where given text and predicted text meet.
+        """Return the conversation, cut where given text and predicted text meet.
 
-        Joined, the texts are the chat template's output without the final end token. A turn of the assistant gives two
-        segments: `"\\nAssistant:"`, which is given, and `" <call>"`, which carries the turn's number.
+        Joined, the texts are the chat template's output without the final end token. A turn of the assistant becomes
+        two segments: `"\\nAssistant:"`, which is given, and `" <call>"`, which has the turn's number.
         """
         pieces = [Segment(f"{ROLES['system']}: {system_text(conversation, self.describe)}")]
         turn = 0
@@ -121,7 +121,7 @@ class TlFormat:
         return pieces
 
     def prompt_segments(self, conversation: Trajectory | Sample) -> list[Segment]:
-        """The history of a conversation and the words that ask for its next call."""
+        """Return the history of a conversation and the words that ask for its next call."""
         return [*self.segments(conversation), _OPENING]
 
     def call_text(self, call: Call) -> str:
@@ -137,9 +137,9 @@ class TlFormat:
         return f" {name}("
 
     def answer_length(self, text: str) -> int | None:
-        """Where an answer ends: after its call, or where the next `User:` or `Output:` speaks before the call is
-        complete; None if it may go on. What follows the end changes nothing: an answer is the same however much more
-        was generated. A call inside a thought (`<think>`) does not end it.
+        """Return where an answer ends: after its call, or at the next `User:`, `Output:` or `System:` if that comes
+        before the call is complete; None if it may go on. Text after the end changes nothing: an answer is the same
+        however much more was generated. A call inside a thought (`<think>`) does not end the answer.
         """
         thought = thought_end(text)
         end = None if thought is None else call_end(text[thought:])
@@ -150,7 +150,7 @@ class TlFormat:
         return end
 
     def answer(self, text: str) -> str:
-        """The text up to the answer's end, without space around it."""
+        """Return the text up to the answer's end, without surrounding white space."""
         return text[: self.answer_length(text)].strip()
 
 
@@ -165,9 +165,9 @@ class _TlFullFormat(TlFormat):
 TL: Format = TlFormat()
 """The TL format."""
 TL_FULL: Format = _TlFullFormat()
-"""The TL format with stubs that say all of a schema."""
+"""The TL format with stubs that show the whole schema."""
 
 
 def tl_format(name: str | None) -> Format:
-    """The TL format of this name; the paper's for any other name."""
+    """Return the TL format of this name; the paper's for any other name."""
     return TL_FULL if name == TL_FULL_NAME else TL

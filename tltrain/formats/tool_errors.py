@@ -1,8 +1,8 @@
-"""Whether a tool's answer is an error, and of which kind.
+"""Decide whether a tool's answer is an error, and of which kind.
 
-A `Rule` is data in `conf/mae/`: `paper` is the released rule of TL-Training (arXiv 2412.15495), `strict` ours. An
-answer is text from a stranger: it is matched and parsed, never evaluated, no text makes any function here raise, and
-the cost is linear in its length.
+A `Rule` is data in `conf/mae/`: `paper` is the released rule of TL-Training (arXiv 2412.15495), `strict` is ours. An
+answer is untrusted text: it is matched and parsed but never evaluated, no text makes any function here raise, and the
+cost is linear in its length.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ __all__ = ["FLAGGED", "Pattern", "Rule", "error_kind"]
 
 
 def error_kind(answer: str, rule: Rule, is_error: bool | None = None) -> str | None:
-    """The kind of error that a tool's answer is under `rule`, None if it is none.
+    """Return the kind of error that a tool's answer is under `rule`; None if it is not an error.
 
-    `is_error` is what the data itself says of the answer, None where it says nothing. A rule that reads structure takes
-    its word; the released rule knows texts alone, and stays as it was released.
+    `is_error` is what the data itself says about the answer; None if it says nothing. A rule that reads structure
+    trusts it; the released rule, kept as released, reads only the text.
     """
     if rule.function is not None:
         return rule.function(answer, is_error)
@@ -31,7 +31,7 @@ def error_kind(answer: str, rule: Rule, is_error: bool | None = None) -> str | N
     return kind or FLAGGED if is_error else kind
 
 
-@lru_cache(maxsize=64)  # the answers of a trajectory, which are judged for its verdicts, its flags and a comparison
+@lru_cache(maxsize=64)  # a trajectory's answers are judged three times: for verdicts, flags and a comparison
 def _structure_kind(answer: str, rule: Rule) -> str | None:
     return answer_kind(answer, rule)
 

@@ -1,4 +1,4 @@
-"""Comparison of argument values with golden ones."""
+"""Compare argument values with golden ones."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from tltrain.trajectory import ANY, OneOf
 
 
 def optional(value: Any) -> bool:
-    """Return whether a parameter may be missing that has this golden value."""
+    """Return whether a parameter with this golden value may be missing."""
     return isinstance(value, OneOf) and value.optional
 
 
 def same_value(prediction: Any, golden: Any, values: Matching | str = Matching.strict) -> bool:
     """Return whether two JSON values are equal. In `golden`, `ANY` equals every value, a `OneOf` each of its values.
 
-    `strict`: equal as JSON. Numbers are compared by value (`1` equals `1.0`), booleans are no numbers, strings are
-    compared character by character, lists in order, dicts without order.
+    `strict`: equal as JSON. Numbers are compared by value (`1` equals `1.0`), booleans are not numbers, strings are
+    compared character by character, lists in order, dicts regardless of order.
 
-    `lenient`: as `strict`, after each string at any depth is normalized (NFKC, without surrounding space) and a string
-    that spells a JSON number, or `true`, `false`, `null` as in JSON or Python, is replaced by that value. So `1`,
-    `1.0` and `"1"` are equal, and `true` and `"True"`; the case of other text matters, and `1` differs from `true`,
-    `"007"` from `7`. Dict keys are compared unchanged.
+    `lenient`: as `strict`, after each string at any depth is normalized (NFKC, without surrounding white space) and a
+    string that spells a JSON number, or `true`, `false` or `null` as in JSON or Python, is replaced by that value. So
+    `1`, `1.0` and `"1"` are equal, and so are `true` and `"True"`; but the case of other text matters, `1` differs from
+    `true`, and `"007"` from `7`. Dict keys are compared unchanged.
 
-    Both relations are symmetric and transitive on JSON values. Only a `OneOf` recurses, so that a deeply nested value
-    of a model is no problem.
+    Both relations are symmetric and transitive on JSON values. Only a `OneOf` recurses, so a model's deeply nested
+    value cannot overflow the stack.
     """
     pending = [(prediction, golden)]
     while pending:
@@ -50,7 +50,7 @@ def same_value(prediction: Any, golden: Any, values: Matching | str = Matching.s
         else:
             if values == "lenient":
                 left, right = _plain(left), _plain(right)
-            # Python has True == 1, JSON has not.
+            # In Python True == 1, in JSON not.
             if isinstance(left, bool) != isinstance(right, bool) or left != right:
                 return False
     return True
@@ -61,7 +61,7 @@ _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 
 def _plain(value: Any) -> Any:
-    """Return the representative of all values that `lenient` treats as equal to `value`, which is no list or dict."""
+    """Return the representative of all values that `lenient` equates with `value`, which is not a list or dict."""
     if not isinstance(value, str):
         return value
     text = unicodedata.normalize("NFKC", value).strip()

@@ -39,9 +39,10 @@ class Decoding:
     """Settings of decoding, with the criterion that ends an answer.
 
     Attributes:
-        ended: returns whether an answer's tokens are complete, in addition to the end token and `max_new_tokens`; it is
-            called only every few steps.
+        ended: returns whether an answer's tokens are complete, in addition to the end tokens and `max_new_tokens`; it
+            is called only every few steps.
         choose: returns scores whose largest is the next token; None: the model's own.
+        other_ends: end tokens besides `eos_id`.
     """
 
     max_new_tokens: int
@@ -49,11 +50,20 @@ class Decoding:
     pad_id: int
     ended: Callable[[list[int]], bool]
     choose: Choose | None = None
+    other_ends: frozenset[int] = frozenset()
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The tokens that end an answer."""
+        return self.other_ends | {self.eos_id}
 
     def config(self, max_new_tokens: int) -> GenerationConfig:
         """Return the settings for `generate`."""
         return GenerationConfig(
-            do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=self.eos_id, pad_token_id=self.pad_id
+            do_sample=False,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=sorted(self.ends) if self.other_ends else self.eos_id,
+            pad_token_id=self.pad_id,
         )
 
     def processors(self, numbers: Sequence[int], answers: Sequence[Sequence[int]], given: int) -> LogitsProcessorList:
@@ -62,7 +72,12 @@ class Decoding:
 
     def over(self, answer: list[int]) -> bool:
         """Return whether an answer is complete."""
-        return answer[-1] == self.eos_id or len(answer) == self.max_new_tokens or self.ended(answer)
+        return answer[-1] in self.ends or len(answer) == self.max_new_tokens or self.ended(answer)
+
+    def until_end(self, tokens: list[int]) -> list[int]:
+        """Return the tokens up to the first end token, that one included."""
+        end = next((at for at, token in enumerate(tokens) if token in self.ends), len(tokens))
+        return tokens[: end + 1]
 
 
 @dataclass
@@ -313,7 +328,7 @@ def _decode(model: PreTrainedModel, rows: Rows, decoding: Decoding) -> None:
     new = _read(model, ids, rows.mask, rows.cache, decoding.config(most), processors)
     for at, (answer, tokens) in enumerate(zip(rows.answers, new, strict=True)):
         if at in rows.going:
-            answer += tokens[: tokens.index(decoding.eos_id) + 1] if decoding.eos_id in tokens else tokens
+            answer += decoding.until_end(tokens)
     rows.mask = pad(rows.mask, (0, len(new[0])), value=1)
 
 

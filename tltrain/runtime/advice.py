@@ -1,4 +1,4 @@
-"""What to do after a run was stopped, said to whoever started it: a stage, a pipeline, the demo or a sweep."""
+"""Say how to continue a run that was stopped, for whatever was started: a stage, a pipeline, the demo or a sweep."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 _running: list[DictConfig] = []
-"""Configurations of the stages that run in this process, the outermost first: the one that the user asked for."""
+"""Configurations of the stages that run in this process, first the outermost one, which the user started."""
 
 
 @contextmanager
 def running(cfg: DictConfig) -> Iterator[None]:
-    """Within the block the stage of `cfg` runs."""
+    """Register that the stage of `cfg` runs within the block."""
     _running.append(cfg)
     try:
         yield
@@ -25,21 +25,21 @@ def running(cfg: DictConfig) -> Iterator[None]:
 
 
 def to_go_on() -> str:
-    """The command that goes on from what is whole, or makes it again, as the end of a sentence about it."""
-    if not _running:  # of several processes only the first knows what was asked for
-        return "the same command goes on from it, that of a single stage with stage.resume=true"
+    """Return how to continue from the complete files, or make them again, as the end of a sentence about them."""
+    if not _running:  # only the first of several processes knows what was started
+        return "the same command continues from it (for a single stage, with stage.resume=true)"
     cfg = _running[0]
     if cfg.stage.name == "demo":
         return "the same command starts the demo again"
-    if cfg.stage.name == "pipeline" and cfg.cache.enabled:
-        return "the same command goes on from it"
+    if cfg.stage.name in ("pipeline", "gate") and cfg.cache.enabled:
+        return "the same command continues from it"
     if "resume" in cfg.stage:
-        return f"the same command with {' '.join(['stage.resume=true', *_folder()])} goes on from it"
+        return f"the same command with {' '.join(['stage.resume=true', *_folder()])} continues from it"
     return "the same command makes the rest again"
 
 
 def _folder() -> list[str]:
-    """The override that names the folder of this run or sweep, where the command did not: the next has another time."""
+    """Return the override that names this run's or sweep's folder; empty if the command already named it."""
     if not HydraConfig.initialized():
         return []
     hydra = HydraConfig.get()

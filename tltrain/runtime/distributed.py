@@ -1,4 +1,4 @@
-"""One run in several processes: rank 0 leads, and the others run the jobs that it hands them.
+"""One run in several processes: rank 0 leads, and the others run the jobs that it gives them.
 
 Only rank 0 reads the command line, writes, logs and tracks. When a job needs all processes (training, or a model that
 answers), rank 0 calls it by name, and the others, which wait for such calls, run the same function with the same
@@ -6,10 +6,10 @@ arguments:
 
     call("tltrain.stages.supervised:run", cfg, folder)
 
-The processes talk through torch's key-value store (TCPStore), so that nothing here depends on the device. The store
-lets everybody read and write; what they say there is JSON (`messages`) with a signature (`signed_store`). Each process
-sends a heartbeat; if one fails or falls silent, the run ends on all of them. In a single process everything here is
-trivial, and torch is not imported.
+The processes communicate through torch's key-value store (TCPStore), so nothing here depends on the device. Anyone can
+read and write the store, so messages are JSON (`messages`) with a signature (`signed_store`). Each process sends a
+heartbeat; if one fails or falls silent, the run ends on all of them. In a single process everything here is trivial,
+and torch is not imported.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Team:
     """All processes of a run, seen from this one.
 
     Args:
-        secret: what the processes know one another by, the same in all of them (`shared_secret`).
+        secret: the secret by which the processes recognize one another, the same in all of them (`shared_secret`).
         on_failure: called with the exception that a job raised here, on every process except rank 0.
         on_death: called in the watching thread with the line that says why this process ends.
     """
@@ -65,7 +65,7 @@ class Team:
         store = _store(place)
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         self._store = PrefixStore(f"tltrain/{attempt}", store)
-        self._watched = PrefixStore(f"tltrain/{attempt}", store.clone())  # of the watching thread alone
+        self._watched = PrefixStore(f"tltrain/{attempt}", store.clone())  # for the watching thread only
         self._session = Session(place.rank, place.size, secret, f"{place.address}:{place.port}")
         self._session.greet(self._store)
         self._values = SignedStore(self._store, self._session)
@@ -78,7 +78,7 @@ class Team:
     # Exchange of objects. In a job every process makes the same exchanges in the same order, so they can be numbered.
 
     def share(self, value: T) -> T:
-        """Rank 0's value, everywhere."""
+        """Return rank 0's value, on every process."""
         return self._share(self._next_key(), value)
 
     def _share(self, key: str, value: T) -> T:
@@ -91,7 +91,7 @@ class Team:
         return found
 
     def gather(self, value: T) -> list[T]:
-        """The values of all, by rank, everywhere."""
+        """Return the values of all processes by rank, on every process."""
         key = self._next_key()
         self._values.put(f"{key}/{self.place.rank}", value)
         values = [self._values.get(f"{key}/{rank}") for rank in range(self.place.size)]
@@ -107,7 +107,7 @@ class Team:
     # Work.
 
     def call(self, job: str, *arguments: Any) -> Any:
-        """On rank 0: run `module:function` with these arguments on all; returns rank 0's result."""
+        """On rank 0: run `module:function` with these arguments on all processes and return rank 0's result."""
         self.post(job, *arguments)
         return self._do(job, arguments, None)
 
@@ -121,7 +121,7 @@ class Team:
         """On the other processes: run the jobs that rank 0 calls, until it releases them.
 
         Raises:
-            TltrainError: a stranger has written to the store, or rank 0 has another secret.
+            TltrainError: a stranger has written to the store, or rank 0 has a different secret.
         """
         while (begun := self._begin()) is not None:
             folders, work = begun
@@ -134,7 +134,7 @@ class Team:
         return self._share(f"work/{self._job}", work)
 
     def _do(self, job: str, arguments: tuple[Any, ...], place: stage_names.Node | None) -> Any:
-        """Run a job; `place`: as what it names its keys, which rank 0 sees to itself."""
+        """Run a job; `place` says how it names its keys, which rank 0 handles itself."""
         self._working = True
         try:
             with stage_names.named(place):
@@ -149,7 +149,7 @@ class Team:
             self._working = False
 
     def end(self) -> None:
-        """Rank 0 releases the others."""
+        """On rank 0: release the other processes."""
         with suppress(Exception):
             if self.place.rank == 0:
                 self._session.key(self._store, SILENCE)  # others may still be starting, or never come
@@ -173,12 +173,12 @@ class Team:
                 self._check_failure()
                 for rank in range(self.place.size) if self.place.rank == 0 else (0,):
                     if self._silent(rank, seen):
-                        self._die(f"rank {rank}: gave no sign of life for {SILENCE:.0f} s")
+                        self._die(f"rank {rank}: no sign of life for {SILENCE:.0f} s")
             except TltrainError as error:
                 self._die(str(error))
             except Exception:  # the store is gone, and so is the process that held it
                 if not self._ended.wait(GRACE):
-                    self._die("rank 0, or what started it, has ended")
+                    self._die("rank 0, or the launcher that started it, has ended")
 
     def _check_failure(self) -> None:
         job = self._job
@@ -204,7 +204,7 @@ class Team:
 
 
 def _store(place: Place) -> Any:
-    """The store of a run. torch.distributed shares the one that is served here later, by its port."""
+    """Return the store of a run. If this process serves it, torch.distributed later shares it by its port."""
     timeout = timedelta(minutes=15)
     serves = place.rank == 0 and not place.agent_store
     if serves and place.one_machine:
@@ -212,7 +212,7 @@ def _store(place: Place) -> Any:
             return loopback.store(place.port, timeout)
         except OSError as error:
             raise TltrainError(
-                f"MASTER_PORT={place.port} cannot be listened on ({error.strerror}): set a free port"
+                f"MASTER_PORT={place.port}: cannot listen on this port ({error.strerror}): set a free one"
             ) from error
     from torch.distributed import TCPStore
 
@@ -222,7 +222,7 @@ def _store(place: Place) -> Any:
 
 
 def in_one_line(error: BaseException) -> str:
-    """An error in one line: its message if it is meant for the user, else its type and message."""
+    """Return an error in one line: its message if it is meant for the user, else its type and message."""
     text = " ".join(str(error).split())
     return text if isinstance(error, TltrainError | OSError) else f"{type(error).__name__}: {text}"
 
@@ -231,7 +231,7 @@ _team: Team | None = None
 
 
 def join(place: Place, secret: str, **notices: Callable[..., None]) -> Team:
-    """Join the other processes (see `Team`). Sets the environment variables that libraries read.
+    """Join the other processes (see `Team`), and set the environment variables that libraries read.
 
     Raises:
         TltrainError: the port is taken.
@@ -265,13 +265,13 @@ def leave() -> None:
 
 
 def threads(processes: int) -> int:
-    """CPU threads for each of `processes` processes on this machine; with more they would slow one another."""
+    """Return the CPU threads for each of `processes` processes here; with more they would slow one another."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // processes)
 
 
 def local_processes(hardware: DictConfig) -> int:
-    """Number of workers on this machine: `hardware.processes`, or if that is null one for each GPU, one on a CPU."""
+    """Return the number of workers on this machine: `hardware.processes`, or if null one per GPU, one on a CPU."""
     if hardware.processes is not None:
         return hardware.processes
     if hardware.device.name == "cpu":
@@ -281,11 +281,11 @@ def local_processes(hardware: DictConfig) -> int:
     return max(1, torch.cuda.device_count())
 
 
-# --- what the rest of the package asks -------------------------------------------------------------------------------
+# --- for the rest of the package -------------------------------------------------------------------------------------
 
 
 def team() -> Team | None:
-    """The team, or None in a single process."""
+    """Return the team, or None in a single process."""
     return _team
 
 
@@ -298,7 +298,7 @@ def size() -> int:
 
 
 def leads() -> bool:
-    """Whether this process writes, logs and tracks."""
+    """Return whether this process writes, logs and tracks."""
     return rank() == 0
 
 
@@ -308,18 +308,18 @@ def share(value: T) -> T:
 
 
 def receive() -> Any:
-    """On the others: the value that rank 0 shares."""
+    """On the other processes: return the value that rank 0 shares."""
     nothing: Any = None
     return share(nothing)
 
 
 def gather(value: T) -> list[T]:
-    """The values of all processes, by rank, everywhere."""
+    """Return the values of all processes by rank, on every process."""
     return [value] if _team is None else _team.gather(value)
 
 
 def call(job: str, *arguments: Any) -> Any:
-    """On rank 0: run `module:function` on all processes; returns rank 0's result."""
+    """On rank 0: run `module:function` on all processes and return rank 0's result."""
     if _team is not None:
         return _team.call(job, *arguments)
     return resolve(job)(*arguments)

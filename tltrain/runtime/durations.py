@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def duration(seconds: float | None) -> str:
-    """`4.2 s`, `12 min 5 s`, `3 h 20 min`, `4 d 6 h`; `–` for nothing."""
+    """Return `4.2 s`, `12 min 5 s`, `3 h 20 min` or `4 d 6 h`; `–` for None."""
     if not seconds:
         return "–"
     if seconds < 9.95:

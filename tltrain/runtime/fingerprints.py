@@ -1,7 +1,7 @@
-"""Fingerprints: a short name for everything that decides a result.
+"""Fingerprints: a short name for everything that determines a result.
 
 A fingerprint is a digest of canonical JSON. If a configuration names a file or a folder, its content counts, not its
-name: a copy elsewhere has the same fingerprint, and an edited file has another.
+name: a copy elsewhere has the same fingerprint, and an edited file has a different one.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ PACKAGES = (
 NOT_READ = (".git", "__pycache__")
 """Folders inside a folder of data that no reader opens."""
 THREADS = 8
-"""Files that are read at the same time; hashing lets other threads run."""
+"""Number of files that are read at the same time; hashing lets other threads run."""
 
 
 def fingerprint(value: Any) -> str:
-    """16 hexadecimal digits of a value made of dicts, lists, strings, numbers, booleans and None."""
+    """Return 16 hexadecimal digits for a value made of dicts, lists, strings, numbers, booleans and None."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=True, allow_nan=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def of_path(path: Path) -> str:
-    """A digest of a file's content, or of all files below a folder with their relative names.
+    """Return a digest of a file's content, or of all files below a folder with their relative names.
 
     Raises:
         TltrainError: a folder without files, or neither a file nor a folder (such as a pipe, which is read only once).
@@ -58,9 +58,9 @@ def of_path(path: Path) -> str:
 
 
 def files(folder: Path) -> Iterator[Path]:
-    """Every file below a folder in the order of names, as a reader that opens it by name finds it: through links too.
+    """Yield every file below a folder in the order of names, as a reader would find it: links are followed too.
 
-    `NOT_READ` is left out. A link to a folder that the link itself lies in is not followed, for it has no end.
+    `NOT_READ` is left out. A link to a folder that contains the link is not followed, since that would never end.
 
     Raises:
         OSError: a folder cannot be listed.
@@ -78,7 +78,7 @@ def _files(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
 
 
 def of_file(path: Path) -> str:
-    """The `digest` of a file's content; the file is read again only if its size or modification time changes."""
+    """Return the `digest` of a file's content; it is read again only if its size or modification time changes."""
     stat = path.stat()
     return _of_file(path.resolve(), stat.st_size, stat.st_mtime_ns)
 
@@ -90,15 +90,15 @@ def _of_file(path: Path, size: int, mtime_ns: int) -> str:
 
 
 def digest(file: BufferedReader) -> str:
-    """32 hexadecimal digits of an open file's content: XXH3, which is as fast as reading where SHA-256 is not.
+    """Return 32 hexadecimal digits for an open file's content: XXH3, which unlike SHA-256 is as fast as reading.
 
-    It tells what has changed by itself or by mistake; it does not withstand somebody who means to deceive.
+    It detects accidental changes, but does not withstand deliberate forgery.
     """
     return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
 
 
 def versions(packages: Iterable[str] = PACKAGES) -> Mapping[str, str | None]:
-    """The versions of Python and of the libraries that are installed (None: it is not)."""
+    """Return the versions of Python and of the libraries (None: not installed)."""
     return {"python": ".".join(map(str, sys.version_info[:2]))} | {name: version(name) for name in packages}
 
 

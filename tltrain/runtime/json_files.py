@@ -32,7 +32,7 @@ def read(file: Path) -> Any:
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """Return the JSON object in a file. Raises OSError and ValueError as `read` does."""
+    """Return the JSON object in a file. Raise OSError and ValueError as `read` does."""
     value = read(file)
     if not isinstance(value, dict):
         raise ValueError(f"expected a JSON object, found {type(value).__name__}")
@@ -40,7 +40,7 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 def parse(text: str) -> Any:
-    """Return the value that `text` represents. Raises ValueError as `read` does."""
+    """Return the value that `text` represents. Raise ValueError as `read` does."""
     try:
         value = json.loads(text)
     except RecursionError:

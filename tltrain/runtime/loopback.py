@@ -1,4 +1,4 @@
-"""Bind everything on which the processes of one machine listen to the loopback interface."""
+"""Bind all listening sockets of the processes on one machine to the loopback interface."""
 
 from __future__ import annotations
 

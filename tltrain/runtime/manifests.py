@@ -1,7 +1,7 @@
-"""Manifests: the size and the digest of every file of a folder, by which a later process sees that nothing has changed.
+"""Manifests: the size and digest of every file in a folder, with which a later process can detect changes.
 
 A manifest is `{relative name: [size, digest]}`. Content is compared, not only size and time: a copy has other times,
-and a disk that fails keeps both.
+and a failing disk changes neither.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from tltrain.runtime import fingerprints, json_files, runs
 
 Manifest = Mapping[str, Sequence[Any]]
 ENTRY = "entry.json"
-"""In an entry of the cache of stages: what it is, with its manifest as `files`."""
+"""In an entry of the cache of stages: its description, with its manifest as `files`."""
 
 
 def of_files(folder: Path, names: Iterable[str], flush: bool = False) -> dict[str, list[Any]]:
-    """The manifest of the files `names` below `folder`, several read at the same time.
+    """Return the manifest of the files `names` below `folder`, reading several at the same time.
 
     Args:
-        flush: have their content on the disk afterwards.
+        flush: make sure that their content is on the disk afterwards.
 
     Raises:
         OSError: one of them cannot be read.
@@ -42,11 +42,12 @@ def of_files(folder: Path, names: Iterable[str], flush: bool = False) -> dict[st
 
 
 def changed(folder: Path, manifest: Manifest) -> str | None:
-    """The first file that is missing, cut or has another content; None where all is as it was.
+    """Return the first file that is missing, truncated or has different content; None if nothing has changed.
 
-    All content is read, but once a process: a file whose size and time are those of its last reading is not read again.
+    All content is read, but only once per process: a file whose size and time have not changed since its last reading
+    is not read again.
     """
-    for name, (size, _) in manifest.items():  # first: needs no reading
+    for name, (size, _) in manifest.items():  # first, since this needs no reading
         if _size(folder / name) != size:
             return name
     names = list(manifest)
@@ -70,7 +71,7 @@ def _digest(file: Path) -> str | None:
 
 
 def beside(folder: Path) -> Path:
-    """Where the manifest of a base model of the cache stands: not in its folder, whose copies may be changed."""
+    """Return the path of a cached base model's manifest: outside its folder, whose copies may be changed."""
     return folder.with_name(f".{folder.name}.manifest.json")
 
 
@@ -81,7 +82,7 @@ def leave(folder: Path, place: Path) -> None:
 
 
 def changed_since_left(folder: Path) -> str | None:
-    """The first file of a folder that is not as its own manifest says, the manifest itself where it cannot be read."""
+    """Return the first file of a folder that differs from its manifest, or the manifest itself if unreadable."""
     place = beside(folder)
     try:
         return changed(folder, json_files.read_object(place))
@@ -90,10 +91,10 @@ def changed_since_left(folder: Path) -> str | None:
 
 
 def check(path: Path) -> None:
-    """Check what is read from the cache by its path: a file or folder of an entry, or a base model.
+    """Check a file or folder that is read from the cache by its path: part of an entry, or a base model.
 
     Raises:
-        TltrainError: a file of it is not as it was written.
+        TltrainError: one of its files has changed since it was written.
     """
     real = path.resolve()
     if not real.exists():
@@ -105,11 +106,11 @@ def check(path: Path) -> None:
     else:
         return
     if name is not None:
-        raise TltrainError(f"{path}: {name[:100]} is not as it was written: the command that made it makes it again")
+        raise TltrainError(f"{path}: {name[:100]} has changed since it was written: repeat the command that made it")
 
 
 def _files(entry: Path, path: Path) -> Manifest:
-    """The part of an entry's manifest at or below `path`; empty where it cannot be read, which the cache reports."""
+    """Return the part of an entry's manifest at or below `path`; empty if unreadable, which the cache reports."""
     try:
         files = json_files.read_object(entry / ENTRY)["files"]
         below = {name: kept for name, kept in files.items() if (entry / name).is_relative_to(path)}

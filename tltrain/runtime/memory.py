@@ -14,7 +14,7 @@ from pathlib import Path
 
 @dataclass
 class Peak:
-    """Peak in bytes, set when the work has ended; None if the system cannot tell."""
+    """Peak in bytes, set when the work has ended; None if the system does not report it."""
 
     bytes: int | None = None
 
@@ -47,7 +47,7 @@ def _high_water_mark() -> int | None:
 
 
 def of_machine() -> int:
-    """Bytes of memory that this machine has, or its container may use."""
+    """Return the bytes of memory that this machine has, or that its container may use."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     limit = Path("/sys/fs/cgroup/memory.max")
     if limit.is_file() and (text := limit.read_text().strip()).isdigit():
@@ -55,10 +55,33 @@ def of_machine() -> int:
     return min(limits)
 
 
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
+"""Numbers of glibc's `mallopt`."""
+LARGEST_KEPT, MOST_KEPT, GROWS_BY = 1 << 30, (1 << 31) - 1, 1 << 26
+"""Bytes: of a block that is kept, of what is kept at the top of the heap, and by which the heap grows."""
+
+
+def reuse_freed() -> None:
+    """Let glibc's allocator keep large blocks that were freed, until `give_back`.
+
+    By default each block of more than a few MB is mapped anew, and the kernel clears its pages one fault at a time: a
+    training step of a model of 135 million weights took 110,000 faults, a tenth of its processor time. With another
+    allocator nothing changes.
+    """
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        for option, size in (
+            (M_MMAP_THRESHOLD, LARGEST_KEPT),
+            (M_TRIM_THRESHOLD, MOST_KEPT),
+            (M_TOP_PAD, GROWS_BY),
+        ):
+            library.mallopt(option, size)
+
+
 def give_back() -> None:
-    """Return what is no longer used to the system: a trainer is freed by the cycle collector alone, and both torch's
-    allocator on a GPU and glibc's keep what was freed. In a process that runs one stage after another the second
-    would else begin with the first one's peak.
+    """Return unused memory to the system. Only the cycle collector frees a trainer, and both torch's GPU allocator and
+    glibc's keep freed memory. Without this, the second of two stages in one process would begin with the first one's
+    peak.
     """
     gc.collect()
     torch = sys.modules.get("torch")

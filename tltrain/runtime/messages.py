@@ -1,4 +1,4 @@
-"""JSON messages between the processes of a run: reading them runs no code, unlike reading a pickle.
+"""JSON messages between the processes of a run; unlike reading a pickle, reading them runs no code.
 
 Plain values are written as JSON. An object with one key that begins with `$` encodes any other kind of value: a path, a
 dataclass of this package by its name and fields, a part of the configuration with its schemas.
@@ -32,11 +32,11 @@ def encode(value: Any) -> bytes:
 
 
 def decode(text: bytes) -> Any:
-    """Decode what `encode` returned. Raises ValueError for any other text."""
+    """Decode what `encode` returned. Raise ValueError for any other text."""
     try:
         return _from_json(json.loads(text))
     except (KeyError, TypeError, AttributeError, ImportError, RecursionError) as error:
-        raise ValueError(f"no message: {error}") from error
+        raise ValueError(f"not a message: {error}") from error
 
 
 def _to_json(value: Any) -> Any:
@@ -62,7 +62,7 @@ def _to_json(value: Any) -> Any:
         own = {each.name: _to_json(getattr(value, each.name)) for each in fields(value) if each.init}
         return {"$dataclass": [_name(type(value)), own]}
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
-    raise TltrainError(f"several processes cannot exchange a value of the type {kind}: make it text, numbers or lists")
+    raise TltrainError(f"processes cannot exchange a value of the type {kind}: use text, numbers or lists")
 
 
 def _from_json(value: Any) -> Any:
@@ -87,12 +87,12 @@ def _from_json(value: Any) -> Any:
         case "$enum":
             kind = _type(content[0])
             if not issubclass(kind, Enum):
-                raise ValueError(f"{content[0]} is no enumeration")
+                raise ValueError(f"{content[0]} is not an enumeration")
             return kind[content[1]]
         case "$dataclass":
             kind = _type(content[0])
             if not _is_ours(kind):
-                raise ValueError(f"{content[0]} is no dataclass of this package")
+                raise ValueError(f"{content[0]} is not a dataclass of this package")
             return kind(**{name: _from_json(item) for name, item in content[1].items()})
         case "$config":
             return _config_from_json(content)
@@ -111,7 +111,7 @@ def _type(name: str) -> type:
     outer, *inner = path.split(".")  # a class may be nested in another
     found = reduce(getattr, inner, resolve(f"{module}:{outer}"))
     if not isinstance(found, type):
-        raise ValueError(f"{name} is no type")
+        raise ValueError(f"{name} is not a type")
     return found
 
 
@@ -178,7 +178,7 @@ def _nodes(node: DictConfig | ListConfig, place: tuple[Any, ...] = ()) -> Iterat
 
 
 def _schema(node: DictConfig | ListConfig) -> type | None:
-    """Return the schema of a node; for one made at run time (`runtime.targets`), which has no name, its base class."""
+    """Return the schema of a node; if it was made at run time (`runtime.targets`) and has no name, its base class."""
     kind = OmegaConf.get_type(node)
     if not is_dataclass(kind):
         return None

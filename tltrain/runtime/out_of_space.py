@@ -1,4 +1,4 @@
-"""Too little memory or disk, reported in one line that says what to do."""
+"""Report too little memory or disk space in one line that says what to do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
 """Messages about memory in errors of other types: torch on a CPU, cuBLAS, CUDA's driver."""
 DISK_WORDS = ("No space left on device", "Disk quota exceeded", "File too large")
-"""Messages about a full disk: errors of safetensors and tokenizers carry no errno."""
+"""Messages about a full disk: errors of safetensors and tokenizers have no errno."""
 WRITER_WORDS = ("PytorchStreamWriter failed writing", "unexpected pos")
 """torch's message for any file that it cannot write."""
 
@@ -33,20 +33,21 @@ LOWER = {
     "irm": "stage.generation_batch_size, stage.max_new_tokens, stage.eval_batch_size, "
     + TRAIN.format(length="stage.max_prompt_length"),
     "eval": "stage.batch_size, stage.max_new_tokens, or set model.dtype=bfloat16",
+    "chat": "stage.max_new_tokens, or set model.dtype=bfloat16",
     "predict": "stage.max_new_tokens, or set model.dtype=bfloat16",
     "analyze": "data.limit, or set model.dtype=bfloat16",
     "demo": "stage.batch_size, or take model=tiny",
 }
-"""Stage -> the keys that its memory depends on."""
+"""Stage -> the keys on which its memory depends."""
 OTHERWISE = "data.limit or data.size"
 
 
 @contextmanager
 def explained(cfg: DictConfig) -> Iterator[None]:
-    """Report too little memory or disk in the block as one line.
+    """Report too little memory or disk space in the block as one line.
 
     Raises:
-        TltrainError: memory or disk did not suffice.
+        TltrainError: memory or disk space did not suffice.
     """
     try:
         yield
@@ -62,7 +63,7 @@ def explained(cfg: DictConfig) -> Iterator[None]:
 
 
 def of_memory(error: BaseException) -> bool:
-    """Whether memory, of this machine or of a device, was used up."""
+    """Return whether an error means that this machine or a device ran out of memory."""
     if isinstance(error, MemoryError):
         return True
     if isinstance(error, OSError):
@@ -71,7 +72,7 @@ def of_memory(error: BaseException) -> bool:
 
 
 def of_disk(error: BaseException) -> str | None:
-    """The line for a file that could not be written; None for any other error."""
+    """Return the line for a file that could not be written; None for any other error."""
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.errno in READ_ONLY and error.filename is not None:
         return f"{error.filename}: {error.strerror}; hydra.run.dir=FOLDER and cache.dir=FOLDER say where to write"
@@ -81,8 +82,8 @@ def of_disk(error: BaseException) -> str | None:
     what = full.strerror if full else next((word for word in DISK_WORDS if word in text), "a write failed")
     where = f" at {_folder(error.filename)}" if isinstance(error, OSError) and error.filename else ""
     return (
-        f"the disk is full{where} ({what}): free some of it or put the run elsewhere (hydra.run.dir, cache.dir); what "
-        f"was whole before is kept, and {advice.to_go_on()}"
+        f"the disk is full{where} ({what}): free some space or put the run elsewhere (hydra.run.dir, cache.dir); "
+        f"whatever was complete is kept, and {advice.to_go_on()}"
     )
 
 
@@ -91,5 +92,5 @@ def _folder(file: object) -> Path:
 
 
 def _first_sentences(error: BaseException) -> str:
-    """A library's message without its advice about its own environment variables."""
+    """Return a library's message without its advice about its own environment variables."""
     return shorten(str(error), 160) or type(error).__name__

@@ -1,7 +1,7 @@
-"""The folders in which a user's own modules are found: those of the search path of choices, `--config-dir` among them.
+"""The folders of a user's own modules: those of the search path of choices, including `--config-dir`.
 
-A file `my_conf/readers.py` is the module `readers` in every process of a run, of a sweep and of the launchers of Hydra.
-The folders come last in `sys.path`, so that no file of a user's hides a library's.
+A file `my_conf/readers.py` is the module `readers` in every process of a run, of a sweep and of Hydra's launchers. The
+folders come last in `sys.path`, so that no file of the user shadows a library.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 
 OURS = ("main", "hydra", "schema")
-"""Hydra's names for those who put the folders of this package, or Hydra's own, into the search path."""
+"""Hydra's names for the providers of this package's folders, and of Hydra's own, in the search path."""
 _found: list[str] = []
 
 
@@ -47,10 +47,10 @@ def of_run() -> list[Path]:
 
 
 def of_plugins() -> list[Path]:
-    """Return the folders of choices that installed packages bring, by a `SearchPathPlugin` in `hydra_plugins`.
+    """Return the folders of choices that installed packages provide with a `SearchPathPlugin` in `hydra_plugins`.
 
-    Hydra looks through all its plugins for them, which takes longer than `--help`; so it is only asked where there are
-    others than Hydra's own launchers and sweepers.
+    Hydra scans all its plugins for them, which takes longer than `--help`; so it is asked only if there are plugins
+    other than its own launchers and sweepers.
     """
     spec = importlib.util.find_spec("hydra_plugins")
     places = spec.submodule_search_locations if spec is not None else None
@@ -74,5 +74,5 @@ def find(folders: Iterable[Path | str]) -> None:
 
 
 def found() -> list[str]:
-    """Return all folders that `find` was given in this process."""
+    """Return all folders that were passed to `find` in this process."""
     return list(_found)

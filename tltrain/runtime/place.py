@@ -34,7 +34,7 @@ def started(environment: Mapping[str, str], words: Sequence[str] = ()) -> Place 
     """Return the place of this process if torchrun, accelerate, deepspeed or srun started several; else None.
 
     Args:
-        words: the command line. With `hardware.nodes=`, srun starts one process a node, and each starts its workers.
+        words: the command line. With `hardware.nodes=`, srun starts one process per node, and each starts its workers.
 
     Raises:
         TltrainError: some of the environment variables are set, but not all.

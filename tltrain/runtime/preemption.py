@@ -4,10 +4,10 @@ During training the current step is finished, a checkpoint is saved, and the pro
 (`tltrain.training.checkpoints`); at any other moment it ends at once. The same command, repeated with
 `stage.resume=true` (a pipeline resumes by itself), continues from there.
 
-The exit status is 143 = 128 + 15, which a shell, SLURM and Kubernetes report for a process that SIGTERM ended, and
-which their rules know: `RequeueExit=143` in slurm.conf or `[ $? -eq 143 ] && scontrol requeue $SLURM_JOB_ID` in a batch
-script, `onExitCodes` of a Kubernetes Job's podFailurePolicy (`restartPolicy: OnFailure` restarts at any status),
-Nextflow's and Snakemake's retries. A run that failed ends with 1, so that a mistake is not requeued forever. Hydra's
+The exit status is 143 = 128 + 15, which shells, SLURM and Kubernetes report for a process ended by SIGTERM. Their rules
+can match it: `RequeueExit=143` in slurm.conf or `[ $? -eq 143 ] && scontrol requeue $SLURM_JOB_ID` in a batch script,
+`onExitCodes` of a Kubernetes Job's podFailurePolicy (`restartPolicy: OnFailure` restarts at any status), and the
+retries of Nextflow and Snakemake. A run that failed ends with 1, so that a mistake is not requeued forever. Hydra's
 submitit launcher requeues a job by itself at its own signal (SIGUSR2).
 """
 
@@ -26,7 +26,7 @@ LIMIT = 25.0
 """Seconds that a process may take to end once everything is saved (to close a tracker, to release other processes);
 schedulers kill after 30."""
 PAUSE = 0.05
-"""Seconds until `Preempted` is raised again where Python had discarded it."""
+"""Seconds until `Preempted` is raised again if Python discarded it."""
 
 
 class Preempted(BaseException):
@@ -70,7 +70,7 @@ def _on_sigterm(signum: int, frame: object) -> None:
 
 
 def _raise_again(discarded: object) -> None:
-    """Send the signal once more: what is raised while an object is deleted or a generator closed goes no further."""
+    """Send the signal again, since an exception raised while an object is deleted or a generator closed is lost."""
     global _asked, _again
     _asked = False
     _again = threading.Timer(PAUSE, os.kill, [os.getpid(), signal.SIGTERM])
@@ -79,12 +79,12 @@ def _raise_again(discarded: object) -> None:
 
 
 def asked() -> bool:
-    """Whether SIGTERM has arrived."""
+    """Return whether SIGTERM has arrived."""
     return _asked
 
 
 def stop(saved: str = "") -> None:
-    """Raise `Preempted`; `saved` says what was saved. A process that hangs on its way out is ended after `LIMIT` s."""
+    """Raise `Preempted`; `saved` says what was saved. A process that hangs while ending is killed after `LIMIT` s."""
     global _limit
     if _limit is not None:
         _limit.cancel()
@@ -96,7 +96,7 @@ def stop(saved: str = "") -> None:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Within the block SIGTERM is only recorded: the code there polls `asked` and calls `stop` when it can."""
+    """Only record SIGTERM within the block; the code there polls `asked` and calls `stop` when it can."""
     global _deferred
     _deferred += 1
     try:

@@ -39,7 +39,7 @@ _WORDS = frozenset(
     ("changeme", "default", "disabled", "enabled", "optional", "password", "postgres", "private", "public", "required")
 )
 _WHO = ("user", "username", "name", "type", "id", "region", "host", "url", "email", "scope", "scheme")
-"""Keys below `credentials` whose values are no secrets."""
+"""Keys below `credentials` whose values are not secrets."""
 _FIELDS = ("name", "key", "header")
 _OVERRIDE = re.compile(r"(?P<key>[+~]{0,2}[A-Za-z_][\w.@/\[\]-]*)=(?P<value>.*)", re.DOTALL)
 _learned: set[str] = set()
@@ -254,9 +254,9 @@ def _override(word: str, hide: Hide) -> str:
 
 
 def _to_yaml(cfg: Any, *, resolve: bool = False, sort_keys: bool = False) -> str:
-    """Do the same as `OmegaConf.to_yaml` without secrets; Hydra uses it for a run's files and `--cfg`."""
+    """Do the same as `OmegaConf.to_yaml`, but without secrets; Hydra uses it for a run's files and `--cfg`."""
     plain = OmegaConf.to_container(cfg, resolve=resolve, enum_to_str=True) if OmegaConf.is_config(cfg) else cfg
-    if isinstance(cfg, DictConfig):  # a process of a launcher has not learned the secrets
+    if isinstance(cfg, DictConfig):  # a launcher's process has not learned the secrets
         _learn_in(plain, cfg)
     masked = container(plain)
     if isinstance(masked, dict | list):
@@ -275,8 +275,8 @@ _Dumper.add_representer(str, OmegaConfDumper.str_representer)
 
 
 def as_yaml(plain: dict[Any, Any] | list[Any], sort_keys: bool = False) -> str:
-    """Plain containers as `OmegaConf.to_yaml` writes them."""
-    # The two dumpers differ in what they escape, and libyaml refuses half a surrogate pair.
+    """Return plain containers as `OmegaConf.to_yaml` writes them."""
+    # The two dumpers differ in what they escape, and libyaml refuses lone surrogates.
     words = repr(plain)
     dumper = _Dumper if words.isascii() and "\\" not in words else get_omega_conf_dumper()
     return yaml.dump(plain, default_flow_style=False, allow_unicode=True, sort_keys=sort_keys, Dumper=dumper)
@@ -345,7 +345,7 @@ def _values() -> frozenset[str]:
 
 @lru_cache(maxsize=8)
 def _pattern(values: frozenset[str]) -> re.Pattern[str] | None:
-    """Return a pattern of all encodings of the values that are no ordinary words, longer ones first."""
+    """Return a pattern of all encodings of the values that are not ordinary words, longer ones first."""
     forms = {form for value in values if _distinct(value) for form in secret_words.forms(value)}
     found = sorted((form for form in forms if len(form) >= SHORTEST), key=lambda form: (-len(form), form))
     return re.compile("|".join(map(_exact, found))) if found else None
@@ -376,7 +376,7 @@ def _distinct(value: str) -> bool:
 
 @cache
 def _vocabulary() -> frozenset[str]:
-    """Return the words of our own configuration, which files and reports need, and common placeholders."""
+    """Return the words of our own configuration, which must stay readable in files and reports, and placeholders."""
     files = schemas.CONF_DIR.rglob("*.yaml")
     keys = (key for schema in schemas.SCHEMAS.values() for key in schemas.keys_of(schema))
     return frozenset({*_WORDS, *schemas.STAGES, *keys, *(file.stem for file in files)})

@@ -1,6 +1,6 @@
-"""Objects by name: `module:attribute`. The one place in which this package imports a module that a string names.
+"""Resolve objects by name, `module:attribute`: the only place where this package imports a module named by a string.
 
-`source_digest` finds such strings in the code, so that a module reached by one counts as imported.
+`source_digest` finds such strings in the code, so a module that a string names counts as imported.
 """
 
 from __future__ import annotations
@@ -10,6 +10,6 @@ from typing import Any
 
 
 def resolve(name: str) -> Any:
-    """The attribute that `module:attribute` names; imports the module."""
+    """Return the attribute that `module:attribute` names, importing the module."""
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)

@@ -24,19 +24,19 @@ from tltrain.runtime import distributed, json_files, redact, yaml_files
 
 
 def folder() -> Path:
-    """The folder of the current run."""
+    """Return the folder of the current run."""
     return Path(HydraConfig.get().runtime.output_dir)
 
 
 def obstacle(directory: Path) -> str | None:
-    """Why a folder cannot be made, or not be written to; None where nothing known stands in its way."""
+    """Return why a folder cannot be created or written to; None if no obstacle is known."""
     place = directory.absolute()
     there = next((each for each in (place, *place.parents) if os.path.lexists(each)), place)
     for name in place.relative_to(there).parts:
         if len(os.fsencode(name)) > LONGEST_NAME:
-            return f"a name of {len(os.fsencode(name))} bytes, where a file system takes {LONGEST_NAME}"
+            return f"a name has {len(os.fsencode(name))} bytes, but file systems allow {LONGEST_NAME}"
     if there.is_symlink() and not there.exists():
-        return f"{there} is a link to {os.readlink(there)}, which is not there"
+        return f"{there} is a link to {os.readlink(there)}, which does not exist"
     if not there.is_dir():
         return f"{there} is a file"
     if os.statvfs(there).f_flag & os.ST_RDONLY:
@@ -45,7 +45,7 @@ def obstacle(directory: Path) -> str | None:
 
 
 LONGEST_NAME = 255
-"""Bytes of a file's name on common file systems."""
+"""Maximum number of bytes of a file's name on common file systems."""
 _claimed: list[FileLock] = []
 
 
@@ -63,8 +63,8 @@ def claim(directory: Path) -> None:
         lock.acquire(timeout=0)
     except Timeout:
         raise TltrainError(
-            f"another run is going on in {directory} ({_owner(path)}): wait for it, or give another "
-            "hydra.run.dir (of a sweep: hydra.sweep.dir)"
+            f"another run is in progress in {directory} ({_owner(path)}): wait for it, or give another "
+            "hydra.run.dir (for a sweep: hydra.sweep.dir)"
         ) from None
     path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
     _claimed.append(lock)
@@ -85,11 +85,11 @@ def _owner(path: Path) -> str:
 
 @contextmanager
 def writing(path: Path, data: bool = False) -> Iterator[IO[str]]:
-    """A text file that appears under its name only when it is complete, known secrets masked. Only rank 0 writes.
+    """Open a text file that appears under its name only when complete, with known secrets masked. Only rank 0 writes.
 
     Args:
-        data: a copy of the user's own data, which training reads again and which no secret of the run can have reached:
-            it is written as it is.
+        data: whether it is a copy of the user's own data, which training reads again and which no secret of the run can
+            have reached: it is written unmasked.
     """
     if not distributed.leads():
         yield io.StringIO()
@@ -106,7 +106,7 @@ def writing(path: Path, data: bool = False) -> Iterator[IO[str]]:
 
 @contextmanager
 def writing_bytes(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file of the user's own data that appears under its name only when it is complete. Only rank 0 writes."""
+    """Open a binary file of the user's own data that appears under its name only when complete. Only rank 0 writes."""
     if not distributed.leads():
         yield io.BytesIO()
         return
@@ -139,7 +139,7 @@ def readable_by_umask(folder: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, completely or not at all."""
-    with writing(path, data=True) as file:  # masked before: a mask in the place of a number would be no JSON
+    with writing(path, data=True) as file:  # masked here, since a mask instead of a number would not be JSON
         json.dump(redact.known_in(value), file, ensure_ascii=False, indent=2, sort_keys=False)
         file.write("\n")
 
@@ -152,12 +152,12 @@ def write_lines(path: Path, lines: Iterable[str], data: bool = False) -> None:
 
 
 def history(directory: Path) -> list[dict[str, Any]]:
-    """Return what a training logged, step by step: `history.jsonl`."""
+    """Return what a training run logged, step by step: `history.jsonl`."""
     return [json_files.parse(line) for line in (directory / "history.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def ended(directory: Path) -> dict[str, Any] | None:
-    """The metrics of a run that has finished; None if it has not."""
+    """Return the metrics of a run that has finished; None if it has not."""
     try:
         return json_files.read_object(directory / "metrics.json")
     except (OSError, ValueError):
@@ -165,30 +165,30 @@ def ended(directory: Path) -> dict[str, Any] | None:
 
 
 def check_stage(directory: Path, cfg: DictConfig) -> None:
-    """Refuse to run in the folder of a finished run of another stage, whose files would stand among this one's.
+    """Refuse to run in the folder of a finished run of another stage, since their files would be mixed.
 
     Raises:
-        TltrainError: there is such a run, and `overwrite=true` is not said.
+        TltrainError: there is such a run, and `overwrite=true` is not set.
     """
     before = ended(directory) and _stage_of(directory)
     if before and before != cfg.stage.name and not cfg.overwrite:
         raise TltrainError(
-            f"{directory} holds the finished run of stage={before}: give stage={cfg.stage.name} another hydra.run.dir, "
+            f"{directory} has the finished run of stage={before}: give stage={cfg.stage.name} another hydra.run.dir, "
             "or overwrite=true to write among its files"
         )
 
 
 def check_place(directory: Path, cfg: DictConfig) -> None:
-    """Raise a TltrainError where a run or a sweep would write inside the cache."""
+    """Raise a TltrainError if a run or a sweep would write inside the cache."""
     if cfg.cache.dir.strip() and directory.resolve().is_relative_to(Path(cfg.cache.dir).resolve()):
         raise TltrainError(
-            f"{directory} lies inside the cache (cache.dir={cfg.cache.dir}): give another hydra.run.dir, of a sweep "
-            "another hydra.sweep.dir"
+            f"{directory} is inside the cache (cache.dir={cfg.cache.dir}): give another hydra.run.dir (for a sweep: "
+            "hydra.sweep.dir)"
         )
 
 
 def _stage_of(directory: Path) -> str | None:
-    """The stage of a finished run; None where nothing says which."""
+    """Return the stage of a finished run; None if it is not recorded."""
     try:
         found = yaml_files.read(directory / "config.yaml")["stage"]["name"]
     except (OSError, ValueError, TypeError, KeyError):
@@ -197,14 +197,14 @@ def _stage_of(directory: Path) -> str | None:
 
 
 TIMED = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")
-"""The name of a folder that `hydra.run.dir` and `hydra.sweep.dir` of `conf/` make by the time."""
+"""The time in the folder names that `hydra.run.dir` and `hydra.sweep.dir` of `conf/` generate."""
 
 
 def link_latest(directory: Path) -> None:
-    """Point the link `latest` beside a folder `outputs/NAME/TIME` at it: the newest run, or sweep, that has ended.
+    """Point the link `latest` beside a folder `outputs/NAME/TIME` at it: the newest run or sweep that has ended.
 
-    A folder that is called otherwise is a user's choice, and nothing is put beside it. Nor is it an error where no
-    link can be made, as on some file systems.
+    A folder with any other name is the user's choice, and gets no link beside it. If no link can be created, as on some
+    file systems, that is not an error.
     """
     directory = directory.absolute()
     if directory.parents[1].name != "outputs" or not TIMED.fullmatch(directory.name) or not distributed.leads():

@@ -31,7 +31,7 @@ _ALWAYS = re.compile(
     r"(set_|http_)?cookies?|authorization|bearer|connection_string|jwt)(_|$)|^(x_)?(auth|token|pat|pwd|dsn)$|_(pwd|pat)$"
 )
 _NEVER = re.compile(
-    # Names of what belongs to a secret without being one.
+    # Names of things that belong to a secret but are not secret.
     r"_(env|name|names|file|files|path|dir|directory|folder|header|scheme|prefix|format|type|count|size|length|limit|"
     r"ttl|expiry|required|enabled)$"
     # Tokens of a tokenizer.
@@ -89,7 +89,7 @@ SHAPES = re.compile(
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
     re.DOTALL,
 )
-"""API keys with a form of their own, JSON web tokens, and private keys in PEM."""
+"""API keys with a recognizable form, JSON web tokens, and private keys in PEM."""
 _VALUE = (
     r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|(?:\$\{[^{}]*\}|(?!,[\w.+~@/-]{1,99}[=:]|:(?:\s|$))[^\s;&)\]}"'])+)"""
 )
@@ -135,7 +135,7 @@ _PLACES = (
     (_ASSIGNED, _named),
     (_OPTION, _named),
 )
-"""Patterns of texts that may name a secret, each with a function that decides whether the match is one."""
+"""Patterns of texts that may name a secret, each with a function that decides whether the match does."""
 
 
 def masked(text: str) -> str:
@@ -162,7 +162,7 @@ def _mask(is_secret: Callable[[re.Match[str]], bool], found: re.Match[str]) -> s
 
 
 REPEATED = 400
-"""Longest text, in characters, whose result is cached, such as a value of a configuration."""
+"""Longest text, in characters, whose result is cached; values of a configuration are usually shorter."""
 _masked_once = lru_cache(maxsize=8192)(_masked)
 
 
@@ -245,8 +245,8 @@ ENCODED = 8
 def forms(value: str) -> frozenset[str]:
     """Return a value, and its encodings in URLs, JSON, HTML, LaTeX, Python and base64.
 
-    Base64 also within a longer text, such as `user:password` of HTTP's `Basic`: the characters that do not depend on
-    the text around the value, for each of its three alignments.
+    Base64 is also found within a longer text, such as `user:password` of HTTP's `Basic`: by the characters that do not
+    depend on the text around the value, for each of its three alignments.
     """
     raw = value.encode("utf-8", "surrogateescape")
     quoted = {quote(raw, safe=""), quote(raw), quote_plus(raw)}

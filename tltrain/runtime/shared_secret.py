@@ -47,7 +47,7 @@ def of_user(environment: Mapping[str, str]) -> str:
             found = os.fstat(opened.fileno())
             text = opened.read(10_000).strip()
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        why = error.strerror if isinstance(error, OSError) else "it is not text"
         raise TltrainError(
             f"several processes need a common secret, but {path} cannot be used ({why}): repair it, {remedy}"
         ) from error
@@ -74,7 +74,7 @@ def file(environment: Mapping[str, str]) -> Path:
 
 
 def _make(path: Path) -> None:
-    """Write a new secret; if several processes do so at once, also on several machines, one succeeds."""
+    """Write a new secret; if several processes do so at once, even on several machines, one succeeds."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     part = path.with_name(f".secret.{socket.gethostname()}.{os.getpid()}")
     try:

@@ -1,4 +1,4 @@
-"""Signed values in torch's key-value store, which itself requires no password from anybody who reaches its port.
+"""Signed values in torch's key-value store, which requires no password from anyone who can reach its port.
 
 Each process publishes a random number. The key of the signatures (HMAC-SHA256) is derived from the shared secret and
 all these numbers, so that values of strangers and of other runs are rejected.
@@ -30,7 +30,7 @@ _NUMBER = re.compile(rb"([0-9a-f]{64}) ([0-9a-f]{64})")
 
 
 class Session:
-    """The key by which the processes of a run sign.
+    """The key with which the processes of a run sign values.
 
     Args:
         secret: the shared secret, the same in every process.
@@ -52,7 +52,7 @@ class Session:
         """Return the key of the signatures once every process has published its number.
 
         Raises:
-            TltrainError: a process did not within `seconds`, or has another secret.
+            TltrainError: a process did not do so within `seconds`, or has a different secret.
         """
         with self._lock:
             if self._key is None:
@@ -115,7 +115,7 @@ class SignedStore:
         self._store.delete_key(key)
 
     def _head(self, key: str) -> tuple[int, bytes]:
-        self._session.key(self._store)  # first: a process with another secret is an error at once
+        self._session.key(self._store)  # first, so that a different secret is an error at once
         text = wait(self._store, key)
         found = _HEAD.fullmatch(text or b"")
         if found is None or not hmac.compare_digest(self._signature(key, b"%s %s" % found.group(1, 2)), found[3]):

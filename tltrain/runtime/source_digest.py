@@ -1,4 +1,4 @@
-"""Which source files decide a stage's result, read from the code's own imports, and a digest of them.
+"""Find the source files that determine a stage's result, from the code's own imports, and compute a digest of them.
 
 A stage's result depends on the modules that its code can reach: imports anywhere in a module (those inside functions
 too), modules named by a string (`"tltrain.stages.supervised:run"`, `resolver`), and scripts beside a module that it
@@ -27,18 +27,18 @@ WITHOUT_EFFECT = (
     "tltrain.runtime.durations",
     "tltrain.runtime.source_digest",
     "tltrain.runtime.terminal",
-    "tltrain.sweeps",  # decides what is made again, not what comes of it
+    "tltrain.sweeps",  # decides what is built again, not its result
     "tltrain.tracking",
     "tltrain.views",
 )
-"""Modules and packages that show, track and document; no number of a result comes from them."""
+"""Modules and packages that show, track and document; they determine no number of a result."""
 
 _NAMED = re.compile(r"tltrain(?:\.\w+)+(?=$|:)")
 _SCRIPT = re.compile(r"\w+\.py")
 
 
 def reached(roots: Iterable[str]) -> frozenset[str]:
-    """Names of the package's modules that the modules `roots` can load, themselves included."""
+    """Return the names of the package's modules that the modules `roots` can load, including themselves."""
     files = _modules()
     found: set[str] = set()
     waiting = [name for root in roots for name in _with_packages(root, files)]
@@ -52,12 +52,12 @@ def reached(roots: Iterable[str]) -> frozenset[str]:
 
 
 def digest(roots: Iterable[str], configuration: Any = None) -> str:
-    """16 hexadecimal digits of the code behind a stage.
+    """Return 16 hexadecimal digits for the code behind a stage.
 
     Args:
-        roots: modules that the stage begins in.
-        configuration: plain values; each `_target_` in them names an object that the stage makes. Its module counts
-            too, from wherever it is imported.
+        roots: modules in which the stage begins.
+        configuration: plain values; each `_target_` in them names an object that the stage uses, whose module counts
+            too, wherever it comes from.
     """
     inside, outside = set(roots), {}
     for name in targets(configuration):
@@ -71,7 +71,7 @@ def digest(roots: Iterable[str], configuration: Any = None) -> str:
 
 
 def targets(configuration: Any) -> set[str]:
-    """The modules that `_target_` keys name, at any depth."""
+    """Return the modules that `_target_` keys name, at any depth."""
     if isinstance(configuration, Mapping):
         nested = set().union(*map(targets, configuration.values()))
         target = configuration.get("_target_")
@@ -82,12 +82,12 @@ def targets(configuration: Any) -> set[str]:
 
 
 def _module_of(target: str) -> str:
-    """The module in `package.module.Class` or `package.module:Class`."""
+    """Return the module in `package.module.Class` or `package.module:Class`."""
     return target.partition(":")[0] if ":" in target else target.rpartition(".")[0]
 
 
 def _file_outside(module: str) -> Path | None:
-    """The source file of another package's module; None for a missing or a compiled module."""
+    """Return the source file of another package's module; None for a missing or a compiled module."""
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
@@ -100,7 +100,7 @@ def is_without_effect(name: str) -> bool:
 
 
 def _modules() -> dict[str, Path]:
-    """The file of each module of this package."""
+    """Return the file of each module of this package."""
     found = {}
     for file in PACKAGE.rglob("*.py"):
         parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
@@ -109,14 +109,14 @@ def _modules() -> dict[str, Path]:
 
 
 def _with_packages(name: str, files: Mapping[str, Path]) -> Iterator[str]:
-    """A module and its parent packages, whose `__init__` runs first; nothing if there is no such module."""
+    """Yield a module and its parent packages, whose `__init__` runs first; nothing if there is no such module."""
     if name in files:
         parts = name.split(".")
         yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
 
 
 class _Source(NamedTuple):
-    """What a file says: a digest without comments and layout, and the dotted names that it imports or mentions."""
+    """A source file: a digest without comments and layout, and the dotted names that it imports or mentions."""
 
     digest: str
     names: frozenset[str]
@@ -142,7 +142,7 @@ def _read(path: Path, name: str, size: int, mtime_ns: int) -> _Source:
 
 
 def _running(node: ast.AST) -> Iterator[ast.AST]:
-    """The nodes of a module, without what stands under `if TYPE_CHECKING`, which never runs, and docstrings."""
+    """Yield the nodes of a module, except those under `if TYPE_CHECKING`, which never run, and docstrings."""
     body = getattr(node, "body", None)
     if isinstance(body, list) and body and isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
         first = body[0]
@@ -159,7 +159,7 @@ def _running(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _named(text: str, where: str) -> set[str]:
-    """The module that a string names by its dotted name, or as a script beside the module `where`."""
+    """Return the module that a string names by its dotted name, or as a script beside the module `where`."""
     if dotted := _NAMED.match(text):
         return {dotted[0]}
     return {f"{where.rpartition('.')[0]}.{text[:-3]}"} if _SCRIPT.fullmatch(text) else set()

@@ -1,7 +1,7 @@
-"""Rename the keys of a stage that another stage runs to what the user of the other stage types.
+"""Rename the keys of a stage within another stage to the names that the user of the other stage types.
 
-A stage names its keys as it has them, `stage.args.learning_rate`. In a pipeline the same key is
-`stage.supervised.args.learning_rate`, or `stage.w_max` where the pipeline has a key of its own for it.
+A stage calls its key `stage.args.learning_rate`. In a pipeline the same key is `stage.supervised.args.learning_rate`,
+or for example `stage.w_max` if the pipeline has its own key for it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Node:
     Attributes:
         stage: the other stage.
         node: its node that has the keys.
-        own: keys that the other stage sets by a key of its own with the same name.
+        own: keys that the other stage sets with its own key of the same name.
     """
 
     stage: str
@@ -51,13 +51,13 @@ def renamed(text: str, place: Node) -> str:
 
 
 def current() -> Node | None:
-    """Return the place by which keys are renamed now; the other processes of a run rename by the same."""
+    """Return the place by which keys are renamed now; the other processes of a run use it too."""
     return _current.get()
 
 
 @contextmanager
 def named(place: Node | None) -> Iterator[None]:
-    """Rename the keys in what the block raises, logs and prints; None changes nothing.
+    """Rename the keys in everything that the block raises, logs and prints; None changes nothing.
 
     Raises:
         TltrainError: the block's error, with its keys renamed.

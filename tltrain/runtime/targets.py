@@ -1,14 +1,15 @@
-"""Doors: the function that a choice of a group names, the keys that it reads, and how it is called.
+"""Extension points: the function that a choice of a group names, the keys that it reads, and how it is called.
 
-A choice names a function of ours by `name`, or one of anybody's by `_target_: module.attribute`, where the module is a
-file beside the user's configuration (`own_code`) or of an installed package. It states its keys in one of three ways:
+A choice names a built-in function by `name`, or any function by `_target_: module.attribute`, where the module is a
+file beside the user's configuration (`own_code`) or part of an installed package. A function declares its keys in one
+of three ways:
 
 - its first parameter is annotated with a dataclass: it is called with the node of the configuration;
-- it is a class: one is made of the keys that its signature says; of a dataclass, or where the door asks for a function,
-  the object is called;
-- else its parameters are the keys, and it is called with them by name.
+- it is a class: it is constructed with the keys in its signature; the object is called if the class is a dataclass or
+  the extension point needs a function;
+- otherwise its parameters are the keys, and it is called with them by name.
 
-What the program provides besides (`config.DOORS`) reaches those that have a parameter of that name.
+Values that the program provides (`config.DOORS`) are passed to functions with a parameter of that name.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ TARGET = "_target_"
 UNNAMED = {"reward": "table", "weighting": "pkt"}
 """Group -> the function of a choice without a name."""
 PROVIDED = frozenset(name for names in config.DOORS.values() for name in names)
-"""Parameters that are no keys, of any door."""
+"""Parameters that are not keys, of all extension points."""
 
 
 def named(node: DictConfig, table: Mapping[str, Callable], group: str) -> Callable:
-    """The function that a node names.
+    """Return the function that a node names.
 
     Args:
         table: our functions, by the node's `name`.
@@ -66,7 +67,7 @@ def _found(target: str, where: str) -> Callable:
     try:
         found = resolve(f"{module}:{attribute}")
     except ModuleNotFoundError as error:
-        if not f"{module}.".startswith(f"{error.name}."):  # of another module, which this one imports
+        if not f"{module}.".startswith(f"{error.name}."):  # another module, which this one imports
             raise TltrainError(f"{where}: the module cannot be imported: {told(error)}") from error
         looked = ", ".join(own_code.found())
         hint = (
@@ -79,7 +80,7 @@ def _found(target: str, where: str) -> Callable:
         near = suggestion(attribute, [name for name in vars(loaded) if not name.startswith("_")])
         file = getattr(loaded, "__file__", None) or "a package without a file"
         raise TltrainError(f"{where}: {file} has no {attribute}{near}") from error
-    except Exception as error:  # whatever the user's module raises while it is imported
+    except Exception as error:  # the user's module may raise anything while it is imported
         raise TltrainError(f"{where}: the module cannot be imported: {told(error)}") from error
     if not callable(found):
         raise TltrainError(f"{where}: expected a function or a class, found {type(found).__name__}")
@@ -87,7 +88,7 @@ def _found(target: str, where: str) -> Callable:
 
 
 def file_of(node: Mapping[str, Any], group: str) -> Path | None:
-    """The file of the function that a node names by `_target_`; its content decides what the function does.
+    """Return the file of the function that a node names by `_target_`; its content determines what the function does.
 
     Raises:
         TltrainError: there is no such function.
@@ -103,10 +104,10 @@ def file_of(node: Mapping[str, Any], group: str) -> Path | None:
 
 
 def call(node: DictConfig, table: Mapping[str, Callable], group: str, **provided: Any) -> Any:
-    """What the function that a node names (see `named`) gives for the node's settings.
+    """Return the result of the function that a node names (see `named`) for the node's settings.
 
     Args:
-        provided: what the program provides, of `config.DOORS`.
+        provided: values that the program provides (`config.DOORS`).
 
     Raises:
         TltrainError: there is no such function, or a key without a default is not set.
@@ -122,7 +123,7 @@ def call(node: DictConfig, table: Mapping[str, Callable], group: str, **provided
 
 
 def made(node: DictConfig, function: Callable, group: str) -> Any:
-    """The object that a class makes of its keys, or that a function returns for them.
+    """Return the object that a class constructs from its keys, or that a function returns for them.
 
     Raises:
         TltrainError: a key without a default is not set.
@@ -131,12 +132,12 @@ def made(node: DictConfig, function: Callable, group: str) -> Any:
 
 
 def given(function: Callable, **provided: Any) -> Any:
-    """What a function returns for those of the values that it has a parameter for."""
+    """Call a function with those of the values for which it has a parameter, and return its result."""
     return function(**_wanted(function, provided))
 
 
 def bound(node: DictConfig, function: Callable, group: str) -> Callable[..., Any]:
-    """A function that is called many times, with its keys bound: it takes by name what the program provides.
+    """Return a function with its keys bound, for repeated calls with the values that the program provides, by name.
 
     Raises:
         TltrainError: a key without a default is not set, or a class refuses its keys.
@@ -164,7 +165,7 @@ def bound(node: DictConfig, function: Callable, group: str) -> Callable[..., Any
 
 
 def values_of(node: DictConfig, function: Callable, group: str) -> dict[str, Any]:
-    """The values of a function's keys as plain values. Raises TltrainError where one is not set."""
+    """Return the values of a function's keys as plain values; raise TltrainError if one is not set."""
     check_given(node, function, group)
     given = {name: node[name] for name in own_keys(function, group)}
     return {
@@ -173,7 +174,7 @@ def values_of(node: DictConfig, function: Callable, group: str) -> dict[str, Any
 
 
 def check_given(node: DictConfig, function: Callable, group: str) -> None:
-    """Raise a TltrainError where a key without a default is not set."""
+    """Raise a TltrainError if a key without a default is not set."""
     for name in [] if settings_of(function) is not None else own_keys(function, group):
         if OmegaConf.is_missing(node, name):
             provided = ", ".join(config.DOORS.get(group.partition(".")[0], ()))
@@ -183,16 +184,16 @@ def check_given(node: DictConfig, function: Callable, group: str) -> None:
 
 
 def own_keys(function: Callable, group: str = "") -> list[str]:
-    """The parameters of a function that are keys."""
+    """Return the parameters of a function that are keys."""
     provided = config.DOORS.get(group.partition(".")[0], PROVIDED)
     return [name for name in _parameters(function) if name not in provided]
 
 
 class explained:
-    """Turn what a user's code raises in the block into a TltrainError of one line with its file and line.
+    """Turn an exception of a user's code in the block into a one-line TltrainError with its file and line.
 
     Args:
-        where: the key that names the code, or the record that it was given.
+        where: the key that names the code, or the record passed to it.
     """
 
     def __init__(self, where: str) -> None:
@@ -207,7 +208,7 @@ class explained:
 
 
 def told(error: BaseException) -> str:
-    """An exception of a user's code in one line, with the innermost place outside of this package and of libraries."""
+    """Return an exception of a user's code in one line, with its innermost place outside this package and libraries."""
     said = f"{type(error).__name__}: {shorten(str(error), 300)}".removesuffix(": ")
     if isinstance(error, SyntaxError):
         return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
@@ -221,10 +222,10 @@ def told(error: BaseException) -> str:
 
 @cache
 def schema_of(function: Callable, common: type, provided: Collection[str] = PROVIDED) -> type:
-    """The dataclass of the keys that are read: those of the function, and those of `common`, which its caller reads.
+    """Return the dataclass of the keys that are read: the function's, and those of `common`, which its caller reads.
 
     Raises:
-        TltrainError: an annotation of the function's is no type of a configuration.
+        TltrainError: the function has an annotation that is not a type of a configuration.
     """
     if "record" in called_with(function):  # the file is opened for it
         common = next((each for each in (FileData, FileBenchmark) if issubclass(each, common)), common)
@@ -252,15 +253,15 @@ def schema_of(function: Callable, common: type, provided: Collection[str] = PROV
             OmegaConf.structured(make_dataclass("Key", [each for each in stated if each[0] == name]))
         except OmegaConfBaseException as error:
             raise TltrainError(
-                f"{function.__module__}.{function.__name__}: the type of its parameter {name} has no form in "
-                f"a configuration ({str(error).splitlines()[0]}): bool, int, float, str, Path, Enum, Literal, "
-                "list[...] and dict[str, ...] of these have, and none at all takes any value"
+                f"{function.__module__}.{function.__name__}: a configuration does not support the type of its "
+                f"parameter {name} ({str(error).splitlines()[0]}): use bool, int, float, str, Path, Enum, Literal, or "
+                "list[...] or dict[str, ...] of these; without an annotation it takes any value"
             ) from error
     return schema
 
 
 def called_with(function: Callable) -> Collection[str]:
-    """The parameters with which a function is called: of a class, those of its objects."""
+    """Return the parameters with which a function is called; for a class, those of its objects."""
     if not isinstance(function, type):
         return _parameters(function)
     method = next((vars(kind)["__call__"] for kind in function.__mro__ if "__call__" in vars(kind)), None)
@@ -268,7 +269,7 @@ def called_with(function: Callable) -> Collection[str]:
 
 
 def settings_of(function: Callable) -> type | None:
-    """The dataclass that annotates the function's first parameter, if one does."""
+    """Return the dataclass that annotates the function's first parameter, if one does."""
     if is_dataclass(function):
         return None
     first = next(iter(_parameters(function).values()), None)
@@ -277,10 +278,10 @@ def settings_of(function: Callable) -> type | None:
 
 
 def _parameters(function: Callable) -> Mapping[str, inspect.Parameter]:
-    """The named parameters of a function.
+    """Return the named parameters of a function.
 
     Raises:
-        TltrainError: it has none that can be read, or an annotation refers to what is not there.
+        TltrainError: its signature cannot be read, or an annotation refers to an undefined name.
     """
     where = getattr(function, "__qualname__", type(function).__name__)
     try:
@@ -289,12 +290,12 @@ def _parameters(function: Callable) -> Mapping[str, inspect.Parameter]:
         raise TltrainError(f"{getattr(function, '__module__', '')}.{where}: its signature: {error}") from error
     for name, each in found.items():
         if each.kind is each.POSITIONAL_ONLY:
-            raise TltrainError(f"{function.__module__}.{where}: its parameter {name} has to be given by name")
+            raise TltrainError(f"{function.__module__}.{where}: its parameter {name} must accept a value by name")
     return {name: each for name, each in found.items() if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)}
 
 
 def _evaluated(function: Callable) -> Mapping[str, inspect.Parameter]:
-    """The parameters with their annotations as types; those of `PROVIDED` may be of modules that are not loaded."""
+    """Return the parameters with annotations as types; those of `PROVIDED` may be from modules that are not loaded."""
     try:
         return inspect.signature(function, eval_str=True).parameters
     except NameError:
@@ -317,7 +318,7 @@ def _wanted(function: Callable, provided: Mapping[str, Any]) -> dict[str, Any]:
 def _field(
     name: str, hint: Any, default: Any, factory: Any = MISSING, metadata: Mapping[str, Any] | None = None
 ) -> tuple[str, Any, Any]:
-    """A field with a default, which one that follows those of another dataclass must have, and with a `Key`."""
+    """Return a field with a `Key` and a default, which a field must have after those of another dataclass."""
     carried = {"key": Key("")} | dict(metadata or {})
     if get_origin(hint) is Literal:
         hint, carried["key"] = Any, Key(carried["key"].meaning, among=get_args(hint))

@@ -22,7 +22,7 @@ T = TypeVar("T")
 def silence() -> None:
     """Silence this process: of several processes only rank 0 prints."""
     console.quiet = errors.quiet = True
-    logging.getLogger().addHandler(logging.NullHandler())  # without a handler Python prints warnings on standard error
+    logging.getLogger().addHandler(logging.NullHandler())  # without a handler Python prints warnings to standard error
 
 
 console = Console(highlight=False, soft_wrap=True, emoji=False)
@@ -39,7 +39,7 @@ class LogFile(logging.FileHandler):
 
 
 class Handler(logging.Handler):
-    """Logging to the terminal, above any running progress bar."""
+    """Log to the terminal, above any running progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         style = "yellow" if record.levelno >= logging.WARNING else None
@@ -48,7 +48,7 @@ class Handler(logging.Handler):
 
 @contextmanager
 def progress(description: str, total: int | None) -> Iterator[Callable[..., None]]:
-    """A progress bar; yields `advance(steps=1, note="")`. Without a terminal it prints a line every 10 seconds.
+    """Show a progress bar; yield `advance(steps=1, note="")`. Without a terminal, print a line every 10 seconds.
 
     A bar inside another one is not shown.
     """
@@ -108,7 +108,7 @@ def _plain_progress(description: str, total: int | None) -> Iterator[Callable[..
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """The items, with a progress bar."""
+    """Yield the items, with a progress bar."""
     if total is None and isinstance(items, Sized):
         total = len(items)
     with progress(description, total) as advance:
@@ -119,7 +119,7 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
 
 @contextmanager
 def status(description: str) -> Iterator[None]:
-    """A spinner for work whose length is not known (loading libraries, reading weights)."""
+    """Show a spinner for work of unknown length (loading libraries, reading weights)."""
     if not errors.is_terminal:
         with _plain_progress(description, None):
             yield
@@ -134,7 +134,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     for number, column in enumerate(columns):
         grid.add_column(column, justify="left" if number == 0 else "right")
     for row in rows:
-        # No markup: a cell may hold text from the data. Masked here, since a cell may be broken over lines.
+        # No markup, since a cell may contain text from the data. Masked here, since a cell may be wrapped.
         grid.add_row(*(Text(redact.known(str(cell))) for cell in row))
     wide = Console(width=None if console.is_terminal else 160, highlight=False, file=sys.stdout)
     wide.quiet = console.quiet

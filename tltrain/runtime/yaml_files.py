@@ -1,7 +1,7 @@
 """YAML files that runs leave for later runs: Hydra's record of a job, the configuration of a run.
 
-As with `json_files`, a folder of a stranger may hold anything under these names; what cannot be read is a `ValueError`.
-Aliases are refused: no run writes them, and a few lines of them stand for more values than memory holds.
+As with `json_files`, a stranger's folder may contain anything under these names; unreadable content is a `ValueError`.
+Aliases are refused: no run writes them, and a few lines of them can expand to more values than fit in memory.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 import yaml
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml's loader refuses 1000 levels at once; Python's looks for keys at each level, 1.2 s for 3,000 brackets."""
+"""libyaml's loader refuses 1000 levels at once; Python's searches for keys at each level, 1.2 s for 3,000 brackets."""
 
 
 def read(file: Path) -> Any:
-    """The value in a file, of plain types.
+    """Return the value in a file, of plain types.
 
     Raises:
         OSError: the file cannot be read.
@@ -26,10 +26,10 @@ def read(file: Path) -> Any:
 
 
 def parse(text: str) -> Any:
-    """The value that `text` is. Raises ValueError as `read` does."""
+    """Return the value that `text` represents. Raise ValueError as `read` does."""
     try:
         if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=LOADER)):
             raise ValueError("an alias (*name), which no run writes")
         return yaml.load(text, Loader=LOADER)
-    except Exception as error:  # Besides its own errors PyYAML raises what a tag's function does: KeyError for !!bool x
+    except Exception as error:  # PyYAML also lets through the errors of tags' functions: KeyError for !!bool x
         raise ValueError(" ".join(str(error).split())[:200] or type(error).__name__) from None

@@ -1,4 +1,4 @@
-"""A model's folder behind `transformers serve`, on this machine and for this process alone."""
+"""A model behind `transformers serve` or another server, on this machine and for this process alone."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tltrain.errors import TltrainError
+from tltrain.errors import TltrainError, shorten
 from tltrain.runtime import json_files, redact, secret_words
 from tltrain.runtime.place import LOOPBACK
 from tltrain.serving.recorder import ANSWERS, PORT
@@ -31,9 +32,34 @@ _OF_LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_
 """Variables by which a served model would take itself for one of several processes."""
 
 
+@dataclass(frozen=True)
+class Program:
+    """A server that `serving` can start: its name in messages, and the module that serves."""
+
+    name: str
+    module: str
+
+
+TRANSFORMERS = Program("`transformers serve`", "tltrain.serving.recorder")
+
+
 def missing() -> list[str]:
     """The packages that serving needs and that are not installed."""
     return [name for name in NEEDED if find_spec(name) is None]
+
+
+def obstacle() -> str | None:
+    """Why nothing can be served here, with the remedy; None where nothing known stands in the way."""
+    if names := missing():
+        return f"it takes {', '.join(names)}: {INSTALL}"
+    for name in NEEDED:
+        try:
+            if find_spec(name) is not None:
+                import_module(name)
+        except Exception as error:  # whatever a broken or unsuitable installation raises
+            said = f"{type(error).__name__}: {shorten(str(error), 160)}"
+            return f"{name} is installed and cannot be imported ({said}): {INSTALL} --force-reinstall"
+    return None
 
 
 @dataclass(frozen=True)
@@ -63,13 +89,18 @@ class Server:
 
 @contextmanager
 def serving(
-    folder: Path, options: Sequence[str] = (), threads: int | None = None, seconds: float = 600.0
+    folder: Path,
+    options: Sequence[str] = (),
+    threads: int | None = None,
+    seconds: float = 600.0,
+    program: Program = TRANSFORMERS,
 ) -> Iterator[Server]:
-    """Serve a model's folder within the block. The server is killed at its end, and ends with this process.
+    """Serve a model within the block. The server is killed at its end, and ends with this process.
 
     Args:
-        options: of `transformers serve`.
-        threads: CPU threads of the server; None: as torch chooses.
+        folder: the model's folder, or the file that the program serves.
+        options: of the program.
+        threads: CPU threads of the server; None: as the program chooses.
         seconds: how long it may take to load the model.
 
     Raises:
@@ -82,7 +113,7 @@ def serving(
         settings = {"folder": str(folder.resolve()), "options": list(options), "secret": secret, "place": name}
         with (place / "log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-u", "-m", "tltrain.serving.recorder"],
+                [sys.executable, "-u", "-m", program.module],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -95,7 +126,7 @@ def serving(
             with suppress(BrokenPipeError):  # it has ended, which is told below
                 process.stdin.write(json.dumps(settings).encode() + b"\n")
                 process.stdin.flush()
-            yield Server(f"http://{LOOPBACK}:{_port(process, place, folder, seconds)}/v1", secret, place)
+            yield Server(f"http://{LOOPBACK}:{_port(process, place, folder, seconds, program)}/v1", secret, place)
         finally:
             _end(process)
 
@@ -114,13 +145,13 @@ def environment(own: Mapping[str, str], threads: int | None) -> dict[str, str]:
     return kept | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
 
 
-def _port(process: subprocess.Popen[bytes], place: Path, folder: Path, seconds: float) -> int:
+def _port(process: subprocess.Popen[bytes], place: Path, folder: Path, seconds: float, program: Program) -> int:
     deadline = time.monotonic() + seconds
     while not (place / PORT).is_file():
         if process.poll() is not None:
-            raise TltrainError(f"{folder}: `transformers serve` does not start: {last_line(place)}")
+            raise TltrainError(f"{folder}: {program.name} does not start: {last_line(place)}")
         if time.monotonic() > deadline:
-            raise TltrainError(f"{folder}: `transformers serve` is not ready after {seconds:g} s: {last_line(place)}")
+            raise TltrainError(f"{folder}: {program.name} is not ready after {seconds:g} s: {last_line(place)}")
         time.sleep(POLL)
     return int((place / PORT).read_text(encoding="ascii"))
 

@@ -31,7 +31,7 @@ class Source(Protocol):
     A source that knows why answers ended has `endings` too (`tltrain.sources.endings.Endings`).
     One whose answers are all in the TL format, or may all make several calls, has `several_calls`, False or True.
     One that reads a native format has `native_answers`, the last answers as `formats.native.Answer`, empty for prompts
-    that did not fit; it is empty where the format is another.
+    that did not fit, or None where the answer's text has all of it; it is empty where the format is another.
     """
 
     name: str
@@ -76,6 +76,13 @@ def check(cfg: DictConfig) -> None:
         check_running(cfg)
 
 
+def endings_file(cfg: DictConfig) -> str:
+    """The file in which a run keeps why each answer ended; of conversations it keeps none."""
+    if cfg.stage.name == "predict":
+        return "prediction.json"
+    return "" if cfg.benchmark.get("multi") else "predictions.jsonl"
+
+
 @contextmanager
 def _local_model(source: config.Source, cfg: DictConfig) -> Iterator[Source]:
     from tltrain.sources.local import LocalModel
@@ -83,7 +90,7 @@ def _local_model(source: config.Source, cfg: DictConfig) -> Iterator[Source]:
     model = LocalModel(cfg)
     try:
         yield model
-        model.endings.warn(cfg.stage.max_new_tokens)
+        model.endings.warn(cfg.stage.max_new_tokens, endings_file(cfg))
     finally:
         model.close()
 
@@ -94,6 +101,7 @@ def _endpoint(source: config.Endpoint, cfg: DictConfig) -> Iterator[Source]:
 
     with open_endpoint(cfg) as endpoint:
         yield endpoint
+        endpoint.endings.warn(cfg.stage.max_new_tokens, endings_file(cfg))
 
 
 @contextmanager

@@ -36,8 +36,12 @@ class Endings:
         """Return the counts for `metrics.json`; empty where no reason is known."""
         return {"finish_reasons": dict(self.counts)} if self.counts else {}
 
-    def warn(self, max_new_tokens: int) -> None:
-        """Log one line for each reason other than the model's own decision to stop."""
+    def warn(self, max_new_tokens: int, file: str) -> None:
+        """Log one line for each reason other than the model's own decision to stop.
+
+        Args:
+            file: the run's file that has the reason of each answer; empty where none has it.
+        """
         said = {
             "length": f"were cut at stage.max_new_tokens={max_new_tokens} before a call could be read",
             "content_filter": "were withheld or cut by the server's content filter",
@@ -46,4 +50,4 @@ class Endings:
         for reason, words in said.items():
             if count := self.counts[reason]:
                 of = share(count, self.counts.total())
-                log.warning("%s answers %s (finish_reason in predictions.jsonl)", of, words)
+                log.warning("%s answers %s%s", of, words, f" (finish_reason in {file})" if file else "")

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from omegaconf import DictConfig
 
@@ -87,8 +87,8 @@ def after_training(cfg: DictConfig, folder: Path, metrics: dict[str, Any], count
 
 def obstacle(model: Path) -> str | None:
     """Why a model's folder cannot be served here, with the remedy; None where nothing known stands in the way."""
-    if missing := server.missing():
-        return f"it takes {', '.join(missing)}: {server.INSTALL}, then stage=certify model.path={model}"
+    if (why := server.obstacle()) is not None:
+        return f"{why}, then stage=certify model.path={model}"
     if not (model / "config.json").is_file():
         return f"{model} holds an adapter alone, which `transformers serve` does not load: model.lora.merge=true"
     return None
@@ -122,6 +122,9 @@ class Basis:
     def native(self) -> bool:
         """Whether the model has a native format."""
         return bool(self.encoder.reads_tokens)
+
+
+Lost: TypeAlias = "Callable[[Basis, Asked], bool]"
 
 
 def certify(cfg: DictConfig, model: Path, count: int) -> Certificate:
@@ -230,14 +233,20 @@ def context_of(model: Path) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def chosen(basis: Basis, items: Sequence[Trajectory], count: int, context: int | None) -> tuple[list[Asked], int]:
+def chosen(
+    basis: Basis, items: Sequence[Trajectory], count: int, context: int | None, lost: Lost | None = None
+) -> tuple[list[Asked], int]:
     """Choose prompts that fit the model and that the server can be sent; also count those that it cannot.
+
+    Args:
+        lost: whether a server drops a part of a native prompt; None: as `transformers serve` does.
 
     Raises:
         NothingToAskError: there are none.
     """
     from tltrain.serving import prompts
 
+    lost = lost or lost_by_server
     made: list[Asked] = []
     not_sent = 0
     for sample in prompts.in_order(items, basis.encoder):
@@ -247,7 +256,7 @@ def chosen(basis: Basis, items: Sequence[Trajectory], count: int, context: int |
             continue
         if context is not None and len(one.ids) + LONGEST > context:
             continue
-        if lost_by_server(basis, one) if basis.native else basis.encoder.reads_apart(sample):
+        if lost(basis, one) if basis.native else basis.encoder.reads_apart(sample):
             not_sent += 1
             continue
         made.append(one)

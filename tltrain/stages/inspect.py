@@ -50,13 +50,15 @@ BESIDE = "another call of its message failed (stage.mask=message)"
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage in `folder` and return what it wrote to `metrics.json`."""
+    w_max, key_tokens = cfg.stage.w_max, cfg.stage.key_tokens
+    weigh = weighting.configured(cfg.weighting, w_max, key_tokens.name).weigh
+    loading.own_format(cfg.format)  # code of the user's own is made before anything is read or loaded
     source, judge = JudgedSource(cfg), judge_of(cfg)
     items = list(islice(source, max(cfg.stage.limit, CORPUS if cfg.model.random else 0)))
     log_reading(source.read, folder)
     path = loading.resolve(cfg.model, cfg.cache.dir, lambda: corpus(items, cfg.format), cfg.format)
     encoder = encoders.load_encoder(path, cfg.model, cfg.format)
-    shown_items, w_max, key_tokens = items[: cfg.stage.limit], cfg.stage.w_max, cfg.stage.key_tokens
-    weigh = weighting.configured(cfg.weighting, w_max, key_tokens.name).weigh
+    shown_items = items[: cfg.stage.limit]
     opening = tl.GENERATION_PROMPT
     whole = cfg.stage.mask == Mask.message
     if isinstance(encoder, NativeEncoder):

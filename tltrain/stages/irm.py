@@ -6,6 +6,7 @@
     python -m tltrain stage=irm hydra.run.dir=FOLDER stage.resume=true ...     resume after a stop
 
 Every learnable call is a prompt (its history) with a golden call; the policy samples a call, and `grading` judges it.
+With `stage.rollout=conversation` it samples whole conversations in an environment (`irm_conversations`).
 Writes `model/` (as stage=sft), `history.jsonl` and `rewards.png` (reward and shares of grades over steps),
 `samples.jsonl` (sampled next to golden calls), and `metrics.json` with reward and TS, PI, CF on held-out trajectories
 before and after training.
@@ -26,9 +27,10 @@ from omegaconf import DictConfig
 from tltrain import config, plan, tracking
 from tltrain.entry import formats
 from tltrain.errors import TltrainError
+from tltrain.evaluation.records import TRANSCRIPTS
 from tltrain.models import loading
 from tltrain.runtime import distributed, runs, terminal
-from tltrain.stages import held_out_evaluation, rejection_sampling, supervised, training_runs
+from tltrain.stages import held_out_evaluation, irm_conversations, rejection_sampling, supervised, training_runs
 from tltrain.stages.irm_prompts import of_calls, prompts, warn_of_names_not_on_offer, with_answer_limit
 from tltrain.stages.training_runs import TrainingRun
 from tltrain.tokens.native import NativeEncoder
@@ -39,8 +41,10 @@ from tltrain.training.arguments import configured_arguments
 if TYPE_CHECKING:
     from tltrain.tokens.encoder import Encoder
     from tltrain.training.actor_critic import Models
-    from tltrain.training.reward_function import Judge, RewardSignal
-    from tltrain.training.rollout import Prompts
+    from tltrain.training.conversation_rollout import Conversations
+    from tltrain.training.ppo import Settings
+    from tltrain.training.reward_function import RewardSignal
+    from tltrain.training.rollout import Sampling
 
 log = logging.getLogger(__name__)
 
@@ -56,27 +60,37 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         from tltrain.training.progress import Progress
 
     prepared = training_runs.prepare(
-        cfg, folder, training_arguments, leftovers=("samples.jsonl", "before.json", rejection_sampling.SAMPLED)
+        cfg,
+        folder,
+        training_arguments,
+        leftovers=("samples.jsonl", TRANSCRIPTS, "before.json", rejection_sampling.SAMPLED),
     )
     model, bf16 = prepared.model, prepared.bf16
     encoder, cfg = prepared.encoder, with_possible_packing(cfg, model)
     check_thoughts(cfg, encoder)
+    conversing = irm_conversations.is_rollout(cfg)
     judge = reward_function.RewardFunction(
-        pricing.configured(cfg.reward, cfg.stage.matching),
+        pricing.TableReward() if conversing else pricing.configured(cfg.reward, cfg.stage.matching),
         cfg.stage.matching.name,
         several_calls=encoder.reads_tokens,
     )
-    abstaining = pricing.prices_abstention(judge.price)
-    trees, report = prompts(cfg, prepared.train, prepared.held_out, encoder, generation.context(model), abstaining)
-    cfg = with_answer_limit(cfg, report.max_new_tokens)
-    log.info(
-        "irm: %d prompts in %d trees, %d tokens; a sampled call has at most %d tokens",
-        *(report.prompts, len(trees), report.tokens, report.max_new_tokens),
-    )
-    log.info("%s", of_calls(cfg, prepared.arguments, trees, report))
-    if cfg.stage.names == config.Names.offered:
-        warn_of_names_not_on_offer(trees)
-    plan.announce(cfg, model.config, trees)
+    asked: list[PromptTree] | Conversations
+    if conversing:
+        cfg, asked = irm_conversations.conversations(cfg, prepared, sampling)
+        told = irm_conversations.report(cfg, asked)
+    else:
+        abstaining = pricing.prices_abstention(judge.price)
+        asked, report = prompts(cfg, prepared.train, prepared.held_out, encoder, generation.context(model), abstaining)
+        cfg = with_answer_limit(cfg, report.max_new_tokens)
+        told = asdict(report)
+        log.info(
+            "irm: %d prompts in %d trees, %d tokens; a sampled call has at most %d tokens",
+            *(report.prompts, len(asked), report.tokens, report.max_new_tokens),
+        )
+        log.info("%s", of_calls(cfg, prepared.arguments, asked, report))
+        if cfg.stage.names == config.Names.offered:
+            warn_of_names_not_on_offer(asked)
+        plan.announce(cfg, model.config, asked)
     evaluate = held_out_evaluation.HeldOutEvaluation(cfg, encoder, prepared.held_out, judge)
     before = evaluate.cached(folder / "before.json", model, bf16, "answering held-out questions beforehand")
 
@@ -85,19 +99,22 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         samples = reward_function.SampleLog(
             folder / "samples.jsonl", cfg.stage.samples_every, cfg.stage.samples, tracker.table
         )
+        listeners: list[Any] = [samples, reward_function.FirstRollout()]
+        if conversing:
+            shown = irm_conversations.ConversationLog(folder, samples)
+            listeners = [shown, irm_conversations.FirstConversations(reward_function.UNREADABLE)]
         if samples.path.is_file() and prepared.resume_from:  # else there is no log, or no checkpoint to resume from
-            samples.forget_after(step_of(Path(prepared.resume_from)))
+            listeners[0].forget_after(step_of(Path(prepared.resume_from)))
         kl = KlControl(cfg.stage.kl, cfg.stage.kl_limit, cfg.stage.on_kl_limit.name)
         callbacks = [
             Progress(f"training (irm, {cfg.stage.algorithm.name})", {"reward": "reward", "kl": "kl", "loss": "loss"}),
             *tracker.callbacks(),
         ]
-        signal = reward_function.RewardSignal(
-            judge, kl, reward_function.call_each(samples, reward_function.FirstRollout())
-        )
+        price = irm_conversations.judge(cfg) if conversing else judge
+        signal = reward_function.RewardSignal(price, kl, reward_function.call_each(*listeners))
         with training_runs.library_errors():
             start = time.process_time()
-            trainer, sampled = make_trainer(replace(prepared, cfg=cfg), trees, signal, callbacks)
+            trainer, sampled = make_trainer(replace(prepared, cfg=cfg), asked, signal, callbacks)
             if sampled:  # the calls that a PPO run samples in its training
                 trainer.counts["processor_seconds"] += time.process_time() - start
                 for name in ("sampled_calls", "sampled_tokens"):
@@ -116,7 +133,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         tracker.metrics(names.of_held_out_evaluation("after", after))
         logs = trainer.state.log_history
         results = {
-            "train": training_runs.finite(outcome.metrics) | asdict(report) | sampled | last_step(logs),
+            "train": training_runs.finite(outcome.metrics) | told | sampled | last_step(logs),
             "costs": trainer.costs(),
             "steps": trainer.state.global_step,
             "stopped": trainer.stopped,
@@ -126,6 +143,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         training_runs.write_card(prepared, results)
         tracker.artifact("model", folder / "model")
     training_runs.write_history(logs, folder)
+    if conversing:
+        shown.page(f"stage=irm: conversations in {folder.name}")
     return training_runs.finish(prepared, results)
 
 
@@ -137,13 +156,18 @@ def with_possible_packing(cfg: DictConfig, model: Any) -> DictConfig:
     """
     from tltrain.training import tree_mask
 
-    trees = cfg.stage.algorithm.name == "ppo" and cfg.stage.packing.name == "trajectory"
-    if not trees or not (why := tree_mask.obstacle(model)):
+    if not has_trees(cfg) or not (why := tree_mask.obstacle(model)):
         return cfg
     log.info("stage.packing=turn instead of trajectory: %s", why)
     own = cfg.copy()
     own.stage.packing = config.Packing.turn
     return own
+
+
+def has_trees(cfg: DictConfig) -> bool:
+    """Return whether a row of the update may have several branches."""
+    own_loop = cfg.stage.algorithm.name == "ppo" or irm_conversations.is_rollout(cfg)
+    return own_loop and cfg.stage.packing.name == "trajectory"
 
 
 def check_thoughts(cfg: DictConfig, encoder: Encoder) -> None:
@@ -166,12 +190,13 @@ def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool) -
         raise TltrainError(
             "stage.critic.share=true: a value head is no model of its own; leave out stage.critic.path, init and save"
         )
-    trees = algorithm == "ppo" and cfg.stage.packing.name == "trajectory"
-    if trees and cfg.model.attn_implementation.startswith("flash"):
+    if has_trees(cfg) and cfg.model.attn_implementation.startswith("flash"):
         raise TltrainError(
             f"model.attn_implementation={cfg.model.attn_implementation} takes no custom attention masks, which "
             "stage.packing=trajectory needs: sdpa, or stage.packing=turn"
         )
+    if irm_conversations.is_rollout(cfg):
+        algorithm = "ppo"  # the same loop, whatever conversations are compared with
     kind = {"ppo": transformers.TrainingArguments, "rloo": trl.RLOOConfig, "grpo": trl.GRPOConfig}[algorithm]
     if algorithm == "rloo" and not cfg.stage.learn_thoughts:
         raise TltrainError("stage.learn_thoughts=false: TRL's RLOO learns whole answers: stage.algorithm=ppo or grpo")
@@ -188,10 +213,23 @@ def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool) -
 
 
 def make_trainer(
-    prepared: TrainingRun, trees: list[PromptTree], reward: RewardSignal, callbacks: Sequence[Any]
+    prepared: TrainingRun,
+    asked: list[PromptTree] | Conversations,
+    reward: RewardSignal,
+    callbacks: Sequence[Any],
 ) -> tuple[Any, dict[str, int]]:
     """Make the algorithm's trainer; return also counts of what was sampled before the training."""
     stage, encoder, arguments = prepared.cfg.stage, prepared.encoder, prepared.arguments
+    if not isinstance(asked, list):
+        from tltrain.training.conversation_ppo import ConversationPPO
+        from tltrain.training.conversation_ppo import mean_return as mean_of
+
+        def mean_return() -> float:
+            return mean_of(prepared.model, asked, reward.judge, bf16=arguments.bf16, seed=prepared.cfg.seed)
+
+        models = load_models(prepared.cfg, prepared.base, prepared.model, lambda: initial_value(prepared, mean_return))
+        own = settings(stage)
+        return ConversationPPO(models, arguments, asked, reward=reward, settings=own, callbacks=callbacks), {}
     if stage.algorithm.name in ("rloo", "grpo"):
         from tltrain.training.group import TRAINERS
 
@@ -200,16 +238,41 @@ def make_trainer(
         return trainer(
             prepared.model,
             arguments,
-            trees,
+            asked,
             encoder=encoder,
             reward=reward,
             learn_thoughts=stage.learn_thoughts,
             callbacks=callbacks,
         ), {}
-    from tltrain.training.ppo import PPOTrainer, Settings
-    from tltrain.training.rollout import Prompts, Sampling
+    from tltrain.training.ppo import PPOTrainer
+    from tltrain.training.rollout import Prompts
 
-    sampling = Sampling(
+    given = Prompts(asked, sampling(prepared), encoder)
+    if stage.algorithm.name == "rejection":
+        return rejection_sampling.trainer(prepared, given, reward.judge, callbacks)
+
+    def mean() -> float:
+        from tltrain.training.actor_critic import mean_reward
+
+        return mean_reward(
+            prepared.model,
+            given.trees,
+            given.sampling,
+            lambda sample, prompt, tokens: given.graded_response(reward.judge, sample, prompt, tokens).reward,
+            bf16=arguments.bf16,
+            seed=prepared.cfg.seed,
+        )
+
+    models = load_models(prepared.cfg, prepared.base, prepared.model, lambda: initial_value(prepared, mean))
+    return PPOTrainer(models, arguments, given, reward=reward, settings=settings(stage), callbacks=callbacks), {}
+
+
+def sampling(prepared: TrainingRun) -> Sampling:
+    """Return the settings of sampling of a training."""
+    from tltrain.training.rollout import Sampling
+
+    stage, encoder = prepared.cfg.stage, prepared.encoder
+    return Sampling(
         max_new_tokens=stage.max_new_tokens,
         temperature=stage.temperature if stage.do_sample else None,
         eos_id=encoder.eos_id,
@@ -218,10 +281,13 @@ def make_trainer(
         other_ends=encoder.ends - {encoder.eos_id},
         learn_thoughts=stage.learn_thoughts,
     )
-    asked = Prompts(trees, sampling, encoder)
-    if stage.algorithm.name == "rejection":
-        return rejection_sampling.trainer(prepared, asked, reward.judge, callbacks)
-    settings = Settings(
+
+
+def settings(stage: DictConfig) -> Settings:
+    """Return the hyperparameters of PPO."""
+    from tltrain.training.ppo import Settings
+
+    return Settings(
         gamma=stage.gamma,
         lam=stage.lam,
         clip=stage.clip,
@@ -233,10 +299,6 @@ def make_trainer(
         value_coefficient=stage.critic.coefficient if stage.critic.share else 1.0,
         generation_batch_size=stage.generation_batch_size,
     )
-    models = load_models(
-        prepared.cfg, prepared.base, prepared.model, lambda: initial_value(prepared, asked, reward.judge)
-    )
-    return PPOTrainer(models, arguments, asked, reward=reward, settings=settings, callbacks=callbacks), {}
 
 
 def load_models(cfg: DictConfig, path: str, policy: Any, first_reward: Callable[[], float]) -> Models:
@@ -247,12 +309,14 @@ def load_models(cfg: DictConfig, path: str, policy: Any, first_reward: Callable[
         first_reward: returns the policy's mean reward before training, for a critic whose head starts at 0.
     """
     from tltrain.models import adapters, devices
-    from tltrain.training.actor_critic import Models, ValueHead, new_critic
+    from tltrain.training.actor_critic import Models, NoCritic, ValueHead, new_critic
 
     own, dtype = cfg.stage.critic, devices.weights_dtype(cfg.model)
     # With an adapter, the policy is its own reference: the adapter is switched off.
     unused = cfg.stage.kl == 0 and cfg.stage.kl_limit is None
     reference = None if cfg.model.lora.r or unused else loading.load_model(path, cfg.model, dtype, policy.device)
+    if cfg.stage.algorithm.name != "ppo":  # conversations of a group are compared with one another
+        return Models(policy, NoCritic(), reference)
     if own.share:
         head = ValueHead(policy.config.get_text_config().hidden_size).to(policy.device)
         return Models(policy, _with_initial_value(head, first_reward), reference)
@@ -279,23 +343,12 @@ def _with_initial_value(critic: Any, first_reward: Callable[[], float]) -> Any:
     return critic
 
 
-def initial_value(prepared: TrainingRun, asked: Prompts, judge: Judge) -> float:
-    """Return the policy's mean reward before training; with several processes the first samples for all."""
+def initial_value(prepared: TrainingRun, mean: Callable[[], float]) -> float:
+    """Return the policy's mean reward before training, `mean()`; with several processes the first samples for all."""
     from tltrain.training import engines
-    from tltrain.training.actor_critic import mean_reward
 
     with terminal.status("sampling to initialize the critic with the mean reward"), engines.gathered(prepared.model):
-        mean = 0.0
-        if distributed.leads():
-            mean = mean_reward(
-                prepared.model,
-                asked.trees,
-                asked.sampling,
-                lambda sample, prompt, tokens: asked.graded_response(judge, sample, prompt, tokens).reward,
-                bf16=prepared.arguments.bf16,
-                seed=prepared.cfg.seed,
-            )
-        return distributed.share(mean)
+        return distributed.share(mean() if distributed.leads() else 0.0)
 
 
 def last_step(logs: list[dict[str, float]]) -> dict[str, float]:

@@ -5,8 +5,8 @@
 
 A stage's result has a fingerprint of everything that determines it: its configuration, the content of the files it
 reads, the result it starts from, library versions, and this package's code. It is stored under `cache.dir/stages/`
-(`tltrain.sweeps.stage_cache`), and the run's folder links to it: `data/`, `model_sft` or `model_pkt`, `model_irm`,
-`eval_BENCHMARK/`. `metrics.json` has the evaluations' metrics and the cost of each stage.
+(`tltrain.sweeps.stage_cache`), and the run's folder links to it: `data/`, `model_sft` or `model_pkt`, `model_irm` or
+`model_continued`, `eval_BENCHMARK/`. `metrics.json` has the evaluations' metrics and the cost of each stage.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from tltrain import config, tracking
 from tltrain.entry import checks, choices, launch
-from tltrain.entry.composed import choice_of, part, resolved
+from tltrain.entry.chosen_benchmarks import benchmark
+from tltrain.entry.composed import part, resolved
 from tltrain.errors import TltrainError, suggestion
 from tltrain.evaluation.benchmarks import check_place
 from tltrain.evaluation.metrics import ABSTENTION, CONVERSATION, SINGLE_TURN
@@ -64,6 +65,12 @@ def run_stages(cfg: DictConfig, builder: StageBuilder, benchmarks: Sequence[tupl
         learned = resolved(cfg.stage.rl) | {"mae": False}
         model = builder.stage(
             "model_irm", part(model_of(with_data, model), learned), after=[data, model], resumable=True
+        )
+    elif cfg.stage.continued:
+        more = supervised(cfg)
+        more["args"] = more["args"] | resolved(cfg.stage.continued)
+        model = builder.stage(
+            "model_continued", part(model_of(with_data, model), more), after=[data, model], resumable=True
         )
     metrics: dict[str, Any] = {"details": {}}
     for name, choice in benchmarks:
@@ -116,28 +123,15 @@ def model_of(cfg: DictConfig, model: Entry) -> DictConfig:
     return own
 
 
-def benchmark(choice: str | DictConfig) -> tuple[str, DictConfig]:
-    """Return the folder's name and the configuration of one of `stage.benchmarks`.
-
-    Raises:
-        TltrainError: the choice does not exist, or it has no such key.
-    """
-    given = {"name": choice} if isinstance(choice, str) else config.plain(choice)
-    name = given.pop("name", None)
-    if name not in (names := choices.names_of("benchmark")):
-        raise TltrainError(f"stage.benchmarks: expected some of {', '.join(names)}, found {name}")
-    try:
-        return name, choices.bound("benchmark", config.merged(choice_of("benchmark", name), given), choice=name)
-    except TltrainError as error:
-        raise TltrainError(f"stage.benchmarks, {str(error).replace('benchmark.', f'{name}.', 1)}") from error
-
-
 def check(cfg: DictConfig, benchmarks: list[tuple[str, DictConfig]]) -> None:
     """Check all parts before the first one runs.
 
     Raises:
-        TltrainError: a part is invalid, two benchmarks have the same name, or there is no benchmark.
+        TltrainError: a part is invalid, two benchmarks have the same name, there is no benchmark, or what follows the
+            supervised training is said twice.
     """
+    if cfg.stage.continued and cfg.stage.irm:
+        raise TltrainError("stage.continued: continues supervised training in place of IRM: needs stage.irm=false")
     names = [name for name, _ in benchmarks]
     if not names or len(names) > len(set(names)):
         raise TltrainError(f"stage.benchmarks: expected some, each once, found {names}")
@@ -161,14 +155,19 @@ def place_of(node: str) -> stage_names.Node:
     return stage_names.Node("pipeline", node, OWN[node])
 
 
+PlaceOf = Callable[[str], stage_names.Node]
+"""Returns the place of the keys of a node (`NODES`) in the configuration of the stage that builds."""
+
+
 # --- building -------------------------------------------------------------------------------------------------------
 
 
 class StageBuilder:
     """Builds stages or takes them from the cache, and links to them in the run's folder."""
 
-    def __init__(self, cfg: DictConfig, folder: Path) -> None:
+    def __init__(self, cfg: DictConfig, folder: Path, place: PlaceOf = place_of) -> None:
         self.folder = folder
+        self.place = place
         self.cache = StageCache(Path(cfg.cache.dir) / "stages") if cfg.cache.enabled else None
         self.costs: list[Cost] = []
 
@@ -190,7 +189,7 @@ class StageBuilder:
                     return {}
                 cfg.stage.resume = any(folder.glob("checkpoints/*"))
             node = NODES.get(stage)
-            with stage_names.named(place_of(node) if node else None):
+            with stage_names.named(self.place(node) if node else None):
                 return launch.run_stage(cfg, folder)
 
         if self.cache is None:

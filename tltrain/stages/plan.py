@@ -16,10 +16,11 @@ from typing import Any
 from omegaconf import DictConfig
 
 from tltrain.data.judged import JudgedSource
-from tltrain.entry import checks
-from tltrain.entry.composed import part, resolved
+from tltrain.entry import checks, choices
+from tltrain.entry.composed import choice_of, part, resolved
 from tltrain.runtime import runs, stage_names, terminal
 from tltrain.runtime.durations import duration
+from tltrain.stages import irm_conversations
 from tltrain.tokens.prompts import answer_limit
 
 NODES = {"sft": "supervised", "pkt": "supervised", "irm": "rl", "eval": "eval"}
@@ -91,6 +92,8 @@ def planned(cfg: DictConfig) -> DictConfig:
     of = cfg.stage.of.name
     own = resolved(cfg.stage[NODES[of]]) | {"name": of}
     whole = part(cfg, own)
+    if of == "irm" and whole.stage.rollout.name == "conversation":  # the plan needs no reward, and reads none
+        whole.reward = choices.bound("reward", choice_of("reward", "conversation"))
     checks.check(whole)
     return whole
 
@@ -107,6 +110,7 @@ def lengths(cfg: DictConfig, own: DictConfig, context: int | None, described: An
     if (
         stage.length is None
         and own.stage.name != "eval"
+        and not (irm and own.stage.rollout.name == "conversation")  # their length is not in the data
         and (found := of_data(cfg, own, context, described)) is not None
     ):
         return found, f"data={cfg.data.name}: {len(found.lengths)} samples, the longest of {max(found.lengths)} tokens"
@@ -116,6 +120,13 @@ def lengths(cfg: DictConfig, own: DictConfig, context: int | None, described: An
         limit = answer_limit([], own.stage.max_new_tokens, context, own.stage.max_prompt_length)
         length = min(length, context - limit)
     count = max(round(stage.tokens / length), 1) if stage.tokens else 1
+    if irm and own.stage.rollout.name == "conversation":
+        size = irm_conversations.group_size(own)
+        why = "stage.length" if stage.length else "the longest allowed; set stage.length="
+        told = (
+            f"{size} conversations of at most {length} tokens a row ({why}), {stage.calls} answers each (stage.calls)"
+        )
+        return SampleSizes([length * size] * count, [stage.calls * size] * count), f"{told}, nothing of them shared"
     if own.stage.name == "eval":
         targets = 0
     elif irm:

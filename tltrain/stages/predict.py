@@ -39,9 +39,10 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     sample = Sample(str(path), tools, messages, (), instructions)
     with open_source(cfg) as source:
         (text,), model_path = source([sample]), source.name
-        native: Sequence[Answer] = getattr(source, "native_answers", ())
-        said = native[0].to_json() if native else {}
+        native: Sequence[Answer | None] = getattr(source, "native_answers", ())
+        said = native[0].to_json() if native and native[0] is not None else {}
         several_calls = getattr(source, "several_calls", False)
+        endings: Sequence[str | None] = source.endings.last if hasattr(source, "endings") else ()
     if text is None:
         raise TltrainError(f"{path}: the conversation is too long for the model, see the line above")
     read = words.judged_text(cfg, text, tools)
@@ -56,6 +57,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         **({"calls": calls} if len(calls) > 1 else {}),
         "agrees_with_documentation": not judged.de,
         "reason": judged.reason,
+        **({"finish_reason": endings[0]} if any(endings) else {}),
         **({"said": said} if said else {}),
     }
     runs.write_json(folder / "prediction.json", metrics)
@@ -66,7 +68,9 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     terminal.console.print(text, markup=False)
     for one in calls:
         terminal.console.print(json.dumps(one, ensure_ascii=False), markup=False)
-    if judged.de:
+    if not any(calls):
+        terminal.errors.print(f"No call can be read from this answer: {judged.reason}", markup=False)
+    elif judged.de:
         what = "This call contradicts" if len(calls) == 1 else "Calls contradict"
         terminal.errors.print(f"{what} the tools' documentation: {judged.reason}", markup=False)
     return metrics

@@ -48,18 +48,18 @@ def _rule_is_not(name: str) -> Callable[[Values], bool]:
 
 EXEMPTIONS = (
     Exemption(CACHED, "tracking", "records what a stage does"),
-    Exemption(CACHED, "report", "is of stage=report and of sweeps"),
+    Exemption(CACHED, "report", "belongs to stage=report and to sweeps"),
     Exemption(CACHED, "cache", "says where results are kept"),
     Exemption(CACHED, "paths", "data.path and benchmark.path, which take their values from it, count"),
     Exemption(CACHED, "overwrite", "says whether a folder may be written to"),
-    Exemption(CACHED, "certify", "is about what follows a training that has ended"),
-    Exemption(CACHED, "certify_timeout", "is about what follows a training that has ended"),
-    Exemption(CACHED, "hardware.threads", "is a property of the machine, as its number of cores is"),
+    Exemption(CACHED, "certify", "is about what follows a finished training run"),
+    Exemption(CACHED, "certify_timeout", "is about what follows a finished training run"),
+    Exemption(CACHED, "hardware.threads", "is a property of the machine, like its number of cores"),
     Exemption(CACHED, "hardware.node_rank", "says which of the machines this is"),
     Exemption(CACHED, "hardware.rendezvous", "says where the machines meet"),
-    Exemption(CACHED, "model.sizes", "is of stage=plan"),
-    Exemption(CACHED, "model.demo", "stage=demo gives these sizes to the keys that count"),
-    Exemption(CACHED, "model.sweep", "experiments give these sizes to the keys that count"),
+    Exemption(CACHED, "model.sizes", "belongs to stage=plan"),
+    Exemption(CACHED, "model.demo", "stage=demo copies these sizes to keys that count"),
+    Exemption(CACHED, "model.sweep", "experiments copy these sizes to keys that count"),
     *(
         Exemption(CACHED, f"mae.{name}", "stage.rule chooses another rule, or no rule is asked", _rule_is_not(name))
         for name in map(str, config.Rule)
@@ -72,24 +72,24 @@ EXEMPTIONS = (
     Exemption(("mae", *TRAINED), "source", "the model that is trained answers"),
     Exemption(("mae", *SUPERVISED), "reward", "no call earns a reward"),
     Exemption(("mae", "irm", "eval"), "weighting", "no token is weighed"),
-    Exemption(SUPERVISED, "model.irm", "is of stage=irm"),
+    Exemption(SUPERVISED, "model.irm", "belongs to stage=irm"),
     Exemption(
         ("irm",),
         "model.args",
-        "is of stage=sft and stage=pkt, and of stage.algorithm=rejection",
+        "belongs to stage=sft and stage=pkt, and to stage.algorithm=rejection",
         lambda values: str(values["stage"]["algorithm"]) != "rejection",
     ),
-    Exemption(TRAINED, "stage.resume", "a resumed run ends as one that was not stopped"),
-    Exemption(TRAINED, "stage.keep_checkpoints", "is about what is left besides the result"),
+    Exemption(TRAINED, "stage.resume", "a resumed run ends like one that was not stopped"),
+    Exemption(TRAINED, "stage.keep_checkpoints", "is about what remains besides the result"),
     Exemption(
         ("eval",),
         "data",
-        "is read for the tokenizer of a model with random weights alone, and this model has a path",
+        "is read only for the tokenizer of a model with random weights, and this model has a path",
         lambda values: values["model"]["path"] is not None,
     ),
     Exemption(("eval",), "model.args", "nothing is trained"),
     Exemption(("eval",), "model.irm", "nothing is trained"),
-    Exemption(("eval",), "source.api_key_env", "names a secret, and who answers does not depend on who asks"),
+    Exemption(("eval",), "source.api_key_env", "names a secret, which does not determine the answers"),
 )
 """All exemptions; there is no other list."""
 
@@ -101,7 +101,8 @@ ARGUMENTS = (
 )
 PATHS = (
     *("data.path", "model.path", "model.hub", "source.tokenizer"),
-    *("benchmark.path", "benchmark.user", "benchmark.include_path"),
+    *("benchmark.path", "benchmark.module", "benchmark.user", "benchmark.include_path"),
+    *("stage.environment.path", "stage.environment.module"),
     *("stage.critic.path", "stage.predictions", "stage.compare"),
     *(f"{node}.{name}" for node in ARGUMENTS for name in FILE_ARGUMENTS),
 )
@@ -117,7 +118,7 @@ def key(values: Values, made: Mapping[str, str] | None = None) -> dict[str, Any]
         made: folder of a cache entry -> its fingerprint, which replaces paths into the folder.
 
     Raises:
-        TltrainError: a folder to be read holds no files.
+        TltrainError: a folder to be read contains no files.
         OSError: a file or folder cannot be read.
     """
     stage = values["stage"]["name"]
@@ -126,7 +127,7 @@ def key(values: Values, made: Mapping[str, str] | None = None) -> dict[str, Any]
         "configuration": redact.container(counting),
         "code": source_digest.digest((config.stage_module(stage), "tltrain.entry.launch"), counting),
     }
-    if stage != "mae":  # the stages after mae read data that it has judged
+    if stage != "mae":  # the later stages read data that mae has judged
         found["versions"] = dict(fingerprints.versions())
         found["base_model"] = base_model(values["model"])
     if stage == "eval":
@@ -220,7 +221,7 @@ def _contents(value: Any, made: Mapping[str, str]) -> Any:
 
 
 def content(path: str, made: Mapping[str, str] | None = None) -> str:
-    """Return what stands for a path: the fingerprint of its cache entry, else its content's digest; a hub id unchanged.
+    """Return what replaces a path: its cache entry's fingerprint, or its content's digest; a hub id is unchanged.
 
     An adapter's digest covers its own content and that of its base model.
     """
@@ -261,7 +262,7 @@ def benchmark_package(benchmark: Values) -> dict[str, Any]:
         return dict(fingerprints.versions(("lm_eval", "datasets", "evaluate")))
     if benchmark["name"] != "bfcl":
         return {}
-    from tltrain.data import bfcl  # imported here so that no other stage has it in its digest
+    from tltrain.data import bfcl  # imported here, so that only this stage's digest has it
 
     folder = bfcl.folder(benchmark["path"]).resolve()
     package = folder.parent if folder.parent.name == bfcl.PACKAGE else folder  # its simulators answer conversations

@@ -24,6 +24,7 @@ from tltrain.report.gather import gather, job_folders
 from tltrain.report.sweep import FILE, Job, Sweep, save, without_texts
 from tltrain.runtime import out_of_space, redact, runs, terminal
 from tltrain.runtime.durations import duration
+from tltrain.tracking import wandb_folders
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class SweepCallback(Callback):
         self.began = 0.0
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """In the process that a launcher of Hydra's runs a job in, before Hydra writes anything there."""
+        """Prepare the process in which a Hydra launcher runs a job, before Hydra writes anything there."""
         vars(self).update(state)
         redact.install()
 
@@ -76,7 +77,7 @@ class SweepCallback(Callback):
         """Report how the job ended and how far the sweep has come; forget the job's configuration."""
         if config.hydra.mode.name != "MULTIRUN":
             return
-        # Hydra's launcher keeps what every job returned until the sweep ends; sweepers read the value alone.
+        # Hydra's launcher keeps every job's return until the sweep ends; sweepers only read the return value.
         job_return.cfg = job_return.hydra_cfg = None
         sweep = Path(config.hydra.sweep.dir)
         state = _job_state(sweep / config.hydra.sweep.subdir)
@@ -104,11 +105,14 @@ class SweepCallback(Callback):
         if any(job.details for row in sweep.rows for job in row.seeds):
             write(sweep, folder)
             _track(config, folder)
+        if wandb_folders.to_sync(folder):  # by this sweep or by one that was interrupted here
+            line = wandb_folders.sync_command(folder.resolve())
+            terminal.errors.print(line, markup=False, highlight=False, soft_wrap=True)
         runs.link_latest(folder)
 
 
 def progress(sweep: Path, jobs: int | None) -> str:
-    """Return the numbers of jobs done, failed, running and waiting, read from their folders and so across processes.
+    """Return the numbers of jobs done, failed, running and waiting; read from their folders, it covers all processes.
 
     Args:
         jobs: the number of jobs in the sweep; None if unknown.
@@ -120,7 +124,7 @@ def progress(sweep: Path, jobs: int | None) -> str:
 
 
 def _job_state(folder: Path) -> str:
-    if (folder / "error.txt").is_file():  # first: a refused job leaves the metrics of the run before it
+    if (folder / "error.txt").is_file():  # first, since a refused job leaves the previous run's metrics
         return "failed"
     return "done" if (folder / "metrics.json").is_file() else "running"
 
@@ -163,7 +167,7 @@ def _claim(config: DictConfig, key: str) -> None:
     folder = Path(given)
     try:
         if not given.strip():
-            raise TltrainError(f"{key}: expected a folder, found nothing; {key}=. is the one that you are in")
+            raise TltrainError(f"{key}: expected a folder, found nothing; {key}=. is the current folder")
         _refuse_secret_names(config)
         runs.check_place(folder, config)
         runs.claim(folder)
@@ -173,7 +177,7 @@ def _claim(config: DictConfig, key: str) -> None:
         raise SystemExit(1) from error
     except OSError as error:
         why = runs.obstacle(folder) or out_of_space.of_disk(error) or error.strerror
-        print(redact.text(f"{key}={folder} cannot be made: {why}"), file=sys.stderr)
+        print(redact.text(f"{key}={folder} cannot be created: {why}"), file=sys.stderr)
         raise SystemExit(1) from error
 
 

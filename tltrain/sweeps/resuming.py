@@ -17,15 +17,15 @@ from tltrain.training.checkpoints import last_checkpoint
 log = logging.getLogger(__name__)
 
 RECORD = ".decided_by.json"
-"""File in a training's folder, from the start: the keys that determine its result, and library versions."""
+"""File written to a training run's folder at its start: the keys that determine its result, and library versions."""
 SHOWN = 8
 """Most keys named in an error."""
 
 
 def record(cfg: DictConfig, folder: Path) -> None:
-    """Write to `folder` what determines the result of the training that starts there.
+    """Write to `folder` what determines the result of the training run that starts there.
 
-    A file that can be read only once, such as a pipe, has no content to compare: then nothing is written.
+    If a file can be read only once, such as a pipe, its content cannot be compared, and nothing is written.
     """
     (folder / RECORD).unlink(missing_ok=True)
     try:
@@ -35,7 +35,7 @@ def record(cfg: DictConfig, folder: Path) -> None:
 
 
 def decided_by(cfg: DictConfig) -> dict[str, Any]:
-    """Return the keys that determine a training's result, with the content of files for their names, and versions."""
+    """Return the keys that determine a training run's result, with files' content for their names, and versions."""
     return {
         "configuration": cache_key.configuration(config.plain(cfg, enum_to_str=True)),
         "versions": dict(fingerprints.versions()),
@@ -57,7 +57,7 @@ def check(cfg: DictConfig, folder: Path) -> None:
         before = json_files.read_object(folder / RECORD)
         configuration, versions = dict(before["configuration"]), dict(before["versions"])
     except (OSError, ValueError, KeyError, TypeError):
-        log.warning("%s: nothing says which configuration it was made with, so it is not compared", what)
+        log.warning("%s does not record its configuration, so it is not compared", what)
         return
     now = decided_by(cfg)
     if names := cache_key.differences(configuration, now["configuration"]):
@@ -69,8 +69,8 @@ def check(cfg: DictConfig, folder: Path) -> None:
             else f"stage.resume=false stage.args.resume_from_checkpoint={checkpoint} resumes from it with these values"
         )
         raise TltrainError(
-            f"stage.resume=true: {what} was made with other values of {shown}: restore them, leave out "
+            f"stage.resume=true: {what} was made with different values of {shown}: restore them, leave out "
             f"stage.resume to start from scratch, or {otherwise}"
         )
     if not ended and (names := cache_key.differences(versions, now["versions"])):
-        log.warning("%s was made with other versions of %s: the result may differ", what, ", ".join(names))
+        log.warning("%s was made with different versions of %s: the result may differ", what, ", ".join(names))

@@ -32,8 +32,8 @@ from tltrain.runtime import fingerprints, json_files, manifests, memory, runs, t
 
 log = logging.getLogger(__name__)
 
-TRACKER_FOLDERS = ("wandb", "tensorboard")
-"""Folders that trackers write to an entry; they are not part of the result."""
+TRACKERS_OWN = ("wandb", ".wandb_id", "tensorboard")
+"""What trackers write to an entry; it is not part of the result."""
 MANIFEST, MARK = manifests.ENTRY, ".tltrain-entry"
 
 
@@ -157,7 +157,7 @@ class StageCache:
         try:
             lock.acquire(timeout=0.2)
         except Timeout:
-            with terminal.status(f"waiting for another job that builds {folder.name}"):
+            with terminal.status(f"waiting for another job, which builds {folder.name}"):
                 lock.acquire()
         try:
             yield
@@ -165,19 +165,19 @@ class StageCache:
             lock.release()
 
     def _whole(self, folder: Path) -> Manifest | None:
-        """Return the manifest of an intact entry, else None; reads all its files, once per process."""
+        """Return the manifest of an intact entry, else None; this reads all its files, once per process."""
         if not (folder / MANIFEST).is_file():
             return None
         manifest = read_manifest(folder)
         if manifest is None:
             what = f"its {MANIFEST} cannot be read"
         elif folder.name != f"{manifest.stage}-{manifest.fingerprint}":
-            what = f"its {MANIFEST} is that of another entry"
+            what = f"its {MANIFEST} belongs to another entry"
         elif (changed := manifests.changed(folder, manifest.files)) is not None:
-            what = f"{changed} is not as it was"
+            what = f"{changed} has changed"
         else:
             return manifest
-        log.warning("%s is made anew: %s", folder, what)
+        log.warning("%s is built again: %s", folder, what)
         return None
 
     def entries(self) -> list[tuple[Path, Manifest | None]]:
@@ -257,11 +257,7 @@ def _listed(folder: Path) -> dict[str, list[Any]]:
     names = (file.relative_to(folder) for file in fingerprints.files(folder))
     return manifests.of_files(
         folder,
-        [
-            name.as_posix()
-            for name in names
-            if name.parts[0] not in TRACKER_FOLDERS and name.name not in (MANIFEST, MARK)
-        ],
+        [name.as_posix() for name in names if name.parts[0] not in TRACKERS_OWN and name.name not in (MANIFEST, MARK)],
     )
 
 

@@ -1,7 +1,6 @@
-"""Where the arguments of a call stand in what a chat template writes, whatever syntax it has.
+"""Find the arguments of a call in a chat template's text, whatever the template's syntax.
 
-A template is asked to write the call with one value or one name changed; the text differs from the call's own where
-that value or name stands.
+The template renders the call with one value or one name changed; the two texts differ exactly at that value or name.
 """
 
 from __future__ import annotations
@@ -10,13 +9,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 _VALUES = ("\u2603", 8.25)
-"""What a value is changed to: a text, which differs from every other text at once, and what no template quotes."""
+"""Replacements for a value: a text that differs from any other at its first character, and a number, which no template
+quotes."""
 _SUFFIX = "!"
-"""What a name is changed by: a template that sorts parameters leaves it in its place."""
+"""Suffix that changes a name without moving it in a template that sorts parameters."""
 
 
 class ArgumentSpan(NamedTuple):
-    """The characters from `start` to `end` of a `parameter`, its name, or of its `value` with the quotes around it."""
+    """The characters from `start` to `end`: a parameter's name (`parameter`), or its `value` with its quotes."""
 
     part: str
     start: int
@@ -26,12 +26,13 @@ class ArgumentSpan(NamedTuple):
 def argument_spans(
     text: str, arguments: Mapping[str, Any], render: Callable[[Mapping[str, Any]], str]
 ) -> list[ArgumentSpan]:
-    """Return where the names and values of a call's arguments stand in `text`.
+    """Return the positions of the names and values of a call's arguments in `text`.
 
-    A name that the template writes otherwise is left out.
+    A name that the template writes in another way is left out.
 
     Args:
-        text: what the template writes for the call. render: returns the same for other arguments.
+        text: the template's text for the call.
+        render: returns the template's text for other arguments.
     """
     found = []
     for name, value in arguments.items():
@@ -47,6 +48,6 @@ def argument_spans(
 
 
 def _common(one: str, other: str) -> int:
-    """Return the length of the common beginning of two texts."""
+    """Return the length of the common prefix of two texts."""
     pairs = zip(one, other, strict=False)
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

@@ -1,7 +1,7 @@
-"""A native format by the model's own chat template, and by transformers' parser of chat responses.
+"""Implement a native format with the model's own chat template and transformers' parser of chat responses.
 
-The template is what every server applies, so that training renders exactly what will be asked. What a template does
-with calls, and where it puts a tool's name, is found by rendering: a name that occurs nowhere else is put in its place.
+Every server applies the template, so training renders exactly the prompts that will be used later. Rendering a call
+with a name that occurs nowhere else shows what the template does with calls and where it puts a tool's name.
 """
 
 from __future__ import annotations
@@ -28,22 +28,23 @@ if TYPE_CHECKING:
     from tltrain.tokens.native import NativeEncoder
 
 _NAME = "qxzname"
-"""A tool's name that no conversation has, of letters alone so that no template writes it otherwise."""
+"""A tool name that occurs in no conversation, all letters so that every template writes it unchanged."""
 _THOUGHT = "Qxz thought."
 _TODAY = re.compile(r"""strftime_now\(\s*(?:"([^"]*)"|'([^']*)')\s*\)""")
-"""Where a template asks for the current date."""
+"""The expression with which a template asks for the current date."""
 
 
 class TemplateFormat:
     """A `NativeFormat` of a chat template.
 
     Args:
-        response: transformers' response template, which says how answers are read; None: they cannot be.
-        options: further variables of the template, by its own names.
-        date: what the template takes for today, so that a run on another day renders the same.
+        response: transformers' response template, which says how to read answers; None: they cannot be read.
+        options: further variables of the template, by name.
+        date: the date that the template uses as today, so that runs on other days render the same text.
 
     Raises:
-        TltrainError: the template knows no tools or one of the options not, or does not mark where an answer ends.
+        TltrainError: the template does not support tools, lacks a variable in `options`, or does not mark the end of an
+            answer.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class TemplateFormat:
         """Find out what the template can write.
 
         Raises:
-            TltrainError: it offers no tools, writes no call, or no end token.
+            TltrainError: it does not write tools, calls, or an end token.
         """
         user = {"role": "user", "content": PROBE}
         calling = {"role": "assistant", "content": "", "tool_calls": [_call(_NAME, 0)]}
@@ -82,7 +83,8 @@ class TemplateFormat:
         tools = [{"type": "function", "function": offered}]
         if f"{_NAME}tool" not in self._render([user], tools, True):
             raise TltrainError(
-                f"format={self.name}: the model's chat template offers no tools to the model; format=tl needs none"
+                f"format={self.name}: the model's chat template does not pass tools to the model; format=tl needs no "
+                "template"
             )
         bare = self._render([user], tools, False)
         prompt = self._prompt_text([user], tools)
@@ -103,7 +105,7 @@ class TemplateFormat:
         self.text_beside_calls = self._continues(user, {**calling, "content": PROBE}, tools)
 
     def _call_head(self, messages: Sequence[Json], tools: Sequence[Json]) -> CallHead | None:
-        """What stands around the name of a call, if each call that can be read has the same text before its name."""
+        """Return the text around a call's name, if every readable call has the same text before its name."""
         calls = (self._response or {}).get("fields", {}).get("tool_calls")
         if not calls:
             return None
@@ -118,14 +120,14 @@ class TemplateFormat:
         return CallHead(mark, before[at + len(mark) :], (special, " ") if special else (behind[0],))
 
     def _writes(self, what: str, messages: Sequence[Json], tools: Sequence[Json]) -> bool:
-        """Whether an answer's text has what its message has."""
+        """Return whether the text of an answer contains `what`."""
         try:
             return what in self._answer_text(messages, tools)
         except TltrainError:
             return False
 
     def _continues(self, user: Json, calling: Json, tools: Sequence[Json]) -> bool:
-        """Whether words beside a call are written as words, and the conversation goes on after its answer."""
+        """Return whether words beside a call are written as words, and the conversation can go on after its answer."""
         result = {"role": "tool", "name": _NAME, "tool_call_id": "call00000", "content": PROBE}
         answer = {"role": "assistant", "content": PROBE}
         try:
@@ -142,7 +144,7 @@ class TemplateFormat:
         return read.text == PROBE
 
     def _end_token(self, messages: Sequence[Json], tools: Sequence[Json]) -> int:
-        """The token with which a template ends an answer: its last special token."""
+        """Return the token with which the template ends an answer: its last special token."""
         text = self._answer_text(messages, tools)
         if _NAME not in text and PROBE not in text:
             raise TltrainError(f"format={self.name}: the model's chat template does not write calls and answers")
@@ -160,12 +162,12 @@ class TemplateFormat:
 
     def _endless(self) -> TltrainError:
         return TltrainError(
-            f"format={self.name}: the chat template ends an answer with no end token of the tokenizer "
-            f"{self._tokenizer.name_or_path}, so that a model would not learn where to stop"
+            f"format={self.name}: the chat template does not end an answer with an end token of the tokenizer "
+            f"{self._tokenizer.name_or_path}, so the model would not learn where to stop"
         )
 
     def _render(self, messages: Sequence[Json], tools: Sequence[Json], asks: bool) -> str:
-        """The template's text; `asks` adds the words after which the assistant speaks.
+        """Return the template's text; `asks` adds the generation prompt, after which the assistant speaks.
 
         Raises:
             TltrainError: the template refuses these messages.
@@ -179,7 +181,7 @@ class TemplateFormat:
                 add_generation_prompt=asks,
                 **self._options,
             )
-        except Exception as error:  # of Jinja, or of whatever an expression of the template raises
+        except Exception as error:  # Jinja's own error, or any that an expression in the template raises
             why = " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
             raise TltrainError(f"format={self.name}: the chat template refuses a conversation: {why}") from error
 
@@ -187,10 +189,10 @@ class TemplateFormat:
         return self._render(messages, tools, True)
 
     def _answer_text(self, messages: Sequence[Json], tools: Sequence[Json]) -> str:
-        """What the template writes for the last message behind the prompt of those before.
+        """Return the template's text for the last message, which follows the prompt of the messages before it.
 
-        A template that writes earlier messages otherwise once it has this one (harmony then drops their thoughts) is
-        asked for this message by itself; it has to end the whole conversation with the same text.
+        Some templates write earlier messages differently once there is a later one (harmony drops their thoughts). Then
+        this message is rendered by itself, and the text of the whole conversation must end with the same text.
         """
         whole, prompt = self._render(messages, tools, False), self._prompt_text(messages[:-1], tools)
         if whole.startswith(prompt):
@@ -207,11 +209,11 @@ class TemplateFormat:
     # --- tokens ------------------------------------------------------------------------------------------------------
 
     def _encode(self, text: str) -> Encoded:
-        """The tokens of a text that continues a prompt."""
+        """Return the tokens of a text that continues a prompt."""
         return self._encoder.encode([text])[0]
 
     def prompt(self, messages: Sequence[Json], tools: Sequence[Json]) -> Prompt:
-        """See `NativeFormat`; the whole text is tokenized at once, as a server does."""
+        """See `NativeFormat`; the whole text is tokenized at once, as servers do."""
         text = self._prompt_text(messages, tools)
         (encoded,) = self._encoder.encode([text], begins=True)
         at = len(text) - len(self._opening) if text.endswith(self._opening) else len(text)
@@ -219,7 +221,7 @@ class TemplateFormat:
         return Prompt(encoded.ids, opening)
 
     def said(self, messages: Sequence[Json], tools: Sequence[Json]) -> Said:
-        """See `NativeFormat`. What the template writes behind the end token is its own, and no model says it."""
+        """See `NativeFormat`. Text after the end token belongs to the template; the model does not generate it."""
         text = self._answer_text(messages, tools)
         encoded = self._encode(text)
         last = max((i for i, token in enumerate(encoded.ids) if token in self.stop_ids), default=None)
@@ -245,7 +247,7 @@ class TemplateFormat:
         return SaidCall(first, last + 1, renamed, lambda: self._arguments(messages, tools, text, encoded, number))
 
     def _name_at(self, messages: Sequence[Json], tools: Sequence[Json], text: str, name: str, number: int) -> int:
-        """The character of an answer at which the name of one of its calls begins."""
+        """Return the index in an answer's text at which the name of one of its calls begins."""
         renamed = copy.deepcopy(dict(messages[-1]))
         renamed["tool_calls"][number]["function"]["name"] = _NAME
         alone = [{"role": "user", "content": PROBE}, renamed]
@@ -256,12 +258,12 @@ class TemplateFormat:
                 continue
             if written.count(_NAME) == 1 and written.replace(_NAME, name) == text:
                 return written.index(_NAME)
-        raise TltrainError(f"format={self.name}: the chat template writes the tool's name {shown(name)} otherwise")
+        raise TltrainError(f"format={self.name}: the chat template changes the tool's name {shown(name)}")
 
     def _arguments(
         self, messages: Sequence[Json], tools: Sequence[Json], text: str, encoded: Encoded, number: int
     ) -> dict[int, str]:
-        """Position of a token -> the first part of an argument that it has a character of."""
+        """Map each token's position to the first part of an argument with which the token shares a character."""
 
         def render(arguments: Json, history: Sequence[Json], offered: Sequence[Json]) -> str:
             changed = copy.deepcopy(dict(messages[-1]))
@@ -288,7 +290,7 @@ class TemplateFormat:
     def _spans(
         self, messages: Sequence[Json], tools: Sequence[Json], ids: Sequence[int], calls: int
     ) -> list[tuple[int, int]]:
-        """The range of tokens of each call: what is added to an answer by one more call."""
+        """Return the token range of each call: the tokens that it adds to the answer."""
         whole = messages[-1]
         versions = []
         for number in range(calls):
@@ -306,21 +308,21 @@ class TemplateFormat:
         return list(zip(starts, ends, strict=True))
 
     def _special_tokens(self) -> list[str]:
-        """The texts of all special tokens, also of those that have no role such as the end token's."""
+        """Return the texts of all special tokens, including those without a role such as end token."""
         added = self._tokenizer.added_tokens_decoder.values()
         return sorted({*self._tokenizer.all_special_tokens, *(token.content for token in added if token.special)})
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def read(self, ids: Sequence[int], prompt: Sequence[int], tools: Sequence[Tool]) -> Answer:
-        """See `NativeFormat`. Where the parser fails on one call, the others are read without it.
+        """See `NativeFormat`. If the parser fails on one call, the others are read without it.
 
         Raises:
             TltrainError: there is no response template for this format.
         """
         if self._response is None:
             raise TltrainError(
-                f"format={self.name}: nothing says how answers of this template are read (the model has no "
+                f"format={self.name}: answers of this chat template cannot be read (the model has no "
                 "response_template and TRL knows none): choose a named format, or put response_template into the "
                 "model's tokenizer_config.json"
             )
@@ -329,7 +331,7 @@ class TemplateFormat:
         return read_response(text, before, self._response, tools, self._special_tokens())
 
     def thought(self, ids: Sequence[int], prompt: Sequence[int]) -> range:
-        """See `NativeFormat`: the tokens with a character of `thought_span`."""
+        """See `NativeFormat`: the tokens that share a character with `thought_span`."""
         if self._response is None:
             return range(0)
 
@@ -348,11 +350,11 @@ class TemplateFormat:
 
 
 def _literal_beginning(pattern: str) -> str:
-    """The text with which everything begins that a regular expression matches; empty if there is none."""
+    """Return the literal text with which every match of a regular expression begins; empty if there is none."""
     pieces = re.match(r"(?:\\[^A-Za-z0-9]|[^\\.^$*+?{}\[\]|()])*", pattern)
     found = re.findall(r"\\?.", pieces[0] if pieces else "", re.DOTALL)
     rest = pattern[sum(map(len, found)) :]
-    if rest[:1] and rest[0] in "*?{":  # the last one need not stand there
+    if rest[:1] and rest[0] in "*?{":  # the last character is optional
         found = found[:-1]
     return "" if "|" in re.sub(r"\\.|\[[^]]*\]|\(.*\)", "", pattern) else "".join(piece[-1] for piece in found)
 
@@ -362,12 +364,12 @@ def _call(name: str, number: int) -> dict[str, Any]:
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """The length of the common prefix."""
+    """Return the length of the common prefix."""
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def _remember_last(render: Callable[[Sequence[Json], Sequence[Json]], str]) -> Callable[..., str]:
-    """Render a prompt once where it is asked for twice in a row: for its tokens, and for what follows it."""
+    """Render a prompt once if it is needed twice in a row: for its tokens, and for the answer after it."""
     last: list[tuple[Sequence[Json], Sequence[Json], str]] = []
 
     def remembered(messages: Sequence[Json], tools: Sequence[Json]) -> str:

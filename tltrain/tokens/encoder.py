@@ -31,12 +31,12 @@ class Encoded(NamedTuple):
 
 
 class AskedTurn(NamedTuple):
-    """A turn that makes a call which may be learned, or answers the user in words, as it is asked for.
+    """A turn with a learnable call, or with words that answer the user, and its prompt.
 
     Attributes:
-        number: of the turn's first action, see `trajectory.actions`.
+        number: number of the turn's first action, see `trajectory.actions`.
         prompt: the runs of its prompt, without targets; a run that opens an earlier turn is marked.
-        length: tokens of what the data has the model say, end token included.
+        length: number of tokens of the turn in the data, end token included.
     """
 
     number: int
@@ -55,18 +55,18 @@ class Encoder:
     Args:
         bos: whether a conversation begins with the BOS token (`opening_ids`); None follows the tokenizer. Ignored for a
             format that writes its own BOS token.
-        format_name: what a trained model's folder says of its format.
+        format_name: name of the format that is stored in a trained model's folder.
 
     Raises:
         TltrainError: the tokenizer has no fast version or no end token.
     """
 
     reads_tokens = False
-    """Whether an answer is read from its tokens and the prompt, and its text alone does not suffice."""
+    """Whether reading an answer needs its tokens and the prompt rather than its text alone."""
     splits_special_tokens = True
-    """Whether the name of a special token in a text is read as text; servers that apply a template read a token."""
+    """Whether the name of a special token in a text is read as text; servers with a chat template read the token."""
     several_calls = False
-    """Whether a message may make several calls; else each of its calls is a turn of its own."""
+    """Whether a message may make several calls; if not, each call becomes a separate turn."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class Encoder:
                 encoded.append(Encoded(ids, [tuple(span) for span in spans]))
                 continue
             cut = next((i for i, (_, end) in enumerate(spans) if end > 1), len(spans))
-            if cut < len(spans) and spans[cut][0] < 1:  # this tokenizer merges even these: tokenize the piece alone
+            if cut < len(spans) and spans[cut][0] < 1:  # merged nevertheless: tokenize the piece alone
                 alone = self._batch([text])
                 encoded.append(Encoded(alone["input_ids"][0], [tuple(s) for s in alone["offset_mapping"][0]]))
             else:
@@ -159,7 +159,7 @@ class Encoder:
         seed: int = 0,
         weigh: Weigh | None = None,
     ) -> list[list[Run]]:
-        """Return the trajectory as chains of runs, one for each context that its turns have: in the TL format one."""
+        """Return the trajectory as chains of runs, one per context of its turns; in the TL format there is only one."""
         return [self.runs(trajectory, w_max, key_tokens, seed, weigh)]
 
     @property
@@ -168,10 +168,10 @@ class Encoder:
         return frozenset({self.eos_id})
 
     def asked(self, trajectory: Trajectory, abstaining: bool = False) -> list[AskedTurn]:
-        """Return the turns that make a call which may be learned, in order, with their prompts.
+        """Return the turns with a learnable call, in order, with their prompts.
 
         Args:
-            abstaining: return those that answer the user in words too (`trajectory.abstains`), if tools are on offer.
+            abstaining: also return those that answer the user in words (`trajectory.abstains`), if tools are on offer.
         """
         pieces, done = self.format.segments(trajectory), actions(trajectory.messages)
         words = abstaining and bool(trajectory.tools)
@@ -203,19 +203,19 @@ class Encoder:
         return [len(one.ids) + 1 for one in self.encode(said)] if said else []
 
     def answer(self, ids: Sequence[int], prompt: Sequence[int], tools: Sequence[Tool]) -> str:
-        """Return what a model generated after a prompt as text of the TL format, by which it is graded."""
+        """Return a generated answer as TL-format text, which is what grading reads."""
         return self.decode(ids)
 
     def thought(self, ids: Sequence[int], prompt: Sequence[int]) -> range:
-        """Return the positions of the thought, with its marks, in what a model generated after a prompt."""
+        """Return the positions of the thought, with its marks, in the tokens generated after a prompt."""
         return range(0)
 
     def ended(self, tokens: Sequence[int]) -> bool:
-        """Return whether an answer's tokens are complete, besides the end token."""
+        """Return whether an answer is complete even without the end token."""
         return self.format.answer_length(self.decode(list(tokens))) is not None
 
     def text(self, ids: Sequence[int]) -> str:
-        """Return the text of the answer in what a model generated."""
+        """Return the text of the answer in generated tokens."""
         return self.format.answer(self.decode(ids))
 
     def prompt(self, conversation: Trajectory | Sample) -> list[int]:
@@ -227,7 +227,7 @@ class Encoder:
         """Return whether `prompt` differs from the tokens of the prompt's whole text.
 
         Some tokenizers (Qwen3, Llama 3, DeepSeek) merge the end of one piece with the beginning of the next. A server
-        that receives the text then computes other tokens than the model was trained on.
+        that receives the text then computes different tokens from those the model was trained on.
         """
         whole = self._batch([joined(self.format.prompt_segments(conversation))])["input_ids"][0]
         return self.opening + whole != self.prompt(conversation)

@@ -46,7 +46,9 @@ class Layout:
         reach: [T] index after the last token that descends from each token; T throughout a chain. Token q attends to
             token k if k <= q < reach[k].
         positions: [N] indices of the hidden states that predict the targets, ascending in a chain.
-        targets: [N] token ids to predict. weights: [N]. keys: [N], 1 if the token is a key token.
+        targets: [N] token ids to predict.
+        weights: [N] weights of the targets in the loss.
+        keys: [N] 1 if the target is a key token, else 0.
         turns: [N] index in `trajectory.actions` of the action that each target belongs to; in a tree the numbering
             continues from one trajectory to the next.
     """
@@ -59,6 +61,57 @@ class Layout:
     weights: list[float]
     keys: list[int]
     turns: list[int]
+
+
+class Branch(NamedTuple):
+    """A response in the context of its prompt.
+
+    Attributes:
+        prompt, response: token ids. The last token of the response is predicted and not fed in.
+        shared: number of the prompt's first tokens that it has in common with the branch before (its prompt and the
+            tokens of its response that are fed in), at most `len(prompt) - 1`, so that each position predicts one
+            token.
+        learned: whether each token of the response is a target; None: all are.
+    """
+
+    prompt: Sequence[int]
+    response: Sequence[int]
+    shared: int = 0
+    learned: Sequence[bool] | None = None
+
+
+def branch_runs(branches: Sequence[Branch]) -> list[Run]:
+    """Return the forest of runs in which each branch shares its first tokens with the one before.
+
+    A response's targets stand together, in its order, before those of later branches; `Target.turn` is the number of
+    the branch.
+    """
+    tokens = [[*own.prompt, *own.response[:-1]] for own in branches]
+    runs: list[Run] = []
+    # Branches from `first` to `end` have their first `depth` tokens in the runs that end with `parent`.
+    waiting = [(0, len(branches), 0, -1)] if branches else []
+    while waiting:
+        first, end, depth, parent = waiting.pop()
+        until = min((own.shared for own in branches[first + 1 : end]), default=len(tokens[first]))
+        if until > depth or end - first == 1:
+            runs.append(Run(tokens[first][depth:until], parent, _targets(branches[first], first, depth, until)))
+            depth, parent = until, len(runs) - 1
+        if end - first == 1:
+            continue
+        starts = [first, *(m for m in range(first + 1, end) if branches[m].shared == depth)]
+        groups = zip(starts, [*starts[1:], end], strict=True)
+        waiting += reversed([(start, after, depth, parent) for start, after in groups])
+    return runs
+
+
+def _targets(branch: Branch, number: int, start: int, end: int) -> list[Target]:
+    """Return the targets that are predicted from the positions `start` to `end` of a branch's tokens."""
+    first = len(branch.prompt) - 1
+    return [
+        Target(first + k - start, token, 1.0, False, number)
+        for k, token in enumerate(branch.response)
+        if start <= first + k < end and (branch.learned is None or branch.learned[k])
+    ]
 
 
 def flatten(runs: Sequence[Run]) -> Layout:

@@ -1,11 +1,10 @@
-"""Conversations in a model's own format: what a server would give the model, and what it is to say next.
+"""Conversations in a model's own format: the prompts that a server would build, and the answers to learn.
 
-`NativeFormat` is all that is asked of the library which knows the formats; `chat_templates` implements it with the
-model's own chat template. Each learned turn is rendered as it will be asked for: the messages before it with the words
-that prompt the assistant, exactly as a server builds them, and then the turn as the template writes it. Turns of one
-trajectory form a chain as long as the prompt of each begins with all tokens before it. Many templates drop earlier
-thoughts or write a last message otherwise than an earlier one; then a new chain begins, and no turn is trained in a
-context that it will not have.
+`NativeFormat` is the interface to the library that knows the formats; `chat_templates` implements it with the model's
+own chat template. Each learned turn is rendered as at inference: first the messages before it and the generation
+prompt, exactly as a server builds them, then the turn as the template writes it. The turns of a trajectory form a chain
+as long as each prompt begins with all tokens before it. Many templates drop earlier thoughts, or write the last message
+differently from earlier ones; then a new chain begins, so that no turn is trained in a context that it will not have.
 """
 
 from __future__ import annotations
@@ -35,18 +34,19 @@ Json = Mapping[str, Any]
 
 
 class Prompt(NamedTuple):
-    """The ids that a server gives a model; from `opening` on stand the words after which the assistant speaks."""
+    """The ids that a server gives a model; the generation prompt, after which the assistant speaks, is at `opening`."""
 
     ids: list[int]
     opening: int
 
 
 class CallHead(NamedTuple):
-    """What a format writes around the name of each call.
+    """The text that a format writes around the name of each call.
 
     Attributes:
-        mark: the text without which no call is read. before: what stands between it and the name.
-        behind: the texts of which one ends a name.
+        mark: the text that every readable call begins with.
+        before: the text between the mark and the name.
+        behind: the texts that can end a name.
     """
 
     mark: str
@@ -56,12 +56,12 @@ class CallHead(NamedTuple):
 
 @dataclass(frozen=True)
 class SaidCall:
-    """Where a call stands in an answer.
+    """The position of a call in an answer.
 
     Attributes:
-        name_at, name_end: position of the token in which the tool's name begins, and behind the one in which it ends.
-        renamed: returns the answer's ids for each of several other names of the tool.
-        arguments: returns which tokens have a character of a parameter's name or of its value, as position ->
+        name_at, name_end: the half-open range of tokens that contain the tool's name.
+        renamed: returns the answer's ids with each of several other names for the tool.
+        arguments: returns the tokens that contain a character of a parameter's name or value, as position ->
             `parameter` or `value`.
     """
 
@@ -73,10 +73,11 @@ class SaidCall:
 
 @dataclass(frozen=True)
 class Said:
-    """What the model says in a turn.
+    """The model's answer in a turn.
 
     Attributes:
-        ids: its tokens, the end token last. calls: its calls in order.
+        ids: its tokens, the end token last.
+        calls: its calls in order.
         spans: returns for each call the range of its tokens, with the marks around it.
     """
 
@@ -86,7 +87,7 @@ class Said:
 
 
 class LearnedTurn(NamedTuple):
-    """A turn to learn: the number of its first action, what it is asked with, what it says, and its targets."""
+    """A turn to learn: the number of its first action, its prompt, the model's answer, and its targets."""
 
     number: int
     prompt: Prompt
@@ -95,16 +96,17 @@ class LearnedTurn(NamedTuple):
 
 
 class NativeFormat(Protocol):
-    """What a library of formats has to offer. `messages` and `tools` are as an API writes them.
+    """The interface to a library of formats. `messages` and `tools` are in the form of an API.
 
     Attributes:
-        name: of the format, for messages.
-        several_calls: whether a message may make several calls. thoughts: whether it may have a thought.
-        text_beside_calls: whether a message may have words and calls.
+        name: the format's name in error messages.
+        several_calls: whether a message may make several calls.
+        thoughts: whether a message may have a thought.
+        text_beside_calls: whether a message may have both words and calls.
         stop_ids: tokens that end an answer.
-        call_head: what stands around the name of each call; None where that is not the same for all.
+        call_head: the text around the name of each call; None if it is not the same for all calls.
         template: the chat template that is saved with the model.
-        date: what the template takes for today; None: it writes no date.
+        date: the date that the template uses as today; None: it writes no date.
     """
 
     name: str
@@ -117,26 +119,26 @@ class NativeFormat(Protocol):
     date: str | None
 
     def prompt(self, messages: Sequence[Json], tools: Sequence[Json]) -> Prompt:
-        """What the model is given to answer these messages. Raises TltrainError."""
+        """Return the prompt for an answer to these messages; may raise TltrainError."""
         ...
 
     def said(self, messages: Sequence[Json], tools: Sequence[Json]) -> Said:
-        """What the last message, the assistant's, says behind the prompt of those before. Raises TltrainError."""
+        """Return the last message, the assistant's, as the answer to the messages before; may raise TltrainError."""
         ...
 
     def read(self, ids: Sequence[int], prompt: Sequence[int], tools: Sequence[Tool]) -> Answer:
-        """What a model answered to a prompt. Never raises for what a model says."""
+        """Return the answer that a model gave to a prompt; no answer makes it raise."""
         ...
 
     def thought(self, ids: Sequence[int], prompt: Sequence[int]) -> range:
-        """The positions of an answer's thought, with its marks; empty if it has none."""
+        """Return the positions of an answer's thought, with its marks; empty if it has none."""
         ...
 
 
 class NativeEncoder(Encoder):
     """An `Encoder` whose conversations are in the model's own format.
 
-    Special tokens are read in the text of users and tools, as every server does that applies a chat template.
+    The names of special tokens in the text of users and tools are read as tokens, as servers with a chat template do.
     """
 
     reads_tokens = True
@@ -164,11 +166,10 @@ class NativeEncoder(Encoder):
         return self.native.stop_ids
 
     def asked(self, trajectory: Trajectory, abstaining: bool = False) -> list[AskedTurn]:
-        """Return the turns with a call that may be learned, each with exactly the prompt that a server would build.
+        """Return the turns with a learnable call, each with exactly the prompt that a server would build.
 
-        With `abstaining` also those that answer the user in words, as `Encoder.asked` has it.
-
-        As long as a prompt begins with the one before, its runs are divided where the turns before it open.
+        With `abstaining`, also return those that answer the user in words (see `Encoder.asked`). If a prompt begins
+        with the previous one, its runs are divided where the earlier turns open.
         """
         found: list[AskedTurn] = []
         before: list[int] = []
@@ -191,15 +192,15 @@ class NativeEncoder(Encoder):
         return found
 
     def answer_lengths(self, trajectories: Iterable[Trajectory], abstaining: bool = False) -> list[int]:
-        """Return the number of tokens of what the data has the model say in each turn with a call that is learned."""
+        """Return the number of tokens of each turn with a learnable call, as the data has it."""
         return [turn.length for trajectory in trajectories for turn in self.asked(trajectory, abstaining)]
 
     def thought(self, ids: Sequence[int], prompt: Sequence[int]) -> range:
-        """Return the positions of the thought, with its marks, in what a model generated after a prompt."""
+        """Return the positions of the thought, with its marks, in the tokens generated after a prompt."""
         return self.native.thought(ids, prompt)
 
     def texts(self, ids: Sequence[int]) -> list[str]:
-        """Return the text of each token, special tokens by their names."""
+        """Return the text of each token; special tokens give their names."""
         return [self.tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in ids]
 
     def reads_apart(self, conversation: Trajectory | Sample) -> bool:
@@ -207,20 +208,20 @@ class NativeEncoder(Encoder):
         return False
 
     def ended(self, tokens: Sequence[int]) -> bool:
-        """Return whether generated tokens hold a token that ends the answer."""
+        """Return whether the generated tokens contain one that ends the answer."""
         return not self.native.stop_ids.isdisjoint(tokens)
 
     def read(self, ids: Sequence[int], prompt: Sequence[int], tools: Sequence[Tool]) -> Answer:
-        """Return what a model answered to a prompt."""
+        """Return the answer that a model gave to a prompt."""
         end = next((at for at, token in enumerate(ids) if token in self.native.stop_ids), len(ids))
         return self.native.read(ids[: end + 1], prompt, tools)
 
     def text(self, ids: Sequence[int]) -> str:
-        """Return the text of generated tokens, special tokens by their names."""
+        """Return the text of generated tokens; special tokens give their names."""
         return self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
 
     def answer(self, ids: Sequence[int], prompt: Sequence[int], tools: Sequence[Tool]) -> str:
-        """Return the answer as text of the TL format."""
+        """Return the answer as TL-format text."""
         return as_text(self.read(ids, prompt, tools))
 
     def runs(
@@ -252,7 +253,7 @@ class NativeEncoder(Encoder):
         seed: int = 0,
         weigh: Weigh | None = None,
     ) -> list[list[Run]]:
-        """Return chains of runs that together hold every learned turn once, each behind exactly its own prompt."""
+        """Return chains of runs that together contain every learned turn once, each after exactly its own prompt."""
         found: list[list[Run]] = []
         tokens: list[int] = []  # of the last chain
         for turn in self.turns(trajectory, w_max, key_tokens, seed, weigh):
@@ -286,7 +287,7 @@ class NativeEncoder(Encoder):
     def _rendered(
         self, trajectory: Trajectory, wanted: Callable[[_Turn], bool]
     ) -> Iterator[tuple[_Turn, Prompt, Said]]:
-        """Yield each turn that is wanted with its own prompt and what it says."""
+        """Yield each wanted turn with its own prompt and the model's answer."""
         messages, owners = self.messages(trajectory)
         tools = tools_of(trajectory)
         said_by = self._actions(trajectory)
@@ -300,7 +301,7 @@ class NativeEncoder(Encoder):
         return messages_of(self.conversation_messages(conversation), conversation.instructions, conversation.tools)
 
     def conversation_messages(self, conversation: Trajectory | Sample) -> tuple[Message, ...]:
-        """Return the messages as the format can write them; `not_written` says what it leaves out."""
+        """Return the messages as the format can write them; `not_written` counts what it leaves out."""
         messages = conversation.messages if self.native.several_calls else sequential(conversation.messages)
         return tuple(map(self._written, messages))
 
@@ -311,7 +312,7 @@ class NativeEncoder(Encoder):
         return replace(message, text=text, thought=message.thought if self.native.thoughts else "")
 
     def not_written(self, conversations: Iterable[Trajectory | Sample]) -> dict[str, int]:
-        """Count what the format cannot write as the data has it: what it is -> in how many messages it stands."""
+        """Count what the format cannot write as in the data: description -> number of messages that contain it."""
         said = [message for one in conversations for message in one.messages if message.role == "assistant"]
         found = {
             "several calls in a message, which become turns of their own": sum(
@@ -325,7 +326,7 @@ class NativeEncoder(Encoder):
         return {what: count for what, count in found.items() if count}
 
     def _actions(self, trajectory: Trajectory) -> dict[int | None, _Turn]:
-        """Number of an assistant's message -> its turn."""
+        """Map the number of each assistant message to its turn."""
         messages = self.conversation_messages(trajectory)
         by_message: dict[int, list[tuple[int, Action]]] = {}
         for number, action in enumerate(actions(messages)):
@@ -343,7 +344,7 @@ class NativeEncoder(Encoder):
         weigh: Weigh,
         draw: str,
     ) -> list[Target]:
-        """The targets of a turn: all its tokens, or those of the calls and words that are learned."""
+        """Return the targets of a turn: all its tokens, or those of the calls and words that are learned."""
         included = _included(turn, said)
         keys = {
             position
@@ -375,11 +376,11 @@ class NativeEncoder(Encoder):
         return "".join(texts), [(ends[position] - len(texts[position]), ends[position]) for position in included]
 
     def _keys(self, call: SaidCall, ids: Sequence[int], name: str, tools: Iterable[Tool]) -> frozenset[int]:
-        """The key tokens of one call; see `pkt.key_positions`.
+        """Return the key tokens of one call; see `pkt.key_positions`.
 
-        An answer with another tool's name in the place of this one differs first where the names do, whatever stands
-        around them and however the tokenizer joins them with it. A name that begins with another character shares no
-        token, so that it need not be tried.
+        If another tool's name replaces this one, the answers first differ where the names do, whatever the text around
+        them and however the tokenizer merges it with them. A name that begins with another character shares no token,
+        so it need not be tried.
         """
         names = api_names(tuple(tools))
         called = names.get(name, name)
@@ -391,7 +392,8 @@ class _Turn(NamedTuple):
     """An assistant's message.
 
     Attributes:
-        number: of its first action, which stands for the turn. calls: whether each of its calls is learned.
+        number: number of its first action, which identifies the turn.
+        calls: whether each of its calls is learned.
     """
 
     number: int
@@ -404,9 +406,9 @@ class _Turn(NamedTuple):
 
 
 def _included(turn: _Turn, said: Said) -> list[int]:
-    """The positions of an answer that are learned: those of calls and of words by their own flags.
+    """Return the positions of an answer that are learned: calls and words by their own flags.
 
-    The end token is learned with whatever is learned before it.
+    The end token is learned if anything before it is.
     """
     if turn.message.learn and all(turn.calls):
         return list(range(len(said.ids)))
@@ -418,7 +420,7 @@ def _included(turn: _Turn, said: Said) -> list[int]:
 
 
 class _NoText:
-    """In place of a format of text: whatever asks for text of the TL format by mistake ends in one line."""
+    """Stands in for a text format: any use of the TL format by mistake raises a one-line error."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -426,4 +428,4 @@ class _NoText:
     def __getattribute__(self, attribute: str) -> Any:
         if attribute.startswith("_"):
             return object.__getattribute__(self, attribute)
-        raise TltrainError(f"this works with format=tl alone so far, not with format={self._name}")
+        raise TltrainError(f"this works only with format=tl so far, not with format={self._name}")

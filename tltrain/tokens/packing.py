@@ -24,7 +24,7 @@ class PackingReport:
     """Counts of the packing for `metrics.json`.
 
     `given` trajectories produced `chains`, one for each turn or trajectory, before any was left out. The turns of
-    `branching` trajectories have more than one context, so that these produce several chains.
+    `branching` trajectories have more than one context, so these produce several chains.
 
     With `prefix_tree` and `auto`: the number of `trajectories` trained on, their `tokens_apart` in one sample per
     trajectory, and their `tokens_in_trees`.
@@ -78,10 +78,11 @@ class PackingSettings:
         max_length: length limit of a sample in tokens.
         truncation: what to do with a longer sample: drop its oldest turns (tools and query stay), stop, or skip it.
         limits: size limits of a tree; None allows 16 trajectories.
-        key_tokens: the tokens that get the weight of a key token. seed: of the random ones; see `Encoder.runs`.
+        key_tokens: the tokens that get the weight of a key token.
+        seed: seed of the random tokens, see `Encoder.runs`.
         weigh: another weighting than PKT, used instead of `w_max` and `key_tokens`.
-        branches: whether the model can process trees, so that a trajectory whose turns have different contexts is one
-            sample; else each of its contexts is.
+        branches: whether the model can process trees. If so, a trajectory whose turns have different contexts is one
+            sample; if not, each of its contexts is one.
     """
 
     packing: SupervisedPacking | str = SupervisedPacking.trajectory

@@ -48,7 +48,9 @@ class Limits:
         skipped, and the cost is n (1 + n / 2 dense_until).
 
         Args:
-            tree: tokens in the tree so far. whole: tokens of the trajectory. shared: those already in the tree.
+            tree: tokens in the tree so far.
+            whole: tokens of the trajectory.
+            shared: tokens of the trajectory that are already in the tree.
         """
         new = whole - shared
         added = new * (1 + (2 * tree + new) / self.dense_until)
@@ -59,7 +61,7 @@ class Limits:
 class _Path:
     """A chain of runs, concatenated.
 
-    `ids` [T] are its tokens. The targets' offsets count from its beginning. `keys` [T] are equal in two paths where
+    `ids` [T] are its tokens. The targets' offsets count from its beginning. `keys` [T] of two paths are equal where
     both have the same token and the same expected token, or none.
     """
 

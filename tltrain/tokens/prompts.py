@@ -1,9 +1,9 @@
 """Prompts for reinforcement learning: the history of each learnable call, with the call itself as the golden answer.
 
 The histories of a trajectory's calls are prefixes of one another. A `PromptTree` therefore stores the tokens of the
-longest one and the length of each of the others, so that the shared prefixes are computed only once. In a model's own
-format a template may write an earlier turn otherwise than the last one; then a prompt does not begin with the one
-before, and a new tree begins.
+longest one and the length of each of the others, so that the shared prefixes are computed only once. The template of a
+native format may write an earlier turn differently from the last one; then a prompt does not begin with the previous
+prompt, and a new tree begins.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ class PromptReport:
 
     Attributes:
         nothing_to_ask: trajectories without a learnable call.
-        abstaining: prompts to which no call is right. abstaining_not_asked: those left out, since they have no price.
-        branching: trajectories of which a prompt does not begin with the prompt before it.
+        abstaining: prompts to which no call is right.
+        abstaining_not_asked: those that were left out, since the reward has no price for them.
+        branching: trajectories with a prompt that does not begin with the previous prompt.
         truncated, too_long: prompts that were truncated, or left out, because the prompt itself is too long.
         too_long_answer: prompts whose golden call, with its end token, has more than `max_new_tokens` tokens.
         longest_answer: tokens of the longest of these golden calls, with its end token; 0 if all fit.
@@ -121,10 +122,10 @@ def questions(
     """Return each learnable call as (number of its action, sample with its history and the call as golden answer).
 
     Args:
-        abstaining: return the learnable answers to the user in words too, as questions to which no call is right.
-        several_calls: ask for the learnable calls of a message together, under the number of its first action, as a
-            format does whose messages make several calls. Otherwise each is asked for by itself, and its history
-            includes the message's calls before it with their answers.
+        abstaining: also return the learnable answers to the user in words, as questions to which no call is right.
+        several_calls: ask for the learnable calls of a message together, under the number of its first action, for
+            formats whose messages make several calls. Otherwise each is asked for by itself, and its history includes
+            the message's earlier calls with their answers.
     """
     messages = trajectory.messages if several_calls else sequential(trajectory.messages)
     numbered = list(enumerate(actions(messages)))
@@ -173,9 +174,9 @@ class PromptSettings:
     """How trajectories become prompts.
 
     Attributes:
-        packing: `trajectory`, one tree with all prompts of a trajectory, or several where a prompt does not begin with
-            the one before; `turn`, one tree per prompt, as in the released code. Prompts of which the longest must be
-            truncated give one tree each in any case.
+        packing: `trajectory`, one tree with all prompts of a trajectory, or several if a prompt does not begin with the
+            previous one; `turn`, one tree per prompt, as in the released code. If the longest prompt must be truncated,
+            there is one tree per prompt in any case.
         max_length: length limit of a prompt in tokens.
         truncation: what to do with a longer prompt: drop its oldest turns (tools and query stay), keep its last
             `max_length` tokens (`left`, as in the released code), stop (`error`), or leave it out (`skip`).
@@ -228,7 +229,7 @@ def trees_of_turns(
 
 
 def _chains(turns: Iterable[tuple[list[Run], Sample, int]]) -> list[list[tuple[list[Run], Sample, int]]]:
-    """Divide prompts into chains in which each begins with all tokens of the one before.
+    """Divide prompts into chains in which each prompt begins with all tokens of the previous one.
 
     Args:
         turns: the runs of each prompt, its sample, and the number of tokens of its golden answer.
@@ -269,7 +270,7 @@ def _answerable(sample: Sample, length: int, limit: AnswerLimit, report: PromptR
         raise TltrainError(
             f"the golden call of {sample.id} has {length} tokens with its end token, and "
             f"stage.max_new_tokens={limit.tokens} would cut it: stage.max_new_tokens=null fits it to the data, "
-            "stage.too_long_answer=skip leaves such prompts out, keep asks them as released"
+            "stage.too_long_answer=skip leaves such prompts out, keep asks them as the released code does"
         )
     return limit.too_long == "keep"
 
@@ -296,9 +297,9 @@ def _fitted(
     if fitted is None:
         without = " even without its older turns" if truncation == "drop_oldest_turns" else ""
         raise TltrainError(
-            f"the prompt {sample.id} has {length} tokens and does not fit{without}: {max_length} are left by "
-            "stage.max_prompt_length and by the model's context less stage.max_new_tokens; "
-            "stage.truncation=skip leaves such prompts out, left cuts them as released"
+            f"the prompt {sample.id} has {length} tokens and does not fit{without}: stage.max_prompt_length and the "
+            f"model's context minus stage.max_new_tokens leave {max_length}; "
+            "stage.truncation=skip leaves such prompts out, left cuts them as the released code does"
         )
     report.truncated += 1
     return _ids(fitted)

@@ -1,11 +1,12 @@
-"""Answers of a chat template, read by a response template of transformers.
+"""Read the answers of a chat template with a response template of transformers.
 
-The parser says what is a thought, what a call and what words. It ends at the first call that it cannot read, goes over
-parts of others in silence, and keeps one piece of the words. So it is run once for the pieces, with calls as text, and
-again for each call alone; what it cannot read is an attempt with its reason.
+The parser divides an answer into thought, calls and words. It stops at the first call that it cannot read, silently
+skips parts of other calls, and keeps only one piece of the words. So it runs once for the pieces, with calls as text,
+and again for each call alone; what it cannot read is an attempt with a reason.
 
-Some response templates do not know all that their models write (`_mended`): harmony's calls with the recipient behind
-the channel, and its words before a call; several calls of Llama; names with a hyphen; LFM2's calls without arguments.
+Some response templates do not cover everything that their models write (`_mended`): harmony's calls with the recipient
+after the channel, and its words before a call; several calls of Llama; names with a hyphen; LFM2's calls without
+arguments.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ from tltrain.formats.pythonic import read_list
 from tltrain.trajectory import Tool
 
 LONGEST_REASON = 160
-"""Most characters of a reason that a library gives."""
+"""Most characters of a library's reason that are kept."""
 _THOUGHTS = ("reasoning_content", "thinking")
 PROBE = "Qxz words."
-"""Text that no template writes of itself."""
+"""Text that no template writes by itself."""
 _REST = "rest"
-"""The field of what stands in no other."""
+"""The field for text that belongs to no other field."""
 
 
 class _Piece(NamedTuple):
-    """A part of an answer: its field, and from where to where it stands in the text."""
+    """A part of an answer: its field, and the start and end of its text."""
 
     field: str
     start: int
@@ -41,18 +42,18 @@ class _Piece(NamedTuple):
 def read_response(
     text: str, prompt: str, response: Mapping[str, Any], tools: Sequence[Tool], special: Sequence[str]
 ) -> Answer:
-    """An answer's text, read by a response template of transformers; calls that cannot be read keep their reason.
+    """Read an answer's text with a response template of transformers; unreadable calls keep their reason.
 
     Args:
-        special: special tokens, which are left out of the answer's words, its thought and what could not be read.
+        special: special tokens, which are removed from the answer's words, thought and unreadable calls.
     """
     mended = _mended(response)
     try:
         pieces, plain = _pieces(text, prompt, mended)
-    except Exception as error:  # whatever a parser makes of a stranger's text
+    except Exception as error:  # the parser may raise anything on untrusted text
         return Answer(text=_words(text, special), problem=f"the answer cannot be read: {_reason(error)}")
     attempts: list[Attempt] = []
-    more: list[str] = []  # words that a call's text ends in
+    more: list[str] = []  # words at the end of a call's text
     done = 0
     for piece in pieces:
         if piece.field == "tool_calls":
@@ -62,13 +63,13 @@ def read_response(
             done = piece.end
     rest = _words(re.sub(r"<\|start\|>\w*", "", str(plain.get(_REST) or "")), special)
     if re.search(r"\bto=|<\|message\|>", rest):
-        attempts.append(Attempt(None, "a message that is to no tool cannot be read", rest))
+        attempts.append(Attempt(None, "a message addressed to no tool cannot be read", rest))
         rest = ""
     thought = _words(next((str(plain[name]) for name in _THOUGHTS if plain.get(name)), ""), special)
     beside = "\n".join(filter(None, (str(plain.get("content") or "").strip(), rest.strip(), *more)))
     words, problem = _words(beside, special), ""
     if not attempts:
-        problem = "nothing stands behind the thought" if thought and not words else unread(beside.strip(), tools)
+        problem = "nothing follows the thought" if thought and not words else unread(beside.strip(), tools)
     elif unread_mark(beside, tools):
         attempts.append(Attempt(None, UNREAD, words))
     read = tuple(replace(attempt, raw=_words(attempt.raw, special)) for attempt in attempts)
@@ -76,7 +77,7 @@ def read_response(
 
 
 def _pieces(text: str, prompt: str, response: Mapping[str, Any]) -> tuple[list[_Piece], dict[str, Any]]:
-    """The parts of an answer in order, calls as text, and for each field what stands in all its parts."""
+    """Return the parts of an answer in order, calls as text, and for each field the content of all its parts."""
     from transformers.utils.chat_parsing import ResponseParser
     from transformers.utils.chat_parsing.response_templates import load_response_template
 
@@ -93,7 +94,7 @@ def _pieces(text: str, prompt: str, response: Mapping[str, Any]) -> tuple[list[_
                 at = mark.end()
             pieces.append(_Piece(event["field"], at, at))
         elif event["type"] == "region_chunk":
-            if not text.startswith(event["text"], at):  # behind the mark that closed the part before
+            if not text.startswith(event["text"], at):  # after the mark that closed the previous part
                 at = text.index(event["text"], at)
             at += len(event["text"])
             if pieces:
@@ -104,10 +105,10 @@ def _pieces(text: str, prompt: str, response: Mapping[str, Any]) -> tuple[list[_
 def _calls(
     text: str, done: int, piece: _Piece, prompt: str, response: Mapping[str, Any], tools: Sequence[Tool]
 ) -> tuple[list[Attempt], list[str]]:
-    """The calls that a part of an answer makes, and the words that it ends in.
+    """Return the calls in a part of an answer, and the words at its end.
 
     Args:
-        done: where the call before it ends.
+        done: where the previous call ends.
     """
     field, raw = response["fields"]["tool_calls"], text[piece.start : piece.end]
     if field.get("content") == "text":
@@ -118,16 +119,16 @@ def _calls(
         return _objects(text[done : piece.start], raw, field["open_pattern"], tools)
     try:
         entries = _parsed(text[done : piece.end], "" if done else prompt, response, tools)
-        if not field.get("transform_each"):  # else one text holds all of the calls
+        if not field.get("transform_each"):  # otherwise one text contains all calls
             entries = entries[-1:]
         found = [attempt_of(entry, tools, raw) for entry in entries] or [Attempt(None, "it is empty", raw)]
         return [_complete(attempt, raw, field) for attempt in found], []
-    except Exception as error:  # whatever a parser makes of a stranger's text
+    except Exception as error:  # the parser may raise anything on untrusted text
         return [Attempt(None, f"the call cannot be read: {_reason(error)}", raw)], []
 
 
 def _parsed(text: str, prompt: str, response: Mapping[str, Any], tools: Sequence[Tool]) -> list[Any]:
-    """The calls in a text. Values of a format that writes no types get those of the tools' documentation."""
+    """Return the calls in a text. If the format writes no types, values get the types of the tools' documentation."""
     from transformers.utils.chat_parsing import parse_response
 
     from tltrain.formats.chat_completions import api_names, tool_json
@@ -138,10 +139,11 @@ def _parsed(text: str, prompt: str, response: Mapping[str, Any], tools: Sequence
 
 
 def _objects(before: str, raw: str, pattern: str, tools: Sequence[Tool]) -> tuple[list[Attempt], list[str]]:
-    """Read JSON objects one behind another, `{"name": ..., "parameters": {...}}`, as Llama writes several calls.
+    """Read JSON objects one after another, `{"name": ..., "parameters": {...}}`, as Llama writes several calls.
 
     Args:
-        before: what stands before, which ends in the name of the first. raw: from its arguments on.
+        before: the text before, which ends with the name of the first call.
+        raw: the text from the first call's arguments on.
     """
     opened = list(re.finditer(pattern, before))[-1]
     attempts: list[Attempt] = []
@@ -165,19 +167,19 @@ def _objects(before: str, raw: str, pattern: str, tools: Sequence[Tool]) -> tupl
 
 
 def _offered(attempt: Attempt, tools: Sequence[Tool]) -> Attempt:
-    """The attempt with the tool's own name."""
+    """Return the attempt with the tool's own name."""
     if attempt.call is None:
         return attempt
     return attempt_of({"name": attempt.call.name, "arguments": dict(attempt.call.arguments)}, tools)
 
 
 def _mended(response: Mapping[str, Any]) -> dict[str, Any]:
-    """The response template with what it lacks of its own model's format."""
+    """Return the response template, completed with the parts of its model's format that it lacks."""
     mended = copy.deepcopy(dict(response))
     fields = mended["fields"]
     calls = fields.get("tool_calls")
     pattern = str(calls.get("open_pattern", "")) if calls else ""
-    if "to=functions" in pattern:  # harmony: models write the recipient before or behind the channel
+    if "to=functions" in pattern:  # harmony: models write the recipient before or after the channel
         calls["open_pattern"] = _HARMONY
         calls["close_pattern"] = r"<\|(?:call|end)\|>\s*"
         fields["content"].pop("open", None)
@@ -193,7 +195,7 @@ def _mended(response: Mapping[str, Any]) -> dict[str, Any]:
             "repeats": True,
             "content": "text",
         }
-    elif pattern.startswith(_OBJECT):  # a mark that models write before a call, and the template does not
+    elif pattern.startswith(_OBJECT):  # models write a mark before a call that the template lacks
         calls["open_pattern"] = rf"(?:<\|python_tag\|>)?{pattern}"
     elif r"(?P<name>\w+)" in pattern:
         calls["open_pattern"] = pattern.replace(r"(?P<name>\w+)", r"(?P<name>[\w.-]+)")
@@ -201,7 +203,7 @@ def _mended(response: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _OBJECT = r'\{"name"'
-"""What begins the pattern of a call that is a JSON object without marks around it."""
+"""The beginning of the pattern for a call that is a JSON object without marks around it."""
 
 _HARMONY = (
     r"(?:<\|channel\|>(?:commentary|analysis)\s+to=functions\.(?P<name>[\w.-]+)"
@@ -212,7 +214,7 @@ _HARMONY = (
 
 
 def _as_text(response: Mapping[str, Any]) -> dict[str, Any]:
-    """The response template with calls as text, so that a broken one does not end the reading, and all words kept."""
+    """Return the response template with calls as text, so that a broken call does not stop it, and with all words."""
     changed = copy.deepcopy(dict(response))
     for name, field in changed["fields"].items():
         if name == "tool_calls":
@@ -225,7 +227,7 @@ def _as_text(response: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _complete(attempt: Attempt, raw: str, field: Mapping[str, Any]) -> Attempt:
-    """The attempt, or a failed one where the parser went over a part of the call in silence."""
+    """Return the attempt, or a failed one if the parser silently skipped a part of the call."""
     if attempt.call is None or field.get("content") != "xml-inline":
         return attempt
     left = re.sub(field["content_args"]["tag_pattern"], "", raw, flags=re.DOTALL).replace("</function>", "")
@@ -235,31 +237,31 @@ def _complete(attempt: Attempt, raw: str, field: Mapping[str, Any]) -> Attempt:
 
 
 def _words(text: str, special: Sequence[str]) -> str:
-    """What an answer says without special tokens, which a template may refuse in a history."""
+    """Return an answer's words without special tokens, which a template may refuse in a history."""
     special = list(filter(None, special))
-    while any(token in text for token in special):  # without one, what stood around it may be another
+    while any(token in text for token in special):  # removing one may form another
         for token in special:
             text = text.replace(token, "")
     return text.strip()
 
 
 def _reason(error: Exception) -> str:
-    """The last line of an error, which says what is wrong and not what the model wrote."""
+    """Return the last line of an error, which says what is wrong without quoting the model."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     line = next((line for line in lines if line.startswith("Error: ")), lines[-1] if lines else type(error).__name__)
     return line.removeprefix("Error: ").replace("(", "[").replace(")", "]")[:LONGEST_REASON]
 
 
 def shown(text: str) -> str:
-    """The beginning of a text, quoted, for a message."""
+    """Return the beginning of a text, quoted, for a message."""
     return repr(text[:60])
 
 
 def thought_span(text: str, prompt: str, response: Mapping[str, Any]) -> tuple[int, int]:
-    """The characters of an answer's thought, with its marks, as a response template knows them.
+    """Return the character range of an answer's thought, with its marks, according to a response template.
 
-    Only a thought before the first call counts: behind it the same marks may stand in an argument. A thought that does
-    not end goes on to the end of the answer.
+    Only a thought before the first call counts, since an argument may contain the same marks. An unclosed thought
+    extends to the end of the answer.
     """
     from transformers.utils.chat_parsing import parse_response
 
@@ -281,5 +283,5 @@ def thought_span(text: str, prompt: str, response: Mapping[str, Any]) -> tuple[i
 
 
 def _mark(field: Mapping[str, Any], name: str) -> re.Pattern[str]:
-    """The pattern with which a field of a response template opens or closes."""
+    """Return the pattern that opens or closes a field of a response template."""
     return re.compile(field[f"{name}_pattern"] if f"{name}_pattern" in field else re.escape(field[name]))

@@ -1,11 +1,12 @@
 """Token weighting, chosen by `weighting=`: how much each target token of a turn counts in the loss.
 
-A weighting is a function of one of two kinds, told apart by its parameters; its others are the keys of its choice:
+A weighting is a function of one of two kinds, distinguished by the parameter `turn` or `log_probs`; its other
+parameters are the keys of the choice:
 
     (turn) -> weights         once, while the data is tokenized: PKT, a regular expression
-    (log_probs) -> factors    at every step, from what the model makes of the tokens: DFT
+    (log_probs) -> factors    at every step, from the tokens' log-probabilities: DFT
 
-The loss of a turn is sum(weight * factor * nll) / sum(weight), with 1 for what a weighting does not give.
+The loss of a turn is sum(weight * factor * nll) / sum(weight); weights or factors that a weighting does not give are 1.
 """
 
 from __future__ import annotations
@@ -35,10 +36,12 @@ class Turn:
 
     Attributes:
         tokens: [N] their ids, the end token last.
-        calls: the calls that the turn makes; none in plain text. tools: the tools on offer.
-        keys: positions of the paper's key tokens. name: positions of the called tools' names.
-        draw: names the turn, for random numbers: the seed, the trajectory and the turn.
-        located: returns the turn's text, and for each token the range of its characters there.
+        calls: the calls that the turn makes; empty in plain text.
+        tools: the tools on offer.
+        keys: positions of the paper's key tokens.
+        name: positions of the called tools' names.
+        draw: text that seeds random numbers: the seed, the trajectory and the turn.
+        located: returns the turn's text, and each token's character range in it.
     """
 
     tokens: Sequence[int]
@@ -60,7 +63,7 @@ class Turn:
 
     @property
     def spans(self) -> Sequence[tuple[int, int]]:
-        """[N] the range of characters of each token in `text`; of the end token it is empty."""
+        """[N] character range of each token in `text`; empty for the end token."""
         return self._located[1]
 
 
@@ -69,7 +72,7 @@ Factors = Callable[["torch.Tensor"], "torch.Tensor"]
 
 
 def pkt_weights(turn: Turn, w_max: float | None, key_tokens: KeyTokens | str = KeyTokens.paper) -> list[float]:
-    """Return PKT's weights (`tltrain.pkt`); all 1 where `w_max` is None, which is standard SFT."""
+    """Return PKT's weights (`tltrain.pkt`); all 1 if `w_max` is None, which is standard SFT."""
     if w_max is None:
         return [1.0] * len(turn.tokens)
     heavy = pkt.weighed_positions(str(key_tokens), len(turn.tokens), turn.keys, turn.name, turn.draw)
@@ -78,10 +81,10 @@ def pkt_weights(turn: Turn, w_max: float | None, key_tokens: KeyTokens | str = K
 
 @dataclass
 class Pattern:
-    """Give one weight to the tokens of what a regular expression finds, and 1 to the others."""
+    """Give one weight to the tokens that a regular expression matches, and 1 to the others."""
 
     pattern: str = key("???", "regular expression; tokens with any character of a match get the weight")
-    weight: float = key(9.0, "their weight, where every other token has 1", above=0, most=1_000_000)
+    weight: float = key(9.0, "weight of these tokens; every other token has 1", above=0, most=1_000_000)
 
     def __post_init__(self) -> None:
         try:
@@ -102,8 +105,8 @@ class Pattern:
 def dft(log_probs: torch.Tensor) -> torch.Tensor:
     """Return the model's own probability of each token: dynamic fine-tuning (DFT, arXiv 2508.05629).
 
-    No gradient flows through `log_probs`. The gradient of p * -log p with p held constant is that of -p, so that a
-    token which the model holds to be unlikely does not dominate the step.
+    No gradient flows through `log_probs`. The gradient of p * -log p with p held constant is that of -p, so a token
+    that the model considers unlikely does not dominate the step.
     """
     return log_probs.exp()
 
@@ -114,7 +117,7 @@ WEIGHTINGS: dict[str, Callable[..., Any]] = {"pkt": pkt_weights, "dft": dft, "pa
 
 @dataclass(frozen=True)
 class Weighting:
-    """What a choice of `weighting` comes to: `weigh` for turns, or `factors` for each step."""
+    """A resolved choice of `weighting`: `weigh` for turns, or `factors` for each step."""
 
     name: str
     weigh: Weigh | None = None
@@ -125,7 +128,7 @@ def configured(weighting: DictConfig, w_max: float | None, key_tokens: KeyTokens
     """Return the weighting that a choice names.
 
     Raises:
-        TltrainError: there is no such function, one of its keys is wrong, or it is of neither kind.
+        TltrainError: the function does not exist, one of its keys is wrong, or it is of neither kind.
     """
     check(weighting, w_max)
     function = targets.named(weighting, WEIGHTINGS, "weighting")
@@ -137,7 +140,7 @@ def configured(weighting: DictConfig, w_max: float | None, key_tokens: KeyTokens
 
 
 def check(weighting: DictConfig, w_max: float | None) -> None:
-    """Raise a TltrainError where a weighting is of neither kind, or does not read a `stage.w_max` that is given."""
+    """Raise a TltrainError if a weighting is of neither kind, or ignores a `stage.w_max` that is set."""
     function = targets.named(weighting, WEIGHTINGS, "weighting")
     wanted = targets.called_with(function)
     name = weighting.get("name")
@@ -147,15 +150,16 @@ def check(weighting: DictConfig, w_max: float | None) -> None:
             f"found {_seen(function, wanted)}"
         )
     if weighting.get(targets.TARGET) is None:
-        targets.bound(weighting, function, "weighting")  # which checks the keys of ours; it may take long for others
+        targets.bound(weighting, function, "weighting")  # checks the keys of built-in weightings; others may be slow
     if w_max is not None and "w_max" not in wanted:
         raise TltrainError(
-            f"weighting={name} reads no stage.w_max: stage=sft, or stage.w_max=null (in a pipeline stage.pkt=false)"
+            f"weighting={name} does not read stage.w_max: choose stage=sft, or stage.w_max=null (in a pipeline "
+            "stage.pkt=false)"
         )
 
 
 def _seen(function: Callable[..., Any], wanted: Collection[str]) -> str:
-    """What stands where a function of turn was expected."""
+    """Describe the object found where a function of turn was expected."""
     if isinstance(function, type) and not wanted:
         return "a class without a method __call__(self, turn)"
     return f"the parameters {', '.join(wanted) or 'none'}"

@@ -95,7 +95,7 @@ def _hallucinate_tool(golden: Call, offered: Collection[str], rng: Random) -> Ca
 
 
 def _take_wrong_tool(golden: Call, offered: Collection[str], rng: Random) -> Call | None:
-    """Return a call of another available tool with those right arguments that fit it, or with all of them."""
+    """Return a call of another available tool with the golden arguments that fit it, or with all of them."""
     others = [name for name in offered if name != golden.name and name not in user.tools]
     if not others:
         return None

@@ -45,7 +45,7 @@ _JSON_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", 
 
 
 class Failure(Exception):
-    """A tool's own error ("no order with id O-1"), which its domain formats."""
+    """An error that a tool reports ("no order with id O-1"); its domain formats the message."""
 
 
 @dataclass(frozen=True)

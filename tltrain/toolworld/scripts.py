@@ -59,7 +59,7 @@ class _Played:
 
 
 def identity_of(split: str, tools: str, seed: int, index: int) -> str:
-    """Return the identity of a script, which names everything that it depends on but the number of tools offered."""
+    """Return the identity of a script, which names everything the script depends on except the number of tools."""
     return "-".join(["toolworld", split, *([] if tools == "standard" else [tools]), str(seed), str(index)])
 
 
@@ -131,7 +131,7 @@ def _offer(
 ) -> tuple[str, ...]:
     """Return the names of the available tools: the needed ones and others, preferably of the same domains.
 
-    Confusable tools are offered with at least `_CONFUSING` others of their domain, those first whose names are closest.
+    Confusable tools are offered with at least `_CONFUSING` others of their domain, those with the closest names first.
     """
     needed = list(dict.fromkeys(made.name for made in calls if made.name not in user.tools))
     confusable = any(FUNCTIONS[name].domain.confusable for name in needed)
@@ -152,6 +152,6 @@ def _offer(
 
 
 def _shared_beginning(name: str, other: str) -> int:
-    """Return the number of letters with which both names begin, whatever their style."""
+    """Return the number of letters that both names share at the beginning, whatever their style."""
     one, two = (text.replace("_", "").lower() for text in (name, other))
     return next((at for at, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), min(len(one), len(two)))

@@ -73,7 +73,7 @@ class World:
         return self._states[domain.name]
 
     def call(self, call: Call) -> str:
-        """Return the text that the called tool answers; an error is text too."""
+        """Return the called tool's answer as text; an error is text too."""
         return self.run(call).text
 
     def run(self, call: Call) -> Answer:

@@ -21,6 +21,14 @@ irm/*               stage=irm             over irm/step (optimizer steps)
     seconds_reference seconds_policy seconds_critic seconds_backward seconds_optimizer   PPO: parts of the update
     update_padding                        PPO: share of the update's tokens
     samples_table                         a table: sampled beside golden calls, with grade and reward
+  with stage.rollout=conversation, in place of grade/* and the other shares of sampled calls:
+    reward reward/PART turns              means over conversations; PART: outcome documentation tool_error golden calls
+                                          own; turns: answers of the policy
+    success                               share of those conversations whose outcome is known
+    conversation/END conversations        shares: finish turn_limit too_long environment_error; their number
+    error/KIND                            shares of calls: format_error words_before_call tool_hallucination parameters
+                                          tool
+    seconds_sampling                      part of generation; the rest is the environment's
 total/*             stage=sft, pkt, irm   once: runtime (s) samples_per_second steps_per_second flos loss
 eval/SET/*          stage=eval            once: ts pi cf ast (percent) n reward key_tokens; SCORING/ts where there are
                                           several; missing_calls superfluous_calls of answers of several calls;
@@ -66,6 +74,18 @@ IRM = tuple(
         *(f"grade/{outcome}" for outcome in SAMPLED_OUTCOMES),
     )
 )
+CONVERSATIONS = tuple(
+    f"irm/{name}"
+    for name in (
+        *(f"reward/{part}" for part in ("outcome", "documentation", "tool_error", "golden", "calls", "own")),
+        *(f"conversation/{end}" for end in ("finish", "turn_limit", "too_long", "environment_error")),
+        *(
+            f"error/{kind}"
+            for kind in ("format_error", "words_before_call", "tool_hallucination", "parameters", "tool")
+        ),
+        *("success", "turns", "conversations", "seconds_sampling"),
+    )
+)
 TOTAL = tuple(f"total/{name}" for name in ("runtime", "samples_per_second", "steps_per_second", "flos", "loss"))
 TABLES = ("irm/samples_table", "eval/predictions")
 MAE = tuple(
@@ -86,7 +106,7 @@ _PATTERNS = (rf"eval/\w+/(\w+/)?({'|'.join(_EVAL)}|grade/({_ROWS}))", r"mae/erro
 
 def is_known(name: str) -> bool:
     """Return whether any stage logs a metric or table under this name."""
-    fixed = {*TRAIN, *HELD_OUT, *IRM, *TOTAL, *TABLES, *MAE, *STEPS.values()}
+    fixed = {*TRAIN, *HELD_OUT, *IRM, *CONVERSATIONS, *TOTAL, *TABLES, *MAE, *STEPS.values()}
     return name in fixed or any(re.fullmatch(pattern, name) for pattern in _PATTERNS)
 
 

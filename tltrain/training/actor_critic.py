@@ -65,6 +65,23 @@ class ValueHead(nn.Module):
         self.load_state_dict(load_file(Path(folder) / self.FILE))
 
 
+class NoCritic(ValueHead):
+    """In place of a critic where conversations of a group are compared: every value is 0."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return zeros, [N] in float32."""
+        return torch.zeros(len(hidden), device=hidden.device)
+
+    def save_pretrained(self, folder: Path, state_dict: dict | None = None, is_main_process: bool = True) -> None:
+        """Write nothing."""
+
+    def load_pretrained(self, folder: Path) -> None:
+        """Read nothing."""
+
+
 class ActorCritic(nn.Module):
     """The policy and the critic as one module, so that one optimizer, one engine and one checkpoint hold both.
 

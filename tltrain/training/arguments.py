@@ -43,7 +43,12 @@ SIGNIFICANT_BITS = {"bfloat16": 8, "float16": 11}
 
 def library_class(stage: DictConfig) -> str:
     """Return the name of the argument class of the trainer of `stage`."""
-    return IRM_ARGUMENTS[stage.algorithm.name] if stage.name == "irm" else SUPERVISED_ARGUMENTS
+    return IRM_ARGUMENTS[_trained_by(stage)] if stage.name == "irm" else SUPERVISED_ARGUMENTS
+
+
+def _trained_by(stage: DictConfig) -> str:
+    """Return the algorithm whose trainer stage=irm takes: for whole conversations it is always our own."""
+    return "ppo" if stage.rollout.name == "conversation" else stage.algorithm.name
 
 
 def sources(cfg: DictConfig) -> list[DictConfig]:
@@ -52,7 +57,7 @@ def sources(cfg: DictConfig) -> list[DictConfig]:
     if stage.name == "irm" and stage.algorithm.name == "rejection":
         chosen = [cfg.model.args, cfg.hardware.args, stage.algorithm_args.get("rejection")]  # as stage=sft
     elif stage.name == "irm":
-        chosen = [cfg.model.irm.get("args"), cfg.hardware.args, stage.algorithm_args.get(stage.algorithm.name)]
+        chosen = [cfg.model.irm.get("args"), cfg.hardware.args, stage.algorithm_args.get(_trained_by(stage))]
     else:
         chosen = [cfg.model.args, cfg.hardware.args]
     return [node for node in (*chosen, stage.args) if node is not None]

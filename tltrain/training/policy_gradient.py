@@ -49,7 +49,7 @@ def generalized_advantages(
     following = torch.nn.functional.pad(values[:, 1:], (0, 1))
     delta = torch.where(mask, rewards + gamma * following - values, 0.0)
     advantages = torch.zeros_like(delta)
-    running = torch.zeros_like(delta[:, 0])
+    running = delta.new_zeros(len(delta))
     for t in reversed(range(delta.shape[1])):
         running = delta[:, t] + gamma * lam * running
         advantages[:, t] = running

@@ -57,7 +57,7 @@ from tltrain.training.blank_batches import FilledBatches
 from tltrain.training.checkpoints import ResumableCheckpoints
 from tltrain.training.kl import KlControl
 from tltrain.training.reward_function import RewardSignal, response_counts
-from tltrain.training.rollout import Prompts, RolloutSampler
+from tltrain.training.rollout import Asked, RolloutSampler
 from tltrain.training.rollout_metrics import RolloutMetrics
 
 log = logging.getLogger(__name__)
@@ -100,17 +100,19 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
     `seconds_backward`, `seconds_optimizer`, and `update_padding` (share of the update's tokens that is padding).
 
     Args:
-        prompts: each row of the dataset is one of its trees.
+        prompts: each row of the dataset is one of its rows, here a prompt tree.
     """
 
     kl: KlControl
+    prompts: Any
+    metrics: type[RolloutMetrics] = RolloutMetrics
     loss_is_scaled_for_ga = True  # the losses below are divided by the tokens or responses of the whole step
 
     def __init__(
         self,
         models: Models,
         args: Any,
-        prompts: Prompts,
+        prompts: Asked,
         *,
         reward: RewardSignal,
         settings: Settings,
@@ -119,22 +121,22 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
         policy, critic, reference = models.policy, models.critic, models.reference
         if isinstance(critic, PreTrainedModel):
             check_shapes(policy, critic)
-            if any(len(tree.ends) > 1 for tree in prompts.trees):
+            if prompts.branching:
                 tree_mask.check_same_layers(policy, critic)
         actor_critic = ActorCritic(policy, critic, self._timed)
         for model in actor_critic.models:
             disable_dropout_in_model(model)  # as released; the update's forward then matches sampling
         if args.use_liger_kernel:
             apply_liger_kernels(filter(None, (*actor_critic.models, reference)), args.liger_kernel_config)
-        self.prompts, self.trees, self.sampling = prompts, prompts.trees, prompts.sampling
+        self.prompts, self.rows, self.sampling = prompts, prompts.rows, prompts.sampling
         self.judge, self.kl, self.on_samples = reward.judge, reward.kl, reward.on_samples
         self.settings, self.temperature = settings, self.sampling.temperature or 1.0
-        self._sums = RolloutMetrics()
+        self._sums = self.metrics()
         super().__init__(
             actor_critic,
             args,
             data_collator=torch.tensor,
-            train_dataset=list(range(len(self.trees))),
+            train_dataset=list(range(len(self.rows))),
             callbacks=list(callbacks),
         )
         self.remove_callback(PrinterCallback)
@@ -159,7 +161,7 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> RolloutSampler:
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return RolloutSampler(len(self.trees), size, self.settings.ppo_epochs, self.args.seed)
+        return RolloutSampler(len(self.rows), size, self.settings.ppo_epochs, self.args.seed)
 
     def _with_blank(self, dataset: list[int]) -> list[int]:
         return [*dataset, BLANK]
@@ -173,7 +175,7 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
         first_epoch = self.state.global_step % self.settings.ppo_epochs == 0
         if first_epoch or not self._micro_batches:
             self._clock = time.perf_counter()
-            self._micro_batches = self._roll_out([[self.trees[i] for i in batch if i != BLANK] for batch in batches])
+            self._micro_batches = self._roll_out([[self.rows[i] for i in batch if i != BLANK] for batch in batches])
         counted = "targets" if self.settings.loss_mean is LossMean.tokens else "scores"
         items = sum(len(batch[counted]) for batch in self._micro_batches)
         self.counts["target_tokens"] += sum(len(batch["targets"]) for batch in self._micro_batches)
@@ -283,10 +285,7 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
             old, old_values = logprobs.detach(), values.detach()
             if not with_reference:
                 reference = old  # the penalty is 0
-            rewards = pg.token_rewards(
-                inputs["scores"], old, reference, mask, kl=self.kl.coefficient, clip=s.reward_clip
-            )
-            advantages, returns = pg.generalized_advantages(rewards, old_values, mask, gamma=s.gamma, lam=s.lam)
+            advantages, returns = self._credit(inputs, old, reference, old_values)
             inputs |= {"old_logprobs": old, "old_values": old_values, "advantages": advantages, "returns": returns}
             apart = (inputs["drawn_logprobs"] - old).abs()[mask]
             if with_reference:
@@ -327,6 +326,17 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
             raise TltrainError(self._not_finite_message(which, self.state.global_step + 1))
         self._forward_end = self._now()
         return (loss, {}) if return_outputs else loss
+
+    def _credit(
+        self, inputs: dict[str, Any], old: torch.Tensor, reference: torch.Tensor, values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return advantages and returns, [M, R] each, from log-probabilities of policy and reference and from values.
+
+        Discount and generalized advantage estimation run over the tokens of each response.
+        """
+        s, mask = self.settings, inputs["mask"]
+        rewards = pg.token_rewards(inputs["scores"], old, reference, mask, kl=self.kl.coefficient, clip=s.reward_clip)
+        return pg.generalized_advantages(rewards, values, mask, gamma=s.gamma, lam=s.lam)
 
     def _attention(self, inputs: dict[str, torch.Tensor]) -> dict[str, Any]:
         """Return what the models attend by, made on the device on demand: a tree's mask has T x T entries."""

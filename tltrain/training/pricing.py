@@ -15,13 +15,13 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from tltrain.config import Matching, OpenText, plain
+from tltrain.config import ConversationReward, Matching, OpenText, plain
 from tltrain.config.rewards import TableKeys
 from tltrain.errors import TltrainError
 from tltrain.formats.calls import call_end
 from tltrain.grading import CUT, AnswerGrade, Grade, Outcome, RewardSettings, named_row
 from tltrain.runtime import targets
-from tltrain.training import toolrl
+from tltrain.training import conversation_reward, toolrl
 from tltrain.trajectory import Sample
 
 OPEN_PARAMETERS = "open_parameters"
@@ -59,8 +59,13 @@ def table(settings: TableKeys) -> TableReward:  # type: ignore[valid-type]  # it
     return TableReward.from_config(plain(settings))
 
 
-REWARDS: dict[str, Callable[..., Any]] = {"table": table, "toolrl": toolrl.reward}
-"""Rewards by the name of their choice: functions of a response, whose further parameters are the keys of the choice."""
+REWARDS: dict[str, Callable[..., Any]] = {
+    "table": table,
+    "toolrl": toolrl.reward,
+    "conversation": conversation_reward.prices,
+}
+"""Rewards by the name of their choice: functions of a response, or of a whole conversation, whose further parameters
+are the keys of the choice."""
 
 
 def configured(reward: DictConfig, matching: Matching | str) -> Price:
@@ -72,8 +77,41 @@ def configured(reward: DictConfig, matching: Matching | str) -> Price:
     function = targets.named(reward, REWARDS, "reward")
     if function is table:
         return table(reward)
+    if of_conversations(reward):
+        raise TltrainError(
+            f"reward={reward.get('name')}: prices whole conversations, and these are single calls: another reward, or "
+            "stage=irm stage.rollout=conversation"
+        )
     price = targets.bound(reward, function, "reward")
     return partial(_priced, price, str(reward.get(targets.TARGET) or reward.name), Matching(matching))
+
+
+def of_conversations(reward: DictConfig) -> bool:
+    """Return whether a choice prices whole conversations, not single responses.
+
+    Raises:
+        TltrainError: there is no such function.
+    """
+    function = targets.named(reward, REWARDS, "reward")
+    return function is conversation_reward.prices or "conversation" in targets.called_with(function)
+
+
+def configured_for_conversations(reward: DictConfig, matching: Matching | str) -> conversation_reward.Price:
+    """Return the reward of whole conversations that a choice names.
+
+    Raises:
+        TltrainError: it prices single responses, there is no such function, or one of its keys is wrong.
+    """
+    if not of_conversations(reward):
+        raise TltrainError(
+            f"reward={reward.get('name')}: prices single calls, and stage.rollout=conversation has whole "
+            "conversations: reward=conversation"
+        )
+    function = targets.named(reward, REWARDS, "reward")
+    if function is conversation_reward.prices:
+        return conversation_reward.prices(ConversationReward(**plain(reward)), Matching(matching))
+    price = targets.bound(reward, function, "reward")
+    return conversation_reward.own(price, str(reward.get(targets.TARGET)), Matching(matching))
 
 
 def _priced(

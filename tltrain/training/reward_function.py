@@ -123,14 +123,14 @@ class RewardSignal:
     """The training signal, shared by all algorithms.
 
     Attributes:
-        judge: grades and rewards a response to a sample.
+        judge: grades and rewards a response to a sample; in rollouts of conversations, prices a conversation.
         kl: penalty for divergence from the reference policy.
         on_samples: callback that receives the graded responses.
     """
 
-    judge: Judge
+    judge: Callable[..., Any]
     kl: KlControl
-    on_samples: OnSamples = lambda step, judged: None
+    on_samples: Callable[[int, Sequence[Any]], None] = lambda step, judged: None
 
 
 GRADES = tuple(f"grade/{outcome}" for outcome in SAMPLED_OUTCOMES)
@@ -151,7 +151,7 @@ def response_counts(judged: Sequence[GradedResponse]) -> dict[str, int]:
     }
 
 
-def call_each(*listeners: OnSamples) -> OnSamples:
+def call_each(*listeners: Callable[[int, Sequence[Any]], None]) -> OnSamples:
     """Return a callback that calls each of several callbacks in turn."""
 
     def call(step: int, judged: Sequence[GradedResponse]) -> None:
@@ -275,9 +275,15 @@ class SampleLog:
 
     def __call__(self, step: int, judged: Sequence[GradedResponse]) -> None:
         """Log some of the samples of step `step` (from 1), if an entry is due."""
-        if (step - 1) % self.every:
-            return
-        records = [SampleRecord.from_response(step, response) for response in judged[: self.count]]
+        if self.is_due(step):
+            self.write(step, [SampleRecord.from_response(step, response) for response in judged[: self.count]])
+
+    def is_due(self, step: int) -> bool:
+        """Return whether step `step` (from 1) has an entry."""
+        return (step - 1) % self.every == 0
+
+    def write(self, step: int, records: Sequence[SampleRecord]) -> None:
+        """Write the entry of a step."""
         with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             masked = (redact.known_in(record.to_json()) for record in records)
             file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in masked)

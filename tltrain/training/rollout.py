@@ -20,7 +20,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -75,6 +75,22 @@ class Sampling:
         )
 
 
+class Asked(Protocol):
+    """What a policy is asked in training.
+
+    Attributes:
+        rows: what the training draws from: a row of a batch each. branching: whether the update may have trees with
+            branches.
+    """
+
+    @property
+    def rows(self) -> Sequence[Any]: ...
+    @property
+    def branching(self) -> bool: ...
+    @property
+    def sampling(self) -> Sampling: ...
+
+
 @dataclass(frozen=True)
 class Prompts:
     """The prompts of a policy, the sampling settings, and the encoder that decodes responses."""
@@ -82,6 +98,16 @@ class Prompts:
     trees: Sequence[PromptTree]
     sampling: Sampling
     encoder: Encoder
+
+    @property
+    def rows(self) -> Sequence[PromptTree]:
+        """What the training draws from: a row of a batch each."""
+        return self.trees
+
+    @property
+    def branching(self) -> bool:
+        """Whether the update has trees with branches."""
+        return any(len(tree.ends) > 1 for tree in self.trees)
 
     def graded(
         self, trees: Iterable[PromptTree], responses: Iterable[Sequence[Sequence[int]]], judge: Judge

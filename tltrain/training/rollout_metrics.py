@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from itertools import chain
+from types import MappingProxyType
+from typing import Any, get_args
 
 import torch
 
+from tltrain.environments.loop import Ended
+from tltrain.grading import Outcome
+from tltrain.training.conversation_reward import OWN, PARTS
 from tltrain.training.reward_function import GRADES, SHARES
+
+REWARD_PARTS = tuple(f"reward/{part}" for part in (*PARTS, OWN))
+"""Names of the parts of a conversation's reward."""
+ENDS = tuple(f"conversation/{end.replace(' ', '_')}" for end in get_args(Ended))
+"""Names of the shares of conversations that ended so."""
+DOCUMENTATION_ERRORS = (
+    Outcome.FORMAT_ERROR,
+    Outcome.WORDS_BEFORE_CALL,
+    Outcome.TOOL_HALLUCINATION,
+    Outcome.PARAMETERS,
+)
+CALL_ERRORS = (*(f"error/{outcome.value}" for outcome in DOCUMENTATION_ERRORS), "error/tool")
+"""Names of the shares of calls that contradict the documentation, or that a tool answered with an error."""
 
 
 class RolloutMetrics:
@@ -28,6 +47,8 @@ class RolloutMetrics:
     SECONDS = ("seconds_generation", "seconds_scoring", "seconds_update")
     PARTS = tuple(f"seconds_{part}" for part in ("prefill", "reference", "policy", "critic", "backward", "optimizer"))
     """Parts of generation (prefill) and of the update (all others)."""
+    OVER_COUNTS: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    """Further means: the name of a count -> the sums that are divided by it."""
     COUNTS = (
         "samples",
         "tokens",
@@ -57,6 +78,8 @@ class RolloutMetrics:
                 *self.SECONDS,
                 *self.PARTS,
                 *self.COUNTS,
+                *self.OVER_COUNTS,
+                *chain.from_iterable(self.OVER_COUNTS.values()),
             ],
             0.0,
         )
@@ -87,6 +110,8 @@ class RolloutMetrics:
             logs |= {name: sums[name] / sums["samples"] for name in self.OVER_SAMPLES}
             compared = max(sums["compared_tokens"], 1)
             logs |= {name: sums[name] / compared for name in self.OVER_COMPARED_TOKENS} | maxima
+        for count, names in self.OVER_COUNTS.items():
+            logs |= {name: sums[name] / sums[count] for name in names if sums[count]}
         spread = sums["returns_squared"] - sums["returns"] ** 2 / max(tokens, 1)
         error = sums["error_squared"] - sums["error"] ** 2 / max(tokens, 1)
         whole = sum(seconds[name] for name in self.SECONDS)
@@ -99,3 +124,22 @@ class RolloutMetrics:
             "seconds": whole,
             **seconds,
         }
+
+
+class ConversationMetrics(RolloutMetrics):
+    """The same for whole conversations: an answer of the policy is a sample, and a reward is that of a conversation."""
+
+    OVER_SAMPLES = ("kl", "response_length", "ended")
+    PARTS = (*(name for name in RolloutMetrics.PARTS if name != "seconds_prefill"), "seconds_sampling")
+    OVER_COUNTS = MappingProxyType(
+        {
+            "conversations": ("reward", "turns", *REWARD_PARTS, *ENDS),
+            "checked": ("success",),
+            "calls": CALL_ERRORS,
+        }
+    )
+
+    def reduce_and_reset(self, accelerator: Any) -> dict[str, float]:
+        """Return the metrics over all processes and reset the sums."""
+        count = torch.tensor([float(self.values["conversations"])], device=accelerator.device)
+        return super().reduce_and_reset(accelerator) | {"conversations": accelerator.reduce(count).item()}

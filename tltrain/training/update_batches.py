@@ -1,19 +1,21 @@
 """The batches of the update: trees of prompts with the responses that were sampled.
 
 Shared prefixes are computed once: the update runs over the tree, in which each response is a branch that attends only
-to its own prompt and itself.
+to its own prompt and itself. The answers of a conversation are branches too. Where each prompt begins with the prompt
+and the answer before, they form a chain; the conversations of one task form a tree.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 
 from tltrain.inference.offered_names import Offered
-from tltrain.tokens.layout import Layout, Run, Target, flatten
+from tltrain.tokens.layout import Branch, Layout, Run, branch_runs, flatten
 from tltrain.tokens.prompts import PromptTree
 
 Learned = Sequence[Sequence[Sequence[bool]]]
@@ -45,18 +47,48 @@ def make_batch(
         token. `scores`: [M].
     """
     flags = [None] * len(trees) if learned is None else learned
-    rows = [layout(*given) for given in zip(trees, responses, flags, strict=True)]
-    if not rows:
-        rows = [flatten([Run([pad_id], -1, [])])]
-    width = max(len(own.input_ids) for own in rows)
-    branching = any(len(tree.ends) > 1 for tree in trees)
-    if branching:
+    rows = [branches_of(*given) for given in zip(trees, responses, flags, strict=True)]
+    return batch_of(rows, scores, pad_id, tree_multiple if any(len(tree.ends) > 1 for tree in trees) else None)
+
+
+def branches_of(
+    tree: PromptTree, responses: Sequence[Sequence[int]], learned: Sequence[Sequence[bool]] | None = None
+) -> list[Branch]:
+    """Return the responses to a tree's prompts as branches, each of which shares the whole prompt before.
+
+    Args:
+        learned: which tokens of each response are targets; None: all.
+    """
+    flags = [None] * len(responses) if learned is None else learned
+    starts = (0, *tree.ends[:-1])
+    return [
+        Branch(tree.ids[:end], tokens, start, own)
+        for start, end, tokens, own in zip(starts, tree.ends, responses, flags, strict=True)
+    ]
+
+
+def is_chain(branches: Sequence[Branch]) -> bool:
+    """Return whether every prompt begins with all tokens of the branch before, so that no mask of a tree is needed."""
+    return all(after.shared == len(own.prompt) + len(own.response) - 1 for own, after in pairwise(branches))
+
+
+def batch_of(
+    rows: Sequence[Sequence[Branch]], scores: Sequence[float], pad_id: int, tree_multiple: int | None = None
+) -> dict[str, Any]:
+    """Build a batch as `make_batch` does, from the branches of each row.
+
+    Args:
+        tree_multiple: T is a multiple of this, and the batch has `reach`; None: every row is a chain.
+    """
+    layouts = [flatten(branch_runs(row)) for row in rows] or [flatten([Run([pad_id], -1, [])])]
+    width = max(len(own.input_ids) for own in layouts)
+    if tree_multiple is not None:
         width = -(-width // tree_multiple) * tree_multiple
-    ids = torch.full((len(rows), width), pad_id)
+    ids = torch.full((len(layouts), width), pad_id)
     positions, real = torch.zeros_like(ids), torch.zeros_like(ids)
-    reach = torch.arange(1, width + 1).repeat(len(rows), 1)  # padding attends to itself: a softmax needs something
+    reach = torch.arange(1, width + 1).repeat(len(layouts), 1)  # padding attends to itself: a softmax needs something
     labels = torch.full_like(ids, -1)
-    for row, own in enumerate(rows):
+    for row, own in enumerate(layouts):
         end = len(own.input_ids)
         ids[row, :end] = torch.tensor(own.input_ids)
         positions[row, :end] = torch.tensor(own.position_ids)
@@ -65,17 +97,15 @@ def make_batch(
         labels[row, own.positions] = torch.tensor(own.targets, dtype=torch.long)
     keep = labels >= 0
     order = keep.flatten().cumsum(0).view_as(keep) - 1
-    lengths = [len(response) for own in responses for response in own]
-    if learned is not None:
-        lengths = [sum(own) for each in learned for own in each]
+    lengths = [len(own.response) if own.learned is None else sum(own.learned) for branches in rows for own in branches]
     mask = torch.arange(max([1, *lengths])) < torch.tensor(lengths, dtype=torch.long)[:, None]
     index = torch.zeros(mask.shape, dtype=torch.long)
-    if trees:
-        index[mask] = torch.cat([order[row, own.positions] for row, own in enumerate(rows)])
+    if lengths:
+        index[mask] = torch.cat([order[row, own.positions] for row, own in enumerate(layouts)])
     return {
         "input_ids": ids,
         "position_ids": positions,
-        **({"reach": reach} if branching else {"attention_mask": real}),
+        **({"attention_mask": real} if tree_multiple is None else {"reach": reach}),
         "real": real,
         "keep": keep,
         "targets": labels[keep],
@@ -134,16 +164,5 @@ def padded(rows: Sequence[Sequence[float]], mask: torch.Tensor) -> torch.Tensor:
 def layout(
     tree: PromptTree, responses: Sequence[Sequence[int]], learned: Sequence[Sequence[bool]] | None = None
 ) -> Layout:
-    """Split the prompt where responses branch off, and attach each response without its last token to its piece.
-
-    Args:
-        learned: which tokens of each response are targets; None: all.
-    """
-    starts = (0, *tree.ends[:-1])
-    runs: list[Run] = []
-    for m, (start, end, tokens) in enumerate(zip(starts, tree.ends, responses, strict=True)):
-        targets = [
-            Target(k - 1, token, 1.0, False, m) for k, token in enumerate(tokens) if learned is None or learned[m][k]
-        ]
-        runs += [Run(list(tree.ids[start:end]), 2 * (m - 1) if m else -1, []), Run(list(tokens[:-1]), 2 * m, targets)]
-    return flatten(runs)
+    """Return the layout of a tree and its responses; the arguments are those of `branches_of`."""
+    return flatten(branch_runs(branches_of(tree, responses, learned)))

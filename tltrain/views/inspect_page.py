@@ -1,5 +1,6 @@
 """`inspect.html`: conversations as the trainer sees them, one page that needs neither network nor script.
 
+They are folded where there are several, in the order of the data, and filtered by why turns are not learned.
 Every text on it is untrusted: it is escaped, and invisible characters and those that change the writing direction are
 replaced. The page's own policy forbids it to load or run anything.
 """
@@ -14,7 +15,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from tltrain.views import html_page
+from tltrain.views import filters, html_page
+from tltrain.views.filters import Filter
 
 ASSETS = Path(__file__).parent / "assets"
 MOST_HISTORY = 3_000
@@ -23,6 +25,12 @@ MOST_TOOLS = 100_000
 """Most characters of the tools' documentation that the page shows."""
 MOST_TOKENS = 5_000
 """Most tokens of one turn that the page shows."""
+MOST = 500
+"""Most conversations that the page shows."""
+BUDGET = 8_000_000
+"""Most characters of all conversations on the page, estimated; the first one is shown whatever its size."""
+TOKEN = 60
+"""Characters of a token's mark-up, about."""
 
 
 @dataclass(frozen=True)
@@ -136,15 +144,24 @@ def counts(turns: Iterable[Turn]) -> Counts:
 
 
 def page(conversations: Sequence[Conversation], settings: Settings) -> str:
-    """Render the whole page."""
+    """Render the whole page. Its numbers are those of all conversations, also of those that it has no room for."""
+    shown = _shown(conversations)
     first_with: dict[Tools, int] = {}
-    for number, conversation in enumerate(conversations, start=1):
+    for number, conversation in enumerate(shown, start=1):
         first_with.setdefault(conversation.tools, number)
     weights = [token.weight for c in conversations for turn in c.turns for token in turn.tokens]
     greatest = max([settings.w_max or 1.0, *weights])
+    offered = offered_filters(shown)
     return _rendered(
         "inspect.html.j2",
-        conversations=list(enumerate(conversations, start=1)),
+        filters.STYLE + filters.rules(offered),
+        conversations=list(enumerate(shown, start=1)),
+        all=len(conversations),
+        form=filters.form(offered, len(shown)),
+        count=filters.count(len(shown), "conversations"),
+        classes=lambda number: filters.classes(offered, number - 1),
+        unfold=len(shown) <= filters.OPEN,
+        why_not=lambda conversation: dict(Counter(why(turn) for turn in conversation.turns if not turn.learned)),
         first_with=first_with,
         settings=settings,
         total=counts(turn for conversation in conversations for turn in conversation.turns),
@@ -158,9 +175,48 @@ def page(conversations: Sequence[Conversation], settings: Settings) -> str:
     )
 
 
-def _rendered(template: str, **content: Any) -> str:
-    """Render a template of `assets/` with its style sheet; every inserted text is made visible and escaped."""
-    css = (ASSETS / "inspect.css").read_text(encoding="utf-8")
+def why(turn: Turn) -> str:
+    """Return why a turn is not learned, in a few words."""
+    return f"error: {turn.kind}" if turn.kind else turn.reason
+
+
+def offered_filters(conversations: Sequence[Conversation]) -> list[Filter]:
+    """Return the filters that help on a page of these conversations."""
+    reasons = [[why(turn) for turn in one.turns if not turn.learned] for one in conversations]
+    whole = ["some turn is not learned" if found else "every turn is learned" for found in reasons]
+    offered = [
+        Filter("Turns", "all", [[found] for found in whole], ["some turn is not learned", "every turn is learned"]),
+        filters.by_count("Why a turn is not learned", "any reason", reasons),
+    ]
+    return filters.useful(offered)
+
+
+def _shown(conversations: Sequence[Conversation]) -> list[Conversation]:
+    """Return the first conversations, as many as the page has room for."""
+    known: set[Tools] = set()
+    size = 0
+    shown: list[Conversation] = []
+    for conversation in conversations[:MOST]:
+        size += sum(map(_size, conversation.messages)) + min(len(conversation.instructions), MOST_HISTORY)
+        size += 0 if conversation.tools in known else min(len(conversation.tools.text), MOST_TOOLS)
+        if shown and size > BUDGET:
+            break
+        known.add(conversation.tools)
+        shown.append(conversation)
+    return shown
+
+
+def _size(message: History | Turn) -> int:
+    """Return about how many characters of the page a message takes."""
+    if isinstance(message, History):
+        return min(len(message.text), MOST_HISTORY)
+    return sum(len(token.text) + TOKEN for token in message.tokens[:MOST_TOKENS])
+
+
+def _rendered(template: str, style: str, **content: Any) -> str:
+    """Render a template of `assets/` with its style sheet, which `style` follows; every inserted text is made visible
+    and escaped."""
+    css = (ASSETS / "inspect.css").read_text(encoding="utf-8") + style
     filters: dict[str, Callable[..., str]] = {"number": number, "plural": plural, "percent": percent}
     return html_page.render(ASSETS / template, filters, css=Markup(css), policy=html_page.policy(), **content)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ PICTURE = "rewards.png"
 def show(cfg: DictConfig, folder: Path, metrics: dict[str, Any]) -> None:
     """Draw `rewards.png` (the mean reward and the shares of grades over steps) and print the table."""
     steps = [entry for entry in runs.history(folder) if "reward" in entry]
-    if steps:
+    if steps and cfg.stage.rollout.name == "conversation":
+        _show_conversations(cfg, folder, steps)
+    elif steps:
         reward_curves(
             folder / PICTURE,
             [entry["step"] for entry in steps],
@@ -43,3 +46,30 @@ def show(cfg: DictConfig, folder: Path, metrics: dict[str, Any]) -> None:
         columns = ["", "reward", *(f"{METRICS[level].name} %" for level in levels)]
         terminal.table(f"{n} held-out questions, {metrics['steps']} steps", columns, rows)
     terminal.console.print(f"Written to {folder / 'model'}", markup=False)
+
+
+def _show_conversations(cfg: DictConfig, folder: Path, steps: Sequence[Mapping[str, Any]]) -> None:
+    """Draw the reward, the success and the mistakes of conversations over steps, and print those of a few steps."""
+    errors = sorted({name for entry in steps for name in entry if name.startswith("error/")})
+    wanted = {"success": "success", "finish": "conversation/finish"} | {name.partition("/")[2]: name for name in errors}
+    reward_curves(
+        folder / PICTURE,
+        [entry["step"] for entry in steps],
+        [entry["reward"] for entry in steps],
+        {label: [entry.get(name, 0.0) for entry in steps] for label, name in wanted.items()},
+        f"Conversations, stage=irm ({cfg.stage.algorithm.name})",
+    )
+    chosen = sorted({round(part * (len(steps) - 1) / 4) for part in range(5)})
+    rows = [
+        [
+            str(steps[at]["step"]),
+            f"{steps[at]['reward']:.3f}",
+            f"{100 * steps[at]['success']:.1f}" if "success" in steps[at] else "",
+            f"{steps[at]['turns']:.1f}",
+            f"{100 * sum(steps[at].get(name, 0.0) for name in errors):.1f}",
+            f"{steps[at]['kl']:.3f}" if "kl" in steps[at] else "",
+        ]
+        for at in chosen
+    ]
+    columns = ["step", "reward", "success %", "answers", "calls with an error %", "KL"]
+    terminal.table("Conversations", columns, rows)

@@ -1,31 +1,34 @@
 """`transcripts.html`: conversations to read, one page that needs neither network nor script.
 
-All text of a model, user or tool is escaped, isolated in its writing direction, and cut if it is long
-(`transcripts.jsonl` has it in full). The page's own policy forbids it to load or run anything.
+Conversations are folded, failing ones first, and filtered by outcome, kind of error and scenario. All text of a model,
+user or tool is escaped, isolated in its writing direction, and cut if it is long (`transcripts.jsonl` has it in full).
+The page's own policy forbids it to load or run anything.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 
 from tltrain.evaluation.records import Transcript, TranscriptCall, TranscriptMessage
 from tltrain.trajectory import Tool
+from tltrain.views import filters
+from tltrain.views.filters import Filter
 from tltrain.views.html_page import END, block, head, line
 
 MOST_TOOLS = 60
 """Most tools of one conversation that the page documents."""
+MOST = 500
+"""Most conversations on the page."""
+BUDGET = 8_000_000
+"""Most characters of all conversations on the page together; the first one is shown whatever its size."""
 
 STYLE = """
 dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: .5rem; margin: 1rem 0; }
 dl div { background: var(--box); border-radius: .4rem; padding: .5rem .7rem; }
 dt { color: var(--quiet); font-size: .85rem; } dd { margin: 0; font-weight: 600; }
-nav ol { padding: 0; margin: .5rem 0; list-style: none; max-height: 24rem; overflow: auto;
-  border: 1px solid var(--line); border-radius: .4rem; }
-nav li { padding: .3rem .7rem; border-bottom: 1px solid var(--line); }
-nav li:last-child { border: 0; }
-section { border-top: 2px solid var(--line); margin-top: 2rem; padding-top: 1rem; }
 .about { color: var(--quiet); font-size: .9rem; margin: .3rem 0; }
 .message { margin: .6rem 0; padding: .5rem .8rem; background: var(--box); border-left: 4px solid var(--line);
   border-radius: .3rem; }
@@ -47,25 +50,97 @@ def page(title: str, transcripts: Sequence[Transcript], numbers: Mapping[str, st
     """Yield the page piece by piece.
 
     Args:
-        transcripts: the conversations.
+        transcripts: the conversations; each keeps its number in this order, which is its line of `transcripts.jsonl`.
         numbers: what to show above them, name -> number.
     """
-    yield head(title, STYLE)
+    shown, offered = _shown(transcripts)
+    yield head(title, STYLE + filters.STYLE + filters.rules(offered))
     yield '<dl id="top">'
     yield from (f"<div><dt>{line(name)}</dt><dd>{line(number)}</dd></div>" for name, number in numbers.items())
-    yield '</dl>\n<nav aria-label="Conversations"><h2>Conversations</h2><ol>\n'
-    yield from (_entry(number, transcript) for number, transcript in enumerate(transcripts, start=1))
-    yield "</ol></nav>\n"
-    for number, transcript in enumerate(transcripts, start=1):
-        yield from _conversation(number, transcript)
-    yield END
+    yield f"</dl>\n{_about(transcripts, shown)}{filters.form(offered, len(shown))}"
+    yield '<main class="items">\n'
+    unfold = " open" if len(shown) <= filters.OPEN else ""
+    for item, (number, text) in enumerate(shown.items()):
+        yield f'<details class="{filters.classes(offered, item)}"{unfold}>{_summary(number, transcripts[number])}{text}'
+    yield f"{filters.count(len(shown), 'conversations')}</main>\n{END}"
 
 
-def _entry(number: int, transcript: Transcript) -> str:
-    """Return an entry of the list."""
+def failed(transcript: Transcript) -> bool:
+    """Return whether the checker rejects the outcome or, where it cannot tell, whether there is no valid answer."""
+    return not transcript.valid if transcript.success is None else not transcript.success
+
+
+def kinds(transcript: Transcript) -> list[str]:
+    """Return what went wrong in a conversation: how it ended, and the kinds of its calls' errors, each once."""
+    found = []
+    if transcript.ended != "finish":
+        found.append(f"end: {transcript.ended}")
+    elif not transcript.valid:
+        found.append("no valid answer")
+    elif transcript.success is False:
+        found.append("wrong outcome")
+    for call in transcript.calls:
+        if call.de:
+            found.append(f"DE: {call.kind.replace('_', ' ') or 'unknown'}")
+        if call.ce:
+            found.append(f"CE: {(call.error or 'unknown').replace('_', ' ')}")
+    return list(dict.fromkeys(found))
+
+
+def _shown(transcripts: Sequence[Transcript]) -> tuple[dict[int, str], list[Filter]]:
+    """Return the conversations on the page (position -> HTML, failing ones first) and the filters that help there.
+
+    Where there are too many, those on the page are taken in turn from every kind of error; a conversation with several
+    kinds stands for the rarest.
+    """
+    occurrences = Counter(kind for transcript in transcripts for kind in kinds(transcript))
+    groups: dict[str, list[int]] = {}
+    for number, transcript in enumerate(transcripts):
+        if failed(transcript):
+            rarest = min(kinds(transcript), key=occurrences.__getitem__)
+            groups.setdefault(rarest, []).append(number)
+    others = [number for number, transcript in enumerate(transcripts) if not failed(transcript)]
+    texts: dict[int, str] = {}
+    size = 0
+    for number in [*filters.in_turn(groups.values()), *others]:
+        text = "".join(_conversation(number, transcripts[number]))
+        size += len(text)
+        if texts and (len(texts) >= MOST or size > BUDGET):
+            break
+        texts[number] = text
+    order = sorted(texts, key=lambda number: (not failed(transcripts[number]), number))
+    on_page = [transcripts[number] for number in order]
+    outcomes = [["failed" if failed(one) else "succeeded"] for one in on_page]
+    scenarios = [[str(one.meta["scenario"])] if one.meta.get("scenario") else [] for one in on_page]
+    offered = [
+        Filter("Outcome", "all", outcomes, ["failed", "succeeded"]),
+        filters.by_count("What went wrong", "anything", list(map(kinds, on_page))),
+        filters.by_count("Scenario", "any", scenarios),
+    ]
+    return {number: texts[number] for number in order}, filters.useful(offered)
+
+
+def _about(transcripts: Sequence[Transcript], shown: Mapping[int, str]) -> str:
+    """Return how many conversations failed, how they are ordered, and how many are not on the page."""
+    bad = sum(map(failed, transcripts))
+    said = f"{bad:,} of {len(transcripts):,} conversations failed."
+    if 0 < bad < len(transcripts):
+        said += " Failing ones come first."
+    if left_out := len(transcripts) - len(shown):
+        bad_left_out = bad - sum(failed(transcripts[number]) for number in shown)
+        said += f" To keep this page usable, {left_out:,} conversations are not on it ({bad_left_out:,} of them failed)"
+        said += "; those on it are taken in turn from every kind of error" if bad_left_out else ""
+        said += "; transcripts.jsonl has all."
+    if len(shown) > filters.OPEN:
+        said += " Your browser’s search finds text in folded conversations too."
+    return f'<p class="about">{said} A number is a line of transcripts.jsonl.</p>\n'
+
+
+def _summary(number: int, transcript: Transcript) -> str:
+    """Return the line of a folded conversation."""
     return (
-        f'<li><a href="#c{number}">{number}. {line(transcript.id)}</a> {_marks(transcript)}'
-        f'<div class="about">{line(transcript.query, 120)}</div></li>\n'
+        f"<summary><h2>{number + 1}. {line(transcript.id)}</h2> {_marks(transcript)}"
+        f'<div class="about">{line(transcript.query, 120)}</div></summary>\n'
     )
 
 
@@ -86,21 +161,23 @@ def _marks(transcript: Transcript) -> str:
 
 
 def _conversation(number: int, transcript: Transcript) -> Iterator[str]:
+    """Yield what a conversation's fold hides; a link to it unfolds it, since its target is inside."""
     scenario = transcript.meta.get("scenario")
     about = [
         f"{len(transcript.calls)} calls",
         f"ended: {transcript.ended}",
         *([f"scenario: {scenario}"] if scenario else []),
     ]
-    yield f'<section id="c{number}"><h2>{number}. {line(transcript.id)}</h2>\n'
-    yield f'<p class="about">{line(" · ".join(about))} {_marks(transcript)} <a href="#top">to the top</a></p>\n'
+    place = f"c{number + 1}"
+    yield f'<div class="body" id="{place}"><p class="about">{line(" · ".join(about))} · '
+    yield f'<a href="#{place}">link</a> · <a href="#top">to the top</a></p>\n'
     yield _tools(transcript.tools, transcript.instructions)
     for position, message in enumerate(transcript.messages):
         yield _message(message, [call for call in transcript.calls if call.message == position])
     unfold = " open" if transcript.outcome.get("success") is False or "error" in transcript.outcome else ""
     yield (
         f"<details{unfold}><summary>The checker's verdict</summary>"
-        f"{block(json.dumps(transcript.outcome, ensure_ascii=False, indent=1))}</details></section>\n"
+        f"{block(json.dumps(transcript.outcome, ensure_ascii=False, indent=1))}</details></div></details>\n"
     )
 
 

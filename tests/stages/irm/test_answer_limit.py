@@ -78,4 +78,4 @@ def test_a_mean_over_responses_reaches_both_kinds_of_trainer(tltrain, data):
     ran = tltrain("stage=irm", *words, *ALGORITHMS["grpo"])
     assert ran.metrics["steps"] == 1
     line = last_line(tltrain("stage=irm", *words, "stage.algorithm=grpo", "+stage.args.loss_type=bnpo", status=1))
-    assert line.startswith("stage.loss_mean=responses is loss_type=grpo of TRL, and stage.args.loss_type=bnpo is ")
+    assert line.startswith("stage.loss_mean=responses means TRL's loss_type=grpo, but stage.args.loss_type=bnpo is ")

@@ -39,9 +39,10 @@ def test_all_prompts_too_long_is_an_error(irm):
 def test_a_prompt_longer_than_the_model_is_an_error_where_asked(irm):
     ran = irm("model.random.max_position_embeddings=100", "stage.truncation=error", status=1)
     assert last_line(ran).startswith("the prompt toolworld-train-0-")
-    assert "does not fit: 96 are left by stage.max_prompt_length and by the model's context" in last_line(ran)
+    assert "does not fit: stage.max_prompt_length and the model's context" in last_line(ran)
+    assert "minus stage.max_new_tokens leave 96;" in last_line(ran)
     ran = irm("stage.max_prompt_length=90", "stage.truncation=error", status=1)
-    assert "does not fit: 90 are left by stage.max_prompt_length" in last_line(ran)
+    assert "minus stage.max_new_tokens leave 90;" in last_line(ran)
 
 
 def test_room_for_the_call_alone_is_an_error(irm):

@@ -1,0 +1,220 @@
+"""benchmark=python_tools: a user's own functions, their schemas, their state, and the errors of their files."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Callable
+
+import pytest
+from omegaconf import OmegaConf
+
+from tests.support.composition import composed
+from tests.support.environment_samples import says
+from tltrain.config import PythonToolsConversations
+from tltrain.environments import python_tools, registry
+from tltrain.environments.golden import GoldenCalls
+from tltrain.environments.loop import Conversation, ConversationSettings, converse
+from tltrain.errors import TltrainError
+from tltrain.trajectory import Call
+
+MODULE = '''
+"""Lamps."""
+import json as _json
+from dataclasses import dataclass
+from typing import Literal
+
+on = []
+
+
+def switch(lamp: str, state: Literal["on", "off"] = "on") -> str:
+    """Switch a lamp.
+
+    Args:
+        lamp: Its name.
+        state: Whether it is on.
+    """
+    on.append(lamp) if state == "on" else on.remove(lamp)
+    return f"{lamp} is {state}"
+
+
+def count() -> int:
+    """Count the lamps that are on."""
+    return len(on)
+
+
+def hang() -> None:
+    """Wait for ever."""
+    while True:
+        pass
+
+
+def _right(answer: str) -> bool:
+    return on == ["a"] and "one" in answer
+
+
+def _broken():
+    return "perhaps"
+'''
+
+
+@pytest.fixture
+def files(tmp_path) -> Callable[..., OmegaConf]:
+    """`files(*tasks, module=MODULE, **keys)`: the keys of a benchmark over these files."""
+
+    def write(*tasks: dict, module: str = MODULE, **keys):
+        (tmp_path / "lamps.py").write_text(textwrap.dedent(module))
+        (tmp_path / "tasks.jsonl").write_text("".join(json.dumps(task) + "\n" for task in tasks))
+        paths = {"module": str(tmp_path / "lamps.py"), "path": str(tmp_path / "tasks.jsonl"), "time_limit": 1.0}
+        schema = OmegaConf.structured(PythonToolsConversations)
+        return OmegaConf.merge(schema, {"name": "python_tools", **paths, **keys})
+
+    return write
+
+
+def hold(benchmark, *said: str, **settings) -> list[Conversation]:
+    """Hold a conversation about each task, all with these words."""
+    world = registry.World(benchmark)
+    world.prepare()
+    return converse(
+        world.tasks(0), world.environment, says(*said), ConversationSettings(max_turns=9, **settings), parallel=4
+    )
+
+
+def question(text: str = "Switch on a.", **fields) -> dict:
+    return {"question": text, **fields}
+
+
+def test_documented_functions_are_the_tools_and_finish_is_one_more(files):
+    (found,) = hold(files(question(check="_right", scenario="lamps")), 'finish(answer="")')
+    switch, count, _, finish = found.tools
+    assert [tool.name for tool in found.tools] == ["switch", "count", "hang", "finish"]
+    assert (switch.description, count.description) == ("Switch a lamp.", "Count the lamps that are on.")
+    assert switch.properties["state"] == {"type": "string", "enum": ["on", "off"], "description": "Whether it is on."}
+    assert switch.required == ("lamp",) and finish.required == ("answer",)
+    assert (found.task.id, dict(found.task.meta)) == ("tasks/1", {"scenario": "lamps"})
+
+
+def test_state_is_the_conversations_own(files):
+    found = hold(files(question(), question()), 'switch(lamp="a")', "count()", 'finish(answer="")')
+    assert [[m.text for m in one.messages if m.role == "tool"] for one in found] == [['"a is on"', "1"]] * 2
+
+
+def test_an_error_or_a_hang_costs_a_turn_and_not_the_conversation(files):
+    (found,) = hold(
+        files(question()), 'switch(lamp="a", state="off")', "hang()", "count()", 'finish(answer="")', rule=None
+    )
+    assert [call.error is not None for call in found.calls] == [True, True, False, False]
+    assert found.messages[2].text == "Error: list.remove(x): x not in list"
+    assert "took longer than 1 s" in found.messages[4].text
+    assert found.ended == "finish"
+
+
+OUTCOMES = [
+    ({"check": "_right"}, ['switch(lamp="a")', 'finish(answer="one")'], {"success": True, "check": True}),
+    ({"check": "_right"}, ['switch(lamp="b")', 'finish(answer="one")'], {"success": False, "check": False}),
+    ({"check": "_right"}, ['switch(lamp="a")', 'finish(answer="two")'], {"success": False, "check": False}),
+    ({"answer": 12}, ['finish(answer="There are 12.")'], {"success": True, "answer": True, "missing": []}),
+    ({"answer": [12, "a b"]}, ['finish(answer="12")'], {"success": False, "answer": False, "missing": ["a b"]}),
+    ({"calls": ["count()"]}, ["count()", 'finish(answer="")'], {"success": True, "calls": True}),
+    ({"calls": ["count()"]}, ['finish(answer="")'], {"success": False, "calls": False}),
+    ({"calls": ["count()"]}, ["count()", "count()", 'finish(answer="")'], {"success": False, "calls": False}),
+    ({"calls": []}, ['finish(answer="")'], {"success": True, "calls": True}),
+    ({}, ['finish(answer="")'], {"success": None}),
+]
+
+
+def test_the_outcome(files):
+    benchmark = files(*(question(id=str(number), **fields) for number, (fields, _, _) in enumerate(OUTCOMES)))
+
+    def answer(samples):
+        return [OUTCOMES[int(one.id.partition("#")[0])][1][int(one.id.partition("#")[2]) - 1] for one in samples]
+
+    make = python_tools.make(benchmark)
+    found = converse(python_tools.tasks(benchmark, 0), make, answer, ConversationSettings(max_turns=9), parallel=4)
+    assert [dict(one.outcome) for one in found] == [expected for _, _, expected in OUTCOMES]
+
+
+def test_a_public_function_that_checks_outcomes_is_no_tool(files):
+    toolbox = files(question(check="right"), module=MODULE.replace("_right", "right"))
+    assert "right" not in {tool.name for tool in python_tools._toolbox(toolbox).tools}
+    with pytest.raises(TltrainError, match=r"right: expected a docstring .* name begins with _ is no tool"):
+        python_tools.tasks(files(question(), module=MODULE.replace("_right", "right")), 0)
+
+
+def test_a_check_that_does_not_tell_breaks_its_conversation_alone(files):
+    found = hold(files(question(check="_broken"), question(check="_right")), 'finish(answer="")')
+    assert [one.ended for one in found] == ["environment error", "finish"]
+    assert '_broken of lamps.py: expected True or False, found "perhaps"' in found[0].outcome["error"]
+
+
+def test_golden_calls_are_the_ceiling(files):
+    benchmark = files(
+        question(calls=[{"name": "switch", "arguments": {"lamp": "a"}}], answer="one", check="_right"),
+        question(calls=["switch(lamp='b')", "finish(answer='')"]),
+        question(),
+    )
+    tasks = python_tools.tasks(benchmark, 0)
+    golden = {task.id: python_tools.golden_calls(benchmark, task) for task in tasks}
+    assert golden["tasks/2"] == ((Call("switch", {"lamp": "b"}), Call("finish", {"answer": "Done."})),)
+    assert golden["tasks/3"] == ()
+    make = python_tools.make(benchmark)
+    found = converse(tasks, make, GoldenCalls(golden), ConversationSettings(max_turns=9), parallel=4)
+    assert [one.outcome["success"] for one in found] == [True, True, None]
+
+
+def documented(body: str, signature: str = "x: int", doc: str = '"""Do.\n\n    Args:\n        x: It.\n    """') -> str:
+    return f"def tool({signature}):\n    {doc}\n    {body}\n"
+
+
+@pytest.mark.parametrize(
+    ("module", "task", "message"),
+    [
+        ("def tool(x: int):\n    return x\n", {}, "tool: expected a docstring .* because it has no docstring"),
+        (documented("return x", "x"), {}, "tool: expected .* type hints .*Argument x is missing a type hint"),
+        (documented("return x", doc='"""Do."""'), {}, "tool: expected .* no description for the argument 'x'"),
+        (documented("return x", "*x: int"), {}, "tool: its parameter .*x: int has to be one that is given by name"),
+        ("async " + documented("return x"), {}, "tool: expected a function, found a coroutine"),
+        (documented("return x").replace("tool", "finish"), {}, "finish: ends the conversation and is always on offer"),
+        ("import no_such_module\n", {}, r"lamps.py: cannot be imported: .*no_such_module.* \(lamps.py, line 1\)"),
+        ("def f(:\n", {}, "lamps.py: cannot be imported: SyntaxError"),
+        ("raise SystemExit\n", {}, "lamps.py: cannot be imported: SystemExit"),
+        ("x = 1\n", {}, "lamps.py: expected documented functions, found no"),
+        (
+            MODULE,
+            {"calls": ["swich(lamp='a')"]},
+            r"record 1: calls\[0\]: expected a call of a tool of lamps.py, .*did yo",
+        ),
+        (MODULE, {"calls": ["switch(lmp='a')"]}, r"record 1: calls\[0\]: expected a call as lamps.py documents it"),
+        (MODULE, {"calls": ["switch"]}, r"record 1: calls\[0\]: expected a call such as order"),
+        (MODULE, {"calls": [3]}, r"record 1: calls\[0\]: expected an object"),
+        (MODULE, {"check": "wrong"}, "check: expected a function of lamps.py, found wrong"),
+        (MODULE, {"answer": {"a": 1}}, "record 1: answer: expected a text, a number or a list of them"),
+        (MODULE, {"question": None}, "record 1: question: expected"),
+    ],
+)
+def test_errors_are_one_line(files, module, task, message):
+    with pytest.raises(TltrainError, match=message) as found:
+        python_tools.tasks(files({"question": "?", **task}, module=module), 0)
+    assert "\n" not in str(found.value)
+
+
+def test_a_module_that_cannot_be_loaded_in_the_sandbox_is_told_before_the_first_conversation(files):
+    module = "import os\nopen(os.environ['LAMPS_SECRET_PLACE'])\n"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAMPS_SECRET_PLACE", __file__)
+        benchmark = files(question(), module=module + MODULE)
+        with pytest.raises(TltrainError, match=r"cannot be loaded where tools run, .*LAMPS_SECRET_PLACE"):
+            python_tools.make(benchmark)
+
+
+def test_missing_files(tmp_path):
+    keys = ["stage=eval", "benchmark=python_tools", "model=tiny"]
+    with pytest.raises(TltrainError, match=r"give benchmark.module=my_tools.py and benchmark.path=tasks.jsonl"):
+        python_tools.tasks(composed(*keys).benchmark, 0)
+    keys += [f"benchmark.path={tmp_path}/tasks.jsonl"]
+    with pytest.raises(TltrainError, match="there is no such file"):
+        python_tools.tasks(composed(*keys, f"benchmark.module={tmp_path}/none.py").benchmark, 0)
+    (tmp_path / "my-tools.py").write_text("")
+    with pytest.raises(TltrainError, match="expected a Python file such as"):
+        python_tools.tasks(composed(*keys, f"benchmark.module={tmp_path}/my-tools.py").benchmark, 0)

@@ -1,0 +1,179 @@
+"""stage=irm stage.rollout=conversation through the command line, on a small random model."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.command_line import Ran
+from tests.support.composition import mistake
+from tests.support.small_runs import SMALL, steps, weights
+from tltrain.evaluation.records import Transcript
+from tltrain.tracking import names
+from tltrain.training import reward_function
+
+CONVERSING = ("stage=irm", "stage.rollout=conversation", "reward=conversation")
+FEW = (
+    *("data.size=12", "stage.eval_size=1", "stage.max_new_tokens=6", "stage.args.max_steps=2"),
+    *("stage.args.gradient_accumulation_steps=2", "stage.samples_every=1"),
+)
+SHORT = "stage.environment={size: 6, max_turns: 3}"
+RANDOM_CRITIC = "stage.critic.init=random"  # a critic that starts at the reward of nonsense would have nothing to learn
+
+
+@pytest.fixture(scope="module")
+def ran(run_once) -> Ran:
+    return run_once(*CONVERSING, *SMALL, *FEW, SHORT)
+
+
+def test_a_run_at_its_defaults_but_for_sizes(ran):
+    assert {"model", "samples.jsonl", "transcripts.jsonl", "transcripts.html"} <= {f.name for f in ran.folder.iterdir()}
+    found = ran.metrics["train"]
+    assert (found["environment"], found["tasks"], found["group_size"]) == ("toolworld_multi", 6, 1)
+    assert [entry["conversations"] for entry in steps(ran)] == [2, 2]
+    logged = {f"irm/{name}" for entry in steps(ran) for name in entry if name != "step"}
+    assert logged <= {*names.IRM, *names.CONVERSATIONS}
+    assert {*names.CONVERSATIONS} <= logged
+
+
+def test_samples_are_conversations_to_read(ran):
+    samples, records = ran.lines("samples.jsonl"), ran.lines("transcripts.jsonl")
+    assert [row["step"] for row in samples] == [1, 1, 2, 2] == [row["step"] for row in records]
+    for sample, record in zip(samples, records, strict=True):
+        shown = Transcript.from_json(record)
+        assert sample["id"] == f"{shown.id}#0" and shown.id.startswith("toolworld-train")  # never the test's tools
+        assert (
+            sample["reward"]
+            == record["reward"]
+            == pytest.approx(sum(sum(parts.values()) for parts in record["rewards"].values()))
+        )
+        assert sample["sampled"].count("assistant (") == len(shown.calls) == 3 and sample["grade"] == "failure"
+    page = (ran.folder / "transcripts.html").read_text()
+    assert f"step 1: {records[0]['id']}" in page
+
+
+def test_the_same_seed_repeats_a_run(ran, tltrain):
+    again = tltrain(*CONVERSING, *SMALL, *FEW, SHORT)
+    assert weights(again) == weights(ran)
+    assert again.lines("transcripts.jsonl") == ran.lines("transcripts.jsonl")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["rloo", "grpo"])
+def test_conversations_about_a_task_are_compared(tltrain, algorithm):
+    ran = tltrain(*CONVERSING, *SMALL, *FEW, SHORT, f"stage.algorithm={algorithm}", "stage.group_size=2")
+    assert [entry["conversations"] for entry in steps(ran)] == [4, 4]
+    assert not (ran.folder / "critic").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("format=qwen3", "stage.learn_thoughts=false"),
+        ("stage.packing=turn", "stage.names=offered"),
+        ("model.lora.r=2",),
+    ],
+)
+def test_other_ways(tltrain, words):
+    ran = tltrain(*CONVERSING, *SMALL, *FEW, SHORT, *words)
+    assert all(entry["turns"] >= 1 for entry in steps(ran))
+
+
+OWN = """
+from tltrain.trajectory import Call, Message, Task, Tool, Turn
+
+class Tools:
+    def __init__(self, count: int = 3) -> None:
+        self.count = count
+
+    def tasks(self):
+        return [Task(f"own-{number}") for number in range(self.count)]
+
+    def environment(self):
+        return Flood()
+
+class Flood:
+    def reset(self, task):
+        return Turn((Tool("look", "Look.", {"type": "object", "properties": {}}),), (Message("user", "Look!"),))
+
+    def call(self, call):
+        raise SystemExit("a tool that ends the process")
+
+    def follow_up(self, answer):
+        return None
+
+    def outcome(self):
+        return {"success": None}
+
+    def close(self):
+        raise OSError("no way out")
+"""
+
+
+def test_an_environment_of_ones_own_that_fails_ends_no_run(tltrain, tmp_path):
+    (tmp_path / "own_tools.py").write_text(OWN)
+    found = ("--config-dir", str(tmp_path))
+    ran = tltrain(
+        *found, *CONVERSING, *SMALL, *FEW, "stage.environment={_target_: own_tools.Tools, count: 2, max_turns: 2}"
+    )
+    assert ran.status == 0 and ran.metrics["train"]["environment"] == "Tools"
+    assert "success" not in steps(ran)[0]  # nobody can tell
+
+
+# --- stopped and resumed ----------------------------------------------------------------------------------------------
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(tltrain, tmp_path, monkeypatch):
+    words = (*CONVERSING, *SMALL, SHORT, RANDOM_CRITIC, "stage.ppo_epochs=2", "stage.args.save_steps=1")
+    words = (*words, *(word for word in FEW if "max_steps" not in word), "stage.args.max_steps=4")
+    whole = tltrain(*words)
+    write = reward_function.SampleLog.write
+
+    def write_and_stop(self, step, records):
+        write(self, step, records)
+        if step == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(reward_function.SampleLog, "write", write_and_stop)
+    folder = tmp_path / "stopped"
+    tltrain(*words, folder=folder, status=130)
+    monkeypatch.undo()
+    resumed = tltrain(*words, "stage.resume=true", folder=folder)
+    assert "going on from" in (folder / "tltrain.log").read_text()
+    assert weights(resumed) == weights(whole)
+    for name in ("samples.jsonl", "transcripts.jsonl", "transcripts.html"):
+        assert (folder / name).read_bytes().replace(b"stopped", b"") == (whole.folder / name).read_bytes().replace(
+            whole.folder.name.encode(), b""
+        ), name
+
+
+# --- refused ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ("stage.rollout=conversation",),
+            "reward=table: prices single calls, and stage.rollout=conversation has whole",
+        ),
+        (("reward=conversation",), "reward=conversation: prices whole conversations"),
+        ((*CONVERSING[1:], "stage.algorithm=rejection"), "stage.algorithm=rejection samples single calls"),
+        ((*CONVERSING[1:], "stage.algorithm=rloo", "stage.group_size=1"), "rloo compares conversations"),
+        ((*CONVERSING[1:], "stage.algorithm=grpo", "stage.do_sample=false"), "grpo compares sampled conversations"),
+        ((*CONVERSING[1:], "stage.environment={name: toolworld}"), "stage.environment.name=toolworld: has single"),
+        ((*CONVERSING[1:], "stage.environment={name: nowhere}"), "stage.environment: expected one of bfcl"),
+        ((*CONVERSING[1:], "stage.environment={spilt: train}"), "spilt"),
+        ((*CONVERSING[1:], "stage.environment={_target_: nowhere.World}"), "stage.environment._target_=nowhere.World"),
+        ((*CONVERSING[1:], "stage.truncation=left"), "stage.truncation: stage.rollout=conversation reads no such key"),
+        (("stage.group_size=2",), "stage.group_size: stage.rollout=call reads no such key"),
+        ((*CONVERSING[1:], "stage.algorithm=grpo", "++stage.args.num_generations=4"), "num_generations"),
+    ],
+)
+def test_what_does_not_go_together_is_said_at_once(words, said):
+    assert said in mistake("stage=irm", *words)
+
+
+def test_a_test_split_is_warned_of(caplog, tltrain):
+    ran = tltrain(*CONVERSING, *SMALL, *FEW, "stage.environment={size: 2, max_turns: 1, split: test}")
+    assert "trains with the tools of benchmark=toolworld" in (ran.folder / "tltrain.log").read_text()

@@ -1,0 +1,418 @@
+"""Tools of a user's own: the documented functions of a Python file, and a file of tasks for them.
+
+    benchmark.module    a Python file. Each public function is a tool: its docstring says what it does, and under
+                        `Args:` what each parameter means; type hints give the schema
+                        (`transformers.utils.get_json_schema`). Functions whose names begin with `_`, and those that
+                        check outcomes, are no tools.
+    benchmark.path      JSON lines, a task each:
+        question        what the user says
+        calls           golden calls, as text `order(book="Dune")` or as {"name", "arguments"}
+        answer          a text, a number or a list of them that the answer to the user has to state
+        check           a function of the module that returns whether the outcome is right; it is given the answer to
+                        the user where it has a parameter `answer`
+
+A task needs none of the last three. It is solved if its answer is stated and its check returns true; with golden calls
+alone, if they are made, in any order, and no other call succeeds; with none of them nobody can tell. All other fields
+are kept in `Task.meta`, by whose `scenario` results are split.
+
+The functions run in a `Sandbox`, a process for each conversation, so that its state (the module's variables) is the
+conversation's own. A call that dies or hangs is answered with an error, and the next one finds the module as it is when
+loaded. Tools that draw random numbers or read the clock do not repeat.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+from tltrain.config import PythonToolsConversations
+from tltrain.data.reading import expect, expect_tools, member, optional, read_file, rest, shown
+from tltrain.environments import Environment
+from tltrain.environments.sandbox import Isolation, Limits, Sandbox, isolation
+from tltrain.environments.sandbox_library import readable
+from tltrain.environments.sandbox_machine import tool_user
+from tltrain.errors import FieldError, TltrainError, suggestion
+from tltrain.formats.calls import CallSyntaxError, read_call
+from tltrain.grading import grade
+from tltrain.runtime import own_code, targets
+from tltrain.toolworld.environment import Fact, missing_facts
+from tltrain.trajectory import FINISH, Call, Message, Task, Tool, Turn
+
+END = Tool(
+    FINISH,
+    "End the task and give the user the answer.",
+    {
+        "type": "object",
+        "properties": {"answer": {"type": "string", "description": "The answer, in a short sentence."}},
+        "required": ["answer"],
+    },
+)
+FIELDS = ("question", "calls", "answer", "check", "id")
+ERROR = "Error: "
+"""How a sandbox begins an error; a text that a tool returns begins with a quotation mark."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A line of the file of tasks. `golden` is None where it has no calls."""
+
+    question: str
+    golden: tuple[Call, ...] | None
+    facts: tuple[Fact, ...]
+    check: str | None
+    meta: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Toolbox:
+    """A module's tools, and tasks for them.
+
+    Attributes:
+        tools: what is on offer; `finish` is the last.
+        hears_answer: for each function that checks outcomes, whether it has a parameter `answer`.
+    """
+
+    file: Path
+    tools: tuple[Tool, ...]
+    hears_answer: Mapping[str, bool]
+    problems: Mapping[str, Problem]
+
+    @property
+    def callable(self) -> frozenset[str]:
+        """The functions that may be called in the sandbox."""
+        return frozenset(tool.name for tool in self.tools[:-1]) | frozenset(self.hears_answer)
+
+
+# --- what the registry asks for ---------------------------------------------------------------------------------------
+
+
+def tasks(benchmark: PythonToolsConversations, seed: int) -> list[Task]:
+    """Return the tasks of `benchmark.path` in their order.
+
+    Raises:
+        TltrainError: a file is missing, the module cannot be imported, a function is not documented, or a task is not
+            as the module describes it.
+    """
+    return [Task(identity, problem.meta) for identity, problem in _toolbox(benchmark).problems.items()]
+
+
+def golden_calls(benchmark: PythonToolsConversations, task: Task) -> tuple[tuple[Call, ...], ...]:
+    """Return the golden calls of a task's only turn, and `finish` with its answer; nothing where it has none."""
+    problem = _toolbox(benchmark).problems[task.id]
+    if problem.golden is None:
+        return ()
+    answer = ", ".join(map(str, problem.facts)) or "Done."
+    return ((*problem.golden, Call(FINISH, {"answer": answer})),)
+
+
+def isolated(benchmark: PythonToolsConversations) -> Isolation:
+    """Return how far this machine isolates the tools. Raises TltrainError: less than `benchmark.isolation` asks for."""
+    return isolation(str(benchmark.isolation), benchmark.network)
+
+
+def make(benchmark: PythonToolsConversations) -> Callable[[], Environment]:
+    """Return a factory of environments, after the module has been loaded once as it will be for conversations.
+
+    Raises:
+        TltrainError: see `tasks`; the module cannot be loaded in the sandbox, or this machine isolates tools less than
+            `benchmark.isolation` asks for.
+    """
+    toolbox, level = _toolbox(benchmark), isolated(benchmark).level
+    folder = toolbox.file.parent
+    limits = Limits(seconds=benchmark.time_limit, memory=benchmark.memory_limit, output=benchmark.max_output)
+    source = readable(folder, tool_user(level))
+
+    def session() -> Sandbox:
+        return Sandbox(folder, toolbox.file.stem, toolbox.callable, limits, benchmark.network, level, source)
+
+    with session() as trial:
+        if (problem := trial.loaded()) is not None:
+            raise TltrainError(
+                f"benchmark.module={benchmark.module}: cannot be loaded where tools run, without network and other "
+                f"files: {problem.removeprefix(ERROR)}"
+            )
+    return lambda: PythonTools(toolbox, session)
+
+
+class PythonToolsTasks:
+    """The conversations with a user's Python tools, for `tltrain.environments.registry`."""
+
+    def __init__(self, benchmark: PythonToolsConversations) -> None:
+        self.benchmark = benchmark
+
+    def tasks(self, seed: int) -> list[Task]:
+        """Return the tasks; see `tasks`."""
+        return tasks(self.benchmark, seed)
+
+    @cached_property
+    def _make(self) -> Callable[[], Environment]:
+        return make(self.benchmark)
+
+    def prepare(self) -> None:
+        """Load the module once, as it will be loaded for conversations."""
+        self._make  # noqa: B018 (made once, here)
+
+    def environment(self) -> Environment:
+        """Return a new environment."""
+        return self._make()
+
+    def golden(self, task: Task) -> tuple[tuple[Call, ...], ...]:
+        """Return the golden calls of a task; see `golden_calls`."""
+        return golden_calls(self.benchmark, task)
+
+    def isolation(self) -> Isolation:
+        """Return how far this machine isolates the tools; see `isolated`."""
+        return isolated(self.benchmark)
+
+
+class PythonTools:
+    """The world of one task: the module in a process of its own, which starts with the first call."""
+
+    def __init__(self, toolbox: Toolbox, session: Callable[[], Sandbox]) -> None:
+        self._toolbox, self._session = toolbox, session
+        self._problem: Problem | None = None
+        self._sandbox: Sandbox | None = None
+        self._answer: str | None = None
+        self._made: list[Call] = []
+        self.failed: bool | None = None
+        """Whether the last call was answered with an error."""
+
+    def reset(self, task: Task) -> Turn:
+        """Begin with the question."""
+        self.close()
+        self._problem, self._sandbox = self._toolbox.problems[task.id], self._session()
+        self._answer, self._made = None, []
+        return Turn(self._toolbox.tools, (Message("user", self._problem.question),))
+
+    def call(self, call: Call) -> str:
+        """Return what the function returns, as JSON, or an error as text."""
+        _, sandbox = self._conversation()
+        if call.name not in {tool.name for tool in self._toolbox.tools[:-1]}:
+            self.failed = True
+            return f"{ERROR}there is no tool named {call.name}"
+        answer = sandbox.call(call.name, call.arguments)
+        self.failed = answer.startswith(ERROR)
+        if not self.failed:
+            self._made.append(call)
+        return answer
+
+    def follow_up(self, answer: str | None) -> None:
+        """Note the answer to the user, who says no more."""
+        self._answer = answer or ""
+
+    def outcome(self) -> Mapping[str, Any]:
+        """Return `success`, and for each of `answer`, `check` and `calls` that decides it, whether it is right.
+
+        Raises:
+            RuntimeError: the function that checks the outcome does not return true or false.
+        """
+        problem, _ = self._conversation()
+        found: dict[str, Any] = {}
+        if problem.facts:
+            found["missing"] = missing_facts(self._answer or "", problem.facts)
+            found["answer"] = self._answer is not None and not found["missing"]
+        if problem.check is not None:
+            found["check"] = self._checked(problem.check)
+        if not found and problem.golden is not None:
+            found["calls"] = _same(self._made, problem.golden, self._toolbox.tools)
+        verdicts = [found[name] for name in ("answer", "check", "calls") if name in found]
+        return {"success": all(verdicts) if verdicts else None, **found}
+
+    def close(self) -> None:
+        """End the tools' process."""
+        if self._sandbox is not None:
+            self._sandbox.close()
+        self._sandbox = self._problem = None
+
+    def _checked(self, check: str) -> bool:
+        _, sandbox = self._conversation()
+        given = {"answer": self._answer or ""} if self._toolbox.hears_answer[check] else {}
+        verdict = sandbox.call(check, given)
+        if verdict not in ("true", "false"):
+            raise RuntimeError(f"{check} of {self._toolbox.file.name}: expected True or False, found {verdict}")
+        return verdict == "true"
+
+    def _conversation(self) -> tuple[Problem, Sandbox]:
+        if self._problem is None or self._sandbox is None:
+            raise RuntimeError("`reset` starts a conversation; none has been started")
+        return self._problem, self._sandbox
+
+
+def _same(made: Sequence[Call], golden: Sequence[Call], tools: Sequence[Tool]) -> bool:
+    """Return whether the calls are the golden ones, in any order."""
+    left = list(golden)
+    for call in made:
+        equal = next((one for one in left if grade(call, one, tools).cf), None)
+        if equal is None:
+            return False
+        left.remove(equal)
+    return not left
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def _toolbox(benchmark: PythonToolsConversations) -> Toolbox:
+    for name in ("module", "path"):
+        if getattr(benchmark, name) is None:
+            raise TltrainError(
+                "benchmark=python_tools runs tools of your own: give benchmark.module=my_tools.py and "
+                "benchmark.path=tasks.jsonl"
+            )
+    file = Path(str(benchmark.module))
+    if not file.is_file():
+        raise TltrainError(f"benchmark.module={file}: there is no such file")
+    if file.suffix != ".py" or not file.stem.isidentifier():
+        raise TltrainError(f"benchmark.module={file}: expected a Python file such as my_tools.py")
+    versions = tuple(Path(path).stat().st_mtime_ns for path in (file, str(benchmark.path)) if Path(path).exists())
+    return _read(file.resolve(), str(benchmark.path), versions)
+
+
+@cache
+def _read(file: Path, path: str, versions: tuple[int, ...]) -> Toolbox:
+    """Read both files; `versions` change with them."""
+    functions = _functions(file)
+    checks = {}
+    for line in read_file(path, _check_names):
+        if line is not None:
+            if line not in functions:
+                near = suggestion(line, functions)
+                raise TltrainError(f"{path}: check: expected a function of {file.name}, found {line}{near}")
+            checks[line] = "answer" in inspect.signature(functions[line]).parameters
+    tools = tuple(
+        _tool(file, name, function)
+        for name, function in functions.items()
+        if not name.startswith("_") and name not in checks
+    )
+    if not tools:
+        raise TltrainError(f"{file}: expected documented functions, found no function whose name begins without _")
+    offered = (*tools, END)
+    problems: dict[str, Problem] = {}
+
+    def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[tuple[str, Problem]]:
+        record = expect(record, dict, "record")
+        identity = str(record.get("id", f"{Path(path).stem}/{number}"))
+        if identity in problems:
+            raise FieldError("id", "another one in each record", identity)
+        yield identity, _problem(record, offered, file)
+
+    for identity, problem in read_file(path, parse):
+        problems[identity] = problem
+    return Toolbox(file, offered, checks, problems)
+
+
+def _check_names(record: Any, number: int, notes: Counter[str]) -> list[str | None]:
+    return [optional(expect(record, dict, "record"), "check", "") or None]
+
+
+def _problem(record: dict[str, Any], tools: Sequence[Tool], file: Path) -> Problem:
+    calls = optional(record, "calls", [])
+    golden = [_golden(entry, f"calls[{i}]", tools, file) for i, entry in enumerate(calls)]
+    answer = record.get("answer")
+    facts = [] if answer is None else answer if isinstance(answer, list) else [answer]
+    for fact in facts:
+        if isinstance(fact, bool) or not isinstance(fact, str | int | float):
+            raise FieldError("answer", "a text, a number or a list of them", shown(answer))
+    return Problem(
+        question=member(record, "question", str),
+        golden=None if record.get("calls") is None else tuple(call for call in golden if call.name != FINISH),
+        facts=tuple(facts),
+        check=optional(record, "check", "") or None,
+        meta=rest(record, *FIELDS),
+    )
+
+
+def _golden(entry: Any, where: str, tools: Sequence[Tool], file: Path) -> Call:
+    if isinstance(entry, str):
+        try:
+            call = read_call(entry)
+        except CallSyntaxError as error:
+            raise FieldError(where, "a call such as order(book='Dune')", f"{entry} ({error})") from None
+    else:
+        entry = expect(entry, dict, where)
+        call = Call(member(entry, "name", str, where), optional(entry, "arguments", {}, where))
+    names = [tool.name for tool in tools]
+    if call.name not in names:
+        raise FieldError(where, f"a call of a tool of {file.name}", f"{call.name}{suggestion(call.name, names)}")
+    if wrong := grade(call, None, tools).contradictions:
+        raise FieldError(where, f"a call as {file.name} documents it", f"{entry} ({'; '.join(wrong)})")
+    return call
+
+
+def documented_tools(file: Path) -> tuple[Tool, ...]:
+    """Return the documented functions of a Python file as tools, without those whose names begin with `_`.
+
+    The file is imported here to read its documentation; its functions run in a `Sandbox` alone.
+
+    Raises:
+        TltrainError: it cannot be imported, it has no such function, or one is not documented.
+    """
+    if not file.stem.isidentifier():
+        raise TltrainError(f"{file}: expected a Python file with the name of a module, such as my_tools.py")
+    functions = _functions(file.resolve())
+    tools = tuple(_tool(file, name, function) for name, function in functions.items() if not name.startswith("_"))
+    if not tools:
+        raise TltrainError(f"{file}: expected documented functions, found no function whose name begins without _")
+    return tools
+
+
+def _functions(file: Path) -> dict[str, FunctionType]:
+    """Import a file and return the functions that it defines, in their order.
+
+    Raises:
+        TltrainError: it cannot be imported.
+    """
+    name = f"tools_of_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None  # of a Python file
+    module = importlib.util.module_from_spec(spec)
+    own_code.find([file.parent])  # for what it imports from beside it
+    sys.modules[name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise TltrainError(f"{file}: cannot be imported: {targets.told(error)}") from error
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, FunctionType) and value.__module__ == module.__name__
+    }
+
+
+def _tool(file: Path, name: str, function: FunctionType) -> Tool:
+    """Return the documentation of a function.
+
+    Raises:
+        TltrainError: it is not documented, lacks a type hint, or cannot be called by a model.
+    """
+    from transformers.utils import get_json_schema  # here, since `--help` needs no transformers
+    from transformers.utils.chat_template_utils import DocstringParsingException, TypeHintParsingException
+
+    where = f"{file}: {name}"
+    if name == FINISH:
+        raise TltrainError(f"{where}: ends the conversation and is always on offer: give the function another name")
+    if inspect.iscoroutinefunction(function):
+        raise TltrainError(f"{where}: expected a function, found a coroutine (async def)")
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise TltrainError(f"{where}: its parameter {parameter} has to be one that is given by name")
+    try:
+        schema = get_json_schema(function)
+    except (DocstringParsingException, TypeHintParsingException, NameError, TypeError, ValueError) as error:
+        raise TltrainError(
+            f"{where}: expected a docstring with a line for each parameter under Args:, and type hints ({error}); "
+            "a function whose name begins with _ is no tool"
+        ) from error
+    try:
+        (tool,) = expect_tools([schema], name, Counter())
+    except FieldError as error:
+        raise TltrainError(f"{file}: {error}") from None
+    return tool

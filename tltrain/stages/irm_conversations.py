@@ -1,0 +1,266 @@
+"""stage=irm stage.rollout=conversation: what the policy talks about, what it earns, and what is shown of it.
+
+    python -m tltrain stage=irm stage.rollout=conversation reward=conversation model.path=outputs/pkt/TIME/model
+    python -m tltrain stage=irm stage.rollout=conversation reward=conversation "stage.environment={name: bfcl_multi}"
+
+Writes what stage=irm writes; `samples.jsonl` has whole conversations, `transcripts.jsonl` the same with the judgement
+and reward of each call, and `transcripts.html` for reading them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from tltrain.data.rules import named_rule
+from tltrain.entry import chosen_benchmarks
+from tltrain.environments import registry
+from tltrain.environments.loop import ConversationSettings
+from tltrain.errors import TltrainError
+from tltrain.evaluation.records import TRANSCRIPTS, Transcript
+from tltrain.grading import Outcome
+from tltrain.runtime import distributed, json_files, redact, runs, terminal
+from tltrain.stages.evaluations.conversations import transcript
+from tltrain.stages.irm_prompts import with_answer_limit
+from tltrain.tokens.prompts import answer_limit
+from tltrain.trajectory import Trajectory
+from tltrain.views import transcripts
+
+if TYPE_CHECKING:
+    from tltrain.environments.loop import Conversation
+    from tltrain.stages.training_runs import TrainingRun
+    from tltrain.tokens.encoder import Encoder
+    from tltrain.training.conversation_ppo import Judge, RewardedConversation
+    from tltrain.training.conversation_rollout import Conversations, World
+    from tltrain.training.reward_function import SampleRecord
+    from tltrain.training.rollout import Sampling
+
+log = logging.getLogger(__name__)
+
+GROUP_SIZE = {"ppo": 1, "rloo": 4, "grpo": 4}
+"""Conversations about each task of a step where `stage.group_size` is null."""
+
+
+def is_rollout(cfg: DictConfig) -> bool:
+    """Return whether the stage samples whole conversations."""
+    return cfg.stage.rollout.name == "conversation"
+
+
+def group_size(cfg: DictConfig) -> int:
+    """Return how many conversations about each task a step has."""
+    return cfg.stage.group_size or GROUP_SIZE[cfg.stage.algorithm.name]
+
+
+def world(cfg: DictConfig, max_prompt_length: int | None) -> World:
+    """Return where conversations are held.
+
+    Raises:
+        TltrainError: there is no such environment, it cannot be made here, or it has no tasks.
+    """
+    from tltrain.training.conversation_rollout import World
+
+    name, node = chosen_benchmarks.environment(cfg.stage)
+    own = registry.World(node)
+    with terminal.status(f"reading the tasks of {name}"):
+        tasks = own.tasks(cfg.seed)[: node.limit]
+        own.prepare()
+    if not tasks:
+        raise TltrainError(f"stage.environment, {name}: it has no tasks")
+    if node.name == "toolworld" and node.split == "test":
+        log.warning(
+            "stage.environment.split=test: trains with the tools of benchmark=toolworld, which then says nothing"
+        )
+    log.info("irm: %d tasks of %s, conversations of at most %d calls a turn", len(tasks), name, node.max_turns)
+    settings = ConversationSettings(node.max_turns, node.max_output, named_rule(cfg, _rule(cfg)))
+    return World(tasks, own.environment, settings, max_prompt_length, node.parallel, cfg.stage.generation_batch_size)
+
+
+def _rule(cfg: DictConfig) -> str:
+    """Return the rule that says which tool answers are errors; MAE's controls are no rules of text."""
+    return cfg.stage.rule.name if cfg.stage.rule.name in ("paper", "strict") else "strict"
+
+
+def judge(cfg: DictConfig) -> Judge:
+    """Return what prices a conversation, beside its golden calls where the environment has some."""
+    from tltrain.training import pricing
+
+    _, node = chosen_benchmarks.environment(cfg.stage)
+    golden = registry.World(node).golden
+    price = pricing.configured_for_conversations(cfg.reward, cfg.stage.matching)
+
+    def priced(conversation: Conversation) -> Any:
+        return price(conversation, None if golden is None else golden(conversation.task))
+
+    return priced
+
+
+def limits(
+    cfg: DictConfig, train: Sequence[Trajectory], held_out: Sequence[Trajectory], encoder: Encoder, context: int | None
+) -> tuple[int, int | None]:
+    """Return the most tokens of an answer, and of the history before it.
+
+    The first is `stage.max_new_tokens`, else fits the calls of the data.
+    """
+    lengths = [] if cfg.stage.max_new_tokens is not None else encoder.answer_lengths([*train, *held_out])
+    most = answer_limit(lengths, cfg.stage.max_new_tokens, context, cfg.stage.max_prompt_length)
+    room = None if context is None else context - most
+    if room is not None and room < 1:
+        raise TltrainError(
+            f"stage.max_new_tokens={most} leaves no room for a prompt: the model's context is {context} tokens"
+        )
+    return most, min(filter(None, (room, cfg.stage.max_prompt_length)), default=None)
+
+
+def conversations(
+    cfg: DictConfig, prepared: TrainingRun, sampling: Callable[[TrainingRun], Sampling]
+) -> tuple[DictConfig, Conversations]:
+    """Return the configuration with the answer limit, and what the policy talks about.
+
+    Args:
+        sampling: returns the settings of sampling of a training.
+    """
+    from tltrain.inference import generation
+    from tltrain.training.conversation_ppo import BASELINES
+    from tltrain.training.conversation_rollout import Conversations
+
+    most, longest = limits(cfg, prepared.train, prepared.held_out, prepared.encoder, generation.context(prepared.model))
+    cfg = with_answer_limit(cfg, most)
+    own = world(cfg, longest)
+    stage, size = cfg.stage, group_size(cfg)
+    log.info(
+        "irm: %d conversations about each task of a step; an answer has at most %d tokens, a history %s",
+        *(size, most, "any number" if longest is None else longest),
+    )
+    log.info(
+        "plan: memory and time depend on how long the conversations become; stage=plan estimates the longest allowed"
+    )
+    return cfg, Conversations(
+        own,
+        sampling(replace(prepared, cfg=cfg)),
+        prepared.encoder,
+        size,
+        stage.packing.name,
+        BASELINES.get(stage.algorithm.name),
+    )
+
+
+def report(cfg: DictConfig, asked: Conversations) -> dict[str, Any]:
+    """Return the counts for `metrics.json`."""
+    name, _ = chosen_benchmarks.environment(cfg.stage)
+    return {
+        "environment": name,
+        "tasks": len(asked.rows),
+        "group_size": asked.group_size,
+        "max_new_tokens": cfg.stage.max_new_tokens,
+    }
+
+
+# --- what is shown ----------------------------------------------------------------------------------------------------
+
+
+def record(step: int, one: RewardedConversation) -> SampleRecord:
+    """Return a conversation as a line of `samples.jsonl`."""
+    from tltrain.training.reward_function import SampleRecord
+
+    said, rewards = one.conversation, {turn.message: turn.reward for turn in one.rewards}
+    first = next((at for at, message in enumerate(said.messages) if message.role == "assistant"), len(said.messages))
+    shown = _transcript(one)
+    success = said.outcome.get("success")
+    return SampleRecord(
+        step=step,
+        id=f"{said.task.id}#{said.task.meta.get('rollout', 0)}",
+        prompt="\n".join(message.text for message in said.messages[:first]),
+        sampled="\n".join(_said(shown, at, rewards.get(at)) for at, _ in enumerate(said.messages) if at >= first),
+        grade={True: "success", False: "failure", None: "unknown"}[success if isinstance(success, bool) else None],
+        reward=one.reward,
+        reason=f"ended: {said.ended}",
+        ended=said.ended == "finish",
+    )
+
+
+def _said(shown: Transcript, at: int, reward: float | None) -> str:
+    message = shown.messages[at]
+    if message.role != "assistant":
+        return f"{message.role}: {message.content}"
+    texts = [call.text for call in shown.calls if call.message == at] or [message.content]
+    wrong = [call.reason or call.error or "" for call in shown.calls if call.message == at and (call.de or call.ce)]
+    return f"assistant ({0.0 if reward is None else reward:+g}): {' '.join(texts)}" + "".join(f" [{w}]" for w in wrong)
+
+
+def _transcript(one: RewardedConversation) -> Transcript:
+    return transcript(one.conversation)
+
+
+class ConversationLog:
+    """Log some conversations every `every` steps, to `samples.jsonl`, `transcripts.jsonl` and a tracker.
+
+    Args:
+        samples: writes the lines of `samples.jsonl`; it says which steps are due.
+    """
+
+    def __init__(self, folder: Path, samples: Any) -> None:
+        self.path, self.samples = folder / TRANSCRIPTS, samples
+
+    def forget_after(self, step: int) -> None:
+        """Remove the conversations of steps after `step`, which are run again after resuming."""
+        self.samples.forget_after(step)
+        if distributed.leads() and self.path.is_file():
+            lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
+            runs.write_lines(self.path, [line for line in lines if line and _step_of(line) <= step])
+
+    def __call__(self, step: int, rewarded: Sequence[RewardedConversation]) -> None:
+        """Log some of the conversations of step `step` (from 1), if an entry is due."""
+        if not self.samples.is_due(step):
+            return
+        shown = rewarded[: self.samples.count]
+        with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            for one in shown:
+                rewards = {turn.message: dict(turn.parts) for turn in one.rewards}
+                line = {"step": step, "reward": one.reward, "rewards": rewards, **_transcript(one).to_json()}
+                file.write(json.dumps(redact.known_in(line), ensure_ascii=False) + "\n")
+        self.samples.write(step, [record(step, one) for one in shown])
+
+    def page(self, title: str) -> None:
+        """Write `transcripts.html` from what was logged."""
+        if not distributed.leads() or not self.path.is_file():
+            return
+        lines = [json_files.parse(line) for line in self.path.read_text(encoding="utf-8").split("\n") if line]
+        records = [Transcript.from_json(line | {"id": f"step {line['step']}: {line['id']}"}) for line in lines]
+        with runs.writing(self.path.with_suffix(".html")) as file:
+            file.writelines(transcripts.page(title, records, {"conversations": str(len(records))}))
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json_files.parse(line)["step"]
+    except (ValueError, KeyError, TypeError):  # the line that was being written when the run was stopped
+        return float("inf")
+
+
+class FirstConversations:
+    """Warn if almost no call of the first rollout can be read."""
+
+    def __init__(self, unreadable: float) -> None:
+        self.unreadable, self.seen = unreadable, False
+
+    def __call__(self, step: int, rewarded: Sequence[RewardedConversation]) -> None:
+        """Check the conversations of step `step` (from 1); only the first step counts."""
+        calls = [call for one in rewarded for call in one.conversation.calls]
+        if self.seen or step > 1 or not calls:
+            return
+        self.seen = True
+        wrong = sum(call.outcome in (Outcome.FORMAT_ERROR, Outcome.WORDS_BEFORE_CALL) for call in calls)
+        if wrong >= self.unreadable * len(calls):
+            log.warning(
+                "%d of the %d calls of the first conversations cannot be read: the model does not know the format yet "
+                "and cannot learn it from these rewards; train it with stage=sft or stage=pkt first, and start from "
+                "there with model.path=outputs/pkt/latest/model",
+                wrong,
+                len(calls),
+            )

@@ -1,0 +1,288 @@
+"""IRM for whole conversations: PPO, or the comparison of conversations about the same task, over the policy's turns.
+
+A step holds conversations (`conversation_rollout`), prices them (`conversation_reward`) and trains on the policy's
+answers. Every token of an answer has the same advantage, that of its turn:
+
+    PPO          reward_t = price of turn t - kl * sum over its tokens of (logprob - reference)
+                 value_t  = the critic's value before the first learned token of turn t
+                 advantages and returns by generalized advantage estimation over turns (`credit.turn_advantages`);
+                 the critic learns the return of a turn before each of its tokens
+    RLOO, GRPO   the sum of these rewards, compared with those of the group (`credit.group_advantages`); no critic
+
+What users and tools say is context: no loss, no KL and no value is computed there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import compress, pairwise
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from tltrain.environments.loop import Conversation
+from tltrain.errors import TltrainError
+from tltrain.tokens.encoder import Encoder
+from tltrain.tokens.layout import Branch
+from tltrain.tokens.prompts import PromptTree
+from tltrain.training import conversation_rollout, credit, engines, rollout, update_batches
+from tltrain.training.conversation_reward import TurnReward, part_sums, usable
+from tltrain.training.conversation_rollout import Conversations, SampledConversation, SampledTurn
+from tltrain.training.ppo import PPOTrainer
+from tltrain.training.rollout_metrics import DOCUMENTATION_ERRORS, ConversationMetrics
+from tltrain.trajectory import Task
+
+BASELINES = {"rloo": "leave_one_out", "grpo": "standardized"}
+"""`stage.algorithm` -> what a conversation's return is compared with (`credit.group_advantages`)."""
+
+Judge = Callable[[Conversation], tuple[TurnReward, ...]]
+"""Prices a conversation: a reward for each assistant message."""
+
+
+@dataclass(frozen=True, slots=True)
+class RewardedConversation:
+    """A sampled conversation with the reward of each of its turns."""
+
+    sampled: SampledConversation
+    rewards: tuple[TurnReward, ...]
+
+    @property
+    def reward(self) -> float:
+        """The sum over all turns."""
+        return math.fsum(turn.reward for turn in self.rewards)
+
+    @property
+    def conversation(self) -> Conversation:
+        """What was said."""
+        return self.sampled.conversation
+
+
+@dataclass(frozen=True, slots=True)
+class RewardedTurn:
+    """An answer that is learned, with its reward.
+
+    Attributes:
+        learned: which of its tokens are learned; None: all. conversation: the number of its conversation.
+    """
+
+    turn: SampledTurn
+    reward: float
+    learned: list[bool] | None
+    conversation: int
+
+
+def mean_return(
+    model: PreTrainedModel, asked: Conversations, judge: Judge, *, bf16: bool, seed: int, tasks: int = 8
+) -> float:
+    """Return the mean over turns of the rewards from the turn on, as the critic's initial value.
+
+    Args:
+        tasks: number of conversations to hold, about tasks spread over all.
+    """
+    chosen = asked.rows[:: max(len(asked.rows) // tasks, 1)][:tasks]
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+        held = conversation_rollout.hold(model.eval(), replace(asked, group_size=1), chosen, seed)
+    found: list[float] = []
+    for own in held:
+        for one in own:
+            rewards = [turn.reward for turn in judge(one.conversation)]
+            found += [math.fsum(rewards[at:]) for at in range(len(rewards))]
+    return sum(found) / len(found) if found else 0.0
+
+
+def rewarded_turns(
+    one: RewardedConversation, encoder: Encoder, learn_thoughts: bool, conversation: int
+) -> list[RewardedTurn]:
+    """Return the turns of a conversation that have a token to learn, with their rewards.
+
+    The reward of a turn without one counts for the turn before.
+    """
+    rewards = {turn.message: turn.reward for turn in one.rewards}
+    found: list[RewardedTurn] = []
+    for turn in one.sampled.turns:
+        flags = conversation_rollout.learned_flags(encoder, turn, learn_thoughts)
+        reward = rewards.get(turn.message, 0.0)
+        if flags is None or any(flags):
+            found.append(RewardedTurn(turn, reward, flags, conversation))
+        elif found:
+            last = found.pop()
+            found.append(RewardedTurn(last.turn, last.reward + reward, last.learned, conversation))
+    return found
+
+
+def rows_of(tasks: Sequence[Sequence[Sequence[RewardedTurn]]], packing: str) -> list[list[Branch]]:
+    """Return the rows of a batch: for each task one with its conversations, or for each answer one of its own.
+
+    Args:
+        tasks: for each task its conversations, as turns that are learned.
+    """
+    if packing == "turn":
+        answers = [one for own in tasks for conversation in own for one in conversation]
+        return [[Branch(one.turn.prompt, one.turn.response, 0, one.learned)] for one in answers]
+    rows = []
+    for own in tasks:
+        row: list[Branch] = []
+        for conversation in own:
+            turns, flags = [one.turn for one in conversation], [one.learned for one in conversation]
+            row += conversation_rollout.branches(turns, flags, row[-1] if row else None)
+        rows.append(row)
+    return [row for row in rows if row]
+
+
+def spread(
+    rewards: torch.Tensor, values: torch.Tensor, conversations: torch.Tensor, *, gamma: float, lam: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return advantages and returns of the turns of several conversations, [M] each.
+
+    Args:
+        rewards, values: [M], of each turn. conversations: [M], the number of each turn's conversation; the turns of one
+            stand together, in their order.
+    """
+    advantages, returns = torch.zeros_like(rewards), torch.zeros_like(rewards)
+    for own in _each(conversations):
+        advantages[own], returns[own] = credit.turn_advantages(rewards[own], values[own], gamma, lam)
+    return advantages, returns
+
+
+def compared(rewards: torch.Tensor, conversations: torch.Tensor, groups: torch.Tensor, baseline: str) -> torch.Tensor:
+    """Return the advantage of each turn, [M], which is that of its conversation among those of its group.
+
+    Args:
+        rewards: [M], of each turn. conversations, groups: [M], the numbers of each turn's conversation and of its task.
+    """
+    parts = _each(conversations)
+    sums = torch.stack([rewards[own].sum() for own in parts]) if parts else rewards
+    first = torch.stack([groups[own][0] for own in parts]) if parts else groups
+    advantages = torch.zeros_like(rewards)
+    for own, advantage in zip(parts, credit.group_advantages(sums, first, baseline), strict=True):
+        advantages[own] = advantage
+    return advantages
+
+
+def _each(conversations: torch.Tensor) -> list[slice]:
+    """Return where the turns of each conversation stand."""
+    counts = torch.unique_consecutive(conversations, return_counts=True)[1].tolist()
+    ends = torch.tensor([0, *counts]).cumsum(0).tolist()
+    return [slice(start, end) for start, end in pairwise(ends)]
+
+
+class ConversationPPO(PPOTrainer):
+    """The trainer; a row of its dataset is a task.
+
+    It logs what `PPOTrainer` does, where a sample is an answer of the policy, and of conversations: `reward` and its
+    parts `reward/PART`, `success` (share of those whose outcome is known), `turns`, `conversation/END` (shares),
+    `conversations` (their number); `error/KIND`: shares of calls; `seconds_sampling`, of generation.
+    """
+
+    metrics = ConversationMetrics
+    prompts: Any
+
+    def _roll_out(self, batches: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
+        """Hold and price conversations about the step's tasks, and return a micro-batch for each of `batches`."""
+        step = self.state.global_step + 1
+        tasks = [task for batch in batches for task in batch]
+        held = self._hold(tasks, rollout.derive_seed(self.args.seed, step))
+        self._sums.add(seconds_generation=self._lap())
+        rewarded = [[RewardedConversation(one, self.judge(one.conversation)) for one in own] for own in held]
+        everything = [one for own in rewarded for one in own]
+        for one in everything:
+            if not math.isfinite(one.reward):
+                which = f"the reward of {one.conversation.task.id} is {one.reward}"
+                raise TltrainError(self._not_finite_message(which, step))
+        if self.is_world_process_zero():
+            self.on_samples(step, everything)
+        self._count(everything)
+        micro_batches, start = [], 0
+        for batch in batches:
+            micro_batches.append(self._micro_batch(rewarded[start : start + len(batch)]))
+            start += len(batch)
+        self._sums.add(seconds_scoring=self._lap())
+        return micro_batches
+
+    def _hold(self, tasks: Sequence[Task], seed: int) -> list[list[SampledConversation]]:
+        with engines.gathered_for_generation(self) as unwrapped:
+            policy = unwrapped.policy.eval()
+            if self.args.bf16 and policy.dtype != torch.bfloat16:
+                policy = self._sampling_copy.synced_with(policy)
+            try:
+                return conversation_rollout.hold(policy, self.prompts, tasks, seed, timed=self._timed)
+            except conversation_rollout.NotFinite as error:
+                raise TltrainError(self._not_finite_message(str(error), self.state.global_step + 1)) from error
+
+    def _micro_batch(self, rewarded: Sequence[Sequence[RewardedConversation]]) -> dict[str, Any]:
+        own = self.prompts
+        tasks: list[list[list[RewardedTurn]]] = []
+        groups: list[int] = []
+        for number, group in enumerate(rewarded):
+            tasks.append([])
+            for one in group:
+                if usable(one.conversation):
+                    turns = rewarded_turns(one, own.encoder, self.sampling.learn_thoughts, len(groups))
+                    tasks[-1].append(turns)
+                    groups.append(number)
+        turns = [one for task in tasks for conversation in task for one in conversation]
+        rows = rows_of(tasks, own.packing)
+        multiple = None if all(map(update_batches.is_chain, rows)) else self._tree_multiple
+        scores = [one.reward for one in turns]
+        laid_out = update_batches.batch_of(rows, scores, self.sampling.pad_id, multiple)
+        if self.sampling.offered is not None:
+            trees = [PromptTree(tuple(one.turn.prompt), (len(one.turn.prompt),), (one.turn.sample,)) for one in turns]
+            flags = None if self.sampling.learn_thoughts else [[one.learned or []] for one in turns]
+            responses = [[one.turn.response] for one in turns]
+            laid_out |= update_batches.allowed_tokens(self.sampling.offered, trees, responses, laid_out["index"], flags)
+        drawn = [list(compress(one.turn.logprobs, one.learned or [True] * len(one.turn.response))) for one in turns]
+        laid_out |= {
+            "drawn_logprobs": update_batches.padded(drawn, laid_out["mask"]),
+            "conversations": torch.tensor([one.conversation for one in turns], dtype=torch.long),
+            "groups": torch.tensor([groups[one.conversation] for one in turns], dtype=torch.long),
+        }
+        return rollout.to_device(laid_out, self.args.device) | {"samples": [one.turn.sample.id for one in turns]}
+
+    def _count(self, rewarded: Sequence[RewardedConversation]) -> None:
+        """Add what the conversations are like to the metrics."""
+        turns = [turn for one in rewarded for turn in one.sampled.turns]
+        calls = [call for one in rewarded for call in one.conversation.calls]
+        lengths = [len(turn.response) for turn in turns]
+        self.counts["sampled_calls"] += len(turns)
+        self.counts["sampled_tokens"] += sum(lengths)
+        known = [one for one in rewarded if one.conversation.outcome.get("success") is not None]
+        parts: dict[str, float] = {}
+        for one in rewarded:
+            for name, number in part_sums(one.rewards).items():
+                parts[f"reward/{name}"] = parts.get(f"reward/{name}", 0.0) + number
+            end = f"conversation/{one.conversation.ended.replace(' ', '_')}"
+            parts[end] = parts.get(end, 0.0) + 1
+        outcomes = [call.outcome for call in calls]
+        self._sums.add(
+            samples=len(turns),
+            response_length=sum(lengths),
+            prompt_tokens=sum(len(turn.prompt) for turn in turns),
+            ended=sum(turn.response[-1] in self.sampling.ends for turn in turns),
+            conversations=len(rewarded),
+            reward=math.fsum(one.reward for one in rewarded),
+            turns=len(turns),
+            checked=len(known),
+            success=sum(one.conversation.outcome["success"] is True for one in known),
+            calls=len(calls),
+            **parts,
+            **{f"error/{outcome.value}": outcomes.count(outcome) for outcome in DOCUMENTATION_ERRORS},
+            **{"error/tool": sum(call.ce for call in calls)},
+        )
+
+    def _credit(
+        self, inputs: dict[str, Any], old: torch.Tensor, reference: torch.Tensor, values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return advantages and returns, [M, R] each, which all tokens of a turn share."""
+        s, mask, conversations = self.settings, inputs["mask"], inputs["conversations"]
+        rewards = inputs["scores"].clamp(-s.reward_clip, s.reward_clip)
+        rewards = rewards - self.kl.coefficient * torch.where(mask, old - reference, 0.0).sum(dim=1)
+        baseline = self.prompts.baseline
+        if baseline is None:
+            advantages, returns = spread(rewards, values[:, 0], conversations, gamma=s.gamma, lam=s.lam)
+        else:
+            advantages = compared(rewards, conversations, inputs["groups"], baseline)
+            returns = torch.zeros_like(advantages)
+        return advantages[:, None] * mask, returns[:, None] * mask
