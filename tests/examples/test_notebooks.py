@@ -81,6 +81,9 @@ def test_a_model_is_trained_on_a_users_file_and_asked(place):
     check(place, printed)
 
 
+FEWER = {"stage=inspect": ("data.limit=6",), "stage=pkt": (*SMALL, "data.limit=6")}
+
+
 @needs_jupyter
 def test_the_cells_of_the_training_run_in_one_process(place, tltrain, monkeypatch):
     monkeypatch.chdir(place)
@@ -94,9 +97,7 @@ def test_the_cells_of_the_training_run_in_one_process(place, tltrain, monkeypatc
     def command(*words: str) -> None:
         (folder,) = (word.partition("=")[2] for word in words if word.startswith("hydra.run.dir="))
         own = [word for word in words if not word.startswith("hydra.run.dir=")]
-        said.append(
-            tltrain(*own, *(SMALL if words[0] in ("stage=inspect", "stage=pkt") else ()), folder=place / folder)
-        )
+        said.append(tltrain(*own, *FEWER.get(words[0], ()), folder=place / folder))
 
     names["tltrain"] = command
     for cell in cells[1:]:
