@@ -2,7 +2,7 @@
 
     python experiments/bench/sampling.py [--model tiny smollm2_135m] [--trajectories 6] [--rounds 3]
 
-The same prompts (every call of the first generated trajectories, those of one trajectory a tree), temperature and limit,
+The same prompts (every call of the first generated trajectories, those of one trajectory a tree), temperature, limit,
 in float32 on one thread. Both return tokens and their log-probabilities. Rounds alternate within one process; times are
 processor seconds, which other programs on the machine do not change much, and medians over the rounds. Answers end
 where the model ends them: `--ends` makes one token in so many an end token, as short calls would.

@@ -83,7 +83,7 @@ def test_a_dashboard_without_its_package_is_said_at_once(tltrain, monkeypatch):
 def test_the_workspace_as_it_would_be_sent():
     spec = dashboard.workspace(SECTIONS, "me", "mine")._model.spec.model_dump(by_alias=True, exclude_none=True)
     sections = spec["section"]["panelBankConfig"]["sections"]
-    assert [section["name"] for section in sections] == ["train", "irm", "eval", "errors"]
+    assert [section["name"] for section in sections] == ["train", "irm", "conversations", "eval", "errors"]
     for section, wanted in zip(sections, SECTIONS, strict=True):
         assert len(section["panels"]) == len(wanted["panels"])
         for panel, one in zip(section["panels"], wanted["panels"], strict=True):
@@ -100,7 +100,7 @@ def test_the_workspace_as_it_would_be_sent():
 def test_the_report_as_it_would_be_sent():
     spec = dashboard.report(SECTIONS, "me", "mine")._to_model().spec.model_dump(by_alias=True, exclude_none=True)
     headings = [block["children"][0]["text"] for block in spec["blocks"] if block["type"] == "heading"]
-    assert headings == ["train", "irm", "eval", "errors"]
+    assert headings == ["train", "irm", "conversations", "eval", "errors"]
     grids = [block["metadata"]["panelBankSectionConfig"]["panels"] for block in spec["blocks"] if "metadata" in block]
     found = [panel["config"].get("metrics") for panel in grids[0]]
     assert found == [dashboard.metrics_of(panel) for panel in SECTIONS[0]["panels"]]
@@ -127,7 +127,7 @@ def test_a_dashboard_is_made_once_and_then_updated(tmp_path, monkeypatch):
     assert urls == ["https://host/0", "https://host/1"]
     server[urls[0]].sections, server[urls[1]].blocks = [], []
     assert dashboard.save(cfg, "me", "mine") == urls and len(server) == 2
-    assert len(server[urls[0]].sections) == 4 and len(server[urls[1]].blocks) == 9
+    assert len(server[urls[0]].sections) == 5 and len(server[urls[1]].blocks) == 11
     del server[urls[0]]  # someone removed it
     assert dashboard.save(cfg, "me", "mine") == ["https://host/2", urls[1]]
     assert dashboard.save(cfg, "me", "other") == ["https://host/3", "https://host/4"]

@@ -18,9 +18,9 @@ from tltrain.environments.loop import Conversation, ConversationSettings
 from tltrain.tokens.encoder import Encoder
 from tltrain.training import conversation_ppo
 from tltrain.training.actor_critic import Models, NoCritic
-from tltrain.training.conversation_ppo import ConversationPPO, Conversations, RewardedTurn, rows_of
+from tltrain.training.conversation_ppo import ConversationPPO, RewardedTurn, rows_of
 from tltrain.training.conversation_reward import TurnReward
-from tltrain.training.conversation_rollout import SampledTurn, World
+from tltrain.training.conversation_rollout import Conversations, SampledTurn, World
 from tltrain.training.kl import KlControl
 from tltrain.training.ppo import Settings
 from tltrain.training.reward_function import RewardSignal

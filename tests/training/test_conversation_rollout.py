@@ -15,7 +15,7 @@ from tltrain.inference import kv_cache
 from tltrain.tokens.encoder import Encoder
 from tltrain.training import conversation_rollout, update_batches
 from tltrain.training.actor_critic import response_logits, token_logprobs
-from tltrain.training.conversation_rollout import SampledConversation, World
+from tltrain.training.conversation_rollout import Conversations, SampledConversation, World
 from tltrain.training.rollout import Sampling
 
 
@@ -35,7 +35,8 @@ SAMPLING = Sampling(6, 0.9, NEVER, PAD)
 
 
 def hold(model, encoder, world=WORLD, sampling=SAMPLING, seed=1, **given) -> list[list[SampledConversation]]:
-    return conversation_rollout.hold(model, encoder, world, world.tasks, sampling, seed, **given)
+    asked = Conversations(world, sampling, encoder, given.pop("group_size", 1))
+    return conversation_rollout.hold(model, asked, world.tasks, seed, **given)
 
 
 def said(found) -> list[list[list[list[int]]]]:

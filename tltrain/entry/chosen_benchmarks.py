@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from tltrain import config
-from tltrain.entry import checks, choices
+from tltrain.entry import choices
 from tltrain.entry.composed import choice_of
 from tltrain.errors import TltrainError
 from tltrain.runtime import targets
@@ -32,7 +32,7 @@ def benchmark(choice: str | DictConfig) -> tuple[str, DictConfig]:
 
 
 def environment(stage: DictConfig) -> tuple[str, DictConfig]:
-    """Return the name and the configuration of `stage.environment`, checked.
+    """Return the name and the configuration of `stage.environment`.
 
     Toolworld's tools are those of the training split unless another one is named.
 
@@ -59,8 +59,6 @@ def environment(stage: DictConfig) -> tuple[str, DictConfig]:
         if node.name == "toolworld":
             node.split = given.get("split", "train")
             node.size = given.get("size", TASKS)
-    checks.check_node(node, choices.schema_of("benchmark", node), f"{ENVIRONMENT}, {name}")
-    checks.check_isolation(node)
     return name, node
 
 

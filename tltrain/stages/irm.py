@@ -41,7 +41,7 @@ from tltrain.training.arguments import configured_arguments
 if TYPE_CHECKING:
     from tltrain.tokens.encoder import Encoder
     from tltrain.training.actor_critic import Models
-    from tltrain.training.conversation_ppo import Conversations
+    from tltrain.training.conversation_rollout import Conversations
     from tltrain.training.ppo import Settings
     from tltrain.training.reward_function import RewardSignal
     from tltrain.training.rollout import Sampling
@@ -222,9 +222,10 @@ def make_trainer(
     stage, encoder, arguments = prepared.cfg.stage, prepared.encoder, prepared.arguments
     if not isinstance(asked, list):
         from tltrain.training.conversation_ppo import ConversationPPO
+        from tltrain.training.conversation_ppo import mean_return as mean_of
 
         def mean_return() -> float:
-            return asked.mean_return(prepared.model, reward.judge, bf16=arguments.bf16, seed=prepared.cfg.seed)
+            return mean_of(prepared.model, asked, reward.judge, bf16=arguments.bf16, seed=prepared.cfg.seed)
 
         models = load_models(prepared.cfg, prepared.base, prepared.model, lambda: initial_value(prepared, mean_return))
         own = settings(stage)

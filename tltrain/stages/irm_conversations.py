@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from tltrain.environments.loop import Conversation
     from tltrain.stages.training_runs import TrainingRun
     from tltrain.tokens.encoder import Encoder
-    from tltrain.training.conversation_ppo import Conversations, Judge, RewardedConversation
-    from tltrain.training.conversation_rollout import World
+    from tltrain.training.conversation_ppo import Judge, RewardedConversation
+    from tltrain.training.conversation_rollout import Conversations, World
     from tltrain.training.reward_function import SampleRecord
     from tltrain.training.rollout import Sampling
 
@@ -126,7 +126,8 @@ def conversations(
         sampling: returns the settings of sampling of a training.
     """
     from tltrain.inference import generation
-    from tltrain.training.conversation_ppo import BASELINES, Conversations
+    from tltrain.training.conversation_ppo import BASELINES
+    from tltrain.training.conversation_rollout import Conversations
 
     most, longest = limits(cfg, prepared.train, prepared.held_out, prepared.encoder, generation.context(prepared.model))
     cfg = with_answer_limit(cfg, most)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress, pairwise
 from typing import Any
 
@@ -30,9 +30,8 @@ from tltrain.tokens.layout import Branch
 from tltrain.tokens.prompts import PromptTree
 from tltrain.training import conversation_rollout, credit, engines, rollout, update_batches
 from tltrain.training.conversation_reward import TurnReward, part_sums, usable
-from tltrain.training.conversation_rollout import SampledConversation, SampledTurn, World
+from tltrain.training.conversation_rollout import Conversations, SampledConversation, SampledTurn
 from tltrain.training.ppo import PPOTrainer
-from tltrain.training.rollout import Sampling
 from tltrain.training.rollout_metrics import DOCUMENTATION_ERRORS, ConversationMetrics
 from tltrain.trajectory import Task
 
@@ -41,50 +40,6 @@ BASELINES = {"rloo": "leave_one_out", "grpo": "standardized"}
 
 Judge = Callable[[Conversation], tuple[TurnReward, ...]]
 """Prices a conversation: a reward for each assistant message."""
-
-
-@dataclass(frozen=True)
-class Conversations:
-    """What the policy talks about, and how.
-
-    Attributes:
-        group_size: conversations about each task of a step. packing: `trajectory`, one row holds all conversations
-            about a task; `turn`, a row holds one answer with its history.
-        baseline: what conversations are compared with instead of a critic's values; None: PPO.
-    """
-
-    world: World
-    sampling: Sampling
-    encoder: Encoder
-    group_size: int = 1
-    packing: str = "trajectory"
-    baseline: str | None = None
-
-    @property
-    def rows(self) -> Sequence[Task]:
-        """What the training draws from: a row of a batch each."""
-        return self.world.tasks
-
-    @property
-    def branching(self) -> bool:
-        """Whether the update has trees with branches; only the sampled answers tell."""
-        return self.packing == "trajectory"
-
-    def mean_return(self, model: PreTrainedModel, judge: Judge, *, bf16: bool, seed: int, tasks: int = 8) -> float:
-        """Return the mean over turns of the rewards from the turn on, as the critic's initial value.
-
-        Args:
-            tasks: number of conversations to hold, about tasks spread over all.
-        """
-        asked = self.world.tasks[:: max(len(self.world.tasks) // tasks, 1)][:tasks]
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
-            held = conversation_rollout.hold(model.eval(), self.encoder, self.world, asked, self.sampling, seed)
-        found: list[float] = []
-        for own in held:
-            for one in own:
-                rewards = [turn.reward for turn in judge(one.conversation)]
-                found += [math.fsum(rewards[at:]) for at in range(len(rewards))]
-        return sum(found) / len(found) if found else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +72,25 @@ class RewardedTurn:
     reward: float
     learned: list[bool] | None
     conversation: int
+
+
+def mean_return(
+    model: PreTrainedModel, asked: Conversations, judge: Judge, *, bf16: bool, seed: int, tasks: int = 8
+) -> float:
+    """Return the mean over turns of the rewards from the turn on, as the critic's initial value.
+
+    Args:
+        tasks: number of conversations to hold, about tasks spread over all.
+    """
+    chosen = asked.rows[:: max(len(asked.rows) // tasks, 1)][:tasks]
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+        held = conversation_rollout.hold(model.eval(), replace(asked, group_size=1), chosen, seed)
+    found: list[float] = []
+    for own in held:
+        for one in own:
+            rewards = [turn.reward for turn in judge(one.conversation)]
+            found += [math.fsum(rewards[at:]) for at in range(len(rewards))]
+    return sum(found) / len(found) if found else 0.0
 
 
 def rewarded_turns(
@@ -233,18 +207,8 @@ class ConversationPPO(PPOTrainer):
             policy = unwrapped.policy.eval()
             if self.args.bf16 and policy.dtype != torch.bfloat16:
                 policy = self._sampling_copy.synced_with(policy)
-            own = self.prompts
             try:
-                return conversation_rollout.hold(
-                    policy,
-                    own.encoder,
-                    own.world,
-                    tasks,
-                    self.sampling,
-                    seed,
-                    group_size=own.group_size,
-                    timed=self._timed,
-                )
+                return conversation_rollout.hold(policy, self.prompts, tasks, seed, timed=self._timed)
             except conversation_rollout.NotFinite as error:
                 raise TltrainError(self._not_finite_message(str(error), self.state.global_step + 1)) from error
 

@@ -57,6 +57,34 @@ class World:
     batch_size: int | None = None
 
 
+@dataclass(frozen=True)
+class Conversations:
+    """What the policy talks about, and how.
+
+    Attributes:
+        group_size: conversations about each task of a step. packing: `trajectory`, one row holds all conversations
+            about a task; `turn`, a row holds one answer with its history.
+        baseline: what conversations are compared with instead of a critic's values; None: PPO.
+    """
+
+    world: World
+    sampling: Sampling
+    encoder: Encoder
+    group_size: int = 1
+    packing: str = "trajectory"
+    baseline: str | None = None
+
+    @property
+    def rows(self) -> Sequence[Task]:
+        """What the training draws from: a row of a batch each."""
+        return self.world.tasks
+
+    @property
+    def branching(self) -> bool:
+        """Whether the update has trees with branches; only the sampled answers tell."""
+        return self.packing == "trajectory"
+
+
 @dataclass(frozen=True, slots=True)
 class SampledTurn:
     """One answer of the policy in a conversation.
@@ -96,11 +124,9 @@ class Player:
     """
 
     model: PreTrainedModel
-    encoder: Encoder
-    sampling: Sampling
+    asked: Conversations
     seed: int
     batch_size: int
-    max_prompt_length: int | None = None
     memory: PrefixCache | None = field(default_factory=PrefixCache)
     turns: dict[tuple[str, int], list[SampledTurn]] = field(default_factory=dict)
     prefill: Prefill = field(default_factory=Prefill)
@@ -108,7 +134,7 @@ class Player:
     def __call__(self, samples: Sequence[Sample]) -> list[str | Answer | None]:
         """Return what the policy says next in each conversation; None where its history is too long."""
         said: list[str | Answer | None] = [None] * len(samples)
-        prompts = [self.encoder.prompt(sample) for sample in samples]
+        prompts = [self.asked.encoder.prompt(sample) for sample in samples]
         asked = [number for number, prompt in enumerate(prompts) if self._fits(prompt)]
         own = [self.turns.setdefault(_key(samples[number]), []) for number in asked]
         names = [
@@ -116,8 +142,8 @@ class Player:
         ]
         choice = DrawnTokens(
             [samples[number] for number in asked],
-            self.sampling.offered,
-            self.sampling.temperature or 0.0,
+            self.asked.sampling.offered,
+            self.asked.sampling.temperature or 0.0,
             self.seed,
             names,
         )
@@ -131,20 +157,21 @@ class Player:
         return said
 
     def _fits(self, prompt: Sequence[int]) -> bool:
-        short = self.max_prompt_length is None or len(prompt) <= self.max_prompt_length
-        return short and generation.fits(self.model, len(prompt), self.sampling.max_new_tokens)
+        longest = self.asked.world.max_prompt_length
+        short = longest is None or len(prompt) <= longest
+        return short and generation.fits(self.model, len(prompt), self.asked.sampling.max_new_tokens)
 
     def _read(self, response: Sequence[int], prompt: Sequence[int], sample: Sample) -> str | Answer:
         """Return the answer as evaluation reads it."""
-        if isinstance(self.encoder, NativeEncoder):
-            return self.encoder.read(response, prompt, sample.tools)
-        return self.encoder.text(response)
+        if isinstance(self.asked.encoder, NativeEncoder):
+            return self.asked.encoder.read(response, prompt, sample.tools)
+        return self.asked.encoder.text(response)
 
     @torch.inference_mode()
     def _responses(self, prompts: Sequence[Sequence[int]], choice: DrawnTokens) -> list[list[int]]:
         if not prompts:
             return []
-        sampling = self.sampling
+        sampling = self.asked.sampling
         decoding = Decoding(
             sampling.max_new_tokens,
             sampling.eos_id,
@@ -166,23 +193,21 @@ class Player:
 
 def hold(
     model: PreTrainedModel,
-    encoder: Encoder,
-    world: World,
+    asked: Conversations,
     tasks: Sequence[Task],
-    sampling: Sampling,
     seed: int,
     *,
-    group_size: int = 1,
     carry_over: bool = True,
     timed: Timed = untimed,
 ) -> list[list[SampledConversation]]:
-    """Hold `group_size` conversations about each task; return them by task.
+    """Hold `asked.group_size` conversations about each task; return them by task.
 
     Args:
         seed: of the draws; the same seed repeats the rollout.
         carry_over: go on from the key-value caches of the turns before.
         timed: measures the part `sampling`, the time in which the policy answers; tools and users take the rest.
     """
+    world, group_size = asked.world, asked.group_size
     numbered = [
         replace(task, meta={**task.meta, ROLLOUT: number})
         for task, first in zip(tasks, _repetitions(tasks), strict=True)
@@ -190,7 +215,7 @@ def hold(
     ]
     parallel = world.parallel or max(len(numbered), 1)
     memory = PrefixCache() if carry_over else None
-    player = Player(model, encoder, sampling, seed, world.batch_size or parallel, world.max_prompt_length, memory)
+    player = Player(model, asked, seed, world.batch_size or parallel, memory)
 
     def answer(samples: Sequence[Sample]) -> list[str | Answer | None]:
         with timed("sampling"):
