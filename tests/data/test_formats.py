@@ -359,6 +359,9 @@ def test_a_malformed_record_of_the_first_format_is_not_said_to_be_another(tmp_pa
         ({"prompt": [], "reward_model": {}}, "prompts for reinforcement learning, without answers"),
         ({"text": "<|im_start|>user"}, "text that a chat template wrote"),
         ({"instruction": "x", "input": "", "output": "y"}, "Alpaca's instruction and output"),
+        ({"version": 1, "conversations": [CHAT, CHAT]}, "an object that holds records"),
+        ({"a": CHAT, "b": CHAT}, "an object that holds records"),
+        ({"data": {"train": [CHAT]}}, "an object that holds records"),
         ({"dialog": [{"role": "user", "content": "x"}]}, "messages in a field of another name"),
     ],
 )

@@ -29,7 +29,7 @@ MISTAKES = [
         "seed=1,2 is separated from the other words by a flag: python -m tltrain -m stage",
     ),
     # choices
-    ("stage=", "stage=: expected a choice: stage=NAME; there are: analyze, cache, certify, check, "),
+    ("stage=", "stage=: expected a choice: stage=NAME; there are: analyze, cache, certify, chat, check, "),
     ("+experiment=", "+experiment=: expected a choice: +experiment=NAME; there are: ablation, demo, "),
     ("experiment=ablation", "experiment=ablation: +experiment=ablation (no experiment is chosen by default)"),
     ("++experiment=ablation", "++experiment=ablation: +experiment=ablation (no experiment is chosen"),

@@ -170,6 +170,19 @@ class Prune(StrEnum):
     all = "all"
 
 
+class Gguf(StrEnum):
+    f32 = "f32"
+    f16 = "f16"
+    bf16 = "bf16"
+    q8_0 = "q8_0"
+
+
+class ExportDtype(StrEnum):
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
 class IsolationLevel(StrEnum):
     auto = "auto"
     namespaces = "namespaces"

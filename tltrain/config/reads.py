@@ -25,6 +25,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     "chat": (*_ASKING, "mae"),
     "check": ("data", "!data.holdout", "!data.on_error", "mae", "model.path"),
     "certify": ("data", *_MODEL, "!model.args", "!model.irm", "format", *_DEVICE, "mae"),
+    "export": ("data", *_MODEL, "!model.args", "!model.irm", "format", *_DEVICE, "mae"),
     "inspect": ("data", "!data.holdout", *_MODEL, "!model.args", "!model.irm", "format", "mae", "weighting"),
     "analyze": ("data", "!data.holdout", *_MODEL, "!model.args", "!model.irm", "format", *_DEVICE, "mae"),
     "pipeline": (*_TRAINING, "format", "weighting", "reward", "source"),

@@ -51,6 +51,8 @@ from tltrain.formats.native import THOUGHTS
 from tltrain.trajectory import Message, Sample, Tool, Trajectory
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+_CALLS = ("tool_call", "function_call")
+"""Roles of messages whose content is a call, or a list of calls, as ms-swift writes them."""
 _OTHER_ROLES = {
     **dict.fromkeys(("human",), "user"),
     **dict.fromkeys(("ai", "gpt", "model", "bot", "chatbot"), "assistant"),
@@ -201,6 +203,13 @@ def _tools(record: dict[str, Any], messages: list[Any], notes: Counter[str]) -> 
 def entry_of(entry: dict[str, Any], where: str, notes: Counter[str]) -> Entry:
     """Parse one message. Raises FieldError."""
     said = entry.get("role")
+    if isinstance(said, str) and said in _CALLS:
+        value = entry.get("content")
+        value = read_value(value, f"{where}.content", notes) if isinstance(value, str) else value
+        held = value if isinstance(value, list) else [value]
+        made = tuple(_made(call, f"{where}.content", notes) for call in held)
+        note_rest(entry, notes, *_KNOWN, *LEARN)
+        return Entry("assistant", where, "", entry, made, learn=is_learned(entry, where), parallel=True)
     role = expect_choice(_OTHER_ROLES.get(said, said) if isinstance(said, str) else said, ROLES, f"{where}.role")
     known = [*_KNOWN, *(["tools"] if role in INSTRUCTIONS else [])]
     if role in ANSWERS:

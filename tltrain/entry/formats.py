@@ -62,7 +62,7 @@ def _check_trained(cfg: DictConfig) -> None:
 def _not_in_own(cfg: DictConfig) -> str | None:
     """Return what the configuration asks for that a user's own format does not support; None if it supports all."""
     stage = cfg.stage
-    if stage.name in ("demo", "irm", "analyze", "plan", "certify"):
+    if stage.name in ("demo", "irm", "analyze", "plan", "certify", "export"):
         return f"stage={stage.name}"
     if stage.name in ("pipeline", "gate") and stage.irm:
         return "stage.irm=true"

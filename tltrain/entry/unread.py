@@ -70,7 +70,7 @@ CERTIFYING = ("sft", "pkt", "irm", "certify")
 def _of_certify(cfg: DictConfig, key: str) -> str | None:
     if cfg.stage.name == "certify" and key == "certify" and cfg.certify == 0:
         return "stage=certify asks nothing with certify=0; give certify=N, or leave it out"
-    if cfg.stage.name in CERTIFYING or cfg.certify == 0:
+    if cfg.stage.name in CERTIFYING or cfg.certify == 0 or (key, cfg.stage.name) == ("certify_timeout", "export"):
         return None
     return f"stage={cfg.stage.name} serves no model; stage=certify model.path=FOLDER does"
 
@@ -135,6 +135,8 @@ def _of_stage(cfg: DictConfig, key: str) -> str | None:
             return "stage.pkt=false reads no such key; stage.pkt=true does"
     elif key == "stage.key_tokens" and stage.w_max is None:
         return "stage.w_max=null reads no such key, since every token has weight 1; stage.w_max=9 does"
+    if key == "stage.private" and stage.name == "export" and stage.hub is None:
+        return "without stage.hub nothing is pushed; stage.hub=OWNER/NAME does"
     if stage.name == "plan":
         node = key.split(".")[1]
         if node in OF_PLAN and stage.of.name not in OF_PLAN[node].split(", "):

@@ -61,7 +61,7 @@ class Screen:
     def _line(self, prompt: str) -> str | None:
         try:
             line = input(prompt if self.interactive else "")
-        except (EOFError, KeyboardInterrupt):
+        except (EOFError, KeyboardInterrupt, OSError, RuntimeError):  # the last two: there is no standard input
             if self.interactive:
                 terminal.console.print()
             return None
