@@ -38,7 +38,7 @@ FOLDER = Path("outputs/bench/conversation_rl")
 CONTENDERS: dict[str, tuple[list[str], list[str]]] = {
     "tltrain": ([], []),
     "fresh_prompts": (["fresh_prompts"], []),
-    "one_by_one": (["fresh_prompts"], ["stage.packing=turn", "stage.generation_batch_size=1"]),
+    "one_by_one": (["fresh_prompts"], ["stage.packing=turn"]),
 }
 """Contender -> switches of the worker, and words of the command line."""
 WANTED = {"fresh_prompts": 1.5, "one_by_one": 4.0}
@@ -66,12 +66,14 @@ def checkpoint(model: str) -> Path:
 def measure(contender: str, work: Mapping, folder: Path) -> dict:
     """Train with one contender in a process of its own, and return what its steps took."""
     switches, words = CONTENDERS[contender]
+    parallel = 1 if contender == "one_by_one" else work["tasks"] * work["group_size"]
     switches = [*switches, *(["processor_time"] if work["processor_time"] else [])]
     command = [
         *(sys.executable, str(Path(__file__).with_name("conversation_rl_worker.py"))),
         *(*switches, "--", "stage=irm", "stage.rollout=conversation", "reward=conversation"),
         f"model.path={work['model']}",
-        f"stage.environment={{name: toolworld_multi, size: {work['tasks']}, max_turns: {MOST_TURNS}}}",
+        f"stage.environment={{name: toolworld_multi, size: {work['tasks']}, max_turns: {MOST_TURNS}, "
+        f"parallel: {parallel}}}",
         f"stage.group_size={work['group_size']}",
         f"stage.max_new_tokens={MAX_NEW_TOKENS}",
         "stage.eval_size=0",

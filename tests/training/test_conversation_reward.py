@@ -14,7 +14,6 @@ from omegaconf import OmegaConf
 from tests.support.composition import composed
 from tests.support.environment_samples import Room, hold, says
 from tests.support.mae_rules import STRICT
-from tltrain.config import ToolworldConversations
 from tltrain.data import bfcl as bfcl_data
 from tltrain.environments import bfcl
 from tltrain.environments.loop import Conversation, ConversationSettings, converse
@@ -30,7 +29,7 @@ from tltrain.trajectory import FINISH, Call, Task
 
 
 def configured(*words: str, matching: str = "strict") -> conversation_reward.Price:
-    cfg = composed("stage=irm", "model=tiny", *(words or ("reward=conversation",)))
+    cfg = composed("stage=irm", "stage.rollout=conversation", "model=tiny", *(words or ("reward=conversation",)))
     return pricing.configured_for_conversations(cfg.reward, matching)
 
 
@@ -260,7 +259,7 @@ def other_calls(identity: str) -> list[str]:
 @given(st.sampled_from(SPLITS), st.integers(0, 400), st.integers(0, 2**32), st.sampled_from([1.0, 0.95]))
 def test_only_the_golden_calls_with_a_right_outcome_earn_the_most(split, index, seed, gamma):
     identity = identity_of(*split, 0, index)
-    golden = environment.golden_calls(OmegaConf.structured(ToolworldConversations(name="toolworld")), Task(identity))
+    golden = environment.golden_calls(Task(identity))
     right = [render_call(call) for call in golden[0]]
     best = total(played(identity, right), golden, gamma)
     rng, said = Random(seed), list(right)

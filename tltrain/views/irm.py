@@ -12,7 +12,7 @@ from tltrain.evaluation.metrics import ABSTENTION as ABSTAINED
 from tltrain.evaluation.metrics import METRICS, SINGLE_TURN
 from tltrain.grading import ABSTENTION, SAMPLED_OUTCOMES
 from tltrain.runtime import runs, terminal
-from tltrain.views.plots import reward_curves
+from tltrain.views.plots import conversation_curves, reward_curves
 
 PICTURE = "rewards.png"
 
@@ -52,7 +52,7 @@ def _show_conversations(cfg: DictConfig, folder: Path, steps: Sequence[Mapping[s
     """Draw the reward, the success and the mistakes of conversations over steps, and print those of a few steps."""
     errors = sorted({name for entry in steps for name in entry if name.startswith("error/")})
     wanted = {"success": "success", "finish": "conversation/finish"} | {name.partition("/")[2]: name for name in errors}
-    reward_curves(
+    conversation_curves(
         folder / PICTURE,
         [entry["step"] for entry in steps],
         [entry["reward"] for entry in steps],

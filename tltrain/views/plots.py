@@ -10,6 +10,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 BLUE, ORANGE = "#0072b2", "#d55e00"  # colour-blind readers can tell them apart (Okabe and Ito)
@@ -71,11 +72,7 @@ def reward_curves(
 ) -> None:
     """Draw the mean reward over steps, and below it the stacked shares of grades (0 to 1) from worst to best."""
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(7, 6), sharex=True, layout="constrained")
-    window = max(len(rewards) // 10, 1)
-    top.plot(steps, rewards, color=BLUE, alpha=0.35 if window > 1 else 1.0, label="step")
-    means = [sum(part) / len(part) for i in range(len(rewards)) for part in [rewards[max(i - window + 1, 0) : i + 1]]]
-    if window > 1:
-        top.plot(steps, means, color=BLUE, label=f"mean of {window} steps")
+    _smoothed(top, steps, rewards, BLUE, "step")
     top.set(title=title, ylabel="reward")
     top.legend(frameon=False)
     areas = bottom.stackplot(steps, *shares.values(), labels=[name.replace("_", " ") for name in shares])
@@ -88,3 +85,32 @@ def reward_curves(
     for axes in (top, bottom):
         axes.spines[["top", "right"]].set_visible(False)
     save(figure, path)
+
+
+def conversation_curves(
+    path: Path, steps: Sequence[float], rewards: Sequence[float], shares: Mapping[str, Sequence[float]], title: str
+) -> None:
+    """Draw the mean reward of conversations over steps, and below it shares (0 to 1) as lines."""
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(7, 6), sharex=True, layout="constrained")
+    _smoothed(top, steps, rewards, BLUE, "step")
+    top.set(title=title, ylabel="reward")
+    top.legend(frameon=False)
+    for (name, numbers), colour in zip(shares.items(), GRADE_COLOURS[::-1], strict=False):
+        bottom.plot(steps, numbers, color=colour, label=name.replace("_", " "))
+    bottom.set(xlabel="optimizer step", ylabel="share", ylim=(0, 1))
+    bottom.margins(x=0)
+    figure.legend(loc="outside right center", frameon=False)
+    for axes in (top, bottom):
+        axes.spines[["top", "right"]].set_visible(False)
+    save(figure, path)
+
+
+def _smoothed(axes: Axes, steps: Sequence[float], numbers: Sequence[float], colour: str, label: str) -> None:
+    """Plot numbers over steps, and their moving mean over a tenth of the steps."""
+    window = max(len(numbers) // 10, 1)
+    axes.plot(steps, numbers, color=colour, alpha=0.35 if window > 1 else 1.0, label=label)
+    if window > 1:
+        means = [
+            sum(part) / len(part) for i in range(len(numbers)) for part in [numbers[max(i - window + 1, 0) : i + 1]]
+        ]
+        axes.plot(steps, means, color=colour, label=f"mean of {window} steps")
