@@ -3,6 +3,7 @@
 # make test-slow   a real model, torch.compile, several processes, servers, runs that are killed
 # make test-faults runs killed at many moments and inputs fuzzed at length; FAULTS_FILES=1000 and the like take less
 #                  (tests/support/amounts.py)
+# make release-check  wheel and source distribution, and the demo on a tiny model from the wheel in a clean environment
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -11,7 +12,7 @@ TORCH  ?= torch==2.13.0
 # Tests start many interpreters, which would compile this package anew where bytecode is not kept.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-slow test-faults lint style types docs install clean
+.PHONY: demo test test-slow test-faults release-check lint style types docs install clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m tltrain $(ARGS)
@@ -25,6 +26,9 @@ test-slow: $(VENV)/installed
 
 test-faults: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults --timeout=7200 tests/faults $(ARGS)
+
+release-check:
+	PYTHON=$(PYTHON) TORCH="$(TORCH)" experiments/release_check.sh
 
 # Each takes one core; `make -j2 lint` runs two of them at a time.
 lint: types docs style

@@ -23,9 +23,9 @@ from yaml import YAMLError
 
 from tltrain import config, tracking
 from tltrain.config.stages import CERTIFIED
-from tltrain.entry import checks, launch, program, usage, words
+from tltrain.entry import checks, launch, own_rule, program, usage, words
 from tltrain.entry.command_line_errors import of_composition, one_line
-from tltrain.errors import TltrainError
+from tltrain.errors import NotPassed, TltrainError
 from tltrain.runtime import advice, distributed, out_of_space, preemption, redact, runs, shared_secret, terminal
 from tltrain.runtime.place import started
 from tltrain.runtime.resolver import resolve
@@ -52,6 +52,8 @@ def run_job(cfg: DictConfig) -> float | None:
     with tracking.prepared(cfg):
         run = launch.launch if launch.wanted(cfg) else launch.run_stage
         metrics = run(cfg, runs.folder())
+    if metrics.get("passed") is False:
+        raise NotPassed(metrics["verdict"], metrics["exit_status"])
     return certified(cfg, metrics).get("score")
 
 
@@ -130,9 +132,11 @@ def lead() -> None:
     except TltrainError as error:
         print(redact.text(str(error)), file=sys.stderr)
         sys.exit(1)
+    sys.argv[1:] = own_rule.expanded(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us whole; we say them in one line
     config.register()
     failed: list[str] = []
+    refused: list[NotPassed] = []
     callback.failed_jobs.clear()
 
     def fail(line: str) -> None:
@@ -146,6 +150,9 @@ def lead() -> None:
         try:
             with preemption.handled():  # of a job that a launcher of Hydra's has started in a process of its own
                 return run_job(cfg)
+        except NotPassed as verdict:
+            refused.append(verdict)
+            return None
         except (TltrainError, OSError) as error:
             # Caught here: Hydra would add a line, and end a sweep at its first failure.
             fail(str(error))
@@ -181,6 +188,8 @@ def lead() -> None:
         runs.release()
     if failed or callback.failed_jobs:
         sys.exit(1)
+    if refused:  # the stage has said why
+        sys.exit(refused[0].status)
 
 
 def print_help(typed: list[str]) -> None:

@@ -21,6 +21,18 @@ class TltrainError(Exception):
         super().__init__(_without_middle(" ".join(filter(None, line.splitlines()))))
 
 
+class NotPassed(Exception):
+    """A run that ended well and whose verdict is no: its own exit status tells scripts so.
+
+    Args:
+        line: the verdict in one line. status: the exit status.
+    """
+
+    def __init__(self, line: str, status: int) -> None:
+        self.status = status
+        super().__init__(line)
+
+
 class FieldError(TltrainError):
     """A field of a record does not have the value that its format prescribes.
 

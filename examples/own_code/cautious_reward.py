@@ -1,4 +1,5 @@
-"""A reward: a right call earns 1, an unreadable one costs most, and each word too many costs a little."""
+"""A reward of responses: a right call earns 1, an unreadable one costs most, and each word too many costs a little.
+And one of whole conversations."""
 
 
 def price(response, grade, ended, a_word: float = 0.01):
@@ -6,3 +7,8 @@ def price(response, grade, ended, a_word: float = 0.01):
     if grade.prediction is None or not ended:
         return -1.0
     return (1.0 if grade.cf else 0.5 if grade.ts else -0.5) - a_word * len(response.split())
+
+
+def brief(conversation, a_call: float = 0.1):
+    """Return 1 for success, less the number of calls."""
+    return bool(conversation.outcome["success"]) - a_call * len(conversation.calls)

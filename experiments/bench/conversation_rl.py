@@ -7,12 +7,14 @@ The same conversations on toolworld, sampled and learned from by stage=irm stage
                  row of the update, in which their common history is computed once
   fresh_prompts  the same batch without the caches of the turns before: every turn reads its whole history anew
   one_by_one     one conversation after the other, with a fresh prompt a turn, and a row of the update for each turn
-with temperature 0.7, one PPO epoch a rollout, a learning rate that leaves the policy unchanged, and float32. Every round
-restarts each of them in its own process, in another order; times are taken inside, without loading and without the first
-step. All must sample the same tokens. Peak memory is VmHWM of each process. A second table says where a step goes.
+with temperature 0.7, one PPO epoch a rollout, a learning rate that leaves the policy unchanged, and float32. Every
+round restarts each of them in its own process, in another order; times are taken inside, without loading and without
+the first step. All must sample the same tokens. Peak memory is VmHWM of each process. A second table says where a step
+goes.
 
 The checkpoint comes from a short `stage=sft` on toolworld, trained once in outputs/bench/conversation_rl, so that
-answers end. On a busy machine --processor-time counts the processor's seconds, with one thread.
+answers end; --checkpoint names another one. On a busy machine --processor-time counts the processor's seconds, with one
+thread.
 """
 
 from __future__ import annotations
@@ -156,6 +158,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="half the rounds and tasks")
     parser.add_argument("--model", choices=sorted(SFT), default="tiny")
+    parser.add_argument("--checkpoint", type=Path, metavar="FOLDER", help="the model's folder, in place of ours")
     parser.add_argument("--processor-time", action="store_true", help="count the processor's seconds, with one thread")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=2, help="measured steps in a round")
@@ -167,7 +170,7 @@ def main() -> None:
     share, sizes = 2 if options.quick else 1, SIZES[options.model]
     rounds = max(options.rounds // share, 1)
     work = {
-        "model": str(checkpoint(options.model).resolve()),
+        "model": str((options.checkpoint or checkpoint(options.model)).resolve()),
         "tasks": sizes["tasks"] // share,
         "group_size": sizes["group_size"],
         "steps": options.steps,

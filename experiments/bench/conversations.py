@@ -59,10 +59,10 @@ def configured(contender: str, size: int, turns: int) -> DictConfig:
 
 def held(cfg: DictConfig, source: Source, parallel: int) -> tuple[float, list[str]]:
     """Run the conversations; return the seconds it took and the transcripts."""
-    kind = registry.kind_of(cfg.benchmark)
-    tasks, make = kind.tasks(cfg.benchmark, cfg.seed), kind.make(cfg.benchmark)
+    world = registry.World(cfg.benchmark)
+    tasks = world.tasks(cfg.seed)
     start = time.perf_counter()
-    found = converse(tasks, make, source, ConversationSettings(cfg.benchmark.max_turns), parallel=parallel)
+    found = converse(tasks, world.environment, source, ConversationSettings(cfg.benchmark.max_turns), parallel=parallel)
     return time.perf_counter() - start, [to_line(conversations.transcript(one)) for one in found]
 
 
@@ -70,7 +70,7 @@ def bench(contender: str, size: int, turns: int, rounds: int) -> dict:
     """Measure both ways for one model."""
     cfg = configured(contender, size, turns)
     seconds: dict[int, list[float]] = {parallel: [] for parallel in PARALLEL}
-    with conversations.answering_source(cfg, []) as source:
+    with conversations.answering_source(cfg, [], registry.World(cfg.benchmark)) as source:
         seen = {tuple(held(cfg, source, max(PARALLEL))[1])}
         for number in terminal.track(range(rounds), contender):
             for parallel in PARALLEL if number % 2 == 0 else PARALLEL[::-1]:

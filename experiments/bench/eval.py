@@ -6,6 +6,8 @@ The same prompts (also as token ids), model, end of an answer and number of new 
   one         `model.generate`, one prompt at a time
   pipeline    transformers' text-generation pipeline, `batch_size` prompts at a time, in the benchmark's order
   tltrain     stage=eval: shared prefixes are prefilled once, finished answers make room for others
+  llama_cpp   llama.cpp's server with its prefix cache, one prompt at a time, if --gguf names the same model in a file
+              of the same precision (stage=export stage.gguf=bf16) and the package xllamacpp is installed
 greedily, on RoTBench's clean level (105 samples) and ToolAlpaca's real APIs (114), whose instructions share 11 sets of
 tools. Every round runs all contenders in another order, in one process with one model; medians over the rounds. Answers
 are compared with those of `one`: in bfloat16, almost equally likely tokens may change places between batches; with
@@ -22,7 +24,8 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -42,13 +45,15 @@ from tltrain.inference import generation, kv_cache
 from tltrain.inference.continuous_batching import Decoding, Prefill
 from tltrain.models import devices
 from tltrain.runtime import terminal
+from tltrain.serving import llama_cpp, server
 from tltrain.tokens.encoder import Encoder
 from tltrain.trajectory import Sample
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("TLTRAIN_SHARED", ROOT.parent / "shared")) / "data"
 SETS = {"rotbench_clean": "rotbench", "toolalpaca_real": "toolalpaca", "toolworld": "toolworld"}
-CONTENDERS = ("one", "pipeline", "tltrain")
+CONTENDERS = ("one", "pipeline", "tltrain", "llama_cpp")
+HOUR = 3600.0
 WANTED = {  # target for tltrain's speed relative to the others
     "rotbench_clean": {"one": 1.7, "pipeline": 1.1},
     "toolalpaca_real": {"one": 4.0, "pipeline": 2.5},
@@ -80,6 +85,7 @@ class Work:
     prompts: list[list[int]]
     max_new_tokens: int
     batch_size: int
+    server: llama_cpp.Client | None = None
 
     def ended(self, tokens: list[int]) -> bool:
         """Return whether an answer is complete."""
@@ -120,6 +126,17 @@ class Work:
             prefill=prefill,
         )
         return [answer.text for answer in found]
+
+    def llama_cpp(self, prefill: Prefill) -> list[str]:
+        """Return llama.cpp's answers to the same ids; a prompt computes what differs from the one before."""
+        assert self.server is not None
+        found, before = [], []
+        for prompt in self.prompts:
+            same = next((k for k, (a, b) in enumerate(zip(prompt, before, strict=False)) if a != b), len(before))
+            prefill.add([prompt], len(prompt) - min(same, len(prompt) - 1))
+            found.append(self.server.answer(prompt, self.max_new_tokens, self.encoder.format.stop))
+            before = prompt
+        return [self.trimmed(self.encoder.decode(ids)) for ids in found]
 
     @staticmethod
     def trimmed(text: str) -> str:
@@ -263,12 +280,30 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="the model that answers")
     parser.add_argument("--data", type=Path, metavar="FOLDER", default=DATA, help="with rotbench/ and toolalpaca/")
     parser.add_argument("--sets", nargs="+", choices=SETS, help="leave others out")
-    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=CONTENDERS, help="leave others out")
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, help="leave others out")
+    parser.add_argument("--gguf", type=Path, metavar="FILE", help="the model for llama.cpp, of the same precision")
     parser.add_argument("--limit", type=int, metavar="N", help="so many samples of each set")
     parser.add_argument("--batch-size", type=int, default=16, help="of pipeline and tltrain (default: %(default)s)")
     parser.add_argument("--max-new-tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
     return parser.parse_args()
+
+
+@contextmanager
+def llama_cpp_of(options: argparse.Namespace, dtype: str) -> Iterator[llama_cpp.Client | None]:
+    """Serve the file of --gguf with the threads of torch; None without one."""
+    if options.gguf is None:
+        yield None
+        return
+    if llama_cpp.missing():
+        raise SystemExit(f"--gguf needs the package {llama_cpp.PACKAGE}: {llama_cpp.INSTALL}")
+    precision = {"bfloat16": "bf16", "float32": "f32"}[dtype]
+    if not options.gguf.stem.endswith(precision):
+        raise SystemExit(f"--gguf={options.gguf}: expected a file of the same precision, *-{precision}.gguf")
+    threads = torch.get_num_threads()
+    given = llama_cpp.options(8192, threads)
+    with server.serving(options.gguf, given, threads, HOUR, llama_cpp.PROGRAM) as running:
+        yield llama_cpp.Client(running, time.monotonic() + 8 * HOUR)
 
 
 def main() -> None:
@@ -282,21 +317,28 @@ def main() -> None:
     encoder = Encoder(AutoTokenizer.from_pretrained(path))
     model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype)).eval()
     results = []
-    for name in options.sets or (["toolworld"] if options.tiny else [name for name in SETS if name != "toolworld"]):
-        samples = samples_of(name, options.data, options.limit)
-        samples = samples[: max(len(samples) // 2, 1)] if options.quick else samples
-        texts = [joined(TL.prompt_segments(sample)) for sample in samples]
-        prompts = [encoder.prompt(sample) for sample in samples]
-        kept = [i for i, prompt in enumerate(prompts) if generation.fits(model, len(prompt), options.max_new_tokens)]
-        work = Work(
-            model,
-            encoder,
-            [texts[i] for i in kept],
-            [prompts[i] for i in kept],
-            options.max_new_tokens,
-            options.batch_size,
-        )
-        results.append(bench(name, work, options.only, rounds))
+    only = options.only or [name for name in CONTENDERS if name != "llama_cpp" or options.gguf]
+    if "llama_cpp" in only and options.gguf is None:
+        raise SystemExit("--only llama_cpp needs --gguf FILE")
+    with llama_cpp_of(options, dtype) as client:
+        for name in options.sets or (["toolworld"] if options.tiny else [name for name in SETS if name != "toolworld"]):
+            samples = samples_of(name, options.data, options.limit)
+            samples = samples[: max(len(samples) // 2, 1)] if options.quick else samples
+            texts = [joined(TL.prompt_segments(sample)) for sample in samples]
+            prompts = [encoder.prompt(sample) for sample in samples]
+            kept = [
+                i for i, prompt in enumerate(prompts) if generation.fits(model, len(prompt), options.max_new_tokens)
+            ]
+            work = Work(
+                model,
+                encoder,
+                [texts[i] for i in kept],
+                [prompts[i] for i in kept],
+                options.max_new_tokens,
+                options.batch_size,
+                client,
+            )
+            results.append(bench(name, work, only, rounds))
     print(
         json.dumps(
             {
@@ -310,6 +352,7 @@ def main() -> None:
                 "torch": torch.__version__,
                 "transformers": transformers.__version__,
                 "threads": torch.get_num_threads(),
+                "llama_cpp": llama_cpp.version() if "llama_cpp" in only else None,
             }
         )
     )

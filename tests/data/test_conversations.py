@@ -9,38 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.reader_samples import FINISH, SEARCH, call
-from tltrain import mae
+from tests.support.chat_records import USER, answer, asking, conversation, learned
+from tests.support.reader_samples import SEARCH, call
 from tltrain.data import auto, openai, sharegpt
 from tltrain.errors import FieldError
 from tltrain.trajectory import Call, Message, actions
-
-USER = {"role": "user", "content": "Advice?"}
-
-
-def conversation(*messages, tools=(SEARCH, FINISH), **fields):
-    """Return the messages and the notes of a record."""
-    notes = Counter()
-    record = {"messages": list(messages), "tools": list(tools), **fields}
-    (read,) = openai.parse(record, 1, notes)
-    notes = {note: count for note, count in notes.items() if "not in the" not in note}
-    return read, notes
-
-
-def asking(*calls, **fields):
-    """An assistant's message with calls `(id, query)` of the tool search."""
-    made = [call(call_id, "search", {"query": query}) for call_id, query in calls]
-    return {"role": "assistant", "content": None, "tool_calls": made, **fields}
-
-
-def answer(content, **fields):
-    return {"role": "tool", "content": content, **fields}
-
-
-def learned(read):
-    """What is learned of each action, without a rule of MAE."""
-    return mae.learnable(read, None)
-
 
 # --- what the source marks as history -------------------------------------------------------------------------------
 
@@ -478,115 +451,3 @@ def test_a_tools_answer_may_be_an_object():
     read, notes = conversation(USER, asking(("a", "love")), answer({"found": ["Löve"]}))
     assert read.messages[2].text == '{"found": ["Löve"]}'
     assert notes == {"messages: a tool's answer that is an object, written as JSON": 1}
-
-
-# --- where a tool's answer and a call's arguments stand --------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("fields", "text", "noted"),
-    [
-        ({"output": "Listen."}, "Listen.", "read from `output`"),
-        ({"content": None, "result": {"a": 1}}, '{"a": 1}', "read from `result`"),
-        ({"content": "", "response": ["x"]}, '["x"]', "read from `response`"),
-        ({"content": []}, "[]", "written as JSON"),
-        ({"content": [{"type": "text", "text": "Listen."}], "output": "x"}, "Listen.", "`output` not kept"),
-        ({"content": ""}, "", None),
-        ({}, "", "without content, read as an empty text"),
-        ({"content": None}, "", "without content, read as an empty text"),
-    ],
-)
-def test_a_tools_answer_stands_in_content_or_is_looked_for(fields, text, noted):
-    read, notes = conversation(USER, asking(("a", "love")), {"role": "tool", "tool_call_id": "a", **fields})
-    assert read.messages[2] == Message("tool", text)
-    assert noted in "".join(notes) if noted else not notes
-
-
-def test_a_tools_error_without_content_is_its_answer_and_says_that_the_call_failed():
-    said = {"role": "tool", "content": None, "error": "Timed out."}
-    read, _ = conversation(USER, asking(("a", "love")), said)
-    assert read.messages[2] == Message("tool", "Timed out.", is_error=True)
-
-
-@pytest.mark.parametrize("field", ["arguments", "parameters", "input", "args", "kwargs"])
-def test_arguments_are_read_under_each_of_their_names(field):
-    called = {"role": "assistant", "tool_calls": [{"name": "search", field: {"query": "love"}, "id": "a"}]}
-    read, notes = conversation(USER, called)
-    assert read.messages[1].calls[0].call == Call("search", {"query": "love"}) and not notes
-
-
-def test_a_call_whose_arguments_have_no_known_name_is_an_error():
-    called = {"role": "assistant", "tool_calls": [{"name": "search", "query": "love", "id": "a"}]}
-    with pytest.raises(FieldError, match=r"tool_calls\[0\].arguments: .* found no such field, but query"):
-        conversation(USER, called)
-
-
-@pytest.mark.parametrize("arguments", ['{"query": "a", "query": "b"}', '{"limit": {"x": 1, "x": 2}, "query": "b"}'])
-def test_a_key_twice_in_arguments_is_counted_and_the_last_one_read(arguments):
-    read, notes = conversation(USER, {"role": "assistant", "tool_calls": [call("a", "search", arguments)]})
-    assert read.messages[1].calls[0].call.arguments == json.loads(arguments)
-    assert notes == {"calls: a key twice in the arguments, of which the last counts": 1}
-
-
-def test_the_only_answer_with_another_id_than_the_only_call_is_counted():
-    read, notes = conversation(USER, asking(("a", "love")), answer("Listen.", tool_call_id="z"))
-    assert read.messages[2].text == "Listen."
-    assert notes == {"messages: answers whose `tool_call_id` matches no call, matched by order": 1}
-
-
-# --- several calls that OpenAI's models wrap in one -------------------------------------------------------------------
-
-
-def wrapping(*queries, name="multi_tool_use.parallel"):
-    uses = [{"recipient_name": "functions.search", "parameters": {"query": query}} for query in queries]
-    return {"role": "assistant", "tool_calls": [call("w", name, json.dumps({"tool_uses": uses}))]}
-
-
-UNWRAPPED = "calls: `multi_tool_use.parallel` read as the calls that it holds"
-
-
-@pytest.mark.parametrize(
-    "answers",
-    [
-        [answer('["One", {"two": 2}]', tool_call_id="w")],
-        [answer('["One", {"two": 2}]')],
-        [answer("One", tool_call_id="w"), answer('{"two": 2}', tool_call_id="w")],
-        [answer("One"), answer('{"two": 2}')],
-    ],
-)
-def test_wrapped_calls_are_calls_and_have_their_answers(answers):
-    read, notes = conversation(USER, wrapping("a", "b"), *answers)
-    assert [each.call for each in read.messages[1].calls] == [Call("search", {"query": q}) for q in "ab"]
-    assert [message.text for message in read.messages[2:]] == ["One", '{"two": 2}'] and notes[UNWRAPPED] == 1
-
-
-def test_wrapped_calls_without_answers_are_all_learned():
-    read, _ = conversation(USER, wrapping("a", "b", name="functions.multi_tool_use.parallel"))
-    assert learned(read) == [True, True]
-
-
-def test_a_single_wrapped_call_has_the_whole_answer():
-    read, _ = conversation(USER, wrapping("a"), answer("One", tool_call_id="w"))
-    assert read.messages[1].calls[0].call.name == "search" and read.messages[2].text == "One"
-
-
-def test_one_text_as_the_answer_to_several_wrapped_calls_is_an_error():
-    with pytest.raises(FieldError, match=r"messages\[2\]: expected a list of 2 answers, one for each call"):
-        conversation(USER, wrapping("a", "b"), answer("One and two", tool_call_id="w"))
-
-
-@pytest.mark.parametrize("arguments", [{}, {"tool_uses": []}, {"tool_uses": [{}]}, {"tool_uses": "x"}])
-def test_a_wrapper_of_anything_else_than_calls_is_an_error(arguments):
-    with pytest.raises(FieldError, match=r"messages\[1\], multi_tool_use.parallel.tool_uses"):
-        conversation(USER, {"role": "assistant", "tool_calls": [call("w", "multi_tool_use.parallel", arguments)]})
-
-
-def test_a_tool_of_the_wrappers_name_that_is_on_offer_is_called():
-    tool = {"name": "multi_tool_use.parallel", "parameters": {"type": "object", "properties": {"tool_uses": {}}}}
-    read, _ = conversation(USER, wrapping("a"), tools=(SEARCH, tool))
-    assert read.messages[1].calls[0].call.name == "multi_tool_use.parallel"
-
-
-def test_golden_calls_of_a_question_may_be_wrapped():
-    (sample,) = openai.parse_sample({"messages": [USER, wrapping("a", "b")], "tools": [SEARCH]}, 1, Counter())
-    assert sample.goldens == tuple(Call("search", {"query": q}) for q in "ab") and sample.parallel

@@ -126,7 +126,7 @@ def test_another_reader_names_the_one_that_the_records_need(name, tmp_path):
         ("adp", ["content", 1, "class_"], "act", "content[1].class_: expected one of text_observation"),
         ("adp", ["available_apis"], None, "tools: expected a list of tools, as the conversation calls some"),
         ("prompt_completion", ["completion"], 3, "completion: expected a text or a list of messages, found 3"),
-        ("prompt_completion", ["completion", 0, "role"], "ai", "completion[0].role: expected one of system"),
+        ("prompt_completion", ["completion", 0, "role"], "narrator", "completion[0].role: expected one of system"),
     ],
 )
 def test_a_malformed_record_is_reported_with_its_field(name, path, to, said):
@@ -290,7 +290,7 @@ def test_a_question_that_no_call_answers_has_no_turn_to_learn():
 
 def test_an_error_says_how_many_records_after_it_fail_alike_and_what_to_do(tmp_path):
     bad = changed(CHAT, "messages", 2, "tool_calls", 0, "function", "arguments", to="{")
-    other = changed(CHAT, "messages", 1, "role", to="human")
+    other = changed(CHAT, "messages", 1, "role", to="narrator")
     path = write(tmp_path, CHAT, bad, CHAT, bad, other, changed(bad, "messages", 1, "content", to="x"), CHAT)
     path.write_text(path.read_text() + "{\n")
     with pytest.raises(RecordError) as caught:
@@ -359,6 +359,9 @@ def test_a_malformed_record_of_the_first_format_is_not_said_to_be_another(tmp_pa
         ({"prompt": [], "reward_model": {}}, "prompts for reinforcement learning, without answers"),
         ({"text": "<|im_start|>user"}, "text that a chat template wrote"),
         ({"instruction": "x", "input": "", "output": "y"}, "Alpaca's instruction and output"),
+        ({"version": 1, "conversations": [CHAT, CHAT]}, "an object that holds records"),
+        ({"a": CHAT, "b": CHAT}, "an object that holds records"),
+        ({"data": {"train": [CHAT]}}, "an object that holds records"),
         ({"dialog": [{"role": "user", "content": "x"}]}, "messages in a field of another name"),
     ],
 )

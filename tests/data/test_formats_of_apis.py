@@ -211,3 +211,27 @@ def test_a_request_without_an_answer_is_counted(response):
 def test_a_response_without_an_answer_is_an_error():
     with pytest.raises(FieldError, match=r"response.choices: expected a list with an answer, found \[\]"):
         parsed("api_log", {"request": ASKED, "response": {"choices": []}})
+
+
+# --- values that are objects -----------------------------------------------------------------------------------------
+
+
+def test_sharegpt_values_of_calls_and_answers_may_be_objects():
+    record = json.loads(json.dumps(SAMPLES["sharegpt"]))
+    for at in (1, 2):
+        record["conversations"][at]["value"] = json.loads(record["conversations"][at]["value"])
+    assert parsed("sharegpt", record)[0].messages == parsed("sharegpt", SAMPLES["sharegpt"])[0].messages
+
+
+def test_xlam_a_single_answer_may_be_an_object():
+    record = {**SAMPLES["xlam"], "answers": json.loads(SAMPLES["xlam"]["answers"])[0]}
+    assert parsed("xlam", record)[0].messages == parsed("xlam", SAMPLES["xlam"])[0].messages
+
+
+def test_responses_without_an_output_are_an_error_and_an_empty_list_is_an_answer():
+    record = json.loads(json.dumps(SAMPLES["responses"]))
+    record["input"][2]["output"] = []
+    assert parsed("responses", record)[0].messages[2].text == "[]"
+    del record["input"][2]["output"]
+    with pytest.raises(FieldError, match=r"input\[2\].output: expected a text, found no such field"):
+        parsed("responses", record)

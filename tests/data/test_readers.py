@@ -348,7 +348,7 @@ def test_a_thought_is_kept_and_what_is_no_text_is_counted(write, field):
     [
         (["tools"], None, "tools: expected a list of tools, as the conversation calls some, found null"),
         (["messages"], "x", 'messages: expected a list, found "x"'),
-        (["messages", 1, "role"], "human", "messages[1].role: expected one of system, developer, user"),
+        (["messages", 1, "role"], "narrator", "messages[1].role: expected one of system, developer, user"),
         (["messages", 1, "content"], None, "messages[1].content: expected a string, found null"),
         (
             ["messages", 1, "content", 0, "type"],

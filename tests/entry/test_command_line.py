@@ -56,7 +56,7 @@ MISTAKES = {
     "a word that is no choice": (["stage=sft", "stage.packing=all"], "stage.packing: Invalid value 'all', expected"),
     "an unknown stage": (
         ["stage=trian"],
-        "stage=trian: no such choice; there are: analyze, cache, certify, check, demo, eval, inspect",
+        "stage=trian: no such choice; there are: analyze, cache, certify, chat, check, demo, eval, gate",
     ),
     "an unknown model": (["model=gpt"], "model=gpt: no such choice; there are: codellama_7b, qwen3_0_6b, smollm2_135m"),
     "unknown data": (
@@ -371,7 +371,7 @@ def test_a_failing_job_does_not_stop_a_sweep(tltrain, raw, tmp_path):
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("stage=", "stage=analyze stage=cache stage=certify stage=check stage=demo stage=eval stage=inspect"),
+        ("stage=", "stage=certify stage=chat stage=check stage=demo stage=eval stage=gate stage=inspect stage=irm"),
         ("model=t", "model=tiny model=tl_codellama_2"),
         ("stage=pkt stage.", "stage.packing= stage.resume= stage.rule="),
     ],

@@ -207,6 +207,7 @@ def test_every_file_is_written_by_the_one_writer():
         "environments/sandbox.py": "the probe of the machine, a constant",
         "runtime/shared_secret.py": "the secret itself, for its user alone",
         "serving/recorder.py": "token ids and a port, in a folder that is removed",
+        "serving/llama_cpp.py": "a port, in a folder that is removed",
         "serving/server.py": "what a server says, in a folder that is removed",
     }
     ways = ("write_text(", "write_bytes(", "OmegaConf.save(", '.open("w', '.open("a', ', "w"', ', "a"', "json.dump(")
@@ -294,6 +295,7 @@ REAL = {
     "eval": ("model.path={trained}/model", "benchmark.size=2", "stage.max_new_tokens=2"),
     "predict": ("model.path={trained}/model", "data.path={conversation}", "hardware.bf16=false"),
     "certify": ("model.path={trained}/model", "data.size=3", "certify=1"),
+    "export": ("model.path={trained}/model",),
     "check": ("data.size=3",),
     "inspect": ("model=tiny", "data.size=3"),
     "analyze": ("model=tiny", "data.size=3"),

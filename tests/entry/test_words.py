@@ -29,7 +29,7 @@ MISTAKES = [
         "seed=1,2 is separated from the other words by a flag: python -m tltrain -m stage",
     ),
     # choices
-    ("stage=", "stage=: expected a choice: stage=NAME; there are: analyze, cache, certify, check, "),
+    ("stage=", "stage=: expected a choice: stage=NAME; there are: analyze, cache, certify, chat, check, "),
     ("+experiment=", "+experiment=: expected a choice: +experiment=NAME; there are: ablation, demo, "),
     ("experiment=ablation", "experiment=ablation: +experiment=ablation (no experiment is chosen by default)"),
     ("++experiment=ablation", "++experiment=ablation: +experiment=ablation (no experiment is chosen"),
@@ -124,7 +124,7 @@ def test_a_quoted_value_is_read_as_it_was(value):
         ("data=openai data.path=a,b.json", "data.path=a,b.json: several values need a sweep with -m; as one value: "),
         (
             "+experiment=smoke stage=pkt",
-            "+experiment=smoke is for stage=pipeline, and stage=pkt has no stage.benchmarks",
+            "+experiment=smoke is for stage=pipeline and sets stage.benchmarks, which stage=pkt does not have",
         ),
         ("stage@_global_=pkt", "stage@_global_: no such key; stage=CHOICE chooses, without @"),
         ("stage=PKT", "stage=PKT: no such choice; did you mean pkt?; there are: "),

@@ -74,9 +74,11 @@ def files(tmp_path) -> Callable[..., OmegaConf]:
 
 def hold(benchmark, *said: str, **settings) -> list[Conversation]:
     """Hold a conversation about each task, all with these words."""
-    kind = registry.kind_of(benchmark)
-    tasks, make = kind.tasks(benchmark, 0), kind.make(benchmark)
-    return converse(tasks, make, says(*said), ConversationSettings(max_turns=9, **settings), parallel=4)
+    world = registry.World(benchmark)
+    world.prepare()
+    return converse(
+        world.tasks(0), world.environment, says(*said), ConversationSettings(max_turns=9, **settings), parallel=4
+    )
 
 
 def question(text: str = "Switch on a.", **fields) -> dict:

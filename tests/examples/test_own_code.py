@@ -140,7 +140,8 @@ def test_a_foreign_rule_says_which_answers_are_errors(foreign, tltrain, tmp_path
     words = ["stage=mae", "data=tltrain", f"data.path={tmp_path / 'train.jsonl'}", "stage.rule=strict"]
     ran = tltrain("--config-dir", str(foreign), *words, "mae@mae.strict=apologies")
     assert (ran.metrics["dropped_error"], ran.metrics["error_kinds"]) == (2, {"apology": 2})
-    ran = tltrain("--config-dir", str(foreign), *words, "mae@mae.strict=apologies", "mae.strict.words=[12]")
+    named = [*words[:-1], "stage.rule=apologies"]
+    ran = tltrain("--config-dir", str(foreign), *named, "mae.strict.words=[12]")
     assert ran.metrics["dropped_error"] == 1
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
 
 from tests.support import chromium
 from tests.support.sweep_sample import hostile, sweep
 from tltrain.report import numbers
+from tltrain.report.sweep import without_texts
 from tltrain.report.write import write_report
 
 pytestmark = pytest.mark.skipif(chromium.PROGRAM is None, reason="no chromium on this machine")
@@ -49,7 +53,7 @@ def test_it_opens_from_disk_without_errors_or_requests(browser, report, width, d
     clean(browser, report)
     assert fits(browser) == width
     sections = browser.run("[...document.querySelectorAll('main > section')].map((one) => one.id)")
-    assert sections == ["results", "errors", "robustness", "curves", "cost", "flips", "run"]
+    assert sections == ["results", "flips", "differences", "errors", "robustness", "curves", "cost", "run"]
     background = "getComputedStyle(document.body).backgroundColor"
     assert browser.run(background) == ("rgb(18, 21, 24)" if dark else "rgb(247, 247, 245)")
     assert browser.run("getComputedStyle(document.querySelector('figure > svg text')).fill") != browser.run(background)
@@ -124,9 +128,11 @@ def test_flips_are_filtered(browser, report, made):
     gained = [flip for flip in expected if flip.gained]
     words = f"{len(expected)} flipped: {len(gained)} gained, {len(expected) - len(gained)} lost from A to B."
     shown, said = choose(browser, a="0", b="7", seed="0", level="2")
-    assert said.startswith(words) and len(shown) == 20
+    assert said.startswith(words) and len(shown) == 5
     browser.run("document.querySelector('#more').click()")
-    assert len(choose(browser)[0]) == min(40, len(expected))
+    order = browser.run(f"{FLIPS}.map((one) => one.querySelector('.flag').textContent.slice(2))")
+    assert order == sorted(order, reverse=True) and order[0] == "lost"  # failing ones first
+    assert len(choose(browser)[0]) == min(25, len(expected))
     shown, said = choose(browser, direction="lost")
     assert {one for one, _ in shown} == {flip.id for flip in expected if not flip.gained}
     assert all("▼ lost" in text for _, text in shown)
@@ -187,7 +193,9 @@ def visible(browser, selector):
 def test_without_script_it_is_complete(browser, report, made):
     browser.open(report, script=False)
     try:
-        assert visible(browser, "#cards > .card") == 20
+        assert visible(browser, "#cards > .card") == 5
+        assert visible(browser, "#rest > summary") == 1
+        assert browser.run("document.querySelectorAll('#rest .card').length") == 15
         assert visible(browser, "#filters, #theme, #more, #copy, thead button") == 0
         assert visible(browser, "#ablation tbody tr") == len(made.rows)
         assert visible(browser, "figure.chart > svg") > 5
@@ -223,9 +231,40 @@ def test_hostile_text_stays_text_and_fits(browser, tmp_path):
 
 def test_a_table_that_goes_on_to_the_right_says_so_until_its_end(browser, report):
     browser.open(report, 375)
-    table = "document.querySelector('.scroll')"
-    more = f"{table}.hasAttribute('data-more') && getComputedStyle({table}, '::after').content"
-    assert "More columns to the right" in browser.run(more)
+    sheet = "document.querySelector('#results .sheet')"
+    extent = browser.run(f"{sheet}.querySelector('.extent').innerText")
+    assert extent.startswith("8 rows, 19 columns: RoTBench clean, RoTBench clean: the paper's, RoTBench heavy")
+    says = f"(({{hidden, textContent}}) => hidden ? '' : textContent)({sheet}.querySelector('.on'))"
+    assert browser.run(says) == "More columns to the right →"
+    table = f"{sheet}.querySelector('.scroll')"
     browser.run(f"{table}.scrollLeft = {table}.scrollWidth")
     browser.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    assert browser.run(f"{table}.hasAttribute('data-more')") is False
+    assert browser.run(says) == ""
+
+
+def test_a_table_of_many_rows_goes_on_below_and_says_so(browser, made, tmp_path):
+    rows = [replace(made.rows[n % 2], label=f"row {n}") for n in range(60)]
+    path = write_report(replace(made, rows=rows, baseline="row 0"), tmp_path)
+    browser.open(path)
+    clean(browser, path)
+    sheet = "document.querySelector('#results .sheet')"
+    assert "60 rows" in browser.run(f"{sheet}.querySelector('.extent').innerText")
+    assert browser.run(f"{sheet}.querySelector('.on').textContent").startswith("More rows below ↓")
+    assert browser.run(f"{sheet}.getBoundingClientRect().height < 800")
+
+
+def test_a_page_without_texts_says_why_there_are_hashes(browser, made, report, tmp_path):
+    path = write_report(without_texts(made), tmp_path)
+    for script in (True, False):
+        browser.open(path, script=script)
+        try:
+            said = browser.run("document.querySelector('.textless').innerText")
+            assert "report.texts=false" in said and "SHA-256" in said and "may not be the publisher's" in said
+            heading, digest = "h4", "pre"
+            card = f"{FLIPS}[0].querySelector('.expected')"
+            assert browser.run(f"{card}.querySelector({heading!r}).textContent") == "Accepted (SHA-256, beginning)"
+            assert re.fullmatch('"[0-9a-f]{12}"', browser.run(f"{card}.querySelector({digest!r}).textContent"))
+            assert browser.run(f"{FLIPS}[0].querySelectorAll('.side pre').length") == 0  # no empty boxes
+        finally:
+            browser.call("Emulation.setScriptExecutionDisabled", value=False)
+    assert "SHA-256" not in report.read_text(encoding="utf-8")

@@ -57,9 +57,9 @@ def test_the_folder_is_named_where_the_command_did_not(monkeypatch, tmp_path):
 
     config.register()
     for given, expected in (
-        ([], f"stage.resume=true hydra.run.dir={tmp_path / 'run'} goes on"),
-        ([f"hydra.run.dir={tmp_path / 'run'}"], "stage.resume=true goes on"),
-        (["hydra.mode=MULTIRUN", f"hydra.sweep.dir={tmp_path / 'all'}"], "stage.resume=true goes on"),
+        ([], f"stage.resume=true hydra.run.dir={tmp_path / 'run'} continues"),
+        ([f"hydra.run.dir={tmp_path / 'run'}"], "stage.resume=true continues"),
+        (["hydra.mode=MULTIRUN", f"hydra.sweep.dir={tmp_path / 'all'}"], "stage.resume=true continues"),
         (["hydra.mode=MULTIRUN"], "stage.resume=true hydra.sweep.dir=outputs/sweep/"),
     ):
         with quick(), initialize_config_dir(str(config.CONF_DIR), version_base="1.3", job_name="tltrain"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -16,7 +17,7 @@ from tltrain.formats import chat_completions, joined
 from tltrain.formats.calls import render_call
 from tltrain.formats.tl import TL
 from tltrain.sources import open_source
-from tltrain.trajectory import example
+from tltrain.trajectory import Call, Message, example
 
 pytest.importorskip("openai")
 
@@ -119,6 +120,41 @@ def test_chat_mode_offers_native_tools_and_writes_their_calls_as_text(server, co
         assert {key: asked.body[key] for key in ("messages", "tools")} in asked_for
         assert asked.body.items() >= {"model": "served", "max_tokens": 64, "temperature": 0.0}.items()
         assert "stop" not in asked.body
+
+
+def test_all_calls_of_a_message_and_its_thought_are_kept_and_thoughts_are_not_sent_back(server, config):
+    two = [tool_call("f", '{"a": 1}'), tool_call("g", '{"a": ')]
+    server.reply = lambda body, attempt: message(content="Now.", reasoning_content="Hm.", tool_calls=two)
+    with open_source(config(mode="chat")) as source:
+        (text,) = source(SAMPLES[:1])
+        (answer,) = source.native_answers
+        assert text.startswith("f(a=1)\n(not a call) ")
+        assert (answer.thought, answer.text, answer.calls) == ("Hm.", "Now.", (Call("f", {"a": 1}),))
+        assert [bool(attempt.problem) for attempt in answer.attempts] == [False, True]
+        said = Message.calling(Call("f", {"a": 1}), thought="Hm.")
+        source([replace(SAMPLES[0], messages=(*SAMPLES[0].messages, said, Message("tool", "1")))])
+        assert "Hm." not in json.dumps(server.asked[-1].body)
+        server.reply = lambda body, attempt: message(content="Just words.")
+        assert source(SAMPLES[1:2]) == ["Just words."] and source.native_answers == [None]
+
+
+def test_conversations_run_every_call_of_a_message(tltrain, server):
+    """Each call is answered by its own message, and what cannot be read is told to the model and kept."""
+    both = [tool_call("no_such_tool", "{}"), tool_call("nor_this_one", '{"a": 1}')]
+    replies = iter([message(tool_calls=both), message(tool_calls=[tool_call("f", "{")])])
+    finish = message(tool_calls=[tool_call("finish", '{"answer": "done"}')])
+    server.reply = lambda body, attempt: next(replies, finish)
+    words = ("source=endpoint", f"source.url={server.url}", "source.model=m", "source.mode=chat")
+    ran = tltrain("stage=eval", "benchmark=toolworld_multi", "benchmark.size=1", *words)
+    (transcript,) = ran.lines("transcripts.jsonl")
+    assert [each["kind"] for each in transcript["calls"]] == [
+        *("tool_hallucination", "tool_hallucination", "format_error", "correct")
+    ]
+    roles = [each["role"] for each in transcript["messages"]]
+    assert roles == ["user", "assistant", "tool", "tool", "assistant", "tool", "assistant"]
+    sent = server.asked[-1].body["messages"]
+    assert [len(entry.get("tool_calls", ())) for entry in sent if entry["role"] == "assistant"] == [2, 0]
+    assert len({entry["tool_call_id"] for entry in sent if entry["role"] == "tool"}) == 2
 
 
 def tool_call(name, arguments):

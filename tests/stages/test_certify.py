@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from tests.support.composition import composed, in_job, mistake
-from tests.support.small_runs import SMALL, last_line
+from tests.support.small_runs import TRAINED, last_line
 from tltrain import __main__ as entry
 from tltrain.entry import checks
 from tltrain.errors import TltrainError
@@ -18,17 +18,6 @@ from tltrain.models.encoders import TokenizationRecord, end_at
 from tltrain.serving import server
 from tltrain.serving.comparison import Certificate
 from tltrain.stages import certify
-
-TRAINED = (
-    "stage=pkt",
-    *SMALL,
-    "format=qwen3",
-    "data.size=8",
-    "data.holdout=0.2",
-    "stage.args.max_steps=1",
-    "stage.args.gradient_accumulation_steps=1",
-)
-"""The training of tests/stages/test_native_formats.py, so that both share it."""
 
 
 @pytest.fixture

@@ -86,3 +86,29 @@ def answer_in(own: NativeEncoder, sample: Sample, message: Message) -> Answer:
 def context(layout: Layout, position: int) -> list[int]:
     """The tokens that the hidden state at a position of a sample has read, its own included."""
     return [layout.input_ids[k] for k in range(position + 1) if position < layout.reach[k]]
+
+
+MISTRAL = """
+{%- for m in messages %}
+    {%- if m.role == 'user' %}
+        {%- if tools and m == (messages | selectattr('role', 'equalto', 'user') | list)[-1] %}
+            {{- '[AVAILABLE_TOOLS]' + (tools | tojson) + '[/AVAILABLE_TOOLS]' }}
+        {%- endif %}
+        {{- '[INST]' + m.content + '[/INST]' }}
+    {%- elif m.tool_calls %}
+        {{- '[TOOL_CALLS][' }}
+        {%- for c in m.tool_calls %}
+            {{- (c.function | tojson)[:-1] + ', "id": "' + c.id + '"}' + (']' + eos_token if loop.last else ', ') }}
+        {%- endfor %}
+    {%- elif m.role == 'assistant' %}{{- m.content + eos_token }}
+    {%- elif m.role == 'tool' %}{{- '[TOOL_RESULTS]' + m.content + '[/TOOL_RESULTS]' }}
+    {%- endif %}
+{%- endfor %}"""
+"""Calls as Mistral's models write them; the tools stand before the last user message, so that turns are branches."""
+
+
+def mistral_encoder() -> NativeEncoder:
+    """The encoder of a model that brings this template."""
+    tokenizer = byte_level_tokenizer([], 300, "hermes")
+    tokenizer.chat_template = MISTRAL
+    return native_encoder(tokenizer, "native", {})

@@ -15,6 +15,16 @@ SMALL = (
     "model.random.num_attention_heads=4",
     "model.random.num_key_value_heads=2",
 )
+TRAINED = (
+    "stage=pkt",
+    *SMALL,
+    "format=qwen3",
+    "data.size=8",
+    "data.holdout=0.2",
+    "stage.args.max_steps=1",
+    "stage.args.gradient_accumulation_steps=1",
+)
+"""A training in a native format, the one of tests/stages/test_native_formats.py, so that all share it."""
 SHORT = ("stage.max_new_tokens=4", "stage.too_long_answer=keep")  # no golden call is that short
 FEW = ("data.size=12", "data.holdout=0.2", *SHORT, "stage.eval_size=3", "stage.args.max_steps=2")
 ALGORITHMS = {

@@ -36,6 +36,12 @@ WORDS: dict[str, tuple[str, ...]] = {
     "cache": ("stage.prune=unfinished", "hydra.run.dir=run"),
     "plan": ("hydra.run.dir=run",),
     "certify": (*SIZES, "certify=1"),
+    "chat": (*SIZES, "stage.tools=tools.json", "stage.max_new_tokens=4"),
+    "gate": (
+        *(*SIZES, "stage.max_new_tokens=4", "stage.supervised.args.max_steps=1"),
+        *("stage.threshold=-100", "stage.certain=false"),  # passes whatever it finds
+    ),
+    "export": ("hydra.run.dir=run",),
 }
 """The words of a stage, besides its name."""
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -75,6 +81,7 @@ def prepare(home: Path) -> None:
     """Put what some of these runs read into the folder that they run in."""
     home.mkdir(parents=True, exist_ok=True)
     (home / "messages.json").write_text(json.dumps({**CHAT, "messages": CHAT["messages"][:-1]}))
+    (home / "tools.json").write_text(json.dumps(CHAT["tools"]))
     for name, grade in (("a", "correct"), ("b", "wrong_tool")):
         (home / name).mkdir(exist_ok=True)
         lines = [line(str(number), grade if number else "correct") for number in range(3)]

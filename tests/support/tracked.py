@@ -55,8 +55,19 @@ class Tracked:
 
 def read(folder: Path) -> Tracked:
     """Read the single offline run in a run folder."""
-    (file,) = (folder / "wandb").glob("offline-run-*/run-*.wandb")
+    (found,) = read_all(folder)
+    return found
+
+
+def read_all(folder: Path) -> list[Tracked]:
+    """Read the offline runs in the tree of a sweep or a single run, in the order in which they were started."""
+    files = (folder / "wandb").glob("offline-run-*/run-*.wandb")
+    return sorted(map(_read, files), key=lambda found: found.run["start_time"])
+
+
+def _read(file: Path) -> Tracked:
+    """Read a run's file."""
     reader = str(distribution("wandb").locate_file("wandb/bin/wandb-core"))  # as `wandb leet inspect` starts it
-    words = ["leet", "inspect", "--no-observability", "--json", "--run-file", str(file), str(folder / "wandb")]
-    ran = subprocess.run([reader, *words], cwd=folder, capture_output=True, text=True, check=True)
+    words = ["leet", "inspect", "--no-observability", "--json", "--run-file", str(file), str(file.parents[1])]
+    ran = subprocess.run([reader, *words], cwd=file.parents[1], capture_output=True, text=True, check=True)
     return Tracked([json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")], file.parent)

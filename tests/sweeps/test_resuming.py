@@ -54,7 +54,7 @@ def test_the_content_of_data_is_compared_and_not_its_name(tltrain, tmp_path, sto
     copy.write_text(data.read_text())
     resuming.check(composed(*SFT, "data=openai", f"data.path={copy}", "stage.resume=true"), stopped)
     data.write_text(data.read_text() + " ")
-    assert "other values of data.path:" in last_line(tltrain(*words, "stage.resume=true", folder=stopped, status=1))
+    assert "different values of data.path:" in last_line(tltrain(*words, "stage.resume=true", folder=stopped, status=1))
 
 
 def test_a_training_may_read_what_can_be_read_only_once(tmp_path, stopped, caplog):

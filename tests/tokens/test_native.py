@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from tokenizers import pre_tokenizers, trainers
 
 from tests.support.exactness import PACKINGS, check_contexts, check_prompts
-from tests.support.native_formats import NAMES, PARALLEL, TOOLS, answer_in, encoder, second_left_out, talk
+from tests.support.native_formats import (
+    NAMES,
+    PARALLEL,
+    TOOLS,
+    answer_in,
+    encoder,
+    mistral_encoder,
+    second_left_out,
+    talk,
+)
 from tests.support.packed import packed
 from tltrain import mae
 from tltrain.errors import TltrainError
@@ -227,30 +236,9 @@ def test_an_option_that_the_template_does_not_have_is_refused():
         native_encoder(encoder("qwen3").tokenizer, "qwen3", {"options": {"enable_thought": True}})
 
 
-MISTRAL = """
-{%- for m in messages %}
-    {%- if m.role == 'user' %}
-        {%- if tools and m == (messages | selectattr('role', 'equalto', 'user') | list)[-1] %}
-            {{- '[AVAILABLE_TOOLS]' + (tools | tojson) + '[/AVAILABLE_TOOLS]' }}
-        {%- endif %}
-        {{- '[INST]' + m.content + '[/INST]' }}
-    {%- elif m.tool_calls %}
-        {{- '[TOOL_CALLS][' }}
-        {%- for c in m.tool_calls %}
-            {{- (c.function | tojson)[:-1] + ', "id": "' + c.id + '"}' + (']' + eos_token if loop.last else ', ') }}
-        {%- endfor %}
-    {%- elif m.role == 'assistant' %}{{- m.content + eos_token }}
-    {%- elif m.role == 'tool' %}{{- '[TOOL_RESULTS]' + m.content + '[/TOOL_RESULTS]' }}
-    {%- endif %}
-{%- endfor %}"""
-"""Calls as Mistral's models write them; the tools stand before the last user message, so that turns are branches."""
-
-
 @pytest.fixture(scope="module")
 def mistral():
-    tokenizer = byte_level_tokenizer([], 300, "hermes")
-    tokenizer.chat_template = MISTRAL
-    return native_encoder(tokenizer, "native", {})
+    return mistral_encoder()
 
 
 def test_a_model_of_mistrals_is_trained_in_its_own_template_and_read_back(mistral):

@@ -5,17 +5,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
+import shlex
 import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
+import yaml
 from omegaconf import OmegaConf
 
 from tests.support.command_line import Ran, command_line
 from tests.support.processes import process
 from tests.support.small_runs import SMALL
-from tests.support.tracked import FEW, Tracked, read
+from tests.support.tracked import FEW, Tracked, read, read_all
 from tltrain import tracking
 from tltrain.tracking import names
 
@@ -87,7 +90,7 @@ def test_a_run_has_the_resolved_configuration(runs):
 def test_the_terminal_shows_only_the_folder_to_sync(ran, runs):
     for stage, one in ran.items():
         lines = [line for line in (one.out + one.err).splitlines() if "wandb" in line]
-        assert lines == [f"wandb sync {runs[stage].folder}"]
+        assert lines == [f"wandb sync {shlex.quote(str(runs[stage].folder.parent))}"]
 
 
 def test_metrics_are_drawn_over_their_steps(runs):
@@ -253,18 +256,66 @@ def test_a_file_is_kept_with_its_content(tltrain, monkeypatch):
 # --- which tracker --------------------------------------------------------------------------------------------------
 
 
-def test_jobs_of_a_sweep_are_a_group(tltrain, tmp_path):
-    sweep = tmp_path / "my_sweep"
-    tltrain("-m", "stage=mae", "data.size=2,3", "tracking=wandb", f"hydra.sweep.dir={sweep}")
-    found = [read(sweep / job).run for job in ("0", "1")]
-    assert [(run["run_group"], run["display_name"]) for run in found] == [("my_sweep", "0"), ("my_sweep", "1")]
+def test_a_configuration_is_sent_without_the_tables_of_maes_rules(ran, runs):
+    sent = runs["mae"].config["mae"]
+    kept = yaml.safe_load((ran["mae"].folder / "config.yaml").read_text(encoding="utf-8"))["mae"]
+    assert len(kept["paper"]["patterns"]) == 14
+    assert re.fullmatch("14 entries, sha256 [0-9a-f]{12}", sent["paper"]["patterns"])
+    assert sent["strict"] == kept["strict"]  # it names its table
+    assert len(json.dumps(sent)) < 300
+
+
+def sync_lines(ran) -> list[str]:
+    return [line for line in (ran.out + ran.err).splitlines() if line.startswith("wandb sync")]
+
+
+def test_jobs_of_a_sweep_are_a_group_in_one_tree_that_one_line_uploads(tltrain, tmp_path):
+    sweep = tmp_path / "my sweep"
+    words = ["-m", "stage=mae", "data.size=2,3", "tracking=wandb", f"hydra.sweep.dir='{sweep}'"]
+    ran = tltrain(*words)
+    found = [one.run for one in read_all(sweep)]
+    assert [(run["run_group"], run["display_name"]) for run in found] == [("my sweep", "0"), ("my sweep", "1")]
+    assert not list(sweep.glob("*/wandb"))
+    assert sync_lines(ran) == [f"wandb sync '{sweep / 'wandb'}'"]
+
+    # The same jobs again, as after an interruption: they continue their runs.
+    assert sync_lines(tltrain(*words)) == sync_lines(ran)
+    again = read_all(sweep)
+    assert [one.run["run_id"] for one in again] == 2 * [run["run_id"] for run in found]
+
+
+def test_wandb_finds_what_the_line_uploads(tltrain, tmp_path):
+    sweep = tmp_path / "sweep"
+    ran = tltrain("-m", "stage=mae", "data.size=2,3", "tracking=wandb", f"hydra.sweep.dir={sweep}")
+    (line,) = sync_lines(ran)
+    said = process([sys.executable, "-m", *shlex.split(line), "--dry-run"], tmp_path).stderr
+    assert "Would sync 2 run(s)" in said
+
+
+def test_a_resumed_run_is_one_run(tltrain, tmp_path):
+    words = ["stage=pkt", *SMALL, *FEW, "data.size=4", "tracking=wandb", "stage.keep_checkpoints=true"]
+    folder = tmp_path / "run"
+    tltrain(*words, "stage.args.save_steps=1", folder=folder)
+    (folder / "metrics.json").unlink()  # as if it had been stopped at its end
+    tltrain(*words, "stage.args.save_steps=1", "stage.resume=true", folder=folder)
+    first, resumed = read_all(folder)
+    assert first.run["run_id"] == resumed.run["run_id"]
+
+
+def test_stages_of_a_pipeline_are_in_the_tree_of_its_run(tltrain, tmp_path):
+    words = [*SMALL, "data.size=8", "stage.pkt=true", "stage.benchmarks=[{name: toolworld, size: 2}]"]
+    words += ["stage.supervised.args.max_steps=1", "stage.eval.max_new_tokens=4", f"cache.dir={tmp_path / 'cache'}"]
+    ran = tltrain("stage=pipeline", "tracking=wandb", *words)
+    assert {one.run["job_type"] for one in read_all(ran.folder)} == {"mae", "pkt", "eval", "pipeline"}
+    assert not list((tmp_path / "cache").rglob("wandb"))
+    assert sync_lines(ran) == [f"wandb sync {ran.folder / 'wandb'}"]
 
 
 def test_a_sweep_keeps_its_report_in_a_run_of_its_group(tltrain, tmp_path):
     sweep = tmp_path / "my_sweep"
     words = ["stage=eval", "source=golden", "benchmark.size=4", "seed=0,1", "tracking=wandb"]
     tltrain("-m", *words, f"hydra.sweep.dir={sweep}")
-    found = read(sweep)
+    *_, found = read_all(sweep)
     assert (found.run["run_group"], found.run["job_type"]) == ("my_sweep", "report")
     assert "report.html" in [file["path"] for record in found.of("files") for file in record["files"]]
     assert (found.folder / "files" / "report.html").read_bytes() == (sweep / "report.html").read_bytes()

@@ -46,8 +46,8 @@ def test_a_server_that_cannot_be_reached_costs_a_line(tmp_path):
     found = read(tmp_path / "run")
     first, last = about_tracking(ran.stderr)
     assert first.startswith(f"wandb: {NOWHERE} cannot be reached (")
-    assert first.endswith(f"; tracking continues offline; upload it with: wandb sync {found.folder}")
-    assert last == f"wandb sync {found.folder}"
+    assert first.endswith(f"; tracking continues offline; upload it with: wandb sync {found.folder.parent}")
+    assert last == f"wandb sync {found.folder.parent}"
     assert found.names >= {"mae/calls"} and found.artifacts
     assert [path.name for path in (tmp_path / "run" / "wandb").glob("*run-*")] == [found.folder.name]
 
@@ -88,8 +88,8 @@ def test_a_server_that_is_not_wandb_costs_a_line(tmp_path):
     assert ran.returncode == 0, ran.stderr
     found = read(tmp_path / "run")
     first, last = about_tracking(ran.stderr)
-    assert first.startswith("wandb: ") and first.endswith(f"upload it with: wandb sync {found.folder}")
-    assert last == f"wandb sync {found.folder}" and found.names >= {"mae/calls"}
+    assert first.startswith("wandb: ") and first.endswith(f"upload it with: wandb sync {found.folder.parent}")
+    assert last == f"wandb sync {found.folder.parent}" and found.names >= {"mae/calls"}
     assert [path.name for path in (tmp_path / "run" / "wandb").glob("*run-*")] == [found.folder.name]
 
 

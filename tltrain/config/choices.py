@@ -23,6 +23,12 @@ class MaeRule(StrEnum):
     random = "random"
 
 
+class Level(StrEnum):
+    ts = "ts"
+    pi = "pi"
+    cf = "cf"
+
+
 class Split(StrEnum):
     train = "train"
     validation = "validation"
@@ -162,6 +168,19 @@ class Prune(StrEnum):
     unfinished = "unfinished"
     old = "old"
     all = "all"
+
+
+class Gguf(StrEnum):
+    f32 = "f32"
+    f16 = "f16"
+    bf16 = "bf16"
+    q8_0 = "q8_0"
+
+
+class ExportDtype(StrEnum):
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
 
 
 class IsolationLevel(StrEnum):

@@ -20,6 +20,7 @@ from tltrain.config.choices import (
     TrackingMode,
 )
 from tltrain.config.keys import key
+from tltrain.config.recipes import ModelRecipes
 from tltrain.config.stages import GENERATED, TOKENS, DemoSizes
 
 # `Optional[...]` because OmegaConf reads the annotations at run time.
@@ -79,6 +80,11 @@ class Model:
     lora: Lora = key(Lora, "LoRA adapter; model.lora.r=8 trains one")
     args: Any = key({}, "training arguments that suit the model", library="trl.SFTConfig")
     irm: Any = key({}, "settings of stage=irm that suit the model", schema=ModelIrm)
+    recipes: Any = key(
+        {},
+        "smaller batches and samples of a model with which a recipe (+recipe=NAME) would not fit",
+        schema=ModelRecipes,
+    )
     demo: dict[str, int] = key({}, "settings of stage=demo that suit the model", schema=DemoSizes)
     sweep: dict[str, int] = key({}, "sizes that suit the model in the experiments on toolworld", schema=SweepSizes)
 
@@ -370,7 +376,7 @@ class Config:
     data: Any = key(MISSING, "trajectories to train on", schema=Data)
     weighting: Any = key(MISSING, "how much each token counts in supervised training", schema=Weighting)
     benchmark: Any = key(MISSING, "questions to evaluate on", schema=Benchmark)
-    source: Any = key(MISSING, "who answers in stage=eval and stage=predict", schema=Source)
+    source: Any = key(MISSING, "who answers in stage=eval, predict and chat", schema=Source)
     hardware: Any = key(MISSING, "device, precision and processes", schema=Hardware)
     tracking: Any = key(MISSING, "where metrics are recorded", schema=Tracking)
     mae: Any = key({}, "rules that say which tool answers are errors; stage.rule chooses", among=(dict,))

@@ -22,11 +22,14 @@ READS: Mapping[str, tuple[str, ...]] = {
     "irm": (*_TRAINING, "!model.args", "format", "reward"),
     "eval": (*_ASKING, "benchmark", "mae", "reward", "tracking"),
     "predict": (*_ASKING, "data.path"),
+    "chat": (*_ASKING, "mae"),
     "check": ("data", "!data.holdout", "!data.on_error", "mae", "model.path"),
     "certify": ("data", *_MODEL, "!model.args", "!model.irm", "format", *_DEVICE, "mae"),
+    "export": ("data", *_MODEL, "!model.args", "!model.irm", "format", *_DEVICE, "mae"),
     "inspect": ("data", "!data.holdout", *_MODEL, "!model.args", "!model.irm", "format", "mae", "weighting"),
     "analyze": ("data", "!data.holdout", *_MODEL, "!model.args", "!model.irm", "format", *_DEVICE, "mae"),
     "pipeline": (*_TRAINING, "format", "weighting", "reward", "source"),
+    "gate": (*_TRAINING, "format", "weighting", "reward", "source"),
     "plan": ("data", "model", "!model.demo", "!model.sweep", "format", "hardware", "mae"),
     "cache": (),
     "report": ("tracking",),
@@ -44,6 +47,7 @@ MODEL_ITSELF = ("general", "toolworld_turns")
 """Benchmarks that read the local model itself instead of asking a source for calls."""
 INSTEAD = {
     ("pipeline", "benchmark"): "its benchmarks do: stage.benchmarks=[{name: NAME, KEY: VALUE}]",
+    ("gate", "benchmark"): "it asks about conversations of data.path, stage.holdout; stage=eval does",
     ("demo", "data"): "it trains on generated data, stage.train_size; stage=sft, stage=pkt, … do",
     ("demo", "benchmark"): "it asks generated questions, stage.test_size; stage=eval does",
 }

@@ -10,7 +10,9 @@ from omegaconf import MISSING
 from tltrain.config.choices import (
     Algorithm,
     CriticInit,
+    IsolationLevel,
     KeyTokens,
+    Level,
     LossMean,
     MaeRule,
     Mask,
@@ -321,6 +323,32 @@ class PredictStage:
 
 
 @dataclass
+class ChatStage:
+    name: str = key("chat", NAME)
+    tools: Optional[str] = key(
+        None,
+        "tools on offer; a Python file: its documented functions, which run in the sandbox; a JSON file with a list of "
+        "tools, or with an object that has `tools`: you are asked for their answers; null: those of stage.history",
+    )
+    instructions: str = key("", "what the model is told before the conversation, besides the tools")
+    history: Optional[str] = key(None, "file of a conversation to continue, such as chat.jsonl of an earlier run")
+    max_turns: int = key(10, "most calls for one message of yours", least=1, most=10_000)
+    max_output: int = key(4000, "most characters of a tool's answer that enter the history", least=1)
+    max_new_tokens: int = key(512, "longest generated answer in tokens", least=1, most=TOKENS)
+    names: Names = key(Names.free, NAMES)
+    words_before_call: WordsBeforeCall = key(WordsBeforeCall.error, WORDS_BEFORE_CALL)
+    temperature: float = key(0.0, "sampling temperature; 0: greedy decoding", least=0, most=100)
+    rule: Rule = key(Rule.strict, COUNTED)
+    isolation: IsolationLevel = key(
+        IsolationLevel.auto,
+        "the least isolation that the functions of a Python file may run with; auto: landlock; process: none",
+    )
+    network: bool = key(False, "let the functions of a Python file reach the network")
+    time_limit: float = key(10.0, "time limit of a function in seconds", least=0.1, most=86_400)
+    memory_limit: int = key(2048, "memory limit of the functions in MB", least=64, most=2**24)
+
+
+@dataclass
 class CertifyStage:
     name: str = key("certify", NAME)
     mae: bool = key(True, "do not ask for calls that the tool answered with an error (MAE)")
@@ -370,6 +398,47 @@ class PipelineStage:
     )
     metric: Optional[str] = key(
         None, "metric that a sweeper optimizes; null: the mean of TS, PI and CF over all benchmarks"
+    )
+    supervised: Any = key(MISSING, SUPERVISED, schema=SupervisedStage)
+    rl: Any = key(MISSING, RL, schema=IrmStage)
+    eval: Any = key(MISSING, EVAL, schema=EvalStage)
+
+
+@dataclass
+class GateStage:
+    name: str = key("gate", NAME)
+    rule: MaeRule = key(MaeRule.strict, f"{COUNTED}: what MAE leaves out, and which logged calls are no golden ones")
+    holdout: float = key(0.25, "share of the conversations to ask about and not to train on", above=0, below=1)
+    customer: Optional[str] = key(
+        None, "field of the records that names the customer, all of whose conversations stay together; a.b reaches in"
+    )
+    time: Optional[str] = key(
+        None, "field of the records with the time of a conversation; the latest are held out; null: a draw by seed"
+    )
+    current: Optional[str] = key(
+        None,
+        "model in service, which the new one has to surpass: a model folder or hub id, or endpoint, which source= "
+        "describes; null: the base model",
+    )
+    new: Optional[str] = key(None, "model folder to judge, which is then not trained here; null: train it")
+    sft: bool = key(True, "train and compare a model with standard SFT on all logged calls, too")
+    irm: bool = key(False, "continue the new model's training with reinforcement learning (IRM)")
+    w_max: float = key(9.0, "largest weight of a key token of the new model", least=1, most=1_000_000)
+    key_tokens: KeyTokens = key(KeyTokens.paper, KEY_TOKENS.replace(", where w_max is given", ""))
+    metric: Level = key(Level.cf, "what decides; ts: the right tool; pi: and the right parameters; cf: and values")
+    threshold: float = key(
+        0.0,
+        "points of percent by which the new model has to be better; below 0: by which it may be worse",
+        least=-100,
+        most=100,
+    )
+    certain: bool = key(
+        True,
+        "pass only where the difference is above the threshold beyond chance; false: where it is above it as measured",
+    )
+    flips: int = key(20, "most questions shown of those that only one of the two models answers rightly", least=0)
+    max_new_tokens: Optional[int] = key(
+        None, "longest answer in tokens; null: the longest golden call and a quarter more", least=1, most=TOKENS
     )
     supervised: Any = key(MISSING, SUPERVISED, schema=SupervisedStage)
     rl: Any = key(MISSING, RL, schema=IrmStage)

@@ -132,11 +132,12 @@ def trajectories(data: DictConfig, seed: int, report: ReadReport) -> Iterator[Tr
 def _read(data: DictConfig, seed: int, report: ReadReport) -> Iterable[Trajectory]:
     read = targets.named(data, READERS, "data")
     of_user = data.get(targets.TARGET)
+    if "on_error" in data:
+        report.remedy = "data.on_error=skip leaves such records out and lists them"
     if "record" in targets.called_with(read):
         parse = targets.bound(data, read, "data")
         ours = partial(_parse, parse, data.name)
         parse_record = ours if of_user is None else checked.parser(parse, of_user, Trajectory)
-        report.remedy = "data.on_error=skip leaves such records out and lists them"
         return read_file(_path(data), parse_record, OnError(data.on_error).name, report)
     if of_user is None:
         return targets.call(data, READERS, "data", seed=seed, report=report)

@@ -93,7 +93,8 @@ def checked(call: Call, tools: Mapping[str, Tool], notes: Counter[str]) -> Call:
     """
     name = offered_name(call.name, tools)
     if name != call.name:
-        notes[f"calls: the prefix `{PREFIX}` left out"] += 1
+        left_out = "spaces around the tool's name" if name == call.name.strip() else f"the prefix `{PREFIX}`"
+        notes[f"calls: {left_out} left out"] += 1
     tool = tools.get(name)
     if tool is None:
         notes["calls: of tools that are not on offer"] += 1
@@ -112,8 +113,8 @@ def checked(call: Call, tools: Mapping[str, Tool], notes: Counter[str]) -> Call:
 
 
 def offered_name(name: str, tools: Mapping[str, Any]) -> str:
-    """Return the name without the prefix `functions.`, if only then a tool has it."""
-    bare = name.removeprefix(PREFIX)
+    """Return the name without spaces around it and the prefix `functions.`, if only then a tool has it."""
+    bare = name.strip().removeprefix(PREFIX)
     return bare if name not in tools and bare in tools else name
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any
 
 from tltrain.data import (
@@ -107,6 +108,15 @@ def _elsewhere(record: dict[str, Any]) -> str:
     return ""
 
 
+def _inside(record: dict[str, Any]) -> bool:
+    """Return whether a record holds records: each under a name of its own, or in a list below a name or two."""
+    below: list[Any] = list(record.values())[:1]
+    for value in record.values():
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        below += [each[0] if isinstance(each, list) and each else each for each in islice(inner, 1)]
+    return any(recognised(each) is not None for each in below)
+
+
 def _texts(record: dict[str, Any], *keys: str) -> bool:
     return all(isinstance(record.get(key), str) for key in keys)
 
@@ -137,6 +147,10 @@ UNREAD: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "Alpaca's instruction and output": (
         lambda record: _texts(record, "instruction", "output"),
         "data=prompt_completion reads them once the fields are called prompt and completion",
+    ),
+    "an object that holds records": (
+        _inside,
+        "write them as JSON lines, jq -c '.NAME[]' FILE > records.jsonl, or '.[]' where each has a name",
     ),
     "messages in a field of another name": (_elsewhere, "data=openai reads them once the field is called messages"),
 }

@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, TypeGuard
 
-from tltrain.data.arguments import checked, read_named_call
+from tltrain.data.arguments import checked, read_named_call, read_value
 from tltrain.data.conversations import assemble, check_tools, note_unlearned, record_id
 from tltrain.data.entries import LEARN, MASK, Entry, Made, is_learned, marked
 from tltrain.data.pairing import calls_within
@@ -47,13 +47,20 @@ from tltrain.data.reading import (
 from tltrain.data.schemas import offered_tools
 from tltrain.data.text_calls import split_tools
 from tltrain.errors import FieldError
+from tltrain.formats.native import THOUGHTS
 from tltrain.trajectory import Message, Sample, Tool, Trajectory
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+_CALLS = ("tool_call", "function_call")
+"""Roles of messages whose content is a call, or a list of calls, as ms-swift writes them."""
+_OTHER_ROLES = {
+    **dict.fromkeys(("human",), "user"),
+    **dict.fromkeys(("ai", "gpt", "model", "bot", "chatbot"), "assistant"),
+    **dict.fromkeys(("ipython", "observation", "environment", "tool_response"), "tool"),
+}
+"""What others call these roles."""
 INSTRUCTIONS = ("system", "developer")
 ANSWERS = ("tool", "function")
-THOUGHTS = ("reasoning_content", "reasoning", "thinking")
-"""Fields in which an assistant message may carry its thought."""
 OUTPUTS = ("output", "result", "results", "response", "observation", "text", "value", "data", "error")
 """Fields in which a tool's message without `content` may carry its text; `error` says that the call failed."""
 BESIDE = (
@@ -195,7 +202,15 @@ def _tools(record: dict[str, Any], messages: list[Any], notes: Counter[str]) -> 
 
 def entry_of(entry: dict[str, Any], where: str, notes: Counter[str]) -> Entry:
     """Parse one message. Raises FieldError."""
-    role = expect_choice(entry.get("role"), ROLES, f"{where}.role")
+    said = entry.get("role")
+    if isinstance(said, str) and said in _CALLS:
+        value = entry.get("content")
+        value = read_value(value, f"{where}.content", notes) if isinstance(value, str) else value
+        held = value if isinstance(value, list) else [value]
+        made = tuple(_made(call, f"{where}.content", notes) for call in held)
+        note_rest(entry, notes, *_KNOWN, *LEARN)
+        return Entry("assistant", where, "", entry, made, learn=is_learned(entry, where), parallel=True)
+    role = expect_choice(_OTHER_ROLES.get(said, said) if isinstance(said, str) else said, ROLES, f"{where}.role")
     known = [*_KNOWN, *(["tools"] if role in INSTRUCTIONS else [])]
     if role in ANSWERS:
         is_error, stated = outcome(entry)
@@ -206,13 +221,16 @@ def entry_of(entry: dict[str, Any], where: str, notes: Counter[str]) -> Entry:
         return Entry("tool", where, text, entry, answers=answers, name=name, is_error=is_error)
     if role != "assistant":
         note_rest(entry, notes, *known)
-        return Entry("system" if role in INSTRUCTIONS else "user", where, text_of(entry, where), entry)
+        text = text_of(entry, where)
+        if role == "user" and not text.strip():
+            notes["messages: of the user without words"] += 1
+        return Entry("system" if role in INSTRUCTIONS else "user", where, text, entry)
     thoughts = [name for name in THOUGHTS if isinstance(entry.get(name), str)]
-    note_rest(entry, notes, *known, *thoughts, *LEARN)
     calls = _calls(entry, where, notes)
     refusal = entry.get("refusal")
     if entry.get("content") is None and isinstance(refusal, str) and refusal:
-        entry = {**entry, "content": refusal}
+        entry = {key: value for key, value in entry.items() if key != "refusal"} | {"content": refusal}
+    note_rest(entry, notes, *known, *thoughts, *LEARN)
     return Entry(
         "assistant",
         where,
@@ -238,7 +256,11 @@ def _id_or_empty(entry: dict[str, Any], key: str) -> str:
 def _calls(entry: dict[str, Any], where: str, notes: Counter[str]) -> list[Made]:
     """Return the calls of an assistant message with their ids."""
     place = f"{where}.tool_calls".lstrip(".")
-    calls = [_made(call, f"{place}[{i}]", notes) for i, call in enumerate(optional(entry, "tool_calls", [], where))]
+    stated = entry.get("tool_calls")
+    if isinstance(stated, str):
+        stated = read_value(stated, place, notes) if stated.strip() else []
+    stated = [] if stated is None else expect(stated, list, place)
+    calls = [_made(call, f"{place}[{i}]", notes) for i, call in enumerate(stated)]
     if entry.get("function_call") is not None:
         calls.append(Made(read_named_call(entry["function_call"], f"{where}.function_call", notes)))
     return calls

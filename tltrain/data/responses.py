@@ -83,8 +83,10 @@ def _entry(item: dict[str, Any], kind: str, where: str, notes: Counter[str]) -> 
         made = Made(read_named_call(item, where, notes), optional(item, "call_id", "", where))
         return Entry("assistant", where, "", item, (made,), learn=is_learned(item, where))
     if kind == "function_call_output":
-        output = item.get("output")
-        if isinstance(output, list):
+        if "output" not in item:
+            raise FieldError(f"{where}.output", "a text", "no such field")
+        output = item["output"]
+        if isinstance(output, list) and output and all(isinstance(part, dict) and "type" in part for part in output):
             text = text_of({"content": output}, where)
         else:
             text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)

@@ -14,6 +14,7 @@ calls, each call gets its own.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -65,7 +66,10 @@ def entries_of(record: dict[str, Any], key: str, notes: Counter[str]) -> list[En
         where = f"{key}[{i}]"
         entry = expect(entry, dict, where)
         role = ROLES[expect_choice(entry.get("from"), ROLES, f"{where}.from")]
-        value = member(entry, "value", str, where)
+        value = entry.get("value")
+        if role in ("call", "tool") and isinstance(value, dict | list):
+            value = json.dumps(value, ensure_ascii=False)
+        value = member({**entry, "value": value} if "value" in entry else entry, "value", str, where)
         if role == "call":
             calls = tuple(Made(call) for call in _calls(value, f"{where}.value", notes))
             learn = is_learned(entry, where)

@@ -7,6 +7,7 @@
 
 Qwen3-Coder writes `<tool_call><function=search><parameter=query>love</parameter></function></tool_call>`. An answer is
 `<tool_response>...</tool_response>` in a message of the user or the tool.
+Mistral writes `[TOOL_CALLS]`, and Llama `<|python_tag|>`, before JSON that ends the text.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ from tltrain.formats.preamble import thought_end
 from tltrain.trajectory import Call
 
 _CALL = re.compile(r"<(tool_call|function_call)>(.*?)(?:</\1>|\Z)", re.DOTALL)
+_MARKED = re.compile(
+    r"(?:\[TOOL_CALLS\]|<\|python_tag\|>)\s*([\[{].*[\]}])\s*(?:</s>|<\|e(?:om|ot)_id\|>)?\s*\Z", re.DOTALL
+)
+"""Mistral's and Llama's mark, and the JSON behind it up to the end."""
 _RESPONSE = re.compile(r"<(tool_response|function_response)>(.*?)(?:</\1>|\Z)", re.DOTALL)
 _FUNCTION = re.compile(r"\s*<function=([^>\n]+)>(.*?)</function>\s*", re.DOTALL)
 _PARAMETER = re.compile(r"<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>", re.DOTALL)
@@ -95,10 +100,12 @@ def split_thought(text: str, notes: Counter[str]) -> tuple[str, str]:
 
 def split_calls(text: str, where: str, notes: Counter[str]) -> tuple[str, list[Call]]:
     """Return the words of a message and the calls in its text; text that cannot be read as calls stays whole."""
-    if "<tool_call>" not in text and "<function_call>" not in text:
-        return text, []
     calls: list[Call] = []
     try:
+        if marked := _MARKED.search(text):
+            return text[: marked.start()].strip(), _calls(marked[1], where, notes)
+        if "<tool_call>" not in text and "<function_call>" not in text:
+            return text, []
         for found in _CALL.finditer(text):
             calls += _calls(found[2], where, notes)
     except FieldError:

@@ -30,7 +30,9 @@ def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]
     record = expect(record, dict, "record")
     tools = offered_tools(record.get("tools"), "tools", notes)
     answers = record.get("answers")
-    answers = expect(read_value(answers, "answers", notes) if isinstance(answers, str) else answers, list, "answers")
+    answers = read_value(answers, "answers", notes) if isinstance(answers, str) and answers.strip() else answers
+    answers = [answers] if isinstance(answers, dict) and "name" in answers else answers
+    answers = expect([] if answers == "" else answers, list, "answers")
     calls = tuple(Made(read_named_call(entry, f"answers[{i}]", notes)) for i, entry in enumerate(answers))
     entries = [Entry("user", "query", member(record, "query", str)), Entry("assistant", "answers", "", calls=calls)]
     if not calls:

@@ -34,7 +34,7 @@ def check_run(cfg: DictConfig) -> None:
 
 TYPES = {dict: "a mapping", list: "a list", str: "a text", type(None): "null"}
 """Names, for messages, of the types of values without a schema."""
-READS_DATA = ("check", "mae", "sft", "pkt", "irm", "inspect", "pipeline", "certify")
+READS_DATA = ("check", "mae", "sft", "pkt", "irm", "inspect", "pipeline", "gate", "certify")
 """Stages that need trajectories to begin."""
 
 
@@ -102,9 +102,7 @@ def check_isolation(benchmark: DictConfig) -> None:
     if benchmark.get("multi"):
         from tltrain.environments import registry
 
-        kind = registry.kind_of(benchmark)
-        if kind.isolation is not None:
-            kind.isolation(benchmark)
+        registry.World(benchmark).isolation()
 
 
 def _check_weighting(cfg: DictConfig) -> None:

@@ -88,8 +88,8 @@ def _functions(group: str, node: DictConfig) -> Mapping[str, Callable]:
         from tltrain.environments import registry
 
         if node.get(targets.TARGET) is None:
-            registry.kind_of(node)  # its error explains that multi=true rules the name out
-        return {name: kind.make for name, kind in registry.ENVIRONMENTS.items()}
+            registry.check_name(node)  # its error explains that multi=true rules the name out
+        return registry.ENVIRONMENTS
     from tltrain.evaluation.benchmarks import LOADERS
 
     return LOADERS | {
@@ -267,7 +267,7 @@ def refuse_unread(cfg: DictConfig) -> None:
 def _tokenizer_of_data(cfg: DictConfig) -> bool:
     """Return whether the model's tokenizer is trained on the data, so that a stage that asks the model reads it."""
     model = cfg.model
-    asked = cfg.stage.name in ("eval", "predict") and unread.asks_model(cfg)
+    asked = cfg.stage.name in unread.ASKING and unread.asks_model(cfg)
     return asked and model.random is not None and model.path is None
 
 

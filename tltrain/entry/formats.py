@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from tltrain.config import Names
 from tltrain.config.reads import MODEL_ITSELF
+from tltrain.entry.unread import ASKING
 from tltrain.errors import TltrainError
 from tltrain.formats import own
 from tltrain.formats.families import AUTO, FAMILIES, TL_NAMES
@@ -50,7 +51,7 @@ def _check_trained(cfg: DictConfig) -> None:
     Models that are compared or only measured each have their own format, and the default `tl` is not a choice then.
     """
     path, chosen = cfg.model.path, cfg.format.name
-    asks = cfg.stage.name in ("eval", "predict")
+    asks = cfg.stage.name in ASKING
     measured = cfg.stage.name == "analyze" or (cfg.stage.name == "eval" and cfg.benchmark.name in MODEL_ITSELF)
     if path is None or (asks and cfg.source.name != "model") or (measured and chosen in TL_NAMES):
         return
@@ -61,15 +62,15 @@ def _check_trained(cfg: DictConfig) -> None:
 def _not_in_own(cfg: DictConfig) -> str | None:
     """Return what the configuration asks for that a user's own format does not support; None if it supports all."""
     stage = cfg.stage
-    if stage.name in ("demo", "irm", "analyze", "plan", "certify"):
+    if stage.name in ("demo", "irm", "analyze", "plan", "certify", "export"):
         return f"stage={stage.name}"
-    if stage.name == "pipeline" and stage.irm:
+    if stage.name in ("pipeline", "gate") and stage.irm:
         return "stage.irm=true"
     if stage.name == "eval" and cfg.benchmark.get("multi"):
         return f"benchmark={cfg.benchmark.name}"
-    if stage.name in ("eval", "predict") and cfg.source.name == "endpoint":
+    if stage.name in ASKING and cfg.source.name == "endpoint":
         return "source=endpoint"
-    if stage.name in ("eval", "predict") and stage.get("names") == Names.offered:
+    if stage.name in ASKING and stage.get("names") == Names.offered:
         return "stage.names=offered"
     return None
 
@@ -77,9 +78,9 @@ def _not_in_own(cfg: DictConfig) -> str | None:
 def _not_yet(cfg: DictConfig) -> str | None:
     """Return what native formats do not support in this configuration yet; None if they support all."""
     stage, chosen = cfg.stage, cfg.format.name
-    if stage.name in ("eval", "predict") and cfg.source.name == "endpoint" and chosen != AUTO:
+    if stage.name in ASKING and cfg.source.name == "endpoint" and chosen != AUTO:
         return "this is for the local model; source.mode=chat asks a server in its model's own format, with format=tl"
-    offered = stage.get("names") == Names.offered and stage.name in ("eval", "predict", "irm")
+    offered = stage.get("names") == Names.offered and stage.name in (*ASKING, "irm")
     if offered and chosen in FAMILIES and not FAMILIES[chosen].fixed_head:
         return "stage.names=offered needs a fixed text before the name of each call, which this format does not write"
     return None

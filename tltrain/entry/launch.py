@@ -48,7 +48,7 @@ from tltrain.runtime.resolver import resolve
 
 TRAINING = ("sft", "pkt", "irm")
 """Stages that all processes run; rank 0 runs the others, and the other ranks help where a local model answers."""
-LAUNCHED = (*TRAINING, "demo", "pipeline", "eval")
+LAUNCHED = (*TRAINING, "demo", "pipeline", "gate", "eval")
 """Stages that use several processes."""
 SHOWN = ("check", "mae", *TRAINING, "demo")
 """Stages whose result a module of the same name in `tltrain.views` shows; the others show their own."""

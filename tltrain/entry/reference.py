@@ -31,6 +31,7 @@ GROUPS = ("stage", "model", "format", "data", "weighting", "benchmark", "source"
 """The groups whose choices have keys that a schema explains."""
 VERBATIM = {
     "experiment": "Sweeps that end in a report: `+experiment=NAME`.",
+    "recipe": "Settings of a training by the GPU there is: `+recipe=NAME`.",
     "mae": "Rules that say which tool answers are errors; `stage.rule` chooses one.",
 }
 """Folders of `conf/` whose files are shown verbatim, and what they contain."""

@@ -57,6 +57,12 @@ def analyzed(stage: DictConfig, words: Sequence[str]) -> tuple[bool, list[str]]:
     return data or bool(models), models
 
 
+ASKING = ("eval", "predict", "chat")
+"""Stages that ask who `source=` chooses."""
+WITH_IRM = ("pipeline", "gate")
+"""Stages that train with IRM where `stage.irm=true`."""
+OF_GATES_TRAINING = ("stage.sft", "stage.irm", "stage.w_max", "stage.key_tokens", "stage.supervised.", "stage.rl.")
+"""Keys of stage=gate that nothing reads where `stage.new` names the model."""
 CERTIFYING = ("sft", "pkt", "irm", "certify")
 """Stages that may serve a model."""
 
@@ -64,7 +70,7 @@ CERTIFYING = ("sft", "pkt", "irm", "certify")
 def _of_certify(cfg: DictConfig, key: str) -> str | None:
     if cfg.stage.name == "certify" and key == "certify" and cfg.certify == 0:
         return "stage=certify asks nothing with certify=0; give certify=N, or leave it out"
-    if cfg.stage.name in CERTIFYING or cfg.certify == 0:
+    if cfg.stage.name in CERTIFYING or cfg.certify == 0 or (key, cfg.stage.name) == ("certify_timeout", "export"):
         return None
     return f"stage={cfg.stage.name} serves no model; stage=certify model.path=FOLDER does"
 
@@ -73,7 +79,7 @@ def _without_model(cfg: DictConfig) -> str | None:
     """Return why the stage loads no model, and what would make it; None if it loads one."""
     if cfg.stage.name == "analyze" and not analyzed(cfg.stage, _words())[1]:
         return "no model is analysed; model=NAME, model.path=FOLDER or stage.models=[FOLDER] adds one"
-    if cfg.stage.name not in ("eval", "predict") or asks_model(cfg):
+    if cfg.stage.name not in ASKING or asks_model(cfg):
         return None
     if (asked := _asked(cfg)) is not None:
         return f"nothing is asked with {asked}, so no model is read; leave one of the two out"
@@ -100,7 +106,7 @@ def _of_model(cfg: DictConfig, key: str) -> str | None:
         return "model.path is used instead, with its own sizes; leave one of the two out"
     if key.startswith("model.lora.") and model.lora.r is None:
         return "without model.lora.r no adapter is trained; model.lora.r=8 trains one"
-    if key.startswith("model.irm") and cfg.stage.name == "pipeline" and not cfg.stage.irm:
+    if key.startswith("model.irm") and cfg.stage.name in WITH_IRM and not cfg.stage.irm:
         return "stage.irm=false reads no such key; stage.irm=true does"
     return None
 
@@ -112,7 +118,7 @@ def _of_source(cfg: DictConfig, key: str) -> str | None:
 
 def _of_stage(cfg: DictConfig, key: str) -> str | None:
     stage = cfg.stage
-    if key in ("stage.names", "stage.temperature") and stage.name in ("eval", "predict"):
+    if key in ("stage.names", "stage.temperature") and stage.name in ASKING:
         if (asked := _asked(cfg) if stage.name == "eval" else None) is not None:
             return f"nothing is asked with {asked}; leave one of the two out"
         if stage.name == "eval" and cfg.benchmark.name == "general":
@@ -120,13 +126,17 @@ def _of_stage(cfg: DictConfig, key: str) -> str | None:
         if cfg.source.name != "model":
             instead = "use source.temperature" if cfg.source.name == "endpoint" else "source=model does"
             return f"source={cfg.source.name} reads no such key; {instead if 'temp' in key else 'source=model does'}"
+    if stage.name in WITH_IRM and key.startswith("stage.rl.") and not stage.irm:
+        return "stage.irm=false reads no such key; stage.irm=true does"
+    if stage.name == "gate" and stage.new is not None and key.startswith(OF_GATES_TRAINING):
+        return "nothing is trained with stage.new; leave one of the two out"
     if stage.name == "pipeline":
-        if key.startswith("stage.rl.") and not stage.irm:
-            return "stage.irm=false reads no such key; stage.irm=true does"
         if key.removeprefix("stage.").removeprefix("supervised.") in ("w_max", "key_tokens") and not stage.pkt:
             return "stage.pkt=false reads no such key; stage.pkt=true does"
     elif key == "stage.key_tokens" and stage.w_max is None:
         return "stage.w_max=null reads no such key, since every token has weight 1; stage.w_max=9 does"
+    if key == "stage.private" and stage.name == "export" and stage.hub is None:
+        return "without stage.hub nothing is pushed; stage.hub=OWNER/NAME does"
     if stage.name == "plan":
         node = key.split(".")[1]
         if node in OF_PLAN and stage.of.name not in OF_PLAN[node].split(", "):
@@ -135,7 +145,7 @@ def _of_stage(cfg: DictConfig, key: str) -> str | None:
 
 
 def _of_reward(cfg: DictConfig, key: str) -> str | None:
-    if cfg.stage.name == "pipeline" and not cfg.stage.irm:
+    if cfg.stage.name in WITH_IRM and not cfg.stage.irm:
         return "stage.irm=false reads no such key; stage.irm=true does"
     return None
 

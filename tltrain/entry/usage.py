@@ -20,7 +20,7 @@ def text(words: Sequence[str]) -> str:
     Raises:
         HydraException, OmegaConfBaseException: there is no such choice.
     """
-    own = _own_folders(words)
+    own = own_folders(words)
     whole = "\n".join([page(), *_listed(own)])
     if not any("=" in word and not word.startswith("-") for word in words):
         return whole
@@ -50,7 +50,7 @@ def _config_dir(words: Sequence[str]) -> Path | None:
     return None
 
 
-def _own_folders(words: Sequence[str]) -> list[Path]:
+def own_folders(words: Sequence[str]) -> list[Path]:
     """Return the folders of choices other than ours: `--config-dir`, and those of installed packages."""
     named = _config_dir(words)
     return [*own_code.of_plugins(), *([] if named is None else [named])]
@@ -65,7 +65,8 @@ def _listed(folders: Sequence[Path]) -> Iterator[str]:
         for file in files:
             first = file.read_text(encoding="utf-8").partition("\n")[0]
             said = first.removeprefix("#").strip() if first.startswith("# ") and "@package" not in first else ""
-            name = f"{file.parent.name}={file.stem}"
+            key = "stage.rule" if file.parent.name == "mae" else file.parent.name
+            name = f"{key}={file.stem}"
             yield f"    {name:<24}{said}".rstrip()
         if files:
             yield ""

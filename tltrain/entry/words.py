@@ -18,6 +18,8 @@ from tltrain.config import reads
 from tltrain.entry import program
 from tltrain.errors import TltrainError, suggestion
 
+ADDED = ("experiment", "recipe")
+"""Groups of which none is chosen by default: `+experiment=NAME`."""
 GROUPS = ("stage", *(group for group in reads.GROUPS if group != "mae"))
 """Groups for which `conf/config.yaml` always has a choice."""
 _OPENING, _CLOSING = "“”„«»‘’‚", "“”„«»‘’‚"
@@ -93,11 +95,11 @@ def _refuse_long_dash(word: str, flags: set[str]) -> NoReturn:
 
 def _refuse_unknown_flag(word: str, after: str) -> NoReturn:
     name, _, value = word.lstrip("-").partition("=")
-    if name.partition(".")[0] in (*config.keys_of(config.Config), "experiment", "hydra"):
+    if name.partition(".")[0] in (*config.keys_of(config.Config), *ADDED, "hydra"):
         typed = word
         if not value and after and "=" not in after and not after.startswith("-"):
             value, typed = after, f"{word} {after}"
-        plus = "+" if name == "experiment" else ""
+        plus = "+" if name in ADDED else ""
         raise TltrainError(f"{typed}: choices and keys have no dashes: {plus}{name}={value or 'VALUE'}")
     from hydra._internal.utils import get_args_parser
 
@@ -125,9 +127,9 @@ def _check_no_value(word: str, before: str, following: Sequence[str]) -> None:
     name, colon, value = word.partition(":")
     if colon and value and name.lstrip("+").partition(".")[0] in config.keys_of(config.Config):
         raise TltrainError(f"{word}: expected key=value: {name}={value}")
-    group = next((group for group in (*GROUPS, "experiment") if word in _choices(group)), None)
+    group = next((group for group in (*GROUPS, *ADDED) if word in _choices(group)), None)
     if group is not None:
-        raise TltrainError(f"{word}: expected key=value: {'+' if group == 'experiment' else ''}{group}={word}")
+        raise TltrainError(f"{word}: expected key=value: {'+' if group in ADDED else ''}{group}={word}")
     hint = ""
     if before.endswith("="):
         hint = f": without a space: {quoted(before[:-1], word)}"
@@ -154,7 +156,7 @@ def _check_value(word: str, following: Sequence[str]) -> None:
         raise TltrainError(f"{word}: the shell does not treat {value[0]} as a quotation mark: {right}")
     if key.startswith("~"):
         return
-    if name == "experiment" or name in GROUPS:
+    if name in ADDED or name in GROUPS:
         _check_choice(key, name, value)
     elif name == "mae" or (value == "null" and re.fullmatch(r"hydra(/\w+)?|mae@[\w.]+", name)):
         group = "mae@mae.strict" if name == "mae" else name
@@ -166,18 +168,18 @@ def _check_value(word: str, following: Sequence[str]) -> None:
 
 def _check_choice(key: str, group: str, value: str) -> None:
     """Report mistakes in the choice of a group."""
-    experiment = group == "experiment"
-    right = "+experiment" if experiment else group
+    added = group in ADDED
+    right = f"+{group}" if added else group
     found = _parsed(f"{key}={value}")
     if not value or found is None:
         there = ", ".join(_choices(group))
         raise TltrainError(f"{key}={value}: expected a choice: {right}=NAME; there are: {there}")
-    if isinstance(found, list) and not experiment:
+    if isinstance(found, list) and not added:
         of = found[0] if len(found) == 1 else "CHOICE"
         several = f"; -m {right}={','.join(map(str, found))} runs them one after another" if len(found) > 1 else ""
         raise TltrainError(f"{key}={value}: expected one choice, without brackets: {right}={of}{several}")
     if key != right:
-        why = "no experiment is chosen by default" if experiment else "this replaces the default choice"
+        why = f"no {group} is chosen by default" if added else "this replaces the default choice"
         raise TltrainError(f"{key}={value}: {right}={value} ({why})")
 
 
@@ -223,7 +225,7 @@ def _check_repeated(words: Sequence[str]) -> None:
 def ambiguous(word: str) -> str:
     """Return the message about several values outside a sweep."""
     key, _, value = word.partition("=")
-    if key.lstrip("+") in (*GROUPS, "experiment"):
+    if key.lstrip("+") in (*GROUPS, *ADDED):
         return f"{word}: several choices need a sweep: {program.name()} -m {shlex.quote(word)}"
     return (
         f"{word}: several values need a sweep with -m; as one value: {quoted(key, value)}; as a list: "

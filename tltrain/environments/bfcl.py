@@ -24,7 +24,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,33 @@ def make(benchmark: BfclConversations) -> Callable[[], Environment]:
 def golden_calls(benchmark: BfclConversations, task: Task) -> tuple[tuple[Call, ...], ...]:
     """The right calls of each turn of a task, `finish` left out."""
     return _sets(benchmark)[task.meta["category"]][task.id].golden
+
+
+class BfclTasks:
+    """The conversations of `benchmark.categories`, for `tltrain.environments.registry`."""
+
+    def __init__(self, benchmark: BfclConversations) -> None:
+        self.benchmark = benchmark
+
+    def tasks(self, seed: int) -> list[Task]:
+        """Return the tasks; see `tasks`."""
+        return tasks(self.benchmark, seed)
+
+    @cached_property
+    def _make(self) -> Callable[[], Environment]:
+        return make(self.benchmark)
+
+    def prepare(self) -> None:
+        """Read the files and start the simulators."""
+        self._make  # noqa: B018 (made once, here)
+
+    def environment(self) -> Environment:
+        """Return a new environment."""
+        return self._make()
+
+    def golden(self, task: Task) -> tuple[tuple[Call, ...], ...]:
+        """Return the right calls of each turn of a task."""
+        return golden_calls(self.benchmark, task)
 
 
 def _sets(benchmark: BfclConversations) -> dict[str, Mapping[str, Entry]]:

@@ -28,7 +28,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -91,7 +91,7 @@ class Toolbox:
         return frozenset(tool.name for tool in self.tools[:-1]) | frozenset(self.hears_answer)
 
 
-# --- for the registry of environments ---------------------------------------------------------------------------------
+# --- what the registry asks for ---------------------------------------------------------------------------------------
 
 
 def tasks(benchmark: PythonToolsConversations, seed: int) -> list[Task]:
@@ -140,6 +140,37 @@ def make(benchmark: PythonToolsConversations) -> Callable[[], Environment]:
                 f"files: {problem.removeprefix(ERROR)}"
             )
     return lambda: PythonTools(toolbox, session)
+
+
+class PythonToolsTasks:
+    """The conversations with a user's Python tools, for `tltrain.environments.registry`."""
+
+    def __init__(self, benchmark: PythonToolsConversations) -> None:
+        self.benchmark = benchmark
+
+    def tasks(self, seed: int) -> list[Task]:
+        """Return the tasks; see `tasks`."""
+        return tasks(self.benchmark, seed)
+
+    @cached_property
+    def _make(self) -> Callable[[], Environment]:
+        return make(self.benchmark)
+
+    def prepare(self) -> None:
+        """Load the module once, as it will be loaded for conversations."""
+        self._make  # noqa: B018 (made once, here)
+
+    def environment(self) -> Environment:
+        """Return a new environment."""
+        return self._make()
+
+    def golden(self, task: Task) -> tuple[tuple[Call, ...], ...]:
+        """Return the golden calls of a task; see `golden_calls`."""
+        return golden_calls(self.benchmark, task)
+
+    def isolation(self) -> Isolation:
+        """Return how far this machine isolates the tools; see `isolated`."""
+        return isolated(self.benchmark)
 
 
 class PythonTools:
@@ -314,6 +345,23 @@ def _golden(entry: Any, where: str, tools: Sequence[Tool], file: Path) -> Call:
     if wrong := grade(call, None, tools).contradictions:
         raise FieldError(where, f"a call as {file.name} documents it", f"{entry} ({'; '.join(wrong)})")
     return call
+
+
+def documented_tools(file: Path) -> tuple[Tool, ...]:
+    """Return the documented functions of a Python file as tools, without those whose names begin with `_`.
+
+    The file is imported here to read its documentation; its functions run in a `Sandbox` alone.
+
+    Raises:
+        TltrainError: it cannot be imported, it has no such function, or one is not documented.
+    """
+    if not file.stem.isidentifier():
+        raise TltrainError(f"{file}: expected a Python file with the name of a module, such as my_tools.py")
+    functions = _functions(file.resolve())
+    tools = tuple(_tool(file, name, function) for name, function in functions.items() if not name.startswith("_"))
+    if not tools:
+        raise TltrainError(f"{file}: expected documented functions, found no function whose name begins without _")
+    return tools
 
 
 def _functions(file: Path) -> dict[str, FunctionType]:

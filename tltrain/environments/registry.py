@@ -1,71 +1,113 @@
-"""Which environments there are: name -> its tasks, and how to make one."""
+"""Which environments there are, and the door through which ours and those of users are asked.
+
+A class by the name of its benchmark, or one that `_target_` names, whose keys are those of `benchmark`:
+
+tasks() or tasks(seed)   the tasks of its conversations
+environment()            a new `Environment` for one conversation
+golden(task)             the golden calls of each turn of the user, where there are any; `source=golden` plays them
+prepare()                where there is anything to look at once, before a model is loaded
+set_name()               the name of its conversations in results, before `_multi`; without it the benchmark's name
+isolation()              how far this machine isolates its tools, where they are a stranger's; raises where that is less
+                         than what was asked for
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from operator import attrgetter
-from typing import NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from omegaconf import DictConfig
 
-from tltrain.environments import Environment, bfcl, own, python_tools, tooleyes
+from tltrain.environments import Environment, bfcl, python_tools, tooleyes
 from tltrain.environments.sandbox import Isolation
 from tltrain.errors import TltrainError
 from tltrain.runtime import targets
 from tltrain.toolworld import environment
 from tltrain.trajectory import Call, Task
 
-
-class Kind(NamedTuple):
-    """One kind of environment.
-
-    Attributes:
-        tasks: the tasks of `cfg.benchmark` and a seed, in their order.
-        make: for `cfg.benchmark`, what gives a new environment; each conversation has its own. The annotation of its
-            settings says the keys of the benchmark.
-        golden: for `cfg.benchmark` and a task, the golden calls of each turn of the user, nothing where a task
-            has none; None where no task has any.
-        set_name: for `cfg.benchmark`, the name of its conversations in results, before `_multi`.
-        isolation: for `cfg.benchmark`, how far this machine isolates its tools; raises where that is less than what was
-            asked for. None where the tools are not a stranger's.
-    """
-
-    tasks: Callable[..., list[Task]]
-    make: Callable[..., Callable[[], Environment]]
-    golden: Callable[..., Sequence[Sequence[Call]]] | None = None
-    isolation: Callable[..., Isolation] | None = None
-    set_name: Callable[..., str] = attrgetter("name")
-
-
-ENVIRONMENTS: dict[str, Kind] = {
-    "toolworld": Kind(environment.tasks, environment.make, environment.golden_calls, set_name=environment.set_name),
-    "bfcl": Kind(bfcl.tasks, bfcl.make, bfcl.golden_calls),
-    "tooleyes": Kind(tooleyes.tasks, tooleyes.make, isolation=tooleyes.isolated),
-    "python_tools": Kind(
-        python_tools.tasks, python_tools.make, python_tools.golden_calls, isolation=python_tools.isolated
-    ),
+METHODS = ("reset", "call", "follow_up", "outcome", "close")
+"""What an `Environment` has."""
+ENVIRONMENTS: dict[str, type] = {
+    "toolworld": environment.ToolworldTasks,
+    "bfcl": bfcl.BfclTasks,
+    "tooleyes": tooleyes.ToolEyesTasks,
+    "python_tools": python_tools.PythonToolsTasks,
 }
+"""Our classes by the name of their benchmark; the annotation of their settings says its keys."""
 
 
-def _own(benchmark: DictConfig) -> Kind:
-    world = own.World(benchmark)
-    golden = world.golden
-    return Kind(
-        tasks=lambda benchmark, seed: world.tasks(seed),
-        make=lambda benchmark: world.environment,
-        golden=None if golden is None else lambda benchmark, task: golden(task),
-    )
-
-
-def kind_of(benchmark: DictConfig) -> Kind:
-    """The environment of `benchmark.name`, or of the class that `benchmark._target_` names.
-
-    Raises:
-        TltrainError: there is none.
-    """
-    if benchmark.get(targets.TARGET) is not None:
-        return _own(benchmark)
+def check_name(benchmark: DictConfig) -> None:
+    """Raise a TltrainError if none of ours has the name of a benchmark."""
     if benchmark.name not in ENVIRONMENTS:
         names = ", ".join(ENVIRONMENTS)
         raise TltrainError(f"benchmark.name: with benchmark.multi=true expected one of {names}, found {benchmark.name}")
-    return ENVIRONMENTS[benchmark.name]
+
+
+class World:
+    """What a class makes of the keys of a benchmark, checked as it is used.
+
+    Raises:
+        TltrainError: there is no such class, it raises something, or it lacks a method.
+    """
+
+    def __init__(self, benchmark: DictConfig) -> None:
+        self._target = benchmark.get(targets.TARGET)
+        self._name = str(benchmark.name)
+        self.where = f"benchmark={self._name}" if self._target is None else f"benchmark.{targets.TARGET}={self._target}"
+        if self._target is None:
+            check_name(benchmark)
+        function = targets.named(benchmark, ENVIRONMENTS, "benchmark")
+        with self._explained():
+            self._made = targets.made(benchmark, function, "benchmark")
+        _check(self._made, ("tasks", "environment"), self.where)
+
+    def _explained(self, what: str = "") -> AbstractContextManager[Any]:
+        """Tell what a user's code raises in one line; an error of ours keeps its traceback."""
+        return nullcontext() if self._target is None else targets.explained(self.where + what)
+
+    def tasks(self, seed: int) -> list[Task]:
+        """Return the tasks of the conversations, in their order."""
+        with self._explained(": tasks"):
+            found = list(targets.given(self._made.tasks, seed=seed))
+        if wrong := [type(task).__name__ for task in found if not isinstance(task, Task)]:
+            raise TltrainError(f"{self.where}: tasks: expected tltrain.trajectory.Task objects, found {wrong[0]}")
+        return found
+
+    def prepare(self) -> None:
+        """Look at whatever the conversations need, before a model is loaded for them."""
+        prepare = getattr(self._made, "prepare", None)
+        if prepare is not None:
+            with self._explained(": prepare"):
+                prepare()
+
+    def environment(self) -> Environment:
+        """Return a new environment, for one conversation."""
+        with self._explained(": environment"):
+            found = self._made.environment()
+        _check(found, METHODS, f"{self.where}: environment")
+        return found
+
+    @property
+    def golden(self) -> Callable[[Task], Sequence[Sequence[Call]]] | None:
+        """Return what gives the golden calls of a task; None if it has none."""
+        return getattr(self._made, "golden", None)
+
+    @property
+    def set_name(self) -> str:
+        """The name of the conversations in results, before `_multi`."""
+        stated = getattr(self._made, "set_name", None)
+        return self._name if stated is None else str(stated())
+
+    def isolation(self) -> Isolation | None:
+        """How far this machine isolates the tools; None where they are not a stranger's. Raises TltrainError."""
+        stated = getattr(self._made, "isolation", None)
+        return None if stated is None else stated()
+
+
+def _check(found: Any, methods: Sequence[str], where: str) -> None:
+    if lacking := [name for name in methods if not callable(getattr(found, name, None))]:
+        raise TltrainError(
+            f"{where}: expected an object with the methods {', '.join(methods)}, found {type(found).__name__} without "
+            f"{', '.join(lacking)}"
+        )

@@ -27,6 +27,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,33 @@ def make(benchmark: ToolEyesConversations) -> Callable[[], Environment]:
         return Sandbox(library.root, module, functions, limits, benchmark.network, level, source)
 
     return lambda: ToolEyes(by_id, session, user, complained)
+
+
+class ToolEyesTasks:
+    """The conversations of ToolEyes, for `tltrain.environments.registry`."""
+
+    def __init__(self, benchmark: ToolEyesConversations) -> None:
+        self.benchmark = benchmark
+
+    def tasks(self, seed: int) -> list[Task]:
+        """Return the tasks; see `tasks`."""
+        return tasks(self.benchmark, seed)
+
+    @cached_property
+    def _make(self) -> Callable[[], Environment]:
+        return make(self.benchmark)
+
+    def prepare(self) -> None:
+        """Look at the library, the user and the machine."""
+        self._make  # noqa: B018 (made once, here)
+
+    def environment(self) -> Environment:
+        """Return a new environment."""
+        return self._make()
+
+    def isolation(self) -> Isolation:
+        """Return how far this machine isolates the tools; see `isolated`."""
+        return isolated(self.benchmark)
 
 
 class ToolEyes:

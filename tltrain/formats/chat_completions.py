@@ -105,16 +105,17 @@ def answer_text(message: Any, tools: Sequence[Tool]) -> str:
     """
     if not isinstance(message, dict):
         raise ValueError(f"expected a message, found {str(message)[:80]!r}")
-    calls, content = _calls(message), message.get("content")
+    calls, content = calls_of(message), message.get("content")
     if calls:
         originals = {api: name for name, api in api_names(tools).items()}
-        return "\n".join(_call_text(call, originals) for call in calls)
+        return "\n".join(call_text(call, originals) for call in calls)
     if content is not None and not isinstance(content, str):
         raise ValueError(f"expected `content` to be text, found {str(content)[:80]!r}")
     return (content or "").strip()
 
 
-def _calls(message: Mapping[str, Any]) -> list[Any]:
+def calls_of(message: Mapping[str, Any]) -> list[Any]:
+    """The calls of an assistant's message as the server wrote them."""
     calls, legacy = message.get("tool_calls"), message.get("function_call")
     if isinstance(calls, list) and calls:
         return calls
@@ -132,7 +133,7 @@ _JSON_CALL = re.compile(r"\s*+(?:```(?:json)?+\s*+)?+\[?+\s*+\{")  # possessive:
 def unparsed_call(message: Mapping[str, Any], tools: Sequence[Tool]) -> bool:
     """Return whether the text of a message without calls has a model's call markup, or JSON with a tool's name."""
     content = message.get("content")
-    if _calls(message) or not tools or not isinstance(content, str):
+    if calls_of(message) or not tools or not isinstance(content, str):
         return False
     if _CALL_MARKS.search(content):
         return True
@@ -146,7 +147,7 @@ def unparsed_call(message: Mapping[str, Any], tools: Sequence[Tool]) -> bool:
     return isinstance(named, str) and named in {*api_names(tools).values(), *(tool.name for tool in tools)}
 
 
-def _call_text(entry: Any, originals: Mapping[str, str]) -> str:
+def call_text(entry: Any, originals: Mapping[str, str]) -> str:
     """Return an entry of `tool_calls` as a call's text; one that would not read back unchanged is marked unreadable."""
     try:
         function = entry["function"]

@@ -15,8 +15,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tltrain.formats.calls import UNREADABLE, CallSyntaxError, render_call, split_calls
-from tltrain.formats.chat_completions import answers_of, api_names, call_id, tool_json, unparsed_call
+from tltrain.formats.calls import UNREADABLE, CallSyntaxError, read_call, render_call, split_calls
+from tltrain.formats.chat_completions import (
+    answers_of,
+    api_names,
+    call_id,
+    call_text,
+    calls_of,
+    tool_json,
+    unparsed_call,
+)
 from tltrain.formats.preamble import words_before_call
 from tltrain.trajectory import Call, Message, Sample, Tool, Trajectory
 
@@ -121,6 +129,25 @@ def attempt_of(entry: Any, tools: Sequence[Tool], raw: str = "") -> Attempt:
     return Attempt(Call(originals.get(name, name), dict(arguments or {})))
 
 
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+"""Fields in which an assistant's message may carry its thought."""
+
+
+def answer_of_message(message: Any, tools: Sequence[Tool]) -> Answer:
+    """A server's message as an answer: its thought, its words, and each of its `tool_calls`, also what is no call."""
+    originals = {api: name for name, api in api_names(tools).items()}
+    said = next((message[name] for name in THOUGHTS if isinstance(message.get(name), str) and message[name]), "")
+    attempts = []
+    for entry in calls_of(message):
+        text = call_text(entry, originals)
+        unreadable = text.startswith(UNREADABLE)
+        attempts.append(
+            Attempt(None, text.removeprefix(UNREADABLE), _whole(entry)) if unreadable else Attempt(read_call(text))
+        )
+    content = message.get("content")
+    return Answer(said.strip(), content.strip() if isinstance(content, str) else "", tuple(attempts))
+
+
 UNREAD = "a call stands in the text, which is not how this format writes one"
 
 
@@ -150,8 +177,12 @@ def unread(text: str, tools: Sequence[Tool]) -> str:
     return ""
 
 
+def _whole(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
 def _shown(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)[:80]
+    return _whole(value)[:80]
 
 
 # --- for a chat template ----------------------------------------------------------------------------------------------

@@ -6,13 +6,14 @@ import torch
 from omegaconf import DictConfig
 
 from tltrain.errors import TltrainError
-from tltrain.runtime import distributed
+from tltrain.runtime import distributed, memory
 
 
 def device_and_dtype(hardware: DictConfig) -> tuple[torch.device, bool]:
     """Return the device that `hardware` selects and whether to compute in bfloat16 on it.
 
-    May also set torch's number of threads and, with several processes, the current CUDA device.
+    May also set torch's number of threads and, with several processes, the current CUDA device; on a CPU the memory
+    that is freed is kept for reuse.
 
     Raises:
         TltrainError: `hardware` asks for a GPU and torch sees none.
@@ -21,6 +22,8 @@ def device_and_dtype(hardware: DictConfig) -> tuple[torch.device, bool]:
     if wanted == "cuda" and not torch.cuda.is_available():
         raise TltrainError("hardware=gpu: torch sees no CUDA device here; hardware=cpu or hardware=auto")
     device = torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+    if device.type == "cpu":
+        memory.reuse_freed()
     team = distributed.team()
     if team is not None and device.type == "cuda":
         device = torch.device("cuda", team.place.local_rank)

@@ -166,7 +166,8 @@ def setup_of(cfg: DictConfig, shape: Shape, processes: int | None = None, strate
         attention=cfg.model.attn_implementation,
         accumulation=given["gradient_accumulation_steps"],
         adapter=adapter(shape, lora.r, lora.target_modules) if lora.r else None,
-        frozen_bytes={"4bit": 0.5, "8bit": 1.0}.get(lora.quantize) if lora.r else None,
+        # bitsandbytes quantizes linear layers, which experts are not, and they are most of the weights.
+        frozen_bytes={"4bit": 0.5, "8bit": 1.0}.get(lora.quantize) if lora.r and not shape.experts else None,
         fused_head=(device == "cuda" and cfg.stage.name != "irm") or kind_of(cfg) == "group",
         process=memory.PROCESS[device],
         reference=cfg.stage.name != "irm" or cfg.stage.kl > 0 or cfg.stage.kl_limit is not None,
@@ -192,6 +193,8 @@ def adapter(shape: Shape, rank: int, modules: Sequence[str] | str) -> int:
     sides = {"q_proj": h + q, "k_proj": h + k, "v_proj": h + k, "o_proj": q + h, "up_proj": h + f, "down_proj": h + f}
     if shape.gated:
         sides["gate_proj"] = h + f
+    if shape.experts:  # peft adapts linear layers, which experts are not
+        sides = {name: size for name, size in sides.items() if name not in ("up_proj", "down_proj", "gate_proj")}
     chosen = sides.values() if modules == "all-linear" else [sides.get(name, 0) for name in modules]
     return rank * shape.layers * sum(chosen)
 

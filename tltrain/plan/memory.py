@@ -37,6 +37,10 @@ TILE = (4096, 32768)
 FEED_FORWARD = {True: 4, False: 2}
 """Kept tensors of the feed-forward layer's width: gate, its activation, up and product; two without a gate."""
 
+EXPERTS = 7
+"""Kept tensors of that width where the feed-forward layer is experts; their input and output are kept for each expert
+too (GPT-OSS, measured)."""
+
 Moment = dict[str, float]
 
 
@@ -226,23 +230,26 @@ def _optimizer_bytes(setup: Setup) -> float:
 def block_activations(shape: Shape, setup: Setup, batch: Batch) -> float:
     """Return the bytes per token that autograd keeps of one block, in transformers' Llama and similar models.
 
-    Each of the two norms keeps its input (in float32), the normalized input and, unless a cast follows, its output;
-    attention keeps queries, keys, values and output; the feed-forward layer keeps `FEED_FORWARD` tensors. Under
+    Each norm keeps its input (in float32) and the normalized input, and those before a linear layer, unless a cast
+    follows, their output; attention keeps queries, keys, values and output; the feed-forward layer keeps `FEED_FORWARD`
+    tensors, or those of its experts. Under
     autocast the residual stream is float32, and every linear layer keeps its own bfloat16 copy of its input.
     """
     h, q, k, f = shape.hidden, shape.queries, shape.keys, shape.intermediate
     c = setup.compute_bytes
     masked = (batch.masked or batch.tree) and "flash" not in setup.attention
     keys = q if masked else k
-    size = c * (2 * q + 2 * keys) + c * FEED_FORWARD[shape.gated] * f + 4 * shape.heads + 8
+    normalized = 4 if shape.wide_norms else c
+    within = EXPERTS * f + 2 * shape.experts * h if shape.experts else FEED_FORWARD[shape.gated] * f
+    size = c * (2 * q + 2 * keys) + c * within + 4 * shape.heads + 8
     if setup.autocast:
-        size += 2 * (4 + 4) * h + (5 if shape.gated else 4) * 2 * h
+        size += shape.norms * (4 + 4) * h + (5 if shape.gated else 4) * 2 * h
     else:
-        size += 2 * (4 + c + c) * h
+        size += shape.norms * (4 + normalized) * h + 2 * c * h
     if shape.normed:
-        size += (4 + c) * (q + k)
-    if setup.attention == "eager":
-        size += shape.heads * batch.length * (4 if c == 4 else 6)  # softmax in float32, and its cast
+        size += (4 + normalized) * (q + k)
+    if setup.attention == "eager":  # softmax in float32, and its cast
+        size += shape.heads * batch.length * (4 if c == 4 else 2 if shape.sinks else 6)
     elif masked and not batch.tree:
         size += c * batch.length
     return size

@@ -22,6 +22,8 @@ class Shape:
         queries, keys: elements of all query heads, and of all key heads (the values have as many).
         gated: the feed-forward layer multiplies two projections. normed: queries and keys are normalized.
         context: most tokens the model supports.
+        norms: norms over the residual stream in a block. wide_norms: their weights multiply float32 (Gemma, GPT-OSS).
+        experts: experts of a token; 0 where there are none. sinks: attention has sinks, a softmax in the compute dtype.
     """
 
     parameters: int
@@ -39,6 +41,10 @@ class Shape:
     gated: bool = True
     normed: bool = False
     context: int | None = None
+    norms: int = 2
+    wide_norms: bool = False
+    experts: int = 0
+    sinks: bool = False
 
     @property
     def embedding(self) -> int:
@@ -108,6 +114,7 @@ def shape_of(config: Any) -> Shape:
     names = {name.rpartition(".")[2] for name, _ in blocks.named_modules()}
     matrices = sum(p.numel() for p in blocks.parameters() if p.dim() > 1)
     experts = sum(p.numel() for name, p in blocks.named_parameters() if "experts." in name and p.dim() > 1)
+    of_block = [module for module in blocks[0].children() if "Norm" in type(module).__name__]
     share = (getattr(text, "num_experts_per_tok", None) or 1) / (_experts(text) or 1)
     return Shape(
         parameters=_count(model),
@@ -125,7 +132,15 @@ def shape_of(config: Any) -> Shape:
         gated=any("gate" in name for name in names),
         normed="q_norm" in names,
         context=getattr(text, "max_position_embeddings", None),
+        norms=len(of_block) or 2,
+        wide_norms=any(name in type(norm).__name__ for norm in of_block for name in WIDE_NORMS),
+        experts=(getattr(text, "num_experts_per_tok", None) or 1) if _experts(text) else 0,
+        sinks=any(name.endswith(".sinks") for name, _ in blocks.named_parameters()),
     )
+
+
+WIDE_NORMS = ("Gemma3", "GptOss")
+"""Beginnings of the names of transformers' norms that multiply by their weights before they leave float32."""
 
 
 def _count(module: Any) -> int:

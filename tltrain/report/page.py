@@ -19,15 +19,17 @@ from tltrain.evaluation.records import Prediction
 from tltrain.report import figures, grid, samples, wording
 from tltrain.report import numbers as num
 from tltrain.report.charts import HATCHES
-from tltrain.report.grid import Cell
+from tltrain.report.grid import Cell, Table
 from tltrain.report.numbers import Numbers
-from tltrain.report.sweep import Job, Sweep
+from tltrain.report.sweep import Job, Sweep, is_textless
 from tltrain.report.wording import plural, set_name
 from tltrain.runtime.durations import duration
 from tltrain.views import html_page
 
 ASSETS = Path(__file__).parent / "assets"
 STATIC_CARDS = 20  # flips shown in the page without JavaScript
+FIRST_CARDS = 5  # of them unfolded; page.js shows as many at first
+TALL = 40  # rows of a table above which it scrolls by itself
 HATCH_NAMES = {"": "none", "//": "slash", "\\\\": "back", "||": "bars", "--": "lines", "xx": "cross"}
 CONFIG = 200_000  # most characters of the configuration shown
 
@@ -43,6 +45,9 @@ def render(sweep: Sweep, numbers: Numbers) -> str:
         policy=html_page.policy(f"sha256-{digest}"),
         matplotlib_version=version("matplotlib"),
         cell_attributes=cell_attributes,
+        extent=extent,
+        tall=TALL,
+        first=FIRST_CARDS,
         hatches=[HATCH_NAMES[hatch] for hatch in HATCHES],
         **content(sweep, numbers),
     )
@@ -58,9 +63,13 @@ def content(sweep: Sweep, numbers: Numbers) -> dict[str, Any]:
         "cost": figures.cost_bars(sweep),
         "flips": flips(sweep, numbers),
     }
-    names = {"errors": "Errors", "robustness": "Robustness", "curves": "Curves", "cost": "Cost", "flips": "Flips"}
     paper = grid.paper_table() if all(method in sweep.axes for method in grid.METHODS) else None
     extra = [grid.pooled(sweep), grid.other_scorings(sweep), paper, *grid.published(numbers)]
+    tables = [table for table in extra if table]
+    names = {"flips": "Flips", "differences": "Differences", "errors": "Errors", "robustness": "Robustness"}
+    names |= {"curves": "Curves", "cost": "Cost"}
+    is_there = {key: bool(content) for key, content in shown.items()}
+    is_there["differences"] = bool(shown["differences"] or tables)
     levels = dict.fromkeys(level for found in numbers.sets.values() for level in found)
     jobs = [job for row in sweep.rows for job in row.seeds]
     return shown | {
@@ -70,7 +79,7 @@ def content(sweep: Sweep, numbers: Numbers) -> dict[str, Any]:
         "caveats": wording.caveats(sweep, numbers),
         "sections": [
             ("results", "Results"),
-            *((key, label) for key, label in names.items() if shown[key]),
+            *((key, label) for key, label in names.items() if is_there[key]),
             ("run", "Run"),
         ],
         "ablation": grid.ablation(sweep, numbers),
@@ -78,10 +87,12 @@ def content(sweep: Sweep, numbers: Numbers) -> dict[str, Any]:
         "has_baseline": bool(numbers.comparisons),
         "has_paper": any(grid.paper_levels(sweep, numbers, name) for name in numbers.sets),
         "levels": [METRICS[level] for level in levels],
-        "extra_tables": [table for table in extra if table],
+        "extra_tables": tables,
         "stages": grid.stages(sweep),
         "cache": cache_words(sweep),
         "static": static_flips(sweep, numbers),
+        "textless": is_textless(sweep),
+        "accepted": accepted(sweep),
         "data": embedded(shown["flips"]),
         "created": wording.moment(sweep.created),
         "run": {"created": wording.moment(sweep.created), "commit": sweep.commit},
@@ -140,6 +151,7 @@ def flips(sweep: Sweep, numbers: Numbers) -> dict[str, Any] | None:
         return None
     level = _level(numbers)
     found["set_names"] = [set_name(name) for name in found["sets"]]
+    found |= {"textless": is_textless(sweep), "accepted": accepted(sweep)}
     return found | {"pair": rows, "level": found["levels"].index(level) if level in found["levels"] else 0}
 
 
@@ -154,11 +166,16 @@ def static_flips(sweep: Sweep, numbers: Numbers) -> dict[str, Any]:
     if rows is None or jobs is None:
         return {"a": "", "b": "", "cards": [], "words": ""}
     level = _level(numbers)
-    found = num.flips(*jobs, level)
+    found = sorted(num.flips(*jobs, level), key=lambda flip: flip.gained)  # lost ones first
     a, b = (sweep.rows[row].label for row in rows)
     words = f"{plural(len(found), 'sample')} flipped in {level.upper()} from A ({a}) to B ({b}), seed {jobs[0].seed}"
     words += f"; the first {STATIC_CARDS} are shown." if len(found) > STATIC_CARDS else "."
     return {"a": a, "b": b, "words": words, "cards": [_card(flip, level) for flip in found[:STATIC_CARDS]]}
+
+
+def accepted(sweep: Sweep) -> str:
+    """Return the heading of a sample's golden calls."""
+    return "Accepted (SHA-256, beginning)" if is_textless(sweep) else "Accepted"
 
 
 def _common(sweep: Sweep, a: int, b: int) -> tuple[Job, Job] | None:
@@ -196,7 +213,14 @@ def embedded(value: Any) -> str:
     return text
 
 
-# How a cell looks
+# How a table and a cell look
+
+
+def extent(table: Table) -> str:
+    """Say how large a table is and what its groups of columns are, since a wide one goes on out of sight."""
+    size = f"{plural(len(table.rows), 'row')}, {plural(len(table.columns), 'column')}"
+    groups = [label.removesuffix(", %") for label, _ in table.groups if label]
+    return f"{size}: {', '.join(groups)}" if groups else size
 
 
 def cell_attributes(cell: Cell) -> dict[str, str]:

@@ -8,6 +8,7 @@ renders them.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from tltrain.evaluation.records import Prediction
 from tltrain.runtime import json_files, runs
 
 FILE = "sweep.json"
+DIGEST = "[0-9a-f]{12}"
+"""The beginning of a SHA-256 hash, which stands for golden calls that are not published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +225,17 @@ def _with_predictions(sweep: Sweep, change: Callable[[Prediction], Any]) -> Swee
         for row in sweep.rows
     ]
     return replace(sweep, rows=rows)
+
+
+def is_textless(sweep: Sweep) -> bool:
+    """Return whether the sweep's predictions are those of `without_texts`."""
+    predictions = [prediction for row in sweep.rows for job in row.seeds for prediction in job.predictions]
+    return bool(predictions) and all(map(_is_textless, predictions))
+
+
+def _is_textless(prediction: Prediction) -> bool:
+    digests = [isinstance(golden, str) and re.fullmatch(DIGEST, golden) for golden in prediction.goldens]
+    return not prediction.answer and not prediction.query and len(digests) == 1 and all(digests)
 
 
 def _textless(prediction: Prediction) -> Prediction:

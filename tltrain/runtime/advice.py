@@ -31,7 +31,7 @@ def to_go_on() -> str:
     cfg = _running[0]
     if cfg.stage.name == "demo":
         return "the same command starts the demo again"
-    if cfg.stage.name == "pipeline" and cfg.cache.enabled:
+    if cfg.stage.name in ("pipeline", "gate") and cfg.cache.enabled:
         return "the same command continues from it"
     if "resume" in cfg.stage:
         return f"the same command with {' '.join(['stage.resume=true', *_folder()])} continues from it"

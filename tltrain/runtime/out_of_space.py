@@ -33,6 +33,7 @@ LOWER = {
     "irm": "stage.generation_batch_size, stage.max_new_tokens, stage.eval_batch_size, "
     + TRAIN.format(length="stage.max_prompt_length"),
     "eval": "stage.batch_size, stage.max_new_tokens, or set model.dtype=bfloat16",
+    "chat": "stage.max_new_tokens, or set model.dtype=bfloat16",
     "predict": "stage.max_new_tokens, or set model.dtype=bfloat16",
     "analyze": "data.limit, or set model.dtype=bfloat16",
     "demo": "stage.batch_size, or take model=tiny",

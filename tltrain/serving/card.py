@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 FILE = "README.md"
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 BEGIN, END = "<!-- certificate: begin -->", "<!-- certificate: end -->"
+GGUF = "<!-- gguf: begin -->", "<!-- gguf: end -->"
+BEFORE_GGUF = "## How to serve"
+"""The heading before which the section about a GGUF file is put at first."""
 NOT_YET = (
     "## Certificate\n\nNot certified. `tltrain stage=certify model.path=FOLDER` serves this folder and compares "
     "prompts and calls with its training."
@@ -94,15 +97,31 @@ def write(
 
 def show_certificate(folder: Path, made: Certificate) -> None:
     """Put a certificate into the card of a model's folder; a folder without our marks gets no card."""
-    file = folder / FILE
-    text = file.read_text(encoding="utf-8") if file.is_file() else ""
-    marked = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
-    if not marked.search(text):
+    if not _replace(folder / FILE, BEGIN, END, certificate_section(made)):
         log.info("certify: %s has no model card of tltrain; the certificate is in certificate.json", folder)
+
+
+def show_gguf(folder: Path, section: str) -> None:
+    """Put the section about a GGUF file into the card of a model's folder; a card without our heading gets it last."""
+    file = folder / FILE
+    if _replace(file, *GGUF, section):
         return
-    section = f"{BEGIN}\n{certificate_section(made)}\n{END}"
+    text = file.read_text(encoding="utf-8") if file.is_file() else "# A model\n"
+    before, heading, after = text.partition(f"\n{BEFORE_GGUF}\n")
+    begin, end = GGUF
     with runs.writing(file) as written:
-        written.write(marked.sub(lambda _: section, text, count=1))
+        written.write(f"{before.rstrip()}\n\n{begin}\n{section}\n{end}\n{heading}{after}")
+
+
+def _replace(file: Path, begin: str, end: str, section: str) -> bool:
+    """Replace what stands between two marks of a file; returns whether they are there."""
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    marked = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    if not marked.search(text):
+        return False
+    with runs.writing(file) as written:
+        written.write(marked.sub(lambda _: f"{begin}\n{section}\n{end}", text, count=1))
+    return True
 
 
 def typed(words: Sequence[str]) -> list[str]:

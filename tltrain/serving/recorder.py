@@ -27,7 +27,7 @@ PORT, ANSWERS = "port", "answers.jsonl"
 def main() -> None:
     """Serve what the settings on the standard input say, until it ends."""
     settings = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_starter, daemon=True).start()
+    threading.Thread(target=end_with_starter, daemon=True).start()
     place = Path(settings["place"])
     with socket.socket() as listener:
         listener.bind((LOOPBACK, 0))
@@ -39,7 +39,8 @@ def main() -> None:
         app(["serve", settings["folder"], *settings["options"]])
 
 
-def _end_with_starter() -> None:
+def end_with_starter() -> None:
+    """End this process when the standard input ends."""
     while os.read(sys.stdin.fileno(), 1024):
         pass
     os._exit(0)

@@ -1,4 +1,4 @@
-"""A model's folder behind `transformers serve`, on this machine and for this process alone."""
+"""A model behind `transformers serve` or another server, on this machine and for this process alone."""
 
 from __future__ import annotations
 
@@ -30,6 +30,17 @@ POLL = 0.05
 """Seconds between two looks whether the server is ready."""
 _OF_LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 """Variables by which a served model would take itself for one of several processes."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A server that `serving` can start: its name in messages, and the module that serves."""
+
+    name: str
+    module: str
+
+
+TRANSFORMERS = Program("`transformers serve`", "tltrain.serving.recorder")
 
 
 def missing() -> list[str]:
@@ -78,13 +89,18 @@ class Server:
 
 @contextmanager
 def serving(
-    folder: Path, options: Sequence[str] = (), threads: int | None = None, seconds: float = 600.0
+    folder: Path,
+    options: Sequence[str] = (),
+    threads: int | None = None,
+    seconds: float = 600.0,
+    program: Program = TRANSFORMERS,
 ) -> Iterator[Server]:
-    """Serve a model's folder within the block. The server is killed at its end, and ends with this process.
+    """Serve a model within the block. The server is killed at its end, and ends with this process.
 
     Args:
-        options: of `transformers serve`.
-        threads: CPU threads of the server; None: as torch chooses.
+        folder: the model's folder, or the file that the program serves.
+        options: of the program.
+        threads: CPU threads of the server; None: as the program chooses.
         seconds: how long it may take to load the model.
 
     Raises:
@@ -97,7 +113,7 @@ def serving(
         settings = {"folder": str(folder.resolve()), "options": list(options), "secret": secret, "place": name}
         with (place / "log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-u", "-m", "tltrain.serving.recorder"],
+                [sys.executable, "-u", "-m", program.module],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -110,7 +126,7 @@ def serving(
             with suppress(BrokenPipeError):  # it has ended, which is told below
                 process.stdin.write(json.dumps(settings).encode() + b"\n")
                 process.stdin.flush()
-            yield Server(f"http://{LOOPBACK}:{_port(process, place, folder, seconds)}/v1", secret, place)
+            yield Server(f"http://{LOOPBACK}:{_port(process, place, folder, seconds, program)}/v1", secret, place)
         finally:
             _end(process)
 
@@ -129,13 +145,13 @@ def environment(own: Mapping[str, str], threads: int | None) -> dict[str, str]:
     return kept | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
 
 
-def _port(process: subprocess.Popen[bytes], place: Path, folder: Path, seconds: float) -> int:
+def _port(process: subprocess.Popen[bytes], place: Path, folder: Path, seconds: float, program: Program) -> int:
     deadline = time.monotonic() + seconds
     while not (place / PORT).is_file():
         if process.poll() is not None:
-            raise TltrainError(f"{folder}: `transformers serve` does not start: {last_line(place)}")
+            raise TltrainError(f"{folder}: {program.name} does not start: {last_line(place)}")
         if time.monotonic() > deadline:
-            raise TltrainError(f"{folder}: `transformers serve` is not ready after {seconds:g} s: {last_line(place)}")
+            raise TltrainError(f"{folder}: {program.name} is not ready after {seconds:g} s: {last_line(place)}")
         time.sleep(POLL)
     return int((place / PORT).read_text(encoding="ascii"))
 

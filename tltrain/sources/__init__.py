@@ -31,7 +31,7 @@ class Source(Protocol):
     A source that knows why answers ended has `endings` too (`tltrain.sources.endings.Endings`).
     One whose answers are all in the TL format, or may all make several calls, has `several_calls`, False or True.
     One that reads a native format has `native_answers`, the last answers as `formats.native.Answer`, empty for prompts
-    that did not fit; it is empty where the format is another.
+    that did not fit, or None where the answer's text has all of it; it is empty where the format is another.
     """
 
     name: str

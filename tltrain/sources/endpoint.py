@@ -11,7 +11,8 @@ merges the end of one piece with the beginning of the next (Qwen's merges quotes
 these cases `source.tokenizer` sends token ids, which vLLM, SGLang and llama.cpp accept. The server puts the BOS token
 before the text, as its tokenizer does; `model.bos=true|false` overrides this (`add_special_tokens`, which vLLM reads).
 
-`source.mode=chat` sends messages and native tools to `/chat/completions` (`tltrain.formats.chat_completions`).
+`source.mode=chat` sends messages and native tools to `/chat/completions` (`tltrain.formats.chat_completions`). In
+conversations all calls of a message are run; its thought is recorded and not sent back.
 
 Each response is stored under `cache.dir/endpoint/` as soon as it arrives, by a digest of the whole request (URL, path
 and body, never the key), so that an interrupted run continues where it stopped. A prompt that the server refuses as too
@@ -29,6 +30,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +40,7 @@ from tltrain import config
 from tltrain.errors import TltrainError, shorten
 from tltrain.formats import chat_completions, joined
 from tltrain.formats.families import TL_FULL_NAME
+from tltrain.formats.native import Answer, answer_of_message
 from tltrain.formats.tl import TL, tl_format
 from tltrain.runtime import json_files, redact, runs, terminal
 from tltrain.runtime.shares import share
@@ -90,6 +93,8 @@ class Endpoint:
         self.too_long = 0
         self.endings = Endings()
         self.unparsed = 0
+        self.native_answers: list[Answer | None] = []
+        self.thoughts: set[str] = set()
         self.chat = self.several_calls = cfg.source.mode.name == "chat"
         self.path = "/chat/completions" if self.chat else "/completions"
         self.folder = _cache_folder(cfg)
@@ -123,7 +128,23 @@ class Endpoint:
         texts = [self._text(responses[key], sample) for key, sample in zip(keys, samples, strict=True)]
         self.endings.add([_ending(responses[key], text) for key, text in zip(keys, texts, strict=True)])
         self._count_unparsed([(responses[key], sample) for key, sample in zip(keys, samples, strict=True)])
+        if self.chat:
+            self.native_answers = [
+                self._native(responses[key], sample) for key, sample in zip(keys, samples, strict=True)
+            ]
         return texts
+
+    def _native(self, response: Json, sample: Sample) -> Answer | None:
+        """Return the answer in a response to /chat/completions as it was said; None where its text has all of it.
+
+        Text without `tool_calls` may hold a call of the TL format, which is read as the text of any other source.
+        """
+        if response is TOO_LONG:
+            return None
+        answer = answer_of_message(response["choices"][0]["message"], sample.tools)
+        if answer.thought:
+            self.thoughts.add(answer.thought)
+        return answer if answer.attempts else None
 
     def reading(self) -> Json:
         """Return why answers ended (`finish_reasons`), and in how many a call is text (`unparsed_tool_calls`)."""
@@ -132,13 +153,20 @@ class Endpoint:
     def body(self, sample: Sample) -> Json:
         """Return the body of the request for a sample, as plain JSON that UTF-8 can encode."""
         if self.chat:
-            asked = chat_completions.request(sample)
+            asked = chat_completions.request(self._without_own_thoughts(sample))
         else:
             prompt = self.encoder.prompt(sample) if self.encoder else joined(self.format.prompt_segments(sample))
             asked = {"prompt": prompt, "stop": list(self.format.stop)}
             if self.encoder is None and self.bos != "auto":
                 asked["add_special_tokens"] = self.bos
         return json.loads(json.dumps({**asked, **self.common}, ensure_ascii=False).encode("utf-8", "replace"))
+
+    def _without_own_thoughts(self, sample: Sample) -> Sample:
+        """Return the sample without what this server thought before: APIs take no thoughts back."""
+        said = tuple(
+            replace(message, thought="") if message.thought in self.thoughts else message for message in sample.messages
+        )
+        return replace(sample, messages=said)
 
     async def _ask_all(
         self, waiting: dict[str, tuple[Json, Sample]], responses: dict[str, Json], keys: Sequence[str]

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from omegaconf import DictConfig
 
@@ -122,6 +122,9 @@ class Basis:
     def native(self) -> bool:
         """Whether the model has a native format."""
         return bool(self.encoder.reads_tokens)
+
+
+Lost: TypeAlias = "Callable[[Basis, Asked], bool]"
 
 
 def certify(cfg: DictConfig, model: Path, count: int) -> Certificate:
@@ -230,14 +233,20 @@ def context_of(model: Path) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def chosen(basis: Basis, items: Sequence[Trajectory], count: int, context: int | None) -> tuple[list[Asked], int]:
+def chosen(
+    basis: Basis, items: Sequence[Trajectory], count: int, context: int | None, lost: Lost | None = None
+) -> tuple[list[Asked], int]:
     """Choose prompts that fit the model and that the server can be sent; also count those that it cannot.
+
+    Args:
+        lost: whether a server drops a part of a native prompt; None: as `transformers serve` does.
 
     Raises:
         NothingToAskError: there are none.
     """
     from tltrain.serving import prompts
 
+    lost = lost or lost_by_server
     made: list[Asked] = []
     not_sent = 0
     for sample in prompts.in_order(items, basis.encoder):
@@ -247,7 +256,7 @@ def chosen(basis: Basis, items: Sequence[Trajectory], count: int, context: int |
             continue
         if context is not None and len(one.ids) + LONGEST > context:
             continue
-        if lost_by_server(basis, one) if basis.native else basis.encoder.reads_apart(sample):
+        if lost(basis, one) if basis.native else basis.encoder.reads_apart(sample):
             not_sent += 1
             continue
         made.append(one)

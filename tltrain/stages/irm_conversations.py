@@ -66,9 +66,10 @@ def world(cfg: DictConfig, max_prompt_length: int | None) -> World:
     from tltrain.training.conversation_rollout import World
 
     name, node = chosen_benchmarks.environment(cfg.stage)
-    kind = registry.kind_of(node)
+    own = registry.World(node)
     with terminal.status(f"reading the tasks of {name}"):
-        tasks = kind.tasks(node, cfg.seed)[: node.limit]
+        tasks = own.tasks(cfg.seed)[: node.limit]
+        own.prepare()
     if not tasks:
         raise TltrainError(f"stage.environment, {name}: it has no tasks")
     if node.name == "toolworld" and node.split == "test":
@@ -77,7 +78,7 @@ def world(cfg: DictConfig, max_prompt_length: int | None) -> World:
         )
     log.info("irm: %d tasks of %s, conversations of at most %d calls a turn", len(tasks), name, node.max_turns)
     settings = ConversationSettings(node.max_turns, node.max_output, named_rule(cfg, _rule(cfg)))
-    return World(tasks, kind.make(node), settings, max_prompt_length, node.parallel, cfg.stage.generation_batch_size)
+    return World(tasks, own.environment, settings, max_prompt_length, node.parallel, cfg.stage.generation_batch_size)
 
 
 def _rule(cfg: DictConfig) -> str:
@@ -90,12 +91,11 @@ def judge(cfg: DictConfig) -> Judge:
     from tltrain.training import pricing
 
     _, node = chosen_benchmarks.environment(cfg.stage)
-    kind = registry.kind_of(node)
+    golden = registry.World(node).golden
     price = pricing.configured_for_conversations(cfg.reward, cfg.stage.matching)
 
     def priced(conversation: Conversation) -> Any:
-        golden = None if kind.golden is None else kind.golden(node, conversation.task)
-        return price(conversation, golden)
+        return price(conversation, None if golden is None else golden(conversation.task))
 
     return priced
 

@@ -155,14 +155,19 @@ def place_of(node: str) -> stage_names.Node:
     return stage_names.Node("pipeline", node, OWN[node])
 
 
+PlaceOf = Callable[[str], stage_names.Node]
+"""Returns the place of the keys of a node (`NODES`) in the configuration of the stage that builds."""
+
+
 # --- building -------------------------------------------------------------------------------------------------------
 
 
 class StageBuilder:
     """Builds stages or takes them from the cache, and links to them in the run's folder."""
 
-    def __init__(self, cfg: DictConfig, folder: Path) -> None:
+    def __init__(self, cfg: DictConfig, folder: Path, place: PlaceOf = place_of) -> None:
         self.folder = folder
+        self.place = place
         self.cache = StageCache(Path(cfg.cache.dir) / "stages") if cfg.cache.enabled else None
         self.costs: list[Cost] = []
 
@@ -184,7 +189,7 @@ class StageBuilder:
                     return {}
                 cfg.stage.resume = any(folder.glob("checkpoints/*"))
             node = NODES.get(stage)
-            with stage_names.named(place_of(node) if node else None):
+            with stage_names.named(self.place(node) if node else None):
                 return launch.run_stage(cfg, folder)
 
         if self.cache is None:

@@ -39,10 +39,10 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     sample = Sample(str(path), tools, messages, (), instructions)
     with open_source(cfg) as source:
         (text,), model_path = source([sample]), source.name
-        native: Sequence[Answer] = getattr(source, "native_answers", ())
-        said = native[0].to_json() if native else {}
+        native: Sequence[Answer | None] = getattr(source, "native_answers", ())
+        said = native[0].to_json() if native and native[0] is not None else {}
         several_calls = getattr(source, "several_calls", False)
-        endings = source.endings.last if hasattr(source, "endings") else ()
+        endings: Sequence[str | None] = source.endings.last if hasattr(source, "endings") else ()
     if text is None:
         raise TltrainError(f"{path}: the conversation is too long for the model, see the line above")
     read = words.judged_text(cfg, text, tools)

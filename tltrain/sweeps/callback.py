@@ -24,6 +24,7 @@ from tltrain.report.gather import gather, job_folders
 from tltrain.report.sweep import FILE, Job, Sweep, save, without_texts
 from tltrain.runtime import out_of_space, redact, runs, terminal
 from tltrain.runtime.durations import duration
+from tltrain.tracking import wandb_folders
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +105,9 @@ class SweepCallback(Callback):
         if any(job.details for row in sweep.rows for job in row.seeds):
             write(sweep, folder)
             _track(config, folder)
+        if wandb_folders.to_sync(folder):  # by this sweep or by one that was interrupted here
+            line = wandb_folders.sync_command(folder.resolve())
+            terminal.errors.print(line, markup=False, highlight=False, soft_wrap=True)
         runs.link_latest(folder)
 
 

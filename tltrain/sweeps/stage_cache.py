@@ -32,8 +32,8 @@ from tltrain.runtime import fingerprints, json_files, manifests, memory, runs, t
 
 log = logging.getLogger(__name__)
 
-TRACKER_FOLDERS = ("wandb", "tensorboard")
-"""Folders that trackers write to an entry; they are not part of the result."""
+TRACKERS_OWN = ("wandb", ".wandb_id", "tensorboard")
+"""What trackers write to an entry; it is not part of the result."""
 MANIFEST, MARK = manifests.ENTRY, ".tltrain-entry"
 
 
@@ -257,11 +257,7 @@ def _listed(folder: Path) -> dict[str, list[Any]]:
     names = (file.relative_to(folder) for file in fingerprints.files(folder))
     return manifests.of_files(
         folder,
-        [
-            name.as_posix()
-            for name in names
-            if name.parts[0] not in TRACKER_FOLDERS and name.name not in (MANIFEST, MARK)
-        ],
+        [name.as_posix() for name in names if name.parts[0] not in TRACKERS_OWN and name.name not in (MANIFEST, MARK)],
     )
 
 

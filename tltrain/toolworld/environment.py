@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -48,19 +48,32 @@ def tasks(benchmark: ToolworldConversations, seed: int) -> list[Task]:
     return found
 
 
-def make(benchmark: ToolworldConversations) -> Callable[[], Toolworld]:
-    """Return a factory of environments."""
-    return Toolworld
-
-
-def set_name(benchmark: ToolworldConversations) -> str:
-    """Return the name of the conversations in results, without `_multi`."""
-    return toolworld_set_name(str(benchmark.split), str(benchmark.tools))
-
-
-def golden_calls(benchmark: ToolworldConversations, task: Task) -> tuple[tuple[Call, ...], ...]:
+def golden_calls(task: Task) -> tuple[tuple[Call, ...], ...]:
     """Return the calls of a task's script, `finish` included, as a single turn, since the user only speaks once."""
     return (script_of(task.id).golden,)
+
+
+class ToolworldTasks:
+    """The generated conversations, for `tltrain.environments.registry`."""
+
+    def __init__(self, benchmark: ToolworldConversations) -> None:
+        self.benchmark = benchmark
+
+    def tasks(self, seed: int) -> list[Task]:
+        """Return the tasks; see `tasks`."""
+        return tasks(self.benchmark, seed)
+
+    def environment(self) -> Toolworld:
+        """Return a new environment."""
+        return Toolworld()
+
+    def golden(self, task: Task) -> tuple[tuple[Call, ...], ...]:
+        """Return the right calls of a task."""
+        return golden_calls(task)
+
+    def set_name(self) -> str:
+        """Return the name of the conversations in results, without `_multi`."""
+        return toolworld_set_name(str(self.benchmark.split), str(self.benchmark.tools))
 
 
 @lru_cache(maxsize=4096)

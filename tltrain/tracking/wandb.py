@@ -1,6 +1,9 @@
 """`tracking=wandb`: a Weights & Biases run for each job, offline unless `tracking.mode=online`.
 
-The run is in `RUN_FOLDER/wandb`; the command `wandb sync ...`, printed at its end, uploads an offline one.
+All runs that one command starts are in one tree: `wandb/` in the sweep's folder, or in that of the single run. `wandb
+sync FOLDER/wandb`, printed once at the end, uploads all that are offline. A job that is run again to be completed (an
+interrupted sweep's, or with `stage.resume=true`) continues its run: its folder has the run's id in `.wandb_id`. Offline
+it leaves a second file with the same id, which `wandb sync` uploads to the same run, in order of start.
 
 Lineage: a job's output is logged as a version of the artifact `data`, `model` or `evaluation`, by reference (`file://`
 with each file's MD5) unless `tracking.upload=true`; its inputs are logged in the same way and marked as used. A version
@@ -11,11 +14,13 @@ writes, which offline runs keep until they are synced. Names and digests of inpu
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import re
 import secrets
+import shlex
 import shutil
 import ssl
 import sys
@@ -28,12 +33,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import wandb
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from tltrain.runtime import redact
 from tltrain.tracking import Tracker, guarded, names, one_line
+from tltrain.tracking import wandb_folders as folders
 
 log = logging.getLogger(__name__)
 
@@ -63,18 +67,24 @@ class WandbTracker(Tracker):
         mode, why = self.cfg.tracking.mode.name, ""
         if mode == "online" and (why := self._obstacle()):
             mode = "offline"
-        id, before = self._id(), set(self.folder.glob("wandb/run-*"))
+        self.home = folders.home()
+        earlier = folders.earlier_id(self.cfg, self.folder)
+        id, before = earlier or new_id(), set(self.home.glob("wandb/run-*"))
         try:
-            self.run = self._init(mode, id)
+            self.run = self._init(mode, id, continues=earlier is not None)
         except Exception as error:
             if mode != "online":
                 raise
             why = one_line(error)
-            for begun in set(self.folder.glob(f"wandb/run-*-{id}")) - before:  # a stopped job's data is kept
+            for begun in set(self.home.glob(f"wandb/run-*-{id}")) - before:  # a stopped job's data is kept
                 shutil.rmtree(begun, ignore_errors=True)
-            self.run = self._init("offline", new_id())  # wandb considers the other id taken by the failed run
+            id = new_id()  # wandb considers the other id taken by the failed run
+            self.run = self._init("offline", id)
+        folders.record_id(self.folder, id)
         if why:
-            log.warning("wandb: %s; tracking continues offline; upload it with: wandb sync %s", why, self._sync_dir)
+            log.warning(
+                "wandb: %s; tracking continues offline; upload it with: %s", why, folders.sync_command(self.home)
+            )
         elif mode == "online":
             log.info("wandb: %s", self.run.url)
         for group in dict.fromkeys(names.STEPS.values()):
@@ -106,9 +116,9 @@ class WandbTracker(Tracker):
                 return f"{url} cannot be reached ({one_line(reason)})"
         return ""
 
-    def _init(self, mode: Literal["online", "offline", "disabled", "shared"], id: str) -> Any:
-        tracking, stage, config = self.cfg.tracking, self.cfg.stage.name, redact.config(self.cfg)
-        group, name = group_and_name(self.cfg, self.folder)
+    def _init(self, mode: Literal["online", "offline", "disabled", "shared"], id: str, continues: bool = False) -> Any:
+        tracking, stage, config = self.cfg.tracking, self.cfg.stage.name, sent_config(self.cfg)
+        group, name = folders.group_and_name(self.cfg, self.folder)
         tags = [*config["tracking"]["tags"], config["model"]["name"]]
         tags.append(config["benchmark" if stage == "eval" else "data"]["name"])
         return wandb.init(
@@ -120,9 +130,9 @@ class WandbTracker(Tracker):
             name=redact.text(name),
             job_type=stage,
             tags=list(dict.fromkeys(tags)),
-            dir=str(self.folder),
+            dir=str(self.home),
             config=config,
-            resume="allow" if self.cfg.stage.get("resume") else None,
+            resume="allow" if continues else None,
             reinit="create_new",  # a stage may run within another's job
             settings=wandb.Settings(
                 silent=True,
@@ -134,17 +144,6 @@ class WandbTracker(Tracker):
             ),
         )
 
-    def _id(self) -> str:
-        """Return the run's id: the earlier run's if `stage.resume=true` continues it, else a new one."""
-        found = sorted(self.folder.glob("wandb/*run-*-*"), key=lambda path: path.name.split("-")[-2])
-        if self.cfg.stage.get("resume") and found:
-            return found[-1].name.rpartition("-")[2]
-        return new_id()
-
-    @property
-    def _sync_dir(self) -> Path:
-        return Path(self.run.settings.sync_dir)
-
     @guarded
     def preempted(self) -> None:
         self.run.mark_preempting()
@@ -152,14 +151,18 @@ class WandbTracker(Tracker):
     def close(self, failed: bool) -> None:
         if self.cfg.tracking.dashboard and not failed:
             self._dashboard()
-        left = self.run.offline
+        offline, ended = self.run.offline, True
         try:
             self.run.finish(exit_code=int(failed))
         except Exception as error:
             self.warn(error)
-            left = True
-        if left:
-            log.info("wandb sync %s", self._sync_dir)
+            ended = False
+        if not offline:
+            if not ended:
+                log.info("wandb sync --include-online %s", shlex.quote(self.run.settings.sync_dir))
+        # A sweep says it once, at its end; so does a job, unless a stage of it fails, which ends it.
+        elif not folders.in_sweep() and (failed or self.folder.resolve() == self.home):
+            log.info("%s", folders.sync_command(self.home))
 
     @guarded
     def _dashboard(self) -> None:
@@ -192,7 +195,7 @@ class WandbTracker(Tracker):
         cells = [[_cell(value) for value in row] for row in islice(rows, self.cfg.tracking.rows)]
         if cells:
             own = {} if step is None else {names.STEPS[name.partition("/")[0]]: step}
-            with staging(self.folder / "wandb"):
+            with staging(self.home / "wandb"):
                 self.run.log({name: wandb.Table(columns=list(columns), data=cells), **own})
 
     @guarded
@@ -233,6 +236,28 @@ def new_id() -> str:
     return secrets.token_hex(4)
 
 
+def sent_config(cfg: DictConfig) -> dict[str, Any]:
+    """Return the configuration without secrets and without the tables of MAE's rules, which are long and seldom differ.
+
+    A table is replaced by its number of entries and its digest, which tells one table from another; the run's own
+    `config.yaml` has it in full.
+    """
+    sent = redact.config(cfg)
+    rules = sent.get("mae")
+    if isinstance(rules, dict):
+        sent["mae"] = {name: _without_tables(rule) for name, rule in rules.items()}
+    return sent
+
+
+def _without_tables(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _without_tables(value) for key, value in node.items()}
+    if isinstance(node, list) and len(node) > 1:
+        digest = hashlib.sha256(json.dumps(node, ensure_ascii=False).encode()).hexdigest()[:12]
+        return f"{len(node)} entries, sha256 {digest}"
+    return node
+
+
 @contextmanager
 def staging(folder: Path) -> Iterator[None]:
     """Make wandb keep a table's content in the run's folder until it is uploaded, unless the user set another place."""
@@ -244,19 +269,6 @@ def staging(folder: Path) -> Iterator[None]:
         yield
     finally:
         del os.environ["WANDB_DATA_DIR"]
-
-
-def group_and_name(cfg: DictConfig, folder: Path) -> tuple[str | None, str]:
-    """Return a run's group (the folder of its sweep, or of the job that it is part of) and its name in that folder."""
-    hydra = HydraConfig.get()
-    above: Path | None = None
-    if hydra.mode == RunMode.MULTIRUN:
-        above = Path(hydra.sweep.dir).resolve()
-    elif folder.resolve() != Path(hydra.runtime.output_dir).resolve():
-        above = Path(hydra.runtime.output_dir).resolve()
-    own = folder.resolve()
-    name = str(own.relative_to(above)) if above is not None and above in own.parents else own.name
-    return cfg.tracking.group or (above.name if above is not None else None), name
 
 
 def inputs(cfg: DictConfig) -> list[tuple[str, Path]]:

@@ -76,7 +76,7 @@ def reward_curves(
     top.set(title=title, ylabel="reward")
     top.legend(frameon=False)
     areas = bottom.stackplot(steps, *shares.values(), labels=[name.replace("_", " ") for name in shares])
-    for area, colour, hatch in zip(areas, GRADE_COLOURS, HATCHES, strict=True):
+    for area, colour, hatch in zip(areas, GRADE_COLOURS, HATCHES, strict=False):
         area.set(facecolor=colour, hatch=hatch, edgecolor="white", linewidth=0)
     bottom.set(xlabel="optimizer step", ylabel="share of sampled calls", ylim=(0, 1))
     bottom.margins(x=0)

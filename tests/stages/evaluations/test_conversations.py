@@ -20,7 +20,7 @@ SHORT = ("benchmark.size=3", "benchmark.max_turns=2", "stage.max_new_tokens=8")
 
 
 GOLDEN = GoldenCalls(
-    {f"toolworld-test-0-{n}": environment.golden_calls(None, Task(f"toolworld-test-0-{n}")) for n in range(40)}
+    {f"toolworld-test-0-{n}": environment.golden_calls(Task(f"toolworld-test-0-{n}")) for n in range(40)}
 )
 
 
@@ -47,7 +47,7 @@ def answering(monkeypatch):
 
     def put(answer):
         @contextmanager
-        def answering_source(cfg, tasks):
+        def answering_source(cfg, tasks, world):
             yield Source(answer)
 
         monkeypatch.setattr(conversations, "answering_source", answering_source)

@@ -50,9 +50,16 @@
     });
   }
 
-  /* Tables that go on to the right say so until they are at their end */
-  for (const region of $$(".scroll")) {
-    const tell = () => region.toggleAttribute("data-more", region.scrollWidth - region.clientWidth - region.scrollLeft > 1);
+  /* Tables that go on to the right or below say so until they are at their end */
+  for (const sheet of $$(".sheet")) {
+    const region = $(".scroll", sheet), says = $(".on", sheet);
+    const tell = () => {
+      const right = region.scrollWidth - region.clientWidth - region.scrollLeft > 1;
+      const below = region.scrollHeight - region.clientHeight - region.scrollTop > 1;
+      region.toggleAttribute("data-more", right);
+      says.textContent = [below && "More rows below \u2193", right && "More columns to the right \u2192"].filter(Boolean).join(" \u00b7 ");
+      says.hidden = !right && !below;
+    };
     region.addEventListener("scroll", tell, { passive: true });
     new ResizeObserver(tell).observe(region);
   }
@@ -89,9 +96,9 @@
   const data = JSON.parse($("#data").textContent);
   const form = $("#filters");
   if (!form) return;
-  const PAGE = 20;
+  const FIRST = 5, PAGE = 20;
   const fields = form.elements;
-  let shown = PAGE;
+  let shown = FIRST;
   const words = (name) => name.replaceAll("_", " ");
   const option = (select, value, label) => select.append(make("option", { value }, label));
   data.rows.forEach((label, row) => {
@@ -113,19 +120,19 @@
   const side = (letter, row, answer, right) => make("div", { class: "side " + (right ? "right" : "wrong") },
     make("h4", {}, letter + " \u00b7 " + data.rows[row]),
     make("p", { class: "grade" }, words(data.grades[answer[1]])),
-    make("pre", {}, data.texts[answer[0]]),
-    make("p", { class: "reason" }, data.texts[answer[2]]));
+    ...(data.textless ? [] : [make("pre", {}, data.texts[answer[0]]), make("p", { class: "reason" }, data.texts[answer[2]])]));
   const card = (flip) => {
     const [set, id, question, goldens] = flip.sample;
     const flag = make("span", { class: "flag " + flip.direction }, (flip.direction === "gained" ? "\u25b2 " : "\u25bc ") + flip.direction);
     const item = make("li", { class: "card" }, make("h3", {}, flag, data.set_names[set] + " ", make("code", {}, id)));
     if (data.texts[question]) item.append(make("p", { class: "question" }, data.texts[question]));
     item.append(
-      make("div", { class: "expected" }, make("h4", {}, "Accepted"), make("pre", {}, data.texts[goldens])),
+      make("div", { class: "expected" }, make("h4", {}, data.accepted), make("pre", {}, data.texts[goldens])),
       make("div", { class: "sides" }, side("A", flip.rows[0], flip.a, flip.direction === "lost"),
         side("B", flip.rows[1], flip.b, flip.direction === "gained")));
     return item;
   };
+  /* Lost samples first, in the order of the data otherwise */
   const flips = () => {
     const rows = [Number(fields.a.value), Number(fields.b.value)], seed = Number(fields.seed.value);
     const [a, b] = fields.seed.value === "" ? [] : rows.map((row) => answers(row, seed));
@@ -142,7 +149,7 @@
       const numbers = [sample[2], sample[3], a[i][0], a[i][2], b[i][0], b[i][2]];
       if (text && ![sample[1], ...numbers.map((n) => data.texts[n])].some((one) => one.toLowerCase().includes(text))) return [];
       return [{ sample, direction, rows, a: a[i], b: b[i] }];
-    });
+    }).sort((x, y) => (x.direction === "gained") - (y.direction === "gained"));
   };
   const show = () => {
     const found = flips();
@@ -155,7 +162,7 @@
     $("#more").hidden = !found || found.length <= shown;
   };
   form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("input", () => { shown = PAGE; seeds(); show(); });
+  form.addEventListener("input", () => { shown = FIRST; seeds(); show(); });
   $("#more").addEventListener("click", () => {
     const before = shown;
     shown += PAGE;
@@ -164,6 +171,7 @@
     if (next) { next.tabIndex = -1; next.focus(); }
   });
   form.hidden = false;
+  $("#rest")?.remove();
   [fields.a.value, fields.b.value] = data.pair.map(String);
   fields.level.value = String(data.level);
   seeds();

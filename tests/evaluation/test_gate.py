@@ -1,0 +1,70 @@
+"""The verdict of the gate: by how much, how certainly, and when there are too few questions."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tltrain.errors import TltrainError
+from tltrain.evaluation.gate import FEWEST, Verdict, cluster_sums, compare, share, too_few
+
+OWN = list(range(12))
+"""Twelve questions, each of a conversation of its own."""
+
+
+def test_a_difference_in_points_with_its_interval_and_p():
+    found = compare([0] * 12, [1] * 9 + [0] * 3, OWN)
+    assert (found.new, found.reference, found.difference.value) == (75.0, 0.0, 75.0)
+    assert 45 < found.difference.low < 60 and 90 < found.difference.high <= 100
+    assert found.p == pytest.approx(2 / 2**9, abs=0.002)  # nine differences of one sign
+    assert found.verdict is Verdict.ABOVE and found.passes(certain=True) and too_few(found) == ""
+    back = compare([1] * 9 + [0] * 3, [0] * 12, OWN)
+    assert back.verdict is Verdict.BELOW and back.difference.value == -75.0 and not back.passes(certain=False)
+
+
+def test_questions_of_one_conversation_count_together():
+    """The same answers are less certain where they come from three conversations."""
+    before, after = [0] * 12, [1] * 9 + [0] * 3
+    alone, together = compare(before, after, OWN), compare(before, after, [at // 3 for at in OWN])
+    assert alone.difference.value == together.difference.value and together.conversations == 4
+    assert together.p > alone.p and together.verdict is Verdict.NOT_CERTAIN
+    assert cluster_sums([1, 0, 1], [7, 7, 3]).tolist() == [[1, 2], [1, 1]]
+
+
+def test_the_threshold_is_what_has_to_be_surpassed():
+    before, after = [0] * 12, [1] * 9 + [0] * 3
+    assert compare(before, after, OWN, threshold=40).passes(certain=True)
+    unsure = compare(before, after, OWN, threshold=70)
+    assert unsure.verdict is Verdict.NOT_CERTAIN and unsure.passes(certain=False)
+    alike = compare(after, after, OWN)
+    assert not alike.passes(certain=True) and not alike.passes(certain=False)
+    assert compare(after, after, OWN, threshold=-5).passes(certain=True)  # not worse by five points
+
+
+def test_too_few_questions_are_said_in_one_line():
+    few = compare([0] * 5, [1] * 5, OWN[:5])
+    assert few.p == pytest.approx(2 / 32, abs=0.01) and few.verdict is Verdict.NOT_CERTAIN
+    assert too_few(few).endswith(f"5 questions of 5 conversations; with fewer than {FEWEST} none can be certain.")
+    unsure = compare([0, 1] * 6, [1, 1, 0, 1] * 3, OWN)
+    assert unsure.needed is not None and unsure.needed > 12
+    assert "12 questions of 12 conversations show a difference from about" in too_few(unsure)
+    assert too_few(compare([1] * 12, [1] * 12, OWN)).endswith("were answered alike by both models.")
+
+
+def test_one_model_alone():
+    found = share([1, 1, 0, 0], [0, 0, 1, 1])
+    assert (found.value, found.low, found.high, found.n) == (50.0, 0.0, 100.0, 4)
+
+
+def test_nothing_to_compare_is_an_error():
+    with pytest.raises(TltrainError, match="nothing to compare"):
+        compare([], [], [])
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 4)), min_size=1, max_size=20))
+def test_swapping_the_models_mirrors_the_comparison(rows):
+    before, after, clusters = zip(*rows, strict=True)
+    there, back = compare(before, after, clusters), compare(after, before, clusters)
+    assert there.difference.value == pytest.approx(-back.difference.value)
+    assert there.p == pytest.approx(back.p, abs=0.02)

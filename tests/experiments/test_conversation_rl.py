@@ -1,0 +1,42 @@
+"""conversation_rl: the arms of the experiment, and the bench's numbers by hand."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import pytest
+
+from tests.support.composition import composed
+from tests.support.paths import ROOT
+
+ARMS = {"before": (False, "call", "table"), "sft": (False, "call", "table"), "call": (True, "call", "table")}
+ARMS["conversation"] = (True, "conversation", "conversation")
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_arms_differ_in_what_follows_the_supervised_training_alone(arm):
+    cfg = composed("+experiment=conversation_rl", f"+experiment/arm={arm}", "model=tiny")
+    irm, rollout, reward = ARMS[arm]
+    assert (cfg.stage.irm, cfg.stage.rl.rollout.name, cfg.reward.name) == (irm, rollout, reward)
+    assert cfg.stage.rl.args.max_steps == 10 and cfg.stage.rl.environment.split == "train"
+    assert cfg.stage.continued == (cfg.stage.rl.args if arm == "sft" else {})
+    assert cfg.stage.benchmarks[0].seed == 1  # not the tasks of the training, whose seed is 0
+
+
+@pytest.fixture(scope="module")
+def bench() -> ModuleType:
+    sys.path.insert(0, str(ROOT / "experiments" / "bench"))
+    try:
+        import conversation_rl
+    finally:
+        sys.path.pop(0)
+    return conversation_rl
+
+
+def test_the_parts_of_a_step_add_up(bench):
+    step = {"seconds": 10.0, "seconds_generation": 5.0, "seconds_sampling": 4.0, "seconds_scoring": 0.5}
+    step |= {"seconds_update": 4.5, "seconds_policy": 1.0, "seconds_backward": 2.0, "seconds_reference": 0.25}
+    parts = bench.parts_of([step, {name: value + 2 * (name == "seconds_sampling") for name, value in step.items()}])
+    assert (parts["sampling"], parts["environments"], parts["critic"]) == (5.0, 0.0, 0.0)
+    assert sum(parts.values()) == pytest.approx(10.0)

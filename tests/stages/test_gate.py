@@ -1,0 +1,115 @@
+"""stage=gate on the support desk's 40 conversations, with a model of next to no size: what a company's CI would run."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.support.fake_endpoint import message, serving
+from tests.support.paths import ROOT
+from tests.support.small_runs import SMALL, last_line
+
+LOG = ROOT / "examples" / "support_desk" / "conversations.jsonl"
+OWN_LOGS = ("+experiment=own_logs", "data=openai", f"data.path={LOG}", *SMALL)
+QUICK = ("stage.supervised.args.max_steps=1", "stage.max_new_tokens=4")
+
+
+@pytest.fixture(scope="module")
+def gated(once, models_cache):
+    """The gate as it is documented, which a model that was trained for one step does not pass."""
+    from tests.support.command_line import command_line
+
+    return once("gate", lambda folder: command_line(*OWN_LOGS, *QUICK, folder=folder / "run", cache=models_cache))
+
+
+def test_a_model_that_is_not_better_ends_with_a_status_of_its_own(gated):
+    assert gated.status == 3 and "Traceback" not in gated.err
+    metrics = gated.metrics
+    assert (metrics["passed"], metrics["exit_status"], metrics["reference"]) == (False, 3, "base")
+    assert (metrics["training_conversations"], metrics["held_out_conversations"]) == (30, 10)
+    assert metrics["verdict"].startswith("The new model is not certainly better than the base model: it makes")
+    for line in (metrics["verdict"], metrics["too_few"], "Exit status 3."):
+        assert line and line in gated.out
+    assert not (gated.folder / "error.txt").exists()
+    assert [stage["name"] for stage in metrics["stages"]] == ["eval", "sft", "eval", "pkt", "eval"]
+
+
+def test_the_questions_are_logged_calls_that_worked_of_conversations_not_trained_on(gated):
+    train = {line["id"] for line in gated.lines("train.jsonl")}
+    asked = gated.lines("held_out.jsonl")
+    assert len(train) == 30 and not train & {line["id"].partition("#")[0] for line in asked}
+    log = {record["id"]: record for record in map(json.loads, LOG.read_text().splitlines())}
+    for line in asked:
+        whole = log[line["id"].partition("#")[0]]["messages"]
+        called = [call["function"] for each in whole for call in each.get("tool_calls") or ()]
+        (golden,) = line["tool_calls"]
+        found = {"name": golden["function"]["name"], "arguments": json.dumps(golden["function"]["arguments"])}
+        assert found in called
+    assert gated.metrics["questions"] == len(asked)
+    assert not any("timed out" in json.dumps(line["tool_calls"]) for line in asked)
+
+
+def test_sft_learns_all_calls_and_the_new_model_those_that_worked(gated):
+    kept = [
+        json.loads((gated.folder / f"model_{kind}" / "metrics.json").read_text())["mae"]["kept"]
+        for kind in ("sft", "pkt")
+    ]
+    assert kept[0] > kept[1]
+
+
+def test_the_page_tells_a_manager(gated):
+    page = (gated.folder / "gate.html").read_text()
+    for words in ("Gate: <span", "not passed", "Right answers, %", "model", "Right before, wrong now: 0"):
+        assert words in page
+    assert "<script" not in page
+
+
+def test_a_model_that_passes_ends_well_and_nothing_is_trained_again(gated, tltrain):
+    new = (gated.folder / "model_pkt" / "model").resolve()
+    words = (f"stage.new={new}", f"stage.current={new}", "stage.threshold=-5", "stage.max_new_tokens=4")
+    ran = tltrain(*OWN_LOGS, *words)
+    assert ran.metrics["passed"] and ran.metrics["reference"] == "current"
+    assert "is good enough beside the model in service" in ran.out and "Exit status 0." in ran.out
+    assert {stage["name"] for stage in ran.metrics["stages"]} == {"eval"}
+
+
+def test_a_server_in_service_is_asked_before_anything_else_and_each_time(gated, tltrain):
+    new = (gated.folder / "model_pkt" / "model").resolve()
+    endpoint = ("source=endpoint", "source.model=desk", "source.mode=chat", "stage.current=endpoint")
+    golden = {line["messages"][-1]["content"]: line["tool_calls"] for line in gated.lines("held_out.jsonl")}
+
+    def reply(body, attempt):
+        (call,) = golden[body["messages"][-1]["content"]]
+        arguments = json.dumps(call["function"]["arguments"])
+        return message(content=None, tool_calls=[{**call, "function": {**call["function"], "arguments": arguments}}])
+
+    with serving() as server:
+        server.reply = reply
+        words = (*OWN_LOGS, *endpoint, f"source.url={server.url}", f"stage.new={new}", "stage.max_new_tokens=4")
+        for _ in range(2):
+            ran = tltrain(*words, status=3)
+            assert ran.metrics["current/cf"] == 100.0 and ran.metrics["new/cf"] == 0.0
+            assert "The new model is worse than the model in service" in ran.out
+        assert len(server.asked) == 2 * ran.metrics["questions"]
+    flips = (ran.folder / "gate.html").read_text()
+    assert f"Right before, wrong now: {ran.metrics['questions']}" in flips
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("stage.current=endpoint",), "stage.current=endpoint and source=endpoint belong together"),
+        (("source=endpoint", "source.url=http://127.0.0.1:1/v1"), "stage.current=endpoint and source=endpoint belong"),
+        (("stage.current=./nowhere",), "stage.current=./nowhere: there is no such folder"),
+        (("stage.new=./nowhere",), "stage.new=./nowhere: there is no such folder"),
+        (("stage.customer=client",), "stage.customer=client: conversation chat-01 has no such field; it has no fields"),
+        (("stage.new=a/b", "stage.irm=true"), "stage.irm: nothing is trained with stage.new"),
+        (("benchmark.limit=2",), "benchmark.limit: stage=gate reads no such key; it asks about conversations"),
+        (("stage.rl.kl=1",), "stage.rl.kl: stage.irm=false reads no such key"),
+        (("stage.supervised.args.nonsense=1",), "stage.supervised.args.nonsense: "),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_trained(tltrain, words, said):
+    ran = tltrain(*OWN_LOGS, *words, status=1)
+    assert said in last_line(ran)

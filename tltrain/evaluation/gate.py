@@ -1,0 +1,135 @@
+"""Whether a new model is better than the one in service, by how much and how certainly. Pure: answers in, verdict out.
+
+The same held-out questions are put to both. Questions of one conversation depend on one another, so whole conversations
+are resampled (`intervals.ratio_difference`), and the p-value swaps the two models' results conversation by conversation
+(`intervals.randomization_p`): it also holds for a handful of conversations, where a bootstrap alone is too sure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from tltrain.errors import TltrainError
+from tltrain.evaluation import intervals
+from tltrain.evaluation.intervals import ALPHA, Interval
+
+FAILED = 3
+"""Exit status of a gate that is not passed. A mistake of the user's has 1, an interruption 130 or 143."""
+FEWEST = 6
+"""Conversations below which no difference can be certain: with five, swapping gives p = 2/32 at best."""
+
+
+class Verdict(StrEnum):
+    """What the difference says beside the threshold."""
+
+    ABOVE = "above"
+    NOT_CERTAIN = "not_certain"
+    BELOW = "below"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """New minus reference in one metric, in points of percent, over the same questions.
+
+    Attributes:
+        difference: with its 95 % interval; `n` is the number of questions. p: two-sided, of no difference from the
+            threshold. conversations: what was resampled. verdict: whether the difference is certainly on one side of
+            the threshold. new, reference: each model's own percentage.
+        needed: about how many held-out conversations would make a difference of this size certain; None where it is,
+            or where there is none.
+    """
+
+    difference: Interval
+    p: float
+    conversations: int
+    threshold: float
+    verdict: Verdict
+    new: float
+    reference: float
+    needed: int | None
+
+    @property
+    def half_width(self) -> float:
+        """Points of percent by which the difference may be off on either side."""
+        return (self.difference.high - self.difference.low) / 2
+
+    def passes(self, certain: bool) -> bool:
+        """Whether the difference is above the threshold: certainly so, or as it was measured."""
+        return self.verdict is Verdict.ABOVE if certain else self.difference.value > self.threshold
+
+
+def compare(
+    reference: Sequence[float], new: Sequence[float], clusters: Sequence[int], threshold: float = 0.0, seed: int = 0
+) -> Comparison:
+    """Compare two models' results on the same questions.
+
+    Args:
+        reference, new: [N] results from 0 to 1. clusters: [N] the conversation of each question.
+        threshold: points of percent by which the new model has to be better.
+
+    Raises:
+        TltrainError: there are no questions, or not as many results of both.
+    """
+    if not len(clusters) or not len(reference) == len(new) == len(clusters):
+        raise TltrainError(f"{len(reference)} and {len(new)} results to {len(clusters)} questions: nothing to compare")
+    sums_new, sums_reference = cluster_sums(new, clusters), cluster_sums(reference, clusters)
+    found = intervals.ratio_difference(sums_new, sums_reference, seed)
+    value, low, high = (100 * each for each in (found.value, found.low, found.high))
+    n, count = len(clusters), len(sums_new)
+    beyond = sums_new[:, 0] - sums_reference[:, 0] - threshold / 100 * sums_new[:, 1]
+    p = intervals.randomization_p(beyond, np.random.default_rng(seed))
+    verdict = Verdict.NOT_CERTAIN
+    if p < ALPHA and not low <= threshold <= high:
+        verdict = Verdict.ABOVE if value > threshold else Verdict.BELOW
+    needed, distance = None, abs(value - threshold)
+    if verdict is Verdict.NOT_CERTAIN and distance > 0:
+        needed = max(FEWEST, count + 1, math.ceil(count * ((high - low) / 2 / distance) ** 2))
+    return Comparison(
+        Interval(value, low, high, n),
+        p,
+        count,
+        threshold,
+        verdict,
+        100 * float(np.mean(new)),
+        100 * float(np.mean(reference)),
+        needed,
+    )
+
+
+def share(results: Sequence[float], clusters: Sequence[int], seed: int = 0) -> Interval:
+    """One model's results in percent, whole conversations resampled."""
+    sums = cluster_sums(results, clusters)
+    (found,) = intervals.ratios(sums[:, :1], sums[:, 1:], seed)
+    return Interval(100 * found.value, 100 * found.low, 100 * found.high, len(results))
+
+
+def cluster_sums(results: Sequence[float], clusters: Sequence[int]) -> np.ndarray:
+    """[T, 2] the sum of the results and the number of questions of each of T conversations."""
+    positions = {cluster: at for at, cluster in enumerate(dict.fromkeys(clusters))}
+    sums = np.zeros((len(positions), 2))
+    for result, cluster in zip(results, clusters, strict=True):
+        sums[positions[cluster]] += (float(result), 1.0)
+    return sums
+
+
+def too_few(found: Comparison) -> str:
+    """One line where there are too few questions for a certain verdict; empty where there are enough."""
+    if found.verdict is not Verdict.NOT_CERTAIN:
+        return ""
+    asked = f"{found.difference.n} questions of {found.conversations} conversations"
+    if found.conversations < FEWEST:
+        return (
+            f"Too few held-out questions for a certain verdict: {asked}; with fewer than {FEWEST} none can be certain."
+        )
+    if found.half_width == 0:
+        return f"Too few held-out questions for a certain verdict: {asked} were answered alike by both models."
+    needs = f"; about {found.needed} conversations would show the difference found" if found.needed else ""
+    return (
+        f"Too few held-out questions for a certain verdict: {asked} show a difference from about "
+        f"{found.half_width:.0f} points on{needs}."
+    )

