@@ -56,7 +56,7 @@ MISTAKES = {
     "a word that is no choice": (["stage=sft", "stage.packing=all"], "stage.packing: Invalid value 'all', expected"),
     "an unknown stage": (
         ["stage=trian"],
-        "stage=trian: no such choice; there are: analyze, cache, certify, chat, check, demo, eval, gate",
+        "stage=trian: no such choice; there are: analyze, cache, certify, chat, check, demo, eval, export, gate",
     ),
     "an unknown model": (["model=gpt"], "model=gpt: no such choice; there are: codellama_7b, qwen3_0_6b, smollm2_135m"),
     "unknown data": (

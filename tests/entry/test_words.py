@@ -30,7 +30,7 @@ MISTAKES = [
     ),
     # choices
     ("stage=", "stage=: expected a choice: stage=NAME; there are: analyze, cache, certify, chat, check, "),
-    ("+experiment=", "+experiment=: expected a choice: +experiment=NAME; there are: ablation, demo, "),
+    ("+experiment=", "+experiment=: expected a choice: +experiment=NAME; there are: ablation, "),
     ("experiment=ablation", "experiment=ablation: +experiment=ablation (no experiment is chosen by default)"),
     ("++experiment=ablation", "++experiment=ablation: +experiment=ablation (no experiment is chosen"),
     ("+stage=pkt", "+stage=pkt: stage=pkt (this replaces the default choice)"),

@@ -303,7 +303,13 @@ def test_a_resumed_run_is_one_run(tltrain, tmp_path):
 
 
 def test_stages_of_a_pipeline_are_in_the_tree_of_its_run(tltrain, tmp_path):
-    words = [*SMALL, "data.size=8", "stage.pkt=true", "stage.benchmarks=[{name: toolworld, size: 2}]"]
+    words = [
+        *SMALL,
+        "data.size=8",
+        "stage.pkt=true",
+        "stage.irm=false",
+        "stage.benchmarks=[{name: toolworld, size: 2}]",
+    ]
     words += ["stage.supervised.args.max_steps=1", "stage.eval.max_new_tokens=4", f"cache.dir={tmp_path / 'cache'}"]
     ran = tltrain("stage=pipeline", "tracking=wandb", *words)
     assert {one.run["job_type"] for one in read_all(ran.folder)} == {"mae", "pkt", "eval", "pipeline"}
