@@ -162,7 +162,8 @@ def documented(text: str) -> set[str]:
 
 def test_metrics_are_documented():
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
-    wanted = {*names.TRAIN, *names.HELD_OUT, *names.IRM, *names.CONVERSATIONS, *names.TOTAL, *names.MAE, *names.TABLES}
+    wanted = {*names.TRAIN, *names.HELD_OUT, *names.IRM, *names.CONVERSATIONS, *names.TOTAL, *names.MAE}
+    wanted.add("irm/samples_table")
     between = {f"irm/grade/{outcome}" for outcome in SAMPLED_OUTCOMES[1:-1]}
     assert wanted - between <= documented(text)
     assert {name for name in documented(text) if not names.is_known(name)} == set()

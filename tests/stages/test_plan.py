@@ -70,7 +70,7 @@ def test_conversations_are_planned_by_the_longest_allowed(tltrain):
     assert found["lengths"].startswith("2 conversations of at most 100 tokens a row (stage.length), 4 answers each")
     assert found["batch"]["tree"] and found["batch"]["length"] >= 200
     compared = tltrain(*words, "stage.rl.algorithm=rloo", "stage.length=100", "stage.rl.max_new_tokens=8").metrics
-    assert compared["trained"].keys() == found["trained"].keys() - {"critic"}
+    assert compared["trained"]["critic"] < found["trained"]["critic"] / 100  # no critic of its own
 
 
 def test_answering_is_planned_by_its_batch(tltrain):

@@ -40,6 +40,7 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     Raises:
         HydraException, OmegaConfBaseException: there is no such choice, or no such key.
     """
+    config.register()  # a worker has not composed anything
     job = HydraConfig.instance().cfg is not None  # otherwise only our own folder is known
     sources = HydraConfig.get().runtime.config_sources if job else []
     main = next((source.path for source in sources if source.provider == "main"), str(config.CONF_DIR))

@@ -171,7 +171,7 @@ def setup_of(cfg: DictConfig, shape: Shape, processes: int | None = None, strate
         fused_head=(device == "cuda" and cfg.stage.name != "irm") or kind_of(cfg) == "group",
         process=memory.PROCESS[device],
         reference=cfg.stage.name != "irm" or cfg.stage.kl > 0 or cfg.stage.kl_limit is not None,
-        # Conversations that are compared with one another need no critic, and take no memory for one.
+        # Conversations that are compared with one another need no critic: at most what a head takes.
         shared_critic=cfg.stage.name == "irm"
         and (cfg.stage.critic.share or (conversing(cfg) and cfg.stage.algorithm.name != "ppo")),
     )

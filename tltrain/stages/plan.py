@@ -13,11 +13,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from tltrain.data.judged import JudgedSource
 from tltrain.entry import checks, choices
-from tltrain.entry.composed import choice_of, part, resolved
+from tltrain.entry.composed import part, resolved
 from tltrain.runtime import runs, stage_names, terminal
 from tltrain.runtime.durations import duration
 from tltrain.stages import irm_conversations
@@ -93,7 +93,7 @@ def planned(cfg: DictConfig) -> DictConfig:
     own = resolved(cfg.stage[NODES[of]]) | {"name": of}
     whole = part(cfg, own)
     if of == "irm" and whole.stage.rollout.name == "conversation":  # the plan needs no reward, and reads none
-        whole.reward = choices.bound("reward", choice_of("reward", "conversation"))
+        whole.reward = choices.bound("reward", OmegaConf.create({"name": "conversation"}))
     checks.check(whole)
     return whole
 
