@@ -101,7 +101,7 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(tltrain, home, stopped, damage
     newest = stopped / "checkpoints" / "checkpoint-4"
     do(newest / name)
     ran = tltrain(*WORDS, "stage.resume=true", folder=stopped)
-    assert f"{newest} is not used: {name} is not as it was written" in ran.err
+    assert f"{newest} is not used: {name} has changed since it was written" in ran.err
     assert f"going on from {stopped / 'checkpoints' / 'checkpoint-3'}" in ran.err
     assert same(stopped.parent, home / "whole") == []
 
