@@ -58,7 +58,7 @@ def test_a_changed_model_is_built_again_with_one_log_line(tmp_path, caplog, dama
     with caplog.at_level(logging.WARNING, "tltrain"):
         assert made(tmp_path) == folder
     assert [record.getMessage() for record in caplog.records] == [
-        f"{folder} is created again: {name or manifests.beside(folder).name} is not as it was written"
+        f"{folder} is created again: {name or manifests.beside(folder).name} has changed since it was written"
     ]
     assert (folder / "model.safetensors").read_bytes() == before
     assert not list((tmp_path / "models").glob(".*.part"))
