@@ -314,7 +314,7 @@ def rows_of(stage: str, items: Any) -> SampleSizes:
     return SampleSizes(ends, [1] * len(ends))
 
 
-# --- the line of a training -------------------------------------------------------------------------------------------
+# --- the line of a training run ---------------------------------------------------------------------------------------
 
 
 def announce(cfg: DictConfig, config: Any, items: Any) -> None:
