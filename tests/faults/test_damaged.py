@@ -110,7 +110,7 @@ def test_without_a_whole_checkpoint_it_begins_anew(tltrain, home, stopped):
     flip(stopped / "checkpoints" / "checkpoint-4" / "model.safetensors")
     (stopped / "checkpoints" / "checkpoint-3" / COMPLETE).unlink()
     ran = tltrain(*WORDS, "stage.resume=true", folder=stopped)
-    assert "there is no whole checkpoint in" in ran.err
+    assert "there is no complete checkpoint in" in ran.err
     assert same(stopped.parent, home / "whole") == []
 
 

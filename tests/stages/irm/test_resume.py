@@ -118,7 +118,7 @@ def test_a_run_goes_on_from_the_checkpoint_of_another(tltrain, tmp_path, stop_at
 def test_resuming_without_a_checkpoint_starts_from_scratch(tltrain, tmp_path):
     words = ["stage=irm", *SMALL, *FEW, *ALGORITHMS["ppo"], "stage.eval_size=0"]
     ran = tltrain(*words, "stage.resume=true")
-    assert "there is no whole checkpoint in" in ran.err and ran.metrics["steps"] == 2
+    assert "there is no complete checkpoint in" in ran.err and ran.metrics["steps"] == 2
 
 
 # --- killed ---------------------------------------------------------------------------------------------------------
