@@ -83,7 +83,7 @@ def test_other_libraries_make_another_model(tmp_path, monkeypatch):
 
 
 def test_weights_of_an_entry_are_checked_before_they_are_read(tmp_path, tltrain, monkeypatch):
-    """Also if a run names their path and does not ask the cache."""
+    """This also holds if a run names their path and does not ask the cache."""
     entry = tmp_path / "pkt-0123456789abcdef"
     entry.mkdir()
     made(tmp_path).rename(entry / "model")
