@@ -1,4 +1,4 @@
-"""The reward of whole conversations: by hand, and what scripted players can earn with its default numbers."""
+"""The reward of whole conversations: by hand, and what scripted players can earn with its default prices."""
 
 from __future__ import annotations
 
