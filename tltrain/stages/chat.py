@@ -212,7 +212,7 @@ def tools_on_offer(cfg: DictConfig, beginning: Beginning) -> tuple[Tool, ...]:
         raise TltrainError(f"stage.tools={path}: there is no such file")
     if is_json(path):
         return tools_of_json(Path(path))
-    from tltrain.environments.python_tools import documented_tools
+    from tltrain.environments.python_module import documented_tools
 
     return documented_tools(Path(path))
 
