@@ -82,7 +82,7 @@ def prices(settings: ConversationReward, matching: Matching = Matching.strict) -
     """Return the reward with these prices.
 
     Raises:
-        TltrainError: failing would pay as much as succeeding, or a name in `open_parameters` is malformed.
+        TltrainError: failing does not pay less than other outcomes, or a name in `open_parameters` is malformed.
     """
     if not settings.failure < min(settings.unknown, settings.success):
         raise TltrainError(
