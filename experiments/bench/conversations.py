@@ -28,6 +28,7 @@ from tltrain import config
 from tltrain.environments import registry
 from tltrain.environments.loop import ConversationSettings, converse
 from tltrain.evaluation.records import to_line
+from tltrain.evaluation.transcripts import transcript
 from tltrain.runtime import terminal
 from tltrain.sources import Source
 from tltrain.stages.evaluations import conversations
@@ -63,7 +64,7 @@ def held(cfg: DictConfig, source: Source, parallel: int) -> tuple[float, list[st
     tasks = world.tasks(cfg.seed)
     start = time.perf_counter()
     found = converse(tasks, world.environment, source, ConversationSettings(cfg.benchmark.max_turns), parallel=parallel)
-    return time.perf_counter() - start, [to_line(conversations.transcript(one)) for one in found]
+    return time.perf_counter() - start, [to_line(transcript(one)) for one in found]
 
 
 def bench(contender: str, size: int, turns: int, rounds: int) -> dict:

@@ -65,7 +65,9 @@ def test_what_does_not_work_yet_is_refused_in_one_line(cfg, line):
 
 def test_a_model_of_its_own_format_chooses_auto_unless_another_is_asked_for():
     names = {model.stem: composed("stage=pkt", f"model={model.stem}").format.name for model in MODELS}
-    assert names == dict.fromkeys(names, "tl") | {"qwen3_0_6b": "auto"}
+    own = {name: "auto" for name in names if name.startswith(("qwen3_", "smollm3_"))}
+    own |= {"llama3_2_1b": "llama3", "llama3_2_3b": "llama3", "gpt_oss_20b": "gptoss", "mistral_7b_v0_3": "native"}
+    assert names == dict.fromkeys(names, "tl") | own
     assert composed("stage=pkt", "format=tl", "model=qwen3_0_6b").format.name == "tl"
     assert composed("stage=eval", "model=qwen3_0_6b", "format=qwen3").format.name == "qwen3"
     formats.check(composed("stage=eval", "model=qwen3_0_6b", "source=endpoint"))

@@ -15,9 +15,10 @@ ELSEWHERE = {
     "formats/chat_completions.py": "text of a model, compared with what is read back from it",
     "inference/token_bytes.py": "a value of this process, as plain JSON",
     "serving/recorder.py": "what the process wrote that started it, as plain JSON",
+    "serving/llama_cpp.py": "what its server answers, on this machine",
     "runtime/messages.py": "signed by a process of the run",
     "sources/endpoint.py": "the request that was just made, as plain JSON",
-    "stages/evaluations/conversations.py": "a value of this process, as plain JSON",
+    "evaluation/transcripts.py": "a value of this process, as plain JSON",
     "toolworld/world.py": "a value of this process, as plain JSON",
 }
 """Modules that parse JSON themselves, and what; those that talk to a sandbox's processes limit what they read."""

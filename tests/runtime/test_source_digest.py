@@ -149,7 +149,7 @@ def append(file: Path, text: str) -> None:
         ("training/ppo.py", {"irm"}),
         ("training/sft.py", {"sft", "pkt", "irm"}),  # rejection sampling trains with it
         ("evaluation/scoring.py", {"irm", "eval"}),
-        ("environments/sandbox_child.py", {"eval"}),  # a script, found only by its file name
+        ("environments/sandbox_child.py", {"irm", "eval"}),  # a script, found only by its file name
         ("sources/local.py", {"eval"}),
         ("data/judged.py", {"mae", "sft", "pkt", "irm"}),
         ("trajectory.py", set(CACHED)),

@@ -172,7 +172,7 @@ def test_strategies_of_engines(keys, strategy):
 
 def test_an_adapter_has_the_weights_of_the_modules_it_is_beside():
     """Rank 2 on queries (4 -> 4) and values (4 -> 2) of each of 3 layers: 2 x 3 x (8 + 6)."""
-    shape = SimpleNamespace(hidden=4, queries=4, keys=2, intermediate=8, gated=True, layers=3)
+    shape = SimpleNamespace(hidden=4, queries=4, keys=2, intermediate=8, gated=True, layers=3, experts=0)
     assert configured.adapter(shape, 2, ["q_proj", "v_proj"]) == 84
     assert configured.adapter(shape, 2, "all-linear") == 2 * 3 * (8 + 6 + 6 + 8 + 12 + 12 + 12)
 

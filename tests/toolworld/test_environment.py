@@ -31,7 +31,7 @@ def settings(**keys) -> DictConfig:
 
 
 TASKS = environment.tasks(settings(size=SIZE), 0)
-GOLDEN = GoldenCalls({task.id: golden_calls(settings(), task) for task in TASKS})
+GOLDEN = GoldenCalls({task.id: golden_calls(task) for task in TASKS})
 EVERYTHING = Rule("normalized_substring", (Pattern("any", ""),))
 """A rule by which every answer is an error."""
 WRITES = ("borrow_book", "setTaskPriority", "addTask", "completeTask", "bookTrainSeat")
@@ -228,7 +228,7 @@ def test_golden_conversations_of_other_splits_and_tools_are_a_full_success():
     for keys in ({"split": "validation"}, {"tools": "confusable"}, {"split": "validation", "tools": "all"}):
         benchmark = settings(size=25, **keys)
         tasks = environment.tasks(benchmark, 0)
-        found = hold(tasks, GoldenCalls({task.id: golden_calls(benchmark, task) for task in tasks}))
+        found = hold(tasks, GoldenCalls({task.id: golden_calls(task) for task in tasks}))
         assert conversation_scores.score(found)["success"].value == 100, keys
 
 

@@ -16,7 +16,6 @@ from tests.support.processes import process
 from tests.support.small_runs import SMALL
 from tests.support.tracked import FEW, read
 from tests.support.typed import last_of_each
-from tltrain import tracking
 from tltrain.runtime import redact
 
 KEY = "0123456789abcdef0123456789abcdef01234567"  # as long as wandb requires
@@ -227,21 +226,3 @@ def test_a_log_masks_what_is_put_into_its_messages(monkeypatch):
     assert redact.Filter().filter(record) and record.getMessage() == "<masked> of 3"
     record = logging.LogRecord("a", logging.INFO, "b", 1, "%d %%", (3,), None)
     assert redact.Filter().filter(record) and record.getMessage() == "3 %"
-
-
-# --- resuming -------------------------------------------------------------------------------------------------------
-
-
-def test_a_run_that_is_resumed_keeps_its_id(tmp_path, monkeypatch):
-    tracking._reveal()
-    from tltrain.tracking import wandb
-
-    tracker = object.__new__(wandb.WandbTracker)
-    tracker.folder, tracker.cfg = tmp_path, OmegaConf.create({"stage": {"resume": True}})
-    assert len(tracker._id()) == 8  # there is no earlier id
-    for name in ("offline-run-20250102_000000-later", "run-20250101_000000-first"):
-        (tmp_path / "wandb" / name).mkdir(parents=True)
-    (tmp_path / "wandb" / "latest-run").symlink_to("offline-run-20250102_000000-later")
-    assert tracker._id() == "later"
-    tracker.cfg.stage.resume = False
-    assert tracker._id() != "later"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support import chromium
-from tests.views.test_inspect_page import LEARNED, MESSAGES, SETTINGS, conversation
-from tests.views.test_transcripts import outcome, rendered
+from tests.support.page_samples import LEARNED, MESSAGES, SETTINGS, conversation, outcome, rendered
 from tltrain.views import filters, inspect_page
 from tltrain.views.filters import Filter
 

@@ -7,25 +7,11 @@ from html.parser import HTMLParser
 
 import pytest
 
+from tests.support.page_samples import END, FAILED, LEARNED, MESSAGES, SETTINGS, conversation
 from tltrain.views.inspect_page import Conversation, Counts, History, Settings, Token, Tools, Turn, counts, note, page
 
 EVIL = (
     '<script>alert("x")</script><img src=x onerror=alert(1)>&amp;\x00\x1b\u202e\u2066\ud800 \' " {{ 7 * 7 }} {% raw %}'
-)
-SETTINGS = Settings(w_max=9.0, rule="strict", model="tiny")
-TOOLS = Tools(("get_order", "get_refund"), "Function:\ndef get_order(id: string):\n")
-END = Token("⏎", is_end=True)
-LEARNED = Turn(
-    (Token(" get", 2.5, True), Token("_"), Token("order", 2.5, True), Token("("), Token("id"), Token(")"), END)
-)
-FAILED = Turn((Token(" get_order(no=1)", 0.0),), False, "the tool answered this call with an error", "missing argument")
-MESSAGES = (
-    History("User", "Where is it?"),
-    FAILED,
-    History("Output", "Error: id is required", "missing argument"),
-    LEARNED,
-    History("Output", '{"state": "sent"}'),
-    Turn((Token(" Sent"), Token("."), END)),
 )
 
 
@@ -65,10 +51,6 @@ class Reader(HTMLParser):
 
 def read(*conversations: Conversation, settings: Settings = SETTINGS) -> Reader:
     return Reader(page(conversations, settings))
-
-
-def conversation(**other) -> Conversation:
-    return Conversation(**{"id": "c-1", "tools": TOOLS, "messages": MESSAGES, "instructions": "Be kind.", **other})
 
 
 def test_the_legend_comes_first_and_explains_every_mark_in_words():

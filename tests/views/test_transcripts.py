@@ -5,50 +5,11 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
+from tests.support.page_samples import outcome, record, rendered
 from tltrain.evaluation.records import Transcript
 from tltrain.views import transcripts
 
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>&amp;\x00\u202e\ud800 \' "'
-
-
-def record(**other):
-    return {
-        "id": "t1",
-        "meta": {"scenario": "rooms"},
-        "instructions": "",
-        "tools": [
-            {
-                "name": "look",
-                "description": "Look.",
-                "parameters": {"properties": {"at": {}, "how": {}}, "required": ["at"]},
-            }
-        ],
-        "messages": [
-            {"role": "user", "content": "Where is it?"},
-            {"role": "assistant", "content": "", "call": {"name": "look", "arguments": {"at": "x"}}},
-            {"role": "tool", "content": "nothing"},
-            {"role": "assistant", "content": "dunno"},
-            {"role": "tool", "content": "Error: not a call"},
-            {"role": "assistant", "content": "", "call": {"name": "finish", "arguments": {"answer": "here"}}},
-        ],
-        "calls": [
-            {"message": 1, "text": "look(at='x')", "de": False, "ce": True, "reason": "agrees", "error": "http"},
-            {"message": 3, "text": "dunno", "de": True, "ce": False, "reason": "not a call: no `(`", "error": None},
-            {
-                "message": 5,
-                "text": "finish(answer='here')",
-                "de": False,
-                "ce": False,
-                "reason": "agrees",
-                "error": None,
-            },
-        ],
-        "ended": "finish",
-        "answer": "here",
-        "valid": True,
-        "outcome": {"success": False, "missing": [12]},
-        **other,
-    }
 
 
 class Reader(HTMLParser):
@@ -73,10 +34,6 @@ class Reader(HTMLParser):
     def handle_data(self, data):
         if "body" in self.open:
             self.text += data
-
-
-def rendered(title, records, numbers=None) -> str:
-    return "".join(transcripts.page(title, [Transcript.from_json(one) for one in records], numbers or {}))
 
 
 def read(*records, numbers=None) -> Reader:
@@ -156,13 +113,6 @@ def test_many_tools_are_counted_and_a_page_of_none_is_whole():
     text = read(record(tools=tools)).text
     assert "80 tools on offer" in text and "and 20 more" in text
     assert not read().open
-
-
-def outcome(success, **other):
-    """A conversation of one call that reaches its end; `other` as in `record`."""
-    call = {"message": 0, "text": "f()", "de": False, "ce": False, "reason": "agrees", "error": None}
-    messages = [{"role": "assistant", "content": "f()"}]
-    return record(**{"messages": messages, "calls": [call], "outcome": {"success": success}, **other})
 
 
 def test_failing_conversations_come_first_with_their_line_of_the_file():

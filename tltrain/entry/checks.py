@@ -161,7 +161,7 @@ def _check_rollout(cfg: DictConfig) -> None:
             f"{where}: {stage.algorithm.name} compares conversations: stage.group_size=2 or more, or ppo"
         )
     pricing.configured_for_conversations(cfg.reward, stage.matching)
-    name, environment = chosen_benchmarks.environment(stage)
+    name, environment = chosen_benchmarks.environment(cfg)
     check_node(environment, choices.schema_of("benchmark", environment), f"{chosen_benchmarks.ENVIRONMENT}, {name}")
     check_isolation(environment)
 

@@ -31,17 +31,18 @@ def benchmark(choice: str | DictConfig) -> tuple[str, DictConfig]:
     return _chosen(given, "stage.benchmarks", "some")
 
 
-def environment(stage: DictConfig) -> tuple[str, DictConfig]:
-    """Return the name and the configuration of `stage.environment`.
+def environment(cfg: DictConfig) -> tuple[str, DictConfig]:
+    """Return the name and the configuration of `stage.environment`, within the whole one (for `${paths.bfcl}`).
 
     Toolworld's tools are those of the training split unless another one is named.
 
     Raises:
         TltrainError: there is no such choice, it has no such key, or it holds no conversations.
     """
-    given = {"name": TRAINED_IN} | config.plain(stage.environment)
+    chosen = cfg.stage.environment
+    given = {"name": TRAINED_IN} | config.plain(chosen)
     if (target := given.get(targets.TARGET)) is not None:
-        if stage.environment.get("name") is None:
+        if chosen.get("name") is None:
             given["name"] = str(target).rpartition(".")[2]
         name = str(given["name"])
         try:
@@ -59,7 +60,9 @@ def environment(stage: DictConfig) -> tuple[str, DictConfig]:
         if node.name == "toolworld":
             node.split = given.get("split", "train")
             node.size = given.get("size", TASKS)
-    return name, node
+    own = cfg.copy()
+    own.benchmark = node
+    return name, own.benchmark
 
 
 def _chosen(given: dict[str, Any], where: str, amount: str) -> tuple[str, DictConfig]:

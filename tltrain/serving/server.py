@@ -13,13 +13,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from tltrain.errors import TltrainError, shorten
-from tltrain.runtime import json_files, redact, secret_words
+from tltrain.runtime import json_files, redact, resolver, secret_words
 from tltrain.runtime.place import LOOPBACK
 from tltrain.serving.recorder import ANSWERS, PORT
 
@@ -55,7 +54,7 @@ def obstacle() -> str | None:
     for name in NEEDED:
         try:
             if find_spec(name) is not None:
-                import_module(name)
+                resolver.resolve(f"{name}:__name__")
         except Exception as error:  # whatever a broken or unsuitable installation raises
             said = f"{type(error).__name__}: {shorten(str(error), 160)}"
             return f"{name} is installed and cannot be imported ({said}): {INSTALL} --force-reinstall"

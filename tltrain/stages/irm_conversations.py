@@ -24,9 +24,9 @@ from tltrain.environments import registry
 from tltrain.environments.loop import ConversationSettings
 from tltrain.errors import TltrainError
 from tltrain.evaluation.records import TRANSCRIPTS, Transcript
+from tltrain.evaluation.transcripts import transcript
 from tltrain.grading import Outcome
 from tltrain.runtime import distributed, json_files, redact, runs, terminal
-from tltrain.stages.evaluations.conversations import transcript
 from tltrain.stages.irm_prompts import with_answer_limit
 from tltrain.tokens.prompts import answer_limit
 from tltrain.trajectory import Trajectory
@@ -65,7 +65,7 @@ def world(cfg: DictConfig, max_prompt_length: int | None) -> World:
     """
     from tltrain.training.conversation_rollout import World
 
-    name, node = chosen_benchmarks.environment(cfg.stage)
+    name, node = chosen_benchmarks.environment(cfg)
     own = registry.World(node)
     with terminal.status(f"reading the tasks of {name}"):
         tasks = own.tasks(cfg.seed)[: node.limit]
@@ -90,7 +90,7 @@ def judge(cfg: DictConfig) -> Judge:
     """Return the function that prices a conversation, given its golden calls if the environment has any."""
     from tltrain.training import pricing
 
-    _, node = chosen_benchmarks.environment(cfg.stage)
+    _, node = chosen_benchmarks.environment(cfg)
     golden = registry.World(node).golden
     price = pricing.configured_for_conversations(cfg.reward, cfg.stage.matching)
 
@@ -152,7 +152,7 @@ def conversations(
 
 def report(cfg: DictConfig, asked: Conversations) -> dict[str, Any]:
     """Return the counts for `metrics.json`."""
-    name, _ = chosen_benchmarks.environment(cfg.stage)
+    name, _ = chosen_benchmarks.environment(cfg)
     return {
         "environment": name,
         "tasks": len(asked.rows),

@@ -12,11 +12,10 @@ paper has numbers for the benchmark, `table.md` shows both.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +25,18 @@ from tltrain import tracking
 from tltrain.data.rules import named_rule
 from tltrain.environments import registry
 from tltrain.environments.golden import GoldenCalls
-from tltrain.environments.loop import Conversation, ConversationSettings, JudgedCall, converse
+from tltrain.environments.loop import Conversation, ConversationSettings, converse
 from tltrain.errors import TltrainError
 from tltrain.evaluation import conversation_scores
 from tltrain.evaluation.intervals import Percentage
-from tltrain.evaluation.records import TRANSCRIPTS, Transcript, TranscriptCall, TranscriptMessage, to_line
+from tltrain.evaluation.records import TRANSCRIPTS, to_line
+from tltrain.evaluation.transcripts import transcript
 from tltrain.formats.native import Answer
 from tltrain.grading import Outcome
 from tltrain.runtime import runs, terminal
 from tltrain.sources import Source, open_source
 from tltrain.stages.evaluations import words
-from tltrain.trajectory import Call, Message, Sample, Task
+from tltrain.trajectory import Sample, Task
 from tltrain.views import evaluation_tables, transcripts
 
 log = logging.getLogger(__name__)
@@ -146,55 +146,3 @@ def summary(name: str, found: Sequence[Conversation], seed: int) -> dict[str, An
 
 def _plain(percentages: dict[str, Percentage]) -> dict[str, dict[str, Any]]:
     return {metric: number.to_json() for metric, number in percentages.items()}
-
-
-def transcript(conversation: Conversation) -> Transcript:
-    """Convert a conversation to its record in the file."""
-    return Transcript(
-        id=conversation.task.id,
-        meta=_json(dict(conversation.task.meta)),
-        instructions=conversation.instructions,
-        tools=[replace(tool, parameters=_json(dict(tool.parameters))) for tool in conversation.tools],
-        messages=list(map(_message, conversation.messages)),
-        calls=[_judged(call) for call in conversation.calls],
-        ended=conversation.ended,
-        answer=conversation.answer,
-        valid=conversation_scores.is_valid(conversation),
-        outcome=_json(dict(conversation.outcome)),
-    )
-
-
-def _message(message: Message) -> TranscriptMessage:
-    calls = [_call(made.call) for made in message.calls]
-    return TranscriptMessage(message.role, message.text, tuple(filter(None, calls)), message.thought)
-
-
-def _judged(call: JudgedCall) -> TranscriptCall:
-    return TranscriptCall(
-        message=call.message,
-        turn=call.turn,
-        text=call.text,
-        call=_call(call.call),
-        de=call.de,
-        ce=call.ce,
-        kind=call.outcome.value,
-        reason=call.reason,
-        ran=call.ran,
-        error=call.error,
-    )
-
-
-def _call(call: Call | None) -> dict[str, Any] | None:
-    return None if call is None else {"name": call.name, "arguments": dict(call.arguments)}
-
-
-def _json(value: Any) -> Any:
-    """Convert what an environment reports to JSON, other values as text."""
-    return json.loads(json.dumps(value, ensure_ascii=False, default=_said, skipkeys=True))
-
-
-def _said(value: object) -> str:
-    try:
-        return str(value)[:1000]
-    except Exception:  # a class of the environment's own
-        return type(value).__name__
