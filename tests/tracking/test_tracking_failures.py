@@ -119,7 +119,7 @@ def test_a_tracker_that_breaks_is_warned_of_once_and_the_job_goes_on(tltrain, mo
     ran = tltrain(*words, "tracking=wandb")
     assert len(calls) == times
     assert ran.err.count("tracking: ") == 1
-    assert "tracking: RuntimeError: the disk is full; the job goes on\n" in ran.err
+    assert "tracking: RuntimeError: the disk is full; the job continues\n" in ran.err
     assert ran.metrics
     if words is TRAINING:
         assert (ran.folder / "model" / "model.safetensors").is_file() and len(ran.lines("history.jsonl")) >= 2
@@ -130,7 +130,7 @@ def test_a_tracker_that_cannot_begin_is_warned_of_and_the_job_goes_on(tltrain, m
 
     monkeypatch.setattr(wandb, "init", lambda **settings: 1 / 0)
     ran = tltrain("stage=mae", "data.size=3", "tracking=wandb")
-    assert about_tracking(ran.err) == ["tracking: ZeroDivisionError: division by zero; the job goes on"]
+    assert about_tracking(ran.err) == ["tracking: ZeroDivisionError: division by zero; the job continues"]
     assert ran.metrics["trajectories"] == 3
 
 

@@ -43,8 +43,8 @@ def verdict(found: Comparison, passed: bool, reference: str, metric: str, certai
     """State the comparison's result and the gate's verdict in a few sentences."""
     other, difference = NAMES[reference], found.difference
     words = {
-        Verdict.ABOVE: "is better than" if found.threshold >= 0 else "is good enough beside",
-        Verdict.BELOW: "is not good enough beside" if found.threshold else "is worse than",
+        Verdict.ABOVE: "is better than" if found.threshold >= 0 else "is good enough compared with",
+        Verdict.BELOW: "is not good enough compared with" if found.threshold else "is worse than",
         Verdict.NOT_CERTAIN: "is not certainly better than" if found.threshold >= 0 else "may be too much worse than",
     }[found.verdict]
     asked = f"above {found.threshold:+g} points"
