@@ -140,7 +140,7 @@ def test_the_report_stage_gathers_folders_of_jobs(sweep, tltrain, made, written,
     assert "no job folder" in tltrain("stage=report", f"report.path={tmp_path / 'cache'}", status=1).err
     assert "report.path=" in tltrain("stage=report", status=1).err
     wrong = tltrain("stage=report", f"report.path={tmp_path / 'sweep'}", "report.baseline=nobody", status=1)
-    assert "report.baseline=nobody: there is no such row; there are: standard SFT" in wrong.err
+    assert "report.baseline=nobody: no row has this label; expected one of: standard SFT" in wrong.err
 
 
 @pytest.mark.slow
