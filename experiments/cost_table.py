@@ -38,7 +38,7 @@ PASSES = {"pkt": 1, "irm": 3}
 
 @dataclass(frozen=True)
 class Experiment:
-    """A sweep's number of training runs (`pkt`, `irm`) and evaluations, their data, and the questions x answers of each."""
+    """A sweep's words, its training runs (`pkt`, `irm`) and evaluations, and their `questions` and tokens per `answer`."""
 
     words: list[str]
     pkt: int
