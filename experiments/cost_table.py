@@ -38,7 +38,7 @@ PASSES = {"pkt": 1, "irm": 3}
 
 @dataclass(frozen=True)
 class Experiment:
-    """A sweep's words, its training runs (`pkt`, `irm`) and evaluations, and their `questions` and tokens per `answer`."""
+    """A sweep's words, training runs (`pkt`, `irm`) and evaluations, with `questions` and tokens per `answer` each."""
 
     words: list[str]
     pkt: int

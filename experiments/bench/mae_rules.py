@@ -114,7 +114,7 @@ def shown(row: dict[str, Any], name: str) -> str:
 
 
 def mistakes(labelled: Iterable[Labelled], rule: Rule, other: Rule) -> dict[str, list[str]]:
-    """Return where `rule` errs: results that it drops, by matching kind; errors that it keeps, by the kind of `other`."""
+    """Return where `rule` errs: results dropped, by matching kind; errors kept, by the kind under `other`."""
     found: dict[str, list[str]] = {}
     for one in labelled:
         kind = error_kind(one.answer, rule)
