@@ -1,4 +1,4 @@
-"""The report's numbers, compared with hand-computed ones; its files, whatever models wrote."""
+"""The report's numbers, compared with hand-computed ones, and its files, whatever models wrote."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def answers(ts: list[int], cf: list[int]) -> Job:
 
 
 def test_the_finding_counts_what_the_table_marks():
-    """Every level counts, not only a set's main level: above five marked cells no sentence may say "none"."""
+    """Every level counts, not only a set's main level: no sentence may say "none" above five marked cells."""
 
     base = ("base", [answers([0, 1] * 30, [0, 1] * 30)])
     better_ts = ("x", [answers([1, 1] * 30, [0, 1] * 30)])

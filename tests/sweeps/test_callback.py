@@ -177,7 +177,7 @@ def test_jobs_run_at_once_in_processes_of_joblib(sweep, written, tmp_path):
 
 
 def test_the_configurations_of_jobs_that_have_ended_are_let_go(tltrain, tmp_path, monkeypatch):
-    """Hydra's launcher keeps the returns of all jobs until the sweep ends."""
+    """Hydra's launcher keeps all jobs' return values until the sweep ends."""
     launcher = Plugins.instance().class_name_to_class["hydra._internal.core_plugins.basic_launcher.BasicLauncher"]
     launch, returned = launcher.launch, []
 

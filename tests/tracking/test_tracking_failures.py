@@ -1,4 +1,4 @@
-"""A tracker must never stop a job, and no secret may be in anything that a run leaves."""
+"""A tracker never stops a job, and nothing that a run writes contains a secret."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tltrain import tracking
 from tltrain.runtime import redact
 
 KEY = "0123456789abcdef0123456789abcdef01234567"  # as long as wandb requires
-NOWHERE = "http://127.0.0.1:9"  # the port of `discard`, on which nothing listens
+NOWHERE = "http://127.0.0.1:9"  # the `discard` port, on which nothing listens
 
 
 def mae(folder: Path, *words: str, **environment: str):
@@ -65,7 +65,7 @@ def test_without_a_key_a_job_is_tracked_offline_and_asks_nothing(tmp_path):
 
 
 class NotWandb(http.server.BaseHTTPRequestHandler):
-    """A server that answers everything, with nothing that wandb could use."""
+    """A server that answers everything with content that wandb cannot use."""
 
     def do_GET(self):
         self.send_response(200)
@@ -164,12 +164,12 @@ def holding(folder: Path, *secrets: str) -> list[str]:
 
 def test_no_secret_reaches_any_file_of_a_run(tmp_path):
     words = [
-        "tracking.mode=online",  # where wandb reads its key
+        "tracking.mode=online",  # so that wandb reads its key
         "tracking.tags=['${oc.env:HF_TOKEN}']",
         f"tracking.group=from-{SECRETS['OPENAI_API_KEY']}",  # a shell's $OPENAI_API_KEY
         "cache.dir='c/${oc.env:DATABASE_PASSWORD}'",
         "+hydra.job.env_set.CORPORATE_API_KEY='typed/marker+1234'",
-        "tracking.entity='https://me:typed%2Fmarker-2@host'",  # no name, nothing that the environment knows
+        "tracking.entity='https://me:typed%2Fmarker-2@host'",  # neither a secret's name nor a value from the environment
     ]
     ran = mae(tmp_path, *words, WANDB_BASE_URL=NOWHERE, **SECRETS)
     assert ran.returncode == 0, ran.stderr

@@ -1,4 +1,4 @@
-"""The page of conversations: escaped, complete, with nothing to load or run."""
+"""The page of conversations is escaped and complete, and loads and runs nothing."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_many_tools_are_counted_and_a_page_of_none_is_whole():
 
 
 def outcome(success, **other):
-    """A conversation of one call that reaches its end; `other` as in `record`."""
+    """Make a conversation of one call that reaches its end; `other` as in `record`."""
     call = {"message": 0, "text": "f()", "de": False, "ce": False, "reason": "agrees", "error": None}
     messages = [{"role": "assistant", "content": "f()"}]
     return record(**{"messages": messages, "calls": [call], "outcome": {"success": success}, **other})
