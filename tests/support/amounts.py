@@ -2,7 +2,7 @@
 
     make test-faults FAULTS_ANSWERS=2000 FAULTS_FILES=1000 FAULTS_SECONDS=120 FAULTS_JOBS=20 FAULTS_MOMENTS=2
 
-Make passes the variables on its command line to the tests; without it: `FAULTS_FILES=1000 pytest -m faults tests/faults`.
+Make passes variables on its command line to the tests; without it: `FAULTS_FILES=1000 pytest -m faults tests/faults`.
 """
 
 from __future__ import annotations

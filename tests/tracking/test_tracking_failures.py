@@ -169,7 +169,7 @@ def test_no_secret_reaches_any_file_of_a_run(tmp_path):
         f"tracking.group=from-{SECRETS['OPENAI_API_KEY']}",  # a shell's $OPENAI_API_KEY
         "cache.dir='c/${oc.env:DATABASE_PASSWORD}'",
         "+hydra.job.env_set.CORPORATE_API_KEY='typed/marker+1234'",
-        "tracking.entity='https://me:typed%2Fmarker-2@host'",  # neither a secret's name nor a value from the environment
+        "tracking.entity='https://me:typed%2Fmarker-2@host'",  # neither a secret's name nor a known value
     ]
     ran = mae(tmp_path, *words, WANDB_BASE_URL=NOWHERE, **SECRETS)
     assert ran.returncode == 0, ran.stderr
