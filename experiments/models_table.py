@@ -1,10 +1,10 @@
-"""Print the table of docs/models.md: what each model of `conf/model/` with a hub takes to train, by `stage=plan`.
+"""Print the table in docs/models.md: the memory that each hub model in `conf/model/` takes to train, by `stage=plan`.
 
     python experiments/models_table.py [MODEL ...]
 
-The output is Markdown: GiB that `stage=pkt` takes at its peak on one GPU, and bold where that fits. All weights are
-trained in float32 with samples of 4,096 tokens, one at a time; the recipes say their own lengths and batches. Nothing
-is loaded or downloaded.
+The output is Markdown: the peak memory of `stage=pkt` on one GPU in GiB, in bold if it fits. Full training uses float32
+weights and samples of 4,096 tokens, one at a time; the recipes have their own lengths and batches. Nothing is loaded or
+downloaded.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ COLUMNS: dict[str, tuple[float, tuple[str, ...]]] = {
     "`+recipe=lora_24gb`": (24, ("+recipe=lora_24gb",)),
     "`+recipe=lora_80gb`": (80, ("+recipe=lora_80gb",)),
 }
-"""Column -> memory of the GPU in GiB, and the words of the command line."""
+"""Column -> memory of the GPU in GiB, and the command line's words."""
 
 
 def composed(model: str, memory: float, words: tuple[str, ...]) -> DictConfig:
@@ -44,7 +44,7 @@ def composed(model: str, memory: float, words: tuple[str, ...]) -> DictConfig:
 
 
 def row(model: str) -> list[str]:
-    """Return the cells of a model."""
+    """Return a model's cells."""
     cells, adapter = [], ""
     for name, (memory, words) in COLUMNS.items():
         cfg = composed(model, memory, words)

@@ -1,9 +1,9 @@
-"""Print the table of docs/gpus.md: whether CodeLlama-7B trains on some machines, by `stage=plan`.
+"""Print the table in docs/gpus.md: whether CodeLlama-7B can be trained on several machines, by `stage=plan`.
 
     python experiments/plan_table.py [key=value ...]
 
-The output is Markdown: the GiB that a process takes at its peak, and whether that fits. Samples have 2,048 tokens, a
-quarter of them targets (pkt), or four calls of at most 128 tokens each (irm), unless overridden. Nothing is loaded or
+The output is Markdown: a process's peak memory in GiB, and whether it fits. Unless overridden, samples have 2,048
+tokens, a quarter of them targets (pkt), or four calls of at most 128 tokens each (irm). Nothing is loaded or
 downloaded.
 """
 
@@ -28,7 +28,7 @@ ROWS = {
 
 
 def cell(of: str, processes: int, memory: float, strategy: str, words: list[str]) -> str:
-    """Return the GiB at the peak: bold if it fits, in brackets if the training would refuse to start (lost updates)."""
+    """Return the peak in GiB: bold if it fits, in brackets if the training run would refuse to start (lost updates)."""
     cfg = compose(
         "config",
         overrides=[

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Check the packages of a release: build them unless a folder has them, then install each into an environment of its own
-# and run it outside the repository.
+# Check a release's packages: build them unless a folder has them, then install each into a separate environment and run
+# it outside the repository.
 #   experiments/release_check.sh              builds into build/release/dist
 #   experiments/release_check.sh FOLDER       the wheel and the source distribution in FOLDER
 # PYTHON names the interpreter, TORCH the torch to install (the Makefile's, for the CPU), WORK the folder to work in.
@@ -22,7 +22,7 @@ else
   "$work/tools/bin/python" -m twine check --strict "$dist"/*
 fi
 
-# The source distribution has all that the wheel is built from: a wheel of it holds the same files.
+# The source distribution is complete if a wheel built from it has the same files.
 for file in "$dist"/*.whl; do wheel=$file; done
 for file in "$dist"/*.tar.gz; do sdist=$file; done
 rm -rf "$work/env" "$work/again" "$work/run"

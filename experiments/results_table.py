@@ -20,7 +20,7 @@ SINGLE_TURN, CONVERSATION = ("ts", "pi", "cf"), ("de", "ce", "va")
 
 
 def read(path: Path) -> dict[tuple[str, ...], dict[str, str]]:
-    """Read the rows, by the methods that are on."""
+    """Read the rows, keyed by the methods that are on."""
     with path.open(encoding="utf-8", newline="") as file:
         return {tuple(row[method] for method in METHODS): row for row in csv.DictReader(file)}
 
@@ -39,7 +39,7 @@ def difference(row: dict[str, str]) -> str:
 
 
 def lines(path: Path) -> list[str]:
-    """Return the lines of the Markdown table of a sweep; sets that were not asked have no column."""
+    """Return the lines of a sweep's Markdown table; sets that were not evaluated have no column."""
     ours, theirs = read(path), read(HERE / "paper" / "ablation.csv")
     asked = next(iter(ours.values()))
     columns = [(name, SETS[name], SINGLE_TURN) for name in SETS if f"{name}_ts" in asked]

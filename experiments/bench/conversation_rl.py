@@ -1,20 +1,19 @@
-"""Measure what IRM for whole conversations saves by computing what they share once.
+"""Measure what IRM for whole conversations saves by computing shared parts once.
 
     python experiments/bench/conversation_rl.py [--quick] [--model tiny|smollm2_135m] [--processor-time]
 
-The same conversations on toolworld, sampled and learned from by stage=irm stage.rollout=conversation, as
-  tltrain        all conversations of a step at once, each going on from its own cache; a task's conversations are one
+The same conversations on toolworld are sampled and learned from by stage=irm stage.rollout=conversation, as
+  tltrain        all conversations of a step at once, each continuing from its own cache; a task's conversations are one
                  row of the update, in which their common history is computed once
-  fresh_prompts  the same batch without the caches of the turns before: every turn reads its whole history anew
-  one_by_one     one conversation after the other, with a fresh prompt a turn, and a row of the update for each turn
-with temperature 0.7, one PPO epoch a rollout, a learning rate that leaves the policy unchanged, and float32. Every
-round restarts each of them in its own process, in another order; times are taken inside, without loading and without
-the first step. All must sample the same tokens. Peak memory is VmHWM of each process. A second table says where a step
-goes.
+  fresh_prompts  the same batch without the caches of earlier turns: every turn reads its whole history again
+  one_by_one     one conversation after the other, with a fresh prompt per turn, and one row of the update per turn
+with temperature 0.7, one PPO epoch per rollout, a learning rate that leaves the policy unchanged, and float32. Every
+round restarts each of them in its own process, in a different order; times are measured inside, without loading and
+without the first step. All must sample the same tokens. Peak memory is VmHWM of each process. A second table breaks
+down the time of a step.
 
 The checkpoint comes from a short `stage=sft` on toolworld, trained once in outputs/bench/conversation_rl, so that
-answers end; --checkpoint names another one. On a busy machine --processor-time counts the processor's seconds, with one
-thread.
+answers end; --checkpoint names another one. On a busy machine --processor-time counts CPU seconds, with one thread.
 """
 
 from __future__ import annotations
@@ -42,9 +41,9 @@ CONTENDERS: dict[str, tuple[list[str], list[str]]] = {
 }
 """Contender -> switches of the worker, and words of the command line."""
 WANTED = {"fresh_prompts": 1.5, "one_by_one": 4.0}
-"""Least ratio of a step's time to that of tltrain."""
+"""Target: least ratio of a step's time to tltrain's."""
 PARTS = ("sampling", "environments", "scoring", "reference", "policy", "critic", "backward", "optimizer", "other")
-"""Parts of a step: answering, tools and prompts, pricing and laying out, three forward passes, backward, optimizer."""
+"""Parts of a step: answering, tools and prompts, grading and packing, three forward passes, backward, optimizer."""
 SFT = {
     "tiny": ["data.size=200"],
     "smollm2_135m": ["data.size=40"],
@@ -64,7 +63,7 @@ def checkpoint(model: str) -> Path:
 
 
 def measure(contender: str, work: Mapping, folder: Path) -> dict:
-    """Train with one contender in a process of its own, and return what its steps took."""
+    """Train with one contender in a separate process and return the costs of its steps."""
     switches, words = CONTENDERS[contender]
     parallel = 1 if contender == "one_by_one" else work["tasks"] * work["group_size"]
     switches = [*switches, *(["processor_time"] if work["processor_time"] else [])]
@@ -135,7 +134,7 @@ def summary(rounds: Sequence[dict]) -> dict:
 def show(title: str, results: Mapping[str, dict]) -> None:
     terminal.table(
         title,
-        ["contender", "conversations/s", "s", "turns", "tokens a turn", "peak GiB", "tltrain is faster"],
+        ["contender", "conversations/s", "s", "turns", "tokens per turn", "peak GiB", "tltrain is faster"],
         [
             [
                 name,
@@ -150,7 +149,7 @@ def show(title: str, results: Mapping[str, dict]) -> None:
         ],
     )
     terminal.table(
-        "Seconds of a step",
+        "Seconds per step",
         ["part", *results],
         [[part, *(f"{one['parts'][part]:.2f}" for one in results.values())] for part in PARTS],
     )
@@ -160,10 +159,10 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="half the rounds and tasks")
     parser.add_argument("--model", choices=sorted(SFT), default="tiny")
-    parser.add_argument("--checkpoint", type=Path, metavar="FOLDER", help="the model's folder, in place of ours")
-    parser.add_argument("--processor-time", action="store_true", help="count the processor's seconds, with one thread")
+    parser.add_argument("--checkpoint", type=Path, metavar="FOLDER", help="folder of another model to start from")
+    parser.add_argument("--processor-time", action="store_true", help="count CPU seconds, with one thread")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=2, help="measured steps in a round")
+    parser.add_argument("--steps", type=int, default=2, help="measured steps per round")
     return parser.parse_args()
 
 

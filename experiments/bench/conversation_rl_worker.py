@@ -1,9 +1,9 @@
-"""One contender of `conversation_rl.py`: tltrain's command line, with what the contender does without taken away.
+"""One contender of `conversation_rl.py`: tltrain's command line, without the features that the contender lacks.
 
     python conversation_rl_worker.py CONTENDER SWITCH... -- WORD...
 
-The words are those of `python -m tltrain`. Switches: `fresh_prompts` computes each history anew, without the caches of
-the turns before; `processor_time` counts the processor's seconds in place of the clock's.
+The words are those of `python -m tltrain`. Switches: `fresh_prompts` computes each history again, without the caches of
+earlier turns; `processor_time` counts CPU seconds instead of the clock's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import partial
 def main() -> int:
     switches, words = sys.argv[1 : sys.argv.index("--")], sys.argv[sys.argv.index("--") + 1 :]
     if "processor_time" in switches:
-        time.perf_counter = time.process_time  # before anything asks it
+        time.perf_counter = time.process_time  # before anything reads the clock
     from tltrain.training import conversation_rollout
 
     if "fresh_prompts" in switches:

@@ -2,12 +2,12 @@
 
     python experiments/bench/conversations.py [--quick]
 
-`benchmark=toolworld_multi`, with its tools running, at benchmark.parallel=1 and 16: the same tasks in alternating order
-within one process, in float32, after a warm-up round; medians over the rounds. The transcripts of all rounds must be
-identical. The models:
+`benchmark=toolworld_multi`, with its tools running, is measured at benchmark.parallel=1 and 16, with the same tasks in
+alternating order within one process, in float32, after a warm-up round; results are medians over the rounds. The
+transcripts of all rounds must be identical. The models:
   tiny       `model=tiny` untrained, with random weights: every answer takes all of stage.max_new_tokens (256)
   tiny_sft   the same after stage=sft on 200 conversations (trained once, in outputs/bench/conversations): short
-             answers, so that most of the time is spent on prefilling the history, which parallelism does not save
+             answers, so most of the time is spent on prefilling the history, which parallelism does not save
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def configured(contender: str, size: int, turns: int) -> DictConfig:
 
 
 def held(cfg: DictConfig, source: Source, parallel: int) -> tuple[float, list[str]]:
-    """Run the conversations; return the seconds it took and the transcripts."""
+    """Run the conversations; return the seconds they took and the transcripts."""
     world = registry.World(cfg.benchmark)
     tasks = world.tasks(cfg.seed)
     start = time.perf_counter()

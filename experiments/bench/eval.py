@@ -1,20 +1,20 @@
-"""Measure how fast a benchmark is answered, compared with two common ways.
+"""Measure how fast a benchmark is answered, compared with other common ways.
 
     python experiments/bench/eval.py [--quick]
 
-The same prompts (also as token ids), model, end of an answer and number of new tokens, through
+The same prompts (also as token ids), model, end of answer and number of new tokens go through
   one         `model.generate`, one prompt at a time
   pipeline    transformers' text-generation pipeline, `batch_size` prompts at a time, in the benchmark's order
-  tltrain     stage=eval: shared prefixes are prefilled once, finished answers make room for others
+  tltrain     stage=eval: shared prefixes are prefilled once, and finished answers make room for others
   llama_cpp   llama.cpp's server with its prefix cache, one prompt at a time, if --gguf names the same model in a file
               of the same precision (stage=export stage.gguf=bf16) and the package xllamacpp is installed
 greedily, on RoTBench's clean level (105 samples) and ToolAlpaca's real APIs (114), whose instructions share 11 sets of
-tools. Every round runs all contenders in another order, in one process with one model; medians over the rounds. Answers
-are compared with those of `one`: in bfloat16, almost equally likely tokens may change places between batches; with
---dtype float32 every answer must be the same.
+tools. Every round runs all contenders in a different order, in one process with one model; results are medians over the
+rounds. Answers are compared with those of `one`: in bfloat16, almost equally likely tokens may change places between
+batches; with --dtype float32 every answer must be the same.
 
 The checkpoint comes from a short `stage=sft`, trained once, so that answers end; --model chooses another. --tiny tests
-the script itself in half a minute. The data is in $TLTRAIN_SHARED/data (default ../shared) or --data.
+the script itself in half a minute. The data is in $TLTRAIN_SHARED/data (default ../shared) or in --data.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ DATA = Path(os.environ.get("TLTRAIN_SHARED", ROOT.parent / "shared")) / "data"
 SETS = {"rotbench_clean": "rotbench", "toolalpaca_real": "toolalpaca", "toolworld": "toolworld"}
 CONTENDERS = ("one", "pipeline", "tltrain", "llama_cpp")
 HOUR = 3600.0
-WANTED = {  # target for tltrain's speed relative to the others
+WANTED = {  # targets for tltrain's speed relative to the others
     "rotbench_clean": {"one": 1.7, "pipeline": 1.1},
     "toolalpaca_real": {"one": 4.0, "pipeline": 2.5},
 }
@@ -64,7 +64,7 @@ WANTED = {  # target for tltrain's speed relative to the others
 
 
 class Pipeline(TextGenerationPipeline):
-    """The library's pipeline with answers that end as in tltrain."""
+    """The library's pipeline, with answers that end as in tltrain."""
 
     def __init__(self, ended: Callable[[list[int]], bool], **kwargs: object) -> None:
         super().__init__(**kwargs)
@@ -128,7 +128,7 @@ class Work:
         return [answer.text for answer in found]
 
     def llama_cpp(self, prefill: Prefill) -> list[str]:
-        """Return llama.cpp's answers to the same ids; a prompt computes what differs from the one before."""
+        """Return llama.cpp's answers to the same ids; each prompt computes only what differs from the previous one."""
         assert self.server is not None
         found, before = [], []
         for prompt in self.prompts:
@@ -144,7 +144,7 @@ class Work:
         return TL.answer(text)
 
 
-# --- the bench -------------------------------------------------------------------------------------------------------
+# --- the measurement -------------------------------------------------------------------------------------------------
 
 
 def bench(name: str, work: Work, contenders: Sequence[str], rounds: int) -> dict:
@@ -199,8 +199,8 @@ def bench(name: str, work: Work, contenders: Sequence[str], rounds: int) -> dict
 def floor(work: Work, answer_tokens: int) -> dict:
     """Measure how long it would take to prefill every distinct token once and to decode all answers in full batches.
 
-    Prompts form a tree whose tokens are each processed once, at the rate of a forward pass over a long prompt; answers
-    are decoded at the rate of steps of `batch_size` rows after a prompt of mean length.
+    Prompts form a tree whose tokens are each processed once, at the rate of a forward pass over a long prompt. Answers
+    are decoded at the rate of steps with `batch_size` rows after a prompt of mean length.
 
     Returns:
         `distinct_tokens`, `answer_tokens`; `forward_tokens_per_second`, `decoded_tokens_per_second`; `seconds`.
@@ -240,7 +240,7 @@ def median_seconds(call: Callable[[], object], times: int = 5) -> float:
 
 
 def comparison(name: str, results: dict[str, dict], least: dict) -> dict:
-    """Compute and print the relevant ratios of those contenders that ran."""
+    """Compute and print the relevant ratios of the contenders that ran."""
     found: dict[str, float] = {}
     if "tltrain" not in results:
         return found
@@ -259,7 +259,7 @@ def comparison(name: str, results: dict[str, dict], least: dict) -> dict:
 
 
 def samples_of(name: str, data: Path, limit: int | None) -> list[Sample]:
-    """Return the set's samples; with a limit the first ones, among which tools repeat."""
+    """Return the set's samples; with a limit, the first ones, among which tools repeat."""
     own: dict[str, dict[str, object]] = {
         "toolworld": {"size": 24},
         "rotbench": {"levels": ["clean"], "turns": ["first"], "path": str(data / "rotbench")},
@@ -274,15 +274,13 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="half the rounds, and half of each set")
     parser.add_argument("--tiny", action="store_true", help="a small model on toolworld, to try the script")
-    parser.add_argument(
-        "--dtype", choices=["bfloat16", "float32"], help="default: bfloat16 where the CPU computes in it"
-    )
+    parser.add_argument("--dtype", choices=["bfloat16", "float32"], help="default: bfloat16 if the CPU computes in it")
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="the model that answers")
     parser.add_argument("--data", type=Path, metavar="FOLDER", default=DATA, help="with rotbench/ and toolalpaca/")
-    parser.add_argument("--sets", nargs="+", choices=SETS, help="leave others out")
-    parser.add_argument("--only", nargs="+", choices=CONTENDERS, help="leave others out")
+    parser.add_argument("--sets", nargs="+", choices=SETS, help="run only these")
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, help="run only these")
     parser.add_argument("--gguf", type=Path, metavar="FILE", help="the model for llama.cpp, of the same precision")
-    parser.add_argument("--limit", type=int, metavar="N", help="so many samples of each set")
+    parser.add_argument("--limit", type=int, metavar="N", help="number of samples of each set")
     parser.add_argument("--batch-size", type=int, default=16, help="of pipeline and tltrain (default: %(default)s)")
     parser.add_argument("--max-new-tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
@@ -291,7 +289,7 @@ def arguments() -> argparse.Namespace:
 
 @contextmanager
 def llama_cpp_of(options: argparse.Namespace, dtype: str) -> Iterator[llama_cpp.Client | None]:
-    """Serve the file of --gguf with the threads of torch; None without one."""
+    """Serve the file of --gguf with as many threads as torch; None without a file."""
     if options.gguf is None:
         yield None
         return

@@ -11,18 +11,18 @@ CodeLlama-7B (7b) are trained on trajectories of 2,048 random tokens with four c
   trl      TRL's SFTTrainer on the same trajectories: padded, packed as `wrapped`, and as `bfd` if flash-attn is there
   memory   full training of the 7b shape: float32 weights with AdamW; bfloat16 weights with AdamW and with Adafactor
 with Liger's kernels if they are installed (--kernels), each job in its own process. The timing covers the optimizer
-steps after two warm-up steps, from the end of one to the end of the last, with the device synchronized at both; it
-includes data loading, clipping, the optimizer's step and logging.
+steps after two warm-up steps, from the end of the warm-up to the end of the last step, with the device synchronized at
+both; it includes data loading, clipping, the optimizer's step and logging.
 
     tokens/s = tokens of the samples, without padding, per second
     MFU      = operations that the model needs for them / seconds / peak
 
 Operations are those of `tltrain.plan.compute`: for each token two per weight of the linear layers in the forward pass
 and four in the backward pass, attention over the tokens that it sees (on average half of the sequence), and the head at
-target positions; recomputation is not counted. The peak is the manufacturer's figure for dense bfloat16 of a device of
+target positions; recomputation is not counted. The peak is the manufacturer's figure for dense bfloat16 on a device of
 this name (`compute.PEAK_SPEEDS`), or --peak. Peak memory is `torch.cuda.max_memory_allocated`.
 
-Each result is appended to --out at once as a line of JSON; jobs with a result there are not repeated.
+Each result is appended to --out immediately, as a line of JSON; jobs that have a result there are not repeated.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ GiB = 2**30
 
 @dataclass(frozen=True)
 class Size:
-    """A shape and its batches: micro-batch rows and accumulation steps in pkt and in irm, and trajectories that share
-    their tools in a tree."""
+    """A shape and its batches: micro-batch rows and accumulation steps for pkt and irm, and the number of trajectories
+    that share their tools in a tree."""
 
     sizes: dict[str, Any]
     pkt: tuple[int, int]
@@ -157,7 +157,7 @@ def jobs(section: str, shape: str, options: argparse.Namespace) -> Iterator[dict
 def run(group: Sequence[dict[str, Any]], limit: float, out: Path) -> None:
     """Run jobs in a new process, which appends a record of each to `out`; jobs that it does not reach get a record too.
 
-    A record has the `job`, its `result` or `error`, and `wall`, the seconds it took.
+    A record has the `job`, its `result` or `error`, and `wall`, its duration in seconds.
     """
     log, start = out.with_suffix(".log"), time.perf_counter()
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
@@ -184,13 +184,13 @@ def run(group: Sequence[dict[str, Any]], limit: float, out: Path) -> None:
 
 
 def last_line(log: Path, began: int) -> str:
-    """Return the last line that a process wrote, which is its exception's message."""
+    """Return the last line of a process's output, which is its exception's message."""
     lines = [line.strip() for line in log.read_bytes()[began:].decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1][:500] if lines else "it ended without a word"
+    return lines[-1][:500] if lines else "it ended without a message"
 
 
 def records(path: Path) -> list[dict[str, Any]]:
-    """Return the records in the file, the last one of each job; an incomplete line is skipped."""
+    """Return the last record of each job in the file; an incomplete line is skipped."""
     found: dict[str, dict[str, Any]] = {}
     for line in path.read_text().splitlines() if path.is_file() else ():
         try:
@@ -205,7 +205,7 @@ def records(path: Path) -> list[dict[str, Any]]:
 
 
 def mfu(result: dict[str, Any], peak: float | None, key: str = "flops_per_second") -> float | None:
-    """Return the share of the device's peak, if that is known."""
+    """Return the share of the device's peak, or None if the peak is unknown."""
     known = compute.peak_speed(result["device"])
     peak = peak or (known and known[0])
     return result[key] / peak if peak else None
@@ -227,7 +227,7 @@ def show(found: Sequence[dict[str, Any]], peak: float | None) -> None:
             continue
         name = f"{section} on {own[0]['result']['device']}"
         if section == "irm":
-            columns = ["shape", "variant", "s a step", "generation", "scoring", "update", "sampled tokens/s"]
+            columns = ["shape", "variant", "s per step", "generation", "scoring", "update", "sampled tokens/s"]
             columns += ["MFU", "of the update", "peak GiB"]
         else:
             columns = ["shape", "packing", "variant", "rows", "tokens/s", "turns/s", "MFU", "peak GiB", "planned GiB"]
@@ -271,7 +271,7 @@ def title(job: dict[str, Any]) -> str:
 
 
 def against_trl(found: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Compare for each shape tltrain's turns per second by packing with TRL's best; weights in bfloat16."""
+    """For each shape, compare tltrain's turns per second by packing with TRL's best; weights in bfloat16."""
     speeds: dict[str, dict[str, dict[str, float]]] = {}
     for one in found:
         job = one["job"]
@@ -305,18 +305,18 @@ def targets(found: Sequence[dict[str, Any]], peak: float | None) -> Iterator[str
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a warm-up of one step and two timed ones")
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, help="leave others out")
+    parser.add_argument("--quick", action="store_true", help="one warm-up step and two timed ones")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, help="run only these")
     parser.add_argument("--shapes", nargs="+", choices=SIZES, help="default: 1.3b 7b 135m")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    parser.add_argument("--match", default="", metavar="WORDS", help="jobs whose title has this in it")
-    parser.add_argument("--kernels", choices=["none", "liger", "compile"], help="default: liger where it is installed")
-    parser.add_argument("--args", nargs="+", metavar="NAME=VALUE", default=[], help="more arguments of the trainers")
-    parser.add_argument("--peak", type=float, metavar="FLOPS", help="operations a second of the device, dense bfloat16")
+    parser.add_argument("--match", default="", metavar="WORDS", help="run only jobs whose title contains this")
+    parser.add_argument("--kernels", choices=["none", "liger", "compile"], help="default: liger if it is installed")
+    parser.add_argument("--args", nargs="+", metavar="NAME=VALUE", default=[], help="more trainer arguments")
+    parser.add_argument("--peak", type=float, metavar="FLOPS", help="the device's operations/s, dense bfloat16")
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "bench" / "gpu.jsonl", metavar="FILE")
-    parser.add_argument("--again", action="store_true", help="also jobs whose result stands in --out")
-    parser.add_argument("--limit", type=float, default=300, metavar="SECONDS", help="of one job (default: %(default)s)")
-    parser.add_argument("--budget", type=float, metavar="SECONDS", help="begin no job after so many")
+    parser.add_argument("--again", action="store_true", help="repeat jobs that have a result in --out")
+    parser.add_argument("--limit", type=float, default=300, metavar="SECONDS", help="per job (default: %(default)s)")
+    parser.add_argument("--budget", type=float, metavar="SECONDS", help="start no job after this time")
     options = parser.parse_args()
     options.args = OmegaConf.to_container(OmegaConf.from_dotlist(options.args))
     options.warm, options.steps = (1, 2) if options.quick else (2, 5)
@@ -355,7 +355,7 @@ def main() -> None:
     found = [one for one in records(options.out) if one["job"] in wanted]
     show(found, options.peak)
     if len(found) < len(wanted):
-        print(f"{len(wanted) - len(found)} of {len(wanted)} jobs are left: the same command goes on with them")
+        print(f"{len(wanted) - len(found)} of {len(wanted)} jobs are left: the same command continues with them")
     print(json.dumps({"bench": "gpu", "kernels": options.kernels, "results": found}))
 
 

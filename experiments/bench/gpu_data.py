@@ -27,11 +27,11 @@ class Job:
     """One measurement.
 
     Attributes:
-        section: pkt, trl, memory or irm. shape: its name. sizes: of `LlamaConfig`. variant: tells it from others.
-        packing: of tltrain, or of TRL (padded, wrapped, bfd). kernels: none, liger or compile.
+        section: pkt, trl, memory or irm. shape: its name. sizes: for `LlamaConfig`. variant: distinguishes jobs.
+        packing: tltrain's or TRL's (padded, wrapped, bfd). kernels: none, liger or compile.
         length: tokens per trajectory. rows, accumulation: samples per micro-batch, micro-batches per step.
-        call: tokens per call. group: trajectories with a common prefix, and the most of them in one tree.
-        warm, steps: optimizer steps before the timing, and timed. args: further arguments of the trainer.
+        call: tokens per call. group: number of trajectories with a common prefix, and their maximum in one tree.
+        warm, steps: optimizer steps before the timing, and timed steps. args: further trainer arguments.
     """
 
     section: str
@@ -65,7 +65,7 @@ class Job:
 class RandomTrajectories:
     """A stand-in for `Encoder` that returns trajectory number n as runs of random tokens.
 
-    The first half is tools and query, and all but its last tenth is the same within a group; then calls and answers
+    The first half is tools and query; all but its last tenth is the same within a group. Then calls and answers
     alternate. The last call ends the trajectory, which has `length` tokens in all.
     """
 
@@ -98,7 +98,7 @@ class RandomTrajectories:
         return found
 
     def call(self, draw: random.Random, length: int, parent: int, turn: int, w_max: float | None) -> Run:
-        """Make a call of `length` tokens and the end token; its first two tokens are key tokens."""
+        """Make a call of `length` tokens plus the end token; its first two tokens are key tokens."""
         ids = self.tokens(draw, length)
         targets, keys = [*ids, 0], frozenset((0, 1))
         weights = [1.0] * len(targets) if w_max is None else pkt.token_weights(len(targets), keys, w_max)
@@ -114,7 +114,7 @@ class RandomTrajectories:
 
 
 def layouts(job: Job) -> list[Layout]:
-    """Return rows for all steps of the job, with trees of whole groups whatever a dense mask would cost."""
+    """Return rows for all steps of the job, with trees of whole groups regardless of the cost of a dense mask."""
     wanted = job.rows * job.accumulation * job.total
     each = {"turn": 1 / CALLS, "prefix_tree": job.group}.get(job.packing, 1)  # trajectories per row
     settings = PackingSettings(job.packing, W_MAX, truncation="error", limits=Limits(job.group, 10**6))
@@ -122,7 +122,7 @@ def layouts(job: Job) -> list[Layout]:
 
 
 def plain_rows(items: Sequence[Layout]) -> Dataset:
-    """Return the same trajectories as token ids and labels for TRL, without the end token, which is not fed in."""
+    """Return the same trajectories as token ids and labels for TRL, without the end token, which is not an input."""
     rows = []
     for item in items:
         labels = [IGNORED] * len(item.input_ids)
@@ -136,7 +136,7 @@ def plain_rows(items: Sequence[Layout]) -> Dataset:
 def tokens_of(items: Sequence[Layout], read: float) -> Tokens:
     """Return the `Tokens` of `read` tokens in sequences like `items`.
 
-    A token sees on average half of its sequence of `length`, in a tree half of its own branch.
+    On average, a token sees half of its sequence of `length`; in a tree, half of its own branch.
     """
     count = sum(len(item.input_ids) for item in items)
     seen = sum(position + 1 for item in items for position in item.position_ids)

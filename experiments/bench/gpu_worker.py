@@ -2,8 +2,8 @@
 
     python experiments/bench/gpu_worker.py JOBS FILE       JOBS is a JSON list; a record of each is appended to FILE
 
-The trainers are the ordinary ones, `TurnTrainer` and `PPOTrainer` of tltrain and TRL's SFTTrainer, with the arguments
-of `conf/hardware/gpu.yaml`. The data is made of random tokens in the layout of real trajectories.
+The trainers are the ordinary ones, tltrain's `TurnTrainer` and `PPOTrainer` and TRL's SFTTrainer, with the arguments
+from `conf/hardware/gpu.yaml`. The data consists of random tokens in the layout of real trajectories.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from tltrain.training.rollout import Prompts, Sampling
 
 
 def new_model(job: Job) -> PreTrainedModel:
-    """Make the shape with random weights on the device."""
+    """Make a model of the shape with random weights on the device."""
     torch.manual_seed(0)
     with torch.device(job.device):
         return AutoModelForCausalLM.from_config(
@@ -59,13 +59,13 @@ def new_model(job: Job) -> PreTrainedModel:
 
 
 def tokenizer_of(job: Job) -> Any:
-    """Return a tokenizer of at most the shape's vocabulary, which drops unknown text."""
+    """Return a tokenizer with at most the shape's vocabulary, which drops unknown text."""
     texts = [joined(TL.segments(item)) for item in toolworld.generate(50, seed=0)]
     return loading.byte_level_tokenizer(texts, job.sizes["vocab_size"])
 
 
 def arguments(job: Job, kind: type, folder: str, **more: Any) -> Any:
-    """Return the settings of `hardware=gpu` (or `cpu`) and of the job as the library's arguments."""
+    """Return the settings of `hardware=gpu` (or `cpu`) and the job as the library's arguments."""
     hardware = OmegaConf.load(config.CONF_DIR / "hardware" / ("gpu.yaml" if job.device == "cuda" else "cpu.yaml"))
     known = {field.name for field in fields(kind)}
     recompute = next(name for name in ("activation_checkpointing", "gradient_checkpointing") if name in known)
@@ -97,7 +97,7 @@ def arguments(job: Job, kind: type, folder: str, **more: Any) -> Any:
 
 
 class Clock(TrainerCallback):
-    """Records when each optimizer step has ended, with all its kernels."""
+    """Records when each optimizer step has ended, including its kernels."""
 
     def __init__(self, device: str) -> None:
         self.device, self.ends = device, []
@@ -156,13 +156,13 @@ def supervised(job: Job) -> dict[str, Any]:
 
 def trl_arguments(job: Job, folder: str) -> SFTConfig:
     """Return TRL's settings for packed rows of `length` tokens: `bfd`, one sequence without padding whose attention
-    keeps trajectories apart; `wrapped`, whose attention does not; `padded`, without packing."""
+    keeps trajectories separate; `wrapped`, whose attention does not; `padded`, without packing."""
     packed = {} if job.packing == "padded" else {"packing": True, "packing_strategy": job.packing}
     return arguments(job, SFTConfig, folder, max_length=job.length, **packed)
 
 
 def planned(job: Job, shape: shapes.Shape, items: Sequence[Layout]) -> float:
-    """Return the peak memory that `stage=plan` predicts, without the process's own."""
+    """Return the peak memory that `stage=plan` predicts, excluding the process's own."""
     longest = sorted(items, key=lambda item: -len(item.input_ids))[: job.rows]
     on_gpu = job.device == "cuda"
     setup = plan_memory.Setup(
@@ -234,13 +234,13 @@ def ppo_flops(shape: shapes.Shape, job: Job, samples: float, responses: float) -
     """Return the operations of a step: sampling, and the update with the reference's forward pass.
 
     Args:
-        samples, responses: samples per step, and the tokens of all their responses.
+        samples, responses: samples per step, and total tokens of their responses.
     """
     count, size = job.rows * job.accumulation, responses / samples
     trunk = count * job.length
     ends = [job.length - k * (job.length // (2 * CALLS)) for k in range(CALLS)]
     behind = statistics.mean(ends) + size / 2  # tokens that a response's token attends to
-    read = trunk + responses - samples  # the last token of a response is not fed in
+    read = trunk + responses - samples  # the last token of a response is not an input
     seen = (trunk * job.length / 2 + (responses - samples) * behind) / read
     whole, body = Tokens(read, responses, 2 * seen), Tokens(read, 0, 2 * seen)
     update = (
@@ -255,7 +255,7 @@ def ppo_flops(shape: shapes.Shape, job: Job, samples: float, responses: float) -
 
 
 def measure(job: Job) -> dict[str, Any]:
-    """Run the job; return its numbers and the device they were measured on."""
+    """Run the job; return its numbers and the device on which they were measured."""
     found = irm(job) if job.section == "irm" else supervised(job)
     on_gpu = job.device == "cuda"
     return found | {
@@ -274,7 +274,7 @@ def main() -> None:
         print(f"\n{json.dumps(fields_of_job)}", flush=True)
         try:
             record["result"] = measure(Job(**fields_of_job))
-        except Exception as error:  # of any kind: the other jobs must still run
+        except Exception as error:  # whatever it is, the other jobs must still run
             traceback.print_exc()
             record["error"] = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
         with Path(sys.argv[2]).open("a") as file:

@@ -1,22 +1,22 @@
-"""Measure how fast PPO with the rule reward is, compared with two existing ways and with an earlier commit.
+"""Measure how fast PPO with the rule reward is, compared with two existing implementations and with an earlier commit.
 
     python experiments/bench/irm.py [--quick]
     python experiments/bench/irm.py --data toolworld --trajectories 8 --only commit tltrain --commit 3110bc8
 
-The same prompts (every call of the first RoTBench third-turn trajectories), checkpoint, reward and settings, through
+The same prompts (every call of the first RoTBench third-turn trajectories), checkpoint, reward and settings go through
   released   the authors' order of work: one sample at a time, logits of whole sequences from actor and reference and
              values from the critic, then a forward, backward and optimizer step of actor and critic
              (`released_ppo_worker.py`)
   trl        PPOTrainer of trl 1.12.0, the last version that had one, with the rule as its reward model
              (`trl_ppo_worker.py`), in its own environment, which is made at the first use
   tltrain    stage=irm: a step is one rollout of all prompts
-  commit     the same, by the code of `--commit`, from a worktree of this repository; only if asked for
-  kl0        tltrain without the KL penalty, and so without a reference; only if asked for
-  shared     tltrain with the critic as a head on the policy, another method; only if asked for
+  commit     the same with the code of `--commit`, from a worktree of this repository; only if requested
+  kl0        tltrain without the KL penalty, and so without a reference; only if requested
+  shared     tltrain with the critic as a head on the policy, a different method; only if requested
 at temperature 0.7, with one PPO epoch per rollout, a learning rate that leaves the policy unchanged, and bfloat16
-autocast over float32 weights if the CPU supports it. Every round restarts each of them, in another order. Times are
-taken inside the processes, without loading and without the first sample or step. Peak memory is VmHWM of each process.
-A second table says where a step of tltrain goes, from what every run logs.
+autocast over float32 weights if the CPU supports it. Every round restarts each of them, in a different order. Times are
+measured inside the processes, without loading and without the first sample or step. Peak memory is VmHWM of each
+process. A second table breaks down the time of a step of tltrain, from what every run logs.
 
 The checkpoint comes from a short `stage=sft`, trained once, so that answers end; --model chooses another. --tiny
 --quick tests the script itself in a minute or two. The RoTBench folder is $TLTRAIN_SHARED/data/rotbench (default
@@ -56,18 +56,18 @@ FOLDER = ROOT / "outputs" / "bench"
 ROTBENCH = Path(os.environ.get("TLTRAIN_SHARED", ROOT.parent / "shared")) / "data" / "rotbench"
 CONTENDERS = ("released", "trl", "tltrain")
 ASKED_FOR = ("commit", "kl0", "shared")
-"""Further contenders, of `--only` alone."""
+"""Further contenders, which run only if `--only` names them."""
 PARTS = ("prefill", "decoding", "grading", "reference", "policy", "critic", "backward", "optimizer", "other")
-"""Parts of a step: sampling in two, forward passes of three models, backward of two, clipping and optimizer."""
+"""Parts of a step: sampling (two parts), grading, forward passes of three models, backward, clipping and optimizer."""
 TRL_PACKAGES = (
-    "torch==2.13.0",  # first and alone: by this exact version the package indexes give a CPU build
+    "torch==2.13.0",  # first and separately: for this exact version the package indexes have a CPU build
     "trl==1.12.0",
     "transformers==5.23.0",
     "accelerate==1.15.0",
     "datasets==5.2.0",
     "numpy==2.4.6",
 )
-"""The environment of the contender trl, with the library versions that tltrain was tested with."""
+"""The packages of the contender trl, with the library versions that tltrain was tested with."""
 SETTINGS = {
     "max_new_tokens": 64,
     "temperature": 0.7,
@@ -78,14 +78,14 @@ SETTINGS = {
     "learning_rate": 1e-7,
 }
 BACKWARD = 2
-"""A backward pass costs two forward passes: gradients by inputs and by weights."""
+"""A backward pass costs two forward passes: gradients with respect to inputs and to weights."""
 
 
 # --- training data --------------------------------------------------------------------------------------------------
 
 
 def trajectories(generated: bool, count: int) -> list[Trajectory]:
-    """Return the first `count` trajectories, of toolworld if `generated`, with every call to be sampled."""
+    """Return the first `count` trajectories, from toolworld if `generated`, in which every call is to be sampled."""
     if generated:
         items = list(toolworld.generate(count))
     elif ROTBENCH.is_dir():
@@ -96,7 +96,7 @@ def trajectories(generated: bool, count: int) -> list[Trajectory]:
 
 
 def prompts_of(items: Sequence[Trajectory], encoder: Encoder) -> list[dict]:
-    """Return each call's history as token ids, the data of its reward, and the number of its trajectory."""
+    """Return each call's history as token ids, its reward data, and the number of its trajectory."""
     return [
         {
             "trajectory": number,
@@ -129,7 +129,7 @@ TLTRAIN = (sys.executable, "-m", "tltrain")
 
 
 def outcome(folder: Path) -> list[str]:
-    """Return the options for the output folder of a run of tltrain."""
+    """Return the options for the output folder of a tltrain run."""
     return ["tracking=none", f"hydra.run.dir={folder}"]
 
 
@@ -139,7 +139,7 @@ def outcome(folder: Path) -> list[str]:
 def run(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None, root: Path = ROOT) -> float:
     """Run a command in `root` with its output in `log`; return its peak resident memory in GiB.
 
-    The kernel keeps this high-water mark for each process (VmHWM); it is summed over the command and its children.
+    The kernel keeps this high-water mark (VmHWM) for each process; it is summed over the command and its descendants.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     peaks: dict[int, int] = {}
@@ -202,7 +202,7 @@ def measure(contender: str, work: dict, folder: Path) -> dict:
         folder: for the processes' input, output and logs.
 
     Returns:
-        `samples`, `response_tokens`, `seconds` (of all measured ones), of which `seconds_generation` and
+        `samples`, `response_tokens`, `seconds` (of all measured ones) and its parts `seconds_generation` and
         `seconds_scoring`; `peak_gib`; and sanity checks such as `reward` and `kl`.
     """
     if contender == "tltrain":
@@ -217,9 +217,9 @@ def measure(contender: str, work: dict, folder: Path) -> dict:
     runs.write_json(written, work)
     python = trl_python() if contender == "trl" else sys.executable
     worker = Path(__file__).with_name(f"{contender}_ppo_worker.py")
-    environment = {"PYTHONPATH": str(ROOT)}  # tltrain's modules that need no library, above all grading
+    environment = {"PYTHONPATH": str(ROOT)}  # for tltrain's modules that need no library, mainly grading
     if contender == "trl":
-        # As `accelerate launch --cpu --mixed_precision` sets it; PPOTrainer does not pass its arguments on.
+        # Set as by `accelerate launch --cpu --mixed_precision`; PPOTrainer does not pass its own arguments on.
         precision = "bf16" if work["bf16"] else "no"
         environment |= {"ACCELERATE_USE_CPU": "true", "ACCELERATE_MIXED_PRECISION": precision}
         environment["TRL_EXPERIMENTAL_SILENCE"] = "1"
@@ -248,7 +248,7 @@ def parts_of(steps: Sequence[dict]) -> dict[str, float]:
 
 
 def measure_tltrain(work: dict, folder: Path, root: Path, *words: str) -> dict:
-    """Measure stage=irm of the code in `root`, whose times are in its `history.jsonl`, one line per step."""
+    """Measure stage=irm with the code in `root`; the times are in its `history.jsonl`, one line per step."""
     peak = run([*tltrain_command(work, folder), *words], folder / "log.txt", {"PYTHONPATH": str(root)}, root)
     lines = map(json.loads, (folder / "history.jsonl").read_text().splitlines())
     steps = [line for line in lines if "seconds_generation" in line and line["step"] > 1]  # the first step warms up
@@ -268,7 +268,7 @@ def measure_tltrain(work: dict, folder: Path, root: Path, *words: str) -> dict:
 
 
 def tltrain_command(work: dict, folder: Path) -> list[str]:
-    """Return the command line of a user; a step takes every trajectory, one at a time."""
+    """Return the command line that a user would type; a step takes every trajectory, one at a time."""
     return [
         *TLTRAIN,
         "stage=irm",
@@ -300,7 +300,7 @@ def tltrain_command(work: dict, folder: Path) -> list[str]:
 
 
 def summary(rounds: Sequence[dict]) -> dict:
-    """Summarize one contender over the rounds: medians, the largest peak, means of what varies by sampling."""
+    """Summarize one contender over the rounds: medians, the largest peak, and means of what sampling varies."""
     result = {
         "samples_per_second": statistics.median(one["samples"] / one["seconds"] for one in rounds),
         "generation_share": statistics.median(one["seconds_generation"] / one["seconds"] for one in rounds),
@@ -321,18 +321,18 @@ def floor(prompts: Sequence[dict], released: Sequence[dict]) -> dict:
     """Estimate the time of computing every token once, from what `released` measured on these prompts.
 
     The histories of one trajectory's calls are prefixes of one another: of P prompt tokens, D are distinct; R are
-    sampled. In passes of one token through one model, a backward counting as two forwards,
+    sampled. In passes of one token through one model, where a backward pass counts as two forward passes,
 
         released   sampling 1, scoring 3 (actor, reference, critic), updates 2 x 3, each over P + R       10 (P + R)
         at least   sampling 1, reference 1, updates 2 x 3, each over D + R                                 8 (D + R)
 
-    because the update's own forward gives old log-probabilities and values if a rollout is used once. The time is that
-    of these tokens at the rates of `released`: forward and backward of a model without its logits (the critic), as many
-    decoding steps as the longest response has, and one optimizer step of each model.
+    because the update's own forward pass gives old log-probabilities and values if a rollout is used once. The time is
+    that of these tokens at the rates of `released`: forward and backward of a model without its logits (the critic), as
+    many decoding steps as the longest response has tokens, and one optimizer step of each model.
 
     Returns:
-        `tokens`: P, D and R; `ratio_of_tokens`: of the two lines above; `rates`: tokens/s of a forward pass and of
-        forward and backward, seconds of a decoding step and of both optimizer steps; `samples_per_second`.
+        `tokens`: P, D and R; `ratio_of_tokens`: ratio of the two lines above; `rates`: tokens/s of a forward pass and
+        of forward and backward, seconds of a decoding step and of both optimizer steps; `samples_per_second`.
     """
     passes = sum(one["samples"] for one in released) / len(prompts)  # over all prompts
     laps = {name: sum(one["laps"][name] for one in released) / passes for name in released[0]["laps"]}
@@ -381,7 +381,7 @@ def show(title: str, results: Mapping[str, dict]) -> None:
 
 
 def show_parts(result: dict) -> None:
-    """Print where a step goes."""
+    """Print the parts of a step's time."""
     parts = result["parts"]
     whole = sum(parts.values())
     terminal.table(
@@ -392,7 +392,7 @@ def show_parts(result: dict) -> None:
 
 
 def comparison(results: Mapping[str, dict], least: dict | None) -> dict:
-    """Compute and print the relevant ratios of those contenders that ran."""
+    """Compute and print the relevant ratios of the contenders that ran."""
     found = {}
     ours = results.get("tltrain")
     if ours:
@@ -407,7 +407,7 @@ def comparison(results: Mapping[str, dict], least: dict | None) -> dict:
         tokens, rates = least["tokens"], least["rates"]
         print(
             f"floor: {tokens['prompts']} prompt tokens, {tokens['distinct']} of them distinct, and "
-            f"{tokens['responses']:.0f} sampled; the number of passes alone allows "
+            f"{tokens['responses']:.0f} sampled; the number of passes would allow "
             f"{least['ratio_of_tokens']:.2f} x released; at {rates['forward_tokens_per_second']:.0f} tokens/s forward, "
             f"{rates['forward_and_backward_tokens_per_second']:.0f} forward and backward, "
             f"{rates['decoding_step_seconds']:.3f} s a decoding step and {rates['optimizer_steps_seconds']:.2f} s for "
@@ -428,20 +428,20 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="half the rounds and trajectories")
     parser.add_argument("--tiny", action="store_true", help="a random model on toolworld, to try the script")
-    parser.add_argument("--fp32", action="store_true", help="float32 (default: bfloat16 where the CPU has it)")
+    parser.add_argument("--fp32", action="store_true", help="float32 (default: bfloat16 if the CPU has it)")
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="the checkpoint to start from")
-    parser.add_argument("--trl-batch", type=int, default=4, metavar="N", help="trl: samples in a micro-batch, at most")
+    parser.add_argument("--trl-batch", type=int, default=4, metavar="N", help="trl: maximum samples per micro-batch")
     parser.add_argument(
-        "--trl-rollout-batch", type=int, default=4, metavar="N", help="trl: samples in a rollout's forward, at most"
+        "--trl-rollout-batch", type=int, default=4, metavar="N", help="trl: maximum samples per rollout forward"
     )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=1, help="measured steps (passes over the prompts) in a round")
+    parser.add_argument("--steps", type=int, default=1, help="measured steps (passes over the prompts) per round")
     parser.add_argument(
-        "--only", nargs="+", choices=(*CONTENDERS, *ASKED_FOR), default=CONTENDERS, help="leave others out"
+        "--only", nargs="+", choices=(*CONTENDERS, *ASKED_FOR), default=CONTENDERS, help="run only these"
     )
     parser.add_argument("--commit", metavar="COMMIT", default="3110bc8", help="the code of the contender commit")
     parser.add_argument("--data", choices=("rotbench", "toolworld"), default="rotbench")
-    parser.add_argument("--trajectories", type=int, default=5, metavar="N", help="trajectories in a step")
+    parser.add_argument("--trajectories", type=int, default=5, metavar="N", help="trajectories per step")
     return parser.parse_args()
 
 
@@ -506,7 +506,7 @@ def main() -> None:
 
 
 def in_turn(contenders: Iterable[str], turn: int) -> list[str]:
-    """Return the round's order, which differs so that no contender always follows the same one."""
+    """Return the order for a round; it varies so that no contender always follows the same one."""
     names = list(contenders)
     return random.Random(turn).sample(names, len(names))
 

@@ -2,11 +2,11 @@
 
     python experiments/bench/irm_learning.py [--quick] [--only tiny|smollm2_135m] [--jobs 2]
 
-A model is first trained by stage=sft on toolworld; from that checkpoint, ppo, rloo and grpo continue with three seeds
-each (`tiny`), ppo with one (SmolLM2-135M). A seed changes the conversations, their held-out tenth, and the rollouts.
-Every run answers its held-out questions greedily before and after; the interval of the mean difference is a paired
-bootstrap over questions, for an algorithm Student's t over its seeds. Runs use the ordinary command line, each
-in its own folder under outputs/bench/irm_learning; finished runs are not repeated.
+A model is first trained by stage=sft on toolworld. From that checkpoint, ppo, rloo and grpo continue with three seeds
+each (`tiny`), or ppo with one (SmolLM2-135M). A seed changes the conversations, their held-out tenth, and the rollouts.
+Every run answers its held-out questions greedily before and after. The interval of a run's mean difference is a paired
+bootstrap over questions, that of an algorithm Student's t over its seeds. Runs use the ordinary command line, each in
+its own folder under outputs/bench/irm_learning; finished runs are not repeated.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ def differences(run: dict) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="half the steps")
-    parser.add_argument("--only", choices=tuple(RUNS), help="this model alone")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time (of models that take one thread)")
+    parser.add_argument("--only", choices=tuple(RUNS), help="run only this model")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time (for models that use one thread)")
     options = parser.parse_args()
     share = 0.5 if options.quick else 1.0
     results, rows = [], []

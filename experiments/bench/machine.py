@@ -1,4 +1,4 @@
-"""The clock of a bench, and the rate at which this machine multiplies matrices, measured in the same run."""
+"""The clock of a benchmark script, and this machine's rate of matrix multiplication, measured in the same run."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ _clock: Callable[[], float] = time.perf_counter
 
 
 def now() -> float:
-    """Return the seconds of the clock."""
+    """Return the clock's time in seconds."""
     return _clock()
 
 
 def use_processor_time() -> None:
-    """Count the processor's seconds from now on: on a busy machine, with OMP_NUM_THREADS=1."""
+    """Count CPU seconds from now on; use this on a busy machine, with OMP_NUM_THREADS=1."""
     global _clock
     _clock = time.process_time
 
 
 class MatmulRate:
-    """Operations per second of matrix products of `SIDE`, the median of what is measured between the rounds."""
+    """Operations per second of matrix products of side `SIDE`, the median over measurements between the rounds."""
 
     def __init__(self) -> None:
         self._seen: dict[str, list[float]] = {"bf16": [], "fp32": []}
 
     def measure(self, least_seconds: float = 0.5) -> None:
-        """Multiply for at least so long in each precision."""
+        """Multiply for at least `least_seconds` in each precision."""
         for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
             one, other = torch.randn(2, SIDE, SIDE).to(dtype)
-            torch.mm(one, other)  # the first one prepares
+            torch.mm(one, other)  # warm-up
             start, count = now(), 0
             while (elapsed := now() - start) < least_seconds:
                 torch.mm(one, other)
@@ -57,11 +57,11 @@ class MatmulRate:
 
 
 def operations(config: Any, lengths: Sequence[int], targets: int, seen: float | None = None) -> float:
-    """Return the operations that forward and backward passes over sequences need, with logits at targets alone.
+    """Return the operations that forward and backward passes over sequences need, with logits only at targets.
 
     Args:
-        config: of the model. lengths: tokens of each sequence. targets: of all of them.
-        seen: sum of the tokens that each token attends to; None for chains.
+        config: the model's. lengths: tokens of each sequence. targets: number of targets in all sequences.
+        seen: total number of tokens that all tokens attend to; None for chains.
     """
     read = sum(lengths)
     if seen is None:

@@ -4,9 +4,9 @@
 
 The truth is known in three places: 680 answers of many frameworks in 14 languages, part of which was held out while the
 strict rule was tuned (tests/tool_answers/README.md); 150 answers of RoTBench's third turn labelled by hand (labels and
-method: experiments/results/rotbench_answer_labels.json); toolworld, which knows whether its tools failed. Prints
-precision and recall with 95 % Wilson intervals, where the released rule errs and by which pattern, and the cost per
-turn at 1,000 and at 100,000 turns. The last line is one JSON object. `--quick` halves the sizes.
+method: experiments/results/rotbench_answer_labels.json); and toolworld, which knows whether its tools failed. The
+script prints precision and recall with 95 % Wilson intervals, where the released rule errs and through which pattern,
+and the cost per turn at 1,000 and at 100,000 turns. The last line is one JSON object. `--quick` halves the sizes.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def wilson(hits: int, of: int, z: float = 1.959964) -> list[float] | None:
 
 
 def score(labelled: Iterable[Labelled], rule: Rule) -> dict[str, Any]:
-    """Return counts, precision and recall in percent with intervals; None for precision or recall of no cases."""
+    """Return counts, precision and recall in percent with intervals; precision or recall is None without cases."""
     pairs = Counter((error_kind(one.answer, rule) is not None, one.error) for one in labelled)
     hit, false_alarm, missed = pairs[True, True], pairs[True, False], pairs[False, True]
     return {
@@ -114,7 +114,7 @@ def shown(row: dict[str, Any], name: str) -> str:
 
 
 def mistakes(labelled: Iterable[Labelled], rule: Rule, other: Rule) -> dict[str, list[str]]:
-    """Return where `rule` errs: results it drops, by the matching kind; errors it keeps, by the kind of `other`."""
+    """Return where `rule` errs: results dropped, by matching kind; errors kept, by the kind under `other`."""
     found: dict[str, list[str]] = {}
     for one in labelled:
         kind = error_kind(one.answer, rule)
@@ -128,7 +128,7 @@ def mistakes(labelled: Iterable[Labelled], rule: Rule, other: Rule) -> dict[str,
 def cost_per_turn(answers: list[str], rule: Rule, turns: int) -> float:
     """Return microseconds per turn over trajectories of four turns: the median of rounds on the same answers."""
     trajectories = [_trajectory([answers[(4 * n + i) % len(answers)] for i in range(4)]) for n in range(turns // 4)]
-    repeats = max(1, TURNS[-1] // turns // 20)  # makes a round long enough to time
+    repeats = max(1, TURNS[-1] // turns // 20)  # so that a round is long enough to time
     times = []
     for _ in range(ROUNDS):
         start = perf_counter()

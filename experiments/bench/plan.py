@@ -1,12 +1,12 @@
-"""Test whether `stage=plan` predicts what training really takes: peak memory, predicted and measured.
+"""Test whether `stage=plan` predicts the peak memory that training really takes.
 
     python experiments/bench/plan.py [--only WORD]
 
-Each case is a short real training (`stage=pkt` or `stage=irm`) in its own process, long enough that every sample is
-used after the optimizer has made its states. The measured peak is that within `Trainer.train`: the kernel's high-water
-mark of the process (VmHWM), on a GPU torch's. The memory that the process held with libraries imported and warm, before
-a model was loaded, replaces the plan's own figure for it; the last column excludes it from both. A plan reads only the
-model's configuration.
+Each case is a short real training run (`stage=pkt` or `stage=irm`) in its own process, long enough that every sample is
+used after the optimizer has allocated its states. The measured peak is that within `Trainer.train`: the kernel's
+high-water mark of the process (VmHWM), or torch's on a GPU. The memory of the process with libraries imported and warm,
+before a model was loaded, replaces the plan's own figure for it; the last column excludes it from both. A plan reads
+only the model's configuration.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BATCH, STEPS, SUM = "args.per_device_train_batch_size", "args.max_steps", "args.
 
 
 def short(tokens: int) -> dict[str, object]:
-    """Return overrides for answers of at most `tokens`, keeping prompts whose golden call is longer."""
+    """Return overrides for answers of at most `tokens` tokens that keep prompts with a longer golden call."""
     return {"max_new_tokens": tokens, "too_long_answer": "keep"}
 
 
@@ -60,7 +60,7 @@ case("smollm2 irm bf16", IRM, f"{SMOLLM}true", **{SUM: 2, STEPS: 2, **short(16)}
 
 
 def words_of(name: str, plan: bool, cache: str, folder: str) -> list[str]:
-    """Return the command line of a case, or of its plan."""
+    """Return the command line of a case or of its plan."""
     node, words, stage = CASES[name]
     prefix = f"stage.{node}" if plan else "stage"
     kind = {PKT: "pkt", IRM: "irm"}[node]
@@ -76,7 +76,7 @@ def words_of(name: str, plan: bool, cache: str, folder: str) -> list[str]:
 
 
 def worker(words: list[str], result: Path) -> None:
-    """Run a training in this process; write the memory it held before and at its peak."""
+    """Train in this process; write the memory used before and at the peak."""
     import transformers
 
     from tltrain import __main__
@@ -100,7 +100,7 @@ def worker(words: list[str], result: Path) -> None:
 
 
 def warm_up() -> None:
-    """Train a very small model, so that the libraries have loaded what they load at first use."""
+    """Train a very small model, so that the libraries load what they load on first use."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -121,7 +121,7 @@ def resident() -> int:
 
 
 def run(name: str, cache: str) -> dict:
-    """Return predicted and measured bytes of a case."""
+    """Return a case's predicted and measured bytes."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with tempfile.TemporaryDirectory() as folder:
         result, said = Path(folder) / "result.json", Path(folder) / "run"
@@ -136,7 +136,7 @@ def run(name: str, cache: str) -> dict:
         plan = json.loads((said / "plan" / "plan.json").read_text())
         measured = json.loads(result.read_text())
     alone = plan["peak_bytes"] - plan["setup"]["process"]
-    on_gpu = plan["setup"]["device"] == "cuda"  # there torch counts only tensors
+    on_gpu = plan["setup"]["device"] == "cuda"  # on a GPU torch counts only tensors
     process = 0 if on_gpu else measured["before"]
     found = {
         "case": name,
@@ -162,7 +162,7 @@ def main() -> None:
         worker(sys.argv[3:], Path(sys.argv[2]))
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", help="cases whose name has this in it")
+    parser.add_argument("--only", default="", help="run only cases whose name contains this")
     parser.add_argument("--cache", default="outputs/cache", help="cache.dir of the runs")
     options = parser.parse_args()
     from tltrain.runtime import terminal

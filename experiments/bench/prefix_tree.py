@@ -2,13 +2,14 @@
 
     python experiments/bench/prefix_tree.py [--quick] [--data FOLDER]
 
-On instructions of ToolAlpaca's `eval_real.json` (11 sets of tools, 114 instructions), with the golden call as target:
+The data is instructions from ToolAlpaca's `eval_real.json` (11 sets of tools, 114 instructions), with the golden call
+as target:
   16 queries   the set with the longest documentation and 16 instructions: its own, filled up with others', which
                share nothing with them
   as released  every instruction with its own tools, 6 to 17 per set
-SmolLM2-135M makes one optimizer step over all of them (learning rate 0, so that all rounds do the same work) in rows of
-one trajectory or one tree, alternating within one run; medians over the rounds. Losses of single turns are compared in
-float32. The folder is $TLTRAIN_SHARED/data/toolalpaca (default ../shared).
+SmolLM2-135M makes one optimizer step over all of them (learning rate 0, so all rounds do the same work) in rows of one
+trajectory or one tree, alternating within one run; results are medians over the rounds. Losses of single turns are
+compared in float32. The folder is $TLTRAIN_SHARED/data/toolalpaca (default ../shared).
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ MODEL, QUERIES, MAX_LENGTH = "smollm2_135m", 16, 4096
 
 
 def trajectory(sample: Sample, tools_of: Sample) -> Trajectory:
-    """Make a trajectory of the sample's query and golden call, with the tools of another sample."""
+    """Make a trajectory from the sample's query and golden call, with the tools of another sample."""
     messages = (*sample.messages, Message.calling(sample.goldens[0]))
     return Trajectory(sample.id, tools_of.tools, messages)
 
@@ -54,7 +55,7 @@ def trajectories(samples: list[Sample], which: str) -> list[Trajectory]:
 
 
 def layouts(items: list[Trajectory], encoder: Encoder, dense_until: float) -> dict[str, tuple[list[Layout], list[int]]]:
-    """Return for each packing its rows, and the trajectory number of each of their turns."""
+    """Return each packing's rows and the trajectory number of each of their turns."""
     chains = [encoder.runs(item, None) for item in items]
     groups = prefix_tree.groups(chains, prefix_tree.Limits(QUERIES, MAX_LENGTH, dense_until))
     return {
@@ -124,7 +125,7 @@ def bench(samples: list[Sample], which: str, bf16: bool, rounds: int, cache: str
         ],
     )
     print(
-        f"prefix_tree is {result['speedup']:.2f} x trajectory, the number of tokens alone allows "
+        f"prefix_tree is {result['speedup']:.2f} x trajectory, the number of tokens would allow "
         f"{result['by_tokens']:.2f} x"
         + ("\n" if difference is None else f"; largest difference in a turn's loss (fp32) {difference:.1e}\n"),
         flush=True,
@@ -134,9 +135,9 @@ def bench(samples: list[Sample], which: str, bf16: bool, rounds: int, cache: str
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="16 queries alone, one round each")
+    parser.add_argument("--quick", action="store_true", help="only the 16 queries, one round each")
     parser.add_argument("--data", type=Path, default=SHARED / "data" / "toolalpaca", help="the folder of the file")
-    parser.add_argument("--cache", default="outputs/cache", help="as cache.dir: where the converted model is, or goes")
+    parser.add_argument("--cache", default="outputs/cache", help="folder of the converted model, like cache.dir")
     options = parser.parse_args()
     samples = toolalpaca.read_samples(toolalpaca.files(options.data)["real"], "real")
     runs = [("16 queries", False, 2), ("16 queries", True, 2), ("as released", True, 1)]

@@ -2,9 +2,10 @@
 
     python experiments/bench/released_ppo_worker.py WORK.json RESULT.json
 
-For one prompt after another: sample a response; compute logits of every position from actor and reference and values
-from the critic, without gradient; grade; then forward, backward and optimizer step of the actor, and the same of the
-critic. Plain torch and transformers. As in that code, log-probabilities are at temperature 1, advantages are not
+For one prompt after another, the script samples a response; computes logits at every position from actor and reference
+and values from the critic, without gradients; grades the response; then makes a forward pass, backward pass and
+optimizer step with the actor, and the same with the critic. It uses plain torch and transformers. As in the released
+code, log-probabilities are at temperature 1, advantages are not
 whitened, rewards are clipped to ±5 and gradients to a norm of 1, and AdamW has betas 0.9 and 0.95. Its DeepSpeed
 engines, ZeRO and gradient checkpointing are left out: on one process they would only add cost.
 

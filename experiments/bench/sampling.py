@@ -2,10 +2,11 @@
 
     python experiments/bench/sampling.py [--model tiny smollm2_135m] [--trajectories 6] [--rounds 3]
 
-The same prompts (every call of the first generated trajectories, those of one trajectory a tree), temperature, limit,
-in float32 on one thread. Both return tokens and their log-probabilities. Rounds alternate within one process; times are
-processor seconds, which other programs on the machine do not change much, and medians over the rounds. Answers end
-where the model ends them: `--ends` makes one token in so many an end token, as short calls would.
+Both sample from the same prompts (every call of the first generated trajectories; the calls of one trajectory form a
+tree) with the same temperature and limit, in float32 on one thread, and return tokens and their log-probabilities.
+Rounds alternate within one process; times are medians over the rounds in CPU seconds, which other programs on the
+machine hardly affect. Answers end where the model ends them: `--ends N` makes one token in N an end token, as for short
+calls.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from tltrain.training.rollout import Sampling
 
 
 def loaded(name: str, count: int) -> tuple[PreTrainedModel, Encoder, list[PromptTree]]:
-    """Return a model with random or published weights, its encoder, and the prompts."""
+    """Return a model with random or published weights, its encoder and the prompts."""
     config.register()
     with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
         cfg = compose("config", ["stage=irm", f"model={name}"])
@@ -84,7 +85,7 @@ def bench(name: str, count: int, rounds: int, tokens: int, ends: int) -> dict:
     sampling = Sampling(tokens, 0.7, encoder.eos_id, encoder.tokenizer.pad_token_id, other_ends=often)
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
     sampled: dict[str, list[int]] = {way: [] for way in WAYS}
-    for number in terminal.track(range(rounds + 1), name):  # the first warms up
+    for number in terminal.track(range(rounds + 1), name):  # the first round is a warm-up
         for way in list(WAYS) if number % 2 else list(WAYS)[::-1]:
             torch.manual_seed(number)
             start = time.process_time()
@@ -118,7 +119,7 @@ def main() -> None:
         bench(name, given.trajectories, given.rounds, given.tokens, ends) for name in given.model for ends in given.ends
     ]
     terminal.table(
-        f"Sampling calls, fp32, one thread, {given.rounds} rounds, processor seconds",
+        f"Sampling calls, fp32, one thread, {given.rounds} rounds, CPU seconds",
         ["model", "prompts", "end tokens", *WAYS, "continuous / sample"],
         [
             [

@@ -1,20 +1,20 @@
-"""Measure how fast supervised training on trajectories is, compared with existing ways.
+"""Measure how fast supervised training on trajectories is, compared with existing implementations.
 
     python experiments/bench/sft.py [--quick]
 
-The same trajectories, with every turn a target, through
+The same trajectories, with every turn a target, go through
   released   one turn per sample, batch 1, the model's own loss over the whole sequence's logits (as the authors' code)
   trl        TRL's SFTTrainer on prompt/completion turns, batch 1
   trl_whole  TRL's SFTTrainer on whole conversations with the loss on the assistant's turns (what assistant_only_loss
-             computes), one a row; each turn ends with the end token, which all later turns then read
+             computes), one per row; each turn ends with the end token, which all later turns then read
   trl_packed the same with packing=True, rows of up to 4096 tokens
   tltrain    stage=sft: one trajectory per sample, logits only at targets
   pkt        stage=pkt: the same with weighted key tokens
-each for one epoch and one optimizer step over the same turns (learning rate 0, so that all rounds do the same work),
-alternating within one run; medians over the rounds. Peak memory is measured in a separate process for each contender.
-Losses of single turns are compared in float32. `share` is what the model's operations need at the rate of matrix
-products (2048 x 2048) that the machine reached between the rounds, over the time taken. The RoTBench folder is
-$TLTRAIN_SHARED/data/rotbench (default ../shared); without it that half is skipped with a message.
+each for one epoch and one optimizer step over the same turns (learning rate 0, so all rounds do the same work),
+alternating within one run; results are medians over the rounds. Peak memory is measured in a separate process for each
+contender. Losses of single turns are compared in float32. `share` is the time that the model's operations would need at
+the rate of matrix products (2048 x 2048) that the machine reached between the rounds, divided by the measured time. The
+RoTBench folder is $TLTRAIN_SHARED/data/rotbench (default ../shared); without it that half is skipped with a message.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def load(model_name: str, items: list[Trajectory], cache: str = "outputs/cache",
     """Load model (float32), tokenizer and TL encoder of a `conf/model/` choice.
 
     Args:
-        format: the configuration's, whose tokens the tokenizer of a model with random weights gets.
+        format: the configured format, whose tokens are added to the tokenizer of a model with random weights.
     """
     cfg = OmegaConf.merge(
         OmegaConf.structured(config.Model),
@@ -88,7 +88,7 @@ def load(model_name: str, items: list[Trajectory], cache: str = "outputs/cache",
 
 
 def datasets_of(items: list[Trajectory], encoder: Encoder) -> dict[str, Dataset]:
-    """Return each contender's training data, made of the same token ids."""
+    """Return each contender's training data, made from the same token ids."""
 
     def packed(packing: str, w_max: float | None) -> list:
         return list(pack(items, encoder, PackingSettings(packing, w_max, truncation="error"), PackingReport()))
@@ -107,7 +107,7 @@ def datasets_of(items: list[Trajectory], encoder: Encoder) -> dict[str, Dataset]
 
 
 def plain_turns(layouts: list[Layout]) -> Dataset:
-    """Return samples of one turn as ids and labels; here the end token is part of the input, as in their code."""
+    """Return samples of one turn as ids and labels; the end token is part of the input, as in the released code."""
     turns = []
     for layout in layouts:
         ids = [*layout.input_ids, layout.targets[-1]]
@@ -119,7 +119,7 @@ def plain_turns(layouts: list[Layout]) -> Dataset:
 
 
 def whole_row(layout: Layout) -> dict[str, list[int]]:
-    """Return a trajectory as ids and labels that the next input gives: each turn's end token has to stand in it."""
+    """Return a trajectory as ids and labels that equal the next input, so each turn's end token has to be in it."""
     ids: list[int] = []
     labels: list[int] = []
     targets = dict(zip(layout.positions, layout.targets, strict=True))
@@ -149,7 +149,7 @@ def trainer_of(contender: str, model, tokenizer, rows: Dataset, bf16: bool, fold
 
 
 def quiet(trainer: Trainer) -> Trainer:
-    """Return the trainer, which prints nothing then."""
+    """Return the trainer after making it silent."""
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -242,9 +242,9 @@ def bench(source: str, model_name: str, count: int, rounds: int, bf16: bool) -> 
             needed[name] = operations(own.config, lengths, sum(map(len, rows["tltrain"]["targets"])))
         for turn in terminal.track(range(rounds + 1), f"{model_name} on {source}"):
             rate.measure()
-            for name in random.Random(turn).sample(CONTENDERS, len(CONTENDERS)):  # nobody always follows the same
+            for name in random.Random(turn).sample(CONTENDERS, len(CONTENDERS)):  # none always follows the same
                 elapsed = timed(trainers[name])
-                if turn:  # the first round warms up
+                if turn:  # the first round is a warm-up
                     seconds[name].append(elapsed)
         pairs = []  # PKT's cost is small: more rounds, in alternating order
         for turn in terminal.track(range(2 * rounds), "pkt against sft"):
@@ -289,8 +289,8 @@ def bench(source: str, model_name: str, count: int, rounds: int, bf16: bool) -> 
     print(
         f"tltrain is {result['speedup_over_released']:.2f} x released, {result['speedup_over_trl']:.2f} x trl, "
         f"{result['speedup_over_best_of_trl']:.2f} x {best}, TRL's best; the machine multiplies matrices at "
-        f"{rate('bf16') / 1e9:.0f} (bf16) and {rate('fp32') / 1e9:.0f} (fp32) billion operations a second; the "
-        f"number of tokens alone allows {result['floor_by_tokens']:.2f} x; pkt costs {result['pkt_cost']:+.1%}; "
+        f"{rate('bf16') / 1e9:.0f} (bf16) and {rate('fp32') / 1e9:.0f} (fp32) billion operations per second; the "
+        f"number of tokens would allow {result['floor_by_tokens']:.2f} x; pkt costs {result['pkt_cost']:+.1%}; "
         f"largest difference in a turn's loss (fp32) {result['largest_loss_difference']:.1e}\n"
     )
     return result
@@ -299,10 +299,10 @@ def bench(source: str, model_name: str, count: int, rounds: int, bf16: bool) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="half the rounds and trajectories")
-    parser.add_argument("--fp32", action="store_true", help="train in float32 (default: bfloat16 where the CPU has it)")
+    parser.add_argument("--fp32", action="store_true", help="train in float32 (default: bfloat16 if the CPU has it)")
     parser.add_argument("--models", nargs="+", choices=SIZES, default=list(SIZES))
-    parser.add_argument("--rounds", type=int, help="default: 5 of smollm2_135m, 7 of tiny")
-    parser.add_argument("--processor-time", action="store_true", help="on a busy machine, with OMP_NUM_THREADS=1")
+    parser.add_argument("--rounds", type=int, help="default: 5 for smollm2_135m, 7 for tiny")
+    parser.add_argument("--processor-time", action="store_true", help="count CPU seconds (with OMP_NUM_THREADS=1)")
     parser.add_argument("--alone", choices=CONTENDERS, help=argparse.SUPPRESS)
     parser.add_argument("--source", default="", help=argparse.SUPPRESS)
     parser.add_argument("--model", default="", help=argparse.SUPPRESS)

@@ -1,20 +1,20 @@
-"""Measure how fast thinking conversations are trained in the contexts that their turns have when they are asked for.
+"""Measure how fast thinking conversations are trained in the contexts that their turns have at inference.
 
     python experiments/bench/thinking.py [--quick] [--fp32] [--model smollm2_135m] [--layers N]
 
-Qwen3's chat template drops the thoughts before the last user message, so that one rendering of a conversation shows
-most of its turns another context than a server will. The same conversations, every turn of the assistant a target, as
-  turn        one turn a sample, each behind its own prompt (tltrain, stage.packing=turn)
+Qwen3's chat template drops the thoughts before the last user message, so a single rendering of a conversation gives
+most of its turns a different context from a server's. The same conversations, with every assistant turn a target, as
+  turn        one turn per sample, each after its own prompt (tltrain, stage.packing=turn)
   trl_turn    the same samples through TRL's SFTTrainer
-  trl         TRL's SFTTrainer on whole conversations with assistant_only_loss, one a row
+  trl         TRL's SFTTrainer on whole conversations with assistant_only_loss, one per row
   trl_packed  the same with packing=True, rows of up to 4096 tokens
   tltrain     a tree of the contexts of each conversation (stage.packing=trajectory)
-each for one epoch and one optimizer step (learning rate 0), alternating in random order; medians over the rounds. Turns
-whose context differs from the prompt that a server builds are counted, and losses of single turns are compared in
-float32 with those of `turn`. `share` is what the model's operations need at the rate of matrix products (2048 x 2048)
-that the machine reached between the rounds, over the time taken.
+each for one epoch and one optimizer step (learning rate 0), alternating in random order; results are medians over the
+rounds. Turns whose context differs from the prompt that a server builds are counted, and losses of single turns are
+compared in float32 with those of `turn`. `share` is the time that the model's operations would need at the rate of
+matrix products (2048 x 2048) that the machine reached between the rounds, divided by the measured time.
 
-The conversations are toolworld's, several joined to one of several user turns, with a written thought before each turn.
+The conversations are toolworld's: several are joined into one with several user turns, with a thought before each turn.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class Contender(NamedTuple):
     """A way to train the conversations.
 
     Attributes:
-        trainer: makes one optimizer step over everything. layers: of the model. tokens, operations: of an epoch.
-        wrong: turns in another context than at inference. differences: of turns' losses from those of `turn` (float32).
+        trainer: makes one optimizer step over everything. layers: the model's. tokens, operations: per epoch.
+        wrong: turns whose context differs from inference. differences: of turns' losses from those of `turn` (float32).
     """
 
     trainer: Any
@@ -79,7 +79,7 @@ def conversations(count: int, user_turns: int) -> list[Trajectory]:
 
 
 def joined(items: Sequence[Trajectory]) -> Trajectory:
-    """Return one conversation of the given ones over all their tools; `finish` becomes words to the user."""
+    """Join the conversations into one with all their tools; `finish` becomes words to the user."""
     tools = {tool.name: tool for item in items for tool in item.tools if tool.name != "finish"}
     messages: list[Message] = []
     for message in (message for item in items for message in item.messages):
@@ -103,7 +103,7 @@ def joined(items: Sequence[Trajectory]) -> Trajectory:
 
 
 def layouts(items: Sequence[Trajectory], encoder: NativeEncoder, packing: str) -> list[Layout]:
-    """Return the training samples of tltrain."""
+    """Return tltrain's training samples."""
     settings = PackingSettings(packing, None, truncation="error", branches=True)
     return list(pack(items, encoder, settings, PackingReport()))
 
@@ -111,7 +111,7 @@ def layouts(items: Sequence[Trajectory], encoder: NativeEncoder, packing: str) -
 def whole(items: Sequence[Trajectory], encoder: NativeEncoder) -> Dataset:
     """Return the conversations as TRL takes them: messages and tools.
 
-    Arguments are text, which Qwen3's template writes as it stands: a dataset would give objects one another's keys.
+    Arguments are text, which Qwen3's template writes unchanged: a dataset would give every object the keys of all.
     """
     rows = []
     for item in items:
@@ -134,9 +134,9 @@ def said_runs(labels: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def compare_whole(rows: Dataset, items: Sequence[Trajectory], encoder: NativeEncoder, model: Any) -> list[float | None]:
-    """Return for each turn how far its loss in TRL's row is from that behind its prompt; None if its context is right.
+    """Return for each turn how far its loss in TRL's row is from that after its prompt; None if its context is right.
 
-    The loss is the mean over the tokens that the turn says in the row and behind its own prompt alike.
+    The loss is the mean over the tokens that the turn has both in the row and after its own prompt.
     """
     found: list[float | None] = []
     for row, item in zip(rows, items, strict=True):
@@ -160,7 +160,7 @@ def compare_whole(rows: Dataset, items: Sequence[Trajectory], encoder: NativeEnc
 
 
 def log_probs(model: Any, ids: Sequence[int]) -> torch.Tensor:
-    """Return the log-probability of each token but the first, [T]; 0 for the first."""
+    """Return the log-probability of each token, [T], with 0 for the first."""
     tokens = torch.tensor([list(ids)])
     with torch.no_grad():
         logits = model(input_ids=tokens, use_cache=False).logits[0, :-1].float()
@@ -168,9 +168,9 @@ def log_probs(model: Any, ids: Sequence[int]) -> torch.Tensor:
 
 
 def common_tail(one: Sequence[int], other: Sequence[int]) -> range:
-    """Return how far from the end of `one` its tokens stand that `other` ends with.
+    """Return the positions, counted from the end of `one`, of the tokens that `other` ends with.
 
-    TRL's template puts a line break behind the end token, which is in no answer.
+    TRL's template adds a line break after the end token, which no answer contains.
     """
     extra = next((k for k in range(3) if one[-1 - k] == other[-1]), 0)
     length = 0
@@ -182,7 +182,7 @@ def common_tail(one: Sequence[int], other: Sequence[int]) -> range:
 def contender(
     name: str, items: Sequence[Trajectory], encoder: NativeEncoder, model: Any, bf16: bool, folder: str
 ) -> Contender:
-    """Make a contender, and compare what it trains with what is asked; without `differences` for tltrain's own."""
+    """Make a contender and compare its training contexts with inference; no `differences` for tltrain's own."""
     turns = layouts(items, encoder, "turn")
     targets, layers = sum(len(layout.targets) for layout in turns), model.config.num_hidden_layers
     if name in ("turn", "tltrain"):
@@ -231,7 +231,7 @@ def contender(
 
 
 def with_layers(model: Any, layers: int | None) -> Any:
-    """Return the model with its first layers alone."""
+    """Return the model with only its first layers."""
     if layers is not None:
         model.model.layers = model.model.layers[:layers]
         model.config.num_hidden_layers = len(model.model.layers)
@@ -256,9 +256,9 @@ def bench(options: argparse.Namespace, bf16: bool) -> dict[str, Any]:
             contenders[name] = contender(name, items, encoder, with_layers(model, options.layers), bf16, folder)
         for turn in terminal.track(range(rounds + 1), f"{model_name}, {count} conversations"):
             rate.measure()
-            for name in random.Random(turn).sample(CONTENDERS, len(CONTENDERS)):  # nobody always follows the same
+            for name in random.Random(turn).sample(CONTENDERS, len(CONTENDERS)):  # none always follows the same
                 elapsed = timed(contenders[name].trainer)
-                if turn:  # the first round warms up
+                if turn:  # the first round is a warm-up
                     seconds[name].append(elapsed)
     return summary(model_name, items, contenders, seconds, rate, precision)
 
@@ -271,7 +271,7 @@ def summary(
     rate: MatmulRate,
     precision: str,
 ) -> dict[str, Any]:
-    """Print the table, and return its numbers."""
+    """Print the table and return its numbers."""
     turns = len(contenders["turn"].differences)
     median = {name: statistics.median(times) for name, times in seconds.items()}
     exact = contenders["turn"].differences
@@ -298,7 +298,7 @@ def summary(
     print(
         f"tltrain is {median['turn'] / median['tltrain']:.2f} x turn, {median['trl_turn'] / median['tltrain']:.2f} x "
         f"trl_turn, {median[best] / median['tltrain']:.2f} x {best}; the machine multiplies matrices at "
-        f"{rate('bf16') / 1e9:.0f} (bf16) and {rate('fp32') / 1e9:.0f} (fp32) billion operations a second\n"
+        f"{rate('bf16') / 1e9:.0f} (bf16) and {rate('fp32') / 1e9:.0f} (fp32) billion operations per second\n"
     )
     return {
         "model": model_name,
@@ -322,10 +322,10 @@ def summary(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="half the rounds, conversations and user turns")
-    parser.add_argument("--fp32", action="store_true", help="train in float32 (default: bfloat16 where the CPU has it)")
+    parser.add_argument("--fp32", action="store_true", help="train in float32 (default: bfloat16 if the CPU has it)")
     parser.add_argument("--model", default="smollm2_135m", help="a choice of conf/model/")
-    parser.add_argument("--processor-time", action="store_true", help="on a busy machine, with OMP_NUM_THREADS=1")
-    parser.add_argument("--layers", type=int, help="only the first layers of the model")
+    parser.add_argument("--processor-time", action="store_true", help="count CPU seconds (with OMP_NUM_THREADS=1)")
+    parser.add_argument("--layers", type=int, help="use only this many first layers of the model")
     parser.add_argument("--conversations", type=int, default=2)
     parser.add_argument("--user-turns", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)

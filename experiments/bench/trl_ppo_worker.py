@@ -1,14 +1,14 @@
-"""PPO by trl 1.12.0's PPOTrainer: the contender `trl` of `irm.py`, which starts this in a separate environment.
+"""PPO with trl 1.12.0's PPOTrainer: the contender `trl` of `irm.py`, which starts this in a separate environment.
 
     python experiments/bench/trl_ppo_worker.py WORK.json RESULT.json
 
-The trainer is unchanged except for this:
+The trainer is unchanged except that
 
 - its reward model is a rule: `RuleReward` decodes the responses and grades them instead of a forward pass;
 - its rollouts (sampling, reference, values) run under bfloat16 autocast whenever the update does. By default only the
   update is under accelerate's autocast, and the rest would be computed in the weights' float32;
 - its batches contain the prompts in the given order, the same in each step;
-- the padding token differs from the end token, as it expects.
+- the padding token differs from the end token, as the trainer expects.
 
 A step is one rollout of all prompts and one PPO epoch over it in micro-batches.
 """
@@ -40,7 +40,7 @@ from tltrain.trajectory import Call, Tool
 
 
 class RuleReward(nn.Module):
-    """Returns the reward of each response, found by its prompt; counts the tokens of the responses it sees."""
+    """Returns the reward of each response, looked up by its prompt; counts the tokens of the responses."""
 
     def __init__(self, prompts: list[dict], tokenizer: PreTrainedTokenizerBase) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class RuleReward(nn.Module):
         self.response_tokens = 0
 
     def forward(self, query_responses: torch.Tensor, context_length: int) -> torch.Tensor:
-        """[B, T] token ids padded on both sides, responses from column `context_length` on -> [B] rewards."""
+        """Map [B, T] token ids, padded on both sides, with responses from column `context_length`, to [B] rewards."""
         pad_id, rewards = self.tokenizer.pad_token_id, []
         for row in query_responses.tolist():
             query, response = (
@@ -86,7 +86,7 @@ class Clock(TrainerCallback):
         self.parts.clear()
 
     def timed(self, part: str, function):
-        """Wrap `function` so that its time without gradient is added to `part` of the step."""
+        """Wrap `function` so that its time without gradients is added to `part` of the step."""
 
         def run(*args, **kwargs):
             start = time.perf_counter()
@@ -112,8 +112,8 @@ def adapt(clock: Clock, bf16: bool) -> None:
         ("forward", "seconds_scoring", ppo_trainer.forward),  # of the reference
         ("get_reward", "seconds_scoring", get_reward),
     ):
-        # A context for each call, as it keeps casts of the weights, which must not outlive an update of these. Around
-        # the update's `forward`, which is under accelerate's own, another changes nothing.
+        # One context per call, because it keeps casts of the weights, which must not outlive their update. Around the
+        # update's `forward`, which is already under accelerate's, another context changes nothing.
         autocast = torch.autocast("cpu", torch.bfloat16, enabled=bf16)
         setattr(ppo_trainer, name, clock.timed(part, autocast(function)))
 
@@ -167,8 +167,8 @@ def trainer_of(work: dict, folder: str) -> tuple[PPOTrainer, Clock]:
     adapt(clock, work["bf16"])
     policy, reference = (AutoModelForCausalLM.from_pretrained(work["model"], dtype=torch.float32) for _ in range(2))
     critic = AutoModelForSequenceClassification.from_pretrained(work["model"], dtype=torch.float32, num_labels=1)
-    # Longer by a step than will be read: accelerate takes the last batch of a pass over the data for the end of
-    # gradient accumulation and would step the optimizer after each of its micro-batches.
+    # One step longer than will be read: accelerate takes the last batch of a pass over the data for the end of gradient
+    # accumulation and would step the optimizer after each of its micro-batches.
     rows = Dataset.from_list([{"input_ids": prompt["ids"]} for prompt in work["prompts"]] * (2 + work["steps"]))
     trainer = PPOTrainer(
         configuration(work, folder), tokenizer, policy, reference, reward, rows, critic, callbacks=[clock]

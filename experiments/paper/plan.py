@@ -1,6 +1,6 @@
-"""The memory and time of the paper's run on one GPU and on eight, by `stage=plan`.
+"""Estimate the memory and time of the paper's run on one GPU and on eight with `stage=plan`.
 
-Tokens are those of the data under the tokenizer in `model.path=FOLDER`, or else characters divided by
+Tokens are counted with the tokenizer in `model.path=FOLDER`; without it, they are characters divided by
 `CHARACTERS_PER_TOKEN`. Nothing is loaded or downloaded.
 """
 
@@ -22,17 +22,17 @@ CHARACTERS_PER_TOKEN = 3.0
 """Assumed without a tokenizer; 3.4 under SmolLM2's, whose vocabulary is larger, on RoTBench's third turns."""
 MEMORY_GB = 80
 MACHINES = {1: "zero3_offload", 8: "zero3"}
-"""Number of GPUs -> strategy for all weights; an adapter is trained with a whole copy of the model on each GPU."""
+"""Number of GPUs -> strategy for full training; an adapter is trained with a whole copy of the model on each GPU."""
 LIMIT = 8192
-"""Longest sample in tokens, as released."""
+"""Longest sample in tokens, as in the released code."""
 ANSWER = 60
-"""Assumed mean tokens of an answer."""
+"""Assumed mean number of tokens per answer."""
 QUESTIONS = 840 + 114 + 240 + 5 * 382
-"""RoTBench's five levels, ToolAlpaca, BFCL, and ToolEyes with an assumed five calls a conversation."""
+"""RoTBench's five levels, ToolAlpaca, BFCL, and ToolEyes with an assumed five calls per conversation."""
 STAGES = {"sft or pkt": ("pkt", 4), "irm": ("irm", 4), "evaluation, without `general`": ("eval", 8)}
-"""Stage -> what is planned, and how often the ablation runs it."""
+"""Label -> the planned stage, and how often the ablation runs it."""
 SETTINGS = ("stage@", "stage.supervised.", "stage.rl.", "stage.eval.", "reward")
-"""How the run's overrides begin that a plan depends on."""
+"""Prefixes of the run's overrides that affect a plan."""
 
 
 def lengths(turns: Path, words: Sequence[str]) -> tuple[list[int], str]:
@@ -44,7 +44,7 @@ def lengths(turns: Path, words: Sequence[str]) -> tuple[list[int], str]:
 
 
 def counter(words: Sequence[str]) -> tuple[Callable[[str], int], str]:
-    """Return a function that counts a text's tokens, and what it is."""
+    """Return a function that counts a text's tokens, and its description."""
     given = dict(word.split("=", 1) for word in words)
     file = Path(given.get("model.path", "")) / "tokenizer.json"
     if "model.path" in given and file.is_file():
@@ -52,7 +52,7 @@ def counter(words: Sequence[str]) -> tuple[Callable[[str], int], str]:
 
         tokenizer = Tokenizer.from_file(str(file))
         return lambda text: len(tokenizer.encode(text).ids), f"counted by {file}"
-    return lambda text: round(len(text) / CHARACTERS_PER_TOKEN), f"assuming {CHARACTERS_PER_TOKEN} characters a token"
+    return lambda text: round(len(text) / CHARACTERS_PER_TOKEN), f"assuming {CHARACTERS_PER_TOKEN} characters per token"
 
 
 def planned(
@@ -61,7 +61,7 @@ def planned(
     """Return the metrics of `stage=plan` for one stage of `+experiment=paper`.
 
     Args:
-        words: overrides of the plan and the experiment. given: the run's, of which those about the stages count.
+        words: overrides of the plan and the experiment. given: the run's overrides; only those about the stages count.
     """
     cfg = compose(
         "config",
@@ -91,7 +91,7 @@ def table(turns: Path, words: Sequence[str] = ()) -> str:
     heads = [f"{count} × {MEMORY_GB} GB" for count in MACHINES]
     found = [
         f"{len(sizes):,} turns of {mean:,} tokens on average, the longest of {longest:,} ({how}).",
-        "GiB of a process at its peak, whether it fits, and the time on A100s at 40 % of their peak, without that of",
+        "Peak GiB of a process, whether it fits, and the time on A100s at 40 % of their peak, without the time of",
         "transfers between GPUs and from host memory.\n",
         f"| stage | times | {' | '.join(heads)} |",
         "| --- | ---: |" + " ---: |" * len(heads),

@@ -1,11 +1,11 @@
-"""The paper's own run: check the data, plan, train the ablation of CodeLlama-7B in full and with LoRA, compare.
+"""The paper's own run: check the data, plan, train the ablation of CodeLlama-7B in full and with LoRA, and compare.
 
     experiments/paper/run.sh data.path=raw_data.json paths.rotbench=FOLDER paths.toolalpaca=FOLDER paths.tooleyes=FOLDER
-    experiments/paper/run.sh --steps check,plan data.path=raw_data.json   before anything is paid for
-    experiments/paper/run.sh --list data.path=raw_data.json ...           the commands alone
-    experiments/paper/run.sh --dry-run --out FOLDER                       the chain on next to nothing, on a CPU
+    experiments/paper/run.sh --steps check,plan data.path=raw_data.json   before you pay for anything
+    experiments/paper/run.sh --list data.path=raw_data.json ...           only the commands
+    experiments/paper/run.sh --dry-run --out FOLDER                       the chain at minimal size, on a CPU
 
-The words are Hydra's overrides, such as model.path=FOLDER (of CodeLlama-7B, where no hub is in reach) or
+The words are Hydra overrides, such as model.path=FOLDER (CodeLlama-7B, if no hub is reachable) or
 hardware=zero3_offload (one GPU). Paths are absolute or relative to the repository. A step is one or more commands of
 `python -m tltrain`. After an interruption start the same command again: finished evaluations are skipped, and the
 sweeps take finished stages from the cache and resume from checkpoints.
@@ -30,11 +30,11 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 STEPS = ("check", "plan", "full", "lora", "checkpoint", "general", "table")
 SWEEPS = {"full": ("All weights", ()), "lora": ("LoRA, r = 8", ("model.lora.r=8", "hardware=gpu"))}
-"""Step that is a sweep -> its title, and its overrides."""
+"""Step that is a sweep -> its title and its overrides."""
 ALL = 7
 """The job of the sweep with MAE, PKT and IRM."""
 PAPER = {"trajectories": 1217, "error share": 17.0}
-"""The training data as the paper describes it: the number of trajectories, and about how many % of calls failed."""
+"""The training data as the paper describes it: the number of trajectories, and the approximate % of failed calls."""
 CHECKPOINT = "tl_codellama_2"
 """The model that the authors released."""
 BENCHMARKS = {
@@ -57,12 +57,12 @@ SHORT = (
     "stage.rl.max_new_tokens=8",
     "stage.eval.max_new_tokens=8",
 )
-"""A dry run's model, and its trainings of one step."""
+"""A dry run's model, and its training runs of one step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command of `python -m tltrain`, and the file that says it has ended (None: it is always run again)."""
+    """One command of `python -m tltrain`, and the file that marks it as finished (None: it is always run again)."""
 
     step: str
     words: tuple[str, ...]
@@ -71,7 +71,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Where to run, and with which overrides. `words` as typed; in a dry run `benchmarks` are those with a path."""
+    """Where to run, with which overrides. `words` are as typed; in a dry run `benchmarks` are those with a path."""
 
     out: Path
     words: tuple[str, ...]
@@ -80,22 +80,22 @@ class Run:
 
     @property
     def generated(self) -> Path:
-        """The data that a dry run makes where none is given."""
+        """The data that a dry run generates if none is given."""
         return self.out / "generated" / "raw_data.json"
 
     @property
     def data(self) -> tuple[str, ...]:
-        """The overrides that say which data is read."""
+        """The overrides that choose the data."""
         return ("data=tl_training", *(word for word in self.words if word.startswith("data.")))
 
     @property
     def base(self) -> tuple[str, ...]:
-        """The overrides of the base model."""
+        """The overrides that choose the base model."""
         return tuple(word for word in self.words if word.startswith("model"))
 
     @property
     def own(self) -> tuple[str, ...]:
-        """The overrides of evaluations: not those of the data, the model and the trainings."""
+        """The overrides for evaluations: all except those of the data, the model and the training runs."""
         return tuple(word for word in self.words if not word.startswith(("data", "model", "stage", "reward")))
 
 
@@ -104,8 +104,8 @@ def parsed(arguments: Sequence[str]) -> tuple[Run, tuple[str, ...], bool]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", default=",".join(STEPS), help=f"some of {','.join(STEPS)}")
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "paper" / "run", help="folder of the results")
-    parser.add_argument("--list", action="store_true", help="print the commands and end")
-    parser.add_argument("--dry-run", action="store_true", help="the chain on next to nothing")
+    parser.add_argument("--list", action="store_true", help="print the commands and exit")
+    parser.add_argument("--dry-run", action="store_true", help="run the chain at minimal size")
     parser.add_argument("words", nargs="*", help="Hydra's overrides")
     given = parser.parse_args(arguments)
     steps = tuple(given.steps.split(","))
@@ -179,7 +179,7 @@ def execute(command: Command) -> None:
     """Run a command to its end.
 
     Raises:
-        TltrainError: its exit status is not 0; it has said why.
+        TltrainError: the exit status is not 0; the command has printed the reason.
     """
     line = f"tltrain {shlex.join(command.words)}"
     if command.ended is not None and command.ended.is_file():
@@ -187,14 +187,14 @@ def execute(command: Command) -> None:
         return
     print(f"[{command.step}] {line}", flush=True)
     if status := subprocess.run([sys.executable, "-m", "tltrain", *command.words], cwd=ROOT).returncode:
-        raise TltrainError(f"exit status {status} of: {line}; the same command of run.sh goes on from here")
+        raise TltrainError(f"exit status {status} of: {line}; the same run.sh command continues from here")
 
 
-# --- what is said -----------------------------------------------------------------------------------------------------
+# --- results ----------------------------------------------------------------------------------------------------------
 
 
 def data_check(out: Path) -> str:
-    """Say how the data compares with the paper's: one line, with a warning where it differs."""
+    """Compare the data with the paper's in one line, with a warning if it differs."""
     found = json_files.read_object(out / "check" / "metrics.json")
     share = 100 * found["error_calls"]["paper"] / max(found["calls"], 1)
     line = (
@@ -207,7 +207,7 @@ def data_check(out: Path) -> str:
 
 
 def comparison(out: Path) -> str:
-    """Return what is there of the results in Markdown: data, the sweeps and the checkpoint beside the paper's."""
+    """Return the available results in Markdown: data, sweeps and checkpoint next to the paper's."""
     parts = ["# The paper's run\n"]
     if (out / "check" / "metrics.json").is_file():
         parts.append(data_check(out) + "\n")
@@ -232,7 +232,7 @@ GENERAL = ("before", *SWEEPS)
 
 
 def checkpoint_rows(folder: Path) -> Iterator[str]:
-    """Yield a line for each set that the checkpoint was asked, with the paper's numbers for it where there are any."""
+    """Yield a line for each set that the checkpoint was evaluated on, with the paper's numbers if there are any."""
     theirs = results_table.read(HERE / "ablation.csv")["true", "true", "true"]
     for file in sorted(folder.glob("*/metrics.json")):
         ours = json_files.read_object(file)
@@ -265,7 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(f"tltrain {shlex.join(command.words)}" for command in todo))
         return 0
     if run.dry_run and (missing := [name for name in BENCHMARKS if name not in run.benchmarks]):
-        print(f"dry run: left out, for want of paths.NAME=: {', '.join(missing)}")
+        print(f"dry run: left out, because paths.NAME= is missing: {', '.join(missing)}")
     after: Mapping[str, Callable[[], str]] = {
         "check": lambda: data_check(run.out),
         "plan": lambda: plan.table(run.out / "turns" / "mae_data.json", run.words),

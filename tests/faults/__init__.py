@@ -1,3 +1,3 @@
 """What may go wrong around a run: kills, full disks, damaged files, hostile inputs. Nothing finished is lost, nothing
-half-written is taken for whole, and each ends in one clear line.
+half-written is mistaken for complete, and each fault ends in one clear line.
 """

@@ -1,16 +1,16 @@
-"""The table of figures that `make test-faults` ends with."""
+"""The table of figures at the end of `make test-faults`."""
 
 from __future__ import annotations
 
 import pytest
 
 TABLES: dict[str, list[dict[str, object]]] = {}
-"""Title -> rows; filled by the tests of the long form."""
+"""Title -> rows; filled by the long tests."""
 
 
 @pytest.fixture
 def figures():
-    """`figures(title, column=value, ...)`: a row of a table that is shown at the end."""
+    """`figures(title, column=value, ...)` adds a row to a table that is shown at the end."""
     return lambda title, **row: TABLES.setdefault(title, []).append(row)
 
 

@@ -1,4 +1,4 @@
-"""A clock that jumps: what is newest and how long something took does not depend on it."""
+"""A clock that jumps: neither which file is newest nor how long something took depends on it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WORDS = ("stage=sft", *SMALL, *SUPERVISED, "stage.args.save_steps=1", "stage.kee
 
 @pytest.fixture
 def backwards(monkeypatch):
-    """Each checkpoint's files are dated a day before those of the one before it."""
+    """Date each checkpoint's files a day before those of the previous checkpoint."""
     save = ResumableCheckpoints._save_checkpoint
 
     def save_and_date(self, model, trial):
@@ -67,7 +67,7 @@ JUMPS = pytest.mark.parametrize("days", [10, -10], ids=["forwards", "backwards"]
 
 @pytest.fixture(scope="module")
 def steady(tmp_path_factory):
-    """`steady(name)`: where a run was whose clock did not jump."""
+    """`steady(name)`: the folder of a run whose clock did not jump."""
     made: dict[str, Path] = {}
 
     def get(name: str) -> Path:
@@ -80,7 +80,7 @@ def steady(tmp_path_factory):
 
 
 def durations(value: object) -> list[float]:
-    """Everything in metrics that is a number of seconds."""
+    """Return all numbers of seconds in the metrics."""
     if isinstance(value, dict):
         own = [number for key, number in value.items() if key in ("train_runtime", "seconds") and number is not None]
         return own + [number for inner in value.values() for number in durations(inner)]
@@ -107,7 +107,7 @@ def test_a_jump_while_training_changes_nothing(tmp_path, steady, figures, name, 
 @pytest.mark.parametrize("name", TRAINED)
 @JUMPS
 def test_a_jump_between_a_run_and_its_repetition_changes_nothing(tmp_path, steady, figures, name, days):
-    """The first is killed as a checkpoint is sealed; what it left has the times of its clock."""
+    """The first run is killed while it seals a checkpoint; its files have the times of its clock."""
     sealed = ("training/checkpoints.py:mark_complete", 2)
     process = start(tmp_path, *stage_recipes.words_of(name), before=interruptions.interrupted(sealed, signal.SIGKILL))
     end(process, tmp_path, status=-signal.SIGKILL)

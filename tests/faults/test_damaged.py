@@ -1,4 +1,4 @@
-"""Checkpoints, models and entries of the cache that are cut, altered or incomplete: never taken for whole."""
+"""Checkpoints, models and cache entries that are cut, altered or incomplete are never mistaken for complete."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def checkpoints_of(run: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def home(once, models_cache):
-    """`whole/run`, a run that was not stopped; `stopped/run`, one that was in its fifth step."""
+    """`whole/run`, a run that was not stopped; `stopped/run`, a run that was stopped in its fifth step."""
     return once("damaged", partial(whole_and_stopped, models_cache))
 
 
@@ -54,7 +54,7 @@ def whole_and_stopped(models_cache: Path, home: Path) -> Path:
 
 @pytest.fixture
 def stopped(home, tmp_path) -> Path:
-    """A copy of the run that was stopped."""
+    """A copy of the stopped run."""
     return Path(shutil.copytree(home / "stopped" / "run", tmp_path / "run"))
 
 
@@ -89,14 +89,14 @@ DAMAGE = {
 
 
 FAST = ("weights cut", "optimizer altered", "no schedule", "what completes it cut")
-"""One of each kind: a file cut, altered, missing; and the file that says which files belong to the checkpoint."""
+"""One damage of each kind: a file cut, altered, missing; and to the list of the checkpoint's files."""
 
 
 @pytest.mark.parametrize(
     "damage", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in DAMAGE]
 )
 def test_a_damaged_checkpoint_is_not_gone_on_from(tltrain, home, stopped, damage):
-    """Nor kept: the one before it is."""
+    """It is not kept either; the previous checkpoint is."""
     name, do = DAMAGE[damage]
     newest = stopped / "checkpoints" / "checkpoint-4"
     do(newest / name)
@@ -161,7 +161,7 @@ def test_a_folder_that_is_called_otherwise_is_no_checkpoint_and_stays(tmp_path):
 
 @pytest.mark.parametrize("kept", ['{"loss": "x"}', "{}", "[]", "[" * 100_000])
 def test_what_an_earlier_version_kept_is_checked(tmp_path, kept):
-    """It has no digest."""
+    """Its list of files has no digest."""
     (tmp_path / COMPLETE).write_text(kept)
     with pytest.raises(TltrainError, match=r"cannot be resumed from: complete.json: ") as caught:
         kept_of(tmp_path)
@@ -178,7 +178,7 @@ def test_a_list_of_files_of_another_shape_is_an_altered_one(tmp_path, files):
 
 
 def sharded(folder: Path) -> None:
-    """The same weights in two files and an index."""
+    """Store the same weights in two files and an index."""
     from safetensors.torch import load_file, save_file
 
     weights = load_file(folder / "model.safetensors")

@@ -1,4 +1,4 @@
-"""A full disk or one that cannot be written: one clear line, what was whole stays, and with room the run goes on."""
+"""A full or read-only disk: one clear line, complete files stay, and once there is room the run continues."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_file_that_finds_no_room(tltrain, monkeypatch):
 
 @pytest.mark.parametrize("words", [["stage=sft", *SUPERVISED, "stage.args.save_steps=1"]], ids=["sft"])
 def test_a_checkpoint_that_finds_no_room(tltrain, monkeypatch, words, tmp_path):
-    """The one before it stays; what was written of it makes room for the message."""
+    """The previous checkpoint stays; the partly written one is removed, which makes room for the message."""
     folder, mark_complete = tmp_path / "run", checkpoints.mark_complete
     whole = tltrain(*words, *SMALL)
 
@@ -68,7 +68,7 @@ def test_a_checkpoint_that_finds_no_room(tltrain, monkeypatch, words, tmp_path):
 
 
 def test_a_model_that_finds_no_room_is_not_under_its_name(tltrain, monkeypatch):
-    tltrain("stage=sft", *SMALL, *SUPERVISED)  # so that the base model is ready
+    tltrain("stage=sft", *SMALL, *SUPERVISED)  # prepares the base model
     monkeypatch.setattr("transformers.PreTrainedTokenizerFast.save_pretrained", no_space)
     words = ["stage.args.save_strategy=no"]  # a checkpoint holds the tokenizer too
     ran = tltrain("stage=sft", *SMALL, *SUPERVISED, *words, status=1)
@@ -80,7 +80,7 @@ def test_a_model_that_finds_no_room_is_not_under_its_name(tltrain, monkeypatch):
 
 
 def limited(size: int) -> None:
-    """No file may become larger than so many bytes: every user may ask for that, unlike for a full disk."""
+    """Limit every file to `size` bytes: any user may set this limit, unlike fill a disk."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
@@ -101,7 +101,7 @@ def test_files_that_may_not_become_large(tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """`small_disk(KiB) -> folder`: a file system of that size, where this user may mount one."""
+    """`small_disk(KiB) -> folder`: a file system of that size, if this user may mount one."""
     mounted = []
 
     def mount(size: int) -> Path:
@@ -125,7 +125,7 @@ def small_disk(tmp_path):
     "recipe", [pytest.param("irm", marks=pytest.mark.slow), pytest.param("sft", marks=pytest.mark.faults)]
 )
 def test_a_disk_that_fills_up_while_training(tmp_path, small_disk, recipe):
-    """Room for the base model and two checkpoints; all are kept, so that the third finds none."""
+    """There is room for the base model and two checkpoints; all are kept, so there is none for the third."""
     many = ("stage.args.save_total_limit=null", "stage.keep_checkpoints=true")
     words = (*ALWAYS, *RECIPES[recipe], *many)
     end(start(tmp_path / "whole", *words), tmp_path / "whole")
@@ -145,7 +145,7 @@ def test_a_disk_that_fills_up_while_training(tmp_path, small_disk, recipe):
 
 
 def used(folder: Path) -> int:
-    """KiB of a folder's files, as a file system counts them."""
+    """Return the KiB of a folder's files, as a file system counts them."""
     return sum(-(-file.stat().st_size // 4096) * 4 for file in folder.rglob("*") if file.is_file())
 
 

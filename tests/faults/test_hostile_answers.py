@@ -1,4 +1,4 @@
-"""Answers of models that nobody would give: read, graded and written without a crash, quickly, nothing evaluated."""
+"""Hostile model answers are read, graded and written quickly, without a crash and without evaluating anything."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ SAMPLE = Sample(
 
 
 def hostile_text(rng: random.Random) -> str:
-    """A damaged call, or pieces in a row; now and then a long one."""
+    """Return a damaged call or several pieces in a row; occasionally a long one."""
     if rng.random() < 0.15:
         text = "".join(rng.choices(PIECES, k=rng.randint(1, 40)))
     else:
@@ -57,7 +57,7 @@ def hostile_text(rng: random.Random) -> str:
 
 
 def read_in_every_way(text: str, kinds: list[tool_errors.Rule]) -> None:
-    """All that may happen to what a model, an endpoint or a tool says."""
+    """Do everything that may happen to the text of a model, an endpoint or a tool."""
     try:
         call = read_call(text)
     except CallSyntaxError as error:
@@ -93,11 +93,11 @@ def read_in_every_way(text: str, kinds: list[tool_errors.Rule]) -> None:
 
 
 def fuzz(count: int, seed: int, where: Path) -> tuple[int, float, int]:
-    """(readings, slowest in ms, MiB grown) of so many hostile texts; nothing they write is done."""
+    """Read `count` hostile texts and return (readings, slowest in ms, MiB grown); none of their code is run."""
     rng, kinds, before = random.Random(seed), (PAPER, STRICT), os.getcwd()
     os.chdir(where)
     try:
-        for text in (*SEEDS, *PIECES):  # whatever is imported late is imported now
+        for text in (*SEEDS, *PIECES):  # import now whatever is imported late
             read_in_every_way(text, kinds)
         with watch() as found:
             for _ in range(count):

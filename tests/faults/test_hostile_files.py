@@ -1,5 +1,5 @@
-"""Data files and run folders that nobody should be given: each is read, or refused in one line, quickly, nothing
-evaluated. The readers are those of the registries and those of what our own runs leave (`support.hostile_readers`).
+"""Hostile data files and run folders: each is quickly read, or refused in one line, without evaluating anything. The
+readers are those in the registries and those of our own runs' files (`support.hostile_readers`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tltrain.formats.tl import TL
 from tltrain.trajectory import Sample, Trajectory
 
 GENERATED = {"toolworld"}
-"""What makes its trajectories, samples or tasks itself, and reads no file."""
+"""Sources that generate their trajectories, samples or tasks and read no file."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,12 +42,12 @@ def any_number_of_records():
 
 @pytest.fixture(scope="module")
 def readers(tmp_path_factory) -> dict[str, Reader]:
-    """All of them but that of a model's folder, which takes longer."""
+    """All readers except the one of a model's folder, which takes longer."""
     return hostile_readers.of_registries() | hostile_runs.of_runs(tmp_path_factory.mktemp("good"))
 
 
 def read_and_use(reader: Reader, folder: Path, on_error: str) -> bool:
-    """Whether the files were read; what was read can be judged, shown to a model and written."""
+    """Return whether the files were read; if so, check that the result can be judged, shown to a model and written."""
     report = ReadReport()
     try:
         for item in reader.read(folder, on_error, report):
@@ -66,10 +66,10 @@ def read_and_use(reader: Reader, folder: Path, on_error: str) -> bool:
 
 
 def fuzz(readers: dict[str, Reader], count: int, seed: int, where: Path) -> tuple[int, float, str, int, Counter[str]]:
-    """(files, slowest in ms, whose, MiB grown, files read of each reader), of `count` damaged files in turn."""
+    """Read `count` damaged files in turn; return (files, slowest in ms, whose, MiB grown, files read by reader)."""
     rng, read = random.Random(seed), Counter()
     slowest: dict[str, float] = dict.fromkeys(readers, 0.0)
-    for name, reader in readers.items():  # whatever is imported late is imported now
+    for name, reader in readers.items():  # import now whatever is imported late
         folder = where / "good"
         reader.put(folder)
         assert read_and_use(reader, folder, "stop"), name
@@ -120,7 +120,7 @@ def test_twenty_thousand_hostile_files(readers, model, tmp_path, figures):
 
 
 def test_each_reader_meets_damage_that_it_refuses(readers, tmp_path):
-    """What makes its results anew says nothing: the cache, a manifest beside a base model, a checkpoint."""
+    """Readers that silently make their results again are exempt: the cache, a base model's manifest, a checkpoint."""
     silent = {"an entry of the cache", "a base model's manifest", "checkpoints"}
     for name, reader in readers.items():
         rng, refused = random.Random(5), False
@@ -135,7 +135,7 @@ def test_each_reader_meets_damage_that_it_refuses(readers, tmp_path):
 
 
 def test_every_reader_of_a_registry_has_records_of_its_own():
-    """A reader that is added is attacked with the records of others until it has some here."""
+    """A new reader is attacked with the records of others until it has its own here."""
     read = {name for name, function in READERS.items() if hostile_readers.reads_file(function, config.Data)}
     assert read == hostile_readers.DATA.keys() == READERS.keys() - GENERATED
     asked = {name for name, function in LOADERS.items() if hostile_readers.reads_file(function, config.Benchmark)}

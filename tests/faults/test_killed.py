@@ -1,4 +1,4 @@
-"""SIGKILL at random moments: the same command, repeated, ends in the same weights and metrics as if it had not been."""
+"""SIGKILL at random moments: the repeated command ends with the same weights and metrics as an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TRAINED = ("sft", "pkt", "irm")
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    """`uninterrupted(recipe) -> Whole`, each run once."""
+    """`uninterrupted(recipe) -> Whole`; each recipe runs once."""
     made: dict[str, Whole] = {}
 
     def get(recipe: str) -> Whole:
@@ -34,16 +34,16 @@ def uninterrupted(tmp_path_factory):
 
 @dataclass(frozen=True)
 class Moment:
-    """So many optimizer steps (0: the beginning), and so many seconds more."""
+    """A number of optimizer steps (0: the start), plus a number of seconds."""
 
     step: int
     seconds: float
 
 
 def moments(reference: Whole, name: str, count: int) -> list[Moment]:
-    """Random moments: between any two steps as often as before the first, and after the last.
+    """Return random moments: between any two steps as often as before the first and after the last.
 
-    So they do not depend on how fast the machine is just now, and fall on trainings as much as on what loads them.
+    So they do not depend on the machine's current speed, and hit training as often as loading.
     """
     rng, found = random.Random(f"kill {name}"), []
     for _ in range(count):
@@ -53,7 +53,7 @@ def moments(reference: Whole, name: str, count: int) -> list[Moment]:
 
 
 def phase(home: Path, last: int) -> str:
-    """What a run that was killed was at, by what it left; `last` is the number of its last step."""
+    """Return the phase in which a run was killed, judged by its files; `last` is the number of its last step."""
     run, stages = home / "run", home / "cache" / "stages"
     checkpoints = [*run.glob("checkpoints/checkpoint-*"), *stages.glob("*/checkpoints/checkpoint-*")]
     whole = [step_of(folder) for folder in checkpoints if (folder / COMPLETE).is_file()]
@@ -67,7 +67,7 @@ def phase(home: Path, last: int) -> str:
 
 
 def killed_and_repeated(reference: Whole, home: Path, moment: Moment) -> tuple[str, bool, list[str]]:
-    """(what it was at, whether it went on from a checkpoint or the cache, what differs) after a kill."""
+    """Kill and repeat a run; return (its phase, whether it continued from a checkpoint or the cache, what differs)."""
     process = start(home, *reference.words, before=marking_steps)
     deadline = time.monotonic() + 600
     while process.is_alive() and steps(home) < moment.step and time.monotonic() < deadline:
@@ -88,7 +88,7 @@ def killed_and_repeated(reference: Whole, home: Path, moment: Moment) -> tuple[s
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", TRAINED)
 def test_killed_at_a_random_moment(uninterrupted, tmp_path, recipe):
-    """The sweep is killed in `tests/sweeps/test_ablation.py`, and below."""
+    """A sweep is killed in `tests/sweeps/test_ablation.py` and below."""
     reference = uninterrupted(recipe)
     for number, moment in enumerate(moments(reference, recipe, 2)):
         at, _, different = killed_and_repeated(reference, tmp_path / str(number), moment)
@@ -121,7 +121,7 @@ def test_killed_at_twenty_random_moments(uninterrupted, tmp_path, recipe, figure
     assert not differed, "\n".join(differed)
 
 
-# --- at moments that chance seldom meets ----------------------------------------------------------------------------
+# --- at moments that chance rarely hits -----------------------------------------------------------------------------
 
 RARE = {
     "first checkpoint being written": lambda run, last: any(run.glob("checkpoints/checkpoint-*/*")),
@@ -135,7 +135,7 @@ SHORT = (
     ("model being written", "pkt"),
     ("model whole", "irm"),
 )
-"""Those of `make test-slow`."""
+"""The moments in `make test-slow`."""
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_a_command_repeated_after_its_end_does_nothing(uninterrupted):
 
 
 def test_what_is_compared_is_what_counts(tmp_path):
-    """`same` tells weights, history and metrics apart, and nothing else."""
+    """`same` reports differences in weights, history and metrics, and in nothing else."""
     for home in ("a", "b"):
         folder = tmp_path / home / "run"
         (folder / "model").mkdir(parents=True)

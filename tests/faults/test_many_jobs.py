@@ -1,6 +1,6 @@
-"""A hundred tiny jobs in one sweep: what the process holds after a hundred is what it held after ten.
+"""A hundred tiny jobs in one sweep: the process holds no more after a hundred than after ten.
 
-`FAULTS_JOBS` says how many.
+`FAULTS_JOBS` sets the number.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ KINDS = {
     "reinforcing": ("stage=irm", *FEW, *ALGORITHMS["ppo"]),
     "evaluating": ("stage=eval", "data.size=8", "benchmark.size=2", "stage.max_new_tokens=4"),
 }
-"""Words of the jobs; each kind loads models, and lets them go."""
+"""Words of the jobs; each kind loads models and releases them."""
 FIRST = 10
-"""After so many jobs everything has been loaded once."""
+"""After this many jobs everything has been loaded once."""
 ALLOWED = 0.4
-"""MiB that memory may grow by with each job; with the configurations of all jobs held it was 0.5 and more."""
+"""Maximum growth of memory per job in MiB; it was 0.5 and more when the configurations of all jobs were kept."""
 HELD = "held.jsonl"
 
 
 def measuring() -> None:
-    """Have each job's end leave what the process holds."""
+    """Record at the end of each job what the process holds."""
     interruptions.alone()
     from tltrain import __main__ as entry
 
@@ -51,9 +51,9 @@ def measuring() -> None:
 
 
 def held() -> dict[str, int]:
-    """Memory in MiB, and numbers of what this process has open, runs, and has left."""
+    """Return memory in MiB, and the numbers of what this process has open, runs, and has left behind."""
     gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what is free already is no leak
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # memory that is already free is not a leak
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return {
         "memory": pages * os.sysconf("SC_PAGE_SIZE") >> 20,

@@ -1,4 +1,4 @@
-"""Memory that does not suffice: one line that says which keys to lower."""
+"""Too little memory: one line says which keys to lower."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Faults while a policy is reinforced, by every algorithm: killed, out of memory or disk, rewards that are not finite.
+"""Faults during reinforcement learning, with every algorithm: kills, no memory, no disk space, non-finite rewards.
 
-Whatever happens in a rollout, in an update or while a checkpoint is saved, the same command goes on from the last whole
-checkpoint and ends as if nothing had happened.
+Whatever happens in a rollout, in an update or while a checkpoint is saved, the same command continues from the last
+complete checkpoint and ends as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ OWN: dict[str, dict[str, Moment]] = {
         "rollout of a checkpoint": ("training/ppo.py:PPOTrainer._save_extra", 3),
     }
 }
-"""The same, of an algorithm's own functions."""
+"""The same for an algorithm's own functions."""
 
 
 def recipe(algorithm: str) -> str:
@@ -55,7 +55,7 @@ def words(algorithm: str) -> tuple[str, ...]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Callable[[str], Path]:
-    """`whole(algorithm)`: where a run was that nothing happened to."""
+    """`whole(algorithm)`: the folder of an undisturbed run."""
     made: dict[str, Path] = {}
 
     def get(algorithm: str) -> Path:
@@ -86,7 +86,7 @@ def test_killed(tmp_path, whole, algorithm, where, figures):
 # --- errors at the third step -----------------------------------------------------------------------------------------
 
 Late = Callable[[], bool]
-"""Whether the second checkpoint is whole."""
+"""Returns whether the second checkpoint is complete."""
 
 
 def out_of_memory() -> None:
@@ -98,7 +98,7 @@ def full_disk() -> None:
 
 
 def in_rollout(monkeypatch, late: Late, change: Callable) -> None:
-    """`change` is called with the graded responses of the third step."""
+    """Call `change` with the graded responses of the third step."""
     judge = RewardFunction.__call__
 
     def judged(self, *args, **kwargs):
@@ -140,7 +140,7 @@ FAULTS: dict[str, tuple[Callable, str]] = {
     "a full disk in the rollout": (partial(in_rollout, change=lambda graded: full_disk()), "the disk is full"),
     "a full disk in a checkpoint": (partial(in_checkpoint, fail=full_disk), "the disk is full"),
 }
-"""What happens -> how, and the beginning of the line that it ends in."""
+"""Fault -> how it is caused, and the beginning of the line in which the run ends."""
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -1,4 +1,4 @@
-"""Two runs in one folder: the second says who is there and leaves everything as it is."""
+"""Two runs in one folder: the second says who is using it and changes nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WORDS = ("stage=mae", "data.size=2")
 
 @pytest.fixture
 def holder(tmp_path):
-    """Another process that runs into `tmp_path / "run"`."""
+    """Another process that runs in `tmp_path / "run"`."""
     command = [sys.executable, "-c", HOLDING, str(tmp_path / "run")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "there\n"
@@ -45,7 +45,7 @@ def test_the_second_run_ends_in_one_line(tltrain, tmp_path, holder):
     (line,) = tltrain(*WORDS, folder=folder, status=1).err.splitlines()
     assert line.startswith(f"another run is in progress in {folder} (process {holder.pid} on ")
     assert line.endswith("wait for it, or give another hydra.run.dir (for a sweep: hydra.sweep.dir)")
-    assert {path.name for path in folder.iterdir()} == {".lock"}  # nor has Hydra written anything
+    assert {path.name for path in folder.iterdir()} == {".lock"}  # Hydra has not written anything either
 
 
 def test_the_second_sweep_ends_in_one_line(tltrain, tmp_path, holder):
@@ -105,10 +105,10 @@ def test_an_unfinished_run_of_another_stage_is_no_obstacle(tltrain, tmp_path):
 
 
 def test_another_stage_into_the_folder_of_a_job_is_refused(tltrain, tmp_path):
-    """Nor does the sweep's table show the numbers of the run that was there."""
+    """The sweep's table does not show the numbers of the earlier run either."""
     sweep = f"hydra.sweep.dir='{tmp_path / 'sweep'}'"
     tltrain("-m", *WORDS, "seed=0,1", sweep)
-    tltrain("-m", *WORDS, "seed=0,1", sweep)  # the same again is no other
+    tltrain("-m", *WORDS, "seed=0,1", sweep)  # the same stage again is allowed
     ran = tltrain("-m", "stage=cache,mae", "data.size=2", sweep, status=1)
     assert f"{tmp_path / 'sweep' / '0'} has the finished run of stage=mae" in ran.err
     assert "job 1 of 2 failed" in ran.err and "job 2 of 2 done" in ran.err
@@ -129,7 +129,7 @@ def test_a_run_inside_the_cache_is_refused(tltrain, tmp_path, place):
 
 @pytest.mark.parametrize("stage", sorted(config.STAGES))
 def test_by_default_no_run_is_inside_the_cache(stage):
-    """`outputs/STAGE` of stage=cache would be."""
+    """`outputs/STAGE` would be inside it for stage=cache."""
     config.register()
     with initialize_config_dir(str(config.CONF_DIR), version_base="1.3", job_name="tltrain"), quick():
         cfg = compose("config", [f"stage={stage}"], return_hydra_config=True)

@@ -1,7 +1,7 @@
-"""Two pipelines on one cache at the same time, for an hour, one of them killed at random moments.
+"""Two pipelines on one cache at the same time, for an hour; one of them is killed at random moments.
 
-The one that goes on is never disturbed, nothing half-made is ever used, and what is killed ends, repeated, as if it had
-not been. `FAULTS_SECONDS` says for how long.
+The other is never disturbed, nothing half-made is ever used, and the killed one, when repeated, ends as if it had not
+been killed. `FAULTS_SECONDS` sets the duration.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ KILLED = -9
 
 
 def words(seed: int, irm: bool = True) -> tuple[str, ...]:
-    """A pipeline on the cache beside its folder; both kinds share the data and the supervised model."""
+    """Return the words of a pipeline on the cache next to its folder; both kinds share data and supervised model."""
     unread = "cache.dir=" if irm else ("cache.dir=", "stage.rl.")
     shared = [word for word in (*ALWAYS, *RECIPES["pipeline"]) if not word.startswith(unread)]
     return (*shared, f"seed={seed}", f"stage.irm={str(irm).lower()}", "cache.dir=../cache")
 
 
 def left(home: Path) -> dict[str, Any]:
-    """What a pipeline left: weights, data and answers, through its links into the cache, and its metrics."""
+    """Return a pipeline's results: weights, data and answers, through its links into the cache, and its metrics."""
     found: dict[str, Any] = {"metrics": _placeless(contents(home)["run/metrics.json"])}
     for part in filter(Path.is_dir, (home / "run").iterdir()):
         for file in sorted(part.rglob("*")):
@@ -48,7 +48,7 @@ def left(home: Path) -> dict[str, Any]:
 
 
 def _placeless(value: Any) -> Any:
-    """Without addresses in the cache."""
+    """Return the value without paths in the cache."""
     if isinstance(value, dict):
         return {key: _placeless(inner) for key, inner in value.items() if key not in ("model", "base_model")}
     return value
@@ -67,7 +67,7 @@ def test_two_pipelines_one_of_them_killed(tmp_path, figures):
     began, longest = time.monotonic(), 12.0
     while time.monotonic() - began < amount("seconds") and not wrong:
         counts["rounds"] += 1
-        if rng.random() < 0.7:  # else what is there is used again
+        if rng.random() < 0.7:  # otherwise the existing cache is used again
             for folder, _ in cache.entries():
                 if rng.random() < 0.7:
                     counts["entries removed"] += cache.remove(folder)
@@ -85,7 +85,7 @@ def test_two_pipelines_one_of_them_killed(tmp_path, figures):
         end(start(place / "killed", *words(*asked["killed"])), place / "killed")
         for name, which in asked.items():
             text = (place / name / "said").read_text(errors="replace")
-            counts["went on"] += text.count("going on from")  # from a checkpoint that either had left
+            counts["went on"] += text.count("going on from")  # from a checkpoint that either pipeline had left
             wrong += [f"{name} {which}: {text[-2000:]}" for word in ("Traceback", "is built again") if word in text]
             found, want = left(place / name), expected[which]
             wrong += [f"{name} {which}: {one}" for one in found.keys() | want.keys() if found.get(one) != want.get(one)]

@@ -1,4 +1,4 @@
-"""What comes from strangers: of models weights alone are read, nothing in them is run; tools run behind walls."""
+"""Untrusted models and tools: only a model's weights are read and nothing in it is run; tools run in isolation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class StrangeTokenizer(PreTrainedTokenizerFast):
 
 
 class Payload:
-    """Unpickled, it leaves a file."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, canary: Path) -> None:
         self.canary = str(canary)
@@ -42,7 +42,7 @@ class Payload:
 
 @pytest.fixture
 def canary(tmp_path):
-    """A file that strange code would make; it must not be there afterwards."""
+    """A file that untrusted code would create; it must not exist afterwards."""
     path = tmp_path / "canary"
     yield path
     assert not path.exists(), "a stranger's code was run"
@@ -50,7 +50,7 @@ def canary(tmp_path):
 
 @pytest.fixture(scope="module")
 def trained(run_once):
-    """A run with its checkpoints kept."""
+    """A run that kept its checkpoints."""
     return run_once("stage=sft", *SMALL, *SUPERVISED, "stage.args.save_steps=3", "stage.keep_checkpoints=true")
 
 
@@ -95,7 +95,7 @@ def test_pickled_weights_beside_safetensors_are_not_looked_at(tltrain, model, ca
 
 @pytest.fixture
 def strange(model, canary) -> Path:
-    """A model folder that brings code of its own for everything."""
+    """A model folder with its own code for everything."""
     (model / "strange.py").write_text(CODE.format(canary=str(canary)))
     config = json.loads((model / "config.json").read_text())
     config |= {
@@ -128,7 +128,7 @@ def test_a_folder_with_code(tltrain, strange, canary, words):
 
 
 def test_code_is_run_where_the_user_says_so(tmp_path, models_cache, strange, canary):
-    """What the tests above rely on: the code is in the right place."""
+    """The tests above rely on this: the code is in the right place."""
     words = ["stage=eval", "benchmark.size=1", "stage.max_new_tokens=1", "model.trust_remote_code=true"]
     ran = command_line(*SMALL, *words, f"model.path={strange}", folder=tmp_path / "run", cache=models_cache)
     assert canary.exists(), ran.err

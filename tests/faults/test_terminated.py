@@ -1,4 +1,4 @@
-"""SIGTERM: a checkpoint at the next step, exit status 143, and the same command goes on as if nothing had happened."""
+"""SIGTERM: a checkpoint at the next step, exit status 143; the same command continues as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tltrain.runtime import json_files, preemption
 from tltrain.training.checkpoints import COMPLETE, last_checkpoint, step_of
 
 PATIENCE = 30.0
-"""Seconds between the signal and the end."""
+"""Maximum seconds between the signal and the end."""
 
 
 # --- the handler ----------------------------------------------------------------------------------------------------
@@ -44,7 +44,7 @@ def test_later_where_something_is_trained():
     with pytest.raises(preemption.Preempted), preemption.handled(), preemption.deferred():
         os.kill(os.getpid(), signal.SIGTERM)
         assert preemption.asked()
-        os.kill(os.getpid(), signal.SIGTERM)  # a scheduler's second one changes nothing
+        os.kill(os.getpid(), signal.SIGTERM)  # a scheduler's second signal changes nothing
         done.append("the step")
     assert done == ["the step"]
 
@@ -128,7 +128,7 @@ def test_outside_the_main_thread_nothing_is_changed():
 
 
 def test_it_is_no_failure():
-    """What catches errors, of a job in a sweep or of a tracker, lets it through."""
+    """Code that catches errors, of a job in a sweep or of a tracker, lets it through."""
     assert not issubclass(preemption.Preempted, Exception)
 
 
@@ -139,11 +139,11 @@ WORDS = {
     **{name: (*ALWAYS, *stage_recipes.VARIANTS[name]) for name in ("rloo", "grpo")},
 }
 SELDOM = {"pipeline": ("stage.supervised.args.save_steps=100", "stage.rl.args.save_steps=100")}
-"""What else is said so that no checkpoint but that of the signal is there."""
+"""Further words, with which only the signal makes a checkpoint."""
 
 
 def terminated(home: Path, words: tuple[str, ...], at: int) -> tuple[float, str]:
-    """(seconds from the signal to the end, what was said) of a run that is sent SIGTERM in its step `at` + 1."""
+    """Send a run SIGTERM in its step `at` + 1; return (seconds from the signal to the end, its output)."""
     process = start(home, *words, before=partial(marking_steps, 0.05))
     deadline = time.monotonic() + 120
     while steps(home) < at:
@@ -216,7 +216,7 @@ def test_a_sweep_ends_and_nothing_is_marked_as_failed(tmp_path):
 
 @pytest.mark.parametrize("stage", config.STAGES)
 def test_a_stage_is_stopped_in_one_line(tltrain, tmp_path, monkeypatch, stage):
-    """The signal comes as soon as the stage runs."""
+    """The signal arrives as soon as the stage runs."""
     stage_recipes.prepare(tmp_path)
     monkeypatch.chdir(tmp_path)
     run_at = launch.resolve
@@ -237,7 +237,7 @@ def test_a_stage_is_stopped_in_one_line(tltrain, tmp_path, monkeypatch, stage):
 @pytest.mark.faults
 @pytest.mark.parametrize("name", stage_recipes.NAMES)
 def test_stopped_at_any_call_of_a_function_a_run_goes_on(tmp_path, name, figures):
-    """Nothing is half-written, nothing is left running, and the same command ends as if it had not been stopped."""
+    """Nothing is half-written or left running, and the same command ends as if it had not been stopped."""
     words, count = stage_recipes.words_of(name), amount("moments")
     whole = tmp_path / "whole"
     stage_recipes.prepare(whole)
@@ -255,7 +255,7 @@ def test_stopped_at_any_call_of_a_function_a_run_goes_on(tmp_path, name, figures
         status.append(process.exitcode)
         wrong += [f"{moment}: {what}" for what in _left_wrong(home, process)]
         end(start(home, *words), home)
-        if name == "cache":  # what the stopped run has removed its repetition does not find
+        if name == "cache":  # the repetition cannot find what the stopped run removed
             wrong += [f"{moment}: {path} is left" for path in (home / "cache" / "stages").glob("*-*")]
         else:
             wrong += [f"{moment}: {what} differs" for what in same(home, whole)]
@@ -270,7 +270,7 @@ def test_stopped_at_any_call_of_a_function_a_run_goes_on(tmp_path, name, figures
 
 
 def _left_wrong(home: Path, process) -> list[str]:
-    """What a run that was stopped by SIGTERM should not have left."""
+    """Return what a run stopped by SIGTERM should not have left."""
     said = (home / "said").read_text(errors="replace")
     wrong = [f"left running: {number}" for number in interruptions.processes_of(process.pid)]
     if process.exitcode != 143 or "Traceback" in said or "ignored in" in said:
@@ -290,7 +290,7 @@ def _left_wrong(home: Path, process) -> list[str]:
 @pytest.mark.faults
 @pytest.mark.parametrize("what", ["before.json", "model"])
 def test_outside_training_a_run_ends_at_once(tmp_path, what):
-    """While held-out questions are asked before, or after the training."""
+    """The signal arrives while held-out questions are asked before or after training."""
     words = (*ALWAYS, *RECIPES["irm"], "stage.eval_size=2")
     process = start(tmp_path, *words)
     while not (tmp_path / "run" / what).exists():
@@ -298,7 +298,7 @@ def test_outside_training_a_run_ends_at_once(tmp_path, what):
         time.sleep(0.0005)
     os.kill(process.pid, signal.SIGTERM)
     process.join(PATIENCE)
-    assert process.exitcode in (143, 0)  # 0: it was through with everything
+    assert process.exitcode in (143, 0)  # 0: it had finished everything
     end(start(tmp_path, *words), tmp_path)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["steps"] == 4
@@ -307,7 +307,7 @@ def test_outside_training_a_run_ends_at_once(tmp_path, what):
 @pytest.mark.faults
 @pytest.mark.parametrize("engine", [(), ("hardware=zero2", "hardware.device=cpu")], ids=["ddp", "zero2"])
 def test_two_processes_save_together(tmp_path, engine):
-    """The signal is sent to the process that the user started alone, and handed on to the workers."""
+    """The signal is sent only to the process that the user started, which passes it on to the workers."""
     words = [*WORDS["sft"], "stage.args.num_train_epochs=40", "hardware.processes=2", *engine]
     command = [sys.executable, "-m", "tltrain", *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

@@ -1,4 +1,4 @@
-"""Folders of jobs that a disk or a stranger has damaged: a row says why, or one line names the file."""
+"""Job folders that a disk or a stranger has damaged: a row says why, or one line names the file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEEP = "[" * 100_000
 
 @pytest.fixture
 def jobs(tmp_path):
-    """Two jobs that ended well."""
+    """Two successful jobs."""
     for name in ("a", "b"):
         hydra = tmp_path / name / ".hydra"
         hydra.mkdir(parents=True)

@@ -35,7 +35,7 @@ def report(made, tmp_path_factory):
 
 
 def clean(browser, path):
-    """Check that nothing was logged, thrown or requested except the page itself."""
+    """Check that nothing was logged or thrown, and nothing requested except the page itself."""
     assert browser.problems == []
     assert browser.requests == [path.as_uri()]
 
@@ -111,7 +111,7 @@ def test_tables_sort_by_keyboard_and_say_how(browser, report, made):
 
 
 def choose(browser, **fields):
-    """Set the filters as a reader does, and return the flips shown and the page's summary of them."""
+    """Set the filters as a reader does; return the flips shown and the page's summary of them."""
     for name, value in fields.items():
         browser.run(
             f"(() => {{ const field = document.querySelector('#filters').elements.{name};"

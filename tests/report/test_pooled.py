@@ -21,7 +21,7 @@ from tltrain.report.sweep import Job
 
 
 def answers(name, levels, seen=()):
-    """Make lines of a set; a sample reaches as many of TS, PI, CF as `levels` says; those in `seen` were trained on."""
+    """Make a set's lines: a sample reaches as many of TS, PI, CF as `levels` says; those in `seen` were trained on."""
     return [
         Prediction(
             name,

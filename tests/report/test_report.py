@@ -1,4 +1,4 @@
-"""The report's numbers, compared with hand-computed ones; its files, whatever models wrote."""
+"""The report's numbers, compared with hand-computed ones, and its files, whatever models wrote."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_answers_that_a_server_ended_are_among_the_caveats():
     ended = {"set": {"finish_reasons": {"stop": 6, "length": 2}}, "other": {"finish_reasons": {"content_filter": 2}}}
     made = small(("base", [job(0, [1, 0])]), ("x", [job(0, [1, 1], details=ended), job(1, [1, 1])]))
     notes = wording.caveats(made, numbers.derive(made))
-    assert "Answers that were cut at the limit of tokens before a call could be read: x 2 of 10 (20.0 %)." in notes
+    assert "Answers that were cut at the token limit before a call could be read: x 2 of 10 (20.0 %)." in notes
     assert "Answers that the server's content filter withheld or cut: x 2 of 10 (20.0 %)." in notes
 
 
@@ -139,7 +139,7 @@ def answers(ts: list[int], cf: list[int]) -> Job:
 
 
 def test_the_finding_counts_what_the_table_marks():
-    """Every level counts, not only a set's main level: above five marked cells no sentence may say "none"."""
+    """Every level counts, not only a set's main level: no sentence may say "none" above five marked cells."""
 
     base = ("base", [answers([0, 1] * 30, [0, 1] * 30)])
     better_ts = ("x", [answers([1, 1] * 30, [0, 1] * 30)])

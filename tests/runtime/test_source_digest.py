@@ -150,7 +150,7 @@ def append(file: Path, text: str) -> None:
         ("training/sft.py", {"sft", "pkt", "irm"}),  # rejection sampling trains with it
         ("evaluation/scoring.py", {"irm", "eval"}),
         ("environments/sandbox_child.py", {"irm", "eval"}),  # a script, found only by its file name
-        ("sources/local.py", {"eval"}),
+        ("sources/local.py", {"irm", "eval"}),
         ("data/judged.py", {"mae", "sft", "pkt", "irm"}),
         ("trajectory.py", set(CACHED)),
         ("entry/launch.py", set(CACHED)),

@@ -70,7 +70,7 @@ def test_a_model_that_passes_ends_well_and_nothing_is_trained_again(gated, tltra
     words = (f"stage.new={new}", f"stage.current={new}", "stage.threshold=-5", "stage.max_new_tokens=4")
     ran = tltrain(*OWN_LOGS, *words)
     assert ran.metrics["passed"] and ran.metrics["reference"] == "current"
-    assert "is good enough beside the model in service" in ran.out and "Exit status 0." in ran.out
+    assert "is good enough compared with the model in service" in ran.out and "Exit status 0." in ran.out
     assert {stage["name"] for stage in ran.metrics["stages"]} == {"eval"}
 
 

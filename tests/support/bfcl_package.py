@@ -1,4 +1,4 @@
-"""A package with the layout of bfcl-eval and two simulators, shared by the tests of its environment."""
+"""A package with bfcl-eval's layout and two simulators, shared by the tests of its environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chat-completions records of the tool `search`, and what is read of them."""
+"""Chat-completions records with the tool `search`, and the results of reading them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ USER = {"role": "user", "content": "Advice?"}
 
 
 def conversation(*messages, tools=(SEARCH, FINISH), **fields):
-    """Return the messages and the notes of a record."""
+    """Return the messages and notes read from a record."""
     notes = Counter()
     record = {"messages": list(messages), "tools": list(tools), **fields}
     (read,) = openai.parse(record, 1, notes)
@@ -21,7 +21,7 @@ def conversation(*messages, tools=(SEARCH, FINISH), **fields):
 
 
 def asking(*calls, **fields):
-    """An assistant's message with calls `(id, query)` of the tool search."""
+    """Make an assistant message with calls `(id, query)` of the tool search."""
     made = [call(call_id, "search", {"query": query}) for call_id, query in calls]
     return {"role": "assistant", "content": None, "tool_calls": made, **fields}
 
@@ -31,5 +31,5 @@ def answer(content, **fields):
 
 
 def learned(read):
-    """What is learned of each action, without a rule of MAE."""
+    """Return whether each action is learned, without a rule of MAE."""
     return mae.learnable(read, None)

@@ -46,7 +46,7 @@ CONTRAST = """(() => {
   }
   return found.sort((a, b) => a[0] - b[0]);
 })()"""
-"""Every visible text of the page with the contrast to what is under it, the lowest first."""
+"""Every visible text on the page with its contrast to the background, lowest first."""
 
 
 class Chromium:
@@ -82,7 +82,7 @@ class Chromium:
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
-        self.call("Emulation.setFocusEmulationEnabled", enabled=True)  # like the window that a reader has in focus
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)  # like a window that has the focus
 
     def __enter__(self) -> Chromium:
         return self
@@ -168,7 +168,7 @@ class Chromium:
         return self.run(CONTRAST)
 
     def names(self, role: str) -> list[str]:
-        """Return what a screen reader says of the page's elements of a role: "radio", "StaticText"."""
+        """Return what a screen reader says about the page's elements with a role: "radio", "StaticText"."""
         nodes = self.call("Accessibility.getFullAXTree")["nodes"]
         visible = (node for node in nodes if not node["ignored"] and node["role"]["value"] == role)
         return [node.get("name", {}).get("value", "") for node in visible]

@@ -1,4 +1,4 @@
-"""A wall clock that jumps, in the process that calls these functions first, and files that are dated accordingly."""
+"""A wall clock that jumps in the process that calls these functions, and files dated accordingly."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _now, _now_ns = time.time, time.time_ns
 
 
 def shifted(seconds: float) -> None:
-    """The wall clock goes this much ahead (negative: behind) from now on."""
+    """Set the wall clock ahead (negative: back) by this much from now on."""
     time.time = lambda: _now() + seconds
     time.time_ns = lambda: _now_ns() + int(seconds * 1e9)
 
 
 def jumping(seconds: float, step: int) -> None:
-    """It jumps at the end of an optimizer step; checkpoints that are saved from then on have its times."""
+    """Let the clock jump at the end of an optimizer step; checkpoints saved after that have its times."""
     from transformers.trainer_callback import DefaultFlowCallback
 
     from tltrain.training import checkpoints
@@ -42,7 +42,7 @@ def jumping(seconds: float, step: int) -> None:
 
 
 def date(folder: Path, seconds: float) -> None:
-    """Date everything in a folder as a clock would have that is ahead by so much (negative: behind)."""
+    """Date everything in a folder as by a clock that is this much ahead (negative: behind)."""
     when = _now() + seconds
     for path in (*folder.rglob("*"), folder):
         os.utime(path, (when, when), follow_symlinks=False)

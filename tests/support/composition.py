@@ -101,13 +101,13 @@ def _load_once(source: ConfigSource, config_path: str) -> ConfigResult:
 
 
 def _share(caching: CachingConfigRepository, delegate: IConfigRepository) -> None:
-    """A shallow copy suffices: Hydra replaces the list of sources, never what is in it."""
+    """Share the sources. A shallow copy is enough: Hydra replaces the list of sources, never its elements."""
     caching.delegate = copy.copy(delegate)
     caching.cache = {}
 
 
 def _state(repo: IConfigRepository) -> tuple:
-    """The sources that configurations come from, with every file's modification time and size."""
+    """Return the sources of configurations, with every file's modification time and size."""
     states = []
     for source in repo.get_sources():
         states.append((source.scheme(), source.path))
@@ -137,7 +137,7 @@ def _merge_once(loader: ConfigLoaderImpl, defaults: list[ResultDefault], repo: I
 
 
 def composed(*words: str) -> DictConfig:
-    """Compose the configuration of a command line, and check it as before any stage begins.
+    """Compose the configuration of a command line and check it as is done before any stage begins.
 
     Raises:
         TltrainError, HydraException, OmegaConfBaseException: the errors that the command line prints as one line.

@@ -16,7 +16,7 @@ from tests.support.paths import ROOT
 from tltrain.config import CONF_DIR
 
 GENERATED = ROOT / "docs" / "configuration"
-"""Pages that the documentation build writes, which are not in the repository."""
+"""Pages that the documentation build writes and that are not in the repository."""
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "experiments/README.md")),
     *sorted((ROOT / "examples").rglob("*.md")),
@@ -60,8 +60,8 @@ def anchors(page: Path) -> set[str]:
 
 
 def code_lines(file: Path) -> Iterator[str]:
-    """Yield a file's lines of code: of a page its code and code spans, of a YAML file its comments and help text, of a
-    Python file the indented lines of its docstring, of a script all lines.
+    """Yield a file's lines of code: a page's code and code spans, a YAML file's comments and help text, the indented
+    lines of a Python file's docstring, or all lines of a script.
     """
     text = re.sub(r" *\\\n *#? *", " ", file.read_text(encoding="utf-8"))
     if file.suffix == ".py":
@@ -100,7 +100,7 @@ def commands(file: Path) -> Iterator[str]:
 def documented_commands() -> dict[str, str]:
     """Return the commands of the pages, of `conf/`, of docstrings and of scripts, each with a file that has it.
 
-    A command whose words all occur in another command is left out: it is right if that one is.
+    A command whose words all occur in another command is left out: it is right if the other one is.
     """
     found: dict[str, str] = {}
     for file in [*PAGES, *SOURCES]:

@@ -1,4 +1,4 @@
-"""Checks, token by token, that turns are trained in the contexts that they have when they are asked for."""
+"""Checks, token by token, that turns are trained in the contexts that they have at inference."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class _FormatDate(datetime):
 
 
 def check_prompts(own: NativeEncoder, item: Trajectory, options: Mapping[str, Any] | None = None) -> None:
-    """Check that each turn is asked for with the ids of the chat template, applied by transformers as a server does.
+    """Check that each turn's prompt has the ids of the chat template, applied by transformers as a server does.
 
     Args:
-        options: further variables of the template.
+        options: further template variables.
     """
     learned = list(own.turns(item, 9.0))
     messages, owners = messages_of(own.conversation_messages(item), "", item.tools)
@@ -52,7 +52,7 @@ def check_prompts(own: NativeEncoder, item: Trajectory, options: Mapping[str, An
 
 
 def check_contexts(own: NativeEncoder, item: Trajectory, packing: str) -> None:
-    """Check that each target is predicted behind exactly its turn's prompt and what the turn has said so far."""
+    """Check that each target is predicted after exactly its turn's prompt and the turn's text so far."""
     wanted = {}
     turns = list(own.turns(item, 9.0))
     for turn in turns:

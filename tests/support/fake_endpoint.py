@@ -1,4 +1,4 @@
-"""A server with OpenAI's API in this process, which misbehaves as told."""
+"""A server with OpenAI's API in this process, which misbehaves on request."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
     after: float = 0.0  # seconds
     cut: bool = False  # close the connection in the middle of the body
-    raw: Iterable[bytes] | None = None  # sent in place of all else, head included, until the client has gone
+    raw: Iterable[bytes] | None = None  # sent instead of everything else, headers included, until the client is gone
 
 
 @dataclass
@@ -122,7 +122,7 @@ def serving() -> Iterator[Server]:
 
 
 def endpoint_config(url: str, folder: Path, /, **source: Any) -> DictConfig:
-    """What `tltrain.sources` reads of a configuration, for a server."""
+    """Return the part of a configuration that `tltrain.sources` reads, for a server."""
     given = {"name": "endpoint", "url": url, "model": "served", "concurrency": 16, "retries": 1} | source
     return OmegaConf.create(
         {

@@ -1,4 +1,4 @@
-"""The part of a hub's HTTP API that a push needs, on the loopback interface, with what it was sent."""
+"""The part of a hub's HTTP API that a push needs, on the loopback interface, with a record of what it received."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Hub(ThreadingHTTPServer):
     """A hub with one user, who may write unless `read_only`.
 
     Attributes:
-        private: repository -> whether it is private. files: path -> content of the last commit.
+        private: repository -> whether it is private. files: path -> content in the last commit.
         asked: method and path of each request.
     """
 
@@ -66,7 +66,7 @@ class Handler(BaseHTTPRequestHandler):
                 )
             self.server.private[name] = given.get("private", given.get("visibility") == "private")
             return self._reply({"url": f"{self.server.url}/{name}", "name": name})
-        if path == "/api/validate-yaml":  # of the card
+        if path == "/api/validate-yaml":  # checks the model card
             return self._reply({"errors": [], "warnings": []})
         if "/preupload/" in path:
             files = json.loads(body)["files"]

@@ -16,4 +16,4 @@ FLOORS = (
     ("stages",),
     ("__main__",),
 )
-"""Layers, lowest first. A package may import those of lower layers and itself."""
+"""Layers, lowest first. A package may import itself and those of lower layers."""

@@ -1,4 +1,4 @@
-"""One conversation as each format of conversations writes it, by the name of its `data` choice."""
+"""One conversation as written in each conversation format, by the name of its `data` choice."""
 
 from __future__ import annotations
 

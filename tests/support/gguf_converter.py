@@ -1,4 +1,4 @@
-"""A stand-in for llama.cpp's converter, which writes the precision in place of a model."""
+"""A stand-in for llama.cpp's converter that writes the precision instead of a model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pathlib.Path(where).write_bytes(b"GGUF" + sys.argv[sys.argv.index("--outtype") +
 
 
 def converter(folder: Path, said: str = "") -> gguf.Converter:
-    """Write the stand-in to a folder; `said` is Python that it runs first."""
+    """Write the stand-in to a folder; `said` is Python code that it runs first."""
     folder.mkdir(exist_ok=True)
     (folder / gguf.SCRIPT).write_text(CONVERTER.replace("SAID", said))
     return gguf.converter(str(folder))

@@ -31,7 +31,7 @@ SIZES = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "max_position_embeddings": 512,
-    "initializer_range": 0.3,  # so that the most likely tokens are not all alike
+    "initializer_range": 0.3,  # so that the most likely tokens differ
 }
 MODELS = {
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, num_key_value_heads=2)),
@@ -59,7 +59,7 @@ def whole(answer: Sequence[int]) -> list[int]:
 
 
 def alone(model: PreTrainedModel, prompt: Sequence[int], most: int) -> list[int]:
-    """Return the most likely next tokens, each from the whole sequence: no cache, no padding, no `generate`."""
+    """Return the most likely next tokens, each computed from the whole sequence: no cache, padding or `generate`."""
     ids = list(prompt)
     with torch.no_grad():
         while len(ids) < len(prompt) + most and not {END, STOP} & set(ids[len(prompt) :]):

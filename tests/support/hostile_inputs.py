@@ -17,9 +17,9 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 LIMIT = 1.0
-"""Longest time of one reading, in seconds."""
+"""Maximum time of one reading, in seconds."""
 LONGEST = 500_000
-"""Most characters of a generated file; the time limit above is for files of about this size."""
+"""Maximum characters of a generated file; the time limit above is for files of about this size."""
 CANARY = "tltrain_canary"
 PIECES = (
     *(
@@ -214,10 +214,10 @@ def _hooked() -> None:
 
 
 def in_a_fork(test: Callable[..., None]) -> Callable[..., None]:
-    """Run a test that watches in a fork of this process, where the audit hook ends with it.
+    """Run a test that watches in a fork of this process, so that the audit hook ends with the test.
 
-    It would cost all later tests of this process some 3 % of their time: Python calls it even for each `id(...)`, and
-    copying a configuration calls `id` thousands of times.
+    The hook would cost all later tests in this process some 3 % of their time: Python calls it even for each `id(...)`,
+    and copying a configuration calls `id` thousands of times.
     """
 
     @wraps(test)
@@ -252,7 +252,7 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _by(modules: tuple[str, ...]) -> bool:
-    """Whether a function of these modules caused the event."""
+    """Return whether a function in these modules caused the event."""
     return sys._getframe(2).f_globals.get("__name__") in modules
 
 

@@ -1,7 +1,7 @@
-"""Every reader of files, each with good files that it reads: what `tests/faults/test_hostile_files.py` damages.
+"""Every reader of files, each with good files, which `tests/faults/test_hostile_files.py` damages.
 
-Readers of trajectories, benchmarks and environments come from their registries: one that is added later is attacked
-with the records of all others, and `tests/faults/test_hostile_files.py` asks for records of its own here.
+Readers of trajectories, benchmarks and environments come from their registries. A new reader is attacked with the
+records of all others, and `tests/faults/test_hostile_files.py` demands that it get its own records here.
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ class Reader:
     """One reader under attack.
 
     Attributes:
-        files: name below the folder that `read` is given -> what stands in it: a list of records (a file of JSON lines,
-            or of one list), another JSON value (a dict), text, or bytes. Those of `damaged` are damaged, one at a time.
+        files: name below the folder that `read` is given -> its content: a list of records (a file of JSON lines or
+            of one list), another JSON value (a dict), text, or bytes. Those of `damaged` are damaged, one at a time.
         read: `(folder, on_error, report)` -> the items that were read, as far as they can be used.
-        whole: the records of the first file are one JSON list.
-        imports: whether reading may import modules, as libraries do for what a file names.
+        whole: whether the records of the first file are one JSON list.
+        imports: whether reading may import modules, as libraries do if a file names them.
     """
 
     files: Mapping[str, Any]
@@ -87,7 +87,7 @@ class Reader:
     imports: bool = False
 
     def put(self, folder: Path, rng: random.Random | None = None) -> bytes:
-        """Write the files into `folder`, with `rng` one of them damaged; returns the bytes of that one."""
+        """Write the files into `folder`, with one damaged if `rng` is given; return that file's bytes."""
         chosen = None if rng is None else rng.choice(self.damaged or tuple(self.files))
         shown = b""
         for name, content in self.files.items():
@@ -108,7 +108,7 @@ class Reader:
 
 
 def damaged(content: Any, rng: random.Random) -> bytes:
-    """Bytes of a file that held `content`, damaged."""
+    """Return the damaged bytes of a file with `content`."""
     if isinstance(content, list):
         return file_of(content, rng)
     if isinstance(content, bytes):
@@ -128,7 +128,7 @@ def damaged(content: Any, rng: random.Random) -> bytes:
 
 
 def _broken(data: bytes, rng: random.Random, share: float = 1.0) -> bytes:
-    """`data` with bytes cut, added or changed, in `share` of all cases."""
+    """Return `data` with bytes cut, added or changed, in `share` of all cases."""
     if rng.random() >= share:
         return data
     at = rng.randint(0, len(data))
@@ -146,7 +146,7 @@ def _broken(data: bytes, rng: random.Random, share: float = 1.0) -> bytes:
 
 
 def _node(function: Callable, common: type, **keys: Any) -> Any:
-    """The node of the configuration that such a function is called with; None where it reads no file."""
+    """Return the configuration node with which such a function is called; None if it reads no file."""
     schema = targets.schema_of(function, common)
     known = {each.name for each in fields(schema)}
     if "path" not in known:
@@ -224,7 +224,7 @@ DATA: dict[str, list[Any]] = {
 }
 """Records of each reader of trajectories."""
 PLACES = {"rotbench": "third_turn/clean.json"}
-"""Where a reader looks for its file; else it is told."""
+"""Where a reader looks for its file; other readers are given a path."""
 WHEN2CALL = {
     "uuid": "w",
     "question": "What time is it in Lima?",
@@ -259,16 +259,16 @@ ENVIRONMENTS: dict[str, Reader] = {
     ),
     "python_tools": Reader({TASKS: [TASK], MODULE: FUNCTIONS}, _python_tools, damaged=(TASKS,), imports=True),
 }
-"""Each environment whose conversations stand in files."""
+"""Each environment whose conversations are in files."""
 
 
 def reads_file(function: Callable, common: type) -> bool:
-    """Whether a function of a registry has a key for a file."""
+    """Return whether a function in a registry has a key for a file."""
     return _node(function, common, name="", path="") is not None
 
 
 def containers() -> dict[str, bytes]:
-    """Records of data=openai in each kind of file that is not JSON text."""
+    """Return records of data=openai in each kind of file that is not JSON text."""
     lines = (json.dumps(CHAT) + "\n").encode() * 3
     sinks = {kind: pa.BufferOutputStream() for kind in ("Parquet", "Arrow", "zstd")}
     table = pa.table({key: [json.dumps(CHAT[key])] * 3 for key in ("messages", "tools")})
@@ -282,7 +282,7 @@ def containers() -> dict[str, bytes]:
 
 
 def of_registries() -> dict[str, Reader]:
-    """The readers of all registries that read files; of one that has no records here, with those of all others."""
+    """Return the readers in all registries that read files; one without records here gets those of all others."""
     found: dict[str, Reader] = {}
     foreign = [record for records in DATA.values() for record in records]
     for name, function in data.READERS.items():
@@ -306,7 +306,7 @@ def of_registries() -> dict[str, Reader]:
 
 @contextmanager
 def any_number_of_records() -> Iterator[None]:
-    """Accept other numbers of records than those that were published."""
+    """Accept numbers of records other than the published ones."""
     with ExitStack() as stack:
         level = {"clean": mock.ANY}
         for module, counts in (

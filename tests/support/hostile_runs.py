@@ -1,5 +1,5 @@
-"""Readers of what our own runs leave, and of models, each with good files: what `tests/faults/test_hostile_files.py`
-damages beside the readers of the registries (`hostile_readers`).
+"""Readers of our own runs' files and of models, each with good files, which `tests/faults/test_hostile_files.py`
+damages in addition to those of the registries' readers (`hostile_readers`).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _analysed(folder: Path, on_error: str, report: ReadReport) -> Any:
 def _gathered(folder: Path, on_error: str, report: ReadReport) -> Any:
     from tltrain.report import gather, sweep
 
-    with mock.patch.object(gather, "commit", lambda: ""):  # which asks git
+    with mock.patch.object(gather, "commit", lambda: ""):  # the original calls git
         found = gather.gather(gather.job_folders(folder), "sweep", "tltrain")
     sweep.save(found, folder / "saved" / "sweep.json")
     sweep.load(folder / "saved" / "sweep.json")
@@ -83,7 +83,7 @@ def _trained(folder: Path, on_error: str, report: ReadReport) -> Any:
 
 
 def _run_folder(folder: Path, on_error: str, report: ReadReport) -> Any:
-    """What a second run into the folder of a first one reads of it."""
+    """Read what a second run in the same folder reads of the first."""
     from tltrain.runtime import runs
     from tltrain.sweeps import resuming
     from tltrain.training.reward_function import SampleLog
@@ -112,7 +112,7 @@ def _build(folder: Path) -> dict[str, Any]:
 
 
 def _cache_entry(folder: Path, on_error: str, report: ReadReport) -> Any:
-    """Whatever an entry's manifest says, what the cache gives is what was built."""
+    """Check that the cache returns what was built, whatever an entry's manifest says."""
     cache = StageCache(folder)
     cache.entries()
     for entry in folder.glob("sft-*"):
@@ -124,7 +124,7 @@ def _cache_entry(folder: Path, on_error: str, report: ReadReport) -> Any:
 
 
 def _base_model(folder: Path, on_error: str, report: ReadReport) -> Any:
-    """A manifest beside a base model of the cache: whatever it says, the model is not read unless it is as it was."""
+    """Check that a cached base model is read only if unchanged, whatever the manifest next to it says."""
     manifests.changed_since_left(folder / "model")
     manifests.check(folder / "model")
     return []
@@ -136,7 +136,7 @@ BUILT = b'{"train": {}}'
 
 
 def _entry_files(folder: Path) -> dict[str, Any]:
-    """An entry of the cache as the cache writes it, made below `folder`."""
+    """Return the files of a cache entry as the cache writes it, made below `folder`."""
     cache = StageCache(folder)
     made = cache.get("sft", DECIDED, _build).folder
     cache.release()
@@ -145,7 +145,7 @@ def _entry_files(folder: Path) -> dict[str, Any]:
 
 
 def of_runs(folder: Path) -> dict[str, Reader]:
-    """Readers of what our own runs leave: anybody may send such a folder, and disks fail; `folder` is for us."""
+    """Return readers of our own runs' files: anybody may send us such a folder, and disks fail. `folder` is scratch."""
     job = {"stage": {"name": "pipeline", "mae": True, "pkt": False, "irm": False}, "seed": 0}
     cost = {"name": "sft", "fingerprint": "0", "seconds": 1.0, "tokens": 5, "peak_memory_bytes": 1, "reused": False}
     metrics = {
@@ -257,7 +257,7 @@ def _saved_sweep(folder: Path) -> dict[str, Any]:
 
 
 def of_models(folder: Path) -> dict[str, Reader]:
-    """The reader of a model's folder, with the files of the model in `folder`."""
+    """Return the reader of a model's folder, with the files of the model in `folder`."""
     files = {
         file.relative_to(folder).as_posix(): (
             json.loads(file.read_text())

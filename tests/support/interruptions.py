@@ -1,7 +1,7 @@
-"""Signals that surely come while a run works: a process sends one to itself when it calls a function for the n-th time.
+"""Signals that surely arrive during a run: a process sends itself one when it calls a function for the n-th time.
 
-So neither the speed of the machine nor chance decides what is interrupted. Functions are those of this package; the
-ones that a run calls are known from a run that was not interrupted (`counting`).
+So neither the machine's speed nor chance decides what is interrupted. The functions are those of this package; a run
+that is not interrupted (`counting`) shows which of them are called.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ import tltrain
 PACKAGE = str(Path(tltrain.__file__).parent) + os.sep
 CALLS, TEMPORARY = "calls.json", "temporary"
 Moment = tuple[str, int]
-"""A function (`file:name`), and which of its calls, from 1."""
+"""A function (`file:name`) and the number of the call, from 1."""
 
 
 def _watched(what: Callable[[str], None]) -> None:
-    """Have `what(function)` called at each call of a function of this package in the jobs of this process."""
+    """Call `what(function)` at each call of a function of this package in the jobs of this process."""
     from tltrain import __main__ as entry
 
     run_job = entry.run_job
@@ -49,14 +49,14 @@ def _watched(what: Callable[[str], None]) -> None:
 
 
 def alone() -> None:
-    """Make this process the leader of a session, with a folder for temporary files of its own."""
+    """Make this process the leader of a session, with its own folder for temporary files."""
     os.setsid()
     Path(TEMPORARY).mkdir(exist_ok=True)
     os.environ["TMPDIR"] = tempfile.tempdir = os.path.abspath(TEMPORARY)
 
 
 def counting() -> None:
-    """Leave how often a run called each function in the file `calls.json`."""
+    """Write to the file `calls.json` how often a run calls each function."""
     alone()
     calls: Counter[str] = Counter()
     _watched(lambda function: calls.update([function]))
@@ -74,7 +74,7 @@ def counting() -> None:
 
 
 def interrupting(moment: Moment, number: int = signal.SIGTERM) -> None:
-    """Send this process a signal at a moment, and leave the moment in the file `interrupted`."""
+    """Send this process a signal at a moment, and write the moment to the file `interrupted`."""
     alone()
     function, left = moment
 
@@ -90,12 +90,12 @@ def interrupting(moment: Moment, number: int = signal.SIGTERM) -> None:
 
 
 def interrupted(moment: Moment, number: int = signal.SIGTERM) -> Callable[[], None]:
-    """What a process is to call first, to be sent the signal."""
+    """Return the function that a process must call first to be sent the signal."""
     return partial(interrupting, moment, number)
 
 
 def moments(home: Path, count: int, name: str) -> list[Moment]:
-    """Random moments of the run that `counting` watched in `home`: any function as often as any other."""
+    """Return random moments of the run that `counting` watched in `home`; all functions are equally likely."""
     calls = json.loads((home / CALLS).read_text())
     rng = random.Random(f"interrupt {name}")
     functions = rng.sample(sorted(calls), min(count, len(calls)))
@@ -103,7 +103,7 @@ def moments(home: Path, count: int, name: str) -> list[Moment]:
 
 
 def processes_of(session: int) -> list[int]:
-    """Processes that are left of a session."""
+    """Return the remaining processes of a session."""
     found = []
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:

@@ -78,14 +78,14 @@ RECIPES: dict[str, tuple[str, ...]] = {
         "hydra.sweep.dir=run",
     ),
 }
-"""Recipes of commands, each run in its own folder with `run/` and `cache/` below it. Repeated, each continues."""
+"""Recipes of commands, each run in its own folder with `run/` and `cache/` below it. If repeated, each continues."""
 TIMES = (
     *("seconds", "seconds_generation", "seconds_scoring", "seconds_update", "tokens_per_second", "step_time"),
     *(f"seconds_{part}" for part in ("prefill", "reference", "policy", "critic", "backward", "optimizer")),
     *("train_runtime", "train_samples_per_second", "train_steps_per_second", "created", "stages", "cache", "folder"),
     *("samples_per_second", "peak_memory_bytes", "processor_seconds"),
 )
-"""Keys whose values are times, or tell what was built and what reused."""
+"""Keys whose values are times, or say what was built and what was reused."""
 
 
 def context() -> Any:
@@ -108,7 +108,7 @@ def start(home: Path, *words: str, before: Callable[[], None] | None = None) -> 
 
 
 def marking_steps(seconds: float = 0.0) -> None:
-    """Make each optimizer step write its number to the file `step`, and take this many seconds longer."""
+    """Make each optimizer step write its number to the file `step` and take this many seconds longer."""
     from transformers.trainer_callback import DefaultFlowCallback
 
     on_step_end, count = DefaultFlowCallback.on_step_end, 0
@@ -156,7 +156,7 @@ def steps(home: Path) -> int:
 
 @dataclass(frozen=True)
 class Whole:
-    """An uninterrupted run: its folder and output, and when (in s) it began, made each optimizer step, and ended."""
+    """An uninterrupted run: its folder and output, and when (in s) it started, made each optimizer step, and ended."""
 
     home: Path
     words: tuple[str, ...]
@@ -176,7 +176,7 @@ def whole(home: Path, recipe: str) -> Whole:
 
 
 def same(home: Path, uninterrupted: Path) -> list[str]:
-    """Return the names of results that differ between two runs of one command."""
+    """Return the names of the results that differ between two runs of one command."""
     left, right = contents(home), contents(uninterrupted)
     return sorted(name for name in left.keys() | right.keys() if left.get(name) != right.get(name))
 

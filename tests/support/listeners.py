@@ -1,4 +1,4 @@
-"""What processes listen on, as Linux's /proc says."""
+"""The sockets that processes listen on, from Linux's /proc."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LISTEN = "0A"
 
 
 def family(pid: int) -> set[int]:
-    """A process and all that it and they have started."""
+    """Return a process and all its descendants."""
     parents = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -25,7 +25,7 @@ def family(pid: int) -> set[int]:
 
 
 def listening(pids: Iterable[int]) -> set[str]:
-    """`address:port` of every TCP socket that one of the processes listens on."""
+    """Return `address:port` of every TCP socket that one of the processes listens on."""
     inodes = set()
     for pid in pids:
         with suppress(OSError):
@@ -42,7 +42,7 @@ def listening(pids: Iterable[int]) -> set[str]:
 
 
 def reachable(places: Iterable[str]) -> list[str]:
-    """Those of `listening` that another machine may reach."""
+    """Return those of `listening` that another machine may reach."""
     return sorted(
         place for place in places if not ipaddress.ip_address(place.rpartition(":")[0].strip("[]")).is_loopback
     )

@@ -1,4 +1,4 @@
-"""The rules of MAE that conf/mae/ holds."""
+"""The MAE rules in conf/mae/."""
 
 from __future__ import annotations
 

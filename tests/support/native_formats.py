@@ -24,7 +24,7 @@ def tool(name: str) -> Tool:
 
 
 TOOLS = tuple(map(tool, ("get_user", "get_users", "get_user_name", "get_use", "set_user", "finish")))
-"""Names that share beginnings, one of which begins with another."""
+"""Names with common beginnings; one of them is the beginning of another."""
 TWO_CALLS = Message(
     "assistant",
     "Both.",
@@ -46,7 +46,7 @@ PARALLEL = Trajectory(
 
 
 def second_left_out(trajectory: Trajectory = PARALLEL) -> Trajectory:
-    """The conversation whose second of two calls is not learned."""
+    """Return the conversation with the second of its two calls not learned."""
     messages = tuple(
         replace(m, calls=(m.calls[0], replace(m.calls[1], learn=False))) if len(m.calls) > 1 else m
         for m in trajectory.messages
@@ -55,7 +55,7 @@ def second_left_out(trajectory: Trajectory = PARALLEL) -> Trajectory:
 
 
 def talk(turns: int, thoughts: bool, calls: int = 1) -> Trajectory:
-    """A conversation of several user turns, each with calls, their answers, and words to the user."""
+    """Make a conversation of several user turns, each with calls, their answers, and words to the user."""
     messages: list[Message] = []
     for turn in range(turns):
         thought = f"Thought {turn}." if thoughts else ""
@@ -68,13 +68,13 @@ def talk(turns: int, thoughts: bool, calls: int = 1) -> Trajectory:
 
 @cache
 def encoder(name: str, vocabulary: int = 420) -> NativeEncoder:
-    """The encoder of a family. So few tokens leave names in several, which then share their first ones."""
+    """Return a family's encoder. With so few tokens, names take several, and share their first ones."""
     texts = [corpus_text(conversation(Call("finish", {"answer": "done"}))), json.dumps([t.name for t in TOOLS])]
     return native_encoder(byte_level_tokenizer(texts, vocabulary, name), name, {})
 
 
 def answer_in(own: NativeEncoder, sample: Sample, message: Message) -> Answer:
-    """An answer as the format writes it behind the sample's prompt, read back."""
+    """Return an answer, written by the format after the sample's prompt and read back."""
     messages, _ = messages_of(
         own.conversation_messages(replace(sample, messages=(*sample.messages, message))), "", sample.tools
     )
@@ -84,7 +84,7 @@ def answer_in(own: NativeEncoder, sample: Sample, message: Message) -> Answer:
 
 
 def context(layout: Layout, position: int) -> list[int]:
-    """The tokens that the hidden state at a position of a sample has read, its own included."""
+    """Return the tokens that the hidden state at a sample's position has read, including its own."""
     return [layout.input_ids[k] for k in range(position + 1) if position < layout.reach[k]]
 
 
@@ -104,11 +104,11 @@ MISTRAL = """
     {%- elif m.role == 'tool' %}{{- '[TOOL_RESULTS]' + m.content + '[/TOOL_RESULTS]' }}
     {%- endif %}
 {%- endfor %}"""
-"""Calls as Mistral's models write them; the tools stand before the last user message, so that turns are branches."""
+"""Calls as Mistral's models write them; the tools come before the last user message, so turns are branches."""
 
 
 def mistral_encoder() -> NativeEncoder:
-    """The encoder of a model that brings this template."""
+    """Return the encoder of a model with this template."""
     tokenizer = byte_level_tokenizer([], 300, "hermes")
     tokenizer.chat_template = MISTRAL
     return native_encoder(tokenizer, "native", {})

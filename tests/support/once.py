@@ -1,4 +1,4 @@
-"""Results made once per test run and read by all its workers."""
+"""Results that are made once per test run and read by all its workers."""
 
 from __future__ import annotations
 

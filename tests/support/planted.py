@@ -1,4 +1,4 @@
-"""A model that always says one fixed call, in the folder that a training would leave."""
+"""A model that always makes one fixed call, in a folder like that of a training run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VOCABULARY = 600
 
 
 def plant(folder: Path, family: str, items: list[Trajectory]) -> NativeEncoder:
-    """Write a model of a family that answers everything with `CALL`; returns the encoder of its training.
+    """Write a model of a family that answers everything with `CALL`; return its training encoder.
 
     Its tokenizer has a token for the whole text of the answer. The model has two states: that token follows every other
     token, and the end token follows it.

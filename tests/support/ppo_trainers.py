@@ -54,7 +54,7 @@ def trainer_of(
     on_samples: Callable = lambda step, judged: None,
     **args,
 ) -> PPOTrainer:
-    """Make PPO on copies of (policy, critic, reference), by default with an SGD step of 0.1 without clipping."""
+    """Make a PPO trainer on copies of (policy, critic, reference), by default with SGD steps of 0.1 and no clipping."""
     chosen = {
         "max_steps": 1,
         "per_device_train_batch_size": 2,

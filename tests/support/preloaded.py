@@ -4,7 +4,7 @@ import os
 import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed would search for accelerators
+os.environ.setdefault("DS_ACCELERATOR", "cpu")  # otherwise DeepSpeed would search for accelerators
 sys.modules.setdefault("wandb", None)  # type: ignore[arg-type]  # as `tltrain.tracking.prepared` does
 
 import deepspeed  # noqa: E402, F401

@@ -82,7 +82,7 @@ def process(command: list[str], folder: Path, **environment: str) -> subprocess.
 
 
 def probe(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line; its last line of output names the libraries that it loaded."""
+    """Run the command line so that its last line of output names the libraries that it loaded."""
     return process([sys.executable, "-c", PROBE, *words], folder)
 
 

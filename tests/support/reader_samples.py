@@ -139,7 +139,7 @@ RAW_WORK = {
         {"role": "assistant", "content": 'finish\n{"answer": "Rest."}'},
     ],
 }
-"""Four calls: one that a user answered, one with an error, one whose answer only mentions an error, the last."""
+"""Four calls: one answered by a user, one with an error, one whose answer only mentions an error, and the last."""
 WORK_TEXTS = [
     {"role": "system", "content": STUBS},
     {"role": "user", "content": "Advice on work?"},

@@ -1,4 +1,4 @@
-"""The library of hostile tools, this kernel's level of isolation, and processes that the tools leave."""
+"""The library of hostile tools, this kernel's level of isolation, and processes that the tools leave behind."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def running(text: str) -> list[str]:
 
 
 def gone(text: str) -> bool:
-    """Return whether no such process is left, now or very soon: the kernel ends them one by one."""
+    """Return whether no such process is left, now or very soon, as the kernel ends them one by one."""
     deadline = time.monotonic() + 3
     while left := running(text):
         if time.monotonic() > deadline:

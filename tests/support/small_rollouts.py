@@ -16,14 +16,14 @@ SIZES = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": 2048,
-    "initializer_range": 0.3,  # so that neither most likely tokens nor probabilities are all alike
+    "initializer_range": 0.3,  # so that most likely tokens and probabilities differ
 }
 PAD, NEVER = 1, 10**6
 """Padding, and an end token that no model produces."""
 
 
 def trees_of(byte_level, packing: str) -> list[PromptTree]:
-    """Make five prompts: three of one trajectory, two of the other."""
+    """Make five prompts: three from one trajectory, two from the other."""
     found = prompt_trees(
         [TRAJECTORY, OTHER],
         Encoder(byte_level),

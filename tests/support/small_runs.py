@@ -24,7 +24,7 @@ TRAINED = (
     "stage.args.max_steps=1",
     "stage.args.gradient_accumulation_steps=1",
 )
-"""A training in a native format, the one of tests/stages/test_native_formats.py, so that all share it."""
+"""A training run in a native format, the one in tests/stages/test_native_formats.py, so that all tests share it."""
 SHORT = ("stage.max_new_tokens=4", "stage.too_long_answer=keep")  # no golden call is that short
 FEW = ("data.size=12", "data.holdout=0.2", *SHORT, "stage.eval_size=3", "stage.args.max_steps=2")
 ALGORITHMS = {
@@ -47,7 +47,7 @@ def weights(ran: Ran) -> bytes:
 
 
 def last_line(ran: Ran) -> str:
-    """Return the error, and check that no traceback precedes it."""
+    """Return the error line, and check that no traceback precedes it."""
     assert "Traceback" not in ran.err
     return ran.err.splitlines()[-1]
 
@@ -55,7 +55,7 @@ def last_line(ran: Ran) -> str:
 def reward_letters(
     judge: reward_function.RewardFunction, sample, response: str, ended: bool = True
 ) -> reward_function.GradedResponse:
-    """Return 1 for a response that begins with a letter, else -1: random weights get both, -1 more often."""
+    """Return 1 for responses that begin with a letter, else -1: random weights produce both, -1 more often."""
     return reward_function.GradedResponse(
         sample, response, Grade(Outcome.CORRECT, ""), 1.0 if response[:1].isalpha() else -1.0
     )

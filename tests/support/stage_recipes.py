@@ -1,6 +1,6 @@
-"""A short run of every stage in the registry, and of what they do in several ways.
+"""A short run of every stage in the registry and of the stages' variants.
 
-A stage that is added later runs as `stage=NAME` with the sizes of all, until it has words of its own here.
+A new stage runs as `stage=NAME` with the common sizes until it has its own words here.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ WORDS: dict[str, tuple[str, ...]] = {
     "chat": (*SIZES, "stage.tools=tools.json", "stage.max_new_tokens=4"),
     "gate": (
         *(*SIZES, "stage.max_new_tokens=4", "stage.supervised.args.max_steps=1"),
-        *("stage.threshold=-100", "stage.certain=false"),  # passes whatever it finds
+        *("stage.threshold=-100", "stage.certain=false"),  # passes whatever the result
     ),
     "export": ("hydra.run.dir=run",),
 }
-"""The words of a stage, besides its name."""
+"""A stage's words, in addition to its name."""
 VARIANTS: dict[str, tuple[str, ...]] = {
     **{
         algorithm.name: (*GROUPS, f"stage.algorithm={algorithm.name}", "stage.args.per_device_train_batch_size=4")
@@ -57,13 +57,13 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 
 
 NAMES = (*config.STAGES, *VARIANTS)
-"""All stages of the registry, and the variants."""
+"""All stages in the registry, and the variants."""
 NOT_READ = re.compile(r"(\S+): (?:stage=\w+ reads no such key|nothing is asked with )")
 
 
 @cache
 def words_of(name: str) -> tuple[str, ...]:
-    """The command line of a stage or a variant, without the sizes of all that it does not read and would refuse."""
+    """Return the command line of a stage or variant, without common sizes that it does not read and would refuse."""
     own = VARIANTS.get(name, (f"stage={name}", *WORDS.get(name, SIZES)))
     given = {word.partition("=")[0] for word in own}
     words = [*(word for word in ALWAYS if word.partition("=")[0] not in given), *own]
@@ -73,12 +73,12 @@ def words_of(name: str) -> tuple[str, ...]:
 
 
 def in_process(name: str) -> list[str]:
-    """The same for the fixture `tltrain`, which says where a run and the base models lie."""
+    """Return the same for the fixture `tltrain`, which sets the folders of the run and the base models."""
     return [word for word in words_of(name) if not word.startswith(("hydra.run.dir=", "cache.dir="))]
 
 
 def prepare(home: Path) -> None:
-    """Put what some of these runs read into the folder that they run in."""
+    """Write the files that some of these runs read to the folder in which they run."""
     home.mkdir(parents=True, exist_ok=True)
     (home / "messages.json").write_text(json.dumps({**CHAT, "messages": CHAT["messages"][:-1]}))
     (home / "tools.json").write_text(json.dumps(CHAT["tools"]))

@@ -1,4 +1,4 @@
-"""Rows of the study with results that a test chooses, as the runner writes them."""
+"""Rows of the study as the runner writes them, with results that a test chooses."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def header(arm: str, seed: int, **more: Any) -> dict[str, Any]:
 
 
 def answers(name: str, levels: Sequence[int], template: int = 2) -> list[rows.Line]:
-    """Questions that reach as many of TS, PI, CF as `levels` says; each `template` of them share a task."""
+    """Make questions that reach as many of TS, PI, CF as `levels` says; each group of `template` shares a task."""
     return [
         {
             "set": name,
@@ -46,7 +46,7 @@ def answers(name: str, levels: Sequence[int], template: int = 2) -> list[rows.Li
 
 
 def conversations(valid: Sequence[int]) -> list[rows.Line]:
-    """Conversations of two calls, the second of which fails where there is no valid answer."""
+    """Make conversations of two calls; the second call fails if there is no valid answer."""
     return [
         {
             "set": "conversations",

@@ -82,7 +82,7 @@ def curve(seed: str, start: float, end: float, noise: float, steps: int = 160) -
 
 
 def job(mae: bool, pkt: bool, irm: bool, seed: int, sizes: dict[str, int], effect: float) -> Job:
-    """Make one job of the ablation; parts that two jobs share (a training, a data pass) are the same in both."""
+    """Make one job of the ablation; parts that two jobs share (a training run, a data pass) are the same in both."""
     rng = random.Random(f"{mae}{pkt}{irm}{seed}")
     skill = effect * (0.05 * mae + 0.15 * pkt + 0.35 * irm) + rng.gauss(0, 0.05)
     lines = [line(name, number, skill, rng) for name, size in sizes.items() for number in range(size)]
@@ -195,7 +195,7 @@ HOSTILE = (
 
 
 def hostile():
-    """Make a sweep in which everything that comes from outside is hostile, and one answer is 100 kB."""
+    """Make a sweep in which everything from outside is hostile and one answer has 100 kB."""
     made = sweep({"set": 12})
     rows = [replace(row, label=f"{row.label} {HOSTILE}") for row in made.rows]
     for row in rows:

@@ -1,4 +1,4 @@
-"""Values that leave the file `trap` in the current folder where something unpickles them."""
+"""Values that create the file `trap` in the current folder if something unpickles them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class Trap:
-    """Its pickle calls `Path.touch` when it is read."""
+    """Calls `Path.touch` when it is unpickled."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -17,5 +17,5 @@ class Trap:
 
 
 def trap(file: Path) -> bytes:
-    """A pickle that makes `file` when it is read."""
+    """Return a pickle that creates `file` when it is read."""
     return pickle.dumps(Trap(file), protocol=2)  # as torch writes them

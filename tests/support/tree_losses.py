@@ -1,4 +1,4 @@
-"""Losses and gradients of trees, and of each of their turns by itself."""
+"""Losses and gradients of trees, and of each of their turns separately."""
 
 from __future__ import annotations
 

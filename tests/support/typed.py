@@ -1,4 +1,4 @@
-"""The words of a test, put together from several of its parts, as a user would type them."""
+"""Combine the words of a test's parts as a user would type them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def last_of_each(words: Sequence[str]) -> list[str]:
-    """Of a key that several words give, the last of them: a command line may give each once."""
+    """Keep the last of several words with the same key: a command line may give each key once."""
     found: dict[str, str] = {}
     for word in words:
         key = word.lstrip("+").partition("=")[0] if "=" in word and word[0] not in "~-" else word
@@ -16,6 +16,6 @@ def last_of_each(words: Sequence[str]) -> list[str]:
 
 
 def settled(words: Sequence[str]) -> list[str]:
-    """The same, and without the sizes of random weights beside a folder, whose model has its own."""
+    """Return the same without the sizes of random weights if there is a folder, whose model has its own."""
     given = any(word.startswith("model.path=") and word != "model.path=null" for word in words)
     return [word for word in last_of_each(words) if not (given and word.startswith("model.random."))]

@@ -1,8 +1,8 @@
-"""Inputs as they lie around, kept outside of the checkout: what a reader or a benchmark makes of each, as one line.
+"""Inputs from the wild, kept outside the checkout: print in one line what a reader or a benchmark makes of each.
 
     TLTRAIN_CASES=FOLDER python -m tests.support.wild_inputs [READER]
 
-The folder has one folder for each input. Without the variable it is `../shared/cases` beside the checkout.
+The folder has one folder per input. The default is `../shared/cases` next to the checkout.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SUFFIXES = (".jsonl", ".json", ".gz", ".zst", ".parquet", ".arrow")
 
 
 def inputs() -> Iterator[tuple[str, Path]]:
-    """Yield the name and the path of each input of conversations; that of several shards is their folder."""
+    """Yield the name and path of each input of conversations; the path of several shards is their folder."""
     for folder in sorted(path for path in FOLDER.glob("*") if path.is_dir()):
         files = [file for file in sorted(folder.iterdir()) if file.suffix in SUFFIXES and file.stem != "answers"]
         if files:

@@ -1,4 +1,4 @@
-"""The real ablation in its own process, killed half-way and repeated: nothing is built twice."""
+"""The real ablation in a separate process, killed half-way and repeated: nothing is built twice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.paths import ROOT
 
 
 def entries(cache: Path) -> dict[str, str]:
-    """Return the name of each complete entry, and when it was built."""
+    """Return each complete entry's name and when it was built."""
     return {
         file.parent.name: json.loads(file.read_text())["created"] for file in (cache / "stages").glob("*/entry.json")
     }

@@ -1,4 +1,4 @@
-"""What determines a stage's result: every key, or a stated reason why not; code, versions, and files' content."""
+"""What determines a stage's result: every key, unless a reason is stated; code, versions, and the content of files."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ WORDS = {
 
 @pytest.fixture(autouse=True)
 def code(monkeypatch):
-    """Do not compute the code's digest for each key."""
+    """Avoid computing the code's digest for each key."""
     monkeypatch.setattr(cache_key.source_digest, "digest", lambda *given: "code")
 
 
 @cache
 def values(*words: str) -> dict[str, Any]:
-    """Return a whole configuration as plain values, which no test may change."""
+    """Return a whole configuration as plain values; no test may change them."""
     return redact.config(composed("tracking=none", *words))
 
 
@@ -68,7 +68,7 @@ def other(value: Any, kind: Any) -> Any:
 
 
 def keys(node: Any, schema: type | None, where: str) -> Iterator[tuple[str, Any]]:
-    """Yield each key of a schema (or of the configuration without one), with a value that it does not have."""
+    """Yield each key of a schema (or of the configuration, if there is none) with a value different from its own."""
     kinds = get_type_hints(schema) if is_dataclass(schema) else {}
     known = config.keys_of(schema) if is_dataclass(schema) else {}
     for name in dict.fromkeys([*kinds, *(node or {})]):
@@ -107,7 +107,7 @@ def test_every_key_changes_the_fingerprint_or_has_a_stated_reason(stage):
     wrong, asked = [], set()
     for name, value in every_key(before):
         asked.add(name)
-        if name == "stage.name":  # another stage has other keys
+        if name == "stage.name":  # another stage has different keys
             continue
         changed = fingerprints.fingerprint(cache_key.key(put(before, name, value))) != fingerprint
         if changed == (cache_key.exemption_reason(before, name) is not None):

@@ -140,7 +140,7 @@ def test_the_report_stage_gathers_folders_of_jobs(sweep, tltrain, made, written,
     assert "no job folder" in tltrain("stage=report", f"report.path={tmp_path / 'cache'}", status=1).err
     assert "report.path=" in tltrain("stage=report", status=1).err
     wrong = tltrain("stage=report", f"report.path={tmp_path / 'sweep'}", "report.baseline=nobody", status=1)
-    assert "report.baseline=nobody: there is no such row; there are: standard SFT" in wrong.err
+    assert "report.baseline=nobody: no row has this label; expected one of: standard SFT" in wrong.err
 
 
 @pytest.mark.slow
@@ -177,7 +177,7 @@ def test_jobs_run_at_once_in_processes_of_joblib(sweep, written, tmp_path):
 
 
 def test_the_configurations_of_jobs_that_have_ended_are_let_go(tltrain, tmp_path, monkeypatch):
-    """Hydra's launcher keeps the returns of all jobs until the sweep ends."""
+    """Hydra's launcher keeps all jobs' return values until the sweep ends."""
     launcher = Plugins.instance().class_name_to_class["hydra._internal.core_plugins.basic_launcher.BasicLauncher"]
     launch, returned = launcher.launch, []
 

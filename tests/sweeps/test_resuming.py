@@ -1,4 +1,4 @@
-"""stage.resume=true resumes a run of the same configuration, and reports a difference."""
+"""stage.resume=true resumes a run of the same configuration and reports any difference."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_finished_run_of_another_configuration_does_not_pass_for_this_one(tltr
 
 
 def test_a_finished_run_gets_the_picture_that_it_lacks(tltrain, stopped):
-    """A signal may come after the metrics are written and before the picture is drawn."""
+    """A signal may arrive after the metrics are written and before the picture is drawn."""
     train = {"turns": 3, "train_runtime": 1.0, "train_loss": 1.5}
     runs.write_json(stopped / "metrics.json", {"train": train, "held_out": {}})
     (stopped / "history.jsonl").write_text('{"step": 1, "loss": 1.5}\n')

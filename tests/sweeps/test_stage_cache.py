@@ -104,7 +104,7 @@ def test_an_altered_entry_is_never_used(cache, alter):
 
 
 def test_content_is_read_where_size_and_time_tell_nothing(cache, monkeypatch):
-    """After a disk error, or in a copy that keeps times."""
+    """This happens after a disk error, or in a copy that keeps times."""
     build = Builder()
     weights = cache.get("pkt", {}, build).folder / "model" / "weights"
     before = weights.stat()
@@ -238,7 +238,7 @@ def test_a_builder_that_was_killed_is_replaced(cache, tmp_path):
 
 
 def unfinished(cache: StageCache) -> Path:
-    """Make an unfinished entry, as a stopped builder leaves it."""
+    """Make an unfinished entry, as left by a stopped builder."""
 
     def stopped(folder: Path) -> dict:
         (folder / "half").write_text("x")

@@ -80,7 +80,7 @@ def test_tasks_are_those_of_which_single_turns_are_asked():
 
 
 def test_the_environment_is_one():
-    made: Environment = environment.make(settings())()
+    made: Environment = environment.ToolworldTasks(settings()).environment()
     turn = made.reset(TASKS[0])
     assert [tool.name for tool in turn.tools[-2:]] == ["ask_to_user", "finish"]
     assert made.outcome()["success"] is False  # there is no answer

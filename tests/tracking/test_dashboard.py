@@ -1,4 +1,4 @@
-"""The dashboard's specification, made without a server from panels of logged metrics."""
+"""The dashboard's specification, made from panels of logged metrics without a server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read back offline runs of wandb: places, metrics under their names, tables, lineage."""
+"""Read back wandb's offline runs: folders, metrics under their names, tables, lineage."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ASKED = ("stage.max_new_tokens=4",)
 
 @pytest.fixture(scope="module")
 def ran(once, models_cache) -> dict[str, Ran]:
-    """mae -> pkt -> irm -> eval, each from the previous one's output."""
+    """Runs of mae -> pkt -> irm -> eval, each from the previous one's output."""
     return once("tracked chain", partial(chain, models_cache))
 
 
@@ -278,7 +278,7 @@ def test_jobs_of_a_sweep_are_a_group_in_one_tree_that_one_line_uploads(tltrain, 
     assert not list(sweep.glob("*/wandb"))
     assert sync_lines(ran) == [f"wandb sync '{sweep / 'wandb'}'"]
 
-    # The same jobs again, as after an interruption: they continue their runs.
+    # The same jobs again, as after an interruption, continue their runs.
     assert sync_lines(tltrain(*words)) == sync_lines(ran)
     again = read_all(sweep)
     assert [one.run["run_id"] for one in again] == 2 * [run["run_id"] for run in found]
@@ -296,7 +296,7 @@ def test_a_resumed_run_is_one_run(tltrain, tmp_path):
     words = ["stage=pkt", *SMALL, *FEW, "data.size=4", "tracking=wandb", "stage.keep_checkpoints=true"]
     folder = tmp_path / "run"
     tltrain(*words, "stage.args.save_steps=1", folder=folder)
-    (folder / "metrics.json").unlink()  # as if it had been stopped at its end
+    (folder / "metrics.json").unlink()  # as if it had been stopped just before its end
     tltrain(*words, "stage.args.save_steps=1", "stage.resume=true", folder=folder)
     first, resumed = read_all(folder)
     assert first.run["run_id"] == resumed.run["run_id"]

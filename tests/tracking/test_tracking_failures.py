@@ -1,4 +1,4 @@
-"""A tracker must never stop a job, and no secret may be in anything that a run leaves."""
+"""A tracker never stops a job, and nothing that a run writes contains a secret."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.typed import last_of_each
 from tltrain.runtime import redact
 
 KEY = "0123456789abcdef0123456789abcdef01234567"  # as long as wandb requires
-NOWHERE = "http://127.0.0.1:9"  # the port of `discard`, on which nothing listens
+NOWHERE = "http://127.0.0.1:9"  # the `discard` port, on which nothing listens
 
 
 def mae(folder: Path, *words: str, **environment: str):
@@ -64,7 +64,7 @@ def test_without_a_key_a_job_is_tracked_offline_and_asks_nothing(tmp_path):
 
 
 class NotWandb(http.server.BaseHTTPRequestHandler):
-    """A server that answers everything, with nothing that wandb could use."""
+    """A server that answers everything with content that wandb cannot use."""
 
     def do_GET(self):
         self.send_response(200)
@@ -118,7 +118,7 @@ def test_a_tracker_that_breaks_is_warned_of_once_and_the_job_goes_on(tltrain, mo
     ran = tltrain(*words, "tracking=wandb")
     assert len(calls) == times
     assert ran.err.count("tracking: ") == 1
-    assert "tracking: RuntimeError: the disk is full; the job goes on\n" in ran.err
+    assert "tracking: RuntimeError: the disk is full; the job continues\n" in ran.err
     assert ran.metrics
     if words is TRAINING:
         assert (ran.folder / "model" / "model.safetensors").is_file() and len(ran.lines("history.jsonl")) >= 2
@@ -129,7 +129,7 @@ def test_a_tracker_that_cannot_begin_is_warned_of_and_the_job_goes_on(tltrain, m
 
     monkeypatch.setattr(wandb, "init", lambda **settings: 1 / 0)
     ran = tltrain("stage=mae", "data.size=3", "tracking=wandb")
-    assert about_tracking(ran.err) == ["tracking: ZeroDivisionError: division by zero; the job goes on"]
+    assert about_tracking(ran.err) == ["tracking: ZeroDivisionError: division by zero; the job continues"]
     assert ran.metrics["trajectories"] == 3
 
 
@@ -163,12 +163,12 @@ def holding(folder: Path, *secrets: str) -> list[str]:
 
 def test_no_secret_reaches_any_file_of_a_run(tmp_path):
     words = [
-        "tracking.mode=online",  # where wandb reads its key
+        "tracking.mode=online",  # so that wandb reads its key
         "tracking.tags=['${oc.env:HF_TOKEN}']",
         f"tracking.group=from-{SECRETS['OPENAI_API_KEY']}",  # a shell's $OPENAI_API_KEY
         "cache.dir='c/${oc.env:DATABASE_PASSWORD}'",
         "+hydra.job.env_set.CORPORATE_API_KEY='typed/marker+1234'",
-        "tracking.entity='https://me:typed%2Fmarker-2@host'",  # no name, nothing that the environment knows
+        "tracking.entity='https://me:typed%2Fmarker-2@host'",  # neither a secret's name nor a known value
     ]
     ran = mae(tmp_path, *words, WANDB_BASE_URL=NOWHERE, **SECRETS)
     assert ran.returncode == 0, ran.stderr

@@ -1,4 +1,4 @@
-"""Where wandb's runs lie: what is there to upload, and which run a job continues."""
+"""Where wandb's runs are stored: what there is to upload, and which run a job continues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Filters of pages: what they offer, and in a browser what they show, without script and with the keyboard alone."""
+"""Filters of pages: what they offer, and what they show in a browser, without script and with only the keyboard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Common to all pages: safe text, a security policy, and light and dark colours."""
+"""What all pages share: safe text, a security policy, and light and dark colours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of stage=inspect: every mark is explained and shown, all text is escaped, nothing is loaded or run."""
+"""The page of stage=inspect explains and shows every mark, escapes all text, and loads and runs nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EVIL = (
 
 
 class Reader(HTMLParser):
-    """Reads what a browser would see: elements with attributes and texts; checks that all are closed."""
+    """Reads what a browser would see: elements with attributes and texts. Checks that all elements are closed."""
 
     def __init__(self, source: str) -> None:
         super().__init__()

@@ -70,4 +70,4 @@ def test_the_costs_of_what_needs_data_that_is_not_there_are_left_out_and_that_is
     )
     names = [line.split("|")[1].strip() for line in ran.stdout.splitlines()[2:]]
     assert ran.returncode == 0 and names[0] == "`ablation model=tiny`" and "`robustness`" not in names
-    assert len(names) == 5 and "is not there: robustness, rotbench_ablation\n" in ran.stderr
+    assert len(names) == 5 and "is missing: robustness, rotbench_ablation\n" in ran.stderr

@@ -1,4 +1,4 @@
-"""The page of conversations: escaped, complete, with nothing to load or run."""
+"""The page of conversations is escaped and complete, and loads and runs nothing."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Charts of the report as inline SVG: drawn by matplotlib, coloured by the page's style sheet.
 
-We use matplotlib instead of a JavaScript charting library: it is already a dependency, a chart takes 5 to 20 kB instead
-of megabytes of library, needs no script and no `eval`, and prints. The style sheet does what a reader wants of a chart
-(highlight a row, switch between light and dark): every line carries its row's number (`data-series`) and every colour
-is a variable of the style sheet. Text stays text, so that it scales, can be searched and can be read aloud.
+We use matplotlib instead of a JavaScript charting library: it is already a dependency, and a chart takes 5 to 20 kB
+instead of megabytes of library, needs no script and no `eval`, and can be printed. The style sheet does what a reader
+wants from a chart (highlight a row, switch between light and dark): every line has its row's number (`data-series`),
+and every colour is a variable of the style sheet. Text stays text, so it scales and can be searched and read aloud.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ HATCHES = (
     "--",
     "\\\\",
 )
-"""Lines only: each dot of a pattern costs 400 bytes."""
+"""Only line patterns: each dot of a pattern costs 400 bytes."""
 SIZE = (400, 240)  # user units; text of size 12 stays readable on a phone, which is 320 pixels wide
 FONT = 12
 
@@ -81,7 +81,7 @@ STYLE: dict[RcKeyType, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Points of one line, the band around it, and the number of the row that it shows."""
+    """One line's points, the band around it, and the number of the row that it shows."""
 
     series: int
     x: Sequence[float]
@@ -183,7 +183,7 @@ def bar_chart(
 
 @contextmanager
 def _drawing(size: tuple[int, int]) -> Iterator[tuple[Figure, Axes]]:
-    """Yield a figure of `size` user units; it is not pyplot's, so nothing has to be closed."""
+    """Yield a figure of `size` user units. It does not belong to pyplot, so it need not be closed."""
     width, height = size
     log = logging.getLogger("matplotlib.font_manager")
     level = log.level
@@ -203,7 +203,7 @@ def _clean(label: str, limit: int = 34) -> str:
 
 
 def _svg(figure: Figure, name: str, title: str) -> str:
-    """Return the figure as an SVG element with unique ids (a page holds several) and with variables as colours."""
+    """Return the figure as an SVG element with unique ids (a page has several) and with variables as colours."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = buffer.getvalue()

@@ -17,7 +17,7 @@ from tltrain.views import tables
 
 
 def markdown(sweep: Sweep, numbers: Numbers) -> str:
-    """Render the report in Markdown: finding, tables of results, errors and costs, failed jobs, how to run it again."""
+    """Render the report in Markdown: finding, tables of results, errors and costs, failed jobs, command to rerun it."""
     parts = [
         f"# {_line(sweep.name)}\n",
         _line(finding(sweep, numbers)) + "\n",
@@ -102,9 +102,9 @@ _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?|[-+]?(inf|nan)")
 
 
 def spreadsheet_cell(value: object) -> object:
-    """A cell that a spreadsheet does not compute: text that begins as a formula does gets an apostrophe before it.
+    """Return a cell that a spreadsheet does not compute: text that begins like a formula gets a leading apostrophe.
 
-    Numbers stay as they are, so that other programs read them. The characters are those that OWASP names for CSV
+    Numbers are unchanged, so other programs can read them. The characters are those that OWASP lists for CSV
     injection.
     """
     if not isinstance(value, str):

@@ -18,7 +18,7 @@ from tltrain.report.sweep import Row, Sweep
 from tltrain.report.wording import interval, listed, set_name, signed
 from tltrain.runtime.durations import duration
 
-POINTS = 40  # of a curve at most; with more steps, each point is a mean of several
+POINTS = 40  # maximum points of a curve; with more steps, each point is a mean over several
 TABLE_POINTS = 12
 CURVES = {
     "train/loss": ("Training loss", "nats per target token"),
@@ -74,11 +74,11 @@ def _curve(sweep: Sweep, name: str) -> Chart | None:
     slug = name.replace("/", "-")
     labels = {rows[0]: listed(sweep.rows[row].label for row in rows) for rows in shared.values()}
     width = max(found[4] for found in means.values())
-    note = [f"each point the mean of {width} steps"] if width > 1 else []
+    note = [f"each point is the mean of {width} steps"] if width > 1 else []
     if any(len(row.finished) > 1 for row in sweep.rows):
-        note.append("line: mean over seeds, band: from the lowest seed to the highest")
+        note.append("line: mean over seeds; band: lowest to highest seed")
     if any(len(rows) > 1 for rows in shared.values()):
-        note.append("rows that share a training share a line")
+        note.append("rows that share a training run share a line")
     table = _curve_table(slug, title, means, labels)
     svg = charts.line_chart(
         slug, f"{title} over optimizer steps; the numbers are in the table below", lines, "optimizer step", unit
@@ -126,7 +126,7 @@ def key(series: int, label: str) -> Key:
 
 
 def differences(sweep: Sweep, numbers: Numbers) -> list[Chart]:
-    """Chart for each set every row's difference to the baseline at the set's main level, with intervals."""
+    """For each set, chart every row's difference to the baseline at the set's main level, with intervals."""
     found = []
     for name in numbers.sets:
         level = METRICS[numbers.main(name)]
@@ -221,7 +221,7 @@ STAGE_SHADES = {"data": 9, "mae": 4, "sft": 3, "pkt": 5, "irm": 7, "eval": 8}
 
 
 def cost_bars(sweep: Sweep) -> Chart | None:
-    """Chart the time of each row's stages over its seeds: time spent, and as an outline the time the cache saved."""
+    """Chart the time of each row's stages over its seeds: the time spent and, outlined, the time the cache saved."""
     rows = [row for row in sweep.rows if any(job.stages for job in row.seeds)]
     if not rows:
         return None
@@ -256,5 +256,5 @@ def cost_bars(sweep: Sweep) -> Chart | None:
             for i, row in enumerate(rows)
         ],
     )
-    note = "All seeds of a row together. Outlined: what another row had built already"
+    note = "All seeds of a row together. Outlined: time of stages that another row had already built"
     return Chart("cost", "Time by row", note, svg, table, shades=list(zip(shades, names, strict=True)))

@@ -1,7 +1,7 @@
 """Read the jobs of a multirun into one `Sweep`.
 
-A job's folder has Hydra's `.hydra/config.yaml` and `overrides.yaml` from the start, and `metrics.json` if it succeeded,
-else `error.txt`. Jobs that differ only in the seed form one row.
+A job's folder has Hydra's `.hydra/config.yaml` and `overrides.yaml` from the start, and `metrics.json` if the job
+succeeded, else `error.txt`. Jobs that differ only in the seed form one row.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ CURVES = {
     "model_pkt": {"train/loss": "loss", "train/key_token_loss": "key_token_loss"},
     "model_irm": {"irm/reward": "reward", "irm/kl": "kl"},
 }
-"""Folder of a job -> the curves in its history, under the names that dashboards use too."""
+"""Folder of a job -> the curves in its history, under the same names as on dashboards."""
 
 
 @dataclass(frozen=True)
 class JobFolder:
-    """A job's folder with the stage of its configuration, its seed, and its own overrides."""
+    """A job's folder with its configured stage, its seed, and its overrides."""
 
     folder: Path
     stage: Mapping[str, Any]
@@ -58,7 +58,7 @@ def gather(folders: Sequence[Path], name: str, command: str, baseline: str | Non
         baseline: the label of the row to compare the others with; None: standard SFT, if there is such a row.
 
     Raises:
-        TltrainError: there is no job in the folders, or no row with that label.
+        TltrainError: the folders have no job, or no row has that label.
     """
     jobs = [_found(folder) for folder in folders if (folder / ".hydra" / "config.yaml").is_file()]
     if not jobs:
@@ -71,7 +71,7 @@ def gather(folders: Sequence[Path], name: str, command: str, baseline: str | Non
         row = rows.setdefault(label, Row(label, {_short(axis): value for axis, value in own.items()}, []))
         row.seeds.append(read_job(job.folder, job.seed))
     if baseline is not None and baseline not in rows:
-        raise TltrainError(f"report.baseline={baseline}: there is no such row; there are: {', '.join(rows)}")
+        raise TltrainError(f"report.baseline={baseline}: no row has this label; expected one of: {', '.join(rows)}")
     costs = [cost for row in rows.values() for job in row.seeds for cost in job.stages]
     return Sweep(
         name=name,
@@ -93,7 +93,7 @@ def gather(folders: Sequence[Path], name: str, command: str, baseline: str | Non
 
 
 def job_folders(path: Path) -> list[Path]:
-    """Return the job folders in a sweep's folder, in order; a job's folder contains itself.
+    """Return the job folders in a sweep's folder, in order; a job's folder counts as containing itself.
 
     Raises:
         TltrainError: the folder does not exist.
@@ -108,7 +108,7 @@ def job_folders(path: Path) -> list[Path]:
 
 def read_job(folder: Path, seed: int) -> Job:
     """Read a job's results, or its error if it failed or its results cannot be read."""
-    if (folder / "error.txt").is_file():  # first: a refused job leaves the metrics of the run before it
+    if (folder / "error.txt").is_file():  # checked first: a refused job keeps the metrics of an earlier run
         return Job(seed, str(folder), _error(folder))
     if not (folder / "metrics.json").is_file():
         return Job(seed, str(folder), "stopped before it finished")
@@ -119,7 +119,7 @@ def read_job(folder: Path, seed: int) -> Job:
 
 
 def _finished(folder: Path, seed: int) -> Job:
-    """What a job left that ended well. Raises TltrainError where a file of it is not as a run writes it."""
+    """Read a successful job. Raises TltrainError if one of its files is not as a run writes it."""
     metrics = _metrics(folder)
     evaluations = sorted(folder.glob("eval_*")) or [folder]
     for place in evaluations:
@@ -165,7 +165,7 @@ def _found(folder: Path) -> JobFolder:
 
 
 def _yaml(file: Path, kind: type[T]) -> T:
-    """Read a YAML file that holds a value of type `kind`, or nothing. Raises TltrainError."""
+    """Read a YAML file that has a value of type `kind` or is empty. Raises TltrainError."""
     try:
         found = yaml_files.read(file)
     except (OSError, ValueError) as error:
@@ -176,7 +176,7 @@ def _yaml(file: Path, kind: type[T]) -> T:
 
 
 def _config(folder: Path) -> str:
-    """Return a job's configuration; secrets that an earlier version left in it are masked."""
+    """Return a job's configuration, with any secrets that an earlier version left in it masked."""
     text = (folder / ".hydra" / "config.yaml").read_text(encoding="utf-8")
     plain = yaml_files.parse(text)
     masked = redact.container(plain)
@@ -184,7 +184,7 @@ def _config(folder: Path) -> str:
 
 
 def _axes(jobs: Sequence[JobFolder]) -> list[str]:
-    """Return the keys in which jobs differ other than the seed; all three switches if any of them differs."""
+    """Return the keys, other than the seed, in which jobs differ; all three switches if any of them differs."""
     keys = dict.fromkeys(key for job in jobs for key in job.overrides)
     axes = [key for key in keys if key != "seed" and len({job.overrides.get(key) for job in jobs}) > 1]
     switches = [f"stage.{name}" for name in SWITCHES]
@@ -194,11 +194,11 @@ def _axes(jobs: Sequence[JobFolder]) -> list[str]:
 
 
 def _value(job: JobFolder, axis: str) -> Any:
-    """Return the job's value of an axis; of a switch the composed one, since one switch may follow another."""
+    """Return the job's value of an axis; for a switch the composed value, since one switch may depend on another."""
     if axis.removeprefix("stage.") in SWITCHES:
         return bool(OmegaConf.select(OmegaConf.create({"stage": _stage(job)}), axis))
     text = job.overrides.get(axis)
-    with suppress(ValueError):  # a date that there is not, a glob's *
+    with suppress(ValueError):  # a date that does not exist, or the * of a glob
         value = None if text is None else yaml_files.parse(text)
         return value if isinstance(value, str | int | float | bool | None) else text
     return text
@@ -227,7 +227,7 @@ def _label(axes: Mapping[str, Any]) -> str:
 
 
 def _place(row: Row) -> tuple[int, list[bool]]:
-    """Sort key of a row in the paper's ablation: the number of its ideas, then MAE before PKT before IRM."""
+    """Return a row's sort key in the paper's ablation: its number of ideas, then MAE before PKT before IRM."""
     on = [bool(row.axes[name]) for name in SWITCHES]
     return sum(on), [not one for one in on]
 
@@ -239,7 +239,7 @@ def _error(folder: Path) -> str:
 
 
 def _metrics(folder: Path) -> dict[str, Any]:
-    """`metrics.json` of a job or an evaluation. Raises TltrainError."""
+    """Read `metrics.json` of a job or an evaluation. Raises TltrainError."""
     file = folder / "metrics.json"
     try:
         return json_files.read_object(file)

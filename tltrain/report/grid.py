@@ -38,7 +38,7 @@ class Cell:
         shade: -1 (much worse) to 1 (much better) than the baseline; None: not shaded.
         strong: whether the difference is significant.
         bar: length of a bar behind the text, 0 to 1.
-        span: number of columns it takes.
+        span: number of columns that the cell spans.
         kind: its style: "tick", "failed", "paper", "words".
     """
 
@@ -64,7 +64,7 @@ class Table:
 
 
 def plain(name: str, caption: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], words: int = 1) -> Table:
-    """Make a table whose first `words` columns hold words and whose other columns hold numbers."""
+    """Make a table whose first `words` columns are words and whose other columns are numbers."""
     heads = [Column(label, numeric=number >= words) for number, label in enumerate(columns)]
     return Table(name, caption, heads, [list(row) for row in rows])
 
@@ -79,7 +79,7 @@ def number(value: float | None, digits: int = 1) -> Cell:
 
 
 def ablation(sweep: Sweep, numbers: Numbers) -> Table:
-    """Return the paper's table: the axes, then the levels of each benchmark, ours next to the paper's."""
+    """Return a table like the paper's: the axes, then the levels of each benchmark, ours next to the paper's."""
     on_or_off, others = switches(sweep), [axis for axis in other_axes(sweep) if axis != "seed"]
     columns = [Column("Row", numeric=False)]
     columns += [Column(axis.upper() if len(axis) <= 4 else axis, kind="tick") for axis in on_or_off]
@@ -244,7 +244,7 @@ def paper_table() -> Table | None:
 
 
 def published(numbers: Numbers) -> list[Table]:
-    """Return all published rows for those sets of this sweep that have as many samples as the paper's."""
+    """Return all published rows for the sets in this sweep that have as many samples as the paper's."""
     return [
         plain(
             f"published-{name}",
@@ -261,7 +261,7 @@ def published(numbers: Numbers) -> list[Table]:
 
 
 def errors(sweep: Sweep, name: str) -> Table | None:
-    """Tabulate calls by kind of error, in percent of a row's calls over its seeds, without kinds that never occur."""
+    """Tabulate calls by kind of error, in percent of a row's calls over its seeds, except kinds that never occur."""
     counts = [num.error_kinds(row, name) for row in sweep.rows]
     kinds = list(dict.fromkeys(kind for one in counts for kind, calls in one.items() if calls))
     order = [kind.name for kind in fields(RewardTable)]

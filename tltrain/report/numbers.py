@@ -26,7 +26,7 @@ Sample = tuple[Identity, int]
 """A sample of a set, as `by_sample` numbers it."""
 
 MAIN = ("cf", "va", "ts")
-"""The main level of a set, by which the sweep is judged, is the first of these that it has."""
+"""A set's main level, by which the sweep is judged, is the first of these that the set has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def derive(sweep: Sweep, seed: int = 0) -> Numbers:
 
 
 def sets(sweep: Sweep) -> dict[str, list[str]]:
-    """Return each set's levels, in order of appearance: those with a metric `SET/LEVEL`."""
+    """Return each set's levels, those with a metric `SET/LEVEL`, in order of appearance."""
     found: dict[str, set[str]] = {}
     for row in sweep.rows:
         for job in row.finished:
@@ -104,7 +104,7 @@ def answered(job: Job, name: str) -> dict[Sample, Prediction]:
 
 
 def percent(job: Job, name: str, level: str) -> float | None:
-    """Return one number of one job: from its predictions, which comparisons use, else from its metrics."""
+    """Return one number of one job: from its predictions, which comparisons use, or else from its metrics."""
     values = outcomes(job, name, level)
     if values:
         return sum(values.values()) / len(values)
@@ -156,7 +156,7 @@ def corrected(family: Mapping[T, Difference]) -> dict[T, Difference]:
 
 
 def pairs_of(ours: Mapping[int, Mapping], theirs: Mapping[int, Mapping]) -> SeedPairs[Sample] | None:
-    """Pair the samples that both have, given seed -> sample -> result of each; None if they share none."""
+    """Pair the samples that both rows have, given each row's seed -> sample -> result; None if they share none."""
     found: SeedPairs[Sample] = SeedPairs()
     for seed in sorted(ours.keys() & theirs.keys()):
         samples = tuple(sample for sample in theirs[seed] if sample in ours[seed])
@@ -172,7 +172,7 @@ def pairs_of(ours: Mapping[int, Mapping], theirs: Mapping[int, Mapping]) -> Seed
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """A sample that one of two rows gets right at a level and the other wrong; `gained`: b gets it right."""
+    """A sample that one of two jobs gets right at a level and the other wrong; `gained`: job b gets it right."""
 
     name: str
     id: str
@@ -182,9 +182,9 @@ class Flip:
 
 
 def flips(a: Job, b: Job, level: str = "cf") -> list[Flip]:
-    """Return the samples on which two jobs differ at a level, in the order of `a`; both must have answered them.
+    """Return the samples that both jobs answered and on which they differ at a level, in the order of `a`.
 
-    A level that is reached in part, of several golden calls, is not reached.
+    A level that only some of several golden calls reach counts as not reached.
     """
     theirs = by_sample(b.predictions)
     pairs = ((ours, theirs[sample]) for sample, ours in by_sample(a.predictions).items() if sample in theirs)

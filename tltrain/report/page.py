@@ -28,10 +28,10 @@ from tltrain.views import html_page
 
 ASSETS = Path(__file__).parent / "assets"
 STATIC_CARDS = 20  # flips shown in the page without JavaScript
-FIRST_CARDS = 5  # of them unfolded; page.js shows as many at first
-TALL = 40  # rows of a table above which it scrolls by itself
+FIRST_CARDS = 5  # how many of them are unfolded; page.js first shows this many too
+TALL = 40  # a table with more rows scrolls by itself
 HATCH_NAMES = {"": "none", "//": "slash", "\\\\": "back", "||": "bars", "--": "lines", "xx": "cross"}
-CONFIG = 200_000  # most characters of the configuration shown
+CONFIG = 200_000  # maximum characters shown of the configuration
 
 
 def render(sweep: Sweep, numbers: Numbers) -> str:
@@ -118,7 +118,7 @@ def cache_words(sweep: Sweep) -> str:
     """Describe what the cache saved."""
     built, reused, saved = (sweep.cache.get(key) for key in ("built", "reused", "seconds_saved"))
     if built is None or reused is None:
-        return "Nothing is recorded about the cache."
+        return "The sweep has no record of the cache."
     words = f"{plural(int(built), 'stage')} built, {int(reused)} taken from the cache"
     return words + (f", which saved {duration(saved)}." if saved else ".")
 
@@ -206,7 +206,7 @@ def _card(flip: num.Flip, level: str) -> dict[str, Any]:
 
 
 def embedded(value: Any) -> str:
-    """Encode JSON for a script element: no `<` can end the element, and no character is a line end to JavaScript."""
+    """Encode JSON for a script element: no `<` can close it, and JavaScript sees no character as a line end."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -217,7 +217,7 @@ def embedded(value: Any) -> str:
 
 
 def extent(table: Table) -> str:
-    """Say how large a table is and what its groups of columns are, since a wide one goes on out of sight."""
+    """State a table's size and its groups of columns, since a wide table continues out of sight."""
     size = f"{plural(len(table.rows), 'row')}, {plural(len(table.columns), 'column')}"
     groups = [label.removesuffix(", %") for label, _ in table.groups if label]
     return f"{size}: {', '.join(groups)}" if groups else size

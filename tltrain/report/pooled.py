@@ -1,6 +1,6 @@
 """One number per row: the mean of TS, PI and CF over all single-turn sets, on questions that no row was trained on.
 
-A sample's result is the mean of its three levels, a set's the mean over its samples, and the row's the mean over sets,
+A sample's result is the mean of its three levels, a set's the mean over its samples, and a row's the mean over sets,
 weighted equally. A question that any row was trained on is left out for all rows. Differences to the baseline have the
 interval and p-value of `intervals.difference_over_seeds`, with samples resampled within their sets, and Holm's
 correction over rows.

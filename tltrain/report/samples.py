@@ -1,6 +1,6 @@
 """Select the samples that flip between rows and make them small enough to embed in the page.
 
-A reader can choose any two rows, so the page carries every sample on which any two rows differ at any level. Each text
+A reader can choose any two rows, so the page includes every sample on which any two rows differ at any level. Each text
 is stored once and cut to a length that still shows a whole call. If the page would become too large, samples are left
 out evenly over the sets, and the page states how many.
 """
@@ -20,9 +20,9 @@ from tltrain.report.numbers import Sample
 from tltrain.report.sweep import Sweep
 from tltrain.trajectory import Call
 
-TEXT = 800  # most characters of an answer, a question or a golden call
-GOLDENS = 4  # most accepted calls shown for a sample
-BUDGET = 900_000  # most characters of all samples together
+TEXT = 800  # maximum characters of an answer, a question or a golden call
+GOLDENS = 4  # maximum number of accepted calls shown for a sample
+BUDGET = 900_000  # maximum characters of all samples together
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Texts:
 
 
 def cut(text: str, limit: int = TEXT) -> str:
-    """Return `text`, shortened to `limit` characters and the number of missing ones if it is longer."""
+    """Return `text`; if it is too long, its first `limit` characters and the number of missing ones."""
     return text if len(text) <= limit else f"{text[:limit]} … [{len(text) - limit:,} characters more]"
 
 
@@ -58,9 +58,9 @@ Answers = dict[tuple[int, int], dict[Sample, Prediction]]  # (row, seed) -> samp
 def flipping_samples(sweep: Sweep) -> dict[str, Any]:
     """Return the data of the page's script: `texts`, `samples` and, for each row and seed, `answers`.
 
-    A sample is [set, id, question, golden calls], an answer is [text, grade, reason, levels reached as bits], with
-    numbers for the entries of `sets`, `texts` and `grades`; a missing answer is 0. `left_out` counts the flipping
-    samples that are not included.
+    A sample is [set, id, question, golden calls]; an answer is [text, grade, reason, levels reached as bits]. Numbers
+    refer to the entries of `sets`, `texts` and `grades`; a missing answer is 0. `left_out` counts the flipping samples
+    that are not included.
     """
     answers: Answers = {
         (i, job.seed): by_sample(job.predictions) for i, row in enumerate(sweep.rows) for job in row.finished

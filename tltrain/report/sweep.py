@@ -1,7 +1,7 @@
 """The data of a report: the rows of a sweep, the jobs of each row, and their results. Loads from and saves to JSON.
 
 A row is one combination of the sweep's axes (one line of the ablation table); a job is that combination with one seed.
-How jobs are run or shown is defined elsewhere: `tltrain.report.numbers` computes statistics, `tltrain.report.page`
+Running and showing jobs is left to other modules: `tltrain.report.numbers` computes statistics, `tltrain.report.page`
 renders them.
 """
 
@@ -20,7 +20,7 @@ from tltrain.runtime import json_files, runs
 
 FILE = "sweep.json"
 DIGEST = "[0-9a-f]{12}"
-"""The beginning of a SHA-256 hash, which stands for golden calls that are not published."""
+"""The beginning of a SHA-256 hash, which replaces golden calls that are not published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,11 @@ class StageCost:
 
     Attributes:
         name: data, sft, pkt, irm, eval, ...
-        seconds: wall-clock time of building it, also if the result was reused.
+        seconds: wall-clock time of building it, even if the result was reused.
         tokens: tokens it processed; None if not applicable.
         peak_memory_bytes: peak memory; None if it was not measured.
         reused: whether this job took the result from the cache.
-        fingerprint: digest of all that determines the result; stages with equal fingerprints are the same.
+        fingerprint: digest of everything that determines the result; stages with equal fingerprints are the same.
     """
 
     name: str
@@ -94,7 +94,7 @@ class Sweep:
         command: the command line, exactly as typed.
         config: the resolved configuration in YAML.
         created: time of creation, ISO 8601.
-        baseline: label of the row that the others are compared with (standard SFT); None without one.
+        baseline: label of the row that the others are compared with (standard SFT); None if there is none.
         axes: axis -> its values, in order.
         cache: `built`, `reused` (stages), `seconds_saved`.
         environment: machine, operating system, ...; shown verbatim.
@@ -176,7 +176,7 @@ def _make(cls: type, record: Any, where: str, **inner: Callable[[Any, str], Any]
 
 
 def costs(records: Any, file: Path) -> list[StageCost]:
-    """What the stages of a job took, as a file's `stages` says. Raises TltrainError."""
+    """Return the costs of a job's stages from a file's `stages`. Raises TltrainError."""
     try:
         if not isinstance(records, list):
             raise _Unexpected(f"stages: expected list, found {type(records).__name__}")
@@ -213,7 +213,7 @@ def _stages(records: list[Any], where: str) -> list[StageCost]:
 def without_texts(sweep: Sweep) -> Sweep:
     """Return the sweep without questions and answers.
 
-    A sample keeps its id, grades, levels and a digest of its golden calls, which tells it from other samples.
+    A sample keeps its id, grades, levels and a digest of its golden calls, which distinguishes it from other samples.
     """
     return _with_predictions(sweep, _textless)
 
@@ -228,7 +228,7 @@ def _with_predictions(sweep: Sweep, change: Callable[[Prediction], Any]) -> Swee
 
 
 def is_textless(sweep: Sweep) -> bool:
-    """Return whether the sweep's predictions are those of `without_texts`."""
+    """Return whether the sweep's predictions come from `without_texts`."""
     predictions = [prediction for row in sweep.rows for job in row.seeds for prediction in job.predictions]
     return bool(predictions) and all(map(_is_textless, predictions))
 

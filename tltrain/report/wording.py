@@ -1,4 +1,4 @@
-"""Express the report's numbers and names in words, and its main finding in one sentence."""
+"""Put the report's numbers and names into words, and its main finding into a sentence."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def interval(found: Difference) -> str:
 
 
 def quantity(value: float | None, unit: str = "", base: int = 1000) -> str:
-    """Format a large number as `1.24 M` or `412 k`; with `base=1024` bytes as `1.4 GiB`."""
+    """Format a large number as `1.24 M` or `412 k`; with `base=1024`, format bytes as `1.4 GiB`."""
     if value is None:
         return "–"
     prefixes = ("", "k", "M", "G", "T") if base == 1000 else ("", "Ki", "Mi", "Gi", "Ti")
@@ -105,7 +105,7 @@ def _nothing_right(numbers: Numbers) -> list[str]:
 
 
 def _with_differences(sweep: Sweep, numbers: Numbers, baseline: int, real: Mapping[Key, Difference]) -> str:
-    """Describe the largest difference, preferably at a set's main level, and count all that the table marks."""
+    """Describe the largest difference, preferably at a set's main level, and count all those that the table marks."""
     main = {key for key in real if key[2] == numbers.main(key[1])}
     key = max(main or real, key=lambda one: (better(one, real[one]), abs(real[one].value)))
     found, (row, name, level) = real[key], key
@@ -158,7 +158,7 @@ def caveats(sweep: Sweep, numbers: Numbers) -> list[str]:
     elif seeds and max(seeds) < 5:
         notes.append(
             f"{max(seeds)} seeds: the spread between training runs is only roughly known, so the intervals (Student's "
-            "t) are wide; each further seed narrows them much."
+            "t) are wide; each further seed narrows them considerably."
         )
     partly = [row.label for row in sweep.rows if row.failed and row.finished]
     if partly:
@@ -169,7 +169,7 @@ def caveats(sweep: Sweep, numbers: Numbers) -> list[str]:
 def _ended_early(sweep: Sweep) -> list[str]:
     """Count for each row the answers that ended before their call, in one sentence per reason."""
     said = {
-        "length": "Answers that were cut at the limit of tokens before a call could be read",
+        "length": "Answers that were cut at the token limit before a call could be read",
         "content_filter": "Answers that the server's content filter withheld or cut",
         "other": "Answers that the server ended for another reason",
     }

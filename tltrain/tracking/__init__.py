@@ -55,7 +55,7 @@ class Tracker:
     def warn(self, error: BaseException) -> None:
         """Log an error, the first one as a warning."""
         level = logging.DEBUG if self.warned else logging.WARNING
-        log.log(level, "tracking: %s: %s; the job goes on", type(error).__name__, one_line(error))
+        log.log(level, "tracking: %s: %s; the job continues", type(error).__name__, one_line(error))
         self.warned = True
 
     def callbacks(self) -> list[Any]:
@@ -69,12 +69,12 @@ class Tracker:
         """Track a table of samples, at most `tracking.rows` rows, for an optimizer `step`."""
 
     def artifact(self, kind: str, path: Path) -> None:
-        """Track a file or folder that the job made, with its inputs; `kind` is data, model or evaluation."""
+        """Track a file or folder that the job made, and its inputs; `kind` is data, model or evaluation."""
 
     def evaluation(
         self, metrics: Mapping[str, Any], predictions: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]
     ) -> None:
-        """Track a stage=eval result: the content of `metrics.json`, `predictions.jsonl`, and its rows as a table."""
+        """Track a result of stage=eval: the content of `metrics.json`, `predictions.jsonl`, and its rows as a table."""
 
     def track_file(self, path: Path) -> None:
         """Keep a file (a report) with the run, including its content."""
@@ -88,7 +88,7 @@ class Tracker:
 
 @contextmanager
 def job(cfg: DictConfig, folder: Path) -> Iterator[Tracker]:
-    """Open the tracker that `tracking=...` chooses, in `folder`; of several processes only the first tracks."""
+    """Open the tracker that `tracking=...` chooses, in `folder`; only rank 0 tracks."""
     tracker = Tracker()
     if int(os.environ.get("RANK", "0")) == 0:
         try:
@@ -134,7 +134,7 @@ TRACKERS: dict[str, Callable[..., Tracker]] = {"none": _nothing, "wandb": _wandb
 
 @contextmanager
 def prepared(cfg: DictConfig) -> Iterator[None]:
-    """Check around a stage that the tracker's packages exist, and hide wandb from other libraries if it is not used.
+    """Check before a stage that the tracker's packages exist, and hide wandb from other libraries if it is not used.
 
     Raises:
         TltrainError: a package is missing, or the panels file is wrong; the message gives the remedy.
@@ -149,8 +149,8 @@ def prepared(cfg: DictConfig) -> Iterator[None]:
 
         dashboard.read(cfg.tracking.panels)
     if not wants_wandb(cfg):
-        # TRL imports wandb, which takes a second, whenever it finds it. With `None`, Python reports a missing module;
-        # the type of `sys.modules` does not allow it.
+        # TRL imports wandb, which takes a second, whenever it finds it. With `None`, Python reports a missing module,
+        # though the type of `sys.modules` does not allow that value.
         sys.modules.setdefault("wandb", None)  # type: ignore[arg-type]
     try:
         yield
@@ -177,7 +177,7 @@ def wants_wandb(cfg: DictConfig) -> bool:
 
 
 def _reveal() -> None:
-    """Import wandb. If an earlier job of this process hid it, set the name in TRL's modules that lack it."""
+    """Import wandb. If an earlier job in this process hid it, set the name in TRL's modules that lack it."""
     _unhide()
     import wandb
 

@@ -1,4 +1,4 @@
-"""Forward a Trainer's logs."""
+"""Forward a Trainer's logs to a tracker."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 
 class LogCallback(TrainerCallback):
-    """Calls `log(logs, step)` for the Trainer's logs, on the first process."""
+    """Calls `log(logs, step)` for the Trainer's logs, on rank 0."""
 
     def __init__(self, log: Callable[[Mapping[str, Any], int], None]) -> None:
         self.log = log

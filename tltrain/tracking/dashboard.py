@@ -1,12 +1,12 @@
-"""The dashboard as code: a wandb workspace and report from a file, `conf/tracking/dashboard/panels.yaml`.
+"""The dashboard as code: a wandb workspace and report made from a file, `conf/tracking/dashboard/panels.yaml`.
 
-A panel of that file is one of
+Each panel in that file has one of these forms:
 
     {title: ..., lines: [METRIC, ...], log: true}       over the section's `over`
     {title: ..., bars: [METRIC, ...]}                   the runs' last values
-    {title: ..., table: TABLE}                          of those runs that have it
+    {title: ..., table: TABLE}                          from the runs that have it
 
-It needs the extra `dashboards` (wandb-workspaces). Nothing is sent before `save`.
+This needs the extra `dashboards` (wandb-workspaces). Nothing is sent before `save`.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ KINDS = {"lines", "bars", "table"}
 
 
 def read(path: str | Path | None) -> list[dict[str, Any]]:
-    """Read the sections of a panels file and check them.
+    """Read and check the sections of a panels file.
 
     Raises:
-        TltrainError: it cannot be read, a panel has none of the forms above, or a metric is not logged by any stage.
+        TltrainError: the file cannot be read, a panel has none of the forms above, or no stage logs a metric.
     """
     path = Path(path or PANELS)
     try:
@@ -68,7 +68,7 @@ def metrics_of(panel: Mapping[str, Any]) -> list[str]:
 
 
 def workspace(sections: list[dict[str, Any]], entity: str, project: str) -> Any:
-    """Make the workspace, an object of wandb-workspaces."""
+    """Make the workspace, an object from wandb-workspaces."""
     import wandb_workspaces.workspaces as ws
 
     return ws.Workspace(
@@ -148,6 +148,6 @@ def _load(kind: Any, url: str | None) -> Any:
     """Load the object at a URL; None if it no longer exists."""
     try:
         return kind.from_url(url) if url else None
-    except Exception as error:  # removed or inaccessible: a new one is made
+    except Exception as error:  # removed or inaccessible: make a new one
         log.debug("%s: %s", url, error)
         return None

@@ -7,24 +7,24 @@ train/*             stage=sft, pkt        over train/global_step (optimizer step
 held_out/*          stage=sft, pkt        over train/global_step: loss key_token_loss other_token_loss mean_weight
                                           key_token_share of the held-out trajectories
 irm/*               stage=irm             over irm/step (optimizer steps)
-    reward kl kl_coefficient entropy      means over sampled calls; kl in nats a response
+    reward kl kl_coefficient entropy      means over sampled calls; kl in nats per response
     grade/OUTCOME                         share of sampled calls: cut format_error words_before_call missing_call
                                           tool_hallucination wrong_tool parameters wrong_value correct
                                           called_anyway abstained
     trailing_text no_end_token            share of sampled calls
     sampling_logprob_difference           PPO: mean over response tokens, absolute; ..._max: the largest
     policy_loss value_loss policy_clip_fraction value_clip_fraction explained_variance value advantage
-    loss grad_norm learning_rate epoch    PPO; RLOO and GRPO log TRL's own further numbers under irm/ too
+    loss grad_norm learning_rate epoch    PPO; RLOO and GRPO also log TRL's own metrics under irm/
     response_length ended samples response_tokens tokens_per_second
     seconds seconds_generation seconds_scoring seconds_update
     seconds_prefill                       PPO: part of generation
     seconds_reference seconds_policy seconds_critic seconds_backward seconds_optimizer   PPO: parts of the update
     update_padding                        PPO: share of the update's tokens
-    samples_table                         a table: sampled beside golden calls, with grade and reward
+    samples_table                         a table: sampled and golden calls, with grade and reward
   with stage.rollout=conversation, in place of grade/* and the other shares of sampled calls:
     reward reward/PART turns              means over conversations; PART: outcome documentation tool_error golden calls
                                           own; turns: answers of the policy
-    success                               share of those conversations whose outcome is known
+    success                               share of the conversations whose outcome is known
     conversation/END conversations        shares: finish turn_limit too_long environment_error; their number
     error/KIND                            shares of calls: format_error words_before_call tool_hallucination parameters
                                           tool
@@ -53,7 +53,7 @@ from typing import Any
 from tltrain.grading import ABSTENTION, SAMPLED_OUTCOMES, RewardTable
 
 STEPS = {"train": "train/global_step", "held_out": "train/global_step", "irm": "irm/step"}
-"""The x-axis of each group's metrics; those of other groups are single numbers."""
+"""The x-axis of each group's metrics; metrics of other groups are single numbers."""
 
 _LOSSES = ("loss", "key_token_loss", "other_token_loss", "mean_weight", "key_token_share")
 _OPTIMIZER = ("grad_norm", "learning_rate", "epoch", "tokens_per_second")
@@ -114,8 +114,8 @@ def of_logs(logs: Mapping[str, Any], stage: str, step: int) -> dict[str, Any]:
     """Rename a Trainer's logs to our names and add the step for the x-axis.
 
     Args:
-        logs: from a transformers callback; numbers of held-out data begin with `held_out_` or `eval_`, those of the
-            whole training with `train_`.
+        logs: from a transformers callback; numbers on held-out data begin with `held_out_` or `eval_`, those of the
+            whole training run with `train_`.
         stage: `cfg.stage.name`. step: the trainer's global step.
     """
     group = "irm" if stage == "irm" else "train"
@@ -140,7 +140,7 @@ def of_evaluation(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def of_held_out_evaluation(when: str, found: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers of stage=irm's held-out questions `when` (before, after) training; empty without questions."""
+    """Return stage=irm's numbers on held-out questions `when` (before, after) training; empty without questions."""
     if not found["n"]:
         return {}
     told = ("reward", "ts", "pi", "cf", "n", "abstention", "abstention_n")

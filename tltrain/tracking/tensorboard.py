@@ -13,7 +13,7 @@ from tltrain.tracking import Tracker, guarded, names
 
 
 class TensorBoardTracker(Tracker):
-    """Tracks a Trainer's logs by transformers' callback, and numbers of a whole job under our names."""
+    """Tracks a Trainer's logs with transformers' callback, and numbers of a whole job under our names."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "tensorboard"
@@ -22,7 +22,7 @@ class TensorBoardTracker(Tracker):
         from transformers.integrations import TensorBoardCallback
 
         callback = TensorBoardCallback()
-        callback.logging_dir = str(self.folder)  # its default lies among the checkpoints, which may be removed
+        callback.logging_dir = str(self.folder)  # the default is among the checkpoints, which may be removed
         return [callback]
 
     @guarded

@@ -1,14 +1,14 @@
 """`tracking=wandb`: a Weights & Biases run for each job, offline unless `tracking.mode=online`.
 
-All runs that one command starts are in one tree: `wandb/` in the sweep's folder, or in that of the single run. `wandb
-sync FOLDER/wandb`, printed once at the end, uploads all that are offline. A job that is run again to be completed (an
-interrupted sweep's, or with `stage.resume=true`) continues its run: its folder has the run's id in `.wandb_id`. Offline
-it leaves a second file with the same id, which `wandb sync` uploads to the same run, in order of start.
+All runs that one command starts are in one tree: `wandb/` in the sweep's folder or in the folder of the single run.
+`wandb sync FOLDER/wandb`, printed once at the end, uploads all offline runs. A job that is run again to be completed
+(in an interrupted sweep, or with `stage.resume=true`) continues its run, whose id is in `.wandb_id` in its folder. An
+offline job leaves a second file with the same id, which `wandb sync` uploads to the same run, in order of start.
 
 Lineage: a job's output is logged as a version of the artifact `data`, `model` or `evaluation`, by reference (`file://`
 with each file's MD5) unless `tracking.upload=true`; its inputs are logged in the same way and marked as used. A version
 is identified by its content, so the model that one job made is the one that the next job used, whichever was uploaded
-first. wandb's `use_artifact` refuses to work offline; the mark it sets is a field of the record that `log_artifact`
+first. wandb's `use_artifact` does not work offline; the mark it sets is a field of the record that `log_artifact`
 writes, which offline runs keep until they are synced. Names and digests of inputs are also in the artifact's metadata.
 """
 
@@ -43,10 +43,10 @@ log = logging.getLogger(__name__)
 
 TYPES = {"data": "dataset", "model": "model", "evaluation": "evaluation"}
 CELL = 4000
-"""Most characters of a table's cell; whole prompts with many tools would make a table that no browser can show."""
+"""Maximum characters in a table cell; whole prompts with many tools would make a table that no browser can show."""
 
 _unreachable: set[str] = set()
-"""Servers that did not answer in this process; the next job does not wait for them again."""
+"""Servers that did not answer in this process, so that the next job does not wait for them again."""
 
 
 class WandbTracker(Tracker):
@@ -95,7 +95,7 @@ class WandbTracker(Tracker):
     def _obstacle(self) -> str:
         """Return why the server cannot be used, or an empty string.
 
-        Checked before wandb does: for a server that does not answer, wandb would wait again when the process ends.
+        This is checked before wandb starts, which would wait for an unresponsive server again when the process ends.
         """
         url = wandb.setup().settings.base_url
         try:
@@ -160,7 +160,7 @@ class WandbTracker(Tracker):
         if not offline:
             if not ended:
                 log.info("wandb sync --include-online %s", shlex.quote(self.run.settings.sync_dir))
-        # A sweep says it once, at its end; so does a job, unless a stage of it fails, which ends it.
+        # A sweep prints this once, at its end; so does a job, unless one of its stages fails and ends it.
         elif not folders.in_sweep() and (failed or self.folder.resolve() == self.home):
             log.info("%s", folders.sync_command(self.home))
 
@@ -169,7 +169,7 @@ class WandbTracker(Tracker):
         from tltrain.tracking import dashboard
 
         if self.run.offline:
-            log.info("tracking.dashboard=true: a dashboard is made by an online run")
+            log.info("tracking.dashboard=true: only an online run makes a dashboard")
             return
         for url in dashboard.save(self.cfg, self.run.entity, self.run.project):
             log.info("wandb: %s", url)
@@ -237,10 +237,10 @@ def new_id() -> str:
 
 
 def sent_config(cfg: DictConfig) -> dict[str, Any]:
-    """Return the configuration without secrets and without the tables of MAE's rules, which are long and seldom differ.
+    """Return the configuration without secrets and without the tables of MAE's rules, which are long and rarely differ.
 
-    A table is replaced by its number of entries and its digest, which tells one table from another; the run's own
-    `config.yaml` has it in full.
+    A table is replaced by its number of entries and its digest, which distinguishes tables; the run's `config.yaml`
+    has it in full.
     """
     sent = redact.config(cfg)
     rules = sent.get("mae")
@@ -260,7 +260,7 @@ def _without_tables(node: Any) -> Any:
 
 @contextmanager
 def staging(folder: Path) -> Iterator[None]:
-    """Make wandb keep a table's content in the run's folder until it is uploaded, unless the user set another place."""
+    """Make wandb keep a table's content in the run's folder until it is uploaded, unless the user set a folder."""
     if "WANDB_DATA_DIR" in os.environ:
         yield
         return
@@ -272,7 +272,7 @@ def staging(folder: Path) -> Iterator[None]:
 
 
 def inputs(cfg: DictConfig) -> list[tuple[str, Path]]:
-    """Return the files and folders that the stage reads, with their kinds: data or benchmark, predictions, models."""
+    """Return the files and folders that the stage reads, with their kind: data or benchmark, predictions, models."""
     stage = cfg.stage
     if stage.name == "eval":
         answered = ("data", stage.predictions) if stage.predictions else ("model", cfg.model.path)

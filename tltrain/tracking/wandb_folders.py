@@ -1,7 +1,7 @@
-"""Where wandb's runs lie and which of them belong together, without loading wandb.
+"""Where wandb's runs are stored and which of them belong together, without loading wandb.
 
 All runs that one command starts are in one tree, which one `wandb sync` uploads: `wandb/` in the sweep's folder, or in
-that of the single run. A job's own folder has the id of its run, by which a job that is run again continues it.
+the folder of the single run. A job's own folder has the id of its run, so a job that is run again can continue it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tltrain.runtime import runs
 log = logging.getLogger(__name__)
 
 ID_FILE = ".wandb_id"
-"""File in a job's folder with the id of its run."""
+"""Name of the file in a job's folder that has the id of its run."""
 _ID = re.compile(r"[\w-]{1,64}")
 
 
@@ -31,7 +31,7 @@ def in_sweep() -> bool:
 
 
 def home() -> Path:
-    """Return the folder whose `wandb/` has the runs of all jobs of this sweep, or of all stages of this single run."""
+    """Return the folder whose `wandb/` has the runs of all jobs in this sweep, or of all stages of this single run."""
     hydra = HydraConfig.get()
     return Path(hydra.sweep.dir if in_sweep() else hydra.runtime.output_dir).resolve()
 
@@ -50,8 +50,8 @@ def to_sync(home: Path) -> bool:
 def earlier_id(cfg: DictConfig, folder: Path) -> str | None:
     """Return the id of the run that this job continues; None for a new run.
 
-    A job continues the run of its folder if it is told to (`stage.resume`) or if it is one of a sweep, where a job that
-    is run again is the same one.
+    A job continues the run in its folder if it resumes (`stage.resume`) or is part of a sweep, where running a job
+    again always means the same job.
     """
     if not (cfg.stage.get("resume") or in_sweep()):
         return None
@@ -62,7 +62,7 @@ def earlier_id(cfg: DictConfig, folder: Path) -> str | None:
 
 
 def record_id(folder: Path, id: str) -> None:
-    """Write a run's id to its job's folder, for a job that continues it."""
+    """Write a run's id to its job's folder, for a later job that continues it."""
     try:
         with runs.writing(folder / ID_FILE) as file:
             file.write(f"{id}\n")
@@ -71,7 +71,7 @@ def record_id(folder: Path, id: str) -> None:
 
 
 def group_and_name(cfg: DictConfig, folder: Path) -> tuple[str | None, str]:
-    """Return a run's group (the folder of its sweep, or of the job that it is part of) and its name in that folder."""
+    """Return a run's group (the folder of the sweep or job that it belongs to) and its name within that folder."""
     hydra = HydraConfig.get()
     above: Path | None = None
     if hydra.mode == RunMode.MULTIRUN:

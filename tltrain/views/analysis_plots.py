@@ -19,7 +19,7 @@ MODEL_COLOURS = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999
 MODEL_STYLES = [(colour, hatch) for hatch in ("", "////", "....") for colour in MODEL_COLOURS]
 KIND_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442", "#999999")
 KIND_HATCHES = ("", "//", "..", "xx", "\\\\", "--", "oo", "")
-SHORT = 34  # most characters of a label
+SHORT = 34  # maximum characters in a label
 
 
 def errors(path: Path, groups: Mapping[str, Mapping[str, Group]], rule: str) -> None:
@@ -40,7 +40,7 @@ def errors(path: Path, groups: Mapping[str, Mapping[str, Group]], rule: str) -> 
 
 
 def predictions(path: Path, outcomes: Mapping[str, Mapping[str, int]]) -> None:
-    """Draw a bar for each result: its calls by where they first go wrong, worst on the left."""
+    """Draw one bar per result: its calls, grouped by where they first go wrong, worst on the left."""
     names = next(iter(outcomes.values()))
     shares = {
         name: [100 * counts[name] / max(sum(counts.values()), 1) for counts in outcomes.values()] for name in names
@@ -73,7 +73,7 @@ def _stacked(
         )
         left = [a + b for a, b in zip(left, values, strict=True)]
     for row, total in enumerate(left):
-        if total < 99.95:  # the end of a full bar tells nothing
+        if total < 99.95:  # a bar that reaches 100 % needs no label
             axes.text(total, row, f" {total:.1f} %", va="center")
     axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
@@ -101,7 +101,7 @@ def tokens(path: Path, models: Mapping[str, Mapping[str, Mapping[str, Interval]]
 
 
 def calls(path: Path, models: Mapping[str, Mapping[str, Mapping[str, Interval]]]) -> None:
-    """Draw how often the whole call, and all its other tokens, are right, given right or wrong key tokens."""
+    """Draw how often a whole call, and all of its other tokens, are right, given right or wrong key tokens."""
     asked = [name for name in CONDITIONS if any(name in found for found in models.values())]
     figure, both = plt.subplots(1, 2, figsize=(_width(11, models), 4.5), sharey=True, layout="constrained")
     for axes, what, title in zip(
@@ -130,7 +130,7 @@ def calls(path: Path, models: Mapping[str, Mapping[str, Mapping[str, Interval]]]
 
 
 def _width(inches: float, models: Mapping[str, object]) -> float:
-    """Return the width, which grows if there are more than six bars side by side."""
+    """Return the figure's width, which grows beyond six bars side by side."""
     return inches + max(len(models) - 6, 0)
 
 

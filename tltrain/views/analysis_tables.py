@@ -9,7 +9,7 @@ from tltrain.evaluation.analysis import CONDITIONS, PARTS, Group
 from tltrain.evaluation.intervals import Interval
 from tltrain.views import tables
 
-MOST_KINDS = 3  # most kinds of error named in a row
+MOST_KINDS = 3  # maximum kinds of error named in a row
 
 Tokens = Mapping[str, Mapping[str, Interval]]
 Calls = Mapping[str, Mapping[str, Interval]]
@@ -147,7 +147,7 @@ def calls(models: Mapping[str, Calls]) -> ResultTable:
 
 
 def predictions(counts: Mapping[str, Mapping[str, int]]) -> list[ResultTable]:
-    """Tabulate predicted calls by row of the reward table, one column per result; a table has only a few columns."""
+    """Tabulate predicted calls by row of the reward table, one column per result, in tables of only a few columns."""
     names, shown = list(counts), []
     for start in range(0, len(names), tables.SIDE_BY_SIDE):
         columns = names[start : start + tables.SIDE_BY_SIDE]

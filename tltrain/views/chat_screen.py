@@ -1,7 +1,7 @@
 """What stage=chat shows at the terminal: the model's thoughts dimmed, its calls with a verdict, tools' answers.
 
-All text of a model or a tool is a stranger's: control characters, which could move the cursor or change colours, are
-shown as the replacement character.
+Text from a model or a tool is untrusted: control characters, which could move the cursor or change colours, are shown
+as the replacement character.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u20
 
 
 def plain(text: str) -> str:
-    """Replace control characters and marks of writing direction; line breaks and tabs stay."""
+    """Replace control characters and direction marks, but keep line breaks and tabs."""
     return _CONTROL.sub("\ufffd", text)
 
 
 class Screen:
-    """The terminal. Where standard input is none, prompts are left out and what is read is repeated.
+    """The terminal. If standard input is not a terminal, prompts are left out and input is echoed.
 
     Args:
-        rule: which tools' answers are marked as errors.
+        rule: decides which tool answers are marked as errors.
     """
 
     def __init__(self, rule: Rule) -> None:
@@ -47,14 +47,14 @@ class Screen:
     # --- the person (`environments.chat.Person`) --------------------------------------------------------------------
 
     def message(self) -> str | None:
-        """Return the next line that is not empty; None at the end (Ctrl-D, Ctrl-C, the end of a file)."""
+        """Return the next non-empty line; None at the end (Ctrl-D, Ctrl-C, end of file)."""
         while (line := self._line("you> ")) is not None:
             if line.strip():
                 return line
         return None
 
     def tool_answer(self, call: Call) -> str | None:
-        """Return the next line as the answer of a tool that nothing runs."""
+        """Return the next line as the answer of a tool that has no implementation."""
         line = self._line(f"answer of {plain(call.name)}> ")
         return None if line is None else typed_answer(line)
 
@@ -74,11 +74,11 @@ class Screen:
     # --- the model ---------------------------------------------------------------------------------------------------
 
     def said(self, read: ReadAnswer, text: str, names: Sequence[str], failed: bool) -> None:
-        """Show an answer: its thought and words, and each call with what the documentation says to it.
+        """Show an answer: its thought and words, and each call checked against the documentation.
 
         Args:
-            text: the answer as it was written, in the TL format. names: of the tools on offer.
-            failed: whether a call was tried that cannot be read.
+            text: the answer as written, in the TL format. names: names of the tools on offer.
+            failed: whether the answer attempts a call that cannot be read.
         """
         before = text[: len(text) - len(without_words(text, names))] or text[: thought_end(text) or 0]
         for thought in filter(None, (read.message.thought.strip(), before.strip())):
@@ -100,24 +100,24 @@ class Screen:
         terminal.console.print(line)
 
     def answer(self, text: str) -> None:
-        """Show what the model says to the person by `finish`."""
+        """Show what the model says to the user through `finish`."""
         self._print(plain(text))
 
     def tools_answered(self, messages: Sequence[Message]) -> None:
-        """Show the answers of tools, and mark errors."""
+        """Show the tools' answers and mark errors."""
         for message in messages:
             if message.role == "tool":
                 kind = error_kind(message.text, self.rule)
                 self._print(f"  -> {plain(message.text)}", "red" if kind else "dim")
 
     def summary(self, metrics: Mapping[str, Any], file: Path) -> None:
-        """Show what the chat came to."""
+        """Show a summary of the chat."""
         counts = (plural(metrics["messages"], "message"), plural(metrics["calls"], "call"))
         wrong = f"{metrics['de']} not as documented, {metrics['ce']} answered with an error"
         self.note(f"{', '.join(counts)}, {wrong}. Saved to {file}")
 
     def note(self, text: str) -> None:
-        """Show a line of the program's own."""
+        """Show a line from the program itself."""
         self._print(text, "dim")
 
     def _print(self, text: str, style: str | None = None) -> None:

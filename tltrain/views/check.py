@@ -1,4 +1,4 @@
-"""Show a run of stage=check in the terminal: numbers, lengths, what would be learned, and the findings."""
+"""Show a run of stage=check in the terminal: counts, lengths, what would be learned, and the findings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def show(cfg: DictConfig, folder: Path, metrics: dict[str, Any]) -> None:
     reports = metrics["learned"]
     calls = max(reports["paper"]["calls"], 1)
     terminal.table(
-        "What would be learned, of calls and words",
+        "What would be learned: calls and replies",
         ["", "stage.rule=paper", "stage.rule=strict"],
         [
             [words, *(f"{reports[rule][name]:,} ({reports[rule][name] / calls:.1%})" for rule in ("paper", "strict"))]

@@ -1,4 +1,4 @@
-"""`check.html`: what a data set holds, one page that needs neither network nor script.
+"""`check.html`: what a data set contains, on one page that needs neither network nor script.
 
 Every text on it is untrusted: it is escaped, and invisible characters are replaced (`html_page.render`).
 """
@@ -20,11 +20,11 @@ LEARNED: Final[Mapping[str, str]] = {
     "dropped_no_answer": "not: no answer, although the conversation goes on",
     "not_learned_by_source": "not: marked by the data",
 }
-"""Counts of `tltrain.data.judged.MaeReport` -> their words."""
+"""Counts of `tltrain.data.judged.MaeReport` -> their labels."""
 
 
 def page(metrics: Mapping[str, Any]) -> str:
-    """Render the page of `metrics.json`'s numbers."""
+    """Render the page from the content of `metrics.json`."""
     return html_page.render(
         ASSETS / "check.html.j2",
         css=Markup((ASSETS / "inspect.css").read_text(encoding="utf-8")),
@@ -37,7 +37,7 @@ def page(metrics: Mapping[str, Any]) -> str:
 
 
 def numbers(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the counts of a data set with their names, in the order of the page."""
+    """Return a data set's counts with their labels, in the order of the page."""
     tools, source = metrics["tools"], metrics["data"]
     rows: list[tuple[str, Any]] = [("format", source["format"])]
     if "recognised" in source:
@@ -62,7 +62,7 @@ def numbers(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def share(finding: Mapping[str, Any]) -> tuple[str, str]:
-    """Return a finding's count with its unit, and its share if it is known of how many."""
+    """Return a finding's count with its unit, and its share if the total is known."""
     count = finding["count"]
     unit = finding["unit"].removesuffix("s") if count == 1 else finding["unit"]
     return f"{count:,} {unit}", f"{count / finding['of']:.1%}" if finding["of"] else ""

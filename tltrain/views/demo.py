@@ -11,11 +11,11 @@ from tltrain.evaluation.metrics import SINGLE_TURN
 from tltrain.runtime import json_files, terminal
 
 LABELS = {"base": "(base)", "sft": "+ SFT", "pkt": "+ MAE + PKT", "irm": "+ MAE + PKT + IRM"}
-"""Model -> the suffix of the base model's name; its evaluation is in `eval_MODEL`."""
+"""Model -> suffix after the base model's name; its evaluation is in `eval_MODEL`."""
 
 
 def show(cfg: DictConfig, folder: Path, metrics: dict[str, Any]) -> None:
-    """Print the table with intervals, and a list of what is in the folder."""
+    """Print the table with intervals, and list the files in the folder."""
     rows = []
     for name, label in LABELS.items():
         evaluation = json_files.read_object(folder / f"eval_{name}" / "metrics.json")

@@ -75,8 +75,8 @@ def show_single_turn(metrics: Mapping[str, Any], preferred_scoring: str) -> None
 
 
 def show_abstention(metrics: Mapping[str, Any]) -> None:
-    """Print the share of questions to which no call is right that are answered without one, and the opposite error:
-    questions that ask for a call and are answered in words. Print nothing where there are none of the former.
+    """Print the share of questions without a right call that are answered without a call, and the opposite error:
+    questions that need a call but are answered in words. Print nothing if there are no questions of the first kind.
     """
     rows: list[list[object]] = []
     for name, details in metrics["details"].items():

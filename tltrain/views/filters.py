@@ -1,7 +1,7 @@
-"""Filters of a page's items in CSS alone: radio buttons, and rules with `:has()` that hide what does not match.
+"""Filter a page's items in pure CSS: radio buttons, and `:has()` rules that hide the items that do not match.
 
-A page that shows untrusted text is safest if it may run nothing, so there is no script. A browser without `:has()`
-(older than 2024) shows every item and no filter. Items are folded `<details>`; browsers search folded text too.
+A page that shows untrusted text is safest if it cannot run anything, so there is no script. A browser without `:has()`
+(older than 2024) shows every item and no filters. Items are folded `<details>`; browsers search folded text too.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from tltrain.views.html_page import escaped, line
 K = TypeVar("K")
 
 MOST_VALUES = 30
-"""Most values that one filter offers, the commonest ones."""
+"""Maximum number of values that a filter offers; the commonest are kept."""
 OPEN = 3
-"""A page of at most so many items unfolds them."""
+"""A page with at most this many items unfolds them."""
 
 STYLE = (Path(__file__).parent / "assets" / "filters.css").read_text(encoding="utf-8")
-"""The look of filters and items; it uses the colours of a page (`html_page.STYLE`)."""
+"""Style of filters and items, in the page's colours (`html_page.STYLE`)."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Filter:
     Attributes:
         legend: what it filters by.
         every: the label of the button that shows all items.
-        of: for each item of the page, its values.
+        of: the values of each item on the page.
         values: the values offered, in order.
     """
 
@@ -57,12 +57,12 @@ def by_count(legend: str, every: str, of: Sequence[Collection[str]]) -> Filter:
 
 
 def useful(filters: Iterable[Filter]) -> list[Filter]:
-    """Return the filters that have a choice to offer: a value that some items have and others do not."""
+    """Return the filters that offer a real choice: a value that some items have and others do not."""
     return [one for one in filters if any(0 < count < len(one.of) for count in one.counts.values())]
 
 
 def classes(filters: Sequence[Filter], item: int) -> str:
-    """Return the classes of an item, by which the rules of `rules` find it."""
+    """Return an item's CSS classes, which the rules from `rules` select."""
     own = (f"f{f}-{v}" for f, one in enumerate(filters) for v, value in enumerate(one.values) if value in one.of[item])
     return " ".join(["item", *own])
 
@@ -77,7 +77,7 @@ def rules(filters: Sequence[Filter]) -> str:
 
 
 def form(filters: Sequence[Filter], items: int) -> Markup:
-    """Return the radio buttons and the box that unfolds all items; nothing for a single item."""
+    """Return the radio buttons and the checkbox that unfolds all items; nothing for a single item."""
     if items < 2:
         return Markup("")
     groups = []

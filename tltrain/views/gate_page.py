@@ -24,7 +24,7 @@ from tltrain.views import html_page, tables
 
 ASSETS = Path(__file__).parent / "assets"
 TEXT = 700
-"""Most characters of one text on the page."""
+"""Maximum characters of one text on the page."""
 NAMES: Final[Mapping[str, str]] = {
     "current": "model in service",
     "base": "base model",
@@ -40,11 +40,11 @@ SHORT: Final[Mapping[str, str]] = {"ts": "right tool", "pi": "and parameters", "
 
 
 def verdict(found: Comparison, passed: bool, reference: str, metric: str, certain: bool) -> str:
-    """Return what was found in one sentence, and in another what follows."""
+    """State the comparison's result and the gate's verdict in a few sentences."""
     other, difference = NAMES[reference], found.difference
     words = {
-        Verdict.ABOVE: "is better than" if found.threshold >= 0 else "is good enough beside",
-        Verdict.BELOW: "is not good enough beside" if found.threshold else "is worse than",
+        Verdict.ABOVE: "is better than" if found.threshold >= 0 else "is good enough compared with",
+        Verdict.BELOW: "is not good enough compared with" if found.threshold else "is worse than",
         Verdict.NOT_CERTAIN: "is not certainly better than" if found.threshold >= 0 else "may be too much worse than",
     }[found.verdict]
     asked = f"above {found.threshold:+g} points"
@@ -101,7 +101,7 @@ class Flip:
 def flips(
     samples: Sequence[Sample], reference: Sequence[Prediction], new: Sequence[Prediction], metric: str
 ) -> tuple[list[Flip], list[Flip]]:
-    """Return the questions that the new model answers worse than the reference, and those that it answers better."""
+    """Return the questions that the new model answers worse than the reference and those that it answers better."""
     worse: list[Flip] = []
     better: list[Flip] = []
     for sample, theirs, ours in zip(samples, reference, new, strict=True):
@@ -113,7 +113,7 @@ def flips(
 
 
 def asked(sample: Sample) -> str:
-    """Return the end of what the models were given: the user's last message and what followed it."""
+    """Return the end of the models' prompt: the user's last message and everything after it."""
     last = max((at for at, message in enumerate(sample.messages) if message.role == "user"), default=0)
     return "\n".join(_lines(sample.messages[last:]))
 
@@ -133,7 +133,7 @@ def page(
     """Render the page.
 
     Args:
-        results: each model's answers to the samples, in their order. most: flips shown on either side.
+        results: each model's answers to the samples, in the samples' order. most: maximum flips shown per side.
     """
     models = metrics["details"]["models"]
     worse, better = flips(samples, results[metrics["reference"]], results["new"], metrics["metric"])
@@ -155,5 +155,5 @@ def page(
 
 
 def _cut(text: str) -> str:
-    """Shorten a long text and say by how much."""
+    """Shorten a long text, stating how many characters are missing."""
     return text if len(text) <= TEXT else f"{text[:TEXT]} … ({len(text) - TEXT:,} more characters)"

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 MAX_BLOCK = 1500
-"""Most characters of one text that a page shows."""
+"""Maximum characters of one text on a page."""
 
 STYLE = """
 :root { color-scheme: light dark; --text: #1b1f24; --quiet: #57606a; --page: #fff; --box: #f4f6f8; --line: #d0d7de;
@@ -34,7 +34,7 @@ bdi { unicode-bidi: isolate; }
 .quiet { color: var(--quiet); }
 details { margin: .5rem 0; } summary { cursor: pointer; color: var(--quiet); }
 """
-"""Light and dark colours, and text that wraps on a phone; each page adds its own rules."""
+"""Light and dark colours, and text that wraps on a phone. Each page adds its own rules."""
 
 
 def policy(script_hash: str | None = None) -> Markup:

@@ -1,8 +1,8 @@
-"""`inspect.html`: conversations as the trainer sees them, one page that needs neither network nor script.
+"""`inspect.html`: conversations as the trainer sees them, on one page that needs neither network nor script.
 
-They are folded where there are several, in the order of the data, and filtered by why turns are not learned.
-Every text on it is untrusted: it is escaped, and invisible characters and those that change the writing direction are
-replaced. The page's own policy forbids it to load or run anything.
+Several conversations are folded, in the order of the data, and can be filtered by why turns are not learned. Every text
+on the page is untrusted: it is escaped, and invisible and direction-changing characters are replaced. The page's own
+security policy forbids it to load or run anything.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from tltrain.views.filters import Filter
 
 ASSETS = Path(__file__).parent / "assets"
 MOST_HISTORY = 3_000
-"""Most characters of one history message that the page shows."""
+"""Maximum characters shown of one history message."""
 MOST_TOOLS = 100_000
-"""Most characters of the tools' documentation that the page shows."""
+"""Maximum characters shown of the tools' documentation."""
 MOST_TOKENS = 5_000
-"""Most tokens of one turn that the page shows."""
+"""Maximum tokens shown of one turn."""
 MOST = 500
-"""Most conversations that the page shows."""
+"""Maximum number of conversations on the page."""
 BUDGET = 8_000_000
-"""Most characters of all conversations on the page, estimated; the first one is shown whatever its size."""
+"""Maximum characters of all conversations on the page, estimated; the first is shown whatever its size."""
 TOKEN = 60
-"""Characters of a token's mark-up, about."""
+"""Approximate characters of markup per token."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Turn:
     """An assistant message.
 
     Attributes:
-        tokens: of a learned turn, including the end token; otherwise the text as tokens of weight 0.
+        tokens: those of a learned turn, including the end token; for any other turn the text as tokens of weight 0.
         reason, kind: why the turn is not learned, and the kind of error if its tool answered with one.
     """
 
@@ -60,7 +60,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class History:
-    """A message that is not learned; `kind` is the kind of error if it is a tool's error."""
+    """A message that is not learned; `kind` is the kind of error if it is a tool error."""
 
     speaker: str
     text: str
@@ -109,7 +109,7 @@ class Counts:
     Attributes:
         reasons: (reason, kind) -> turns.
         weights: the smallest and largest weight of key tokens. key_weight: the key tokens' share of all weight.
-        heavy: tokens with a weight above 1, key or not. heavy_weight: their share of all weight.
+        heavy: number of tokens with a weight above 1, key or not. heavy_weight: their share of all weight.
     """
 
     turns: int
@@ -144,7 +144,7 @@ def counts(turns: Iterable[Turn]) -> Counts:
 
 
 def page(conversations: Sequence[Conversation], settings: Settings) -> str:
-    """Render the whole page. Its numbers are those of all conversations, also of those that it has no room for."""
+    """Render the whole page. Its counts cover all conversations, including those that do not fit on it."""
     shown = _shown(conversations)
     first_with: dict[Tools, int] = {}
     for number, conversation in enumerate(shown, start=1):
@@ -181,7 +181,7 @@ def why(turn: Turn) -> str:
 
 
 def offered_filters(conversations: Sequence[Conversation]) -> list[Filter]:
-    """Return the filters that help on a page of these conversations."""
+    """Return the filters that are useful for these conversations."""
     reasons = [[why(turn) for turn in one.turns if not turn.learned] for one in conversations]
     whole = ["some turn is not learned" if found else "every turn is learned" for found in reasons]
     offered = [
@@ -192,7 +192,7 @@ def offered_filters(conversations: Sequence[Conversation]) -> list[Filter]:
 
 
 def _shown(conversations: Sequence[Conversation]) -> list[Conversation]:
-    """Return the first conversations, as many as the page has room for."""
+    """Return the first conversations, as many as fit on the page."""
     known: set[Tools] = set()
     size = 0
     shown: list[Conversation] = []
@@ -207,14 +207,14 @@ def _shown(conversations: Sequence[Conversation]) -> list[Conversation]:
 
 
 def _size(message: History | Turn) -> int:
-    """Return about how many characters of the page a message takes."""
+    """Estimate how many characters of the page a message takes."""
     if isinstance(message, History):
         return min(len(message.text), MOST_HISTORY)
     return sum(len(token.text) + TOKEN for token in message.tokens[:MOST_TOKENS])
 
 
 def _rendered(template: str, style: str, **content: Any) -> str:
-    """Render a template of `assets/` with its style sheet, which `style` follows; every inserted text is made visible
+    """Render a template from `assets/` with its style sheet, followed by `style`; every inserted text is made visible
     and escaped."""
     css = (ASSETS / "inspect.css").read_text(encoding="utf-8") + style
     filters: dict[str, Callable[..., str]] = {"number": number, "plural": plural, "percent": percent}
@@ -222,7 +222,7 @@ def _rendered(template: str, style: str, **content: Any) -> str:
 
 
 CARRIED_BY = {"paper": "", "name": "the name's and the key tokens", "shuffled": "random tokens"}
-"""What carries the weight of a key token, by `stage.key_tokens`, where it is not the key tokens alone."""
+"""`stage.key_tokens` -> the tokens with the weight of a key token, if these are not just the key tokens."""
 
 
 def note(turn: Turn, w_max: float | None, key_tokens: str = "paper", weighting: str = "pkt") -> str:
@@ -250,7 +250,7 @@ def note(turn: Turn, w_max: float | None, key_tokens: str = "paper", weighting: 
 
 
 def cut(text: str, most: int) -> tuple[str, int]:
-    """Return the beginning of a text and the number of characters cut off."""
+    """Return the start of a text and the number of characters cut off."""
     return text[:most], max(len(text) - most, 0)
 
 

@@ -49,7 +49,7 @@ def show(cfg: DictConfig, folder: Path, metrics: dict[str, Any]) -> None:
 
 
 def _show_conversations(cfg: DictConfig, folder: Path, steps: Sequence[Mapping[str, Any]]) -> None:
-    """Draw the reward, the success and the mistakes of conversations over steps, and print those of a few steps."""
+    """Draw reward, success and mistakes of conversations over steps, and print the numbers of a few steps."""
     errors = sorted({name for entry in steps for name in entry if name.startswith("error/")})
     wanted = {"success": "success", "finish": "conversation/finish"} | {name.partition("/")[2]: name for name in errors}
     conversation_curves(

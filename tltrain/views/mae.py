@@ -30,7 +30,7 @@ def show(cfg: DictConfig, folder: Path, metrics: dict[str, Any]) -> None:
 
 
 def show_written(written: dict[str, Any], with_message: int, settings: str) -> None:
-    """Print what a trainer's file holds, what it cannot hold, and what the trainer has to be told."""
+    """Print what a trainer's file contains, what was left out of it, and which settings the trainer needs."""
     learned, others = written["messages_learned"], written["messages_not_learned"]
     lines = [f"{written['samples']:,} samples: {learned:,} messages are learned, {others:,} are not."]
     for count, one, several in (
@@ -46,8 +46,8 @@ def show_written(written: dict[str, Any], with_message: int, settings: str) -> N
         ),
         (
             written["messages_cut"],
-            "message behind the last learned one is left out",
-            "messages behind the last learned one are left out",
+            "message after the last learned one is left out",
+            "messages after the last learned one are left out",
         ),
         *(
             (count, f"learned message is left out: {why}", f"learned messages are left out: {why}")
@@ -61,13 +61,13 @@ def show_written(written: dict[str, Any], with_message: int, settings: str) -> N
 
 
 ADVICE: Final = {
-    "paper": "Choose stage.rule=strict for data of your own; the paper's rule is there to compare with the paper.",
-    "strict": "stage.rule=strict is in force here.",
+    "paper": "Use stage.rule=strict for your own data; the paper's rule is for comparison with the paper.",
+    "strict": "This run uses stage.rule=strict.",
 }
 
 
 def show_difference(found: dict[str, Any], rule: str) -> None:
-    """Print how many answers are an error under only one of MAE's two rules, if any are, with examples."""
+    """Print how many answers are errors under only one of MAE's two rules, if any, with examples."""
     differ, answers = found["only_paper"] + found["only_strict"], max(found["answers"], 1)
     if not differ:
         return
@@ -80,5 +80,5 @@ def show_difference(found: dict[str, Any], rule: str) -> None:
         under = "strict" if example["paper"] is None else "paper"
         kind = example[under].replace("_", " ")
         terminal.console.print(f"  {under} only ({kind}): {example['answer']}", markup=False)
-    if rule in ADVICE:  # not with a control
+    if rule in ADVICE:  # controls have no advice
         terminal.console.print(ADVICE[rule], markup=False)

@@ -10,7 +10,7 @@ from tltrain.evaluation.metrics import SINGLE_TURN
 from tltrain.runtime import terminal
 
 FOLDERS = (Path(__file__).parents[1] / "paper", Path(__file__).parents[2] / "experiments" / "paper")
-"""The folder in an installed wheel, and in a checkout."""
+"""The folder's location in an installed wheel and in a checkout."""
 
 TABLES = {"single_turn.csv": ("model", ""), "ablation.csv": ("name", "ablation: ")}
 """File -> the column that names a row, and a prefix for the name."""
@@ -58,7 +58,7 @@ def markdown(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]
 
 
 def print_kinds(counts: Mapping[str, Mapping[str, int]]) -> None:
-    """Print the calls in each row of the reward table, with a column for each of `counts`, without empty rows."""
+    """Print the calls in each non-empty row of the reward table, with one column per entry of `counts`."""
     names = list(counts)
     for start in range(0, len(names), SIDE_BY_SIDE):
         columns = names[start : start + SIDE_BY_SIDE]

@@ -1,8 +1,8 @@
-"""`transcripts.html`: conversations to read, one page that needs neither network nor script.
+"""`transcripts.html`: conversations to read, on one page that needs neither network nor script.
 
-Conversations are folded, failing ones first, and filtered by outcome, kind of error and scenario. All text of a model,
-user or tool is escaped, isolated in its writing direction, and cut if it is long (`transcripts.jsonl` has it in full).
-The page's own policy forbids it to load or run anything.
+Conversations are folded, failing ones first, and can be filtered by outcome, kind of error and scenario. All text from
+a model, user or tool is escaped, isolated in its writing direction, and cut if it is long (`transcripts.jsonl` has it
+in full). The page's own security policy forbids it to load or run anything.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from tltrain.views.filters import Filter
 from tltrain.views.html_page import END, block, head, line
 
 MOST_TOOLS = 60
-"""Most tools of one conversation that the page documents."""
+"""Maximum number of tools that the page documents per conversation."""
 MOST = 500
-"""Most conversations on the page."""
+"""Maximum number of conversations on the page."""
 BUDGET = 8_000_000
-"""Most characters of all conversations on the page together; the first one is shown whatever its size."""
+"""Maximum characters of all conversations on the page; the first is shown whatever its size."""
 
 STYLE = """
 dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: .5rem; margin: 1rem 0; }
@@ -51,7 +51,7 @@ def page(title: str, transcripts: Sequence[Transcript], numbers: Mapping[str, st
 
     Args:
         transcripts: the conversations; each keeps its number in this order, which is its line of `transcripts.jsonl`.
-        numbers: what to show above them, name -> number.
+        numbers: name -> number, shown above the conversations.
     """
     shown, offered = _shown(transcripts)
     yield head(title, STYLE + filters.STYLE + filters.rules(offered))
@@ -66,12 +66,12 @@ def page(title: str, transcripts: Sequence[Transcript], numbers: Mapping[str, st
 
 
 def failed(transcript: Transcript) -> bool:
-    """Return whether the checker rejects the outcome or, where it cannot tell, whether there is no valid answer."""
+    """Return whether the checker rejects the outcome or, if it cannot tell, whether there is no valid answer."""
     return not transcript.valid if transcript.success is None else not transcript.success
 
 
 def kinds(transcript: Transcript) -> list[str]:
-    """Return what went wrong in a conversation: how it ended, and the kinds of its calls' errors, each once."""
+    """Return what went wrong in a conversation: how it ended, and the distinct kinds of error of its calls."""
     found = []
     if transcript.ended != "finish":
         found.append(f"end: {transcript.ended}")
@@ -88,10 +88,10 @@ def kinds(transcript: Transcript) -> list[str]:
 
 
 def _shown(transcripts: Sequence[Transcript]) -> tuple[dict[int, str], list[Filter]]:
-    """Return the conversations on the page (position -> HTML, failing ones first) and the filters that help there.
+    """Return the conversations on the page (position -> HTML, failing ones first) and the filters useful for them.
 
-    Where there are too many, those on the page are taken in turn from every kind of error; a conversation with several
-    kinds stands for the rarest.
+    If there are too many, conversations are taken in turn from every kind of error; one with several kinds counts
+    under the rarest.
     """
     occurrences = Counter(kind for transcript in transcripts for kind in kinds(transcript))
     groups: dict[str, list[int]] = {}
@@ -145,7 +145,7 @@ def _summary(number: int, transcript: Transcript) -> str:
 
 
 def _marks(transcript: Transcript) -> str:
-    """Return marks of a conversation's outcome: success, end, counts of errors."""
+    """Return the marks of a conversation's outcome: success, end, error counts."""
     success = transcript.outcome.get("success")
     marks = [] if success is None else [_mark("good", "success") if success else _mark("bad", "no success")]
     if transcript.ended != "finish":
@@ -161,7 +161,7 @@ def _marks(transcript: Transcript) -> str:
 
 
 def _conversation(number: int, transcript: Transcript) -> Iterator[str]:
-    """Yield what a conversation's fold hides; a link to it unfolds it, since its target is inside."""
+    """Yield the folded content of a conversation; a link to it unfolds it, since its target is inside."""
     scenario = transcript.meta.get("scenario")
     about = [
         f"{len(transcript.calls)} calls",

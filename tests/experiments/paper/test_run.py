@@ -1,4 +1,4 @@
-"""The paper's own run: every command of it composes, its tables, and the whole chain on next to nothing."""
+"""The paper's own run: every command of it composes, its tables, and the whole chain at minimal size."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_the_whole_chain_on_next_to_nothing(tmp_path):
 
     first = start()
     assert first.returncode == 0, first.stdout + first.stderr
-    assert "left out, for want of paths.NAME=: bfcl, tooleyes" in first.stdout
+    assert "left out, because paths.NAME= is missing: bfcl, tooleyes" in first.stdout
     page = (tmp_path / "out" / "table.md").read_text()
     assert page.count("MAE + PKT + IRM") == 2 and "83.8 / 54.3 / 42.9" in page and "12 trajectories" in page
     assert "rotbench_clean, TS / PI / CF" in page and "8 × 80 GB" in first.stdout

@@ -50,7 +50,7 @@
     });
   }
 
-  /* Tables that go on to the right or below say so until they are at their end */
+  /* A table that continues to the right or below says so until it is scrolled to its end */
   for (const sheet of $$(".sheet")) {
     const region = $(".scroll", sheet), says = $(".on", sheet);
     const tell = () => {
@@ -64,7 +64,7 @@
     new ResizeObserver(tell).observe(region);
   }
 
-  /* Charts: a legend's button hides its line, and sets it off from the others while it is pointed at */
+  /* Charts: a legend's button hides its line, and highlights it while the pointer is on it */
   for (const figure of $$("figure.chart")) {
     const marks = $$(":scope > svg [data-series]", figure);
     const setOff = (series) => marks.forEach((mark) => {
@@ -132,7 +132,7 @@
         side("B", flip.rows[1], flip.b, flip.direction === "gained")));
     return item;
   };
-  /* Lost samples first, in the order of the data otherwise */
+  /* Lost samples first, then in the order of the data */
   const flips = () => {
     const rows = [Number(fields.a.value), Number(fields.b.value)], seed = Number(fields.seed.value);
     const [a, b] = fields.seed.value === "" ? [] : rows.map((row) => answers(row, seed));
