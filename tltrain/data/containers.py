@@ -146,7 +146,7 @@ def open_file(path: str | PathLike[str]) -> Iterator[io.BufferedReader]:
 
 
 def check_file(path: str | PathLike[str]) -> None:
-    """Raise a TltrainError, as `open_file` does, if the file does not exist. Do not open it: pipes are read only once."""
+    """Raise a TltrainError, as `open_file` does, if a file does not exist. Do not open it: a pipe is read only once."""
     try:
         there = not stat.S_ISDIR(os.stat(path).st_mode)
     except (OSError, ValueError):
