@@ -30,7 +30,7 @@ class LimitedClient(httpx2.AsyncClient):
     encoding of JSON, whatever encoding the server states.
 
     Attributes:
-        most_bytes: most bytes of a response's body, decompressed.
+        most_bytes: maximum size of a response's decompressed body, in bytes.
         reached: whether the server has ever answered; from then on, lost connections are retried.
     """
 

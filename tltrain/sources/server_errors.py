@@ -13,7 +13,7 @@ _CONTEXT = re.compile(
     r"|exceeds the maximum number of (input )?tokens|tokens`? \+ `?max_new_tokens`? must be",
     re.IGNORECASE,
 )
-"""Messages about a prompt that is too long, of OpenAI, vLLM, llama.cpp, SGLang, Anthropic, Gemini and TGI."""
+"""Messages about a prompt that is too long, from OpenAI, vLLM, llama.cpp, SGLang, Anthropic, Gemini and TGI."""
 _REJECTED = re.compile(
     r"unsupported|not (?:\w+ )?(?:support|permit|allow|accept)\w*|does(?:n't| not) support|unknown|unrecogni[sz]ed"
     r"|unexpected|extra (?:inputs|fields)|extra_forbidden|invalid",
@@ -51,7 +51,7 @@ def remedy(status: int, said: str, body: Mapping[str, Any], limit_field: str) ->
 
 
 def no_completion(received: str, shown: str) -> str:
-    """Return the message about a response that is no completion.
+    """Return the message about a response that is not a completion.
 
     Args:
         received: the response's text.
