@@ -56,7 +56,7 @@ def benchmark(path: Path | None, **keys):
 
 @pytest.fixture
 def talk(checkout):
-    """`talk(number=0, **keys) -> Environment`: start a conversation about a query of `checkout`."""
+    """`talk(number=0, **keys)` starts a conversation about a query of `checkout` and returns its environment."""
     begun: list[Environment] = []
 
     def begin(number: int = 0, **keys) -> Environment:

@@ -1,4 +1,4 @@
-"""source=endpoint against servers that attack: none keeps a run for ever, fills memory, or gets the key of another."""
+"""source=endpoint against hostile servers: none blocks a run for ever, fills memory, or gets another server's key."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def key(monkeypatch):
 
 @pytest.fixture
 def ask(server, tmp_path):
-    """`ask(reply, count, mode="chat", ...)`: the answers to some samples where the server always replies so."""
+    """`ask(reply, count, mode="chat", ...)` returns answers to some samples if the server always replies `reply`."""
 
     def make(reply, count=1, **source):
         server.reply = lambda body, attempt: reply(body) if callable(reply) else reply
@@ -50,7 +50,7 @@ def ask(server, tmp_path):
 
 @pytest.fixture
 def refused(ask):
-    """`refused(reply, ...)`: the one line that ends the run."""
+    """`refused(reply, ...)` returns the one line that ends the run."""
 
     def make(reply, **source):
         began = time.monotonic()
@@ -177,7 +177,7 @@ def test_answers_that_are_kept_need_no_server(tmp_path):
         sources.check(endpoint_config(gone.url, tmp_path / "cache", cache=False))
 
 
-# --- no completion ---------------------------------------------------------------------------------------------------
+# --- responses that are not completions ------------------------------------------------------------------------------
 
 
 DEEP = "[" * 300 + "]" * 300
@@ -207,7 +207,7 @@ def test_a_body_that_is_no_completion_ends_in_one_line(refused, content, said):
 
 
 def test_a_completion_with_deep_nesting_is_taken_or_refused_in_one_line(ask):
-    """There is a depth that can just be read, and no longer be written to the cache."""
+    """There is a depth that can just be read but no longer be written to the cache."""
     taken = []
     for depth in range(880, 1000, 40):
         reply = Reply('{"choices": [{"text": "f()"}], "more": ' + "[" * depth + "]" * depth + "}")
