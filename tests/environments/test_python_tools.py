@@ -138,7 +138,7 @@ def test_the_outcome(files):
 def test_a_public_function_that_checks_outcomes_is_no_tool(files):
     toolbox = files(question(check="right"), module=MODULE.replace("_right", "right"))
     assert "right" not in {tool.name for tool in python_tools._toolbox(toolbox).tools}
-    with pytest.raises(TltrainError, match=r"right: expected a docstring .* name begins with _ is no tool"):
+    with pytest.raises(TltrainError, match=r"right: expected a docstring .* name begins with _ is not a tool"):
         python_tools.tasks(files(question(), module=MODULE.replace("_right", "right")), 0)
 
 

@@ -203,8 +203,8 @@ def test_neither_needs_torch(tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ({"names": "offered"}, "stage.names=offered: source=model alone can; a server has its own guided decoding"),
-        ({"temperature": 0.7}, "stage.temperature=0.7 is of source=model; source.temperature is a server's"),
+        ({"names": "offered"}, "stage.names=offered: only source=model supports it; for a server's own guided"),
+        ({"temperature": 0.7}, "stage.temperature=0.7 applies to source=model; a server takes"),
     ],
 )
 def test_a_server_is_not_asked_for_it_in_a_sweep_either(words, said):

@@ -142,7 +142,7 @@ UNREAD: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "text that a chat template wrote": (
         lambda record: _texts(record, "text") and "<|" in record["text"],
-        "give the messages that it was made of: which words are a call, the text does not say for sure",
+        "give the messages that it was made from: the text does not say for certain which words are a call",
     ),
     "Alpaca's instruction and output": (
         lambda record: _texts(record, "instruction", "output"),
@@ -150,7 +150,7 @@ UNREAD: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "an object that holds records": (
         _inside,
-        "write them as JSON lines, jq -c '.NAME[]' FILE > records.jsonl, or '.[]' where each has a name",
+        "write them as JSON lines, jq -c '.NAME[]' FILE > records.jsonl, or '.[]' if each has a name",
     ),
     "messages in a field of another name": (_elsewhere, "data=openai reads them once the field is called messages"),
 }

@@ -48,7 +48,7 @@ def _content(path: str | PathLike[str]) -> Any:
         if len(found) < 2 or not all(isinstance(record, dict | list) for _, record in found):
             raise
     raise TltrainError(
-        f"{path}: expected one conversation, found JSON lines, of which each is a record: give a file with one of them "
+        f"{path}: expected one conversation, found JSON lines, each of them a record: give a file with one of them "
         f"(head -n 1 {shlex.quote(str(path))} > conversation.json), or ask them all with stage=eval benchmark=openai "
         "benchmark.path=FILE"
     )

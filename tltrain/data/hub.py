@@ -31,10 +31,10 @@ def downloaded(path: str) -> str:
 
     found = _PATH.fullmatch(path.rstrip("/"))
     if found is None or ".." in path.split("/"):
-        raise TltrainError(f"{path}: expected hf://datasets/OWNER/NAME, with @REVISION or /FILE behind it if wanted")
+        raise TltrainError(f"{path}: expected hf://datasets/OWNER/NAME, optionally followed by @REVISION or /FILE")
     inside, revision = found["inside"], found["revision"]
     if revision is None:
-        log.warning("%s: without @REVISION behind the name, the data of a repeated run may be other data", path)
+        log.warning("%s: without @REVISION after the name, a repeated run may read different data", path)
     patterns = [inside, f"{inside}/*"] if inside else None
     try:
         folder = huggingface_hub.snapshot_download(

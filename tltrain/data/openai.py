@@ -126,7 +126,7 @@ def parse_sample(record: Any, number: int, notes: Counter[str]) -> Iterator[Samp
         at = next((i for i in reversed(range(len(messages))) if _has_calls(messages[i])), None)
         if at is None:
             raise FieldError(
-                "tool_calls", "golden calls here or in an assistant message, or [] where no call is right", "neither"
+                "tool_calls", "golden calls here or in an assistant message, or [] if no call is right", "neither"
             )
         made = _calls(messages[at], f"messages[{at}]", notes)
         if messages[at + 1 :]:

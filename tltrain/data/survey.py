@@ -66,7 +66,7 @@ KINDS: Final[Mapping[str, tuple[str, str, str]]] = {
     ),
     "strict_only": (
         "answers that are an error by stage.rule=strict only",
-        "The paper's rule, the default, looks for its words alone and would have these calls learned.",
+        "The paper's rule, the default, looks only for its own words, so these calls would be learned.",
         "answers",
     ),
     "paper_only": (
@@ -91,13 +91,13 @@ KINDS: Final[Mapping[str, tuple[str, str, str]]] = {
         "conversations",
     ),
     "same_conversation": (
-        "conversations that stand in the data before, word for word",
-        "Each counts as often as it stands there. Leave the copies out.",
+        "conversations that occur earlier in the data, word for word",
+        "Each copy counts in training. Leave the copies out.",
         "conversations",
     ),
     "same_question": (
-        "other conversations whose question, their first user message, stands in the data before",
-        "data.holdout keeps all of one question on the same side. A benchmark's questions must not be among them.",
+        "other conversations whose question, their first user message, occurs earlier in the data",
+        "data.holdout keeps conversations with one question together. A benchmark's questions must not be among them.",
         "conversations",
     ),
     "no_tools": ("conversations in which no tool is called", "Words are learned, with equal weights.", "conversations"),

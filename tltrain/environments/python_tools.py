@@ -409,7 +409,7 @@ def _tool(file: Path, name: str, function: FunctionType) -> Tool:
     except (DocstringParsingException, TypeHintParsingException, NameError, TypeError, ValueError) as error:
         raise TltrainError(
             f"{where}: expected a docstring with a line for each parameter under Args:, and type hints ({error}); "
-            "a function whose name begins with _ is no tool"
+            "a function whose name begins with _ is not a tool"
         ) from error
     try:
         (tool,) = expect_tools([schema], name, Counter())

@@ -340,7 +340,7 @@ def _probe(level: str, network: bool) -> Isolation | str:
 def _announcement(found: Isolation, refusals: list[str]) -> tuple[int, str]:
     """Return the log level and the message about the isolation in effect."""
     means = {
-        "namespaces": "they see system files and the tool library alone",
+        "namespaces": "they see only system files and the tool library",
         "landlock": "they read only system files and the tool library and write only a temporary folder",
         "process": "they can read and write whatever their user can; use a container",
     }[found.level]

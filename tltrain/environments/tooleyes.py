@@ -333,7 +333,7 @@ class User:
             return cls({})
         if user == "terminal":
             if not sys.stdin.isatty():
-                raise TltrainError("benchmark.user=terminal: standard input is no terminal; expected rule or a file")
+                raise TltrainError("benchmark.user=terminal: standard input is not a terminal; expected rule or a file")
             return cls({}, terminal=True)
         if not Path(user).is_file():
             raise TltrainError(f"benchmark.user={user}: expected rule, terminal, or a file of answers")

@@ -132,6 +132,6 @@ def _of_chat(completion: Any) -> Reply:
         except ValueError:
             arguments = None
         if not isinstance(arguments, dict):
-            return Reply(error=f"the arguments of {made.function.name} are no JSON object")
+            return Reply(error=f"the arguments of {made.function.name} are not a JSON object")
         calls.append(Call(made.function.name, arguments))
     return Reply(message.content or "", tuple(calls))

@@ -66,12 +66,12 @@ def check(cfg: DictConfig) -> None:
 
         if cfg.stage.get("names") == config.Names.offered:
             raise TltrainError(
-                "stage.names=offered: source=model alone can; a server has its own guided decoding, which "
-                "source.extra={FIELD: VALUE} asks for"
+                "stage.names=offered: only source=model supports it; for a server's own guided decoding give "
+                "source.extra={FIELD: VALUE}"
             )
         if cfg.stage.get("temperature"):
             raise TltrainError(
-                f"stage.temperature={cfg.stage.temperature} is of source=model; source.temperature is a server's"
+                f"stage.temperature={cfg.stage.temperature} applies to source=model; a server takes source.temperature"
             )
         check_running(cfg)
 

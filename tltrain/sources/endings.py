@@ -45,7 +45,7 @@ class Endings:
         said = {
             "length": f"were cut at stage.max_new_tokens={max_new_tokens} before a call could be read",
             "content_filter": "were withheld or cut by the server's content filter",
-            "other": "ended for a reason that is none of OpenAI's API: the server may have aborted them",
+            "other": "ended for a reason that OpenAI's API does not define: the server may have aborted them",
         }
         for reason, words in said.items():
             if count := self.counts[reason]:

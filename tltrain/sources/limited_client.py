@@ -93,7 +93,7 @@ def _redirect(url: httpx2.URL, location: str) -> str:
     try:
         target = url.join(location)
     except httpx2.InvalidURL:
-        return "the server redirects to an address that is none; expected source.url to be the API's own address"
+        return "the server redirects to an invalid address; expected source.url to be the API's own address"
     same = _origin(target) == _origin(url)
     why = "redirects are not followed" if same else "another origin, to which neither the question nor the key is sent"
     return f"the server redirects to {target}: {why}; expected source.url to be the address that answers"

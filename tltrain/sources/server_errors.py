@@ -40,7 +40,7 @@ def remedy(status: int, said: str, body: Mapping[str, Any], limit_field: str) ->
     content = ("model", "prompt", "messages")  # words that any message may contain
     names = [name for name in body if name not in content and re.search(rf"\b{re.escape(name)}\b", said)]
     if limit_field in names and (limit_field == "max_completion_tokens" or other in said):
-        return f"source.limit_field={other} names the limit otherwise"
+        return f"source.limit_field={other} uses another name for the limit"
     keys = {
         "temperature": "source.temperature=null leaves it to the server",
         limit_field: f"see stage.max_new_tokens; source.extra.{limit_field}=null leaves it to the server",
