@@ -58,10 +58,13 @@ MISTAKES = {
         ["stage=trian"],
         "stage=trian: no such choice; there are: analyze, cache, certify, chat, check, demo, eval, export, gate",
     ),
-    "an unknown model": (["model=gpt"], "model=gpt: no such choice; there are: codellama_7b, qwen3_0_6b, smollm2_135m"),
+    "an unknown model": (
+        ["model=gpt"],
+        "model=gpt: no such choice; there are: codellama_7b, functiongemma_270m, gemma3_270m",
+    ),
     "unknown data": (
         ["data=x"],
-        "data=x: no such choice; there are: adp, anthropic, auto, glaive, irm, openai",
+        "data=x: no such choice; there are: adp, anthropic, api_log, auto, gemini",
     ),
     "an argument TRL lacks": (
         ["stage=pkt", "+stage.args.learning_rat=1"],
@@ -371,7 +374,10 @@ def test_a_failing_job_does_not_stop_a_sweep(tltrain, raw, tmp_path):
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("stage=", "stage=certify stage=chat stage=check stage=demo stage=eval stage=gate stage=inspect stage=irm"),
+        (
+            "stage=",
+            "stage=certify stage=chat stage=check stage=demo stage=eval stage=export stage=gate stage=inspect",
+        ),
         ("model=t", "model=tiny model=tl_codellama_2"),
         ("stage=pkt stage.", "stage.packing= stage.resume= stage.rule="),
     ],

@@ -54,7 +54,7 @@ def own(tmp_path):
         ),
         (["+experiment=wrong_key"], "experiment/wrong_key.yaml: stage.w_mx: no such key; did you mean w_max?"),
         (["+experiment=wrong_choice"], "model=tinny: no such choice; did you mean tiny?; there are: codellama_7b, "),
-        (["data=nothing"], "data=nothing: no such choice; there are: adp, anthropic, auto, broken, "),
+        (["data=nothing"], "data=nothing: no such choice; there are: adp, anthropic, api_log, auto, broken, "),
     ],
 )
 def test_a_mistake_in_a_users_file_ends_in_one_line(tltrain, own, words, said):

@@ -201,6 +201,7 @@ def test_every_file_is_written_by_the_one_writer():
         "models/encoders.py": "numbers beside a model",
         "training/sft.py": "sums beside a checkpoint",
         "training/reward_function.py": "appends to a file, and masks what it appends",
+        "stages/irm_conversations.py": "appends to a file, and masks what it appends",
         "entry/launch.py": "to the processes of the run, in a folder that is removed",
         "environments/sandbox_kernel.py": "to the kernel",
         "environments/sandbox_bwrap.py": "to the kernel",

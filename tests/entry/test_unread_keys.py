@@ -25,7 +25,7 @@ from tltrain.sweeps import cache_key
 UNREAD = {
     "a file for generated data": (
         ["stage=pkt", "data.path=chats.jsonl"],
-        "data.path: data=toolworld reads no such key; data=auto, data=adp, data=anthropic, data=glaive, … do",
+        "data.path: data=toolworld reads no such key; data=auto, data=adp, data=anthropic, data=api_log, … do",
     ),
     "with ++": (
         ["stage=pkt", "data=openai", "++data.size=3"],

@@ -101,7 +101,7 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(tltrain, home, stopped, damage
     newest = stopped / "checkpoints" / "checkpoint-4"
     do(newest / name)
     ran = tltrain(*WORDS, "stage.resume=true", folder=stopped)
-    assert f"{newest} is not used: {name} is not as it was written" in ran.err
+    assert f"{newest} is not used: {name} has changed since it was written" in ran.err
     assert f"going on from {stopped / 'checkpoints' / 'checkpoint-3'}" in ran.err
     assert same(stopped.parent, home / "whole") == []
 
@@ -110,7 +110,7 @@ def test_without_a_whole_checkpoint_it_begins_anew(tltrain, home, stopped):
     flip(stopped / "checkpoints" / "checkpoint-4" / "model.safetensors")
     (stopped / "checkpoints" / "checkpoint-3" / COMPLETE).unlink()
     ran = tltrain(*WORDS, "stage.resume=true", folder=stopped)
-    assert "there is no whole checkpoint in" in ran.err
+    assert "there is no complete checkpoint in" in ran.err
     assert same(stopped.parent, home / "whole") == []
 
 

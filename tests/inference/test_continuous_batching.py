@@ -97,7 +97,7 @@ def test_answers_that_have_ended_make_room(monkeypatch):
             i for i, _ in continuous_batching.answers(model, prompts, Decoding(60, 10**6, PAD, ended), 4, Prefill())
         ]
     assert len(order) == 8
-    in_turn = 60 * 4 + 60 * 4  # the most that two batches of 4 that wait for their longest answer would decode
+    in_turn = 60 * 4 + 60 * 4  # what two batches of 4 would decode if each waited for its longest answer
     assert sum(rows) < in_turn / 2
     assert max(rows) <= 4 and rows[-1] == 1
 

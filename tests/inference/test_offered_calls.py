@@ -1,4 +1,4 @@
-"""Names on offer in native formats: where a call names its tool, nothing but a tool on offer can be said."""
+"""Names on offer in native formats: where a call names its tool, only a tool on offer can be written."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def test_the_training_text_of_every_offered_call_is_allowed_token_by_token(encod
     for at, token in enumerate(encoded.ids):
         allowed = offered.allowed(OFFERED, encoded.ids[:at])
         assert allowed is None or allowed[token]
-    assert offered.allowed(OFFERED, encoded.ids) is None  # everything is, behind the name
+    assert offered.allowed(OFFERED, encoded.ids) is None  # everything is, after the name
 
 
 def test_a_token_that_ends_the_name_and_goes_on_is_allowed(byte_level):
@@ -91,7 +91,7 @@ def test_names_that_are_not_on_offer_end_tokens_and_special_tokens_are_not_allow
 
 
 def accepted(encoder: Encoder, offered: OfferedNames, text: str, on_offer) -> bool:
-    """Return whether a text, and then the end token, may be said."""
+    """Return whether a text followed by the end token is allowed."""
     (encoded,) = encoder.encode([text])
     tokens = [*encoded.ids, encoder.eos_id]
     for at, token in enumerate(tokens):

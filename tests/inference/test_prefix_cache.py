@@ -37,7 +37,7 @@ def talks(draw) -> list[list[list[int]]]:
 @settings(max_examples=10, deadline=None)
 @given(talks(), st.integers(1, 4), st.integers(1, 9))
 def test_answers_are_those_of_the_whole_history(name, talks, batch_size, most):
-    """A conversation may end while others go on, and the answer in the history is cut where it was read."""
+    """A conversation may end while others continue, and the answer in the history is cut where it was read."""
     model, memory = model_of(name), PrefixCache(worth=1)
     histories = [talk[0] for talk in talks]
     for number in range(max(map(len, talks))):

@@ -58,7 +58,7 @@ def test_a_changed_model_is_built_again_with_one_log_line(tmp_path, caplog, dama
     with caplog.at_level(logging.WARNING, "tltrain"):
         assert made(tmp_path) == folder
     assert [record.getMessage() for record in caplog.records] == [
-        f"{folder} is created again: {name or manifests.beside(folder).name} is not as it was written"
+        f"{folder} is created again: {name or manifests.beside(folder).name} has changed since it was written"
     ]
     assert (folder / "model.safetensors").read_bytes() == before
     assert not list((tmp_path / "models").glob(".*.part"))
@@ -83,7 +83,7 @@ def test_other_libraries_make_another_model(tmp_path, monkeypatch):
 
 
 def test_weights_of_an_entry_are_checked_before_they_are_read(tmp_path, tltrain, monkeypatch):
-    """Also if a run names their path and does not ask the cache."""
+    """This also holds if a run names their path and does not ask the cache."""
     entry = tmp_path / "pkt-0123456789abcdef"
     entry.mkdir()
     made(tmp_path).rename(entry / "model")

@@ -44,7 +44,7 @@ SMALL = {
 
 @cache
 def group_of(name: str):
-    """The configuration's `model`."""
+    """Return the configuration's `model`."""
     return composed("stage=plan", f"model={name}").model
 
 
@@ -100,7 +100,7 @@ def test_a_recipe_is_for_any_model_and_the_command_line_overrides_it(recipe):
 
 
 def kept_by_autograd(config, length: int) -> int:
-    """The bytes that a forward pass keeps for the backward pass, besides the weights; no memory is allocated."""
+    """Return the bytes that a forward pass keeps for the backward pass, besides the weights, without allocating any."""
     kept: dict[int, torch.Tensor] = {}
     with FakeTensorMode(allow_non_fake_inputs=True):
         how = {"attn_implementation": config._attn_implementation, "dtype": torch.bfloat16}
@@ -137,7 +137,7 @@ def test_a_block_of_the_true_size_keeps_what_the_plan_says(name):
 
 
 def small(name: str):
-    """A random model of three layers of an architecture, and the encoder of a family's template."""
+    """Return a random model of three layers of an architecture, and the encoder of a family's template."""
     family = MODELS[name][2]
     encoder = native_formats.mistral_encoder() if family == "mistral" else native_formats.encoder(family)
     tokenizer, sizes = encoder.tokenizer, group_of(name).sizes

@@ -1,4 +1,4 @@
-"""Sizes of models that no library refuses in time: out of range, at odds with one another, or of another model."""
+"""Model sizes that no library refuses in time: out of range, inconsistent, or those of another model."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_sizes_that_are_right_or_not_known_are_no_mistake(tmp_path):
 def test_a_tokenizer_with_tokens_that_the_embeddings_lack_is_said_when_it_is_loaded(
     byte_level, tmp_path, monkeypatch, hub
 ):
-    """Of a folder, and of a hub id that is in the hub's cache while the hub cannot be reached."""
+    """Both for a folder and for a hub id in the hub's cache while the hub cannot be reached."""
     from tests.support.composition import composed
 
     folder, path = tmp_path, str(tmp_path)

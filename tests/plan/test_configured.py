@@ -43,7 +43,7 @@ def composed_once(name: str) -> DictConfig:
 
 
 def training(name: str, *words: str) -> DictConfig:
-    """Compose the configuration of a training once, and override keys."""
+    """Compose the configuration of a training run once, and override keys."""
     cfg = copy.deepcopy(composed_once(name))
     for key, value in (word.split("=") for word in words):
         OmegaConf.update(cfg, key.lstrip("+"), yaml.safe_load(value), force_add=True)
@@ -51,7 +51,7 @@ def training(name: str, *words: str) -> DictConfig:
 
 
 def places(name: str) -> tuple[str, ...]:
-    """Return where arguments of a training may be set; the last place wins."""
+    """Return the places where arguments of a training run may be set; the last place wins."""
     if name in ("sft", "pkt"):
         return ("model.args", "hardware.args", "stage.args")
     return ("model.irm.args", "hardware.args", f"stage.algorithm_args.{name}", "stage.args")

@@ -1,4 +1,4 @@
-"""stage=certify and what follows a training, through the command line; the model itself is served in tests/serving."""
+"""stage=certify, and the certificate after training, through the command line; tests/serving serves the model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def trained(run_once):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """The numbers of prompts that were to be asked; what answers is `asked.made`, and nothing is served."""
+    """The numbers of prompts that were to be asked; the result is `asked.made`, and nothing is served."""
 
     class Asked(list):
         made = Certificate(2, 2, 1, 2, mode="chat", server="s")
@@ -45,7 +45,7 @@ def asked(monkeypatch):
 
 @pytest.fixture
 def ended(trained, tmp_path):
-    """A copy of a training that has ended without a certificate."""
+    """A copy of a training run that has ended without a certificate."""
     return shutil.copytree(trained.folder, tmp_path / "ended")
 
 

@@ -88,7 +88,7 @@ def test_calls_are_shown_and_graded_and_you_answer_for_tools_that_nothing_runs(c
 
 
 def test_failed_calls_stay_in_the_history_which_is_read_back_as_data(chat, tltrain):
-    """What no tool answers, contradicts the documentation or cannot be read is told to the model, and kept for MAE."""
+    """The model is told about calls that fail, are undocumented or cannot be read; they are kept for MAE."""
     broken = {"id": "c", "type": "function", "function": {"name": "get_order", "arguments": '{"order_id": '}}
     ran = chat(
         "Where is FH-1?\nError: timeout\n{}\n",

@@ -1,4 +1,4 @@
-"""stage=check: what a data set holds, before anything is trained."""
+"""stage=check: what a data set contains, before anything is trained."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DESK = ROOT / "examples" / "support_desk" / "conversations.jsonl"
 
 
 def chat(name: str, question: str = "Hi", answer: str = "2", **more) -> dict:
-    """A conversation with one call of `gcd` and a last word."""
+    """Return a conversation with one call of `gcd` and a final reply."""
     made = {"id": "a", "type": "function", "function": {"name": "gcd", "arguments": '{"x": 4}'}}
     return {
         "id": name,

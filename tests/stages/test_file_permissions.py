@@ -1,4 +1,4 @@
-"""Whatever a run leaves can be read by those whom the umask allows: a server under another user reads `model/`."""
+"""All files of a run can be read by those whom the umask allows: a server under another user reads `model/`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""stage=gate on the support desk's 40 conversations, with a model of next to no size: what a company's CI would run."""
+"""stage=gate on the support desk's 40 conversations, with a minimal model: what a company's CI would run."""
 
 from __future__ import annotations
 

@@ -92,5 +92,5 @@ def test_a_call_left_out_with_its_message_is_not_called_history(tltrain, write, 
     page = html.unescape((ran.folder / "inspect.html").read_text())
     assert "marks this turn as history" not in page
     assert page.count("the tool answered this call with an error") == 2  # one is in the legend
-    # where the calls are turns of their own, the one that did not fail says why it is left out
+    # if each call is its own turn, the one that did not fail says why it is left out
     assert ("another call of its message failed (stage.mask=message)" in page) == (name != "hermes")

@@ -38,7 +38,7 @@ def test_a_model_keeps_its_own_template_and_the_format_it_was_trained_in(trained
     train = trained.metrics["train"]
     assert 1 < train["branching"] <= train["samples"] and train["turns"] > train["samples"]
     assert (
-        "the chat template writes earlier turns otherwise than the last one; each trajectory is a tree"
+        "the chat template writes earlier turns unlike the last one; each trajectory is a tree"
         in trained.out + trained.err
     )
 

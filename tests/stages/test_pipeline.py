@@ -1,4 +1,4 @@
-"""stage=pipeline: each stage is built once, what determines a fingerprint, and all parts are checked first."""
+"""stage=pipeline: each stage is built once, fingerprints cover all inputs, and all parts are checked first."""
 
 from __future__ import annotations
 

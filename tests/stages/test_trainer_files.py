@@ -1,7 +1,7 @@
 """stage.write=trl, ms_swift, ...: files for other trainers, in which failed calls are not learned.
 
-`tests/trainer_files/NAME.read.json` is what that package's own reader made of the file (`read.py` there). Where the
-file that is written now has other records, the reader has to read it again.
+`tests/trainer_files/NAME.read.json` is what that package's own reader made of the file (`read.py` there). If the file
+that is written now has other records, the reader has to read it again.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LEARNED = [
     # chat-11: one of two calls in one message failed, so neither is learned.
     "FH-26163 is shipped; I find no order FH-24236.",
 ]
-"""What may be learned of `conversations.jsonl` by the strict rule, told by reading the four conversations."""
+"""The messages of `conversations.jsonl` that the strict rule keeps, found by reading the four conversations."""
 
 
 def records(folder: Path) -> list[dict]:
@@ -137,7 +137,7 @@ def small(tltrain, write):
     def run(name: str) -> list[dict]:
         words = ("data=openai", f"data.path={write(SMALL)}", "data.learn_replies=true", "stage.rule=strict")
         ran = tltrain("stage=mae", *words, f"stage.write={name}")
-        assert ran.metrics["written"]["messages_cut"] == 1  # what nobody answers any more
+        assert ran.metrics["written"]["messages_cut"] == 1  # the one that nobody answers
         return records(ran.folder)
 
     return run
@@ -222,7 +222,7 @@ def test_openai_gets_weights_and_no_field_that_it_does_not_know(small):
 
 
 def test_what_llama_factory_cannot_hold_is_counted(tltrain, write):
-    """An answer and then the user's words: its two sides have to take turns."""
+    """The user's words follow a tool's answer, but its two sides have to take turns."""
     spoken = {**SMALL, "messages": [*SMALL["messages"][:6], SMALL["messages"][7], SMALL["messages"][6]]}
     ran = tltrain("stage=mae", "data=openai", f"data.path={write(spoken)}", "stage.write=llama_factory")
     assert ran.metrics["written"]["left_out"] == {"user or tools and the assistant do not take turns": 1}

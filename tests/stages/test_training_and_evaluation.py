@@ -187,7 +187,7 @@ def test_oldest_turns_are_dropped_from_long_trajectories(tltrain, trained, too_s
     ran = tltrain("stage=pkt", *FEW, f"stage.args.max_length={too_short}")
     whole, cut = trained["pkt"].metrics["train"], ran.metrics["train"]
     assert 0 < cut["truncated"] + cut["too_long"] < whole["samples"]
-    assert cut["turns_truncated"] > 0  # of a truncated trajectory the calls left out may be such that MAE drops
+    assert cut["turns_truncated"] > 0  # the calls cut from a trajectory may be ones that MAE drops
     assert cut["samples"] == whole["samples"] - cut["too_long"]
     assert cut["tokens"] <= cut["samples"] * too_short
 

@@ -28,7 +28,7 @@ from tltrain import config, data
 from tltrain.data import bfcl, native, rotbench, toolalpaca, turns
 from tltrain.data.reading import ReadReport
 from tltrain.environments import bfcl as bfcl_environment
-from tltrain.environments import registry, tooleyes
+from tltrain.environments import python_tools, registry, tooleyes
 from tltrain.evaluation import benchmarks
 from tltrain.runtime import targets
 
@@ -179,6 +179,36 @@ def _tooleyes(folder: Path, on_error: str, report: ReadReport) -> Any:
     return []
 
 
+def _python_tools(folder: Path, on_error: str, report: ReadReport) -> Any:
+    schema = OmegaConf.structured(config.PythonToolsConversations)
+    places = {"module": str(folder / MODULE), "path": str(folder / TASKS)}
+    python_tools.tasks(OmegaConf.merge(schema, {"name": "python_tools", **places}), 0)
+    return []
+
+
+MODULE, TASKS = "my_tools.py", "tasks.jsonl"
+FUNCTIONS = '''
+def add(x: float, y: float) -> float:
+    """Add two numbers.
+
+    Args:
+        x: the first.
+        y: the second.
+    """
+    return x + y
+
+
+def right(answer: str) -> bool:
+    return "3" in answer
+'''
+TASK = {
+    "id": "sum",
+    "question": "1 + 2?",
+    "calls": ["add(x=1, y=2)"],
+    "answer": 3,
+    "check": "right",
+    "scenario": "sums",
+}
 QUESTIONS, ANSWERS = "BFCL_v4_simple_python.json", "possible_answer/BFCL_v4_simple_python.json"
 MULTI_TURN = "data/BFCL_v4_multi_turn_miss_func.json"
 MULTI_TURN_ANSWERS = "data/possible_answer/BFCL_v4_multi_turn_miss_func.json"
@@ -227,6 +257,7 @@ ENVIRONMENTS: dict[str, Reader] = {
         },
         _bfcl_entries,
     ),
+    "python_tools": Reader({TASKS: [TASK], MODULE: FUNCTIONS}, _python_tools, damaged=(TASKS,), imports=True),
 }
 """Each environment whose conversations stand in files."""
 

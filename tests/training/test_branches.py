@@ -1,4 +1,4 @@
-"""Responses as branches: a chain, a tree, and what diverges, by hand; prompt trees are laid out as ever."""
+"""Responses as branches: a chain, a tree and diverging answers by hand, and the layout of prompt trees."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_tokens_that_are_not_learned_are_context():
 
 
 def by_definition(tree: PromptTree, responses: list[list[int]]) -> Layout:
-    """The layout of a prompt tree, each piece of the prompt and each response a run of its own."""
+    """Return the layout of a prompt tree, in which each piece of the prompt and each response is a run."""
     starts = (0, *tree.ends[:-1])
     runs: list[Run] = []
     for m, (start, end, tokens) in enumerate(zip(starts, tree.ends, responses, strict=True)):
@@ -85,7 +85,7 @@ def test_prompt_trees_are_laid_out_run_by_run(pieces):
 
 @given(st.lists(st.tuples(tokens, tokens), min_size=1, max_size=6))
 def test_each_branch_sees_its_own_prompt_and_answer_alone(pairs):
-    """Whatever is shared: the tokens that a target's position attends to are its prompt and what it said before."""
+    """Whatever is shared, a target's position attends to its prompt and to the preceding tokens of its answer."""
     row: list[Branch] = []
     for prompt, response in pairs:
         before = [*row[-1].prompt, *row[-1].response[:-1]] if row else []

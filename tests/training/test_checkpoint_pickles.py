@@ -1,4 +1,4 @@
-"""What a checkpoint may hold: tensors and plain values."""
+"""A checkpoint may contain only tensors and plain values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_while_a_checkpoint_is_read_no_library_runs_code_of_it(tmp_path, monkeyp
     torch.save({"weights": torch.ones(2), "names": {"a"}}, tmp_path / "own.pt")
     with tensors_only():
         with pytest.raises(UnpicklingError):
-            torch.load(tmp_path / "hostile.pt", weights_only=False)  # as DeepSpeed asks for it
+            torch.load(tmp_path / "hostile.pt", weights_only=False)  # as DeepSpeed calls it
         assert torch.load(tmp_path / "own.pt", weights_only=False)["names"] == {"a"}
     assert not (tmp_path / "trap").exists()
     assert dict(os.environ) == before

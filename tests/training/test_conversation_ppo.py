@@ -71,7 +71,7 @@ def test_rows_by_packing():
 
 
 def price(conversation: Conversation) -> tuple[TurnReward, ...]:
-    """Rewards that differ by turn and conversation, and do not depend on much else."""
+    """Return rewards that differ by turn and conversation, and depend on little else."""
     texts = {at: message.text for at, message in enumerate(conversation.messages) if message.role == "assistant"}
     return tuple(TurnReward(at, {"documentation": sum(map(ord, text)) % 7 / 7 - 0.5}) for at, text in texts.items())
 

@@ -1,4 +1,4 @@
-"""The reward of whole conversations: by hand, and what scripted players can earn with its default numbers."""
+"""The reward of whole conversations: by hand, and what scripted players can earn with its default prices."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ SPLITS = [(split, tools) for split in ("train", "validation", "test") for tools 
 
 
 def played(identity: str, said: list[str]) -> Conversation:
-    """Play these answers, and at their end nothing more: the context is full."""
+    """Play these answers, after which the context is full."""
     answers = iter([*said, None])
     (found,) = converse(
         [Task(identity)],

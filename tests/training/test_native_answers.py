@@ -25,7 +25,7 @@ family = pytest.mark.parametrize("name", NAMES)
 
 
 def said(name: str, sample: Sample, *calls: Call, text: str = "", thought: str = "") -> list[int]:
-    """What a model of this format generates to make these calls."""
+    """Return the tokens that a model of this format generates to make these calls."""
     own = encoder(name)
     message = Message("assistant", text, tuple(map(ToolCall, calls)), thought)
     item = talk(1, False)
@@ -109,7 +109,7 @@ def sampling_of(name: str, **words) -> Sampling:
 
 
 def logprobs(model, batch) -> list[list[float]]:
-    """The log-probabilities of the learned tokens of each response, in the update's forward pass."""
+    """Return the log-probabilities of the learned tokens of each response, in the update's forward pass."""
     with torch.no_grad():
         found = token_logprobs(response_logits(model, with_mask(dict(batch), model), 0.7), batch["targets"])
     return [row[mask].tolist() for row, mask in zip(found[batch["index"]], batch["mask"], strict=True)]
@@ -141,7 +141,7 @@ def test_each_of_several_end_tokens_ends_an_answer(model):
 
 
 class Thinking(SimpleNamespace):
-    """An encoder whose answers begin with a thought of two tokens, and one of which is a thought alone."""
+    """An encoder whose answers begin with a thought of two tokens; one answer is only a thought."""
 
     def thought(self, ids, prompt) -> range:
         return range(len(ids)) if len(ids) == 3 else range(2)

@@ -207,7 +207,7 @@ def test_with_kl_the_policy_becomes_the_reference_tilted_by_the_reward(kl):
     expected = REFERENCE * (REWARDS / kl).exp()
     logits = torch.zeros(3, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.SGD([logits], lr=2 / kl)
-    for _ in range(1000):  # the expectation over all arms has no noise: the tolerance is for the distance left
+    for _ in range(1000):  # the expectation over all arms has no noise: the tolerance is for the remaining distance
         optimizer.zero_grad()
         pull(logits, kl, torch.arange(3), logits.detach().softmax(-1)).backward()
         optimizer.step()

@@ -10,7 +10,7 @@ from tltrain.training.reward_function import SampleLog, SampleRecord
 
 
 def write(path, *texts):
-    """A line of `samples.jsonl` for each text, of steps from 1."""
+    """Write a line of `samples.jsonl` for each text, with steps from 1."""
     records = [SampleRecord(step, sampled=text).to_json() for step, text in enumerate(texts, 1)]
     lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
     path.write_text("".join(lines), encoding="utf-8", newline="")

@@ -1,4 +1,4 @@
-"""Trees in models with sliding windows, and models that cannot process trees: each branch is as it is alone."""
+"""Trees in models with sliding windows, where each branch is computed as if alone; models that cannot process trees."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ OTHERS: dict[str, PreTrainedConfig] = {
 
 
 def made(config: PreTrainedConfig) -> PreTrainedModel:
-    """A model with random weights, none of which is at its neutral value."""
+    """Return a model with random weights, none of which is at its neutral value."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
@@ -133,7 +133,7 @@ def test_a_model_that_returns_what_its_routers_say_processes_trees():
 
 
 def test_a_window_is_counted_in_the_branch():
-    # 0 1 2 | 3 4 5 | 6 7: both branches hang on 2, and token 6 stands three behind 0, as token 3 does.
+    # 0 1 2 | 3 4 5 | 6 7: both branches continue from 2, so token 6 is three positions after 0, like token 3.
     layout = flatten([Run([1] * 3, -1, []), Run([2] * 3, 0, []), Run([3] * 2, 0, [])])
     places = torch.tensor([layout.position_ids])
     seen = tree_mask.visible(torch.tensor([layout.reach]), tree_mask.Window(places, 3))[0]
@@ -175,7 +175,7 @@ def test_block_masks_hide_what_the_dense_mask_with_a_window_hides():
 
 
 def _marked(counts: torch.Tensor, lists: torch.Tensor) -> torch.Tensor:
-    """[B, T, T], True in the blocks that are listed."""
+    """Return [B, T, T], True in the blocks that are listed."""
     marks = torch.zeros(lists.shape, dtype=torch.bool)
     for at in torch.cartesian_prod(*map(torch.arange, counts.shape)):
         index = tuple(at.tolist())

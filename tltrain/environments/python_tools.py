@@ -22,27 +22,23 @@ that draw random numbers or read the clock do not repeat.
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from types import FunctionType
 from typing import Any
 
 from tltrain.config import PythonToolsConversations
-from tltrain.data.reading import expect, expect_tools, member, optional, read_file, rest, shown
-from tltrain.environments import Environment
+from tltrain.data.reading import expect, member, optional, read_file, rest, shown
+from tltrain.environments import Environment, python_module
 from tltrain.environments.sandbox import Isolation, Limits, Sandbox, isolation
 from tltrain.environments.sandbox_library import readable
 from tltrain.environments.sandbox_machine import tool_user
 from tltrain.errors import FieldError, TltrainError, suggestion
 from tltrain.formats.calls import CallSyntaxError, read_call
 from tltrain.grading import grade
-from tltrain.runtime import own_code, targets
 from tltrain.toolworld.environment import Fact, missing_facts
 from tltrain.trajectory import FINISH, Call, Message, Task, Tool, Turn
 
@@ -279,7 +275,7 @@ def _toolbox(benchmark: PythonToolsConversations) -> Toolbox:
 @cache
 def _read(file: Path, path: str, versions: tuple[int, ...]) -> Toolbox:
     """Read both files; `versions` change with them."""
-    functions = _functions(file)
+    functions = python_module.functions(file)
     checks = {}
     for line in read_file(path, _check_names):
         if line is not None:
@@ -288,7 +284,7 @@ def _read(file: Path, path: str, versions: tuple[int, ...]) -> Toolbox:
                 raise TltrainError(f"{path}: check: expected a function of {file.name}, found {line}{near}")
             checks[line] = "answer" in inspect.signature(functions[line]).parameters
     tools = tuple(
-        _tool(file, name, function)
+        python_module.documented(file, name, function)
         for name, function in functions.items()
         if not name.startswith("_") and name not in checks
     )
@@ -345,74 +341,3 @@ def _golden(entry: Any, where: str, tools: Sequence[Tool], file: Path) -> Call:
     if wrong := grade(call, None, tools).contradictions:
         raise FieldError(where, f"a call as {file.name} documents it", f"{entry} ({'; '.join(wrong)})")
     return call
-
-
-def documented_tools(file: Path) -> tuple[Tool, ...]:
-    """Return the documented functions of a Python file as tools, without those whose names begin with `_`.
-
-    The file is imported here to read its documentation; its functions run only in a `Sandbox`.
-
-    Raises:
-        TltrainError: the file cannot be imported, has no such function, or has one that is not documented.
-    """
-    if not file.stem.isidentifier():
-        raise TltrainError(f"{file}: expected a Python file with the name of a module, such as my_tools.py")
-    functions = _functions(file.resolve())
-    tools = tuple(_tool(file, name, function) for name, function in functions.items() if not name.startswith("_"))
-    if not tools:
-        raise TltrainError(f"{file}: expected documented functions, found no function whose name begins without _")
-    return tools
-
-
-def _functions(file: Path) -> dict[str, FunctionType]:
-    """Import a file and return the functions that it defines, in their order.
-
-    Raises:
-        TltrainError: the file cannot be imported.
-    """
-    name = f"tools_of_{file.stem}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None and spec.loader is not None  # of a Python file
-    module = importlib.util.module_from_spec(spec)
-    own_code.find([file.parent])  # for imports from its own folder
-    sys.modules[name] = module  # dataclasses look their module up
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise TltrainError(f"{file}: cannot be imported: {targets.told(error)}") from error
-    return {
-        name: value
-        for name, value in vars(module).items()
-        if isinstance(value, FunctionType) and value.__module__ == module.__name__
-    }
-
-
-def _tool(file: Path, name: str, function: FunctionType) -> Tool:
-    """Return the documentation of a function.
-
-    Raises:
-        TltrainError: the function is not documented, lacks a type hint, or cannot be called by a model.
-    """
-    from transformers.utils import get_json_schema  # here, since `--help` needs no transformers
-    from transformers.utils.chat_template_utils import DocstringParsingException, TypeHintParsingException
-
-    where = f"{file}: {name}"
-    if name == FINISH:
-        raise TltrainError(f"{where}: ends the conversation and is always on offer: give the function another name")
-    if inspect.iscoroutinefunction(function):
-        raise TltrainError(f"{where}: expected a function, found a coroutine (async def)")
-    for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            raise TltrainError(f"{where}: its parameter {parameter} has to be one that is given by name")
-    try:
-        schema = get_json_schema(function)
-    except (DocstringParsingException, TypeHintParsingException, NameError, TypeError, ValueError) as error:
-        raise TltrainError(
-            f"{where}: expected a docstring with a line for each parameter under Args:, and type hints ({error}); "
-            "a function whose name begins with _ is not a tool"
-        ) from error
-    try:
-        (tool,) = expect_tools([schema], name, Counter())
-    except FieldError as error:
-        raise TltrainError(f"{file}: {error}") from None
-    return tool

@@ -27,7 +27,7 @@ from tltrain.inference.token_choice import Choose, ChosenTokens
 PHASE = 4
 """Decoding steps between two checks for finished answers."""
 WORTH = 64
-"""Least saving, in tokens, for a separate prefill of a common prefix: about the cost of one more forward call."""
+"""Minimum saving, in tokens, for a separate prefill of a common prefix: about the cost of one more forward call."""
 FEW = 0.25
 """Share of idle rows below which a batch is not compacted and no new prompt is prefilled."""
 PADDING = 0.1
@@ -255,7 +255,7 @@ def answers(
 
 
 def _dwarfed(prompts: Sequence[Sequence[int]], family: Family, rows: Rows, decoding: Decoding) -> bool:
-    """Return whether the family's prompts are shorter than half of these rows, an answer of full length not counted."""
+    """Return whether the family's prompts are shorter than half of these rows, not counting a full-length answer."""
     return 2 * len(prompts[family.numbers[0]]) + decoding.max_new_tokens < rows.mask.shape[1]
 
 

@@ -43,7 +43,7 @@ class AnswerEnds(StoppingCriteria):
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """How prompts are answered.
+    """Settings for answering prompts.
 
     Attributes:
         batch_size: number of prompts answered at the same time.
@@ -62,9 +62,9 @@ class Answer:
     """A generated answer.
 
     Attributes:
-        finish_reason: `stop`, or `length` where `max_new_tokens` cut the answer before it was complete; empty for a
+        finish_reason: `stop`, or `length` if `max_new_tokens` cut the answer before it was complete; empty for a
             prompt that was not answered.
-        ids: its tokens, where the text cannot be read without the prompt (`Encoder.reads_tokens`).
+        ids: its tokens, if the text cannot be read without the prompt (`Encoder.reads_tokens`).
     """
 
     text: str = ""

@@ -1,10 +1,10 @@
-"""Names on offer (`stage.names=offered`) in native formats, as servers' guided decoding holds a call to its tools.
+"""Names on offer (`stage.names=offered`) in native formats: only tools on offer can be called, as in guided decoding.
 
 Every call that a format's parser reads begins with a fixed text, its mark: `<tool_call>` (Qwen3, Hermes), `{"name":`
-(Llama 3), `to=functions.` (harmony), `<|tool_call>call:` (Gemma). What the template writes between the mark and the
-name must follow, then the name of a tool on offer, then what ends a name. Everything else is free: thoughts, words,
-arguments, further calls. Texts are compared byte by byte, special tokens by their names, so a mark that is spelled in
-other tokens counts, and so does a token that completes a mark and goes on.
+(Llama 3), `to=functions.` (harmony), `<|tool_call>call:` (Gemma). The mark must be followed by the text that the
+template writes before the name, the name of a tool on offer, and the text that ends a name. Everything else is free:
+thoughts, words, arguments, further calls. Texts are compared byte by byte, special tokens by their names, so a mark
+that is spelled in other tokens counts, and so does a token that completes a mark and continues.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class OfferedCalls:
     """
 
     in_the_beginning = False
-    """Any number of calls may follow, so that no answer is complete before its end."""
+    """Any number of calls may follow, so no answer is complete before its end."""
 
     def __init__(self, encoder: NativeEncoder) -> None:
         head = encoder.native.call_head
@@ -42,7 +42,7 @@ class OfferedCalls:
         self.head, self.ends = head, encoder.ends
         self.mark = head.mark.encode()
         self.tokens = TokenBytes(encoder.tokenizer, special=True)
-        self._inside = [  # tokens that complete a mark by themselves, and what they say behind it
+        self._inside = [  # tokens that complete a mark by themselves, and their text after it
             (number, text[text.rfind(self.mark) + len(self.mark) :])
             for number, text in enumerate(self.tokens.of)
             if self.mark in text
@@ -73,7 +73,7 @@ class OfferedCalls:
         return self._marking(begun, rests)
 
     def _compute_rests(self, names: tuple[str, ...]) -> tuple[bytes, ...]:
-        """What may follow a mark, up to the end of a name."""
+        """Return the texts that may follow a mark, up to the end of a name."""
         return tuple(f"{self.head.before}{name}{end}".encode() for name in names for end in self.head.behind)
 
     def _compute_named(self, behind: bytes, rests: tuple[bytes, ...]) -> np.ndarray:
@@ -89,10 +89,10 @@ class OfferedCalls:
         return allowed
 
     def _compute_marking(self, begun: tuple[int, ...], rests: tuple[bytes, ...]) -> np.ndarray | None:
-        """All tokens but those that complete a mark and go on with anything but the name of a tool on offer.
+        """Return all tokens but those that complete a mark and continue with anything but the name of a tool on offer.
 
         Args:
-            begun: how many bytes of the mark the answer may have said already.
+            begun: the numbers of bytes of the mark with which the answer may already end.
         """
         found = list(self._inside)
         for k in begun:

@@ -3,15 +3,15 @@ r"""Names on offer (`stage.names=offered`): only tools on offer can be called, a
 In the TL format an answer begins with the name. It may therefore begin with
 
     ` name(`                    for any tool on offer, and then with anything;
-    words                       where no tool `finish` is on offer, for then answers to the user are written as text:
+    words                       if no tool `finish` is on offer, since answers to the user are then written as text:
                                 a space, a first word without `(`, and then anything but ` (`.
 
 The second line keeps `otherTool(` and `otherTool (`, which would be read as calls, from passing for text. With `finish`
-on offer, the answer to the user is its argument, and what begins with words is not sampled.
+on offer, the answer to the user is its argument, and no answer that begins with words is sampled.
 
-A token may come next if what has been said, followed by the token's text, may still become such an answer. Texts are
-compared byte by byte, so all tokenizations of a name are allowed, and so is a token that ends the name and goes on.
-Once the name is complete, every token is allowed, the end token included.
+A token may come next if the text so far, followed by the token's text, may still become such an answer. Texts are
+compared byte by byte, so all tokenizations of a name are allowed, and so is a token that ends the name and continues.
+Once the name is complete, every token is allowed, including the end token.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tltrain.trajectory import FINISH, Tool
 
 
 class Offered(Protocol):
-    """What a format's answers may say where they name tools.
+    """The tokens that a format allows where an answer names a tool.
 
     Attributes:
         in_the_beginning: whether every further token is allowed once `allowed` has returned None for an answer.
@@ -45,7 +45,7 @@ class Offered(Protocol):
 
 
 def offered_in(encoder: Encoder) -> Offered:
-    """Return what the names on offer allow in the format of an encoder. Raises TltrainError."""
+    """Return the rule for names on offer in the format of an encoder. Raises TltrainError."""
     if isinstance(encoder, NativeEncoder):
         from tltrain.inference.offered_calls import OfferedCalls
 
@@ -61,7 +61,7 @@ _SAID = {
     "gap": re.compile(rb" " + _WORD + rb"+\s+"),
     "free": re.compile(rb" " + _WORD + rb"+\s+" + _WORD + rb".*", re.DOTALL),
 }
-"""How far words have got, by what has been said."""
+"""The state of an answer in words, by its text so far."""
 _NEXT = {
     "": re.compile(rb" (?:" + _WORD + rb"+" + _REST + rb")?", re.DOTALL),
     "space": re.compile(_WORD + rb"+" + _REST, re.DOTALL),
@@ -97,7 +97,7 @@ class OfferedNames:
             TltrainError: no token of the tokenizer leads on to the name of a tool on offer.
         """
         texts = [self.tokens.of[token] for token in answer]
-        if not all(texts):  # behind an end token
+        if not all(texts):  # after an end token
             return None
         heads, words = self._heads(tuple(tool.name for tool in tools))
         return self._allowed(b"".join(texts), heads, words)

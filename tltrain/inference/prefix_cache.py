@@ -1,7 +1,7 @@
 """A prefix cache for conversations in progress: it keeps each key-value cache until the conversation's next prompt.
 
 The next prompt of a conversation begins with the previous prompt and its answer, so only the new messages must be
-prefilled. Entries are matched by their tokens alone.
+prefilled. Entries are matched only by their tokens.
 """
 
 from __future__ import annotations

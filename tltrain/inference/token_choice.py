@@ -1,7 +1,7 @@
 """How the next token of an answer is chosen: among tools on offer (`stage.names`), the likeliest or sampled.
 
-A sampled token depends on the seed, the prompt's name, the number of the token and the model's probabilities alone. The
-same question therefore gets the same answer, whatever it is asked beside, on how many processes, and in which order.
+A sampled token depends only on the seed, the prompt's name, the number of the token and the model's probabilities. The
+same question therefore gets the same answer, whatever the other questions, the number of processes and the order.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class TokenChoice:
         offered: allows only names on offer; None: any.
         temperature: of sampling, from softmax(logits / temperature) over the tokens allowed; 0: the likeliest token.
         seed: of sampling.
-        names: of the prompts, from which the draws are derived; None: the samples' ids. The same prompt under two names
-            gets two independent answers.
+        names: the prompts' names, from which the draws are derived; None: the samples' ids. The same prompt under two
+            names gets two independent answers.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class TokenChoice:
 
 
 class DrawnTokens(TokenChoice):
-    """A `TokenChoice` that keeps the log-probability of each token which it chooses, at its temperature.
+    """A `TokenChoice` that keeps the log-probability of each token that it chooses, at its temperature.
 
     With temperature 0 it chooses the likeliest token, whose log-probability is that at temperature 1. Steps are kept as
     they are computed, [B] each on their device, so that recording does not wait for it.
@@ -116,7 +116,7 @@ class DrawnTokens(TokenChoice):
     def logprobs(self) -> list[list[float]]:
         """Return the log-probabilities of the tokens of each prompt's answer.
 
-        Tokens that were decoded behind the answer's end are among them: whoever asks cuts them off.
+        Tokens that were decoded after the answer's end are included; the caller cuts them off.
         """
         found: list[dict[int, float]] = [{} for _ in self.names]
         for numbers, places, drawn in self._steps:

@@ -12,8 +12,8 @@ from tltrain.runtime import distributed, memory
 def device_and_dtype(hardware: DictConfig) -> tuple[torch.device, bool]:
     """Return the device that `hardware` selects and whether to compute in bfloat16 on it.
 
-    May also set torch's number of threads and, with several processes, the current CUDA device; on a CPU the memory
-    that is freed is kept for reuse.
+    May also set torch's number of threads and, with several processes, the current CUDA device; on a CPU, freed memory
+    is kept for reuse.
 
     Raises:
         TltrainError: `hardware` asks for a GPU and torch sees none.

@@ -38,13 +38,13 @@ class TokenizationRecord:
     Attributes:
         bos: whether a conversation began with the tokenizer's BOS token.
         prompts: number of training prompts.
-        prompts_read_apart: those whose whole text has other tokens than the prompt (`Encoder.reads_apart`).
-        format: the format of its conversations, of a user's own its `_target_`. The TL format is not written, as before
-            there were others.
+        prompts_read_apart: those whose text has other tokens if it is tokenized as a whole (`Encoder.reads_apart`).
+        format: the format of its conversations; for a user's own format its `_target_`. The TL format is not written,
+            as in records from before there were others.
         parser: server -> the name under which it knows the parser of this format's calls; empty in the TL format.
         thinking: whether the model learned to write thoughts; None in the TL format, which has none.
         options: variables of the chat template, by its own names, with which it was rendered.
-        date: what a template that writes the current date took for today; empty for all others.
+        date: today's date, as it was rendered by a template that writes it; empty for all others.
     """
 
     bos: bool
@@ -116,7 +116,7 @@ def record_of(
 def end_at(folder: Path, stop_ids: Collection[int]) -> None:
     """Make the generation configuration in a model's folder end answers at all tokens that end one.
 
-    A base model often names only the end of a text there, and a server would let the model go on behind its answer.
+    A base model often names only the end of a text there, and a server would let the model continue after its answer.
     """
     file = folder / "generation_config.json"
     if not file.is_file():  # of an adapter
@@ -156,7 +156,7 @@ def load_encoder(path: str, model: DictConfig, format: DictConfig | None = None)
 def load_own_encoder(path: str, model: DictConfig, format: DictConfig) -> Encoder:
     """Load the encoder of the model at `path` in the format that it was trained in, without a record in `format`.
 
-    Models of different formats can so be compared. Raises as `load_encoder`.
+    This is how models of different formats are compared. Raises the same errors as `load_encoder`.
     """
     own = format.copy()
     own.name = trained_format.read(path) or format.name
@@ -167,7 +167,7 @@ def random_encoder(items: list[Trajectory], model: DictConfig, format: DictConfi
     """Create the encoder that a model with random weights would have, of a tokenizer trained on these conversations.
 
     Raises:
-        TltrainError: the format is the model's own, and such a model has none.
+        TltrainError: the format is the model's own, and a model with random weights has none.
     """
     family = str(format.name) if format.name in FAMILIES else None
     tokenizer = loading.byte_level_tokenizer(loading.corpus(items, format), model.random.vocab_size, family)
@@ -218,9 +218,9 @@ def knows_tools(tokenizer: PreTrainedTokenizerBase) -> bool:
 def native_encoder(tokenizer: PreTrainedTokenizerBase, name: str, format: Any) -> NativeEncoder:
     """Create the encoder of a native format.
 
-    The template is the model's own; a family's takes its place where the model has none. Answers are read as the
-    model's folder says, else as the family's are, else as TRL knows for exactly this template. The tokenizer gets both,
-    so that the folder in which it is saved says them to a server.
+    The chat template is the model's own, or the family's if the model has none. Answers are parsed as the model's
+    folder says, else like the family's, else by TRL's rules for exactly this template. The tokenizer gets both, so a
+    server finds them in the folder in which it is saved.
 
     Args:
         format: the configuration's `format`, for its `options` and `date`; may be empty.

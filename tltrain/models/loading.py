@@ -197,7 +197,7 @@ def _hub_answers() -> bool:
 
 
 def _make_once(folder: Path, make: Callable[[Path], None]) -> Path:
-    """Return `folder`; if it is missing or its files have changed, create it aside with `make` and rename it."""
+    """Return `folder`; if it is missing or has changed, create it under a temporary name with `make` and rename it."""
     if not folder.is_dir() or manifests.changed_since_left(folder) is not None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f".{folder.name}.lock")):
@@ -211,7 +211,7 @@ def _make(folder: Path, make: Callable[[Path], None]) -> None:
         changed = manifests.changed_since_left(folder)
         if changed is None:
             return
-        log.warning("%s is created again: %s is not as it was written", folder, changed)
+        log.warning("%s is created again: %s has changed since it was written", folder, changed)
     # A random name, since processes in different containers may share an id: never reuse what a killed one left.
     part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
     try:
@@ -336,7 +336,7 @@ def own_format(format: DictConfig) -> Format | None:
     """Return the format of a user's own that a choice names; None if it is one of ours.
 
     Raises:
-        TltrainError: there is no such class, one of its keys is wrong, or it is no format.
+        TltrainError: there is no such class, one of its keys is wrong, or it is not a format.
     """
     target = format.get(targets.TARGET)
     if target is None:

@@ -1,6 +1,6 @@
 """Check the sizes in a model's configuration before a weight is created. Nothing here loads torch.
 
-Libraries end in a traceback, or train nothing, for a size of 0 or below. They do not refuse a size that is far too
+For a size of 0 or below, libraries end in a traceback or train nothing. They do not refuse a size that is far too
 large, but build layers until memory runs out.
 """
 
@@ -102,7 +102,7 @@ def read(folder: Path) -> dict[str, Any] | None:
     """Read a model's `config.json`; None if there is none.
 
     Raises:
-        TltrainError: the file is no JSON object.
+        TltrainError: the file is not a JSON object.
     """
     file = folder / CONFIG
     if not file.is_file():

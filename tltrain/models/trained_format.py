@@ -1,4 +1,4 @@
-"""The format that a model was trained in, from the record in its folder; nothing of the model is loaded."""
+"""The format that a model was trained in, from the record in its folder, without loading the model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read(path: str) -> str | None:
 
 
 def check(path: str, trained: str | None, asked: str) -> None:
-    """Raise a TltrainError where a model was trained in another format than the one that is asked for."""
+    """Raise a TltrainError if a model was trained in another format than the one that is asked for."""
     if trained is not None and asked not in (AUTO, trained):
         raise TltrainError(
             f"format={asked}: {path} was trained with format={trained}; format=auto takes the one it knows"

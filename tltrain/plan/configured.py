@@ -140,7 +140,7 @@ def kind_of(cfg: DictConfig) -> str:
 
 
 def arguments(cfg: DictConfig) -> dict[str, Any]:
-    """Return the trainer's arguments: the stage's over the library's defaults; for stage=eval the defaults alone."""
+    """Return the trainer's arguments: the stage's over the library's defaults; for stage=eval only the defaults."""
     if cfg.stage.name == "eval":
         return DEFAULTS | {"activation_checkpointing": False}
     return DEFAULTS | OWN_DEFAULTS.get(library_class(cfg.stage), {}) | trainer_arguments(cfg)
@@ -314,7 +314,7 @@ def rows_of(stage: str, items: Any) -> SampleSizes:
     return SampleSizes(ends, [1] * len(ends))
 
 
-# --- the line of a training -------------------------------------------------------------------------------------------
+# --- the line of a training run ---------------------------------------------------------------------------------------
 
 
 def announce(cfg: DictConfig, config: Any, items: Any) -> None:

@@ -31,14 +31,14 @@ activations afterwards. glibc returns only the top of the heap, and later alloca
 BUCKET = 200_000_000
 """Elements that DeepSpeed reduces or gathers at once; it uses two such buffers at a time."""
 MAX_LIVE_WEIGHTS = 1_000_000_000
-"""Most weights that ZeRO-3 keeps gathered (`stage3_max_live_parameters`)."""
+"""Maximum number of weights that ZeRO-3 keeps gathered (`stage3_max_live_parameters`)."""
 TILE = (4096, 32768)
 """Tile size (tokens, vocabulary) in which TRL's fused head computes logits."""
 FEED_FORWARD = {True: 4, False: 2}
 """Kept tensors of the feed-forward layer's width: gate, its activation, up and product; two without a gate."""
 
 EXPERTS = 7
-"""Kept tensors of that width where the feed-forward layer is experts; their input and output are kept for each expert
+"""Kept tensors of that width if the feed-forward layer consists of experts; each expert's input and output are kept
 too (GPT-OSS, measured)."""
 
 Moment = dict[str, float]
@@ -104,8 +104,8 @@ class Batch:
 
     Attributes:
         rows, length: number of sequences, and tokens of the longest. targets: target tokens in all rows.
-        masked: attention takes a padding mask: keys and values are repeated for every query head, and each block keeps
-            the mask in floating point. tree: attention takes a mask that all blocks share.
+        masked: attention takes a padding mask, so keys and values are repeated for every query head, and each block
+            keeps the mask in floating point. tree: attention takes a mask that all blocks share.
         samples: sequences generated together, each from `prompt` tokens and of at most `new` more.
         prefill: distinct prompt tokens that are computed together.
     """
@@ -232,8 +232,8 @@ def block_activations(shape: Shape, setup: Setup, batch: Batch) -> float:
 
     Each norm keeps its input (in float32) and the normalized input, and those before a linear layer, unless a cast
     follows, their output; attention keeps queries, keys, values and output; the feed-forward layer keeps `FEED_FORWARD`
-    tensors, or those of its experts. Under
-    autocast the residual stream is float32, and every linear layer keeps its own bfloat16 copy of its input.
+    tensors, or those of its experts. Under autocast the residual stream is float32, and every linear layer keeps its
+    own bfloat16 copy of its input.
     """
     h, q, k, f = shape.hidden, shape.queries, shape.keys, shape.intermediate
     c = setup.compute_bytes

@@ -21,9 +21,9 @@ class Shape:
         hidden, intermediate: width of the residual stream, and of the feed-forward layer (all experts of a token).
         queries, keys: elements of all query heads, and of all key heads (the values have as many).
         gated: the feed-forward layer multiplies two projections. normed: queries and keys are normalized.
-        context: most tokens the model supports.
+        context: maximum number of tokens that the model supports.
         norms: norms over the residual stream in a block. wide_norms: their weights multiply float32 (Gemma, GPT-OSS).
-        experts: experts of a token; 0 where there are none. sinks: attention has sinks, a softmax in the compute dtype.
+        experts: experts of a token; 0 if there are none. sinks: attention has sinks, a softmax in the compute dtype.
     """
 
     parameters: int

@@ -185,7 +185,7 @@ def certificate_section(made: Certificate) -> str:
         lines.append(f"| answers with calls that the server parsed | {made.tool_calls:,} |")
     lines.append(f"| answers that the server and tltrain read alike | {made.same_grades:,} |")
     if made.unreadable:
-        lines.append(f"| answers that are no proper answers of the format | {made.unreadable:,} |")
+        lines.append(f"| answers that are malformed in the format | {made.unreadable:,} |")
     if made.chat_prompts_equal is not None:
         lines.append(f"| prompts with these tokens by `/chat/completions` too | {made.chat_prompts_equal:,} |")
     for level, name in _LEVELS.items():
@@ -196,7 +196,7 @@ def certificate_section(made: Certificate) -> str:
         why = (
             "`transformers serve` drops words and thoughts beside the calls of earlier turns"
             if made.mode == "chat"
-            else "this tokenizer splits their text otherwise than training did, and `transformers serve` takes no ids"
+            else "this tokenizer splits their text differently from training, and `transformers serve` takes no ids"
         )
         lines += ["", f"{made.not_sent:,} prompts were left out: {why}."]
     return "\n".join(lines)

@@ -4,10 +4,10 @@
     python -m tltrain stage=pkt certify=20 ...                              the same after a training
 
 `transformers serve` serves the folder on the loopback interface, and the OpenAI client asks it with native messages and
-tools (the TL format: with text). Three counts come out: prompts whose token ids in the served process are those of
-training, answers with calls that the server parsed, and answers that the server reads as this package does. They are
-written to `certificate.json` in the model's folder and shown in its card. A difference ends the run with status 1; a
-weak model does not.
+tools (in the TL format: with text). It counts the prompts whose token ids in the served process are those of training,
+the answers with calls that the server parsed, and the answers that the server reads as this package does. The counts
+are written to `certificate.json` in the model's folder and shown in its card. A difference ends the run with status 1;
+a weak model does not.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LONGEST, LONGEST_WITH_THOUGHTS = 256, 1024
-"""Most tokens of an answer."""
+"""Maximum number of tokens of an answer."""
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
@@ -63,9 +63,9 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def after_training(cfg: DictConfig, folder: Path, metrics: dict[str, Any], count: int) -> dict[str, Any]:
-    """Certify the model that a training has left in `folder`, and return the metrics with the certificate.
+    """Certify the model that a training run has left in `folder`, and return the metrics with the certificate.
 
-    Where it cannot be served, for want of packages or because it is an adapter alone, a line says so.
+    If it cannot be served, because packages are missing or because it is only an adapter, a warning says so.
 
     Raises:
         TltrainError: the certificate fails. The model, the metrics and the certificate are written.
@@ -86,7 +86,7 @@ def after_training(cfg: DictConfig, folder: Path, metrics: dict[str, Any], count
 
 
 def obstacle(model: Path) -> str | None:
-    """Why a model's folder cannot be served here, with the remedy; None where nothing known stands in the way."""
+    """Return why a model's folder cannot be served here, with the remedy; None if no obstacle is known."""
     if (why := server.obstacle()) is not None:
         return f"{why}, then stage=certify model.path={model}"
     if not (model / "config.json").is_file():
@@ -108,10 +108,10 @@ class NothingToAskError(TltrainError):
 
 @dataclass(frozen=True)
 class Basis:
-    """What a folder is compared with.
+    """The training setup with which a served folder is compared.
 
     Attributes:
-        encoder: builds the prompts of training and reads answers. record, trained: what the folder says of it.
+        encoder: builds the prompts of training and reads answers. record, trained: the folder's records of training.
     """
 
     encoder: Encoder
@@ -186,7 +186,7 @@ def certify(cfg: DictConfig, model: Path, count: int) -> Certificate:
 
 
 def keep(made: Certificate, model: Path) -> None:
-    """Write the certificate to the model's folder and its card; what the cache holds is left as it is."""
+    """Write the certificate to the model's folder and its card; a folder in the cache is left unchanged."""
     from tltrain.serving import card
 
     real = model.resolve()
@@ -215,7 +215,7 @@ def basis_of(cfg: DictConfig, model: Path) -> Basis:
 
 
 def at_date(basis: Basis, date: str) -> NativeEncoder:
-    """The encoder of a native format with another date, for a template that writes the current one."""
+    """Return the encoder of a native format with another date, for a template that writes the current one."""
     from tltrain.models import encoders
 
     native = basis.encoder.native  # type: ignore[attr-defined]
@@ -226,7 +226,7 @@ def at_date(basis: Basis, date: str) -> NativeEncoder:
 
 
 def context_of(model: Path) -> int | None:
-    """The most tokens that a model processes; None where its configuration does not say."""
+    """Return the maximum number of tokens that a model processes; None if its configuration does not say."""
     from tltrain.models import loading
 
     found = loading.sizes_at(str(model)).get("max_position_embeddings")
@@ -236,7 +236,7 @@ def context_of(model: Path) -> int | None:
 def chosen(
     basis: Basis, items: Sequence[Trajectory], count: int, context: int | None, lost: Lost | None = None
 ) -> tuple[list[Asked], int]:
-    """Choose prompts that fit the model and that the server can be sent; also count those that it cannot.
+    """Choose prompts that fit the model and can be sent to the server; also count those that cannot be sent.
 
     Args:
         lost: whether a server drops a part of a native prompt; None: as `transformers serve` does.
@@ -277,7 +277,7 @@ def chosen(
 
 
 def lost_by_server(basis: Basis, one: Asked) -> bool:
-    """Whether `transformers serve` gives the chat template other messages than it is sent."""
+    """Return whether `transformers serve` gives the chat template other messages than it is sent."""
     from tltrain.serving.asking import as_served
 
     try:
@@ -314,7 +314,7 @@ def answers(client: Client, basis: Basis, asked: Sequence[Asked]) -> list[Any]:
 
 
 def answer_limit(basis: Basis, asked: Sequence[Asked]) -> int:
-    """The most tokens of an answer: enough for any golden one, and for a thought where the model writes them."""
+    """Return the answer limit in tokens: enough for any golden answer, and for a thought if the model writes them."""
     if basis.record is not None and basis.record.thinking:
         return LONGEST_WITH_THOUGHTS
     texts = [f"{call.name} {dict(call.arguments)}" for one in asked for call in one.sample.goldens]
@@ -327,7 +327,7 @@ def compare(basis: Basis, one: Asked, reply: comparison.Reply, found: Recorded |
     """Compare a prompt and its answer; also return the answer as text of the TL format.
 
     Args:
-        found: what the served process recorded; None where it generated nothing.
+        found: what the served process recorded; None if it generated nothing.
     """
     encoder, tools = basis.encoder, one.sample.tools
     if found is None:

@@ -3,13 +3,13 @@
     python -m tltrain stage=chat stage.tools=my_tools.py model.path=outputs/pkt/TIME/model
     python -m tltrain stage=chat stage.tools=tools.json source=endpoint source.mode=chat source.url=URL source.model=M
 
-The functions of a Python file run in the sandbox (`tltrain.environments.sandbox`); for tools of a JSON file you are
-asked what they answer. Each call is shown with what the documentation says to it, thoughts are dimmed. Ctrl-D or Ctrl-C
-ends the chat. Lines piped in are messages, and answers of tools that nothing runs.
+The functions of a Python file run in the sandbox (`tltrain.environments.sandbox`); for tools of a JSON file you type
+the answers. Each call is shown with its verdict by the documentation, and thoughts are dimmed. Ctrl-D or Ctrl-C ends
+the chat. Piped lines are messages, and answers of tools that nothing runs.
 
 Writes `chat.jsonl` after every answer, the conversation as chat-completions with its failed calls: `data=openai` reads
-it, MAE judges it, and `stage.history` goes on from it. `metrics.json` counts messages, calls, those that contradict the
-documentation (`de`) and those that a tool answered with an error (`ce`).
+it, MAE judges it, and `stage.history` continues from it. `metrics.json` counts messages, calls, those that contradict
+the documentation (`de`) and those that a tool answered with an error (`ce`).
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def with_chat(cfg: DictConfig) -> DictConfig:
-    """Return the configuration by which a source keeps what it has read of a conversation, and answers anew."""
+    """Return the configuration with which a source keeps a conversation's prefix cache and reuses no saved answers."""
     own = cfg.copy()
     with open_dict(own):
         own.benchmark.name, own.benchmark.multi = "the chat", True
@@ -110,7 +110,7 @@ class Talk:
         self.names = [tool.name for tool in self.world.tools]
 
     def answer(self, samples: Sequence[Sample]) -> Sequence[str | Answer | None]:
-        """Return the model's answer to the chat as it stands; None once it is over."""
+        """Return the model's answer to the chat so far; None once it is over."""
         (sample,) = samples
         self._catch_up(sample.messages)
         if self.world.left:
@@ -128,7 +128,7 @@ class Talk:
         return [said]
 
     def end(self, part: Conversation) -> None:
-        """Show and save the rest of a part of the chat, from which the next part goes on."""
+        """Show and save the rest of a part of the chat, from which the next part continues."""
         self._catch_up(part.messages)
         self.world.beginning = part.messages
         if part.ended == "turn limit":
@@ -167,7 +167,7 @@ def tried_to_call(said: str | Answer, names: Sequence[str]) -> bool:
 
 @dataclass(frozen=True)
 class Beginning:
-    """A conversation to go on from."""
+    """A conversation to continue."""
 
     tools: tuple[Tool, ...] = ()
     messages: tuple[Message, ...] = ()
@@ -212,7 +212,7 @@ def tools_on_offer(cfg: DictConfig, beginning: Beginning) -> tuple[Tool, ...]:
         raise TltrainError(f"stage.tools={path}: there is no such file")
     if is_json(path):
         return tools_of_json(Path(path))
-    from tltrain.environments.python_tools import documented_tools
+    from tltrain.environments.python_module import documented_tools
 
     return documented_tools(Path(path))
 
@@ -221,7 +221,7 @@ def sandbox(cfg: DictConfig, tools: Sequence[Tool]) -> Sandbox:
     """Return the process for the functions of `stage.tools`, which has loaded them.
 
     Raises:
-        TltrainError: this machine isolates it less than `stage.isolation` asks for, or the file cannot be loaded there.
+        TltrainError: this machine isolates it less than `stage.isolation` requires, or the file cannot be loaded there.
     """
     stage, file = cfg.stage, Path(cfg.stage.tools).resolve()
     try:

@@ -1,4 +1,4 @@
-"""stage=check: say what a data set holds before anything is trained, on the terminal and as a page.
+"""stage=check: show what a data set contains before anything is trained, on the terminal and as a page.
 
     python -m tltrain stage=check data=openai data.path=chats.jsonl
     python -m tltrain stage=check data=openai data.path=chats.jsonl model.path=FOLDER   # tokens too
@@ -29,7 +29,7 @@ from tltrain.runtime import runs, targets, terminal
 from tltrain.views import check_page
 
 LOOKED_AT = 100
-"""Most records that are looked at for what shows their format."""
+"""Maximum number of records that are examined to recognize their format."""
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def source(data: DictConfig) -> dict[str, Any]:
-    """Return the format that was taken, what shows it in the first record, and the files with their size in bytes."""
+    """Return the chosen format, the evidence for it in the first record, and the files with their sizes in bytes."""
     found: dict[str, Any] = {"format": data.get(targets.TARGET) or data.name}
     if not data.get("path"):
         return found

@@ -31,7 +31,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage in `folder` and return what it wrote to `metrics.json`."""
     start = time.monotonic()
     steps = [f"stage.args.max_steps={cfg.stage.irm_steps}", "stage.args.save_strategy=no", "stage.eval_size=0"]
-    checks.check(composed(["stage=irm", *steps]))  # what it refuses is told before the first training
+    checks.check(composed(["stage=irm", *steps]))  # report what it refuses before the first training run
     for stage in ("sft", "pkt"):
         run_composed(folder / stage, [f"stage={stage}", f"data.size={cfg.stage.train_size}"], cfg.stage.args)
     run_composed(folder / "irm", ["stage=irm", f"data.size={cfg.stage.train_size}", *trained(folder / "pkt"), *steps])

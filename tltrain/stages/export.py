@@ -4,10 +4,10 @@
     python -m tltrain stage=export model.path=outputs/pkt/TIME/model stage.gguf=q8_0
     HF_TOKEN=... python -m tltrain stage=export model.path=outputs/pkt/TIME/model stage.hub=OWNER/NAME
 
-Writes `model/`: safetensors with an adapter merged, and all that the folder said about the model. `stage.gguf` adds a
-file for llama.cpp and a Modelfile for Ollama, and compares llama.cpp's token ids and greedy answers with training and
-transformers; the card says what came out, or that nothing was verified. `stage.hub` pushes the folder at the end. What
-would stop it is looked for before anything is loaded.
+Writes `model/`: safetensors with an adapter merged, and all other files of the folder. `stage.gguf` adds a file for
+llama.cpp and a Modelfile for Ollama, and compares llama.cpp's token ids and greedy answers with training and
+transformers; the card gives the result, or says that nothing was verified. `stage.hub` pushes the folder at the end.
+Anything that would stop the stage is checked before anything is loaded.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ log = logging.getLogger(__name__)
 
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 ANSWER = 64
-"""Most tokens of an answer that is compared."""
+"""Maximum number of tokens of an answer that is compared."""
 OLLAMA_CONTEXT = 8192
-"""Most tokens that the Modelfile asks Ollama to make room for; its own default cuts longer prompts silently."""
+"""Maximum context in tokens that the Modelfile asks of Ollama, whose own default cuts longer prompts silently."""
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
@@ -76,10 +76,10 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def check(cfg: DictConfig) -> gguf.Converter | None:
-    """Look for what would stop the stage, before anything is loaded; returns the converter, if one is needed.
+    """Check before anything is loaded for what would stop the stage; return the converter if one is needed.
 
     Raises:
-        TltrainError: the folder, the converter, the token or the repository is not as it has to be.
+        TltrainError: the folder, the converter, the token or the repository is unsuitable.
     """
     stage = cfg.stage
     if cfg.model.path is None or not Path(cfg.model.path).is_dir():
@@ -101,7 +101,7 @@ def say(text: str) -> None:
 
 
 def write_model(cfg: DictConfig, source: Path, target: Path) -> dict[str, Any]:
-    """Write the model to `target`, an adapter merged, with all other files of `source`; returns what was done."""
+    """Write the model to `target`, an adapter merged, with all other files of `source`; return what was done."""
     adapter = (source / ADAPTER[0]).is_file()
     part = target.with_name(f".{target.name}.part")  # the final name only ever holds a complete model
     shutil.rmtree(part, ignore_errors=True)
@@ -160,7 +160,7 @@ def write_modelfile(basis: Basis, target: Path, file: Path) -> None:
 
 
 def stops(basis: Basis) -> list[str]:
-    """The texts that end an answer of the format."""
+    """Return the texts that end an answer of the format."""
     if not basis.native:
         return list(basis.encoder.format.stop)
     tokenizer = basis.encoder.tokenizer
@@ -178,7 +178,7 @@ def describe(
 
 
 def verified(cfg: DictConfig, basis: Basis, target: Path, file: Path) -> tuple[Comparison | None, str]:
-    """Compare llama.cpp with training and transformers; (None, why) where that is not possible."""
+    """Compare llama.cpp with training and transformers; (None, why) if that is not possible."""
     from tltrain.serving import llama_cpp
 
     if cfg.stage.verify == 0:
@@ -231,7 +231,7 @@ def compare(cfg: DictConfig, basis: Basis, target: Path, file: Path, asked: list
 
 
 def ends_of(basis: Basis) -> set[int]:
-    """The tokens that end an answer."""
+    """Return the tokens that end an answer."""
     own = set(basis.encoder.native.stop_ids) if basis.native else set()  # type: ignore[attr-defined]
     return own | {basis.encoder.eos_id}
 
@@ -245,10 +245,10 @@ def leads_of(
     ends: list[int],
     limit: int,
 ) -> list[float | None]:
-    """Answer the prompts greedily with transformers, in the numbers of the file, and compare the answers.
+    """Answer the prompts greedily with transformers, in the file's number format, and compare the answers.
 
     Returns:
-        for each prompt the nats by which our token leads where the answers part; None where they are equal.
+        for each prompt the nats by which our token leads where the answers diverge; None if they are equal.
     """
     import torch
 

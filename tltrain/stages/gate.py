@@ -1,4 +1,4 @@
-"""stage=gate: train on logged conversations, and say whether the new model is better than the one in service.
+"""stage=gate: train on logged conversations, and decide whether the new model is better than the one in service.
 
     python -m tltrain +experiment=own_logs data=openai data.path=chats.jsonl
     python -m tltrain +experiment=own_logs data=openai data.path=chats.jsonl stage.current=FOLDER stage.threshold=5
@@ -6,10 +6,10 @@
 Conversations are held out (`tltrain.data.split`); their logged calls that worked, by MAE's rule, are the golden calls
 of the questions. The base model, the one in service (`stage.current`), one trained with standard SFT and the new one
 (MAE + PKT, with `stage.irm=true` also IRM) are asked the same questions. Stages are built as in `stage=pipeline`, each
-once; only a server is asked anew each time.
+once; only a server is asked again each time.
 
 Writes `train.jsonl`, `held_out.jsonl` (`benchmark=openai` reads it), `gate.html`, a folder for each stage, and
-`metrics.json`: `passed`, `verdict`, `exit_status` (0, or 3 where the new model does not pass), `difference`, `low`,
+`metrics.json`: `passed`, `verdict`, `exit_status` (0, or 3 if the new model does not pass), `difference`, `low`,
 `high` and `p` of the metric that decides, each model's TS, PI and CF, and all comparisons under `details`.
 """
 
@@ -56,7 +56,7 @@ OWN = {"supervised": ("mae", "rule", "w_max", "key_tokens"), "rl": ("mae", "rule
 
 @dataclass(frozen=True)
 class Question:
-    """A held-out question, and the number of the conversations that depend on one another to which it belongs."""
+    """A held-out question, and the number of its group of conversations that depend on one another."""
 
     sample: Sample
     group: int
@@ -109,7 +109,7 @@ def check(cfg: DictConfig) -> None:
     """Check all parts before the first one runs.
 
     Raises:
-        TltrainError: a part is invalid, or a model that is to be asked is not there.
+        TltrainError: a part is invalid, or a model that is to be asked is missing.
     """
     stage = cfg.stage
     if (stage.current == ENDPOINT) != (cfg.source.name == ENDPOINT):
@@ -137,10 +137,10 @@ def judging(cfg: DictConfig) -> DictConfig:
 
 
 def questions_of(cfg: DictConfig, held_out: Sequence[Trajectory], groups: Sequence[int]) -> tuple[list[Question], int]:
-    """Return the questions, each once, and the most tokens of an answer.
+    """Return the questions, each once, and the maximum number of tokens of an answer.
 
     Args:
-        held_out: the conversations, judged. groups: of each the number of its group.
+        held_out: the conversations, judged. groups: the number of each one's group.
 
     Raises:
         TltrainError: no held-out conversation has a call that worked.
@@ -169,7 +169,7 @@ def questions_of(cfg: DictConfig, held_out: Sequence[Trajectory], groups: Sequen
 
 
 def write(folder: Path, sides: LogSplit, asked: Sequence[Question]) -> None:
-    """Write both sides. The conversations to train on bear no verdict of MAE: each training has its own."""
+    """Write both sides. The conversations to train on have no verdict of MAE: each training run makes its own."""
     runs.write_lines(folder / TRAIN, map(native.dumps, sides.train), data=True)
     lines = (native.json_line(questions.record(each.sample), each.sample.id) for each in asked)
     runs.write_lines(folder / HELD_OUT, lines, data=True)
@@ -191,7 +191,7 @@ def supervised(cfg: DictConfig, mae: bool) -> dict[str, Any]:
 def build(cfg: DictConfig, builder: StageBuilder, limit: int) -> dict[str, list[Prediction]]:
     """Ask the models, train those that are not there yet, and return each one's answers, the new one's last.
 
-    Who may fail to answer is asked before anything is trained.
+    Models that may fail to answer are asked before anything is trained.
     """
     folder = builder.folder
     on_logs = cfg.copy()

@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 class HeldOutEvaluation:
     """Answers held-out questions greedily and grades them: reward, and TS, PI, CF with intervals.
 
-    Where the reward prices abstention, questions to which no call is right are asked as well; they are not in TS, PI
-    and CF, but in `abstention` (percent of `abstention_n`).
+    If the reward prices abstention, questions to which no call is right are asked as well; they count in `abstention`
+    (percent of `abstention_n`), not in TS, PI and CF.
 
     Args:
         held_out: trajectories, whose first `stage.eval_size` calls are asked for.
@@ -104,7 +104,7 @@ class HeldOutEvaluation:
 
 
 def _kept(path: Path) -> dict[str, Any] | None:
-    """What a run that was stopped found out and left in `path`; None where there is nothing that can be read."""
+    """Return the numbers that a stopped run left in `path`; None if there are none that can be read."""
     if not path.is_file():
         return None
     try:

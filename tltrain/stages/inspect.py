@@ -52,7 +52,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Run the stage in `folder` and return what it wrote to `metrics.json`."""
     w_max, key_tokens = cfg.stage.w_max, cfg.stage.key_tokens
     weigh = weighting.configured(cfg.weighting, w_max, key_tokens.name).weigh
-    loading.own_format(cfg.format)  # code of the user's own is made before anything is read or loaded
+    loading.own_format(cfg.format)  # create the user's own format before anything is read or loaded
     source, judge = JudgedSource(cfg), judge_of(cfg)
     items = list(islice(source, max(cfg.stage.limit, CORPUS if cfg.model.random else 0)))
     log_reading(source.read, folder)
@@ -94,7 +94,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def _weigh(w_max: float | weighting.Weigh | None) -> weighting.Weigh | None:
-    """Return the weighting, where one is given in the place of PKT's `w_max`."""
+    """Return the weighting if one is given in place of PKT's `w_max`."""
     return w_max if callable(w_max) else None
 
 
@@ -193,7 +193,7 @@ def reasons(trajectory: Trajectory, judged: Sequence[Judgement], whole_messages:
     """Return for each of the trajectory's `actions` why it is left out, if it is.
 
     Args:
-        whole_messages: whether a message is left out of which one call failed (`stage.mask=message`).
+        whole_messages: whether a message is left out if one of its calls failed (`stage.mask=message`).
     """
     done = actions(trajectory.messages)
     failed = {action.at for action, (verdict, _) in zip(done, judged, strict=True) if verdict is not Verdict.KEPT}
@@ -219,7 +219,7 @@ def _tokens(text: str, targets: Sequence[Target], encoder: Encoder) -> tuple[Tok
 
 
 def coloured(shown: Conversation, opening: str = tl.GENERATION_PROMPT) -> Text:
-    """Return the conversation's text, each token styled by its weight; `opening` stands before each turn."""
+    """Return the conversation's text, each token styled by its weight; `opening` precedes each turn."""
     parts = filter(None, (shown.instructions, shown.tools.text))
     out = Text(visible(f"{tl.ROLES['system']}: " + "\n\n".join(parts)), READ)
     for message in shown.messages:

@@ -149,7 +149,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def with_possible_packing(cfg: DictConfig, model: Any) -> DictConfig:
-    """Return the configuration, with one prompt a sample where the model cannot compute several responses of a tree.
+    """Return the configuration, with one prompt per sample if the model cannot compute several responses of a tree.
 
     Only PPO computes them in the model that is trained; `rejection` checks for itself, and TRL's algorithms have no
     trees.
@@ -196,7 +196,7 @@ def training_arguments(cfg: DictConfig, folder: Path, device: str, bf16: bool) -
             "stage.packing=trajectory needs: sdpa, or stage.packing=turn"
         )
     if irm_conversations.is_rollout(cfg):
-        algorithm = "ppo"  # the same loop, whatever conversations are compared with
+        algorithm = "ppo"  # the same loop, whatever the conversations are compared with
     kind = {"ppo": transformers.TrainingArguments, "rloo": trl.RLOOConfig, "grpo": trl.GRPOConfig}[algorithm]
     if algorithm == "rloo" and not cfg.stage.learn_thoughts:
         raise TltrainError("stage.learn_thoughts=false: TRL's RLOO learns whole answers: stage.algorithm=ppo or grpo")
@@ -268,7 +268,7 @@ def make_trainer(
 
 
 def sampling(prepared: TrainingRun) -> Sampling:
-    """Return the settings of sampling of a training."""
+    """Return the sampling settings of a training run."""
     from tltrain.training.rollout import Sampling
 
     stage, encoder = prepared.cfg.stage, prepared.encoder

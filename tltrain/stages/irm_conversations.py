@@ -1,4 +1,4 @@
-"""stage=irm stage.rollout=conversation: what the policy talks about, what it earns, and what is shown of it.
+"""stage=irm stage.rollout=conversation: the tasks of the conversations, their rewards, and their logs.
 
     python -m tltrain stage=irm stage.rollout=conversation reward=conversation model.path=outputs/pkt/TIME/model
     python -m tltrain stage=irm stage.rollout=conversation reward=conversation "stage.environment={name: bfcl_multi}"
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GROUP_SIZE = {"ppo": 1, "rloo": 4, "grpo": 4}
-"""Conversations about each task of a step where `stage.group_size` is null."""
+"""Conversations about each task of a step if `stage.group_size` is null."""
 
 
 def is_rollout(cfg: DictConfig) -> bool:
@@ -58,7 +58,7 @@ def group_size(cfg: DictConfig) -> int:
 
 
 def world(cfg: DictConfig, max_prompt_length: int | None) -> World:
-    """Return where conversations are held.
+    """Return the environment in which conversations are held, with its tasks.
 
     Raises:
         TltrainError: there is no such environment, it cannot be made here, or it has no tasks.
@@ -82,12 +82,12 @@ def world(cfg: DictConfig, max_prompt_length: int | None) -> World:
 
 
 def _rule(cfg: DictConfig) -> str:
-    """Return the rule that says which tool answers are errors; MAE's controls are no rules of text."""
+    """Return the rule that says which tool answers are errors; MAE's controls do not judge by text."""
     return cfg.stage.rule.name if cfg.stage.rule.name in ("paper", "strict") else "strict"
 
 
 def judge(cfg: DictConfig) -> Judge:
-    """Return what prices a conversation, beside its golden calls where the environment has some."""
+    """Return the function that prices a conversation, given its golden calls if the environment has any."""
     from tltrain.training import pricing
 
     _, node = chosen_benchmarks.environment(cfg.stage)
@@ -103,9 +103,9 @@ def judge(cfg: DictConfig) -> Judge:
 def limits(
     cfg: DictConfig, train: Sequence[Trajectory], held_out: Sequence[Trajectory], encoder: Encoder, context: int | None
 ) -> tuple[int, int | None]:
-    """Return the most tokens of an answer, and of the history before it.
+    """Return the maximum number of tokens of an answer, and of the history before it.
 
-    The first is `stage.max_new_tokens`, else fits the calls of the data.
+    The first is `stage.max_new_tokens`; if that is not set, it is large enough for the calls of the data.
     """
     lengths = [] if cfg.stage.max_new_tokens is not None else encoder.answer_lengths([*train, *held_out])
     most = answer_limit(lengths, cfg.stage.max_new_tokens, context, cfg.stage.max_prompt_length)
@@ -120,10 +120,10 @@ def limits(
 def conversations(
     cfg: DictConfig, prepared: TrainingRun, sampling: Callable[[TrainingRun], Sampling]
 ) -> tuple[DictConfig, Conversations]:
-    """Return the configuration with the answer limit, and what the policy talks about.
+    """Return the configuration with the answer limit, and the conversations to sample.
 
     Args:
-        sampling: returns the settings of sampling of a training.
+        sampling: returns the sampling settings of a training run.
     """
     from tltrain.inference import generation
     from tltrain.training.conversation_ppo import BASELINES
@@ -161,7 +161,7 @@ def report(cfg: DictConfig, asked: Conversations) -> dict[str, Any]:
     }
 
 
-# --- what is shown ----------------------------------------------------------------------------------------------------
+# --- logs -------------------------------------------------------------------------------------------------------------
 
 
 def record(step: int, one: RewardedConversation) -> SampleRecord:

@@ -104,7 +104,7 @@ def describe_native_prompts(
         log.warning("format=%s: %d messages have %s", encoder.native.name, count, what)
     if report.branching and cfg.stage.packing.name == "trajectory":
         log.info(
-            "format=%s: in %d of %d trajectories the chat template writes earlier turns otherwise than the last one: a "
+            "format=%s: in %d of %d trajectories the chat template writes earlier turns unlike the last one: a "
             "prompt that does not begin with the one before is in a row of its own",
             *(encoder.native.name, report.branching, report.trajectories),
         )

@@ -1,4 +1,4 @@
-"""stage=mae: read any source, decide which calls are learned, and write the trajectories with that mark.
+"""stage=mae: read any source, decide which calls are learned, and write the trajectories with these verdicts.
 
     python -m tltrain stage=mae data=tl_training data.path=raw_data.json
 

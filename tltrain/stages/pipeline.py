@@ -127,8 +127,8 @@ def check(cfg: DictConfig, benchmarks: list[tuple[str, DictConfig]]) -> None:
     """Check all parts before the first one runs.
 
     Raises:
-        TltrainError: a part is invalid, two benchmarks have the same name, there is no benchmark, or what follows the
-            supervised training is said twice.
+        TltrainError: a part is invalid, two benchmarks have the same name, there is no benchmark, or both IRM and
+            continued training are to follow the supervised training.
     """
     if cfg.stage.continued and cfg.stage.irm:
         raise TltrainError("stage.continued: continues supervised training in place of IRM: needs stage.irm=false")
@@ -140,7 +140,7 @@ def check(cfg: DictConfig, benchmarks: list[tuple[str, DictConfig]]) -> None:
         own.benchmark = choice
         checks.check_node(own.benchmark, choices.schema_of("benchmark", choice), f"stage.benchmarks, {name}")
         checks.check_isolation(own.benchmark)
-        check_place(own.benchmark)  # in the whole configuration, where ${paths...} leads somewhere
+        check_place(own.benchmark)  # in the whole configuration, where ${paths...} can be resolved
     stages = {"supervised": supervised(cfg)} | {node: resolved(cfg.stage[node]) for node in ("rl", "eval")}
     for node, stage in stages.items():
         for key in ("mae", "rule"):
@@ -156,7 +156,7 @@ def place_of(node: str) -> stage_names.Node:
 
 
 PlaceOf = Callable[[str], stage_names.Node]
-"""Returns the place of the keys of a node (`NODES`) in the configuration of the stage that builds."""
+"""Returns the place of a node's keys (`NODES`) in the configuration of the stage that builds."""
 
 
 # --- building -------------------------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ def trainer(
 
 
 def responses(prepared: TrainingRun, trees: Sequence[PromptTree], asked: Prompts) -> list[list[list[int]]]:
-    """Sample the responses; a resumed run reads those of the run before. The first of several processes samples."""
+    """Sample the responses; a resumed run reads those of the previous run. The first of several processes samples."""
     from tltrain.training import engines, rejection
 
     stored = distributed.share(_stored(prepared.folder / SAMPLED, trees) if prepared.resume_from else None)

@@ -112,7 +112,7 @@ def pack_all(
 
 
 def contexts(cfg: DictConfig, report: PackingReport, settings: PackingSettings, obstacle: str) -> str:
-    """Describe how trajectories are trained whose turns have different contexts when they are asked for.
+    """Describe how training treats trajectories whose turns have other contexts when they are asked for.
 
     Args:
         obstacle: why the model cannot process trees; empty if it can.
@@ -124,7 +124,7 @@ def contexts(cfg: DictConfig, report: PackingReport, settings: PackingSettings, 
         how = "each trajectory is a tree of its contexts, which computes what they share once"
     return (
         f"format={cfg.format.name}: in {report.branching} of {report.given} trajectories the chat template writes "
-        f"earlier turns otherwise than the last one; {how}"
+        f"earlier turns unlike the last one; {how}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Prepare, run and finish a training, for every trainer and algorithm."""
+"""Prepare, run and finish a training run, for every trainer and algorithm."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A training with its data read and its model loaded.
+    """A training run with its data read and its model loaded.
 
     Attributes:
         source: the data source with its counts. train, held_out: its trajectories.
@@ -118,7 +118,7 @@ def check_loss(loss: float) -> None:
 
 
 def finish(run: TrainingRun, results: dict[str, Any]) -> dict[str, Any]:
-    """Write `metrics.json`, the results and the counts of every training, which marks the run as finished."""
+    """Write `metrics.json`, the results and the counts that all training runs have, which marks the run as finished."""
     metrics = {
         **results,
         "mae": asdict(run.source.judged),
@@ -167,7 +167,7 @@ def library_arguments(cfg: DictConfig, kind: type, folder: Path, device: str, bf
 
 
 def check_lost_updates(cfg: DictConfig, learning_rate: float) -> None:
-    """Stop a training whose updates would be lost to rounding, or warn if `model.allow_lost_updates` is set.
+    """Stop a training run whose updates would be lost to rounding, or warn if `model.allow_lost_updates` is set.
 
     Raises:
         TltrainError: they would be lost.
@@ -200,7 +200,9 @@ def checkpoint_to_resume(cfg: DictConfig, folder: Path, leftovers: Iterable[str]
         if found is not None:
             log.info("going on from %s", found)
             return found
-        log.info("stage.resume=true: there is no whole checkpoint in %s, so training starts from scratch", checkpoints)
+        log.info(
+            "stage.resume=true: there is no complete checkpoint in %s, so training starts from scratch", checkpoints
+        )
     given = OmegaConf.select(cfg, "stage.args.resume_from_checkpoint")
     if distributed.leads():
         if given:
@@ -237,7 +239,7 @@ def library_errors(kinds: tuple[type[Exception], ...] = (ValueError, ImportError
 
 
 def save_model(run: TrainingRun, model: Any, trainer: Any) -> None:
-    """Write `model/`: safetensors, tokenizer, chat template, how it reads, and digests of its training queries.
+    """Write `model/`: safetensors, tokenizer, chat template, tokenization record, and digests of training queries.
 
     Args:
         trainer: the one that trained the model. Every process must call this; the first one writes.

@@ -28,7 +28,7 @@ from tltrain.trajectory import Sample
 class Models:
     """The models of PPO.
 
-    `reference` is None if nothing depends on it, or if the policy with its adapter switched off serves as it.
+    `reference` is None if nothing depends on it, or if the policy with its adapter switched off takes its place.
     """
 
     policy: PreTrainedModel
@@ -39,7 +39,7 @@ class Models:
 class ValueHead(nn.Module):
     """A critic that shares the policy's body: a scalar head on the hidden states from which the policy's logits come.
 
-    The head starts at 0. Its `bias` can start at the mean reward, as that of a critic of its own.
+    The head's weights start at 0. Its `bias` can start at the mean reward, like that of a separate critic.
     """
 
     FILE = "value_head.safetensors"
@@ -66,7 +66,7 @@ class ValueHead(nn.Module):
 
 
 class NoCritic(ValueHead):
-    """In place of a critic where conversations of a group are compared: every value is 0."""
+    """Stands in for a critic if the conversations of a group are compared with one another: every value is 0."""
 
     def __init__(self) -> None:
         nn.Module.__init__(self)
@@ -85,7 +85,7 @@ class NoCritic(ValueHead):
 class ActorCritic(nn.Module):
     """The policy and the critic as one module, so that one optimizer, one engine and one checkpoint hold both.
 
-    The critic is a model of its own, or a `ValueHead`.
+    The critic is a separate model or a `ValueHead`.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class ActorCritic(nn.Module):
 
     @property
     def models(self) -> list[PreTrainedModel]:
-        """The policy, and the critic if it is a model of its own."""
+        """The policy, and the critic if it is a separate model."""
         return [self.policy] if isinstance(self.critic, ValueHead) else [self.policy, self.critic]
 
     # The names that the Trainer and TRL use for activation checkpointing.
@@ -192,7 +192,7 @@ def model_inputs(batch: dict[str, Any]) -> dict[str, Any]:
 def response_logits(model: nn.Module, batch: dict[str, Any], temperature: float) -> torch.Tensor:
     """Return logits / temperature, [N, V] in float32, at the positions that predict response tokens.
 
-    Those of tokens that may not come next (`update_batches.allowed_tokens`) are so small that their probability is 0.
+    Logits of tokens that may not come next (`update_batches.allowed_tokens`) are so small that their probability is 0.
     """
     logits = model(**model_inputs(batch), logits_to_keep=batch["keep"], use_cache=False).logits
     logits = logits.float() / temperature
@@ -216,8 +216,8 @@ def new_critic(path: str, init: CriticInit | str, **kwargs: Any) -> PreTrainedMo
     Args:
         path: a trained critic, or a causal language model, whose body is reused with a new head of zeros, so that all
             values start at 0.
-        init: `random` only takes the model's configuration and initializes all weights at random, as the released code
-            did in effect.
+        init: `random` uses only the model's configuration and initializes all weights at random, as the released code
+            does in effect.
         kwargs: arguments of `from_pretrained`.
 
     Raises:

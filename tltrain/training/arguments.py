@@ -47,7 +47,7 @@ def library_class(stage: DictConfig) -> str:
 
 
 def _trained_by(stage: DictConfig) -> str:
-    """Return the algorithm whose trainer stage=irm takes: for whole conversations it is always our own."""
+    """Return the algorithm whose trainer stage=irm uses; for whole conversations it is always ours."""
     return "ppo" if stage.rollout.name == "conversation" else stage.algorithm.name
 
 

@@ -41,7 +41,7 @@ KEPT: dict[str, tuple[type, ...]] = {
 NAME = re.compile(r"checkpoint-\d+")
 """The names that the Trainer gives to checkpoints."""
 COUNTS = "counts.json"
-"""File in a checkpoint, of each process: what the training has cost so far."""
+"""A file of each process in a checkpoint: what the training has cost so far."""
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -66,7 +66,7 @@ def resumable_checkpoint(folder: Path) -> Path | None:
     while (found := last_checkpoint(folder)) is not None:
         if (changed := changed_file(found)) is None:
             break
-        log.warning("%s is not used: %s is not as it was written", found, changed)
+        log.warning("%s is not used: %s has changed since it was written", found, changed)
         shutil.rmtree(found)
     for left in _checkpoints(folder):
         if not (left / COMPLETE).is_file():
@@ -103,10 +103,10 @@ def changed_file(folder: Path) -> str | None:
 
 @contextmanager
 def tensors_only(deepspeed: bool = False) -> Iterator[None]:
-    """Within it every `torch.load`, of whatever library, reads tensors and plain values, and runs no code of a pickle.
+    """Make every `torch.load` in the block, by any library, read only tensors and plain values and run no pickled code.
 
     Args:
-        deepspeed: allow the classes of DeepSpeed's own that its checkpoints hold; it would read any pickle.
+        deepspeed: also allow the classes of DeepSpeed in its checkpoints; DeepSpeed itself would read any pickle.
     """
     import torch
 
@@ -132,7 +132,7 @@ def kept_of(folder: Path) -> dict[str, Any]:
     """Return the state in a checkpoint's `COMPLETE`; empty for a checkpoint of another program, which has no such file.
 
     Raises:
-        TltrainError: the file is not as `mark_complete` writes it.
+        TltrainError: the file does not have the form that `mark_complete` writes.
     """
     if not (folder / COMPLETE).is_file():
         return {}
@@ -246,7 +246,7 @@ class ResumableCheckpoints(TrainerMixin):
         }
 
     def _processor_seconds(self) -> float:
-        """Return the processor seconds of the training in this process, over all threads, before a stop included."""
+        """Return this process's processor seconds of training, over all threads and including those before a stop."""
         return self.counts["processor_seconds"] + time.process_time() - self._processor_began
 
     def _load_counts(self, file: Path) -> None:
@@ -263,7 +263,7 @@ class ResumableCheckpoints(TrainerMixin):
             if self._running or isinstance(error, TltrainError) or out_of_space.of_memory(error):
                 raise
             why = " ".join(str(error).split())[:300]
-            if isinstance(error, UnpicklingError):  # torch would suggest to load it anyway
+            if isinstance(error, UnpicklingError):  # torch would suggest loading it anyway
                 why = "it contains a pickle of something other than tensors, which is never loaded"
             raise TltrainError(f"{checkpoint} cannot be resumed from: {why}") from error
 

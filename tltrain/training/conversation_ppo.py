@@ -56,7 +56,7 @@ class RewardedConversation:
 
     @property
     def conversation(self) -> Conversation:
-        """What was said."""
+        """The conversation without rewards."""
         return self.sampled.conversation
 
 
@@ -80,7 +80,7 @@ def mean_return(
     """Return the mean over turns of the rewards from the turn on, as the critic's initial value.
 
     Args:
-        tasks: number of conversations to hold, about tasks spread over all.
+        tasks: number of conversations to hold, about tasks spread evenly over all of them.
     """
     chosen = asked.rows[:: max(len(asked.rows) // tasks, 1)][:tasks]
     with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
@@ -98,7 +98,7 @@ def rewarded_turns(
 ) -> list[RewardedTurn]:
     """Return the turns of a conversation that have a token to learn, with their rewards.
 
-    The reward of a turn without one counts for the turn before.
+    The reward of a turn without one is added to the turn before it.
     """
     rewards = {turn.message: turn.reward for turn in one.rewards}
     found: list[RewardedTurn] = []
@@ -114,7 +114,7 @@ def rewarded_turns(
 
 
 def rows_of(tasks: Sequence[Sequence[Sequence[RewardedTurn]]], packing: str) -> list[list[Branch]]:
-    """Return the rows of a batch: for each task one with its conversations, or for each answer one of its own.
+    """Return the rows of a batch: one per task with its conversations, or one per answer.
 
     Args:
         tasks: for each task its conversations, as turns that are learned.
@@ -138,8 +138,8 @@ def spread(
     """Return advantages and returns of the turns of several conversations, [M] each.
 
     Args:
-        rewards, values: [M], of each turn. conversations: [M], the number of each turn's conversation; the turns of one
-            stand together, in their order.
+        rewards, values: [M], of each turn. conversations: [M], the number of each turn's conversation; the turns of a
+            conversation are adjacent and in order.
     """
     advantages, returns = torch.zeros_like(rewards), torch.zeros_like(rewards)
     for own in _each(conversations):
@@ -148,7 +148,7 @@ def spread(
 
 
 def compared(rewards: torch.Tensor, conversations: torch.Tensor, groups: torch.Tensor, baseline: str) -> torch.Tensor:
-    """Return the advantage of each turn, [M], which is that of its conversation among those of its group.
+    """Return the advantage of each turn, [M]: that of its conversation over the others of its group.
 
     Args:
         rewards: [M], of each turn. conversations, groups: [M], the numbers of each turn's conversation and of its task.
@@ -163,7 +163,7 @@ def compared(rewards: torch.Tensor, conversations: torch.Tensor, groups: torch.T
 
 
 def _each(conversations: torch.Tensor) -> list[slice]:
-    """Return where the turns of each conversation stand."""
+    """Return the slice of turns of each conversation."""
     counts = torch.unique_consecutive(conversations, return_counts=True)[1].tolist()
     ends = torch.tensor([0, *counts]).cumsum(0).tolist()
     return [slice(start, end) for start, end in pairwise(ends)]
@@ -172,9 +172,9 @@ def _each(conversations: torch.Tensor) -> list[slice]:
 class ConversationPPO(PPOTrainer):
     """The trainer; a row of its dataset is a task.
 
-    It logs what `PPOTrainer` does, where a sample is an answer of the policy, and of conversations: `reward` and its
-    parts `reward/PART`, `success` (share of those whose outcome is known), `turns`, `conversation/END` (shares),
-    `conversations` (their number); `error/KIND`: shares of calls; `seconds_sampling`, of generation.
+    It logs what `PPOTrainer` logs, with each answer of the policy as a sample, and about conversations: `reward` and
+    its parts `reward/PART`, `success` (share of those whose outcome is known), `turns`, `conversation/END` (shares) and
+    `conversations` (their number); also `error/KIND` (shares of calls) and `seconds_sampling` (a part of generation).
     """
 
     metrics = ConversationMetrics
@@ -242,7 +242,7 @@ class ConversationPPO(PPOTrainer):
         return rollout.to_device(laid_out, self.args.device) | {"samples": [one.turn.sample.id for one in turns]}
 
     def _count(self, rewarded: Sequence[RewardedConversation]) -> None:
-        """Add what the conversations are like to the metrics."""
+        """Add the statistics of the conversations to the metrics."""
         turns = [turn for one in rewarded for turn in one.sampled.turns]
         calls = [call for one in rewarded for call in one.conversation.calls]
         lengths = [len(turn.response) for turn in turns]

@@ -9,13 +9,14 @@ A turn is one answer of the model (an assistant message), and its reward is a su
     calls           calls beyond the number of golden calls, or missing where the model ends a turn of the user
 
 Each call pays one price, the worst of those that apply, and a call that equals the golden one pays none, whatever its
-tool answers. The numbers are keys (`config.ConversationReward`), and their defaults leave these ways out:
+tool answers. The prices are configuration keys (`config.ConversationReward`). With their defaults:
 
 - Only the golden calls, with a right outcome, earn the most: each earns `correct`, at most once, since the golden path
   cannot be walked twice, and any other call, in place of them or beyond them, costs something.
 - Giving up avoids no price: each golden call that was not even tried costs `missing_call`, which no price of a call
   exceeds. A conversation that the turn limit or the context ends fails, and pays for missing calls too.
-- Going on is not free either: a call beyond the golden number costs `superfluous_call`, a question to the user as well.
+- Continuing is not free either: a call beyond the golden number costs `superfluous_call`, as does a question to the
+  user.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ OWN = "own"
 """Name of the only part of a user's own reward."""
 
 Golden = Sequence[Sequence[Call]]
-"""The golden calls of each of the user's turns; `finish` counts as none of them."""
+"""The golden calls of each of the user's turns; `finish` is not one of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ Price = Callable[[Conversation, Golden | None], tuple[TurnReward, ...]]
 
 
 def usable(conversation: Conversation) -> bool:
-    """Return whether a conversation may be learned from; a failure of the environment is no call's fault."""
+    """Return whether a conversation may be learned from; no call is to blame for a failure of the environment."""
     return conversation.ended != "environment error"
 
 
@@ -78,10 +79,10 @@ def part_sums(rewards: Sequence[TurnReward]) -> dict[str, float]:
 
 
 def prices(settings: ConversationReward, matching: Matching = Matching.strict) -> Price:
-    """Return the reward with these numbers.
+    """Return the reward with these prices.
 
     Raises:
-        TltrainError: numbers that turn the reward upside down.
+        TltrainError: failing does not pay less than other outcomes, or a name in `open_parameters` is malformed.
     """
     if not settings.failure < min(settings.unknown, settings.success):
         raise TltrainError(
@@ -95,7 +96,7 @@ def prices(settings: ConversationReward, matching: Matching = Matching.strict) -
 
 @dataclass
 class _Walk:
-    """One pass over the calls of a conversation, beside its golden calls."""
+    """One pass over the calls of a conversation, alongside its golden calls."""
 
     settings: ConversationReward
     matching: Matching
@@ -106,7 +107,7 @@ class _Walk:
     right: int = 0  # those without an error
     position: int = 0  # those that equal golden calls, on the golden path
     on_path: bool = True
-    parts: dict[str, float] = field(default_factory=dict)  # of the answer at hand
+    parts: dict[str, float] = field(default_factory=dict)  # of the current answer
 
     def rewards(self) -> tuple[TurnReward, ...]:
         calls: dict[int, list[JudgedCall]] = {}
@@ -130,7 +131,7 @@ class _Walk:
         self.parts[part] = self.parts.get(part, 0.0) + price
 
     def _asked(self) -> Sequence[Call] | None:
-        """The golden calls of the user's turn; None where there are none."""
+        """Return the golden calls of the user's turn; None if there are none."""
         if self.golden is None or self.turn >= len(self.golden):
             return None
         return [call for call in self.golden[self.turn] if call.name != FINISH]
@@ -172,7 +173,7 @@ class _Walk:
         }.get(made.outcome, 0.0)
 
     def _beside(self, made: JudgedCall, golden: Call) -> float | None:
-        """The price of a call beside the golden one, `correct` where they are equal; None where it cannot be read."""
+        """Return the price of a call against the golden one, `correct` if they are equal; None if it cannot be read."""
         if made.call is None:
             return None
         if made.outcome is Outcome.TOOL_HALLUCINATION:
@@ -185,7 +186,7 @@ class _Walk:
         return self.settings.wrong_parameters if found.ts else self.settings.wrong_tool
 
     def _documented(self, *calls: Call) -> Sequence[Tool]:
-        """The tools as they last were; a call of an earlier turn may be of a tool that is no longer on offer."""
+        """Return the last tools on offer, and stand-ins for tools of earlier turns that these calls name."""
         tools = self.conversation.tools
         gone = {call.name for call in calls} - {tool.name for tool in tools}
         names: dict[str, Any] = {name: {} for call in calls for name in call.arguments}
@@ -203,7 +204,7 @@ class _Walk:
         return self.settings.superfluous_call if beyond else 0.0
 
     def _end_turn(self) -> None:
-        """The model ends a turn of the user."""
+        """Close a turn of the user, which the model has ended."""
         self._add("calls", self._missing())
         asked = self._asked()
         self.on_path = self.on_path and asked is not None and self.position == len(asked)
@@ -213,7 +214,7 @@ class _Walk:
         return self.settings.missing_call * max(0, len(self._asked() or ()) - self.made)
 
     def _end(self) -> None:
-        """The conversation has ended: add its outcome to the last answer, and the turns that were not reached."""
+        """Add to the last answer the outcome of the conversation and the price of the turns that were not reached."""
         success, finished = self.conversation.outcome.get("success"), self.conversation.ended == "finish"
         if usable(self.conversation):
             known = self.settings.success if success else self.settings.failure
@@ -234,7 +235,7 @@ def _stated(parts: Mapping[str, float]) -> dict[str, float]:
 def own(price: Callable[..., Any], name: str, matching: Matching) -> Price:
     """Return the reward that a user's function gives for a conversation: a number, or one for each assistant message.
 
-    A number counts at the last turn. The function takes by name what it needs of `conversation`, `golden` (None where
+    A number counts at the last turn. The function takes by name whichever it needs of `conversation`, `golden` (None if
     the environment has no golden calls) and `matching`.
     """
 

@@ -1,9 +1,9 @@
-"""Rollouts of whole conversations: the policy's sampled calls run in an environment, and it reads what the tools say.
+"""Rollouts of whole conversations: the policy's sampled calls run in an environment, and it reads the tools' answers.
 
 All conversations of a step are held at the same time (`environments.loop.converse`). In each round they are answered in
-one call of continuous batching, which goes on from each conversation's own key-value cache. A draw depends on the seed,
-the task, the number of the conversation about it, the turn and the token alone, so that a rollout repeats exactly,
-whatever is sampled beside it.
+one call of continuous batching, which continues from each conversation's own key-value cache. A draw depends only on
+the seed, the task, the number of the conversation about it, the turn and the token, so a rollout repeats exactly,
+whatever else is sampled with it.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class NotFinite(ValueError):
 
 @dataclass(frozen=True)
 class World:
-    """Where conversations are held.
+    """The environment in which conversations are held, with their tasks and limits.
 
     Attributes:
-        tasks: what they may be about. make: returns a new environment; each conversation has its own.
+        tasks: the tasks to choose from. make: returns a new environment; each conversation has its own.
         settings: limits of a conversation. max_prompt_length: longest history in tokens; a longer one ends the
             conversation.
-        parallel: most conversations at the same time; None: all. batch_size: most answers that are sampled at the same
-            time; None: those of all conversations.
+        parallel: maximum number of conversations at the same time; None: all. batch_size: maximum number of answers
+            sampled at the same time; None: those of all conversations.
     """
 
     tasks: Sequence[Task]
@@ -59,11 +59,11 @@ class World:
 
 @dataclass(frozen=True)
 class Conversations:
-    """What the policy talks about, and how.
+    """The conversations of a training run: where they are held, and how they are sampled, grouped and packed.
 
     Attributes:
-        group_size: conversations about each task of a step. packing: `trajectory`, one row holds all conversations
-            about a task; `turn`, a row holds one answer with its history.
+        group_size: conversations about each task of a step. packing: with `trajectory`, a row holds all conversations
+            about a task; with `turn`, one answer with its history.
         baseline: what conversations are compared with instead of a critic's values; None: PPO.
     """
 
@@ -76,12 +76,12 @@ class Conversations:
 
     @property
     def rows(self) -> Sequence[Task]:
-        """What the training draws from: a row of a batch each."""
+        """The items from which training draws; each becomes a row of a batch."""
         return self.world.tasks
 
     @property
     def branching(self) -> bool:
-        """Whether the update has trees with branches; only the sampled answers tell."""
+        """Whether the update may have trees with branches; the sampled answers decide whether it does."""
         return self.packing == "trajectory"
 
 
@@ -115,11 +115,11 @@ class SampledConversation:
 
 @dataclass
 class Player:
-    """The policy as it answers in conversations (`answer` of `converse`); it keeps what it sampled.
+    """The policy as the function `answer` of `converse`; it keeps the answers that it sampled.
 
     Attributes:
         seed: of the draws.
-        memory: prefix cache; None computes every history anew.
+        memory: prefix cache; None recomputes every history.
         turns: the answers so far, by task id and number of the conversation.
     """
 
@@ -132,7 +132,7 @@ class Player:
     prefill: Prefill = field(default_factory=Prefill)
 
     def __call__(self, samples: Sequence[Sample]) -> list[str | Answer | None]:
-        """Return what the policy says next in each conversation; None where its history is too long."""
+        """Return the policy's next answer in each conversation; None if its history is too long."""
         said: list[str | Answer | None] = [None] * len(samples)
         prompts = [self.asked.encoder.prompt(sample) for sample in samples]
         asked = [number for number, prompt in enumerate(prompts) if self._fits(prompt)]
@@ -204,7 +204,7 @@ def hold(
 
     Args:
         seed: of the draws; the same seed repeats the rollout.
-        carry_over: go on from the key-value caches of the turns before.
+        carry_over: continue from the key-value caches of the previous turns.
         timed: measures the part `sampling`, the time in which the policy answers; tools and users take the rest.
     """
     world, group_size = asked.world, asked.group_size
@@ -227,13 +227,13 @@ def hold(
 
 
 def _key(asked: Sample | Task) -> tuple[str, int]:
-    """Return which conversation a sample or a task belongs to."""
+    """Return the conversation that a sample or a task belongs to: the task's id and a number."""
     identity = asked.id if isinstance(asked, Task) else asked.id.rpartition("#")[0]
     return identity, asked.meta[ROLLOUT]
 
 
 def _repetitions(tasks: Sequence[Task]) -> list[int]:
-    """Return for each task how often it came before."""
+    """Return for each task how many times it occurs before."""
     counts: dict[str, int] = {}
     found = []
     for task in tasks:
@@ -245,7 +245,7 @@ def _repetitions(tasks: Sequence[Task]) -> list[int]:
 def branches(
     turns: Sequence[SampledTurn], learned: Sequence[Sequence[bool] | None] | None = None, before: Branch | None = None
 ) -> list[Branch]:
-    """Return the answers of a conversation as branches, each sharing what it has in common with the one before.
+    """Return the answers of a conversation as branches, each sharing its common prefix with the one before.
 
     Args:
         learned: which tokens of each answer are learned; None: all.
@@ -260,7 +260,7 @@ def branches(
 
 
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
-    """Return the number of tokens with which both begin."""
+    """Return the length of the common prefix."""
     length = min(len(one), len(other))
     return next((at for at in range(length) if one[at] != other[at]), length)
 

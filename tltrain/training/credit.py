@@ -1,7 +1,7 @@
 """Credit for whole conversations: which of the model's turns made its conversation better than expected.
 
 A turn is one answer of the model, with the call that it makes; T of them make a conversation. All tokens of a turn
-share its advantage. What tools and users say is no turn and has none.
+share its advantage. Messages of tools and users are not turns and have no advantage.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def turn_advantages(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return advantages and returns, [T] each: generalized advantage estimation over the turns of one conversation.
 
-    The discount is one of turns, not of tokens: a long answer does not move the conversation's outcome further away.
+    The discount is per turn, not per token: a long answer does not move the conversation's outcome further away.
 
     Args:
         rewards: [T] reward of each turn.
@@ -53,8 +53,8 @@ def group_advantages(returns: torch.Tensor, groups: torch.Tensor, baseline: str)
         leave_one_out   return - mean return of the other conversations (RLOO; Ahmadian et al. 2024)
         standardized    (return - mean) / (standard deviation + `EPSILON`), of the group (GRPO; Shao et al. 2024)
 
-    The standard deviation has n - 1 in its denominator. A conversation alone in its group has nothing to be compared
-    with, and advantage 0.
+    The standard deviation has n - 1 in its denominator. A conversation that is alone in its group has nothing to be
+    compared with; its advantage is 0.
 
     Args:
         returns: [N] return of each conversation.

@@ -108,7 +108,7 @@ class _ToolCalls(ResumableCheckpoints):
     def _generate(self, *args: Any, **kwargs: Any) -> Any:
         prompt_ids, ids, *others = self._timed("seconds_generation", super()._generate, *args, **kwargs)
         self._learned_tokens = sum(map(len, ids))
-        if not self.learn_thoughts:  # as tokens that no model said (GRPO alone, see `stages.irm`)
+        if not self.learn_thoughts:  # masked like tokens that the model did not generate (only GRPO, see `stages.irm`)
             learned = [learned_tokens(self.encoder, *pair) for pair in zip(prompt_ids, ids, strict=True)]
             others[0] = [list(map(int, own)) for own in learned]
             self._learned_tokens = sum(map(sum, learned))

@@ -1,6 +1,6 @@
 """The mathematics of IRM's PPO (the paper, IRM; Schulman et al. 2017), as pure functions.
 
-Shapes: M sampled responses of at most R tokens. `mask` is True on the tokens of a response, which lie at the beginning
+Shapes: M sampled responses of at most R tokens. `mask` is True on the tokens of a response, which are at the beginning
 of its row; all other positions are ignored, and results are 0 there. All functions work elementwise or along rows, so a
 batch can be split by responses, and sums over tokens add up.
 """

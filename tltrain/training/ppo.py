@@ -9,9 +9,9 @@ in `ppo_epochs` steps). The order within a step is:
 
 Losses are means over all response tokens or all responses (`loss_mean`) of the step, independent of its split into
 micro-batches and processes. In the first PPO epoch the policy is still the sampling policy, so the old
-log-probabilities and values come from the forward pass that is differentiated anyway. Nothing asks the reference if
-the KL penalty is 0 and has no limit. Under mixed precision a bfloat16 copy of the policy samples, which differs by
-rounding; the difference is logged. Optimizers, schedules, DeepSpeed, checkpoints and callbacks are those of
+log-probabilities and values come from the forward pass that is differentiated anyway. The reference is not evaluated
+if the KL penalty is 0 and the KL has no limit. Under mixed precision a bfloat16 copy of the policy samples, which
+differs by rounding; the difference is logged. Optimizers, schedules, DeepSpeed, checkpoints and callbacks are those of
 transformers.
 """
 
@@ -100,7 +100,7 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
     `seconds_backward`, `seconds_optimizer`, and `update_padding` (share of the update's tokens that is padding).
 
     Args:
-        prompts: each row of the dataset is one of its rows, here a prompt tree.
+        prompts: its `rows` are the rows of the dataset, here prompt trees.
     """
 
     kl: KlControl
@@ -125,7 +125,7 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
                 tree_mask.check_same_layers(policy, critic)
         actor_critic = ActorCritic(policy, critic, self._timed)
         for model in actor_critic.models:
-            disable_dropout_in_model(model)  # as released; the update's forward then matches sampling
+            disable_dropout_in_model(model)  # as in the released code; the update's forward pass then matches sampling
         if args.use_liger_kernel:
             apply_liger_kernels(filter(None, (*actor_critic.models, reference)), args.liger_kernel_config)
         self.prompts, self.rows, self.sampling = prompts, prompts.rows, prompts.sampling
@@ -339,7 +339,7 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
         return pg.generalized_advantages(rewards, values, mask, gamma=s.gamma, lam=s.lam)
 
     def _attention(self, inputs: dict[str, torch.Tensor]) -> dict[str, Any]:
-        """Return what the models attend by, made on the device on demand: a tree's mask has T x T entries."""
+        """Return the attention mask of the models, made on the device on demand: a tree's mask has T x T entries."""
         if "reach" not in inputs:
             return {"attention_mask": inputs["attention_mask"]}
         policy, dtype = self.accelerator.unwrap_model(self.model).policy, torch.bfloat16 if self.args.bf16 else None
@@ -347,7 +347,7 @@ class PPOTrainer(ResumableCheckpoints, FilledBatches, Trainer):
 
     @property
     def _uses_reference(self) -> bool:
-        """Whether anything depends on the reference: the penalty, or a limit of the divergence."""
+        """Whether anything depends on the reference: the penalty, or a limit on the divergence."""
         return self.kl.coefficient > 0 or self.kl.limit is not None
 
     @staticmethod

@@ -141,9 +141,9 @@ def prices_abstention(price: Price) -> bool:
 
 
 def of_answer(price: Price, sample: Sample, answer: str, grade: Grade | AnswerGrade) -> float | None:
-    """Return the reward of an answer of a benchmark; of a table, the row's alone, whatever stands around the call.
+    """Return the reward of a benchmark's answer; a table gives only the row's price, whatever text surrounds the call.
 
-    It is None for a question to which no call is right, where that has no price.
+    It is None for a question to which no call is right, if such questions have no price.
     """
     if sample.abstain and not prices_abstention(price):
         return None
@@ -156,7 +156,7 @@ def row_of(grade: Grade | AnswerGrade, ended: bool) -> str:
 
 
 def is_cut(grade: Grade | AnswerGrade, ended: bool) -> bool:
-    """Return whether the response was cut off before a call could be read; of words nobody knows what would follow."""
+    """Return whether the response was cut off before a call could be read; a call might have followed words."""
     return not ended and grade.outcome in (Outcome.FORMAT_ERROR, Outcome.ABSTAINED)
 
 
@@ -171,12 +171,12 @@ def reward_of(
 ) -> float:
     """Return the reward of a response to `sample`.
 
-    Of an answer that may make several calls it is the mean over the golden calls, and text behind a call is not priced:
-    it may be another call, and words beside calls are no mistake.
+    For an answer that may make several calls it is the mean over the golden calls. Text after a call then has no price:
+    it may be another call, and words beside calls are not a mistake.
 
     Args:
         grade: the response's grade, by `grade` or `grade_answer`.
-        ended: whether it has an end token; otherwise `stage.max_new_tokens` cut it off.
+        ended: whether it has an end token; if not, `stage.max_new_tokens` cut it off.
     """
     if isinstance(grade, AnswerGrade):
         single = len(grade.grades) == 1 and not grade.superfluous

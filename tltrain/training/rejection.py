@@ -1,7 +1,7 @@
 """Rejection sampling: supervised training on those sampled calls that are correct.
 
-The policy that is trained samples all calls first. A control of PPO: the same prompts, sampler and grading, but only
-whether a call is correct matters, and wrong calls teach nothing.
+The policy first samples all calls, then it is trained on them. This is a control for PPO: prompts, sampler and grading
+are the same, but only the correctness of a call matters, and wrong calls teach nothing.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def order(trees: Sequence[PromptTree], calls: int | None, seed: int) -> list[Pro
 
 
 def pruned(tree: PromptTree, prompts: Sequence[int]) -> PromptTree:
-    """Return the tree with these of its prompts alone, by their indices, ascending and at least one."""
+    """Return the tree with only these of its prompts, given by their indices, ascending and at least one."""
     ends = tuple(tree.ends[i] for i in prompts)
     return PromptTree(tree.ids[: ends[-1]], ends, tuple(tree.samples[i] for i in prompts))
 
@@ -75,7 +75,7 @@ def sample(
     """Yield the responses to the prompts of each tree.
 
     Args:
-        together: calls that are sampled at the same time, from a seed of their own.
+        together: number of calls sampled at the same time; each such group has its own seed.
         bf16: sample from a copy in bfloat16, as PPO does under mixed precision.
     """
     if bf16 and model.dtype != torch.bfloat16:
@@ -104,7 +104,7 @@ def layouts(sampled: Iterable[SampledTree], branches: bool) -> Iterator[Layout]:
     """Yield the training samples: each tree with its kept responses, in which each response counts as a turn.
 
     Args:
-        branches: whether the model can compute several responses of one tree; otherwise each is a sample of its own.
+        branches: whether the model can compute several responses of one tree; if not, each is a separate sample.
     """
     for one in sampled:
         kept = [m for m, judged in enumerate(one.judged) if is_kept(judged)]

@@ -33,8 +33,8 @@ class GradedResponse:
     """A sampled response with its grade and reward.
 
     Attributes:
-        response: what is graded: text of the TL format.
-        ended: whether it has an end token; otherwise `stage.max_new_tokens` cut it off.
+        response: the text that is graded, in the TL format.
+        ended: whether it has an end token; if not, `stage.max_new_tokens` cut it off.
         prompt, written: the prompt and what the model wrote in a format of its own, special tokens by their names; None
             in the TL format.
     """
@@ -59,13 +59,13 @@ class GradedResponse:
 
     @property
     def is_correct(self) -> bool:
-        """Whether every golden call is made, and no other; where no call is right, that none is made."""
+        """Whether every golden call is made and no other; if no call is right, whether none is made."""
         superfluous = self.grade.superfluous if isinstance(self.grade, AnswerGrade) else ()
         return self.outcome in (Outcome.CORRECT, Outcome.ABSTAINED) and not superfluous
 
     @property
     def has_trailing_text(self) -> bool:
-        """Whether text follows the call; in a model's own format that is no mistake, and does not count."""
+        """Whether text follows the call; in a native format this is not a mistake and does not count."""
         return self.written is None and pricing.has_trailing_text(self.response)
 
 
@@ -82,7 +82,7 @@ class RewardFunction:
         price: the reward of a graded response.
         values: how argument values are compared.
         several_calls: whether a response may make several calls, as answers in native formats may. All are then graded
-            (`grading.grade_answer`): a table's reward is the mean over the golden calls. Otherwise the first
+            (`grading.grade_answer`): a table's reward is the mean over the golden calls. If not, only the first
             counts.
     """
 
@@ -136,7 +136,7 @@ class RewardSignal:
 GRADES = tuple(f"grade/{outcome}" for outcome in SAMPLED_OUTCOMES)
 """Names under which the shares of outcomes are logged."""
 SHARES = ("trailing_text", "no_end_token")
-"""Names under which the shares of responses with a readable call are logged that have text after the call, or no end
+"""Names under which the shares of responses are logged that have a readable call and text after it, or no end
 token."""
 
 

@@ -81,11 +81,11 @@ class Sampling:
 
 
 class Asked(Protocol):
-    """What a policy is asked in training.
+    """The prompts or tasks that a policy is given in training.
 
     Attributes:
-        rows: what the training draws from: a row of a batch each. branching: whether the update may have trees with
-            branches.
+        rows: the items from which training draws; each becomes a row of a batch. branching: whether the update may have
+            trees with branches.
     """
 
     @property
@@ -106,7 +106,7 @@ class Prompts:
 
     @property
     def rows(self) -> Sequence[PromptTree]:
-        """What the training draws from: a row of a batch each."""
+        """The items from which training draws; each becomes a row of a batch."""
         return self.trees
 
     @property
@@ -145,7 +145,7 @@ class Prompts:
 
 
 def learned_tokens(encoder: Encoder, prompt: Sequence[int], response: Sequence[int]) -> list[bool]:
-    """Return for each token of a response whether it stands outside of the thought."""
+    """Return for each token of a response whether it is outside the thought."""
     thought = encoder.thought(response, prompt)
     return [at not in thought for at in range(len(response))]
 

@@ -18,7 +18,7 @@ from tltrain.training.reward_function import GRADES, SHARES
 REWARD_PARTS = tuple(f"reward/{part}" for part in (*PARTS, OWN))
 """Names of the parts of a conversation's reward."""
 ENDS = tuple(f"conversation/{end.replace(' ', '_')}" for end in get_args(Ended))
-"""Names of the shares of conversations that ended so."""
+"""Names of the shares of conversations by how they ended."""
 DOCUMENTATION_ERRORS = (
     Outcome.FORMAT_ERROR,
     Outcome.WORDS_BEFORE_CALL,

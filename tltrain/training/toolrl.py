@@ -6,7 +6,7 @@ With G the golden calls, P the answer's, and each golden call matched to at most
     names    of each pair of the same tool, the parameter names in both calls over those in either (1 if there is none)
     values   of each such pair, the number of golden parameters whose value is right
     match    2 scale (name + sum of names + sum of values) / (1 + |G| + parameters of G) - scale
-    reward   format_reward + match where a call can be read, else -scale
+    reward   format_reward + match if a call can be read, else -scale
 
 The paper's format reward asks for its own tags around thought and calls; here, calls that can be read earn it.
 """
@@ -45,7 +45,7 @@ def reward(
 
 
 def _nearest(call: Call | None, goldens: Sequence[Call], matching: Matching) -> Call:
-    """Return the golden call, of several that are alternatives, of which a call has the greatest share."""
+    """Return the golden call, among several alternatives, of which a call has the greatest share."""
 
     def share(golden: Call) -> float:
         if call is None or call.name != golden.name:

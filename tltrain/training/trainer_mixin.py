@@ -1,4 +1,4 @@
-"""The base class of Trainer mix-ins, which stand before the Trainer among a class's bases."""
+"""The base class of Trainer mix-ins, which precede the Trainer in a class's list of bases."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:  # gives a mix-in the methods and attributes of the Trainer, w
     from transformers import Trainer
 
     TrainerMixin = Trainer
-else:  # only the final class has the Trainer as a base, so that this may be a subclass such as TRL's
+else:  # only the final class has the Trainer as a base, so it may be a subclass such as TRL's
 
     class TrainerMixin:
         """Empty at run time; type checkers see the Trainer instead."""

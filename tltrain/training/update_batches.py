@@ -1,8 +1,8 @@
 """The batches of the update: trees of prompts with the responses that were sampled.
 
 Shared prefixes are computed once: the update runs over the tree, in which each response is a branch that attends only
-to its own prompt and itself. The answers of a conversation are branches too. Where each prompt begins with the prompt
-and the answer before, they form a chain; the conversations of one task form a tree.
+to its own prompt and itself. The answers of a conversation are branches too. If each prompt begins with the previous
+prompt and answer, they form a chain; the conversations of one task form a tree.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def make_batch(
 def branches_of(
     tree: PromptTree, responses: Sequence[Sequence[int]], learned: Sequence[Sequence[bool]] | None = None
 ) -> list[Branch]:
-    """Return the responses to a tree's prompts as branches, each of which shares the whole prompt before.
+    """Return the responses to a tree's prompts as branches, each of which shares the whole previous prompt.
 
     Args:
         learned: which tokens of each response are targets; None: all.
@@ -68,7 +68,7 @@ def branches_of(
 
 
 def is_chain(branches: Sequence[Branch]) -> bool:
-    """Return whether every prompt begins with all tokens of the branch before, so that no mask of a tree is needed."""
+    """Return whether every prompt begins with all tokens of the previous branch, so no mask of a tree is needed."""
     return all(after.shared == len(own.prompt) + len(own.response) - 1 for own, after in pairwise(branches))
 
 
@@ -122,7 +122,7 @@ def allowed_tokens(
     index: torch.Tensor,
     learned: Learned | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Return which tokens may come next where not all may, as a part of the batch.
+    """Return the tokens that may come next, at positions that do not allow all of them, as a part of the batch.
 
     Args:
         index: [M, R] of `make_batch`. learned: see there.

@@ -24,7 +24,7 @@ TOOLS = [tool("search", query="string", page="integer"), tool("finish", answer="
 SEARCH, FINISH = Call("search", {"query": "love", "page": 1}), Call("finish", {"answer": "it's done"})
 BOTH = (SEARCH, FINISH)
 
-# what it is -> golden calls, words, calls; no calls: words alone
+# description -> golden calls, words, calls; without calls, only words
 ANSWERS: dict[str, tuple[tuple[Call, ...], str, tuple[Call, ...]]] = {
     "right": ((SEARCH,), "", (SEARCH,)),
     "wrong tool": ((SEARCH,), "", (FINISH,)),

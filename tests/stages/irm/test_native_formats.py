@@ -64,7 +64,7 @@ def test_a_thought_may_be_context(tltrain, monkeypatch, algorithm):
 
 
 def test_answers_that_are_nothing_but_a_thought_teach_nothing(tltrain):
-    words = ("format=qwen3_5", "stage.learn_thoughts=false")  # its prompt opens the thought, and four tokens end none
+    words = ("format=qwen3_5", "stage.learn_thoughts=false")  # its prompt opens a thought, which four tokens do not end
     ran = tltrain("stage=irm", *SMALL, *FEW, *ALGORITHMS["ppo"], *words)
     assert ran.metrics["costs"]["target_tokens"] == 0 < ran.metrics["costs"]["sampled_tokens"]
     assert [entry["loss"] for entry in steps(ran)] == [0, 0]
@@ -86,7 +86,7 @@ def test_rloo_samples_until_each_end_token_of_the_format(tltrain):
 def test_names_on_offer_are_the_same_policy_in_sampling_and_update(tltrain, monkeypatch):
     held = []
     allowed = OfferedCalls.allowed
-    begun = tuple(range(5, 25))  # so that random weights come to a mask: any of these tokens may not be said
+    begun = tuple(range(5, 25))  # never allowed, so that random weights meet a mask
 
     def without(self, tools, answer):
         found = allowed(self, tools, answer)
@@ -97,7 +97,7 @@ def test_names_on_offer_are_the_same_policy_in_sampling_and_update(tltrain, monk
 
     monkeypatch.setattr(OfferedCalls, "allowed", without)
     ran = tltrain("stage=irm", *SMALL, *FEW, *ALGORITHMS["ppo"], "format=llama3", "stage.names=offered")
-    assert max(held) == 3  # every token of four is asked for, not those before the first name alone
+    assert max(held) == 3  # the mask is asked for at each of four tokens, not only before the first name
     for entry in steps(ran):
         assert entry["sampling_logprob_difference_max"] < 1e-5
     assert steps(ran)[0]["kl"] == pytest.approx(0, abs=1e-5)

@@ -1,4 +1,4 @@
-"""Models that cannot process trees take one call a row."""
+"""Models that cannot process trees take one call per row."""
 
 from __future__ import annotations
 

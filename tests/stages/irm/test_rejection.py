@@ -49,7 +49,7 @@ def test_no_correct_call_is_one_clear_line(tltrain):
 
 
 def trees_of(*counts: int) -> list[PromptTree]:
-    """Trees with so many prompts, of 1, 2, ... tokens."""
+    """Return a tree for each number of prompts, which have 1, 2, ... tokens."""
     return [
         PromptTree(tuple(range(100 * b, 100 * b + n)), tuple(range(1, n + 1)), tuple(f"{b}.{m}" for m in range(n)))
         for b, n in enumerate(counts)

@@ -23,7 +23,7 @@ SOME = [word for word in FEW if "max_steps" not in word and "eval_size" not in w
 
 
 def steps(folder: Path) -> list[dict]:
-    """Return what each step logged, without times."""
+    """Return the logged values of each step, without times."""
     entries = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     return [
         {k: v for k, v in entry.items() if "second" not in k and k != "step_time"}
@@ -56,7 +56,7 @@ WAYS = {
 
 @pytest.fixture
 def stop_at(monkeypatch, undrawn):
-    """`stop_at(step)`: send Ctrl-C once that step's samples are written; None: not any more."""
+    """`stop_at(step)`: send Ctrl-C once that step's samples are written; None: no longer."""
     write = reward_function.SampleLog.__call__
 
     def stop_at(last: int | None) -> None:
@@ -118,7 +118,7 @@ def test_a_run_goes_on_from_the_checkpoint_of_another(tltrain, tmp_path, stop_at
 def test_resuming_without_a_checkpoint_starts_from_scratch(tltrain, tmp_path):
     words = ["stage=irm", *SMALL, *FEW, *ALGORITHMS["ppo"], "stage.eval_size=0"]
     ran = tltrain(*words, "stage.resume=true")
-    assert "there is no whole checkpoint in" in ran.err and ran.metrics["steps"] == 2
+    assert "there is no complete checkpoint in" in ran.err and ran.metrics["steps"] == 2
 
 
 # --- killed ---------------------------------------------------------------------------------------------------------

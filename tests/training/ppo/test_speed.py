@@ -1,4 +1,4 @@
-"""What makes a step fast does not change it: the same loss and gradients on the same responses."""
+"""Optimizations of a step do not change it: the same loss and gradients on the same responses."""
 
 from __future__ import annotations
 

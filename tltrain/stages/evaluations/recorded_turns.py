@@ -6,7 +6,7 @@
 Nothing is generated: the model is given everything before each of `benchmark.size` recorded calls, of tools that are in
 no training data, and the loss of the call is measured. The calls depend on `benchmark.seed` and not on `seed`.
 
-Writes `recorded_calls.jsonl` (`evaluation.recorded_calls.RecordedCall`, one a line) and `metrics.json`:
+Writes `recorded_calls.jsonl` (`evaluation.recorded_calls.RecordedCall`, one per line) and `metrics.json`:
 `SET/golden_loss`, `/failing_loss`, `/key_accuracy`, `/key_loss`, `/margin`, `/preferred` and `/n` calls; under
 `details` the same with 95 % intervals, what each means, and the numbers of calls.
 """
@@ -85,7 +85,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def turns(benchmark: ToolworldTurns) -> Iterator[Trajectory]:
-    """Yield the benchmark's conversations without end; each depends on `benchmark.seed` and its index alone."""
+    """Yield the benchmark's conversations without end; each depends only on `benchmark.seed` and its index."""
     return toolworld.generate(
         sys.maxsize, benchmark.seed, benchmark.error_rate, str(benchmark.split), str(benchmark.tools)
     )

@@ -1,4 +1,4 @@
-"""`stage.predictions`: answers from a file in place of a source, one JSON object a line, in the benchmark's order.
+"""`stage.predictions`: answers from a file in place of a source, one JSON object per line, in the benchmark's order.
 
     {"prediction": "search(query=\"love\")"}
     {"prediction": "search(query=\"love\")\nfinish()", "said": {...}}
@@ -38,7 +38,7 @@ def read(cfg: DictConfig, path: Path, samples: Sequence[Sample]) -> list[SavedAn
     """Read the saved answers to `samples`.
 
     Raises:
-        TltrainError: the file has another number of answers, a line is no answer, or `format=` cannot read it.
+        TltrainError: the file has too many or too few answers, a line is not an answer, or `format=` cannot read it.
     """
     lines = list(records(path))
     if len(lines) != len(samples):

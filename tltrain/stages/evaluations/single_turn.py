@@ -189,7 +189,7 @@ def judge(
     """Grade each sample. On RoTBench the wording of an answer to the user is not compared (see `scoring`).
 
     Args:
-        several_calls: whether all calls of an answer count; otherwise the first. Of a question to which no call is
+        several_calls: whether all calls of an answer count; if not, only the first. For a question to which no call is
             right, every call counts.
     """
     if any(sample.abstain for sample in samples):

@@ -1,4 +1,4 @@
-"""Words before the calls of answers: left out where `stage.words_before_call=ignore`, told where they are many."""
+"""Words before the calls of answers: left out with `stage.words_before_call=ignore`, reported if they are frequent."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ log = logging.getLogger(__name__)
 
 
 def ignored(cfg: DictConfig) -> bool:
-    """Whether the call behind words is read."""
+    """Return whether the call after words is read."""
     return bool(cfg.stage.words_before_call == WordsBeforeCall.ignore)
 
 
 def judged_text(cfg: DictConfig, text: str, tools: Sequence[Tool]) -> str:
-    """The part of an answer that is judged."""
+    """Return the part of an answer that is judged."""
     return without_words(text, [tool.name for tool in tools]) if ignored(cfg) else text
 
 
 def tell(cfg: DictConfig, count: int, of: int) -> None:
-    """Warn where most of the answers have words before their call."""
+    """Warn if most of the answers have words before their call."""
     if 2 * count <= of:
         return
     asked_by_text = cfg.source.get("mode") == Mode.text
