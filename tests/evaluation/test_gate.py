@@ -42,6 +42,17 @@ def test_the_threshold_is_what_has_to_be_surpassed():
     assert compare(after, after, OWN, threshold=-5).passes(certain=True)  # not worse by five points
 
 
+@pytest.mark.parametrize("n", [3, 5, 6, 7, 9, 20])
+@pytest.mark.parametrize("clustered", [True, False])
+def test_exactly_the_threshold_is_a_tie(n, clustered):
+    """One more right answer of n, where 100 / n points are asked for, whatever floating point makes of it."""
+    for right in range(n):
+        before, after = ([1] * count + [0] * (n - count) for count in (right, right + 1))
+        found = compare(before, after, [0] * n if clustered else list(range(n)), threshold=100 / n)
+        assert not found.passes(certain=False) and not found.passes(certain=True) and found.needed is None
+        assert too_few(found)
+
+
 def test_too_few_questions_are_said_in_one_line():
     few = compare([0] * 5, [1] * 5, OWN[:5])
     assert few.p == pytest.approx(2 / 32, abs=0.01) and few.verdict is Verdict.NOT_CERTAIN

@@ -62,7 +62,7 @@ class Comparison:
 
     def passes(self, certain: bool) -> bool:
         """Whether the difference is above the threshold: certainly so, or as it was measured."""
-        return self.verdict is Verdict.ABOVE if certain else self.difference.value > self.threshold
+        return self.verdict is Verdict.ABOVE if certain else _beyond(self.threshold, self.difference.value) > 0
 
 
 def compare(
@@ -86,11 +86,11 @@ def compare(
     beyond = sums_new[:, 0] - sums_reference[:, 0] - threshold / 100 * sums_new[:, 1]
     p = intervals.randomization_p(beyond, np.random.default_rng(seed))
     verdict = Verdict.NOT_CERTAIN
-    if p < ALPHA and not low <= threshold <= high:
-        verdict = Verdict.ABOVE if value > threshold else Verdict.BELOW
+    if p < ALPHA and not _beyond(threshold, low) <= 0 <= _beyond(threshold, high):
+        verdict = Verdict.ABOVE if _beyond(threshold, value) > 0 else Verdict.BELOW
     differing = int(np.count_nonzero(np.round(beyond, 9)))
-    needed, distance = None, abs(value - threshold)
-    if verdict is Verdict.NOT_CERTAIN and distance > 0:
+    needed, distance = None, abs(_beyond(threshold, value))
+    if verdict is Verdict.NOT_CERTAIN and distance > 0 and differing:
         by_width = math.ceil(count * ((high - low) / 2 / distance) ** 2)
         needed = max(FEWEST, count + 1, by_width, math.ceil(count * FEWEST / differing))
     return Comparison(
@@ -104,6 +104,11 @@ def compare(
         100 * float(np.mean(reference)),
         needed,
     )
+
+
+def _beyond(threshold: float, points: float) -> float:
+    """Points above the threshold, rounded so that a tie is one: 100 * (0.55 - 0.5) is more than 5 in floating point."""
+    return round(points - threshold, 9)
 
 
 def share(results: Sequence[float], clusters: Sequence[int], seed: int = 0) -> Interval:
