@@ -46,6 +46,15 @@ def test_a_conversation_that_was_logged_as_it_grew_is_one_group():
     assert grouped([short, *log(2), later]) == [[0, 3], [1], [2]]
 
 
+def test_a_clock_in_the_instructions_and_the_order_of_tools_separate_nothing():
+    """A record is logged a moment later than its beginning was, or by a client that lists its tools in another order."""
+    whole = conversation(Call("getPaperDetails", {"id": "7"}), Call("finish", {"answer": "x"}), query="Growing")
+    short = replace(whole, id="short", messages=whole.messages[:2], instructions="It is 2026-05-31 08:00:01.")
+    later = replace(whole, id="later", instructions="It is 2026-05-31 08:00:05.", tools=whole.tools[::-1])
+    assert len(whole.tools) > 1 and grouped([short, later]) == [[0, 1]]
+    assert len(grouped([short, replace(later, instructions="You sell books.")])) == 2
+
+
 def test_greetings_alone_join_nothing():
     """Equal first words are not a shared question if no call follows them."""
     greeted = [
@@ -61,6 +70,14 @@ def test_the_conversations_of_a_customer_stay_together():
         sides = split(items, 0.3, seed, customer="customer")
         sets = [{item.meta["customer"] for item in side} for side in (sides.train, sides.held_out)]
         assert all(sets) and not sets[0] & sets[1]
+
+
+def test_a_large_customer_does_not_leave_too_little_to_train_on():
+    items = log(40, customer=["large"] * 30 + [str(number) for number in range(10)])
+    for seed in range(8):
+        assert len(split(items, 0.25, seed, customer="customer").held_out) in range(9, 11)
+    halves = log(20, customer=["a"] * 11 + ["b"] * 9)  # each is more than twice the share
+    assert len(split(halves, 0.2, 0, customer="customer").held_out) == 9
 
 
 def test_the_latest_are_held_out_and_fields_are_reached_by_dots():

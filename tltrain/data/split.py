@@ -2,12 +2,14 @@
 
 A random split of a log easily leaks: one conversation may be logged several times as it grows, and two customers may
 send the same first message. Conversations that share a question (the same tools and the same messages before a call)
-therefore stay together, as do those with the same id and, if a field names the customer, those of one customer.
+therefore stay together, as do those with the same id and, if a field names the customer, those of one customer. Numbers
+in the instructions do not matter: a clock there differs each time that a conversation is logged.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +19,7 @@ from tltrain.errors import TltrainError, shorten, suggestion
 from tltrain.trajectory import Message, Tool, Trajectory, actions
 
 ABSENT = object()
+_NUMBER = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,9 @@ def split(
 ) -> LogSplit:
     """Hold out about `share` of the conversations, whole groups at a time, at least one and not all.
 
+    A group that is drawn and would take the share further from what is asked for, such as a large customer's, is not
+    held out. By time, nothing later than a held-out group is left to train on, however large the group is.
+
     Args:
         customer: field of the records that names the customer; a dotted name reaches into objects.
         time: field with the time of a conversation; the latest groups are held out. None: drawn at random by `seed`.
@@ -57,10 +63,13 @@ def split(
     else:
         ordered = sorted(groups, key=lambda group: _digest(f"{seed}:{_text(items[group[0]])}"))
     held: dict[int, int] = {}
+    wanted = max(round(share * len(items)), 1)
     for number, group in enumerate(ordered[:-1]):  # something is left to train on
-        if held and len(held) >= round(share * len(items)):
+        if len(held) >= wanted:
             break
-        held |= dict.fromkeys(group, number)
+        if time or len(held) + len(group) - wanted <= wanted - len(held):
+            held |= dict.fromkeys(group, number)
+    held = held or dict.fromkeys(min(ordered, key=len), 0)
     return LogSplit(
         [item for at, item in enumerate(items) if at not in held],
         [item for at, item in enumerate(items) if at in held],
@@ -93,9 +102,9 @@ def grouped(items: Sequence[Trajectory], owners: Sequence[Hashable] = ()) -> lis
 
 def question_keys(item: Trajectory) -> Iterator[str]:
     """Yield a digest of everything before each call: what a model is given when it is asked for that call."""
-    beginning = hashlib.sha256(
-        repr((item.instructions, [_tool(tool) for tool in item.tools])).encode("utf-8", "replace")
-    )
+    instructions = _NUMBER.sub("0", item.instructions)
+    tools = sorted(map(_tool, item.tools), key=lambda tool: str(tool[0]))
+    beginning = hashlib.sha256(repr((instructions, tools)).encode("utf-8", "replace"))
     called = {action.at for action in actions(item.messages) if action.call is not None}
     for at, message in enumerate(item.messages):
         if at in called:
