@@ -3,9 +3,11 @@
 #
 #   docker build -t tltrain .                                              for the CPU
 #   docker build -t tltrain:cuda --build-arg TORCH=torch --build-arg BASE=nvidia/cuda:12.8.1-devel-ubuntu24.04 .
-#   docker run --rm -v "$PWD:/work" tltrain model=tiny                     the demo
-#   docker run --rm --gpus all --ipc=host -v "$PWD:/work" tltrain:cuda stage=pkt hardware=zero3 data=auto data.path=chats.jsonl
+#   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/work" tltrain model=tiny                     the demo
+#   docker run --rm --user "$(id -u):$(id -g)" --gpus all --ipc=host -v "$PWD:/work" tltrain:cuda stage=pkt hardware=zero3 \
+#       data=auto data.path=chats.jsonl
 #
+# Without --user, a process of user 10001 could not write to your folder.
 # DeepSpeed compiles its operators with a C++ compiler and ninja when it is first used; with CUDA it needs a `devel` base,
 # which has nvcc. The base needs apt, and Python 3.11 or newer either installed or as an apt package.
 ARG BASE=python:3.11-slim-bookworm
@@ -37,9 +39,11 @@ RUN apt-get update \
  && apt-get install -y --no-install-recommends bubblewrap g++ ninja-build python3 python3-dev \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --create-home --uid 10001 tltrain \
- && install --directory --owner=tltrain /work
+ && install --directory --owner=tltrain /work \
+ && chmod 1777 /home/tltrain
 COPY --from=build /opt/tltrain /opt/tltrain
-ENV PATH=/opt/tltrain/bin:$PATH WANDB_MODE=offline
+# HOME and USER: a user given by --user has no entry in /etc/passwd.
+ENV PATH=/opt/tltrain/bin:$PATH HOME=/home/tltrain USER=tltrain WANDB_MODE=offline
 USER 10001
 WORKDIR /work
 ENTRYPOINT ["tltrain"]

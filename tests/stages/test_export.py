@@ -82,6 +82,9 @@ def test_a_public_repository_has_to_be_asked_for(tltrain, model, at_hub):
     assert at_hub.files and "(public)" in ran.out
     tltrain("stage=export", f"model.path={model}", "stage.hub=me/new", "stage.private=false")
     assert at_hub.private["me/new"] is False
+    at_hub.private["me/hidden"] = True  # a repository that is there keeps its visibility, and the line says which
+    ran = tltrain("stage=export", f"model.path={model}", "stage.hub=me/hidden", "stage.private=false")
+    assert at_hub.private["me/hidden"] and "(private)" in ran.out and "(public)" not in ran.out
 
 
 def test_what_a_hub_refuses_is_one_line(tltrain, model, at_hub, monkeypatch):

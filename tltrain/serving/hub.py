@@ -43,19 +43,23 @@ def check(repo: str, private: bool) -> None:
         )
 
 
-def push(folder: Path, repo: str, private: bool) -> str:
-    """Upload a model's folder in one commit, and return the commit's address.
+def push(folder: Path, repo: str, private: bool) -> tuple[str, bool]:
+    """Upload a model's folder in one commit; return the commit's address, and whether the repository is private.
+
+    With `private=False` a repository that is already there keeps its visibility, and an organization may have new ones
+    made private.
 
     Raises:
         TltrainError: the hub refuses, or the repository is public although `private` is asked for.
     """
     api = _api()
     _asked(repo, lambda: api.create_repo(repo, private=private, exist_ok=True))
-    if private and not _asked(repo, lambda: api.repo_info(repo)).private:  # somebody else may have made it meanwhile
+    hidden = bool(_asked(repo, lambda: api.repo_info(repo)).private)
+    if private and not hidden:  # somebody else may have made it meanwhile
         raise TltrainError(f"stage.hub={repo}: the repository is public, so nothing was pushed; stage.private=false")
     message = "Upload a model trained by tltrain"
     done = _asked(repo, lambda: api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message))
-    return str(done.commit_url)
+    return str(done.commit_url), hidden
 
 
 def _api() -> Any:

@@ -68,8 +68,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             raise TltrainError(f"{file} differs from the trained model: {made.line()}; {made.problems[0]}")
     if stage.hub is not None:
         with terminal.status(f"pushing to {stage.hub}"):
-            metrics["hub"] = hub.push(target, stage.hub, stage.private)
-        say(f"hub: {metrics['hub']} ({'private' if stage.private else 'public'})")
+            metrics["hub"], private = hub.push(target, stage.hub, stage.private)
+        say(f"hub: {metrics['hub']} ({'private' if private else 'public'})")
     runs.finish(folder, cfg, metrics)
     say(f"exported: {target}")
     return metrics
