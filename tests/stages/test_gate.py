@@ -96,6 +96,22 @@ def test_a_server_in_service_is_asked_before_anything_else_and_each_time(gated, 
     assert f"Right before, wrong now: {ran.metrics['questions']}" in flips
 
 
+def test_a_server_has_room_for_its_own_format_and_the_cache_is_not_written_to(gated, tltrain):
+    """The model in service was a folder in the first run, whose answers are a link to the cache, and then a server."""
+    new = (gated.folder / "model_pkt" / "model").resolve()
+    words = (*OWN_LOGS, f"stage.new={new}")
+    ran = tltrain(*words, f"stage.current={new}", "stage.max_new_tokens=4", status=3)
+    kept = (ran.folder / "eval_current").resolve() / "predictions.jsonl"
+    before = kept.read_bytes()
+    with serving() as server:
+        server.reply = lambda body, attempt: message(content="Hello")
+        endpoint = ("source=endpoint", "source.model=desk", "source.mode=chat", f"source.url={server.url}")
+        ran = tltrain(*words, *endpoint, "stage.current=endpoint", folder=ran.folder, status=3)
+    assert kept.read_bytes() == before
+    limit = ran.metrics["max_new_tokens"]
+    assert {asked.body["max_tokens"] for asked in server.asked} == {2 * limit + 128}
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -50,6 +50,9 @@ log = logging.getLogger(__name__)
 TRAIN, HELD_OUT = "train.jsonl", "held_out.jsonl"
 ENDPOINT = "endpoint"
 """The value of `stage.current` that means the server of `source=endpoint`."""
+OTHER_FORMAT = 128
+"""Tokens of an answer, beside twice the limit, in another format than the base model's: the limit is measured in the
+base model's, where a call may be much shorter, and an answer that is cut off counts as wrong."""
 OWN = {"supervised": ("mae", "rule", "w_max", "key_tokens"), "rl": ("mae", "rule"), "eval": ("max_new_tokens",)}
 """Keys of each node that the gate sets itself."""
 
@@ -231,6 +234,7 @@ class Asking:
     def __init__(self, cfg: DictConfig, builder: StageBuilder, limit: int) -> None:
         self.cfg, self.builder = cfg, builder
         self.stage = resolved(cfg.stage.eval) | {"max_new_tokens": limit}
+        self.wider = limit if cfg.stage.max_new_tokens is not None else 2 * limit + OTHER_FORMAT
         self.results: dict[str, list[Prediction]] = {}
 
     def __call__(self, name: str, path: str | None, after: Sequence[Entry] = ()) -> None:
@@ -240,7 +244,10 @@ class Asking:
         own.benchmark = choices.bound("benchmark", OmegaConf.create(file), choice="openai")
         place = self.builder.folder / f"eval_{name}"
         if path == ENDPOINT:
+            own.stage.max_new_tokens = self.wider
             own.source.cache = False  # an answer from before the server's model was changed would mislead
+            if place.is_symlink():  # to an entry of the cache, which must not be written to
+                place.unlink()
             place.mkdir(exist_ok=True)
             terminal.errors.rule(place.name, align="left")
             with stage_names.named(place_of("eval")):
@@ -251,6 +258,7 @@ class Asking:
             known = None if path is None else trained_format.read(path)
             if known is not None and known != str(own.format.name):
                 own.format = choice_of("format", known)
+                own.stage.max_new_tokens = self.wider
             place = self.builder.stage(place.name, own, after=after).folder
         found = read_graded(place, f"stage.{name}")
         for other, answers in self.results.items():
