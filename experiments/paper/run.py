@@ -172,7 +172,8 @@ def evaluation(run: Run, step: str, name: str, words: Sequence[str]) -> Command:
     elif step == "general":
         words.remove(f"benchmark={name}")
     folder = run.out / step / name
-    return Command(step, (*words, *run.own, f"hydra.run.dir={folder}"), folder / "metrics.json")
+    once = {word.split("=")[0]: word for word in (*words, *run.own)}  # tltrain refuses a group that is given twice
+    return Command(step, (*once.values(), f"hydra.run.dir={folder}"), folder / "metrics.json")
 
 
 def execute(command: Command) -> None:

@@ -16,6 +16,7 @@ from tests.support.paths import ROOT
 from tests.support.rotbench_records import FIRST
 from tests.support.toolalpaca_records import API
 from tltrain import config
+from tltrain.entry import words as command_line_words
 
 WORDS = ("data.path=raw_data.json", "paths.rotbench=FOLDER", "paths.toolalpaca=FOLDER", "paths.tooleyes=FOLDER")
 CASES = {
@@ -31,6 +32,7 @@ def test_every_command_composes(words):
     asked, steps, _ = run.parsed(words)
     commands = list(run.commands(asked, steps))
     for command in commands:
+        command_line_words.check(command.words)
         trained = f"model.path={asked.out}"  # by an earlier command
         cfg = composed(*("model.path=FOLDER" if word.startswith(trained) else word for word in command.words))
         if command.step in run.SWEEPS and not asked.dry_run:
