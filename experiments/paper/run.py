@@ -90,8 +90,8 @@ class Run:
 
     @property
     def base(self) -> tuple[str, ...]:
-        """The overrides that choose the base model."""
-        return tuple(word for word in self.words if word.startswith("model"))
+        """The overrides that choose the base model, without those of an adapter, which only `lora` has."""
+        return tuple(word for word in self.words if word.startswith("model") and not word.startswith("model.lora"))
 
     @property
     def own(self) -> tuple[str, ...]:
@@ -160,7 +160,8 @@ def sweep(run: Run, name: str, extra: Sequence[str]) -> tuple[str, ...]:
     if run.dry_run:
         asked = ", ".join(f"{{name: {each}, limit: 2}}" for each in run.benchmarks)
         words += [*SHORT, f"stage.benchmarks=[{asked or '{name: toolworld, size: 2}'}]"]
-    return ("+experiment=paper", *words, *run.words)
+    adapter = tuple(word for word in run.words if word.startswith("model.lora") and name != "lora")
+    return ("+experiment=paper", *words, *(word for word in run.words if word not in adapter))
 
 
 def evaluation(run: Run, step: str, name: str, words: Sequence[str]) -> Command:

@@ -42,6 +42,16 @@ def test_every_command_composes(words):
     assert {command.step for command in commands} >= {"check", "full", "lora"}
 
 
+def test_settings_of_the_adapter_are_for_the_sweep_with_the_adapter_alone():
+    asked, steps, _ = run.parsed((*WORDS, "model.lora.r=16", "model.path=FOLDER"))
+    ranks = {
+        (command.step, command.words[-1].rpartition("/")[2]): "model.lora.r=16" in command.words
+        for command in run.commands(asked, steps)
+        if command.step in (*run.SWEEPS, "general")
+    }
+    assert [key[0] for key, given in ranks.items() if given] == ["lora"] and len(ranks) == 5
+
+
 def test_the_sweep_is_the_papers_ablation():
     cfg = composed("+experiment=paper", *WORDS)
     assert cfg.stage.rl.kl == 0.4 and not cfg.stage.rl.do_sample and cfg.reward.redundant_missing == 1.0
