@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,12 +35,33 @@ def test_questions_of_one_conversation_count_together():
 
 def test_the_threshold_is_what_has_to_be_surpassed():
     before, after = [0] * 12, [1] * 9 + [0] * 3
-    assert compare(before, after, OWN, threshold=40).passes(certain=True)
+    assert compare(before, after, OWN, threshold=30).passes(certain=True)
     unsure = compare(before, after, OWN, threshold=70)
     assert unsure.verdict is Verdict.NOT_CERTAIN and unsure.passes(certain=False)
     alike = compare(after, after, OWN)
     assert not alike.passes(certain=True) and not alike.passes(certain=False)
-    assert compare(after, after, OWN, threshold=-5).passes(certain=True)  # not worse by five points
+
+
+def test_a_few_answers_alike_do_not_show_that_a_model_is_not_worse_by_five_points():
+    """Of n conversations without a difference: the score interval ends at z² / (n + z²), with 73 at 5 points."""
+    for n, passes in ((12, False), (72, False), (73, True)):
+        found = compare([1] * n, [1] * n, list(range(n)), threshold=-5)
+        assert found.passes(certain=True) is passes and found.needed == (None if passes else 73)
+    assert found.p == pytest.approx(0.04998, abs=1e-5)  # z = sqrt(73 * 0.05 / 0.95)
+    said = too_few(compare([1] * 12, [1] * 12, OWN, threshold=-5))
+    assert said.endswith("were answered alike by both models; about 73 conversations would show the difference found.")
+    assert compare([1] * 12, [1] * 12, OWN, threshold=-50).passes(certain=True)
+    assert compare([1] * 24, [1] * 24, [*OWN, *[0] * 12], threshold=-50).p > 0.01  # one large conversation
+    for threshold in (-100, 100):  # the ends, where the variance is 0
+        assert compare([1] * 12, [0, 1] * 6, OWN, threshold=threshold).passes(certain=True) is (threshold < 0)
+
+
+def test_a_model_that_is_worse_by_the_threshold_seldom_passes():
+    rng = np.random.default_rng(1)
+    before = (rng.random((100, 30)) < 0.8).astype(float)
+    after = before * (rng.random(before.shape) >= 0.05 / 0.8)  # five points worse
+    passed = [compare(*rows, list(range(30)), -5).passes(certain=True) for rows in zip(before, after, strict=True)]
+    assert sum(passed) <= 5  # of 100, at 2.5 % each
 
 
 @pytest.mark.parametrize("n", [3, 5, 6, 7, 9, 20])
