@@ -47,7 +47,7 @@ def test_a_conversation_that_was_logged_as_it_grew_is_one_group():
 
 
 def test_a_clock_in_the_instructions_and_the_order_of_tools_separate_nothing():
-    """A record is logged a moment later than its beginning was, or by a client that lists its tools in another order."""
+    """A record is logged a moment later than its beginning was, or by a client that reorders its tools."""
     whole = conversation(Call("getPaperDetails", {"id": "7"}), Call("finish", {"answer": "x"}), query="Growing")
     short = replace(whole, id="short", messages=whole.messages[:2], instructions="It is 2026-05-31 08:00:01.")
     later = replace(whole, id="later", instructions="It is 2026-05-31 08:00:05.", tools=whole.tools[::-1])
