@@ -15,7 +15,7 @@ class JsonCalls(TlFormat):
         return f'{self.call_head(call.name)}, "arguments": {json.dumps(dict(call.arguments))}}}'
 
     def name_at(self, call):
-        return len(self.begin) + 1  # behind the quotation mark
+        return len(self.begin) + 1  # after the quotation mark
 
     def call_head(self, name):
         return self.begin + json.dumps(name)

@@ -1,4 +1,4 @@
-"""A token weighting: what stands in quotation marks in a call weighs more."""
+"""A token weighting: text in quotation marks in a call weighs more."""
 
 import re
 

@@ -20,7 +20,7 @@ from typing import Any
 FOLDER = Path(__file__).parent
 INSTRUCTIONS = "You are the support assistant of Fernhill Outdoor. Use the tools, then answer in one or two sentences."
 TRAINING, HELD_OUT = (40, 13), (12, 14)
-"""Conversations of a file, and the seed."""
+"""Number of conversations in a file, and the seed."""
 
 Json = dict[str, Any]
 
@@ -30,7 +30,7 @@ ORDER = {"order_id": ("string", "The order's number, such as FH-20417.")}
 
 
 def tool(name: str, description: str, parameters: dict[str, tuple[str, str]], optional: tuple[str, ...] = ()) -> Json:
-    """A tool as chat-completions requests state it; all parameters are required but the `optional`."""
+    """Return a tool as in chat-completions requests; all parameters are required except those in `optional`."""
     properties = {key: {"type": kind, "description": text} for key, (kind, text) in parameters.items()}
     required = [key for key in parameters if key not in optional]
     schema = {"type": "object", "properties": properties, "required": required}
@@ -105,7 +105,7 @@ PLACES = ("sorting centre Linz", "depot Rotterdam", "parcel shop on Mill Road", 
 
 @dataclass
 class Case:
-    """A conversation that is being written, and the customer's order it is about."""
+    """A conversation that is being written, and the customer's order that it is about."""
 
     rng: random.Random
     mishap: bool
@@ -152,7 +152,7 @@ class Case:
         self.calls((name, arguments, answer), failing=1)
 
     def order_of(self, status: str, order: str | None = None, **more: Any) -> tuple[str, Json, Json]:
-        """A call of `get_order` and its answer."""
+        """Return a call of `get_order` and its answer."""
         order = order or self.order
         answer: Json = {"order_id": order, "status": status, "items": [{"sku": self.sku, "quantity": 1}]}
         answer |= {
@@ -174,7 +174,7 @@ def payment_error(code: str, message: str) -> Json:
 
 
 def traceback(*lines: str) -> str:
-    """What the warehouse's old script prints when it breaks."""
+    """Return the output of the warehouse's old script when it breaks."""
     return "\n".join(
         ("Traceback (most recent call last):", '  File "/srv/warehouse/rpc.py", line 88, in handle', *lines)
     )
@@ -215,7 +215,7 @@ def cancel(case: Case) -> None:
         f"Can you stop {case.order}? {reason.capitalize()}.",
     )
     arguments = {"order_id": case.order, "reason": reason}
-    if case.mishap:  # it is shipped already: nothing to repeat, the way out is a return
+    if case.mishap:  # it has already been shipped: nothing to repeat, the way out is a return
         conflict = http_error(409, "Conflict", f"order {case.order} is already shipped", f"/orders/{case.order}/cancel")
         case.fails("cancel_order", arguments, conflict)
         case.calls(case.order_of("shipped"))
@@ -319,7 +319,7 @@ def voucher(case: Case) -> None:
         f"Please use the code {code} for {case.order}.",
     )
     arguments = {"order_id": case.order, "code": code}
-    if case.mishap:  # right call, wrong world: nothing to repeat
+    if case.mishap:  # the call is right but cannot succeed: nothing to repeat
         case.fails("apply_voucher", arguments, {"success": False, "reason": f"voucher {code} has expired"})
         case.answers(
             f"I am sorry, {code} has expired.", f"The code {code} is no longer valid, so I could not apply it."
@@ -364,7 +364,7 @@ def last_orders(case: Case) -> None:
 
 
 def broken(case: Case) -> None:
-    """The answer tells of an error, and is none."""
+    """The answer mentions an error but is not one."""
     code = case.rng.choice(("E04", "E11", "E27"))
     case.says(
         f"The {case.item} of {case.order} shows error {code}. What now?",
@@ -413,7 +413,7 @@ SCENARIOS: tuple[Callable[[Case], None], ...] = (
 
 
 def cases(count: int, seed: int) -> list[Case]:
-    """The conversations of a file, scenarios in turn; in two of five something goes wrong."""
+    """Return the conversations of a file, scenarios in turn; in two of five something goes wrong."""
     rng = random.Random(seed)
     made = []
     for number in range(count):
@@ -424,7 +424,7 @@ def cases(count: int, seed: int) -> list[Case]:
 
 
 def lines(made: list[Case], prefix: str) -> str:
-    """The conversations as JSON lines."""
+    """Return the conversations as JSON lines."""
     records = (
         {"id": f"{prefix}-{number:02}", "messages": case.messages, "tools": TOOLS}
         for number, case in enumerate(made, start=1)
@@ -433,7 +433,7 @@ def lines(made: list[Case], prefix: str) -> str:
 
 
 def request() -> Json:
-    """A conversation that waits for the assistant's next call."""
+    """Return a conversation that waits for the assistant's next call."""
     case = Case(random.Random(3), mishap=False)
     invoice(case)
     return {"messages": case.messages[:2], "tools": TOOLS}

@@ -58,7 +58,7 @@ def question(identity, *functions, text="Do it.", system=None):
 
 @pytest.fixture
 def write(tmp_path):
-    """`write(category, questions, ground_truths)`: write BFCL's two files to a new folder and return it."""
+    """`write(category, questions, ground_truths)` writes BFCL's two files to a new folder and returns it."""
 
     def write(category, questions, truths, version=4):
         name = f"BFCL_v{version}_{category}.json"

@@ -1,4 +1,4 @@
-"""Files as they lie around: compressed, in UTF-16, wrapped, in shards, as tables."""
+"""Files as users have them: compressed, in UTF-16, wrapped, in shards, as tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the messages of a record to a conversation: what is learned, and which answer belongs to which call."""
+"""From a record's messages to a conversation: which messages are learned, and which answer belongs to which call."""
 
 from __future__ import annotations
 
@@ -374,7 +374,7 @@ def test_reasoning_in_its_field_and_in_the_text_are_read_alike():
 
 
 def test_a_thought_without_its_beginning_is_no_answer():
-    """Templates write the beginning into the prompt, so that recorded answers lack it."""
+    """Templates write the beginning into the prompt, so recorded answers lack it."""
     read, notes = conversation(USER, {"role": "assistant", "content": "Hm.\n</think>\n\nRest."})
     assert (read.messages[1].thought, read.messages[1].text) == ("Hm.", "Rest.")
     assert notes == {"messages: a thought without a beginning, read from the beginning of the text": 1}

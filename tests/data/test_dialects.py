@@ -1,4 +1,4 @@
-"""Chat completions as different programs write them: names, places and wrappers of the same things."""
+"""Chat completions as different programs write them: other names, places and wrappers for the same content."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tltrain.data import openai
 from tltrain.errors import FieldError
 from tltrain.trajectory import Call, Message
 
-# --- where a tool's answer and a call's arguments stand --------------------------------------------------------------
+# --- fields of a tool's answer and of a call's arguments -------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The formats of conversations: each gives the same trajectory, is recognised, and names what is wrong in it."""
+"""The formats of conversations: each gives the same trajectory, is recognised, and its errors name the mistake."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def write(tmp_path, *records):
 @pytest.mark.parametrize("name", SAMPLES)
 def test_each_format_gives_the_same_conversation(name):
     found, _ = parsed(name, SAMPLES[name])
-    messages = [Message(m.role, m.text, m.calls, "", m.learn) for m in found.messages]  # thoughts: not every format
+    messages = [Message(m.role, m.text, m.calls, "", m.learn) for m in found.messages]  # not every format has thoughts
     assert messages == list(CONVERSATION[: 2 if name in SINGLE else 4])
     assert [tool.name for tool in found.tools] == ["search", "finish"]
     assert list(found.tools[0].properties) == ["limit", "query"] and "query" in found.tools[0].required
@@ -314,7 +314,7 @@ def test_where_every_record_fails_alike_skipping_is_not_suggested(tmp_path):
 
 
 def test_calls_and_tools_as_python_prints_them_are_read_and_counted():
-    """Tables written with str() instead of json.dumps() hold these."""
+    """Tables written with str() instead of json.dumps() contain these."""
     notes = Counter()
     made, tools = [{"name": "search", "arguments": ARGUMENTS}], [{"name": "search", "parameters": {}, "strict": True}]
     said = [{"from": "human", "value": QUERY}, {"from": "function_call", "value": str(made[0])}]
@@ -328,7 +328,7 @@ def test_calls_and_tools_as_python_prints_them_are_read_and_counted():
         list(xlam.parse({"query": QUERY, "tools": str(tools), "answers": "I cannot."}, 1, notes))
 
 
-# --- several formats, and those that are known and not read -----------------------------------------------------------
+# --- mixed formats, and formats that are known but not read -----------------------------------------------------------
 
 
 def test_a_record_of_another_format_than_the_first_names_both(tmp_path):

@@ -141,7 +141,7 @@ CALL, ANSWER = "search(query=1)", "finish(answer=1)"
         ("User: a\nAssistant:\nOutput:", [("user", "a\nAssistant:\nOutput:")]),
         # Not markers, because the space or the line break is missing.
         ("User: a User: b\nUser:c\nuser: d\n User: e", [("user", "a User: b\nUser:c\nuser: d\n User: e")]),
-        # Messages: text that a user answers, a call before the user or the next call, an unknown tool's call.
+        # Messages: text that a user answers, a call before the user or before the next call, a call of an unknown tool.
         (
             "User: a\nAssistant: Which (one)?\nUser: b",
             [("user", "a"), ("assistant", "Which (one)?"), ("user", "b")],

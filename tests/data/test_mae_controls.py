@@ -1,4 +1,4 @@
-"""MAE's controls: calls left out by what toolworld knows, or at random."""
+"""MAE's controls: calls left out by toolworld's own record, or at random."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RIGHT, WRONG = '{"price": 3}', '{"error": "no such product"}'
 
 
 def conversation(name: str, *answers: str, meta: dict | None = None, learn: bool = True) -> Trajectory:
-    """Make a trajectory of one call for each answer, and a last call."""
+    """Make a trajectory with one call for each answer, and a last call."""
     turns = [
         message
         for answer in answers
@@ -88,7 +88,7 @@ def test_random_drop_learns_the_errors_and_leaves_out_as_many_right_calls():
 
 def test_what_a_trajectory_cannot_leave_out_the_next_one_does():
     judge = RandomDrop(PAPER, 0)
-    assert kept(judge(conversation("a", WRONG, WRONG, WRONG))) == [True, True, True, False]  # `finish` alone is right
+    assert kept(judge(conversation("a", WRONG, WRONG, WRONG))) == [True, True, True, False]  # only `finish` is right
     assert judge.owed == 2
     assert kept(judge(conversation("b", RIGHT))) == [False, False]
     assert judge.owed == 0

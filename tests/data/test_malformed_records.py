@@ -1,4 +1,4 @@
-"""One malformed record does not hide the others, whichever reader: it is listed, or says how many follow."""
+"""With any reader, one malformed record does not hide the others: it is listed, or its error counts those after it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def read(name, path, on_error):
 
 @pytest.fixture(params=sorted(GOOD))
 def given(request, tmp_path):
-    """The name of a reader, and a file of which it can read the first and the third of four records."""
+    """Return a reader's name, and a file of four records of which it can read the first and the third."""
     path = tmp_path / "data.jsonl"
     records = [GOOD[request.param], BAD, GOOD[request.param], BAD]
     path.write_text("".join(json.dumps(record) + "\n" for record in records))

@@ -1,4 +1,4 @@
-"""A path that is a folder off, or misspelt: the message says which was meant."""
+"""A path that is one folder off, or misspelt: the message suggests the intended one."""
 
 from __future__ import annotations
 
@@ -84,4 +84,4 @@ def test_a_path_of_windows_is_said_elsewhere(given):
 
 def test_a_pipe_is_not_opened_to_see_that_it_is_there(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    reading.check_file(tmp_path / "pipe")  # to open it would wait for a writer
+    reading.check_file(tmp_path / "pipe")  # opening it would wait for a writer

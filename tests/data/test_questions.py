@@ -1,4 +1,4 @@
-"""Questions written as chat-completions records are read back as they were."""
+"""Questions written as chat-completions records are read back unchanged."""
 
 from __future__ import annotations
 

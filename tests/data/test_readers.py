@@ -1,4 +1,4 @@
-"""Read files of records: the paper's raw format, chat completions, and reports of what cannot be read."""
+"""Read files of records: the paper's raw format, chat completions, and reports of unreadable records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conversations held out of a log: never one question on both sides, whole customers, the latest."""
+"""Conversations held out of a log: no question on both sides, whole customers, or the latest ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tltrain.trajectory import Call, Message
 
 
 def log(count: int, **meta):
-    """Return conversations with different questions; each of `meta` is a list with a value for each of them."""
+    """Return conversations with different questions; each field in `meta` is a list with one value per conversation."""
     return [
         replace(
             conversation(Call("finish", {"answer": "x"}), query=f"Question {number}"),
@@ -47,7 +47,7 @@ def test_a_conversation_that_was_logged_as_it_grew_is_one_group():
 
 
 def test_greetings_alone_join_nothing():
-    """The same first words are no shared question as long as no call follows them."""
+    """Equal first words are not a shared question if no call follows them."""
     greeted = [
         replace(item, messages=(Message("user", "Hi"), Message("assistant", "Hello!"), *item.messages))
         for item in log(3)

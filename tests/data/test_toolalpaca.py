@@ -21,7 +21,7 @@ needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="ToolAlpaca's files ar
 
 @pytest.fixture
 def read(tmp_path):
-    """`read(record, kind)`: return the samples of a file with this single record, and the report."""
+    """`read(record, kind)` returns the samples of a file with only this record, and the report."""
 
     def read(record, kind="real"):
         file = tmp_path / toolalpaca.FILES[kind]

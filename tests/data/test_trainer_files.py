@@ -1,4 +1,4 @@
-"""Files for other trainers: whatever the conversation, what is learned is what MAE keeps, and nothing else."""
+"""Files for other trainers: in every conversation exactly the calls that MAE keeps are learned."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WORDS = st.text(st.characters(codec="utf-8", exclude_characters="<>[]{}\r"), min
 
 @st.composite
 def turns(draw) -> list[Message]:
-    """A message of the assistant, with words or with calls that are all answered or not, or of the user."""
+    """Draw a user's message, or an assistant's with words, or with calls that are all answered or all not."""
     if draw(st.booleans()):
         return [Message("user", draw(WORDS))]
     if draw(st.booleans()):
@@ -62,7 +62,7 @@ def is_learned(message: Message) -> bool:
 
 
 def said(item: Trajectory) -> list[tuple]:
-    """What the assistant says up to the last learned message: its calls, and whether they are learned."""
+    """Return the assistant's messages up to the last learned one: their calls, and whether they are learned."""
     found = [
         ([(each.call.name.replace(".", "_"), dict(each.call.arguments)) for each in message.calls], is_learned(message))
         for message in item.messages

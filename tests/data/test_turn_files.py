@@ -248,7 +248,7 @@ VERSION_0 = (
     '{"role": "assistant", "content": "", "call": {"name": "search", "arguments": {}}}, '
     '{"role": "assistant", "content": "Bye.", "learn": false}], "instructions": "Be brief.", "meta": {"level": 1}}'
 )
-"""A line in the format used before lines had versions."""
+"""A line from before lines had versions."""
 
 
 @pytest.mark.parametrize("line", [VERSION_0, VERSION_0.replace("{", '{"version": 0, ', 1)])

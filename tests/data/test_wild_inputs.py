@@ -1,4 +1,4 @@
-"""Inputs that public reports led to, where their folder is there (`TLTRAIN_CASES`): each is read, or one line."""
+"""Inputs taken from public reports, if their folder (`TLTRAIN_CASES`) exists: each is read, or refused in one line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REFUSED = {
     "24b-nan": "found NaN, which is not JSON",
     "10-empty-assistant": "record 3: messages[1].content: expected a string, found null",
 }
-"""Inputs that are rightly refused, and what their line says. All others are read."""
+"""Inputs that are rightly refused, and part of the error. All others are read."""
 LEARNED = {
     "02-hermes-text": "2 read: +get_weather | +get_weather +text",
     "05-parallel-unanswered": "1 read: +get_weather +get_weather +get_weather",
@@ -32,7 +32,7 @@ ASKED = {
     "44-golden-dialects": "3 asked: get_weather get_weather | ",
     "45-null-golden": "1 asked: get_weather",
 }
-"""Inputs that are questions."""
+"""Inputs that are benchmark questions."""
 NOTED = {
     "09-call-off-offer": "of tools that are not on offer",
     "25-duplicate-tools": "two of one name with different",

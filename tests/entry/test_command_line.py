@@ -1,4 +1,4 @@
-"""The command line and its configuration: mistakes end in one line, Hydra works as its users expect."""
+"""The command line and its configuration: mistakes end in one line, and Hydra works as its users expect."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def started(once) -> dict[str, Forked]:
 
 
 def leaves_nothing(ran: Forked) -> bool:
-    """Return whether a command line left no files but those of `forked`."""
+    """Return whether a command line left no files except those of `forked`."""
     return {file.name for file in ran.folder.iterdir()} == {"out", "err", "ended"}
 
 
@@ -205,7 +205,7 @@ def test_a_gpu_that_is_not_there(tltrain):
 
 @pytest.mark.slow
 def test_a_hub_that_cannot_be_reached(tmp_path):
-    closed = "http://127.0.0.1:9"  # the port of `discard`, on which nothing listens
+    closed = "http://127.0.0.1:9"  # the `discard` port, on which nothing listens
     command = [sys.executable, "-m", "tltrain", "stage=eval", "model.path=some/model", "hydra.run.dir=run"]
     ran = process(command, tmp_path, HF_ENDPOINT=closed, HF_HOME=str(tmp_path / "hub"))
     assert ran.returncode == 1

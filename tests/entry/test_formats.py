@@ -1,4 +1,4 @@
-"""The group `format`: what is composed, and what is refused before anything is loaded."""
+"""The group `format`: the composed configuration, and choices that are refused before anything is loaded."""
 
 from __future__ import annotations
 

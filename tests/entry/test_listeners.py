@@ -97,7 +97,7 @@ def test_machines_with_different_secrets_do_not_work_together(tmp_path):
 
 
 def store_of(run: subprocess.Popen) -> PrefixStore:
-    """Return the store of a run that has just begun, as anyone can open it who can reach its port."""
+    """Return the store of a run that has just begun, opened as anyone who can reach its port could open it."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         for pid in family(run.pid) - {run.pid}:

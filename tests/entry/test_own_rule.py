@@ -1,4 +1,4 @@
-"""`stage.rule=NAME` for a rule in a folder of the user's."""
+"""`stage.rule=NAME` for a rule in the user's own folder."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""No command line leaves or prints a secret, whichever way the secret comes in and whichever stage runs.
+"""No command line stores or prints a secret, however the secret comes in and whichever stage runs.
 
-A stand-in for the stages leaks what it was given by every means that a stage has; real stages run in the slow set.
+A stand-in for the stages leaks its configuration by every means that a stage has; real stages run in the slow set.
 The tests iterate over what the package registers, so future stages, groups and keys are covered too.
 """
 
@@ -29,10 +29,10 @@ from tltrain.runtime import runs, terminal
 from tltrain.runtime.resolver import resolve
 
 SECRET = "Planted/Secret+1234=Zq"
-"""With characters that URLs and base64 encode."""
+"""A secret with characters that URLs and base64 encode."""
 IN_URL = quote(SECRET, safe="")
 SAMPLE, SLOW = ("mae", "pipeline"), pytest.mark.slow
-"""Stages that continuous integration covers; `make test-slow` covers all."""
+"""Stages that continuous integration runs; `make test-slow` runs all."""
 FORMS = (
     SECRET,
     IN_URL,
@@ -77,7 +77,7 @@ def planted(tltrain, monkeypatch):
 
 @pytest.fixture
 def leaking(monkeypatch) -> list:
-    """The configurations that the stand-in for the stages was given; it leaks them by every means that a stage has."""
+    """The configurations passed to the stand-in for the stages, which leaks them by every means that a stage has."""
     given: list = []
 
     def run(cfg, folder: Path) -> dict:
@@ -194,7 +194,7 @@ def test_arguments_that_libraries_write_down_take_no_secret(planted, tmp_path):
 
 
 def test_every_file_is_written_by_the_one_writer():
-    """Any other writer has to state here why no secret of a run can reach it."""
+    """For any other writer, this test must state why no secret of a run can reach it."""
     others = {
         "runtime/runs.py": "is that writer",
         "runtime/memory.py": "asks the kernel for the peak of memory",
@@ -248,7 +248,7 @@ def test_a_server_that_repeats_the_key_spreads_it_nowhere(tltrain, tmp_path, mon
         assert server.asked[-1].headers["authorization"] == f"Bearer {SECRET}"
         assert server.asked[-1].body["user_token"] == SECRET
         assert all("<masked>" in line["prediction"] for line in ran.lines("predictions.jsonl"))
-        tltrain(*(word.replace(SECRET, "another-secret") for word in words))  # what is kept is found again
+        tltrain(*(word.replace(SECRET, "another-secret") for word in words))  # cached answers are found again
         assert len(server.asked) == 3
         server.reply = lambda *asked: Reply(f"no: {' '.join(echo)}", 401, {"WWW-Authenticate": SECRET})
         ran = tltrain(*words, "source.cache=false", status=1)
@@ -265,7 +265,7 @@ TEXTS = sorted(
         if kind is str or str in typing.get_args(kind)
     }
 )
-"""Every key that accepts a text, by the place of its schema."""
+"""Every key that accepts text, by the path of its schema."""
 
 
 @pytest.mark.slow

@@ -257,7 +257,7 @@ def test_a_key_that_is_read_is_not_refused(words):
 @pytest.mark.slow
 def test_each_choice_has_the_keys_of_its_function_and_no_others():
     for group in config.DOORS:
-        if group == "mae":  # its rules stand beside one another, without a choice
+        if group == "mae":  # its rules are side by side, without a choice
             continue
         for name in reference.names_of(group):
             node = composed(f"{group}={name}")[group]
@@ -331,7 +331,7 @@ class Loud:
 
 @pytest.fixture
 def own(tmp_path, monkeypatch) -> Path:
-    """A folder of choices, and beside it a package with readers that declare their keys in three ways."""
+    """A folder of choices, and next to it a package with readers that declare their keys in three ways."""
     (tmp_path / "own_readers.py").write_text(READER)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "questions.txt").write_text("Where\nWhen\n")

@@ -1,4 +1,4 @@
-"""Mistakes in the words of a command line end in one line with the correct word."""
+"""Mistakes in the words of a command line end in one line that gives the correct word."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The message that the user reads if one of several processes fails, for every kind of end."""
+"""The message that the user reads if one of several processes fails, for every kind of failure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tltrain.errors import TltrainError
 
 
 def ended(**codes: int) -> dict[int, SimpleNamespace]:
-    """Return torch's failure records of processes by rank: `rank0=-6` was ended by SIGABRT."""
+    """Return torch's failure records of processes by rank; `rank0=-6` means ended by SIGABRT."""
     return {
         int(name[4:]): SimpleNamespace(exitcode=code, local_rank=int(name[4:])) for name, code in sorted(codes.items())
     }

@@ -19,7 +19,7 @@ def level(request):
 
 @pytest.fixture
 def rude():
-    """`rude(level=None, network=False) -> Sandbox`: a sandbox for the hostile module, closed at the end."""
+    """`rude(level=None, network=False)` returns a sandbox for the hostile module, which is closed at the end."""
     with contextlib.ExitStack() as stack:
         yield lambda level=None, network=False: stack.enter_context(
             Sandbox(LIBRARY, "Hostile.Rude.tool", FUNCTIONS, LIMITS, network, level)
@@ -28,6 +28,6 @@ def rude():
 
 @pytest.fixture(scope="module")
 def calm():
-    """One shared sandbox for calls that do not end it; a test that ends it only costs the next one a new process."""
+    """A shared sandbox for calls that do not end it; if a test does end it, the next one only needs a new process."""
     with Sandbox(LIBRARY, "Hostile.Rude.tool", FUNCTIONS, LIMITS) as opened:
         yield opened

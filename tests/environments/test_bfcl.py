@@ -27,7 +27,7 @@ def package(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def quick(package):
-    """`quick(id) -> (environment, its first turn)`, with simulators that may take two seconds per call."""
+    """`quick(id)` returns an environment and its first turn; its simulators may take two seconds per call."""
     simulators = Simulators(package.parent, seconds=2)
     entries = {one.id: one for category in ENTRIES for one in bfcl.read_entries(package, category).values()}
 

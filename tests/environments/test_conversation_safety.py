@@ -1,4 +1,4 @@
-"""Conversations with models and tools that may say anything."""
+"""Conversations with models and tools that may produce any text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far tools are isolated: found out with a module of our own, not chosen by the library, never less than asked."""
+"""The isolation of tools: determined with our own module, not influenced by the library, never weaker than required."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOBODY = 65534
 
 @pytest.fixture
 def machine(monkeypatch):
-    """`machine(*levels)`: a machine that has these levels and no others."""
+    """`machine(*levels)` makes the machine support these levels and no others."""
 
     def offer(*levels: str) -> None:
         found = {level: Isolation(level, "refused by the kernel") for level in levels}
@@ -128,7 +128,7 @@ def test_a_bubblewrap_that_does_not_know_an_option_makes_way_for_the_next(monkey
 
 @as_root
 def test_tools_of_root_are_nobody_without_groups(level, rude):
-    """Also where Python lies in a folder that nobody can enter."""
+    """Also if Python is in a folder that `nobody` cannot enter."""
     assert json.loads(rude(level).call("groups", {})) == [NOBODY] * 6
     *capabilities, no_new_privileges, _ = json.loads(rude(level).call("rights", {}))
     assert set(capabilities) == {"0" * 16} and no_new_privileges == "1"
@@ -149,12 +149,12 @@ def test_root_that_cannot_change_its_user_runs_tools_by_process_alone(monkeypatc
     assert [sandbox.tool_user(level) for level in ISOLATION_LEVELS] == [NOBODY, NOBODY, None]
 
 
-# --- what a library holds does not choose the walls -----------------------------------------------------------------
+# --- the content of a library does not influence the isolation ------------------------------------------------------
 
 
 @pytest.fixture
 def library(tmp_path):
-    """A library in a folder that only our user can enter, which for root means that it is copied."""
+    """A library in a folder that only our user can enter, so that it is copied if we are root."""
     folder = tmp_path / "library"
     shutil.copytree(LIBRARY / "Text", folder / "Text")
     return folder
@@ -166,7 +166,7 @@ def fifo(path: Path) -> None:
 
 def unix_socket(path: Path) -> None:
     before = Path.cwd()
-    os.chdir(path.parent)  # the name of a socket is short
+    os.chdir(path.parent)  # socket names must be short
     try:
         with socket.socket(socket.AF_UNIX) as made:
             made.bind(path.name)
@@ -208,7 +208,7 @@ def test_a_file_that_our_user_cannot_read_is_an_error(library, tmp_path):
     for path in (tmp_path, tmp_path / "copy"):
         path.chmod(0o777)
     child = os.fork()
-    if child == 0:  # root reads everything, so as somebody else
+    if child == 0:  # root can read everything, so the test runs as another user
         status = 1
         try:
             os.chdir(tmp_path)
@@ -243,7 +243,7 @@ def test_links_in_a_library_are_not_followed_by_who_copies_it(level, library, tm
 
 @as_root
 def test_an_unreadable_library_of_another_user_is_copied_and_the_wall_stays(level, library):
-    """Inside a user namespace, root is not the owner's master: there the copy used to fail."""
+    """Inside a user namespace, root has no power over the owner's files, and the copy used to fail."""
     for path in [library, *library.rglob("*")]:
         os.chown(path, 1000, 1000)
         path.chmod(0o700 if path.is_dir() else 0o600)
@@ -280,7 +280,7 @@ def test_a_library_that_everybody_can_read_is_used_where_it_is():
 
 
 def test_a_session_is_started_called_and_closed(level):
-    """What a server of tools will be held by too."""
+    """A long-lived tool server will be used through the same methods."""
     tools: sandbox.ToolSession = Sandbox(LIBRARY, "Hostile.Rude.tool", {"echo"}, LIMITS, level=level)
     assert tools.start().level == level
     assert still_works(tools)

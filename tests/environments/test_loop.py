@@ -1,4 +1,4 @@
-"""The conversation loop between the source that answers and the tools that run."""
+"""The conversation loop between the source of answers and the tools."""
 
 from __future__ import annotations
 

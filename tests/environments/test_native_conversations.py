@@ -1,4 +1,4 @@
-"""Conversations of models that speak a native format: several calls in a message, thoughts, what cannot be read."""
+"""Conversations of models with a native format: several calls in a message, thoughts, unreadable text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tltrain.trajectory import Call, Message, Sample, Task
 
 
 def answers(*said: Answer | None) -> Callable[[Sequence[Sample]], list[Answer | None]]:
-    """A source that answers a conversation's n-th question with the n-th answer."""
+    """Return a source that answers a conversation's n-th question with the n-th answer."""
     return lambda samples: [said[sum(m.role == "assistant" for m in sample.messages)] for sample in samples]
 
 
@@ -185,7 +185,7 @@ def test_prompts_are_the_tokens_that_a_server_makes_of_what_its_client_sends(nam
 
 
 def test_thoughts_are_dropped_or_kept_as_the_template_wants():
-    """Qwen3 keeps the thoughts behind the user's last words and drops those before; Llama 3 writes none."""
+    """Qwen3 keeps the thoughts after the user's last message and drops earlier ones; Llama 3 writes none."""
     said = answers(
         calls(X, thought="Secret 1."), calls(Call("finish", {"answer": "so"})), calls(Call("peek")), calls(RIGHT)
     )
@@ -231,7 +231,7 @@ WORDS = st.lists(PIECES | st.text(max_size=5), max_size=4).map("".join)
 @settings(max_examples=40, deadline=None)
 @given(said=st.lists(WORDS | st.tuples(st.text(max_size=5), st.lists(MADE, max_size=3)), min_size=1, max_size=3))
 def test_every_history_can_be_written_whatever_a_model_says(name, said):
-    """Text in which the marks of formats stand anywhere, and calls of any name with any arguments."""
+    """Text with the formats' marks in any place, and calls of any name with any arguments."""
     own = encoder(name)
 
     def read(sample: Sample) -> Answer:
@@ -253,7 +253,7 @@ TASKS = [f"toolworld-test-0-{number}" for number in range(12)]
 
 
 def script(identity: str) -> list[Call | str]:
-    """The golden calls of a task, some of them spoilt in the ways in which models fail."""
+    """Draw the golden calls of a task, some of them corrupted in the ways in which models fail."""
     draw, steps = Random(identity), []
     for call in environment.script_of(identity).golden:
         wrong = draw.choice(["no", "no", "tool", "unknown", "missing", "value", "words", "refusal"])
@@ -277,7 +277,7 @@ def script(identity: str) -> list[Call | str]:
 
 
 def grouped(steps: Sequence[Call | str], several: bool) -> list[Message]:
-    """The steps as messages, with two neighbouring calls in one where the format allows it."""
+    """Return the steps as messages, with two neighbouring calls in one message if the format allows it."""
     messages: list[Message] = []
     for step in steps:
         if isinstance(step, str):

@@ -60,7 +60,7 @@ def _broken():
 
 @pytest.fixture
 def files(tmp_path) -> Callable[..., OmegaConf]:
-    """`files(*tasks, module=MODULE, **keys)`: the keys of a benchmark over these files."""
+    """`files(*tasks, module=MODULE, **keys)` returns the keys of a benchmark over these files."""
 
     def write(*tasks: dict, module: str = MODULE, **keys):
         (tmp_path / "lamps.py").write_text(textwrap.dedent(module))
@@ -73,7 +73,7 @@ def files(tmp_path) -> Callable[..., OmegaConf]:
 
 
 def hold(benchmark, *said: str, **settings) -> list[Conversation]:
-    """Hold a conversation about each task, all with these words."""
+    """Hold a conversation about each task, all with these answers."""
     world = registry.World(benchmark)
     world.prepare()
     return converse(

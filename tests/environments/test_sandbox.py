@@ -1,4 +1,4 @@
-"""Tools that hang, crash, lie or snoop: each gives an answer as text, and leaves nothing behind."""
+"""Tools that hang, crash, lie or snoop: each call gets an answer as text, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_the_number_of_processes_is_limited(level, rude):
 
 @best_only
 def test_a_fork_bomb_does_not_get_away(rude):
-    assert 0 < int(rude().call("breed", {"most": 40})) < LIMITS.processes  # otherwise the next line would be dangerous
+    assert 0 < int(rude().call("breed", {"most": 40})) < LIMITS.processes  # otherwise `bomb` would be dangerous
     tools = rude()
     assert still_works(tools)
     home = tools._folder.path
@@ -264,7 +264,7 @@ def test_only_documented_functions_are_called(calm, name):
 
 
 def test_the_supervised_process_checks_names_too(calm):
-    """If our own check were fooled: the child process looks names up among the documented ones as well."""
+    """If our own check were fooled, the child process would still look names up among the documented ones."""
     assert still_works(calm)
     line = json.dumps({"function": "Odd", "arguments": {}}).encode() + b"\n"
     assert calm._ask(line) == "Error: there is no tool named Odd in the library"

@@ -1,4 +1,4 @@
-"""Temporary folders of runs that were killed go with the next run; those of living ones, and of others, stay."""
+"""The next run removes temporary folders of killed runs; those of running ones, and of other programs, stay."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def temporary(tmp_path, monkeypatch):
 
 
 def next_run() -> None:
-    """What the first folder of a process does."""
+    """Do what the first folder of a process does."""
     sandbox_folders.remove_stale.cache_clear()
     ToolFolder().close()
 
@@ -43,7 +43,7 @@ def of_a_killed_process(parent: Path) -> Path:
         os._exit(0)
     path = Path(os.read(read, 4096).decode())
     next_run()
-    assert (path / "owner").is_file()  # it lives
+    assert (path / "owner").is_file()  # its process lives
     (path / "home").mkdir()
     (path / "home" / "file").write_text("written by a tool")
     (path / "home" / "link").symlink_to(parent)
@@ -100,7 +100,7 @@ def test_an_owner_that_is_no_file_is_not_waited_for(temporary, tmp_path_factory,
 
 
 def test_a_folder_of_an_earlier_version_stays_a_day_and_while_a_process_names_it(temporary):
-    """Those have no owner; a folder that is being made has none yet either."""
+    """Such folders have no owner, and neither has a folder that is just being made."""
     folder = temporary / f"{PREFIX}before"
     folder.mkdir()
     next_run()
@@ -118,7 +118,7 @@ def test_a_folder_of_an_earlier_version_stays_a_day_and_while_a_process_names_it
 
 
 def test_a_run_that_is_killed_with_its_supervisor_leaves_nothing_to_the_run_after(tmp_path):
-    """As when a machine runs out of memory: nobody is left to clean up."""
+    """As if the machine ran out of memory: nobody is left to clean up."""
     tmp_path.chmod(0o755)
     script = (
         "import sys, time\nfrom tltrain.environments import sandbox_folders\n"

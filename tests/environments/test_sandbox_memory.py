@@ -1,4 +1,4 @@
-"""Memory and files that the limit of one process does not count: refused, or counted for all together."""
+"""Memory and files that a per-process limit does not cover: refused, or counted for all processes together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.rude_tools import AVAILABLE, FUNCTIONS, LIBRARY, LIMITS, stil
 from tltrain.environments.sandbox import ISOLATION_LEVELS, Sandbox
 
 PATIENT = replace(LIMITS, seconds=15.0, memory=200)
-"""Time to reach the limits that are counted, on a busy machine too, and less memory to fill."""
+"""More time to reach the counted limits, even on a busy machine, and less memory to fill."""
 
 
 LEVELS = [
@@ -32,7 +32,7 @@ def patient(request):
 
 
 def system_v() -> set[str]:
-    """What there is of System V's objects in our IPC namespace, whoever made it."""
+    """Return all System V objects in our IPC namespace, whoever made them."""
     found = set()
     for kind in ("shm", "sem", "msg"):
         lines = Path(f"/proc/sysvipc/{kind}").read_text().splitlines()[1:]

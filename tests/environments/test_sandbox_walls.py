@@ -1,4 +1,4 @@
-"""What a tool can see and reach: not our environment, our files, the network, or the channel of its answers."""
+"""A tool can neither see nor reach our environment, our files, the network, or the channel of its answers."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_the_environment_of_our_process_is_hidden(level, rude, monkeypatch):
 
 
 def test_the_secret_is_found_without_the_sandbox(rude, monkeypatch):
-    """Control: the test above can fail."""
+    """Control: shows that the test above can fail."""
     monkeypatch.setattr(sandbox, "environment", lambda network: {"SECRET_TOKEN": "a-secret-of-ours"})
     assert rude().call("look_around", {}) == '"secret in sight"'
 
@@ -148,7 +148,7 @@ def test_the_tool_makes_no_namespaces(level, rude):
 
 @pytest.fixture
 def port():
-    """A server on loopback that says hello."""
+    """The port of a server on loopback that says hello."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=_greet, args=(server,), daemon=True).start()
         yield server.getsockname()[1]
@@ -211,7 +211,7 @@ with Sandbox(LIBRARY, "Hostile.Rude.tool", FUNCTIONS, LIMITS) as tools:
     ]
     (warning,) = ran.stderr.splitlines()
     assert "at isolation level landlock without the isolation of namespaces: " in warning
-    assert "namespace" in warning.partition("of namespaces: ")[2]  # bubblewrap's own words
+    assert "namespace" in warning.partition("of namespaces: ")[2]  # bubblewrap's own message
 
 
 def test_a_proxy_with_a_password_is_not_passed_on(monkeypatch):

@@ -36,7 +36,7 @@ def test_numbers_are_those_of_the_kernels_headers(machine):
 @pytest.mark.parametrize("machine", sorted(ARCHITECTURES))
 @pytest.mark.parametrize("families", [[], [1, 2, 10, 16]])
 def test_the_filter_decides_as_the_table_says(machine, families, monkeypatch):
-    """Run by a small interpreter of BPF, so for other architectures too."""
+    """A small BPF interpreter runs the filter, so other architectures are tested too."""
     monkeypatch.setattr(platform, "machine", lambda: machine)
     architecture, column = ARCHITECTURES[machine]
     program = sandbox_seccomp._program(families)

@@ -56,7 +56,7 @@ def benchmark(path: Path | None, **keys):
 
 @pytest.fixture
 def talk(checkout):
-    """`talk(number=0, **keys) -> Environment`: start a conversation about a query of `checkout`."""
+    """`talk(number=0, **keys)` starts a conversation about a query of `checkout` and returns its environment."""
     begun: list[Environment] = []
 
     def begin(number: int = 0, **keys) -> Environment:
@@ -259,7 +259,7 @@ def test_answers_from_the_terminal(talk, monkeypatch, capsys):
 
 def test_no_terminal(checkout, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO())
-    with pytest.raises(TltrainError, match=r"benchmark.user=terminal: standard input is no terminal"):
+    with pytest.raises(TltrainError, match=r"benchmark.user=terminal: standard input is not a terminal"):
         tooleyes.make(benchmark(checkout, user="terminal"))
 
 

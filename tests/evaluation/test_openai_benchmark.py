@@ -77,7 +77,7 @@ def test_messages_after_the_golden_calls_are_not_in_the_prompt(read):
     [
         (
             {"messages": [USER]},
-            "tool_calls: expected golden calls here or in an assistant message, or [] where no call",
+            "tool_calls: expected golden calls here or in an assistant message, or [] if no call",
         ),
         ({"messages": [USER], "tool_calls": None}, "tool_calls: expected golden calls here"),
         ({"messages": [SEARCHED]}, "messages: expected a user's or tool's message before the golden calls"),

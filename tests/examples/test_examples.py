@@ -18,7 +18,7 @@ DESK = EXAMPLES / "support_desk"
 
 
 def commands() -> list[str]:
-    """Return the lines of examples/ that run tltrain: in Markdown files, and at the head of YAML files."""
+    """Return the lines of examples/ that run tltrain, from Markdown files and from the heads of YAML files."""
     files = [*EXAMPLES.rglob("*.md"), *EXAMPLES.rglob("*.yaml")]
     lines = [line for file in sorted(files) for line in file.read_text(encoding="utf-8").splitlines()]
     found = [re.match(r"(?:# |    )python -m tltrain (.*)", line) for line in lines]
@@ -86,7 +86,7 @@ def test_mae_finds_the_failed_calls_that_the_generator_put_in(tltrain, script):
     assert ran.metrics["dropped_error"] == sum(found) == 18
     assert (ran.metrics["trajectories"], ran.metrics["calls"], ran.metrics["dropped_no_answer"]) == (40, 120, 3)
     paper = tltrain("stage=mae", "data=openai", f"data.path={path}").metrics
-    assert paper["dropped_error"] == 13  # includes other calls: those whose answers contain the word error
+    assert paper["dropped_error"] == 13  # also counts calls whose answers merely contain the word error
 
 
 def _failed(messages: list[dict]) -> int:

@@ -33,7 +33,7 @@ def test_a_notebook_is_stored_without_outputs(file):
 
 @pytest.fixture
 def place(tmp_path, models_cache, monkeypatch) -> Path:
-    """A copy of the folder, from which relative paths lead into the repository."""
+    """A copy of the folder whose relative paths lead into the repository."""
     shutil.copytree(FOLDER, tmp_path / "examples" / "notebooks", ignore=shutil.ignore_patterns("outputs"))
     os.symlink(ROOT / "examples" / "support_desk", tmp_path / "examples" / "support_desk")
     os.symlink(ROOT / "experiments", tmp_path / "experiments")

@@ -1,4 +1,4 @@
-"""examples/own_code: every door to a user's own code, from a folder that is no part of the package."""
+"""examples/own_code: every extension point for a user's own code, from a folder outside the package."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DOORS = {
 
 @pytest.fixture
 def foreign(tmp_path, monkeypatch) -> Path:
-    """A copy of the folder, elsewhere; its modules are forgotten before and afterwards."""
+    """A copy of the folder in another place; its modules are unloaded before and afterwards."""
     _forget(monkeypatch)
     folder = tmp_path / "foreign"
     shutil.copytree(OWN, folder, ignore=shutil.ignore_patterns("__pycache__"))
@@ -57,7 +57,7 @@ def search(folder: Path) -> str:
 
 
 def run(folder: Path, *words: str, status: int = 0) -> str:
-    """Run the command line in a process of its own, in a folder where nothing of the package is."""
+    """Run the command line in a separate process, in a folder without any file of the package."""
     command = [sys.executable, "-m", "tltrain", "--config-dir", "foreign", "tracking=none", "cache.dir=cache", *words]
     ran = process(command, folder.parent, OMP_NUM_THREADS="1")
     assert ran.returncode == status, ran.stdout + ran.stderr
@@ -109,7 +109,7 @@ def test_a_foreign_weighting_reaches_every_process(foreign):
 def test_a_foreign_reward_prices_the_calls_of_a_training(foreign, tltrain):
     words = ("stage=irm", "stage.critic.init=random", "stage.args.gradient_accumulation_steps=2")
     ran: Ran = tltrain("--config-dir", str(foreign), *words, "reward=cautious", *SMALL, *FEW)
-    assert {entry["reward"] for entry in steps(ran)} == {-1.0}  # nothing that random weights say is a call
+    assert {entry["reward"] for entry in steps(ran)} == {-1.0}  # a model with random weights writes no call
 
 
 def test_a_foreign_environment_is_played_to_its_end(foreign, tltrain):
@@ -317,7 +317,7 @@ def test_what_returns_something_else_is_told_so(mistaken, tltrain, words, said):
     assert line.startswith(said)
 
 
-# --- where the folder counts ------------------------------------------------------------------------------------------
+# --- where the folder is found ----------------------------------------------------------------------------------------
 
 
 def test_help_lists_and_explains_what_is_in_the_folder(foreign, tltrain):
@@ -364,7 +364,7 @@ def test_jobs_of_a_launcher_find_the_folder(foreign):
 
 @pytest.mark.slow
 def test_an_installed_package_brings_choices(foreign):
-    """As Hydra's plugins do: a module below `hydra_plugins` that puts the package's folder into the search path."""
+    """As a Hydra plugin: a module below `hydra_plugins` adds the package's folder to the search path."""
     site = foreign.parent / "site"
     (site / "hydra_plugins").mkdir(parents=True)
     shutil.copytree(foreign, site / "our_calls")

@@ -1,4 +1,4 @@
-"""The model card: what it says of data, metrics, serving and licences, and how a certificate gets into it."""
+"""The model card: what it says about data, metrics, serving and licences, and how a certificate gets into it."""
 
 from __future__ import annotations
 

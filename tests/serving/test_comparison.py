@@ -44,7 +44,7 @@ BROKEN = Attempt(None, "the call cannot be read", "{")
             Answer(attempts=(Attempt(GCD),)),
             'the server cannot answer (HTTP 500: x), and its answer is read here as math.gcd({"a": 1})',
         ),
-        # An answer that is no proper one: the model is weak, and a server may refuse it or read what it likes beside.
+        # A malformed answer: the model is weak, and a server may refuse it or read additional calls from it.
         (Reply(error="HTTP 500: x"), Answer(attempts=(BROKEN,)), ""),
         (Reply(calls=(FINISH,)), Answer(attempts=(BROKEN,)), ""),
         (Reply(calls=(SERVED,)), Answer(attempts=(Attempt(GCD), BROKEN)), ""),

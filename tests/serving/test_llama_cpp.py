@@ -14,7 +14,7 @@ from tltrain.serving import gguf, llama_cpp, server
 
 NO_LLAMA = pytest.mark.skipif(llama_cpp.missing(), reason=f"not installed: {llama_cpp.PACKAGE} ({llama_cpp.INSTALL})")
 CONVERTER = os.environ.get("TLTRAIN_CONVERTER")
-"""What `stage.converter` is in these tests."""
+"""The value of `stage.converter` in these tests."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What a served model is asked, and what a trained model's folder keeps of how its training built prompts."""
+"""The questions for a served model, and a trained model's record of how its training built prompts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_each_turn_with_learned_calls_is_asked_with_its_history():
         ("parallel#4", 4, 1),
     ]
     assert [sample.id for sample in prompts.turns(second_left_out(), encoder("qwen3"))] == ["parallel#4"]
-    assert len(prompts.turns(PARALLEL, encoder("llama3"))) == 3  # one call a message
+    assert len(prompts.turns(PARALLEL, encoder("llama3"))) == 3  # one call per message
 
 
 def test_the_first_ones_are_always_the_same_and_of_several_conversations():
@@ -37,7 +37,7 @@ def test_digests_tell_whether_training_built_these_tokens():
     trained = TrainedPrompts.of(own, ITEMS)
     asked = [prompts.asked(sample, own) for sample in prompts.in_order(ITEMS, own)]
     assert trained.template == own.native.template and len(asked) == 6
-    assert len(trained.digests) == 3  # the shorter conversations are beginnings of the longest
+    assert len(trained.digests) == 3  # the shorter conversations are prefixes of the longest
     assert [trained.differs(one) for one in asked] == [False] * 6
     changed = prompts.Asked(asked[0].sample, asked[0].messages, asked[0].tools, "", [*asked[0].ids, 5])
     assert trained.differs(changed) is True
@@ -72,9 +72,9 @@ def test_messages_as_an_api_takes_them_and_as_the_server_passes_them_on():
     assert [message["role"] for message in sent] == ["system", "user", "assistant", "tool", "tool"]
     assert sent[2]["tool_calls"][1]["function"]["arguments"] == '{"count": 3, "on": true}'
     assert "name" not in sent[3] and sent[3]["tool_call_id"] == sent[2]["tool_calls"][0]["id"]
-    assert messages[2]["tool_calls"][1]["function"]["arguments"] == {"count": 3, "on": True}  # as before
+    assert messages[2]["tool_calls"][1]["function"]["arguments"] == {"count": 3, "on": True}  # unchanged
     served = as_served(messages)
     assert served[2]["tool_calls"] == messages[2]["tool_calls"]
-    # What `transformers serve` drops, so that such prompts are left out of a certificate.
+    # `transformers serve` drops these parts, so such prompts are left out of a certificate.
     assert served[2]["content"] == "" and "reasoning_content" not in served[2] and messages[2]["content"] == "Both."
     json.dumps(sent)

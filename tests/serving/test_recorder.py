@@ -1,4 +1,4 @@
-"""The served process: who may ask it, what it records, what it inherits, and when it ends."""
+"""The served process: which requests it accepts, what it records and inherits, and when it ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tltrain.serving import recorder, server
 
 
 def answered(headers: list[tuple[bytes, bytes]], kind: str = "http") -> list[dict]:
-    """What an application that is guarded by `key` sends."""
+    """Return the messages sent by an application that is guarded by `key`."""
     sent: list[dict] = []
 
     async def app(scope, receive, send):

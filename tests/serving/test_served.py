@@ -30,13 +30,13 @@ DATA = ("data.size=12", "data.holdout=0.5", "certify=4")
 
 @pytest.fixture(scope="module")
 def held_out():
-    """The conversations that the stage holds out of `DATA`."""
+    """Return the conversations that the stage holds out of `DATA`."""
     return JudgedSource(composed("stage=certify", *DATA)).split()[1]
 
 
 @pytest.fixture(scope="module")
 def planted(held_out, tmp_path_factory):
-    """`planted(family)`: the folder of a model that always says one call; made once."""
+    """`planted(family)` returns the folder of a model that always makes one call; it is made once."""
     made: dict[str, Path] = {}
 
     def make(family: str) -> Path:
@@ -72,7 +72,7 @@ def test_one_changed_word_of_the_saved_template_fails(tltrain, planted, tmp_path
 
 
 def recorders(parent: int) -> list[int]:
-    """The processes that serve a model for a process, by their command line."""
+    """Return the processes that serve a model for a process, recognised by their command line."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -86,7 +86,7 @@ def recorders(parent: int) -> list[int]:
 
 
 def wait_for(what, seconds: float = 120):
-    """What a function returns once it is true."""
+    """Return the first true value of a function."""
     deadline = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < deadline

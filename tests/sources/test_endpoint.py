@@ -42,7 +42,7 @@ def no_key(monkeypatch):
 
 @pytest.fixture
 def config(server, tmp_path):
-    """`config(mode="chat", ...)`: the configuration of an endpoint on the server."""
+    """`config(mode="chat", ...)` returns the configuration of an endpoint on the server."""
 
     def make(**source):
         return endpoint_config(server.url, tmp_path / "cache", **source)
@@ -139,7 +139,7 @@ def test_all_calls_of_a_message_and_its_thought_are_kept_and_thoughts_are_not_se
 
 
 def test_conversations_run_every_call_of_a_message(tltrain, server):
-    """Each call is answered by its own message, and what cannot be read is told to the model and kept."""
+    """Each call is answered by its own message; unreadable text is reported to the model and kept."""
     both = [tool_call("no_such_tool", "{}"), tool_call("nor_this_one", '{"a": 1}')]
     replies = iter([message(tool_calls=both), message(tool_calls=[tool_call("f", "{")])])
     finish = message(tool_calls=[tool_call("finish", '{"answer": "done"}')])
@@ -273,7 +273,7 @@ def test_a_broken_run_goes_on_where_it_stopped(tltrain, server, tmp_path):
 
     server.asked = []
     tltrain(*words, "source.concurrency=3")
-    assert not server.asked  # how the server is reached is not part of the question
+    assert not server.asked  # the way to reach the server is not part of the question
     tltrain(*words, "stage.max_new_tokens=17")
     assert len(server.asked) == 12
 

@@ -1,4 +1,4 @@
-"""The golden calls and the random tool as sources, what all sources share, and libraries that none of them loads."""
+"""The golden calls and the random tool as sources, behaviour common to all sources, and libraries that none loads."""
 
 from __future__ import annotations
 
@@ -197,18 +197,18 @@ def test_neither_needs_torch(tmp_path):
         assert ran.loaded == [] and (ran.folder / "run" / "metrics.json").is_file()
 
 
-# --- what the local model alone can do -------------------------------------------------------------------------------
+# --- what only the local model can do --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ({"names": "offered"}, "stage.names=offered: source=model alone can; a server has its own guided decoding"),
-        ({"temperature": 0.7}, "stage.temperature=0.7 is of source=model; source.temperature is a server's"),
+        ({"names": "offered"}, "stage.names=offered: only source=model supports it; for a server's own guided"),
+        ({"temperature": 0.7}, "stage.temperature=0.7 applies to source=model; a server takes"),
     ],
 )
 def test_a_server_is_not_asked_for_it_in_a_sweep_either(words, said):
-    """The command line refuses these keys; a sweep and a file of one's own may set them."""
+    """The command line refuses these keys, but a sweep or a user's own file may set them."""
     cfg = composed("stage=eval", "source=endpoint", "source.url=http://localhost:1/v1", "source.model=m")
     cfg.stage = config.merged(cfg.stage, words)
     with pytest.raises(TltrainError) as error:

@@ -1,4 +1,4 @@
-"""source=endpoint against servers that attack: none keeps a run for ever, fills memory, or gets the key of another."""
+"""source=endpoint against hostile servers: none blocks a run for ever, fills memory, or gets another server's key."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def key(monkeypatch):
 
 @pytest.fixture
 def ask(server, tmp_path):
-    """`ask(reply, count, mode="chat", ...)`: the answers to some samples where the server always replies so."""
+    """`ask(reply, count, mode="chat", ...)` returns answers to some samples if the server always replies `reply`."""
 
     def make(reply, count=1, **source):
         server.reply = lambda body, attempt: reply(body) if callable(reply) else reply
@@ -50,7 +50,7 @@ def ask(server, tmp_path):
 
 @pytest.fixture
 def refused(ask):
-    """`refused(reply, ...)`: the one line that ends the run."""
+    """`refused(reply, ...)` returns the one line that ends the run."""
 
     def make(reply, **source):
         began = time.monotonic()
@@ -139,7 +139,7 @@ def test_a_redirect_of_the_same_origin_is_not_followed(server, refused):
     assert f"{server.url.removesuffix('/v1')}/v2/completions: redirects are not followed; expected source.url" in line
     assert len(server.asked) == 1
     line = refused(Reply("", status=302, headers={"Location": "http://[::1"}))
-    assert "redirects to an address that is none" in line
+    assert "redirects to an invalid address" in line
 
 
 def test_a_server_that_is_not_running_is_told_of_before_anything_is_loaded(tltrain, tmp_path, monkeypatch):
@@ -177,7 +177,7 @@ def test_answers_that_are_kept_need_no_server(tmp_path):
         sources.check(endpoint_config(gone.url, tmp_path / "cache", cache=False))
 
 
-# --- no completion ---------------------------------------------------------------------------------------------------
+# --- responses that are not completions ------------------------------------------------------------------------------
 
 
 DEEP = "[" * 300 + "]" * 300
@@ -207,7 +207,7 @@ def test_a_body_that_is_no_completion_ends_in_one_line(refused, content, said):
 
 
 def test_a_completion_with_deep_nesting_is_taken_or_refused_in_one_line(ask):
-    """There is a depth that can just be read, and no longer be written to the cache."""
+    """There is a depth that can just be read but no longer be written to the cache."""
     taken = []
     for depth in range(880, 1000, 40):
         reply = Reply('{"choices": [{"text": "f()"}], "more": ' + "[" * depth + "]" * depth + "}")
@@ -243,12 +243,12 @@ def test_a_server_that_asks_to_wait_for_hours_is_not_waited_for(server, refused)
         (
             "Unsupported parameter: 'max_tokens' is not supported here. Use 'max_completion_tokens' instead.",
             {},
-            "source.limit_field=max_completion_tokens names the limit otherwise",
+            "source.limit_field=max_completion_tokens uses another name for the limit",
         ),
         (
             "Unrecognized request argument supplied: max_completion_tokens",
             {"limit_field": "max_completion_tokens"},
-            "source.limit_field=max_tokens names the limit otherwise",
+            "source.limit_field=max_tokens uses another name for the limit",
         ),
         (
             "Unsupported value: 'temperature' does not support 0.0 with this model. Only the default (1) is supported.",
@@ -304,7 +304,7 @@ def test_why_answers_ended_is_counted_and_told(server, ask, caplog):
     assert source.reading() == {"finish_reasons": {"stop": 1, "length": 1, "content_filter": 1, "other": 1}}
     assert "1 of 4 (25.0 %) answers were cut at stage.max_new_tokens=64 before a call could be read" in caplog.text
     assert "1 of 4 (25.0 %) answers were withheld or cut by the server's content filter" in caplog.text
-    assert "1 of 4 (25.0 %) answers ended for a reason that is none of OpenAI's API" in caplog.text
+    assert "1 of 4 (25.0 %) answers ended for a reason that OpenAI's API does not define" in caplog.text
 
 
 @pytest.mark.parametrize("reason", [None, [], {"a": 1}, 7, "x" * 1000])

@@ -55,7 +55,7 @@ def serving(model: Path, log: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def model(run_once) -> Path:
-    """`tiny`, briefly trained: it writes calls and ends them, so that the answers are worth comparing."""
+    """`tiny`, briefly trained: it writes complete calls, so the answers are worth comparing."""
     words = ["stage=sft", "model=tiny", "data.size=120", "stage.args.gradient_accumulation_steps=1"]
     return run_once(*words).folder / "model"
 

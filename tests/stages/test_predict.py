@@ -86,7 +86,7 @@ def test_json_lines_are_told_apart_from_a_conversation(tltrain, write):
     file = write(record, record)
     ran = tltrain("stage=predict", f"data.path={file}", *TINY, status=1)
     assert ran.err == (
-        f"{file}: expected one conversation, found JSON lines, of which each is a record: give a file with one of them "
+        f"{file}: expected one conversation, found JSON lines, each of them a record: give a file with one of them "
         f"(head -n 1 {file} > conversation.json), or ask them all with stage=eval benchmark=openai "
         "benchmark.path=FILE\n"
     )

@@ -86,9 +86,9 @@ READERS: dict[str, Reader] = {
     "rotbench": _rotbench,
     "toolworld": _toolworld,
 }
-"""Reader by the name of its `data` choice. One with a parameter `record` is called with each record of `data.path`, its
-number and `notes`; any other reads by itself. Its further parameters, or the annotation of its first one, define the
-choice's keys."""
+"""Readers by the name of their `data` choice. A reader with a parameter `record` is called with each record of
+`data.path`, its number and `notes`; any other opens its source itself. Its further parameters, or the annotation of its
+first one, define the choice's keys."""
 
 
 def _path(data: FileData | DictConfig) -> Any:
@@ -98,7 +98,7 @@ def _path(data: FileData | DictConfig) -> Any:
 
 
 def check_place(data: DictConfig) -> None:
-    """Raise a TltrainError where what one of our readers would read is not there; nothing is read."""
+    """Raise a TltrainError if the files of a built-in reader do not exist; nothing is read."""
     if "path" not in data:
         return
     if data.get(targets.TARGET) is not None:
@@ -113,7 +113,7 @@ def check_place(data: DictConfig) -> None:
 
 
 def _check_files(path: Any) -> None:
-    """Raise a TltrainError where a file is not there; one of the hub is downloaded when it is read."""
+    """Raise a TltrainError if a file does not exist; files on the hub are downloaded only when they are read."""
     for each in path if isinstance(path, list) else [path]:
         for file in [] if hub.is_dataset(each) else files_of(each):
             check_file(file)
@@ -145,7 +145,7 @@ def _read(data: DictConfig, seed: int, report: ReadReport) -> Iterable[Trajector
 
 
 def _parse(parse: Callable, name: str, record: Any, number: int, notes: Counter[str]) -> Iterable[Trajectory]:
-    """Parse a record; an error names the reader of the format that the record has, if it has another."""
+    """Parse a record; if it has another format, the error names the reader of that format."""
     try:
         return list(parse(record=record, number=number, notes=notes))
     except FieldError as error:

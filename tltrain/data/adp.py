@@ -7,9 +7,9 @@
        {"class_": "message_action", "content": "..."}],
      "available_apis": [...]}
 
-The tools stand in `available_apis`, `tools`, or one of these in `details`. Code (`code_action`) is a call of a tool
-named after its language, with the argument `code`. A `web_observation` is read as its accessibility tree, else its
-HTML.
+The tools are in `available_apis` or `tools`, of the record or of its `details`. Code (`code_action`) is a call of a
+tool named after its language, with the argument `code`. A `web_observation` is read as its accessibility tree, or as
+its HTML if it has no tree.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _tools(record: dict[str, Any], notes: Counter[str]) -> Any:
 
 
 def _entry(entry: dict[str, Any], where: str, called: bool, notes: Counter[str]) -> Entry:
-    """Parse one action or observation; `called`: it follows a call."""
+    """Parse one action or observation; `called` says whether it follows a call."""
     kind = expect_choice(entry.get("class_"), KINDS, f"{where}.class_")
     if kind.endswith("observation"):
         if kind == "web_observation":

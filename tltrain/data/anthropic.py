@@ -1,4 +1,4 @@
-"""Conversations as Anthropic's Messages API has them: content in blocks.
+"""Conversations in the format of Anthropic's Messages API: content in blocks.
 
 {"system": "...", "messages": [
    {"role": "user", "content": "..."},
@@ -55,7 +55,7 @@ def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]
 
 
 def _entries(message: dict[str, Any], where: str, notes: Counter[str]) -> Iterator[Entry]:
-    """Yield a message's tool results and then what else it says."""
+    """Yield a message's tool results, then the rest of its content."""
     role = expect_choice(message.get("role"), ("user", "assistant", "system"), f"{where}.role")
     content = message.get("content")
     blocks = (
@@ -93,7 +93,7 @@ def _entries(message: dict[str, Any], where: str, notes: Counter[str]) -> Iterat
 
 
 def _text(content: Any, where: str) -> str:
-    """Return a text or the text of a list of text blocks."""
+    """Return the text of a string or of a list of text blocks."""
     if isinstance(content, str):
         return content
     parts = []

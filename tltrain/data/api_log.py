@@ -1,9 +1,9 @@
-"""Requests to a model's API with their responses, as proxies and batches log them: the response is learned.
+"""Requests to a model's API with their responses, as proxies and batch jobs log them: the response is learned.
 
     {"request": {"messages": [...], "tools": [...]}, "response": {"choices": [{"message": {...}}]}}
 
-The request is one of chat completions, of OpenAI's Responses, of Anthropic's Messages or of Gemini. Either may stand in
-a `body`, as in batches. What the request says before is history: it was the response to an earlier request.
+The API is chat completions, OpenAI's Responses, Anthropic's Messages or Gemini. Request and response may each be inside
+a `body`, as in batch files. Assistant messages in the request are history: each was the response to an earlier request.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _WRAPPERS = ("body", "json", "payload")
 
 
 class Api(NamedTuple):
-    """How requests to an API are known and joined with its response.
+    """How requests to an API are recognised and joined with their responses.
 
     Attributes:
         key: the request's field with the messages.
-        answer: the response -> the messages that it adds.
-        parse: reads a record of the request's fields with all messages.
+        answer: maps the response to the messages that it adds.
+        parse: reads a record made of the request's fields with all messages.
     """
 
     key: str
@@ -68,7 +68,7 @@ APIS = {
     "content": Api("messages", _content, anthropic.parse),
     "output": Api("input", _output, responses.parse),
 }
-"""By the field of the response that holds its answer."""
+"""APIs by the field of the response that has the answer."""
 
 
 def recognise(record: dict[str, Any]) -> str:
@@ -82,7 +82,7 @@ def recognise(record: dict[str, Any]) -> str:
 
 
 def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]:
-    """Parse the one trajectory of a record; a response that is an error has none, and is counted. Raises FieldError."""
+    """Parse the one trajectory of a record; an error response has none and is counted. Raises FieldError."""
     record = expect(record, dict, "record")
     key = next((key for key in REQUESTS if record.get(key) is not None), REQUESTS[0])
     request = _unwrapped(record.get(key), key)
@@ -108,12 +108,12 @@ def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]
 
 
 def _is_said(message: dict[str, Any]) -> bool:
-    """Return whether a message, or an item of the Responses API, is the model's."""
+    """Return whether the model wrote this message or item of the Responses API."""
     return message.get("role") in ("assistant", "model") or message.get("type") == "function_call"
 
 
 def _unwrapped(value: Any, where: str) -> dict[str, Any]:
-    """Return a request or response without what wraps it, which may be JSON text."""
+    """Return a request or response, either of which may be JSON text, without its wrapper."""
     for _ in range(2):
         value = expect(parse_json(value, where) if isinstance(value, str) else value, dict, where)
         inner = next((key for key in _WRAPPERS if isinstance(value.get(key), dict | str)), None)

@@ -1,4 +1,4 @@
-"""A call's arguments as files write them, and compared with the tool that is called."""
+"""Read a call's arguments as files write them, and compare them with the tool that is called."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from tltrain.formats.calls import CallSyntaxError, call_end, read_call
 from tltrain.trajectory import Call, Tool
 
 PREFIX = "functions."
-"""What OpenAI's models write before a tool's name."""
+"""The prefix that OpenAI's models write before a tool's name."""
 
 
 ARGUMENTS = ("arguments", "parameters", "input", "args", "kwargs")
-"""Fields in which a call's arguments may stand; the first that is not null counts."""
+"""Fields that may contain a call's arguments; the first that is not null counts."""
 _BESIDE = {"name", "id", "call_id", "tool_call_id", "type", "index", "status", "caller", "cache_control"}
 _BESIDE |= {"description", "thought", "reasoning", "namespace", "extra_content", "created_by"}
 """Fields of a call that are not its arguments."""
 
 
 def read_arguments(value: Any, where: str, notes: Counter[str]) -> dict[str, Any]:
-    """Return the arguments of an object or its JSON text, also encoded twice or written as a Python dict.
+    """Return the arguments from an object or its JSON text, which may be encoded twice or written as a Python dict.
 
-    A key that a model wrote twice counts as JSON's readers take it, the last time.
+    If a model wrote a key twice, the last value counts, as in most JSON readers.
 
-    Null, empty text and the empty list, which PHP writes for an empty object, are no arguments. Raises FieldError.
+    Null, empty text and the empty list, which PHP writes for an empty object, mean no arguments. Raises FieldError.
     """
     if isinstance(value, str):
         value = _of_text(value, where, notes)
@@ -62,7 +62,7 @@ def _python_dict(text: str) -> dict[str, Any] | None:
 
 
 def python_value(text: str) -> Any:
-    """Return a value written with Python's literals, which are read and not evaluated; None if it is anything else."""
+    """Return a value written in Python literals, which are parsed and not evaluated; None if it is anything else."""
     written = f"f(a={text.strip()})"
     try:
         call = read_call(written)
@@ -73,7 +73,7 @@ def python_value(text: str) -> Any:
 
 
 def read_value(text: str, where: str, notes: Counter[str]) -> Any:
-    """Parse text that is JSON, or a list or dict as Python prints it, which is counted. Raises FieldError."""
+    """Parse JSON text, or a list or dict as Python prints it (which is counted). Raises FieldError."""
     try:
         return parse_json(text, where)
     except FieldError as error:
@@ -85,11 +85,11 @@ def read_value(text: str, where: str, notes: Counter[str]) -> Any:
 
 
 def checked(call: Call, tools: Mapping[str, Tool], notes: Counter[str]) -> Call:
-    """Return the call under the name of a tool on offer, without the nulls that Arrow fills in, and count the rest.
+    """Return the call under the name of an offered tool, without the nulls that Arrow fills in; count other deviations.
 
-    Null is left out where the tool has no such parameter, or one that is not required and whose type excludes null.
-    Calls of other tools, arguments that the tool does not have and required ones that are missing or null are only
-    counted: a log may hold a call that its tool refused, which is what MAE looks for.
+    A null is left out if the tool has no such parameter, or if the parameter is optional and its type excludes null.
+    Calls of other tools, unknown arguments, and required ones that are missing or null are only counted: a log may
+    contain a call that its tool refused, and MAE needs to see it.
     """
     name = offered_name(call.name, tools)
     if name != call.name:
@@ -113,7 +113,7 @@ def checked(call: Call, tools: Mapping[str, Tool], notes: Counter[str]) -> Call:
 
 
 def offered_name(name: str, tools: Mapping[str, Any]) -> str:
-    """Return the name without spaces around it and the prefix `functions.`, if only then a tool has it."""
+    """Return the name, without surrounding spaces and the prefix `functions.` if a tool has only that name."""
     bare = name.strip().removeprefix(PREFIX)
     return bare if name not in tools and bare in tools else name
 
@@ -144,7 +144,7 @@ def _filled_inside(value: Any, schema: Mapping[str, Any]) -> Any:
 
 
 def _nullable(schema: Mapping[str, Any]) -> bool:
-    """Return whether a parameter's schema admits null; one that says no type does."""
+    """Return whether a parameter's schema admits null, as a schema without a type does."""
     if schema.get("nullable") is True:
         return True
     enum = schema.get("enum")
@@ -162,10 +162,10 @@ def _nullable(schema: Mapping[str, Any]) -> bool:
 
 
 def read_named_call(entry: Any, where: str, notes: Counter[str]) -> Call:
-    """Parse `{"name": ..., "arguments": ...}`, where arguments may have another name (`ARGUMENTS`).
+    """Parse `{"name": ..., "arguments": ...}`; the field of the arguments may have another name (`ARGUMENTS`).
 
     Raises:
-        FieldError: it is none, or has no such field but others that may be the arguments.
+        FieldError: this is not a call, or it has none of these fields but others that may be the arguments.
     """
     entry = expect(entry, dict, where)
     name = expect(entry.get("name"), str, f"{where}.name") if "name" in entry else None

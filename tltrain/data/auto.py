@@ -1,4 +1,4 @@
-"""Which format a record has: what `data=auto` takes, and what an error of another reader suggests."""
+"""Recognise a record's format, for `data=auto` and for the remedies in other readers' errors."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _is_native(record: dict[str, Any]) -> str:
 
 
 def _system_text(record: dict[str, Any]) -> str:
-    """The text of the system message that the paper's files begin with."""
+    """Return the text of the system message with which the paper's files begin."""
     entries = record.get("conversations")
     first = entries[0] if isinstance(entries, list) and entries else None
     text = first.get("content") if isinstance(first, dict) and first.get("role") == "system" else None
@@ -89,19 +89,19 @@ FORMATS: dict[str, tuple[Callable[[dict[str, Any]], str], Parse | None]] = {
     "prompt_completion": (prompt_completion.recognise, prompt_completion.parse),
     "openai": (openai.recognise, openai.parse),
 }
-"""By the name of the `data` choice: what shows that a record has the format, and its parser, in the order in which they
-are asked. `turns` has none: its records belong together, and it reads the file itself."""
+"""Recogniser and parser of each format by the name of the `data` choice, in the order in which they are tried. `turns`
+is not among them: its records depend on each other, and it reads the file itself."""
 
 
 def recognised(record: Any) -> tuple[str, str] | None:
-    """Return the name of the format that a record has and what shows it; None if it has none of `FORMATS`."""
+    """Return the name of a record's format and what shows it; None if it has none of `FORMATS`."""
     if not isinstance(record, dict):
         return None
     return next(((name, why) for name, (recognise, _) in FORMATS.items() if (why := recognise(record))), None)
 
 
 def _elsewhere(record: dict[str, Any]) -> str:
-    """The name of the field that holds a record's messages, where it is none of those that are looked for."""
+    """Return the name of the field with a record's messages if it is not one of the known names."""
     for key, value in record.items():
         if isinstance(value, list) and value and all(isinstance(item, dict) and "role" in item for item in value):
             return key
@@ -109,7 +109,7 @@ def _elsewhere(record: dict[str, Any]) -> str:
 
 
 def _inside(record: dict[str, Any]) -> bool:
-    """Return whether a record holds records: each under a name of its own, or in a list below a name or two."""
+    """Return whether an object contains records: each under its own name, or in a list one or two levels down."""
     below: list[Any] = list(record.values())[:1]
     for value in record.values():
         inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
@@ -142,7 +142,7 @@ UNREAD: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "text that a chat template wrote": (
         lambda record: _texts(record, "text") and "<|" in record["text"],
-        "give the messages that it was made of: which words are a call, the text does not say for sure",
+        "give the messages that it was made from: the text does not say for certain which words are a call",
     ),
     "Alpaca's instruction and output": (
         lambda record: _texts(record, "instruction", "output"),
@@ -150,22 +150,22 @@ UNREAD: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "an object that holds records": (
         _inside,
-        "write them as JSON lines, jq -c '.NAME[]' FILE > records.jsonl, or '.[]' where each has a name",
+        "write them as JSON lines, jq -c '.NAME[]' FILE > records.jsonl, or '.[]' if each has a name",
     ),
     "messages in a field of another name": (_elsewhere, "data=openai reads them once the field is called messages"),
 }
-"""What is known and not read: how a record of it is recognised, and what to do."""
+"""Formats that are known but not read: how to recognise a record of each, and what to do."""
 
 
 def unread(record: Any) -> tuple[str, str] | None:
-    """Return what a record is that no reader here reads, and what to do; None if nobody knows."""
+    """Return the kind of a record that no reader here reads, and what to do; None if it is unknown."""
     if not isinstance(record, dict):
         return None
     return next(((what, remedy) for what, (is_one, remedy) in UNREAD.items() if is_one(record)), None)
 
 
 class Auto:
-    """Reads records in the format of the first one that has any (`data=auto`), and says which that is."""
+    """Reads all records in the format of the first one (`data=auto`), and logs which format that is."""
 
     def __init__(self) -> None:
         self._name = ""

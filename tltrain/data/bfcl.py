@@ -1,6 +1,6 @@
 """The Berkeley function calling leaderboard's single-turn sets (BFCL), as the package `bfcl-eval` ships them.
 
-    data/BFCL_v4_{category}.json           one question a line: {"id", "question": [[message, ...]], "function": [...]}
+    data/BFCL_v4_{category}.json           a question per line: {"id", "question": [[message, ...]], "function": [...]}
     data/possible_answer/                  {"id", "ground_truth": [{name: {parameter: [accepted value, ...]}}, ...]}
     data/unused_datasets/question/         BFCL_v4_exec_*.json: the executable sets of BFCL v3, the paper's 240
     data/unused_datasets/possible_answer/  {"id", "ground_truth": ["name(parameter=literal)", ...]}
@@ -8,8 +8,8 @@
 A question with several golden calls asks for all of them, in any order (`Sample.parallel`). A model that makes one call
 at a time may make any of them; `tltrain.evaluation.scoring` has `any_call`, `each_call` and `every_call`.
 
-To the questions of the irrelevance sets no call is right (`Sample.abstain`); they have no file of answers. Four of the
-live ones have no tools on offer, and are asked without.
+No call is right for the questions of the irrelevance sets (`Sample.abstain`), which have no file of answers. Four
+questions of the live irrelevance set offer no tools and are asked without any.
 
 If the possible answers include "", the parameter may be left out (`OneOf.optional`). Types are renamed to JSON schema
 types (`dict` to `object`, `float` to `number`, `tuple` to `array`, `any` to `string`, as the package does). The Java
@@ -47,7 +47,7 @@ PACKAGE = "bfcl_eval"
 ROLES: tuple[Role | Literal["system"], ...] = ("system", "user", "assistant")
 EXECUTABLE = ("exec_simple", "exec_multiple", "exec_parallel", "exec_parallel_multiple")
 IRRELEVANCE = ("irrelevance", "live_irrelevance")
-"""Categories whose questions ask for no call."""
+"""Categories for whose questions no call is right."""
 EXPECTED_COUNTS = {
     **dict(zip(EXECUTABLE, (100, 50, 50, 40), strict=True)),
     "simple_python": 400,
@@ -142,14 +142,14 @@ def read_samples(
 
 
 def check_place(path: str | PathLike[str] | None, categories: Iterable[str]) -> None:
-    """Raise a TltrainError where the files of a category are not there."""
+    """Raise a TltrainError if the files of a category do not exist."""
     data = folder(path)
     for category in categories:
         _files(data, category)
 
 
 def _files(data: Path, category: str) -> tuple[Path, Path | None]:
-    """Return the question and answer files of a category in any version of BFCL; no answers where none is asked for."""
+    """Return the question and answer files of a category in any version of BFCL; irrelevance sets have no answers."""
     pairs = (
         (data, data / "possible_answer"),
         (data / "unused_datasets" / "question", data / "unused_datasets" / "possible_answer"),
@@ -373,7 +373,7 @@ def official_verdicts(
 
 @cache
 def _checker() -> Callable[..., dict[str, Any]] | None:
-    """Import `ast_checker` with a one-entry stub for its table of models, which would import the vendors' SDKs."""
+    """Import `ast_checker` with a one-entry stub for its table of models, as the real one imports the vendors' SDKs."""
     if importlib.util.find_spec(PACKAGE) is None:
         log.warning("BFCL's own accuracy (SET/ast) is left out: pip install --no-deps bfcl-eval for its checker")
         return None

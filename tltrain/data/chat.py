@@ -35,20 +35,20 @@ ROLES: dict[str, Role] = {
 
 
 def _content(path: str | PathLike[str]) -> Any:
-    """The one JSON value of a file.
+    """Return the single JSON value of a file.
 
     Raises:
-        TltrainError: it cannot be read, or has several values: JSON lines hold a record each, and which to continue is
-            not said.
+        TltrainError: the file cannot be read, or has several values: each of its lines is a record, and nothing says
+            which one to continue.
     """
     try:
         return read_json(path)
     except TltrainError:
-        found = list(islice(records(path), 2))  # raises where these are no JSON lines either
+        found = list(islice(records(path), 2))  # raises if these are not JSON lines either
         if len(found) < 2 or not all(isinstance(record, dict | list) for _, record in found):
             raise
     raise TltrainError(
-        f"{path}: expected one conversation, found JSON lines, of which each is a record: give a file with one of them "
+        f"{path}: expected one conversation, found JSON lines, each of them a record: give a file with one of them "
         f"(head -n 1 {shlex.quote(str(path))} > conversation.json), or ask them all with stage=eval benchmark=openai "
         "benchmark.path=FILE"
     )

@@ -1,6 +1,6 @@
-"""Readers and benchmarks of a user's own: what they raise and what they return is told in one line.
+"""Check readers and benchmarks that users write: any exception or wrong result becomes a one-line error.
 
-Ours are tested to raise `FieldError` alone and to yield trajectories; somebody's first attempt does neither.
+Built-in readers are tested to raise only `FieldError` and to yield trajectories; a user's first attempt may do neither.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ T = TypeVar("T", Trajectory, Sample)
 
 
 def parser(parse: Callable[..., Any], target: str, kind: type[T]) -> Parse[T]:
-    """A parser of records that calls the user's `parse`, and raises FieldError for whatever it does wrong.
+    """Return a record parser that calls the user's `parse` and raises FieldError for any mistake in it.
 
     Args:
-        target: names it, for messages. kind: of what it returns, one or several.
+        target: the function's name, for messages. kind: the type of its items; it may return one or several.
     """
 
     def parsed(record: Any, number: int, notes: Counter[str]) -> list[T]:
@@ -40,10 +40,10 @@ def parser(parse: Callable[..., Any], target: str, kind: type[T]) -> Parse[T]:
 
 
 def reader(read: Callable[[], Any], target: str, report: ReadReport) -> Iterator[Trajectory]:
-    """Yield what a user's reader gives, which counts in `report` or leaves that to this function.
+    """Yield the trajectories of a user's reader, and count them in `report` if the reader does not.
 
     Raises:
-        TltrainError: it raises something, or gives what is no trajectory.
+        TltrainError: the reader raises an exception, or yields something other than a trajectory.
     """
     where = f"data.{targets.TARGET}={target}"
     number = 0
@@ -63,7 +63,7 @@ def reader(read: Callable[[], Any], target: str, report: ReadReport) -> Iterator
 
 
 def check(items: Iterable[Any], kind: type, where: str) -> None:
-    """Raise a TltrainError for the first of the items that is not of this kind, or not whole."""
+    """Raise a TltrainError for the first item that is not of this kind, or has a wrong part."""
     for number, item in enumerate(items, 1):
         _refuse(item, kind, f"{where}: item {number}")
 
@@ -86,7 +86,7 @@ def _items(found: Any, kind: type) -> Iterable[Any]:
 
 
 def _wrong(item: Any, kind: type) -> tuple[str, str] | None:
-    """What was expected and what was found, where an item is not of this kind, or holds what it should not."""
+    """Return what was expected and what was found if an item is not of this kind or has a wrong part, else None."""
     if not isinstance(item, kind):
         return _wanted(kind), type(item).__name__
     inner: dict[str, type] = {"tools": Tool, "messages": Message} | ({"goldens": Call} if kind is Sample else {})

@@ -1,4 +1,4 @@
-"""Files as they lie around: compressed, in UTF-16, in shards. The first bytes tell which; the name does not count.
+"""Open files as users have them: compressed, in UTF-16, in shards. The first bytes decide, not the name.
 
 gzip, Zstandard, bzip2 and xz are decompressed while they are read, and UTF-16 and UTF-32 are read as UTF-8.
 """
@@ -27,13 +27,13 @@ from tltrain.runtime.json_files import MAX_BYTES
 
 CHUNK = 1 << 16
 for _encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32"):
-    codecs.lookup(_encoding)  # imports its module now, and not because of what a file holds
+    codecs.lookup(_encoding)  # imports its module now rather than when a file's content asks for it
 SUFFIXES = (".jsonl", ".json", ".ndjson", ".parquet", ".arrow")
-"""Files of a folder that are shards, also with `COMPRESSED` behind."""
+"""Suffixes of the files in a folder that are shards; one of `COMPRESSED` may follow."""
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
 METADATA = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json", "package.json")
 TOO_LONG = f"a record of at most {MAX_BYTES >> 20} MiB"
-"""What is expected of a record; a small compressed file may hold a very long one."""
+"""The limit of a record's size, for errors; even a small compressed file may contain a very long one."""
 
 _SPLIT = re.compile(r"(?:^|[-_./])(train|training|test|valid|validation|dev|eval)(?=[-_./]|$)")
 _STATED_SPLIT = {"training": "train", "valid": "validation", "dev": "validation", "eval": "validation"}
@@ -53,16 +53,16 @@ _FOREIGN = {
     b"<!DOCTYPE": "a page of HTML: download the file itself",
     b"<html": "a page of HTML: download the file itself",
 }
-"""First bytes of files that hold no records as they are, and what they are."""
+"""First bytes of files that cannot be read as they are, and the kind of each."""
 
 
 def files_of(path: Any) -> list[str]:
-    """Return the files that a path stands for: of a list all, of a folder its shards by name, else the path itself.
+    """Return the files that a path stands for: all of a list, a folder's shards by name, otherwise the path itself.
 
-    A dataset that `datasets` saved (`save_to_disk`) is its own list of files. One of the hub is downloaded.
+    A dataset that `datasets` saved (`save_to_disk`) lists its own files. A dataset on the hub is downloaded.
 
     Raises:
-        TltrainError: a folder has no shards, or those of several splits.
+        TltrainError: a folder has no shards, or has shards of several splits.
     """
     if isinstance(path, Sequence) and not isinstance(path, str):
         return [file for each in path for file in files_of(each)]
@@ -119,8 +119,8 @@ def open_file(path: str | PathLike[str]) -> Iterator[io.BufferedReader]:
     """Open a file to read its text as UTF-8.
 
     Raises:
-        TltrainError: it does not exist, is a folder, or holds something else than text; while it is read, what is
-            compressed is damaged or not Unicode.
+        TltrainError: the file does not exist, is a folder, or is not text; or, while it is read, its compressed data is
+            damaged or its text is not Unicode.
     """
     try:
         file = open(path, "rb")  # noqa: SIM115 (closed below; the body's errors must not be caught here)
@@ -146,7 +146,7 @@ def open_file(path: str | PathLike[str]) -> Iterator[io.BufferedReader]:
 
 
 def check_file(path: str | PathLike[str]) -> None:
-    """Raise a TltrainError, as `open_file`, where there is no such file. It is not opened: a pipe is read once."""
+    """Raise a TltrainError, as `open_file` does, if a file does not exist. Do not open it: a pipe is read only once."""
     try:
         there = not stat.S_ISDIR(os.stat(path).st_mode)
     except (OSError, ValueError):
@@ -194,11 +194,11 @@ _KINDS: dict[bytes, Convert] = {
     b"\xff\xfe": _recoded("utf-16"),
     b"\xfe\xff": _recoded("utf-16"),
 }
-"""First bytes of a file -> how it is read; the longer ones before those that they begin with."""
+"""First bytes of a file -> how it is read; longer ones come before their own prefixes."""
 
 
 def _unmarked(head: bytes) -> Convert | None:
-    """Return how UTF-16 without a mark is read, as some editors write it."""
+    """Return how to read UTF-16 without a byte order mark, as some editors write it."""
     if len(head) >= 4 and head[:1] in b"[{" and head[1:2] == b"\0" and head[2:3] != b"\0":
         return _recoded("utf-16-le")
     if len(head) >= 4 and head[:1] == b"\0" and head[1:2] in (b"[", b"{"):
@@ -268,7 +268,7 @@ def table_rows(path: str | PathLike[str]) -> Iterator[dict[str, Any]]:
             reader = opened(source)
             batches = map(reader.get_batch, range(reader.num_record_batches)) if head == b"ARROW1" else reader
             for batch in batches:
-                batch.validate(full=True)  # offsets that point outside would be read otherwise
+                batch.validate(full=True)  # unchecked, offsets that point outside would be followed
                 for start in range(0, batch.num_rows, 256):
                     yield from batch.slice(start, 256).to_pylist(maps_as_pydicts="lossy")
     except (pa.ArrowException, OSError, ValueError) as error:

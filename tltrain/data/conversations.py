@@ -1,8 +1,8 @@
-"""From the messages that a format states to a conversation: what all formats of conversations have in common.
+"""Turn the messages of any conversation format into a trajectory: the part that all such formats share.
 
-A format (`tltrain.data.openai`, `sharegpt`, ...) says of each message who speaks and what it holds (`Entry`). This
-module pairs tools' answers with calls, reads calls and thoughts that stand in text, gives a later system message its
-place and compares calls with the tools on offer. What it changes or leaves out is counted.
+A format (`tltrain.data.openai`, `sharegpt`, ...) gives the role and the content of each message (`Entry`). This module
+pairs tools' answers with calls, reads calls and thoughts out of text, places later system messages, and compares calls
+with the tools on offer. Everything that it changes or leaves out is counted.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def trajectory(
     """Return the trajectory of a record. Without an id its number is the id; fields that are not `known` become `meta`.
 
     Args:
-        tools: None where the record names none, which is an error if its messages call some.
-        instructions: those that stand outside of the messages.
+        tools: None if the record names none, which is an error if its messages contain calls.
+        instructions: those given outside the messages.
     """
     messages, own = assemble(marked(record, list(entries)), tools or (), notes)
     check_tools(tools, messages, notes)
@@ -51,7 +51,7 @@ def trajectory(
 def check_tools(
     tools: Sequence[Tool] | None, messages: Sequence[Message], notes: Counter[str], found: str = "none"
 ) -> None:
-    """Raise a FieldError where messages have calls and their record names no tools; count a plain chat."""
+    """Raise a FieldError if messages have calls but their record names no tools; count a chat without calls."""
     if tools is not None:
         return
     if any(message.calls for message in messages):
@@ -60,14 +60,14 @@ def check_tools(
 
 
 def note_unlearned(messages: Sequence[Message], notes: Counter[str]) -> None:
-    """Count a conversation in which the assistant says and calls nothing."""
+    """Count a conversation in which the assistant neither says nor calls anything."""
     if not any(message.role == "assistant" for message in messages):
         notes["records without a message of the assistant, with nothing to learn"] += 1
 
 
 @dataclass
 class _Assembly:
-    """A conversation that grows by its entries."""
+    """A conversation that is built entry by entry."""
 
     tools: Mapping[str, Tool]
     notes: Counter[str]
@@ -77,13 +77,13 @@ class _Assembly:
 def assemble(entries: Iterable[Entry], tools: Sequence[Tool], notes: Counter[str]) -> tuple[tuple[Message, ...], str]:
     """Return a conversation's messages and its instructions, which are the system messages at its beginning.
 
-    - A system message behind the first words of others becomes a message of the user in its place.
-    - The answers right behind an assistant's message belong to its calls: by id, then by the tool's name, then by their
-      order. Several calls stay together if each of them is answered, or none; else each becomes a message of its own.
-    - A message of the assistant without words and calls is left out.
+    - A system message after the first message of another role becomes a user message in the same place.
+    - The answers right after an assistant's message belong to its calls: by id, then by the tool's name, then by their
+      order. Several calls stay together if all of them are answered or none is; else each becomes its own message.
+    - An assistant message without text and calls is left out.
 
     Raises:
-        FieldError: an answer without a call, or one of which several calls may be meant.
+        FieldError: an answer has no call, or may belong to several calls.
     """
     state = _Assembly({tool.name: tool for tool in tools}, notes)
     spoken = in_order(unwrapped(_read_text(entries, notes), state.tools, notes))
@@ -111,7 +111,7 @@ def assemble(entries: Iterable[Entry], tools: Sequence[Tool], notes: Counter[str
 
 
 def _read_text(entries: Iterable[Entry], notes: Counter[str]) -> Iterator[Entry]:
-    """Yield the entries with what stands in their text as calls, thoughts and answers; those that are empty are not."""
+    """Yield the entries with the calls, thoughts and answers read out of their text; leave out empty ones."""
     called = False
     for entry in entries:
         if entry.role == "assistant":
@@ -154,7 +154,7 @@ def _read_assistant(entry: Entry, notes: Counter[str]) -> Entry:
 
 
 def _say(state: _Assembly, entry: Entry, answers: Sequence[Entry]) -> None:
-    """Add an assistant's message and the answers behind it."""
+    """Add an assistant's message and the answers that follow it."""
     notes, learn = state.notes, entry.learn
     if entry.thought:
         notes["messages: thoughts are not in the TL format"] += 1

@@ -1,4 +1,4 @@
-"""A message as its format states it: what the formats of conversations give to `tltrain.data.conversations`."""
+"""Messages as the conversation formats pass them to `tltrain.data.conversations`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tltrain.errors import FieldError
 from tltrain.trajectory import Call
 
 LEARN = ("weight", "loss_weight", "loss", "train", "training", "trainable", "learn", "loss_mask")
-"""Fields by which trainers leave a message of the assistant out of the loss: OpenAI and LLaMA-Factory (`weight`,
-`loss_weight`), ms-swift (`loss`), axolotl (`train`, `training`), and others. A record may have them too, for all of its
-messages."""
+"""Fields by which trainers leave an assistant message out of the loss: OpenAI and LLaMA-Factory (`weight`,
+`loss_weight`), ms-swift (`loss`), axolotl (`train`, `training`), and others. On a record, such a field applies to all
+of its messages."""
 MASK = "message_loss_mask"
-"""A record's field with a mark a message: 0 or false leaves it out of the loss."""
+"""A record's field with one mark per message: 0 or false leaves the message out of the loss."""
 
 
 class Made(NamedTuple):
-    """A call as a message states it. `id` is empty if it has none."""
+    """A call as written in a message. `id` is empty if it has none."""
 
     call: Call
     id: str = ""
@@ -27,15 +27,15 @@ class Made(NamedTuple):
 
 @dataclass(frozen=True)
 class Entry:
-    """A message as its format states it.
+    """A message as its format gives it.
 
     Attributes:
-        role: who speaks; `system` also for a developer.
+        role: who speaks; a developer message counts as `system`.
         where: its field in the record, for errors.
-        raw: what stands there, for errors.
-        learn: False if the source marks it as no training target.
-        answers: of a tool's message, the id of the call that it answers; `name` is the tool's name.
-        parallel: of an assistant's message with calls, whether it belongs to the calls right before it.
+        raw: the content of that field, for errors.
+        learn: False if the source excludes it from training.
+        answers: for a tool's message, the id of the call that it answers; `name` is the tool's name.
+        parallel: for an assistant's message with calls, whether they belong to the message right before it.
     """
 
     role: Literal["system", "user", "assistant", "tool"]
@@ -67,12 +67,12 @@ def is_learned(message: Mapping[str, Any], where: str) -> bool:
 
 
 def marked(record: Mapping[str, Any], entries: Sequence[Entry], count: int | None = None) -> list[Entry]:
-    """Return the entries without those learned that the record's own fields (`LEARN`, `MASK`) leave out of the loss.
+    """Return the entries with `learn` cleared on those that the record's `LEARN` and `MASK` leave out of the loss.
 
-    A record's other fields are any information of its source, so that only false, 0 and their texts count there.
+    Such a field of a record may mean something else to its source, so only false, 0 and their texts count there.
 
     Args:
-        count: messages of the record, where each is one of `entries`; None where they are not its messages.
+        count: the record's number of messages if each is one of `entries`; None if the entries are not its messages.
 
     Raises:
         FieldError: `MASK` does not have as many marks as the record has messages.

@@ -1,4 +1,4 @@
-"""Conversations as Google's Gemini API has them: contents with parts.
+"""Conversations in the format of Google's Gemini API: contents with parts.
 
     {"systemInstruction": {"parts": [{"text": "..."}]}, "contents": [
        {"role": "user", "parts": [{"text": "..."}]},
@@ -6,8 +6,8 @@
        {"role": "user", "parts": [{"functionResponse": {"name": "...", "response": {...}}}]}],
      "tools": [{"functionDeclarations": [{"name": ..., "description": ..., "parameters": {...}}]}]}
 
-Keys may also be written with underscores (`function_call`). A response's `output` or `error` alone is the tool's
-answer, as the API's reference says of both; any other response is written as JSON.
+Keys may also be written with underscores (`function_call`). A response that has only `output` or only `error` is the
+tool's answer, as the API reference says; any other response is written as JSON.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _instructions(record: Mapping[str, Any]) -> str:
 
 
 def _entries(content: dict[str, Any], where: str, notes: Counter[str]) -> Iterator[Entry]:
-    """Yield the tools' answers of a content and then what else it says."""
+    """Yield the tools' answers in a content, then the rest of it."""
     role = expect_choice(content.get("role", "user"), ROLES, f"{where}.role")
     text: list[str] = []
     thought: list[str] = []

@@ -49,7 +49,7 @@ def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]
 
 
 def _system(text: str) -> tuple[str, list[Any]]:
-    """Return the instructions and the tools, objects behind a hyphen."""
+    """Return the instructions and the tools, which are objects after a hyphen."""
     text = text.strip().removeprefix("SYSTEM:").strip()
     at = text.find("{")
     if at < 0:
@@ -59,7 +59,7 @@ def _system(text: str) -> tuple[str, list[Any]]:
         value, end = parse_json_at(text, end, "system")
         tools.append(value)
         end += len(text[end:]) - len(text[end:].lstrip(" \n\r\t,"))
-    return "", tools  # the words before say only that there are functions
+    return "", tools  # the text before them only says that there are functions
 
 
 def _entry(role: Any, text: str, notes: Counter[str]) -> Entry:
@@ -70,7 +70,7 @@ def _entry(role: Any, text: str, notes: Counter[str]) -> Entry:
 
 
 def _call(body: str, notes: Counter[str]) -> Call:
-    """Parse a call, whose arguments are JSON between single quotes."""
+    """Parse a call; its arguments are JSON between single quotes."""
     where = "chat, <functioncall>"
     quoted = _QUOTED.search(body)
     if quoted is not None:

@@ -1,6 +1,6 @@
 """Datasets of the Hugging Face hub as files: `hf://datasets/OWNER/NAME[@REVISION][/FILE or FOLDER]`.
 
-The files are downloaded by `huggingface_hub` into its own cache, and read as files of this machine are.
+`huggingface_hub` downloads the files into its own cache; they are then read like local files.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ _PATH = re.compile(r"hf://datasets/(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w
 
 
 def is_dataset(path: object) -> bool:
-    """Return whether a path names something of the hub."""
+    """Return whether a path names a dataset on the hub."""
     return isinstance(path, str) and path.startswith(PREFIX)
 
 
 def downloaded(path: str) -> str:
-    """Return the file or folder on this machine that a path of the hub names.
+    """Return the local file or folder to which a hub path was downloaded.
 
     Raises:
-        TltrainError: it names no dataset, the hub cannot be reached, or there is no such dataset.
+        TltrainError: the path names no dataset, the hub cannot be reached, or there is no such dataset.
     """
     import huggingface_hub
 
     found = _PATH.fullmatch(path.rstrip("/"))
     if found is None or ".." in path.split("/"):
-        raise TltrainError(f"{path}: expected hf://datasets/OWNER/NAME, with @REVISION or /FILE behind it if wanted")
+        raise TltrainError(f"{path}: expected hf://datasets/OWNER/NAME, optionally followed by @REVISION or /FILE")
     inside, revision = found["inside"], found["revision"]
     if revision is None:
-        log.warning("%s: without @REVISION behind the name, the data of a repeated run may be other data", path)
+        log.warning("%s: without @REVISION after the name, a repeated run may read different data", path)
     patterns = [inside, f"{inside}/*"] if inside else None
     try:
         folder = huggingface_hub.snapshot_download(

@@ -1,4 +1,4 @@
-"""The JSON values of a file one after another: a list's items, objects behind each other, JSON lines.
+"""Stream the JSON values of a file: the items of a list, concatenated objects, or JSON lines.
 
 One value is in memory at a time, and no value may be longer than `MAX_BYTES`.
 """
@@ -19,9 +19,9 @@ from tltrain.runtime.json_files import MAX_BYTES
 
 SPLITS = ("train", "training", "test", "testing", "valid", "validation", "val", "dev", "eval")
 WRAPPERS = ("data", "records", "rows", "examples", "items", "instances", "samples", *SPLITS)
-"""Fields of an object that holds a file's records as a list."""
+"""Fields under which an object may have a file's records as a list."""
 Problem = Callable[[int, FieldError], None]
-"""Takes the error of the record with this number, and raises it or not."""
+"""Takes a record's number and error, and may raise the error."""
 
 _CHUNK = 1 << 20
 _NEAR_END = 64
@@ -33,7 +33,7 @@ def numbered_values(path: str | PathLike[str], file: BinaryIO, problem: Problem)
 
     Raises:
         TltrainError: the file is not UTF-8.
-        RecordError: the end of a record cannot be found. All else goes to `problem`.
+        RecordError: the end of a record cannot be found. All other errors go to `problem`.
     """
     lines = _lines(file)
     head = [next(lines, b""), next(lines, b"")]
@@ -64,7 +64,7 @@ def numbered_values(path: str | PathLike[str], file: BinaryIO, problem: Problem)
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Yield the lines that are not blank, without the mark at the beginning; a line too long is cut."""
+    """Yield the non-blank lines without the byte order mark; a line that is too long is cut."""
     start = True
     while line := file.readline(MAX_BYTES + 1):
         if start:
@@ -74,7 +74,7 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _rejoined(head: list[bytes], file: BinaryIO) -> Iterator[bytes]:
-    """Yield the whole file in chunks, of which `head` is read already."""
+    """Yield the whole file in chunks; `head` has already been read."""
     yield b"".join(head)
     size = _CHUNK
     while chunk := file.read(size):
@@ -82,7 +82,7 @@ def _rejoined(head: list[bytes], file: BinaryIO) -> Iterator[bytes]:
 
 
 def _is_cut(line: bytes) -> bool:
-    """Return whether a line is the beginning of a value that goes on in the next line."""
+    """Return whether a line begins a value that continues on the next line."""
     if len(line) > MAX_BYTES or line.endswith((b"{", b"[", b",", b":")):
         return True
     try:
@@ -93,7 +93,7 @@ def _is_cut(line: bytes) -> bool:
 
 
 def _is_followed(line: bytes) -> bool:
-    """Return whether a line holds an object and the beginning of another."""
+    """Return whether a line contains an object and the beginning of another."""
     try:
         text = decode(line)
         _, end, _ = raw_json(text, 0, "line")
@@ -103,7 +103,7 @@ def _is_followed(line: bytes) -> bool:
 
 
 def _parses(line: bytes) -> bool:
-    """Return whether a line is a whole JSON value."""
+    """Return whether a line is a complete JSON value."""
     try:
         parse_json(decode(line), "line")
     except FieldError:
@@ -112,10 +112,10 @@ def _parses(line: bytes) -> bool:
 
 
 def _wrapped(path: str | PathLike[str], line: bytes) -> list[Any] | None:
-    """Return the list that an object alone on its line holds under one of `WRAPPERS`.
+    """Return the list under one of `WRAPPERS` in an object on a line of its own.
 
     Raises:
-        TltrainError: it holds several.
+        TltrainError: the object has several such lists.
     """
     if not line.startswith(b"{"):
         return None
@@ -130,10 +130,10 @@ def _wrapped(path: str | PathLike[str], line: bytes) -> list[Any] | None:
 
 
 def records_within(value: Any) -> list[Any] | None:
-    """Return the records that an object holds as a list of objects under one of `WRAPPERS`; None if it is a record.
+    """Return the records that an object has as a list under one of `WRAPPERS`; None if the object is itself a record.
 
     Raises:
-        FieldError: it holds several such lists, of splits for example.
+        FieldError: it has several such lists, such as splits.
     """
     lists = [key for key, inner in value.items() if _holds_objects(inner)] if isinstance(value, dict) else []
     named = [key for key in lists if key in WRAPPERS and not _is_message(value[key][0])]
@@ -148,12 +148,12 @@ def _holds_objects(value: Any) -> bool:
 
 
 def _is_message(item: dict[str, Any]) -> bool:
-    """Return whether an object is a message of a conversation, so that the list of them is no list of records."""
+    """Return whether an object is a message of a conversation, so a list of them is not a list of records."""
     return "role" in item or "from" in item or item.get("type") in ("message", "function_call", "reasoning")
 
 
 def _check_alone(lists: list[str]) -> None:
-    """Raise a FieldError where an object holds more than one list of objects: only one can be the records."""
+    """Raise a FieldError if an object has more than one list of objects: only one can be the records."""
     if len(lists) > 1:
         key = shorten(lists[0], 20)
         remedy = f"write the one to read as a file of its own (jq -c '.{key}[]' FILE > {key}.jsonl)"
@@ -161,7 +161,7 @@ def _check_alone(lists: list[str]) -> None:
 
 
 class _Text:
-    """Text that is decoded as it is asked for, and forgotten once it is read."""
+    """Text that is decoded on demand and dropped once it has been read."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self.chunks = chunks
@@ -169,7 +169,7 @@ class _Text:
         self._bytes = b""
 
     def more(self) -> bool:
-        """Read at least as much as there is; False if the file ends."""
+        """At least double the text that is buffered; return False at the end of the file."""
         wanted = max(_CHUNK, len(self.text) - self.at)
         read: list[bytes] = [self._bytes]
         count = 0
@@ -185,7 +185,7 @@ class _Text:
         return bool(count)
 
     def skip_space(self) -> str:
-        """Go to the next character that is no space and return it; empty at the end."""
+        """Go to the next non-space character and return it; an empty string at the end."""
         while True:
             self.at = skip_space(self.text, self.at)
             if self.at < len(self.text):
@@ -194,10 +194,10 @@ class _Text:
                 return ""
 
     def value(self, where: str) -> tuple[Any, str, str | None]:
-        """Return the JSON value at this place, its text, and a key that it has twice.
+        """Return the JSON value at this position, its text, and a key that it has twice.
 
         Raises:
-            FieldError: it is no JSON; the place is unknown then.
+            FieldError: this is not JSON; the position is then unknown.
         """
         while True:
             self.at = skip_space(self.text, self.at)
@@ -216,7 +216,7 @@ class _Text:
             self.more()
 
     def _is_cut(self, error: FieldError) -> bool:
-        """Return whether a value fails only because the rest is not read yet."""
+        """Return whether a value fails to parse only because the rest has not been read yet."""
         try:
             json.JSONDecoder().raw_decode(self.text, self.at)
         except json.JSONDecodeError as found:
@@ -227,7 +227,7 @@ class _Text:
 
 
 def _whole_characters(data: bytes) -> int:
-    """Return how many bytes are whole characters of UTF-8."""
+    """Return how many of the bytes form complete UTF-8 characters."""
     for back in range(1, min(4, len(data)) + 1):
         byte = data[-back]
         if byte >= 0xC0:  # the first byte of a character
@@ -239,7 +239,7 @@ def _whole_characters(data: bytes) -> int:
 
 
 def _stream(path: str | PathLike[str], text: _Text, problem: Problem, listed: bool) -> Iterator[tuple[int, Any]]:
-    """Yield the items of a list, or the objects that follow each other; one object may wrap a list of them."""
+    """Yield the items of a list, or concatenated objects; a single object may wrap a list of them."""
     number = 1
     try:
         try:
@@ -298,10 +298,10 @@ def _items(text: _Text, problem: Problem) -> Iterator[tuple[int, Any]]:
 
 
 def _rest_of_wrapper(text: _Text, name: str) -> None:
-    """Read what stands behind the list `name` in the object that wraps it.
+    """Read what follows the list `name` in the object that wraps it.
 
     Raises:
-        FieldError: another list of objects is there.
+        FieldError: it contains another list of objects.
     """
     while text.skip_space() == ",":
         text.at += 1

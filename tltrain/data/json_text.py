@@ -1,4 +1,4 @@
-"""JSON text to values. Whatever the text is, the only error is a FieldError."""
+"""Parse JSON text into values. Whatever the text is, the only error is a FieldError."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ MAX_DEPTH = 100
 """The deepest nesting of JSON accepted; it keeps every recursion over a record far from Python's limit."""
 
 ONCE = "each key of an object once"
-"""What is expected where JSON has a key twice; which of its values is meant, nobody can tell."""
+"""The expectation, for errors, if an object has a key twice: nobody can tell which value is meant."""
 
 
 def parse_json(text: str, where: str, once: bool = True) -> Any:
     """Parse `text` as a single JSON value.
 
     Args:
-        once: refuse a key that an object has twice; else the last one counts.
+        once: refuse an object that has a key twice; otherwise the last value counts.
 
     Raises:
-        FieldError: it is not JSON, holds more than one value, NaN, an infinity, a key twice or a lone surrogate, or is
-            nested deeper than `MAX_DEPTH`. No other exception is raised.
+        FieldError: it is not JSON, has more than one value, NaN, an infinity, a repeated key or a lone surrogate, or
+            is nested deeper than `MAX_DEPTH`. No other exception is raised.
     """
     value, end, repeated = raw_json(text, 0, where)
     check(value, text[:end], where, repeated if once else None)
@@ -47,7 +47,7 @@ def raw_json(text: str, at: int, where: str) -> tuple[Any, int, str | None]:
     """Parse as `parse_json_at` does, without the checks beyond JSON's syntax.
 
     Returns:
-        The value, where it ends, and a key that an object of it has twice (None if none has).
+        The value, where it ends, and a key that one of its objects has twice (None if there is none).
     """
     repeated: list[str] = []
 
@@ -72,7 +72,7 @@ def raw_json(text: str, at: int, where: str) -> tuple[Any, int, str | None]:
 def check(value: Any, text: str, where: str, repeated: str | None = None) -> None:
     """Raise FieldError for a repeated key, lone surrogates and deep nesting.
 
-    The value is only walked if its text could have one of the latter.
+    The value is traversed only if its text could have one of the last two.
     """
     if repeated is not None:
         raise FieldError(where, ONCE, f"{shorten(repeated)} twice")

@@ -29,8 +29,9 @@ log = logging.getLogger(__name__)
 class MaeReport:
     """Counts of MAE's verdicts, for `metrics.json`.
 
-    `replies_not_learned`: of `dropped_no_answer`, text after which the conversation goes on (`data.learn_replies`).
-    `dropped_with_message`: good calls that are left out for another call of their message (`stage.mask=message`).
+    `replies_not_learned`: the part of `dropped_no_answer` that is text after which the conversation continues
+    (`data.learn_replies`). `dropped_with_message`: good calls left out because another call of their message is
+    (`stage.mask=message`).
     """
 
     trajectories: int = 0
@@ -52,20 +53,20 @@ Judge = Callable[[Trajectory], list[Judgement]]
 def judge_of(cfg: DictConfig) -> Judge:
     """Return the judge that `stage.rule` chooses; `stage.mae=false` drops only turns without an answer.
 
-    With `data.learn_replies=true` text needs no answer: only calls do.
+    With `data.learn_replies=true` only calls need an answer; text does not.
     """
     judge = _calls_judge(cfg)
     return partial(_with_replies, judge) if cfg.data.get("learn_replies") else judge
 
 
 def judge_by(rule: Rule, learn_replies: bool) -> Judge:
-    """Return the judge of a rule; `learn_replies` as `data.learn_replies`."""
+    """Return the judge for a rule; `learn_replies` is the value of `data.learn_replies`."""
     judge: Judge = partial(mae.verdicts, rule=rule)
     return partial(_with_replies, judge) if learn_replies else judge
 
 
 def _with_replies(judge: Judge, trajectory: Trajectory) -> list[Judgement]:
-    """Return the judge's verdicts, with text kept that only lacks an answer."""
+    """Return the judge's verdicts, but keep text that only lacks an answer."""
     return [
         (Verdict.KEPT, None) if action.call is None and judgement[0] is Verdict.NO_ANSWER else judgement
         for action, judgement in zip(actions(trajectory.messages), judge(trajectory), strict=True)
@@ -84,17 +85,17 @@ def _calls_judge(cfg: DictConfig) -> Judge:
 
 
 TRUTHS = ("failed", "errors")
-"""The choices of `stage.rule` that read what the data itself says, under the same name in `meta`."""
+"""The choices of `stage.rule` that read the data's own record, under the same name in `meta`."""
 
 
 @dataclass
 class JudgedSource:
-    """An iterable over the configured source's trajectories with their calls judged, which counts as it goes.
+    """An iterable over the configured source's trajectories that judges their calls and counts as it goes.
 
     Attributes:
         description: label of the progress bar; empty for no bar.
-        whole_messages: leave out all of a message of which one call is not learned, as `stage.mask=message` does.
-        read: counts of the reader. judged: counts of MAE's verdicts.
+        whole_messages: leave out a whole message if one of its calls is not learned, as `stage.mask=message` does.
+        read: the reader's counts. judged: counts of MAE's verdicts.
     """
 
     cfg: DictConfig

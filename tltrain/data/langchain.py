@@ -6,8 +6,8 @@
        {"type": "tool", "content": "...", "tool_call_id": "1", "name": "...", "status": "success"}],
      "tools": [...]}
 
-A message may stand in `data` (`messages_to_dict`) or in `kwargs` beside its class (`dumpd`). All else is as in
-`tltrain.data.openai`.
+A message may be inside `data` (`messages_to_dict`) or inside `kwargs` beside its class (`dumpd`). Everything else is as
+in `tltrain.data.openai`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ROLES = {
 }
 """Role by the type of a message, or by the name of its class."""
 _ECHOED = ("tool_use", "tool_call", "input_json_delta")
-"""Parts of a content that repeat what stands in `tool_calls`."""
+"""Content parts that repeat what is in `tool_calls`."""
 _LEFT_OUT = ("type", "additional_kwargs", "response_metadata", "usage_metadata", "id", "example", "artifact")
 
 

@@ -1,7 +1,7 @@
-"""Controls for MAE: other ways to decide which calls are learned, to compare the paper's rule with.
+"""Controls for MAE: other ways to decide which calls are learned, for comparison with the paper's rule.
 
-`by_truth` leaves out what the data itself knows to be wrong, so that a rule's mistakes do not count. `RandomDrop`
-leaves out as much as the rule does, but at random and of the right calls: what it costs to learn fewer calls.
+`by_truth` leaves out the calls that the data itself records as wrong, which excludes a rule's mistakes. `RandomDrop`
+leaves out as many calls as the rule does, but randomly chosen right ones: the cost of learning from fewer calls.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ def _truth(trajectory: Trajectory, field: str) -> Sequence[Any]:
 
 
 class RandomDrop:
-    """MAE's verdicts with the errors exchanged for right calls: those are learned, and as many others left out.
+    """MAE's verdicts with errors swapped for right calls: errors are learned and as many right calls are left out.
 
-    The calls to leave out are drawn from the same trajectory. A trajectory with fewer right calls than errors leaves
-    out all of its right calls, and the next ones make up for the rest, so that the numbers agree over the whole data.
+    The calls to leave out are drawn from the same trajectory. A trajectory with fewer right calls than errors loses all
+    of its right calls, and later trajectories make up the difference, so the totals agree over the whole data set.
 
     Attributes:
         owed: the number of calls that are still to be left out.

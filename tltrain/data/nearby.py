@@ -1,4 +1,4 @@
-"""Suggest what a path was meant to be that is misspelt or names a folder too high or too low."""
+"""Suggest the intended path for one that is misspelt or names a folder one level too high or too low."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 _DRIVE = re.compile(r"([A-Za-z]):[\\/]+")
 _MOST = 500
-"""Most entries of a folder that are examined."""
+"""Maximum number of a folder's entries that are examined."""
 
 
 def folder_hint(path: str | PathLike[str], names: Sequence[str]) -> str:

@@ -17,8 +17,8 @@ and a field that keeps a message out of the loss (`tltrain.data.entries.LEARN`).
 where system messages go: `tltrain.data.conversations.assemble`.
 
 As a benchmark (`parse_sample`), a record's golden calls are in its field `tool_calls` and its prompt is all of
-`messages`; an empty list says that no call is right. Without that field they are the calls of the last assistant
-message that has any, and the prompt ends there.
+`messages`; an empty list means that no call is right. Without that field the golden calls are those of the last
+assistant message that has any, and the prompt ends before it.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ _OTHER_ROLES = {
     **dict.fromkeys(("ai", "gpt", "model", "bot", "chatbot"), "assistant"),
     **dict.fromkeys(("ipython", "observation", "environment", "tool_response"), "tool"),
 }
-"""What others call these roles."""
+"""Other names for these roles."""
 INSTRUCTIONS = ("system", "developer")
 ANSWERS = ("tool", "function")
 OUTPUTS = ("output", "result", "results", "response", "observation", "text", "value", "data", "error")
-"""Fields in which a tool's message without `content` may carry its text; `error` says that the call failed."""
+"""Fields that may have the text of a tool's message without `content`; `error` means that the call failed."""
 BESIDE = (
     "tool_calls",
     "answer",
@@ -75,7 +75,7 @@ BESIDE = (
     "expected_output",
     "golden",
 )
-"""Fields in which a record whose messages are the prompt alone may hold the answer to it."""
+"""Fields that may contain the answer if a record's messages are only the prompt."""
 TEXT_PARTS = ("text", "input_text", "output_text")
 _KNOWN = ("role", "content", "tool_calls", "function_call", "tool_call_id", "name")
 
@@ -94,9 +94,9 @@ def _have_roles(messages: Any) -> TypeGuard[list[dict[str, Any]]]:
 
 
 def _field(record: dict[str, Any]) -> str:
-    """Return the field of a record's messages: `messages`, or ShareGPT's name where its messages have role and content.
+    """Return the field of a record's messages: `messages`, or ShareGPT's name if its messages have role and content.
 
-    The paper's files have such messages too, with tools in the text of the first.
+    The paper's files have such messages too, with tools in the text of the first one.
     """
     for name in ("conversations", "conversation"):
         messages: Any = record.get(name)
@@ -126,7 +126,7 @@ def parse_sample(record: Any, number: int, notes: Counter[str]) -> Iterator[Samp
         at = next((i for i in reversed(range(len(messages))) if _has_calls(messages[i])), None)
         if at is None:
             raise FieldError(
-                "tool_calls", "golden calls here or in an assistant message, or [] where no call is right", "neither"
+                "tool_calls", "golden calls here or in an assistant message, or [] if no call is right", "neither"
             )
         made = _calls(messages[at], f"messages[{at}]", notes)
         if messages[at + 1 :]:
@@ -190,7 +190,7 @@ def _messages(record: dict[str, Any]) -> list[Any]:
 
 
 def _tools(record: dict[str, Any], messages: list[Any], notes: Counter[str]) -> tuple[Tool, ...] | None:
-    """Return the tools of a record, or of its system message; None if neither says any."""
+    """Return the tools of a record, or of its system message; None if neither has any."""
     for key in ("tools", "functions"):
         if record.get(key) not in (None, ""):
             return offered_tools(record[key], key, notes)
@@ -248,7 +248,7 @@ def _text_or_empty(entry: dict[str, Any], key: str) -> str:
 
 
 def _id_or_empty(entry: dict[str, Any], key: str) -> str:
-    """Return an id as text: a table's column may have made it a number on one side of a pair only."""
+    """Return an id as text: a table's column may have turned it into a number on only one side of a pair."""
     value = entry.get(key)
     return str(value) if isinstance(value, int) else _text_or_empty(entry, key)
 
@@ -275,7 +275,7 @@ def _made(call: Any, where: str, notes: Counter[str]) -> Made:
 
 
 def _answer(entry: dict[str, Any], where: str, notes: Counter[str]) -> tuple[str, str]:
-    """Return a tool's text and the field that holds it; an object, a number or a list, but of text parts, as JSON."""
+    """Return a tool's text and its field; objects, numbers and lists other than of text parts become JSON."""
     field = "content"
     if entry.get(field) in (None, ""):
         field = next((key for key in OUTPUTS if key in entry and not _is_nothing(entry[key])), field)

@@ -1,4 +1,4 @@
-"""Which tool's answer belongs to which call: the order of messages, then ids, names and places."""
+"""Pair tools' answers with calls: by the order of messages, then by ids, names and positions."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from tltrain.errors import FieldError
 from tltrain.trajectory import Call, Tool
 
 PARALLEL = "multi_tool_use.parallel"
-"""The tool in which OpenAI's models wrap several calls, though nobody offers it."""
+"""The tool in which OpenAI's models wrap several calls although nobody offered it."""
 
 
 def unwrapped(entries: Iterable[Entry], tools: Mapping[str, Tool], notes: Counter[str]) -> Iterator[Entry]:
-    """Yield the entries with the calls that `multi_tool_use.parallel` wraps in its place.
+    """Yield the entries with each `multi_tool_use.parallel` replaced by the calls that it wraps.
 
-    Its calls have its id. One answer to it has to be a list with as many items as it has calls.
+    The calls get its id. A single answer to it has to be a list with one item per call.
 
     Raises:
-        FieldError: it is called with anything else than calls, or its answer does not say which call each part answers.
+        FieldError: its arguments are not calls, or its answer does not say which call each part answers.
     """
     wrapped: dict[str, int] = {}
     waiting: list[Entry] = []
@@ -42,7 +42,7 @@ def unwrapped(entries: Iterable[Entry], tools: Mapping[str, Tool], notes: Counte
 
 
 def calls_within(made: Made, tools: Mapping[str, Tool], where: str, notes: Counter[str]) -> tuple[Made, ...]:
-    """Return the calls that `multi_tool_use.parallel` wraps; any other call alone. Raises FieldError."""
+    """Return the calls that `multi_tool_use.parallel` wraps; for any other call, only that call. Raises FieldError."""
     if made.call.name in tools or made.call.name.removeprefix(PREFIX) != PARALLEL:
         return (made,)
     where = f"{where}, {PARALLEL}"
@@ -58,7 +58,7 @@ def calls_within(made: Made, tools: Mapping[str, Tool], where: str, notes: Count
 
 
 def _split_answers(answers: Sequence[Entry], wrapped: Mapping[str, int]) -> Iterator[Entry]:
-    """Yield the answers behind a message; the only one to several wrapped calls becomes an answer to each."""
+    """Yield the answers after a message; a single answer to several wrapped calls becomes one answer to each."""
     counts = Counter(answer.answers for answer in answers)
     for answer in answers:
         key = answer.answers or (next(iter(wrapped)) if len(answers) == 1 else "")
@@ -73,10 +73,10 @@ def _split_answers(answers: Sequence[Entry], wrapped: Mapping[str, int]) -> Iter
 
 
 def in_order(entries: Iterable[Entry]) -> list[Entry]:
-    """Return the entries with a call's answers right behind it.
+    """Return the entries with a call's answers directly after it.
 
-    A system message between them moves behind the answers. Messages whose calls follow each other without an answer
-    become one if an answer behind the last of them names a call of an earlier one, or if the format says so.
+    A system message between them moves after the answers. Consecutive messages with calls and no answer between them
+    become one if an answer after the last of them names a call of an earlier one, or if the format says so.
     """
     ordered: list[Entry] = []
     for entry in entries:
@@ -134,7 +134,7 @@ def match(
     """Pair answers with calls: by id, then by the tool's name, then by their order.
 
     Raises:
-        FieldError: there are more answers than calls, or fewer and their order alone would decide which call has none.
+        FieldError: there are more answers than calls, or fewer and only their order could tell which call has none.
     """
     matched: list[Entry | None] = [None] * len(calls)
     if len(answers) > len(calls):
@@ -142,7 +142,7 @@ def match(
         raise FieldError(late.where, f"at most {len(calls)} answers to {len(calls)} calls", shown(late.raw))
 
     def free(answer: Entry, by_id: bool) -> list[int]:
-        """Indices of the calls without an answer that have this answer's id, or its tool's name."""
+        """Return the indices of the unanswered calls that have this answer's id, or its tool's name."""
         key = answer.answers if by_id else offered_name(answer.name, tools)
         own = [call.id if by_id else call.call.name for call in calls]
         return [i for i, other in enumerate(own) if key and other == key and matched[i] is None]
@@ -151,7 +151,7 @@ def match(
     left = []
     for answer in answers:
         known = free(answer, by_id=True)
-        if len(known) > 1:  # one id for several calls: the name decides among them, then the order
+        if len(known) > 1:  # several calls have this id: the name decides among them, then the order
             named = [i for i in free(answer, by_id=False) if i in known]
             known = named or known
             notes["messages: an answer whose id several calls have, matched by name and order"] += 1
@@ -164,7 +164,7 @@ def match(
         known = free(answer, by_id=False)
         alike = sum(other.name == answer.name for other in left)
         if known and (len(known) == 1 or alike == len(known)):
-            matched[known[0]] = answer  # of several calls of one tool each has an answer: those are in order
+            matched[known[0]] = answer  # every call of this tool has an answer: they are in order
         else:
             by_order.append(answer)
     open_calls = [i for i, answer in enumerate(matched) if answer is None]

@@ -1,11 +1,10 @@
-"""Pairs of answers as DPO trains on them: the chosen one is learned, the rejected one is left out.
+"""Preference pairs as for DPO: the chosen answer is learned, the rejected one is left out.
 
     {"prompt": [{"role": "user", "content": "..."}], "chosen": [{"role": "assistant", ...}], "rejected": [...],
      "tools": [...]}
 
-The prompt may be a text, stand in `messages` or `conversations`, or begin both answers (TRL). When2Call calls the
-answers `chosen_response` and `rejected_response`. Messages are those of `tltrain.data.openai` or of
-`tltrain.data.sharegpt`.
+The prompt may be a text, be in `messages` or `conversations`, or begin both answers (TRL). When2Call names the answers
+`chosen_response` and `rejected_response`. Messages are those of `tltrain.data.openai` or of `tltrain.data.sharegpt`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Conversations and questions as chat-completions records, which `data=openai` and `benchmark=openai` read.
+"""Write conversations and questions as chat-completions records, which `data=openai` and `benchmark=openai` read.
 
-Tools keep their own names here, which an API might refuse: what is asked is to be what was trained.
+Tools keep their own names, although an API might refuse them: questions must match what was trained on.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def conversation(
 
 
 def tools(offered: Iterable[Tool]) -> list[dict[str, Any]]:
-    """Return tools as chat-completions describe them, by their own names."""
+    """Return tools as chat completions describe them, under their own names."""
     return [
         {
             "type": "function",

@@ -1,8 +1,8 @@
-"""Read files of records, and check the type of each field. What the fields mean is defined by each reader.
+"""Read files of records, and check the type of each field. Each reader defines what its fields mean.
 
-What a file of records may be is said in `containers` and `json_stream`. Records are streamed. A malformed record ends
-the run with a one-line error (`FILE, record N: FIELD: expected ..., found ...`); with `on_error="skip"` it is counted
-and listed in a `ReadReport`.
+`containers` and `json_stream` define which files can be read. Records are streamed. A malformed record ends the run
+with a one-line error (`FILE, record N: FIELD: expected ..., found ...`); with `on_error="skip"` it is counted and
+listed in a `ReadReport`.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from tltrain.trajectory import Tool
 T = TypeVar("T")
 Word = TypeVar("Word", bound=str)
 Parse = Callable[[Any, int, Counter[str]], Iterable[T]]
-"""`(record, number, notes)` -> the items of the record. Raises FieldError; counts in `notes` what it leaves out."""
+"""Maps `(record, number, notes)` to the record's items and counts in `notes` what it leaves out. Raises FieldError."""
 
 
 PLACES = 10
-"""Most records that a `ReadReport` names for a note."""
+"""Maximum number of records that a `ReadReport` names for a note."""
 
 
 @dataclass
@@ -47,8 +47,8 @@ class ReadReport:
         read: number of records read.
         skipped: the one-line error of each record that could not be read.
         notes: how often something was left out of a record or changed in it, by a line that describes it.
-        places: the first records of which a note was made, by the note.
-        remedy: what a user can do about a malformed record, for its error.
+        places: the first records with each note, by the note.
+        remedy: what a user can do about a malformed record, for its error message.
     """
 
     read: int = 0
@@ -58,7 +58,7 @@ class ReadReport:
     remedy: str = ""
 
     def note(self, notes: Counter[str], file: object, number: int) -> None:
-        """Count a record's notes, and keep the first places of each."""
+        """Count a record's notes, and keep the first records with each."""
         self.notes.update(notes)
         for note in notes:
             places = self.places.setdefault(note, [])
@@ -75,7 +75,7 @@ class ReadReport:
 def read_file(
     path: Any, parse: Parse[T], on_error: OnError | str = OnError.stop, report: ReadReport | None = None
 ) -> Iterator[T]:
-    """Yield the items that `parse` returns for each record, in order; of several files the records are numbered on.
+    """Yield the items that `parse` returns for each record, in order; records are numbered across several files.
 
     Args:
         path: a file, a folder of shards, or a list of files (`containers.files_of`).
@@ -106,7 +106,7 @@ def read_file(
 
 
 MOST_COUNTED = 10_000
-"""Most records after a malformed one that are read to say how many of them are malformed as well."""
+"""Maximum number of records that are read after a malformed one to count how many more are malformed."""
 
 
 @dataclass
@@ -133,14 +133,14 @@ class _Failures:
             self.others += 1
 
     def watch(self, items: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
-        """Yield the records, after the first malformed one only as many as are counted."""
+        """Yield the records; after the first malformed one, only as many as are counted."""
         try:
             for number, record in items:
                 if self.first is not None and number - self.first[0] > MOST_COUNTED:
                     return
                 self.last = number
                 yield number, record
-        except TltrainError:  # nothing behind this place can be read
+        except TltrainError:  # nothing after this position can be read
             if self.first is None:
                 raise
 
@@ -153,13 +153,13 @@ class _Failures:
         if (after := self.last - number) > 0:
             alike = f"{self.alike:,} of {after:,} fail alike"
             said = f"; of the records after it {alike}" + (f", {self.others:,} otherwise" if self.others else "")
-        hopeless = error.remedy or (said and self.alike == after)  # it is the file that is another than expected
+        hopeless = error.remedy or (said and self.alike == after)  # the whole file differs from what was expected
         remedy = f"; {self.report.remedy}" if self.report.remedy and not hopeless else ""
         raise RecordError(self.path, number, error, said + remedy)
 
 
 def _kind(error: FieldError) -> tuple[str, str]:
-    """What errors that are alike have in common: the field, whatever its numbers and names, and what is expected."""
+    """Return what similar errors share: the field without its numbers and names, and what was expected."""
     return re.sub(r"\[\d+\]|(?<=properties\.)[^.]+", "", error.field), error.expected
 
 
@@ -182,12 +182,12 @@ def records(
 ) -> Iterator[tuple[int, Any]]:
     """Yield the records of a file with their numbers from 1; blank lines are not counted.
 
-    The file is JSON lines, a JSON list, one object or several behind each other, an object that holds the list
+    The file is JSON lines, a JSON list, one object or several concatenated ones, an object that contains the list
     (`json_stream.WRAPPERS`), or a Parquet or Arrow table, and may be compressed (`containers`).
 
     Raises:
         TltrainError: the file does not exist, or is none of these.
-        RecordError: a record is not valid JSON. Outside of JSON lines it cannot be skipped, as its end is unknown.
+        RecordError: a record is not valid JSON. Outside JSON lines it cannot be skipped, as its end is unknown.
     """
     report = ReadReport() if report is None else report
 
@@ -312,7 +312,7 @@ def outcome(message: Mapping[str, Any]) -> tuple[bool | None, str | None]:
 
 
 def texts_of(text: str, count: int) -> list[str]:
-    """Return the items of a JSON list of `count` answers, each as text; else the text as the one answer."""
+    """Return the items of a JSON list of `count` answers, each as text; otherwise the text as a single answer."""
     try:
         value = parse_json(text, "")
     except FieldError:

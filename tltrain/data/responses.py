@@ -1,4 +1,4 @@
-"""Conversations as OpenAI's Responses API has them: a list of items.
+"""Conversations in the format of OpenAI's Responses API: a list of items.
 
     {"instructions": "...", "input": [
        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "..."}]},
@@ -7,8 +7,8 @@
        {"type": "function_call_output", "call_id": "1", "output": "..."}],
      "output": [...], "tools": [{"type": "function", "name": "...", "parameters": {...}}]}
 
-`input` may be the user's text; the items of `output` and of `items` follow those of `input`. Calls that follow each
-other are calls of one message.
+`input` may be the user's text; the items of `output` and of `items` follow those of `input`. Consecutive calls belong
+to one message.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
 
 A record is `{"id", "scenario", "conversations": [{"from", "value"}, ...]}`. The system message contains the tools as a
 JSON list, an assistant's message has three lines `Thought: ...`, `Action: name`, `Action Input: {json}`, and the last
-message is a list of such texts, each of them accepted. Ids repeat (up to twice in a file), so ours are made of the
-file and the record's position, from 1.
+message is a list of such texts, each of them accepted. Ids repeat (up to twice in a file), so ours consist of the file
+and the record's position, from 1.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def read_samples(
 
 
 def check_place(path: str | PathLike[str], turns: Iterable[str], levels: Iterable[str]) -> None:
-    """Raise a TltrainError where the file of a turn and level is not there."""
+    """Raise a TltrainError if the file of a turn and level does not exist."""
     levels = list(levels)
     for turn in turns:
         for level in levels:
@@ -194,7 +194,7 @@ def _read_level(
 
 
 def _third_turn_queries(path: str | PathLike[str], level: str) -> frozenset[str] | None:
-    """Return the queries of the level's third-turn file or of another level's (they are the same); None without any."""
+    """Return the queries of the level's third-turn file or of another's (they are the same); None if none exists."""
     folder = _turn_folder(path, "third")
     files = [folder / f"{name}.json" for name in (level, *NOISE_LEVELS)] if folder else []
     file = next((file for file in files if file.is_file()), None)
@@ -249,7 +249,7 @@ def _pair(message: Any, where: str) -> tuple[str, Any]:
 
 
 def _tools(text: str, notes: Counter[str]) -> tuple[Tool, ...]:
-    """Parse the tools in a system message. The text around them describes another format than ours and is dropped."""
+    """Parse the tools in a system message. The text around them describes a format other than ours and is dropped."""
     before, marker, after = text.partition(_BEFORE_TOOLS)
     if not marker:
         raise FieldError("conversations[0].value", "the words `following tools:` and a JSON list", before)

@@ -20,7 +20,7 @@ class RuleComparison:
 
     Attributes:
         answers: number of tools' answers judged.
-        only_paper, only_strict: answers that are errors under this rule alone. both: under both rules.
+        only_paper, only_strict: answers that are errors only under this rule. both: under both rules.
     """
 
     paper: Rule

@@ -1,4 +1,4 @@
-"""Rules that say which tool answers are errors, as configured: a table of patterns, or a function of a user's own."""
+"""The configured rules for which tool answers are errors: a table of patterns, or a user's own function."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tltrain.runtime import targets
 def named_rule(cfg: DictConfig, name: str) -> Rule:
     """Return the rule `paper` or `strict` as composed from `conf/mae/` and the command line.
 
-    A rule that names a function by `_target_` is asked `(answer, is_error)`, and returns the kind of error, or None.
+    A rule that names a function by `_target_` calls it with `(answer, is_error)` and gets the kind of error, or None.
 
     Raises:
         TltrainError: there is no such function, or a key of the rule is wrong.

@@ -1,16 +1,16 @@
-"""Tools on offer, in the ways that files write them.
+"""Read the tools on offer in every form that files use.
 
 A tool is `{"type": "function", "function": {...}}` or the inner object, and either may be JSON text; Gemini's
-`functionDeclarations` hold a list of them. Its parameters stand in `parameters`, `input_schema` (Anthropic),
+`functionDeclarations` is a list of tools. Its parameters are in `parameters`, `input_schema` (Anthropic),
 `inputSchema` (MCP), `parametersJsonSchema` or `arguments`, as
 
 - a JSON schema with `properties`;
-- a flat object, parameter -> schema (xLAM), where Python's words for types are replaced and a parameter with a default
-  or an `optional` type is optional;
-- a list of `{"name": ..., "type": ...}`, also apart as `required_parameters` and `optional_parameters` (ToolBench).
+- a flat object, parameter -> schema (xLAM): Python's type names are replaced, and a parameter with a default or an
+  `optional` type is optional;
+- a list of `{"name": ..., "type": ...}`, or two lists, `required_parameters` and `optional_parameters` (ToolBench).
 
 Local references (`$ref`) are replaced by what they name. Arrow writes null for each keyword that another tool of the
-file has: null counts as absent. Parameters that are none of these are an error, never a tool without parameters.
+file has, so null counts as absent. Parameters in any other form are an error, never a tool without parameters.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from tltrain.formats.stubs import not_rendered
 from tltrain.trajectory import Tool
 
 PARAMETERS = ("parameters", "input_schema", "inputSchema", "parametersJsonSchema", "arguments")
-"""Fields in which a tool's parameters may stand; the first that is not null counts."""
+"""Fields that may contain a tool's parameters; the first that is not null counts."""
 DECLARATIONS = ("functionDeclarations", "function_declarations")
 MAX_NODES = 20_000
-"""Most values of one tool's schema with its references replaced; each may name others many times over."""
+"""Maximum number of values in a tool's schema after references are replaced, as each may expand many times over."""
 
 _WITHOUT_CONTENT = {"type", "required", "description", "title", "additionalProperties", "strict", "$schema", "$defs"}
 _WITHOUT_CONTENT |= {"definitions", "$id", "$comment", "default", "examples"}
-"""Keywords of a schema which, without `properties`, describe no parameter."""
+"""Schema keywords that describe no parameter if there are no `properties`."""
 _COMBINED = ("anyOf", "oneOf", "allOf", "patternProperties", "$ref")
 _PYTHON_TYPES = {
     **dict.fromkeys(("str", "string"), "string"),
@@ -50,8 +50,8 @@ _OPTIONAL = re.compile(r",\s*optional\b.*|^optional\[(.*)\]$", re.IGNORECASE | r
 def offered_tools(value: Any, where: str, notes: Counter[str]) -> tuple[Tool, ...]:
     """Parse a list of tools or its JSON text. Raises FieldError.
 
-    The same tool twice is offered once. Two of one name with other parameters stay, and are counted: which of them a
-    call means cannot be told.
+    A tool that is listed twice is offered once. Two tools of the same name with different parameters are kept and
+    counted, as nobody can tell which of them a call means.
     """
     if isinstance(value, str):
         value = read_value(value, where, notes) if value.strip() else []
@@ -127,7 +127,7 @@ def _listed(entries: list[Any], where: str) -> tuple[dict[str, Any], list[str]]:
 
 
 def _schema(schema: dict[str, Any], where: str, notes: Counter[str]) -> dict[str, Any]:
-    """Return a schema with `properties` whose nulls are gone and whose references are replaced."""
+    """Return a schema with `properties`, without nulls and with its references replaced."""
     kept = _without_nulls(schema)
     if (dropped := len(_nulls(schema))) > 0:
         notes["tools: null keywords of schemas left out"] += dropped
@@ -153,7 +153,7 @@ def _schema(schema: dict[str, Any], where: str, notes: Counter[str]) -> dict[str
 
 
 def _required(schema: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return the list `required`; draft 3 writes it as true in each parameter."""
+    """Return the list `required`; JSON schema draft 3 writes `required: true` in each parameter instead."""
     if "required" in schema and not isinstance(schema["required"], bool):
         for i, name in enumerate(optional(schema, "required", [], where)):
             expect(name, str, f"{where}.required[{i}]")
@@ -184,7 +184,7 @@ def _is_flat(schema: Mapping[str, Any]) -> bool:
 
 
 def _flat(parameters: Mapping[str, Any], where: str) -> tuple[dict[str, Any], list[str]]:
-    """Return the properties and the required names of parameters that stand without `properties`."""
+    """Return the properties and the required names of parameters that are not under `properties`."""
     properties: dict[str, Any] = {}
     required = []
     for name, schema in parameters.items():
@@ -205,15 +205,15 @@ def _flat(parameters: Mapping[str, Any], where: str) -> tuple[dict[str, Any], li
 
 
 _LITERAL = ("enum", "examples", "const")
-"""Keywords whose values are data, in which null means null."""
+"""Keywords whose values are data, so null means null."""
 
 
 _UPPER = {word.upper(): word for word in ("string", "number", "integer", "boolean", "array", "object", "null")}
-"""Gemini's words for types."""
+"""Gemini's type names."""
 
 
 def _without_nulls(value: Any) -> Any:
-    """Return the schema without null keywords, and with JSON schema's words for types."""
+    """Return the schema without null keywords, and with JSON schema's type names."""
     if isinstance(value, list):
         return [_without_nulls(inner) for inner in value]
     if not isinstance(value, dict):
@@ -234,7 +234,7 @@ def _nulls(value: Any) -> list[str]:
 
 
 class _References:
-    """Replaces `$ref: "#/..."` by what it names in `root`; one that names itself again becomes `{}`, of any type."""
+    """Replaces `$ref: "#/..."` by what it names in `root`; a recursive one becomes `{}`, which admits any type."""
 
     def __init__(self, root: dict[str, Any], where: str) -> None:
         self.root, self.where, self.nodes = root, where, 0

@@ -1,4 +1,4 @@
-"""ShareGPT conversations, as LLaMA-Factory, axolotl, Hermes and APIGen-MT have them.
+"""ShareGPT conversations, as LLaMA-Factory, axolotl, Hermes and APIGen-MT use them.
 
     {"conversations": [
        {"from": "human", "value": "..."},
@@ -7,9 +7,9 @@
        {"from": "gpt", "value": "..."}],
      "tools": "[...]", "system": "..."}
 
-Calls may also stand in the text of `gpt` and tools in the text of `system` (Hermes, `tltrain.data.text_calls`). Several
-calls are a list, or messages that follow each other. Of one observation that is a list with as many items as there are
-calls, each call gets its own.
+Calls may also be in the text of `gpt` and tools in the text of `system` (Hermes, `tltrain.data.text_calls`). Several
+calls are a list, or consecutive messages. If an observation is a list with one item per call, each call gets its own
+item.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]
 
 
 def entries_of(record: dict[str, Any], key: str, notes: Counter[str]) -> list[Entry]:
-    """Parse the messages, and the system message that may stand beside them."""
+    """Parse the messages, and the system message if it is outside them."""
     found: list[Entry] = []
     system = optional(record, "system", "")
     if system:
@@ -95,7 +95,7 @@ def _after_call(entries: list[Entry]) -> bool:
 
 
 def _open_calls(entries: list[Entry]) -> int:
-    """Return how many calls stand right before this place."""
+    """Return how many calls directly precede this position."""
     count = 0
     for entry in reversed(entries):
         if not entry.calls:

@@ -1,8 +1,8 @@
 """Split logged conversations into those to train on and those to ask about.
 
-A random split of a log is easily unfair: one conversation may be logged several times as it grows, and two customers
-may send the same first message. Conversations that share a question (the same tools and the same messages before a
-call) therefore stay together, as do those with the same id and, if a field says so, those of one customer.
+A random split of a log easily leaks: one conversation may be logged several times as it grows, and two customers may
+send the same first message. Conversations that share a question (the same tools and the same messages before a call)
+therefore stay together, as do those with the same id and, if a field names the customer, those of one customer.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class LogSplit:
     """Conversations by side.
 
     Attributes:
-        train, held_out: the conversations, in their order. groups: of each held-out conversation the number of its
-            group; members of a group are not independent of one another.
+        train, held_out: the conversations, in their order. groups: the group number of each held-out conversation;
+            members of a group are not independent of one another.
     """
 
     train: list[Trajectory]
@@ -39,8 +39,8 @@ def split(
     """Hold out about `share` of the conversations, whole groups at a time, at least one and not all.
 
     Args:
-        customer: field of the records that says whose conversation it is; a dotted name reaches into objects.
-        time: field with the time of a conversation; the latest groups are held out. None: a draw by `seed`.
+        customer: field of the records that names the customer; a dotted name reaches into objects.
+        time: field with the time of a conversation; the latest groups are held out. None: drawn at random by `seed`.
 
     Raises:
         TltrainError: a conversation lacks the field, a time cannot be read, or all conversations are one group.
@@ -108,7 +108,7 @@ def _tool(tool: Tool) -> tuple[Any, ...]:
 
 
 def _said(message: Message) -> tuple[Any, ...]:
-    """Return what a model reads of a message, whatever the ids of its calls are."""
+    """Return what a model reads of a message, without the ids of its calls."""
     return message.role, message.text, [(made.call.name, dict(made.call.arguments)) for made in message.calls]
 
 
@@ -121,7 +121,7 @@ def _digest(text: str) -> str:
 
 
 def _value(item: Trajectory, field: str, key: str) -> Hashable:
-    """Return a field of a conversation's record. Raises TltrainError where it has none, or one of several values."""
+    """Return a field of a conversation's record. Raises TltrainError if it is missing or has several values."""
     value: Any = item.meta
     for name in field.split("."):
         value = value.get(name, ABSENT) if isinstance(value, Mapping) else ABSENT

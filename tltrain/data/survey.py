@@ -1,6 +1,6 @@
-"""What a data set holds: counts, and what a user should know of it before training, each with examples.
+"""Survey a data set: counts, and what a user should know about it before training, with examples.
 
-One pass over the trajectories, of which only digests, lengths and the examples are kept.
+It makes one pass over the trajectories and keeps only digests, lengths and the examples.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from tltrain.formats.tool_errors import Rule, error_kind
 from tltrain.trajectory import Action, Message, Trajectory, actions
 
 EXCERPT: Final = 300
-"""Most characters of a text that an example shows."""
+"""Maximum number of characters of a text in an example."""
 MOST_TOOLS: Final = 30
-"""Most tools that are listed, those with the most calls first."""
+"""Maximum number of tools listed, those with the most calls first."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One place where something was found: the trajectory or record, what stands there, and what that is."""
+    """One place where something was found: the trajectory or record, its text there, and a description."""
 
     where: str
     text: str = ""
@@ -38,11 +38,11 @@ class Example:
 
 @dataclass
 class Finding:
-    """Something that a user should know of the data.
+    """Something that a user should know about the data.
 
     Attributes:
         title: what was found. advice: what it means for training, or what to do.
-        count: how often. of: of how many. unit: of what, in the plural.
+        count: how often it was found. of: out of how many. unit: what is counted, in the plural.
     """
 
     title: str
@@ -66,7 +66,7 @@ KINDS: Final[Mapping[str, tuple[str, str, str]]] = {
     ),
     "strict_only": (
         "answers that are an error by stage.rule=strict only",
-        "The paper's rule, the default, looks for its words alone and would have these calls learned.",
+        "The paper's rule, the default, looks only for its own words, so these calls would be learned.",
         "answers",
     ),
     "paper_only": (
@@ -91,13 +91,13 @@ KINDS: Final[Mapping[str, tuple[str, str, str]]] = {
         "conversations",
     ),
     "same_conversation": (
-        "conversations that stand in the data before, word for word",
-        "Each counts as often as it stands there. Leave the copies out.",
+        "conversations that occur earlier in the data, word for word",
+        "Each copy counts in training. Leave the copies out.",
         "conversations",
     ),
     "same_question": (
-        "other conversations whose question, their first user message, stands in the data before",
-        "data.holdout keeps all of one question on the same side. A benchmark's questions must not be among them.",
+        "other conversations whose question, their first user message, occurs earlier in the data",
+        "data.holdout keeps conversations with one question together. A benchmark's questions must not be among them.",
         "conversations",
     ),
     "no_tools": ("conversations in which no tool is called", "Words are learned, with equal weights.", "conversations"),
@@ -107,11 +107,12 @@ KINDS: Final[Mapping[str, tuple[str, str, str]]] = {
 
 @dataclass
 class Survey:
-    """Counts a data set's trajectories as they pass (`add`) and says what it found (`metrics`).
+    """Counts a data set's trajectories as they pass (`add`) and reports the findings (`metrics`).
 
     Args:
-        paper, strict: MAE's rules. learn_replies: as `data.learn_replies`.
-        most: examples of a finding. count_tokens: number of tokens of a text; None without a tokenizer.
+        paper, strict: MAE's rules. learn_replies: the value of `data.learn_replies`.
+        most: maximum number of examples per finding. count_tokens: returns the number of tokens of a text; None if
+            there is no tokenizer.
     """
 
     paper: Rule
@@ -148,7 +149,7 @@ class Survey:
             self._add_action(item, action)
         for name, judge in self._judges.items():
             marked = next(judged_trajectories([item], judge, self.learned[name]))
-        if not any(action.learn for action in actions(marked.messages)):  # by the last judge, the strict rule's
+        if not any(action.learn for action in actions(marked.messages)):  # the last judge is the strict rule's
             self._found("nothing_learned", item.id, item.query)
         if not any(action.call is not None for action in done):
             self._found("no_tools", item.id, item.query)
@@ -181,7 +182,7 @@ class Survey:
             show("paper_only" if strict is None else "strict_only", note=f"{kind}: {shorten(answer.text, EXCERPT)}")
 
     def _compare(self, item: Trajectory) -> None:
-        """Look for the same conversation, and for the same question, among those before."""
+        """Look for the same conversation, and for the same question, among earlier ones."""
         tools = repr([(tool.name, tool.description, tool.parameters) for tool in item.tools])
         whole = hashlib.blake2b(tools.encode("utf-8", "surrogatepass"), digest_size=16)
         whole.update(repr([item.instructions, *map(_content, item.messages)]).encode("utf-8", "surrogatepass"))
@@ -245,7 +246,7 @@ class Survey:
         }
 
     def _all_findings(self, read: ReadReport) -> list[Finding]:
-        """Return what was found, with what the reader left out and changed."""
+        """Return all findings, including what the reader left out and changed."""
         of = {
             "records": read.read + len(read.skipped),
             "conversations": self.counts["conversations"],
@@ -277,7 +278,7 @@ class Survey:
 
 
 def alike(lines: Iterable[str]) -> list[tuple[str, int, str]]:
-    """Group the errors of records by what is wrong: `(what, how many, the first line)`, the most frequent first."""
+    """Group record errors by what is wrong: `(problem, count, first line)`, the most frequent first."""
     groups: dict[str, list[Any]] = {}
     for line in lines:
         what = re.sub(r"\[\d+\]", "[…]", _RECORD.sub("", line, count=1)).partition(", found ")[0]
@@ -289,7 +290,7 @@ _RECORD = re.compile(r"^.*?, record \d+: ")
 
 
 def distribution(sizes: Sequence[int]) -> dict[str, int]:
-    """Return the least, the median, the 90th percentile and the most of some sizes (nearest rank), and their sum."""
+    """Return the minimum, median, 90th percentile and maximum of some sizes (nearest rank), and their sum."""
     ordered = sorted(sizes)
     ranks = {"least": 0, "median": (len(ordered) - 1) // 2, "p90": -(-len(ordered) * 9 // 10) - 1, "most": -1}
     return {name: ordered[rank] for name, rank in ranks.items()} | {"sum": sum(ordered)}
@@ -300,7 +301,7 @@ def _words(kind: str) -> str:
 
 
 def _content(message: Message) -> tuple[Any, ...]:
-    """What a message says; ids of calls and marks of what is learned do not count."""
+    """Return a message's content without call ids and `learn` marks."""
     return (
         message.role,
         message.text,

@@ -1,4 +1,4 @@
-"""Calls, thoughts and tools' answers that stand in a message's text, as Hermes, Qwen and others write them.
+"""Read calls, thoughts and tools' answers in a message's text, as Hermes, Qwen and others write them.
 
     <think>I look it up.</think>
     <tool_call>
@@ -27,7 +27,7 @@ _CALL = re.compile(r"<(tool_call|function_call)>(.*?)(?:</\1>|\Z)", re.DOTALL)
 _MARKED = re.compile(
     r"(?:\[TOOL_CALLS\]|<\|python_tag\|>)\s*([\[{].*[\]}])\s*(?:</s>|<\|e(?:om|ot)_id\|>)?\s*\Z", re.DOTALL
 )
-"""Mistral's and Llama's mark, and the JSON behind it up to the end."""
+"""Mistral's and Llama's mark, and the JSON after it up to the end."""
 _RESPONSE = re.compile(r"<(tool_response|function_response)>(.*?)(?:</\1>|\Z)", re.DOTALL)
 _FUNCTION = re.compile(r"\s*<function=([^>\n]+)>(.*?)</function>\s*", re.DOTALL)
 _PARAMETER = re.compile(r"<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>", re.DOTALL)
@@ -38,7 +38,7 @@ LOOKS_LIKE_CALL = re.compile(
     r"<(?:tool_call|function_?call)>|\[TOOL_CALLS\]|<\|python_tag\|>|<\|tool_call"
     r'|\A\s*(?:```\w*\s*)?\[?\s*\{\s*"name"\s*:\s*"[^"\n]+"\s*,\s*"(?:arguments|parameters)"\s*:\s*[{"]'
 )
-"""Marks of calls, and JSON at the beginning of a text that names a tool and its arguments."""
+"""Marks of calls, and JSON that begins a text and names a tool and its arguments."""
 
 
 _TOOLS = re.compile(r"<tools>(.*?)</tools>", re.DOTALL)
@@ -47,12 +47,12 @@ _HERMES = "function calling AI model"
 
 
 def split_tools(text: str, where: str, notes: Counter[str]) -> tuple[str, list[Any] | None]:
-    """Return a system message without the tools in its text, and those between `<tools>` tags; None if it has none.
+    """Return a system message without the tools in its text, and the tools from its `<tools>` tags; None without tags.
 
-    What Hermes and Qwen say around them, how to write a call, is left out as well: the model's format says it.
+    The text around them in Hermes and Qwen, on how to write a call, is left out too: the model's format has its own.
 
     Raises:
-        FieldError: what stands between the tags cannot be read.
+        FieldError: the text between the tags cannot be read.
     """
     found = _TOOLS.search(text)
     if found is None:
@@ -71,7 +71,7 @@ def split_tools(text: str, where: str, notes: Counter[str]) -> tuple[str, list[A
 
 
 class Response(NamedTuple):
-    """A tool's answer: its text, and the id and name of the call that it answers, if it says them."""
+    """A tool's answer: its text, and the id and name of the call that it answers, if stated."""
 
     text: str
     call_id: str = ""
@@ -81,8 +81,9 @@ class Response(NamedTuple):
 def split_thought(text: str, notes: Counter[str]) -> tuple[str, str]:
     """Return the thought at the beginning of a message's text and what follows.
 
-    A thought without an end reaches to the first call in the text, or to the text's end: an answer that was cut in its
-    thought says nothing. A thought without a beginning, which the prompt's template wrote, ends at the first mark.
+    A thought without an end extends to the first call in the text, or to the text's end: an answer that was cut inside
+    its thought says nothing else. A thought whose opening mark was written by the prompt's template ends at the first
+    closing mark.
     """
     end = thought_end(text)
     if end is None:
@@ -99,7 +100,7 @@ def split_thought(text: str, notes: Counter[str]) -> tuple[str, str]:
 
 
 def split_calls(text: str, where: str, notes: Counter[str]) -> tuple[str, list[Call]]:
-    """Return the words of a message and the calls in its text; text that cannot be read as calls stays whole."""
+    """Return the words of a message and the calls in its text; text that cannot be read as calls stays unchanged."""
     calls: list[Call] = []
     try:
         if marked := _MARKED.search(text):
@@ -126,14 +127,14 @@ def _calls(body: str, where: str, notes: Counter[str]) -> list[Call]:
 
 
 def _loose(body: str, where: str, notes: Counter[str]) -> Any:
-    """A call written as a Python dict, as the Hermes data sets do."""
+    """Parse a call written as a Python dict, as in the Hermes data sets."""
     from tltrain.data.arguments import read_arguments
 
     return read_arguments(body, where, notes)
 
 
 def _value(text: str) -> Any:
-    """A parameter's value: JSON where it is an object, a list, a number or a constant, else the text."""
+    """Return a parameter's value: from JSON if it is an object, a list, a number or a constant, otherwise the text."""
     if re.fullmatch(r"\s*(?:[\[{].*[\]}]|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null)\s*", text, re.DOTALL):
         try:
             return parse_json(text, "")
@@ -143,14 +144,14 @@ def _value(text: str) -> Any:
 
 
 def responses(text: str) -> list[Response]:
-    """Return the answers in a message that holds nothing but answers; an empty list for any other text."""
+    """Return the answers in a message that consists only of answers; an empty list for any other text."""
     if not text.lstrip().startswith(("<tool_response>", "<function_response>")) or _RESPONSE.sub("", text).strip():
         return []
     return [_response(found[2].strip()) for found in _RESPONSE.finditer(text)]
 
 
 def _response(text: str) -> Response:
-    """An answer; `{"name": ..., "content": ...}` names its call."""
+    """Parse an answer; `{"name": ..., "content": ...}` names its call."""
     try:
         value = parse_json(text, "")
     except FieldError:

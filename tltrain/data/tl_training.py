@@ -33,7 +33,7 @@ from tltrain.trajectory import Call, Message, Role, Trajectory, sequential
 
 ROLES: Mapping[str, Role] = {"user": "user", "assistant": "assistant", "function": "tool"}
 OTHERWISE = "leave stage.write out for tltrain's own file, which has everything, or write another trainer's"
-"""The remedy where the raw format has no place for something."""
+"""The remedy if the raw format has no place for something."""
 
 
 def parse(record: Any, number: int, notes: Counter[str]) -> Iterator[Trajectory]:
@@ -76,7 +76,7 @@ def _call(content: str, where: str, notes: Counter[str]) -> Call:
 
 
 def raw_record(trajectory: Trajectory) -> dict[str, Any]:
-    """Return the trajectory in the raw format, which holds neither `learn` nor thoughts.
+    """Return the trajectory in the raw format, which has neither `learn` nor thoughts.
 
     Several calls of one message are written one after another, each with its answer.
 

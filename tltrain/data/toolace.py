@@ -86,7 +86,7 @@ def python_calls(text: str) -> list[Call] | None:
 
 
 def _answers(entries: list[Entry]) -> Iterator[Entry]:
-    """Yield the entries with each tool's message as the answers that it holds, which name their tools."""
+    """Yield the entries with each tool's message split into its answers, which name their tools."""
     for entry in entries:
         answers = _named(entry.text) if entry.role == "tool" else None
         if answers is None:

@@ -14,8 +14,8 @@ A record is one API. `Function_Description` has a text for each of its tools; `G
 
 The first line may be missing. The entry `components` describes answers and is not a tool.
 
-Traps: in `eval_real.json` the golden tool of 6 instructions of AviationAPI is not among those documented. A tool that
-is not offered cannot be called, so at most 108 of 114 can be right (`meta["golden_on_offer"]` marks them). 34 golden
+Pitfalls: in `eval_real.json` the golden tool of 6 instructions of AviationAPI is not documented. A tool that is not
+offered cannot be called, so at most 108 of 114 can be right (`meta["golden_on_offer"]` marks them). 34 golden
 calls contain an API key that is nowhere in the prompt, so a model can hardly get more than 74 right. In
 `eval_simulated.json` some golden calls ask the user with `getDetails(Question=...)`, a tool that ToolAlpaca's agents
 have in addition to the documented ones: it is offered there, and the wording of the question is not compared.
@@ -141,7 +141,7 @@ def _tool(name: str, text: str, notes: Counter[str]) -> Tool:
         specification = expect(specification, str, f"Function_Description.{name}, Parameters.{parameter}")
         matched = _SPECIFICATION.fullmatch(specification)
         needed, kind, description = matched.groups() if matched else (None, None, specification)
-        if kind not in _TYPES:  # no type is stated: the word in its place is the description's first
+        if kind not in _TYPES:  # no type is stated: the word in its place is the first of the description
             kind, description = None, specification.removeprefix(needed or "")
         properties[parameter] = {**({"type": _TYPES[kind]} if kind else {}), "description": description.strip()}
         if needed:

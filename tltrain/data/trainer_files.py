@@ -1,18 +1,18 @@
-"""Files for other trainers (`stage.write=trl`, ...): MAE's verdict in the field that each of them reads.
+"""Write files for other trainers (`stage.write=trl`, ...), with MAE's verdict in the field that each of them reads.
 
-A message is what these trainers learn or leave out: none can learn one call of a message and not the next. So a message
-with a call that is not learned is not learned as a whole (`tltrain.mae.whole_messages`, done before this module).
+These trainers learn whole messages: none can learn one call of a message and skip the next. So a message with a call
+that is not learned is left out as a whole (`tltrain.mae.whole_messages`, applied before this module).
 
-    trl             one sample a learned message: `prompt` and `completion`, since `SFTTrainer` has no other way to
+    trl             one sample per learned message: `prompt` and `completion`, since `SFTTrainer` has no other way to
                     leave an assistant message out (`assistant_only_loss` learns all of them)
     ms_swift        `loss` of a message
     axolotl         `train` of a message, by `message_field_training: train`
-    llama_factory   one sample a learned message, the last, for `mask_history: true`; ShareGPT's names
+    llama_factory   one sample per learned message, which is its last, for `mask_history: true`; ShareGPT's names
     verl            `loss_mask` of a message, which the data set class beside the file applies
     openai          `weight` of a message, 0 or 1
 
-Each was read with that package's own reader (`tests/trainer_files`); `docs/stages/mae.md` says which version. Tools are
-JSON text wherever the reader takes it, and so are arguments: as objects, Arrow may fill them up with nulls.
+Each was read with that package's own reader (`tests/trainer_files`); `docs/stages/mae.md` lists the versions. Tools and
+arguments are JSON text wherever the reader accepts it, as Arrow may fill objects with nulls.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ Said = dict[str, Any]
 
 @dataclass
 class Written:
-    """What became of the trajectories, for `metrics.json`.
+    """Counts of the trajectories written and left out, for `metrics.json`.
 
     Attributes:
         samples: records written.
-        messages_learned, messages_not_learned: messages of the assistant, by what the trainer does with them. A message
-            in the history of several samples counts once.
-        nothing_learned: trajectories left out, as none of their messages is learned.
-        messages_cut: messages left out behind the last learned one, which no learned message could read.
-        left_out: messages that are not learned because the format cannot hold them, by the reason.
+        messages_learned, messages_not_learned: assistant messages, by what the trainer does with them. A message in the
+            history of several samples counts once.
+        nothing_learned: trajectories left out because none of their messages is learned.
+        messages_cut: messages left out after the last learned one, which no learned message can see.
+        left_out: messages that are not learned because the format cannot represent them, by the reason.
     """
 
     samples: int = 0
@@ -53,7 +53,7 @@ class Written:
     left_out: dict[str, int] = field(default_factory=dict)
 
     def leave_out(self, why: str) -> None:
-        """Count a message as not learned that the format cannot hold."""
+        """Count as not learned a message that the format cannot represent."""
         self.messages_learned -= 1
         self.left_out[why] = self.left_out.get(why, 0) + 1
 
@@ -68,7 +68,7 @@ class Conversation:
 
     @property
     def turns(self) -> Iterator[int]:
-        """The positions of the learned messages."""
+        """Return the positions of the learned messages."""
         return (at for at, learned in enumerate(self.learned) if learned)
 
 
@@ -80,8 +80,8 @@ class TrainerFile:
     """A trainer's file.
 
     Attributes:
-        file: its name. records: the samples of a conversation.
-        settings: what the trainer has to be told, in one line.
+        file: its name. records: returns the samples of a conversation.
+        settings: the trainer's required settings, in one line.
         beside: further files, name -> text.
     """
 
@@ -114,7 +114,7 @@ class TrainerFile:
 
 
 def conversation(item: Trajectory, written: Written) -> Conversation | None:
-    """Return the trajectory as a trainer's messages; None, and counted, if nothing of it is learned."""
+    """Return the trajectory as a trainer's messages; None if none of them is learned, which is counted."""
     messages, owners = messages_of(item.messages, item.instructions, item.tools)
     learned = [owner is not None and _is_learned(item.messages[owner]) for owner in owners]
     end = max((at for at, each in enumerate(learned) if each), default=-1) + 1
@@ -149,7 +149,7 @@ def _arguments_as_text(message: Said) -> Said:
 
 
 def _trl(found: Conversation, written: Written) -> Iterator[dict[str, Any]]:
-    """TRL hands `arguments` to the chat template as they are, which wants objects; `datasets` 5 keeps them so."""
+    """TRL passes `arguments` unchanged to the chat template, which needs objects; `datasets` 5 keeps them so."""
     for at in found.turns:
         prompt, completion = list(found.messages[:at]), [found.messages[at]]
         if not prompt:
@@ -159,11 +159,11 @@ def _trl(found: Conversation, written: Written) -> Iterator[dict[str, Any]]:
 
 
 THOUGHT: Final = "<think>\n{}\n</think>\n\n"
-"""How trainers that know no field for a thought find it in the text."""
+"""How trainers without a field for thoughts find a thought in the text."""
 
 
 def _ms_swift(found: Conversation, written: Written) -> Iterator[dict[str, Any]]:
-    """Calls are messages `tool_call` of their own; consecutive ones are one message of the assistant again."""
+    """Each call is a separate `tool_call` message; the trainer merges consecutive ones into one assistant message."""
     messages: list[Said] = []
     for message, learned in zip(found.messages, found.learned, strict=True):
         if message["role"] == "tool":
@@ -193,9 +193,9 @@ def _axolotl(found: Conversation, written: Written) -> Iterator[dict[str, Any]]:
 
 
 def _llama_factory(found: Conversation, written: Written) -> Iterator[dict[str, Any]]:
-    """Samples of ShareGPT's names, in which the user's and the assistant's side alternate strictly.
+    """Samples in ShareGPT's names, in which the user's and the assistant's side alternate strictly.
 
-    Answers to the calls of one message are joined as LLaMA-Factory's own converter of OpenAI's names joins them.
+    Answers to the calls of one message are joined as in LLaMA-Factory's own converter from OpenAI's names.
     """
     system = next((message["content"] for message in found.messages if message["role"] == "system"), "")
     for at in found.turns:
@@ -216,7 +216,7 @@ def _llama_factory(found: Conversation, written: Written) -> Iterator[dict[str, 
 
 
 BETWEEN: Final = {"human": "\n\n", "observation": "\n</tool_response>\n<tool_response>\n"}
-"""What stands between messages that follow each other; only of the user's side can there be several."""
+"""The text between consecutive messages of one side; only the user's side can have several."""
 
 
 def _sharegpt(message: Said) -> dict[str, str]:
@@ -241,7 +241,7 @@ def _verl(found: Conversation, written: Written) -> Iterator[dict[str, Any]]:
 
 
 def _openai(found: Conversation, written: Written) -> Iterator[dict[str, Any]]:
-    """The API has no field for a thought and wants an answer to every call: one that is missing is empty."""
+    """The API has no field for thoughts and requires an answer to every call: a missing one is written as empty."""
     messages: list[Said] = []
     open_calls: list[str] = []
     for message, learned in zip(found.messages, found.learned, strict=True):
@@ -262,7 +262,7 @@ def _openai(found: Conversation, written: Written) -> Iterator[dict[str, Any]]:
 
 
 def _write_parquet(path: Path, records: Iterable[dict[str, Any]], group: int = 1000) -> None:
-    """Write verl's records in groups of so many, completely or not at all."""
+    """Write verl's records in row groups, completely or not at all."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -338,4 +338,4 @@ TRAINERS: Final[Mapping[str, TrainerFile]] = {
         "train.jsonl", _openai, "upload with purpose fine-tune; messages of weight 0 are not learned"
     ),
 }
-"""By the word of `stage.write`."""
+"""Trainer files by the value of `stage.write`."""

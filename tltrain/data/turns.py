@@ -1,4 +1,4 @@
-r"""The released per-turn file (`mae_data.json`, TL-Training): one record for each turn to learn, all of it text.
+r"""The released per-turn file (`mae_data.json`, TL-Training): one record for each turn to learn, all in text.
 
     {"id": "Turn 2: abc", "conversations": [
       {"role": "system", "content": "Function:\ndef search(query: string):\n ..."},

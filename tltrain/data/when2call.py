@@ -4,11 +4,11 @@
      "answers": {"tool_call": "{\\"name\\": ..., \\"arguments\\": {...}}", "direct": "...", ...},
      "tools": ["{\\"name\\": ..., \\"description\\": ..., \\"parameters\\": {...}}", ...]}
 
-Where the right answer is `tool_call`, that call is golden; to all others no call is right, whichever words are. The
-choice between their words is not scored. `meta["scenario"]` is the right answer. Types are BFCL's and renamed as there.
+If the right answer is `tool_call`, that call is golden; for all others no call is right, and which of them the words
+choose is not scored. `meta["scenario"]` is the right answer. Types are BFCL's and are renamed as there.
 
-Its training sets are conversations: `data=openai` reads them, and a final answer in words is learned as one without a
-call.
+Its training sets are conversations: `data=openai` reads them, and a final answer in words is learned as a message
+without a call.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     {"query": "...", "tools": "[{\\"name\\": ..., \\"parameters\\": {\\"city\\": {\\"type\\": \\"str\\", ...}}}]",
      "answers": "[{\\"name\\": ..., \\"arguments\\": {...}}]"}
 
-All answers are calls of one message. A question without answers, to which no call is right, has no turn to learn.
+All answers are calls of one message. A question without answers, for which no call is right, has no turn to learn.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Environments: tools that really run, for conversations of many calls.
 
-An `Environment` is the world of one conversation. The loop in `loop.py` asks whoever answers (a model, an endpoint)
-for the next call, reads it, and hands it over; no text of a model gets further than that.
+An `Environment` is the world of one conversation. The loop in `loop.py` asks the source (a model, an endpoint) for the
+next call, reads it, and passes it on; a model's text gets no further than that.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from tltrain.trajectory import Call, Task, Turn
 
 
 class Environment(Protocol):
-    """The world of one conversation; made anew for each."""
+    """The world of one conversation; each conversation gets a new one."""
 
     def reset(self, task: Task) -> Turn:
-        """Begin: the world as the task wants it, and the user's first words."""
+        """Set up the world as the task requires, and return the user's first words."""
         ...
 
     def call(self, call: Call) -> str:
         """Run one of the tools on offer and return its answer.
 
-        Whatever is wrong with the call, or happens inside the tool, is told in the answer: nothing is raised.
+        Never raises: a wrong call and a failure inside the tool are reported in the answer.
         """
         ...
 
     def follow_up(self, answer: str | None) -> Turn | None:
-        """What the user says after an answer (the words given to `finish`; None: no call was made); None at the end."""
+        """Return the reply to an answer (the text given to `finish`; None: no call was made); None at the end."""
         ...
 
     def outcome(self) -> Mapping[str, Any]:
-        """`success` (True, False, or None where nobody can tell) and whatever else the checker of the task says."""
+        """Return `success` (True, False, or None if nobody can tell) and the other findings of the task's checker."""
         ...
 
     def close(self) -> None:
-        """Let go of processes and files."""
+        """Release processes and files."""
         ...

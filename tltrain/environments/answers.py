@@ -1,8 +1,8 @@
-"""An answer of a model within a conversation: what enters the history, and which calls are to be run.
+"""Read a model's answer within a conversation: what enters the history, and which calls are to be run.
 
-In the TL format an answer is text, and one call is read from it (the first, where it makes several: what follows was
-said without having seen the tool's answer). In a native format it is an `Answer`, whose calls are run in their order;
-its words and its thought stay in the history, from which the chat template takes what it keeps.
+In the TL format an answer is text, and one call is read from it (the first of several: the rest was written without
+seeing the tool's answer). In a native format it is an `Answer` whose calls are run in order; its words and its thought
+stay in the history, and the chat template decides what it keeps of them.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from tltrain.trajectory import Call, Message, Tool, ToolCall
 
 @dataclass(frozen=True, slots=True)
 class ReadCall:
-    """One call of an answer, or what the answer has in its place.
+    """One call of an answer, or what the answer has instead of a call.
 
     Attributes:
-        judged: the call by the documentation alone. text: what the model said.
-        id: the call's, which its tool's message repeats; empty in the TL format and where no call could be read.
-        unread: what the tools' side answers where no call could be read.
+        judged: the call, judged only by the documentation. text: what the model said.
+        id: the call's id, which the tool's message repeats; empty in the TL format and if no call could be read.
+        unread: the error that the tools' side answers if no call could be read.
     """
 
     judged: Grade
@@ -37,12 +37,12 @@ class ReadCall:
 
 @dataclass(frozen=True, slots=True)
 class ReadAnswer:
-    """An answer as the loop goes on with it.
+    """An answer in the form in which the loop uses it.
 
     Attributes:
         message: what enters the history. calls: at least one.
-        words: the answer as words to the user, where no call can be read from it and it is not empty; else None.
-        names: the tools on offer by the names that the model was given.
+        words: the answer as words to the user, if no call can be read from it and it is not empty; else None.
+        names: the tools on offer, by the names that the model was given.
     """
 
     message: Message
@@ -52,11 +52,11 @@ class ReadAnswer:
 
 
 def read_text(text: str, tools: Sequence[Tool], ignore_words: bool, most: int) -> ReadAnswer:
-    """Read an answer of the TL format.
+    """Read an answer in the TL format.
 
     Args:
-        ignore_words: read the call behind a thought, a sentence or a code fence.
-        most: most characters of words that enter the history.
+        ignore_words: read the call after a thought, a sentence or a code fence.
+        most: maximum number of characters of words that enter the history.
     """
     names = tuple(tool.name for tool in tools)
     judged = grade(first_call(without_words(text, names) if ignore_words else text, tools), None, tools)
@@ -68,7 +68,7 @@ def read_text(text: str, tools: Sequence[Tool], ignore_words: bool, most: int) -
 
 
 def read_native(answer: Answer, tools: Sequence[Tool], number: int) -> ReadAnswer:
-    """Read an answer of a native format. What could not be read as a call enters the history as words.
+    """Read an answer in a native format. Text that cannot be read as a call enters the history as words.
 
     Args:
         number: the position of the answer in the conversation's messages, from which the ids of its calls are made.
@@ -96,13 +96,13 @@ def read_native(answer: Answer, tools: Sequence[Tool], number: int) -> ReadAnswe
 
 
 def _judged(attempt: Attempt, tools: Sequence[Tool]) -> Grade:
-    """The grade of a call that the text of the TL format can hold, so that it is the same in either format."""
+    """Grade a call through its text in the TL format, so that the grade is the same in either format."""
     text = _text(attempt)
     return grade(text if attempt.call is None or text.startswith(UNREADABLE) else attempt.call, None, tools)
 
 
 def _text(attempt: Attempt) -> str:
-    """A call as text of the TL format, or the reason why it is none."""
+    """Return a call as text in the TL format, or the reason why it cannot be written."""
     return as_text(Answer(attempts=(attempt,)))
 
 
@@ -111,12 +111,12 @@ def _unread(judged: Grade, text: str) -> ReadCall:
 
 
 def no_such_tool(reason: str, names: Sequence[str]) -> str:
-    """What the tools' side says to a call of a tool that is not on offer."""
+    """Return what the tools' side answers to a call of a tool that is not on offer."""
     return f"Error: {reason}. The tools are: {', '.join(names)}."
 
 
 def final_answer(call: Call, tools: Sequence[Tool]) -> str:
-    """What a call of `finish` says to the user: its last argument in the order of the documentation, else its last."""
+    """Return the text of a `finish` call: its last argument in documented order, or else its last argument."""
     documented = next((list(tool.properties) for tool in tools if tool.name == call.name), [])
     given = [name for name in documented if name in call.arguments] or list(call.arguments)
     said = call.arguments[given[-1]] if given else None
@@ -124,7 +124,7 @@ def final_answer(call: Call, tools: Sequence[Tool]) -> str:
 
 
 def cut(text: str, limit: int) -> str:
-    """`text` up to `limit` characters; where there is more, a line says so."""
+    """Return `text` up to `limit` characters; a line says if it was cut."""
     if len(text) <= limit:
         return text
     return f"{text[:limit]}\n[cut: the first {limit:,} of {len(text):,} characters]"
@@ -134,5 +134,5 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def plain(text: str) -> str:
-    """`text` with what UTF-8 cannot write (lone surrogates) replaced, so that it can be tokenized and saved."""
+    """Replace lone surrogates, which UTF-8 cannot encode, so that the text can be tokenized and saved."""
     return _SURROGATE.sub("\ufffd", text)

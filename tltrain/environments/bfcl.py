@@ -3,18 +3,18 @@
     data/BFCL_v4_{category}.json                  {"id", "question": [[message], ...], "involved_classes": [class, ...],
                                                    "initial_config": {class: state}, "missed_function": {turn: [name]}}
     data/possible_answer/BFCL_v4_{category}.json  {"id", "ground_truth": [["name(parameter=literal)", ...], ...]}
-    data/multi_turn_func_doc/{module}.json        the documentation of a class's methods, a line each
+    data/multi_turn_func_doc/{module}.json        the documentation of a class's methods, one per line
 
-A user says something, the model calls tools, and `finish`, which we add, ends the turn; then the user goes on. In
-`multi_turn_miss_func` some tools are offered only in the turn in which the user says so, in `multi_turn_miss_param` a
-detail comes only when the user is asked again; until then nothing right can be called, and BFCL does not check the
-turn. `multi_turn_long_context` has the base set's questions over far longer answers.
+A user says something, the model calls tools, and `finish`, which we add, ends the turn; then the user continues. In
+`multi_turn_miss_func` some tools are offered only from the turn in which the user says so; in `multi_turn_miss_param` a
+detail comes only when the user is asked again. Until then no call is right, and BFCL does not check the turn.
+`multi_turn_long_context` has the base set's questions with far longer answers.
 
-The simulators run in another process (`bfcl_worker`), called by name with literals: nothing is evaluated, here or
-there, whereas BFCL evaluates the text of a call. Success is what BFCL's checker says of states and answers.
+The simulators run in another process (`bfcl_worker`) and are called by name with literals: neither side evaluates text,
+whereas BFCL evaluates the text of a call. BFCL's checker decides success by states and answers.
 
-One task of the 800 cannot be solved: multi_turn_miss_func_49 needs `tail` two turns before it is offered. BFCL, which
-runs also what is not offered, takes its golden calls for right.
+One task of the 800 cannot be solved: multi_turn_miss_func_49 needs `tail` two turns before it is offered. BFCL also
+runs tools that are not offered, so it accepts the task's golden calls.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 EXPECTED_COUNTS = dict.fromkeys(
     ("multi_turn_base", "multi_turn_miss_func", "multi_turn_miss_param", "multi_turn_long_context"), 200
 )
-"""The multi-turn sets and how many tasks they have."""
+"""The multi-turn sets and their numbers of tasks."""
 
 SCENARIOS = {
     "GorillaFileSystem": "file system",
@@ -55,8 +55,8 @@ SCENARIOS = {
     "TicketAPI": "tickets",
     "MathAPI": "maths",
 }
-"""Classes -> what a task is about: the first one here that it involves. The package's tasks all have one of the first
-four."""
+"""Class -> the topic of a task: the first class listed here that it involves. All tasks of the package have one of the
+first four."""
 
 FINISH = Tool(
     "finish",
@@ -74,13 +74,13 @@ FINISH = Tool(
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One task as the files say it.
+    """One task as given in the files.
 
     Attributes:
         tools: documented methods of all classes, in the package's order.
-        held_out: tool -> the turn, from 0, from which on it is offered.
-        turns: what the user says in each.
-        golden: the calls of each turn; none where the user has to be asked, or told that it cannot be done.
+        held_out: tool -> the first turn, from 0, in which it is offered.
+        turns: what the user says in each turn.
+        golden: the calls of each turn; none if the user has to be asked, or told that it cannot be done.
     """
 
     id: str
@@ -94,12 +94,12 @@ class Entry:
 
     @property
     def scenario(self) -> Mapping[str, Any]:
-        """What the simulators begin with."""
+        """Return the simulators' initial state."""
         long_context = "long_context" in self.category
         return {"classes": self.classes, "config": self.config, "long_context": long_context}
 
     def offer(self, turn: int) -> tuple[Tool, ...]:
-        """The tools on offer in a turn: those held out until then come after the others, `finish` at the end."""
+        """Return the tools on offer in a turn: those held out until then come after the others, `finish` last."""
         always = [tool for tool in self.tools if tool.name not in self.held_out]
         late = [tool for tool in self.tools if self.held_out.get(tool.name, turn + 1) <= turn]
         return (*always, *late, FINISH)
@@ -109,14 +109,14 @@ class Entry:
 
 
 def tasks(benchmark: BfclConversations, seed: int = 0) -> list[Task]:
-    """The tasks of `benchmark.categories`.
+    """Return the tasks of `benchmark.categories`.
 
-    `meta`: `category`, `classes`, and `scenario`, by which results are split: what a task is about or, where several
-    categories are asked for, its category. `seed` changes nothing: each scenario has its own.
+    `meta` has `category`, `classes`, and `scenario`, by which results are split: the task's topic or, if there are
+    several categories, its category. `seed` has no effect: each scenario has its own.
 
     Raises:
-        TltrainError: a category is none of the multi-turn sets, the package is not there, its files are not as said, or
-            its simulators do not start (told here, before the first conversation).
+        TltrainError: a category is not a multi-turn set, the package is not installed, its files differ from the
+            layout above, or its simulators do not start (reported here, before the first conversation).
     """
     sets = _sets(benchmark)
     _simulators(package(benchmark.path).parent)
@@ -130,7 +130,7 @@ def tasks(benchmark: BfclConversations, seed: int = 0) -> list[Task]:
 
 
 def make(benchmark: BfclConversations) -> Callable[[], Environment]:
-    """What makes the environment of each conversation; all share the process in which the simulators run.
+    """Return a factory of environments, which share the process in which the simulators run.
 
     Raises:
         TltrainError: see `tasks`.
@@ -141,7 +141,7 @@ def make(benchmark: BfclConversations) -> Callable[[], Environment]:
 
 
 def golden_calls(benchmark: BfclConversations, task: Task) -> tuple[tuple[Call, ...], ...]:
-    """The right calls of each turn of a task, `finish` left out."""
+    """Return the golden calls of each turn of a task, without `finish`."""
     return _sets(benchmark)[task.meta["category"]][task.id].golden
 
 
@@ -168,12 +168,12 @@ class BfclTasks:
         return self._make()
 
     def golden(self, task: Task) -> tuple[tuple[Call, ...], ...]:
-        """Return the right calls of each turn of a task."""
+        """Return the golden calls of each turn of a task."""
         return golden_calls(self.benchmark, task)
 
 
 def _sets(benchmark: BfclConversations) -> dict[str, Mapping[str, Entry]]:
-    """Category -> id -> entry."""
+    """Return the entries by category and id."""
     unknown = [name for name in benchmark.categories if name not in EXPECTED_COUNTS]
     if unknown or not benchmark.categories:
         raise TltrainError(
@@ -185,14 +185,14 @@ def _sets(benchmark: BfclConversations) -> dict[str, Mapping[str, Entry]]:
 
 @cache
 def _simulators(folder: Path) -> Simulators:
-    """The process for the package in this folder; it ends with ours."""
+    """Return the process for the package in this folder; it ends with ours."""
     simulators = Simulators(folder)
     simulators.start()
     return simulators
 
 
 class BfclEnvironment:
-    """The world of one conversation: what was called so far. The simulators make the state from it when they run."""
+    """The world of one conversation: the calls so far, from which the simulators rebuild the state when they run."""
 
     words_end_turn = True
     """An answer in words, without a call, ends the user's turn, as in BFCL."""
@@ -208,25 +208,25 @@ class BfclEnvironment:
         return self._turn()
 
     def call(self, call: Call) -> str:
-        """Run a tool on offer in this turn. What is not offered does not exist, even if it is offered later."""
+        """Run a tool on offer in this turn. Any other tool does not exist, even if it is offered later."""
         if call.name not in {tool.name for tool in self._turn().tools} - {FINISH.name}:
             return f"Error during execution: name {call.name!r} is not defined"
         made = self._calls[-1]
         made.append(call)
         try:
             answer = self._simulators.answer(self._entry.scenario, self._calls)
-        except (TypeError, ValueError, RecursionError) as error:  # from JSON: no literals
+        except (TypeError, ValueError, RecursionError) as error:  # from JSON: not literals
             made[-1] = None
             return f"Error during execution: {error}"
         if answer is None:
-            made[-1] = None  # else every later call would end so
+            made[-1] = None  # otherwise every later call would end in the same way
             return (
                 f"Error during execution: no answer in {self._simulators.seconds:g} seconds, or the tool ended itself"
             )
         return answer
 
     def follow_up(self, answer: str | None) -> Turn | None:
-        """The user's next words. They do not depend on the answer, nor on whether there was one, as in BFCL."""
+        """Return the user's next words. As in BFCL, they do not depend on the answer, or on whether there was one."""
         if len(self._calls) == len(self._entry.turns):
             self._over = True
             return None
@@ -234,11 +234,11 @@ class BfclEnvironment:
         return self._turn()
 
     def outcome(self) -> Mapping[str, Any]:
-        """`success`, as BFCL's checker sees it; `turns`, and else `turn`, the first that failed (from 1), and why.
+        """Return BFCL's verdict `success`, the number of `turns`, and after a failure `turn` (from 1) and the reason.
 
-        `error` is BFCL's word for it: `empty_turn_model_response`, `instance_state_mismatch`,
-        `execution_response_mismatch`, `force_terminated` for a conversation that broke off, `not_comparable` where the
-        checker itself fails; `reason` says more.
+        `error` is BFCL's name for the failure: `empty_turn_model_response`, `instance_state_mismatch`,
+        `execution_response_mismatch`, `force_terminated` for a conversation that broke off, `not_comparable` if the
+        checker itself fails; `reason` has the details.
         """
         ended = self._calls if self._over else self._calls[:-1]
         verdict = self._simulators.verdict(self._entry.scenario, ended, self._entry.golden)
@@ -247,7 +247,7 @@ class BfclEnvironment:
         return {**verdict, "turns": len(self._entry.turns)}
 
     def close(self) -> None:
-        """Nothing is held: the process is shared."""
+        """Do nothing: the process is shared."""
 
     def _turn(self) -> Turn:
         turn = len(self._calls) - 1
@@ -258,10 +258,10 @@ class BfclEnvironment:
 
 
 def package(path: str | PathLike[str] | None) -> Path:
-    """The package's folder, with code and data: `path`, or the installed one, which is found without importing it.
+    """Return the package's folder, with code and data: `path`, or the installed one, located without importing it.
 
     Raises:
-        TltrainError: there is none, or it has data only.
+        TltrainError: there is no such folder, or it has only data.
     """
     folder = bfcl.folder(path).resolve().parent
     code = folder / "eval_checker" / "multi_turn_eval" / "func_source_code"
@@ -275,13 +275,13 @@ def package(path: str | PathLike[str] | None) -> Path:
 
 @cache
 def read_entries(folder: Path, category: str) -> Mapping[str, Entry]:
-    """The tasks of a category by id, in the file's order.
+    """Return the tasks of a category by id, in the file's order.
 
     Raises:
-        TltrainError: there are no such files, they do not belong together, or a record is not as said above.
+        TltrainError: there are no such files, they do not match each other, or a record differs from the format above.
     """
     questions, answers = bfcl._files(folder / "data", category)
-    assert answers is not None  # only of the single-turn irrelevance sets
+    assert answers is not None  # true only of the single-turn irrelevance sets
     golden = dict(bfcl._answers(answers))
     position = iter(golden)
 
@@ -302,7 +302,7 @@ def read_entries(folder: Path, category: str) -> Mapping[str, Entry]:
 
 
 def _entry(record: dict[str, Any], golden: list[Any], folder: Path, category: str) -> Entry:
-    """A task from its record and its golden calls. Raises FieldError."""
+    """Make a task from its record and its golden calls. Raises FieldError."""
     classes = tuple(
         expect_choice(name, MODULES, f"involved_classes[{i}]")
         for i, name in enumerate(member(record, "involved_classes", list))
@@ -341,7 +341,7 @@ def _turn_number(text: str, questions: list[Any]) -> int:
 
 
 def _messages(turn: Any, number: int, more_tools: bool, folder: Path) -> tuple[Message, ...]:
-    """What the user says in a turn: what the file says, or where it says nothing, that there are more tools now."""
+    """Return what the user says in a turn: the file's messages or, if it has none, that there are more tools now."""
     where = f"question[{number}]"
     messages = []
     for i, entry in enumerate(expect(turn, list, where)):
@@ -355,7 +355,7 @@ def _messages(turn: Any, number: int, more_tools: bool, folder: Path) -> tuple[M
 
 @cache
 def _documented(folder: Path, name: str) -> tuple[Tool, ...]:
-    """The tools of a class."""
+    """Return the tools of a class."""
     path = folder / "data" / "multi_turn_func_doc" / f"{MODULES[name]}.json"
     try:
         entries = [bfcl.function(record, "record") for _, record in records(path)]
@@ -366,7 +366,7 @@ def _documented(folder: Path, name: str) -> tuple[Tool, ...]:
 
 @cache
 def _more_tools(folder: Path) -> str:
-    """BFCL's words for more tools being on offer, read off the package's source without importing it."""
+    """Return BFCL's words for more tools being on offer, read from the package's source without importing it."""
     path, name = folder / "constants" / "default_prompts.py", "DEFAULT_USER_PROMPT_FOR_ADDITIONAL_FUNCTION_FC"
     try:
         body = ast.parse(path.read_text(encoding="utf-8")).body

@@ -23,17 +23,17 @@ SECONDS = 10.0  # for one call
 SECONDS_TO_START = 60.0
 
 Turns = Sequence[Sequence[Call | None]]
-"""The calls of each user turn; None for one that is not to be made again, because it took the process with it."""
+"""The calls of each user turn; None for a call that must not be repeated because it ended the process."""
 
 
 class Simulators:
-    """Runs conversations in one process that all share: each request tells the whole conversation so far.
+    """Runs all conversations in one shared process: each request contains the whole conversation so far.
 
-    That costs a fraction of a millisecond a call, keeps nothing between two requests, and lets a process that hung or
-    died be replaced by a new one. Threads may share it too.
+    That costs a fraction of a millisecond per call, keeps nothing between two requests, and lets a new process replace
+    one that hung or died. Threads may share it too.
 
     Args:
-        folder: what the package `bfcl_eval` lies in.
+        folder: the folder that contains the package `bfcl_eval`.
         seconds: how long one call may take.
     """
 
@@ -46,16 +46,16 @@ class Simulators:
         self._stop_at_exit: weakref.finalize | None = None
 
     def answer(self, scenario: Mapping[str, Any], turns: Turns) -> str | None:
-        """What the last call answers; None if it was not done in time, or ended the process."""
+        """Return the answer of the last call; None if it took too long, or ended the process."""
         reply = self._ask({**scenario, "turns": _plain(turns)})
         return None if reply is None else reply["answer"]
 
     def verdict(self, scenario: Mapping[str, Any], turns: Turns, golden: Turns) -> dict[str, Any] | None:
-        """`success`, `turn`, `error`, `reason`: what BFCL's checker says; None as for `answer`."""
+        """Return the verdict of BFCL's checker: `success`, `turn`, `error`, `reason`; None as for `answer`."""
         return self._ask({**scenario, "turns": _plain(turns), "golden": _plain(golden)})
 
     def start(self) -> None:
-        """Start the process, if there is none. Done by the first request too, but here a failure is told early.
+        """Start the process if there is none. The first request does so too, but this reports a failure early.
 
         Raises:
             TltrainError: the simulators cannot be imported there.
@@ -83,16 +83,16 @@ class Simulators:
             except (TimeoutError, OSError):
                 self.close()
                 return None
-            except BaseException:  # Ctrl-C: the reply to come must not be taken for that to another request
+            except BaseException:  # Ctrl-C: the pending reply must not be taken for the reply to another request
                 self.close()
                 raise
 
     def _start(self) -> subprocess.Popen[bytes]:
-        """See `start`. It gets none of our environment, and a group of its own, so that it ends with its children."""
+        """See `start`. The process gets none of our environment, and its own group, so it ends with its children."""
         if self._process is not None:
             if self._process.poll() is None:
                 return self._process
-            self.close()  # somebody else ended it; no call is to blame
+            self.close()  # something else ended it; no call is to blame
         process = self._process = subprocess.Popen(
             [sys.executable, "-P", "-s", str(Path(__file__).with_name("bfcl_worker.py")), str(self._folder)],
             stdin=subprocess.PIPE,
@@ -113,7 +113,7 @@ class Simulators:
         return process
 
     def _line(self, process: subprocess.Popen[bytes], seconds: float) -> bytes:
-        """The next line. Raises TimeoutError, or BrokenPipeError where the process has ended."""
+        """Return the next line. Raises TimeoutError, or BrokenPipeError if the process has ended."""
         _, pipe = pipes(process)
         while b"\n" not in self._read:
             if not wait([pipe.fileno()], seconds):

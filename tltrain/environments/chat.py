@@ -1,6 +1,6 @@
-"""The world of a chat with a user who is there: what they say, and tools that run or that they answer for.
+"""The world of a chat with a user at the terminal: their messages, and tools that run or that they answer for.
 
-Who types is a `Person`, asked for a message or for a tool's answer; None means that they have left.
+The user is a `Person` who is asked for a message or for a tool's answer; None means that they have left.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tltrain.trajectory import Call, Message, Task, Tool, Turn
 
 
 class Person(Protocol):
-    """Whoever sits at the terminal."""
+    """The user at the terminal."""
 
     def message(self) -> str | None:
         """Return the next message to the model; None at the end."""
@@ -37,11 +37,11 @@ class ChatWorld:
     """The environment of a chat (`tltrain.environments.Environment`).
 
     Attributes:
-        beginning: the history that the chat goes on from.
+        beginning: the history from which the chat continues.
         session: runs the tools; None: the person answers for them.
-        show_answer: called with what the model says by `finish`.
+        show_answer: called with the text that the model gives to `finish`.
         left: whether the person has left, after which nothing more is asked.
-        words_end_turn: whether words without a call answer the person; not so where a call was tried and failed.
+        words_end_turn: whether words without a call answer the person; False if a call was tried and failed.
     """
 
     person: Person
@@ -86,11 +86,11 @@ class ChatWorld:
         return None if said is None else Turn(self.tools, (Message("user", said),))
 
     def outcome(self) -> Mapping[str, Any]:
-        """Return that nobody can tell."""
+        """Return that success cannot be judged."""
         return {"success": None}
 
     def close(self) -> None:
-        """Keep the tools' process, which a later part of the chat may need."""
+        """Keep the tools' process, as a later part of the chat may need it."""
 
 
 def tools_of_json(path: Path) -> tuple[Tool, ...]:

@@ -1,4 +1,4 @@
-"""Who plays the golden calls: the ceiling of an environment, and the test of its checker."""
+"""Play the golden calls: an environment's upper bound, and the test of its checker."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class GoldenCalls:
     """Answers each question of a conversation with the next golden call of the user's turn, then with `finish`.
 
     Args:
-        calls: task id -> the golden calls of each of the user's turns, where they are known; a call of `finish` may be
+        calls: task id -> the golden calls of each of the user's turns, if they are known; a call of `finish` may be
             among them.
     """
 
@@ -22,11 +22,11 @@ class GoldenCalls:
         self._calls = calls
 
     def __call__(self, samples: Sequence[Sample]) -> list[str]:
-        """The next call of each conversation, as text."""
+        """Return the next call of each conversation, as text."""
         return [render_call(self._next(sample)) for sample in samples]
 
     def reading(self) -> dict[str, float]:
-        """Nothing is read."""
+        """Return nothing: no prompt is read."""
         return {}
 
     def _next(self, sample: Sample) -> Call:

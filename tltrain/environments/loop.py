@@ -1,16 +1,15 @@
-"""The conversation itself: somebody answers, tools run, until `finish` or a limit.
+"""The conversation loop: the source answers and tools run, until `finish` or a limit.
 
-`converse` holds many conversations at once. In each round all of them are put to whoever answers in one call, so that a
-model generates for the whole batch; then each answer is read and its tool run. What a conversation becomes depends on
-its own answers alone, never on which others it was asked with.
+`converse` holds many conversations at once. In each round the source gets all of them in one call, so that a model
+generates for the whole batch; then each answer is read and its tool run. The course of a conversation depends only on
+its own answers, never on the others in its batch.
 
-An answer comes from a stranger. Calls are read from it (`environments.answers`), their names are looked up among the
-tools on offer and nowhere else, their arguments are literals. The environment gets a copy of them, and nothing of the
-model's beside them.
+Answers are untrusted. Calls are read from them (`environments.answers`), their names are looked up only among the tools
+on offer, and their arguments are literals. The environment gets a copy of the calls, and nothing else from the model.
 
-In the TL format an answer makes one call. In a native format it may make several: they are run in their order, and each
-is answered by its own message, as if each had been an answer of its own. `finish`, or the limit of a turn, ends the
-turn where it stands; calls behind it are not run.
+In the TL format an answer makes one call. In a native format it may make several: they are run in order, and each is
+answered by its own message, as if it had been a separate answer. `finish`, or the limit of a turn, ends the turn at
+once; calls after it are not run.
 """
 
 from __future__ import annotations
@@ -32,27 +31,27 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_OUTPUT = 4000
-"""Characters of a tool's answer that enter the history, if nothing else is said."""
+"""Default number of characters of a tool's answer that enter the history."""
 
-_JUDGED = 100_000  # characters of a tool's answer that are looked at to tell whether it is an error
+_JUDGED = 100_000  # characters of a tool's answer that are examined to tell whether it is an error
 
 Ended = Literal["finish", "turn limit", "too long", "environment error"]
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedCall:
-    """One call of the model, or an answer taken for one, and what is wrong with it.
+    """One call of the model, or an answer treated as one, and what is wrong with it.
 
     Attributes:
         message: position of the assistant message in the conversation's `messages`; several calls may share it.
         turn: which of the user's turns it belongs to, from 1.
-        text: what the model said (cut like a tool's answer), of several calls this one's. call: what was read from it,
-            None if nothing could be.
+        text: what the model said (cut like a tool's answer); of several calls, this call's part. call: the call read
+            from it, None if it could not be read.
         outcome: where it first departs from the documentation: `FORMAT_ERROR`, `WORDS_BEFORE_CALL`,
-            `TOOL_HALLUCINATION`, `PARAMETERS`, or `CORRECT`, that is nowhere. reason: the same in words.
-        ran: whether a tool was given the call; not so when nothing could be read or found, and for `finish`.
-        error: the kind of error that the tool answered with, by a rule of `tltrain.mae` or, where the environment
-            knows whether the call failed, by its word; None if it was none.
+            `TOOL_HALLUCINATION`, `PARAMETERS`, or `CORRECT` if nowhere. reason: the same in words.
+        ran: whether a tool got the call; False if no call could be read or no tool found, and for `finish`.
+        error: the kind of error that the tool answered with, by a rule of `tltrain.mae` or, if the environment knows
+            whether the call failed, by its verdict; None if there was no error.
     """
 
     message: int
@@ -66,7 +65,7 @@ class JudgedCall:
 
     @property
     def de(self) -> bool:
-        """Documentation error: unparseable, unknown tool, unknown parameter, or a required one missing."""
+        """Documentation error: unparseable, unknown tool, unknown parameter, or missing required parameter."""
         return self.outcome is not Outcome.CORRECT
 
     @property
@@ -80,12 +79,12 @@ class Conversation:
     """A conversation that has ended.
 
     Attributes:
-        messages: all that was said, the user's first words included. tools, instructions: as they last were.
+        messages: everything that was said, including the user's first words. tools, instructions: their last state.
         ended: `finish`, the task's last user turn was answered; `turn limit`, a user's turn took too many calls;
             `too long`, the history no longer fitted the model; `environment error`, the environment raised.
         answer: the last answer to the user, None if there was none.
-        outcome: what the environment says (`success`: True, False, or None where nobody can tell); after an
-            environment error `success` is None and `error` names it.
+        outcome: the environment's verdict (`success`: True, False, or None if nobody can tell); after an environment
+            error `success` is None and `error` names it.
     """
 
     task: Task
@@ -100,14 +99,14 @@ class Conversation:
 
 @dataclass(frozen=True)
 class ConversationSettings:
-    """What holds for every conversation.
+    """Settings shared by all conversations.
 
     Attributes:
-        max_turns: most calls for one turn of the user, several of a message counted one by one.
-        max_output: most characters of a tool's answer that enter the history; it is said there that it was cut.
-        rule: which answers of tools are errors; without one, none is.
-        ignore_words: in the TL format, read the call behind a thought, a sentence or a code fence, which is no call
-            otherwise.
+        max_turns: maximum number of calls in one turn of the user; calls of one message count separately.
+        max_output: maximum number of characters of a tool's answer that enter the history; a note says if it was cut.
+        rule: decides which answers of tools are errors; without a rule none is.
+        ignore_words: in the TL format, read the call after a thought, a sentence or a code fence, which otherwise is
+            not a call.
     """
 
     max_turns: int
@@ -125,22 +124,22 @@ def converse(
     parallel: int,
     on_end: Callable[[Conversation], None] = lambda conversation: None,
 ) -> list[Conversation]:
-    """Hold a conversation about each task; returned in the order of the tasks.
+    """Hold a conversation about each task, and return the conversations in the order of the tasks.
 
     Args:
-        make: gives a new environment; one is made for each conversation when it begins, and closed when it ends.
-        answer: what is said next in each of several conversations: text of the TL format, or an `Answer` read from a
-            native format; None where the prompt no longer fits the model (the conversation ends there), while "" is an
-            answer that cannot be read.
-        parallel: most conversations at a time; as one ends, the next task's begins.
+        make: makes a new environment for each conversation when it begins; it is closed when the conversation ends.
+        answer: returns the next answer in each of several conversations: text in the TL format, or an `Answer` read
+            from a native format; None if the prompt no longer fits the model (the conversation then ends), while "" is
+            an answer that cannot be read.
+        parallel: maximum number of conversations at a time; as one ends, the next task's begins.
         on_end: called with each conversation as it ends.
 
-    Whatever a model says or an environment raises ends at most its own conversation; only what `answer` raises ends
-    them all. An answer that is no call, or calls a tool not on offer, is answered by an error message in the tool's
-    place, and the conversation goes on. Two things an environment may have besides what `Environment` asks for: where
-    its attribute `words_end_turn` is true, an answer in words, without a call, is an answer to the user: no error, but
-    the end of the user's turn (`follow_up(None)`), as BFCL counts it. Where its attribute `failed` is true or false
-    after a call, it says whether that call was answered with an error, and no rule is asked.
+    Whatever a model says or an environment raises ends at most its own conversation; only an exception from `answer`
+    ends them all. An answer that is not a call, or calls a tool that is not on offer, gets an error message in place of
+    the tool's answer, and the conversation continues. An environment may have two attributes beyond those of
+    `Environment`. If `words_end_turn` is true, an answer in words without a call is not an error but an answer to the
+    user, and ends the user's turn (`follow_up(None)`), as in BFCL. If `failed` is true or false after a call, it says
+    whether that call was answered with an error, and no rule is applied.
     """
     waiting = iter(enumerate(tasks))
     sessions: dict[int, _Session] = {}
@@ -175,7 +174,7 @@ def _remove_ended(
 
 
 class _Broken(Exception):
-    """An environment raised; the message says what."""
+    """An environment raised an exception; the message describes it."""
 
 
 @dataclass
@@ -203,7 +202,7 @@ class _Session:
             self._break(error)
 
     def sample(self) -> Sample:
-        """What is to be answered now."""
+        """Return the question to be answered next."""
         return Sample(
             id=f"{self.task.id}#{len(self.calls) + 1}",
             tools=self.tools,
@@ -224,7 +223,7 @@ class _Session:
             self._break(error)
 
     def conversation(self) -> Conversation:
-        """The conversation, ended."""
+        """Return the conversation, which has ended."""
         assert self.ended
         return Conversation(
             task=self.task,
@@ -238,7 +237,7 @@ class _Session:
         )
 
     def close(self) -> None:
-        """Let go of the environment, whatever it says to that."""
+        """Close the environment; an error in closing is only logged."""
         environment, self.environment = self.environment, None
         if environment is not None:
             try:
@@ -247,7 +246,7 @@ class _Session:
                 log.warning("%s: closing the environment: %s", self.task.id, error)
 
     def _playing(self) -> Environment:
-        """The environment, from `begin` to `close`."""
+        """Return the environment, which exists from `begin` to `close`."""
         assert self.environment is not None
         return self.environment
 
@@ -287,7 +286,7 @@ class _Session:
         return _guarded(lambda: str(self._playing().call(own)))
 
     def _note(self, made: ReadCall, at: int, message: Message, output: str | None = None, ran: bool = False) -> None:
-        """Note a call, and put what the tool's side answers into the history; its message stands at `at`."""
+        """Record a call, and add the tools' side's answer to the history; the call's message is at `at`."""
         error = self._error(plain(output[:_JUDGED])) if ran and output is not None else None
         if len(self.messages) == at:
             self.messages.append(message)
@@ -307,13 +306,13 @@ class _Session:
             self._answer_calls([output], made.id)
 
     def _answer_calls(self, outputs: Iterable[str], identity: str = "") -> None:
-        """Put what the tools' side says into the history; what answers no call comes last and has no id."""
+        """Add the tools' side's answers to the history; one that answers no call comes last and has no id."""
         self.messages += [
             Message("tool", cut(plain(output), self.settings.max_output), answers=identity) for output in outputs
         ]
 
     def _error(self, output: str) -> str | None:
-        """The kind of error that the last call was answered with: whether it is one, an environment may know."""
+        """Return the kind of error in the last call's answer, or None; the environment may know whether it failed."""
         failed, rule = _guarded(getattr, self.environment, "failed", None), self.settings.rule
         if failed is False:
             return None
@@ -324,12 +323,12 @@ class _Session:
         return _guarded(getattr, self.environment, "words_end_turn", False) is True
 
     def _answered(self, answer: str | None) -> None:
-        """The user's turn is over: hear what they say next."""
+        """End the user's turn, and receive what they say next."""
         following = _guarded(self._playing().follow_up, answer)
         if following is None:
             self._end("finish")
         else:
-            _guarded(self._take, following)  # what is no Turn is the environment's mistake too
+            _guarded(self._take, following)  # anything but a Turn is the environment's mistake too
 
     def _take(self, said: Turn) -> None:
         self.tools, self.turn = tuple(said.tools), self.turn + 1
@@ -346,7 +345,7 @@ class _Session:
 
 
 def _guarded(step: Callable[..., T], *arguments: Any) -> T:
-    """A step of an environment, or `_Broken`; a tool that calls `exit()` is not to end the evaluation either."""
+    """Run a step of an environment, or raise `_Broken`; a tool's `exit()` must not end the evaluation either."""
     try:
         return step(*arguments)
     except (Exception, SystemExit) as error:

@@ -1,4 +1,4 @@
-"""The two ends that we hold of a process which answers requests."""
+"""Our ends of the pipes to a process that answers requests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import IO
 
 
 def pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
-    """What to write requests to and read answers from. The process was started with both as pipes."""
+    """Return the pipes for requests and for answers of a process that was started with both."""
     if process.stdin is None or process.stdout is None:
         raise ValueError("the process was started without pipes for its standard input and output")
     return process.stdin, process.stdout

@@ -21,7 +21,7 @@ def documented_tools(file: Path) -> tuple[Tool, ...]:
     The file is imported here to read its documentation; its functions only run in a `Sandbox`.
 
     Raises:
-        TltrainError: it cannot be imported, it has no such function, or one is not documented.
+        TltrainError: the file cannot be imported, has no such function, or has one that is not documented.
     """
     if not file.stem.isidentifier():
         raise TltrainError(f"{file}: expected a Python file with the name of a module, such as my_tools.py")
@@ -36,13 +36,13 @@ def functions(file: Path) -> dict[str, FunctionType]:
     """Import a file and return the functions that it defines, in their order.
 
     Raises:
-        TltrainError: it cannot be imported.
+        TltrainError: the file cannot be imported.
     """
     name = f"tools_of_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None  # of a Python file
     module = importlib.util.module_from_spec(spec)
-    own_code.find([file.parent])  # for what it imports from beside it
+    own_code.find([file.parent])  # for imports from its own folder
     sys.modules[name] = module  # dataclasses look their module up
     try:
         spec.loader.exec_module(module)
@@ -59,7 +59,7 @@ def documented(file: Path, name: str, function: FunctionType) -> Tool:
     """Return the documentation of a function.
 
     Raises:
-        TltrainError: it is not documented, lacks a type hint, or cannot be called by a model.
+        TltrainError: the function is not documented, lacks a type hint, or cannot be called by a model.
     """
     from transformers.utils import get_json_schema  # here, since `--help` needs no transformers
     from transformers.utils.chat_template_utils import DocstringParsingException, TypeHintParsingException

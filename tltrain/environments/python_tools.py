@@ -1,23 +1,23 @@
-"""Tools of a user's own: the documented functions of a Python file, and a file of tasks for them.
+"""A user's own tools: the documented functions of a Python file, and a file of tasks for them.
 
     benchmark.module    a Python file. Each public function is a tool: its docstring says what it does, and under
                         `Args:` what each parameter means; type hints give the schema
                         (`transformers.utils.get_json_schema`). Functions whose names begin with `_`, and those that
-                        check outcomes, are no tools.
-    benchmark.path      JSON lines, a task each:
+                        check outcomes, are not tools.
+    benchmark.path      JSON lines, one task per line:
         question        what the user says
         calls           golden calls, as text `order(book="Dune")` or as {"name", "arguments"}
         answer          a text, a number or a list of them that the answer to the user has to state
-        check           a function of the module that returns whether the outcome is right; it is given the answer to
-                        the user where it has a parameter `answer`
+        check           a function of the module that returns whether the outcome is right; it gets the answer to the
+                        user if it has a parameter `answer`
 
-A task needs none of the last three. It is solved if its answer is stated and its check returns true; with golden calls
-alone, if they are made, in any order, and no other call succeeds; with none of them nobody can tell. All other fields
-are kept in `Task.meta`, by whose `scenario` results are split.
+The last three fields are optional. A task is solved if its answer is stated and its check returns true; with only
+golden calls, if they are made, in any order, and no other call succeeds; with none of the three, nobody can tell. All
+other fields are kept in `Task.meta`, and results are split by its `scenario`.
 
-The functions run in a `Sandbox`, a process for each conversation, so that its state (the module's variables) is the
-conversation's own. A call that dies or hangs is answered with an error, and the next one finds the module as it is when
-loaded. Tools that draw random numbers or read the clock do not repeat.
+The functions run in a `Sandbox`, one process per conversation, so each conversation has its own state (the module's
+variables). A call that dies or hangs is answered with an error, and the next call gets a freshly loaded module. Tools
+that draw random numbers or read the clock do not repeat.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ END = Tool(
 )
 FIELDS = ("question", "calls", "answer", "check", "id")
 ERROR = "Error: "
-"""How a sandbox begins an error; a text that a tool returns begins with a quotation mark."""
+"""The beginning of a sandbox's errors; a text that a tool returns begins with a quotation mark."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A line of the file of tasks. `golden` is None where it has no calls."""
+    """A line of the file of tasks. `golden` is None if the line has no `calls`."""
 
     question: str
     golden: tuple[Call, ...] | None
@@ -72,7 +72,7 @@ class Toolbox:
     """A module's tools, and tasks for them.
 
     Attributes:
-        tools: what is on offer; `finish` is the last.
+        tools: the tools on offer; `finish` is the last.
         hears_answer: for each function that checks outcomes, whether it has a parameter `answer`.
     """
 
@@ -83,7 +83,7 @@ class Toolbox:
 
     @property
     def callable(self) -> frozenset[str]:
-        """The functions that may be called in the sandbox."""
+        """Return the functions that may be called in the sandbox."""
         return frozenset(tool.name for tool in self.tools[:-1]) | frozenset(self.hears_answer)
 
 
@@ -94,14 +94,14 @@ def tasks(benchmark: PythonToolsConversations, seed: int) -> list[Task]:
     """Return the tasks of `benchmark.path` in their order.
 
     Raises:
-        TltrainError: a file is missing, the module cannot be imported, a function is not documented, or a task is not
-            as the module describes it.
+        TltrainError: a file is missing, the module cannot be imported, a function is not documented, or a task does not
+            have the form that this module describes.
     """
     return [Task(identity, problem.meta) for identity, problem in _toolbox(benchmark).problems.items()]
 
 
 def golden_calls(benchmark: PythonToolsConversations, task: Task) -> tuple[tuple[Call, ...], ...]:
-    """Return the golden calls of a task's only turn, and `finish` with its answer; nothing where it has none."""
+    """Return the golden calls of a task's only turn, and `finish` with its answer; nothing if there are none."""
     problem = _toolbox(benchmark).problems[task.id]
     if problem.golden is None:
         return ()
@@ -110,7 +110,7 @@ def golden_calls(benchmark: PythonToolsConversations, task: Task) -> tuple[tuple
 
 
 def isolated(benchmark: PythonToolsConversations) -> Isolation:
-    """Return how far this machine isolates the tools. Raises TltrainError: less than `benchmark.isolation` asks for."""
+    """Return this machine's isolation of the tools. Raises TltrainError if it is weaker than `benchmark.isolation`."""
     return isolation(str(benchmark.isolation), benchmark.network)
 
 
@@ -118,8 +118,8 @@ def make(benchmark: PythonToolsConversations) -> Callable[[], Environment]:
     """Return a factory of environments, after the module has been loaded once as it will be for conversations.
 
     Raises:
-        TltrainError: see `tasks`; the module cannot be loaded in the sandbox, or this machine isolates tools less than
-            `benchmark.isolation` asks for.
+        TltrainError: see `tasks`; the module cannot be loaded in the sandbox, or this machine's isolation is weaker
+            than `benchmark.isolation`.
     """
     toolbox, level = _toolbox(benchmark), isolated(benchmark).level
     folder = toolbox.file.parent
@@ -165,12 +165,12 @@ class PythonToolsTasks:
         return golden_calls(self.benchmark, task)
 
     def isolation(self) -> Isolation:
-        """Return how far this machine isolates the tools; see `isolated`."""
+        """Return this machine's isolation of the tools; see `isolated`."""
         return isolated(self.benchmark)
 
 
 class PythonTools:
-    """The world of one task: the module in a process of its own, which starts with the first call."""
+    """The world of one task: the module in its own process, which starts with the first call."""
 
     def __init__(self, toolbox: Toolbox, session: Callable[[], Sandbox]) -> None:
         self._toolbox, self._session = toolbox, session
@@ -201,11 +201,11 @@ class PythonTools:
         return answer
 
     def follow_up(self, answer: str | None) -> None:
-        """Note the answer to the user, who says no more."""
+        """Record the answer to the user, who says nothing more."""
         self._answer = answer or ""
 
     def outcome(self) -> Mapping[str, Any]:
-        """Return `success`, and for each of `answer`, `check` and `calls` that decides it, whether it is right.
+        """Return `success`, and whether each of `answer`, `check` and `calls` that decides it is right.
 
         Raises:
             RuntimeError: the function that checks the outcome does not return true or false.

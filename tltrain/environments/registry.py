@@ -1,14 +1,14 @@
-"""Which environments there are, and the door through which ours and those of users are asked.
+"""The environments, and the interface through which built-in ones and those of users are called.
 
-A class by the name of its benchmark, or one that `_target_` names, whose keys are those of `benchmark`:
+An environment class is found by the name of its benchmark or by `_target_`, and its keys are those of `benchmark`:
 
 tasks() or tasks(seed)   the tasks of its conversations
 environment()            a new `Environment` for one conversation
-golden(task)             the golden calls of each turn of the user, where there are any; `source=golden` plays them
-prepare()                where there is anything to look at once, before a model is loaded
-set_name()               the name of its conversations in results, before `_multi`; without it the benchmark's name
-isolation()              how far this machine isolates its tools, where they are a stranger's; raises where that is less
-                         than what was asked for
+golden(task)             optional: the golden calls of each turn of the user; `source=golden` plays them
+prepare()                optional: checks or prepares something once, before a model is loaded
+set_name()               optional: the name of its conversations in results, before `_multi`; default: the benchmark's
+isolation()              for third-party tools: this machine's isolation of them; raises if it is weaker than was asked
+                         for
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from tltrain.toolworld import environment
 from tltrain.trajectory import Call, Task
 
 METHODS = ("reset", "call", "follow_up", "outcome", "close")
-"""What an `Environment` has."""
+"""The methods of an `Environment`."""
 ENVIRONMENTS: dict[str, type] = {
     "toolworld": environment.ToolworldTasks,
     "bfcl": bfcl.BfclTasks,
     "tooleyes": tooleyes.ToolEyesTasks,
     "python_tools": python_tools.PythonToolsTasks,
 }
-"""Our classes by the name of their benchmark; the annotation of their settings says its keys."""
+"""Built-in classes by the name of their benchmark; the annotation of their settings defines their keys."""
 
 
 def check_name(benchmark: DictConfig) -> None:
-    """Raise a TltrainError if none of ours has the name of a benchmark."""
+    """Raise a TltrainError if no built-in class has the name of this benchmark."""
     if benchmark.name not in ENVIRONMENTS:
         names = ", ".join(ENVIRONMENTS)
         raise TltrainError(f"benchmark.name: with benchmark.multi=true expected one of {names}, found {benchmark.name}")
 
 
 class World:
-    """What a class makes of the keys of a benchmark, checked as it is used.
+    """An environment class made with the keys of a benchmark; its results are checked as it is used.
 
     Raises:
-        TltrainError: there is no such class, it raises something, or it lacks a method.
+        TltrainError: there is no such class, it raises an exception, or it lacks a method.
     """
 
     def __init__(self, benchmark: DictConfig) -> None:
@@ -63,7 +63,7 @@ class World:
         _check(self._made, ("tasks", "environment"), self.where)
 
     def _explained(self, what: str = "") -> AbstractContextManager[Any]:
-        """Tell what a user's code raises in one line; an error of ours keeps its traceback."""
+        """Report an exception from a user's code in one line; one from built-in code keeps its traceback."""
         return nullcontext() if self._target is None else targets.explained(self.where + what)
 
     def tasks(self, seed: int) -> list[Task]:
@@ -75,7 +75,7 @@ class World:
         return found
 
     def prepare(self) -> None:
-        """Look at whatever the conversations need, before a model is loaded for them."""
+        """Check whatever the conversations need, before a model is loaded for them."""
         prepare = getattr(self._made, "prepare", None)
         if prepare is not None:
             with self._explained(": prepare"):
@@ -90,17 +90,17 @@ class World:
 
     @property
     def golden(self) -> Callable[[Task], Sequence[Sequence[Call]]] | None:
-        """Return what gives the golden calls of a task; None if it has none."""
+        """Return the function that gives the golden calls of a task; None if the class has none."""
         return getattr(self._made, "golden", None)
 
     @property
     def set_name(self) -> str:
-        """The name of the conversations in results, before `_multi`."""
+        """Return the name of the conversations in results, before `_multi`."""
         stated = getattr(self._made, "set_name", None)
         return self._name if stated is None else str(stated())
 
     def isolation(self) -> Isolation | None:
-        """How far this machine isolates the tools; None where they are not a stranger's. Raises TltrainError."""
+        """Return this machine's isolation of third-party tools; None if there are none. Raises TltrainError."""
         stated = getattr(self._made, "isolation", None)
         return None if stated is None else stated()
 

@@ -62,7 +62,7 @@ log = logging.getLogger(__name__)
 ISOLATION_LEVELS = ("namespaces", "landlock", "process")
 CHILD = Path(__file__).with_name("sandbox_child.py")
 GRACE = 10.0
-"""Seconds beyond a limit after which the supervisor, which should have answered, is killed too."""
+"""Seconds past a limit after which a supervisor that has not answered is killed too."""
 MB = 1 << 20
 
 
@@ -80,7 +80,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Isolation:
-    """The isolation in effect: one of `ISOLATION_LEVELS`, and what refuses the network ("on" where it is allowed)."""
+    """The isolation in effect: one of `ISOLATION_LEVELS`, and what refuses the network ("on" if it is allowed)."""
 
     level: str
     network: str
@@ -340,7 +340,7 @@ def _probe(level: str, network: bool) -> Isolation | str:
 def _announcement(found: Isolation, refusals: list[str]) -> tuple[int, str]:
     """Return the log level and the message about the isolation in effect."""
     means = {
-        "namespaces": "they see system files and the tool library alone",
+        "namespaces": "they see only system files and the tool library",
         "landlock": "they read only system files and the tool library and write only a temporary folder",
         "process": "they can read and write whatever their user can; use a container",
     }[found.level]

@@ -41,7 +41,7 @@ def _arguments(config: dict, proc: list[str]) -> list[str]:
     if config["user"] is not None:
         for name in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):
             words += ["--cap-add", name]
-    words += ["--perms", "1777", "--size", str(config["disk"]), "--tmpfs", "/tmp"]  # first: other paths may lie inside
+    words += ["--perms", "1777", "--size", str(config["disk"]), "--tmpfs", "/tmp"]  # first: others may be inside
     shown, (source, library) = _outermost(config["read"]), (config["library_source"], config["library"])
     for folder in _parents([*shown, library, f"{SCRIPTS}/x", "/dev/x"]):
         if folder != "/tmp" and not _inside(folder, shown):
@@ -70,7 +70,7 @@ def _inside(path: str, folders: list[str]) -> bool:
 
 
 def _outermost(paths: list[str]) -> list[str]:
-    """Return the paths that do not lie inside another one."""
+    """Return the paths that are not inside another one."""
     kept: list[str] = []
     for path in sorted(set(paths)):
         if not _inside(path, kept):

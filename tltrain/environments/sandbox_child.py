@@ -141,7 +141,7 @@ class Worker:
 
     def ask(self, line: bytes, seconds: float) -> str:
         """Return the answer to a request, after killing every process that the call started."""
-        nonce = os.urandom(8).hex()  # text that the worker wrote without a request is no answer
+        nonce = os.urandom(8).hex()  # text that the worker wrote without a request is not an answer
         request = json.dumps({**json.loads(line), "nonce": nonce}).encode() + b"\n"
         reply = self._exchange(request, seconds, "the tool")
         try:

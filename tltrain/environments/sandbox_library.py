@@ -110,7 +110,7 @@ def copy(source: Path, target: Path) -> None:
     """Copy a library into an empty folder that everybody can read. Links are copied as links.
 
     Raises:
-        TltrainError: an entry cannot be read or is no file, folder or link, or the library is too large.
+        TltrainError: an entry cannot be read or is not a file, folder or link, or the library is too large.
     """
     try:
         root = os.open(source, os.O_RDONLY | os.O_DIRECTORY)

@@ -1,4 +1,4 @@
-"""What a machine offers to isolated tools: a user, an environment, the files that Python needs, and bubblewrap."""
+"""What a machine provides for isolated tools: a user, an environment, the files that Python needs, and bubblewrap."""
 
 from __future__ import annotations
 

@@ -1,21 +1,21 @@
-"""ToolEyes (github.com/Junjie-Ye/ToolEyes): 382 queries, 7 scenarios, over Python tools that really run.
+"""ToolEyes (github.com/Junjie-Ye/ToolEyes): 382 queries in 7 scenarios, with Python tools that really run.
 
     Test_Data/scenario_data_zero_processed.json    the queries, each with the tools it is offered
     Tool_Library/Category/Name/tool.py             Python functions
     Tool_Library/Category/Name/config_gpt4.json    their documentation, a list of OpenAI's functions
 
 A record is `{"id", "conversations": [system, user], "path": "ToolEyes/Tool_Library/Category/Name", "scenario"}`; the
-tools stand in the system message as a JSON list. The text around them asks for another format than ours and is not
-kept. `id` repeats the query, twice that of another record: ours are `Category/Name/number`, with the record's number in
-the file, from 1. Three of the 95 tool sets document a name twice; both stubs are shown, as released.
+tools are a JSON list in the system message. The text around them asks for a format other than ours and is dropped. `id`
+repeats the query, and two records share theirs with another, so our ids are `Category/Name/number`, with the record's
+number in the file, from 1. Three of the 95 tool sets document a name twice; both stubs are shown, as in the release.
 
-`finish` and `ask_to_user` are ours to answer. Everything else runs in a `Sandbox`, a process for each conversation that
-ends with it: most tools are stateless, but those of Wikidata number their results and refer to them later. Answers are
-what ToolEyes shows a model, the value returned as JSON; where a tool fails, `Error: ` and the exception's message.
-Most tools ask services on the internet, many with a key that the model must state: with the network off, or without the
-packages they import, they answer with errors.
+We answer `finish` and `ask_to_user` ourselves. Everything else runs in a `Sandbox`, one process per conversation: most
+tools are stateless, but those of Wikidata number their results and refer to them later. Answers are what ToolEyes shows
+a model, the returned value as JSON; if a tool fails, `Error: ` and the exception's message. Most tools query services
+on the internet, many with a key that the model must state: without the network, or without the packages that they
+import, they answer with errors.
 
-Nobody but a user can tell whether a query was met: `success` is None.
+Only a user can tell whether a query was met, so `success` is None.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 QUERIES = "scenario_data_zero_processed.json"
 EXPECTED_COUNTS = {"queries": 382, "modules": 95}
-"""Of the release. A library with fewer modules is another one, with as many queries as it has."""
+"""Counts of the release. A library with fewer modules is a different one, whose number of queries is not checked."""
 
 FINISH = Tool(
     "finish",
@@ -66,7 +66,7 @@ ASK = Tool(
     },
 )
 NOTHING_TO_ADD = "I have nothing to add; please go on with what I have told you."
-"""What the user says by `benchmark.user=rule`, and to a question that a file of answers does not answer."""
+"""The user's reply with `benchmark.user=rule`, and to a question that a file of answers does not answer."""
 
 _BEFORE_TOOLS = "following tools:\n"
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
@@ -77,7 +77,7 @@ _FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One record: what the user wants, with these tools of one module, `(category, name)`."""
+    """One record: the user's request, with tools of one module, `(category, name)`."""
 
     id: str
     text: str
@@ -87,10 +87,10 @@ class Query:
 
 
 def tasks(benchmark: ToolEyesConversations, seed: int) -> list[Task]:
-    """A task for each query, in the order of the file; `meta`: `scenario`, `category`, `module`, `query`.
+    """Return a task for each query, in the order of the file; `meta`: `scenario`, `category`, `module`, `query`.
 
     Raises:
-        TltrainError: no `benchmark.path`, or its files are not as released.
+        TltrainError: there is no `benchmark.path`, or its files differ from the release.
     """
     return [
         Task(
@@ -113,7 +113,7 @@ def _folder(benchmark: ToolEyesConversations) -> Path:
 
 
 def _queries(folder: Path) -> list[Query]:
-    """The queries of a checkout, or of a folder that holds their file alone; their number is checked."""
+    """Return the queries of a checkout, or of a folder that has only their file; their number is checked."""
     file = next((file for file in (folder / "Test_Data" / QUERIES, folder / QUERIES) if file.is_file()), None)
     if file is None:
         hint = nearby.folder_hint(folder, ["Test_Data", QUERIES])
@@ -145,7 +145,7 @@ def _parse(record: Any, number: int, notes: Counter[str]) -> list[Query]:
 
 
 def _module(path: str) -> tuple[str, str]:
-    """Category and name of `.../Tool_Library/Category/Name`: names of folders and no way to another place."""
+    """Return category and name of `.../Tool_Library/Category/Name`; both must be plain folder names."""
     *before, category, name = ["", "", *path.split("/")]
     if "" in before[2:] or ".." in before or not all(map(_FOLDER_NAME.fullmatch, (category, name))):
         raise FieldError("path", "a folder like ToolEyes/Tool_Library/Category/Name", path)
@@ -164,10 +164,10 @@ class Library:
 
     @classmethod
     def read(cls, root: Path, queries: list[Query]) -> Library:
-        """The library at `root`.
+        """Return the library at `root`.
 
         Raises:
-            TltrainError: a module is missing, leads out of the library, or has unreadable documentation.
+            TltrainError: a module is missing, is outside the library, or has unreadable documentation.
         """
         if not root.is_dir():
             raise TltrainError(f"{root}: there is no such folder; benchmark=tooleyes runs the tools of a checkout")
@@ -185,7 +185,7 @@ class Library:
 
 
 def _documented(root: Path, module: tuple[str, str]) -> frozenset[str]:
-    """The functions that a module's `config_gpt4.json` names."""
+    """Return the functions that a module's `config_gpt4.json` names."""
     folder = root.joinpath(*module)
     for file in (folder / "tool.py", folder / "config_gpt4.json"):
         if not file.is_file():
@@ -200,20 +200,20 @@ def _documented(root: Path, module: tuple[str, str]) -> frozenset[str]:
 
 
 def isolated(benchmark: ToolEyesConversations) -> Isolation:
-    """How far this machine isolates the tools.
+    """Return this machine's isolation of the tools.
 
     Raises:
-        TltrainError: less than `benchmark.isolation` asks for.
+        TltrainError: it is weaker than `benchmark.isolation`.
     """
     return isolation(str(benchmark.isolation), benchmark.network)
 
 
 def make(benchmark: ToolEyesConversations) -> Callable[[], Environment]:
-    """What gives a new environment for each conversation; the library, the user and the machine are looked at now.
+    """Return a factory of environments; the library, the user and the machine are checked now.
 
     Raises:
-        TltrainError: the library or the user's answers are not as they should be, the library cannot be read by the
-            tools' user, or the machine isolates tools less than `benchmark.isolation` asks for.
+        TltrainError: the library or the user's answers are malformed, the tools' user cannot read the library, or the
+            machine's isolation is weaker than `benchmark.isolation`.
     """
     level = isolated(benchmark).level
     folder = _folder(benchmark)
@@ -248,7 +248,7 @@ class ToolEyesTasks:
         return make(self.benchmark)
 
     def prepare(self) -> None:
-        """Look at the library, the user and the machine."""
+        """Check the library, the user and the machine."""
         self._make  # noqa: B018 (made once, here)
 
     def environment(self) -> Environment:
@@ -256,12 +256,12 @@ class ToolEyesTasks:
         return self._make()
 
     def isolation(self) -> Isolation:
-        """Return how far this machine isolates the tools; see `isolated`."""
+        """Return this machine's isolation of the tools; see `isolated`."""
         return isolated(self.benchmark)
 
 
 class ToolEyes:
-    """The world of one query: the module it is offered, in a process of its own that starts with the first call."""
+    """The world of one query: its module, in a process of its own that starts with the first call."""
 
     def __init__(
         self,
@@ -276,7 +276,7 @@ class ToolEyes:
         self._ask: Callable[[str], str] = str
 
     def reset(self, task: Task) -> Turn:
-        """The query and the tools it is offered."""
+        """Return the query and its tools."""
         self.close()
         if task.id not in self._queries:
             raise TltrainError(f"task {task.id}: not a query of benchmark.path")
@@ -286,7 +286,7 @@ class ToolEyes:
         return Turn(query.tools, (Message("user", query.text),))
 
     def call(self, call: Call) -> str:
-        """The tool's answer, or the user's."""
+        """Return the tool's answer, or the user's."""
         if self._query is None or self._sandbox is None:
             return "Error: the conversation has not begun"
         if call.name == FINISH.name:
@@ -301,11 +301,11 @@ class ToolEyes:
         return answer
 
     def follow_up(self, answer: str | None) -> None:
-        """The user says no more."""
+        """Return None: the user says nothing more."""
         return None
 
     def outcome(self) -> Mapping[str, Any]:
-        """Nobody can tell."""
+        """Return that success cannot be judged."""
         return {"success": None}
 
     def close(self) -> None:
@@ -320,20 +320,20 @@ class ToolEyes:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who answers `ask_to_user`: a rule, a file, or somebody at the terminal."""
+    """Answers `ask_to_user`: by a rule, from a file, or from a person at the terminal."""
 
     answers: Mapping[str, tuple[tuple[str | None, str], ...]]
-    """Query id -> (question, answer), None where the answer is for any question."""
+    """Query id -> (question, answer) pairs; the question is None if the answer is for any question."""
     terminal: bool = False
 
     @classmethod
     def read(cls, user: str, ids: Mapping[str, Any]) -> User:
-        """`rule`, `terminal`, or a file of JSON lines `{"id", "question" (may be left out), "answer"}`."""
+        """Read `rule`, `terminal`, or a file of JSON lines `{"id", "question" (may be left out), "answer"}`."""
         if user == "rule":
             return cls({})
         if user == "terminal":
             if not sys.stdin.isatty():
-                raise TltrainError("benchmark.user=terminal: standard input is no terminal; expected rule or a file")
+                raise TltrainError("benchmark.user=terminal: standard input is not a terminal; expected rule or a file")
             return cls({}, terminal=True)
         if not Path(user).is_file():
             raise TltrainError(f"benchmark.user={user}: expected rule, terminal, or a file of answers")
@@ -350,9 +350,10 @@ class User:
         return cls(answers)
 
     def begin(self, query: Query) -> Callable[[str], str]:
-        """What the user says to each question of one conversation.
+        """Return a function that gives the user's reply to each question of one conversation.
 
-        From a file: the answer to this very question (but for case and space), else the next one for any question.
+        From a file it is the answer to this very question (ignoring case and spaces), else the next one for any
+        question.
         """
         if self.terminal:
             return lambda question: _ask_on_terminal(query, question) or NOTHING_TO_ADD
@@ -370,7 +371,7 @@ _terminal = threading.Lock()
 
 
 def _ask_on_terminal(query: Query, question: str) -> str:
-    """One line from the terminal. A model's control characters must not reach it: they are shown as escapes."""
+    """Return a line from the terminal. The model's control characters must not reach it: they are shown as escapes."""
     shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in question)
     with _terminal:
         try:

@@ -24,14 +24,14 @@ LONGEST_ERROR = 300
 
 
 class OutOfTimeError(Exception):
-    """The time for all questions is over."""
+    """The time for all questions has run out."""
 
 
 class Client:
     """The client of one server and model.
 
     Args:
-        folder: the model's folder, its name on the server.
+        folder: the model's folder, which is its name on the server.
         deadline: on the monotonic clock, for all requests.
     """
 
@@ -39,7 +39,7 @@ class Client:
         self.client, self.model, self.deadline = client, str(folder.resolve()), deadline
 
     def chat(self, id: str, one: Asked, limit: int, options: Mapping[str, Any]) -> Reply:
-        """Ask by messages and tools; `options` are variables of the chat template."""
+        """Ask with messages and tools; `options` are variables of the chat template."""
         more: dict[str, Any] = {"chat_template_kwargs": dict(options)} if options else {}
         with_tools: dict[str, Any] = {"tools": list(one.tools)} if one.tools else {}
         return self._asked(
@@ -58,7 +58,7 @@ class Client:
         )
 
     def text(self, id: str, prompt: str, limit: int, stop: Sequence[str]) -> Reply:
-        """Ask by the prompt's text."""
+        """Ask with the prompt's text."""
         return self._asked(
             lambda timeout: Reply(
                 self.client.completions.create(
@@ -84,7 +84,7 @@ class Client:
             return ask(rest)
         except openai.APITimeoutError:
             raise OutOfTimeError from None
-        except openai.APIStatusError as error:  # also of a parser that fails on an answer
+        except openai.APIStatusError as error:  # including that of a parser that fails on an answer
             said = " ".join(error.response.text.split())[:LONGEST_ERROR]
             return Reply(error=f"HTTP {error.status_code}: {said}")
         except openai.APIConnectionError as error:
@@ -93,7 +93,7 @@ class Client:
 
 @contextmanager
 def client_of(server: Server, folder: Path, deadline: float) -> Iterator[Client]:
-    """The client of a server on this machine; no proxy of the environment is asked."""
+    """Return the client of a server on this machine, which ignores proxies in the environment."""
     import openai
 
     for library in ("httpx", "httpx2"):  # they log a line for each request
@@ -106,7 +106,7 @@ def client_of(server: Server, folder: Path, deadline: float) -> Iterator[Client]
 
 
 def api_messages(messages: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """Messages for a chat template as an API takes them: arguments as JSON text, no name beside a tool's answer."""
+    """Convert a chat template's messages for an API: arguments as JSON text, no name beside a tool's answer."""
     written = []
     for message in messages:
         one = copy.deepcopy({name: value for name, value in message.items() if name != "name"})
@@ -117,7 +117,7 @@ def api_messages(messages: Sequence[Mapping[str, Any]]) -> list[Any]:
 
 
 def as_served(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The messages that `transformers serve` gives a chat template: without thoughts, and words beside calls."""
+    """Return the messages that `transformers serve` gives a chat template: without thoughts and words beside calls."""
     from transformers.cli.serving.utils import BaseHandler, Modality
 
     return BaseHandler.get_processor_inputs_from_messages(api_messages(messages), Modality.LLM)
@@ -132,6 +132,6 @@ def _of_chat(completion: Any) -> Reply:
         except ValueError:
             arguments = None
         if not isinstance(arguments, dict):
-            return Reply(error=f"the arguments of {made.function.name} are no JSON object")
+            return Reply(error=f"the arguments of {made.function.name} are not a JSON object")
         calls.append(Call(made.function.name, arguments))
     return Reply(message.content or "", tuple(calls))

@@ -1,7 +1,7 @@
 """The model card, `README.md` in a trained model's folder: data, metrics, command, licences, and how to serve it.
 
-The text is made from the run's own record, so that the same run gives the same card. The section about the certificate
-stands between two marks and is replaced by each later certificate; the rest may be edited.
+The text is made from the run's own record, so the same run gives the same card. The section about the certificate is
+between two marks and each later certificate replaces it; the rest may be edited.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TEMPLATE = Path(__file__).with_name("card.md.jinja")
 BEGIN, END = "<!-- certificate: begin -->", "<!-- certificate: end -->"
 GGUF = "<!-- gguf: begin -->", "<!-- gguf: end -->"
 BEFORE_GGUF = "## How to serve"
-"""The heading before which the section about a GGUF file is put at first."""
+"""The heading before which the section about a GGUF file is inserted."""
 NOT_YET = (
     "## Certificate\n\nNot certified. `tltrain stage=certify model.path=FOLDER` serves this folder and compares "
     "prompts and calls with its training."
@@ -43,7 +43,7 @@ _LOSSES = {
 
 
 class Row(NamedTuple):
-    """A metric with its interval and what it is of."""
+    """A metric with its interval and what it was measured on."""
 
     name: str
     value: str
@@ -58,8 +58,8 @@ def write(
 
     Args:
         record: `format`, `thinking` and `options` of the model's `tltrain.json`.
-        results: `mae` (the counts of MAE) and what the stage reports.
-        words: the command line that made it, without the program's name.
+        results: `mae` (the counts of MAE) and the stage's results.
+        words: the command line that trained it, without the program's name.
     """
     from huggingface_hub import ModelCard, ModelCardData
 
@@ -102,7 +102,7 @@ def show_certificate(folder: Path, made: Certificate) -> None:
 
 
 def show_gguf(folder: Path, section: str) -> None:
-    """Put the section about a GGUF file into the card of a model's folder; a card without our heading gets it last."""
+    """Put the section about a GGUF file into the card of a model's folder; without our heading it is appended."""
     file = folder / FILE
     if _replace(file, *GGUF, section):
         return
@@ -114,7 +114,7 @@ def show_gguf(folder: Path, section: str) -> None:
 
 
 def _replace(file: Path, begin: str, end: str, section: str) -> bool:
-    """Replace what stands between two marks of a file; returns whether they are there."""
+    """Replace the text between two marks of a file; return whether the marks are there."""
     text = file.read_text(encoding="utf-8") if file.is_file() else ""
     marked = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
     if not marked.search(text):
@@ -125,7 +125,7 @@ def _replace(file: Path, begin: str, end: str, section: str) -> bool:
 
 
 def typed(words: Sequence[str]) -> list[str]:
-    """The words of a command line that determine a model, without those about the machine and what is recorded."""
+    """Return the words of a command line that determine a model, without those about the machine and about logging."""
     keys = {word: word.lstrip("+~").partition("=")[0] for word in words}
     return [word for word, key in keys.items() if key.partition(".")[0] not in _OF_MACHINE and key != "stage.resume"]
 
@@ -134,7 +134,7 @@ def typed(words: Sequence[str]) -> list[str]:
 
 
 def data_rows(cfg: DictConfig, results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What the model learned from, and MAE's share of it."""
+    """Return the rows about the training data, and MAE's share of it."""
     judged = results["mae"]
     yield "source", f"`data={cfg.data.name}`"
     yield "conversations", f"{judged['trajectories']:,}, of which {cfg.data.holdout:g} by query are held out"
@@ -148,7 +148,7 @@ def data_rows(cfg: DictConfig, results: Mapping[str, Any]) -> Iterator[tuple[str
 
 
 def metric_rows(results: Mapping[str, Any]) -> Iterator[Row]:
-    """The metrics of a training, with intervals where it has them."""
+    """Return the metrics of a training run, with intervals if it has them."""
     held = results.get("held_out", {})
     for key, name in _LOSSES.items():
         if key in held:
@@ -168,7 +168,7 @@ def _n(found: Mapping[str, Any]) -> str:
 
 
 def certificate_section(made: Certificate) -> str:
-    """The section about the certificate."""
+    """Return the section about the certificate."""
     how = "native `messages` and `tools`" if made.mode == "chat" else "the TL format's text (`/completions`)"
     said = "**Passed.**" if made.passed else f"**Failed:** {made.failure()}."
     lines = [
@@ -185,7 +185,7 @@ def certificate_section(made: Certificate) -> str:
         lines.append(f"| answers with calls that the server parsed | {made.tool_calls:,} |")
     lines.append(f"| answers that the server and tltrain read alike | {made.same_grades:,} |")
     if made.unreadable:
-        lines.append(f"| answers that are no proper answers of the format | {made.unreadable:,} |")
+        lines.append(f"| answers that are malformed in the format | {made.unreadable:,} |")
     if made.chat_prompts_equal is not None:
         lines.append(f"| prompts with these tokens by `/chat/completions` too | {made.chat_prompts_equal:,} |")
     for level, name in _LEVELS.items():
@@ -196,7 +196,7 @@ def certificate_section(made: Certificate) -> str:
         why = (
             "`transformers serve` drops words and thoughts beside the calls of earlier turns"
             if made.mode == "chat"
-            else "this tokenizer splits their text otherwise than training did, and `transformers serve` takes no ids"
+            else "this tokenizer splits their text differently from training, and `transformers serve` takes no ids"
         )
         lines += ["", f"{made.not_sent:,} prompts were left out: {why}."]
     return "\n".join(lines)
@@ -211,7 +211,7 @@ def _format_line(name: str, thinking: bool, options: Mapping[str, Any]) -> str:
 
 
 def _serving(name: str, options: Mapping[str, Any]) -> str:
-    """What works behind a server and what does not."""
+    """Return what works behind a server and what does not."""
     versions = " and ".join(
         f"{title} {servers.CHECKED[key]}" for key, title in (("vllm", "vLLM"), ("sglang", "SGLang"))
     )
@@ -255,7 +255,7 @@ def _base(model: DictConfig) -> str:
 
 
 def _license_of_base(model: DictConfig) -> tuple[str | None, str]:
-    """The licence of the base model, for the card's header, and a sentence about it."""
+    """Return the base model's licence for the card's header, and a sentence about it."""
     if model.path is None and model.random is not None:
         return None, "Base model: random weights, under no licence."
     if model.path is None and model.package is not None and (found := _license_of_package(model.package)):

@@ -1,8 +1,8 @@
-"""The certificate: what a server made of prompts and answers, compared with what training makes of them.
+"""The certificate: a server's handling of prompts and answers, compared with that of training.
 
-Pure: recorded ids and parsed answers in, counts and reasons out. A certificate fails where the served model was given
-other tokens than in training, or where the server read a call otherwise than this package reads it. What the model
-answers does not matter.
+Pure functions: recorded ids and parsed answers in, counts and reasons out. A certificate fails if the served model was
+given tokens other than those of training, or if the server read a call differently from this package. The quality of
+the model's answers does not matter.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tltrain.formats.native import Answer
 from tltrain.trajectory import Call, Tool
 
 FILE = "certificate.json"
-"""The certificate's file in a model's folder."""
+"""The name of the certificate's file in a model's folder."""
 AROUND = 3
 """Tokens shown on each side of a difference."""
 
@@ -27,7 +27,7 @@ class Reply:
     """What the server answered.
 
     Attributes:
-        text: its words. calls: those that it parsed. error: why there is no answer; empty where there is one.
+        text: its words. calls: those that it parsed. error: why there is no answer; empty if there is one.
     """
 
     text: str = ""
@@ -40,9 +40,9 @@ class Compared:
     """One prompt's result.
 
     Attributes:
-        prompt: how the prompts differ; empty where they do not.
-        calls: how the two readings of the answer differ; empty where they do not.
-        parsed: whether the server parsed a call. readable: whether this package reads the answer without a mistake.
+        prompt: how the prompts differ; empty if they do not.
+        calls: how the two readings of the answer differ; empty if they do not.
+        parsed: whether the server parsed a call. readable: whether this package can read the whole answer.
     """
 
     id: str
@@ -54,17 +54,17 @@ class Compared:
 
 @dataclass(frozen=True)
 class Certificate:
-    """What is written to `certificate.json`.
+    """The content of `certificate.json`.
 
     Attributes:
         asked, prompts_equal, tool_calls, same_grades: numbers of prompts: asked; given to the served model in the
             tokens of its training; answered with calls that the server parsed; read alike by both parsers.
-        unreadable: answers that are no proper answers of the format, in which a server may read what it likes.
+        unreadable: answers that are malformed in the format, which a server may read in any way.
         from_training: prompts whose tokens agree with a record of the training itself.
-        not_sent: prompts left out, which this server cannot be sent: it drops words and thoughts beside earlier calls,
-            and takes the TL format as text alone, which some tokenizers split otherwise than in training.
-        chat_prompts_equal: of the TL format, prompts that are equal by messages and tools too.
-        mode: chat: native messages and tools; text: the TL format's text.
+        not_sent: prompts left out because this server cannot take them: it drops words and thoughts beside earlier
+            calls, and takes the TL format only as text, which some tokenizers split differently from training.
+        chat_prompts_equal: for the TL format, prompts that are also equal when sent as messages and tools.
+        mode: `chat`, native messages and tools; `text`, the TL format's text.
         metrics: TS, PI and CF of the served answers, in percent with intervals.
         problems: the first differences.
     """
@@ -86,23 +86,23 @@ class Certificate:
 
     @property
     def passed(self) -> bool:
-        """Whether all prompts are equal and all answers were read alike."""
+        """Return whether all prompts are equal and all answers were read alike."""
         return self.prompts_equal == self.asked == self.same_grades
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return the certificate as plain values."""
         values = {name: value for name, value in asdict(self).items() if value is not None}
         return {"passed": self.passed, **values, "problems": list(self.problems)}
 
     def line(self) -> str:
-        """What it says, in one line."""
+        """Return the result in one line."""
         said = f"{self.prompts_equal} of {self.asked} prompts equal"
         if self.mode == "chat":
             said += f", {self.tool_calls} answers with parsed calls"
         return f"{said}, {self.same_grades} of {self.asked} answers read alike ({self.mode}, {self.server})"
 
     def failure(self) -> str:
-        """Why it fails, in one line; empty if it passes."""
+        """Return in one line why it fails; empty if it passes."""
         return "" if self.passed else f"{self.line()}; {self.problems[0] if self.problems else 'no reason is known'}"
 
 
@@ -123,7 +123,7 @@ def certificate(compared: Sequence[Compared], **more: Any) -> Certificate:
 
 
 def prompt_difference(trained: Sequence[int], served: Sequence[int], texts: Sequence[str], other: Sequence[str]) -> str:
-    """Where a served prompt first differs from training; empty if it does not.
+    """Return where a served prompt first differs from training; empty if it does not.
 
     Args:
         texts, other: the text of each token of `trained` and of `served`.
@@ -140,10 +140,10 @@ def prompt_difference(trained: Sequence[int], served: Sequence[int], texts: Sequ
 
 
 def call_difference(reply: Reply, ours: Answer, tools: Sequence[Tool]) -> str:
-    """How a server's reading of an answer differs from ours; empty if it does not.
+    """Return how a server's reading of an answer differs from ours; empty if it does not.
 
-    Where the answer is no proper one, the server may refuse it, or read anything in place of what cannot be read; the
-    calls that can be read have to be among its own, in their order.
+    If the answer is malformed, the server may refuse it, or read anything in place of the unreadable parts; the calls
+    that we can read must be among its own, in order.
     """
     originals = {api: name for name, api in api_names(tools).items()}
     served = [_plain(Call(originals.get(call.name, call.name), call.arguments)) for call in reply.calls]
@@ -160,7 +160,7 @@ def call_difference(reply: Reply, ours: Answer, tools: Sequence[Tool]) -> str:
 
 
 def _plain(call: Call) -> str:
-    """A call as text that tells 1 from 1.0 and from true."""
+    """Return a call as text that distinguishes 1, 1.0 and true."""
     return f"{call.name}({json.dumps(dict(call.arguments), ensure_ascii=False, sort_keys=True, default=str)})"
 
 

@@ -1,7 +1,7 @@
 """GGUF, the file that llama.cpp and Ollama read: written by llama.cpp's own converter, in a process of its own.
 
 The converter is `convert_hf_to_gguf.py`, from the package convert-hf-to-gguf or a checkout of llama.cpp. It brings its
-own copy of the package `gguf`, so it is best installed in a folder apart (`INSTALL`).
+own copy of the package `gguf`, so it is best installed in a separate folder (`INSTALL`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MODELFILE = "Modelfile"
 
 @dataclass(frozen=True)
 class Converter:
-    """How the converter is started, and what it is called in the model card."""
+    """The command that starts the converter, and its name in the model card."""
 
     command: tuple[str, ...]
     name: str
@@ -37,7 +37,7 @@ def converter(given: str | None) -> Converter:
     """Find the converter that `stage.converter` names, or the installed one.
 
     Raises:
-        TltrainError: there is none.
+        TltrainError: there is no converter.
     """
     if given is None:
         if find_spec(MODULE) is not None:
@@ -64,12 +64,12 @@ def _released() -> str:
 
 
 def convert(model: Path, precision: str, file: Path, by: Converter) -> None:
-    """Write the model in a folder as a GGUF file, which appears under its name when it is complete.
+    """Write the model in a folder as a GGUF file, which gets its name only when it is complete.
 
     Raises:
-        TltrainError: the converter fails; the message has what it said last.
+        TltrainError: the converter fails; the message has its last output.
     """
-    part = file.with_name(f".{file.stem}.{os.getpid()}.part.gguf")  # the converter wants the suffix
+    part = file.with_name(f".{file.stem}.{os.getpid()}.part.gguf")  # the converter requires the suffix
     words = [*by.command, str(model), "--outtype", precision, "--outfile", str(part)]
     try:
         ended = subprocess.run(words, capture_output=True, text=True, errors="replace", env=environment(os.environ, by))
@@ -81,14 +81,14 @@ def convert(model: Path, precision: str, file: Path, by: Converter) -> None:
 
 
 def environment(own: Mapping[str, str], by: Converter) -> dict[str, str]:
-    """The environment of the converter: this one's without secrets, and without a hub to ask."""
+    """Return the converter's environment: this one's without secrets, and with access to the hub switched off."""
     kept = {name: value for name, value in own.items() if not secret_words.variable_names_secret(name)}
     paths = filter(None, (by.path, own.get("PYTHONPATH")))
     return kept | {"PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
 
 
 def _why(said: str) -> str:
-    """The error in what the converter said, with a remedy for the ones that are known."""
+    """Return the error in the converter's output, with a remedy if the error is known."""
     if "pre-tokenizer was not recognized" in said:
         return (
             "llama.cpp does not know how this tokenizer splits text. It knows those of published models; one that was "
@@ -101,13 +101,13 @@ def _why(said: str) -> str:
 
 
 def modelfile(file: str, stop: Sequence[str], context: int | None) -> str:
-    """The Modelfile for `ollama create NAME -f Modelfile`.
+    """Return the Modelfile for `ollama create NAME -f Modelfile`.
 
-    It has no TEMPLATE and no PARSER: Ollama then has llama.cpp render the file's chat template and read calls by it.
+    It has no TEMPLATE and no PARSER: Ollama then lets llama.cpp render the file's chat template and read calls by it.
 
     Args:
-        file: name of the GGUF file. stop: texts that end an answer, which may be no end tokens of the file.
-        context: most tokens of a prompt and its answer; None: Ollama's default.
+        file: name of the GGUF file. stop: texts that end an answer, which need not be end tokens of the file.
+        context: maximum number of tokens of a prompt and its answer; None: Ollama's default.
     """
     lines = [
         "# ollama create NAME -f Modelfile",
@@ -121,7 +121,7 @@ def modelfile(file: str, stop: Sequence[str], context: int | None) -> str:
 
 
 def quoted(text: str) -> str:
-    """A text in quotes as a Modelfile takes it: there are no escapes, so three quotes hold a quote or a line break."""
+    """Quote a text for a Modelfile: there are no escapes, so a text with a quote or a line break gets triple quotes."""
     if '"' in text or "\n" in text:
         return f'"""{text}"""'
     return f'"{text}"'

@@ -1,4 +1,4 @@
-"""What llama.cpp makes of prompts and answers, compared with training and with transformers. Pure."""
+"""Compare llama.cpp's tokens and answers with those of training and transformers. Pure functions."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 NEAR_TIE = {"f32": 0.05, "f16": 0.2, "bf16": 0.5}
-"""Precision -> nats by which the likelier of two tokens may lead where answers part: rounding alone decides there.
-Another precision computes with other weights than transformers does, and its answers are only counted."""
+"""Precision -> largest lead of the likelier of two tokens, in nats, at which only rounding decides between them. Any
+other precision computes with weights other than those of transformers, so its answers are only counted."""
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class Answered:
     """One prompt.
 
     Attributes:
-        prompt: how its ids differ from those of training; empty where they do not.
-        lead: nats by which transformers' token leads llama.cpp's where their answers first part; None where they agree.
+        prompt: how its ids differ from those of training; empty if they do not.
+        lead: nats by which transformers' token leads llama.cpp's where their answers first differ; None if they agree.
     """
 
     id: str
@@ -27,12 +27,12 @@ class Answered:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All prompts.
+    """The result for all prompts.
 
     Attributes:
         prompts_equal: those with exactly the ids of training. answers_equal: those with transformers' greedy answer.
-        near_ties: other answers, which part where two tokens are almost equally likely.
-        largest_lead: in nats, of all answers. precision: of the file. by: the package that ships llama.cpp.
+        near_ties: other answers that first differ where two tokens are almost equally likely.
+        largest_lead: of all answers, in nats. precision: of the file. by: the package that ships llama.cpp.
     """
 
     asked: int
@@ -46,16 +46,16 @@ class Comparison:
 
     @property
     def passed(self) -> bool:
-        """Whether all ids are equal and, with unquantized weights, no answer differs by more than rounding."""
+        """Return whether all ids are equal and, with unquantized weights, no answer differs by more than rounding."""
         same = self.answers_equal + self.near_ties == self.asked or self.precision not in NEAR_TIE
         return self.prompts_equal == self.asked and same
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return the comparison as plain values."""
         return {"passed": self.passed, **asdict(self), "problems": list(self.problems)}
 
     def line(self) -> str:
-        """What it says, in one line."""
+        """Return the result in one line."""
         said = f"{self.prompts_equal} of {self.asked} prompts and {self.answers_equal} answers equal"
         return f"{said}, {self.near_ties} part at a near tie ({self.precision}, {self.by})"
 
@@ -82,12 +82,12 @@ def compared(found: Sequence[Answered], precision: str, by: str) -> Comparison:
 
 
 def until_end(ids: Sequence[int], ends: Sequence[int]) -> list[int]:
-    """The ids before the first end token."""
+    """Return the ids before the first end token."""
     return list(ids[: next((at for at, each in enumerate(ids) if each in ends), len(ids))])
 
 
 def parting(ours: Sequence[int], theirs: Sequence[int]) -> int | None:
-    """The position at which two answers first differ; None where they are equal."""
+    """Return the position at which two answers first differ; None if they are equal."""
     if list(ours) == list(theirs):
         return None
     pairs = enumerate(zip(ours, theirs, strict=False))
@@ -97,11 +97,11 @@ def parting(ours: Sequence[int], theirs: Sequence[int]) -> int | None:
 def section(
     file: str, size: int, by: str, precision: str, made: Comparison | None, why_not: str, more: Mapping[str, str]
 ) -> str:
-    """The model card's section about the GGUF file.
+    """Return the model card's section about the GGUF file.
 
     Args:
-        file, size: its name and its bytes. by: the converter. made: None where nothing was compared, for `why_not`.
-        more: further files of the folder -> what they are for.
+        file, size: its name and size in bytes. by: the converter. made: None if nothing was compared, for `why_not`.
+        more: further files of the folder -> their purpose.
     """
     lines = [
         "## GGUF",

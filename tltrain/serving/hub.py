@@ -1,4 +1,4 @@
-"""Push a model's folder to a hub (huggingface.co, or what `HF_ENDPOINT` names). Nothing is sent without `stage.hub`."""
+"""Push a model's folder to a hub (huggingface.co, or that of `HF_ENDPOINT`). Nothing is sent without `stage.hub`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def check(repo: str, private: bool) -> None:
 
 
 def push(folder: Path, repo: str, private: bool) -> str:
-    """Upload a model's folder in one commit; returns the commit's address.
+    """Upload a model's folder in one commit, and return the commit's address.
 
     Raises:
         TltrainError: the hub refuses, or the repository is public although `private` is asked for.
@@ -79,7 +79,7 @@ def _api() -> Any:
 def _asked(repo: str, ask: Any) -> Any:
     try:
         return ask()
-    except Exception as error:  # of whichever HTTP library the client uses
+    except Exception as error:  # from whichever HTTP library the client uses
         raise _failed(repo, error) from error
 
 

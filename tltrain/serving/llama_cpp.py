@@ -1,7 +1,7 @@
-"""llama.cpp's own server in a process of its own, as the package `xllamacpp` ships it, and a client of it.
+"""llama.cpp's own server, from the package `xllamacpp`, in a separate process, and its client.
 
-`server.serving` starts it as `python -m tltrain.serving.llama_cpp`. The process listens on the loopback interface
-alone, answers only those who know the secret, and ends when its standard input does. It imports no torch.
+`server.serving` starts it as `python -m tltrain.serving.llama_cpp`. The process listens only on the loopback interface,
+answers only requests with the secret, and ends when its standard input does. It does not import torch.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ PROGRAM = Program("llama.cpp", "tltrain.serving.llama_cpp")
 
 
 def missing() -> bool:
-    """Whether the package that ships llama.cpp is not installed."""
+    """Return whether the package that ships llama.cpp is missing."""
     return find_spec(PACKAGE) is None
 
 
 def version() -> str:
-    """The package that ships llama.cpp, and its version."""
+    """Return the name and version of the package that ships llama.cpp."""
     return f"{PACKAGE} {metadata.version(PACKAGE)}"
 
 
 def options(context: int, threads: int | None = None) -> list[str]:
-    """The options of the served process, for `server.serving`.
+    """Return the options of the served process, for `server.serving`.
 
     Args:
-        context: most tokens of a prompt and its answer. threads: CPU threads; None: as llama.cpp chooses.
+        context: maximum number of tokens of a prompt and its answer. threads: CPU threads; None: llama.cpp decides.
     """
     return [str(context), str(threads or 0)]
 
 
 def main() -> None:
-    """Serve what the settings on the standard input say, until it ends."""
+    """Serve the model given by the settings on standard input, until standard input ends."""
     settings = json.loads(sys.stdin.readline())
     threading.Thread(target=end_with_starter, daemon=True).start()
     import xllamacpp
@@ -77,16 +77,16 @@ class Client:
 
     def __init__(self, server: Server, deadline: float) -> None:
         self.url, self.secret, self.deadline = server.url.removesuffix("/v1"), server.secret, deadline
-        self.opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy of the environment
+        self.opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # ignores proxies in the environment
 
     def tokens(self, text: str) -> list[int]:
-        """The ids of a prompt's text, as the server builds them: special tokens as such, BOS as the file says."""
+        """Return the server's ids for a prompt: special tokens are recognised, and the file decides about BOS."""
         found = self._asked("/tokenize", {"content": text, "add_special": True, "parse_special": True})
         return list(found["tokens"])
 
     def rendered(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any], options: Mapping[str, Any]) -> str:
-        """The prompt's text by the chat template in the file; `options` are variables of the template."""
-        from tltrain.serving.asking import api_messages  # not above: the served process needs none of its imports
+        """Return the prompt's text, rendered by the file's chat template; `options` are the template's variables."""
+        from tltrain.serving.asking import api_messages  # not at the top: the served process needs none of its imports
 
         body: dict[str, Any] = {"messages": api_messages(messages)}
         body |= {"tools": list(tools)} if tools else {}
@@ -94,10 +94,10 @@ class Client:
         return str(self._asked("/apply-template", body)["prompt"])
 
     def answer(self, prompt: Sequence[int], limit: int, stop: Sequence[str] = ()) -> list[int]:
-        """The greedy answer to a prompt's ids, of at most `limit` tokens; the end token is left out.
+        """Return the greedy answer to a prompt's ids, at most `limit` tokens, without the end token.
 
         Args:
-            stop: texts that end it too.
+            stop: texts that also end the answer.
         """
         body: dict[str, Any] = {"prompt": list(prompt), "n_predict": limit, "stop": list(stop)}
         body |= {"temperature": 0.0, "samplers": ["temperature"]}

@@ -1,8 +1,8 @@
-"""What a served model is asked: turns of conversations, as messages and as the token ids that training built.
+"""The questions for a served model: turns of conversations, as messages and as the token ids that training built.
 
-A trained model's folder keeps its chat template and digests of some prompts as its training tokenized them
-(`TrainedPrompts`), and none of their text. A later certificate builds the prompts again, and by the digests it knows
-that they are those of the training.
+A trained model's folder keeps its chat template and digests of some prompts as training tokenized them
+(`TrainedPrompts`), but none of their text. A later certificate rebuilds the prompts and checks by the digests that they
+are those of training.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tltrain.tokens.native import NativeEncoder
 from tltrain.trajectory import Sample, Trajectory, sequential
 
 RECORD = "trained_prompts.json"
-"""A file in a trained model's folder, beside `tltrain.json`."""
+"""The name of the record's file in a trained model's folder, beside `tltrain.json`."""
 KEPT = 50
 """Number of prompts whose digests a trained model's folder keeps."""
 Json = Mapping[str, Any]
@@ -34,8 +34,8 @@ class Asked:
     """One prompt.
 
     Attributes:
-        messages, tools: as an API writes them, for a chat; arguments are objects, as templates take them.
-        text: the whole prompt of the TL format; empty in a native one.
+        messages, tools: as an API writes them, for a chat; arguments are objects, as templates expect.
+        text: the whole prompt in the TL format; empty in a native one.
         ids: its tokens, as training builds them.
     """
 
@@ -47,12 +47,12 @@ class Asked:
 
     @property
     def key(self) -> str:
-        """A digest of what is asked."""
+        """Return a digest of the question."""
         return _digest([self.text or self.messages, self.tools])
 
 
 def turns(item: Trajectory, encoder: Encoder) -> list[Sample]:
-    """The turns of a conversation whose calls are learned, each with its history and its calls as golden ones."""
+    """Return a conversation's turns whose calls are learned, each with its history and its calls as golden ones."""
     messages = sequential(item.messages)
     if isinstance(encoder, NativeEncoder):
         messages = encoder.conversation_messages(item)
@@ -71,13 +71,13 @@ def turns(item: Trajectory, encoder: Encoder) -> list[Sample]:
 
 
 def in_order(items: Iterable[Trajectory], encoder: Encoder) -> list[Sample]:
-    """All turns in an order that mixes conversations and depths, and in which the first N are always the same."""
+    """Return all turns in a fixed order that mixes conversations and depths, so the first N are always the same."""
     samples = [sample for item in items for sample in turns(item, encoder)]
     return sorted(samples, key=lambda sample: _digest(sample.id))
 
 
 def asked(sample: Sample, encoder: Encoder) -> Asked:
-    """The prompt of a turn. Raises TltrainError if the format cannot write it."""
+    """Return the prompt of a turn. Raises TltrainError if the format cannot write it."""
     ids = encoder.prompt(sample)
     if isinstance(encoder, NativeEncoder):
         messages, _ = encoder.messages(sample)
@@ -87,11 +87,11 @@ def asked(sample: Sample, encoder: Encoder) -> Asked:
 
 @dataclass(frozen=True)
 class TrainedPrompts:
-    """What a model's folder keeps of how its training built prompts.
+    """A model's record of how its training built prompts.
 
     Attributes:
         template: the chat template that training rendered; empty in the TL format, which training writes itself.
-        digests: digest of what is asked -> digest of its token ids.
+        digests: digest of the question -> digest of its token ids.
     """
 
     template: str = ""
@@ -99,7 +99,7 @@ class TrainedPrompts:
 
     @classmethod
     def of(cls, encoder: Encoder, items: Sequence[Trajectory]) -> TrainedPrompts:
-        """Of the first `KEPT` turns of these conversations."""
+        """Return the record of the first `KEPT` turns of these conversations."""
         made = [asked(sample, encoder) for sample in in_order(items, encoder)[:KEPT]]
         template = encoder.native.template if isinstance(encoder, NativeEncoder) else ""
         return cls(template, {one.key: _digest(list(one.ids)) for one in made})
@@ -128,7 +128,7 @@ class TrainedPrompts:
         return cls(template, digests)
 
     def differs(self, one: Asked) -> bool | None:
-        """Whether training built other tokens for this prompt; None if it kept nothing of it."""
+        """Return whether training built other tokens for this prompt; None if the record does not have it."""
         kept = self.digests.get(one.key)
         return None if kept is None else kept != _digest(list(one.ids))
 

@@ -1,8 +1,8 @@
-"""`transformers serve` in a process of its own, with a record of the token ids of every answer.
+"""`transformers serve` in a separate process, with a record of the token ids of every answer.
 
-`server` starts it as `python -m tltrain.serving.recorder` and writes its settings to the standard input. The process
-listens on the loopback interface alone, answers only those who know the secret, and ends when the standard input does:
-when the process that started it ends, in whatever way.
+`server` starts it as `python -m tltrain.serving.recorder` and writes its settings to standard input. The process
+listens only on the loopback interface, answers only requests with the secret, and ends when standard input does: when
+the process that started it ends, for any reason.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from typing import Any
 from tltrain.runtime.place import LOOPBACK
 
 PORT, ANSWERS = "port", "answers.jsonl"
-"""Files of the process: its port, once the model is loaded, and a line for each answer."""
+"""Files of the process: its port, written once the model is loaded, and one line per answer."""
 
 
 def main() -> None:
-    """Serve what the settings on the standard input say, until it ends."""
+    """Serve the model given by the settings on standard input, until standard input ends."""
     settings = json.loads(sys.stdin.readline())
     threading.Thread(target=end_with_starter, daemon=True).start()
     place = Path(settings["place"])
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def end_with_starter() -> None:
-    """End this process when the standard input ends."""
+    """End this process when standard input ends."""
     while os.read(sys.stdin.fileno(), 1024):
         pass
     os._exit(0)
@@ -50,7 +50,7 @@ def record(file: Path) -> None:
     """Make the server write the ids of every prompt and its answer to `file`, before the answer is parsed.
 
     Raises:
-        AttributeError: this version of transformers generates by another method.
+        AttributeError: this version of transformers generates with another method.
     """
     from transformers.cli.serving.utils import GenerateManager
 
@@ -75,9 +75,9 @@ def record(file: Path) -> None:
 
 
 def listen_only_at(listener: socket.socket, secret: str, file: Path) -> None:
-    """Make uvicorn serve at a socket that is listening already, and only those who send the secret.
+    """Make uvicorn serve on a socket that is already listening, and only requests with the secret.
 
-    The port is written to `file` when the server is about to accept; the model is loaded by then.
+    The port is written to `file` when the server is about to accept connections; by then the model is loaded.
     """
     import uvicorn
 
@@ -94,7 +94,7 @@ def listen_only_at(listener: socket.socket, secret: str, file: Path) -> None:
 
 
 def guarded(app: Any, secret: str) -> Callable[..., Awaitable[None]]:
-    """An ASGI application that answers 401 to requests without the secret."""
+    """Return an ASGI application that answers 401 to requests without the secret."""
     wanted = f"Bearer {secret}".encode()
 
     async def guard(scope: Mapping[str, Any], receive: Any, send: Any) -> None:

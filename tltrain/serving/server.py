@@ -1,4 +1,4 @@
-"""A model behind `transformers serve` or another server, on this machine and for this process alone."""
+"""A model behind `transformers serve` or another server, on this machine and only for this process."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ NEEDED = ("openai", "fastapi", "uvicorn", "pydantic")
 """The packages of the extra `serve`."""
 INSTALL = "pip install 'tltrain[serve]'"
 POLL = 0.05
-"""Seconds between two looks whether the server is ready."""
+"""Seconds between two checks whether the server is ready."""
 _OF_LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""Variables by which a served model would take itself for one of several processes."""
+"""Environment variables that would make a served model believe that it is one of several ranks."""
 
 
 @dataclass(frozen=True)
@@ -43,19 +43,19 @@ TRANSFORMERS = Program("`transformers serve`", "tltrain.serving.recorder")
 
 
 def missing() -> list[str]:
-    """The packages that serving needs and that are not installed."""
+    """Return the packages that serving needs and that are not installed."""
     return [name for name in NEEDED if find_spec(name) is None]
 
 
 def obstacle() -> str | None:
-    """Why nothing can be served here, with the remedy; None where nothing known stands in the way."""
+    """Return why nothing can be served here, with the remedy; None if no obstacle is known."""
     if names := missing():
         return f"it takes {', '.join(names)}: {INSTALL}"
     for name in NEEDED:
         try:
             if find_spec(name) is not None:
                 resolver.resolve(f"{name}:__name__")
-        except Exception as error:  # whatever a broken or unsuitable installation raises
+        except Exception as error:  # anything that a broken or unsuitable installation raises
             said = f"{type(error).__name__}: {shorten(str(error), 160)}"
             return f"{name} is installed and cannot be imported ({said}): {INSTALL} --force-reinstall"
     return None
@@ -63,7 +63,7 @@ def obstacle() -> str | None:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What the served process was given and generated for a request: token ids, and its date (YYYY-MM-DD)."""
+    """The token ids that the served process was given and generated for a request, and its date (YYYY-MM-DD)."""
 
     prompt: Sequence[int]
     answer: Sequence[int]
@@ -79,7 +79,7 @@ class Server:
     place: Path
 
     def recorded(self) -> dict[str, Recorded]:
-        """What has been generated so far, by the id of its request."""
+        """Return everything generated so far, by the id of its request."""
         file = self.place / ANSWERS
         lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
         found = [json_files.parse(line) for line in lines]
@@ -98,12 +98,12 @@ def serving(
 
     Args:
         folder: the model's folder, or the file that the program serves.
-        options: of the program.
-        threads: CPU threads of the server; None: as the program chooses.
+        options: the program's options.
+        threads: CPU threads of the server; None: the program decides.
         seconds: how long it may take to load the model.
 
     Raises:
-        TltrainError: the server ends or is not ready in time; the message has what it said last.
+        TltrainError: the server ends or is not ready in time; the message has its last output.
     """
     secret = secrets.token_urlsafe(32)
     redact.learn(secret)
@@ -122,7 +122,7 @@ def serving(
             )
         try:
             assert process.stdin is not None
-            with suppress(BrokenPipeError):  # it has ended, which is told below
+            with suppress(BrokenPipeError):  # it has ended, which is reported below
                 process.stdin.write(json.dumps(settings).encode() + b"\n")
                 process.stdin.flush()
             yield Server(f"http://{LOOPBACK}:{_port(process, place, folder, seconds, program)}/v1", secret, place)
@@ -131,7 +131,7 @@ def serving(
 
 
 def environment(own: Mapping[str, str], threads: int | None) -> dict[str, str]:
-    """The environment of the served process: this one's, without secrets and without the place among several."""
+    """Return the environment of the served process: this one's, without secrets and without this process's rank."""
     kept = {
         name: value
         for name, value in own.items()
@@ -156,14 +156,14 @@ def _port(process: subprocess.Popen[bytes], place: Path, folder: Path, seconds: 
 
 
 def last_line(place: Path) -> str:
-    """What the server said last, shortened; library messages may be long."""
+    """Return the server's last output, shortened, as library messages may be long."""
     lines = (place / "log").read_text(encoding="utf-8", errors="replace").split("\n")
     said = [line.strip(" │") for line in lines if line.strip(" │╰╯╭╮─")]
     return redact.text(said[-1])[:300] if said else "it said nothing"
 
 
 def _end(process: subprocess.Popen[Any]) -> None:
-    """End the server with all processes that it has started; it has nothing to save."""
+    """Kill the server and all processes that it has started; it has nothing to save."""
     with suppress(ProcessLookupError, PermissionError):  # it has ended
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

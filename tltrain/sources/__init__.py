@@ -1,10 +1,10 @@
-"""Who answers: the local model, an endpoint, the golden calls or a random tool, by the config group `source`.
+"""Sources of answers: the local model, an endpoint, the golden calls or a random tool, by the config group `source`.
 
     with open_source(cfg) as source:
         texts = source(samples)
 
-The stages and the loop of conversations ask through this alone, so that whatever can be measured of one source can be
-measured of all. Answers are text in the TL format; only the local model needs torch.
+The stages and the conversation loop ask only through this interface, so whatever can be measured for one source can be
+measured for all. Answers are text in the TL format; only the local model needs torch.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ from tltrain.trajectory import Sample
 
 
 class Source(Protocol):
-    """Answers samples, as often as it is asked to: a conversation in progress is a sample too.
+    """Answers samples, as often as it is called; a conversation in progress is a sample too.
 
     Attributes:
-        name: who answers, for `metrics.json`; of the local model, where it came from.
-        too_long: prompts so far that did not fit into the model's context; their answer is None.
+        name: who answers, for `metrics.json`; for the local model, where it came from.
+        too_long: number of prompts so far that did not fit into the model's context; their answer is None.
 
-    A source that knows why answers ended has `endings` too (`tltrain.sources.endings.Endings`).
-    One whose answers are all in the TL format, or may all make several calls, has `several_calls`, False or True.
-    One that reads a native format has `native_answers`, the last answers as `formats.native.Answer`, empty for prompts
-    that did not fit, or None where the answer's text has all of it; it is empty where the format is another.
+    A source that knows why answers ended also has `endings` (`tltrain.sources.endings.Endings`). One whose answers are
+    all in the TL format has `several_calls=False`; one whose answers may all make several calls has it True. One that
+    reads a native format has `native_answers`: the last answers as `formats.native.Answer`, an empty one for prompts
+    that did not fit, or None if the answer's text is complete; with any other format it is empty.
     """
 
     name: str
     too_long: int
 
     def __call__(self, samples: Sequence[Sample]) -> Sequence[str | None]:
-        """The answer to each sample, in their order."""
+        """Return the answer to each sample, in order."""
         ...
 
     def reading(self) -> Mapping[str, Any]:
-        """What is known of how prompts were read and answers ended, for `metrics.json`."""
+        """Return what is known about how prompts were read and why answers ended, for `metrics.json`."""
         ...
 
 
 def open_source(cfg: DictConfig) -> AbstractContextManager[Source]:
-    """The source that `cfg.source` names; what it holds (a model, connections) is let go at the end.
+    """Open the source that `cfg.source` names; its model or connections are released at the end.
 
     Raises:
-        TltrainError: there is no such source, or what it needs (a model, a url, a package) is not there.
+        TltrainError: there is no such source, or something that it needs (a model, a url, a package) is missing.
     """
     if cfg.source.get(targets.TARGET) is not None:
         from tltrain.sources.own import opened
@@ -60,24 +60,24 @@ def open_source(cfg: DictConfig) -> AbstractContextManager[Source]:
 
 
 def check(cfg: DictConfig) -> None:
-    """Raise a TltrainError where it can be told that nobody will answer, before anything is loaded."""
+    """Raise a TltrainError, before anything is loaded, if it is already certain that the source cannot answer."""
     if targets.named(cfg.source, SOURCES, "source") is _endpoint:
         from tltrain.sources.endpoint import check_running
 
         if cfg.stage.get("names") == config.Names.offered:
             raise TltrainError(
-                "stage.names=offered: source=model alone can; a server has its own guided decoding, which "
-                "source.extra={FIELD: VALUE} asks for"
+                "stage.names=offered: only source=model supports it; for a server's own guided decoding give "
+                "source.extra={FIELD: VALUE}"
             )
         if cfg.stage.get("temperature"):
             raise TltrainError(
-                f"stage.temperature={cfg.stage.temperature} is of source=model; source.temperature is a server's"
+                f"stage.temperature={cfg.stage.temperature} applies to source=model; a server takes source.temperature"
             )
         check_running(cfg)
 
 
 def endings_file(cfg: DictConfig) -> str:
-    """The file in which a run keeps why each answer ended; of conversations it keeps none."""
+    """Return the file in which a run records why each answer ended; conversations have none."""
     if cfg.stage.get("name") == "predict":
         return "prediction.json"
     return "" if cfg.benchmark.get("multi") else "predictions.jsonl"
@@ -124,4 +124,4 @@ SOURCES: dict[str, Callable[..., AbstractContextManager[Source]]] = {
     "golden": _golden_calls,
     "random": _random_tool,
 }
-"""Who may answer, by name; the annotation of its settings says the keys of each."""
+"""Sources by name; the annotation of their settings defines their keys."""

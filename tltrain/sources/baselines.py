@@ -1,4 +1,4 @@
-"""source=golden and source=random: the most and the least that a benchmark's scoring gives to anybody."""
+"""source=golden and source=random: the upper and the lower bound of a benchmark's scores."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from tltrain.formats.calls import render_call
 from tltrain.trajectory import Call, Sample, Tool, example
 
 WORDS = "No tool is needed."
-"""A golden answer where no call is right."""
+"""The golden answer if no call is right."""
 
 
 class GoldenCalls:
-    """The golden call of each sample, or all of them where all are asked for: the ceiling."""
+    """Answers each sample with its golden call, or with all of them if all are asked for: the upper bound."""
 
     name = "golden calls"
     too_long = 0
 
     def reading(self) -> dict[str, float]:
-        """Nothing is read."""
+        """Return nothing: no prompt is read."""
         return {}
 
     def __call__(self, samples: Sequence[Sample]) -> list[str]:
-        """The calls as text, one a line; words where no call is right."""
+        """Return the calls as text, one per line; words if no call is right."""
         return [self._text(sample) for sample in samples]
 
     def _text(self, sample: Sample) -> str:
@@ -42,9 +42,9 @@ class GoldenCalls:
 
 
 class RandomTool:
-    """A call of a tool on offer, its required parameters filled by type: the floor.
+    """Answers with a random tool on offer, its required parameters filled by type: the lower bound.
 
-    The draw depends on the seed, the sample's id and how far its conversation has come, and on nothing else.
+    The draw depends only on the seed, the sample's id and how far its conversation has come.
     """
 
     name = "random tool"
@@ -54,11 +54,11 @@ class RandomTool:
         self.seed = cfg.seed
 
     def reading(self) -> dict[str, float]:
-        """Nothing is read."""
+        """Return nothing: no prompt is read."""
         return {}
 
     def __call__(self, samples: Sequence[Sample]) -> list[str]:
-        """The call as text; "" where no tool is on offer."""
+        """Return the call as text; "" if no tool is on offer."""
         return [self._call(sample) for sample in samples]
 
     def _call(self, sample: Sample) -> str:
@@ -69,7 +69,7 @@ class RandomTool:
 
 
 def placeholder_call(tool: Tool) -> Call:
-    """A call of `tool` with the parameters it requires."""
+    """Return a call of `tool` with its required parameters."""
     return Call(tool.name, {name: placeholder(tool.properties.get(name) or {}) for name in tool.required})
 
 
@@ -85,7 +85,7 @@ _PLACEHOLDERS: dict[str, Any] = {
 
 
 def placeholder(schema: Mapping[str, Any]) -> Any:
-    """A value of the type a JSON schema asks for, in JSON's or Python's word for it; of an `enum` the first."""
+    """Return a value of a schema's type, named in JSON's or Python's words; for an `enum`, its first value."""
     if schema.get("enum"):
         return schema["enum"][0]
     choices = [choice for choice in schema.get("anyOf") or schema.get("oneOf") or () if isinstance(choice, Mapping)]

@@ -24,7 +24,7 @@ CONNECT_TIMEOUT = 5.0
 
 @contextmanager
 def open_client(source: DictConfig) -> Iterator[tuple[AsyncOpenAI, asyncio.Runner]]:
-    """Open a client of the server that `cfg.source` names, and the runner of its requests.
+    """Open a client of the server that `cfg.source` names, and a runner for its requests.
 
     Raises:
         TltrainError: there is no URL or model name, the URL contains a key, or the package `openai` is missing.
@@ -51,7 +51,7 @@ def open_client(source: DictConfig) -> Iterator[tuple[AsyncOpenAI, asyncio.Runne
     with asyncio.Runner() as runner:
         client = AsyncOpenAI(
             base_url=source.url,
-            api_key=key or "none",  # which a server without keys ignores
+            api_key=key or "none",  # a server without keys ignores it
             timeout=timeout,
             max_retries=source.retries,
             http_client=LimitedClient(int(source.max_response_size * 1e6), source.concurrency, timeout=timeout),

@@ -1,4 +1,4 @@
-"""Why answers ended, counted in the words of OpenAI's API: the same for a local model and for a server."""
+"""Count why answers ended, in the words of OpenAI's API, alike for a local model and a server."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Endings:
     """Why the answers of a source ended.
 
     Attributes:
-        last: for each of the answers added last, one of `FINISH_REASONS` or `other`; empty where nobody knows.
-        counts: the number of all answers so far, by reason.
+        last: for each answer of the last `add`, one of `FINISH_REASONS` or `other`; empty if the reason is unknown.
+        counts: the number of answers so far, by reason.
     """
 
     def __init__(self) -> None:
@@ -33,19 +33,19 @@ class Endings:
         self.counts.update(filter(None, reasons))
 
     def reading(self) -> dict[str, Any]:
-        """Return the counts for `metrics.json`; empty where no reason is known."""
+        """Return the counts for `metrics.json`; empty if no reason is known."""
         return {"finish_reasons": dict(self.counts)} if self.counts else {}
 
     def warn(self, max_new_tokens: int, file: str) -> None:
         """Log one line for each reason other than the model's own decision to stop.
 
         Args:
-            file: the run's file that has the reason of each answer; empty where none has it.
+            file: the run's file with the reason of each answer; empty if there is none.
         """
         said = {
             "length": f"were cut at stage.max_new_tokens={max_new_tokens} before a call could be read",
             "content_filter": "were withheld or cut by the server's content filter",
-            "other": "ended for a reason that is none of OpenAI's API: the server may have aborted them",
+            "other": "ended for a reason that OpenAI's API does not define: the server may have aborted them",
         }
         for reason, words in said.items():
             if count := self.counts[reason]:

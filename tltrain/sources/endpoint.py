@@ -4,12 +4,12 @@
 
 `source.mode=text` sends the prompt in the TL format to `/completions`, and ends the answer where the local model's
 answer ends. A prompt contains no end token: as in training, where the end token is a target and never an input
-(`tokens.packing`), the next role directly follows what the assistant said. Greedy answers therefore agree with the
-local model's if the server tokenizes the whole text as `Encoder` tokenizes its pieces. It does not if its tokenizer
-merges the end of one piece with the beginning of the next (Qwen's merges quotes with the line feed after them;
-`tltrain.json` beside a trained model counts such prompts), or if a message contains the name of a special token. In
-these cases `source.tokenizer` sends token ids, which vLLM, SGLang and llama.cpp accept. The server puts the BOS token
-before the text, as its tokenizer does; `model.bos=true|false` overrides this (`add_special_tokens`, which vLLM reads).
+(`tokens.packing`), the next role directly follows the assistant's text. Greedy answers therefore agree with the local
+model's if the server tokenizes the whole text as `Encoder` tokenizes its pieces. It does not if its tokenizer merges
+the end of one piece with the beginning of the next (Qwen's merges quotes with the line feed after them; `tltrain.json`
+beside a trained model counts such prompts), or if a message contains the name of a special token. In these cases
+`source.tokenizer` sends token ids, which vLLM, SGLang and llama.cpp accept. The server adds the BOS token before the
+text, as its tokenizer does; `model.bos=true|false` overrides this (`add_special_tokens`, which vLLM reads).
 
 `source.mode=chat` sends messages and native tools to `/chat/completions` (`tltrain.formats.chat_completions`). In
 conversations all calls of a message are run; its thought is recorded and not sent back.
@@ -58,7 +58,7 @@ log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 TOO_LONG: Json = {}
-"""Stands for the response to a prompt that is too long for the model."""
+"""Replaces the response to a prompt that is too long for the model."""
 
 
 @contextmanager
@@ -73,7 +73,7 @@ def open_endpoint(cfg: DictConfig) -> Iterator[Endpoint]:
 
 
 def check_running(cfg: DictConfig) -> None:
-    """Raise a TltrainError unless a server accepts connections; stored answers may do without one."""
+    """Raise a TltrainError unless a server accepts connections; stored answers may make one unnecessary."""
     with open_client(cfg.source) as (client, runner):
         if not (cfg.source.cache and any(_cache_folder(cfg).glob("*/*.json"))):
             runner.run(connect(client, cfg.source.url))
@@ -135,9 +135,9 @@ class Endpoint:
         return texts
 
     def _native(self, response: Json, sample: Sample) -> Answer | None:
-        """Return the answer in a response to /chat/completions as it was said; None where its text has all of it.
+        """Return the answer in a response to /chat/completions as it was given; None if its text has all of it.
 
-        Text without `tool_calls` may hold a call of the TL format, which is read as the text of any other source.
+        Text without `tool_calls` may contain a call in the TL format, which is read like the text of any other source.
         """
         if response is TOO_LONG:
             return None
@@ -147,7 +147,7 @@ class Endpoint:
         return answer if answer.attempts else None
 
     def reading(self) -> Json:
-        """Return why answers ended (`finish_reasons`), and in how many a call is text (`unparsed_tool_calls`)."""
+        """Return why answers ended (`finish_reasons`), and how many have a call as text (`unparsed_tool_calls`)."""
         return self.endings.reading() | ({"unparsed_tool_calls": self.unparsed} if self.unparsed else {})
 
     def body(self, sample: Sample) -> Json:
@@ -162,7 +162,7 @@ class Endpoint:
         return json.loads(json.dumps({**asked, **self.common}, ensure_ascii=False).encode("utf-8", "replace"))
 
     def _without_own_thoughts(self, sample: Sample) -> Sample:
-        """Return the sample without what this server thought before: APIs take no thoughts back."""
+        """Return the sample without this server's earlier thoughts, which APIs do not accept."""
         said = tuple(
             replace(message, thought="") if message.thought in self.thoughts else message for message in sample.messages
         )
@@ -173,7 +173,7 @@ class Endpoint:
     ) -> None:
         """Send the waiting requests, `concurrency` at a time, and put the responses into `responses`.
 
-        After a failure no further request is sent, but those in progress may end: the user may have to pay for them.
+        After a failure no further request is sent, but those in progress may finish: the user may be billed for them.
         """
         failures: list[tuple[Sample, str]] = []
         rest = iter(waiting.items())
@@ -199,8 +199,8 @@ class Endpoint:
     async def _ask(self, key: str, body: Json, sample: Sample) -> Json:
         """Return the response to one request, within `source.total_timeout`.
 
-        The client retries errors of HTTP (429, 500, no or a lost connection, nothing for `timeout` seconds);
-        `_ask_again` retries responses that are no completion.
+        The client retries HTTP errors (429, 500, no connection or a lost one, silence for `timeout` seconds);
+        `_ask_again` retries responses that are not completions.
         """
         try:
             async with asyncio.timeout(self.settings.total_timeout):
@@ -219,7 +219,7 @@ class Endpoint:
                 return TOO_LONG
             received = found
             try:
-                response = redact.known_in(json_files.parse(received))  # what is stored is scored
+                response = redact.known_in(json_files.parse(received))  # the stored response is the one that is scored
                 self._text(response, sample)
                 if self.settings.cache:
                     runs.write_json(
@@ -250,7 +250,7 @@ class Endpoint:
             raise _Failed(f"no answer: {self._clean(str(error.__cause__ or error))}") from None
 
     def _text(self, response: Any, sample: Sample) -> str | None:
-        """Return the answer in a response, as text in the TL format. Raises ValueError if it is no completion."""
+        """Return the answer in a response, as text in the TL format. Raises ValueError if it is not a completion."""
         if response is TOO_LONG:
             return None
         try:
@@ -345,9 +345,9 @@ class Endpoint:
 
 
 def _ending(response: Any, text: str | None) -> str:
-    """Return why an answer ended, one of `FINISH_REASONS` or `other`; empty where the server does not say.
+    """Return why an answer ended, one of `FINISH_REASONS` or `other`; empty if the server does not say.
 
-    An answer that contained its call before the server cut it is complete: we stop reading there too.
+    An answer that the server cut after its call is complete: we stop reading there too.
     """
     reason = None if text is None else response["choices"][0].get("finish_reason")
     if reason == "length" and text is not None and TL.answer_length(text) is not None:

@@ -30,7 +30,7 @@ class LimitedClient(httpx2.AsyncClient):
     encoding of JSON, whatever encoding the server states.
 
     Attributes:
-        most_bytes: most bytes of a response's body, decompressed.
+        most_bytes: maximum size of a response's decompressed body, in bytes.
         reached: whether the server has ever answered; from then on, lost connections are retried.
     """
 
@@ -93,7 +93,7 @@ def _redirect(url: httpx2.URL, location: str) -> str:
     try:
         target = url.join(location)
     except httpx2.InvalidURL:
-        return "the server redirects to an address that is none; expected source.url to be the API's own address"
+        return "the server redirects to an invalid address; expected source.url to be the API's own address"
     same = _origin(target) == _origin(url)
     why = "redirects are not followed" if same else "another origin, to which neither the question nor the key is sent"
     return f"the server redirects to {target}: {why}; expected source.url to be the address that answers"

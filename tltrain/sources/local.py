@@ -1,4 +1,4 @@
-"""source=model: the model of the group `model` on this machine, read once, asked in batches."""
+"""source=model: the model of the group `model` on this machine, loaded once and asked in batches."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ log = logging.getLogger(__name__)
 
 
 class LocalModel:
-    """The answers of a local model (a `tltrain.sources.Source`), greedy unless `stage.temperature` is above 0.
+    """A local model's answers (a `tltrain.sources.Source`), greedy unless `stage.temperature` is above 0.
 
-    Of several processes each has the model, and the first shares what it is asked with the others (`help_out`).
+    With several processes each loads the model, and rank 0 shares its samples with the others (`help_out`).
     """
 
     def __init__(self, cfg: DictConfig) -> None:
@@ -57,12 +57,12 @@ class LocalModel:
         self.model = loading.load_model(self.name, cfg.model, torch.bfloat16 if bf16 else torch.float32, device)
 
     def __call__(self, samples: Sequence[Sample]) -> list[str | None]:
-        """The answer to each sample; None, and a warning, for what is too long for the model's context."""
+        """Return the answer to each sample; None, with a warning, for prompts longer than the model's context."""
         distributed.share(samples)
         return self.answer(samples)
 
     def answer(self, samples: Sequence[Sample]) -> list[str | None]:
-        """The same, called by every process alike."""
+        """Do the same; every process calls this alike."""
         from tltrain.inference import generation
         from tltrain.inference.continuous_batching import Prefill
         from tltrain.inference.token_choice import TokenChoice
@@ -110,17 +110,17 @@ class LocalModel:
         return [text if fit else None for text, fit in zip(texts, fits, strict=True)]
 
     def reading(self) -> dict[str, Any]:
-        """Return the tokens of a prompt, how many of them were computed (shared ones once), and why answers ended."""
+        """Return the tokens per prompt, how many of them were computed (shared ones once), and why answers ended."""
         return self.prefill.per_sample() | self.endings.reading()
 
     def close(self) -> None:
-        """Let the other processes go."""
+        """Release the other processes."""
         if distributed.leads():
             distributed.share(None)
 
 
 def help_out(cfg: DictConfig) -> None:
-    """On every process but the first: answer one's part of what the first is asked, until it is closed."""
+    """On every rank but 0: answer this rank's share of the samples that rank 0 is asked, until rank 0 closes."""
     model = LocalModel(cfg)
     while (samples := distributed.receive()) is not None:
         model.answer(samples)

@@ -1,4 +1,4 @@
-"""Sources of a user's own: a function of samples that returns texts, or one that opens a `Source`."""
+"""Sources that users write: a function of samples that returns texts, or one that opens a `Source`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Answering:
     """A `Source` that asks a function.
 
     Args:
-        answer: takes `samples` by name, and returns a text (or None, for a prompt that is too long) for each.
+        answer: takes `samples` by name, and returns a text for each (None for a prompt that is too long).
     """
 
     def __init__(self, name: str, answer: Callable[..., Any]) -> None:
@@ -41,7 +41,7 @@ class Answering:
         return found
 
     def reading(self) -> Mapping[str, Any]:
-        """Return nothing: it does not say what it reads."""
+        """Return nothing: the function does not report what it reads."""
         return {}
 
 

@@ -13,7 +13,7 @@ _CONTEXT = re.compile(
     r"|exceeds the maximum number of (input )?tokens|tokens`? \+ `?max_new_tokens`? must be",
     re.IGNORECASE,
 )
-"""Messages about a prompt that is too long, of OpenAI, vLLM, llama.cpp, SGLang, Anthropic, Gemini and TGI."""
+"""Messages about a prompt that is too long, from OpenAI, vLLM, llama.cpp, SGLang, Anthropic, Gemini and TGI."""
 _REJECTED = re.compile(
     r"unsupported|not (?:\w+ )?(?:support|permit|allow|accept)\w*|does(?:n't| not) support|unknown|unrecogni[sz]ed"
     r"|unexpected|extra (?:inputs|fields)|extra_forbidden|invalid",
@@ -40,7 +40,7 @@ def remedy(status: int, said: str, body: Mapping[str, Any], limit_field: str) ->
     content = ("model", "prompt", "messages")  # words that any message may contain
     names = [name for name in body if name not in content and re.search(rf"\b{re.escape(name)}\b", said)]
     if limit_field in names and (limit_field == "max_completion_tokens" or other in said):
-        return f"source.limit_field={other} names the limit otherwise"
+        return f"source.limit_field={other} uses another name for the limit"
     keys = {
         "temperature": "source.temperature=null leaves it to the server",
         limit_field: f"see stage.max_new_tokens; source.extra.{limit_field}=null leaves it to the server",
@@ -51,7 +51,7 @@ def remedy(status: int, said: str, body: Mapping[str, Any], limit_field: str) ->
 
 
 def no_completion(received: str, shown: str) -> str:
-    """Return the message about a response that is no completion.
+    """Return the message about a response that is not a completion.
 
     Args:
         received: the response's text.
