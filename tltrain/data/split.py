@@ -69,7 +69,8 @@ def split(
             break
         if time or len(held) + len(group) - wanted <= wanted - len(held):
             held |= dict.fromkeys(group, number)
-    held = held or dict.fromkeys(min(ordered, key=len), 0)
+    if not held:
+        held = dict.fromkeys(min(ordered, key=lambda group: len(group)), 0)
     return LogSplit(
         [item for at, item in enumerate(items) if at not in held],
         [item for at, item in enumerate(items) if at in held],
