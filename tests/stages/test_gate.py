@@ -9,6 +9,10 @@ import pytest
 from tests.support.fake_endpoint import message, serving
 from tests.support.paths import ROOT
 from tests.support.small_runs import SMALL, last_line
+from tltrain.evaluation.records import Prediction
+from tltrain.grading import grade, grade_answer
+from tltrain.stages import gate
+from tltrain.trajectory import Call, Sample, Tool
 
 LOG = ROOT / "examples" / "support_desk" / "conversations.jsonl"
 OWN_LOGS = ("+experiment=own_logs", "data=openai", f"data.path={LOG}", *SMALL)
@@ -110,6 +114,15 @@ def test_a_server_has_room_for_its_own_format_and_the_cache_is_not_written_to(ga
     assert kept.read_bytes() == before
     limit = ran.metrics["max_new_tokens"]
     assert {asked.body["max_tokens"] for asked in server.asked} == {2 * limit + 128}
+
+
+def test_one_of_two_golden_calls_is_half_right_in_every_format():
+    tools = (Tool("f", "", {"type": "object", "properties": {"a": {"type": "string"}}}),)
+    goldens = tuple(Call("f", {"a": value}) for value in "12")
+    sample, text = Sample("s", tools, (), goldens), 'f(a="1")'
+    grades = (grade(text, goldens, tools), grade_answer(text, [(golden,) for golden in goldens], tools))
+    alone, whole = (gate.of_each_call(Prediction.graded("log", sample, text, each, None)) for each in grades)
+    assert alone.scores == whole.scores == {"ts": 0.5, "pi": 0.5, "cf": 0.5}
 
 
 @pytest.mark.parametrize(

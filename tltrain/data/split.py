@@ -70,7 +70,8 @@ def split(
         if time or len(held) + len(group) - wanted <= wanted - len(held):
             held |= dict.fromkeys(group, number)
     if not held:
-        held = dict.fromkeys(min(ordered, key=lambda group: len(group)), 0)
+        smallest: list[int] = min(groups, key=len)
+        held = dict.fromkeys(smallest, 0)
     return LogSplit(
         [item for at, item in enumerate(items) if at not in held],
         [item for at, item in enumerate(items) if at in held],

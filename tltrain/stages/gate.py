@@ -20,7 +20,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -260,10 +260,21 @@ class Asking:
                 own.format = choice_of("format", known)
                 own.stage.max_new_tokens = self.wider
             place = self.builder.stage(place.name, own, after=after).folder
-        found = read_graded(place, f"stage.{name}")
+        found = [of_each_call(one) for one in read_graded(place, f"stage.{name}")]
         for other, answers in self.results.items():
             check_same([self.builder.folder / f"eval_{other}", place], answers, found)
         self.results[name] = found
+
+
+def of_each_call(found: Prediction) -> Prediction:
+    """Return an answer of one call graded as an answer that may make several calls is: as a share of the golden calls.
+
+    Otherwise a model in the TL format would have a whole point for a question of two calls by making one of them.
+    """
+    count = len(found.goldens)
+    if found.calls or count < 2:
+        return found
+    return replace(found, scores={level: float(value) / count for level, value in found.scores.items()})
 
 
 # --- the verdict ------------------------------------------------------------------------------------------------------
