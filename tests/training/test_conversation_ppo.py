@@ -193,6 +193,26 @@ def test_conversations_about_a_task_are_compared_without_a_critic(tmp_path, mode
     assert torch.equal(weights(level.model.policy), weights(models.policy))
 
 
+@pytest.mark.parametrize("algorithm", ["rloo", "grpo"])
+def test_the_penalty_counts_as_much_as_its_coefficient_says(tmp_path, models, encoder, algorithm):
+    """Also where all rewards of a group are equal, so that their standard deviation is 0."""
+    found = []
+    for kl in (0.3, 0.03):
+        trainer = trainer_of(
+            tmp_path,
+            Models(models.policy, NoCritic(), models.reference),
+            encoder,
+            price=lambda conversation: (TurnReward(1, {"outcome": 1.0}),),
+            kl=kl,
+            group_size=2,
+            baseline=conversation_ppo.BASELINES[algorithm],
+        )
+        trainer.train()
+        found.append(weights(trainer.model.policy) - weights(models.policy))
+    assert found[0].abs().max() > 1e-4
+    assert torch.allclose(found[0], 10 * found[1], rtol=1e-2, atol=1e-5)
+
+
 class Broken(Room):
     """A room whose tools fail in the conversation about `t1`."""
 

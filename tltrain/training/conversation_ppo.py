@@ -7,7 +7,9 @@ answers. Every token of an answer has the same advantage, that of its turn:
                  value_t  = the critic's value before the first learned token of turn t
                  advantages and returns by generalized advantage estimation over turns (`credit.turn_advantages`);
                  the critic learns the return of a turn before each of its tokens
-    RLOO, GRPO   the sum of these rewards, compared with those of the group (`credit.group_advantages`); no critic
+    RLOO, GRPO   the sum of prices, compared with those of the group (`credit.group_advantages`), and the sum of KL
+                 terms, compared with the mean of the others; no critic. GRPO's standard deviation is that of the
+                 prices alone: where these are equal, KL terms of any size would otherwise become advantages near 1
 
 What users and tools say is context: no loss, no KL and no value is computed there.
 """
@@ -278,11 +280,12 @@ class ConversationPPO(PPOTrainer):
         """Return advantages and returns, [M, R] each, which all tokens of a turn share."""
         s, mask, conversations = self.settings, inputs["mask"], inputs["conversations"]
         rewards = inputs["scores"].clamp(-s.reward_clip, s.reward_clip)
-        rewards = rewards - self.kl.coefficient * torch.where(mask, old - reference, 0.0).sum(dim=1)
-        baseline = self.prompts.baseline
+        penalties = -self.kl.coefficient * torch.where(mask, old - reference, 0.0).sum(dim=1)
+        baseline, groups = self.prompts.baseline, inputs["groups"]
         if baseline is None:
-            advantages, returns = spread(rewards, values[:, 0], conversations, gamma=s.gamma, lam=s.lam)
+            advantages, returns = spread(rewards + penalties, values[:, 0], conversations, gamma=s.gamma, lam=s.lam)
         else:
-            advantages = compared(rewards, conversations, inputs["groups"], baseline)
+            advantages = compared(rewards, conversations, groups, baseline)
+            advantages += compared(penalties, conversations, groups, BASELINES["rloo"])
             returns = torch.zeros_like(advantages)
         return advantages[:, None] * mask, returns[:, None] * mask
