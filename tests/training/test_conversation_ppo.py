@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from tests.support.environment_samples import Room, tasks
 from tests.support.ppo_trainers import new_policy, steps, weights
 from tests.support.small_rollouts import NEVER, PAD, SIZES
 from tltrain.environments.loop import Conversation, ConversationSettings
+from tltrain.errors import TltrainError
 from tltrain.tokens.encoder import Encoder
 from tltrain.training import conversation_ppo
 from tltrain.training.actor_critic import Models, NoCritic
@@ -211,6 +213,14 @@ def test_the_penalty_counts_as_much_as_its_coefficient_says(tmp_path, models, en
         found.append(weights(trainer.model.policy) - weights(models.policy))
     assert found[0].abs().max() > 1e-4
     assert torch.allclose(found[0], 10 * found[1], rtol=1e-2, atol=1e-5)
+
+
+def test_a_policy_that_is_not_finite_is_told_before_training_too(models, encoder):
+    asked = Conversations(World(tasks(1), Room, ConversationSettings(max_turns=3)), SAMPLING, encoder)
+    with torch.no_grad():
+        models.policy.lm_head.weight.fill_(math.nan)
+    with pytest.raises(TltrainError, match="^the policy's probabilities are not finite at t0#1"):
+        conversation_ppo.mean_return(models.policy, asked, price, bf16=False, seed=0)
 
 
 class Broken(Room):

@@ -85,8 +85,11 @@ def mean_return(
         tasks: number of conversations to hold, about tasks spread evenly over all of them.
     """
     chosen = asked.rows[:: max(len(asked.rows) // tasks, 1)][:tasks]
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
-        held = conversation_rollout.hold(model.eval(), replace(asked, group_size=1), chosen, seed)
+    try:
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+            held = conversation_rollout.hold(model.eval(), replace(asked, group_size=1), chosen, seed)
+    except conversation_rollout.NotFinite as error:
+        raise TltrainError(f"{error} before training: another model.path, or hardware.bf16=false") from error
     found: list[float] = []
     for own in held:
         for one in own:
