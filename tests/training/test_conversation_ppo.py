@@ -241,3 +241,27 @@ def test_an_environment_that_fails_costs_its_conversation_alone(tmp_path, models
     nothing = trainer_of(tmp_path, models, encoder, world=replace(world, tasks=tasks(2)[1:]))
     nothing.train()
     assert torch.equal(weights(nothing.model.policy), weights(models.policy))
+
+
+class Unchecked(Room):
+    """A room in which the outcome of the conversation about `t1` cannot be determined."""
+
+    def reset(self, task):
+        self.task = task
+        return super().reset(task)
+
+    def outcome(self):
+        if self.task.id == "t1":
+            raise RuntimeError("out of order")
+        return super().outcome()
+
+
+def test_the_kl_is_the_mean_over_the_answers_that_are_learned(tmp_path, models, encoder):
+    found = []
+    for named in (tasks(2)[:1], tasks(2)):  # t1 is held and not learned
+        world = World(named, Unchecked, ConversationSettings(max_turns=3))
+        trainer = trainer_of(tmp_path, models, encoder, world=world)
+        trainer.train()
+        found.append(steps(trainer)[0])
+    assert [entry["samples"] for entry in found] == [3, 6]
+    assert found[0]["kl"] == pytest.approx(found[1]["kl"], rel=1e-3)

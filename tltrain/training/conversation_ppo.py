@@ -263,6 +263,7 @@ class ConversationPPO(PPOTrainer):
         outcomes = [call.outcome for call in calls]
         self._sums.add(
             samples=len(turns),
+            learned=sum(len(one.sampled.turns) for one in rewarded if usable(one.conversation)),
             response_length=sum(lengths),
             prompt_tokens=sum(len(turn.prompt) for turn in turns),
             ended=sum(turn.response[-1] in self.sampling.ends for turn in turns),
