@@ -259,7 +259,7 @@ def test_a_page_without_texts_says_why_there_are_hashes(browser, made, report, t
         browser.open(path, script=script)
         try:
             said = browser.run("document.querySelector('.textless').innerText")
-            assert "report.texts=false" in said and "SHA-256" in said and "may not be the publisher's" in said
+            assert "report.texts=false" in said and "SHA-256" in said and "may not have the right" in said
             heading, digest = "h4", "pre"
             card = f"{FLIPS}[0].querySelector('.expected')"
             assert browser.run(f"{card}.querySelector({heading!r}).textContent") == "Accepted (SHA-256, beginning)"

@@ -38,7 +38,7 @@ details { margin: .5rem 0; } summary { cursor: pointer; color: var(--quiet); }
 
 
 def policy(script_hash: str | None = None) -> Markup:
-    """Return the content security policy: nothing is loaded or sent, and only the script with this hash may run."""
+    """Return a content security policy: nothing is loaded or sent, and only the script with this hash may run."""
     script = f"; script-src '{script_hash}'; img-src data:" if script_hash else ""
     return Markup(f"default-src 'none'; style-src 'unsafe-inline'{script}; base-uri 'none'; form-action 'none'")
 
